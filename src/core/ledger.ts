@@ -1,0 +1,151 @@
+import type { Report } from './report.ts';
+import { reporterKey, sameTunnel, type ReporterId, type Tunnel } from './tunnel.ts';
+
+/** What is known of one tunnel. */
+export type Known =
+  | { readonly is: 'present'; readonly tunnel: Tunnel }
+  /** The reporter does not hold it: a row for it is to go. */
+  | { readonly is: 'absent' }
+  /** The reporter has not said: a row for it stays as it is. */
+  | { readonly is: 'unknown' };
+
+const ABSENT: Known = { is: 'absent' };
+const UNKNOWN: Known = { is: 'unknown' };
+
+interface Holding {
+  readonly reporter: ReporterId;
+  /** What the reporter holds, by tunnel name. */
+  tunnels: Map<string, Tunnel>;
+  /**
+   * Names that it removed before any full push said what it holds; undefined once one has, for then whatever is not
+   * held is absent.
+   */
+  removed: Set<string> | undefined;
+}
+
+/** What a report changed. */
+export interface Folded {
+  /** Names whose row may have to change, each once. */
+  readonly changed: readonly string[];
+  /** True for the first full push of a reporter: rows found from earlier may be collected now. */
+  readonly nowComplete: boolean;
+}
+
+/** How a ledger learns of rows that were there before it: what the tunnel was by then, by name. */
+export interface Earlier {
+  tunnel(name: string): Tunnel | undefined;
+  tunnels(): Iterable<Tunnel>;
+}
+
+/**
+ * The latest state of every reporter, held in memory: what the rows are to be.
+ *
+ * Reports are folded in as they are read, each whole or not at all, so its size depends on what tunnels there are and
+ * never on how many reports came.
+ */
+export class Ledger {
+  readonly #holdings = new Map<string, Holding>();
+
+  /**
+   * Folds one report in.
+   *
+   * A full push is authoritative: what it lists is held, whatever else it says, and nothing besides. In a delta each
+   * name is counted: held after = held before + adds - removals, at least 1. Envoy's adds and removals of a name
+   * alternate, but a report carries them as two lists, so "adds, then removals" would lose a tunnel that dropped and
+   * came back within one interval. A name's last entry tells the tunnel.
+   *
+   * @param earlier rows known from before; a delta from a reporter that the ledger does not know counts from them, and
+   *   a tunnel that equals its row shares the row's memory
+   */
+  fold(reporter: ReporterId, report: Report, earlier: Earlier): Folded {
+    const holding = this.#holdingOf(reporter, report.fullPush ? undefined : earlier);
+    return report.fullPush ? foldFullPush(holding, report, earlier) : foldDelta(holding, report);
+  }
+
+  /** What is known of one tunnel of one reporter. */
+  known(key: string, name: string): Known {
+    const holding = this.#holdings.get(key);
+    if (holding === undefined) return UNKNOWN;
+    const tunnel = holding.tunnels.get(name);
+    if (tunnel !== undefined) return { is: 'present', tunnel };
+    return holding.removed === undefined || holding.removed.has(name) ? ABSENT : UNKNOWN;
+  }
+
+  /** The reporter of a key that a report was folded under. */
+  reporter(key: string): ReporterId | undefined {
+    return this.#holdings.get(key)?.reporter;
+  }
+
+  /** What is remembered of a reporter: tunnels that it holds, and names it removed before it said what it holds. */
+  heldCount(key: string): number {
+    const holding = this.#holdings.get(key);
+    return holding === undefined ? 0 : holding.tunnels.size + (holding.removed?.size ?? 0);
+  }
+
+  /** Tunnels held by all reporters together. */
+  totalTunnelCount(): number {
+    let total = 0;
+    for (const holding of this.#holdings.values()) total += holding.tunnels.size;
+    return total;
+  }
+
+  #holdingOf(reporter: ReporterId, earlier: Earlier | undefined): Holding {
+    const key = reporterKey(reporter);
+    let holding = this.#holdings.get(key);
+    if (holding === undefined) {
+      holding = { reporter, tunnels: new Map(), removed: new Set() };
+      for (const tunnel of earlier?.tunnels() ?? []) holding.tunnels.set(tunnel.name, tunnel);
+      this.#holdings.set(key, holding);
+    }
+    return holding;
+  }
+}
+
+function foldFullPush(holding: Holding, report: Report, earlier: Earlier): Folded {
+  const before = holding.tunnels;
+  const after = new Map<string, Tunnel>();
+  for (const reported of report.added) {
+    const had = before.get(reported.name) ?? earlier.tunnel(reported.name);
+    // Holding on to the object there is already keeps an unchanged full push from growing memory.
+    after.set(reported.name, had !== undefined && sameTunnel(had, reported) ? had : reported);
+  }
+  const changed: string[] = [];
+  for (const [name, tunnel] of after) {
+    if (before.get(name) !== tunnel) changed.push(name);
+  }
+  for (const name of before.keys()) {
+    if (!after.has(name)) changed.push(name);
+  }
+  const nowComplete = holding.removed !== undefined;
+  holding.tunnels = after;
+  holding.removed = undefined;
+  return { changed, nowComplete };
+}
+
+function foldDelta(holding: Holding, report: Report): Folded {
+  const balance = new Map<string, number>();
+  const last = new Map<string, Tunnel>();
+  for (const tunnel of report.added) {
+    balance.set(tunnel.name, (balance.get(tunnel.name) ?? 0) + 1);
+    last.set(tunnel.name, tunnel);
+  }
+  for (const name of report.removedNames) balance.set(name, (balance.get(name) ?? 0) - 1);
+
+  const changed: string[] = [];
+  for (const [name, net] of balance) {
+    const had = holding.tunnels.get(name);
+    const held = (had === undefined ? 0 : 1) + net >= 1;
+    const tunnel = last.get(name) ?? had;
+    if (held && tunnel !== undefined) {
+      holding.removed?.delete(name);
+      if (had !== undefined && sameTunnel(had, tunnel)) continue;
+      holding.tunnels.set(name, tunnel);
+    } else {
+      if (had === undefined && holding.removed === undefined) continue;
+      holding.tunnels.delete(name);
+      holding.removed?.add(name);
+    }
+    changed.push(name);
+  }
+  return { changed, nowComplete: false };
+}

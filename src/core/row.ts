@@ -1,0 +1,164 @@
+import type { Names } from './names.ts';
+import { withoutScope } from './scope.ts';
+import { reporterKey, type ReporterId, type Tunnel } from './tunnel.ts';
+
+/** A ReverseTunnel as the API server shows it: the parts that this project reads. */
+export interface RowObject {
+  readonly metadata: {
+    readonly name: string;
+    readonly uid: string;
+    readonly resourceVersion: string;
+    readonly deletionTimestamp?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+  };
+  readonly spec: RowSpec;
+  readonly status?: RowStatus;
+}
+
+export interface RowSpec {
+  readonly tunnelName: string;
+  readonly tenantID: string;
+  readonly clusterID: string;
+  readonly nodeID: string;
+  readonly reporter: { readonly id: string; readonly cluster: string };
+  readonly createdAt?: string;
+}
+
+export interface RowStatus {
+  readonly state?: string;
+  readonly conditions?: readonly RowCondition[];
+}
+
+export interface RowCondition {
+  readonly type: string;
+  readonly status: string;
+  readonly reason: string;
+  readonly message?: string;
+  /** RFC 3339 to the second. Left out only in the CRD's default. */
+  readonly lastTransitionTime?: string;
+}
+
+/** What a row is to be, without anything the API server adds. Its status is the CRD's default. */
+export interface RowManifest {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly spec: RowSpec;
+}
+
+/** A row as it was last seen, kept small: there is one for each tunnel. */
+export interface Row {
+  readonly name: string;
+  readonly uid: string;
+  readonly resourceVersion: string;
+  readonly tunnel: Tunnel;
+  readonly drift: Drift;
+}
+
+/** In which ways a row differs from what its own spec derives; 0 when in none. */
+export type Drift = number;
+export const Drift = {
+  /** Its name is not the one that its spec derives: somebody else made it. */
+  name: 1,
+  /** A label that this project writes is missing or says something else. */
+  labels: 2,
+  /** Its status is not that of a reported tunnel. */
+  status: 4,
+  /** It is being deleted, so for what is to come it is absent. */
+  terminating: 8,
+} as const;
+
+const LABEL = 'reverse-tunnel.io';
+
+/** The row for a tunnel of a reporter. The only place that says how a row looks. */
+export function rowManifest(names: Names, reporter: ReporterId, tunnel: Tunnel): RowManifest {
+  return {
+    name: names.rowName(reporter, tunnel),
+    labels: rowLabels(names, reporter, tunnel),
+    spec: {
+      tunnelName: tunnel.name,
+      tenantID: tunnel.tenantID,
+      clusterID: tunnel.clusterID,
+      nodeID: tunnel.nodeID,
+      // `cluster` is written even when empty: a missing one and "" differ to the immutability rule.
+      reporter: { id: reporter.id, cluster: reporter.cluster },
+      ...(tunnel.createdAt === undefined ? {} : { createdAt: tunnel.createdAt }),
+    },
+  };
+}
+
+/** The labels of a row; others that it carries are nobody's business here. */
+export function rowLabels(names: Names, reporter: ReporterId, tunnel: Tunnel): Record<string, string> {
+  return {
+    [`${LABEL}/tenant`]: names.labelValue(tunnel.tenantID),
+    [`${LABEL}/cluster`]: names.labelValue(withoutScope(tunnel.tenantID, tunnel.clusterID)),
+    [`${LABEL}/node`]: names.labelValue(withoutScope(tunnel.tenantID, tunnel.nodeID)),
+    [`${LABEL}/reporter`]: names.labelValue(reporter.id),
+    'app.kubernetes.io/managed-by': 'reverse-tunnel-operator',
+  };
+}
+
+/** The status of a reported tunnel, as the CRD's default has it, with the time of the change. */
+export function reportedStatus(transitionTime: string): RowStatus {
+  return {
+    state: 'Connected',
+    conditions: [{ type: 'Ready', status: 'True', reason: 'Reported', lastTransitionTime: transitionTime }],
+  };
+}
+
+/** A row's place: its reporter and the tunnel's name there. Labels are no place: they are cut, and can be edited. */
+export interface RowPlace {
+  readonly reporter: ReporterId;
+  readonly key: string;
+  readonly tunnelName: string;
+}
+
+export function rowPlace(object: RowObject): RowPlace {
+  const reporter = { cluster: object.spec.reporter.cluster, id: object.spec.reporter.id };
+  return { reporter, key: reporterKey(reporter), tunnelName: object.spec.tunnelName };
+}
+
+/** A row as an object of the API shows it. */
+export function observedRow(names: Names, object: RowObject): Row {
+  const { metadata, spec } = object;
+  const tunnel: Tunnel = {
+    name: spec.tunnelName,
+    tenantID: spec.tenantID,
+    clusterID: spec.clusterID,
+    nodeID: spec.nodeID,
+    createdAt: spec.createdAt,
+  };
+  return {
+    name: metadata.name,
+    uid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    tunnel,
+    drift: observedDrift(names, object, tunnel),
+  };
+}
+
+function observedDrift(names: Names, object: RowObject, tunnel: Tunnel): Drift {
+  const { metadata, spec } = object;
+  const expected = rowLabels(names, spec.reporter, tunnel);
+  let labelsHold = true;
+  for (const label in expected) {
+    if (metadata.labels?.[label] !== expected[label]) labelsHold = false;
+  }
+  return (
+    (metadata.name === names.rowName(spec.reporter, tunnel) ? 0 : Drift.name) |
+    (labelsHold ? 0 : Drift.labels) |
+    (isReportedStatus(object.status) ? 0 : Drift.status) |
+    (metadata.deletionTimestamp === undefined ? 0 : Drift.terminating)
+  );
+}
+
+/** True for the CRD's default and for what `reportedStatus` writes; false when emptied or edited. */
+function isReportedStatus(status: RowStatus | undefined): boolean {
+  const [ready, ...others] = status?.conditions ?? [];
+  return (
+    status?.state === 'Connected' &&
+    others.length === 0 &&
+    ready?.type === 'Ready' &&
+    ready.status === 'True' &&
+    ready.reason === 'Reported'
+  );
+}

@@ -1,0 +1,230 @@
+import { expect } from 'chai';
+import { readFileSync } from 'node:fs';
+import { parse } from 'yaml';
+
+import { reportedStatus } from '../../src/core/row.ts';
+import { forbiddenCharacter } from '../../src/core/text.ts';
+import { MAX_IDENTITY_PART, MAX_REPORTER_PART, MAX_TUNNEL_NAME } from '../../src/core/violation.ts';
+
+/** The parts of a structural schema that these tests look at. */
+interface Schema {
+  readonly type: string;
+  readonly description?: string;
+  readonly format?: string;
+  readonly enum?: readonly string[];
+  readonly minLength?: number;
+  readonly maxLength?: number;
+  readonly maxItems?: number;
+  readonly pattern?: string;
+  readonly required?: readonly string[];
+  readonly default?: unknown;
+  readonly properties?: Readonly<Record<string, Schema>>;
+  readonly items?: Schema;
+  readonly 'x-kubernetes-validations'?: readonly {
+    readonly rule: string;
+    readonly messageExpression: string;
+  }[];
+}
+
+interface Version {
+  readonly selectableFields: readonly { readonly jsonPath: string }[];
+  readonly additionalPrinterColumns: readonly { readonly name: string; readonly description?: string }[];
+  readonly schema: { readonly openAPIV3Schema: Schema };
+}
+
+function readVersion(file: string): Version {
+  const text = readFileSync(new URL(`../../crds/${file}`, import.meta.url), 'utf8');
+  const crd: { readonly spec: { readonly versions: readonly Version[] } } = parse(text);
+  const [version, ...others] = crd.spec.versions;
+  if (version === undefined || others.length > 0) throw new Error(`${file}: one version expected`);
+  return version;
+}
+
+/** Every schema below `schema`, with its path; items of a list as `path[]`. */
+function* fields(schema: Schema, path = ''): Generator<[path: string, schema: Schema]> {
+  for (const [name, property] of Object.entries(schema.properties ?? {})) {
+    yield [`${path}.${name}`, property];
+    yield* fields(property, `${path}.${name}`);
+  }
+  if (schema.items !== undefined) {
+    yield [`${path}[]`, schema.items];
+    yield* fields(schema.items, `${path}[]`);
+  }
+}
+
+function at(schema: Schema, path: string): Schema {
+  const found = [...fields(schema)].find(([each]) => each === path);
+  if (found === undefined) throw new Error(`the schema has no field ${path}`);
+  return found[1];
+}
+
+/** A condition of a reporter that nobody has claimed yet. */
+function pending(type: string): object {
+  return {
+    type,
+    status: 'Unknown',
+    reason: 'Pending',
+    message: '',
+    lastTransitionTime: '1970-01-01T00:00:00Z',
+  };
+}
+
+const rows = readVersion('reversetunnels.yaml');
+const row = rows.schema.openAPIV3Schema;
+const reporters = readVersion('reversetunnelreporters.yaml');
+const reporter = reporters.schema.openAPIV3Schema;
+
+/** The class of characters in RE2's notation, which JavaScript does not read. */
+const SHOWN_TEXT = String.raw`^[^\x00-\x1f\x7f-\x9f\x{2028}-\x{202e}\x{2066}-\x{2069}]*$`;
+
+describe('CRD schemas', () => {
+  for (const [kind, version, greatestList] of [
+    ['ReverseTunnel', rows, 8],
+    ['ReverseTunnelReporter', reporters, 16],
+  ] as const) {
+    const schema = version.schema.openAPIV3Schema;
+
+    describe(kind, () => {
+      it('describes itself, every field and every column', () => {
+        // The API server refuses a CRD that describes `metadata`, and prints a text of its own.
+        const undescribed = [...fields(schema)]
+          .filter(([path, field]) => path !== '.metadata' && (field.description ?? '').length < 20)
+          .map(([path]) => path);
+        expect(undescribed).to.deep.equal([]);
+        expect([...fields(schema)].length).to.be.greaterThan(18);
+        expect(schema.description).to.match(new RegExp(`^${kind} is `));
+        for (const column of version.additionalPrinterColumns) expect(column.description).to.be.a('string');
+      });
+
+      it('bounds every text and every list', () => {
+        for (const [path, field] of fields(schema)) {
+          if (path === '.apiVersion' || path === '.kind') continue;
+          if (field.type === 'string' && field.enum === undefined)
+            expect(field.maxLength, path).to.be.a('number');
+          if (field.type === 'array') expect(field.maxItems, path).to.equal(greatestList);
+        }
+      });
+
+      it('refuses the same characters in every text that is free', () => {
+        const free = [...fields(schema)].filter(
+          ([path, field]) =>
+            field.type === 'string' &&
+            field.enum === undefined &&
+            field.format === undefined &&
+            !/^\.(?:apiVersion|kind)$|conditions\[\]\.(?:type|reason)$/.test(path),
+        );
+        expect(free.length).to.be.greaterThan(5);
+        for (const [path, field] of free) expect(field.pattern, path).to.equal(SHOWN_TEXT);
+      });
+
+      it('has at most the 8 selectable fields that an API server takes, each of them a field of the schema', () => {
+        expect(version.selectableFields.length).to.be.within(1, 8);
+        for (const { jsonPath } of version.selectableFields)
+          expect(at(schema, jsonPath).type).to.equal('string');
+      });
+
+      it('holds every field of spec but createdAt immutable, and names the one that differs', () => {
+        const spec = at(schema, '.spec');
+        const leaves = [...fields(spec)]
+          .filter(([path, field]) => field.type !== 'object' && path !== '.createdAt')
+          .map(([path]) => path.slice(1));
+        const rules = spec['x-kubernetes-validations'] ?? [];
+        expect(rules).to.have.length(1);
+        for (const text of [rules[0]?.rule, rules[0]?.messageExpression]) {
+          const compared = [...(text ?? '').matchAll(/self\.([\w.]+) == oldSelf\.\1(?![\w.])/g)];
+          expect(compared.map((match) => match[1])).to.have.members(leaves);
+        }
+      });
+    });
+  }
+
+  it('refuses exactly the characters that the operator refuses', () => {
+    const pattern = new RegExp(SHOWN_TEXT.replaceAll(/\\x\{(\w{4})\}/g, String.raw`\u$1`), 'u');
+    for (let point = 0; point <= 0xffff; point += 1) {
+      if (point >= 0xd800 && point <= 0xdfff) continue;
+      const character = String.fromCodePoint(point);
+      expect(pattern.test(character), point.toString(16)).to.equal(
+        forbiddenCharacter(character) === undefined,
+      );
+    }
+  });
+
+  it('allows the lengths that the operator lets through', () => {
+    const scoped = MAX_IDENTITY_PART + 1 + MAX_IDENTITY_PART;
+    const given = (
+      [
+        [row, '.spec.tunnelName'],
+        [row, '.spec.tenantID'],
+        [row, '.spec.clusterID'],
+        [row, '.spec.nodeID'],
+        [row, '.spec.reporter.id'],
+        [row, '.spec.reporter.cluster'],
+        [reporter, '.spec.id'],
+        [reporter, '.spec.cluster'],
+      ] as const
+    ).map(([schema, path]) => [at(schema, path).minLength ?? 0, at(schema, path).maxLength]);
+    expect(given).to.deep.equal([
+      [1, MAX_TUNNEL_NAME],
+      [1, MAX_IDENTITY_PART],
+      [1, scoped],
+      [1, scoped],
+      [1, MAX_REPORTER_PART],
+      [0, MAX_REPORTER_PART],
+      [1, MAX_REPORTER_PART],
+      [0, MAX_REPORTER_PART],
+    ]);
+    expect(scoped).to.equal(257);
+  });
+
+  it('requires all of an identity, an empty reporter cluster included', () => {
+    expect(at(row, '.spec').required).to.have.members([
+      'tunnelName',
+      'tenantID',
+      'clusterID',
+      'nodeID',
+      'reporter',
+    ]);
+    expect(at(row, '.spec.reporter').required).to.have.members(['id', 'cluster']);
+    expect(at(reporter, '.spec').required).to.have.members(['id', 'cluster']);
+    expect(row.required).to.deep.equal(['spec']);
+    expect(reporter.required).to.deep.equal(['spec']);
+  });
+});
+
+describe('CRD defaults, which are contract: a change alters every object whose status was never written', () => {
+  it('gives a new row the status of a reported tunnel', () => {
+    expect(at(row, '.status').default).to.deep.equal({
+      state: 'Connected',
+      conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }],
+    });
+  });
+
+  it('gives a new row what the operator would write, but for the time', () => {
+    const written = reportedStatus('2026-11-23T05:00:00Z');
+    expect(at(row, '.status').default).to.deep.equal({
+      ...written,
+      conditions: written.conditions?.map(({ lastTransitionTime, ...condition }) => {
+        expect(lastTransitionTime).to.equal('2026-11-23T05:00:00Z');
+        return condition;
+      }),
+    });
+  });
+
+  it('gives a new reporter conditions that let a reader wait', () => {
+    const given = at(reporter, '.status').default;
+    expect(given).to.deep.equal({ conditions: [pending('Connected'), pending('Synced'), pending('Ready')] });
+  });
+
+  it('has no default anywhere else', () => {
+    for (const schema of [row, reporter]) {
+      const defaulted = [...fields(schema)].filter(([, field]) => field.default !== undefined);
+      expect(defaulted.map(([path]) => path)).to.deep.equal(['.status']);
+    }
+  });
+
+  it('keeps observedGeneration off rows, where a changed createdAt would let kubectl wait run out', () => {
+    const names = [...fields(row)].map(([path]) => path);
+    expect(names.filter((path) => path.includes('observedGeneration'))).to.deep.equal([]);
+    expect(at(row, '.status.conditions[]').required).to.deep.equal(['type', 'status', 'reason']);
+  });
+});
