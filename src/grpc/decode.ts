@@ -1,0 +1,275 @@
+import protobuf from 'protobufjs/minimal.js';
+import { createdAtText } from '../core/created-at.ts';
+import { tunnelViolation, type ReportedIdentity } from '../core/report.ts';
+import type { Tunnel } from '../core/tunnel.ts';
+import { textViolation, type Violation, type ViolationReason } from '../core/violation.ts';
+
+type Reader = protobuf.Reader;
+
+/** A StreamReverseTunnelsRequest: what of it is right, and what was set aside. */
+export interface DecodedReport {
+  /** The bytes of `node`; undefined when it was left out, as clients may after a stream's first report. */
+  readonly node: Uint8Array | undefined;
+  readonly fullPush: boolean;
+  /** As it came; negative is for the session to refuse. */
+  readonly nonce: bigint;
+  /** In the order of the wire. */
+  readonly added: readonly Tunnel[];
+  readonly removedNames: readonly string[];
+  readonly setAside: SetAside;
+}
+
+/** Parts of a report that break the contract's rules. */
+export interface SetAside {
+  readonly count: number;
+  readonly byReason: ReadonlyMap<ViolationReason, number>;
+  /** The first few, to be shown; all of them could be a million. */
+  readonly first: readonly Violation[];
+}
+
+/** The bytes are no StreamReverseTunnelsRequest. */
+export class MalformedReportError extends Error {
+  override readonly name = 'MalformedReportError';
+}
+
+const SHOWN_VIOLATIONS = 5;
+/**
+ * About a thousand tunnels, 2 ms of work (8 ms where each field is of 2 bytes), so that a stream with small reports
+ * waits no longer for its ACK. In bytes, as every field costs time: also an unknown one, or a name over its limit.
+ */
+const BYTES_BETWEEN_RESTS = 128 * 1024;
+/** A few tenants and clusters stand in every tunnel of a report: each is kept once, as long as they are few. */
+const SHARED_TEXTS = 1024;
+
+/** Field number and wire type of each field that is read, as they stand on the wire. */
+const LENGTH_DELIMITED = 2;
+const REQUEST = { node: tag(1), added: tag(2), removed: tag(3), fullPush: tag(4, 0), nonce: tag(5, 0) };
+const TUNNEL = { name: tag(1), identity: tag(2), createdAt: tag(3) };
+const IDENTITY = { tenantID: tag(1), clusterID: tag(2), nodeID: tag(3) };
+const TIMESTAMP = { seconds: tag(1, 0), nanos: tag(2, 0) };
+
+/**
+ * Decodes and checks a report, with a rest after every 128 KiB, or after a field that is longer: a full push of 100,000
+ * tunnels takes a quarter of a second, and the caller lets others have their turn at each rest. Written on protobuf's
+ * reader because the generated decoder cannot rest, and makes four objects a tunnel that are thrown away.
+ *
+ * As protobuf has it: unknown fields are skipped, of a field that stands twice the last counts, messages are merged.
+ *
+ * @throws MalformedReportError when the bytes do not parse
+ */
+export function* decodeReport(bytes: Buffer): Generator<undefined, DecodedReport> {
+  const reader = protobuf.Reader.create(bytes);
+  const share = sharing();
+  const added: Tunnel[] = [];
+  const removedNames: string[] = [];
+  const byReason = new Map<ViolationReason, number>();
+  const first: Violation[] = [];
+  let count = 0;
+  const setAside = (violation: Violation): void => {
+    count += 1;
+    byReason.set(violation.reason, (byReason.get(violation.reason) ?? 0) + 1);
+    if (first.length < SHOWN_VIOLATIONS) first.push(violation);
+  };
+
+  const node = joinedParts(bytes.length);
+  let fullPush = false;
+  let nonce = 0n;
+  let addedIndex = 0;
+  let removedIndex = 0;
+  let restAt = BYTES_BETWEEN_RESTS;
+  try {
+    while (reader.pos < reader.len) {
+      const field = reader.uint32();
+      switch (field) {
+        case REQUEST.added: {
+          const tunnel = decodeTunnel(reader, addedIndex, share);
+          addedIndex += 1;
+          if ('reason' in tunnel) setAside(tunnel);
+          else added.push(tunnel);
+          break;
+        }
+        case REQUEST.removed: {
+          const name = text(reader, reader.len);
+          const violation = name === '' ? emptyName(removedIndex) : undefined;
+          removedIndex += 1;
+          if (violation !== undefined) setAside(violation);
+          else removedNames.push(name);
+          break;
+        }
+        case REQUEST.node:
+          node.add(slice(reader));
+          break;
+        case REQUEST.fullPush:
+          fullPush = reader.bool();
+          break;
+        case REQUEST.nonce:
+          nonce = BigInt(asText(int64(reader)));
+          break;
+        default:
+          skip(reader, field, reader.len);
+      }
+      if (reader.pos >= restAt) {
+        restAt = reader.pos + BYTES_BETWEEN_RESTS;
+        yield;
+      }
+    }
+  } catch (error) {
+    throw malformed(error);
+  }
+  return { node: node.whole(), fullPush, nonce, added, removedNames, setAside: { count, byReason, first } };
+}
+
+function decodeTunnel(reader: Reader, index: number, share: (text: string) => string): Tunnel | Violation {
+  const end = endOf(reader, reader.len);
+  let name = '';
+  let identity: { tenantID: string; clusterID: string; nodeID: string } | undefined;
+  let seconds: number | undefined;
+  let nanos = 0;
+  while (reader.pos < end) {
+    const field = reader.uint32();
+    switch (field) {
+      case TUNNEL.name:
+        name = text(reader, end);
+        break;
+      case TUNNEL.identity:
+        identity ??= { tenantID: '', clusterID: '', nodeID: '' };
+        decodeIdentity(reader, end, identity, share);
+        break;
+      case TUNNEL.createdAt: {
+        const timestampEnd = endOf(reader, end);
+        seconds ??= 0;
+        while (reader.pos < timestampEnd) {
+          const part = reader.uint32();
+          // Past 2^53 digits are lost, but such an instant is out of range whatever they were.
+          if (part === TIMESTAMP.seconds) seconds = asNumber(int64(reader));
+          else if (part === TIMESTAMP.nanos) nanos = reader.int32();
+          else skip(reader, part, timestampEnd);
+        }
+        landed(reader, timestampEnd);
+        break;
+      }
+      default:
+        skip(reader, field, end);
+    }
+  }
+  landed(reader, end);
+  const violation = tunnelViolation(name, identity, () => `added_tunnels[${index}]`);
+  if (violation !== undefined || identity === undefined) return violation as Violation;
+  const createdAt = seconds === undefined ? undefined : createdAtText(seconds, nanos);
+  return { name, ...identity, createdAt };
+}
+
+function decodeIdentity(
+  reader: Reader,
+  limit: number,
+  into: { -readonly [part in keyof ReportedIdentity]: string },
+  share: (text: string) => string,
+): void {
+  const end = endOf(reader, limit);
+  while (reader.pos < end) {
+    const field = reader.uint32();
+    if (field === IDENTITY.tenantID) into.tenantID = share(text(reader, end));
+    else if (field === IDENTITY.clusterID) into.clusterID = share(text(reader, end));
+    else if (field === IDENTITY.nodeID) into.nodeID = text(reader, end);
+    else skip(reader, field, end);
+  }
+  landed(reader, end);
+}
+
+function emptyName(index: number): Violation | undefined {
+  return textViolation(`removed_tunnel_names[${index}]`, '', 1);
+}
+
+function tag(fieldNumber: number, wireType = LENGTH_DELIMITED): number {
+  return (fieldNumber << 3) | wireType;
+}
+
+/** Where the length-delimited field that begins here ends; checked, since the reader itself clamps. */
+function endOf(reader: Reader, limit: number): number {
+  const length = reader.uint32();
+  const end = reader.pos + length;
+  if (end > limit)
+    throw new RangeError(`a field of ${length} bytes at byte ${reader.pos} runs past its message`);
+  return end;
+}
+
+function landed(reader: Reader, end: number): void {
+  if (reader.pos !== end)
+    throw new RangeError(`a message ends at byte ${reader.pos}, not at ${end} as it says`);
+}
+
+/** proto3 text; bytes that are no UTF-8 become U+FFFD, so it is always well-formed. */
+function text(reader: Reader, limit: number): string {
+  const end = endOf(reader, limit);
+  const start = reader.pos;
+  reader.pos = end;
+  return (reader.buf as Buffer).toString('utf8', start, end);
+}
+
+function slice(reader: Reader): Buffer {
+  const end = endOf(reader, reader.len);
+  const bytes = (reader.buf as Buffer).subarray(reader.pos, end);
+  reader.pos = end;
+  return bytes;
+}
+
+/**
+ * Joins the parts of a message field that stands more than once, as protobuf merges it. All of them are copied into one
+ * buffer of `room` bytes, made with the second part: joining anew for each would take the square of their number, and a
+ * 5 MB report of nothing but parts would stop the process for minutes.
+ */
+function joinedParts(room: number) {
+  let whole: Buffer | undefined;
+  let length = 0;
+  return {
+    add(part: Buffer): void {
+      if (whole === undefined) {
+        whole = part;
+      } else {
+        // The first part is a view into the message, and so shorter than it.
+        if (whole.length < room) whole = Buffer.concat([whole], room);
+        part.copy(whole, length);
+      }
+      length += part.length;
+    },
+    whole: () => whole?.subarray(0, length),
+  };
+}
+
+function skip(reader: Reader, field: number, limit: number): void {
+  if (field >>> 3 === 0) throw new RangeError(`field number 0 at byte ${reader.pos}`);
+  reader.skipType(field & 7);
+  if (reader.pos > limit) throw new RangeError(`an unknown field runs past its message at byte ${limit}`);
+}
+
+/** Checked, since the reader takes a varint that the end of the bytes cuts short for a smaller number. */
+function int64(reader: Reader) {
+  const value = reader.int64();
+  const last = reader.buf[reader.pos - 1];
+  if (last === undefined || last >= 0x80) throw new RangeError(`a varint at byte ${reader.pos} has no end`);
+  return value;
+}
+
+function asText(value: { toString(): string }): string {
+  return value.toString();
+}
+
+/** The reader gives a Long where the package is installed, and plain numbers where not; its types say Long alone. */
+function asNumber(value: unknown): number {
+  return typeof value === 'number' ? value : (value as { toNumber(): number }).toNumber();
+}
+
+function sharing(): (text: string) => string {
+  const kept = new Map<string, string>();
+  return (text) => {
+    const known = kept.get(text);
+    if (known !== undefined) return known;
+    if (kept.size < SHARED_TEXTS) kept.set(text, text);
+    return text;
+  };
+}
+
+function malformed(error: unknown): MalformedReportError {
+  const why = error instanceof Error ? error.message : String(error);
+  return new MalformedReportError(`not a StreamReverseTunnelsRequest: ${why}`, { cause: error });
+}

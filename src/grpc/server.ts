@@ -1,0 +1,144 @@
+import {
+  logVerbosity,
+  Server,
+  ServerCredentials,
+  setLogVerbosity,
+  status,
+  type ServerDuplexStream,
+} from '@grpc/grpc-js';
+import { HealthImplementation } from 'grpc-health-check';
+import { reporterKey } from '../core/tunnel.ts';
+import { loadReportingService, type ReportResponse } from './proto.ts';
+import { Session, type SessionParts } from './session.ts';
+
+// Every failure that it would print in its own format on stderr also comes as an error, and is logged from there.
+setLogVerbosity(logVerbosity.NONE);
+
+/** HTTP/2 pings find a peer that is gone without a FIN within 40 s. */
+const KEEPALIVE_TIME_MS = 30_000;
+const KEEPALIVE_TIMEOUT_MS = 10_000;
+
+export interface ReportingServerOptions extends Omit<SessionParts, 'decodeNode' | 'named' | 'ended'> {
+  /** `host:port`; port 0 picks a free one. */
+  readonly address: string;
+  /** The greatest report, in bytes. A larger one ends its stream with RESOURCE_EXHAUSTED. */
+  readonly maxMessageSizeBytes: number;
+}
+
+/** The address cannot be listened on; the message says which and why. */
+export class ListenError extends Error {
+  override readonly name = 'ListenError';
+}
+
+/**
+ * Serves ReverseTunnelReportingService and grpc.health.v1. Of the streams of one reporter the newest is served: a
+ * reporter that comes back is not kept waiting until its old connection is found dead.
+ */
+export class ReportingServer {
+  readonly #options: ReportingServerOptions;
+  readonly #server: Server;
+  readonly #health = new HealthImplementation();
+  readonly #serviceName: string;
+  readonly #open = new Set<Session>();
+  readonly #byReporter = new Map<string, Session>();
+
+  constructor(options: ReportingServerOptions) {
+    this.#options = options;
+    this.#server = new Server({
+      'grpc.max_receive_message_length': options.maxMessageSizeBytes,
+      'grpc.keepalive_time_ms': KEEPALIVE_TIME_MS,
+      'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
+    });
+    const { service, name, decodeNode } = loadReportingService();
+    this.#serviceName = name;
+    const parts: SessionParts = {
+      ...options,
+      decodeNode,
+      named: (session) => this.#named(session),
+      ended: (session) => this.#ended(session),
+    };
+    this.#server.addService(service, {
+      StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
+        this.#open.add(new Session(call, parts));
+      },
+    });
+    this.#health.addToServer(this.#server);
+    this.setServing(false);
+  }
+
+  /** Reporters with an open stream that has said whose it is. */
+  get connectedReporters(): number {
+    return this.#byReporter.size;
+  }
+
+  /** Sets what grpc.health.v1 answers, for the whole server and for the service. */
+  setServing(serving: boolean): void {
+    this.#health.setStatus('', serving ? 'SERVING' : 'NOT_SERVING');
+    this.#health.setStatus(this.#serviceName, serving ? 'SERVING' : 'NOT_SERVING');
+  }
+
+  /**
+   * Listens.
+   *
+   * @returns the address with the port that was bound
+   * @throws ListenError when the address is taken, not this machine's, or not an address
+   */
+  listen(): Promise<string> {
+    const { address } = this.#options;
+    return new Promise((resolve, reject) => {
+      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+        if (error === null) resolve(`${address.slice(0, address.lastIndexOf(':'))}:${port}`);
+        else
+          reject(new ListenError(`cannot listen on ${address}: ${listenFailure(error)}`, { cause: error }));
+      });
+    });
+  }
+
+  /**
+   * Stops taking streams, ends those that are open once their last ACK is out (GOAWAY, then UNAVAILABLE), and resolves
+   * when the port is free and every connection closed; connections that do not close within `graceMs` are cut.
+   */
+  async close(graceMs: number): Promise<void> {
+    this.setServing(false);
+    const closed = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    for (const session of this.#open) {
+      session.close('shutdown', status.UNAVAILABLE, 'the operator is shutting down');
+    }
+    const cancel = this.#options.clock.setTimer(graceMs, () => this.#server.forceShutdown());
+    await closed;
+    cancel();
+  }
+
+  #named(session: Session): void {
+    if (session.reporter === undefined) return;
+    const key = reporterKey(session.reporter);
+    const older = this.#byReporter.get(key);
+    this.#byReporter.set(key, session);
+    if (older !== undefined) {
+      this.#options.log.info(
+        { reporter: session.reporter },
+        'a newer stream of this reporter ends the older one',
+      );
+      older.close('superseded', status.ABORTED, 'superseded by a newer stream of this reporter');
+    } else {
+      this.#options.log.info({ reporter: session.reporter }, 'reporter connected');
+    }
+    this.#options.metrics.reportersConnected.set(this.#byReporter.size);
+  }
+
+  #ended(session: Session): void {
+    this.#open.delete(session);
+    if (session.reporter === undefined) return;
+    const key = reporterKey(session.reporter);
+    // Superseded: the place belongs to the newer stream.
+    if (this.#byReporter.get(key) !== session) return;
+    this.#byReporter.delete(key);
+    this.#options.log.info({ reporter: session.reporter }, 'reporter disconnected');
+    this.#options.metrics.reportersConnected.set(this.#byReporter.size);
+  }
+}
+
+/** The system's own words, which grpc-js wraps: `No address added out of total 1 resolved errors: [listen …]`. */
+function listenFailure(error: Error): string {
+  return /\[(.*)\]/.exec(error.message)?.[1] ?? error.message;
+}

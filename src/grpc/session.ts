@@ -1,0 +1,270 @@
+import { status, type ServerDuplexStream } from '@grpc/grpc-js';
+import type { Clock } from '../clock.ts';
+import { reporterViolation, type Report } from '../core/report.ts';
+import type { ReporterId } from '../core/tunnel.ts';
+import { shown, type Violation } from '../core/violation.ts';
+import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import { decodeReport, MalformedReportError, type DecodedReport } from './decode.ts';
+import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
+
+/** What becomes of a report that is in order. Declared here, given by the composition root. */
+export interface ReportSink {
+  /**
+   * Takes a report into memory, synchronously; it is ACKed when this returns.
+   *
+   * @param receivedMs when it was read whole, monotonic
+   * @returns why it is not taken, where it would exceed the tunnels a reporter may have
+   */
+  fold(
+    reporter: ReporterId,
+    report: Report,
+    receivedMs: number,
+  ): { readonly tunnels: number; readonly limit: number } | undefined;
+}
+
+/** How a stream's end is counted. */
+export type EndReason = 'peer' | 'nack' | 'malformed' | 'over_limit' | 'superseded' | 'shutdown' | 'internal';
+
+export interface SessionParts {
+  readonly sink: ReportSink;
+  readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
+  /** Told when the first report has said whose stream this is; a newer stream of a reporter ends the older one. */
+  readonly named: (session: Session) => void;
+  readonly ended: (session: Session) => void;
+  /** 25 ms to 3600 s; told with a stream's first ACK. */
+  readonly reportIntervalMs: number;
+  /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
+  readonly onInvalid: 'skip' | 'nack';
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly metrics: Metrics;
+}
+
+type Call = ServerDuplexStream<Buffer, ReportResponse>;
+
+/**
+ * One stream of one reporter. States:
+ *
+ * - *unnamed*: no report has been read. The first must carry `node`; it makes the stream *named*, or ends it.
+ * - *named*: reports are read one at a time, in order: decoded, checked, folded, ACKed, and only then is the next one
+ *   read, so that gRPC's flow control holds back a reporter that is faster than this.
+ * - *ended*: by the peer, by a NACK, by a newer stream, by the shutdown. Nothing is read or answered any more.
+ *
+ * An ACK carries the nonce of its report, as it came: Envoy takes a nonce that it did not send for a fault. A NACK is
+ * sent, then the stream ends, as the service's text asks; everything folded before stays.
+ */
+export class Session {
+  readonly #call: Call;
+  readonly #parts: SessionParts;
+  #reporter: ReporterId | undefined;
+  #lastNonce = 0n;
+  #intervalTold = false;
+  #ended = false;
+
+  constructor(call: Call, parts: SessionParts) {
+    this.#call = call;
+    this.#parts = parts;
+    call.on('data', (bytes: Buffer) => void this.#read(bytes));
+    call.on('end', () => this.#end('peer'));
+    call.on('cancelled', () => this.#end('peer'));
+    // Without a listener an error of a stream that is gone would end the process.
+    call.on('error', () => this.#end('peer'));
+  }
+
+  /** Whose stream this is; undefined until its first report. */
+  get reporter(): ReporterId | undefined {
+    return this.#reporter;
+  }
+
+  /** Ends the stream with a gRPC status; what was written before goes out first. */
+  close(reason: EndReason, code: status, details: string): void {
+    if (this.#ended) return;
+    this.#end(reason);
+    this.#call.emit('error', { code, details });
+  }
+
+  async #read(bytes: Buffer): Promise<void> {
+    if (this.#ended) return;
+    // Nothing more is handed over, the end neither, until this report is answered.
+    this.#call.pause();
+    const receivedMs = this.#parts.clock.monotonicMs();
+    try {
+      const decoded = await restingBetween(decodeReport(bytes), () => this.#ended);
+      if (decoded === undefined || this.#ended) return;
+      this.#take(decoded, receivedMs);
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      this.#readOn();
+    }
+  }
+
+  /** Reads the next report, but of a peer that takes no ACKs none: without a bound they would pile up here. */
+  #readOn(): void {
+    if (this.#ended) return;
+    if (this.#call.writableNeedDrain) this.#call.once('drain', () => this.#readOn());
+    else this.#call.resume();
+  }
+
+  #take(decoded: DecodedReport, receivedMs: number): void {
+    const { sink, metrics, clock, onInvalid } = this.#parts;
+    const violation = this.#identify(decoded) ?? nonceViolation(decoded.nonce);
+    if (violation !== undefined) {
+      this.#nack(decoded, violation);
+      return;
+    }
+    const reporter = this.#reporter;
+    if (reporter === undefined) return;
+    const [invalid] = decoded.setAside.first;
+    if (invalid !== undefined) {
+      if (onInvalid === 'nack') {
+        this.#nack(decoded, invalid);
+        return;
+      }
+      this.#setAside(decoded, reporter);
+    }
+    this.#noteNonce(decoded.nonce);
+
+    const over = sink.fold(reporter, decoded, receivedMs);
+    if (over !== undefined) {
+      const details = `reporter ${shown(reporter.id)} would hold ${over.tunnels} tunnels, at most ${over.limit} are allowed`;
+      this.#parts.log.warn({ reporter }, details);
+      metrics.nacks.inc({ reason: 'over_limit' });
+      this.#answer(decoded.nonce, { code: status.RESOURCE_EXHAUSTED, message: details });
+      this.close('over_limit', status.RESOURCE_EXHAUSTED, details);
+      return;
+    }
+    metrics.reports.inc({ kind: kindOf(decoded) });
+    metrics.acks.inc();
+    this.#answer(decoded.nonce, undefined);
+    metrics.ackSeconds.observe((clock.monotonicMs() - receivedMs) / 1000);
+  }
+
+  /** Learns whose stream this is from its first report, and holds later ones to it. */
+  #identify(decoded: DecodedReport): Violation | undefined {
+    if (decoded.node === undefined) {
+      return this.#reporter === undefined
+        ? { field: 'node', reason: 'missing', message: "node: is required on a stream's first report" }
+        : undefined;
+    }
+    const { id = '', cluster = '' } = this.#decodeNode(decoded.node);
+    const known = this.#reporter;
+    if (known === undefined) {
+      const violation = reporterViolation(id, cluster);
+      if (violation !== undefined) return violation;
+      this.#reporter = { id, cluster };
+      this.#parts.named(this);
+      return undefined;
+    }
+    if (id === known.id && cluster === known.cluster) return undefined;
+    const field = id === known.id ? 'node.cluster' : 'node.id';
+    const [from, to] = id === known.id ? [known.cluster, cluster] : [known.id, id];
+    return {
+      field,
+      reason: 'changed',
+      message: `${field}: changed from ${shown(from)} to ${shown(to)} within one stream`,
+    };
+  }
+
+  #decodeNode(bytes: Uint8Array): NodeMessage {
+    try {
+      return this.#parts.decodeNode(bytes);
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new MalformedReportError(`node: not a Node: ${why}`, { cause: error });
+    }
+  }
+
+  #noteNonce(nonce: bigint): void {
+    if (nonce <= this.#lastNonce) {
+      this.#parts.metrics.nonceAnomalies.inc({ kind: nonce === this.#lastNonce ? 'repeated' : 'fell' });
+    }
+    this.#lastNonce = nonce;
+  }
+
+  #setAside(decoded: DecodedReport, reporter: ReporterId): void {
+    const { log, metrics } = this.#parts;
+    const { count, byReason, first } = decoded.setAside;
+    for (const [reason, times] of byReason) metrics.rejectedTunnels.inc({ reason }, times);
+    log.warn(
+      { reporter, count, first: first.map(({ message }) => message) },
+      'tunnels set aside, the rest is kept',
+    );
+  }
+
+  #nack(decoded: DecodedReport, violation: Violation): void {
+    const { log, metrics } = this.#parts;
+    metrics.nacks.inc({ reason: violation.reason });
+    log.warn({ reporter: this.#reporter, violation: violation.message }, 'report refused, stream ends');
+    this.#answer(decoded.nonce, { code: status.INVALID_ARGUMENT, message: violation.message });
+    this.#end('nack');
+    this.#call.end();
+  }
+
+  #answer(nonce: bigint, error: { code: number; message: string } | undefined): void {
+    const response: ReportResponse = {
+      node_id: this.#reporter?.id ?? '',
+      request_nonce: String(nonce),
+      ...(error === undefined ? this.#interval() : { error_detail: error }),
+    };
+    this.#call.write(response);
+  }
+
+  /** The interval goes with the first ACK only: the wire asks not to repeat it. */
+  #interval(): { report_interval?: DurationMessage } {
+    if (this.#intervalTold) return {};
+    this.#intervalTold = true;
+    const { reportIntervalMs } = this.#parts;
+    const seconds = Math.floor(reportIntervalMs / 1000);
+    return { report_interval: { seconds, nanos: Math.round((reportIntervalMs - seconds * 1000) * 1e6) } };
+  }
+
+  #failed(error: unknown): void {
+    if (error instanceof MalformedReportError) {
+      this.#parts.log.warn(
+        { reporter: this.#reporter, error: error.message },
+        'malformed report, stream ends',
+      );
+      this.close('malformed', status.INVALID_ARGUMENT, error.message);
+      return;
+    }
+    this.#parts.log.error(
+      { reporter: this.#reporter, err: error },
+      'a report could not be handled, stream ends',
+    );
+    this.close('internal', status.INTERNAL, 'the report could not be handled');
+  }
+
+  #end(reason: EndReason): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#parts.metrics.streamsClosed.inc({ reason });
+    this.#parts.ended(this);
+    if (reason === 'peer') this.#call.end();
+  }
+}
+
+function nonceViolation(nonce: bigint): Violation | undefined {
+  return nonce < 0n
+    ? { field: 'nonce', reason: 'negative', message: `nonce: ${nonce} must not be negative` }
+    : undefined;
+}
+
+function kindOf(decoded: DecodedReport): 'full' | 'delta' | 'heartbeat' {
+  if (decoded.fullPush) return 'full';
+  return decoded.added.length + decoded.removedNames.length > 0 ? 'delta' : 'heartbeat';
+}
+
+/** Runs a generator to its end, letting other streams have their turn at each rest; undefined when given up. */
+async function restingBetween<T>(
+  work: Generator<undefined, T>,
+  givenUp: () => boolean,
+): Promise<T | undefined> {
+  for (;;) {
+    const { done, value } = work.next();
+    if (done === true) return value;
+    await new Promise((resolve) => setImmediate(resolve));
+    if (givenUp()) return undefined;
+  }
+}

@@ -1,0 +1,60 @@
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+
+/**
+ * Every metric of the operator. No label holds a reported string, so the number of series does not grow with tenants,
+ * reporters or tunnels.
+ */
+export type Metrics = ReturnType<typeof createMetrics>;
+
+export function createMetrics() {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  const counter = <L extends string>(name: string, help: string, labelNames: L[]) =>
+    new Counter({ name, help, labelNames, registers });
+  const gauge = (name: string, help: string) => new Gauge({ name, help, registers });
+  const seconds = (name: string, help: string) => new Histogram({ name, help, buckets: SECONDS, registers });
+  return {
+    registry,
+    tunnels: gauge('reverse_tunnel_tunnels', 'Tunnels that the reporters of this replica hold.'),
+    rows: gauge('reverse_tunnel_rows', 'ReverseTunnel objects in the namespace, as last seen.'),
+    reportersConnected: gauge('reverse_tunnel_reporters_connected', 'Reporters with an open stream.'),
+    synced: gauge(
+      'reverse_tunnel_cache_synced',
+      '1 when the rows of the API server have been listed, else 0.',
+    ),
+    reports: counter('reverse_tunnel_reports_total', 'Reports accepted.', ['kind']),
+    acks: counter('reverse_tunnel_acks_total', 'Reports acknowledged.', []),
+    nacks: counter('reverse_tunnel_nacks_total', 'Reports refused.', ['reason']),
+    rejectedTunnels: counter(
+      'reverse_tunnel_rejected_tunnels_total',
+      'Tunnels set aside: kept from becoming a row.',
+      ['reason'],
+    ),
+    nonceAnomalies: counter(
+      'reverse_tunnel_nonce_anomalies_total',
+      'Nonces that were acknowledged though they repeated or fell.',
+      ['kind'],
+    ),
+    streamsClosed: counter('reverse_tunnel_stream_closed_total', 'Streams ended.', ['reason']),
+    ackSeconds: seconds(
+      'reverse_tunnel_ack_seconds',
+      'From a report read whole to its ACK handed to the stream.',
+    ),
+    syncLagSeconds: seconds('reverse_tunnel_sync_lag_seconds', 'From a report received to its row written.'),
+    apiWrites: counter('reverse_tunnel_api_writes_total', 'Row writes sent to the API server.', [
+      'verb',
+      'outcome',
+    ]),
+    workqueueDepth: gauge('workqueue_depth', 'Keys waiting for a worker.'),
+    workqueueDelayed: gauge('workqueue_delayed', 'Keys waiting for a time: backoff or pacing.'),
+    workqueueAdds: counter('workqueue_adds_total', 'Keys handed to the queue, repeated ones included.', []),
+    workqueueRetries: counter('workqueue_retries_total', 'Keys put back after a failed try.', []),
+    restClientRequests: counter('rest_client_requests_total', 'Requests to the API server.', [
+      'method',
+      'code',
+    ]),
+  };
+}

@@ -1,0 +1,211 @@
+import { parseArgs } from 'node:util';
+import { formatDuration, parseDuration } from '../duration.ts';
+import { parseAddress } from './address.ts';
+
+/** What `simulate` was asked to do. */
+export interface CommandOptions {
+  /** host:port. */
+  readonly address: string;
+  readonly reporters: number;
+  /** Of each reporter. */
+  readonly tunnels: number;
+  readonly tenants: number;
+  readonly clusters: number;
+  /** A second, over the whole fleet. */
+  readonly churn: number;
+  /** A second, over the whole fleet. */
+  readonly flap: number;
+  readonly intervalMs: number;
+  /** 0: until interrupted. */
+  readonly durationMs: number;
+  readonly seed: number;
+  readonly tenantIsolation: boolean;
+}
+
+/** The options, a wish for the help text, or everything that is wrong: one line each, naming key, value and range. */
+export type ParsedCommand =
+  { readonly options: CommandOptions } | { readonly help: string } | { readonly problems: readonly string[] };
+
+interface Flag {
+  /** Written as a user would. */
+  readonly default: string;
+  /** What it is for. */
+  readonly help: string;
+  /** What it must be; completes both the help text and the complaint. */
+  readonly range: string;
+  /** The value of a text that is in range, else undefined. */
+  readonly read: (text: string) => number | string | undefined;
+}
+
+/** Over all reporters: some 500 bytes each, so this takes 2.5 GB. */
+const MOST_TUNNELS = 5_000_000;
+const DAY_MS = 86_400_000;
+
+const FLAGS = {
+  address: {
+    default: '127.0.0.1:18000',
+    help: 'the reporting service',
+    range: 'host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000',
+    read: (text: string) => ('problem' in parseAddress(text) ? undefined : text),
+  },
+  reporters: whole('10', 'reporting Envoys, each with a connection of its own', 1, 10_000),
+  tunnels: whole('100', 'tunnels that each reporter holds', 0, 1_000_000),
+  tenants: whole('4', 'tenants that the tunnels belong to', 1, 1_000_000),
+  clusters: whole('2', 'initiator clusters in each tenant', 1, 1_000_000),
+  churn: rate('tunnels a second, over the whole fleet, that go for good while new ones come'),
+  flap: rate('tunnels a second, over the whole fleet, that drop and return'),
+  interval: duration('5s', 'time between reports until the service tells another', 25, 3_600_000),
+  duration: duration('0', 'how long to run; 0: until Ctrl-C', 0, 7 * DAY_MS),
+  seed: whole('1', 'the same seed gives the same tunnels and the same changes', 0, 2 ** 32 - 1),
+} satisfies Readonly<Record<string, Flag>>;
+
+type FlagName = keyof typeof FLAGS;
+const FLAG_NAMES = Object.keys(FLAGS) as FlagName[];
+
+/** Reads the arguments after `simulate`. */
+export function parseCommand(argv: readonly string[]): ParsedCommand {
+  const { tokens } = parseArgs({
+    args: [...argv],
+    options: {
+      ...Object.fromEntries(FLAG_NAMES.map((name) => [name, { type: 'string' as const }])),
+      'tenant-isolation': { type: 'boolean' },
+      help: { type: 'boolean', short: 'h' },
+    },
+    // Its own errors are long and name no range.
+    strict: false,
+    tokens: true,
+  });
+  const problems: string[] = [];
+  const values = new Map<string, number | string>();
+  let tenantIsolation = false;
+  let help = false;
+  let afterUnknown = false;
+  for (const token of tokens) {
+    // What follows an unknown flag is taken for its value: one mistake, one line.
+    const excused = afterUnknown;
+    afterUnknown = false;
+    if (token.kind === 'positional') {
+      if (excused) continue;
+      problems.push(`${token.value}: not understood; every option is a --flag, see --help`);
+    } else if (token.kind !== 'option') {
+      continue;
+    } else if (token.name === 'help' || token.name === 'tenant-isolation') {
+      if (token.value !== undefined) problems.push(`--${token.name} ${token.value}: takes no value`);
+      else if (token.name === 'help') help = true;
+      else tenantIsolation = true;
+    } else if (!isFlagName(token.name)) {
+      afterUnknown = true;
+      problems.push(`${token.rawName}: no such flag; see --help`);
+    } else {
+      const flag = FLAGS[token.name];
+      const value = token.value === undefined ? undefined : flag.read(token.value);
+      if (value === undefined)
+        problems.push(`--${token.name} ${token.value ?? '(nothing)'}: must be ${flag.range}`);
+      else values.set(token.name, value);
+    }
+  }
+  // Who asks for help gets it, also beside a mistake.
+  if (help) return { help: helpText() };
+
+  const valueOf = (name: FlagName): number | string | undefined =>
+    values.get(name) ?? FLAGS[name].read(FLAGS[name].default);
+  const number = (name: FlagName): number => Number(valueOf(name));
+  // Each may be in range and both together beyond memory.
+  const total = number('reporters') * number('tunnels');
+  if (total > MOST_TUNNELS) {
+    problems.push(
+      `--reporters × --tunnels ${count(total)}: must be at most ${count(MOST_TUNNELS)} tunnels in all`,
+    );
+  }
+  if (problems.length > 0) return { problems };
+  return {
+    options: {
+      address: String(valueOf('address')),
+      reporters: number('reporters'),
+      tunnels: number('tunnels'),
+      tenants: number('tenants'),
+      clusters: number('clusters'),
+      churn: number('churn'),
+      flap: number('flap'),
+      intervalMs: number('interval'),
+      durationMs: number('duration'),
+      seed: number('seed'),
+      tenantIsolation,
+    },
+  };
+}
+
+function isFlagName(name: string): name is FlagName {
+  return Object.hasOwn(FLAGS, name);
+}
+
+/** A flag for a count. No sign, no exponent, no decimals: what is read is what was written. */
+function whole(byDefault: string, help: string, min: number, max: number): Flag {
+  return {
+    default: byDefault,
+    help,
+    range: `a whole number from ${min} to ${count(max)}`,
+    read: (text) => within(/^\d{1,15}$/.test(text) ? Number(text) : Number.NaN, min, max),
+  };
+}
+
+/** A flag for something a second; off by default. */
+function rate(help: string): Flag {
+  return {
+    default: '0',
+    help,
+    range: 'a number from 0 to 100,000, decimals allowed',
+    read: (text) => within(/^\d{1,9}(?:\.\d{1,9})?$/.test(text) ? Number(text) : Number.NaN, 0, 100_000),
+  };
+}
+
+/** A flag for a time, in the notation of `duration.ts`. */
+function duration(byDefault: string, help: string, minMs: number, maxMs: number): Flag {
+  return {
+    default: byDefault,
+    help,
+    range: `a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 250ms, 30s or 5m`,
+    read(text) {
+      const parsed = parseDuration(text);
+      return 'ms' in parsed ? within(parsed.ms, minMs, maxMs) : undefined;
+    },
+  };
+}
+
+/** The value if it is in range; NaN never is. */
+function within(value: number, min: number, max: number): number | undefined {
+  return value >= min && value <= max ? value : undefined;
+}
+
+function count(value: number): string {
+  return value.toLocaleString('en-US');
+}
+
+function helpText(): string {
+  const rows = [
+    ...FLAG_NAMES.map((name) => [
+      `--${name}`,
+      FLAGS[name].default,
+      `${FLAGS[name].help}; ${FLAGS[name].range}`,
+    ]),
+    [
+      '--tenant-isolation',
+      'off',
+      'scope node and cluster ids by the tenant, as Envoy does under tenant isolation',
+    ],
+    ['--help', '', 'this text'],
+  ];
+  return [
+    'usage: reverse-tunnel-operator simulate [flags]',
+    '',
+    'Runs a fleet of reporters against a reverse tunnel reporting service. They behave as Envoy does.',
+    '',
+    ...rows.map(
+      ([flag = '', byDefault = '', text = '']) => `  ${flag.padEnd(20)}${byDefault.padEnd(17)}${text}`,
+    ),
+    '',
+    'Exit code: 0 if at the end every reporter was connected and nothing was answered out of order or by a NACK,',
+    '1 if not, 2 for a wrong flag.',
+    '',
+  ].join('\n');
+}

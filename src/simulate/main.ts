@@ -1,0 +1,136 @@
+import { formatDuration } from '../duration.ts';
+import { parseCommand, type CommandOptions } from './command-options.ts';
+import { FLEET_DEFAULTS } from './fleet-options.ts';
+import { createFleet, type Fleet } from './fleet.ts';
+import { progressLine, summary, whyDisconnected } from './progress.ts';
+
+/** Where `simulate` speaks, and how it is told to end. */
+export interface CommandTerminal {
+  /** The result: summary or help. */
+  out(text: string): void;
+  /** Progress and problems. */
+  err(text: string): void;
+  /** Width of the terminal behind `err`; undefined when it is none. */
+  readonly columns: () => number | undefined;
+  /** Calls back once when the user or the system wants an end. The answer stops listening. */
+  onInterrupt(callback: () => void): () => void;
+}
+
+/** A terminal line is rewritten this often; elsewhere a new line is written at the slower pace. */
+const REWRITE_MS = 250;
+const LINE_MS = 5000;
+/** 2,000 reporters in 4 s: all at once would overflow the listen backlog of 511, and wait a second for the next SYN. */
+const START_MS_PER_REPORTER = 2;
+
+/**
+ * `simulate`: runs a fleet of reporters until the duration is over or it is interrupted.
+ * @param argv The arguments after `simulate`.
+ * @returns The exit code: 0, 1 when the fleet was not well at the end, 2 for wrong arguments.
+ */
+export async function runSimulate(argv: readonly string[], terminal = processTerminal): Promise<number> {
+  const parsed = parseCommand(argv);
+  if ('help' in parsed) {
+    terminal.out(parsed.help);
+    return 0;
+  }
+  if ('problems' in parsed) {
+    for (const problem of parsed.problems) terminal.err(`simulate: ${problem}\n`);
+    return 2;
+  }
+  return await runFleet(parsed.options, terminal);
+}
+
+async function runFleet(options: CommandOptions, terminal: CommandTerminal): Promise<number> {
+  const startedMs = performance.now();
+  const fleet = createFleet({
+    ...options,
+    churnPerSecond: options.churn,
+    flapsPerSecond: options.flap,
+    startOverMs: Math.min(options.intervalMs, options.reporters * START_MS_PER_REPORTER),
+  });
+  // Listens before anything is open, so that an early Ctrl-C is no abrupt end.
+  const ended = untilEnd(options.durationMs, terminal);
+  const progress = startProgress(fleet, options.address, terminal);
+  await fleet.start();
+  await ended;
+  progress.stop();
+
+  // Before the end of the fleet, which disconnects everybody.
+  const seen = fleet.statistics();
+  const size = { reporters: fleet.reporters.length, tunnels: fleet.tunnelCount() };
+  await fleet.stop();
+  terminal.out(summary(size, seen, performance.now() - startedMs));
+  return seen.connected === size.reporters && seen.outOfOrderAcks === 0 && seen.nacks === 0 ? 0 : 1;
+}
+
+/** Resolves when the time is over (0: never) or at the first interrupt. */
+function untilEnd(durationMs: number, terminal: CommandTerminal): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = durationMs > 0 ? setTimeout(end, durationMs) : undefined;
+    const ignore = terminal.onInterrupt(end);
+    function end(): void {
+      clearTimeout(timer);
+      ignore();
+      resolve();
+    }
+  });
+}
+
+/** Keeps the line of progress, and says once when the service is out of reach and once when it is back. */
+function startProgress(fleet: Fleet, address: string, terminal: CommandTerminal): { stop(): void } {
+  const rewriting = terminal.columns() !== undefined;
+  let outOfReach = false;
+
+  /** A line that stays; the line of progress, if any, is written anew below it. */
+  function say(line: string): void {
+    terminal.err(rewriting ? `\r\u001B[2K${line}\n` : `${line}\n`);
+  }
+
+  function look(): void {
+    const seen = fleet.statistics();
+    if (seen.connected > 0 && outOfReach) {
+      outOfReach = false;
+      say(`simulate: reached ${address}`);
+    } else if (seen.connected === 0 && seen.lastDisconnect !== undefined && !outOfReach) {
+      outOfReach = true;
+      const retry = formatDuration(FLEET_DEFAULTS.connectRetryIntervalMs);
+      say(
+        `simulate: cannot report to ${address} (${whyDisconnected(seen)}); each reporter tries again every ${retry}`,
+      );
+    }
+  }
+
+  function show(): void {
+    const size = { reporters: fleet.reporters.length, tunnels: fleet.tunnelCount() };
+    const line = progressLine(size, fleet.statistics());
+    terminal.err(rewriting ? `\r\u001B[2K${line.slice(0, (terminal.columns() ?? 80) - 1)}` : `${line}\n`);
+  }
+
+  const looking = setInterval(look, REWRITE_MS);
+  const showing = setInterval(show, rewriting ? REWRITE_MS : LINE_MS);
+  return {
+    stop() {
+      // Once more, so that a short run also tells why nothing worked.
+      clearInterval(looking);
+      clearInterval(showing);
+      look();
+      if (rewriting) terminal.err('\r\u001B[2K');
+    },
+  };
+}
+
+/** The process's own. A second signal ends the process at once, as nobody listens any more. */
+const processTerminal: CommandTerminal = {
+  out: (text) => void process.stdout.write(text),
+  err: (text) => void process.stderr.write(text),
+  columns: () => (process.stderr.isTTY ? process.stderr.columns : undefined),
+  onInterrupt(callback) {
+    function ignore(): void {
+      process.off('SIGINT', callback);
+      process.off('SIGTERM', callback);
+    }
+    process.once('SIGINT', callback);
+    process.once('SIGTERM', callback);
+    return ignore;
+  },
+};

@@ -1,0 +1,157 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { expect } from 'chai';
+import { runSimulate } from '../../src/simulate/main.ts';
+import { eventually } from '../support/eventually.ts';
+import { ack, startRecordingServer, type RecordingServer } from '../support/recording-server.ts';
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+const COMMAND =
+  "process.exitCode = await (await import('./src/simulate/main.ts')).runSimulate(process.argv.slice(1));";
+
+const running = new Set<ChildProcess>();
+
+/** `simulate` with this command line, as a process of its own, which ends by itself only if it leaves no handle behind. */
+function simulate(commandLine: string) {
+  const child = spawn(
+    process.execPath,
+    ['--input-type=module', '--eval', COMMAND, '--', ...commandLine.split(' ')],
+    { cwd: ROOT },
+  );
+  running.add(child);
+  child.once('close', () => running.delete(child));
+  const said = { out: '', err: '' };
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (said.out += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (said.err += text));
+  return {
+    child,
+    said,
+    async ended(): Promise<{ code: number | null; out: string; err: string }> {
+      const [code] = (await once(child, 'close')) as [number | null];
+      return { code, ...said };
+    },
+  };
+}
+
+/** `simulate` in this process, on a terminal of so many columns or on none. */
+function simulateHere(commandLine: string, columns: number | undefined) {
+  const said = { out: '', err: '' };
+  let interrupt: (() => void) | undefined;
+  const code = runSimulate(commandLine.split(' '), {
+    out: (text) => void (said.out += text),
+    err: (text) => void (said.err += text),
+    columns: () => columns,
+    onInterrupt(callback) {
+      interrupt = callback;
+      return () => {};
+    },
+  });
+  return { code, said, interrupt: () => interrupt?.() };
+}
+
+describe('simulate as a command', () => {
+  let server: RecordingServer;
+
+  beforeEach(async () => {
+    server = await startRecordingServer();
+  });
+
+  afterEach(() => {
+    server.stop();
+    // None, unless a test has failed.
+    for (const child of running) child.kill('SIGKILL');
+  });
+
+  it('reports for the time it was given, sums up and ends with 0', async () => {
+    const { code, out, err } = await simulate(
+      `--address ${server.address} --reporters 3 --tunnels 7 --duration 1s --interval 50ms --churn 20`,
+    ).ended();
+    expect(code).to.equal(0);
+    expect(out).to.match(/^reporters connected +3 of 3$/m);
+    expect(out).to.match(/^tunnels +21$/m);
+    expect(out).to.match(/^reports +\d+ \(3 full, \d+ delta, \d+ heartbeat\)$/m);
+    expect(out).to.match(/^ACKs out of order +0$/m);
+    expect(out).to.match(/^disconnects +0$/m);
+    expect(out).to.match(/^ACK p50, p99, max +\d+\.\d ms, \d+\.\d ms, \d+\.\d ms$/m);
+    expect(err).to.equal('');
+    expect([...server.held.keys()]).to.have.members(['responder-0', 'responder-1', 'responder-2']);
+  });
+
+  it('runs until Ctrl-C when it was given no time, and sums up then', async () => {
+    const run = simulate(`--address ${server.address} --reporters 1 --interval 50ms`);
+    // So late that the first ACK has long arrived.
+    await eventually('the fifth report', () => (server.streams[0]?.reports.length ?? 0) >= 5, 20_000);
+    run.child.kill('SIGINT');
+    const { code, out } = await run.ended();
+    expect(code).to.equal(0);
+    expect(out).to.match(/^reporters connected +1 of 1$/m);
+  });
+
+  it('says once that nobody answers, and ends with 1', async () => {
+    server.stop();
+    const { code, out, err } = await simulate(`--address ${server.address} --duration 1s`).ended();
+    expect(code).to.equal(1);
+    expect(err).to.equal(
+      `simulate: cannot report to ${server.address} (ECONNREFUSED); each reporter tries again every 5s\n`,
+    );
+    expect(out).to.match(/^reporters connected +0 of 10$/m);
+  });
+
+  it('names what a service answers that refuses reports, and ends with 1', async () => {
+    server.answer = (report) => ({
+      ...ack(report),
+      error_detail: { code: 3, message: 'node.id: not wanted here' },
+    });
+    const { code, out, err } = await simulate(
+      `--address ${server.address} --reporters 2 --duration 1s`,
+    ).ended();
+    expect(code).to.equal(1);
+    expect(err).to.include('(nack_received: node.id: not wanted here)');
+    expect(out).to.match(/^NACKs +2$/m);
+  });
+
+  it('ends with 1 when an ACK was out of order', async () => {
+    server.answer = (report) => (report.nonce === 2n ? { request_nonce: '1' } : ack(report));
+    const { code, out } = await simulate(
+      `--address ${server.address} --reporters 1 --duration 1s --interval 100ms`,
+    ).ended();
+    expect(code).to.equal(1);
+    expect(out).to.match(/^reporters connected +1 of 1$/m);
+    expect(out).to.match(/^ACKs out of order +1$/m);
+  });
+
+  it('says when the service is reached at last, and where it stands every few seconds', async function () {
+    this.timeout(30_000);
+    server.stop();
+    const run = simulateHere(`--address ${server.address} --reporters 2 --interval 50ms`, undefined);
+    await eventually('it cannot report', () => run.said.err.includes('cannot report'), 10_000);
+    server = await startRecordingServer(Number(server.address.split(':')[1]));
+    await eventually('it can report', () => run.said.err.includes('reached'), 10_000);
+    // So late that both first ACKs have long arrived.
+    await eventually(
+      'five reports of both',
+      () => server.streams.filter(({ reports }) => reports.length >= 5).length === 2,
+    );
+    await eventually('a line of progress', () => run.said.err.includes('connected '), 10_000);
+    run.interrupt();
+    expect(await run.code).to.equal(0);
+    expect(run.said.err.split('\n')[0]).to.match(
+      /^simulate: cannot report to 127\.0\.0\.1:\d+ \(ECONNREFUSED\)/,
+    );
+    expect(run.said.err).to.include(`simulate: reached ${server.address}\n`);
+    expect(run.said.err).to.match(
+      /^connected [012]\/2 {2}tunnels 200 {2}reports \d+ {2}ACKs \d+ {2}reconnects 0 {2}ACK p99 \d+\.\d ms$/m,
+    );
+  });
+
+  it('rewrites one line on a terminal, never wider than it, and clears it at the end', async () => {
+    const run = simulateHere(`--address ${server.address} --reporters 1 --interval 50ms`, 40);
+    await eventually('three lines', () => run.said.err.split('\r').length > 3);
+    run.interrupt();
+    expect(await run.code).to.equal(0);
+    const [nothing, ...lines] = run.said.err.split('\r\u001B[2K');
+    expect(nothing).to.equal('');
+    expect(lines.at(-1)).to.equal('');
+    for (const line of lines.slice(0, -1)) expect(line).to.match(/^connected .{1,29}$/);
+  });
+});

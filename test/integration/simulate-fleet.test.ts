@@ -1,0 +1,293 @@
+import { expect } from 'chai';
+import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
+import { eventually } from '../support/eventually.ts';
+import { ack, startRecordingServer, type RecordingServer } from '../support/recording-server.ts';
+import { startTestServer } from '../support/reporting-server.ts';
+
+const INTERVAL_MS = 50;
+const RETRY_MS = 100;
+
+describe('the reporter fleet over gRPC', () => {
+  const open: { stop(): void | Promise<void> }[] = [];
+
+  async function serve(port?: number): Promise<RecordingServer> {
+    const server = await startRecordingServer(port);
+    open.push(server);
+    return server;
+  }
+
+  async function start(address: string, options: Partial<FleetOptions> = {}): Promise<Fleet> {
+    const fleet = createFleet({
+      address,
+      intervalMs: INTERVAL_MS,
+      connectRetryIntervalMs: RETRY_MS,
+      reporters: 2,
+      tunnels: 10,
+      ...options,
+    });
+    open.push(fleet);
+    await fleet.start();
+    return fleet;
+  }
+
+  afterEach(async () => {
+    for (const one of open.splice(0).toReversed()) await one.stop();
+  });
+
+  it('reports what is there at the connect, then what comes and goes (Envoy: HappyPath)', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, { tunnels: 0 });
+    const [reporter] = fleet.reporters;
+    await expectEqual(fleet, server);
+    const first = fleet.newInitiator();
+    reporter?.connectTunnel(first);
+    reporter?.connectTunnel(fleet.newInitiator());
+    await expectEqual(fleet, server);
+    expect(server.held.get('responder-0')?.size).to.equal(2);
+    reporter?.disconnectTunnel(first.nodeID);
+    await expectEqual(fleet, server);
+    expect(server.held.get('responder-0')?.size).to.equal(1);
+    for (const { reports } of server.streams) {
+      expect(reports.map(({ fullPush }) => fullPush)).to.deep.equal(reports.map((_, i) => i === 0));
+      expect(reports.map(({ nonce }) => nonce)).to.deep.equal(reports.map((_, i) => BigInt(i + 1)));
+    }
+    expect(fleet.statistics()).to.deep.include({ connects: 2, outOfOrderAcks: 0, nacks: 0 });
+  });
+
+  it('scopes names and ids by the tenant (Envoy: TenantIsolation)', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, { tenantIsolation: true });
+    await expectEqual(fleet, server);
+    expect(server.held.get('responder-0')?.get('tenant-1:node-1')).to.deep.include({
+      tenantID: 'tenant-1',
+      clusterID: 'tenant-1:cluster-0',
+      nodeID: 'tenant-1:node-1',
+    });
+  });
+
+  it('comes back with a full push when the server is restarted (Envoy: ServerReconnect)', async () => {
+    const server = await serve();
+    const fleet = await start(server.address);
+    await expectEqual(fleet, server);
+    server.stop();
+    await eventually('both reporters are disconnected', () => fleet.statistics().connected === 0);
+    const again = await serve(Number(server.address.split(':')[1]));
+    await expectEqual(fleet, again);
+    expect(again.streams.map(({ reports }) => reports[0]?.fullPush)).to.deep.equal([true, true]);
+    expect(fleet.statistics().connects).to.equal(4);
+  });
+
+  it('tells what is true in the end of what happened while the server was dead (Envoy: EventsWhenServerIsDead)', async () => {
+    const server = await serve();
+    const fleet = await start(server.address);
+    await expectEqual(fleet, server);
+    server.stop();
+    await eventually('both reporters are disconnected', () => fleet.statistics().connected === 0);
+    const [reporter] = fleet.reporters;
+    reporter?.disconnectTunnel('node-0');
+    reporter?.flap('node-1');
+    const added = fleet.newInitiator();
+    reporter?.connectTunnel(added);
+    const again = await serve(Number(server.address.split(':')[1]));
+    await expectEqual(fleet, again);
+    expect(again.held.get('responder-0')).to.include.keys('node-1', added.nodeID);
+    expect(again.held.get('responder-0')).to.not.include.keys('node-0');
+  });
+
+  it('keeps trying without end, and connects when the server comes at last (Envoy: ServerDead, ServerLate)', async () => {
+    const port = await freePort();
+    const fleet = await start(`127.0.0.1:${port}`, { connectRetryIntervalMs: 20 });
+    await eventually('ten attempts of both', () => fleet.statistics().attempts >= 20);
+    expect(fleet.statistics()).to.deep.include({ connected: 0, acks: 0 });
+    expect(fleet.statistics().lastDisconnect?.message).to.include('ECONNREFUSED');
+    const server = await serve(port);
+    await expectEqual(fleet, server);
+  });
+
+  it('reports as often as the server says (Envoy: ServerSentTime)', async () => {
+    const server = await serve();
+    server.answer = (report) => ack(report, report.nonce === 1n ? 25 : undefined);
+    const fleet = await start(server.address, { reporters: 1, intervalMs: 250 });
+    await eventually('the twelfth report', () => (server.streams[0]?.reports.length ?? 0) >= 12);
+    // At the configured 250 ms eleven more reports would take 2.75 s.
+    expect(fleet.statistics().ackMs.max).to.be.lessThan(250);
+    expect(server.streams).to.have.length(1);
+  });
+
+  it('reports a thousand nodes coming and going (Envoy: LoadTest)', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, { reporters: 1, tunnels: 0 });
+    const [reporter] = fleet.reporters;
+    const nodes = Array.from({ length: 1000 }, () => fleet.newInitiator());
+    for (const node of nodes) reporter?.connectTunnel(node);
+    await expectEqual(fleet, server);
+    expect(server.held.get('responder-0')?.size).to.equal(1000);
+    for (const { nodeID } of nodes) reporter?.disconnectTunnel(nodeID);
+    await expectEqual(fleet, server);
+    expect(server.held.get('responder-0')?.size).to.equal(0);
+  });
+
+  it('counts many tunnels of one node as one (Envoy: ManyTunnelsSingleListenerDrain)', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, { reporters: 1, tunnels: 0 });
+    const [reporter] = fleet.reporters;
+    const node = fleet.newInitiator();
+    for (let i = 0; i < 100; i += 1) reporter?.connectTunnel(node);
+    await expectEqual(fleet, server);
+    expect(fleet.statistics().tunnelsAdded).to.equal(1);
+    for (let i = 0; i < 100; i += 1) reporter?.disconnectTunnel(node.nodeID);
+    await expectEqual(fleet, server);
+    expect(fleet.statistics().tunnelsRemoved).to.equal(1);
+  });
+
+  it('takes an ACK that came before the stream was ended with OK, and comes back', async () => {
+    const server = await serve();
+    server.answer = (report, stream) => {
+      if (server.streams.length === 1) setImmediate(() => stream.end(0));
+      return ack(report);
+    };
+    const fleet = await start(server.address, { reporters: 1 });
+    await eventually('the second connect', () => fleet.statistics().connects === 2);
+    expect(fleet.statistics()).to.deep.include({ acks: 2, outOfOrderAcks: 0 });
+    expect(fleet.statistics().disconnects.remote_close).to.equal(1);
+  });
+
+  it('sees the NACK that a server sends before it ends the stream', async () => {
+    const server = await serve();
+    server.answer = (report, stream) => {
+      if (server.streams.length > 1) return ack(report);
+      setImmediate(() => stream.end(0));
+      return { ...ack(report), error_detail: { code: 3, message: 'node.id: is empty' } };
+    };
+    const fleet = await start(server.address, { reporters: 1 });
+    await eventually('the connect after it', () => fleet.statistics().connected === 1);
+    expect(fleet.statistics()).to.deep.include({ nacks: 1, attempts: 2 });
+    expect(fleet.statistics().disconnects.remote_close).to.equal(0);
+    expect(fleet.statistics().lastDisconnect?.message).to.equal('node.id: is empty');
+  });
+
+  it('drops a stream that is not ACKed, on the same connection, and counts nonces that were never sent', async () => {
+    const server = await serve();
+    server.answer = (report) =>
+      server.streams.length === 1 ? { request_nonce: '9223372036854775807' } : ack(report);
+    const fleet = await start(server.address, { reporters: 1, maxRetries: 2, intervalMs: 100 });
+    await eventually('the connect after it', () => fleet.statistics().connected === 1);
+    expect(fleet.statistics().disconnects).to.include({ max_retries_exceeded: 1, remote_close: 0 });
+    // How many of the three answers came before the stream was dropped is a matter of load.
+    expect(fleet.statistics().outOfOrderAcks).to.be.within(1, 3);
+    expect(server.streams[0]).to.include({ ended: true });
+    expect(server.streams[1]?.peer).to.equal(server.streams[0]?.peer);
+  });
+
+  for (const faultyLinks of [false, true]) {
+    it(`comes back after its connection was dropped${faultyLinks ? ' by RST' : ''}, alone`, async () => {
+      const server = await serve();
+      const fleet = await start(server.address, { faultyLinks });
+      await expectEqual(fleet, server);
+      fleet.reporters[0]?.dropConnection();
+      await eventually('one is disconnected', () => fleet.statistics().disconnects.remote_close === 1);
+      fleet.reporters[0]?.disconnectTunnel('node-3');
+      await expectEqual(fleet, server);
+      expect(fleet.statistics()).to.deep.include({ connected: 2, connects: 3 });
+      await eventually(
+        'the server has seen the end',
+        () => server.streams.filter(({ ended }) => ended).length === 1,
+      );
+    });
+  }
+
+  it('leaves the server with a half-open connection when told to, and comes back on a new one', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, { reporters: 1, faultyLinks: true });
+    await expectEqual(fleet, server);
+    fleet.reporters[0]?.abandonConnection();
+    await eventually('a second stream', () => server.streams.length === 2);
+    await expectEqual(fleet, server);
+    const heard = server.streams[0]?.reports.length;
+    await eventually('ten more heartbeats', () => (server.streams[1]?.reports.length ?? 0) > 10);
+    expect(server.streams[0]).to.include({ ended: false });
+    expect(server.streams[0]?.reports).to.have.length(heard ?? Number.NaN);
+  });
+
+  it('stops and starts one reporter and leaves the others alone, also on a shared connection', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, { reporters: 3, sharedConnection: true });
+    await expectEqual(fleet, server);
+    fleet.reporters[0]?.stop();
+    await eventually('its stream has ended', () => server.streams.filter(({ ended }) => ended).length === 1);
+    fleet.reporters[0]?.disconnectTunnel('node-0');
+    fleet.reporters[0]?.start();
+    await expectEqual(fleet, server);
+    expect(fleet.statistics()).to.deep.include({ connected: 3, connects: 4 });
+    expect(server.streams.filter(({ ended }) => ended)).to.have.length(1);
+    expect(new Set(server.streams.map(({ peer }) => peer))).to.have.property('size', 1);
+  });
+
+  it('sends 100,000 tunnels in a single message', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, { reporters: 1, tunnels: 100_000, tenantIsolation: true });
+    await fleet.settled();
+    expect(server.streams).to.have.length(1);
+    expect(server.streams[0]?.reports[0]?.added).to.have.length(100_000);
+    expect(server.streams[0]?.sizes[0]).to.be.greaterThan(8_000_000);
+    expect(server.held.get('responder-0')?.size).to.equal(100_000);
+  });
+
+  it('ends where it should under churn, flaps and dropped connections', async () => {
+    const server = await serve();
+    const fleet = await start(server.address, {
+      reporters: 10,
+      churnPerSecond: 200,
+      flapsPerSecond: 200,
+      intervalMs: 25,
+      seed: 5,
+    });
+    await eventually('every reporter has reported twenty times', () => fleet.statistics().acks > 200);
+    for (const reporter of fleet.reporters.slice(0, 5)) reporter.dropConnection();
+    await eventually('five have come back', () => fleet.statistics().connects === 15);
+    await eventually('some hundred reports more', () => fleet.statistics().acks > 500, 20_000);
+    fleet.pauseChurn();
+    await expectEqual(fleet, server);
+    const inBothLists = server.streams
+      .flatMap(({ reports }) => reports)
+      .filter(({ added, removedNames }) => added.some(({ name }) => removedNames.includes(name)));
+    expect(inBothLists).to.not.be.empty;
+    expect(fleet.statistics()).to.deep.include({ outOfOrderAcks: 0, nacks: 0, droppedUpdates: 0 });
+  });
+
+  it("is understood and ACKed by the operator's own server, nothing set aside", async () => {
+    const server = await startTestServer({ reportIntervalMs: 25 });
+    open.push(server);
+    const fleet = await start(server.address, {
+      reporters: 5,
+      tunnels: 100,
+      churnPerSecond: 200,
+      flapsPerSecond: 200,
+      tenantIsolation: true,
+    });
+    await eventually('some hundred reports', () => fleet.statistics().acks > 300, 20_000);
+    fleet.pauseChurn();
+    await fleet.settled();
+    expect(fleet.statistics()).to.deep.include({ connected: 5, attempts: 5, outOfOrderAcks: 0, nacks: 0 });
+    expect(await server.value('acks')).to.be.at.least(fleet.statistics().acks);
+    const firstPushes = server.folded.filter(({ report }) => report.fullPush);
+    expect(firstPushes.map(({ report }) => report.added.length)).to.deep.equal([100, 100, 100, 100, 100]);
+    const folded = server.folded.reduce((sum, { report }) => sum + report.added.length, 0);
+    expect(folded).to.equal(fleet.statistics().tunnelsAdded);
+  });
+});
+
+/** Waits until all is ACKed and holds the server's view against the fleet's. */
+async function expectEqual(fleet: Fleet, server: RecordingServer): Promise<void> {
+  await fleet.settled();
+  const truth = new Map(Array.from(fleet.truth(), ([{ id }, tunnels]) => [id, new Map(tunnels)]));
+  expect(server.held).to.deep.equal(truth);
+}
+
+/** A port of loopback that nobody listens on now. */
+async function freePort(): Promise<number> {
+  const server = await startRecordingServer();
+  server.stop();
+  return Number(server.address.split(':')[1]);
+}

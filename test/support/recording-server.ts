@@ -1,0 +1,115 @@
+/**
+ * A reporting service that writes down what it is sent and answers as the test says. It shares nothing with the
+ * operator's server, so that the fleet is not judged by the code it was made to test.
+ */
+import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
+import type { ReportMessage, ReportedTunnel } from '../../src/grpc/report-message.ts';
+import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
+import { foldReport } from './fold-reports.ts';
+import { requestOf } from './wire.ts';
+
+/** One stream as the server saw it. */
+interface RecordedStream {
+  readonly reports: ReportMessage[];
+  /** Bytes of each report. */
+  readonly sizes: number[];
+  ended: boolean;
+  /** The reporter's end of the connection, as address and port. */
+  readonly peer: string;
+  /** Ends the stream with this gRPC status; 0 is OK. */
+  end(code: number): void;
+}
+
+export interface RecordingServer {
+  /** host:port. */
+  readonly address: string;
+  /** In the order they were opened. */
+  readonly streams: readonly RecordedStream[];
+  /** What reporters hold by what they reported, on whatever stream: reporter id → tunnel name → tunnel. */
+  readonly held: ReadonlyMap<string, ReadonlyMap<string, ReportedTunnel>>;
+  /** What to answer; undefined for nothing. At first an ACK without an interval. */
+  answer: (report: ReportMessage, stream: RecordedStream) => Partial<ReportResponse> | undefined;
+  /** Ends everything at once. */
+  stop(): void;
+}
+
+/** An ACK as the wire has it; `intervalMs` is left out when undefined. */
+export function ack(report: ReportMessage, intervalMs?: number): Partial<ReportResponse> {
+  return {
+    node_id: report.node?.id ?? '',
+    request_nonce: String(report.nonce),
+    ...(intervalMs !== undefined && {
+      report_interval: { seconds: Math.floor(intervalMs / 1000), nanos: (intervalMs % 1000) * 1e6 },
+    }),
+  };
+}
+
+/** Listens on loopback, on a free port unless one is given. */
+export async function startRecordingServer(port = 0): Promise<RecordingServer> {
+  const server = new Server({ 'grpc.max_receive_message_length': -1 });
+  const streams: RecordedStream[] = [];
+  const held = new Map<string, Map<string, ReportedTunnel>>();
+  const recording: { answer: RecordingServer['answer'] } = { answer: (report) => ack(report) };
+
+  server.addService(loadReportingService().service, {
+    StreamReverseTunnels(call: ServerDuplexStream<Buffer, Partial<ReportResponse>>) {
+      const stream: RecordedStream = {
+        reports: [],
+        sizes: [],
+        ended: false,
+        peer: call.getPeer(),
+        end: (code) => {
+          if (code === 0) call.end();
+          else call.emit('error', { code, details: 'ended by the test' });
+        },
+      };
+      streams.push(stream);
+      call.on('data', (bytes: Buffer) => {
+        const report = toReport(bytes);
+        stream.reports.push(report);
+        stream.sizes.push(bytes.length);
+        const id = report.node?.id ?? '';
+        const tunnels = held.get(id) ?? new Map<string, ReportedTunnel>();
+        held.set(id, tunnels);
+        foldReport(tunnels, report);
+        const response = recording.answer(report, stream);
+        if (response !== undefined) call.write(response);
+      });
+      call.on('end', () => {
+        stream.ended = true;
+        call.end();
+      });
+      call.on('cancelled', () => (stream.ended = true));
+      call.on('error', () => (stream.ended = true));
+    },
+  });
+  const bound = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(`127.0.0.1:${port}`, ServerCredentials.createInsecure(), (error, at) => {
+      if (error === null) resolve(at);
+      else reject(error);
+    });
+  });
+  return Object.assign(recording, {
+    address: `127.0.0.1:${bound}`,
+    streams,
+    held,
+    stop: () => server.forceShutdown(),
+  });
+}
+
+function toReport(bytes: Buffer): ReportMessage {
+  const request = requestOf(bytes);
+  return {
+    node: { cluster: request.node?.cluster ?? '', id: request.node?.id ?? '' },
+    added: (request.added_tunnels ?? []).map(({ name = '', identity, created_at }) => ({
+      name,
+      tenantID: identity?.tenant_id ?? '',
+      clusterID: identity?.cluster_id ?? '',
+      nodeID: identity?.node_id ?? '',
+      createdAt: { seconds: Number(created_at?.seconds ?? 0), nanos: created_at?.nanos ?? 0 },
+    })),
+    removedNames: request.removed_tunnel_names ?? [],
+    fullPush: request.full_push ?? false,
+    nonce: BigInt(request.nonce ?? 0),
+  };
+}

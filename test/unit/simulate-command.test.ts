@@ -1,0 +1,129 @@
+import { expect } from 'chai';
+import { runSimulate, type CommandTerminal } from '../../src/simulate/main.ts';
+import { parseCommand } from '../../src/simulate/command-options.ts';
+
+const DEFAULTS = {
+  address: '127.0.0.1:18000',
+  reporters: 10,
+  tunnels: 100,
+  tenants: 4,
+  clusters: 2,
+  churn: 0,
+  flap: 0,
+  intervalMs: 5000,
+  durationMs: 0,
+  seed: 1,
+  tenantIsolation: false,
+};
+
+/** Runs the command where it must not get to the point of starting anything. */
+async function run(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+  const said = { out: '', err: '' };
+  const terminal: CommandTerminal = {
+    out: (text) => void (said.out += text),
+    err: (text) => void (said.err += text),
+    columns: () => undefined,
+    onInterrupt() {
+      throw new Error('a fleet was started');
+    },
+  };
+  return { code: await runSimulate(argv, terminal), ...said };
+}
+
+describe('simulate: its flags', () => {
+  it('has a default for each', () => {
+    expect(parseCommand([])).to.deep.equal({ options: DEFAULTS });
+  });
+
+  it('reads each, with a blank or with =', () => {
+    const argv = [
+      '--address',
+      '[::1]:9',
+      '--reporters=2',
+      '--tunnels',
+      '0',
+      '--tenants',
+      '3',
+      '--clusters',
+      '5',
+    ];
+    const more = [
+      '--churn',
+      '0.5',
+      '--flap',
+      '2',
+      '--interval',
+      '250ms',
+      '--duration=5m',
+      '--seed',
+      '4294967295',
+    ];
+    expect(parseCommand([...argv, ...more, '--tenant-isolation'])).to.deep.equal({
+      options: {
+        address: '[::1]:9',
+        reporters: 2,
+        tunnels: 0,
+        tenants: 3,
+        clusters: 5,
+        churn: 0.5,
+        flap: 2,
+        intervalMs: 250,
+        durationMs: 300_000,
+        seed: 4_294_967_295,
+        tenantIsolation: true,
+      },
+    });
+  });
+
+  for (const [argv, line] of [
+    [['--reporters', '0'], '--reporters 0: must be a whole number from 1 to 10,000'],
+    [['--reporters', '1.5'], '--reporters 1.5: must be a whole number from 1 to 10,000'],
+    [['--tunnels', '-5'], '--tunnels -5: must be a whole number from 0 to 1,000,000'],
+    [['--tunnels', '1e3'], '--tunnels 1e3: must be a whole number from 0 to 1,000,000'],
+    [['--tunnels='], '--tunnels : must be a whole number from 0 to 1,000,000'],
+    [['--churn', 'much'], '--churn much: must be a number from 0 to 100,000, decimals allowed'],
+    [['--interval', '24ms'], '--interval 24ms: must be a duration from 25ms to 1h, such as 250ms, 30s or 5m'],
+    [['--interval', '5'], '--interval 5: must be a duration from 25ms to 1h, such as 250ms, 30s or 5m'],
+    [['--duration'], '--duration (nothing): must be a duration from 0s to 168h, such as 250ms, 30s or 5m'],
+    [['--seed', '4294967296'], '--seed 4294967296: must be a whole number from 0 to 4,294,967,295'],
+    [
+      ['--address', 'localhost'],
+      '--address localhost: must be host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000',
+    ],
+    [['--adress', 'localhost:1'], '--adress: no such flag; see --help'],
+    [['now'], 'now: not understood; every option is a --flag, see --help'],
+    [['--tenant-isolation=yes'], '--tenant-isolation yes: takes no value'],
+    [
+      ['--reporters', '10000', '--tunnels', '1000000'],
+      '--reporters × --tunnels 10,000,000,000: must be at most 5,000,000 tunnels in all',
+    ],
+  ] as const) {
+    it(`answers ${argv.join(' ')} with one line on stderr and exit code 2, before anything starts`, async () => {
+      expect(await run(...argv)).to.deep.equal({ code: 2, out: '', err: `simulate: ${line}\n` });
+    });
+  }
+
+  it('names all mistakes at once', async () => {
+    const { err } = await run('--reporters', 'x', '--tunnels', 'y');
+    expect(err.split('\n')).to.have.length(3);
+  });
+
+  it('explains every flag on --help, with exit code 0', async () => {
+    const { code, out, err } = await run('--help');
+    expect(code).to.equal(0);
+    expect(err).to.equal('');
+    for (const flag of [
+      'address',
+      'reporters',
+      'tunnels',
+      'tenants',
+      'clusters',
+      'churn',
+      'flap',
+      'interval',
+    ]) {
+      expect(out).to.match(new RegExp(`--${flag} .*(?:from|host:port)`));
+    }
+    for (const flag of ['duration', 'seed', 'tenant-isolation', 'help']) expect(out).to.include(`--${flag} `);
+  });
+});
