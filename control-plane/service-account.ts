@@ -1,0 +1,62 @@
+/** ServiceAccounts with a token and, where asked for, rights in their namespace. */
+import { ControlPlaneError } from './errors.ts';
+import type { JsonResponse } from './https-json.ts';
+import { textAt } from './value-at.ts';
+
+/** Long enough for any test or demo, short enough not to matter. */
+const TOKEN_SECONDS = 8 * 60 * 60;
+
+/** A rule of a Role, as RBAC has it. */
+export interface PolicyRule {
+  readonly apiGroups: readonly string[];
+  readonly resources: readonly string[];
+  readonly verbs: readonly string[];
+}
+
+/** Which ServiceAccount. The namespace must exist; the account may. */
+export interface ServiceAccountRequest {
+  readonly namespace: string;
+  readonly serviceAccount: string;
+  /** What it may do in its namespace, by a Role and a RoleBinding of its name; those that are there stay. Nothing when left out. */
+  readonly rules?: readonly PolicyRule[];
+}
+
+/** Sends a request to the API server as the administrator; `path` begins with a slash. */
+export type AdminRequest = (method: string, path: string, body?: unknown) => Promise<JsonResponse>;
+
+/** Creates what is missing of the ServiceAccount, and gives a token made by TokenRequest. */
+export async function serviceAccountToken(
+  admin: AdminRequest,
+  request: ServiceAccountRequest,
+): Promise<string> {
+  const { namespace, serviceAccount: name, rules } = request;
+  const accounts = `/api/v1/namespaces/${namespace}/serviceaccounts`;
+  await create(admin, accounts, { metadata: { name } });
+  if (rules !== undefined) {
+    const rbac = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}`;
+    await create(admin, `${rbac}/roles`, { metadata: { name }, rules });
+    await create(admin, `${rbac}/rolebindings`, {
+      metadata: { name },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+      subjects: [{ kind: 'ServiceAccount', name, namespace }],
+    });
+  }
+  const answer = await create(admin, `${accounts}/${name}/token`, {
+    spec: { expirationSeconds: TOKEN_SECONDS },
+  });
+  const token = textAt(answer.body, 'status', 'token');
+  if (token === undefined)
+    throw new ControlPlaneError(`The token request for ${namespace}/${name} gave no token.`);
+  return token;
+}
+
+/** POST; what is already there is as good as created. Other refusals are errors with the server's message. */
+async function create(admin: AdminRequest, path: string, body: unknown): Promise<JsonResponse> {
+  const answer = await admin('POST', path, body);
+  const alreadyThere = answer.status === 409;
+  if (answer.status >= 300 && !alreadyThere) {
+    const message = textAt(answer.body, 'message') ?? JSON.stringify(answer.body);
+    throw new ControlPlaneError(`POST ${path} was answered ${answer.status}: ${message}`);
+  }
+  return answer;
+}

@@ -1,0 +1,207 @@
+/** Starts a whole control plane in one temporary folder, and takes it down without a trace. */
+import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { BinaryName } from './binaries.ts';
+import { kubeconfigText, writeSecret } from './credentials.ts';
+import type { ControlPlaneError } from './errors.ts';
+import { requestJson } from './https-json.ts';
+import { disposableFolder } from './lifeline.ts';
+import { managedProcess } from './managed-process.ts';
+import type { ControlPlaneProcess } from './managed-process.ts';
+import { reservePorts } from './ports.ts';
+import { apiserver, controllerManager, etcd } from './programs.ts';
+import { resolveBinaries } from './resolve.ts';
+import type { ResolveOptions } from './resolve.ts';
+import { run } from './run.ts';
+import type { RunResult } from './run.ts';
+import { serviceAccountToken } from './service-account.ts';
+import type { AdminRequest, ServiceAccountRequest } from './service-account.ts';
+
+/** A request as the administrator; the API server itself gives up after 60 s. */
+const REQUEST_TIMEOUT_MS = 65_000;
+/** One run of kubectl; longer than any `kubectl wait` in tests. */
+const KUBECTL_TIMEOUT_MS = 120_000;
+
+/** etcd for clients, etcd for peers, kube-apiserver, kube-controller-manager. */
+const PORTS = 4;
+
+/** What to start. */
+export interface ControlPlaneOptions extends ResolveOptions {
+  /** Also run kube-controller-manager (a second more): namespaces get deleted, garbage is collected. Default false. */
+  readonly controllerManager?: boolean;
+  /** Log each request for reverse-tunnel.io and coordination.k8s.io, level Metadata. Default false. */
+  readonly audit?: boolean;
+  /** More flags for kube-apiserver, such as `--etcd-compaction-interval=30s`; they win over its usual ones. */
+  readonly apiserverFlags?: readonly string[];
+  /** Told when a program ends that nobody killed. By default the line goes to stderr. */
+  readonly onUnexpectedExit?: (error: ControlPlaneError) => void;
+}
+
+/** How to run kubectl. */
+interface KubectlOptions {
+  /** What it reads on stdin. */
+  readonly input?: string;
+  /** Another kubeconfig than the administrator's. */
+  readonly kubeconfigPath?: string;
+}
+
+/** A ServiceAccount's way in. */
+interface ServiceAccountAccess {
+  readonly kubeconfigPath: string;
+  readonly token: string;
+}
+
+/** A control plane that runs. It goes when `stop` is called or this process ends, however it ends. */
+export interface ControlPlane {
+  /** `https://127.0.0.1:<port>`; the same over restarts, as are the CA and all tokens. */
+  readonly url: string;
+  readonly caFile: string;
+  /** PEM. */
+  readonly caData: string;
+  /** In group system:masters: no RBAC, and exempt from priority and fairness. */
+  readonly adminToken: string;
+  readonly kubeconfigPath: string;
+  /** The temporary folder with data, logs and kubeconfigs. */
+  readonly folder: string;
+  /** Where etcd, kube-apiserver and kubectl come from. */
+  readonly binaries: string;
+  /** One audit event (JSON) a line, there before the request's answer is complete; undefined without `audit`. */
+  readonly auditLogPath: string | undefined;
+  readonly etcd: ControlPlaneProcess;
+  readonly apiserver: ControlPlaneProcess;
+  readonly controllerManager: ControlPlaneProcess | undefined;
+  /** A request as the administrator, on a connection of its own. Any status is an answer. */
+  readonly request: AdminRequest;
+  /** Runs kubectl to its end; any exit code is a result. */
+  kubectl(args: readonly string[], options?: KubectlOptions): Promise<RunResult>;
+  /** Makes the ServiceAccount (and its rights), and a kubeconfig with its token and namespace. */
+  kubeconfigFor(request: ServiceAccountRequest): Promise<ServiceAccountAccess>;
+  /** Kills all programs and removes the folder; returns when nothing is left. May be called again. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts etcd and kube-apiserver (and kube-controller-manager) on free loopback ports and returns when they are
+ * ready, 3 to 5 seconds later; fetches or builds the binaries first where needed. Throws a ControlPlaneError with
+ * the end of the log of what failed, and leaves nothing behind.
+ */
+export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
+  const names: BinaryName[] = ['etcd', 'kube-apiserver', 'kubectl'];
+  if (options.controllerManager === true) names.push('kube-controller-manager');
+  const { folder: binaries } = await resolveBinaries(names, options);
+
+  // What has to be undone, last first.
+  const undo: (() => Promise<void>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
+  };
+  try {
+    const temporary = await disposableFolder(tmpdir(), 'reverse-tunnel-control-plane-');
+    undo.push(temporary.dispose);
+    const reserved = await reservePorts(PORTS);
+    undo.push(reserved.release);
+    return await assemble(options, binaries, temporary.path, reserved.first, undo, stop);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** Starts the programs in the order in which they need each other; each is added to `undo` before it starts. */
+async function assemble(
+  options: ControlPlaneOptions,
+  binaries: string,
+  folder: string,
+  firstPort: number,
+  undo: (() => Promise<void>)[],
+  stop: () => Promise<void>,
+): Promise<ControlPlane> {
+  const [etcdPort, peerPort, apiserverPort, managerPort] = [
+    firstPort,
+    firstPort + 1,
+    firstPort + 2,
+    firstPort + 3,
+  ];
+  const place = { binaries, folder, onUnexpectedExit: options.onUnexpectedExit ?? sayOnStderr };
+  const begin = async (process: ControlPlaneProcess): Promise<ControlPlaneProcess> => {
+    undo.push(async () => process.kill());
+    await process.start();
+    return process;
+  };
+
+  const store = await begin(managedProcess(etcd(place, etcdPort, peerPort)));
+  const server = await apiserver(place, {
+    etcdPort,
+    port: apiserverPort,
+    audit: options.audit === true,
+    flags: options.apiserverFlags ?? [],
+  });
+  const serverProcess = await begin(managedProcess(server.definition));
+  const { url, caFile, adminToken, auditLogPath } = server;
+  const caData = await readFile(caFile, 'utf8');
+
+  const writeKubeconfig = async (
+    file: string,
+    user: string,
+    token: string,
+    namespace: string,
+  ): Promise<string> =>
+    writeSecret(join(folder, file), kubeconfigText({ url, ca: caData, user, token, namespace }));
+  const kubeconfigPath = await writeKubeconfig('admin.kubeconfig', 'admin', adminToken, 'default');
+  const manager =
+    options.controllerManager === true
+      ? await begin(managedProcess(controllerManager(place, server, managerPort, kubeconfigPath)))
+      : undefined;
+
+  const request: AdminRequest = async (method, path, body) =>
+    requestJson({
+      method,
+      url: url + path,
+      ca: caData,
+      token: adminToken,
+      body,
+      timeoutMs: REQUEST_TIMEOUT_MS,
+    });
+
+  return {
+    url,
+    caFile,
+    caData,
+    adminToken,
+    kubeconfigPath,
+    folder,
+    binaries,
+    auditLogPath,
+    etcd: store,
+    apiserver: serverProcess,
+    controllerManager: manager,
+    request,
+    async kubectl(args, { input, kubeconfigPath: other } = {}) {
+      return run(join(binaries, 'kubectl'), args, {
+        // The caller's, so that -f takes relative paths.
+        cwd: process.cwd(),
+        env: {
+          PATH: process.env['PATH'],
+          // Not the user's: no kuberc, no cache of another cluster's API.
+          HOME: folder,
+          KUBECONFIG: other ?? kubeconfigPath,
+          KUBECACHEDIR: join(folder, 'kubectl-cache'),
+        },
+        timeoutMs: KUBECTL_TIMEOUT_MS,
+        ...(input === undefined ? {} : { input }),
+      });
+    },
+    async kubeconfigFor(account) {
+      const token = await serviceAccountToken(request, account);
+      const { namespace, serviceAccount } = account;
+      const file = `${namespace}.${serviceAccount}.kubeconfig`;
+      return { token, kubeconfigPath: await writeKubeconfig(file, serviceAccount, token, namespace) };
+    },
+    stop,
+  };
+}
+
+function sayOnStderr(error: ControlPlaneError): void {
+  process.stderr.write(`control-plane: ${error.message}\n`);
+}

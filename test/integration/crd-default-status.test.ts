@@ -1,0 +1,136 @@
+import { expect } from 'chai';
+
+import { useControlPlane } from '../support/control-plane.ts';
+import { crdNamespace, ROW_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+
+const REPORTED = { state: 'Connected', conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }] };
+const LOST = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }] };
+const rows = 'reversetunnels';
+
+describe('Default status on a real API server', () => {
+  const controlPlane = useControlPlane();
+  let space: CrdNamespace;
+  before(async () => {
+    space = await crdNamespace(controlPlane());
+  });
+
+  /** A row with the default status. */
+  async function newRow(name: string): Promise<void> {
+    const { code } = await space.create(rows, { name, spec: ROW_SPEC });
+    expect(code).to.equal(201);
+  }
+
+  async function patchStatus(name: string, status: object | null): Promise<void> {
+    await space.kubectl(...statusPatch(name, status));
+  }
+
+  describe('ReverseTunnel', () => {
+    it('makes a row of one POST ready, with nobody owning or writing a status', async () => {
+      const { code, object } = await space.create(rows, { name: 'one-post', spec: ROW_SPEC });
+      expect(code).to.equal(201);
+      expect(object?.status).to.deep.equal(REPORTED);
+      const read = await space.get(rows, 'one-post');
+      expect(read.status).to.deep.equal(REPORTED);
+      expect(read.metadata.resourceVersion).to.equal(object?.metadata.resourceVersion);
+      expect(read.metadata.managedFields).to.have.length(1);
+      expect(read.metadata.managedFields[0]?.fieldsV1).to.not.have.property('f:status');
+    });
+
+    it('drops a status that comes with the POST', async () => {
+      const { object } = await space.create(rows, { spec: ROW_SPEC, status: LOST });
+      expect(object?.status).to.deep.equal(REPORTED);
+    });
+
+    it('lets kubectl wait for Ready be met at once, also after createdAt changed', async () => {
+      await newRow('wait');
+      const wait = ['wait', '--for=condition=Ready', 'rt/wait', '--timeout=1s'];
+      expect(await space.kubectl(...wait)).to.contain('condition met');
+      await space.kubectl(
+        'patch',
+        'rt/wait',
+        '--type=merge',
+        '-p={"spec":{"createdAt":"2026-11-23T06:00:00Z"}}',
+      );
+      expect(await space.kubectl(...wait)).to.contain('condition met');
+    });
+
+    it('takes the status of a lost reporter, and back', async () => {
+      await newRow('lost');
+      await patchStatus('lost', LOST);
+      expect((await space.get(rows, 'lost')).status).to.deep.equal(LOST);
+      const refused = await space.kubectlRefused('wait', '--for=condition=Ready', 'rt/lost', '--timeout=1s');
+      expect(refused).to.contain('timed out');
+      const written = {
+        ...REPORTED,
+        conditions: [{ ...REPORTED.conditions[0], lastTransitionTime: '2026-11-23T05:00:00Z' }],
+      };
+      await patchStatus('lost', written);
+      expect((await space.get(rows, 'lost')).status).to.deep.equal(written);
+    });
+
+    it('goes back to the default when the whole status is taken away', async () => {
+      await newRow('reset');
+      await patchStatus('reset', LOST);
+      await patchStatus('reset', null);
+      expect((await space.get(rows, 'reset')).status).to.deep.equal(REPORTED);
+    });
+
+    it('keeps its status when the spec is patched', async () => {
+      await newRow('kept');
+      await patchStatus('kept', LOST);
+      await space.kubectl('patch', 'rt/kept', '--type=merge', '-p={"spec":{"createdAt":null}}');
+      expect((await space.get(rows, 'kept')).status).to.deep.equal(LOST);
+    });
+
+    const ready = REPORTED.conditions[0];
+    const refusals: [string, object, string][] = [
+      [
+        'no conditions, which tools would take for ready',
+        { conditions: null },
+        'status.conditions: Required value',
+      ],
+      ['an empty list of conditions', { conditions: [] }, 'should have at least 1 items'],
+      ['no state, which no selector would find', { state: null }, 'status.state: Required value'],
+      ['another state', { state: 'Lost' }, 'status.state: Unsupported value: "Lost"'],
+      ['one type twice', { conditions: [ready, ready] }, 'Duplicate value'],
+      ['a condition that is neither', { conditions: [{ ...ready, status: 'Maybe' }] }, 'supported values'],
+      ['a reason with blanks', { conditions: [{ ...ready, reason: 'not a word' }] }, 'reason'],
+      ['an escape in a message', { conditions: [{ ...ready, message: '\u001b[2J' }] }, 'message'],
+    ];
+    for (const [index, [what, status, message]] of refusals.entries()) {
+      it(`refuses a status with ${what}`, async () => {
+        const name = `refused-${index}`;
+        await newRow(name);
+        expect(await space.kubectlRefused(...statusPatch(name, status))).to.contain(message);
+        expect((await space.get(rows, name)).status).to.deep.equal(REPORTED);
+      });
+    }
+  });
+
+  describe('ReverseTunnelReporter', () => {
+    it('is Unknown in every condition until somebody claims it', async () => {
+      const spec = { id: 'responder-0', cluster: '' };
+      const { code, object } = await space.create('reversetunnelreporters', { name: 'new', spec });
+      expect(code).to.equal(201);
+      const pending = {
+        status: 'Unknown',
+        reason: 'Pending',
+        message: '',
+        lastTransitionTime: '1970-01-01T00:00:00Z',
+      };
+      expect(object?.status).to.deep.equal({
+        conditions: [
+          { type: 'Connected', ...pending },
+          { type: 'Synced', ...pending },
+          { type: 'Ready', ...pending },
+        ],
+      });
+      const refused = await space.kubectlRefused('wait', '--for=condition=Ready', 'rtr/new', '--timeout=1s');
+      expect(refused).to.contain('timed out');
+    });
+  });
+});
+
+function statusPatch(name: string, status: object | null): string[] {
+  return ['patch', `rt/${name}`, '--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
+}

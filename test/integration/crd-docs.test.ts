@@ -1,0 +1,79 @@
+import { expect } from 'chai';
+import { readFileSync } from 'node:fs';
+import { parse } from 'yaml';
+
+import { useControlPlane } from '../support/control-plane.ts';
+import { crdNamespace, type CrdNamespace, type StoredObject } from '../support/crd-objects.ts';
+
+/** The pages, each with the words that belong to one kind. */
+const PAGES = [
+  { file: 'reversetunnel.md', resource: 'reversetunnels', short: 'rt' },
+  { file: 'reversetunnelreporter.md', resource: 'reversetunnelreporters', short: 'rtr' },
+] as const;
+
+describe('The pages of docs/spec, on a real API server', () => {
+  const controlPlane = useControlPlane();
+  let space: CrdNamespace;
+  before(async () => {
+    space = await crdNamespace(controlPlane());
+  });
+
+  for (const { file, resource, short } of PAGES) {
+    const page = readFileSync(new URL(`../../docs/spec/v1alpha1/${file}`, import.meta.url), 'utf8');
+    const yaml = /```yaml\n([^]*?)```/.exec(page)?.[1] ?? '';
+
+    it(`${file}: its example is accepted field by field, and kept as it stands`, async () => {
+      const { metadata, spec, status }: StoredObject = parse(yaml);
+      expect((await space.create(resource, { name: metadata.name, spec })).code).to.equal(201);
+      const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
+      await space.kubectl('patch', `${short}/${metadata.name}`, ...patch);
+      const stored = await space.get(resource, metadata.name);
+      // What the schema does not know is pruned without an error, so it would be missing here.
+      expect({ spec: stored.spec, status: stored.status }).to.deep.equal({ spec, status });
+    });
+
+    it(`${file}: the commands it shows print the header it shows`, async () => {
+      const shown = /```console\n\$ kubectl (.*)\n(.*)\n/.exec(page);
+      const printed = await space.kubectl(...(shown?.[1] ?? '').split(' '));
+      expect(printed.split('\n')[0]?.trimEnd().split(/\s+/)).to.deep.equal(
+        shown?.[2]?.trimEnd().split(/\s+/),
+      );
+    });
+
+    it(`${file}: names every field, and its bound where it has one`, async () => {
+      const text = await space.kubectl('get', 'crd', `${resource}.reverse-tunnel.io`, '-o', 'json');
+      const crd: { spec: { versions: { schema: { openAPIV3Schema: Field } }[] } } = JSON.parse(text);
+      const schema = crd.spec.versions[0]?.schema.openAPIV3Schema;
+      const bounds = [...textBounds(schema?.properties?.['spec'])];
+      expect(bounds.length).to.be.greaterThan(1);
+      for (const [path, least, greatest] of bounds) {
+        const line = page.split('\n').find((each) => each.startsWith(`| \`${path}\` `));
+        expect(line, path).to.match(new RegExp(`\\| required \\| ${least}-${greatest} +\\|`));
+      }
+      const status = schema?.properties?.['status'];
+      for (const name of Object.keys(status?.properties ?? {})) {
+        expect(page, name).to.match(new RegExp(`^\\| \`${name}[\`.]`, 'm'));
+      }
+    });
+  }
+});
+
+interface Field {
+  readonly minLength?: number;
+  readonly maxLength?: number;
+  readonly format?: string;
+  readonly properties?: Readonly<Record<string, Field>>;
+}
+
+/** Each text below a field, with its least and its greatest length. */
+function* textBounds(
+  field: Field | undefined,
+  path = '',
+): Generator<[path: string, least: number, greatest: number]> {
+  for (const [name, property] of Object.entries(field?.properties ?? {})) {
+    yield* textBounds(property, `${path}${name}.`);
+    if (property.maxLength !== undefined && property.format === undefined) {
+      yield [`${path}${name}`, property.minLength ?? 0, property.maxLength];
+    }
+  }
+}

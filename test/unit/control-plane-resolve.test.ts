@@ -1,0 +1,221 @@
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { expect } from 'chai';
+import {
+  ALL_BINARIES,
+  currentPlatform,
+  firstMissing,
+  pinnedVersion,
+  PUBLISHED_BINARIES,
+} from '../../control-plane/binaries.ts';
+import type { BinaryName } from '../../control-plane/binaries.ts';
+import { cacheFolder, installOnce } from '../../control-plane/cache.ts';
+import { errorMessage } from '../../control-plane/errors.ts';
+import { goBuildFlags } from '../../control-plane/go-build.ts';
+import type { Progress } from '../../control-plane/progress.ts';
+import { resolveBinaries } from '../../control-plane/resolve.ts';
+import { valueAt } from '../../control-plane/value-at.ts';
+
+/** A Go that compiles nothing: it notes each call and "builds" scripts, etcd under the name the real one gives it. */
+const FAKE_GO = `#!/bin/sh
+echo "$1 $CGO_ENABLED" >> "$GO_CALLS"
+case "$1" in
+  version) echo "go version go1.26.0 test/test" ;;
+  list) printf 'a\\nb\\n' ;;
+  build)
+    for argument in "$@"; do [ "$previous" = -o ] && out="$argument"; previous="$argument"; done
+    sleep 0.3
+    for name in server kube-apiserver kubectl kube-controller-manager helm; do
+      echo built > "$out/$name" && chmod 755 "$out/$name"
+    done ;;
+esac
+`;
+
+async function putBinaries(folder: string, names: readonly BinaryName[]): Promise<string> {
+  await mkdir(folder, { recursive: true });
+  for (const name of names) {
+    await writeFile(join(folder, name), '');
+    await chmod(join(folder, name), 0o755);
+  }
+  return folder;
+}
+
+describe('where the binaries of the control plane come from', () => {
+  let folder: string;
+  let env: NodeJS.ProcessEnv;
+  let server: Server;
+  let said: string[];
+  let progress: Progress;
+  let requests: number;
+  /** What the index's address answers. */
+  let index: { status: number; text: string };
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'control-plane-resolve-'));
+    said = [];
+    progress = { say: (line) => said.push(line), update: () => {} };
+    requests = 0;
+    index = { status: 404, text: '' };
+    server = createServer((_, response) => {
+      requests += 1;
+      response.writeHead(index.status).end(index.text);
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const empty = join(folder, 'empty');
+    await mkdir(empty);
+    env = {
+      PATH: empty,
+      HOME: join(folder, 'home'),
+      ENVTEST_INDEX_URL: `http://127.0.0.1:${Number(valueAt(server.address(), 'port'))}/index.yaml`,
+      GO_CALLS: join(folder, 'go-calls'),
+    };
+  });
+
+  afterEach(async () => {
+    server.closeAllConnections();
+    server.close();
+    await once(server, 'close');
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const resolve = async (names: readonly BinaryName[] = PUBLISHED_BINARIES) =>
+    resolveBinaries(names, { env, progress });
+  const refusal = async (names?: readonly BinaryName[]): Promise<string> =>
+    resolve(names).then(
+      ({ folder: found }) => expect.fail(`resolved to ${found}`),
+      (error: unknown) => {
+        expect(valueAt(error, 'name')).to.equal('ControlPlaneError');
+        return errorMessage(error);
+      },
+    );
+  const cache = async (): Promise<string> => cacheFolder(env, await goBuildFlags());
+  const installGo = async (): Promise<void> => {
+    const bin = join(folder, 'bin');
+    await mkdir(bin);
+    await writeFile(join(bin, 'go'), FAKE_GO, { mode: 0o755 });
+    env['PATH'] = `${bin}:/usr/bin:/bin`;
+  };
+  const goCalls = async (): Promise<string[]> =>
+    (await readFile(join(folder, 'go-calls'), 'utf8')).trim().split('\n');
+
+  it('KUBEBUILDER_ASSETS wins over a full cache folder', async () => {
+    await putBinaries(join(await cache(), 'built'), ALL_BINARIES);
+    env['KUBEBUILDER_ASSETS'] = await putBinaries(join(folder, 'assets'), PUBLISHED_BINARIES);
+    expect(await resolve()).to.deep.equal({ folder: join(folder, 'assets'), source: 'KUBEBUILDER_ASSETS' });
+  });
+
+  it('KUBEBUILDER_ASSETS that lacks a file is an error that names the file, and nothing else is looked at', async () => {
+    await putBinaries(join(await cache(), 'built'), ALL_BINARIES);
+    env['KUBEBUILDER_ASSETS'] = await putBinaries(join(folder, 'assets'), ['etcd', 'kubectl']);
+    expect(await refusal()).to.include(join(folder, 'assets', 'kube-apiserver'));
+    expect(requests).to.equal(0);
+  });
+
+  it('a file in KUBEBUILDER_ASSETS that cannot be executed counts as missing', async () => {
+    env['KUBEBUILDER_ASSETS'] = await putBinaries(join(folder, 'assets'), PUBLISHED_BINARIES);
+    await chmod(join(folder, 'assets', 'etcd'), 0o644);
+    expect(await refusal()).to.include(join(folder, 'assets', 'etcd'));
+  });
+
+  it('the cache folder is taken without asking the network', async () => {
+    const built = await putBinaries(join(await cache(), 'built'), ALL_BINARIES);
+    expect(await resolve(ALL_BINARIES)).to.deep.equal({ folder: built, source: 'cache' });
+    expect(requests).to.equal(0);
+  });
+
+  it('the cache folder is named by version, platform, and a hash that changes with the flags', async () => {
+    env['XDG_CACHE_HOME'] = join(folder, 'xdg');
+    const { os, arch } = currentPlatform();
+    const path = await cacheFolder(env, ['-trimpath']);
+    const version = (await pinnedVersion('k8s.io/kubernetes')).replaceAll('.', '\\.');
+    expect(path).to.match(
+      new RegExp(`/xdg/reverse-tunnel-operator/control-plane/${version}-[0-9a-f]{12}/${os}-${arch}$`),
+    );
+    expect(await cacheFolder(env, ['-trimpath', '-race'])).not.to.equal(path);
+  });
+
+  it('published binaries in the cache do not stand in for those that no archive holds', async () => {
+    await putBinaries(join(await cache(), 'published'), PUBLISHED_BINARIES);
+    expect((await resolve()).source).to.equal('cache');
+    expect(await refusal(['etcd', 'helm'])).to.include('published archives hold no helm');
+  });
+
+  it('with no source at all, one line says what was tried and what to do', async () => {
+    const message = await refusal();
+    for (const part of [
+      'KUBEBUILDER_ASSETS is not set',
+      await cache(),
+      `${env['ENVTEST_INDEX_URL']} cannot be had (HTTP status 404)`,
+      'no `go` on the PATH',
+      'Install Go 1.26',
+      'set KUBEBUILDER_ASSETS',
+    ]) {
+      expect(message).to.include(part);
+    }
+    expect(message).not.to.include('\n');
+    expect(said).to.have.length(1);
+  });
+
+  it('without an archive they are built with Go, etcd under its own name, without cgo', async () => {
+    await installGo();
+    const { folder: built, source } = await resolve(ALL_BINARIES);
+    expect(source).to.equal('Go build');
+    expect((await readdir(built)).toSorted()).to.deep.equal(ALL_BINARIES.toSorted());
+    expect(await goCalls()).to.deep.equal(['version ', 'list 0', 'build 0']);
+    expect(requests, 'archives do not hold all of them').to.equal(0);
+    expect((await resolve(ALL_BINARIES)).source).to.equal('cache');
+  });
+
+  it('two at once build once, both get it, and nothing else stays in the cache', async () => {
+    await installGo();
+    const both = await Promise.all([resolve(ALL_BINARIES), resolve(ALL_BINARIES)]);
+    expect(both[0].folder).to.equal(both[1].folder);
+    expect((await goCalls()).filter((call) => call.startsWith('build'))).to.have.length(1);
+    expect(await readdir(await cache())).to.deep.equal(['built']);
+  });
+
+  it('the lock of a process that died does not hold up a build', async () => {
+    await installGo();
+    const lock = join(await cache(), 'built.lock');
+    await mkdir(dirname(lock), { recursive: true });
+    await writeFile(lock, '1\n');
+    const longAgo = new Date(Date.now() - 60_000);
+    await utimes(lock, longAgo, longAgo);
+    expect((await resolve(ALL_BINARIES)).source).to.equal('Go build');
+    expect(await readdir(await cache())).to.deep.equal(['built']);
+  });
+
+  it('of two that fill the same folder without knowing of each other, the first to finish wins', async () => {
+    const target = join(folder, 'target');
+    const isThere = async (): Promise<boolean> => (await firstMissing(target, ['etcd'])) === undefined;
+    const fill = async (partial: string): Promise<void> => {
+      await putBinaries(partial, ['etcd']);
+      await putBinaries(target, ['etcd', 'kubectl']);
+    };
+    await installOnce(target, isThere, fill, progress);
+    expect(await readdir(target)).to.have.members(['etcd', 'kubectl']);
+    expect((await readdir(folder)).filter((name) => name.includes('target'))).to.deep.equal(['target']);
+  });
+
+  it('a cache folder that lost a file is filled anew', async () => {
+    await installGo();
+    const built = await putBinaries(join(await cache(), 'built'), ['etcd', 'helm']);
+    expect((await resolve(ALL_BINARIES)).folder).to.equal(built);
+    expect(await readFile(join(built, 'etcd'), 'utf8')).to.equal('built\n');
+  });
+
+  it('a build that fails says why and leaves nothing in the cache', async () => {
+    await installGo();
+    await writeFile(
+      join(folder, 'bin', 'go'),
+      '#!/bin/sh\n[ "$1" = version ] || { echo "go: module lookup disabled" >&2; exit 1; }\n',
+    );
+    expect(await refusal(ALL_BINARIES)).to.match(
+      /`go list` in control-plane\/ failed: go: module lookup disabled/,
+    );
+    expect(await readdir(await cache())).to.deep.equal([]);
+  });
+});
