@@ -1,0 +1,194 @@
+import type { Consequence } from '../core/consequence.ts';
+import { isKubernetesStatus, type KubernetesStatus } from './api-object.ts';
+
+/** A failed call to the API server. `message` is one line of at most 300 characters: action, status, reason, cause. */
+export class ApiError extends Error {
+  override readonly name = 'ApiError';
+  readonly consequence: Consequence;
+  /** HTTP status, or the code of a watch's ERROR event; undefined when nothing answered. */
+  readonly status: number | undefined;
+  /** Kubernetes' own word for the failure, as in `AlreadyExists`; undefined when the answer held none. */
+  readonly reason: string | undefined;
+  /** How long the API server asks to wait, 0 to 60,000; undefined when it does not ask. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(
+    consequence: Consequence,
+    message: string,
+    facts: { status?: number; reason?: string; retryAfterMs?: number | undefined; cause?: unknown } = {},
+  ) {
+    super(oneLine(message, 300), facts.cause === undefined ? undefined : { cause: facts.cause });
+    this.consequence = consequence;
+    this.status = facts.status;
+    this.reason = facts.reason;
+    this.retryAfterMs = facts.retryAfterMs;
+  }
+}
+
+/** What came back over HTTP, as far as a failure needs it. */
+export interface FailedAnswer {
+  readonly status: number;
+  /** The Retry-After header as it came. */
+  readonly retryAfter: string | undefined;
+  readonly text: string;
+}
+
+/** The error for an answer other than 2xx. `action` says what was tried, as in `create reversetunnels a in b`. */
+export function errorOfAnswer(action: string, answer: FailedAnswer): ApiError {
+  // By the text alone: the API server labels some of its Status answers text/plain, a 504 for one.
+  const body = parseOrUndefined(answer.text);
+  if (isKubernetesStatus(body)) return errorOfStatus(action, body, answer.status, answer.retryAfter);
+  const seconds = secondsOf(answer.retryAfter);
+  const consequence = plainConsequence(answer, seconds !== undefined);
+  const text = answer.text.trim();
+  const said = text === '' ? 'no text' : oneLine(text, 80);
+  return new ApiError(consequence, `${action}: ${answer.status} ${hint(consequence)}: ${said}`, {
+    status: answer.status,
+    retryAfterMs: milliseconds(seconds),
+  });
+}
+
+/** The error for a `Status`, from an answer or from a watch's ERROR event. */
+export function errorOfStatus(
+  action: string,
+  body: KubernetesStatus,
+  status: number = body.code ?? 0,
+  retryAfter?: string,
+): ApiError {
+  const seconds = secondsOf(retryAfter) ?? body.details?.retryAfterSeconds;
+  const consequence = statusConsequence(status, body, seconds !== undefined);
+  return new ApiError(consequence, `${action}: ${status} ${body.reason ?? ''}: ${explanation(body)}`, {
+    status,
+    ...(body.reason === undefined ? {} : { reason: body.reason }),
+    retryAfterMs: milliseconds(seconds),
+  });
+}
+
+/** The error for a request that got no answer; an `ApiError` (time-out, cancelled) only learns what was tried. */
+export function errorOfTransport(action: string, cause: unknown): ApiError {
+  if (cause instanceof ApiError) return new ApiError(cause.consequence, `${action}: ${cause.message}`);
+  const said = isTrustFailure(cause) ? `TLS: ${explanationOf(cause)}` : explanationOf(cause);
+  return new ApiError('unavailable', `${action}: ${said}`, { cause });
+}
+
+/**
+ * True when TLS could not be agreed on: the server's certificate is not trusted, or the client's is not accepted.
+ * Both are cured by reading CA and certificates again, when they were rotated.
+ */
+export function isTrustFailure(error: unknown): boolean {
+  const code = codeOf(error);
+  return code !== undefined && /^(UNABLE_TO_|CERT_|SELF_SIGNED_|DEPTH_ZERO_|ERR_TLS_|ERR_SSL_)/.test(code);
+}
+
+/** What an error says, also one that only wraps others (a refused connection to a name with two addresses). */
+export function explanationOf(error: unknown): string {
+  if (error instanceof AggregateError && error.message === '') return explanationOf(error.errors[0]);
+  if (!(error instanceof Error)) return String(error);
+  const code = codeOf(error);
+  const message = error.message === '' ? error.name : error.message;
+  return code === undefined || message.includes(code) ? message : `${message} (${code})`;
+}
+
+function codeOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** For a `Status`: by code, and by reason where one code has several consequences. */
+function statusConsequence(status: number, body: KubernetesStatus, asksToWait: boolean): Consequence {
+  switch (status) {
+    case 401:
+      return 'unauthorized';
+    case 403:
+      return isTerminating(body) ? 'terminating' : 'refused';
+    case 404:
+      // Of the namespace, of the object, or (without a name) of the resource, as aggregated API servers say it.
+      if (body.details?.kind === 'namespaces') return 'missing-namespace';
+      return body.details?.name === undefined ? 'missing-kind' : 'gone';
+    case 409:
+      return body.reason === 'AlreadyExists' ? 'already-exists' : 'conflict';
+    case 410:
+      return 'expired';
+    case 408:
+      return 'unavailable';
+    case 429:
+      return 'throttled';
+    case 503:
+      return asksToWait ? 'throttled' : 'unavailable';
+    case 504:
+      // Also what an API server answers that gave up by the deadline it was sent.
+      return isVersionAhead(body) ? 'version-ahead' : 'unavailable';
+    default:
+      // 500 is no refusal: etcd without a leader is one. (So is a resourceVersion that is no number, a fault of ours.)
+      return status >= 400 && status < 500 ? 'refused' : 'unavailable';
+  }
+}
+
+/** For an answer that is no `Status`: by the API server's outer layers, or by something in front of it. */
+function plainConsequence(answer: FailedAnswer, asksToWait: boolean): Consequence {
+  const { status, text } = answer;
+  if (status === 401) return 'unauthorized';
+  if (status === 429 || (status === 503 && asksToWait)) return 'throttled';
+  if (status >= 500) return 'unavailable';
+  // Exactly what the API server says to a path it does not serve; any other 404 comes from somewhere else.
+  if (status === 404 && text.startsWith('404 page not found')) return 'missing-kind';
+  if (status === 413) return 'refused';
+  return 'malformed';
+}
+
+function isTerminating(body: KubernetesStatus): boolean {
+  if (body.details?.causes?.some((cause) => cause.reason === 'NamespaceTerminating') === true) return true;
+  return body.message?.includes('custom resource definition is terminating') === true;
+}
+
+/** In the three ways that API servers have said it (client-go's `isTooLargeResourceVersionError`). */
+function isVersionAhead(body: KubernetesStatus): boolean {
+  if (/too large resource version/i.test(body.message ?? '')) return true;
+  return (
+    body.details?.causes?.some(
+      (cause) =>
+        cause.reason === 'ResourceVersionTooLarge' || /too large resource version/i.test(cause.message ?? ''),
+    ) === true
+  );
+}
+
+/** Of a 422 the causes: its message may repeat the whole object. */
+function explanation(body: KubernetesStatus): string {
+  const causes = body.code === 422 ? (body.details?.causes ?? []) : [];
+  if (causes.length === 0) return body.message ?? 'no message';
+  const shown = causes
+    .slice(0, 3)
+    .map((cause) => `${cause.field ?? ''}: ${oneLine(cause.message ?? '', 80)}`);
+  return shown.join('; ') + (causes.length > 3 ? ` (and ${causes.length - 3} more)` : '');
+}
+
+/** What to think of an answer that has no Kubernetes reason. */
+function hint(consequence: Consequence): string {
+  if (consequence === 'malformed') return 'from something that is no API server';
+  return consequence === 'missing-kind' ? 'not served (is its CRD installed?)' : 'in plain text';
+}
+
+/** Only in seconds, as API servers give it; a date from some proxy counts as not given. */
+function secondsOf(retryAfter: string | undefined): number | undefined {
+  return retryAfter !== undefined && /^\d{1,9}$/.test(retryAfter) ? Number(retryAfter) : undefined;
+}
+
+/** At most a minute: nothing an API server recovers from takes longer, and a retry is cheap. */
+function milliseconds(seconds: number | undefined): number | undefined {
+  return seconds === undefined ? undefined : Math.min(Math.max(seconds, 0), 60) * 1000;
+}
+
+function parseOrUndefined(text: string): unknown {
+  if (!text.startsWith('{')) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Without control characters and line ends, cut to `limit` UTF-16 units. */
+function oneLine(text: string, limit: number): string {
+  const flat = text.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}\s]+/gu, ' ').trim();
+  return flat.length <= limit ? flat : `${flat.slice(0, limit - 1).toWellFormed()}…`;
+}

@@ -1,0 +1,15 @@
+/** What is done, as Kubernetes and its metrics name it. */
+export type Verb = 'get' | 'list' | 'watch' | 'create' | 'patch' | 'delete';
+
+/** One call, ready to be sent but for the headers. */
+export interface Call {
+  readonly verb: Verb;
+  readonly path: string;
+  readonly body?: string;
+  /** For messages: what is done to which object. Asked for only when it fails. */
+  readonly action: () => string;
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onChunk?: ((chunk: Buffer) => void) | undefined;
+  readonly onOpen?: (() => void) | undefined;
+}

@@ -1,0 +1,147 @@
+import type { Dispatcher } from 'undici';
+import type { Clock } from '../clock.ts';
+import { ApiError } from './api-error.ts';
+
+/** A request, ready to be sent. */
+export interface HttpRequest {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** Path and query, as it goes on the wire. */
+  readonly path: string;
+  /** Names and values in turn. */
+  readonly headers: string[];
+  readonly body?: string | undefined;
+  /** Until the whole answer is there; for a stream, until its headers are. */
+  readonly timeoutMs: number;
+  /** Aborting it ends the exchange with consequence `cancelled`. */
+  readonly signal?: AbortSignal | undefined;
+  /** Makes it a stream: each chunk of a 200 answer as it comes, instead of one text. What it throws ends the stream. */
+  readonly onChunk?: ((chunk: Buffer) => void) | undefined;
+  /** For a stream: the headers of a 200 answer have come. */
+  readonly onOpen?: (() => void) | undefined;
+}
+
+/** An answer that has come whole. */
+export interface HttpAnswer {
+  readonly status: number;
+  /** The Retry-After header as it came. */
+  readonly retryAfter: string | undefined;
+  /** The body; empty for a stream that was open. */
+  readonly text: string;
+}
+
+/** Most that is kept of an answer to a stream request that is no stream: a `Status`, or some proxy's page. */
+const MAX_REFUSAL_BYTES = 64 * 1024;
+
+/** What a stream's reader (`onChunk`, `onOpen`) threw, as `cause`: it is no failure of the connection. */
+export class StreamReaderError extends Error {
+  override readonly name = 'StreamReaderError';
+}
+
+/** One request and its answer, as undici's handler: made for each call, so it allocates little and parses nothing. */
+export class Exchange implements Dispatcher.DispatchHandler {
+  readonly answer: Promise<HttpAnswer>;
+  readonly #request: HttpRequest;
+  readonly #cancelDeadline: () => void;
+  #resolve!: (answer: HttpAnswer) => void;
+  #reject!: (error: unknown) => void;
+  #controller: Dispatcher.DispatchController | undefined;
+  /** Set once the answer is decided; what comes later changes nothing. */
+  #settled: { failure?: Error } | undefined;
+  #status = 0;
+  #retryAfter: string | undefined;
+  #streaming = false;
+  #chunks: Buffer[] = [];
+  #bytes = 0;
+
+  constructor(request: HttpRequest, clock: Clock) {
+    this.#request = request;
+    this.answer = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    const { timeoutMs, signal } = request;
+    // From here and not from when it is sent: waiting for a free connection is part of what the caller waits for.
+    this.#cancelDeadline = clock.setTimer(timeoutMs, () => {
+      this.#fail(new ApiError('unavailable', `no answer within ${timeoutMs / 1000} s`));
+    });
+    if (signal?.aborted === true) this.#onAbort();
+    else signal?.addEventListener('abort', this.#onAbort);
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    // It failed while it waited for a connection: it must not be sent any more.
+    if (this.#settled !== undefined) controller.abort(this.#settled.failure ?? new Error('no longer wanted'));
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    status: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
+    this.#status = status;
+    const retryAfter = headers['retry-after'];
+    this.#retryAfter = typeof retryAfter === 'string' ? retryAfter : undefined;
+    if (this.#request.onChunk === undefined || status !== 200) return;
+    this.#streaming = true;
+    // From now on silence is normal; who reads the stream knows how much of it.
+    this.#cancelDeadline();
+    this.#guarded(() => this.#request.onOpen?.());
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#settled !== undefined) return;
+    const { onChunk } = this.#request;
+    if (this.#streaming) this.#guarded(() => onChunk?.(chunk));
+    else if (onChunk === undefined || this.#bytes < MAX_REFUSAL_BYTES) {
+      this.#bytes += chunk.length;
+      this.#chunks.push(chunk);
+    }
+  }
+
+  onResponseEnd(): void {
+    if (this.#settled !== undefined) return;
+    this.#settle({});
+    // Most answers are one chunk, which need not be copied.
+    const [first, second] = this.#chunks;
+    const body = second === undefined ? first : Buffer.concat(this.#chunks, this.#bytes);
+    this.#resolve({
+      status: this.#status,
+      retryAfter: this.#retryAfter,
+      text: body === undefined ? '' : body.toString('utf8'),
+    });
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+    this.#fail(error);
+  }
+
+  /** A field and not a method, so that the same function can be taken off the signal again. */
+  readonly #onAbort = (): void => {
+    this.#fail(new ApiError('cancelled', 'cancelled'));
+  };
+
+  /** Errors of the stream's reader end the stream, and reach whoever waits for its end. */
+  #guarded(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.#fail(new StreamReaderError('the stream could not be read', { cause: error }));
+    }
+  }
+
+  #fail(failure: Error): void {
+    if (this.#settled !== undefined) return;
+    this.#settle({ failure });
+    this.#reject(failure);
+    // HTTP/1.1 has no way to give up one request but to close its connection.
+    this.#controller?.abort(failure);
+  }
+
+  /** From here on nothing of this exchange is left with the clock or the signal. */
+  #settle(settled: { failure?: Error }): void {
+    this.#settled = settled;
+    this.#cancelDeadline();
+    this.#request.signal?.removeEventListener('abort', this.#onAbort);
+  }
+}

@@ -1,0 +1,116 @@
+import { dirname, isAbsolute, join } from 'node:path';
+import { parse } from 'yaml';
+
+/** A kubeconfig file as read. */
+export interface KubeconfigFile {
+  readonly path: string;
+  readonly text: string;
+}
+
+/** A mapping of a kubeconfig, its content unchecked. */
+export type Fields = Record<string, unknown>;
+
+/** The current context of one or more kubeconfig files, with what it names, each field as the file has it. */
+export interface CurrentContext {
+  readonly name: string;
+  readonly namespace: string | undefined;
+  readonly cluster: Fields;
+  readonly user: Fields;
+}
+
+/** What is wrong with a kubeconfig, in one line. */
+export class KubeconfigError extends Error {
+  override readonly name = 'KubeconfigError';
+}
+
+/**
+ * Merges files as kubectl does: the first file that sets a name or the current context wins, and paths are relative to
+ * the file that holds them. Then takes the current context out of it. Done here and not by client-node's `KubeConfig`,
+ * which lets the last file win, refuses a name that comes twice, and fails on faults of entries that are not used.
+ */
+export function currentContext(files: readonly KubeconfigFile[]): CurrentContext {
+  const documents = files.map((file) => ({ path: file.path, fields: parseFile(file) }));
+  const where = files.map((file) => file.path).join(', ');
+  const name = documents.map(({ fields }) => fields['current-context']).find(isText);
+  if (name === undefined) {
+    throw new KubeconfigError(
+      `kubeconfig ${where}: no current-context (kubectl config use-context NAME sets it)`,
+    );
+  }
+
+  /** The named entry of the first file that has one. */
+  function entry(list: string, kind: string, wanted: string): Fields {
+    for (const { path, fields } of documents) {
+      const entries = Array.isArray(fields[list]) ? fields[list].filter(isFields) : [];
+      const found = entries.find((candidate) => candidate['name'] === wanted);
+      if (found === undefined) continue;
+      const content = found[kind] ?? {};
+      if (!isFields(content))
+        throw new KubeconfigError(`kubeconfig ${path}: ${kind} ${wanted} is no mapping`);
+      return withAbsolutePaths(content, dirname(path));
+    }
+    throw new KubeconfigError(
+      `kubeconfig ${where}: context ${name} names ${kind} ${wanted}, which is not there`,
+    );
+  }
+
+  const context = entry('contexts', 'context', name);
+  const clusterName = context['cluster'];
+  if (!isText(clusterName))
+    throw new KubeconfigError(`kubeconfig ${where}: context ${name} names no cluster`);
+  const namespace = context['namespace'];
+  return {
+    name,
+    namespace: isText(namespace) ? namespace : undefined,
+    cluster: entry('clusters', 'cluster', clusterName),
+    user: isText(context['user']) ? entry('users', 'user', context['user']) : {},
+  };
+}
+
+/** One file's top level, unchecked below that. */
+function parseFile({ path, text }: KubeconfigFile): Fields {
+  let document: unknown;
+  try {
+    document = parse(text);
+  } catch (error) {
+    const [line = ''] = (error instanceof Error ? error.message : String(error)).split('\n');
+    throw new KubeconfigError(`kubeconfig ${path}: not YAML: ${line.replace(/:$/, '')}`);
+  }
+  // An empty file is an empty kubeconfig to kubectl too.
+  if (document === null || document === undefined) return {};
+  if (!isFields(document))
+    throw new KubeconfigError(`kubeconfig ${path}: not a kubeconfig: no mapping at the top`);
+  return document;
+}
+
+/** Of clusters and users. */
+const PATH_FIELDS = ['certificate-authority', 'client-certificate', 'client-key', 'tokenFile'];
+
+function withAbsolutePaths(content: Fields, directory: string): Fields {
+  const result = { ...content };
+  for (const field of PATH_FIELDS) {
+    const path = result[field];
+    if (isText(path) && !isAbsolute(path)) result[field] = join(directory, path);
+  }
+  const exec = result['exec'];
+  // A bare command is looked up in PATH; only one with a directory in it is relative to the file.
+  if (
+    isFields(exec) &&
+    isText(exec['command']) &&
+    exec['command'].includes('/') &&
+    !isAbsolute(exec['command'])
+  ) {
+    result['exec'] = { ...exec, command: join(directory, exec['command']) };
+  }
+  return result;
+}
+
+/** True for a mapping. */
+export function isFields(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** True for a text that is not empty: an empty field counts as left out. */
+export function isText(value: unknown): value is string {
+  return typeof value === 'string' && value !== '';
+}

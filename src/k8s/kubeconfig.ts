@@ -1,0 +1,91 @@
+import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import type { Clock } from '../clock.ts';
+import { ConnectionError, type Connection } from './connection.ts';
+import { createCredentialSource, type CredentialLoader, type Credentials } from './credentials.ts';
+import type { KubeconfigAnswer, ResolvedKubeconfig } from './kubeconfig-process.ts';
+
+/** The sibling program: beside this file in `src` as TypeScript, in `dist` as JavaScript. */
+const PROGRAM = fileURLToPath(
+  new URL(`./kubeconfig-process${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url),
+);
+
+/** For an exec plugin that asks its provider over the network; one that waits for a person never answers. */
+const PROGRAM_TIMEOUT_MS = 60_000;
+
+/**
+ * The connection of the current context of kubeconfig files that exist. The credentials are worked out again, in the
+ * same way, when they expire or are refused; a token file is read again meanwhile.
+ */
+export async function connectByKubeconfig(paths: readonly string[], clock: Clock): Promise<Connection> {
+  const first = await runProgram(paths);
+  const { server, proxyUrl, namespace, context } = first;
+  let { tokenFile } = first;
+  const loader: CredentialLoader = {
+    async renew() {
+      const again = await runProgram(paths);
+      // The connections stand to the old one, and new credentials are not for it.
+      if (again.server !== server) {
+        throw new ConnectionError(
+          `kubeconfig ${paths.join(', ')}: server changed from ${server} to ${again.server}; restart to follow it`,
+        );
+      }
+      // The user may have moved from one kind of credentials to another.
+      tokenFile = again.tokenFile;
+      return credentialsOf(again);
+    },
+    async reread(last) {
+      if (tokenFile === undefined) return last;
+      return { ...last, authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
+    },
+  };
+  return {
+    server: new URL(server),
+    proxyUrl,
+    namespace,
+    source: `kubeconfig ${paths.join(', ')}, context ${context}`,
+    credentials: createCredentialSource(credentialsOf(first), loader, clock),
+  };
+}
+
+/** The part that is allowed to change while the operator runs. */
+function credentialsOf(resolved: ResolvedKubeconfig): Credentials {
+  const { ca, cert, key, serverName, authorization, impersonateUser, expiresAtMs } = resolved;
+  return { ca, cert, key, serverName, authorization, impersonateUser, expiresAtMs };
+}
+
+/** Runs the program once. Rejects with `ConnectionError`: what it said, or how it ended without saying anything. */
+function runProgram(paths: readonly string[]): Promise<ResolvedKubeconfig> {
+  const where = `kubeconfig ${paths.join(', ')}`;
+  return new Promise((resolve, reject) => {
+    const child = execFile(
+      process.execPath,
+      [PROGRAM, ...paths],
+      { timeout: PROGRAM_TIMEOUT_MS, maxBuffer: 16 * 1024 * 1024 },
+      (failure, stdout, stderr) => {
+        const answer = parseAnswer(stdout);
+        if (answer !== undefined && 'resolved' in answer) resolve(answer.resolved);
+        else if (answer !== undefined) reject(new ConnectionError(answer.error));
+        else if (failure?.killed === true) {
+          reject(new ConnectionError(`${where}: no credentials within ${PROGRAM_TIMEOUT_MS / 1000} s`));
+        } else {
+          const said = stderr.split('\n').find((line) => /error/i.test(line)) ?? 'it said nothing';
+          reject(new ConnectionError(`${where}: cannot be worked out: ${said.trim()}`, { cause: failure }));
+        }
+      },
+    );
+    // Nobody types here: a plugin that asks for a password reads the end at once instead of waiting.
+    child.stdin?.end();
+  });
+}
+
+/** The last line, since an exec plugin's libraries may print before it; undefined when the program did not get there. */
+function parseAnswer(stdout: string): KubeconfigAnswer | undefined {
+  try {
+    const answer: KubeconfigAnswer = JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '');
+    return answer;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,60 @@
+/** Room kept between lines; a larger block, taken for one huge line, is given back after it. */
+const KEPT_BLOCK_BYTES = 64 * 1024;
+
+/** A line was longer than the limit, or the stream is no stream of lines at all. */
+export class LineTooLongError extends Error {
+  override readonly name = 'LineTooLongError';
+
+  constructor(maxLineBytes: number) {
+    super(`a line is longer than ${maxLineBytes} bytes`);
+  }
+}
+
+/**
+ * Cuts a stream of chunks into lines of UTF-8 text and hands over each as soon as its end has come, without the line
+ * feed; empty lines are left out. Each byte is copied at most twice however the stream is cut, and no chunk is held
+ * on to: a small rest would keep the whole read buffer alive. What `onLine` throws comes through, as does
+ * `LineTooLongError`; the splitter is of no more use after either.
+ */
+export function createLineSplitter(
+  maxLineBytes: number,
+  onLine: (line: string) => void,
+): (chunk: Buffer) => void {
+  let block = Buffer.allocUnsafe(0);
+  let used = 0;
+
+  function keep(chunk: Buffer, start: number, end: number): void {
+    const needed = used + end - start;
+    if (needed > maxLineBytes) throw new LineTooLongError(maxLineBytes);
+    if (needed > block.length) {
+      // Doubling: the copies of one line's beginning add up to less than the line.
+      const larger = Buffer.allocUnsafe(Math.max(KEPT_BLOCK_BYTES, 2 ** Math.ceil(Math.log2(needed))));
+      block.copy(larger, 0, 0, used);
+      block = larger;
+    }
+    chunk.copy(block, used, start, end);
+    used = needed;
+  }
+
+  function takeKept(): string {
+    const line = block.toString('utf8', 0, used);
+    used = 0;
+    if (block.length > KEPT_BLOCK_BYTES) block = Buffer.allocUnsafe(0);
+    return line;
+  }
+
+  return (chunk) => {
+    let start = 0;
+    for (let end = chunk.indexOf(0x0a); end !== -1; end = chunk.indexOf(0x0a, start)) {
+      if (used === 0) {
+        if (end - start > maxLineBytes) throw new LineTooLongError(maxLineBytes);
+        if (end > start) onLine(chunk.toString('utf8', start, end));
+      } else {
+        keep(chunk, start, end);
+        onLine(takeKept());
+      }
+      start = end + 1;
+    }
+    if (start < chunk.length) keep(chunk, start, chunk.length);
+  };
+}

@@ -1,0 +1,190 @@
+import { ApiError } from './api-error.ts';
+import { isKubernetesStatus, type KubernetesStatus } from './api-object.ts';
+import type { Call, Verb } from './call.ts';
+import { withQuery, type ResourcePath } from './resource-path.ts';
+
+/** Applies to one call. */
+export interface CallOptions {
+  /** Until the whole answer has come; a watch: until it is open. Default 10,000, for lists 30,000. */
+  readonly timeoutMs?: number;
+  /** Aborting it ends the call with consequence `cancelled`. */
+  readonly signal?: AbortSignal;
+}
+
+/** Which objects, and how many at a time. */
+export interface ListOptions extends CallOptions {
+  /** Most items a page; left out: all in one. */
+  readonly limit?: number;
+  /** `continueToken` of the page before. */
+  readonly continueToken?: string;
+  /** As in `metadata.name=a` or `spec.tenantID=acme`. */
+  readonly fieldSelector?: string;
+  readonly labelSelector?: string;
+}
+
+/** A page of a list, or all of it. */
+export interface ListPage<T> {
+  readonly items: readonly T[];
+  /** Version of the store that this page shows; the same for all pages of a list. */
+  readonly resourceVersion: string;
+  /** Asks for the next page; undefined on the last. */
+  readonly continueToken: string | undefined;
+}
+
+/** From when to when to watch. */
+export interface WatchOptions extends CallOptions {
+  /** Changes after this version, from a list or an earlier event. */
+  readonly resourceVersion: string;
+  /** After this the API server ends the watch. */
+  readonly timeoutSeconds: number;
+}
+
+/** Takes what a watch brings. What it throws ends the watch, which then rejects with it. */
+export interface WatchSink {
+  /** The API server has accepted the watch. */
+  opened(): void;
+  /** Bytes as they come: JSON documents, each ended by a line feed. */
+  chunk(chunk: Buffer): void;
+}
+
+/** Exactly this object at exactly this version, or the deletion is a conflict. */
+export interface Preconditions {
+  readonly uid: string;
+  readonly resourceVersion: string;
+}
+
+/**
+ * The calls on one resource. Each rejects with `ApiError`, and sends its own deadline along, so that the API server gives
+ * up before its client does and a write that timed out was not made a moment later.
+ */
+export interface ResourceClient<T> {
+  /** For messages: `reversetunnels.reverse-tunnel.io in default`. */
+  readonly title: string;
+  get(name: string, options?: CallOptions): Promise<T>;
+  /** One page, consistent with every write answered before. */
+  list(options?: ListOptions): Promise<ListPage<T>>;
+  /** Resolves when the API server ends the watch. */
+  watch(options: WatchOptions, sink: WatchSink): Promise<void>;
+  /** `object` needs apiVersion, kind and metadata.name or generateName. */
+  create(object: object, options?: CallOptions): Promise<T>;
+  /** A merge patch. metadata.resourceVersion in it is the precondition; metadata.uid is none. */
+  patch(name: string, patch: object, options?: CallOptions): Promise<T>;
+  /** A merge patch of the status alone. */
+  patchStatus(name: string, patch: object, options?: CallOptions): Promise<T>;
+  /** Resolves with the object when it still stands, waiting for finalizers, and with undefined when it is gone. */
+  delete(name: string, preconditions: Preconditions, options?: CallOptions): Promise<T | undefined>;
+}
+
+/** Writes take milliseconds; the API server's own limit is 60 s, too long for a worker to stand still. */
+const DEFAULT_TIMEOUT_MS = 10_000;
+/** A page of 2,000 rows takes 0.3 s, and ten times as long from a busy API server. */
+const LIST_TIMEOUT_MS = 30_000;
+/** What the API server takes from the limit it was given to its answer (a 504 after 5.8 s for 5 s was seen), and some. */
+const SERVER_MARGIN_MS = 2_000;
+
+/** Makes the calls of one resource out of `send`, which resolves with the text of a 2xx answer. */
+export function createResourceClient<T>(
+  { collection, title }: ResourcePath,
+  send: (call: Call) => Promise<string>,
+): ResourceClient<T> {
+  function objectPath(name: string, subresource = ''): string {
+    return `${collection}/${encodeURIComponent(name)}${subresource}`;
+  }
+
+  // What an answer holds is taken on trust from here on: the API server has checked it against the CRD's schema.
+  async function call<A>(
+    verb: Verb,
+    path: string,
+    name: string | undefined,
+    options: CallOptions | undefined,
+    body?: object,
+  ): Promise<A> {
+    const timeoutMs = options?.timeoutMs ?? (verb === 'list' ? LIST_TIMEOUT_MS : DEFAULT_TIMEOUT_MS);
+    const action = (): string => (name === undefined ? `${verb} ${title}` : `${verb} ${title} ${name}`);
+    const text = await send({
+      verb,
+      path: `${path}${path.includes('?') ? '&' : '?'}timeout=${serverTimeoutMs(timeoutMs)}ms`,
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      action,
+      timeoutMs,
+      signal: options?.signal,
+    });
+    try {
+      const answer: A = JSON.parse(text);
+      if (typeof answer === 'object' && answer !== null) return answer;
+    } catch {
+      // Said below, with what came instead.
+    }
+    const came = text.slice(0, 80);
+    throw new ApiError('malformed', `${action()}: answered by something that is no API server: ${came}`);
+  }
+
+  return {
+    title,
+
+    get: (name, options) => call<T>('get', objectPath(name), name, options),
+
+    async list(options = {}) {
+      const { limit, continueToken, fieldSelector, labelSelector } = options;
+      const query = { limit, continue: continueToken, fieldSelector, labelSelector };
+      const answer = await call<ListAnswer<T>>('list', withQuery(collection, query), undefined, options);
+      return checkedPage(`list ${title}`, answer);
+    },
+
+    async watch({ resourceVersion, timeoutSeconds, timeoutMs, signal }, sink) {
+      await send({
+        verb: 'watch',
+        path: withQuery(collection, {
+          watch: 1,
+          allowWatchBookmarks: true,
+          resourceVersion,
+          timeoutSeconds,
+        }),
+        action: () => `watch ${title}`,
+        timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
+        signal,
+        onChunk: (chunk) => sink.chunk(chunk),
+        onOpen: () => sink.opened(),
+      });
+    },
+
+    create(object, options) {
+      const { name } = (object as { metadata?: { name?: string } }).metadata ?? {};
+      return call<T>('create', collection, name, options, object);
+    },
+
+    patch: (name, patch, options) => call<T>('patch', objectPath(name), name, options, patch),
+
+    patchStatus: (name, patch, options) =>
+      call<T>('patch', objectPath(name, '/status'), name, options, patch),
+
+    async delete(name, { uid, resourceVersion }, options) {
+      const answer = await call<T | KubernetesStatus>('delete', objectPath(name), name, options, {
+        kind: 'DeleteOptions',
+        apiVersion: 'v1',
+        preconditions: { uid, resourceVersion },
+      });
+      return isKubernetesStatus(answer) ? undefined : answer;
+    },
+  };
+}
+
+function serverTimeoutMs(timeoutMs: number): number {
+  return Math.max(timeoutMs - SERVER_MARGIN_MS, Math.ceil(timeoutMs / 2));
+}
+
+interface ListAnswer<T> {
+  items?: T[];
+  metadata?: { resourceVersion?: string; continue?: string };
+}
+
+function checkedPage<T>(action: string, answer: ListAnswer<T>): ListPage<T> {
+  const { items, metadata } = answer;
+  const resourceVersion = metadata?.resourceVersion;
+  // The one answer that is read here rather than by the caller, and a list without version could not be watched.
+  if (!Array.isArray(items) || resourceVersion === undefined || resourceVersion === '') {
+    throw new ApiError('malformed', `${action}: a list without items or resourceVersion`);
+  }
+  const token = metadata?.continue;
+  return { items, resourceVersion, continueToken: token === '' ? undefined : token };
+}

@@ -1,0 +1,229 @@
+import type { Clock } from '../clock.ts';
+import { compareResourceVersions } from '../core/resource-version.ts';
+import { ApiError, errorOfStatus, explanationOf } from './api-error.ts';
+import { isKubernetesStatus, type ApiObject, type KubernetesStatus } from './api-object.ts';
+import { createLineSplitter } from './line-splitter.ts';
+import type { ResourceClient } from './resource-client.ts';
+
+/** Bookmarks come every 60 s (59.8 to 61.2 were seen), so a watch that is silent for longer than this is dead. */
+const SILENCE_MS = 90_000;
+/** How long a watch under suspicion may stay silent: an own write shows on a live one within milliseconds. */
+const SUSPICION_MS = 2_000;
+/** etcd takes objects up to 1.5 MiB; a longer line is no event. */
+const MAX_LINE_BYTES = 4 * 1024 * 1024;
+/** client-go's: a random part more spreads clients over API servers that come back. */
+const MIN_TIMEOUT_SECONDS = 300;
+
+/** Takes what a watch shows, in order. What it throws ends the watch. */
+export interface WatchHandler<T> {
+  event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void;
+}
+
+/** What a watch works with. */
+export interface WatchDependencies<T> {
+  readonly source: Pick<ResourceClient<T>, 'watch' | 'title'>;
+  readonly handler: WatchHandler<T>;
+  readonly clock: Clock;
+  /** 0 to below 1. */
+  readonly random: () => number;
+  readonly onOpen: () => void;
+}
+
+/** How a watch ended, and what to do about it. */
+export interface WatchOutcome {
+  /** The last version seen: a new watch goes on from it. */
+  readonly resourceVersion: string;
+  /** True when something came: an event or a bookmark. */
+  readonly progressed: boolean;
+  /** From its start, in milliseconds. */
+  readonly lastedMs: number;
+  /** Undefined when the API server ended it as it should, or it was stopped. */
+  readonly error: Error | undefined;
+  /** True when the versions in between cannot be had by another watch. */
+  readonly relist: boolean;
+}
+
+/** A watch under way. */
+export interface RunningWatch {
+  /** Resolves when the watch has ended; never rejects. */
+  readonly ended: Promise<WatchOutcome>;
+  /** Ends it soon, as by the API server, unless something comes: for when there is reason to think it half-open. */
+  suspect(): void;
+  /** Ends it at once, without error. */
+  stop(relist: boolean): void;
+}
+
+/** A line of the watch, as far as it is believed before it is looked at. */
+interface WatchEvent<T> {
+  type?: string;
+  object?: T | KubernetesStatus;
+}
+
+/**
+ * Watches from a version on, until the watch ends for whatever reason. What follows from each end:
+ *
+ * | end | then |
+ * |---|---|
+ * | by the API server: its time was over, it stops, the CRD was changed | watch again |
+ * | no connection, reset, 429, 5xx, 401, 403 | watch again: the API server keeps versions for minutes |
+ * | 410, as an event or a status; a version ahead of the store | list |
+ * | a version that goes back; nothing for 90 s | list: etcd may have been restored |
+ * | a line that cannot be read; the handler threw; an object deleted unread | list: something is missing now |
+ */
+export function watchOnce<T extends ApiObject>(
+  resourceVersion: string,
+  { source, handler, clock, random, onOpen }: WatchDependencies<T>,
+): RunningWatch {
+  const action = `watch ${source.title}`;
+  const abort = new AbortController();
+  const startedMs = clock.monotonicMs();
+  let lastByteMs = startedMs;
+  let version = resourceVersion;
+  let progressed = false;
+  let stopped: { error: Error | undefined; relist: boolean } | undefined;
+  let cancelSuspicion: (() => void) | undefined;
+
+  function stop(error: Error | undefined, relist: boolean): void {
+    stopped ??= { error, relist };
+    abort.abort();
+  }
+
+  let cancelSilence = clock.setTimer(SILENCE_MS, checkSilence);
+  function checkSilence(): void {
+    const leftMs = lastByteMs + SILENCE_MS - clock.monotonicMs();
+    // One timer for the whole watch: moving it with every chunk would cost more than the chunk.
+    if (leftMs > 0) cancelSilence = clock.setTimer(leftMs, checkSilence);
+    // Not only a new watch: a version from before a restored etcd is watched in silence, too.
+    else stop(new Error(`${action}: nothing came for ${SILENCE_MS / 1000} s, not even a bookmark`), true);
+  }
+
+  /** What came counts as seen only in order: a version that goes back is another store than the one that was watched. */
+  function advance(to: string | undefined, what: string): void {
+    if (typeof to !== 'string' || to === '') throw new Error(`${action}: ${what} without resourceVersion`);
+    if (compareResourceVersions(to, version) < 0) {
+      throw new Error(`${action}: ${what} goes back from version ${version} to ${to}: was etcd restored?`);
+    }
+    version = to;
+    progressed = true;
+  }
+
+  function takeLine(line: string): void {
+    const { type, object } = parseEvent<T>(action, line);
+    switch (type) {
+      case 'ADDED':
+      case 'MODIFIED':
+      case 'DELETED': {
+        if (isKubernetesStatus(object)) throw new Error(`${action}: ${type} with a Status`);
+        advance(object?.metadata?.resourceVersion, type);
+        if (object !== undefined) hand(type, object);
+        return;
+      }
+      case 'BOOKMARK':
+        advance(isKubernetesStatus(object) ? undefined : object?.metadata?.resourceVersion, type);
+        return;
+      case 'ERROR':
+        throw isKubernetesStatus(object)
+          ? errorOfStatus(action, object)
+          : new Error(`${action}: an ERROR event without Status`);
+      default:
+        throw new Error(`${action}: an event of unknown type ${String(type).slice(0, 40)}`);
+    }
+  }
+
+  /** An error of the handler says at which object, for its own message cannot know. */
+  function hand(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void {
+    try {
+      handler.event(type, object);
+    } catch (error) {
+      const said = `${action}: ${type} ${object.metadata.name} could not be taken in: ${explanationOf(error)}`;
+      throw new Error(said, { cause: error });
+    }
+  }
+
+  const takeChunk = createLineSplitter(MAX_LINE_BYTES, takeLine);
+
+  async function run(): Promise<WatchOutcome> {
+    let failure: Error | undefined;
+    try {
+      await source.watch(
+        {
+          resourceVersion,
+          timeoutSeconds: Math.round(MIN_TIMEOUT_SECONDS * (1 + random())),
+          signal: abort.signal,
+        },
+        {
+          opened: onOpen,
+          chunk(chunk) {
+            lastByteMs = clock.monotonicMs();
+            takeChunk(chunk);
+          },
+        },
+      );
+    } catch (error) {
+      failure = error instanceof Error ? error : new Error(explanationOf(error));
+    } finally {
+      cancelSilence();
+      cancelSuspicion?.();
+    }
+    const { error, relist } = stopped ?? { error: failure, relist: needsRelist(failure) };
+    return {
+      resourceVersion: version,
+      progressed,
+      lastedMs: clock.monotonicMs() - startedMs,
+      error,
+      relist,
+    };
+  }
+
+  return {
+    ended: run(),
+    suspect() {
+      if (cancelSuspicion !== undefined) return;
+      const sinceMs = clock.monotonicMs();
+      cancelSuspicion = clock.setTimer(SUSPICION_MS, () => {
+        cancelSuspicion = undefined;
+        if (lastByteMs <= sinceMs) stop(undefined, false);
+      });
+    },
+    stop: (relist) => stop(undefined, relist),
+  };
+}
+
+/** False when another watch from the same version may well do what this one did not. */
+function needsRelist(failure: Error | undefined): boolean {
+  if (failure === undefined) return false;
+  if (!(failure instanceof ApiError)) return true;
+  // An object was deleted that could not be read any more: its deletion is an event that never comes.
+  if (failure.reason === 'StoreReadError') return true;
+  switch (failure.consequence) {
+    case 'throttled':
+    case 'unavailable':
+    case 'unauthorized':
+    case 'malformed':
+    case 'cancelled':
+      return false;
+    case 'refused':
+      // Rights come back; anything else was in the request, of which only the version can change.
+      return failure.status !== 403;
+    case 'expired':
+    case 'version-ahead':
+    case 'missing-kind':
+    case 'missing-namespace':
+    case 'terminating':
+    case 'gone':
+    case 'conflict':
+    case 'already-exists':
+      return true;
+  }
+}
+
+function parseEvent<T>(action: string, line: string): WatchEvent<T> {
+  let event: WatchEvent<T> | null;
+  try {
+    event = JSON.parse(line);
+  } catch (error) {
+    throw new Error(`${action}: a line that is no JSON: ${line.slice(0, 80)}`, { cause: error });
+  }
+  if (typeof event !== 'object' || event === null) throw new Error(`${action}: a line that is no event`);
+  return event;
+}

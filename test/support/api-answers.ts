@@ -1,0 +1,144 @@
+/**
+ * What kube-apiserver 1.37.2 answers, recorded byte for byte; headers that only tell the time or a request's id are
+ * left out. Functions stand where a name or a version differs from case to case.
+ */
+export interface RecordedAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string>>;
+  readonly body: string;
+}
+
+const JSON_HEADERS = { 'cache-control': 'no-cache, private', 'content-type': 'application/json' };
+const TEXT_HEADERS = {
+  'cache-control': 'no-cache, private',
+  'content-type': 'text/plain; charset=utf-8',
+  'x-content-type-options': 'nosniff',
+};
+
+function json(status: number, body: string, headers: Record<string, string> = {}): RecordedAnswer {
+  return { status, headers: { ...JSON_HEADERS, ...headers }, body: `${body}\n` };
+}
+
+/** A row as it is answered and watched. */
+export function row(name: string, resourceVersion: string, uid = `uid-${name}`): string {
+  return `{"apiVersion":"reverse-tunnel.io/v1alpha1","kind":"ReverseTunnel","metadata":{"creationTimestamp":"2026-11-23T08:32:36Z","generation":1,"managedFields":[{"apiVersion":"reverse-tunnel.io/v1alpha1","fieldsType":"FieldsV1","fieldsV1":{"f:spec":{".":{},"f:clusterID":{},"f:nodeID":{},"f:reporter":{".":{},"f:cluster":{},"f:id":{}},"f:tenantID":{},"f:tunnelName":{}}},"manager":"reverse-tunnel-operator","operation":"Update","time":"2026-11-23T08:32:36Z"}],"name":"${name}","namespace":"default","resourceVersion":"${resourceVersion}","uid":"${uid}"},"spec":{"clusterID":"b","nodeID":"c","reporter":{"cluster":"","id":"r"},"tenantID":"a","tunnelName":"t"},"status":{"conditions":[{"reason":"Reported","status":"True","type":"Ready"}],"state":"Connected"}}`;
+}
+
+export function created(name: string, resourceVersion: string): RecordedAnswer {
+  return json(201, row(name, resourceVersion));
+}
+
+export function found(name: string, resourceVersion: string): RecordedAnswer {
+  return json(200, row(name, resourceVersion));
+}
+
+/** A list, or a page of one when `continueToken` is given. */
+export function list(resourceVersion: string, rows: readonly string[], continueToken = ''): RecordedAnswer {
+  return json(
+    200,
+    `{"apiVersion":"reverse-tunnel.io/v1alpha1","items":[${rows.join(',')}],"kind":"ReverseTunnelList","metadata":{"continue":"${continueToken}","resourceVersion":"${resourceVersion}"}}`,
+  );
+}
+
+export const DELETED = json(
+  200,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","details":{"name":"a","group":"reverse-tunnel.io","kind":"reversetunnels","uid":"c9b10db1-0917-40ba-a462-dd4d4584a994"}}',
+);
+export const ALREADY_EXISTS = json(
+  409,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"reversetunnels.reverse-tunnel.io \\"a\\" already exists","reason":"AlreadyExists","details":{"name":"a","group":"reverse-tunnel.io","kind":"reversetunnels"},"code":409}',
+);
+export const EXISTS_TERMINATING = json(
+  409,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"object is being deleted: reversetunnels.reverse-tunnel.io \\"a\\" already exists","reason":"AlreadyExists","details":{"name":"a","group":"reverse-tunnel.io","kind":"reversetunnels"},"code":409}',
+);
+export const CONFLICT = json(
+  409,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Operation cannot be fulfilled on reversetunnels.reverse-tunnel.io \\"a\\": the object has been modified; please apply your changes to the latest version and try again","reason":"Conflict","details":{"name":"a","group":"reverse-tunnel.io","kind":"reversetunnels"},"code":409}',
+);
+export const UID_CONFLICT = json(
+  409,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Operation cannot be fulfilled on ReverseTunnel.reverse-tunnel.io \\"a\\": the UID in the precondition (00000000-0000-0000-0000-000000000000) does not match the UID in record (de960cfd-fac8-4017-a251-cdc7da89e58a). The object might have been deleted and then recreated","reason":"Conflict","details":{"name":"a","group":"reverse-tunnel.io","kind":"ReverseTunnel"},"code":409}',
+);
+export const NOT_FOUND = json(
+  404,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"reversetunnels.reverse-tunnel.io \\"nope\\" not found","reason":"NotFound","details":{"name":"nope","group":"reverse-tunnel.io","kind":"reversetunnels"},"code":404}',
+);
+export const NAMESPACE_MISSING = json(
+  404,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"namespaces \\"nope\\" not found","reason":"NotFound","details":{"name":"nope","kind":"namespaces"},"code":404}',
+);
+export const NAMESPACE_TERMINATING = json(
+  403,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"reversetunnels.reverse-tunnel.io \\"b\\" is forbidden: unable to create new content in namespace bye because it is being terminated","reason":"Forbidden","details":{"name":"b","group":"reverse-tunnel.io","kind":"reversetunnels","causes":[{"reason":"NamespaceTerminating","message":"namespace bye is being terminated","field":"metadata.namespace"}]},"code":403}',
+);
+export const CRD_TERMINATING = json(
+  403,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"reversetunnels.reverse-tunnel.io \\"c\\" is forbidden: create not allowed while custom resource definition is terminating","reason":"Forbidden","details":{"name":"c","group":"reverse-tunnel.io","kind":"reversetunnels"},"code":403}',
+);
+export const CRD_MISSING: RecordedAnswer = {
+  status: 404,
+  headers: TEXT_HEADERS,
+  body: '404 page not found\n',
+};
+export const FORBIDDEN = json(
+  403,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"reversetunnels.reverse-tunnel.io is forbidden: User \\"system:serviceaccount:default:nobody\\" cannot list resource \\"reversetunnels\\" in API group \\"reverse-tunnel.io\\" in the namespace \\"default\\"","reason":"Forbidden","details":{"group":"reverse-tunnel.io","kind":"reversetunnels"},"code":403}',
+);
+export const UNAUTHORIZED = json(
+  401,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Unauthorized","reason":"Unauthorized","code":401}',
+);
+export const INVALID = json(
+  422,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"ReverseTunnel.reverse-tunnel.io \\"z\\" is invalid: spec.tunnelName: Invalid value: \\"\\": spec.tunnelName in body should be at least 1 chars long","reason":"Invalid","details":{"name":"z","group":"reverse-tunnel.io","kind":"ReverseTunnel","causes":[{"reason":"FieldValueInvalid","message":"Invalid value: \\"\\": spec.tunnelName in body should be at least 1 chars long","field":"spec.tunnelName"}]},"code":422}',
+);
+export const TOO_MANY_REQUESTS: RecordedAnswer = {
+  status: 429,
+  headers: { ...TEXT_HEADERS, 'retry-after': '1' },
+  body: 'Too many requests, please try again later.\n',
+};
+export const INITIALIZING = json(
+  429,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"storage is (re)initializing","reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}',
+  { 'retry-after': '1' },
+);
+export const STARTING = json(
+  503,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the request has been made before all known HTTP paths have been installed, please try again","reason":"ServiceUnavailable","details":{"retryAfterSeconds":5},"code":503}',
+  { 'retry-after': '5' },
+);
+export const VERSION_TOO_LARGE = json(
+  504,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"Timeout: Too large resource version: 999999999, current: 210","reason":"Timeout","details":{"causes":[{"reason":"ResourceVersionTooLarge","message":"Too large resource version"}],"retryAfterSeconds":1},"code":504}',
+  { 'retry-after': '1' },
+);
+export const BAD_VERSION = json(
+  500,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"resourceVersion: Invalid value: \\"abc\\": strconv.ParseUint: parsing \\"abc\\": invalid syntax","code":500}',
+);
+export const BAD_CONTINUE = json(
+  400,
+  '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"invalid continue token: continue key is not valid: invalid character \'i\' looking for beginning of value","reason":"BadRequest","code":400}',
+);
+export const CONTINUE_EXPIRED = json(
+  410,
+  '{"kind":"Status","apiVersion":"v1","metadata":{"continue":"eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6LTEsInN0YXJ0IjoieDBcdTAwMDAifQ"},"status":"Failure","message":"The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.","reason":"Expired","code":410}',
+);
+
+/** Lines of a watch, without the line feed. */
+export const watchLine = {
+  event: (type: 'ADDED' | 'MODIFIED' | 'DELETED', object: string): string =>
+    `{"type":"${type}","object":${object}}`,
+  bookmark: (resourceVersion: string): string =>
+    `{"type":"BOOKMARK","object":{"apiVersion":"reverse-tunnel.io/v1alpha1","kind":"ReverseTunnel","metadata":{"resourceVersion":"${resourceVersion}"}}}`,
+  expired:
+    '{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old resource version: 190 (220)","reason":"Expired","code":410}}',
+  /** These two by the API server's source: they come only when etcd is unwell. */
+  internal:
+    '{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"etcdserver: no leader","reason":"InternalError","details":{"causes":[{"message":"etcdserver: no leader"}]},"code":500}}',
+  unsafeDelete:
+    '{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"failed to prepare current and previous objects: corrupt object has been deleted","reason":"StoreReadError","code":500}}',
+  tooManyRequests:
+    '{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"storage is (re)initializing","reason":"TooManyRequests","details":{"retryAfterSeconds":1},"code":429}}',
+};

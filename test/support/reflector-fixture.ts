@@ -1,0 +1,148 @@
+import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
+import type { ApiObject } from '../../src/k8s/api-object.ts';
+import { Reflector, type ReflectorHandler, type ReflectorState } from '../../src/k8s/reflector.ts';
+import { eventually } from './eventually.ts';
+import { FakeClock } from './fake-clock.ts';
+import { startScriptedApiServer, type ScriptedApiServer } from './scripted-api-server.ts';
+
+/** What a cache would hold: versions by name, replaced by mark and sweep. */
+export class Store implements ReflectorHandler<ApiObject> {
+  readonly versions = new Map<string, string>();
+  /** Each call, as `ADDED a 5`. */
+  readonly calls: string[] = [];
+  /** When set, the next call that matches it throws. */
+  failOn: string | undefined;
+  #listed: Set<string> | undefined;
+
+  replaceBegin(): void {
+    this.#note('begin');
+    this.#listed = new Set();
+  }
+
+  replaceItem({ metadata }: ApiObject): void {
+    this.#note(`item ${metadata.name} ${metadata.resourceVersion}`);
+    this.#listed?.add(metadata.name);
+    this.versions.set(metadata.name, metadata.resourceVersion);
+  }
+
+  replaceEnd(): void {
+    this.#note('end');
+    for (const name of this.versions.keys()) if (this.#listed?.has(name) !== true) this.versions.delete(name);
+  }
+
+  event(type: 'ADDED' | 'MODIFIED' | 'DELETED', { metadata }: ApiObject): void {
+    this.#note(`${type} ${metadata.name} ${metadata.resourceVersion}`);
+    if (type === 'DELETED') this.versions.delete(metadata.name);
+    else this.versions.set(metadata.name, metadata.resourceVersion);
+  }
+
+  /** `a=5 b=7`, by name. */
+  toString(): string {
+    return [...this.versions]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([name, version]) => `${name}=${version}`)
+      .join(' ');
+  }
+
+  #note(call: string): void {
+    this.calls.push(call);
+    if (this.failOn !== undefined && call.startsWith(this.failOn)) {
+      this.failOn = undefined;
+      throw new Error('the store is full');
+    }
+  }
+}
+
+/** A reflector against a scripted API server, in time that the test moves. */
+export interface ReflectorFixture {
+  readonly server: ScriptedApiServer;
+  readonly clock: FakeClock;
+  readonly store: Store;
+  readonly client: ApiClient;
+  readonly reflector: Reflector<ApiObject>;
+  /** States in their order; a broken one as `broken: <message>`. */
+  readonly states: string[];
+  /** Messages logged, as `warn <message>`. */
+  readonly logged: string[];
+  /** Starts it; `stop` ends it. */
+  run(): void;
+  /** Waits until the last state begins with this. */
+  until(state: ReflectorState): Promise<void>;
+  /** Waits until the store holds this, as `Store.toString` says it. */
+  untilStored(content: string): Promise<void>;
+  /** After a failure: how long the reflector rests before it tries again. */
+  restMs(): Promise<number>;
+  /** Aborts it, waits for its end and closes everything. */
+  stop(): Promise<void>;
+}
+
+/** `random` is fixed at 0.5, so a rest is three quarters of the full backoff. */
+export async function startReflectorFixture(pageLimit?: number): Promise<ReflectorFixture> {
+  const server = await startScriptedApiServer();
+  const clock = new FakeClock();
+  const store = new Store();
+  const states: string[] = [];
+  const logged: string[] = [];
+  const client = createApiClient({
+    connection: server.connection(),
+    clock,
+    userAgent: 'reverse-tunnel-operator/test',
+    connections: 2,
+  });
+  const reflector = new Reflector<ApiObject>({
+    source: client.resource({
+      group: 'reverse-tunnel.io',
+      version: 'v1alpha1',
+      plural: 'reversetunnels',
+      namespace: 'default',
+    }),
+    handler: store,
+    clock,
+    random: () => 0.5,
+    log: {
+      info: (_fields, message) => logged.push(`info ${message}`),
+      warn: (_fields, message) => logged.push(`warn ${message}`),
+    },
+    onState: (state, error) => states.push(error === undefined ? state : `${state}: ${error.message}`),
+    ...(pageLimit === undefined ? {} : { pageLimit }),
+  });
+  const abort = new AbortController();
+  let running: Promise<void> | undefined;
+
+  async function until(state: ReflectorState): Promise<void> {
+    await eventually(`state ${state}, not ${states.at(-1)}`, () => states.at(-1)?.startsWith(state) === true);
+  }
+
+  return {
+    server,
+    clock,
+    store,
+    client,
+    reflector,
+    states,
+    logged,
+    run() {
+      running = reflector.run(abort.signal);
+    },
+    until,
+    async untilStored(content) {
+      await eventually(
+        `the store to hold "${content}", not "${String(store)}"`,
+        () => store.toString() === content,
+      );
+    },
+    async restMs() {
+      // No call and no watch is under way then, so that the only timer is the rest.
+      await until('broken');
+      await eventually('one timer', () => clock.waitsMs.length === 1);
+      return clock.waitsMs[0] ?? Number.NaN;
+    },
+    async stop() {
+      abort.abort();
+      await running;
+      await client.close();
+      await server.close();
+      if (clock.waitsMs.length > 0) throw new Error(`timers left: ${clock.waitsMs.join(', ')}`);
+    },
+  };
+}

@@ -1,0 +1,159 @@
+import { expect } from 'chai';
+import {
+  ApiError,
+  errorOfAnswer,
+  errorOfTransport,
+  explanationOf,
+  isTrustFailure,
+} from '../../src/k8s/api-error.ts';
+import type { Consequence } from '../../src/core/consequence.ts';
+import * as answers from '../support/api-answers.ts';
+import type { RecordedAnswer } from '../support/api-answers.ts';
+
+function errorOf({ status, headers, body }: RecordedAnswer): ApiError {
+  return errorOfAnswer('create reversetunnels.reverse-tunnel.io in default a', {
+    status,
+    retryAfter: headers['retry-after'],
+    text: body,
+  });
+}
+
+function page(status: number, body: string, headers: Record<string, string> = {}): RecordedAnswer {
+  return { status, headers, body };
+}
+
+const HTML = '<html>\r\n<head><title>Sign in</title></head>\r\n<body>…</body></html>';
+
+describe('errors by their consequence', () => {
+  const recorded: readonly (readonly [string, RecordedAnswer, Consequence])[] = [
+    ['the name is taken', answers.ALREADY_EXISTS, 'already-exists'],
+    ['the name is taken by an object being deleted', answers.EXISTS_TERMINATING, 'already-exists'],
+    ['a stale resourceVersion', answers.CONFLICT, 'conflict'],
+    ['another uid', answers.UID_CONFLICT, 'conflict'],
+    ['no such object', answers.NOT_FOUND, 'gone'],
+    ['no such namespace', answers.NAMESPACE_MISSING, 'missing-namespace'],
+    ['a namespace being deleted', answers.NAMESPACE_TERMINATING, 'terminating'],
+    ['a CRD being deleted', answers.CRD_TERMINATING, 'terminating'],
+    ['no CRD', answers.CRD_MISSING, 'missing-kind'],
+    ['no right', answers.FORBIDDEN, 'refused'],
+    ['an invalid object', answers.INVALID, 'refused'],
+    ['a bad continue token', answers.BAD_CONTINUE, 'refused'],
+    ['a wrong token', answers.UNAUTHORIZED, 'unauthorized'],
+    ['a continue token that expired', answers.CONTINUE_EXPIRED, 'expired'],
+    ['a version from the future', answers.VERSION_TOO_LARGE, 'version-ahead'],
+    ['too many requests, in plain text', answers.TOO_MANY_REQUESTS, 'throttled'],
+    ['a watch cache that is being filled', answers.INITIALIZING, 'throttled'],
+    ['an API server that starts', answers.STARTING, 'throttled'],
+    ['an internal error', answers.BAD_VERSION, 'unavailable'],
+  ];
+  for (const [situation, answer, consequence] of recorded) {
+    it(`${situation} is ${consequence}`, () => {
+      expect(errorOf(answer)).to.include({ consequence, status: answer.status });
+    });
+  }
+
+  it('waits as long as it is asked to, but no more than a minute', () => {
+    expect(errorOf(answers.TOO_MANY_REQUESTS).retryAfterMs).to.equal(1_000);
+    expect(errorOf(answers.STARTING).retryAfterMs).to.equal(5_000);
+    expect(errorOf(page(429, '', { 'retry-after': '86400' })).retryAfterMs).to.equal(60_000);
+    for (const nonsense of ['Wed, 21 Oct 2026 07:28:00 GMT', '-1', '1.5', '', '99999999999']) {
+      expect(errorOf(page(429, '', { 'retry-after': nonsense })).retryAfterMs, nonsense).to.equal(undefined);
+    }
+  });
+
+  it('tells the answers of a proxy from those of the API server', () => {
+    expect(errorOf(page(404, HTML)).consequence).to.equal('malformed');
+    expect(errorOf(page(403, HTML)).consequence).to.equal('malformed');
+    expect(errorOf(page(302, '')).consequence).to.equal('malformed');
+    expect(errorOf(page(409, '{"error":"not a Status"}')).consequence).to.equal('malformed');
+    expect(errorOf(page(404, '{"kind":"Status"')).consequence).to.equal('malformed');
+    expect(errorOf(page(401, HTML)).consequence).to.equal('unauthorized');
+    expect(errorOf(page(502, HTML)).consequence).to.equal('unavailable');
+    expect(errorOf(page(503, HTML)).consequence).to.equal('unavailable');
+    expect(errorOf(page(503, HTML, { 'retry-after': '7' })).consequence).to.equal('throttled');
+    expect(errorOf(page(413, 'Request entity too large: limit is 3145728')).consequence).to.equal('refused');
+  });
+
+  it('reads a Status whatever its content type is, as of a 504 that is labelled text/plain', () => {
+    const timeout =
+      '{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted timeout","reason":"Timeout","details":{},"code":504,"kind":"Status"}';
+    expect(errorOf(page(504, timeout, { 'content-type': 'text/plain' }))).to.include({
+      consequence: 'unavailable',
+      reason: 'Timeout',
+    });
+  });
+
+  it('says in one line what was tried, on what, and why it failed', () => {
+    expect(errorOf(answers.CONFLICT).message).to.equal(
+      'create reversetunnels.reverse-tunnel.io in default a: 409 Conflict: Operation cannot be fulfilled on ' +
+        'reversetunnels.reverse-tunnel.io "a": the object has been modified; please apply your changes to the latest ' +
+        'version and try again',
+    );
+    expect(errorOf(answers.INVALID).message).to.contain(
+      '422 Invalid: spec.tunnelName: Invalid value: "": spec.tunnelName in body',
+    );
+    expect(errorOf(answers.CRD_MISSING).message).to.contain('404 not served (is its CRD installed?)');
+    expect(errorOf(page(404, HTML)).message)
+      .to.contain('<title>Sign in</title>')
+      .and.not.contain('\n');
+  });
+
+  it('never says more than 300 characters, and never a line end or a control character', () => {
+    const causes = [...Array(20).keys()].map((i) => ({
+      field: `spec.f${i}`,
+      message: `bad\n\u0000${'x'.repeat(5_000)}`,
+    }));
+    const huge = {
+      kind: 'Status',
+      code: 422,
+      reason: 'Invalid',
+      message: 'y'.repeat(90_000),
+      details: { causes },
+    };
+    for (const error of [
+      errorOf(page(422, JSON.stringify(huge))),
+      errorOf(page(500, JSON.stringify({ ...huge, code: 500 }))),
+      errorOf(page(400, `\u2028${'🙂'.repeat(400)}`)),
+      errorOfTransport('list\nrows', new Error('a\r\nb'.repeat(500))),
+    ]) {
+      expect(error.message.length).to.be.at.most(300);
+      expect(error.message).to.match(/^[^\p{Cc}\u2028\u2029]+$/u);
+      expect(error.message.isWellFormed()).to.equal(true);
+    }
+  });
+
+  it('takes no answer for unavailable, keeps the cause, and says which address failed', () => {
+    const refused = Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:443'), { code: 'ECONNREFUSED' });
+    const both = Object.assign(new AggregateError([refused, refused], ''), { code: 'ECONNREFUSED' });
+    expect(errorOfTransport('list rows', refused)).to.include({ consequence: 'unavailable', cause: refused });
+    expect(errorOfTransport('list rows', both).message).to.equal(
+      'list rows: connect ECONNREFUSED 10.0.0.1:443',
+    );
+  });
+
+  it('says that TLS failed, and how, for whatever OpenSSL calls it', () => {
+    const untrusted = Object.assign(new Error('unable to verify the first certificate'), {
+      code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+    });
+    expect(isTrustFailure(untrusted)).to.equal(true);
+    expect(errorOfTransport('list rows', untrusted).message).to.equal(
+      'list rows: TLS: unable to verify the first certificate (UNABLE_TO_VERIFY_LEAF_SIGNATURE)',
+    );
+    for (const code of ['CERT_HAS_EXPIRED', 'ERR_TLS_CERT_ALTNAME_INVALID', 'SELF_SIGNED_CERT_IN_CHAIN']) {
+      expect(isTrustFailure(Object.assign(new Error('x'), { code })), code).to.equal(true);
+    }
+    for (const error of [
+      new Error('x'),
+      undefined,
+      'CERT_HAS_EXPIRED',
+      Object.assign(new Error('x'), { code: 'EPIPE' }),
+    ]) {
+      expect(isTrustFailure(error), String(error)).to.equal(false);
+    }
+  });
+
+  it('explains what is thrown that is no error', () => {
+    expect(explanationOf('gone')).to.equal('gone');
+    expect(explanationOf(undefined)).to.equal('undefined');
+  });
+});

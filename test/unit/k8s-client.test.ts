@@ -1,0 +1,430 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { createServer, connect, type AddressInfo } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { expect } from 'chai';
+import type { ApiObject } from '../../src/k8s/api-object.ts';
+import { ApiError } from '../../src/k8s/api-error.ts';
+import { createApiClient, type ApiClient, type RequestSample } from '../../src/k8s/client.ts';
+import type { Credentials } from '../../src/k8s/credentials.ts';
+import type { ResourceClient } from '../../src/k8s/resource-client.ts';
+import * as answers from '../support/api-answers.ts';
+import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
+
+const ROWS = {
+  group: 'reverse-tunnel.io',
+  version: 'v1alpha1',
+  plural: 'reversetunnels',
+  namespace: 'default',
+};
+const COLLECTION = '/apis/reverse-tunnel.io/v1alpha1/namespaces/default/reversetunnels';
+
+/** The error a call rejects with; fails when it does not. */
+async function errorOf(call: Promise<unknown>): Promise<ApiError> {
+  try {
+    await call;
+  } catch (error) {
+    expect(error).to.be.instanceOf(ApiError);
+    return error as ApiError;
+  }
+  throw new Error('the call was meant to fail');
+}
+
+describe('client of the API server', () => {
+  let server: ScriptedApiServer;
+  let clock: FakeClock;
+  let client: ApiClient;
+  let rows: ResourceClient<ApiObject>;
+  let samples: RequestSample[];
+  let credentials: Credentials;
+  let renewals: number;
+  let renew: () => Promise<void>;
+
+  beforeEach(async () => {
+    server = await startScriptedApiServer();
+    clock = new FakeClock();
+    samples = [];
+    credentials = { authorization: 'Bearer first' };
+    renewals = 0;
+    renew = () => {
+      renewals += 1;
+      credentials = { authorization: 'Bearer second' };
+      return Promise.resolve();
+    };
+    client = createApiClient({
+      connection: server.connection({ current: () => credentials, refresh: () => renew() }),
+      clock,
+      userAgent: 'reverse-tunnel-operator/1.2.3',
+      connections: 3,
+      onRequest: (sample) => samples.push(sample),
+    });
+    rows = client.resource<ApiObject>(ROWS);
+  });
+
+  afterEach(async () => {
+    await client.close();
+    await server.close();
+    expect(clock.waitsMs, 'deadlines left').to.deep.equal([]);
+  });
+
+  it('creates with a POST of the object, by the name that managedFields are to show', async () => {
+    const call = rows.create({
+      apiVersion: 'reverse-tunnel.io/v1alpha1',
+      kind: 'ReverseTunnel',
+      metadata: { name: 'a' },
+    });
+    const request = await server.next();
+    expect(request).to.include({
+      method: 'POST',
+      path: COLLECTION,
+      body: '{"apiVersion":"reverse-tunnel.io/v1alpha1","kind":"ReverseTunnel","metadata":{"name":"a"}}',
+    });
+    expect(request.headers).to.include({
+      'user-agent': 'reverse-tunnel-operator/1.2.3',
+      authorization: 'Bearer first',
+      accept: 'application/json',
+      'content-type': 'application/json',
+    });
+    request.answer(answers.created('a', '205'));
+    expect((await call).metadata).to.include({ name: 'a', resourceVersion: '205', uid: 'uid-a' });
+    expect(samples).to.deep.equal([
+      { verb: 'create', resource: 'reversetunnels', code: '201', durationMs: 0 },
+    ]);
+  });
+
+  it('patches an object, or its status alone, by a merge patch as given', async () => {
+    const patch = { metadata: { resourceVersion: '5' }, spec: { createdAt: null } };
+    const onMain = rows.patch('a', patch);
+    const main = await server.next();
+    expect(main).to.include({ method: 'PATCH', path: `${COLLECTION}/a`, body: JSON.stringify(patch) });
+    expect(main.headers['content-type']).to.equal('application/merge-patch+json');
+    main.answer(answers.found('a', '6'));
+    expect((await onMain).metadata.resourceVersion).to.equal('6');
+
+    const onStatus = rows.patchStatus('a', { status: { state: 'Unknown' } });
+    const status = await server.next();
+    expect(status).to.include({ method: 'PATCH', path: `${COLLECTION}/a/status` });
+    status.answer(answers.found('a', '7'));
+    await onStatus;
+  });
+
+  it('deletes with both preconditions, and tells an object that is gone from one that its finalizers hold', async () => {
+    const gone = rows.delete('a', { uid: 'uid-a', resourceVersion: '5' });
+    const first = await server.next();
+    expect(first).to.include({ method: 'DELETE', path: `${COLLECTION}/a` });
+    expect(JSON.parse(first.body)).to.deep.include({ preconditions: { uid: 'uid-a', resourceVersion: '5' } });
+    first.answer(answers.DELETED);
+    expect(await gone).to.equal(undefined);
+
+    const held = rows.delete('a', { uid: 'uid-a', resourceVersion: '5' });
+    (await server.next()).answer(answers.found('a', '9'));
+    expect((await held)?.metadata.resourceVersion).to.equal('9');
+  });
+
+  it('keeps its connections after deletions, although these have a body', async () => {
+    for (let i = 0; i < 12; i += 1) {
+      const call = rows.delete('a', { uid: 'u', resourceVersion: '5' });
+      (await server.next()).answer(answers.DELETED);
+      await call;
+    }
+    expect(client.connectionsOpened()).to.be.at.most(3);
+  });
+
+  it('lists a page with everything it is asked for', async () => {
+    const call = rows.list({
+      limit: 2,
+      continueToken: 'c/1=',
+      fieldSelector: 'metadata.name=a',
+      labelSelector: 'x',
+    });
+    const request = await server.next();
+    expect(request.path).to.equal(COLLECTION);
+    expect(Object.fromEntries(request.query)).to.include({
+      limit: '2',
+      continue: 'c/1=',
+      fieldSelector: 'metadata.name=a',
+      labelSelector: 'x',
+    });
+    expect(request.query.has('resourceVersion'), 'consistent with every write answered before').to.equal(
+      false,
+    );
+    request.answer(answers.list('70', [answers.row('a', '5')], 'next'));
+    const page = await call;
+    expect(page).to.include({ resourceVersion: '70', continueToken: 'next' });
+    expect(page.items.map(({ metadata }) => metadata.name)).to.deep.equal(['a']);
+  });
+
+  it('reads cluster-wide kinds and the core group by their own paths, behind a gateway too', async () => {
+    const reviews = client.resource({
+      group: 'authentication.k8s.io',
+      version: 'v1',
+      plural: 'tokenreviews',
+    });
+    const review = reviews.create({});
+    const first = await server.next();
+    expect(first.path).to.equal('/apis/authentication.k8s.io/v1/tokenreviews');
+    first.answer(answers.created('a', '1'));
+    await review;
+
+    const behind = createApiClient({
+      connection: { ...server.connection(), server: new URL('/k8s/clusters/c-1/', server.url) },
+      clock,
+      userAgent: 'test/1',
+      connections: 1,
+    });
+    const get = behind.resource({ group: '', version: 'v1', plural: 'pods', namespace: 'a b' }).get('x/y');
+    const second = await server.next();
+    expect(second.path).to.equal('/k8s/clusters/c-1/api/v1/namespaces/a%20b/pods/x%2Fy');
+    second.answer(answers.found('a', '1'));
+    await get;
+    await behind.close();
+  });
+
+  it('fails with the consequence of the answer, naming verb, resource and object', async () => {
+    const call = errorOf(rows.create({ metadata: { name: 'a' } }));
+    (await server.next()).answer(answers.ALREADY_EXISTS);
+    const error = await call;
+    expect(error.consequence).to.equal('already-exists');
+    expect(error.message).to.contain(
+      'create reversetunnels.reverse-tunnel.io in default a: 409 AlreadyExists',
+    );
+    expect(samples.map(({ code }) => code)).to.deep.equal(['409']);
+  });
+
+  it('gives up at its deadline, having told the API server to give up before', async () => {
+    const call = errorOf(rows.patch('a', {}, { timeoutMs: 6_000 }));
+    const request = await server.next();
+    expect(request.query.get('timeout')).to.equal('4000ms');
+    clock.advance(5_999);
+    expect(samples).to.deep.equal([]);
+    clock.advance(1);
+    const error = await call;
+    expect(error).to.include({ consequence: 'unavailable', status: undefined });
+    expect(error.message).to.equal(
+      'patch reversetunnels.reverse-tunnel.io in default a: no answer within 6 s',
+    );
+    expect(samples).to.deep.equal([
+      { verb: 'patch', resource: 'reversetunnels', code: '<error>', durationMs: 6_000 },
+    ]);
+  });
+
+  it('never sends a call that met its deadline while it waited for a connection', async () => {
+    const slow = [0, 1, 2].map((i) => rows.get(`slow-${i}`));
+    const requests = [await server.next(), await server.next(), await server.next()];
+    const queued = errorOf(rows.create({ metadata: { name: 'late' } }, { timeoutMs: 1_000 }));
+    clock.advance(1_000);
+    expect((await queued).consequence).to.equal('unavailable');
+    for (const request of requests) request.answer(answers.found('a', '5'));
+    await Promise.all(slow);
+    const next = rows.get('after');
+    const request = await server.next();
+    expect(request.path).to.equal(`${COLLECTION}/after`);
+    request.answer(answers.found('a', '5'));
+    await next;
+    expect(server.count).to.equal(4);
+  });
+
+  it('ends a call when its signal is aborted, before it is sent or while it waits', async () => {
+    const abort = new AbortController();
+    const waiting = errorOf(rows.get('a', { signal: abort.signal }));
+    await server.next();
+    abort.abort();
+    expect((await waiting).consequence).to.equal('cancelled');
+    expect((await errorOf(rows.get('b', { signal: abort.signal }))).consequence).to.equal('cancelled');
+    expect(server.count).to.equal(1);
+  });
+
+  it('renews the credentials when they are refused, and tries once more', async () => {
+    const call = rows.get('a');
+    (await server.next()).answer(answers.UNAUTHORIZED);
+    const again = await server.next();
+    expect(again.headers.authorization).to.equal('Bearer second');
+    again.answer(answers.found('a', '5'));
+    expect((await call).metadata.name).to.equal('a');
+    expect(samples.map(({ code }) => code)).to.deep.equal(['401', '200']);
+    expect(renewals).to.equal(1);
+  });
+
+  it('is unauthorized when renewed credentials are refused as well, or none can be had', async () => {
+    const call = errorOf(rows.get('a'));
+    (await server.next()).answer(answers.UNAUTHORIZED);
+    (await server.next()).answer(answers.UNAUTHORIZED);
+    expect((await call).consequence).to.equal('unauthorized');
+
+    renew = () => Promise.reject(new Error('kubeconfig x: exec plugin aws: not found'));
+    const without = errorOf(rows.get('a'));
+    (await server.next()).answer(answers.UNAUTHORIZED);
+    const error = await without;
+    expect(error.consequence).to.equal('unauthorized');
+    expect(error.message).to.contain('no new credentials: kubeconfig x: exec plugin aws: not found');
+    expect(server.count, 'tries').to.equal(3);
+  });
+
+  it('says that something else answered, when a 200 is no JSON', async () => {
+    for (const [body, ask] of [
+      ['<html><body>Sign in</body></html>', () => rows.get('a')],
+      ['{"kind":"Reverse', () => rows.get('a')],
+      ['null', () => rows.get('a')],
+      ['{"items":[]}', () => rows.list()],
+      ['{"metadata":{"resourceVersion":"5"}}', () => rows.list()],
+    ] as const) {
+      const call = errorOf(ask());
+      (await server.next()).answer({ status: 200, headers: {}, body });
+      expect((await call).consequence, body).to.equal('malformed');
+    }
+  });
+
+  it('takes a connection that breaks, or an API server that is not there, for unavailable', async () => {
+    const broken = errorOf(rows.create({ metadata: { name: 'a' } }));
+    (await server.next()).reset();
+    expect((await broken).consequence).to.equal('unavailable');
+    await server.close();
+    const absent = await errorOf(rows.get('a'));
+    expect(absent.consequence).to.equal('unavailable');
+    expect(absent.message).to.contain(`ECONNREFUSED 127.0.0.1:${server.url.port}`);
+    expect(samples.map(({ code }) => code)).to.deep.equal(['<error>', '<error>']);
+  });
+
+  it('opens no more connections for calls than it may, and uses them again', async () => {
+    const calls = [...Array(20).keys()].map((i) => rows.get(`n${i}`));
+    for (let i = 0; i < 20; i += 1) {
+      const request = await server.next();
+      expect(server.openConnections).to.be.at.most(3);
+      request.answer(answers.found('a', '5'));
+    }
+    await Promise.all(calls);
+    expect(client.connectionsOpened()).to.equal(3);
+  });
+
+  it('watches on a connection of its own, and hands over bytes as they come', async () => {
+    const busy = [0, 1, 2].map((i) => rows.get(`busy-${i}`));
+    const requests = [await server.next(), await server.next(), await server.next()];
+    const seen: string[] = [];
+    let opened = 0;
+    const ended = rows.watch(
+      { resourceVersion: '70', timeoutSeconds: 300 },
+      { opened: () => (opened += 1), chunk: (chunk) => seen.push(chunk.toString()) },
+    );
+    const request = await server.next();
+    expect(Object.fromEntries(request.query)).to.deep.equal({
+      watch: '1',
+      allowWatchBookmarks: 'true',
+      resourceVersion: '70',
+      timeoutSeconds: '300',
+    });
+    const watch = request.watch();
+    await eventually('the watch is open', () => opened === 1);
+    expect(samples.map(({ verb, code }) => `${verb} ${code}`)).to.deep.equal(['watch 200']);
+    watch.sendRaw('{"half"');
+    await eventually('half a line', () => seen.join('') === '{"half"');
+    clock.advance(9_999);
+    for (const other of requests) other.answer(answers.found('a', '5'));
+    await Promise.all(busy);
+    clock.advance(3_600_000);
+    watch.sendRaw(':1}\n');
+    watch.end();
+    await ended;
+    expect(seen.join('')).to.equal('{"half":1}\n');
+  });
+
+  it('ends a watch with what its reader throws, and closes the connection', async () => {
+    const ended = rows.watch(
+      { resourceVersion: '70', timeoutSeconds: 300 },
+      {
+        opened: () => undefined,
+        chunk: () => {
+          throw new RangeError('no room');
+        },
+      },
+    );
+    const watch = (await server.next()).watch();
+    watch.send('{}');
+    let thrown: unknown;
+    await ended.catch((error: unknown) => {
+      thrown = error;
+    });
+    expect(thrown).to.be.instanceOf(RangeError);
+    await eventually('the watch is closed', () => watch.closed);
+  });
+
+  it('refuses a watch with the consequence of the answer', async () => {
+    const call = errorOf(
+      rows.watch(
+        { resourceVersion: '70', timeoutSeconds: 300 },
+        { opened: () => undefined, chunk: () => undefined },
+      ),
+    );
+    (await server.next()).answer(answers.TOO_MANY_REQUESTS);
+    expect(await call).to.include({ consequence: 'throttled', retryAfterMs: 1_000 });
+  });
+
+  it('ends everything when it is closed, and does nothing afterwards', async () => {
+    const call = errorOf(rows.get('a'));
+    const watch = errorOf(
+      rows.watch(
+        { resourceVersion: '7', timeoutSeconds: 300 },
+        { opened: () => undefined, chunk: () => undefined },
+      ),
+    );
+    await server.next();
+    (await server.next()).watch();
+    await client.close();
+    expect((await call).consequence).to.equal('cancelled');
+    expect((await watch).consequence).to.equal('cancelled');
+    expect((await errorOf(rows.get('b'))).consequence).to.equal('cancelled');
+    await eventually('all connections are closed', () => server.openConnections === 0);
+    expect(server.count).to.equal(2);
+  });
+
+  it('goes through the proxy of the kubeconfig', async () => {
+    const targets: string[] = [];
+    const proxy = createServer((socket) => {
+      socket.once('data', (head) => {
+        // Plain HTTP goes through a proxy as a request for a whole URL.
+        const [line = ''] = head.toString('latin1').split('\r\n');
+        targets.push(line.split(' ')[1] ?? '');
+        const upstream = connect(Number(server.url.port), '127.0.0.1');
+        upstream.write(head.toString('latin1').replace(server.url.origin, ''), 'latin1');
+        socket.pipe(upstream).pipe(socket);
+        socket.on('error', () => upstream.destroy());
+        upstream.on('error', () => socket.destroy());
+      });
+    });
+    await new Promise<void>((resolve) => {
+      proxy.listen(0, '127.0.0.1', resolve);
+    });
+    const { port } = proxy.address() as AddressInfo;
+    const proxied = createApiClient({
+      connection: { ...server.connection(), proxyUrl: `http://127.0.0.1:${port}` },
+      clock,
+      userAgent: 'test/1',
+      connections: 1,
+    });
+    const call = proxied.resource<ApiObject>(ROWS).get('a');
+    (await server.next()).answer(answers.found('a', '5'));
+    expect((await call).metadata.name).to.equal('a');
+    expect(targets).to.deep.equal([`${server.url.origin}${COLLECTION}/a?timeout=8000ms`]);
+    await proxied.close();
+    proxy.close();
+  });
+
+  it('stands on a file of undici that its package holds, and on nothing else of it', () => {
+    const pool = fileURLToPath(import.meta.resolve('undici/lib/dispatcher/pool.js'));
+    expect(existsSync(pool)).to.equal(true);
+    // In a process of its own: another test may have loaded the rest.
+    const script = `
+      await import(${JSON.stringify(import.meta.resolve('../../src/k8s/client.ts'))});
+      const { createRequire } = await import('node:module');
+      const loaded = Object.keys(createRequire(${JSON.stringify(pool)}).cache);
+      process.stdout.write(JSON.stringify(loaded.filter((file) => file.includes('undici'))));`;
+    const loaded: string[] = JSON.parse(
+      execFileSync(process.execPath, ['--input-type=module', '--eval', script], { encoding: 'utf8' }),
+    );
+    expect(loaded).to.include(pool);
+    expect(
+      loaded.filter((file) => /undici\/(index|lib\/(web|mock|cache|interceptor))/.test(file)),
+    ).to.deep.equal([]);
+  });
+});

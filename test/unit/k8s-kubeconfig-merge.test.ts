@@ -1,0 +1,129 @@
+import { expect } from 'chai';
+import { stringify } from 'yaml';
+import { currentContext, KubeconfigError, type KubeconfigFile } from '../../src/k8s/kubeconfig-merge.ts';
+
+function file(path: string, content: object): KubeconfigFile {
+  return { path, text: stringify(content) };
+}
+
+const CLUSTER = {
+  name: 'c',
+  cluster: { server: 'https://c.example:6443', 'certificate-authority': 'ca.crt' },
+};
+const USER = {
+  name: 'u',
+  user: { 'client-certificate': '/abs/u.crt', 'client-key': 'keys/u.key', tokenFile: 't' },
+};
+const CONTEXT = { name: 'x', context: { cluster: 'c', user: 'u', namespace: 'tunnels' } };
+
+function errorOf(...files: KubeconfigFile[]): string {
+  try {
+    currentContext(files);
+  } catch (error) {
+    expect(error).to.be.instanceOf(KubeconfigError);
+    return (error as Error).message;
+  }
+  throw new Error('the kubeconfig was meant to be refused');
+}
+
+describe('kubeconfig files', () => {
+  it('give the current context with its cluster and user, paths relative to the file', () => {
+    const { name, namespace, cluster, user } = currentContext([
+      file('/home/a/config', {
+        'current-context': 'x',
+        clusters: [CLUSTER],
+        users: [USER],
+        contexts: [CONTEXT],
+      }),
+    ]);
+    expect({ name, namespace }).to.deep.equal({ name: 'x', namespace: 'tunnels' });
+    expect(cluster).to.deep.equal({
+      server: 'https://c.example:6443',
+      'certificate-authority': '/home/a/ca.crt',
+    });
+    expect(user).to.deep.equal({
+      'client-certificate': '/abs/u.crt',
+      'client-key': '/home/a/keys/u.key',
+      tokenFile: '/home/a/t',
+    });
+  });
+
+  it('are merged as kubectl does: the first that says a thing wins', () => {
+    const { name, cluster, user } = currentContext([
+      file('/one/config', { contexts: [CONTEXT], clusters: null }),
+      file('/two/config', {
+        'current-context': 'x',
+        clusters: [CLUSTER],
+        users: [{ name: 'u', user: { token: 'second' } }],
+      }),
+      file('/three/config', {
+        'current-context': 'other',
+        clusters: [{ name: 'c', cluster: { server: 'https://late.example' } }],
+        users: [USER],
+        contexts: [{ name: 'x', context: { cluster: 'other' } }],
+      }),
+    ]);
+    expect(name).to.equal('x');
+    expect(cluster).to.include({ server: 'https://c.example:6443', 'certificate-authority': '/two/ca.crt' });
+    expect(user).to.deep.equal({ token: 'second' });
+  });
+
+  it('may leave the user out, and hold entries in disorder that are not used', () => {
+    const { user, namespace } = currentContext([
+      file('/config', {
+        'current-context': 'x',
+        clusters: ['?', { name: 'broken' }, CLUSTER],
+        contexts: [{ name: 'x', context: { cluster: 'c', namespace: '' } }],
+      }),
+    ]);
+    expect(user).to.deep.equal({});
+    expect(namespace).to.equal(undefined);
+  });
+
+  it('name a plugin in their folder by a path, and one in PATH by its name', () => {
+    for (const [command, expected] of [
+      ['./bin/plugin', '/home/a/bin/plugin'],
+      ['/usr/bin/plugin', '/usr/bin/plugin'],
+      ['aws', 'aws'],
+    ]) {
+      const { user } = currentContext([
+        file('/home/a/config', {
+          'current-context': 'x',
+          clusters: [CLUSTER],
+          contexts: [CONTEXT],
+          users: [{ name: 'u', user: { exec: { command, args: ['token'] } } }],
+        }),
+      ]);
+      expect(user['exec']).to.deep.equal({ command: expected, args: ['token'] });
+    }
+  });
+
+  it('say in one line what is wrong with them, and in which file', () => {
+    const base = { 'current-context': 'x', clusters: [CLUSTER], users: [USER], contexts: [CONTEXT] };
+    expect(errorOf({ path: '/k', text: 'a: b: c\n  - d' })).to.match(
+      /^kubeconfig \/k: not YAML: .*line 1[^\n]*$/,
+    );
+    expect(errorOf({ path: '/k', text: 'hello' })).to.equal(
+      'kubeconfig /k: not a kubeconfig: no mapping at the top',
+    );
+    expect(errorOf({ path: '/k', text: '' })).to.contain('kubeconfig /k: no current-context');
+    expect(errorOf(file('/k', { ...base, 'current-context': '' }), { path: '/l', text: '' })).to.contain(
+      'kubeconfig /k, /l: no current-context',
+    );
+    expect(errorOf(file('/k', { ...base, contexts: [] }))).to.equal(
+      'kubeconfig /k: context x names context x, which is not there',
+    );
+    expect(errorOf(file('/k', { ...base, clusters: [] }))).to.equal(
+      'kubeconfig /k: context x names cluster c, which is not there',
+    );
+    expect(errorOf(file('/k', { ...base, users: [] }))).to.equal(
+      'kubeconfig /k: context x names user u, which is not there',
+    );
+    expect(errorOf(file('/k', { ...base, contexts: [{ name: 'x', context: { user: 'u' } }] }))).to.equal(
+      'kubeconfig /k: context x names no cluster',
+    );
+    expect(errorOf(file('/k', { ...base, clusters: [{ name: 'c', cluster: 'https://c' }] }))).to.equal(
+      'kubeconfig /k: cluster c is no mapping',
+    );
+  });
+});

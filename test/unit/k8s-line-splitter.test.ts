@@ -1,0 +1,71 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { createLineSplitter, LineTooLongError } from '../../src/k8s/line-splitter.ts';
+
+const LIMIT = 1 << 20;
+
+describe('splitting a watch into lines', () => {
+  it('gives the same lines however the bytes are cut, also in the middle of a character', () => {
+    const line = fc.string({ unit: 'binary' }).map((text) => text.toWellFormed().replaceAll('\n', ''));
+    fc.assert(
+      fc.property(
+        fc.array(line),
+        fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1 }),
+        (lines, cuts) => {
+          const bytes = Buffer.from(lines.map((text) => `${text}\n`).join(''));
+          const seen: string[] = [];
+          const take = createLineSplitter(LIMIT, (text) => seen.push(text));
+          for (let at = 0, turn = 0; at < bytes.length; turn += 1) {
+            const size = cuts[turn % cuts.length] ?? 1;
+            take(bytes.subarray(at, at + size));
+            at += size;
+          }
+          expect(seen).to.deep.equal(lines.filter((text) => text !== ''));
+        },
+      ),
+    );
+  });
+
+  it('keeps an unfinished line to itself, and is not confused when the chunk is used again', () => {
+    const seen: string[] = [];
+    const take = createLineSplitter(LIMIT, (text) => seen.push(text));
+    const chunk = Buffer.from('{"a":');
+    take(chunk);
+    chunk.fill('x');
+    expect(seen).to.deep.equal([]);
+    take(Buffer.from('1}\n{"b"'));
+    expect(seen).to.deep.equal(['{"a":1}']);
+    take(Buffer.from(':2}\n'));
+    expect(seen).to.deep.equal(['{"a":1}', '{"b":2}']);
+  });
+
+  it('takes a line of exactly the limit and refuses one byte more, in one chunk or in many', () => {
+    for (const size of [16, 17]) {
+      for (const step of [1, 5, 100]) {
+        const bytes = Buffer.from(`${'x'.repeat(size)}\n`);
+        const seen: number[] = [];
+        const take = createLineSplitter(16, (text) => seen.push(text.length));
+        const run = (): void => {
+          for (let at = 0; at < bytes.length; at += step) take(bytes.subarray(at, at + step));
+        };
+        if (size > 16) expect(run, `${size} by ${step}`).to.throw(LineTooLongError, '16 bytes');
+        else run();
+        expect(seen).to.deep.equal(size > 16 ? [] : [16]);
+      }
+    }
+  });
+
+  it('takes a long line in small pieces in time that grows with its length, not with its square', () => {
+    const piece = Buffer.alloc(64, 'x');
+    let length = 0;
+    const take = createLineSplitter(64 << 20, (text) => {
+      length = text.length;
+    });
+    const startedMs = performance.now();
+    // Copied anew with each piece, these 32 MiB would be 8 TiB of copying.
+    for (let i = 0; i < 524_288; i += 1) take(piece);
+    take(Buffer.from('\n'));
+    expect(length).to.equal(32 << 20);
+    expect(performance.now() - startedMs).to.be.below(10_000);
+  });
+});

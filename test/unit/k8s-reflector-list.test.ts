@@ -1,0 +1,194 @@
+/** Lists of the reflector. Beside each test the case of client-go's tools/cache/reflector_test.go that it stands for. */
+import { expect } from 'chai';
+import * as answers from '../support/api-answers.ts';
+import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
+
+describe('reflector: lists', () => {
+  let f: ReflectorFixture;
+
+  beforeEach(async () => {
+    f = await startReflectorFixture(4);
+    f.run();
+  });
+
+  afterEach(() => f.stop());
+
+  // TestReflectorWatchListPageSize
+  it('asks for pages, all of them, and watches from the version that they show', async () => {
+    const names = [...Array(10).keys()].map((i) => answers.row(`r${i}`, String(100 + i)));
+    const first = await f.server.next();
+    expect(first.query.get('limit')).to.equal('4');
+    expect(first.query.has('continue')).to.equal(false);
+    first.answer(answers.list('200', names.slice(0, 4), 'C1'));
+    const second = await f.server.next();
+    expect(second.query.get('continue')).to.equal('C1');
+    expect(second.query.get('limit')).to.equal('4');
+    second.answer(answers.list('200', names.slice(4, 8), 'C2'));
+    const third = await f.server.next();
+    expect(third.query.get('continue')).to.equal('C2');
+    expect(f.reflector.hasSynced).to.equal(false);
+    third.answer(answers.list('200', names.slice(8)));
+
+    const watch = await f.server.next();
+    expect(watch.query.get('resourceVersion')).to.equal('200');
+    expect(f.store.versions.size).to.equal(10);
+    expect(f.reflector.hasSynced).to.equal(true);
+    expect(f.states).to.deep.equal(['listing', 'synced']);
+    watch.watch();
+    await f.until('watching');
+    expect(f.logged).to.deep.equal(['info list reversetunnels.reverse-tunnel.io in default: 10 objects']);
+  });
+
+  // TestReflectorListExtract, in its intent: the list is never in memory as a whole.
+  it('has handed over a page before it has the next', async () => {
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
+    const second = await f.server.next();
+    await f.untilStored('a=1');
+    expect(f.store.calls).to.deep.equal(['begin', 'item a 1']);
+    second.answer(answers.list('200', [answers.row('b', '2')]));
+    await f.untilStored('a=1 b=2');
+  });
+
+  // TestReflectorResyncWithResourceVersion: instead of never going back, each list is consistent with the store.
+  it('lists what is stored now, and not what some cache had at a version', async () => {
+    for (let i = 0; i < 2; i += 1) {
+      const request = await f.server.next();
+      expect([...request.query.keys()].toSorted()).to.deep.equal(['limit', 'timeout']);
+      request.answer(answers.list('200', [answers.row('a', '1')]));
+      const watch = (await f.server.next()).watch();
+      watch.send(answers.watchLine.bookmark('201'), answers.watchLine.expired);
+    }
+    await f.server.next();
+  });
+
+  // TestReflectorListAndWatchWithErrors, TestReflectorListAndWatchInitConnBackoff
+  it('tries again for ever, and rests longer each time, up to 5 s', async () => {
+    const rests: number[] = [];
+    for (let i = 0; i < 9; i += 1) {
+      (await f.server.next()).answer(answers.BAD_VERSION);
+      const restMs = await f.restMs();
+      rests.push(restMs);
+      f.states.length = 0;
+      f.clock.advance(restMs);
+    }
+    expect(rests).to.deep.equal([75, 150, 300, 600, 1_200, 2_400, 3_750, 3_750, 3_750]);
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')]));
+    await f.until('synced');
+    expect(f.store.toString()).to.equal('a=1');
+  });
+
+  // TestReflectorListAndWatchInitConnBackoff
+  it('finds an API server that was not there yet', async () => {
+    (await f.server.next()).reset();
+    f.clock.advance(await f.restMs());
+    (await f.server.next()).answer(answers.list('200', []));
+    await f.until('synced');
+  });
+
+  // TestBackoffOnTooManyRequests, for a list
+  it('waits as long as a starting API server asks', async () => {
+    (await f.server.next()).answer(answers.STARTING);
+    expect(await f.restMs()).to.equal(5_000 * 1.125);
+    f.clock.advance(5_000);
+    expect(f.server.count).to.equal(1);
+    f.clock.advance(625);
+    (await f.server.next()).answer(answers.list('200', []));
+    await f.until('synced');
+  });
+
+  // TestReflectorFullListIfExpired
+  it('begins anew, with larger pages, when the pages took longer than their version is kept', async () => {
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
+    (await f.server.next()).answer(answers.CONTINUE_EXPIRED);
+    const again = await f.server.next();
+    expect(again.query.has('continue')).to.equal(false);
+    expect(again.query.get('limit')).to.equal('8');
+    again.answer(answers.list('300', [answers.row('b', '250')], 'C2'));
+    (await f.server.next()).answer(answers.CONTINUE_EXPIRED);
+    // The second time in a row it is a fault, and no reason to hurry.
+    expect(f.states.filter((state) => state.startsWith('broken'))).to.deep.equal([]);
+    f.clock.advance(await f.restMs());
+    const third = await f.server.next();
+    expect(third.query.get('limit')).to.equal('16');
+    third.answer(answers.list('400', [answers.row('b', '250')]));
+    await f.until('synced');
+    expect(f.store.toString(), 'what only an unfinished list held is gone').to.equal('b=250');
+  });
+
+  it('keeps what it knew until a list is complete', async () => {
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1'), answers.row('b', '2')]));
+    (await f.server.next()).watch().send(answers.watchLine.expired);
+    (await f.server.next()).answer(answers.list('300', [answers.row('b', '2')], 'C1'));
+    (await f.server.next()).reset();
+    const restMs = await f.restMs();
+    expect(f.store.toString()).to.equal('a=1 b=2');
+    expect(f.reflector.hasSynced).to.equal(true);
+    f.clock.advance(restMs);
+    (await f.server.next()).answer(answers.list('301', [answers.row('b', '2')]));
+    await f.untilStored('b=2');
+  });
+
+  // TestReflectorExpiredExactResourceVersion
+  it('lists once more, at once, when a list is answered by 410', async () => {
+    (await f.server.next()).answer(answers.CONTINUE_EXPIRED);
+    (await f.server.next()).answer(answers.list('200', []));
+    await f.until('synced');
+    expect(f.clock.monotonicMs()).to.equal(0);
+  });
+
+  // TestReflectorFullListIfTooLarge
+  it('lists once more, at once, when its version is newer than the store', async () => {
+    (await f.server.next()).answer(answers.list('999999999', [answers.row('a', '5')]));
+    (await f.server.next()).answer(answers.VERSION_TOO_LARGE);
+    const again = await f.server.next();
+    expect(again.query.has('resourceVersion')).to.equal(false);
+    expect(again.query.get('limit'), 'that was not for want of time').to.equal('4');
+    again.answer(answers.list('210', [answers.row('a', '4')]));
+    const watch = await f.server.next();
+    expect(watch.query.get('resourceVersion')).to.equal('210');
+    expect(f.store.toString(), 'taken although older: etcd was restored').to.equal('a=4');
+    expect(f.clock.monotonicMs()).to.equal(0);
+  });
+
+  it('goes on after the handler has thrown, and lists everything again', async () => {
+    f.store.failOn = 'item b';
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1'), answers.row('b', '2')]));
+    const restMs = await f.restMs();
+    expect(f.logged.filter((line) => line.startsWith('warn'))).to.deep.equal(['warn the store is full']);
+    f.clock.advance(restMs);
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1'), answers.row('b', '2')]));
+    await f.untilStored('a=1 b=2');
+  });
+
+  for (const [situation, answer, said] of [
+    [
+      'the CRD is missing',
+      answers.CRD_MISSING,
+      'list reversetunnels.reverse-tunnel.io in default: 404 not served (is its CRD installed?): 404 page not found ' +
+        '(install the CRDs: kubectl apply -f crds/)',
+    ],
+    [
+      'it has no right to list',
+      answers.FORBIDDEN,
+      'list reversetunnels.reverse-tunnel.io in default: 403 Forbidden: reversetunnels.reverse-tunnel.io is forbidden: ' +
+        'User "system:serviceaccount:default:nobody" cannot list resource "reversetunnels" in API group ' +
+        '"reverse-tunnel.io" in the namespace "default" (give the service account the RBAC rules for it)',
+    ],
+  ] as const) {
+    it(`says once, and then each 30 s, that ${situation}, and recovers`, async () => {
+      const warnings = (): string[] => f.logged.filter((line) => line.startsWith('warn'));
+      while (f.clock.monotonicMs() < 61_000) {
+        (await f.server.next()).answer(answer);
+        const restMs = await f.restMs();
+        expect(restMs).to.be.at.most(5_000);
+        f.states.length = 0;
+        f.clock.advance(restMs);
+      }
+      expect(warnings()).to.deep.equal(Array(3).fill(`warn ${said}`));
+      (await f.server.next()).answer(answers.list('200', []));
+      (await f.server.next()).watch();
+      await f.until('watching');
+      expect(f.logged.at(-1)).to.equal('info watch reversetunnels.reverse-tunnel.io in default: works again');
+    });
+  }
+});

@@ -1,0 +1,131 @@
+/** Stopping a reflector, and what it makes of signs from outside. With the case of client-go's reflector_test.go. */
+import { expect } from 'chai';
+import * as answers from '../support/api-answers.ts';
+import { row, watchLine } from '../support/api-answers.ts';
+import { eventually } from '../support/eventually.ts';
+import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
+import type { ScriptedWatch } from '../support/scripted-api-server.ts';
+
+describe('reflector: end and signs from outside', () => {
+  let f: ReflectorFixture;
+
+  beforeEach(async () => {
+    f = await startReflectorFixture();
+  });
+
+  afterEach(() => f.stop());
+
+  async function startWatching(): Promise<ScriptedWatch> {
+    f.run();
+    (await f.server.next()).answer(answers.list('10', [row('a', '5')]));
+    const watch = (await f.server.next()).watch();
+    await f.until('watching');
+    return watch;
+  }
+
+  // TestReflectorWatchStoppedBefore, TestReflectorStopWatch, TestReflectorHandleWatchStoppedBefore
+  it('asks for nothing when it is stopped before it began', async () => {
+    const stopped = AbortSignal.abort();
+    await f.reflector.run(stopped);
+    expect(f.server.count).to.equal(0);
+    expect(f.states).to.deep.equal([]);
+  });
+
+  // TestReflectorWatchStoppedAfter, TestReflectorHandleWatchStoppedAfter, TestRunUntil
+  it('closes its watch when it is stopped, and calls nobody any more', async () => {
+    const watch = await startWatching();
+    await f.stop();
+    await eventually('the watch is closed', () => watch.closed);
+    expect(f.states).to.deep.equal(['listing', 'synced', 'watching']);
+    expect(f.logged.filter((line) => line.startsWith('warn'))).to.deep.equal([]);
+    f = await startReflectorFixture();
+  });
+
+  it('ends when it is stopped in the middle of a list, or at rest', async () => {
+    f.run();
+    const page = await f.server.next();
+    await f.stop();
+    expect(f.store.calls).to.deep.equal(['begin']);
+    expect(page.query.has('watch')).to.equal(false);
+
+    f = await startReflectorFixture();
+    f.run();
+    (await f.server.next()).answer(answers.FORBIDDEN);
+    await f.restMs();
+    await f.stop();
+    expect(f.server.count).to.equal(1);
+    f = await startReflectorFixture();
+  });
+
+  it('tries again within a second of its last try when hastened, however often', async () => {
+    f.run();
+    for (let i = 0; i < 8; i += 1) {
+      (await f.server.next()).reset();
+      const restMs = await f.restMs();
+      f.states.length = 0;
+      if (i < 7) f.clock.advance(restMs);
+    }
+    await eventually('a rest of seconds', () => f.clock.waitsMs[0] === 3_750);
+    f.clock.advance(200);
+    for (let i = 0; i < 64; i += 1) f.reflector.hasten();
+    expect(f.clock.waitsMs).to.deep.equal([800]);
+    f.clock.advance(800);
+    (await f.server.next()).answer(answers.list('10', []));
+    await f.until('synced');
+  });
+
+  it('does not rest longer for being hastened', async () => {
+    f.run();
+    (await f.server.next()).reset();
+    expect(await f.restMs()).to.equal(75);
+    f.reflector.hasten();
+    expect(f.clock.waitsMs).to.deep.equal([75]);
+  });
+
+  it('opens a watch anew that stays silent for 2 s after a sign that its connection is lost', async () => {
+    const watch = await startWatching();
+    watch.send(watchLine.event('ADDED', row('b', '20')));
+    await f.untilStored('a=5 b=20');
+    for (let i = 0; i < 64; i += 1) f.reflector.hasten();
+    f.clock.advance(1_999);
+    expect(watch.closed).to.equal(false);
+    f.clock.advance(1);
+    const again = await f.server.next();
+    expect(again.query.get('watch')).to.equal('1');
+    expect(again.query.get('resourceVersion')).to.equal('20');
+    await eventually('the first is closed', () => watch.closed);
+    expect(f.states.filter((state) => state.startsWith('broken'))).to.deep.equal([]);
+  });
+
+  it('keeps a watch that shows that it lives', async () => {
+    const watch = await startWatching();
+    f.reflector.hasten();
+    f.clock.advance(1);
+    watch.send(watchLine.event('ADDED', row('b', '20')));
+    await f.untilStored('a=5 b=20');
+    f.clock.advance(10_000);
+    await eventually('no timer but that for silence', () => f.clock.waitsMs.length === 1);
+    expect(watch.closed).to.equal(false);
+    expect(f.server.count).to.equal(2);
+  });
+
+  it('lists again at once when told that the watch did not show what is stored', async () => {
+    const watch = await startWatching();
+    f.reflector.relist();
+    (await f.server.next()).answer(answers.list('8', [row('b', '7')]));
+    await f.untilStored('b=7');
+    const again = await f.server.next();
+    expect(again.query.get('resourceVersion')).to.equal('8');
+    await eventually('the first watch is closed', () => watch.closed);
+    expect(f.clock.monotonicMs()).to.equal(0);
+  });
+
+  it('lists instead of watching when told so at rest', async () => {
+    const watch = await startWatching();
+    watch.reset();
+    await f.restMs();
+    f.reflector.relist();
+    const request = await f.server.next();
+    expect(request.query.has('watch')).to.equal(false);
+  });
+});

@@ -1,0 +1,294 @@
+/** Watches of the reflector. Beside each test the case of client-go's tools/cache/reflector_test.go that it stands for. */
+import { expect } from 'chai';
+import * as answers from '../support/api-answers.ts';
+import { row, watchLine } from '../support/api-answers.ts';
+import { eventually } from '../support/eventually.ts';
+import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
+import type { ScriptedRequest, ScriptedWatch } from '../support/scripted-api-server.ts';
+
+/** A watch that is open on the server and known to be so by the reflector. */
+async function openWatch(f: ReflectorFixture, request: ScriptedRequest): Promise<ScriptedWatch> {
+  expect(request.query.get('watch')).to.equal('1');
+  const watch = request.watch();
+  await f.until('watching');
+  return watch;
+}
+
+describe('reflector: watches', () => {
+  let f: ReflectorFixture;
+  /** The first watch, from version 10 with a=5 in the store. */
+  let watch: ScriptedWatch;
+
+  /** Takes the next request for a watch, and says from which version it is. */
+  async function nextWatch(): Promise<[version: string | null, request: ScriptedRequest]> {
+    const request = await f.server.next();
+    expect(request.query.get('watch'), 'a watch and no list').to.equal('1');
+    return [request.query.get('resourceVersion'), request];
+  }
+
+  /** Takes the next request for a list and answers it by these rows. */
+  async function answerList(version: string, ...rows: string[]): Promise<void> {
+    const request = await f.server.next();
+    expect(request.query.has('watch'), 'a list and no watch').to.equal(false);
+    request.answer(answers.list(version, rows));
+  }
+
+  beforeEach(async () => {
+    f = await startReflectorFixture();
+    f.run();
+    await answerList('10', row('a', '5'));
+    const request = await f.server.next();
+    expect(request.query.get('resourceVersion')).to.equal('10');
+    watch = await openWatch(f, request);
+  });
+
+  afterEach(() => f.stop());
+
+  // TestReflectorWatchHandler, TestReflectorListAndWatch
+  it('takes events in their order', async () => {
+    watch.send(
+      watchLine.event('MODIFIED', row('a', '11')),
+      watchLine.event('ADDED', row('b', '12')),
+      watchLine.event('ADDED', row('c', '13')),
+      watchLine.event('DELETED', row('b', '14')),
+    );
+    await f.untilStored('a=11 c=13');
+    expect(f.store.calls.slice(3)).to.deep.equal([
+      'MODIFIED a 11',
+      'ADDED b 12',
+      'ADDED c 13',
+      'DELETED b 14',
+    ]);
+  });
+
+  // TestWatchTimeout
+  it('asks for bookmarks, and for an end after 5 to 10 minutes', async () => {
+    watch.end();
+    f.clock.advance(await f.restMs());
+    const [, request] = await nextWatch();
+    expect(request.query.get('allowWatchBookmarks')).to.equal('true');
+    expect(request.query.get('timeoutSeconds'), 'random is 0.5').to.equal('450');
+  });
+
+  // TestReflectorResourceVersionUpdate
+  it('goes on after the last event or bookmark, whichever came last, without a list', async () => {
+    for (const [line, version] of [
+      [watchLine.event('ADDED', row('b', '20')), '20'],
+      [watchLine.event('MODIFIED', row('b', '30')), '30'],
+      [watchLine.bookmark('40'), '40'],
+      [watchLine.event('DELETED', row('b', '50')), '50'],
+    ] as const) {
+      watch.send(line);
+      watch.end();
+      const [from, request] = await nextWatch();
+      expect(from).to.equal(version);
+      watch = await openWatch(f, request);
+    }
+    expect(f.clock.monotonicMs(), 'at once').to.equal(0);
+    expect(f.logged, 'an end in good order is nothing to speak of').to.have.length(1);
+  });
+
+  // TestReflectorHandleWatchResultChanClosedBefore, TestReflectorHandleWatchResultChanClosedAfter
+  it('rests, longer each time, when watches end as soon as they are open', async () => {
+    const rests: number[] = [];
+    for (let i = 0; i < 4; i += 1) {
+      watch.end();
+      rests.push(await f.restMs());
+      f.clock.advance(rests.at(-1) ?? 0);
+      const [from, request] = await nextWatch();
+      expect(from).to.equal('10');
+      watch = await openWatch(f, request);
+    }
+    expect(rests).to.deep.equal([75, 150, 300, 600]);
+  });
+
+  it('watches again at once when a quiet watch comes to its end', async () => {
+    f.clock.advance(1_000);
+    watch.end();
+    const [from] = await nextWatch();
+    expect(from).to.equal('10');
+    expect(f.clock.monotonicMs()).to.equal(1_000);
+  });
+
+  // TestCloseWatchChannelOnError
+  it('closes the watch after an ERROR event, whatever the server does', async () => {
+    watch.send(watchLine.expired);
+    await eventually('the watch is closed', () => watch.closed);
+    await answerList('220', row('a', '5'));
+  });
+
+  it('lists again, at once, when its version expired while it was away: 410 as an event', async () => {
+    watch.send(watchLine.expired);
+    await answerList('220', row('b', '200'));
+    await f.untilStored('b=200');
+    const [from] = await nextWatch();
+    expect(from).to.equal('220');
+    expect(f.clock.monotonicMs()).to.equal(0);
+    expect(f.states.filter((state) => state.startsWith('broken'))).to.deep.equal([]);
+    expect(f.logged.at(1)).to.contain('410 Expired: too old resource version: 190 (220)');
+  });
+
+  it('lists again, at once, when its version expired while it was away: 410 as a status', async () => {
+    f.clock.advance(1_000);
+    watch.end();
+    (await nextWatch())[1].answer(answers.CONTINUE_EXPIRED);
+    await answerList('220', row('b', '200'));
+    await f.untilStored('b=200');
+  });
+
+  it('rests when each list is followed by another 410', async () => {
+    watch.send(watchLine.expired);
+    await answerList('220');
+    (await nextWatch())[1].watch().send(watchLine.expired);
+    expect(await f.restMs()).to.equal(150);
+    f.clock.advance(150);
+    await answerList('221');
+  });
+
+  // TestNoRelistOnTooManyRequests, TestBackoffOnTooManyRequests
+  it('tries the watch again, and no list, after 429, and waits as long as it is asked to', async () => {
+    watch.send(watchLine.tooManyRequests);
+    for (const answer of [answers.TOO_MANY_REQUESTS, answers.INITIALIZING, answers.TOO_MANY_REQUESTS]) {
+      expect(await f.restMs()).to.equal(1_125);
+      f.states.length = 0;
+      f.clock.advance(1_125);
+      const [from, request] = await nextWatch();
+      expect(from).to.equal('10');
+      request.answer(answer);
+    }
+    f.clock.advance(await f.restMs());
+    await openWatch(f, (await nextWatch())[1]);
+  });
+
+  // TestReflectorListAndWatchInitConnBackoff
+  it('goes on where it was, without a list, when the connection breaks or the API server is away for long', async () => {
+    watch.send(watchLine.event('ADDED', row('b', '20')));
+    await f.untilStored('a=5 b=20');
+    watch.reset();
+    for (let i = 0; i < 14; i += 1) {
+      const restMs = await f.restMs();
+      expect(restMs).to.be.at.most(5_000);
+      f.states.length = 0;
+      f.clock.advance(restMs);
+      const [from, request] = await nextWatch();
+      expect(from).to.equal('20');
+      request.reset();
+    }
+    f.clock.advance(await f.restMs());
+    watch = await openWatch(f, (await nextWatch())[1]);
+    watch.send(watchLine.event('MODIFIED', row('b', '21')));
+    await f.untilStored('a=5 b=21');
+    expect(
+      f.logged.filter((line) => line.startsWith('warn')).length,
+      'one line a change, then one in 30 s',
+    ).to.equal(2);
+    expect(f.logged.at(-1)).to.contain('works again');
+  });
+
+  // TestRetryInternalError
+  it('tries the watch again after a 500, and lists when that does not help', async () => {
+    for (let i = 0; i < 4; i += 1) {
+      watch.send(watchLine.internal);
+      const restMs = await f.restMs();
+      f.states.length = 0;
+      f.clock.advance(restMs);
+      watch = await openWatch(f, (await nextWatch())[1]);
+    }
+    watch.send(watchLine.internal);
+    f.clock.advance(await f.restMs());
+    await answerList('30', row('a', '5'));
+  });
+
+  // TestReflectorReplacesStoreOnUnsafeDelete
+  it('lists again when an object was deleted that could not be read: no event tells of it', async () => {
+    watch.send(watchLine.event('ADDED', row('corrupt', '11')), watchLine.unsafeDelete);
+    f.clock.advance(await f.restMs());
+    expect(f.store.toString()).to.equal('a=5 corrupt=11');
+    await answerList('12', row('a', '5'));
+    await f.untilStored('a=5');
+  });
+
+  it('lists again when nothing came for 90 s, not even a bookmark: the connection is half-open', async () => {
+    f.clock.advance(89_999);
+    watch.send(watchLine.event('ADDED', row('b', '11')));
+    await f.untilStored('a=5 b=11');
+    f.clock.advance(89_999);
+    expect(watch.closed).to.equal(false);
+    f.clock.advance(1);
+    await eventually('the watch is closed', () => watch.closed);
+    f.clock.advance(await f.restMs());
+    expect(f.logged.at(-1)).to.contain('nothing came for 90 s');
+    await answerList('12', row('b', '11'));
+    await f.untilStored('b=11');
+  });
+
+  for (const [what, line] of [
+    ['a bookmark', watchLine.bookmark('9')],
+    ['an event', watchLine.event('ADDED', row('b', '9'))],
+  ] as const) {
+    it(`lists again when ${what} goes back in time: etcd was restored`, async () => {
+      watch.send(line);
+      f.clock.advance(await f.restMs());
+      expect(f.logged.at(-1)).to.contain('goes back from version 10 to 9');
+      await answerList('9', row('b', '8'));
+      await f.untilStored('b=8');
+      expect((await nextWatch())[0]).to.equal('9');
+    });
+  }
+
+  for (const [what, bytes] of [
+    ['is no JSON', '{"type":"ADDED","object":{]}\n'],
+    ['is a page of some proxy', '<html><body>504 Gateway Time-out</body></html>\n'],
+    ['is null', 'null\n'],
+    ['has no object', '{"type":"ADDED"}\n'],
+    ['has an object without metadata', '{"type":"MODIFIED","object":{}}\n'],
+    ['has no resourceVersion', `${watchLine.bookmark('')}\n`],
+    ['is a bookmark with a Status', '{"type":"BOOKMARK","object":{"kind":"Status"}}\n'],
+    ['is an error without Status', '{"type":"ERROR","object":{"message":"?"}}\n'],
+    ['is of a type that does not exist', `{"type":"PATCHED","object":${row('a', '11')}}\n`],
+    ['is longer than any object', Buffer.alloc(4 * 1024 * 1024 + 1, 'x')],
+  ] as const) {
+    it(`lists again when a line ${what}, and says so`, async () => {
+      watch.sendRaw(bytes);
+      f.clock.advance(await f.restMs());
+      expect(f.logged.at(-1)).to.match(/^warn .{20,300}$/);
+      await answerList('30', row('b', '20'));
+      await f.untilStored('b=20');
+    });
+  }
+
+  it('lists again when the handler throws: what it holds is not known any more', async () => {
+    f.store.failOn = 'ADDED';
+    watch.send(watchLine.event('ADDED', row('b', '11')), watchLine.event('ADDED', row('c', '12')));
+    f.clock.advance(await f.restMs());
+    expect(f.logged.at(-1)).to.equal(
+      'warn watch reversetunnels.reverse-tunnel.io in default: ADDED b could not be taken in: the store is full',
+    );
+    await answerList('12', row('b', '11'), row('c', '12'));
+    await f.untilStored('b=11 c=12');
+  });
+
+  it('watches again when its rights or its token are back, without a list', async () => {
+    f.clock.advance(1_000);
+    watch.end();
+    (await nextWatch())[1].answer(answers.FORBIDDEN);
+    f.clock.advance(await f.restMs());
+    f.states.length = 0;
+    (await nextWatch())[1].answer(answers.UNAUTHORIZED);
+    (await nextWatch())[1].answer(answers.UNAUTHORIZED);
+    f.clock.advance(await f.restMs());
+    expect((await nextWatch())[0]).to.equal('10');
+  });
+
+  it('lists again once the CRD is back', async () => {
+    watch.send(watchLine.event('DELETED', row('a', '11')));
+    watch.end();
+    (await nextWatch())[1].answer(answers.CRD_MISSING);
+    f.clock.advance(await f.restMs());
+    f.states.length = 0;
+    (await f.server.next()).answer(answers.CRD_MISSING);
+    f.clock.advance(await f.restMs());
+    await answerList('40', row('b', '39'));
+    await f.untilStored('b=39');
+  });
+});
