@@ -141,7 +141,8 @@ function foldDelta(holding: Holding, report: Report): Folded {
       if (had !== undefined && sameTunnel(had, tunnel)) continue;
       holding.tunnels.set(name, tunnel);
     } else {
-      if (had === undefined && holding.removed === undefined) continue;
+      // Known to be absent before; or not known, and as many adds as removals do not tell.
+      if (had === undefined && (net === 0 || holding.removed?.has(name) !== false)) continue;
       holding.tunnels.delete(name);
       holding.removed?.add(name);
     }

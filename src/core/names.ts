@@ -39,7 +39,8 @@ export function createNames(digest: Digest): Names {
     labelValue(raw) {
       if (raw === '' || (LEGAL_LABEL.test(raw) && !LOOKS_HASHED.test(raw))) return raw;
       const prefix = trimmed(raw.replaceAll(/[^A-Za-z0-9_.]+/g, '-'), LONGEST - HASH_CHARACTERS - 2);
-      return prefix === '' ? hash(raw) : `${prefix}--${hash(raw)}`;
+      // A bare hash would not look hashed: a tenant that is named like it would share the label.
+      return `${prefix === '' ? 'x' : prefix}--${hash(raw)}`;
     },
   };
 }

@@ -25,7 +25,7 @@ export function longerThan(text: string, limit: number): boolean {
 }
 
 /** The number of code points in `text`; a lone surrogate counts as one. */
-export function codePoints(text: string): number {
+function codePoints(text: string): number {
   let points = 0;
   for (const _ of text) points += 1;
   return points;

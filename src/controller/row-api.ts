@@ -1,0 +1,36 @@
+import type { Consequence } from '../core/consequence.ts';
+import type { Row, RowManifest, RowObject, RowStatus } from '../core/row.ts';
+
+/** What the controller needs of the API server. Every call has its own deadline, and throws an `ApiFailure`. */
+export interface RowApi {
+  /** Yields the row as stored. */
+  create(manifest: RowManifest): Promise<RowObject>;
+  /** Merge patch under the precondition that the row is still at `row.resourceVersion`. Yields the row as stored. */
+  patch(row: Row, change: RowPatch): Promise<RowObject>;
+  /** As patch, for the whole status. */
+  patchStatus(row: Row, status: RowStatus): Promise<RowObject>;
+  /** Deletes under the precondition that it is still this row, at this version. */
+  delete(row: Row): Promise<void>;
+  /** The row of a name as it stands now, not from a cache; undefined when there is none. */
+  read(name: string): Promise<RowObject | undefined>;
+}
+
+/** What may change on a row that stays. */
+export interface RowPatch {
+  readonly labels: Readonly<Record<string, string>>;
+  /** Null removes the field. */
+  readonly createdAt: string | null;
+}
+
+/** A failed call. Only what follows from it counts here. */
+export interface ApiFailure extends Error {
+  readonly consequence: Consequence;
+  /** HTTP status; undefined when nothing answered. */
+  readonly status: number | undefined;
+  /** How long the API server asks to wait; undefined when it does not. */
+  readonly retryAfterMs: number | undefined;
+}
+
+export function isApiFailure(error: unknown): error is ApiFailure {
+  return error instanceof Error && 'consequence' in error;
+}

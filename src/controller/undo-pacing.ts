@@ -1,0 +1,42 @@
+import type { Clock } from '../clock.ts';
+
+interface Undone {
+  times: number;
+  lastMs: number;
+}
+
+/** Undone once in a while is an accident; a row that stays as it is for this long has its history forgotten. */
+const FORGET_AFTER_MS = 600_000;
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 300_000;
+/** Rows whose history is kept: far more than a person edits, and a bound on what a program can make this remember. */
+const MOST_REMEMBERED = 10_000;
+
+/**
+ * How long to wait before a row that somebody else changed is put right again: not at all the first time, then 1 s
+ * and twice as long each time, to 5 minutes. Two controllers that want a row to differ would else write without end.
+ */
+export class UndoPacing {
+  readonly #clock: Clock;
+  readonly #undone = new Map<string, Undone>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Notes that a row was undone, and gives the wait in ms. */
+  waitMs(key: string, tunnelName: string): number {
+    const id = `${key}\0${tunnelName}`;
+    const nowMs = this.#clock.monotonicMs();
+    const known = this.#undone.get(id);
+    const times = known !== undefined && nowMs - known.lastMs < FORGET_AFTER_MS ? known.times + 1 : 1;
+    // Put back at the end, so that the first in the map is the one longest left alone.
+    this.#undone.delete(id);
+    this.#undone.set(id, { times, lastMs: nowMs });
+    if (this.#undone.size > MOST_REMEMBERED) {
+      const [oldest] = this.#undone.keys();
+      if (oldest !== undefined) this.#undone.delete(oldest);
+    }
+    return times === 1 ? 0 : Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (times - 2));
+  }
+}

@@ -1,0 +1,141 @@
+import { pino } from 'pino';
+
+import { Mirror } from '../../src/controller/mirror.ts';
+import { Reconciler } from '../../src/controller/reconciler.ts';
+import { RowCache } from '../../src/controller/row-cache.ts';
+import { UndoPacing } from '../../src/controller/undo-pacing.ts';
+import { Workers } from '../../src/controller/workers.ts';
+import { Workqueue } from '../../src/controller/workqueue.ts';
+import { Ledger } from '../../src/core/ledger.ts';
+import type { Report } from '../../src/core/report.ts';
+import type { RowObject } from '../../src/core/row.ts';
+import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import { FakeClock } from './fake-clock.ts';
+import { MemoryRowApi } from './memory-row-api.ts';
+import { names } from './sample-tunnels.ts';
+
+/** One for all worlds, as each would observe garbage collections for itself. */
+const metrics = createMetrics();
+
+/** Everything that is ready to run by now has run: promises, and what they lead to. */
+export function settled(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve);
+  });
+}
+
+/** The controller as the operator composes it, over rows in memory, in fake time. Metrics begin at zero. */
+export function createWorld({
+  api = new MemoryRowApi(),
+  concurrency = 8,
+  maxTunnelsPerReporter = 1000,
+}: { api?: MemoryRowApi; concurrency?: number; maxTunnelsPerReporter?: number } = {}) {
+  metrics.registry.resetMetrics();
+  const logged: Record<string, unknown>[] = [];
+  const log = pino(
+    { base: null },
+    { write: (line: string) => logged.push(JSON.parse(line) as Record<string, unknown>) },
+  );
+  const clock = new FakeClock();
+  // As on a real machine, whose monotonic clock began before the process did.
+  clock.advance(60_000);
+  const ledger = new Ledger();
+  const queue = new Workqueue(clock);
+  const cache: RowCache = new RowCache(
+    names,
+    (key, tunnelName) => {
+      const known = ledger.known(key, tunnelName);
+      return known.is === 'present' ? known.tunnel : undefined;
+    },
+    (key, tunnelName) => mirror.rowChanged(key, tunnelName),
+  );
+  const reconciler = new Reconciler({ api, ledger, cache, names, clock, metrics, log });
+  const workers = new Workers({
+    queue,
+    reconcile: (item) => reconciler.reconcile(item),
+    concurrency,
+    onNoAnswer: () => {},
+    clock,
+    random: () => 0.5,
+    metrics,
+    log,
+  });
+  const mirror: Mirror = new Mirror({
+    ledger,
+    cache,
+    queue,
+    workers,
+    isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
+    pacing: new UndoPacing(clock),
+    maxTunnelsPerReporter,
+    clock,
+    metrics,
+  });
+
+  /** Lets all run that can without time passing, the watch included. */
+  async function settle(): Promise<void> {
+    do await settled();
+    while (api.deliver(cache) > 0);
+  }
+
+  return {
+    api,
+    cache,
+    clock,
+    ledger,
+    logged,
+    metrics,
+    mirror,
+    queue,
+    workers,
+    settle,
+
+    /** The operator has listed the rows, and begins to write. */
+    async begin(): Promise<void> {
+      api.relist(cache);
+      workers.start();
+      await settle();
+    },
+
+    /** A report comes; it has to be accepted. */
+    report(reporter: ReporterId, report: Report): void {
+      const overLimit = mirror.fold(reporter, report, clock.monotonicMs());
+      if (overLimit !== undefined) throw new Error(`over the limit: ${JSON.stringify(overLimit)}`);
+    },
+
+    /** Lets time pass from timer to timer, everything running meanwhile. */
+    async pass(ms: number): Promise<void> {
+      await settle();
+      const untilMs = clock.monotonicMs() + ms;
+      for (let [nextMs] = clock.waitsMs; ; [nextMs] = clock.waitsMs) {
+        const leftMs = untilMs - clock.monotonicMs();
+        clock.advance(Math.min(nextMs ?? leftMs, leftMs));
+        await settle();
+        if (nextMs === undefined || nextMs > leftMs) return;
+      }
+    },
+
+    /** The row that stands for a tunnel in the API server. */
+    row(reporter: ReporterId, of: Tunnel): RowObject | undefined {
+      return api.rows.get(names.rowName(reporter, of));
+    },
+  };
+}
+
+export type World = ReturnType<typeof createWorld>;
+
+/** What the rows say, and nothing of how they came to say it; in the order of their text. */
+export function rowTexts(rows: Iterable<RowObject>): string[] {
+  return [...rows]
+    .map(({ metadata, spec, status }) =>
+      JSON.stringify([
+        metadata.name,
+        metadata.labels,
+        spec,
+        status?.state,
+        status?.conditions?.map(({ type, status, reason }) => [type, status, reason]),
+      ]),
+    )
+    .toSorted();
+}

@@ -1,0 +1,31 @@
+import { hash } from 'node:crypto';
+
+import type { Report } from '../../src/core/report.ts';
+import { createNames, type Names } from '../../src/core/names.ts';
+import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
+
+/** As the operator makes them. */
+export const names: Names = createNames((text) => hash('sha256', text, 'buffer'));
+
+export const RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-0' };
+export const OTHER_RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-1' };
+
+/** A tunnel as Envoy reports it without tenant isolation: named for its initiator. */
+export function tunnel(name: string, parts: Partial<Tunnel> = {}): Tunnel {
+  return {
+    name,
+    tenantID: 'acme',
+    clusterID: 'eu-1',
+    nodeID: name,
+    createdAt: '2026-11-23T05:00:00.123456Z',
+    ...parts,
+  };
+}
+
+export function fullPush(...added: Tunnel[]): Report {
+  return { fullPush: true, added, removedNames: [] };
+}
+
+export function delta(added: readonly Tunnel[], removedNames: readonly string[] = []): Report {
+  return { fullPush: false, added, removedNames };
+}

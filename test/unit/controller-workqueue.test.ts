@@ -1,0 +1,408 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
+import { DueHeap } from '../../src/controller/due-heap.ts';
+import { Workqueue, type QueueItem } from '../../src/controller/workqueue.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+
+function createQueue(): { queue: Workqueue; clock: FakeClock } {
+  const clock = new FakeClock();
+  return { queue: new Workqueue(clock), clock };
+}
+
+/** Takes the next key, which has to be there. */
+function take(queue: Workqueue): QueueItem {
+  const item = queue.take();
+  if (item === undefined) throw new Error('no key waits');
+  return item;
+}
+
+/** Takes, and is done with, all that wait, in their order. */
+function drain(queue: Workqueue): string[] {
+  const taken: string[] = [];
+  for (let item = queue.take(); item !== undefined; item = queue.take()) {
+    taken.push(`${item.key}/${item.tunnelName}`);
+    queue.done(item);
+  }
+  return taken;
+}
+
+/** Bytes of heap after everything that can go is gone. */
+function heapBytes(): number {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  collect();
+  return process.memoryUsage().heapUsed;
+}
+
+describe('a key in the queue', () => {
+  it('stands there once, however often it is added', () => {
+    const { queue } = createQueue();
+    for (let time = 0; time < 10; time += 1) queue.add('r', 't', time);
+    queue.add('r', 'u', 0);
+    queue.add('s', 't', 0);
+    expect(queue.depth).to.equal(3);
+    expect(drain(queue)).to.have.members(['r/t', 'r/u', 's/t']);
+    expect(queue.take()).to.equal(undefined);
+    expect(queue.depth).to.equal(0);
+  });
+
+  it('has one worker at a time, and is looked at once more if it changed meanwhile, however often', () => {
+    const { queue } = createQueue();
+    queue.add('r', 't', 0);
+    const item = take(queue);
+    for (let time = 1; time < 10; time += 1) queue.add('r', 't', time);
+    expect(queue.take()).to.equal(undefined);
+    expect(queue.runningCount).to.equal(1);
+    queue.done(item);
+    expect(drain(queue)).to.deep.equal(['r/t']);
+    expect(queue.idle).to.equal(true);
+  });
+
+  it('that did not change meanwhile is not looked at again', () => {
+    const { queue } = createQueue();
+    queue.add('r', 't', 0);
+    queue.done(take(queue));
+    expect(queue.take()).to.equal(undefined);
+    expect(queue.idle).to.equal(true);
+  });
+
+  it('is held while it waits or has a worker, and not while it waits for a time', () => {
+    const { queue } = createQueue();
+    expect(queue.holds('r', 't')).to.equal(false);
+    queue.add('r', 't', 0);
+    expect(queue.holds('r', 't')).to.equal(true);
+    expect(queue.holds('r', 'u')).to.equal(false);
+    const item = take(queue);
+    expect(queue.holds('r', 't')).to.equal(true);
+    queue.addAfter(item, 1000);
+    queue.done(item);
+    expect(queue.holds('r', 't')).to.equal(false);
+    expect(queue.delayedCount).to.equal(1);
+    queue.close();
+  });
+
+  it('names of a prototype are names like any other', () => {
+    const { queue } = createQueue();
+    queue.add('__proto__', '__proto__', 0);
+    queue.add('constructor', 'toString', 0);
+    expect(drain(queue)).to.deep.equal(['__proto__/__proto__', 'constructor/toString']);
+  });
+});
+
+describe('the time of the oldest change', () => {
+  it('is kept, whatever comes after, while the key waits', () => {
+    const { queue } = createQueue();
+    queue.add('r', 't', 5);
+    queue.add('r', 't', 7);
+    queue.add('r', 't', 3);
+    expect(take(queue).sinceMs).to.equal(3);
+  });
+
+  it('is that of the changes since, once the key has a worker', () => {
+    const { queue } = createQueue();
+    queue.add('r', 't', 5);
+    const item = take(queue);
+    queue.add('r', 't', 9);
+    queue.add('r', 't', 8);
+    queue.add('r', 't', 10);
+    queue.done(item);
+    expect(take(queue).sinceMs).to.equal(8);
+  });
+
+  it('is that of the failed try, for a key that is put back as it was', () => {
+    const { queue } = createQueue();
+    queue.add('r', 't', 5);
+    const item = take(queue);
+    queue.add('r', 't', 9);
+    queue.add(item.key, item.tunnelName, item.sinceMs);
+    queue.done(item);
+    expect(take(queue).sinceMs).to.equal(5);
+  });
+
+  it('is kept through a delay, also when a change overtakes it', () => {
+    for (const overtaken of [false, true]) {
+      const { queue, clock } = createQueue();
+      queue.add('r', 't', 5);
+      const item = take(queue);
+      queue.addAfter(item, 1000);
+      queue.done(item);
+      if (overtaken) queue.add('r', 't', 500);
+      else clock.advance(1000);
+      expect(take(queue).sinceMs).to.equal(5);
+      queue.close();
+    }
+  });
+});
+
+describe('reporters', () => {
+  it('take turns, each in the order of its own changes', () => {
+    const { queue } = createQueue();
+    for (const name of ['1', '2', '3']) queue.add('r', name, 0);
+    for (const name of ['1', '2']) queue.add('s', name, 0);
+    queue.add('t', '1', 0);
+    expect(drain(queue)).to.deep.equal(['r/1', 's/1', 't/1', 'r/2', 's/2', 'r/3']);
+  });
+
+  it('wait for at most one key of each other reporter, behind a flood of 100,000', () => {
+    const { queue } = createQueue();
+    for (let index = 0; index < 100_000; index += 1) queue.add('flood', `t${index}`, 0);
+    const running = Array.from({ length: 64 }, () => take(queue));
+    for (let other = 0; other < 20; other += 1) {
+      queue.add(`quiet-${other}`, 'now', 0);
+      const before: string[] = [];
+      for (let item = take(queue); item.key === 'flood'; item = take(queue)) before.push(item.tunnelName);
+      expect(before.length, `keys before that of reporter ${other}`).to.be.at.most(1);
+    }
+    for (const item of running) queue.done(item);
+    expect(queue.depth).to.be.above(99_000);
+  });
+
+  it('come to their turn again when their key changes, though the flood goes on', () => {
+    const { queue } = createQueue();
+    for (let index = 0; index < 1000; index += 1) queue.add('flood', `t${index}`, 0);
+    let added = 1000;
+    let turns = 0;
+    for (let taken = 0; taken < 1000; taken += 1) {
+      queue.add('quiet', 'now', 0);
+      for (let time = 0; time < 3; time += 1) queue.add('flood', `t${(added += 1)}`, 0);
+      const item = take(queue);
+      if (item.key === 'quiet') turns += 1;
+      queue.done(item);
+    }
+    expect(turns).to.be.within(499, 501);
+  });
+
+  it('are all served, each key once, for any mixture of them', () => {
+    fc.assert(
+      fc.property(fc.array(fc.tuple(fc.nat(3), fc.nat(5))), (added) => {
+        const { queue } = createQueue();
+        for (const [key, name] of added) queue.add(`r${key}`, `t${name}`, 0);
+        const wanted = new Set(added.map(([key, name]) => `r${key}/t${name}`));
+        expect(queue.depth).to.equal(wanted.size);
+        const taken = drain(queue);
+        expect(taken.toSorted()).to.deep.equal([...wanted].toSorted());
+      }),
+    );
+  });
+});
+
+describe('a delay', () => {
+  it('ends at its time, and says so', () => {
+    const { queue, clock } = createQueue();
+    let ready = 0;
+    queue.onReady = () => (ready += 1);
+    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 1000);
+    clock.advance(999);
+    expect([queue.take(), ready, queue.delayedCount]).to.deep.equal([undefined, 0, 1]);
+    clock.advance(1);
+    expect([ready, queue.delayedCount, queue.depth]).to.deep.equal([1, 0, 1]);
+    expect(take(queue)).to.deep.equal({ key: 'r', tunnelName: 't', sinceMs: 0 });
+    expect(clock.waitsMs).to.deep.equal([]);
+  });
+
+  it('is overtaken by a change, and does not come a second time', () => {
+    const { queue, clock } = createQueue();
+    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 1000);
+    queue.add('r', 't', 10);
+    expect(drain(queue)).to.deep.equal(['r/t']);
+    expect(queue.delayedCount, 'nothing waits for a time any more').to.equal(0);
+    clock.advance(2000);
+    expect(queue.take()).to.equal(undefined);
+    expect(clock.waitsMs).to.deep.equal([]);
+  });
+
+  it('that is over while the key has a worker means one more look', () => {
+    const { queue, clock } = createQueue();
+    queue.add('r', 't', 0);
+    const item = take(queue);
+    queue.addAfter(item, 10);
+    clock.advance(10);
+    expect(queue.take()).to.equal(undefined);
+    queue.done(item);
+    expect(drain(queue)).to.deep.equal(['r/t']);
+  });
+
+  it('of the sooner time stands, whichever was set first', () => {
+    for (const [first, second] of [
+      [100, 1000],
+      [1000, 100],
+    ] as const) {
+      const { queue, clock } = createQueue();
+      queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, first);
+      queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, second);
+      clock.advance(100);
+      expect(drain(queue)).to.deep.equal(['r/t']);
+      clock.advance(5000);
+      expect(queue.take()).to.equal(undefined);
+    }
+  });
+
+  it('is not set for a key that waits for a worker anyway', () => {
+    const { queue } = createQueue();
+    queue.add('r', 't', 0);
+    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 100);
+    expect(queue.delayedCount).to.equal(0);
+  });
+
+  it('comes in the order of time and through one timer, for 10,000 keys', () => {
+    const { queue, clock } = createQueue();
+    const taken: string[] = [];
+    queue.onReady = () => taken.push(...drain(queue));
+    const delays = Array.from({ length: 10_000 }, (_, index) => (index * 7919) % 10_007);
+    for (const [index, delayMs] of delays.entries()) {
+      queue.addAfter({ key: 'r', tunnelName: `t${index}`, sinceMs: 0 }, delayMs);
+      expect(clock.waitsMs).to.have.length(1);
+    }
+    clock.advance(10_007);
+    const times = taken.map((name) => delays[Number(name.slice(3))]);
+    expect(times).to.deep.equal(delays.toSorted((a, b) => a - b));
+  });
+
+  it('of any keys comes neither early nor late, and for each once', () => {
+    const anySet = fc.array(fc.tuple(fc.nat(4), fc.nat(1000)), { maxLength: 30 });
+    fc.assert(
+      fc.property(anySet, (set) => {
+        const { queue, clock } = createQueue();
+        const came: [string, number][] = [];
+        queue.onReady = () =>
+          came.push(...drain(queue).map((name): [string, number] => [name, clock.monotonicMs()]));
+        const wanted = new Map<string, number>();
+        for (const [name, delayMs] of set) {
+          queue.addAfter({ key: 'r', tunnelName: `t${name}`, sinceMs: 0 }, delayMs);
+          wanted.set(`r/t${name}`, Math.min(delayMs, wanted.get(`r/t${name}`) ?? delayMs));
+        }
+        clock.advance(1000);
+        expect(came.toSorted()).to.deep.equal([...wanted].toSorted());
+      }),
+    );
+  });
+
+  it('leaves no timer behind when the queue is closed, nor does one that is set afterwards', () => {
+    const { queue, clock } = createQueue();
+    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 1000);
+    queue.close();
+    expect(clock.waitsMs).to.deep.equal([]);
+    queue.addAfter({ key: 'r', tunnelName: 'u', sinceMs: 0 }, 1000);
+    expect(clock.waitsMs).to.deep.equal([]);
+    queue.add('r', 'v', 0);
+    expect(drain(queue)).to.deep.equal(['r/v']);
+  });
+});
+
+describe('failures of a key', () => {
+  it('are counted in a row, for that key alone, until it succeeds', () => {
+    const { queue } = createQueue();
+    queue.add('r', 't', 0);
+    const item = take(queue);
+    expect([queue.failed(item), queue.failed(item), queue.failed(item)]).to.deep.equal([1, 2, 3]);
+    expect(queue.failed({ ...item, tunnelName: 'u' })).to.equal(1);
+    expect(queue.failed({ ...item, key: 's' })).to.equal(1);
+    queue.done(item);
+    expect(queue.failed(item), 'also after the worker was done with it').to.equal(4);
+    queue.succeeded(item);
+    expect(queue.failed(item)).to.equal(1);
+  });
+});
+
+describe('what the queue remembers', () => {
+  it('is nothing of reporters that are served: 50,000 leave no trace', () => {
+    const { queue, clock } = createQueue();
+    const serve = (from: number, to: number): void => {
+      for (let index = from; index < to; index += 1) {
+        queue.add(`reporter-${index}`, 't', 0);
+        const item = take(queue);
+        queue.failed(item);
+        queue.addAfter(item, 10);
+        queue.done(item);
+        clock.advance(10);
+        const again = take(queue);
+        queue.succeeded(again);
+        queue.done(again);
+      }
+    };
+    serve(0, 5000);
+    const before = heapBytes();
+    serve(5000, 55_000);
+    expect(heapBytes() - before).to.be.below(4_000_000);
+    expect(queue.idle).to.equal(true);
+  });
+
+  it('does not grow with the number of changes: 200,000 that each overtake a long delay', () => {
+    const { queue } = createQueue();
+    const change = (times: number): void => {
+      for (let time = 0; time < times; time += 1) {
+        queue.add('r', 't', 0);
+        const item = take(queue);
+        queue.addAfter(item, 300_000);
+        queue.done(item);
+      }
+    };
+    change(5000);
+    const before = heapBytes();
+    change(200_000);
+    expect(heapBytes() - before).to.be.below(4_000_000);
+    expect(queue.delayedCount).to.equal(1);
+    queue.close();
+  });
+
+  it('does not make a key dearer the more there are: 100,000 of one reporter, taken in order', () => {
+    const { queue } = createQueue();
+    for (let index = 0; index < 100_000; index += 1) queue.add('r', `t${index}`, 0);
+    for (let index = 0; index < 100_000; index += 1) {
+      const item = take(queue);
+      if (item.tunnelName !== `t${index}`) expect.fail(`${item.tunnelName} came in place of t${index}`);
+      queue.done(item);
+    }
+    expect(queue.idle).to.equal(true);
+  });
+
+  it('is all in the end, when the same 100,000 keys are put back again and again', () => {
+    const { queue } = createQueue();
+    for (let index = 0; index < 100_000; index += 1) queue.add('r', `t${index}`, 0);
+    for (let time = 0; time < 200_000; time += 1) {
+      const item = take(queue);
+      queue.add(item.key, item.tunnelName, item.sinceMs);
+      queue.done(item);
+    }
+    expect(queue.depth).to.equal(100_000);
+    expect(new Set(drain(queue)).size).to.equal(100_000);
+  });
+});
+
+describe('a heap of times', () => {
+  it('gives up what is due, earliest first, and nothing that is not', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(20)), fc.nat(20), (times, nowMs) => {
+        const heap = new DueHeap<number>();
+        for (const atMs of times) heap.push(atMs, atMs);
+        const due: number[] = [];
+        for (let item = heap.popDue(nowMs); item !== undefined; item = heap.popDue(nowMs)) due.push(item);
+        const sorted = times.toSorted((a, b) => a - b);
+        expect(due).to.deep.equal(sorted.filter((atMs) => atMs <= nowMs));
+        expect(heap.size).to.equal(times.length - due.length);
+        expect(heap.earliestMs).to.equal(sorted[due.length]);
+      }),
+    );
+  });
+
+  it('stays in order while pushing and popping alternate', () => {
+    fc.assert(
+      fc.property(fc.array(fc.oneof(fc.nat(100), fc.constant('pop' as const))), (happenings) => {
+        const heap = new DueHeap<number>();
+        let model: number[] = [];
+        for (const happening of happenings) {
+          if (happening === 'pop') {
+            expect(heap.popDue(Number.POSITIVE_INFINITY)).to.equal(model.shift());
+          } else {
+            heap.push(happening, happening);
+            model = [...model, happening].toSorted((a, b) => a - b);
+          }
+        }
+        expect(heap.size).to.equal(model.length);
+      }),
+    );
+  });
+});

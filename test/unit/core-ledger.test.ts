@@ -1,0 +1,361 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+
+import { Ledger, type Earlier, type Known } from '../../src/core/ledger.ts';
+import type { Report } from '../../src/core/report.ts';
+import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
+import { delta, fullPush, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+const KEY = reporterKey(RESPONDER);
+
+function rowsFrom(...tunnels: Tunnel[]): Earlier {
+  const byName = new Map(tunnels.map((each) => [each.name, each]));
+  return { tunnel: (name) => byName.get(name), tunnels: () => byName.values() };
+}
+const NO_ROWS = rowsFrom();
+
+function copy(of: Tunnel): Tunnel {
+  return { ...of };
+}
+
+/** What is known, as text: a name's tunnel, `absent` or `unknown`. */
+function said(known: Known): string {
+  return known.is === 'present' ? JSON.stringify(known.tunnel) : known.is;
+}
+
+/**
+ * What the protocol page says, in the plainest words: of each name it keeps what the tunnels may be, and the only rule
+ * for a delta is present_after = clamp(present_before + adds - removals, 0, 1).
+ */
+class NaiveReporter {
+  readonly #may = new Map<string, { present: (0 | 1)[]; tunnel: Tunnel | undefined }>();
+  #complete = false;
+
+  constructor(rows: readonly Tunnel[]) {
+    for (const row of rows) this.#may.set(row.name, { present: [1], tunnel: row });
+  }
+
+  fold({ fullPush, added, removedNames }: Report): void {
+    if (fullPush) {
+      this.#complete = true;
+      this.#may.clear();
+      for (const each of added) this.#may.set(each.name, { present: [1], tunnel: each });
+      return;
+    }
+    for (const name of new Set([...added.map((each) => each.name), ...removedNames])) {
+      const adds = added.filter((each) => each.name === name);
+      const removals = removedNames.filter((each) => each === name);
+      const before = this.#at(name);
+      const present = before.present.map((was) => clamp(was + adds.length - removals.length));
+      this.#may.set(name, { present, tunnel: adds.at(-1) ?? before.tunnel });
+    }
+  }
+
+  known(name: string): string {
+    const { present, tunnel: of } = this.#at(name);
+    if (present.every((is) => is === 0)) return 'absent';
+    return present.every((is) => is === 1) ? JSON.stringify(of) : 'unknown';
+  }
+
+  #at(name: string): { present: (0 | 1)[]; tunnel: Tunnel | undefined } {
+    return this.#may.get(name) ?? { present: this.#complete ? [0] : [0, 1], tunnel: undefined };
+  }
+}
+
+function clamp(count: number): 0 | 1 {
+  return count >= 1 ? 1 : 0;
+}
+
+const NAMES = ['node-1', 'node-2', 'acme:node-3', '__proto__', 'constructor'];
+const anyTunnel: fc.Arbitrary<Tunnel> = fc
+  .record({
+    name: fc.constantFrom(...NAMES),
+    nodeID: fc.constantFrom('a', 'b'),
+    tenantID: fc.constantFrom('acme', 'beta'),
+    createdAt: fc.constantFrom(undefined, '2026-11-23T05:00:00Z', '2026-11-23T05:00:01Z'),
+  })
+  .map(({ name, ...parts }) => tunnel(name, parts));
+const anyReport: fc.Arbitrary<Report> = fc.record({
+  fullPush: fc.oneof(
+    { weight: 3, arbitrary: fc.constant(false) },
+    { weight: 1, arbitrary: fc.constant(true) },
+  ),
+  added: fc.array(anyTunnel, { maxLength: 6 }),
+  removedNames: fc.array(fc.constantFrom(...NAMES), { maxLength: 6 }),
+});
+const anyRows = fc.uniqueArray(anyTunnel, { selector: (of) => of.name, maxLength: 3 });
+const anyHistory = fc.array(
+  fc.record({
+    reporter: fc.constantFrom(RESPONDER, OTHER_RESPONDER, { cluster: '', id: 'responder-0' }),
+    report: anyReport,
+  }),
+  { maxLength: 12 },
+);
+
+describe('the ledger', () => {
+  it('knows what the protocol page says, for any reports of any reporters over any rows from before', () => {
+    fc.assert(
+      fc.property(anyRows, anyHistory, (rows, history) => {
+        const ledger = new Ledger();
+        const naive = new Map<string, NaiveReporter>();
+        for (const { reporter, report } of history) {
+          const key = reporterKey(reporter);
+          if (!naive.has(key)) naive.set(key, new NaiveReporter(report.fullPush ? [] : rows));
+          naive.get(key)?.fold(report);
+          ledger.fold(reporter, report, rowsFrom(...rows));
+          for (const [each, model] of naive) {
+            for (const name of NAMES)
+              expect(said(ledger.known(each, name)), name).to.equal(model.known(name));
+          }
+        }
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('says that exactly those names changed of which it now knows something else', () => {
+    fc.assert(
+      fc.property(anyRows, anyHistory, (rows, history) => {
+        const ledger = new Ledger();
+        const complete = new Set<string>();
+        for (const { reporter, report } of history) {
+          const key = reporterKey(reporter);
+          const seeded = ledger.reporter(key) === undefined && !report.fullPush ? rows : [];
+          const before = NAMES.map((name) => {
+            const row = seeded.find((each) => each.name === name);
+            return row === undefined ? said(ledger.known(key, name)) : said({ is: 'present', tunnel: row });
+          });
+          const { changed, nowComplete } = ledger.fold(reporter, report, rowsFrom(...rows));
+          const differing = NAMES.filter((name, index) => {
+            const after = said(ledger.known(key, name));
+            // What a full push leaves out was never held: a row of it is collected on account of `nowComplete`.
+            return (
+              after !== before[index] && !(before[index] === 'unknown' && after === 'absent' && nowComplete)
+            );
+          });
+          expect(new Set(changed).size, 'each once').to.equal(changed.length);
+          expect([...changed].toSorted()).to.deep.equal(differing.toSorted());
+          expect(nowComplete).to.equal(report.fullPush && !complete.has(key));
+          if (report.fullPush) complete.add(key);
+        }
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('finds nothing new in a full push, or in additions, that come a second time', () => {
+    fc.assert(
+      fc.property(anyHistory, anyReport, (history, report) => {
+        const ledger = new Ledger();
+        for (const { report: each } of history) ledger.fold(RESPONDER, each, NO_ROWS);
+        const again = report.fullPush ? report : { ...report, removedNames: [] };
+        ledger.fold(RESPONDER, again, NO_ROWS);
+        const held = ledger.heldCount(KEY);
+        expect(ledger.fold(RESPONDER, again, NO_ROWS).changed).to.deep.equal([]);
+        expect(ledger.heldCount(KEY)).to.equal(held);
+      }),
+    );
+  });
+});
+
+describe('a full push', () => {
+  it('again, in other objects, changes nothing and is not kept: the first objects stay', () => {
+    const ledger = new Ledger();
+    const first = [tunnel('node-1'), tunnel('node-2', { createdAt: undefined })];
+    ledger.fold(RESPONDER, fullPush(...first), NO_ROWS);
+    const again = ledger.fold(RESPONDER, fullPush(...first.map(copy)), NO_ROWS);
+    expect(again).to.deep.equal({ changed: [], nowComplete: false });
+    for (const each of first) {
+      const known = ledger.known(KEY, each.name);
+      expect(known.is === 'present' && known.tunnel === each, each.name).to.equal(true);
+    }
+  });
+
+  it('shares the memory of rows that say the same', () => {
+    const ledger = new Ledger();
+    const row = tunnel('node-1');
+    ledger.fold(RESPONDER, fullPush(copy(row)), rowsFrom(row));
+    const known = ledger.known(KEY, 'node-1');
+    expect(known.is === 'present' && known.tunnel === row).to.equal(true);
+  });
+
+  it('that comes first says that rows from before may be collected; a later one does not', () => {
+    const ledger = new Ledger();
+    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'unknown' });
+    expect(ledger.fold(RESPONDER, delta([], ['node-2']), NO_ROWS).nowComplete).to.equal(false);
+    expect(ledger.fold(RESPONDER, fullPush(), NO_ROWS).nowComplete).to.equal(true);
+    expect(ledger.fold(RESPONDER, fullPush(), NO_ROWS).nowComplete).to.equal(false);
+    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'absent' });
+  });
+
+  it('takes away what it does not list, of its own reporter only', () => {
+    const ledger = new Ledger();
+    ledger.fold(RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
+    ledger.fold(OTHER_RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
+    expect(ledger.fold(RESPONDER, fullPush(tunnel('node-2')), NO_ROWS).changed).to.deep.equal(['node-1']);
+    expect(ledger.known(KEY, 'node-1').is).to.equal('absent');
+    expect(ledger.known(reporterKey(OTHER_RESPONDER), 'node-1').is).to.equal('present');
+    expect(ledger.totalTunnelCount()).to.equal(3);
+  });
+
+  it('holds what it lists, also where its removed names say otherwise', () => {
+    const ledger = new Ledger();
+    const report: Report = { fullPush: true, added: [tunnel('node-1')], removedNames: ['node-1', 'node-2'] };
+    ledger.fold(RESPONDER, report, NO_ROWS);
+    ledger.fold(RESPONDER, report, NO_ROWS);
+    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
+    expect(ledger.known(KEY, 'node-2').is).to.equal('absent');
+  });
+
+  it('with a name twice holds the last one', () => {
+    const ledger = new Ledger();
+    const [older, newer] = [tunnel('node-1', { nodeID: 'a' }), tunnel('node-1', { nodeID: 'b' })];
+    for (let time = 0; time < 2; time += 1) {
+      ledger.fold(RESPONDER, fullPush(older, newer), NO_ROWS);
+      expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'present', tunnel: newer });
+      expect(ledger.totalTunnelCount()).to.equal(1);
+    }
+  });
+});
+
+function holding(...tunnels: Tunnel[]): Ledger {
+  const ledger = new Ledger();
+  ledger.fold(RESPONDER, fullPush(...tunnels), NO_ROWS);
+  return ledger;
+}
+
+describe('a delta', () => {
+  const before = tunnel('node-1', { createdAt: '2026-11-23T05:00:00Z' });
+  const after = tunnel('node-1', { createdAt: '2026-11-23T05:01:00Z' });
+
+  const situations: [situation: string, had: Tunnel[], report: Report, then: Known, changed: boolean][] = [
+    ['adds', [], delta([after]), { is: 'present', tunnel: after }, true],
+    ['removes', [before], delta([], ['node-1']), { is: 'absent' }, true],
+    [
+      'of a tunnel that dropped and came back',
+      [before],
+      delta([after], ['node-1']),
+      { is: 'present', tunnel: after },
+      true,
+    ],
+    ['of one that came and went', [], delta([after], ['node-1']), { is: 'absent' }, false],
+    [
+      'of one that came, went and came',
+      [],
+      delta([before, after], ['node-1']),
+      { is: 'present', tunnel: after },
+      true,
+    ],
+    [
+      'of one that went, came and went',
+      [before],
+      delta([after], ['node-1', 'node-1']),
+      { is: 'absent' },
+      true,
+    ],
+    ['removes what is not held', [], delta([], ['node-1']), { is: 'absent' }, false],
+    ['adds what is held', [before], delta([{ ...before }]), { is: 'present', tunnel: before }, false],
+    [
+      'adds twice, removes once',
+      [before],
+      delta([before, after], ['node-1']),
+      { is: 'present', tunnel: after },
+      true,
+    ],
+    ['with another createdAt', [before], delta([after]), { is: 'present', tunnel: after }, true],
+    [
+      'without createdAt',
+      [before],
+      delta([tunnel('node-1', { createdAt: undefined })]),
+      { is: 'present', tunnel: tunnel('node-1', { createdAt: undefined }) },
+      true,
+    ],
+    [
+      'with another tenant',
+      [before],
+      delta([{ ...before, tenantID: 'beta' }]),
+      { is: 'present', tunnel: { ...before, tenantID: 'beta' } },
+      true,
+    ],
+  ];
+  for (const [situation, had, report, then, changed] of situations) {
+    it(`${situation}: ${then.is}, ${changed ? 'changed' : 'unchanged'}`, () => {
+      const ledger = holding(...had);
+      expect(ledger.fold(RESPONDER, report, NO_ROWS).changed).to.deep.equal(changed ? ['node-1'] : []);
+      expect(ledger.known(KEY, 'node-1')).to.deep.equal(then);
+    });
+  }
+
+  it('that says nothing changes nothing', () => {
+    const ledger = holding(before);
+    expect(ledger.fold(RESPONDER, delta([]), NO_ROWS)).to.deep.equal({ changed: [], nowComplete: false });
+  });
+});
+
+describe('a delta first, after a restart', () => {
+  const row = tunnel('node-1');
+
+  it('counts from the rows there are', () => {
+    const ledger = new Ledger();
+    ledger.fold(RESPONDER, delta([copy(row)], ['node-1']), rowsFrom(row));
+    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'present', tunnel: row });
+    expect(ledger.fold(RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
+    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'absent' });
+  });
+
+  it('lets the rows stand that it does not speak of', () => {
+    const ledger = new Ledger();
+    ledger.fold(RESPONDER, delta([tunnel('node-2')]), rowsFrom(row));
+    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
+    expect(ledger.known(KEY, 'node-3').is).to.equal('unknown');
+  });
+
+  it('knows that what it removes is gone, also where no row is known yet', () => {
+    const ledger = new Ledger();
+    expect(ledger.fold(RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
+    expect(ledger.known(KEY, 'node-1').is).to.equal('absent');
+    ledger.fold(RESPONDER, delta([row]), NO_ROWS);
+    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
+  });
+
+  it('cannot tell of a name in both lists whether it dropped and came back, or came and went: its row stays', () => {
+    const ledger = new Ledger();
+    expect(ledger.fold(RESPONDER, delta([row], ['node-1']), NO_ROWS).changed).to.deep.equal([]);
+    expect(ledger.known(KEY, 'node-1').is).to.equal('unknown');
+  });
+
+  it('is about one reporter: the same id in another cluster is another', () => {
+    const ledger = new Ledger();
+    const elsewhere: ReporterId = { cluster: 'core', id: RESPONDER.id };
+    ledger.fold(elsewhere, fullPush(tunnel('node-1')), NO_ROWS);
+    expect(ledger.known(KEY, 'node-1').is).to.equal('unknown');
+    expect(ledger.reporter(reporterKey(elsewhere))).to.deep.equal(elsewhere);
+    expect(ledger.reporter(KEY)).to.equal(undefined);
+  });
+});
+
+describe('what the ledger remembers', () => {
+  it('is what is held, however many reports came', () => {
+    const ledger = new Ledger();
+    ledger.fold(RESPONDER, fullPush(tunnel('node-0')), NO_ROWS);
+    for (let index = 0; index < 1000; index += 1) {
+      ledger.fold(RESPONDER, delta([tunnel(`passing-${index}`)]), NO_ROWS);
+      ledger.fold(RESPONDER, delta([], [`passing-${index}`, `never-${index}`]), NO_ROWS);
+    }
+    expect(ledger.heldCount(KEY)).to.equal(1);
+    expect(ledger.totalTunnelCount()).to.equal(1);
+  });
+
+  it('counts names removed before the first full push, until that comes', () => {
+    const ledger = new Ledger();
+    ledger.fold(RESPONDER, delta([tunnel('node-1')], ['node-2', 'node-3']), NO_ROWS);
+    expect(ledger.heldCount(KEY)).to.equal(3);
+    ledger.fold(RESPONDER, fullPush(tunnel('node-1')), NO_ROWS);
+    expect(ledger.heldCount(KEY)).to.equal(1);
+  });
+
+  it('is nothing of a reporter that never reported', () => {
+    expect(new Ledger().heldCount(KEY)).to.equal(0);
+    expect(new Ledger().totalTunnelCount()).to.equal(0);
+  });
+});

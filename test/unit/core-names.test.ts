@@ -1,0 +1,239 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { createHash } from 'node:crypto';
+
+import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
+import { reporterKey } from '../../src/core/tunnel.ts';
+import { createNames } from '../../src/core/names.ts';
+import { names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+/** UTF-16 units of every kind: lone surrogates, controls, emoji by chance, and long ones. */
+const anyUnits = fc
+  .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 40 })
+  .map((units) => String.fromCharCode(...units));
+const anyText = fc.oneof(
+  anyUnits,
+  fc.string({ unit: 'binary' }),
+  fc.string({ unit: fc.constantFrom('a', 'Z', '0', '-', '_', '.', ':', '/', ' ', 'é'), maxLength: 70 }),
+  fc.constantFrom('', '__proto__', 'constructor', '-', '...', '😀', 'K', 'İ', '\ud800', '\udc00', '\ufffd'),
+  anyUnits.map((text) => (text === '' ? 'x' : text).repeat(50)),
+);
+const anyReporter: fc.Arbitrary<ReporterId> = fc.record({ cluster: anyText, id: anyText });
+const anyTunnel: fc.Arbitrary<Tunnel> = fc.record({
+  name: anyText,
+  tenantID: anyText,
+  clusterID: anyText,
+  nodeID: anyText,
+  createdAt: fc.constant(undefined),
+});
+
+/** RFC 1123 label: a legal object name, and with at most 63 characters a legal label value as well. */
+const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+/** As the API server checks a label's value. */
+const LABEL_VALUE = /^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/;
+
+/** 65 bits in Crockford's base 32, by whole numbers and not by shifting bytes. */
+function expectedHash(text: string): string {
+  const bits = BigInt(`0x${createHash('sha256').update(text).digest('hex')}`) >> (256n - 65n);
+  const digits: string[] = [];
+  for (let shift = 60n; shift >= 0n; shift -= 5n) {
+    digits.push('0123456789abcdefghjkmnpqrstvwxyz'.charAt(Number((bits >> shift) & 31n)));
+  }
+  return digits.join('');
+}
+
+function rowNameOf(of: Tunnel, reporter = RESPONDER): string {
+  return names.rowName(reporter, of);
+}
+
+/** What stands before the hash. */
+function prefix(nodeID: string, tenantID = 'acme'): string {
+  return rowNameOf(tunnel('t', { nodeID, tenantID })).slice(0, -13);
+}
+
+describe('row names', () => {
+  it('are legal, total and the same each time', () => {
+    fc.assert(
+      fc.property(anyReporter, anyTunnel, (reporter, of) => {
+        const name = names.rowName(reporter, of);
+        expect(name).to.match(DNS_LABEL);
+        expect(names.rowName({ ...reporter }, { ...of })).to.equal(name);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('are the same for a text and what the API server stores of it, where lone surrogates become U+FFFD', () => {
+    fc.assert(
+      fc.property(anyReporter, anyTunnel, (reporter, of) => {
+        const stored = { cluster: reporter.cluster.toWellFormed(), id: reporter.id.toWellFormed() };
+        expect(
+          names.rowName(stored, {
+            ...of,
+            name: of.name.toWellFormed(),
+            tenantID: of.tenantID.toWellFormed(),
+            nodeID: of.nodeID.toWellFormed(),
+          }),
+        ).to.equal(names.rowName(reporter, of));
+      }),
+    );
+  });
+
+  it('differ where reporter or tunnel name differ, wherever a colon or digit moves', () => {
+    const places: [cluster: string, id: string, name: string][] = [
+      ['a:b', 'c', 'n'],
+      ['a', 'b:c', 'n'],
+      ['a', 'b', 'c:n'],
+      ['', 'a:b', 'cn'],
+      ['a:b:c', '', 'n'],
+      ['', '', '1:n'],
+      ['1:n', '', ''],
+      ['', '1:n', ''],
+      ['a1:', 'b', 'n'],
+      ['a', '1:b', 'n'],
+      ['A', 'b:c', 'n'],
+    ];
+    const given = places.map(([cluster, id, name]) =>
+      names.rowName({ cluster, id }, tunnel(name, { nodeID: 'same' })),
+    );
+    expect(new Set(given).size).to.equal(places.length);
+    expect(new Set(places.map(([cluster, id]) => reporterKey({ cluster, id }))).size).to.equal(
+      new Set(places.map(([cluster, id]) => JSON.stringify([cluster, id]))).size,
+    );
+  });
+
+  it('hash exactly what they say they hash: SHA-256, 65 bits, over length-prefixed parts', () => {
+    fc.assert(
+      fc.property(anyReporter, anyTunnel, (reporter, of) => {
+        const parts = [reporter.cluster, reporter.id, of.name].map((part) => `${part.length}:${part}`);
+        expect(names.rowName(reporter, of).slice(-13)).to.equal(expectedHash(parts.join('')));
+      }),
+    );
+  });
+
+  it('are what they were in the first release: another name would rename every row', () => {
+    expect([
+      rowNameOf(tunnel('node-17')),
+      rowNameOf(tunnel('acme:node-17', { nodeID: 'acme:node-17' })),
+      rowNameOf(tunnel('NODE_17.example.com')),
+      rowNameOf(tunnel('日本')),
+      rowNameOf(tunnel('x'.repeat(200))),
+      rowNameOf(tunnel('node-17'), { cluster: '', id: 'r' }),
+    ]).to.deep.equal([
+      'node-17-the2rz0rcb0vk',
+      'node-17-mdssa2m62y8ex',
+      'node-17-example-com-cfm7r4rxjqtfb',
+      'r3z7n58zr1xc9',
+      'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-6j4rqyzx22hq3',
+      'node-17-7jk96h4tmc6cz',
+    ]);
+  });
+
+  it('begin with the node id, readable, without its tenant scope', () => {
+    expect(prefix('node-17')).to.equal('node-17-');
+    expect(prefix('acme:node-17')).to.equal('node-17-');
+    expect(prefix('beta:node-17')).to.equal('beta-node-17-');
+    expect(prefix('Node_17.Example.COM')).to.equal('node-17-example-com-');
+    expect(prefix('-_.node..17-_.')).to.equal('node-17-');
+    expect(prefix('a/b c\nd😀e')).to.equal('a-b-c-d-e-');
+    expect(prefix('日本')).to.equal('');
+    expect(prefix('')).to.equal('');
+    expect(prefix('x'.repeat(2000))).to.equal(`${'x'.repeat(49)}-`);
+    expect(prefix(`${'x'.repeat(48)}-y`)).to.equal(`${'x'.repeat(48)}-`);
+  });
+
+  it('do not depend on tenant, cluster or createdAt', () => {
+    const name = names.rowName(RESPONDER, tunnel('t'));
+    expect(
+      names.rowName(RESPONDER, tunnel('t', { tenantID: 'beta', clusterID: 'us-1', createdAt: undefined })),
+    ).to.equal(name);
+  });
+
+  it('use no more than the first bytes that a digest gives', () => {
+    const zeros = createNames(() => new Uint8Array(9));
+    const ones = createNames(() => new Uint8Array(9).fill(255));
+    expect(zeros.rowName(RESPONDER, tunnel('日本'))).to.equal('0'.repeat(13));
+    expect(ones.rowName(RESPONDER, tunnel('日本'))).to.equal('z'.repeat(13));
+  });
+});
+
+describe('label values', () => {
+  it('are legal, total and the same each time', () => {
+    fc.assert(
+      fc.property(anyText, (raw) => {
+        const value = names.labelValue(raw);
+        expect(value).to.match(LABEL_VALUE);
+        expect(value.length).to.be.at.most(63);
+        expect(names.labelValue(raw)).to.equal(value);
+        expect(names.labelValue(raw.toWellFormed())).to.equal(value);
+        if (raw !== '') expect(value).not.to.equal('');
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('stay as they are where that is legal', () => {
+    const legal = [
+      '',
+      'a',
+      'acme',
+      'Acme_Inc.EU',
+      'a..b',
+      'a__b',
+      'a--b',
+      '0',
+      'x'.repeat(63),
+      'node-17',
+      'constructor',
+    ];
+    for (const raw of legal) expect(names.labelValue(raw)).to.equal(raw);
+    fc.assert(
+      fc.property(fc.stringMatching(/^[A-Za-z0-9]([A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/), (raw) => {
+        expect(names.labelValue(raw)).to.equal(raw);
+      }),
+    );
+  });
+
+  it('keep what is legal of an illegal one, readable, and end in a hash', () => {
+    const readable: [raw: string, prefix: string][] = [
+      ['acme:x', 'acme-x'],
+      ['a/b', 'a-b'],
+      ['-a', 'a'],
+      ['a.', 'a'],
+      ['__proto__', 'proto'],
+      ['straße', 'stra-e'],
+      ['x'.repeat(64), 'x'.repeat(48)],
+      ['ACME\n', 'ACME'],
+    ];
+    for (const [raw, prefix] of readable) {
+      expect(names.labelValue(raw)).to.equal(`${prefix}--${expectedHash(raw)}`);
+    }
+  });
+
+  it('of two raw values are two: none can be chosen to be like the hashed value of another', () => {
+    fc.assert(
+      fc.property(anyText, anyText, (victim, other) => {
+        const target = names.labelValue(victim);
+        for (const raw of [
+          other,
+          target,
+          target.toUpperCase(),
+          target.slice(-13),
+          `${target}-`,
+          `-${target}`,
+        ]) {
+          // What the API server stores is all that counts as the raw value.
+          if (raw.toWellFormed() === victim.toWellFormed()) continue;
+          expect(names.labelValue(raw), JSON.stringify([victim, raw])).not.to.equal(target);
+        }
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('of a value without any legal character cannot be mimicked by a tenant that is named like its hash', () => {
+    const label = names.labelValue('日本');
+    expect(label).to.equal(`x--${expectedHash('日本')}`);
+    for (const raw of [label, expectedHash('日本'), 'x']) expect(names.labelValue(raw)).not.to.equal(label);
+  });
+});

@@ -1,0 +1,183 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+
+import type { Known } from '../../src/core/ledger.ts';
+import { nextStep, type Step } from '../../src/core/plan.ts';
+import { Drift, type Row } from '../../src/core/row.ts';
+import type { Tunnel } from '../../src/core/tunnel.ts';
+import { names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+const WANTED = tunnel('node-1');
+const LATER: Tunnel = { ...WANTED, createdAt: '2026-11-23T06:00:00Z' };
+const TIMELESS: Tunnel = { ...WANTED, createdAt: undefined };
+const OTHER_TENANT: Tunnel = { ...WANTED, tenantID: 'beta' };
+const OTHER_NODE: Tunnel = { ...WANTED, nodeID: 'node-2' };
+
+const UNKNOWN: Known = { is: 'unknown' };
+const ABSENT: Known = { is: 'absent' };
+const present = (of: Tunnel): Known => ({ is: 'present', tunnel: of });
+
+function row(of: Tunnel, drift = 0, name = names.rowName(RESPONDER, of)): Row {
+  return { name, uid: `uid of ${name}`, resourceVersion: '100', tunnel: of, drift };
+}
+
+describe('the next step', () => {
+  const good = row(WANTED);
+  const handMade = row(WANTED, Drift.name, 'mine');
+  const table: [situation: string, known: Known, rows: Row[], step: Step | undefined][] = [
+    ['a reporter has not said, no row: none', UNKNOWN, [], undefined],
+    ['a reporter has not said, a row: none', UNKNOWN, [good], undefined],
+    [
+      'a reporter has not said, an edited row: none',
+      UNKNOWN,
+      [row(WANTED, Drift.labels | Drift.status)],
+      undefined,
+    ],
+    ['a reporter has not said, a row made by hand: none', UNKNOWN, [handMade], undefined],
+    ['not held, no row: none', ABSENT, [], undefined],
+    ['not held, a row: delete', ABSENT, [good], { do: 'delete', row: good }],
+    ['not held, a row that goes already: none', ABSENT, [row(WANTED, Drift.terminating)], undefined],
+    [
+      'not held, one going and one made by hand: delete',
+      ABSENT,
+      [row(WANTED, Drift.terminating), handMade],
+      { do: 'delete', row: handMade },
+    ],
+    ['held, no row: create', present(WANTED), [], { do: 'create', tunnel: WANTED }],
+    ['held, its row: none', present(WANTED), [good], undefined],
+    ['held, its row, in another object: none', present({ ...WANTED }), [row({ ...WANTED })], undefined],
+    [
+      'held, a row that goes: create',
+      present(WANTED),
+      [row(WANTED, Drift.terminating)],
+      { do: 'create', tunnel: WANTED },
+    ],
+    [
+      'held, a row with another createdAt: patch',
+      present(LATER),
+      [good],
+      { do: 'patch', row: good, tunnel: LATER },
+    ],
+    [
+      'held without createdAt, a row with one: patch',
+      present(TIMELESS),
+      [good],
+      { do: 'patch', row: good, tunnel: TIMELESS },
+    ],
+    ['held, a row of another tenant: delete', present(OTHER_TENANT), [good], { do: 'delete', row: good }],
+    ['held, a row of another node: delete', present(OTHER_NODE), [good], { do: 'delete', row: good }],
+    [
+      'held, only a row made by hand: delete it',
+      present(WANTED),
+      [handMade],
+      { do: 'delete', row: handMade },
+    ],
+    [
+      'held, its row and one made by hand: delete that',
+      present(WANTED),
+      [good, handMade],
+      { do: 'delete', row: handMade },
+    ],
+    [
+      'the same, found the other way round',
+      present(WANTED),
+      [handMade, good],
+      { do: 'delete', row: handMade },
+    ],
+  ];
+  for (const [situation, known, rows, step] of table) {
+    it(situation, () => {
+      expect(nextStep(known, rows)).to.deep.equal(step);
+    });
+  }
+
+  it('mends labels and createdAt in one patch, then the status', () => {
+    const edited = row(WANTED, Drift.labels | Drift.status);
+    expect(nextStep(present(LATER), [edited])).to.deep.equal({ do: 'patch', row: edited, tunnel: LATER });
+    const patched = row(LATER, Drift.status);
+    expect(nextStep(present(LATER), [patched])).to.deep.equal({ do: 'patchStatus', row: patched });
+  });
+});
+
+/** The API server with these rows alone. */
+function take(step: Step, rows: Row[]): Row[] {
+  switch (step.do) {
+    case 'create': {
+      const made = row(step.tunnel);
+      const taken = rows.find(({ name }) => name === made.name);
+      if (taken === undefined) return [...rows, made];
+      // 409 until the finalizer is done: only a row that is going may stand in a create's way.
+      expect(taken.drift & Drift.terminating).not.to.equal(0);
+      return rows.filter((each) => each !== taken);
+    }
+    case 'delete':
+      expect(rows).to.include(step.row);
+      return rows.filter((each) => each !== step.row);
+    case 'patch':
+      expect(rows).to.include(step.row);
+      return rows.map((each) =>
+        each === step.row
+          ? {
+              ...each,
+              drift: each.drift & ~Drift.labels,
+              tunnel: { ...each.tunnel, createdAt: step.tunnel.createdAt },
+            }
+          : each,
+      );
+    case 'patchStatus':
+      expect(rows).to.include(step.row);
+      return rows.map((each) => (each === step.row ? { ...each, drift: each.drift & ~Drift.status } : each));
+  }
+}
+
+describe('steps taken one after the other', () => {
+  const anyTunnel = fc.constantFrom(WANTED, LATER, TIMELESS, OTHER_TENANT, OTHER_NODE);
+  const anyRow = fc
+    .record({
+      of: anyTunnel,
+      labels: fc.constantFrom(0, Drift.labels),
+      status: fc.constantFrom(0, Drift.status),
+      terminating: fc.constantFrom(0, 0, Drift.terminating),
+      madeAs: fc.option(fc.constantFrom('mine', 'yours')),
+    })
+    .map(({ of, labels, status, terminating, madeAs }) =>
+      row(of, labels | status | terminating | (madeAs === null ? 0 : Drift.name), madeAs ?? undefined),
+    );
+  const anyRows = fc.uniqueArray(anyRow, { selector: ({ name }) => name, maxLength: 4 });
+  const anyKnown = fc.oneof(fc.constant(ABSENT), anyTunnel.map(present));
+
+  it('come to an end where the rows say what is known, each taking one difference away', () => {
+    fc.assert(
+      fc.property(anyKnown, anyRows, (known, found) => {
+        let rows = found;
+        let steps = 0;
+        for (let step = nextStep(known, rows); step !== undefined; step = nextStep(known, rows)) {
+          rows = take(step, rows);
+          steps += 1;
+          expect(steps).to.be.at.most(found.length + 2);
+        }
+        const standing = rows.filter(({ drift }) => (drift & Drift.terminating) === 0);
+        expect(standing.map(({ name, tunnel: of, drift }) => ({ name, of, drift }))).to.deep.equal(
+          known.is === 'present'
+            ? [{ name: names.rowName(RESPONDER, known.tunnel), of: known.tunnel, drift: 0 }]
+            : [],
+        );
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('never delete the row that is right', () => {
+    fc.assert(
+      fc.property(anyTunnel, anyRows, (of, found) => {
+        const right = row(of);
+        let rows = [right, ...found.filter(({ name }) => name !== right.name)];
+        for (let step = nextStep(present(of), rows); step !== undefined; step = nextStep(present(of), rows)) {
+          expect(step.do).to.equal('delete');
+          rows = take(step, rows);
+          expect(rows).to.include(right);
+        }
+      }),
+    );
+  });
+});

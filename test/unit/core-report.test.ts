@@ -1,0 +1,113 @@
+import { expect } from 'chai';
+
+import { reporterViolation, tunnelViolation, type ReportedIdentity } from '../../src/core/report.ts';
+import { withoutScope } from '../../src/core/scope.ts';
+
+const IDENTITY: ReportedIdentity = { tenantID: 'acme', clusterID: 'eu-1', nodeID: 'node-17' };
+
+const long = (length: number): string => 'é'.repeat(length);
+
+function violated(name: string, identity: ReportedIdentity | undefined): [string, string] | undefined {
+  const violation = tunnelViolation(name, identity, () => 'added_tunnels[3]');
+  if (violation === undefined) return undefined;
+  expect(violation.message.startsWith(`${violation.field}: `), violation.message).to.equal(true);
+  return [violation.field, violation.reason];
+}
+
+describe('tenant isolation', () => {
+  it('scopes an id with its own tenant and a colon, and only that is taken off', () => {
+    expect(withoutScope('acme', 'acme:node-17')).to.equal('node-17');
+    expect(withoutScope('acme', 'acme:acme:node')).to.equal('acme:node');
+    expect(withoutScope('a:b', 'a:b:node')).to.equal('node');
+    expect(withoutScope('acme', 'node-17')).to.equal('node-17');
+    expect(withoutScope('acme', 'other:node')).to.equal('other:node');
+    expect(withoutScope('acme', 'acmenode')).to.equal('acmenode');
+    expect(withoutScope('acme', 'acme-node')).to.equal('acme-node');
+    expect(withoutScope('acme', 'Acme:node')).to.equal('Acme:node');
+    expect(withoutScope('😀', '😀:node')).to.equal('node');
+  });
+
+  it('leaves an id that is nothing but the scope', () => {
+    expect(withoutScope('acme', 'acme:')).to.equal('acme:');
+    expect(withoutScope('acme', 'acme')).to.equal('acme');
+    expect(withoutScope('acme', '')).to.equal('');
+  });
+});
+
+describe('a reported tunnel', () => {
+  const identities: [situation: string, ReportedIdentity | undefined, string, string][] = [
+    ['without identity', undefined, 'identity', 'missing'],
+    ['without tenant', { ...IDENTITY, tenantID: '' }, 'identity.tenant_id', 'empty'],
+    ['without cluster', { ...IDENTITY, clusterID: '' }, 'identity.cluster_id', 'empty'],
+    ['without node', { ...IDENTITY, nodeID: '' }, 'identity.node_id', 'empty'],
+    ['with a tenant of 129', { ...IDENTITY, tenantID: long(129) }, 'identity.tenant_id', 'too_long'],
+    ['with a cluster of 129', { ...IDENTITY, clusterID: long(129) }, 'identity.cluster_id', 'too_long'],
+    ['with a node of 129', { ...IDENTITY, nodeID: long(129) }, 'identity.node_id', 'too_long'],
+    [
+      'with a node of 129 behind its scope',
+      { ...IDENTITY, nodeID: `acme:${long(129)}` },
+      'identity.node_id',
+      'too_long',
+    ],
+    [
+      'with a node of 128 behind another scope',
+      { ...IDENTITY, nodeID: `beta:${long(128)}` },
+      'identity.node_id',
+      'too_long',
+    ],
+    ['with NUL in its tenant', { ...IDENTITY, tenantID: 'a\0' }, 'identity.tenant_id', 'forbidden_character'],
+    [
+      'with a line end in its cluster',
+      { ...IDENTITY, clusterID: 'a\n' },
+      'identity.cluster_id',
+      'forbidden_character',
+    ],
+    ['with bidi in its node', { ...IDENTITY, nodeID: 'a\u202eb' }, 'identity.node_id', 'forbidden_character'],
+  ];
+  for (const [situation, identity, field, reason] of identities) {
+    it(`${situation} is set aside: ${reason}`, () => {
+      expect(violated('node-17', identity)).to.deep.equal([`added_tunnels[3].${field}`, reason]);
+    });
+  }
+
+  it('is set aside for its name when empty, longer than 512 or holding a control character', () => {
+    expect(violated('', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'empty']);
+    expect(violated(long(513), IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'too_long']);
+    expect(violated('a\u0085', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'forbidden_character']);
+    expect(violated(long(512), IDENTITY)).to.equal(undefined);
+  });
+
+  it('is rightful with every part at its limit, scoped or not', () => {
+    const tenantID = '😀'.repeat(128);
+    const identity = { tenantID, clusterID: `${tenantID}:${long(128)}`, nodeID: `${tenantID}:${long(128)}` };
+    expect(violated(`${tenantID}:${long(128)}`, identity)).to.equal(undefined);
+    expect(violated('n', { tenantID: long(128), clusterID: long(128), nodeID: long(128) })).to.equal(
+      undefined,
+    );
+  });
+
+  it('may have any name that a prototype has', () => {
+    for (const name of ['__proto__', 'constructor', 'toString']) {
+      expect(violated(name, { tenantID: name, clusterID: name, nodeID: name })).to.equal(undefined);
+    }
+  });
+});
+
+describe('a reporter', () => {
+  it('needs an id, and may have no cluster', () => {
+    expect(reporterViolation('responder-0', '')).to.equal(undefined);
+    expect(reporterViolation('', 'edge')).to.include({ field: 'node.id', reason: 'empty' });
+  });
+
+  it('has at most 256 characters in either, and no control characters', () => {
+    const most = '😀'.repeat(256);
+    expect(reporterViolation(most, most)).to.equal(undefined);
+    expect(reporterViolation(`${most}x`, '')).to.include({ field: 'node.id', reason: 'too_long' });
+    expect(reporterViolation('r', `${most}x`)).to.include({ field: 'node.cluster', reason: 'too_long' });
+    expect(reporterViolation('r\u007f', '')).to.include({ field: 'node.id', reason: 'forbidden_character' });
+    expect(reporterViolation('r', '\u2067')).to.include({
+      field: 'node.cluster',
+      reason: 'forbidden_character',
+    });
+  });
+});

@@ -1,0 +1,155 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { readFileSync } from 'node:fs';
+import { parse } from 'yaml';
+
+import { forbiddenCharacter, longerThan } from '../../src/core/text.ts';
+import { optionalTextViolation, shown, textViolation } from '../../src/core/violation.ts';
+
+/** UTF-16 units of every kind, so lone surrogates too. */
+const anyText = fc
+  .array(fc.oneof(fc.integer({ min: 0, max: 0xff }), fc.integer({ min: 0, max: 0xffff })), { maxLength: 200 })
+  .map((units) => String.fromCharCode(...units));
+
+/** The patterns that spec strings have, by path. */
+function specPatterns(file: string): Map<string, string> {
+  interface Schema {
+    readonly pattern?: string;
+    readonly properties?: Readonly<Record<string, Schema>>;
+  }
+  const crd: {
+    spec: { versions: { schema: { openAPIV3Schema: Schema } }[] };
+  } = parse(readFileSync(new URL(`../../crds/${file}`, import.meta.url), 'utf8'));
+  const found = new Map<string, string>();
+  const visit = (path: string, schema: Schema | undefined): void => {
+    if (schema?.pattern !== undefined) found.set(path, schema.pattern);
+    for (const [name, property] of Object.entries(schema?.properties ?? {}))
+      visit(`${path}.${name}`, property);
+  };
+  visit('spec', crd.spec.versions[0]?.schema.openAPIV3Schema.properties?.['spec']);
+  return found;
+}
+
+describe('lengths', () => {
+  it('count code points: 257 emoji are 257, though they are 514 UTF-16 units', () => {
+    expect(longerThan('😀'.repeat(257), 257)).to.equal(false);
+    expect(longerThan('😀'.repeat(258), 257)).to.equal(true);
+    expect(longerThan(`${'😀'.repeat(256)}ab`, 257)).to.equal(true);
+  });
+
+  it('count combining marks singly', () => {
+    expect(longerThan('e\u0301'.repeat(64), 128)).to.equal(false);
+    expect(longerThan(`${'e\u0301'.repeat(64)}e`, 128)).to.equal(true);
+  });
+
+  it('agree with a plain count, for any text and limit', () => {
+    fc.assert(
+      fc.property(anyText, fc.integer({ min: 0, max: 220 }), (text, limit) => {
+        expect(longerThan(text, limit)).to.equal(Array.from(text).length > limit);
+      }),
+    );
+  });
+});
+
+describe('forbidden characters', () => {
+  const all = [...specPatterns('reversetunnels.yaml'), ...specPatterns('reversetunnelreporters.yaml')];
+
+  it('are those that the CRDs refuse in every string that a reporter chooses', () => {
+    expect(all.map(([path]) => path)).to.include.members([
+      'spec.tunnelName',
+      'spec.tenantID',
+      'spec.clusterID',
+      'spec.nodeID',
+      'spec.reporter.id',
+      'spec.reporter.cluster',
+      'spec.id',
+      'spec.cluster',
+    ]);
+    for (const pattern of new Set(all.map(([, pattern]) => pattern))) {
+      // RE2 writes \x{202e} where JavaScript writes \u202e.
+      const crd = new RegExp(pattern.replaceAll(/\\x\{(\w{4})\}/g, String.raw`\u$1`), 'u');
+      for (let point = 0; point <= 0x10ffff; point += 1) {
+        const character = String.fromCodePoint(point);
+        if ((forbiddenCharacter(character) === undefined) !== crd.test(character)) {
+          expect.fail(`U+${point.toString(16)} is refused by only one of the CRD and the operator`);
+        }
+      }
+    }
+  });
+
+  it('are named by their code point, the first of them', () => {
+    expect(forbiddenCharacter('a\u0000')).to.equal('U+0000');
+    expect(forbiddenCharacter('a\nb\u202e')).to.equal('U+000A');
+    expect(forbiddenCharacter('\u009f')).to.equal('U+009F');
+    expect(forbiddenCharacter('x\u2066y')).to.equal('U+2066');
+  });
+
+  it('are not those that names rightfully hold', () => {
+    for (const text of [
+      'acme:node-17',
+      'über/straße',
+      '日本',
+      '😀',
+      ' ',
+      '\u00a0',
+      '\u2027\u202f',
+      '\ufeff',
+      '\u200d',
+    ]) {
+      expect(forbiddenCharacter(text), text).to.equal(undefined);
+    }
+  });
+
+  it('are found anywhere in a text', () => {
+    fc.assert(
+      fc.property(anyText, (text) => {
+        const found = Array.from(text).some((character) => forbiddenCharacter(character) !== undefined);
+        expect(forbiddenCharacter(text) !== undefined).to.equal(found);
+      }),
+    );
+  });
+});
+
+describe('a violation', () => {
+  it('says empty, too long, forbidden, in this order, or nothing', () => {
+    expect(textViolation('f', '', 3)?.reason).to.equal('empty');
+    expect(optionalTextViolation('f', '', 3)).to.equal(undefined);
+    expect(textViolation('f', 'abcd', 3)?.reason).to.equal('too_long');
+    expect(textViolation('f', 'a\nb', 3)?.reason).to.equal('forbidden_character');
+    expect(textViolation('f', 'a\nbc', 3)?.reason).to.equal('too_long');
+    expect(textViolation('f', 'abc', 3)).to.equal(undefined);
+    expect(textViolation('f', '😀😀😀', 3)).to.equal(undefined);
+  });
+
+  it('names field, value and limit', () => {
+    expect(textViolation('identity.tenant_id', 'abcd', 3)?.message).to.equal(
+      'identity.tenant_id: "abcd" has more than 3 characters',
+    );
+    expect(textViolation('name', 'a\u202eb', 3)?.message).to.equal(
+      'name: "a\\u202eb" holds U+202E; control characters and direction overrides are refused',
+    );
+  });
+
+  it('shows any value well-formed, without a character that is refused, and short', () => {
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          anyText,
+          anyText.map((text) => text.repeat(50)),
+        ),
+        (text) => {
+          const quoted = shown(text);
+          expect(forbiddenCharacter(quoted)).to.equal(undefined);
+          expect(quoted.isWellFormed()).to.equal(true);
+          expect(quoted.length).to.be.at.most(64 * 6 + 3);
+          if (text.length <= 64) expect(JSON.parse(quoted)).to.equal(text);
+        },
+      ),
+    );
+  });
+
+  it('of a value as large as a message can be is one short line', () => {
+    const message = textViolation('name', 'x'.repeat(64 * 1024 * 1024), 512)?.message;
+    expect(message).to.match(/^name: "x{64}…" has more than 512 characters$/);
+  });
+});
