@@ -1,0 +1,304 @@
+import { parseArgs, type ParseArgsOptionsConfig } from 'node:util';
+import { parse as parseYaml } from 'yaml';
+import { formatDuration, parseDuration } from './duration.ts';
+import { LOG_LEVELS, type LogLevel } from './log.ts';
+
+/** How the operator is to run. Every value is checked. */
+export interface Config {
+  /** `host:port` of the reporting service and grpc.health.v1; port 0 picks a free one. */
+  readonly grpcAddress: string;
+  /** `host:port` of /livez, /readyz and /metrics. */
+  readonly httpAddress: string;
+  /** Path; undefined: in-cluster, else KUBECONFIG, else ~/.kube/config. */
+  readonly kubeconfig: string | undefined;
+  /** Undefined: the pod's, else the context's, else default. */
+  readonly namespace: string | undefined;
+  readonly reportIntervalMs: number;
+  readonly onInvalid: 'skip' | 'nack';
+  readonly maxMessageSizeBytes: number;
+  readonly maxTunnelsPerReporter: number;
+  /** API writes in flight. */
+  readonly writeConcurrency: number;
+  readonly auth: 'insecure';
+  readonly logLevel: LogLevel;
+}
+
+/** Either a configuration, or every mistake in it: one line each, naming key, value and what is allowed. */
+export type ConfigResult = { readonly config: Config } | { readonly mistakes: readonly string[] };
+
+interface Setting<T> {
+  readonly placeholder: string;
+  readonly text: string;
+  /** As it would be written; undefined: left open, as `otherwise` says. */
+  readonly default?: string;
+  readonly otherwise?: string;
+  /** The value, or what is allowed instead. */
+  readonly read: (text: string) => { readonly value: T } | { readonly allowed: string };
+}
+
+/** Every setting, once: its flag, its key in the file, its default, its check and its line in `--help`. */
+const SETTINGS = {
+  'grpc-address': {
+    placeholder: 'HOST:PORT',
+    text: 'where to serve the reporting service and grpc.health.v1; port 0 picks a free one',
+    default: '0.0.0.0:18000',
+    read: address,
+  },
+  'http-address': {
+    placeholder: 'HOST:PORT',
+    text: 'where to serve /livez, /readyz and /metrics',
+    default: '0.0.0.0:8080',
+    read: address,
+  },
+  kubeconfig: {
+    placeholder: 'FILE',
+    text: 'how to reach the API server',
+    otherwise: 'in-cluster, else $KUBECONFIG, else ~/.kube/config',
+    read: anyText,
+  },
+  namespace: {
+    placeholder: 'NAME',
+    text: 'where the objects live',
+    otherwise: "the pod's, else the context's, else default",
+    read: namespace,
+  },
+  'report-interval': {
+    placeholder: 'DURATION',
+    text: 'how often reporters are to report',
+    default: '5s',
+    // The wire contract's bounds for report_interval.
+    read: durationWithin(25, 3_600_000),
+  },
+  'on-invalid': {
+    placeholder: 'skip|nack',
+    text: 'a report with an invalid tunnel: set that tunnel aside and keep the rest, or refuse the report',
+    default: 'skip',
+    read: oneOf(['skip', 'nack']),
+  },
+  'max-message-size': {
+    placeholder: 'SIZE',
+    text: 'the greatest report; a tunnel takes about 130 bytes',
+    default: '64Mi',
+    read: sizeWithin(1024, 1024 ** 3),
+  },
+  'max-tunnels-per-reporter': {
+    placeholder: 'N',
+    text: 'tunnels that one reporter may hold',
+    default: '500000',
+    read: numberWithin(1, 10_000_000),
+  },
+  'write-concurrency': {
+    placeholder: 'N',
+    text: 'API writes in flight',
+    default: '64',
+    read: numberWithin(1, 1024),
+  },
+  auth: {
+    placeholder: 'insecure',
+    text: 'who may report; has to be chosen. insecure: everybody who reaches the port, in plaintext',
+    read: authMode,
+  },
+  'log-level': {
+    placeholder: 'LEVEL',
+    text: `how much to log: ${LOG_LEVELS.join(', ')}`,
+    default: 'info',
+    read: oneOf(LOG_LEVELS),
+  },
+} satisfies Record<string, Setting<unknown>>;
+
+type Key = keyof typeof SETTINGS;
+
+const OPTIONS: ParseArgsOptionsConfig = {
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+  config: { type: 'string' },
+  ...Object.fromEntries(Object.keys(SETTINGS).map((key) => [key, { type: 'string' as const }])),
+};
+
+/** What the command line asks for, before any value is checked. */
+export interface CommandLine {
+  readonly help: boolean;
+  readonly version: boolean;
+  /** The file to read settings from. */
+  readonly configFile: string | undefined;
+  readonly flags: Readonly<Record<string, unknown>>;
+}
+
+/** Takes the arguments apart; the mistake is one line. */
+export function parseCommandLine(
+  argv: readonly string[],
+): { readonly commandLine: CommandLine } | { readonly mistake: string } {
+  try {
+    const { values } = parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: false });
+    const { help, version, config, ...flags } = values;
+    return {
+      commandLine: {
+        help: help === true,
+        version: version === true,
+        configFile: typeof config === 'string' ? config : undefined,
+        flags,
+      },
+    };
+  } catch (error) {
+    return {
+      mistake: error instanceof Error ? (error.message.split(/\.\s|\n/)[0] ?? error.message) : String(error),
+    };
+  }
+}
+
+/**
+ * The configuration from flags and the text of the file; a flag wins.
+ *
+ * @param fileText YAML with the flags' names as keys; undefined when there is no file
+ */
+export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: string): ConfigResult {
+  const mistakes: string[] = [];
+  const file = fileText === undefined ? {} : readFile(fileText, mistakes);
+
+  const setting = <K extends Key>(key: K): ValueOf<K> => {
+    const { read, ...about } = SETTINGS[key] as Setting<ValueOf<K>>;
+    const from = flags[key] === undefined ? key : `--${key}`;
+    const given = flags[key] ?? file[key];
+    if (typeof given === 'object' && given !== null) {
+      mistakes.push(`${from}: must be one value, not a list or a map`);
+      return undefined as ValueOf<K>;
+    }
+    const text = given === undefined || given === null ? about.default : String(given);
+    // Left open: what is undefined here is allowed to be in Config.
+    if (text === undefined && about.otherwise !== undefined) return undefined as ValueOf<K>;
+    const result = read(text ?? '');
+    if ('value' in result) return result.value;
+    mistakes.push(`${from}: ${text === undefined ? '' : `${JSON.stringify(text)} `}${result.allowed}`);
+    return undefined as ValueOf<K>;
+  };
+
+  const config: Config = {
+    grpcAddress: setting('grpc-address'),
+    httpAddress: setting('http-address'),
+    kubeconfig: setting('kubeconfig'),
+    namespace: setting('namespace'),
+    reportIntervalMs: setting('report-interval'),
+    onInvalid: setting('on-invalid'),
+    maxMessageSizeBytes: setting('max-message-size'),
+    maxTunnelsPerReporter: setting('max-tunnels-per-reporter'),
+    writeConcurrency: setting('write-concurrency'),
+    auth: setting('auth'),
+    logLevel: setting('log-level'),
+  };
+  return mistakes.length === 0 ? { config } : { mistakes };
+}
+
+type ValueOf<K extends Key> =
+  Extract<ReturnType<(typeof SETTINGS)[K]['read']>, { readonly value: unknown }> extends {
+    readonly value: infer T;
+  }
+    ? T
+    : never;
+
+/** The text of `--help`. */
+export function helpText(): string {
+  const lines = Object.entries<Setting<unknown>>(SETTINGS).map(([key, { placeholder, text, ...about }]) => {
+    const otherwise = about.default ?? about.otherwise;
+    return `  --${key} ${placeholder}\n        ${text}${otherwise === undefined ? '' : ` (default: ${otherwise})`}`;
+  });
+  return `Usage: reverse-tunnel-operator [FLAG ...]
+       reverse-tunnel-operator simulate --help
+
+Serves Envoy's ReverseTunnelReportingService and keeps one ReverseTunnel object for each reported tunnel.
+
+${lines.join('\n')}
+  --config FILE
+        YAML with the names above as keys, as in \`report-interval: 5s\`; a flag wins
+  --version
+  --help
+
+Durations as 250ms, 30s, 5m; sizes as 512Ki, 64Mi, 1Gi.
+Exit codes: 0 stopped as asked; 1 could not run; 2 wrong flag or value.
+`;
+}
+
+function readFile(text: string, mistakes: string[]): Readonly<Record<string, unknown>> {
+  let parsed: unknown;
+  try {
+    parsed = parseYaml(text);
+  } catch (error) {
+    const [line] = error instanceof Error ? error.message.split('\n') : [String(error)];
+    mistakes.push(`--config: not YAML: ${line}`);
+    return {};
+  }
+  if (parsed === null || parsed === undefined) return {};
+  if (typeof parsed !== 'object' || Array.isArray(parsed)) {
+    mistakes.push('--config: must hold keys and values, as in `report-interval: 5s`');
+    return {};
+  }
+  for (const key of Object.keys(parsed)) {
+    if (!Object.hasOwn(SETTINGS, key)) mistakes.push(`${key}: is no setting; --help lists them`);
+  }
+  return parsed as Record<string, unknown>;
+}
+
+function anyText(text: string): { value: string } | { allowed: string } {
+  return text === '' ? { allowed: 'must not be empty' } : { value: text };
+}
+
+function address(text: string): { value: string } | { allowed: string } {
+  const port = /^(?:\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):(\d{1,5})$/.exec(text)?.[1];
+  return port !== undefined && Number(port) <= 65_535
+    ? { value: text }
+    : { allowed: 'must be host:port with a port of 0 to 65535, as 0.0.0.0:18000 or [::]:18000' };
+}
+
+function namespace(text: string): { value: string } | { allowed: string } {
+  return /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)
+    ? { value: text }
+    : { allowed: 'must be at most 63 lower-case letters, digits and dashes' };
+}
+
+function authMode(text: string): { value: 'insecure' } | { allowed: string } {
+  if (text === 'insecure') return { value: text };
+  if (['mtls', 'token', 'either'].includes(text)) {
+    return { allowed: 'is not served by this version; only insecure is' };
+  }
+  return { allowed: 'must be chosen: insecure lets everybody who reaches the port report, in plaintext' };
+}
+
+function oneOf<const T extends string>(values: readonly T[]) {
+  return (text: string): { value: T } | { allowed: string } => {
+    const value = values.find((one) => one === text);
+    return value === undefined ? { allowed: `must be one of ${values.join(', ')}` } : { value };
+  };
+}
+
+function numberWithin(least: number, most: number) {
+  return (text: string): { value: number } | { allowed: string } => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    return value >= least && value <= most
+      ? { value }
+      : { allowed: `must be a whole number from ${least} to ${most}` };
+  };
+}
+
+function durationWithin(leastMs: number, mostMs: number) {
+  return (text: string): { value: number } | { allowed: string } => {
+    const parsed = parseDuration(text);
+    return 'ms' in parsed && parsed.ms >= leastMs && parsed.ms <= mostMs
+      ? { value: parsed.ms }
+      : {
+          allowed: `must be a duration from ${formatDuration(leastMs)} to ${formatDuration(mostMs)}, as 250ms, 30s or 5m`,
+        };
+  };
+}
+
+const BYTES_OF_UNIT: Readonly<Record<string, number>> = { '': 1, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };
+
+function sizeWithin(leastBytes: number, mostBytes: number) {
+  return (text: string): { value: number } | { allowed: string } => {
+    const [, digits, unit = ''] = /^(\d{1,12})(Ki|Mi|Gi)?$/.exec(text) ?? [];
+    const value = digits === undefined ? Number.NaN : Number(digits) * (BYTES_OF_UNIT[unit] ?? Number.NaN);
+    return value >= leastBytes && value <= mostBytes
+      ? { value }
+      : {
+          allowed: `must be a size from ${leastBytes / 1024}Ki to ${mostBytes / 1024 ** 3}Gi, as 512Ki or 64Mi`,
+        };
+  };
+}

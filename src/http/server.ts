@@ -1,0 +1,81 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+/** What the probes and Prometheus are answered with. Declared here, given by the composition root. */
+export interface HttpSources {
+  /** Undefined when ready; else why not, in a few words. */
+  readonly notReady: () => string | undefined;
+  /** The exposition text and its content type. */
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>;
+}
+
+/** The address cannot be listened on; the message says which and why. */
+export class HttpListenError extends Error {
+  override readonly name = 'HttpListenError';
+}
+
+export interface HttpServer {
+  /** `host:port` that was bound. */
+  readonly address: string;
+  /** Resolves when the port is free and every connection closed; open ones are cut. */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves /livez (200 while the process answers at all), /readyz (200 once reports can be mirrored, else 503 with the
+ * reason) and /metrics.
+ *
+ * @param address `host:port`; port 0 picks a free one
+ * @throws HttpListenError when the address is taken, not this machine's, or not an address
+ */
+export async function startHttpServer(address: string, sources: HttpSources): Promise<HttpServer> {
+  const server = createServer((request, response) => {
+    const answer = (code: number, text: string, contentType = 'text/plain; charset=utf-8'): void => {
+      response.writeHead(code, { 'content-type': contentType, 'x-content-type-options': 'nosniff' });
+      response.end(request.method === 'HEAD' ? undefined : text);
+    };
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      answer(405, 'method not allowed\n');
+      return;
+    }
+    switch (request.url?.split('?')[0] ?? '') {
+      case '/livez':
+        answer(200, 'ok\n');
+        break;
+      case '/readyz': {
+        const why = sources.notReady();
+        answer(why === undefined ? 200 : 503, why === undefined ? 'ok\n' : `not ready: ${why}\n`);
+        break;
+      }
+      case '/metrics':
+        sources.metrics().then(
+          ({ contentType, text }) => answer(200, text, contentType),
+          () => answer(500, 'metrics could not be gathered\n'),
+        );
+        break;
+      default:
+        answer(404, 'not found: /livez, /readyz and /metrics are served here\n');
+    }
+  });
+  await listening(server, address);
+  const { port } = server.address() as AddressInfo;
+  return {
+    address: `${address.slice(0, address.lastIndexOf(':'))}:${port}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function listening(server: Server, address: string): Promise<void> {
+  const colon = address.lastIndexOf(':');
+  const host = address.slice(0, colon).replace(/^\[(.*)\]$/, '$1');
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) =>
+      reject(new HttpListenError(`cannot listen on ${address}: ${error.message}`, { cause: error })),
+    );
+    server.listen(Number(address.slice(colon + 1)), host, resolve);
+  });
+}

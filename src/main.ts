@@ -1,0 +1,83 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import { systemClock } from './clock.ts';
+import { helpText, parseCommandLine, readConfig, type Config } from './config.ts';
+import { createLog } from './log.ts';
+import { StartError, startOperator } from './operator.ts';
+
+/** Exit codes, as `--help` tells them. */
+const STOPPED = 0;
+const COULD_NOT_RUN = 1;
+const WRONG_USE = 2;
+
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(argv: readonly string[]): Promise<number> {
+  if (argv[0] === 'simulate') {
+    const { runSimulate } = await import('./simulate/main.ts');
+    return await runSimulate(argv.slice(1));
+  }
+  const parsed = parseCommandLine(argv);
+  if ('mistake' in parsed) return wrongUse([parsed.mistake]);
+  const { help, version, configFile, flags } = parsed.commandLine;
+  if (help) {
+    process.stdout.write(helpText());
+    return STOPPED;
+  }
+  if (version) {
+    process.stdout.write(`${packageVersion()}\n`);
+    return STOPPED;
+  }
+  let fileText: string | undefined;
+  try {
+    fileText = configFile === undefined ? undefined : readFileSync(configFile, 'utf8');
+  } catch (error) {
+    return wrongUse([`--config: cannot be read: ${(error as Error).message}`]);
+  }
+  const result = readConfig(flags, fileText);
+  return 'mistakes' in result ? wrongUse(result.mistakes) : await serve(result.config);
+}
+
+async function serve(config: Config): Promise<number> {
+  const asked = stopAsked();
+  let operator;
+  try {
+    operator = await startOperator(config, {
+      version: packageVersion(),
+      env: process.env,
+      clock: systemClock,
+      random: Math.random,
+      log: createLog(config.logLevel),
+    });
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    process.stderr.write(`reverse-tunnel-operator: ${error.message}\n`);
+    return COULD_NOT_RUN;
+  }
+  await asked;
+  await operator.stop();
+  return STOPPED;
+}
+
+/** Resolves at the first SIGTERM or SIGINT; the second ends the process at once. */
+function stopAsked(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.once(signal, () => {
+        process.once(signal, () => process.exit(COULD_NOT_RUN));
+        resolve();
+      });
+    }
+  });
+}
+
+function wrongUse(mistakes: readonly string[]): number {
+  for (const mistake of mistakes) process.stderr.write(`reverse-tunnel-operator: ${mistake}\n`);
+  process.stderr.write('reverse-tunnel-operator: --help lists all flags\n');
+  return WRONG_USE;
+}
+
+function packageVersion(): string {
+  const file = new URL('../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+}

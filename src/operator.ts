@@ -1,0 +1,203 @@
+import { hash } from 'node:crypto';
+import type { Clock } from './clock.ts';
+import type { Config } from './config.ts';
+import { Mirror } from './controller/mirror.ts';
+import { Reconciler } from './controller/reconciler.ts';
+import { RowCache } from './controller/row-cache.ts';
+import { UndoPacing } from './controller/undo-pacing.ts';
+import { Workers } from './controller/workers.ts';
+import { Workqueue } from './controller/workqueue.ts';
+import { Ledger } from './core/ledger.ts';
+import { createNames } from './core/names.ts';
+import type { RowObject } from './core/row.ts';
+import { ListenError, ReportingServer } from './grpc/server.ts';
+import { HttpListenError, startHttpServer, type HttpServer } from './http/server.ts';
+import { createApiClient } from './k8s/client.ts';
+import { ConnectionError } from './k8s/connection.ts';
+import { Reflector } from './k8s/reflector.ts';
+import { resolveConnection } from './k8s/resolve-connection.ts';
+import { createRowApi, rowResource } from './k8s/row-api.ts';
+import type { Log } from './log.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
+
+/** How long the queue may go on after the last stream has ended. */
+const FLUSH_MS = 5000;
+/** How long connections of reporters may take to close. */
+const DRAIN_MS = 2000;
+
+export interface Surroundings {
+  readonly version: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly clock: Clock;
+  /** 0 to 1, for jitter. */
+  readonly random: () => number;
+  readonly log: Log;
+}
+
+/** The operator cannot start; one line that says what, where, and what to do. */
+export class StartError extends Error {
+  override readonly name = 'StartError';
+}
+
+export interface RunningOperator {
+  /** The addresses that were bound, with their ports. */
+  readonly grpcAddress: string;
+  readonly httpAddress: string;
+  /**
+   * Ends streams once their last ACK is out, gives the queue at most 5 s to empty, and closes everything. Rows stay.
+   * Resolves within 10 s; may be called once.
+   */
+  stop(): Promise<void>;
+}
+
+/**
+ * Builds the parts, hands them to each other and starts them. No rules live here.
+ *
+ * @throws StartError when a port is taken or there is no way to the API server. An API server that does not answer is
+ *   no such error: it is waited for, and reports are taken meanwhile.
+ */
+export async function startOperator(config: Config, around: Surroundings): Promise<RunningOperator> {
+  const { clock, random, log } = around;
+  const metrics = createMetrics();
+  if (config.auth === 'insecure')
+    log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
+
+  const connection = await orStartError(
+    resolveConnection({ kubeconfig: config.kubeconfig, env: around.env, clock }),
+  );
+  const namespace = config.namespace ?? connection.namespace ?? 'default';
+  log.info({ server: connection.server.href, source: connection.source, namespace }, 'API server found');
+  const client = createApiClient({
+    connection,
+    clock,
+    userAgent: `reverse-tunnel-operator/${around.version}`,
+    connections: config.writeConcurrency,
+    onRequest: ({ verb, code }) => metrics.restClientRequests.inc({ method: verb, code }),
+  });
+  const rows = client.resource<RowObject>(rowResource(namespace));
+
+  const names = createNames((text) => hash('sha256', text, 'buffer'));
+  const ledger = new Ledger();
+  const queue = new Workqueue(clock);
+  const cache: RowCache = new RowCache(
+    names,
+    (key, tunnelName) => {
+      const known = ledger.known(key, tunnelName);
+      return known.is === 'present' ? known.tunnel : undefined;
+    },
+    (key, tunnelName) => mirror.rowChanged(key, tunnelName),
+  );
+  const reconciler = new Reconciler({ api: createRowApi(rows), ledger, cache, names, clock, metrics, log });
+  const workers = new Workers({
+    queue,
+    reconcile: (item) => reconciler.reconcile(item),
+    concurrency: config.writeConcurrency,
+    onNoAnswer: () => reflector.hasten(),
+    clock,
+    random,
+    metrics,
+    log,
+  });
+  const mirror: Mirror = new Mirror({
+    ledger,
+    cache,
+    queue,
+    workers,
+    isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
+    pacing: new UndoPacing(clock),
+    maxTunnelsPerReporter: config.maxTunnelsPerReporter,
+    clock,
+    metrics,
+  });
+
+  const grpc = new ReportingServer({
+    address: config.grpcAddress,
+    maxMessageSizeBytes: config.maxMessageSizeBytes,
+    reportIntervalMs: config.reportIntervalMs,
+    onInvalid: config.onInvalid,
+    sink: mirror,
+    clock,
+    log,
+    metrics,
+  });
+  let stopping = false;
+  const reflector: Reflector<RowObject> = new Reflector<RowObject>({
+    source: rows,
+    handler: cache,
+    clock,
+    random,
+    log,
+    onState: (state) => {
+      // Before every row is known a write could only guess; and what the list shows may already be right.
+      if (state !== 'synced' || stopping) return;
+      metrics.synced.set(1);
+      workers.start();
+      grpc.setServing(true);
+    },
+  });
+
+  const http = await orStartError(
+    startHttpServer(config.httpAddress, {
+      notReady: () => (stopping ? 'stopping' : reflector.hasSynced ? undefined : 'rows are not listed yet'),
+      metrics: async () => {
+        gather(metrics, ledger, cache, queue);
+        return { contentType: metrics.registry.contentType, text: await metrics.registry.metrics() };
+      },
+    }),
+  );
+  const grpcAddress = await orStartError(grpc.listen(), http);
+  log.info({ grpcAddress, httpAddress: http.address }, 'serving');
+
+  const ended = new AbortController();
+  const reflecting = reflector.run(ended.signal);
+
+  return {
+    grpcAddress,
+    httpAddress: http.address,
+    async stop() {
+      stopping = true;
+      log.info('stopping');
+      await grpc.close(DRAIN_MS);
+      const flushed = await withinMs(workers.drained(), FLUSH_MS, clock);
+      if (!flushed) log.warn({ keys: queue.depth }, 'stopping with changes that are not written');
+      workers.stop();
+      ended.abort();
+      await client.close();
+      await reflecting;
+      await http.close();
+      log.info('stopped');
+    },
+  };
+}
+
+/** Sets what is read at a scrape and changes too often to be set when it does. */
+function gather(metrics: Metrics, ledger: Ledger, cache: RowCache, queue: Workqueue): void {
+  metrics.tunnels.set(ledger.totalTunnelCount());
+  metrics.rows.set(cache.size);
+  metrics.workqueueDepth.set(queue.depth);
+  metrics.workqueueDelayed.set(queue.delayedCount);
+}
+
+/** False when it did not resolve in time; it goes on. */
+async function withinMs(work: Promise<void>, limitMs: number, clock: Clock): Promise<boolean> {
+  const late = Promise.withResolvers<boolean>();
+  const cancel = clock.setTimer(limitMs, () => late.resolve(false));
+  const inTime = await Promise.race([work.then(() => true), late.promise]);
+  cancel();
+  return inTime;
+}
+
+/** Turns what a person can mend into a StartError, closing what runs already. */
+async function orStartError<T>(starting: Promise<T>, running?: HttpServer): Promise<T> {
+  try {
+    return await starting;
+  } catch (error) {
+    await running?.close();
+    if (error instanceof ConnectionError) throw new StartError(error.message, { cause: error });
+    if (error instanceof ListenError || error instanceof HttpListenError) {
+      const flag = error instanceof ListenError ? '--grpc-address' : '--http-address';
+      throw new StartError(`${error.message}; free it or choose another ${flag}`, { cause: error });
+    }
+    throw error;
+  }
+}

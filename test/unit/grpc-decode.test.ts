@@ -1,0 +1,460 @@
+import { expect } from 'chai';
+import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
+import { group, int64, joined, lengthDelimited, text, varint } from '../support/wire-writer.ts';
+import { fullPush, requestBytes, tunnel, type RequestFields } from '../support/wire.ts';
+
+const NODE = 1;
+const ADDED = 2;
+const REMOVED = 3;
+const FULL_PUSH = 4;
+const NONCE = 5;
+
+/** Decodes to the end and counts the rests. */
+function decodeResting(bytes: Buffer): { report: DecodedReport; rests: number } {
+  const work = decodeReport(bytes);
+  for (let rests = 0; ; rests += 1) {
+    const step = work.next();
+    if (step.done === true) return { report: step.value, rests };
+  }
+}
+
+function decode(bytes: Buffer): DecodedReport {
+  return decodeResting(bytes).report;
+}
+
+function decodeFields(fields: RequestFields): DecodedReport {
+  return decode(requestBytes(fields));
+}
+
+/** A tunnel in the wire's bytes: name, then whatever else is given. */
+function tunnelBytes(name: string, ...rest: Buffer[]): Buffer {
+  return lengthDelimited(ADDED, joined(text(1, name), ...rest));
+}
+
+function identityBytes(...parts: Buffer[]): Buffer {
+  return lengthDelimited(2, joined(...parts));
+}
+
+const WHOLE_IDENTITY = identityBytes(text(1, 'acme'), text(2, 'eu-1'), text(3, 'node-17'));
+
+describe('grpc/decode', () => {
+  describe('what a report says', () => {
+    it('an empty message is a heartbeat without node and with nonce 0', () => {
+      expect(decode(Buffer.alloc(0))).to.deep.equal({
+        node: undefined,
+        fullPush: false,
+        nonce: 0n,
+        added: [],
+        removedNames: [],
+        setAside: { count: 0, byReason: new Map(), first: [] },
+      });
+    });
+
+    it('every field of a report as Envoy sends it arrives, in the order of the wire', () => {
+      const report = decodeFields({
+        node: { id: 'responder-0', cluster: 'edge' },
+        added_tunnels: [tunnel('b'), tunnel('a'), tunnel('b')],
+        removed_tunnel_names: ['z', 'b', 'z'],
+        full_push: true,
+        nonce: 7,
+      });
+      expect(report.added.map(({ name }) => name)).to.deep.equal(['b', 'a', 'b']);
+      expect(report.added[0]).to.deep.equal({
+        name: 'b',
+        tenantID: 'acme-corporation',
+        clusterID: 'eu-central-1-production',
+        nodeID: 'node-of-b',
+        createdAt: '2026-09-21T14:13:20.123456Z',
+      });
+      expect(report.removedNames).to.deep.equal(['z', 'b', 'z']);
+      expect(report.fullPush).to.equal(true);
+      expect(report.nonce).to.equal(7n);
+      expect(Buffer.from(report.node ?? [])).to.deep.equal(joined(text(1, 'responder-0'), text(2, 'edge')));
+    });
+
+    for (const nonce of [
+      0n,
+      1n,
+      2n ** 31n,
+      2n ** 32n - 1n,
+      2n ** 53n - 1n,
+      2n ** 53n + 1n,
+      2n ** 63n - 1n,
+      -1n,
+      -(2n ** 53n) - 1n,
+      -(2n ** 63n),
+    ]) {
+      it(`nonce ${nonce} loses no digit`, () => {
+        expect(decodeFields({ nonce: String(nonce) }).nonce).to.equal(nonce);
+      });
+    }
+
+    for (const { given, want } of [
+      { given: undefined, want: undefined },
+      { given: {}, want: '1970-01-01T00:00:00Z' },
+      { given: { seconds: -62_135_596_800 }, want: '0001-01-01T00:00:00Z' },
+      { given: { seconds: -62_135_596_801, nanos: 999_999_999 }, want: undefined },
+      { given: { seconds: 253_402_300_799, nanos: 999_999_999 }, want: '9999-12-31T23:59:59.999999999Z' },
+      { given: { seconds: 253_402_300_800 }, want: undefined },
+      { given: { seconds: -1, nanos: 1 }, want: '1969-12-31T23:59:59.000000001Z' },
+      { given: { seconds: 1, nanos: -1 }, want: undefined },
+      { given: { seconds: 1, nanos: 1_000_000_000 }, want: undefined },
+      { given: { seconds: 1, nanos: 2_147_483_647 }, want: undefined },
+      { given: { seconds: 1, nanos: -2_147_483_648 }, want: undefined },
+      { given: { seconds: '9223372036854775807' }, want: undefined },
+      { given: { seconds: '-9223372036854775808' }, want: undefined },
+      // 2^53 + 1 is the first integer that a double cannot hold.
+      { given: { seconds: '9007199254740993' }, want: undefined },
+    ]) {
+      it(`created_at ${JSON.stringify(given)} is ${want ?? 'left out'}, and the tunnel is kept`, () => {
+        const { created_at: _, ...bare } = tunnel('a');
+        const report = decodeFields({
+          added_tunnels: [given === undefined ? bare : { ...bare, created_at: given }],
+        });
+        expect(report.added).to.have.length(1);
+        expect(report.added[0]?.createdAt).to.equal(want);
+      });
+    }
+
+    for (const name of [
+      '__proto__',
+      'constructor',
+      'toString',
+      '🚇',
+      'a/b',
+      'A',
+      'trailing---',
+      'x'.repeat(512),
+    ]) {
+      it(`a tunnel may be called ${name.slice(0, 20)}`, () => {
+        const report = decodeFields({ added_tunnels: [tunnel(name)], removed_tunnel_names: [name] });
+        expect(report.added.map((one) => one.name)).to.deep.equal([name]);
+        expect(report.removedNames).to.deep.equal([name]);
+        expect(report.setAside.count).to.equal(0);
+      });
+    }
+
+    it('text that is no UTF-8 becomes well-formed, with U+FFFD for what is wrong', () => {
+      for (const [bytes, want] of [
+        [[0xff], '\uFFFD'],
+        [[0x61, 0xc3], 'a\uFFFD'],
+        // A surrogate half, as CESU-8 has it: three bytes, none of them right.
+        [[0xed, 0xa0, 0x80], '\uFFFD\uFFFD\uFFFD'],
+        [[0xc0, 0x80], '\uFFFD\uFFFD'],
+        [[0xf0, 0x9f, 0x9a], '\uFFFD'],
+      ] as const) {
+        const raw = Buffer.from(bytes);
+        const name = lengthDelimited(1, raw);
+        const identity = identityBytes(
+          lengthDelimited(1, raw),
+          lengthDelimited(2, raw),
+          lengthDelimited(3, raw),
+        );
+        const report = decode(
+          joined(lengthDelimited(ADDED, joined(name, identity)), lengthDelimited(REMOVED, raw)),
+        );
+        expect(report.added).to.deep.equal([
+          { name: want, tenantID: want, clusterID: want, nodeID: want, createdAt: undefined },
+        ]);
+        expect(report.removedNames).to.deep.equal([want]);
+      }
+    });
+  });
+
+  describe('what protobuf lets a writer do', () => {
+    it('unknown fields are skipped wherever they stand, groups within groups too', () => {
+      const unknown = joined(
+        varint(6, 2n ** 64n - 1n),
+        lengthDelimited(7, Buffer.from('not for us')),
+        Buffer.from([(8 << 3) | 1, 1, 2, 3, 4, 5, 6, 7, 8]),
+        Buffer.from([(9 << 3) | 5, 1, 2, 3, 4]),
+        group(10, joined(varint(1, 1n), group(2, lengthDelimited(3, Buffer.alloc(200))))),
+        varint(536_870_911, 0n),
+      );
+      const report = decode(
+        joined(
+          unknown,
+          tunnelBytes(
+            'a',
+            unknown,
+            identityBytes(unknown, text(1, 'acme'), unknown, text(2, 'eu-1'), text(3, 'node-17'), unknown),
+            lengthDelimited(3, joined(unknown, varint(1, 1n), unknown)),
+            unknown,
+          ),
+          varint(NONCE, 9n),
+          unknown,
+        ),
+      );
+      expect(report.added).to.deep.equal([
+        {
+          name: 'a',
+          tenantID: 'acme',
+          clusterID: 'eu-1',
+          nodeID: 'node-17',
+          createdAt: '1970-01-01T00:00:01Z',
+        },
+      ]);
+      expect(report.nonce).to.equal(9n);
+    });
+
+    it('a known field number with another wire type is an unknown field', () => {
+      const report = decode(
+        joined(
+          varint(NODE, 1n),
+          varint(ADDED, 1n),
+          varint(REMOVED, 1n),
+          lengthDelimited(FULL_PUSH, Buffer.from([1])),
+          Buffer.from([(NONCE << 3) | 5, 1, 0, 0, 0]),
+          tunnelBytes('a', varint(1, 5n), WHOLE_IDENTITY, varint(2, 5n), varint(3, 5n)),
+        ),
+      );
+      expect(report).to.deep.include({ node: undefined, fullPush: false, nonce: 0n, removedNames: [] });
+      expect(report.added.map(({ name }) => name)).to.deep.equal(['a']);
+    });
+
+    it('of a field that stands twice the last counts', () => {
+      const report = decode(
+        joined(
+          varint(FULL_PUSH, 1n),
+          varint(NONCE, 1n),
+          tunnelBytes('first', WHOLE_IDENTITY, text(1, 'last')),
+          varint(FULL_PUSH, 0n),
+          varint(NONCE, 2n),
+        ),
+      );
+      expect(report).to.deep.include({ fullPush: false, nonce: 2n });
+      expect(report.added.map(({ name }) => name)).to.deep.equal(['last']);
+    });
+
+    it('messages that stand twice are merged: identity, created_at and node', () => {
+      const report = decode(
+        joined(
+          lengthDelimited(NODE, text(1, 'first')),
+          tunnelBytes(
+            'a',
+            identityBytes(text(1, 'acme'), text(3, 'old')),
+            lengthDelimited(3, varint(2, 5n)),
+            identityBytes(text(2, 'eu-1'), text(3, 'new')),
+            lengthDelimited(3, varint(1, 7n)),
+          ),
+          lengthDelimited(NODE, text(2, 'edge')),
+          lengthDelimited(NODE, text(1, 'last')),
+        ),
+      );
+      expect(report.added).to.deep.equal([
+        {
+          name: 'a',
+          tenantID: 'acme',
+          clusterID: 'eu-1',
+          nodeID: 'new',
+          createdAt: '1970-01-01T00:00:07.000000005Z',
+        },
+      ]);
+      expect(Buffer.from(report.node ?? [])).to.deep.equal(
+        joined(text(1, 'first'), text(2, 'edge'), text(1, 'last')),
+      );
+    });
+
+    it('a bool is true for every varint but 0', () => {
+      expect(decode(varint(FULL_PUSH, 2n)).fullPush).to.equal(true);
+      expect(decode(varint(FULL_PUSH, 2n ** 31n)).fullPush).to.equal(true);
+    });
+
+    it('the bytes are left as they came', () => {
+      const bytes = joined(
+        lengthDelimited(NODE, text(1, 'a')),
+        varint(NONCE, 1n),
+        lengthDelimited(NODE, text(1, 'b')),
+      );
+      const before = Buffer.from(bytes);
+      decode(bytes);
+      expect(bytes).to.deep.equal(before);
+    });
+  });
+
+  describe('bytes that are no report', () => {
+    for (const [what, bytes] of [
+      ['a tag alone', [0x12]],
+      ['a tag without an end', [0x92, 0x80]],
+      ['a length without an end', [0x12, 0x80]],
+      ['a length that runs past the message', [0x12, 0x05, 0x0a]],
+      ['a length of 4 GiB', [0x12, 0xff, 0xff, 0xff, 0xff, 0x0f]],
+      ['a name that runs past its tunnel', [0x12, 0x02, 0x0a, 0x05, 0x61, 0x62, 0x63, 0x64, 0x65]],
+      ['an identity that runs past its tunnel', [0x12, 0x02, 0x12, 0x03, 0x0a, 0x01, 0x61]],
+      ['a tenant that runs past its identity', [0x12, 0x05, 0x12, 0x02, 0x0a, 0x05, 0x61, 0x28, 0x01]],
+      ['a created_at that runs past its tunnel', [0x12, 0x02, 0x1a, 0x02, 0x08, 0x01]],
+      ['a varint that runs past its created_at', [0x12, 0x04, 0x1a, 0x02, 0x08, 0x80, 0x01]],
+      ['an unknown varint that runs past its tunnel', [0x12, 0x02, 0x30, 0x80, 0x01]],
+      ['an unknown field that runs past its tunnel', [0x12, 0x02, 0x32, 0x03, 0x28, 0x01, 0x00]],
+      ['a removed name that runs past the message', [0x1a, 0x05, 0x61]],
+      ['a node that runs past the message', [0x0a, 0x05, 0x61]],
+      ['a varint of 11 bytes', [0x28, ...Array<number>(10).fill(0xff), 0x01]],
+      ['a nonce cut short after 3 bytes', [0x28, 0xff, 0xff, 0xff]],
+      ['a nonce cut short after 4 bytes', [0x28, 0xff, 0xff, 0xff, 0xff]],
+      ['a nonce cut short after 9 bytes', [0x28, ...Array<number>(9).fill(0xff)]],
+      ['seconds cut short at the end', [0x12, 0x06, 0x1a, 0x04, 0x08, 0xff, 0xff, 0xff]],
+      ['field number 0', [0x00, 0x01]],
+      ['field number 0 in a tunnel', [0x12, 0x02, 0x00, 0x01]],
+      ['wire type 4 without a group', [0x34]],
+      ['wire type 6', [0x36, 0x00]],
+      ['wire type 7', [0x37, 0x00]],
+      ['a group without an end', [0x33, 0x30, 0x01]],
+      ['a fixed64 cut short', [0x31, 1, 2, 3, 4, 5, 6, 7]],
+      ['a fixed32 cut short', [0x35, 1, 2, 3]],
+      ['text', [...Buffer.from('GET / HTTP/1.1\r\n\r\n')]],
+    ] as const) {
+      it(`${what} is malformed`, () => {
+        expect(() => decode(Buffer.from(bytes)))
+          .to.throw(MalformedReportError, /^not a StreamReverseTunnelsRequest: [^\n]+$/)
+          .with.property('cause');
+      });
+    }
+
+    it('groups nested 100,000 deep are malformed, not a stack overflow', () => {
+      expect(() => decode(Buffer.alloc(100_000, 0x33))).to.throw(MalformedReportError);
+    });
+  });
+
+  describe('what breaks the rules is set aside', () => {
+    const { identity } = tunnel('a');
+    for (const { what, fields, field, reason } of [
+      { what: 'an empty name', fields: { identity }, field: 'added_tunnels[1].name', reason: 'empty' },
+      {
+        what: 'a name of 513 characters',
+        fields: { name: 'é'.repeat(513), identity },
+        field: 'added_tunnels[1].name',
+        reason: 'too_long',
+      },
+      {
+        what: 'a name with a line break',
+        fields: { name: 'a\nb', identity },
+        field: 'added_tunnels[1].name',
+        reason: 'forbidden_character',
+      },
+      { what: 'no identity', fields: { name: 'b' }, field: 'added_tunnels[1].identity', reason: 'missing' },
+      {
+        what: 'an identity with nothing in it',
+        fields: { name: 'b', identity: {} },
+        field: 'added_tunnels[1].identity.tenant_id',
+        reason: 'empty',
+      },
+      {
+        what: 'a tenant of 129 characters',
+        fields: { name: 'b', identity: { ...identity, tenant_id: 'x'.repeat(129) } },
+        field: 'added_tunnels[1].identity.tenant_id',
+        reason: 'too_long',
+      },
+      {
+        what: 'a cluster with NUL',
+        fields: { name: 'b', identity: { ...identity, cluster_id: 'a\0b' } },
+        field: 'added_tunnels[1].identity.cluster_id',
+        reason: 'forbidden_character',
+      },
+      {
+        what: 'a node with a direction override',
+        fields: { name: 'b', identity: { ...identity, node_id: 'a\u202Eb' } },
+        field: 'added_tunnels[1].identity.node_id',
+        reason: 'forbidden_character',
+      },
+    ] as const) {
+      it(`${what}: the path is ${field}, the neighbours are kept`, () => {
+        const report = decodeFields({ added_tunnels: [tunnel('a'), fields, tunnel('c')] });
+        expect(report.added.map(({ name }) => name)).to.deep.equal(['a', 'c']);
+        expect(report.setAside.count).to.equal(1);
+        expect([...report.setAside.byReason]).to.deep.equal([[reason, 1]]);
+        expect(report.setAside.first).to.have.length(1);
+        expect(report.setAside.first[0]).to.deep.include({ field, reason });
+        expect(report.setAside.first[0]?.message).to.match(
+          new RegExp(`^${field.replaceAll(/[[\].]/g, '\\$&')}: \\P{Cc}+$`, 'u'),
+        );
+      });
+    }
+
+    it('an empty removed name: its path counts the removed names alone', () => {
+      const report = decodeFields({
+        added_tunnels: [tunnel('a')],
+        removed_tunnel_names: ['x', 'y', '', 'z'],
+      });
+      expect(report.removedNames).to.deep.equal(['x', 'y', 'z']);
+      expect(report.setAside).to.deep.equal({
+        count: 1,
+        byReason: new Map([['empty', 1]]),
+        first: [
+          {
+            field: 'removed_tunnel_names[2]',
+            reason: 'empty',
+            message: 'removed_tunnel_names[2]: must not be empty',
+          },
+        ],
+      });
+    });
+
+    it('all are counted by reason, only the first five are kept to be shown', () => {
+      const report = decodeFields({
+        added_tunnels: [
+          ...Array.from({ length: 3000 }, () => ({ identity })),
+          ...Array.from({ length: 2000 }, () => ({ name: 'b' })),
+          tunnel('kept'),
+        ],
+        removed_tunnel_names: ['', ''],
+      });
+      expect(report.added.map(({ name }) => name)).to.deep.equal(['kept']);
+      expect(report.setAside.count).to.equal(5002);
+      expect(Object.fromEntries(report.setAside.byReason)).to.deep.equal({ empty: 3002, missing: 2000 });
+      expect(report.setAside.first.map(({ field }) => field)).to.deep.equal(
+        [0, 1, 2, 3, 4].map((index) => `added_tunnels[${index}].name`),
+      );
+    });
+
+    it('the path of a late violation has its own index', () => {
+      const added = Array.from({ length: 12_345 }, (_, i) => tunnel(`n${i}`));
+      const report = decodeFields({ added_tunnels: [...added, { name: 'b' }] });
+      expect(report.added).to.have.length(12_345);
+      expect(report.setAside.first.map(({ field }) => field)).to.deep.equal([
+        'added_tunnels[12345].identity',
+      ]);
+    });
+
+    it('what a message shows of a very long text is cut', () => {
+      const [violation] = decodeFields({ added_tunnels: [{ name: 'x'.repeat(100_000), identity }] }).setAside
+        .first;
+      expect(violation?.reason).to.equal('too_long');
+      expect(violation?.message.length).to.be.lessThan(300);
+    });
+  });
+
+  describe('rests', () => {
+    it('a full push of 100,000 tunnels rests often, and nothing is lost or doubled at a rest', () => {
+      const { report, rests } = decodeResting(requestBytes(fullPush(100_000)));
+      expect(report.added).to.have.length(100_000);
+      expect(new Set(report.added.map(({ name }) => name)).size).to.equal(100_000);
+      expect(report.added.at(-1)?.name).to.equal('tunnel-99999');
+      expect(rests).to.be.within(50, 200);
+    });
+
+    it('a small report does not rest', () => {
+      expect(decodeResting(requestBytes(fullPush(100))).rests).to.equal(0);
+    });
+
+    const least = 10;
+    for (const { what, unit, count } of [
+      { what: 'removed names', unit: text(REMOVED, 'some-node'), count: 200_000 },
+      { what: 'invalid tunnels', unit: lengthDelimited(ADDED, Buffer.alloc(0)), count: 1_000_000 },
+      { what: 'unknown fields', unit: varint(6, 1n), count: 1_000_000 },
+      { what: 'nonces', unit: varint(NONCE, 1n), count: 1_000_000 },
+      { what: 'names over the limit', unit: tunnelBytes('x'.repeat(100_000)), count: 50 },
+      // Joining them one by one would take the square of their number: minutes for these 2 MB.
+      { what: 'parts of a node', unit: lengthDelimited(NODE, text(2, '')), count: 500_000 },
+    ]) {
+      it(`${count} ${what} in one report rest too`, () => {
+        const { rests } = decodeResting(int64Ended(Buffer.alloc(unit.length * count, unit)));
+        expect(rests).to.be.at.least(least);
+      });
+    }
+  });
+});
+
+/** The bytes with a last nonce behind them, so that the decoder had to come to the end in step. */
+function int64Ended(bytes: Buffer): Buffer {
+  return joined(bytes, int64(NONCE, 1n));
+}
