@@ -1,0 +1,96 @@
+/** The cluster that the demo plays in: one of its own on this machine, or the user's. */
+import { randomBytes } from 'node:crypto';
+import { resolveBinaries } from '../control-plane/resolve.ts';
+import { run } from '../control-plane/run.ts';
+import type { AdminRequest } from '../control-plane/service-account.ts';
+import { startControlPlane } from '../control-plane/start.ts';
+import { OPERATOR_RULES } from '../test/support/operator-process.ts';
+import { DemoFailure } from './failure.ts';
+
+const CRD_FOLDER = new URL('../crds', import.meta.url).pathname;
+const KUBECTL_TIMEOUT_MS = 60_000;
+
+export interface Cluster {
+  readonly namespace: string;
+  /** For the person who tries things out. */
+  readonly kubeconfigPath: string;
+  /** For the operator: in a cluster of the demo's own with the rights that it needs and no more. */
+  readonly operatorKubeconfigPath: string;
+  /** The folder of the kubectl that the demo uses, for those who have none. */
+  readonly kubectlFolder: string;
+  /** Runs kubectl in the demo's namespace; fails with what kubectl says. */
+  kubectl(...args: string[]): Promise<string>;
+  /** A GET as the person would be allowed it; any status is an answer. */
+  readonly request: AdminRequest;
+  /** Leaves nothing behind, but for the CRDs in a user's cluster. */
+  close(): Promise<void>;
+}
+
+/** @param kubeconfigPath the user's cluster; undefined for one of the demo's own */
+export async function openCluster(kubeconfigPath: string | undefined): Promise<Cluster> {
+  const cluster = kubeconfigPath === undefined ? await ownCluster() : await usersCluster(kubeconfigPath);
+  try {
+    await cluster.kubectl('apply', '--server-side', '-f', CRD_FOLDER);
+    await cluster.kubectl('wait', '--for=condition=Established', '--timeout=30s', '-f', CRD_FOLDER);
+    return cluster;
+  } catch (error) {
+    await cluster.close();
+    throw error;
+  }
+}
+
+async function ownCluster(): Promise<Cluster> {
+  const namespace = 'default';
+  const controlPlane = await startControlPlane();
+  const account = { namespace, serviceAccount: 'reverse-tunnel-operator', rules: OPERATOR_RULES };
+  const operator = await controlPlane.kubeconfigFor(account);
+  return {
+    namespace,
+    kubeconfigPath: controlPlane.kubeconfigPath,
+    operatorKubeconfigPath: operator.kubeconfigPath,
+    kubectlFolder: controlPlane.binaries,
+    kubectl: async (...args) => succeeded(args, await controlPlane.kubectl(args)),
+    request: controlPlane.request,
+    close: () => controlPlane.stop(),
+  };
+}
+
+async function usersCluster(kubeconfigPath: string): Promise<Cluster> {
+  const namespace = `reverse-tunnel-demo-${randomBytes(3).toString('hex')}`;
+  const { folder } = await resolveBinaries(['kubectl']);
+  const kubectl = async (...args: string[]): Promise<string> => {
+    const result = await run(
+      `${folder}/kubectl`,
+      ['--kubeconfig', kubeconfigPath, '-n', namespace, ...args],
+      {
+        cwd: process.cwd(),
+        env: process.env,
+        timeoutMs: KUBECTL_TIMEOUT_MS,
+      },
+    );
+    return succeeded(args, result);
+  };
+  await kubectl('create', 'namespace', namespace);
+  return {
+    namespace,
+    kubeconfigPath,
+    operatorKubeconfigPath: kubeconfigPath,
+    kubectlFolder: folder,
+    kubectl,
+    async request(_method, path) {
+      return { status: 200, body: JSON.parse(await kubectl('get', '--raw', path)) as unknown };
+    },
+    async close() {
+      await kubectl('delete', 'namespace', namespace, '--wait=false');
+    },
+  };
+}
+
+function succeeded(
+  args: readonly string[],
+  result: { code: number | undefined; stdout: string; stderr: string },
+): string {
+  if (result.code === 0) return result.stdout;
+  const [line = `exit code ${result.code}`] = result.stderr.trim().split('\n');
+  throw new DemoFailure(`kubectl ${args.join(' ')}: ${line}`);
+}

@@ -1,0 +1,53 @@
+/**
+ * `npm run demo`: a control plane, the operator and a fleet of reporters on this machine, and what comes of it, step
+ * by step. Each step is checked: the rows in the API must equal what the fleet holds.
+ */
+import { parseArgs } from 'node:util';
+import { ControlPlaneError } from '../control-plane/errors.ts';
+import { openCluster, type Cluster } from './cluster.ts';
+import { DemoFailure } from './failure.ts';
+import { runSteps } from './steps.ts';
+
+const HELP = `Usage: npm run demo [-- FLAG ...]
+
+Starts etcd and kube-apiserver (fetched or built once), the operator, and a fleet of simulated reporters in front of
+it; shows what the operator does; then stays up to be played with, until Ctrl-C.
+
+  --once             end after the last step; exit code 0 only if the rows equalled the truth at each step
+  --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs and makes a namespace, which goes at the end
+  --help
+`;
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  let values;
+  try {
+    ({ values } = parseArgs({
+      options: {
+        once: { type: 'boolean', default: false },
+        kubeconfig: { type: 'string' },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    }));
+  } catch (error) {
+    process.stderr.write(`demo: ${(error as Error).message.split('. ')[0]}; --help lists all flags\n`);
+    return 2;
+  }
+  if (values.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  let cluster: Cluster | undefined;
+  try {
+    cluster = await openCluster(values.kubeconfig);
+    return await runSteps(cluster, { stayUp: !values.once });
+  } catch (error) {
+    // A failed step says what differed; anything else is a fault of the demo, and shows where.
+    const expected = error instanceof ControlPlaneError || error instanceof DemoFailure;
+    process.stderr.write(`demo: ${expected ? error.message : ((error as Error).stack ?? String(error))}\n`);
+    return 1;
+  } finally {
+    await cluster?.close();
+  }
+}

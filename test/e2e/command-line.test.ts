@@ -1,0 +1,56 @@
+import { createServer, type AddressInfo } from 'node:net';
+import { expect } from 'chai';
+import { useControlPlane } from '../support/control-plane.ts';
+import { operatorOutput } from '../support/operator-process.ts';
+
+describe('the command line, used wrongly', () => {
+  const controlPlane = useControlPlane();
+  const ports = ['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'];
+
+  it('a wrong value: one line that names key, value and range, exit code 2', async () => {
+    const { code, stderr } = await operatorOutput(['--auth', 'insecure', '--report-interval', '2h']);
+    expect(stderr.split('\n')[0]).to.equal(
+      'reverse-tunnel-operator: --report-interval: "2h" must be a duration from 25ms to 1h, as 250ms, 30s or 5m',
+    );
+    expect(code).to.equal(2);
+  });
+
+  it('no choice of who may report: exit code 2', async () => {
+    const { code, stderr } = await operatorOutput([]);
+    expect(stderr).to.include('auth: must be chosen');
+    expect(code).to.equal(2);
+  });
+
+  it('an unknown flag: exit code 2', async () => {
+    const { code, stderr } = await operatorOutput(['--no-such-flag']);
+    expect(stderr).to.include("Unknown option '--no-such-flag'");
+    expect(code).to.equal(2);
+  });
+
+  it('a kubeconfig that is not there: one line, exit code 1', async () => {
+    const { code, stderr } = await operatorOutput([
+      '--auth',
+      'insecure',
+      '--kubeconfig',
+      '/no/such/file',
+      ...ports,
+    ]);
+    expect(stderr).to.equal('reverse-tunnel-operator: kubeconfig /no/such/file: no such file\n');
+    expect(code).to.equal(1);
+  });
+
+  for (const flag of ['--grpc-address', '--http-address']) {
+    it(`a port in use for ${flag}: one line that says what to do, exit code 1`, async () => {
+      const other = createServer();
+      await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+      const address = `127.0.0.1:${(other.address() as AddressInfo).port}`;
+      const { kubeconfigPath } = controlPlane();
+      const flags = ['--auth', 'insecure', '--kubeconfig', kubeconfigPath, ...ports, flag, address];
+      const { code, stderr } = await operatorOutput(flags);
+      await new Promise((resolve) => other.close(resolve));
+      expect(stderr.trim().split('\n')).to.have.length(1);
+      expect(stderr).to.include(address).and.include('EADDRINUSE').and.include(`choose another ${flag}`);
+      expect(code).to.equal(1);
+    });
+  }
+});

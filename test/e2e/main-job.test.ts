@@ -1,0 +1,228 @@
+import { expect } from 'chai';
+import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
+import { rowWrites, since } from '../support/audit-log.ts';
+import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import {
+  OPERATOR_RULES,
+  poll,
+  startOperatorProcess,
+  type OperatorProcess,
+} from '../support/operator-process.ts';
+import { listRows, untilEqual, type RowSeen } from '../support/truth.ts';
+
+/** Generous: a machine that compiles at the same time still mirrors 100 rows a second. */
+const DEADLINE_MS = 120_000;
+
+describe('the main job, end to end', () => {
+  const controlPlane = useControlPlane();
+  const running: { fleets: Fleet[]; operators: OperatorProcess[] } = { fleets: [], operators: [] };
+  let namespace: string;
+  let kubeconfigPath: string;
+
+  beforeEach(async () => {
+    namespace = await createNamespace(controlPlane(), 'main-job');
+    const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RULES };
+    ({ kubeconfigPath } = await controlPlane().kubeconfigFor(account));
+  });
+
+  afterEach(async () => {
+    await Promise.all(running.fleets.splice(0).map((fleet) => fleet.stop()));
+    await Promise.all(running.operators.splice(0).map((operator) => operator.kill()));
+  });
+
+  async function startOperator(...flags: string[]): Promise<OperatorProcess> {
+    const operator = await startOperatorProcess({ kubeconfigPath, namespace, flags });
+    running.operators.push(operator);
+    await operator.ready();
+    return operator;
+  }
+
+  async function startFleet(options: Partial<FleetOptions> & { address: string }): Promise<Fleet> {
+    const fleet = createFleet({ connectRetryIntervalMs: 200, ...options });
+    running.fleets.push(fleet);
+    await fleet.start();
+    return fleet;
+  }
+
+  const equal = (fleet: Fleet): Promise<RowSeen[]> =>
+    untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
+  const writes = () => rowWrites(controlPlane().auditLogPath ?? '', namespace);
+
+  it('20 reporters with 500 tunnels each, under churn and flaps for 60 s: rows equal the truth', async function () {
+    this.timeout(60_000 + 2 * DEADLINE_MS);
+    const operator = await startOperator('--report-interval', '500ms');
+    const fleet = await startFleet({
+      address: operator.grpcAddress,
+      reporters: 20,
+      tunnels: 500,
+      tenants: 5,
+      churnPerSecond: 40,
+      flapsPerSecond: 40,
+    });
+    const endMs = performance.now() + 60_000;
+    await poll(70_000, () => (performance.now() > endMs ? true : undefined));
+    fleet.pauseChurn();
+    await fleet.settled();
+    await equal(fleet);
+    const { nacks, outOfOrderAcks } = fleet.statistics();
+    expect({ nacks, outOfOrderAcks }).to.deep.equal({ nacks: 0, outOfOrderAcks: 0 });
+  });
+
+  it('one full push of 100,000 tunnels is ACKed and mirrored', async function () {
+    this.timeout(15 * 60_000);
+    const operator = await startOperator();
+    const fleet = await startFleet({ address: operator.grpcAddress, tunnels: 100_000 });
+    await fleet.settled();
+    expect(fleet.statistics().nacks).to.equal(0);
+    await untilEqual(fleet, controlPlane().request, namespace, 12 * 60_000);
+    expect((await writes()).create).to.equal(100_000);
+  });
+
+  it('writes one row a change, and none for heartbeats, an identical full push and a restart', async function () {
+    this.timeout(4 * DEADLINE_MS);
+    const operator = await startOperator('--report-interval', '100ms');
+    const fleet = await startFleet({ address: operator.grpcAddress, reporters: 20, tunnels: 500 });
+    const rows = await equal(fleet);
+    const created = await writes();
+    expect(created).to.deep.equal({ create: 10_000, patch: 0, delete: 0, status: 0, failed: 0 });
+    const [reporter] = fleet.reporters;
+    if (reporter === undefined) throw new Error('the fleet has no reporter');
+
+    // A thousand heartbeats.
+    const reportsBefore = await operator.metric('reverse_tunnel_reports_total{kind="heartbeat"}');
+    await poll(DEADLINE_MS, async () => {
+      const now = await operator.metric('reverse_tunnel_reports_total{kind="heartbeat"}');
+      return now - reportsBefore >= 1000 ? true : undefined;
+    });
+    // Identical full pushes, by reconnecting.
+    for (const one of fleet.reporters) one.dropConnection();
+    await poll(DEADLINE_MS, async () => {
+      const pushes = await operator.metric('reverse_tunnel_reports_total{kind="full"}');
+      return pushes >= 40 ? true : undefined;
+    });
+    await fleet.settled();
+    expect(since(created, await writes()), 'heartbeats and identical full pushes').to.deep.equal(NONE);
+
+    // A restart with 10,000 rows, on the same address.
+    expect(await operator.stop()).to.equal(0);
+    const again = await startOperator('--report-interval', '100ms', '--grpc-address', operator.grpcAddress);
+    await poll(DEADLINE_MS, async () => {
+      const pushes = await again.metric('reverse_tunnel_reports_total{kind="full"}');
+      return pushes >= 20 ? true : undefined;
+    });
+    await poll(DEADLINE_MS, async () => ((await again.metric('workqueue_depth')) === 0 ? true : undefined));
+    expect(since(created, await writes()), 'restart').to.deep.equal(NONE);
+    const kept = new Set(rows.map(({ metadata }) => metadata.uid));
+    expect((await equal(fleet)).every(({ metadata }) => kept.has(metadata.uid))).to.equal(true);
+
+    // Seven go, five come, three drop and return.
+    const names = [...reporter.truth().keys()];
+    for (const name of names.slice(0, 7)) reporter.disconnectTunnel(name);
+    for (const name of names.slice(7, 10)) reporter.flap(name);
+    for (let i = 0; i < 5; i += 1) reporter.connectTunnel(fleet.newInitiator());
+    await fleet.settled();
+    await equal(fleet);
+    expect(since(created, await writes()), 'changes').to.deep.equal({
+      ...NONE,
+      create: 5,
+      delete: 7,
+      patch: 3,
+    });
+  });
+
+  it('a full push that lost some tunnels removes their rows, also after a restart in between', async function () {
+    this.timeout(3 * DEADLINE_MS);
+    const operator = await startOperator('--report-interval', '100ms');
+    const fleet = await startFleet({ address: operator.grpcAddress, reporters: 2, tunnels: 50 });
+    await equal(fleet);
+    const [lossy, other] = fleet.reporters;
+    if (lossy === undefined || other === undefined) throw new Error('two reporters were asked for');
+
+    expect(await operator.stop()).to.equal(0);
+    for (const name of [...lossy.truth().keys()].slice(0, 20)) lossy.disconnectTunnel(name);
+    // The other one does not come back: of it nothing is known, so its rows stay.
+    other.stop();
+    const again = await startOperator('--report-interval', '100ms', '--grpc-address', operator.grpcAddress);
+    await equal(fleet);
+    expect(await again.metric('reverse_tunnel_tunnels')).to.equal(30);
+    expect(await listRows(controlPlane().request, namespace)).to.have.length(80);
+  });
+
+  it('another identity under the same tunnel name replaces the row', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const operator = await startOperator('--report-interval', '100ms');
+    const fleet = await startFleet({ address: operator.grpcAddress, tunnels: 3 });
+    await equal(fleet);
+    const [reporter] = fleet.reporters;
+    const [tunnel] = reporter?.truth().values() ?? [];
+    if (reporter === undefined || tunnel === undefined) throw new Error('the fleet has no tunnel');
+    reporter.disconnectTunnel(tunnel.name);
+    reporter.connectTunnel({ ...tunnel, tenantID: 'another-tenant' });
+    const rows = await equal(fleet);
+    expect(rows.map(({ spec }) => spec.tenantID)).to.include('another-tenant');
+    expect(await writes()).to.deep.equal({ ...NONE, create: 4, delete: 1 });
+  });
+
+  it('rows deleted or edited by hand come back, and rows made by hand go', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const operator = await startOperator('--report-interval', '100ms');
+    const fleet = await startFleet({ address: operator.grpcAddress, tunnels: 6 });
+    const rows = await equal(fleet);
+    const kubectl = async (...args: string[]): Promise<void> => {
+      const { code, stderr } = await controlPlane().kubectl(['-n', namespace, ...args]);
+      expect(code, stderr).to.equal(0);
+    };
+    const [deleted, relabelled, redated, unready] = rows.map(({ metadata }) => metadata.name);
+    await kubectl('delete', 'rt', String(deleted));
+    await kubectl('label', '--overwrite', 'rt', String(relabelled), 'reverse-tunnel.io/tenant=mallory');
+    await kubectl('patch', 'rt', String(redated), '--type=merge', '-p', '{"spec":{"createdAt":null}}');
+    await kubectl(
+      ...['patch', 'rt', String(unready), '--subresource=status', '--type=merge', '-p'],
+      '{"status":{"state":"Unknown","conditions":[{"type":"Ready","status":"False","reason":"ByHand"}]}}',
+    );
+    const [row] = rows;
+    if (row === undefined) throw new Error('there is no row');
+    const made = { ...row, metadata: { name: 'made-by-hand' }, spec: { ...row.spec, tunnelName: 'made-up' } };
+    const { status } = await controlPlane().request(
+      'POST',
+      `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnels`,
+      made,
+    );
+    expect(status).to.equal(201);
+
+    const labels = new Map(rows.map(({ metadata }) => [metadata.name, metadata.labels]));
+    await poll(DEADLINE_MS, async () => {
+      const now = await equal(fleet);
+      const same = now.every(
+        ({ metadata }) => JSON.stringify(metadata.labels) === JSON.stringify(labels.get(metadata.name)),
+      );
+      return same ? true : undefined;
+    });
+  });
+
+  it('ends on SIGTERM with exit code 0 while reports are coming in; rows stay', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const operator = await startOperator('--report-interval', '50ms');
+    const fleet = await startFleet({
+      address: operator.grpcAddress,
+      reporters: 5,
+      tunnels: 100,
+      churnPerSecond: 20,
+    });
+    await poll(DEADLINE_MS, async () =>
+      (await listRows(controlPlane().request, namespace)).length >= 400 ? true : undefined,
+    );
+    expect(await operator.stop()).to.equal(0);
+    expect(operator.log.at(-1)?.msg).to.equal('stopped');
+    const left = await listRows(controlPlane().request, namespace);
+    expect(left.length).to.be.greaterThan(399);
+    // What was ACKed was written before the end: a new operator has nothing to add but what churned meanwhile.
+    fleet.pauseChurn();
+    await startOperator('--report-interval', '50ms', '--grpc-address', operator.grpcAddress);
+    await fleet.settled();
+    await equal(fleet);
+  });
+});
+
+const NONE = { create: 0, patch: 0, delete: 0, status: 0, failed: 0 };
