@@ -1,0 +1,209 @@
+import { once } from 'node:events';
+import { request } from 'node:http';
+import { connect, createServer } from 'node:net';
+import { expect } from 'chai';
+import {
+  HttpListenError,
+  startHttpServer,
+  type HttpServer,
+  type HttpSources,
+} from '../../src/http/server.ts';
+import { createMetrics } from '../../src/metrics.ts';
+
+interface Answer {
+  readonly code: number | undefined;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly body: string;
+}
+
+/** One request on a connection of its own, with the path exactly as given. */
+function ask(server: HttpServer, path: string, method = 'GET'): Promise<Answer> {
+  const { hostname, port } = new URL(`http://${server.address}`);
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      { host: hostname.replace(/^\[|\]$/g, ''), port, path, method, agent: false },
+      async (response) => {
+        let body = '';
+        for await (const chunk of response) body += String(chunk);
+        resolve({ code: response.statusCode, headers: response.headers, body });
+      },
+    );
+    sent.on('error', reject);
+    sent.end();
+  });
+}
+
+describe('http server', () => {
+  let why: string | undefined;
+  let server: HttpServer;
+  const metrics = createMetrics();
+  const sources: HttpSources = {
+    notReady: () => why,
+    metrics: async () => ({
+      contentType: metrics.registry.contentType,
+      text: await metrics.registry.metrics(),
+    }),
+  };
+  const serve = async (address = '127.0.0.1:0', given: Partial<HttpSources> = {}): Promise<void> => {
+    server = await startHttpServer(address, { ...sources, ...given });
+  };
+
+  beforeEach(() => {
+    why = undefined;
+  });
+  afterEach(() => server.close());
+
+  for (const host of ['127.0.0.1', 'localhost', '[::1]']) {
+    it(`listens on ${host} with port 0, and says which port it is`, async () => {
+      await serve(`${host}:0`);
+      expect(server.address).to.match(new RegExp(`^${host.replaceAll(/[[\].]/g, '\\$&')}:[1-9]\\d+$`));
+      expect(await ask(server, '/livez')).to.deep.include({ code: 200, body: 'ok\n' });
+    });
+  }
+
+  it('/readyz follows what it is told; /livez does not', async () => {
+    await serve();
+    expect(await ask(server, '/readyz')).to.deep.include({ code: 200, body: 'ok\n' });
+    why = 'the rows have not been listed yet';
+    expect(await ask(server, '/readyz')).to.deep.include({
+      code: 503,
+      body: 'not ready: the rows have not been listed yet\n',
+    });
+    expect(await ask(server, '/livez')).to.deep.include({ code: 200 });
+    why = undefined;
+    expect(await ask(server, '/readyz')).to.deep.include({ code: 200 });
+  });
+
+  it('is asked with a query, as by kubelet and people: that does not matter', async () => {
+    await serve();
+    expect(await ask(server, '/readyz?verbose')).to.deep.include({ code: 200 });
+    expect(await ask(server, '/metrics?name[]=x')).to.deep.include({ code: 200 });
+  });
+
+  it('/metrics is text that Prometheus parses, with every metric of the operator', async () => {
+    await serve();
+    metrics.nacks.inc({ reason: 'missing' });
+    const { code, headers, body } = await ask(server, '/metrics');
+    expect(code).to.equal(200);
+    expect(headers['content-type']).to.match(/^text\/plain; version=0\.0\.4/);
+    expect(body.endsWith('\n')).to.equal(true);
+    const types = new Map<string, string>();
+    for (const line of body.split('\n')) {
+      const [, name, type] =
+        /^# TYPE ([a-zA-Z_:][\w:]*) (counter|gauge|histogram|summary|untyped)$/.exec(line) ?? [];
+      if (name !== undefined && type !== undefined) types.set(name, type);
+      else
+        expect(line).to.match(
+          /^$|^# HELP \S+ .+$|^[a-zA-Z_:][\w:]*(\{(\w+="[^"]*",?)+\})? (-?\d[\d.e+-]*|NaN|[+-]Inf)$/,
+        );
+    }
+    expect(types.get('reverse_tunnel_nacks_total')).to.equal('counter');
+    expect(body).to.match(/^reverse_tunnel_nacks_total\{reason="missing"\} 1$/m);
+    for (const metric of await metrics.registry.getMetricsAsJSON())
+      expect(types.has(metric.name)).to.equal(true, metric.name);
+  });
+
+  it('/metrics cannot be gathered: 500, and the next request is answered', async () => {
+    await serve(undefined, { metrics: () => Promise.reject(new Error('a secret of ours')) });
+    const { code, body } = await ask(server, '/metrics');
+    expect(code).to.equal(500);
+    expect(body).to.not.contain('secret');
+    expect(await ask(server, '/livez')).to.deep.include({ code: 200 });
+  });
+
+  for (const path of [
+    '/',
+    '/health',
+    '/livez/',
+    '//livez',
+    '/LIVEZ',
+    '/metrics/x',
+    '/%6Civez',
+    '/../livez',
+    '*',
+    '/__proto__',
+  ]) {
+    it(`${path} is not found`, async () => {
+      await serve();
+      expect(await ask(server, path)).to.deep.include({ code: 404 });
+    });
+  }
+
+  for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE']) {
+    it(`${method} is not allowed, and told what is`, async () => {
+      await serve();
+      const { code, headers } = await ask(server, '/livez', method);
+      expect(code).to.equal(405);
+      // A 405 must carry it: RFC 9110, 15.5.6.
+      expect(headers['allow']).to.equal('GET, HEAD');
+    });
+  }
+
+  it('HEAD is answered like GET, without a body', async () => {
+    await serve();
+    for (const path of ['/livez', '/readyz', '/metrics']) {
+      expect(await ask(server, path, 'HEAD')).to.deep.include({ code: 200, body: '' });
+    }
+    expect(await ask(server, '/nothing', 'HEAD')).to.deep.include({ code: 404, body: '' });
+  });
+
+  it('is sent what is no HTTP: that connection ends, the next is served', async () => {
+    await serve();
+    const { hostname, port } = new URL(`http://${server.address}`);
+    const socket = connect(Number(port), hostname);
+    socket.on('error', () => {});
+    socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
+    socket.resume();
+    await once(socket, 'close');
+    expect(await ask(server, '/livez')).to.deep.include({ code: 200 });
+  });
+
+  it('closes with connections open, idle ones and one in the middle of a request, and the port is free', async () => {
+    await serve();
+    const { hostname, port } = new URL(`http://${server.address}`);
+    const closed: Promise<unknown>[] = [];
+    for (const bytes of [
+      '',
+      'GET /livez HTTP/1.1\r\nHost: a\r\n',
+      'GET /livez HTTP/1.1\r\nHost: a\r\n\r\n',
+    ]) {
+      const socket = connect(Number(port), hostname);
+      socket.on('error', () => {});
+      closed.push(once(socket, 'close'));
+      await once(socket, 'connect');
+      if (bytes !== '') socket.write(bytes);
+      if (bytes.endsWith('\r\n\r\n')) await once(socket, 'data');
+      else socket.resume();
+    }
+    await ask(server, '/livez');
+    await server.close();
+    await Promise.all(closed);
+    const other = createServer();
+    other.listen(Number(port), hostname);
+    await once(other, 'listening');
+    other.close();
+    await once(other, 'close');
+  });
+
+  for (const { what, host, want } of [
+    { what: 'a port that is in use', host: '127.0.0.1', want: /EADDRINUSE/ },
+    { what: 'an address of another machine', host: '192.0.2.1', want: /EADDRNOTAVAIL/ },
+    { what: 'a name that nobody has', host: 'no-such-host.invalid', want: /ENOTFOUND|EAI_AGAIN/ },
+  ]) {
+    it(`does not listen on ${what}: one line says which address and why`, async () => {
+      await serve();
+      const address = `${host}:${new URL(`http://${server.address}`).port}`;
+      const failure = await startHttpServer(address, sources).then(
+        () => expect.fail('it listens'),
+        (error: unknown) => error,
+      );
+      expect(failure).to.be.instanceOf(HttpListenError);
+      const { message, cause } = failure as HttpListenError;
+      expect(message)
+        .to.match(/^cannot listen on [^\n\r]+$/)
+        .and.contain(`${address}: `)
+        .and.match(want);
+      expect(cause).to.be.instanceOf(Error);
+    });
+  }
+});
