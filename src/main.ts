@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import { systemClock } from './clock.ts';
-import { helpText, parseCommandLine, readConfig, type Config } from './config.ts';
+import { followFile } from './config-file.ts';
+import { helpText, parseCommandLine, readConfig, type CommandLine, type Config } from './config.ts';
 import { createLog } from './log.ts';
-import { StartError, startOperator } from './operator.ts';
+import { StartError, startOperator, type RunningOperator } from './operator.ts';
 
 /** Exit codes, as `--help` tells them. */
 const STOPPED = 0;
@@ -35,26 +36,47 @@ async function main(argv: readonly string[]): Promise<number> {
     return wrongUse([`--config: cannot be read: ${(error as Error).message}`]);
   }
   const result = readConfig(flags, fileText);
-  return 'mistakes' in result ? wrongUse(result.mistakes) : await serve(result.config);
+  if ('mistakes' in result) return wrongUse(result.mistakes);
+  const file =
+    configFile === undefined || fileText === undefined ? undefined : { path: configFile, text: fileText };
+  return await serve(result.config, flags, file);
 }
 
-async function serve(config: Config): Promise<number> {
+async function serve(
+  config: Config,
+  flags: CommandLine['flags'],
+  file: { readonly path: string; readonly text: string } | undefined,
+): Promise<number> {
   const asked = stopAsked();
-  let operator;
+  const log = createLog(config.logLevel);
+  let operator: RunningOperator;
   try {
     operator = await startOperator(config, {
       version: packageVersion(),
       env: process.env,
       clock: systemClock,
       random: Math.random,
-      log: createLog(config.logLevel),
+      log,
     });
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
     process.stderr.write(`reverse-tunnel-operator: ${error.message}\n`);
     return COULD_NOT_RUN;
   }
+  const unfollow =
+    file === undefined
+      ? undefined
+      : followFile(file.path, file.text, systemClock, (text) => {
+          const result = readConfig(flags, text);
+          if ('config' in result) operator.reconfigure(result.config);
+          else
+            log.error(
+              { file: file.path, mistakes: result.mistakes },
+              'the changed configuration is not taken',
+            );
+        });
   await asked;
+  unfollow?.();
   await operator.stop();
   return STOPPED;
 }

@@ -22,6 +22,8 @@ import { createMetrics, type Metrics } from './metrics.ts';
 
 /** How long the queue may go on after the last stream has ended. */
 const FLUSH_MS = 5000;
+/** What a changed configuration file may change while the operator runs. */
+const RELOADABLE: ReadonlySet<string> = new Set<keyof Config>(['reportIntervalMs', 'logLevel']);
 /** How long connections of reporters may take to close. */
 const DRAIN_MS = 2000;
 
@@ -43,6 +45,8 @@ export interface RunningOperator {
   /** The addresses that were bound, with their ports. */
   readonly grpcAddress: string;
   readonly httpAddress: string;
+  /** Takes over what may change while it runs, the report interval and the log level, and says what else changed. */
+  reconfigure(changed: Config): void;
   /**
    * Ends streams once their last ACK is out, gives the queue at most 5 s to empty, and closes everything. Rows stay.
    * Resolves within 10 s; may be called once.
@@ -110,10 +114,11 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     metrics,
   });
 
+  let { reportIntervalMs } = config;
   const grpc = new ReportingServer({
     address: config.grpcAddress,
     maxMessageSizeBytes: config.maxMessageSizeBytes,
-    reportIntervalMs: config.reportIntervalMs,
+    reportIntervalMs: () => reportIntervalMs,
     onInvalid: config.onInvalid,
     sink: mirror,
     clock,
@@ -154,6 +159,13 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   return {
     grpcAddress,
     httpAddress: http.address,
+    reconfigure(changed) {
+      log.level = changed.logLevel;
+      reportIntervalMs = changed.reportIntervalMs;
+      const keys = Object.keys(changed) as (keyof Config)[];
+      const needRestart = keys.filter((key) => !RELOADABLE.has(key) && changed[key] !== config[key]);
+      log.info({ reportIntervalMs, needRestart }, 'configuration changed');
+    },
     async stop() {
       stopping = true;
       log.info('stopping');

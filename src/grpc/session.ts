@@ -24,7 +24,15 @@ export interface ReportSink {
 }
 
 /** How a stream's end is counted. */
-export type EndReason = 'peer' | 'nack' | 'malformed' | 'over_limit' | 'superseded' | 'shutdown' | 'internal';
+export type EndReason =
+  'peer' | 'nack' | 'malformed' | 'over_limit' | 'silent' | 'superseded' | 'shutdown' | 'internal';
+
+/** Envoy sends a report each interval, an empty one if need be: after three without one nobody is there. */
+const SILENT_INTERVALS = 3;
+/** But not sooner than this: an Envoy that was busy is not one that is gone. */
+const LEAST_SILENCE_MS = 15_000;
+/** For the first report, which may be 64 MiB over a slow line. */
+const FIRST_REPORT_MS = 300_000;
 
 export interface SessionParts {
   readonly sink: ReportSink;
@@ -32,8 +40,8 @@ export interface SessionParts {
   /** Told when the first report has said whose stream this is; a newer stream of a reporter ends the older one. */
   readonly named: (session: Session) => void;
   readonly ended: (session: Session) => void;
-  /** 25 ms to 3600 s; told with a stream's first ACK. */
-  readonly reportIntervalMs: number;
+  /** 25 ms to 3600 s as it is now; told with a stream's first ACK, and with the next one when it has changed. */
+  readonly reportIntervalMs: () => number;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
@@ -49,7 +57,8 @@ type Call = ServerDuplexStream<Buffer, ReportResponse>;
  * - *unnamed*: no report has been read. The first must carry `node`; it makes the stream *named*, or ends it.
  * - *named*: reports are read one at a time, in order: decoded, checked, folded, ACKed, and only then is the next one
  *   read, so that gRPC's flow control holds back a reporter that is faster than this.
- * - *ended*: by the peer, by a NACK, by a newer stream, by the shutdown. Nothing is read or answered any more.
+ * - *ended*: by the peer, by a NACK, by a newer stream, by silence, by the shutdown. Nothing is read or answered any
+ *   more.
  *
  * An ACK carries the nonce of its report, as it came: Envoy takes a nonce that it did not send for a fault. A NACK is
  * sent, then the stream ends, as the service's text asks; everything folded before stays.
@@ -59,12 +68,16 @@ export class Session {
   readonly #parts: SessionParts;
   #reporter: ReporterId | undefined;
   #lastNonce = 0n;
-  #intervalTold = false;
+  #toldIntervalMs: number | undefined;
   #ended = false;
+  #heardMs: number;
+  #cancelSilence: (() => void) | undefined;
 
   constructor(call: Call, parts: SessionParts) {
     this.#call = call;
     this.#parts = parts;
+    this.#heardMs = parts.clock.monotonicMs();
+    this.#watchSilence();
     call.on('data', (bytes: Buffer) => void this.#read(bytes));
     call.on('end', () => this.#end('peer'));
     call.on('cancelled', () => this.#end('peer'));
@@ -89,6 +102,7 @@ export class Session {
     // Nothing more is handed over, the end neither, until this report is answered.
     this.#call.pause();
     const receivedMs = this.#parts.clock.monotonicMs();
+    this.#heardMs = receivedMs;
     try {
       const decoded = await restingBetween(decodeReport(bytes), () => this.#ended);
       if (decoded === undefined || this.#ended) return;
@@ -211,13 +225,34 @@ export class Session {
     this.#call.write(response);
   }
 
-  /** The interval goes with the first ACK only: the wire asks not to repeat it. */
+  /** The wire asks not to repeat an interval that the reporter has. */
   #interval(): { report_interval?: DurationMessage } {
-    if (this.#intervalTold) return {};
-    this.#intervalTold = true;
-    const { reportIntervalMs } = this.#parts;
-    const seconds = Math.floor(reportIntervalMs / 1000);
-    return { report_interval: { seconds, nanos: Math.round((reportIntervalMs - seconds * 1000) * 1e6) } };
+    const intervalMs = this.#parts.reportIntervalMs();
+    if (intervalMs === this.#toldIntervalMs) return {};
+    this.#toldIntervalMs = intervalMs;
+    this.#watchSilence();
+    const seconds = Math.floor(intervalMs / 1000);
+    return { report_interval: { seconds, nanos: Math.round((intervalMs - seconds * 1000) * 1e6) } };
+  }
+
+  /** How long the reporter may say nothing, by the interval that it was told. */
+  #silenceMs(): number {
+    if (this.#toldIntervalMs === undefined) return FIRST_REPORT_MS;
+    return Math.max(SILENT_INTERVALS * this.#toldIntervalMs, LEAST_SILENCE_MS);
+  }
+
+  /** One timer that looks again when silence would have been too long, instead of one that each report sets anew. */
+  #watchSilence(): void {
+    const { clock, log } = this.#parts;
+    this.#cancelSilence?.();
+    const leftMs = this.#heardMs + this.#silenceMs() - clock.monotonicMs();
+    if (leftMs > 0) {
+      this.#cancelSilence = clock.setTimer(leftMs, () => this.#watchSilence());
+      return;
+    }
+    const details = `no report for ${Math.round(this.#silenceMs() / 1000)} s`;
+    log.warn({ reporter: this.#reporter }, `${details}, stream ends`);
+    this.close('silent', status.DEADLINE_EXCEEDED, details);
   }
 
   #failed(error: unknown): void {
@@ -239,6 +274,7 @@ export class Session {
   #end(reason: EndReason): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#cancelSilence?.();
     this.#parts.metrics.streamsClosed.inc({ reason });
     this.#parts.ended(this);
     if (reason === 'peer') this.#call.end();

@@ -1,6 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import {
   firstReport,
   startTestServer,
@@ -73,13 +74,48 @@ describe('a stream of reports', () => {
     { intervalMs: 3_600_000, told: { seconds: '3600', nanos: 0 } },
   ]) {
     it(`tells a report interval of ${intervalMs} ms once, to each stream anew`, async () => {
-      await serve({ reportIntervalMs: intervalMs });
+      await serve({ reportIntervalMs: () => intervalMs });
       for (const stream of [world.open(), world.open()]) {
         stream.sendBytes(firstReport('r-0'));
         stream.send({ nonce: 2 });
         expect(await stream.next()).to.deep.include({ report_interval: told });
         expect(await stream.next()).to.not.have.property('report_interval');
       }
+    });
+  }
+
+  it('is told a report interval that changes while it is open, once, with the next ACK', async () => {
+    let intervalMs = 5000;
+    await serve({ reportIntervalMs: () => intervalMs });
+    const stream = world.open();
+    stream.sendBytes(firstReport('r-0'));
+    expect(await stream.next()).to.deep.include({ report_interval: { seconds: '5', nanos: 0 } });
+    intervalMs = 250;
+    stream.send({ nonce: 2 });
+    expect(await stream.next()).to.deep.include({ report_interval: { seconds: '0', nanos: 250_000_000 } });
+    stream.send({ nonce: 3 });
+    expect(await stream.next()).to.not.have.property('report_interval');
+  });
+
+  for (const { intervalMs, silenceMs } of [
+    { intervalMs: 1000, silenceMs: 15_000 },
+    { intervalMs: 20_000, silenceMs: 60_000 },
+  ]) {
+    it(`with an interval of ${intervalMs} ms ends after ${silenceMs} ms of silence, and not before`, async () => {
+      const clock = new FakeClock();
+      await serve({ reportIntervalMs: () => intervalMs, clock });
+      const stream = world.open();
+      stream.sendBytes(firstReport('r-0'));
+      await stream.next();
+      clock.advance(silenceMs - 1);
+      stream.send({ nonce: 2 });
+      await stream.next();
+      clock.advance(silenceMs - 1);
+      expect(world.server.connectedReporters).to.equal(1);
+      clock.advance(1);
+      expect(await stream.ended).to.deep.include({ code: status.DEADLINE_EXCEEDED });
+      expect(world.server.connectedReporters).to.equal(0);
+      expect(await world.count('streamsClosed', 'silent')).to.equal(1);
     });
   }
 

@@ -257,7 +257,7 @@ describe('the reporter fleet over gRPC', () => {
   });
 
   it("is understood and ACKed by the operator's own server, nothing set aside", async () => {
-    const server = await startTestServer({ reportIntervalMs: 25 });
+    const server = await startTestServer({ reportIntervalMs: () => 25 });
     open.push(server);
     const fleet = await start(server.address, {
       reporters: 5,
@@ -270,7 +270,8 @@ describe('the reporter fleet over gRPC', () => {
     fleet.pauseChurn();
     await fleet.settled();
     expect(fleet.statistics()).to.deep.include({ connected: 5, attempts: 5, outOfOrderAcks: 0, nacks: 0 });
-    expect(await server.value('acks')).to.be.at.least(fleet.statistics().acks);
+    const [acks] = (await server.metrics.acks.get()).values;
+    expect(acks?.value).to.be.at.least(fleet.statistics().acks);
     const firstPushes = server.folded.filter(({ report }) => report.fullPush);
     expect(firstPushes.map(({ report }) => report.added.length)).to.deep.equal([100, 100, 100, 100, 100]);
     const folded = server.folded.reduce((sum, { report }) => sum + report.added.length, 0);

@@ -75,7 +75,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   const server = new ReportingServer({
     address: '127.0.0.1:0',
     maxMessageSizeBytes: 64 * 1024 * 1024,
-    reportIntervalMs: 5000,
+    reportIntervalMs: () => 5000,
     onInvalid: 'skip',
     clock: systemClock,
     ...given,
