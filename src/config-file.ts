@@ -21,19 +21,16 @@ export function followFile(
 ): () => void {
   let known = text;
   let ended = false;
-  let cancel = clock.setTimer(LOOK_EVERY_MS, look);
+  let cancel = clock.setTimer(LOOK_EVERY_MS, () => void look());
 
-  function look(): void {
-    void readFile(path, 'utf8')
-      .catch(() => known)
-      .then((now) => {
-        if (ended) return;
-        if (now !== known) {
-          known = now;
-          changed(now);
-        }
-        cancel = clock.setTimer(LOOK_EVERY_MS, look);
-      });
+  async function look(): Promise<void> {
+    const now = await readFile(path, 'utf8').catch(() => known);
+    if (ended) return;
+    if (now !== known) {
+      known = now;
+      changed(now);
+    }
+    cancel = clock.setTimer(LOOK_EVERY_MS, () => void look());
   }
 
   return () => {

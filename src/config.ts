@@ -163,7 +163,7 @@ export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: 
       mistakes.push(`${from}: must be one value, not a list or a map`);
       return undefined as ValueOf<K>;
     }
-    const text = given === undefined || given === null ? about.default : String(given);
+    const text = given === undefined || given === null ? about.default : asText(given);
     // Left open: what is undefined here is allowed to be in Config.
     if (text === undefined && about.otherwise !== undefined) return undefined as ValueOf<K>;
     const result = read(text ?? '');
@@ -235,6 +235,10 @@ function readFile(text: string, mistakes: string[]): Readonly<Record<string, unk
     if (!Object.hasOwn(SETTINGS, key)) mistakes.push(`${key}: is no setting; --help lists them`);
   }
   return parsed as Record<string, unknown>;
+}
+
+function asText(given: unknown): string {
+  return typeof given === 'string' ? given : JSON.stringify(given);
 }
 
 function anyText(text: string): { value: string } | { allowed: string } {

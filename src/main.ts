@@ -81,12 +81,14 @@ async function serve(
   return STOPPED;
 }
 
-/** Resolves at the first SIGTERM or SIGINT; the second ends the process at once. */
+/** Resolves at the first SIGTERM or SIGINT; the second of either ends the process at once. */
 function stopAsked(): Promise<void> {
   return new Promise((resolve) => {
+    let asked = false;
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.once(signal, () => {
-        process.once(signal, () => process.exit(COULD_NOT_RUN));
+      process.on(signal, () => {
+        if (asked) process.exit(COULD_NOT_RUN);
+        asked = true;
         resolve();
       });
     }

@@ -81,7 +81,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const rows = client.resource<RowObject>(rowResource(namespace));
 
   const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const ledger = new Ledger();
+  const ledger = new Ledger(config.maxTunnelsPerReporter);
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
@@ -109,7 +109,6 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     workers,
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     pacing: new UndoPacing(clock),
-    maxTunnelsPerReporter: config.maxTunnelsPerReporter,
     clock,
     metrics,
   });

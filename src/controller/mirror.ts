@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import type { Ledger } from '../core/ledger.ts';
+import { OverLimitError, type Folded, type Ledger } from '../core/ledger.ts';
 import type { Report } from '../core/report.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { Metrics } from '../metrics.ts';
@@ -16,7 +16,6 @@ export interface MirrorParts {
   /** True when a key needs a write, by what is known now. */
   readonly isDue: (key: string, tunnelName: string) => boolean;
   readonly pacing: UndoPacing;
-  readonly maxTunnelsPerReporter: number;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }
@@ -30,12 +29,30 @@ export interface OverLimit {
 /**
  * Where the two ways into the queue meet: what reporters say (a name changed in the ledger) and what the API server
  * shows (a row is not as it was). Both end as a key; what is to be done is decided when its turn comes.
+ *
+ * What somebody else does to a row is put right only while its reporter has a stream here: without one, the ledger may
+ * be out of date, and whoever wrote the row (another operator that the reporter went to, a person who cleans up) may
+ * know better. What was left so is looked at with the reporter's next report.
  */
 export class Mirror {
   readonly #parts: MirrorParts;
+  /** Reporters with a stream, by key. */
+  readonly #connected = new Set<string>();
+  /** Tunnel names of reporters without one whose row was changed meanwhile, by key. */
+  readonly #leftAlone = new Map<string, Set<string>>();
 
   constructor(parts: MirrorParts) {
     this.#parts = parts;
+  }
+
+  /** A reporter has a stream now; to be called before its first report is folded. */
+  reporterConnected(reporter: ReporterId): void {
+    this.#connected.add(reporterKey(reporter));
+  }
+
+  /** A reporter has no stream any more. What it said before is still written. */
+  reporterDisconnected(reporter: ReporterId): void {
+    this.#connected.delete(reporterKey(reporter));
   }
 
   /**
@@ -45,15 +62,23 @@ export class Mirror {
    * @param receivedMs when the report was read whole, monotonic
    */
   fold(reporter: ReporterId, report: Report, receivedMs: number): OverLimit | undefined {
-    const { ledger, cache, queue, workers, metrics, maxTunnelsPerReporter } = this.#parts;
+    const { ledger, cache, workers } = this.#parts;
     const key = reporterKey(reporter);
-    const most = report.added.length + (report.fullPush ? 0 : ledger.heldCount(key));
-    if (most > maxTunnelsPerReporter) return { tunnels: most, limit: maxTunnelsPerReporter };
-
-    const { changed, nowComplete } = ledger.fold(reporter, report, cache.earlier(key));
-    for (const tunnelName of changed) queue.add(key, tunnelName, receivedMs);
-    metrics.workqueueAdds.inc(changed.length);
-    if (nowComplete) this.#collect(key, receivedMs);
+    let folded: Folded;
+    try {
+      folded = ledger.fold(reporter, report, cache.earlier(key));
+    } catch (error) {
+      if (error instanceof OverLimitError) return { tunnels: error.tunnels, limit: error.limit };
+      throw error;
+    }
+    this.#queueDue(key, folded.changed, receivedMs);
+    // It has said for the first time what it holds: rows found from before that it does not hold are to go.
+    if (folded.nowComplete) this.#queueDue(key, cache.tunnelNames(key), receivedMs);
+    const leftAlone = this.#leftAlone.get(key);
+    if (leftAlone !== undefined) {
+      this.#leftAlone.delete(key);
+      this.#queueDue(key, leftAlone, receivedMs);
+    }
     workers.wake();
     return undefined;
   }
@@ -65,24 +90,38 @@ export class Mirror {
   rowChanged(key: string, tunnelName: string): void {
     const { queue, workers, isDue, pacing, clock, metrics } = this.#parts;
     if (!isDue(key, tunnelName)) return;
-    const nowMs = clock.monotonicMs();
-    const item = { key, tunnelName, sinceMs: nowMs };
     // With a worker on it, or waiting for one, it is looked at again anyway: nobody undid anything.
-    const waitMs = queue.holds(key, tunnelName) ? 0 : pacing.waitMs(key, tunnelName);
+    const held = queue.holds(key, tunnelName);
+    if (!held && !this.#connected.has(key)) {
+      this.#leaveAlone(key, tunnelName);
+      return;
+    }
+    const nowMs = clock.monotonicMs();
+    const waitMs = held ? 0 : pacing.waitMs(key, tunnelName);
     metrics.workqueueAdds.inc();
     if (waitMs > 0) {
-      queue.addAfter(item, waitMs);
+      queue.addAfter({ key, tunnelName, sinceMs: nowMs }, waitMs);
       return;
     }
     queue.add(key, tunnelName, nowMs);
     workers.wake();
   }
 
-  /** A reporter has said for the first time what it holds: rows found from before that it does not hold are to go. */
-  #collect(key: string, sinceMs: number): void {
-    const { cache, queue, isDue } = this.#parts;
-    for (const tunnelName of cache.tunnelNames(key)) {
-      if (isDue(key, tunnelName)) queue.add(key, tunnelName, sinceMs);
+  #leaveAlone(key: string, tunnelName: string): void {
+    const names = this.#leftAlone.get(key);
+    if (names === undefined) this.#leftAlone.set(key, new Set([tunnelName]));
+    else names.add(tunnelName);
+  }
+
+  #queueDue(key: string, tunnelNames: Iterable<string>, sinceMs: number): void {
+    const { queue, isDue, metrics } = this.#parts;
+    let added = 0;
+    for (const tunnelName of tunnelNames) {
+      // Of a key with a worker it is not known what its answer will change.
+      if (!queue.holds(key, tunnelName) && !isDue(key, tunnelName)) continue;
+      queue.add(key, tunnelName, sinceMs);
+      added += 1;
     }
+    metrics.workqueueAdds.inc(added);
   }
 }

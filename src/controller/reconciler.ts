@@ -13,20 +13,32 @@ import {
 import type { ReporterId } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import { RefusalLog } from './refusal-log.ts';
 import { isApiFailure, type ApiFailure, type RowApi } from './row-api.ts';
 import type { RowCache } from './row-cache.ts';
 import type { QueueItem } from './workqueue.ts';
 
 /** What became of one look at a key. */
 export type Outcome =
-  /** The row is as it is to be. */
-  | { readonly kind: 'done' }
-  /** Worth another try soon: after `afterMs` if the API server named a time. */
-  | { readonly kind: 'retry'; readonly afterMs?: number | undefined; readonly noAnswer: boolean }
+  /** The row is as it is to be. `answered`: the API server had a part in it, so it is there. */
+  | { readonly kind: 'done'; readonly answered: boolean }
+  /** Worth another try soon. */
+  | Retry
   /** Refused; it will be again until somebody changes something. */
   | { readonly kind: 'refused' };
 
-const DONE: Outcome = { kind: 'done' };
+export interface Retry {
+  readonly kind: 'retry';
+  /** True when nothing says that another key would fare better: the API server is away, busy, or lacks the kind. */
+  readonly blocked: boolean;
+  /** True when there was no answer at all: the watch may have lost its connection too. */
+  readonly noAnswer: boolean;
+  /** How long the API server asks to wait. */
+  readonly afterMs: number | undefined;
+}
+
+/** This row needs another look, for a reason of its own. */
+const AGAIN: Retry = { kind: 'retry', blocked: false, noAnswer: false, afterMs: undefined };
 
 /**
  * Writes that one look may take. Two are the most that a rightful change needs (another identity: delete, create);
@@ -52,25 +64,29 @@ export interface ReconcilerParts {
  */
 export class Reconciler {
   readonly #parts: ReconcilerParts;
+  readonly #refusals: RefusalLog;
 
   constructor(parts: ReconcilerParts) {
     this.#parts = parts;
+    this.#refusals = new RefusalLog(parts.clock, parts.log);
   }
 
   async reconcile(item: QueueItem): Promise<Outcome> {
-    const { clock, metrics } = this.#parts;
-    const reporter = this.#parts.ledger.reporter(item.key);
-    if (reporter === undefined) return DONE;
-    for (let written = 0; written < MOST_STEPS; written += 1) {
-      const step = this.#step(item);
+    const { ledger, clock, metrics } = this.#parts;
+    const reporter = ledger.reporter(item.key);
+    if (reporter === undefined) return { kind: 'done', answered: false };
+    let written = 0;
+    for (let steps = 0; ; steps += 1) {
+      const step = this.due(item.key, item.tunnelName);
       if (step === undefined) {
         if (written > 0) metrics.syncLagSeconds.observe((clock.monotonicMs() - item.sinceMs) / 1000);
-        return DONE;
+        return { kind: 'done', answered: steps > 0 };
       }
+      if (steps === MOST_STEPS) return AGAIN;
       const outcome = await this.#take(step, reporter, item);
-      if (outcome !== undefined) return outcome;
+      if (outcome === 'written') written += 1;
+      else if (outcome !== 'learnt') return outcome;
     }
-    return { kind: 'retry', noAnswer: false };
   }
 
   /** The next write that a key needs, by what is known now; undefined when it needs none. */
@@ -79,17 +95,13 @@ export class Reconciler {
     return nextStep(known, this.#parts.cache.rows(key, tunnelName));
   }
 
-  #step(item: QueueItem): Step | undefined {
-    return this.due(item.key, item.tunnelName);
-  }
-
-  /** Takes one step; undefined when it went well enough to look again at once. */
-  async #take(step: Step, reporter: ReporterId, item: QueueItem): Promise<Outcome | undefined> {
+  /** Takes one step. `written` and `learnt` (it was not, but the answer says more): look again at once. */
+  async #take(step: Step, reporter: ReporterId, item: QueueItem): Promise<Outcome | 'written' | 'learnt'> {
     const { metrics } = this.#parts;
     try {
       await this.#write(step, reporter, item);
       metrics.apiWrites.inc({ verb: step.do, outcome: 'ok' });
-      return undefined;
+      return 'written';
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       metrics.apiWrites.inc({ verb: step.do, outcome: error.consequence });
@@ -116,49 +128,58 @@ export class Reconciler {
         cache.wrote(await api.patchStatus(step.row, reportedStatus(seconds)));
         return;
       }
-      case 'delete':
-        await api.delete(step.row);
-        cache.deleted(item.key, item.tunnelName, step.row);
+      case 'delete': {
+        const left = await api.delete(step.row);
+        // With a finalizer it stands until somebody removes that, and its name cannot be had before.
+        if (left === undefined) cache.deleted(item.key, item.tunnelName, step.row);
+        else cache.wrote(left);
+      }
     }
   }
 
-  /** What follows from a failed step; undefined when the answer taught enough to look again at once. */
+  /** What follows from a failed step. */
   async #follow(
     failure: ApiFailure,
     step: Step,
     reporter: ReporterId,
     item: QueueItem,
-  ): Promise<Outcome | undefined> {
-    const { log, cache } = this.#parts;
+  ): Promise<Outcome | 'learnt'> {
     switch (failure.consequence) {
       case 'conflict':
-        return await this.#readAgain(step, reporter, item);
       case 'already-exists':
         return await this.#readAgain(step, reporter, item);
       case 'gone':
-        if (step.do === 'create') return { kind: 'refused' };
-        cache.deleted(item.key, item.tunnelName, step.row);
-        return undefined;
+        // Of a create it says nothing about a row: something between here and the API server answers 404.
+        if (step.do === 'create') return retry(failure);
+        this.#parts.cache.deleted(item.key, item.tunnelName, step.row);
+        return 'learnt';
       case 'throttled':
       case 'unavailable':
       case 'malformed':
         return retry(failure);
-      case 'cancelled':
-        return { kind: 'done' };
-      case 'refused':
       case 'unauthorized':
       case 'missing-kind':
       case 'missing-namespace':
       case 'terminating':
+        this.#refused(failure, step, reporter, item);
+        return retry(failure);
+      case 'cancelled':
+        // Only the shutdown cancels: nothing will come of another try.
+        return { kind: 'done', answered: false };
+      case 'refused':
       case 'expired':
       case 'version-ahead':
-        log.warn({ reporter, tunnel: item.tunnelName, error: failure.message }, 'row write refused');
+        this.#refused(failure, step, reporter, item);
         return { kind: 'refused' };
     }
   }
 
+  #refused(failure: ApiFailure, step: Step, reporter: ReporterId, item: QueueItem): void {
+    this.#refusals.refused({ reporter, tunnel: item.tunnelName, verb: step.do, error: failure.message });
+  }
+
   /** Teaches the cache how the row that a step was about stands now. */
-  async #readAgain(step: Step, reporter: ReporterId, item: QueueItem): Promise<Outcome | undefined> {
+  async #readAgain(step: Step, reporter: ReporterId, item: QueueItem): Promise<Outcome | 'learnt'> {
     const { api, cache, names } = this.#parts;
     const name = step.do === 'create' ? names.rowName(reporter, step.tunnel) : step.row.name;
     let found: RowObject | undefined;
@@ -170,7 +191,7 @@ export class Reconciler {
     }
     if (found === undefined) {
       if (step.do !== 'create') cache.deleted(item.key, item.tunnelName, step.row);
-      return undefined;
+      return 'learnt';
     }
     const place = rowPlace(found);
     if (place.key !== item.key || place.tunnelName !== item.tunnelName) {
@@ -178,7 +199,7 @@ export class Reconciler {
     }
     cache.wrote(found);
     // While it is being deleted, it holds the name until its last finalizer is gone.
-    return found.metadata.deletionTimestamp === undefined ? undefined : { kind: 'retry', noAnswer: false };
+    return found.metadata.deletionTimestamp === undefined ? 'learnt' : AGAIN;
   }
 
   /**
@@ -196,6 +217,7 @@ export class Reconciler {
   }
 }
 
-function retry(failure: ApiFailure): Outcome {
-  return { kind: 'retry', afterMs: failure.retryAfterMs, noAnswer: failure.status === undefined };
+function retry(failure: ApiFailure): Retry {
+  const noAnswer = failure.status === undefined;
+  return { kind: 'retry', blocked: true, noAnswer, afterMs: failure.retryAfterMs };
 }

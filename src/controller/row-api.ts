@@ -9,8 +9,11 @@ export interface RowApi {
   patch(row: Row, change: RowPatch): Promise<RowObject>;
   /** As patch, for the whole status. */
   patchStatus(row: Row, status: RowStatus): Promise<RowObject>;
-  /** Deletes under the precondition that it is still this row, at this version. */
-  delete(row: Row): Promise<void>;
+  /**
+   * Deletes under the precondition that it is still this row, at this version. Yields the row while it still stands,
+   * waiting for its finalizers; undefined when it is gone.
+   */
+  delete(row: Row): Promise<RowObject | undefined>;
   /** The row of a name as it stands now, not from a cache; undefined when there is none. */
   read(name: string): Promise<RowObject | undefined>;
 }

@@ -6,8 +6,10 @@ import { sameTunnel, type Tunnel } from '../core/tunnel.ts';
 
 interface Entry {
   row: Row;
-  /** The replacement in which it was last seen; what an older one left behind is swept. */
+  /** The replacement since whose begin it was last set, by a list, an event or an own write. */
   generation: number;
+  /** The replacement whose list held it; what an older one left behind is swept. */
+  listed: number;
   /** Another row with the same reporter and tunnel name, made by hand. */
   next: Entry | undefined;
 }
@@ -92,25 +94,34 @@ export class RowCache {
     const known = this.#entry(place, name);
     const before = known?.row;
     if (
-      before !== undefined &&
       known?.generation === this.#generation &&
-      compareResourceVersions(before.resourceVersion, resourceVersion) >= 0
+      compareResourceVersions(known.row.resourceVersion, resourceVersion) >= 0
     ) {
+      known.listed = this.#generation;
       return;
     }
-    this.#put(place, object);
+    this.#put(place, object).listed = this.#generation;
     if (before?.uid !== uid || before.resourceVersion !== resourceVersion) {
       this.#changed(place.key, place.tunnelName);
     }
   }
 
-  /** The list is complete: rows that it did not hold are gone. */
-  replaceEnd(): void {
+  /**
+   * The list is complete: rows that it did not hold are gone, but for those that were written after it was read.
+   *
+   * @param version the list's own, which tells such a row from one that was written while the list was on its way, and
+   *   deleted by somebody before it was read
+   */
+  replaceEnd(version: string): void {
     this.#replacing = false;
+    this.#shows(version);
     for (const [key, ofReporter] of this.#byReporter) {
       for (const [tunnelName, first] of ofReporter) {
         for (let entry: Entry | undefined = first; entry !== undefined; entry = entry.next) {
-          if (entry.generation === this.#generation) continue;
+          const since =
+            entry.generation === this.#generation &&
+            compareResourceVersions(entry.row.resourceVersion, version) > 0;
+          if (since || entry.listed === this.#generation) continue;
           this.#remove(key, tunnelName, entry.row.name);
           this.#changed(key, tunnelName);
         }
@@ -169,7 +180,7 @@ export class RowCache {
     return entry;
   }
 
-  #put(place: RowPlace, object: RowObject): void {
+  #put(place: RowPlace, object: RowObject): Entry {
     const { key, tunnelName } = place;
     const seen = observedRow(this.#names, object);
     const held = this.#held(key, tunnelName);
@@ -178,19 +189,18 @@ export class RowCache {
     if (known !== undefined) {
       known.row = row;
       known.generation = this.#generation;
-      return;
+      return known;
     }
     let ofReporter = this.#byReporter.get(key);
     if (ofReporter === undefined) {
       ofReporter = new Map();
       this.#byReporter.set(key, ofReporter);
     }
-    ofReporter.set(row.tunnel.name, {
-      row,
-      generation: this.#generation,
-      next: ofReporter.get(row.tunnel.name),
-    });
+    const next = ofReporter.get(row.tunnel.name);
+    const entry = { row, generation: this.#generation, listed: 0, next };
+    ofReporter.set(row.tunnel.name, entry);
     this.#size += 1;
+    return entry;
   }
 
   #remove(key: string, tunnelName: string, rowName: string): void {

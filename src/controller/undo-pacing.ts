@@ -1,8 +1,9 @@
 import type { Clock } from '../clock.ts';
 
 interface Undone {
-  times: number;
-  lastMs: number;
+  readonly times: number;
+  /** When the wait for the last of these times is over. */
+  readonly untilMs: number;
 }
 
 /** Undone once in a while is an accident; a row that stays as it is for this long has its history forgotten. */
@@ -24,19 +25,24 @@ export class UndoPacing {
     this.#clock = clock;
   }
 
-  /** Notes that a row was undone, and gives the wait in ms. */
+  /**
+   * Notes that a row was undone, and gives the wait in ms. While a wait is under way nothing was put right that could
+   * be undone once more: then it gives what is left of that, so that many edits in a row count as one.
+   */
   waitMs(key: string, tunnelName: string): number {
     const id = `${key}\0${tunnelName}`;
     const nowMs = this.#clock.monotonicMs();
     const known = this.#undone.get(id);
-    const times = known !== undefined && nowMs - known.lastMs < FORGET_AFTER_MS ? known.times + 1 : 1;
+    if (known !== undefined && nowMs < known.untilMs) return known.untilMs - nowMs;
+    const times = known !== undefined && nowMs - known.untilMs < FORGET_AFTER_MS ? known.times + 1 : 1;
+    const waitMs = times === 1 ? 0 : Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (times - 2));
     // Put back at the end, so that the first in the map is the one longest left alone.
     this.#undone.delete(id);
-    this.#undone.set(id, { times, lastMs: nowMs });
+    this.#undone.set(id, { times, untilMs: nowMs + waitMs });
     if (this.#undone.size > MOST_REMEMBERED) {
       const [oldest] = this.#undone.keys();
       if (oldest !== undefined) this.#undone.delete(oldest);
     }
-    return times === 1 ? 0 : Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** (times - 2));
+    return waitMs;
   }
 }

@@ -18,21 +18,26 @@ export interface WorkersParts {
   readonly log: Log;
 }
 
-/** While the API server does not answer at all, one key knocks for all of them, at most this far apart. */
+/** While the API server takes nothing at all, one key knocks for all of them, at most this far apart. */
 const KNOCK = { firstMs: 100, longestMs: 2000 };
 
 /**
  * Takes keys from the queue, a bounded number at a time, and puts back what failed.
  *
- * States: *stopped* (before `start`, after `stop`: nothing is taken) → *working* → *knocking* (the API server gave no
- * answer, and none has come since: one key at a time, with a growing pause) → working again at the first answer. So an
- * outage costs a request every 2 s, however many keys wait, and its end is noticed within 2 s.
+ * States: *stopped* (before `start`, after `stop`: nothing is taken) → *working* → *knocking* (a request was blocked,
+ * and no other has had an answer since it was sent: one key at a time, with a growing pause) → working again at the
+ * first answer. So an outage costs a request every 2 s, however many keys wait and however many of them turn out to
+ * need nothing, and its end is noticed within 2 s, also when requests hang. A row that is refused for a reason of its
+ * own waits alone.
  */
 export class Workers {
   readonly #parts: WorkersParts;
   #taking = false;
   #working = 0;
+  /** Knocks in a row; 0 while working. */
   #knocks = 0;
+  /** While knocking: the next key may be taken. */
+  #mayKnock = false;
   #cancelKnock: (() => void) | undefined;
   #lastAnswerMs = 0;
   #drained: (() => void)[] = [];
@@ -50,29 +55,29 @@ export class Workers {
   /** Looks whether the queue has work; to be called when keys have been added. */
   wake(): void {
     const { queue, concurrency } = this.#parts;
-    while (this.#taking && this.#cancelKnock === undefined && this.#working < this.#limit(concurrency)) {
+    while (this.#taking && this.#working < concurrency && (this.#knocks === 0 || this.#mayKnock)) {
       const item = queue.take();
       if (item === undefined) return;
+      this.#mayKnock = false;
       this.#working += 1;
       void this.#work(item);
     }
   }
 
-  /** Resolves when no key waits for a worker and none has one. What waits for a time does not hold it up. */
+  /**
+   * Resolves when no key waits for a worker and none has one; at once where nothing is taken. What waits for a time
+   * does not hold it up.
+   */
   drained(): Promise<void> {
-    return this.#parts.queue.idle ? Promise.resolve() : new Promise((resolve) => this.#drained.push(resolve));
+    if (!this.#taking || this.#parts.queue.idle) return Promise.resolve();
+    return new Promise((resolve) => this.#drained.push(resolve));
   }
 
   /** Takes nothing more. What is being worked on ends by itself. */
   stop(): void {
     this.#taking = false;
-    this.#cancelKnock?.();
-    this.#cancelKnock = undefined;
+    this.#endKnocking();
     this.#parts.queue.close();
-  }
-
-  #limit(concurrency: number): number {
-    return this.#knocks > 0 ? 1 : concurrency;
   }
 
   async #work(item: QueueItem): Promise<void> {
@@ -97,35 +102,62 @@ export class Workers {
 
   #settle(item: QueueItem, outcome: Outcome, sentMs: number): void {
     const { queue, clock, random, metrics } = this.#parts;
-    if (outcome.kind !== 'retry' || !outcome.noAnswer) {
+    if (answered(outcome)) {
       this.#lastAnswerMs = clock.monotonicMs();
-      this.#knocks = 0;
+      this.#endKnocking();
     }
     if (outcome.kind === 'done') {
       queue.succeeded(item);
+      // Nothing was sent for it, so the knock is another key's.
+      if (!outcome.answered && this.#knocks > 0) this.#mayKnock = true;
       return;
     }
     metrics.workqueueRetries.inc();
+    const askedMs = outcome.kind === 'retry' ? (outcome.afterMs ?? 0) * (1 + random() / 2) : 0;
     if (outcome.kind === 'retry' && outcome.noAnswer) this.#parts.onNoAnswer();
-    if (outcome.kind === 'retry' && outcome.noAnswer && this.#lastAnswerMs < sentMs) {
-      // Nobody has had an answer since this was sent: it is not this key's fault, and it keeps its place.
-      this.#knock();
+    if (outcome.kind === 'retry' && outcome.blocked && this.#lastAnswerMs < sentMs) {
+      // Nobody has had an answer since this was sent: it is not this key's fault, and the next knock may be its own.
+      this.#knock(askedMs);
       queue.add(item.key, item.tunnelName, item.sinceMs);
       return;
     }
     const failures = queue.failed(item);
     const waitMs = backoffMs(outcome.kind === 'refused' ? SLOW_RETRY : RETRY, failures, random());
-    const askedMs = outcome.kind === 'retry' ? (outcome.afterMs ?? 0) : 0;
-    queue.addAfter(item, askedMs > 0 ? askedMs * (1 + random() / 2) : waitMs);
+    queue.addAfter(item, Math.max(waitMs, askedMs));
   }
 
-  #knock(): void {
-    if (this.#cancelKnock !== undefined) return;
+  /** Lets one key knock after a pause, and others after it for as long as none has an answer. */
+  #knock(askedMs: number): void {
+    // Once stopped, what is still answered must leave no timer behind.
+    if (this.#cancelKnock !== undefined || !this.#taking) return;
     this.#knocks += 1;
     const { clock, random } = this.#parts;
-    this.#cancelKnock = clock.setTimer(backoffMs(KNOCK, this.#knocks, random()), () => {
+    const pauseMs = Math.max(backoffMs(KNOCK, this.#knocks, random()), askedMs);
+    this.#cancelKnock = clock.setTimer(pauseMs, () => {
       this.#cancelKnock = undefined;
+      this.#mayKnock = true;
       this.wake();
+      // A knock that hangs until its deadline must not keep the next one.
+      if (!this.#mayKnock) this.#knock(0);
     });
+  }
+
+  #endKnocking(): void {
+    this.#knocks = 0;
+    this.#mayKnock = false;
+    this.#cancelKnock?.();
+    this.#cancelKnock = undefined;
+  }
+}
+
+/** True when the API server did something for this key, or refused it for a reason of its own. */
+function answered(outcome: Outcome): boolean {
+  switch (outcome.kind) {
+    case 'done':
+      return outcome.answered;
+    case 'retry':
+      return !outcome.blocked;
+    case 'refused':
+      return true;
   }
 }

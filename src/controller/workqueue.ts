@@ -19,20 +19,21 @@ interface Lane {
   /** Names with a worker; the value is the time of the oldest change that came meanwhile. */
   readonly running: Map<string, number | undefined>;
   /** Names that wait for a time. */
-  readonly delayed: Map<string, { readonly atMs: number; readonly sinceMs: number }>;
+  readonly delayed: Map<string, Delay>;
   /** Names by the number of tries that failed in a row. */
   readonly failures: Map<string, number>;
   listed: boolean;
 }
 
-/** When a key is due; it stands for nothing once the key's lane names another time, or none. */
-interface DueKey {
+/** Stands for nothing once its lane holds another delay for the name, or none. */
+interface Delay {
   readonly lane: Lane;
   readonly tunnelName: string;
   readonly atMs: number;
+  readonly sinceMs: number;
 }
 
-/** Times that stand for nothing are dropped when they are more than this, and more than those that do. */
+/** Delays that stand for nothing are dropped when they are this many more than the others. */
 const MOST_OVERTAKEN = 1024;
 
 /**
@@ -48,7 +49,7 @@ export class Workqueue {
   /** Lanes with names waiting, whose turn it is first at the front. */
   #turns: Lane[] = [];
   #nextTurn = 0;
-  readonly #due = new DueHeap<DueKey>();
+  readonly #due = new DueHeap<Delay>();
   #delayedCount = 0;
   #cancelTimer: (() => void) | undefined;
   #timerAtMs = Number.POSITIVE_INFINITY;
@@ -105,9 +106,11 @@ export class Workqueue {
     const atMs = this.#clock.monotonicMs() + delayMs;
     const set = lane.delayed.get(item.tunnelName);
     if (lane.waiting.has(item.tunnelName) || (set !== undefined && set.atMs <= atMs)) return;
+    const sinceMs = Math.min(item.sinceMs, set?.sinceMs ?? item.sinceMs);
+    const delay = { lane, tunnelName: item.tunnelName, atMs, sinceMs };
     if (set === undefined) this.#delayedCount += 1;
-    lane.delayed.set(item.tunnelName, { atMs, sinceMs: Math.min(item.sinceMs, set?.sinceMs ?? item.sinceMs) });
-    this.#due.push(atMs, { lane, tunnelName: item.tunnelName, atMs });
+    lane.delayed.set(item.tunnelName, delay);
+    this.#due.push(atMs, delay);
     // Changes that keep overtaking a long delay would else pile up until it is over.
     if (this.#due.size > 2 * this.#delayedCount + MOST_OVERTAKEN) this.#due.keep(stands);
     this.#setTimer();
@@ -242,17 +245,16 @@ export class Workqueue {
   #releaseDue(): void {
     const nowMs = this.#clock.monotonicMs();
     for (let due = this.#due.popDue(nowMs); due !== undefined; due = this.#due.popDue(nowMs)) {
-      const set = due.lane.delayed.get(due.tunnelName);
-      // An `add` overtook it, or a sooner time was set.
-      if (set === undefined || !stands(due)) continue;
+      // Not if an `add` overtook it, or a sooner time was set.
+      if (!stands(due)) continue;
       this.#endDelay(due.lane, due.tunnelName);
-      this.#ready(due.lane, due.tunnelName, set.sinceMs);
+      this.#ready(due.lane, due.tunnelName, due.sinceMs);
     }
     this.#setTimer();
     this.onReady();
   }
 }
 
-function stands({ lane, tunnelName, atMs }: DueKey): boolean {
-  return lane.delayed.get(tunnelName)?.atMs === atMs;
+function stands(delay: Delay): boolean {
+  return delay.lane.delayed.get(delay.tunnelName) === delay;
 }

@@ -31,6 +31,19 @@ export interface Folded {
   readonly nowComplete: boolean;
 }
 
+/** A report is not taken, for its reporter would hold more tunnels than one may. Nothing has changed. */
+export class OverLimitError extends Error {
+  override readonly name = 'OverLimitError';
+  readonly tunnels: number;
+  readonly limit: number;
+
+  constructor(tunnels: number, limit: number) {
+    super(`would hold ${tunnels} tunnels, at most ${limit} are allowed`);
+    this.tunnels = tunnels;
+    this.limit = limit;
+  }
+}
+
 /** How a ledger learns of rows that were there before it: what the tunnel was by then, by name. */
 export interface Earlier {
   tunnel(name: string): Tunnel | undefined;
@@ -45,6 +58,12 @@ export interface Earlier {
  */
 export class Ledger {
   readonly #holdings = new Map<string, Holding>();
+  readonly #limit: number;
+
+  /** @param limit tunnels that one reporter may hold, and names it may have removed before it says what it holds */
+  constructor(limit = Number.POSITIVE_INFINITY) {
+    this.#limit = limit;
+  }
 
   /**
    * Folds one report in.
@@ -56,10 +75,12 @@ export class Ledger {
    *
    * @param earlier rows known from before; a delta from a reporter that the ledger does not know counts from them, and
    *   a tunnel that equals its row shares the row's memory
+   * @throws OverLimitError
    */
   fold(reporter: ReporterId, report: Report, earlier: Earlier): Folded {
     const holding = this.#holdingOf(reporter, report.fullPush ? undefined : earlier);
-    return report.fullPush ? foldFullPush(holding, report, earlier) : foldDelta(holding, report);
+    const fold = report.fullPush ? foldFullPush : foldDelta;
+    return fold(holding, report, earlier, this.#limit);
   }
 
   /** What is known of one tunnel of one reporter. */
@@ -74,12 +95,6 @@ export class Ledger {
   /** The reporter of a key that a report was folded under. */
   reporter(key: string): ReporterId | undefined {
     return this.#holdings.get(key)?.reporter;
-  }
-
-  /** What is remembered of a reporter: tunnels that it holds, and names it removed before it said what it holds. */
-  heldCount(key: string): number {
-    const holding = this.#holdings.get(key);
-    return holding === undefined ? 0 : holding.tunnels.size + (holding.removed?.size ?? 0);
   }
 
   /** Tunnels held by all reporters together. */
@@ -101,7 +116,7 @@ export class Ledger {
   }
 }
 
-function foldFullPush(holding: Holding, report: Report, earlier: Earlier): Folded {
+function foldFullPush(holding: Holding, report: Report, earlier: Earlier, limit: number): Folded {
   const before = holding.tunnels;
   const after = new Map<string, Tunnel>();
   for (const reported of report.added) {
@@ -109,6 +124,7 @@ function foldFullPush(holding: Holding, report: Report, earlier: Earlier): Folde
     // Holding on to the object there is already keeps an unchanged full push from growing memory.
     after.set(reported.name, had !== undefined && sameTunnel(had, reported) ? had : reported);
   }
+  if (after.size > limit) throw new OverLimitError(after.size, limit);
   const changed: string[] = [];
   for (const [name, tunnel] of after) {
     if (before.get(name) !== tunnel) changed.push(name);
@@ -122,7 +138,7 @@ function foldFullPush(holding: Holding, report: Report, earlier: Earlier): Folde
   return { changed, nowComplete };
 }
 
-function foldDelta(holding: Holding, report: Report): Folded {
+function foldDelta(holding: Holding, report: Report, earlier: Earlier, limit: number): Folded {
   const balance = new Map<string, number>();
   const last = new Map<string, Tunnel>();
   for (const tunnel of report.added) {
@@ -131,22 +147,46 @@ function foldDelta(holding: Holding, report: Report): Folded {
   }
   for (const name of report.removedNames) balance.set(name, (balance.get(name) ?? 0) - 1);
 
+  // Decided first and done then, so that a report over the limit changes nothing. Undefined: not held after it.
+  const after = new Map<string, Tunnel | undefined>();
   const changed: string[] = [];
+  let size = holding.tunnels.size;
   for (const [name, net] of balance) {
-    const had = holding.tunnels.get(name);
-    const held = (had === undefined ? 0 : 1) + net >= 1;
+    const own = holding.tunnels.get(name);
+    // Rows may have been listed only after the reporter's first delta: what it has not spoken of is as its row says.
+    const had = own ?? (holding.removed?.has(name) === false ? earlier.tunnel(name) : undefined);
     const tunnel = last.get(name) ?? had;
-    if (held && tunnel !== undefined) {
-      holding.removed?.delete(name);
-      if (had !== undefined && sameTunnel(had, tunnel)) continue;
-      holding.tunnels.set(name, tunnel);
-    } else {
-      // Known to be absent before; or not known, and as many adds as removals do not tell.
-      if (had === undefined && (net === 0 || holding.removed?.has(name) !== false)) continue;
+    if (tunnel !== undefined && (had === undefined ? 0 : 1) + net >= 1) {
+      const same = had !== undefined && sameTunnel(had, tunnel);
+      after.set(name, same ? had : tunnel);
+      if (own === undefined) size += 1;
+      if (!same) changed.push(name);
+    } else if (had !== undefined || (net !== 0 && holding.removed?.has(name) === false)) {
+      after.set(name, undefined);
+      if (own !== undefined) size -= 1;
+      changed.push(name);
+    }
+    // Else it is known to be absent already; or not known, and as many adds as removals do not tell.
+  }
+  if (size > limit && size > holding.tunnels.size) throw new OverLimitError(size, limit);
+  for (const [name, tunnel] of after) {
+    if (tunnel === undefined) {
       holding.tunnels.delete(name);
       holding.removed?.add(name);
+    } else {
+      holding.tunnels.set(name, tunnel);
+      holding.removed?.delete(name);
     }
-    changed.push(name);
   }
+  forgetBeyond(limit, holding.removed);
   return { changed, nowComplete: false };
+}
+
+/** The names removed longest ago: their rows have been deleted by now, and there is nothing left to remember. */
+function forgetBeyond(limit: number, names: Set<string> | undefined): void {
+  if (names === undefined) return;
+  for (const name of names) {
+    if (names.size <= limit) return;
+    names.delete(name);
+  }
 }

@@ -7,7 +7,8 @@ import {
   type ServerDuplexStream,
 } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
-import { reporterKey } from '../core/tunnel.ts';
+import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import { noteLibraryStatus } from './library-status.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { Session, type SessionParts } from './session.ts';
 
@@ -40,12 +41,15 @@ export class ReportingServer {
   readonly #health = new HealthImplementation();
   readonly #serviceName: string;
   readonly #open = new Set<Session>();
+  /** Streams opened so far. */
+  #opened = 0;
   readonly #byReporter = new Map<string, Session>();
 
   constructor(options: ReportingServerOptions) {
     this.#options = options;
     this.#server = new Server({
       'grpc.max_receive_message_length': options.maxMessageSizeBytes,
+      interceptors: [noteLibraryStatus],
       'grpc.keepalive_time_ms': KEEPALIVE_TIME_MS,
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
     });
@@ -59,7 +63,8 @@ export class ReportingServer {
     };
     this.#server.addService(service, {
       StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
-        this.#open.add(new Session(call, parts));
+        this.#opened += 1;
+        this.#open.add(new Session(call, this.#opened, parts));
       },
     });
     this.#health.addToServer(this.#server);
@@ -110,30 +115,39 @@ export class ReportingServer {
   }
 
   #named(session: Session): void {
-    if (session.reporter === undefined) return;
-    const key = reporterKey(session.reporter);
-    const older = this.#byReporter.get(key);
-    this.#byReporter.set(key, session);
-    if (older !== undefined) {
-      this.#options.log.info(
-        { reporter: session.reporter },
-        'a newer stream of this reporter ends the older one',
-      );
-      older.close('superseded', status.ABORTED, 'superseded by a newer stream of this reporter');
+    const { reporter } = session;
+    if (reporter === undefined) return;
+    const key = reporterKey(reporter);
+    const other = this.#byReporter.get(key);
+    if (other === undefined) {
+      this.#options.log.info({ reporter }, 'reporter connected');
+      this.#options.sink.reporterConnected(reporter);
+      this.#byReporter.set(key, session);
+    } else if (other.number < session.number) {
+      this.#byReporter.set(key, session);
+      this.#supersede(other, reporter);
     } else {
-      this.#options.log.info({ reporter: session.reporter }, 'reporter connected');
+      // By the order in which they were opened: the first report of an older stream may be large and come late.
+      this.#supersede(session, reporter);
     }
     this.#options.metrics.reportersConnected.set(this.#byReporter.size);
   }
 
+  #supersede(older: Session, reporter: ReporterId): void {
+    this.#options.log.info({ reporter }, 'a newer stream of this reporter ends the older one');
+    older.close('superseded', status.ABORTED, 'superseded by a newer stream of this reporter');
+  }
+
   #ended(session: Session): void {
     this.#open.delete(session);
-    if (session.reporter === undefined) return;
-    const key = reporterKey(session.reporter);
+    const { reporter } = session;
+    if (reporter === undefined) return;
+    const key = reporterKey(reporter);
     // Superseded: the place belongs to the newer stream.
     if (this.#byReporter.get(key) !== session) return;
     this.#byReporter.delete(key);
-    this.#options.log.info({ reporter: session.reporter }, 'reporter disconnected');
+    this.#options.log.info({ reporter }, 'reporter disconnected');
+    this.#options.sink.reporterDisconnected(reporter);
     this.#options.metrics.reportersConnected.set(this.#byReporter.size);
   }
 }

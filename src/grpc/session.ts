@@ -6,10 +6,15 @@ import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { decodeReport, MalformedReportError, type DecodedReport } from './decode.ts';
+import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
+  /** The reporter has a stream; called before its first report is folded. */
+  reporterConnected(reporter: ReporterId): void;
+  /** The reporter has none any more. */
+  reporterDisconnected(reporter: ReporterId): void;
   /**
    * Takes a report into memory, synchronously; it is ACKed when this returns.
    *
@@ -37,7 +42,10 @@ const FIRST_REPORT_MS = 300_000;
 export interface SessionParts {
   readonly sink: ReportSink;
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
-  /** Told when the first report has said whose stream this is; a newer stream of a reporter ends the older one. */
+  /**
+   * Told before the first report is folded, when it is known whose stream this is and that the report is in order. Of
+   * the streams of a reporter it ends all but the newest, this one included.
+   */
   readonly named: (session: Session) => void;
   readonly ended: (session: Session) => void;
   /** 25 ms to 3600 s as it is now; told with a stream's first ACK, and with the next one when it has changed. */
@@ -64,23 +72,28 @@ type Call = ServerDuplexStream<Buffer, ReportResponse>;
  * sent, then the stream ends, as the service's text asks; everything folded before stays.
  */
 export class Session {
+  /** Grows with each stream that is opened: of two the greater is the newer. */
+  readonly number: number;
   readonly #call: Call;
   readonly #parts: SessionParts;
   #reporter: ReporterId | undefined;
+  #named = false;
   #lastNonce = 0n;
   #toldIntervalMs: number | undefined;
   #ended = false;
   #heardMs: number;
   #cancelSilence: (() => void) | undefined;
 
-  constructor(call: Call, parts: SessionParts) {
+  /** @param number greater than that of every stream opened before */
+  constructor(call: Call, number: number, parts: SessionParts) {
+    this.number = number;
     this.#call = call;
     this.#parts = parts;
     this.#heardMs = parts.clock.monotonicMs();
     this.#watchSilence();
     call.on('data', (bytes: Buffer) => void this.#read(bytes));
     call.on('end', () => this.#end('peer'));
-    call.on('cancelled', () => this.#end('peer'));
+    call.on('cancelled', () => this.#cancelled());
     // Without a listener an error of a stream that is gone would end the process.
     call.on('error', () => this.#end('peer'));
   }
@@ -139,6 +152,12 @@ export class Session {
       this.#setAside(decoded, reporter);
     }
     this.#noteNonce(decoded.nonce);
+    if (!this.#named) {
+      this.#named = true;
+      this.#parts.named(this);
+      // A newer stream of this reporter was quicker: what this one has to say is out of date.
+      if (this.#ended) return;
+    }
 
     const over = sink.fold(reporter, decoded, receivedMs);
     if (over !== undefined) {
@@ -168,7 +187,6 @@ export class Session {
       const violation = reporterViolation(id, cluster);
       if (violation !== undefined) return violation;
       this.#reporter = { id, cluster };
-      this.#parts.named(this);
       return undefined;
     }
     if (id === known.id && cluster === known.cluster) return undefined;
@@ -269,6 +287,17 @@ export class Session {
       'a report could not be handled, stream ends',
     );
     this.close('internal', status.INTERNAL, 'the report could not be handled');
+  }
+
+  /** By the peer; or by grpc-js, which has then told the peer why. */
+  #cancelled(): void {
+    const ended = libraryStatus(this.#call.metadata);
+    if (this.#ended || ended?.code !== status.RESOURCE_EXHAUSTED) {
+      this.#end('peer');
+      return;
+    }
+    this.#parts.log.warn({ reporter: this.#reporter, error: ended.details }, 'report too large, stream ends');
+    this.#end('over_limit');
   }
 
   #end(reason: EndReason): void {

@@ -35,6 +35,7 @@ export async function startHttpServer(address: string, sources: HttpSources): Pr
       response.end(request.method === 'HEAD' ? undefined : text);
     };
     if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('allow', 'GET, HEAD');
       answer(405, 'method not allowed\n');
       return;
     }
@@ -76,6 +77,8 @@ function listening(server: Server, address: string): Promise<void> {
     server.once('error', (error) =>
       reject(new HttpListenError(`cannot listen on ${address}: ${error.message}`, { cause: error })),
     );
+    // Once it listens, an error is that of one connection that could not be accepted: the next one may be.
+    server.once('listening', () => server.on('error', () => undefined));
     server.listen(Number(address.slice(colon + 1)), host, resolve);
   });
 }

@@ -33,8 +33,8 @@ export interface ReflectorHandler<T> extends WatchHandler<T> {
   replaceBegin(): void;
   /** An object of the list, to be taken whatever version is known: etcd may have been restored. */
   replaceItem(object: T): void;
-  /** The list is complete. */
-  replaceEnd(): void;
+  /** The list is complete. @param version the store's at the moment that it shows */
+  replaceEnd(version: string): void;
 }
 
 /**
@@ -143,7 +143,7 @@ export class Reflector<T extends ApiObject> {
         for (const item of items) handler.replaceItem(item);
         count += items.length;
       });
-      handler.replaceEnd();
+      handler.replaceEnd(version);
       this.#version = version;
     } catch (error) {
       // The version was compacted away between two pages: with fewer of them the list gets there in the end.

@@ -31,9 +31,8 @@ export function createRowApi(client: ResourceClient<RowObject>) {
     patchStatus: (row: Row, status: RowStatus): Promise<RowObject> =>
       client.patchStatus(row.name, { metadata: { resourceVersion: row.resourceVersion }, status }),
 
-    async delete(row: Row): Promise<void> {
-      await client.delete(row.name, { uid: row.uid, resourceVersion: row.resourceVersion });
-    },
+    delete: (row: Row): Promise<RowObject | undefined> =>
+      client.delete(row.name, { uid: row.uid, resourceVersion: row.resourceVersion }),
 
     /** By a list, which needs no right beyond those that the watch needs. */
     async read(name: string): Promise<RowObject | undefined> {

@@ -4,8 +4,8 @@ import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
 import { Client, credentials, loadPackageDefinition, status, type ServiceError } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { service as healthService } from 'grpc-health-check';
-import { systemClock } from '../../src/clock.ts';
 import { ListenError } from '../../src/grpc/server.ts';
+import { whenDecodingBegins } from '../support/decoding-begins.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
@@ -106,15 +106,10 @@ describe('the reporting server', () => {
     });
 
     it('in the middle of a large report, which is then not folded', async () => {
+      world = await startTestServer();
       let shutDown: Promise<void> | undefined;
-      world = await startTestServer({
-        clock: {
-          ...systemClock,
-          monotonicMs() {
-            shutDown ??= world.server.close(GRACE_MS);
-            return systemClock.monotonicMs();
-          },
-        },
+      whenDecodingBegins(1_000_000, () => {
+        shutDown = world.server.close(GRACE_MS);
       });
       const stream = world.open();
       stream.sendBytes(firstReport('r-0', fullPush(100_000)));

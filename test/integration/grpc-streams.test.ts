@@ -1,6 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { systemClock, type Clock } from '../../src/clock.ts';
+import { whenDecodingBegins } from '../support/decoding-begins.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   firstReport,
@@ -12,23 +12,8 @@ import { fullPush, tunnel } from '../support/wire.ts';
 
 /** Decoding it rests some hundred times. */
 const LARGE = fullPush(100_000);
-
-/** A clock that tells when a report was read whole, which is when its decoding begins. */
-function readClock(): { clock: Clock; onRead: (times: number, then: () => void) => void } {
-  let reads = 0;
-  const due = new Map<number, () => void>();
-  return {
-    clock: {
-      ...systemClock,
-      monotonicMs() {
-        reads += 1;
-        due.get(reads)?.();
-        return systemClock.monotonicMs();
-      },
-    },
-    onRead: (times, then) => void due.set(reads + times, then),
-  };
-}
+/** Less than LARGE has, and more than any other report here. */
+const LARGE_BYTES = 1_000_000;
 
 /** Has the stream's first report ACKed. */
 async function named(stream: TestStream, id = 'r-0'): Promise<TestStream> {
@@ -127,23 +112,43 @@ describe('several streams', () => {
       expect(world.server.connectedReporters).to.equal(reporters.length);
     });
 
-    it('the newer one is refused for its node: the older one is left alone', async () => {
+    it('is connected from the first report that is taken to the end of the last stream', async () => {
       const older = await named(world.open());
-      const refused = world.open();
-      refused.send({ node: { id: '', cluster: 'edge' }, nonce: 1 });
-      await refused.ended;
-      older.send({ nonce: 2 });
-      expect(await older.next()).to.deep.include({ request_nonce: '2' });
+      const newer = await named(world.open());
+      await older.ended;
+      expect(world.presence).to.deep.equal(['r-0 connected']);
+      newer.end();
+      await newer.ended;
+      expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 disconnected']);
     });
   });
 
+  for (const { what, onInvalid, fields } of [
+    { what: 'an empty node.id', onInvalid: 'skip', fields: { node: { cluster: 'edge' } } },
+    { what: 'a negative nonce', onInvalid: 'skip', fields: { nonce: -1 } },
+    { what: 'an invalid tunnel', onInvalid: 'nack', fields: { added_tunnels: [{ name: 'bad' }] } },
+  ] as const) {
+    it(`of one reporter, the newer one refused for ${what}: the older one is left alone`, async () => {
+      world = await startTestServer({ onInvalid });
+      const older = await named(world.open());
+      const refused = world.open();
+      refused.sendBytes(firstReport('r-0', fields));
+      expect(await refused.next()).to.have.property('error_detail');
+      await refused.ended;
+      older.send({ nonce: 2 });
+      expect(await older.next()).to.deep.include({ request_nonce: '2' });
+      expect(world.server.connectedReporters).to.equal(1);
+      expect(world.presence).to.deep.equal(['r-0 connected']);
+      expect(await world.count('streamsClosed', 'superseded')).to.equal(0);
+    });
+  }
+
   describe('while a full push of 100,000 tunnels is decoded', () => {
     it('a small report on another stream is ACKed first', async () => {
-      const { clock, onRead } = readClock();
-      world = await startTestServer({ clock });
+      world = await startTestServer();
       const small = await named(world.open(), 'small');
       const large = world.open();
-      onRead(1, () => small.send({ nonce: 2, added_tunnels: [tunnel('a')] }));
+      whenDecodingBegins(LARGE_BYTES, () => small.send({ nonce: 2, added_tunnels: [tunnel('a')] }));
       large.sendBytes(firstReport('large', LARGE));
       expect(await small.next()).to.deep.include({ request_nonce: '2' });
       expect(reported()).to.deep.equal(['small 0', 'small 1']);
@@ -152,10 +157,9 @@ describe('several streams', () => {
     });
 
     it('the peer cancels: nothing of it is folded', async () => {
-      const { clock, onRead } = readClock();
-      world = await startTestServer({ clock });
+      world = await startTestServer();
       const large = world.open();
-      onRead(1, () => large.cancel());
+      whenDecodingBegins(LARGE_BYTES, () => large.cancel());
       large.sendBytes(firstReport('large', LARGE));
       expect(await large.ended).to.deep.include({ code: status.CANCELLED });
       // By the time that as large a report was decoded, the first one would have been.
@@ -168,11 +172,10 @@ describe('several streams', () => {
     });
 
     it('its reporter opens a newer stream: the older report is never folded over the newer', async () => {
-      const { clock, onRead } = readClock();
-      world = await startTestServer({ clock });
+      world = await startTestServer();
       const older = await named(world.open());
       const newer = world.open();
-      onRead(1, () => newer.sendBytes(firstReport('r-0', fullPush(1))));
+      whenDecodingBegins(LARGE_BYTES, () => newer.sendBytes(firstReport('r-0', fullPush(1))));
       older.send({ nonce: 2, ...LARGE });
       expect(await newer.next()).to.deep.include({ request_nonce: '1' });
       expect(await older.ended).to.deep.include({ code: status.ABORTED });
@@ -181,6 +184,23 @@ describe('several streams', () => {
       await other.next();
       expect(reported()).to.deep.equal(['r-0 0', 'r-0 1', 'other 100000']);
       expect(older.responses).to.have.length(1);
+    });
+
+    it('as the first report of a stream that was opened before: it comes too late, the newer stream stays', async () => {
+      world = await startTestServer();
+      const older = world.open();
+      // The server has seen the older one when it answers, on its connection, a stream that came behind it.
+      whenDecodingBegins(LARGE_BYTES, () => newer.sendBytes(firstReport('r-0', fullPush(1))));
+      older.sendBytes(firstReport('r-0', LARGE));
+      await eventually('the large report is on its way', () => older.unsent === 0, 20_000);
+      const newer = world.open();
+      expect(await newer.next()).to.deep.include({ request_nonce: '1' });
+      expect(await older.ended).to.deep.include({ code: status.ABORTED });
+      newer.send({ nonce: 2 });
+      expect(await newer.next()).to.deep.include({ request_nonce: '2' });
+      expect(reported()).to.deep.equal(['r-0 1', 'r-0 0']);
+      expect(world.presence).to.deep.equal(['r-0 connected']);
+      expect(older.responses).to.deep.equal([]);
     });
 
     it('a second report behind it waits for it', async () => {

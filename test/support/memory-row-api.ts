@@ -14,7 +14,7 @@ export interface RowCall {
 export interface RowSink {
   replaceBegin(): void;
   replaceItem(object: RowObject): void;
-  replaceEnd(): void;
+  replaceEnd(version: string): void;
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: RowObject): void;
 }
 
@@ -129,11 +129,12 @@ export class MemoryRowApi implements RowApi {
     );
   }
 
-  delete(row: Row): Promise<void> {
+  delete(row: Row): Promise<RowObject | undefined> {
     return this.#call({ verb: 'delete', name: row.name }, () => {
       const stored = this.#at(row.name, row.resourceVersion);
       if (stored.uid !== row.uid) throw apiFailure('conflict');
       this.#delete(stored);
+      return this.rows.get(row.name);
     });
   }
 
@@ -149,16 +150,17 @@ export class MemoryRowApi implements RowApi {
   }
 
   /** A list as of now. The watch goes on after it: what it had not brought yet is in the list. */
-  list(): RowObject[] {
+  list(): { items: RowObject[]; version: string } {
     this.#events = [];
-    return [...this.rows.values()];
+    return { items: [...this.rows.values()], version: String(this.#version) };
   }
 
   /** Lists into `sink`, whole. */
   relist(sink: RowSink): void {
     sink.replaceBegin();
-    for (const object of this.list()) sink.replaceItem(object);
-    sink.replaceEnd();
+    const { items, version } = this.list();
+    for (const object of items) sink.replaceItem(object);
+    sink.replaceEnd(version);
   }
 
   /** Somebody makes a row by hand. */

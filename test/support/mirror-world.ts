@@ -12,18 +12,12 @@ import type { RowObject } from '../../src/core/row.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
+import { passTime, settled } from './fake-time.ts';
 import { MemoryRowApi } from './memory-row-api.ts';
 import { names } from './sample-tunnels.ts';
 
 /** One for all worlds, as each would observe garbage collections for itself. */
 const metrics = createMetrics();
-
-/** Everything that is ready to run by now has run: promises, and what they lead to. */
-export function settled(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
-}
 
 /** The controller as the operator composes it, over rows in memory, in fake time. Metrics begin at zero. */
 export function createWorld({
@@ -40,7 +34,7 @@ export function createWorld({
   const clock = new FakeClock();
   // As on a real machine, whose monotonic clock began before the process did.
   clock.advance(60_000);
-  const ledger = new Ledger();
+  const ledger = new Ledger(maxTunnelsPerReporter);
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
@@ -68,7 +62,6 @@ export function createWorld({
     workers,
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     pacing: new UndoPacing(clock),
-    maxTunnelsPerReporter,
     clock,
     metrics,
   });
@@ -92,34 +85,28 @@ export function createWorld({
     settle,
 
     /** The operator has listed the rows, and begins to write. */
-    async begin(): Promise<void> {
+    begin: async (): Promise<void> => {
       api.relist(cache);
       workers.start();
       await settle();
     },
 
     /** A report comes; it has to be accepted. */
-    report(reporter: ReporterId, report: Report): void {
+    report: (reporter: ReporterId, report: Report): void => {
+      mirror.reporterConnected(reporter);
       const overLimit = mirror.fold(reporter, report, clock.monotonicMs());
       if (overLimit !== undefined) throw new Error(`over the limit: ${JSON.stringify(overLimit)}`);
     },
 
-    /** Lets time pass from timer to timer, everything running meanwhile. */
-    async pass(ms: number): Promise<void> {
-      await settle();
-      const untilMs = clock.monotonicMs() + ms;
-      for (let [nextMs] = clock.waitsMs; ; [nextMs] = clock.waitsMs) {
-        const leftMs = untilMs - clock.monotonicMs();
-        clock.advance(Math.min(nextMs ?? leftMs, leftMs));
-        await settle();
-        if (nextMs === undefined || nextMs > leftMs) return;
-      }
-    },
+    /** Lets time pass, everything running meanwhile, the watch included. */
+    pass: (ms: number): Promise<void> => passTime(clock, ms, settle),
+
+    /** Lets time pass while the watch is silent. */
+    passUnwatched: (ms: number): Promise<void> => passTime(clock, ms),
 
     /** The row that stands for a tunnel in the API server. */
-    row(reporter: ReporterId, of: Tunnel): RowObject | undefined {
-      return api.rows.get(names.rowName(reporter, of));
-    },
+    row: (reporter: ReporterId, of: Tunnel): RowObject | undefined =>
+      api.rows.get(names.rowName(reporter, of)),
   };
 }
 

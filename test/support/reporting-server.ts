@@ -30,6 +30,8 @@ export interface TestServer {
   readonly metrics: Metrics;
   /** In the order they were folded. */
   readonly folded: { readonly reporter: ReporterId; readonly report: Report }[];
+  /** What the sink was told of reporters' streams, as `r-0 connected`, in order. */
+  readonly presence: readonly string[];
   /** Every log entry. */
   readonly logged: { readonly level: number; readonly msg: string; readonly [key: string]: unknown }[];
   /** Opens a stream on a connection of its own. */
@@ -69,6 +71,7 @@ export interface TestStream {
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
   const { fold, ...given } = options;
   const folded: TestServer['folded'] = [];
+  const presence: string[] = [];
   const logged: TestServer['logged'] = [];
   const metrics = createMetrics();
   const clients = new Set<Client>();
@@ -82,6 +85,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     metrics,
     log: pino({ level: 'trace', base: null }, { write: (line) => logged.push(JSON.parse(line)) }),
     sink: {
+      reporterConnected: ({ id }) => void presence.push(`${id} connected`),
+      reporterDisconnected: ({ id }) => void presence.push(`${id} disconnected`),
       fold(reporter, report, receivedMs) {
         const over = fold?.(reporter, report, receivedMs);
         if (over === undefined) folded.push({ reporter, report });
@@ -102,6 +107,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     address,
     metrics,
     folded,
+    presence,
     logged,
     open: () => openStream(connect()),
     connection() {

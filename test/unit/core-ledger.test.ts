@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { Ledger, type Earlier, type Known } from '../../src/core/ledger.ts';
+import { Ledger, OverLimitError, type Earlier, type Known } from '../../src/core/ledger.ts';
 import type { Report } from '../../src/core/report.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
 import { delta, fullPush, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
@@ -89,7 +89,7 @@ const anyHistory = fc.array(
     reporter: fc.constantFrom(RESPONDER, OTHER_RESPONDER, { cluster: '', id: 'responder-0' }),
     report: anyReport,
   }),
-  { maxLength: 12 },
+  { maxLength: 12, size: 'max' },
 );
 
 describe('the ledger', () => {
@@ -150,9 +150,9 @@ describe('the ledger', () => {
         for (const { report: each } of history) ledger.fold(RESPONDER, each, NO_ROWS);
         const again = report.fullPush ? report : { ...report, removedNames: [] };
         ledger.fold(RESPONDER, again, NO_ROWS);
-        const held = ledger.heldCount(KEY);
+        const held = ledger.totalTunnelCount();
         expect(ledger.fold(RESPONDER, again, NO_ROWS).changed).to.deep.equal([]);
-        expect(ledger.heldCount(KEY)).to.equal(held);
+        expect(ledger.totalTunnelCount()).to.equal(held);
       }),
     );
   });
@@ -342,20 +342,51 @@ describe('what the ledger remembers', () => {
       ledger.fold(RESPONDER, delta([tunnel(`passing-${index}`)]), NO_ROWS);
       ledger.fold(RESPONDER, delta([], [`passing-${index}`, `never-${index}`]), NO_ROWS);
     }
-    expect(ledger.heldCount(KEY)).to.equal(1);
+    expect(ledger.totalTunnelCount()).to.equal(1);
     expect(ledger.totalTunnelCount()).to.equal(1);
   });
 
-  it('counts names removed before the first full push, until that comes', () => {
-    const ledger = new Ledger();
-    ledger.fold(RESPONDER, delta([tunnel('node-1')], ['node-2', 'node-3']), NO_ROWS);
-    expect(ledger.heldCount(KEY)).to.equal(3);
-    ledger.fold(RESPONDER, fullPush(tunnel('node-1')), NO_ROWS);
-    expect(ledger.heldCount(KEY)).to.equal(1);
+  it('is of names removed before the first full push no more than the limit, the latest', () => {
+    const ledger = new Ledger(2);
+    ledger.fold(RESPONDER, delta([], ['node-1', 'node-2']), NO_ROWS);
+    ledger.fold(RESPONDER, delta([], ['node-3']), NO_ROWS);
+    const known = ['node-1', 'node-2', 'node-3'].map((name) => ledger.known(KEY, name).is);
+    expect(known).to.deep.equal(['unknown', 'absent', 'absent']);
   });
 
   it('is nothing of a reporter that never reported', () => {
-    expect(new Ledger().heldCount(KEY)).to.equal(0);
     expect(new Ledger().totalTunnelCount()).to.equal(0);
+  });
+});
+
+describe('a reporter at the limit of tunnels', () => {
+  const full = (): Ledger => {
+    const ledger = new Ledger(2);
+    ledger.fold(RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
+    return ledger;
+  };
+
+  for (const { title, report } of [
+    { title: 'flaps', report: delta([tunnel('node-1')], ['node-1']) },
+    { title: 'gives one for another', report: delta([tunnel('node-3')], ['node-1']) },
+    { title: 'sees one come and go', report: delta([tunnel('node-3')], ['node-3']) },
+    {
+      title: 'pushes one name twice',
+      report: fullPush(tunnel('node-1'), tunnel('node-2'), tunnel('node-2')),
+    },
+  ]) {
+    it(`${title}: is not over it`, () => {
+      const ledger = full();
+      ledger.fold(RESPONDER, report, NO_ROWS);
+      expect(ledger.totalTunnelCount()).to.equal(2);
+    });
+  }
+
+  it('adds one: nothing of that report is taken', () => {
+    const ledger = full();
+    const report = delta([tunnel('node-3'), tunnel('node-4')], ['node-1']);
+    expect(() => ledger.fold(RESPONDER, report, NO_ROWS)).to.throw(OverLimitError, '3 tunnels, at most 2');
+    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
+    expect(ledger.known(KEY, 'node-3').is).to.equal('absent');
   });
 });

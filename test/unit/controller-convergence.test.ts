@@ -1,0 +1,256 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+
+import { rowManifest, type Row, type RowObject } from '../../src/core/row.ts';
+import { reporterKey, sameIdentity, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
+import { apiFailure, MemoryRowApi, noAnswer } from '../support/memory-row-api.ts';
+import { createWorld, rowTexts, type World } from '../support/mirror-world.ts';
+import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+const REPORTERS = [RESPONDER, OTHER_RESPONDER];
+const NAMES = ['node-1', 'node-2', 'acme:node-3'];
+
+const anyReporter = fc.constantFrom(...REPORTERS);
+const anyTunnel: fc.Arbitrary<Tunnel> = fc
+  .record({
+    name: fc.constantFrom(...NAMES),
+    nodeID: fc.constantFrom('a', 'a', 'b'),
+    tenantID: fc.constantFrom('acme', 'acme', 'beta'),
+    createdAt: fc.constantFrom(undefined, '2026-11-23T05:00:00Z', '2026-11-23T05:00:01Z'),
+  })
+  .map(({ name, ...parts }) => tunnel(name, parts));
+
+/** Two operators one after the other, the API server, and who meddles with it. */
+interface Play {
+  readonly api: MemoryRowApi;
+  world: World;
+  /** What each reporter holds, by the naive rule. */
+  readonly held: Map<string, Map<string, Tunnel>>;
+  /** Rows that the operator deleted without a reason. */
+  readonly wrongs: string[];
+}
+
+type Happening = (play: Play) => void | Promise<void>;
+
+function holdings({ held }: Play, reporter: ReporterId): Map<string, Tunnel> {
+  const key = reporterKey(reporter);
+  const found = held.get(key) ?? new Map<string, Tunnel>();
+  held.set(key, found);
+  return found;
+}
+
+/** Some row, if there is any. */
+function pick({ api }: Play, index: number): RowObject | undefined {
+  return [...api.rows.values()][index % Math.max(1, api.rows.size)];
+}
+
+const aFullPush: fc.Arbitrary<Happening> = fc
+  .tuple(anyReporter, fc.uniqueArray(anyTunnel, { selector: ({ name }) => name }))
+  .map(([reporter, tunnels]) => (play) => {
+    const held = holdings(play, reporter);
+    held.clear();
+    for (const each of tunnels) held.set(each.name, each);
+    play.world.report(reporter, fullPush(...tunnels));
+  });
+
+/** As Envoy makes it: of each name adds and removals alternate, and the lists have lost their order. */
+const aDelta: fc.Arbitrary<Happening> = fc
+  .tuple(anyReporter, fc.array(anyTunnel, { maxLength: 4 }))
+  .map(([reporter, happened]) => (play) => {
+    const held = holdings(play, reporter);
+    const added: Tunnel[] = [];
+    const removed: string[] = [];
+    for (const each of happened) {
+      if (held.delete(each.name)) {
+        removed.push(each.name);
+      } else {
+        held.set(each.name, each);
+        added.push(each);
+      }
+    }
+    play.world.report(reporter, delta(added, removed));
+  });
+
+const anEdit: fc.Arbitrary<Happening> = fc.tuple(fc.nat(9), fc.nat(4)).map(([index, what]) => (play) => {
+  const row = pick(play, index);
+  if (row === undefined) return;
+  const { name } = row.metadata;
+  if (what === 0) play.api.edit(name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
+  else if (what === 1) play.api.edit(name, { labels: { team: 'network' } });
+  else if (what === 2) play.api.edit(name, { createdAt: null });
+  else if (what === 3) play.api.edit(name, { status: { state: 'Unknown' } });
+  else play.api.remove(name);
+});
+
+const aRowByHand: fc.Arbitrary<Happening> = fc
+  .tuple(anyReporter, anyTunnel, fc.constantFrom('mine', 'yours', undefined))
+  .map(([reporter, of, name]) => ({ api }) => {
+    const manifest = rowManifest(names, reporter, of);
+    if (!api.rows.has(name ?? manifest.name)) api.put({ ...manifest, name: name ?? manifest.name });
+  });
+
+const aFinalizer: fc.Arbitrary<Happening> = fc.nat(9).map((index) => (play) => {
+  const row = pick(play, index);
+  if (row !== undefined) play.api.hold(row.metadata.name);
+});
+
+const aRelease: fc.Arbitrary<Happening> = fc.nat(9).map((index) => (play) => {
+  const row = pick(play, index);
+  if (row !== undefined) play.api.release(row.metadata.name);
+});
+
+const FAILURES = [
+  noAnswer(),
+  apiFailure('throttled', { retryAfterMs: 1000 }),
+  apiFailure('unavailable', { status: 500 }),
+  apiFailure('refused', { status: 403 }),
+  apiFailure('terminating', { status: 403 }),
+];
+/** The next calls fail, some after they were made. */
+const aFault: fc.Arbitrary<Happening> = fc
+  .tuple(fc.constantFrom(...FAILURES), fc.integer({ min: 1, max: 5 }), fc.boolean())
+  .map(([failure, times, afterwards]) => (play) => {
+    let left = times;
+    const fail = (): void => {
+      left -= 1;
+      if (left >= 0) throw failure;
+    };
+    if (afterwards) play.api.after = fail;
+    else play.api.before = fail;
+  });
+
+/** From now on calls take their time, there or back. */
+const aSlowServer: fc.Arbitrary<Happening> = fc
+  .tuple(fc.nat(400), fc.boolean())
+  .map(([ms, back]) => (play) => {
+    const wait = (): Promise<void> =>
+      new Promise((resolve) => {
+        play.world.clock.setTimer(ms, resolve);
+      });
+    if (back) play.api.after = wait;
+    else play.api.before = wait;
+  });
+
+/** The watch brings some events, or everything is listed. */
+const aWatch: fc.Arbitrary<Happening> = fc.nat(6).map((most) => ({ api, world }) => {
+  if (most === 0) api.relist(world.cache);
+  else api.deliver(world.cache, most);
+});
+
+/** Time passes; the watch brings nothing meanwhile. */
+const aWhile: fc.Arbitrary<Happening> = fc.oneof(fc.nat(50), fc.nat(2000), fc.nat(60_000)).map(
+  (ms) =>
+    ({ world }) =>
+      world.passUnwatched(ms),
+);
+
+/** The operator dies, with its calls on their way, and another one begins. */
+const aRestart: fc.Arbitrary<Happening> = fc.constant(async (play: Play) => {
+  play.world.workers.stop();
+  await play.world.passUnwatched(1000);
+  play.world = createWorld({ api: play.api, concurrency: 3 });
+  await play.world.begin();
+});
+
+const anyCourse = fc.array(
+  fc.oneof(
+    { weight: 3, arbitrary: aFullPush },
+    { weight: 6, arbitrary: aDelta },
+    { weight: 4, arbitrary: anEdit },
+    { weight: 2, arbitrary: aRowByHand },
+    { weight: 1, arbitrary: aFinalizer },
+    { weight: 1, arbitrary: aRelease },
+    { weight: 3, arbitrary: aFault },
+    { weight: 2, arbitrary: aSlowServer },
+    { weight: 8, arbitrary: aWatch },
+    { weight: 8, arbitrary: aWhile },
+    { weight: 1, arbitrary: aRestart },
+  ),
+  { maxLength: 60, size: 'max' },
+);
+
+/** Why a row may not be deleted, by what the ledger knows when that is sent; undefined when it may. */
+function wrongOf({ api, world }: Play, { name, uid, resourceVersion }: Row): string | undefined {
+  const stored = api.rows.get(name);
+  // Refused by its preconditions.
+  if (stored?.metadata.uid !== uid || stored.metadata.resourceVersion !== resourceVersion) return undefined;
+  const { spec } = stored;
+  const known = world.ledger.known(reporterKey(spec.reporter), spec.tunnelName);
+  if (known.is === 'absent') return undefined;
+  const rightful =
+    known.is === 'present' &&
+    name === names.rowName(spec.reporter, known.tunnel) &&
+    sameIdentity(known.tunnel, { ...spec, name: spec.tunnelName, createdAt: undefined });
+  return known.is === 'unknown' || rightful ? `delete ${name}, which is ${known.is}` : undefined;
+}
+
+async function playThrough(course: readonly Happening[]): Promise<Play> {
+  const api = new MemoryRowApi();
+  const play: Play = { api, world: createWorld({ api, concurrency: 3 }), held: new Map(), wrongs: [] };
+  const remove = api.delete.bind(api);
+  api.delete = (row) => {
+    const wrong = wrongOf(play, row);
+    if (wrong !== undefined) play.wrongs.push(wrong);
+    return remove(row);
+  };
+  await play.world.begin();
+  for (const happens of course) await happens(play);
+
+  // Everybody leaves it alone, and every reporter says what it holds.
+  api.before = () => {};
+  api.after = () => {};
+  for (const reporter of REPORTERS) {
+    play.world.report(reporter, fullPush(...holdings(play, reporter).values()));
+  }
+  for (const name of api.rows.keys()) api.release(name);
+  await play.world.pass(1_200_000);
+  return play;
+}
+
+describe('whatever happens', () => {
+  it('the rows come to be what the reporters hold, and nobody writes any more', async function () {
+    this.timeout(120_000);
+    await fc.assert(
+      fc.asyncProperty(anyCourse, async (course) => {
+        const play = await playThrough(course);
+        const { api, world } = play;
+        expect(play.wrongs).to.deep.equal([]);
+
+        const wanted = REPORTERS.flatMap((reporter) =>
+          [...holdings(play, reporter).values()].map((of) => {
+            const { name, labels, spec } = rowManifest(names, reporter, of);
+            const {
+              labels: found,
+              uid,
+              resourceVersion,
+            } = api.rows.get(name)?.metadata ?? {
+              labels: {},
+              uid: '',
+              resourceVersion: '',
+            };
+            const foreign = Object.entries(found ?? {}).filter(([label]) => label === 'team');
+            return {
+              metadata: { name, uid, resourceVersion, labels: { ...labels, ...Object.fromEntries(foreign) } },
+              spec,
+              status: {
+                state: 'Connected',
+                conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }],
+              },
+            };
+          }),
+        );
+        expect(rowTexts(api.rows.values())).to.deep.equal(rowTexts(wanted));
+
+        const { writes } = api;
+        for (const reporter of REPORTERS) {
+          world.report(reporter, fullPush(...structuredClone([...holdings(play, reporter).values()])));
+        }
+        await world.pass(600_000);
+        expect(api.writes, 'writes once all is well').to.equal(writes);
+        expect(world.queue.delayedCount + world.queue.depth + world.queue.runningCount).to.equal(0);
+        expect(world.clock.waitsMs, 'no timer is left').to.deep.equal([]);
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
