@@ -41,6 +41,7 @@ export async function openCluster(kubeconfigPath: string | undefined): Promise<C
 
 async function ownCluster(): Promise<Cluster> {
   const namespace = 'default';
+  console.log('Starting etcd and kube-apiserver on this machine …');
   const controlPlane = await startControlPlane();
   const account = { namespace, serviceAccount: 'reverse-tunnel-operator', rules: OPERATOR_RULES };
   const operator = await controlPlane.kubeconfigFor(account);

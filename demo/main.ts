@@ -3,9 +3,7 @@
  * by step. Each step is checked: the rows in the API must equal what the fleet holds.
  */
 import { parseArgs } from 'node:util';
-import { ControlPlaneError } from '../control-plane/errors.ts';
 import { openCluster, type Cluster } from './cluster.ts';
-import { DemoFailure } from './failure.ts';
 import { runSteps } from './steps.ts';
 
 const HELP = `Usage: npm run demo [-- FLAG ...]
@@ -14,9 +12,12 @@ Starts etcd and kube-apiserver (fetched or built once), the operator, and a flee
 it; shows what the operator does; then stays up to be played with, until Ctrl-C.
 
   --once             end after the last step; exit code 0 only if the rows equalled the truth at each step
-  --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs and makes a namespace, which goes at the end
+  --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs and makes a namespace that goes at the end (the CRDs stay)
   --help
 `;
+
+/** What shells give for a program that Ctrl-C ended. */
+const INTERRUPTED = 130;
 
 process.exitCode = await main();
 
@@ -38,14 +39,16 @@ async function main(): Promise<number> {
     process.stdout.write(HELP);
     return 0;
   }
+  const interrupted = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
   let cluster: Cluster | undefined;
   try {
     cluster = await openCluster(values.kubeconfig);
-    return await runSteps(cluster, { stayUp: !values.once });
+    await runSteps(cluster, { stayUp: !values.once, interrupted: interrupted.signal });
+    return 0;
   } catch (error) {
-    // A failed step says what differed; anything else is a fault of the demo, and shows where.
-    const expected = error instanceof ControlPlaneError || error instanceof DemoFailure;
-    process.stderr.write(`demo: ${expected ? error.message : ((error as Error).stack ?? String(error))}\n`);
+    if (interrupted.signal.aborted) return INTERRUPTED;
+    process.stderr.write(`demo: ${(error as Error).message}\n`);
     return 1;
   } finally {
     await cluster?.close();

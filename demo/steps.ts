@@ -1,5 +1,4 @@
 /** What the demo shows, in order; each step ends with the rows equal to what the fleet holds. */
-import { once } from 'node:events';
 import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
 import { poll, startOperatorProcess, type OperatorProcess } from '../test/support/operator-process.ts';
 import { untilEqual, type RowSeen } from '../test/support/truth.ts';
@@ -11,16 +10,18 @@ const EQUAL_DEADLINE_MS = 60_000;
 const SHOWN_ROWS = 6;
 const FLEET = { reporters: 4, tunnels: 25, tenants: 3, clusters: 2, churnPerSecond: 1 };
 
-/**
- * Plays all steps.
- *
- * @param stayUp go on with a little churn until Ctrl-C
- * @returns 0 when the rows equalled the truth at each step, else 1
- */
-export async function runSteps(cluster: Cluster, { stayUp }: { readonly stayUp: boolean }): Promise<number> {
+export interface StepsOptions {
+  /** Go on with a little churn when the steps are over, until Ctrl-C. */
+  readonly stayUp: boolean;
+  /** Ends the demo at the next step, or the staying up. */
+  readonly interrupted: AbortSignal;
+}
+
+/** Plays all steps. Rejects with a DemoFailure when the rows are not what the fleet holds, or when interrupted. */
+export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsOptions): Promise<void> {
   let operator = await startOperator(cluster);
   const fleet = createFleet({ address: operator.grpcAddress, ...FLEET, connectRetryIntervalMs: 500 });
-  const steps = new Steps(cluster, fleet);
+  const steps = new Steps(cluster, fleet, interrupted);
   try {
     await fleet.start();
     // Until the steps are over nothing is to change by itself.
@@ -91,9 +92,8 @@ export async function runSteps(cluster: Cluster, { stayUp }: { readonly stayUp: 
     await steps.show('wait', '--for=condition=Ready', 'rt', '--all');
     if (stayUp) {
       fleet.resumeChurn();
-      await playground(cluster, operator);
+      await playground(cluster, operator, interrupted);
     }
-    return 0;
   } finally {
     await fleet.stop();
     await operator.stop();
@@ -103,15 +103,18 @@ export async function runSteps(cluster: Cluster, { stayUp }: { readonly stayUp: 
 class Steps {
   readonly #cluster: Cluster;
   readonly #fleet: Fleet;
+  readonly #interrupted: AbortSignal;
   #number = 0;
 
-  constructor(cluster: Cluster, fleet: Fleet) {
+  constructor(cluster: Cluster, fleet: Fleet, interrupted: AbortSignal) {
     this.#cluster = cluster;
     this.#fleet = fleet;
+    this.#interrupted = interrupted;
   }
 
   /** Does something, then waits until the rows are what the fleet holds, and says so. */
   async step(title: string, act: () => Promise<void>): Promise<void> {
+    if (this.#interrupted.aborted) throw new DemoFailure('interrupted');
     this.#number += 1;
     console.log(`\n── ${this.#number}. ${title}`);
     const startedMs = performance.now();
@@ -167,7 +170,11 @@ function versions(rows: readonly RowSeen[]): string {
 }
 
 /** Stays up until Ctrl-C, and says what can be tried. */
-async function playground(cluster: Cluster, operator: OperatorProcess): Promise<void> {
+async function playground(
+  cluster: Cluster,
+  operator: OperatorProcess,
+  interrupted: AbortSignal,
+): Promise<void> {
   const own = cluster.namespace === 'default' ? '' : ` -n ${cluster.namespace}`;
   console.log(`
 ── All of it stays up. In another terminal:
@@ -182,10 +189,6 @@ async function playground(cluster: Cluster, operator: OperatorProcess): Promise<
   npm run simulate -- --address ${operator.grpcAddress} --reporters 3 --tunnels 50 --churn 5
 
 Ctrl-C ends it and removes everything.`);
-  const stop = new AbortController();
-  await Promise.race([
-    once(process, 'SIGINT', { signal: stop.signal }),
-    once(process, 'SIGTERM', { signal: stop.signal }),
-  ]);
-  stop.abort();
+  if (interrupted.aborted) return;
+  await new Promise<void>((resolve) => interrupted.addEventListener('abort', () => resolve()));
 }

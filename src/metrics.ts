@@ -18,7 +18,10 @@ export function createMetrics() {
   const seconds = (name: string, help: string) => new Histogram({ name, help, buckets: SECONDS, registers });
   return {
     registry,
-    tunnels: gauge('reverse_tunnel_tunnels', 'Tunnels that the reporters of this replica hold.'),
+    tunnels: gauge(
+      'reverse_tunnel_tunnels',
+      'Tunnels held by the reporters that this replica has heard, as each said last.',
+    ),
     rows: gauge('reverse_tunnel_rows', 'ReverseTunnel objects in the namespace, as last seen.'),
     reportersConnected: gauge('reverse_tunnel_reporters_connected', 'Reporters with an open stream.'),
     synced: gauge(
@@ -43,14 +46,21 @@ export function createMetrics() {
       'reverse_tunnel_ack_seconds',
       'From a report read whole to its ACK handed to the stream.',
     ),
-    syncLagSeconds: seconds('reverse_tunnel_sync_lag_seconds', 'From a report received to its row written.'),
+    syncLagSeconds: seconds(
+      'reverse_tunnel_sync_lag_seconds',
+      'From a report received, or a row seen to differ, to the row written.',
+    ),
     apiWrites: counter('reverse_tunnel_api_writes_total', 'Row writes sent to the API server.', [
       'verb',
       'outcome',
     ]),
     workqueueDepth: gauge('workqueue_depth', 'Keys waiting for a worker.'),
     workqueueDelayed: gauge('workqueue_delayed', 'Keys waiting for a time: backoff or pacing.'),
-    workqueueAdds: counter('workqueue_adds_total', 'Keys handed to the queue, repeated ones included.', []),
+    workqueueAdds: counter(
+      'workqueue_adds_total',
+      'Keys handed to the queue by a report or by a changed row, repeated ones included.',
+      [],
+    ),
     workqueueRetries: counter('workqueue_retries_total', 'Keys put back after a failed try.', []),
     restClientRequests: counter('rest_client_requests_total', 'Requests to the API server.', [
       'method',
