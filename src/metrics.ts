@@ -38,7 +38,7 @@ export function createMetrics() {
     ),
     nonceAnomalies: counter(
       'reverse_tunnel_nonce_anomalies_total',
-      'Nonces that were acknowledged though they repeated or fell.',
+      'Nonces that were acknowledged though they did not follow the last one.',
       ['kind'],
     ),
     streamsClosed: counter('reverse_tunnel_stream_closed_total', 'Streams ended.', ['reason']),

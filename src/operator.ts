@@ -117,6 +117,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const grpc = new ReportingServer({
     address: config.grpcAddress,
     maxMessageSizeBytes: config.maxMessageSizeBytes,
+    maxTunnelsPerReporter: config.maxTunnelsPerReporter,
     reportIntervalMs: () => reportIntervalMs,
     onInvalid: config.onInvalid,
     sink: mirror,

@@ -2,7 +2,7 @@ import protobuf from 'protobufjs/minimal.js';
 import { createdAtText } from '../core/created-at.ts';
 import { tunnelViolation, type ReportedIdentity } from '../core/report.ts';
 import type { Tunnel } from '../core/tunnel.ts';
-import { textViolation, type Violation, type ViolationReason } from '../core/violation.ts';
+import { MAX_TUNNEL_NAME, textViolation, type Violation, type ViolationReason } from '../core/violation.ts';
 
 type Reader = protobuf.Reader;
 
@@ -32,6 +32,11 @@ export class MalformedReportError extends Error {
   override readonly name = 'MalformedReportError';
 }
 
+/** A report lists more than it may: 64 MiB hold 17 million names of two characters, which would take 1 GiB here. */
+export class TooManyEntriesError extends Error {
+  override readonly name = 'TooManyEntriesError';
+}
+
 const SHOWN_VIOLATIONS = 5;
 /**
  * About a thousand tunnels, 2 ms of work (8 ms where each field is of 2 bytes), so that a stream with small reports
@@ -55,9 +60,14 @@ const TIMESTAMP = { seconds: tag(1, 0), nanos: tag(2, 0) };
  *
  * As protobuf has it: unknown fields are skipped, of a field that stands twice the last counts, messages are merged.
  *
+ * @param mostEntries added tunnels and removed names together
  * @throws MalformedReportError when the bytes do not parse
+ * @throws TooManyEntriesError
  */
-export function* decodeReport(bytes: Buffer): Generator<undefined, DecodedReport> {
+export function* decodeReport(
+  bytes: Buffer,
+  mostEntries = Number.POSITIVE_INFINITY,
+): Generator<undefined, DecodedReport> {
   const reader = protobuf.Reader.create(bytes);
   const share = sharing();
   const added: Tunnel[] = [];
@@ -90,7 +100,7 @@ export function* decodeReport(bytes: Buffer): Generator<undefined, DecodedReport
         }
         case REQUEST.removed: {
           const name = text(reader, reader.len);
-          const violation = name === '' ? emptyName(removedIndex) : undefined;
+          const violation = removedNameViolation(name, removedIndex);
           removedIndex += 1;
           if (violation !== undefined) setAside(violation);
           else removedNames.push(name);
@@ -108,13 +118,16 @@ export function* decodeReport(bytes: Buffer): Generator<undefined, DecodedReport
         default:
           skip(reader, field, reader.len);
       }
+      if (addedIndex + removedIndex > mostEntries) {
+        throw new TooManyEntriesError(`a report lists more than ${mostEntries} tunnels and names`);
+      }
       if (reader.pos >= restAt) {
         restAt = reader.pos + BYTES_BETWEEN_RESTS;
         yield;
       }
     }
   } catch (error) {
-    throw malformed(error);
+    throw error instanceof TooManyEntriesError ? error : malformed(error);
   }
   return { node: node.whole(), fullPush, nonce, added, removedNames, setAside: { count, byReason, first } };
 }
@@ -176,8 +189,12 @@ function decodeIdentity(
   landed(reader, end);
 }
 
-function emptyName(index: number): Violation | undefined {
-  return textViolation(`removed_tunnel_names[${index}]`, '', 1);
+/** By the rules for a tunnel's name: no other can be held, and what is remembered of a name is bounded. */
+function removedNameViolation(name: string, index: number): Violation | undefined {
+  // The path is put together only where it is needed.
+  return textViolation('', name, MAX_TUNNEL_NAME) === undefined
+    ? undefined
+    : textViolation(`removed_tunnel_names[${index}]`, name, MAX_TUNNEL_NAME);
 }
 
 function tag(fieldNumber: number, wireType = LENGTH_DELIMITED): number {

@@ -5,7 +5,7 @@ import type { ReporterId } from '../core/tunnel.ts';
 import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { decodeReport, MalformedReportError, type DecodedReport } from './decode.ts';
+import { decodeReport, MalformedReportError, TooManyEntriesError, type DecodedReport } from './decode.ts';
 import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 
@@ -50,6 +50,8 @@ export interface SessionParts {
   readonly ended: (session: Session) => void;
   /** 25 ms to 3600 s as it is now; told with a stream's first ACK, and with the next one when it has changed. */
   readonly reportIntervalMs: () => number;
+  /** What the sink holds a reporter to; a report may list twice as many, as a flap stands in both lists. */
+  readonly maxTunnelsPerReporter: number;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
@@ -78,7 +80,8 @@ export class Session {
   readonly #parts: SessionParts;
   #reporter: ReporterId | undefined;
   #named = false;
-  #lastNonce = 0n;
+  /** Undefined before the first report. */
+  #lastNonce: bigint | undefined;
   #toldIntervalMs: number | undefined;
   #ended = false;
   #heardMs: number;
@@ -117,7 +120,10 @@ export class Session {
     const receivedMs = this.#parts.clock.monotonicMs();
     this.#heardMs = receivedMs;
     try {
-      const decoded = await restingBetween(decodeReport(bytes), () => this.#ended);
+      const decoded = await restingBetween(
+        decodeReport(bytes, 2 * this.#parts.maxTunnelsPerReporter),
+        () => this.#ended,
+      );
       if (decoded === undefined || this.#ended) return;
       this.#take(decoded, receivedMs);
     } catch (error) {
@@ -208,11 +214,13 @@ export class Session {
     }
   }
 
+  /** Whatever it is, it is ACKed as it came; but Envoy's grow by one, so others are worth a count. */
   #noteNonce(nonce: bigint): void {
-    if (nonce <= this.#lastNonce) {
-      this.#parts.metrics.nonceAnomalies.inc({ kind: nonce === this.#lastNonce ? 'repeated' : 'fell' });
-    }
+    const last = this.#lastNonce;
     this.#lastNonce = nonce;
+    if (last === undefined || nonce === last + 1n) return;
+    const kind = nonce === last ? 'repeated' : nonce < last ? 'fell' : 'skipped';
+    this.#parts.metrics.nonceAnomalies.inc({ kind });
   }
 
   #setAside(decoded: DecodedReport, reporter: ReporterId): void {
@@ -274,6 +282,11 @@ export class Session {
   }
 
   #failed(error: unknown): void {
+    if (error instanceof TooManyEntriesError) {
+      this.#parts.log.warn({ reporter: this.#reporter }, `${error.message}, stream ends`);
+      this.close('over_limit', status.RESOURCE_EXHAUSTED, error.message);
+      return;
+    }
     if (error instanceof MalformedReportError) {
       this.#parts.log.warn(
         { reporter: this.#reporter, error: error.message },

@@ -308,6 +308,15 @@ describe('a report that is refused', () => {
     });
   });
 
+  it('for listing more than twice the tunnels a reporter may hold ends with RESOURCE_EXHAUSTED, nothing taken', async () => {
+    await serve({ maxTunnelsPerReporter: 10 });
+    const stream = await named();
+    stream.send({ nonce: 2, removed_tunnel_names: Array.from({ length: 21 }, () => 'x') });
+    expect(await stream.ended).to.deep.include({ code: status.RESOURCE_EXHAUSTED });
+    expect(world.folded).to.have.length(1);
+    expect(await world.count('streamsClosed', 'over_limit')).to.equal(1);
+  });
+
   describe('as bytes that are no report', () => {
     for (const { what, bytes } of [
       { what: 'text', bytes: Buffer.from('GET / HTTP/1.1\r\n\r\n') },

@@ -140,6 +140,7 @@ describe('a stream of reports', () => {
     expect(acked.map((nonce) => nonce ?? '0')).to.deep.equal(nonces);
     expect(await world.count('nonceAnomalies', 'repeated')).to.equal(2);
     expect(await world.count('nonceAnomalies', 'fell')).to.equal(3);
+    expect(await world.count('nonceAnomalies', 'skipped')).to.equal(4);
     expect(world.folded).to.have.length(nonces.length);
     expect(world.logged.filter(({ level }) => level >= 40)).to.deep.equal([]);
   });

@@ -79,6 +79,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     address: '127.0.0.1:0',
     maxMessageSizeBytes: 64 * 1024 * 1024,
     reportIntervalMs: () => 5000,
+    maxTunnelsPerReporter: 500_000,
     onInvalid: 'skip',
     clock: systemClock,
     ...given,

@@ -6,6 +6,7 @@ import type { Tunnel } from '../../src/core/tunnel.ts';
 import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
 import { group, int64, joined, lengthDelimited, varint } from '../support/wire-writer.ts';
 import { requestBytes, requestOf, type RequestFields, type TunnelFields } from '../support/wire.ts';
+import { MAX_TUNNEL_NAME, textViolation } from '../../src/core/violation.ts';
 
 const RUNS = 2000;
 
@@ -48,7 +49,7 @@ function expected(
     const { seconds = 0, nanos = 0 } = createdAt ?? {};
     added.push({ name, ...parts, createdAt: createdAt && createdAtText(Number(seconds), nanos) });
   }
-  const removedNames = removed.filter((name) => name !== '');
+  const removedNames = removed.filter((name) => textViolation('name', name, MAX_TUNNEL_NAME) === undefined);
   const setAside = tunnels.length - added.length + (removed.length - removedNames.length);
   return { node, fullPush, nonce, added, removedNames, setAside };
 }

@@ -370,6 +370,16 @@ describe('grpc/decode', () => {
       });
     }
 
+    it('a removed name that no tunnel can have', () => {
+      const tooLong = 'x'.repeat(513);
+      const report = decodeFields({ removed_tunnel_names: [tooLong, 'a\u0000b', 'kept'] });
+      expect(report.removedNames).to.deep.equal(['kept']);
+      expect(report.setAside.first.map(({ field, reason }) => [field, reason])).to.deep.equal([
+        ['removed_tunnel_names[0]', 'too_long'],
+        ['removed_tunnel_names[1]', 'forbidden_character'],
+      ]);
+    });
+
     it('an empty removed name: its path counts the removed names alone', () => {
       const report = decodeFields({
         added_tunnels: [tunnel('a')],
