@@ -15,6 +15,8 @@ export interface Config {
   readonly namespace: string | undefined;
   readonly reportIntervalMs: number;
   readonly onInvalid: 'skip' | 'nack';
+  /** Whether gRPC reflection is served too. */
+  readonly grpcReflection: boolean;
   readonly maxMessageSizeBytes: number;
   readonly maxTunnelsPerReporter: number;
   /** API writes in flight. */
@@ -74,6 +76,12 @@ const SETTINGS = {
     text: 'a report with an invalid tunnel: set that tunnel aside and keep the rest, or refuse the report',
     default: 'skip',
     read: oneOf(['skip', 'nack']),
+  },
+  'grpc-reflection': {
+    placeholder: 'true|false',
+    text: 'serve gRPC reflection too, so that tools like grpcurl can ask what is served',
+    default: 'false',
+    read: truth,
   },
   'max-message-size': {
     placeholder: 'SIZE',
@@ -179,6 +187,7 @@ export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: 
     namespace: setting('namespace'),
     reportIntervalMs: setting('report-interval'),
     onInvalid: setting('on-invalid'),
+    grpcReflection: setting('grpc-reflection'),
     maxMessageSizeBytes: setting('max-message-size'),
     maxTunnelsPerReporter: setting('max-tunnels-per-reporter'),
     writeConcurrency: setting('write-concurrency'),
@@ -271,6 +280,12 @@ function oneOf<const T extends string>(values: readonly T[]) {
     const value = values.find((one) => one === text);
     return value === undefined ? { allowed: `must be one of ${values.join(', ')}` } : { value };
   };
+}
+
+function truth(text: string): { value: boolean } | { allowed: string } {
+  return text === 'true' || text === 'false'
+    ? { value: text === 'true' }
+    : { allowed: 'must be true or false' };
 }
 
 function numberWithin(least: number, most: number) {

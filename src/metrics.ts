@@ -42,6 +42,11 @@ export function createMetrics() {
       ['kind'],
     ),
     streamsClosed: counter('reverse_tunnel_stream_closed_total', 'Streams ended.', ['reason']),
+    connectionsRefused: counter(
+      'reverse_tunnel_connections_refused_total',
+      'Connections to the reporting service that were refused, or cut for what they did.',
+      ['reason'],
+    ),
     ackSeconds: seconds(
       'reverse_tunnel_ack_seconds',
       'From a report read whole to its ACK handed to the stream.',

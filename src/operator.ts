@@ -120,6 +120,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     maxTunnelsPerReporter: config.maxTunnelsPerReporter,
     reportIntervalMs: () => reportIntervalMs,
     onInvalid: config.onInvalid,
+    reflection: config.grpcReflection,
     sink: mirror,
     clock,
     log,

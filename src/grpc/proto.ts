@@ -1,6 +1,6 @@
 import { fileURLToPath } from 'node:url';
 import type { MethodDefinition } from '@grpc/grpc-js';
-import { loadSync, type MessageTypeDefinition } from '@grpc/proto-loader';
+import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader';
 
 const PACKAGE = 'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client';
 const FILE = `${PACKAGE.replaceAll('.', '/')}/stream_reverse_tunnels.proto`;
@@ -48,6 +48,8 @@ export interface ReportingService {
   readonly service: { readonly StreamReverseTunnels: StreamReverseTunnels };
   /** The service's full name, as grpc.health.v1 knows it. */
   readonly name: string;
+  /** All of `proto/`, as reflection tells of it. */
+  readonly definitions: PackageDefinition;
   /** Throws when the bytes are no Node. */
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
 }
@@ -62,6 +64,7 @@ export function loadReportingService(): ReportingService {
   const node = definitions['envoy.config.core.v3.Node'] as MessageTypeDefinition<object, object>;
   return {
     name,
+    definitions,
     service: {
       StreamReverseTunnels: {
         ...loaded.StreamReverseTunnels,

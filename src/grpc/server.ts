@@ -6,10 +6,15 @@ import {
   status,
   type ServerDuplexStream,
 } from '@grpc/grpc-js';
+import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import { connectionOfCall, guardCalls, readOneByOne } from './call-guard.ts';
+import { DecodeTurns } from './decode-turns.ts';
 import { noteLibraryStatus } from './library-status.ts';
+import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
+import { createRefusals } from './refusals.ts';
 import { Session, type SessionParts } from './session.ts';
 
 // Every failure that it would print in its own format on stderr also comes as an error, and is logged from there.
@@ -18,12 +23,38 @@ setLogVerbosity(logVerbosity.NONE);
 /** HTTP/2 pings find a peer that is gone without a FIN within 40 s. */
 const KEEPALIVE_TIME_MS = 30_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
+/** A reporter keeps its stream open; what has none, and opens none, is let go. */
+const IDLE_MS = 300_000;
+/**
+ * A proxy that carries more reporters opens another connection. All streams of a connection end in one go with it, at
+ * some 0.1 ms each.
+ */
+const STREAMS_A_CONNECTION = 200;
+const MIB = 1024 * 1024;
 
-export interface ReportingServerOptions extends Omit<SessionParts, 'decodeNode' | 'named' | 'ended'> {
+/** With memory for messages of `maxMessageSizeBytes`: four of the greatest, or all full pushes of 2,000,000 tunnels. */
+function defaultLimits(maxMessageSizeBytes: number): ConnectionLimits {
+  return {
+    connections: 10_000,
+    addressConnections: 2000,
+    greetingMs: 10_000,
+    streams: 20_000,
+    heldBytes: Math.max(256 * MIB, 4 * maxMessageSizeBytes),
+  };
+}
+
+export interface ReportingServerOptions extends Omit<
+  SessionParts,
+  'decodeNode' | 'named' | 'ended' | 'turn'
+> {
   /** `host:port`; port 0 picks a free one. */
   readonly address: string;
   /** The greatest report, in bytes. A larger one ends its stream with RESOURCE_EXHAUSTED. */
   readonly maxMessageSizeBytes: number;
+  /** Whether grpc.reflection.v1 tells what is served: for people with grpcurl, and so for everybody. Default: false. */
+  readonly reflection?: boolean;
+  /** Default: what a fleet of 10,000 reporters needs. */
+  readonly limits?: Partial<ConnectionLimits>;
 }
 
 /** The address cannot be listened on; the message says which and why. */
@@ -38,6 +69,7 @@ export class ListenError extends Error {
 export class ReportingServer {
   readonly #options: ReportingServerOptions;
   readonly #server: Server;
+  readonly #listener: Listener;
   readonly #health = new HealthImplementation();
   readonly #serviceName: string;
   readonly #open = new Set<Session>();
@@ -49,13 +81,26 @@ export class ReportingServer {
     this.#options = options;
     this.#server = new Server({
       'grpc.max_receive_message_length': options.maxMessageSizeBytes,
-      interceptors: [noteLibraryStatus],
+      interceptors: [noteLibraryStatus, guardCalls],
       'grpc.keepalive_time_ms': KEEPALIVE_TIME_MS,
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
+      'grpc.max_connection_idle_ms': IDLE_MS,
+      'grpc.max_concurrent_streams': STREAMS_A_CONNECTION,
     });
-    const { service, name, decodeNode } = loadReportingService();
+    const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
+    this.#listener = new Listener({
+      limits: { ...defaultLimits(options.maxMessageSizeBytes), ...options.limits },
+      maxMessageSizeBytes: options.maxMessageSizeBytes,
+      readable: (accepted) => accepted,
+      inject: (connection) => injector.injectConnection(connection),
+      refuse: createRefusals(options),
+      clock: options.clock,
+      log: options.log,
+    });
+    const { service, name, definitions, decodeNode } = loadReportingService();
     this.#serviceName = name;
-    const parts: SessionParts = {
+    const turns = new DecodeTurns();
+    const parts: Omit<SessionParts, 'turn'> = {
       ...options,
       decodeNode,
       named: (session) => this.#named(session),
@@ -64,10 +109,16 @@ export class ReportingServer {
     this.#server.addService(service, {
       StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
         this.#opened += 1;
-        this.#open.add(new Session(call, this.#opened, parts));
+        readOneByOne(call);
+        const connection = connectionOfCall();
+        const turn = (): Promise<void> => turns.wait(connection ?? call);
+        this.#open.add(new Session(call, this.#opened, { ...parts, turn }));
       },
     });
     this.#health.addToServer(this.#server);
+    if (options.reflection === true) {
+      new ReflectionService(definitions, { services: [name] }).addToServer(this.#server);
+    }
     this.setServing(false);
   }
 
@@ -88,15 +139,15 @@ export class ReportingServer {
    * @returns the address with the port that was bound
    * @throws ListenError when the address is taken, not this machine's, or not an address
    */
-  listen(): Promise<string> {
+  async listen(): Promise<string> {
     const { address } = this.#options;
-    return new Promise((resolve, reject) => {
-      this.#server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
-        if (error === null) resolve(`${address.slice(0, address.lastIndexOf(':'))}:${port}`);
-        else
-          reject(new ListenError(`cannot listen on ${address}: ${listenFailure(error)}`, { cause: error }));
-      });
-    });
+    try {
+      const port = await this.#listener.listen(address);
+      return `${address.slice(0, address.lastIndexOf(':'))}:${port}`;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      throw new ListenError(`cannot listen on ${address}: ${why}`, { cause: error });
+    }
   }
 
   /**
@@ -105,11 +156,17 @@ export class ReportingServer {
    */
   async close(graceMs: number): Promise<void> {
     this.setServing(false);
-    const closed = new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve()));
+    const closed = Promise.all([
+      this.#listener.close(),
+      new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve())),
+    ]);
     for (const session of this.#open) {
       session.close('shutdown', status.UNAVAILABLE, 'the operator is shutting down');
     }
-    const cancel = this.#options.clock.setTimer(graceMs, () => this.#server.forceShutdown());
+    const cancel = this.#options.clock.setTimer(graceMs, () => {
+      this.#server.forceShutdown();
+      this.#listener.destroy();
+    });
     await closed;
     cancel();
   }
@@ -150,9 +207,4 @@ export class ReportingServer {
     this.#options.sink.reporterDisconnected(reporter);
     this.#options.metrics.reportersConnected.set(this.#byReporter.size);
   }
-}
-
-/** The system's own words, which grpc-js wraps: `No address added out of total 1 resolved errors: [listen …]`. */
-function listenFailure(error: Error): string {
-  return /\[(.*)\]/.exec(error.message)?.[1] ?? error.message;
 }

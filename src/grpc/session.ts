@@ -38,6 +38,8 @@ const SILENT_INTERVALS = 3;
 const LEAST_SILENCE_MS = 15_000;
 /** For the first report, which may be 64 MiB over a slow line. */
 const FIRST_REPORT_MS = 300_000;
+/** Some hundred tunnels, a fraction of a millisecond: decoded at once. */
+const SMALL_REPORT_BYTES = 16 * 1024;
 
 export interface SessionParts {
   readonly sink: ReportSink;
@@ -48,6 +50,8 @@ export interface SessionParts {
    */
   readonly named: (session: Session) => void;
   readonly ended: (session: Session) => void;
+  /** Resolves when this stream may work on a large report: never in the same turn of the event loop. */
+  readonly turn: () => Promise<void>;
   /** 25 ms to 3600 s as it is now; told with a stream's first ACK, and with the next one when it has changed. */
   readonly reportIntervalMs: () => number;
   /** What the sink holds a reporter to; a report may list twice as many, as a flap stands in both lists. */
@@ -120,8 +124,10 @@ export class Session {
     const receivedMs = this.#parts.clock.monotonicMs();
     this.#heardMs = receivedMs;
     try {
+      if (bytes.length > SMALL_REPORT_BYTES) await this.#parts.turn();
       const decoded = await restingBetween(
         decodeReport(bytes, 2 * this.#parts.maxTunnelsPerReporter),
+        this.#parts.turn,
         () => this.#ended,
       );
       if (decoded === undefined || this.#ended) return;
@@ -337,12 +343,13 @@ function kindOf(decoded: DecodedReport): 'full' | 'delta' | 'heartbeat' {
 /** Runs a generator to its end, letting other streams have their turn at each rest; undefined when given up. */
 async function restingBetween<T>(
   work: Generator<undefined, T>,
+  turn: () => Promise<void>,
   givenUp: () => boolean,
 ): Promise<T | undefined> {
   for (;;) {
     const { done, value } = work.next();
     if (done === true) return value;
-    await new Promise((resolve) => setImmediate(resolve));
+    await turn();
     if (givenUp()) return undefined;
   }
 }

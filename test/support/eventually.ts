@@ -12,3 +12,16 @@ export async function eventually(what: string, holds: () => boolean, timeoutMs =
     await (passedMs < EAGER_MS ? setImmediate() : delay(5));
   }
 }
+
+/** The same for what has to be asked for, as another process's state. */
+export async function eventuallyAsync(
+  what: string,
+  holds: () => Promise<boolean>,
+  timeoutMs = 5_000,
+): Promise<void> {
+  const startedMs = performance.now();
+  while (!(await holds())) {
+    if (performance.now() - startedMs > timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await delay(20);
+  }
+}

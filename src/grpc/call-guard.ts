@@ -1,0 +1,116 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { subscribe } from 'node:diagnostics_channel';
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { ServerInterceptingCall, type Metadata, type ServerInterceptor } from '@grpc/grpc-js';
+import type { ConnectionGuard } from './connection-guard.ts';
+import { widenWindows } from './flow-control.ts';
+
+/** Which connection a call came on: gRPC hides it. */
+const connections = new AsyncLocalStorage<ConnectionGuard>();
+/** As which of its streams, in a header that is taken out again. */
+const STREAM_ID = 'reverse-tunnel-stream-id';
+
+/**
+ * Before gRPC sees a stream: its headers are this very object, and it looks at them a tick later.
+ *
+ * gRPC inflates what comes as gzip or deflate, up to the greatest message: 255 kB on the wire can be 64 MB here.
+ * There is no way to turn that off, so it is given the name of an encoding that it does not know; a message with the
+ * compressed flag then gets UNIMPLEMENTED, as gRPC's specification has it.
+ */
+subscribe('http2.server.stream.created', (message) => {
+  const connection = connections.getStore();
+  if (connection === undefined) return;
+  const { stream, headers } = message as { stream: ServerHttp2Stream; headers: IncomingHttpHeaders };
+  if (stream.session !== undefined) widenWindows(stream.session);
+  connection.closeAnswered(stream);
+  dropLateAnswer(stream);
+  headers[STREAM_ID] = String(stream.id);
+  const encoding = headers['grpc-encoding'];
+  if (encoding !== undefined && encoding !== 'identity')
+    headers['grpc-encoding'] = 'any; only identity is read';
+});
+
+/**
+ * A stream can be over when gRPC answers it: its end and its reset came in one packet. Node throws then, where nobody
+ * catches it: an unknown path, or another content-type, sent so would end the process.
+ */
+function dropLateAnswer(stream: ServerHttp2Stream): void {
+  const respond = stream.respond.bind(stream);
+  stream.respond = (...answer) => {
+    if (!stream.destroyed && !stream.closed) respond(...answer);
+  };
+}
+
+/** Runs what hands a connection to gRPC, so that its calls know where they come from. */
+export function inConnection(guard: ConnectionGuard, inject: () => void): void {
+  connections.run(guard, inject);
+}
+
+/** The connection of the call whose handler is being started; undefined where there is no guard. */
+export function connectionOfCall(): object | undefined {
+  return connections.getStore();
+}
+
+/** The inbound half of a call: it hands over one message at a time. */
+interface Gate {
+  /** The message that was handed over has been dealt with: the next one may come. */
+  open(): void;
+}
+
+const gates = new WeakMap<Metadata, Gate>();
+
+/**
+ * Hands a stream its messages one at a time. By itself gRPC reads up to 16 messages ahead of a stream that is paused,
+ * each as large as a message may be; held back here, they stay with the peer but for a flow-control window.
+ */
+export const guardCalls: ServerInterceptor = (method, call) => {
+  const connection = connections.getStore();
+  if (connection === undefined) return new ServerInterceptingCall(call);
+  let streamId = 0;
+  let busy = false;
+  let waiting: (() => void) | undefined;
+  const gate: Gate = {
+    open() {
+      if (!busy) return;
+      busy = false;
+      connection.messageDone(streamId);
+      const next = waiting;
+      waiting = undefined;
+      next?.();
+    },
+  };
+  return new ServerInterceptingCall(call, {
+    start(next) {
+      next({
+        onReceiveMetadata(metadata, next) {
+          streamId = Number(metadata.get(STREAM_ID)[0]);
+          metadata.remove(STREAM_ID);
+          gates.set(metadata, gate);
+          next(metadata);
+        },
+        onReceiveMessage(message, next) {
+          const handOver = (): void => {
+            busy = method.requestStream;
+            next(message);
+          };
+          if (busy) waiting = handOver;
+          else handOver();
+        },
+        onReceiveHalfClose: (next) => next(),
+        onCancel() {
+          waiting = undefined;
+        },
+      });
+    },
+    sendMetadata(metadata, next) {
+      metadata.set('grpc-accept-encoding', 'identity');
+      next(metadata);
+    },
+  });
+};
+
+/** Lets the call's next message come whenever the call is resumed. */
+export function readOneByOne(call: NodeJS.EventEmitter & { readonly metadata: Metadata }): void {
+  const gate = gates.get(call.metadata);
+  if (gate !== undefined) call.on('resume', () => gate.open());
+}

@@ -1,0 +1,68 @@
+/** What of HTTP/2's framing (RFC 9113, 4 and 6) the connection guard has to know. */
+
+/** What a client begins with, before its first frame. */
+export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
+
+export const FRAME = { data: 0x0, headers: 0x1, rstStream: 0x3, goaway: 0x7, continuation: 0x9 } as const;
+export const FLAG = { endStream: 0x1, padded: 0x8 } as const;
+
+const HEADER_BYTES = 9;
+const ENHANCE_YOUR_CALM = 0xb;
+
+/** The head of the frame that is being read, put together from however many pieces it comes in. */
+export class FrameHead {
+  /** Of the payload. */
+  length = 0;
+  type = 0;
+  flags = 0;
+  streamId = 0;
+  readonly #bytes = Buffer.alloc(HEADER_BYTES);
+  #have = 0;
+
+  /** True at the border between two frames. */
+  get isEmpty(): boolean {
+    return this.#have === 0;
+  }
+
+  /** True once the fields above are those of the frame that has begun. */
+  get isComplete(): boolean {
+    return this.#have === HEADER_BYTES;
+  }
+
+  /** Reads on; the answer is where the head's bytes end in the chunk. */
+  read(chunk: Buffer, at: number): number {
+    const take = Math.min(HEADER_BYTES - this.#have, chunk.length - at);
+    if (take === HEADER_BYTES) {
+      this.#take(chunk, at);
+    } else {
+      chunk.copy(this.#bytes, this.#have, at, at + take);
+      if (this.#have + take === HEADER_BYTES) this.#take(this.#bytes, 0);
+    }
+    this.#have += take;
+    return at + take;
+  }
+
+  /** The next byte begins another frame. */
+  clear(): void {
+    this.#have = 0;
+  }
+
+  #take(bytes: Buffer, at: number): void {
+    this.length = bytes.readUIntBE(at, 3);
+    this.type = bytes.readUInt8(at + 3);
+    this.flags = bytes.readUInt8(at + 4);
+    this.streamId = bytes.readUInt32BE(at + 5) & 0x7fff_ffff;
+  }
+}
+
+/** GOAWAY with ENHANCE_YOUR_CALM; `why` is for whoever reads the peer's log. */
+export function calmDown(lastStreamId: number, why: string): Buffer {
+  const text = Buffer.from(why);
+  const bytes = Buffer.alloc(HEADER_BYTES + 8 + text.length);
+  bytes.writeUIntBE(8 + text.length, 0, 3);
+  bytes.writeUInt8(FRAME.goaway, 3);
+  bytes.writeUInt32BE(lastStreamId, HEADER_BYTES);
+  bytes.writeUInt32BE(ENHANCE_YOUR_CALM, HEADER_BYTES + 4);
+  text.copy(bytes, HEADER_BYTES + 8);
+  return bytes;
+}

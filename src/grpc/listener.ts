@@ -1,0 +1,185 @@
+import { lookup } from 'node:dns/promises';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { inConnection } from './call-guard.ts';
+import { ConnectionGuard } from './connection-guard.ts';
+import { FairBudget } from './fair-budget.ts';
+import { protocolOf } from './first-bytes.ts';
+import { PREFACE } from './http2-frame.ts';
+import type { RefusalReason, Refuse } from './refusals.ts';
+
+export interface ConnectionLimits {
+  /** Connections that may be open. */
+  readonly connections: number;
+  /** Those of them that may be of one address: a proxy or NAT has many reporters behind it. */
+  readonly addressConnections: number;
+  /** How long a peer may take for the preface and SETTINGS, a TLS handshake included. */
+  readonly greetingMs: number;
+  /** Streams that may be open, on all connections together. */
+  readonly streams: number;
+  /** Bytes of reports that may wait to be whole or to be read, on all connections together. */
+  readonly heldBytes: number;
+}
+
+export interface ListenerParts {
+  readonly limits: ConnectionLimits;
+  readonly maxMessageSizeBytes: number;
+  /** The socket that is to be read in place of the one that was accepted: itself, or a TLSSocket around it. */
+  readonly readable: (accepted: Socket) => Socket;
+  /** Hands a connection to gRPC. */
+  readonly inject: (connection: Duplex) => void;
+  readonly refuse: Refuse;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Of connections that the kernel has accepted and this process has not; a fleet may come back at once. */
+const BACKLOG = 1024;
+
+const HTTP1_ANSWER =
+  'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks gRPC (HTTP/2).\n';
+
+/** Accepts connections, guards them, and hands those that speak HTTP/2 to gRPC. */
+export class Listener {
+  readonly #parts: ListenerParts;
+  readonly #servers: Server[] = [];
+  readonly #open = new Set<Socket>();
+  /** Those that have not begun to speak, with what ends their deadline. */
+  readonly #greeting = new Map<Socket, () => void>();
+  readonly #ofAddress = new Map<string, number>();
+  readonly #heldBytes: FairBudget<ConnectionGuard>;
+  readonly #heldStreams: FairBudget<ConnectionGuard>;
+
+  constructor(parts: ListenerParts) {
+    this.#parts = parts;
+    const { limits } = parts;
+    this.#heldBytes = new FairBudget({
+      limit: limits.heldBytes,
+      overdrawn: (guard) => guard.cut('held_bytes'),
+    });
+    this.#heldStreams = new FairBudget({
+      limit: limits.streams,
+      overdrawn: (guard) => guard.cut('held_streams'),
+    });
+  }
+
+  /**
+   * Listens on every address that the host has; one of them is enough.
+   *
+   * @param address `host:port`, an IPv6 host in brackets; port 0 picks a free one
+   * @returns the port
+   * @throws Error the system's, when none can be listened on
+   */
+  async listen(address: string): Promise<number> {
+    const colon = address.lastIndexOf(':');
+    const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
+    let port = Number(address.slice(colon + 1));
+    let failure: unknown;
+    for (const one of await lookup(host, { all: true })) {
+      try {
+        port = await this.#listenOn(one.address, port);
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    if (this.#servers.length === 0) throw failure;
+    return port;
+  }
+
+  /** Accepts no more, and ends the connections that have not begun to speak. Resolves when all others are closed too. */
+  async close(): Promise<void> {
+    const closed = this.#servers.map((server) => new Promise((resolve) => server.close(resolve)));
+    for (const socket of this.#greeting.keys()) socket.destroy();
+    await Promise.all(closed);
+  }
+
+  /** Cuts every connection. */
+  destroy(): void {
+    for (const socket of this.#open) socket.destroy();
+  }
+
+  async #listenOn(host: string, port: number): Promise<number> {
+    const server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen({ host, port, backlog: BACKLOG }, () => {
+        server.removeListener('error', reject);
+        resolve();
+      });
+    });
+    // A connection that could not be accepted, as for want of descriptors; the next one may be.
+    server.on('error', (error) => this.#parts.log.error({ error: error.message }, 'cannot accept'));
+    this.#servers.push(server);
+    return (server.address() as AddressInfo).port;
+  }
+
+  #accept(socket: Socket): void {
+    // What becomes of a connection is told by its end.
+    socket.on('error', () => {});
+    const address = socket.remoteAddress ?? 'unknown';
+    const ofAddress = this.#ofAddress.get(address) ?? 0;
+    const { limits, clock } = this.#parts;
+    if (this.#open.size >= limits.connections) {
+      this.#refuse('connections', socket, address);
+      return;
+    }
+    if (ofAddress >= limits.addressConnections) {
+      this.#refuse('address_connections', socket, address);
+      return;
+    }
+    this.#open.add(socket);
+    this.#ofAddress.set(address, ofAddress + 1);
+    const cancel = clock.setTimer(limits.greetingMs, () => this.#refuse('silent', socket, address));
+    this.#greeting.set(socket, cancel);
+    socket.on('close', () => {
+      this.#greeted(socket);
+      this.#open.delete(socket);
+      const left = (this.#ofAddress.get(address) ?? 0) - 1;
+      if (left > 0) this.#ofAddress.set(address, left);
+      else this.#ofAddress.delete(address);
+    });
+    this.#readFirst(socket, address);
+  }
+
+  #greeted(socket: Socket): void {
+    this.#greeting.get(socket)?.();
+    this.#greeting.delete(socket);
+  }
+
+  /** Reads until it is clear what the peer speaks. */
+  #readFirst(accepted: Socket, address: string): void {
+    const socket = this.#parts.readable(accepted);
+    let first = Buffer.alloc(0);
+    const read = (chunk: Buffer): void => {
+      first = Buffer.concat([first, chunk]);
+      const protocol = protocolOf(first);
+      if (protocol === 'undecided') return;
+      socket.removeListener('data', read);
+      if (protocol === 'http2') this.#guard(socket, first, () => this.#greeted(accepted));
+      else this.#refuse(protocol, socket, address);
+    };
+    socket.on('data', read);
+  }
+
+  #guard(socket: Socket, first: Buffer, greeted: () => void): void {
+    const { refuse, clock, maxMessageSizeBytes, inject } = this.#parts;
+    const guard = new ConnectionGuard(socket, PREFACE, {
+      maxMessageSizeBytes,
+      heldBytes: this.#heldBytes,
+      heldStreams: this.#heldStreams,
+      refuse,
+      greeted,
+      clock,
+    });
+    inConnection(guard, () => inject(guard.duplex));
+    guard.receiveFirst(first.subarray(PREFACE.length));
+  }
+
+  #refuse(reason: RefusalReason, socket: Socket, address: string): void {
+    this.#parts.refuse(reason, address);
+    if (reason === 'http1') socket.write(HTTP1_ANSWER);
+    socket.destroySoon();
+  }
+}

@@ -1,0 +1,83 @@
+import { expect } from 'chai';
+import { ATTACKS } from '../support/attacks/all.ts';
+import { oneRound } from '../support/attacks/attack.ts';
+import { MALFORMED_STARTS } from '../support/attacks/malformed-starts.ts';
+import { startSteadyReporter, type SteadyReporter } from '../support/attacks/steady-reporter.ts';
+import { startVictim, type Victim } from '../support/attacks/victim-process.ts';
+import type { VictimState } from '../support/attacks/victim.ts';
+import { eventuallyAsync } from '../support/eventually.ts';
+
+const MIB = 1024 * 1024;
+/** The default budget for what connections may make the server hold, and as much again for garbage on its way out. */
+const MOST_GROWTH_MIB = 600;
+/** A heap keeps some room. */
+const LASTING_GROWTH_MIB = 48;
+
+describe('the reporting server, attacked', () => {
+  let victim: Victim;
+  let steady: SteadyReporter;
+  let calm: VictimState;
+
+  before(async () => {
+    victim = await startVictim({ limits: { greetingMs: 300 } });
+    steady = await startSteadyReporter(victim.address);
+    await steady.acks(200);
+    calm = await victim.state();
+  });
+
+  after(async () => {
+    await steady[Symbol.asyncDispose]();
+    await victim[Symbol.asyncDispose]();
+  });
+
+  describe('serves a reporter that behaves, while a peer', () => {
+    for (const { name, refusedAs, round } of ATTACKS) {
+      it(name, async () => {
+        const before = await victim.state();
+        await oneRound(victim.address, round, AbortSignal.timeout(10_000));
+        await steady.acks(20);
+        expect(steady.ended).to.equal(undefined);
+        const after = await victim.state();
+        if (refusedAs !== undefined) {
+          expect(after.refused[refusedAs] ?? 0, refusedAs).to.be.above(before.refused[refusedAs] ?? 0);
+        }
+        expect(after.errors).to.deep.equal([]);
+      });
+    }
+
+    it('did all that: memory was bounded, and is given back', async () => {
+      const { highestResidentBytes } = await victim.state();
+      expect((highestResidentBytes - calm.residentBytes) / MIB).to.be.below(MOST_GROWTH_MIB);
+      await eventuallyAsync('what was held is let go', async () => {
+        const { heldBytes } = await victim.state();
+        return (heldBytes - calm.heldBytes) / MIB < LASTING_GROWTH_MIB;
+      });
+    });
+
+    it('did all that: the log has one line a minute of each reason', async () => {
+      const { refusalLines, refused } = await victim.state();
+      const reasons = refusalLines.map(({ reason }) => reason);
+      expect(reasons.toSorted()).to.include.members(Object.keys(refused));
+      expect(refusalLines.length).to.be.at.most(3 * Object.keys(refused).length);
+    });
+  });
+
+  describe('outlives a stream that begins with', () => {
+    for (const { what, bytes } of MALFORMED_STARTS) {
+      it(what, async () => {
+        await oneRound(
+          victim.address,
+          async (open) => {
+            const peer = await open();
+            await peer.write(bytes);
+            // Whatever it answers, it does so before the ACKs below, which it sends later.
+            await Promise.race([peer.closed, steady.acks(5)]);
+          },
+          AbortSignal.timeout(10_000),
+        );
+        await steady.acks(2);
+        expect((await victim.state()).errors).to.deep.equal([]);
+      });
+    }
+  });
+});

@@ -1,0 +1,144 @@
+/** Attacks by frames that are rightful one by one. */
+import {
+  ACK,
+  END_HEADERS,
+  FRAME,
+  frame,
+  grpcMessage,
+  headerBlock,
+  opening,
+  PADDED,
+  requestFields,
+} from '../raw-http2.ts';
+import { times, writeOver, type Attack } from './attack.ts';
+
+const MB = 1_000_000;
+const ONE_BYTE = Buffer.from([0, 0, 0, 1]);
+
+export const FRAME_FLOODS: readonly Attack[] = [
+  {
+    name: 'sends a report of 13 MB in DATA frames of one byte',
+    refusedAs: 'tiny_frames',
+    async round(open) {
+      const peer = await open();
+      await peer.write(opening(1));
+      await peer.sendData(1, grpcMessage(Buffer.alloc(13 * MB)), 1);
+    },
+  },
+  {
+    name: 'sends a report of 13 MB in frames of one byte and 200 of padding',
+    refusedAs: 'tiny_frames',
+    async round(open) {
+      const peer = await open();
+      await peer.write(opening(1));
+      const padded = Buffer.alloc(202);
+      padded.writeUInt8(200, 0);
+      await peer.write(frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(0), 13 * MB)));
+      for (let sent = 0; sent < 20_000; sent += 1) {
+        await peer.until(() => peer.window(1) >= padded.length);
+        peer.spend(1, padded.length);
+        if (!(await peer.write(frame(FRAME.data, PADDED, 1, padded)))) return;
+      }
+    },
+  },
+  {
+    name: 'sends DATA frames of no bytes',
+    async round(open) {
+      const peer = await open();
+      await peer.write(opening(1));
+      await writeOver(peer, times(1000, frame(FRAME.data, 0, 1)), 3000);
+    },
+  },
+  {
+    name: 'floods PING',
+    refusedAs: 'control_frames',
+    async round(open) {
+      const peer = await open();
+      await writeOver(peer, times(1000, frame(FRAME.ping, 0, 0, Buffer.alloc(8))), 1000);
+    },
+  },
+  {
+    name: 'floods PING and reads no answer',
+    async round(open) {
+      const peer = await open();
+      peer.socket.pause();
+      await writeOver(peer, times(1000, frame(FRAME.ping, 0, 0, Buffer.alloc(8))), 1000);
+    },
+  },
+  {
+    name: 'floods SETTINGS',
+    refusedAs: 'control_frames',
+    async round(open) {
+      const peer = await open();
+      const settings = frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 1, 0, 0]));
+      await writeOver(peer, times(1000, settings), 1000);
+    },
+  },
+  {
+    name: 'floods acknowledgements of SETTINGS',
+    async round(open) {
+      const peer = await open();
+      await writeOver(peer, times(1000, frame(FRAME.settings, ACK, 0)), 1000);
+    },
+  },
+  {
+    name: 'floods WINDOW_UPDATE',
+    refusedAs: 'control_frames',
+    async round(open) {
+      const peer = await open();
+      await peer.write(opening(1));
+      // Down first, or the window would overflow.
+      await peer.write(frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 0, 0, 0])));
+      await writeOver(peer, times(1000, frame(FRAME.windowUpdate, 0, 1, ONE_BYTE)), 1000);
+    },
+  },
+  {
+    name: 'floods PRIORITY',
+    refusedAs: 'control_frames',
+    async round(open) {
+      const peer = await open();
+      const priorities = Array.from({ length: 1000 }, (_, i) =>
+        frame(FRAME.priority, 0, 2 * i + 1, Buffer.from([0, 0, 0, 0, 16])),
+      );
+      await writeOver(peer, Buffer.concat(priorities), 1000);
+    },
+  },
+  {
+    name: 'floods frames of a type that there is not',
+    refusedAs: 'control_frames',
+    async round(open) {
+      const peer = await open();
+      await writeOver(peer, times(1000, frame(0xbe, 0, 1, ONE_BYTE)), 1000);
+    },
+  },
+  {
+    name: 'goes on with one header block for ever (CONTINUATION)',
+    refusedAs: 'header_block',
+    async round(open) {
+      const peer = await open();
+      await peer.write(frame(FRAME.headers, 0, 1, headerBlock(requestFields())));
+      await writeOver(peer, frame(FRAME.continuation, 0, 1, headerBlock([['a', 'b'.repeat(8000)]])), 5000);
+    },
+  },
+  {
+    name: 'floods CONTINUATION of no bytes',
+    async round(open) {
+      const peer = await open();
+      await peer.write(frame(FRAME.headers, 0, 1, headerBlock(requestFields())));
+      await writeOver(peer, times(1000, frame(FRAME.continuation, 0, 1)), 1000);
+    },
+  },
+  {
+    name: 'puts a header of 4 kB into the table and names it in every header block 16,000 times',
+    async round(open) {
+      const peer = await open();
+      // Literal with indexing (0x40), name and value spelled out; then the first entry of the dynamic table (62).
+      const entry = Buffer.from(headerBlock([['a', 'b'.repeat(4000)]]));
+      entry.writeUInt8(0x40, 0);
+      const fields = headerBlock(requestFields());
+      await peer.write(frame(FRAME.headers, END_HEADERS, 1, Buffer.concat([fields, entry])));
+      const bomb = Buffer.concat([fields, Buffer.alloc(16_000, 0x80 | 62)]);
+      for (let id = 3; id < 2000 && (await peer.write(frame(FRAME.headers, END_HEADERS, id, bomb))); id += 2);
+    },
+  },
+];

@@ -1,0 +1,61 @@
+/** A reporter that behaves: it sends a report, waits for its ACK, and sends the next one. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { dialReportingService } from '../../../src/grpc/reporting-client.ts';
+import { eventually } from '../eventually.ts';
+
+export interface SteadyReporter extends AsyncDisposable {
+  /** How long each ACK took, in the order of the reports; ms. */
+  readonly ackMs: readonly number[];
+  /** Why its stream has ended, which it must not. */
+  readonly ended: string | undefined;
+  /** Waits for so many more ACKs; fails when the stream ends. */
+  acks(count: number): Promise<void>;
+}
+
+/** Opens a stream on a connection of its own, and has its first report ACKed. */
+export async function startSteadyReporter(
+  address: string,
+  { id = 'steady', pauseMs = 1 } = {},
+): Promise<SteadyReporter> {
+  const connection = dialReportingService({ address });
+  const node = { id, cluster: 'edge' };
+  const ackMs: number[] = [];
+  let ended: string | undefined;
+  let closed = false;
+  let nonce = 0n;
+  let sentMs = 0;
+  const stream = connection.openStream({
+    onResponse({ requestNonce }) {
+      if (requestNonce !== nonce) ended = `nonce ${requestNonce} in place of ${nonce}`;
+      ackMs.push(performance.now() - sentMs);
+      void delay(pauseMs).then(send);
+    },
+    onEnd({ code, message }) {
+      ended ??= `${code} ${message}`;
+    },
+  });
+  function send(): void {
+    if (closed || ended !== undefined) return;
+    nonce += 1n;
+    sentMs = performance.now();
+    stream.send({ node, added: [], removedNames: [], fullPush: false, nonce });
+  }
+  const acks = async (count: number): Promise<void> => {
+    const wanted = ackMs.length + count;
+    await eventually(`${count} ACKs`, () => ended !== undefined || ackMs.length >= wanted, 30_000);
+    if (ended !== undefined) throw new Error(`the steady stream ended: ${ended}`);
+  };
+  send();
+  await acks(1);
+  return {
+    ackMs,
+    get ended() {
+      return ended;
+    },
+    acks,
+    async [Symbol.asyncDispose]() {
+      closed = true;
+      connection.close();
+    },
+  };
+}

@@ -1,0 +1,68 @@
+/** A reporting server in a process of its own, so that what an attack makes it hold can be measured. */
+import { pino } from 'pino';
+import { systemClock } from '../../../src/clock.ts';
+import { ReportingServer, type ReportingServerOptions } from '../../../src/grpc/server.ts';
+import { createMetrics } from '../../../src/metrics.ts';
+
+export type VictimOptions = Pick<ReportingServerOptions, 'limits'> &
+  Partial<Pick<ReportingServerOptions, 'maxMessageSizeBytes'>>;
+
+/** What the victim says of itself; the same each time it is asked, and with its address at the start. */
+export interface VictimState {
+  readonly address: string;
+  /** After a collection of garbage. */
+  readonly heldBytes: number;
+  readonly residentBytes: number;
+  /** The most there has been since the start. */
+  readonly highestResidentBytes: number;
+  /** Counted by reason. */
+  readonly refused: Readonly<Record<string, number>>;
+  /** Lines that say that a connection was refused. */
+  readonly refusalLines: readonly { readonly address: string; readonly reason: string }[];
+  /** Lines of the level error and above. */
+  readonly errors: readonly string[];
+}
+
+const options = JSON.parse(process.argv[2] ?? '{}') as VictimOptions;
+const metrics = createMetrics();
+const refusalLines: { address: string; reason: string }[] = [];
+const errors: string[] = [];
+const server = new ReportingServer({
+  maxMessageSizeBytes: 64 * 1024 * 1024,
+  maxTunnelsPerReporter: 500_000,
+  ...options,
+  address: '127.0.0.1:0',
+  reportIntervalMs: () => 5000,
+  onInvalid: 'skip',
+  // Nothing is kept: what is held is held by the server.
+  sink: { reporterConnected() {}, reporterDisconnected() {}, fold: () => undefined },
+  clock: systemClock,
+  metrics,
+  log: pino({ base: null }, { write: note }),
+});
+const address = await server.listen();
+process.on('disconnect', () => process.exit(0));
+process.on('message', () => void tell());
+await tell();
+
+function note(line: string): void {
+  const entry = JSON.parse(line) as { level: number; address?: string; reason?: string };
+  if (entry.level >= 50) errors.push(line);
+  const { address: of, reason } = entry;
+  if (of !== undefined && reason !== undefined) refusalLines.push({ address: of, reason });
+}
+
+async function tell(): Promise<void> {
+  globalThis.gc?.();
+  const { heapUsed, external, rss } = process.memoryUsage();
+  const { values } = await metrics.connectionsRefused.get();
+  process.send?.({
+    address,
+    heldBytes: heapUsed + external,
+    residentBytes: rss,
+    highestResidentBytes: process.resourceUsage().maxRSS * 1024,
+    refused: Object.fromEntries(values.map(({ labels, value }) => [labels.reason, value])),
+    refusalLines,
+    errors,
+  } satisfies VictimState);
+}

@@ -1,0 +1,266 @@
+/** HTTP/2 by hand over a bare socket: what no decent client would send can be sent, and no library tidies it up. */
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+
+export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
+
+/** RFC 9113, 6. */
+export const FRAME = {
+  data: 0,
+  headers: 1,
+  priority: 2,
+  rstStream: 3,
+  settings: 4,
+  pushPromise: 5,
+  ping: 6,
+  goaway: 7,
+  windowUpdate: 8,
+  continuation: 9,
+} as const;
+export const END_STREAM = 0x1;
+export const ACK = 0x1;
+export const END_HEADERS = 0x4;
+export const PADDED = 0x8;
+
+const HEADER_BYTES = 9;
+/** RFC 9113, 6.9.2: what both windows are until somebody says otherwise. */
+const DEFAULT_WINDOW_BYTES = 65_535;
+const SETTINGS_INITIAL_WINDOW_SIZE = 4;
+
+const METHOD_PATH =
+  '/envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client.ReverseTunnelReportingService/StreamReverseTunnels';
+
+/** The preface, SETTINGS, and all the room there can be for what the server answers. */
+const GREETING = Buffer.concat([
+  PREFACE,
+  frame(FRAME.settings, 0, 0, Buffer.from([0, SETTINGS_INITIAL_WINDOW_SIZE, 0x7f, 0xff, 0xff, 0xff])),
+  frame(FRAME.windowUpdate, 0, 0, Buffer.from([0x7f, 0xff, 0, 0])),
+]);
+
+/** A frame; `lengthField` lies about the payload where a test says so. */
+export function frame(
+  type: number,
+  flags: number,
+  streamId: number,
+  payload: Uint8Array = Buffer.alloc(0),
+  lengthField = payload.length,
+): Buffer {
+  const bytes = Buffer.alloc(HEADER_BYTES + payload.length);
+  bytes.writeUIntBE(lengthField, 0, 3);
+  bytes.writeUInt8(type, 3);
+  bytes.writeUInt8(flags, 4);
+  bytes.writeUInt32BE(streamId, 5);
+  bytes.set(payload, HEADER_BYTES);
+  return bytes;
+}
+
+/** HPACK (RFC 7541, 6.2.2): each field literal, without indexing, its name spelled out. Lengths up to 16 KiB. */
+export function headerBlock(fields: readonly (readonly [string, string])[]): Buffer {
+  return Buffer.concat(
+    fields.flatMap(([name, value]) => [Buffer.from([0]), ...hpackString(name), ...hpackString(value)]),
+  );
+}
+
+function hpackString(text: string): Buffer[] {
+  const bytes = Buffer.from(text, 'latin1');
+  if (bytes.length < 127) return [Buffer.from([bytes.length]), bytes];
+  const rest = bytes.length - 127;
+  const length = rest < 128 ? [127, rest] : [127, (rest & 0x7f) | 0x80, rest >> 7];
+  return [Buffer.from(length), bytes];
+}
+
+/** The fields that open a report stream; `other` replaces or adds. */
+export function requestFields(other: Readonly<Record<string, string>> = {}): [string, string][] {
+  return Object.entries({
+    ':method': 'POST',
+    ':scheme': 'http',
+    ':path': METHOD_PATH,
+    ':authority': 'reverse-tunnel-operator',
+    'content-type': 'application/grpc',
+    te: 'trailers',
+    ...other,
+  });
+}
+
+/** A HEADERS frame that opens a report stream. */
+export function opening(streamId: number, other: Readonly<Record<string, string>> = {}): Buffer {
+  return frame(FRAME.headers, END_HEADERS, streamId, headerBlock(requestFields(other)));
+}
+
+/** A gRPC message: flag, length, bytes. `declared` lies about the length where a test says so. */
+export function grpcMessage(bytes: Uint8Array, declared = bytes.length, flag = 0): Buffer {
+  const prefix = Buffer.alloc(5);
+  prefix.writeUInt8(flag, 0);
+  prefix.writeUInt32BE(declared, 1);
+  return Buffer.concat([prefix, bytes]);
+}
+
+export interface RawPeer {
+  readonly socket: Socket;
+  /** Writes, and waits until the machine has room for more; false when the connection is gone. */
+  write(bytes: Uint8Array): Promise<boolean>;
+  /**
+   * Sends DATA as fast as the server's windows allow, `frameBytes` of payload a frame (at most 16,384).
+   * False when the connection or the stream ended before all was sent.
+   */
+  sendData(streamId: number, payload: Buffer, frameBytes?: number): Promise<boolean>;
+  /** DATA payload that the server has room for on this stream now. */
+  window(streamId: number): number;
+  /** Takes that many bytes of the windows, for DATA that was written by hand. */
+  spend(streamId: number, bytes: number): void;
+  /** Waits until this holds, or the connection is gone. Looks again whenever a frame has come. */
+  until(holds: () => boolean): Promise<void>;
+  /** How many frames of this type have come. */
+  received(type: number): number;
+  /** The code of the stream's RST_STREAM, once it has come. */
+  resetCode(streamId: number): number | undefined;
+  /** The code of the server's GOAWAY, once it has come. */
+  readonly goawayCode: number | undefined;
+  /** All that has come, as it came; kept for the first 64 KiB only. */
+  readonly firstBytes: Buffer;
+  readonly isClosed: boolean;
+  /** Resolves when the connection is gone, whoever ended it. */
+  readonly closed: Promise<void>;
+  destroy(): void;
+}
+
+/** Connects. With `greet` it sends preface and SETTINGS, and answers the server's SETTINGS and PING. */
+export async function openRawPeer(address: string, greet = true): Promise<RawPeer> {
+  const { hostname, port } = new URL(`tcp://${address}`);
+  const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port), noDelay: true });
+  // What becomes of the connection is told by `closed`.
+  socket.on('error', () => {});
+  await once(socket, 'connect');
+  const peer = rawPeer(socket, greet);
+  if (greet) await peer.write(GREETING);
+  return peer;
+}
+
+function rawPeer(socket: Socket, answers: boolean): RawPeer {
+  const counts = new Map<number, number>();
+  const resets = new Map<number, number>();
+  const windows = new Map<number, number>();
+  let initialWindow = DEFAULT_WINDOW_BYTES;
+  let goawayCode: number | undefined;
+  let kept = Buffer.alloc(0);
+  let isClosed = false;
+  let changed = Promise.withResolvers<void>();
+  const change = (): void => {
+    changed.resolve();
+    changed = Promise.withResolvers<void>();
+  };
+  const closed = new Promise<void>((resolve) => {
+    socket.once('close', () => {
+      isClosed = true;
+      change();
+      resolve();
+    });
+  });
+
+  const windowOf = (streamId: number): number =>
+    windows.get(streamId) ?? (streamId === 0 ? DEFAULT_WINDOW_BYTES : initialWindow);
+  const grow = (streamId: number, bytes: number): void =>
+    void windows.set(streamId, windowOf(streamId) + bytes);
+
+  const spend = (streamId: number, bytes: number): void => {
+    grow(streamId, -bytes);
+    grow(0, -bytes);
+  };
+
+  function take(type: number, flags: number, streamId: number, payload: Buffer): void {
+    counts.set(type, (counts.get(type) ?? 0) + 1);
+    if (type === FRAME.settings && (flags & ACK) === 0) {
+      for (let at = 0; at + 6 <= payload.length; at += 6) {
+        if (payload.readUInt16BE(at) !== SETTINGS_INITIAL_WINDOW_SIZE) continue;
+        const next = payload.readUInt32BE(at + 2);
+        for (const id of windows.keys()) if (id !== 0) grow(id, next - initialWindow);
+        initialWindow = next;
+      }
+      if (answers) socket.write(frame(FRAME.settings, ACK, 0));
+    } else if (type === FRAME.ping && (flags & ACK) === 0) {
+      if (answers) socket.write(frame(FRAME.ping, ACK, 0, payload));
+    } else if (type === FRAME.windowUpdate) {
+      grow(streamId, payload.readUInt32BE(0));
+    } else if (type === FRAME.rstStream) {
+      resets.set(streamId, payload.readUInt32BE(0));
+    } else if (type === FRAME.goaway) {
+      goawayCode = payload.readUInt32BE(4);
+    }
+    change();
+  }
+
+  let pending: Buffer = Buffer.alloc(0);
+  socket.on('data', (chunk: Buffer) => {
+    if (kept.length < 65_536) kept = Buffer.concat([kept, chunk]);
+    pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
+    while (pending.length >= HEADER_BYTES) {
+      const end = HEADER_BYTES + pending.readUIntBE(0, 3);
+      if (pending.length < end) break;
+      const streamId = pending.readUInt32BE(5) & 0x7fffffff;
+      take(pending.readUInt8(3), pending.readUInt8(4), streamId, pending.subarray(HEADER_BYTES, end));
+      pending = pending.subarray(end);
+    }
+  });
+
+  async function write(bytes: Uint8Array): Promise<boolean> {
+    if (isClosed) return false;
+    if (!socket.write(bytes)) await Promise.race([once(socket, 'drain').catch(() => {}), closed]);
+    return !isClosed;
+  }
+
+  return {
+    socket,
+    write,
+    async sendData(streamId, payload, frameBytes = 16_384) {
+      for (let at = 0; at < payload.length;) {
+        if (isClosed || resets.has(streamId)) return false;
+        const room = Math.min(windowOf(streamId), windowOf(0), payload.length - at);
+        if (room <= 0) {
+          await changed.promise;
+          continue;
+        }
+        spend(streamId, room);
+        if (!(await write(dataFrames(streamId, payload.subarray(at, at + room), frameBytes)))) return false;
+        at += room;
+      }
+      return true;
+    },
+    window: (streamId) => Math.min(windowOf(streamId), windowOf(0)),
+    spend,
+    async until(holds) {
+      for (;;) {
+        if (isClosed || holds()) return;
+        await changed.promise;
+      }
+    },
+    received: (type) => counts.get(type) ?? 0,
+    resetCode: (streamId) => resets.get(streamId),
+    get goawayCode() {
+      return goawayCode;
+    },
+    get firstBytes() {
+      return kept;
+    },
+    get isClosed() {
+      return isClosed;
+    },
+    closed,
+    destroy: () => void socket.destroy(),
+  };
+}
+
+/** The payload in DATA frames of `frameBytes` each, in one buffer. */
+export function dataFrames(streamId: number, payload: Buffer, frameBytes: number): Buffer {
+  const frames = Math.ceil(payload.length / frameBytes);
+  const bytes = Buffer.allocUnsafe(frames * HEADER_BYTES + payload.length);
+  let to = 0;
+  for (let at = 0; at < payload.length; at += frameBytes) {
+    const length = Math.min(frameBytes, payload.length - at);
+    bytes.writeUIntBE(length, to, 3);
+    bytes.writeUInt16BE(0, to + 3);
+    bytes.writeUInt32BE(streamId, to + 5);
+    payload.copy(bytes, to + HEADER_BYTES, at, at + length);
+    to += HEADER_BYTES + length;
+  }
+  return bytes;
+}
