@@ -1,0 +1,267 @@
+import { once } from 'node:events';
+import { connect as connectHttp2, type Settings } from 'node:http2';
+import { connect as connectTcp, type Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import {
+  Client,
+  compressionAlgorithms,
+  credentials,
+  loadPackageDefinition,
+  status,
+  type StatusObject,
+} from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { expect } from 'chai';
+import { loadReportingService } from '../../src/grpc/proto.ts';
+import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { END_HEADERS, FRAME, frame, grpcMessage, opening, openRawPeer } from '../support/raw-http2.ts';
+import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
+import { fullPush, requestBytes } from '../support/wire.ts';
+
+const { StreamReverseTunnels: METHOD } = loadReportingService().service;
+const PROTOCOL_ERROR = 0x1;
+const ENHANCE_YOUR_CALM = 0xb;
+const MIB = 1024 * 1024;
+
+function plainConnection(address: string): Socket {
+  const { hostname, port } = new URL(`tcp://${address}`);
+  const socket = connectTcp(Number(port), hostname);
+  socket.on('error', () => {});
+  socket.resume();
+  return socket;
+}
+
+async function refused(world: TestServer, reason: string): Promise<number> {
+  const { values } = await world.metrics.connectionsRefused.get();
+  return values.find(({ labels }) => labels.reason === reason)?.value ?? 0;
+}
+
+describe('connections to the reporting server', () => {
+  let world: TestServer;
+
+  afterEach(() => world.stop());
+
+  it('beyond the limit of one address are closed at once; a place that is freed can be had', async () => {
+    world = await startTestServer({ limits: { addressConnections: 2 } });
+    const [first, second] = [plainConnection(world.address), plainConnection(world.address)];
+    await Promise.all([once(first, 'connect'), once(second, 'connect')]);
+    await once(plainConnection(world.address), 'close');
+    expect(await refused(world, 'address_connections')).to.equal(1);
+    first.destroy();
+    await once(first, 'close');
+    const stream = world.open();
+    stream.sendBytes(firstReport('r-0'));
+    expect(await stream.next()).to.deep.include({ request_nonce: '1' });
+    second.destroy();
+  });
+
+  it('beyond the limit of all are closed at once', async () => {
+    world = await startTestServer({ limits: { connections: 1 } });
+    const first = plainConnection(world.address);
+    await once(first, 'connect');
+    await once(plainConnection(world.address), 'close');
+    expect(await refused(world, 'connections')).to.equal(1);
+    first.destroy();
+  });
+
+  for (const [what, bytes] of [
+    ['nothing', ''],
+    ['half of the preface', 'PRI * HTTP/2.0'],
+    ['the preface alone', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
+  ] as const) {
+    it(`that say ${what} are closed after 10 s, and not before`, async () => {
+      const clock = new FakeClock();
+      world = await startTestServer({ clock });
+      const socket = plainConnection(world.address);
+      await once(socket, 'connect');
+      socket.write(bytes);
+      await eventually('the deadline is set', () => clock.waitsMs.includes(10_000));
+      clock.advance(9999);
+      expect(await refused(world, 'silent')).to.equal(0);
+      clock.advance(1);
+      await once(socket, 'close');
+      expect(await refused(world, 'silent')).to.equal(1);
+    });
+  }
+
+  it('that have spoken stay, however long they open no stream', async () => {
+    const clock = new FakeClock();
+    world = await startTestServer({ clock });
+    const peer = await openRawPeer(world.address);
+    await eventually('the greeting is read', () => peer.received(FRAME.settings) >= 2);
+    clock.advance(60_000);
+    await peer.write(opening(1));
+    await peer.sendData(1, grpcMessage(firstReport('r-0')));
+    await eventually('the report is folded', () => world.folded.length === 1);
+    peer.destroy();
+  });
+
+  it('that hold too much are told so by GOAWAY, and what they had open is disconnected', async () => {
+    world = await startTestServer({ limits: { heldBytes: 2 * MIB } });
+    const other = world.open();
+    other.sendBytes(firstReport('other'));
+    await other.next();
+    const peer = await openRawPeer(world.address);
+    await peer.write(opening(1));
+    await peer.sendData(1, grpcMessage(firstReport('greedy')));
+    await eventually('it is connected', () => world.presence.includes('greedy connected'));
+    await peer.sendData(1, grpcMessage(Buffer.alloc(MIB + 10_000), 4 * MIB));
+    await peer.closed;
+    expect(peer.goawayCode).to.equal(ENHANCE_YOUR_CALM);
+    expect(await refused(world, 'held_bytes')).to.equal(1);
+    await eventually('it is disconnected', () => world.presence.includes('greedy disconnected'));
+    other.send({ nonce: 2 });
+    expect(await other.next()).to.deep.include({ request_nonce: '2' });
+  });
+
+  it('may have 200 streams open, as they are told; one that opens more has broken the protocol', async () => {
+    world = await startTestServer();
+    const peer = await openRawPeer(world.address);
+    await peer.until(() => peer.received(FRAME.settings) >= 2);
+    for (let i = 0; i < 200; i += 1) await peer.write(opening(2 * i + 1));
+    await peer.sendData(399, grpcMessage(firstReport('last')));
+    await eventually('the last of them is served', () => world.folded.length === 1);
+    await peer.write(opening(401));
+    await peer.closed;
+    expect(peer.goawayCode).to.equal(PROTOCOL_ERROR);
+    const stream = world.open();
+    stream.sendBytes(firstReport('other'));
+    expect(await stream.next()).to.deep.include({ request_nonce: '1' });
+  });
+
+  it('take no compressed report: UNIMPLEMENTED, and the next stream is fine', async () => {
+    world = await startTestServer();
+    const client = new Client(world.address, credentials.createInsecure(), {
+      'grpc.default_compression_algorithm': compressionAlgorithms.gzip,
+    });
+    const call = client.makeBidiStreamRequest(
+      METHOD.path,
+      (bytes: Buffer) => bytes,
+      METHOD.responseDeserialize,
+    );
+    call.on('error', () => {});
+    call.resume();
+    const ended = new Promise<StatusObject>((resolve) => call.on('status', resolve));
+    call.write(firstReport('r-0', fullPush(100)));
+    const { code, details } = await ended;
+    client.close();
+    expect(code).to.equal(status.UNIMPLEMENTED);
+    expect(details).to.contain('identity');
+    expect(world.folded).to.deep.equal([]);
+    const stream = world.open();
+    stream.sendBytes(firstReport('r-0'));
+    expect(await stream.next()).to.deep.include({ request_nonce: '1' });
+  });
+
+  it('may say an encoding as long as they do not use it', async () => {
+    world = await startTestServer();
+    const peer = await openRawPeer(world.address);
+    await peer.write(opening(1, { 'grpc-encoding': 'gzip' }));
+    await peer.sendData(1, grpcMessage(firstReport('r-0')));
+    await eventually('the report is folded', () => world.folded.length === 1);
+    peer.destroy();
+  });
+
+  it('have a MiB of a report under way on a stream, and four on all: a long line is no hindrance', async () => {
+    world = await startTestServer();
+    const session = connectHttp2(`http://${world.address}`);
+    try {
+      let settings: Settings = {};
+      session.on('remoteSettings', (received) => (settings = received));
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/none/none',
+        'content-type': 'application/grpc',
+      });
+      stream.on('error', () => {});
+      await eventually('the window of a stream', () => settings.initialWindowSize === MIB);
+      await eventually('the window of all', () => (session.state.remoteWindowSize ?? 0) === 4 * MIB);
+    } finally {
+      session.destroy();
+    }
+  });
+
+  it('that keep their half of a refused stream open lose it after 10 s; the connection stays', async () => {
+    const clock = new FakeClock();
+    world = await startTestServer({ clock });
+    const peer = await openRawPeer(world.address);
+    await peer.write(opening(1));
+    await peer.sendData(1, grpcMessage(requestBytes({ nonce: 1 })));
+    await peer.until(() => peer.received(FRAME.headers) >= 2);
+    await eventually('the last answer is out', () => clock.waitsMs.includes(10_000));
+    clock.advance(9999);
+    expect(peer.resetCode(1)).to.equal(undefined);
+    clock.advance(1);
+    await peer.until(() => peer.resetCode(1) !== undefined);
+    expect(peer.resetCode(1)).to.equal(0);
+    await peer.write(opening(3));
+    await peer.sendData(3, grpcMessage(firstReport('r-0')));
+    await eventually('the next stream is served', () => world.folded.length === 1);
+    peer.destroy();
+  });
+
+  it('that end their headers in a frame after the first are served as any other', async () => {
+    world = await startTestServer();
+    const peer = await openRawPeer(world.address);
+    const whole = opening(1);
+    const block = whole.subarray(9);
+    await peer.write(frame(FRAME.headers, 0, 1, block.subarray(0, 20)));
+    await peer.write(frame(FRAME.continuation, END_HEADERS, 1, block.subarray(20)));
+    await peer.sendData(1, grpcMessage(firstReport('r-0')));
+    await eventually('the report is folded', () => world.folded.length === 1);
+    peer.destroy();
+  });
+});
+
+describe('gRPC reflection', () => {
+  interface Reflection extends Client {
+    ServerReflectionInfo(): ReturnType<Client['makeBidiStreamRequest']>;
+  }
+  const V1 = fileURLToPath(
+    new URL(
+      '../../node_modules/@grpc/reflection/build/proto/grpc/reflection/v1/reflection.proto',
+      import.meta.url,
+    ),
+  );
+  let world: TestServer;
+
+  afterEach(() => world.stop());
+
+  async function services(): Promise<{ names: string[]; code: number }> {
+    const loaded = loadPackageDefinition(loadSync(V1, { keepCase: true })) as unknown as {
+      grpc: { reflection: { v1: { ServerReflection: new (...of: unknown[]) => Reflection } } };
+    };
+    const client = new loaded.grpc.reflection.v1.ServerReflection(
+      world.address,
+      credentials.createInsecure(),
+    );
+    const call = client.ServerReflectionInfo();
+    const names: string[] = [];
+    call.on('data', (answer: { list_services_response: { service: { name: string }[] } }) => {
+      for (const { name } of answer.list_services_response.service) names.push(name);
+      call.end();
+    });
+    call.on('error', () => {});
+    const ended = new Promise<StatusObject>((resolve) => call.on('status', resolve));
+    call.write({ list_services: '' });
+    const { code } = await ended;
+    client.close();
+    return { names, code };
+  }
+
+  it('is not served unless it is asked for', async () => {
+    world = await startTestServer();
+    expect(await services()).to.deep.equal({ names: [], code: status.UNIMPLEMENTED });
+  });
+
+  it('tells of the reporting service when it is', async () => {
+    world = await startTestServer({ reflection: true });
+    expect(await services()).to.deep.equal({
+      names: [
+        'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client.ReverseTunnelReportingService',
+      ],
+      code: status.OK,
+    });
+  });
+});
