@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { InboundFrames, type InboundParts } from '../../src/grpc/connection-guard-inbound.ts';
 import { END_STREAM, FRAME, frame, grpcMessage, opening, PADDED } from '../support/raw-http2.ts';
 

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { FairBudget, type Holder } from '../../src/grpc/fair-budget.ts';
 
 interface Peer extends Holder {
