@@ -32,7 +32,8 @@ export interface OverLimit {
  *
  * What somebody else does to a row is put right only while its reporter has a stream here: without one, the ledger may
  * be out of date, and whoever wrote the row (another operator that the reporter went to, a person who cleans up) may
- * know better. What was left so is looked at with the reporter's next report.
+ * know better. What was left so is looked at with the reporter's next report. Not so what the first list shows: nobody
+ * has changed that since the reporter spoke, as far as can be known here, and its ACK promised that it is written.
  */
 export class Mirror {
   readonly #parts: MirrorParts;
@@ -88,11 +89,11 @@ export class Mirror {
    * watch shows one's own write, or another reporter's row) it costs nothing more.
    */
   rowChanged(key: string, tunnelName: string): void {
-    const { queue, workers, isDue, pacing, clock, metrics } = this.#parts;
+    const { cache, queue, workers, isDue, pacing, clock, metrics } = this.#parts;
     if (!isDue(key, tunnelName)) return;
     // With a worker on it, or waiting for one, it is looked at again anyway: nobody undid anything.
     const held = queue.holds(key, tunnelName);
-    if (!held && !this.#connected.has(key)) {
+    if (!held && cache.hasListed && !this.#connected.has(key)) {
       this.#leaveAlone(key, tunnelName);
       return;
     }

@@ -38,6 +38,7 @@ export class RowCache {
   #shownVersion = '';
   #generation = 0;
   #replacing = false;
+  #hasListed = false;
   #size = 0;
 
   constructor(names: Names, held: HeldTunnel, changed: RowChanged) {
@@ -49,6 +50,11 @@ export class RowCache {
   /** Rows known. */
   get size(): number {
     return this.#size;
+  }
+
+  /** True once a whole list has been read. */
+  get hasListed(): boolean {
+    return this.#hasListed;
   }
 
   /** The rows of one tunnel: none, one, or more where somebody made one by hand. */
@@ -127,6 +133,7 @@ export class RowCache {
         }
       }
     }
+    this.#hasListed = true;
   }
 
   /** A watch event. */

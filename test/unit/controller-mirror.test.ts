@@ -485,6 +485,17 @@ describe('a reporter without a stream', () => {
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
   });
 
+  it('has what it said before the rows were listed still written, also that a tunnel is gone', async () => {
+    for (const report of [delta([], ['node-1']), fullPush(T2)]) {
+      const { api } = await left();
+      const world = createWorld({ api });
+      world.report(RESPONDER, report);
+      world.mirror.reporterDisconnected(RESPONDER);
+      await world.begin();
+      expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-2']);
+    }
+  });
+
   it('keeps its rows, and has none that somebody deletes brought back, until it reports again', async () => {
     const world = await left();
     world.api.remove(NAME);
