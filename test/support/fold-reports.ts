@@ -1,15 +1,19 @@
 import type { ReportMessage, ReportedTunnel } from '../../src/grpc/report-message.ts';
 
 /**
- * Changes what a server must hold of one reporter by one report, by the rule of the protocol page alone: a full push
- * is everything; otherwise per name present_after = clamp(present_before + adds - removals, 0, 1), and of several
+ * Changes what a server must hold of one reporter by one report, by the rule of the protocol page alone: what a
+ * full push lists is held, whatever else it says, and nothing besides; otherwise per name present_after = clamp(present_before + adds - removals, 0, 1), and of several
  * adds the last one is the tunnel.
  */
 export function foldReport(
   held: Map<string, ReportedTunnel>,
   report: Pick<ReportMessage, 'added' | 'removedNames' | 'fullPush'>,
 ): void {
-  if (report.fullPush) held.clear();
+  if (report.fullPush) {
+    held.clear();
+    for (const tunnel of report.added) held.set(tunnel.name, tunnel);
+    return;
+  }
   const balance = new Map<string, number>();
   const newest = new Map<string, ReportedTunnel>();
   for (const tunnel of report.added) {

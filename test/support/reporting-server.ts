@@ -19,10 +19,12 @@ const DEADLINE_MS = 20_000;
 
 const { StreamReverseTunnels: METHOD } = loadReportingService().service;
 
-export interface TestServerOptions extends Partial<Omit<ReportingServerOptions, 'sink' | 'log' | 'metrics'>> {
-  /** Asked first; what it returns is the sink's answer, and a report that it refuses is not in `folded`. */
-  readonly fold?: ReportSink['fold'];
-}
+/**
+ * With a sink behind the one that remembers: told first; what its `fold` returns is the answer, and a report that it
+ * refuses is not in `folded`.
+ */
+export interface TestServerOptions
+  extends Partial<Omit<ReportingServerOptions, 'sink' | 'log' | 'metrics'>>, Partial<ReportSink> {}
 
 export interface TestServer {
   readonly server: ReportingServer;
@@ -69,7 +71,7 @@ export interface TestStream {
 
 /** Starts a server; what a test does not say is as in the operator by default. */
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
-  const { fold, ...given } = options;
+  const { fold, reporterConnected, reporterDisconnected, ...given } = options;
   const folded: TestServer['folded'] = [];
   const presence: string[] = [];
   const logged: TestServer['logged'] = [];
@@ -86,8 +88,14 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     metrics,
     log: pino({ level: 'trace', base: null }, { write: (line) => logged.push(JSON.parse(line)) }),
     sink: {
-      reporterConnected: ({ id }) => void presence.push(`${id} connected`),
-      reporterDisconnected: ({ id }) => void presence.push(`${id} disconnected`),
+      reporterConnected(reporter) {
+        reporterConnected?.(reporter);
+        presence.push(`${reporter.id} connected`);
+      },
+      reporterDisconnected(reporter) {
+        reporterDisconnected?.(reporter);
+        presence.push(`${reporter.id} disconnected`);
+      },
       fold(reporter, report, receivedMs) {
         const over = fold?.(reporter, report, receivedMs);
         if (over === undefined) folded.push({ reporter, report });

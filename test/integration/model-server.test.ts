@@ -1,0 +1,267 @@
+import { status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { eventually } from '../support/eventually.ts';
+import { MemoryRowApi } from '../support/memory-row-api.ts';
+import { createWorld, type World } from '../support/mirror-world.ts';
+import { Model, type Answer, type ModelStream } from '../support/model.ts';
+import { rowsJudge } from '../support/model-rows.ts';
+import { PLACES, step, type Node, type Said, type Step } from '../support/model-steps.ts';
+import { assertHolds } from '../support/property-runs.ts';
+import { startTestServer, type TestServer, type TestStream } from '../support/reporting-server.ts';
+import type { RequestFields } from '../support/wire.ts';
+
+type OnInvalid = 'skip' | 'nack';
+/** So that the property is known to have had something to say. */
+const seen = {
+  acks: 0,
+  nacks: 0,
+  superseded: 0,
+  overtaken: 0,
+  malformed: 0,
+  restarts: 0,
+  checks: 0,
+  rows: 0,
+};
+
+/** Places in `Serving.connections`, after those of one place each. */
+const SHARED = PLACES;
+const SPARE = PLACES + 1;
+
+interface Serving {
+  readonly server: TestServer;
+  /** Each opens a stream on its connection. */
+  readonly connections: readonly (() => TestStream)[];
+}
+
+/** A stream as client and model know it. */
+interface Place {
+  readonly client: TestStream;
+  readonly model: ModelStream;
+  readonly reporter: Node;
+  nonce: bigint;
+  acks: number;
+}
+
+describe('reports, through the reporting server over loopback', () => {
+  /** What the servers hand reports to; each sequence, and each restart in it, has its own. */
+  let world: World;
+  const servers = new Map<OnInvalid, Serving>();
+
+  const start = async (onInvalid: OnInvalid): Promise<Serving> => {
+    const server = await startTestServer({
+      onInvalid,
+      reporterConnected: (reporter) => world.mirror.reporterConnected(reporter),
+      reporterDisconnected: (reporter) => world.mirror.reporterDisconnected(reporter),
+      fold: (reporter, report) => world.mirror.fold(reporter, report, world.clock.monotonicMs()),
+    });
+    // One connection that all places share, one for each place, and one more.
+    const connections = Array.from({ length: PLACES + 2 }, () => server.connection());
+    return { server, connections };
+  };
+
+  before(async () => {
+    for (const onInvalid of ['skip', 'nack'] as const) servers.set(onInvalid, await start(onInvalid));
+  });
+  after(async () => {
+    for (const { server } of servers.values()) await server.stop();
+  });
+
+  /** Gives one sequence to the model and to the server, and compares answers and rows. */
+  async function play(onInvalid: OnInvalid, steps: readonly Step[]): Promise<void> {
+    const api = new MemoryRowApi();
+    const model = new Model(onInvalid);
+    const judge = rowsJudge();
+    const places: (Place | undefined)[] = Array.from({ length: PLACES }, () => undefined);
+    let { server, connections } = servers.get(onInvalid) ?? (await start(onInvalid));
+    let begun = false;
+    world = createWorld({ api });
+
+    /** The server knows of it when this returns: of two streams the one opened later is the newer. */
+    async function open(reporter: Node, connection = SHARED): Promise<Place> {
+      const [client, later] = [connections[connection]?.(), connections[connection]?.()];
+      if (client === undefined || later === undefined) throw new Error(`no connection ${connection}`);
+      // What comes later on a connection is seen later.
+      later.end();
+      expect(await later.ended).to.deep.include({ code: status.OK });
+      return { client, model: model.open(), reporter, nonce: 0n, acks: 0 };
+    }
+
+    function fieldsOf(at: Place, { content, node, nonce }: Said): RequestFields {
+      if (nonce === 'next') at.nonce += 1n;
+      return {
+        ...content,
+        ...(node === 'left out' ? {} : { node: node === 'there' ? at.reporter : node }),
+        nonce: nonce === 'next' || nonce === 'same' ? String(at.nonce) : nonce,
+      };
+    }
+
+    /** Sends, asks the model, and gives what has to come back. */
+    function send(at: Place, burst: readonly Said[]): Answer[] {
+      return burst.map((one) => {
+        const fields = fieldsOf(at, one);
+        at.client.send(fields);
+        return model.report(at.model, fields);
+      });
+    }
+
+    async function answered(at: Place, answers: readonly Answer[]): Promise<void> {
+      for (const answer of answers) {
+        if (answer.kind === 'nothing') continue;
+        const { request_nonce, report_interval, error_detail } = await at.client.next();
+        expect(request_nonce ?? '0').to.equal(answer.nonce);
+        if (answer.kind === 'nack') {
+          expect(error_detail?.code).to.equal(status.INVALID_ARGUMENT);
+          expect(error_detail?.message).to.match(
+            new RegExp(`^${answer.field.replaceAll(/[.[\]]/g, String.raw`\$&`)}: `),
+          );
+          expect(await at.client.ended).to.deep.include({ code: status.OK });
+          seen.nacks += 1;
+        } else {
+          expect(error_detail ?? undefined).to.equal(undefined);
+          expect(report_interval?.seconds, 'told once').to.equal(at.acks === 0 ? '5' : undefined);
+          at.acks += 1;
+          seen.acks += 1;
+        }
+      }
+      expect(at.client.responses.length, 'nothing else came').to.equal(at.acks + (nacked(answers) ? 1 : 0));
+      await othersEnded();
+    }
+
+    /** Streams that a newer one of their reporter has taken the place of. */
+    async function othersEnded(): Promise<void> {
+      for (const [index, at] of places.entries()) {
+        if (at === undefined || at.model.open || at.model.reporter === undefined) continue;
+        const { code } = await at.client.ended;
+        const codes: number[] = [status.ABORTED, status.OK];
+        expect(code).to.be.oneOf(codes);
+        if (code === codes[0]) seen.superseded += 1;
+        places[index] = undefined;
+      }
+    }
+
+    async function take(next: Step): Promise<void> {
+      if (next.do === 'settle') {
+        await check();
+        return;
+      }
+      if (next.do === 'restart') {
+        await restart();
+        return;
+      }
+      const at = places[next.place];
+      if (next.do === 'open') {
+        if (at !== undefined) await leave(at);
+        places[next.place] = await open(next.reporter, next.ownConnection ? next.place : SHARED);
+        return;
+      }
+      if (next.do === 'report') {
+        const on = at?.model.open === true ? at : await open(next.reporter);
+        places[next.place] = on;
+        await answered(on, send(on, next.burst));
+        return;
+      }
+      if (at === undefined || !at.model.open) return;
+      switch (next.do) {
+        case 'cancel':
+          await leave(at);
+          places[next.place] = undefined;
+          break;
+        case 'half-close':
+          at.client.end();
+          model.end(at.model);
+          expect(await at.client.ended).to.deep.include({ code: status.OK });
+          places[next.place] = undefined;
+          break;
+        case 'malformed':
+          at.client.sendBytes(Buffer.from([0x12, 0x7f, 0x0a]));
+          model.end(at.model);
+          expect(await at.client.ended).to.deep.include({ code: status.INVALID_ARGUMENT });
+          places[next.place] = undefined;
+          seen.malformed += 1;
+          break;
+        case 'overtake':
+          if (at.model.reporter === undefined) return;
+          for (const one of next.burst) at.client.send(fieldsOf(at, one));
+          places[next.place] = await overtake(at, at.model.reporter, next.by);
+      }
+    }
+
+    /** What the older stream said may have been read or not; what the newer one says counts. */
+    async function overtake(older: Place, reporter: Node, content: RequestFields): Promise<Place> {
+      const newer = await open(reporter, SPARE);
+      const answers = send(newer, [{ content, node: 'there', nonce: 'next' }]);
+      await answered(newer, answers);
+      await older.client.ended;
+      model.renewLives(reporter.cluster, reporter.id);
+      seen.overtaken += 1;
+      return newer;
+    }
+
+    /** The server knows of it when this returns, so that the next stream is not taken for one too many. */
+    async function leave(at: Place): Promise<void> {
+      at.client.cancel();
+      model.end(at.model);
+      await connectedAsTheModelSays();
+    }
+
+    async function connectedAsTheModelSays(): Promise<void> {
+      const expected = model.connectedReporters;
+      await eventually(`${expected} reporters`, () => server.server.connectedReporters === expected);
+    }
+
+    async function check(): Promise<void> {
+      if (!begun) {
+        model.list();
+        await world.begin();
+      }
+      begun = true;
+      await world.settle();
+      const rows = [...api.rows.values()];
+      judge(model.rows, rows);
+      await connectedAsTheModelSays();
+      seen.checks += 1;
+      seen.rows += rows.length;
+    }
+
+    async function restart(): Promise<void> {
+      await check();
+      world.workers.stop();
+      await server.stop();
+      for (const at of places) await at?.client.ended;
+      places.fill(undefined);
+      model.restart();
+      world = createWorld({ api });
+      begun = false;
+      ({ server, connections } = await start(onInvalid));
+      servers.set(onInvalid, { server, connections });
+      seen.restarts += 1;
+    }
+
+    try {
+      await check();
+      for (const next of steps) await take(next);
+      await check();
+    } finally {
+      for (const at of places) at?.client.cancel();
+      await eventually('every reporter is gone', () => server.server.connectedReporters === 0);
+      world.workers.stop();
+    }
+  }
+
+  it('get the answers and leave the rows that the model says, whatever comes in whatever order', async function () {
+    this.timeout(1_800_000);
+    const property = fc.asyncProperty(
+      fc.constantFrom('skip' as const, 'nack' as const),
+      fc.array(step, { minLength: 10, maxLength: 40, size: 'max' }),
+      play,
+    );
+    const runs = await assertHolds(property, { runs: 300, file: 'test/integration/model-server.test.ts' });
+    for (const [what, times] of Object.entries(seen))
+      expect(times, what).to.be.at.least(Math.floor(runs / 20));
+  });
+});
+
+function nacked(answers: readonly Answer[]): boolean {
+  return answers.some(({ kind }) => kind === 'nack');
+}

@@ -1,0 +1,28 @@
+/**
+ * `npm run properties`: the properties that hold the operator to the model, with far more sequences than an ordinary
+ * test run has, and from one seed that is said.
+ */
+import { spawnSync } from 'node:child_process';
+import { parseArgs } from 'node:util';
+
+const FILES = ['test/unit/model-rows.test.ts', 'test/integration/model-server.test.ts'];
+const SEEDS = 2 ** 31;
+
+const { values } = parseArgs({
+  options: {
+    /** Sequences for each property. */
+    runs: { type: 'string', default: '10000' },
+    /** Whole. The same seed gives the same sequences. */
+    seed: { type: 'string', default: String(Math.floor(Math.random() * SEEDS)) },
+  },
+});
+for (const [flag, value] of Object.entries(values)) {
+  if (!/^-?\d{1,10}$/.test(value)) throw new Error(`--${flag} ${value}: must be a whole number`);
+}
+const { runs, seed } = values;
+process.stdout.write(`${runs} sequences for each property, seed ${seed}\n`);
+const { status } = spawnSync('mocha', FILES, {
+  stdio: 'inherit',
+  env: { ...process.env, FC_RUNS: runs, FC_SEED: seed },
+});
+process.exitCode = status ?? 1;

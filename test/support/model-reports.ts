@@ -1,0 +1,146 @@
+/** Reports as reporters may send them, rightful and not: what the model and the operator are both given. */
+import * as fc from 'fast-check';
+import type { RequestFields, TunnelFields } from './wire.ts';
+
+const LONG = 'x'.repeat(2000);
+const SUBWAYS = '🚇'.repeat(512);
+
+/** Few, so that reports meet; then those that are traps to a map, a name, a label or a separator. */
+const NAMES = ['node-1', 'node-2', 'node-3', 'acme:node-1'];
+const HOSTILE_NAMES = [
+  ...[
+    '__proto__',
+    'constructor',
+    'toString',
+    'hasOwnProperty',
+    'a:b',
+    'c',
+    'a',
+    'b:c',
+    '1:a',
+    'Node-1',
+    'node-1--',
+  ],
+  ...['🚇', 'ü/ö', '..', '-', ' ', '日本語', 'e\u0301', '\ufffd', 'x'.repeat(512), SUBWAYS],
+];
+const UNFIT_NAMES = [
+  '',
+  LONG,
+  `${SUBWAYS}x`,
+  'line\nbreak',
+  'nul\u0000',
+  '\u202eright to left',
+  '\u2028',
+  '\u0085',
+];
+
+const mostly = <T>(usual: fc.Arbitrary<T>, rare: fc.Arbitrary<T>, weight = 5): fc.Arbitrary<T> =>
+  fc.oneof({ weight, arbitrary: usual }, { weight: 1, arbitrary: rare });
+
+/** A name that a tunnel may have. */
+const fitName = mostly(fc.constantFrom(...NAMES), fc.constantFrom(...HOSTILE_NAMES), 8);
+const anyName = mostly(fitName, fc.constantFrom(...UNFIT_NAMES), 15);
+
+const TENANT = 'x'.repeat(128);
+const identity: fc.Arbitrary<TunnelFields['identity']> = mostly(
+  fc.record({
+    tenant_id: fc.constantFrom('acme', 'globex', 'a', 'a:b', '__proto__'),
+    cluster_id: fc.constantFrom('eu-1', 'acme:eu-1', 'b:c'),
+    node_id: fc.constantFrom('node-1', 'acme:node-1', 'a:b:c', '🚇'),
+  }),
+  fc.constantFrom<TunnelFields['identity'][]>(
+    undefined,
+    {},
+    { tenant_id: 'acme', cluster_id: 'eu-1' },
+    { tenant_id: 'acme', cluster_id: '', node_id: 'node-1' },
+    { tenant_id: '\u0007', cluster_id: 'eu-1', node_id: 'node-1' },
+    { tenant_id: `${TENANT}x`, cluster_id: 'eu-1', node_id: 'node-1' },
+    {
+      tenant_id: TENANT,
+      cluster_id: `${TENANT}:${'y'.repeat(128)}`,
+      node_id: `${TENANT}:${'z'.repeat(128)}`,
+    },
+    { tenant_id: TENANT, cluster_id: `${TENANT}:`, node_id: 'node-1' },
+    { tenant_id: TENANT, cluster_id: 'eu-1', node_id: `${TENANT}:${'z'.repeat(129)}` },
+    { tenant_id: 'acme', cluster_id: '🚇'.repeat(128), node_id: '🚇'.repeat(129) },
+    { tenant_id: '__proto__', cluster_id: 'constructor', node_id: '__proto__:constructor' },
+  ),
+  12,
+);
+
+const createdAt: fc.Arbitrary<TunnelFields['created_at']> = mostly(
+  fc.record({
+    seconds: fc.constantFrom(1_790_000_000, 1_790_000_001),
+    nanos: fc.constantFrom(0, 123_000_000, 123_456_000, 123_456_789),
+  }),
+  fc.constantFrom<TunnelFields['created_at'][]>(
+    undefined,
+    {},
+    { seconds: -1, nanos: 999_999_999 },
+    { seconds: -62_135_596_800 },
+    { seconds: -62_135_596_801 },
+    { seconds: 253_402_300_799, nanos: 999_999_999 },
+    { seconds: 253_402_300_800 },
+    { seconds: '9223372036854775807' },
+    { seconds: 1, nanos: -1 },
+    { seconds: 1, nanos: 1_000_000_000 },
+  ),
+  4,
+);
+
+const anyTunnel: fc.Arbitrary<TunnelFields> = fc
+  .tuple(anyName, identity, createdAt)
+  .map(([name, of, at]) => withoutUndefined({ name, identity: of, created_at: at }));
+
+/** What a report says of tunnels; more often than not a delta, now and then nothing. */
+export const anyContent: fc.Arbitrary<RequestFields> = fc.record({
+  full_push: fc.oneof(
+    { weight: 4, arbitrary: fc.constant(false) },
+    { weight: 1, arbitrary: fc.constant(true) },
+  ),
+  added_tunnels: fc.array(anyTunnel, { maxLength: 5 }),
+  removed_tunnel_names: fc.array(anyName, { maxLength: 4 }),
+});
+
+/** As `anyContent`, but nothing in it breaks a rule. */
+export const fullPushOfFitTunnels: fc.Arbitrary<RequestFields> = fc.record({
+  full_push: fc.constant(true),
+  added_tunnels: fc.array(
+    fc.record({
+      name: fitName,
+      identity: fc.constant({ tenant_id: 'acme', cluster_id: 'eu-1', node_id: 'node-1' }),
+      created_at: fc.constant({ seconds: 1_790_000_000, nanos: 1000 }),
+    }),
+    { maxLength: 5 },
+  ),
+});
+
+/** Reporters: one id in two clusters, and pairs that are one text when they are joined. */
+export const anyReporter: fc.Arbitrary<{ readonly cluster: string; readonly id: string }> = mostly(
+  fc.constantFrom({ cluster: 'edge', id: 'responder-0' }, { cluster: 'core', id: 'responder-0' }),
+  fc.constantFrom(
+    { cluster: '', id: 'responder-0' },
+    { cluster: 'a:b', id: 'c' },
+    { cluster: 'a', id: 'b:c' },
+    { cluster: '', id: 'a:b:c' },
+    { cluster: '__proto__', id: '__proto__' },
+    { cluster: '🚇'.repeat(256), id: '日'.repeat(256) },
+  ),
+  4,
+);
+
+/** Reporters that are none. */
+export const unfitReporter = fc.constantFrom(
+  { cluster: 'edge', id: '' },
+  { cluster: 'edge', id: 'x'.repeat(257) },
+  { cluster: 'x'.repeat(257), id: 'responder-0' },
+  { cluster: 'edge', id: 'responder\n0' },
+  { cluster: '\u2066', id: 'responder-0' },
+);
+
+/** The same without the parts that are undefined, so that they stay off the wire. */
+function withoutUndefined<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
+    [K in keyof T]?: Exclude<T[K], undefined>;
+  };
+}
