@@ -1,0 +1,115 @@
+/** A fleet of reporters in a process of its own, so that its work counts neither as the operator's nor as the measurer's. */
+import { dialReportingService, type ReportingConnection } from '../src/grpc/reporting-client.ts';
+import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
+import type { FleetOptions } from '../src/simulate/fleet-options.ts';
+import type { FleetStatistics } from '../src/simulate/fleet-statistics.ts';
+import { serveParent } from './child.ts';
+import { machineMs } from './machine-clock.ts';
+
+/** How many tunnels come, go, and drop and return (with a new created_at), over the whole fleet. */
+export interface Changes {
+  readonly added: number;
+  readonly removed: number;
+  readonly flapped: number;
+}
+
+/** What the fleet can be asked. Each resolves when the change is queued in the reporters, not when it is reported. */
+export interface FleetCalls {
+  start(options: Partial<FleetOptions> & Pick<FleetOptions, 'address'>): Promise<void>;
+  /** So many more tunnels for each reporter. */
+  grow(tunnels: number): Promise<void>;
+  change(changes: Changes): Promise<void>;
+  /** Every tunnel goes. */
+  clear(nothing: null): Promise<void>;
+  /** Every reporter loses its connection, and comes back after its retry interval. */
+  reconnect(nothing: null): Promise<void>;
+  /**
+   * Resolves when everything is reported and ACKed, with the machine's time at which the first report that says
+   * anything was sent since the last change was asked for; undefined when there was none.
+   */
+  settled(nothing: null): Promise<number | undefined>;
+  statistics(nothing: null): Promise<FleetStatistics>;
+}
+
+let fleet: Fleet | undefined;
+let firstSentMs: number | undefined;
+
+/** The service as ever, noting when the first report with content leaves. */
+function dial(address: string): ReportingConnection {
+  const connection = dialReportingService({ address });
+  return {
+    ...connection,
+    openStream(handlers) {
+      const stream = connection.openStream(handlers);
+      return {
+        ...stream,
+        send(report) {
+          if (report.fullPush || report.added.length + report.removedNames.length > 0)
+            firstSentMs ??= machineMs();
+          stream.send(report);
+        },
+      };
+    },
+  };
+}
+
+function running(): Fleet {
+  if (fleet === undefined) throw new Error('the fleet is not started');
+  return fleet;
+}
+
+/** The first `count` of the fleet's tunnels, a few of each reporter. */
+function* some(count: number) {
+  const { reporters } = running();
+  const each = Math.ceil(count / reporters.length);
+  let left = count;
+  for (const reporter of reporters) {
+    for (const tunnel of [...reporter.truth().values()].slice(0, Math.min(each, left))) {
+      left -= 1;
+      yield { reporter, tunnel };
+    }
+  }
+}
+
+const calls: FleetCalls = {
+  async start(options) {
+    firstSentMs = undefined;
+    fleet = createFleet(options, { dial });
+    await fleet.start();
+  },
+  async grow(tunnels) {
+    firstSentMs = undefined;
+    const grown = running();
+    for (const reporter of grown.reporters) {
+      for (let i = 0; i < tunnels; i += 1) reporter.connectTunnel(grown.newInitiator());
+    }
+  },
+  async change({ added, removed, flapped }) {
+    firstSentMs = undefined;
+    const changed = running();
+    const { reporters } = changed;
+    const chosen = [...some(removed + flapped)];
+    for (const { reporter, tunnel } of chosen.slice(0, removed)) reporter.disconnectTunnel(tunnel.name);
+    for (const { reporter, tunnel } of chosen.slice(removed)) reporter.flap(tunnel.name);
+    for (let i = 0; i < added; i += 1) reporters[i % reporters.length]?.connectTunnel(changed.newInitiator());
+  },
+  async clear() {
+    firstSentMs = undefined;
+    for (const reporter of running().reporters) {
+      for (const name of reporter.truth().keys()) reporter.disconnectTunnel(name);
+    }
+  },
+  async reconnect() {
+    firstSentMs = undefined;
+    for (const reporter of running().reporters) reporter.dropConnection();
+  },
+  async settled() {
+    await running().settled();
+    return firstSentMs;
+  },
+  async statistics() {
+    return running().statistics();
+  },
+};
+
+serveParent<FleetCalls>(calls);

@@ -1,0 +1,46 @@
+/** Node's inspector, spoken to from another process: nothing of it is loaded into the operator but what V8 has. */
+
+export interface Inspector {
+  /** Sends a command of the DevTools protocol, as `Profiler.start`; resolves with its result. */
+  post(method: string, params?: object): Promise<unknown>;
+  close(): void;
+}
+
+/** @param url as Node prints it: `ws://127.0.0.1:<port>/<id>` */
+export async function openInspector(url: string): Promise<Inspector> {
+  const socket = new WebSocket(url);
+  const waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  let sent = 0;
+  await new Promise<void>((resolve, reject) => {
+    socket.addEventListener('open', () => resolve());
+    socket.addEventListener('error', () => reject(new Error(`no inspector at ${url}`)));
+  });
+  socket.addEventListener('message', ({ data }) => {
+    const { id, result, error } = JSON.parse(String(data)) as {
+      id?: number;
+      result?: unknown;
+      error?: { message: string };
+    };
+    // Without an id it is a notification, which nobody here waits for.
+    if (id === undefined) return;
+    const one = waiting.get(id);
+    waiting.delete(id);
+    if (error === undefined) one?.resolve(result);
+    else one?.reject(new Error(error.message));
+  });
+  socket.addEventListener('close', () => {
+    for (const one of waiting.values()) one.reject(new Error('the inspector was closed'));
+    waiting.clear();
+  });
+  return {
+    post(method, params = {}) {
+      sent += 1;
+      const id = sent;
+      return new Promise((resolve, reject) => {
+        waiting.set(id, { resolve, reject });
+        socket.send(JSON.stringify({ id, method, params }));
+      });
+    },
+    close: () => socket.close(),
+  };
+}

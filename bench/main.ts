@@ -1,0 +1,84 @@
+/**
+ * `npm run bench`: the operator against the bare limit of the API server beside it. docs/benchmark.md has what each
+ * figure means and how it is taken.
+ */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { overRuns } from './figure.ts';
+import { commit, machine } from './machine.ts';
+import { MEASUREMENT_NAMES } from './measurements.ts';
+import { helpText, parseOptions, type Options } from './options.ts';
+import { profileColdPush } from './profile.ts';
+import { createProgress } from './progress.ts';
+import { runAll } from './runner.ts';
+import { FULL, QUICK } from './sizes.ts';
+import { table } from './table.ts';
+
+const RESULTS = new URL('./results/', import.meta.url).pathname;
+
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(args: readonly string[]): Promise<number> {
+  const parsed = parseOptions(args);
+  if ('help' in parsed) {
+    process.stdout.write(helpText());
+    return 0;
+  }
+  if ('problem' in parsed) {
+    process.stderr.write(`bench: ${parsed.problem}\nbench: --help lists all flags\n`);
+    return 2;
+  }
+  if (process.platform !== 'linux') {
+    process.stderr.write('bench: needs Linux: it reads CPU time and memory of processes from /proc\n');
+    return 1;
+  }
+  return parsed.options.profile ? await profile(parsed.options) : await measure(parsed.options);
+}
+
+async function measure(options: Options): Promise<number> {
+  const progress = createProgress(process.stderr);
+  const startedAt = new Date();
+  const seen = await runAll(options, options.quick ? QUICK : FULL, progress);
+  progress.end();
+  const results = overRuns(seen.figures);
+  const about = { date: startedAt.toISOString(), commit: commit(), machine: machine(), load: seen.load };
+  const { cores, processor, memoryGiB, node } = about.machine;
+  const [before, ...after] = seen.load;
+  process.stdout.write(`${table(results, !options.quick)}
+
+${options.runs} run(s) of commit ${about.commit}${options.quick ? ', a tenth of the size: not to be held against the targets' : ''}
+${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
+load before ${before}, after each run ${after.join(', ')}
+${seen.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
+  const file = options.json ?? defaultFile(options, about);
+  if (file !== undefined) {
+    await mkdir(dirname(file), { recursive: true });
+    const { quick, runs } = options;
+    const json = { ...about, quick, runs, failures: seen.failures, figures: results };
+    await writeFile(file, `${JSON.stringify(json, undefined, 2)}\n`);
+    process.stdout.write(`written to ${file}\n`);
+  }
+  return seen.failures.length === 0 ? 0 : 1;
+}
+
+/** Only a whole run in full size is a result to be kept. */
+function defaultFile(
+  { quick, wanted }: Options,
+  about: { readonly date: string; readonly commit: string },
+): string | undefined {
+  if (quick || wanted.size < MEASUREMENT_NAMES.length) return undefined;
+  return `${RESULTS}${about.date.slice(0, 10)}-${about.commit}.json`;
+}
+
+async function profile({ quick }: Options): Promise<number> {
+  const progress = createProgress(process.stderr);
+  const file = `${RESULTS}${new Date().toISOString().slice(0, 10)}-${commit()}.cpuprofile`;
+  await mkdir(RESULTS, { recursive: true });
+  const text = await profileColdPush(file, {
+    sizes: quick ? QUICK : FULL,
+    progress: (doing) => progress.update(doing),
+  });
+  progress.end();
+  process.stdout.write(`${text}\nwritten to ${file}\n`);
+  return 0;
+}

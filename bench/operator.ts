@@ -1,0 +1,111 @@
+/** The operator as users run it: compiled, a process of its own, with a ServiceAccount's token and rights. */
+import { existsSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ended, killGroup, spawnGuarded } from '../control-plane/lifeline.ts';
+import { machineMs } from './machine-clock.ts';
+import type { Access } from './world.ts';
+
+const ROOT = new URL('..', import.meta.url).pathname;
+const MAIN = 'dist/main.js';
+const START_LIMIT_MS = 60_000;
+/** A poll costs the operator some 0.1 ms of CPU, and a ready operator is noticed this much late at most. */
+const POLL_MS = 10;
+
+export interface OperatorOptions {
+  readonly access: Access;
+  /** More flags of the operator; they win. */
+  readonly flags?: readonly string[];
+  /** Flags of Node, as `--inspect=127.0.0.1:0`. */
+  readonly nodeFlags?: readonly string[];
+}
+
+export interface Operator extends AsyncDisposable {
+  readonly pid: number;
+  readonly grpcAddress: string;
+  readonly httpAddress: string;
+  /** Where Node's inspector listens, when it was started with it. */
+  readonly inspectorUrl: string | undefined;
+  /** When the process was started, in the machine's time. */
+  readonly startedMs: number;
+  /** Resolves with the machine's time at which /readyz was first seen to say so. */
+  ready(): Promise<number>;
+  /** One series of /metrics, as `workqueue_depth`; 0 when it is not there. */
+  metric(series: string): Promise<number>;
+  /** SIGTERM, then waits for the end. */
+  stop(): Promise<void>;
+}
+
+/** Starts the operator; it serves reporters when this resolves, and may not be ready yet. */
+export async function startOperator({ access, flags, nodeFlags }: OperatorOptions): Promise<Operator> {
+  if (!existsSync(`${ROOT}${MAIN}`)) throw new Error(`there is no ${MAIN}: run \`npm run build\` first`);
+  const startedMs = machineMs();
+  const child = spawnGuarded(
+    process.execPath,
+    [
+      ...(nodeFlags ?? []),
+      MAIN,
+      ...['--auth', 'insecure', '--kubeconfig', access.kubeconfigPath, '--namespace', access.namespace],
+      ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
+      ...(flags ?? []),
+    ],
+    {
+      cwd: ROOT,
+      env: { PATH: process.env['PATH'], HOME: process.env['HOME'] },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
+  const { stdout, stderr, pid } = child;
+  if (stdout === null || stderr === null || pid === undefined) throw new Error('the operator did not start');
+  let said = '';
+  stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
+  const serving = Promise.withResolvers<{ grpcAddress: string; httpAddress: string }>();
+  createInterface({ input: stdout }).on('line', (line) => {
+    if (!line.startsWith('{')) return;
+    const entry = JSON.parse(line) as { msg: string; grpcAddress: string; httpAddress: string };
+    if (entry.msg === 'serving') serving.resolve(entry);
+  });
+  child.once('exit', (code) =>
+    serving.reject(new Error(`the operator ended (${code}) before it served: ${lineOf(said)}`)),
+  );
+  const { grpcAddress, httpAddress } = await serving.promise;
+
+  async function stop(): Promise<void> {
+    child.kill('SIGTERM');
+    await ended(child);
+  }
+
+  return {
+    pid,
+    grpcAddress,
+    httpAddress,
+    inspectorUrl: /ws:\/\/\S+/.exec(said)?.[0],
+    startedMs,
+    async ready() {
+      const untilMs = startedMs + START_LIMIT_MS;
+      while (!(await fetch(`http://${httpAddress}/readyz`)).ok) {
+        if (machineMs() > untilMs)
+          throw new Error(`the operator is not ready after ${START_LIMIT_MS / 1000} s`);
+        await delay(POLL_MS);
+      }
+      return machineMs();
+    },
+    async metric(series) {
+      const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
+      const line = text.split('\n').find((one) => one.startsWith(`${series} `));
+      return line === undefined ? 0 : Number(line.slice(series.length + 1));
+    },
+    stop,
+    async [Symbol.asyncDispose]() {
+      // What is left of it writes into a control plane that goes, too.
+      killGroup(child);
+      await ended(child);
+    },
+  };
+}
+
+/** The line that says what went wrong, also of a stack trace. */
+function lineOf(text: string): string {
+  const lines = text.trim().split('\n');
+  return lines.find((line) => /^(reverse-tunnel-operator:|\w*Error\b)/.test(line)) ?? lines[0] ?? '';
+}

@@ -1,0 +1,88 @@
+/** A control plane of a measurement's own, with the CRDs in place and ways in for ServiceAccounts. */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { AdminRequest } from '../control-plane/service-account.ts';
+import { startControlPlane } from '../control-plane/start.ts';
+import { OPERATOR_RULES } from '../test/support/operator-process.ts';
+
+const CRD_FOLDER = new URL('../crds', import.meta.url).pathname;
+export const API = '/apis/reverse-tunnel.io/v1alpha1';
+/** The API server's first seconds go into its own start: caches, OpenAPI, the CRDs' storage. */
+const SETTLE_MS = 3000;
+const POLL_MS = 50;
+
+/** A ServiceAccount's way in, with the rights that the operator needs and no more, in a namespace of its own. */
+export interface Access {
+  readonly namespace: string;
+  readonly kubeconfigPath: string;
+  readonly token: string;
+}
+
+export interface World extends AsyncDisposable {
+  /** `https://127.0.0.1:<port>`. */
+  readonly url: string;
+  /** PEM. */
+  readonly ca: string;
+  readonly adminToken: string;
+  /** Undefined unless the world was opened with it. */
+  readonly auditLogPath: string | undefined;
+  /** As the administrator, on a connection of its own. */
+  readonly request: AdminRequest;
+  /** Makes the namespace and an account in it. */
+  access(namespace: string): Promise<Access>;
+  /** Rows of a namespace, by one list of a single row. */
+  countRows(namespace: string): Promise<number>;
+}
+
+/**
+ * Starts etcd and kube-apiserver, anew for each measurement, so that none pays for what another one left behind.
+ *
+ * @param audit the API server writes each row request into a log: for counts, not for speed
+ */
+export async function openWorld({ audit }: { readonly audit: boolean }): Promise<World> {
+  const controlPlane = await startControlPlane({ audit });
+  try {
+    await applyCrds(controlPlane);
+    await delay(SETTLE_MS);
+  } catch (error) {
+    await controlPlane.stop();
+    throw error;
+  }
+  const { request } = controlPlane;
+  return {
+    url: controlPlane.url,
+    ca: controlPlane.caData,
+    adminToken: controlPlane.adminToken,
+    auditLogPath: controlPlane.auditLogPath,
+    request,
+    async access(namespace) {
+      const { status, body } = await request('POST', '/api/v1/namespaces', { metadata: { name: namespace } });
+      if (status !== 201) throw new Error(`namespace ${namespace}: ${status} ${JSON.stringify(body)}`);
+      const account = { namespace, serviceAccount: 'reverse-tunnel-operator', rules: OPERATOR_RULES };
+      return { namespace, ...(await controlPlane.kubeconfigFor(account)) };
+    },
+    async countRows(namespace) {
+      const path = `${API}/namespaces/${namespace}/reversetunnels?limit=1`;
+      const { status, body } = await request('GET', path);
+      if (status !== 200) throw new Error(`counting rows: ${status} ${JSON.stringify(body)}`);
+      const page = body as { items: unknown[]; metadata: { remainingItemCount?: number } };
+      return page.items.length + (page.metadata.remainingItemCount ?? 0);
+    },
+    [Symbol.asyncDispose]: () => controlPlane.stop(),
+  };
+}
+
+async function applyCrds(controlPlane: Awaited<ReturnType<typeof startControlPlane>>): Promise<void> {
+  for (const args of [
+    ['apply', '--server-side', '-f', CRD_FOLDER],
+    ['wait', '--for=condition=Established', '--timeout=30s', '-f', CRD_FOLDER],
+  ]) {
+    const { code, stderr } = await controlPlane.kubectl(args);
+    if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr.trim()}`);
+  }
+  // Established is said a moment before the path is served.
+  const untilMs = performance.now() + 30_000;
+  while ((await controlPlane.request('GET', `${API}/reversetunnels`)).status !== 200) {
+    if (performance.now() > untilMs) throw new Error(`${API}/reversetunnels is not served`);
+    await delay(POLL_MS);
+  }
+}
