@@ -42,8 +42,12 @@ export function startChild<C extends Calls<C>>(file: URL): Child<C> {
     ask(name, argument) {
       asked += 1;
       const id = asked;
-      const answer = new Promise<unknown>((resolve, reject) => open.set(id, { resolve, reject }));
-      child.send({ id, name, argument } satisfies Asked);
+      const answer = new Promise<unknown>((resolve, reject) => {
+        open.set(id, { resolve, reject });
+        child.send({ id, name, argument } satisfies Asked, (error) => {
+          if (error !== null) reject(new Error('a helper process has ended', { cause: error }));
+        });
+      });
       return answer as ReturnType<C[typeof name]>;
     },
     async [Symbol.asyncDispose]() {

@@ -32,16 +32,24 @@ async function main(args: readonly string[]): Promise<number> {
     process.stderr.write('bench: needs Linux: it reads CPU time and memory of processes from /proc\n');
     return 1;
   }
-  return parsed.options.profile ? await profile(parsed.options) : await measure(parsed.options);
+  // No handler for Ctrl-C: the operator, etcd and kube-apiserver go with this process however it ends, and so do their folders.
+  try {
+    return parsed.options.profile ? await profile(parsed.options) : await measure(parsed.options);
+  } catch (error) {
+    process.stderr.write(`bench: ${(error as Error).message}\n`);
+    return 1;
+  }
 }
 
 async function measure(options: Options): Promise<number> {
   const progress = createProgress(process.stderr);
-  const startedAt = new Date();
+  const about = { date: new Date().toISOString(), commit: commit(), machine: machine() };
+  const file = options.json ?? defaultFile(options, about);
+  // Now and not after ten minutes: where it cannot be made nothing needs to be measured.
+  if (file !== undefined) await mkdir(dirname(file), { recursive: true });
   const seen = await runAll(options, options.quick ? QUICK : FULL, progress);
   progress.end();
   const results = overRuns(seen.figures);
-  const about = { date: startedAt.toISOString(), commit: commit(), machine: machine(), load: seen.load };
   const { cores, processor, memoryGiB, node } = about.machine;
   const [before, ...after] = seen.load;
   process.stdout.write(`${table(results, !options.quick)}
@@ -50,11 +58,10 @@ ${options.runs} run(s) of commit ${about.commit}${options.quick ? ', a tenth of 
 ${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
 load before ${before}, after each run ${after.join(', ')}
 ${seen.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
-  const file = options.json ?? defaultFile(options, about);
   if (file !== undefined) {
-    await mkdir(dirname(file), { recursive: true });
     const { quick, runs } = options;
-    const json = { ...about, quick, runs, failures: seen.failures, figures: results };
+    const { load, failures } = seen;
+    const json = { ...about, quick, runs, load, failures, figures: results };
     await writeFile(file, `${JSON.stringify(json, undefined, 2)}\n`);
     process.stdout.write(`written to ${file}\n`);
   }

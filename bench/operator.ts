@@ -68,7 +68,11 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
   child.once('exit', (code) =>
     serving.reject(new Error(`the operator ended (${code}) before it served: ${lineOf(said)}`)),
   );
-  const { grpcAddress, httpAddress } = await serving.promise;
+  const late = setTimeout(() => {
+    killGroup(child);
+    serving.reject(new Error(`the operator does not serve after ${START_LIMIT_MS / 1000} s`));
+  }, START_LIMIT_MS);
+  const { grpcAddress, httpAddress } = await serving.promise.finally(() => clearTimeout(late));
 
   async function stop(): Promise<void> {
     child.kill('SIGTERM');

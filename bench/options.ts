@@ -71,8 +71,9 @@ each figure means. Needs Linux.
   --only NAME  measure this alone; may be given several times
   --quick      a tenth of everything, to try the benchmark itself: its figures say nothing about the targets
   --runs N     how often to measure everything (default: 3; with --quick 1)
-  --json FILE  write the figures there (default: bench/results/DATE-COMMIT.json, if everything is measured in full)
-  --profile    instead of measuring, write a CPU profile of the operator during a full push, and show its top 20
+  --json FILE  write the figures there (default: bench/results/DATE-COMMIT.json, if everything is measured in full size)
+  --profile    instead of measuring, write a CPU profile of the operator during a cold full push to
+               bench/results, and show where the time goes
   --help
 
 Measurements:
