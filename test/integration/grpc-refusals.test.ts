@@ -5,8 +5,8 @@ import {
   startTestServer,
   type TestServer,
   type TestServerOptions,
-  type TestStream,
 } from '../support/reporting-server.ts';
+import type { TestStream } from '../support/test-stream.ts';
 import { fullPush, requestBytes, tunnel, type RequestFields, type TunnelFields } from '../support/wire.ts';
 
 /** In the middle of two good tunnels, so that keeping the rest shows. */

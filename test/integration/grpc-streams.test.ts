@@ -2,12 +2,8 @@ import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { whenDecodingBegins } from '../support/decoding-begins.ts';
 import { eventually } from '../support/eventually.ts';
-import {
-  firstReport,
-  startTestServer,
-  type TestServer,
-  type TestStream,
-} from '../support/reporting-server.ts';
+import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
+import type { TestStream } from '../support/test-stream.ts';
 import { fullPush, tunnel } from '../support/wire.ts';
 
 /** Decoding it rests some hundred times. */

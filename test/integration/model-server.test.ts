@@ -8,7 +8,8 @@ import { Model, type Answer, type ModelStream } from '../support/model.ts';
 import { rowsJudge } from '../support/model-rows.ts';
 import { PLACES, step, type Node, type Said, type Step } from '../support/model-steps.ts';
 import { assertHolds } from '../support/property-runs.ts';
-import { startTestServer, type TestServer, type TestStream } from '../support/reporting-server.ts';
+import { startTestServer, type TestServer } from '../support/reporting-server.ts';
+import type { TestStream } from '../support/test-stream.ts';
 import type { RequestFields } from '../support/wire.ts';
 
 type OnInvalid = 'skip' | 'nack';
