@@ -41,19 +41,21 @@ interface Case {
 
 const { identity } = tunnel('x');
 
-function adds(...tunnels: TunnelFields[]): { report: RequestFields } {
-  return { report: { added_tunnels: tunnels } };
+function asIs(bytes: Buffer): Buffer {
+  return bytes;
+}
+
+function addition(...tunnels: TunnelFields[]): RequestFields {
+  return { added_tunnels: tunnels };
 }
 
 function odd(other: TunnelFields): TunnelFields {
   return { ...tunnel('odd'), ...other };
 }
 
-function createdAt(seconds: string | number, nanos = 0): { report: RequestFields } {
-  return adds(odd({ created_at: { seconds, nanos } }));
+function createdAt(seconds: string | number, nanos = 0): RequestFields {
+  return addition(odd({ created_at: { seconds, nanos } }));
 }
-
-const nackedStream = { status: OK };
 
 /** Alike under `skip` and `nack`. */
 const CASES: readonly Case[] = [
@@ -62,7 +64,7 @@ const CASES: readonly Case[] = [
     isFirst: true,
     report: fullPush(1),
     nack: /^node: is required/,
-    ...nackedStream,
+    status: OK,
     rows: [],
   },
   {
@@ -70,66 +72,75 @@ const CASES: readonly Case[] = [
     isFirst: true,
     report: { ...fullPush(1), node: { id: '', cluster: 'edge' } },
     nack: /^node\.id: /,
-    ...nackedStream,
+    status: OK,
     rows: [],
   },
   {
     what: 'a node.id that changes',
     report: { node: { id: 'somebody-else', cluster: 'edge' }, ...fullPush(1) },
     nack: /^node\.id: changed from "r-\d+-\w+" to "somebody-else"/,
-    ...nackedStream,
+    status: OK,
   },
-  { what: 'a negative nonce', report: { nonce: '-1', ...fullPush(1) }, nack: /^nonce: -1 /, ...nackedStream },
-  { what: 'nonce 0', report: { nonce: 0, ...adds(tunnel('odd')).report }, rows: ['kept', 'odd'] },
-  { what: 'a repeated nonce', report: { nonce: 1, ...adds(tunnel('odd')).report }, rows: ['kept', 'odd'] },
+  { what: 'a negative nonce', report: { nonce: '-1', ...fullPush(1) }, nack: /^nonce: -1 /, status: OK },
+  { what: 'nonce 0', report: { nonce: 0, ...addition(tunnel('odd')) }, rows: ['kept', 'odd'] },
+  { what: 'a repeated nonce', report: { nonce: 1, ...addition(tunnel('odd')) }, rows: ['kept', 'odd'] },
   {
     what: 'a gap in the nonces',
-    report: { nonce: 99, ...adds(tunnel('odd')).report },
+    report: { nonce: 99, ...addition(tunnel('odd')) },
     rows: ['kept', 'odd'],
   },
   {
     what: 'the greatest nonce',
-    report: { nonce: MAX_INT64, ...adds(tunnel('odd')).report },
+    report: { nonce: MAX_INT64, ...addition(tunnel('odd')) },
     rows: ['kept', 'odd'],
   },
   {
     what: 'created_at in the year 1',
-    ...createdAt('-62135596800'),
+    report: createdAt('-62135596800'),
     rows: ['kept', 'odd'],
     createdAt: '0001-01-01T00:00:00Z',
   },
   {
     what: 'created_at in the year 9999',
-    ...createdAt('253402300799', 999_999_999),
+    report: createdAt('253402300799', 999_999_999),
     rows: ['kept', 'odd'],
     createdAt: '9999-12-31T23:59:59.999999999Z',
   },
   {
     what: 'created_at in the year 10000',
-    ...createdAt('253402300800'),
+    report: createdAt('253402300800'),
     rows: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
     what: 'created_at before the year 1',
-    ...createdAt('-62135596801'),
+    report: createdAt('-62135596801'),
     rows: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
     what: 'created_at with nanos -1',
-    ...createdAt(1_790_000_000, -1),
+    report: createdAt(1_790_000_000, -1),
     rows: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
     what: 'created_at with 1e9 nanos',
-    ...createdAt(1_790_000_000, 1e9),
+    report: createdAt(1_790_000_000, 1e9),
     rows: ['kept', 'odd'],
     createdAt: undefined,
   },
-  { what: 'no created_at', ...adds({ name: 'odd', identity }), rows: ['kept', 'odd'], createdAt: undefined },
-  { what: 'the same name twice in added', ...adds(tunnel('odd'), tunnel('odd')), rows: ['kept', 'odd'] },
+  {
+    what: 'no created_at',
+    report: addition({ name: 'odd', identity }),
+    rows: ['kept', 'odd'],
+    createdAt: undefined,
+  },
+  {
+    what: 'the same name twice in added',
+    report: addition(tunnel('odd'), tunnel('odd')),
+    rows: ['kept', 'odd'],
+  },
   {
     what: 'a name added once and removed once',
     report: { added_tunnels: [tunnel('odd')], removed_tunnel_names: ['odd'] },
@@ -148,7 +159,7 @@ const CASES: readonly Case[] = [
   ...['__proto__', 'constructor', '🚇', 'a/b', '../..', 'UPPER', 'trailing---', '-', 'x'.repeat(512)].map(
     (name) => ({
       what: `a tunnel named ${name.slice(0, 20)}${name.length > 20 ? '… (512 characters)' : ''}`,
-      ...adds(odd({ name })),
+      report: addition(odd({ name })),
       rows: [name, 'kept'],
     }),
   ),
@@ -209,15 +220,15 @@ const INVALID_TUNNELS: readonly { what: string; invalid: TunnelFields; field: st
 
 const SKIPPED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid }) => ({
   what: `a tunnel with ${what}`,
-  ...adds(tunnel('beside'), invalid),
+  report: addition(tunnel('beside'), invalid),
   rows: ['beside', 'kept'],
 }));
 
 const NACKED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid, field }) => ({
   what: `a tunnel with ${what}`,
-  ...adds(tunnel('beside'), invalid),
+  report: addition(tunnel('beside'), invalid),
   nack: new RegExp(`^added_tunnels\\[1\\]\\.${field.replaceAll('.', '\\.')}: `),
-  ...nackedStream,
+  status: OK,
 }));
 
 describe('what a reporter gets wrong', () => {
@@ -307,7 +318,7 @@ describe('what a reporter gets wrong', () => {
       });
 
       it('the method that there is not: UNIMPLEMENTED', async () => {
-        const call = client.makeBidiStreamRequest('/no.Such/Method', Buffer.from, Buffer.from);
+        const call = client.makeBidiStreamRequest('/no.Such/Method', asIs, asIs);
         call.on('error', () => {});
         call.resume();
         const code = await new Promise((resolve) => call.on('status', (ended) => resolve(ended.code)));
