@@ -257,7 +257,7 @@ describe('reports, through the reporting server over loopback', () => {
       fc.array(step, { minLength: 10, maxLength: 40, size: 'max' }),
       play,
     );
-    const runs = await assertHolds(property, { runs: 300, file: 'test/integration/model-server.test.ts' });
+    const runs = await assertHolds(property, { runs: 250, file: 'test/integration/model-server.test.ts' });
     for (const [what, times] of Object.entries(seen))
       expect(times, what).to.be.at.least(Math.floor(runs / 20));
   });
