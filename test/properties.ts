@@ -16,13 +16,17 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Math.floor(Math.random() * SEEDS)) },
   },
 });
-for (const [flag, value] of Object.entries(values)) {
-  if (!/^-?\d{1,10}$/.test(value)) throw new Error(`--${flag} ${value}: must be a whole number`);
+const mistakes = Object.entries(values).filter(([, value]) => !/^-?\d{1,10}$/.test(value));
+for (const [flag, value] of mistakes) {
+  process.stderr.write(`properties: --${flag} ${value}: must be a whole number\n`);
 }
-const { runs, seed } = values;
-process.stdout.write(`${runs} sequences for each property, seed ${seed}\n`);
-const { status } = spawnSync('mocha', FILES, {
-  stdio: 'inherit',
-  env: { ...process.env, FC_RUNS: runs, FC_SEED: seed },
-});
-process.exitCode = status ?? 1;
+process.exitCode = mistakes.length > 0 ? 2 : run(values);
+
+function run({ runs, seed }: { readonly runs: string; readonly seed: string }): number {
+  process.stdout.write(`${runs} sequences for each property, seed ${seed}\n`);
+  const { status } = spawnSync('mocha', FILES, {
+    stdio: 'inherit',
+    env: { ...process.env, FC_RUNS: runs, FC_SEED: seed },
+  });
+  return status ?? 1;
+}

@@ -54,8 +54,15 @@ export interface ReportingService {
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
 }
 
-/** Loads the contract from `proto/`. Takes some 30 ms, so once a process. */
+let loadedService: ReportingService | undefined;
+
+/** The contract as `proto/` has it; read once a process, as that takes some 30 ms and generates code. */
 export function loadReportingService(): ReportingService {
+  loadedService ??= readReportingService();
+  return loadedService;
+}
+
+function readReportingService(): ReportingService {
   const definitions = loadSync(FILE, { includeDirs: [FOLDER], longs: String, keepCase: true });
   const name = `${PACKAGE}.ReverseTunnelReportingService`;
   const loaded = definitions[name] as unknown as {
