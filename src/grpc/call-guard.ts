@@ -5,8 +5,11 @@ import { ServerInterceptingCall, type Metadata, type ServerInterceptor } from '@
 import type { ConnectionGuard } from './connection-guard.ts';
 import { widenWindows } from './flow-control.ts';
 
-/** Which connection a call came on: gRPC hides it. */
-const connections = new AsyncLocalStorage<ConnectionGuard>();
+/**
+ * Which connection a call came on: gRPC hides it. Weak, as Node holds what is in here for as long as it waits for the ACK
+ * of its SETTINGS: of a peer that breaks the protocol and goes without one, so for ever, and the connection with it.
+ */
+const connections = new AsyncLocalStorage<WeakRef<ConnectionGuard>>();
 /** As which of its streams, in a header that is taken out again. */
 const STREAM_ID = 'reverse-tunnel-stream-id';
 
@@ -18,7 +21,7 @@ const STREAM_ID = 'reverse-tunnel-stream-id';
  * compressed flag then gets UNIMPLEMENTED, as gRPC's specification has it.
  */
 subscribe('http2.server.stream.created', (message) => {
-  const connection = connections.getStore();
+  const connection = connections.getStore()?.deref();
   if (connection === undefined) return;
   const { stream, headers } = message as { stream: ServerHttp2Stream; headers: IncomingHttpHeaders };
   if (stream.session !== undefined) widenWindows(stream.session);
@@ -43,12 +46,12 @@ function dropLateAnswer(stream: ServerHttp2Stream): void {
 
 /** Runs what hands a connection to gRPC, so that its calls know where they come from. */
 export function inConnection(guard: ConnectionGuard, inject: () => void): void {
-  connections.run(guard, inject);
+  connections.run(new WeakRef(guard), inject);
 }
 
 /** The connection of the call whose handler is being started; undefined where there is no guard. */
 export function connectionOfCall(): object | undefined {
-  return connections.getStore();
+  return connections.getStore()?.deref();
 }
 
 /** The inbound half of a call: it hands over one message at a time. */
@@ -64,7 +67,7 @@ const gates = new WeakMap<Metadata, Gate>();
  * each as large as a message may be; held back here, they stay with the peer but for a flow-control window.
  */
 export const guardCalls: ServerInterceptor = (method, call) => {
-  const connection = connections.getStore();
+  const connection = connections.getStore()?.deref();
   if (connection === undefined) return new ServerInterceptingCall(call);
   let streamId = 0;
   let busy = false;
