@@ -24,6 +24,10 @@ export interface OperatorProcessOptions {
   readonly namespace: string;
   /** More flags; they win. Ports are free ones of loopback by default. */
   readonly flags?: readonly string[];
+  /** What Node runs. Default: the source, so that a test needs no build. */
+  readonly main?: 'src/main.ts' | 'dist/main.js';
+  /** Flags of Node, as `--expose-gc`. */
+  readonly nodeFlags?: readonly string[];
 }
 
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
@@ -35,6 +39,8 @@ export interface OperatorProcess {
   readonly pid: number;
   /** What it has logged so far. */
   readonly log: readonly LogLine[];
+  /** What it has said on stderr so far: nothing, unless it crashes. */
+  readonly stderr: string;
   /** Resolves when /readyz says so. */
   ready(): Promise<void>;
   /** The value of one series, as `reverse_tunnel_acks_total` or `x_total{kind="full"}`; 0 when it is not there. */
@@ -49,11 +55,15 @@ export interface OperatorProcess {
 
 /** Starts the operator from source and resolves when it serves; it may not be ready by then. */
 export async function startOperatorProcess(options: OperatorProcessOptions): Promise<OperatorProcess> {
-  const run = runOperator([
-    ...['--auth', 'insecure', '--kubeconfig', options.kubeconfigPath, '--namespace', options.namespace],
-    ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
-    ...(options.flags ?? []),
-  ]);
+  const { nodeFlags = [], main = 'src/main.ts' } = options;
+  const run = runOperator(
+    [
+      ...['--auth', 'insecure', '--kubeconfig', options.kubeconfigPath, '--namespace', options.namespace],
+      ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
+      ...(options.flags ?? []),
+    ],
+    [...nodeFlags, main],
+  );
   const { child, log } = run;
   const serving = await poll(START_DEADLINE_MS, () => {
     if (child.exitCode !== null || child.signalCode !== null) {
@@ -67,6 +77,9 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
     httpAddress,
     pid: child.pid ?? 0,
     log,
+    get stderr() {
+      return run.stderr();
+    },
     async ready() {
       await poll(
         START_DEADLINE_MS,
@@ -102,8 +115,11 @@ export async function operatorOutput(args: readonly string[]): Promise<{
   return { code: child.exitCode, stderr: stderr(), log };
 }
 
-function runOperator(args: readonly string[]): { child: ChildProcess; log: LogLine[]; stderr: () => string } {
-  const child = spawnGuarded(process.execPath, ['src/main.ts', ...args], {
+function runOperator(
+  args: readonly string[],
+  program: readonly string[] = ['src/main.ts'],
+): { child: ChildProcess; log: LogLine[]; stderr: () => string } {
+  const child = spawnGuarded(process.execPath, [...program, ...args], {
     cwd: ROOT,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'] },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -1,0 +1,90 @@
+import { createContext, Script } from 'node:vm';
+import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
+import { caseRandom, mutatedReport, type Corpus } from './mutations.ts';
+
+/** Cases of a seed: `from` up to, and without, `to`. */
+export interface Cases {
+  readonly seed: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** Far beyond what so many may take: the large report takes 10 ms. */
+const HANG_MS = 60_000;
+const CREATED_AT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?:\d{3}){1,3})?Z$/;
+/** In code points; see the rules of `core/violation`. */
+const MOST = { name: 512, tenantID: 128, clusterID: 257, nodeID: 257 } as const;
+// oxlint-disable-next-line no-control-regex -- it is control characters that must not be let through
+const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/u;
+
+/**
+ * Decodes mutated reports: each is a report that keeps the rules, or is refused as none.
+ *
+ * @returns how many were what
+ * @throws Error naming the case that ended otherwise, or never
+ */
+export function decodeCases(corpus: Corpus, cases: Cases): { reports: number; malformed: number } {
+  const counts = { reports: 0, malformed: 0 };
+  let index = cases.from;
+  const decodeAll = (): void => {
+    for (; index < cases.to; index += 1) {
+      counts[isReport(mutatedReport(corpus, caseRandom(cases.seed, index))) ? 'reports' : 'malformed'] += 1;
+    }
+  };
+  try {
+    // For its time limit alone: it ends even a loop without end.
+    new Script('decodeAll()').runInContext(createContext({ decodeAll }), { timeout: HANG_MS });
+  } catch (error) {
+    throw new CaseError(index, error instanceof Error ? error.message : String(error));
+  }
+  return counts;
+}
+
+/** A case that did not end as it must. */
+export class CaseError extends Error {
+  override readonly name = 'CaseError';
+  readonly index: number;
+
+  constructor(index: number, message: string) {
+    super(message);
+    this.index = index;
+  }
+}
+
+/** False for bytes that are no report; throws where the decoder fails otherwise, or lets through what breaks a rule. */
+function isReport(bytes: Buffer): boolean {
+  let report: DecodedReport;
+  try {
+    report = decoded(bytes);
+  } catch (error) {
+    if (error instanceof MalformedReportError) return false;
+    throw error;
+  }
+  for (const tunnel of report.added) {
+    for (const [part, most] of Object.entries(MOST) as [keyof typeof MOST, number][]) {
+      checkText(part, tunnel[part], most);
+    }
+    const { createdAt } = tunnel;
+    if (createdAt !== undefined && !CREATED_AT.test(createdAt)) throw new Error(`let through ${createdAt}`);
+  }
+  for (const name of report.removedNames) checkText('a removed name', name, MOST.name);
+  const { count, byReason } = report.setAside;
+  const counted = byReason.values().reduce((sum, times) => sum + times, 0);
+  if (counted !== count) throw new Error(`set aside ${count} parts, counted ${counted}`);
+  return true;
+}
+
+function checkText(what: string, text: string, most: number): void {
+  const length = text.length > most ? Array.from(text).length : text.length;
+  if (text === '' || length > most || !text.isWellFormed() || FORBIDDEN.test(text)) {
+    throw new Error(`let through ${what}: ${JSON.stringify(text)}`);
+  }
+}
+
+function decoded(bytes: Buffer): DecodedReport {
+  const work = decodeReport(bytes);
+  for (;;) {
+    const { done, value } = work.next();
+    if (done === true) return value;
+  }
+}

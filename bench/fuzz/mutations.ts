@@ -1,0 +1,130 @@
+/** Reports that are almost right: rightful ones, changed as a broken or hostile peer might. The same for a seed. */
+import { seededRandom, type Random } from '../../src/simulate/random.ts';
+import { requestBytes, type TunnelFields } from '../../test/support/wire.ts';
+
+/** Rightful reports on the wire, to be changed; none is empty. */
+export type Corpus = readonly Buffer[];
+
+const CORPUS_SIZE = 500;
+/** One of them is so large that its decoding rests twice. */
+const TUNNELS_OF_THE_LARGE_ONE = 2500;
+/** Few, so that streams of a run are often of one reporter, and reports of one tunnel. */
+const REPORTERS = 8;
+const TUNNELS = 20;
+const MOST_CHANGES = 4;
+/** Nesting far beyond what any reader should follow. */
+const DEEP = 20_000;
+
+const NAMES = ['__proto__', 'a:b', '🚇', 'x'.repeat(512), 'x'.repeat(600), '', '\u202e', 'line\nbreak'];
+const NONCES = ['0', '9223372036854775807', '-1', '-9223372036854775808'];
+const SECONDS = ['0', '-62135596801', '253402300800', '9223372036854775807'];
+/** Groups in groups, and tiny fields: what a reader might follow until its stack or memory ends. */
+const UNITS = ['0b', '3b', '0a00', '1200', '1a00', '12021200', '2801'];
+
+/** A source of choices for one case of a run: case `index` of `seed` is the same in whatever run it stands. */
+export function caseRandom(seed: number, index: number): Random {
+  return seededRandom((Math.imul(seed, 0x9e3779b1) + index) >>> 0);
+}
+
+export function createCorpus(seed: number): Corpus {
+  return Array.from({ length: CORPUS_SIZE }, (_, index) => {
+    const random = caseRandom(~seed, index);
+    const few = random.below(random.below(20) === 0 ? 60 : 6);
+    return rightfulReport(random, index === 0 ? TUNNELS_OF_THE_LARGE_ONE : few);
+  });
+}
+
+/** One of them; `values` is not empty. */
+export function oneOf<T>(values: readonly T[], random: Random): T {
+  return values[random.below(values.length)] as T;
+}
+
+/** A report from the corpus with one to four changes, the fewer the likelier. */
+export function mutatedReport(corpus: Corpus, random: Random): Buffer {
+  let bytes = oneOf(corpus, random);
+  for (let left = random.below(1 + random.below(MOST_CHANGES)); left >= 0; left -= 1) {
+    bytes = changedOnce(bytes, random, corpus);
+  }
+  return bytes;
+}
+
+/** Bytes with one change; never the buffer that was given. */
+export function changedOnce(bytes: Buffer, random: Random, corpus: Corpus): Buffer {
+  const at = random.below(bytes.length + 1);
+  const to = Math.min(bytes.length, at + 1 + random.below(random.below(4) === 0 ? 64 : 4));
+  const [head, tail] = [bytes.subarray(0, at), bytes.subarray(at)];
+  // More often than not one bit or byte, so that many a message is still a report, of something else.
+  switch (random.below(16)) {
+    case 0:
+      return Buffer.from(head);
+    case 1:
+      return Buffer.from(tail);
+    case 2:
+      return Buffer.concat([head, bytes.subarray(to)]);
+    case 3:
+      return Buffer.concat([bytes.subarray(0, to), tail]);
+    case 4:
+      return Buffer.concat([head, randomBytes(random), tail]);
+    case 5: {
+      const other = oneOf(corpus, random);
+      return Buffer.concat([head, other.subarray(random.below(other.length + 1))]);
+    }
+    case 6:
+      return Buffer.concat([bytes, oneOf(corpus, random)]);
+    case 7:
+      return Buffer.concat([head, varint(random), bytes.subarray(to)]);
+    case 8: {
+      if (random.below(100) > 0) return withByte(bytes, at, () => random.below(256));
+      return Buffer.concat([head, Buffer.alloc(DEEP, oneOf(UNITS, random), 'hex'), tail]);
+    }
+    case 9:
+    case 10:
+      return withByte(bytes, at, () => oneOf([0, 1, 0x7f, 0x80, 0xff], random));
+    default:
+      return withByte(bytes, at, (byte) => byte ^ (1 << random.below(8)));
+  }
+}
+
+function rightfulReport(random: Random, tunnels: number): Buffer {
+  return requestBytes({
+    ...(random.below(10) === 0 ? {} : { node: { id: `fuzz-${random.below(REPORTERS)}`, cluster: 'fuzz' } }),
+    added_tunnels: Array.from({ length: tunnels }, () => tunnelFields(random)),
+    removed_tunnel_names: Array.from({ length: random.below(4) }, () => tunnelName(random)),
+    full_push: random.below(3) === 0,
+    nonce: random.below(20) === 0 ? oneOf(NONCES, random) : random.below(1000),
+  });
+}
+
+function tunnelFields(random: Random): TunnelFields {
+  return {
+    name: tunnelName(random),
+    identity: { tenant_id: 'acme', cluster_id: 'acme:eu-1', node_id: `acme:node-${random.below(TUNNELS)}` },
+    created_at: {
+      seconds: random.below(20) === 0 ? oneOf(SECONDS, random) : 1_790_000_000,
+      nanos: random.below(1000) * 1_000_000,
+    },
+  };
+}
+
+function tunnelName(random: Random): string {
+  return random.below(20) === 0 ? oneOf(NAMES, random) : `node-${random.below(TUNNELS)}`;
+}
+
+function withByte(bytes: Buffer, at: number, change: (byte: number) => number): Buffer {
+  const copy = Buffer.from(bytes);
+  const index = Math.min(at, copy.length - 1);
+  if (index >= 0) copy[index] = change(copy[index] ?? 0);
+  return copy;
+}
+
+function randomBytes(random: Random): Buffer {
+  return Buffer.from(Array.from({ length: 1 + random.below(16) }, () => random.below(256)));
+}
+
+/** A varint of any length, in up to 12 bytes: 11 and more are none. */
+function varint(random: Random): Buffer {
+  const bytes = randomBytes(random)
+    .subarray(0, 12)
+    .map((byte) => byte | 0x80);
+  return Buffer.from([...bytes, random.below(128)]);
+}
