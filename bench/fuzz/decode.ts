@@ -35,7 +35,7 @@ export function decodeCases(corpus: Corpus, cases: Cases): { reports: number; ma
     // For its time limit alone: it ends even a loop without end.
     new Script('decodeAll()').runInContext(createContext({ decodeAll }), { timeout: HANG_MS });
   } catch (error) {
-    throw new CaseError(index, error instanceof Error ? error.message : String(error));
+    throw new CaseError(cases.seed, index, error instanceof Error ? error.message : String(error));
   }
   return counts;
 }
@@ -43,10 +43,12 @@ export function decodeCases(corpus: Corpus, cases: Cases): { reports: number; ma
 /** A case that did not end as it must. */
 export class CaseError extends Error {
   override readonly name = 'CaseError';
+  readonly seed: number;
   readonly index: number;
 
-  constructor(index: number, message: string) {
+  constructor(seed: number, index: number, message: string) {
     super(message);
+    this.seed = seed;
     this.index = index;
   }
 }

@@ -58,13 +58,12 @@ export const MOST_GROWTH_BYTES = 16 * 1024 * 1024;
  * @throws Error when it was none of them by itself
  */
 export async function playCases(run: LiveRun): Promise<LiveResult> {
-  const corpus = createCorpus(run.seed);
   await using target = await run.start();
   await using steady = await startSteadyReporter(target.address);
   const answers = new Map<string, number>();
   let played = 0;
 
-  async function play(cases: Cases, atOnce: number): Promise<TargetState> {
+  async function play(cases: Cases, corpus: Corpus): Promise<TargetState> {
     const player = run.create(target.address, corpus, cases.seed);
     let next = cases.from;
     const oneAfterAnother = async (): Promise<void> => {
@@ -72,14 +71,14 @@ export async function playCases(run: LiveRun): Promise<LiveResult> {
         const index = next;
         next += run.every;
         const words = await player.play(index).catch((error: unknown) => {
-          throw new CaseError(index, error instanceof Error ? error.message : String(error));
+          throw new CaseError(cases.seed, index, error instanceof Error ? error.message : String(error));
         });
         for (const word of words) answers.set(word, (answers.get(word) ?? 0) + 1);
         played += 1;
       }
     };
     try {
-      await Promise.all(Array.from({ length: atOnce }, oneAfterAnother));
+      await Promise.all(Array.from({ length: AT_ONCE }, oneAfterAnother));
     } finally {
       player.close();
     }
@@ -89,29 +88,30 @@ export async function playCases(run: LiveRun): Promise<LiveResult> {
     return state;
   }
 
-  const warmUpSeed = (run.seed ^ 0x5eed) >>> 0;
-  for (const batch of batches({ seed: warmUpSeed, from: 0, to: run.warmUp * run.every }, run.every)) {
-    await play(batch, AT_ONCE);
+  async function playBatches(cases: Cases): Promise<TargetState | undefined> {
+    const corpus = createCorpus(cases.seed);
+    let state: TargetState | undefined;
+    for (const batch of batches(cases, run.every)) {
+      try {
+        state = await play(batch, corpus);
+      } catch (error) {
+        await blame(run, batch, corpus);
+        const which = `cases ${batch.from} to ${batch.to - 1} of seed ${batch.seed}`;
+        throw new Error(`${which} did harm, none by itself: ${(error as Error).message}`, { cause: error });
+      }
+      if (cases === run) run.told(batch.to - run.from);
+    }
+    return state;
   }
+
+  await playBatches({ seed: (run.seed ^ 0x5eed) >>> 0, from: 0, to: run.warmUp * run.every });
   await target.forget?.();
   answers.clear();
   played = 0;
   const before = await target.state();
   const acksBefore = steady.ackMs.length;
-  let loaded = before;
   const startedMs = performance.now();
-  for (const batch of batches(run, run.every)) {
-    try {
-      loaded = await play(batch, AT_ONCE);
-    } catch (error) {
-      await blame(run, corpus, batch);
-      throw new Error(
-        `cases ${batch.from} to ${batch.to - 1} did harm, none by itself: ${(error as Error).message}`,
-        { cause: error },
-      );
-    }
-    run.told(batch.to - run.from);
-  }
+  const loaded = (await playBatches(run)) ?? before;
   const tookMs = performance.now() - startedMs;
   await target.forget?.();
   return {
@@ -127,18 +127,18 @@ function* batches({ seed, from, to }: Cases, every: number): Generator<Cases> {
 }
 
 /** Plays the cases again, one by one, against a server of their own; throws with the first that does harm. */
-async function blame(run: LiveRun, corpus: Corpus, cases: Cases): Promise<void> {
+async function blame(run: LiveRun, cases: Cases, corpus: Corpus): Promise<void> {
   await using target = await run.start();
   await using steady = await startSteadyReporter(target.address);
   for (let index = cases.from; index < cases.to; index += run.every) {
-    const player = run.create(target.address, corpus, run.seed);
+    const player = run.create(target.address, corpus, cases.seed);
     try {
       await player.play(index);
       await steady.acks(3);
       const { errors } = await target.state();
       if (errors.length > 0) throw new Error(`it logged ${errors.join('\n')}`);
     } catch (error) {
-      throw new CaseError(index, (error as Error).message);
+      throw new CaseError(cases.seed, index, (error as Error).message);
     } finally {
       player.close();
     }

@@ -67,7 +67,7 @@ async function found(
     console.log(`  ${seconds.toFixed(1)} s in all`);
     return false;
   } catch (error) {
-    const again = error instanceof CaseError ? `--seed ${cases.seed} --case ${kind}:${error.index}` : '';
+    const again = error instanceof CaseError ? `--seed ${error.seed} --case ${kind}:${error.index}:` : '';
     console.log(`FINDING ${again} ${error instanceof Error ? error.message : String(error)}`);
     return true;
   }

@@ -46,9 +46,9 @@ export async function startVictim(options: VictimOptions = {}, descriptors?: num
       return said();
     },
     async [Symbol.asyncDispose]() {
-      if (ended !== undefined) return;
-      child.disconnect();
-      await once(child, 'exit');
+      // One that has crashed may have closed the channel, and its end not be told yet.
+      if (child.connected) child.disconnect();
+      if (ended === undefined) await once(child, 'exit');
     },
   };
 }
