@@ -8,9 +8,9 @@ const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
  */
 export type Metrics = ReturnType<typeof createMetrics>;
 
+/** Metrics that nothing has been counted in yet. */
 export function createMetrics() {
   const registry = new Registry();
-  collectDefaultMetrics({ register: registry });
   const registers = [registry];
   const counter = <L extends string>(name: string, help: string, labelNames: L[]) =>
     new Counter({ name, help, labelNames, registers });
@@ -72,4 +72,9 @@ export function createMetrics() {
       'code',
     ]),
   };
+}
+
+/** Adds the metrics of the process: CPU, memory, event loop. Their observers last as long as the process does. */
+export function addProcessMetrics({ registry }: Metrics): void {
+  collectDefaultMetrics({ register: registry });
 }

@@ -18,7 +18,7 @@ import { Reflector } from './k8s/reflector.ts';
 import { resolveConnection } from './k8s/resolve-connection.ts';
 import { createRowApi, rowResource } from './k8s/row-api.ts';
 import type { Log } from './log.ts';
-import { createMetrics, type Metrics } from './metrics.ts';
+import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
 
 /** How long the queue may go on after the last stream has ended. */
 const FLUSH_MS = 5000;
@@ -63,6 +63,7 @@ export interface RunningOperator {
 export async function startOperator(config: Config, around: Surroundings): Promise<RunningOperator> {
   const { clock, random, log } = around;
   const metrics = createMetrics();
+  addProcessMetrics(metrics);
   if (config.auth === 'insecure')
     log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
 

@@ -86,6 +86,8 @@ export class ReportingServer {
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
       'grpc.max_connection_idle_ms': IDLE_MS,
       'grpc.max_concurrent_streams': STREAMS_A_CONNECTION,
+      // Books on every connection and call, which nobody reads.
+      'grpc.enable_channelz': 0,
     });
     const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
     this.#listener = new Listener({

@@ -31,7 +31,10 @@ export interface TestStream {
 
 /** A client with a connection of its own, not the one that another client of this process has to the same address. */
 export function dial(address: string): Client {
-  return new Client(address, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
+  return new Client(address, credentials.createInsecure(), {
+    'grpc.use_local_subchannel_pool': 1,
+    'grpc.enable_channelz': 0,
+  });
 }
 
 /** Opens a stream on the client's connection. */
