@@ -112,9 +112,11 @@ export class Reconciler {
   async #write(step: Step, reporter: ReporterId, item: QueueItem): Promise<void> {
     const { api, cache, names, clock } = this.#parts;
     switch (step.do) {
-      case 'create':
-        cache.wrote(await api.create(rowManifest(names, reporter, step.tunnel)));
+      case 'create': {
+        const manifest = rowManifest(names, reporter, step.tunnel);
+        cache.wrote(await api.create(manifest), manifest);
         return;
+      }
       case 'patch':
         cache.wrote(
           await api.patch(step.row, {

@@ -1,7 +1,14 @@
 import type { Earlier } from '../core/ledger.ts';
 import type { Names } from '../core/names.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
-import { observedRow, rowPlace, type Row, type RowObject, type RowPlace } from '../core/row.ts';
+import {
+  observedRow,
+  rowPlace,
+  type Row,
+  type RowManifest,
+  type RowObject,
+  type RowPlace,
+} from '../core/row.ts';
 import { sameTunnel, type Tunnel } from '../core/tunnel.ts';
 
 interface Entry {
@@ -34,6 +41,8 @@ export class RowCache {
   readonly #byReporter = new Map<string, Map<string, Entry>>();
   /** Uids of rows whose deletion was answered but not yet seen on the watch. */
   readonly #deletedUids = new Set<string>();
+  /** Versions that own writes have made and the watch has not shown yet. */
+  readonly #echoes = new Set<string>();
   /** The newest version that the list or the watch has shown: they have told all there is to tell of older ones. */
   #shownVersion = '';
   #generation = 0;
@@ -88,6 +97,7 @@ export class RowCache {
     this.#replacing = true;
     // The list is read after these deletions were answered, so it does not hold them.
     this.#deletedUids.clear();
+    this.#echoes.clear();
     this.#shownVersion = '';
   }
 
@@ -121,6 +131,9 @@ export class RowCache {
   replaceEnd(version: string): void {
     this.#replacing = false;
     this.#shows(version);
+    // The watch goes on from the list: it shows nothing that is older.
+    for (const echo of this.#echoes)
+      if (compareResourceVersions(echo, version) <= 0) this.#echoes.delete(echo);
     for (const [key, ofReporter] of this.#byReporter) {
       for (const [tunnelName, first] of ofReporter) {
         for (let entry: Entry | undefined = first; entry !== undefined; entry = entry.next) {
@@ -140,6 +153,7 @@ export class RowCache {
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: RowObject): void {
     const { uid, name, resourceVersion } = object.metadata;
     this.#shows(resourceVersion);
+    this.#echoes.delete(resourceVersion);
     const place = rowPlace(object);
     const known = this.#entry(place, name)?.row;
     if (type === 'DELETED') {
@@ -155,8 +169,22 @@ export class RowCache {
     this.#changed(place.key, place.tunnelName);
   }
 
-  /** What the API server answered to an own create or patch. */
-  wrote(object: RowObject): void {
+  /**
+   * A watch event of this version has come; true when it shows what an own write was answered with, so that there is
+   * nothing to learn from it and it need not be read. Each version is asked for once.
+   */
+  takeEcho(resourceVersion: string): boolean {
+    if (!this.#echoes.delete(resourceVersion)) return false;
+    this.#shows(resourceVersion);
+    return true;
+  }
+
+  /**
+   * What the API server answered to an own create or patch.
+   *
+   * @param sent what was created
+   */
+  wrote(object: RowObject, sent?: RowManifest): void {
     const place = rowPlace(object);
     const known = this.#entry(place, object.metadata.name)?.row;
     if (this.#deletedUids.has(object.metadata.uid)) return;
@@ -164,7 +192,10 @@ export class RowCache {
     // the row is not there, that change was its deletion.
     const newest = known?.resourceVersion ?? this.#shownVersion;
     if (compareResourceVersions(newest, object.metadata.resourceVersion) >= 0) return;
-    this.#put(place, object);
+    this.#put(place, object, sent);
+    if (compareResourceVersions(object.metadata.resourceVersion, this.#shownVersion) > 0) {
+      this.#echoes.add(object.metadata.resourceVersion);
+    }
   }
 
   /** The API server answered that a row is deleted, or that it is not there. */
@@ -187,9 +218,9 @@ export class RowCache {
     return entry;
   }
 
-  #put(place: RowPlace, object: RowObject): Entry {
+  #put(place: RowPlace, object: RowObject, sent?: RowManifest): Entry {
     const { key, tunnelName } = place;
-    const seen = observedRow(this.#names, object);
+    const seen = observedRow(this.#names, object, sent);
     const held = this.#held(key, tunnelName);
     const row = held !== undefined && sameTunnel(held, seen.tunnel) ? { ...seen, tunnel: held } : seen;
     const known = this.#entry(place, row.name);

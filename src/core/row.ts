@@ -117,8 +117,12 @@ export function rowPlace(object: RowObject): RowPlace {
   return { reporter, key: reporterKey(reporter), tunnelName: object.spec.tunnelName };
 }
 
-/** A row as an object of the API shows it. */
-export function observedRow(names: Names, object: RowObject): Row {
+/**
+ * A row as an object of the API shows it.
+ *
+ * @param sent what was sent, where the object is the answer to that: its name and labels need not be derived again
+ */
+export function observedRow(names: Names, object: RowObject, sent?: RowManifest): Row {
   const { metadata, spec } = object;
   const tunnel: Tunnel = {
     name: spec.tunnelName,
@@ -132,19 +136,26 @@ export function observedRow(names: Names, object: RowObject): Row {
     uid: metadata.uid,
     resourceVersion: metadata.resourceVersion,
     tunnel,
-    drift: observedDrift(names, object, tunnel),
+    drift: observedDrift(names, object, tunnel, sent),
   };
 }
 
-function observedDrift(names: Names, object: RowObject, tunnel: Tunnel): Drift {
+function observedDrift(
+  names: Names,
+  object: RowObject,
+  tunnel: Tunnel,
+  sent: RowManifest | undefined,
+): Drift {
   const { metadata, spec } = object;
-  const expected = rowLabels(names, spec.reporter, tunnel);
+  const derived = sent !== undefined && sameIdentity(sent.spec, spec) ? sent : undefined;
+  const expected = derived?.labels ?? rowLabels(names, spec.reporter, tunnel);
+  const name = derived?.name ?? names.rowName(spec.reporter, tunnel);
   let labelsHold = true;
   for (const label in expected) {
     if (metadata.labels?.[label] !== expected[label]) labelsHold = false;
   }
   return (
-    (metadata.name === names.rowName(spec.reporter, tunnel) ? 0 : Drift.name) |
+    (metadata.name === name ? 0 : Drift.name) |
     (labelsHold ? 0 : Drift.labels) |
     (isReportedStatus(object.status) ? 0 : Drift.status) |
     (metadata.deletionTimestamp === undefined ? 0 : Drift.terminating)
@@ -160,5 +171,17 @@ function isReportedStatus(status: RowStatus | undefined): boolean {
     ready?.type === 'Ready' &&
     ready.status === 'True' &&
     ready.reason === 'Reported'
+  );
+}
+
+/** True when both derive the same name and labels. */
+function sameIdentity(a: RowSpec, b: RowSpec): boolean {
+  return (
+    a.tunnelName === b.tunnelName &&
+    a.tenantID === b.tenantID &&
+    a.clusterID === b.clusterID &&
+    a.nodeID === b.nodeID &&
+    a.reporter.id === b.reporter.id &&
+    a.reporter.cluster === b.reporter.cluster
   );
 }

@@ -17,6 +17,11 @@ const MIN_TIMEOUT_SECONDS = 300;
 /** Takes what a watch shows, in order. What it throws ends the watch. */
 export interface WatchHandler<T> {
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void;
+  /**
+   * Asked for an object's version before its event is read: true when the handler knows that version already, from the
+   * answer to an own write. The event is then skipped, which saves half of what reading one's own writes costs.
+   */
+  takeEcho?(resourceVersion: string): boolean;
 }
 
 /** What a watch works with. */
@@ -108,6 +113,11 @@ export function watchOnce<T extends ApiObject>(
   }
 
   function takeLine(line: string): void {
+    const echoed = handler.takeEcho === undefined ? undefined : versionOfChange(line);
+    if (echoed !== undefined && handler.takeEcho?.(echoed) === true) {
+      advance(echoed, 'an own change');
+      return;
+    }
     const { type, object } = parseEvent<T>(action, line);
     switch (type) {
       case 'ADDED':
@@ -226,4 +236,13 @@ function parseEvent<T>(action: string, line: string): WatchEvent<T> {
   }
   if (typeof event !== 'object' || event === null) throw new Error(`${action}: a line that is no event`);
   return event;
+}
+
+const CHANGE = /^\{"type":"(?:ADDED|MODIFIED)"/;
+/** Fields stand in the order of the alphabet, so these two behind one another are metadata's, and spec follows it. */
+const VERSION_AND_UID = /"resourceVersion":"(\d+)","uid":"[^"]+"\},"spec"/;
+
+/** The version of an object that was added or changed, without reading the whole event; undefined when it takes that. */
+function versionOfChange(line: string): string | undefined {
+  return CHANGE.test(line) ? VERSION_AND_UID.exec(line)?.[1] : undefined;
 }

@@ -16,6 +16,7 @@ export interface RowSink {
   replaceItem(object: RowObject): void;
   replaceEnd(version: string): void;
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: RowObject): void;
+  takeEcho?(resourceVersion: string): boolean;
 }
 
 /** What somebody with kubectl may change; null takes a label or createdAt away, and a status back to its default. */
@@ -145,7 +146,10 @@ export class MemoryRowApi implements RowApi {
   /** The watch brings at most so many events; gives how many. */
   deliver(sink: RowSink, most = Number.POSITIVE_INFINITY): number {
     const delivered = this.#events.splice(0, Math.min(most, this.#events.length));
-    for (const { type, object } of delivered) sink.event(type, object);
+    for (const { type, object } of delivered) {
+      const known = type !== 'DELETED' && sink.takeEcho?.(object.metadata.resourceVersion) === true;
+      if (!known) sink.event(type, object);
+    }
     return delivered.length;
   }
 

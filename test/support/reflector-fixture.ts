@@ -12,6 +12,8 @@ export class Store implements ReflectorHandler<ApiObject> {
   readonly calls: string[] = [];
   /** When set, the next call that matches it throws. */
   failOn: string | undefined;
+  /** Versions that need no event. */
+  readonly echoes = new Set<string>();
   #listed: Set<string> | undefined;
 
   replaceBegin(): void {
@@ -34,6 +36,10 @@ export class Store implements ReflectorHandler<ApiObject> {
     this.#note(`${type} ${metadata.name} ${metadata.resourceVersion}`);
     if (type === 'DELETED') this.versions.delete(metadata.name);
     else this.versions.set(metadata.name, metadata.resourceVersion);
+  }
+
+  takeEcho(resourceVersion: string): boolean {
+    return this.echoes.delete(resourceVersion);
   }
 
   /** `a=5 b=7`, by name. */

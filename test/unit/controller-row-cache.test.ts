@@ -74,6 +74,43 @@ describe('a row cache that follows the watch', () => {
     expect(toldNow()).to.deep.equal([]);
   });
 
+  it('knows the echo of an own write, once, and not what came before or was listed', () => {
+    const { api, cache, make, only } = createScene();
+    const made = make(T1);
+    cache.wrote(made, rowManifest(names, RESPONDER, T1));
+    expect(only(T1)).to.deep.equal(observedRow(names, made));
+    expect(cache.takeEcho(made.metadata.resourceVersion)).to.equal(true);
+    expect(cache.takeEcho(made.metadata.resourceVersion)).to.equal(false);
+    // Somebody changed it: that is no echo, and seen.
+    const edited = api.edit(made.metadata.name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
+    expect(cache.takeEcho(edited.metadata.resourceVersion)).to.equal(false);
+    api.deliver(cache);
+    expect(only(T1).drift).not.to.equal(0);
+    // The watch was quicker than the answer.
+    const other = make(T2);
+    api.deliver(cache);
+    cache.wrote(other);
+    expect(cache.takeEcho(other.metadata.resourceVersion)).to.equal(false);
+    // Written while a list was on its way, and in it: the watch begins after it.
+    cache.replaceBegin();
+    const third = make(tunnel('node-3'));
+    cache.wrote(third);
+    const { items, version } = api.list();
+    for (const item of items) cache.replaceItem(item);
+    cache.replaceEnd(version);
+    expect(cache.takeEcho(third.metadata.resourceVersion)).to.equal(false);
+  });
+
+  it('sees what somebody made of an own write on its way into the store', () => {
+    const { cache, make, only } = createScene();
+    const sent = rowManifest(names, RESPONDER, T1);
+    const stored = make(T1);
+    const spec = { ...stored.spec, tenantID: 'changed-by-a-webhook' };
+    cache.wrote({ ...stored, spec }, sent);
+    expect(only(T1)).to.deep.equal(observedRow(names, { ...stored, spec }));
+    expect(only(T1).drift).not.to.equal(0);
+  });
+
   it('compares versions as numbers: 99 is older than 100', () => {
     const { api, cache, make, only } = createScene();
     const made = make(T1);

@@ -61,6 +61,35 @@ describe('reflector: watches', () => {
     ]);
   });
 
+  it('skips the echo of an own write, goes on after its version, and takes a deletion of the same version', async () => {
+    f.store.echoes.add('11').add('12').add('13');
+    watch.send(
+      watchLine.event('MODIFIED', row('a', '11')),
+      watchLine.event('ADDED', row('b', '12')),
+      watchLine.event('DELETED', row('b', '13')),
+      watchLine.event('ADDED', row('c', '14')),
+    );
+    await f.untilStored('a=5 c=14');
+    expect(f.store.calls.slice(3)).to.deep.equal(['DELETED b 13', 'ADDED c 14']);
+    expect([...f.store.echoes]).to.deep.equal(['13']);
+    f.store.echoes.add('15');
+    watch.send(watchLine.event('MODIFIED', row('c', '15')));
+    await eventually('the echo is skipped', () => !f.store.echoes.has('15'));
+    watch.end();
+    const [version] = await nextWatch();
+    expect(version).to.equal('15');
+  });
+
+  it('is not taken in by a label that is called like the version', async () => {
+    f.store.echoes.add('77');
+    const labelled = row('a', '11').replace(
+      '"name":"a"',
+      '"labels":{"resourceVersion":"77","uid":"a"},"name":"a"',
+    );
+    watch.send(watchLine.event('MODIFIED', labelled));
+    await f.untilStored('a=11');
+  });
+
   // TestWatchTimeout
   it('asks for bookmarks, and for an end after 5 to 10 minutes', async () => {
     watch.end();
