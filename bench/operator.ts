@@ -1,5 +1,5 @@
 /** The operator as users run it: compiled, a process of its own, with a ServiceAccount's token and rights. */
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ended, killGroup, spawnGuarded } from '../control-plane/lifeline.ts';
@@ -43,6 +43,7 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
   const child = spawnGuarded(
     process.execPath,
     [
+      ...ownNodeFlags(),
       ...(nodeFlags ?? []),
       MAIN,
       ...['--auth', 'insecure', '--kubeconfig', access.kubeconfigPath, '--namespace', access.namespace],
@@ -112,4 +113,10 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
 function lineOf(text: string): string {
   const lines = text.trim().split('\n');
   return lines.find((line) => /^(reverse-tunnel-operator:|\w*Error\b)/.test(line)) ?? lines[0] ?? '';
+}
+
+/** The flags of Node that the operator's first line asks for: it has them when it is started by its name. */
+function ownNodeFlags(): string[] {
+  const [first = ''] = readFileSync(`${ROOT}${MAIN}`, 'utf8').split('\n', 1);
+  return first.split(' ').filter((word) => word.startsWith('--'));
 }
