@@ -65,6 +65,11 @@ export class RowCache {
     return this.#byReporter.get(key)?.keys() ?? [];
   }
 
+  /** Reporters that have rows, by key. */
+  reporterKeys(): Iterable<string> {
+    return this.#byReporter.keys();
+  }
+
   /** The rows of a reporter as the ledger asks for what was there before it. */
   earlier(key: string): Earlier {
     const ofReporter = this.#byReporter.get(key);

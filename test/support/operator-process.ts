@@ -16,7 +16,22 @@ export const OPERATOR_RULES: readonly PolicyRule[] = [
     resources: ['reversetunnels'],
     verbs: ['list', 'watch', 'create', 'patch', 'delete'],
   },
-  { apiGroups: ['reverse-tunnel.io'], resources: ['reversetunnels/status'], verbs: ['patch'] },
+  {
+    apiGroups: ['reverse-tunnel.io'],
+    resources: ['reversetunnelreporters'],
+    verbs: ['get', 'list', 'watch', 'create', 'delete'],
+  },
+  {
+    apiGroups: ['reverse-tunnel.io'],
+    resources: ['reversetunnels/status', 'reversetunnelreporters/status'],
+    verbs: ['patch'],
+  },
+  {
+    apiGroups: ['coordination.k8s.io'],
+    resources: ['leases'],
+    verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'],
+  },
+  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
 ];
 
 export interface OperatorProcessOptions {
