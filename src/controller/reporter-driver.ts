@@ -224,8 +224,10 @@ export class ReporterDriver {
     const facts = this.#facts(entry, synced);
     const change = statusChange(facts, before.status);
     if (change === 'none') {
-      entry.touched = backlogMs !== undefined;
-      return backlogMs === undefined ? undefined : Math.max(backlogMs, nowMs + COUNTS_EVERY_MS);
+      // Of what changes by the passing of time alone nobody tells.
+      const endsMs = entry.places.endsMs(nowMs);
+      entry.touched = backlogMs !== undefined || endsMs !== undefined;
+      return backlogMs === undefined ? endsMs : Math.max(backlogMs, nowMs + COUNTS_EVERY_MS);
     }
     if (change === 'counts' && nowMs < countsMs) return countsMs;
     const waitMs = this.#statusWaitMs(entry, nowMs);
@@ -275,7 +277,7 @@ export class ReporterDriver {
   #wroteStatus(entry: ReporterEntry, facts: ReporterFacts): void {
     entry.statusWrittenMs = this.#parts.clock.monotonicMs();
     // More may have happened while it was written: `statusChange` tells.
-    entry.touched = facts.synced.reason !== 'UpToDate' || entry.touched;
+    entry.touched = facts.synced.reason !== 'UpToDate' || facts.conflict || entry.touched;
   }
 
   async #delete(entry: ReporterEntry): Promise<ApiFailure | undefined> {

@@ -38,14 +38,14 @@ export class PlaceChanges {
     return this.#conflictSinceMs !== undefined && nowMs - this.#lastMs < PEACE_MS;
   }
 
+  /** When a conflict ends, if nothing more happens; undefined while there is none. */
+  endsMs(nowMs: number): number | undefined {
+    return this.conflict(nowMs) ? this.#lastMs + PEACE_MS : undefined;
+  }
+
   /** How long a stream that takes the place of another is to wait before it claims: doubling from 1 s to 5 min. */
   waitMs(nowMs: number): number {
     if (!this.conflict(nowMs)) return 0;
     return Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(this.#since, 30));
-  }
-
-  /** True when there is nothing worth remembering. */
-  forgettable(nowMs: number): boolean {
-    return nowMs - this.#lastMs >= PEACE_MS;
   }
 }
