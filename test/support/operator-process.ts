@@ -39,6 +39,8 @@ export interface OperatorProcessOptions {
   readonly namespace: string;
   /** More flags; they win. Ports are free ones of loopback by default. */
   readonly flags?: readonly string[];
+  /** How far its wall clock is ahead of the machine's. Default 0. */
+  readonly clockAheadMs?: number;
 }
 
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
@@ -47,6 +49,8 @@ export interface OperatorProcess {
   /** The addresses that it bound. */
   readonly grpcAddress: string;
   readonly httpAddress: string;
+  /** How it calls itself as an owner. */
+  readonly replica: string;
   readonly pid: number;
   /** What it has logged so far. */
   readonly log: readonly LogLine[];
@@ -64,11 +68,14 @@ export interface OperatorProcess {
 
 /** Starts the operator from source and resolves when it serves; it may not be ready by then. */
 export async function startOperatorProcess(options: OperatorProcessOptions): Promise<OperatorProcess> {
-  const run = runOperator([
-    ...['--auth', 'insecure', '--kubeconfig', options.kubeconfigPath, '--namespace', options.namespace],
-    ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
-    ...(options.flags ?? []),
-  ]);
+  const run = runOperator(
+    [
+      ...['--auth', 'insecure', '--kubeconfig', options.kubeconfigPath, '--namespace', options.namespace],
+      ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
+      ...(options.flags ?? []),
+    ],
+    options.clockAheadMs,
+  );
   const { child, log } = run;
   const serving = await poll(START_DEADLINE_MS, () => {
     if (child.exitCode !== null || child.signalCode !== null) {
@@ -80,6 +87,7 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
   return {
     grpcAddress: String(serving['grpcAddress']),
     httpAddress,
+    replica: String(serving['replica']),
     pid: child.pid ?? 0,
     log,
     async ready() {
@@ -117,8 +125,13 @@ export async function operatorOutput(args: readonly string[]): Promise<{
   return { code: child.exitCode, stderr: stderr(), log };
 }
 
-function runOperator(args: readonly string[]): { child: ChildProcess; log: LogLine[]; stderr: () => string } {
-  const child = spawnGuarded(process.execPath, ['src/main.ts', ...args], {
+function runOperator(
+  args: readonly string[],
+  clockAheadMs = 0,
+): { child: ChildProcess; log: LogLine[]; stderr: () => string } {
+  const shift = `const now = Date.now; Date.now = () => now() + ${clockAheadMs};`;
+  const preload = clockAheadMs === 0 ? [] : ['--import', `data:text/javascript,${encodeURIComponent(shift)}`];
+  const child = spawnGuarded(process.execPath, [...preload, 'src/main.ts', ...args], {
     cwd: ROOT,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'] },
     stdio: ['ignore', 'pipe', 'pipe'],
