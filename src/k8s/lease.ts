@@ -152,9 +152,10 @@ export class Lease {
     this.#cancelTry = clock.setTimer(this.#again ? CONTESTED_EVERY_MS : waitMs, () => this.#try());
   }
 
-  /** Until the Lease of another may have ended; without one, until the next try. */
+  /** Until the Lease of another may have ended; without another, until the next try. */
   #retryMs(): number {
-    const { clock, random } = this.#options;
+    const { clock, random, identity } = this.#options;
+    if (this.#known?.spec?.holderIdentity === identity) return RETRY_EVERY_MS;
     const leftMs = this.#changedMs + LEASE_DURATION_MS - clock.monotonicMs();
     return leftMs > 0 ? Math.min(leftMs + 1 + random() * 500, LEASE_DURATION_MS) : RETRY_EVERY_MS;
   }
