@@ -136,6 +136,7 @@ export class ReporterDriver {
     const mayCollect = entry.collectLater && entry.ownership.mayCollect(nowMs) !== 'no';
     if (skippedSinceMs === undefined && !mayCollect) return;
     entry.skippedSinceMs = undefined;
+    entry.touched = true;
     if (mayCollect) entry.collectLater = false;
     entry.backlogSinceMs ??= nowMs;
     this.#parts.lookAtAll(entry.key, skippedSinceMs ?? nowMs);

@@ -38,7 +38,7 @@ export function createEventApi(
       await client.create({
         apiVersion: 'events.k8s.io/v1',
         kind: 'Event',
-        metadata: { generateName: `${regarding.name}.` },
+        metadata: { generateName: `${regarding.name}-` },
         eventTime: microTime(wallMs),
         reportingController: CONTROLLER,
         reportingInstance: instance.slice(0, 128),

@@ -225,6 +225,7 @@ export function createReplicasWorld() {
       disconnect: (reporter: ReporterId): void => mirror.reporterDisconnected(reporter, 'StreamEnded'),
       /** From now on its calls wait on their way. */
       hold(): void {
+        if (state.held !== undefined) return;
         const { promise, resolve } = Promise.withResolvers<void>();
         state.held = promise;
         state.release = resolve;
