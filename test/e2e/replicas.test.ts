@@ -277,3 +277,74 @@ function identities(fleet: Fleet): Map<string, string> {
 function placeOf({ spec }: Pick<RowSeen, 'spec'>): string {
   return JSON.stringify([spec.reporter.cluster, spec.reporter.id, spec.tunnelName]);
 }
+
+describe('replicas that disagree on the time and on names', () => {
+  const controlPlane = useControlPlane();
+  const HOUR_MS = 3_600_000;
+  const LEASES = '/apis/coordination.k8s.io/v1/namespaces';
+  let replicas: Replicas;
+
+  beforeEach(async () => {
+    replicas = await createReplicas(controlPlane(), 'odd');
+  });
+  afterEach(() => replicas.stop());
+
+  const rows = (): Promise<RowSeen[]> => listRows(controlPlane().request, replicas.namespace);
+
+  async function editLease(name: string, spec: object): Promise<void> {
+    const { code, stderr } = await controlPlane().kubectl([
+      ...['-n', replicas.namespace, 'patch', 'lease', name, '--type=merge', '-p', JSON.stringify({ spec })],
+    ]);
+    expect(code, stderr).to.equal(0);
+  }
+
+  async function leaseOf(replica: RunningReplica): Promise<string> {
+    const { body } = await controlPlane().request('GET', `${LEASES}/${replicas.namespace}/leases`);
+    const { items } = body as { items: { metadata: { name: string }; spec: { holderIdentity?: string } }[] };
+    const found = items.find(({ spec }) => spec.holderIdentity === replica.process.replica);
+    if (found === undefined) throw new Error(`no Lease of ${replica.process.replica}`);
+    return found.metadata.name;
+  }
+
+  it('one id for both, clocks two hours apart: each serves its own, and one inherits from the other', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const ahead = await replicas.start(['--replica-id', 'twin'], HOUR_MS);
+    const behind = await replicas.start(['--replica-id', 'twin'], -HOUR_MS);
+    expect(ahead.process.replica).not.to.equal(behind.process.replica);
+    const fleet = await replicas.startFleet({ reporters: 10, tunnels: 20 });
+    const before = await untilEqual(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
+    await replicas.served(10, DEADLINE_MS);
+    const startMs = performance.now();
+    await poll(60_000, () => (performance.now() - startMs > 25_000 ? true : undefined));
+    const owners = new Set((await replicas.reporters()).map(({ status }) => status.owner?.replica));
+    expect(owners.size, 'both serve, and neither holds the other for dead').to.equal(2);
+    await replicas.end(ahead, 'SIGKILL');
+    await replicas.served(10, DEADLINE_MS);
+    expect(unchanged(before, await rows())).to.equal(200);
+  });
+
+  it('Leases edited and deleted by hand: one leads again within 17 s, and no row is touched', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const one = await replicas.start();
+    const two = await replicas.start();
+    const fleet = await replicas.startFleet({ reporters: 10, tunnels: 20 });
+    const before = await untilEqual(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
+    await replicas.served(10, DEADLINE_MS);
+    await poll(30_000, async () => ((await replicas.leader()) === '' ? undefined : true));
+    const year = { leaseDurationSeconds: 31_536_000, renewTime: '2099-01-01T00:00:00.000000Z' };
+    await editLease(await leaseOf(one), { holderIdentity: 'mallory', ...year });
+    await controlPlane().kubectl(['-n', replicas.namespace, 'delete', 'lease', await leaseOf(two)]);
+    await editLease('reverse-tunnel-operator-leader', { holderIdentity: 'mallory', ...year });
+    const startMs = performance.now();
+    await poll(60_000, async () => ((await replicas.leader()).startsWith('replica-') ? true : undefined));
+    const leadingMs = performance.now() - startMs;
+    tell(`led again after ${Math.round(leadingMs)} ms`);
+    expect(leadingMs).to.be.lessThan(17_000);
+    await leaseOf(one);
+    await leaseOf(two);
+    fleet.reporters[0]?.connectTunnel(fleet.newInitiator());
+    await fleet.settled();
+    await untilEqual(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
+    expect(unchanged(before, await rows())).to.equal(200);
+  });
+});

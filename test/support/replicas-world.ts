@@ -56,7 +56,7 @@ export function createReplicasWorld() {
   const rowApi = new MemoryRowApi();
   const reporterApi = new MemoryReporterApi();
   const replicas: Running[] = [];
-  /** Row deletions, as `replica name`. */
+  /** Row deletions that were carried out, as `replica rights name`: the rights are those when it was sent. */
   const deletions: string[] = [];
 
   function replica(self: string, options: ReplicaOptions = {}) {
@@ -85,12 +85,14 @@ export function createReplicasWorld() {
       create: (manifest) => call(() => rowApi.create(manifest)),
       patch: (row, change) => call(() => rowApi.patch(row, change)),
       patchStatus: (row, status) => call(() => rowApi.patchStatus(row, status)),
-      delete: (row) =>
-        call(async () => {
+      delete(row) {
+        const { rights } = made;
+        return call(async () => {
           const left = await rowApi.delete(row);
-          deletions.push(`${self} ${row.tunnel.name}`);
+          deletions.push(`${self} ${rights} ${row.tunnel.name}`);
           return left;
-        }),
+        });
+      },
       read: (name) => call(() => rowApi.read(name)),
     };
     const api: ReporterApi = {
@@ -209,6 +211,13 @@ export function createReplicasWorld() {
       reporters,
       ledger,
       queue,
+      /** `expiring` while it deletes the rows of its one reporter as lost and owns it by the object itself, else `serving`. */
+      get rights(): 'expiring' | 'serving' {
+        const [entry] = reporters.entries();
+        const [object] = reporterApi.objects.values();
+        const owns = object?.status?.owner?.replica === self;
+        return owns && entry?.lost?.phase === 'expired' ? 'expiring' : 'serving';
+      },
       /** Brings what its watches hold. */
       deliver: (): number =>
         state.stopped
