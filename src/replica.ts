@@ -134,6 +134,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     standing,
     isListed,
     rowNames: (key) => rows.tunnelNames(key),
+    rowCount: (key) => rows.tunnelCount(key),
     lookAtAll: (key, sinceMs) => parts.mirror().lookAtAll(key, sinceMs),
     events: createReporterEvents({
       create: (regarding, text, wallMs) => events.create(regarding, text, wallMs),

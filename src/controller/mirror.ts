@@ -150,13 +150,21 @@ export class Mirror {
    * meanwhile is compared as a whole. Not of a reporter that is being expired, whose rows are gone through at a pace.
    */
   lookAtAll(key: string, sinceMs: number): void {
-    const { ledger, cache, gate, workers } = this.#parts;
+    const { ledger, gate, workers } = this.#parts;
     const phase = gate.phase(key);
     if (phase === 'unknown' || phase === 'expired') return;
     this.#leftAlone.delete(key);
     this.#queueDue(key, ledger.tunnelNames(key), sinceMs);
-    this.#queueDue(key, cache.tunnelNames(key), sinceMs);
+    this.#queueDue(key, this.#unheld(key), sinceMs);
     workers.wake();
+  }
+
+  /** Names that have a row and are not held: those that are have been looked at. */
+  *#unheld(key: string): Iterable<string> {
+    const { ledger, cache } = this.#parts;
+    for (const name of cache.tunnelNames(key)) {
+      if (ledger.known(key, name).is !== 'present') yield name;
+    }
   }
 
   /** Queues one name of a reporter that is lost; false when there is nothing to do for it. */

@@ -14,6 +14,8 @@ export interface FactsParts {
   readonly isDue: (key: string, tunnelName: string) => boolean;
   /** Names of the reporter's tunnels that have a row. */
   readonly rowNames: (key: string) => Iterable<string>;
+  /** How many of the reporter's tunnels have a row. */
+  readonly rowCount: (key: string) => number;
   readonly reportIntervalMs: () => number;
 }
 
@@ -51,15 +53,25 @@ export function factsOf(
   };
 }
 
-/** How rows and ledger differ: not at all where nothing waits, else as a look at each tunnel finds. */
+/**
+ * How rows and ledger differ: not at all where nothing waits. Before the gate has opened, tunnels without a row are only
+ * counted: all of them are about to be looked at anyway, and a look at 100,000 holds up every stream.
+ */
 function differences(
   entry: ReporterEntry,
-  { ledger, queue, isDue, rowNames }: FactsParts,
+  { ledger, queue, isDue, rowNames, rowCount }: FactsParts,
 ): { unwritten: number; extra: boolean } {
   const { key } = entry;
-  if (queue.pending(key) === 0 && entry.skippedSinceMs === undefined) return { unwritten: 0, extra: false };
+  const closed = entry.skippedSinceMs !== undefined;
+  if (queue.pending(key) === 0 && !closed) return { unwritten: 0, extra: false };
+  const without = ledger.tunnelCount(key) - rowCount(key);
+  if (closed && without > 0) return { unwritten: without, extra: false };
   let unwritten = 0;
-  for (const name of ledger.tunnelNames(key)) if (isDue(key, name)) unwritten += 1;
+  for (const name of ledger.tunnelNames(key)) {
+    if (!isDue(key, name)) continue;
+    unwritten += 1;
+    if (closed) return { unwritten, extra: false };
+  }
   if (unwritten > 0) return { unwritten, extra: false };
   for (const name of rowNames(key)) if (isDue(key, name)) return { unwritten, extra: true };
   return { unwritten, extra: false };

@@ -65,6 +65,11 @@ export class RowCache {
     return this.#byReporter.get(key)?.keys() ?? [];
   }
 
+  /** How many tunnels of a reporter have a row. */
+  tunnelCount(key: string): number {
+    return this.#byReporter.get(key)?.size ?? 0;
+  }
+
   /** Reporters that have rows, by key. */
   reporterKeys(): Iterable<string> {
     return this.#byReporter.keys();

@@ -134,6 +134,7 @@ export function createReplicasWorld() {
       isDue,
       isListed: () => true,
       rowNames: (key) => rowCache.tunnelNames(key),
+      rowCount: (key) => rowCache.tunnelCount(key),
       lookAtAll: (key, sinceMs) => mirror.lookAtAll(key, sinceMs),
       reportIntervalMs: () => options.reportIntervalMs ?? 5000,
       expireAfterMs: EXPIRE_AFTER_MS,
