@@ -120,6 +120,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     self,
     isHeld: () => lease.isHeld,
     isAlive: (replica) => directory.isAlive(replica),
+    isServing: (replica) => directory.isServing(replica),
     cache,
     relist: () => reportersReflector.relist(),
     onOpen: () => reporters.resume(),
@@ -136,6 +137,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     rowNames: (key) => rows.tunnelNames(key),
     rowCount: (key) => rows.tunnelCount(key),
     lookAtAll: (key, sinceMs) => parts.mirror().lookAtAll(key, sinceMs),
+    onForgotten: (key) => parts.mirror().forget(key),
     events: createReporterEvents({
       create: (regarding, text, wallMs) => events.create(regarding, text, wallMs),
       cache,

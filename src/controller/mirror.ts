@@ -167,6 +167,12 @@ export class Mirror {
     }
   }
 
+  /** Nothing has to be remembered of a reporter any more. */
+  forget(key: string): void {
+    this.#parts.ledger.forget(key);
+    this.#leftAlone.delete(key);
+  }
+
   /** Queues one name of a reporter that is lost; false when there is nothing to do for it. */
   queueOne(key: string, tunnelName: string): boolean {
     const { queue, isDue, clock, metrics, workers } = this.#parts;

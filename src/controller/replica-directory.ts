@@ -52,6 +52,11 @@ export class ReplicaDirectory {
     );
   }
 
+  /** True while it lives and has not given its Lease up. */
+  isServing(replica: string): boolean {
+    return this.isAlive(replica) && this.#byName.get(this.#names.leaseName(replica))?.deleted === false;
+  }
+
   /** Leases of replicas that have been dead for an hour; others' Leases are not among them. */
   *longDead(): Iterable<LeaseSeen> {
     const nowMs = this.#clock.monotonicMs();

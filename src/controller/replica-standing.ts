@@ -7,6 +7,7 @@ export interface StandingParts {
   /** This replica's own Lease, by its own clock. */
   readonly isHeld: () => boolean;
   readonly isAlive: (replica: string) => boolean;
+  readonly isServing: (replica: string) => boolean;
   readonly cache: Pick<ReporterCache, 'nextList' | 'completeList'>;
   /** Lists all reporters again. */
   readonly relist: () => void;
@@ -37,6 +38,11 @@ export class ReplicaStanding implements Standing {
   isAlive(replica: string): boolean {
     const { self, isHeld, isAlive } = this.#parts;
     return replica === self ? isHeld() : isAlive(replica);
+  }
+
+  isServing(replica: string): boolean {
+    const { self, isHeld, isServing } = this.#parts;
+    return replica === self ? isHeld() : isServing(replica);
   }
 
   /** The Lease is held from now on, for the first time or after it was not. */

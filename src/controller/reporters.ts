@@ -20,6 +20,8 @@ export interface ReportersParts extends Omit<DriverParts, 'forget'> {
   /** This process: `--replica-id` and a suffix of this start. */
   readonly self: string;
   readonly names: Names;
+  /** Nothing has to be remembered of a reporter any more. */
+  readonly onForgotten: (key: string) => void;
   /** Makes the state machine of one reporter; tests put one here that leaves a rule out. */
   readonly newOwnership?: (self: string, spokenAfterMs: () => number) => Ownership;
 }
@@ -147,7 +149,7 @@ export class Reporters implements RowGate {
     const moved =
       was?.owner !== undefined && is?.owner !== undefined && was.owner.replica !== is.owner.replica;
     // From an owner that is gone, or had nobody to serve, to another is no quarrel.
-    if (moved && was.connected && is.connected && this.#parts.standing.isAlive(was.owner.replica)) {
+    if (moved && was.connected && is.connected && this.#parts.standing.isServing(was.owner.replica)) {
       this.#changedPlace(entry);
     }
     const owned = entry.ownership.owns;
@@ -273,7 +275,7 @@ export class Reporters implements RowGate {
     entry.cancelWake?.();
     this.#entries.delete(entry.key);
     // It is another replica's now, or gone; if it comes back, it says anew what it holds.
-    this.#parts.ledger.forget(entry.key);
+    this.#parts.onForgotten(entry.key);
   }
 
   #nowText(): string {

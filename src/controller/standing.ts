@@ -5,6 +5,8 @@ export interface Standing {
    * Asked before each write, as a process does not know that it was stopped.
    */
   mayWrite(): boolean;
-  /** True while another replica, or this one, holds a live Lease. */
+  /** True while another replica, or this one, holds a live Lease; for 15 s also when it has given it up. */
   isAlive(replica: string): boolean;
+  /** True while it holds a live Lease and has not given it up: what leaves it does not leave because it stops. */
+  isServing(replica: string): boolean;
 }

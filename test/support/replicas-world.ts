@@ -108,6 +108,7 @@ export function createReplicasWorld() {
     const standing = {
       mayWrite: () => state.writes,
       isAlive: (name: string) => !state.heldForDead.has(name),
+      isServing: (name: string) => !state.heldForDead.has(name),
     };
     const ledger = new Ledger();
     const queue = new Workqueue(clock);
@@ -136,6 +137,7 @@ export function createReplicasWorld() {
       rowNames: (key) => rowCache.tunnelNames(key),
       rowCount: (key) => rowCache.tunnelCount(key),
       lookAtAll: (key, sinceMs) => mirror.lookAtAll(key, sinceMs),
+      onForgotten: (key) => mirror.forget(key),
       reportIntervalMs: () => options.reportIntervalMs ?? 5000,
       expireAfterMs: EXPIRE_AFTER_MS,
       events: { tell() {} },

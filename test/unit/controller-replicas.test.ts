@@ -22,7 +22,8 @@ const NAME = names.reporterName(RESPONDER);
 
 /** One play; throws what is wrong, with its seed. */
 async function play(seed: number): Promise<void> {
-  const { below } = seededRandom(seed);
+  const random = seededRandom(seed);
+  const below = (limit: number): number => random.below(limit);
   const world = createReplicasWorld();
   const replicas = [world.replica('a'), world.replica('b'), world.replica('c')];
   const pick = (): Replica => replicas[below(replicas.length)] as Replica;

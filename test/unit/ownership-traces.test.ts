@@ -325,4 +325,32 @@ describe('the traces that break ownership', () => {
       expect(world.rows(RESPONDER)).to.deep.equal(['node-2']);
     });
   });
+
+  it('two live Envoys with one id on one replica: the rows swing ever more rarely', async () => {
+    await play(async (world) => {
+      const a = world.replica('a');
+      const pushes = [fullPush(T1), fullPush(tunnel('node-2'))] as const;
+      const swing = async (times: number): Promise<number> => {
+        world.rowApi.calls.length = 0;
+        for (let turn = 0; turn < times; turn += 1) {
+          // Each is ended by the other's return, and returns after Envoy's 5 s.
+          a.connect(RESPONDER, pushes[turn % 2 === 0 ? 0 : 1]);
+          await world.pass(2500);
+        }
+        return world.rowApi.writes;
+      };
+      await swing(24);
+      expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('True StreamsTradePlaces');
+      expect(await swing(240), 'row writes in ten minutes, later').to.equal(0);
+      // One is left, and is heard.
+      a.connect(RESPONDER, fullPush(tunnel('node-2')));
+      for (let reports = 0; reports < 130; reports += 1) {
+        await world.pass(5000);
+        a.report(RESPONDER, delta([]));
+      }
+      await world.pass(MINUTE);
+      expect(world.rows(RESPONDER)).to.deep.equal(['node-2']);
+      expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('none');
+    });
+  });
 });
