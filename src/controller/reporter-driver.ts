@@ -172,7 +172,8 @@ export class ReporterDriver {
       // What was reported, and what was done to rows, while they were somebody else's.
       entry.skippedSinceMs ??= clock.monotonicMs();
       log.info({ reporter, epoch: claim.owner.epoch, streaming: claim.streaming }, 'reporter claimed');
-      if (claim.streaming) events.tell(reporter, 'connected', `a stream is served by ${claim.owner.replica}`);
+      if (!claim.streaming) events.tell(reporter, 'lost', 'the replica that held its stream is gone');
+      else events.tell(reporter, 'connected', `a stream is served by ${claim.owner.replica}`);
       return undefined;
     } catch (error) {
       if (!isApiFailure(error)) throw error;
