@@ -75,8 +75,9 @@ export class Inheritance {
       for (const key of reportersWithRows()) {
         if (cache.get(key) === undefined) this.#note(still, key, reporterOfKey(key), true);
       }
-      for (const lease of directory.longDead()) void deleteLease(lease).catch(() => undefined);
     }
+    // Also by those that do not lead, whose memory of the dead ends here.
+    for (const lease of directory.longDead()) if (leads) void deleteLease(lease).catch(() => undefined);
     this.#abandoned = still;
   }
 

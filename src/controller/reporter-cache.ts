@@ -44,10 +44,6 @@ export class ReporterCache {
     return this.#byKey.entries();
   }
 
-  get size(): number {
-    return this.#byKey.size;
-  }
-
   /** The number that the next list to begin will have, to be compared with `completeList`. */
   get nextList(): number {
     return this.#begun + 1;

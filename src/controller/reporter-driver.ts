@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts';
 import { LostTimer } from '../core/expiry.ts';
 import type { Claim } from '../core/ownership.ts';
 import { reporterSeen } from '../core/reporter-object.ts';
-import { statusChange, statusPatch, type ReporterFacts } from '../core/reporter-status.ts';
+import { statusPatch, type ReporterFacts } from '../core/reporter-status.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { backoffMs, RETRY, SLOW_RETRY } from './backoff.ts';
@@ -12,16 +12,12 @@ import type { ReporterApi } from './reporter-api.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterEvents } from './reporter-events.ts';
-import { BACKLOG_MS, factsOf, type FactsParts } from './reporter-facts.ts';
+import { factsOf, type FactsParts } from './reporter-facts.ts';
 import { isApiFailure, type ApiFailure } from './row-api.ts';
 import { secondsText } from './seconds-text.ts';
 import type { Standing } from './standing.ts';
+import { dueStatus } from './status-due.ts';
 
-/** Changed counts alone are written no more often than this. */
-const COUNTS_EVERY_MS = 10_000;
-/** Status writes of one reporter beyond this many at once come every 2 s: somebody may keep editing it. */
-const STATUS_BURST = 5;
-const STATUS_EVERY_MS = 2000;
 /** Calls about reporters at once. */
 const SLOTS = 16;
 /** Rows without an object of their reporter go after this, or after `--expire-after` if that is less. */
@@ -160,7 +156,7 @@ export class ReporterDriver {
         cache.learnt(created);
         ({ resourceVersion } = created.metadata);
       }
-      const facts = this.#facts(entry, false);
+      const facts = factsOf(entry, this.#parts, clock.monotonicMs(), false);
       const answer = await api.patchStatus(name, resourceVersion, {
         owner: claim.owner,
         ...statusPatch(facts, cache.get(key)?.status, this.#now()),
@@ -211,51 +207,12 @@ export class ReporterDriver {
 
   /** Writes the status if it is due; else gives when it will be. */
   #status(entry: ReporterEntry, nowMs: number): number | undefined {
-    const before = this.#parts.cache.get(entry.key);
-    if (before === undefined) return undefined;
-    const said = before.status?.conditions?.find(({ type }) => type === 'Synced');
-    const synced = said?.status === 'True';
-    const news = (entry.refused !== undefined) !== (said?.reason === 'RowsRefused');
-    const countsMs = entry.statusWrittenMs + COUNTS_EVERY_MS;
-    const backlogMs = this.#backlogMs(entry, nowMs);
-    // With rows on their way only a look at each tunnel counts them: not for every change.
-    if (backlogMs !== undefined && entry.stream !== undefined && !news) {
-      const nextMs = synced && nowMs < backlogMs ? Math.min(backlogMs, countsMs) : countsMs;
-      if (nowMs < nextMs) return nextMs;
-    }
-    const facts = this.#facts(entry, synced);
-    const change = statusChange(facts, before.status);
-    if (change === 'none') {
-      // Of what changes by the passing of time alone nobody tells.
-      const endsMs = entry.places.endsMs(nowMs);
-      entry.touched = backlogMs !== undefined || endsMs !== undefined;
-      return backlogMs === undefined ? endsMs : Math.max(backlogMs, nowMs + COUNTS_EVERY_MS);
-    }
-    if (change === 'counts' && nowMs < countsMs) return countsMs;
-    const waitMs = this.#statusWaitMs(entry, nowMs);
-    if (waitMs > 0) return nowMs + waitMs;
-    this.#run(entry, false, () => this.#writeStatus(entry, facts));
+    const known = this.#parts.cache.get(entry.key);
+    if (known === undefined) return undefined;
+    const due = dueStatus(entry, known.status, this.#parts, nowMs);
+    if (due.do === 'wait') return due.atMs;
+    this.#run(entry, false, () => this.#writeStatus(entry, due.facts));
     return undefined;
-  }
-
-  /** When rows that wait are to be called a backlog; undefined where none waits. */
-  #backlogMs(entry: ReporterEntry, nowMs: number): number | undefined {
-    if (this.#parts.queue.pending(entry.key) === 0) {
-      entry.backlogSinceMs = undefined;
-      return undefined;
-    }
-    entry.backlogSinceMs ??= nowMs;
-    return entry.backlogSinceMs + BACKLOG_MS;
-  }
-
-  /** Takes one from what may be written at once, or gives how long until there is one. */
-  #statusWaitMs(entry: ReporterEntry, nowMs: number): number {
-    const earned = (nowMs - entry.statusBudgetMs) / STATUS_EVERY_MS;
-    const budget = Math.min(STATUS_BURST, entry.statusBudget + earned);
-    if (budget < 1) return (1 - budget) * STATUS_EVERY_MS;
-    entry.statusBudget = budget - 1;
-    entry.statusBudgetMs = nowMs;
-    return 0;
   }
 
   async #writeStatus(entry: ReporterEntry, facts: ReporterFacts): Promise<ApiFailure | undefined> {
@@ -338,10 +295,6 @@ export class ReporterDriver {
     }
     this.pump(entry);
     if (this.#busy === 0) for (const resolve of this.#idle.splice(0)) resolve();
-  }
-
-  #facts(entry: ReporterEntry, synced: boolean): ReporterFacts {
-    return factsOf(entry, this.#parts, this.#parts.clock.monotonicMs(), synced);
   }
 
   #now(): string {

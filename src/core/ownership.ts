@@ -119,11 +119,6 @@ export class Ownership {
     return this.owns ? this.#confirmed?.owner : undefined;
   }
 
-  /** Since when this replica owns, monotonic. */
-  get ownsSinceMs(): number | undefined {
-    return this.owns ? this.#confirmed?.atMs : undefined;
-  }
-
   get hasStream(): boolean {
     return this.#stream !== undefined;
   }
