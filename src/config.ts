@@ -13,7 +13,12 @@ export interface Config {
   readonly kubeconfig: string | undefined;
   /** Undefined: the pod's, else the context's, else default. */
   readonly namespace: string | undefined;
+  /** Undefined: the host's name, which is the pod's. */
+  readonly replicaId: string | undefined;
   readonly reportIntervalMs: number;
+  /** A reporter that has been lost for so long has its rows marked Unknown, and after the other time deleted. */
+  readonly unknownAfterMs: number;
+  readonly expireAfterMs: number;
   readonly onInvalid: 'skip' | 'nack';
   /** Whether gRPC reflection is served too. */
   readonly grpcReflection: boolean;
@@ -64,12 +69,30 @@ const SETTINGS = {
     otherwise: "the pod's, else the context's, else default",
     read: namespace,
   },
+  'replica-id': {
+    placeholder: 'NAME',
+    text: 'how this replica is shown as an owner of reporters; need not be unique',
+    otherwise: "the pod's or the host's name",
+    read: replicaId,
+  },
   'report-interval': {
     placeholder: 'DURATION',
     text: 'how often reporters are to report',
     default: '5s',
     // The wire contract's bounds for report_interval.
     read: durationWithin(25, 3_600_000),
+  },
+  'unknown-after': {
+    placeholder: 'DURATION',
+    text: 'how long after the loss of a reporter its tunnels become Unknown; 0 is the default',
+    default: '30s',
+    read: durationOr('30s'),
+  },
+  'expire-after': {
+    placeholder: 'DURATION',
+    text: 'how long after the loss of a reporter its tunnels are deleted; 0 is the default',
+    default: '5m',
+    read: durationOr('5m'),
   },
   'on-invalid': {
     placeholder: 'skip|nack',
@@ -185,7 +208,10 @@ export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: 
     httpAddress: setting('http-address'),
     kubeconfig: setting('kubeconfig'),
     namespace: setting('namespace'),
+    replicaId: setting('replica-id'),
     reportIntervalMs: setting('report-interval'),
+    unknownAfterMs: setting('unknown-after'),
+    expireAfterMs: setting('expire-after'),
     onInvalid: setting('on-invalid'),
     grpcReflection: setting('grpc-reflection'),
     maxMessageSizeBytes: setting('max-message-size'),
@@ -306,6 +332,22 @@ function durationWithin(leastMs: number, mostMs: number) {
           allowed: `must be a duration from ${formatDuration(leastMs)} to ${formatDuration(mostMs)}, as 250ms, 30s or 5m`,
         };
   };
+}
+
+/** Zero means the default, never "at once": an empty value in somebody's template must not delete rows. */
+function durationOr(otherwise: string) {
+  const read = durationWithin(1000, 7 * 24 * 3_600_000);
+  return (text: string): { value: number } | { allowed: string } => {
+    const parsed = parseDuration(text);
+    return read('ms' in parsed && parsed.ms === 0 ? otherwise : text);
+  };
+}
+
+/** With the suffix of a start it has to fit the CRD's 320 characters. */
+function replicaId(text: string): { value: string } | { allowed: string } {
+  return /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?$/.test(text)
+    ? { value: text }
+    : { allowed: 'must be at most 253 letters, digits, dashes, dots and underscores' };
 }
 
 const BYTES_OF_UNIT: Readonly<Record<string, number>> = { '': 1, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };

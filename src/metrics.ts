@@ -67,6 +67,30 @@ export function createMetrics() {
       [],
     ),
     workqueueRetries: counter('workqueue_retries_total', 'Keys put back after a failed try.', []),
+    claims: counter('reverse_tunnel_claims_total', 'Claims of reporters sent to the API server.', [
+      'outcome',
+    ]),
+    identityConflicts: counter(
+      'reverse_tunnel_identity_conflicts_total',
+      'Times that two Envoys were found to report under one cluster and id.',
+      [],
+    ),
+    reportersOwned: gauge('reverse_tunnel_reporters_owned', 'Reporters whose rows this replica writes.'),
+    leaseHeld: gauge(
+      'reverse_tunnel_lease_held',
+      '1 while this replica holds its own Lease, else 0: it writes nothing.',
+    ),
+    eventsDropped: counter(
+      'reverse_tunnel_events_dropped_total',
+      'Events not sent, as there were too many.',
+      [],
+    ),
+    leaderElectionMasterStatus: new Gauge({
+      name: 'leader_election_master_status',
+      help: '1 on the replica that holds the Lease of that name, else 0.',
+      labelNames: ['name'],
+      registers,
+    }),
     restClientRequests: counter('rest_client_requests_total', 'Requests to the API server.', [
       'method',
       'code',

@@ -1,4 +1,5 @@
-import { hash } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { Mirror } from './controller/mirror.ts';
@@ -19,6 +20,7 @@ import { resolveConnection } from './k8s/resolve-connection.ts';
 import { createRowApi, rowResource } from './k8s/row-api.ts';
 import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
+import { createReplica, type Replica } from './replica.ts';
 
 /** How long the queue may go on after the last stream has ended. */
 const FLUSH_MS = 5000;
@@ -26,6 +28,10 @@ const FLUSH_MS = 5000;
 const RELOADABLE: ReadonlySet<string> = new Set<keyof Config>(['reportIntervalMs', 'logLevel']);
 /** How long connections of reporters may take to close. */
 const DRAIN_MS = 2000;
+/** Connections for claims, Leases and events, so that no row write stands before them. */
+const SPARE_CONNECTIONS = 24;
+/** A superseded stream needs so long, and one report interval, to claim again: no reporter may expire before. */
+const LEAST_EXPIRE_AFTER_MS = 90_000;
 
 export interface Surroundings {
   readonly version: string;
@@ -76,7 +82,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     connection,
     clock,
     userAgent: `reverse-tunnel-operator/${around.version}`,
-    connections: config.writeConcurrency,
+    connections: config.writeConcurrency + SPARE_CONNECTIONS,
     onRequest: ({ verb, code }) => metrics.restClientRequests.inc({ method: verb, code }),
   });
   const rows = client.resource<RowObject>(rowResource(namespace));
@@ -92,12 +98,58 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     },
     (key, tunnelName) => mirror.rowChanged(key, tunnelName),
   );
-  const reconciler = new Reconciler({ api: createRowApi(rows), ledger, cache, names, clock, metrics, log });
+  let { reportIntervalMs } = config;
+  if (config.expireAfterMs < LEAST_EXPIRE_AFTER_MS + reportIntervalMs) {
+    const leastMs = LEAST_EXPIRE_AFTER_MS + reportIntervalMs;
+    log.warn(
+      { expireAfterMs: config.expireAfterMs, leastMs },
+      'expire-after is short: of several replicas one may expire what another has just taken over',
+    );
+  }
+  // The id alone is no identity: two replicas may have the same, and so has the next start of this one.
+  const self = `${config.replicaId ?? hostname()}-${randomBytes(4).toString('hex')}`;
+  const replica: Replica = createReplica({
+    self,
+    namespace,
+    client,
+    names,
+    ledger,
+    queue,
+    rows: cache,
+    rowsListed: () => reflector.hasSynced,
+    isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
+    mirror: () => mirror,
+    reportIntervalMs: () => reportIntervalMs,
+    unknownAfterMs: config.unknownAfterMs,
+    expireAfterMs: config.expireAfterMs,
+    onNoAnswer: () => hasten(),
+    onProgress: () => progress(),
+    clock,
+    random,
+    metrics,
+    log,
+  });
+  const gate = replica.reporters;
+  const hasten = (): void => {
+    reflector.hasten();
+    replica.hasten();
+  };
+  const reconciler: Reconciler = new Reconciler({
+    api: createRowApi(rows),
+    ledger,
+    cache,
+    gate,
+    names,
+    clock,
+    metrics,
+    log,
+  });
   const workers = new Workers({
     queue,
     reconcile: (item) => reconciler.reconcile(item),
     concurrency: config.writeConcurrency,
-    onNoAnswer: () => reflector.hasten(),
+    onNoAnswer: hasten,
+    onRefused: ({ key, tunnelName }, answer) => gate.refused(key, tunnelName, answer),
     clock,
     random,
     metrics,
@@ -108,13 +160,14 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     cache,
     queue,
     workers,
+    gate,
+    streams: gate,
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     pacing: new UndoPacing(clock),
     clock,
     metrics,
   });
 
-  let { reportIntervalMs } = config;
   const grpc = new ReportingServer({
     address: config.grpcAddress,
     maxMessageSizeBytes: config.maxMessageSizeBytes,
@@ -128,6 +181,10 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     metrics,
   });
   let stopping = false;
+  /** Says that it is ready, as soon as it is. */
+  const progress = (): void => {
+    if (!stopping && replica.notReady() === undefined) grpc.setServing(true);
+  };
   const reflector: Reflector<RowObject> = new Reflector<RowObject>({
     source: rows,
     handler: cache,
@@ -139,24 +196,34 @@ export async function startOperator(config: Config, around: Surroundings): Promi
       if (state !== 'synced' || stopping) return;
       metrics.synced.set(1);
       workers.start();
-      grpc.setServing(true);
+      replica.resume();
+      progress();
     },
   });
 
   const http = await orStartError(
     startHttpServer(config.httpAddress, {
-      notReady: () => (stopping ? 'stopping' : reflector.hasSynced ? undefined : 'rows are not listed yet'),
+      notReady: () => (stopping ? 'stopping' : replica.notReady()),
       metrics: async () => {
         gather(metrics, ledger, cache, queue);
+        replica.gather();
         return { contentType: metrics.registry.contentType, text: await metrics.registry.metrics() };
       },
     }),
   );
   const grpcAddress = await orStartError(grpc.listen(), http);
-  log.info({ grpcAddress, httpAddress: http.address }, 'serving');
+  log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
-  const reflecting = reflector.run(ended.signal);
+  const reflecting = Promise.all([reflector.run(ended.signal), replica.start(ended.signal)]);
+
+  /** Streams end once their last ACK is out; then what they said is written. False when that took too long. */
+  async function flush(): Promise<boolean> {
+    await grpc.close(DRAIN_MS);
+    // A stream that has just begun is claimed for first.
+    const written = replica.reporters.driver.idle().then(() => workers.drained());
+    return await withinMs(written, FLUSH_MS, clock);
+  }
 
   return {
     grpcAddress,
@@ -171,10 +238,11 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     async stop() {
       stopping = true;
       log.info('stopping');
-      await grpc.close(DRAIN_MS);
-      const flushed = await withinMs(workers.drained(), FLUSH_MS, clock);
+      // Another replica may lead at once; what is left to do here has nothing to do with it.
+      const [flushed] = await Promise.all([flush(), replica.stopLeading()]);
       if (!flushed) log.warn({ keys: queue.depth }, 'stopping with changes that are not written');
       workers.stop();
+      await replica.stop();
       ended.abort();
       await client.close();
       await reflecting;

@@ -1,9 +1,12 @@
 import type { Clock } from '../clock.ts';
 import { OverLimitError, type Folded, type Ledger } from '../core/ledger.ts';
 import type { Report } from '../core/report.ts';
+import type { EnvoyFacts, LostReason } from '../core/reporter-status.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { Metrics } from '../metrics.ts';
+import type { ReportFacts } from './reporters.ts';
 import type { RowCache } from './row-cache.ts';
+import type { RowGate } from './row-gate.ts';
 import type { UndoPacing } from './undo-pacing.ts';
 import type { Workers } from './workers.ts';
 import type { Workqueue } from './workqueue.ts';
@@ -13,11 +16,22 @@ export interface MirrorParts {
   readonly cache: RowCache;
   readonly queue: Workqueue;
   readonly workers: Workers;
+  /** Which reporters' rows are this replica's. */
+  readonly gate: Pick<RowGate, 'isOpen' | 'foreignRow' | 'skipped' | 'phase'>;
+  /** Told what streams and reports there are. */
+  readonly streams: StreamDesk;
   /** True when a key needs a write, by what is known now. */
   readonly isDue: (key: string, tunnelName: string) => boolean;
   readonly pacing: UndoPacing;
   readonly clock: Clock;
   readonly metrics: Metrics;
+}
+
+/** What is told of streams as a whole, apart from the tunnels in them. */
+export interface StreamDesk {
+  streamOpened(reporter: ReporterId, envoy: EnvoyFacts): void;
+  streamClosed(reporter: ReporterId, reason: LostReason): void;
+  reportRead(key: string, report: ReportFacts, changed: boolean): void;
 }
 
 /** Why a report is not taken: it would hold more tunnels than a reporter may have. */
@@ -46,14 +60,21 @@ export class Mirror {
     this.#parts = parts;
   }
 
-  /** A reporter has a stream now; to be called before its first report is folded. */
-  reporterConnected(reporter: ReporterId): void {
+  /** A reporter has a new stream, also in place of an older one; to be called before its first report is folded. */
+  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts): void {
     this.#connected.add(reporterKey(reporter));
+    this.#parts.streams.streamOpened(reporter, envoy);
   }
 
-  /** A reporter has no stream any more. What it said before is still written. */
-  reporterDisconnected(reporter: ReporterId): void {
+  /**
+   * A reporter has no stream any more. What it said before is still written.
+   *
+   * @param why `shutdown`: it is this replica that goes, and nothing is to be said of the reporter
+   */
+  reporterDisconnected(reporter: ReporterId, why: LostReason | 'shutdown'): void {
+    if (why === 'shutdown') return;
     this.#connected.delete(reporterKey(reporter));
+    this.#parts.streams.streamClosed(reporter, why);
   }
 
   /**
@@ -62,8 +83,12 @@ export class Mirror {
    *
    * @param receivedMs when the report was read whole, monotonic
    */
-  fold(reporter: ReporterId, report: Report, receivedMs: number): OverLimit | undefined {
-    const { ledger, cache, workers } = this.#parts;
+  fold(
+    reporter: ReporterId,
+    report: Report & Pick<ReportFacts, 'setAside'>,
+    receivedMs: number,
+  ): OverLimit | undefined {
+    const { ledger, cache, workers, gate, streams } = this.#parts;
     const key = reporterKey(reporter);
     let folded: Folded;
     try {
@@ -71,6 +96,12 @@ export class Mirror {
     } catch (error) {
       if (error instanceof OverLimitError) return { tunnels: error.tunnels, limit: error.limit };
       throw error;
+    }
+    streams.reportRead(key, report, folded.changed.length > 0 || folded.nowComplete);
+    if (!gate.isOpen(key)) {
+      // Nothing may be written yet. When it may, every row is looked at.
+      gate.skipped(key);
+      return undefined;
     }
     this.#queueDue(key, folded.changed, receivedMs);
     // It has said for the first time what it holds: rows found from before that it does not hold are to go.
@@ -89,8 +120,15 @@ export class Mirror {
    * watch shows one's own write, or another reporter's row) it costs nothing more.
    */
   rowChanged(key: string, tunnelName: string): void {
-    const { cache, queue, workers, isDue, pacing, clock, metrics } = this.#parts;
-    if (!isDue(key, tunnelName)) return;
+    const { cache, queue, workers, gate, isDue, pacing, clock, metrics } = this.#parts;
+    if (!gate.isOpen(key)) {
+      gate.skipped(key);
+      return;
+    }
+    const due = isDue(key, tunnelName);
+    // With a worker on it, it is most likely that worker's own write, seen before its answer.
+    if (due || !queue.isRunning(key, tunnelName)) gate.foreignRow(key);
+    if (!due) return;
     // With a worker on it, or waiting for one, it is looked at again anyway: nobody undid anything.
     const held = queue.holds(key, tunnelName);
     if (!held && cache.hasListed && !this.#connected.has(key)) {
@@ -106,6 +144,44 @@ export class Mirror {
     }
     queue.add(key, tunnelName, nowMs);
     workers.wake();
+  }
+
+  /**
+   * The rows of a reporter are this replica's from now on, or again: what was reported and what was done to them
+   * meanwhile is compared as a whole. Not of a reporter that is being expired, whose rows are gone through at a pace.
+   */
+  lookAtAll(key: string, sinceMs: number): void {
+    const { ledger, gate, workers } = this.#parts;
+    const phase = gate.phase(key);
+    if (phase === 'unknown' || phase === 'expired') return;
+    this.#leftAlone.delete(key);
+    this.#queueDue(key, ledger.tunnelNames(key), sinceMs);
+    this.#queueDue(key, this.#unheld(key), sinceMs);
+    workers.wake();
+  }
+
+  /** Names that have a row and are not held: those that are have been looked at. */
+  *#unheld(key: string): Iterable<string> {
+    const { ledger, cache } = this.#parts;
+    for (const name of cache.tunnelNames(key)) {
+      if (ledger.known(key, name).is !== 'present') yield name;
+    }
+  }
+
+  /** Nothing has to be remembered of a reporter any more. */
+  forget(key: string): void {
+    this.#parts.ledger.forget(key);
+    this.#leftAlone.delete(key);
+  }
+
+  /** Queues one name of a reporter that is lost; false when there is nothing to do for it. */
+  queueOne(key: string, tunnelName: string): boolean {
+    const { queue, isDue, clock, metrics, workers } = this.#parts;
+    if (queue.holds(key, tunnelName) || !isDue(key, tunnelName)) return false;
+    metrics.workqueueAdds.inc();
+    queue.add(key, tunnelName, clock.monotonicMs());
+    workers.wake();
+    return true;
   }
 
   #leaveAlone(key: string, tunnelName: string): void {

@@ -1,8 +1,9 @@
 import type { Clock } from '../clock.ts';
 import type { Known, Ledger } from '../core/ledger.ts';
 import type { Names } from '../core/names.ts';
-import { nextStep, type Step } from '../core/plan.ts';
+import { nextLostStep, nextStep, type Step } from '../core/plan.ts';
 import {
+  lostStatus,
   reportedStatus,
   rowLabels,
   rowManifest,
@@ -16,16 +17,23 @@ import type { Metrics } from '../metrics.ts';
 import { RefusalLog } from './refusal-log.ts';
 import { isApiFailure, type ApiFailure, type RowApi } from './row-api.ts';
 import type { RowCache } from './row-cache.ts';
+import type { RowGate } from './row-gate.ts';
+import { secondsText } from './seconds-text.ts';
 import type { QueueItem } from './workqueue.ts';
 
 /** What became of one look at a key. */
 export type Outcome =
   /** The row is as it is to be. `answered`: the API server had a part in it, so it is there. */
-  | { readonly kind: 'done'; readonly answered: boolean }
+  | Done
   /** Worth another try soon. */
   | Retry
-  /** Refused; it will be again until somebody changes something. */
-  | { readonly kind: 'refused' };
+  /** Refused, with what answer; it will be again until somebody changes something. */
+  | { readonly kind: 'refused'; readonly answer: string };
+
+interface Done {
+  readonly kind: 'done';
+  readonly answered: boolean;
+}
 
 export interface Retry {
   readonly kind: 'retry';
@@ -40,6 +48,16 @@ export interface Retry {
 /** This row needs another look, for a reason of its own. */
 const AGAIN: Retry = { kind: 'retry', blocked: false, noAnswer: false, afterMs: undefined };
 
+/** How metrics and log lines call a step: by the call that it takes. */
+const VERBS = {
+  create: 'create',
+  patch: 'patch',
+  patchStatus: 'patchStatus',
+  markUnknown: 'patchStatus',
+  delete: 'delete',
+  expire: 'delete',
+} as const;
+
 /**
  * Writes that one look may take. Two are the most that a rightful change needs (another identity: delete, create);
  * the rest leaves room for answers that teach something. A key that needs more is fought over, and goes back to the
@@ -51,6 +69,8 @@ export interface ReconcilerParts {
   readonly api: RowApi;
   readonly ledger: Ledger;
   readonly cache: RowCache;
+  /** Asked before each write. */
+  readonly gate: RowGate;
   readonly names: Names;
   readonly clock: Clock;
   readonly metrics: Metrics;
@@ -72,17 +92,29 @@ export class Reconciler {
   }
 
   async reconcile(item: QueueItem): Promise<Outcome> {
-    const { ledger, clock, metrics } = this.#parts;
-    const reporter = ledger.reporter(item.key);
+    const { ledger, gate, clock, metrics } = this.#parts;
+    const reporter = ledger.reporter(item.key) ?? gate.reporter(item.key);
     if (reporter === undefined) return { kind: 'done', answered: false };
     let written = 0;
     for (let steps = 0; ; steps += 1) {
       const step = this.due(item.key, item.tunnelName);
       if (step === undefined) {
         if (written > 0) metrics.syncLagSeconds.observe((clock.monotonicMs() - item.sinceMs) / 1000);
+        gate.refused(item.key, item.tunnelName, undefined);
         return { kind: 'done', answered: steps > 0 };
       }
       if (steps === MOST_STEPS) return AGAIN;
+      const permission = gate.permission(item.key, step.do);
+      if (permission === 'no') {
+        gate.skipped(item.key);
+        return { kind: 'done', answered: written > 0 };
+      }
+      if (permission === 'read') {
+        const failure = await gate.freshRead(item.key);
+        if (failure !== undefined) return retry(failure);
+        // What was read, or came meanwhile, may say that nothing is to be done, or by somebody else.
+        continue;
+      }
       const outcome = await this.#take(step, reporter, item);
       if (outcome === 'written') written += 1;
       else if (outcome !== 'learnt') return outcome;
@@ -91,8 +123,11 @@ export class Reconciler {
 
   /** The next write that a key needs, by what is known now; undefined when it needs none. */
   due(key: string, tunnelName: string): Step | undefined {
-    const known: Known = this.#parts.ledger.known(key, tunnelName);
-    return nextStep(known, this.#parts.cache.rows(key, tunnelName));
+    const { ledger, cache, gate } = this.#parts;
+    const known: Known = ledger.known(key, tunnelName);
+    const rows = cache.rows(key, tunnelName);
+    const phase = gate.phase(key);
+    return phase === undefined ? nextStep(known, rows) : nextLostStep(known, rows, phase);
   }
 
   /** Takes one step. `written` and `learnt` (it was not, but the answer says more): look again at once. */
@@ -100,11 +135,11 @@ export class Reconciler {
     const { metrics } = this.#parts;
     try {
       await this.#write(step, reporter, item);
-      metrics.apiWrites.inc({ verb: step.do, outcome: 'ok' });
+      metrics.apiWrites.inc({ verb: VERBS[step.do], outcome: 'ok' });
       return 'written';
     } catch (error) {
       if (!isApiFailure(error)) throw error;
-      metrics.apiWrites.inc({ verb: step.do, outcome: error.consequence });
+      metrics.apiWrites.inc({ verb: VERBS[step.do], outcome: error.consequence });
       return await this.#follow(error, step, reporter, item);
     }
   }
@@ -125,12 +160,15 @@ export class Reconciler {
           }),
         );
         return;
-      case 'patchStatus': {
-        const seconds = new Date(clock.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z');
-        cache.wrote(await api.patchStatus(step.row, reportedStatus(seconds)));
+      case 'patchStatus':
+      case 'markUnknown': {
+        const seconds = secondsText(clock.wallMs());
+        const status = step.do === 'markUnknown' ? lostStatus(seconds) : reportedStatus(seconds);
+        cache.wrote(await api.patchStatus(step.row, status));
         return;
       }
-      case 'delete': {
+      case 'delete':
+      case 'expire': {
         const left = await api.delete(step.row);
         // With a finalizer it stands until somebody removes that, and its name cannot be had before.
         if (left === undefined) cache.deleted(item.key, item.tunnelName, step.row);
@@ -154,6 +192,7 @@ export class Reconciler {
         // Of a create it says nothing about a row: something between here and the API server answers 404.
         if (step.do === 'create') return retry(failure);
         this.#parts.cache.deleted(item.key, item.tunnelName, step.row);
+        this.#parts.gate.foreignRow(item.key);
         return 'learnt';
       case 'throttled':
       case 'unavailable':
@@ -172,17 +211,24 @@ export class Reconciler {
       case 'expired':
       case 'version-ahead':
         this.#refused(failure, step, reporter, item);
-        return { kind: 'refused' };
+        return { kind: 'refused', answer: failure.message };
     }
   }
 
   #refused(failure: ApiFailure, step: Step, reporter: ReporterId, item: QueueItem): void {
-    this.#refusals.refused({ reporter, tunnel: item.tunnelName, verb: step.do, error: failure.message });
+    this.#refusals.refused({
+      reporter,
+      tunnel: item.tunnelName,
+      verb: VERBS[step.do],
+      error: failure.message,
+    });
   }
 
   /** Teaches the cache how the row that a step was about stands now. */
   async #readAgain(step: Step, reporter: ReporterId, item: QueueItem): Promise<Outcome | 'learnt'> {
-    const { api, cache, names } = this.#parts;
+    const { api, cache, gate, names } = this.#parts;
+    // Whoever it was may own the reporter by now.
+    gate.foreignRow(item.key);
     const name = step.do === 'create' ? names.rowName(reporter, step.tunnel) : step.row.name;
     let found: RowObject | undefined;
     try {
@@ -215,7 +261,7 @@ export class Reconciler {
       { row: name, tunnel: item.tunnelName, heldBy: { reporter: place.reporter, tunnel: place.tunnelName } },
       'tunnel set aside: its row name is taken by another tunnel; delete that row if it is not rightful',
     );
-    return { kind: 'refused' };
+    return { kind: 'refused', answer: `the row name ${name} is taken by another tunnel` };
   }
 }
 

@@ -80,6 +80,16 @@ export class RowCache {
     return this.#byReporter.get(key)?.keys() ?? [];
   }
 
+  /** How many tunnels of a reporter have a row. */
+  tunnelCount(key: string): number {
+    return this.#byReporter.get(key)?.size ?? 0;
+  }
+
+  /** Reporters that have rows, by key. */
+  reporterKeys(): Iterable<string> {
+    return this.#byReporter.keys();
+  }
+
   /** The rows of a reporter as the ledger asks for what was there before it. */
   earlier(key: string): Earlier {
     const ofReporter = this.#byReporter.get(key);

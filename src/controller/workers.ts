@@ -12,6 +12,8 @@ export interface WorkersParts {
   readonly concurrency: number;
   /** Told of each write that got no answer: the watch may have lost its connection too. */
   readonly onNoAnswer: () => void;
+  /** Told of each key that is refused, with the API server's answer. */
+  readonly onRefused: (item: QueueItem, answer: string) => void;
   readonly clock: Clock;
   readonly random: () => number;
   readonly metrics: Metrics;
@@ -89,7 +91,7 @@ export class Workers {
     } catch (error) {
       // A fault of this program in one key is that key's alone.
       log.error({ err: error, tunnel: item.tunnelName }, 'reconciling a tunnel failed unexpectedly');
-      outcome = { kind: 'refused' };
+      outcome = { kind: 'refused', answer: 'a fault of the operator; see its log' };
     }
     this.#working -= 1;
     this.#settle(item, outcome, sentMs);
@@ -106,6 +108,7 @@ export class Workers {
       this.#lastAnswerMs = clock.monotonicMs();
       this.#endKnocking();
     }
+    if (outcome.kind === 'refused') this.#parts.onRefused(item, outcome.answer);
     if (outcome.kind === 'done') {
       queue.succeeded(item);
       // Nothing was sent for it, so the knock is another key's.

@@ -58,6 +58,8 @@ export class Workqueue {
   #closed = false;
   /** Called when a key becomes ready without `add` having been called: a delay is over. */
   onReady: () => void = () => {};
+  /** Called when nothing of a reporter waits, runs or is delayed any more. */
+  onEmptied: (key: string) => void = () => {};
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -81,6 +83,17 @@ export class Workqueue {
   /** True while nothing waits for a worker and none works. */
   get idle(): boolean {
     return this.#depth === 0 && this.#runningCount === 0;
+  }
+
+  /** Names of a reporter that wait for a worker or for a time, or have a worker. */
+  pending(key: string): number {
+    const lane = this.#lanes.get(key);
+    return lane === undefined ? 0 : lane.waiting.size + lane.running.size + lane.delayed.size;
+  }
+
+  /** True while a key has a worker: what is seen of its row may be the worker's own doing. */
+  isRunning(key: string, tunnelName: string): boolean {
+    return this.#lanes.get(key)?.running.has(tunnelName) ?? false;
   }
 
   /** True when a key waits for a worker or has one, so that it is looked at again in any case. */
@@ -155,6 +168,7 @@ export class Workqueue {
     this.#runningCount -= 1;
     if (changedSinceMs !== undefined) this.#ready(lane, item.tunnelName, changedSinceMs);
     this.#forgetIfEmpty(lane);
+    if (lane.waiting.size + lane.running.size + lane.delayed.size === 0) this.onEmptied(lane.key);
   }
 
   /** Delays never end from now on, so that no timer is left. Keys can still be added and taken. */

@@ -92,6 +92,30 @@ export class Ledger {
     return holding.removed === undefined || holding.removed.has(name) ? ABSENT : UNKNOWN;
   }
 
+  /** Names of what a reporter holds, and of what it removed before it said what it holds. */
+  *tunnelNames(key: string): Iterable<string> {
+    const holding = this.#holdings.get(key);
+    if (holding === undefined) return;
+    yield* holding.tunnels.keys();
+    if (holding.removed !== undefined) yield* holding.removed;
+  }
+
+  /** How many tunnels a reporter holds. */
+  tunnelCount(key: string): number {
+    return this.#holdings.get(key)?.tunnels.size ?? 0;
+  }
+
+  /** True once a full push has said what the reporter holds in all. */
+  isComplete(key: string): boolean {
+    const holding = this.#holdings.get(key);
+    return holding !== undefined && holding.removed === undefined;
+  }
+
+  /** Forgets a reporter: it is another replica's now, or gone. */
+  forget(key: string): void {
+    this.#holdings.delete(key);
+  }
+
   /** The reporter of a key that a report was folded under. */
   reporter(key: string): ReporterId | undefined {
     return this.#holdings.get(key)?.reporter;

@@ -11,6 +11,10 @@ export interface Names {
    * Two tunnels share it only if 65 bits of SHA-256 collide; the writer checks what it finds under the name.
    */
   rowName(reporter: ReporterId, tunnel: Tunnel): string;
+  /** The `metadata.name` of a reporter's object, formed as a row's is. */
+  reporterName(reporter: ReporterId): string;
+  /** The `metadata.name` of the Lease of one process of the operator, formed as a row's is. */
+  leaseName(replica: string): string;
   /** A label's value: `raw` where that is legal, else its legal characters and a hash, at most 63 characters. */
   labelValue(raw: string): string;
 }
@@ -29,13 +33,17 @@ const LOOKS_HASHED = /--[0-9a-hjkmnp-tv-z]{13}$/;
 
 export function createNames(digest: Digest): Names {
   const hash = (text: string): string => base32(digest(text));
+  const objectName = (readable: string, parts: readonly string[]): string => {
+    const legal = readable.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-');
+    const prefix = trimmed(legal, LONGEST - HASH_CHARACTERS - 1);
+    const suffix = hash(lengthPrefixed(parts));
+    return prefix === '' ? suffix : `${prefix}-${suffix}`;
+  };
   return {
-    rowName(reporter, tunnel) {
-      const suffix = hash(lengthPrefixed([reporter.cluster, reporter.id, tunnel.name]));
-      const node = withoutScope(tunnel.tenantID, tunnel.nodeID).toLowerCase();
-      const prefix = trimmed(node.replaceAll(/[^a-z0-9]+/g, '-'), LONGEST - HASH_CHARACTERS - 1);
-      return prefix === '' ? suffix : `${prefix}-${suffix}`;
-    },
+    rowName: (reporter, tunnel) =>
+      objectName(withoutScope(tunnel.tenantID, tunnel.nodeID), [reporter.cluster, reporter.id, tunnel.name]),
+    reporterName: (reporter) => objectName(reporter.id, [reporter.cluster, reporter.id]),
+    leaseName: (replica) => objectName(replica, [replica]),
     labelValue(raw) {
       if (raw === '' || (LEGAL_LABEL.test(raw) && !LOOKS_HASHED.test(raw))) return raw;
       const prefix = trimmed(raw.replaceAll(/[^A-Za-z0-9_.]+/g, '-'), LONGEST - HASH_CHARACTERS - 2);

@@ -65,6 +65,8 @@ export const Drift = {
   status: 4,
   /** It is being deleted, so for what is to come it is absent. */
   terminating: 8,
+  /** Its status is that of a tunnel whose reporter is lost; `status` is set as well. */
+  lost: 16,
 } as const;
 
 const LABEL = 'reverse-tunnel.io';
@@ -102,6 +104,16 @@ export function reportedStatus(transitionTime: string): RowStatus {
   return {
     state: 'Connected',
     conditions: [{ type: 'Ready', status: 'True', reason: 'Reported', lastTransitionTime: transitionTime }],
+  };
+}
+
+/** The status of a tunnel whose reporter has been lost for too long to know whether it is still up. */
+export function lostStatus(transitionTime: string): RowStatus {
+  return {
+    state: 'Unknown',
+    conditions: [
+      { type: 'Ready', status: 'Unknown', reason: 'ReporterLost', lastTransitionTime: transitionTime },
+    ],
   };
 }
 
@@ -157,21 +169,18 @@ function observedDrift(
   return (
     (metadata.name === name ? 0 : Drift.name) |
     (labelsHold ? 0 : Drift.labels) |
-    (isReportedStatus(object.status) ? 0 : Drift.status) |
+    statusDrift(object.status) |
     (metadata.deletionTimestamp === undefined ? 0 : Drift.terminating)
   );
 }
 
-/** True for the CRD's default and for what `reportedStatus` writes; false when emptied or edited. */
-function isReportedStatus(status: RowStatus | undefined): boolean {
+/** None for the CRD's default and for what `reportedStatus` writes; some when lost, emptied or edited. */
+function statusDrift(status: RowStatus | undefined): Drift {
   const [ready, ...others] = status?.conditions ?? [];
-  return (
-    status?.state === 'Connected' &&
-    others.length === 0 &&
-    ready?.type === 'Ready' &&
-    ready.status === 'True' &&
-    ready.reason === 'Reported'
-  );
+  if (others.length > 0 || ready?.type !== 'Ready') return Drift.status;
+  if (status?.state === 'Connected' && ready.status === 'True' && ready.reason === 'Reported') return 0;
+  const lost = status?.state === 'Unknown' && ready.status === 'Unknown' && ready.reason === 'ReporterLost';
+  return lost ? Drift.status | Drift.lost : Drift.status;
 }
 
 /** True when both derive the same name and labels. */

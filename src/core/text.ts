@@ -15,6 +15,12 @@ export function forbiddenCharacter(text: string): string | undefined {
     : `U+${found[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
 }
 
+/** `text` with a `?` for each character that is refused in anything shown, and cut to `limit` UTF-16 units. */
+export function showable(text: string, limit: number): string {
+  const cut = text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
+  return cut.toWellFormed().replaceAll(new RegExp(FORBIDDEN, 'gu'), '?');
+}
+
 /**
  * True when `text` has more than `limit` code points, which is how the API server counts `maxLength`.
  * A UTF-16 length within the limit settles it without counting.

@@ -27,6 +27,13 @@ export function reporterKey(reporter: ReporterId): string {
   return `${reporter.cluster.length}:${reporter.cluster}${reporter.id}`;
 }
 
+/** The reporter of a key that `reporterKey` gave. */
+export function reporterOfKey(key: string): ReporterId {
+  const colon = key.indexOf(':');
+  const idAt = colon + 1 + Number(key.slice(0, colon));
+  return { cluster: key.slice(colon + 1, idAt), id: key.slice(idAt) };
+}
+
 /** True when both name the same initiator; `createdAt` is no part of the identity. */
 export function sameIdentity(a: Tunnel, b: Tunnel): boolean {
   return a.tenantID === b.tenantID && a.clusterID === b.clusterID && a.nodeID === b.nodeID;

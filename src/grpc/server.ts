@@ -15,7 +15,7 @@ import { noteLibraryStatus } from './library-status.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createRefusals } from './refusals.ts';
-import { Session, type SessionParts } from './session.ts';
+import { Session, type EndReason, type SessionParts } from './session.ts';
 
 // Every failure that it would print in its own format on stderr also comes as an error, and is logged from there.
 setLogVerbosity(logVerbosity.NONE);
@@ -106,7 +106,7 @@ export class ReportingServer {
       ...options,
       decodeNode,
       named: (session) => this.#named(session),
-      ended: (session) => this.#ended(session),
+      ended: (session, reason) => this.#ended(session, reason),
     };
     this.#server.addService(service, {
       StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
@@ -180,9 +180,10 @@ export class ReportingServer {
     const other = this.#byReporter.get(key);
     if (other === undefined) {
       this.#options.log.info({ reporter }, 'reporter connected');
-      this.#options.sink.reporterConnected(reporter);
+      this.#options.sink.reporterConnected(reporter, session.envoy);
       this.#byReporter.set(key, session);
     } else if (other.number < session.number) {
+      this.#options.sink.reporterConnected(reporter, session.envoy);
       this.#byReporter.set(key, session);
       this.#supersede(other, reporter);
     } else {
@@ -197,7 +198,7 @@ export class ReportingServer {
     older.close('superseded', status.ABORTED, 'superseded by a newer stream of this reporter');
   }
 
-  #ended(session: Session): void {
+  #ended(session: Session, reason: EndReason): void {
     this.#open.delete(session);
     const { reporter } = session;
     if (reporter === undefined) return;
@@ -206,7 +207,10 @@ export class ReportingServer {
     if (this.#byReporter.get(key) !== session) return;
     this.#byReporter.delete(key);
     this.#options.log.info({ reporter }, 'reporter disconnected');
-    this.#options.sink.reporterDisconnected(reporter);
+    this.#options.sink.reporterDisconnected(
+      reporter,
+      reason === 'shutdown' ? reason : reason === 'silent' ? 'Silent' : 'StreamEnded',
+    );
     this.#options.metrics.reportersConnected.set(this.#byReporter.size);
   }
 }

@@ -1,20 +1,22 @@
 import { status, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
-import { reporterViolation, type Report } from '../core/report.ts';
+import { reporterViolation } from '../core/report.ts';
+import type { EnvoyFacts } from '../core/reporter-status.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { decodeReport, MalformedReportError, TooManyEntriesError, type DecodedReport } from './decode.ts';
+import { envoyFacts } from './envoy-facts.ts';
 import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
-  /** The reporter has a stream; called before its first report is folded. */
-  reporterConnected(reporter: ReporterId): void;
-  /** The reporter has none any more. */
-  reporterDisconnected(reporter: ReporterId): void;
+  /** The reporter has a new stream, also in place of an older one; called before its first report is folded. */
+  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts): void;
+  /** The reporter has none any more: it ended, nothing came on it, or this server is shutting down. */
+  reporterDisconnected(reporter: ReporterId, why: 'StreamEnded' | 'Silent' | 'shutdown'): void;
   /**
    * Takes a report into memory, synchronously; it is ACKed when this returns.
    *
@@ -23,7 +25,7 @@ export interface ReportSink {
    */
   fold(
     reporter: ReporterId,
-    report: Report,
+    report: DecodedReport,
     receivedMs: number,
   ): { readonly tunnels: number; readonly limit: number } | undefined;
 }
@@ -49,7 +51,7 @@ export interface SessionParts {
    * the streams of a reporter it ends all but the newest, this one included.
    */
   readonly named: (session: Session) => void;
-  readonly ended: (session: Session) => void;
+  readonly ended: (session: Session, reason: EndReason) => void;
   /** Resolves when this stream may work on a large report: never in the same turn of the event loop. */
   readonly turn: () => Promise<void>;
   /** 25 ms to 3600 s as it is now; told with a stream's first ACK, and with the next one when it has changed. */
@@ -83,6 +85,7 @@ export class Session {
   readonly #call: Call;
   readonly #parts: SessionParts;
   #reporter: ReporterId | undefined;
+  #envoy: EnvoyFacts = { version: undefined, locality: undefined };
   #named = false;
   /** Undefined before the first report. */
   #lastNonce: bigint | undefined;
@@ -108,6 +111,11 @@ export class Session {
   /** Whose stream this is; undefined until its first report. */
   get reporter(): ReporterId | undefined {
     return this.#reporter;
+  }
+
+  /** What its Envoy tells about itself; nothing until its first report. */
+  get envoy(): EnvoyFacts {
+    return this.#envoy;
   }
 
   /** Ends the stream with a gRPC status; what was written before goes out first. */
@@ -193,12 +201,14 @@ export class Session {
         ? { field: 'node', reason: 'missing', message: "node: is required on a stream's first report" }
         : undefined;
     }
-    const { id = '', cluster = '' } = this.#decodeNode(decoded.node);
+    const node = this.#decodeNode(decoded.node);
+    const { id = '', cluster = '' } = node;
     const known = this.#reporter;
     if (known === undefined) {
       const violation = reporterViolation(id, cluster);
       if (violation !== undefined) return violation;
       this.#reporter = { id, cluster };
+      this.#envoy = envoyFacts(node);
       return undefined;
     }
     if (id === known.id && cluster === known.cluster) return undefined;
@@ -324,7 +334,7 @@ export class Session {
     this.#ended = true;
     this.#cancelSilence?.();
     this.#parts.metrics.streamsClosed.inc({ reason });
-    this.#parts.ended(this);
+    this.#parts.ended(this, reason);
     if (reason === 'peer') this.#call.end();
   }
 }

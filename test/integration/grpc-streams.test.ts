@@ -108,14 +108,14 @@ describe('several streams', () => {
       expect(world.server.connectedReporters).to.equal(reporters.length);
     });
 
-    it('is connected from the first report that is taken to the end of the last stream', async () => {
+    it('is connected with the first report that is taken of each stream, and to the end of the last', async () => {
       const older = await named(world.open());
       const newer = await named(world.open());
       await older.ended;
-      expect(world.presence).to.deep.equal(['r-0 connected']);
+      expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 connected']);
       newer.end();
       await newer.ended;
-      expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 disconnected']);
+      expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 connected', 'r-0 disconnected']);
     });
   });
 

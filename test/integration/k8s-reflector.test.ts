@@ -104,8 +104,22 @@ describe('reflector against a real API server', () => {
     }
   }
 
+  /** An API server that has just started answers 429 while its watch cache fills. */
+  async function listPatiently(): ReturnType<typeof rows.list> {
+    const deadlineMs = performance.now() + CONVERGED_MS;
+    for (;;) {
+      try {
+        return await rows.list();
+      } catch (error) {
+        if (!(error instanceof ApiError) || error.consequence !== 'throttled') throw error;
+        if (performance.now() > deadlineMs) throw error;
+      }
+      await delay(100);
+    }
+  }
+
   async function converge(): Promise<void> {
-    const { items } = await rows.list();
+    const { items } = await listPatiently();
     const stored = new Store();
     for (const item of items) stored.event('ADDED', item);
     await eventually(

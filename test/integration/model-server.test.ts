@@ -60,8 +60,8 @@ describe('reports, through the reporting server over loopback', () => {
   const start = async (onInvalid: OnInvalid): Promise<Serving> => {
     const server = await startTestServer({
       onInvalid,
-      reporterConnected: (reporter) => world.mirror.reporterConnected(reporter),
-      reporterDisconnected: (reporter) => world.mirror.reporterDisconnected(reporter),
+      reporterConnected: (reporter, envoy) => world.mirror.reporterConnected(reporter, envoy),
+      reporterDisconnected: (reporter, why) => world.mirror.reporterDisconnected(reporter, why),
       fold: (reporter, report) => world.mirror.fold(reporter, report, world.clock.monotonicMs()),
     });
     // One connection that all places share, one for each place, and one more.

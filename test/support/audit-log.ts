@@ -15,8 +15,10 @@ interface AuditEvent {
   readonly stage: string;
   readonly verb: string;
   readonly user: { readonly username: string };
+  readonly requestReceivedTimestamp: string;
   readonly objectRef?: {
     readonly resource: string;
+    readonly name?: string;
     readonly namespace?: string;
     readonly subresource?: string;
   };
@@ -50,4 +52,39 @@ export function since(before: RowWrites, after: RowWrites): RowWrites {
     status: after.status - before.status,
     failed: after.failed - before.failed,
   };
+}
+
+/** One write by a ServiceAccount that was carried out. */
+export interface Write {
+  /** When the API server received it, ms since 1970. */
+  readonly atMs: number;
+  readonly verb: string;
+  /** As in `reversetunnels` or `reversetunnelreporters/status`. */
+  readonly resource: string;
+  readonly name: string;
+  /** Name of the ServiceAccount. */
+  readonly account: string;
+}
+
+/** Every write to the namespace's rows, reporters and Leases by ServiceAccounts, in the order of the log. */
+export async function writesBy(auditLogPath: string, namespace: string): Promise<Write[]> {
+  const writes: Write[] = [];
+  for await (const line of createInterface({ input: createReadStream(auditLogPath) })) {
+    if (!line.includes(`"namespace":"${namespace}"`)) continue;
+    const event = JSON.parse(line) as AuditEvent;
+    const { objectRef, verb, stage, user, responseStatus } = event;
+    if (stage !== 'ResponseComplete' || objectRef?.namespace !== namespace) continue;
+    if (!['create', 'patch', 'delete'].includes(verb) || (responseStatus?.code ?? 0) >= 300) continue;
+    const account = /^system:serviceaccount:[^:]+:(.+)$/.exec(user.username)?.[1];
+    if (account === undefined) continue;
+    const subresource = objectRef.subresource === undefined ? '' : `/${objectRef.subresource}`;
+    writes.push({
+      atMs: Date.parse(event.requestReceivedTimestamp),
+      verb,
+      resource: `${objectRef.resource}${subresource}`,
+      name: objectRef.name ?? '',
+      account,
+    });
+  }
+  return writes;
 }

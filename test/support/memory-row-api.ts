@@ -26,6 +26,11 @@ export interface HandEdit {
   readonly status?: RowStatus | null;
 }
 
+interface RowEvent {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
+  readonly object: RowObject;
+}
+
 interface Stored {
   readonly name: string;
   readonly uid: string;
@@ -87,7 +92,8 @@ export class MemoryRowApi implements RowApi {
   after: (call: RowCall) => void | Promise<void> = () => {};
 
   readonly #rows = new Map<string, Stored>();
-  #events: { readonly type: 'ADDED' | 'MODIFIED' | 'DELETED'; readonly object: RowObject }[] = [];
+  #events: RowEvent[] = [];
+  readonly #watches = new Set<RowEvent[]>();
   #failures: ApiFailure[] = [];
   /** So that versions grow a digit within any test. */
   #version = 95;
@@ -151,6 +157,20 @@ export class MemoryRowApi implements RowApi {
       if (!known) sink.event(type, object);
     }
     return delivered.length;
+  }
+
+  /** One more watch, which begins with what is there now; gives what brings at most so many of its events. */
+  watch(sink: RowSink): (most?: number) => number {
+    const events: RowEvent[] = [];
+    sink.replaceBegin();
+    for (const object of this.rows.values()) sink.replaceItem(object);
+    sink.replaceEnd(String(this.#version));
+    this.#watches.add(events);
+    return (most = Number.POSITIVE_INFINITY) => {
+      const delivered = events.splice(0, Math.min(most, events.length));
+      for (const { type, object } of delivered) sink.event(type, object);
+      return delivered.length;
+    };
   }
 
   /** A list as of now. The watch goes on after it: what it had not brought yet is in the list. */
@@ -293,6 +313,7 @@ export class MemoryRowApi implements RowApi {
   #tell(type: 'ADDED' | 'MODIFIED' | 'DELETED', stored: Stored): RowObject {
     const object = shown(stored);
     this.#events.push({ type, object });
+    for (const events of this.#watches) events.push({ type, object });
     return object;
   }
 }

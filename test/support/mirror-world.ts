@@ -6,6 +6,7 @@ import { RowCache } from '../../src/controller/row-cache.ts';
 import { UndoPacing } from '../../src/controller/undo-pacing.ts';
 import { Workers } from '../../src/controller/workers.ts';
 import { Workqueue } from '../../src/controller/workqueue.ts';
+import type { RowGate } from '../../src/controller/row-gate.ts';
 import { Ledger } from '../../src/core/ledger.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { RowObject } from '../../src/core/row.ts';
@@ -18,6 +19,23 @@ import { names } from './sample-tunnels.ts';
 
 /** One for all worlds, as each would observe garbage collections for itself. */
 const metrics = createMetrics();
+
+/** A replica that owns every reporter, for tests about rows and not about whose they are. */
+export const OPEN_GATE: RowGate = {
+  isOpen: () => true,
+  permission: () => 'yes',
+  freshRead: () => Promise.resolve(undefined),
+  phase: () => undefined,
+  reporter: () => undefined,
+  foreignRow() {},
+  skipped() {},
+  refused() {},
+};
+
+/** What an Envoy that tells nothing tells about itself. */
+export const PLAIN_ENVOY = { version: undefined, locality: undefined };
+/** A report in which everything was right. */
+export const NONE_SET_ASIDE = { setAside: { count: 0, first: [] } };
 
 /** The controller as the operator composes it, over rows in memory, in fake time. Metrics begin at zero. */
 export function createWorld({
@@ -44,12 +62,13 @@ export function createWorld({
     },
     (key, tunnelName) => mirror.rowChanged(key, tunnelName),
   );
-  const reconciler = new Reconciler({ api, ledger, cache, names, clock, metrics, log });
+  const reconciler = new Reconciler({ api, ledger, cache, gate: OPEN_GATE, names, clock, metrics, log });
   const workers = new Workers({
     queue,
     reconcile: (item) => reconciler.reconcile(item),
     concurrency,
     onNoAnswer: () => {},
+    onRefused: () => {},
     clock,
     random: () => 0.5,
     metrics,
@@ -60,6 +79,8 @@ export function createWorld({
     cache,
     queue,
     workers,
+    gate: OPEN_GATE,
+    streams: { streamOpened() {}, streamClosed() {}, reportRead() {} },
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     pacing: new UndoPacing(clock),
     clock,
@@ -93,8 +114,8 @@ export function createWorld({
 
     /** A report comes; it has to be accepted. */
     report: (reporter: ReporterId, report: Report): void => {
-      mirror.reporterConnected(reporter);
-      const overLimit = mirror.fold(reporter, report, clock.monotonicMs());
+      mirror.reporterConnected(reporter, PLAIN_ENVOY);
+      const overLimit = mirror.fold(reporter, { ...report, ...NONE_SET_ASIDE }, clock.monotonicMs());
       if (overLimit !== undefined) throw new Error(`over the limit: ${JSON.stringify(overLimit)}`);
     },
 

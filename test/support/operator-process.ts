@@ -16,7 +16,22 @@ export const OPERATOR_RULES: readonly PolicyRule[] = [
     resources: ['reversetunnels'],
     verbs: ['list', 'watch', 'create', 'patch', 'delete'],
   },
-  { apiGroups: ['reverse-tunnel.io'], resources: ['reversetunnels/status'], verbs: ['patch'] },
+  {
+    apiGroups: ['reverse-tunnel.io'],
+    resources: ['reversetunnelreporters'],
+    verbs: ['get', 'list', 'watch', 'create', 'delete'],
+  },
+  {
+    apiGroups: ['reverse-tunnel.io'],
+    resources: ['reversetunnels/status', 'reversetunnelreporters/status'],
+    verbs: ['patch'],
+  },
+  {
+    apiGroups: ['coordination.k8s.io'],
+    resources: ['leases'],
+    verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'],
+  },
+  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
 ];
 
 export interface OperatorProcessOptions {
@@ -28,6 +43,8 @@ export interface OperatorProcessOptions {
   readonly main?: 'src/main.ts' | 'dist/main.js';
   /** Flags of Node, as `--expose-gc`. */
   readonly nodeFlags?: readonly string[];
+  /** How far its wall clock is ahead of the machine's. Default 0. */
+  readonly clockAheadMs?: number;
 }
 
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
@@ -36,6 +53,8 @@ export interface OperatorProcess {
   /** The addresses that it bound. */
   readonly grpcAddress: string;
   readonly httpAddress: string;
+  /** How it calls itself as an owner. */
+  readonly replica: string;
   readonly pid: number;
   /** What it has logged so far. */
   readonly log: readonly LogLine[];
@@ -55,14 +74,14 @@ export interface OperatorProcess {
 
 /** Starts the operator from source and resolves when it serves; it may not be ready by then. */
 export async function startOperatorProcess(options: OperatorProcessOptions): Promise<OperatorProcess> {
-  const { nodeFlags = [], main = 'src/main.ts' } = options;
+  const { nodeFlags = [], main = 'src/main.ts', clockAheadMs = 0 } = options;
   const run = runOperator(
     [
       ...['--auth', 'insecure', '--kubeconfig', options.kubeconfigPath, '--namespace', options.namespace],
       ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
       ...(options.flags ?? []),
     ],
-    [...nodeFlags, main],
+    [...nodeFlags, ...shiftedClock(clockAheadMs), main],
   );
   const { child, log } = run;
   const serving = await poll(START_DEADLINE_MS, () => {
@@ -75,6 +94,7 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
   return {
     grpcAddress: String(serving['grpcAddress']),
     httpAddress,
+    replica: String(serving['replica']),
     pid: child.pid ?? 0,
     log,
     get stderr() {
@@ -135,6 +155,13 @@ function runOperator(
     stderr += text;
   });
   return { child, log, stderr: () => stderr };
+}
+
+/** Flags of Node that set the process's wall clock ahead. */
+function shiftedClock(aheadMs: number): string[] {
+  if (aheadMs === 0) return [];
+  const shift = `const now = Date.now; Date.now = () => now() + ${aheadMs};`;
+  return ['--import', `data:text/javascript,${encodeURIComponent(shift)}`];
 }
 
 /** Asks until there is an answer, or throws at the deadline. */

@@ -58,12 +58,12 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     metrics,
     log: pino({ level: 'trace', base: null }, { write: (line) => logged.push(JSON.parse(line)) }),
     sink: {
-      reporterConnected(reporter) {
-        reporterConnected?.(reporter);
+      reporterConnected(reporter, envoy) {
+        reporterConnected?.(reporter, envoy);
         presence.push(`${reporter.id} connected`);
       },
-      reporterDisconnected(reporter) {
-        reporterDisconnected?.(reporter);
+      reporterDisconnected(reporter, why) {
+        reporterDisconnected?.(reporter, why);
         presence.push(`${reporter.id} disconnected`);
       },
       fold(reporter, report, receivedMs) {

@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import { rowManifest } from '../../src/core/row.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 import { apiFailure, MemoryRowApi, noAnswer, type HandEdit } from '../support/memory-row-api.ts';
-import { createWorld, rowTexts, type World } from '../support/mirror-world.ts';
+import { createWorld, NONE_SET_ASIDE, rowTexts, type World } from '../support/mirror-world.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const T1 = tunnel('node-1');
@@ -435,7 +435,7 @@ describe('the limit of tunnels a reporter may hold', () => {
     world.report(RESPONDER, fullPush(T1));
     await world.settle();
     calls(world);
-    const over = fullPush(T2, T3, tunnel('node-4'), tunnel('node-5'));
+    const over = { ...fullPush(T2, T3, tunnel('node-4'), tunnel('node-5')), ...NONE_SET_ASIDE };
     expect(world.mirror.fold(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3 });
     await world.settle();
     expect(calls(world)).to.deep.equal([]);
@@ -446,10 +446,8 @@ describe('the limit of tunnels a reporter may hold', () => {
     const world = limited();
     await world.begin();
     world.report(RESPONDER, fullPush(T1, T2));
-    expect(world.mirror.fold(RESPONDER, delta([T3, tunnel('node-4')]), 0)).to.deep.equal({
-      tunnels: 4,
-      limit: 3,
-    });
+    const over = { ...delta([T3, tunnel('node-4')]), ...NONE_SET_ASIDE };
+    expect(world.mirror.fold(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3 });
     expect(world.ledger.totalTunnelCount()).to.equal(2);
     world.report(RESPONDER, delta([T3]));
     world.report(RESPONDER, delta([], ['node-1']));
@@ -473,14 +471,14 @@ describe('a reporter without a stream', () => {
     await world.begin();
     world.report(RESPONDER, fullPush(T1, T2));
     await world.settle();
-    world.mirror.reporterDisconnected(RESPONDER);
+    world.mirror.reporterDisconnected(RESPONDER, 'StreamEnded');
     return world;
   }
 
   it('has what it said before still written', async () => {
     const world = createWorld();
     world.report(RESPONDER, fullPush(T1));
-    world.mirror.reporterDisconnected(RESPONDER);
+    world.mirror.reporterDisconnected(RESPONDER, 'StreamEnded');
     await world.begin();
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
   });
@@ -490,7 +488,7 @@ describe('a reporter without a stream', () => {
       const { api } = await left();
       const world = createWorld({ api });
       world.report(RESPONDER, report);
-      world.mirror.reporterDisconnected(RESPONDER);
+      world.mirror.reporterDisconnected(RESPONDER, 'StreamEnded');
       await world.begin();
       expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-2']);
     }

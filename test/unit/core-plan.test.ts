@@ -1,8 +1,9 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
+import type { LostPhase } from '../../src/core/expiry.ts';
 import type { Known } from '../../src/core/ledger.ts';
-import { nextStep, type Step } from '../../src/core/plan.ts';
+import { nextLostStep, nextStep, type Step } from '../../src/core/plan.ts';
 import { Drift, type Row } from '../../src/core/row.ts';
 import type { Tunnel } from '../../src/core/tunnel.ts';
 import { names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
@@ -111,6 +112,7 @@ function take(step: Step, rows: Row[]): Row[] {
       return rows.filter((each) => each !== taken);
     }
     case 'delete':
+    case 'expire':
       expect(rows).to.include(step.row);
       return rows.filter((each) => each !== step.row);
     case 'patch':
@@ -126,7 +128,14 @@ function take(step: Step, rows: Row[]): Row[] {
       );
     case 'patchStatus':
       expect(rows).to.include(step.row);
-      return rows.map((each) => (each === step.row ? { ...each, drift: each.drift & ~Drift.status } : each));
+      return rows.map((each) =>
+        each === step.row ? { ...each, drift: each.drift & ~Drift.status & ~Drift.lost } : each,
+      );
+    case 'markUnknown':
+      expect(rows).to.include(step.row);
+      return rows.map((each) =>
+        each === step.row ? { ...each, drift: each.drift | Drift.status | Drift.lost } : each,
+      );
   }
 }
 
@@ -136,7 +145,7 @@ describe('steps taken one after the other', () => {
     .record({
       of: anyTunnel,
       labels: fc.constantFrom(0, Drift.labels),
-      status: fc.constantFrom(0, Drift.status),
+      status: fc.constantFrom(0, Drift.status, Drift.status | Drift.lost),
       terminating: fc.constantFrom(0, 0, Drift.terminating),
       madeAs: fc.option(fc.constantFrom('mine', 'yours')),
     })
@@ -180,4 +189,79 @@ describe('steps taken one after the other', () => {
       }),
     );
   });
+});
+
+describe('the rows of a reporter that is lost', () => {
+  const marked = (of: Tunnel): Row => row(of, Drift.status | Drift.lost);
+
+  const table: [situation: string, phase: LostPhase, known: Known, rows: Row[], step: Step | undefined][] = [
+    ['stay as they are at first', 'lost', UNKNOWN, [row(WANTED)], undefined],
+    [
+      'are still brought to its last words',
+      'lost',
+      ABSENT,
+      [row(WANTED)],
+      { do: 'delete', row: row(WANTED) },
+    ],
+    ['are marked', 'unknown', UNKNOWN, [row(WANTED)], { do: 'markUnknown', row: row(WANTED) }],
+    [
+      'are marked though it held them',
+      'unknown',
+      present(WANTED),
+      [row(WANTED)],
+      { do: 'markUnknown', row: row(WANTED) },
+    ],
+    ['are marked once', 'unknown', present(WANTED), [marked(WANTED)], undefined],
+    ['are not made any more', 'unknown', present(WANTED), [], undefined],
+    [
+      'go in the end, though it held them',
+      'expired',
+      present(WANTED),
+      [marked(WANTED)],
+      { do: 'expire', row: marked(WANTED) },
+    ],
+    [
+      'that are going already are left alone',
+      'expired',
+      UNKNOWN,
+      [row(WANTED, Drift.terminating)],
+      undefined,
+    ],
+    ['are not made in the end either', 'expired', present(WANTED), [], undefined],
+  ];
+  for (const [situation, phase, known, rows, step] of table) {
+    it(situation, () => {
+      expect(nextLostStep(known, rows, phase)).to.deep.equal(step);
+    });
+  }
+
+  it('are as reported again in one write each, once it is back', () => {
+    expect(nextStep(present(WANTED), [marked(WANTED)])).to.deep.equal({
+      do: 'patchStatus',
+      row: marked(WANTED),
+    });
+  });
+
+  for (const phase of ['unknown', 'expired'] as const) {
+    it(`come to an end when ${phase}, each step taking one difference away`, () => {
+      fc.assert(
+        fc.property(
+          fc.constantFrom(UNKNOWN, ABSENT, present(WANTED)),
+          fc.array(fc.nat(31), { maxLength: 4 }),
+          (known, drifts) => {
+            let rows = drifts.map((drift, index) => row(WANTED, drift, `row-${index}`));
+            for (let steps = 0; ; steps += 1) {
+              const step = nextLostStep(known, rows, phase);
+              if (step === undefined) break;
+              expect(steps).to.be.lessThan(drifts.length);
+              rows = take(step, rows);
+            }
+            const standing = rows.filter(({ drift }) => (drift & Drift.terminating) === 0);
+            if (phase === 'expired' || known.is === 'absent') expect(standing).to.deep.equal([]);
+            else expect(standing.every(({ drift }) => (drift & Drift.lost) !== 0)).to.equal(true);
+          },
+        ),
+      );
+    });
+  }
 });

@@ -1,0 +1,149 @@
+import type { Names } from '../core/names.ts';
+import { reporterOf, type ReporterObject } from '../core/reporter-object.ts';
+import { compareResourceVersions } from '../core/resource-version.ts';
+import { reporterKey } from '../core/tunnel.ts';
+
+/** Told of each change of what is known of a reporter's object; either side undefined when there is none. */
+export type ReporterChanged = (
+  key: string,
+  after: ReporterObject | undefined,
+  before: ReporterObject | undefined,
+) => void;
+
+/**
+ * The reporters' objects as last seen, by reporter key. Fed as the rows' cache is: by lists and the watch, and by answers
+ * to own writes and reads, which run ahead of the watch. An older version never replaces a newer one, but for a list.
+ *
+ * An object under a name that its spec does not derive is somebody's own and counts for nothing.
+ */
+export class ReporterCache {
+  readonly #names: Names;
+  readonly #changed: ReporterChanged;
+  readonly #byKey = new Map<string, ReporterObject>();
+  /** Uids of objects whose deletion is known though the watch has not told it. */
+  readonly #deletedUids = new Set<string>();
+  #listed: Map<string, ReporterObject> | undefined;
+  /** Written or read since the list began: the list may be older than these. */
+  readonly #sinceListBegan = new Set<string>();
+  /** Lists that have begun; and the number of the last one that was complete. */
+  #begun = 0;
+  #complete = 0;
+  /** Called after each complete list. */
+  onListed: () => void = () => {};
+
+  constructor(names: Names, changed: ReporterChanged) {
+    this.#names = names;
+    this.#changed = changed;
+  }
+
+  get(key: string): ReporterObject | undefined {
+    return this.#byKey.get(key);
+  }
+
+  entries(): IterableIterator<[string, ReporterObject]> {
+    return this.#byKey.entries();
+  }
+
+  /** The number that the next list to begin will have, to be compared with `completeList`. */
+  get nextList(): number {
+    return this.#begun + 1;
+  }
+
+  /** The number of the last list that was handed over whole. */
+  get completeList(): number {
+    return this.#complete;
+  }
+
+  replaceBegin(): void {
+    this.#begun += 1;
+    this.#listed = new Map();
+    this.#sinceListBegan.clear();
+    this.#deletedUids.clear();
+  }
+
+  replaceItem(object: ReporterObject): void {
+    const key = this.#key(object);
+    if (key !== undefined) this.#listed?.set(key, kept(object));
+  }
+
+  replaceEnd(): void {
+    const listed = this.#listed ?? new Map<string, ReporterObject>();
+    this.#listed = undefined;
+    this.#complete = this.#begun;
+    for (const [key, object] of listed) {
+      const known = this.#byKey.get(key);
+      if (this.#deletedUids.has(object.metadata.uid)) continue;
+      if (this.#sinceListBegan.has(key) && known !== undefined && isNewer(known, object)) continue;
+      if (
+        known?.metadata.resourceVersion !== object.metadata.resourceVersion ||
+        known.metadata.uid !== object.metadata.uid
+      )
+        this.#set(key, object);
+    }
+    for (const key of this.#byKey.keys()) {
+      if (!listed.has(key) && !this.#sinceListBegan.has(key)) this.#set(key, undefined);
+    }
+    this.onListed();
+  }
+
+  event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: ReporterObject): void {
+    const key = this.#key(object);
+    if (key === undefined) return;
+    const known = this.#byKey.get(key);
+    if (type === 'DELETED') {
+      this.#deletedUids.delete(object.metadata.uid);
+      if (known?.metadata.uid === object.metadata.uid) this.#set(key, undefined);
+      return;
+    }
+    this.#learn(key, object, known);
+  }
+
+  /** What the API server answered to an own write or read. */
+  learnt(object: ReporterObject): void {
+    const key = this.#key(object);
+    if (key === undefined) return;
+    this.#sinceListBegan.add(key);
+    this.#learn(key, object, this.#byKey.get(key));
+  }
+
+  /** The API server answered that there is no such object (any more). */
+  gone(key: string): void {
+    const known = this.#byKey.get(key);
+    if (known === undefined) return;
+    this.#deletedUids.add(known.metadata.uid);
+    this.#sinceListBegan.delete(key);
+    this.#set(key, undefined);
+  }
+
+  #learn(key: string, object: ReporterObject, known: ReporterObject | undefined): void {
+    if (this.#deletedUids.has(object.metadata.uid)) return;
+    if (known !== undefined && !isNewer(object, known)) return;
+    this.#set(key, kept(object));
+  }
+
+  #set(key: string, object: ReporterObject | undefined): void {
+    const before = this.#byKey.get(key);
+    if (object === undefined) this.#byKey.delete(key);
+    else this.#byKey.set(key, object);
+    if (before !== object) this.#changed(key, object, before);
+  }
+
+  #key(object: ReporterObject): string | undefined {
+    const reporter = reporterOf(object);
+    return object.metadata.name === this.#names.reporterName(reporter) ? reporterKey(reporter) : undefined;
+  }
+}
+
+function isNewer(a: ReporterObject, b: ReporterObject): boolean {
+  return compareResourceVersions(a.metadata.resourceVersion, b.metadata.resourceVersion) > 0;
+}
+
+/** Without managedFields and the like, which are most of an object. */
+function kept({ metadata, spec, status }: ReporterObject): ReporterObject {
+  const { name, uid, resourceVersion } = metadata;
+  return {
+    metadata: { name, uid, resourceVersion },
+    spec: { id: spec.id, cluster: spec.cluster },
+    ...(status === undefined ? {} : { status }),
+  };
+}

@@ -1,0 +1,106 @@
+import { LostTimer, type LostPhase } from '../core/expiry.ts';
+import { PlaceChanges } from '../core/identity-conflict.ts';
+import { Ownership } from '../core/ownership.ts';
+import type { EnvoyFacts, LostReason } from '../core/reporter-status.ts';
+import type { ReporterId } from '../core/tunnel.ts';
+import type { ApiFailure } from './row-api.ts';
+
+/** What is known of the stream that a reporter has here. */
+export interface StreamFacts {
+  readonly envoy: EnvoyFacts;
+  /** RFC 3339, of the first report; undefined before it. */
+  connectedSince: string | undefined;
+  lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
+  /** Tunnels set aside since the last full push. A removal does not name them, so the number falls with the next one. */
+  rejected: number;
+  firstRejected: string;
+}
+
+/** A reporter that is owned here and has no stream. */
+export interface Lost {
+  readonly timer: LostTimer;
+  /** Orphans are kept for less time. */
+  readonly expireAfterMs: number;
+  /** The phase that rows are brought to. */
+  phase: LostPhase;
+  /** Names of rows that are still to be looked at in this phase; undefined when it has just begun. */
+  todo: string[] | undefined;
+}
+
+/** One reporter that has a stream here, or is owned here, or is about to be. */
+export interface ReporterEntry {
+  readonly key: string;
+  readonly reporter: ReporterId;
+  /** Of its object. */
+  readonly name: string;
+  readonly ownership: Ownership;
+  readonly places: PlaceChanges;
+  stream: StreamFacts | undefined;
+  /** Why there is none. */
+  lostReason: LostReason;
+  lost: Lost | undefined;
+  /** True: nobody made its object, and its rows are to go soon. */
+  orphan: boolean;
+  /** A report was read before the caches were complete: the claim is still to be asked for. */
+  readEarly: boolean;
+  /** A call about its object is under way or waits for a slot. One at a time, so that own writes do not conflict. */
+  busy: boolean;
+  /** Calls that failed in a row, and when the next may be sent. */
+  failures: number;
+  retryAtMs: number;
+  cancelWake: (() => void) | undefined;
+  wakeAtMs: number;
+  /** The read under way, for all who wait for one. */
+  reading: Promise<ApiFailure | undefined> | undefined;
+  /** Row writes were left out while the gate was closed, since when. */
+  skippedSinceMs: number | undefined;
+  /** Deletions were left out because the stream had not been heard since the claim. */
+  collectLater: boolean;
+  /** Something that the status says may have changed. */
+  touched: boolean;
+  statusWrittenMs: number;
+  /** Status writes that may be sent at once; one more every 2 s. */
+  statusBudget: number;
+  statusBudgetMs: number;
+  /** Since when rows have been waiting to be written without a break. */
+  backlogSinceMs: number | undefined;
+  /** Rows that the API server refuses; undefined while there are none. */
+  refused: Set<string> | undefined;
+  refusedAnswer: string;
+}
+
+/** An entry about which nothing is known yet. */
+export function newEntry(
+  key: string,
+  reporter: ReporterId,
+  name: string,
+  ownership: Ownership,
+): ReporterEntry {
+  return {
+    key,
+    reporter,
+    name,
+    ownership,
+    places: new PlaceChanges(),
+    stream: undefined,
+    lostReason: 'OwnerLost',
+    lost: undefined,
+    orphan: false,
+    readEarly: false,
+    busy: false,
+    failures: 0,
+    retryAtMs: Number.NEGATIVE_INFINITY,
+    cancelWake: undefined,
+    wakeAtMs: Number.POSITIVE_INFINITY,
+    reading: undefined,
+    skippedSinceMs: undefined,
+    collectLater: false,
+    touched: false,
+    statusWrittenMs: Number.NEGATIVE_INFINITY,
+    statusBudget: 5,
+    statusBudgetMs: 0,
+    backlogSinceMs: undefined,
+    refused: undefined,
+    refusedAnswer: '',
+  };
+}

@@ -1,0 +1,94 @@
+import type { Clock } from '../clock.ts';
+import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import type { ReporterCache } from './reporter-cache.ts';
+
+/** What is told about reporters. A closed set: each has one type, reason and action. */
+export type ReporterEventKind = 'connected' | 'lost' | 'expired' | 'conflict' | 'setAside';
+
+/** Tells what happened to a reporter, where it can be told at all: never waits, never fails. */
+export interface ReporterEvents {
+  tell(reporter: ReporterId, kind: ReporterEventKind, note: string): void;
+}
+
+const TEXTS = {
+  connected: { type: 'Normal', reason: 'Connected', action: 'Serve' },
+  lost: { type: 'Warning', reason: 'Lost', action: 'WaitForReturn' },
+  expired: { type: 'Warning', reason: 'Expired', action: 'DeleteRows' },
+  conflict: { type: 'Warning', reason: 'IdentityConflict', action: 'SlowDown' },
+  setAside: { type: 'Warning', reason: 'TunnelsSetAside', action: 'KeepTheRest' },
+} as const;
+
+/** What the API server is asked to keep for an hour: not more than this for a fleet, nor for one reporter. */
+const FLEET = { burst: 50, everyMs: 1000 };
+const REPORTER = { burst: 10, everyMs: 60_000 };
+/** Reporters whose budget is remembered; the others have used nothing of it. */
+const MOST_REMEMBERED = 5000;
+
+export interface EventsParts {
+  /** Sends one event. */
+  readonly create: (
+    regarding: { readonly kind: string; readonly name: string; readonly uid: string },
+    text: {
+      readonly type: 'Normal' | 'Warning';
+      readonly reason: string;
+      readonly action: string;
+      readonly note: string;
+    },
+    wallMs: number,
+  ) => Promise<void>;
+  readonly cache: Pick<ReporterCache, 'get'>;
+  readonly mayWrite: () => boolean;
+  /** Told of each event that is not sent as there were too many. */
+  readonly onDropped: () => void;
+  /** Told of each event that the API server did not take. */
+  readonly onFailed: (error: unknown) => void;
+  readonly clock: Clock;
+}
+
+interface Budget {
+  left: number;
+  atMs: number;
+}
+
+/** Events about reporters, at most 50 at once and one a second over all, ten at once and one a minute for each. */
+export function createReporterEvents(parts: EventsParts): ReporterEvents {
+  const { clock, cache } = parts;
+  const fleet: Budget = { left: FLEET.burst, atMs: clock.monotonicMs() };
+  const byReporter = new Map<string, Budget>();
+
+  function budgetOf(key: string, nowMs: number): Budget {
+    const known = byReporter.get(key);
+    if (known !== undefined) return known;
+    const budget = { left: REPORTER.burst, atMs: nowMs };
+    byReporter.set(key, budget);
+    const [oldest] = byReporter.keys();
+    if (byReporter.size > MOST_REMEMBERED && oldest !== undefined) byReporter.delete(oldest);
+    return budget;
+  }
+
+  return {
+    tell(reporter, kind, note) {
+      const key = reporterKey(reporter);
+      const object = cache.get(key);
+      if (object === undefined || !parts.mayWrite()) return;
+      const nowMs = clock.monotonicMs();
+      const own = budgetOf(key, nowMs);
+      earn(own, REPORTER, nowMs);
+      earn(fleet, FLEET, nowMs);
+      if (own.left < 1 || fleet.left < 1) {
+        parts.onDropped();
+        return;
+      }
+      own.left -= 1;
+      fleet.left -= 1;
+      const { name, uid } = object.metadata;
+      const regarding = { kind: 'ReverseTunnelReporter', name, uid };
+      parts.create(regarding, { ...TEXTS[kind], note }, clock.wallMs()).catch(parts.onFailed);
+    },
+  };
+}
+
+function earn(budget: Budget, { burst, everyMs }: { burst: number; everyMs: number }, nowMs: number): void {
+  budget.left = Math.min(burst, budget.left + (nowMs - budget.atMs) / everyMs);
+  budget.atMs = nowMs;
+}

@@ -1,0 +1,72 @@
+import type { ReporterStatus } from '../core/reporter-object.ts';
+import { statusChange, type ReporterFacts } from '../core/reporter-status.ts';
+import type { ReporterEntry } from './reporter-entry.ts';
+import { BACKLOG_MS, factsOf, type FactsParts } from './reporter-facts.ts';
+
+/** Changed counts alone are written no more often than this. */
+const COUNTS_EVERY_MS = 10_000;
+/** Status writes of one reporter beyond this many at once come every 2 s: somebody may keep editing it. */
+const STATUS_BURST = 5;
+const STATUS_EVERY_MS = 2000;
+
+/** Whether a status is to be written now, and what it is to say. */
+export type DueStatus =
+  | { readonly do: 'write'; readonly facts: ReporterFacts }
+  /** Looked at again at `atMs`; undefined: when something is told. */
+  | { readonly do: 'wait'; readonly atMs: number | undefined };
+
+/**
+ * Decides about a reporter whose status may have to change: a change of meaning at once, changed counts in time. A write
+ * that it gives is taken from the reporter's budget.
+ *
+ * @param before the status as last seen
+ */
+export function dueStatus(
+  entry: ReporterEntry,
+  before: ReporterStatus | undefined,
+  parts: FactsParts,
+  nowMs: number,
+): DueStatus {
+  const said = before?.conditions?.find(({ type }) => type === 'Synced');
+  const synced = said?.status === 'True';
+  const news = (entry.refused !== undefined) !== (said?.reason === 'RowsRefused');
+  const countsMs = entry.statusWrittenMs + COUNTS_EVERY_MS;
+  const backlogMs = backlogAtMs(entry, parts, nowMs);
+  // With rows on their way only a look at each tunnel counts them: not for every change.
+  if (backlogMs !== undefined && entry.stream !== undefined && !news) {
+    const nextMs = synced && nowMs < backlogMs ? Math.min(backlogMs, countsMs) : countsMs;
+    if (nowMs < nextMs) return { do: 'wait', atMs: nextMs };
+  }
+  const facts = factsOf(entry, parts, nowMs, synced);
+  const change = statusChange(facts, before);
+  if (change === 'none') {
+    // Of what changes by the passing of time alone nobody tells.
+    const endsMs = entry.places.endsMs(nowMs);
+    entry.touched = backlogMs !== undefined || endsMs !== undefined;
+    const againMs = backlogMs === undefined ? endsMs : Math.max(backlogMs, nowMs + COUNTS_EVERY_MS);
+    return { do: 'wait', atMs: againMs };
+  }
+  if (change === 'counts' && nowMs < countsMs) return { do: 'wait', atMs: countsMs };
+  const waitMs = budgetWaitMs(entry, nowMs);
+  return waitMs > 0 ? { do: 'wait', atMs: nowMs + waitMs } : { do: 'write', facts };
+}
+
+/** When rows that wait are to be called a backlog; undefined where none waits. */
+function backlogAtMs(entry: ReporterEntry, { queue }: FactsParts, nowMs: number): number | undefined {
+  if (queue.pending(entry.key) === 0) {
+    entry.backlogSinceMs = undefined;
+    return undefined;
+  }
+  entry.backlogSinceMs ??= nowMs;
+  return entry.backlogSinceMs + BACKLOG_MS;
+}
+
+/** Takes one from what may be written at once, or gives how long until there is one. */
+function budgetWaitMs(entry: ReporterEntry, nowMs: number): number {
+  const earned = (nowMs - entry.statusBudgetMs) / STATUS_EVERY_MS;
+  const budget = Math.min(STATUS_BURST, entry.statusBudget + earned);
+  if (budget < 1) return (1 - budget) * STATUS_EVERY_MS;
+  entry.statusBudget = budget - 1;
+  entry.statusBudgetMs = nowMs;
+  return 0;
+}

@@ -1,0 +1,80 @@
+import type { ReporterId } from './tunnel.ts';
+
+/** A ReverseTunnelReporter as the API server shows it: the parts that this project reads. */
+export interface ReporterObject {
+  readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
+  readonly spec: { readonly id: string; readonly cluster: string };
+  readonly status?: ReporterStatus;
+}
+
+/** `crds/reversetunnelreporters.yaml` says what each field means. */
+export interface ReporterStatus {
+  readonly owner?: Owner;
+  readonly connectedSince?: string;
+  readonly lastFullPush?: { readonly time: string; readonly tunnels: number };
+  readonly tunnels?: TunnelCounts;
+  readonly reportIntervalSeconds?: number;
+  readonly envoyVersion?: string;
+  readonly locality?: Locality;
+  readonly observedGeneration?: number;
+  readonly conditions?: readonly ReporterCondition[];
+}
+
+/** A status as it is written: null takes a field away, in a merge patch. */
+export type ReporterStatusPatch = {
+  readonly [Field in keyof ReporterStatus]?: ReporterStatus[Field] | null;
+};
+
+/** Who may write a reporter's rows: one process, by the claim of that number. */
+export interface Owner {
+  readonly replica: string;
+  readonly epoch: number;
+}
+
+export interface TunnelCounts {
+  readonly reported: number;
+  readonly applied: number;
+  readonly rejected: number;
+}
+
+/** Where an Envoy runs; parts that it did not tell are left out. */
+export interface Locality {
+  readonly region?: string;
+  readonly zone?: string;
+  readonly subZone?: string;
+}
+
+export interface ReporterCondition {
+  readonly type: string;
+  readonly status: string;
+  readonly reason: string;
+  readonly message: string;
+  /** RFC 3339 to the second. */
+  readonly lastTransitionTime: string;
+  readonly observedGeneration?: number;
+}
+
+/** What decides about ownership, of a reporter's object at one version. */
+export interface ReporterSeen {
+  readonly uid: string;
+  readonly resourceVersion: string;
+  /** Undefined before the first claim. */
+  readonly owner: Owner | undefined;
+  /** True when the owner says that it holds a stream. */
+  readonly connected: boolean;
+}
+
+export function reporterSeen(object: ReporterObject): ReporterSeen {
+  const { metadata, status } = object;
+  return {
+    uid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    owner: status?.owner,
+    connected: status?.conditions?.some((one) => one.type === 'Connected' && one.status === 'True') ?? false,
+  };
+}
+
+/** Whose object it is. */
+export function reporterOf(object: ReporterObject): ReporterId {
+  return { cluster: object.spec.cluster, id: object.spec.id };
+}

@@ -1,0 +1,174 @@
+import type {
+  Locality,
+  ReporterCondition,
+  ReporterStatus,
+  ReporterStatusPatch,
+  TunnelCounts,
+} from './reporter-object.ts';
+import { showable } from './text.ts';
+
+/** What an owner knows of its reporter. The status says it, and nothing else. */
+export interface ReporterFacts {
+  /** `StreamOpen`, or why there is no stream. */
+  readonly connected: 'StreamOpen' | LostReason;
+  readonly synced: SyncedFact;
+  /** True while two Envoys seem to report under this id. */
+  readonly conflict: boolean;
+  /** When the stream being served sent its first report; undefined without one. */
+  readonly connectedSince: string | undefined;
+  /** The parts below are undefined where this owner does not know: what stands there stays. */
+  readonly lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
+  readonly tunnels: TunnelCounts | undefined;
+  readonly reportIntervalSeconds: number | undefined;
+  readonly envoy: EnvoyFacts | undefined;
+}
+
+/** Why a reporter has no stream: it ended, nothing came on it, or the replica that held it is gone. */
+export type LostReason = 'StreamEnded' | 'Silent' | 'OwnerLost';
+
+/** How the rows of a connected reporter compare with what it reports. */
+export type SyncedFact =
+  | { readonly reason: 'UpToDate' | 'Writing' | 'AwaitingFullPush' }
+  /** Rows that the API server refuses, and its answer to the last of them. */
+  | { readonly reason: 'RowsRefused'; readonly rows: number; readonly answer: string }
+  /** Tunnels set aside, and what was wrong with the first. */
+  | { readonly reason: 'TunnelsRejected'; readonly tunnels: number; readonly first: string };
+
+/** What a reporter tells about itself beside its identity. */
+export interface EnvoyFacts {
+  /** As in 1.38.0; undefined when it told none. */
+  readonly version: string | undefined;
+  readonly locality: Locality | undefined;
+}
+
+/** Why a status is to be written: its meaning has changed, or only numbers, which can wait. */
+export type StatusChange = 'none' | 'counts' | 'meaning';
+
+type Meaning = Omit<ReporterCondition, 'lastTransitionTime' | 'observedGeneration'>;
+
+/** The API server takes 4,096; a person reads less. */
+const LONGEST_MESSAGE = 1000;
+
+/** The status that says these facts, as a merge patch. */
+export function statusPatch(
+  facts: ReporterFacts,
+  before: ReporterStatus | undefined,
+  now: string,
+): ReporterStatusPatch {
+  const { lastFullPush, tunnels, reportIntervalSeconds, envoy } = facts;
+  return {
+    connectedSince: facts.connectedSince ?? null,
+    ...(lastFullPush === undefined ? {} : { lastFullPush }),
+    ...(tunnels === undefined ? {} : { tunnels }),
+    ...(reportIntervalSeconds === undefined ? {} : { reportIntervalSeconds }),
+    ...(envoy === undefined
+      ? {}
+      : { envoyVersion: envoy.version ?? null, locality: localityPatch(envoy.locality, before?.locality) }),
+    observedGeneration: 1,
+    conditions: meaningsOf(facts).map((meaning) => conditionOf(meaning, before?.conditions, now)),
+  };
+}
+
+/** How a status differs from what these facts say. */
+export function statusChange(facts: ReporterFacts, before: ReporterStatus | undefined): StatusChange {
+  const wanted = meaningsOf(facts);
+  const has = before?.conditions ?? [];
+  const meant = wanted.every((one, index) => {
+    const other = has[index];
+    return other?.type === one.type && other.status === one.status && other.reason === one.reason;
+  });
+  if (!meant || has.length !== wanted.length) return 'meaning';
+  const { lastFullPush, tunnels, reportIntervalSeconds } = facts;
+  const counted =
+    (tunnels === undefined ||
+      (tunnels.reported === before?.tunnels?.reported &&
+        tunnels.applied === before.tunnels.applied &&
+        tunnels.rejected === before.tunnels.rejected)) &&
+    (lastFullPush === undefined || lastFullPush.tunnels === before?.lastFullPush?.tunnels) &&
+    (reportIntervalSeconds === undefined || reportIntervalSeconds === before?.reportIntervalSeconds) &&
+    wanted.every(({ message }, index) => has[index]?.message === message);
+  return counted ? 'none' : 'counts';
+}
+
+function meaningsOf(facts: ReporterFacts): Meaning[] {
+  const connected = connectedMeaning(facts.connected);
+  const synced = syncedMeaning(facts);
+  const meanings = [connected, synced, readyMeaning(connected, synced)];
+  if (facts.conflict) {
+    meanings.push({
+      type: 'IdentityConflict',
+      status: 'True',
+      reason: 'StreamsTradePlaces',
+      message: 'two Envoys seem to report with this cluster and id; give each a node.id of its own',
+    });
+  }
+  return meanings;
+}
+
+function connectedMeaning(reason: ReporterFacts['connected']): Meaning {
+  const message = {
+    StreamOpen: '',
+    StreamEnded: 'the stream ended',
+    Silent: 'nothing came on the stream for too long',
+    OwnerLost: 'the replica that held the stream is gone',
+  }[reason];
+  return { type: 'Connected', status: reason === 'StreamOpen' ? 'True' : 'False', reason, message };
+}
+
+function syncedMeaning({ connected, synced }: ReporterFacts): Meaning {
+  const type = 'Synced';
+  if (connected !== 'StreamOpen') {
+    return { type, status: 'Unknown', reason: 'NotConnected', message: 'nothing to compare the rows with' };
+  }
+  const { reason } = synced;
+  switch (reason) {
+    case 'UpToDate':
+      return { type, status: 'True', reason, message: '' };
+    case 'Writing':
+      return { type, status: 'False', reason, message: 'rows are being written' };
+    case 'AwaitingFullPush':
+      return { type, status: 'Unknown', reason, message: 'the stream has sent changes only' };
+    case 'RowsRefused':
+      return {
+        type,
+        status: 'False',
+        reason,
+        message: showable(`${synced.rows} rows are refused: ${synced.answer}`, LONGEST_MESSAGE),
+      };
+    case 'TunnelsRejected':
+      return {
+        type,
+        status: 'False',
+        reason,
+        message: showable(`${synced.tunnels} tunnels were set aside: ${synced.first}`, LONGEST_MESSAGE),
+      };
+  }
+}
+
+function readyMeaning(connected: Meaning, synced: Meaning): Meaning {
+  const type = 'Ready';
+  if (connected.status !== 'True')
+    return { type, status: 'False', reason: 'NotConnected', message: connected.message };
+  if (synced.status === 'True') return { type, status: 'True', reason: 'Mirrored', message: '' };
+  return synced.status === 'False'
+    ? { type, status: 'False', reason: 'NotSynced', message: synced.message }
+    : { type, status: 'Unknown', reason: 'AwaitingFullPush', message: synced.message };
+}
+
+/** The time of its last change stays where the status is the same. */
+function conditionOf(
+  { type, status, reason, message }: Meaning,
+  before: readonly ReporterCondition[] | undefined,
+  now: string,
+): ReporterCondition {
+  const was = before?.find((one) => one.type === type);
+  const lastTransitionTime = was?.status === status ? was.lastTransitionTime : now;
+  return { type, status, reason, message, lastTransitionTime, observedGeneration: 1 };
+}
+
+/** A merge patch keeps what it does not name, so the parts that are gone are named. */
+function localityPatch(locality: Locality | undefined, before: Locality | undefined): Locality | null {
+  if (locality === undefined) return null;
+  const gone = Object.keys(before ?? {}).filter((part) => !(part in locality));
+  return { ...locality, ...Object.fromEntries(gone.map((part) => [part, null])) };
+}

@@ -1,0 +1,46 @@
+import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
+import { ApiError } from './api-error.ts';
+import type { ResourceClient } from './resource-client.ts';
+
+/** Where reporters' objects live: the resource that `crds/reversetunnelreporters.yaml` defines. */
+export function reporterResource(namespace: string) {
+  return {
+    group: 'reverse-tunnel.io',
+    version: 'v1alpha1',
+    plural: 'reversetunnelreporters',
+    namespace,
+  } as const;
+}
+
+/** The calls on reporters' objects as the API server takes them. */
+export function createReporterApi(client: ResourceClient<ReporterObject>) {
+  return {
+    create: (name: string, spec: ReporterObject['spec']): Promise<ReporterObject> =>
+      client.create({
+        apiVersion: 'reverse-tunnel.io/v1alpha1',
+        kind: 'ReverseTunnelReporter',
+        metadata: { name, labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' } },
+        spec,
+      }),
+
+    patchStatus: (
+      name: string,
+      resourceVersion: string,
+      status: ReporterStatusPatch,
+    ): Promise<ReporterObject> => client.patchStatus(name, { metadata: { resourceVersion }, status }),
+
+    /** By a GET, which the API server answers from etcd's quorum: what it shows is not older than the request. */
+    async read(name: string): Promise<ReporterObject | undefined> {
+      try {
+        return await client.get(name);
+      } catch (error) {
+        if (error instanceof ApiError && error.consequence === 'gone') return undefined;
+        throw error;
+      }
+    },
+
+    async delete(name: string, uid: string, resourceVersion: string): Promise<void> {
+      await client.delete(name, { uid, resourceVersion });
+    },
+  };
+}

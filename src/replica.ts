@@ -1,0 +1,242 @@
+import type { Clock } from './clock.ts';
+import { Inheritance } from './controller/inheritance.ts';
+import { LostReporters } from './controller/lost-reporters.ts';
+import type { Mirror } from './controller/mirror.ts';
+import { ReplicaDirectory } from './controller/replica-directory.ts';
+import { ReplicaStanding } from './controller/replica-standing.ts';
+import { ReporterCache } from './controller/reporter-cache.ts';
+import { createReporterEvents } from './controller/reporter-events.ts';
+import { Reporters } from './controller/reporters.ts';
+import type { RowCache } from './controller/row-cache.ts';
+import type { Workqueue } from './controller/workqueue.ts';
+import type { Ledger } from './core/ledger.ts';
+import type { Names } from './core/names.ts';
+import type { ReporterObject } from './core/reporter-object.ts';
+import { explanationOf } from './k8s/api-error.ts';
+import type { ApiClient } from './k8s/client.ts';
+import { createEventApi, eventResource } from './k8s/event-api.ts';
+import { leaseResource, type LeaseObject } from './k8s/lease-object.ts';
+import { Lease } from './k8s/lease.ts';
+import { Reflector } from './k8s/reflector.ts';
+import { createReporterApi, reporterResource } from './k8s/reporter-api.ts';
+import type { Log } from './log.ts';
+import type { Metrics } from './metrics.ts';
+
+/** One for all replicas in a namespace. */
+const LEADER_LEASE = 'reverse-tunnel-operator-leader';
+
+export interface ReplicaParts {
+  /** This process, unlike any other that ever ran. */
+  readonly self: string;
+  readonly namespace: string;
+  readonly client: ApiClient;
+  readonly names: Names;
+  readonly ledger: Ledger;
+  readonly queue: Workqueue;
+  readonly rows: RowCache;
+  readonly rowsListed: () => boolean;
+  readonly isDue: (key: string, tunnelName: string) => boolean;
+  /** Asked when it is needed: it needs the replica in turn. */
+  readonly mirror: () => Mirror;
+  readonly reportIntervalMs: () => number;
+  readonly unknownAfterMs: number;
+  readonly expireAfterMs: number;
+  /** The API server did not answer: watches may have lost their connection too. */
+  readonly onNoAnswer: () => void;
+  /** Reporters are listed, or the Lease is held: it may be ready now. */
+  readonly onProgress: () => void;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/** This replica among others: what it owns, that it lives, whether it leads. */
+export interface Replica {
+  readonly reporters: Reporters;
+  /** Why it is not ready; undefined when it is. Once ready, it stays so while the API server is away. */
+  notReady(): string | undefined;
+  /** Rows have been listed, so what waited for that can go on. */
+  resume(): void;
+  hasten(): void;
+  /** Sets what is read at a scrape. */
+  gather(): void;
+  /** Begins to list, and to acquire its Lease. */
+  start(signal: AbortSignal): Promise<unknown>;
+  /** Lets another replica lead. To be called first, as nothing else waits for it. */
+  stopLeading(): Promise<void>;
+  /** Nothing more is begun; the Lease is given up. */
+  stop(): Promise<void>;
+}
+
+/** Builds the parts of a replica and hands them to each other. */
+export function createReplica(parts: ReplicaParts): Replica {
+  const { self, namespace, client, names, rows, rowsListed, clock, random, metrics, log } = parts;
+  const leases = client.resource<LeaseObject>(leaseResource(namespace));
+  const reporterClient = client.resource<ReporterObject>(reporterResource(namespace));
+  const events = createEventApi(client.resource<object>(eventResource(namespace)), namespace, self);
+
+  const cache: ReporterCache = new ReporterCache(names, (key, after, before) =>
+    reporters.objectChanged(key, after, before),
+  );
+  const directory = new ReplicaDirectory(names, clock);
+  const isListed = (): boolean => rowsListed() && reportersReflector.hasSynced;
+  let everHeld = false;
+
+  const lease: Lease = new Lease({
+    client: leases,
+    name: names.leaseName(self),
+    identity: self,
+    own: true,
+    mayTry: () => true,
+    onHeld: () => {
+      log.info({ replica: self }, everHeld ? 'Lease held again, reading all reporters' : 'Lease held');
+      everHeld = true;
+      standing.leaseHeld();
+      parts.onProgress();
+    },
+    onAnswer: leaseLog('Lease not renewed'),
+    clock,
+    random,
+  });
+  const leader: Lease = new Lease({
+    client: leases,
+    name: LEADER_LEASE,
+    identity: self,
+    own: false,
+    // A replica that may not write rows must not lead either.
+    mayTry: () => standing.mayWrite(),
+    onHeld: () => log.info({ replica: self }, 'leading'),
+    onAnswer: leaseLog('Lease of the leader not acquired'),
+    clock,
+    random,
+  });
+  directory.onLease = (name, seen) => {
+    if (name === LEADER_LEASE) leader.observed(seen);
+    else if (name === names.leaseName(self)) lease.observed(seen);
+  };
+
+  const standing: ReplicaStanding = new ReplicaStanding({
+    self,
+    isHeld: () => lease.isHeld,
+    isAlive: (replica) => directory.isAlive(replica),
+    isServing: (replica) => directory.isServing(replica),
+    cache,
+    relist: () => reportersReflector.relist(),
+    onOpen: () => reporters.resume(),
+    clock,
+  });
+  cache.onListed = () => standing.listed();
+
+  const reporters: Reporters = new Reporters({
+    ...parts,
+    api: createReporterApi(reporterClient),
+    cache,
+    standing,
+    isListed,
+    rowNames: (key) => rows.tunnelNames(key),
+    rowCount: (key) => rows.tunnelCount(key),
+    lookAtAll: (key, sinceMs) => parts.mirror().lookAtAll(key, sinceMs),
+    onForgotten: (key) => parts.mirror().forget(key),
+    events: createReporterEvents({
+      create: (regarding, text, wallMs) => events.create(regarding, text, wallMs),
+      cache,
+      mayWrite: () => standing.mayWrite(),
+      onDropped: () => metrics.eventsDropped.inc(),
+      onFailed: (error) => log.debug({ error: explanationOf(error) }, 'event not written'),
+      clock,
+    }),
+  });
+  const lost = new LostReporters({
+    entries: () => reporters.entries(),
+    driver: reporters.driver,
+    standing,
+    rowNames: (key) => rows.tunnelNames(key),
+    queueOne: (key, tunnelName) => parts.mirror().queueOne(key, tunnelName),
+    pending: (key) => parts.queue.pending(key),
+    unknownAfterMs: parts.unknownAfterMs,
+    clock,
+  });
+  const inheritance = new Inheritance({
+    self,
+    isLeader: () => leader.isHeld,
+    reporters,
+    cache,
+    reportersWithRows: () => rows.reporterKeys(),
+    directory,
+    standing,
+    isListed,
+    async deleteLease({ metadata }) {
+      await leases.delete(metadata.name, metadata);
+    },
+    clock,
+  });
+  parts.queue.onEmptied = (key) => reporters.emptied(key);
+
+  const reportersReflector: Reflector<ReporterObject> = new Reflector<ReporterObject>({
+    source: reporterClient,
+    handler: cache,
+    clock,
+    random,
+    log,
+    onState: (state) => {
+      if (state !== 'synced') return;
+      reporters.resume();
+      parts.onProgress();
+    },
+  });
+  const leasesReflector = new Reflector<LeaseObject>({
+    source: leases,
+    handler: directory,
+    clock,
+    random,
+    log,
+  });
+
+  /** Says that it does not work, once for each time that it begins not to. */
+  function leaseLog(what: string): (failure: Error | undefined) => void {
+    let failing = false;
+    return (failure) => {
+      if (failure === undefined) {
+        failing = false;
+        return;
+      }
+      parts.onNoAnswer();
+      if (!failing) log.warn({ error: failure.message }, `${what}: nothing is written while it is not held`);
+      failing = true;
+    };
+  }
+
+  return {
+    reporters,
+    notReady() {
+      if (!rowsListed()) return 'rows are not listed yet';
+      if (!reportersReflector.hasSynced) return 'reporters are not listed yet';
+      return everHeld ? undefined : 'its Lease is not held yet';
+    },
+    resume: () => reporters.resume(),
+    hasten() {
+      reportersReflector.hasten();
+      leasesReflector.hasten();
+    },
+    gather() {
+      metrics.reportersOwned.set(reporters.ownedCount);
+      metrics.leaseHeld.set(lease.isHeld ? 1 : 0);
+      metrics.leaderElectionMasterStatus.set({ name: LEADER_LEASE }, leader.isHeld ? 1 : 0);
+    },
+    async start(signal) {
+      lease.start();
+      leader.start();
+      lost.start();
+      inheritance.start();
+      await Promise.all([reportersReflector.run(signal), leasesReflector.run(signal)]);
+    },
+    stopLeading: () => leader.release(),
+    async stop() {
+      lost.stop();
+      inheritance.stop();
+      reporters.stop();
+      await lease.release();
+    },
+  };
+}

@@ -1,0 +1,242 @@
+import { expect } from 'chai';
+import { useControlPlane } from '../support/control-plane.ts';
+import { poll } from '../support/operator-process.ts';
+import {
+  condition,
+  createReplicas,
+  unchanged,
+  type Replicas,
+  type ReporterShown,
+} from '../support/replicas.ts';
+import { tell } from '../support/tell.ts';
+import { listRows, untilEqual, type RowSeen } from '../support/truth.ts';
+
+const DEADLINE_MS = 60_000;
+
+describe('reporters as objects', () => {
+  const controlPlane = useControlPlane();
+  let replicas: Replicas;
+
+  beforeEach(async () => {
+    replicas = await createReplicas(controlPlane(), 'reporters');
+  });
+  afterEach(() => replicas.stop());
+
+  const rows = (): Promise<RowSeen[]> => listRows(controlPlane().request, replicas.namespace);
+  const objectPath = (name: string): string =>
+    `/apis/reverse-tunnel.io/v1alpha1/namespaces/${replicas.namespace}/reversetunnelreporters/${name}`;
+
+  async function only(): Promise<ReporterShown> {
+    const [reporter] = await replicas.reporters();
+    if (reporter === undefined) throw new Error('there is no reporter');
+    return reporter;
+  }
+
+  async function kubectl(...args: string[]): Promise<string> {
+    const { code, stdout, stderr } = await controlPlane().kubectl(['-n', replicas.namespace, ...args]);
+    expect(code, stderr).to.equal(0);
+    return stdout;
+  }
+
+  async function patchStatus(name: string, status: object): Promise<void> {
+    await kubectl(
+      ...['patch', 'rtr', name, '--subresource=status', '--type=merge', '-p', JSON.stringify({ status })],
+    );
+  }
+
+  async function settled(untilMs = DEADLINE_MS): Promise<void> {
+    await replicas.served(1, untilMs);
+  }
+
+  /** Writes by operators since there were so many, Leases aside, as `verb resource`. */
+  async function since(count: number): Promise<string[]> {
+    return (await replicas.writes())
+      .slice(count)
+      .filter(({ resource }) => resource !== 'leases')
+      .map(({ verb, resource }) => `${verb} ${resource}`);
+  }
+
+  it('kubectl get rtr tells who serves which Envoy, how many tunnels, and whether the mirror lags', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const { process } = await replicas.start();
+    const fleet = await replicas.startFleet({ reporters: 1, tunnels: 7 });
+    await settled();
+    const [header = '', line = ''] = (await kubectl('get', 'rtr')).split('\n');
+    expect(header.split(/\s{2,}/)).to.deep.equal([
+      'NAME',
+      'CLUSTER',
+      'CONNECTED',
+      'SYNCED',
+      'TUNNELS',
+      'OWNER',
+      'AGE',
+    ]);
+    const [, cluster, connected, synced, tunnels, owner] = line.split(/\s+/);
+    expect([cluster, connected, synced, tunnels, owner]).to.deep.equal([
+      'edge',
+      'True',
+      'True',
+      '7',
+      process.replica,
+    ]);
+    await kubectl('wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=10s');
+    const { status } = await only();
+    expect(status.tunnels).to.deep.equal({ reported: 7, applied: 7, rejected: 0 });
+    expect(condition(status, 'Ready')).to.equal('True Mirrored');
+
+    const [reporter] = fleet.reporters;
+    reporter?.stop();
+    await poll(DEADLINE_MS, async () =>
+      condition((await only()).status, 'Connected') === 'False StreamEnded' ? true : undefined,
+    );
+    expect(condition((await only()).status, 'Synced')).to.equal('Unknown NotConnected');
+    expect(condition((await only()).status, 'Ready')).to.equal('False NotConnected');
+    const events = await kubectl(
+      'get',
+      'events.events.k8s.io',
+      '-o',
+      'jsonpath={range .items[*]}{.reason} {.regarding.kind} {end}',
+    );
+    expect(events).to.include('Connected ReverseTunnelReporter').and.to.include('Lost ReverseTunnelReporter');
+  });
+
+  it('a heartbeat writes nothing, and changed counts at most one status in 10 s', async function () {
+    this.timeout(3 * DEADLINE_MS);
+    await replicas.start(['--report-interval', '100ms']);
+    const fleet = await replicas.startFleet({ reporters: 1, tunnels: 50 });
+    await settled();
+    const [reporter] = fleet.reporters;
+    if (reporter === undefined) throw new Error('one reporter was asked for');
+    const quietMs = performance.now();
+    const count = (await replicas.writes()).length;
+    await poll(DEADLINE_MS, () => (performance.now() - quietMs > 3000 ? true : undefined));
+    expect(await since(count), '30 heartbeats').to.deep.equal([]);
+
+    const startMs = performance.now();
+    let changes = 0;
+    await poll(DEADLINE_MS, () => {
+      reporter.connectTunnel(fleet.newInitiator());
+      changes += 1;
+      return performance.now() - startMs > 25_000 ? true : undefined;
+    });
+    await fleet.settled();
+    await poll(DEADLINE_MS, async () =>
+      (await only()).status.tunnels?.applied === 50 + changes ? true : undefined,
+    );
+    const written = await since(count);
+    const statuses = written.filter((write) => write.endsWith('reversetunnelreporters/status')).length;
+    tell(`${changes} tunnels added in 25 s: ${statuses} status writes`);
+    expect(written.filter((write) => write === 'create reversetunnels').length).to.equal(changes);
+    expect(statuses).to.be.within(1, 5);
+  });
+
+  it('lost: rows stay, then Unknown; back at any point it costs only differences; lost for good, all goes', async function () {
+    this.timeout(3 * DEADLINE_MS);
+    await replicas.start(['--unknown-after', '4s', '--expire-after', '12s']);
+    const fleet = await replicas.startFleet({ reporters: 1, tunnels: 40 });
+    await settled();
+    const before = await rows();
+    const [reporter] = fleet.reporters;
+    if (reporter === undefined) throw new Error('one reporter was asked for');
+
+    // Back before Unknown.
+    let count = (await replicas.writes()).length;
+    reporter.stop();
+    await poll(DEADLINE_MS, async () =>
+      condition((await only()).status, 'Connected').startsWith('False') ? true : undefined,
+    );
+    reporter.start();
+    await settled();
+    expect((await since(count)).filter((write) => write.includes('reversetunnels'))).to.deep.equal([]);
+    expect(unchanged(before, await rows())).to.equal(40);
+
+    // Back after Unknown.
+    reporter.stop();
+    await poll(DEADLINE_MS, async () =>
+      (await rows()).every(({ status }) => status.state === 'Unknown') ? true : undefined,
+    );
+    expect(await rows()).to.have.length(40);
+    count = (await replicas.writes()).length;
+    reporter.start();
+    await untilEqual(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
+    await settled();
+    const back = (await since(count)).filter((write) => write.includes('reversetunnels'));
+    expect(back).to.deep.equal(Array.from({ length: 40 }, () => 'patch reversetunnels/status'));
+
+    // Gone for good.
+    reporter.stop();
+    const startMs = performance.now();
+    await poll(DEADLINE_MS, async () => ((await replicas.reporters()).length === 0 ? true : undefined));
+    expect(performance.now() - startMs).to.be.within(11_000, 30_000);
+    expect(await rows()).to.deep.equal([]);
+    const { metadata } = before[0] ?? { metadata: { uid: '' } };
+    reporter.start();
+    await settled();
+    expect((await rows()).some(({ metadata: { uid } }) => uid === metadata.uid)).to.equal(false);
+    expect(await rows()).to.have.length(40);
+  });
+
+  it('its object deleted by hand while it is connected: the object is back, and no row is touched', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    await replicas.start();
+    await replicas.startFleet({ reporters: 1, tunnels: 20 });
+    await settled();
+    const before = await rows();
+    const { metadata } = await only();
+    await kubectl('delete', 'rtr', metadata.name);
+    await poll(DEADLINE_MS, async () => {
+      const [now] = await replicas.reporters();
+      return now !== undefined && now.metadata.uid !== metadata.uid ? true : undefined;
+    });
+    await settled();
+    expect(unchanged(before, await rows())).to.equal(20);
+  });
+
+  it('its object deleted by hand while it is not connected: its rows are gone within about a minute', async function () {
+    this.timeout(3 * DEADLINE_MS);
+    await replicas.start();
+    const fleet = await replicas.startFleet({ reporters: 1, tunnels: 20 });
+    await settled();
+    const { metadata } = await only();
+    await fleet.stop();
+    await poll(DEADLINE_MS, async () =>
+      condition((await only()).status, 'Connected').startsWith('False') ? true : undefined,
+    );
+    await kubectl('delete', 'rtr', metadata.name);
+    const startMs = performance.now();
+    await poll(2 * DEADLINE_MS, async () =>
+      (await rows()).length === 0 && (await replicas.reporters()).length === 0 ? true : undefined,
+    );
+    const passedMs = performance.now() - startMs;
+    tell(`gone after ${Math.round(passedMs / 1000)} s`);
+    expect(passedMs).to.be.within(40_000, 90_000);
+  });
+
+  it('its status edited by others, the owner too: it is put right, and no row is touched', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    await replicas.start();
+    await replicas.startFleet({ reporters: 1, tunnels: 20 });
+    await settled();
+    const before = await rows();
+    const { metadata } = await only();
+    const lie = {
+      type: 'Ready',
+      status: 'False',
+      reason: 'ByHand',
+      message: '',
+      lastTransitionTime: '2026-11-23T05:00:00Z',
+    };
+    await patchStatus(metadata.name, { conditions: [lie] });
+    await settled();
+    await patchStatus(metadata.name, { owner: { replica: 'somebody', epoch: 99 } });
+    await settled();
+    await patchStatus(metadata.name, { owner: null });
+    await settled();
+    const { status, code } = await controlPlane()
+      .request('GET', objectPath(metadata.name))
+      .then(({ status: answered, body }) => ({ code: answered, status: (body as ReporterShown).status }));
+    expect(code).to.equal(200);
+    expect(status.conditions.map(({ type }) => type)).to.deep.equal(['Connected', 'Synced', 'Ready']);
+    expect(unchanged(before, await rows())).to.equal(20);
+  });
+});

@@ -1,0 +1,89 @@
+import { ApiError } from '../../src/k8s/api-error.ts';
+import type { LeaseObject, LeaseSpec } from '../../src/k8s/lease-object.ts';
+
+interface LeasePatch {
+  readonly metadata?: { readonly resourceVersion?: string };
+  readonly spec?: LeaseSpec;
+}
+
+/** Leases of an API server, in memory: versions, 404, 409; calls can be made to fail or to hang. */
+export class MemoryLeases {
+  readonly title = 'leases in memory';
+  readonly objects = new Map<string, LeaseObject>();
+  /** Writes that were carried out, as `verb name holder`. */
+  readonly writes: string[] = [];
+  /** Told of each change, as a watch would. */
+  readonly watches: ((name: string, object: LeaseObject | undefined) => void)[] = [];
+  /** Every call fails with it. */
+  failure: ApiError | undefined;
+  /** Every call waits for it. */
+  delay: Promise<void> | undefined;
+  #version = 95;
+
+  async get(name: string): Promise<LeaseObject> {
+    await this.#arrive();
+    const object = this.objects.get(name);
+    if (object === undefined) throw new ApiError('gone', `get ${name}: 404`, { status: 404 });
+    return object;
+  }
+
+  async create(object: object): Promise<LeaseObject> {
+    await this.#arrive();
+    const { metadata, spec } = object as { metadata: { name: string }; spec: LeaseSpec };
+    if (this.objects.has(metadata.name)) throw new ApiError('already-exists', 'create: 409', { status: 409 });
+    return this.#store('create', {
+      metadata: { name: metadata.name, uid: `uid-${this.#version}`, resourceVersion: '' },
+      spec,
+    });
+  }
+
+  async patch(name: string, patch: object): Promise<LeaseObject> {
+    await this.#arrive();
+    const { metadata, spec } = patch as LeasePatch;
+    const object = this.#at(name, metadata?.resourceVersion);
+    return this.#store('patch', { ...object, spec: { ...object.spec, ...spec } });
+  }
+
+  async delete(name: string, { resourceVersion }: { resourceVersion: string }): Promise<undefined> {
+    await this.#arrive();
+    this.#at(name, resourceVersion);
+    this.remove(name);
+    this.writes.push(`delete ${name}`);
+    return undefined;
+  }
+
+  /** Somebody deletes it by hand. */
+  remove(name: string): void {
+    this.objects.delete(name);
+    for (const watch of this.watches) watch(name, undefined);
+  }
+
+  /** Somebody edits it by hand. */
+  edit(name: string, spec: LeaseSpec): void {
+    const object = this.#at(name, undefined);
+    this.#store('edit', { ...object, spec: { ...object.spec, ...spec } });
+  }
+
+  async #arrive(): Promise<void> {
+    await this.delay;
+    if (this.failure !== undefined) throw this.failure;
+  }
+
+  #at(name: string, version: string | undefined): LeaseObject {
+    const object = this.objects.get(name);
+    if (object === undefined) throw new ApiError('gone', `${name}: 404`, { status: 404 });
+    if (version !== undefined && version !== object.metadata.resourceVersion) {
+      throw new ApiError('conflict', `${name}: 409`, { status: 409 });
+    }
+    return object;
+  }
+
+  #store(verb: string, object: LeaseObject): LeaseObject {
+    this.#version += 1;
+    const stored = { ...object, metadata: { ...object.metadata, resourceVersion: String(this.#version) } };
+    this.objects.set(stored.metadata.name, stored);
+    this.writes.push(`${verb} ${stored.metadata.name} ${stored.spec?.holderIdentity ?? ''}`);
+    for (const watch of this.watches) watch(stored.metadata.name, stored);
+    return stored;
+  }
+}

@@ -1,0 +1,137 @@
+import type { ReporterApi } from '../../src/controller/reporter-api.ts';
+import type {
+  ReporterCondition,
+  ReporterObject,
+  ReporterStatus,
+  ReporterStatusPatch,
+} from '../../src/core/reporter-object.ts';
+import { apiFailure } from './memory-row-api.ts';
+
+/** What a reporter cache and a list need of each other. */
+export interface ReporterSink {
+  replaceBegin(): void;
+  replaceItem(object: ReporterObject): void;
+  replaceEnd(): void;
+  event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: ReporterObject): void;
+}
+
+interface ReporterEvent {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
+  readonly object: ReporterObject;
+}
+
+const PENDING = ['Connected', 'Synced', 'Ready'].map((type): ReporterCondition => ({
+  type,
+  status: 'Unknown',
+  reason: 'Pending',
+  message: '',
+  lastTransitionTime: '1970-01-01T00:00:00Z',
+}));
+
+/** The API server's reporters, in memory: versions of one counter, 409 on a stale one, merge patches, the status default. */
+export class MemoryReporterApi implements ReporterApi {
+  /** Every call that was carried out, as `verb name`. */
+  readonly calls: string[] = [];
+  readonly #objects = new Map<string, ReporterObject>();
+  readonly #watches = new Set<ReporterEvent[]>();
+  #version = 995;
+  #uids = 0;
+
+  get objects(): ReadonlyMap<string, ReporterObject> {
+    return this.#objects;
+  }
+
+  /** A watch, which begins with what is there now; gives what brings at most so many of its events. */
+  watch(sink: ReporterSink): (most?: number) => number {
+    const events: ReporterEvent[] = [];
+    this.list(sink);
+    this.#watches.add(events);
+    return (most = Number.POSITIVE_INFINITY) => {
+      const delivered = events.splice(0, Math.min(most, events.length));
+      for (const { type, object } of delivered) sink.event(type, object);
+      return delivered.length;
+    };
+  }
+
+  /** Lists into `sink`, whole. */
+  list(sink: ReporterSink): void {
+    sink.replaceBegin();
+    for (const object of this.#objects.values()) sink.replaceItem(object);
+    sink.replaceEnd();
+  }
+
+  async create(name: string, spec: ReporterObject['spec']): Promise<ReporterObject> {
+    this.calls.push(`create ${name}`);
+    if (this.#objects.has(name)) throw apiFailure('already-exists');
+    this.#uids += 1;
+    const metadata = { name, uid: `reporter-uid-${this.#uids}`, resourceVersion: '' };
+    return this.#store('ADDED', { metadata, spec, status: { conditions: PENDING } });
+  }
+
+  async patchStatus(
+    name: string,
+    resourceVersion: string,
+    patch: ReporterStatusPatch,
+  ): Promise<ReporterObject> {
+    const object = this.#at(name);
+    if (object.metadata.resourceVersion !== resourceVersion) throw apiFailure('conflict');
+    this.calls.push(`patchStatus ${name}`);
+    return this.#change(object, patch);
+  }
+
+  async read(name: string): Promise<ReporterObject | undefined> {
+    this.calls.push(`read ${name}`);
+    return this.#objects.get(name);
+  }
+
+  async delete(name: string, uid: string, resourceVersion: string): Promise<void> {
+    const object = this.#at(name);
+    const { metadata } = object;
+    if (metadata.resourceVersion !== resourceVersion || metadata.uid !== uid) throw apiFailure('conflict');
+    this.calls.push(`delete ${name}`);
+    this.remove(name);
+  }
+
+  /** Somebody deletes it by hand. */
+  remove(name: string): void {
+    const object = this.#at(name);
+    this.#objects.delete(name);
+    this.#tell('DELETED', {
+      ...object,
+      metadata: { ...object.metadata, resourceVersion: this.#nextVersion() },
+    });
+  }
+
+  /** Somebody edits its status by hand. */
+  edit(name: string, patch: ReporterStatusPatch): void {
+    this.#change(this.#at(name), patch);
+  }
+
+  #at(name: string): ReporterObject {
+    const object = this.#objects.get(name);
+    if (object === undefined) throw apiFailure('gone');
+    return object;
+  }
+
+  #change(object: ReporterObject, patch: ReporterStatusPatch): ReporterObject {
+    const entries = Object.entries({ ...object.status, ...patch }).filter(([, value]) => value !== null);
+    const status = Object.fromEntries(entries) as ReporterStatus;
+    return this.#store('MODIFIED', { ...object, status });
+  }
+
+  #store(type: 'ADDED' | 'MODIFIED', object: ReporterObject): ReporterObject {
+    const stored = { ...object, metadata: { ...object.metadata, resourceVersion: this.#nextVersion() } };
+    this.#objects.set(object.metadata.name, stored);
+    this.#tell(type, stored);
+    return stored;
+  }
+
+  #nextVersion(): string {
+    this.#version += 1;
+    return String(this.#version);
+  }
+
+  #tell(type: ReporterEvent['type'], object: ReporterObject): void {
+    for (const events of this.#watches) events.push({ type, object });
+  }
+}

@@ -1,0 +1,159 @@
+/** Several replicas of the operator behind a balancer, each with a ServiceAccount of its own, so that the audit log tells them apart. */
+import type { ControlPlane } from '../../control-plane/start.ts';
+import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
+import { writesBy, type Write } from './audit-log.ts';
+import { startBalancer, type Balancer } from './balancer.ts';
+import { createNamespace } from './control-plane.ts';
+import { OPERATOR_RULES, poll, startOperatorProcess, type OperatorProcess } from './operator-process.ts';
+import type { RowSeen } from './truth.ts';
+
+const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
+const LEADER_LEASE = 'reverse-tunnel-operator-leader';
+
+export interface ReporterShown {
+  readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
+  readonly spec: { readonly id: string; readonly cluster: string };
+  readonly status: {
+    readonly owner?: { readonly replica: string; readonly epoch: number };
+    readonly tunnels?: { readonly reported: number; readonly applied: number; readonly rejected: number };
+    readonly conditions: readonly {
+      readonly type: string;
+      readonly status: string;
+      readonly reason: string;
+    }[];
+  };
+}
+
+/** One replica; it may have been replaced by a newer process. */
+export interface RunningReplica {
+  readonly account: string;
+  readonly process: OperatorProcess;
+}
+
+export interface Replicas {
+  readonly namespace: string;
+  readonly balancer: Balancer;
+  /** Those that run, in the order in which they were started. */
+  readonly running: readonly RunningReplica[];
+  /** Starts one more and lets the balancer know when it is ready. */
+  start(flags?: readonly string[], clockAheadMs?: number): Promise<RunningReplica>;
+  /** Ends one: politely, or at once. */
+  end(replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void>;
+  /** New connections no longer go to it; those that are open stay. */
+  takeOut(replica: RunningReplica): void;
+  startFleet(options?: Partial<FleetOptions>): Promise<Fleet>;
+  reporters(): Promise<ReporterShown[]>;
+  /** Waits until every reporter is connected, in step with its rows, and owned by a replica that runs. */
+  served(reporters: number, deadlineMs: number): Promise<void>;
+  /** Who leads: the holder of the leader's Lease, "" when nobody. */
+  leader(): Promise<string>;
+  writes(): Promise<Write[]>;
+  /** Ends fleets, replicas and the balancer. */
+  stop(): Promise<void>;
+}
+
+/** Makes a namespace for replicas; none runs yet. */
+export async function createReplicas(controlPlane: ControlPlane, hint: string): Promise<Replicas> {
+  const namespace = await createNamespace(controlPlane, hint);
+  const balancer = await startBalancer();
+  const running: RunningReplica[] = [];
+  const fleets: Fleet[] = [];
+  let started = 0;
+
+  const read = async <T>(path: string): Promise<T> => {
+    const { status, body } = await controlPlane.request('GET', path);
+    if (status !== 200) throw new Error(`GET ${path}: ${status} ${JSON.stringify(body)}`);
+    return body as T;
+  };
+  const balance = (): void => balancer.setTargets(running.map(({ process }) => process.grpcAddress));
+
+  async function reporters(): Promise<ReporterShown[]> {
+    const list = await read<{ items: ReporterShown[] }>(
+      `${GROUP}/namespaces/${namespace}/reversetunnelreporters`,
+    );
+    return list.items;
+  }
+
+  return {
+    namespace,
+    balancer,
+    running,
+    async start(flags = [], clockAheadMs = 0) {
+      const account = `replica-${started++}`;
+      const { kubeconfigPath } = await controlPlane.kubeconfigFor({
+        namespace,
+        serviceAccount: account,
+        rules: OPERATOR_RULES,
+      });
+      const process = await startOperatorProcess({
+        kubeconfigPath,
+        namespace,
+        flags: ['--replica-id', account, '--report-interval', '1s', ...flags],
+        clockAheadMs,
+      });
+      const replica = { account, process };
+      running.push(replica);
+      await process.ready();
+      balance();
+      return replica;
+    },
+    async end(replica, how) {
+      running.splice(running.indexOf(replica), 1);
+      balance();
+      await (how === 'SIGTERM' ? replica.process.stop() : replica.process.kill());
+    },
+    takeOut(replica) {
+      balancer.setTargets(running.filter((one) => one !== replica).map(({ process }) => process.grpcAddress));
+    },
+    async startFleet(options = {}) {
+      const fleet = createFleet({ address: balancer.address, connectRetryIntervalMs: 1000, ...options });
+      fleets.push(fleet);
+      await fleet.start();
+      return fleet;
+    },
+    reporters,
+    async served(count, deadlineMs) {
+      let last = '';
+      await poll(deadlineMs, async () => {
+        const owners = new Set(running.map(({ process }) => process.replica));
+        const shown = await reporters();
+        const unserved = shown.filter(
+          ({ status }) =>
+            !owners.has(status.owner?.replica ?? '') ||
+            !['Connected', 'Synced', 'Ready'].every((type) => condition(status, type).startsWith('True')),
+        );
+        last = `${shown.length} reporters, unserved: ${unserved.length} ${JSON.stringify(unserved[0]?.status)}`;
+        return shown.length === count && unserved.length === 0 ? true : undefined;
+      }).catch((error: unknown) => {
+        throw new Error(`not all served: ${last}`, { cause: error });
+      });
+    },
+    async leader() {
+      const path = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${LEADER_LEASE}`;
+      const { status, body } = await controlPlane.request('GET', path);
+      return status === 200
+        ? ((body as { spec: { holderIdentity?: string } }).spec.holderIdentity ?? '')
+        : '';
+    },
+    writes: () => writesBy(controlPlane.auditLogPath ?? '', namespace),
+    async stop() {
+      await Promise.all(fleets.splice(0).map((fleet) => fleet.stop()));
+      // Also one that is stopped.
+      await Promise.all(running.splice(0).map(({ process }) => process.kill()));
+      await balancer.close();
+    },
+  };
+}
+
+/** `status reason` of a condition; "" where there is none. */
+export function condition(status: ReporterShown['status'], type: string): string {
+  const found = status.conditions.find((one) => one.type === type);
+  return found === undefined ? '' : `${found.status} ${found.reason}`;
+}
+
+/** By uid and version: what of these rows is still there, unchanged. */
+export function unchanged(before: readonly RowSeen[], after: readonly RowSeen[]): number {
+  const versions = new Map(before.map(({ metadata }) => [metadata.uid, metadata.resourceVersion]));
+  return after.filter(({ metadata }) => versions.get(metadata.uid) === metadata.resourceVersion).length;
+}

@@ -1,0 +1,175 @@
+import { expect } from 'chai';
+
+import { createReplicasWorld, type ReplicasWorld } from '../support/replicas-world.ts';
+import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+const TUNNELS = Array.from({ length: 5 }, (_, index) => tunnel(`node-${index}`));
+const NAME = names.reporterName(RESPONDER);
+
+function states(world: ReplicasWorld): string[] {
+  return [...world.rowApi.rows.values()].map(({ status }) => status?.state ?? '');
+}
+
+describe('a reporter that is lost', () => {
+  let world: ReplicasWorld;
+  let replica: ReturnType<ReplicasWorld['replica']>;
+
+  beforeEach(async () => {
+    world = createReplicasWorld();
+    replica = world.replica('a');
+    replica.connect(RESPONDER, fullPush(...TUNNELS));
+    await world.pass(2000);
+    replica.report(RESPONDER, delta([]));
+    await world.settle();
+    world.rowApi.calls.length = 0;
+    world.reporterApi.calls.length = 0;
+  });
+  afterEach(async () => {
+    world.stop();
+    await world.settle();
+  });
+
+  it('is said so at once, in one write, and no row is touched for 30 s', async () => {
+    replica.disconnect(RESPONDER);
+    await world.settle();
+    expect(world.condition(RESPONDER, 'Connected')).to.equal('False StreamEnded');
+    await world.pass(28_000);
+    expect(world.reporterApi.calls).to.deep.equal([`patchStatus ${NAME}`]);
+    expect(world.rowApi.calls).to.deep.equal([]);
+  });
+
+  it('has rows Unknown after 30 s, in one write each, and none after 5 minutes; then its object goes', async () => {
+    replica.disconnect(RESPONDER);
+    await world.pass(33_000);
+    expect(new Set(states(world))).to.deep.equal(new Set(['Unknown']));
+    expect(world.rowApi.writes).to.equal(5);
+    await world.pass(265_000);
+    expect(states(world)).to.have.length(5);
+    await world.pass(6000);
+    expect(states(world)).to.deep.equal([]);
+    expect(world.reporterApi.objects.size).to.equal(0);
+    expect(world.rowApi.writes).to.equal(10);
+    expect(replica.ledger.totalTunnelCount(), 'tunnels remembered').to.equal(0);
+    expect([...replica.reporters.entries()], 'reporters remembered').to.deep.equal([]);
+  });
+
+  it('and comes back before that costs no row a write', async () => {
+    replica.disconnect(RESPONDER);
+    await world.pass(28_000);
+    replica.connect(RESPONDER, fullPush(...TUNNELS));
+    await world.pass(600_000);
+    expect(world.rowApi.writes).to.equal(0);
+    expect(world.condition(RESPONDER, 'Ready')).to.equal('True Mirrored');
+    // The loss, and the claim of the new stream.
+    expect(world.reporterApi.calls).to.have.length(2);
+  });
+
+  it('and comes back with Unknown rows costs each of them one write', async () => {
+    replica.disconnect(RESPONDER);
+    await world.pass(200_000);
+    world.rowApi.calls.length = 0;
+    replica.connect(RESPONDER, fullPush(...TUNNELS));
+    await world.pass(10_000);
+    expect(world.rowApi.calls.map(({ verb }) => verb)).to.deep.equal(
+      Array.from({ length: 5 }, () => 'patchStatus'),
+    );
+    expect(new Set(states(world))).to.deep.equal(new Set(['Connected']));
+  });
+
+  it('and comes back in the middle of its expiry has all its rows again', async () => {
+    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
+    replica.report(RESPONDER, fullPush(...many));
+    await world.pass(5000);
+    replica.disconnect(RESPONDER);
+    await world.pass(303_000);
+    expect(states(world).length).to.be.within(1, 999);
+    replica.connect(RESPONDER, fullPush(...many));
+    await world.pass(10_000);
+    expect(states(world)).to.have.length(1000);
+    expect(new Set(states(world))).to.deep.equal(new Set(['Connected']));
+  });
+
+  it('is expired at a pace, with a fresh read for each batch', async () => {
+    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
+    replica.report(RESPONDER, fullPush(...many));
+    await world.pass(5000);
+    replica.disconnect(RESPONDER);
+    await world.pass(298_000);
+    world.reporterApi.calls.length = 0;
+    const left: number[] = [];
+    for (let seconds = 0; seconds < 8; seconds += 1) {
+      await world.pass(1000);
+      left.push(states(world).length);
+    }
+    const steps = left.map((count, index) => (left[index - 1] ?? 1000) - count);
+    expect(Math.max(...steps)).to.be.at.most(200);
+    expect(left.at(-1)).to.equal(0);
+    expect(world.reporterApi.calls.filter((call) => call.startsWith('read')).length).to.be.at.least(5);
+  });
+
+  it('is not expired while this replica may not write, nor in the 15 s after', async () => {
+    replica.disconnect(RESPONDER);
+    await world.pass(298_000);
+    replica.state.writes = false;
+    await world.pass(3_600_000);
+    replica.state.writes = true;
+    replica.reporters.resume();
+    await world.pass(14_000);
+    expect(states(world)).to.have.length(5);
+    await world.pass(8000);
+    expect(states(world)).to.deep.equal([]);
+  });
+
+  it('whose owner dies is taken over by the leader, marked, and expired', async () => {
+    const leader = world.replica('leader');
+    leader.state.leads = true;
+    replica.die();
+    await world.pass(10_000);
+    expect(world.owner(RESPONDER)).to.equal('leader');
+    expect(world.condition(RESPONDER, 'Connected')).to.equal('False OwnerLost');
+    expect(world.rowApi.writes).to.equal(0);
+    await world.pass(32_000);
+    expect(new Set(states(world))).to.deep.equal(new Set(['Unknown']));
+    leader.state.leads = false;
+    await world.pass(280_000);
+    expect(states(world), 'though it leads no more').to.deep.equal([]);
+    expect(world.reporterApi.objects.size).to.equal(0);
+  });
+
+  it('whose owner dies and whose Envoy comes back elsewhere costs no row a write', async () => {
+    const leader = world.replica('leader');
+    leader.state.leads = true;
+    replica.die();
+    await world.pass(3000);
+    leader.connect(RESPONDER, fullPush(...TUNNELS));
+    await world.pass(2000);
+    leader.report(RESPONDER, delta([]));
+    await world.pass(600_000);
+    expect(world.rowApi.writes).to.equal(0);
+    expect(world.owner(RESPONDER)).to.equal('leader');
+  });
+});
+
+describe('a replica that may not write', () => {
+  it('takes reports, writes nothing, and brings rows to the truth when it may again', async () => {
+    const world = createReplicasWorld();
+    const replica = world.replica('a');
+    replica.connect(RESPONDER, fullPush(...TUNNELS));
+    await world.pass(2000);
+    replica.report(RESPONDER, delta([]));
+    await world.settle();
+    replica.state.writes = false;
+    world.rowApi.calls.length = 0;
+    world.reporterApi.calls.length = 0;
+    replica.report(RESPONDER, delta([tunnel('new')], ['node-0']));
+    world.rowApi.remove([...world.rowApi.rows.keys()][2] ?? '');
+    await world.pass(60_000);
+    expect([world.rowApi.calls, world.reporterApi.calls]).to.deep.equal([[], []]);
+    replica.state.writes = true;
+    replica.reporters.resume();
+    await world.pass(5000);
+    expect(world.rows(RESPONDER)).to.deep.equal(['new', 'node-1', 'node-2', 'node-3', 'node-4']);
+    world.stop();
+    await world.settle();
+  });
+});

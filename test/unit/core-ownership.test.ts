@@ -1,0 +1,322 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+
+import { Ownership, type Claim, type Decision } from '../../src/core/ownership.ts';
+import type { ReporterSeen } from '../../src/core/reporter-object.ts';
+
+const SPOKEN_AFTER_MS = 1000;
+
+function seen(version: number, replica?: string, epoch = 1, connected = true, uid = 'u1'): ReporterSeen {
+  return {
+    uid,
+    resourceVersion: String(version),
+    owner: replica === undefined ? undefined : { replica, epoch },
+    connected,
+  };
+}
+
+function claimOf(decision: Decision): Claim {
+  if (decision.do !== 'claim') throw new Error(`decides to ${decision.do}`);
+  return decision.claim;
+}
+
+/** A replica `me` that has claimed a reporter that nobody had, at 0 ms. */
+function owning(): Ownership {
+  const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+  ownership.observed(seen(10), 0);
+  ownership.streamOpened(0);
+  ownership.reportRead(0);
+  const claim = claimOf(ownership.decide(0));
+  expect(claim).to.deep.equal({ basis: seen(10), owner: { replica: 'me', epoch: 1 }, streaming: true });
+  ownership.claimSent(claim);
+  ownership.observed(seen(11, 'me'), 0);
+  ownership.claimConfirmed(seen(11, 'me'), 0);
+  return ownership;
+}
+
+describe('ownership of a reporter', () => {
+  it('begins with the answer to the claim, and not before', () => {
+    const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+    ownership.streamOpened(0);
+    expect(ownership.decide(0).do).to.equal('wait');
+    ownership.reportRead(0);
+    const claim = claimOf(ownership.decide(0));
+    expect(claim.basis, 'there is no object yet').to.equal(undefined);
+    ownership.claimSent(claim);
+    ownership.observed(seen(10), 1);
+    ownership.observed(seen(11, 'me'), 1);
+    expect([ownership.owns, ownership.mayWrite()]).to.deep.equal([false, 'no']);
+    ownership.claimConfirmed(seen(11, 'me'), 1);
+    expect([ownership.owns, ownership.mayWrite()]).to.deep.equal([true, 'yes']);
+  });
+
+  it('ends at once with anything else that the object says', () => {
+    const others: [string, ReporterSeen | undefined][] = [
+      ['another owner', seen(12, 'you', 2)],
+      ['another owner with a lower epoch', seen(12, 'you', 0)],
+      ['the same owner with another epoch', seen(12, 'me', 2)],
+      ['no owner', seen(12)],
+      ['another object', seen(12, 'me', 1, true, 'u2')],
+      ['no object', undefined],
+    ];
+    for (const [what, after] of others) {
+      const ownership = owning();
+      ownership.observed(after, 10);
+      expect(ownership.mayWrite(), what).to.equal('no');
+    }
+  });
+
+  it('stays where only the status moved', () => {
+    const ownership = owning();
+    ownership.observed(seen(12, 'me', 1, false), 10);
+    expect(ownership.mayWrite()).to.equal('yes');
+  });
+
+  it('is claimed again at once where nobody else streams: object gone, owner without a stream, own late claim', () => {
+    for (const after of [undefined, seen(12), seen(12, 'leader', 2, false), seen(12, 'me', 2)]) {
+      const ownership = owning();
+      ownership.observed(after, 10);
+      expect(claimOf(ownership.decide(10)).basis).to.deep.equal(after);
+    }
+  });
+
+  it('is claimed again from a live stream only when this one has spoken since, and ever more rarely', () => {
+    const ownership = owning();
+    let nowMs = 0;
+    let version = 12;
+    const waits: number[] = [];
+    for (let times = 0; times < 12; times += 1) {
+      ownership.observed(seen(version++, 'you', times + 2), nowMs);
+      const lostMs = nowMs;
+      while (ownership.decide(nowMs).do !== 'claim') {
+        nowMs += 500;
+        ownership.reportRead(nowMs);
+      }
+      waits.push((nowMs - lostMs) / 1000);
+      ownership.claimSent(claimOf(ownership.decide(nowMs)));
+      ownership.observed(seen(version, 'me', times + 3), nowMs);
+      ownership.claimConfirmed(seen(version++, 'me', times + 3), nowMs);
+    }
+    expect(waits).to.deep.equal([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+  });
+
+  it('is claimed again by a stream that is open 45 s later, without a report', () => {
+    const ownership = owning();
+    ownership.observed(seen(12, 'you', 2), 10);
+    expect(ownership.decide(11)).to.deep.equal({ do: 'wait', atMs: 45_010 });
+    expect(ownership.decide(45_009).do).to.equal('wait');
+    expect(ownership.decide(45_010).do).to.equal('claim');
+  });
+
+  it('is read, not guessed, after a conflict and after a time-out', () => {
+    for (const found of [seen(12, 'you', 2), seen(12, 'you', 2, false), seen(10), undefined]) {
+      const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+      ownership.observed(seen(10), 0);
+      ownership.streamOpened(0);
+      ownership.reportRead(0);
+      ownership.claimSent(claimOf(ownership.decide(0)));
+      ownership.claimUnsettled();
+      ownership.observed(found, 1);
+      expect(ownership.decide(1).do).to.equal('read');
+      ownership.readAnswered(found, ownership.readMark, 1, 2);
+      expect(ownership.decide(2).do).to.equal(
+        found?.connected === true && found.owner !== undefined ? 'wait' : 'claim',
+      );
+    }
+  });
+
+  it('by a claim that timed out and landed is claimed once more, and nothing is collected on its account', () => {
+    const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+    ownership.observed(seen(10, 'you', 4), 0);
+    ownership.streamOpened(0);
+    ownership.reportRead(0);
+    ownership.claimSent(claimOf(ownership.decide(0)));
+    ownership.claimUnsettled();
+    ownership.readAnswered(seen(11, 'me', 5), ownership.readMark, 1, 2);
+    expect(ownership.owns).to.equal(false);
+    const again = claimOf(ownership.decide(2));
+    expect(again.owner).to.deep.equal({ replica: 'me', epoch: 6 });
+    ownership.claimSent(again);
+    ownership.observed(seen(12, 'me', 6), 3);
+    ownership.claimConfirmed(seen(12, 'me', 6), 3);
+    expect([ownership.mayWrite(), ownership.mayCollect(4)]).to.deep.equal(['yes', 'no']);
+  });
+
+  it('lets rows be collected once the stream has spoken again; of an unchanged owner at once', () => {
+    const ownership = owning();
+    expect(ownership.mayCollect(999)).to.equal('no');
+    ownership.reportRead(999);
+    expect(ownership.mayCollect(999), 'it may have been on its way').to.equal('no');
+    ownership.reportRead(1000);
+    expect(ownership.mayCollect(1000)).to.equal('yes');
+    ownership.streamOpened(2000);
+    ownership.reportRead(2000);
+    const claim = claimOf(ownership.decide(2000));
+    ownership.claimSent(claim);
+    ownership.observed(seen(12, 'me', 2), 2001);
+    ownership.claimConfirmed(seen(12, 'me', 2), 2001);
+    expect(ownership.mayCollect(2001)).to.equal('yes');
+  });
+
+  it('keeps a debt of speech over to the next stream of this replica', () => {
+    const ownership = owning();
+    ownership.streamOpened(500);
+    ownership.reportRead(500);
+    ownership.claimSent(claimOf(ownership.decide(500)));
+    ownership.observed(seen(12, 'me', 2), 501);
+    ownership.claimConfirmed(seen(12, 'me', 2), 501);
+    expect(ownership.mayCollect(600)).to.equal('no');
+  });
+
+  it('wants a fresh read, sent later, before it answers what somebody else did', () => {
+    const ownership = owning();
+    ownership.foreignRow();
+    expect(ownership.mayWrite()).to.equal('read');
+    const mark = ownership.readMark;
+    ownership.foreignRow();
+    ownership.readAnswered(seen(11, 'me'), mark, 5, 6);
+    expect(ownership.mayWrite(), 'it was sent before the second change was seen').to.equal('read');
+    ownership.readAnswered(seen(11, 'me'), ownership.readMark, 7, 8);
+    expect(ownership.mayWrite()).to.equal('yes');
+    ownership.foreignRow();
+    ownership.readAnswered(seen(12, 'you', 2), ownership.readMark, 9, 10);
+    expect(ownership.mayWrite()).to.equal('no');
+  });
+
+  it('lets rows expire within a second of a fresh read, and never beside a stream', () => {
+    const ownership = owning();
+    expect(ownership.mayExpire(10, 1000)).to.equal('no');
+    ownership.streamClosed();
+    expect(ownership.mayExpire(10, 1000)).to.equal('read');
+    ownership.readAnswered(seen(11, 'me'), ownership.readMark, 20, 25);
+    expect(ownership.mayExpire(1019, 1000)).to.equal('yes');
+    expect(ownership.mayExpire(1020, 1000)).to.equal('read');
+  });
+
+  it('is inherited from a dead owner, unless somebody was quicker or a stream came', () => {
+    const heir = (): Ownership => {
+      const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+      ownership.observed(seen(10, 'dead', 7), 0);
+      ownership.inherit();
+      return ownership;
+    };
+    expect(claimOf(heir().decide(0))).to.deep.equal({
+      basis: seen(10, 'dead', 7),
+      owner: { replica: 'me', epoch: 8 },
+      streaming: false,
+    });
+    const late = heir();
+    late.observed(seen(11, 'you', 8), 1);
+    expect(late.decide(1).do).to.equal('wait');
+    expect(late.isIdle).to.equal(true);
+    const served = heir();
+    served.streamOpened(1);
+    served.reportRead(1);
+    expect(claimOf(served.decide(1)).streaming).to.equal(true);
+  });
+
+  it('waits with a first claim where streams replace each other too often', () => {
+    const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+    ownership.streamOpened(0, 4000);
+    ownership.reportRead(0);
+    expect(ownership.decide(3999)).to.deep.equal({ do: 'wait', atMs: 4000 });
+    expect(ownership.decide(4000).do).to.equal('claim');
+  });
+});
+
+describe('ownership, whatever happens in whatever order', () => {
+  const facts = fc.array(
+    fc.oneof(
+      fc.record({ is: fc.constantFrom('open', 'report', 'close', 'inherit', 'foreign', 'doubt') }),
+      fc.record({
+        is: fc.constant('claims'),
+        by: fc.constantFrom('me', 'you', 'them'),
+        connected: fc.boolean(),
+      }),
+      fc.record({ is: fc.constantFrom('gone', 'sees', 'touched') }),
+      fc.record({ is: fc.constant('step'), answer: fc.constantFrom('ok', 'lost', 'conflict') }),
+    ),
+    { maxLength: 60 },
+  );
+
+  it('rows may be written only while the last confirmed claim is what the object said when last seen', () => {
+    fc.assert(
+      fc.property(facts, (steps) => {
+        const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+        let version = 10;
+        let uid = 0;
+        let stored: ReporterSeen | undefined;
+        let confirmed: ReporterSeen | undefined;
+        let nowMs = 0;
+        for (const step of steps) {
+          nowMs += 400;
+          version += 1;
+          switch (step.is) {
+            case 'open':
+              ownership.streamOpened(nowMs);
+              break;
+            case 'report':
+              ownership.reportRead(nowMs);
+              break;
+            case 'close':
+              ownership.streamClosed();
+              break;
+            case 'inherit':
+              ownership.inherit();
+              break;
+            case 'foreign':
+              ownership.foreignRow();
+              break;
+            case 'doubt':
+              ownership.doubt();
+              break;
+            case 'gone':
+              stored = undefined;
+              break;
+            case 'sees':
+              ownership.observed(stored, nowMs);
+              break;
+            case 'touched':
+              if (stored !== undefined) stored = { ...stored, resourceVersion: String(version) };
+              break;
+            case 'claims':
+              if ('by' in step) stored = seen(version, step.by, version, step.connected, `u${uid}`);
+              break;
+            default: {
+              const decision = ownership.decide(nowMs);
+              if (decision.do === 'read') ownership.readAnswered(stored, ownership.readMark, nowMs, nowMs);
+              if (decision.do !== 'claim') break;
+              const { claim } = decision;
+              ownership.claimSent(claim);
+              if (claim.basis === undefined && stored === undefined) {
+                uid += 1;
+                stored = seen(version, undefined, 1, false, `u${uid}`);
+              } else if (claim.basis?.resourceVersion !== stored?.resourceVersion) {
+                ownership.claimUnsettled();
+                break;
+              }
+              const answer = 'answer' in step ? step.answer : 'ok';
+              if (answer === 'conflict') {
+                ownership.claimUnsettled();
+                break;
+              }
+              stored = seen(version, 'me', claim.owner.epoch, claim.streaming, `u${uid}`);
+              if (answer === 'lost') {
+                ownership.claimUnsettled();
+                break;
+              }
+              confirmed = stored;
+              ownership.observed(stored, nowMs);
+              ownership.claimConfirmed(stored, nowMs);
+            }
+          }
+          if (!ownership.owns) continue;
+          expect(ownership.seen?.uid).to.equal(confirmed?.uid);
+          expect(ownership.seen?.owner).to.deep.equal(confirmed?.owner);
+          expect(confirmed?.owner?.replica).to.equal('me');
+        }
+      }),
+      { numRuns: 2000 },
+    );
+  });
+});

@@ -1,0 +1,207 @@
+import { expect } from 'chai';
+
+import type { Clock } from '../../src/clock.ts';
+import { ApiError } from '../../src/k8s/api-error.ts';
+import { Lease } from '../../src/k8s/lease.ts';
+import { microTime } from '../../src/k8s/micro-time.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { passTime, settled } from '../support/fake-time.ts';
+import { MemoryLeases } from '../support/memory-leases.ts';
+
+const NAME = 'the-lease';
+const AWAY = new ApiError('unavailable', 'connect ECONNREFUSED');
+const HOUR_MS = 3_600_000;
+
+describe('MicroTime', () => {
+  it('has exactly six fraction digits', () => {
+    expect(microTime(Date.UTC(2026, 10, 23, 5, 0, 0, 7))).to.equal('2026-11-23T05:00:00.007000Z');
+  });
+});
+
+describe('a Lease', () => {
+  let clock: FakeClock;
+  let leases: MemoryLeases;
+  const running: Lease[] = [];
+
+  beforeEach(() => {
+    clock = new FakeClock();
+    clock.advance(1000);
+    leases = new MemoryLeases();
+  });
+  afterEach(async () => {
+    leases.failure = undefined;
+    leases.delay = undefined;
+    await Promise.all(running.splice(0).map((lease) => lease.release()));
+    expect(clock.waitsMs, 'timers left').to.deep.equal([]);
+  });
+
+  /** A holder whose wall clock is ahead by so much. */
+  function holder(identity: string, { own = false, aheadMs = 0, watches = true } = {}) {
+    const ownClock: Clock = {
+      monotonicMs: () => clock.monotonicMs(),
+      wallMs: () => clock.wallMs() + aheadMs,
+      setTimer: (delayMs, callback) => clock.setTimer(delayMs, callback),
+    };
+    const seen = { times: 0, may: true, failures: 0 };
+    const lease = new Lease({
+      client: leases,
+      name: NAME,
+      identity,
+      own,
+      mayTry: () => seen.may,
+      onHeld: () => {
+        seen.times += 1;
+      },
+      onAnswer: (failure) => {
+        if (failure !== undefined) seen.failures += 1;
+      },
+      clock: ownClock,
+      random: () => 0.5,
+    });
+    if (watches) leases.watches.push((name, object) => name === NAME && lease.observed(object));
+    running.push(lease);
+    lease.start();
+    return Object.assign(lease, { seen });
+  }
+
+  const pass = (ms: number): Promise<void> => passTime(clock, ms);
+
+  it('is held once it is written, and renewed every 5 s', async () => {
+    const lease = holder('a');
+    expect(lease.isHeld).to.equal(false);
+    await settled();
+    expect(lease.isHeld).to.equal(true);
+    await pass(60_000);
+    expect(lease.isHeld).to.equal(true);
+    expect(lease.seen.times).to.equal(1);
+    expect(leases.writes).to.have.length(1 + 12);
+  });
+
+  it('is held by one of many, and costs the others no write', async () => {
+    const all = ['a', 'b', 'c'].map((identity) => holder(identity));
+    await pass(60_000);
+    expect(all.filter(({ isHeld }) => isHeld)).to.have.length(1);
+    expect(new Set(leases.writes.map((write) => write.split(' ')[2])).size).to.equal(1);
+  });
+
+  it('is given up by its holder 10 s after the last renewal was sent, before others may take it', async () => {
+    const a = holder('a', { watches: false });
+    await settled();
+    leases.failure = AWAY;
+    await pass(9999);
+    expect(a.isHeld).to.equal(true);
+    await pass(2);
+    expect(a.isHeld).to.equal(false);
+    expect(a.seen.failures).to.be.greaterThan(2);
+    leases.failure = undefined;
+    await pass(3000);
+    expect([a.isHeld, a.seen.times]).to.deep.equal([true, 2]);
+  });
+
+  it('counts from when the renewal was sent, not from its answer', async () => {
+    const a = holder('a', { watches: false });
+    await settled();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    leases.delay = promise;
+    await pass(20_000);
+    leases.delay = undefined;
+    resolve();
+    await settled();
+    expect(a.isHeld, 'that answer is 15 s old').to.equal(false);
+    await pass(2000);
+    expect(a.isHeld).to.equal(true);
+  });
+
+  it('of a dead holder is taken after 15 s without a change, within 17 s of its last sign', async () => {
+    const a = holder('a');
+    await settled();
+    const b = holder('b');
+    await pass(12_000);
+    // Dead: it renews no more, and gives nothing up.
+    a.seen.may = false;
+    const [lastMs] = [clock.monotonicMs()];
+    while (!b.isHeld) await pass(100);
+    expect(clock.monotonicMs() - lastMs).to.be.within(10_000, 17_000);
+  });
+
+  it('that is given up is taken at once', async () => {
+    const a = holder('a');
+    await settled();
+    const b = holder('b');
+    await pass(7000);
+    await a.release();
+    await settled();
+    expect([a.isHeld, b.isHeld]).to.deep.equal([false, true]);
+  });
+
+  it('does not depend on clocks: an hour ahead and an hour behind', async () => {
+    const a = holder('a', { aheadMs: HOUR_MS });
+    await settled();
+    const b = holder('b', { aheadMs: -HOUR_MS });
+    const c = holder('c');
+    await pass(120_000);
+    expect([a.isHeld, b.isHeld, c.isHeld]).to.deep.equal([true, false, false]);
+    a.seen.may = false;
+    await pass(17_000);
+    expect([a, b, c].filter(({ isHeld }) => isHeld)).to.have.length(1);
+    expect(a.isHeld).to.equal(false);
+  });
+
+  it('edited by hand, with a year of duration: nobody leads for 15 s at most, then one does', async () => {
+    const a = holder('a');
+    const b = holder('b');
+    await pass(6000);
+    leases.edit(NAME, {
+      holderIdentity: 'nobody',
+      leaseDurationSeconds: 31_536_000,
+      renewTime: '2099-01-01T00:00:00.000000Z',
+    });
+    await settled();
+    expect([a.isHeld, b.isHeld], 'at once').to.deep.equal([false, false]);
+    await pass(17_000);
+    expect([a, b].filter(({ isHeld }) => isHeld)).to.have.length(1);
+  });
+
+  it('deleted by hand is made anew, by one of them', async () => {
+    const a = holder('a');
+    const b = holder('b');
+    await pass(6000);
+    leases.remove(NAME);
+    await pass(17_000);
+    expect([a, b].filter(({ isHeld }) => isHeld)).to.have.length(1);
+  });
+
+  it('with a label edited by somebody proves nobody alive', async () => {
+    const a = holder('a');
+    await settled();
+    const b = holder('b');
+    await settled();
+    a.seen.may = false;
+    for (let times = 0; times < 20; times += 1) {
+      await pass(1000);
+      leases.edit(NAME, {});
+    }
+    expect(b.isHeld).to.equal(true);
+  });
+
+  it('of its own is taken back at once from whoever edited it, and deleted at the end', async () => {
+    const own = holder('me', { own: true });
+    await pass(6000);
+    leases.edit(NAME, { holderIdentity: 'mallory' });
+    await pass(1000);
+    expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
+    leases.remove(NAME);
+    await pass(1000);
+    expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
+    expect([own.isHeld, own.seen.times], 'it was held all the time').to.deep.equal([true, 1]);
+    await own.release();
+    expect(leases.objects.size).to.equal(0);
+  });
+
+  it('is not tried for while that is not allowed', async () => {
+    const lease = holder('a');
+    lease.seen.may = false;
+    await pass(60_000);
+    expect(leases.writes.length).to.be.at.most(1);
+  });
+});
