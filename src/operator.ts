@@ -221,7 +221,10 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   async function flush(): Promise<boolean> {
     await grpc.close(DRAIN_MS);
     // A stream that has just begun is claimed for first.
-    const written = replica.reporters.driver.idle().then(() => workers.drained());
+    const written = replica.reporters.driver
+      .idle()
+      .then(() => mirror.looked())
+      .then(() => workers.drained());
     return await withinMs(written, FLUSH_MS, clock);
   }
 

@@ -40,6 +40,16 @@ export interface OverLimit {
   readonly limit: number;
 }
 
+/** Names that are compared and queued in one turn of the event loop: some 5 ms. Others' ACKs wait no longer for it. */
+const NAMES_A_TURN = 4096;
+
+/** What of a report, or of a reporter's rows, is still to be looked at. */
+interface Look {
+  readonly key: string;
+  readonly tunnelNames: Iterator<string, unknown, undefined>;
+  readonly sinceMs: number;
+}
+
 /**
  * Where the two ways into the queue meet: what reporters say (a name changed in the ledger) and what the API server
  * shows (a row is not as it was). Both end as a key; what is to be done is decided when its turn comes.
@@ -51,6 +61,9 @@ export interface OverLimit {
  */
 export class Mirror {
   readonly #parts: MirrorParts;
+  /** Names of large reports that have not been looked at yet. */
+  readonly #looks: Look[] = [];
+  readonly #looked: (() => void)[] = [];
   /** Reporters with a stream, by key. */
   readonly #connected = new Set<string>();
   /** Tunnel names of reporters without one whose row was changed meanwhile, by key. */
@@ -168,6 +181,12 @@ export class Mirror {
     }
   }
 
+  /** Resolves when all that was reported is in the queue. */
+  looked(): Promise<void> {
+    if (this.#looks.length === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#looked.push(resolve));
+  }
+
   /** Nothing has to be remembered of a reporter any more. */
   forget(key: string): void {
     this.#parts.ledger.forget(key);
@@ -190,15 +209,44 @@ export class Mirror {
     else names.add(tunnelName);
   }
 
+  /** Queues those of the names that need a write: a few thousand at once, the rest in turns of the event loop to come. */
   #queueDue(key: string, tunnelNames: Iterable<string>, sinceMs: number): void {
+    const look = { key, tunnelNames: tunnelNames[Symbol.iterator](), sinceMs };
+    if (this.#lookOn(look)) return;
+    this.#looks.push(look);
+    if (this.#looks.length === 1) this.#lookLater();
+  }
+
+  /** Looks at the next few names; true when there are no more. */
+  #lookOn({ key, tunnelNames, sinceMs }: Look): boolean {
     const { queue, isDue, metrics } = this.#parts;
     let added = 0;
-    for (const tunnelName of tunnelNames) {
+    let isOver = false;
+    for (let looked = 0; looked < NAMES_A_TURN; looked += 1) {
+      const { done, value } = tunnelNames.next();
+      if (done === true) {
+        isOver = true;
+        break;
+      }
       // Of a key with a worker it is not known what its answer will change.
-      if (!queue.holds(key, tunnelName) && !isDue(key, tunnelName)) continue;
-      queue.add(key, tunnelName, sinceMs);
+      if (!queue.holds(key, value) && !isDue(key, value)) continue;
+      queue.add(key, value, sinceMs);
       added += 1;
     }
     metrics.workqueueAdds.inc(added);
+    return isOver;
+  }
+
+  #lookLater(): void {
+    const { clock, gate, workers } = this.#parts;
+    clock.setTimer(0, () => {
+      const look = this.#looks.shift();
+      if (look === undefined) return;
+      if (!gate.isOpen(look.key)) gate.skipped(look.key);
+      else if (!this.#lookOn(look)) this.#looks.push(look);
+      workers.wake();
+      if (this.#looks.length > 0) this.#lookLater();
+      else for (const resolve of this.#looked.splice(0)) resolve();
+    });
   }
 }

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { rowManifest } from '../../src/core/row.ts';
-import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
+import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
 import { apiFailure, MemoryRowApi, noAnswer, type HandEdit } from '../support/memory-row-api.ts';
 import { createWorld, NONE_SET_ASIDE, rowTexts, type World } from '../support/mirror-world.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
@@ -503,5 +503,36 @@ describe('a reporter without a stream', () => {
     world.report(RESPONDER, fullPush(T1, T2));
     await world.settle();
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1', 'node-2']);
+  });
+});
+
+describe('a full push of more tunnels than are looked at in one go', () => {
+  const many = Array.from({ length: 9000 }, (_, i) => tunnel(`node-${i}`));
+
+  it('is taken at once, leaves room for others, and is written whole', async () => {
+    const world = createWorld({ maxTunnelsPerReporter: 10_000 });
+    await world.begin();
+    world.report(RESPONDER, fullPush(...many));
+    let looked = false;
+    void world.mirror.looked().then(() => (looked = true));
+    world.report(OTHER_RESPONDER, fullPush(T1));
+    // In this turn: some of the large one, and the small one whole.
+    expect(world.queue.depth).to.be.below(9000);
+    expect(world.queue.holds(reporterKey(OTHER_RESPONDER), T1.name)).to.equal(true);
+    await world.settle();
+    expect(looked).to.equal(false);
+    await world.pass(10);
+    expect(looked).to.equal(true);
+    expect(rowsOf(world, RESPONDER)).to.have.length(9000);
+    await world.mirror.looked();
+  });
+
+  it('that takes back most of itself before it was looked at ends as the last one says', async () => {
+    const world = createWorld({ maxTunnelsPerReporter: 10_000 });
+    await world.begin();
+    world.report(RESPONDER, fullPush(...many));
+    world.report(RESPONDER, fullPush(T1));
+    await world.pass(10);
+    expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
   });
 });
