@@ -247,16 +247,16 @@ describe('three replicas behind a balancer', () => {
         ? true
         : undefined;
     });
-    await poll(100_000, () => (performance.now() - startMs > 90_000 ? true : undefined));
+    await poll(100_000, () => (performance.now() - startMs > 45_000 ? true : undefined));
     const found = await Promise.all(
       replicas.running.map(({ process }) => process.metric('reverse_tunnel_identity_conflicts_total')),
     );
     const written = (await replicas.writes()).slice(count).filter(({ resource }) => resource !== 'leases');
     const ofReporter = written.filter(({ resource }) => resource.startsWith('reversetunnelreporters'));
-    tell(`in 90 s: ${ofReporter.length} writes to the reporter, ${written.length} in all`);
+    tell(`in 45 s: ${ofReporter.length} writes to the reporter, ${written.length} in all`);
     expect(found.some((times) => times > 0)).to.equal(true);
-    expect(ofReporter.length).to.be.at.most(60);
-    expect(written.length).to.be.at.most(400);
+    expect(ofReporter.length).to.be.at.most(45);
+    expect(written.length).to.be.at.most(350);
     const said = replicas.running.flatMap(({ process }) => process.log.map(({ msg }) => msg));
     expect(said.some((msg) => msg.includes('trade places'))).to.equal(true);
     await other.stop();
