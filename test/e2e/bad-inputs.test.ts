@@ -252,7 +252,10 @@ describe('what a reporter gets wrong', () => {
         operator = await startOperatorProcess({
           kubeconfigPath,
           namespace,
-          flags: ['--on-invalid', mode, '--max-message-size', '200000', '--max-tunnels-per-reporter', '1000'],
+          flags: [
+            ...['--on-invalid', mode, '--report-interval', '100ms'],
+            ...['--max-message-size', '200000', '--max-tunnels-per-reporter', '1000'],
+          ],
         });
         await operator.ready();
         client = dial(operator.grpcAddress);
@@ -295,7 +298,11 @@ describe('what a reporter gets wrong', () => {
           expect(await neighbour.next()).to.deep.include({ request_nonce: String(neighbourNonce) });
 
           const wanted = (one.rows ?? ['kept']).toSorted();
+          let nonce = 3;
           const mine = await poll(DEADLINE_MS, async () => {
+            // As Envoy does: a row goes only when its reporter was heard again after it was claimed.
+            nonce += 1;
+            if (one.status === undefined) stream.send({ nonce });
             const all = await listRows(controlPlane().request, namespace);
             const rows = all.filter(({ spec }) => spec.reporter.id === reporter.id);
             const names = rows.map(({ spec }) => spec.tunnelName).toSorted();
