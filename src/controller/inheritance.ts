@@ -20,7 +20,7 @@ export interface InheritanceParts {
   readonly cache: ReporterCache;
   /** Reporters that have rows, by key. */
   readonly reportersWithRows: () => Iterable<string>;
-  readonly directory: Pick<ReplicaDirectory, 'longDead'>;
+  readonly directory: Pick<ReplicaDirectory, 'longDead' | 'isAlive'>;
   readonly standing: Standing;
   readonly isListed: () => boolean;
   /** Deletes a Lease; what it rejects with is not looked at. */
@@ -59,8 +59,11 @@ export class Inheritance {
   }
 
   #scan(): void {
-    const { isLeader, isListed, standing, cache, reportersWithRows, directory, deleteLease } = this.#parts;
+    const { self, isLeader, isListed, standing, cache, reportersWithRows, directory, deleteLease } =
+      this.#parts;
     if (!isListed() || !standing.mayWrite()) return;
+    // A watch of Leases that does not show this replica's own renewals shows nobody's: all others would look dead.
+    if (!directory.isAlive(self)) return;
     const leads = isLeader();
     const still = new Map<string, number>();
     // A few replicas own all reporters: each is judged once.

@@ -135,6 +135,8 @@ export class Mirror {
   rowChanged(key: string, tunnelName: string): void {
     const { cache, queue, workers, gate, isDue, pacing, clock, metrics } = this.#parts;
     if (!gate.isOpen(key)) {
+      // Counted though nothing is written now: when the gate opens, the reporter's object may not have shown yet who did it.
+      gate.foreignRow(key);
       gate.skipped(key);
       return;
     }

@@ -111,7 +111,7 @@ export class Reconciler {
       }
       if (permission === 'read') {
         const failure = await gate.freshRead(item.key);
-        if (failure !== undefined) return retry(failure);
+        if (failure !== undefined) return this.#unread(failure, reporter, item);
         // What was read, or came meanwhile, may say that nothing is to be done, or by somebody else.
         continue;
       }
@@ -224,6 +224,14 @@ export class Reconciler {
     });
   }
 
+  /** The reporter's object could not be read. Where that is not allowed, other reporters need not fare the same. */
+  #unread(failure: ApiFailure, reporter: ReporterId, item: QueueItem): Outcome {
+    if (failure.consequence !== 'refused') return retry(failure);
+    const { message } = failure;
+    this.#refusals.refused({ reporter, tunnel: item.tunnelName, verb: 'read the reporter', error: message });
+    return { kind: 'refused', answer: message };
+  }
+
   /** Teaches the cache how the row that a step was about stands now. */
   async #readAgain(step: Step, reporter: ReporterId, item: QueueItem): Promise<Outcome | 'learnt'> {
     const { api, cache, gate, names } = this.#parts;
@@ -237,6 +245,8 @@ export class Reconciler {
       if (!isApiFailure(error)) throw error;
       return retry(error);
     }
+    // Again: a fresh read that was answered meanwhile says nothing of what this answer shows.
+    gate.foreignRow(item.key);
     if (found === undefined) {
       if (step.do !== 'create') cache.deleted(item.key, item.tunnelName, step.row);
       return 'learnt';

@@ -42,7 +42,8 @@ export function createWorld({
   api = new MemoryRowApi(),
   concurrency = 8,
   maxTunnelsPerReporter = 1000,
-}: { api?: MemoryRowApi; concurrency?: number; maxTunnelsPerReporter?: number } = {}) {
+  gate = OPEN_GATE,
+}: { api?: MemoryRowApi; concurrency?: number; maxTunnelsPerReporter?: number; gate?: RowGate } = {}) {
   metrics.registry.resetMetrics();
   const logged: Record<string, unknown>[] = [];
   const log = pino(
@@ -62,7 +63,7 @@ export function createWorld({
     },
     (key, tunnelName) => mirror.rowChanged(key, tunnelName),
   );
-  const reconciler = new Reconciler({ api, ledger, cache, gate: OPEN_GATE, names, clock, metrics, log });
+  const reconciler = new Reconciler({ api, ledger, cache, gate, names, clock, metrics, log });
   const workers = new Workers({
     queue,
     reconcile: (item) => reconciler.reconcile(item),
@@ -79,7 +80,7 @@ export function createWorld({
     cache,
     queue,
     workers,
-    gate: OPEN_GATE,
+    gate,
     streams: { streamOpened() {}, streamClosed() {}, reportRead() {} },
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     pacing: new UndoPacing(clock),

@@ -197,7 +197,7 @@ export function createReplicasWorld() {
       reporters,
       cache,
       reportersWithRows: () => (options.inheritsOrphans === false ? [] : rowCache.reporterKeys()),
-      directory: { *longDead() {} },
+      directory: { isAlive: () => true, *longDead() {} },
       standing,
       isListed: () => true,
       deleteLease: () => Promise.resolve(),

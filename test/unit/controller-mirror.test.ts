@@ -1,9 +1,12 @@
 import { expect } from 'chai';
 
+import type { ApiFailure } from '../../src/controller/row-api.ts';
+import type { Permission } from '../../src/core/ownership.ts';
 import { rowManifest } from '../../src/core/row.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
 import { apiFailure, MemoryRowApi, noAnswer, type HandEdit } from '../support/memory-row-api.ts';
-import { createWorld, NONE_SET_ASIDE, rowTexts, type World } from '../support/mirror-world.ts';
+import { settled } from '../support/fake-time.ts';
+import { createWorld, NONE_SET_ASIDE, OPEN_GATE, rowTexts, type World } from '../support/mirror-world.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const T1 = tunnel('node-1');
@@ -534,5 +537,66 @@ describe('a full push of more tunnels than are looked at in one go', () => {
     world.report(RESPONDER, fullPush(T1));
     await world.pass(10);
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
+  });
+});
+
+describe('a gate in front of the rows', () => {
+  /** Notes what it is told; `isOpen` and `permission` as the test sets them. */
+  function recordingGate() {
+    const gate = {
+      ...OPEN_GATE,
+      open: false,
+      foreign: 0,
+      read: undefined as ApiFailure | undefined,
+      isOpen: () => gate.open,
+      permission: (): Permission => (gate.foreign > 0 ? 'read' : 'yes'),
+      foreignRow: () => void (gate.foreign += 1),
+      freshRead: () => Promise.resolve(gate.read),
+    };
+    return gate;
+  }
+
+  it('that is closed is told of rows that somebody changes meanwhile', async () => {
+    const gate = recordingGate();
+    const world = createWorld({ gate });
+    await world.begin();
+    world.api.put(rowManifest(names, RESPONDER, T1));
+    await world.settle();
+    expect(gate.foreign).to.equal(1);
+  });
+
+  it('is told again when a conflict was read again: what that shows is newer than any read before', async () => {
+    const gate = recordingGate();
+    gate.open = true;
+    const world = createWorld({ gate: { ...gate, permission: () => 'yes' } });
+    await world.begin();
+    world.api.put(rowManifest(names, RESPONDER, T1));
+    // The watch has not brought it: the create meets it.
+    world.report(RESPONDER, fullPush(T1));
+    let duringRead = 0;
+    world.api.after = ({ verb }) => {
+      if (verb === 'read') duringRead = gate.foreign;
+    };
+    await settled();
+    expect(duringRead).to.equal(1);
+    expect(gate.foreign).to.equal(2);
+  });
+
+  it('that may not be read holds up its own reporter, and says so, but nobody else', async () => {
+    const gate = recordingGate();
+    gate.open = true;
+    gate.foreign = 1;
+    gate.read = apiFailure('refused', { status: 403 });
+    const world = createWorld({
+      gate: { ...gate, permission: (key) => (key === reporterKey(RESPONDER) ? 'read' : 'yes') },
+      concurrency: 1,
+    });
+    await world.begin();
+    world.report(RESPONDER, fullPush(T1, T2));
+    world.report(OTHER_RESPONDER, fullPush(T1));
+    await world.settle();
+    expect(rowsOf(world, OTHER_RESPONDER)).to.deep.equal(['node-1']);
+    expect(rowsOf(world, RESPONDER)).to.deep.equal([]);
+    expect(world.logged.map(({ verb }) => verb)).to.include('read the reporter');
   });
 });
