@@ -28,6 +28,8 @@ const FLUSH_MS = 5000;
 const RELOADABLE: ReadonlySet<string> = new Set<keyof Config>(['reportIntervalMs', 'logLevel']);
 /** How long connections of reporters may take to close. */
 const DRAIN_MS = 2000;
+/** How long giving up the replica's own Lease may take; without it others wait until it has run out. */
+const RELEASE_MS = 1500;
 /** Connections for claims, Leases and events, so that no row write stands before them. */
 const SPARE_CONNECTIONS = 24;
 /** A superseded stream needs so long, and one report interval, to claim again: no reporter may expire before. */
@@ -242,10 +244,13 @@ export async function startOperator(config: Config, around: Surroundings): Promi
       stopping = true;
       log.info('stopping');
       // Another replica may lead at once; what is left to do here has nothing to do with it.
-      const [flushed] = await Promise.all([flush(), replica.stopLeading()]);
+      const [flushed] = await Promise.all([
+        flush(),
+        withinMs(replica.stopLeading(), DRAIN_MS + FLUSH_MS, clock),
+      ]);
       if (!flushed) log.warn({ keys: queue.depth }, 'stopping with changes that are not written');
       workers.stop();
-      await replica.stop();
+      await withinMs(replica.stop(), RELEASE_MS, clock);
       ended.abort();
       await client.close();
       await reflecting;

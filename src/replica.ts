@@ -12,7 +12,7 @@ import type { Workqueue } from './controller/workqueue.ts';
 import type { Ledger } from './core/ledger.ts';
 import type { Names } from './core/names.ts';
 import type { ReporterObject } from './core/reporter-object.ts';
-import { explanationOf } from './k8s/api-error.ts';
+import { ApiError, explanationOf } from './k8s/api-error.ts';
 import type { ApiClient } from './k8s/client.ts';
 import { createEventApi, eventResource } from './k8s/event-api.ts';
 import { leaseResource, type LeaseObject } from './k8s/lease-object.ts';
@@ -95,7 +95,7 @@ export function createReplica(parts: ReplicaParts): Replica {
       standing.leaseHeld();
       parts.onProgress();
     },
-    onAnswer: leaseLog('Lease not renewed'),
+    onAnswer: leaseLog('Lease not renewed: nothing is written while it is not held'),
     clock,
     random,
   });
@@ -107,7 +107,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     // A replica that may not write rows must not lead either.
     mayTry: () => standing.mayWrite(),
     onHeld: () => log.info({ replica: self }, 'leading'),
-    onAnswer: leaseLog('Lease of the leader not acquired'),
+    onAnswer: leaseLog("the leader's Lease cannot be had: this replica takes over nothing that others leave"),
     clock,
     random,
   });
@@ -201,8 +201,9 @@ export function createReplica(parts: ReplicaParts): Replica {
         failing = false;
         return;
       }
-      parts.onNoAnswer();
-      if (!failing) log.warn({ error: failure.message }, `${what}: nothing is written while it is not held`);
+      // An answer, of whatever kind, is no reason to doubt the watches' connections.
+      if (failure instanceof ApiError && failure.status === undefined) parts.onNoAnswer();
+      if (!failing) log.warn({ error: failure.message }, what);
       failing = true;
     };
   }
