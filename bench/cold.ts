@@ -15,8 +15,8 @@ import { openWorld } from './world.ts';
 const LIMIT_MS = 200_000;
 /** From the last row seen to the look at CPU: the operator still reads its own watch. Also lets the machine calm down. */
 const REST_MS = 500;
-/** What `--write-concurrency` is by default: the operator's pool for calls has as many connections. */
-const POOL = 64;
+/** The operator's pool for calls: what `--write-concurrency` is by default, and 24 for claims, Leases and events. */
+const POOL = 64 + 24;
 
 interface Stage {
   readonly bare: BareLoop;
