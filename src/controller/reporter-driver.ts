@@ -112,11 +112,10 @@ export class ReporterDriver {
 
   /** A reporter that is owned and has no stream is lost: from the loss or from the claim on. */
   #noteLoss(entry: ReporterEntry): void {
-    const { owns, hasStream } = entry.ownership;
-    if (!owns || hasStream) {
-      entry.lost = undefined;
-      return;
-    }
+    const { owns, holds, hasStream } = entry.ownership;
+    // Not by a moment of doubt after a write that failed: the time would begin anew, and rows that expired come back.
+    if (!holds || hasStream) entry.lost = undefined;
+    if (!owns || hasStream) return;
     const { clock, expireAfterMs } = this.#parts;
     entry.lost ??= {
       timer: new LostTimer(clock.monotonicMs()),

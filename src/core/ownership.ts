@@ -114,6 +114,11 @@ export class Ownership {
     return this.#confirmed !== undefined && this.#claiming === undefined && !this.#doubt && !this.#wanting();
   }
 
+  /** True from a confirmed claim until the object is known to say otherwise, also while that is in doubt or claimed anew. */
+  get holds(): boolean {
+    return this.#confirmed !== undefined;
+  }
+
   /** The confirmed claim, for writes that have to repeat it. */
   get owner(): Owner | undefined {
     return this.owns ? this.#confirmed?.owner : undefined;

@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 
+import { noAnswer } from '../support/memory-row-api.ts';
 import { createReplicasWorld, type ReplicasWorld } from '../support/replicas-world.ts';
 import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
@@ -105,6 +106,42 @@ describe('a reporter that is lost', () => {
     expect(Math.max(...steps)).to.be.at.most(200);
     expect(left.at(-1)).to.equal(0);
     expect(world.reporterApi.calls.filter((call) => call.startsWith('read')).length).to.be.at.least(5);
+  });
+
+  it('is not kept for 5 minutes more by a deletion of its object that failed once', async () => {
+    const remove = world.reporterApi.delete.bind(world.reporterApi);
+    let failures = 0;
+    world.reporterApi.delete = (name, uid, version) => {
+      failures += 1;
+      return failures === 1 ? Promise.reject(noAnswer()) : remove(name, uid, version);
+    };
+    replica.disconnect(RESPONDER);
+    await world.pass(330_000);
+    expect(failures).to.equal(2);
+    expect(states(world)).to.deep.equal([]);
+    expect(world.reporterApi.objects.size).to.equal(0);
+  });
+
+  it('has no row again that has expired, though a write of its status fails meanwhile', async () => {
+    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
+    replica.report(RESPONDER, fullPush(...many));
+    await world.pass(5000);
+    replica.disconnect(RESPONDER);
+    await world.pass(303_000);
+    const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.patchStatus = () => Promise.reject(noAnswer());
+    world.reporterApi.read = () => Promise.reject(noAnswer());
+    // Somebody edits the status, which is to be put right; and a row, while nobody can tell whose it is.
+    world.reporterApi.edit(NAME, { conditions: [] });
+    await world.settle();
+    world.rowApi.remove([...world.rowApi.rows.keys()].at(-1) ?? '');
+    await world.settle();
+    Object.assign(world.reporterApi, { patchStatus, read });
+    world.rowApi.calls.length = 0;
+    await world.pass(10_000);
+    expect(world.rowApi.calls.filter(({ verb }) => verb === 'create')).to.deep.equal([]);
+    expect(states(world)).to.deep.equal([]);
   });
 
   it('is not expired while this replica may not write, nor in the 15 s after', async () => {

@@ -68,6 +68,9 @@ class ActsWithoutAClaim extends Ownership {
   override get owns(): boolean {
     return this.#acts || super.owns;
   }
+  override get holds(): boolean {
+    return this.#acts || super.holds;
+  }
   override get isIdle(): boolean {
     return !this.#acts && super.isIdle;
   }
