@@ -8,6 +8,9 @@ export interface ReporterApi {
   patchStatus(name: string, resourceVersion: string, status: ReporterStatusPatch): Promise<ReporterObject>;
   /** The object as it stands now, consistent with every write answered before; undefined when there is none. */
   read(name: string): Promise<ReporterObject | undefined>;
-  /** Deletes under the precondition that it is still this object at this version. */
-  delete(name: string, uid: string, resourceVersion: string): Promise<void>;
+  /**
+   * Deletes under the precondition that it is still this object at this version. Yields the object while it still stands,
+   * waiting for its finalizers; undefined when it is gone.
+   */
+  delete(name: string, uid: string, resourceVersion: string): Promise<ReporterObject | undefined>;
 }

@@ -140,9 +140,14 @@ function isNewer(a: ReporterObject, b: ReporterObject): boolean {
 
 /** Without managedFields and the like, which are most of an object. */
 function kept({ metadata, spec, status }: ReporterObject): ReporterObject {
-  const { name, uid, resourceVersion } = metadata;
+  const { name, uid, resourceVersion, deletionTimestamp } = metadata;
   return {
-    metadata: { name, uid, resourceVersion },
+    metadata: {
+      name,
+      uid,
+      resourceVersion,
+      ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),
+    },
     spec: { id: spec.id, cluster: spec.cluster },
     ...(status === undefined ? {} : { status }),
   };

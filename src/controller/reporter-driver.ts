@@ -1,8 +1,9 @@
 import type { Clock } from '../clock.ts';
 import { LostTimer } from '../core/expiry.ts';
 import type { Claim } from '../core/ownership.ts';
-import { reporterSeen } from '../core/reporter-object.ts';
+import { reporterOf, reporterSeen } from '../core/reporter-object.ts';
 import { statusPatch, type ReporterFacts } from '../core/reporter-status.ts';
+import { reporterKey } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { backoffMs, RETRY, SLOW_RETRY } from './backoff.ts';
@@ -175,20 +176,22 @@ export class ReporterDriver {
       metrics.claims.inc({ outcome: error.consequence });
       if (isUnsettled(error)) ownership.claimUnsettled();
       else ownership.claimRefused(clock.monotonicMs());
-      // Not a failure: the read that follows tells what is there.
-      return isRace(error) ? undefined : error;
+      return error;
     }
   }
 
   async #read(entry: ReporterEntry): Promise<ApiFailure | undefined> {
-    const { api, cache, clock } = this.#parts;
-    const { ownership, key } = entry;
+    const { api, cache, clock, metrics } = this.#parts;
+    const { ownership, key, name } = entry;
     const mark = ownership.readMark;
     const sentMs = clock.monotonicMs();
+    const knownUid = cache.get(key)?.metadata.uid;
     try {
-      const object = await api.read(entry.name);
-      if (object === undefined) cache.gone(key);
-      else cache.learnt(object);
+      const object = await api.read(name);
+      const isOthers = object !== undefined && reporterKey(reporterOf(object)) !== key;
+      if (object !== undefined && !isOthers) cache.learnt(object);
+      // An object that was created after this was sent is not gone: so taken, nothing would let it in again.
+      else if (cache.get(key)?.metadata.uid === knownUid) cache.gone(key);
       // By what is known now: the watch, or the answer to a write, may have been quicker than this read.
       const known = cache.get(key);
       ownership.readAnswered(
@@ -197,7 +200,10 @@ export class ReporterDriver {
         sentMs,
         clock.monotonicMs(),
       );
-      return undefined;
+      if (!isOthers) return undefined;
+      // Made by hand, or by the hash of another reporter. It is never overwritten: a creation fails as long as it stands.
+      metrics.claims.inc({ outcome: 'name-taken' });
+      return nameTaken(name);
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       return error;
@@ -228,7 +234,7 @@ export class ReporterDriver {
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       if (isUnsettled(error)) ownership.doubt();
-      return isRace(error) ? undefined : error;
+      return error;
     }
   }
 
@@ -244,16 +250,19 @@ export class ReporterDriver {
     const known = cache.get(key);
     if (known === undefined || !ownership.owns || ownership.hasStream || !this.#parts.standing.mayWrite())
       return undefined;
+    // Deleted already: it goes when its finalizers do.
+    if (known.metadata.deletionTimestamp !== undefined) return undefined;
     try {
-      await api.delete(name, known.metadata.uid, known.metadata.resourceVersion);
+      const left = await api.delete(name, known.metadata.uid, known.metadata.resourceVersion);
       log.info({ reporter }, 'reporter expired: its rows and its object are deleted');
       events.tell(reporter, 'expired', 'lost for too long: its rows and this object are deleted');
-      cache.gone(key);
+      if (left === undefined) cache.gone(key);
+      else cache.learnt(left);
       return undefined;
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       if (isUnsettled(error)) ownership.doubt();
-      return isRace(error) ? undefined : error;
+      return error;
     }
   }
 
@@ -278,13 +287,19 @@ export class ReporterDriver {
     const { clock, random } = this.#parts;
     entry.busy = false;
     this.#busy -= 1;
-    if (failure === undefined) entry.failures = 0;
-    else {
+    if (failure === undefined) {
+      entry.failures = 0;
+      if (entry.ownership.owns) entry.unsettled = 0;
+    } else if (failure !== 'fault' && isUnsettled(failure)) entry.unsettled += 1;
+    const races = entry.unsettled - RACES_AT_ONCE;
+    // Somebody else was quicker: no failure, and the read that follows tells what is there. But not without an end.
+    const isOver = failure === undefined || (failure !== 'fault' && isRace(failure) && races <= 0);
+    if (!isOver) {
       entry.failures += 1;
       const slow = failure === 'fault' || isRefusal(failure);
       const askedMs = failure === 'fault' ? 0 : (failure.retryAfterMs ?? 0) * (1 + random() / 2);
       const ownMs = Math.min(
-        backoffMs(slow ? SLOW_RETRY : RETRY, entry.failures, random()),
+        backoffMs(slow ? SLOW_RETRY : RETRY, Math.max(entry.failures, races), random()),
         LONGEST_RETRY_MS,
       );
       entry.retryAtMs = clock.monotonicMs() + Math.max(ownMs, askedMs);
@@ -314,6 +329,19 @@ export class ReporterDriver {
 
 /** A reporter that cannot be claimed has no rows: this is not left alone for as long as a single row. */
 const LONGEST_RETRY_MS = 10_000;
+
+/** Races in a row that are run again at once. */
+const RACES_AT_ONCE = 2;
+
+/** Another reporter's object stands under the name of this one's. */
+function nameTaken(name: string): ApiFailure {
+  const error = new Error(`claim ${name}: the object of that name is another reporter's; delete it`);
+  return Object.assign(error, {
+    consequence: 'refused' as const,
+    status: undefined,
+    retryAfterMs: undefined,
+  });
+}
 
 /** What became of the write is not known, or the object is not as it was. */
 function isUnsettled({ consequence }: ApiFailure): boolean {

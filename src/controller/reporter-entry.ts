@@ -48,6 +48,8 @@ export interface ReporterEntry {
   /** Calls that failed in a row, and when the next may be sent. */
   failures: number;
   retryAtMs: number;
+  /** Calls in a row after which the object was in doubt, until it is owned: reads between them do not count. */
+  unsettled: number;
   cancelWake: (() => void) | undefined;
   wakeAtMs: number;
   /** The read under way, for all who wait for one. */
@@ -90,6 +92,7 @@ export function newEntry(
     busy: false,
     failures: 0,
     retryAtMs: Number.NEGATIVE_INFINITY,
+    unsettled: 0,
     cancelWake: undefined,
     wakeAtMs: Number.POSITIVE_INFINITY,
     reading: undefined,

@@ -2,7 +2,13 @@ import type { ReporterId } from './tunnel.ts';
 
 /** A ReverseTunnelReporter as the API server shows it: the parts that this project reads. */
 export interface ReporterObject {
-  readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
+  readonly metadata: {
+    readonly name: string;
+    readonly uid: string;
+    readonly resourceVersion: string;
+    /** It has been deleted, and stands until its finalizers are taken away. */
+    readonly deletionTimestamp?: string;
+  };
   readonly spec: { readonly id: string; readonly cluster: string };
   readonly status?: ReporterStatus;
 }

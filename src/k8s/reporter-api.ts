@@ -39,8 +39,7 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
       }
     },
 
-    async delete(name: string, uid: string, resourceVersion: string): Promise<void> {
-      await client.delete(name, { uid, resourceVersion });
-    },
+    delete: (name: string, uid: string, resourceVersion: string): Promise<ReporterObject | undefined> =>
+      client.delete(name, { uid, resourceVersion }),
   };
 }

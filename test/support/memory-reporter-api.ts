@@ -33,6 +33,8 @@ export class MemoryReporterApi implements ReporterApi {
   /** Every call that was carried out, as `verb name`. */
   readonly calls: string[] = [];
   readonly #objects = new Map<string, ReporterObject>();
+  /** Names of objects with a finalizer. */
+  readonly #kept = new Set<string>();
   readonly #watches = new Set<ReporterEvent[]>();
   #version = 995;
   #uids = 0;
@@ -84,18 +86,29 @@ export class MemoryReporterApi implements ReporterApi {
     return this.#objects.get(name);
   }
 
-  async delete(name: string, uid: string, resourceVersion: string): Promise<void> {
+  async delete(name: string, uid: string, resourceVersion: string): Promise<ReporterObject | undefined> {
     const object = this.#at(name);
     const { metadata } = object;
     if (metadata.resourceVersion !== resourceVersion || metadata.uid !== uid) throw apiFailure('conflict');
     this.calls.push(`delete ${name}`);
+    if (this.#kept.has(name)) {
+      const terminating = { ...metadata, deletionTimestamp: '2026-11-23T05:00:00Z' };
+      return this.#store('MODIFIED', { ...object, metadata: terminating });
+    }
     this.remove(name);
+    return undefined;
+  }
+
+  /** Somebody adds a finalizer: a deletion leaves the object standing until `remove`. */
+  keep(name: string): void {
+    this.#kept.add(name);
   }
 
   /** Somebody deletes it by hand. */
   remove(name: string): void {
     const object = this.#at(name);
     this.#objects.delete(name);
+    this.#kept.delete(name);
     this.#tell('DELETED', {
       ...object,
       metadata: { ...object.metadata, resourceVersion: this.#nextVersion() },

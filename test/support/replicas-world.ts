@@ -268,6 +268,7 @@ export function createReplicasWorld() {
 
   return {
     clock,
+    metrics,
     rowApi,
     reporterApi,
     deletions,

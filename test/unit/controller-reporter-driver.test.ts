@@ -1,0 +1,120 @@
+import { expect } from 'chai';
+
+import { reporterKey } from '../../src/core/tunnel.ts';
+import { settled } from '../support/fake-time.ts';
+import { apiFailure } from '../support/memory-row-api.ts';
+import { createReplicasWorld, type ReplicasWorld } from '../support/replicas-world.ts';
+import { fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+const NAME = names.reporterName(RESPONDER);
+const KEY = reporterKey(RESPONDER);
+const T1 = tunnel('node-1');
+
+describe('calls about a reporter', () => {
+  let world: ReplicasWorld;
+  let replica: ReturnType<ReplicasWorld['replica']>;
+  let calls: string[];
+
+  beforeEach(() => {
+    world = createReplicasWorld();
+    replica = world.replica('a');
+    ({ calls } = world.reporterApi);
+    // Each read takes a turn of the event loop, so that an endless loop of calls does not keep the test from its end.
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.read = async (name) => {
+      const answer = await read(name);
+      await settled();
+      return answer;
+    };
+  });
+  afterEach(async () => {
+    world.stop();
+    await world.settle();
+  });
+
+  const count = (verb: string): number => calls.filter((call) => call === `${verb} ${NAME}`).length;
+
+  async function turns(): Promise<void> {
+    for (let turn = 0; turn < 200; turn += 1) await world.settle();
+  }
+
+  it('are not repeated at full speed when each claim meets another version', async () => {
+    world.reporterApi.patchStatus = () => Promise.reject(apiFailure('conflict'));
+    replica.connect(RESPONDER, fullPush(T1));
+    await turns();
+    expect(count('read'), 'without any time passing').to.be.within(2, 3);
+    await world.pass(60_000);
+    expect(count('read')).to.be.within(8, 20);
+  });
+
+  it('are few and far between while somebody else has an object of that name', async () => {
+    await world.reporterApi.create(NAME, { id: OTHER_RESPONDER.id, cluster: OTHER_RESPONDER.cluster });
+    await world.settle();
+    calls.length = 0;
+    replica.connect(RESPONDER, fullPush(T1));
+    await turns();
+    expect(calls).to.deep.equal([`create ${NAME}`, `read ${NAME}`]);
+    await world.pass(60_000);
+    expect(calls.length).to.be.within(8, 20);
+    const { values } = await world.metrics.claims.get();
+    expect(values.some(({ labels, value }) => labels.outcome === 'name-taken' && value > 0)).to.equal(true);
+    world.reporterApi.remove(NAME);
+    await world.pass(11_000);
+    expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+  });
+
+  it('delete an object once that a finalizer keeps, and claim it when its Envoy comes back', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.pass(2000);
+    world.reporterApi.keep(NAME);
+    replica.disconnect(RESPONDER);
+    await world.pass(400_000);
+    expect(count('delete')).to.equal(1);
+    calls.length = 0;
+    replica.connect(RESPONDER, fullPush(T1));
+    await turns();
+    expect([count('create'), count('read')]).to.deep.equal([0, 0]);
+    expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+    world.reporterApi.remove(NAME);
+    await world.pass(2000);
+    expect(world.condition(RESPONDER, 'Connected')).to.equal('True StreamOpen');
+    expect([count('create'), world.rows(RESPONDER)]).to.deep.equal([1, ['node-1']]);
+  });
+
+  it('forget a reporter whose object goes at last, when its finalizer is taken away', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.pass(2000);
+    world.reporterApi.keep(NAME);
+    replica.disconnect(RESPONDER);
+    await world.pass(400_000);
+    expect([...replica.reporters.entries()]).to.have.length(1);
+    world.reporterApi.remove(NAME);
+    await world.pass(2000);
+    expect([...replica.reporters.entries()]).to.deep.equal([]);
+  });
+
+  it('take the answer to a read that was sent before the object was created for no deletion of it', async () => {
+    let answer = (): void => {};
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    const { reporterApi } = world;
+    const read = reporterApi.read.bind(reporterApi);
+    reporterApi.read = async (name) => {
+      const found = await read(name);
+      if (found === undefined) await answered;
+      return found;
+    };
+    const create = reporterApi.create.bind(reporterApi);
+    reporterApi.create = async (name, spec) => {
+      await settled();
+      return await create(name, spec);
+    };
+    replica.connect(RESPONDER, fullPush(T1));
+    void replica.reporters.freshRead(KEY);
+    await world.pass(2000);
+    expect(world.owner(RESPONDER)).to.equal('a');
+    answer();
+    await turns();
+    expect([count('create'), count('read')]).to.deep.equal([1, 1]);
+    expect(replica.reporters.isOpen(KEY)).to.equal(true);
+  });
+});
