@@ -86,8 +86,10 @@ export class Ownership {
   #inherits: { readonly basis: Claimed | undefined } | undefined;
   #claiming: (Claim & { readonly needsSpeech: boolean; readonly foreign: number }) | undefined;
   #doubt = false;
-  /** Changes of rows by somebody else, counted. */
+  /** Changes of rows by somebody else, and doubts, counted: what a read has to be sent after. */
   #foreign = 0;
+  /** Which of them the doubt was. */
+  #doubtMark = 0;
   /** Up to which of them ownership has been confirmed since. */
   #covered = 0;
   #freshMs = Number.NEGATIVE_INFINITY;
@@ -230,7 +232,7 @@ export class Ownership {
   /** The claim met another version, or was not answered: only a read tells what became of it. */
   claimUnsettled(): void {
     this.#claiming = undefined;
-    this.#doubt = true;
+    this.doubt();
   }
 
   /** The claim was refused for good, for now: the object is as it was, and the claim is still wanted. */
@@ -241,7 +243,10 @@ export class Ownership {
 
   /** A write of one's own to the object met another version. */
   doubt(): void {
-    if (this.#claiming === undefined) this.#doubt = true;
+    if (this.#claiming !== undefined) return;
+    this.#doubt = true;
+    this.#foreign += 1;
+    this.#doubtMark = this.#foreign;
   }
 
   /** A row of this reporter is not as this replica left it. */
@@ -257,7 +262,8 @@ export class Ownership {
   /** A read, sent at `sentMs` with `mark`, was answered. */
   readAnswered(seen: ReporterSeen | undefined, mark: number, sentMs: number, nowMs: number): void {
     this.#seen = seen;
-    if (this.#claiming !== undefined) return;
+    // A read that was sent before the write in doubt may have been answered before it landed.
+    if (this.#claiming !== undefined || (this.#doubt && mark < this.#doubtMark)) return;
     this.#doubt = false;
     this.#judge(nowMs);
     if (!this.owns) return;

@@ -117,4 +117,31 @@ describe('calls about a reporter', () => {
     expect([count('create'), count('read')]).to.deep.equal([1, 1]);
     expect(replica.reporters.isOpen(KEY)).to.equal(true);
   });
+
+  it('are a read more where the one under way was sent before the doubt', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.pass(2000);
+    let answer = (): void => {};
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.read = async (name) => {
+      world.reporterApi.read = read;
+      const found = await read(name);
+      await answered;
+      return found;
+    };
+    calls.length = 0;
+    void replica.reporters.freshRead(KEY);
+    await world.settle();
+    // What becomes of this write, which takes the condition back, is not known.
+    replica.state.losesAnswers = true;
+    world.reporterApi.edit(NAME, { conditions: [] });
+    await world.settle();
+    replica.state.losesAnswers = false;
+    expect(replica.reporters.isOpen(KEY)).to.equal(false);
+    answer();
+    await world.pass(2000);
+    expect(count('read')).to.equal(2);
+    expect(replica.reporters.isOpen(KEY)).to.equal(true);
+  });
 });

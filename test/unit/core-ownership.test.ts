@@ -183,6 +183,28 @@ describe('ownership of a reporter', () => {
     expect(ownership.mayWrite()).to.equal('no');
   });
 
+  it('stays in doubt after a read that was sent before the doubt arose', () => {
+    const ownership = owning();
+    const early = ownership.readMark;
+    ownership.doubt();
+    ownership.readAnswered(seen(11, 'me'), early, 1, 2);
+    expect([ownership.owns, ownership.decide(3).do]).to.deep.equal([false, 'read']);
+    ownership.readAnswered(seen(11, 'me'), ownership.readMark, 3, 4);
+    expect([ownership.owns, ownership.mayWrite()]).to.deep.equal([true, 'yes']);
+  });
+
+  it('is not claimed after a time-out by a read that was sent before the claim', () => {
+    const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+    ownership.observed(seen(10), 0);
+    const early = ownership.readMark;
+    ownership.streamOpened(0);
+    ownership.reportRead(0);
+    ownership.claimSent(claimOf(ownership.decide(0)));
+    ownership.claimUnsettled();
+    ownership.readAnswered(seen(10), early, 1, 2);
+    expect(ownership.decide(3).do).to.equal('read');
+  });
+
   it('lets rows expire within a second of a fresh read, and never beside a stream', () => {
     const ownership = owning();
     expect(ownership.mayExpire(10, 1000)).to.equal('no');
