@@ -134,6 +134,8 @@ export class ReporterDriver {
     entry.skippedSinceMs = undefined;
     entry.touched = true;
     if (mayCollect) entry.collectLater = false;
+    // Rows of a lost reporter are gone through by `LostReporters`, which has done with those that were left out.
+    if (entry.lost !== undefined) entry.lost.todo = undefined;
     entry.backlogSinceMs ??= nowMs;
     this.#parts.lookAtAll(entry.key, skippedSinceMs ?? nowMs);
     if (this.#parts.queue.pending(entry.key) === 0) entry.backlogSinceMs = undefined;

@@ -144,6 +144,32 @@ describe('a reporter that is lost', () => {
     expect(states(world)).to.deep.equal([]);
   });
 
+  it('has all rows Unknown, though it was in doubt whose they were while they were being marked', async () => {
+    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
+    replica.report(RESPONDER, fullPush(...many));
+    await world.pass(5000);
+    replica.disconnect(RESPONDER);
+    await world.pass(29_000);
+    const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>();
+    const mark = world.rowApi.patchStatus.bind(world.rowApi);
+    world.rowApi.patchStatus = async (row, status) => {
+      await arrived;
+      return await mark(row, status);
+    };
+    await world.pass(2000);
+    const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.patchStatus = () => Promise.reject(noAnswer());
+    world.reporterApi.read = () => Promise.reject(noAnswer());
+    world.reporterApi.edit(NAME, { conditions: [] });
+    await world.settle();
+    arrive();
+    await world.settle();
+    Object.assign(world.reporterApi, { patchStatus, read });
+    await world.pass(20_000);
+    expect(states(world).filter((state) => state !== 'Unknown')).to.deep.equal([]);
+  });
+
   it('is not expired while this replica may not write, nor in the 15 s after', async () => {
     replica.disconnect(RESPONDER);
     await world.pass(298_000);
