@@ -144,16 +144,19 @@ export class Ownership {
   /**
    * The reporter has a new stream here; one that was there before is no more.
    *
-   * @param holdMs how long to wait before its claim: above 0 where streams replace each other too often
+   * @param holdMs how long to wait before its claim: above 0 where streams replace each other too often. Not longer than
+   *   the one before would have waited, if that is still to be claimed for: else faster streams would end all claims
    */
   streamOpened(nowMs: number, holdMs = 0): void {
+    const former = this.#stream;
+    const waits = former !== undefined && former.wants !== 'none';
     this.#stream = {
       openedMs: nowMs,
       lastReadMs: undefined,
       wants: 'none',
       supersededMs: undefined,
       lost: 0,
-      notBeforeMs: nowMs + holdMs,
+      notBeforeMs: waits ? former.notBeforeMs : nowMs + holdMs,
     };
   }
 

@@ -244,6 +244,26 @@ describe('ownership of a reporter', () => {
     expect(ownership.decide(3999)).to.deep.equal({ do: 'wait', atMs: 4000 });
     expect(ownership.decide(4000).do).to.equal('claim');
   });
+
+  it('is claimed in the end, though streams replace each other faster than the wait', () => {
+    const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
+    for (let nowMs = 0; nowMs < 64_000; nowMs += 2500) {
+      ownership.streamOpened(nowMs, 64_000);
+      ownership.reportRead(nowMs);
+      expect(ownership.decide(nowMs)).to.deep.equal({ do: 'wait', atMs: 64_000 });
+    }
+    ownership.streamOpened(65_000, 64_000);
+    ownership.reportRead(65_000);
+    ownership.claimSent(claimOf(ownership.decide(65_000)));
+    ownership.observed(seen(11, 'me'), 65_001);
+    ownership.claimConfirmed(seen(11, 'me'), 65_001);
+    ownership.streamOpened(66_000, 64_000);
+    ownership.reportRead(66_000);
+    expect(ownership.decide(66_000), 'and the next claim has a wait of its own').to.deep.equal({
+      do: 'wait',
+      atMs: 130_000,
+    });
+  });
 });
 
 describe('ownership, whatever happens in whatever order', () => {

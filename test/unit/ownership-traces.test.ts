@@ -344,7 +344,10 @@ describe('the traces that break ownership', () => {
       };
       await swing(24);
       expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('True StreamsTradePlaces');
-      expect(await swing(240), 'row writes in ten minutes, later').to.equal(0);
+      world.reporterApi.calls.length = 0;
+      expect(await swing(240), 'row writes in ten minutes, later').to.be.at.most(4);
+      const claims = world.reporterApi.calls.filter((call) => call.startsWith('patchStatus')).length;
+      expect(claims, 'claims meanwhile: few, but some').to.be.within(1, 8);
       // One is left, and is heard.
       a.connect(RESPONDER, fullPush(tunnel('node-2')));
       for (let reports = 0; reports < 130; reports += 1) {
