@@ -134,6 +134,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     cache,
     standing,
     isListed,
+    relist: () => reportersReflector.relist(),
     rowNames: (key) => rows.tunnelNames(key),
     rowCount: (key) => rows.tunnelCount(key),
     lookAtAll: (key, sinceMs) => parts.mirror().lookAtAll(key, sinceMs),

@@ -12,7 +12,8 @@ export type ReporterChanged = (
 
 /**
  * The reporters' objects as last seen, by reporter key. Fed as the rows' cache is: by lists and the watch, and by answers
- * to own writes and reads, which run ahead of the watch. An older version never replaces a newer one, but for a list.
+ * to own writes and reads, which run ahead of the watch. An older version never replaces a newer one, but
+ * for a list and `restored`.
  *
  * An object under a name that its spec does not derive is somebody's own and counts for nothing.
  */
@@ -104,6 +105,12 @@ export class ReporterCache {
     if (key === undefined) return;
     this.#sinceListBegan.add(key);
     this.#learn(key, object, this.#byKey.get(key));
+  }
+
+  /** What a read has shown that was sent when a newer version was known: etcd was restored, and goes on from here. */
+  restored(object: ReporterObject): void {
+    const key = this.#key(object);
+    if (key !== undefined) this.#set(key, kept(object));
   }
 
   /** The API server answered that there is no such object (any more). */

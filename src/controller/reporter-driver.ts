@@ -3,6 +3,7 @@ import { LostTimer } from '../core/expiry.ts';
 import type { Claim } from '../core/ownership.ts';
 import { reporterOf, reporterSeen } from '../core/reporter-object.ts';
 import { statusPatch, type ReporterFacts } from '../core/reporter-status.ts';
+import { compareResourceVersions } from '../core/resource-version.ts';
 import { reporterKey } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -30,6 +31,8 @@ export interface DriverParts extends FactsParts {
   readonly standing: Standing;
   /** Both kinds have been listed: before that nothing may be claimed. */
   readonly isListed: () => boolean;
+  /** Reads all reporters anew: those that are known are of a time that etcd no longer knows. */
+  readonly relist: () => void;
   /** The gate of a reporter has opened: every row of it is to be looked at. */
   readonly lookAtAll: (key: string, sinceMs: number) => void;
   /** Nothing is left to know about a reporter. */
@@ -183,17 +186,27 @@ export class ReporterDriver {
   }
 
   async #read(entry: ReporterEntry): Promise<ApiFailure | undefined> {
-    const { api, cache, clock, metrics } = this.#parts;
+    const { api, cache, clock, metrics, relist } = this.#parts;
     const { ownership, key, name } = entry;
     const mark = ownership.readMark;
     const sentMs = clock.monotonicMs();
-    const knownUid = cache.get(key)?.metadata.uid;
+    const before = cache.get(key)?.metadata;
     try {
       const object = await api.read(name);
       const isOthers = object !== undefined && reporterKey(reporterOf(object)) !== key;
-      if (object !== undefined && !isOthers) cache.learnt(object);
+      if (object !== undefined && !isOthers) {
+        // A GET shows nothing older than what was known when it was sent, unless etcd was restored. Without this the cache
+        // would answer for it, and name an owner that was before the restore.
+        const { resourceVersion } = object.metadata;
+        const isRestored =
+          before !== undefined && compareResourceVersions(resourceVersion, before.resourceVersion) < 0;
+        if (isRestored) {
+          cache.restored(object);
+          relist();
+        } else cache.learnt(object);
+      }
       // An object that was created after this was sent is not gone: so taken, nothing would let it in again.
-      else if (cache.get(key)?.metadata.uid === knownUid) cache.gone(key);
+      else if (cache.get(key)?.metadata.uid === before?.uid) cache.gone(key);
       // By what is known now: the watch, or the answer to a write, may have been quicker than this read.
       const known = cache.get(key);
       ownership.readAnswered(

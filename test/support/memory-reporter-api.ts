@@ -115,6 +115,12 @@ export class MemoryReporterApi implements ReporterApi {
     });
   }
 
+  /** etcd is restored from a backup that holds this; no watch tells. */
+  restore(object: ReporterObject): void {
+    this.#objects.set(object.metadata.name, object);
+    this.#version = Number(object.metadata.resourceVersion);
+  }
+
   /** Somebody edits its status by hand. */
   edit(name: string, patch: ReporterStatusPatch): void {
     this.#change(this.#at(name), patch);

@@ -74,6 +74,7 @@ export function createReplicasWorld() {
       /** Calls are carried out, and their answers lost. */
       losesAnswers: false,
       stopped: false,
+      relists: 0,
     };
     async function call<T>(act: () => Promise<T>): Promise<T> {
       await state.held;
@@ -134,6 +135,10 @@ export function createReplicasWorld() {
       standing,
       isDue,
       isListed: () => true,
+      relist() {
+        state.relists += 1;
+        reporterApi.list(cache);
+      },
       rowNames: (key) => rowCache.tunnelNames(key),
       rowCount: (key) => rowCache.tunnelCount(key),
       lookAtAll: (key, sinceMs) => mirror.lookAtAll(key, sinceMs),

@@ -4,7 +4,7 @@ import { reporterKey } from '../../src/core/tunnel.ts';
 import { settled } from '../support/fake-time.ts';
 import { apiFailure } from '../support/memory-row-api.ts';
 import { createReplicasWorld, type ReplicasWorld } from '../support/replicas-world.ts';
-import { fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const NAME = names.reporterName(RESPONDER);
 const KEY = reporterKey(RESPONDER);
@@ -143,5 +143,26 @@ describe('calls about a reporter', () => {
     await world.pass(2000);
     expect(count('read')).to.equal(2);
     expect(replica.reporters.isOpen(KEY)).to.equal(true);
+  });
+
+  it('believe what is older than what is known, as etcd was restored, and list anew', async () => {
+    const b = world.replica('b');
+    b.connect(RESPONDER, fullPush(T1));
+    await world.pass(2000);
+    const backup = world.reporterApi.objects.get(NAME);
+    if (backup === undefined) throw new Error('there is no object to back up');
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.pass(500);
+    expect(replica.reporters.isOpen(KEY)).to.equal(true);
+    world.reporterApi.restore(backup);
+    await replica.reporters.freshRead(KEY);
+    expect(replica.reporters.isOpen(KEY), 'the object names b').to.equal(false);
+    expect(replica.state.relists).to.equal(1);
+    for (let reports = 0; reports < 4; reports += 1) {
+      replica.report(RESPONDER, delta([]));
+      await world.pass(1000);
+    }
+    expect(world.owner(RESPONDER)).to.equal('a');
+    expect([replica.reporters.isOpen(KEY), replica.state.relists]).to.deep.equal([true, 1]);
   });
 });
