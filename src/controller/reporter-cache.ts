@@ -67,7 +67,13 @@ export class ReporterCache {
     if (key !== undefined) this.#listed?.set(key, kept(object));
   }
 
-  replaceEnd(): void {
+  /**
+   * The list is complete: what it did not hold is gone, but for what was written after it was read.
+   *
+   * @param version the list's own, which tells that from what was written while the list was on its way, and deleted by
+   *   somebody before it was read: the watch goes on from this version and never shows the deletion
+   */
+  replaceEnd(version: string): void {
     const listed = this.#listed ?? new Map<string, ReporterObject>();
     this.#listed = undefined;
     this.#complete = this.#begun;
@@ -81,8 +87,11 @@ export class ReporterCache {
       )
         this.#set(key, object);
     }
-    for (const key of this.#byKey.keys()) {
-      if (!listed.has(key) && !this.#sinceListBegan.has(key)) this.#set(key, undefined);
+    for (const [key, { metadata }] of this.#byKey) {
+      if (listed.has(key)) continue;
+      const since =
+        this.#sinceListBegan.has(key) && compareResourceVersions(metadata.resourceVersion, version) > 0;
+      if (!since) this.#set(key, undefined);
     }
     this.onListed();
   }

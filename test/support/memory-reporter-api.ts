@@ -11,7 +11,7 @@ import { apiFailure } from './memory-row-api.ts';
 export interface ReporterSink {
   replaceBegin(): void;
   replaceItem(object: ReporterObject): void;
-  replaceEnd(): void;
+  replaceEnd(version: string): void;
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: ReporterObject): void;
 }
 
@@ -59,7 +59,7 @@ export class MemoryReporterApi implements ReporterApi {
   list(sink: ReporterSink): void {
     sink.replaceBegin();
     for (const object of this.#objects.values()) sink.replaceItem(object);
-    sink.replaceEnd();
+    sink.replaceEnd(String(this.#version));
   }
 
   async create(name: string, spec: ReporterObject['spec']): Promise<ReporterObject> {

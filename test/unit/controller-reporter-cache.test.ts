@@ -29,7 +29,7 @@ describe('the cache of reporters', () => {
   function list(...objects: ReporterObject[]): void {
     cache.replaceBegin();
     for (const one of objects) cache.replaceItem(one);
-    cache.replaceEnd();
+    cache.replaceEnd('104');
   }
 
   it('follows lists, events and answers, and tells each change once', () => {
@@ -54,13 +54,24 @@ describe('the cache of reporters', () => {
     cache.replaceBegin();
     cache.learnt(object(105));
     cache.replaceItem(object(100));
-    cache.replaceEnd();
+    cache.replaceEnd('104');
     expect(cache.get(KEY)?.metadata.resourceVersion).to.equal('105');
     cache.replaceBegin();
     cache.gone(KEY);
     cache.replaceItem(object(105));
-    cache.replaceEnd();
+    cache.replaceEnd('104');
     expect(cache.get(KEY)).to.equal(undefined);
+  });
+
+  it('drops what was written while a list was on its way and deleted before it was read', () => {
+    cache.replaceBegin();
+    cache.learnt(object(105));
+    cache.replaceEnd('106');
+    expect(cache.get(KEY), 'the watch goes on from 106, and never shows the deletion').to.equal(undefined);
+    cache.replaceBegin();
+    cache.learnt(object(108));
+    cache.replaceEnd('107');
+    expect(cache.get(KEY)?.metadata.resourceVersion, 'written after the list was read').to.equal('108');
   });
 
   it('does not bring back by a late event what is known to be gone', () => {
@@ -78,7 +89,7 @@ describe('the cache of reporters', () => {
     cache.replaceBegin();
     cache.replaceBegin();
     expect(cache.get(KEY)).not.to.equal(undefined);
-    cache.replaceEnd();
+    cache.replaceEnd('104');
     expect(cache.get(KEY)).to.equal(undefined);
     expect([cache.completeList, cache.nextList]).to.deep.equal([3, 4]);
   });
