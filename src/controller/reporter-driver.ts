@@ -109,9 +109,10 @@ export class ReporterDriver {
     return entry.reading;
   }
 
-  /** Deletes the object of a reporter whose rows are gone. */
+  /** Deletes the object of a reporter whose rows are gone; asked for every second, and not done before a retry is due. */
   deleteObject(entry: ReporterEntry): void {
-    if (!entry.busy && !this.#stopped) this.#run(entry, false, () => this.#delete(entry));
+    if (entry.busy || this.#stopped || this.#parts.clock.monotonicMs() < entry.retryAtMs) return;
+    this.#run(entry, false, () => this.#delete(entry));
   }
 
   /** A reporter that is owned and has no stream is lost: from the loss or from the claim on. */

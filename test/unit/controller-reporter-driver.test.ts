@@ -165,4 +165,19 @@ describe('calls about a reporter', () => {
     expect(world.owner(RESPONDER)).to.equal('a');
     expect([replica.reporters.isOpen(KEY), replica.state.relists]).to.deep.equal([true, 1]);
   });
+
+  it('delete an object no more often than a refusal is to be tried again', async () => {
+    replica.connect(RESPONDER, fullPush());
+    await world.pass(2000);
+    let deletions = 0;
+    world.reporterApi.delete = () => {
+      deletions += 1;
+      return Promise.reject(apiFailure('refused'));
+    };
+    replica.disconnect(RESPONDER);
+    await world.pass(305_000);
+    deletions = 0;
+    await world.pass(60_000);
+    expect(deletions).to.be.within(5, 12);
+  });
 });
