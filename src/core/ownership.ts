@@ -68,7 +68,7 @@ interface Confirmed {
  *                | it is not: somebody else's stream won                 | superseded
  *   claiming     | 2xx                                                   | owning
  *                | conflict, time-out                                    | doubting
- *   doubting     | the object was read                                   | wanting or superseded, as above
+ *   doubting     | the object was read, by a read sent since             | wanting or superseded, as above
  *   owning       | the object says anything but this claim               | wanting or superseded; without stream idle
  *                | a new stream's first report                           | wanting
  *   superseded   | heard again since, and the growing wait is over       | wanting
@@ -257,7 +257,7 @@ export class Ownership {
     this.#foreign += 1;
   }
 
-  /** To be kept until the read that is sent now is answered. */
+  /** What the read that is sent now comes after; to be kept until it is answered. */
   get readMark(): number {
     return this.#foreign;
   }
