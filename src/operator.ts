@@ -94,10 +94,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
-    (key, tunnelName) => {
-      const known = ledger.known(key, tunnelName);
-      return known.is === 'present' ? known.tunnel : undefined;
-    },
+    (key, tunnelName) => ledger.tunnel(key, tunnelName),
     (key, tunnelName) => mirror.rowChanged(key, tunnelName),
   );
   let { reportIntervalMs } = config;

@@ -24,6 +24,10 @@ import { dueStatus } from './status-due.ts';
 const SLOTS = 16;
 /** Rows without an object of their reporter go after this, or after `--expire-after` if that is less. */
 const ORPHAN_EXPIRE_AFTER_MS = 60_000;
+/** A reporter that cannot be claimed has no rows: this is not left alone for as long as a single row. */
+const LONGEST_RETRY_MS = 10_000;
+/** Races in a row that are run again at once. */
+const RACES_AT_ONCE = 2;
 
 export interface DriverParts extends FactsParts {
   readonly api: ReporterApi;
@@ -342,12 +346,6 @@ export class ReporterDriver {
     });
   }
 }
-
-/** A reporter that cannot be claimed has no rows: this is not left alone for as long as a single row. */
-const LONGEST_RETRY_MS = 10_000;
-
-/** Races in a row that are run again at once. */
-const RACES_AT_ONCE = 2;
 
 /** Another reporter's object stands under the name of this one's. */
 function nameTaken(name: string): ApiFailure {

@@ -39,7 +39,7 @@ export interface ReporterEntry {
   /** Why there is none. */
   lostReason: LostReason;
   lost: Lost | undefined;
-  /** True: nobody made its object, and its rows are to go soon. */
+  /** True: its rows were found without its object, which the claim makes; they are to go soon. */
   orphan: boolean;
   /** A report was read before the caches were complete: the claim is still to be asked for. */
   readEarly: boolean;

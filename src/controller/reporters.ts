@@ -41,16 +41,12 @@ export interface ReportFacts {
 export class Reporters implements RowGate {
   readonly #parts: ReportersParts;
   readonly #entries = new Map<string, ReporterEntry>();
-  readonly #driver: ReporterDriver;
+  /** Sends the calls about the reporters' objects. */
+  readonly driver: ReporterDriver;
 
   constructor(parts: ReportersParts) {
     this.#parts = parts;
-    this.#driver = new ReporterDriver({ ...parts, forget: (entry) => this.#forget(entry) });
-  }
-
-  /** Sends the calls about the reporters' objects. */
-  get driver(): ReporterDriver {
-    return this.#driver;
+    this.driver = new ReporterDriver({ ...parts, forget: (entry) => this.#forget(entry) });
   }
 
   /** Reporters owned here. */
@@ -97,7 +93,7 @@ export class Reporters implements RowGate {
     if (entry.ownership.owns) {
       this.#parts.events.tell(entry.reporter, 'lost', `the stream is gone: ${reason}`);
     }
-    this.#driver.pump(entry);
+    this.driver.pump(entry);
   }
 
   /** A report of the reporter has been folded. @param changed its rows may have to change */
@@ -124,7 +120,7 @@ export class Reporters implements RowGate {
     // Before everything is listed a claim could only guess what the object says: it is as if it were read then.
     if (isListed()) entry.ownership.reportRead(clock.monotonicMs());
     else entry.readEarly = true;
-    this.#driver.pump(entry);
+    this.driver.pump(entry);
   }
 
   /** Everything is listed, or this replica may write again: what has waited for it goes on. */
@@ -136,7 +132,7 @@ export class Reporters implements RowGate {
         entry.readEarly = false;
         entry.ownership.reportRead(clock.monotonicMs());
       }
-      this.#driver.pump(entry);
+      this.driver.pump(entry);
     }
   }
 
@@ -161,7 +157,7 @@ export class Reporters implements RowGate {
       );
     }
     entry.touched = true;
-    this.#driver.pump(entry);
+    this.driver.pump(entry);
   }
 
   /** Takes over what a dead owner left; `orphan`: rows without an object, which nobody may be waiting for. */
@@ -170,7 +166,7 @@ export class Reporters implements RowGate {
     if (entry.stream !== undefined) return;
     entry.orphan = orphan;
     entry.ownership.inherit();
-    this.#driver.pump(entry);
+    this.driver.pump(entry);
   }
 
   /** Nothing of the reporter waits to be written any more. */
@@ -179,7 +175,7 @@ export class Reporters implements RowGate {
     if (entry === undefined) return;
     entry.backlogSinceMs = undefined;
     entry.touched = true;
-    this.#driver.pump(entry);
+    this.driver.pump(entry);
   }
 
   isOpen(key: string): boolean {
@@ -212,7 +208,7 @@ export class Reporters implements RowGate {
     if (entry === undefined) return;
     if (this.isOpen(key)) {
       entry.collectLater = true;
-      this.#driver.pump(entry);
+      this.driver.pump(entry);
     } else entry.skippedSinceMs ??= this.#parts.clock.monotonicMs();
   }
 
@@ -228,19 +224,19 @@ export class Reporters implements RowGate {
       entry.refused ??= new Set();
       entry.refused.add(tunnelName);
       entry.refusedAnswer = answer;
-      if (first) this.#driver.pump(entry);
+      if (first) this.driver.pump(entry);
     }
   }
 
   freshRead(key: string): Promise<ApiFailure | undefined> {
     const entry = this.#entries.get(key);
     if (entry === undefined) return Promise.resolve(undefined);
-    return this.#driver.freshRead(entry);
+    return this.driver.freshRead(entry);
   }
 
   /** Sends nothing more and leaves no timer. */
   stop(): void {
-    this.#driver.stop();
+    this.driver.stop();
     for (const entry of this.#entries.values()) entry.cancelWake?.();
   }
 

@@ -41,7 +41,7 @@ export class RowCache {
   readonly #byReporter = new Map<string, Map<string, Entry>>();
   /** Uids of rows whose deletion was answered but not yet seen on the watch. */
   readonly #deletedUids = new Set<string>();
-  /** Versions that own writes have made and the watch has not shown yet. */
+  /** Versions that an own write, or the read after a conflict, has shown and the watch has not yet. */
   readonly #echoes = new Set<string>();
   /** The newest version that the list or the watch has shown: they have told all there is to tell of older ones. */
   #shownVersion = '';

@@ -116,6 +116,11 @@ export class Ledger {
     this.#holdings.delete(key);
   }
 
+  /** The tunnel that a reporter holds under a name; undefined when it does not, or is not known to. */
+  tunnel(key: string, name: string): Tunnel | undefined {
+    return this.#holdings.get(key)?.tunnels.get(name);
+  }
+
   /** The reporter of a key that a report was folded under. */
   reporter(key: string): ReporterId | undefined {
     return this.#holdings.get(key)?.reporter;

@@ -69,10 +69,10 @@ export class Listener {
    * Listens on every address that the host has; one of them is enough.
    *
    * @param address `host:port`, an IPv6 host in brackets; port 0 picks a free one
-   * @returns the port
+   * @returns the address with the port that was bound
    * @throws Error the system's, when none can be listened on
    */
-  async listen(address: string): Promise<number> {
+  async listen(address: string): Promise<string> {
     const colon = address.lastIndexOf(':');
     const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
     let port = Number(address.slice(colon + 1));
@@ -85,7 +85,7 @@ export class Listener {
       }
     }
     if (this.#servers.length === 0) throw failure;
-    return port;
+    return `${address.slice(0, colon)}:${port}`;
   }
 
   /** Accepts no more, and ends the connections that have not begun to speak. Resolves when all others are closed too. */

@@ -144,8 +144,7 @@ export class ReportingServer {
   async listen(): Promise<string> {
     const { address } = this.#options;
     try {
-      const port = await this.#listener.listen(address);
-      return `${address.slice(0, address.lastIndexOf(':'))}:${port}`;
+      return await this.#listener.listen(address);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       throw new ListenError(`cannot listen on ${address}: ${why}`, { cause: error });

@@ -5,7 +5,7 @@ import { MALFORMED_STARTS } from '../support/attacks/malformed-starts.ts';
 import { startSteadyReporter, type SteadyReporter } from '../support/attacks/steady-reporter.ts';
 import { startVictim, type Victim } from '../support/attacks/victim-process.ts';
 import type { VictimState } from '../support/attacks/victim.ts';
-import { eventuallyAsync } from '../support/eventually.ts';
+import { eventually } from '../support/eventually.ts';
 
 const MIB = 1024 * 1024;
 /** The default budget for what connections may make the server hold, and as much again for garbage on its way out. */
@@ -48,7 +48,7 @@ describe('the reporting server, attacked', () => {
     it('did all that: memory was bounded, and is given back', async () => {
       const { highestResidentBytes } = await victim.state();
       expect((highestResidentBytes - calm.residentBytes) / MIB).to.be.below(MOST_GROWTH_MIB);
-      await eventuallyAsync('what was held is let go', async () => {
+      await eventually('what was held is let go', async () => {
         const { heldBytes } = await victim.state();
         return (heldBytes - calm.heldBytes) / MIB < LASTING_GROWTH_MIB;
       });

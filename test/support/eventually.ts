@@ -4,24 +4,15 @@ import { setImmediate, setTimeout as delay } from 'node:timers/promises';
 const EAGER_MS = 100;
 
 /** Waits for something real (a socket, a process) to make `holds` true; fails after `timeoutMs` with `what`. */
-export async function eventually(what: string, holds: () => boolean, timeoutMs = 5_000): Promise<void> {
-  const startedMs = performance.now();
-  while (!holds()) {
-    const passedMs = performance.now() - startedMs;
-    if (passedMs > timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await (passedMs < EAGER_MS ? setImmediate() : delay(5));
-  }
-}
-
-/** The same for what has to be asked for, as another process's state. */
-export async function eventuallyAsync(
+export async function eventually(
   what: string,
-  holds: () => Promise<boolean>,
+  holds: () => boolean | Promise<boolean>,
   timeoutMs = 5_000,
 ): Promise<void> {
   const startedMs = performance.now();
   while (!(await holds())) {
-    if (performance.now() - startedMs > timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await delay(20);
+    const passedMs = performance.now() - startedMs;
+    if (passedMs > timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${what}`);
+    await (passedMs < EAGER_MS ? setImmediate() : delay(5));
   }
 }

@@ -57,10 +57,7 @@ export function createWorld({
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
-    (key, tunnelName) => {
-      const known = ledger.known(key, tunnelName);
-      return known.is === 'present' ? known.tunnel : undefined;
-    },
+    (key, tunnelName) => ledger.tunnel(key, tunnelName),
     (key, tunnelName) => mirror.rowChanged(key, tunnelName),
   );
   const reconciler = new Reconciler({ api, ledger, cache, gate, names, clock, metrics, log });

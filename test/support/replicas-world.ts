@@ -115,10 +115,7 @@ export function createReplicasWorld() {
     const queue = new Workqueue(clock);
     const rowCache: RowCache = new RowCache(
       names,
-      (key, name) => {
-        const known = ledger.known(key, name);
-        return known.is === 'present' ? known.tunnel : undefined;
-      },
+      (key, name) => ledger.tunnel(key, name),
       (key, name) => mirror.rowChanged(key, name),
     );
     const cache: ReporterCache = new ReporterCache(names, (key, after, before) =>
