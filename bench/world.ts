@@ -2,13 +2,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AdminRequest } from '../control-plane/service-account.ts';
 import { startControlPlane } from '../control-plane/start.ts';
+import { applyCrds } from '../test/support/apply-crds.ts';
 import { OPERATOR_RULES } from '../test/support/operator-process.ts';
 
-const CRD_FOLDER = new URL('../crds', import.meta.url).pathname;
 export const API = '/apis/reverse-tunnel.io/v1alpha1';
 /** The API server's first seconds go into its own start: caches, OpenAPI, the CRDs' storage. */
 const SETTLE_MS = 3000;
-const POLL_MS = 50;
 
 /** A ServiceAccount's way in, with the rights that the operator needs and no more, in a namespace of its own. */
 export interface Access {
@@ -69,20 +68,4 @@ export async function openWorld({ audit }: { readonly audit: boolean }): Promise
     },
     [Symbol.asyncDispose]: () => controlPlane.stop(),
   };
-}
-
-async function applyCrds(controlPlane: Awaited<ReturnType<typeof startControlPlane>>): Promise<void> {
-  for (const args of [
-    ['apply', '--server-side', '-f', CRD_FOLDER],
-    ['wait', '--for=condition=Established', '--timeout=30s', '-f', CRD_FOLDER],
-  ]) {
-    const { code, stderr } = await controlPlane.kubectl(args);
-    if (code !== 0) throw new Error(`kubectl ${args.join(' ')}: ${stderr.trim()}`);
-  }
-  // Established is said a moment before the path is served.
-  const untilMs = performance.now() + 30_000;
-  while ((await controlPlane.request('GET', `${API}/reversetunnels`)).status !== 200) {
-    if (performance.now() > untilMs) throw new Error(`${API}/reversetunnels is not served`);
-    await delay(POLL_MS);
-  }
 }

@@ -5,18 +5,12 @@
  * hook at mocha's root. Suites that stop or freeze parts of it start one of their own (`startControlPlane`).
  */
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
-import { setTimeout as delay } from 'node:timers/promises';
-import { ControlPlaneError } from '../../control-plane/errors.ts';
 import { startControlPlane } from '../../control-plane/start.ts';
 import type { ControlPlane, ControlPlaneOptions } from '../../control-plane/start.ts';
+import { applyCrds } from './apply-crds.ts';
 
 /** A first start may have to build the binaries with Go: 6 to 10 minutes on 2 cores, longer on fewer. */
 export const FIRST_START_TIMEOUT_MS = 30 * 60_000;
-
-const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
-const API = '/apis/reverse-tunnel.io/v1alpha1';
-const SERVED_DEADLINE_MS = 10_000;
 
 let shared: Promise<ControlPlane> | undefined;
 
@@ -59,22 +53,4 @@ export async function createNamespace(controlPlane: ControlPlane, hint = 'test')
   const { status, body } = await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name } });
   if (status !== 201) throw new Error(`Namespace ${name} was not created: ${status} ${JSON.stringify(body)}`);
   return name;
-}
-
-async function applyCrds(controlPlane: ControlPlane): Promise<void> {
-  for (const args of [
-    ['apply', '--server-side', '-f', CRD_FOLDER],
-    ['wait', '--for=condition=Established', '--timeout=30s', '-f', CRD_FOLDER],
-  ]) {
-    const { code, stderr } = await controlPlane.kubectl(args);
-    if (code !== 0) throw new ControlPlaneError(`kubectl ${args.join(' ')} failed: ${stderr.trim()}`);
-  }
-  // Established is said a moment before the paths are served.
-  const deadlineMs = performance.now() + SERVED_DEADLINE_MS;
-  for (const resource of ['reversetunnels', 'reversetunnelreporters']) {
-    while ((await controlPlane.request('GET', `${API}/${resource}`)).status !== 200) {
-      if (performance.now() > deadlineMs) throw new ControlPlaneError(`${API}/${resource} is not served.`);
-      await delay(50);
-    }
-  }
 }

@@ -5,6 +5,7 @@ import { createReplicasWorld, type ReplicasWorld } from '../support/replicas-wor
 import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const TUNNELS = Array.from({ length: 5 }, (_, index) => tunnel(`node-${index}`));
+const MANY = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
 const NAME = names.reporterName(RESPONDER);
 
 function states(world: ReplicasWorld): string[] {
@@ -29,6 +30,13 @@ describe('a reporter that is lost', () => {
     world.stop();
     await world.settle();
   });
+
+  /** The reporter comes to hold 1,000 tunnels, more than a few seconds' worth of rows, and is lost. */
+  async function loseMany(): Promise<void> {
+    replica.report(RESPONDER, fullPush(...MANY));
+    await world.pass(5000);
+    replica.disconnect(RESPONDER);
+  }
 
   it('is said so at once, in one write, and no row is touched for 30 s', async () => {
     replica.disconnect(RESPONDER);
@@ -78,23 +86,17 @@ describe('a reporter that is lost', () => {
   });
 
   it('and comes back in the middle of its expiry has all its rows again', async () => {
-    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
-    replica.report(RESPONDER, fullPush(...many));
-    await world.pass(5000);
-    replica.disconnect(RESPONDER);
+    await loseMany();
     await world.pass(303_000);
     expect(states(world).length).to.be.within(1, 999);
-    replica.connect(RESPONDER, fullPush(...many));
+    replica.connect(RESPONDER, fullPush(...MANY));
     await world.pass(10_000);
     expect(states(world)).to.have.length(1000);
     expect(new Set(states(world))).to.deep.equal(new Set(['Connected']));
   });
 
   it('is expired at a pace, with a fresh read for each batch', async () => {
-    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
-    replica.report(RESPONDER, fullPush(...many));
-    await world.pass(5000);
-    replica.disconnect(RESPONDER);
+    await loseMany();
     await world.pass(298_000);
     world.reporterApi.calls.length = 0;
     const left: number[] = [];
@@ -123,10 +125,7 @@ describe('a reporter that is lost', () => {
   });
 
   it('has no row again that has expired, though a write of its status fails meanwhile', async () => {
-    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
-    replica.report(RESPONDER, fullPush(...many));
-    await world.pass(5000);
-    replica.disconnect(RESPONDER);
+    await loseMany();
     await world.pass(303_000);
     const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
     const read = world.reporterApi.read.bind(world.reporterApi);
@@ -145,10 +144,7 @@ describe('a reporter that is lost', () => {
   });
 
   it('has all rows Unknown, though it was in doubt whose they were while they were being marked', async () => {
-    const many = Array.from({ length: 1000 }, (_, index) => tunnel(`many-${index}`));
-    replica.report(RESPONDER, fullPush(...many));
-    await world.pass(5000);
-    replica.disconnect(RESPONDER);
+    await loseMany();
     await world.pass(29_000);
     const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>();
     const mark = world.rowApi.patchStatus.bind(world.rowApi);

@@ -1,0 +1,28 @@
+/** Installs the CRDs into a control plane; apart from mocha's hooks, as the benchmark needs it too. */
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { ControlPlaneError } from '../../control-plane/errors.ts';
+import type { ControlPlane } from '../../control-plane/start.ts';
+
+const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
+const API = '/apis/reverse-tunnel.io/v1alpha1';
+const SERVED_DEADLINE_MS = 10_000;
+
+/** Resolves when both kinds are served. @throws ControlPlaneError when they are not within 10 s */
+export async function applyCrds(controlPlane: ControlPlane): Promise<void> {
+  for (const args of [
+    ['apply', '--server-side', '-f', CRD_FOLDER],
+    ['wait', '--for=condition=Established', '--timeout=30s', '-f', CRD_FOLDER],
+  ]) {
+    const { code, stderr } = await controlPlane.kubectl(args);
+    if (code !== 0) throw new ControlPlaneError(`kubectl ${args.join(' ')} failed: ${stderr.trim()}`);
+  }
+  // Established is said a moment before the paths are served.
+  const deadlineMs = performance.now() + SERVED_DEADLINE_MS;
+  for (const resource of ['reversetunnels', 'reversetunnelreporters']) {
+    while ((await controlPlane.request('GET', `${API}/${resource}`)).status !== 200) {
+      if (performance.now() > deadlineMs) throw new ControlPlaneError(`${API}/${resource} is not served.`);
+      await delay(50);
+    }
+  }
+}
