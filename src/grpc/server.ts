@@ -8,6 +8,7 @@ import {
 } from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
+import { ANYBODY } from '../core/peer.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import { connectionOfCall, guardCalls, readOneByOne } from './call-guard.ts';
 import { DecodeTurns } from './decode-turns.ts';
@@ -114,7 +115,7 @@ export class ReportingServer {
         readOneByOne(call);
         const connection = connectionOfCall();
         const turn = (): Promise<void> => turns.wait(connection ?? call);
-        this.#open.add(new Session(call, this.#opened, { ...parts, turn }));
+        this.#open.add(new Session(call, this.#opened, ANYBODY, { ...parts, turn }));
       },
     });
     this.#health.addToServer(this.#server);
@@ -179,10 +180,10 @@ export class ReportingServer {
     const other = this.#byReporter.get(key);
     if (other === undefined) {
       this.#options.log.info({ reporter }, 'reporter connected');
-      this.#options.sink.reporterConnected(reporter, session.envoy);
+      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer);
       this.#byReporter.set(key, session);
     } else if (other.number < session.number) {
-      this.#options.sink.reporterConnected(reporter, session.envoy);
+      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer);
       this.#byReporter.set(key, session);
       this.#supersede(other, reporter);
     } else {

@@ -1,5 +1,6 @@
 import { status, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
+import type { Peer } from '../core/peer.ts';
 import { reporterViolation } from '../core/report.ts';
 import type { EnvoyFacts } from '../core/reporter-status.ts';
 import type { ReporterId } from '../core/tunnel.ts';
@@ -14,7 +15,7 @@ import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
   /** The reporter has a new stream, also in place of an older one; called before its first report is folded. */
-  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts): void;
+  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer): void;
   /** The reporter has none any more: it ended, nothing came on it, or this server is shutting down. */
   reporterDisconnected(reporter: ReporterId, why: 'StreamEnded' | 'Silent' | 'shutdown'): void;
   /**
@@ -82,6 +83,8 @@ type Call = ServerDuplexStream<Buffer, ReportResponse>;
 export class Session {
   /** Grows with each stream that is opened: of two the greater is the newer. */
   readonly number: number;
+  /** Who opened it. */
+  readonly peer: Peer;
   readonly #call: Call;
   readonly #parts: SessionParts;
   #reporter: ReporterId | undefined;
@@ -95,8 +98,9 @@ export class Session {
   #cancelSilence: (() => void) | undefined;
 
   /** @param number greater than that of every stream opened before */
-  constructor(call: Call, number: number, parts: SessionParts) {
+  constructor(call: Call, number: number, peer: Peer, parts: SessionParts) {
     this.number = number;
+    this.peer = peer;
     this.#call = call;
     this.#parts = parts;
     this.#heardMs = parts.clock.monotonicMs();

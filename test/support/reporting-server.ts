@@ -58,8 +58,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     metrics,
     log: pino({ level: 'trace', base: null }, { write: (line) => logged.push(JSON.parse(line)) }),
     sink: {
-      reporterConnected(reporter, envoy) {
-        reporterConnected?.(reporter, envoy);
+      reporterConnected(reporter, envoy, peer) {
+        reporterConnected?.(reporter, envoy, peer);
         presence.push(`${reporter.id} connected`);
       },
       reporterDisconnected(reporter, why) {
