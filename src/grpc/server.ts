@@ -12,6 +12,7 @@ import { ANYBODY } from '../core/peer.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import { connectionOfCall, guardCalls, readOneByOne } from './call-guard.ts';
 import { DecodeTurns } from './decode-turns.ts';
+import { ackEncoder } from './encode-ack.ts';
 import { noteLibraryStatus } from './library-status.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
@@ -109,15 +110,20 @@ export class ReportingServer {
       named: (session) => this.#named(session),
       ended: (session, reason) => this.#ended(session, reason),
     };
-    this.#server.addService(service, {
-      StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
-        this.#opened += 1;
-        readOneByOne(call);
-        const connection = connectionOfCall();
-        const turn = (): Promise<void> => turns.wait(connection ?? call);
-        this.#open.add(new Session(call, this.#opened, ANYBODY, { ...parts, turn }));
+    const method = service.StreamReverseTunnels;
+    const acked = { ...method, responseSerialize: ackEncoder(method.responseSerialize) };
+    this.#server.addService(
+      { StreamReverseTunnels: acked },
+      {
+        StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
+          this.#opened += 1;
+          readOneByOne(call);
+          const connection = connectionOfCall();
+          const turn = (): Promise<void> => turns.wait(connection ?? call);
+          this.#open.add(new Session(call, this.#opened, ANYBODY, { ...parts, turn }));
+        },
       },
-    });
+    );
     this.#health.addToServer(this.#server);
     if (options.reflection === true) {
       new ReflectionService(definitions, { services: [name] }).addToServer(this.#server);
