@@ -7,6 +7,7 @@ import { whenDecodingBegins } from '../support/decoding-begins.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
+import { dial } from '../support/test-stream.ts';
 import { peerCredentials, serverMaterial } from '../support/tls-world.ts';
 import { tunnel } from '../support/wire.ts';
 
@@ -91,5 +92,21 @@ describe('a stream whose token is being reviewed', () => {
     asked[0]?.({ authenticated: true, namespace: 'edge', serviceAccount: 'envoy' });
     await other.next();
     expect(world.presence).to.deep.equal(['other connected']);
+  });
+
+  it('is what reporting needs; who asks for the health of the service needs no token', async () => {
+    const client = dial(world.address, peerCredentials(authority));
+    world.server.setServing(true);
+    const answer = await new Promise<Buffer>((resolve, reject) => {
+      const asIs = (bytes: Buffer): Buffer => bytes;
+      client.makeUnaryRequest('/grpc.health.v1.Health/Check', asIs, asIs, Buffer.alloc(0), (error, bytes) =>
+        error === null && bytes !== undefined ? resolve(bytes) : reject(error ?? new Error('nothing')),
+      );
+    });
+    client.close();
+    // HealthCheckResponse: field 1, SERVING.
+    expect([...answer]).to.deep.equal([0x08, 0x01]);
+    const stream = world.open(peerCredentials(authority));
+    expect((await stream.ended).code).to.equal(status.UNAUTHENTICATED);
   });
 });

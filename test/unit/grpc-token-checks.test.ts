@@ -127,6 +127,22 @@ describe('the check of a token', () => {
     expect(asked.map((one) => one.token)).to.deep.equal(tokens.slice(36));
   });
 
+  it('remembers the last 10,000 answers, and no more', async function () {
+    this.timeout(20_000);
+    const { checks, asked } = createWorld();
+    const learn = async (serial: number): Promise<void> => {
+      const verdict = verdictOf(checks.check(token(good, `sig${serial}`)));
+      asked.pop()?.answer(REVIEWED);
+      await verdict;
+    };
+    for (let serial = 0; serial <= 10_000; serial += 1) await learn(serial);
+    void checks.check(token(good, 'sig10000'));
+    void checks.check(token(good, 'sig1'));
+    expect(asked, 'the newest and the oldest that is kept').to.have.length(0);
+    void checks.check(token(good, 'sig0'));
+    expect(asked, 'the one before').to.have.length(1);
+  });
+
   it('goes on for the others when one of those that wait for the same token leaves', async () => {
     const { checks, asked } = createWorld();
     for (let i = 0; i < 32; i += 1) void checks.check(token(good, `sig${i}`));
