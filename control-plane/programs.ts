@@ -8,7 +8,10 @@ import type { ProcessDefinition } from './managed-process.ts';
 /** One health check; a program that starts may accept a connection and not answer. */
 const HEALTH_TIMEOUT_MS = 2_000;
 
-/** Audit at level Metadata: who did which verb on which object; of what the operator reads and writes, and no more. */
+/**
+ * Audit at level Metadata: who did which verb on which object, and never what was in it; of what the operator reads and
+ * writes, and of all that ServiceAccounts do, so that a call which an operator should not make is seen too.
+ */
 const AUDIT_POLICY = {
   apiVersion: 'audit.k8s.io/v1',
   kind: 'Policy',
@@ -16,6 +19,7 @@ const AUDIT_POLICY = {
   omitStages: ['RequestReceived'],
   rules: [
     { level: 'Metadata', resources: [{ group: 'reverse-tunnel.io' }, { group: 'coordination.k8s.io' }] },
+    { level: 'Metadata', userGroups: ['system:serviceaccounts'] },
     { level: 'None' },
   ],
 };

@@ -19,6 +19,8 @@ export interface ServiceAccountRequest {
   readonly serviceAccount: string;
   /** What it may do in its namespace, by a Role and a RoleBinding of its name; those that are there stay. Nothing when left out. */
   readonly rules?: readonly PolicyRule[];
+  /** What it may do in the whole cluster, likewise, by a ClusterRole. */
+  readonly clusterRules?: readonly PolicyRule[];
 }
 
 /** Sends a request to the API server as the administrator; `path` begins with a slash. */
@@ -29,7 +31,7 @@ export async function serviceAccountToken(
   admin: AdminRequest,
   request: ServiceAccountRequest,
 ): Promise<string> {
-  const { namespace, serviceAccount: name, rules } = request;
+  const { namespace, serviceAccount: name, rules, clusterRules } = request;
   const accounts = `/api/v1/namespaces/${namespace}/serviceaccounts`;
   await create(admin, accounts, { metadata: { name } });
   if (rules !== undefined) {
@@ -38,6 +40,16 @@ export async function serviceAccountToken(
     await create(admin, `${rbac}/rolebindings`, {
       metadata: { name },
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+      subjects: [{ kind: 'ServiceAccount', name, namespace }],
+    });
+  }
+  if (clusterRules !== undefined) {
+    const rbac = '/apis/rbac.authorization.k8s.io/v1';
+    const clusterName = `${namespace}:${name}`;
+    await create(admin, `${rbac}/clusterroles`, { metadata: { name: clusterName }, rules: clusterRules });
+    await create(admin, `${rbac}/clusterrolebindings`, {
+      metadata: { name: clusterName },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: clusterName },
       subjects: [{ kind: 'ServiceAccount', name, namespace }],
     });
   }

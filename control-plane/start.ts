@@ -30,7 +30,7 @@ const PORTS = 4;
 export interface ControlPlaneOptions extends ResolveOptions {
   /** Also run kube-controller-manager (a second more): namespaces get deleted, garbage is collected. Default false. */
   readonly controllerManager?: boolean;
-  /** Log each request for reverse-tunnel.io and coordination.k8s.io, level Metadata. Default false. */
+  /** Log each request for reverse-tunnel.io and coordination.k8s.io, and all of ServiceAccounts, level Metadata. Default false. */
   readonly audit?: boolean;
   /** More flags for kube-apiserver, such as `--etcd-compaction-interval=30s`; they win over its usual ones. */
   readonly apiserverFlags?: readonly string[];

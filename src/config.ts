@@ -26,12 +26,24 @@ export interface Config {
   readonly maxTunnelsPerReporter: number;
   /** API writes in flight. */
   readonly writeConcurrency: number;
-  readonly auth: 'insecure';
+  /** By what a peer proves that it may report; `insecure`: by nothing. */
+  readonly auth: 'mtls' | 'token' | 'either' | 'insecure';
+  /** Paths of PEM files. Certificate and key: both or neither, and there for every mode but `insecure`. */
+  readonly tlsCert: string | undefined;
+  readonly tlsKey: string | undefined;
+  /** There for `mtls` and `either`, and for these alone. */
+  readonly tlsClientCa: string | undefined;
+  /** Whom tokens have to be meant for. */
+  readonly tokenAudience: string;
+  /** When a stream ends so that its peer proves anew who it is; some percent sooner or later. */
+  readonly maxStreamAgeMs: number;
   readonly logLevel: LogLevel;
 }
 
 /** Either a configuration, or every mistake in it: one line each, naming key, value and what is allowed. */
 export type ConfigResult = { readonly config: Config } | { readonly mistakes: readonly string[] };
+
+const AUTH_MODES = ['mtls', 'token', 'either', 'insecure'] as const;
 
 interface Setting<T> {
   readonly placeholder: string;
@@ -125,9 +137,39 @@ const SETTINGS = {
     read: numberWithin(1, 1024),
   },
   auth: {
-    placeholder: 'insecure',
-    text: 'who may report; has to be chosen. insecure: everybody who reaches the port, in plaintext',
+    placeholder: 'mtls|token|either|insecure',
+    text: 'who may report, by what it can prove; has to be chosen. insecure: everybody who reaches the port',
     read: authMode,
+  },
+  'tls-cert': {
+    placeholder: 'FILE',
+    text: "the reporting service's certificate chain, in PEM; read again when it changes",
+    otherwise: 'none, with insecure',
+    read: anyText,
+  },
+  'tls-key': {
+    placeholder: 'FILE',
+    text: 'its private key, in PEM; read again when it changes',
+    otherwise: 'none, with insecure',
+    read: anyText,
+  },
+  'tls-client-ca': {
+    placeholder: 'FILE',
+    text: "who signs reporters' certificates, in PEM; read again when it changes",
+    otherwise: 'none, with token and insecure',
+    read: anyText,
+  },
+  'token-audience': {
+    placeholder: 'TEXT',
+    text: 'whom tokens have to be meant for, with token and either',
+    default: 'reverse-tunnel-operator',
+    read: audience,
+  },
+  'max-stream-age': {
+    placeholder: 'DURATION',
+    text: 'how old a stream gets before its reporter has to prove anew who it is; 0 is the default',
+    default: '1h',
+    read: durationOr('1h', 10_000),
   },
   'log-level': {
     placeholder: 'LEVEL',
@@ -218,9 +260,37 @@ export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: 
     maxTunnelsPerReporter: setting('max-tunnels-per-reporter'),
     writeConcurrency: setting('write-concurrency'),
     auth: setting('auth'),
+    tlsCert: setting('tls-cert'),
+    tlsKey: setting('tls-key'),
+    tlsClientCa: setting('tls-client-ca'),
+    tokenAudience: setting('token-audience'),
+    maxStreamAgeMs: setting('max-stream-age'),
     logLevel: setting('log-level'),
   };
+  // What one setting lacks another may be wrong for: first each for itself.
+  if (mistakes.length === 0) mistakes.push(...tlsMistakes(config));
   return mistakes.length === 0 ? { config } : { mistakes };
+}
+
+/** What does not go together. A token in plaintext is everybody's who listens, so only `insecure` goes without TLS. */
+function tlsMistakes({ auth, tlsCert, tlsKey, tlsClientCa }: Config): string[] {
+  const mistakes: string[] = [];
+  const checksCertificates = auth === 'mtls' || auth === 'either';
+  if (auth !== 'insecure') {
+    if (tlsCert === undefined) mistakes.push(`--tls-cert: must be given with --auth ${auth}`);
+    if (tlsKey === undefined) mistakes.push(`--tls-key: must be given with --auth ${auth}`);
+  } else if (tlsCert !== undefined && tlsKey === undefined) {
+    mistakes.push('--tls-key: must be given with --tls-cert');
+  } else if (tlsKey !== undefined && tlsCert === undefined) {
+    mistakes.push('--tls-cert: must be given with --tls-key');
+  }
+  if (checksCertificates && tlsClientCa === undefined) {
+    mistakes.push(`--tls-client-ca: must be given with --auth ${auth}`);
+  }
+  if (!checksCertificates && tlsClientCa !== undefined) {
+    mistakes.push(`--tls-client-ca: has no use with --auth ${auth}; mtls and either ask for certificates`);
+  }
+  return mistakes;
 }
 
 type ValueOf<K extends Key> =
@@ -293,12 +363,21 @@ function namespace(text: string): { value: string } | { allowed: string } {
     : { allowed: 'must be at most 63 lower-case letters, digits and dashes' };
 }
 
-function authMode(text: string): { value: 'insecure' } | { allowed: string } {
-  if (text === 'insecure') return { value: text };
-  if (['mtls', 'token', 'either'].includes(text)) {
-    return { allowed: 'is not served by this version; only insecure is' };
-  }
-  return { allowed: 'must be chosen: insecure lets everybody who reaches the port report, in plaintext' };
+function authMode(text: string): { value: Config['auth'] } | { allowed: string } {
+  const value = AUTH_MODES.find((one) => one === text);
+  return value === undefined
+    ? {
+        allowed:
+          'must be chosen: mtls, token or either; or insecure, which lets everybody who reaches the port report',
+      }
+    : { value };
+}
+
+/** Any text that a JWT may have there; it is shown in logs and compared whole. */
+function audience(text: string): { value: string } | { allowed: string } {
+  return /^[\x21-\x7e]{1,256}$/.test(text)
+    ? { value: text }
+    : { allowed: 'must be 1 to 256 letters, digits and other ASCII characters, no blanks' };
 }
 
 function oneOf<const T extends string>(values: readonly T[]) {
@@ -335,8 +414,8 @@ function durationWithin(leastMs: number, mostMs: number) {
 }
 
 /** Zero means the default, never "at once": an empty value in somebody's template must not delete rows. */
-function durationOr(otherwise: string) {
-  const read = durationWithin(1000, 7 * 24 * 3_600_000);
+function durationOr(otherwise: string, leastMs = 1000) {
+  const read = durationWithin(leastMs, 7 * 24 * 3_600_000);
   return (text: string): { value: number } | { allowed: string } => {
     const parsed = parseDuration(text);
     return read('ms' in parsed && parsed.ms === 0 ? otherwise : text);

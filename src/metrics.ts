@@ -47,6 +47,15 @@ export function createMetrics() {
       'Connections to the reporting service that were refused, or cut for what they did.',
       ['reason'],
     ),
+    callsRefused: counter(
+      'reverse_tunnel_calls_refused_total',
+      'Streams refused before anything on them was read, for want of a credential that holds.',
+      ['reason'],
+    ),
+    insecure: gauge(
+      'reverse_tunnel_insecure',
+      '1 when everybody who reaches the reporting service may report (--auth insecure), else 0.',
+    ),
     ackSeconds: seconds(
       'reverse_tunnel_ack_seconds',
       'From a report read whole to its ACK handed to the stream.',

@@ -12,6 +12,8 @@ import { Ledger } from './core/ledger.ts';
 import { createNames } from './core/names.ts';
 import type { RowObject } from './core/row.ts';
 import { ListenError, ReportingServer } from './grpc/server.ts';
+import { TlsMaterialError } from './grpc/tls-acceptor.ts';
+import { REVIEWS_AT_ONCE } from './grpc/token-checks.ts';
 import { HttpListenError, startHttpServer, type HttpServer } from './http/server.ts';
 import { createApiClient } from './k8s/client.ts';
 import { ConnectionError } from './k8s/connection.ts';
@@ -21,6 +23,8 @@ import { createRowApi, rowResource } from './k8s/row-api.ts';
 import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
 import { createReplica, type Replica } from './replica.ts';
+import { createReportingAuth } from './reporting-auth.ts';
+import { TlsFileError } from './tls-files.ts';
 
 /** How long the queue may go on after the last stream has ended. */
 const FLUSH_MS = 5000;
@@ -72,21 +76,24 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const { clock, random, log } = around;
   const metrics = createMetrics();
   addProcessMetrics(metrics);
-  if (config.auth === 'insecure')
-    log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
+  const isInsecure = config.auth === 'insecure';
+  metrics.insecure.set(isInsecure ? 1 : 0);
+  if (isInsecure) log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
 
   const connection = await orStartError(
     resolveConnection({ kubeconfig: config.kubeconfig, env: around.env, clock }),
   );
   const namespace = config.namespace ?? connection.namespace ?? 'default';
   log.info({ server: connection.server.href, source: connection.source, namespace }, 'API server found');
+  const reviewsTokens = config.auth === 'token' || config.auth === 'either';
   const client = createApiClient({
     connection,
     clock,
     userAgent: `reverse-tunnel-operator/${around.version}`,
-    connections: config.writeConcurrency + SPARE_CONNECTIONS,
+    connections: config.writeConcurrency + SPARE_CONNECTIONS + (reviewsTokens ? REVIEWS_AT_ONCE : 0),
     onRequest: ({ verb, code }) => metrics.restClientRequests.inc({ method: verb, code }),
   });
+  const reporting = await orStartError(createReportingAuth(config, { client, clock, log }));
   const rows = client.resource<RowObject>(rowResource(namespace));
 
   const names = createNames((text) => hash('sha256', text, 'buffer'));
@@ -174,8 +181,11 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     reportIntervalMs: () => reportIntervalMs,
     onInvalid: config.onInvalid,
     reflection: config.grpcReflection,
+    auth: reporting.auth,
+    maxStreamAgeMs: config.maxStreamAgeMs,
     sink: mirror,
     clock,
+    random,
     log,
     metrics,
   });
@@ -211,6 +221,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     }),
   );
   const grpcAddress = await orStartError(grpc.listen(), http);
+  const unfollow = reporting.follow();
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
@@ -240,6 +251,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     async stop() {
       stopping = true;
       log.info('stopping');
+      unfollow();
       // Another replica may lead at once; what is left to do here has nothing to do with it.
       const [flushed] = await Promise.all([
         flush(),
@@ -281,6 +293,9 @@ async function orStartError<T>(starting: Promise<T>, running?: HttpServer): Prom
   } catch (error) {
     await running?.close();
     if (error instanceof ConnectionError) throw new StartError(error.message, { cause: error });
+    if (error instanceof TlsMaterialError || error instanceof TlsFileError) {
+      throw new StartError(`--tls-cert, --tls-key, --tls-client-ca: ${error.message}`, { cause: error });
+    }
     if (error instanceof ListenError || error instanceof HttpListenError) {
       const flag = error instanceof ListenError ? '--grpc-address' : '--http-address';
       throw new StartError(`${error.message}; free it or choose another ${flag}`, { cause: error });

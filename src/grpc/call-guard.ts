@@ -25,7 +25,7 @@ subscribe('http2.server.stream.created', (message) => {
   if (connection === undefined) return;
   const { stream, headers } = message as { stream: ServerHttp2Stream; headers: IncomingHttpHeaders };
   if (stream.session !== undefined) widenWindows(stream.session);
-  connection.closeAnswered(stream);
+  connection.opened(stream);
   dropLateAnswer(stream);
   headers[STREAM_ID] = String(stream.id);
   const encoding = headers['grpc-encoding'];
@@ -50,7 +50,7 @@ export function inConnection(guard: ConnectionGuard, inject: () => void): void {
 }
 
 /** The connection of the call whose handler is being started; undefined where there is no guard. */
-export function connectionOfCall(): object | undefined {
+export function connectionOfCall(): ConnectionGuard | undefined {
   return connections.getStore()?.deref();
 }
 

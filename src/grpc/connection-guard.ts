@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net';
-import { constants, type ServerHttp2Stream } from 'node:http2';
+import { constants, type Http2Session, type ServerHttp2Stream } from 'node:http2';
 import { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
+import type { Credential } from './credential.ts';
 import { InboundFrames } from './connection-guard-inbound.ts';
 import { OutboundFrames } from './connection-guard-outbound.ts';
 import type { FairBudget } from './fair-budget.ts';
@@ -17,9 +18,12 @@ const FRAMES_A_TURN = 512;
 const LINGER_MS = 10_000;
 
 export interface GuardParts {
+  /** Of the peer, where it was asked for one and has shown it. */
+  readonly certificate: Credential | undefined;
   readonly maxMessageSizeBytes: number;
   readonly heldBytes: FairBudget<ConnectionGuard>;
   readonly heldStreams: FairBudget<ConnectionGuard>;
+  readonly unprovenCalls: FairBudget<ConnectionGuard>;
   readonly refuse: Refuse;
   /** Told when the first frame is there. */
   readonly greeted: () => void;
@@ -33,8 +37,11 @@ export interface GuardParts {
 export class ConnectionGuard {
   /** The peer's. */
   readonly address: string;
+  /** The peer's; undefined where it has shown none. */
+  readonly certificate: Credential | undefined;
   /** The connection as HTTP/2 is to see it. */
   readonly duplex: Duplex;
+  #session: Http2Session | undefined;
   readonly #socket: Socket;
   readonly #parts: GuardParts;
   readonly #inbound: InboundFrames;
@@ -57,6 +64,7 @@ export class ConnectionGuard {
     this.#socket = socket;
     this.#parts = parts;
     this.address = socket.remoteAddress ?? 'unknown';
+    this.certificate = parts.certificate;
     const acceptedMs = parts.clock.monotonicMs();
     this.#inbound = new InboundFrames({
       maxMessageSizeBytes: parts.maxMessageSizeBytes,
@@ -70,6 +78,7 @@ export class ConnectionGuard {
     });
     parts.heldBytes.join(this);
     parts.heldStreams.join(this);
+    parts.unprovenCalls.join(this);
     this.duplex = this.#createDuplex();
     this.duplex.push(preface);
     socket.on('data', (chunk) => this.#receive(chunk));
@@ -87,11 +96,22 @@ export class ConnectionGuard {
     this.#inbound.messageDone(streamId);
   }
 
+  /** A call waits for its token's review (1), or does so no more (-1). */
+  unproven(change: 1 | -1): void {
+    this.#parts.unprovenCalls.change(this, change);
+  }
+
+  /** Has the peer open its next stream on a new connection, where it proves anew who it is. What is open goes on. */
+  retire(): void {
+    this.#session?.close();
+  }
+
   /**
-   * Closes a stream whose peer has had the last answer and does not end its own half: gRPC would keep it for as long as
-   * the connection lives.
+   * A stream was opened on it. One whose peer has had the last answer and does not end its own half is closed: gRPC would
+   * keep it for as long as the connection lives.
    */
-  closeAnswered(stream: ServerHttp2Stream): void {
+  opened(stream: ServerHttp2Stream): void {
+    this.#session = stream.session;
     stream.once('finish', () => {
       const cancel = this.#parts.clock.setTimer(LINGER_MS, () => stream.close(constants.NGHTTP2_NO_ERROR));
       stream.once('close', cancel);
@@ -226,6 +246,7 @@ export class ConnectionGuard {
     this.#rest = undefined;
     this.#parts.heldBytes.leave(this);
     this.#parts.heldStreams.leave(this);
+    this.#parts.unprovenCalls.leave(this);
     this.#isOver = true;
     if (this.#isCut) return;
     this.#linger();

@@ -3,11 +3,19 @@
 /** What a client begins with, before its first frame. */
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
-export const FRAME = { data: 0x0, headers: 0x1, rstStream: 0x3, goaway: 0x7, continuation: 0x9 } as const;
+export const FRAME = {
+  data: 0x0,
+  headers: 0x1,
+  rstStream: 0x3,
+  settings: 0x4,
+  goaway: 0x7,
+  continuation: 0x9,
+} as const;
 export const FLAG = { endStream: 0x1, padded: 0x8 } as const;
 
 const HEADER_BYTES = 9;
 const ENHANCE_YOUR_CALM = 0xb;
+const INADEQUATE_SECURITY = 0xc;
 
 /** The head of the frame that is being read, put together from however many pieces it comes in. */
 export class FrameHead {
@@ -57,12 +65,23 @@ export class FrameHead {
 
 /** GOAWAY with ENHANCE_YOUR_CALM; `why` is for whoever reads the peer's log. */
 export function calmDown(lastStreamId: number, why: string): Buffer {
+  return goAway(lastStreamId, ENHANCE_YOUR_CALM, why);
+}
+
+/** All that a peer is told which is not let in: SETTINGS, as HTTP/2 has to begin, and GOAWAY with INADEQUATE_SECURITY. */
+export function turnAway(why: string): Buffer {
+  const settings = Buffer.alloc(HEADER_BYTES);
+  settings.writeUInt8(FRAME.settings, 3);
+  return Buffer.concat([settings, goAway(0, INADEQUATE_SECURITY, why)]);
+}
+
+function goAway(lastStreamId: number, code: number, why: string): Buffer {
   const text = Buffer.from(why);
   const bytes = Buffer.alloc(HEADER_BYTES + 8 + text.length);
   bytes.writeUIntBE(8 + text.length, 0, 3);
   bytes.writeUInt8(FRAME.goaway, 3);
   bytes.writeUInt32BE(lastStreamId, HEADER_BYTES);
-  bytes.writeUInt32BE(ENHANCE_YOUR_CALM, HEADER_BYTES + 4);
+  bytes.writeUInt32BE(code, HEADER_BYTES + 4);
   text.copy(bytes, HEADER_BYTES + 8);
   return bytes;
 }

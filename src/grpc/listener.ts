@@ -4,11 +4,13 @@ import type { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { inConnection } from './call-guard.ts';
+import type { Credential } from './credential.ts';
 import { ConnectionGuard } from './connection-guard.ts';
 import { FairBudget } from './fair-budget.ts';
-import { protocolOf } from './first-bytes.ts';
-import { PREFACE } from './http2-frame.ts';
-import type { RefusalReason, Refuse } from './refusals.ts';
+import { protocolOf, type Protocol } from './first-bytes.ts';
+import { PREFACE, turnAway } from './http2-frame.ts';
+import { refusalWords, type RefusalReason, type Refuse } from './refusals.ts';
+import type { TlsAcceptor } from './tls-acceptor.ts';
 
 export interface ConnectionLimits {
   /** Connections that may be open. */
@@ -21,13 +23,17 @@ export interface ConnectionLimits {
   readonly streams: number;
   /** Bytes of reports that may wait to be whole or to be read, on all connections together. */
   readonly heldBytes: number;
+  /** Calls whose token may wait to be reviewed, on all connections together. */
+  readonly unprovenCalls: number;
 }
 
 export interface ListenerParts {
   readonly limits: ConnectionLimits;
   readonly maxMessageSizeBytes: number;
-  /** The socket that is to be read in place of the one that was accepted: itself, or a TLSSocket around it. */
-  readonly readable: (accepted: Socket) => Socket;
+  /** Takes connections that begin with a handshake; undefined: TLS is not spoken here. */
+  readonly tls: TlsAcceptor | undefined;
+  /** Whether connections without TLS are taken too. */
+  readonly plaintext: boolean;
   /** Hands a connection to gRPC. */
   readonly inject: (connection: Duplex) => void;
   readonly refuse: Refuse;
@@ -38,8 +44,8 @@ export interface ListenerParts {
 /** Of connections that the kernel has accepted and this process has not; a fleet may come back at once. */
 const BACKLOG = 1024;
 
-const HTTP1_ANSWER =
-  'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks gRPC (HTTP/2).\n';
+const HTTP1_HEAD =
+  'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks gRPC (HTTP/2)';
 
 /** Accepts connections, guards them, and hands those that speak HTTP/2 to gRPC. */
 export class Listener {
@@ -51,6 +57,7 @@ export class Listener {
   readonly #ofAddress = new Map<string, number>();
   readonly #heldBytes: FairBudget<ConnectionGuard>;
   readonly #heldStreams: FairBudget<ConnectionGuard>;
+  readonly #unprovenCalls: FairBudget<ConnectionGuard>;
 
   constructor(parts: ListenerParts) {
     this.#parts = parts;
@@ -62,6 +69,10 @@ export class Listener {
     this.#heldStreams = new FairBudget({
       limit: limits.streams,
       overdrawn: (guard) => guard.cut('held_streams'),
+    });
+    this.#unprovenCalls = new FairBudget({
+      limit: limits.unprovenCalls,
+      overdrawn: (guard) => guard.cut('unproven_calls'),
     });
   }
 
@@ -91,7 +102,10 @@ export class Listener {
   /** Accepts no more, and ends the connections that have not begun to speak. Resolves when all others are closed too. */
   async close(): Promise<void> {
     const closed = this.#servers.map((server) => new Promise((resolve) => server.close(resolve)));
-    for (const socket of this.#greeting.keys()) socket.destroy();
+    for (const socket of this.#greeting.keys()) {
+      this.#greeted(socket);
+      socket.destroy();
+    }
     await Promise.all(closed);
   }
 
@@ -131,7 +145,10 @@ export class Listener {
     }
     this.#open.add(socket);
     this.#ofAddress.set(address, ofAddress + 1);
-    const cancel = clock.setTimer(limits.greetingMs, () => this.#refuse('silent', socket, address));
+    const cancel = clock.setTimer(limits.greetingMs, () => {
+      this.#greeted(socket);
+      this.#refuse('silent', socket, address);
+    });
     this.#greeting.set(socket, cancel);
     socket.on('close', () => {
       this.#greeted(socket);
@@ -140,46 +157,80 @@ export class Listener {
       if (left > 0) this.#ofAddress.set(address, left);
       else this.#ofAddress.delete(address);
     });
-    this.#readFirst(socket, address);
+    readFirst(socket, (protocol, first) => {
+      const { tls, plaintext } = this.#parts;
+      if (tls !== undefined && protocol === 'tls') this.#secure(tls, socket, first, address);
+      else if (!plaintext) this.#refuse('plaintext', socket, address, protocol);
+      else if (protocol === 'http2') this.#guard(socket, first, undefined, socket);
+      else this.#refuse(protocol, socket, address, protocol);
+    });
   }
 
-  #greeted(socket: Socket): void {
-    this.#greeting.get(socket)?.();
-    this.#greeting.delete(socket);
+  /** Has begun to speak, or will not any more. */
+  #greeted(accepted: Socket): void {
+    this.#greeting.get(accepted)?.();
+    this.#greeting.delete(accepted);
   }
 
-  /** Reads until it is clear what the peer speaks. */
-  #readFirst(accepted: Socket, address: string): void {
-    const socket = this.#parts.readable(accepted);
-    let first = Buffer.alloc(0);
-    const read = (chunk: Buffer): void => {
-      first = Buffer.concat([first, chunk]);
-      const protocol = protocolOf(first);
-      if (protocol === 'undecided') return;
-      socket.removeListener('data', read);
-      if (protocol === 'http2') this.#guard(socket, first, () => this.#greeted(accepted));
-      else this.#refuse(protocol, socket, address);
-    };
-    socket.on('data', read);
+  #secure(tls: TlsAcceptor, accepted: Socket, first: Buffer, address: string): void {
+    accepted.pause();
+    accepted.unshift(first);
+    tls.accept(accepted, (secured) => {
+      // It was refused or closed in the middle of it.
+      if (!this.#greeting.has(accepted) || accepted.destroyed) return;
+      if ('refused' in secured) {
+        const { refused, detail, socket } = secured;
+        this.#parts.refuse(refused, address, detail);
+        // TLS 1.3 lets the client believe it is in before its certificate has been looked at.
+        socket?.write(turnAway(refusalWords(refused)));
+        (socket ?? accepted).destroySoon();
+        return;
+      }
+      const { socket, certificate } = secured;
+      readFirst(socket, (protocol, inner) => {
+        if (protocol === 'http2') this.#guard(socket, inner, certificate, accepted);
+        else this.#refuse(protocol === 'tls' ? 'not_http2' : protocol, socket, address, protocol);
+      });
+    });
   }
 
-  #guard(socket: Socket, first: Buffer, greeted: () => void): void {
+  #guard(socket: Socket, first: Buffer, certificate: Credential | undefined, accepted: Socket): void {
     const { refuse, clock, maxMessageSizeBytes, inject } = this.#parts;
     const guard = new ConnectionGuard(socket, PREFACE, {
+      certificate,
       maxMessageSizeBytes,
       heldBytes: this.#heldBytes,
       heldStreams: this.#heldStreams,
+      unprovenCalls: this.#unprovenCalls,
       refuse,
-      greeted,
+      greeted: () => this.#greeted(accepted),
       clock,
     });
     inConnection(guard, () => inject(guard.duplex));
     guard.receiveFirst(first.subarray(PREFACE.length));
   }
 
-  #refuse(reason: RefusalReason, socket: Socket, address: string): void {
+  /** @param protocol what it speaks, as far as that is known: in which to answer */
+  #refuse(reason: RefusalReason, socket: Socket, address: string, protocol?: Protocol): void {
     this.#parts.refuse(reason, address);
-    if (reason === 'http1') socket.write(HTTP1_ANSWER);
+    if (protocol === 'http1') socket.write(`${HTTP1_HEAD}${reason === 'plaintext' ? ' over TLS' : ''}.\n`);
+    if (protocol === 'http2') socket.write(turnAway(refusalWords(reason)));
     socket.destroySoon();
   }
+}
+
+/** Reads until it is clear what the peer speaks; `first` is all that was read. */
+function readFirst(
+  socket: Socket,
+  decided: (protocol: Exclude<Protocol, 'undecided'>, first: Buffer) => void,
+): void {
+  let first = Buffer.alloc(0);
+  const read = (chunk: Buffer): void => {
+    first = Buffer.concat([first, chunk]);
+    const protocol = protocolOf(first);
+    if (protocol === 'undecided') return;
+    socket.removeListener('data', read);
+    decided(protocol, first);
+  };
+  socket.on('data', read);
 }

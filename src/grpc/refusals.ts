@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import { sparingly } from './sparing-log.ts';
 
 /** Why a connection is refused or cut, and how that is said to people. The keys are the metric's only labels. */
 const WORDS = {
@@ -8,6 +9,13 @@ const WORDS = {
   address_connections: 'this address has as many connections open as it may have',
   http1: 'it speaks HTTP/1, this port speaks gRPC (HTTP/2)',
   tls: 'it speaks TLS, this port is plaintext',
+  plaintext: 'it speaks plaintext, this port wants TLS',
+  tls_handshake: 'the TLS handshake failed',
+  no_certificate: 'it shows no client certificate',
+  certificate_expired: 'its certificate has expired',
+  certificate_not_yet_valid: 'its certificate is not valid yet',
+  certificate_untrusted: 'its certificate is not of an authority that is believed here',
+  certificate_invalid: 'its certificate is not one for a client, or cannot be read',
   not_http2: 'it does not speak HTTP/2',
   silent: 'it did not begin to speak HTTP/2 in time',
   header_block: 'it sends headers that are too long',
@@ -16,15 +24,13 @@ const WORDS = {
   new_streams: 'it opens too many streams',
   held_bytes: 'it makes the operator hold too many bytes of reports',
   held_streams: 'it holds too many streams open',
+  unproven_calls: 'it has too many calls whose token is still to be reviewed',
 } as const;
 
 export type RefusalReason = keyof typeof WORDS;
 
-/** Counts a connection that was refused or cut, and logs it. */
-export type Refuse = (reason: RefusalReason, address: string) => void;
-
-/** A flood must not fill the log: of each reason one line a minute, which says how many there were. */
-const LOG_INTERVAL_MS = 60_000;
+/** Counts a connection that was refused or cut, and logs it. @param detail a code from a closed set */
+export type Refuse = (reason: RefusalReason, address: string, detail?: string) => void;
 
 export function createRefusals(parts: {
   readonly clock: Clock;
@@ -32,19 +38,11 @@ export function createRefusals(parts: {
   readonly metrics: Metrics;
 }): Refuse {
   const { clock, log, metrics } = parts;
-  const logged = new Map<RefusalReason, { atMs: number; unsaid: number }>();
-  return (reason, address) => {
+  const say = sparingly(clock);
+  return (reason, address, detail) => {
     metrics.connectionsRefused.inc({ reason });
-    const nowMs = clock.monotonicMs();
-    const last = logged.get(reason);
-    if (last !== undefined && nowMs - last.atMs < LOG_INTERVAL_MS) {
-      last.unsaid += 1;
-      return;
-    }
-    const unsaid = last?.unsaid ?? 0;
-    logged.set(reason, { atMs: nowMs, unsaid: 0 });
-    const more = unsaid === 0 ? {} : { moreSinceLastLine: unsaid };
-    log.warn({ address, reason, ...more }, `connection refused: ${WORDS[reason]}`);
+    const about = { address, reason, ...(detail === undefined ? {} : { detail }) };
+    say(reason, (more) => log.warn({ ...about, ...more }, `connection refused: ${WORDS[reason]}`));
   };
 }
 

@@ -8,9 +8,13 @@ import {
 } from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
-import { ANYBODY } from '../core/peer.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import { Admission } from './admission.ts';
+import { authenticateCalls, letEverybodyIn, type AuthenticateCall } from './call-authentication.ts';
 import { connectionOfCall, guardCalls, readOneByOne } from './call-guard.ts';
+import { createCallRefusals } from './call-refusals.ts';
+import type { ConnectionGuard } from './connection-guard.ts';
+import type { Credential } from './credential.ts';
 import { DecodeTurns } from './decode-turns.ts';
 import { ackEncoder } from './encode-ack.ts';
 import { noteLibraryStatus } from './library-status.ts';
@@ -18,6 +22,9 @@ import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createRefusals } from './refusals.ts';
 import { Session, type EndReason, type SessionParts } from './session.ts';
+import { streamLife } from './stream-life.ts';
+import type { TlsAcceptor } from './tls-acceptor.ts';
+import { TokenChecks, type TokenReview } from './token-checks.ts';
 
 // Every failure that it would print in its own format on stderr also comes as an error, and is logged from there.
 setLogVerbosity(logVerbosity.NONE);
@@ -32,6 +39,11 @@ const IDLE_MS = 300_000;
  * some 0.1 ms each.
  */
 const STREAMS_A_CONNECTION = 200;
+/**
+ * A reporter whose stream ended by its age is not said to be lost for so long: Envoy comes back after 5 s, and a status,
+ * two events and a claim for each stream and hour would say nothing.
+ */
+const RETURN_MS = 10_000;
 const MIB = 1024 * 1024;
 
 /** With memory for messages of `maxMessageSizeBytes`: four of the greatest, or all full pushes of 2,000,000 tunnels. */
@@ -42,8 +54,24 @@ function defaultLimits(maxMessageSizeBytes: number): ConnectionLimits {
     greetingMs: 10_000,
     streams: 20_000,
     heldBytes: Math.max(256 * MIB, 4 * maxMessageSizeBytes),
+    unprovenCalls: 4000,
   };
 }
+
+/** Who may report. */
+export type ServerAuth =
+  /** Whoever reaches the port; in plaintext, and by TLS where there is something to show. */
+  | { readonly mode: 'insecure'; readonly tls: TlsAcceptor | undefined }
+  /** Who has a certificate; `tls` requires it. */
+  | { readonly mode: 'mtls'; readonly tls: TlsAcceptor }
+  /** Who has a ServiceAccount's token for the audience; or, with `either`, a certificate, for which `tls` asks. */
+  | {
+      readonly mode: 'token' | 'either';
+      readonly tls: TlsAcceptor;
+      readonly audience: string;
+      /** Has the API server look at a token; rejects when it gives no answer, without a word of the token. */
+      readonly reviewToken: (token: string) => Promise<TokenReview>;
+    };
 
 export interface ReportingServerOptions extends Omit<
   SessionParts,
@@ -55,6 +83,11 @@ export interface ReportingServerOptions extends Omit<
   readonly maxMessageSizeBytes: number;
   /** Whether grpc.reflection.v1 tells what is served: for people with grpcurl, and so for everybody. Default: false. */
   readonly reflection?: boolean;
+  readonly auth: ServerAuth;
+  /** A stream ends when it is about so old, at least 1. */
+  readonly maxStreamAgeMs: number;
+  /** 0 to 1, for jitter. */
+  readonly random: () => number;
   /** Default: what a fleet of 10,000 reporters needs. */
   readonly limits?: Partial<ConnectionLimits>;
 }
@@ -74,13 +107,23 @@ export class ReportingServer {
   readonly #listener: Listener;
   readonly #health = new HealthImplementation();
   readonly #serviceName: string;
-  readonly #open = new Set<Session>();
+  readonly #admission: Admission;
+  /** With what ends the wait for the end of its life. */
+  readonly #open = new Map<Session, () => void>();
   /** Streams opened so far. */
   #opened = 0;
   readonly #byReporter = new Map<string, Session>();
+  /** Reporters that are to come back, with what ends the wait for them. */
+  readonly #returning = new Map<string, () => void>();
 
   constructor(options: ReportingServerOptions) {
     this.#options = options;
+    const { auth } = options;
+    this.#admission = new Admission({
+      authenticate: authenticationOf(options),
+      refuse: createCallRefusals(options),
+      clock: options.clock,
+    });
     this.#server = new Server({
       'grpc.max_receive_message_length': options.maxMessageSizeBytes,
       interceptors: [noteLibraryStatus, guardCalls],
@@ -95,7 +138,8 @@ export class ReportingServer {
     this.#listener = new Listener({
       limits: { ...defaultLimits(options.maxMessageSizeBytes), ...options.limits },
       maxMessageSizeBytes: options.maxMessageSizeBytes,
-      readable: (accepted) => accepted,
+      tls: auth.tls,
+      plaintext: auth.mode === 'insecure',
       inject: (connection) => injector.injectConnection(connection),
       refuse: createRefusals(options),
       clock: options.clock,
@@ -117,10 +161,14 @@ export class ReportingServer {
       {
         StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
           this.#opened += 1;
+          const number = this.#opened;
           readOneByOne(call);
           const connection = connectionOfCall();
           const turn = (): Promise<void> => turns.wait(connection ?? call);
-          this.#open.add(new Session(call, this.#opened, ANYBODY, { ...parts, turn }));
+          this.#admission.admit(call, connection, (credential) => {
+            const session = new Session(call, number, credential.peer, { ...parts, turn });
+            this.#open.set(session, this.#limitLife(session, credential, connection));
+          });
         },
       },
     );
@@ -168,9 +216,12 @@ export class ReportingServer {
       this.#listener.close(),
       new Promise<void>((resolve) => this.#server.tryShutdown(() => resolve())),
     ]);
-    for (const session of this.#open) {
+    this.#admission.close();
+    for (const session of this.#open.keys()) {
       session.close('shutdown', status.UNAVAILABLE, 'the operator is shutting down');
     }
+    for (const giveUp of this.#returning.values()) giveUp();
+    this.#returning.clear();
     const cancel = this.#options.clock.setTimer(graceMs, () => {
       this.#server.forceShutdown();
       this.#listener.destroy();
@@ -179,10 +230,27 @@ export class ReportingServer {
     cancel();
   }
 
+  /** Ends the stream at its age or with its peer's credential. The answer ends the wait for that. */
+  #limitLife(
+    session: Session,
+    { expiresMs }: Credential,
+    connection: ConnectionGuard | undefined,
+  ): () => void {
+    const { clock, maxStreamAgeMs, random } = this.#options;
+    const { lifeMs, reason, details } = streamLife(expiresMs, maxStreamAgeMs, clock.wallMs(), random());
+    return clock.setTimer(lifeMs, () => {
+      // First, so that the peer does not open its next stream on it, by the certificate of then.
+      connection?.retire();
+      session.close(reason, status.UNAVAILABLE, details);
+    });
+  }
+
   #named(session: Session): void {
     const { reporter } = session;
     if (reporter === undefined) return;
     const key = reporterKey(reporter);
+    this.#returning.get(key)?.();
+    this.#returning.delete(key);
     const other = this.#byReporter.get(key);
     if (other === undefined) {
       this.#options.log.info({ reporter }, 'reporter connected');
@@ -205,6 +273,7 @@ export class ReportingServer {
   }
 
   #ended(session: Session, reason: EndReason): void {
+    this.#open.get(session)?.();
     this.#open.delete(session);
     const { reporter } = session;
     if (reporter === undefined) return;
@@ -212,11 +281,28 @@ export class ReportingServer {
     // Superseded: the place belongs to the newer stream.
     if (this.#byReporter.get(key) !== session) return;
     this.#byReporter.delete(key);
-    this.#options.log.info({ reporter }, 'reporter disconnected');
-    this.#options.sink.reporterDisconnected(
+    const { clock, log, metrics, sink } = this.#options;
+    metrics.reportersConnected.set(this.#byReporter.size);
+    if (reason === 'aged' || reason === 'expired') {
+      const gone = clock.setTimer(RETURN_MS, () => {
+        this.#returning.delete(key);
+        log.info({ reporter }, 'reporter disconnected: it did not come back');
+        sink.reporterDisconnected(reporter, 'StreamEnded');
+      });
+      this.#returning.set(key, gone);
+      return;
+    }
+    log.info({ reporter }, 'reporter disconnected');
+    sink.reporterDisconnected(
       reporter,
       reason === 'shutdown' ? reason : reason === 'silent' ? 'Silent' : 'StreamEnded',
     );
-    this.#options.metrics.reportersConnected.set(this.#byReporter.size);
   }
+}
+
+function authenticationOf({ auth, clock, log }: ReportingServerOptions): AuthenticateCall {
+  if (auth.mode === 'insecure') return letEverybodyIn;
+  if (auth.mode === 'mtls') return authenticateCalls(clock, undefined);
+  const { audience, reviewToken } = auth;
+  return authenticateCalls(clock, new TokenChecks({ review: reviewToken, audience, clock, log }));
 }

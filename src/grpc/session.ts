@@ -33,7 +33,17 @@ export interface ReportSink {
 
 /** How a stream's end is counted. */
 export type EndReason =
-  'peer' | 'nack' | 'malformed' | 'over_limit' | 'silent' | 'superseded' | 'shutdown' | 'internal';
+  | 'peer'
+  | 'nack'
+  | 'malformed'
+  | 'over_limit'
+  | 'silent'
+  | 'superseded'
+  | 'shutdown'
+  | 'internal'
+  /** By `--max-stream-age`, and by the end of its peer's credential: the reporter is to come back. */
+  | 'aged'
+  | 'expired';
 
 /** Envoy sends a report each interval, an empty one if need be: after three without one nobody is there. */
 const SILENT_INTERVALS = 3;

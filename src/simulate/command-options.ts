@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import { formatDuration, parseDuration } from '../duration.ts';
+import type { IdentityFiles } from '../grpc/reporter-identity.ts';
 import { parseAddress } from './address.ts';
 
 /** What `simulate` was asked to do. */
@@ -20,6 +21,7 @@ export interface CommandOptions {
   readonly durationMs: number;
   readonly seed: number;
   readonly tenantIsolation: boolean;
+  readonly identity: IdentityFiles;
 }
 
 /** The options, a wish for the help text, or everything that is wrong: one line each, naming key, value and range. */
@@ -56,6 +58,16 @@ const FLAGS = {
   flap: rate('tunnels a second, over the whole fleet, that drop and return'),
   interval: duration('5s', 'time between reports until the service tells another', 25, 3_600_000),
   duration: duration('0', 'how long to run; 0: until Ctrl-C', 0, 7 * DAY_MS),
+  'tls-ca': file('the authority of the service (PEM): report by TLS'),
+  'tls-cert': file("the reporters' certificate (PEM)"),
+  'tls-key': file('its private key (PEM)'),
+  'tls-server-name': {
+    default: '',
+    help: "the name that the service's certificate has, where it is not the address",
+    range: 'a DNS name',
+    read: (text: string) => (/^[A-Za-z0-9.-]{0,253}$/.test(text) ? text : undefined),
+  },
+  'token-file': file("a ServiceAccount's token, sent with each stream"),
   seed: whole('1', 'the same seed gives the same tunnels and the same changes', 0, 2 ** 32 - 1),
 } satisfies Readonly<Record<string, Flag>>;
 
@@ -117,6 +129,15 @@ export function parseCommand(argv: readonly string[]): ParsedCommand {
       `--reporters × --tunnels ${count(total)}: must be at most ${count(MOST_TUNNELS)} tunnels in all`,
     );
   }
+  const text = (name: FlagName): string | undefined => String(valueOf(name)) || undefined;
+  const identity = {
+    caFile: text('tls-ca'),
+    certFile: text('tls-cert'),
+    keyFile: text('tls-key'),
+    serverName: text('tls-server-name'),
+    tokenFile: text('token-file'),
+  };
+  problems.push(...identityProblems(identity));
   if (problems.length > 0) return { problems };
   return {
     options: {
@@ -131,8 +152,22 @@ export function parseCommand(argv: readonly string[]): ParsedCommand {
       durationMs: number('duration'),
       seed: number('seed'),
       tenantIsolation,
+      identity,
     },
   };
+}
+
+/** What does not go together. */
+function identityProblems({ caFile, certFile, keyFile, serverName, tokenFile }: IdentityFiles): string[] {
+  const problems: string[] = [];
+  if ((certFile === undefined) !== (keyFile === undefined)) {
+    problems.push('--tls-cert, --tls-key: must be given together');
+  }
+  const needCa = { '--tls-cert': certFile, '--tls-server-name': serverName, '--token-file': tokenFile };
+  for (const [flag, value] of Object.entries(needCa)) {
+    if (value !== undefined && caFile === undefined) problems.push(`${flag} ${value}: needs --tls-ca`);
+  }
+  return problems;
 }
 
 function isFlagName(name: string): name is FlagName {
@@ -156,6 +191,16 @@ function rate(help: string): Flag {
     help,
     range: 'a number from 0 to 100,000, decimals allowed',
     read: (text) => within(/^\d{1,9}(?:\.\d{1,9})?$/.test(text) ? Number(text) : Number.NaN, 0, 100_000),
+  };
+}
+
+/** A flag for a file; none by default. */
+function file(help: string): Flag {
+  return {
+    default: '',
+    help: `${help}; read again at each connection`,
+    range: 'a file',
+    read: (text) => text,
   };
 }
 

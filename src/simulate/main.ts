@@ -1,4 +1,6 @@
 import { formatDuration } from '../duration.ts';
+import { reporterIdentity, type ReporterIdentity } from '../grpc/reporter-identity.ts';
+import { dialReportingService } from '../grpc/reporting-client.ts';
 import { parseCommand, type CommandOptions } from './command-options.ts';
 import { FLEET_DEFAULTS } from './fleet-options.ts';
 import { createFleet, type Fleet } from './fleet.ts';
@@ -42,12 +44,22 @@ export async function runSimulate(argv: readonly string[], terminal = processTer
 
 async function runFleet(options: CommandOptions, terminal: CommandTerminal): Promise<number> {
   const startedMs = performance.now();
-  const fleet = createFleet({
-    ...options,
-    churnPerSecond: options.churn,
-    flapsPerSecond: options.flap,
-    startOverMs: Math.min(options.intervalMs, options.reporters * START_MS_PER_REPORTER),
-  });
+  let identity: ReporterIdentity | undefined;
+  try {
+    identity = reporterIdentity(options.identity);
+  } catch (error) {
+    terminal.err(`simulate: ${error instanceof Error ? error.message : String(error)}\n`);
+    return 2;
+  }
+  const fleet = createFleet(
+    {
+      ...options,
+      churnPerSecond: options.churn,
+      flapsPerSecond: options.flap,
+      startOverMs: Math.min(options.intervalMs, options.reporters * START_MS_PER_REPORTER),
+    },
+    identity === undefined ? {} : { dial: (address) => dialReportingService({ address, identity }) },
+  );
   // Listens before anything is open, so that an early Ctrl-C is no abrupt end.
   const ended = untilEnd(options.durationMs, terminal);
   const progress = startProgress(fleet, options.address, terminal);

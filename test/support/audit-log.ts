@@ -21,7 +21,9 @@ interface AuditEvent {
     readonly name?: string;
     readonly namespace?: string;
     readonly subresource?: string;
+    readonly apiGroup?: string;
   };
+  readonly requestURI: string;
   readonly responseStatus?: { readonly code: number };
 }
 
@@ -87,4 +89,27 @@ export async function writesBy(auditLogPath: string, namespace: string): Promise
     });
   }
   return writes;
+}
+
+/** One call by a ServiceAccount. */
+export interface Call {
+  /** As RBAC names them: `create tokenreviews.authentication.k8s.io`, `patch reversetunnels/status.reverse-tunnel.io`; or `get /path`. */
+  readonly right: string;
+  readonly code: number;
+}
+
+/** Every call by the ServiceAccounts of the namespace, whatever it was for. A watch is there once it is open. */
+export async function callsBy(auditLogPath: string, namespace: string): Promise<Call[]> {
+  const calls: Call[] = [];
+  for await (const line of createInterface({ input: createReadStream(auditLogPath) })) {
+    if (!line.includes(`"username":"system:serviceaccount:${namespace}:`)) continue;
+    const { objectRef, verb, requestURI, responseStatus } = JSON.parse(line) as AuditEvent;
+    const subresource = objectRef?.subresource === undefined ? '' : `/${objectRef.subresource}`;
+    const what =
+      objectRef === undefined
+        ? requestURI
+        : `${objectRef.resource}${subresource}.${objectRef.apiGroup ?? ''}`;
+    calls.push({ right: `${verb} ${what}`, code: responseStatus?.code ?? 0 });
+  }
+  return calls;
 }

@@ -34,6 +34,11 @@ export const OPERATOR_RULES: readonly PolicyRule[] = [
   { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
 ];
 
+/** What it may do in the whole cluster with `--auth token` and `either`, and only then. */
+export const TOKEN_RULES: readonly PolicyRule[] = [
+  { apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] },
+];
+
 export interface OperatorProcessOptions {
   readonly kubeconfigPath: string;
   readonly namespace: string;

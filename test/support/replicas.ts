@@ -1,11 +1,17 @@
 /** Several replicas of the operator behind a balancer, each with a ServiceAccount of its own, so that the audit log tells them apart. */
 import type { ControlPlane } from '../../control-plane/start.ts';
-import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import { createFleet, type Fleet, type FleetEdges } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
 import { writesBy, type Write } from './audit-log.ts';
 import { startBalancer, type Balancer } from './balancer.ts';
 import { createNamespace } from './control-plane.ts';
-import { OPERATOR_RULES, poll, startOperatorProcess, type OperatorProcess } from './operator-process.ts';
+import {
+  OPERATOR_RULES,
+  poll,
+  startOperatorProcess,
+  TOKEN_RULES,
+  type OperatorProcess,
+} from './operator-process.ts';
 import type { RowSeen } from './truth.ts';
 
 const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
@@ -42,7 +48,7 @@ export interface Replicas {
   end(replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void>;
   /** New connections no longer go to it; those that are open stay. */
   takeOut(replica: RunningReplica): void;
-  startFleet(options?: Partial<FleetOptions>): Promise<Fleet>;
+  startFleet(options?: Partial<FleetOptions>, edges?: Partial<FleetEdges>): Promise<Fleet>;
   reporters(): Promise<ReporterShown[]>;
   /** Waits until every reporter is connected, in step with its rows, and owned by a replica that runs. */
   served(reporters: number, deadlineMs: number): Promise<void>;
@@ -85,6 +91,7 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
         namespace,
         serviceAccount: account,
         rules: OPERATOR_RULES,
+        ...(flags.includes('token') ? { clusterRules: TOKEN_RULES } : {}),
       });
       const process = await startOperatorProcess({
         kubeconfigPath,
@@ -106,8 +113,11 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
     takeOut(replica) {
       balancer.setTargets(running.filter((one) => one !== replica).map(({ process }) => process.grpcAddress));
     },
-    async startFleet(options = {}) {
-      const fleet = createFleet({ address: balancer.address, connectRetryIntervalMs: 1000, ...options });
+    async startFleet(options = {}, edges = {}) {
+      const fleet = createFleet(
+        { address: balancer.address, connectRetryIntervalMs: 1000, ...options },
+        edges,
+      );
       fleets.push(fleet);
       await fleet.start();
       return fleet;

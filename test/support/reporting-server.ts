@@ -2,9 +2,10 @@
  * A ReportingServer on a free loopback port with its sink in memory, and raw streams to it: what is sent are bytes, so
  * that a test can send what no decent client would.
  */
-import type { Client } from '@grpc/grpc-js';
+import type { ChannelCredentials, Client } from '@grpc/grpc-js';
 import { pino } from 'pino';
 import { systemClock } from '../../src/clock.ts';
+import type { Peer } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
 import { ReportingServer, type ReportingServerOptions } from '../../src/grpc/server.ts';
@@ -22,17 +23,26 @@ export interface TestServer {
   readonly metrics: Metrics;
   /** In the order they were folded. */
   readonly folded: { readonly reporter: ReporterId; readonly report: Report }[];
+  /** Whose each stream was, in the order in which they were named. */
+  readonly peers: readonly Peer[];
   /** What the sink was told of reporters' streams, as `r-0 connected`, in order. */
   readonly presence: readonly string[];
   /** Every log entry. */
   readonly logged: { readonly level: number; readonly msg: string; readonly [key: string]: unknown }[];
-  /** Opens a stream on a connection of its own. */
-  open(): TestStream;
+  /** Opens a stream on a connection of its own, plaintext by default; with a token where one is given. */
+  open(by?: ChannelCredentials, token?: string): TestStream;
   /** Opens streams that share one connection, at each call one. */
-  connection(): () => TestStream;
+  connection(by?: ChannelCredentials, token?: string): () => TestStream;
   /** The value of a counter's series with this label value; 0 when nothing was counted. */
   count(
-    metric: 'nacks' | 'streamsClosed' | 'rejectedTunnels' | 'nonceAnomalies' | 'reports',
+    metric:
+      | 'connectionsRefused'
+      | 'callsRefused'
+      | 'nacks'
+      | 'streamsClosed'
+      | 'rejectedTunnels'
+      | 'nonceAnomalies'
+      | 'reports',
     label: string,
   ): Promise<number>;
   /** Closes the connections of `open`, and the server where it still runs. */
@@ -43,6 +53,7 @@ export interface TestServer {
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
   const { fold, reporterConnected, reporterDisconnected, ...given } = options;
   const folded: TestServer['folded'] = [];
+  const peers: Peer[] = [];
   const presence: string[] = [];
   const logged: TestServer['logged'] = [];
   const metrics = createMetrics();
@@ -53,6 +64,9 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     reportIntervalMs: () => 5000,
     maxTunnelsPerReporter: 500_000,
     onInvalid: 'skip',
+    auth: { mode: 'insecure', tls: undefined },
+    maxStreamAgeMs: 3_600_000,
+    random: Math.random,
     clock: systemClock,
     ...given,
     metrics,
@@ -60,6 +74,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     sink: {
       reporterConnected(reporter, envoy, peer) {
         reporterConnected?.(reporter, envoy, peer);
+        peers.push(peer);
         presence.push(`${reporter.id} connected`);
       },
       reporterDisconnected(reporter, why) {
@@ -75,8 +90,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   });
   const address = await server.listen();
   let stopped = false;
-  const connect = (): Client => {
-    const client = dial(address);
+  const connect = (by?: ChannelCredentials): Client => {
+    const client = dial(address, by);
     clients.add(client);
     return client;
   };
@@ -85,12 +100,13 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     address,
     metrics,
     folded,
+    peers,
     presence,
     logged,
-    open: () => openStream(connect()),
-    connection() {
-      const client = connect();
-      return () => openStream(client);
+    open: (by, token) => openStream(connect(by), token),
+    connection(by, token) {
+      const client = connect(by);
+      return () => openStream(client, token);
     },
     async count(metric, label) {
       const { values } = await metrics[metric].get();

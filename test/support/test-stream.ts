@@ -1,5 +1,11 @@
 /** Streams whose reports are bytes, so that a test can send what no decent client would. */
-import { Client, credentials, Metadata, type ClientDuplexStream } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  Metadata,
+  type ChannelCredentials,
+  type ClientDuplexStream,
+} from '@grpc/grpc-js';
 import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
 import { eventually } from './eventually.ts';
 import { requestBytes, type RequestFields } from './wire.ts';
@@ -29,21 +35,23 @@ export interface TestStream {
   readonly unsent: number;
 }
 
-/** A client with a connection of its own, not the one that another client of this process has to the same address. */
-export function dial(address: string): Client {
-  return new Client(address, credentials.createInsecure(), {
+/** A client with a connection of its own, plaintext by default, not the one that another client of this process has to the same address. */
+export function dial(address: string, by: ChannelCredentials = credentials.createInsecure()): Client {
+  return new Client(address, by, {
     'grpc.use_local_subchannel_pool': 1,
     'grpc.enable_channelz': 0,
   });
 }
 
-/** Opens a stream on the client's connection. */
-export function openStream(client: Client): TestStream {
+/** Opens a stream on the client's connection. @param token sent with it as `authorization: Bearer` */
+export function openStream(client: Client, token?: string): TestStream {
+  const metadata = new Metadata();
+  if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
   const call: ClientDuplexStream<Buffer, Partial<ReportResponse>> = client.makeBidiStreamRequest(
     METHOD.path,
     (bytes: Buffer) => bytes,
     (bytes: Buffer): Partial<ReportResponse> => METHOD.responseDeserialize(bytes),
-    new Metadata(),
+    metadata,
   );
   const responses: Partial<ReportResponse>[] = [];
   let given = 0;

@@ -4,6 +4,9 @@ import { helpText, parseCommandLine, readConfig, type Config } from '../../src/c
 /** What has to be chosen, so that a test can be about something else. */
 const CHOSEN = { auth: 'insecure' };
 
+/** The files of TLS, which need each other. */
+const TLS = { 'tls-cert': '/tls/tls.crt', 'tls-key': '/tls/tls.key', 'tls-client-ca': '/tls/ca.crt' };
+
 function configOf(flags: Record<string, unknown>, fileText?: string): Config {
   const result = readConfig(flags, fileText);
   if ('mistakes' in result) throw new Error(`refused: ${result.mistakes.join('; ')}`);
@@ -43,6 +46,11 @@ describe('config', () => {
       maxTunnelsPerReporter: 500_000,
       writeConcurrency: 64,
       auth: 'insecure',
+      tlsCert: undefined,
+      tlsKey: undefined,
+      tlsClientCa: undefined,
+      tokenAudience: 'reverse-tunnel-operator',
+      maxStreamAgeMs: 3_600_000,
       logLevel: 'info',
     });
   });
@@ -74,6 +82,14 @@ describe('config', () => {
     { key: 'max-tunnels-per-reporter', text: '10000000', in: { maxTunnelsPerReporter: 10_000_000 } },
     { key: 'write-concurrency', text: '1', in: { writeConcurrency: 1 } },
     { key: 'write-concurrency', text: '1024', in: { writeConcurrency: 1024 } },
+    {
+      key: 'token-audience',
+      text: 'https://tunnels.example',
+      in: { tokenAudience: 'https://tunnels.example' },
+    },
+    { key: 'max-stream-age', text: '10s', in: { maxStreamAgeMs: 10_000 } },
+    { key: 'max-stream-age', text: '168h', in: { maxStreamAgeMs: 604_800_000 } },
+    { key: 'max-stream-age', text: '0', in: { maxStreamAgeMs: 3_600_000 } },
     { key: 'log-level', text: 'silent', in: { logLevel: 'silent' } },
   ];
   for (const { key, text, in: want } of right) {
@@ -166,8 +182,13 @@ describe('config', () => {
       texts: ['', '0', '1025', 'many', '64 '],
       allowed: /must be a whole number from 1 to 1024/,
     },
-    { key: 'auth', texts: ['mtls', 'token', 'either'], allowed: /not served by this version; only insecure/ },
-    { key: 'auth', texts: ['', 'none', 'Insecure'], allowed: /must be chosen: insecure/ },
+    {
+      key: 'auth',
+      texts: ['', 'none', 'Insecure', 'mTLS'],
+      allowed: /must be chosen: mtls, token or either; or insecure/,
+    },
+    { key: 'token-audience', texts: ['', 'a b', 'é', 'x'.repeat(257)], allowed: /must be 1 to 256 letters/ },
+    { key: 'max-stream-age', texts: ['9s', '169h', '1', ''], allowed: /must be a duration from 10s to 168h/ },
     {
       key: 'log-level',
       texts: ['', 'INFO', 'verbose', 'warning'],
@@ -336,11 +357,45 @@ describe('config', () => {
     }
   });
 
+  describe('auth and TLS', () => {
+    const ofServer = { 'tls-cert': TLS['tls-cert'], 'tls-key': TLS['tls-key'] };
+    const fields = { tlsCert: '/tls/tls.crt', tlsKey: '/tls/tls.key', tlsClientCa: '/tls/ca.crt' };
+
+    for (const auth of ['mtls', 'either']) {
+      it(`${auth} has a certificate, a key and a CA for its peers`, () => {
+        expect(configOf({ auth, ...TLS })).to.include({ auth, ...fields });
+      });
+    }
+
+    for (const auth of ['token', 'insecure']) {
+      it(`${auth} has a certificate and a key`, () => {
+        expect(configOf({ auth, ...ofServer })).to.include({ auth, ...fields, tlsClientCa: undefined });
+      });
+    }
+
+    for (const { flags, want } of [
+      { flags: { auth: 'token' }, want: [/^--tls-cert: .*--auth token$/, /^--tls-key: .*--auth token$/] },
+      { flags: { auth: 'token', 'tls-cert': 'c' }, want: [/^--tls-key: /] },
+      { flags: { auth: 'mtls', ...ofServer }, want: [/^--tls-client-ca: .*--auth mtls$/] },
+      { flags: { auth: 'either', 'tls-client-ca': 'c' }, want: [/^--tls-cert: /, /^--tls-key: /] },
+      { flags: { auth: 'token', ...TLS }, want: [/^--tls-client-ca: has no use with --auth token/] },
+      { flags: { auth: 'insecure', ...TLS }, want: [/^--tls-client-ca: has no use with --auth insecure/] },
+      { flags: { auth: 'insecure', 'tls-cert': 'c' }, want: [/^--tls-key: must be given with --tls-cert$/] },
+      { flags: { auth: 'insecure', 'tls-key': 'k' }, want: [/^--tls-cert: must be given with --tls-key$/] },
+    ]) {
+      it(`${JSON.stringify(flags)} do not go together: one line each`, () => {
+        const mistakes = mistakesOf(flags);
+        expect(mistakes).to.have.length(want.length);
+        for (const [i, pattern] of want.entries()) expect(mistakes[i]).to.match(pattern);
+      });
+    }
+  });
+
   describe('--help', () => {
     it('lists every flag once, with its default or what holds otherwise', () => {
       const help = helpText();
       const listed = [...help.matchAll(/^ {2}--([a-z-]+)/gm)].map(([, key]) => key);
-      const keys = new Set([...right, ...wrong].map(({ key }) => key));
+      const keys = new Set([...[...right, ...wrong].map(({ key }) => key), ...Object.keys(TLS)]);
       expect(listed).to.have.same.members([...keys, 'config', 'version', 'help']);
       for (const key of keys) {
         const [, about] = new RegExp(`^ {2}--${key} [^\n]+\n +([^\n]+)$`, 'm').exec(help) ?? [];

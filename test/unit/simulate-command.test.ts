@@ -14,6 +14,13 @@ const DEFAULTS = {
   durationMs: 0,
   seed: 1,
   tenantIsolation: false,
+  identity: {
+    caFile: undefined,
+    certFile: undefined,
+    keyFile: undefined,
+    serverName: undefined,
+    tokenFile: undefined,
+  },
 };
 
 /** Runs the command where it must not get to the point of starting anything. */
@@ -31,6 +38,43 @@ async function run(...argv: string[]): Promise<{ code: number; out: string; err:
 }
 
 describe('simulate: its flags', () => {
+  it('reads by which files reporters prove who they are', () => {
+    const argv = ['--tls-ca=ca.crt', '--tls-cert=c.crt', '--tls-key=c.key', '--tls-server-name=rto.edge.svc'];
+    const parsed = parseCommand([...argv, '--token-file', '/var/run/token']);
+    expect('options' in parsed && parsed.options.identity).to.deep.equal({
+      caFile: 'ca.crt',
+      certFile: 'c.crt',
+      keyFile: 'c.key',
+      serverName: 'rto.edge.svc',
+      tokenFile: '/var/run/token',
+    });
+  });
+
+  for (const { argv, want } of [
+    {
+      argv: ['--tls-ca=ca.crt', '--tls-cert=c.crt'],
+      want: /^--tls-cert, --tls-key: must be given together$/,
+    },
+    { argv: ['--token-file=t'], want: /^--token-file t: needs --tls-ca$/ },
+    {
+      argv: ['--tls-ca=ca.crt', '--tls-server-name=a b'],
+      want: /^--tls-server-name a b: must be a DNS name$/,
+    },
+  ]) {
+    it(`${argv.join(' ')} is refused in one line`, () => {
+      const parsed = parseCommand(argv);
+      const problems = 'problems' in parsed ? parsed.problems : [];
+      expect(problems).to.have.length(1);
+      expect(problems[0]).to.match(want);
+    });
+  }
+
+  it('says which file it cannot read, and that it was started wrongly', async () => {
+    const { code, err } = await run('--tls-ca', '/nowhere/ca.crt');
+    expect(code).to.equal(2);
+    expect(err).to.match(/^simulate: .*\/nowhere\/ca\.crt.*\n$/);
+  });
+
   it('has a default for each', () => {
     expect(parseCommand([])).to.deep.equal({ options: DEFAULTS });
   });
@@ -71,6 +115,7 @@ describe('simulate: its flags', () => {
         durationMs: 300_000,
         seed: 4_294_967_295,
         tenantIsolation: true,
+        identity: DEFAULTS.identity,
       },
     });
   });

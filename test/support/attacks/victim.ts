@@ -34,6 +34,9 @@ const server = new ReportingServer({
   address: '127.0.0.1:0',
   reportIntervalMs: () => 5000,
   onInvalid: 'skip',
+  auth: { mode: 'insecure', tls: undefined },
+  maxStreamAgeMs: 3_600_000,
+  random: Math.random,
   // Nothing is kept: what is held is held by the server.
   sink: { reporterConnected() {}, reporterDisconnected() {}, fold: () => undefined },
   clock: systemClock,

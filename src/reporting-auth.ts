@@ -1,0 +1,71 @@
+/** What `--auth` and the flags that go with it come to: what the reporting service is given of it. */
+import type { Clock } from './clock.ts';
+import type { Config } from './config.ts';
+import type { ServerAuth } from './grpc/server.ts';
+import { TlsAcceptor, TlsMaterialError, type CertificateWish } from './grpc/tls-acceptor.ts';
+import type { ApiClient } from './k8s/client.ts';
+import { reviewToken, TOKEN_REVIEW_RESOURCE, type TokenReviewObject } from './k8s/token-review.ts';
+import type { Log } from './log.ts';
+import { followTlsFiles, readTlsFiles } from './tls-files.ts';
+
+/** Who may report, and how that follows its files. */
+export interface ReportingAuth {
+  readonly auth: ServerAuth;
+  /** Follows the files from now on: new connections get what they hold. The answer ends it. */
+  follow(): () => void;
+}
+
+/** Whether a peer is asked for a certificate. */
+const CERTIFICATE_WISH = {
+  insecure: 'none',
+  mtls: 'required',
+  token: 'none',
+  either: 'optional',
+} as const satisfies Record<Config['auth'], CertificateWish>;
+
+/**
+ * @throws TlsMaterialError when key, certificate or CA cannot be used
+ * @throws TlsFileError when one cannot be read
+ */
+export async function createReportingAuth(
+  config: Config,
+  { client, clock, log }: { readonly client: ApiClient; readonly clock: Clock; readonly log: Log },
+): Promise<ReportingAuth> {
+  const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
+  if (cert === undefined || key === undefined) {
+    // The configuration is checked: only insecure may go without.
+    if (config.auth !== 'insecure') throw new TlsMaterialError(`--auth ${config.auth} wants TLS`);
+    return { auth: { mode: config.auth, tls: undefined }, follow: () => () => {} };
+  }
+  const paths = { cert, key, clientCa };
+  const texts = await readTlsFiles(paths);
+  const tls = new TlsAcceptor(texts, CERTIFICATE_WISH[config.auth]);
+  return {
+    auth: serverAuth(config, client, tls),
+    follow: () =>
+      followTlsFiles(paths, texts, clock, {
+        changed(now) {
+          try {
+            tls.replace(now);
+            log.info('TLS files changed: new connections get what they hold now');
+          } catch (error) {
+            log.error({ error: words(error) }, 'the changed TLS files are not taken, those before stay');
+          }
+        },
+        unreadable(error) {
+          log.error({ error: words(error) }, 'the TLS files cannot be read, those before stay');
+        },
+      }),
+  };
+}
+
+function serverAuth(config: Config, client: ApiClient, tls: TlsAcceptor): ServerAuth {
+  const { auth: mode, tokenAudience: audience } = config;
+  if (mode === 'insecure' || mode === 'mtls') return { mode, tls };
+  const reviews = client.resource<TokenReviewObject>(TOKEN_REVIEW_RESOURCE);
+  return { mode, tls, audience, reviewToken: (token) => reviewToken(reviews, audience, token) };
+}
+
+function words(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

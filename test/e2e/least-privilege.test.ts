@@ -1,0 +1,108 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
+import { dialReportingService } from '../../src/grpc/reporting-client.ts';
+import { callsBy } from '../support/audit-log.ts';
+import { createAuthority } from '../support/certificates.ts';
+import { useControlPlane } from '../support/control-plane.ts';
+import { OPERATOR_RULES, poll, TOKEN_RULES } from '../support/operator-process.ts';
+import { createReplicas, type Replicas } from '../support/replicas.ts';
+import { serverMaterial } from '../support/tls-world.ts';
+import { countRows, untilEqual } from '../support/truth.ts';
+
+const DEADLINE_MS = 90_000;
+
+/** Each right of its own, as the audit log names what it was used for. */
+const RIGHTS = [...OPERATOR_RULES, ...TOKEN_RULES].flatMap(({ apiGroups, resources, verbs }) =>
+  resources.flatMap((resource) => verbs.map((verb) => `${verb} ${resource}.${apiGroups[0] ?? ''}`)),
+);
+
+describe('what the operator may do at the API server', () => {
+  const controlPlane = useControlPlane();
+  let replicas: Replicas;
+  let folder: string;
+
+  beforeEach(async () => {
+    replicas = await createReplicas(controlPlane(), 'privilege');
+    folder = await mkdtemp(join(tmpdir(), 'reverse-tunnel-privilege-'));
+  });
+  afterEach(async () => {
+    await replicas.stop();
+    await rm(folder, { recursive: true });
+  });
+
+  it('is what it does over the life of rows, reporters and replicas: nothing is denied, no right is without use', async function () {
+    this.timeout(4 * DEADLINE_MS);
+    const { namespace } = replicas;
+    const file = async (name: string, text: string): Promise<string> => {
+      await writeFile(join(folder, name), text);
+      return join(folder, name);
+    };
+    const authority = createAuthority();
+    const { cert, key } = serverMaterial(authority);
+    const flags = [
+      ...[
+        '--auth',
+        'token',
+        '--tls-cert',
+        await file('tls.crt', cert),
+        '--tls-key',
+        await file('tls.key', key),
+      ],
+      ...['--unknown-after', '1s', '--expire-after', '3s'],
+    ];
+    const { token } = await envoyToken();
+    const identity = reporterIdentity({
+      caFile: await file('ca.crt', authority.ca),
+      tokenFile: await file('token', token),
+      certFile: undefined,
+      keyFile: undefined,
+      serverName: undefined,
+    });
+    if (identity === undefined) throw new Error('files were named');
+    const edges = { dial: (address: string) => dialReportingService({ address, identity }) };
+
+    const first = await replicas.start(flags);
+    await replicas.start(flags);
+    const equal = () => untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
+    const fleet = await replicas.startFleet({ reporters: 4, tunnels: 5 }, edges);
+    await equal();
+    await replicas.served(4, DEADLINE_MS);
+    // Another createdAt: a PATCH. One that goes: a DELETE.
+    const [one, two] = fleet.reporters;
+    const [flapped, gone] = one?.truth().keys() ?? [];
+    one?.flap(String(flapped));
+    one?.disconnectTunnel(String(gone));
+    await fleet.settled();
+    await equal();
+    // A reporter that is lost: rows Unknown, then gone, then its object.
+    two?.stop();
+    await poll(DEADLINE_MS, async () => ((await replicas.reporters()).length === 3 ? true : undefined));
+    expect(await countRows(controlPlane().request, namespace)).to.equal(14);
+    // A replica that dies, and one that goes: its Lease is deleted.
+    await replicas.end(first, 'SIGKILL');
+    await replicas.start(flags);
+    two?.start();
+    await replicas.served(4, DEADLINE_MS);
+    await equal();
+    for (const replica of [...replicas.running]) await replicas.end(replica, 'SIGTERM');
+
+    // Events are sent beside everything else, and not waited for.
+    const calls = await callsBy(controlPlane().auditLogPath ?? '', namespace);
+    const denied = calls.filter(({ code }) => code === 401 || code === 403);
+    expect(denied, 'denied').to.deep.equal([]);
+    const used = new Set(calls.map(({ right }) => right));
+    expect([...used].toSorted()).to.deep.equal(RIGHTS.toSorted());
+  });
+
+  async function envoyToken(): Promise<{ readonly token: string }> {
+    const accounts = `/api/v1/namespaces/${replicas.namespace}/serviceaccounts`;
+    await controlPlane().request('POST', accounts, { metadata: { name: 'envoy' } });
+    const { body } = await controlPlane().request('POST', `${accounts}/envoy/token`, {
+      spec: { audiences: ['reverse-tunnel-operator'], expirationSeconds: 600 },
+    });
+    return (body as { status: { token: string } }).status;
+  }
+});

@@ -1,0 +1,88 @@
+import { status } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
+import type { TestStream } from '../support/test-stream.ts';
+
+/** Below the silence of 15 s, which would end the stream too. */
+const AGE_MS = 10_000;
+
+describe('a stream that comes of age', () => {
+  let clock: FakeClock;
+  let world: TestServer;
+  let open: () => TestStream;
+  const named = async (id = 'r-0'): Promise<TestStream> => {
+    const stream = open();
+    stream.sendBytes(firstReport(id));
+    await stream.next();
+    return stream;
+  };
+
+  beforeEach(async () => {
+    clock = new FakeClock();
+    world = await startTestServer({ clock, maxStreamAgeMs: AGE_MS, random: () => 0.5 });
+    open = world.connection();
+  });
+  afterEach(() => world.stop());
+
+  it('is ended for its reporter to come back, and not a moment before', async () => {
+    const stream = await named();
+    clock.advance(AGE_MS - 1);
+    stream.send({ nonce: 2 });
+    await stream.next();
+    clock.advance(1);
+    expect(await stream.ended).to.deep.equal({
+      code: status.UNAVAILABLE,
+      details: 'the stream is as old as one may be; come back',
+    });
+    expect(await world.count('streamsClosed', 'aged')).to.equal(1);
+  });
+
+  it('leaves nothing to be said of a reporter that comes back within 10 s', async () => {
+    await (async () => {
+      const stream = await named();
+      clock.advance(AGE_MS);
+      await stream.ended;
+    })();
+    expect(world.server.connectedReporters).to.equal(0);
+    clock.advance(5_000);
+    await named();
+    clock.advance(AGE_MS - 1);
+    expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 connected']);
+  });
+
+  it('is said to be lost when it does not come back within 10 s', async () => {
+    const stream = await named();
+    clock.advance(AGE_MS);
+    await stream.ended;
+    clock.advance(9_999);
+    expect(world.presence).to.deep.equal(['r-0 connected']);
+    clock.advance(1);
+    expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 disconnected']);
+    expect(clock.waitsMs.filter((waitMs) => waitMs === 10_000)).to.deep.equal([]);
+  });
+
+  it('takes its connection out of use: the next stream comes on a new one, others on it go on', async () => {
+    const old = await named('old');
+    clock.advance(AGE_MS - 1);
+    const young = await named('young');
+    clock.advance(1);
+    await old.ended;
+    young.send({ nonce: 2 });
+    await young.next();
+    const again = await named('old');
+    again.send({ nonce: 2 });
+    await again.next();
+    expect(world.presence).to.deep.equal(['old connected', 'young connected', 'old connected']);
+  });
+
+  it('leaves no timer when the server closes while a reporter is on its way back', async () => {
+    const stream = await named();
+    clock.advance(AGE_MS);
+    await stream.ended;
+    await world.stop();
+    await eventually('no timer is left', () => clock.waitsMs.length === 0);
+    expect(world.presence).to.deep.equal(['r-0 connected']);
+  });
+});

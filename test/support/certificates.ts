@@ -1,0 +1,155 @@
+/**
+ * Certificates as a test needs them, also ones that no decent authority issues: any names, any time. X.509 by hand
+ * (RFC 5280), as Node reads certificates and makes none.
+ */
+import { generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto';
+
+export interface CertificateOptions {
+  /** URI SANs, byte by byte as they stand here. */
+  readonly uris?: readonly string[];
+  /** DNS SANs. */
+  readonly dnsNames?: readonly string[];
+  /** IP SANs, of IPv4. */
+  readonly addresses?: readonly string[];
+  /** ms since 1970. Default: a minute ago. */
+  readonly notBeforeMs?: number;
+  /** ms since 1970; certificates know whole seconds. Default: in an hour. */
+  readonly notAfterMs?: number;
+  /** What it is for. Default: both. */
+  readonly usage?: 'client' | 'server';
+}
+
+/** PEM of a certificate and of its key. */
+export interface Issued {
+  readonly cert: string;
+  readonly key: string;
+}
+
+export interface Authority {
+  /** PEM of its own certificate. */
+  readonly ca: string;
+  issue(options?: CertificateOptions): Issued;
+}
+
+const OID = {
+  commonName: [0x55, 0x04, 0x03],
+  ecdsaWithSha256: [0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02],
+  subjectAltName: [0x55, 0x1d, 0x11],
+  basicConstraints: [0x55, 0x1d, 0x13],
+  extendedKeyUsage: [0x55, 0x1d, 0x25],
+  serverAuth: [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01],
+  clientAuth: [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02],
+} as const;
+const HOUR_MS = 3_600_000;
+const MINUTE_MS = 60_000;
+
+/** A new authority that is its own root. */
+export function createAuthority(name = 'test authority'): Authority {
+  const { privateKey, publicKey } = newKeys();
+  const rootName = `${name} ${randomBytes(4).toString('hex')}`;
+  const ca = certificate({
+    issuer: rootName,
+    subject: rootName,
+    publicKey,
+    signer: privateKey,
+    notBeforeMs: Date.now() - 24 * HOUR_MS,
+    notAfterMs: Date.now() + 24 * HOUR_MS,
+    extensions: [extension(OID.basicConstraints, sequence(tlv(0x01, Buffer.from([0xff]))))],
+  });
+  return {
+    ca,
+    issue(options = {}) {
+      const keys = newKeys();
+      const cert = certificate({
+        issuer: rootName,
+        subject: 'leaf',
+        publicKey: keys.publicKey,
+        signer: privateKey,
+        notBeforeMs: options.notBeforeMs ?? Date.now() - MINUTE_MS,
+        notAfterMs: options.notAfterMs ?? Date.now() + HOUR_MS,
+        extensions: leafExtensions(options),
+      });
+      return { cert, key: keys.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() };
+    },
+  };
+}
+
+function newKeys(): { readonly privateKey: KeyObject; readonly publicKey: KeyObject } {
+  return generateKeyPairSync('ec', { namedCurve: 'P-256' });
+}
+
+function leafExtensions({ uris = [], dnsNames = [], addresses = [], usage }: CertificateOptions): Buffer[] {
+  const usages = [
+    ...(usage === 'server' ? [] : [oid(OID.clientAuth)]),
+    ...(usage === 'client' ? [] : [oid(OID.serverAuth)]),
+  ];
+  const names = [
+    ...uris.map((uri) => tlv(0x86, Buffer.from(uri, 'latin1'))),
+    ...dnsNames.map((name) => tlv(0x82, Buffer.from(name, 'latin1'))),
+    ...addresses.map((address) => tlv(0x87, Buffer.from(address.split('.').map(Number)))),
+  ];
+  return [
+    extension(OID.extendedKeyUsage, sequence(...usages)),
+    ...(names.length === 0 ? [] : [extension(OID.subjectAltName, sequence(...names))]),
+  ];
+}
+
+function certificate(parts: {
+  readonly issuer: string;
+  readonly subject: string;
+  readonly publicKey: KeyObject;
+  readonly signer: KeyObject;
+  readonly notBeforeMs: number;
+  readonly notAfterMs: number;
+  readonly extensions: readonly Buffer[];
+}): string {
+  const algorithm = sequence(oid(OID.ecdsaWithSha256));
+  const toBeSigned = sequence(
+    tlv(0xa0, tlv(0x02, Buffer.from([2]))),
+    tlv(0x02, Buffer.concat([Buffer.from([0x01]), randomBytes(8)])),
+    algorithm,
+    distinguishedName(parts.issuer),
+    sequence(utcTime(parts.notBeforeMs), utcTime(parts.notAfterMs)),
+    distinguishedName(parts.subject),
+    parts.publicKey.export({ type: 'spki', format: 'der' }),
+    tlv(0xa3, sequence(...parts.extensions)),
+  );
+  const signature = sign('sha256', toBeSigned, parts.signer);
+  const der = sequence(toBeSigned, algorithm, tlv(0x03, Buffer.concat([Buffer.from([0]), signature])));
+  const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
+  return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`;
+}
+
+function distinguishedName(commonName: string): Buffer {
+  return sequence(tlv(0x31, sequence(oid(OID.commonName), tlv(0x0c, Buffer.from(commonName)))));
+}
+
+/** As RFC 5280 has it for years until 2049. */
+function utcTime(atMs: number): Buffer {
+  const digits = new Date(atMs).toISOString().replaceAll(/[-:T]|\.\d+/g, '');
+  return tlv(0x17, Buffer.from(digits.slice(2)));
+}
+
+function extension(id: readonly number[], value: Buffer): Buffer {
+  return sequence(oid(id), tlv(0x04, value));
+}
+
+function oid(bytes: readonly number[]): Buffer {
+  return tlv(0x06, Buffer.from(bytes));
+}
+
+function sequence(...items: readonly Buffer[]): Buffer {
+  return tlv(0x30, Buffer.concat(items));
+}
+
+/** Tag, length, value. */
+function tlv(tag: number, value: Buffer): Buffer {
+  const { length } = value;
+  const head =
+    length < 0x80
+      ? [tag, length]
+      : length < 0x100
+        ? [tag, 0x81, length]
+        : [tag, 0x82, length >> 8, length & 0xff];
+  return Buffer.concat([Buffer.from(head), value]);
+}

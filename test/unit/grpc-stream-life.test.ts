@@ -1,0 +1,29 @@
+import { expect } from 'chai';
+import { streamLife } from '../../src/grpc/stream-life.ts';
+
+const HOUR_MS = 3_600_000;
+const NOW_MS = Date.UTC(2026, 10, 23);
+
+describe('the life of a stream', () => {
+  for (const { random, ageMs } of [
+    { random: 0, ageMs: 0.9 * HOUR_MS },
+    { random: 0.5, ageMs: HOUR_MS },
+    { random: 1, ageMs: 1.1 * HOUR_MS },
+  ]) {
+    it(`is the greatest age, a tenth less or more: ${ageMs} ms by the draw ${random}`, () => {
+      const { lifeMs, reason } = streamLife(undefined, HOUR_MS, NOW_MS, random);
+      expect(lifeMs).to.be.closeTo(ageMs, 1);
+      expect(reason).to.equal('aged');
+    });
+  }
+
+  it("ends with its peer's credential, without jitter, when that is sooner", () => {
+    const { lifeMs, reason } = streamLife(NOW_MS + 60_000, HOUR_MS, NOW_MS, 0);
+    expect({ lifeMs, reason }).to.deep.equal({ lifeMs: 60_000, reason: 'expired' });
+    expect(streamLife(NOW_MS + 2 * HOUR_MS, HOUR_MS, NOW_MS, 0.5).reason).to.equal('aged');
+  });
+
+  it('is over at once for a credential that has ended between its check and now', () => {
+    expect(streamLife(NOW_MS - 1, HOUR_MS, NOW_MS, 0).lifeMs).to.equal(0);
+  });
+});
