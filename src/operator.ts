@@ -20,6 +20,7 @@ import { resolveConnection } from './k8s/resolve-connection.ts';
 import { createRowApi, rowResource } from './k8s/row-api.ts';
 import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
+import { createPolicing, type Policing } from './policing.ts';
 import { createReplica, type Replica } from './replica.ts';
 
 /** How long the queue may go on after the last stream has ended. */
@@ -90,7 +91,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const rows = client.resource<RowObject>(rowResource(namespace));
 
   const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const ledger = new Ledger(config.maxTunnelsPerReporter);
+  const ledger = new Ledger(config.maxTunnelsPerReporter, (key) => policing.grants.of(key));
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
@@ -116,6 +117,8 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     queue,
     rows: cache,
     rowsListed: () => reflector.hasSynced,
+    policiesKnown: () => policing.isKnown(),
+    onForgotten: (key) => policing.grants.forget(key),
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     mirror: () => mirror,
     reportIntervalMs: () => reportIntervalMs,
@@ -128,10 +131,27 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     metrics,
     log,
   });
+  const policing: Policing = createPolicing({
+    namespace,
+    client,
+    rowsListed: () => reflector.hasSynced,
+    onGrantChanged: (key) => mirror.grantChanged(key),
+    onAdmissionChanged: () => grpc.recheck(),
+    onKnown() {
+      replica.resume();
+      progress();
+    },
+    isLeader: () => replica.isLeader(),
+    clock,
+    random,
+    metrics,
+    log,
+  });
   const gate = replica.reporters;
   const hasten = (): void => {
     reflector.hasten();
     replica.hasten();
+    policing.hasten();
   };
   const reconciler: Reconciler = new Reconciler({
     api: createRowApi(rows),
@@ -174,7 +194,15 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     reportIntervalMs: () => reportIntervalMs,
     onInvalid: config.onInvalid,
     reflection: config.grpcReflection,
-    sink: mirror,
+    sink: {
+      reporterConnected(reporter, envoy, peer) {
+        policing.grants.connected(reporter, peer);
+        mirror.reporterConnected(reporter, envoy);
+      },
+      reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
+      fold: (reporter, report, receivedMs) => mirror.fold(reporter, report, receivedMs),
+    },
+    admission: policing.grants,
     clock,
     log,
     metrics,
@@ -214,7 +242,11 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
-  const reflecting = Promise.all([reflector.run(ended.signal), replica.start(ended.signal)]);
+  const reflecting = Promise.all([
+    reflector.run(ended.signal),
+    replica.start(ended.signal),
+    policing.start(ended.signal),
+  ]);
 
   /** Streams end once their last ACK is out; then what they said is written. False when that took too long. */
   async function flush(): Promise<boolean> {
@@ -247,6 +279,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
       ]);
       if (!flushed) log.warn({ keys: queue.depth }, 'stopping with changes that are not written');
       workers.stop();
+      policing.stop();
       await withinMs(replica.stop(), RELEASE_MS, clock);
       ended.abort();
       await client.close();

@@ -10,8 +10,10 @@ import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import { ANYBODY } from '../core/peer.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import { EVERYBODY, type Admission } from './admission.ts';
 import { connectionOfCall, guardCalls, readOneByOne } from './call-guard.ts';
 import { DecodeTurns } from './decode-turns.ts';
+import { createDenialLog } from './denial-log.ts';
 import { noteLibraryStatus } from './library-status.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
@@ -31,6 +33,8 @@ const IDLE_MS = 300_000;
  * some 0.1 ms each.
  */
 const STREAMS_A_CONNECTION = 200;
+/** Streams that are rechecked in one turn of the event loop: a millisecond, or some 25 ms where all of them end. */
+const RECHECKS_A_TURN = 256;
 const MIB = 1024 * 1024;
 
 /** With memory for messages of `maxMessageSizeBytes`: four of the greatest, or all full pushes of 2,000,000 tunnels. */
@@ -46,8 +50,10 @@ function defaultLimits(maxMessageSizeBytes: number): ConnectionLimits {
 
 export interface ReportingServerOptions extends Omit<
   SessionParts,
-  'decodeNode' | 'named' | 'ended' | 'turn'
+  'decodeNode' | 'named' | 'ended' | 'turn' | 'admission' | 'denials'
 > {
+  /** Default: everybody may report everything. */
+  readonly admission?: Admission;
   /** `host:port`; port 0 picks a free one. */
   readonly address: string;
   /** The greatest report, in bytes. A larger one ends its stream with RESOURCE_EXHAUSTED. */
@@ -74,6 +80,8 @@ export class ReportingServer {
   readonly #health = new HealthImplementation();
   readonly #serviceName: string;
   readonly #open = new Set<Session>();
+  /** Those that are still to be asked for since the admission changed. */
+  #rechecks: Session[] = [];
   /** Streams opened so far. */
   #opened = 0;
   readonly #byReporter = new Map<string, Session>();
@@ -105,6 +113,8 @@ export class ReportingServer {
     const turns = new DecodeTurns();
     const parts: Omit<SessionParts, 'turn'> = {
       ...options,
+      admission: options.admission ?? EVERYBODY,
+      denials: createDenialLog(options.clock, options.log),
       decodeNode,
       named: (session) => this.#named(session),
       ended: (session, reason) => this.#ended(session, reason),
@@ -115,7 +125,9 @@ export class ReportingServer {
         readOneByOne(call);
         const connection = connectionOfCall();
         const turn = (): Promise<void> => turns.wait(connection ?? call);
-        this.#open.add(new Session(call, this.#opened, ANYBODY, { ...parts, turn }));
+        const session = new Session(call, this.#opened, ANYBODY, { ...parts, turn });
+        this.#open.add(session);
+        session.recheck();
       },
     });
     this.#health.addToServer(this.#server);
@@ -134,6 +146,16 @@ export class ReportingServer {
   setServing(serving: boolean): void {
     this.#health.setStatus('', serving ? 'SERVING' : 'NOT_SERVING');
     this.#health.setStatus(this.#serviceName, serving ? 'SERVING' : 'NOT_SERVING');
+  }
+
+  /**
+   * The admission may answer otherwise than before: ends the streams that it does not let in any more, some in each turn
+   * of the event loop. Those that are opened meanwhile are asked for anyway.
+   */
+  recheck(): void {
+    const isRunning = this.#rechecks.length > 0;
+    this.#rechecks = [...this.#open];
+    if (!isRunning) this.#recheckOn();
   }
 
   /**
@@ -173,6 +195,11 @@ export class ReportingServer {
     cancel();
   }
 
+  #recheckOn(): void {
+    for (const session of this.#rechecks.splice(0, RECHECKS_A_TURN)) session.recheck();
+    if (this.#rechecks.length > 0) this.#options.clock.setTimer(0, () => this.#recheckOn());
+  }
+
   #named(session: Session): void {
     const { reporter } = session;
     if (reporter === undefined) return;
@@ -207,10 +234,14 @@ export class ReportingServer {
     if (this.#byReporter.get(key) !== session) return;
     this.#byReporter.delete(key);
     this.#options.log.info({ reporter }, 'reporter disconnected');
-    this.#options.sink.reporterDisconnected(
-      reporter,
-      reason === 'shutdown' ? reason : reason === 'silent' ? 'Silent' : 'StreamEnded',
-    );
+    this.#options.sink.reporterDisconnected(reporter, lostBy(reason));
     this.#options.metrics.reportersConnected.set(this.#byReporter.size);
   }
+}
+
+/** As the sink is told of a stream's end. */
+function lostBy(reason: EndReason): 'StreamEnded' | 'Silent' | 'NotAllowed' | 'shutdown' {
+  if (reason === 'shutdown') return reason;
+  if (reason === 'policy') return 'NotAllowed';
+  return reason === 'silent' ? 'Silent' : 'StreamEnded';
 }

@@ -1,0 +1,24 @@
+import type { Rate } from './policy.ts';
+
+/** How far a rate has been used up. */
+export interface TokenBucket {
+  tokens: number;
+  atMs: number;
+}
+
+/** A bucket that is full at any rate. */
+export function fullBucket(): TokenBucket {
+  return { tokens: Number.POSITIVE_INFINITY, atMs: 0 };
+}
+
+/**
+ * Takes one, which has been used already.
+ *
+ * @returns milliseconds until the next one may be used; 0: at once
+ */
+export function takeToken(bucket: TokenBucket, { perSecond, burst }: Rate, nowMs: number): number {
+  const refilled = bucket.tokens + ((nowMs - bucket.atMs) * perSecond) / 1000;
+  bucket.tokens = Math.min(burst, refilled) - 1;
+  bucket.atMs = nowMs;
+  return bucket.tokens >= 1 ? 0 : ((1 - bucket.tokens) * 1000) / perSecond;
+}
