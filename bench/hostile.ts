@@ -16,6 +16,8 @@ import { API, openWorld, type Access, type World } from './world.ts';
 const OTHERS = 20;
 const REPORT_EVERY_MS = 1000;
 const TIMES_THE_RATE = 100;
+/** What is gone before it was written has no row, and is none to wait for. */
+const STAY_REPORTS = 10;
 const HOSTILE = 'hostile';
 const LIMIT_MS = 60_000;
 /** Serials far apart, so that no two tunnels meet. */
@@ -120,7 +122,7 @@ async function othersFor({ watch, others }: Stage, ms: number, serial: number): 
     const leftMs = startedMs + (index * REPORT_EVERY_MS) / OTHERS - machineMs();
     if (leftMs > 0) await delay(leftMs);
     const place = index % OTHERS;
-    const gone = tunnels[index - OTHERS];
+    const gone = tunnels[index - STAY_REPORTS * OTHERS];
     const id = { cluster: FLEET_DEFAULTS.reporterCluster, id: `other-${place}` };
     sentMs.set(NAMES.rowName(id, { ...tunnel, createdAt: undefined }), machineMs());
     const report = { added: [tunnel], removedNames: gone === undefined ? [] : [gone.name] };

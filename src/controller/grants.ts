@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { EVERYTHING, sameGrant, type Grant } from '../core/grant.ts';
+import { EVERYTHING, NOTHING, sameGrant, type Grant } from '../core/grant.ts';
 import type { Peer } from '../core/peer.ts';
 import { grantOrNothing, OPEN, type PolicySet } from '../core/policy-set.ts';
 import { outsideMessage, peerRefusal, reporterRefusal } from '../core/policy-violation.ts';
@@ -56,9 +56,9 @@ export class Grants {
     return this.#set.isSelective;
   }
 
-  /** What the reporter may report; everything, for one that has had no stream here. */
+  /** What the reporter may report; of one that has had no stream here nothing is known to be allowed. */
   of(key: string): Grant {
-    return this.#holders.get(key)?.grant ?? EVERYTHING;
+    return this.#holders.get(key)?.grant ?? (this.isSelective ? NOTHING : EVERYTHING);
   }
 
   /** A reporter has a new stream; to be told before its first report is folded. */

@@ -6,6 +6,9 @@ export interface TokenBucket {
   atMs: number;
 }
 
+/** A debt is never longer than this, and so no wait; each new stream's first report is read whatever was used up. */
+const LONGEST_DEBT_SECONDS = 4;
+
 /** A bucket that is full at any rate. */
 export function fullBucket(): TokenBucket {
   return { tokens: Number.POSITIVE_INFINITY, atMs: 0 };
@@ -18,7 +21,7 @@ export function fullBucket(): TokenBucket {
  */
 export function takeToken(bucket: TokenBucket, { perSecond, burst }: Rate, nowMs: number): number {
   const refilled = bucket.tokens + ((nowMs - bucket.atMs) * perSecond) / 1000;
-  bucket.tokens = Math.min(burst, refilled) - 1;
+  bucket.tokens = Math.max(Math.min(burst, refilled) - 1, -LONGEST_DEBT_SECONDS * perSecond);
   bucket.atMs = nowMs;
   return bucket.tokens >= 1 ? 0 : ((1 - bucket.tokens) * 1000) / perSecond;
 }
