@@ -136,7 +136,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     client,
     rowsListed: () => reflector.hasSynced,
     onGrantChanged: (key) => mirror.grantChanged(key),
-    onAdmissionChanged: () => grpc.recheck(),
+    onPolicyChanged: () => grpc.recheck(),
     onKnown() {
       replica.resume();
       progress();
@@ -202,7 +202,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
       reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
       fold: (reporter, report, receivedMs) => mirror.fold(reporter, report, receivedMs),
     },
-    admission: policing.grants,
+    policy: policing.grants,
     clock,
     log,
     metrics,

@@ -19,7 +19,7 @@ export interface PolicingParts {
   /** What a reporter may report is another than before. */
   readonly onGrantChanged: (key: string) => void;
   /** Who may report is another than before: open streams are to be asked for. */
-  readonly onAdmissionChanged: () => void;
+  readonly onPolicyChanged: () => void;
   /** It is known who may report what, for the first time. */
   readonly onKnown: () => void;
   readonly isLeader: () => boolean;
@@ -62,7 +62,7 @@ export function createPolicing(parts: PolicingParts): Policing {
     onChanged(set) {
       count();
       grants.changed(set);
-      parts.onAdmissionChanged();
+      parts.onPolicyChanged();
     },
     clock,
   });

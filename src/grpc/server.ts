@@ -10,7 +10,7 @@ import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import { ANYBODY } from '../core/peer.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
-import { EVERYBODY, type Admission } from './admission.ts';
+import { NO_POLICY, type ReportPolicy } from './report-policy.ts';
 import { connectionOfCall, guardCalls, readOneByOne } from './call-guard.ts';
 import { DecodeTurns } from './decode-turns.ts';
 import { createDenialLog } from './denial-log.ts';
@@ -50,10 +50,10 @@ function defaultLimits(maxMessageSizeBytes: number): ConnectionLimits {
 
 export interface ReportingServerOptions extends Omit<
   SessionParts,
-  'decodeNode' | 'named' | 'ended' | 'turn' | 'admission' | 'denials'
+  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials'
 > {
   /** Default: everybody may report everything. */
-  readonly admission?: Admission;
+  readonly policy?: ReportPolicy;
   /** `host:port`; port 0 picks a free one. */
   readonly address: string;
   /** The greatest report, in bytes. A larger one ends its stream with RESOURCE_EXHAUSTED. */
@@ -80,7 +80,7 @@ export class ReportingServer {
   readonly #health = new HealthImplementation();
   readonly #serviceName: string;
   readonly #open = new Set<Session>();
-  /** Those that are still to be asked for since the admission changed. */
+  /** Those that are still to be asked for since the policy changed. */
   #rechecks: Session[] = [];
   /** Streams opened so far. */
   #opened = 0;
@@ -113,7 +113,7 @@ export class ReportingServer {
     const turns = new DecodeTurns();
     const parts: Omit<SessionParts, 'turn'> = {
       ...options,
-      admission: options.admission ?? EVERYBODY,
+      policy: options.policy ?? NO_POLICY,
       denials: createDenialLog(options.clock, options.log),
       decodeNode,
       named: (session) => this.#named(session),
@@ -149,12 +149,12 @@ export class ReportingServer {
   }
 
   /**
-   * The admission may answer otherwise than before: ends the streams that it does not let in any more, some in each turn
+   * The policy may answer otherwise than before: ends the streams that it does not let in any more, some in each turn
    * of the event loop. Those that are opened meanwhile are asked for anyway.
    */
   recheck(): void {
     const isRunning = this.#rechecks.length > 0;
-    this.#rechecks = [...this.#open];
+    this.#rechecks = [...this.#open.keys()];
     if (!isRunning) this.#recheckOn();
   }
 

@@ -7,7 +7,7 @@ import type { ReporterId } from '../core/tunnel.ts';
 import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import type { Admission } from './admission.ts';
+import type { ReportPolicy } from './report-policy.ts';
 import {
   decodeHead,
   decodeReport,
@@ -68,7 +68,7 @@ export interface SessionParts {
   readonly reportIntervalMs: () => number;
   /** What the sink holds a reporter to; a report may list twice as many, as a flap stands in both lists. */
   readonly maxTunnelsPerReporter: number;
-  readonly admission: Admission;
+  readonly policy: ReportPolicy;
   readonly denials: DenialLog;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
@@ -143,12 +143,12 @@ export class Session {
 
   /** Ends the stream where its peer may not report, or not as this reporter: at its start, and when policies changed. */
   recheck(): void {
-    const { admission, denials } = this.#parts;
-    if (this.#ended || !admission.isSelective) return;
+    const { policy, denials } = this.#parts;
+    if (this.#ended || !policy.isSelective) return;
     const reporter = this.#reporter;
     const refusal =
-      admission.peerRefusal(this.peer) ??
-      (reporter === undefined ? undefined : admission.reporterRefusal(this.peer, reporter)?.message);
+      policy.peerRefusal(this.peer) ??
+      (reporter === undefined ? undefined : policy.reporterRefusal(this.peer, reporter)?.message);
     if (refusal === undefined) return;
     denials.denied(reporter, refusal);
     this.close('policy', status.PERMISSION_DENIED, refusal);
@@ -162,7 +162,7 @@ export class Session {
     this.#heardMs = receivedMs;
     try {
       if (bytes.length > SMALL_REPORT_BYTES) await this.#parts.turn();
-      if (!this.#named && this.#parts.admission.isSelective && (await this.#isDenied(bytes))) return;
+      if (!this.#named && this.#parts.policy.isSelective && (await this.#isDenied(bytes))) return;
       const decoded = await restingBetween(
         decodeReport(bytes, 2 * this.#parts.maxTunnelsPerReporter),
         this.#parts.turn,
@@ -187,10 +187,10 @@ export class Session {
 
   /** True when the peer may not report as this reporter: then the stream has been told so, and has ended. */
   #denies(nonce: bigint): boolean {
-    const { admission, denials, metrics } = this.#parts;
+    const { policy, denials, metrics } = this.#parts;
     const reporter = this.#reporter;
     if (this.#ended || reporter === undefined) return this.#ended;
-    const refusal = admission.reporterRefusal(this.peer, reporter);
+    const refusal = policy.reporterRefusal(this.peer, reporter);
     if (refusal === undefined) return false;
     metrics.nacks.inc({ reason: refusal.reason });
     denials.denied(reporter, refusal.message);
@@ -201,10 +201,10 @@ export class Session {
 
   /** Leaves the next report with the peer, by flow control, for as long as its reporter's rate asks. */
   #holdBack(): void {
-    const { admission, clock } = this.#parts;
+    const { policy, clock } = this.#parts;
     const reporter = this.#reporter;
-    const isLimited = reporter !== undefined && !this.#ended && admission.isSelective;
-    const waitMs = isLimited ? admission.holdBackMs(reporter) : 0;
+    const isLimited = reporter !== undefined && !this.#ended && policy.isSelective;
+    const waitMs = isLimited ? policy.holdBackMs(reporter) : 0;
     if (waitMs > 0) this.#cancelHoldBack = clock.setTimer(waitMs, () => this.#readOn());
     else this.#readOn();
   }
@@ -217,7 +217,7 @@ export class Session {
   }
 
   #take(decoded: DecodedReport, receivedMs: number): void {
-    const { sink, metrics, clock, onInvalid, admission } = this.#parts;
+    const { sink, metrics, clock, onInvalid, policy } = this.#parts;
     const violation = this.#identify(decoded) ?? nonceViolation(decoded.nonce);
     if (violation !== undefined) {
       this.#nack(decoded, violation);
@@ -227,7 +227,7 @@ export class Session {
     if (reporter === undefined) return;
     // Asked again: the policies may have changed while it was decoded.
     if (!this.#named && this.#denies(decoded.nonce)) return;
-    for (const setAside of [decoded.setAside, admission.outside(this.peer, reporter, decoded.added)]) {
+    for (const setAside of [decoded.setAside, policy.outside(this.peer, reporter, decoded.added)]) {
       const [first] = setAside?.first ?? [];
       if (setAside === undefined || first === undefined) continue;
       if (onInvalid === 'nack') {

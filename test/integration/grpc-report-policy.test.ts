@@ -28,7 +28,7 @@ describe('a server whose streams are held to policies', () => {
     grants = new Grants({ onChanged() {}, onReviewed() {}, clock: systemClock });
     inForce(rules);
     world = await startTestServer({
-      admission: grants,
+      policy: grants,
       onInvalid,
       reporterConnected: (reporter, _envoy, peer) => grants.connected(reporter, peer),
     });

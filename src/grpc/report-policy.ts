@@ -4,7 +4,7 @@ import type { Violation } from '../core/violation.ts';
 import type { SetAside } from './decode.ts';
 
 /** Who may report what. The answers may be others at any time: `ReportingServer.recheck` is to be called then. */
-export interface Admission {
+export interface ReportPolicy {
   /** False: everybody may report everything, and nothing else need be asked. */
   readonly isSelective: boolean;
   /** Why a peer may not report at all; undefined when it may. */
@@ -18,7 +18,7 @@ export interface Admission {
 }
 
 /** Of a server without policies. */
-export const EVERYBODY: Admission = {
+export const NO_POLICY: ReportPolicy = {
   isSelective: false,
   peerRefusal: () => undefined,
   reporterRefusal: () => undefined,
