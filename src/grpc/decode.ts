@@ -115,7 +115,7 @@ export function* decodeReport(
           fullPush = reader.bool();
           break;
         case REQUEST.nonce:
-          nonce = BigInt(asText(int64(reader)));
+          nonce = asBigInt(int64(reader));
           break;
         default:
           skip(reader, field, reader.len);
@@ -151,7 +151,7 @@ export function* decodeHead(bytes: Buffer): Generator<undefined, ReportHead> {
     for (let fields = 1; reader.pos < reader.len; fields += 1) {
       const field = reader.uint32();
       if (field === REQUEST.node) node.add(slice(reader));
-      else if (field === REQUEST.nonce) nonce = BigInt(asText(int64(reader)));
+      else if (field === REQUEST.nonce) nonce = asBigInt(int64(reader));
       else skip(reader, field, reader.len);
       if (fields % FIELDS_BETWEEN_RESTS === 0) yield;
     }
@@ -296,13 +296,19 @@ function int64(reader: Reader) {
   return value;
 }
 
-function asText(value: { toString(): string }): string {
-  return value.toString();
+/** As the reader gives it, in two halves. */
+interface Int64 {
+  readonly high: number;
+  readonly low: number;
 }
 
-/** The reader gives a Long where the package is installed, and plain numbers where not; its types say Long alone. */
-function asNumber(value: unknown): number {
-  return typeof value === 'number' ? value : (value as { toNumber(): number }).toNumber();
+/** Not by way of its text, which takes apart each nonce digit by digit. */
+function asBigInt({ high, low }: Int64): bigint {
+  return high === 0 ? BigInt(low >>> 0) : (BigInt(high) << 32n) | BigInt(low >>> 0);
+}
+
+function asNumber({ high, low }: Int64): number {
+  return high * 2 ** 32 + (low >>> 0);
 }
 
 function sharing(): (text: string) => string {

@@ -10,14 +10,15 @@ import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import { ANYBODY } from '../core/peer.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
-import { NO_POLICY, type ReportPolicy } from './report-policy.ts';
 import { connectionOfCall, guardCalls, readOneByOne } from './call-guard.ts';
 import { DecodeTurns } from './decode-turns.ts';
 import { createDenialLog } from './denial-log.ts';
+import { ackEncoder } from './encode-ack.ts';
 import { noteLibraryStatus } from './library-status.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createRefusals } from './refusals.ts';
+import { NO_POLICY, type ReportPolicy } from './report-policy.ts';
 import { Session, type EndReason, type SessionParts } from './session.ts';
 
 // Every failure that it would print in its own format on stderr also comes as an error, and is logged from there.
@@ -119,17 +120,22 @@ export class ReportingServer {
       named: (session) => this.#named(session),
       ended: (session, reason) => this.#ended(session, reason),
     };
-    this.#server.addService(service, {
-      StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
-        this.#opened += 1;
-        readOneByOne(call);
-        const connection = connectionOfCall();
-        const turn = (): Promise<void> => turns.wait(connection ?? call);
-        const session = new Session(call, this.#opened, ANYBODY, { ...parts, turn });
-        this.#open.add(session);
-        session.recheck();
+    const method = service.StreamReverseTunnels;
+    const acked = { ...method, responseSerialize: ackEncoder(method.responseSerialize) };
+    this.#server.addService(
+      { StreamReverseTunnels: acked },
+      {
+        StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
+          this.#opened += 1;
+          readOneByOne(call);
+          const connection = connectionOfCall();
+          const turn = (): Promise<void> => turns.wait(connection ?? call);
+          const session = new Session(call, this.#opened, ANYBODY, { ...parts, turn });
+          this.#open.add(session);
+          session.recheck();
+        },
       },
-    });
+    );
     this.#health.addToServer(this.#server);
     if (options.reflection === true) {
       new ReflectionService(definitions, { services: [name] }).addToServer(this.#server);

@@ -7,7 +7,6 @@ import type { ReporterId } from '../core/tunnel.ts';
 import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import type { ReportPolicy } from './report-policy.ts';
 import {
   decodeHead,
   decodeReport,
@@ -20,6 +19,7 @@ import type { DenialLog } from './denial-log.ts';
 import { envoyFacts } from './envoy-facts.ts';
 import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
+import type { ReportPolicy } from './report-policy.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
@@ -50,6 +50,8 @@ const SILENT_INTERVALS = 3;
 const LEAST_SILENCE_MS = 15_000;
 /** For the first report, which may be 64 MiB over a slow line. */
 const FIRST_REPORT_MS = 300_000;
+/** A node that Envoy sends has its id and cluster, some 100 bytes; one of more is read anew each time. */
+const REMEMBERED_NODE_BYTES = 1024;
 /** Some hundred tunnels, a fraction of a millisecond: decoded at once. */
 const SMALL_REPORT_BYTES = 16 * 1024;
 
@@ -99,6 +101,8 @@ export class Session {
   readonly #call: Call;
   readonly #parts: SessionParts;
   #reporter: ReporterId | undefined;
+  /** Envoy says with each report who it is, in the same bytes. */
+  #nodeBytes: Buffer | undefined;
   #envoy: EnvoyFacts = { version: undefined, locality: undefined };
   #named = false;
   /** Undefined before the first report. */
@@ -266,6 +270,7 @@ export class Session {
         ? { field: 'node', reason: 'missing', message: "node: is required on a stream's first report" }
         : undefined;
     }
+    if (this.#nodeBytes?.equals(decoded.node) === true) return undefined;
     const node = this.#decodeNode(decoded.node);
     const { id = '', cluster = '' } = node;
     const known = this.#reporter;
@@ -274,6 +279,8 @@ export class Session {
       if (violation !== undefined) return violation;
       this.#reporter = { id, cluster };
       this.#envoy = envoyFacts(node);
+      // A copy: what was decoded is a view into the report, and a first report may be large.
+      if (decoded.node.length <= REMEMBERED_NODE_BYTES) this.#nodeBytes = Buffer.from(decoded.node);
       return undefined;
     }
     if (id === known.id && cluster === known.cluster) return undefined;
