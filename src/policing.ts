@@ -47,7 +47,10 @@ export function createPolicing(parts: PolicingParts): Policing {
   const resource = client.resource<PolicyObject>(policyResource(namespace));
   const api = createPolicyApi(resource);
   let reviewed = false;
+  /** What has been said: the kind is not served, it may not be listed, a status may not be written. */
   let missing = false;
+  let forbidden = false;
+  let statusRefused = false;
 
   const grants = new Grants({
     onChanged: parts.onGrantChanged,
@@ -70,7 +73,15 @@ export function createPolicing(parts: PolicingParts): Policing {
     policies: () => policies.all(),
     isLeader,
     patchStatus: (name, resourceVersion, status) => api.patchStatus(name, resourceVersion, status),
-    onFailed: (policy, error) => log.debug({ policy, error: explanationOf(error) }, 'status not written'),
+    onFailed(policy, error) {
+      const isRefused = error instanceof ApiError && error.consequence === 'refused' && !statusRefused;
+      statusRefused ||= isRefused;
+      // It is tried again each second: what passes by itself is not worth a line, and what does not is worth one.
+      log[isRefused ? 'warn' : 'debug'](
+        { policy, error: explanationOf(error) },
+        'the status of a policy is not written; the policy is in force all the same',
+      );
+    },
     clock,
   });
   const reflector = new Reflector<PolicyObject>({
@@ -78,23 +89,18 @@ export function createPolicing(parts: PolicingParts): Policing {
     handler: policies,
     clock,
     random,
-    log: withoutMissingKind(log),
+    log: withoutMissingKind(log, () => missing || !policies.isKnown),
     onState(state, error) {
-      if (state === 'broken') broken(error);
+      if (state === 'synced') missing = false;
+      if (state !== 'broken' || !(error instanceof ApiError) || policies.isKnown) return;
+      if (error.consequence === 'missing-kind') kindMissing();
+      else if (error.consequence === 'refused') listRefused();
     },
   });
 
-  function broken(error: Error | undefined): void {
-    if (!(error instanceof ApiError)) return;
-    if (error.consequence === 'missing-kind') kindMissing();
-    else if (error.consequence === 'refused' && !policies.isKnown) {
-      refusedOnce();
-    }
-  }
-
   /** An API server that serves rows, of the same group, and not policies has no policies. */
   function kindMissing(): void {
-    if (!rowsListed() || policies.isKnown || missing) return;
+    if (!rowsListed()) return;
     missing = true;
     log.warn(
       { resource: resource.title },
@@ -103,10 +109,10 @@ export function createPolicing(parts: PolicingParts): Policing {
     policies.kindMissing();
   }
 
-  let saidRefused = false;
-  function refusedOnce(): void {
-    if (saidRefused) return;
-    saidRefused = true;
+  /** There may be policies that deny what would be written. */
+  function listRefused(): void {
+    if (forbidden) return;
+    forbidden = true;
     log.error(
       { resource: resource.title },
       'policies may not be listed, so it is not known who may report: no row is written until then ' +
@@ -137,12 +143,13 @@ export function createPolicing(parts: PolicingParts): Policing {
   };
 }
 
-/** A kind that is not installed is told once, with what follows from it, and not every 30 s. */
-function withoutMissingKind(log: Log): ReflectorLog {
+/** A kind that has not been installed yet is told once, with what follows from it, and not every 30 s. */
+function withoutMissingKind(log: Log, isToldOtherwise: () => boolean): ReflectorLog {
   return {
     info: (fields, message) => log.info(fields, message),
     warn(fields, message) {
-      if ((fields as { consequence?: string }).consequence !== 'missing-kind') log.warn(fields, message);
+      const isMissing = (fields as { consequence?: string }).consequence === 'missing-kind';
+      if (!isMissing || !isToldOtherwise()) log.warn(fields, message);
     },
   };
 }
