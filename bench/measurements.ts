@@ -1,5 +1,6 @@
 import { cold } from './cold.ts';
 import { deltaCost } from './delta-cost.ts';
+import { hostile } from './hostile.ts';
 import { idle } from './idle.ts';
 import { largeMemory, largePush } from './large-push.ts';
 import { openLargeStage } from './large-stage.ts';
@@ -15,6 +16,7 @@ export const SCENARIOS: readonly Scenario[] = [
   cold(1),
   cold(100),
   writeCounts,
+  hostile,
   scenario(openResidentStage, [memory, idle, singleChange, restart]),
   scenario(openLargeStage, [largePush, largeMemory, deltaCost]),
 ];

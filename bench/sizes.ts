@@ -19,6 +19,8 @@ export interface Sizes {
   readonly deltas: number;
   /** Single tunnels added, and removed again. */
   readonly singles: number;
+  /** How long others report beside a hostile one. */
+  readonly hostileMs: number;
   /** How long idle reporters are looked at. */
   readonly idleMs: number;
   /** From the last row to a look at memory: time for what is garbage to be found. */
@@ -37,6 +39,7 @@ export const FULL: Sizes = {
   small: 1000,
   deltas: 500,
   singles: 600,
+  hostileMs: 30_000,
   idleMs: 40_000,
   settleMs: 10_000,
 };
@@ -54,6 +57,7 @@ export const QUICK: Sizes = {
   small: 100,
   deltas: 50,
   singles: 60,
+  hostileMs: 6000,
   idleMs: 6000,
   settleMs: 2000,
 };

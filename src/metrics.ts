@@ -41,6 +41,12 @@ export function createMetrics() {
       'Nonces that were acknowledged though they did not follow the last one.',
       ['kind'],
     ),
+    policies: new Gauge({
+      name: 'reverse_tunnel_policies',
+      help: 'ReverseTunnelPolicies in the namespace, by whether they are in force or refused for a mistake.',
+      labelNames: ['accepted'],
+      registers,
+    }),
     streamsClosed: counter('reverse_tunnel_stream_closed_total', 'Streams ended.', ['reason']),
     connectionsRefused: counter(
       'reverse_tunnel_connections_refused_total',

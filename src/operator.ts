@@ -22,6 +22,7 @@ import { resolveConnection } from './k8s/resolve-connection.ts';
 import { createRowApi, rowResource } from './k8s/row-api.ts';
 import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
+import { createPolicing, type Policing } from './policing.ts';
 import { createReplica, type Replica } from './replica.ts';
 import { createReportingAuth } from './reporting-auth.ts';
 import { TlsFileError } from './tls-files.ts';
@@ -97,7 +98,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const rows = client.resource<RowObject>(rowResource(namespace));
 
   const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const ledger = new Ledger(config.maxTunnelsPerReporter);
+  const ledger = new Ledger(config.maxTunnelsPerReporter, (key) => policing.grants.of(key));
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
@@ -123,6 +124,8 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     queue,
     rows: cache,
     rowsListed: () => reflector.hasSynced,
+    policiesKnown: () => policing.isKnown(),
+    onForgotten: (key) => policing.grants.forget(key),
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     mirror: () => mirror,
     reportIntervalMs: () => reportIntervalMs,
@@ -135,10 +138,27 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     metrics,
     log,
   });
+  const policing: Policing = createPolicing({
+    namespace,
+    client,
+    rowsListed: () => reflector.hasSynced,
+    onGrantChanged: (key) => mirror.grantChanged(key),
+    onPolicyChanged: () => grpc.recheck(),
+    onKnown() {
+      replica.resume();
+      progress();
+    },
+    isLeader: () => replica.isLeader(),
+    clock,
+    random,
+    metrics,
+    log,
+  });
   const gate = replica.reporters;
   const hasten = (): void => {
     reflector.hasten();
     replica.hasten();
+    policing.hasten();
   };
   const reconciler: Reconciler = new Reconciler({
     api: createRowApi(rows),
@@ -183,7 +203,15 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     reflection: config.grpcReflection,
     auth: reporting.auth,
     maxStreamAgeMs: config.maxStreamAgeMs,
-    sink: mirror,
+    sink: {
+      reporterConnected(reporter, envoy, peer) {
+        policing.grants.connected(reporter, peer);
+        mirror.reporterConnected(reporter, envoy);
+      },
+      reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
+      fold: (reporter, report, receivedMs) => mirror.fold(reporter, report, receivedMs),
+    },
+    policy: policing.grants,
     clock,
     random,
     log,
@@ -225,7 +253,11 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
-  const reflecting = Promise.all([reflector.run(ended.signal), replica.start(ended.signal)]);
+  const reflecting = Promise.all([
+    reflector.run(ended.signal),
+    replica.start(ended.signal),
+    policing.start(ended.signal),
+  ]);
 
   /** Streams end once their last ACK is out; then what they said is written. False when that took too long. */
   async function flush(): Promise<boolean> {
@@ -259,6 +291,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
       ]);
       if (!flushed) log.warn({ keys: queue.depth }, 'stopping with changes that are not written');
       workers.stop();
+      policing.stop();
       await withinMs(replica.stop(), RELEASE_MS, clock);
       ended.abort();
       await client.close();

@@ -35,6 +35,10 @@ export interface ReplicaParts {
   readonly queue: Workqueue;
   readonly rows: RowCache;
   readonly rowsListed: () => boolean;
+  /** It is known who may report what: before, no row is to be written. */
+  readonly policiesKnown: () => boolean;
+  /** Nothing has to be remembered of a reporter any more. */
+  readonly onForgotten: (key: string) => void;
   readonly isDue: (key: string, tunnelName: string) => boolean;
   /** Asked when it is needed: it needs the replica in turn. */
   readonly mirror: () => Mirror;
@@ -56,7 +60,9 @@ export interface Replica {
   readonly reporters: Reporters;
   /** Why it is not ready; undefined when it is. Once ready, it stays so while the API server is away. */
   notReady(): string | undefined;
-  /** Rows have been listed, so what waited for that can go on. */
+  /** True while this replica leads. */
+  isLeader(): boolean;
+  /** Rows have been listed, or policies are known, so what waited for that can go on. */
   resume(): void;
   hasten(): void;
   /** Sets what is read at a scrape. */
@@ -80,7 +86,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     reporters.objectChanged(key, after, before),
   );
   const directory = new ReplicaDirectory(names, clock);
-  const isListed = (): boolean => rowsListed() && reportersReflector.hasSynced;
+  const isListed = (): boolean => rowsListed() && reportersReflector.hasSynced && parts.policiesKnown();
   let everHeld = false;
 
   const lease: Lease = new Lease({
@@ -138,7 +144,10 @@ export function createReplica(parts: ReplicaParts): Replica {
     rowNames: (key) => rows.tunnelNames(key),
     rowCount: (key) => rows.tunnelCount(key),
     lookAtAll: (key, sinceMs) => parts.mirror().lookAtAll(key, sinceMs),
-    onForgotten: (key) => parts.mirror().forget(key),
+    onForgotten(key) {
+      parts.mirror().forget(key);
+      parts.onForgotten(key);
+    },
     events: createReporterEvents({
       create: (regarding, text, wallMs) => events.create(regarding, text, wallMs),
       cache,
@@ -214,8 +223,10 @@ export function createReplica(parts: ReplicaParts): Replica {
     notReady() {
       if (!rowsListed()) return 'rows are not listed yet';
       if (!reportersReflector.hasSynced) return 'reporters are not listed yet';
+      if (!parts.policiesKnown()) return 'policies are not listed yet';
       return everHeld ? undefined : 'its Lease is not held yet';
     },
+    isLeader: () => leader.isHeld,
     resume: () => reporters.resume(),
     hasten() {
       reportersReflector.hasten();

@@ -5,7 +5,11 @@
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 
-const FILES = ['test/unit/model-rows.test.ts', 'test/integration/model-server.test.ts'];
+const FILES = [
+  'test/unit/model-rows.test.ts',
+  'test/unit/policy-rows.test.ts',
+  'test/integration/model-server.test.ts',
+];
 const SEEDS = 2 ** 31;
 
 const { values } = parseArgs({

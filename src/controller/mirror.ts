@@ -32,6 +32,7 @@ export interface StreamDesk {
   streamOpened(reporter: ReporterId, envoy: EnvoyFacts): void;
   streamClosed(reporter: ReporterId, reason: LostReason): void;
   reportRead(key: string, report: ReportFacts, changed: boolean): void;
+  grantChanged(key: string): void;
 }
 
 /** Why a report is not taken: it would hold more tunnels than a reporter may have. */
@@ -173,6 +174,23 @@ export class Mirror {
     this.#queueDue(key, ledger.tunnelNames(key), sinceMs);
     this.#queueDue(key, this.#unheld(key), sinceMs);
     workers.wake();
+  }
+
+  /** A reporter may report something else than before: rows go or come, by what it holds, without a word from it. */
+  grantChanged(key: string): void {
+    const { ledger, cache, gate, streams, workers, clock, metrics } = this.#parts;
+    const nowMs = clock.monotonicMs();
+    const before = ledger.outsideCount(key);
+    const changed = ledger.review(key);
+    metrics.rejectedTunnels.inc({ reason: 'policy' }, Math.max(0, ledger.outsideCount(key) - before));
+    if (!gate.isOpen(key)) gate.skipped(key);
+    // All rows of one that is being expired go anyway, at a pace.
+    else if (gate.phase(key) !== 'expired') {
+      this.#queueDue(key, changed, nowMs);
+      if (!ledger.isComplete(key)) this.#queueDue(key, cache.tunnelNames(key), nowMs);
+      workers.wake();
+    }
+    streams.grantChanged(key);
   }
 
   /** Names that have a row and are not held: those that are have been looked at. */

@@ -124,8 +124,8 @@ export class Reconciler {
   /** The next write that a key needs, by what is known now; undefined when it needs none. */
   due(key: string, tunnelName: string): Step | undefined {
     const { ledger, cache, gate } = this.#parts;
-    const known: Known = ledger.known(key, tunnelName);
     const rows = cache.rows(key, tunnelName);
+    const known: Known = ledger.known(key, tunnelName, rows[0]?.tunnel);
     const phase = gate.phase(key);
     return phase === undefined ? nextStep(known, rows) : nextLostStep(known, rows, phase);
   }

@@ -1,4 +1,5 @@
 import type { Ledger } from '../core/ledger.ts';
+import { outsideMessage } from '../core/policy-violation.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
 import type { ReporterFacts, SyncedFact } from '../core/reporter-status.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
@@ -64,7 +65,7 @@ function differences(
   const { key } = entry;
   const closed = entry.skippedSinceMs !== undefined;
   if (queue.pending(key) === 0 && !closed) return { unwritten: 0, extra: false };
-  const without = ledger.tunnelCount(key) - rowCount(key);
+  const without = ledger.tunnelCount(key) - ledger.outsideCount(key) - rowCount(key);
   if (closed && without > 0) return { unwritten: without, extra: false };
   let unwritten = 0;
   for (const name of ledger.tunnelNames(key)) {
@@ -79,8 +80,13 @@ function differences(
 
 function counts({ key, stream }: ReporterEntry, { ledger }: FactsParts, unwritten: number): TunnelCounts {
   const held = ledger.tunnelCount(key);
-  const rejected = stream?.rejected ?? 0;
-  return { reported: held + rejected, applied: Math.max(0, held - unwritten), rejected };
+  const invalid = stream?.rejected ?? 0;
+  const outside = ledger.outsideCount(key);
+  return {
+    reported: held + invalid,
+    applied: Math.max(0, held - outside - unwritten),
+    rejected: invalid + outside,
+  };
 }
 
 function syncedFact(
@@ -99,8 +105,13 @@ function syncedFact(
   const old = entry.backlogSinceMs !== undefined && nowMs - entry.backlogSinceMs >= BACKLOG_MS;
   // From not synced to synced only when nothing waits; and back only when something has waited for long.
   if (waits && (old || !syncedNow)) return { reason: 'Writing' };
-  if (stream !== undefined && stream.rejected > 0) {
-    return { reason: 'TunnelsRejected', tunnels: stream.rejected, first: stream.firstRejected };
+  const outside = ledger.firstOutside(key);
+  const tunnels = (stream?.rejected ?? 0) + ledger.outsideCount(key);
+  if (stream !== undefined && tunnels > 0) {
+    // What breaks the contract is a fault of the reporter; what policy does not allow may be meant so.
+    const first =
+      stream.rejected === 0 && outside !== undefined ? outsideMessage(outside) : stream.firstRejected;
+    return { reason: 'TunnelsRejected', tunnels, first };
   }
   return { reason: 'UpToDate' };
 }

@@ -123,6 +123,14 @@ export class Reporters implements RowGate {
     this.driver.pump(entry);
   }
 
+  /** It may report something else than before: what its status says of tunnels set aside is another. */
+  grantChanged(key: string): void {
+    const entry = this.#entries.get(key);
+    if (entry === undefined) return;
+    entry.touched = true;
+    this.driver.pump(entry);
+  }
+
   /** Everything is listed, or this replica may write again: what has waited for it goes on. */
   resume(): void {
     const { clock, isListed } = this.#parts;

@@ -1,3 +1,4 @@
+import { EVERYTHING, type Grant } from './grant.ts';
 import type { Report } from './report.ts';
 import { reporterKey, sameTunnel, type ReporterId, type Tunnel } from './tunnel.ts';
 
@@ -21,6 +22,8 @@ interface Holding {
    * held is absent.
    */
   removed: Set<string> | undefined;
+  /** Names of those held that its grant does not permit: reported, and kept from everybody. Undefined: none. */
+  outside: Set<string> | undefined;
 }
 
 /** What a report changed. */
@@ -59,10 +62,15 @@ export interface Earlier {
 export class Ledger {
   readonly #holdings = new Map<string, Holding>();
   readonly #limit: number;
+  readonly #grantOf: (key: string) => Grant;
 
-  /** @param limit tunnels that one reporter may hold, and names it may have removed before it says what it holds */
-  constructor(limit = Number.POSITIVE_INFINITY) {
+  /**
+   * @param limit tunnels that one reporter may hold, and names it may have removed before it says what it holds
+   * @param grantOf what a reporter may report now; where it changes, `review` is to be called. Default: everything
+   */
+  constructor(limit = Number.POSITIVE_INFINITY, grantOf: (key: string) => Grant = () => EVERYTHING) {
     this.#limit = limit;
+    this.#grantOf = grantOf;
   }
 
   /**
@@ -78,18 +86,47 @@ export class Ledger {
    * @throws OverLimitError
    */
   fold(reporter: ReporterId, report: Report, earlier: Earlier): Folded {
-    const holding = this.#holdingOf(reporter, report.fullPush ? undefined : earlier);
+    const grant = this.#grantOf(reporterKey(reporter));
+    const isNew = !this.#holdings.has(reporterKey(reporter));
+    const holding = this.#holdingOf(reporter, report.fullPush ? undefined : earlier, grant);
+    // Rows from before that it is not permitted to have are to go, though the report need not name them.
+    const outside = isNew ? [...(holding.outside ?? [])] : [];
     const fold = report.fullPush ? foldFullPush : foldDelta;
-    return fold(holding, report, earlier, this.#limit);
+    const folded = fold(holding, report, earlier, grant, this.#limit);
+    return outside.length === 0
+      ? folded
+      : { ...folded, changed: [...new Set([...folded.changed, ...outside])] };
   }
 
-  /** What is known of one tunnel of one reporter. */
-  known(key: string, name: string): Known {
+  /**
+   * What is known of one tunnel of one reporter. What it holds and is not permitted to is as if it were not there.
+   *
+   * @param shown what a row says of the tunnel, for a reporter that has not said
+   */
+  known(key: string, name: string, shown?: Tunnel): Known {
     const holding = this.#holdings.get(key);
     if (holding === undefined) return UNKNOWN;
     const tunnel = holding.tunnels.get(name);
-    if (tunnel !== undefined) return { is: 'present', tunnel };
-    return holding.removed === undefined || holding.removed.has(name) ? ABSENT : UNKNOWN;
+    if (tunnel !== undefined) return holding.outside?.has(name) === true ? ABSENT : { is: 'present', tunnel };
+    if (holding.removed === undefined || holding.removed.has(name)) return ABSENT;
+    // It need not say that it does not hold what it is not permitted to.
+    return shown !== undefined && this.#grantOf(key).permits?.(shown) === false ? ABSENT : UNKNOWN;
+  }
+
+  /**
+   * Looks at all that a reporter holds again, for it may report something else than before.
+   *
+   * @returns names that are known now and were not, or the other way about
+   */
+  review(key: string): string[] {
+    const holding = this.#holdings.get(key);
+    if (holding === undefined) return [];
+    const before = holding.outside;
+    holding.outside = outsideOf(holding.tunnels, this.#grantOf(key));
+    const changed: string[] = [];
+    for (const name of holding.outside ?? []) if (before?.has(name) !== true) changed.push(name);
+    for (const name of before ?? []) if (holding.outside?.has(name) !== true) changed.push(name);
+    return changed;
   }
 
   /** Names of what a reporter holds, and of what it removed before it said what it holds. */
@@ -103,6 +140,18 @@ export class Ledger {
   /** How many tunnels a reporter holds. */
   tunnelCount(key: string): number {
     return this.#holdings.get(key)?.tunnels.size ?? 0;
+  }
+
+  /** How many of those it is not permitted to report. */
+  outsideCount(key: string): number {
+    return this.#holdings.get(key)?.outside?.size ?? 0;
+  }
+
+  /** One of those, for a message; undefined when there are none. */
+  firstOutside(key: string): Tunnel | undefined {
+    const holding = this.#holdings.get(key);
+    const [name] = holding?.outside ?? [];
+    return name === undefined ? undefined : holding?.tunnels.get(name);
   }
 
   /** True once a full push has said what the reporter holds in all. */
@@ -133,19 +182,35 @@ export class Ledger {
     return total;
   }
 
-  #holdingOf(reporter: ReporterId, earlier: Earlier | undefined): Holding {
+  #holdingOf(reporter: ReporterId, earlier: Earlier | undefined, grant: Grant): Holding {
     const key = reporterKey(reporter);
     let holding = this.#holdings.get(key);
     if (holding === undefined) {
-      holding = { reporter, tunnels: new Map(), removed: new Set() };
+      holding = { reporter, tunnels: new Map(), removed: new Set(), outside: undefined };
       for (const tunnel of earlier?.tunnels() ?? []) holding.tunnels.set(tunnel.name, tunnel);
+      holding.outside = outsideOf(holding.tunnels, grant);
       this.#holdings.set(key, holding);
     }
     return holding;
   }
 }
 
-function foldFullPush(holding: Holding, report: Report, earlier: Earlier, limit: number): Folded {
+/** Names of those that are not permitted; undefined when there are none, as where there is no policy. */
+function outsideOf(tunnels: ReadonlyMap<string, Tunnel>, { permits }: Grant): Set<string> | undefined {
+  if (permits === undefined) return undefined;
+  let outside: Set<string> | undefined;
+  for (const [name, tunnel] of tunnels) if (!permits(tunnel)) (outside ??= new Set()).add(name);
+  return outside;
+}
+
+function foldFullPush(
+  holding: Holding,
+  report: Report,
+  earlier: Earlier,
+  grant: Grant,
+  most: number,
+): Folded {
+  const limit = Math.min(most, grant.tunnels);
   const before = holding.tunnels;
   const after = new Map<string, Tunnel>();
   for (const reported of report.added) {
@@ -164,10 +229,18 @@ function foldFullPush(holding: Holding, report: Report, earlier: Earlier, limit:
   const nowComplete = holding.removed !== undefined;
   holding.tunnels = after;
   holding.removed = undefined;
+  holding.outside = outsideOf(after, grant);
   return { changed, nowComplete };
 }
 
-function foldDelta(holding: Holding, report: Report, earlier: Earlier, limit: number): Folded {
+function foldDelta(
+  holding: Holding,
+  report: Report,
+  earlier: Earlier,
+  { permits, tunnels }: Grant,
+  most: number,
+): Folded {
+  const limit = Math.min(most, tunnels);
   const balance = new Map<string, number>();
   const last = new Map<string, Tunnel>();
   for (const tunnel of report.added) {
@@ -206,8 +279,10 @@ function foldDelta(holding: Holding, report: Report, earlier: Earlier, limit: nu
       holding.tunnels.set(name, tunnel);
       holding.removed?.delete(name);
     }
+    if (tunnel !== undefined && permits?.(tunnel) === false) (holding.outside ??= new Set()).add(name);
+    else holding.outside?.delete(name);
   }
-  forgetBeyond(limit, holding.removed);
+  forgetBeyond(most, holding.removed);
   return { changed, nowComplete: false };
 }
 

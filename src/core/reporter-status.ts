@@ -23,8 +23,11 @@ export interface ReporterFacts {
   readonly envoy: EnvoyFacts | undefined;
 }
 
-/** Why a reporter has no stream: it ended, nothing came on it, or the replica that held it is gone. */
-export type LostReason = 'StreamEnded' | 'Silent' | 'OwnerLost';
+/**
+ * Why a reporter has no stream: it ended, nothing came on it, no policy allows it any more, or the replica that held it
+ * is gone.
+ */
+export type LostReason = 'StreamEnded' | 'Silent' | 'NotAllowed' | 'OwnerLost';
 
 /** How the rows of a connected reporter compare with what it reports. */
 export type SyncedFact =
@@ -110,6 +113,7 @@ function connectedMeaning(reason: ReporterFacts['connected']): Meaning {
     StreamOpen: '',
     StreamEnded: 'the stream ended',
     Silent: 'nothing came on the stream for too long',
+    NotAllowed: 'no ReverseTunnelPolicy allows this reporter to its peer any more',
     OwnerLost: 'the replica that held the stream is gone',
   }[reason];
   return { type: 'Connected', status: reason === 'StreamOpen' ? 'True' : 'False', reason, message };

@@ -2,7 +2,14 @@ import { forbiddenCharacter, longerThan } from './text.ts';
 
 /** Why a part of a report is refused; also the `reason` label of the metrics, so the set is closed. */
 export type ViolationReason =
-  'missing' | 'empty' | 'too_long' | 'forbidden_character' | 'negative' | 'changed';
+  | 'missing'
+  | 'empty'
+  | 'too_long'
+  | 'forbidden_character'
+  | 'negative'
+  | 'changed'
+  /** It is right in itself, and no ReverseTunnelPolicy allows it. */
+  | 'policy';
 
 /** One thing wrong with a report: where, what, and what would have been right. */
 export interface Violation {

@@ -16,11 +16,13 @@ import { createCallRefusals } from './call-refusals.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
 import { DecodeTurns } from './decode-turns.ts';
+import { createDenialLog } from './denial-log.ts';
 import { ackEncoder } from './encode-ack.ts';
 import { noteLibraryStatus } from './library-status.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createRefusals } from './refusals.ts';
+import { NO_POLICY, type ReportPolicy } from './report-policy.ts';
 import { Session, type EndReason, type SessionParts } from './session.ts';
 import { streamLife } from './stream-life.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
@@ -44,6 +46,8 @@ const STREAMS_A_CONNECTION = 200;
  * two events and a claim for each stream and hour would say nothing.
  */
 const RETURN_MS = 10_000;
+/** Streams that are rechecked in one turn of the event loop: a millisecond, or some 25 ms where all of them end. */
+const RECHECKS_A_TURN = 256;
 const MIB = 1024 * 1024;
 
 /** With memory for messages of `maxMessageSizeBytes`: four of the greatest, or all full pushes of 2,000,000 tunnels. */
@@ -75,8 +79,10 @@ export type ServerAuth =
 
 export interface ReportingServerOptions extends Omit<
   SessionParts,
-  'decodeNode' | 'named' | 'ended' | 'turn'
+  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials'
 > {
+  /** Default: everybody may report everything. */
+  readonly policy?: ReportPolicy;
   /** `host:port`; port 0 picks a free one. */
   readonly address: string;
   /** The greatest report, in bytes. A larger one ends its stream with RESOURCE_EXHAUSTED. */
@@ -110,6 +116,8 @@ export class ReportingServer {
   readonly #admission: Admission;
   /** With what ends the wait for the end of its life. */
   readonly #open = new Map<Session, () => void>();
+  /** Those that are still to be asked for since the policy changed. */
+  #rechecks: Session[] = [];
   /** Streams opened so far. */
   #opened = 0;
   readonly #byReporter = new Map<string, Session>();
@@ -150,6 +158,8 @@ export class ReportingServer {
     const turns = new DecodeTurns();
     const parts: Omit<SessionParts, 'turn'> = {
       ...options,
+      policy: options.policy ?? NO_POLICY,
+      denials: createDenialLog(options.clock, options.log),
       decodeNode,
       named: (session) => this.#named(session),
       ended: (session, reason) => this.#ended(session, reason),
@@ -168,6 +178,7 @@ export class ReportingServer {
           this.#admission.admit(call, connection, (credential) => {
             const session = new Session(call, number, credential.peer, { ...parts, turn });
             this.#open.set(session, this.#limitLife(session, credential, connection));
+            session.recheck();
           });
         },
       },
@@ -188,6 +199,16 @@ export class ReportingServer {
   setServing(serving: boolean): void {
     this.#health.setStatus('', serving ? 'SERVING' : 'NOT_SERVING');
     this.#health.setStatus(this.#serviceName, serving ? 'SERVING' : 'NOT_SERVING');
+  }
+
+  /**
+   * The policy may answer otherwise than before: ends the streams that it does not let in any more, some in each turn
+   * of the event loop. Those that are opened meanwhile are asked for anyway.
+   */
+  recheck(): void {
+    const isRunning = this.#rechecks.length > 0;
+    this.#rechecks = [...this.#open.keys()];
+    if (!isRunning) this.#recheckOn();
   }
 
   /**
@@ -245,6 +266,11 @@ export class ReportingServer {
     });
   }
 
+  #recheckOn(): void {
+    for (const session of this.#rechecks.splice(0, RECHECKS_A_TURN)) session.recheck();
+    if (this.#rechecks.length > 0) this.#options.clock.setTimer(0, () => this.#recheckOn());
+  }
+
   #named(session: Session): void {
     const { reporter } = session;
     if (reporter === undefined) return;
@@ -293,10 +319,7 @@ export class ReportingServer {
       return;
     }
     log.info({ reporter }, 'reporter disconnected');
-    sink.reporterDisconnected(
-      reporter,
-      reason === 'shutdown' ? reason : reason === 'silent' ? 'Silent' : 'StreamEnded',
-    );
+    sink.reporterDisconnected(reporter, lostBy(reason));
   }
 }
 
@@ -305,4 +328,11 @@ function authenticationOf({ auth, clock, log }: ReportingServerOptions): Authent
   if (auth.mode === 'mtls') return authenticateCalls(clock, undefined);
   const { audience, reviewToken } = auth;
   return authenticateCalls(clock, new TokenChecks({ review: reviewToken, audience, clock, log }));
+}
+
+/** As the sink is told of a stream's end. */
+function lostBy(reason: EndReason): 'StreamEnded' | 'Silent' | 'NotAllowed' | 'shutdown' {
+  if (reason === 'shutdown') return reason;
+  if (reason === 'policy') return 'NotAllowed';
+  return reason === 'silent' ? 'Silent' : 'StreamEnded';
 }

@@ -7,17 +7,26 @@ import type { ReporterId } from '../core/tunnel.ts';
 import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { decodeReport, MalformedReportError, TooManyEntriesError, type DecodedReport } from './decode.ts';
+import {
+  decodeHead,
+  decodeReport,
+  MalformedReportError,
+  TooManyEntriesError,
+  type DecodedReport,
+  type SetAside,
+} from './decode.ts';
+import type { DenialLog } from './denial-log.ts';
 import { envoyFacts } from './envoy-facts.ts';
 import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
+import type { ReportPolicy } from './report-policy.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
   /** The reporter has a new stream, also in place of an older one; called before its first report is folded. */
   reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer): void;
-  /** The reporter has none any more: it ended, nothing came on it, or this server is shutting down. */
-  reporterDisconnected(reporter: ReporterId, why: 'StreamEnded' | 'Silent' | 'shutdown'): void;
+  /** The reporter has none any more: it ended, nothing came on it, policies end it, or this server is shutting down. */
+  reporterDisconnected(reporter: ReporterId, why: 'StreamEnded' | 'Silent' | 'NotAllowed' | 'shutdown'): void;
   /**
    * Takes a report into memory, synchronously; it is ACKed when this returns.
    *
@@ -39,6 +48,7 @@ export type EndReason =
   | 'over_limit'
   | 'silent'
   | 'superseded'
+  | 'policy'
   | 'shutdown'
   | 'internal'
   /** By `--max-stream-age`, and by the end of its peer's credential: the reporter is to come back. */
@@ -71,6 +81,8 @@ export interface SessionParts {
   readonly reportIntervalMs: () => number;
   /** What the sink holds a reporter to; a report may list twice as many, as a flap stands in both lists. */
   readonly maxTunnelsPerReporter: number;
+  readonly policy: ReportPolicy;
+  readonly denials: DenialLog;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
@@ -86,7 +98,7 @@ type Call = ServerDuplexStream<Buffer, ReportResponse>;
  * - *unnamed*: no report has been read. The first must carry `node`; it makes the stream *named*, or ends it.
  * - *named*: reports are read one at a time, in order: decoded, checked, folded, ACKed, and only then is the next one
  *   read, so that gRPC's flow control holds back a reporter that is faster than this.
- * - *ended*: by the peer, by a NACK, by a newer stream, by silence, by the shutdown. Nothing is read or answered any
+ * - *ended*: by the peer, by a NACK, by a newer stream, by silence, by policies, by the shutdown. Nothing is read or answered any
  *   more.
  *
  * An ACK carries the nonce of its report, as it came: Envoy takes a nonce that it did not send for a fault. A NACK is
@@ -110,6 +122,7 @@ export class Session {
   #ended = false;
   #heardMs: number;
   #cancelSilence: (() => void) | undefined;
+  #cancelHoldBack: (() => void) | undefined;
 
   /** @param number greater than that of every stream opened before */
   constructor(call: Call, number: number, peer: Peer, parts: SessionParts) {
@@ -143,6 +156,19 @@ export class Session {
     this.#call.emit('error', { code, details });
   }
 
+  /** Ends the stream where its peer may not report, or not as this reporter: at its start, and when policies changed. */
+  recheck(): void {
+    const { policy, denials } = this.#parts;
+    if (this.#ended || !policy.isSelective) return;
+    const reporter = this.#reporter;
+    const refusal =
+      policy.peerRefusal(this.peer) ??
+      (reporter === undefined ? undefined : policy.reporterRefusal(this.peer, reporter)?.message);
+    if (refusal === undefined) return;
+    denials.denied(reporter, refusal);
+    this.close('policy', status.PERMISSION_DENIED, refusal);
+  }
+
   async #read(bytes: Buffer): Promise<void> {
     if (this.#ended) return;
     // Nothing more is handed over, the end neither, until this report is answered.
@@ -151,6 +177,7 @@ export class Session {
     this.#heardMs = receivedMs;
     try {
       if (bytes.length > SMALL_REPORT_BYTES) await this.#parts.turn();
+      if (!this.#named && this.#parts.policy.isSelective && (await this.#isDenied(bytes))) return;
       const decoded = await restingBetween(
         decodeReport(bytes, 2 * this.#parts.maxTunnelsPerReporter),
         this.#parts.turn,
@@ -161,8 +188,40 @@ export class Session {
     } catch (error) {
       this.#failed(error);
     } finally {
-      this.#readOn();
+      this.#holdBack();
     }
+  }
+
+  /** Looks whose stream this is before any tunnel of its first report is decoded; true when that is answered already. */
+  async #isDenied(bytes: Buffer): Promise<boolean> {
+    const head = await restingBetween(decodeHead(bytes), this.#parts.turn, () => this.#ended);
+    if (head === undefined) return true;
+    // What breaks the contract is said in its turn.
+    return this.#identify(head) === undefined && this.#denies(head.nonce);
+  }
+
+  /** True when the peer may not report as this reporter: then the stream has been told so, and has ended. */
+  #denies(nonce: bigint): boolean {
+    const { policy, denials, metrics } = this.#parts;
+    const reporter = this.#reporter;
+    if (this.#ended || reporter === undefined) return this.#ended;
+    const refusal = policy.reporterRefusal(this.peer, reporter);
+    if (refusal === undefined) return false;
+    metrics.nacks.inc({ reason: refusal.reason });
+    denials.denied(reporter, refusal.message);
+    this.#answer(nonce, { code: status.PERMISSION_DENIED, message: refusal.message });
+    this.close('policy', status.PERMISSION_DENIED, refusal.message);
+    return true;
+  }
+
+  /** Leaves the next report with the peer, by flow control, for as long as its reporter's rate asks. */
+  #holdBack(): void {
+    const { policy, clock } = this.#parts;
+    const reporter = this.#reporter;
+    const isLimited = reporter !== undefined && !this.#ended && policy.isSelective;
+    const waitMs = isLimited ? policy.holdBackMs(reporter) : 0;
+    if (waitMs > 0) this.#cancelHoldBack = clock.setTimer(waitMs, () => this.#readOn());
+    else this.#readOn();
   }
 
   /** Reads the next report, but of a peer that takes no ACKs none: without a bound they would pile up here. */
@@ -173,7 +232,7 @@ export class Session {
   }
 
   #take(decoded: DecodedReport, receivedMs: number): void {
-    const { sink, metrics, clock, onInvalid } = this.#parts;
+    const { sink, metrics, clock, onInvalid, policy } = this.#parts;
     const violation = this.#identify(decoded) ?? nonceViolation(decoded.nonce);
     if (violation !== undefined) {
       this.#nack(decoded, violation);
@@ -181,13 +240,16 @@ export class Session {
     }
     const reporter = this.#reporter;
     if (reporter === undefined) return;
-    const [invalid] = decoded.setAside.first;
-    if (invalid !== undefined) {
+    // Asked again: the policies may have changed while it was decoded.
+    if (!this.#named && this.#denies(decoded.nonce)) return;
+    for (const setAside of [decoded.setAside, policy.outside(this.peer, reporter, decoded.added)]) {
+      const [first] = setAside?.first ?? [];
+      if (setAside === undefined || first === undefined) continue;
       if (onInvalid === 'nack') {
-        this.#nack(decoded, invalid);
+        this.#nack(decoded, first);
         return;
       }
-      this.#setAside(decoded, reporter);
+      this.#setAside(setAside, reporter);
     }
     this.#noteNonce(decoded.nonce);
     if (!this.#named) {
@@ -213,7 +275,7 @@ export class Session {
   }
 
   /** Learns whose stream this is from its first report, and holds later ones to it. */
-  #identify(decoded: DecodedReport): Violation | undefined {
+  #identify(decoded: Pick<DecodedReport, 'node'>): Violation | undefined {
     if (decoded.node === undefined) {
       return this.#reporter === undefined
         ? { field: 'node', reason: 'missing', message: "node: is required on a stream's first report" }
@@ -260,9 +322,8 @@ export class Session {
     this.#parts.metrics.nonceAnomalies.inc({ kind });
   }
 
-  #setAside(decoded: DecodedReport, reporter: ReporterId): void {
+  #setAside({ count, byReason, first }: SetAside, reporter: ReporterId): void {
     const { log, metrics } = this.#parts;
-    const { count, byReason, first } = decoded.setAside;
     for (const [reason, times] of byReason) metrics.rejectedTunnels.inc({ reason }, times);
     log.warn(
       { reporter, count, first: first.map(({ message }) => message) },
@@ -354,6 +415,7 @@ export class Session {
     if (this.#ended) return;
     this.#ended = true;
     this.#cancelSilence?.();
+    this.#cancelHoldBack?.();
     this.#parts.metrics.streamsClosed.inc({ reason });
     this.#parts.ended(this, reason);
     if (reason === 'peer') this.#call.end();

@@ -9,6 +9,7 @@ import { crdNamespace, type CrdNamespace, type StoredObject } from '../support/c
 const PAGES = [
   { file: 'reversetunnel.md', resource: 'reversetunnels', short: 'rt' },
   { file: 'reversetunnelreporter.md', resource: 'reversetunnelreporters', short: 'rtr' },
+  { file: 'reversetunnelpolicy.md', resource: 'reversetunnelpolicies', short: 'rtp' },
 ] as const;
 
 describe('The pages of docs/spec, on a real API server', () => {
@@ -48,7 +49,7 @@ describe('The pages of docs/spec, on a real API server', () => {
       expect(bounds.length).to.be.greaterThan(1);
       for (const [path, least, greatest] of bounds) {
         const line = page.split('\n').find((each) => each.startsWith(`| \`${path}\` `));
-        expect(line, path).to.match(new RegExp(`\\| required \\| ${least}-${greatest} +\\|`));
+        expect(line, path).to.match(new RegExp(`\\| (required|optional) \\| ${least}-${greatest} +\\|`));
       }
       const status = schema?.properties?.['status'];
       for (const name of Object.keys(status?.properties ?? {})) {
@@ -63,6 +64,7 @@ interface Field {
   readonly maxLength?: number;
   readonly format?: string;
   readonly properties?: Readonly<Record<string, Field>>;
+  readonly items?: Field;
 }
 
 /** Each text below a field, with its least and its greatest length. */
@@ -70,10 +72,14 @@ function* textBounds(
   field: Field | undefined,
   path = '',
 ): Generator<[path: string, least: number, greatest: number]> {
-  for (const [name, property] of Object.entries(field?.properties ?? {})) {
-    yield* textBounds(property, `${path}${name}.`);
-    if (property.maxLength !== undefined && property.format === undefined) {
-      yield [`${path}${name}`, property.minLength ?? 0, property.maxLength];
+  const below = Object.entries(field?.properties ?? {}).map(
+    ([name, property]) => [`${path}${name}`, property] as const,
+  );
+  for (const [at, property] of below) {
+    const [place, each] = property.items === undefined ? [at, property] : [`${at}[]`, property.items];
+    yield* textBounds(each, `${place}.`);
+    if (each.maxLength !== undefined && each.format === undefined) {
+      yield [place, each.minLength ?? 0, each.maxLength];
     }
   }
 }

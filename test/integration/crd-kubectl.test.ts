@@ -28,7 +28,11 @@ describe('The CRDs in kubectl, on a real API server', () => {
     return (await space.kubectl('get', ...args)).trimEnd().split('\n');
   }
 
-  for (const crd of ['reversetunnels.reverse-tunnel.io', 'reversetunnelreporters.reverse-tunnel.io']) {
+  for (const crd of [
+    'reversetunnels.reverse-tunnel.io',
+    'reversetunnelreporters.reverse-tunnel.io',
+    'reversetunnelpolicies.reverse-tunnel.io',
+  ]) {
     it(`${crd} is established, with its names accepted and nothing to complain about`, async () => {
       const condition = '{range .status.conditions[*]}{.type}={.status} {end}';
       const given = await space.kubectl('get', 'crd', crd, '-o', `jsonpath=${condition}`);
@@ -117,6 +121,11 @@ describe('The CRDs in kubectl, on a real API server', () => {
     'rt.status.conditions',
     'rtr.spec',
     'rtr.status',
+    'rtp',
+    'rtp.spec.rules',
+    'rtp.spec.rules.peers',
+    'rtp.spec.rules.limits',
+    'rtp.status',
   ]) {
     it(`explains ${path}, each field with its text`, async () => {
       const printed = words(await space.kubectl('explain', path));
@@ -150,6 +159,13 @@ function words(text: string): string {
   return text.split(/\s+/).join(' ').trim();
 }
 
+/** The file of each kind, by its short name. */
+const FILES: Readonly<Record<string, string>> = {
+  rt: 'reversetunnels',
+  rtr: 'reversetunnelreporters',
+  rtp: 'reversetunnelpolicies',
+};
+
 interface Described {
   readonly description: string;
   readonly properties?: Readonly<Record<string, Described>>;
@@ -159,7 +175,7 @@ interface Described {
 /** The descriptions that stand in the YAML at a path as `kubectl explain` takes it. */
 function described(path: string): { own: string; fields: Record<string, string> } {
   const [short, ...names] = path.split('.');
-  const file = short === 'rt' ? 'reversetunnels' : 'reversetunnelreporters';
+  const file = FILES[short ?? ''];
   const text = readFileSync(new URL(`../../crds/${file}.yaml`, import.meta.url), 'utf8');
   const crd: { spec: { versions: { schema: { openAPIV3Schema: Described } }[] } } = parse(text);
   let schema = crd.spec.versions[0]?.schema.openAPIV3Schema;

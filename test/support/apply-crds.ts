@@ -8,7 +8,7 @@ const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
 const API = '/apis/reverse-tunnel.io/v1alpha1';
 const SERVED_DEADLINE_MS = 10_000;
 
-/** Resolves when both kinds are served. @throws ControlPlaneError when they are not within 10 s */
+/** Resolves when all three kinds are served. @throws ControlPlaneError when they are not within 10 s */
 export async function applyCrds(controlPlane: ControlPlane): Promise<void> {
   for (const args of [
     ['apply', '--server-side', '-f', CRD_FOLDER],
@@ -19,7 +19,7 @@ export async function applyCrds(controlPlane: ControlPlane): Promise<void> {
   }
   // Established is said a moment before the paths are served.
   const deadlineMs = performance.now() + SERVED_DEADLINE_MS;
-  for (const resource of ['reversetunnels', 'reversetunnelreporters']) {
+  for (const resource of ['reversetunnels', 'reversetunnelreporters', 'reversetunnelpolicies']) {
     while ((await controlPlane.request('GET', `${API}/${resource}`)).status !== 200) {
       if (performance.now() > deadlineMs) throw new ControlPlaneError(`${API}/${resource} is not served.`);
       await delay(50);

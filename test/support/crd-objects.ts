@@ -1,4 +1,4 @@
-/** Objects of the two kinds, written to a real API server as the administrator, for tests of the CRDs themselves. */
+/** Objects of the kinds, written to a real API server as the administrator, for tests of the CRDs themselves. */
 import { expect } from 'chai';
 import type { ControlPlane } from '../../control-plane/start.ts';
 import { createNamespace } from './control-plane.ts';
@@ -36,7 +36,7 @@ export interface Answer {
   readonly refused: readonly string[];
 }
 
-/** The two kinds in a namespace that no other test uses. */
+/** The kinds in a namespace that no other test uses. */
 export interface CrdNamespace {
   readonly name: string;
   /** POST. The name of the object is made up when `name` is left out; `dryRun` validates and stores nothing. */
@@ -55,9 +55,13 @@ export interface CrdNamespace {
 }
 
 /** The plural names, as they stand in a path. */
-export type Resource = 'reversetunnels' | 'reversetunnelreporters';
+export type Resource = 'reversetunnels' | 'reversetunnelreporters' | 'reversetunnelpolicies';
 
-const KINDS = { reversetunnels: 'ReverseTunnel', reversetunnelreporters: 'ReverseTunnelReporter' };
+const KINDS = {
+  reversetunnels: 'ReverseTunnel',
+  reversetunnelreporters: 'ReverseTunnelReporter',
+  reversetunnelpolicies: 'ReverseTunnelPolicy',
+};
 
 /** Makes a namespace on a control plane that has the CRDs. It is left there: it goes with the control plane. */
 export async function crdNamespace(plane: ControlPlane): Promise<CrdNamespace> {

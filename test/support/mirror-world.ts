@@ -1,5 +1,6 @@
 import { pino } from 'pino';
 
+import { Grants } from '../../src/controller/grants.ts';
 import { Mirror } from '../../src/controller/mirror.ts';
 import { Reconciler } from '../../src/controller/reconciler.ts';
 import { RowCache } from '../../src/controller/row-cache.ts';
@@ -8,6 +9,7 @@ import { Workers } from '../../src/controller/workers.ts';
 import { Workqueue } from '../../src/controller/workqueue.ts';
 import type { RowGate } from '../../src/controller/row-gate.ts';
 import { Ledger } from '../../src/core/ledger.ts';
+import { ANYBODY, type Peer } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { RowObject } from '../../src/core/row.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
@@ -53,7 +55,8 @@ export function createWorld({
   const clock = new FakeClock();
   // As on a real machine, whose monotonic clock began before the process did.
   clock.advance(60_000);
-  const ledger = new Ledger(maxTunnelsPerReporter);
+  const grants = new Grants({ onChanged: (key) => mirror.grantChanged(key), onReviewed() {}, clock });
+  const ledger = new Ledger(maxTunnelsPerReporter, (key) => grants.of(key));
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
@@ -78,7 +81,7 @@ export function createWorld({
     queue,
     workers,
     gate,
-    streams: { streamOpened() {}, streamClosed() {}, reportRead() {} },
+    streams: { streamOpened() {}, streamClosed() {}, reportRead() {}, grantChanged() {} },
     isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
     pacing: new UndoPacing(clock),
     clock,
@@ -95,6 +98,7 @@ export function createWorld({
     api,
     cache,
     clock,
+    grants,
     ledger,
     logged,
     metrics,
@@ -111,7 +115,8 @@ export function createWorld({
     },
 
     /** A report comes; it has to be accepted. */
-    report: (reporter: ReporterId, report: Report): void => {
+    report: (reporter: ReporterId, report: Report, peer: Peer = ANYBODY): void => {
+      grants.connected(reporter, peer);
       mirror.reporterConnected(reporter, PLAIN_ENVOY);
       const overLimit = mirror.fold(reporter, { ...report, ...NONE_SET_ASIDE }, clock.monotonicMs());
       if (overLimit !== undefined) throw new Error(`over the limit: ${JSON.stringify(overLimit)}`);

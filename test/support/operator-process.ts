@@ -23,9 +23,10 @@ export const OPERATOR_RULES: readonly PolicyRule[] = [
   },
   {
     apiGroups: ['reverse-tunnel.io'],
-    resources: ['reversetunnels/status', 'reversetunnelreporters/status'],
+    resources: ['reversetunnels/status', 'reversetunnelreporters/status', 'reversetunnelpolicies/status'],
     verbs: ['patch'],
   },
+  { apiGroups: ['reverse-tunnel.io'], resources: ['reversetunnelpolicies'], verbs: ['list', 'watch'] },
   {
     apiGroups: ['coordination.k8s.io'],
     resources: ['leases'],

@@ -52,7 +52,11 @@ describe('lengths', () => {
 });
 
 describe('forbidden characters', () => {
-  const all = [...specPatterns('reversetunnels.yaml'), ...specPatterns('reversetunnelreporters.yaml')];
+  const all = [
+    ...specPatterns('reversetunnels.yaml'),
+    ...specPatterns('reversetunnelreporters.yaml'),
+    ...specPatterns('reversetunnelpolicies.yaml'),
+  ];
 
   it('are those that the CRDs refuse in every string that a reporter chooses', () => {
     expect(all.map(([path]) => path)).to.include.members([

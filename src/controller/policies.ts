@@ -1,0 +1,102 @@
+import type { Clock } from '../clock.ts';
+import { parsePolicy, type ParsedPolicy } from '../core/policy.ts';
+import type { PolicyObject } from '../core/policy-object.ts';
+import { OPEN, policySet, type PolicySet } from '../core/policy-set.ts';
+
+/** A policy as last seen, and what it says. */
+export interface KnownPolicy {
+  readonly object: PolicyObject;
+  readonly parsed: ParsedPolicy;
+}
+
+export interface PoliciesParts {
+  /** Policies are others than before, or known for the first time. */
+  readonly onChanged: (set: PolicySet) => void;
+  readonly clock: Clock;
+}
+
+/** Of policies that are applied together each is an event: they are read as one change. */
+const TOGETHER_MS = 50;
+
+/**
+ * The policies as last seen, fed by a list and the watch. What was known stays while the API server is away or refuses to
+ * tell. One policy is enough for nothing to be allowed that none allows, also where that one has mistakes.
+ */
+export class Policies {
+  readonly #parts: PoliciesParts;
+  readonly #byName = new Map<string, KnownPolicy>();
+  #listed: Set<string> | undefined;
+  #isKnown = false;
+  #cancelChange: (() => void) | undefined;
+
+  constructor(parts: PoliciesParts) {
+    this.#parts = parts;
+  }
+
+  /** True once it is known which policies there are. */
+  get isKnown(): boolean {
+    return this.#isKnown;
+  }
+
+  all(): Iterable<KnownPolicy> {
+    return this.#byName.values();
+  }
+
+  /** The API server does not serve the kind, so there can be none. What was known before counts for more. */
+  kindMissing(): void {
+    if (!this.#isKnown) this.#change();
+  }
+
+  replaceBegin(): void {
+    this.#listed = new Set();
+  }
+
+  replaceItem(object: PolicyObject): void {
+    this.#listed?.add(object.metadata.name);
+    this.#learn(object);
+  }
+
+  replaceEnd(): void {
+    for (const name of this.#byName.keys()) if (this.#listed?.has(name) === false) this.#byName.delete(name);
+    this.#listed = undefined;
+    // At once: the first list is what everything waits for.
+    this.#change();
+  }
+
+  event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: PolicyObject): void {
+    if (type === 'DELETED') this.#byName.delete(object.metadata.name);
+    else if (!this.#learn(object)) return;
+    this.#cancelChange ??= this.#parts.clock.setTimer(TOGETHER_MS, () => this.#change());
+  }
+
+  /** Leaves no timer. */
+  stop(): void {
+    this.#cancelChange?.();
+  }
+
+  /** True when it says something else than before: a status of its own is nothing new. */
+  #learn({ metadata, spec, status }: PolicyObject): boolean {
+    const { name, uid, resourceVersion, generation } = metadata;
+    const before = this.#byName.get(name);
+    const isSame = before?.object.metadata.uid === uid && before.object.metadata.generation === generation;
+    this.#byName.set(name, {
+      object: {
+        metadata: { name, uid, resourceVersion, generation },
+        spec,
+        ...(status === undefined ? {} : { status }),
+      },
+      parsed: isSame ? before.parsed : parsePolicy(spec),
+    });
+    return !isSame;
+  }
+
+  #change(): void {
+    this.#cancelChange?.();
+    this.#cancelChange = undefined;
+    this.#isKnown = true;
+    // In one order, so that the same policies make the same set.
+    const policies = [...this.#byName].toSorted(([a], [b]) => (a < b ? -1 : 1));
+    const rules = policies.flatMap(([, { parsed }]) => parsed.rules ?? []);
+    this.#parts.onChanged(policies.length === 0 ? OPEN : policySet(rules));
+  }
+}

@@ -1,0 +1,92 @@
+import type { Rate, Scope } from './policy.ts';
+import { withoutScope } from './scope.ts';
+import { matchesText, textMatcher, type TextMatcher } from './text-pattern.ts';
+import type { Tunnel } from './tunnel.ts';
+
+/** What the peer of one stream may report as one reporter. */
+export interface Grant {
+  /** Whether a tunnel of that tenant and cluster may have a row; undefined: every one may. */
+  readonly permits: ((tunnel: TunnelPlace) => boolean) | undefined;
+  /** Tunnels that the reporter may hold by policy; Infinity without a limit. */
+  readonly tunnels: number;
+  /** How fast its reports are read; undefined: as fast as they come. */
+  readonly rate: Rate | undefined;
+  /** What it was made of; equal lists permit the same. */
+  readonly scopes: readonly string[];
+}
+
+type TunnelPlace = Pick<Tunnel, 'tenantID' | 'clusterID'>;
+
+/** Without any policy. */
+export const EVERYTHING: Grant = {
+  permits: undefined,
+  tunnels: Number.POSITIVE_INFINITY,
+  rate: undefined,
+  scopes: ['everything'],
+};
+/** Where no rule allows anything. */
+export const NOTHING: Grant = {
+  permits: () => false,
+  tunnels: Number.POSITIVE_INFINITY,
+  rate: undefined,
+  scopes: [],
+};
+
+/** Tenants whose answer is remembered: more than a reporter has, and few enough for one that makes them up. */
+const REMEMBERED_TENANTS = 4096;
+
+/**
+ * What several rules allow together: a tunnel that one of them allows, and of their limits the widest, so that a rule
+ * more never takes anything away.
+ */
+export function grantOf(scopes: readonly Scope[]): Grant {
+  if (scopes.length === 0) return NOTHING;
+  const rates = scopes.map(({ rate }) => rate);
+  return {
+    permits: tunnelFilter(scopes),
+    tunnels: Math.max(...scopes.map(({ tunnels }) => tunnels ?? Number.POSITIVE_INFINITY)),
+    rate: rates.includes(undefined) ? undefined : widest(rates.filter((rate) => rate !== undefined)),
+    scopes: scopes.map(({ text }) => text),
+  };
+}
+
+/** True when nothing changes for who had the one and gets the other. */
+export function sameGrant(a: Grant, b: Grant): boolean {
+  return (
+    a === b ||
+    (a.scopes.length === b.scopes.length && a.scopes.every((scope, index) => scope === b.scopes[index]))
+  );
+}
+
+function widest(rates: readonly Rate[]): Rate {
+  return {
+    perSecond: Math.max(...rates.map(({ perSecond }) => perSecond)),
+    burst: Math.max(...rates.map(({ burst }) => burst)),
+  };
+}
+
+/** One question for all scopes: those of the same clusters are asked as one, and a tenant's answer is remembered. */
+function tunnelFilter(scopes: readonly Scope[]): Grant['permits'] {
+  const groups = [...Map.groupBy(scopes, ({ clusters }) => JSON.stringify(clusters)).values()].map(
+    (same) => ({
+      tenants: textMatcher(same.flatMap(({ tenants }) => tenants)),
+      clusters: textMatcher(same[0]?.clusters ?? []),
+    }),
+  );
+  if (groups.some(({ tenants, clusters }) => tenants.all && clusters.all)) return undefined;
+  const ofTenant = new Map<string, readonly TextMatcher[]>();
+  return ({ tenantID, clusterID }) => {
+    let clusters = ofTenant.get(tenantID);
+    if (clusters === undefined) {
+      clusters = groups
+        .filter((group) => matchesText(group.tenants, tenantID))
+        .map((group) => group.clusters);
+      if (ofTenant.size < REMEMBERED_TENANTS) ofTenant.set(tenantID, clusters);
+    }
+    const [first] = clusters;
+    if (first === undefined) return false;
+    if (first.all) return true;
+    const cluster = withoutScope(tenantID, clusterID);
+    return clusters.some((matcher) => matchesText(matcher, cluster));
+  };
+}

@@ -1,0 +1,80 @@
+import { parseSpiffeId, type SpiffeId } from './spiffe-id.ts';
+import { shown } from './violation.ts';
+
+/** Which SPIFFE ids are meant: those of one trust domain whose path is as these segments say. */
+export interface SpiffePattern {
+  readonly trustDomain: string;
+  /** Undefined: any one segment. */
+  readonly segments: readonly (string | undefined)[];
+  /** True: at least one more segment follows, whatever it is. */
+  readonly rest: boolean;
+}
+
+/** A pattern that is none, and why. */
+export interface PatternMistake {
+  readonly mistake: string;
+}
+
+const REST = '/**';
+/** DNS, RFC 1035. */
+const MAX_DNS_NAME = 253;
+const DNS_LABEL = /^[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;
+
+/**
+ * Reads a pattern of SPIFFE ids: an id, in whose path `*` stands for one whole segment, and `/**` at the end for one or
+ * more. The trust domain is always exact. What is not a star has to be an id by the letter of the standard, so that a
+ * pattern never means a text that is no id.
+ */
+export function spiffePattern(text: string): SpiffePattern | PatternMistake {
+  const rest = text.endsWith(REST);
+  const fixed = rest ? text.slice(0, -REST.length) : text;
+  // Any legal segment in its place shows whether the text around the stars is an id.
+  const parts = fixed.split('/').map((part) => (part === '*' ? 'any' : part));
+  const id = parseSpiffeId(parts.join('/'));
+  if (id === undefined || fixed.startsWith('spiffe://*')) return { mistake: spiffeMistake(text, fixed) };
+  const segments = fixed.split('/').slice(3);
+  return {
+    trustDomain: id.trustDomain,
+    segments: segments.map((one) => (one === '*' ? undefined : one)),
+    rest,
+  };
+}
+
+function spiffeMistake(text: string, fixed: string): string {
+  if (!text.startsWith('spiffe://')) return `${shown(text)} does not begin with spiffe://`;
+  if (/^spiffe:\/\/[^/]*\*/.test(fixed))
+    return `${shown(text)} has a * in its trust domain, which is always exact`;
+  if (fixed.includes('*'))
+    return `${shown(text)} has a * in a wrong place: it stands for one whole segment, and /** for the rest at the end`;
+  return `${shown(text)} is no SPIFFE id: spiffe://, a trust domain in lower case, segments of A-Z a-z 0-9 . _ -`;
+}
+
+/** True when the id is one of those that the pattern means. */
+export function matchesSpiffe({ trustDomain, segments, rest }: SpiffePattern, id: SpiffeId): boolean {
+  if (id.trustDomain !== trustDomain) return false;
+  const has = id.path === '' ? [] : id.path.slice(1).split('/');
+  if (rest ? has.length <= segments.length : has.length !== segments.length) return false;
+  return segments.every((segment, index) => segment === undefined || segment === has[index]);
+}
+
+/** What is wrong with a pattern of DNS names: a name, or `*.` and a name, which means any one label before it. */
+export function dnsPatternMistake(pattern: string): string | undefined {
+  const name = pattern.startsWith('*.') ? pattern.slice(2) : pattern;
+  return dnsName(name) === undefined
+    ? `${shown(pattern)} is no DNS name: labels of letters, digits, - and _, the first may be * for any one label`
+    : undefined;
+}
+
+/** A DNS name as it is compared: in lower case. Undefined for what is none, a wildcard included: it names no peer. */
+export function dnsName(text: string): string | undefined {
+  if (text.length > MAX_DNS_NAME || !text.split('.').every((label) => DNS_LABEL.test(label)))
+    return undefined;
+  return text.toLowerCase();
+}
+
+/** @param names DNS patterns in lower case @param name as `dnsName` gave it */
+export function matchesDns(names: ReadonlySet<string>, name: string): boolean {
+  if (names.has(name)) return true;
+  const dot = name.indexOf('.');
+  return dot > 0 && names.has(`*${name.slice(dot)}`);
+}

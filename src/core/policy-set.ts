@@ -1,0 +1,122 @@
+import { EVERYTHING, grantOf, NOTHING, type Grant } from './grant.ts';
+import { dnsName, matchesDns, matchesSpiffe } from './peer-pattern.ts';
+import type { Peer } from './peer.ts';
+import type { PeerMatcher, Rule } from './policy.ts';
+import { spiffeIdOf, type SpiffeId } from './spiffe-id.ts';
+import { matchesText } from './text-pattern.ts';
+import type { ReporterId } from './tunnel.ts';
+import { shown } from './violation.ts';
+
+/** All policies together, at one moment. */
+export interface PolicySet {
+  /** False: everything is allowed, and nothing need be asked. */
+  readonly isSelective: boolean;
+  /** Whether the peer may report at all. */
+  admits(peer: Peer): boolean;
+  /** What it may report as this reporter; undefined: it may not be that reporter. */
+  grant(peer: Peer, reporter: ReporterId): Grant | undefined;
+}
+
+/** Without any policy: whoever proves what `--auth` asks for may report everything. */
+export const OPEN: PolicySet = { isSelective: false, admits: () => true, grant: () => EVERYTHING };
+
+/** Peers and grants that are remembered; a fleet has fewer, and beyond it they are worked out anew. */
+const REMEMBERED = 4096;
+
+/** @param rules of all policies that were accepted; none at all admits nobody */
+export function policySet(rules: readonly Rule[]): PolicySet {
+  const ofPeer = new Map<string, readonly number[]>();
+  const grants = new Map<string, Grant>();
+
+  /** Which rules are about a peer. The same peer has a stream for each reporter behind it, and comes back. */
+  function rulesFor(peer: Peer): readonly number[] {
+    const text = JSON.stringify(peer);
+    let found = ofPeer.get(text);
+    if (found === undefined) {
+      const facts = factsOf(peer);
+      found = [...rules.keys()].filter((index) => {
+        const rule = rules[index];
+        return rule !== undefined && matchesPeer(rule.peers, facts);
+      });
+      if (ofPeer.size < REMEMBERED) ofPeer.set(text, found);
+    }
+    return found;
+  }
+
+  return {
+    isSelective: true,
+    admits: (peer) => rulesFor(peer).length > 0,
+    grant(peer, reporter) {
+      const indexes = rulesFor(peer).filter((index) => {
+        const rule = rules[index];
+        return (
+          rule !== undefined &&
+          matchesText(rule.reporterIds, reporter.id) &&
+          matchesText(rule.reporterClusters, reporter.cluster)
+        );
+      });
+      if (indexes.length === 0) return undefined;
+      // Reporters under the same rules share what is remembered of tenants.
+      const text = indexes.join();
+      let grant = grants.get(text);
+      if (grant === undefined) {
+        grant = grantOf(indexes.flatMap((index) => rules[index]?.scope ?? []));
+        if (grants.size < REMEMBERED) grants.set(text, grant);
+      }
+      return grant;
+    },
+  };
+}
+
+/** What one is given who may not be a reporter: none of its tunnels may have a row. */
+export function grantOrNothing(set: PolicySet, peer: Peer, reporter: ReporterId): Grant {
+  return set.grant(peer, reporter) ?? NOTHING;
+}
+
+/** Who a peer is, for a message. */
+export function peerText(peer: Peer): string {
+  switch (peer.by) {
+    case 'nothing':
+      return 'a peer that proves nothing (--auth insecure)';
+    case 'certificate':
+      return `a peer with the certificate of ${names([...peer.uris, ...peer.dnsNames])}`;
+    case 'token':
+      return `a peer with the token of ServiceAccount ${shown(`${peer.namespace}/${peer.serviceAccount}`)}`;
+  }
+}
+
+/** The first few, as a certificate may hold hundreds. */
+function names(all: readonly string[]): string {
+  if (all.length === 0) return 'no name';
+  const first = all.slice(0, 3).map(shown).join(', ');
+  return all.length > 3 ? `${first} and ${all.length - 3} more` : first;
+}
+
+/** A peer as rules ask for it. */
+interface PeerFacts {
+  readonly spiffe: SpiffeId | undefined;
+  readonly dnsNames: readonly string[];
+  readonly account: { readonly one: string; readonly all: string } | undefined;
+}
+
+function factsOf(peer: Peer): PeerFacts {
+  if (peer.by === 'certificate') {
+    const dnsNames = peer.dnsNames.flatMap((name) => dnsName(name) ?? []);
+    return { spiffe: spiffeIdOf(peer.uris), dnsNames, account: undefined };
+  }
+  if (peer.by === 'token') {
+    const { namespace, serviceAccount } = peer;
+    const account = { one: `${namespace}/${serviceAccount}`, all: `${namespace}/*` };
+    return { spiffe: undefined, dnsNames: [], account };
+  }
+  return { spiffe: undefined, dnsNames: [], account: undefined };
+}
+
+function matchesPeer(matcher: PeerMatcher, { spiffe, dnsNames, account }: PeerFacts): boolean {
+  return (
+    matcher.anybody ||
+    (spiffe !== undefined && matcher.spiffe.some((pattern) => matchesSpiffe(pattern, spiffe))) ||
+    dnsNames.some((name) => matchesDns(matcher.dnsNames, name)) ||
+    (account !== undefined && (matcher.accounts.has(account.one) || matcher.accounts.has(account.all)))
+  );
+}

@@ -1,0 +1,258 @@
+import { expect } from 'chai';
+import { Grants } from '../../src/controller/grants.ts';
+import { Policies } from '../../src/controller/policies.ts';
+import { PolicyStatusWriter } from '../../src/controller/policy-status-writer.ts';
+import { NOTHING } from '../../src/core/grant.ts';
+import { ANYBODY, type Peer } from '../../src/core/peer.ts';
+import type { PolicyObject, PolicySpec, PolicyStatus } from '../../src/core/policy-object.ts';
+import { parsePolicy } from '../../src/core/policy.ts';
+import { policySet, type PolicySet } from '../../src/core/policy-set.ts';
+import { reporterKey } from '../../src/core/tunnel.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { passTime } from '../support/fake-time.ts';
+import { RESPONDER } from '../support/sample-tunnels.ts';
+
+const ALL: PolicySpec = {
+  rules: [{ peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*'] }],
+};
+const WRONG: PolicySpec = {
+  rules: [{ peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['a*b'] }],
+};
+const EDGE: Peer = { by: 'token', namespace: 'edge', serviceAccount: 'responder' };
+
+function policy(name: string, spec: PolicySpec, generation = 1, status?: PolicyStatus): PolicyObject {
+  const metadata = { name, uid: `uid-${name}`, resourceVersion: String(10 * generation), generation };
+  return { metadata, spec, ...(status === undefined ? {} : { status }) };
+}
+
+describe('policies as they are seen', () => {
+  let clock: FakeClock;
+  let sets: PolicySet[];
+  let policies: Policies;
+  beforeEach(() => {
+    clock = new FakeClock();
+    sets = [];
+    policies = new Policies({ onChanged: (set) => sets.push(set), clock });
+  });
+
+  function list(...objects: PolicyObject[]): void {
+    policies.replaceBegin();
+    for (const object of objects) policies.replaceItem(object);
+    policies.replaceEnd();
+  }
+  const now = (): PolicySet => sets.at(-1) ?? expect.fail('no set was made');
+
+  it('none at all: everything is allowed, once that is known', () => {
+    expect(policies.isKnown).to.equal(false);
+    list();
+    expect(policies.isKnown).to.equal(true);
+    expect(now().isSelective).to.equal(false);
+  });
+
+  it('one with a mistake: nothing is allowed', () => {
+    list(policy('wrong', WRONG));
+    expect(now().isSelective).to.equal(true);
+    expect(now().admits(ANYBODY)).to.equal(false);
+    policies.event('ADDED', policy('right', ALL));
+    clock.advance(1000);
+    expect(now().admits(ANYBODY), 'others hold beside it').to.equal(true);
+  });
+
+  it('a list that breaks off takes nothing away, the next one does', () => {
+    list(policy('right', ALL));
+    policies.replaceBegin();
+    expect([...policies.all()]).to.have.length(1);
+    list();
+    expect(now().isSelective).to.equal(false);
+  });
+
+  it('many events at once are one change, and a status alone is none', () => {
+    list();
+    for (let i = 0; i < 100; i += 1) policies.event('ADDED', policy(`p-${i}`, ALL));
+    clock.advance(1000);
+    expect(sets).to.have.length(2);
+    const said = { observedGeneration: 1, rules: 1, conditions: [] };
+    policies.event('MODIFIED', policy('p-0', ALL, 1, said));
+    clock.advance(1000);
+    expect(sets).to.have.length(2);
+    policies.event('MODIFIED', policy('p-0', WRONG, 2, said));
+    policies.event('DELETED', policy('p-1', ALL));
+    clock.advance(1000);
+    expect(sets).to.have.length(3);
+    expect([...policies.all()].map(({ parsed }) => parsed.mistakes?.length ?? 0)).to.include(1);
+  });
+
+  it('a kind that is not served is no policy, unless there were some', () => {
+    policies.kindMissing();
+    expect(now().isSelective).to.equal(false);
+    list(policy('right', WRONG));
+    policies.kindMissing();
+    expect(now().isSelective).to.equal(true);
+  });
+});
+
+describe("a policy's status", () => {
+  let clock: FakeClock;
+  let writes: { name: string; resourceVersion: string; status: PolicyStatus }[];
+  let known: PolicyObject[];
+  let leads: boolean;
+  let fails: boolean;
+  let writer: PolicyStatusWriter;
+  beforeEach(() => {
+    clock = new FakeClock();
+    writes = [];
+    known = [];
+    leads = true;
+    fails = false;
+    writer = new PolicyStatusWriter({
+      policies: () => known.map((object) => ({ object, parsed: parsePolicy(object.spec) })),
+      isLeader: () => leads,
+      patchStatus(name, resourceVersion, status) {
+        if (fails) return Promise.reject(new Error('no'));
+        writes.push({ name, resourceVersion, status });
+        return Promise.resolve();
+      },
+      onFailed: () => {},
+      clock,
+    });
+    writer.start();
+  });
+  afterEach(() => writer.stop());
+
+  it('says Accepted, once', async () => {
+    known = [policy('right', ALL)];
+    await passTime(clock, 5000);
+    expect(writes).to.have.length(1);
+    const [{ status, resourceVersion } = expect.fail()] = writes;
+    expect(resourceVersion).to.equal('10');
+    expect(status).to.deep.equal({
+      observedGeneration: 1,
+      rules: 1,
+      conditions: [
+        {
+          ...{ type: 'Accepted', status: 'True', reason: 'Accepted', message: '' },
+          lastTransitionTime: '2026-11-23T00:00:01Z',
+          observedGeneration: 1,
+        },
+      ],
+    });
+    // The watch shows it, and later a change that changes no status.
+    known = [policy('right', ALL, 1, status)];
+    await passTime(clock, 5000);
+    expect(writes).to.have.length(1);
+    known = [policy('right', ALL, 2, status)];
+    await passTime(clock, 5000);
+    expect(writes).to.have.length(2);
+    expect(writes[1]?.status.conditions?.[0]).to.deep.include({
+      lastTransitionTime: '2026-11-23T00:00:01Z',
+      observedGeneration: 2,
+    });
+  });
+
+  it('explains mistakes', async () => {
+    known = [policy('wrong', WRONG)];
+    await passTime(clock, 2000);
+    expect(writes[0]?.status.conditions?.[0]).to.deep.include({
+      status: 'False',
+      reason: 'Invalid',
+      message:
+        'nothing of this policy is in force: spec.rules[0].tenants[0]: "a*b" has a * that is not at its end: only prefix* and * stand for more than one value',
+    });
+    expect(writes[0]?.status.rules).to.equal(0);
+  });
+
+  it('is written by the leader alone, also when it leads later, and again where a write failed', async () => {
+    known = [policy('right', ALL)];
+    leads = false;
+    await passTime(clock, 5000);
+    expect(writes).to.deep.equal([]);
+    leads = true;
+    fails = true;
+    await passTime(clock, 5000);
+    fails = false;
+    await passTime(clock, 2000);
+    expect(writes).to.have.length(1);
+  });
+});
+
+describe('grants', () => {
+  let clock: FakeClock;
+  let changed: string[];
+  let reviews: number;
+  let grants: Grants;
+  beforeEach(() => {
+    clock = new FakeClock();
+    changed = [];
+    reviews = 0;
+    grants = new Grants({
+      onChanged: (key) => changed.push(key),
+      onReviewed: () => {
+        reviews += 1;
+      },
+      clock,
+    });
+  });
+  const set = (spec: PolicySpec): PolicySet => policySet(parsePolicy(spec).rules ?? []);
+  const KEY = reporterKey(RESPONDER);
+
+  it('change for each reporter that they change for, and for no other', () => {
+    for (let i = 0; i < 1000; i += 1)
+      grants.connected({ cluster: 'edge', id: `r-${i}` }, i % 2 === 0 ? ANYBODY : EDGE);
+    const edge = { serviceAccount: { namespace: 'edge', name: 'responder' } };
+    const rule = { reporters: { ids: ['*'] }, tenants: ['*'] };
+    grants.changed(set({ rules: [{ ...rule, peers: [edge] }] }));
+    clock.advance(1000);
+    expect(changed).to.have.length(1000);
+    expect(reviews).to.equal(1);
+    expect(grants.of(reporterKey({ cluster: 'edge', id: 'r-0' })).permits).not.to.equal(undefined);
+    expect(grants.of(reporterKey({ cluster: 'edge', id: 'r-1' })).permits).to.equal(undefined);
+    changed.length = 0;
+    grants.changed(
+      set({
+        rules: [
+          { ...rule, peers: [edge] },
+          { ...rule, peers: [edge], tenants: ['acme'] },
+        ],
+      }),
+    );
+    clock.advance(1000);
+    expect(changed, 'of those that had something').to.have.length(500);
+  });
+
+  it('that change again while they are gone through are as the last policies say', () => {
+    for (let i = 0; i < 1000; i += 1) grants.connected({ cluster: 'edge', id: `r-${i}` }, ANYBODY);
+    grants.changed(set({}));
+    grants.changed(set(ALL));
+    clock.advance(1000);
+    for (let i = 0; i < 1000; i += 1)
+      expect(grants.of(reporterKey({ cluster: 'edge', id: `r-${i}` })).permits).to.equal(undefined);
+  });
+
+  it('are of the peer of the newest stream', () => {
+    grants.changed(
+      set({ rules: [{ ...ALL.rules?.[0], peers: [{ serviceAccount: { namespace: 'edge', name: '*' } }] }] }),
+    );
+    grants.connected(RESPONDER, EDGE);
+    expect(changed).to.deep.equal([]);
+    grants.connected(RESPONDER, ANYBODY);
+    expect(changed).to.deep.equal([KEY]);
+    expect(grants.of(KEY).permits?.({ tenantID: 'acme', clusterID: 'eu' })).to.equal(false);
+    grants.forget(KEY);
+    expect(grants.of(KEY), 'of whom nothing is known').to.equal(NOTHING);
+  });
+
+  it('hold back reports beyond their rate, and a reconnect is no way round', () => {
+    const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
+    grants.changed(set({ rules: [rule] }));
+    grants.connected(RESPONDER, ANYBODY);
+    expect([1, 2, 3, 4].map(() => grants.holdBackMs(RESPONDER))).to.deep.equal([0, 0, 100, 200]);
+    grants.connected(RESPONDER, ANYBODY);
+    expect(grants.holdBackMs(RESPONDER)).to.equal(300);
+    for (let i = 0; i < 1000; i += 1) grants.connected(RESPONDER, ANYBODY);
+    for (let i = 0; i < 1000; i += 1) grants.holdBackMs(RESPONDER);
+    expect(grants.holdBackMs(RESPONDER), 'less than the silence that ends a stream').to.equal(4100);
+    clock.advance(10_000);
+    expect(grants.holdBackMs(RESPONDER)).to.equal(0);
+    expect(grants.holdBackMs({ cluster: '', id: 'other' })).to.equal(0);
+  });
+});
