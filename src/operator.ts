@@ -72,6 +72,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const { clock, random, log } = around;
   const metrics = createMetrics();
   addProcessMetrics(metrics);
+  metrics.insecure.set(config.auth === 'insecure' ? 1 : 0);
   if (config.auth === 'insecure')
     log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
 
