@@ -1,8 +1,9 @@
 import { Client, Metadata, connectivityState, credentials, status } from '@grpc/grpc-js';
-import type { ChannelCredentials, ChannelOptions, ClientDuplexStream } from '@grpc/grpc-js';
+import type { ChannelOptions, ClientDuplexStream } from '@grpc/grpc-js';
 import { encodeReport } from './encode-report.ts';
 import { loadReportingService, type ReportResponse, type StreamReverseTunnels } from './proto.ts';
 import type { ReportMessage, ReportStream, ResponseMessage, StreamHandlers } from './report-message.ts';
+import type { ReporterIdentity } from './reporter-identity.ts';
 
 /**
  * The reporter's side of the wire: streams over one HTTP/2 connection to the service, as one Envoy has it.
@@ -20,10 +21,8 @@ export interface ReportingConnection {
 export interface ReportingConnectionOptions {
   /** host:port; an IPv6 host in brackets. */
   readonly address: string;
-  /** Default: plaintext. */
-  readonly credentials?: ChannelCredentials;
-  /** Sent with each stream. Default: none. */
-  readonly metadata?: Metadata;
+  /** How it proves who it is. Default: plaintext, by nothing. */
+  readonly identity?: ReporterIdentity;
 }
 
 /** One definition for the process: reading the .proto files takes longer than opening a stream. */
@@ -46,6 +45,7 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
   reporting ??= loadReportingService().service.StreamReverseTunnels;
   const method = reporting;
   const decode = (bytes: Buffer): ResponseMessage => toResponse(method.responseDeserialize(bytes));
+  const { identity } = options;
   let client: Client | undefined;
   const calls = new Set<Ending>();
 
@@ -65,12 +65,11 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
 
   return {
     openStream(handlers) {
-      client ??= new Client(
-        options.address,
-        options.credentials ?? credentials.createInsecure(),
-        CHANNEL_OPTIONS,
-      );
-      const metadata = options.metadata ?? new Metadata();
+      client ??= new Client(options.address, identity?.credentials() ?? credentials.createInsecure(), {
+        ...CHANNEL_OPTIONS,
+        ...identity?.channelOptions,
+      });
+      const metadata = identity?.metadata() ?? new Metadata();
       const call = client.makeBidiStreamRequest<ReportMessage, ResponseMessage>(
         method.path,
         encodeReport,

@@ -1,10 +1,9 @@
 /** `selftest`: what `helm test` runs. Composition root of its own: a reporter on one side, a reader of rows on the other. */
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../clock.ts';
 import type { RowObject } from '../core/row.ts';
-import { bearerToken, tlsCredentials } from '../grpc/reporter-credentials.ts';
+import { reporterIdentity } from '../grpc/reporter-identity.ts';
 import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
@@ -127,26 +126,10 @@ async function reportAndSee(
   }
 }
 
-function read(file: string | undefined): string | undefined {
-  return file === undefined ? undefined : readFileSync(file, 'utf8');
-}
-
-/** @throws Error when a file cannot be read or is no PEM */
-function dial({ address, tls, tokenFile }: SelftestOptions): ReportingConnection {
-  const [cert, key] = [read(tls?.certFile), read(tls?.keyFile)];
-  const token = read(tokenFile)?.trim();
-  return dialReportingService({
-    address,
-    ...(tls === undefined
-      ? {}
-      : {
-          credentials: tlsCredentials({
-            ca: read(tls.caFile),
-            identity: cert === undefined || key === undefined ? undefined : { cert, key },
-          }),
-        }),
-    ...(token === undefined ? {} : { metadata: bearerToken(token) }),
-  });
+/** @throws Error the system's, when a file cannot be read */
+function dial({ address, identityFiles }: SelftestOptions): ReportingConnection {
+  const identity = reporterIdentity(identityFiles);
+  return dialReportingService({ address, ...(identity === undefined ? {} : { identity }) });
 }
 
 /** A tunnel that no earlier run has left a row of. */

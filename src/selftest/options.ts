@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import { formatDuration, parseDuration } from '../duration.ts';
+import type { IdentityFiles } from '../grpc/reporter-identity.ts';
 import { parseAddress } from '../simulate/address.ts';
 
 /** What `selftest` was asked to do. */
@@ -12,17 +13,7 @@ export interface SelftestOptions {
   /** Name of reporter, tenant, cluster and node alike. */
   readonly reporter: string;
   readonly timeoutMs: number;
-  /** Undefined: plaintext. */
-  readonly tls: TlsFiles | undefined;
-  readonly tokenFile: string | undefined;
-}
-
-/** Paths of PEM files. */
-interface TlsFiles {
-  /** Undefined: the certificates that Node trusts. */
-  readonly caFile: string | undefined;
-  readonly certFile: string | undefined;
-  readonly keyFile: string | undefined;
+  readonly identityFiles: IdentityFiles;
 }
 
 /** The options, a wish for the help text, or what is wrong, in one line each. */
@@ -31,7 +22,6 @@ export type ParsedSelftest =
   | { readonly help: string }
   | { readonly problems: readonly string[] };
 
-const SYSTEM = 'system';
 /** Needs no escaping in a field selector. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 const LONGEST_MS = 3_600_000;
@@ -43,7 +33,7 @@ const FLAGS: Readonly<Record<string, string>> = {
     'how to reach the API server (default: in-cluster, else $KUBECONFIG, else ~/.kube/config)',
   'reporter NAME': 'name of reporter, tenant, cluster and node (default: selftest)',
   'timeout DURATION': 'for all of it, 1s to 1h (default: 60s)',
-  'tls-ca FILE|system': "TLS; who signed the service's certificate (default: plaintext)",
+  'tls-ca FILE': "who signed the service's certificate, PEM: report by TLS (default: plaintext)",
   'tls-cert FILE': 'certificate to report with, PEM; with --tls-key',
   'tls-key FILE': 'its key, PEM',
   'token-file FILE': 'bearer token to report with, over TLS',
@@ -95,7 +85,7 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
   if ((certFile === undefined) !== (keyFile === undefined))
     problems.push('--tls-cert and --tls-key: both or neither');
   if (caFile === undefined && (certFile ?? tokenFile) !== undefined) {
-    problems.push(`--tls-ca: has to be said where a certificate or a token is shown; ${SYSTEM} or a file`);
+    problems.push('--tls-ca: has to be given where a certificate or a token is shown');
   }
   if (problems.length > 0) return { problems };
   return {
@@ -105,11 +95,7 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
       kubeconfig: text('kubeconfig'),
       reporter,
       timeoutMs,
-      tls:
-        caFile === undefined
-          ? undefined
-          : { caFile: caFile === SYSTEM ? undefined : caFile, certFile, keyFile },
-      tokenFile,
+      identityFiles: { caFile, certFile, keyFile, serverName: undefined, tokenFile },
     },
   };
 }
