@@ -72,9 +72,9 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const { clock, random, log } = around;
   const metrics = createMetrics();
   addProcessMetrics(metrics);
-  metrics.insecure.set(config.auth === 'insecure' ? 1 : 0);
-  if (config.auth === 'insecure')
-    log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
+  const isInsecure = config.auth === 'insecure';
+  metrics.insecure.set(isInsecure ? 1 : 0);
+  if (isInsecure) log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
 
   const connection = await orStartError(
     resolveConnection({ kubeconfig: config.kubeconfig, env: around.env, clock }),
