@@ -34,6 +34,11 @@ interface Container {
 interface Volume {
   readonly name: string;
   readonly secret?: { readonly secretName: string };
+  readonly projected?: { readonly sources: readonly { readonly serviceAccountToken?: ProjectedToken }[] };
+}
+interface ProjectedToken {
+  readonly path: string;
+  readonly audience: string;
 }
 interface Pod {
   readonly metadata: { readonly name: string; readonly uid: string; readonly deletionTimestamp?: string };
@@ -108,18 +113,11 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     if (container === undefined) throw new Error(`pod ${name} has no container`);
     const home = join(folder.path, uid);
     mkdirSync(home);
-    const { status } = await ask<{ status: { token: string } }>(
-      'POST',
-      `/serviceaccounts/${pod.spec.serviceAccountName}/token`,
-      { spec: { expirationSeconds: 3600, boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name, uid } } },
-    );
+    const token = await tokenFor(pod);
     const kubeconfig = join(home, 'kubeconfig');
     const { url, caData } = controlPlane;
-    writeFileSync(
-      kubeconfig,
-      kubeconfigText({ url, ca: caData, user: name, token: status.token, namespace }),
-    );
-    for (const volume of pod.spec.volumes ?? []) await mount(home, volume);
+    writeFileSync(kubeconfig, kubeconfigText({ url, ca: caData, user: name, token, namespace }));
+    for (const volume of pod.spec.volumes ?? []) await mount(pod, home, volume);
     const child = spawnGuarded(
       process.execPath,
       [...ENTRYPOINT, ...container.args.map((arg) => here(arg, container, home))],
@@ -163,12 +161,35 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     running.push(process_);
   }
 
-  async function mount(home: string, { name, secret }: Volume): Promise<void> {
+  /** Bound to the pod, as the kubelet asks for it. @param audience the API server by default */
+  async function tokenFor({ metadata, spec }: Pod, audience?: string): Promise<string> {
+    const { name, uid } = metadata;
+    const { status } = await ask<{ status: { token: string } }>(
+      'POST',
+      `/serviceaccounts/${spec.serviceAccountName}/token`,
+      {
+        spec: {
+          ...(audience === undefined ? {} : { audiences: [audience] }),
+          expirationSeconds: 3600,
+          boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name, uid },
+        },
+      },
+    );
+    return status.token;
+  }
+
+  async function mount(pod: Pod, home: string, { name, secret, projected }: Volume): Promise<void> {
     mkdirSync(join(home, name));
-    if (secret === undefined) return;
-    const { data } = await ask<{ data: Record<string, string> }>('GET', `/secrets/${secret.secretName}`);
-    for (const [key, value] of Object.entries(data))
-      writeFileSync(join(home, name, key), value, { encoding: 'base64' });
+    if (secret !== undefined) {
+      const { data } = await ask<{ data: Record<string, string> }>('GET', `/secrets/${secret.secretName}`);
+      for (const [key, value] of Object.entries(data))
+        writeFileSync(join(home, name, key), value, { encoding: 'base64' });
+    }
+    for (const { serviceAccountToken } of projected?.sources ?? []) {
+      if (serviceAccountToken?.audience === undefined) continue;
+      const { path, audience } = serviceAccountToken;
+      writeFileSync(join(home, name, path), await tokenFor(pod, audience));
+    }
   }
 
   /** An argument with the addresses and paths of this machine. */
