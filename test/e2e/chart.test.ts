@@ -97,6 +97,11 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     await fleet.start();
     await fleet.settled();
     await untilEqual(fleet, controlPlane.request, NAMESPACE, DEADLINE_MS);
+    const quiet = await controlPlane.kubectl([
+      ...['get', 'reversetunnelreporters', '--namespace', NAMESPACE, '-o'],
+      String.raw`jsonpath={.items[*].metadata.annotations.argocd\.argoproj\.io/ignore-resource-updates}`,
+    ]);
+    expect(quiet.stdout).to.equal('true true true true');
     rowUids = await rows();
     expect(rowUids.length).to.equal(100);
   });
