@@ -308,6 +308,7 @@ export function helpText(): string {
   });
   return `Usage: reverse-tunnel-operator [FLAG ...]
        reverse-tunnel-operator simulate --help
+       reverse-tunnel-operator selftest --help
 
 Serves Envoy's ReverseTunnelReportingService and keeps one ReverseTunnel object for each reported tunnel.
 

@@ -19,6 +19,10 @@ async function main(argv: readonly string[]): Promise<number> {
     const { runSimulate } = await import('./simulate/main.ts');
     return await runSimulate(argv.slice(1));
   }
+  if (argv[0] === 'selftest') {
+    const { runSelftest } = await import('./selftest/main.ts');
+    return await runSelftest(argv.slice(1), packageVersion());
+  }
   const parsed = parseCommandLine(argv);
   if ('mistake' in parsed) return wrongUse([parsed.mistake]);
   const { help, version, configFile, flags } = parsed.commandLine;

@@ -90,6 +90,22 @@ export function createMetrics() {
       'Times that two Envoys were found to report under one cluster and id.',
       [],
     ),
+    reporters: new Gauge({
+      name: 'reverse_tunnel_reporters',
+      help: 'Reporters by what this replica has of them.',
+      labelNames: ['state'],
+      registers,
+    }),
+    setAside: new Gauge({
+      name: 'reverse_tunnel_tunnels_set_aside',
+      help: 'Tunnels that the reporters connected here hold and that are no row.',
+      labelNames: ['reason'],
+      registers,
+    }),
+    backlogSeconds: gauge(
+      'reverse_tunnel_backlog_seconds',
+      'For how long rows of some reporter have been waiting to be written without a break; the longest of all.',
+    ),
     reportersOwned: gauge('reverse_tunnel_reporters_owned', 'Reporters whose rows this replica writes.'),
     leaseHeld: gauge(
       'reverse_tunnel_lease_held',

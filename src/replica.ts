@@ -6,6 +6,7 @@ import { ReplicaDirectory } from './controller/replica-directory.ts';
 import { ReplicaStanding } from './controller/replica-standing.ts';
 import { ReporterCache } from './controller/reporter-cache.ts';
 import { createReporterEvents } from './controller/reporter-events.ts';
+import { reporterFigures } from './controller/reporter-figures.ts';
 import { Reporters } from './controller/reporters.ts';
 import type { RowCache } from './controller/row-cache.ts';
 import type { Workqueue } from './controller/workqueue.ts';
@@ -233,7 +234,16 @@ export function createReplica(parts: ReplicaParts): Replica {
       leasesReflector.hasten();
     },
     gather() {
-      metrics.reportersOwned.set(reporters.ownedCount);
+      const figures = reporterFigures(
+        reporters.entries(),
+        (key) => rows.tunnelCount(key),
+        (key) => parts.queue.pending(key),
+        clock.monotonicMs(),
+      );
+      metrics.reportersOwned.set(figures.owned);
+      for (const [state, count] of Object.entries(figures.byState)) metrics.reporters.set({ state }, count);
+      for (const [reason, count] of Object.entries(figures.setAside)) metrics.setAside.set({ reason }, count);
+      metrics.backlogSeconds.set(figures.backlogMs / 1000);
       metrics.leaseHeld.set(lease.isHeld ? 1 : 0);
       metrics.leaderElectionMasterStatus.set({ name: LEADER_LEASE }, leader.isHeld ? 1 : 0);
     },

@@ -49,13 +49,6 @@ export class Reporters implements RowGate {
     this.driver = new ReporterDriver({ ...parts, forget: (entry) => this.#forget(entry) });
   }
 
-  /** Reporters owned here. */
-  get ownedCount(): number {
-    let owned = 0;
-    for (const { ownership } of this.#entries.values()) if (ownership.owns) owned += 1;
-    return owned;
-  }
-
   entries(): Iterable<ReporterEntry> {
     return this.#entries.values();
   }

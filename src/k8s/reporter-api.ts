@@ -2,6 +2,9 @@ import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-objec
 import { ApiError } from './api-error.ts';
 import type { ResourceClient } from './resource-client.ts';
 
+/** Argo CD is not to look at an Application again for each change of an object that is in none. Rows go without: see decision 7. */
+const QUIET = { 'argocd.argoproj.io/ignore-resource-updates': 'true' };
+
 /** Where reporters' objects live: the resource that `crds/reversetunnelreporters.yaml` defines. */
 export function reporterResource(namespace: string) {
   return {
@@ -19,7 +22,11 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
       client.create({
         apiVersion: 'reverse-tunnel.io/v1alpha1',
         kind: 'ReverseTunnelReporter',
-        metadata: { name, labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' } },
+        metadata: {
+          name,
+          labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' },
+          annotations: QUIET,
+        },
         spec,
       }),
 

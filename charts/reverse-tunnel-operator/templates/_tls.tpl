@@ -1,0 +1,39 @@
+{{/* "true" where the port speaks TLS, else empty. */}}
+{{- define "reverse-tunnel-operator.tls" -}}
+{{- if or .Values.tls.secretName .Values.tls.certManager.enabled .Values.tls.selfMade.enabled }}true{{ end }}
+{{- end }}
+
+{{- define "reverse-tunnel-operator.tlsSecret" -}}
+{{- default (printf "%s-tls" (include "reverse-tunnel-operator.fullname" .)) .Values.tls.secretName }}
+{{- end }}
+
+{{/* "true" where certificates of reporters are checked, else empty. */}}
+{{- define "reverse-tunnel-operator.clientCerts" -}}
+{{- if has .Values.auth.mode (list "mtls" "either") }}true{{ end }}
+{{- end }}
+
+{{/* "true" where tokens of reporters are checked, else empty. */}}
+{{- define "reverse-tunnel-operator.tokens" -}}
+{{- if has .Values.auth.mode (list "token" "either") }}true{{ end }}
+{{- end }}
+
+{{- define "reverse-tunnel-operator.clientCASecret" -}}
+{{- default (include "reverse-tunnel-operator.tlsSecret" .) .Values.tls.clientCA.secretName }}
+{{- end }}
+
+{{/* Secret that `helm test` reports with; empty where there is none. */}}
+{{- define "reverse-tunnel-operator.testClientSecret" -}}
+{{- if .Values.tests.clientSecretName }}
+{{- .Values.tests.clientSecretName }}
+{{- else if .Values.tls.selfMade.enabled }}
+{{- printf "%s-client-tls" (include "reverse-tunnel-operator.fullname" .) }}
+{{- end }}
+{{- end }}
+
+{{/* All names of the Service, as a YAML list, and what the user adds. */}}
+{{- define "reverse-tunnel-operator.dnsNames" -}}
+{{- $name := include "reverse-tunnel-operator.fullname" . }}
+{{- $namespace := .Release.Namespace }}
+{{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (include "reverse-tunnel-operator.host" .) }}
+{{- toYaml (concat $names .Values.tls.dnsNames | uniq) }}
+{{- end }}

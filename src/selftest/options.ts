@@ -1,0 +1,115 @@
+import { parseArgs } from 'node:util';
+import { formatDuration, parseDuration } from '../duration.ts';
+import type { IdentityFiles } from '../grpc/reporter-identity.ts';
+import { parseAddress } from '../simulate/address.ts';
+
+/** What `selftest` was asked to do. */
+export interface SelftestOptions {
+  /** The reporting service, host:port. */
+  readonly address: string;
+  /** Undefined: the pod's, else the context's, else default. */
+  readonly namespace: string | undefined;
+  readonly kubeconfig: string | undefined;
+  /** Name of reporter, tenant, cluster and node alike. */
+  readonly reporter: string;
+  readonly timeoutMs: number;
+  readonly identityFiles: IdentityFiles;
+}
+
+/** The options, a wish for the help text, or what is wrong, in one line each. */
+export type ParsedSelftest =
+  | { readonly options: SelftestOptions }
+  | { readonly help: string }
+  | { readonly problems: readonly string[] };
+
+/** Needs no escaping in a field selector. */
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+const LONGEST_MS = 3_600_000;
+
+const FLAGS: Readonly<Record<string, string>> = {
+  'address HOST:PORT': 'the reporting service (default: 127.0.0.1:18000)',
+  'namespace NAME': "where the objects live (default: the pod's, else the context's, else default)",
+  'kubeconfig FILE':
+    'how to reach the API server (default: in-cluster, else $KUBECONFIG, else ~/.kube/config)',
+  'reporter NAME': 'name of reporter, tenant, cluster and node (default: selftest)',
+  'timeout DURATION': 'for all of it, 1s to 1h (default: 60s)',
+  'tls-ca FILE': "who signed the service's certificate, PEM: report by TLS (default: plaintext)",
+  'tls-cert FILE': 'certificate to report with, PEM; with --tls-key',
+  'tls-key FILE': 'its key, PEM',
+  'token-file FILE': 'bearer token to report with, over TLS',
+};
+
+/** Reads the arguments after `selftest`. */
+export function parseSelftest(argv: readonly string[]): ParsedSelftest {
+  let values: Readonly<Record<string, string | boolean | undefined>>;
+  try {
+    const names = Object.keys(FLAGS).map((flag) => flag.split(' ')[0] ?? '');
+    ({ values } = parseArgs({
+      args: [...argv],
+      options: {
+        ...Object.fromEntries(names.map((name) => [name, { type: 'string' as const }])),
+        help: { type: 'boolean', short: 'h' },
+      },
+      allowPositionals: false,
+    }));
+  } catch (error) {
+    return { problems: [(error as Error).message.split(/\.\s|\n/)[0] ?? ''] };
+  }
+  if (values['help'] === true) return { help: helpText() };
+
+  const problems: string[] = [];
+  const text = (name: string): string | undefined => {
+    const value = values[name];
+    if (value === '') problems.push(`--${name}: must not be empty`);
+    return typeof value === 'string' ? value : undefined;
+  };
+  const address = text('address') ?? '127.0.0.1:18000';
+  const parsedAddress = parseAddress(address);
+  if ('problem' in parsedAddress) problems.push(`--address: ${parsedAddress.problem}`);
+  const reporter = text('reporter') ?? 'selftest';
+  if (!NAME.test(reporter)) {
+    problems.push(`--reporter ${reporter}: must be 1 to 63 letters, digits, dots, dashes and underscores`);
+  }
+  const timeout = text('timeout') ?? '60s';
+  const parsedTimeout = parseDuration(timeout);
+  const timeoutMs = 'ms' in parsedTimeout ? parsedTimeout.ms : 0;
+  if (timeoutMs < 1000 || timeoutMs > LONGEST_MS) {
+    problems.push(
+      `--timeout ${timeout}: must be a duration from 1s to ${formatDuration(LONGEST_MS)}, such as 60s`,
+    );
+  }
+  const caFile = text('tls-ca');
+  const certFile = text('tls-cert');
+  const keyFile = text('tls-key');
+  const tokenFile = text('token-file');
+  if ((certFile === undefined) !== (keyFile === undefined))
+    problems.push('--tls-cert and --tls-key: both or neither');
+  if (caFile === undefined && (certFile ?? tokenFile) !== undefined) {
+    problems.push('--tls-ca: has to be given where a certificate or a token is shown');
+  }
+  if (problems.length > 0) return { problems };
+  return {
+    options: {
+      address,
+      namespace: text('namespace'),
+      kubeconfig: text('kubeconfig'),
+      reporter,
+      timeoutMs,
+      identityFiles: { caFile, certFile, keyFile, serverName: undefined, tokenFile },
+    },
+  };
+}
+
+function helpText(): string {
+  return `usage: reverse-tunnel-operator selftest [flags]
+
+Asks whether an installation works: reports one tunnel as an Envoy would, waits until its ReverseTunnel object is seen
+through the API, takes it back, and waits until the object is gone. Needs the right to list reversetunnels.
+
+${Object.entries(FLAGS)
+  .map(([flag, what]) => `  --${flag}\n        ${what}\n`)
+  .join('')}  --help
+
+Exit code: 0 if all of it was seen in time, 1 if not, 2 for a wrong flag.
+`;
+}

@@ -1,0 +1,177 @@
+import { expect } from 'chai';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
+import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import { startBalancer, type Balancer } from '../support/balancer.ts';
+import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
+import { CHART, createHelm, type Helm } from '../support/helm.ts';
+import { startKubelet, type Kubelet, type PodProcess } from '../support/kubelet.ts';
+import { poll } from '../support/operator-process.ts';
+import { tell } from '../support/tell.ts';
+import { listRows, untilEqual } from '../support/truth.ts';
+
+const NAMESPACE = 'edge';
+const RELEASE = 'tunnels';
+const CRDS = join(import.meta.dirname, '..', '..', 'crds');
+const DEADLINE_MS = 60_000;
+
+/** One release's life, in order: each step goes on from the one before. */
+describe('the chart, from install to uninstall, on a real cluster that enforces restricted Pod Security', () => {
+  let controlPlane: ControlPlane;
+  let helm: Helm;
+  let kubelet: Kubelet;
+  let balancer: Balancer;
+  let fleet: Fleet;
+  /** Of every row, before the release was touched. */
+  let rowUids: string[];
+
+  before(async function () {
+    this.timeout(FIRST_START_TIMEOUT_MS);
+    controlPlane = await startControlPlane({ controllerManager: true });
+    helm = await createHelm(controlPlane.kubeconfigPath);
+    const labels = {
+      'pod-security.kubernetes.io/enforce': 'restricted',
+      'pod-security.kubernetes.io/enforce-version': 'latest',
+    };
+    await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name: NAMESPACE, labels } });
+    balancer = await startBalancer();
+    kubelet = await startKubelet({
+      controlPlane,
+      namespace: NAMESPACE,
+      service: balancer.address,
+      onEndpoints: (addresses) => balancer.setTargets(addresses),
+    });
+  });
+  after(async () => {
+    await fleet?.stop();
+    await kubelet?.stop();
+    await balancer?.close();
+    await helm?.dispose();
+    await controlPlane?.stop();
+  });
+
+  /** Runs helm in the namespace, tells how long it took and its last line, and fails when helm does. */
+  async function ok(...args: string[]): Promise<string> {
+    const startedMs = performance.now();
+    const { code, stdout, stderr } = await helm([...args, '--namespace', NAMESPACE]);
+    const spent = `${((performance.now() - startedMs) / 1000).toFixed(1)} s`;
+    expect(code, `helm ${args.join(' ')}: ${stdout}${stderr}`).to.equal(0);
+    const said = stdout.split('\n').find((line) => /^(STATUS|Phase|release|Rollback)/.test(line)) ?? '';
+    tell(`helm ${args.slice(0, 2).join(' ')}: ${said.trim()}, ${spent}`);
+    return stdout;
+  }
+  const install = (verb: readonly string[], ...values: string[]): string[] => [
+    ...[...verb, RELEASE, CHART, '--set', 'auth.mode=insecure', '--wait', '--timeout', '60s'],
+    ...values.flatMap((value) => ['--set', value]),
+  ];
+  const alive = (): PodProcess[] => kubelet.pods.filter(({ exitCode }) => exitCode === undefined);
+  async function everyAliveIsNew(replicas: number, argument: string): Promise<void> {
+    await poll(
+      DEADLINE_MS,
+      () =>
+        (alive().length === replicas && alive().every(({ args }) => args.includes(argument))) || undefined,
+    );
+  }
+  async function rows(): Promise<string[]> {
+    return (await listRows(controlPlane.request, NAMESPACE)).map(({ metadata }) => metadata.uid).toSorted();
+  }
+  const endedWell = (): void => {
+    for (const { name, exitCode, stoppedInMs, output } of kubelet.pods) {
+      if (exitCode === undefined) continue;
+      expect(exitCode, `${name}: ${output.at(-1)}`).to.equal(0);
+      if (stoppedInMs !== undefined) expect(stoppedInMs).to.be.lessThan(10_000);
+    }
+  };
+
+  it('installs: two replicas get ready with the release’s own token, and mirror a fleet', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    await ok(...install(['install']));
+    expect(alive().map(({ ready }) => ready)).to.deep.equal([true, true]);
+    fleet = createFleet({
+      address: balancer.address,
+      reporters: 4,
+      tunnels: 25,
+      connectRetryIntervalMs: 200,
+    });
+    await fleet.start();
+    await fleet.settled();
+    await untilEqual(fleet, controlPlane.request, NAMESPACE, DEADLINE_MS);
+    const quiet = await controlPlane.kubectl([
+      ...['get', 'reversetunnelreporters', '--namespace', NAMESPACE, '-o'],
+      String.raw`jsonpath={.items[*].metadata.annotations.argocd\.argoproj\.io/ignore-resource-updates}`,
+    ]);
+    expect(quiet.stdout).to.equal('true true true true');
+    rowUids = await rows();
+    expect(rowUids.length).to.equal(100);
+  });
+
+  it('helm test: reports one tunnel, sees its row and takes it back, as a pod of the release', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    await ok('test', RELEASE);
+    const pod = kubelet.pods.find(({ name }) => name.endsWith('-test'));
+    for (const line of pod?.output ?? []) tell(line);
+    expect(pod?.output.join('\n')).to.include('is seen, Ready=True').and.include('its row is gone');
+    expect(await rows()).to.deep.equal(rowUids);
+  });
+
+  it('upgrades to other values: every pod is replaced, and no row', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    await ok(...install(['upgrade'], 'config.reportInterval=1s', 'config.logLevel=debug'));
+    await everyAliveIsNew(2, '--report-interval=1s');
+    await fleet.settled();
+    expect(await rows()).to.deep.equal(rowUids);
+    endedWell();
+  });
+
+  it('rolls back: the former arguments, the same rows', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    await ok('rollback', RELEASE, '1', '--wait', '--timeout', '60s');
+    await everyAliveIsNew(2, '--report-interval=5s');
+    await fleet.settled();
+    expect(await rows()).to.deep.equal(rowUids);
+    endedWell();
+  });
+
+  it('uninstalls: pods end by themselves, CRDs and every row stay', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    await ok('uninstall', RELEASE, '--wait', '--timeout', '60s');
+    await poll(DEADLINE_MS, () => alive().length === 0 || undefined);
+    endedWell();
+    await fleet.stop();
+    expect(await rows()).to.deep.equal(rowUids);
+    const slowest = Math.max(...kubelet.pods.map(({ stoppedInMs }) => stoppedInMs ?? 0));
+    tell(
+      `${kubelet.pods.length} pods were run; the slowest stopped in ${slowest.toFixed(0)} ms after SIGTERM`,
+    );
+  });
+
+  it('over CRDs of another version put there by kubectl apply: refused by plain Helm, taken over by the documented flags', async function () {
+    this.timeout(3 * DEADLINE_MS);
+    await controlPlane.kubectl(['delete', 'crd', '-l', 'app.kubernetes.io/instance=tunnels', '--wait']);
+    const older = readdirSync(CRDS)
+      .map((file) => readFileSync(join(CRDS, file), 'utf8'))
+      .map((text) => text.replace('Time since this object was made.', 'Its age.'))
+      .join('\n---\n');
+    const applied = await controlPlane.kubectl(['apply', '-f', '-'], { input: older });
+    expect(applied.code, applied.stderr).to.equal(0);
+
+    const { code, stderr } = await helm([...install(['install']), '--namespace', NAMESPACE]);
+    expect(code).to.not.equal(0);
+    expect(stderr).to.include('cannot be imported into the current release');
+    tell(`plain install: ${stderr.trim().slice(0, 110)}…`);
+    await ok(...install(['upgrade', '--install'], 'replicaCount=1'), '--take-ownership', '--force-conflicts');
+    // Later upgrades need no flag, also when the CRDs have changed hands.
+    await ok(...install(['upgrade'], 'replicaCount=1', 'config.reportInterval=2s'));
+    await everyAliveIsNew(1, '--report-interval=2s');
+    const crd = await controlPlane.kubectl([
+      'get',
+      'crd',
+      'reversetunnels.reverse-tunnel.io',
+      '-o',
+      'jsonpath={.spec}',
+    ]);
+    expect(crd.stdout).to.include('Time since this object was made.').and.not.include('Its age.');
+    await ok('test', RELEASE);
+  });
+});

@@ -1,0 +1,86 @@
+/** The real helm, on the chart of this checkout; nothing of the user's own Helm is read or written. */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseAllDocuments } from 'yaml';
+import { disposableFolder } from '../../control-plane/lifeline.ts';
+import { resolveBinaries } from '../../control-plane/resolve.ts';
+import { run, type RunResult } from '../../control-plane/run.ts';
+
+export const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');
+
+/** Longer than any `--wait` in tests. */
+const TIMEOUT_MS = 180_000;
+
+/** What a cluster with the usual companions has, for `helm template`. */
+const COMPANIONS = [
+  'monitoring.coreos.com/v1/ServiceMonitor',
+  'monitoring.coreos.com/v1/PodMonitor',
+  'monitoring.coreos.com/v1/PrometheusRule',
+  'cert-manager.io/v1/Certificate',
+];
+
+/** An object as it is rendered. */
+export interface Manifest {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: {
+    readonly name: string;
+    readonly namespace?: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
+  };
+  readonly [field: string]: unknown;
+}
+
+export interface Helm {
+  /** Runs helm to its end; any exit code is a result. */
+  (args: readonly string[]): Promise<RunResult>;
+  readonly dispose: () => Promise<void>;
+}
+
+/** A helm with an empty home of its own. @param kubeconfigPath none: it can only render */
+export async function createHelm(kubeconfigPath?: string): Promise<Helm> {
+  const { folder } = await resolveBinaries(['helm']);
+  const home = await disposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-helm-');
+  const helm = (args: readonly string[]): Promise<RunResult> =>
+    run(join(folder, 'helm'), args, {
+      cwd: process.cwd(),
+      env: {
+        PATH: process.env['PATH'],
+        HOME: home.path,
+        HELM_CACHE_HOME: home.path,
+        HELM_CONFIG_HOME: home.path,
+        HELM_DATA_HOME: home.path,
+        KUBECONFIG: kubeconfigPath ?? join(home.path, 'none'),
+      },
+      timeoutMs: TIMEOUT_MS,
+    });
+  return Object.assign(helm, { dispose: home.dispose });
+}
+
+/** Arguments that render the chart as on a cluster of the tests' version, with the usual companions or without. */
+export function templateArgs(values: readonly string[], companions = true): string[] {
+  return [
+    ...['template', 'tunnels', CHART, '--namespace', 'edge', '--kube-version', '1.37.2'],
+    ...(companions ? COMPANIONS.flatMap((kind) => ['--api-versions', kind]) : []),
+    ...values,
+  ];
+}
+
+/** The objects of a rendered text. @throws Error when it is no YAML */
+export function manifests(text: string): Manifest[] {
+  return parseAllDocuments(text).flatMap((document) => {
+    if (document.errors[0] !== undefined) throw document.errors[0];
+    const object = document.toJS() as Manifest | null;
+    return object === null ? [] : [object];
+  });
+}
+
+/** The chart's example values, which are also the variants that chart tools lint. */
+export function variants(): { name: string; file: string }[] {
+  const folder = join(CHART, 'ci');
+  return readdirSync(folder).map((file) => ({
+    name: file.replace('-values.yaml', ''),
+    file: join(folder, file),
+  }));
+}

@@ -1,0 +1,299 @@
+/**
+ * What a node does for pods, as far as the chart's pods need it: runs each container's command as a process on this machine with
+ * the rendered arguments, environment and files and its ServiceAccount's own token, asks its readiness probe, tells the API
+ * server, and ends it by SIGTERM when the pod is deleted.
+ *
+ * Differences to a node: all pods share this machine's network, so listening addresses become free ports of loopback and the
+ * name of the Service the address of `service`; the token is handed over by a kubeconfig instead of its usual path.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ChildProcess } from 'node:child_process';
+import { Client, credentials } from '@grpc/grpc-js';
+import { kubeconfigText } from '../../control-plane/credentials.ts';
+import { disposableFolder, ended, killGroup, spawnGuarded } from '../../control-plane/lifeline.ts';
+import type { ControlPlane } from '../../control-plane/start.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..');
+/** The image's ENTRYPOINT, from source. */
+const ENTRYPOINT = ['--max-semi-space-size=16', join(ROOT, 'src', 'main.ts')];
+const SYNC_MS = 100;
+
+interface Probe {
+  readonly httpGet?: { readonly path: string };
+  readonly grpc?: object;
+}
+interface Container {
+  readonly name: string;
+  readonly args: readonly string[];
+  readonly env?: readonly { readonly name: string; readonly value?: string }[];
+  readonly volumeMounts?: readonly { readonly name: string; readonly mountPath: string }[];
+  readonly readinessProbe?: Probe;
+}
+interface Volume {
+  readonly name: string;
+  readonly secret?: { readonly secretName: string };
+  readonly projected?: { readonly sources: readonly { readonly serviceAccountToken?: ProjectedToken }[] };
+}
+interface ProjectedToken {
+  readonly path: string;
+  readonly audience: string;
+}
+interface Pod {
+  readonly metadata: { readonly name: string; readonly uid: string; readonly deletionTimestamp?: string };
+  readonly spec: {
+    readonly serviceAccountName: string;
+    readonly containers: readonly Container[];
+    readonly volumes?: readonly Volume[];
+  };
+  readonly status: Readonly<Record<string, unknown>>;
+}
+
+/** A pod that was started. */
+export interface PodProcess {
+  readonly name: string;
+  /** As the pod has them. */
+  readonly args: readonly string[];
+  /** Lines of stdout and stderr so far. */
+  readonly output: readonly string[];
+  /** Addresses that it listens on, by its own log; empty until it does. */
+  readonly grpcAddress: string;
+  readonly httpAddress: string;
+  readonly ready: boolean;
+  /** Undefined while it runs. */
+  readonly exitCode: number | null | undefined;
+  /** From SIGTERM to its end; undefined before. */
+  readonly stoppedInMs: number | undefined;
+}
+
+export interface Kubelet {
+  /** Every pod that was ever started, oldest first. */
+  readonly pods: readonly PodProcess[];
+  /** Ends all processes. */
+  stop(): Promise<void>;
+}
+
+type Running = { -readonly [K in keyof PodProcess]: PodProcess[K] } & {
+  readonly uid: string;
+  readonly child: ChildProcess;
+  readonly probe: Probe | undefined;
+  readonly output: string[];
+  told: string;
+};
+
+export interface KubeletOptions {
+  readonly controlPlane: ControlPlane;
+  readonly namespace: string;
+  /** Where the Service leads, host:port. */
+  readonly service: string;
+  /** Told the addresses of the ready pods when they change. */
+  readonly onEndpoints: (grpcAddresses: readonly string[]) => void;
+}
+
+/** Begins to run the pods of a namespace. */
+export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
+  const { controlPlane, namespace, service, onEndpoints } = options;
+  const folder = await disposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-kubelet-');
+  const core = `/api/v1/namespaces/${namespace}`;
+  const running: Running[] = [];
+  let endpoints = '';
+  const stopped = new AbortController();
+
+  async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const answer = await controlPlane.request(method, core + path, body);
+    if (answer.status >= 300)
+      throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body as T;
+  }
+
+  async function start(pod: Pod): Promise<void> {
+    const { name, uid } = pod.metadata;
+    const [container] = pod.spec.containers;
+    if (container === undefined) throw new Error(`pod ${name} has no container`);
+    const home = join(folder.path, uid);
+    mkdirSync(home);
+    const token = await tokenFor(pod);
+    const kubeconfig = join(home, 'kubeconfig');
+    const { url, caData } = controlPlane;
+    writeFileSync(kubeconfig, kubeconfigText({ url, ca: caData, user: name, token, namespace }));
+    for (const volume of pod.spec.volumes ?? []) await mount(pod, home, volume);
+    const child = spawnGuarded(
+      process.execPath,
+      [...ENTRYPOINT, ...container.args.map((arg) => here(arg, container, home))],
+      {
+        cwd: home,
+        env: {
+          ...Object.fromEntries((container.env ?? []).map(({ name: key, value }) => [key, value])),
+          PATH: process.env['PATH'],
+          KUBECONFIG: kubeconfig,
+        },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
+    const process_: Running = {
+      name,
+      uid,
+      child,
+      args: container.args,
+      output: [],
+      grpcAddress: '',
+      httpAddress: '',
+      ready: false,
+      exitCode: undefined,
+      stoppedInMs: undefined,
+      probe: container.readinessProbe,
+      told: '',
+    };
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding('utf8').on('data', (text: string) => {
+        process_.output.push(...text.split('\n').filter((line) => line !== ''));
+        const serving = process_.output.find((line) => line.includes('"msg":"serving"'));
+        if (serving === undefined || process_.grpcAddress !== '') return;
+        const { grpcAddress, httpAddress } = JSON.parse(serving) as {
+          grpcAddress: string;
+          httpAddress: string;
+        };
+        Object.assign(process_, { grpcAddress, httpAddress });
+      });
+    }
+    child.once('exit', (code) => (process_.exitCode = code));
+    running.push(process_);
+  }
+
+  /** Bound to the pod, as the kubelet asks for it. @param audience the API server by default */
+  async function tokenFor({ metadata, spec }: Pod, audience?: string): Promise<string> {
+    const { name, uid } = metadata;
+    const { status } = await ask<{ status: { token: string } }>(
+      'POST',
+      `/serviceaccounts/${spec.serviceAccountName}/token`,
+      {
+        spec: {
+          ...(audience === undefined ? {} : { audiences: [audience] }),
+          expirationSeconds: 3600,
+          boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name, uid },
+        },
+      },
+    );
+    return status.token;
+  }
+
+  async function mount(pod: Pod, home: string, { name, secret, projected }: Volume): Promise<void> {
+    mkdirSync(join(home, name));
+    if (secret !== undefined) {
+      const { data } = await ask<{ data: Record<string, string> }>('GET', `/secrets/${secret.secretName}`);
+      for (const [key, value] of Object.entries(data))
+        writeFileSync(join(home, name, key), value, { encoding: 'base64' });
+    }
+    for (const { serviceAccountToken } of projected?.sources ?? []) {
+      if (serviceAccountToken?.audience === undefined) continue;
+      const { path, audience } = serviceAccountToken;
+      writeFileSync(join(home, name, path), await tokenFor(pod, audience));
+    }
+  }
+
+  /** An argument with the addresses and paths of this machine. */
+  function here(arg: string, container: Container, home: string): string {
+    let text = arg
+      .replace(/=0\.0\.0\.0:\d+$/, '=127.0.0.1:0')
+      .replace(/=[\w.-]+\.svc\.[\w.]+:\d+$/, `=${service}`);
+    for (const { name, mountPath } of container.volumeMounts ?? [])
+      text = text.replace(mountPath, join(home, name));
+    return text;
+  }
+
+  async function tell(pod: Pod, process_: Running): Promise<void> {
+    const { exitCode, ready } = process_;
+    const phase = exitCode === undefined ? 'Running' : exitCode === 0 ? 'Succeeded' : 'Failed';
+    if (process_.told === phase + String(ready)) return;
+    const condition = (type: string) => ({ type, status: ready ? 'True' : 'False' });
+    const status = { ...pod.status, phase, conditions: [condition('Ready'), condition('ContainersReady')] };
+    // A conflict means that the pod has changed, and it is looked at again.
+    const { status: code } = await controlPlane.request('PUT', `${core}/pods/${pod.metadata.name}/status`, {
+      ...pod,
+      status,
+    });
+    if (code < 300) process_.told = phase + String(ready);
+  }
+
+  async function sync(): Promise<void> {
+    const { items } = await ask<{ items: Pod[] }>('GET', '/pods');
+    for (const pod of items) {
+      const process_ = running.find(({ uid }) => uid === pod.metadata.uid);
+      if (process_ === undefined) await start(pod);
+      else {
+        process_.ready = process_.exitCode === undefined && (await isReady(process_));
+        await tell(pod, process_);
+      }
+    }
+    for (const process_ of running) {
+      const gone = !items.some(({ metadata }) => metadata.uid === process_.uid);
+      if (gone && process_.exitCode === undefined && process_.stoppedInMs === undefined) end(process_);
+    }
+    const ready = running
+      .filter((one) => one.ready && one.grpcAddress !== '')
+      .map(({ grpcAddress }) => grpcAddress);
+    if (endpoints !== ready.join(' ')) {
+      endpoints = ready.join(' ');
+      onEndpoints(ready);
+    }
+  }
+
+  function end(process_: Running): void {
+    const sentMs = performance.now();
+    process_.ready = false;
+    process_.stoppedInMs = Number.NaN;
+    process_.child.once('exit', () => (process_.stoppedInMs = performance.now() - sentMs));
+    process_.child.kill('SIGTERM');
+  }
+
+  let failure: unknown;
+  const loop = (async () => {
+    while (!stopped.signal.aborted) {
+      await sync();
+      await delay(SYNC_MS);
+    }
+  })().catch((error: unknown) => (failure = error));
+
+  return {
+    pods: running,
+    async stop() {
+      stopped.abort();
+      await loop;
+      for (const { child } of running) killGroup(child);
+      await Promise.all(running.map(({ child }) => ended(child)));
+      await folder.dispose();
+      if (failure !== undefined) throw failure;
+    },
+  };
+}
+
+/** Asks the pod's own readiness probe; a pod without one is ready when it runs. */
+async function isReady({ probe, grpcAddress, httpAddress }: Running): Promise<boolean> {
+  if (probe === undefined) return true;
+  if (grpcAddress === '') return false;
+  if (probe.httpGet !== undefined) {
+    return await fetch(`http://${httpAddress}${probe.httpGet.path}`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  }
+  const client = new Client(grpcAddress, credentials.createInsecure(), {
+    'grpc.use_local_subchannel_pool': 1,
+  });
+  try {
+    return await new Promise<boolean>((resolve) => {
+      const bytes = (buffer: Buffer): Buffer => buffer;
+      // HealthCheckResponse with status (field 1) SERVING (1).
+      client.makeUnaryRequest(
+        '/grpc.health.v1.Health/Check',
+        bytes,
+        bytes,
+        Buffer.alloc(0),
+        (error, answer) => resolve(error === null && answer?.equals(Buffer.from([8, 1])) === true),
+      );
+    });
+  } finally {
+    client.close();
+  }
+}

@@ -1,0 +1,27 @@
+/** What a PromQL expression asks for, by the grammar that Prometheus' own editor uses. */
+import { parser } from '@prometheus-io/lezer-promql';
+
+export interface Query {
+  /** Metrics by name, `_bucket` and the like included. */
+  readonly metrics: readonly string[];
+  /** Labels in matchers and in `by`. */
+  readonly labels: readonly string[];
+}
+
+/** @throws Error naming the place where the expression is no PromQL */
+export function parsePromql(expression: string): Query {
+  const metrics: string[] = [];
+  const labels: string[] = [];
+  const cursor = parser.parse(expression).cursor();
+  do {
+    const text = expression.slice(cursor.from, cursor.to);
+    if (cursor.type.isError) throw new Error(`no PromQL at character ${cursor.from}: ${expression}`);
+    if (cursor.name === 'VectorSelector') {
+      const name = /^[A-Za-z_:][A-Za-z0-9_:]*/.exec(text)?.[0];
+      if (name === undefined) throw new Error(`a selector without a metric: ${text}`);
+      metrics.push(name);
+    }
+    if (cursor.name === 'LabelName') labels.push(text);
+  } while (cursor.next());
+  return { metrics, labels };
+}

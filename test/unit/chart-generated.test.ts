@@ -1,0 +1,76 @@
+import { expect } from 'chai';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parse } from 'yaml';
+import { CHART_CRDS, generatedFiles } from '../../charts/generated.ts';
+import { valueRows } from '../../charts/value-rows.ts';
+import { readConfig } from '../../src/config.ts';
+
+const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');
+const read = (path: string): string => readFileSync(join(CHART, path), 'utf8');
+
+describe('the chart and what it is made from', () => {
+  it('holds the CRDs of crds/, and lists its values in the README, as `npm run chart` writes them', () => {
+    const files = generatedFiles();
+    const stale = [...files].filter(([path, text]) => readFileSync(path, 'utf8') !== text);
+    expect(stale.map(([path]) => path)).to.deep.equal([]);
+    expect(readdirSync(CHART_CRDS).filter((name) => !files.has(join(CHART_CRDS, name)))).to.deep.equal([]);
+  });
+
+  it('has the version of the operator', () => {
+    const { version } = JSON.parse(read('../../package.json')) as { version: string };
+    const { appVersion } = parse(read('Chart.yaml')) as { appVersion: string };
+    expect(appVersion).to.equal(version);
+  });
+
+  it('explains every value, and refuses one without an explanation', () => {
+    const values = read('values.yaml');
+    const rows = valueRows(values, parse(values));
+    expect(rows.find(({ path }) => path === 'tls.certManager.issuerRef.kind')?.byDefault).to.equal('Issuer');
+    expect(rows.map(({ path }) => path)).to.not.include('podSecurityContext.runAsUser');
+    expect(() => valueRows('a:\n  # -- told\n  b: 1\n  c: 2\n', { a: { b: 1, c: 2 } })).to.throw('a.c');
+  });
+
+  it('names each value in its schema, and nothing else', () => {
+    const schema = JSON.parse(read('values.schema.json')) as Schema;
+    const text = read('values.yaml');
+    const paths = valueRows(text, parse(text)).map(({ path }) => path);
+    for (const path of paths) expect(property(schema, path), path).to.not.equal(undefined);
+    expect(strictLeaves(schema).filter((leaf) => !paths.some((path) => covers(path, leaf)))).to.deep.equal(
+      [],
+    );
+  });
+
+  it('has the operator’s own defaults', () => {
+    const { config } = parse(read('values.yaml')) as { config: Record<string, string | number | boolean> };
+    const { objectsNamespace: _, listenAddress: __, maxStreamAge: ___, ...named } = config;
+    const flags = Object.entries(named).map(([key, value]) => [
+      key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`),
+      String(value),
+    ]);
+    expect(flags.length).to.be.greaterThan(8);
+    const auth = { auth: 'insecure' };
+    expect(readConfig({ ...auth, ...Object.fromEntries(flags) })).to.deep.equal(readConfig(auth));
+  });
+});
+
+interface Schema {
+  readonly additionalProperties?: unknown;
+  readonly properties?: Readonly<Record<string, Schema>>;
+}
+
+function property(schema: Schema, path: string): Schema | undefined {
+  let at: Schema | undefined = schema;
+  for (const key of path.split('.')) at = at?.properties?.[key];
+  return at;
+}
+
+/** Paths of what stands in closed objects. */
+function strictLeaves(schema: Schema, path: readonly string[] = []): string[] {
+  if (schema.properties === undefined) return [path.join('.')];
+  return Object.entries(schema.properties).flatMap(([key, inner]) => strictLeaves(inner, [...path, key]));
+}
+
+function covers(path: string, leaf: string): boolean {
+  return leaf === path || leaf.startsWith(`${path}.`);
+}

@@ -1,0 +1,59 @@
+import { expect } from 'chai';
+import { newEntry, type ReporterEntry } from '../../src/controller/reporter-entry.ts';
+import { reporterFigures } from '../../src/controller/reporter-figures.ts';
+import type { Ownership } from '../../src/core/ownership.ts';
+
+const NOW_MS = 100_000;
+const ROWS: Readonly<Record<string, number>> = { lost: 3, connected: 5 };
+
+function entry(key: string, owns: boolean, facts: Partial<ReporterEntry> = {}): ReporterEntry {
+  const ownership = { owns } as unknown as Ownership;
+  return { ...newEntry(key, { cluster: 'edge', id: key }, key, ownership), ...facts };
+}
+
+function stream(rejected = 0): NonNullable<ReporterEntry['stream']> {
+  const envoy = {} as NonNullable<ReporterEntry['stream']>['envoy'];
+  return { envoy, connectedSince: undefined, lastFullPush: undefined, rejected, firstRejected: '' };
+}
+
+const figures = (entries: readonly ReporterEntry[], pending: Readonly<Record<string, number>> = {}) =>
+  reporterFigures(
+    entries,
+    (key) => ROWS[key] ?? 0,
+    (key) => pending[key] ?? 0,
+    NOW_MS,
+  );
+
+describe('figures over the reporters of a replica', () => {
+  it('a reporter stands in one state: with a stream, without one, with rows left, with none', () => {
+    const { byState, owned } = figures([
+      entry('connected', true, { stream: stream() }),
+      entry('superseded', false, { stream: stream() }),
+      entry('lost', true),
+      entry('gone', true),
+      entry('of another replica', false),
+    ]);
+    expect(byState).to.deep.equal({ connected: 1, waiting: 1, lost: 1, empty: 1 });
+    expect(owned).to.equal(3);
+  });
+
+  it('tunnels set aside are counted while they are, by why', () => {
+    const { setAside } = figures([
+      entry('a', true, { stream: stream(2), refused: new Set(['x']) }),
+      entry('b', true, { stream: stream(1) }),
+      entry('c', true, { refused: new Set(['y', 'z']) }),
+    ]);
+    expect(setAside).to.deep.equal({ invalid: 3, refused: 3 });
+  });
+
+  it('the backlog is the oldest that still waits', () => {
+    const waiting = [
+      entry('a', true, { stream: stream(), backlogSinceMs: NOW_MS - 5000 }),
+      entry('b', true, { stream: stream(), backlogSinceMs: NOW_MS - 9000 }),
+      entry('done since', true, { stream: stream(), backlogSinceMs: NOW_MS - 60_000 }),
+    ];
+    expect(figures(waiting, { a: 1, b: 4 }).backlogMs).to.equal(9000);
+    expect(figures(waiting).backlogMs).to.equal(0);
+    expect(figures([]).backlogMs).to.equal(0);
+  });
+});
