@@ -1,15 +1,12 @@
 import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
+import { MANAGED_BY } from '../core/managed-by.ts';
 import { ApiError } from './api-error.ts';
+import { GROUP_VERSION, ownResource } from './api-group.ts';
 import type { ResourceClient } from './resource-client.ts';
 
 /** Where reporters' objects live: the resource that `crds/reversetunnelreporters.yaml` defines. */
 export function reporterResource(namespace: string) {
-  return {
-    group: 'reverse-tunnel.io',
-    version: 'v1alpha1',
-    plural: 'reversetunnelreporters',
-    namespace,
-  } as const;
+  return ownResource('reversetunnelreporters', namespace);
 }
 
 /** The calls on reporters' objects as the API server takes them. */
@@ -17,9 +14,9 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
   return {
     create: (name: string, spec: ReporterObject['spec']): Promise<ReporterObject> =>
       client.create({
-        apiVersion: 'reverse-tunnel.io/v1alpha1',
+        apiVersion: GROUP_VERSION,
         kind: 'ReverseTunnelReporter',
-        metadata: { name, labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' } },
+        metadata: { name, labels: MANAGED_BY },
         spec,
       }),
 

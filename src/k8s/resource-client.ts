@@ -100,23 +100,14 @@ export function createResourceClient<T>(
     body?: object,
   ): Promise<A> {
     const timeoutMs = options?.timeoutMs ?? (verb === 'list' ? LIST_TIMEOUT_MS : DEFAULT_TIMEOUT_MS);
-    const action = (): string => (name === undefined ? `${verb} ${title}` : `${verb} ${title} ${name}`);
-    const text = await send({
+    return await sendForJson<A>(send, {
       verb,
       path: `${path}${path.includes('?') ? '&' : '?'}timeout=${serverTimeoutMs(timeoutMs)}ms`,
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      action,
+      action: () => (name === undefined ? `${verb} ${title}` : `${verb} ${title} ${name}`),
       timeoutMs,
       signal: options?.signal,
     });
-    try {
-      const answer: A = JSON.parse(text);
-      if (typeof answer === 'object' && answer !== null) return answer;
-    } catch {
-      // Said below, with what came instead.
-    }
-    const came = text.slice(0, 80);
-    throw new ApiError('malformed', `${action()}: answered by something that is no API server: ${came}`);
   }
 
   return {
@@ -167,6 +158,24 @@ export function createResourceClient<T>(
       return isKubernetesStatus(answer) ? undefined : answer;
     },
   };
+}
+
+/** A GET of `path`, which is no resource's, by `send`. Rejects with `ApiError`. */
+export async function readDocument<T>(path: string, send: (call: Call) => Promise<string>): Promise<T> {
+  const action = (): string => `get ${path}`;
+  return await sendForJson<T>(send, { verb: 'get', path, action, timeoutMs: DEFAULT_TIMEOUT_MS });
+}
+
+async function sendForJson<A>(send: (call: Call) => Promise<string>, call: Call): Promise<A> {
+  const text = await send(call);
+  try {
+    const answer: A = JSON.parse(text);
+    if (typeof answer === 'object' && answer !== null) return answer;
+  } catch {
+    // Said below, with what came instead.
+  }
+  const came = text.slice(0, 80);
+  throw new ApiError('malformed', `${call.action()}: answered by something that is no API server: ${came}`);
 }
 
 function serverTimeoutMs(timeoutMs: number): number {

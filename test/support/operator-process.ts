@@ -3,36 +3,12 @@ import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ended, killGroup, spawnGuarded } from '../../control-plane/lifeline.ts';
-import type { PolicyRule } from '../../control-plane/service-account.ts';
+
+export { OPERATOR_RULES } from '../../src/k8s/rights.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const START_DEADLINE_MS = 30_000;
 const POLL_MS = 25;
-
-/** What the operator may do in its namespace: all that it uses. */
-export const OPERATOR_RULES: readonly PolicyRule[] = [
-  {
-    apiGroups: ['reverse-tunnel.io'],
-    resources: ['reversetunnels'],
-    verbs: ['list', 'watch', 'create', 'patch', 'delete'],
-  },
-  {
-    apiGroups: ['reverse-tunnel.io'],
-    resources: ['reversetunnelreporters'],
-    verbs: ['get', 'list', 'watch', 'create', 'delete'],
-  },
-  {
-    apiGroups: ['reverse-tunnel.io'],
-    resources: ['reversetunnels/status', 'reversetunnelreporters/status'],
-    verbs: ['patch'],
-  },
-  {
-    apiGroups: ['coordination.k8s.io'],
-    resources: ['leases'],
-    verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'],
-  },
-  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
-];
 
 export interface OperatorProcessOptions {
   readonly kubeconfigPath: string;
