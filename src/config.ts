@@ -238,7 +238,7 @@ export function helpText(): string {
     return `  --${key} ${placeholder}\n        ${text}${otherwise === undefined ? '' : ` (default: ${otherwise})`}`;
   });
   return `Usage: reverse-tunnel-operator [FLAG ...]
-       reverse-tunnel-operator simulate --help
+       reverse-tunnel-operator doctor|status|simulate --help
 
 Serves Envoy's ReverseTunnelReportingService and keeps one ReverseTunnel object for each reported tunnel.
 
