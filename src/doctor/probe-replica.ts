@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto';
+import { get } from 'node:http';
 import { connect, constants, type ClientHttp2Session, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { parseHostPort } from '../host-port.ts';
@@ -22,13 +23,31 @@ export interface Probed {
 export async function probeHttp(address: string): Promise<Probed> {
   const flag = '--http-address';
   try {
-    const answer = await fetch(`http://${address}/readyz`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
-    const said = (await answer.text()).trim().slice(0, 200);
-    const failure = answer.ok ? undefined : `${answer.status} ${said}`;
+    const { status, text } = await getPlain(address, '/readyz');
+    const failure = status === 200 ? undefined : `${status} ${text.trim().slice(0, 200)}`;
     return { endpoint: { flag, address, failure, said: 'ready' }, certificate: undefined };
   } catch (error) {
     return { endpoint: { flag, address, failure: reasonOf(error), said: '' }, certificate: undefined };
   }
+}
+
+/** Not by `fetch`, which refuses some ports. */
+function getPlain(address: string, path: string): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const request = get(`http://${address}${path}`, { agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        text += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+      response.on('error', reject);
+    });
+    request.setTimeout(TIMEOUT_MS, () =>
+      request.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)),
+    );
+    request.on('error', reject);
+  });
 }
 
 /**
@@ -135,8 +154,5 @@ function healthOf(grpcStatus: string, body: Buffer): string {
 
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  if (error.name === 'TimeoutError') return `no answer within ${TIMEOUT_MS / 1000} s`;
-  const { cause } = error;
-  const said = cause instanceof Error && cause.message !== '' ? cause.message : error.message;
-  return said === '' && error instanceof AggregateError ? reasonOf(error.errors[0]) : said;
+  return error.message === '' && error instanceof AggregateError ? reasonOf(error.errors[0]) : error.message;
 }
