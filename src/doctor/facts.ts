@@ -28,6 +28,7 @@ export interface DoctorFacts {
   readonly endpoints: readonly EndpointFacts[];
 }
 
+/** The API server, which answered. */
 export interface ApiFacts {
   readonly server: string;
   /** As `/version` says it: `v1.37.2`. */
@@ -56,12 +57,14 @@ export interface KindDifference {
   readonly path: string;
 }
 
+/** One right that the operator uses, and whether the account has it. */
 export interface RightFacts {
   /** As `patch reversetunnels/status.reverse-tunnel.io`. */
   readonly right: string;
   readonly allowed: boolean;
 }
 
+/** The processes of the operator. */
 export interface ReplicaFacts {
   /** `alive`: its Lease was renewed within 15 s, or while the doctor looked. */
   readonly replicas: readonly (ReplicaShown & { readonly alive: boolean })[];
@@ -69,6 +72,7 @@ export interface ReplicaFacts {
   readonly leader: string;
 }
 
+/** The rows, counted. */
 export interface RowFacts {
   readonly rows: number;
   readonly unknown: number;
@@ -76,6 +80,7 @@ export interface RowFacts {
   readonly orphans: ReadonlyMap<string, number>;
 }
 
+/** A policy, and what the operator made of it. */
 export interface PolicyFacts {
   readonly name: string;
   /** Status of the condition Accepted; undefined when nobody has judged it yet. */

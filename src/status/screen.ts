@@ -2,6 +2,7 @@ import { formatAge } from '../inspect/age.ts';
 import { textTable } from '../inspect/text-table.ts';
 import type { ReplicaLine, ReporterLine, Summary, TenantLine } from './summary.ts';
 
+/** What the screen says beside the summary. */
 export interface ScreenOptions {
   /** Shown in the first line. */
   readonly namespace: string;

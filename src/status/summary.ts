@@ -34,6 +34,7 @@ export interface FleetFacts {
   readonly nowMs: number;
 }
 
+/** One process of the operator, with what it owns. */
 export interface ReplicaLine {
   readonly replica: string;
   readonly leads: boolean;
@@ -45,6 +46,7 @@ export interface ReplicaLine {
   readonly tunnels: number;
 }
 
+/** One reporting Envoy. */
 export interface ReporterLine {
   readonly id: string;
   readonly cluster: string;
@@ -61,6 +63,7 @@ export interface ReporterLine {
   readonly noteSinceMs: number | undefined;
 }
 
+/** One tenant, over all reporters. */
 export interface TenantLine {
   readonly tenant: string;
   readonly tunnels: number;
