@@ -16,12 +16,12 @@ const WRONG_USE = 2;
 process.exitCode = await main(process.argv.slice(2));
 
 async function main(argv: readonly string[]): Promise<number> {
+  const tool = handTool(argv[0]);
+  if (tool !== undefined) return await tool(argv.slice(1));
   if (argv[0] === 'simulate') {
     const { runSimulate } = await import('./simulate/main.ts');
     return await runSimulate(argv.slice(1));
   }
-  const tool = handTool(argv[0]);
-  if (tool !== undefined) return await tool(argv.slice(1));
   const parsed = parseCommandLine(argv);
   if ('mistake' in parsed) return wrongUse([parsed.mistake]);
   const { help, version, configFile, flags } = parsed.commandLine;
