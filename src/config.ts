@@ -237,8 +237,8 @@ export function helpText(): string {
     const otherwise = about.default ?? about.otherwise;
     return `  --${key} ${placeholder}\n        ${text}${otherwise === undefined ? '' : ` (default: ${otherwise})`}`;
   });
-  return `Usage: reverse-tunnel-operator doctor|status --help
-       reverse-tunnel-operator [FLAG ...]
+  return `Usage: reverse-tunnel-operator [FLAG ...]
+       reverse-tunnel-operator doctor|status --help
        reverse-tunnel-operator simulate --help
 
 Serves Envoy's ReverseTunnelReportingService and keeps one ReverseTunnel object for each reported tunnel.

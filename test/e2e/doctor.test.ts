@@ -51,9 +51,9 @@ describe('doctor, on a set-up that works', () => {
   it('finds nothing wrong, and has asked everything: exit code 0', async () => {
     const { code, findings } = await runDoctor(flags);
     expect(wrong(findings), JSON.stringify(findings)).to.deep.equal([]);
-    expect(new Set(findings.map(({ check }) => check))).to.deep.equal(
-      new Set(['api', 'crds', 'rights', 'replicas', 'endpoints', 'certificates', 'reporters', 'rows']),
-    );
+    expect(findings.map(({ check }) => check)).to.include.members([
+      ...['api', 'crds', 'rights', 'replicas', 'endpoints', 'certificates', 'reporters', 'rows'],
+    ]);
     expect(says(findings, 'replicas')).to.match(/^2 replicas alive, replica-\d-[0-9a-f]{8} leads$/);
     expect(says(findings, 'endpoints')).to.include('plaintext, SERVING').and.include(': ready');
     expect(says(findings, 'certificates')).to.include('--tls-client-ca');
