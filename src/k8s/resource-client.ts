@@ -19,7 +19,6 @@ export interface ListOptions extends CallOptions {
   readonly continueToken?: string;
   /** As in `metadata.name=a` or `spec.tenantID=acme`. */
   readonly fieldSelector?: string;
-  readonly labelSelector?: string;
 }
 
 /** A page of a list, or all of it. */
@@ -116,8 +115,8 @@ export function createResourceClient<T>(
     get: (name, options) => call<T>('get', objectPath(name), name, options),
 
     async list(options = {}) {
-      const { limit, continueToken, fieldSelector, labelSelector } = options;
-      const query = { limit, continue: continueToken, fieldSelector, labelSelector };
+      const { limit, continueToken, fieldSelector } = options;
+      const query = { limit, continue: continueToken, fieldSelector };
       const answer = await call<ListAnswer<T>>('list', withQuery(collection, query), undefined, options);
       return checkedPage(`list ${title}`, answer);
     },

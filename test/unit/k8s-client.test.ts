@@ -130,12 +130,29 @@ describe('client of the API server', () => {
     expect(client.connectionsOpened()).to.be.at.most(3);
   });
 
+  it('reads a document of the API server that is no resource', async () => {
+    const call = client.document<{ gitVersion: string }>('/version');
+    const request = await server.next();
+    expect(request).to.include({ method: 'GET', path: '/version' });
+    request.answer({ status: 200, headers: {}, body: '{"gitVersion":"v1.37.2"}' });
+    expect(await call).to.deep.equal({ gitVersion: 'v1.37.2' });
+
+    const page = errorOf(client.document('/version'));
+    (await server.next()).answer({ status: 200, headers: {}, body: '<html>log in</html>' });
+    expect((await page).message).to.equal(
+      'get /version: answered by something that is no API server: <html>log in</html>',
+    );
+
+    const missing = errorOf(client.document('/openapi/v3/apis/reverse-tunnel.io/v1alpha1'));
+    (await server.next()).answer(answers.CRD_MISSING);
+    expect(await missing).to.include({ status: 404, consequence: 'missing-kind' });
+  });
+
   it('lists a page with everything it is asked for', async () => {
     const call = rows.list({
       limit: 2,
       continueToken: 'c/1=',
       fieldSelector: 'metadata.name=a',
-      labelSelector: 'x',
     });
     const request = await server.next();
     expect(request.path).to.equal(COLLECTION);
@@ -143,7 +160,6 @@ describe('client of the API server', () => {
       limit: '2',
       continue: 'c/1=',
       fieldSelector: 'metadata.name=a',
-      labelSelector: 'x',
     });
     expect(request.query.has('resourceVersion'), 'consistent with every write answered before').to.equal(
       false,
