@@ -1,10 +1,10 @@
 import { execFile } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { chmod, copyFile, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, normalize } from 'node:path';
 import { expect } from 'chai';
-import { parseAllDocuments } from 'yaml';
+import { parse, parseAllDocuments } from 'yaml';
 import type { RunResult } from '../../control-plane/run.ts';
 import { OPERATOR_RULES, rightsOf } from '../../src/k8s/rights.ts';
 import { createMetrics } from '../../src/metrics.ts';
@@ -111,6 +111,18 @@ describe('The pages', () => {
       const right = `${verb} ${resource}${subresource === undefined ? '' : `/${subresource}`} ${group}`;
       expect(listed.has(right), right).to.equal(true);
     }
+  });
+});
+
+describe('The workflow of CI', () => {
+  it('runs .ci/run, and checks nothing beside it', () => {
+    const text = readFileSync(join(ROOT, '.github/workflows/ci.yaml'), 'utf8');
+    const { jobs } = parse(text) as { jobs: Record<string, { steps: { run?: string }[] }> };
+    const runs = Object.values(jobs).flatMap(({ steps }) =>
+      steps.flatMap(({ run: command }) => command ?? []),
+    );
+    expect(runs).to.deep.equal(['.ci/run']);
+    expect(existsSync(join(ROOT, '.ci/run'))).to.equal(true);
   });
 });
 
