@@ -2,7 +2,7 @@ import { systemClock } from '../clock.ts';
 import { parseHostPort } from '../host-port.ts';
 import { openCluster, type Cluster } from '../inspect/cluster.ts';
 import { INSPECT_HELP, parseInspect, type InspectFlags } from '../inspect/command-flags.ts';
-import { processTerminal } from '../inspect/terminal.ts';
+import { INTERRUPTED, processTerminal } from '../inspect/terminal.ts';
 import { ConnectionError } from '../k8s/connection.ts';
 import type { Finding } from './finding.ts';
 import { findings } from './findings.ts';
@@ -60,6 +60,8 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
     const facts = await gatherFacts(cluster, questions, systemClock, interrupted, (what) =>
       terminal.err(`doctor: ${what}\n`),
     );
+    // What was not asked to its end is no finding.
+    if (interrupted.aborted) return INTERRUPTED;
     const found = findings(facts);
     const failed = found.some(({ level }) => level === 'fail');
     const { namespace } = facts;

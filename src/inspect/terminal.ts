@@ -1,3 +1,6 @@
+/** Exit code of a tool that was ended by Ctrl-C, as shells have it. */
+export const INTERRUPTED = 130;
+
 /** Where a hand tool speaks, and how it is told to end. */
 export interface Terminal {
   /** The result. */

@@ -2,7 +2,7 @@ import { systemClock } from '../clock.ts';
 import { listAll, openCluster, type Cluster } from '../inspect/cluster.ts';
 import { INSPECT_HELP, parseInspect, type InspectFlags } from '../inspect/command-flags.ts';
 import { replicasOf } from '../inspect/replicas.ts';
-import { processTerminal, type Terminal } from '../inspect/terminal.ts';
+import { INTERRUPTED, processTerminal, type Terminal } from '../inspect/terminal.ts';
 import { ApiError } from '../k8s/api-error.ts';
 import { ConnectionError } from '../k8s/connection.ts';
 import { LEADER_LEASE } from '../k8s/lease-object.ts';
@@ -61,7 +61,7 @@ export async function runStatus(argv: readonly string[], terminal = processTermi
     else terminal.out(shown(facts, cluster, flags));
     return 0;
   } catch (error) {
-    if (terminal.interrupted.aborted) return 0;
+    if (terminal.interrupted.aborted) return flags.watch ? 0 : INTERRUPTED;
     if (!(error instanceof ConnectionError || error instanceof ApiError)) throw error;
     terminal.err(`status: ${error.message}\n`);
     return 1;
