@@ -1,13 +1,17 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { ended } from '../../control-plane/lifeline.ts';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { EXPIRED_CERTIFICATE } from '../support/expired-certificate.ts';
 import { conditionOf } from '../support/fleet-objects.ts';
 import { runDoctor, runTool, type FindingShown } from '../support/hand-tool.ts';
+import { ROOT } from '../support/pages.ts';
 import { OPERATOR_RULES, poll } from '../support/operator-process.ts';
 import { createReplicas, type Replicas } from '../support/replicas.ts';
 
@@ -193,6 +197,21 @@ describe('doctor, on set-ups that are broken', () => {
       /no replica .* is alive .*: replica-a \(last renewed \d+d ago\)/,
     );
     expect(code).to.equal(1);
+  });
+
+  it('Ctrl-C while it looks: no verdict, and the exit code that shells have for it', async () => {
+    await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
+    const child = spawn(process.execPath, ['src/main.ts', 'doctor', ...flags], { cwd: ROOT });
+    let printed = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      printed += text;
+    });
+    const [waiting] = (await once(child.stderr.setEncoding('utf8'), 'data')) as [string];
+    child.kill('SIGINT');
+    await ended(child);
+    expect(waiting).to.equal('doctor: a Lease looks dead: watching for 7 s whether it is renewed\n');
+    expect(printed).to.equal('');
+    expect(child.exitCode).to.equal(130);
   });
 
   it('a Lease of somebody else proves no replica', async () => {
