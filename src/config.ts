@@ -1,6 +1,7 @@
 import { parseArgs, type ParseArgsOptionsConfig } from 'node:util';
 import { parse as parseYaml } from 'yaml';
 import { formatDuration, parseDuration } from './duration.ts';
+import { parseHostPort } from './host-port.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 
 /** How the operator is to run. Every value is checked. */
@@ -307,6 +308,7 @@ export function helpText(): string {
     return `  --${key} ${placeholder}\n        ${text}${otherwise === undefined ? '' : ` (default: ${otherwise})`}`;
   });
   return `Usage: reverse-tunnel-operator [FLAG ...]
+       reverse-tunnel-operator doctor|status --help
        reverse-tunnel-operator simulate --help
        reverse-tunnel-operator selftest --help
 
@@ -352,10 +354,9 @@ function anyText(text: string): { value: string } | { allowed: string } {
 }
 
 function address(text: string): { value: string } | { allowed: string } {
-  const port = /^(?:\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):(\d{1,5})$/.exec(text)?.[1];
-  return port !== undefined && Number(port) <= 65_535
-    ? { value: text }
-    : { allowed: 'must be host:port with a port of 0 to 65535, as 0.0.0.0:18000 or [::]:18000' };
+  return parseHostPort(text) === undefined
+    ? { allowed: 'must be host:port with a port of 0 to 65535, as 0.0.0.0:18000 or [::]:18000' }
+    : { value: text };
 }
 
 function namespace(text: string): { value: string } | { allowed: string } {

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { systemClock } from './clock.ts';
 import { followFile } from './config-file.ts';
 import { helpText, parseCommandLine, readConfig, type CommandLine, type Config } from './config.ts';
+import { handTool } from './hand-tool.ts';
 import { createLog } from './log.ts';
 import { StartError, startOperator, type RunningOperator } from './operator.ts';
 
@@ -15,6 +16,8 @@ const WRONG_USE = 2;
 process.exitCode = await main(process.argv.slice(2));
 
 async function main(argv: readonly string[]): Promise<number> {
+  const tool = handTool(argv[0]);
+  if (tool !== undefined) return await tool(argv.slice(1));
   if (argv[0] === 'simulate') {
     const { runSimulate } = await import('./simulate/main.ts');
     return await runSimulate(argv.slice(1));

@@ -16,15 +16,12 @@ import type { ReporterObject } from './core/reporter-object.ts';
 import { ApiError, explanationOf } from './k8s/api-error.ts';
 import type { ApiClient } from './k8s/client.ts';
 import { createEventApi, eventResource } from './k8s/event-api.ts';
-import { leaseResource, type LeaseObject } from './k8s/lease-object.ts';
+import { LEADER_LEASE, leaseResource, type LeaseObject } from './k8s/lease-object.ts';
 import { Lease } from './k8s/lease.ts';
 import { Reflector } from './k8s/reflector.ts';
 import { createReporterApi, reporterResource } from './k8s/reporter-api.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
-
-/** One for all replicas in a namespace. */
-const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
 export interface ReplicaParts {
   /** This process, unlike any other that ever ran. */

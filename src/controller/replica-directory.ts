@@ -1,3 +1,4 @@
+import { isManaged } from '../core/managed-by.ts';
 import type { Names } from '../core/names.ts';
 import type { Clock } from '../clock.ts';
 
@@ -108,9 +109,6 @@ export class ReplicaDirectory {
 
   /** By label and by name: the leader's Lease, and others' in the namespace, are none. */
   #isReplicas({ metadata, spec }: LeaseSeen): boolean {
-    return (
-      metadata.labels?.['app.kubernetes.io/managed-by'] === 'reverse-tunnel-operator' &&
-      metadata.name === this.#names.leaseName(spec?.holderIdentity ?? '')
-    );
+    return isManaged(metadata.labels) && metadata.name === this.#names.leaseName(spec?.holderIdentity ?? '');
   }
 }

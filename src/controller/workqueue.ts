@@ -75,11 +75,6 @@ export class Workqueue {
     return this.#delayedCount;
   }
 
-  /** Keys with a worker. */
-  get runningCount(): number {
-    return this.#runningCount;
-  }
-
   /** True while nothing waits for a worker and none works. */
   get idle(): boolean {
     return this.#depth === 0 && this.#runningCount === 0;

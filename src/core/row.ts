@@ -1,3 +1,4 @@
+import { MANAGED_BY } from './managed-by.ts';
 import type { Names } from './names.ts';
 import { withoutScope } from './scope.ts';
 import { reporterKey, type ReporterId, type Tunnel } from './tunnel.ts';
@@ -95,7 +96,7 @@ export function rowLabels(names: Names, reporter: ReporterId, tunnel: Tunnel): R
     [`${LABEL}/cluster`]: names.labelValue(withoutScope(tunnel.tenantID, tunnel.clusterID)),
     [`${LABEL}/node`]: names.labelValue(withoutScope(tunnel.tenantID, tunnel.nodeID)),
     [`${LABEL}/reporter`]: names.labelValue(reporter.id),
-    'app.kubernetes.io/managed-by': 'reverse-tunnel-operator',
+    ...MANAGED_BY,
   };
 }
 

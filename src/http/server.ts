@@ -1,5 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { parseHostPort } from '../host-port.ts';
 
 /** What the probes and Prometheus are answered with. Declared here, given by the composition root. */
 export interface HttpSources {
@@ -71,14 +72,14 @@ export async function startHttpServer(address: string, sources: HttpSources): Pr
 }
 
 function listening(server: Server, address: string): Promise<void> {
-  const colon = address.lastIndexOf(':');
-  const host = address.slice(0, colon).replace(/^\[(.*)\]$/, '$1');
+  const wanted = parseHostPort(address);
   return new Promise((resolve, reject) => {
     server.once('error', (error) =>
       reject(new HttpListenError(`cannot listen on ${address}: ${error.message}`, { cause: error })),
     );
     // Once it listens, an error is that of one connection that could not be accepted: the next one may be.
     server.once('listening', () => server.on('error', () => undefined));
-    server.listen(Number(address.slice(colon + 1)), host, resolve);
+    if (wanted === undefined) throw new HttpListenError(`cannot listen on ${address}: it is no host:port`);
+    server.listen(wanted.port, wanted.host, resolve);
   });
 }

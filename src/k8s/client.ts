@@ -5,7 +5,7 @@ import type { ResourceType } from './api-object.ts';
 import type { Connection } from './connection.ts';
 import type { Credentials } from './credentials.ts';
 import { StreamReaderError, type HttpAnswer, type HttpRequest } from './exchange.ts';
-import { createResourceClient, type ResourceClient } from './resource-client.ts';
+import { createResourceClient, readDocument, type ResourceClient } from './resource-client.ts';
 import { resourcePath } from './resource-path.ts';
 import { createTransport } from './transport.ts';
 
@@ -13,11 +13,8 @@ import { createTransport } from './transport.ts';
 export interface RequestSample {
   /** `watch` when it opened or was refused; its end is no request. */
   readonly verb: Verb;
-  /** The resource's plural. */
-  readonly resource: string;
   /** HTTP status as text, or `<error>` when nothing answered, as client-go's metrics have it. */
   readonly code: string;
-  readonly durationMs: number;
 }
 
 /** What a client needs to be told. */
@@ -36,6 +33,8 @@ export interface ApiClientOptions {
 export interface ApiClient {
   /** A client for one resource; cheap, but meant to be kept. `T` is what its objects are taken to be, unchecked. */
   resource<T>(resource: ResourceType): ResourceClient<T>;
+  /** What the API server answers to a GET of a path of its own that is no resource, as `/version`; `T` unchecked. */
+  document<T>(path: string): Promise<T>;
   /** Connections opened since the start, for watches too. With TLS each is one handshake. */
   connectionsOpened(): number;
   /** Ends all calls and watches with consequence `cancelled`, closes all connections; calls after it fail likewise. */
@@ -76,14 +75,13 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   }
 
   /** One request and its answer, whatever its status. Rejects with `ApiError`, or with what a watch's reader threw. */
-  async function attempt(plural: string, call: Call, current: Credentials): Promise<HttpAnswer> {
+  async function attempt(call: Call, current: Credentials): Promise<HttpAnswer> {
     const { verb, onOpen } = call;
-    const startedMs = clock.monotonicMs();
     let observed = false;
     function observe(code: string): void {
       if (observed) return;
       observed = true;
-      onRequest?.({ verb, resource: plural, code, durationMs: clock.monotonicMs() - startedMs });
+      onRequest?.({ verb, code });
     }
     const request: HttpRequest = {
       method: METHODS[verb],
@@ -119,15 +117,15 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   }
 
   /** The text of a 2xx answer, after a second try with new credentials where the first were refused. */
-  async function send(plural: string, call: Call): Promise<string> {
+  async function send(call: Call): Promise<string> {
     if (closed) throw new ApiError('cancelled', `${call.action()}: the client is closed`);
     const now = credentials.current();
     // Hardly ever a promise: a write waits for no turn of the event loop it does not need.
-    let answer = await attempt(plural, call, now instanceof Promise ? await now : now);
+    let answer = await attempt(call, now instanceof Promise ? await now : now);
     if (answer.status === 401) {
       // Also when they turn out the same: an API server that cannot reach its own verifier answers 401, too.
       await renew(call);
-      answer = await attempt(plural, call, await credentials.current());
+      answer = await attempt(call, await credentials.current());
     }
     if (answer.status < 200 || answer.status > 299) throw errorOfAnswer(call.action(), answer);
     return answer.text;
@@ -147,9 +145,9 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
 
   return {
     resource: <T>(resource: ResourceType) =>
-      createResourceClient<T>(resourcePath(connection.server.pathname, resource), (call) =>
-        send(resource.plural, call),
-      ),
+      createResourceClient<T>(resourcePath(connection.server.pathname, resource), send),
+    document: <T>(path: string) =>
+      readDocument<T>(`${connection.server.pathname.replace(/\/+$/, '')}${path}`, send),
     connectionsOpened: () => transport.connectionsOpened(),
     close() {
       closed = true;

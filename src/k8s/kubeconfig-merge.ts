@@ -27,11 +27,13 @@ export class KubeconfigError extends Error {
  * Merges files as kubectl does: the first file that sets a name or the current context wins, and paths are relative to
  * the file that holds them. Then takes the current context out of it. Done here and not by client-node's `KubeConfig`,
  * which lets the last file win, refuses a name that comes twice, and fails on faults of entries that are not used.
+ *
+ * @param wanted the context to take instead of the current one
  */
-export function currentContext(files: readonly KubeconfigFile[]): CurrentContext {
+export function currentContext(files: readonly KubeconfigFile[], wanted?: string): CurrentContext {
   const documents = files.map((file) => ({ path: file.path, fields: parseFile(file) }));
   const where = files.map((file) => file.path).join(', ');
-  const name = documents.map(({ fields }) => fields['current-context']).find(isText);
+  const name = wanted ?? documents.map(({ fields }) => fields['current-context']).find(isText);
   if (name === undefined) {
     throw new KubeconfigError(
       `kubeconfig ${where}: no current-context (kubectl config use-context NAME sets it)`,
@@ -39,18 +41,19 @@ export function currentContext(files: readonly KubeconfigFile[]): CurrentContext
   }
 
   /** The named entry of the first file that has one. */
-  function entry(list: string, kind: string, wanted: string): Fields {
+  function entry(list: string, kind: string, entryName: string): Fields {
     for (const { path, fields } of documents) {
       const entries = Array.isArray(fields[list]) ? fields[list].filter(isFields) : [];
-      const found = entries.find((candidate) => candidate['name'] === wanted);
+      const found = entries.find((candidate) => candidate['name'] === entryName);
       if (found === undefined) continue;
       const content = found[kind] ?? {};
       if (!isFields(content))
-        throw new KubeconfigError(`kubeconfig ${path}: ${kind} ${wanted} is no mapping`);
+        throw new KubeconfigError(`kubeconfig ${path}: ${kind} ${entryName} is no mapping`);
       return withAbsolutePaths(content, dirname(path));
     }
+    if (kind === 'context') throw new KubeconfigError(`kubeconfig ${where}: no context ${name}`);
     throw new KubeconfigError(
-      `kubeconfig ${where}: context ${name} names ${kind} ${wanted}, which is not there`,
+      `kubeconfig ${where}: context ${name} names ${kind} ${entryName}, which is not there`,
     );
   }
 

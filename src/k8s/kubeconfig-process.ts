@@ -1,10 +1,12 @@
 /**
- * A program of its own, started by `kubeconfig.ts`: reads the kubeconfig files given as arguments, has
+ * A program of its own, started by `kubeconfig.ts`: reads the kubeconfig files given as arguments (`--context=NAME`: that
+ * context instead of the current one), has
  * @kubernetes/client-node work out the credentials (files, exec plugins, OIDC), prints one line of JSON, and ends.
  * It is a process because importing that package costs 60 MiB and half a second, which the operator would carry on.
  */
 import { readFile } from 'node:fs/promises';
 import type { RequestOptions } from 'node:https';
+import { parseArgs } from 'node:util';
 import type { KubeConfig } from '@kubernetes/client-node';
 import {
   currentContext,
@@ -39,10 +41,13 @@ export interface ResolvedCredentials {
   readonly expiresAtMs: number | undefined;
 }
 
-/** Everything about the current context, or an error of one line that begins with the files' names. */
-async function resolveKubeconfig(paths: readonly string[]): Promise<ResolvedKubeconfig> {
+/** Everything about the context, or an error of one line that begins with the files' names. */
+async function resolveKubeconfig(
+  paths: readonly string[],
+  wanted: string | undefined,
+): Promise<ResolvedKubeconfig> {
   const files = await Promise.all(paths.map(async (path) => ({ path, text: await readFile(path, 'utf8') })));
-  const context = currentContext(files);
+  const context = currentContext(files, wanted);
   const where = `kubeconfig ${paths.join(', ')}, context ${context.name}`;
   const server = checkedServer(where, context);
   checkUser(where, context);
@@ -196,7 +201,11 @@ function oneLine(error: unknown): string {
 // Never by exit code or stderr: what a plugin prints there is not for this program to sort out.
 let answer: KubeconfigAnswer;
 try {
-  answer = { resolved: await resolveKubeconfig(process.argv.slice(2)) };
+  const { values, positionals } = parseArgs({
+    options: { context: { type: 'string' } },
+    allowPositionals: true,
+  });
+  answer = { resolved: await resolveKubeconfig(positionals, values.context) };
 } catch (error) {
   answer = { error: oneLine(error) };
 }

@@ -15,20 +15,26 @@ const PROGRAM = fileURLToPath(
 const PROGRAM_TIMEOUT_MS = 60_000;
 
 /**
- * The connection of the current context of kubeconfig files that exist. The credentials are worked out again, in the
+ * The connection of a context of kubeconfig files that exist, the current one unless another is wanted. The credentials are worked out again, in the
  * same way, when they expire or are refused; a token file is read again meanwhile.
  */
-export async function connectByKubeconfig(paths: readonly string[], clock: Clock): Promise<Connection> {
-  const first = await runProgram(paths);
+export async function connectByKubeconfig(
+  paths: readonly string[],
+  clock: Clock,
+  wantedContext?: string,
+): Promise<Connection> {
+  const program = [...(wantedContext === undefined ? [] : [`--context=${wantedContext}`]), '--', ...paths];
+  const where = `kubeconfig ${paths.join(', ')}`;
+  const first = await runProgram(where, program);
   const { server, proxyUrl, namespace, context } = first;
   let { tokenFile } = first;
   const loader: CredentialLoader = {
     async renew() {
-      const again = await runProgram(paths);
+      const again = await runProgram(where, program);
       // The connections stand to the old one, and new credentials are not for it.
       if (again.server !== server) {
         throw new ConnectionError(
-          `kubeconfig ${paths.join(', ')}: server changed from ${server} to ${again.server}; restart to follow it`,
+          `${where}: server changed from ${server} to ${again.server}; restart to follow it`,
         );
       }
       // The user may have moved from one kind of credentials to another.
@@ -44,7 +50,7 @@ export async function connectByKubeconfig(paths: readonly string[], clock: Clock
     server: new URL(server),
     proxyUrl,
     namespace,
-    source: `kubeconfig ${paths.join(', ')}, context ${context}`,
+    source: `${where}, context ${context}`,
     credentials: createCredentialSource(credentialsOf(first), loader, clock),
   };
 }
@@ -56,12 +62,11 @@ function credentialsOf(resolved: ResolvedKubeconfig): Credentials {
 }
 
 /** Runs the program once. Rejects with `ConnectionError`: what it said, or how it ended without saying anything. */
-function runProgram(paths: readonly string[]): Promise<ResolvedKubeconfig> {
-  const where = `kubeconfig ${paths.join(', ')}`;
+function runProgram(where: string, args: readonly string[]): Promise<ResolvedKubeconfig> {
   return new Promise((resolve, reject) => {
     const child = execFile(
       process.execPath,
-      [PROGRAM, ...paths],
+      [PROGRAM, ...args],
       { timeout: PROGRAM_TIMEOUT_MS, maxBuffer: 16 * 1024 * 1024 },
       (failure, stdout, stderr) => {
         const answer = parseAnswer(stdout);

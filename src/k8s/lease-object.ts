@@ -20,8 +20,8 @@ export function leaseResource(namespace: string) {
   return { group: 'coordination.k8s.io', version: 'v1', plural: 'leases', namespace } as const;
 }
 
-/** Tells this project's Leases from those of others in the namespace. */
-export const LEASE_LABEL = { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' } as const;
+/** One for all replicas in a namespace. */
+export const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
 /** Others hold a Lease for dead when it has not changed for so long; the time written into it says so too, for people. */
 export const LEASE_DURATION_MS = 15_000;

@@ -1,7 +1,8 @@
 import type { Clock } from '../clock.ts';
+import { MANAGED_BY } from '../core/managed-by.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
 import { ApiError, explanationOf } from './api-error.ts';
-import { LEASE_DURATION_MS, LEASE_LABEL, type LeaseObject, type LeaseSpec } from './lease-object.ts';
+import { LEASE_DURATION_MS, type LeaseObject, type LeaseSpec } from './lease-object.ts';
 import { microTime } from './micro-time.ts';
 import type { ResourceClient } from './resource-client.ts';
 
@@ -203,7 +204,7 @@ export class Lease {
           {
             apiVersion: 'coordination.k8s.io/v1',
             kind: 'Lease',
-            metadata: { name, labels: LEASE_LABEL },
+            metadata: { name, labels: MANAGED_BY },
             spec: { ...spec, leaseTransitions: 0 },
           },
           { timeoutMs: TIMEOUT_MS },

@@ -1,14 +1,10 @@
 import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
+import { ownResource } from './api-group.ts';
 import type { ResourceClient } from './resource-client.ts';
 
 /** Where policies live: the resource that `crds/reversetunnelpolicies.yaml` defines. */
 export function policyResource(namespace: string) {
-  return {
-    group: 'reverse-tunnel.io',
-    version: 'v1alpha1',
-    plural: 'reversetunnelpolicies',
-    namespace,
-  } as const;
+  return ownResource('reversetunnelpolicies', namespace);
 }
 
 /** The one write on policies: they are people's, and only their status is the operator's. */

@@ -1,5 +1,7 @@
 import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
+import { MANAGED_BY } from '../core/managed-by.ts';
 import { ApiError } from './api-error.ts';
+import { GROUP_VERSION, ownResource } from './api-group.ts';
 import type { ResourceClient } from './resource-client.ts';
 
 /** Argo CD is not to look at an Application again for each change of an object that is in none. Rows go without: see decision 7. */
@@ -7,12 +9,7 @@ const QUIET = { 'argocd.argoproj.io/ignore-resource-updates': 'true' };
 
 /** Where reporters' objects live: the resource that `crds/reversetunnelreporters.yaml` defines. */
 export function reporterResource(namespace: string) {
-  return {
-    group: 'reverse-tunnel.io',
-    version: 'v1alpha1',
-    plural: 'reversetunnelreporters',
-    namespace,
-  } as const;
+  return ownResource('reversetunnelreporters', namespace);
 }
 
 /** The calls on reporters' objects as the API server takes them. */
@@ -20,13 +17,9 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
   return {
     create: (name: string, spec: ReporterObject['spec']): Promise<ReporterObject> =>
       client.create({
-        apiVersion: 'reverse-tunnel.io/v1alpha1',
+        apiVersion: GROUP_VERSION,
         kind: 'ReverseTunnelReporter',
-        metadata: {
-          name,
-          labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' },
-          annotations: QUIET,
-        },
+        metadata: { name, labels: MANAGED_BY, annotations: QUIET },
         spec,
       }),
 

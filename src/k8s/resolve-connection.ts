@@ -10,6 +10,8 @@ import { connectByKubeconfig } from './kubeconfig.ts';
 export interface ConnectionOptions {
   /** Path given by the user; only this file counts then. */
   readonly kubeconfig: string | undefined;
+  /** Context to take instead of the current one. With it only kubeconfig files count. */
+  readonly context?: string | undefined;
   /** The process's environment: KUBERNETES_SERVICE_HOST and _PORT, KUBECONFIG, HOME. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
@@ -22,17 +24,17 @@ export interface ConnectionOptions {
  * missing ones are passed over), else `~/.kube/config`. Rejects with `ConnectionError`.
  */
 export async function resolveConnection(options: ConnectionOptions): Promise<Connection> {
-  const { env, clock, kubeconfig } = options;
+  const { env, clock, kubeconfig, context } = options;
   if (kubeconfig !== undefined) {
     if (!(await exists(kubeconfig))) throw new ConnectionError(`kubeconfig ${kubeconfig}: no such file`);
-    return connectByKubeconfig([kubeconfig], clock);
+    return connectByKubeconfig([kubeconfig], clock, context);
   }
 
   const directory = options.serviceAccountDirectory ?? SERVICE_ACCOUNT_DIRECTORY;
   const host = env['KUBERNETES_SERVICE_HOST'];
   const port = env['KUBERNETES_SERVICE_PORT'];
   const inPod = host !== undefined && host !== '' && port !== undefined && port !== '';
-  if (inPod && (await exists(join(directory, 'token')))) {
+  if (inPod && context === undefined && (await exists(join(directory, 'token')))) {
     return connectInCluster(host, port, directory, clock);
   }
 
@@ -41,11 +43,11 @@ export async function resolveConnection(options: ConnectionOptions): Promise<Con
     const there: string[] = [];
     for (const path of listed) if (await exists(path)) there.push(path);
     if (there.length === 0) throw new ConnectionError(`KUBECONFIG=${env['KUBECONFIG']}: no such file`);
-    return connectByKubeconfig(there, clock);
+    return connectByKubeconfig(there, clock, context);
   }
 
   const own = join(env['HOME'] ?? homedir(), '.kube', 'config');
-  if (await exists(own)) return connectByKubeconfig([own], clock);
+  if (await exists(own)) return connectByKubeconfig([own], clock, context);
   throw new ConnectionError(
     `no API server to connect to: ${inPod ? `no service account token in ${directory}` : 'not in a pod'}, ` +
       `KUBECONFIG is not set and there is no ${own}; give --kubeconfig`,

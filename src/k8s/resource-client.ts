@@ -19,7 +19,6 @@ export interface ListOptions extends CallOptions {
   readonly continueToken?: string;
   /** As in `metadata.name=a` or `spec.tenantID=acme`. */
   readonly fieldSelector?: string;
-  readonly labelSelector?: string;
 }
 
 /** A page of a list, or all of it. */
@@ -100,23 +99,14 @@ export function createResourceClient<T>(
     body?: object,
   ): Promise<A> {
     const timeoutMs = options?.timeoutMs ?? (verb === 'list' ? LIST_TIMEOUT_MS : DEFAULT_TIMEOUT_MS);
-    const action = (): string => (name === undefined ? `${verb} ${title}` : `${verb} ${title} ${name}`);
-    const text = await send({
+    return await sendForJson<A>(send, {
       verb,
       path: `${path}${path.includes('?') ? '&' : '?'}timeout=${serverTimeoutMs(timeoutMs)}ms`,
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      action,
+      action: () => (name === undefined ? `${verb} ${title}` : `${verb} ${title} ${name}`),
       timeoutMs,
       signal: options?.signal,
     });
-    try {
-      const answer: A = JSON.parse(text);
-      if (typeof answer === 'object' && answer !== null) return answer;
-    } catch {
-      // Said below, with what came instead.
-    }
-    const came = text.slice(0, 80);
-    throw new ApiError('malformed', `${action()}: answered by something that is no API server: ${came}`);
   }
 
   return {
@@ -125,8 +115,8 @@ export function createResourceClient<T>(
     get: (name, options) => call<T>('get', objectPath(name), name, options),
 
     async list(options = {}) {
-      const { limit, continueToken, fieldSelector, labelSelector } = options;
-      const query = { limit, continue: continueToken, fieldSelector, labelSelector };
+      const { limit, continueToken, fieldSelector } = options;
+      const query = { limit, continue: continueToken, fieldSelector };
       const answer = await call<ListAnswer<T>>('list', withQuery(collection, query), undefined, options);
       return checkedPage(`list ${title}`, answer);
     },
@@ -167,6 +157,24 @@ export function createResourceClient<T>(
       return isKubernetesStatus(answer) ? undefined : answer;
     },
   };
+}
+
+/** A GET of `path`, which is no resource's, by `send`. Rejects with `ApiError`. */
+export async function readDocument<T>(path: string, send: (call: Call) => Promise<string>): Promise<T> {
+  const action = (): string => `get ${path}`;
+  return await sendForJson<T>(send, { verb: 'get', path, action, timeoutMs: DEFAULT_TIMEOUT_MS });
+}
+
+async function sendForJson<A>(send: (call: Call) => Promise<string>, call: Call): Promise<A> {
+  const text = await send(call);
+  try {
+    const answer: A = JSON.parse(text);
+    if (typeof answer === 'object' && answer !== null) return answer;
+  } catch {
+    // Said below, with what came instead.
+  }
+  const came = text.slice(0, 80);
+  throw new ApiError('malformed', `${call.action()}: answered by something that is no API server: ${came}`);
 }
 
 function serverTimeoutMs(timeoutMs: number): number {

@@ -1,13 +1,13 @@
 import type { Row, RowManifest, RowObject, RowStatus } from '../core/row.ts';
+import { GROUP_VERSION, ownResource } from './api-group.ts';
 import type { ResourceClient } from './resource-client.ts';
 
-const API_VERSION = 'reverse-tunnel.io/v1alpha1';
 /** A worker waits for it: no longer than for a write. */
 const READ_TIMEOUT_MS = 10_000;
 
 /** Where rows live: the resource that `crds/reversetunnels.yaml` defines. */
 export function rowResource(namespace: string) {
-  return { group: 'reverse-tunnel.io', version: 'v1alpha1', plural: 'reversetunnels', namespace } as const;
+  return ownResource('reversetunnels', namespace);
 }
 
 /**
@@ -17,7 +17,7 @@ export function rowResource(namespace: string) {
 export function createRowApi(client: ResourceClient<RowObject>) {
   return {
     create: ({ name, labels, spec }: RowManifest): Promise<RowObject> =>
-      client.create({ apiVersion: API_VERSION, kind: 'ReverseTunnel', metadata: { name, labels }, spec }),
+      client.create({ apiVersion: GROUP_VERSION, kind: 'ReverseTunnel', metadata: { name, labels }, spec }),
 
     patch: (
       row: Row,

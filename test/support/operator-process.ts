@@ -3,42 +3,12 @@ import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ended, killGroup, spawnGuarded } from '../../control-plane/lifeline.ts';
-import type { PolicyRule } from '../../control-plane/service-account.ts';
+
+export { OPERATOR_RULES, TOKEN_RULES } from '../../src/k8s/rights.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const START_DEADLINE_MS = 30_000;
 const POLL_MS = 25;
-
-/** What the operator may do in its namespace: all that it uses. */
-export const OPERATOR_RULES: readonly PolicyRule[] = [
-  {
-    apiGroups: ['reverse-tunnel.io'],
-    resources: ['reversetunnels'],
-    verbs: ['list', 'watch', 'create', 'patch', 'delete'],
-  },
-  {
-    apiGroups: ['reverse-tunnel.io'],
-    resources: ['reversetunnelreporters'],
-    verbs: ['get', 'list', 'watch', 'create', 'delete'],
-  },
-  {
-    apiGroups: ['reverse-tunnel.io'],
-    resources: ['reversetunnels/status', 'reversetunnelreporters/status', 'reversetunnelpolicies/status'],
-    verbs: ['patch'],
-  },
-  { apiGroups: ['reverse-tunnel.io'], resources: ['reversetunnelpolicies'], verbs: ['list', 'watch'] },
-  {
-    apiGroups: ['coordination.k8s.io'],
-    resources: ['leases'],
-    verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'],
-  },
-  { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
-];
-
-/** What it may do in the whole cluster with `--auth token` and `either`, and only then. */
-export const TOKEN_RULES: readonly PolicyRule[] = [
-  { apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] },
-];
 
 export interface OperatorProcessOptions {
   readonly kubeconfigPath: string;

@@ -110,9 +110,7 @@ describe('kubeconfig files', () => {
     expect(errorOf(file('/k', { ...base, 'current-context': '' }), { path: '/l', text: '' })).to.contain(
       'kubeconfig /k, /l: no current-context',
     );
-    expect(errorOf(file('/k', { ...base, contexts: [] }))).to.equal(
-      'kubeconfig /k: context x names context x, which is not there',
-    );
+    expect(errorOf(file('/k', { ...base, contexts: [] }))).to.equal('kubeconfig /k: no context x');
     expect(errorOf(file('/k', { ...base, clusters: [] }))).to.equal(
       'kubeconfig /k: context x names cluster c, which is not there',
     );

@@ -1,0 +1,194 @@
+import type { ReporterCondition, ReporterObject } from '../core/reporter-object.ts';
+import { formatAge } from '../inspect/age.ts';
+import type { DoctorFacts } from './facts.ts';
+import { counted, someOf, unanswered, type Finding, type Level } from './finding.ts';
+
+/** The first full push of a large reporter takes some time to become rows; what takes longer is worth a look. */
+const LONG_MS = 60_000;
+
+/** The reporters: connected, in step, one Envoy each, owned by somebody who lives. */
+export function checkReporters(facts: DoctorFacts): Finding[] {
+  const { reporters, namespace } = facts;
+  if ('failure' in reporters) return [unanswered('reporters', reporters)];
+  if (reporters.value.length === 0) {
+    return [
+      {
+        check: 'reporters',
+        level: 'warn',
+        says: `no Envoy has reported in ${namespace}`,
+        todo: 'see docs/troubleshooting.md#no-reporter-shows-up: the cluster of reporter_config, its port, HTTP/2 and TLS',
+      },
+    ];
+  }
+  const findings = [
+    ...checkConnected(reporters.value, facts.nowMs),
+    ...checkSynced(reporters.value, facts.nowMs),
+    ...checkConflicts(reporters.value),
+    ...checkOwners(reporters.value, facts),
+  ];
+  if (findings.length > 0) return findings;
+  const says = `${counted(reporters.value.length, 'reporter')} connected and in step`;
+  return [{ check: 'reporters', level: 'ok', says }];
+}
+
+function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Finding[] {
+  const lost = reporters.flatMap((one) => {
+    const connected = condition(one, 'Connected');
+    return connected?.status === 'True' ? [] : [named(one, connected, nowMs)];
+  });
+  if (lost.length === 0) return [];
+  return [
+    {
+      check: 'reporters',
+      // One Envoy that is gone may have been scaled away. All of them are no chance.
+      level: lost.length === reporters.length ? 'fail' : 'warn',
+      says: `${lost.length} of ${counted(reporters.length, 'reporter')} not connected: ${someOf(lost)}`,
+      todo:
+        'see whether these Envoys run and reach the port; if one is gone for good, kubectl delete rtr NAME deletes its ' +
+        'rows now instead of after --expire-after',
+    },
+  ];
+}
+
+function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Finding[] {
+  const findings: Finding[] = [];
+  function group(reason: string, level: Level, says: string, todo: string, leastMs = 0): void {
+    const found = reporters.flatMap((one) => {
+      const synced = condition(one, 'Synced');
+      if (synced === undefined || synced.status === 'True' || synced.reason !== reason) return [];
+      if (nowMs - Date.parse(synced.lastTransitionTime) < leastMs) return [];
+      return [`${named(one, synced, nowMs)}${synced.message === '' ? '' : `: ${synced.message}`}`];
+    });
+    if (found.length > 0)
+      findings.push({ check: 'synced', level, says: `${says}: ${someOf(found, 3)}`, todo });
+  }
+  group(
+    'RowsRefused',
+    'fail',
+    'the API server refuses rows',
+    'its answer says why: a missing right, a quota (kubectl describe quota), a webhook, or an older CRD',
+  );
+  group(
+    'TunnelsRejected',
+    'warn',
+    'tunnels were set aside as they can be no row',
+    "mend the initiator's tenant, cluster or node id: docs/troubleshooting.md#tunnels-are-set-aside",
+  );
+  group(
+    'Writing',
+    'warn',
+    'rows are still being written',
+    'the API server is slow or throttles: see reverse_tunnel_sync_lag_seconds and rest_client_requests_total',
+    LONG_MS,
+  );
+  group(
+    'AwaitingFullPush',
+    'warn',
+    'only changes have come, never a full list',
+    'Envoy sends everything at each connect; what reports here is another client, or its stream is about to end',
+    LONG_MS,
+  );
+  return findings;
+}
+
+function checkConflicts(reporters: readonly ReporterObject[]): Finding[] {
+  const shared = reporters.filter((one) => condition(one, 'IdentityConflict')?.status === 'True');
+  if (shared.length === 0) return [];
+  return [
+    {
+      check: 'identity',
+      level: 'fail',
+      says: `two Envoys report under one cluster and id: ${someOf(shared.map((one) => idOf(one)))}`,
+      todo: "give each Envoy a node.id of its own (--service-node, or the pod's name): until then rows show the one that spoke last",
+    },
+  ];
+}
+
+function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorFacts): Finding[] {
+  if ('failure' in replicas) return [];
+  const alive = new Set(replicas.value.replicas.filter((one) => one.alive).map(({ replica }) => replica));
+  // Then that is the finding, and this would only say it again.
+  if (alive.size === 0) return [];
+  const left = reporters.filter(({ status }) => !alive.has(status?.owner?.replica ?? ''));
+  if (left.length === 0) return [];
+  return [
+    {
+      check: 'owners',
+      level: 'warn',
+      says: `${counted(left.length, 'reporter')} owned by no replica that lives: ${someOf(left.map((one) => idOf(one)))}`,
+      todo: 'the leader takes them over within about 20 s: run doctor again, and look for a leader if it stays so',
+    },
+  ];
+}
+
+/** The rows: how many, how many Unknown, and none without a reporter's object. */
+export function checkRows({ rows }: DoctorFacts): Finding[] {
+  if ('failure' in rows) return [unanswered('rows', rows)];
+  const { rows: count, unknown, orphans } = rows.value;
+  const findings: Finding[] = [];
+  if (unknown > 0) {
+    findings.push({
+      check: 'rows',
+      level: 'warn',
+      says: `${unknown} of ${counted(count, 'row')} Unknown, as their reporter is lost`,
+      todo: 'kubectl get rt --field-selector status.state=Unknown shows them; they go with --expire-after',
+    });
+  }
+  if (orphans.size > 0) {
+    const shown = Array.from(orphans, ([reporter, orphaned]) => `${reporter} (${orphaned})`);
+    findings.push({
+      check: 'rows',
+      level: 'warn',
+      says: `rows of reporters that have no object: ${someOf(shown)}`,
+      todo: 'the leader deletes them within about a minute; if they stay, nobody leads',
+    });
+  }
+  if (findings.length === 0)
+    findings.push({
+      check: 'rows',
+      level: 'ok',
+      says: count === 0 ? 'no row' : `${counted(count, 'row')}, all Connected`,
+    });
+  return findings;
+}
+
+/** The policies: each was accepted. */
+export function checkPolicies({ policies }: DoctorFacts): Finding[] {
+  if (policies === undefined) return [];
+  if ('failure' in policies) return [unanswered('policies', policies)];
+  const findings = policies.value.flatMap(({ name, accepted, message }): Finding[] => {
+    if (accepted === 'True') return [];
+    const says =
+      accepted === undefined
+        ? `${name}: nobody has judged it yet`
+        : `${name} is not accepted${message === '' ? '' : `: ${message}`}`;
+    const todo =
+      accepted === undefined
+        ? 'see whether a replica is alive'
+        : `kubectl describe rtp ${name}, and mend its spec`;
+    return [{ check: 'policies', level: accepted === undefined ? 'warn' : 'fail', says, todo }];
+  });
+  if (findings.length > 0) return findings;
+  const count = policies.value.length;
+  const says =
+    count === 0
+      ? 'there is no ReverseTunnelPolicy'
+      : `${counted(count, 'policy').replace('policys', 'policies')} accepted`;
+  return [{ check: 'policies', level: 'ok', says }];
+}
+
+function condition(reporter: ReporterObject, type: string): ReporterCondition | undefined {
+  return reporter.status?.conditions?.find((one) => one.type === type);
+}
+
+/** `edge/responder-0 (Silent for 4m)`. */
+function named(reporter: ReporterObject, why: ReporterCondition | undefined, nowMs: number): string {
+  const sinceMs = Date.parse(why?.lastTransitionTime ?? '');
+  // The CRD's default says 1970.
+  const since = sinceMs > 0 ? ` for ${formatAge(nowMs - sinceMs)}` : '';
+  return why === undefined ? idOf(reporter) : `${idOf(reporter)} (${why.reason}${since})`;
+}
+
+function idOf({ spec }: ReporterObject): string {
+  return spec.cluster === '' ? spec.id : `${spec.cluster}/${spec.id}`;
+}

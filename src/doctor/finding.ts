@@ -1,0 +1,39 @@
+/** How a check ended; `skip`: it was not asked for, or the asking account may not know. */
+export type Level = 'ok' | 'skip' | 'warn' | 'fail';
+
+/** What a check found. */
+export interface Finding {
+  /** One word. */
+  readonly check: string;
+  readonly level: Level;
+  /** One line: what is so, with object and value. */
+  readonly says: string;
+  /** What to do about it; undefined when nothing is. */
+  readonly todo?: string;
+}
+
+/** At most `limit` of many names, and how many more there are. */
+export function someOf(names: readonly string[], limit = 5): string {
+  const left = names.length - limit;
+  return names.slice(0, limit).join(', ') + (left > 0 ? ` and ${left} more` : '');
+}
+
+/** `1 row`, `2 rows`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+/** For what could not be asked: a matter of the account's rights, or a failure. */
+export function unanswered(
+  check: string,
+  { failure, forbidden }: { readonly failure: string; readonly forbidden: boolean },
+): Finding {
+  return forbidden
+    ? {
+        check,
+        level: 'skip',
+        says: `not checked: ${failure}`,
+        todo: 'run it as an account that may, to have this checked',
+      }
+    : { check, level: 'fail', says: failure, todo: 'mend this first, then run doctor again' };
+}

@@ -1,0 +1,61 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { parse } from 'yaml';
+import { API_VERSION } from '../k8s/api-group.ts';
+import { isMap, type KindSchema, type Tree } from './kind-differences.ts';
+
+/** In the package beside `src` and `dist`. */
+const CRD_FOLDER = new URL('../../crds/', import.meta.url);
+
+/** A kind as this version brings it. */
+export interface ShippedKind extends KindSchema {
+  readonly kind: string;
+  readonly plural: string;
+}
+
+/** The kinds of the CRD files that this version ships, at the version that it serves. */
+export function shippedKinds(): ShippedKind[] {
+  return readdirSync(CRD_FOLDER)
+    .filter((file) => file.endsWith('.yaml'))
+    .map((file) => shippedKind(readFileSync(new URL(file, CRD_FOLDER), 'utf8'), file));
+}
+
+interface CrdDocument {
+  readonly spec: {
+    readonly names: { readonly kind: string; readonly plural: string };
+    readonly versions: readonly {
+      readonly name: string;
+      readonly schema: { readonly openAPIV3Schema: Tree };
+      readonly selectableFields?: readonly { readonly jsonPath: string }[];
+    }[];
+  };
+}
+
+function shippedKind(text: string, file: string): ShippedKind {
+  const { spec }: CrdDocument = parse(text);
+  const version = spec.versions.find(({ name }) => name === API_VERSION);
+  if (version === undefined) throw new Error(`crds/${file}: no version ${API_VERSION}`);
+  const selectableFields = (version.selectableFields ?? []).map(({ jsonPath }) =>
+    jsonPath.replace(/^\./, ''),
+  );
+  return { ...spec.names, schema: version.schema.openAPIV3Schema, selectableFields };
+}
+
+/** The kind as the API server publishes it in its OpenAPI document of the group; undefined when it does not yet. */
+export function publishedKind(document: Tree, kind: string): KindSchema | undefined {
+  const components = isMap(document) ? document['components'] : undefined;
+  const schemas = isMap(components) ? components['schemas'] : undefined;
+  if (!isMap(schemas)) return undefined;
+  for (const schema of Object.values(schemas)) {
+    if (!isMap(schema)) continue;
+    const kinds = schema['x-kubernetes-group-version-kind'];
+    if (!Array.isArray(kinds) || !kinds.some((one: Tree) => isMap(one) && one['kind'] === kind)) continue;
+    const selectable = schema['x-kubernetes-selectable-fields'];
+    return {
+      schema,
+      selectableFields: Array.isArray(selectable)
+        ? selectable.map((one: Tree) => (isMap(one) ? String(one['fieldPath']) : ''))
+        : [],
+    };
+  }
+  return undefined;
+}

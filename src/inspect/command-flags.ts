@@ -1,0 +1,82 @@
+import { parseArgs, type ParseArgsOptionsConfig } from 'node:util';
+
+/** What every hand tool is told: which cluster, which namespace, how to print. */
+export interface InspectFlags {
+  /** Path; undefined: in-cluster, else KUBECONFIG, else ~/.kube/config. */
+  readonly kubeconfig: string | undefined;
+  /** Undefined: the current one. */
+  readonly context: string | undefined;
+  /** Undefined: the pod's, else the context's, else default. */
+  readonly namespace: string | undefined;
+  readonly output: 'text' | 'json';
+}
+
+/** The flags that all hand tools have, for their `--help`. */
+export const INSPECT_HELP = `  --kubeconfig FILE
+        how to reach the API server (default: in-cluster, else $KUBECONFIG, else ~/.kube/config)
+  --context NAME
+        context of the kubeconfig (default: its current one)
+  -n, --namespace NAME
+        where the operator's objects live (default: the pod's, else the context's, else default)
+  -o, --output text|json
+        how to print (default: text)
+`;
+
+const NAMESPACE = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
+const INSPECT_OPTIONS: ParseArgsOptionsConfig = {
+  kubeconfig: { type: 'string' },
+  context: { type: 'string' },
+  namespace: { type: 'string', short: 'n' },
+  output: { type: 'string', short: 'o' },
+  help: { type: 'boolean', short: 'h' },
+};
+
+/** A command line taken apart: what was asked for, or every mistake in it, one line each. */
+export type ParsedInspect =
+  | { readonly help: true }
+  | { readonly mistakes: readonly string[] }
+  | { readonly flags: InspectFlags; readonly own: Readonly<Record<string, unknown>> };
+
+/**
+ * Reads the flags that all hand tools have, and leaves the values of `ownOptions` to the caller.
+ *
+ * @param argv the arguments after the command's name
+ */
+export function parseInspect(argv: readonly string[], ownOptions: ParseArgsOptionsConfig): ParsedInspect {
+  let values: Readonly<Record<string, unknown>>;
+  try {
+    const options = { ...INSPECT_OPTIONS, ...ownOptions };
+    ({ values } = parseArgs({ args: [...argv], options, allowPositionals: false }));
+  } catch (error) {
+    const said = error instanceof Error ? error.message : String(error);
+    return { mistakes: [said.split(/\.\s|\n/)[0] ?? said] };
+  }
+  const { kubeconfig, context, namespace, output, help, ...own } = values;
+  if (help === true) return { help: true };
+  const mistakes: string[] = [];
+  for (const [flag, value] of Object.entries({ kubeconfig, context })) {
+    if (value === '') mistakes.push(`--${flag}: must not be empty`);
+  }
+  if (namespace !== undefined && !(typeof namespace === 'string' && NAMESPACE.test(namespace))) {
+    mistakes.push(
+      `--namespace: ${JSON.stringify(namespace)} must be at most 63 lower-case letters, digits and dashes`,
+    );
+  }
+  if (output !== undefined && output !== 'text' && output !== 'json') {
+    mistakes.push(`--output: ${JSON.stringify(output)} must be one of text, json`);
+  }
+  if (mistakes.length > 0) return { mistakes };
+  return {
+    flags: {
+      kubeconfig: textOf(kubeconfig),
+      context: textOf(context),
+      namespace: textOf(namespace),
+      output: output === 'json' ? 'json' : 'text',
+    },
+    own,
+  };
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}

@@ -1,0 +1,115 @@
+import { formatAge } from '../inspect/age.ts';
+import { textTable } from '../inspect/text-table.ts';
+import type { ReplicaLine, ReporterLine, Summary, TenantLine } from './summary.ts';
+
+/** What the screen says beside the summary. */
+export interface ScreenOptions {
+  /** Shown in the first line. */
+  readonly namespace: string;
+  readonly server: string;
+  readonly nowMs: number;
+  /** Most lines of reporters and of tenants, each; 0 for all. */
+  readonly top: number;
+}
+
+/** The summary as text: one line of totals, then replicas, reporters (those with something wrong first) and tenants. */
+export function screen(summary: Summary, options: ScreenOptions): string {
+  const { top } = options;
+  const reporters = [
+    ...summary.reporters.filter(({ note }) => note !== ''),
+    ...summary.reporters.filter(({ note }) => note === ''),
+  ];
+  return [
+    `${totalsLine(summary)}\nnamespace ${options.namespace} at ${options.server}\n`,
+    section('no replica of the operator', 'replicas', summary.replicas, 0, REPLICA_HEADER, replicaCells),
+    section('no reporter', 'reporters', reporters, top, REPORTER_HEADER, (one) =>
+      reporterCells(one, options.nowMs),
+    ),
+    section('no tunnel', 'tenants', summary.tenants, top, TENANT_HEADER, tenantCells),
+  ].join('\n');
+}
+
+function totalsLine({ totals }: Summary): string {
+  const unknown = totals.unknown === 0 ? '' : ` (${totals.unknown} Unknown)`;
+  return [
+    `${counted(totals.tunnels, 'tunnel')}${unknown} of ${counted(totals.tenants, 'tenant')}`,
+    `${totals.connected} of ${counted(totals.reporters, 'reporter')} connected, ${totals.synced} in step, ` +
+      `${totals.behind} behind`,
+    `${totals.alive} of ${counted(totals.replicas, 'replica')} alive`,
+  ].join('; ');
+}
+
+/** A table of at most `top` lines, or a line that says that there is nothing. */
+function section<T>(
+  nothing: string,
+  what: string,
+  lines: readonly T[],
+  top: number,
+  header: readonly string[],
+  cells: (line: T) => readonly string[],
+): string {
+  if (lines.length === 0) return `${nothing}\n`;
+  const shown = top === 0 ? lines : lines.slice(0, top);
+  const left = lines.length - shown.length;
+  return (
+    textTable(header, shown.map(cells)) +
+    (left === 0 ? '' : `… and ${left} more ${what} (--top 0 shows all)\n`)
+  );
+}
+
+const REPLICA_HEADER = ['REPLICA', 'STATE', 'RENEWED', 'REPORTERS', 'TUNNELS'];
+
+function replicaCells(line: ReplicaLine): string[] {
+  const state = line.alive ? 'alive' : 'dead';
+  const renewed = line.renewedAgoMs === undefined ? '' : `${formatAge(line.renewedAgoMs)} ago`;
+  return [
+    line.replica,
+    line.leads ? `${state}, leads` : state,
+    renewed,
+    String(line.reporters),
+    String(line.tunnels),
+  ];
+}
+
+const REPORTER_HEADER = [
+  'REPORTER',
+  'CLUSTER',
+  'CONNECTED',
+  'SYNCED',
+  'REPORTED',
+  'ROWS',
+  'BEHIND',
+  'OWNER',
+  'NOTE',
+];
+
+function reporterCells(line: ReporterLine, nowMs: number): string[] {
+  const since = line.noteSinceMs === undefined ? '' : ` ${formatAge(nowMs - line.noteSinceMs)}`;
+  return [
+    line.id,
+    line.cluster,
+    line.connected,
+    line.synced,
+    String(line.reported),
+    String(line.rows),
+    String(line.behind),
+    line.owner,
+    line.note === '' ? '' : `${line.note}${since}`,
+  ];
+}
+
+const TENANT_HEADER = ['TENANT', 'TUNNELS', 'UNKNOWN', 'NODES', 'REPORTERS'];
+
+function tenantCells(line: TenantLine): string[] {
+  return [
+    line.tenant,
+    String(line.tunnels),
+    String(line.unknown),
+    String(line.nodes),
+    String(line.reporters),
+  ];
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}

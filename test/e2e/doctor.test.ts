@@ -1,0 +1,380 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect } from 'chai';
+import { ended } from '../../control-plane/lifeline.ts';
+import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
+import { applyCrds } from '../support/apply-crds.ts';
+import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import { EXPIRED_CERTIFICATE } from '../support/expired-certificate.ts';
+import { conditionOf } from '../support/fleet-objects.ts';
+import { runDoctor, runTool, type FindingShown } from '../support/hand-tool.ts';
+import { ROOT } from '../support/pages.ts';
+import { OPERATOR_RULES, poll } from '../support/operator-process.ts';
+import { createReplicas, type Replicas } from '../support/replicas.ts';
+
+const DEADLINE_MS = 60_000;
+const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
+
+/** As `fail rights`, of those that are neither ok nor skipped. */
+function wrong(findings: readonly FindingShown[]): string[] {
+  return findings
+    .filter(({ level }) => level === 'warn' || level === 'fail')
+    .map(({ level, check }) => `${level} ${check}`);
+}
+
+function says(findings: readonly FindingShown[], check: string): string {
+  return findings
+    .filter((one) => one.check === check)
+    .map((one) => one.says)
+    .join('\n');
+}
+
+describe('doctor, on a set-up that works', () => {
+  const controlPlane = useControlPlane();
+  let replicas: Replicas;
+  let flags: string[];
+
+  before(async function () {
+    this.timeout(2 * DEADLINE_MS);
+    replicas = await createReplicas(controlPlane(), 'doctor');
+    const { account, process } = await replicas.start();
+    await replicas.start();
+    await replicas.startFleet({ reporters: 2, tunnels: 5 });
+    await replicas.served(2, DEADLINE_MS);
+    flags = [
+      ...['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', replicas.namespace],
+      ...['--grpc-address', process.grpcAddress, '--http-address', process.httpAddress],
+      ...['--service-account', account, '--tls-client-ca', controlPlane().caFile],
+    ];
+  });
+  after(() => replicas.stop());
+
+  it('finds nothing wrong, and has asked everything: exit code 0', async () => {
+    const { code, findings } = await runDoctor(flags);
+    expect(wrong(findings), JSON.stringify(findings)).to.deep.equal([]);
+    expect(findings.map(({ check }) => check)).to.include.members([
+      ...['api', 'crds', 'rights', 'replicas', 'endpoints', 'certificates', 'reporters', 'rows'],
+    ]);
+    expect(says(findings, 'replicas')).to.match(/^2 replicas alive, replica-\d-[0-9a-f]{8} leads$/);
+    expect(says(findings, 'endpoints')).to.include('plaintext, SERVING').and.include(': ready');
+    expect(says(findings, 'certificates')).to.include('--tls-client-ca');
+    expect(says(findings, 'reporters')).to.equal('2 reporters connected and in step');
+    expect(says(findings, 'rows')).to.equal('10 rows, all Connected');
+    expect(code).to.equal(0);
+  });
+
+  it('prints one line a check, and what to do below what is not well', async () => {
+    const { code, stdout, stderr } = await runTool(['doctor', ...flags, '--http-address', '127.0.0.1:1']);
+    const lines = stdout.trimEnd().split('\n');
+    expect(lines[0]).to.match(/^ok {4}api {11}https:/);
+    const bad = lines.findIndex((line) => line.startsWith('fail  endpoints'));
+    expect(lines[bad]).to.include('--http-address 127.0.0.1:1: connect ECONNREFUSED');
+    expect(lines[bad + 1]).to.match(/^ {20}→ /);
+    expect(lines.at(-1)).to.match(/^1 failed, 0 warned, \d+ ok, 0 not checked$/);
+    expect(stderr).to.equal('');
+    expect(code).to.equal(1);
+  });
+
+  it("by the operator's own account: what it may not know is not checked, nothing fails", async () => {
+    const own = await controlPlane().kubeconfigFor({
+      namespace: replicas.namespace,
+      serviceAccount: 'replica-0',
+      rules: OPERATOR_RULES,
+    });
+    const { code, findings } = await runDoctor([
+      '--kubeconfig',
+      own.kubeconfigPath,
+      '-n',
+      replicas.namespace,
+    ]);
+    expect(wrong(findings), JSON.stringify(findings)).to.deep.equal([]);
+    expect(findings.filter(({ level }) => level === 'skip').map(({ check }) => check)).to.deep.equal([
+      'endpoints',
+    ]);
+    expect(code).to.equal(0);
+  });
+
+  it('a right that is taken away: named, exit code 1', async () => {
+    const rules = OPERATOR_RULES.filter(({ resources }) => !resources.includes('reversetunnels/status'));
+    const serviceAccount = 'without-status';
+    await controlPlane().kubeconfigFor({ namespace: replicas.namespace, serviceAccount, rules });
+    const { code, findings } = await runDoctor([...flags, '--service-account', serviceAccount]);
+    expect(wrong(findings)).to.deep.equal(['fail rights']);
+    expect(says(findings, 'rights'))
+      .to.include(`system:serviceaccount:${replicas.namespace}:without-status lacks 2 of `)
+      .and.include('patch reversetunnels/status.reverse-tunnel.io')
+      .and.include('patch reversetunnelreporters/status.reverse-tunnel.io');
+    expect(code).to.equal(1);
+  });
+
+  it('an expired certificate, and a file that holds none: named with their date and path, exit code 1', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'doctor-'));
+    const expired = join(folder, 'tls.crt');
+    const empty = join(folder, 'ca.crt');
+    await writeFile(expired, EXPIRED_CERTIFICATE);
+    await writeFile(empty, 'nothing\n');
+    const { code, findings } = await runDoctor([...flags, '--tls-cert', expired, '--tls-client-ca', empty]);
+    await rm(folder, { recursive: true });
+    expect(wrong(findings)).to.deep.equal(['fail certificates', 'fail certificates']);
+    expect(says(findings, 'certificates'))
+      .to.include(`--tls-cert ${expired}: CN=rto.example expired`)
+      .and.include('at 2025-01-01T00:00:00Z')
+      .and.include(`--tls-client-ca ${empty}: holds no certificate in PEM`);
+    expect(code).to.equal(1);
+  });
+
+  it('an Envoy that is gone: a warning that names it; all of them gone: exit code 1', async function () {
+    this.timeout(DEADLINE_MS);
+    const gone = await replicas.startFleet({ reporters: 1, tunnels: 2, reporterCluster: 'leaves' });
+    await replicas.served(3, DEADLINE_MS);
+    await gone.stop();
+    await poll(DEADLINE_MS, async () => {
+      const { code, findings } = await runDoctor(flags);
+      if (!says(findings, 'reporters').includes('1 of 3 reporters not connected')) return undefined;
+      expect(code).to.equal(0);
+      return true;
+    });
+  });
+});
+
+describe('doctor, on set-ups that are broken', () => {
+  const controlPlane = useControlPlane();
+  let namespace: string;
+  let flags: string[];
+
+  beforeEach(async () => {
+    namespace = await createNamespace(controlPlane(), 'doctor');
+    flags = ['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', namespace];
+  });
+
+  async function create(path: string, body: object): Promise<void> {
+    const answer = await controlPlane().request('POST', path, body);
+    expect(answer.status, JSON.stringify(answer.body)).to.equal(201);
+  }
+
+  async function createLease(name: string, holderIdentity: string, renewTime: string): Promise<void> {
+    await create(`/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`, {
+      metadata: { name, labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' } },
+      spec: { holderIdentity, leaseDurationSeconds: 15, renewTime },
+    });
+  }
+
+  /** A reporter that somebody owned and wrote these conditions of. */
+  async function createReporter(id: string, conditions: readonly object[]): Promise<void> {
+    const path = `${GROUP}/namespaces/${namespace}/reversetunnelreporters`;
+    const apiVersion = 'reverse-tunnel.io/v1alpha1';
+    await create(path, {
+      ...{ apiVersion, kind: 'ReverseTunnelReporter', metadata: { name: id }, spec: { id, cluster: 'edge' } },
+    });
+    const status = { owner: { replica: 'replica-a', epoch: 1 }, conditions };
+    const patch = [
+      'patch',
+      'rtr',
+      id,
+      '--subresource=status',
+      '--type=merge',
+      '-p',
+      JSON.stringify({ status }),
+    ];
+    const { code, stderr } = await controlPlane().kubectl(['--namespace', namespace, ...patch]);
+    expect(code, stderr).to.equal(0);
+  }
+
+  it('no replica at all: exit code 1', async () => {
+    const { code, findings } = await runDoctor(flags);
+    expect(wrong(findings)).to.deep.equal(['fail replicas', 'warn reporters']);
+    expect(says(findings, 'replicas')).to.include(`alive in ${namespace}: there is no Lease of one`);
+    expect(code).to.equal(1);
+  });
+
+  it('a replica that died: its Lease is not renewed while doctor looks', async () => {
+    await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
+    const { code, findings } = await runDoctor(flags);
+    expect(says(findings, 'replicas')).to.match(
+      /no replica .* is alive .*: replica-a \(last renewed \d+d ago\)/,
+    );
+    expect(code).to.equal(1);
+  });
+
+  it('Ctrl-C while it looks: no verdict, and the exit code that shells have for it', async () => {
+    await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
+    const child = spawn(process.execPath, ['src/main.ts', 'doctor', ...flags], { cwd: ROOT });
+    let printed = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      printed += text;
+    });
+    const [waiting] = (await once(child.stderr.setEncoding('utf8'), 'data')) as [string];
+    child.kill('SIGINT');
+    await ended(child);
+    expect(waiting).to.equal('doctor: a Lease looks dead: watching for 7 s whether it is renewed\n');
+    expect(printed).to.equal('');
+    expect(child.exitCode).to.equal(130);
+  });
+
+  it('a Lease of somebody else proves no replica', async () => {
+    const renewTime = new Date().toISOString().replace('Z', '000Z');
+    await create(`/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`, {
+      metadata: { name: 'other' },
+      spec: { holderIdentity: 'other', leaseDurationSeconds: 15, renewTime },
+    });
+    const { findings } = await runDoctor(flags);
+    expect(says(findings, 'replicas')).to.include('there is no Lease of one');
+  });
+
+  it('an identity conflict, refused rows and a lost reporter: each named with its reporter', async () => {
+    await createLease('a', 'replica-a', new Date().toISOString().replace('Z', '000Z'));
+    await createReporter('twin', [
+      conditionOf('Connected', 'True', 'StreamOpen'),
+      conditionOf('Synced', 'True', 'UpToDate'),
+      conditionOf('IdentityConflict', 'True', 'StreamsTradePlaces'),
+    ]);
+    await createReporter('refused', [
+      conditionOf('Connected', 'True', 'StreamOpen'),
+      conditionOf('Synced', 'False', 'RowsRefused', 3_600_000, '2 rows refused: 403 exceeded quota'),
+    ]);
+    await createReporter('lost', [
+      conditionOf('Connected', 'False', 'Silent'),
+      conditionOf('Synced', 'Unknown', 'NotConnected'),
+    ]);
+    const { code, findings } = await runDoctor(flags);
+    expect(wrong(findings)).to.deep.equal([
+      'warn replicas',
+      'warn reporters',
+      'fail synced',
+      'fail identity',
+    ]);
+    expect(says(findings, 'reporters')).to.include('1 of 3 reporters not connected: edge/lost (Silent for');
+    expect(says(findings, 'synced')).to.include('edge/refused').and.include('403 exceeded quota');
+    expect(says(findings, 'identity')).to.include('edge/twin');
+    expect(code).to.equal(1);
+  });
+
+  it('rows that nobody owns: named by their reporter', async () => {
+    const reporter = { id: 'gone', cluster: 'edge' };
+    const spec = { tunnelName: 't', tenantID: 'acme', clusterID: 'eu-1', nodeID: 'node-1', reporter };
+    await create(`${GROUP}/namespaces/${namespace}/reversetunnels`, {
+      ...{ apiVersion: 'reverse-tunnel.io/v1alpha1', kind: 'ReverseTunnel', metadata: { name: 'row' }, spec },
+    });
+    const { findings } = await runDoctor(flags);
+    expect(says(findings, 'rows')).to.equal('rows of reporters that have no object: edge/gone (1)');
+  });
+
+  it('a namespace that is not there: says so', async () => {
+    const { code, findings } = await runDoctor([...flags, '--namespace', 'no-such-namespace']);
+    expect(says(findings, 'namespace')).to.equal('there is no namespace no-such-namespace');
+    expect(code).to.equal(1);
+  });
+});
+
+describe('doctor, on a cluster of its own', () => {
+  let plane: ControlPlane;
+  let flags: string[];
+  before(async function () {
+    this.timeout(DEADLINE_MS);
+    plane = await startControlPlane();
+    flags = ['--kubeconfig', plane.kubeconfigPath, '--namespace', 'default'];
+  });
+  after(() => plane.stop());
+
+  it('without the CRDs: names each once, with the command that installs it', async () => {
+    const { code, findings } = await runDoctor(flags);
+    const crds = findings.filter(({ check, level }) => check === 'crds' && level === 'fail');
+    expect(crds.map(({ says: text }) => text)).to.have.members([
+      'reversetunnels.reverse-tunnel.io is not served at v1alpha1 with its status',
+      'reversetunnelreporters.reverse-tunnel.io is not served at v1alpha1 with its status',
+    ]);
+    expect(crds[0]?.todo).to.match(/kubectl apply --server-side -f crds\/\w+\.yaml/);
+    expect(findings.some(({ check }) => check === 'rows' || check === 'reporters')).to.equal(false);
+    expect(code).to.equal(1);
+  });
+
+  it('with a CRD whose default and selectable fields somebody changed: says which', async function () {
+    this.timeout(DEADLINE_MS);
+    await applyCrds(plane);
+    const version = '/spec/versions/0';
+    const patch = [
+      { op: 'remove', path: `${version}/selectableFields/5` },
+      {
+        op: 'replace',
+        path: `${version}/schema/openAPIV3Schema/properties/status/default/state`,
+        value: 'Unknown',
+      },
+      {
+        op: 'replace',
+        path: `${version}/schema/openAPIV3Schema/properties/spec/properties/tenantID/maxLength`,
+        value: 99,
+      },
+    ];
+    const name = 'reversetunnels.reverse-tunnel.io';
+    const { code, stderr } = await plane.kubectl([
+      'patch',
+      'crd',
+      name,
+      '--type=json',
+      '-p',
+      JSON.stringify(patch),
+    ]);
+    expect(code, stderr).to.equal(0);
+    // The schema is published a moment after it is served.
+    const found = await poll(DEADLINE_MS, async () => {
+      const { findings } = await runDoctor(flags);
+      return findings.find(({ says: text }) => text.includes('differs in what is counted on'));
+    });
+    expect(found.says).to.equal(
+      `${name} differs in what is counted on: selectableFields status.state, status.default.state`,
+    );
+  });
+});
+
+describe('doctor, used wrongly', () => {
+  it('no API server: says why, exit code 1', async () => {
+    const controlPlaneless = await mkdtemp(join(tmpdir(), 'doctor-'));
+    const kubeconfig = join(controlPlaneless, 'config');
+    await writeFile(
+      kubeconfig,
+      JSON.stringify({
+        'current-context': 'x',
+        clusters: [{ name: 'c', cluster: { server: 'https://127.0.0.1:1' } }],
+        users: [{ name: 'u', user: { token: 't' } }],
+        contexts: [{ name: 'x', context: { cluster: 'c', user: 'u' } }],
+      }),
+    );
+    const { code, findings } = await runDoctor(['--kubeconfig', kubeconfig]);
+    const other = await runTool(['doctor', '--kubeconfig', kubeconfig, '--context', 'y']);
+    await rm(controlPlaneless, { recursive: true });
+    expect(wrong(findings)).to.deep.equal(['fail api']);
+    expect(says(findings, 'api')).to.include('ECONNREFUSED');
+    expect(code).to.equal(1);
+    expect(other.stderr).to.equal(`doctor: kubeconfig ${kubeconfig}: no context y\n`);
+    expect(other.code).to.equal(1);
+  });
+
+  for (const [args, mistake] of [
+    [['--grpc-address', 'nowhere'], 'doctor: --grpc-address: "nowhere" must be host:port'],
+    [['-o', 'yaml'], 'doctor: --output: "yaml" must be one of text, json'],
+    [['--tls-cert='], 'doctor: --tls-cert: must not be empty'],
+    [['--no-such-flag'], "doctor: Unknown option '--no-such-flag'"],
+  ] as const) {
+    it(`${args.join(' ')}: one line, exit code 2`, async () => {
+      const { code, stderr, stdout } = await runTool(['doctor', ...args]);
+      expect(stderr.split('\n')[0]).to.include(mistake);
+      expect(stdout).to.equal('');
+      expect(code).to.equal(2);
+    });
+  }
+
+  it('a kubeconfig that is not there: one line, exit code 1', async () => {
+    const { code, stderr } = await runTool(['doctor', '--kubeconfig', '/no/such/file']);
+    expect(stderr).to.equal('doctor: kubeconfig /no/such/file: no such file\n');
+    expect(code).to.equal(1);
+  });
+
+  it('--help: all flags, exit code 0', async () => {
+    const { code, stdout } = await runTool(['doctor', '--help']);
+    expect(stdout).to.include('--service-account').and.include('--context');
+    expect(code).to.equal(0);
+  });
+});

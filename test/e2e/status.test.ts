@@ -1,0 +1,125 @@
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { expect } from 'chai';
+import { ended } from '../../control-plane/lifeline.ts';
+import type { Summary } from '../../src/status/summary.ts';
+import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import { runTool } from '../support/hand-tool.ts';
+import { poll } from '../support/operator-process.ts';
+import { createReplicas, type Replicas } from '../support/replicas.ts';
+
+const DEADLINE_MS = 60_000;
+const ROOT = new URL('../..', import.meta.url).pathname;
+
+describe('status', () => {
+  const controlPlane = useControlPlane();
+  let replicas: Replicas;
+  let flags: string[];
+
+  before(async function () {
+    this.timeout(2 * DEADLINE_MS);
+    replicas = await createReplicas(controlPlane(), 'status');
+    await replicas.start();
+    await replicas.startFleet({ reporters: 2, tunnels: 6, tenants: 3 });
+    await replicas.served(2, DEADLINE_MS);
+    flags = ['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', replicas.namespace];
+  });
+  after(() => replicas.stop());
+
+  it('shows replicas, reporters and tenants, as the fleet is', async () => {
+    const { code, stdout, stderr } = await runTool(['status', ...flags]);
+    const lines = stdout.split('\n');
+    expect(lines[0]).to.equal(
+      '12 tunnels of 3 tenants; 2 of 2 reporters connected, 2 in step, 0 behind; 1 of 1 replica alive',
+    );
+    expect(lines[1]).to.include(`namespace ${replicas.namespace} at https://`);
+    const owner = replicas.running[0]?.process.replica ?? '';
+    const cells = lines.map((line) => line.split(/\s{2,}/));
+    expect(cells).to.deep.include(['responder-0', 'edge', 'True', 'True', '6', '6', '0', owner]);
+    expect(cells).to.deep.include(['tenant-0', '4', '0', '4', '2']);
+    expect(cells.find(([name]) => name === owner)?.slice(0, 2)).to.deep.equal([owner, 'alive, leads']);
+    expect(stderr).to.equal('');
+    expect(code).to.equal(0);
+  });
+
+  it('-o json: the same for programs', async () => {
+    const { stdout } = await runTool(['status', ...flags, '-o', 'json']);
+    const { totals, reporters, tenants } = JSON.parse(stdout) as Summary;
+    expect(totals).to.include({ tunnels: 12, connected: 2, synced: 2, alive: 1 });
+    expect(reporters.map(({ id, rows }) => `${id} ${rows}`)).to.deep.equal([
+      'responder-0 6',
+      'responder-1 6',
+    ]);
+    expect(tenants.map(({ tunnels }) => tunnels)).to.deep.equal([4, 4, 4]);
+  });
+
+  it('as kubectl rt status: kubectl finds it by its name', async () => {
+    const { code, stdout } = await runTool(['status', ...flags], 'src/kubectl-rt.ts');
+    expect(stdout).to.match(/^12 tunnels of 3 tenants;/);
+    expect(code).to.equal(0);
+    const other = await runTool(['serve'], 'src/kubectl-rt.ts');
+    expect(other.stderr).to.equal('kubectl rt: serve: must be one of doctor, status\n');
+    expect(other.code).to.equal(2);
+  });
+
+  it('-w: goes on, and shows a fleet that comes and one that goes', async function () {
+    this.timeout(DEADLINE_MS);
+    const child = spawn(process.execPath, ['src/main.ts', 'status', '-w', '-o', 'json', ...flags], {
+      cwd: ROOT,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    let last: Summary | undefined;
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      last = JSON.parse(line) as Summary;
+    });
+    const connected = (count: number): Promise<true> =>
+      poll(DEADLINE_MS, () => last?.totals.connected === count || undefined);
+    await connected(2);
+    const more = await replicas.startFleet({ reporters: 1, tunnels: 3, reporterCluster: 'comes' });
+    await connected(3);
+    await poll(DEADLINE_MS, () => last?.totals.tunnels === 15 || undefined);
+    await more.stop();
+    await connected(2);
+    child.kill('SIGINT');
+    await ended(child);
+    expect(child.exitCode).to.equal(0);
+  });
+
+  it('a namespace in which nothing is: says so, and it is no failure', async () => {
+    const namespace = await createNamespace(controlPlane(), 'status');
+    const { code, stdout } = await runTool(['status', ...flags, '-n', namespace]);
+    expect(stdout)
+      .to.include('no replica of the operator')
+      .and.include('no reporter')
+      .and.include('no tunnel');
+    expect(code).to.equal(0);
+  });
+
+  it('an account that may not list: one line, exit code 1', async () => {
+    const { namespace } = replicas;
+    const account = { namespace, serviceAccount: 'nobody', rules: [] };
+    const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
+    const { code, stdout, stderr } = await runTool([
+      'status',
+      '--kubeconfig',
+      kubeconfigPath,
+      '-n',
+      namespace,
+    ]);
+    expect(stderr.trim().split('\n')).to.have.length(1);
+    expect(stderr).to.match(/^status: list \S+ in status-\S+: 403 Forbidden/);
+    expect(stdout).to.equal('');
+    expect(code).to.equal(1);
+  });
+
+  for (const [args, mistake] of [
+    [['--top', 'many'], 'status: --top: "many" must be a whole number from 0 to 999999'],
+    [['-n', 'A'], 'status: --namespace: "A" must be at most 63 lower-case letters, digits and dashes'],
+  ] as const) {
+    it(`${args.join(' ')}: one line, exit code 2`, async () => {
+      const { code, stderr } = await runTool(['status', ...args]);
+      expect(stderr.split('\n')[0]).to.equal(mistake);
+      expect(code).to.equal(2);
+    });
+  }
+});

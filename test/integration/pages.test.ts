@@ -1,0 +1,266 @@
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { chmod, copyFile, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, normalize } from 'node:path';
+import { expect } from 'chai';
+import { parse, parseAllDocuments } from 'yaml';
+import type { RunResult } from '../../control-plane/run.ts';
+import { OPERATOR_RULES, rightsOf } from '../../src/k8s/rights.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import { useControlPlane } from '../support/control-plane.ts';
+import { runTool } from '../support/hand-tool.ts';
+import { startOperatorProcess, type OperatorProcess } from '../support/operator-process.ts';
+import { anchorsOf, blocksOf, codeOf, linksOf, pages, ROOT, type Block } from '../support/pages.ts';
+
+/** The namespace that the pages talk of. */
+const NAMESPACE = 'tunnels';
+const BLOCK_TIMEOUT_MS = 60_000;
+
+/** Flags of other programs that the pages name by themselves. */
+const OTHERS_FLAGS = new Set([
+  ...['--all', '--watch', '--show-managed-fields', '--server-side', '--force-conflicts'],
+  ...['--take-ownership', '--skip-crds', '--set', '--service-node', '--service-cluster', '--expose-gc'],
+  ...['--once', '--runs', '--only', '--quick', '--profile', '--json', '--seed', '--messages', '--frames'],
+  ...[
+    '--endpoint-reconciler-type',
+    '--max-semi-space-size',
+    '--fetch',
+    '--dry-run',
+    '--wait',
+    '--namespaces',
+  ],
+]);
+
+/** Linked to, and written beside this; each is checked as soon as it is there. */
+const NOT_YET_WRITTEN = new Set([
+  'docs/security.md',
+  'docs/gitops.md',
+  'docs/metrics.md',
+  'docs/alerts',
+  'SECURITY.md',
+]);
+
+const ALL = pages();
+const BLOCKS = ALL.flatMap((page) => blocksOf(page));
+
+function where({ page, line, text }: Block): string {
+  return `${page.path}:${line}: ${text.trim().split('\n')[0]?.slice(0, 60)}`;
+}
+
+describe('The pages', () => {
+  it('are found, with blocks to run and YAML', () => {
+    expect(ALL.map(({ path }) => path)).to.include.members([
+      'README.md',
+      'CONTRIBUTING.md',
+      'docs/quickstart.md',
+    ]);
+    expect(BLOCKS.filter(({ info }) => info === 'sh run')).to.have.length.greaterThan(5);
+    expect(BLOCKS.filter(({ info }) => info.startsWith('yaml'))).to.have.length.greaterThan(4);
+  });
+
+  for (const page of ALL) {
+    it(`${page.path}: each link into the project leads to a file, and to a heading where it names one`, () => {
+      for (const link of linksOf(page)) {
+        const [file = '', anchor] = link.split('#');
+        const path = file === '' ? page.path : normalize(join(dirname(page.path), file)).replace(/\/$/, '');
+        if (NOT_YET_WRITTEN.has(path) && !existsSync(join(ROOT, path))) continue;
+        expect(existsSync(join(ROOT, path)), `${link} of ${page.path}`).to.equal(true);
+        if (anchor === undefined) continue;
+        const target = ALL.find((one) => one.path === path);
+        expect(target && anchorsOf(target).has(anchor), `${link} of ${page.path}`).to.equal(true);
+      }
+    });
+
+    it(`${page.path}: each metric that it names is served`, () => {
+      const served = new Set(
+        createMetrics()
+          .registry.getMetricsAsArray()
+          .map(({ name }) => name),
+      );
+      for (const [name] of page.text.matchAll(/\b(?:reverse_tunnel|workqueue|rest_client)_[a-z_]+[a-z]\b/g)) {
+        // Of Envoy's service and extensions, not of this program.
+        if (name.startsWith('reverse_tunnel_report') && !name.startsWith('reverse_tunnel_reporters_'))
+          continue;
+        expect(served.has(name.replace(/_(bucket|sum|count)$/, '')), `${name} of ${page.path}`).to.equal(
+          true,
+        );
+      }
+    });
+  }
+
+  for (const block of BLOCKS.filter(({ info }) => /^ya?ml\b/.test(info))) {
+    it(`${where(block)}: is YAML`, () => {
+      const documents = parseAllDocuments(block.text);
+      expect(documents.flatMap(({ errors }) => errors)).to.deep.equal([]);
+    });
+  }
+
+  it('operations.md lists each right that the operator uses', () => {
+    const page = ALL.find(({ path }) => path === 'docs/operations.md');
+    const listed = new Set<string>();
+    for (const [, group = '', resources = '', verbs = ''] of page?.text.matchAll(
+      /^\| `([a-z0-9.-]+)` +\| (`[a-z/` ]+) +\| (`[a-z` ]+) +\|$/gm,
+    ) ?? []) {
+      for (const resource of resources.match(/[a-z/]+/g) ?? []) {
+        for (const verb of verbs.match(/[a-z]+/g) ?? []) listed.add(`${verb} ${resource} ${group}`);
+      }
+    }
+    for (const { verb, resource, subresource, group } of rightsOf(OPERATOR_RULES)) {
+      const right = `${verb} ${resource}${subresource === undefined ? '' : `/${subresource}`} ${group}`;
+      expect(listed.has(right), right).to.equal(true);
+    }
+  });
+});
+
+describe('The workflow of CI', () => {
+  it('runs .ci/run, and checks nothing beside it', () => {
+    const text = readFileSync(join(ROOT, '.github/workflows/ci.yaml'), 'utf8');
+    const { jobs } = parse(text) as { jobs: Record<string, { steps: { run?: string }[] }> };
+    const runs = Object.values(jobs).flatMap(({ steps }) =>
+      steps.flatMap(({ run: command }) => command ?? []),
+    );
+    expect(runs).to.deep.equal(['.ci/run']);
+    expect(existsSync(join(ROOT, '.ci/run'))).to.equal(true);
+  });
+});
+
+describe('The flags in the pages', () => {
+  /** By the words that start a command. */
+  const helps = new Map<string, string>();
+  before(async function () {
+    this.timeout(BLOCK_TIMEOUT_MS);
+    const tools: readonly (readonly [string, readonly string[]])[] = [
+      ['serve', []],
+      ['simulate', ['simulate']],
+      ['doctor', ['doctor']],
+      ['status', ['status']],
+    ];
+    for (const [name, args] of tools) helps.set(name, (await runTool([...args, '--help'])).stdout);
+  });
+
+  function has(help: string | undefined, flag: string): boolean {
+    return help?.split(/[\s,]+/).includes(flag) ?? false;
+  }
+
+  it('exist: those named by themselves', () => {
+    for (const page of ALL) {
+      for (const code of codeOf(page)) {
+        const flag = /^--[a-z][a-z-]*/.exec(code)?.[0];
+        if (flag === undefined || OTHERS_FLAGS.has(flag)) continue;
+        const known = [...helps.values()].some((help) => has(help, flag));
+        expect(known, `${code} of ${page.path}`).to.equal(true);
+      }
+    }
+  });
+
+  it('exist: those of the commands shown, each in the help of its command', () => {
+    const lines = [
+      ...BLOCKS.filter(({ info }) => /^(sh|console)\b/.test(info)).flatMap(({ page, text }) =>
+        text
+          .replaceAll(/\\\n/g, ' ')
+          .split('\n')
+          .map((line) => ({ page, line })),
+      ),
+      ...ALL.flatMap((page) => codeOf(page).map((line) => ({ page, line }))),
+    ];
+    let checked = 0;
+    for (const { page, line } of lines) {
+      const command =
+        /(?:kubectl rt|reverse-tunnel-operator) (doctor|status|simulate)\b(.*)/.exec(line) ??
+        /npm run (doctor|status|simulate) --(.*)/.exec(line);
+      const serve = /(?:npm start --|^\$? ?reverse-tunnel-operator (?=--))(.*)/.exec(line);
+      const [name, rest] = command === null ? ['serve', serve?.[1]] : [command[1] ?? '', command[2]];
+      for (const flag of rest?.match(/(?<= )--[a-z][a-z-]*/g) ?? []) {
+        expect(has(helps.get(name), flag), `${flag} of ${name}, in ${page.path}: ${line}`).to.equal(true);
+        checked += 1;
+      }
+    }
+    expect(checked).to.be.greaterThan(10);
+  });
+});
+
+describe('The commands and objects in the pages, on a real API server', () => {
+  const controlPlane = useControlPlane();
+  let operator: OperatorProcess | undefined;
+  let fleet: Fleet | undefined;
+  let folder: string;
+  let env: Record<string, string | undefined>;
+
+  before(async function () {
+    this.timeout(BLOCK_TIMEOUT_MS);
+    const plane = controlPlane();
+    await plane.request('POST', '/api/v1/namespaces', { metadata: { name: NAMESPACE } });
+    folder = await mkdtemp(join(tmpdir(), 'pages-'));
+    const kubeconfig = join(folder, 'kubeconfig');
+    await copyFile(plane.kubeconfigPath, kubeconfig);
+    await plane.kubectl(['config', 'set-context', '--current', `--namespace=${NAMESPACE}`], {
+      kubeconfigPath: kubeconfig,
+    });
+    await symlink(join(plane.binaries, 'kubectl'), join(folder, 'kubectl'));
+    for (const [name, program] of [
+      ['kubectl-rt', 'kubectl-rt.ts'],
+      ['reverse-tunnel-operator', 'main.ts'],
+    ] as const) {
+      const script = `#!/bin/sh\nexec '${process.execPath}' '${join(ROOT, 'src', program)}' "$@"\n`;
+      await writeFile(join(folder, name), script);
+      await chmod(join(folder, name), 0o755);
+    }
+    env = { PATH: `${folder}:${process.env['PATH'] ?? ''}`, HOME: folder, KUBECONFIG: kubeconfig };
+    operator = await startOperatorProcess({ kubeconfigPath: kubeconfig, namespace: NAMESPACE });
+    await operator.ready();
+    fleet = createFleet({ address: operator.grpcAddress, reporters: 3, tunnels: 10 });
+    await fleet.start();
+    await fleet.settled();
+    const wait = ['wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=30s', '-n', NAMESPACE];
+    const { code, stderr } = await plane.kubectl(wait);
+    expect(code, stderr).to.equal(0);
+  });
+  after(async () => {
+    await fleet?.stop();
+    await operator?.kill();
+    await rm(folder, { recursive: true });
+  });
+
+  for (const block of BLOCKS.filter(({ info }) => info === 'sh run')) {
+    it(`${where(block)}: runs`, async function () {
+      this.timeout(BLOCK_TIMEOUT_MS);
+      const { code, stdout, stderr } = await run(block.text, env);
+      expect(code, `${stdout}${stderr}`).to.equal(0);
+      // kubectl says so with exit code 0: then the page shows nothing.
+      expect(stderr).not.to.include('No resources found');
+    });
+  }
+
+  for (const block of BLOCKS.filter(({ info }) => /^ya?ml\b/.test(info))) {
+    for (const document of parseAllDocuments(block.text)) {
+      const object = document.toJS() as { apiVersion?: unknown; kind?: unknown } | null;
+      const { apiVersion, kind } = object ?? {};
+      if (typeof apiVersion !== 'string' || typeof kind !== 'string') continue;
+      it(`${where(block)}: the API server takes ${kind}, where it knows ${apiVersion}`, async () => {
+        const plane = controlPlane();
+        const path = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
+        // Objects of Argo CD, Flux, Prometheus and the like: their CRDs are not here.
+        if ((await plane.request('GET', path)).status === 404) return;
+        const apply = ['apply', '--dry-run=server', '--validate=strict', '-n', NAMESPACE, '-f', '-'];
+        const { code, stderr } = await plane.kubectl(apply, { input: document.toString() });
+        expect(code, stderr).to.equal(0);
+      });
+    }
+  }
+});
+
+/** Runs a block as a person would, but stops at the first line that fails. */
+function run(
+  script: string,
+  env: Record<string, string | undefined>,
+): Promise<Pick<RunResult, 'code' | 'stdout' | 'stderr'>> {
+  return new Promise((resolve) => {
+    const options = { env, cwd: ROOT, timeout: BLOCK_TIMEOUT_MS };
+    execFile('bash', ['-euo', 'pipefail', '-c', script], options, (error, stdout, stderr) => {
+      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+      resolve({ code, stdout, stderr });
+    });
+  });
+}

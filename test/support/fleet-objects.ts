@@ -1,0 +1,42 @@
+/** Reporters' objects for tests of what reads them. */
+import type { ReporterCondition, ReporterObject } from '../../src/core/reporter-object.ts';
+
+export const NOW_MS = Date.parse('2026-11-23T12:00:00Z');
+
+/** A condition that changed so long before `NOW_MS`. */
+export function conditionOf(
+  type: string,
+  status: string,
+  reason: string,
+  agoMs = 3_600_000,
+  message = '',
+): ReporterCondition {
+  return { type, status, reason, message, lastTransitionTime: new Date(NOW_MS - agoMs).toISOString() };
+}
+
+/** A reporter `edge/ID` as the API server shows it: connected, in step, owned by `replica-a`, with 3 tunnels, unless `given` says otherwise. */
+export function reporterObject(
+  id: string,
+  given: {
+    readonly conditions?: readonly ReporterCondition[];
+    readonly owner?: string;
+    readonly cluster?: string;
+  } = {},
+): ReporterObject {
+  const kept = new Map(
+    [
+      conditionOf('Connected', 'True', 'StreamOpen'),
+      conditionOf('Synced', 'True', 'UpToDate'),
+      ...(given.conditions ?? []),
+    ].map((one) => [one.type, one]),
+  );
+  return {
+    metadata: { name: id, uid: `uid-${id}`, resourceVersion: '1' },
+    spec: { id, cluster: given.cluster ?? 'edge' },
+    status: {
+      owner: { replica: given.owner ?? 'replica-a', epoch: 1 },
+      tunnels: { reported: 3, applied: 3, rejected: 0 },
+      conditions: [...kept.values()],
+    },
+  };
+}

@@ -1,0 +1,402 @@
+import { expect } from 'chai';
+import type { DoctorFacts } from '../../src/doctor/facts.ts';
+import { findings } from '../../src/doctor/findings.ts';
+import { conditionOf, NOW_MS, reporterObject } from '../support/fleet-objects.ts';
+
+const DAY_MS = 86_400_000;
+
+/** A set-up in which nothing is wrong. */
+const WELL: DoctorFacts = {
+  nowMs: NOW_MS,
+  namespace: 'tunnels',
+  api: { value: { server: 'https://api/', version: 'v1.37.2', roundTripMs: 2 } },
+  namespaceExists: true,
+  kinds: {
+    value: [
+      { plural: 'reversetunnels', required: true, served: true, differences: [] },
+      { plural: 'reversetunnelreporters', required: true, served: true, differences: [] },
+    ],
+  },
+  account: 'the account of this command',
+  rights: { value: [{ right: 'list reversetunnels.reverse-tunnel.io', allowed: true }] },
+  replicas: {
+    value: { leader: 'replica-a', replicas: [{ replica: 'replica-a', renewedMs: NOW_MS, alive: true }] },
+  },
+  reporters: { value: [reporterObject('responder-0'), reporterObject('responder-1')] },
+  rows: { value: { rows: 6, unknown: 0, orphans: new Map() } },
+  policies: undefined,
+  certificates: [
+    {
+      where: '--tls-cert a.pem',
+      subject: 'CN=rto',
+      notBeforeMs: NOW_MS - DAY_MS,
+      notAfterMs: NOW_MS + 90 * DAY_MS,
+    },
+  ],
+  endpoints: [{ flag: '--http-address', address: '127.0.0.1:8080', failure: undefined, said: 'ready' }],
+};
+
+const reporters = (...value: readonly ReturnType<typeof reporterObject>[]): Partial<DoctorFacts> => ({
+  reporters: { value },
+});
+
+describe('doctor, judging', () => {
+  it('a set-up in which nothing is wrong: each check is ok', () => {
+    const found = findings(WELL);
+    expect(found.map(({ check }) => check)).to.deep.equal([
+      ...['api', 'crds', 'rights', 'replicas', 'endpoints', 'certificates', 'reporters', 'rows'],
+    ]);
+    expect(new Set(found.map(({ level }) => level))).to.deep.equal(new Set(['ok']));
+  });
+
+  /** What is wrong, and the one line that it is to cost. */
+  const cases: readonly (readonly [string, Partial<DoctorFacts>, string, RegExp])[] = [
+    [
+      'an old API server',
+      { api: { value: { server: 'https://api/', version: 'v1.34.1', roundTripMs: 2 } } },
+      'warn api',
+      /v1\.34\.1: older than 1\.35/,
+    ],
+    [
+      'a slow API server',
+      { api: { value: { server: 'https://api/', version: 'v1.37.2', roundTripMs: 900.4 } } },
+      'warn api',
+      /took 900 ms/,
+    ],
+    ['a namespace that is not there', { namespaceExists: false }, 'fail namespace', /no namespace tunnels/],
+    [
+      'a CRD that is not served',
+      { kinds: { value: [{ plural: 'reversetunnels', required: true, served: false, differences: [] }] } },
+      'fail crds',
+      /reversetunnels\.reverse-tunnel\.io is not served/,
+    ],
+    [
+      'an optional CRD that is not served',
+      {
+        kinds: {
+          value: [{ plural: 'reversetunnelpolicies', required: false, served: false, differences: [] }],
+        },
+      },
+      'warn crds',
+      /reversetunnelpolicies/,
+    ],
+    [
+      'another default of the status',
+      {
+        kinds: {
+          value: [
+            {
+              plural: 'reversetunnels',
+              required: true,
+              served: true,
+              differences: [
+                { weight: 'schema', path: 'spec.nodeID.maxLength' },
+                { weight: 'contract', path: 'status.default.state' },
+              ],
+            },
+          ],
+        },
+      },
+      'fail crds',
+      /counted on: status\.default\.state$/,
+    ],
+    [
+      'an older schema',
+      {
+        kinds: {
+          value: [
+            {
+              plural: 'reversetunnels',
+              required: true,
+              served: true,
+              differences: [{ weight: 'schema', path: 'spec.nodeID.maxLength' }],
+            },
+          ],
+        },
+      },
+      'warn crds',
+      /1 difference, as spec\.nodeID\.maxLength$/,
+    ],
+    [
+      'a right that is missing',
+      {
+        rights: {
+          value: [
+            { right: 'list leases.coordination.k8s.io', allowed: true },
+            { right: 'patch reversetunnels/status.reverse-tunnel.io', allowed: false },
+          ],
+        },
+      },
+      'fail rights',
+      /lacks 1 of 2 rights in tunnels: patch reversetunnels\/status\.reverse-tunnel\.io$/,
+    ],
+    [
+      'rights that this account may not ask for',
+      { rights: { failure: 'create subjectaccessreviews: 403 Forbidden', forbidden: true } },
+      'skip rights',
+      /not checked: create/,
+    ],
+    [
+      'no replica, and never one',
+      { replicas: { value: { replicas: [], leader: '' } } },
+      'fail replicas',
+      /no replica of the operator is alive in tunnels: there is no Lease of one$/,
+    ],
+    [
+      'all replicas dead',
+      {
+        replicas: {
+          value: {
+            leader: 'replica-a',
+            replicas: [{ replica: 'replica-a', renewedMs: NOW_MS - 600_000, alive: false }],
+          },
+        },
+      },
+      'fail replicas',
+      /replica-a \(last renewed 10m ago\)/,
+    ],
+    [
+      'one of two dead, and it led',
+      {
+        replicas: {
+          value: {
+            leader: 'replica-b',
+            replicas: [
+              { replica: 'replica-a', renewedMs: NOW_MS, alive: true },
+              { replica: 'replica-b', renewedMs: NOW_MS - 60_000, alive: false },
+            ],
+          },
+        },
+      },
+      'warn replicas',
+      /1 replica alive, and none leads \(replica-b did, and is dead\)/,
+    ],
+    [
+      'a replica whose clock is an hour ahead',
+      {
+        replicas: {
+          value: {
+            leader: 'replica-a',
+            replicas: [{ replica: 'replica-a', renewedMs: NOW_MS + 3_600_000, alive: true }],
+          },
+        },
+      },
+      'warn clocks',
+      /replica-a by 60m/,
+    ],
+    [
+      'nobody has reported',
+      { ...reporters(), rows: { value: { rows: 0, unknown: 0, orphans: new Map() } } },
+      'warn reporters',
+      /no Envoy has reported in tunnels/,
+    ],
+    [
+      'one reporter of two lost',
+      reporters(
+        reporterObject('responder-0'),
+        reporterObject('responder-1', {
+          conditions: [
+            conditionOf('Connected', 'False', 'Silent', 240_000),
+            conditionOf('Synced', 'Unknown', 'NotConnected', 240_000),
+          ],
+        }),
+      ),
+      'warn reporters',
+      /1 of 2 reporters not connected: edge\/responder-1 \(Silent for 4m\)/,
+    ],
+    [
+      'every reporter lost',
+      reporters(
+        reporterObject('responder-0', { conditions: [conditionOf('Connected', 'False', 'StreamEnded')] }),
+      ),
+      'fail reporters',
+      /1 of 1 reporter not connected: edge\/responder-0 \(StreamEnded for 60m\)/,
+    ],
+    [
+      'refused rows',
+      reporters(
+        reporterObject('responder-0', {
+          conditions: [conditionOf('Synced', 'False', 'RowsRefused', 30_000, '3 rows refused: 403 quota')],
+        }),
+      ),
+      'fail synced',
+      /edge\/responder-0 \(RowsRefused for 30s\): 3 rows refused: 403 quota/,
+    ],
+    [
+      'tunnels set aside',
+      reporters(
+        reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'TunnelsRejected')] }),
+      ),
+      'warn synced',
+      /set aside/,
+    ],
+    [
+      'a backlog of two minutes',
+      reporters(
+        reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'Writing', 120_000)] }),
+      ),
+      'warn synced',
+      /still being written: edge\/responder-0 \(Writing for 2m\)/,
+    ],
+    [
+      'two Envoys with one id',
+      reporters(
+        reporterObject('responder-0', {
+          conditions: [conditionOf('IdentityConflict', 'True', 'StreamsTradePlaces')],
+        }),
+      ),
+      'fail identity',
+      /under one cluster and id: edge\/responder-0$/,
+    ],
+    [
+      'a reporter whose owner is dead',
+      reporters(reporterObject('responder-0', { owner: 'replica-gone', cluster: '' })),
+      'warn owners',
+      /1 reporter owned by no replica that lives: responder-0$/,
+    ],
+    [
+      'rows of a lost reporter',
+      { rows: { value: { rows: 6, unknown: 2, orphans: new Map() } } },
+      'warn rows',
+      /2 of 6 rows Unknown/,
+    ],
+    [
+      'rows without a reporter',
+      { rows: { value: { rows: 6, unknown: 0, orphans: new Map([['edge/gone', 3]]) } } },
+      'warn rows',
+      /have no object: edge\/gone \(3\)$/,
+    ],
+    [
+      'an expired certificate',
+      {
+        certificates: [
+          { where: '--tls-cert a.pem', subject: 'CN=rto', notBeforeMs: 0, notAfterMs: NOW_MS - 3 * DAY_MS },
+        ],
+      },
+      'fail certificates',
+      /--tls-cert a\.pem: CN=rto expired 3d ago, at 2026-11-20T12:00:00Z$/,
+    ],
+    [
+      'a certificate of tomorrow',
+      {
+        certificates: [
+          { where: 'a', subject: 'CN=rto', notBeforeMs: NOW_MS + DAY_MS, notAfterMs: NOW_MS + 9 * DAY_MS },
+        ],
+      },
+      'fail certificates',
+      /not valid before 2026-11-24T12:00:00Z/,
+    ],
+    [
+      'a certificate that ends next week',
+      {
+        certificates: [
+          {
+            where: 'a',
+            subject: 'CN=rto',
+            notBeforeMs: NOW_MS - 83 * DAY_MS,
+            notAfterMs: NOW_MS + 7 * DAY_MS,
+          },
+        ],
+      },
+      'warn certificates',
+      /ends in 7d/,
+    ],
+    [
+      'a file without certificate',
+      { certificates: [{ where: 'a', failure: 'holds no certificate in PEM' }] },
+      'fail certificates',
+      /holds no certificate/,
+    ],
+    [
+      'a port that nobody listens on',
+      {
+        endpoints: [
+          { flag: '--grpc-address', address: '127.0.0.1:1', failure: 'connect ECONNREFUSED', said: '' },
+        ],
+      },
+      'fail endpoints',
+      /--grpc-address 127\.0\.0\.1:1: connect ECONNREFUSED/,
+    ],
+    ['no port named', { endpoints: [] }, 'skip endpoints', /no replica was tried/],
+    [
+      'a policy that is not accepted',
+      { policies: { value: [{ name: 'p', accepted: 'False', message: 'rule 2: no such peer' }] } },
+      'fail policies',
+      /p is not accepted: rule 2: no such peer$/,
+    ],
+    [
+      'a policy that nobody judged',
+      { policies: { value: [{ name: 'p', accepted: undefined, message: '' }] } },
+      'warn policies',
+      /nobody has judged/,
+    ],
+  ];
+  for (const [what, facts, expected, says] of cases) {
+    it(`${what}: ${expected}, and what to do`, () => {
+      const found = findings({ ...WELL, ...facts }).filter(({ level }) => level !== 'ok');
+      const [first] = found;
+      expect(`${first?.level} ${first?.check}`, JSON.stringify(found)).to.equal(expected);
+      expect(first?.says).to.match(says);
+      expect(first?.says).not.to.include('\n');
+      expect(first?.todo).to.be.a('string').that.is.not.empty;
+    });
+  }
+
+  /** What is in order though it might look wrong. */
+  const fine: readonly (readonly [string, Partial<DoctorFacts>])[] = [
+    [
+      'a first full push that is being written',
+      reporters(
+        reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'Writing', 5_000)] }),
+      ),
+    ],
+    [
+      'a certificate of one day with half of it left',
+      {
+        certificates: [
+          {
+            where: 'a',
+            subject: 'CN=rto',
+            notBeforeMs: NOW_MS - DAY_MS / 2,
+            notAfterMs: NOW_MS + DAY_MS / 2,
+          },
+        ],
+      },
+    ],
+    ['policies that are accepted', { policies: { value: [{ name: 'p', accepted: 'True', message: '' }] } }],
+  ];
+  for (const [what, facts] of fine) {
+    it(`${what}: ok`, () => {
+      expect(findings({ ...WELL, ...facts }).filter(({ level }) => level !== 'ok')).to.deep.equal([]);
+    });
+  }
+
+  it('no API server: says so, and nothing of what could not be asked', () => {
+    const nothing = { failure: 'not asked', forbidden: false };
+    const found = findings({
+      ...WELL,
+      api: { failure: 'get /version: connect ECONNREFUSED', forbidden: false },
+      ...{ kinds: nothing, rights: nothing, replicas: nothing, reporters: nothing, rows: nothing },
+    });
+    expect(found.map(({ check, level }) => `${level} ${check}`)).to.deep.equal([
+      'fail api',
+      'ok certificates',
+      'ok endpoints',
+    ]);
+  });
+
+  it('a kind that is missing is said once, not again by each list of it', () => {
+    const missing = { failure: 'list reversetunnels: 404 not served', forbidden: false };
+    const kinds = { value: [{ plural: 'reversetunnels', required: true, served: false, differences: [] }] };
+    const found = findings({ ...WELL, kinds, reporters: missing, rows: missing });
+    expect(found.filter(({ level }) => level === 'fail').map(({ check }) => check)).to.deep.equal(['crds']);
+  });
+
+  it('many names: five, and how many more', () => {
+    const lost = Array.from({ length: 7 }, (_, index) =>
+      reporterObject(`r-${index}`, { conditions: [conditionOf('Connected', 'False', 'Silent', 60_000)] }),
+    );
+    const found = findings({ ...WELL, ...reporters(...lost) }).find(({ check }) => check === 'reporters');
+    expect(found?.says).to.match(/r-4 \(Silent for 60s\) and 2 more$/);
+  });
+});

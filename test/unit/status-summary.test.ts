@@ -1,0 +1,168 @@
+import { expect } from 'chai';
+import { replicasOf, type LeaseShown } from '../../src/inspect/replicas.ts';
+import { screen } from '../../src/status/screen.ts';
+import { countedRow, summarize, type FleetFacts, type RowCounted } from '../../src/status/summary.ts';
+import { conditionOf, NOW_MS, reporterObject } from '../support/fleet-objects.ts';
+
+const LEADER = 'leader';
+const OURS = { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' };
+
+function lease(
+  name: string,
+  holderIdentity: string,
+  agoMs: number,
+  labels: Readonly<Record<string, string>> = OURS,
+): LeaseShown {
+  return {
+    metadata: { name, labels },
+    spec: { holderIdentity, renewTime: new Date(NOW_MS - agoMs).toISOString() },
+  };
+}
+
+function row(tenantID: string, nodeID: string, reporter: string, state = 'Connected'): RowCounted {
+  return countedRow({
+    metadata: { name: 'x', uid: 'u', resourceVersion: '1' },
+    spec: {
+      tunnelName: nodeID,
+      tenantID,
+      clusterID: 'eu-1',
+      nodeID,
+      reporter: { id: reporter, cluster: 'edge' },
+    },
+    status: { state },
+  });
+}
+
+const FLEET: FleetFacts = {
+  nowMs: NOW_MS,
+  rows: [
+    row('acme', 'node-1', 'responder-0'),
+    row('acme', 'node-1', 'responder-1', 'Unknown'),
+    row('acme', 'node-2', 'responder-0'),
+    row('zeta', 'node-1', 'responder-0'),
+  ],
+  reporters: [
+    reporterObject('responder-1', {
+      owner: 'replica-b',
+      conditions: [
+        conditionOf('Connected', 'False', 'StreamEnded', 90_000),
+        conditionOf('Synced', 'Unknown', 'NotConnected', 90_000),
+      ],
+    }),
+    reporterObject('responder-0'),
+  ],
+  replicas: replicasOf(
+    [
+      lease('a', 'replica-a', 2_000),
+      lease('b', 'replica-b', 60_000),
+      lease(LEADER, 'replica-a', 1_000),
+      lease('c', 'somebody-else', 1_000, {}),
+    ],
+    LEADER,
+  ),
+};
+
+describe('status, counting', () => {
+  const summary = summarize(FLEET);
+
+  it('totals', () => {
+    expect(summary.totals).to.deep.equal({
+      ...{ tunnels: 4, unknown: 1, tenants: 2, reporters: 2, connected: 1, synced: 1, behind: 0 },
+      ...{ replicas: 2, alive: 1 },
+    });
+  });
+
+  it('a node with tunnels to two reporters is one node; the greatest tenant comes first', () => {
+    expect(summary.tenants).to.deep.equal([
+      { tenant: 'acme', tunnels: 3, unknown: 1, nodes: 2, reporters: 2 },
+      { tenant: 'zeta', tunnels: 1, unknown: 0, nodes: 1, reporters: 1 },
+    ]);
+  });
+
+  it("replicas by their Leases, with what they own; others' Leases are none", () => {
+    expect(
+      summary.replicas.map(({ replica, alive, leads, reporters }) => ({ replica, alive, leads, reporters })),
+    ).to.deep.equal([
+      { replica: 'replica-a', alive: true, leads: true, reporters: 1 },
+      { replica: 'replica-b', alive: false, leads: false, reporters: 1 },
+    ]);
+  });
+
+  it('a reporter that is lost says since when; its tunnels are not behind, as nobody is to write them', () => {
+    const [well, lost] = summary.reporters;
+    expect(well).to.include({ id: 'responder-0', rows: 3, note: '', behind: 0 });
+    expect(lost).to.include({
+      id: 'responder-1',
+      rows: 1,
+      note: 'StreamEnded',
+      noteSinceMs: NOW_MS - 90_000,
+    });
+  });
+
+  it('a connected reporter is behind by what is neither a row nor set aside', () => {
+    const { metadata, spec, status } = reporterObject('r');
+    const tunnels = { reported: 10, applied: 6, rejected: 1 };
+    const reporters = [{ metadata, spec, status: { ...status, tunnels } }];
+    expect(summarize({ ...FLEET, reporters }).totals.behind).to.equal(3);
+  });
+
+  it('an identity conflict is told before everything else', () => {
+    const conditions = [conditionOf('IdentityConflict', 'True', 'StreamsTradePlaces', 5_000)];
+    const [line] = summarize({ ...FLEET, reporters: [reporterObject('r', { conditions })] }).reporters;
+    expect(line?.note).to.equal('IdentityConflict');
+  });
+
+  it('a reporter that nobody has claimed yet: its conditions are the default of 1970, which is no age', () => {
+    const { metadata, spec } = reporterObject('r');
+    const conditions = ['Connected', 'Synced', 'Ready'].map((type) =>
+      conditionOf(type, 'Unknown', 'Pending', NOW_MS),
+    );
+    const [line] = summarize({ ...FLEET, reporters: [{ metadata, spec, status: { conditions } }] }).reporters;
+    expect(line).to.include({ connected: 'Unknown', note: 'Pending', noteSinceMs: undefined, owner: '' });
+  });
+});
+
+describe('status, drawing', () => {
+  const options = { namespace: 'tunnels', server: 'https://api/', nowMs: NOW_MS, top: 20 };
+
+  it('totals in the first line; those with something wrong before the others', () => {
+    const text = screen(summarize(FLEET), options);
+    expect(text).to
+      .equal(`4 tunnels (1 Unknown) of 2 tenants; 1 of 2 reporters connected, 1 in step, 0 behind; 1 of 2 replicas alive
+namespace tunnels at https://api/
+
+REPLICA     STATE          RENEWED   REPORTERS   TUNNELS
+replica-a   alive, leads   2s ago    1           3
+replica-b   dead           60s ago   1           3
+
+REPORTER      CLUSTER   CONNECTED   SYNCED    REPORTED   ROWS   BEHIND   OWNER       NOTE
+responder-1   edge      False       Unknown   3          1      0        replica-b   StreamEnded 90s
+responder-0   edge      True        True      3          3      0        replica-a
+
+TENANT   TUNNELS   UNKNOWN   NODES   REPORTERS
+acme     3         1         2       2
+zeta     1         0         1       1
+`);
+  });
+
+  it('more than fit: the first ones, and how many are left', () => {
+    const text = screen(summarize(FLEET), { ...options, top: 1 });
+    expect(text).to.include('… and 1 more reporters (--top 0 shows all)');
+    expect(text).not.to.include('zeta');
+    expect(screen(summarize(FLEET), { ...options, top: 0 })).to.include('zeta');
+  });
+
+  it('nothing at all: says so', () => {
+    const nothing = summarize({
+      rows: [],
+      reporters: [],
+      replicas: { replicas: [], leader: '' },
+      nowMs: NOW_MS,
+    });
+    const text = screen(nothing, options);
+    expect(text)
+      .to.include('no replica of the operator\n')
+      .and.include('no reporter\n')
+      .and.include('no tunnel\n');
+  });
+});
