@@ -124,7 +124,6 @@ export function createReplica(parts: ReplicaParts): Replica {
     cache,
     relist: () => reportersReflector.relist(),
     onOpen: () => reporters.resume(),
-    clock,
   });
   cache.onListed = () => standing.listed();
 
