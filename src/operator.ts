@@ -121,6 +121,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     reportIntervalMs: () => reportIntervalMs,
     unknownAfterMs: config.unknownAfterMs,
     expireAfterMs: config.expireAfterMs,
+    relistRows: () => reflector.relist(),
     onNoAnswer: () => hasten(),
     onProgress: () => progress(),
     clock,

@@ -37,6 +37,11 @@ export interface LeaseOptions {
    * be out of date. Not called when a renewal only was late.
    */
   readonly onHeld: () => void;
+  /**
+   * What is stored is older than what was known by an answer or the watch, or is not there: somebody deleted it, or etcd was
+   * restored from a backup and shows other things of an earlier time, too.
+   */
+  readonly onSetBack?: () => void;
   /** Told of a failed try, and of the first that works again. */
   readonly onAnswer: (failure: Error | undefined) => void;
   readonly clock: Clock;
@@ -220,13 +225,19 @@ export class Lease {
   }
 
   async #read(): Promise<void> {
-    const { client, name } = this.#options;
+    const { client, name, onSetBack } = this.#options;
+    const known = this.#known?.metadata;
+    let found: LeaseObject | undefined;
     try {
-      this.#learn(await client.get(name, { timeoutMs: TIMEOUT_MS }));
+      found = await client.get(name, { timeoutMs: TIMEOUT_MS });
     } catch (error) {
       if (!(error instanceof ApiError && error.consequence === 'gone')) throw error;
-      this.#learn(undefined);
     }
+    this.#learn(found);
+    // A GET shows nothing older than what was known when it was sent, unless the store itself went back.
+    if (known === undefined) return;
+    const stored = found?.metadata.resourceVersion;
+    if (stored === undefined || compareResourceVersions(stored, known.resourceVersion) < 0) onSetBack?.();
   }
 
   /** Only what stands in the spec counts: a label edited by somebody makes no holder alive. */

@@ -18,6 +18,8 @@ export interface Outcome {
 
 const BACKUP_EVERY_MS = 15_000;
 const LOOK_EVERY_MS = 2500;
+/** What began in the faults' last moment may still have its effect: a Lease that was not renewed is found to be so. */
+const AFTERMATH_MS = 25_000;
 /** Owners may have died until the faults ended: each begins the time of a lost reporter anew. */
 const CONVERGE_WITHIN_MS = 1_500_000;
 const QUIET_MS = 70_000;
@@ -43,6 +45,7 @@ export async function simulate(course: Course, trace?: (line: string) => void): 
   world.tell(() => 'from here on nothing goes wrong');
   await endFaults(world);
   const healedMs = time.nowMs;
+  await time.pass(AFTERMATH_MS);
   let left = differences(world);
   while (left.length > 0 && watchdog.wrongs.length === 0 && time.nowMs - healedMs < CONVERGE_WITHIN_MS) {
     await time.pass(LOOK_EVERY_MS);
