@@ -100,7 +100,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     onSetBack: () => {
       // It is written every 5 s, so it tells first. A watch from a version of before shows nothing, and goes on as if nothing
       // had been as soon as the restored store has come to that version.
-      log.warn({ replica: self }, 'Lease found gone or older than it was, listing everything again');
+      log.warn({ replica: self }, 'Lease found older than it was, listing everything again');
       parts.relistRows();
       reportersReflector.relist();
       leasesReflector.relist();

@@ -201,7 +201,7 @@ describe('a Lease', () => {
     expect(leases.objects.size).to.equal(0);
   });
 
-  it('tells when what is stored is older than what was known, or gone: etcd may have been restored', async () => {
+  it('tells when what is stored is older than what was shown before: etcd was restored', async () => {
     const lease = holder('a', { own: true, watches: false });
     await pass(20_000);
     leases.edit(NAME, { holderIdentity: 'mallory' });
@@ -214,7 +214,11 @@ describe('a Lease', () => {
     expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
     leases.remove(NAME);
     await pass(20_000);
-    expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 2]);
+    expect([lease.isHeld, lease.seen.setBack], 'deleted by hand').to.deep.equal([true, 1]);
+    leases.remove(NAME);
+    leases.setBack(50);
+    await pass(20_000);
+    expect([lease.isHeld, lease.seen.setBack], 'made anew in an older store').to.deep.equal([true, 2]);
   });
 
   it('is not tried for while that is not allowed', async () => {

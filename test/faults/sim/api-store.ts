@@ -52,6 +52,7 @@ interface Stored {
 
 /** All of a store at one moment. */
 export interface Backup {
+  readonly atMs: number;
   readonly version: number;
   readonly objects: ReadonlyMap<string, ReadonlyMap<string, Stored>>;
 }
@@ -142,9 +143,10 @@ export class ApiStore {
     this.#pages.clear();
   }
 
-  backup(): Backup {
+  /** @param atMs when it is taken */
+  backup(atMs: number): Backup {
     const objects = new Map([...this.#objects].map(([resource, of]) => [resource, new Map(of)]));
-    return { version: this.#version, objects };
+    return { atMs, version: this.#version, objects };
   }
 
   /** etcd is restored; no watch tells. Uids go on, as random ones never come again. */

@@ -30,7 +30,7 @@ export async function simulate(course: Course, trace?: (line: string) => void): 
   const { time, watchdog } = world;
   const backups: Backup[] = [];
   for (let atMs = BACKUP_EVERY_MS; atMs < 200_000; atMs += BACKUP_EVERY_MS) {
-    time.after(atMs, () => backups.push(world.store.backup()));
+    time.after(atMs, () => backups.push(world.store.backup(time.nowMs)));
   }
   let lastMs = 0;
   for (const step of course.steps) {

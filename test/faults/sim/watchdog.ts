@@ -1,4 +1,4 @@
-import { rowPlace, type RowObject, type RowSpec } from '../../../src/core/row.ts';
+import { rowPlace, type RowObject } from '../../../src/core/row.ts';
 import type { Owner } from '../../../src/core/reporter-object.ts';
 import { reporterKey, type ReporterId } from '../../../src/core/tunnel.ts';
 import type { SentCall } from './api-link.ts';
@@ -116,9 +116,11 @@ export function createWatchdog(world: World): Watchdog {
     },
     sent(process, { verb, resource, name, body }) {
       if (resource !== 'reversetunnels' || verb === 'list' || verb === 'watch' || verb === 'get') return;
+      const sentVersion = versionOf(body);
       const row = (name === undefined ? JSON.parse(body ?? '{}') : world.store.get(resource, name)) as
-        { readonly spec: RowSpec } | undefined;
-      if (row === undefined) return;
+        Pick<RowObject, 'metadata' | 'spec'> | undefined;
+      // Of another version it is refused, whoever sends it.
+      if (row === undefined || (name !== undefined && row.metadata.resourceVersion !== sentVersion)) return;
       const key = reporterKey(row.spec.reporter);
       const lastMs = owners.get(key)?.get(process.name);
       if (lastMs === undefined)
@@ -150,4 +152,13 @@ export function createWatchdog(world: World): Watchdog {
       served.set(key, { lastMs: nowMs, returnedMs });
     },
   };
+}
+
+/** The version that a patch or a deletion is sent for. */
+function versionOf(body: string | undefined): string | undefined {
+  const sent = JSON.parse(body ?? '{}') as {
+    readonly metadata?: { readonly resourceVersion?: string };
+    readonly preconditions?: { readonly resourceVersion?: string };
+  };
+  return sent.metadata?.resourceVersion ?? sent.preconditions?.resourceVersion;
 }
