@@ -2,6 +2,7 @@ import { createdAtText } from '../../../src/core/created-at.ts';
 import type { ReporterObject } from '../../../src/core/reporter-object.ts';
 import { rowManifest, type RowObject } from '../../../src/core/row.ts';
 import { reporterKey } from '../../../src/core/tunnel.ts';
+import { privateSizes } from '../../support/private-sizes.ts';
 import { names } from './replica-process.ts';
 import type { World } from './world.ts';
 
@@ -139,6 +140,29 @@ function leftovers(world: World): string[] {
     const entries = [...replica.reporters.entries()].length;
     if (entries !== streams.length)
       found.push(`${process.name} minds ${entries} reporters, not ${streams.length}`);
+  }
+  return found;
+}
+
+/** What is remembered beyond what there is, once nothing has happened for a while: a field that grows with time. */
+export function remembered(world: World): string[] {
+  const found: string[] = [];
+  for (const { process, parts } of world.replicas()) {
+    const { queue, cache, ledger, mirror, replica } = parts;
+    const streams = [...replica.reporters.entries()].length;
+    const expected: [what: string, of: object, sizes: Record<string, number>][] = [
+      ['queue', queue, { '#lanes': 0 }],
+      ['row cache', cache, { '#echoes': 0, '#deletedUids': 0 }],
+      ['ledger', ledger, { '#holdings': streams }],
+      ['mirror', mirror, { '#connected': streams, '#leftAlone': 0 }],
+    ];
+    for (const [what, of, sizes] of expected) {
+      const has = privateSizes(of);
+      for (const [field, size] of Object.entries(sizes)) {
+        if (has[field] !== size)
+          found.push(`${process.name}: ${what} ${field} holds ${has[field]}, not ${size}`);
+      }
+    }
   }
   return found;
 }

@@ -1,7 +1,7 @@
 import type { Backup } from './api-store.ts';
 import type { Course } from './course.ts';
 import { FAULTS, heal } from './faults.ts';
-import { differences } from './judge.ts';
+import { differences, remembered } from './judge.ts';
 import { stepText } from './step.ts';
 import { createWorld, type World } from './world.ts';
 
@@ -93,5 +93,5 @@ async function quiet(world: World): Promise<string[]> {
   const reporters = world.writes.get('reversetunnelreporters') ?? 0;
   if (rows > 0) found.push(`${rows} writes of rows once all was right`);
   if (reporters > 0 && !quarrels) found.push(`${reporters} writes of reporters once all was right`);
-  return [...found, ...world.watchdog.wrongs];
+  return [...found, ...remembered(world), ...world.watchdog.wrongs];
 }

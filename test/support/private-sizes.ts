@@ -1,0 +1,47 @@
+import { Session } from 'node:inspector';
+
+/** What of an object is looked into: a property's name and what it is. */
+interface Property {
+  readonly name: string;
+  readonly value?: { readonly objectId?: string; readonly subtype?: string; readonly description?: string };
+}
+
+/**
+ * How much each private `Map` and `Set` of an object holds, by field: what a leak is seen by, without a door in the code
+ * that is tested. Asks the engine's own inspector, so it takes a fraction of a millisecond.
+ */
+export function privateSizes(object: object): Record<string, number> {
+  const session = new Session();
+  session.connect();
+  try {
+    // The one way to name an object to the inspector.
+    Object.assign(globalThis, { lookedInto: object });
+    const { objectId } = ask<{ result: { objectId: string } }>(session, 'Runtime.evaluate', {
+      expression: 'globalThis.lookedInto',
+    }).result;
+    const { privateProperties = [] } = ask<{ privateProperties?: Property[] }>(session, 'Runtime.getProperties', {
+      objectId,
+      ownProperties: true,
+    });
+    const sizes: Record<string, number> = {};
+    for (const { name, value } of privateProperties) {
+      if (value?.subtype !== 'map' && value?.subtype !== 'set') continue;
+      sizes[name] = Number(/\((\d+)\)/.exec(value.description ?? '')?.[1] ?? Number.NaN);
+    }
+    return sizes;
+  } finally {
+    Reflect.deleteProperty(globalThis, 'lookedInto');
+    session.disconnect();
+  }
+}
+
+/** In this process the answer is there when the call returns. */
+function ask<T>(session: Session, method: string, parameters: object): T {
+  let answer: T | undefined;
+  session.post(method, parameters, (error, result) => {
+    if (error !== null) throw error;
+    answer = result as T;
+  });
+  if (answer === undefined) throw new Error(`${method}: the inspector did not answer`);
+  return answer;
+}
