@@ -16,13 +16,10 @@ export function privateSizes(object: object): Record<string, number> {
   try {
     // The one way to name an object to the inspector.
     Object.assign(globalThis, { lookedInto: object });
-    const { objectId } = ask<{ result: { objectId: string } }>(session, 'Runtime.evaluate', {
-      expression: 'globalThis.lookedInto',
-    }).result;
-    const { privateProperties = [] } = ask<{ privateProperties?: Property[] }>(session, 'Runtime.getProperties', {
-      objectId,
-      ownProperties: true,
-    });
+    const named = ask(session, 'Runtime.evaluate', { expression: 'globalThis.lookedInto' });
+    const { objectId } = (named as { result: { objectId: string } }).result;
+    const found = ask(session, 'Runtime.getProperties', { objectId, ownProperties: true });
+    const { privateProperties = [] } = found as { privateProperties?: Property[] };
     const sizes: Record<string, number> = {};
     for (const { name, value } of privateProperties) {
       if (value?.subtype !== 'map' && value?.subtype !== 'set') continue;
@@ -36,11 +33,11 @@ export function privateSizes(object: object): Record<string, number> {
 }
 
 /** In this process the answer is there when the call returns. */
-function ask<T>(session: Session, method: string, parameters: object): T {
-  let answer: T | undefined;
+function ask(session: Session, method: string, parameters: object): object {
+  let answer: object | undefined;
   session.post(method, parameters, (error, result) => {
     if (error !== null) throw error;
-    answer = result as T;
+    answer = result;
   });
   if (answer === undefined) throw new Error(`${method}: the inspector did not answer`);
   return answer;
