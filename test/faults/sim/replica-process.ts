@@ -26,8 +26,14 @@ export const EXPIRE_AFTER_MS = 120_000;
 const WRITE_CONCURRENCY = 8;
 const FLUSH_MS = 5000;
 
-/** Names do not depend on the process, and metrics are nobody's business here: one of each for all worlds. */
-export const names = createNames((text) => hash('sha256', text, 'buffer'));
+const digests = new Map<string, Uint8Array>();
+/** Names do not depend on the process, and all worlds have the same few: each is hashed once. */
+export const names = createNames((text) => {
+  let digest = digests.get(text);
+  if (digest === undefined) digests.set(text, (digest = hash('sha256', text, 'buffer')));
+  return digest;
+});
+/** Nobody's business here. */
 const metrics = createMetrics();
 const silent: Log = pino({ level: 'silent', base: null });
 
