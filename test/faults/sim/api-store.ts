@@ -226,7 +226,7 @@ export class ApiStore {
       kind,
       metadata: {
         creationTimestamp: this.#now(),
-        ...(finalizers === undefined ? {} : { finalizers }),
+        ...(finalizers === undefined || finalizers === null ? {} : { finalizers }),
         ...(labels === undefined ? {} : { labels }),
         name,
         namespace,
@@ -268,7 +268,8 @@ export class ApiStore {
       after = {
         ...before,
         metadata: withParts(before.metadata, {
-          finalizers: finalizers ?? before.metadata.finalizers,
+          // Null takes them away.
+          finalizers: finalizers === undefined ? before.metadata.finalizers : (finalizers ?? []),
           labels: labelled,
         }),
         spec,
@@ -350,7 +351,7 @@ interface SentMetadata {
   readonly name?: string;
   readonly generateName?: string;
   readonly labels?: Json;
-  readonly finalizers?: readonly string[];
+  readonly finalizers?: readonly string[] | null;
   readonly resourceVersion?: string;
 }
 
