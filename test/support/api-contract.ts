@@ -37,10 +37,12 @@ export function serverInMemory(): ServerUnderContract {
     client,
     namespace: 'default',
     async settle(call) {
-      let settled = false;
-      const watched = call.finally(() => (settled = true));
+      const state = { settled: false };
+      const watched = call.finally(() => {
+        state.settled = true;
+      });
       watched.catch(() => undefined);
-      for (let passed = 0; !settled && passed < 1000; passed += 1) await time.pass(10);
+      for (let passed = 0; !state.settled && passed < 1000; passed += 1) await time.pass(10);
       return await watched;
     },
     async until(what, isSo) {
