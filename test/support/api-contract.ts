@@ -72,7 +72,11 @@ export async function realServer(controlPlane: ControlPlane): Promise<ServerUnde
     },
     { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: all },
   ];
-  const { kubeconfigPath } = await controlPlane.kubeconfigFor({ namespace, serviceAccount: 'contract', rules });
+  const { kubeconfigPath } = await controlPlane.kubeconfigFor({
+    namespace,
+    serviceAccount: 'contract',
+    rules,
+  });
   const client = createApiClient({
     connection: await resolveConnection({ kubeconfig: kubeconfigPath, env: {}, clock: systemClock }),
     clock: systemClock,

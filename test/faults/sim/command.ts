@@ -26,6 +26,7 @@ export async function runSimulation(options: SimulationOptions): Promise<boolean
     return outcome.wrongs.length === 0;
   }
   const summary = await runSeeds(seed, seeds, {
+    onFailure: (at, [first]) => say(`seed ${at}: ${first ?? ''}`),
     onSeed(at) {
       if ((at - seed + 1) % 1000 === 0) say(`${at - seed + 1} seeds, ${seconds(startedMs)} s`);
     },

@@ -21,7 +21,7 @@ export interface Summary {
 }
 
 /** Runs of one failing course that shrinking may take. */
-const MOST_TRIES = 150;
+const MOST_TRIES = 80;
 
 /** The seed's course with some of its steps. */
 export function partOf(seed: number, kept: readonly number[] | undefined): Course {
@@ -34,7 +34,16 @@ export function partOf(seed: number, kept: readonly number[] | undefined): Cours
 export async function runSeeds(
   first: number,
   count: number,
-  { mostFailures = 5, onSeed }: { mostFailures?: number; onSeed?: (seed: number) => void } = {},
+  {
+    mostFailures = 5,
+    onSeed,
+    onFailure,
+  }: {
+    mostFailures?: number;
+    onSeed?: (seed: number) => void;
+    /** Told of a seed before it is cut down, which takes a while. */
+    onFailure?: (seed: number, wrongs: readonly string[]) => void;
+  } = {},
 ): Promise<Summary> {
   const failures: Failure[] = [];
   let [seeds, requests, passedMs, slowestConvergedMs] = [0, 0, 0, 0];
@@ -44,7 +53,10 @@ export async function runSeeds(
     requests += outcome.requests;
     passedMs += outcome.passedMs;
     slowestConvergedMs = Math.max(slowestConvergedMs, outcome.convergedMs);
-    if (outcome.wrongs.length > 0) failures.push(await shrink(seed, outcome));
+    if (outcome.wrongs.length > 0) {
+      onFailure?.(seed, outcome.wrongs);
+      failures.push(await shrink(seed, outcome));
+    }
     onSeed?.(seed);
   }
   return { seeds, failures, requests, passedMs, slowestConvergedMs };
