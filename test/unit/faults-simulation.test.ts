@@ -1,9 +1,25 @@
 import { expect } from 'chai';
-import { courseOf } from '../faults/sim/course.ts';
+import { courseOf, type Course } from '../faults/sim/course.ts';
 import { failureText, playOnce, runSeeds } from '../faults/sim/run.ts';
 
 /** A share of what `npm run test:faults` plays; some 20 ms each. */
 const SEEDS = 250;
+
+/** Courses that came out wrong once, cut down, each with what was wrong. */
+const MENDED: readonly (Course & { readonly wrong: string })[] = [
+  {
+    wrong:
+      'a row that a restored etcd had lost was not made again, as its watch went on from a version of before',
+    seed: 34,
+    replicas: 1,
+    reporters: 1,
+    tunnels: 0,
+    steps: [
+      { atMs: 40_600, do: 'tunnel-up', pick: 70, other: 12, forMs: 33_700 },
+      { atMs: 88_100, do: 'etcd-restored', pick: 81, other: 25, forMs: 1800 },
+    ],
+  },
+];
 
 describe('the operator as a whole, in fake time', () => {
   it('comes right after any faults, and deletes no row of a reporter that is served', async function () {
@@ -13,6 +29,12 @@ describe('the operator as a whole, in fake time', () => {
     expect(seeds).to.equal(SEEDS);
     expect(requests, 'requests, so that something happened').to.be.greaterThan(20 * SEEDS);
   });
+
+  for (const { wrong, ...course } of MENDED) {
+    it(`no longer: ${wrong}`, async () => {
+      expect((await playOnce(course)).wrongs).to.deep.equal([]);
+    });
+  }
 
   it('does the same with the same seed', async () => {
     const play = async (): Promise<string[]> => {
