@@ -58,6 +58,7 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
   return merged;
 }
 
+/** True for a JSON object, and not for a list. */
 export function isObject(value: unknown): value is Json {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

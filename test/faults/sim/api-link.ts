@@ -6,7 +6,7 @@ import { createResourceClient } from '../../../src/k8s/resource-client.ts';
 import { resourcePath } from '../../../src/k8s/resource-path.ts';
 import type { ApiAnswer } from './api-refusals.ts';
 import type { OpenWatch, SimApiServer } from './api-server.ts';
-import { parseApiPath } from './api-store.ts';
+import { parseApiPath } from './api-objects.ts';
 import type { Dice } from './dice.ts';
 import type { SimProcess } from './process.ts';
 import type { SimTime } from './time.ts';

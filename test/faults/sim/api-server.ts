@@ -1,6 +1,6 @@
 import * as refusals from './api-refusals.ts';
 import type { ApiAnswer } from './api-refusals.ts';
-import type { ApiChange, ApiRequest } from './api-store.ts';
+import type { ApiChange, ApiRequest } from './api-objects.ts';
 import type { Dice } from './dice.ts';
 import type { SimTime } from './time.ts';
 

@@ -1,49 +1,17 @@
 import { isDeepStrictEqual } from 'node:util';
 import { API_KINDS, isImmutable, isObject, mergePatch, metadataViolation, type Json } from './api-kinds.ts';
+import {
+  metadataOf,
+  parseApiPath,
+  parsedBody,
+  withParts,
+  type ApiChange,
+  type ApiObjectShown,
+  type ApiPath,
+  type ApiRequest,
+} from './api-objects.ts';
 import * as answers from './api-refusals.ts';
 import type { ApiAnswer } from './api-refusals.ts';
-
-/** A request as it comes over the wire. */
-export interface ApiRequest {
-  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
-  /** Path and query. */
-  readonly path: string;
-  readonly body?: string | undefined;
-  /** Who sent it: a process, or `hand`. */
-  readonly by: string;
-}
-
-/** An object as it is stored and shown. */
-export interface ApiObjectShown {
-  readonly apiVersion: string;
-  readonly kind: string;
-  readonly metadata: ApiMetadata;
-  readonly spec: Json;
-  readonly status?: Json;
-}
-
-export interface ApiMetadata {
-  readonly creationTimestamp: string;
-  readonly deletionTimestamp?: string;
-  readonly finalizers?: readonly string[];
-  readonly labels?: Json;
-  readonly name: string;
-  readonly namespace: string;
-  readonly resourceVersion: string;
-  readonly uid: string;
-}
-
-/** One change, as watches show it. */
-export interface ApiChange {
-  readonly resource: string;
-  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
-  readonly version: number;
-  readonly object: ApiObjectShown;
-  /** The object as JSON. */
-  readonly text: string;
-  readonly before: ApiObjectShown | undefined;
-  readonly by: string;
-}
 
 interface Stored {
   readonly object: ApiObjectShown;
@@ -59,28 +27,8 @@ export interface Backup {
 
 /** How a kind is served. */
 export type KindState = 'served' | 'terminating' | 'missing';
+/** How a namespace stands. */
 export type NamespaceState = 'active' | 'terminating' | 'missing';
-
-/** A path taken apart. */
-export interface ApiPath {
-  readonly resource: string;
-  readonly namespace: string;
-  readonly name: string | undefined;
-  readonly status: boolean;
-  readonly query: URLSearchParams;
-}
-
-export function parseApiPath(path: string): ApiPath {
-  const [pathname = '', query] = path.split('?');
-  const [, , , , , namespace = '', resource = '', name, subresource] = pathname.split('/');
-  return {
-    resource,
-    namespace,
-    name: name === undefined ? undefined : decodeURIComponent(name),
-    status: subresource === 'status',
-    query: new URLSearchParams(query),
-  };
-}
 
 /**
  * The objects of one namespace, with what was tried on a real API server: one counter of versions for all kinds,
@@ -206,7 +154,7 @@ export class ApiStore {
   }
 
   #create({ resource, namespace }: ApiPath, { body, by }: ApiRequest): ApiAnswer {
-    const sent = parsed(body);
+    const sent = parsedBody(body);
     const { name: given, generateName, labels, finalizers, resourceVersion } = metadataOf(sent);
     const name = given ?? `${generateName ?? ''}${this.#version + 1}`;
     if (this.namespaceState === 'missing') return answers.missingNamespace(namespace);
@@ -246,7 +194,7 @@ export class ApiStore {
   #patch({ resource, status }: ApiPath, name: string, { body, by }: ApiRequest): ApiAnswer {
     const before = this.get(resource, name);
     if (before === undefined) return answers.notFound(resource, name);
-    const sent = parsed(body);
+    const sent = parsedBody(body);
     const { resourceVersion, labels, finalizers } = metadataOf(sent);
     if (resourceVersion !== undefined && resourceVersion !== before.metadata.resourceVersion) {
       return answers.conflict(resource, name);
@@ -287,7 +235,8 @@ export class ApiStore {
     const object = this.get(resource, name);
     if (object === undefined) return answers.notFound(resource, name);
     const { uid, resourceVersion, finalizers, deletionTimestamp } = object.metadata;
-    const wanted = parsed(body)['preconditions'] as { uid?: string; resourceVersion?: string } | undefined;
+    const wanted = parsedBody(body)['preconditions'] as
+      { uid?: string; resourceVersion?: string } | undefined;
     if (
       (wanted?.uid !== undefined && wanted.uid !== uid) ||
       (wanted?.resourceVersion !== undefined && wanted.resourceVersion !== resourceVersion)
@@ -340,42 +289,4 @@ function kindOf(resource: string) {
   const kind = API_KINDS[resource];
   if (kind === undefined) throw new Error(`${resource}: not a kind of this store`);
   return kind;
-}
-
-function parsed(body: string | undefined): Json {
-  const value: unknown = JSON.parse(body ?? '{}');
-  return isObject(value) ? value : {};
-}
-
-interface SentMetadata {
-  readonly name?: string;
-  readonly generateName?: string;
-  readonly labels?: Json;
-  readonly finalizers?: readonly string[] | null;
-  readonly resourceVersion?: string;
-}
-
-function metadataOf(sent: Json): SentMetadata {
-  return isObject(sent['metadata']) ? sent['metadata'] : {};
-}
-
-/** With its fields in the order in which the API server writes them. */
-function withParts(
-  before: ApiMetadata,
-  parts: { deletionTimestamp?: string; finalizers?: readonly string[] | undefined; labels?: Json },
-): ApiMetadata {
-  const { creationTimestamp, name, namespace, resourceVersion, uid } = before;
-  const deletionTimestamp = parts.deletionTimestamp ?? before.deletionTimestamp;
-  const finalizers = parts.finalizers ?? before.finalizers ?? [];
-  const labels = parts.labels ?? before.labels ?? {};
-  return {
-    creationTimestamp,
-    ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),
-    ...(finalizers.length === 0 ? {} : { finalizers }),
-    ...(Object.keys(labels).length === 0 ? {} : { labels }),
-    name,
-    namespace,
-    resourceVersion,
-    uid,
-  };
 }

@@ -1,4 +1,4 @@
-import type { ApiObjectShown } from './api-store.ts';
+import type { ApiObjectShown } from './api-objects.ts';
 import type { Fault, Scene } from './faults.ts';
 import { names } from './replica-process.ts';
 

@@ -20,8 +20,11 @@ import type { Dice } from './dice.ts';
 import type { SimProcess } from './process.ts';
 import { createReportingService, type ReportingService } from './reporting-service.ts';
 
+/** `--report-interval`. */
 export const REPORT_INTERVAL_MS = 5000;
+/** `--unknown-after`. */
 export const UNKNOWN_AFTER_MS = 20_000;
+/** `--expire-after`: short, but longer than a superseded stream needs to claim again. */
 export const EXPIRE_AFTER_MS = 120_000;
 const WRITE_CONCURRENCY = 8;
 const FLUSH_MS = 5000;
@@ -55,6 +58,7 @@ export interface ReplicaProcess {
   terminate(exited: () => void): void;
 }
 
+/** What an operator runs on. */
 export interface ReplicaProcessOptions {
   readonly process: SimProcess;
   readonly namespace: string;
@@ -67,6 +71,7 @@ export interface ReplicaProcessOptions {
   readonly pageLimit: number;
 }
 
+/** Starts one; from here on it lives by its process's clock, link and streams. */
 export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProcess {
   const { process, namespace, link, dice } = options;
   const clock = process;

@@ -7,6 +7,7 @@ export interface Step {
   readonly forMs: number;
 }
 
+/** The name of a fault, or of a change of tunnels. */
 export type StepKind = (typeof STEP_KINDS)[number]['kind'];
 
 /**

@@ -2,7 +2,7 @@ import { rowPlace, type RowObject } from '../../../src/core/row.ts';
 import type { Owner } from '../../../src/core/reporter-object.ts';
 import { reporterKey, type ReporterId } from '../../../src/core/tunnel.ts';
 import type { SentCall } from './api-link.ts';
-import type { ApiChange } from './api-store.ts';
+import type { ApiChange } from './api-objects.ts';
 import type { SimProcess } from './process.ts';
 import { EXPIRE_AFTER_MS, names } from './replica-process.ts';
 import type { World } from './world.ts';

@@ -1,6 +1,7 @@
 import { createApiLink, type SentCall } from './api-link.ts';
 import { SimApiServer } from './api-server.ts';
-import { ApiStore, type ApiChange, type ApiObjectShown } from './api-store.ts';
+import { type ApiChange, type ApiObjectShown } from './api-objects.ts';
+import { ApiStore } from './api-store.ts';
 import type { Course } from './course.ts';
 import { createDice, type Dice } from './dice.ts';
 import { createSimEnvoy, type SimEnvoy } from './envoys.ts';
@@ -10,7 +11,9 @@ import { openSimStream, type SimStream } from './report-stream.ts';
 import { SimTime } from './time.ts';
 import { createWatchdog, type Watchdog } from './watchdog.ts';
 
+/** Where all objects are. */
 export const NAMESPACE = 'sim';
+/** Of whom tunnels are. */
 export const TENANTS = ['acme', 'beta'] as const;
 
 /** A place where a replica runs, one process after the other. */
