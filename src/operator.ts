@@ -140,6 +140,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     cache,
     gate,
     names,
+    relist: () => reflector.relist(),
     clock,
     metrics,
     log,

@@ -72,6 +72,11 @@ export class RowCache {
     return this.#hasListed;
   }
 
+  /** The newest version that a list or the watch has shown; "" before the first. */
+  get shownVersion(): string {
+    return this.#shownVersion;
+  }
+
   /** The rows of one tunnel: none, one, or more where somebody made one by hand. */
   rows(key: string, tunnelName: string): Row[] {
     const rows: Row[] = [];

@@ -158,6 +158,7 @@ export function createReplicasWorld() {
       cache: rowCache,
       gate: reporters,
       names,
+      relist: () => {},
       clock,
       metrics,
       log,

@@ -123,6 +123,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     cache,
     gate,
     names,
+    relist: () => reflector.relist(),
     clock,
     metrics,
     log,
