@@ -13,8 +13,8 @@ export interface TunnelUp {
   readonly clusterID: string;
   readonly nodeID: string;
   readonly createdAt: { readonly seconds: number; readonly nanos: number };
-  /** Since when it has been up without a break, as it is now. */
-  readonly sinceMs: number;
+  /** When it was first reported since it has been up without a break, as it is now; undefined: not yet. */
+  readonly reportedMs: number | undefined;
 }
 
 /** An Envoy that reports: `src/simulate`'s client and registry over a simulated network. */
@@ -51,7 +51,7 @@ export function createSimEnvoy(
 ): SimEnvoy {
   let client: EnvoyClient | undefined;
   let current: SimStream | undefined;
-  let since = new Map<string, number>();
+  let reported = new Map<string, number>();
   let registry = newRegistry();
 
   function newRegistry(): TunnelRegistry {
@@ -69,7 +69,7 @@ export function createSimEnvoy(
     },
     tunnels: () =>
       new Map(
-        registry.all().map((tunnel) => [tunnel.name, { ...tunnel, sinceMs: since.get(tunnel.name) ?? 0 }]),
+        registry.all().map((tunnel) => [tunnel.name, { ...tunnel, reportedMs: reported.get(tunnel.name) }]),
       ),
     stream: () => current,
     start() {
@@ -90,7 +90,12 @@ export function createSimEnvoy(
             return current;
           },
           allTunnels: () => registry.all(),
-          observe: () => {},
+          observe(event) {
+            if (event.type !== 'sent') return;
+            for (const { name } of event.report.added) {
+              if (registry.get(name) !== undefined && !reported.has(name)) reported.set(name, time.nowMs);
+            }
+          },
         },
       );
       client.start();
@@ -100,16 +105,15 @@ export function createSimEnvoy(
       client = undefined;
       current = undefined;
       if (!forgets) return;
-      since = new Map();
+      reported = new Map();
       registry = newRegistry();
     },
     bringUp(name, tenantID) {
       if (registry.get(name) !== undefined) return;
-      since.set(name, time.nowMs);
       registry.connect({ tenantID, clusterID: 'eu-1', nodeID: name });
     },
     bringDown(name) {
-      since.delete(name);
+      reported.delete(name);
       return registry.disconnect(name);
     },
   };

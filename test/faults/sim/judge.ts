@@ -24,7 +24,7 @@ function rowDifferences({ envoys, store }: World): string[] {
   const expected = new Map<string, ReturnType<typeof rowManifest>>();
   for (const envoy of envoys) {
     if (!envoy.isUp) continue;
-    for (const { sinceMs: _, createdAt, ...rest } of envoy.tunnels().values()) {
+    for (const { reportedMs: _, createdAt, ...rest } of envoy.tunnels().values()) {
       const tunnel = { ...rest, createdAt: createdAtText(createdAt.seconds, createdAt.nanos) };
       const manifest = rowManifest(names, envoy.reporter, tunnel);
       expected.set(manifest.name, manifest);

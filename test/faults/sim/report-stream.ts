@@ -101,6 +101,8 @@ export interface SimStream extends ReportStream {
   readonly process: SimProcess;
   /** True while the reporter takes it for its stream. */
   readonly isLive: boolean;
+  /** When the last report was sent that has come to the server. */
+  readonly deliveredSentMs: number;
   /** The connection breaks, and both sides learn it. */
   cut(): void;
   /**
@@ -121,6 +123,7 @@ export function openSimStream(
   { time, dice, accept }: { time: SimTime; dice: Dice; accept: (stream: SimStream) => void },
 ): SimStream {
   let live = true;
+  let deliveredSentMs = Number.NEGATIVE_INFINITY;
   /** Nothing goes from the server to the reporter any more. */
   let deaf = false;
   /** Nothing goes from the reporter to the server any more. */
@@ -172,9 +175,16 @@ export function openSimStream(
     get isLive() {
       return live;
     },
+    get deliveredSentMs() {
+      return deliveredSentMs;
+    },
     send(report: ReportMessage) {
       const bytes = encodeReport(report);
-      up(() => call.receive(bytes));
+      const sentMs = time.nowMs;
+      up(() => {
+        deliveredSentMs = sentMs;
+        call.receive(bytes);
+      });
     },
     reset() {
       if (!live) return;

@@ -32,6 +32,8 @@ export interface Watchdog {
 
 interface Served {
   lastMs: number;
+  /** When the report was sent that was read then. */
+  lastSentMs: number;
   /** When it was served again after it had been without for long enough to expire. */
   returnedMs: number;
 }
@@ -39,7 +41,7 @@ interface Served {
 /**
  * What must hold at every moment:
  * - a process writes rows only of reporters that its own claim has taken before, and not long after it lost them;
- * - no replica deletes the row of a tunnel that has been up ever since the row was made, unless its reporter was served by
+ * - no replica deletes the row of a tunnel that has been up ever since it was reported before the row was made, unless its reporter was served by
  *   nobody for as long as a lost reporter is given.
  */
 export function createWatchdog(world: World): Watchdog {
@@ -90,13 +92,14 @@ export function createWatchdog(world: World): Watchdog {
     const envoy = world.envoys.find((one) => one.key === key);
     const tunnel = envoy?.tunnels().get(tunnelName);
     const madeMs = rowsMadeMs.get(row.metadata.uid) ?? world.time.nowMs;
-    if (tunnel === undefined || tunnel.sinceMs > madeMs) return;
+    const { lastSentMs = Number.NEGATIVE_INFINITY } = served.get(key) ?? {};
+    if (tunnel?.reportedMs === undefined || tunnel.reportedMs > Math.min(madeMs, lastSentMs)) return;
     if (row.metadata.name !== names.rowName(reporter, { ...tunnel, createdAt: undefined })) return;
     if (tunnel.tenantID !== row.spec.tenantID) return;
     const returnedMs = served.get(key)?.returnedMs ?? Number.NEGATIVE_INFINITY;
     if (silentMs(key) >= limitMs(key) || world.time.nowMs - returnedMs < LATE_MS) return;
     wrong(
-      `${by} deletes ${row.metadata.name}, up since ${tunnel.sinceMs}, its reporter served ${Math.round(silentMs(key))} ms ago`,
+      `${by} deletes ${row.metadata.name}, reported at ${tunnel.reportedMs}, its reporter served ${Math.round(silentMs(key))} ms ago`,
     );
   }
 
@@ -138,18 +141,18 @@ export function createWatchdog(world: World): Watchdog {
     },
     reportRead(reporter, process) {
       const key = reporterKey(reporter);
-      const live = world.envoys.some((envoy) => {
-        const stream = envoy.stream();
-        return envoy.key === key && stream?.isLive === true && stream.process === process;
-      });
-      if (!live || current.get(key) !== process.name) return;
+      const stream = world.envoys
+        .filter((envoy) => envoy.key === key)
+        .map((envoy) => envoy.stream())
+        .find((one) => one?.isLive === true && one.process === process);
+      if (stream === undefined || current.get(key) !== process.name) return;
       const { nowMs } = world.time;
       const known = served.get(key);
       const returnedMs =
         known === undefined || silentMs(key) < limitMs(key)
           ? (known?.returnedMs ?? Number.NEGATIVE_INFINITY)
           : nowMs;
-      served.set(key, { lastMs: nowMs, returnedMs });
+      served.set(key, { lastMs: nowMs, lastSentMs: stream.deliveredSentMs, returnedMs });
     },
   };
 }
