@@ -32,6 +32,8 @@ interface Arrival {
   readonly answer: (answer: ApiAnswer | Error) => void;
 }
 
+/** More than any course takes: whoever sends so many is in a loop, and would never come to the end of it. */
+export const MOST_REQUESTS = 20_000;
 const BOOKMARK_EVERY_MS = 60_000;
 /** Changes that the watch cache keeps. */
 const MOST_KEPT = 4096;
@@ -82,6 +84,10 @@ export class SimApiServer {
   /** A request has come. */
   arrive(request: ApiRequest, answer: (answer: ApiAnswer | Error) => void): void {
     this.requests += 1;
+    if (this.requests > MOST_REQUESTS) {
+      answer(new Error('read ECONNRESET'));
+      return;
+    }
     const arrival = { request, atMs: this.#time.nowMs, answer };
     if (this.mode === 'refusing') answer(new Error('connect ECONNREFUSED'));
     else if (this.mode === 'hanging') this.#waiting.push(arrival);

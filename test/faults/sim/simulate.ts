@@ -1,3 +1,4 @@
+import { MOST_REQUESTS } from './api-server.ts';
 import type { Backup } from './api-store.ts';
 import type { Course } from './course.ts';
 import { FAULTS, heal } from './faults.ts';
@@ -58,6 +59,7 @@ export async function simulate(course: Course, trace?: (line: string) => void): 
       ...watchdog.wrongs,
       ...left.map((text) => `after ${Math.round(convergedMs / 1000)} s: ${text}`),
       ...unquiet,
+      ...(world.server.requests > MOST_REQUESTS ? ['a storm of requests'] : []),
     ],
     convergedMs,
     requests: world.server.requests,
