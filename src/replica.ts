@@ -43,6 +43,8 @@ export interface ReplicaParts {
   readonly reportIntervalMs: () => number;
   readonly unknownAfterMs: number;
   readonly expireAfterMs: number;
+  /** What the watch of rows showed may not be what is stored: they are to be listed again. */
+  readonly relistRows: () => void;
   /** The API server did not answer: watches may have lost their connection too. */
   readonly onNoAnswer: () => void;
   /** Reporters are listed, or the Lease is held: it may be ready now. */
@@ -99,6 +101,14 @@ export function createReplica(parts: ReplicaParts): Replica {
       standing.leaseHeld();
       parts.onProgress();
     },
+    onSetBack: () => {
+      // It is written every 5 s, so it tells first. A watch from a version of before shows nothing, and goes on as if nothing
+      // had been as soon as the restored store has come to that version.
+      log.warn({ replica: self }, 'Lease found older than it was, listing everything again');
+      parts.relistRows();
+      reportersReflector.relist();
+      leasesReflector.relist();
+    },
     onAnswer: leaseLog('Lease not renewed: nothing is written while it is not held'),
     clock,
     random,
@@ -128,7 +138,6 @@ export function createReplica(parts: ReplicaParts): Replica {
     cache,
     relist: () => reportersReflector.relist(),
     onOpen: () => reporters.resume(),
-    clock,
   });
   cache.onListed = () => standing.listed();
 

@@ -11,6 +11,7 @@ import {
   type RowObject,
   type RowPlace,
 } from '../core/row.ts';
+import { compareResourceVersions } from '../core/resource-version.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -72,6 +73,8 @@ export interface ReconcilerParts {
   /** Asked before each write. */
   readonly gate: RowGate;
   readonly names: Names;
+  /** Lists all rows again: those that are known are of a time that etcd no longer knows. */
+  readonly relist: () => void;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -234,10 +237,12 @@ export class Reconciler {
 
   /** Teaches the cache how the row that a step was about stands now. */
   async #readAgain(step: Step, reporter: ReporterId, item: QueueItem): Promise<Outcome | 'learnt'> {
-    const { api, cache, gate, names } = this.#parts;
+    const { api, cache, gate, names, relist } = this.#parts;
     // Whoever it was may own the reporter by now.
     gate.foreignRow(item.key);
     const name = step.do === 'create' ? names.rowName(reporter, step.tunnel) : step.row.name;
+    const known = cache.rows(item.key, item.tunnelName).find((row) => row.name === name);
+    const newest = known?.resourceVersion ?? cache.shownVersion;
     let found: RowObject | undefined;
     try {
       found = await api.read(name);
@@ -255,6 +260,9 @@ export class Reconciler {
     if (place.key !== item.key || place.tunnelName !== item.tunnelName) {
       return this.#collided(name, place, item);
     }
+    // A read shows nothing older than what was known when it was sent, unless etcd was restored. The cache takes no older
+    // version but from a list: without one this write would meet the same conflict for ever.
+    if (compareResourceVersions(found.metadata.resourceVersion, newest) < 0) relist();
     cache.wrote(found);
     // While it is being deleted, it holds the name until its last finalizer is gone.
     return found.metadata.deletionTimestamp === undefined ? 'learnt' : AGAIN;

@@ -1,4 +1,3 @@
-import type { Clock } from '../clock.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 import type { Standing } from './standing.ts';
 
@@ -9,11 +8,10 @@ export interface StandingParts {
   readonly isAlive: (replica: string) => boolean;
   readonly isServing: (replica: string) => boolean;
   readonly cache: Pick<ReporterCache, 'nextList' | 'completeList'>;
-  /** Lists all reporters again. */
+  /** Lists all reporters again; once more when a list is under way. */
   readonly relist: () => void;
   /** It may write from now on, or again. */
   readonly onOpen: () => void;
-  readonly clock: Clock;
 }
 
 /**
@@ -59,9 +57,8 @@ export class ReplicaStanding implements Standing {
 
   /** A list of all reporters is complete. */
   listed(): void {
-    const { cache, clock, relist, onOpen } = this.#parts;
+    const { cache, onOpen } = this.#parts;
+    // Else it had begun before the Lease was regained, and another follows.
     if (cache.completeList >= this.#needsList) onOpen();
-    // It had begun before the Lease was regained. Not from within the list's own end.
-    else clock.setTimer(0, relist);
   }
 }

@@ -179,7 +179,12 @@ export class ReporterDriver {
       entry.skippedSinceMs ??= clock.monotonicMs();
       log.info({ reporter, epoch: claim.owner.epoch, streaming: claim.streaming }, 'reporter claimed');
       if (!claim.streaming) events.tell(reporter, 'lost', 'the replica that held its stream is gone');
-      else events.tell(reporter, 'connected', `a stream is served by ${claim.owner.replica}`);
+      else {
+        events.tell(reporter, 'connected', `a stream is served by ${claim.owner.replica}`);
+        // It ended while the claim was on its way, when it could not be told that a reporter is lost that is not owned.
+        if (entry.stream === undefined)
+          events.tell(reporter, 'lost', `the stream is gone: ${entry.lostReason}`);
+      }
       return undefined;
     } catch (error) {
       if (!isApiFailure(error)) throw error;

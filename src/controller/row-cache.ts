@@ -21,6 +21,12 @@ interface Entry {
   next: Entry | undefined;
 }
 
+/**
+ * Own writes and deletions that the watch has yet to show. It shows them within moments; but while it is forbidden, or the
+ * lines it brings are not taken, they would be remembered without end. What is forgotten costs a look at an event.
+ */
+const MOST_AWAITED = 20_000;
+
 /** Told of each change that somebody else may have made, by reporter key and tunnel name. */
 export type RowChanged = (key: string, tunnelName: string) => void;
 
@@ -64,6 +70,11 @@ export class RowCache {
   /** True once a whole list has been read. */
   get hasListed(): boolean {
     return this.#hasListed;
+  }
+
+  /** The newest version that a list or the watch has shown; "" before the first. */
+  get shownVersion(): string {
+    return this.#shownVersion;
   }
 
   /** The rows of one tunnel: none, one, or more where somebody made one by hand. */
@@ -204,7 +215,7 @@ export class RowCache {
     if (compareResourceVersions(newest, object.metadata.resourceVersion) >= 0) return;
     this.#put(place, object, sent);
     if (compareResourceVersions(object.metadata.resourceVersion, this.#shownVersion) > 0) {
-      this.#echoes.add(object.metadata.resourceVersion);
+      addBounded(this.#echoes, object.metadata.resourceVersion);
     }
   }
 
@@ -214,7 +225,7 @@ export class RowCache {
     while (entry !== undefined && entry.row.uid !== row.uid) entry = entry.next;
     // Not known any more: the watch was quicker, and there is nothing to remember.
     if (entry === undefined && !this.#replacing) return;
-    this.#deletedUids.add(row.uid);
+    addBounded(this.#deletedUids, row.uid);
     if (entry !== undefined) this.#remove(key, tunnelName, row.name);
   }
 
@@ -263,4 +274,12 @@ export class RowCache {
     else ofReporter.delete(tunnelName);
     if (ofReporter.size === 0) this.#byReporter.delete(key);
   }
+}
+
+/** Adds one, and drops the one that was added first where there are too many. */
+function addBounded(awaited: Set<string>, one: string): void {
+  awaited.add(one);
+  if (awaited.size <= MOST_AWAITED) return;
+  const [oldest] = awaited;
+  if (oldest !== undefined) awaited.delete(oldest);
 }

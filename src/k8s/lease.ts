@@ -38,6 +38,11 @@ export interface LeaseOptions {
    * be out of date. Not called when a renewal only was late.
    */
   readonly onHeld: () => void;
+  /**
+   * What is stored now is older than what was shown before: etcd was restored from a backup, and shows other things of an
+   * earlier time, too.
+   */
+  readonly onSetBack?: () => void;
   /** Told of a failed try, and of the first that works again. */
   readonly onAnswer: (failure: Error | undefined) => void;
   readonly clock: Clock;
@@ -55,6 +60,8 @@ export interface LeaseOptions {
 export class Lease {
   readonly #options: LeaseOptions;
   #known: LeaseObject | undefined;
+  /** The newest version that was ever shown, also of one that was deleted since. */
+  #shown = '';
   /** What it says, and when that was first seen. */
   #said = '';
   #changedMs = Number.NEGATIVE_INFINITY;
@@ -172,6 +179,7 @@ export class Lease {
     if (!mine && !own && holder !== '' && clock.monotonicMs() < this.#changedMs + LEASE_DURATION_MS)
       return false;
     const sentMs = clock.monotonicMs();
+    const shown = this.#shown;
     const stored = await this.#write(known, mine);
     if (stored === undefined) {
       // It is another than was known. It is read at once, and tried again at once if that is worth it.
@@ -180,7 +188,7 @@ export class Lease {
       return false;
     }
     onAnswer(undefined);
-    this.#learn(stored);
+    this.#learn(stored, shown);
     const lapsed = !this.isHeld;
     // By when it was sent: it may have been stored at once, and answered late.
     this.#validUntilMs = sentMs + RENEW_DEADLINE_MS;
@@ -222,17 +230,29 @@ export class Lease {
 
   async #read(): Promise<void> {
     const { client, name } = this.#options;
+    const shown = this.#shown;
     try {
-      this.#learn(await client.get(name, { timeoutMs: TIMEOUT_MS }));
+      this.#learn(await client.get(name, { timeoutMs: TIMEOUT_MS }), shown);
     } catch (error) {
       if (!(error instanceof ApiError && error.consequence === 'gone')) throw error;
       this.#learn(undefined);
     }
   }
 
-  /** Only what stands in the spec counts: a label edited by somebody makes no holder alive. */
-  #learn(object: LeaseObject | undefined): void {
+  /**
+   * Only what stands in the spec counts: a label edited by somebody makes no holder alive.
+   *
+   * @param shown of an answer: the newest version shown when it was asked for; an answer shows nothing older
+   */
+  #learn(object: LeaseObject | undefined, shown?: string): void {
     this.#known = object;
+    if (object !== undefined) {
+      const { resourceVersion } = object.metadata;
+      const isSetBack = shown !== undefined && compareResourceVersions(resourceVersion, shown) < 0;
+      if (isSetBack || compareResourceVersions(resourceVersion, this.#shown) > 0)
+        this.#shown = resourceVersion;
+      if (isSetBack) this.#options.onSetBack?.();
+    }
     const said = JSON.stringify(object?.spec ?? null);
     if (said === this.#said) return;
     this.#said = said;

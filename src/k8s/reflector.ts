@@ -70,6 +70,8 @@ export class Reflector<T extends ApiObject> {
   #synced = false;
   /** Undefined: everything has to be listed. */
   #version: string | undefined;
+  /** `relist` was called while a list was under way: that one may show what was before the sign. */
+  #again = false;
   #pageLimit: number;
   /** Tries in a row that failed. */
   #failures = 0;
@@ -124,8 +126,12 @@ export class Reflector<T extends ApiObject> {
     rest.cancelTimer = clock.setTimer(dueMs - nowMs, rest.wake);
   }
 
-  /** There is a sign that what the watch showed is not what is stored: everything is listed again, at once. */
+  /**
+   * There is a sign that what the watch showed is not what is stored: everything is listed again, at once, or when the list
+   * that is under way is complete.
+   */
   relist(): void {
+    this.#again = true;
     this.#version = undefined;
     this.#watch?.stop(true);
     this.#rest?.wake();
@@ -136,6 +142,7 @@ export class Reflector<T extends ApiObject> {
     const { source, handler, clock, log } = this.#options;
     const startedMs = clock.monotonicMs();
     let count = 0;
+    this.#again = false;
     this.#enter('listing');
     try {
       handler.replaceBegin();
@@ -144,7 +151,7 @@ export class Reflector<T extends ApiObject> {
         count += items.length;
       });
       handler.replaceEnd(version);
-      this.#version = version;
+      this.#version = this.#again ? undefined : version;
     } catch (error) {
       // The version was compacted away between two pages: with fewer of them the list gets there in the end.
       if (error instanceof ApiError && error.consequence === 'expired') this.#pageLimit *= 2;

@@ -64,6 +64,11 @@ export class MemoryLeases {
     this.#store('edit', { ...object, spec: { ...object.spec, ...spec } });
   }
 
+  /** etcd is restored to a moment when it had come to this version. */
+  setBack(version: number): void {
+    this.#version = version;
+  }
+
   async #arrive(): Promise<void> {
     await this.delay;
     if (this.failure !== undefined) throw this.failure;

@@ -63,7 +63,17 @@ export function createWorld({
     (key, tunnelName) => ledger.tunnel(key, tunnelName),
     (key, tunnelName) => mirror.rowChanged(key, tunnelName),
   );
-  const reconciler = new Reconciler({ api, ledger, cache, gate, names, clock, metrics, log });
+  const reconciler = new Reconciler({
+    api,
+    ledger,
+    cache,
+    gate,
+    names,
+    relist: () => api.relist(cache),
+    clock,
+    metrics,
+    log,
+  });
   const workers = new Workers({
     queue,
     reconcile: (item) => reconciler.reconcile(item),

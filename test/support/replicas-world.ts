@@ -58,6 +58,8 @@ export function createReplicasWorld() {
   const replicas: Running[] = [];
   /** Row deletions that were carried out, as `replica rights name`: the rights are those when it was sent. */
   const deletions: string[] = [];
+  /** Events that were told, as `replica kind reporter`. */
+  const events: string[] = [];
 
   function replica(self: string, options: ReplicaOptions = {}) {
     const log = pino({ base: null, level: 'silent' });
@@ -142,7 +144,7 @@ export function createReplicasWorld() {
       onForgotten: (key) => mirror.forget(key),
       reportIntervalMs: () => options.reportIntervalMs ?? 5000,
       expireAfterMs: EXPIRE_AFTER_MS,
-      events: { tell() {} },
+      events: { tell: (reporter, kind) => events.push(`${self} ${kind} ${reporter.id}`) },
       ...(options.newOwnership === undefined ? {} : { newOwnership: options.newOwnership }),
       clock,
       random: () => 0.5,
@@ -156,6 +158,7 @@ export function createReplicasWorld() {
       cache: rowCache,
       gate: reporters,
       names,
+      relist: () => {},
       clock,
       metrics,
       log,
@@ -274,6 +277,7 @@ export function createReplicasWorld() {
     rowApi,
     reporterApi,
     deletions,
+    events,
     replica,
     settle,
     pass: (ms: number): Promise<void> => passTime(clock, ms, settle),

@@ -155,6 +155,23 @@ describe('a row write', () => {
 });
 
 describe('a conflict', () => {
+  it('with a row that is older than it was known lists everything again: etcd was restored', async () => {
+    const world = createWorld();
+    await world.begin();
+    world.report(RESPONDER, fullPush(T1));
+    await world.settle();
+    const stored = world.row(RESPONDER, T1);
+    if (stored === undefined) throw new Error('the row was not made');
+    // What the restored store has never seen.
+    const labels = { ...stored.metadata.labels, 'reverse-tunnel.io/tenant': 'mine' };
+    const metadata = { ...stored.metadata, labels, resourceVersion: '100000' };
+    world.cache.event('MODIFIED', { ...stored, metadata });
+    await world.pass(1000);
+    expect([world.queue.depth, world.queue.delayedCount]).to.deep.equal([0, 0]);
+    const [known] = world.cache.rows(reporterKey(RESPONDER), T1.name);
+    expect(known?.resourceVersion).to.equal(stored.metadata.resourceVersion);
+  });
+
   it('with an edit that the watch has not shown yet is read again, and the write repeated on what is there', async () => {
     const world = await holdingT1();
     world.api.edit(NAME, { labels: { team: 'network' } });

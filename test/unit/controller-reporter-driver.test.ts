@@ -47,6 +47,15 @@ describe('calls about a reporter', () => {
     expect(count('read')).to.be.within(8, 20);
   });
 
+  it('tell that a reporter is lost also when its stream ends while its claim is on its way', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    replica.disconnect(RESPONDER);
+    await world.settle();
+    await world.pass(1000);
+    expect(world.condition(RESPONDER, 'Connected')).to.equal('False StreamEnded');
+    expect(world.events).to.deep.equal(['a connected responder-0', 'a lost responder-0']);
+  });
+
   it('are few and far between while somebody else has an object of that name', async () => {
     await world.reporterApi.create(NAME, { id: OTHER_RESPONDER.id, cluster: OTHER_RESPONDER.cluster });
     await world.settle();

@@ -6,6 +6,7 @@ import { observedRow, rowManifest, type Row, type RowObject } from '../../src/co
 import { reporterKey, type Tunnel } from '../../src/core/tunnel.ts';
 import { heapBytes } from '../support/heap.ts';
 import { MemoryRowApi } from '../support/memory-row-api.ts';
+import { privateSizes } from '../support/private-sizes.ts';
 import { names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const KEY = reporterKey(RESPONDER);
@@ -72,6 +73,26 @@ describe('a row cache that follows the watch', () => {
     expect(api.deliver(cache)).to.equal(3);
     expect(only(T1).resourceVersion).to.equal(newest.metadata.resourceVersion);
     expect(toldNow()).to.deep.equal([]);
+  });
+
+  it('remembers own writes and deletions for the watch, but not without end while it shows nothing', () => {
+    const { cache } = createScene();
+    const [object] = [rowManifest(names, RESPONDER, T1)].map(({ name, labels, spec }): RowObject => ({
+      metadata: { name, labels, uid: 'uid', resourceVersion: '' },
+      spec,
+    }));
+    if (object === undefined) throw new Error('there is one');
+    cache.replaceBegin();
+    cache.replaceEnd('1');
+    for (let write = 0; write < 20_100; write += 1) {
+      const uid = `uid-${write}`;
+      const metadata = { ...object.metadata, uid, resourceVersion: String(100_000 + write) };
+      cache.wrote({ ...object, metadata });
+      const [row] = cache.rows(KEY, 'node-1');
+      if (row !== undefined) cache.deleted(KEY, 'node-1', row);
+    }
+    expect(privateSizes(cache)).to.include({ '#echoes': 20_000, '#deletedUids': 20_000 });
+    expect(cache.takeEcho(String(100_000 + 20_099)), 'the newest is known').to.equal(true);
   });
 
   it('knows the echo of an own write, once, and not what came before or was listed', () => {

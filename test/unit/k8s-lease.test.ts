@@ -42,7 +42,7 @@ describe('a Lease', () => {
       wallMs: () => clock.wallMs() + aheadMs,
       setTimer: (delayMs, callback) => clock.setTimer(delayMs, callback),
     };
-    const seen = { times: 0, may: true, failures: 0 };
+    const seen = { times: 0, may: true, failures: 0, setBack: 0 };
     const lease = new Lease({
       client: leases,
       name: NAME,
@@ -51,6 +51,9 @@ describe('a Lease', () => {
       mayTry: () => seen.may,
       onHeld: () => {
         seen.times += 1;
+      },
+      onSetBack: () => {
+        seen.setBack += 1;
       },
       onAnswer: (failure) => {
         if (failure !== undefined) seen.failures += 1;
@@ -196,6 +199,26 @@ describe('a Lease', () => {
     expect([own.isHeld, own.seen.times], 'it was held all the time').to.deep.equal([true, 1]);
     await own.release();
     expect(leases.objects.size).to.equal(0);
+  });
+
+  it('tells when what is stored is older than what was shown before: etcd was restored', async () => {
+    const lease = holder('a', { own: true, watches: false });
+    await pass(20_000);
+    leases.edit(NAME, { holderIdentity: 'mallory' });
+    await pass(20_000);
+    expect([lease.isHeld, lease.seen.setBack], 'another holder is newer').to.deep.equal([true, 0]);
+    const backup = leases.objects.get(NAME);
+    await pass(20_000);
+    if (backup !== undefined) leases.objects.set(NAME, backup);
+    await pass(20_000);
+    expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
+    leases.remove(NAME);
+    await pass(20_000);
+    expect([lease.isHeld, lease.seen.setBack], 'deleted by hand').to.deep.equal([true, 1]);
+    leases.remove(NAME);
+    leases.setBack(50);
+    await pass(20_000);
+    expect([lease.isHeld, lease.seen.setBack], 'made anew in an older store').to.deep.equal([true, 2]);
   });
 
   it('is not tried for while that is not allowed', async () => {

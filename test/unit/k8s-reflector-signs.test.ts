@@ -128,4 +128,18 @@ describe('reflector: end and signs from outside', () => {
     const request = await f.server.next();
     expect(request.query.has('watch')).to.equal(false);
   });
+
+  it('lists once more when told so while a list is under way, which may show what was before', async () => {
+    f.run();
+    const first = await f.server.next();
+    f.reflector.relist();
+    f.reflector.relist();
+    first.answer(answers.list('8', [row('a', '7')]));
+    const second = await f.server.next();
+    expect(second.query.has('watch'), 'a list and no watch').to.equal(false);
+    second.answer(answers.list('9', [row('b', '9')]));
+    await f.untilStored('b=9');
+    const watch = await f.server.next();
+    expect(watch.query.get('resourceVersion')).to.equal('9');
+  });
 });

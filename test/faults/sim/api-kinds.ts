@@ -1,0 +1,83 @@
+import { isDeepStrictEqual } from 'node:util';
+
+/** A JSON object. */
+export type Json = Readonly<Record<string, unknown>>;
+
+/** What the API server knows of a kind. */
+export interface ApiKind {
+  readonly kind: string;
+  readonly apiVersion: string;
+  /** Undefined: it has no status subresource. */
+  readonly defaultStatus: Json | undefined;
+  /** What of a spec may not change; undefined: all may. */
+  readonly identity: ((spec: Json) => unknown) | undefined;
+}
+
+const PENDING = ['Connected', 'Synced', 'Ready'].map((type) => ({
+  type,
+  status: 'Unknown',
+  reason: 'Pending',
+  message: '',
+  lastTransitionTime: '1970-01-01T00:00:00Z',
+}));
+
+/** The kinds that this project writes, by plural: as `crds/` has them, and Lease and Event. */
+export const API_KINDS: Readonly<Record<string, ApiKind>> = {
+  reversetunnels: {
+    kind: 'ReverseTunnel',
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    defaultStatus: {
+      conditions: [{ reason: 'Reported', status: 'True', type: 'Ready' }],
+      state: 'Connected',
+    },
+    identity: (spec) => ({ ...spec, createdAt: undefined }),
+  },
+  reversetunnelreporters: {
+    kind: 'ReverseTunnelReporter',
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    defaultStatus: { conditions: PENDING },
+    identity: (spec) => spec,
+  },
+  leases: {
+    kind: 'Lease',
+    apiVersion: 'coordination.k8s.io/v1',
+    defaultStatus: undefined,
+    identity: undefined,
+  },
+  events: { kind: 'Event', apiVersion: 'events.k8s.io/v1', defaultStatus: undefined, identity: undefined },
+};
+
+/** RFC 7386. */
+export function mergePatch(target: unknown, patch: unknown): unknown {
+  if (!isObject(patch)) return patch;
+  const merged: Record<string, unknown> = isObject(target) ? { ...target } : {};
+  for (const [field, value] of Object.entries(patch)) {
+    if (value === null) delete merged[field];
+    else merged[field] = mergePatch(merged[field], value);
+  }
+  return merged;
+}
+
+/** True for a JSON object, and not for a list. */
+export function isObject(value: unknown): value is Json {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** True when a spec may not become another. */
+export function isImmutable({ identity }: ApiKind, before: Json, after: Json): boolean {
+  return identity !== undefined && !isDeepStrictEqual(identity(before), identity(after));
+}
+
+const SUBDOMAIN = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/;
+const LABEL_VALUE = /^(?:(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/;
+
+/** What is wrong with a name or labels; undefined when nothing is. */
+export function metadataViolation(name: string, labels: Json): string | undefined {
+  if (name.length > 253 || !SUBDOMAIN.test(name)) return `metadata.name: Invalid value: "${name}"`;
+  for (const value of Object.values(labels)) {
+    if (typeof value !== 'string' || value.length > 63 || !LABEL_VALUE.test(value)) {
+      return `metadata.labels: Invalid value: ${JSON.stringify(value)}`;
+    }
+  }
+  return undefined;
+}

@@ -1,0 +1,211 @@
+import type { ResourceType } from '../../../src/k8s/api-object.ts';
+import { ApiError, errorOfAnswer, errorOfTransport } from '../../../src/k8s/api-error.ts';
+import type { Call } from '../../../src/k8s/call.ts';
+import type { ApiClient } from '../../../src/k8s/client.ts';
+import { createResourceClient } from '../../../src/k8s/resource-client.ts';
+import { resourcePath } from '../../../src/k8s/resource-path.ts';
+import type { ApiAnswer } from './api-refusals.ts';
+import type { OpenWatch, SimApiServer } from './api-server.ts';
+import { parseApiPath } from './api-objects.ts';
+import type { Dice } from './dice.ts';
+import type { SimProcess } from './process.ts';
+import type { SimTime } from './time.ts';
+
+const METHODS = {
+  get: 'GET',
+  list: 'GET',
+  watch: 'GET',
+  create: 'POST',
+  patch: 'PATCH',
+  delete: 'DELETE',
+} as const;
+
+/** A call as it leaves a process. */
+export interface SentCall {
+  readonly verb: Call['verb'];
+  readonly resource: string;
+  readonly name: string | undefined;
+  readonly body: string | undefined;
+}
+
+/** A process's way to the API server. */
+export interface ApiLink {
+  readonly client: ApiClient;
+  /** `cut`: connections are refused. `dark`: packets vanish, and whoever waits finds out by his own time-outs. */
+  mode: 'open' | 'cut' | 'dark';
+  /** How much later than on its way a watch's lines come, by resource. */
+  readonly lagMs: Map<string, number>;
+  /** What each direction takes, at most. */
+  travelMs: number;
+  /** The connections of open watches break, or are left half-open. */
+  breakWatches(how: 'reset' | 'half-open', resource?: string): void;
+}
+
+/**
+ * The API client of a process: the calls that `src/k8s` makes of it, sent over a simulated network. Requests and answers
+ * take their time and overtake each other; lines of a watch come in their order.
+ *
+ * @param onSend told of each call when it leaves the process
+ */
+export function createApiLink(
+  process: SimProcess,
+  server: SimApiServer,
+  { time, dice, onSend }: { time: SimTime; dice: Dice; onSend: (call: SentCall) => void },
+): ApiLink {
+  const watches = new Set<{
+    readonly open: OpenWatch;
+    halfOpen: boolean;
+    readonly fail: (e: Error) => void;
+  }>();
+  let closed = false;
+
+  const link: ApiLink = {
+    mode: 'open',
+    lagMs: new Map(),
+    travelMs: 3,
+    breakWatches(how, resource) {
+      for (const watch of watches) {
+        if (resource !== undefined && watch.open.resource !== resource) continue;
+        watch.halfOpen = true;
+        server.drop(watch.open);
+        if (how === 'reset') process.receive(() => watch.fail(new Error('read ECONNRESET')));
+      }
+    },
+    client: {
+      resource: <T>(resource: ResourceType) =>
+        createResourceClient<T>(resourcePath('', resource), (call) => send(call)),
+      connectionsOpened: () => 0,
+      close() {
+        closed = true;
+        for (const watch of watches) server.drop(watch.open);
+        return Promise.resolve();
+      },
+    },
+  };
+
+  const travelMs = (): number => 0.2 + link.travelMs * dice.fraction();
+
+  function send(call: Call): Promise<string> {
+    const { promise, resolve, reject } = Promise.withResolvers<string>();
+    if (closed) return Promise.reject(new ApiError('cancelled', `${call.action()}: the client is closed`));
+    let over = false;
+    const cancelDeadline = process.setTimer(call.timeoutMs, () => {
+      fail(new ApiError('unavailable', `no answer within ${call.timeoutMs / 1000} s`));
+    });
+    const onAbort = (): void => fail(new ApiError('cancelled', 'cancelled'));
+    function settle(): boolean {
+      if (over) return false;
+      over = true;
+      cancelDeadline();
+      call.signal?.removeEventListener('abort', onAbort);
+      return true;
+    }
+    function fail(error: unknown): void {
+      if (settle()) reject(errorOfTransport(call.action(), error));
+    }
+    function take(answer: ApiAnswer | Error): void {
+      if (answer instanceof Error) fail(answer);
+      else if (settle()) {
+        if (answer.status >= 200 && answer.status <= 299) resolve(answer.text);
+        else reject(errorOfAnswer(call.action(), answer));
+      }
+    }
+    /** On its way back, if there is a way. */
+    function comeBack(answer: ApiAnswer | Error): void {
+      if (link.mode !== 'open' && !(answer instanceof Error)) return;
+      time.after(travelMs(), () => process.receive(() => take(answer)));
+    }
+    if (call.signal?.aborted === true) onAbort();
+    else call.signal?.addEventListener('abort', onAbort);
+    if (over) return promise;
+
+    const { resource, name } = parseApiPath(call.path);
+    onSend({ verb: call.verb, resource, name, body: call.body });
+    const path = call.path;
+    if (link.mode === 'cut') comeBack(new Error('connect ECONNREFUSED'));
+    else if (link.mode === 'dark') return promise;
+    else if (call.onChunk !== undefined)
+      openWatch(call, resource, {
+        isOver: () => over,
+        cancelDeadline,
+        fail,
+        settle,
+        resolve,
+        reject,
+        comeBack,
+      });
+    else {
+      const request = { method: METHODS[call.verb], path, body: call.body, by: process.name };
+      time.after(travelMs(), () => server.arrive(request, comeBack));
+    }
+    return promise;
+  }
+
+  interface Exchange {
+    isOver(): boolean;
+    cancelDeadline(): void;
+    fail(error: unknown): void;
+    settle(): boolean;
+    resolve(text: string): void;
+    reject(error: unknown): void;
+    comeBack(answer: ApiAnswer | Error): void;
+  }
+
+  function openWatch(call: Call, resource: string, exchange: Exchange): void {
+    const { query } = parseApiPath(call.path);
+    let lastMs = 0;
+    /** In order, however long each takes. */
+    function inOrder(take: () => void): void {
+      const atMs = Math.max(lastMs, time.nowMs + travelMs() + (link.lagMs.get(resource) ?? 0));
+      lastMs = atMs;
+      time.after(atMs - time.nowMs, () => {
+        if (!watch.halfOpen) process.receive(take);
+      });
+    }
+    const open: OpenWatch = {
+      resource,
+      fromVersion: Number(query.get('resourceVersion')),
+      cancels: [],
+      line: (text) =>
+        inOrder(() => {
+          if (exchange.isOver()) return;
+          try {
+            call.onChunk?.(Buffer.from(`${text}\n`));
+          } catch (error) {
+            // What the reader throws is no failure of the connection, and comes as it is.
+            done();
+            if (exchange.settle()) exchange.reject(error);
+          }
+        }),
+      end: (error) =>
+        inOrder(() => {
+          done();
+          if (error !== undefined) exchange.fail(error);
+          else if (exchange.settle()) exchange.resolve('');
+        }),
+    };
+    const watch = { open, halfOpen: false, fail: (error: Error) => exchange.fail(error) };
+    function done(): void {
+      watches.delete(watch);
+      server.drop(open);
+    }
+    call.signal?.addEventListener('abort', done);
+    time.after(travelMs(), () => {
+      if (exchange.isOver()) return;
+      const refused = server.watch(open, Number(query.get('timeoutSeconds')) * 1000);
+      if (refused !== undefined) {
+        exchange.comeBack(refused);
+        return;
+      }
+      watches.add(watch);
+      inOrder(() => {
+        if (exchange.isOver()) return;
+        exchange.cancelDeadline();
+        call.onOpen?.();
+      });
+      server.catchUp(open);
+    });
+  }
+
+  return link;
+}

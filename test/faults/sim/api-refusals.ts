@@ -1,0 +1,112 @@
+/** Answers as a real API server gives them: each was recorded from one. */
+
+/** What comes back over HTTP. */
+export interface ApiAnswer {
+  readonly status: number;
+  readonly text: string;
+  /** The Retry-After header. */
+  readonly retryAfter: string | undefined;
+}
+
+/** 200 with an object. */
+export function ok(text: string): ApiAnswer {
+  return { status: 200, text, retryAfter: undefined };
+}
+
+/** To a path that is not served; in plain text. */
+export const MISSING_KIND: ApiAnswer = { status: 404, text: '404 page not found\n', retryAfter: undefined };
+/** Of the limits on requests in flight; in plain text. */
+export const TOO_MANY_REQUESTS: ApiAnswer = {
+  status: 429,
+  text: 'Too many requests, please try again later.\n',
+  retryAfter: '1',
+};
+
+/** 404 of an object. */
+export function notFound(resource: string, name: string): ApiAnswer {
+  return refusal(404, 'NotFound', `${resource} "${name}" not found`, { name, kind: resource });
+}
+
+/** 404 to a creation. */
+export function missingNamespace(namespace: string): ApiAnswer {
+  return refusal(404, 'NotFound', `namespaces "${namespace}" not found`, {
+    name: namespace,
+    kind: 'namespaces',
+  });
+}
+
+/** 403 to a creation, while a namespace is emptied. */
+export function namespaceTerminating(resource: string, name: string, namespace: string): ApiAnswer {
+  const message = `${resource} "${name}" is forbidden: unable to create new content in namespace ${namespace} because it is being terminated`;
+  const causes = [{ reason: 'NamespaceTerminating', message, field: 'metadata.namespace' }];
+  return refusal(403, 'Forbidden', message, { name, kind: resource, causes });
+}
+
+/** 403 to a creation, while a CRD is being deleted. */
+export function kindTerminating(resource: string, name: string): ApiAnswer {
+  const message = `${resource} "${name}" is forbidden: create not allowed while custom resource definition is terminating`;
+  return refusal(403, 'Forbidden', message, { name, kind: resource });
+}
+
+/** 409 to a creation; also for what is being deleted. */
+export function alreadyExists(resource: string, name: string, terminating: boolean): ApiAnswer {
+  const message = terminating
+    ? `object is being deleted: ${resource} "${name}" already exists`
+    : `${resource} "${name}" already exists`;
+  return refusal(409, 'AlreadyExists', message, { name, kind: resource });
+}
+
+/** 409 to a write with a precondition that does not hold. */
+export function conflict(resource: string, name: string): ApiAnswer {
+  const message = `Operation cannot be fulfilled on ${resource} "${name}": the object has been modified`;
+  return refusal(409, 'Conflict', message, { name, kind: resource });
+}
+
+/** 422: the schema refuses it. */
+export function invalid(resource: string, name: string, message: string): ApiAnswer {
+  const causes = [{ reason: 'FieldValueForbidden', message, field: 'spec' }];
+  return refusal(422, 'Invalid', `${resource} "${name}" is invalid: ${message}`, { name, causes });
+}
+
+/** 410: the version or the token is no longer kept. */
+export function expired(message: string): ApiAnswer {
+  return refusal(410, 'Expired', message, {});
+}
+
+/** 500. */
+export function failure(message: string): ApiAnswer {
+  return refusal(500, 'InternalError', `Internal error occurred: ${message}`, {});
+}
+
+/** While the API server starts. */
+export function unavailable(): ApiAnswer {
+  const answer = refusal(503, 'ServiceUnavailable', 'the server is currently unable to handle the request', {
+    retryAfterSeconds: 5,
+  });
+  return { ...answer, retryAfter: '5' };
+}
+
+/** It gave up by the deadline that it was sent. */
+export function timedOut(): ApiAnswer {
+  return refusal(504, 'Timeout', 'Timeout: request did not complete within the allotted timeout', {});
+}
+
+/** What a DELETE answers when the object is gone. */
+export function deleted(resource: string, name: string, uid: string): ApiAnswer {
+  const details = { kind: resource, name, uid };
+  return ok(JSON.stringify({ apiVersion: 'v1', details, kind: 'Status', metadata: {}, status: 'Success' }));
+}
+
+function refusal(code: number, reason: string, message: string, details: object): ApiAnswer {
+  const body = {
+    apiVersion: 'v1',
+    code,
+    details,
+    kind: 'Status',
+    message,
+    metadata: {},
+    reason,
+    status: 'Failure',
+  };
+  return { status: code, text: JSON.stringify(body), retryAfter: undefined };
+}

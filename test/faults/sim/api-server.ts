@@ -1,0 +1,219 @@
+import * as refusals from './api-refusals.ts';
+import type { ApiAnswer } from './api-refusals.ts';
+import type { ApiChange, ApiRequest } from './api-objects.ts';
+import type { Dice } from './dice.ts';
+import type { SimTime } from './time.ts';
+
+/** What carries out a request: a store in memory, or a real API server. */
+export interface ApiBackend {
+  handle(request: ApiRequest): ApiAnswer | Promise<ApiAnswer>;
+  /** The newest version of the store. */
+  readonly version: number;
+  /** False while a kind is not served. */
+  serves(resource: string): boolean;
+}
+
+/** A watch as the server sees it. */
+export interface OpenWatch {
+  readonly resource: string;
+  /** Only newer versions are shown. */
+  fromVersion: number;
+  /** One line of the stream, without its end. */
+  readonly line: (text: string) => void;
+  /** The server ends the stream; with an error the connection broke. */
+  readonly end: (error?: Error) => void;
+  cancels: (() => void)[];
+}
+
+/** A request that is on its way through the server. */
+interface Arrival {
+  readonly request: ApiRequest;
+  readonly atMs: number;
+  readonly answer: (answer: ApiAnswer | Error) => void;
+}
+
+/** More than any course takes: whoever sends so many is in a loop, and would never come to the end of it. */
+export const MOST_REQUESTS = 20_000;
+const BOOKMARK_EVERY_MS = 60_000;
+/** Changes that the watch cache keeps. */
+const MOST_KEPT = 4096;
+
+/**
+ * What stands between a request and the store, and between a change and who watches: the faults of an API server, and its
+ * watch cache. It knows nothing of who its clients are.
+ */
+export class SimApiServer {
+  readonly #time: SimTime;
+  readonly #dice: Dice;
+  readonly backend: ApiBackend;
+  readonly #watches = new Set<OpenWatch>();
+  #changes: ApiChange[] = [];
+  /** Watches from before this are told 410. */
+  #oldest = 0;
+  #waiting: Arrival[] = [];
+  /** `refusing`: its port is closed. `hanging`: it takes requests, and does nothing. */
+  mode: 'up' | 'refusing' | 'hanging' = 'up';
+  /** Parts of the requests that fare so, 0 to 1. */
+  readonly rates = { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 };
+  /** What each request takes beside its way. */
+  slowMs = 0;
+  /** Requests that arrived, and those of them that were answered with an injected failure. */
+  requests = 0;
+
+  constructor(time: SimTime, dice: Dice, backend: ApiBackend) {
+    this.#time = time;
+    this.#dice = dice;
+    this.backend = backend;
+    this.#oldest = backend.version;
+  }
+
+  get watchCount(): number {
+    return this.#watches.size;
+  }
+
+  /** Shows a change to who watches, and keeps it for who comes back. */
+  changed(change: ApiChange): void {
+    this.#changes.push(change);
+    if (this.#changes.length > MOST_KEPT) {
+      const [oldest] = this.#changes.splice(0, MOST_KEPT / 2);
+      this.#oldest = Math.max(this.#oldest, oldest?.version ?? 0);
+    }
+    for (const watch of this.#watches) this.#show(watch, change);
+  }
+
+  /** A request has come. */
+  arrive(request: ApiRequest, answer: (answer: ApiAnswer | Error) => void): void {
+    this.requests += 1;
+    if (this.requests > MOST_REQUESTS) {
+      answer(new Error('read ECONNRESET'));
+      return;
+    }
+    const arrival = { request, atMs: this.#time.nowMs, answer };
+    if (this.mode === 'refusing') answer(new Error('connect ECONNREFUSED'));
+    else if (this.mode === 'hanging') this.#waiting.push(arrival);
+    else if (this.slowMs === 0) this.#take(arrival);
+    else this.#time.after(this.slowMs * this.#dice.fraction(), () => this.#take(arrival));
+  }
+
+  /** From now on it serves again. What waited is carried out now, however late; or given up by the deadline that it came with. */
+  serve(): void {
+    this.mode = 'up';
+    for (const arrival of this.#waiting.splice(0)) {
+      const limitMs = Number(/[?&]timeout=(\d+)ms/.exec(arrival.request.path)?.[1] ?? Infinity);
+      const isLate = this.#time.nowMs - arrival.atMs > limitMs && this.#dice.chance(0.5);
+      if (isLate) arrival.answer(refusals.timedOut());
+      else this.#take(arrival);
+    }
+  }
+
+  /** Its process ends: connections break, and what waited is lost. */
+  close(): void {
+    this.mode = 'refusing';
+    for (const { answer } of this.#waiting.splice(0)) answer(new Error('read ECONNRESET'));
+    this.endWatches(new Error('read ECONNRESET'));
+  }
+
+  /** Its process begins anew: the watch cache begins at what is stored now. */
+  restart(): void {
+    this.forgetChanges();
+    this.serve();
+  }
+
+  /** Versions from before now cannot be watched from. */
+  forgetChanges(): void {
+    this.#changes = [];
+    this.#oldest = this.backend.version;
+  }
+
+  /** Ends watches, of one resource or all; without an error as when their time is over. */
+  endWatches(error?: Error, resource?: string): void {
+    for (const watch of this.#watches) {
+      if (resource !== undefined && watch.resource !== resource) continue;
+      this.drop(watch);
+      watch.end(error);
+    }
+  }
+
+  /** Opens a watch, or answers why not. */
+  watch(watch: OpenWatch, timeoutMs: number): ApiAnswer | Error | undefined {
+    if (this.mode === 'refusing') return new Error('connect ECONNREFUSED');
+    if (!this.backend.serves(watch.resource)) return refusals.MISSING_KIND;
+    const failed = this.#injected();
+    if (failed !== undefined) return failed;
+    this.#watches.add(watch);
+    watch.cancels.push(
+      this.#time.after(timeoutMs, () => {
+        if (this.#watches.has(watch)) {
+          this.drop(watch);
+          watch.end();
+        }
+      }),
+    );
+    this.#bookmarkLater(watch);
+    return undefined;
+  }
+
+  /** What happened since its version, to be called when it is open. */
+  catchUp(watch: OpenWatch): void {
+    const { fromVersion } = watch;
+    if (fromVersion < this.#oldest) {
+      const { text } = refusals.expired(`too old resource version: ${fromVersion} (${this.#oldest})`);
+      watch.line(`{"type":"ERROR","object":${text}}`);
+      this.drop(watch);
+      watch.end();
+      return;
+    }
+    for (const change of this.#changes) this.#show(watch, change);
+  }
+
+  /** Nothing more is sent to it. */
+  drop(watch: OpenWatch): void {
+    this.#watches.delete(watch);
+    for (const cancel of watch.cancels.splice(0)) cancel();
+  }
+
+  #show(watch: OpenWatch, change: ApiChange): void {
+    if (watch.resource !== change.resource || change.version <= watch.fromVersion) return;
+    watch.fromVersion = change.version;
+    watch.line(`{"type":"${change.type}","object":${change.text}}`);
+  }
+
+  #bookmarkLater(watch: OpenWatch): void {
+    watch.cancels.push(
+      this.#time.after(BOOKMARK_EVERY_MS, () => {
+        const { version } = this.backend;
+        // Of a version that is not there yet nothing is said.
+        if (this.mode === 'up' && version >= watch.fromVersion) {
+          watch.fromVersion = version;
+          watch.line(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"${version}"}}}`);
+        }
+        this.#bookmarkLater(watch);
+      }),
+    );
+  }
+
+  #take({ request, answer }: Arrival): void {
+    const failed = this.#injected();
+    if (failed !== undefined) {
+      answer(failed);
+      return;
+    }
+    const lost = this.#dice.chance(this.rates.brokenAfter);
+    const done = this.backend.handle(request);
+    const give = (given: ApiAnswer): void => answer(lost ? new Error('read ECONNRESET') : given);
+    if (!(done instanceof Promise)) {
+      give(done);
+      return;
+    }
+    this.#time.hold(done.then(give));
+  }
+
+  #injected(): ApiAnswer | Error | undefined {
+    const { throttled, unavailable, brokenBefore } = this.rates;
+    if (throttled + unavailable + brokenBefore === 0) return undefined;
+    const cast = this.#dice.fraction();
+    if (cast < throttled) return refusals.TOO_MANY_REQUESTS;
+    if (cast < throttled + unavailable) return refusals.unavailable();
+    return cast < throttled + unavailable + brokenBefore ? new Error('read ECONNRESET') : undefined;
+  }
+}

@@ -1,0 +1,292 @@
+import { isDeepStrictEqual } from 'node:util';
+import { API_KINDS, isImmutable, isObject, mergePatch, metadataViolation, type Json } from './api-kinds.ts';
+import {
+  metadataOf,
+  parseApiPath,
+  parsedBody,
+  withParts,
+  type ApiChange,
+  type ApiObjectShown,
+  type ApiPath,
+  type ApiRequest,
+} from './api-objects.ts';
+import * as answers from './api-refusals.ts';
+import type { ApiAnswer } from './api-refusals.ts';
+
+interface Stored {
+  readonly object: ApiObjectShown;
+  readonly text: string;
+}
+
+/** All of a store at one moment. */
+export interface Backup {
+  readonly atMs: number;
+  readonly version: number;
+  readonly objects: ReadonlyMap<string, ReadonlyMap<string, Stored>>;
+}
+
+/** How a kind is served. */
+export type KindState = 'served' | 'terminating' | 'missing';
+/** How a namespace stands. */
+export type NamespaceState = 'active' | 'terminating' | 'missing';
+
+/**
+ * The objects of one namespace, with what was tried on a real API server: one counter of versions for all kinds,
+ * preconditions, merge patches, the status subresource and its default, immutable specs, finalizers, paged lists from one
+ * version, a namespace and kinds that come and go, and a backup that can be put back. `test/integration/api-contract` holds
+ * it to the real one.
+ *
+ * Fields stand in the order of the alphabet, as the real one writes them.
+ */
+export class ApiStore {
+  readonly #changed: (change: ApiChange) => void;
+  readonly #now: () => string;
+  #objects = new Map<string, Map<string, Stored>>();
+  #version = 95;
+  #uids = 0;
+  /** Lists under way, by continue token. */
+  readonly #pages = new Map<string, { readonly version: number; readonly rest: readonly string[] }>();
+  readonly #kinds = new Map<string, KindState>();
+  namespaceState: NamespaceState = 'active';
+
+  /** @param now RFC 3339, to the second */
+  constructor(now: () => string, changed: (change: ApiChange) => void) {
+    this.#now = now;
+    this.#changed = changed;
+  }
+
+  get version(): number {
+    return this.#version;
+  }
+
+  kindState(resource: string): KindState {
+    return this.#kinds.get(resource) ?? 'served';
+  }
+
+  serves(resource: string): boolean {
+    return this.kindState(resource) !== 'missing';
+  }
+
+  setKindState(resource: string, state: KindState): void {
+    this.#kinds.set(resource, state);
+  }
+
+  /** The objects of a kind, by name. */
+  *objects(resource: string): Iterable<ApiObjectShown> {
+    for (const { object } of this.#objects.get(resource)?.values() ?? []) yield object;
+  }
+
+  get(resource: string, name: string): ApiObjectShown | undefined {
+    return this.#objects.get(resource)?.get(name)?.object;
+  }
+
+  /** Deletes all of a kind, as the API server does with the kind, or with the namespace. */
+  empty(resource: string): void {
+    for (const name of [...(this.#objects.get(resource)?.keys() ?? [])])
+      this.#remove(resource, name, 'server');
+  }
+
+  /** Lists that were begun cannot be gone on with. */
+  compact(): void {
+    this.#pages.clear();
+  }
+
+  /** @param atMs when it is taken */
+  backup(atMs: number): Backup {
+    const objects = new Map([...this.#objects].map(([resource, of]) => [resource, new Map(of)]));
+    return { atMs, version: this.#version, objects };
+  }
+
+  /** etcd is restored; no watch tells. Uids go on, as random ones never come again. */
+  restore({ version, objects }: Backup): void {
+    this.#objects = new Map([...objects].map(([resource, of]) => [resource, new Map(of)]));
+    this.#version = version;
+    this.#pages.clear();
+  }
+
+  handle(request: ApiRequest): ApiAnswer {
+    const path = parseApiPath(request.path);
+    const { resource, name } = path;
+    const kind = this.kindState(resource);
+    if (kind === 'missing' || !(resource in API_KINDS)) return answers.MISSING_KIND;
+    switch (request.method) {
+      case 'GET':
+        return name === undefined ? this.#list(path) : this.#get(path, name);
+      case 'POST':
+        return this.#create(path, request);
+      case 'PATCH':
+        return this.#patch(path, name ?? '', request);
+      case 'DELETE':
+        return this.#delete(path, name ?? '', request);
+    }
+  }
+
+  #get({ resource }: ApiPath, name: string): ApiAnswer {
+    const stored = this.#objects.get(resource)?.get(name);
+    return stored === undefined ? answers.notFound(resource, name) : answers.ok(stored.text);
+  }
+
+  #list({ resource, query }: ApiPath): ApiAnswer {
+    const token = query.get('continue');
+    let { version, rest }: { version: number; rest: readonly string[] } = {
+      version: this.#version,
+      rest: [],
+    };
+    if (token === null) {
+      const only = /^metadata\.name=(.*)$/.exec(query.get('fieldSelector') ?? '')?.[1];
+      const sorted = [...(this.#objects.get(resource) ?? [])].toSorted(([a], [b]) => (a < b ? -1 : 1));
+      rest = sorted.filter(([name]) => only === undefined || name === only).map(([, { text }]) => text);
+    } else {
+      const page = this.#pages.get(token);
+      if (page === undefined) return answers.expired('The provided continue parameter is too old');
+      ({ version, rest } = page);
+    }
+    const limit = Number(query.get('limit') ?? rest.length);
+    const left = rest.slice(limit);
+    const next = left.length === 0 ? '' : `${version}-${left.length}-${resource}`;
+    if (next !== '') this.#pages.set(next, { version, rest: left });
+    const { kind, apiVersion } = kindOf(resource);
+    const metadata = JSON.stringify({ continue: next, resourceVersion: String(version) });
+    const items = rest.slice(0, limit).join(',');
+    return answers.ok(
+      `{"apiVersion":"${apiVersion}","items":[${items}],"kind":"${kind}List","metadata":${metadata}}`,
+    );
+  }
+
+  #create({ resource, namespace }: ApiPath, { body, by }: ApiRequest): ApiAnswer {
+    const sent = parsedBody(body);
+    const { name: given, generateName, labels, finalizers, resourceVersion } = metadataOf(sent);
+    const name = given ?? `${generateName ?? ''}${this.#version + 1}`;
+    if (this.namespaceState === 'missing') return answers.missingNamespace(namespace);
+    if (this.namespaceState === 'terminating') return answers.namespaceTerminating(resource, name, namespace);
+    if (this.kindState(resource) === 'terminating') return answers.kindTerminating(resource, name);
+    if (resourceVersion !== undefined) return answers.failure('resourceVersion should not be set');
+    const wrong = metadataViolation(name, labels ?? {});
+    if (wrong !== undefined) return answers.invalid(resource, name, wrong);
+    const standing = this.get(resource, name);
+    if (standing !== undefined) {
+      return answers.alreadyExists(resource, name, standing.metadata.deletionTimestamp !== undefined);
+    }
+    const { kind, apiVersion, defaultStatus } = kindOf(resource);
+    this.#uids += 1;
+    const object: ApiObjectShown = {
+      apiVersion,
+      kind,
+      metadata: {
+        creationTimestamp: this.#now(),
+        ...(finalizers === undefined || finalizers === null ? {} : { finalizers }),
+        ...(labels === undefined ? {} : { labels }),
+        name,
+        namespace,
+        resourceVersion: '',
+        uid: `uid-${this.#uids}`,
+      },
+      spec: isObject(sent['spec']) ? sent['spec'] : {},
+      ...(defaultStatus === undefined ? {} : { status: defaultStatus }),
+    };
+    if (resource === 'events') {
+      this.#version += 1;
+      return { status: 201, text: JSON.stringify(object), retryAfter: undefined };
+    }
+    return { ...answers.ok(this.#store('ADDED', resource, object, by)), status: 201 };
+  }
+
+  #patch({ resource, status }: ApiPath, name: string, { body, by }: ApiRequest): ApiAnswer {
+    const before = this.get(resource, name);
+    if (before === undefined) return answers.notFound(resource, name);
+    const sent = parsedBody(body);
+    const { resourceVersion, labels, finalizers } = metadataOf(sent);
+    if (resourceVersion !== undefined && resourceVersion !== before.metadata.resourceVersion) {
+      return answers.conflict(resource, name);
+    }
+    const kind = kindOf(resource);
+    let after: ApiObjectShown;
+    if (status) {
+      const merged = sent['status'] === null ? undefined : mergePatch(before.status, sent['status'] ?? {});
+      after = { ...before, status: isObject(merged) ? merged : (kind.defaultStatus ?? {}) };
+    } else {
+      const merged = mergePatch(before.spec, sent['spec'] ?? {});
+      const spec = isObject(merged) ? merged : before.spec;
+      const labelled = mergePatch(before.metadata.labels ?? {}, labels ?? {}) as Json;
+      const wrong = metadataViolation(name, labelled);
+      if (wrong !== undefined) return answers.invalid(resource, name, wrong);
+      if (isImmutable(kind, before.spec, spec)) {
+        return answers.invalid(resource, name, 'spec: Forbidden: immutable');
+      }
+      after = {
+        ...before,
+        metadata: withParts(before.metadata, {
+          // Null takes them away.
+          finalizers: finalizers === undefined ? before.metadata.finalizers : (finalizers ?? []),
+          labels: labelled,
+        }),
+        spec,
+      };
+    }
+    if (isDeepStrictEqual(after, before)) return answers.ok(this.#text(resource, name));
+    const freed =
+      after.metadata.deletionTimestamp !== undefined && (after.metadata.finalizers ?? []).length === 0;
+    if (!freed) return answers.ok(this.#store('MODIFIED', resource, after, by));
+    this.#remove(resource, name, by);
+    return answers.ok(JSON.stringify(after));
+  }
+
+  #delete({ resource }: ApiPath, name: string, { body, by }: ApiRequest): ApiAnswer {
+    const object = this.get(resource, name);
+    if (object === undefined) return answers.notFound(resource, name);
+    const { uid, resourceVersion, finalizers, deletionTimestamp } = object.metadata;
+    const wanted = parsedBody(body)['preconditions'] as
+      { uid?: string; resourceVersion?: string } | undefined;
+    if (
+      (wanted?.uid !== undefined && wanted.uid !== uid) ||
+      (wanted?.resourceVersion !== undefined && wanted.resourceVersion !== resourceVersion)
+    ) {
+      return answers.conflict(resource, name);
+    }
+    if ((finalizers ?? []).length === 0) {
+      this.#remove(resource, name, by);
+      return answers.deleted(resource, name, uid);
+    }
+    if (deletionTimestamp !== undefined) return answers.ok(this.#text(resource, name));
+    const metadata = withParts(object.metadata, { deletionTimestamp: this.#now() });
+    return answers.ok(this.#store('MODIFIED', resource, { ...object, metadata }, by));
+  }
+
+  #text(resource: string, name: string): string {
+    return this.#objects.get(resource)?.get(name)?.text ?? '';
+  }
+
+  #store(type: 'ADDED' | 'MODIFIED', resource: string, unversioned: ApiObjectShown, by: string): string {
+    this.#version += 1;
+    const { name } = unversioned.metadata;
+    const object = {
+      ...unversioned,
+      metadata: { ...unversioned.metadata, resourceVersion: String(this.#version) },
+    };
+    const text = JSON.stringify(object);
+    let of = this.#objects.get(resource);
+    if (of === undefined) this.#objects.set(resource, (of = new Map()));
+    const before = of.get(name)?.object;
+    of.set(name, { object, text });
+    this.#changed({ resource, type, version: this.#version, object, text, before, by });
+    return text;
+  }
+
+  /** The event carries the deletion's own version. */
+  #remove(resource: string, name: string, by: string): void {
+    const of = this.#objects.get(resource);
+    const before = of?.get(name)?.object;
+    if (of === undefined || before === undefined) return;
+    of.delete(name);
+    this.#version += 1;
+    const object = { ...before, metadata: { ...before.metadata, resourceVersion: String(this.#version) } };
+    const text = JSON.stringify(object);
+    this.#changed({ resource, type: 'DELETED', version: this.#version, object, text, before, by });
+  }
+}
+
+function kindOf(resource: string) {
+  const kind = API_KINDS[resource];
+  if (kind === undefined) throw new Error(`${resource}: not a kind of this store`);
+  return kind;
+}

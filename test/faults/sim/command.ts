@@ -1,0 +1,45 @@
+import { failureText, partOf, playOnce, runSeeds } from './run.ts';
+
+/** What `npm run test:faults` asks of the simulation. */
+export interface SimulationOptions {
+  readonly seeds: number;
+  readonly seed: number;
+  /** Only these steps of the one seed's course. */
+  readonly steps: readonly number[] | undefined;
+  /** Prints everything that happens, of one seed. */
+  readonly trace: boolean;
+}
+
+/** Plays seeds in fake time and says what came of them. @returns true when all came out right */
+export async function runSimulation(options: SimulationOptions): Promise<boolean> {
+  const { seed, seeds, steps, trace } = options;
+  const say = (line: string): void => void process.stdout.write(`${line}\n`);
+  const startedMs = performance.now();
+  if (seeds === 1) {
+    const course = partOf(seed, steps);
+    const outcome = await playOnce(course, trace ? say : undefined);
+    if (outcome.wrongs.length > 0)
+      say(failureText({ course, kept: steps ?? course.steps.keys().toArray(), outcome }));
+    say(
+      `seed ${seed}: ${outcome.wrongs.length} differences, ${Math.round(outcome.passedMs / 1000)} s of fake time`,
+    );
+    return outcome.wrongs.length === 0;
+  }
+  const summary = await runSeeds(seed, seeds, {
+    onFailure: (at, [first]) => say(`seed ${at}: ${first ?? ''}`),
+    onSeed(at) {
+      if ((at - seed + 1) % 1000 === 0) say(`${at - seed + 1} seeds, ${seconds(startedMs)} s`);
+    },
+  });
+  for (const failure of summary.failures) say(failureText(failure));
+  const hours = (summary.passedMs / 3_600_000).toFixed(1);
+  say(
+    `${summary.seeds} seeds from ${seed}: ${summary.failures.length} with differences; ${hours} hours of fake time, ` +
+      `${summary.requests} requests, ${seconds(startedMs)} s; all was right at the latest ${Math.round(summary.slowestConvergedMs / 1000)} s after the faults`,
+  );
+  return summary.failures.length === 0;
+}
+
+function seconds(sinceMs: number): string {
+  return ((performance.now() - sinceMs) / 1000).toFixed(1);
+}

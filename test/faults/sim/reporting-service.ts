@@ -1,0 +1,84 @@
+import { ANYBODY } from '../../../src/core/peer.ts';
+import { reporterKey } from '../../../src/core/tunnel.ts';
+import { loadReportingService } from '../../../src/grpc/proto.ts';
+import { Session, type ReportSink, type SessionParts } from '../../../src/grpc/session.ts';
+import type { SimStream } from './report-stream.ts';
+
+const ABORTED = 10;
+const UNAVAILABLE = 14;
+
+/** What a process does with streams that come to it. */
+export interface ReportingService {
+  accept(stream: SimStream): void;
+  /** Ends all streams, as at a shutdown. */
+  close(): void;
+  /** Streams that are open. */
+  readonly openStreams: number;
+}
+
+/**
+ * The sessions of a process: those of `src/grpc/session`, and of the streams of one reporter only the newest, as
+ * `src/grpc/server` has it, which cannot be had without sockets.
+ */
+export function createReportingService(
+  parts: Omit<SessionParts, 'decodeNode' | 'named' | 'ended' | 'turn' | 'sink'> & {
+    readonly sink: ReportSink;
+  },
+): ReportingService {
+  const { decodeNode } = loadReportingService();
+  const open = new Set<Session>();
+  const byReporter = new Map<string, Session>();
+  let opened = 0;
+  let closed = false;
+
+  function supersede(older: Session): void {
+    older.close('superseded', ABORTED, 'superseded by a newer stream of this reporter');
+  }
+
+  function named(session: Session): void {
+    const { reporter } = session;
+    if (reporter === undefined) return;
+    const key = reporterKey(reporter);
+    const other = byReporter.get(key);
+    if (other !== undefined && other.number > session.number) {
+      supersede(session);
+      return;
+    }
+    parts.sink.reporterConnected(reporter, session.envoy, session.peer);
+    byReporter.set(key, session);
+    if (other !== undefined) supersede(other);
+  }
+
+  return {
+    accept(stream) {
+      opened += 1;
+      const session = new Session(stream.call.asCall, opened, ANYBODY, {
+        ...parts,
+        decodeNode,
+        named,
+        ended: (ended, reason) => {
+          open.delete(ended);
+          const { reporter } = ended;
+          if (reporter === undefined) return;
+          const key = reporterKey(reporter);
+          if (byReporter.get(key) !== ended) return;
+          byReporter.delete(key);
+          parts.sink.reporterDisconnected(
+            reporter,
+            reason === 'shutdown' ? reason : reason === 'silent' ? 'Silent' : 'StreamEnded',
+          );
+        },
+        turn: () => Promise.resolve(),
+      });
+      open.add(session);
+      if (closed) session.close('shutdown', UNAVAILABLE, 'shutting down');
+    },
+    close() {
+      closed = true;
+      for (const session of open) session.close('shutdown', UNAVAILABLE, 'the operator is shutting down');
+    },
+    get openStreams() {
+      return open.size;
+    },
+  };
+}

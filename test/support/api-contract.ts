@@ -1,0 +1,93 @@
+import { createApiLink } from '../faults/sim/api-link.ts';
+import { SimApiServer } from '../faults/sim/api-server.ts';
+import { ApiStore } from '../faults/sim/api-store.ts';
+import { createDice } from '../faults/sim/dice.ts';
+import { SimProcess } from '../faults/sim/process.ts';
+import { SimTime } from '../faults/sim/time.ts';
+import type { ControlPlane } from '../../control-plane/start.ts';
+import { systemClock } from '../../src/clock.ts';
+import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
+import { resolveConnection } from '../../src/k8s/resolve-connection.ts';
+import { createNamespace } from './control-plane.ts';
+import { eventually } from './eventually.ts';
+
+/** An API server of which the contract's cases ask the same, be it a real one or the one in memory. */
+export interface ServerUnderContract {
+  readonly client: ApiClient;
+  readonly namespace: string;
+  /** A call, with the time that it needs. */
+  settle<T>(call: Promise<T>): Promise<T>;
+  /** Waits for what a watch brings. */
+  until(what: string, isSo: () => boolean): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The API server of the simulation, in fake time that passes as it is needed. */
+export function serverInMemory(): ServerUnderContract {
+  const time = new SimTime();
+  const process = new SimProcess('client', time);
+  const store = new ApiStore(
+    () => '2026-11-23T05:00:00Z',
+    (change) => server.changed(change),
+  );
+  const dice = createDice(1);
+  const server: SimApiServer = new SimApiServer(time, dice, store);
+  const { client } = createApiLink(process, server, { time, dice, onSend: () => {} });
+  return {
+    client,
+    namespace: 'default',
+    async settle(call) {
+      const state = { settled: false };
+      const watched = call.finally(() => {
+        state.settled = true;
+      });
+      watched.catch(() => undefined);
+      for (let passed = 0; !state.settled && passed < 1000; passed += 1) await time.pass(10);
+      return await watched;
+    },
+    async until(what, isSo) {
+      for (let passed = 0; !isSo(); passed += 1) {
+        if (passed > 1000) throw new Error(`10 s of fake time passed without ${what}`);
+        await time.pass(10);
+      }
+    },
+    close: () => client.close(),
+  };
+}
+
+/** A real one, as a ServiceAccount that may do what the cases do. */
+export async function realServer(controlPlane: ControlPlane): Promise<ServerUnderContract> {
+  const namespace = await createNamespace(controlPlane, 'contract');
+  const all = ['get', 'list', 'watch', 'create', 'patch', 'delete'];
+  const rules = [
+    {
+      apiGroups: ['reverse-tunnel.io'],
+      resources: ['reversetunnels', 'reversetunnelreporters', 'nonesuch'],
+      verbs: all,
+    },
+    {
+      apiGroups: ['reverse-tunnel.io'],
+      resources: ['reversetunnels/status', 'reversetunnelreporters/status'],
+      verbs: ['patch'],
+    },
+    { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: all },
+  ];
+  const { kubeconfigPath } = await controlPlane.kubeconfigFor({
+    namespace,
+    serviceAccount: 'contract',
+    rules,
+  });
+  const client = createApiClient({
+    connection: await resolveConnection({ kubeconfig: kubeconfigPath, env: {}, clock: systemClock }),
+    clock: systemClock,
+    userAgent: 'reverse-tunnel-operator/contract',
+    connections: 4,
+  });
+  return {
+    client,
+    namespace,
+    settle: (call) => call,
+    until: (what, isSo) => eventually(what, isSo),
+    close: () => client.close(),
+  };
+}
