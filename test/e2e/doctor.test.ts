@@ -104,9 +104,10 @@ describe('doctor, on a set-up that works', () => {
     const { code, findings } = await runDoctor([...flags, '--service-account', serviceAccount]);
     expect(wrong(findings)).to.deep.equal(['fail rights']);
     expect(says(findings, 'rights'))
-      .to.include(`system:serviceaccount:${replicas.namespace}:without-status lacks 2 of `)
+      .to.include(`system:serviceaccount:${replicas.namespace}:without-status lacks 3 of `)
       .and.include('patch reversetunnels/status.reverse-tunnel.io')
-      .and.include('patch reversetunnelreporters/status.reverse-tunnel.io');
+      .and.include('patch reversetunnelreporters/status.reverse-tunnel.io')
+      .and.include('patch reversetunnelpolicies/status.reverse-tunnel.io');
     expect(code).to.equal(1);
   });
 

@@ -74,6 +74,7 @@ export function createApiLink(
     client: {
       resource: <T>(resource: ResourceType) =>
         createResourceClient<T>(resourcePath('', resource), (call) => send(call)),
+      document: (path) => Promise.reject(new Error(`nothing is at ${path} here`)),
       connectionsOpened: () => 0,
       close() {
         closed = true;

@@ -18,6 +18,7 @@ import { createReplica, type Replica } from '../../../src/replica.ts';
 import type { ApiLink } from './api-link.ts';
 import type { Dice } from './dice.ts';
 import type { SimProcess } from './process.ts';
+import { NO_POLICY } from '../../../src/grpc/report-policy.ts';
 import { createReportingService, type ReportingService } from './reporting-service.ts';
 
 /** `--report-interval`. */
@@ -103,6 +104,9 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     queue,
     rows: cache,
     rowsListed: () => reflector.hasSynced,
+    // There are no policies in the simulation: test/unit/policy-rows.test.ts has those.
+    policiesKnown: () => true,
+    onForgotten: () => {},
     isDue,
     mirror: () => mirror,
     reportIntervalMs: () => REPORT_INTERVAL_MS,
@@ -164,6 +168,8 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     reportIntervalMs: () => REPORT_INTERVAL_MS,
     maxTunnelsPerReporter: 1000,
     onInvalid: 'skip',
+    policy: NO_POLICY,
+    denials: { denied() {} },
     clock,
     log,
     metrics,
