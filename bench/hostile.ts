@@ -18,15 +18,26 @@ const REPORT_EVERY_MS = 1000;
 const TIMES_THE_RATE = 100;
 /** What is gone before it was written has no row, and is none to wait for. */
 const STAY_REPORTS = 10;
-const HOSTILE = 'hostile';
-const LIMIT_MS = 60_000;
+/** Each other's report of that kind is a row, and soon none; as many are not allowed. */
+const HOSTILE_TENANT = 'hostile';
+const HELD_TO = 10;
+/**
+ * What the others are looked at beside; also the ids of the two that are hostile. In turns, so that a machine that gets
+ * slower or faster meanwhile does so for all.
+ */
+const PHASES = ['calm', 'hostile', 'hostile-held'] as const;
+const ROUNDS = 6;
+const WARM_UP_MS = 3000;
+const LIMIT_MS = 120_000;
+/** Rows of the hostile ones stay as they are between two phases. */
+const FLAGS = ['--unknown-after', '10m', '--expire-after', '20m'];
 /** Serials far apart, so that no two tunnels meet. */
 const HOSTILE_SERIAL = 30_000_000;
 const OTHERS_SERIAL = 40_000_000;
 
+type Beside = (typeof PHASES)[number];
+
 interface Stage {
-  readonly world: World;
-  readonly access: Access;
   readonly operator: Operator;
   readonly watch: RowWatch;
   readonly others: readonly RawReporter[];
@@ -38,7 +49,14 @@ export const hostile = scenario<Stage>(
     const world = undo.use(await openWorld({ audit: false }));
     const access = await world.access('mirror');
     await makePolicy(world, access, 'others', { reporters: { ids: ['other-*'] }, tenants: ['*'] });
-    const operator = undo.use(await startOperator({ access }));
+    const rule = { reporters: { ids: ['hostile'] }, tenants: [HOSTILE_TENANT] };
+    await makePolicy(world, access, 'hostile', rule);
+    await makePolicy(world, access, 'hostile-held', {
+      ...rule,
+      reporters: { ids: ['hostile-held'] },
+      limits: { reportsPerSecond: HELD_TO },
+    });
+    const operator = undo.use(await startOperator({ access, flags: FLAGS }));
     await operator.ready();
     const watch = undo.use(await openRowWatch(world, access.namespace));
     const others: RawReporter[] = [];
@@ -48,7 +66,7 @@ export const hostile = scenario<Stage>(
       await reporter.send({ fullPush: true });
       others.push(reporter);
     }
-    return { world, access, operator, watch, others };
+    return { operator, watch, others };
   },
   [
     {
@@ -60,115 +78,114 @@ export const hostile = scenario<Stage>(
 );
 
 async function measure(stage: Stage, bench: Bench): Promise<Figure[]> {
-  const { world, access } = stage;
-  const { hostileMs } = bench.sizes;
-  let serial = OTHERS_SERIAL;
-  const phase = async (what: string, ms: number): Promise<number[]> => {
-    bench.progress(what);
-    const latencies = await othersFor(stage, ms, serial);
-    serial += latencies.length;
-    return latencies;
-  };
-
-  await phase('warming up', hostileMs / 3);
-  // Half before and half after, so that a machine that gets slower or faster meanwhile does so for both.
-  const calm = await phase('calm', hostileMs / 2);
-  const rule = { reporters: { ids: [HOSTILE] }, tenants: [HOSTILE] };
-  await makePolicy(world, access, HOSTILE, rule);
-  const free = await beside(stage, () => phase('beside a hostile one', hostileMs));
-  await removePolicy(world, access, HOSTILE);
-  await makePolicy(world, access, HOSTILE, { ...rule, limits: { reportsPerSecond: 10 } });
-  const limited = await beside(stage, () => phase('beside a hostile one with a limit', hostileMs));
-  calm.push(...(await phase('calm again', hostileMs / 2)));
-
-  const p99 = (latencies: readonly number[]): number =>
+  const { operator } = stage;
+  const reports = othersReport(stage);
+  bench.progress('warming up');
+  await delay(WARM_UP_MS);
+  for (let round = 1; round <= ROUNDS; round += 1) {
+    for (const beside of PHASES) {
+      bench.progress(`round ${round} of ${ROUNDS}: ${beside}`);
+      const close = beside === 'calm' ? undefined : await reportFast(operator, beside);
+      reports.beside = beside;
+      await delay(bench.sizes.hostileMs / ROUNDS);
+      reports.beside = undefined;
+      close?.();
+      // What is left of it is nothing that the next phase is to be judged by.
+      await poll(LIMIT_MS, async () =>
+        (await operator.metric('workqueue_depth')) < OTHERS ? true : undefined,
+      );
+    }
+  }
+  await reports.end();
+  const p99 = (beside: Beside): number =>
     percentile(
-      latencies.toSorted((a, b) => a - b),
+      reports.latenciesMs[beside].toSorted((a, b) => a - b),
       99,
     );
-  const figures = (what: string, latencies: readonly number[]): Figure[] => [
+  const figures = (what: string, beside: Beside): Figure[] => [
     {
       name: `others beside ${what}, p99 over calm`,
       unit: '',
-      value: p99(latencies) / p99(calm),
+      value: p99(beside) / p99('calm'),
       target: { atMost: 2 },
     },
-    { name: `others beside ${what}, p99`, unit: 'ms', value: p99(latencies) },
+    { name: `others beside ${what}, p99`, unit: 'ms', value: p99(beside) },
   ];
   return [
-    ...figures('a hostile reporter', free),
-    ...figures('one held to 10 reports/s', limited),
-    { name: 'others in a calm run, p99', unit: 'ms', value: p99(calm) },
+    ...figures('a hostile reporter', 'hostile'),
+    ...figures(`one held to ${HELD_TO} reports/s`, 'hostile-held'),
+    { name: 'others in a calm run, p99', unit: 'ms', value: p99('calm') },
   ];
 }
 
-/** Has the others report for so long; how many ms each new tunnel took to be a row on a watch. */
-async function othersFor({ watch, others }: Stage, ms: number, serial: number): Promise<number[]> {
-  const count = Math.round((ms / REPORT_EVERY_MS) * OTHERS);
-  const tunnels = reportedTunnels(serial, count);
-  const sentMs = new Map<string, number>();
-  const seenAfterMs: number[] = [];
+/** Has the others report, evenly, until it is ended; how long each new tunnel took to be a row on a watch. */
+function othersReport({ watch, others }: Stage) {
+  const latenciesMs: Record<Beside, number[]> = { calm: [], hostile: [], 'hostile-held': [] };
+  const waiting = new Map<string, { readonly sentMs: number; readonly beside: Beside | undefined }>();
   watch.onEvent = (type, line, seenMs) => {
     if (type !== 'ADDED') return;
     const { object } = JSON.parse(line) as { object: { metadata: { name: string } } };
-    const since = sentMs.get(object.metadata.name);
-    if (since === undefined) return;
-    sentMs.delete(object.metadata.name);
-    seenAfterMs.push(seenMs - since);
+    const sent = waiting.get(object.metadata.name);
+    waiting.delete(object.metadata.name);
+    if (sent?.beside !== undefined) latenciesMs[sent.beside].push(seenMs - sent.sentMs);
   };
-  const startedMs = machineMs();
+  const held: ReportedTunnel[] = [];
   const answers: Promise<unknown>[] = [];
-  for (const [index, tunnel] of tunnels.entries()) {
-    const leftMs = startedMs + (index * REPORT_EVERY_MS) / OTHERS - machineMs();
-    if (leftMs > 0) await delay(leftMs);
+  const reporting = {
+    latenciesMs,
+    /** What the reports to come are sent beside; undefined: they do not count. */
+    beside: undefined as Beside | undefined,
+    async end(): Promise<void> {
+      stop();
+      await Promise.all(answers);
+      await poll(LIMIT_MS, () => (waiting.size === 0 ? true : undefined));
+    },
+  };
+  const stop = evenly(REPORT_EVERY_MS / OTHERS, (index) => {
+    const [tunnel] = reportedTunnels(OTHERS_SERIAL + index, 1);
     const place = index % OTHERS;
-    const gone = tunnels[index - STAY_REPORTS * OTHERS];
+    const reporter = others[place];
+    if (tunnel === undefined || reporter === undefined) return;
     const id = { cluster: FLEET_DEFAULTS.reporterCluster, id: `other-${place}` };
-    sentMs.set(NAMES.rowName(id, { ...tunnel, createdAt: undefined }), machineMs());
-    const report = { added: [tunnel], removedNames: gone === undefined ? [] : [gone.name] };
-    const answer = others[place]?.send(report) ?? Promise.resolve();
+    const row = NAMES.rowName(id, { ...tunnel, createdAt: undefined });
+    waiting.set(row, { sentMs: machineMs(), beside: reporting.beside });
+    held.push(tunnel);
+    const gone = held.length > STAY_REPORTS * OTHERS ? held.shift() : undefined;
+    const answer = reporter.send({ added: [tunnel], removedNames: gone === undefined ? [] : [gone.name] });
     // Awaited only at the end; until then a failure is nobody's.
     answer.catch(() => undefined);
     answers.push(answer);
-  }
-  await Promise.all(answers);
-  await poll(LIMIT_MS, () => (sentMs.size === 0 ? true : undefined));
-  return seenAfterMs;
+  });
+  return reporting;
 }
 
-/** Has something done while the hostile reporter reports; then waits until nothing of it is left to be written. */
-async function beside<T>({ operator }: Stage, act: () => Promise<T>): Promise<T> {
-  // Its policy is in force a moment after it was made.
-  const reporter = await poll(LIMIT_MS, async () => {
-    const opened = await openRawReporter(operator.grpcAddress, HOSTILE);
-    const ok = await opened.send({ fullPush: true }).catch(() => undefined);
-    if (ok !== undefined) return opened;
-    opened.close();
-    return undefined;
-  });
-  let serial = HOSTILE_SERIAL;
+/** Has a reporter report at its rate until what this gives is called. */
+async function reportFast({ grpcAddress }: Operator, id: string): Promise<() => void> {
+  const reporter = await openRawReporter(grpcAddress, id);
+  await reporter.send({ fullPush: true });
   let last: ReportedTunnel[] = [];
-  const gapMs = REPORT_EVERY_MS / TIMES_THE_RATE;
-  const startedMs = machineMs();
-  let sent = 0;
-  const reports = setInterval(() => {
-    for (; startedMs + sent * gapMs <= machineMs(); sent += 1) {
-      const [mine, theirs] = reportedTunnels(serial, 2);
-      if (mine === undefined || theirs === undefined) return;
-      serial += 2;
-      // One of its own that stays a while, and one that is not its own.
-      const added = [{ ...mine, tenantID: HOSTILE }, theirs];
-      reporter.send({ added, removedNames: last.map(({ name }) => name) }).catch(() => undefined);
-      last = added;
-    }
-  }, gapMs);
-  try {
-    return await act();
-  } finally {
-    clearInterval(reports);
+  const stop = evenly(REPORT_EVERY_MS / TIMES_THE_RATE, (index) => {
+    const [mine, theirs] = reportedTunnels(HOSTILE_SERIAL + 2 * index, 2);
+    if (mine === undefined || theirs === undefined) return;
+    // One of its own, which goes again, and one that is not its own.
+    const added = [{ ...mine, tenantID: HOSTILE_TENANT }, theirs];
+    reporter.send({ added, removedNames: last.map(({ name }) => name) }).catch(() => undefined);
+    last = added;
+  });
+  return () => {
+    stop();
     reporter.close();
-    await poll(LIMIT_MS, async () => ((await operator.metric('workqueue_depth')) === 0 ? true : undefined));
-  }
+  };
+}
+
+/** Calls something every so often, as many times as the time that has passed asks for; gives what ends it. */
+function evenly(everyMs: number, act: (index: number) => void): () => void {
+  const startedMs = machineMs();
+  let index = 0;
+  const timer = setInterval(() => {
+    for (; startedMs + index * everyMs <= machineMs(); index += 1) act(index);
+  }, everyMs);
+  return () => clearInterval(timer);
 }
 
 async function makePolicy(world: World, { namespace }: Access, name: string, rule: object): Promise<void> {
@@ -179,11 +196,6 @@ async function makePolicy(world: World, { namespace }: Access, name: string, rul
     spec: { rules: [{ peers: [{ anybody: true }], ...rule }] },
   });
   if (status !== 201) throw new Error(`policy ${name}: ${status} ${JSON.stringify(body)}`);
-}
-
-async function removePolicy(world: World, { namespace }: Access, name: string): Promise<void> {
-  const { status, body } = await world.request('DELETE', `${policiesPath(namespace)}/${name}`);
-  if (status !== 200) throw new Error(`policy ${name}: ${status} ${JSON.stringify(body)}`);
 }
 
 function policiesPath(namespace: string): string {
