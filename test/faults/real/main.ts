@@ -1,0 +1,40 @@
+/** Plays the faults over real processes: `node test/faults/real/main.ts [--only NAME] [--seed N]`. */
+import { parseArgs } from 'node:util';
+import { createProgress } from '../../../bench/progress.ts';
+import { playRealFaults, scenarioNames } from './table.ts';
+
+const WRONG_USE = 2;
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  const options = {
+    /** May be given again. */
+    only: { type: 'string', multiple: true, default: [] as string[] },
+    /** Whole, 0 to 2^32 - 1. Chooses what changes, and the moments of kills. */
+    seed: { type: 'string', default: '1' },
+  } as const;
+  const { values } = parseArgs({ options });
+  const unknown = values.only.filter((name) => !scenarioNames().includes(name));
+  if (unknown.length > 0 || !/^\d{1,9}$/.test(values.seed)) {
+    process.stderr.write(
+      unknown.length > 0
+        ? `faults: --only ${unknown[0]}: must be one of ${scenarioNames().join(', ')}\n`
+        : `faults: --seed ${values.seed}: must be a whole number\n`,
+    );
+    return WRONG_USE;
+  }
+  const progress = createProgress(process.stderr, 'faults');
+  const differences = await playRealFaults({
+    only: values.only,
+    seed: Number(values.seed),
+    doing: (what) => progress.update(what),
+    say(line) {
+      progress.end();
+      process.stdout.write(`${line}\n`);
+    },
+  });
+  progress.end();
+  process.stdout.write(differences === 0 ? 'every fault was held\n' : `${differences} not held\n`);
+  return differences === 0 ? 0 : 1;
+}
