@@ -122,6 +122,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     unknownAfterMs: config.unknownAfterMs,
     expireAfterMs: config.expireAfterMs,
     onNoAnswer: () => hasten(),
+    onRestored: () => reflector.relist(),
     onProgress: () => progress(),
     clock,
     random,

@@ -43,6 +43,8 @@ export interface ReplicaParts {
   readonly expireAfterMs: number;
   /** The API server did not answer: watches may have lost their connection too. */
   readonly onNoAnswer: () => void;
+  /** etcd was put back to a former state: rows have to be listed anew. */
+  readonly onRestored: () => void;
   /** Reporters are listed, or the Lease is held: it may be ready now. */
   readonly onProgress: () => void;
   readonly clock: Clock;
@@ -83,6 +85,14 @@ export function createReplica(parts: ReplicaParts): Replica {
   const isListed = (): boolean => rowsListed() && reportersReflector.hasSynced;
   let everHeld = false;
 
+  /** One watch of a version that etcd no longer knows is open and silent; so are the others, for up to 90 s. */
+  const restored = (): void => {
+    log.warn('etcd was put back to a former state: everything is listed anew');
+    parts.onRestored();
+    reportersReflector.relist();
+    leasesReflector.relist();
+  };
+
   const lease: Lease = new Lease({
     client: leases,
     name: names.leaseName(self),
@@ -95,6 +105,7 @@ export function createReplica(parts: ReplicaParts): Replica {
       standing.leaseHeld();
       parts.onProgress();
     },
+    onRestored: restored,
     onAnswer: leaseLog('Lease not renewed: nothing is written while it is not held'),
     clock,
     random,
@@ -107,6 +118,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     // A replica that may not write rows must not lead either.
     mayTry: () => standing.mayWrite(),
     onHeld: () => log.info({ replica: self }, 'leading'),
+    onRestored: restored,
     onAnswer: leaseLog("the leader's Lease cannot be had: this replica takes over nothing that others leave"),
     clock,
     random,
@@ -134,7 +146,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     cache,
     standing,
     isListed,
-    relist: () => reportersReflector.relist(),
+    relist: restored,
     rowNames: (key) => rows.tunnelNames(key),
     rowCount: (key) => rows.tunnelCount(key),
     lookAtAll: (key, sinceMs) => parts.mirror().lookAtAll(key, sinceMs),

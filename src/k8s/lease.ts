@@ -37,6 +37,11 @@ export interface LeaseOptions {
    * be out of date. Not called when a renewal only was late.
    */
   readonly onHeld: () => void;
+  /**
+   * It was read older than it was known when that was asked for: etcd was put back to a former state, and a watch from
+   * before stays open and says nothing.
+   */
+  readonly onRestored: () => void;
   /** Told of a failed try, and of the first that works again. */
   readonly onAnswer: (failure: Error | undefined) => void;
   readonly clock: Clock;
@@ -220,9 +225,18 @@ export class Lease {
   }
 
   async #read(): Promise<void> {
-    const { client, name } = this.#options;
+    const { client, name, onRestored } = this.#options;
+    const before = this.#known?.metadata;
     try {
-      this.#learn(await client.get(name, { timeoutMs: TIMEOUT_MS }));
+      const found = await client.get(name, { timeoutMs: TIMEOUT_MS });
+      this.#learn(found);
+      // By what was known when it was sent: the watch may show a newer one before the answer comes.
+      if (
+        before !== undefined &&
+        compareResourceVersions(found.metadata.resourceVersion, before.resourceVersion) < 0
+      ) {
+        onRestored();
+      }
     } catch (error) {
       if (!(error instanceof ApiError && error.consequence === 'gone')) throw error;
       this.#learn(undefined);

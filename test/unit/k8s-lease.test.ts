@@ -42,7 +42,7 @@ describe('a Lease', () => {
       wallMs: () => clock.wallMs() + aheadMs,
       setTimer: (delayMs, callback) => clock.setTimer(delayMs, callback),
     };
-    const seen = { times: 0, may: true, failures: 0 };
+    const seen = { times: 0, may: true, failures: 0, restored: 0 };
     const lease = new Lease({
       client: leases,
       name: NAME,
@@ -51,6 +51,9 @@ describe('a Lease', () => {
       mayTry: () => seen.may,
       onHeld: () => {
         seen.times += 1;
+      },
+      onRestored: () => {
+        seen.restored += 1;
       },
       onAnswer: (failure) => {
         if (failure !== undefined) seen.failures += 1;
@@ -75,6 +78,30 @@ describe('a Lease', () => {
     expect(lease.isHeld).to.equal(true);
     expect(lease.seen.times).to.equal(1);
     expect(leases.writes).to.have.length(1 + 12);
+  });
+
+  it('that is found older than it was known tells that etcd was restored, once, and is held on', async () => {
+    const lease = holder('a', { own: true });
+    await settled();
+    const ofBackup = leases.objects.get(NAME);
+    if (ofBackup === undefined) throw new Error('it was written');
+    await pass(20_000);
+    expect(lease.seen.restored).to.equal(0);
+    leases.restore(NAME, ofBackup);
+    await pass(30_000);
+    expect(lease.seen.restored).to.equal(1);
+    expect(lease.isHeld).to.equal(true);
+  });
+
+  it('that others hold is read late, after its watch: no sign of a restored etcd', async () => {
+    const first = holder('a');
+    await settled();
+    const second = holder('b');
+    await pass(60_000);
+    await first.release();
+    await pass(30_000);
+    expect(second.isHeld).to.equal(true);
+    expect([first.seen.restored, second.seen.restored]).to.deep.equal([0, 0]);
   });
 
   it('is held by one of many, and costs the others no write', async () => {
