@@ -117,8 +117,10 @@ function scenarioOf({ name, about, lasts, within = 10, harm, heal }: Outage): Fa
       doing('away');
       await harm(stage);
       // The API server's return is no reason to wait with it when changes take longer to be ACKed.
+      const awayMs = performance.now();
       const { changes, ackedMs } = await changeFor(stage, sizes.changes, forMs);
       const meanwhile = streamCounts(stage);
+      const passedMs = performance.now() - awayMs;
       await heal(stage);
       doing('back');
       const after = await converged(stage, before, DEADLINE_MS);
@@ -134,7 +136,7 @@ function scenarioOf({ name, about, lasts, within = 10, harm, heal }: Outage): Fa
         { what: 'row writes', value: rowWritesOf(writes), atMost: needed + IN_FLIGHT },
       ];
       if (forMs >= 3000) {
-        const due = (stage.fleet.reporters.length * forMs) / 1000;
+        const due = (stage.fleet.reporters.length * passedMs) / 1000;
         const acks = meanwhile.acks - before.acks;
         figures.push({ what: 'ACKs of those due', value: (acks * 100) / due, unit: '%', atLeast: 80 });
       }

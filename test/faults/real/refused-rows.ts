@@ -52,18 +52,24 @@ async function allowAll({ controlPlane: { request } }: Stage): Promise<void> {
   await request('DELETE', `${ADMISSION}/validatingadmissionpolicies/${POLICY}`);
 }
 
-/** Allows so many rows more than there are. */
-async function setQuota(stage: Stage, more: number): Promise<void> {
+/**
+ * A quota that is used up. What the controller manager would count is written by hand, as it learns of new kinds only
+ * after a while.
+ */
+async function useUpQuota(stage: Stage): Promise<void> {
   const { request } = stage.controlPlane;
   const path = `/api/v1/namespaces/${stage.namespace}/resourcequotas`;
-  const rows = (await listRows(request, stage.namespace)).length;
-  const hard = { 'count/reversetunnels.reverse-tunnel.io': String(rows + more) };
-  await request('POST', path, { metadata: { name: POLICY }, spec: { hard } });
+  const rows = String((await listRows(request, stage.namespace)).length);
+  const full = { 'count/reversetunnels.reverse-tunnel.io': rows };
+  const made = await request('POST', path, { metadata: { name: POLICY }, spec: { hard: full } });
   await until('the quota counts', async () => {
     const { body } = await request('GET', `${path}/${POLICY}`);
-    const { status } = body as { status?: { used?: Record<string, string> } };
-    return Object.values(status?.used ?? {}).includes(String(rows));
+    const status = { hard: full, used: full };
+    return (await request('PUT', `${path}/${POLICY}/status`, { ...(body as object), status })).status === 200;
   });
+  if (made.status !== 201) throw new Error(`the quota was not made: ${made.status}`);
+  // The API server learns of it by a watch of its own.
+  await delay(1000);
 }
 
 interface Refusal {
@@ -157,7 +163,7 @@ export const refusedByPolicy: readonly FaultScenario[] = (
 export const refusedByQuota = rowRefused({
   name: 'row-refused-quota',
   about: 'a quota that has no room for one more row, then goes',
-  refuse: (stage) => setQuota(stage, 0),
+  refuse: useUpQuota,
   async allow({ controlPlane, namespace }) {
     await controlPlane.request('DELETE', `/api/v1/namespaces/${namespace}/resourcequotas/${POLICY}`);
   },

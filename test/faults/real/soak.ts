@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { figureText, held, type Figure } from './figure.ts';
 import { growthOf, median, type Growth, type Observation } from './growth.ts';
 import { allThere, crashes, photograph, rowWritesOf, writesSince } from './judge.ts';
+import { keepLogs } from './kept-logs.ts';
 import { openProbe, PROBE_NODE_FLAGS, type ProcessFigures } from './process-figures.ts';
 import { SMALL } from './scenario.ts';
 import { shuffled } from './soak-faults.ts';
@@ -81,6 +82,7 @@ async function play(stage: Stage, { minutes, seed, doing, say }: SoakOptions): P
         (error: unknown) => ({ held: false, line: (error as Error).message }),
       );
       if (!outcome.held) {
+        say(`the operators' logs are in ${await keepLogs(stage, fault.name)}`);
         // So that one difference is not counted again under every fault that follows.
         brokenOff = await allThere(stage, RECOVERY_MS).then(
           () => undefined,

@@ -3,6 +3,7 @@ import { apiOutages, apiRefuses } from './api-outages.ts';
 import { figureText, held, type Figure } from './figure.ts';
 import { fight, hands } from './hands.ts';
 import { allThere } from './judge.ts';
+import { keepLogs } from './kept-logs.ts';
 import { bothCrdsDeleted, namespaceTerminating, rowCrdDeleted } from './kinds-and-namespaces.ts';
 import {
   killedInCollection,
@@ -94,12 +95,16 @@ export async function playRealFaults(options: TableOptions): Promise<number> {
           said = lineOf(scenario, await scenario.run(open, options.sizes ?? FULL, doing));
         } catch (error) {
           said = { line: `NOT HELD  ${scenario.name}: ${(error as Error).message}`, held: false };
+        }
+        let kept = '';
+        if (!said.held) {
+          differences += 1;
+          if (open !== undefined) kept = `, logs in ${await keepLogs(open, scenario.name)}`;
           // What it left behind is no ground for the next one.
           await open?.close();
           open = undefined;
         }
-        if (!said.held) differences += 1;
-        options.say(`${said.line} [${Math.round((performance.now() - startedMs) / 1000)} s]`);
+        options.say(`${said.line}${kept} [${Math.round((performance.now() - startedMs) / 1000)} s]`);
       }
     } finally {
       await open?.close();
