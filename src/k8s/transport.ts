@@ -91,6 +91,16 @@ export function createTransport(options: TransportOptions): Transport {
     );
   }
 
+  /**
+   * A connection on which no answer comes may be half-open, as after a loss of state on the way, and then those that
+   * are idle beside it are, too: each would cost one more call its deadline. So the next call has a new one.
+   */
+  function distrust(calls: Dispatcher): void {
+    if (current === undefined || current.calls !== calls) return;
+    retire(calls);
+    current = { ...current, calls: createPool(current.tls, options.connections) };
+  }
+
   function pools(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
     // Four comparisons of the same strings a call: by reference, as `Credentials` are not made anew for equal content.
     if (current !== undefined && sameTls(current.tls, credentials)) return current;
@@ -106,7 +116,7 @@ export function createTransport(options: TransportOptions): Transport {
   return {
     send(request, credentials) {
       const { calls, streams } = pools(credentials);
-      const exchange = new Exchange(request, clock);
+      const exchange = new Exchange(request, clock, () => distrust(calls));
       (request.onChunk === undefined ? calls : streams).dispatch(
         {
           origin: server.origin,
