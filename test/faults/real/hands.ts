@@ -31,7 +31,8 @@ export async function rowNames(stage: Stage): Promise<{ readonly name: string; r
 /** kubectl in the stage's namespace. @throws Error with what kubectl says */
 export async function kubectl(stage: Stage, ...args: readonly string[]): Promise<string> {
   const { code, stdout, stderr } = await stage.controlPlane.kubectl(['-n', stage.namespace, ...args]);
-  if (code !== 0) throw new Error(`kubectl ${args.slice(0, 3).join(' ')}: ${stderr.trim()}`);
+  if (code !== 0)
+    throw new Error(`kubectl ${args.slice(0, 3).join(' ')}: ${stderr.trim().replaceAll('\n', ' ')}`);
   return stdout;
 }
 
@@ -63,11 +64,12 @@ export async function meddle(stage: Stage): Promise<{ readonly deleted: string[]
     'reverse-tunnel.io/node-',
     'app.kubernetes.io/managed-by-',
   );
-  const [redated, emptied, unready] = names.splice(0, 3).map(({ name }) => name);
+  const [redated, odd, unready] = names.splice(0, 3).map(({ name }) => name);
   const merge = ['--type=merge', '-p'];
   await kubectl(stage, 'patch', 'rt', String(redated), ...merge, '{"spec":{"createdAt":null}}');
   const status = ['--subresource=status', ...merge];
-  await kubectl(stage, 'patch', 'rt', String(emptied), ...status, '{"status":{"conditions":null}}');
+  const byHand = { conditions: [{ type: 'Odd', status: 'True', reason: 'ByHand' }] };
+  await kubectl(stage, 'patch', 'rt', String(odd), ...status, JSON.stringify({ status: byHand }));
   const unknown = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'False', reason: 'ByHand' }] };
   await kubectl(stage, 'patch', 'rt', String(unready), ...status, JSON.stringify({ status: unknown }));
   const [model] = await listRows(stage.controlPlane.request, stage.namespace);
