@@ -11,8 +11,8 @@ import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
 import { tell } from '../support/tell.ts';
 
 const DEADLINE_MS = 120_000;
-/** Of the outages those that no other test has; each takes some seconds. */
-const OUTAGES = new Set(['api-unreachable-1s', 'api-half-open', 'etcd-killed']);
+/** Those that no other test has and that are over within seconds; `npm run test:faults -- --real` has all. */
+const OUTAGES = new Set(['api-unreachable-1s', 'api-half-open']);
 
 /** A share of `npm run test:faults -- --real`, small and in every run. */
 describe('faults over real processes', () => {
@@ -30,7 +30,7 @@ describe('faults over real processes', () => {
     apiRefuses,
     etcdCompacted,
     etcdRestored,
-    ...refusedByPolicy,
+    ...refusedByPolicy.slice(0, 1),
     rowCrdDeleted,
   ];
   for (const scenario of scenarios) {

@@ -97,8 +97,8 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
 
   function reset(): void {
     for (const { near, far } of pairs) {
-      near.resetAndDestroy();
-      far?.resetAndDestroy();
+      breakOff(near);
+      if (far !== undefined) breakOff(far);
     }
     pairs.clear();
   }
@@ -136,7 +136,7 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
         pair.abandoned = true;
         // What it still says is read and thrown away: else its end would never be seen.
         left.removeAllListeners('data').resume();
-        lost.resetAndDestroy();
+        breakOff(lost);
       }
     },
     slow(bytesPerSecond) {
@@ -154,4 +154,11 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
       });
     },
   };
+}
+
+/** RST where there is a connection. A socket that is reset while it closes or connects never gets done with it. */
+function breakOff(socket: Socket): void {
+  if (socket.destroyed) return;
+  if (socket.connecting) socket.destroy();
+  else socket.resetAndDestroy();
 }

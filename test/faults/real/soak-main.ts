@@ -13,7 +13,7 @@ const HELP = `Usage: npm run soak -- [flags]
   --json FILE   write the report there, too: every figure after every fault
   --help
 
-Three replicas with 3,000 rows on this machine, with a real control plane; a fault every 30 s.
+Three replicas with 1,500 rows on this machine, with a real control plane; a fault every 30 s.
 Exit code: 0, 1 when a bound was not held, 2 on wrong use.
 `;
 const WRONG_USE = 2;

@@ -17,7 +17,7 @@ const RECOVERY_MS = 120_000;
 const WARM_UP = { share: 0.25, atMostMs: 5 * 60_000 };
 const MOST_HEAP_MIB_AN_HOUR = 2;
 const HOUR_MS = 3_600_000;
-const STAGE = { replicas: 3, reporters: 30, tunnels: 100 };
+const STAGE = { replicas: 3, reporters: 30, tunnels: 50 };
 
 /** What was seen after one fault. */
 export interface SoakEntry extends ProcessFigures {
