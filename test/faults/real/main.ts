@@ -1,4 +1,4 @@
-/** Plays the faults over real processes: `node test/faults/real/main.ts [--only NAME] [--seed N]`. */
+/** Plays the faults over real processes: `node test/faults/real/main.ts [--only NAME] [--percent N] [--seed N]`. */
 import { parseArgs } from 'node:util';
 import { createProgress } from '../../../bench/progress.ts';
 import { playRealFaults, scenarioNames } from './table.ts';
@@ -11,23 +11,27 @@ async function main(): Promise<number> {
   const options = {
     /** May be given again. */
     only: { type: 'string', multiple: true, default: [] as string[] },
+    /** Whole, 10 to 100: a smaller world, for a machine that does other things. */
+    percent: { type: 'string', default: '100' },
     /** Whole, 0 to 2^32 - 1. Chooses what changes, and the moments of kills. */
     seed: { type: 'string', default: '1' },
   } as const;
   const { values } = parseArgs({ options });
   const unknown = values.only.filter((name) => !scenarioNames().includes(name));
-  if (unknown.length > 0 || !/^\d{1,9}$/.test(values.seed)) {
-    process.stderr.write(
-      unknown.length > 0
-        ? `faults: --only ${unknown[0]}: must be one of ${scenarioNames().join(', ')}\n`
-        : `faults: --seed ${values.seed}: must be a whole number\n`,
-    );
+  const mistakes = [
+    ...unknown.map((name) => `--only ${name}: must be one of ${scenarioNames().join(', ')}`),
+    ...(/^\d{1,9}$/.test(values.seed) ? [] : [`--seed ${values.seed}: must be a whole number`]),
+    ...(/^([1-9]\d|100)$/.test(values.percent) ? [] : [`--percent ${values.percent}: must be 10 to 100`]),
+  ];
+  if (mistakes.length > 0) {
+    for (const mistake of mistakes) process.stderr.write(`faults: ${mistake}\n`);
     return WRONG_USE;
   }
   const progress = createProgress(process.stderr, 'faults');
   const differences = await playRealFaults({
     only: values.only,
     seed: Number(values.seed),
+    percent: Number(values.percent),
     doing: (what) => progress.update(what),
     say(line) {
       progress.end();
