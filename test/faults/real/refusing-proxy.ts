@@ -45,6 +45,8 @@ export async function openRefusingProxy(controlPlane: ControlPlane, random: Rand
     if (method !== 'GET' && ROW_PATH.test(path)) rowWrites += 1;
     const refuse = random.below(100) < weather.refusedPercent;
     const goOn = (): void => {
+      // Its client may have given up while it waited.
+      if (answer.destroyed) return;
       if (refuse) {
         refused += 1;
         const busy = refused % 2 === 0;
