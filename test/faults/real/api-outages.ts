@@ -102,7 +102,7 @@ const OTHERS: readonly Outage[] = [
 export const apiOutages: readonly FaultScenario[] = [
   ...PROCESSES.flatMap((one): Outage[] => [
     { ...one, name: `${one.name}-1s`, about: `${one.about} for 1 s`, lasts: 1000 },
-    { ...one, name: `${one.name}-60s`, about: `${one.about} for 60 s`, lasts: 'long' },
+    { ...one, name: `${one.name}-long`, about: `${one.about} for long (the table: 60 s)`, lasts: 'long' },
   ]),
   ...OTHERS,
 ].map(scenarioOf);

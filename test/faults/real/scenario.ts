@@ -29,5 +29,7 @@ export interface Act {
 
 /** The fault of each row of the table. */
 export const FULL: Sizes = { outageMs: 60_000, changes: 100, refusedMs: 30_000, pushed: 3000 };
+/** Half a minute each at most; outages that are longer than a Lease is held. */
+export const SOAK: Sizes = { outageMs: 12_000, changes: 10, refusedMs: 8000, pushed: 500 };
 /** For the share of every test run. */
 export const SMALL: Sizes = { outageMs: 3000, changes: 10, refusedMs: 8000, pushed: 500 };

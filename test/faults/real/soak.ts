@@ -5,7 +5,7 @@ import { growthOf, median, type Growth, type Observation } from './growth.ts';
 import { allThere, crashes, photograph, rowWritesOf, writesSince } from './judge.ts';
 import { keepLogs } from './kept-logs.ts';
 import { openProbe, PROBE_NODE_FLAGS, type ProcessFigures } from './process-figures.ts';
-import { SMALL } from './scenario.ts';
+import { SOAK } from './scenario.ts';
 import { shuffled } from './soak-faults.ts';
 import { openStage, type Stage } from './stage.ts';
 
@@ -77,7 +77,7 @@ async function play(stage: Stage, { minutes, seed, doing, say }: SoakOptions): P
       const fault = next();
       const before = await photograph(stage);
       const stepTold = (what: string): void => doing(`${fault.name}: ${what}`);
-      const outcome = await fault.run(stage, SMALL, stepTold).then(
+      const outcome = await fault.run(stage, SOAK, stepTold).then(
         (figures) => ({ held: figures.every(held), line: figures.map(figureText).join(', ') }),
         (error: unknown) => ({ held: false, line: (error as Error).message }),
       );
