@@ -1,4 +1,5 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { breakOff } from '../../../src/simulate/break-off.ts';
 
 /**
  * A TCP relay on loopback with every way in which a network fails. It knows nothing of what it carries, so it stands
@@ -61,10 +62,10 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
     from.on('end', () => other.end());
     from.on('close', () => {
       clearTimeout(rest);
-      // The side that is gone is not the end of one that was abandoned.
-      if (pair.abandoned && !other.destroyed) return;
-      pairs.delete(pair);
-      other.destroy();
+      // Only what still belongs together: a side that is being reset gets done with it by itself.
+      if (pair.abandoned) {
+        if (other.destroyed) pairs.delete(pair);
+      } else if (pairs.delete(pair)) other.destroy();
     });
     if (mode.way === 'stall') from.pause();
   }
@@ -82,7 +83,7 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
   const server = createServer({ noDelay: true }, (near) => {
     near.on('error', () => {});
     if (mode.way === 'cut') {
-      near.resetAndDestroy();
+      breakOff(near);
       return;
     }
     const pair: Pair = { near, far: undefined, abandoned: false };
@@ -96,11 +97,12 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
   });
 
   function reset(): void {
-    for (const { near, far } of pairs) {
+    const broken = [...pairs];
+    pairs.clear();
+    for (const { near, far } of broken) {
       breakOff(near);
       if (far !== undefined) breakOff(far);
     }
-    pairs.clear();
   }
 
   function readAllOn(): void {
@@ -154,11 +156,4 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
       });
     },
   };
-}
-
-/** RST where there is a connection. A socket that is reset while it closes or connects never gets done with it. */
-function breakOff(socket: Socket): void {
-  if (socket.destroyed) return;
-  if (socket.connecting) socket.destroy();
-  else socket.resetAndDestroy();
 }
