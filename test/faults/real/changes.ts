@@ -9,9 +9,13 @@ export interface Changes {
   readonly delete: number;
 }
 
-/** Replaces so many tunnels by others, and lets as many drop and return at once, over reporters chosen at random. */
-export function change({ fleet, random }: Stage, count: number): Changes {
-  const flapped = new Set<string>();
+/**
+ * Replaces so many tunnels by others, and lets as many drop and return at once, over reporters chosen at random.
+ *
+ * @param except the name of a tunnel that is to stay as it is
+ */
+export function change({ fleet, random }: Stage, count: number, except = ''): Changes {
+  const flapped = new Set<string>([except]);
   const choose = (): { readonly reporter: FleetReporter; readonly name: string } => {
     for (;;) {
       const reporter = fleet.reporters[random.below(fleet.reporters.length)];
@@ -21,17 +25,19 @@ export function change({ fleet, random }: Stage, count: number): Changes {
       if (reporter !== undefined && name !== undefined && !flapped.has(name)) return { reporter, name };
     }
   };
-  for (let i = 0; i < count; i += 1) {
+  // Of few tunnels not all: there must be some left to choose from.
+  const times = Math.min(count, Math.floor(fleet.tunnelCount() / 4));
+  for (let i = 0; i < times; i += 1) {
     const { reporter, name } = choose();
     flapped.add(name);
     reporter.flap(name);
   }
-  for (let i = 0; i < count; i += 1) {
+  for (let i = 0; i < times; i += 1) {
     const { reporter, name } = choose();
     reporter.disconnectTunnel(name);
     reporter.connectTunnel(fleet.newInitiator());
   }
-  return { create: count, patch: count, delete: count };
+  return { create: times, patch: times, delete: times };
 }
 
 /** Changes from now on, a bit every tenth of a second, for so long; then waits until all is ACKed, and says how long that took. */
@@ -45,8 +51,7 @@ export async function changeFor(
   let done = 0;
   for (let round = 1; round <= rounds; round += 1) {
     const due = Math.round((count * round) / rounds);
-    change(stage, due - done);
-    done = due;
+    done += change(stage, due - done).create;
     await delay(Math.max(0, startedMs + (overMs * round) / rounds - performance.now()));
   }
   const changedMs = performance.now();

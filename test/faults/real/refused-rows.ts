@@ -104,7 +104,7 @@ function rowRefused({ name, about, refuse, allow }: Refusal): FaultScenario {
           return one !== undefined && condition(one.status, 'Synced') === 'False RowsRefused';
         });
         const shownMs = performance.now() - startedMs;
-        change(stage, name.endsWith('quota') ? 0 : sizes.changes);
+        change(stage, name.endsWith('quota') ? 0 : sizes.changes, identity.nodeID);
         for (const flapping of fleet.reporters.slice(0, 10))
           flapping.flap(String(flapping.truth().keys().next().value));
         await fleet.settled();
