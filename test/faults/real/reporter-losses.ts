@@ -1,8 +1,10 @@
 /** Reporters drop, all at once or without a word. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { condition } from '../../support/replicas.ts';
+import { changeFor } from './changes.ts';
 import { common, converged, photograph, rowWritesOf, served, writesSince } from './judge.ts';
 import type { FaultScenario } from './scenario.ts';
+import type { Stage } from './stage.ts';
 
 const DEADLINE_MS = 120_000;
 /** Reporters that fall silent. */
@@ -86,6 +88,57 @@ export const allDrop: FaultScenario = {
     ];
   },
 };
+
+/** The reporters' way fails for 5 s; nothing that they hold changes because of it. */
+function reportersHarmed(name: string, about: string, harm: (stage: Stage) => Promise<void>): FaultScenario {
+  return {
+    name,
+    about,
+    async run(stage, sizes, doing) {
+      const before = await photograph(stage);
+      doing('failing');
+      const changing = changeFor(stage, sizes.changes, 5000);
+      await harm(stage);
+      const { changes } = await changing;
+      const after = await converged(stage, before, DEADLINE_MS);
+      const servedMs = await served(stage, DEADLINE_MS);
+      const writes = rowWritesOf(await writesSince(stage, before));
+      const needed = changes.create + changes.patch + changes.delete;
+      return [
+        ...common(stage, after, 20),
+        { what: 'reporters in step', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
+        { what: 'row writes', value: writes, atMost: needed },
+      ];
+    },
+  };
+}
+
+/** Each is over within half a minute. */
+export const reporterFaults: readonly FaultScenario[] = [
+  reportersHarmed('reporters-stalled', 'every packet of reporters lost for 5 s', async ({ reporterWay }) => {
+    reporterWay.stall();
+    await delay(5000);
+    reporterWay.pass();
+  }),
+  reportersHarmed('reporters-cut', 'reporters cut off for 5 s', async ({ reporterWay }) => {
+    reporterWay.cut();
+    await delay(5000);
+    reporterWay.pass();
+  }),
+  reportersHarmed(
+    'reporters-half-open',
+    'all reporters’ connections half-open, back at once',
+    ({ reporterWay }) => {
+      reporterWay.halfOpen('clients');
+      return Promise.resolve();
+    },
+  ),
+  reportersHarmed('reporters-narrow', '2 kB a second a reporter for 5 s', async ({ reporterWay }) => {
+    reporterWay.slow(2000);
+    await delay(5000);
+    reporterWay.pass();
+  }),
+];
 
 /** How long after `startedMs` it holds. */
 async function until(startedMs: number, holds: () => boolean | Promise<boolean>): Promise<number> {

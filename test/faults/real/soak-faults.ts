@@ -17,7 +17,7 @@ import {
 } from './judge.ts';
 import { bothCrdsDeleted, rowCrdDeleted } from './kinds-and-namespaces.ts';
 import { refusedByPolicy } from './refused-rows.ts';
-import { allDrop } from './reporter-losses.ts';
+import { allDrop, reporterFaults } from './reporter-losses.ts';
 import type { FaultScenario } from './scenario.ts';
 import type { Stage } from './stage.ts';
 import { etcdCompacted, etcdRestored } from './store-faults.ts';
@@ -65,30 +65,6 @@ async function ended(stage: Stage, replica: RunningReplica, how: 'SIGTERM' | 'SI
   await stage.startReplica();
 }
 
-/** The reporters' way fails for 5 s; nothing that they hold changes because of it. */
-function reportersHarmed(name: string, about: string, harm: (stage: Stage) => Promise<void>): FaultScenario {
-  return {
-    name,
-    about,
-    async run(stage, sizes, doing) {
-      const before = await photograph(stage);
-      doing('failing');
-      const changing = changeFor(stage, sizes.changes, 5000);
-      await harm(stage);
-      const { changes } = await changing;
-      const after = await converged(stage, before, DEADLINE_MS);
-      const servedMs = await served(stage, DEADLINE_MS);
-      const writes = rowWritesOf(await writesSince(stage, before));
-      const needed = changes.create + changes.patch + changes.delete;
-      return [
-        ...common(stage, after, 20),
-        { what: 'reporters in step', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
-        { what: 'row writes', value: writes, atMost: needed },
-      ];
-    },
-  };
-}
-
 /** Every fault that a soak plays. */
 export const SOAK_FAULTS: readonly FaultScenario[] = [
   ...apiOutages,
@@ -111,29 +87,7 @@ export const SOAK_FAULTS: readonly FaultScenario[] = [
     await delay(8000);
     one.process.signal('SIGCONT');
   }),
-  reportersHarmed('reporters-stalled', 'every packet of reporters lost for 5 s', async ({ reporterWay }) => {
-    reporterWay.stall();
-    await delay(5000);
-    reporterWay.pass();
-  }),
-  reportersHarmed('reporters-cut', 'reporters cut off for 5 s', async ({ reporterWay }) => {
-    reporterWay.cut();
-    await delay(5000);
-    reporterWay.pass();
-  }),
-  reportersHarmed(
-    'reporters-half-open',
-    'all reporters’ connections half-open, back at once',
-    ({ reporterWay }) => {
-      reporterWay.halfOpen('clients');
-      return Promise.resolve();
-    },
-  ),
-  reportersHarmed('reporters-narrow', '2 kB a second a reporter for 5 s', async ({ reporterWay }) => {
-    reporterWay.slow(2000);
-    await delay(5000);
-    reporterWay.pass();
-  }),
+  ...reporterFaults,
 ];
 
 /** Gives faults in a random order, each once before any comes again. */

@@ -13,7 +13,7 @@ import {
   replicaTerminated,
 } from './process-deaths.ts';
 import { refusedByPolicy, refusedByQuota } from './refused-rows.ts';
-import { allDrop, halfOpen } from './reporter-losses.ts';
+import { allDrop, halfOpen, reporterFaults } from './reporter-losses.ts';
 import { FULL, type Act, type FaultScenario, type Sizes } from './scenario.ts';
 import { openStage, type Stage } from './stage.ts';
 import { etcdCompacted, etcdRestored } from './store-faults.ts';
@@ -47,6 +47,7 @@ function acts(seed: number): readonly Act[] {
         replicaTerminated,
         replicaStopped,
         halfOpen,
+        ...reporterFaults,
         hands,
         fight,
       ],
