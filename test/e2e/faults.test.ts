@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { apiOutages, apiRefuses } from '../faults/real/api-outages.ts';
+import { apiHalfOpen, apiOutages, apiRefuses } from '../faults/real/api-outages.ts';
 import { figureText, held } from '../faults/real/figure.ts';
 import { allThere } from '../faults/real/judge.ts';
 import { rowCrdDeleted } from '../faults/real/kinds-and-namespaces.ts';
@@ -11,8 +11,6 @@ import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
 import { tell } from '../support/tell.ts';
 
 const DEADLINE_MS = 120_000;
-/** Those that no other test has and that are over within seconds; `npm run test:faults -- --real` has all. */
-const OUTAGES = new Set(['api-unreachable-1s', 'api-half-open']);
 
 /** A share of `npm run test:faults -- --real`, small and in every run. */
 describe('faults over real processes', () => {
@@ -26,12 +24,14 @@ describe('faults over real processes', () => {
   after(() => stage.close());
 
   const scenarios: readonly FaultScenario[] = [
-    ...apiOutages.filter(({ name }) => OUTAGES.has(name)),
+    // Of the outages those that no other test has; `npm run test:faults -- --real` has all.
+    ...apiOutages.filter(({ name }) => name === 'api-unreachable-1s'),
     apiRefuses,
     etcdCompacted,
     etcdRestored,
     ...refusedByPolicy.slice(0, 1),
     rowCrdDeleted,
+    apiHalfOpen,
   ];
   for (const scenario of scenarios) {
     it(`${scenario.about}: rows are the truth again, and nobody is touched who need not be`, async function () {

@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Random } from '../../../src/simulate/random.ts';
 import type { RunningReplica } from '../../support/replicas.ts';
-import { apiOutages, apiRefuses } from './api-outages.ts';
+import { apiHalfOpen, apiOutages, apiRefuses } from './api-outages.ts';
 import { changeFor } from './changes.ts';
 import { hands } from './hands.ts';
 import {
@@ -23,6 +23,8 @@ import type { Stage } from './stage.ts';
 import { etcdCompacted, etcdRestored } from './store-faults.ts';
 
 const DEADLINE_MS = 90_000;
+/** As long as a list waits. */
+const ECHO_MS = 30_000;
 
 /** What happens to a replica that is not the one whose growth is watched, while tunnels change. */
 function replicaHarmed(
@@ -68,6 +70,15 @@ async function ended(stage: Stage, replica: RunningReplica, how: 'SIGTERM' | 'SI
 /** Every fault that a soak plays. */
 export const SOAK_FAULTS: readonly FaultScenario[] = [
   ...apiOutages,
+  {
+    ...apiHalfOpen,
+    async run(stage, sizes, doing) {
+      const figures = await apiHalfOpen.run(stage, sizes, doing);
+      doing('its echo dies away');
+      await delay(ECHO_MS);
+      return figures;
+    },
+  },
   apiRefuses,
   etcdCompacted,
   etcdRestored,

@@ -1,5 +1,5 @@
 /** The table of faults over real processes, row by row: what is done, and one line for what came of it. */
-import { apiOutages, apiRefuses } from './api-outages.ts';
+import { apiHalfOpen, apiOutages, apiRefuses } from './api-outages.ts';
 import { figureText, held, type Figure } from './figure.ts';
 import { fight, hands } from './hands.ts';
 import { allThere } from './judge.ts';
@@ -50,6 +50,8 @@ function acts(seed: number): readonly Act[] {
         ...reporterFaults,
         hands,
         fight,
+        // Last, as it has an echo.
+        apiHalfOpen,
       ],
     },
     {
