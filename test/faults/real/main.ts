@@ -1,6 +1,6 @@
 /** Plays the faults over real processes: `node test/faults/real/main.ts [--only NAME] [--percent N] [--seed N]`. */
 import { parseArgs } from 'node:util';
-import { createProgress } from '../../../bench/progress.ts';
+import { openLiveLine } from './live-line.ts';
 import { playRealFaults, scenarioNames } from './table.ts';
 
 const WRONG_USE = 2;
@@ -13,10 +13,16 @@ async function main(): Promise<number> {
     only: { type: 'string', multiple: true, default: [] as string[] },
     /** Whole, 10 to 100: a smaller world, for a machine that does other things. */
     percent: { type: 'string', default: '100' },
-    /** Whole, 0 to 2^32 - 1. Chooses what changes, and the moments of kills. */
+    /** Whole, 0 to 999999999. Chooses what changes, and the moments of kills. */
     seed: { type: 'string', default: '1' },
   } as const;
-  const { values } = parseArgs({ options });
+  let values;
+  try {
+    ({ values } = parseArgs({ options }));
+  } catch (error) {
+    process.stderr.write(`faults: ${(error as Error).message.split('. ')[0]}\n`);
+    return WRONG_USE;
+  }
   const unknown = values.only.filter((name) => !scenarioNames().includes(name));
   const mistakes = [
     ...unknown.map((name) => `--only ${name}: must be one of ${scenarioNames().join(', ')}`),
@@ -27,18 +33,18 @@ async function main(): Promise<number> {
     for (const mistake of mistakes) process.stderr.write(`faults: ${mistake}\n`);
     return WRONG_USE;
   }
-  const progress = createProgress(process.stderr, 'faults');
-  const differences = await playRealFaults({
-    only: values.only,
-    seed: Number(values.seed),
-    percent: Number(values.percent),
-    doing: (what) => progress.update(what),
-    say(line) {
-      progress.end();
-      process.stdout.write(`${line}\n`);
-    },
-  });
-  progress.end();
-  process.stdout.write(differences === 0 ? 'every fault was held\n' : `${differences} not held\n`);
-  return differences === 0 ? 0 : 1;
+  const { doing, say, end } = openLiveLine('faults');
+  try {
+    const differences = await playRealFaults({
+      only: values.only,
+      seed: Number(values.seed),
+      percent: Number(values.percent),
+      doing,
+      say,
+    });
+    say(differences === 0 ? 'every fault was held' : `${differences} not held`);
+    return differences === 0 ? 0 : 1;
+  } finally {
+    end();
+  }
 }

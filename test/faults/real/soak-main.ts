@@ -2,8 +2,8 @@
 import { randomInt } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { createProgress } from '../../../bench/progress.ts';
 import { held } from './figure.ts';
+import { openLiveLine } from './live-line.ts';
 import { reportText, soak } from './soak.ts';
 
 const HELP = `Usage: npm run soak -- [flags]
@@ -24,16 +24,16 @@ async function main(): Promise<number> {
   const options = readOptions();
   if (typeof options === 'number') return options;
   const { minutes, seed, json } = options;
-  const progress = createProgress(process.stderr, 'soak');
-  const say = (line: string): void => {
-    progress.end();
-    process.stdout.write(`${line}\n`);
-  };
-  say(`seed ${seed}`);
-  const report = await soak({ minutes, seed, doing: (what) => progress.update(what), say });
-  say(reportText(report));
-  if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, null, 2)}\n`);
-  return report.figures.every(held) ? 0 : 1;
+  const { doing, say, end } = openLiveLine('soak');
+  try {
+    say(`seed ${seed}`);
+    const report = await soak({ minutes, seed, doing, say });
+    say(reportText(report));
+    if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, null, 2)}\n`);
+    return report.figures.every(held) ? 0 : 1;
+  } finally {
+    end();
+  }
 }
 
 interface Options {
