@@ -2,11 +2,11 @@ import { createProgress } from '../../../bench/progress.ts';
 
 export interface LiveLine {
   /** What is being done now: shown on stderr, with the time that has passed, until something else is. */
-  doing(what: string): void;
+  readonly doing: (what: string) => void;
   /** A line of the result, on stdout. */
-  say(line: string): void;
+  readonly say: (line: string) => void;
   /** Removes the live line; no timer is left. */
-  end(): void;
+  readonly end: () => void;
 }
 
 /** @param program what each line begins with */
