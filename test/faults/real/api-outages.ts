@@ -1,5 +1,6 @@
 /** The API server, or etcd behind it, is away for a while; streams must not notice. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { apiWrites, startApi } from './api-return.ts';
 import { changeFor } from './changes.ts';
 import type { Figure } from './figure.ts';
 import { common, converged, photograph, rowWritesOf, served, streamCounts, writesSince } from './judge.ts';
@@ -27,7 +28,7 @@ const PROCESSES: readonly Omit<Outage, 'lasts'>[] = [
     name: 'api-killed',
     about: 'kube-apiserver killed -9',
     harm: ({ controlPlane }) => controlPlane.apiserver.kill(),
-    heal: ({ controlPlane }) => controlPlane.apiserver.start(),
+    heal: startApi,
   },
   {
     name: 'api-stopped',
@@ -54,9 +55,9 @@ const OTHERS: readonly Outage[] = [
       apiWay.cut();
       await ended;
     },
-    async heal({ controlPlane, apiWay }) {
-      await controlPlane.apiserver.start();
-      apiWay.pass();
+    async heal(stage) {
+      await startApi(stage);
+      stage.apiWay.pass();
     },
   },
   {
@@ -71,14 +72,20 @@ const OTHERS: readonly Outage[] = [
     about: 'etcd killed -9 and started again',
     lasts: 3000,
     harm: ({ controlPlane }) => controlPlane.etcd.kill(),
-    heal: etcdBack,
+    async heal(stage) {
+      await stage.controlPlane.etcd.start();
+      await apiWrites(stage);
+    },
   },
   {
     name: 'etcd-terminated',
     about: 'etcd SIGTERMed and started again',
     lasts: 1000,
     harm: ({ controlPlane }) => controlPlane.etcd.kill('SIGTERM'),
-    heal: etcdBack,
+    async heal(stage) {
+      await stage.controlPlane.etcd.start();
+      await apiWrites(stage);
+    },
   },
   {
     name: 'etcd-stopped',
@@ -114,24 +121,6 @@ export const apiOutages: readonly FaultScenario[] = [
   ]),
   ...OTHERS,
 ].map(scenarioOf);
-
-async function etcdBack(stage: Stage): Promise<void> {
-  await stage.controlPlane.etcd.start();
-  await apiWrites(stage);
-}
-
-/** Resolves when kube-apiserver writes again: it takes a while to find its way back to etcd, which is not the operator's. */
-async function apiWrites({ controlPlane: { request } }: Stage): Promise<void> {
-  const path = '/api/v1/namespaces/default/configmaps';
-  const untilMs = performance.now() + DEADLINE_MS;
-  for (;;) {
-    const { status } = await request('POST', path, { metadata: { name: 'written' } });
-    if (status === 201 || status === 409) break;
-    if (performance.now() > untilMs) throw new Error(`kube-apiserver writes nothing: ${status}`);
-    await delay(100);
-  }
-  await request('DELETE', `${path}/written`);
-}
 
 function scenarioOf({ name, about, lasts, within = 10, harm, heal }: Outage): FaultScenario {
   return {

@@ -1,4 +1,5 @@
 /** What an administrator does to etcd: history is thrown away, an older state is put back. */
+import { apiWatches, startApi } from './api-return.ts';
 import { change } from './changes.ts';
 import { backUpEtcd, compactEtcd, restoreEtcd } from './etcd.ts';
 import { deleteRows, rowNames, without } from './hands.ts';
@@ -28,7 +29,7 @@ export const etcdCompacted: FaultScenario = {
       change(stage, sizes.changes);
       await compactEtcd(stage.controlPlane);
       await stage.controlPlane.apiserver.kill();
-      await stage.controlPlane.apiserver.start();
+      await startApi(stage);
     } finally {
       stage.apiWay.pass();
     }
@@ -57,6 +58,7 @@ export const etcdRestored: FaultScenario = {
     await converged(stage, ofBackup, DEADLINE_MS);
     doing('restoring');
     await restoreEtcd(stage.controlPlane);
+    await apiWatches(stage);
     const after = await converged(stage, ofBackup, DEADLINE_MS);
     const servedMs = await served(stage, DEADLINE_MS);
     const restored = new Set(ofBackup.rows.keys());
