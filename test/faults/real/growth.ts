@@ -8,6 +8,7 @@ export interface Observation {
   readonly load: number;
 }
 
+/** How fast a value grows. */
 export interface Growth {
   /** Of the value, an hour, with the load held still; NaN with fewer than 5 observations. */
   readonly perHour: number;

@@ -36,6 +36,7 @@ export async function kubectl(stage: Stage, ...args: readonly string[]): Promise
   return stdout;
 }
 
+/** Deletes rows by name, as an administrator; those that are gone already are none. */
 export async function deleteRows(stage: Stage, names: readonly string[]): Promise<void> {
   await kubectl(stage, 'delete', 'rt', '--ignore-not-found', '--wait=false', ...names);
 }
@@ -90,6 +91,7 @@ export async function deleteReporters(stage: Stage, count: number): Promise<void
   await kubectl(stage, 'delete', 'rtr', '--wait=false', '--ignore-not-found', ...names);
 }
 
+/** All rows must be put right, by a write an edit. */
 export const hands: FaultScenario = {
   name: 'rows-edited',
   about: 'rows deleted, relabelled, stripped, re-dated, made up, and reporters deleted, by kubectl',
@@ -118,6 +120,7 @@ export const hands: FaultScenario = {
   },
 };
 
+/** Two programs that want a row to differ must not write without end. */
 export const fight: FaultScenario = {
   name: 'row-fought-over',
   about: 'one row deleted again whenever it comes back, for 20 s',

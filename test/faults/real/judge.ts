@@ -81,6 +81,7 @@ export interface Writes {
   readonly reporters: number;
 }
 
+/** Counts them by kind, from the audit log. */
 export async function writesSince(stage: Stage, before: Before): Promise<Writes> {
   const counts = { create: 0, patch: 0, delete: 0, status: 0, reporters: 0 };
   for await (const { verb, resource, subresource } of operatorWrites(stage, before)) {

@@ -52,13 +52,16 @@ async function twiceAtMost(stage: Stage, before: Before): Promise<ReturnType<typ
   return [{ what: 'row writes', value: rowWritesOf(writes), atMost: 2 * before.rows.size + 100 }];
 }
 
+/** The rows go with their kind; reporters stay. */
 export const rowCrdDeleted = crdsDeleted(
   'crd-deleted',
   'the rows’ CRD deleted and put back',
   CRDS.slice(0, 1),
 );
+/** Rows and reporters go; who owned what is forgotten. */
 export const bothCrdsDeleted = crdsDeleted('crds-deleted', 'both CRDs deleted and put back', CRDS);
 
+/** Nothing can be made in it while it ends, and then it is another one. */
 export const namespaceTerminating: FaultScenario = {
   name: 'namespace-terminating',
   about: 'the namespace deleted, held in Terminating for 8 s, gone, and made again with its RBAC',

@@ -1,5 +1,6 @@
 import { createProgress } from '../../../bench/progress.ts';
 
+/** What a person sees of a run that takes minutes. */
 export interface LiveLine {
   /** What is being done now: shown on stderr, with the time that has passed, until something else is. */
   readonly doing: (what: string) => void;

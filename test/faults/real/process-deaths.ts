@@ -59,7 +59,9 @@ function replicaLost(how: 'SIGKILL' | 'SIGTERM'): FaultScenario {
   };
 }
 
+/** Others wait for its Lease. */
 export const replicaKilled = replicaLost('SIGKILL');
+/** It gives its Leases up. */
 export const replicaTerminated = replicaLost('SIGTERM');
 
 /** One of three is stopped for 20 s, longer than its Lease lasts, and goes on without knowing of it. */

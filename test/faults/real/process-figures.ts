@@ -8,6 +8,7 @@ import type { OperatorProcess } from '../../support/operator-process.ts';
 export const PROBE_NODE_FLAGS = ['--inspect=127.0.0.1:0'];
 const MIB = 1024 * 1024;
 
+/** One look at an operator. */
 export interface ProcessFigures {
   /** In use after a collection that was forced, MiB. */
   readonly heapMiB: number;
@@ -26,6 +27,7 @@ export interface ProcessFigures {
   readonly rows: number;
 }
 
+/** An open way to look. */
 export interface Probe {
   look(): Promise<ProcessFigures>;
   close(): void;

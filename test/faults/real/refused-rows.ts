@@ -146,6 +146,7 @@ async function until(what: string, holds: () => Promise<boolean>): Promise<void>
   }
 }
 
+/** By an admission policy, with each code that one may choose. */
 export const refusedByPolicy: readonly FaultScenario[] = (
   [
     { code: 403, reason: 'Forbidden' },
@@ -160,6 +161,7 @@ export const refusedByPolicy: readonly FaultScenario[] = (
   }),
 );
 
+/** Of a quota nobody knows which row it will be. */
 export const refusedByQuota = rowRefused({
   name: 'row-refused-quota',
   about: 'a quota that has no room for one more row, then goes',

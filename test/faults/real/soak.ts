@@ -29,6 +29,7 @@ export interface SoakEntry extends ProcessFigures {
   readonly rowWrites: number;
 }
 
+/** What came of it all; JSON as it is. */
 export interface SoakReport {
   readonly seed: number;
   readonly minutes: number;
@@ -40,6 +41,7 @@ export interface SoakReport {
   readonly figures: readonly Figure[];
 }
 
+/** What to play. */
 export interface SoakOptions {
   readonly minutes: number;
   readonly seed: number;

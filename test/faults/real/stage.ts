@@ -17,6 +17,7 @@ import { openRefusingProxy, type RefusingProxy } from './refusing-proxy.ts';
 const MOST_LINKS = 200;
 const RBAC = '/apis/rbac.authorization.k8s.io/v1/namespaces';
 
+/** How large a world. */
 export interface StageOptions {
   readonly replicas: number;
   /** Reporters of the first fleet; up to 200 have a link of their own each, that can be left half-open. */
@@ -31,6 +32,7 @@ export interface StageOptions {
   readonly seed: number;
 }
 
+/** A world that runs. */
 export interface Stage {
   readonly controlPlane: ControlPlane;
   readonly namespace: string;

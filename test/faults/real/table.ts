@@ -61,6 +61,7 @@ function acts(seed: number): readonly Act[] {
   ];
 }
 
+/** What to play, and who is told. */
 export interface TableOptions {
   /** Names of scenarios; all when it is empty. */
   readonly only: readonly string[];
