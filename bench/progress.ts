@@ -13,8 +13,11 @@ export interface Progress {
   end(): void;
 }
 
-/** @param out usually stderr, so that the table alone is on stdout */
-export function createProgress(out: NodeJS.WriteStream): Progress {
+/**
+ * @param out usually stderr, so that the table alone is on stdout
+ * @param program what each line begins with
+ */
+export function createProgress(out: NodeJS.WriteStream, program = 'bench'): Progress {
   const startedMs = performance.now();
   let lastMs = Number.NEGATIVE_INFINITY;
   const erase = (): void => {
@@ -25,13 +28,13 @@ export function createProgress(out: NodeJS.WriteStream): Progress {
       const nowMs = performance.now();
       if (!out.isTTY && nowMs - lastMs < PLAIN_EVERY_MS) return;
       lastMs = nowMs;
-      const line = `bench: [${formatElapsed(nowMs - startedMs)}] ${doing}`;
+      const line = `${program}: [${formatElapsed(nowMs - startedMs)}] ${doing}`;
       erase();
       out.write(out.isTTY ? line.slice(0, out.columns - 1) : `${line}\n`);
     },
     say(line) {
       erase();
-      out.write(`bench: ${line}\n`);
+      out.write(`${program}: ${line}\n`);
     },
     end: erase,
   };

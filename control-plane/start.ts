@@ -64,6 +64,8 @@ export interface ControlPlane {
   readonly kubeconfigPath: string;
   /** The temporary folder with data, logs and kubeconfigs. */
   readonly folder: string;
+  /** etcd's JSON gateway, for clients; its data is in `<folder>/etcd`. */
+  readonly etcdUrl: string;
   /** Where etcd, kube-apiserver and kubectl come from. */
   readonly binaries: string;
   /** One audit event (JSON) a line, there before the request's answer is complete; undefined without `audit`. */
@@ -171,6 +173,7 @@ async function assemble(
     adminToken,
     kubeconfigPath,
     folder,
+    etcdUrl: `http://127.0.0.1:${etcdPort}`,
     binaries,
     auditLogPath,
     etcd: store,

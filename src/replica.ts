@@ -89,6 +89,17 @@ export function createReplica(parts: ReplicaParts): Replica {
   const isListed = (): boolean => rowsListed() && reportersReflector.hasSynced && parts.policiesKnown();
   let everHeld = false;
 
+  /**
+   * A Lease is written every 5 s, so it tells first. A watch from a version of before shows nothing, and goes on as if nothing
+   * had been as soon as the restored store has come to that version.
+   */
+  const restored = (): void => {
+    log.warn('etcd was put back to a former state: everything is listed anew');
+    parts.relistRows();
+    reportersReflector.relist();
+    leasesReflector.relist();
+  };
+
   const lease: Lease = new Lease({
     client: leases,
     name: names.leaseName(self),
@@ -101,14 +112,7 @@ export function createReplica(parts: ReplicaParts): Replica {
       standing.leaseHeld();
       parts.onProgress();
     },
-    onSetBack: () => {
-      // It is written every 5 s, so it tells first. A watch from a version of before shows nothing, and goes on as if nothing
-      // had been as soon as the restored store has come to that version.
-      log.warn({ replica: self }, 'Lease found older than it was, listing everything again');
-      parts.relistRows();
-      reportersReflector.relist();
-      leasesReflector.relist();
-    },
+    onSetBack: restored,
     onAnswer: leaseLog('Lease not renewed: nothing is written while it is not held'),
     clock,
     random,
@@ -121,6 +125,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     // A replica that may not write rows must not lead either.
     mayTry: () => standing.mayWrite(),
     onHeld: () => log.info({ replica: self }, 'leading'),
+    onSetBack: restored,
     onAnswer: leaseLog("the leader's Lease cannot be had: this replica takes over nothing that others leave"),
     clock,
     random,
@@ -147,7 +152,7 @@ export function createReplica(parts: ReplicaParts): Replica {
     cache,
     standing,
     isListed,
-    relist: () => reportersReflector.relist(),
+    relist: restored,
     rowNames: (key) => rows.tunnelNames(key),
     rowCount: (key) => rows.tunnelCount(key),
     lookAtAll: (key, sinceMs) => parts.mirror().lookAtAll(key, sinceMs),

@@ -53,7 +53,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
   #chunks: Buffer[] = [];
   #bytes = 0;
 
-  constructor(request: HttpRequest, clock: Clock) {
+  /** @param onSilent told when the request was sent and its deadline came before an answer */
+  constructor(request: HttpRequest, clock: Clock, onSilent: () => void) {
     this.#request = request;
     this.answer = new Promise((resolve, reject) => {
       this.#resolve = resolve;
@@ -62,6 +63,8 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const { timeoutMs, signal } = request;
     // From here and not from when it is sent: waiting for a free connection is part of what the caller waits for.
     this.#cancelDeadline = clock.setTimer(timeoutMs, () => {
+      // One that has waited for a connection all the time says nothing about any.
+      if (this.#controller !== undefined) onSilent();
       this.#fail(new ApiError('unavailable', `no answer within ${timeoutMs / 1000} s`));
     });
     if (signal?.aborted === true) this.#onAbort();

@@ -76,6 +76,8 @@ export class Reflector<T extends ApiObject> {
   /** Tries in a row that failed. */
   #failures = 0;
   #internalErrors = 0;
+  /** Everything was listed at once as a version was lost, and no watch has stood since: another loss is a fault. */
+  #versionLost = false;
   #watch: RunningWatch | undefined;
   #rest: { readonly wake: () => void; dueMs: number; cancelTimer: () => void } | undefined;
   #triedMs = 0;
@@ -186,6 +188,7 @@ export class Reflector<T extends ApiObject> {
     if (progressed || lastedMs >= STABLE_WATCH_MS) {
       this.#failures = 0;
       this.#internalErrors = 0;
+      this.#versionLost = false;
     }
     this.#internalErrors += error instanceof ApiError && error.status === 500 ? 1 : 0;
     const relist = outcome.relist || this.#internalErrors >= MAX_INTERNAL_ERRORS;
@@ -203,8 +206,9 @@ export class Reflector<T extends ApiObject> {
   #failed(error: unknown): number {
     const { random, log, source } = this.#options;
     this.#failures += 1;
-    // A watch that outlived its version is no fault. It is one if the list that follows does not cure it.
-    if (isVersionLost(error) && this.#failures === 1) {
+    // A watch that outlived its version, as in an outage, is no fault. It is one if the list that follows does not cure it.
+    if (isVersionLost(error) && !this.#versionLost) {
+      this.#versionLost = true;
       log.info({ resource: source.title }, explanationOf(error));
       return 0;
     }
@@ -213,8 +217,8 @@ export class Reflector<T extends ApiObject> {
     this.#enter('broken', failure);
     const ownMs = backoffMs(this.#failures, BASE_BACKOFF_MS, MAX_BACKOFF_MS, random);
     const askedMs = failure instanceof ApiError ? failure.retryAfterMs : undefined;
-    // Longer than asked for, never shorter, and not all replicas at the same moment.
-    return askedMs === undefined ? ownMs : Math.max(ownMs, askedMs * (1 + random() / 4));
+    // A server that answers knows best, whatever was before; never sooner, and not all replicas at the same moment.
+    return askedMs === undefined || askedMs === 0 ? ownMs : askedMs * (1 + random() / 4);
   }
 
   #restFor(restMs: number): Promise<void> {

@@ -10,6 +10,9 @@ const IDLE_CONNECTION_MS = 60_000;
 /** What a request may wait for TCP and TLS; its own deadline counts on. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
+/** An API server that is merely slow is not to be asked for new handshakes at each time-out. */
+const DISTRUST_AT_MOST_EVERY_MS = 10_000;
+
 const require = createRequire(import.meta.url);
 
 /** Which server, and by how many connections. */
@@ -41,6 +44,7 @@ export function createTransport(options: TransportOptions): Transport {
   const { server, clock } = options;
   const open = new Set<Dispatcher>();
   let opened = 0;
+  let distrustedMs = Number.NEGATIVE_INFINITY;
   let current: { tls: TlsMaterial; calls: Dispatcher; streams: Dispatcher } | undefined;
 
   function counted(pool: PoolType): PoolType {
@@ -91,6 +95,19 @@ export function createTransport(options: TransportOptions): Transport {
     );
   }
 
+  /**
+   * A connection on which no answer comes may be half-open, as after a loss of state on the way, and then those that
+   * are idle beside it are, too: each would cost one more call its deadline. So the next call has a new one.
+   */
+  function distrust(calls: Dispatcher): void {
+    const nowMs = clock.monotonicMs();
+    if (current === undefined || current.calls !== calls) return;
+    if (nowMs < distrustedMs + DISTRUST_AT_MOST_EVERY_MS) return;
+    distrustedMs = nowMs;
+    retire(calls);
+    current = { ...current, calls: createPool(current.tls, options.connections) };
+  }
+
   function pools(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
     // Four comparisons of the same strings a call: by reference, as `Credentials` are not made anew for equal content.
     if (current !== undefined && sameTls(current.tls, credentials)) return current;
@@ -106,7 +123,7 @@ export function createTransport(options: TransportOptions): Transport {
   return {
     send(request, credentials) {
       const { calls, streams } = pools(credentials);
-      const exchange = new Exchange(request, clock);
+      const exchange = new Exchange(request, clock, () => distrust(calls));
       (request.onChunk === undefined ? calls : streams).dispatch(
         {
           origin: server.origin,

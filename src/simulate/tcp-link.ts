@@ -1,4 +1,5 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { breakOff } from './break-off.ts';
 
 /**
  * A TCP relay on loopback, between one reporter and the service, that can fail as networks do.
@@ -40,7 +41,7 @@ export async function openTcpLink(target: {
     });
     far.on('close', () => {
       abandoned.delete(far);
-      if (pairs.delete(near)) near.resetAndDestroy();
+      if (pairs.delete(near)) breakOff(near);
     });
   });
   await new Promise<void>((resolve, reject) => {
@@ -51,8 +52,8 @@ export async function openTcpLink(target: {
 
   function reset(): void {
     for (const [near, far] of pairs) {
-      near.resetAndDestroy();
-      far.resetAndDestroy();
+      breakOff(near);
+      breakOff(far);
     }
     pairs.clear();
   }
@@ -66,13 +67,13 @@ export async function openTcpLink(target: {
         far.unpipe(near);
         far.pause();
         abandoned.add(far);
-        near.resetAndDestroy();
+        breakOff(near);
       }
       pairs.clear();
     },
     async close() {
       reset();
-      for (const far of abandoned) far.resetAndDestroy();
+      for (const far of abandoned) breakOff(far);
       await new Promise<void>((resolve) => {
         server.close(() => resolve());
       });

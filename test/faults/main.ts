@@ -1,12 +1,18 @@
 /**
  * `npm run test:faults`: what the operator does when things go wrong. `--seeds N` courses of faults in fake time against an
- * API server in memory, from seed `--seed S` on; a course that comes out wrong is cut down and can be shown again.
+ * API server in memory, from seed `--seed S` on; a course that comes out wrong is cut down and can be shown again. `--real`
+ * plays the table of faults over real processes instead, with flags of its own.
  */
 import { parseArgs } from 'node:util';
+import { playTable } from './real/command.ts';
 import { runSimulation } from './sim/command.ts';
 
-const { values } = parseArgs({
-  options: {
+const args = process.argv.slice(2);
+const isReal = args.includes('--real');
+process.exitCode = isReal ? await playTable(args.filter((arg) => arg !== '--real')) : await playSeeds(args);
+
+async function playSeeds(args: readonly string[]): Promise<number> {
+  const options = {
     /** Courses in fake time. */
     seeds: { type: 'string', default: '10000' },
     /** The first of them. */
@@ -15,14 +21,20 @@ const { values } = parseArgs({
     steps: { type: 'string' },
     /** With one seed: everything that happens. */
     trace: { type: 'boolean', default: false },
-  },
-});
+  } as const;
+  let values;
+  try {
+    ({ values } = parseArgs({ args: [...args], options }));
+  } catch (error) {
+    process.stderr.write(`test:faults: ${(error as Error).message.split('. ')[0]}\n`);
+    return 2;
+  }
 
-const problem = (['seeds', 'seed'] as const).find((flag) => !/^\d{1,9}$/.test(values[flag]));
-if (problem !== undefined) {
-  process.stderr.write(`test:faults: --${problem} ${values[problem]}: must be a whole number\n`);
-  process.exitCode = 2;
-} else {
+  const problem = (['seeds', 'seed'] as const).find((flag) => !/^\d{1,9}$/.test(values[flag]));
+  if (problem !== undefined) {
+    process.stderr.write(`test:faults: --${problem} ${values[problem]}: must be a whole number\n`);
+    return 2;
+  }
   const steps =
     values.steps === undefined
       ? undefined
@@ -36,5 +48,5 @@ if (problem !== undefined) {
     steps,
     trace: values.trace,
   });
-  process.exitCode = right ? 0 : 1;
+  return right ? 0 : 1;
 }

@@ -1,4 +1,5 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { breakOff } from '../../src/simulate/break-off.ts';
 
 /** A TCP balancer on loopback, as a Service is: a connection goes to one of the replicas and stays there. */
 export interface Balancer {
@@ -19,7 +20,7 @@ export async function startBalancer(): Promise<Balancer> {
   function relay(near: Socket, tries: number): void {
     const target = targets[turn++ % Math.max(1, targets.length)];
     if (target === undefined || tries === 0) {
-      near.resetAndDestroy();
+      breakOff(near);
       return;
     }
     const colon = target.lastIndexOf(':');

@@ -4,10 +4,11 @@
  * It starts with the first suite that asks for it and stops after the last one: importing this file registers a
  * hook at mocha's root. Suites that stop or freeze parts of it start one of their own (`startControlPlane`).
  */
-import { randomBytes } from 'node:crypto';
-import { startControlPlane } from '../../control-plane/start.ts';
-import type { ControlPlane, ControlPlaneOptions } from '../../control-plane/start.ts';
-import { applyCrds } from './apply-crds.ts';
+import type { ControlPlane } from '../../control-plane/start.ts';
+import { createNamespace, startWithCrds } from './own-control-plane.ts';
+
+// Where tests look for them; programs that are not run by mocha take them from there.
+export { createNamespace, startWithCrds };
 
 /** A first start may have to build the binaries with Go: 6 to 10 minutes on 2 cores, longer on fewer. */
 export const FIRST_START_TIMEOUT_MS = 30 * 60_000;
@@ -33,24 +34,4 @@ export function useControlPlane(): () => ControlPlane {
     if (controlPlane === undefined) throw new Error('The control plane is there in hooks and tests only.');
     return controlPlane;
   };
-}
-
-/** A control plane of one's own with the CRDs in place; whoever starts it stops it. */
-export async function startWithCrds(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
-  const controlPlane = await startControlPlane(options);
-  try {
-    await applyCrds(controlPlane);
-    return controlPlane;
-  } catch (error) {
-    await controlPlane.stop();
-    throw error;
-  }
-}
-
-/** Makes a new namespace `<hint>-<random>` and gives its name; so suites never meet. `hint`: lower case, at most 50. */
-export async function createNamespace(controlPlane: ControlPlane, hint = 'test'): Promise<string> {
-  const name = `${hint}-${randomBytes(5).toString('hex')}`;
-  const { status, body } = await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name } });
-  if (status !== 201) throw new Error(`Namespace ${name} was not created: ${status} ${JSON.stringify(body)}`);
-  return name;
 }

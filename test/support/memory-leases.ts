@@ -58,6 +58,11 @@ export class MemoryLeases {
     for (const watch of this.watches) watch(name, undefined);
   }
 
+  /** The store goes back in time: this is what stands there now, and no watch tells of it. */
+  restore(name: string, object: LeaseObject): void {
+    this.objects.set(name, object);
+  }
+
   /** Somebody edits it by hand. */
   edit(name: string, spec: LeaseSpec): void {
     const object = this.#at(name, undefined);

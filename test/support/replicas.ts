@@ -4,7 +4,7 @@ import { createFleet, type Fleet, type FleetEdges } from '../../src/simulate/fle
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
 import { writesBy, type Write } from './audit-log.ts';
 import { startBalancer, type Balancer } from './balancer.ts';
-import { createNamespace } from './control-plane.ts';
+import { createNamespace } from './own-control-plane.ts';
 import {
   OPERATOR_RULES,
   poll,
@@ -42,12 +42,18 @@ export interface Replicas {
   readonly balancer: Balancer;
   /** Those that run, in the order in which they were started. */
   readonly running: readonly RunningReplica[];
-  /** Starts one more and lets the balancer know when it is ready. */
-  start(flags?: readonly string[], clockAheadMs?: number): Promise<RunningReplica>;
+  /** Starts one more and lets the balancer know when it is ready. `nodeFlags`: what Node itself is told. */
+  start(
+    flags?: readonly string[],
+    clockAheadMs?: number,
+    nodeFlags?: readonly string[],
+  ): Promise<RunningReplica>;
   /** Ends one: politely, or at once. */
   end(replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void>;
   /** New connections no longer go to it; those that are open stay. */
   takeOut(replica: RunningReplica): void;
+  /** New connections go to all that run again. */
+  putIn(): void;
   startFleet(options?: Partial<FleetOptions>, edges?: Partial<FleetEdges>): Promise<Fleet>;
   reporters(): Promise<ReporterShown[]>;
   /** Waits until every reporter is connected, in step with its rows, and owned by a replica that runs. */
@@ -85,7 +91,7 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
     namespace,
     balancer,
     running,
-    async start(flags = [], clockAheadMs = 0) {
+    async start(flags = [], clockAheadMs = 0, nodeFlags = []) {
       const account = `replica-${started++}`;
       const { kubeconfigPath } = await controlPlane.kubeconfigFor({
         namespace,
@@ -98,6 +104,7 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
         namespace,
         flags: ['--replica-id', account, '--report-interval', '1s', ...flags],
         clockAheadMs,
+        nodeFlags,
       });
       const replica = { account, process };
       running.push(replica);
@@ -113,6 +120,7 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
     takeOut(replica) {
       balancer.setTargets(running.filter((one) => one !== replica).map(({ process }) => process.grpcAddress));
     },
+    putIn: balance,
     async startFleet(options = {}, edges = {}) {
       const fleet = createFleet(
         { address: balancer.address, connectRetryIntervalMs: 1000, ...options },

@@ -69,6 +69,25 @@ describe('client of the API server', () => {
     expect(clock.waitsMs, 'deadlines left').to.deep.equal([]);
   });
 
+  it('that got no answer in time trusts no connection that was idle beside it', async () => {
+    const calls = ['a', 'b', 'c'].map((name) => rows.get(name));
+    for (const name of ['a', 'b', 'c']) (await server.next()).answer(answers.found(name, '100'));
+    await Promise.all(calls);
+    expect(client.connectionsOpened()).to.equal(3);
+
+    // As when something on the way has forgotten all connections: nobody resets them, and nobody answers.
+    const unanswered = errorOf(rows.get('a'));
+    await server.next();
+    clock.advance(10_000);
+    expect(await unanswered).to.include({ consequence: 'unavailable', status: undefined });
+
+    const next = [rows.get('a'), rows.get('b')];
+    for (const name of ['a', 'b']) (await server.next()).answer(answers.found(name, '100'));
+    await Promise.all(next);
+    expect(client.connectionsOpened(), 'each on a new connection').to.equal(5);
+    await eventually('those that were idle are closed', () => server.openConnections === 2);
+  });
+
   it('creates with a POST of the object, by the name that managedFields are to show', async () => {
     const call = rows.create({
       apiVersion: 'reverse-tunnel.io/v1alpha1',

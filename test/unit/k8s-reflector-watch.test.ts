@@ -165,6 +165,32 @@ describe('reflector: watches', () => {
     await f.untilStored('b=200');
   });
 
+  /** The API server is away for so many tries, which rest longer and longer. */
+  async function away(tries: number): Promise<void> {
+    watch.reset();
+    for (let i = 0; i < tries; i += 1) {
+      f.clock.advance(await f.restMs());
+      const [, request] = await nextWatch();
+      f.states.length = 0;
+      request.reset();
+    }
+    f.clock.advance(await f.restMs());
+  }
+
+  it('lists again, at once, when its version expired in an outage, however long that was', async () => {
+    await away(8);
+    (await nextWatch())[1].watch().send(watchLine.expired);
+    await answerList('220', row('b', '200'));
+    await f.untilStored('b=200');
+  });
+
+  it('waits no longer than a starting API server asks, however long it was away', async () => {
+    await away(8);
+    f.states.length = 0;
+    (await nextWatch())[1].answer(answers.INITIALIZING);
+    expect(await f.restMs()).to.equal(1_125);
+  });
+
   it('rests when each list is followed by another 410', async () => {
     watch.send(watchLine.expired);
     await answerList('220');

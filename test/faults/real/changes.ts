@@ -1,0 +1,63 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { FleetReporter } from '../../../src/simulate/reporter.ts';
+import type { Stage } from './stage.ts';
+
+/** What changes of the truth have to cost: this many writes, and no more. */
+export interface Changes {
+  readonly create: number;
+  readonly patch: number;
+  readonly delete: number;
+}
+
+/**
+ * Replaces so many tunnels by others, and lets as many drop and return at once, over reporters chosen at random.
+ *
+ * @param except the name of a tunnel that is to stay as it is
+ */
+export function change({ fleet, random }: Stage, count: number, except = ''): Changes {
+  const flapped = new Set<string>([except]);
+  const choose = (): { readonly reporter: FleetReporter; readonly name: string } => {
+    for (;;) {
+      const reporter = fleet.reporters[random.below(fleet.reporters.length)];
+      const names = [...(reporter?.truth().keys() ?? [])];
+      const name = names[random.below(Math.max(1, names.length))];
+      // One that flapped stays, so that it costs one write whatever has been reported of it by now.
+      if (reporter !== undefined && name !== undefined && !flapped.has(name)) return { reporter, name };
+    }
+  };
+  // Of few tunnels not all: there must be some left to choose from.
+  const times = Math.min(count, Math.floor(fleet.tunnelCount() / 4));
+  for (let i = 0; i < times; i += 1) {
+    const { reporter, name } = choose();
+    flapped.add(name);
+    reporter.flap(name);
+  }
+  for (let i = 0; i < times; i += 1) {
+    const { reporter, name } = choose();
+    reporter.disconnectTunnel(name);
+    reporter.connectTunnel(fleet.newInitiator());
+  }
+  return { create: times, patch: times, delete: times };
+}
+
+/** Changes from now on, a bit every tenth of a second, for so long; then waits until all is ACKed, and says how long that took. */
+export async function changeFor(
+  stage: Stage,
+  count: number,
+  overMs: number,
+): Promise<{ readonly changes: Changes; readonly ackedMs: number }> {
+  const rounds = Math.max(1, Math.floor(overMs / 100));
+  const startedMs = performance.now();
+  let done = 0;
+  for (let round = 1; round <= rounds; round += 1) {
+    const due = Math.round((count * round) / rounds);
+    done += change(stage, due - done).create;
+    await delay(Math.max(0, startedMs + (overMs * round) / rounds - performance.now()));
+  }
+  const changedMs = performance.now();
+  await stage.fleet.settled();
+  return {
+    changes: { create: done, patch: done, delete: done },
+    ackedMs: performance.now() - changedMs,
+  };
+}

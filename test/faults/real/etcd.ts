@@ -1,0 +1,44 @@
+/** What is done to etcd beyond ending and starting it: compaction, and a backup that is put back. */
+import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { requestJson } from '../../../control-plane/https-json.ts';
+import type { ControlPlane } from '../../../control-plane/start.ts';
+
+const TIMEOUT_MS = 10_000;
+
+/** Throws away all history before now, as kube-apiserver does every 5 minutes. Gives the revision. */
+export async function compactEtcd({ etcdUrl }: ControlPlane): Promise<string> {
+  const ask = async (path: string, body: object): Promise<unknown> => {
+    const answer = await requestJson({ method: 'POST', url: etcdUrl + path, body, timeoutMs: TIMEOUT_MS });
+    if (answer.status !== 200)
+      throw new Error(`etcd ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body;
+  };
+  const range = (await ask('/v3/kv/range', { key: Buffer.from('/registry').toString('base64') })) as {
+    header: { revision: string };
+  };
+  const { revision } = range.header;
+  await ask('/v3/kv/compaction', { revision, physical: true });
+  return revision;
+}
+
+/** A copy of all that etcd holds. etcd is stopped for a moment: its files are whole only then. */
+export async function backUpEtcd(controlPlane: ControlPlane): Promise<void> {
+  const { etcd, folder } = controlPlane;
+  await etcd.kill('SIGTERM');
+  // A former copy's files would be taken for this one's.
+  await rm(join(folder, 'etcd-backup'), { recursive: true, force: true });
+  await cp(join(folder, 'etcd'), join(folder, 'etcd-backup'), { recursive: true });
+  await etcd.start();
+}
+
+/** Puts the copy back, as an administrator does: both programs are down meanwhile. Returns when both serve again. */
+export async function restoreEtcd(controlPlane: ControlPlane): Promise<void> {
+  const { apiserver, etcd, folder } = controlPlane;
+  await apiserver.kill();
+  await etcd.kill();
+  await rm(join(folder, 'etcd'), { recursive: true });
+  await cp(join(folder, 'etcd-backup'), join(folder, 'etcd'), { recursive: true });
+  await etcd.start();
+  await apiserver.start();
+}

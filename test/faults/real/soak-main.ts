@@ -1,0 +1,70 @@
+/** `npm run soak`: a random fault every half minute, for as long as it is asked for. */
+import { randomInt } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { held } from './figure.ts';
+import { openLiveLine } from './live-line.ts';
+import { reportText, soak } from './soak.ts';
+
+const HELP = `Usage: npm run soak -- [flags]
+
+  --minutes N   how long, 1 to 1440 (default 20)
+  --seed N      which faults in which order, and what changes meanwhile (default: a random one)
+  --json FILE   write the report there, too: every figure after every fault
+  --help
+
+Three replicas with 1,500 rows on this machine, with a real control plane; a fault every 30 s.
+Exit code: 0, 1 when a bound was not held, 2 on wrong use.
+`;
+const WRONG_USE = 2;
+
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  const options = readOptions();
+  if (typeof options === 'number') return options;
+  const { minutes, seed, json } = options;
+  const { doing, say, end } = openLiveLine('soak');
+  try {
+    say(`seed ${seed}`);
+    const report = await soak({ minutes, seed, doing, say });
+    say(reportText(report));
+    if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, null, 2)}\n`);
+    return report.figures.every(held) ? 0 : 1;
+  } finally {
+    end();
+  }
+}
+
+interface Options {
+  readonly minutes: number;
+  readonly seed: number;
+  readonly json: string | undefined;
+}
+
+/** The exit code, where there is nothing to do. */
+function readOptions(): Options | number {
+  const text = { type: 'string' } as const;
+  try {
+    const { values } = parseArgs({
+      options: { minutes: text, seed: text, json: text, help: { type: 'boolean' } },
+    });
+    if (values.help === true) {
+      process.stdout.write(HELP);
+      return 0;
+    }
+    return {
+      minutes: whole('minutes', values.minutes ?? '20', 1, 1440),
+      seed: whole('seed', values.seed ?? String(randomInt(2 ** 32)), 0, 2 ** 32 - 1),
+      json: values.json,
+    };
+  } catch (error) {
+    process.stderr.write(`soak: ${(error as Error).message}\n${HELP}`);
+    return WRONG_USE;
+  }
+}
+
+function whole(name: string, value: string, least: number, most: number): number {
+  if (/^\d{1,10}$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
+  throw new Error(`--${name} ${value}: must be a whole number from ${least} to ${most}`);
+}
