@@ -40,6 +40,7 @@ interface Served {
 
 /**
  * What must hold at every moment:
+ * - every patch is sent for a version, every deletion for a uid and a version;
  * - a process writes rows only of reporters that its own claim has taken before, and not long after it lost them;
  * - no replica deletes the row of a tunnel that has been up ever since it was reported before the row was made, unless its reporter was served by
  *   nobody for as long as a lost reporter is given.
@@ -118,8 +119,12 @@ export function createWatchdog(world: World): Watchdog {
       }
     },
     sent(process, { verb, resource, name, body }) {
-      if (resource !== 'reversetunnels' || verb === 'list' || verb === 'watch' || verb === 'get') return;
-      const sentVersion = versionOf(body);
+      if (verb === 'list' || verb === 'watch' || verb === 'get') return;
+      const { version: sentVersion, uid } = preconditionsOf(body);
+      if ((verb !== 'create' && sentVersion === undefined) || (verb === 'delete' && uid === undefined)) {
+        wrong(`${process.name} sends ${verb} of ${resource} ${name} without preconditions`);
+      }
+      if (resource !== 'reversetunnels') return;
       const row = (name === undefined ? JSON.parse(body ?? '{}') : world.store.get(resource, name)) as
         Pick<RowObject, 'metadata' | 'spec'> | undefined;
       // Of another version it is refused, whoever sends it.
@@ -157,11 +162,17 @@ export function createWatchdog(world: World): Watchdog {
   };
 }
 
-/** The version that a patch or a deletion is sent for. */
-function versionOf(body: string | undefined): string | undefined {
+/** What a patch or a deletion is sent for. */
+function preconditionsOf(body: string | undefined): {
+  readonly version: string | undefined;
+  readonly uid: string | undefined;
+} {
   const sent = JSON.parse(body ?? '{}') as {
     readonly metadata?: { readonly resourceVersion?: string };
-    readonly preconditions?: { readonly resourceVersion?: string };
+    readonly preconditions?: { readonly resourceVersion?: string; readonly uid?: string };
   };
-  return sent.metadata?.resourceVersion ?? sent.preconditions?.resourceVersion;
+  return {
+    version: sent.metadata?.resourceVersion ?? sent.preconditions?.resourceVersion,
+    uid: sent.preconditions?.uid,
+  };
 }
