@@ -70,6 +70,7 @@ describe('what the operator may do at the API server', () => {
     const fleet = await replicas.startFleet({ reporters: 4, tunnels: 5 }, edges);
     await equal();
     await replicas.served(4, DEADLINE_MS);
+    await allowEverything();
     // Another createdAt: a PATCH. One that goes: a DELETE.
     const [one, two] = fleet.reporters;
     const [flapped, gone] = one?.truth().keys() ?? [];
@@ -96,6 +97,23 @@ describe('what the operator may do at the API server', () => {
     const used = new Set(calls.map(({ right }) => right));
     expect([...used].toSorted()).to.deep.equal(RIGHTS.toSorted());
   });
+
+  /** A policy, and the operator's word on it. */
+  async function allowEverything(): Promise<void> {
+    const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${replicas.namespace}/reversetunnelpolicies`;
+    const { status } = await controlPlane().request('POST', path, {
+      apiVersion: 'reverse-tunnel.io/v1alpha1',
+      kind: 'ReverseTunnelPolicy',
+      metadata: { name: 'everything' },
+      spec: { rules: [{ peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*'] }] },
+    });
+    expect(status).to.equal(201);
+    await poll(DEADLINE_MS, async () => {
+      const { body } = await controlPlane().request('GET', `${path}/everything`);
+      const { conditions } = (body as { status: { conditions: { status: string }[] } }).status;
+      return conditions[0]?.status === 'True' ? true : undefined;
+    });
+  }
 
   async function envoyToken(): Promise<{ readonly token: string }> {
     const accounts = `/api/v1/namespaces/${replicas.namespace}/serviceaccounts`;
