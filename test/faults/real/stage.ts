@@ -8,6 +8,7 @@ import type { ReportedTunnel } from '../../../src/grpc/report-message.ts';
 import type { Fleet } from '../../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../../src/simulate/fleet-options.ts';
 import { seededRandom, type Random } from '../../../src/simulate/random.ts';
+import { poll } from '../../support/operator-process.ts';
 import { startWithCrds } from '../../support/own-control-plane.ts';
 import { createReplicas, type Replicas, type RunningReplica } from '../../support/replicas.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
@@ -15,6 +16,8 @@ import { openRefusingProxy, type RefusingProxy } from './refusing-proxy.ts';
 
 /** Each link is two more connections of this process. */
 const MOST_LINKS = 200;
+/** For every reporter to have reported twice. */
+const SECOND_REPORTS_MS = 60_000;
 const RBAC = '/apis/rbac.authorization.k8s.io/v1/namespaces';
 
 /** How large a world. */
@@ -117,6 +120,11 @@ export async function openStage(options: StageOptions): Promise<Stage> {
     };
     const { reporters, tunnels } = options;
     const fleet = await addFleet({ reporters, tunnels, faultyLinks: reporters <= MOST_LINKS });
+    // The interval that a reporter is told with its first ACK holds from its second report on, which comes after Envoy's own 5 s.
+    await poll(SECOND_REPORTS_MS, () => {
+      const { delta, heartbeat } = fleet.statistics().reports;
+      return Promise.resolve(delta + heartbeat >= reporters ? true : undefined);
+    });
     return {
       controlPlane,
       namespace: replicas.namespace,
