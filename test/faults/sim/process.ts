@@ -6,6 +6,9 @@ const START_WALL_MS = Date.UTC(2026, 10, 23, 5);
 /** Machines have been up for a while when a process begins. */
 const UPTIME_MS = 1_000_000;
 
+/** A timer of less is one of this. */
+const LEAST_TIMER_MS = 1;
+
 /**
  * A process on a machine of its own: its clock, its timers, and what reaches it. It can be stopped (SIGSTOP: time goes on
  * without it), suspended with its machine (its monotonic clock stands still), and killed.
@@ -48,7 +51,8 @@ export class SimProcess implements Clock {
   }
 
   setTimer(delayMs: number, callback: () => void): () => void {
-    const dueMs = this.monotonicMs() + Math.max(0, delayMs);
+    // As Node has it. Without it, who waits for a moment that the sum of two doubles just misses asks again for ever.
+    const dueMs = this.monotonicMs() + Math.max(LEAST_TIMER_MS, delayMs);
     let over = false;
     const due = (): void => {
       if (over || this.#state === 'dead') return;
