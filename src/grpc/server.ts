@@ -18,6 +18,7 @@ import type { Credential } from './credential.ts';
 import { DecodeTurns } from './decode-turns.ts';
 import { createDenialLog } from './denial-log.ts';
 import { ackEncoder } from './encode-ack.ts';
+import { addHealth } from './health.ts';
 import { noteLibraryStatus } from './library-status.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
@@ -183,7 +184,7 @@ export class ReportingServer {
         },
       },
     );
-    this.#health.addToServer(this.#server);
+    addHealth(this.#server, this.#health, ['', name]);
     if (options.reflection === true) {
       new ReflectionService(definitions, { services: [name] }).addToServer(this.#server);
     }
