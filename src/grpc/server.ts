@@ -259,7 +259,15 @@ export class ReportingServer {
     connection: ConnectionGuard | undefined,
   ): () => void {
     const { clock, maxStreamAgeMs, random } = this.#options;
-    const { lifeMs, reason, details } = streamLife(expiresMs, maxStreamAgeMs, clock.wallMs(), random());
+    // A token comes with each stream, and a proxy may carry many streams on one connection; a certificate is shown once.
+    const provenMs = connection?.certificate === undefined ? 0 : connection.ageMs;
+    const { lifeMs, reason, details } = streamLife(
+      expiresMs,
+      maxStreamAgeMs,
+      provenMs,
+      clock.wallMs(),
+      random(),
+    );
     return clock.setTimer(lifeMs, () => {
       // First, so that the peer does not open its next stream on it, by the certificate of then.
       connection?.retire();
@@ -324,11 +332,12 @@ export class ReportingServer {
   }
 }
 
-function authenticationOf({ auth, clock, log }: ReportingServerOptions): AuthenticateCall {
+function authenticationOf({ auth, maxStreamAgeMs, clock, log }: ReportingServerOptions): AuthenticateCall {
   if (auth.mode === 'insecure') return letEverybodyIn;
-  if (auth.mode === 'mtls') return authenticateCalls(clock, undefined);
+  if (auth.mode === 'mtls') return authenticateCalls(clock, maxStreamAgeMs, undefined);
   const { audience, reviewToken } = auth;
-  return authenticateCalls(clock, new TokenChecks({ review: reviewToken, audience, clock, log }));
+  const tokens = new TokenChecks({ review: reviewToken, audience, clock, log });
+  return authenticateCalls(clock, maxStreamAgeMs, tokens);
 }
 
 /** As the sink is told of a stream's end. */
