@@ -285,14 +285,14 @@ export class ReportingServer {
     if (reporter === undefined) return;
     const key = reporterKey(reporter);
     this.#returning.get(key)?.();
-    this.#returning.delete(key);
+    const isExpected = this.#returning.delete(key);
     const other = this.#byReporter.get(key);
     if (other === undefined) {
       this.#options.log.info({ reporter }, 'reporter connected');
-      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer);
+      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer, isExpected);
       this.#byReporter.set(key, session);
     } else if (other.number < session.number) {
-      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer);
+      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer, isExpected);
       this.#byReporter.set(key, session);
       this.#supersede(other, reporter);
     } else {

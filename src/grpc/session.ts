@@ -23,8 +23,12 @@ import type { ReportPolicy } from './report-policy.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
-  /** The reporter has a new stream, also in place of an older one; called before its first report is folded. */
-  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer): void;
+  /**
+   * The reporter has a new stream, also in place of an older one; called before its first report is folded.
+   *
+   * @param isExpected its last stream here was ended for it to come back, and its end was not told
+   */
+  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer, isExpected: boolean): void;
   /** The reporter has none any more: it ended, nothing came on it, policies end it, or this server is shutting down. */
   reporterDisconnected(reporter: ReporterId, why: 'StreamEnded' | 'Silent' | 'NotAllowed' | 'shutdown'): void;
   /**

@@ -5,6 +5,7 @@ import { createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
+import { createReplicasWorld } from '../support/replicas-world.ts';
 import type { TestStream } from '../support/test-stream.ts';
 import { peerCredentials, serverMaterial } from '../support/tls-world.ts';
 
@@ -87,6 +88,53 @@ describe('a stream that comes of age', () => {
     await world.stop();
     await eventually('no timer is left', () => clock.waitsMs.length === 0);
     expect(world.presence).to.deep.equal(['r-0 connected']);
+  });
+});
+
+describe('a reporter whose streams come of age again and again', () => {
+  const replicas = createReplicasWorld();
+  const { clock } = replicas;
+  let world: TestServer;
+  let open: () => TestStream;
+
+  before(async () => {
+    const { mirror } = replicas.replica('a');
+    world = await startTestServer({
+      clock,
+      maxStreamAgeMs: AGE_MS,
+      random: () => 0.5,
+      reporterConnected: (reporter, envoy, _peer, isExpected) =>
+        mirror.reporterConnected(reporter, envoy, isExpected),
+      reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
+      fold: (reporter, report, receivedMs) => mirror.fold(reporter, report, receivedMs),
+    });
+    open = world.connection();
+  });
+  after(async () => {
+    replicas.stop();
+    await world.stop();
+  });
+  const named = async (): Promise<TestStream> => {
+    const stream = open();
+    stream.sendBytes(firstReport('r-0', { full_push: true }));
+    await stream.next();
+    await replicas.settle();
+    return stream;
+  };
+
+  it('is not taken for two Envoys that share its id, nor held back; two that do are told apart all the same', async () => {
+    for (let times = 0; times < 12; times += 1) {
+      const stream = await named();
+      expect(replicas.condition({ cluster: 'edge', id: 'r-0' }, 'Connected')).to.match(/^True/);
+      expect(replicas.owner({ cluster: 'edge', id: 'r-0' })).to.equal('a');
+      clock.advance(AGE_MS);
+      await stream.ended;
+      clock.advance(5000);
+      await replicas.settle();
+    }
+    expect(replicas.events.filter((event) => event.includes('conflict'))).to.deep.equal([]);
+    for (let times = 0; times < 5; times += 1) await named();
+    expect(replicas.events.filter((event) => event.includes('conflict'))).to.deep.equal(['a conflict r-0']);
   });
 });
 
