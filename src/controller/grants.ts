@@ -3,7 +3,7 @@ import { EVERYTHING, NOTHING, sameGrant, type Grant } from '../core/grant.ts';
 import type { Peer } from '../core/peer.ts';
 import { grantOrNothing, OPEN, type PolicySet } from '../core/policy-set.ts';
 import { outsideMessage, peerRefusal, reporterRefusal } from '../core/policy-violation.ts';
-import { fullBucket, takeToken, type TokenBucket } from '../core/token-bucket.ts';
+import { fullBucket, takeToken, untilTokenMs, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
 import type { Violation, ViolationReason } from '../core/violation.ts';
 
@@ -120,6 +120,14 @@ export class Grants {
     const rate = holder?.grant.rate;
     if (holder === undefined || rate === undefined) return 0;
     return takeToken(holder.bucket, rate, this.#parts.clock.monotonicMs());
+  }
+
+  /** How many milliseconds a new stream's first report is to be left unread, for what was read before. 0: none. */
+  debtMs(reporter: ReporterId): number {
+    const holder = this.#holders.get(reporterKey(reporter));
+    const rate = holder?.grant.rate;
+    if (holder === undefined || rate === undefined) return 0;
+    return untilTokenMs(holder.bucket, rate, this.#parts.clock.monotonicMs());
   }
 
   #switch(key: string, holder: Holder, grant: Grant): boolean {

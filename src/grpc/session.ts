@@ -69,6 +69,8 @@ const FIRST_REPORT_MS = 300_000;
 const REMEMBERED_NODE_BYTES = 1024;
 /** Some hundred tunnels, a fraction of a millisecond: decoded at once. */
 const SMALL_REPORT_BYTES = 16 * 1024;
+/** Streams of one reporter that wait for its rate together look again so seldom, as each look costs microseconds. */
+const RATE_RETRY_MS = 1000;
 
 export interface SessionParts {
   readonly sink: ReportSink;
@@ -177,11 +179,15 @@ export class Session {
     if (this.#ended) return;
     // Nothing more is handed over, the end neither, until this report is answered.
     this.#call.pause();
-    const receivedMs = this.#parts.clock.monotonicMs();
+    let receivedMs = this.#parts.clock.monotonicMs();
     this.#heardMs = receivedMs;
     try {
       if (bytes.length > SMALL_REPORT_BYTES) await this.#parts.turn();
-      if (!this.#named && this.#parts.policy.isSelective && (await this.#isDenied(bytes))) return;
+      if (!this.#named && this.#parts.policy.isSelective) {
+        if (await this.#isDenied(bytes)) return;
+        if (await this.#waitsForRate()) receivedMs = this.#parts.clock.monotonicMs();
+        if (this.#ended) return;
+      }
       const decoded = await restingBetween(
         decodeReport(bytes, 2 * this.#parts.maxTunnelsPerReporter),
         this.#parts.turn,
@@ -202,6 +208,28 @@ export class Session {
     if (head === undefined) return true;
     // What breaks the contract is said in its turn.
     return this.#identify(head) === undefined && this.#denies(head.nonce);
+  }
+
+  /** Leaves the first report as it is until its reporter's rate allows it: a new stream is no way round. True when it did. */
+  async #waitsForRate(): Promise<boolean> {
+    const { policy, clock } = this.#parts;
+    const reporter = this.#reporter;
+    if (reporter === undefined) return false;
+    let hasWaited = false;
+    for (let owedMs = policy.debtMs(reporter); owedMs > 0; owedMs = policy.debtMs(reporter)) {
+      // Again only where other streams of the reporter were read meanwhile; not all of them at each token.
+      const waitMs = hasWaited ? Math.max(owedMs, RATE_RETRY_MS) : owedMs;
+      await new Promise<void>((resolve) => {
+        const cancel = clock.setTimer(waitMs, resolve);
+        this.#cancelHoldBack = () => {
+          cancel();
+          resolve();
+        };
+      });
+      hasWaited = true;
+      if (this.#ended) break;
+    }
+    return hasWaited;
   }
 
   /** True when the peer may not report as this reporter: then the stream has been told so, and has ended. */
