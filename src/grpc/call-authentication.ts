@@ -11,7 +11,7 @@ const BEARER = /^Bearer +(\S+)$/i;
 /** Says whose a call is, by its connection and its metadata, or has it found out. */
 export type AuthenticateCall = (
   metadata: Metadata,
-  connection: Pick<ConnectionGuard, 'certificate' | 'ageMs'> | undefined,
+  connection: Pick<ConnectionGuard, 'address' | 'certificate' | 'ageMs'> | undefined,
 ) => TokenVerdict | TokenCheck;
 
 /** `--auth insecure`: everybody is let in, and nobody is anyone. */
@@ -41,7 +41,9 @@ export function authenticateCalls(
     }
     const [given, more] = metadata.get('authorization');
     const token = typeof given === 'string' && more === undefined ? BEARER.exec(given)?.[1] : undefined;
-    return token === undefined || tokens === undefined ? { refused: 'no_credential' } : tokens.check(token);
+    return token === undefined || tokens === undefined
+      ? { refused: 'no_credential' }
+      : tokens.check(token, connection?.address ?? 'unknown');
   };
 }
 
