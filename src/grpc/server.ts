@@ -25,6 +25,7 @@ import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createRefusals } from './refusals.ts';
 import { NO_POLICY, type ReportPolicy } from './report-policy.ts';
 import { Session, type EndReason, type SessionParts } from './session.ts';
+import { sparingly } from './sparing-log.ts';
 import { streamLife } from './stream-life.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
 import { TokenChecks, type TokenReview } from './token-checks.ts';
@@ -80,7 +81,7 @@ export type ServerAuth =
 
 export interface ReportingServerOptions extends Omit<
   SessionParts,
-  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials'
+  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials' | 'saySetAside'
 > {
   /** Default: everybody may report everything. */
   readonly policy?: ReportPolicy;
@@ -161,6 +162,7 @@ export class ReportingServer {
       ...options,
       policy: options.policy ?? NO_POLICY,
       denials: createDenialLog(options.clock, options.log),
+      saySetAside: sparingly(options.clock),
       decodeNode,
       named: (session) => this.#named(session),
       ended: (session, reason) => this.#ended(session, reason),

@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { Peer } from '../core/peer.ts';
 import { reporterViolation } from '../core/report.ts';
 import type { EnvoyFacts } from '../core/reporter-status.ts';
-import type { ReporterId } from '../core/tunnel.ts';
+import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -20,6 +20,7 @@ import { envoyFacts } from './envoy-facts.ts';
 import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 import type { ReportPolicy } from './report-policy.ts';
+import type { SayOf } from './sparing-log.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
@@ -89,6 +90,8 @@ export interface SessionParts {
   readonly maxTunnelsPerReporter: number;
   readonly policy: ReportPolicy;
   readonly denials: DenialLog;
+  /** Lets of each reporter one line a minute through that says what was set aside. */
+  readonly saySetAside: SayOf;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
@@ -355,11 +358,13 @@ export class Session {
   }
 
   #setAside({ count, byReason, first }: SetAside, reporter: ReporterId): void {
-    const { log, metrics } = this.#parts;
+    const { log, metrics, saySetAside } = this.#parts;
     for (const [reason, times] of byReason) metrics.rejectedTunnels.inc({ reason }, times);
-    log.warn(
-      { reporter, count, first: first.map(({ message }) => message) },
-      'tunnels set aside, the rest is kept',
+    saySetAside(reporterKey(reporter), (more) =>
+      log.warn(
+        { reporter, count, first: first.map(({ message }) => message), ...more },
+        'tunnels set aside, the rest is kept',
+      ),
     );
   }
 

@@ -105,6 +105,36 @@ describe('a server whose streams are held to policies', () => {
     expect(JSON.stringify(said)).to.include('tunnel \\"theirs\\": tenant \\"globex\\"');
   });
 
+  it('what is set aside is said of each reporter in one line a minute, which says how many there were', async () => {
+    const clock = new FakeClock();
+    await serve([RULE], 'skip', clock);
+    const theirs = { ...tunnel('theirs'), identity: { ...tunnel('x').identity, tenant_id: 'globex' } };
+    const report = { full_push: true, added_tunnels: [theirs] };
+    const said = (): unknown[] =>
+      world.logged
+        .filter(({ msg }) => msg.startsWith('tunnels set aside'))
+        .map(({ reporter, moreSinceLastLine = 0 }) => [(reporter as { id: string }).id, moreSinceLastLine]);
+    const [one, other] = [world.open(), world.open()];
+    one.sendBytes(firstReport('r-1', report));
+    await one.next();
+    for (let nonce = 2; nonce <= 100; nonce += 1) {
+      one.send({ ...report, nonce });
+      await one.next();
+    }
+    other.sendBytes(firstReport('r-2', report));
+    await other.next();
+    expect(said()).to.deep.equal([
+      ['r-1', 0],
+      ['r-2', 0],
+    ]);
+    expect(await world.count('rejectedTunnels', 'policy')).to.equal(101);
+    const last = world.open();
+    clock.advance(60_000);
+    last.sendBytes(firstReport('r-1', report));
+    await last.next();
+    expect(said().slice(2)).to.deep.equal([['r-1', 99]]);
+  });
+
   it("with --on-invalid nack another tenant's tunnel refuses the report", async () => {
     await serve([RULE], 'nack');
     const stream = world.open();
