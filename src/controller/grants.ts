@@ -79,9 +79,10 @@ export class Grants {
     this.#holders.delete(key);
   }
 
-  /** The policies are others. */
-  changed(set: PolicySet): void {
+  /** The policies are others. @param first called when they are in force and no reporter has been looked at yet */
+  changed(set: PolicySet, first?: () => void): void {
     this.#set = set;
+    first?.();
     const isRunning = this.#review !== undefined;
     this.#review = this.#holders.entries();
     if (!isRunning) this.#reviewOn();

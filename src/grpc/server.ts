@@ -210,7 +210,8 @@ export class ReportingServer {
    */
   recheck(): void {
     const isRunning = this.#rechecks.length > 0;
-    this.#rechecks = [...this.#open.keys()];
+    // Named ones first: they have reporters for which something may be written.
+    this.#rechecks = [...new Set([...this.#byReporter.values(), ...this.#open.keys()])];
     if (!isRunning) this.#recheckOn();
   }
 

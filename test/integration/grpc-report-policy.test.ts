@@ -173,6 +173,22 @@ describe('a server whose streams are held to policies', () => {
     expect(grants.of(reporterKey({ cluster: 'edge', id: 'r-0' }))).to.equal(NOTHING);
   });
 
+  it('a change of policies asks for streams with a reporter first, however many have said nothing yet', async () => {
+    await serve(undefined);
+    for (const id of ['r-0', 'r-1']) {
+      const open = world.connection();
+      // Its own streams are opened in this order.
+      for (let count = 0; count < 150; count += 1) open();
+      const named = open();
+      named.sendBytes(firstReport(id));
+      await named.next();
+    }
+    inForce([OTHERS]);
+    world.server.recheck();
+    // In this very turn of the event loop.
+    expect(world.presence.slice(2)).to.have.members(['r-0 disconnected', 'r-1 disconnected']);
+  });
+
   it('reads no faster than the rate, and loses nothing', async () => {
     await serve([{ ...RULE, limits: { reportsPerSecond: 20, reportsBurst: 5 } }]);
     const stream = world.open();
