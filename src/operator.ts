@@ -206,9 +206,9 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     auth: reporting.auth,
     maxStreamAgeMs: config.maxStreamAgeMs,
     sink: {
-      reporterConnected(reporter, envoy, peer) {
+      reporterConnected(reporter, envoy, peer, isExpected) {
         policing.grants.connected(reporter, peer);
-        mirror.reporterConnected(reporter, envoy);
+        mirror.reporterConnected(reporter, envoy, isExpected);
       },
       reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
       fold: (reporter, report, receivedMs) => mirror.fold(reporter, report, receivedMs),

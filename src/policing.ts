@@ -64,8 +64,8 @@ export function createPolicing(parts: PolicingParts): Policing {
   const policies = new Policies({
     onChanged(set) {
       count();
-      grants.changed(set);
-      parts.onPolicyChanged();
+      // Streams first: known for the first time, policies open the writes, and for a stream that they end none is due.
+      grants.changed(set, parts.onPolicyChanged);
     },
     clock,
   });

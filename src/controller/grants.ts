@@ -3,7 +3,7 @@ import { EVERYTHING, NOTHING, sameGrant, type Grant } from '../core/grant.ts';
 import type { Peer } from '../core/peer.ts';
 import { grantOrNothing, OPEN, type PolicySet } from '../core/policy-set.ts';
 import { outsideMessage, peerRefusal, reporterRefusal } from '../core/policy-violation.ts';
-import { fullBucket, takeToken, type TokenBucket } from '../core/token-bucket.ts';
+import { fullBucket, takeToken, untilTokenMs, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
 import type { Violation, ViolationReason } from '../core/violation.ts';
 
@@ -79,9 +79,10 @@ export class Grants {
     this.#holders.delete(key);
   }
 
-  /** The policies are others. */
-  changed(set: PolicySet): void {
+  /** The policies are others. @param first called when they are in force and no reporter has been looked at yet */
+  changed(set: PolicySet, first?: () => void): void {
     this.#set = set;
+    first?.();
     const isRunning = this.#review !== undefined;
     this.#review = this.#holders.entries();
     if (!isRunning) this.#reviewOn();
@@ -120,6 +121,14 @@ export class Grants {
     const rate = holder?.grant.rate;
     if (holder === undefined || rate === undefined) return 0;
     return takeToken(holder.bucket, rate, this.#parts.clock.monotonicMs());
+  }
+
+  /** How many milliseconds a new stream's first report is to be left unread, for what was read before. 0: none. */
+  debtMs(reporter: ReporterId): number {
+    const holder = this.#holders.get(reporterKey(reporter));
+    const rate = holder?.grant.rate;
+    if (holder === undefined || rate === undefined) return 0;
+    return untilTokenMs(holder.bucket, rate, this.#parts.clock.monotonicMs());
   }
 
   #switch(key: string, holder: Holder, grant: Grant): boolean {

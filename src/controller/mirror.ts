@@ -29,7 +29,7 @@ export interface MirrorParts {
 
 /** What is told of streams as a whole, apart from the tunnels in them. */
 export interface StreamDesk {
-  streamOpened(reporter: ReporterId, envoy: EnvoyFacts): void;
+  streamOpened(reporter: ReporterId, envoy: EnvoyFacts, isExpected: boolean): void;
   streamClosed(reporter: ReporterId, reason: LostReason): void;
   reportRead(key: string, report: ReportFacts, changed: boolean): void;
   grantChanged(key: string): void;
@@ -74,10 +74,14 @@ export class Mirror {
     this.#parts = parts;
   }
 
-  /** A reporter has a new stream, also in place of an older one; to be called before its first report is folded. */
-  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts): void {
+  /**
+   * A reporter has a new stream, also in place of an older one; to be called before its first report is folded.
+   *
+   * @param isExpected it was told to come back, and its former stream is no other Envoy's
+   */
+  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, isExpected = false): void {
     this.#connected.add(reporterKey(reporter));
-    this.#parts.streams.streamOpened(reporter, envoy);
+    this.#parts.streams.streamOpened(reporter, envoy, isExpected);
   }
 
   /**

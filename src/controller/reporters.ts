@@ -57,11 +57,15 @@ export class Reporters implements RowGate {
     return this.#entries.get(key);
   }
 
-  /** A reporter has a new stream here, in place of an older one if there was one. */
-  streamOpened(reporter: ReporterId, envoy: EnvoyFacts): void {
+  /**
+   * A reporter has a new stream here, in place of an older one if there was one.
+   *
+   * @param isExpected it was told to come back: no sign that another Envoy reports as this one
+   */
+  streamOpened(reporter: ReporterId, envoy: EnvoyFacts, isExpected: boolean): void {
     const entry = this.#entryOf(reporter);
     const nowMs = this.#parts.clock.monotonicMs();
-    const replaces = entry.stream !== undefined;
+    const replaces = entry.stream !== undefined && !isExpected;
     if (replaces) this.#changedPlace(entry);
     entry.stream = {
       envoy,

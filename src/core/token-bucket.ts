@@ -6,12 +6,18 @@ export interface TokenBucket {
   atMs: number;
 }
 
-/** A debt is never longer than this, and so no wait; each new stream's first report is read whatever was used up. */
+/** A debt is never longer than this, and so no wait but for one more report. */
 const LONGEST_DEBT_SECONDS = 4;
 
 /** A bucket that is full at any rate. */
 export function fullBucket(): TokenBucket {
   return { tokens: Number.POSITIVE_INFINITY, atMs: 0 };
+}
+
+/** Milliseconds until one may be used, rounded up; 0: at once. Takes none. */
+export function untilTokenMs(bucket: TokenBucket, { perSecond, burst }: Rate, nowMs: number): number {
+  const refilled = Math.min(burst, bucket.tokens + ((nowMs - bucket.atMs) * perSecond) / 1000);
+  return refilled >= 1 ? 0 : Math.ceil(((1 - refilled) * 1000) / perSecond);
 }
 
 /**

@@ -46,7 +46,8 @@ export class Admission {
       void call.emit('error', this.#parts.refuse(reason, address));
     if ('refused' in found) {
       // On this connection it would be refused for ever; on a new one its peer shows what certificate it has by now.
-      if (found.refused === 'certificate_expired') connection?.retire();
+      if (found.refused === 'certificate_expired' || found.refused === 'connection_aged')
+        connection?.retire();
       refuse(found.refused);
       return;
     }

@@ -11,7 +11,7 @@ const BEARER = /^Bearer +(\S+)$/i;
 /** Says whose a call is, by its connection and its metadata, or has it found out. */
 export type AuthenticateCall = (
   metadata: Metadata,
-  connection: Pick<ConnectionGuard, 'certificate'> | undefined,
+  connection: Pick<ConnectionGuard, 'address' | 'certificate' | 'ageMs'> | undefined,
 ) => TokenVerdict | TokenCheck;
 
 /** `--auth insecure`: everybody is let in, and nobody is anyone. */
@@ -22,15 +22,28 @@ export const letEverybodyIn: AuthenticateCall = () => ({
 /**
  * By the connection's certificate, or where it has none by the call's token.
  *
+ * @param maxAgeMs for how long what a connection has proven counts: a peer that ends each stream before it comes of age
+ *   would otherwise stay for as long as its certificate
  * @param tokens undefined: only certificates are taken
  */
-export function authenticateCalls(clock: Clock, tokens: TokenChecks | undefined): AuthenticateCall {
+export function authenticateCalls(
+  clock: Clock,
+  maxAgeMs: number,
+  tokens: TokenChecks | undefined,
+): AuthenticateCall {
   return (metadata, connection) => {
     const certificate = connection?.certificate;
-    if (certificate !== undefined) return stillValid(certificate, clock);
+    if (certificate !== undefined) {
+      const verdict = stillValid(certificate, clock);
+      return 'credential' in verdict && connection !== undefined && connection.ageMs >= maxAgeMs
+        ? { refused: 'connection_aged' }
+        : verdict;
+    }
     const [given, more] = metadata.get('authorization');
     const token = typeof given === 'string' && more === undefined ? BEARER.exec(given)?.[1] : undefined;
-    return token === undefined || tokens === undefined ? { refused: 'no_credential' } : tokens.check(token);
+    return token === undefined || tokens === undefined
+      ? { refused: 'no_credential' }
+      : tokens.check(token, connection?.address ?? 'unknown');
   };
 }
 

@@ -18,6 +18,10 @@ const REFUSALS = {
     words: 'the API server does not accept the token for this audience',
   },
   certificate_expired: { code: status.UNAUTHENTICATED, words: 'the client certificate has expired' },
+  connection_aged: {
+    code: status.UNAVAILABLE,
+    words: 'the certificate was shown as long ago as may be; come back on a new connection',
+  },
   review_failed: { code: status.UNAVAILABLE, words: 'the token could not be reviewed' },
   review_late: { code: status.UNAVAILABLE, words: 'the token was not reviewed in time' },
   shutdown: { code: status.UNAVAILABLE, words: 'the operator is shutting down' },

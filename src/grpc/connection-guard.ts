@@ -44,6 +44,7 @@ export class ConnectionGuard {
   #session: Http2Session | undefined;
   readonly #socket: Socket;
   readonly #parts: GuardParts;
+  readonly #acceptedMs: number;
   readonly #inbound: InboundFrames;
   readonly #outbound: OutboundFrames;
   #hasGreeted = false;
@@ -65,11 +66,11 @@ export class ConnectionGuard {
     this.#parts = parts;
     this.address = socket.remoteAddress ?? 'unknown';
     this.certificate = parts.certificate;
-    const acceptedMs = parts.clock.monotonicMs();
+    this.#acceptedMs = parts.clock.monotonicMs();
     this.#inbound = new InboundFrames({
       maxMessageSizeBytes: parts.maxMessageSizeBytes,
       held: (change) => parts.heldBytes.change(this, change),
-      ageSeconds: () => (parts.clock.monotonicMs() - acceptedMs) / 1000,
+      ageSeconds: () => this.ageMs / 1000,
       streams: (change) => parts.heldStreams.change(this, change),
     });
     this.#outbound = new OutboundFrames({
@@ -84,6 +85,11 @@ export class ConnectionGuard {
     socket.on('data', (chunk) => this.#receive(chunk));
     socket.on('end', () => this.#receiveEnd());
     socket.on('close', () => this.duplex.destroy());
+  }
+
+  /** Since its peer could speak HTTP/2, and had shown its certificate where it has one. */
+  get ageMs(): number {
+    return this.#parts.clock.monotonicMs() - this.#acceptedMs;
   }
 
   /** Takes bytes that came with the preface. */

@@ -15,6 +15,8 @@ export interface ReportPolicy {
   outside(peer: Peer, reporter: ReporterId, added: readonly Tunnel[]): SetAside | undefined;
   /** A report of the reporter was read: how many milliseconds the next one is to be left unread. 0: none. */
   holdBackMs(reporter: ReporterId): number;
+  /** How many milliseconds a new stream's first report is to be left unread, for what was read before. 0: none. */
+  debtMs(reporter: ReporterId): number;
 }
 
 /** Of a server without policies. */
@@ -24,4 +26,5 @@ export const NO_POLICY: ReportPolicy = {
   reporterRefusal: () => undefined,
   outside: () => undefined,
   holdBackMs: () => 0,
+  debtMs: () => 0,
 };

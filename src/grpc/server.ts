@@ -18,12 +18,14 @@ import type { Credential } from './credential.ts';
 import { DecodeTurns } from './decode-turns.ts';
 import { createDenialLog } from './denial-log.ts';
 import { ackEncoder } from './encode-ack.ts';
+import { addHealth } from './health.ts';
 import { noteLibraryStatus } from './library-status.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createRefusals } from './refusals.ts';
 import { NO_POLICY, type ReportPolicy } from './report-policy.ts';
 import { Session, type EndReason, type SessionParts } from './session.ts';
+import { sparingly } from './sparing-log.ts';
 import { streamLife } from './stream-life.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
 import { TokenChecks, type TokenReview } from './token-checks.ts';
@@ -79,7 +81,7 @@ export type ServerAuth =
 
 export interface ReportingServerOptions extends Omit<
   SessionParts,
-  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials'
+  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials' | 'saySetAside'
 > {
   /** Default: everybody may report everything. */
   readonly policy?: ReportPolicy;
@@ -160,6 +162,7 @@ export class ReportingServer {
       ...options,
       policy: options.policy ?? NO_POLICY,
       denials: createDenialLog(options.clock, options.log),
+      saySetAside: sparingly(options.clock),
       decodeNode,
       named: (session) => this.#named(session),
       ended: (session, reason) => this.#ended(session, reason),
@@ -183,7 +186,7 @@ export class ReportingServer {
         },
       },
     );
-    this.#health.addToServer(this.#server);
+    addHealth(this.#server, this.#health, ['', name]);
     if (options.reflection === true) {
       new ReflectionService(definitions, { services: [name] }).addToServer(this.#server);
     }
@@ -207,7 +210,8 @@ export class ReportingServer {
    */
   recheck(): void {
     const isRunning = this.#rechecks.length > 0;
-    this.#rechecks = [...this.#open.keys()];
+    // Named ones first: they have reporters for which something may be written.
+    this.#rechecks = [...new Set([...this.#byReporter.values(), ...this.#open.keys()])];
     if (!isRunning) this.#recheckOn();
   }
 
@@ -258,7 +262,15 @@ export class ReportingServer {
     connection: ConnectionGuard | undefined,
   ): () => void {
     const { clock, maxStreamAgeMs, random } = this.#options;
-    const { lifeMs, reason, details } = streamLife(expiresMs, maxStreamAgeMs, clock.wallMs(), random());
+    // A token comes with each stream, and a proxy may carry many streams on one connection; a certificate is shown once.
+    const provenMs = connection?.certificate === undefined ? 0 : connection.ageMs;
+    const { lifeMs, reason, details } = streamLife(
+      expiresMs,
+      maxStreamAgeMs,
+      provenMs,
+      clock.wallMs(),
+      random(),
+    );
     return clock.setTimer(lifeMs, () => {
       // First, so that the peer does not open its next stream on it, by the certificate of then.
       connection?.retire();
@@ -276,14 +288,14 @@ export class ReportingServer {
     if (reporter === undefined) return;
     const key = reporterKey(reporter);
     this.#returning.get(key)?.();
-    this.#returning.delete(key);
+    const isExpected = this.#returning.delete(key);
     const other = this.#byReporter.get(key);
     if (other === undefined) {
       this.#options.log.info({ reporter }, 'reporter connected');
-      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer);
+      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer, isExpected);
       this.#byReporter.set(key, session);
     } else if (other.number < session.number) {
-      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer);
+      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer, isExpected);
       this.#byReporter.set(key, session);
       this.#supersede(other, reporter);
     } else {
@@ -323,11 +335,12 @@ export class ReportingServer {
   }
 }
 
-function authenticationOf({ auth, clock, log }: ReportingServerOptions): AuthenticateCall {
+function authenticationOf({ auth, maxStreamAgeMs, clock, log }: ReportingServerOptions): AuthenticateCall {
   if (auth.mode === 'insecure') return letEverybodyIn;
-  if (auth.mode === 'mtls') return authenticateCalls(clock, undefined);
+  if (auth.mode === 'mtls') return authenticateCalls(clock, maxStreamAgeMs, undefined);
   const { audience, reviewToken } = auth;
-  return authenticateCalls(clock, new TokenChecks({ review: reviewToken, audience, clock, log }));
+  const tokens = new TokenChecks({ review: reviewToken, audience, clock, log });
+  return authenticateCalls(clock, maxStreamAgeMs, tokens);
 }
 
 /** As the sink is told of a stream's end. */

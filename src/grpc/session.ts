@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { Peer } from '../core/peer.ts';
 import { reporterViolation } from '../core/report.ts';
 import type { EnvoyFacts } from '../core/reporter-status.ts';
-import type { ReporterId } from '../core/tunnel.ts';
+import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import { shown, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -20,11 +20,16 @@ import { envoyFacts } from './envoy-facts.ts';
 import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 import type { ReportPolicy } from './report-policy.ts';
+import type { SayOf } from './sparing-log.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
-  /** The reporter has a new stream, also in place of an older one; called before its first report is folded. */
-  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer): void;
+  /**
+   * The reporter has a new stream, also in place of an older one; called before its first report is folded.
+   *
+   * @param isExpected its last stream here was ended for it to come back, and its end was not told
+   */
+  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer, isExpected: boolean): void;
   /** The reporter has none any more: it ended, nothing came on it, policies end it, or this server is shutting down. */
   reporterDisconnected(reporter: ReporterId, why: 'StreamEnded' | 'Silent' | 'NotAllowed' | 'shutdown'): void;
   /**
@@ -65,6 +70,8 @@ const FIRST_REPORT_MS = 300_000;
 const REMEMBERED_NODE_BYTES = 1024;
 /** Some hundred tunnels, a fraction of a millisecond: decoded at once. */
 const SMALL_REPORT_BYTES = 16 * 1024;
+/** Streams of one reporter that wait for its rate together look again so seldom, as each look costs microseconds. */
+const RATE_RETRY_MS = 1000;
 
 export interface SessionParts {
   readonly sink: ReportSink;
@@ -83,6 +90,8 @@ export interface SessionParts {
   readonly maxTunnelsPerReporter: number;
   readonly policy: ReportPolicy;
   readonly denials: DenialLog;
+  /** Lets of each reporter one line a minute through that says what was set aside. */
+  readonly saySetAside: SayOf;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
@@ -173,11 +182,15 @@ export class Session {
     if (this.#ended) return;
     // Nothing more is handed over, the end neither, until this report is answered.
     this.#call.pause();
-    const receivedMs = this.#parts.clock.monotonicMs();
+    let receivedMs = this.#parts.clock.monotonicMs();
     this.#heardMs = receivedMs;
     try {
       if (bytes.length > SMALL_REPORT_BYTES) await this.#parts.turn();
-      if (!this.#named && this.#parts.policy.isSelective && (await this.#isDenied(bytes))) return;
+      if (!this.#named && this.#parts.policy.isSelective) {
+        if (await this.#isDenied(bytes)) return;
+        if (await this.#waitsForRate()) receivedMs = this.#parts.clock.monotonicMs();
+        if (this.#ended) return;
+      }
       const decoded = await restingBetween(
         decodeReport(bytes, 2 * this.#parts.maxTunnelsPerReporter),
         this.#parts.turn,
@@ -198,6 +211,28 @@ export class Session {
     if (head === undefined) return true;
     // What breaks the contract is said in its turn.
     return this.#identify(head) === undefined && this.#denies(head.nonce);
+  }
+
+  /** Leaves the first report as it is until its reporter's rate allows it: a new stream is no way round. True when it did. */
+  async #waitsForRate(): Promise<boolean> {
+    const { policy, clock } = this.#parts;
+    const reporter = this.#reporter;
+    if (reporter === undefined) return false;
+    let hasWaited = false;
+    for (let owedMs = policy.debtMs(reporter); owedMs > 0; owedMs = policy.debtMs(reporter)) {
+      // Again only where other streams of the reporter were read meanwhile; not all of them at each token.
+      const waitMs = hasWaited ? Math.max(owedMs, RATE_RETRY_MS) : owedMs;
+      await new Promise<void>((resolve) => {
+        const cancel = clock.setTimer(waitMs, resolve);
+        this.#cancelHoldBack = () => {
+          cancel();
+          resolve();
+        };
+      });
+      hasWaited = true;
+      if (this.#ended) break;
+    }
+    return hasWaited;
   }
 
   /** True when the peer may not report as this reporter: then the stream has been told so, and has ended. */
@@ -323,11 +358,13 @@ export class Session {
   }
 
   #setAside({ count, byReason, first }: SetAside, reporter: ReporterId): void {
-    const { log, metrics } = this.#parts;
+    const { log, metrics, saySetAside } = this.#parts;
     for (const [reason, times] of byReason) metrics.rejectedTunnels.inc({ reason }, times);
-    log.warn(
-      { reporter, count, first: first.map(({ message }) => message) },
-      'tunnels set aside, the rest is kept',
+    saySetAside(reporterKey(reporter), (more) =>
+      log.warn(
+        { reporter, count, first: first.map(({ message }) => message), ...more },
+        'tunnels set aside, the rest is kept',
+      ),
     );
   }
 

@@ -16,15 +16,17 @@ export interface StreamLife {
  * withdrawn certificate, ServiceAccount or permission takes effect by then.
  *
  * @param expiresMs ms since 1970; undefined: the credential has no end
+ * @param provenMs how long ago its peer proved who it is: 0 for a proof of the stream's own
  * @param random 0 to 1
  */
 export function streamLife(
   expiresMs: number | undefined,
   maxAgeMs: number,
+  provenMs: number,
   wallMs: number,
   random: number,
 ): StreamLife {
-  const ageMs = maxAgeMs * (1 - JITTER + 2 * JITTER * random);
+  const ageMs = Math.max(0, maxAgeMs * (1 - JITTER + 2 * JITTER * random) - provenMs);
   const leftMs = expiresMs === undefined ? Number.POSITIVE_INFINITY : Math.max(0, expiresMs - wallMs);
   return leftMs <= ageMs
     ? { lifeMs: leftMs, reason: 'expired', details: 'the credential has expired; come back with a new one' }

@@ -47,11 +47,15 @@ interface Pending {
   readonly expiresMs: number | undefined;
   readonly verdict: PromiseWithResolvers<TokenVerdict>;
   waiting: number;
+  /** In whose lines it stands; none once it is sent. */
+  readonly addresses: Set<string>;
+  isSent: boolean;
 }
 
 /**
- * Has tokens reviewed: each once, however many calls carry it, some at a time, in the order in which they came. What a
- * token says of itself is looked at first, so that one that is expired or for somebody else costs no review.
+ * Has tokens reviewed: each once, however many calls carry it, some at a time. Addresses take turns, so that a flood of
+ * forged tokens makes nobody late who comes from elsewhere; those of one address are reviewed in the order in which they
+ * came. What a token says of itself is looked at first, so that one that is expired or for somebody else costs no review.
  *
  * Tokens are known by their hash; the text is kept no longer than until its review is back.
  */
@@ -60,8 +64,8 @@ export class TokenChecks {
   readonly #sayFailed: SayOf;
   readonly #known = new Map<string, { readonly verdict: TokenVerdict; readonly untilMs: number }>();
   readonly #pending = new Map<string, Pending>();
-  /** Those whose review has not been sent. */
-  readonly #queue = new Set<Pending>();
+  /** Those whose review has not been sent, by the addresses that they came from; whose turn it is stands first. */
+  readonly #queue = new Map<string, Set<Pending>>();
   #underWay = 0;
 
   constructor(parts: TokenChecksParts) {
@@ -69,8 +73,8 @@ export class TokenChecks {
     this.#sayFailed = sparingly(parts.clock);
   }
 
-  /** The answer where it is known, else a check to wait for. */
-  check(token: string): TokenVerdict | TokenCheck {
+  /** The answer where it is known, else a check to wait for. @param address the peer's */
+  check(token: string, address: string): TokenVerdict | TokenCheck {
     const { clock, audience } = this.#parts;
     const claims = readTokenClaims(token);
     if (claims === undefined) return { refused: 'malformed_token' };
@@ -83,11 +87,19 @@ export class TokenChecks {
 
     let pending = this.#pending.get(key);
     if (pending === undefined) {
-      pending = { token, key, expiresMs, verdict: Promise.withResolvers(), waiting: 0 };
+      pending = {
+        token,
+        key,
+        expiresMs,
+        verdict: Promise.withResolvers(),
+        waiting: 0,
+        addresses: new Set(),
+        isSent: false,
+      };
       this.#pending.set(key, pending);
-      this.#queue.add(pending);
     }
     pending.waiting += 1;
+    if (!pending.isSent) this.#enqueue(pending, address);
     this.#next();
     return this.#checkOf(pending);
   }
@@ -101,15 +113,41 @@ export class TokenChecks {
         left = true;
         pending.waiting -= 1;
         // Of those that nobody waits for any more a flood of calls must leave nothing.
-        if (pending.waiting === 0 && this.#queue.delete(pending)) this.#pending.delete(pending.key);
+        if (pending.waiting > 0 || pending.isSent) return;
+        this.#dequeue(pending);
+        this.#pending.delete(pending.key);
       },
     };
   }
 
+  #enqueue(pending: Pending, address: string): void {
+    pending.addresses.add(address);
+    const line = this.#queue.get(address);
+    if (line === undefined) this.#queue.set(address, new Set([pending]));
+    else line.add(pending);
+  }
+
+  #dequeue(pending: Pending): void {
+    for (const address of pending.addresses) {
+      const line = this.#queue.get(address);
+      line?.delete(pending);
+      if (line?.size === 0) this.#queue.delete(address);
+    }
+    pending.addresses.clear();
+  }
+
   #next(): void {
-    for (const pending of this.#queue) {
-      if (this.#underWay >= REVIEWS_AT_ONCE) return;
-      this.#queue.delete(pending);
+    while (this.#underWay < REVIEWS_AT_ONCE) {
+      const first = this.#queue.entries().next().value;
+      if (first === undefined) return;
+      const [address, line] = first;
+      const [pending] = line;
+      // Behind the others, if it has more.
+      this.#queue.delete(address);
+      this.#queue.set(address, line);
+      if (pending === undefined) return;
+      this.#dequeue(pending);
+      pending.isSent = true;
       this.#underWay += 1;
       void this.#review(pending);
     }

@@ -2,12 +2,13 @@ import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { NOTHING } from '../../src/core/grant.ts';
 import { Grants } from '../../src/controller/grants.ts';
-import { systemClock } from '../../src/clock.ts';
+import { systemClock, type Clock } from '../../src/clock.ts';
 import { parsePolicy } from '../../src/core/policy.ts';
 import type { RuleSpec } from '../../src/core/policy-object.ts';
 import { OPEN, policySet } from '../../src/core/policy-set.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
 import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { fullPush, requestBytes, tunnel } from '../support/wire.ts';
 
@@ -24,11 +25,13 @@ describe('a server whose streams are held to policies', () => {
   async function serve(
     rules: readonly RuleSpec[] | undefined,
     onInvalid: 'skip' | 'nack' = 'skip',
+    clock: Clock = systemClock,
   ): Promise<void> {
-    grants = new Grants({ onChanged() {}, onReviewed() {}, clock: systemClock });
+    grants = new Grants({ onChanged() {}, onReviewed() {}, clock });
     inForce(rules);
     world = await startTestServer({
       policy: grants,
+      clock,
       onInvalid,
       reporterConnected: (reporter, _envoy, peer) => grants.connected(reporter, peer),
     });
@@ -102,6 +105,36 @@ describe('a server whose streams are held to policies', () => {
     expect(JSON.stringify(said)).to.include('tunnel \\"theirs\\": tenant \\"globex\\"');
   });
 
+  it('what is set aside is said of each reporter in one line a minute, which says how many there were', async () => {
+    const clock = new FakeClock();
+    await serve([RULE], 'skip', clock);
+    const theirs = { ...tunnel('theirs'), identity: { ...tunnel('x').identity, tenant_id: 'globex' } };
+    const report = { full_push: true, added_tunnels: [theirs] };
+    const said = (): unknown[] =>
+      world.logged
+        .filter(({ msg }) => msg.startsWith('tunnels set aside'))
+        .map(({ reporter, moreSinceLastLine = 0 }) => [(reporter as { id: string }).id, moreSinceLastLine]);
+    const [one, other] = [world.open(), world.open()];
+    one.sendBytes(firstReport('r-1', report));
+    await one.next();
+    for (let nonce = 2; nonce <= 100; nonce += 1) {
+      one.send({ ...report, nonce });
+      await one.next();
+    }
+    other.sendBytes(firstReport('r-2', report));
+    await other.next();
+    expect(said()).to.deep.equal([
+      ['r-1', 0],
+      ['r-2', 0],
+    ]);
+    expect(await world.count('rejectedTunnels', 'policy')).to.equal(101);
+    const last = world.open();
+    clock.advance(60_000);
+    last.sendBytes(firstReport('r-1', report));
+    await last.next();
+    expect(said().slice(2)).to.deep.equal([['r-1', 99]]);
+  });
+
   it("with --on-invalid nack another tenant's tunnel refuses the report", async () => {
     await serve([RULE], 'nack');
     const stream = world.open();
@@ -144,6 +177,22 @@ describe('a server whose streams are held to policies', () => {
     );
   });
 
+  it('a change of policies asks for streams with a reporter first, however many have said nothing yet', async () => {
+    await serve(undefined);
+    for (const id of ['r-0', 'r-1']) {
+      const open = world.connection();
+      // Its own streams are opened in this order.
+      for (let count = 0; count < 150; count += 1) open();
+      const named = open();
+      named.sendBytes(firstReport(id));
+      await named.next();
+    }
+    inForce([OTHERS]);
+    world.server.recheck();
+    // In this very turn of the event loop.
+    expect(world.presence.slice(2)).to.have.members(['r-0 disconnected', 'r-1 disconnected']);
+  });
+
   it('reads no faster than the rate, and loses nothing', async () => {
     await serve([{ ...RULE, limits: { reportsPerSecond: 20, reportsBurst: 5 } }]);
     const stream = world.open();
@@ -157,5 +206,49 @@ describe('a server whose streams are held to policies', () => {
     // 25 reports, five of them at once, the others 50 ms apart; a timer may fire a millisecond early.
     expect(performance.now() - startMs).to.be.greaterThan(20 * 50 - 25 - 20);
     expect(world.folded).to.have.length(25);
+  });
+
+  /** Five at once, then one each 50 ms. */
+  const HELD_TO: RuleSpec = { ...RULE, limits: { reportsPerSecond: 20, reportsBurst: 5 } };
+  const mostReadSince = (startMs: number): number => 5 + (20 * (performance.now() - startMs)) / 1000 + 1;
+
+  it('reads no faster than the rate where each report comes on a stream of its own', async () => {
+    await serve([HELD_TO]);
+    const startMs = performance.now();
+    for (let count = 1; count <= 15; count += 1) {
+      const stream = world.open();
+      stream.sendBytes(firstReport('r-0'));
+      await stream.next();
+      expect(world.folded).to.have.length(count);
+      expect(count).to.be.at.most(mostReadSince(startMs));
+      stream.end();
+    }
+  });
+
+  it('nor where all these streams are opened at once', async () => {
+    await serve([HELD_TO]);
+    const startMs = performance.now();
+    const streams = Array.from({ length: 15 }, () => world.open());
+    for (const stream of streams) stream.sendBytes(firstReport('r-0'));
+    const over = streams.map(async (stream) => await Promise.race([stream.next(), stream.ended]));
+    for (const one of over) {
+      await one;
+      expect(world.folded.length).to.be.at.most(mostReadSince(startMs));
+    }
+    expect(world.folded.length).to.be.at.least(5);
+  });
+
+  it('leaves nothing of a stream that goes while it waits for the rate', async () => {
+    const clock = new FakeClock();
+    await serve([{ ...RULE, limits: { reportsPerSecond: 1, reportsBurst: 1 } }], 'skip', clock);
+    const first = world.open();
+    first.sendBytes(firstReport('r-0'));
+    await first.next();
+    const second = world.open();
+    second.sendBytes(firstReport('r-0'));
+    await eventually('the second waits', () => clock.waitsMs.filter((ms) => ms === 1000).length === 2);
+    second.cancel();
+    await eventually('it does not any more', () => clock.waitsMs.filter((ms) => ms === 1000).length === 1);
+    expect(world.folded).to.have.length(1);
   });
 });

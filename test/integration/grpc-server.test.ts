@@ -8,6 +8,7 @@ import { ListenError } from '../../src/grpc/server.ts';
 import { whenDecodingBegins } from '../support/decoding-begins.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { heapBytes } from '../support/heap.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { fullPush } from '../support/wire.ts';
 
@@ -189,7 +190,44 @@ describe('the reporting server', () => {
         world.server.setServing(false);
         expect(await check(health, service)).to.equal('NOT_SERVING');
       }
-      expect(await check(health, 'another.Service')).to.equal(status.NOT_FOUND);
+      health.close();
+    });
+
+    it('of a service that there is not: NOT_FOUND without a word of its name, and to who watches, SERVICE_UNKNOWN', async () => {
+      world = await startTestServer();
+      const health = healthClient(world.address);
+      const refused = await new Promise<ServiceError | null>((resolve) => {
+        health.check({ service: 'another.Service' }, resolve);
+      });
+      expect(refused?.code).to.equal(status.NOT_FOUND);
+      expect(refused?.details).to.equal('no such service here');
+      const seen: string[] = [];
+      const watch = health.watch({ service: 'another.Service' });
+      watch.on('data', ({ status: state }: { status: string }) => seen.push(state));
+      let ended = false;
+      watch.on('error', () => (ended = true)).on('end', () => (ended = true));
+      await eventually('an answer', () => seen.length > 0);
+      world.server.setServing(true);
+      // Later on the same connection.
+      expect(await check(health, '')).to.equal('SERVING');
+      expect({ seen, ended }).to.deep.equal({ seen: ['SERVICE_UNKNOWN'], ended: false });
+      health.close();
+    });
+
+    it('and keeps nothing of services that there are not, when who watched them is gone', async () => {
+      world = await startTestServer();
+      const health = healthClient(world.address);
+      const watchOne = async (serial: number): Promise<void> => {
+        const watch = health.watch({ service: `${serial}${'x'.repeat(200_000)}` });
+        watch.on('error', () => {});
+        await once(watch, 'data');
+        watch.cancel();
+      };
+      for (let serial = 0; serial < 20; serial += 1) await watchOne(serial);
+      const before = heapBytes();
+      for (let serial = 20; serial < 320; serial += 1) await watchOne(serial);
+      // Of 60 MB.
+      await eventually('memory is given back', () => heapBytes() - before < 10_000_000);
       health.close();
     });
   });
@@ -239,7 +277,7 @@ interface HealthClient extends Client {
     request: { service: string },
     done: (error: ServiceError | null, answer?: { status: string }) => void,
   ): void;
-  watch(request: { service: string }): NodeJS.EventEmitter;
+  watch(request: { service: string }): NodeJS.EventEmitter & { cancel(): void };
 }
 
 function healthClient(address: string): HealthClient {

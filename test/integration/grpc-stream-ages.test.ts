@@ -1,9 +1,13 @@
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
+import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
+import { createAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
+import { createReplicasWorld } from '../support/replicas-world.ts';
 import type { TestStream } from '../support/test-stream.ts';
+import { peerCredentials, serverMaterial } from '../support/tls-world.ts';
 
 /** Below the silence of 15 s, which would end the stream too. */
 const AGE_MS = 10_000;
@@ -84,5 +88,107 @@ describe('a stream that comes of age', () => {
     await world.stop();
     await eventually('no timer is left', () => clock.waitsMs.length === 0);
     expect(world.presence).to.deep.equal(['r-0 connected']);
+  });
+});
+
+describe('a reporter whose streams come of age again and again', () => {
+  const replicas = createReplicasWorld();
+  const { clock } = replicas;
+  let world: TestServer;
+  let open: () => TestStream;
+
+  before(async () => {
+    const { mirror } = replicas.replica('a');
+    world = await startTestServer({
+      clock,
+      maxStreamAgeMs: AGE_MS,
+      random: () => 0.5,
+      reporterConnected: (reporter, envoy, _peer, isExpected) =>
+        mirror.reporterConnected(reporter, envoy, isExpected),
+      reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
+      fold: (reporter, report, receivedMs) => mirror.fold(reporter, report, receivedMs),
+    });
+    open = world.connection();
+  });
+  after(async () => {
+    replicas.stop();
+    await world.stop();
+  });
+  const named = async (): Promise<TestStream> => {
+    const stream = open();
+    stream.sendBytes(firstReport('r-0', { full_push: true }));
+    await stream.next();
+    await replicas.settle();
+    return stream;
+  };
+
+  it('is not taken for two Envoys that share its id, nor held back; two that do are told apart all the same', async () => {
+    for (let times = 0; times < 12; times += 1) {
+      const stream = await named();
+      expect(replicas.condition({ cluster: 'edge', id: 'r-0' }, 'Connected')).to.match(/^True/);
+      expect(replicas.owner({ cluster: 'edge', id: 'r-0' })).to.equal('a');
+      clock.advance(AGE_MS);
+      await stream.ended;
+      clock.advance(5000);
+      await replicas.settle();
+    }
+    expect(replicas.events.filter((event) => event.includes('conflict'))).to.deep.equal([]);
+    for (let times = 0; times < 5; times += 1) await named();
+    expect(replicas.events.filter((event) => event.includes('conflict'))).to.deep.equal(['a conflict r-0']);
+  });
+});
+
+describe('a connection whose peer has shown a certificate', () => {
+  const authority = createAuthority();
+  let clock: FakeClock;
+  let world: TestServer;
+
+  beforeEach(async () => {
+    clock = new FakeClock(Date.now());
+    const tls = new TlsAcceptor(serverMaterial(authority, authority), 'required');
+    world = await startTestServer({
+      clock,
+      maxStreamAgeMs: AGE_MS,
+      random: () => 0.5,
+      auth: { mode: 'mtls', tls },
+    });
+  });
+  afterEach(() => world.stop());
+
+  const connection = (): (() => TestStream) =>
+    world.connection(peerCredentials(authority, authority.issue({ usage: 'client' })));
+  const named = async (open: () => TestStream): Promise<TestStream> => {
+    const stream = open();
+    stream.sendBytes(firstReport('r-0'));
+    await stream.next();
+    return stream;
+  };
+
+  it('comes of age also when its peer ends each stream before that: a later stream lives only to its end', async () => {
+    const open = connection();
+    const first = await named(open);
+    clock.advance(AGE_MS - 1000);
+    first.end();
+    await first.ended;
+    const second = await named(open);
+    clock.advance(1000);
+    expect((await second.ended).code).to.equal(status.UNAVAILABLE);
+    expect(await world.count('streamsClosed', 'aged')).to.equal(1);
+  });
+
+  it('takes no stream beyond that age, and is taken out of use: the peer comes back on a new one', async () => {
+    const open = connection();
+    const first = await named(open);
+    first.end();
+    await first.ended;
+    clock.advance(AGE_MS);
+    const late = open();
+    late.sendBytes(firstReport('r-0'));
+    expect(await late.ended).to.deep.equal({
+      code: status.UNAVAILABLE,
+      details: 'the certificate was shown as long ago as may be; come back on a new connection',
+    });
+    expect(await world.count('callsRefused', 'connection_aged')).to.equal(1);
+    await named(open);
   });
 });

@@ -217,6 +217,7 @@ export function createReplicasWorld() {
     const made = {
       state,
       reporters,
+      mirror,
       ledger,
       queue,
       /** `expiring` while it deletes the rows of its one reporter as lost and owns it by the object itself, else `serving`. */

@@ -72,8 +72,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     metrics,
     log: pino({ level: 'trace', base: null }, { write: (line) => logged.push(JSON.parse(line)) }),
     sink: {
-      reporterConnected(reporter, envoy, peer) {
-        reporterConnected?.(reporter, envoy, peer);
+      reporterConnected(reporter, envoy, peer, isExpected) {
+        reporterConnected?.(reporter, envoy, peer, isExpected);
         peers.push(peer);
         presence.push(`${reporter.id} connected`);
       },

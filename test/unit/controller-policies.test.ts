@@ -255,4 +255,20 @@ describe('grants', () => {
     expect(grants.holdBackMs(RESPONDER)).to.equal(0);
     expect(grants.holdBackMs({ cluster: '', id: 'other' })).to.equal(0);
   });
+
+  it('say how long a new stream has to wait for what was read before, and take nothing for it', () => {
+    const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
+    grants.changed(set({ rules: [rule] }));
+    expect(grants.debtMs(RESPONDER), 'of whom nothing was read').to.equal(0);
+    grants.connected(RESPONDER, ANYBODY);
+    for (let i = 0; i < 5; i += 1) grants.holdBackMs(RESPONDER);
+    grants.connected(RESPONDER, ANYBODY);
+    expect([1, 2].map(() => grants.debtMs(RESPONDER))).to.deep.equal([300, 300]);
+    clock.advance(299);
+    expect(grants.debtMs(RESPONDER)).to.equal(1);
+    clock.advance(1);
+    expect(grants.debtMs(RESPONDER)).to.equal(0);
+    for (let i = 0; i < 1000; i += 1) grants.holdBackMs(RESPONDER);
+    expect(grants.debtMs(RESPONDER)).to.equal(4100);
+  });
 });

@@ -11,19 +11,24 @@ describe('the life of a stream', () => {
     { random: 1, ageMs: 1.1 * HOUR_MS },
   ]) {
     it(`is the greatest age, a tenth less or more: ${ageMs} ms by the draw ${random}`, () => {
-      const { lifeMs, reason } = streamLife(undefined, HOUR_MS, NOW_MS, random);
+      const { lifeMs, reason } = streamLife(undefined, HOUR_MS, 0, NOW_MS, random);
       expect(lifeMs).to.be.closeTo(ageMs, 1);
       expect(reason).to.equal('aged');
     });
   }
 
   it("ends with its peer's credential, without jitter, when that is sooner", () => {
-    const { lifeMs, reason } = streamLife(NOW_MS + 60_000, HOUR_MS, NOW_MS, 0);
+    const { lifeMs, reason } = streamLife(NOW_MS + 60_000, HOUR_MS, 0, NOW_MS, 0);
     expect({ lifeMs, reason }).to.deep.equal({ lifeMs: 60_000, reason: 'expired' });
-    expect(streamLife(NOW_MS + 2 * HOUR_MS, HOUR_MS, NOW_MS, 0.5).reason).to.equal('aged');
+    expect(streamLife(NOW_MS + 2 * HOUR_MS, HOUR_MS, 0, NOW_MS, 0.5).reason).to.equal('aged');
+  });
+
+  it('counts from when its peer proved who it is, where that was before it was opened', () => {
+    expect(streamLife(undefined, HOUR_MS, 600_000, NOW_MS, 0.5).lifeMs).to.be.closeTo(3_000_000, 1);
+    expect(streamLife(undefined, HOUR_MS, HOUR_MS, NOW_MS, 0).lifeMs).to.equal(0);
   });
 
   it('is over at once for a credential that has ended between its check and now', () => {
-    expect(streamLife(NOW_MS - 1, HOUR_MS, NOW_MS, 0).lifeMs).to.equal(0);
+    expect(streamLife(NOW_MS - 1, HOUR_MS, 0, NOW_MS, 0).lifeMs).to.equal(0);
   });
 });

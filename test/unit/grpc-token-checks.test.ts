@@ -15,7 +15,7 @@ function token(claims: object, signature = 'c2ln'): string {
 
 function createWorld(): {
   clock: FakeClock;
-  checks: TokenChecks;
+  checks: { check(text: string, address?: string): ReturnType<TokenChecks['check']> };
   /** Reviews that wait for an answer, oldest first. */
   asked: { readonly token: string; answer(review: TokenReview): void; fail(error: Error): void }[];
   logged: string[];
@@ -30,7 +30,9 @@ function createWorld(): {
     clock,
     log: pino({ level: 'trace' }, { write: (line) => void logged.push(line) }),
   });
-  return { clock, checks, asked, logged };
+  const check = (text: string, address = '192.0.2.1'): ReturnType<TokenChecks['check']> =>
+    checks.check(text, address);
+  return { clock, checks: { check }, asked, logged };
 }
 
 /** What is known at once, or comes. */
@@ -125,6 +127,30 @@ describe('the check of a token', () => {
     for (const one of asked.splice(0)) one.answer(REVIEWED);
     await Promise.all(all.slice(0, 32).map(verdictOf));
     expect(asked.map((one) => one.token)).to.deep.equal(tokens.slice(36));
+  });
+
+  it('lets addresses take turns: a flood of one makes a call of another wait for one review more, and not for all', async () => {
+    const { checks, asked } = createWorld();
+    const flood = (from: number): string[] =>
+      Array.from({ length: 100 }, (_, i) => token(good, `forged${from + i}`));
+    for (const text of flood(0)) void checks.check(text, '198.51.100.66');
+    expect(asked.splice(0, 31)).to.have.length(31);
+    const mine = token(good, 'mine');
+    void checks.check(mine, '192.0.2.1');
+    // The same token, from the flood's address too: it is behind all others there.
+    void checks.check(token(good, 'shared'), '198.51.100.66');
+    void checks.check(token(good, 'shared'), '192.0.2.2');
+    const next = async (): Promise<string | undefined> => {
+      asked.shift()?.answer({ authenticated: false });
+      await new Promise(setImmediate);
+      return asked[0]?.token;
+    };
+    expect([await next(), await next(), await next(), await next()]).to.deep.equal([
+      token(good, 'forged32'),
+      mine,
+      token(good, 'shared'),
+      token(good, 'forged33'),
+    ]);
   });
 
   it('remembers the last 10,000 answers, and no more', async function () {

@@ -44,7 +44,7 @@ export function createReportingService(
       supersede(session);
       return;
     }
-    parts.sink.reporterConnected(reporter, session.envoy, session.peer);
+    parts.sink.reporterConnected(reporter, session.envoy, session.peer, false);
     byReporter.set(key, session);
     if (other !== undefined) supersede(other);
   }

@@ -1,5 +1,14 @@
 /** Attacks by streams: opened, reset, left open, many at once. */
-import { END_HEADERS, END_STREAM, FRAME, frame, headerBlock, opening, requestFields } from '../raw-http2.ts';
+import {
+  END_HEADERS,
+  END_STREAM,
+  FRAME,
+  frame,
+  grpcMessage,
+  headerBlock,
+  opening,
+  requestFields,
+} from '../raw-http2.ts';
 import type { Attack } from './attack.ts';
 
 const CANCEL = Buffer.from([0, 0, 0, 8]);
@@ -18,6 +27,16 @@ function streamByStream(make: (streamId: number) => Buffer, streams: number): At
 
 function request(streamId: number, other: Readonly<Record<string, string>>): Buffer {
   return frame(FRAME.headers, END_HEADERS | END_STREAM, streamId, headerBlock(requestFields(other)));
+}
+
+/** HealthCheckRequest: field 1, some 60 kB of text, another one for each stream. */
+function serviceName(streamId: number): Buffer {
+  const name = Buffer.alloc(60_000, `${streamId} `);
+  // The length of a varint of three bytes.
+  return Buffer.concat([
+    Buffer.from([0x0a, (name.length & 0x7f) | 0x80, ((name.length >> 7) & 0x7f) | 0x80, name.length >> 14]),
+    name,
+  ]);
 }
 
 /** Each is cut as `new_streams`, or by HTTP/2 itself where its own limit on refused streams comes first. */
@@ -44,6 +63,21 @@ export const STREAM_FLOODS: readonly Attack[] = [
   {
     name: 'asks for the health of a service that there is not, 20,000 times on each connection',
     round: streamByStream((id) => request(id, { ':path': '/grpc.health.v1.Health/Check' }), 20_000),
+  },
+  {
+    name: 'watches the health of services that there are not, a new name each time, and goes',
+    async round(open) {
+      const peer = await open();
+      for (let id = 1; id < 2 * 2000; id += 2) {
+        await peer.write(opening(id, { ':path': '/grpc.health.v1.Health/Watch' }));
+        if (!(await peer.sendData(id, grpcMessage(serviceName(id))))) return;
+        await peer.write(frame(FRAME.data, END_STREAM, id));
+        // Not before the answer: a stream that is reset at once is not looked at.
+        const answered = (id + 1) / 2;
+        await peer.until(() => peer.received(FRAME.headers) >= answered);
+        if (!(await peer.write(frame(FRAME.rstStream, 0, id, CANCEL)))) return;
+      }
+    },
   },
   {
     name: 'sends requests that are not gRPC, 20,000 on each connection',
