@@ -144,6 +144,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     client,
     rowsListed: () => reflector.hasSynced,
     onGrantChanged: (key) => mirror.grantChanged(key),
+    onOtherPeer: (key) => ledger.dropOutside(key),
     onPolicyChanged: () => grpc.recheck(),
     onKnown() {
       replica.resume();

@@ -18,6 +18,8 @@ export interface PolicingParts {
   readonly rowsListed: () => boolean;
   /** What a reporter may report is another than before. */
   readonly onGrantChanged: (key: string) => void;
+  /** Another peer is about to speak for a reporter. */
+  readonly onOtherPeer: (key: string) => void;
   /** Who may report is another than before: open streams are to be asked for. */
   readonly onPolicyChanged: () => void;
   /** It is known who may report what, for the first time. */
@@ -54,6 +56,7 @@ export function createPolicing(parts: PolicingParts): Policing {
 
   const grants = new Grants({
     onChanged: parts.onGrantChanged,
+    onOtherPeer: parts.onOtherPeer,
     onReviewed() {
       if (reviewed) return;
       reviewed = true;

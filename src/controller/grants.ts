@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { EVERYTHING, NOTHING, sameGrant, type Grant } from '../core/grant.ts';
-import type { Peer } from '../core/peer.ts';
+import { peerKey, type Peer } from '../core/peer.ts';
 import { grantOrNothing, OPEN, type PolicySet } from '../core/policy-set.ts';
 import { outsideMessage, peerRefusal, reporterRefusal } from '../core/policy-violation.ts';
 import { fullBucket, takeToken, type TokenBucket } from '../core/token-bucket.ts';
@@ -10,6 +10,8 @@ import type { Violation, ViolationReason } from '../core/violation.ts';
 export interface GrantsParts {
   /** What a reporter may report is another than before: what it holds is to be looked at again. */
   readonly onChanged: (key: string) => void;
+  /** Another peer is about to speak for a reporter: what the former said and may not say is to be forgotten, at once. */
+  readonly onOtherPeer: (key: string) => void;
   /** Every reporter has been looked at since the policies changed last. */
   readonly onReviewed: () => void;
   readonly clock: Clock;
@@ -69,6 +71,11 @@ export class Grants {
     if (holder === undefined) {
       this.#holders.set(key, { reporter, peer, grant, bucket: fullBucket() });
       return;
+    }
+    if (peerKey(holder.peer) !== peerKey(peer)) {
+      // By the policies of now, which may not have come to this reporter yet.
+      this.#switch(key, holder, grantOrNothing(this.#set, holder.peer, reporter));
+      this.#parts.onOtherPeer(key);
     }
     holder.peer = peer;
     this.#switch(key, holder, grant);

@@ -129,6 +129,20 @@ export class Ledger {
     return changed;
   }
 
+  /**
+   * Forgets what a reporter holds and is not permitted to, as `review` saw it last: another peer speaks for it from now
+   * on, whose grant is not to let be known what this one said.
+   */
+  dropOutside(key: string): void {
+    const holding = this.#holdings.get(key);
+    for (const name of holding?.outside ?? []) {
+      holding?.tunnels.delete(name);
+      // As absent as it was.
+      holding?.removed?.add(name);
+    }
+    if (holding !== undefined) holding.outside = undefined;
+  }
+
   /** Names of what a reporter holds, and of what it removed before it said what it holds. */
   *tunnelNames(key: string): Iterable<string> {
     const holding = this.#holdings.get(key);

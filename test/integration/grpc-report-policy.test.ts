@@ -25,7 +25,7 @@ describe('a server whose streams are held to policies', () => {
     rules: readonly RuleSpec[] | undefined,
     onInvalid: 'skip' | 'nack' = 'skip',
   ): Promise<void> {
-    grants = new Grants({ onChanged() {}, onReviewed() {}, clock: systemClock });
+    grants = new Grants({ onChanged() {}, onOtherPeer() {}, onReviewed() {}, clock: systemClock });
     inForce(rules);
     world = await startTestServer({
       policy: grants,

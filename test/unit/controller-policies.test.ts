@@ -186,6 +186,7 @@ describe('grants', () => {
     reviews = 0;
     grants = new Grants({
       onChanged: (key) => changed.push(key),
+      onOtherPeer: () => {},
       onReviewed: () => {
         reviews += 1;
       },

@@ -152,7 +152,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 );
 
 /** So that the property is known to have had something to say. */
-const seen = { checks: 0, rows: 0, keptOut: 0, refusedStreams: 0, endedStreams: 0, restarts: 0, changes: 0 };
+const seen = {
+  ...{ checks: 0, rows: 0, keptOut: 0, dropped: 0 },
+  ...{ refusedStreams: 0, endedStreams: 0, restarts: 0, changes: 0 },
+};
 
 /** What a reporter said and who said it, by the place in `REPORTERS`. */
 interface Held {
@@ -209,8 +212,15 @@ async function play(steps: readonly Step[]): Promise<void> {
       seen.refusedStreams += 1;
       return;
     }
-    const before = held.get(one.reporter)?.tunnels;
-    const after = one.do === 'full' ? new Map<string, Tunnel>() : new Map(before);
+    const before = held.get(one.reporter);
+    const after = one.do === 'full' ? new Map<string, Tunnel>() : new Map(before?.tunnels);
+    // What another said and may not say is nothing that this one holds.
+    if (before?.heard === true && before.peer !== one.peer)
+      for (const [name, each] of after)
+        if (!isAllowed(before.peer, one.reporter, each)) {
+          after.delete(name);
+          seen.dropped += 1;
+        }
     if (one.do === 'remove') for (const name of one.names) after.delete(name);
     else for (const each of one.tunnels) after.set(each.name, each);
     held.set(one.reporter, { peer: one.peer, tunnels: after, connected: true, heard: true });
