@@ -63,6 +63,30 @@ describe('a reporter id that peers with different grants share', () => {
     expect(world.row(RESPONDER, FORGED)).to.equal(undefined);
   });
 
+  it('another peer may not have it that would delete rows of tenants which are none of its own', async () => {
+    inForce(rule(WIDE, ['r*'], ['acme']), rule(NARROW, ['*'], ['globex']));
+    world.report(RESPONDER, fullPush(OWN), WIDE);
+    const refusal = (): string | undefined => world.grants.reporterRefusal(NARROW, RESPONDER)?.message;
+    const said = /^node\.id: "responder-0" in node\.cluster "edge" is another peer's/;
+    expect(refusal()).to.match(said);
+    expect(world.grants.reporterRefusal(WIDE, RESPONDER)).to.equal(undefined);
+    world.mirror.reporterDisconnected(RESPONDER, 'StreamEnded');
+    expect(refusal(), 'while its rows stand').to.match(said);
+    world.mirror.forget(KEY);
+    world.grants.forget(KEY);
+    expect(refusal(), 'when they have expired').to.equal(undefined);
+  });
+
+  it('another peer may have it that may report the same, or when the former may not any more', () => {
+    inForce(rule(NARROW, ['*'], ['acme']), rule(WIDE, ['*'], ['acme', 'globex']));
+    world.report(RESPONDER, fullPush(OWN), NARROW);
+    expect(world.grants.reporterRefusal(WIDE, RESPONDER)).to.equal(undefined);
+    world.report(RESPONDER, fullPush(OWN), WIDE);
+    expect(world.grants.reporterRefusal(NARROW, RESPONDER)).not.to.equal(undefined);
+    inForce(rule(NARROW, ['*'], ['acme']));
+    expect(world.grants.reporterRefusal(NARROW, RESPONDER)).to.equal(undefined);
+  });
+
   it('what it reports itself is kept when it comes back: the same peer has the same grant', async () => {
     inForce(rule(NARROW, ['*'], ['acme']));
     world.report(RESPONDER, fullPush(OWN, FORGED), NARROW);
