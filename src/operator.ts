@@ -138,7 +138,10 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     reportIntervalMs: () => reportIntervalMs,
     unknownAfterMs: config.unknownAfterMs,
     expireAfterMs: config.expireAfterMs,
-    relistRows: () => reflector.relist(),
+    relistOthers() {
+      reflector.relist();
+      policing.relist();
+    },
     onNoAnswer: () => hasten(),
     onProgress: () => progress(),
     clock,

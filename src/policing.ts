@@ -37,6 +37,8 @@ export interface Policing {
   /** True once it is known who may report what, and what was reported before has been looked at by that. */
   isKnown(): boolean;
   hasten(): void;
+  /** What the watch showed may not be what is stored: policies are listed again. */
+  relist(): void;
   /** Begins to list. Resolves when `signal` is aborted. */
   start(signal: AbortSignal): Promise<void>;
   /** Nothing more is written. */
@@ -135,6 +137,7 @@ export function createPolicing(parts: PolicingParts): Policing {
     grants,
     isKnown: () => reviewed,
     hasten: () => reflector.hasten(),
+    relist: () => reflector.relist(),
     async start(signal) {
       writer.start();
       await reflector.run(signal);
