@@ -39,6 +39,9 @@ const RELEASE_MS = 1500;
 const SPARE_CONNECTIONS = 24;
 /** A superseded stream needs so long, and one report interval, to claim again: no reporter may expire before. */
 const LEAST_EXPIRE_AFTER_MS = 90_000;
+/** Tunnels that all reporters together may hold: as many as four at their limit, and no fewer than this. */
+const LEAST_TUNNELS_TOGETHER = 2_000_000;
+const REPORTERS_AT_THEIR_LIMIT = 4;
 
 export interface Surroundings {
   readonly version: string;
@@ -98,7 +101,11 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const rows = client.resource<RowObject>(rowResource(namespace));
 
   const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const ledger = new Ledger(config.maxTunnelsPerReporter, (key) => policing.grants.of(key));
+  const ledger = new Ledger(
+    config.maxTunnelsPerReporter,
+    (key) => policing.grants.of(key),
+    Math.max(LEAST_TUNNELS_TOGETHER, REPORTERS_AT_THEIR_LIMIT * config.maxTunnelsPerReporter),
+  );
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(
     names,
@@ -131,7 +138,10 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     reportIntervalMs: () => reportIntervalMs,
     unknownAfterMs: config.unknownAfterMs,
     expireAfterMs: config.expireAfterMs,
-    relistRows: () => reflector.relist(),
+    relistOthers() {
+      reflector.relist();
+      policing.relist();
+    },
     onNoAnswer: () => hasten(),
     onProgress: () => progress(),
     clock,
@@ -144,6 +154,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     client,
     rowsListed: () => reflector.hasSynced,
     onGrantChanged: (key) => mirror.grantChanged(key),
+    onOtherPeer: (key) => ledger.dropOutside(key),
     onPolicyChanged: () => grpc.recheck(),
     onKnown() {
       replica.resume();

@@ -18,6 +18,8 @@ export interface PolicingParts {
   readonly rowsListed: () => boolean;
   /** What a reporter may report is another than before. */
   readonly onGrantChanged: (key: string) => void;
+  /** Another peer is about to speak for a reporter. */
+  readonly onOtherPeer: (key: string) => void;
   /** Who may report is another than before: open streams are to be asked for. */
   readonly onPolicyChanged: () => void;
   /** It is known who may report what, for the first time. */
@@ -35,6 +37,8 @@ export interface Policing {
   /** True once it is known who may report what, and what was reported before has been looked at by that. */
   isKnown(): boolean;
   hasten(): void;
+  /** What the watch showed may not be what is stored: policies are listed again. */
+  relist(): void;
   /** Begins to list. Resolves when `signal` is aborted. */
   start(signal: AbortSignal): Promise<void>;
   /** Nothing more is written. */
@@ -54,6 +58,7 @@ export function createPolicing(parts: PolicingParts): Policing {
 
   const grants = new Grants({
     onChanged: parts.onGrantChanged,
+    onOtherPeer: parts.onOtherPeer,
     onReviewed() {
       if (reviewed) return;
       reviewed = true;
@@ -132,6 +137,7 @@ export function createPolicing(parts: PolicingParts): Policing {
     grants,
     isKnown: () => reviewed,
     hasten: () => reflector.hasten(),
+    relist: () => reflector.relist(),
     async start(signal) {
       writer.start();
       await reflector.run(signal);

@@ -43,8 +43,8 @@ export interface ReplicaParts {
   readonly reportIntervalMs: () => number;
   readonly unknownAfterMs: number;
   readonly expireAfterMs: number;
-  /** What the watch of rows showed may not be what is stored: they are to be listed again. */
-  readonly relistRows: () => void;
+  /** What watches showed may not be what is stored: rows and policies, which are not listed here, are to be listed again. */
+  readonly relistOthers: () => void;
   /** The API server did not answer: watches may have lost their connection too. */
   readonly onNoAnswer: () => void;
   /** Reporters are listed, or the Lease is held: it may be ready now. */
@@ -95,7 +95,7 @@ export function createReplica(parts: ReplicaParts): Replica {
    */
   const restored = (): void => {
     log.warn('etcd was put back to a former state: everything is listed anew');
-    parts.relistRows();
+    parts.relistOthers();
     reportersReflector.relist();
     leasesReflector.relist();
   };

@@ -1,8 +1,8 @@
 import type { Clock } from '../clock.ts';
-import { EVERYTHING, NOTHING, sameGrant, type Grant } from '../core/grant.ts';
-import type { Peer } from '../core/peer.ts';
+import { coversGrant, EVERYTHING, NOTHING, sameGrant, type Grant } from '../core/grant.ts';
+import { peerKey, type Peer } from '../core/peer.ts';
 import { grantOrNothing, OPEN, type PolicySet } from '../core/policy-set.ts';
-import { outsideMessage, peerRefusal, reporterRefusal } from '../core/policy-violation.ts';
+import { heldRefusal, outsideMessage, peerRefusal, reporterRefusal } from '../core/policy-violation.ts';
 import { fullBucket, takeToken, untilTokenMs, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
 import type { Violation, ViolationReason } from '../core/violation.ts';
@@ -10,6 +10,8 @@ import type { Violation, ViolationReason } from '../core/violation.ts';
 export interface GrantsParts {
   /** What a reporter may report is another than before: what it holds is to be looked at again. */
   readonly onChanged: (key: string) => void;
+  /** Another peer is about to speak for a reporter: what the former said and may not say is to be forgotten, at once. */
+  readonly onOtherPeer: (key: string) => void;
   /** Every reporter has been looked at since the policies changed last. */
   readonly onReviewed: () => void;
   readonly clock: Clock;
@@ -70,6 +72,11 @@ export class Grants {
       this.#holders.set(key, { reporter, peer, grant, bucket: fullBucket() });
       return;
     }
+    if (peerKey(holder.peer) !== peerKey(peer)) {
+      // By the policies of now, which may not have come to this reporter yet.
+      this.#switch(key, holder, grantOrNothing(this.#set, holder.peer, reporter));
+      this.#parts.onOtherPeer(key);
+    }
     holder.peer = peer;
     this.#switch(key, holder, grant);
   }
@@ -93,9 +100,17 @@ export class Grants {
     return this.#set.admits(peer) ? undefined : peerRefusal(peer);
   }
 
-  /** Why a peer may not report as this reporter; undefined when it may. */
+  /**
+   * Why a peer may not report as this reporter; undefined when it may. While another peer is known here for it, with rows
+   * or a stream, only one that may report all that the other may: else its first report would delete the other's rows.
+   */
   reporterRefusal(peer: Peer, reporter: ReporterId): Violation | undefined {
-    return this.#set.grant(peer, reporter) === undefined ? reporterRefusal(peer, reporter) : undefined;
+    const grant = this.#set.grant(peer, reporter);
+    if (grant === undefined) return reporterRefusal(peer, reporter);
+    const holder = this.isSelective ? this.#holders.get(reporterKey(reporter)) : undefined;
+    if (holder === undefined || peerKey(holder.peer) === peerKey(peer)) return undefined;
+    const held = grantOrNothing(this.#set, holder.peer, reporter);
+    return coversGrant(grant, held) ? undefined : heldRefusal(peer, reporter);
   }
 
   /** Those of the tunnels that a peer may not report as this reporter; undefined when there are none. */

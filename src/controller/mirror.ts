@@ -35,10 +35,12 @@ export interface StreamDesk {
   grantChanged(key: string): void;
 }
 
-/** Why a report is not taken: it would hold more tunnels than a reporter may have. */
+/** Why a report is not taken: its reporter, or all together, would hold more tunnels than may be. */
 export interface OverLimit {
   readonly tunnels: number;
   readonly limit: number;
+  /** True: both are of all reporters together. */
+  readonly together: boolean;
 }
 
 /** Names that are compared and queued in one turn of the event loop: some 5 ms. Others' ACKs wait no longer for it. */
@@ -112,7 +114,10 @@ export class Mirror {
     try {
       folded = ledger.fold(reporter, report, cache.earlier(key));
     } catch (error) {
-      if (error instanceof OverLimitError) return { tunnels: error.tunnels, limit: error.limit };
+      if (error instanceof OverLimitError) {
+        const { tunnels, limit, together } = error;
+        return { tunnels, limit, together };
+      }
       throw error;
     }
     streams.reportRead(key, report, folded.changed.length > 0 || folded.nowComplete);

@@ -78,7 +78,8 @@ export class Policies {
   #learn({ metadata, spec, status }: PolicyObject): boolean {
     const { name, uid, resourceVersion, generation } = metadata;
     const before = this.#byName.get(name);
-    const isSame = before?.object.metadata.uid === uid && before.object.metadata.generation === generation;
+    // By what it says: after a restore of etcd one generation may stand for two texts.
+    const isSame = before !== undefined && JSON.stringify(before.object.spec) === JSON.stringify(spec);
     this.#byName.set(name, {
       object: {
         metadata: { name, uid, resourceVersion, generation },

@@ -1,6 +1,6 @@
 import type { Rate, Scope } from './policy.ts';
 import { withoutScope } from './scope.ts';
-import { matchesText, textMatcher, type TextMatcher } from './text-pattern.ts';
+import { coversPattern, matchesText, textMatcher, type TextMatcher } from './text-pattern.ts';
 import type { Tunnel } from './tunnel.ts';
 
 /** What the peer of one stream may report as one reporter. */
@@ -11,8 +11,8 @@ export interface Grant {
   readonly tunnels: number;
   /** How fast its reports are read; undefined: as fast as they come. */
   readonly rate: Rate | undefined;
-  /** What it was made of; equal lists permit the same. */
-  readonly scopes: readonly string[];
+  /** What it was made of; lists of equal texts permit the same. */
+  readonly scopes: readonly Scope[];
 }
 
 type TunnelPlace = Pick<Tunnel, 'tenantID' | 'clusterID'>;
@@ -22,7 +22,7 @@ export const EVERYTHING: Grant = {
   permits: undefined,
   tunnels: Number.POSITIVE_INFINITY,
   rate: undefined,
-  scopes: ['everything'],
+  scopes: [{ tenants: ['*'], clusters: ['*'], tunnels: undefined, rate: undefined, text: 'everything' }],
 };
 /** Where no rule allows anything. */
 export const NOTHING: Grant = {
@@ -46,7 +46,7 @@ export function grantOf(scopes: readonly Scope[]): Grant {
     permits: tunnelFilter(scopes),
     tunnels: Math.max(...scopes.map(({ tunnels }) => tunnels ?? Number.POSITIVE_INFINITY)),
     rate: rates.includes(undefined) ? undefined : widest(rates.filter((rate) => rate !== undefined)),
-    scopes: scopes.map(({ text }) => text),
+    scopes,
   };
 }
 
@@ -54,7 +54,27 @@ export function grantOf(scopes: readonly Scope[]): Grant {
 export function sameGrant(a: Grant, b: Grant): boolean {
   return (
     a === b ||
-    (a.scopes.length === b.scopes.length && a.scopes.every((scope, index) => scope === b.scopes[index]))
+    (a.scopes.length === b.scopes.length &&
+      a.scopes.every(({ text }, index) => text === b.scopes[index]?.text))
+  );
+}
+
+/**
+ * True when who has `wide` may report whatever who has `narrow` may, limits aside. Rule by rule: what only several rules
+ * together allow counts as not covered.
+ */
+export function coversGrant(wide: Grant, narrow: Grant): boolean {
+  if (wide.permits === undefined || sameGrant(wide, narrow)) return true;
+  const wider = wide.scopes.map(({ tenants, clusters }) => ({
+    tenants: textMatcher(tenants),
+    clusters: textMatcher(clusters),
+  }));
+  return narrow.scopes.every(({ tenants, clusters }) =>
+    wider.some(
+      (one) =>
+        tenants.every((pattern) => coversPattern(one.tenants, pattern)) &&
+        clusters.every((pattern) => coversPattern(one.clusters, pattern)),
+    ),
   );
 }
 

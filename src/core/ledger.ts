@@ -34,16 +34,19 @@ export interface Folded {
   readonly nowComplete: boolean;
 }
 
-/** A report is not taken, for its reporter would hold more tunnels than one may. Nothing has changed. */
+/** A report is not taken: its reporter, or all together, would hold more tunnels than may be. Nothing has changed. */
 export class OverLimitError extends Error {
   override readonly name = 'OverLimitError';
   readonly tunnels: number;
   readonly limit: number;
+  /** True: both are of all reporters together. */
+  readonly together: boolean;
 
-  constructor(tunnels: number, limit: number) {
-    super(`would hold ${tunnels} tunnels, at most ${limit} are allowed`);
+  constructor(tunnels: number, limit: number, together = false) {
+    super(`${together ? 'all together ' : ''}would hold ${tunnels} tunnels, at most ${limit} are allowed`);
     this.tunnels = tunnels;
     this.limit = limit;
+    this.together = together;
   }
 }
 
@@ -62,15 +65,24 @@ export interface Earlier {
 export class Ledger {
   readonly #holdings = new Map<string, Holding>();
   readonly #limit: number;
+  readonly #limitTogether: number;
+  /** Tunnels and names removed, of all reporters. */
+  #size = 0;
   readonly #grantOf: (key: string) => Grant;
 
   /**
    * @param limit tunnels that one reporter may hold, and names it may have removed before it says what it holds
    * @param grantOf what a reporter may report now; where it changes, `review` is to be called. Default: everything
+   * @param limitTogether tunnels that all reporters together may come to hold, for one peer can be many reporters
    */
-  constructor(limit = Number.POSITIVE_INFINITY, grantOf: (key: string) => Grant = () => EVERYTHING) {
+  constructor(
+    limit = Number.POSITIVE_INFINITY,
+    grantOf: (key: string) => Grant = () => EVERYTHING,
+    limitTogether = Number.POSITIVE_INFINITY,
+  ) {
     this.#limit = limit;
     this.#grantOf = grantOf;
+    this.#limitTogether = limitTogether;
   }
 
   /**
@@ -92,7 +104,14 @@ export class Ledger {
     // Rows from before that it is not permitted to have are to go, though the report need not name them.
     const outside = isNew ? [...(holding.outside ?? [])] : [];
     const fold = report.fullPush ? foldFullPush : foldDelta;
-    const folded = fold(holding, report, earlier, grant, this.#limit);
+    const before = sizeOf(holding);
+    const limits = {
+      own: this.#limit,
+      together: this.#limitTogether,
+      others: this.#size - before,
+    };
+    const folded = fold(holding, report, earlier, grant, limits);
+    this.#size += sizeOf(holding) - before;
     return outside.length === 0
       ? folded
       : { ...folded, changed: [...new Set([...folded.changed, ...outside])] };
@@ -129,6 +148,23 @@ export class Ledger {
     return changed;
   }
 
+  /**
+   * Forgets what a reporter holds and is not permitted to, as `review` saw it last: another peer speaks for it from now
+   * on, whose grant is not to let be known what this one said.
+   */
+  dropOutside(key: string): void {
+    const holding = this.#holdings.get(key);
+    if (holding?.outside === undefined) return;
+    this.#size -= sizeOf(holding);
+    for (const name of holding.outside) {
+      holding.tunnels.delete(name);
+      // As absent as it was.
+      holding.removed?.add(name);
+    }
+    holding.outside = undefined;
+    this.#size += sizeOf(holding);
+  }
+
   /** Names of what a reporter holds, and of what it removed before it said what it holds. */
   *tunnelNames(key: string): Iterable<string> {
     const holding = this.#holdings.get(key);
@@ -162,6 +198,9 @@ export class Ledger {
 
   /** Forgets a reporter: it is another replica's now, or gone. */
   forget(key: string): void {
+    const holding = this.#holdings.get(key);
+    if (holding === undefined) return;
+    this.#size -= sizeOf(holding);
     this.#holdings.delete(key);
   }
 
@@ -189,10 +228,30 @@ export class Ledger {
       holding = { reporter, tunnels: new Map(), removed: new Set(), outside: undefined };
       for (const tunnel of earlier?.tunnels() ?? []) holding.tunnels.set(tunnel.name, tunnel);
       holding.outside = outsideOf(holding.tunnels, grant);
+      this.#size += sizeOf(holding);
       this.#holdings.set(key, holding);
     }
     return holding;
   }
+}
+
+/** What a report is held to. */
+interface Limits {
+  /** Tunnels of one reporter, beside what its grant says. */
+  readonly own: number;
+  /** Of all reporters. */
+  readonly together: number;
+  /** What the others have of that. */
+  readonly others: number;
+}
+
+function sizeOf({ tunnels, removed }: Holding): number {
+  return tunnels.size + (removed?.size ?? 0);
+}
+
+/** One that comes to hold no more than before is not refused for what others hold. */
+function checkTogether(before: number, after: number, { together, others }: Limits): void {
+  if (after > before && others + after > together) throw new OverLimitError(others + after, together, true);
 }
 
 /** Names of those that are not permitted; undefined when there are none, as where there is no policy. */
@@ -208,9 +267,9 @@ function foldFullPush(
   report: Report,
   earlier: Earlier,
   grant: Grant,
-  most: number,
+  limits: Limits,
 ): Folded {
-  const limit = Math.min(most, grant.tunnels);
+  const limit = Math.min(limits.own, grant.tunnels);
   const before = holding.tunnels;
   const after = new Map<string, Tunnel>();
   for (const reported of report.added) {
@@ -219,6 +278,7 @@ function foldFullPush(
     after.set(reported.name, had !== undefined && sameTunnel(had, reported) ? had : reported);
   }
   if (after.size > limit) throw new OverLimitError(after.size, limit);
+  checkTogether(before.size, after.size, limits);
   const changed: string[] = [];
   for (const [name, tunnel] of after) {
     if (before.get(name) !== tunnel) changed.push(name);
@@ -238,9 +298,9 @@ function foldDelta(
   report: Report,
   earlier: Earlier,
   { permits, tunnels }: Grant,
-  most: number,
+  limits: Limits,
 ): Folded {
-  const limit = Math.min(most, tunnels);
+  const limit = Math.min(limits.own, tunnels);
   const balance = new Map<string, number>();
   const last = new Map<string, Tunnel>();
   for (const tunnel of report.added) {
@@ -271,6 +331,7 @@ function foldDelta(
     // Else it is known to be absent already; or not known, and as many adds as removals do not tell.
   }
   if (size > limit && size > holding.tunnels.size) throw new OverLimitError(size, limit);
+  checkTogether(holding.tunnels.size, size, limits);
   for (const [name, tunnel] of after) {
     if (tunnel === undefined) {
       holding.tunnels.delete(name);
@@ -282,7 +343,8 @@ function foldDelta(
     if (tunnel !== undefined && permits?.(tunnel) === false) (holding.outside ??= new Set()).add(name);
     else holding.outside?.delete(name);
   }
-  forgetBeyond(most, holding.removed);
+  const left = Math.max(0, limits.together - limits.others - holding.tunnels.size);
+  forgetBeyond(Math.min(limits.own, left), holding.removed);
   return { changed, nowComplete: false };
 }
 

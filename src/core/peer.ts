@@ -13,5 +13,10 @@ export type Peer =
   /** A ServiceAccount's token that the API server has reviewed. */
   | { readonly by: 'token'; readonly namespace: string; readonly serviceAccount: string };
 
+/** One text for each peer: two that prove the same are one. */
+export function peerKey(peer: Peer): string {
+  return JSON.stringify(peer);
+}
+
 /** Of a peer that was asked for nothing. */
 export const ANYBODY: Peer = { by: 'nothing' };

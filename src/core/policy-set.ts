@@ -1,6 +1,6 @@
 import { EVERYTHING, grantOf, NOTHING, type Grant } from './grant.ts';
 import { dnsName, matchesDns, matchesSpiffe } from './peer-pattern.ts';
-import type { Peer } from './peer.ts';
+import { peerKey, type Peer } from './peer.ts';
 import type { PeerMatcher, Rule } from './policy.ts';
 import { spiffeIdOf, type SpiffeId } from './spiffe-id.ts';
 import { matchesText } from './text-pattern.ts';
@@ -30,7 +30,7 @@ export function policySet(rules: readonly Rule[]): PolicySet {
 
   /** Which rules are about a peer. The same peer has a stream for each reporter behind it, and comes back. */
   function rulesFor(peer: Peer): readonly number[] {
-    const text = JSON.stringify(peer);
+    const text = peerKey(peer);
     let found = ofPeer.get(text);
     if (found === undefined) {
       const facts = factsOf(peer);

@@ -17,6 +17,17 @@ export function reporterRefusal(peer: Peer, { id, cluster }: ReporterId): Violat
   };
 }
 
+/** What is wrong with a reporter that another peer holds, whose tunnels this one may not report. */
+export function heldRefusal(peer: Peer, { id, cluster }: ReporterId): Violation {
+  return {
+    field: 'node.id',
+    reason: 'policy',
+    message:
+      `node.id: ${shown(id)} in node.cluster ${shown(cluster)} is another peer's, which may report what no ` +
+      `ReverseTunnelPolicy allows to ${peerText(peer)}: it is free when that one may not or its rows have expired`,
+  };
+}
+
 /** What is said of a tunnel that its reporter may not report. */
 export function outsideMessage({ name, tenantID, clusterID }: Tunnel): string {
   return `tunnel ${shown(name)}: tenant ${shown(tenantID)} in cluster ${shown(clusterID)} is not allowed to this reporter by any ReverseTunnelPolicy`;

@@ -46,3 +46,12 @@ export function matchesText({ all, exact, beginnings }: TextMatcher, text: strin
   }
   return false;
 }
+
+/** True when one of the patterns by itself means every text that this one means. */
+export function coversPattern({ all, exact, beginnings }: TextMatcher, pattern: string): boolean {
+  if (!pattern.endsWith('*')) return matchesText({ all, exact, beginnings }, pattern);
+  // Only a beginning can mean all that a beginning means.
+  return matchesText({ all, exact: NO_TEXTS, beginnings }, pattern.slice(0, -1));
+}
+
+const NO_TEXTS: ReadonlySet<string> = new Set();

@@ -36,13 +36,13 @@ export interface ReportSink {
    * Takes a report into memory, synchronously; it is ACKed when this returns.
    *
    * @param receivedMs when it was read whole, monotonic
-   * @returns why it is not taken, where it would exceed the tunnels a reporter may have
+   * @returns why it is not taken, where it would exceed the tunnels that a reporter, or all together, may have
    */
   fold(
     reporter: ReporterId,
     report: DecodedReport,
     receivedMs: number,
-  ): { readonly tunnels: number; readonly limit: number } | undefined;
+  ): { readonly tunnels: number; readonly limit: number; readonly together?: boolean } | undefined;
 }
 
 /** How a stream's end is counted. */
@@ -296,7 +296,8 @@ export class Session {
 
     const over = sink.fold(reporter, decoded, receivedMs);
     if (over !== undefined) {
-      const details = `reporter ${shown(reporter.id)} would hold ${over.tunnels} tunnels, at most ${over.limit} are allowed`;
+      const whose = over.together === true ? 'all reporters together' : `reporter ${shown(reporter.id)}`;
+      const details = `${whose} would hold ${over.tunnels} tunnels, at most ${over.limit} are allowed`;
       this.#parts.log.warn({ reporter }, details);
       metrics.nacks.inc({ reason: 'over_limit' });
       this.#answer(decoded.nonce, { code: status.RESOURCE_EXHAUSTED, message: details });

@@ -27,7 +27,7 @@ describe('a server whose streams are held to policies', () => {
     onInvalid: 'skip' | 'nack' = 'skip',
     clock: Clock = systemClock,
   ): Promise<void> {
-    grants = new Grants({ onChanged() {}, onReviewed() {}, clock });
+    grants = new Grants({ onChanged() {}, onOtherPeer() {}, onReviewed() {}, clock });
     inForce(rules);
     world = await startTestServer({
       policy: grants,

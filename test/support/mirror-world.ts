@@ -55,7 +55,12 @@ export function createWorld({
   const clock = new FakeClock();
   // As on a real machine, whose monotonic clock began before the process did.
   clock.advance(60_000);
-  const grants = new Grants({ onChanged: (key) => mirror.grantChanged(key), onReviewed() {}, clock });
+  const grants = new Grants({
+    onChanged: (key) => mirror.grantChanged(key),
+    onOtherPeer: (key) => ledger.dropOutside(key),
+    onReviewed() {},
+    clock,
+  });
   const ledger = new Ledger(maxTunnelsPerReporter, (key) => grants.of(key));
   const queue = new Workqueue(clock);
   const cache: RowCache = new RowCache(

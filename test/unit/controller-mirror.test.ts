@@ -439,7 +439,7 @@ describe('the limit of tunnels a reporter may hold', () => {
     await world.settle();
     calls(world);
     const over = { ...fullPush(T2, T3, tunnel('node-4'), tunnel('node-5')), ...NONE_SET_ASIDE };
-    expect(world.mirror.fold(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3 });
+    expect(world.mirror.fold(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3, together: false });
     await world.settle();
     expect(calls(world)).to.deep.equal([]);
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
@@ -450,7 +450,7 @@ describe('the limit of tunnels a reporter may hold', () => {
     await world.begin();
     world.report(RESPONDER, fullPush(T1, T2));
     const over = { ...delta([T3, tunnel('node-4')]), ...NONE_SET_ASIDE };
-    expect(world.mirror.fold(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3 });
+    expect(world.mirror.fold(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3, together: false });
     expect(world.ledger.totalTunnelCount()).to.equal(2);
     world.report(RESPONDER, delta([T3]));
     world.report(RESPONDER, delta([], ['node-1']));

@@ -82,6 +82,15 @@ describe('policies as they are seen', () => {
     expect([...policies.all()].map(({ parsed }) => parsed.mistakes?.length ?? 0)).to.include(1);
   });
 
+  it('one that says something else under the same generation, as after a restore of etcd, is read again', () => {
+    list(policy('edge', ALL, 2));
+    list(policy('edge', WRONG, 2));
+    expect(now().admits(ANYBODY)).to.equal(false);
+    policies.event('MODIFIED', policy('edge', ALL, 2));
+    clock.advance(1000);
+    expect(now().admits(ANYBODY)).to.equal(true);
+  });
+
   it('a kind that is not served is no policy, unless there were some', () => {
     policies.kindMissing();
     expect(now().isSelective).to.equal(false);
@@ -186,6 +195,7 @@ describe('grants', () => {
     reviews = 0;
     grants = new Grants({
       onChanged: (key) => changed.push(key),
+      onOtherPeer: () => {},
       onReviewed: () => {
         reviews += 1;
       },

@@ -8,7 +8,7 @@ const KEY = reporterKey(RESPONDER);
 const MINE = tunnel('mine');
 const THEIRS = tunnel('theirs', { tenantID: 'globex' });
 const NO_ROWS: Earlier = { tunnel: () => undefined, tunnels: () => [] };
-const ACME: Grant = { ...EVERYTHING, permits: ({ tenantID }) => tenantID === 'acme', scopes: ['acme'] };
+const ACME: Grant = { ...EVERYTHING, permits: ({ tenantID }) => tenantID === 'acme', scopes: [] };
 
 describe('a ledger whose reporter may not report everything', () => {
   let grant: Grant;

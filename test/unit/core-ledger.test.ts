@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
+import { EVERYTHING, NOTHING, type Grant } from '../../src/core/grant.ts';
 import { Ledger, OverLimitError, type Earlier, type Known } from '../../src/core/ledger.ts';
 import type { Report } from '../../src/core/report.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
@@ -388,5 +389,65 @@ describe('a reporter at the limit of tunnels', () => {
     expect(() => ledger.fold(RESPONDER, report, NO_ROWS)).to.throw(OverLimitError, '3 tunnels, at most 2');
     expect(ledger.known(KEY, 'node-1').is).to.equal('present');
     expect(ledger.known(KEY, 'node-3').is).to.equal('absent');
+  });
+});
+
+describe('reporters that together are at the limit', () => {
+  const tunnels = (count: number): Tunnel[] => Array.from({ length: count }, (_, i) => tunnel(`node-${i}`));
+  const OTHER_KEY = reporterKey(OTHER_RESPONDER);
+  let ledger: Ledger;
+  let grant: Grant;
+  beforeEach(() => {
+    grant = EVERYTHING;
+    ledger = new Ledger(100, () => grant, 5);
+    ledger.fold(RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
+    ledger.fold(OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
+  });
+
+  const TOO_MANY = 'all together would hold 6 tunnels, at most 5';
+  for (const [title, report] of [
+    ['by a full push', fullPush(...tunnels(4))],
+    ['by a delta', delta([tunnel('node-3')])],
+  ] as const) {
+    it(`one more, ${title}, is not taken, and nothing has changed`, () => {
+      expect(() => ledger.fold(RESPONDER, report, NO_ROWS)).to.throw(OverLimitError, TOO_MANY);
+      expect([ledger.tunnelCount(KEY), ledger.tunnelCount(OTHER_KEY)]).to.deep.equal([3, 2]);
+    });
+  }
+
+  it('one for another, fewer, and the same again are', () => {
+    ledger.fold(RESPONDER, delta([tunnel('node-3')], ['node-0']), NO_ROWS);
+    ledger.fold(RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
+    ledger.fold(RESPONDER, fullPush(...tunnels(1)), NO_ROWS);
+    ledger.fold(OTHER_RESPONDER, fullPush(...tunnels(4)), NO_ROWS);
+    expect(ledger.totalTunnelCount()).to.equal(5);
+  });
+
+  it('there is room again when one is forgotten, removes tunnels, or loses what it may not report', () => {
+    const add = (...names: string[]): unknown =>
+      ledger.fold(RESPONDER, delta(names.map((name) => tunnel(name))), NO_ROWS);
+    ledger.fold(OTHER_RESPONDER, delta([], ['node-0']), NO_ROWS);
+    add('removed');
+    ledger.forget(OTHER_KEY);
+    add('forgotten');
+    expect(() => add('one too many')).to.throw(OverLimitError);
+    grant = NOTHING;
+    ledger.review(KEY);
+    ledger.dropOutside(KEY);
+    grant = EVERYTHING;
+    add('1', '2', '3', '4', '5');
+    expect(() => add('6')).to.throw(OverLimitError, TOO_MANY);
+  });
+
+  it('names that are removed before anybody said what it holds take what room there is', () => {
+    const third = { cluster: 'edge', id: 'third' };
+    ledger.forget(OTHER_KEY);
+    ledger.fold(third, delta([], ['a', 'b', 'c']), NO_ROWS);
+    const known = ['a', 'b', 'c'].map((name) => ledger.known(reporterKey(third), name).is);
+    expect(known).to.deep.equal(['unknown', 'absent', 'absent']);
+    expect(() => ledger.fold(OTHER_RESPONDER, fullPush(tunnel('x')), NO_ROWS)).to.throw(OverLimitError);
+    ledger.fold(third, fullPush(), NO_ROWS);
+    ledger.fold(OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
+    expect(ledger.totalTunnelCount()).to.equal(5);
   });
 });

@@ -33,6 +33,7 @@ async function firstList(before: (policing: Policing) => void): Promise<string[]
     client: { resource: () => resource } as unknown as ApiClient,
     rowsListed: () => true,
     onGrantChanged: () => happened.push('another grant'),
+    onOtherPeer() {},
     onPolicyChanged() {
       const inForce = policing.grants.peerRefusal(ANYBODY) !== undefined;
       happened.push(inForce ? 'streams asked for' : 'streams asked for too early');

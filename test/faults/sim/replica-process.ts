@@ -112,7 +112,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     reportIntervalMs: () => REPORT_INTERVAL_MS,
     unknownAfterMs: UNKNOWN_AFTER_MS,
     expireAfterMs: EXPIRE_AFTER_MS,
-    relistRows: () => reflector.relist(),
+    relistOthers: () => reflector.relist(),
     onNoAnswer: hasten,
     onProgress: () => {},
     clock,
