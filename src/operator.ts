@@ -82,7 +82,10 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   addProcessMetrics(metrics);
   const isInsecure = config.auth === 'insecure';
   metrics.insecure.set(isInsecure ? 1 : 0);
-  if (isInsecure) log.warn('auth is insecure: whoever reaches the port may report, in plaintext');
+  if (isInsecure) {
+    const how = config.tlsCert === undefined ? ', in plaintext' : '';
+    log.warn(`auth is insecure: whoever reaches the port may report${how}`);
+  }
 
   const connection = await orStartError(
     resolveConnection({ kubeconfig: config.kubeconfig, env: around.env, clock }),

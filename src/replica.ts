@@ -247,8 +247,11 @@ export function createReplica(parts: ReplicaParts): Replica {
     gather() {
       const figures = reporterFigures(
         reporters.entries(),
-        (key) => rows.tunnelCount(key),
-        (key) => parts.queue.pending(key),
+        {
+          rowCount: (key) => rows.tunnelCount(key),
+          pending: (key) => parts.queue.pending(key),
+          outsideCount: (key) => parts.ledger.outsideCount(key),
+        },
         clock.monotonicMs(),
       );
       metrics.reportersOwned.set(figures.owned);

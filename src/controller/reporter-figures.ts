@@ -10,30 +10,48 @@ import type { ReporterEntry } from './reporter-entry.ts';
  */
 export type ReporterState = 'connected' | 'waiting' | 'lost' | 'empty';
 
-/** Why a tunnel that a reporter holds is no row: it broke a rule, or the API server refused the row. */
-export type SetAsideReason = 'invalid' | 'refused';
+/**
+ * Why a tunnel that a reporter holds is no row: it broke a rule, the API server refused the row, or no policy allows it
+ * (which may be meant so).
+ */
+export type SetAsideReason = 'invalid' | 'refused' | 'policy';
 
 /** Figures over all reporters of this replica, for a scrape. */
 export interface ReporterFigures {
   readonly owned: number;
   readonly byState: Readonly<Record<ReporterState, number>>;
   readonly setAside: Readonly<Record<SetAsideReason, number>>;
-  /** For how long rows of some reporter have been waiting without a break; 0 when none wait. */
+  /** For how long rows of some reporter have been waiting without a break; 0 when none wait but refused ones. */
   readonly backlogMs: number;
 }
 
-/** Counts in one pass: a few lookups a reporter, none a tunnel. */
+/** What is asked of each reporter, by its key. */
+export interface FiguresParts {
+  /** How many of its tunnels have a row. */
+  readonly rowCount: (key: string) => number;
+  /** How many of its rows wait to be written, refused ones included. */
+  readonly pending: (key: string) => number;
+  /** How many of its tunnels no policy allows. */
+  readonly outsideCount: (key: string) => number;
+}
+
+/**
+ * Counts in one pass: a few lookups a reporter, none a tunnel.
+ *
+ * @param entries where nothing but refused rows waits, the backlog of an entry begins anew: a refused row waits for
+ *   hours, and the next one that comes must not be taken for as old
+ */
 export function reporterFigures(
   entries: Iterable<ReporterEntry>,
-  rowCount: (key: string) => number,
-  pending: (key: string) => number,
+  { rowCount, pending, outsideCount }: FiguresParts,
   nowMs: number,
 ): ReporterFigures {
   const byState = { connected: 0, waiting: 0, lost: 0, empty: 0 };
-  const setAside = { invalid: 0, refused: 0 };
+  const setAside = { invalid: 0, refused: 0, policy: 0 };
   let owned = 0;
   let sinceMs = nowMs;
-  for (const { key, ownership, stream, refused, backlogSinceMs } of entries) {
+  for (const entry of entries) {
+    const { key, ownership, stream } = entry;
     if (ownership.owns) owned += 1;
     if (stream !== undefined) {
       byState[ownership.owns ? 'connected' : 'waiting'] += 1;
@@ -41,8 +59,12 @@ export function reporterFigures(
     } else if (ownership.owns) {
       byState[rowCount(key) > 0 ? 'lost' : 'empty'] += 1;
     }
-    setAside.refused += refused?.size ?? 0;
-    if (backlogSinceMs !== undefined && pending(key) > 0) sinceMs = Math.min(sinceMs, backlogSinceMs);
+    const refused = entry.refused?.size ?? 0;
+    setAside.refused += refused;
+    setAside.policy += outsideCount(key);
+    if (entry.backlogSinceMs === undefined) continue;
+    if (pending(key) > refused) sinceMs = Math.min(sinceMs, entry.backlogSinceMs);
+    else entry.backlogSinceMs = nowMs;
   }
   return { owned, byState, setAside, backlogMs: nowMs - sinceMs };
 }

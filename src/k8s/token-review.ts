@@ -59,9 +59,8 @@ export async function reviewToken(
   return { authenticated: true, namespace, serviceAccount };
 }
 
-/** Without the error's message, and without the error as a cause, for the same reason. */
+/** Without the error's message and reason, and without the error as a cause: all of them come from the answer. */
 function consequenceOf(error: unknown): string {
   if (!(error instanceof ApiError)) return 'failed';
-  const { status, reason, consequence } = error;
-  return [status ?? 'no answer', reason, consequence].filter((part) => part !== undefined).join(' ');
+  return `${error.status ?? 'no answer'} ${error.consequence}`;
 }

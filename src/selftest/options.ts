@@ -34,6 +34,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   'reporter NAME': 'name of reporter, tenant, cluster and node (default: selftest)',
   'timeout DURATION': 'for all of it, 1s to 1h (default: 60s)',
   'tls-ca FILE': "who signed the service's certificate, PEM: report by TLS (default: plaintext)",
+  'tls-server-name NAME': "what that certificate is to name; with --tls-ca (default: the address's host)",
   'tls-cert FILE': 'certificate to report with, PEM; with --tls-key',
   'tls-key FILE': 'its key, PEM',
   'token-file FILE': 'bearer token to report with, over TLS',
@@ -79,6 +80,7 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
     );
   }
   const caFile = text('tls-ca');
+  const serverName = text('tls-server-name');
   const certFile = text('tls-cert');
   const keyFile = text('tls-key');
   const tokenFile = text('token-file');
@@ -87,6 +89,8 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
   if (caFile === undefined && (certFile ?? tokenFile) !== undefined) {
     problems.push('--tls-ca: has to be given where a certificate or a token is shown');
   }
+  if (caFile === undefined && serverName !== undefined)
+    problems.push('--tls-server-name: is of no use without --tls-ca');
   if (problems.length > 0) return { problems };
   return {
     options: {
@@ -95,7 +99,7 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
       kubeconfig: text('kubeconfig'),
       reporter,
       timeoutMs,
-      identityFiles: { caFile, certFile, keyFile, serverName: undefined, tokenFile },
+      identityFiles: { caFile, certFile, keyFile, serverName, tokenFile },
     },
   };
 }

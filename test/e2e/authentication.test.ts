@@ -216,5 +216,18 @@ describe('reporting by mutual TLS, end to end', () => {
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(1);
     const warning = operator.log.find(({ msg }) => msg.startsWith('auth is insecure'));
     expect(warning?.level).to.equal('warn');
+    expect(warning?.msg).to.equal('auth is insecure: whoever reaches the port may report, in plaintext');
+  });
+
+  it('--auth insecure with a certificate is said as loudly, and not to be plaintext', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const operator = await startOperatorProcess({
+      kubeconfigPath,
+      namespace,
+      flags: ['--auth', 'insecure', ...flagsOf('tls-', { cert: 'tls.crt', key: 'tls.key' })],
+    });
+    running.operators.push(operator);
+    const warning = operator.log.find(({ msg }) => msg.startsWith('auth is insecure'));
+    expect(warning?.msg).to.equal('auth is insecure: whoever reaches the port may report');
   });
 });

@@ -28,8 +28,12 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
     await controlPlane?.stop();
   });
 
-  for (const mode of ['mtls', 'token', 'either']) {
-    it(`${mode}: helm test proves who it is, and its row is seen`, async function () {
+  for (const [mode, name] of [
+    ['mtls', 'tls.dnsNames={localhost}'],
+    ['token', 'tls.serverName=reports.example.com'],
+    ['either', 'tls.dnsNames={localhost}'],
+  ] as const) {
+    it(`${mode}, ${name}: helm test proves who it is, and its row is seen`, async function () {
       this.timeout(2 * DEADLINE_MS);
       const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' };
       await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name: mode, labels } });
@@ -41,7 +45,7 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
         onEndpoints: (addresses) => balancer.setTargets(addresses),
       });
       kubelets.push(kubelet);
-      const values = `auth.mode=${mode},tls.selfMade.enabled=true,tls.dnsNames={localhost},replicaCount=1`;
+      const values = `auth.mode=${mode},tls.selfMade.enabled=true,${name},replicaCount=1`;
       const run = async (...args: string[]): Promise<void> => {
         const { code, stdout, stderr } = await helm([...args, '--namespace', mode]);
         const output = kubelet.pods.flatMap((pod) => pod.output.slice(-5)).join('\n');

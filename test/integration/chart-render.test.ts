@@ -157,6 +157,16 @@ describe('the chart, rendered by the real helm', () => {
       'tls: only one of',
     ],
     [
+      'a headless Service with an address',
+      ['auth.mode=insecure', 'service.headless=true', 'service.type=LoadBalancer'],
+      'service.headless: needs service.type ClusterIP, and not LoadBalancer',
+    ],
+    [
+      'a headless Service at another port than the pods listen on',
+      ['auth.mode=insecure', 'service.headless=true', 'service.port=443'],
+      'service.headless: needs service.port 18000, and not 443',
+    ],
+    [
       'too little time to stop',
       ['auth.mode=insecure', 'preStopSleepSeconds=15'],
       'terminationGracePeriodSeconds 20: must be',
@@ -181,6 +191,45 @@ describe('the chart, rendered by the real helm', () => {
       expect(await refusal(...values.flatMap((value) => ['--set', value]))).to.include(said);
     });
   }
+
+  it('a policy is a hook where its kind is only about to be, also before a rollback to that, and an ordinary object where it is known', async () => {
+    const hooks = async (...values: string[]): Promise<unknown[]> =>
+      (await rendered(...INSECURE, '--set-json', 'policies=[{"name":"x","spec":{"rules":[]}}]', ...values))
+        .filter(({ kind }) => kind === 'ReverseTunnelPolicy')
+        .map(({ metadata }) => [
+          metadata.annotations?.['helm.sh/hook'],
+          metadata.annotations?.['helm.sh/resource-policy'],
+        ]);
+    expect(await hooks()).to.deep.equal([
+      ['post-install,post-upgrade', undefined],
+      ['pre-rollback', 'keep'],
+    ]);
+    const known = ['--api-versions', 'reverse-tunnel.io/v1alpha1/ReverseTunnelPolicy'];
+    expect(await hooks(...known)).to.deep.equal([[undefined, undefined]]);
+  });
+
+  it('another name in the certificate is insisted on by the notes and by helm test, and asked of cert-manager', async () => {
+    const name = 'reports.example.com';
+    const own = ['--set', `auth.mode=token,tls.secretName=x,tls.serverName=${name}`];
+    const install = ['install', 'tunnels', CHART, '--namespace', 'edge', '--dry-run=client'];
+    const { stdout } = await helm([...install, ...own]);
+    expect(stdout).to.include(`sni: ${name}\n`).and.include(`matcher: {exact: ${name}}`);
+    expect(stdout).to.include('address: tunnels-reverse-tunnel-operator.edge.svc.cluster.local,');
+    const testArgs = (objects: readonly Manifest[]): readonly string[] =>
+      objects
+        .filter(({ kind }) => kind === 'Pod')
+        .flatMap((pod) => podSpecs(pod)[0]?.containers[0]?.args ?? []);
+    expect(testArgs(await rendered(...own))).to.include(`--tls-server-name=${name}`);
+    const plain = testArgs(await rendered('--set', 'auth.mode=token,tls.secretName=x'));
+    expect(plain.some((argument) => argument.startsWith('--tls-ca='))).to.equal(true);
+    expect(plain.some((argument) => argument.startsWith('--tls-server-name'))).to.equal(false);
+    const issued = ['tls.certManager.enabled=true', 'tls.certManager.issuerRef.name=x', 'auth.mode=token'];
+    const objects = await rendered(
+      ...[...issued, `tls.serverName=${name}`].flatMap((value) => ['--set', value]),
+    );
+    const { dnsNames } = one(objects, 'Certificate')['spec'] as { dnsNames: string[] };
+    expect(dnsNames).to.include(name).and.include('tunnels-reverse-tunnel-operator.edge.svc');
+  });
 
   it('refuses Kubernetes before 1.35', async () => {
     const { code, stderr } = await helm([...templateArgs(INSECURE), '--kube-version', '1.34.9']);
@@ -260,6 +309,7 @@ interface PodSpec {
 
 interface Container {
   readonly name: string;
+  readonly args?: readonly string[];
   readonly readinessProbe?: unknown;
   readonly securityContext?: Readonly<Record<string, unknown>>;
 }

@@ -30,6 +30,7 @@ const OTHERS_FLAGS = new Set([
     '--dry-run',
     '--wait',
     '--namespaces',
+    '--no-hooks',
   ],
 ]);
 
@@ -113,6 +114,18 @@ describe('The workflow of CI', () => {
     );
     expect(runs).to.deep.equal(['.ci/run']);
     expect(existsSync(join(ROOT, '.ci/run'))).to.equal(true);
+  });
+
+  it('is what a release waits for, in each of its jobs', () => {
+    const read = (name: string): unknown =>
+      parse(readFileSync(join(ROOT, '.github/workflows', name), 'utf8'));
+    expect((read('ci.yaml') as { on: object }).on).to.have.property('workflow_call');
+    const { jobs } = read('release.yaml') as { jobs: Record<string, { uses?: string; needs?: string }> };
+    const waitedFor = Object.keys(jobs).filter((name) => jobs[name]?.uses === './.github/workflows/ci.yaml');
+    expect(waitedFor).to.deep.equal(['checks']);
+    const others = Object.entries(jobs).filter(([name]) => name !== 'checks');
+    expect(others.length).to.be.greaterThan(0);
+    for (const [name, { needs }] of others) expect(needs, name).to.equal('checks');
   });
 });
 

@@ -20,6 +20,7 @@ describe('selftest, the body of helm test', () => {
       ['--tls-ca', 'ca.crt', '--tls-cert', 'x'],
       '--tls-cert and --tls-key: both',
     ],
+    ['a name in plaintext', ['--tls-server-name', 'x'], '--tls-server-name: is of no use'],
     ['a token in plaintext', ['--token-file', 'x'], '--tls-ca: has to be given'],
   ] as const) {
     it(`refuses ${what}, by name`, () => {

@@ -266,6 +266,11 @@ describe('an API server that cannot review a token', () => {
     { what: 'is out of order', answer: { status: 503, body: 'TOKEN' }, says: '503' },
     { what: 'forbids it', answer: { status: 403, body: 'TOKEN' }, says: '403' },
     {
+      what: 'gives it as its reason',
+      answer: { status: 403, body: '{"kind":"Status","apiVersion":"v1","reason":TOKEN,"code":403}' },
+      says: '403 refused',
+    },
+    {
       what: 'answers nonsense that repeats it',
       answer: { status: 200, body: '{"token": TOKEN' },
       says: 'malformed',

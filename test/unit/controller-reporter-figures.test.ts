@@ -16,12 +16,20 @@ function stream(rejected = 0): NonNullable<ReporterEntry['stream']> {
   return { envoy, connectedSince: undefined, lastFullPush: undefined, rejected, firstRejected: '' };
 }
 
-const figures = (entries: readonly ReporterEntry[], pending: Readonly<Record<string, number>> = {}) =>
+const figures = (
+  entries: readonly ReporterEntry[],
+  pending: Readonly<Record<string, number>> = {},
+  outside: Readonly<Record<string, number>> = {},
+  nowMs = NOW_MS,
+) =>
   reporterFigures(
     entries,
-    (key) => ROWS[key] ?? 0,
-    (key) => pending[key] ?? 0,
-    NOW_MS,
+    {
+      rowCount: (key) => ROWS[key] ?? 0,
+      pending: (key) => pending[key] ?? 0,
+      outsideCount: (key) => outside[key] ?? 0,
+    },
+    nowMs,
   );
 
 describe('figures over the reporters of a replica', () => {
@@ -38,12 +46,13 @@ describe('figures over the reporters of a replica', () => {
   });
 
   it('tunnels set aside are counted while they are, by why', () => {
-    const { setAside } = figures([
+    const entries = [
       entry('a', true, { stream: stream(2), refused: new Set(['x']) }),
       entry('b', true, { stream: stream(1) }),
       entry('c', true, { refused: new Set(['y', 'z']) }),
-    ]);
-    expect(setAside).to.deep.equal({ invalid: 3, refused: 3 });
+    ];
+    const { setAside } = figures(entries, {}, { b: 4, c: 1 });
+    expect(setAside).to.deep.equal({ invalid: 3, refused: 3, policy: 5 });
   });
 
   it('the backlog is the oldest that still waits', () => {
@@ -55,5 +64,16 @@ describe('figures over the reporters of a replica', () => {
     expect(figures(waiting, { a: 1, b: 4 }).backlogMs).to.equal(9000);
     expect(figures(waiting).backlogMs).to.equal(0);
     expect(figures([]).backlogMs).to.equal(0);
+  });
+
+  it('a row that is only refused is no backlog, and what waits beside it is as old as itself', () => {
+    const refusing = entry('a', true, {
+      stream: stream(),
+      refused: new Set(['x', 'y']),
+      backlogSinceMs: NOW_MS - 3_600_000,
+    });
+    expect(figures([refusing], { a: 3 }).backlogMs).to.equal(3_600_000);
+    expect(figures([refusing], { a: 2 }).backlogMs).to.equal(0);
+    expect(figures([refusing], { a: 3 }, {}, NOW_MS + 5000).backlogMs).to.equal(5000);
   });
 });

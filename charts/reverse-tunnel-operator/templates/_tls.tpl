@@ -30,10 +30,15 @@
 {{- end }}
 {{- end }}
 
+{{/* The name that the operator's certificate is held to. */}}
+{{- define "reverse-tunnel-operator.serverName" -}}
+{{- default (include "reverse-tunnel-operator.host" .) .Values.tls.serverName }}
+{{- end }}
+
 {{/* All names of the Service, as a YAML list, and what the user adds. */}}
 {{- define "reverse-tunnel-operator.dnsNames" -}}
 {{- $name := include "reverse-tunnel-operator.fullname" . }}
 {{- $namespace := .Release.Namespace }}
-{{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (include "reverse-tunnel-operator.host" .) }}
+{{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (include "reverse-tunnel-operator.host" .) (include "reverse-tunnel-operator.serverName" .) }}
 {{- toYaml (concat $names .Values.tls.dnsNames | uniq) }}
 {{- end }}
