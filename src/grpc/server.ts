@@ -81,7 +81,7 @@ export type ServerAuth =
 
 export interface ReportingServerOptions extends Omit<
   SessionParts,
-  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials' | 'saySetAside'
+  'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials' | 'say'
 > {
   /** Default: everybody may report everything. */
   readonly policy?: ReportPolicy;
@@ -162,7 +162,7 @@ export class ReportingServer {
       ...options,
       policy: options.policy ?? NO_POLICY,
       denials: createDenialLog(options.clock, options.log),
-      saySetAside: sparingly(options.clock),
+      say: sparingly(options.clock),
       decodeNode,
       named: (session) => this.#named(session),
       ended: (session, reason) => this.#ended(session, reason),

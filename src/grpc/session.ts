@@ -90,8 +90,8 @@ export interface SessionParts {
   readonly maxTunnelsPerReporter: number;
   readonly policy: ReportPolicy;
   readonly denials: DenialLog;
-  /** Lets of each reporter one line a minute through that says what was set aside. */
-  readonly saySetAside: SayOf;
+  /** Lets of each reporter one line a minute through that says the same: its streams and reports are as many as it likes. */
+  readonly say: SayOf;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
@@ -284,7 +284,7 @@ export class Session {
         this.#nack(decoded, first);
         return;
       }
-      this.#setAside(setAside, reporter);
+      this.#setAside(setAside);
     }
     this.#noteNonce(decoded.nonce);
     if (!this.#named) {
@@ -298,7 +298,7 @@ export class Session {
     if (over !== undefined) {
       const whose = over.together === true ? 'all reporters together' : `reporter ${shown(reporter.id)}`;
       const details = `${whose} would hold ${over.tunnels} tunnels, at most ${over.limit} are allowed`;
-      this.#parts.log.warn({ reporter }, details);
+      this.#warn('over the limit', {}, details);
       metrics.nacks.inc({ reason: 'over_limit' });
       this.#answer(decoded.nonce, { code: status.RESOURCE_EXHAUSTED, message: details });
       this.close('over_limit', status.RESOURCE_EXHAUSTED, details);
@@ -358,21 +358,15 @@ export class Session {
     this.#parts.metrics.nonceAnomalies.inc({ kind });
   }
 
-  #setAside({ count, byReason, first }: SetAside, reporter: ReporterId): void {
-    const { log, metrics, saySetAside } = this.#parts;
-    for (const [reason, times] of byReason) metrics.rejectedTunnels.inc({ reason }, times);
-    saySetAside(reporterKey(reporter), (more) =>
-      log.warn(
-        { reporter, count, first: first.map(({ message }) => message), ...more },
-        'tunnels set aside, the rest is kept',
-      ),
-    );
+  #setAside({ count, byReason, first }: SetAside): void {
+    for (const [reason, times] of byReason) this.#parts.metrics.rejectedTunnels.inc({ reason }, times);
+    const said = first.map(({ message }) => message);
+    this.#warn('set aside', { count, first: said }, 'tunnels set aside, the rest is kept');
   }
 
   #nack(decoded: DecodedReport, violation: Violation): void {
-    const { log, metrics } = this.#parts;
-    metrics.nacks.inc({ reason: violation.reason });
-    log.warn({ reporter: this.#reporter, violation: violation.message }, 'report refused, stream ends');
+    this.#parts.metrics.nacks.inc({ reason: violation.reason });
+    this.#warn('refused', { violation: violation.message }, 'report refused, stream ends');
     this.#answer(decoded.nonce, { code: status.INVALID_ARGUMENT, message: violation.message });
     this.#end('nack');
     this.#call.end();
@@ -405,7 +399,7 @@ export class Session {
 
   /** One timer that looks again when silence would have been too long, instead of one that each report sets anew. */
   #watchSilence(): void {
-    const { clock, log } = this.#parts;
+    const { clock } = this.#parts;
     this.#cancelSilence?.();
     const leftMs = this.#heardMs + this.#silenceMs() - clock.monotonicMs();
     if (leftMs > 0) {
@@ -413,21 +407,18 @@ export class Session {
       return;
     }
     const details = `no report for ${Math.round(this.#silenceMs() / 1000)} s`;
-    log.warn({ reporter: this.#reporter }, `${details}, stream ends`);
+    this.#warn('silent', {}, `${details}, stream ends`);
     this.close('silent', status.DEADLINE_EXCEEDED, details);
   }
 
   #failed(error: unknown): void {
     if (error instanceof TooManyEntriesError) {
-      this.#parts.log.warn({ reporter: this.#reporter }, `${error.message}, stream ends`);
+      this.#warn('too many entries', {}, `${error.message}, stream ends`);
       this.close('over_limit', status.RESOURCE_EXHAUSTED, error.message);
       return;
     }
     if (error instanceof MalformedReportError) {
-      this.#parts.log.warn(
-        { reporter: this.#reporter, error: error.message },
-        'malformed report, stream ends',
-      );
+      this.#warn('malformed', { error: error.message }, 'malformed report, stream ends');
       this.close('malformed', status.INVALID_ARGUMENT, error.message);
       return;
     }
@@ -445,8 +436,16 @@ export class Session {
       this.#end('peer');
       return;
     }
-    this.#parts.log.warn({ reporter: this.#reporter, error: ended.details }, 'report too large, stream ends');
+    this.#warn('too large', { error: ended.details }, 'report too large, stream ends');
     this.#end('over_limit');
+  }
+
+  /** @param what the same for all lines of which one a minute and reporter is enough */
+  #warn(what: string, fields: object, message: string): void {
+    const { log, say } = this.#parts;
+    const reporter = this.#reporter;
+    const whose = reporter === undefined ? '' : reporterKey(reporter);
+    say(`${what} ${whose}`, (more) => log.warn({ reporter, ...fields, ...more }, message));
   }
 
   #end(reason: EndReason): void {

@@ -135,6 +135,19 @@ describe('a server whose streams are held to policies', () => {
     expect(said().slice(2)).to.deep.equal([['r-1', 99]]);
   });
 
+  it('what ends streams of a reporter again and again is one line a minute too', async () => {
+    const clock = new FakeClock();
+    await serve([RULE], 'nack', clock);
+    const theirs = { ...tunnel('theirs'), identity: { ...tunnel('x').identity, tenant_id: 'globex' } };
+    for (let times = 0; times < 20; times += 1) {
+      const stream = world.open();
+      stream.sendBytes(firstReport('r-1', { full_push: true, added_tunnels: [theirs] }));
+      await stream.ended;
+    }
+    expect(await world.count('nacks', 'policy')).to.equal(20);
+    expect(world.logged.map(({ msg }) => msg)).to.deep.equal(['report refused, stream ends']);
+  });
+
   it("with --on-invalid nack another tenant's tunnel refuses the report", async () => {
     await serve([RULE], 'nack');
     const stream = world.open();

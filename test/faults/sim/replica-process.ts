@@ -170,7 +170,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     onInvalid: 'skip',
     policy: NO_POLICY,
     denials: { denied() {} },
-    saySetAside: (_reporter, say) => say({}),
+    say: (_what, say) => say({}),
     clock,
     log,
     metrics,
