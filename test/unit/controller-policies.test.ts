@@ -158,6 +158,16 @@ describe("a policy's status", () => {
     });
   });
 
+  it('is written again where a policy of that name is gone and comes back, at whatever version', async () => {
+    known = [policy('edge', ALL), policy('other', ALL)];
+    await passTime(clock, 2000);
+    known = [policy('other', ALL)];
+    await passTime(clock, 2000);
+    known = [policy('edge', ALL), policy('other', ALL)];
+    await passTime(clock, 2000);
+    expect(writes.map(({ name }) => name)).to.deep.equal(['edge', 'other', 'edge']);
+  });
+
   it('explains mistakes', async () => {
     known = [policy('wrong', WRONG)];
     await passTime(clock, 2000);
