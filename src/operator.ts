@@ -225,7 +225,8 @@ export async function startOperator(config: Config, around: Surroundings): Promi
         mirror.reporterConnected(reporter, envoy, isExpected);
       },
       reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
-      fold: (reporter, report, receivedMs) => mirror.fold(reporter, report, receivedMs),
+      fold: (reporter, report, receivedMs) =>
+        policing.grants.overLimit(reporter) ?? mirror.fold(reporter, report, receivedMs),
     },
     policy: policing.grants,
     clock,

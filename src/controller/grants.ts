@@ -19,6 +19,11 @@ export interface GrantsParts {
 
 /** Reporters whose grant is worked out anew in one turn of the event loop, if it stays the same for all of them. */
 const REPORTERS_A_TURN = 256;
+/**
+ * Reporters that one peer may be here, with those whose rows have not expired; without authentication all are one peer. More
+ * than a replica has connections; the tunnels of each have a bound of their own.
+ */
+const REPORTERS_OF_A_PEER = 10_000;
 /** Tunnels that are spelt out for the log. */
 const SHOWN = 5;
 
@@ -27,6 +32,8 @@ interface Holder {
   peer: Peer;
   grant: Grant;
   readonly bucket: TokenBucket;
+  /** Its peer was as many reporters as one may be before it became this one. */
+  isOver: boolean;
 }
 
 /** Tunnels of a report that its reporter may not report. */
@@ -45,6 +52,8 @@ export interface Outside {
 export class Grants {
   readonly #parts: GrantsParts;
   readonly #holders = new Map<string, Holder>();
+  /** How many of them each peer has, by its text. */
+  readonly #ofPeer = new Map<string, number>();
   #set: PolicySet = OPEN;
   /** Those that have not been looked at since the policies changed. */
   #review: Iterator<[string, Holder], unknown> | undefined;
@@ -69,10 +78,16 @@ export class Grants {
     const grant = grantOrNothing(this.#set, peer, reporter);
     const holder = this.#holders.get(key);
     if (holder === undefined) {
-      this.#holders.set(key, { reporter, peer, grant, bucket: fullBucket() });
+      this.#count(peer, 1);
+      const isOver = this.#isOver(peer);
+      this.#holders.set(key, { reporter, peer, grant, bucket: fullBucket(), isOver });
       return;
     }
-    if (peerKey(holder.peer) !== peerKey(peer)) {
+    if (peerKey(holder.peer) === peerKey(peer)) holder.isOver &&= this.#isOver(peer);
+    else {
+      this.#count(holder.peer, -1);
+      this.#count(peer, 1);
+      holder.isOver = this.#isOver(peer);
       // By the policies of now, which may not have come to this reporter yet.
       this.#switch(key, holder, grantOrNothing(this.#set, holder.peer, reporter));
       this.#parts.onOtherPeer(key);
@@ -83,7 +98,17 @@ export class Grants {
 
   /** Nothing has to be remembered of a reporter any more. */
   forget(key: string): void {
+    const holder = this.#holders.get(key);
+    if (holder === undefined) return;
     this.#holders.delete(key);
+    this.#count(holder.peer, -1);
+  }
+
+  /** Why no report of this reporter is to be taken: its peer would be too many. Undefined when it may. */
+  overLimit(reporter: ReporterId): { readonly reporters: number; readonly limit: number } | undefined {
+    const holder = this.#holders.get(reporterKey(reporter));
+    if (holder?.isOver !== true) return undefined;
+    return { reporters: this.#ofPeer.get(peerKey(holder.peer)) ?? 0, limit: REPORTERS_OF_A_PEER };
   }
 
   /** The policies are others. @param first called when they are in force and no reporter has been looked at yet */
@@ -144,6 +169,17 @@ export class Grants {
     const rate = holder?.grant.rate;
     if (holder === undefined || rate === undefined) return 0;
     return untilTokenMs(holder.bucket, rate, this.#parts.clock.monotonicMs());
+  }
+
+  #count(peer: Peer, by: number): void {
+    const text = peerKey(peer);
+    const count = (this.#ofPeer.get(text) ?? 0) + by;
+    if (count === 0) this.#ofPeer.delete(text);
+    else this.#ofPeer.set(text, count);
+  }
+
+  #isOver(peer: Peer): boolean {
+    return (this.#ofPeer.get(peerKey(peer)) ?? 0) > REPORTERS_OF_A_PEER;
   }
 
   #switch(key: string, holder: Holder, grant: Grant): boolean {

@@ -47,7 +47,8 @@ export class PolicyStatusWriter {
   async #look(): Promise<void> {
     const { policies, isLeader, patchStatus, onFailed, clock } = this.#parts;
     const all = [...policies()];
-    if (all.length === 0) this.#writtenOn.clear();
+    const names = new Set(all.map(({ object }) => object.metadata.name));
+    for (const name of this.#writtenOn.keys()) if (!names.has(name)) this.#writtenOn.delete(name);
     for (const { object, parsed } of all) {
       if (this.#stopped || !isLeader()) break;
       const { name, resourceVersion } = object.metadata;

@@ -36,14 +36,15 @@ export interface ReportSink {
    * Takes a report into memory, synchronously; it is ACKed when this returns.
    *
    * @param receivedMs when it was read whole, monotonic
-   * @returns why it is not taken, where it would exceed the tunnels that a reporter, or all together, may have
+   * @returns why it is not taken: there would be more than may be
    */
-  fold(
-    reporter: ReporterId,
-    report: DecodedReport,
-    receivedMs: number,
-  ): { readonly tunnels: number; readonly limit: number; readonly together?: boolean } | undefined;
+  fold(reporter: ReporterId, report: DecodedReport, receivedMs: number): TooMany | undefined;
 }
+
+/** Tunnels that a reporter, or all together, would hold; or reporters that one peer would be. */
+export type TooMany =
+  | { readonly tunnels: number; readonly limit: number; readonly together?: boolean }
+  | { readonly reporters: number; readonly limit: number };
 
 /** How a stream's end is counted. */
 export type EndReason =
@@ -296,8 +297,7 @@ export class Session {
 
     const over = sink.fold(reporter, decoded, receivedMs);
     if (over !== undefined) {
-      const whose = over.together === true ? 'all reporters together' : `reporter ${shown(reporter.id)}`;
-      const details = `${whose} would hold ${over.tunnels} tunnels, at most ${over.limit} are allowed`;
+      const details = tooManyText(reporter, over);
       this.#warn('over the limit', {}, details);
       metrics.nacks.inc({ reason: 'over_limit' });
       this.#answer(decoded.nonce, { code: status.RESOURCE_EXHAUSTED, message: details });
@@ -482,4 +482,12 @@ async function restingBetween<T>(
     await turn();
     if (givenUp()) return undefined;
   }
+}
+
+function tooManyText({ id }: ReporterId, over: TooMany): string {
+  const most = `at most ${over.limit} are allowed`;
+  if ('reporters' in over)
+    return `reporter ${shown(id)}: its peer would report as ${over.reporters} reporters, ${most}`;
+  const whose = over.together === true ? 'all reporters together' : `reporter ${shown(id)}`;
+  return `${whose} would hold ${over.tunnels} tunnels, ${most}`;
 }

@@ -241,6 +241,24 @@ describe('a report that is refused', () => {
       expect(world.logged.filter(({ level }) => level === 40)).to.have.length(1);
     });
 
+    it('as its peer would be too many reporters, in words', async () => {
+      await serve({ fold: () => ({ reporters: 4, limit: 3 }) });
+      const stream = world.open();
+      stream.sendBytes(firstReport('r-0'));
+      expect(await stream.ended).to.deep.include({
+        code: status.RESOURCE_EXHAUSTED,
+        details: 'reporter "r-0": its peer would report as 4 reporters, at most 3 are allowed',
+      });
+    });
+
+    it('as all reporters together would hold too many tunnels, in words', async () => {
+      await serve({ fold: () => ({ tunnels: 4, limit: 3, together: true }) });
+      const stream = world.open();
+      stream.sendBytes(firstReport('r-0'));
+      const { details } = await stream.ended;
+      expect(details).to.equal('all reporters together would hold 4 tunnels, at most 3 are allowed');
+    });
+
     it('on the first report of a stream: the interval is not told with the NACK', async () => {
       await serve({ fold: () => ({ tunnels: 2, limit: 1 }) });
       const stream = world.open();

@@ -209,6 +209,54 @@ describe('a reporter that is lost', () => {
   });
 });
 
+describe('reporters that are lost together', () => {
+  it('share what is marked and expired: a few rows do not wait for the thousands of another', async () => {
+    const world = createReplicasWorld();
+    const replica = world.replica('a');
+    const states = (id: string): (string | undefined)[] =>
+      [...world.rowApi.rows.values()]
+        .filter(({ spec }) => spec.reporter.id === id)
+        .map(({ status }) => status?.state);
+    replica.connect(RESPONDER, fullPush(...MANY));
+    const few = Array.from({ length: 12 }, (_, index) => ({ cluster: 'edge', id: `few-${index}` }));
+    for (const reporter of few) replica.connect(reporter, fullPush(...TUNNELS));
+    await world.pass(10_000);
+    for (const reporter of [RESPONDER, ...few]) replica.report(reporter, delta([]));
+    await world.settle();
+    for (const reporter of [RESPONDER, ...few]) replica.disconnect(reporter);
+    await world.pass(33_000);
+    for (const { id } of few) expect(new Set(states(id)), id).to.deep.equal(new Set(['Unknown']));
+    expect(states(RESPONDER.id)).to.include('Connected');
+    await world.pass(267_000);
+    expect(new Set(states(RESPONDER.id))).to.deep.equal(new Set(['Unknown']));
+    await world.pass(3000);
+    for (const { id } of few) expect(states(id), id).to.deep.equal([]);
+    expect(states(RESPONDER.id).length).to.be.within(1, 999);
+    await world.pass(10_000);
+    expect(world.rowApi.rows.size + world.reporterApi.objects.size).to.equal(0);
+    world.stop();
+    await world.settle();
+  });
+
+  it('come in turn where there are more than are served at once, and those that are lost later behind them', async () => {
+    const world = createReplicasWorld();
+    const replica = world.replica('a');
+    const some = Array.from({ length: 30 }, (_, index) => ({ cluster: 'edge', id: `r-${index}` }));
+    for (const reporter of some) replica.connect(reporter, fullPush(...MANY.slice(0, 100)));
+    await world.pass(20_000);
+    for (const reporter of some) replica.disconnect(reporter);
+    await world.pass(34_500);
+    const marked = new Map<string, number>();
+    for (const { spec, status } of world.rowApi.rows.values()) {
+      if (status?.state === 'Unknown') marked.set(spec.reporter.id, (marked.get(spec.reporter.id) ?? 0) + 1);
+    }
+    expect(marked.size, 'reporters of which some rows are marked').to.equal(30);
+    expect(Math.max(...marked.values())).to.be.at.most(60);
+    world.stop();
+    await world.settle();
+  });
+});
+
 describe('a replica that may not write', () => {
   it('takes reports, writes nothing, and brings rows to the truth when it may again', async () => {
     const world = createReplicasWorld();

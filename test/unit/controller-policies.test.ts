@@ -7,7 +7,7 @@ import { ANYBODY, type Peer } from '../../src/core/peer.ts';
 import type { PolicyObject, PolicySpec, PolicyStatus } from '../../src/core/policy-object.ts';
 import { parsePolicy } from '../../src/core/policy.ts';
 import { policySet, type PolicySet } from '../../src/core/policy-set.ts';
-import { reporterKey } from '../../src/core/tunnel.ts';
+import { reporterKey, type ReporterId } from '../../src/core/tunnel.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { passTime } from '../support/fake-time.ts';
 import { RESPONDER } from '../support/sample-tunnels.ts';
@@ -158,6 +158,16 @@ describe("a policy's status", () => {
     });
   });
 
+  it('is written again where a policy of that name is gone and comes back, at whatever version', async () => {
+    known = [policy('edge', ALL), policy('other', ALL)];
+    await passTime(clock, 2000);
+    known = [policy('other', ALL)];
+    await passTime(clock, 2000);
+    known = [policy('edge', ALL), policy('other', ALL)];
+    await passTime(clock, 2000);
+    expect(writes.map(({ name }) => name)).to.deep.equal(['edge', 'other', 'edge']);
+  });
+
   it('explains mistakes', async () => {
     known = [policy('wrong', WRONG)];
     await passTime(clock, 2000);
@@ -249,6 +259,26 @@ describe('grants', () => {
     expect(grants.of(KEY).permits?.({ tenantID: 'acme', clusterID: 'eu' })).to.equal(false);
     grants.forget(KEY);
     expect(grants.of(KEY), 'of whom nothing is known').to.equal(NOTHING);
+  });
+
+  it('count the reporters of each peer: one beyond 10,000 is over the limit until one of them is forgotten', () => {
+    const reporter = (i: number): ReporterId => ({ cluster: 'edge', id: `r-${i}` });
+    for (let i = 0; i < 10_000; i += 1) grants.connected(reporter(i), EDGE);
+    for (let i = 0; i < 10_000; i += 1) expect(grants.overLimit(reporter(i))).to.equal(undefined);
+    grants.connected(reporter(10_000), EDGE);
+    const over = { reporters: 10_001, limit: 10_000 };
+    expect(grants.overLimit(reporter(10_000))).to.deep.equal(over);
+    grants.connected(RESPONDER, ANYBODY);
+    expect(grants.overLimit(RESPONDER), 'of another peer').to.equal(undefined);
+    grants.connected(RESPONDER, EDGE);
+    expect(grants.overLimit(RESPONDER), 'that it takes over').to.deep.equal({ ...over, reporters: 10_002 });
+    grants.connected(reporter(7), EDGE);
+    expect(grants.overLimit(reporter(7)), 'that was there before').to.equal(undefined);
+    grants.forget(reporterKey(RESPONDER));
+    grants.forget(reporterKey(reporter(7)));
+    grants.connected(reporter(10_000), EDGE);
+    expect(grants.overLimit(reporter(10_000)), 'that comes again').to.equal(undefined);
+    expect(grants.overLimit(RESPONDER), 'of whom nothing is known').to.equal(undefined);
   });
 
   it('hold back reports beyond their rate, and a reconnect is no way round', () => {
