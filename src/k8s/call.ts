@@ -1,6 +1,16 @@
 /** What is done, as Kubernetes and its metrics name it. */
 export type Verb = 'get' | 'list' | 'watch' | 'create' | 'patch' | 'delete';
 
+/** The HTTP method that each is sent as. */
+export const HTTP_METHODS = {
+  get: 'GET',
+  list: 'GET',
+  watch: 'GET',
+  create: 'POST',
+  patch: 'PATCH',
+  delete: 'DELETE',
+} as const satisfies Record<Verb, string>;
+
 /** One call, ready to be sent but for the headers. */
 export interface Call {
   readonly verb: Verb;

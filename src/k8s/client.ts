@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import type { Call, Verb } from './call.ts';
+import { HTTP_METHODS, type Call, type Verb } from './call.ts';
 import { ApiError, errorOfAnswer, errorOfTransport, isTrustFailure } from './api-error.ts';
 import type { ResourceType } from './api-object.ts';
 import type { Connection } from './connection.ts';
@@ -41,15 +41,6 @@ export interface ApiClient {
   close(): Promise<void>;
 }
 
-const METHODS = {
-  get: 'GET',
-  list: 'GET',
-  watch: 'GET',
-  create: 'POST',
-  patch: 'PATCH',
-  delete: 'DELETE',
-} as const;
-
 /**
  * Creates a client; it connects when it is first used. Nothing is tried again here but a 401: what to do about a failure,
  * and when, is for the caller to decide by its consequence.
@@ -84,9 +75,9 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
       onRequest?.({ verb, code });
     }
     const request: HttpRequest = {
-      method: METHODS[verb],
+      method: HTTP_METHODS[verb],
       path: call.path,
-      headers: headers(current)[METHODS[verb]],
+      headers: headers(current)[HTTP_METHODS[verb]],
       body: call.body,
       timeoutMs: call.timeoutMs,
       signal: call.signal,
@@ -157,7 +148,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
 }
 
 /** By method; arrays, as undici takes these without another copy. */
-type Headers = Record<(typeof METHODS)[Verb], string[]>;
+type Headers = Record<(typeof HTTP_METHODS)[Verb], string[]>;
 
 function createHeaders(userAgent: string, credentials: Credentials): Headers {
   const { authorization, impersonateUser } = credentials;

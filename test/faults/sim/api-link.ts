@@ -1,6 +1,6 @@
 import type { ResourceType } from '../../../src/k8s/api-object.ts';
 import { ApiError, errorOfAnswer, errorOfTransport } from '../../../src/k8s/api-error.ts';
-import type { Call } from '../../../src/k8s/call.ts';
+import { HTTP_METHODS, type Call } from '../../../src/k8s/call.ts';
 import type { ApiClient } from '../../../src/k8s/client.ts';
 import { createResourceClient } from '../../../src/k8s/resource-client.ts';
 import { resourcePath } from '../../../src/k8s/resource-path.ts';
@@ -10,15 +10,6 @@ import { parseApiPath } from './api-objects.ts';
 import type { Dice } from './dice.ts';
 import type { SimProcess } from './process.ts';
 import type { SimTime } from './time.ts';
-
-const METHODS = {
-  get: 'GET',
-  list: 'GET',
-  watch: 'GET',
-  create: 'POST',
-  patch: 'PATCH',
-  delete: 'DELETE',
-} as const;
 
 /** A call as it leaves a process. */
 export interface SentCall {
@@ -136,7 +127,7 @@ export function createApiLink(
         comeBack,
       });
     else {
-      const request = { method: METHODS[call.verb], path, body: call.body, by: process.name };
+      const request = { method: HTTP_METHODS[call.verb], path, body: call.body, by: process.name };
       time.after(travelMs(), () => server.arrive(request, comeBack));
     }
     return promise;
