@@ -1,3 +1,5 @@
+import type { Condition } from './condition.ts';
+
 /** A ReverseTunnelPolicy as the API server shows it; `crds/reversetunnelpolicies.yaml` says what each field means. */
 export interface PolicyObject {
   readonly metadata: {
@@ -42,15 +44,5 @@ export interface LimitsSpec {
 export interface PolicyStatus {
   readonly observedGeneration?: number;
   readonly rules?: number;
-  readonly conditions?: readonly PolicyCondition[];
-}
-
-export interface PolicyCondition {
-  readonly type: string;
-  readonly status: string;
-  readonly reason: string;
-  readonly message: string;
-  /** RFC 3339 to the second. */
-  readonly lastTransitionTime: string;
-  readonly observedGeneration?: number;
+  readonly conditions?: readonly Condition[];
 }

@@ -1,5 +1,6 @@
+import { conditionOf, type Meaning } from './condition.ts';
 import type { ParsedPolicy } from './policy.ts';
-import type { PolicyCondition, PolicyObject, PolicyStatus } from './policy-object.ts';
+import type { PolicyObject, PolicyStatus } from './policy-object.ts';
 import { showable } from './text.ts';
 
 /** Mistakes that are spelt out; the first is the one to mend first. */
@@ -30,17 +31,14 @@ export function policyStatusPatch(
     status.rules === rules &&
     status.conditions?.length === 1;
   if (isSaid) return undefined;
-  const lastTransitionTime = before?.status === wanted.status ? before.lastTransitionTime : now;
   return {
     observedGeneration: generation,
     rules,
-    conditions: [{ ...wanted, lastTransitionTime, observedGeneration: generation }],
+    conditions: [conditionOf(wanted, status?.conditions, now, generation)],
   };
 }
 
-function meaningOf({
-  mistakes,
-}: ParsedPolicy): Omit<PolicyCondition, 'lastTransitionTime' | 'observedGeneration'> {
+function meaningOf({ mistakes }: ParsedPolicy): Meaning {
   if (mistakes === undefined) return { type: 'Accepted', status: 'True', reason: 'Accepted', message: '' };
   const said = mistakes.slice(0, SHOWN_MISTAKES).join('; ');
   const more = mistakes.length > SHOWN_MISTAKES ? ` (and ${mistakes.length - SHOWN_MISTAKES} more)` : '';

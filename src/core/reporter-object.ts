@@ -1,3 +1,4 @@
+import type { Condition } from './condition.ts';
 import type { ReporterId } from './tunnel.ts';
 
 /** A ReverseTunnelReporter as the API server shows it: the parts that this project reads. */
@@ -23,7 +24,7 @@ export interface ReporterStatus {
   readonly envoyVersion?: string;
   readonly locality?: Locality;
   readonly observedGeneration?: number;
-  readonly conditions?: readonly ReporterCondition[];
+  readonly conditions?: readonly Condition[];
 }
 
 /** A status as it is written: null takes a field away, in a merge patch. */
@@ -48,16 +49,6 @@ export interface Locality {
   readonly region?: string;
   readonly zone?: string;
   readonly subZone?: string;
-}
-
-export interface ReporterCondition {
-  readonly type: string;
-  readonly status: string;
-  readonly reason: string;
-  readonly message: string;
-  /** RFC 3339 to the second. */
-  readonly lastTransitionTime: string;
-  readonly observedGeneration?: number;
 }
 
 /** What decides about ownership, of a reporter's object at one version. */

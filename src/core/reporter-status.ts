@@ -1,10 +1,5 @@
-import type {
-  Locality,
-  ReporterCondition,
-  ReporterStatus,
-  ReporterStatusPatch,
-  TunnelCounts,
-} from './reporter-object.ts';
+import { conditionOf, type Meaning } from './condition.ts';
+import type { Locality, ReporterStatus, ReporterStatusPatch, TunnelCounts } from './reporter-object.ts';
 import { showable } from './text.ts';
 
 /** What an owner knows of its reporter. The status says it, and nothing else. */
@@ -47,8 +42,8 @@ export interface EnvoyFacts {
 /** Why a status is to be written: its meaning has changed, or only numbers, which can wait. */
 export type StatusChange = 'none' | 'counts' | 'meaning';
 
-type Meaning = Omit<ReporterCondition, 'lastTransitionTime' | 'observedGeneration'>;
-
+/** Of a reporter's object: its spec never changes. */
+const GENERATION = 1;
 /** The API server takes 4,096; a person reads less. */
 const LONGEST_MESSAGE = 1000;
 
@@ -68,7 +63,7 @@ export function statusPatch(
       ? {}
       : { envoyVersion: envoy.version ?? null, locality: localityPatch(envoy.locality, before?.locality) }),
     observedGeneration: 1,
-    conditions: meaningsOf(facts).map((meaning) => conditionOf(meaning, before?.conditions, now)),
+    conditions: meaningsOf(facts).map((meaning) => conditionOf(meaning, before?.conditions, now, GENERATION)),
   };
 }
 
@@ -157,17 +152,6 @@ function readyMeaning(connected: Meaning, synced: Meaning): Meaning {
   return synced.status === 'False'
     ? { type, status: 'False', reason: 'NotSynced', message: synced.message }
     : { type, status: 'Unknown', reason: 'AwaitingFullPush', message: synced.message };
-}
-
-/** The time of its last change stays where the status is the same. */
-function conditionOf(
-  { type, status, reason, message }: Meaning,
-  before: readonly ReporterCondition[] | undefined,
-  now: string,
-): ReporterCondition {
-  const was = before?.find((one) => one.type === type);
-  const lastTransitionTime = was?.status === status ? was.lastTransitionTime : now;
-  return { type, status, reason, message, lastTransitionTime, observedGeneration: 1 };
 }
 
 /** A merge patch keeps what it does not name, so the parts that are gone are named. */

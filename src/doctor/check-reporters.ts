@@ -1,4 +1,5 @@
-import type { ReporterCondition, ReporterObject } from '../core/reporter-object.ts';
+import type { Condition } from '../core/condition.ts';
+import type { ReporterObject } from '../core/reporter-object.ts';
 import { formatAge } from '../inspect/age.ts';
 import type { DoctorFacts } from './facts.ts';
 import { counted, someOf, unanswered, type Finding, type Level } from './finding.ts';
@@ -177,12 +178,12 @@ export function checkPolicies({ policies }: DoctorFacts): Finding[] {
   return [{ check: 'policies', level: 'ok', says }];
 }
 
-function condition(reporter: ReporterObject, type: string): ReporterCondition | undefined {
+function condition(reporter: ReporterObject, type: string): Condition | undefined {
   return reporter.status?.conditions?.find((one) => one.type === type);
 }
 
 /** `edge/responder-0 (Silent for 4m)`. */
-function named(reporter: ReporterObject, why: ReporterCondition | undefined, nowMs: number): string {
+function named(reporter: ReporterObject, why: Condition | undefined, nowMs: number): string {
   const sinceMs = Date.parse(why?.lastTransitionTime ?? '');
   // The CRD's default says 1970.
   const since = sinceMs > 0 ? ` for ${formatAge(nowMs - sinceMs)}` : '';

@@ -1,5 +1,6 @@
 /** Reporters' objects for tests of what reads them. */
-import type { ReporterCondition, ReporterObject } from '../../src/core/reporter-object.ts';
+import type { Condition } from '../../src/core/condition.ts';
+import type { ReporterObject } from '../../src/core/reporter-object.ts';
 
 export const NOW_MS = Date.parse('2026-11-23T12:00:00Z');
 
@@ -10,7 +11,7 @@ export function conditionOf(
   reason: string,
   agoMs = 3_600_000,
   message = '',
-): ReporterCondition {
+): Condition {
   return { type, status, reason, message, lastTransitionTime: new Date(NOW_MS - agoMs).toISOString() };
 }
 
@@ -18,7 +19,7 @@ export function conditionOf(
 export function reporterObject(
   id: string,
   given: {
-    readonly conditions?: readonly ReporterCondition[];
+    readonly conditions?: readonly Condition[];
     readonly owner?: string;
     readonly cluster?: string;
   } = {},

@@ -1,10 +1,6 @@
+import type { Condition } from '../../src/core/condition.ts';
 import type { ReporterApi } from '../../src/controller/reporter-api.ts';
-import type {
-  ReporterCondition,
-  ReporterObject,
-  ReporterStatus,
-  ReporterStatusPatch,
-} from '../../src/core/reporter-object.ts';
+import type { ReporterObject, ReporterStatus, ReporterStatusPatch } from '../../src/core/reporter-object.ts';
 import { apiFailure } from './memory-row-api.ts';
 
 /** What a reporter cache and a list need of each other. */
@@ -20,7 +16,7 @@ interface ReporterEvent {
   readonly object: ReporterObject;
 }
 
-const PENDING = ['Connected', 'Synced', 'Ready'].map((type): ReporterCondition => ({
+const PENDING = ['Connected', 'Synced', 'Ready'].map((type): Condition => ({
   type,
   status: 'Unknown',
   reason: 'Pending',
