@@ -44,6 +44,7 @@ describe('doctor, on a set-up that works', () => {
     await replicas.start();
     await replicas.startFleet({ reporters: 2, tunnels: 5 });
     await replicas.served(2, DEADLINE_MS);
+    await replicas.led(DEADLINE_MS);
     flags = [
       ...['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', replicas.namespace],
       ...['--grpc-address', process.grpcAddress, '--http-address', process.httpAddress],

@@ -327,7 +327,7 @@ describe('two replicas and a policy', function () {
     const clients: Client[] = [];
     try {
       const both = [await replicas.start(), await replicas.start()];
-      await poll(DEADLINE_MS, async () => ((await replicas.leader()) === '' ? undefined : true));
+      await replicas.led(DEADLINE_MS);
       const path = `${API}/namespaces/${replicas.namespace}/reversetunnelpolicies`;
       const body = {
         apiVersion: 'reverse-tunnel.io/v1alpha1',

@@ -36,13 +36,6 @@ describe('three replicas behind a balancer', () => {
   }
   const NONE = { create: 0, patch: 0, delete: 0, status: 0 };
 
-  async function leaderReplica(): Promise<RunningReplica> {
-    return await poll(30_000, async () => {
-      const holder = await replicas.leader();
-      return replicas.running.find(({ process }) => process.replica === holder);
-    });
-  }
-
   it('kill -9 of the leader with its share of 100 reporters x 100 tunnels: served again, no row touched', async function () {
     this.timeout(4 * DEADLINE_MS);
     await startThree();
@@ -51,7 +44,7 @@ describe('three replicas behind a balancer', () => {
     await replicas.served(100, DEADLINE_MS);
     const count = (await replicas.writes()).length;
 
-    const killed = await leaderReplica();
+    const killed = await replicas.led(30_000);
     const startMs = performance.now();
     await replicas.end(killed, 'SIGKILL');
     const leading = poll(60_000, async () => {
@@ -79,7 +72,7 @@ describe('three replicas behind a balancer', () => {
   it('SIGTERM of the leader: another leads within 2 s', async function () {
     this.timeout(DEADLINE_MS);
     await startThree();
-    const leader = await leaderReplica();
+    const leader = await replicas.led(30_000);
     const startMs = performance.now();
     const ended = replicas.end(leader, 'SIGTERM');
     await poll(30_000, async () => {
@@ -96,7 +89,7 @@ describe('three replicas behind a balancer', () => {
     this.timeout(2 * DEADLINE_MS);
     const flags = ['--unknown-after', '5s', '--expire-after', '20s'];
     await startThree(flags);
-    const leader = await leaderReplica();
+    const leader = await replicas.led(30_000);
     replicas.balancer.setTargets([leader.process.grpcAddress]);
     const fleet = await replicas.startFleet({ reporters: 1, tunnels: 100 });
     await equal(fleet);
@@ -330,7 +323,7 @@ describe('replicas that disagree on the time and on names', () => {
     const fleet = await replicas.startFleet({ reporters: 10, tunnels: 20 });
     const before = await untilEqual(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
     await replicas.served(10, DEADLINE_MS);
-    await poll(30_000, async () => ((await replicas.leader()) === '' ? undefined : true));
+    await replicas.led(30_000);
     const year = { leaseDurationSeconds: 31_536_000, renewTime: '2099-01-01T00:00:00.000000Z' };
     await editLease(await leaseOf(one), { holderIdentity: 'mallory', ...year });
     await controlPlane().kubectl(['-n', replicas.namespace, 'delete', 'lease', await leaseOf(two)]);

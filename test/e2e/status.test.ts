@@ -22,6 +22,7 @@ describe('status', () => {
     await replicas.start();
     await replicas.startFleet({ reporters: 2, tunnels: 6, tenants: 3 });
     await replicas.served(2, DEADLINE_MS);
+    await replicas.led(DEADLINE_MS);
     flags = ['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', replicas.namespace];
   });
   after(() => replicas.stop());

@@ -60,6 +60,8 @@ export interface Replicas {
   served(reporters: number, deadlineMs: number): Promise<void>;
   /** Who leads: the holder of the leader's Lease, "" when nobody. */
   leader(): Promise<string>;
+  /** Waits until one that runs leads, and gives it. A reporter may be served before anybody leads. */
+  led(deadlineMs: number): Promise<RunningReplica>;
   writes(): Promise<Write[]>;
   /** Ends fleets, replicas and the balancer. */
   stop(): Promise<void>;
@@ -79,6 +81,12 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
     return body as T;
   };
   const balance = (): void => balancer.setTargets(running.map(({ process }) => process.grpcAddress));
+
+  async function leader(): Promise<string> {
+    const path = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${LEADER_LEASE}`;
+    const { status, body } = await controlPlane.request('GET', path);
+    return status === 200 ? ((body as { spec: { holderIdentity?: string } }).spec.holderIdentity ?? '') : '';
+  }
 
   async function reporters(): Promise<ReporterShown[]> {
     const list = await read<{ items: ReporterShown[] }>(
@@ -147,13 +155,12 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
         throw new Error(`not all served: ${last}`, { cause: error });
       });
     },
-    async leader() {
-      const path = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${LEADER_LEASE}`;
-      const { status, body } = await controlPlane.request('GET', path);
-      return status === 200
-        ? ((body as { spec: { holderIdentity?: string } }).spec.holderIdentity ?? '')
-        : '';
-    },
+    leader,
+    led: (deadlineMs) =>
+      poll(deadlineMs, async () => {
+        const holder = await leader();
+        return running.find(({ process }) => process.replica === holder);
+      }),
     writes: () => writesBy(controlPlane.auditLogPath ?? '', namespace),
     async stop() {
       await Promise.all(fleets.splice(0).map((fleet) => fleet.stop()));
