@@ -12,6 +12,7 @@ import { Ledger } from './core/ledger.ts';
 import { createNames } from './core/names.ts';
 import type { RowObject } from './core/row.ts';
 import { ListenError, ReportingServer } from './grpc/server.ts';
+import { followHeap, v8Heap } from './heap-rest.ts';
 import { TlsMaterialError } from './grpc/tls-acceptor.ts';
 import { REVIEWS_AT_ONCE } from './grpc/token-checks.ts';
 import { HttpListenError, startHttpServer, type HttpServer } from './http/server.ts';
@@ -267,6 +268,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   );
   const grpcAddress = await orStartError(grpc.listen(), http);
   const unfollow = reporting.follow();
+  const unfollowHeap = followHeap({ heap: v8Heap, isIdle: () => queue.idle, clock });
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
@@ -301,6 +303,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
       stopping = true;
       log.info('stopping');
       unfollow();
+      unfollowHeap();
       // Another replica may lead at once; what is left to do here has nothing to do with it.
       const [flushed] = await Promise.all([
         flush(),
