@@ -1,3 +1,4 @@
+import { createSecureContext } from 'node:tls';
 import { expect } from 'chai';
 import {
   ApiError,
@@ -139,7 +140,12 @@ describe('errors by their consequence', () => {
     expect(errorOfTransport('list rows', untrusted).message).to.equal(
       'list rows: TLS: unable to verify the first certificate (UNABLE_TO_VERIFY_LEAF_SIGNATURE)',
     );
-    for (const code of ['CERT_HAS_EXPIRED', 'ERR_TLS_CERT_ALTNAME_INVALID', 'SELF_SIGNED_CERT_IN_CHAIN']) {
+    for (const code of [
+      'CERT_HAS_EXPIRED',
+      'ERR_TLS_CERT_ALTNAME_INVALID',
+      'SELF_SIGNED_CERT_IN_CHAIN',
+      'INVALID_CA',
+    ]) {
       expect(isTrustFailure(Object.assign(new Error('x'), { code })), code).to.equal(true);
     }
     for (const error of [
@@ -150,6 +156,36 @@ describe('errors by their consequence', () => {
     ]) {
       expect(isTrustFailure(error), String(error)).to.equal(false);
     }
+  });
+
+  it('names what OpenSSL found wrong, and not where in its source it found it', () => {
+    let thrown: unknown;
+    try {
+      createSecureContext({ cert: 'no certificate', key: 'no key' });
+    } catch (error) {
+      thrown = error;
+    }
+    // As of a certificate and a key that were read while they were rotated.
+    expect(isTrustFailure(thrown)).to.equal(true);
+    expect(errorOfTransport('list rows', thrown).message).to.equal(
+      'list rows: TLS: no start line (ERR_OSSL_PEM_NO_START_LINE)',
+    );
+  });
+
+  it('never repeats credentials, whoever sent them back, nor what turns the direction of text', () => {
+    const jwt = 'eyJhbGciOiJSUzI1NiIsImtpZCI6IkFCIn0.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl';
+    for (const echo of [
+      `<pre>GET / HTTP/1.1\r\nAuthorization: Bearer s3cret-token\r\n</pre>`,
+      `{"authorization":"Bearer s3cret-token"}`,
+      `authorization=Basic czNjcmV0LXRva2Vu`,
+      `token ${jwt} is not known`,
+      `${'x'.repeat(40)} Bearer s3cret-token-cut-in-the-middle-by-the-limit`,
+    ]) {
+      const { message } = errorOf(page(404, echo));
+      expect(message, echo).to.contain('[credentials]');
+      expect(message, echo).not.to.match(/s3cret|czNj|eyJ|c2ln/);
+    }
+    expect(errorOf(page(404, 'a\u202Eb\u0007c')).message).to.match(/a b c$/);
   });
 
   it('explains what is thrown that is no error', () => {
