@@ -53,6 +53,19 @@ describe('errors by their consequence', () => {
     });
   }
 
+  // TestReflectorFullListIfTooLarge: as API servers since 1.18.6 say it, those since 1.17 and those before
+  it('knows a version from the future in each way in which API servers have said it', () => {
+    const timeout = { kind: 'Status', code: 504, reason: 'Timeout', message: 'Timeout: try again' };
+    for (const status of [
+      { ...timeout, details: { causes: [{ reason: 'ResourceVersionTooLarge' }] } },
+      { ...timeout, details: { causes: [{ message: 'Too large resource version' }] } },
+      { ...timeout, message: 'Too large resource version: 40, current: 30', details: {} },
+    ]) {
+      expect(errorOf(page(504, JSON.stringify(status))).consequence).to.equal('version-ahead');
+    }
+    expect(errorOf(page(504, JSON.stringify(timeout))).consequence).to.equal('unavailable');
+  });
+
   it('waits as long as it is asked to, but no more than a minute', () => {
     expect(errorOf(answers.TOO_MANY_REQUESTS).retryAfterMs).to.equal(1_000);
     expect(errorOf(answers.STARTING).retryAfterMs).to.equal(5_000);
