@@ -55,7 +55,8 @@ function answer(
   }
 }
 
-describe('log of the operator about its API server', () => {
+describe('log of the operator about its API server', function () {
+  this.timeout(3 * DEADLINE_MS);
   let folder: string;
   let authority: Authority;
   let api: HttpsServer;
@@ -259,4 +260,4 @@ describe('log of the operator about its API server', () => {
     for (const { msg } of operator.log) expect(msg).to.match(/^[^\p{Cc}]+$/u);
     expect(operator.stderr).to.equal('');
   });
-}).timeout(3 * DEADLINE_MS);
+});
