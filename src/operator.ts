@@ -17,7 +17,7 @@ import { TlsMaterialError } from './grpc/tls-acceptor.ts';
 import { REVIEWS_AT_ONCE } from './grpc/token-checks.ts';
 import { HttpListenError, startHttpServer, type HttpServer } from './http/server.ts';
 import { createApiClient } from './k8s/client.ts';
-import { ConnectionError } from './k8s/connection.ts';
+import { ConnectionError, serverOf } from './k8s/connection.ts';
 import { Reflector } from './k8s/reflector.ts';
 import { resolveConnection } from './k8s/resolve-connection.ts';
 import { createRowApi, rowResource } from './k8s/row-api.ts';
@@ -93,6 +93,8 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   );
   const namespace = config.namespace ?? connection.namespace ?? 'default';
   log.info({ server: connection.server.href, source: connection.source, namespace }, 'API server found');
+  // What goes wrong between here and the API server is said with its name, as that is where to look.
+  const apiLog = log.child({ server: serverOf(connection) });
   const reviewsTokens = config.auth === 'token' || config.auth === 'either';
   const client = createApiClient({
     connection,
@@ -100,6 +102,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     userAgent: `reverse-tunnel-operator/${around.version}`,
     connections: config.writeConcurrency + SPARE_CONNECTIONS + (reviewsTokens ? REVIEWS_AT_ONCE : 0),
     onRequest: ({ verb, code }) => metrics.restClientRequests.inc({ method: verb, code }),
+    log: apiLog,
   });
   const reporting = await orStartError(createReportingAuth(config, { client, clock, log }));
   const rows = client.resource<RowObject>(rowResource(namespace));
@@ -151,7 +154,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     clock,
     random,
     metrics,
-    log,
+    log: apiLog,
   });
   const policing: Policing = createPolicing({
     namespace,
@@ -168,7 +171,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     clock,
     random,
     metrics,
-    log,
+    log: apiLog,
   });
   const gate = replica.reporters;
   const hasten = (): void => {
@@ -185,7 +188,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     relist: () => reflector.relist(),
     clock,
     metrics,
-    log,
+    log: apiLog,
   });
   const workers = new Workers({
     queue,
@@ -245,7 +248,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     handler: cache,
     clock,
     random,
-    log,
+    log: apiLog,
     onState: (state) => {
       // Before every row is known a write could only guess; and what the list shows may already be right.
       if (state !== 'synced' || stopping) return;
@@ -294,6 +297,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     httpAddress: http.address,
     reconfigure(changed) {
       log.level = changed.logLevel;
+      apiLog.level = changed.logLevel;
       reportIntervalMs = changed.reportIntervalMs;
       const keys = Object.keys(changed) as (keyof Config)[];
       const needRestart = keys.filter((key) => !RELOADABLE.has(key) && changed[key] !== config[key]);

@@ -225,7 +225,7 @@ export function createReplica(parts: ReplicaParts): Replica {
       }
       // An answer, of whatever kind, is no reason to doubt the watches' connections.
       if (failure instanceof ApiError && failure.status === undefined) parts.onNoAnswer();
-      if (!failing) log.warn({ error: failure.message }, what);
+      if (!failing) log.warn({ error: failure.message, next: 'tried again every second' }, what);
       failing = true;
     };
   }

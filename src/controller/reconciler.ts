@@ -199,8 +199,8 @@ export class Reconciler {
         return 'learnt';
       case 'throttled':
       case 'unavailable':
-      case 'malformed':
         return retry(failure);
+      case 'malformed':
       case 'unauthorized':
       case 'missing-kind':
       case 'missing-namespace':

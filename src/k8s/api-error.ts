@@ -67,8 +67,13 @@ export function errorOfStatus(
 /** The error for a request that got no answer; an `ApiError` (time-out, cancelled) only learns what was tried. */
 export function errorOfTransport(action: string, cause: unknown): ApiError {
   if (cause instanceof ApiError) return new ApiError(cause.consequence, `${action}: ${cause.message}`);
-  const said = isTrustFailure(cause) ? `TLS: ${explanationOf(cause)}` : explanationOf(cause);
-  return new ApiError('unavailable', `${action}: ${said}`, { cause });
+  // Node goes on with advice that is none: the public authorities are not to be trusted with an API server.
+  const said = isTrustFailure(cause)
+    ? `TLS: ${explanationOf(cause).replace(/; if the root CA is installed locally[^(]*/, ' ')}`
+    : explanationOf(cause);
+  // Before anything is sent undici looks at the headers, of which only the credentials are not our own.
+  const consequence = codeOf(cause) === 'UND_ERR_INVALID_ARG' ? 'unauthorized' : 'unavailable';
+  return new ApiError(consequence, `${action}: ${said}`, { cause });
 }
 
 /**
@@ -77,16 +82,30 @@ export function errorOfTransport(action: string, cause: unknown): ApiError {
  */
 export function isTrustFailure(error: unknown): boolean {
   const code = codeOf(error);
-  return code !== undefined && /^(UNABLE_TO_|CERT_|SELF_SIGNED_|DEPTH_ZERO_|ERR_TLS_|ERR_SSL_)/.test(code);
+  return code !== undefined && TRUST_FAILURE.test(code);
 }
+
+/**
+ * By OpenSSL's names. ERR_OSSL_ is what a client certificate and a key that do not belong together are called, as when they
+ * were read in the moment of their rotation.
+ */
+const TRUST_FAILURE =
+  /^(UNABLE_TO_|CERT_|CRL_|SELF_SIGNED_|DEPTH_ZERO_|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|HOSTNAME_|ERR_TLS_|ERR_SSL_|ERR_OSSL_)/;
 
 /** What an error says, also one that only wraps others (a refused connection to a name with two addresses). */
 export function explanationOf(error: unknown): string {
   if (error instanceof AggregateError && error.message === '') return explanationOf(error.errors[0]);
   if (!(error instanceof Error)) return String(error);
   const code = codeOf(error);
-  const message = error.message === '' ? error.name : error.message;
+  const message = reasonOf(error) ?? (error.message === '' ? error.name : error.message);
   return code === undefined || message.includes(code) ? message : `${message} (${code})`;
+}
+
+/** OpenSSL's own word for it, without the place in its source that the message goes on with. */
+function reasonOf(error: Error): string | undefined {
+  return 'reason' in error && 'library' in error && typeof error.reason === 'string'
+    ? error.reason
+    : undefined;
 }
 
 function codeOf(error: unknown): string | undefined {
@@ -187,8 +206,17 @@ function parseOrUndefined(text: string): unknown {
   }
 }
 
-/** Without control characters and line ends, cut to `limit` UTF-16 units. */
-function oneLine(text: string, limit: number): string {
-  const flat = text.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}\s]+/gu, ' ').trim();
+/** A header's value after its scheme, also where it was cut short, and anything that looks like a JWT. */
+const CREDENTIALS = /\b(?:bearer|basic)[ :=]+[^\s"'<>,;]{8,}|\beyJ[\w-]{8,}[\w.-]*/gi;
+
+/**
+ * Without control characters, line ends and what turns the direction of text, cut to `limit` UTF-16 units. Credentials are
+ * taken out: a proxy's page may repeat the request, and a plugin may print its token.
+ */
+export function oneLine(text: string, limit: number): string {
+  const flat = text
+    .replaceAll(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}\s]+/gu, ' ')
+    .replaceAll(CREDENTIALS, '[credentials]')
+    .trim();
   return flat.length <= limit ? flat : `${flat.slice(0, limit - 1).toWellFormed()}…`;
 }

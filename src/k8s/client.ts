@@ -7,7 +7,9 @@ import type { Credentials } from './credentials.ts';
 import { StreamReaderError, type HttpAnswer, type HttpRequest } from './exchange.ts';
 import { createResourceClient, readDocument, type ResourceClient } from './resource-client.ts';
 import { resourcePath } from './resource-path.ts';
+import type { ReflectorLog } from './reflector-log.ts';
 import { createTransport } from './transport.ts';
+import { waitWithin } from './wait-within.ts';
 
 /** One request that ended, for metrics. */
 export interface RequestSample {
@@ -27,7 +29,14 @@ export interface ApiClientOptions {
   readonly connections: number;
   /** Called for each request sent, a second try after 401 included. Must not throw. */
   readonly onRequest?: (sample: RequestSample) => void;
+  /** Says that refused credentials were made good by new ones; what fails is said by whoever called. */
+  readonly log?: Pick<ReflectorLog, 'info'>;
 }
+
+/** What the API server takes from the limit it was given to its answer (a 504 after 5.8 s for 5 s was seen), and some. */
+const SERVER_MARGIN_MS = 2_000;
+/** New credentials are said once for all calls that had to wait for them. */
+const SAY_RENEWED_AT_MOST_EVERY_MS = 30_000;
 
 /** A client of one API server. */
 export interface ApiClient {
@@ -55,7 +64,8 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
     clock,
   });
   let headersFor: { credentials: Credentials; headers: Headers } | undefined;
-  let closed = false;
+  const closing = new AbortController();
+  let renewedSaidMs = Number.NEGATIVE_INFINITY;
 
   function headers(current: Credentials): Headers {
     if (headersFor?.credentials !== current) {
@@ -66,8 +76,9 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   }
 
   /** One request and its answer, whatever its status. Rejects with `ApiError`, or with what a watch's reader threw. */
-  async function attempt(call: Call, current: Credentials): Promise<HttpAnswer> {
+  async function attempt(call: Call, current: Credentials, timeoutMs: number): Promise<HttpAnswer> {
     const { verb, onOpen } = call;
+    const deadlineMs = clock.monotonicMs() + timeoutMs;
     let observed = false;
     function observe(code: string): void {
       if (observed) return;
@@ -76,10 +87,10 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
     }
     const request: HttpRequest = {
       method: HTTP_METHODS[verb],
-      path: call.path,
+      path: call.onChunk === undefined ? withServerTimeout(call.path, timeoutMs) : call.path,
       headers: headers(current)[HTTP_METHODS[verb]],
       body: call.body,
-      timeoutMs: call.timeoutMs,
+      timeoutMs,
       signal: call.signal,
       onChunk: call.onChunk,
       onOpen:
@@ -99,33 +110,65 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
       observe('<error>');
       if (error instanceof StreamReaderError) throw error.cause;
       // Its pools were destroyed under the call: undici's words for that would look like a fault.
-      if (closed)
-        throw new ApiError('cancelled', `${call.action()}: the client was closed`, { cause: error });
+      if (closing.signal.aborted) throw closedError(call, error);
+      const failure = errorOfTransport(call.action(), error);
       // CA or client certificate may have been rotated: the next call is to have the new one.
-      if (isTrustFailure(error)) await credentials.refresh().catch(() => undefined);
-      throw errorOfTransport(call.action(), error);
+      if (isTrustFailure(error))
+        await fetched(call, credentials.refresh(), deadlineMs).catch(() => undefined);
+      throw failure;
     }
+  }
+
+  /** Credentials that have to be fetched, by a plugin that asks its provider: no longer than the call itself may take. */
+  function fetched<T>(call: Call, work: Promise<T>, deadlineMs: number): Promise<T> {
+    return waitWithin(work, {
+      deadlineMs,
+      clock,
+      signals: [call.signal, closing.signal],
+      tooLate: () =>
+        new ApiError('unauthorized', `${call.action()}: no credentials within ${call.timeoutMs / 1000} s`),
+      cancelled: () =>
+        closing.signal.aborted ? closedError(call) : new ApiError('cancelled', `${call.action()}: cancelled`),
+    });
   }
 
   /** The text of a 2xx answer, after a second try with new credentials where the first were refused. */
   async function send(call: Call): Promise<string> {
-    if (closed) throw new ApiError('cancelled', `${call.action()}: the client is closed`);
+    if (closing.signal.aborted) throw closedError(call);
+    const deadlineMs = clock.monotonicMs() + call.timeoutMs;
     const now = credentials.current();
     // Hardly ever a promise: a write waits for no turn of the event loop it does not need.
-    let answer = await attempt(call, now instanceof Promise ? await now : now);
+    let answer =
+      now instanceof Promise
+        ? await attempt(call, await fetched(call, now, deadlineMs), deadlineMs - clock.monotonicMs())
+        : await attempt(call, now, call.timeoutMs);
     if (answer.status === 401) {
       // Also when they turn out the same: an API server that cannot reach its own verifier answers 401, too.
-      await renew(call);
-      answer = await attempt(call, await credentials.current());
+      await renew(call, deadlineMs);
+      const again = credentials.current();
+      const renewed = again instanceof Promise ? await fetched(call, again, deadlineMs) : again;
+      answer = await attempt(call, renewed, deadlineMs - clock.monotonicMs());
+      if (answer.status !== 401) sayRenewed(call);
     }
     if (answer.status < 200 || answer.status > 299) throw errorOfAnswer(call.action(), answer);
     return answer.text;
   }
 
-  async function renew(call: Call): Promise<void> {
+  function sayRenewed(call: Call): void {
+    const nowMs = clock.monotonicMs();
+    if (nowMs - renewedSaidMs < SAY_RENEWED_AT_MOST_EVERY_MS) return;
+    renewedSaidMs = nowMs;
+    options.log?.info(
+      { consequence: 'unauthorized', next: 'it goes on with the new ones' },
+      `${call.action()}: 401, credentials refused; read again, and accepted`,
+    );
+  }
+
+  async function renew(call: Call, deadlineMs: number): Promise<void> {
     try {
-      await credentials.refresh();
+      await fetched(call, credentials.refresh(), deadlineMs);
     } catch (error) {
+      if (error instanceof ApiError) throw error;
       const said = error instanceof Error ? error.message : String(error);
       throw new ApiError('unauthorized', `${call.action()}: 401, and no new credentials: ${said}`, {
         status: 401,
@@ -141,10 +184,20 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
       readDocument<T>(`${connection.server.pathname.replace(/\/+$/, '')}${path}`, send),
     connectionsOpened: () => transport.connectionsOpened(),
     close() {
-      closed = true;
+      closing.abort();
       return transport.close();
     },
   };
+}
+
+function closedError(call: Call, cause?: unknown): ApiError {
+  return new ApiError('cancelled', `${call.action()}: the client is closed`, { cause });
+}
+
+/** So that a write whose client gave up is not made a moment later. */
+function withServerTimeout(path: string, timeoutMs: number): string {
+  const serverMs = Math.floor(Math.max(timeoutMs - SERVER_MARGIN_MS, timeoutMs / 2, 1));
+  return `${path}${path.includes('?') ? '&' : '?'}timeout=${serverMs}ms`;
 }
 
 /** By method; arrays, as undici takes these without another copy. */

@@ -28,6 +28,14 @@ export interface CredentialSource {
   refresh(): Promise<void>;
 }
 
+/**
+ * True when a PEM text holds a certificate. To Node an empty one means the public authorities, and any other one means none
+ * at all, so that the fault would be looked for at the server.
+ */
+export function holdsCertificate(pem: string): boolean {
+  return /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----/.test(pem);
+}
+
 /** Rotated files are noticed within this. */
 const REREAD_AFTER_MS = 10_000;
 /** Expiring credentials are renewed in the background this long before. */

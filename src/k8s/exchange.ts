@@ -29,8 +29,10 @@ export interface HttpAnswer {
   readonly text: string;
 }
 
-/** Most that is kept of an answer to a stream request that is no stream: a `Status`, or some proxy's page. */
-const MAX_REFUSAL_BYTES = 64 * 1024;
+/** A page of 32,000 large rows; an answer without end would else fill the memory until its deadline. */
+const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
+/** Most that is read of an answer that is no success: a `Status`, which may repeat the object, or some proxy's page. */
+const MAX_REFUSAL_BYTES = 1024 * 1024;
 
 /** What a stream's reader (`onChunk`, `onOpen`) threw, as `cause`: it is no failure of the connection. */
 export class StreamReaderError extends Error {
@@ -65,7 +67,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#cancelDeadline = clock.setTimer(timeoutMs, () => {
       // One that has waited for a connection all the time says nothing about any.
       if (this.#controller !== undefined) onSilent();
-      this.#fail(new ApiError('unavailable', `no answer within ${timeoutMs / 1000} s`));
+      this.#fail(new ApiError('unavailable', `no answer within ${Math.round(timeoutMs / 100) / 10} s`));
     });
     if (signal?.aborted === true) this.#onAbort();
     else signal?.addEventListener('abort', this.#onAbort);
@@ -96,14 +98,30 @@ export class Exchange implements Dispatcher.DispatchHandler {
     if (this.#settled !== undefined) return;
     const { onChunk } = this.#request;
     if (this.#streaming) this.#guarded(() => onChunk?.(chunk));
-    else if (onChunk === undefined || this.#bytes < MAX_REFUSAL_BYTES) {
+    else {
       this.#bytes += chunk.length;
       this.#chunks.push(chunk);
+      this.#bound();
     }
   }
 
+  /** Of a refusal the beginning says enough; half of an answer says nothing. */
+  #bound(): void {
+    const isSuccess = this.#status >= 200 && this.#status <= 299;
+    if (this.#bytes <= (isSuccess ? MAX_ANSWER_BYTES : MAX_REFUSAL_BYTES)) return;
+    if (isSuccess) {
+      this.#fail(new ApiError('malformed', `an answer of more than ${MAX_ANSWER_BYTES / 1024 / 1024} MiB`));
+      return;
+    }
+    this.#finish();
+    this.#controller?.abort(new Error('enough was read of the refusal'));
+  }
+
   onResponseEnd(): void {
-    if (this.#settled !== undefined) return;
+    if (this.#settled === undefined) this.#finish();
+  }
+
+  #finish(): void {
     this.#settle({});
     // Most answers are one chunk, which need not be copied.
     const [first, second] = this.#chunks;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import { explanationOf } from './api-error.ts';
 import { ConnectionError, type Connection } from './connection.ts';
-import { createCredentialSource, type Credentials } from './credentials.ts';
+import { createCredentialSource, holdsCertificate, type Credentials } from './credentials.ts';
 
 /** Where Kubernetes mounts a pod's service account. */
 export const SERVICE_ACCOUNT_DIRECTORY = '/var/run/secrets/kubernetes.io/serviceaccount';
@@ -20,8 +20,12 @@ export async function connectInCluster(
   clock: Clock,
 ): Promise<Connection> {
   async function load(): Promise<Credentials> {
-    const [token, ca] = await Promise.all([read(join(directory, 'token')), read(join(directory, 'ca.crt'))]);
-    return { ca, authorization: `Bearer ${token.trim()}` };
+    const [tokenPath, caPath] = [join(directory, 'token'), join(directory, 'ca.crt')];
+    const [text, ca] = await Promise.all([read(tokenPath), read(caPath)]);
+    const token = text.trim();
+    if (token === '') throw new ConnectionError(`service account: ${tokenPath} is empty`);
+    if (!holdsCertificate(ca)) throw new ConnectionError(`service account: ${caPath} holds no certificate`);
+    return { ca, authorization: `Bearer ${token}` };
   }
   const initial = await load();
   const namespace = await readFile(join(directory, 'namespace'), 'utf8').catch(() => '');

@@ -8,6 +8,8 @@ import { readFile } from 'node:fs/promises';
 import type { RequestOptions } from 'node:https';
 import { parseArgs } from 'node:util';
 import type { KubeConfig } from '@kubernetes/client-node';
+import { oneLine } from './api-error.ts';
+import { holdsCertificate } from './credentials.ts';
 import {
   currentContext,
   isFields,
@@ -62,7 +64,7 @@ async function resolveKubeconfig(
     };
   } catch (error) {
     if (error instanceof KubeconfigError) throw error;
-    throw new KubeconfigError(`${where}: ${oneLine(error)}`);
+    throw new KubeconfigError(`${where}: ${saidBy(error)}`);
   }
 }
 
@@ -70,6 +72,9 @@ function checkedServer(where: string, { cluster }: CurrentContext): string {
   const server = text(cluster['server']);
   if (server === undefined) throw new KubeconfigError(`${where}: the cluster has no server`);
   if (!URL.canParse(server)) throw new KubeconfigError(`${where}: server ${server} is no URL`);
+  if (hasPassword(server)) {
+    throw new KubeconfigError(`${where}: the server's URL holds a password, which is no way to log in`);
+  }
   if (new URL(server).protocol !== 'https:') {
     throw new KubeconfigError(
       `${where}: server ${server} is not https; credentials are never sent in plain text`,
@@ -95,9 +100,16 @@ function checkUser(where: string, { user }: CurrentContext): void {
 function checkedProxy(where: string, proxyUrl: string): string {
   const supported = ['http:', 'https:', 'socks5:'];
   if (!URL.canParse(proxyUrl) || !supported.includes(new URL(proxyUrl).protocol)) {
-    throw new KubeconfigError(`${where}: proxy-url ${proxyUrl} is none of http, https, socks5`);
+    // It may hold a password, also where it is no URL.
+    const said = proxyUrl.replace(/[^/]*@/, '');
+    throw new KubeconfigError(`${where}: proxy-url ${said} is none of http, https, socks5`);
   }
   return proxyUrl;
+}
+
+function hasPassword(url: string): boolean {
+  const { username, password } = new URL(url);
+  return username !== '' || password !== '';
 }
 
 /** What client-node makes of the user: it reads the files, runs the plugin, refreshes the OIDC token. */
@@ -116,10 +128,24 @@ async function credentialsOf(context: CurrentContext): Promise<ResolvedCredentia
   );
   tellExecPlugin(context);
   const options: RequestOptions = {};
-  await config.applyToHTTPSOptions(options);
+  try {
+    await config.applyToHTTPSOptions(options);
+  } catch (error) {
+    // What the parser says quotes what it was given, and a plugin that prints no JSON may print its token.
+    if (!(error instanceof SyntaxError) || !isFields(context.user['exec'])) throw error;
+    throw new Error(
+      `the exec plugin ${String(context.user['exec']['command'])} printed something that is no JSON`,
+      { cause: error },
+    );
+  }
 
   const tokenFile = text(context.user['tokenFile']);
   const token = tokenFile === undefined ? undefined : (await readFile(tokenFile, 'utf8')).trim();
+  if (token === '') throw new Error(`the token file ${tokenFile} is empty`);
+  const ca = pem(options.ca);
+  if (ca !== undefined && !holdsCertificate(ca)) {
+    throw new Error('what the cluster names as certificate-authority holds no certificate');
+  }
   const headers = new Headers(
     Object.entries(options.headers ?? {}).map(([name, value]) => [name, String(value)]),
   );
@@ -128,7 +154,7 @@ async function credentialsOf(context: CurrentContext): Promise<ResolvedCredentia
   // A token file comes before a token in kubectl too; client-node knows no token files.
   const authorization = token === undefined ? (headers.get('authorization') ?? basic) : `Bearer ${token}`;
   return {
-    ca: pem(options.ca),
+    ca,
     cert: pem(options.cert),
     key: pem(options.key),
     serverName: text(options.servername),
@@ -193,9 +219,8 @@ function text(value: unknown): string | undefined {
 }
 
 /** A plugin's stderr may be a page. */
-function oneLine(error: unknown): string {
-  const said = error instanceof Error ? error.message : String(error);
-  return said.replaceAll(/\s+/g, ' ').trim().slice(0, 300);
+function saidBy(error: unknown): string {
+  return oneLine(error instanceof Error ? error.message : String(error), 300);
 }
 
 // Never by exit code or stderr: what a plugin prints there is not for this program to sort out.
@@ -207,6 +232,6 @@ try {
   });
   answer = { resolved: await resolveKubeconfig(positionals, values.context) };
 } catch (error) {
-  answer = { error: oneLine(error) };
+  answer = { error: saidBy(error) };
 }
 process.stdout.write(`${JSON.stringify(answer)}\n`);

@@ -43,7 +43,9 @@ export async function connectByKubeconfig(
     },
     async reread(last) {
       if (tokenFile === undefined) return last;
-      return { ...last, authorization: `Bearer ${(await readFile(tokenFile, 'utf8')).trim()}` };
+      const token = (await readFile(tokenFile, 'utf8')).trim();
+      // As it is for a moment where a file is written over instead of being replaced.
+      return token === '' ? last : { ...last, authorization: `Bearer ${token}` };
     },
   };
   return {

@@ -10,16 +10,20 @@ export class LineTooLongError extends Error {
   }
 }
 
+/** Takes a stream apart. */
+export interface LineSplitter {
+  /** The next piece. What `onLine` throws comes through, as does `LineTooLongError`; it is of no more use after either. */
+  (chunk: Buffer): void;
+  /** What came after the last line feed: empty when the stream may end here. */
+  rest(): string;
+}
+
 /**
  * Cuts a stream of chunks into lines of UTF-8 text and hands over each as soon as its end has come, without the line
  * feed; empty lines are left out. Each byte is copied at most twice however the stream is cut, and no chunk is held
- * on to: a small rest would keep the whole read buffer alive. What `onLine` throws comes through, as does
- * `LineTooLongError`; the splitter is of no more use after either.
+ * on to: a small rest would keep the whole read buffer alive.
  */
-export function createLineSplitter(
-  maxLineBytes: number,
-  onLine: (line: string) => void,
-): (chunk: Buffer) => void {
+export function createLineSplitter(maxLineBytes: number, onLine: (line: string) => void): LineSplitter {
   let block = Buffer.allocUnsafe(0);
   let used = 0;
 
@@ -43,7 +47,7 @@ export function createLineSplitter(
     return line;
   }
 
-  return (chunk) => {
+  const take = (chunk: Buffer): void => {
     let start = 0;
     for (let end = chunk.indexOf(0x0a); end !== -1; end = chunk.indexOf(0x0a, start)) {
       if (used === 0) {
@@ -57,4 +61,5 @@ export function createLineSplitter(
     }
     if (start < chunk.length) keep(chunk, start, chunk.length);
   };
+  return Object.assign(take, { rest: () => block.toString('utf8', 0, used) });
 }

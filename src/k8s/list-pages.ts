@@ -1,3 +1,4 @@
+import { ApiError } from './api-error.ts';
 import type { ListPage, ResourceClient } from './resource-client.ts';
 
 /**
@@ -10,7 +11,7 @@ import type { ListPage, ResourceClient } from './resource-client.ts';
  * @param limit most items a page
  */
 export async function listPages<T>(
-  source: Pick<ResourceClient<T>, 'list'>,
+  source: Pick<ResourceClient<T>, 'list' | 'title'>,
   limit: number,
   signal: AbortSignal,
   onPage: (items: readonly T[]) => void,
@@ -19,9 +20,18 @@ export async function listPages<T>(
   const either = AbortSignal.any([signal, failed.signal]);
   let next: Promise<ListPage<T>> | undefined = source.list({ limit, signal: either });
   let resourceVersion = '';
+  let lastToken: string | undefined;
   try {
     while (next !== undefined) {
       const { items, continueToken, resourceVersion: version }: ListPage<T> = await next;
+      if (continueToken !== undefined && continueToken === lastToken) {
+        // A cache on the way that takes no heed of the query would else have it go on for ever.
+        throw new ApiError(
+          'malformed',
+          `list ${source.title}: two pages in a row with the same continue token`,
+        );
+      }
+      lastToken = continueToken;
       next = continueToken === undefined ? undefined : source.list({ limit, signal: either, continueToken });
       // Should `onPage` throw, nobody awaits the page already asked for.
       next?.catch(() => undefined);

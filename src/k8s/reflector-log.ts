@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { ApiError } from './api-error.ts';
+import { ApiError, isTrustFailure, oneLine } from './api-error.ts';
 
 /** What the reflector says; pino's logger fits. */
 export interface ReflectorLog {
@@ -12,8 +12,8 @@ const REPEAT_MS = 30_000;
 
 /** Says when something breaks and when it works again. */
 export interface FaultLog {
-  /** A failure: said when it is of another kind than the last, and every 30 s. */
-  broken(error: Error): void;
+  /** A failure: said when it is of another kind than the last, and every 30 s. @param retryMs when the next try is */
+  broken(error: Error, retryMs: number): void;
   /** It works: said when it was said to be broken before. */
   working(): void;
 }
@@ -27,13 +27,18 @@ export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): 
   let isBroken = false;
 
   return {
-    broken(error) {
-      const kind = error instanceof ApiError ? error.consequence : 'reader';
+    broken(error, retryMs) {
+      const consequence = error instanceof ApiError ? error.consequence : 'reader';
+      // A server that is not trusted is another matter than one that is away, and only a person can help there.
+      const kind = isTrustFailure(error.cause) ? 'trust' : consequence;
       const nowMs = clock.monotonicMs();
       if (said !== undefined && said.kind === kind && nowMs - said.atMs < REPEAT_MS) return;
       said = { kind, atMs: nowMs };
       isBroken = true;
-      log.warn({ resource: title, consequence: kind }, `${error.message}${advice(error)}`);
+      const next = `tried again in ${Math.ceil(retryMs / 100) / 10} s`;
+      // What a watch brought may stand in the message as it came.
+      const message = `${oneLine(error.message, 300)}${advice(error)}`;
+      log.warn({ resource: title, consequence, next }, message);
     },
     working() {
       if (!isBroken) return;
@@ -55,6 +60,8 @@ function advice(error: Error): string {
       return ' (check the credentials)';
     case 'malformed':
       return ' (is the address that of the API server?)';
+    case 'unavailable':
+      return isTrustFailure(error.cause) ? ' (check the CA and the certificates; they are read again)' : '';
     case 'conflict':
     case 'already-exists':
     case 'gone':
@@ -63,7 +70,6 @@ function advice(error: Error): string {
     case 'throttled':
     case 'missing-namespace':
     case 'terminating':
-    case 'unavailable':
     case 'cancelled':
       return '';
   }

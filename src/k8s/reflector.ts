@@ -18,6 +18,8 @@ const SHORT_WATCH_MS = 1_000;
 const STABLE_WATCH_MS = 5_000;
 /** Watches in a row that may fail with 500 before the list is tried instead. */
 const MAX_INTERNAL_ERRORS = 5;
+/** So often a page that expired is doubled: 32,000 objects by default, which an answer may still hold. */
+const MAX_PAGE_GROWTH = 16;
 /** Between tries that were hastened. */
 const MIN_RETRY_MS = 1_000;
 
@@ -156,7 +158,10 @@ export class Reflector<T extends ApiObject> {
       this.#version = this.#again ? undefined : version;
     } catch (error) {
       // The version was compacted away between two pages: with fewer of them the list gets there in the end.
-      if (error instanceof ApiError && error.consequence === 'expired') this.#pageLimit *= 2;
+      if (error instanceof ApiError && error.consequence === 'expired') {
+        const mostLimit = (this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT) * MAX_PAGE_GROWTH;
+        this.#pageLimit = Math.min(this.#pageLimit * 2, mostLimit);
+      }
       return signal.aborted ? 0 : this.#failed(error);
     }
     this.#pageLimit = this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT;
@@ -209,16 +214,17 @@ export class Reflector<T extends ApiObject> {
     // A watch that outlived its version, as in an outage, is no fault. It is one if the list that follows does not cure it.
     if (isVersionLost(error) && !this.#versionLost) {
       this.#versionLost = true;
-      log.info({ resource: source.title }, explanationOf(error));
+      log.info({ resource: source.title, next: 'listed anew at once' }, explanationOf(error));
       return 0;
     }
     const failure = error instanceof Error ? error : new Error(explanationOf(error));
-    this.#faults.broken(failure);
-    this.#enter('broken', failure);
     const ownMs = backoffMs(this.#failures, BASE_BACKOFF_MS, MAX_BACKOFF_MS, random);
     const askedMs = failure instanceof ApiError ? failure.retryAfterMs : undefined;
     // A server that answers knows best, whatever was before; never sooner, and not all replicas at the same moment.
-    return askedMs === undefined || askedMs === 0 ? ownMs : askedMs * (1 + random() / 4);
+    const restMs = askedMs === undefined || askedMs === 0 ? ownMs : askedMs * (1 + random() / 4);
+    this.#faults.broken(failure, restMs);
+    this.#enter('broken', failure);
+    return restMs;
   }
 
   #restFor(restMs: number): Promise<void> {

@@ -78,8 +78,6 @@ export interface ResourceClient<T> {
 const DEFAULT_TIMEOUT_MS = 10_000;
 /** A page of 2,000 rows takes 0.3 s, and ten times as long from a busy API server. */
 const LIST_TIMEOUT_MS = 30_000;
-/** What the API server takes from the limit it was given to its answer (a 504 after 5.8 s for 5 s was seen), and some. */
-const SERVER_MARGIN_MS = 2_000;
 
 /** Makes the calls of one resource out of `send`, which resolves with the text of a 2xx answer. */
 export function createResourceClient<T>(
@@ -99,14 +97,18 @@ export function createResourceClient<T>(
     body?: object,
   ): Promise<A> {
     const timeoutMs = options?.timeoutMs ?? (verb === 'list' ? LIST_TIMEOUT_MS : DEFAULT_TIMEOUT_MS);
-    return await sendForJson<A>(send, {
-      verb,
-      path: `${path}${path.includes('?') ? '&' : '?'}timeout=${serverTimeoutMs(timeoutMs)}ms`,
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      action: () => (name === undefined ? `${verb} ${title}` : `${verb} ${title} ${name}`),
-      timeoutMs,
-      signal: options?.signal,
-    });
+    return await sendForJson<A>(
+      send,
+      {
+        verb,
+        path,
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        action: () => (name === undefined ? `${verb} ${title}` : `${verb} ${title} ${name}`),
+        timeoutMs,
+        signal: options?.signal,
+      },
+      true,
+    );
   }
 
   return {
@@ -162,23 +164,24 @@ export function createResourceClient<T>(
 /** A GET of `path`, which is no resource's, by `send`. Rejects with `ApiError`. */
 export async function readDocument<T>(path: string, send: (call: Call) => Promise<string>): Promise<T> {
   const action = (): string => `get ${path}`;
-  return await sendForJson<T>(send, { verb: 'get', path, action, timeoutMs: DEFAULT_TIMEOUT_MS });
+  return await sendForJson<T>(send, { verb: 'get', path, action, timeoutMs: DEFAULT_TIMEOUT_MS }, false);
 }
 
-async function sendForJson<A>(send: (call: Call) => Promise<string>, call: Call): Promise<A> {
+/** @param isObject it has to be one of Kubernetes, which all say their kind, and not just any JSON of a login page */
+async function sendForJson<A>(
+  send: (call: Call) => Promise<string>,
+  call: Call,
+  isObject: boolean,
+): Promise<A> {
   const text = await send(call);
   try {
     const answer: A = JSON.parse(text);
-    if (typeof answer === 'object' && answer !== null) return answer;
+    if (typeof answer === 'object' && answer !== null && (!isObject || 'kind' in answer)) return answer;
   } catch {
     // Said below, with what came instead.
   }
   const came = text.slice(0, 80);
   throw new ApiError('malformed', `${call.action()}: answered by something that is no API server: ${came}`);
-}
-
-function serverTimeoutMs(timeoutMs: number): number {
-  return Math.max(timeoutMs - SERVER_MARGIN_MS, Math.ceil(timeoutMs / 2));
 }
 
 interface ListAnswer<T> {

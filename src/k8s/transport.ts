@@ -84,6 +84,9 @@ export function createTransport(options: TransportOptions): Transport {
       uri,
       requestTls: { ...tls, timeout: CONNECT_TIMEOUT_MS },
       factory: (origin, inner) => counted(new Pool(origin, inner)),
+      // A proxy that takes CONNECT and never answers would else hold a place of the pool for five minutes.
+      clientFactory: (proxy, inner) => new Pool(proxy, { ...inner, headersTimeout: CONNECT_TIMEOUT_MS }),
+      connectTimeout: CONNECT_TIMEOUT_MS,
     });
   }
 

@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
 import { ApiError, errorOfStatus, explanationOf } from './api-error.ts';
 import { isKubernetesStatus, type ApiObject, type KubernetesStatus } from './api-object.ts';
-import { createLineSplitter } from './line-splitter.ts';
+import { createLineSplitter, LineTooLongError } from './line-splitter.ts';
 import type { ResourceClient } from './resource-client.ts';
 
 /** Bookmarks come every 60 s (59.8 to 61.2 were seen), so a watch that is silent for longer than this is dead. */
@@ -150,7 +150,7 @@ export function watchOnce<T extends ApiObject>(
     }
   }
 
-  const takeChunk = createLineSplitter(MAX_LINE_BYTES, takeLine);
+  const lines = createLineSplitter(MAX_LINE_BYTES, takeLine);
 
   async function run(): Promise<WatchOutcome> {
     let failure: Error | undefined;
@@ -165,12 +165,16 @@ export function watchOnce<T extends ApiObject>(
           opened: onOpen,
           chunk(chunk) {
             lastByteMs = clock.monotonicMs();
-            takeChunk(chunk);
+            lines(chunk);
           },
         },
       );
+      // The API server ends each event by a line feed, and its watches between events.
+      const rest = lines.rest();
+      if (rest !== '') throw malformed(action, `ended within a line: ${rest.slice(0, 80)}`);
     } catch (error) {
       failure = error instanceof Error ? error : new Error(explanationOf(error));
+      if (error instanceof LineTooLongError) failure = malformed(action, error.message, error);
     } finally {
       cancelSilence();
       cancelSuspicion?.();
@@ -209,9 +213,11 @@ function needsRelist(failure: Error | undefined): boolean {
     case 'throttled':
     case 'unavailable':
     case 'unauthorized':
-    case 'malformed':
     case 'cancelled':
       return false;
+    case 'malformed':
+      // A page in place of the watch says nothing of what was missed; in the middle of an open one it does.
+      return failure.status === undefined;
     case 'refused':
       // Rights come back; anything else was in the request, of which only the version can change.
       return failure.status !== 403;
@@ -232,10 +238,15 @@ function parseEvent<T>(action: string, line: string): WatchEvent<T> {
   try {
     event = JSON.parse(line);
   } catch (error) {
-    throw new Error(`${action}: a line that is no JSON: ${line.slice(0, 80)}`, { cause: error });
+    throw malformed(action, `a line that is no JSON: ${line.slice(0, 80)}`, error);
   }
   if (typeof event !== 'object' || event === null) throw new Error(`${action}: a line that is no event`);
   return event;
+}
+
+/** Of an open stream, so without a status: what it should have brought is missing, which takes a list. */
+function malformed(action: string, what: string, cause?: unknown): ApiError {
+  return new ApiError('malformed', `${action}: ${what}`, { cause });
 }
 
 const CHANGE = /^\{"type":"(?:ADDED|MODIFIED)"/;

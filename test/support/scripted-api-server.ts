@@ -15,8 +15,18 @@ export interface ScriptedRequest {
   answer(answer: RecordedAnswer): void;
   /** Answers 200 and keeps the body open. */
   watch(): ScriptedWatch;
+  /** Answers with this status, and a body that comes piece by piece. */
+  stream(status: number): ScriptedStream;
   /** Breaks the connection, without an answer. */
   reset(): void;
+}
+
+/** A body without end, seen from the server. */
+export interface ScriptedStream {
+  /** True once the client, or the server, has closed it. */
+  readonly closed: boolean;
+  /** Resolves when it was taken, or the answer was closed. */
+  write(bytes: string | Buffer): Promise<void>;
 }
 
 /** An open watch, seen from the server. */
@@ -136,6 +146,22 @@ function scripted(request: IncomingMessage, response: ServerResponse, body: stri
       response.writeHead(200, { 'cache-control': 'no-cache, private', 'content-type': 'application/json' });
       response.flushHeaders();
       return watch;
+    },
+    stream(status) {
+      response.writeHead(status, { 'content-type': 'application/json' });
+      return {
+        get closed() {
+          return closed;
+        },
+        write: (bytes) =>
+          new Promise((resolve) => {
+            response.once('close', resolve);
+            response.write(bytes, () => {
+              response.off('close', resolve);
+              resolve();
+            });
+          }),
+      };
     },
     reset: () => watch.reset(),
   };

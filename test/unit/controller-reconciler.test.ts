@@ -486,6 +486,16 @@ describe('a write that may be tried again soon', () => {
     });
   }
 
+  it('that something else than the API server answered is said, for the watch may fare well meanwhile', async () => {
+    const world = createWorld();
+    await world.begin();
+    world.api.failNext(apiFailure('malformed', { status: 200 }));
+    world.report(RESPONDER, fullPush(T1));
+    await world.pass(1_000);
+    expectRows(world, T1);
+    expect(world.logged.filter(({ msg }) => String(msg).startsWith('row write refused'))).to.have.length(1);
+  });
+
   it('under 30 % failures comes to at most twice the writes', async () => {
     const world = createWorld();
     await world.begin();

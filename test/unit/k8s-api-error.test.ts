@@ -1,3 +1,4 @@
+import { createSecureContext } from 'node:tls';
 import { expect } from 'chai';
 import {
   ApiError,
@@ -51,6 +52,19 @@ describe('errors by their consequence', () => {
       expect(errorOf(answer)).to.include({ consequence, status: answer.status });
     });
   }
+
+  // TestReflectorFullListIfTooLarge: as API servers since 1.18.6 say it, those since 1.17 and those before
+  it('knows a version from the future in each way in which API servers have said it', () => {
+    const timeout = { kind: 'Status', code: 504, reason: 'Timeout', message: 'Timeout: try again' };
+    for (const status of [
+      { ...timeout, details: { causes: [{ reason: 'ResourceVersionTooLarge' }] } },
+      { ...timeout, details: { causes: [{ message: 'Too large resource version' }] } },
+      { ...timeout, message: 'Too large resource version: 40, current: 30', details: {} },
+    ]) {
+      expect(errorOf(page(504, JSON.stringify(status))).consequence).to.equal('version-ahead');
+    }
+    expect(errorOf(page(504, JSON.stringify(timeout))).consequence).to.equal('unavailable');
+  });
 
   it('waits as long as it is asked to, but no more than a minute', () => {
     expect(errorOf(answers.TOO_MANY_REQUESTS).retryAfterMs).to.equal(1_000);
@@ -139,7 +153,12 @@ describe('errors by their consequence', () => {
     expect(errorOfTransport('list rows', untrusted).message).to.equal(
       'list rows: TLS: unable to verify the first certificate (UNABLE_TO_VERIFY_LEAF_SIGNATURE)',
     );
-    for (const code of ['CERT_HAS_EXPIRED', 'ERR_TLS_CERT_ALTNAME_INVALID', 'SELF_SIGNED_CERT_IN_CHAIN']) {
+    for (const code of [
+      'CERT_HAS_EXPIRED',
+      'ERR_TLS_CERT_ALTNAME_INVALID',
+      'SELF_SIGNED_CERT_IN_CHAIN',
+      'INVALID_CA',
+    ]) {
       expect(isTrustFailure(Object.assign(new Error('x'), { code })), code).to.equal(true);
     }
     for (const error of [
@@ -150,6 +169,36 @@ describe('errors by their consequence', () => {
     ]) {
       expect(isTrustFailure(error), String(error)).to.equal(false);
     }
+  });
+
+  it('names what OpenSSL found wrong, and not where in its source it found it', () => {
+    let thrown: unknown;
+    try {
+      createSecureContext({ cert: 'no certificate', key: 'no key' });
+    } catch (error) {
+      thrown = error;
+    }
+    // As of a certificate and a key that were read while they were rotated.
+    expect(isTrustFailure(thrown)).to.equal(true);
+    expect(errorOfTransport('list rows', thrown).message).to.equal(
+      'list rows: TLS: no start line (ERR_OSSL_PEM_NO_START_LINE)',
+    );
+  });
+
+  it('never repeats credentials, whoever sent them back, nor what turns the direction of text', () => {
+    const jwt = 'eyJhbGciOiJSUzI1NiIsImtpZCI6IkFCIn0.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl';
+    for (const echo of [
+      `<pre>GET / HTTP/1.1\r\nAuthorization: Bearer s3cret-token\r\n</pre>`,
+      `{"authorization":"Bearer s3cret-token"}`,
+      `authorization=Basic czNjcmV0LXRva2Vu`,
+      `token ${jwt} is not known`,
+      `${'x'.repeat(40)} Bearer s3cret-token-cut-in-the-middle-by-the-limit`,
+    ]) {
+      const { message } = errorOf(page(404, echo));
+      expect(message, echo).to.contain('[credentials]');
+      expect(message, echo).not.to.match(/s3cret|czNj|eyJ|c2ln/);
+    }
+    expect(errorOf(page(404, 'a\u202Eb\u0007c')).message).to.match(/a b c$/);
   });
 
   it('explains what is thrown that is no error', () => {

@@ -8,6 +8,10 @@ import { resolveConnection, type ConnectionOptions } from '../../src/k8s/resolve
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
+/** PEM as far as it is looked at here. */
+const CA = '-----BEGIN CERTIFICATE-----\nQ0E=\n-----END CERTIFICATE-----\n';
+const CA2 = CA.replace('Q0E=', 'Q0Ey');
+
 const b64 = (text: string): string => Buffer.from(text).toString('base64');
 
 function kubeconfig(cluster: object = {}, user: object = {}, context: object = {}): string {
@@ -16,7 +20,7 @@ function kubeconfig(cluster: object = {}, user: object = {}, context: object = {
     clusters: [
       {
         name: 'c',
-        cluster: { server: 'https://c.example:6443', 'certificate-authority-data': b64('CA'), ...cluster },
+        cluster: { server: 'https://c.example:6443', 'certificate-authority-data': b64(CA), ...cluster },
       },
     ],
     users: [{ name: 'u', user }],
@@ -76,7 +80,7 @@ describe('way to the API server', () => {
 
     beforeEach(async () => {
       await write('serviceaccount/token', 'first\n');
-      await write('serviceaccount/ca.crt', 'CA1');
+      await write('serviceaccount/ca.crt', CA);
       await write('serviceaccount/namespace', 'tunnels\n');
     });
 
@@ -85,7 +89,7 @@ describe('way to the API server', () => {
       const connection = await resolve({ env: { ...env, HOME: folder } });
       expect(connection.server.href).to.equal('https://10.96.0.1/');
       expect(connection).to.include({ namespace: 'tunnels', source: 'in-cluster', proxyUrl: undefined });
-      expect(connection.credentials.current()).to.deep.equal({ ca: 'CA1', authorization: 'Bearer first' });
+      expect(connection.credentials.current()).to.deep.equal({ ca: CA, authorization: 'Bearer first' });
     });
 
     it('writes an IPv6 address as a URL has it', async () => {
@@ -98,7 +102,7 @@ describe('way to the API server', () => {
     it('reads a rotated token within 10 s, and a rotated CA', async () => {
       const { credentials } = await resolve({ env });
       await write('serviceaccount/token', 'second\n');
-      await write('serviceaccount/ca.crt', 'CA2');
+      await write('serviceaccount/ca.crt', CA2);
       clock.advance(9_999);
       expect(credentials.current()).to.include({ authorization: 'Bearer first' });
       clock.advance(1);
@@ -108,7 +112,7 @@ describe('way to the API server', () => {
         current = credentials.current();
         return !(current instanceof Promise) && current.authorization === 'Bearer second';
       });
-      expect(current).to.deep.equal({ ca: 'CA2', authorization: 'Bearer second' });
+      expect(current).to.deep.equal({ ca: CA2, authorization: 'Bearer second' });
     });
 
     it('reads both at once when they were refused', async () => {
@@ -124,6 +128,27 @@ describe('way to the API server', () => {
       await rm(join(folder, 'serviceaccount/ca.crt'));
       expect(await errorOf(resolve({ env }))).to.match(/^service account: ENOENT: .*serviceaccount\/ca\.crt/);
     });
+
+    // To Node an empty CA is no CA, and it would trust whoever a public authority has signed for.
+    for (const [file, what] of [
+      ['ca.crt', 'holds no certificate'],
+      ['token', 'is empty'],
+    ] as const) {
+      it(`does not take an empty ${file}: not at the start, and not in place of a good one`, async () => {
+        const { credentials } = await resolve({ env });
+        const before = await credentials.current();
+        const path = await write(`serviceaccount/${file}`, '\n');
+        expect(await errorOf(resolve({ env }))).to.equal(`service account: ${path} ${what}`);
+        clock.advance(10_000);
+        void credentials.current();
+        let said = '';
+        await credentials.refresh().catch((error: Error) => {
+          said = error.message;
+        });
+        expect(said).to.equal(`service account: ${path} ${what}`);
+        expect(await credentials.current()).to.deep.equal(before);
+      });
+    }
 
     it('falls back to a kubeconfig when no token is mounted', async () => {
       await rm(join(folder, 'serviceaccount/token'));
@@ -153,7 +178,7 @@ describe('way to the API server', () => {
       });
       const current = await connection.credentials.current();
       expect(current).to.include({
-        ca: 'CA',
+        ca: CA,
         serverName: 'kube.local',
         authorization: 'Bearer secret',
         impersonateUser: 'somebody',
@@ -167,7 +192,7 @@ describe('way to the API server', () => {
         kubeconfig({}, { 'client-certificate-data': b64('CERT'), 'client-key': 'u.key' }),
       );
       const { credentials } = await resolve({ kubeconfig: path });
-      expect(await credentials.current()).to.include({ ca: 'CA', cert: 'CERT', key: 'KEY' });
+      expect(await credentials.current()).to.include({ ca: CA, cert: 'CERT', key: 'KEY' });
       await write('u.key', 'KEY2');
       await credentials.refresh();
       expect(await credentials.current()).to.include({ key: 'KEY2' });
@@ -196,7 +221,7 @@ describe('way to the API server', () => {
         const current = credentials.current();
         return !(current instanceof Promise) && current.authorization === 'Bearer second';
       });
-      expect(await credentials.current()).to.include({ ca: 'CA' });
+      expect(await credentials.current()).to.include({ ca: CA });
     });
 
     it('asks an exec plugin, tells it what its protocol has it told, and asks again when its token expires', async () => {
@@ -233,7 +258,7 @@ echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","s
         kind: 'ExecCredential',
         spec: {
           interactive: false,
-          cluster: { server: 'https://c.example:6443', 'certificate-authority-data': b64('CA') },
+          cluster: { server: 'https://c.example:6443', 'certificate-authority-data': b64(CA) },
         },
       });
       clock.advance(Date.UTC(2099, 0, 1) - clock.wallMs());
@@ -297,6 +322,36 @@ echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","s
       expect(await refusalOf(kubeconfig({ 'proxy-url': 'ftp://p' }))).to.equal(
         ', context x: proxy-url ftp://p is none of http, https, socks5',
       );
+    });
+
+    it('when its CA is no certificate, or its token file is empty, rather than trusting or being anybody', async () => {
+      await write('empty', '');
+      const noCertificate =
+        ', context x: what the cluster names as certificate-authority holds no certificate';
+      const byFile = { 'certificate-authority-data': undefined, 'certificate-authority': 'empty' };
+      expect(await refusalOf(kubeconfig(byFile, { token: 'x' }))).to.equal(noCertificate);
+      const garbage = { 'certificate-authority-data': b64('CA') };
+      expect(await refusalOf(kubeconfig(garbage, { token: 'x' }))).to.equal(noCertificate);
+      expect(await refusalOf(kubeconfig({}, { tokenFile: 'empty' }))).to.equal(
+        `, context x: the token file ${folder}/empty is empty`,
+      );
+    });
+
+    it('without a word of the secrets in it', async () => {
+      const secret = 'my-secret-token';
+      const apiVersion = 'client.authentication.k8s.io/v1';
+      const exec = { apiVersion, command: 'echo', args: [secret] };
+      expect(await refusalOf(kubeconfig({}, { exec }))).to.equal(
+        ', context x: the exec plugin echo printed something that is no JSON',
+      );
+      const failing = { apiVersion, command: 'sh', args: ['-c', `echo "sent Bearer ${secret}" >&2; exit 1`] };
+      expect(await refusalOf(kubeconfig({}, { exec: failing }))).to.equal(', context x: sent [credentials]');
+      expect(await refusalOf(kubeconfig({ server: `https://me:${secret}@c.example` }))).to.equal(
+        ", context x: the server's URL holds a password, which is no way to log in",
+      );
+      for (const proxyUrl of [`ftp://me:${secret}@p:1`, `me:${secret}@p:1`]) {
+        expect(await refusalOf(kubeconfig({ 'proxy-url': proxyUrl }))).not.to.contain(secret);
+      }
     });
 
     it('when a file that it names cannot be read, or its plugin fails', async () => {

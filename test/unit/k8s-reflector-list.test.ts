@@ -49,7 +49,8 @@ describe('reflector: lists', () => {
     await f.untilStored('a=1 b=2');
   });
 
-  // TestReflectorResyncWithResourceVersion: instead of never going back, each list is consistent with the store.
+  // TestReflectorNotPaginatingNotConsistentReads, TestReflectorPaginatingNonConsistentReadsIfWatchCacheDisabled, in their
+  // outcome: what a cache had is never taken for the store. TestReflectorResyncWithResourceVersion: instead of never going back, each list is consistent with the store.
   it('lists what is stored now, and not what some cache had at a version', async () => {
     for (let i = 0; i < 2; i += 1) {
       const request = await f.server.next();
@@ -113,6 +114,31 @@ describe('reflector: lists', () => {
     third.answer(answers.list('400', [answers.row('b', '250')]));
     await f.until('synced');
     expect(f.store.toString(), 'what only an unfinished list held is gone').to.equal('b=250');
+  });
+
+  it('makes pages that expire no larger than an answer may be', async () => {
+    for (const limit of ['4', '8', '16', '32', '64', '64']) {
+      const request = await f.server.next();
+      expect(request.query.get('limit')).to.equal(limit);
+      request.answer(answers.CONTINUE_EXPIRED);
+      if (limit !== '4') f.clock.advance(await f.restMs());
+      f.states.length = 0;
+    }
+    (await f.server.next()).answer(answers.list('300', []));
+    (await f.server.next()).watch().send(answers.watchLine.expired);
+    f.clock.advance(await f.restMs());
+    expect((await f.server.next()).query.get('limit'), 'afterwards').to.equal('4');
+  });
+
+  it('does not go round for ever when something on the way answers each page by the same', async () => {
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
+    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
+    await f.restMs();
+    expect(f.logged).to.deep.equal([
+      'warn list reversetunnels.reverse-tunnel.io in default: two pages in a row with the same continue token ' +
+        '(is the address that of the API server?)',
+    ]);
+    expect(f.reflector.hasSynced).to.equal(false);
   });
 
   it('keeps what it knew until a list is complete', async () => {

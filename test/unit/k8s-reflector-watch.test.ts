@@ -131,6 +131,53 @@ describe('reflector: watches', () => {
     expect(rests).to.deep.equal([75, 150, 300, 600]);
   });
 
+  // TestNewReflectorWithCustomBackoff: the backoff is reset by what stands long enough
+  it('begins with short rests again after a watch that brought something, or stood for 5 s', async () => {
+    for (const heal of [
+      async () => {
+        watch.send(watchLine.event('ADDED', row('b', '20')));
+        await f.untilStored('a=5 b=20');
+      },
+      () => Promise.resolve(f.clock.advance(5_000)),
+    ]) {
+      for (const restMs of [75, 150, 300]) {
+        watch.reset();
+        expect(await f.restMs()).to.equal(restMs);
+        f.clock.advance(restMs);
+        watch = await openWatch(f, (await nextWatch())[1]);
+      }
+      await heal();
+    }
+    watch.reset();
+    expect(await f.restMs()).to.equal(75);
+  });
+
+  it('lists again when a watch is a page without a line end, and names it', async () => {
+    watch.sendRaw('<html><body>Please log in</body></html>');
+    watch.end();
+    f.clock.advance(await f.restMs());
+    expect(f.logged.at(-1)).to.equal(
+      'warn watch reversetunnels.reverse-tunnel.io in default: ended within a line: ' +
+        '<html><body>Please log in</body></html> (is the address that of the API server?)',
+    );
+    await answerList('30', row('b', '20'));
+    await f.untilStored('b=20');
+  });
+
+  it('names a line that is too long, and repeats no control character of one that is no event', async () => {
+    watch.sendRaw(Buffer.alloc(4 * 1024 * 1024 + 1, 'x'));
+    f.clock.advance(await f.restMs());
+    expect(f.logged.at(-1)).to.contain(
+      'watch reversetunnels.reverse-tunnel.io in default: a line is longer than 4194304 bytes',
+    );
+    await answerList('30');
+    watch = await openWatch(f, (await nextWatch())[1]);
+    f.clock.advance(30_000);
+    watch.sendRaw('{"type":"\\u0007\\u001b[31m","object":{}}\n');
+    await f.restMs();
+    expect(f.logged.at(-1)).to.match(/^warn [^\p{Cc}]+unknown type \[31m$/u);
+  });
+
   it('watches again at once when a quiet watch comes to its end', async () => {
     f.clock.advance(1_000);
     watch.end();
@@ -146,6 +193,7 @@ describe('reflector: watches', () => {
     await answerList('220', row('a', '5'));
   });
 
+  // TestWatchList, "expiring an established watcher results in returning an error from the reflector"
   it('lists again, at once, when its version expired while it was away: 410 as an event', async () => {
     watch.send(watchLine.expired);
     await answerList('220', row('b', '200'));
@@ -240,7 +288,7 @@ describe('reflector: watches', () => {
     expect(f.logged.at(-1)).to.contain('works again');
   });
 
-  // TestRetryInternalError
+  // TestRetryInternalError, TestRetryWithDeadline: by number and not by time, so that a slow try counts as well
   it('tries the watch again after a 500, and lists when that does not help', async () => {
     for (let i = 0; i < 4; i += 1) {
       watch.send(watchLine.internal);

@@ -1,0 +1,204 @@
+/** What a client of the API server makes of answers without end, of credentials that keep it waiting, of its own end. */
+import { expect } from 'chai';
+import type { ApiObject } from '../../src/k8s/api-object.ts';
+import { ApiError } from '../../src/k8s/api-error.ts';
+import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
+import type { Credentials } from '../../src/k8s/credentials.ts';
+import type { ResourceClient } from '../../src/k8s/resource-client.ts';
+import * as answers from '../support/api-answers.ts';
+import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
+
+const MIB = Buffer.alloc(1024 * 1024, 'x');
+const GET_A = 'get reversetunnels.reverse-tunnel.io in default a';
+
+async function errorOf(call: Promise<unknown>): Promise<ApiError> {
+  try {
+    await call;
+  } catch (error) {
+    expect(error).to.be.instanceOf(ApiError);
+    return error as ApiError;
+  }
+  throw new Error('the call was meant to fail');
+}
+
+describe('client of the API server, given bad input', () => {
+  let server: ScriptedApiServer;
+  let clock: FakeClock;
+  let client: ApiClient;
+  let rows: ResourceClient<ApiObject>;
+  let current: () => Credentials | Promise<Credentials>;
+  let refresh: () => Promise<void>;
+  let logged: string[];
+
+  beforeEach(async () => {
+    server = await startScriptedApiServer();
+    clock = new FakeClock();
+    logged = [];
+    current = () => ({ authorization: 'Bearer first' });
+    refresh = () => Promise.resolve();
+    client = createApiClient({
+      connection: server.connection({ current: () => current(), refresh: () => refresh() }),
+      clock,
+      userAgent: 'reverse-tunnel-operator/1.2.3',
+      connections: 2,
+      log: { info: (fields, message) => logged.push(`${JSON.stringify(fields)} ${message}`) },
+    });
+    rows = client.resource<ApiObject>({
+      group: 'reverse-tunnel.io',
+      version: 'v1alpha1',
+      plural: 'reversetunnels',
+      namespace: 'default',
+    });
+  });
+
+  afterEach(async () => {
+    await client.close();
+    await server.close();
+    expect(clock.waitsMs, 'timers left').to.deep.equal([]);
+  });
+
+  it('gives up an answer without end instead of keeping it', async () => {
+    const call = errorOf(rows.list());
+    const answer = (await server.next()).stream(200);
+    while (!answer.closed) await answer.write(MIB);
+    expect(await call).to.include({
+      consequence: 'malformed',
+      message: 'list reversetunnels.reverse-tunnel.io in default: an answer of more than 128 MiB',
+    });
+  });
+
+  it('reads of a refusal without end what says enough, and closes the connection', async () => {
+    for (const ask of [() => rows.get('a'), () => watchOf(rows)]) {
+      const call = errorOf(ask());
+      const answer = (await server.next()).stream(502);
+      await answer.write('<h1>Bad Gateway</h1>');
+      while (!answer.closed) await answer.write(MIB);
+      const error = await call;
+      expect(error).to.include({ consequence: 'unavailable', status: 502 });
+      expect(error.message).to.contain('<h1>Bad Gateway</h1>');
+    }
+  });
+
+  it('ends a call whose answer began in time and does not come to an end', async () => {
+    const call = errorOf(rows.get('a'));
+    const answer = (await server.next()).stream(200);
+    await answer.write('{"kind":');
+    clock.advance(10_000);
+    expect(await call).to.include({ consequence: 'unavailable', message: `${GET_A}: no answer within 10 s` });
+    await eventually('the connection is closed', () => answer.closed);
+  });
+
+  it('takes JSON that is no object of Kubernetes for what it is', async () => {
+    for (const body of ['{}', '{"status":"please log in"}', '[]']) {
+      const call = errorOf(rows.create({ metadata: { name: 'a' } }));
+      (await server.next()).answer({ status: 200, headers: {}, body });
+      const error = await call;
+      expect(error.consequence, body).to.equal('malformed');
+      expect(error.message).to.contain(`answered by something that is no API server: ${body}`);
+    }
+  });
+
+  it('waits for credentials no longer than for the call, and no request is sent after it', async () => {
+    const plugin = Promise.withResolvers<Credentials>();
+    current = () => plugin.promise;
+    const call = errorOf(rows.create({ metadata: { name: 'a' } }));
+    clock.advance(10_000);
+    expect(await call).to.include({
+      consequence: 'unauthorized',
+      message: 'create reversetunnels.reverse-tunnel.io in default a: no credentials within 10 s',
+    });
+    plugin.resolve({ authorization: 'Bearer late' });
+    current = () => ({ authorization: 'Bearer late' });
+    const next = rows.get('b');
+    const request = await server.next();
+    expect(request.method, 'the create is never sent').to.equal('GET');
+    request.answer(answers.found('b', '5'));
+    await next;
+    expect(server.count).to.equal(1);
+  });
+
+  it('leaves a second try only what is left of the deadline, and tells the API server so', async () => {
+    const plugin = Promise.withResolvers<void>();
+    refresh = () => plugin.promise;
+    const call = errorOf(rows.get('a'));
+    const first = await server.next();
+    expect(first.query.get('timeout')).to.equal('8000ms');
+    first.answer(answers.UNAUTHORIZED);
+    await eventually('the 401 is read', () => clock.waitsMs[0] === 10_000 && clock.waitsMs.length === 1);
+    clock.advance(6_000);
+    plugin.resolve();
+    const second = await server.next();
+    expect(second.query.get('timeout')).to.equal('2000ms');
+    clock.advance(3_999);
+    expect(clock.waitsMs).to.deep.equal([1]);
+    clock.advance(1);
+    expect(await call).to.include({ consequence: 'unavailable', message: `${GET_A}: no answer within 4 s` });
+  });
+
+  it('waits for new credentials no longer than for the call, nor after it was cancelled', async () => {
+    refresh = () => new Promise(() => undefined);
+    const late = errorOf(rows.get('a'));
+    (await server.next()).answer(answers.UNAUTHORIZED);
+    await eventually('the 401 is read', () => server.openConnections === 1 && clock.waitsMs.length === 1);
+    await errorOfAborted();
+    clock.advance(10_000);
+    expect(await late).to.include({
+      consequence: 'unauthorized',
+      message: `${GET_A}: no credentials within 10 s`,
+    });
+  });
+
+  /** A second call, cancelled while it waits for credentials. */
+  async function errorOfAborted(): Promise<void> {
+    const abort = new AbortController();
+    const call = errorOf(rows.get('b', { signal: abort.signal }));
+    (await server.next()).answer(answers.UNAUTHORIZED);
+    await eventually('it waits', () => clock.waitsMs.length === 2);
+    abort.abort();
+    expect((await call).consequence).to.equal('cancelled');
+  }
+
+  it('opens no connection with new credentials once it is closed', async () => {
+    const plugin = Promise.withResolvers<void>();
+    refresh = () => plugin.promise;
+    const call = errorOf(rows.get('a'));
+    (await server.next()).answer(answers.UNAUTHORIZED);
+    await eventually('the 401 is read', () => clock.waitsMs.length === 1);
+    await client.close();
+    expect(await call).to.include({ consequence: 'cancelled', message: `${GET_A}: the client is closed` });
+    current = () => ({ authorization: 'Bearer second', serverName: 'another' });
+    plugin.resolve();
+    expect((await errorOf(rows.get('b'))).consequence).to.equal('cancelled');
+    expect(client.connectionsOpened()).to.equal(1);
+    await eventually('no connection', () => server.openConnections === 0);
+  });
+
+  it('says once in 30 s that refused credentials were made good by new ones', async () => {
+    for (let i = 0; i < 3; i += 1) {
+      const call = rows.get('a');
+      (await server.next()).answer(answers.UNAUTHORIZED);
+      (await server.next()).answer(answers.found('a', '5'));
+      await call;
+      clock.advance(15_000);
+    }
+    const said = `{"consequence":"unauthorized","next":"it goes on with the new ones"} ${GET_A}: 401, credentials refused; read again, and accepted`;
+    expect(logged).to.deep.equal([said, said]);
+  });
+
+  it('takes a token that cannot stand in a header for refused, without repeating it', async () => {
+    current = () => ({ authorization: 'Bearer se\ncret' });
+    const error = await errorOf(rows.get('a'));
+    expect(error.consequence).to.equal('unauthorized');
+    expect(error.message).to.equal(`${GET_A}: invalid authorization header (UND_ERR_INVALID_ARG)`);
+    expect(server.count).to.equal(0);
+  });
+});
+
+function watchOf(rows: ResourceClient<ApiObject>): Promise<void> {
+  return rows.watch(
+    { resourceVersion: '70', timeoutSeconds: 300 },
+    { opened: () => undefined, chunk: () => undefined },
+  );
+}

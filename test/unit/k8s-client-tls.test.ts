@@ -1,0 +1,158 @@
+/** What the client of the API server makes of certificates and ports that are not as they should be. */
+import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
+import { createServer, type AddressInfo, type Server } from 'node:net';
+import { expect } from 'chai';
+import { systemClock } from '../../src/clock.ts';
+import type { ApiObject } from '../../src/k8s/api-object.ts';
+import { ApiError } from '../../src/k8s/api-error.ts';
+import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
+import type { Credentials } from '../../src/k8s/credentials.ts';
+import type { ResourceClient } from '../../src/k8s/resource-client.ts';
+import * as answers from '../support/api-answers.ts';
+import { createAuthority } from '../support/certificates.ts';
+import { eventually } from '../support/eventually.ts';
+
+const GET_A = 'get pods in default a';
+
+async function errorOf(call: Promise<unknown>): Promise<ApiError> {
+  try {
+    await call;
+  } catch (error) {
+    expect(error).to.be.instanceOf(ApiError);
+    return error as ApiError;
+  }
+  throw new Error('the call was meant to fail');
+}
+
+async function listen(server: Server, host: string): Promise<number> {
+  await new Promise<void>((resolve) => {
+    server.listen(0, host, resolve);
+  });
+  return (server.address() as AddressInfo).port;
+}
+
+describe('client of the API server over TLS', () => {
+  const authority = createAuthority();
+  let server: HttpsServer;
+  let client: ApiClient | undefined;
+  let credentials: Credentials;
+  let renewed: Credentials;
+
+  beforeEach(() => {
+    const certificate = authority.issue({ dnsNames: ['api.test'], addresses: ['127.0.0.1'] });
+    server = createHttpsServer(
+      { ...certificate, requestCert: true, rejectUnauthorized: false, ca: authority.ca },
+      (request, response) => {
+        expect(request.headers.authorization).to.equal('Bearer good');
+        response.end(answers.found('a', '5').body);
+      },
+    );
+    server.on('tlsClientError', () => undefined);
+    credentials = { ca: authority.ca, authorization: 'Bearer good' };
+    renewed = credentials;
+  });
+
+  afterEach(async () => {
+    await client?.close();
+    client = undefined;
+    server.closeAllConnections();
+    server.close();
+  });
+
+  function podsOf(url: string, proxyUrl?: string): ResourceClient<ApiObject> {
+    client = createApiClient({
+      connection: {
+        server: new URL(url),
+        proxyUrl,
+        namespace: undefined,
+        source: 'test',
+        credentials: {
+          current: () => credentials,
+          refresh: () => {
+            credentials = renewed;
+            return Promise.resolve();
+          },
+        },
+      },
+      clock: systemClock,
+      userAgent: 'test/1',
+      connections: 2,
+    });
+    return client.resource<ApiObject>({ group: '', version: 'v1', plural: 'pods', namespace: 'default' });
+  }
+
+  it('reads certificate and key again that do not belong together: they were read while they were rotated', async () => {
+    const [one, other] = [authority.issue({ usage: 'client' }), authority.issue({ usage: 'client' })];
+    credentials = { ...credentials, cert: one.cert, key: other.key };
+    renewed = { ...credentials, cert: other.cert };
+    const pods = podsOf(`https://127.0.0.1:${await listen(server, '127.0.0.1')}`);
+    const error = await errorOf(pods.get('a'));
+    expect(error.consequence).to.equal('unavailable');
+    expect(error.message).to.match(new RegExp(`^${GET_A}: TLS: key values mismatch \\(ERR_OSSL_`));
+    expect((await pods.get('a')).metadata.name).to.equal('a');
+  });
+
+  it('sends nothing to a server whose certificate has expired, or is for another name', async () => {
+    for (const [certificate, said] of [
+      [
+        authority.issue({ addresses: ['127.0.0.1'], notAfterMs: Date.now() - 1_000 }),
+        'certificate has expired',
+      ],
+      [authority.issue({ dnsNames: ['other.test'] }), "IP: 127.0.0.1 is not in the cert's list"],
+    ] as const) {
+      server.setSecureContext(certificate);
+      if (!server.listening) await listen(server, '127.0.0.1');
+      const pods = podsOf(`https://127.0.0.1:${(server.address() as AddressInfo).port}`);
+      const { message } = await errorOf(pods.get('a'));
+      expect(message)
+        .to.match(new RegExp(`^${GET_A}: TLS: `))
+        .and.to.contain(said);
+      await client?.close();
+    }
+  });
+
+  it('reaches a server by its IPv6 address, whose certificate has the name of tls-server-name', async () => {
+    credentials = { ...credentials, serverName: 'api.test' };
+    const port = await listen(server, '::1');
+    expect((await podsOf(`https://[::1]:${port}`).get('a')).metadata.name).to.equal('a');
+    await client?.close();
+    credentials = { ...credentials, serverName: undefined };
+    const { message } = await errorOf(podsOf(`https://[::1]:${port}`).get('a'));
+    expect(message).to.match(/TLS: .*::1/);
+  });
+
+  it('says what is wrong with a port that speaks no TLS, or no HTTP', async () => {
+    const plain = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.end('HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n');
+    });
+    const pods = podsOf(`https://127.0.0.1:${await listen(plain, '127.0.0.1')}`);
+    expect((await errorOf(pods.get('a'))).message).to.match(
+      /: TLS: .*(wrong version number|packet length too long)/,
+    );
+    plain.close();
+  });
+
+  it('gives up a proxy that takes CONNECT and never answers, and keeps no place of the pool for it', async () => {
+    let taken = 0;
+    const silent = createServer((socket) => {
+      socket.on('error', () => undefined).resume();
+      taken += 1;
+    });
+    const proxyPort = await listen(silent, '127.0.0.1');
+    const pods = podsOf('https://127.0.0.1:6443', `http://127.0.0.1:${proxyPort}`);
+    // Both places of the pool, and one that waits for a place.
+    const calls = await Promise.all(
+      ['a', 'b', 'c'].map((name) => errorOf(pods.get(name, { timeoutMs: 500 }))),
+    );
+    expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no answer within 0.5 s`);
+    expect(taken).to.equal(2);
+    const open = (): Promise<number> =>
+      new Promise((resolve) => {
+        silent.getConnections((_error, count) => resolve(count));
+      });
+    // undici gives up CONNECT after five minutes by itself.
+    await eventually('the places are free again', async () => (await open()) === 0, 20_000);
+    silent.close();
+  });
+});
