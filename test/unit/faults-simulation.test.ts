@@ -46,7 +46,7 @@ describe('the operator as a whole, in fake time', () => {
   it('comes right after any faults, and deletes no row of a reporter that is served', async function () {
     this.timeout(180_000);
     const { failures, seeds, requests } = await runSeeds(1, SEEDS, { mostFailures: 2 });
-    expect(failures.map(failureText).join('\n\n')).to.equal('');
+    expect(failures.map((failure) => failureText(failure)).join('\n\n')).to.equal('');
     expect(seeds).to.equal(SEEDS);
     expect(requests, 'requests, so that something happened').to.be.greaterThan(20 * SEEDS);
   });
@@ -60,7 +60,7 @@ describe('the operator as a whole, in fake time', () => {
   it('does the same with the same seed', async () => {
     const play = async (): Promise<string[]> => {
       const lines: string[] = [];
-      await playOnce(courseOf(7), (line) => lines.push(line));
+      await playOnce(courseOf(7), { trace: (line) => lines.push(line) });
       return lines;
     };
     const first = await play();
