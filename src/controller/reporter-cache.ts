@@ -81,11 +81,8 @@ export class ReporterCache {
       const known = this.#byKey.get(key);
       if (this.#deletedUids.has(object.metadata.uid)) continue;
       if (this.#sinceListBegan.has(key) && known !== undefined && isNewer(known, object)) continue;
-      if (
-        known?.metadata.resourceVersion !== object.metadata.resourceVersion ||
-        known.metadata.uid !== object.metadata.uid
-      )
-        this.#set(key, object);
+      // Not by its version: in a restored etcd an object may be another at the version that was known.
+      if (JSON.stringify(known) !== JSON.stringify(object)) this.#set(key, object);
     }
     for (const [key, { metadata }] of this.#byKey) {
       if (listed.has(key)) continue;

@@ -14,6 +14,8 @@ const RENEW_DEADLINE_MS = 10_000;
 const RETRY_EVERY_MS = 1000;
 /** Of a Lease that somebody keeps editing. */
 const CONTESTED_EVERY_MS = 100;
+/** Renewals without an answer that are remembered: a quarter of an hour of them. Of one that is forgotten a list too many comes. */
+const MOST_UNANSWERED = 1000;
 /** A renewal that hangs must leave time for another one before the deadline. */
 const TIMEOUT_MS = 3000;
 /** Giving up must not hold up the end of the process. */
@@ -39,8 +41,8 @@ export interface LeaseOptions {
    */
   readonly onHeld: () => void;
   /**
-   * What is stored now is older than what was shown before: etcd was restored from a backup, and shows other things of an
-   * earlier time, too.
+   * What is stored now is older than what was shown before, or an own Lease has a renewal that was not the last sent from
+   * here: etcd was restored from a backup, and shows other things of another time, too.
    */
   readonly onSetBack?: () => void;
   /** Told of a failed try, and of the first that works again. */
@@ -62,6 +64,9 @@ export class Lease {
   #known: LeaseObject | undefined;
   /** The newest version that was ever shown, also of one that was deleted since. */
   #shown = '';
+  /** The renewTime of the last write that was answered, and of each that was sent since: one of them is stored. */
+  #sent = new Set<string>();
+  #everStored = false;
   /** What it says, and when that was first seen. */
   #said = '';
   #changedMs = Number.NEGATIVE_INFINITY;
@@ -188,6 +193,8 @@ export class Lease {
       return false;
     }
     onAnswer(undefined);
+    this.#sent = new Set([stored.spec?.renewTime ?? '']);
+    this.#everStored = true;
     this.#learn(stored, shown);
     const lapsed = !this.isHeld;
     // By when it was sent: it may have been stored at once, and answered late.
@@ -200,6 +207,8 @@ export class Lease {
   async #write(known: LeaseObject | undefined, mine: boolean): Promise<LeaseObject | undefined> {
     const { client, name, identity, clock } = this.#options;
     const now = microTime(clock.wallMs());
+    this.#sent.add(now);
+    if (this.#sent.size > MOST_UNANSWERED) this.#sent = new Set([...this.#sent].slice(1));
     const spec: LeaseSpec = {
       holderIdentity: identity,
       leaseDurationSeconds: LEASE_DURATION_MS / 1000,
@@ -245,13 +254,15 @@ export class Lease {
    * @param shown of an answer: the newest version shown when it was asked for; an answer shows nothing older
    */
   #learn(object: LeaseObject | undefined, shown?: string): void {
+    const before = this.#known;
     this.#known = object;
     if (object !== undefined) {
-      const { resourceVersion } = object.metadata;
-      const isSetBack = shown !== undefined && compareResourceVersions(resourceVersion, shown) < 0;
-      if (isSetBack || compareResourceVersions(resourceVersion, this.#shown) > 0)
-        this.#shown = resourceVersion;
-      if (isSetBack) this.#options.onSetBack?.();
+      const { resourceVersion, uid } = object.metadata;
+      const isOlder = shown !== undefined && compareResourceVersions(resourceVersion, shown) < 0;
+      if (isOlder || compareResourceVersions(resourceVersion, this.#shown) > 0) this.#shown = resourceVersion;
+      // An event of a former object of this name may come late, with an own renewal of then.
+      const isOther = (shown !== undefined || uid === before?.metadata.uid) && this.#isStranger(object);
+      if (isOlder || isOther) this.#options.onSetBack?.();
     }
     const said = JSON.stringify(object?.spec ?? null);
     if (said === this.#said) return;
@@ -261,5 +272,19 @@ export class Lease {
     const holder = object?.spec?.holderIdentity ?? '';
     if (holder !== this.#options.identity && !this.#options.own)
       this.#validUntilMs = Number.NEGATIVE_INFINITY;
+  }
+
+  /**
+   * True for an own Lease with a renewal that was not the last sent from here. Nobody else renews it, so the store has gone
+   * another way since a backup, though its version may be the newest shown: after several restores versions overlap.
+   */
+  #isStranger({ spec }: LeaseObject): boolean {
+    const renewTime = spec?.renewTime;
+    // Before the first write it is a former process's.
+    if (!this.#options.own || !this.#everStored || typeof renewTime !== 'string') return false;
+    if (this.#sent.has(renewTime)) return false;
+    // Once is enough.
+    this.#sent.add(renewTime);
+    return true;
   }
 }

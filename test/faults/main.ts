@@ -7,6 +7,17 @@ import { parseArgs } from 'node:util';
 import { playTable } from './real/command.ts';
 import { runSimulation } from './sim/command.ts';
 
+const HELP = `npm run test:faults -- [flags]: seeded courses of faults in fake time (docs/fault-simulation.md)
+
+  --seeds N        courses to play; default 10000
+  --seed S         the first of them; default 1
+  --api memory     their API server is simulated (default)
+  --api real       it is a real kube-apiserver, started for this; faults of the store itself are left out
+  --steps 3,7      with --seeds 1: only these steps of the course
+  --trace          with --seeds 1: everything that happens
+  --real           real processes instead, with flags of its own (docs/faults.md)
+`;
+
 const args = process.argv.slice(2);
 const isReal = args.includes('--real');
 process.exitCode = isReal ? await playTable(args.filter((arg) => arg !== '--real')) : await playSeeds(args);
@@ -21,6 +32,9 @@ async function playSeeds(args: readonly string[]): Promise<number> {
     steps: { type: 'string' },
     /** With one seed: everything that happens. */
     trace: { type: 'boolean', default: false },
+    /** Their API server: in memory, or a real one. */
+    api: { type: 'string', default: 'memory' },
+    help: { type: 'boolean', default: false },
   } as const;
   let values;
   try {
@@ -30,6 +44,14 @@ async function playSeeds(args: readonly string[]): Promise<number> {
     return 2;
   }
 
+  if (values.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  if (values.api !== 'memory' && values.api !== 'real') {
+    process.stderr.write(`test:faults: --api ${values.api}: must be memory or real\n`);
+    return 2;
+  }
   const problem = (['seeds', 'seed'] as const).find((flag) => !/^\d{1,9}$/.test(values[flag]));
   if (problem !== undefined) {
     process.stderr.write(`test:faults: --${problem} ${values[problem]}: must be a whole number\n`);
@@ -47,6 +69,7 @@ async function playSeeds(args: readonly string[]): Promise<number> {
     seed: Number(values.seed),
     steps,
     trace: values.trace,
+    api: values.api === 'real' ? 'real' : 'memory',
   });
   return right ? 0 : 1;
 }

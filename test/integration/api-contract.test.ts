@@ -309,6 +309,41 @@ describe('the contract of an API server', () => {
         expect(await server.settle(leases.delete('lease', patched.metadata))).to.equal(undefined);
       });
 
+      it('a refusal names the resource with its group', async () => {
+        await made('named');
+        const refused = async (call: Promise<unknown>): Promise<string> =>
+          server.settle(call).then(
+            () => 'nothing',
+            (error: unknown) => String(error),
+          );
+        expect(await refused(rows.get('nobody'))).to.include(
+          'reversetunnels.reverse-tunnel.io "nobody" not found',
+        );
+        expect(await refused(rows.create(row('named')))).to.include(
+          'reversetunnels.reverse-tunnel.io "named" already exists',
+        );
+        const stale = { metadata: { resourceVersion: '1' } };
+        expect(await refused(rows.patch('named', stale))).to.include(
+          'Operation cannot be fulfilled on reversetunnels.reverse-tunnel.io "named"',
+        );
+      });
+
+      it('fields come in the order of the alphabet, in whichever they were sent', async () => {
+        const sent = { id: 'responder-1', cluster: 'edge' };
+        await server.settle(
+          reporters.create({
+            apiVersion: 'reverse-tunnel.io/v1alpha1',
+            kind: 'ReverseTunnelReporter',
+            metadata: { name: 'ordered' },
+            spec: sent,
+          }),
+        );
+        const status = { owner: { replica: 'a', epoch: 1 } };
+        const patched = await server.settle(reporters.patchStatus('ordered', { status }));
+        expect(Object.keys(patched.spec)).to.deep.equal(['cluster', 'id']);
+        expect(Object.keys(patched.status?.owner ?? {})).to.deep.equal(['epoch', 'replica']);
+      });
+
       it('a kind that is not served is told in plain text', async () => {
         const nonesuch = clientOf('nonesuch');
         expect(await consequence(nonesuch.list())).to.equal('404 missing-kind');

@@ -50,6 +50,15 @@ describe('the cache of reporters', () => {
     expect(cache.get(KEY)?.metadata.resourceVersion).to.equal('90');
   });
 
+  it('takes from a list what is another at the version that it knew, as restored histories overlap', () => {
+    list(object(100));
+    list(object(100));
+    expect(told, 'the same').to.deep.equal(['none > 100']);
+    list({ ...object(100), status: { owner: { replica: 'other', epoch: 3 } } });
+    expect(cache.get(KEY)?.status?.owner?.replica).to.equal('other');
+    expect(told).to.deep.equal(['none > 100', '100 > 100']);
+  });
+
   it('keeps what was answered since a list began', () => {
     cache.replaceBegin();
     cache.learnt(object(105));

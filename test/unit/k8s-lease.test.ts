@@ -221,6 +221,42 @@ describe('a Lease', () => {
     expect([lease.isHeld, lease.seen.setBack], 'made anew in an older store').to.deep.equal([true, 2]);
   });
 
+  for (const watches of [true, false]) {
+    it(`tells of its own that somebody else renewed it, at a newer version: etcd was restored to another history${watches ? '' : ', and no watch showed it'}`, async () => {
+      const lease = holder('a', { own: true, watches });
+      await pass(20_000);
+      leases.edit(NAME, { renewTime: '2026-11-22T00:00:00.000000Z' });
+      await pass(20_000);
+      expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
+    });
+  }
+
+  it('takes a renewal of its own whose answer was lost for its own', async () => {
+    const lease = holder('a', { own: true });
+    await pass(6000);
+    const patch = leases.patch.bind(leases);
+    leases.patch = async (name, sent) => {
+      await patch(name, sent);
+      throw AWAY;
+    };
+    await pass(6000);
+    leases.patch = patch;
+    await pass(20_000);
+    expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 0]);
+    expect(lease.seen.failures).to.be.greaterThan(0);
+  });
+
+  it('says nothing of a Lease that a former process of its name left behind', async () => {
+    await holder('a', { own: true }).release();
+    await leases.create({
+      metadata: { name: NAME },
+      spec: { holderIdentity: 'a', renewTime: '2026-11-22T00:00:00.000000Z' },
+    });
+    const lease = holder('a', { own: true });
+    await pass(20_000);
+    expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 0]);
+  });
+
   it('is not tried for while that is not allowed', async () => {
     const lease = holder('a');
     lease.seen.may = false;

@@ -24,6 +24,9 @@ function rate(which: keyof World['server']['rates']): Fault {
   );
 }
 
+/** Those that change the store itself, which within a course can be done to the one in memory only. */
+export const OF_THE_STORE: ReadonlySet<string> = new Set(['etcd-restored', 'kind-gone']);
+
 /** What becomes of the API server and its etcd. */
 export const apiFaults = {
   'api-refusing': forAWhile(
@@ -62,7 +65,7 @@ export const apiFaults = {
     const backup = old[step.other % Math.max(1, old.length)];
     if (backup === undefined) return;
     world.server.close();
-    world.store.restore(backup);
+    world.store.memory?.restore(backup);
     world.watchdog.restored();
     world.tell(() => `etcd is restored to version ${backup.version}`);
     world.time.after(500 + (step.forMs % 3000), () => world.server.restart());
@@ -70,28 +73,28 @@ export const apiFaults = {
   'kind-gone': (scene) => {
     const { world, step } = scene;
     const resource = step.other % 2 === 0 ? ROWS : REPORTERS;
-    world.store.setKindState(resource, 'terminating');
-    world.time.after(200, () => world.store.empty(resource));
+    const { memory } = world.store;
+    memory?.setKindState(resource, 'terminating');
+    world.time.after(200, () => memory?.empty(resource));
     world.time.after(500, () => {
-      world.store.setKindState(resource, 'missing');
+      memory?.setKindState(resource, 'missing');
       world.server.endWatches(undefined, resource);
     });
     world.time.after(600 + step.forMs, () => {
-      world.store.setKindState(resource, 'served');
+      memory?.setKindState(resource, 'served');
       world.server.forgetChanges();
     });
   },
   'namespace-gone': ({ world, step }) => {
-    world.store.namespaceState = 'terminating';
+    const { store, hold, time } = world;
+    hold(store.setNamespaceState('terminating'));
     for (const [index, resource] of RESOURCES.entries()) {
-      world.time.after(100 + index * (step.other * 10), () => world.store.empty(resource));
+      time.after(100 + index * (step.other * 10), () => hold(store.empty(resource)));
     }
-    world.time.after(4000, () => {
-      for (const resource of RESOURCES) world.store.empty(resource);
-      world.store.namespaceState = 'missing';
+    time.after(4000, () => {
+      for (const resource of RESOURCES) hold(store.empty(resource));
+      hold(store.setNamespaceState('missing'));
     });
-    world.time.after(4100 + step.forMs, () => {
-      world.store.namespaceState = 'active';
-    });
+    time.after(4100 + step.forMs, () => hold(store.setNamespaceState('active')));
   },
 } satisfies Readonly<Record<string, Fault>>;

@@ -47,6 +47,14 @@ export const API_KINDS: Readonly<Record<string, ApiKind>> = {
   events: { kind: 'Event', apiVersion: 'events.k8s.io/v1', defaultStatus: undefined, identity: undefined },
 };
 
+/** The same with all fields in the order of the alphabet, as the API server writes them. */
+export function inOrder<T>(value: T): T {
+  if (Array.isArray(value)) return value.map((one: unknown) => inOrder(one)) as T;
+  if (!isObject(value)) return value;
+  const fields = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
+  return Object.fromEntries(fields.map(([field, of]) => [field, inOrder(of)])) as T;
+}
+
 /** RFC 7386. */
 export function mergePatch(target: unknown, patch: unknown): unknown {
   if (!isObject(patch)) return patch;

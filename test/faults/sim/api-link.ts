@@ -156,6 +156,7 @@ export function createApiLink(
     }
     const open: OpenWatch = {
       resource,
+      path: call.path,
       fromVersion: Number(query.get('resourceVersion')),
       cancels: [],
       line: (text) =>

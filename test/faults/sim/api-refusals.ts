@@ -1,4 +1,5 @@
 /** Answers as a real API server gives them: each was recorded from one. */
+import { API_KINDS } from './api-kinds.ts';
 
 /** What comes back over HTTP. */
 export interface ApiAnswer {
@@ -24,7 +25,7 @@ export const TOO_MANY_REQUESTS: ApiAnswer = {
 
 /** 404 of an object. */
 export function notFound(resource: string, name: string): ApiAnswer {
-  return refusal(404, 'NotFound', `${resource} "${name}" not found`, { name, kind: resource });
+  return refusal(404, 'NotFound', `${inGroup(resource)} "${name}" not found`, { name, kind: resource });
 }
 
 /** 404 to a creation. */
@@ -37,28 +38,28 @@ export function missingNamespace(namespace: string): ApiAnswer {
 
 /** 403 to a creation, while a namespace is emptied. */
 export function namespaceTerminating(resource: string, name: string, namespace: string): ApiAnswer {
-  const message = `${resource} "${name}" is forbidden: unable to create new content in namespace ${namespace} because it is being terminated`;
+  const message = `${inGroup(resource)} "${name}" is forbidden: unable to create new content in namespace ${namespace} because it is being terminated`;
   const causes = [{ reason: 'NamespaceTerminating', message, field: 'metadata.namespace' }];
   return refusal(403, 'Forbidden', message, { name, kind: resource, causes });
 }
 
 /** 403 to a creation, while a CRD is being deleted. */
 export function kindTerminating(resource: string, name: string): ApiAnswer {
-  const message = `${resource} "${name}" is forbidden: create not allowed while custom resource definition is terminating`;
+  const message = `${inGroup(resource)} "${name}" is forbidden: create not allowed while custom resource definition is terminating`;
   return refusal(403, 'Forbidden', message, { name, kind: resource });
 }
 
 /** 409 to a creation; also for what is being deleted. */
 export function alreadyExists(resource: string, name: string, terminating: boolean): ApiAnswer {
   const message = terminating
-    ? `object is being deleted: ${resource} "${name}" already exists`
-    : `${resource} "${name}" already exists`;
+    ? `object is being deleted: ${inGroup(resource)} "${name}" already exists`
+    : `${inGroup(resource)} "${name}" already exists`;
   return refusal(409, 'AlreadyExists', message, { name, kind: resource });
 }
 
 /** 409 to a write with a precondition that does not hold. */
 export function conflict(resource: string, name: string): ApiAnswer {
-  const message = `Operation cannot be fulfilled on ${resource} "${name}": the object has been modified`;
+  const message = `Operation cannot be fulfilled on ${inGroup(resource)} "${name}": the object has been modified`;
   return refusal(409, 'Conflict', message, { name, kind: resource });
 }
 
@@ -95,6 +96,11 @@ export function timedOut(): ApiAnswer {
 export function deleted(resource: string, name: string, uid: string): ApiAnswer {
   const details = { kind: resource, name, uid };
   return ok(JSON.stringify({ apiVersion: 'v1', details, kind: 'Status', metadata: {}, status: 'Success' }));
+}
+
+/** As messages name a resource: with its group. */
+function inGroup(resource: string): string {
+  return `${resource}.${(API_KINDS[resource]?.apiVersion ?? '').split('/')[0] ?? ''}`;
 }
 
 function refusal(code: number, reason: string, message: string, details: object): ApiAnswer {

@@ -7,15 +7,29 @@ import type { SimTime } from './time.ts';
 /** What carries out a request: a store in memory, or a real API server. */
 export interface ApiBackend {
   handle(request: ApiRequest): ApiAnswer | Promise<ApiAnswer>;
-  /** The newest version of the store. */
+  /** The version of the last write of this world; in memory that of the store. */
   readonly version: number;
   /** False while a kind is not served. */
   serves(resource: string): boolean;
+  /**
+   * Opens a watch of its own; undefined: what changes is told to `changed`, and shown from there. Bookmarks come from the
+   * fake time in front of it either way.
+   */
+  readonly watch?: (
+    open: OpenWatch,
+    line: (text: string, version: number) => void,
+  ) => {
+    /** It has shown everything that has happened until now. */
+    readonly ready: Promise<void>;
+    stop(): void;
+  };
 }
 
 /** A watch as the server sees it. */
 export interface OpenWatch {
   readonly resource: string;
+  /** Path and query, as the client sent them. */
+  readonly path: string;
   /** Only newer versions are shown. */
   fromVersion: number;
   /** One line of the stream, without its end. */
@@ -51,6 +65,9 @@ export class SimApiServer {
   /** Watches from before this are told 410. */
   #oldest = 0;
   #waiting: Arrival[] = [];
+  /** A real API server carries a request out; what comes meanwhile waits. */
+  #busy = false;
+  readonly #turns: (() => Promise<void> | undefined)[] = [];
   /** `refusing`: its port is closed. `hanging`: it takes requests, and does nothing. */
   mode: 'up' | 'refusing' | 'hanging' = 'up';
   /** Parts of the requests that fare so, 0 to 1. */
@@ -73,6 +90,7 @@ export class SimApiServer {
 
   /** Shows a change to who watches, and keeps it for who comes back. */
   changed(change: ApiChange): void {
+    if (this.backend.watch !== undefined) return;
     this.#changes.push(change);
     if (this.#changes.length > MOST_KEPT) {
       const [oldest] = this.#changes.splice(0, MOST_KEPT / 2);
@@ -99,10 +117,13 @@ export class SimApiServer {
   serve(): void {
     this.mode = 'up';
     for (const arrival of this.#waiting.splice(0)) {
-      const limitMs = Number(/[?&]timeout=(\d+)ms/.exec(arrival.request.path)?.[1] ?? Infinity);
-      const isLate = this.#time.nowMs - arrival.atMs > limitMs && this.#dice.chance(0.5);
-      if (isLate) arrival.answer(refusals.timedOut());
-      else this.#take(arrival);
+      this.#inTurn(() => {
+        const limitMs = Number(/[?&]timeout=(\d+)ms/.exec(arrival.request.path)?.[1] ?? Infinity);
+        const isLate = this.#time.nowMs - arrival.atMs > limitMs && this.#dice.chance(0.5);
+        if (!isLate) return this.#carryOut(arrival);
+        arrival.answer(refusals.timedOut());
+        return undefined;
+      });
     }
   }
 
@@ -163,6 +184,14 @@ export class SimApiServer {
       watch.end();
       return;
     }
+    const real = this.backend.watch?.(watch, (text, version) => {
+      watch.fromVersion = version;
+      watch.line(text);
+    });
+    if (real !== undefined) {
+      watch.cancels.push(() => real.stop());
+      this.#time.hold(real.ready);
+    }
     for (const change of this.#changes) this.#show(watch, change);
   }
 
@@ -181,7 +210,11 @@ export class SimApiServer {
   #bookmarkLater(watch: OpenWatch): void {
     watch.cancels.push(
       this.#time.after(BOOKMARK_EVERY_MS, () => {
-        const { version } = this.backend;
+        // A real store never goes back, and a list of it may be newer than what is known of it here.
+        const version = Math.max(
+          this.backend.version,
+          this.backend.watch === undefined ? 0 : watch.fromVersion,
+        );
         // Of a version that is not there yet nothing is said.
         if (this.mode === 'up' && version >= watch.fromVersion) {
           watch.fromVersion = version;
@@ -192,20 +225,38 @@ export class SimApiServer {
     );
   }
 
-  #take({ request, answer }: Arrival): void {
+  #take(arrival: Arrival): void {
+    this.#inTurn(() => this.#carryOut(arrival));
+  }
+
+  /** One after the other also where it takes real time, so that chance falls as it does where it takes none. */
+  #inTurn(work: () => Promise<void> | undefined): void {
+    if (this.#busy) {
+      this.#turns.push(work);
+      return;
+    }
+    const done = work();
+    if (done === undefined) return;
+    this.#busy = true;
+    const freed = (): void => {
+      this.#busy = false;
+      while (!this.#busy && this.#turns.length > 0) this.#inTurn(this.#turns.shift() ?? (() => undefined));
+    };
+    this.#time.hold(done.then(freed));
+  }
+
+  #carryOut({ request, answer }: Arrival): Promise<void> | undefined {
     const failed = this.#injected();
     if (failed !== undefined) {
       answer(failed);
-      return;
+      return undefined;
     }
     const lost = this.#dice.chance(this.rates.brokenAfter);
     const done = this.backend.handle(request);
     const give = (given: ApiAnswer): void => answer(lost ? new Error('read ECONNRESET') : given);
-    if (!(done instanceof Promise)) {
-      give(done);
-      return;
-    }
-    this.#time.hold(done.then(give));
+    if (done instanceof Promise) return done.then(give);
+    give(done);
+    return undefined;
   }
 
   #injected(): ApiAnswer | Error | undefined {

@@ -1,5 +1,13 @@
 import { isDeepStrictEqual } from 'node:util';
-import { API_KINDS, isImmutable, isObject, mergePatch, metadataViolation, type Json } from './api-kinds.ts';
+import {
+  API_KINDS,
+  inOrder,
+  isImmutable,
+  isObject,
+  mergePatch,
+  metadataViolation,
+  type Json,
+} from './api-kinds.ts';
 import {
   metadataOf,
   parseApiPath,
@@ -12,6 +20,7 @@ import {
 } from './api-objects.ts';
 import * as answers from './api-refusals.ts';
 import type { ApiAnswer } from './api-refusals.ts';
+import type { WorldApi } from './world-api.ts';
 
 interface Stored {
   readonly object: ApiObjectShown;
@@ -38,7 +47,9 @@ export type NamespaceState = 'active' | 'terminating' | 'missing';
  *
  * Fields stand in the order of the alphabet, as the real one writes them.
  */
-export class ApiStore {
+export class ApiStore implements WorldApi {
+  readonly namespace = 'sim';
+  readonly memory = this;
   readonly #changed: (change: ApiChange) => void;
   readonly #now: () => string;
   #objects = new Map<string, Map<string, Stored>>();
@@ -47,7 +58,7 @@ export class ApiStore {
   /** Lists under way, by continue token. */
   readonly #pages = new Map<string, { readonly version: number; readonly rest: readonly string[] }>();
   readonly #kinds = new Map<string, KindState>();
-  namespaceState: NamespaceState = 'active';
+  #namespaceState: NamespaceState = 'active';
 
   /** @param now RFC 3339, to the second */
   constructor(now: () => string, changed: (change: ApiChange) => void) {
@@ -71,6 +82,19 @@ export class ApiStore {
     this.#kinds.set(resource, state);
   }
 
+  /** From active by terminating to missing and back; one that terminates comes to its end before it is there again. */
+  setNamespaceState(state: NamespaceState): void {
+    const from = this.#namespaceState;
+    if ((from === 'missing' && state === 'terminating') || (from === 'active' && state === 'missing')) return;
+    if (from === 'terminating' && state !== from)
+      for (const resource of this.#objects.keys()) this.empty(resource);
+    this.#namespaceState = state;
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+
   /** The objects of a kind, by name. */
   *objects(resource: string): Iterable<ApiObjectShown> {
     for (const { object } of this.#objects.get(resource)?.values() ?? []) yield object;
@@ -80,10 +104,16 @@ export class ApiStore {
     return this.#objects.get(resource)?.get(name)?.object;
   }
 
-  /** Deletes all of a kind, as the API server does with the kind, or with the namespace. */
+  /** Deletes all of a kind, as the API server does with the kind, or with the namespace; who holds some with finalizers lets go. */
   empty(resource: string): void {
-    for (const name of [...(this.#objects.get(resource)?.keys() ?? [])])
-      this.#remove(resource, name, 'server');
+    for (const { metadata } of [...this.objects(resource)]) {
+      const path = `/apis/group/version/namespaces/${this.namespace}/${resource}/${metadata.name}`;
+      if (metadata.finalizers !== undefined) {
+        this.handle({ method: 'PATCH', path, body: '{"metadata":{"finalizers":null}}', by: 'server' });
+      }
+      if (this.get(resource, metadata.name) !== undefined)
+        this.handle({ method: 'DELETE', path, by: 'server' });
+    }
   }
 
   /** Lists that were begun cannot be gone on with. */
@@ -157,8 +187,9 @@ export class ApiStore {
     const sent = parsedBody(body);
     const { name: given, generateName, labels, finalizers, resourceVersion } = metadataOf(sent);
     const name = given ?? `${generateName ?? ''}${this.#version + 1}`;
-    if (this.namespaceState === 'missing') return answers.missingNamespace(namespace);
-    if (this.namespaceState === 'terminating') return answers.namespaceTerminating(resource, name, namespace);
+    if (this.#namespaceState === 'missing') return answers.missingNamespace(namespace);
+    if (this.#namespaceState === 'terminating')
+      return answers.namespaceTerminating(resource, name, namespace);
     if (this.kindState(resource) === 'terminating') return answers.kindTerminating(resource, name);
     if (resourceVersion !== undefined) return answers.failure('resourceVersion should not be set');
     const wrong = metadataViolation(name, labels ?? {});
@@ -259,10 +290,10 @@ export class ApiStore {
   #store(type: 'ADDED' | 'MODIFIED', resource: string, unversioned: ApiObjectShown, by: string): string {
     this.#version += 1;
     const { name } = unversioned.metadata;
-    const object = {
+    const object = inOrder({
       ...unversioned,
       metadata: { ...unversioned.metadata, resourceVersion: String(this.#version) },
-    };
+    });
     const text = JSON.stringify(object);
     let of = this.#objects.get(resource);
     if (of === undefined) this.#objects.set(resource, (of = new Map()));

@@ -167,17 +167,20 @@ export const FAULTS: Readonly<Record<StepKind, Fault>> = {
 };
 
 /** Ends whatever goes on, so that from now on nothing goes wrong any more. */
-export function heal(world: World): void {
-  const { store, server } = world;
+export async function heal(world: World): Promise<void> {
+  const { store, server, time } = world;
   server.serve();
+  // What a real API server has to do first is done first in both.
+  await time.pass(0);
   server.slowMs = 0;
   Object.assign(server.rates, { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 });
   for (const resource of [ROWS, REPORTERS]) {
-    if (store.kindState(resource) === 'served') continue;
-    store.setKindState(resource, 'served');
+    if (store.memory === undefined || store.memory.kindState(resource) === 'served') continue;
+    store.memory.setKindState(resource, 'served');
     server.forgetChanges();
   }
-  store.namespaceState = 'active';
+  world.hold(store.setNamespaceState('active'));
+  await time.pass(0);
   for (const slot of world.slots) {
     const { running } = slot;
     running?.process.goOn({ suspended: false, arrivalsFirst: true });
@@ -195,7 +198,9 @@ export function heal(world: World): void {
       }
     }
   }
+  await time.pass(0);
   removeStrangers(world);
+  await time.pass(0);
   for (const envoy of world.away) envoy.start();
   world.away.clear();
 }

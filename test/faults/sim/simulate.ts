@@ -4,7 +4,7 @@ import type { Course } from './course.ts';
 import { FAULTS, heal } from './faults.ts';
 import { differences, remembered } from './judge.ts';
 import { stepText } from './step.ts';
-import { createWorld, type World } from './world.ts';
+import { createWorld, type OpenApi, type World } from './world.ts';
 
 /** What became of one course. */
 export interface Outcome {
@@ -25,13 +25,24 @@ const AFTERMATH_MS = 25_000;
 const CONVERGE_WITHIN_MS = 1_500_000;
 const QUIET_MS = 70_000;
 
+/** How a course is played. */
+export interface Playing {
+  /** Takes every line of what happens. */
+  readonly trace?: ((line: string) => void) | undefined;
+  /** A real API server instead of the one in memory. */
+  readonly openApi?: OpenApi | undefined;
+}
+
 /** Plays a course: its faults, their end, and the time that the world is given to come right. */
-export async function simulate(course: Course, trace?: (line: string) => void): Promise<Outcome> {
-  const world = createWorld(course, trace);
+export async function simulate(course: Course, playing: Playing = {}): Promise<Outcome> {
+  const world = await createWorld(course, playing);
   const { time, watchdog } = world;
   const backups: Backup[] = [];
   for (let atMs = BACKUP_EVERY_MS; atMs < 200_000; atMs += BACKUP_EVERY_MS) {
-    time.after(atMs, () => backups.push(world.store.backup(time.nowMs)));
+    time.after(atMs, () => {
+      const { memory } = world.store;
+      if (memory !== undefined) backups.push(memory.backup(time.nowMs));
+    });
   }
   let lastMs = 0;
   for (const step of course.steps) {
@@ -67,12 +78,13 @@ export async function simulate(course: Course, trace?: (line: string) => void): 
   };
   for (const slot of world.slots) world.killReplica(slot, 'reset');
   for (const envoy of world.envoys) envoy.stop(true);
+  await world.store.close();
   return outcome;
 }
 
 /** Two Envoys of one id become one; who is to come back comes back. */
 async function endFaults(world: World): Promise<void> {
-  heal(world);
+  await heal(world);
   const seen = new Set<string>();
   for (const envoy of world.envoys) {
     if (envoy.isUp && seen.has(envoy.key)) envoy.stop(true);
@@ -80,7 +92,7 @@ async function endFaults(world: World): Promise<void> {
   }
   // Undoings that are still to come are of what has ended; the longest fault lasts so long.
   await world.time.pass(1000);
-  heal(world);
+  await heal(world);
 }
 
 /** Once all is right, nobody writes. */

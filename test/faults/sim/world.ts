@@ -1,6 +1,7 @@
 import { createApiLink, type SentCall } from './api-link.ts';
 import { SimApiServer } from './api-server.ts';
 import { type ApiChange, type ApiObjectShown } from './api-objects.ts';
+import type { ApiAnswer } from './api-refusals.ts';
 import { ApiStore } from './api-store.ts';
 import type { Course } from './course.ts';
 import { createDice, type Dice } from './dice.ts';
@@ -10,9 +11,8 @@ import { startReplicaProcess, type ReplicaProcess } from './replica-process.ts';
 import { openSimStream, type SimStream } from './report-stream.ts';
 import { SimTime } from './time.ts';
 import { createWatchdog, type Watchdog } from './watchdog.ts';
+import type { WorldApi } from './world-api.ts';
 
-/** Where all objects are. */
-export const NAMESPACE = 'sim';
 /** Of whom tunnels are. */
 export const TENANTS = ['acme', 'beta'] as const;
 
@@ -28,7 +28,7 @@ export interface World {
   readonly course: Course;
   readonly time: SimTime;
   readonly dice: Dice;
-  readonly store: ApiStore;
+  readonly store: WorldApi;
   readonly server: SimApiServer;
   readonly slots: readonly Slot[];
   readonly envoys: SimEnvoy[];
@@ -47,12 +47,26 @@ export interface World {
   addEnvoy(reporter: SimEnvoy['reporter']): SimEnvoy;
   /** Somebody with kubectl. */
   readonly hand: (method: 'POST' | 'PATCH' | 'DELETE', resource: string, name: string, body?: object) => void;
+  /** Fake time waits for what a real API server is doing; of one in memory it is done. */
+  readonly hold: (work: void | Promise<unknown>) => void;
   /** Writes that replicas have made, by resource. */
   readonly writes: Map<string, number>;
 }
 
-/** @param trace takes every line of what happens; undefined: nobody reads */
-export function createWorld(course: Course, trace?: (line: string) => void): World {
+/** The API of a world: told what is to be told of each change, and of what the server itself does not do. */
+export type OpenApi = (
+  changed: (change: ApiChange) => void,
+  failed: (error: unknown) => void,
+) => Promise<WorldApi>;
+
+/**
+ * @param trace takes every line of what happens; undefined: nobody reads
+ * @param openApi its API server; undefined: one in memory
+ */
+export async function createWorld(
+  course: Course,
+  { trace, openApi }: { trace?: ((line: string) => void) | undefined; openApi?: OpenApi | undefined } = {},
+): Promise<World> {
   const time = new SimTime();
   const dice = createDice(course.seed ^ 0x5eed);
   const wall = new SimProcess('wall', time);
@@ -60,10 +74,14 @@ export function createWorld(course: Course, trace?: (line: string) => void): Wor
   const writes = new Map<string, number>();
 
   const tell = (line: () => string): void => trace?.(`${(time.nowMs / 1000).toFixed(3)} ${line()}`);
-  const store = new ApiStore(
-    () => new Date(wall.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z'),
-    (change) => changed(change),
-  );
+  const inMemory = (): WorldApi =>
+    new ApiStore(
+      () => new Date(wall.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z'),
+      (change) => changed(change),
+    );
+  const failed = (error: unknown): void =>
+    void watchdog.wrongs.push(`the API server: ${error instanceof Error ? error.message : String(error)}`);
+  const store = openApi === undefined ? inMemory() : await openApi((change) => changed(change), failed);
   const server = new SimApiServer(time, dice, store);
   const slots = Array.from({ length: course.replicas }, (_, index): Slot => ({
     index,
@@ -83,6 +101,9 @@ export function createWorld(course: Course, trace?: (line: string) => void): Wor
     away: new Set(),
     writes,
     tell,
+    hold(work) {
+      if (work instanceof Promise) time.hold(work);
+    },
     get watchdog() {
       return watchdog;
     },
@@ -96,7 +117,7 @@ export function createWorld(course: Course, trace?: (line: string) => void): Wor
       const link = createApiLink(process, server, { time, dice, onSend: (call) => sent(process, call) });
       slot.running = startReplicaProcess({
         process,
-        namespace: NAMESPACE,
+        namespace: store.namespace,
         link,
         dice,
         onReport: (reporter) => watchdog.reportRead(reporter, process),
@@ -129,15 +150,18 @@ export function createWorld(course: Course, trace?: (line: string) => void): Wor
     },
     hand(method, resource, name, body) {
       const group = resource === 'leases' ? 'coordination.k8s.io/v1' : 'reverse-tunnel.io/v1alpha1';
-      const collection = `/apis/${group}/namespaces/${NAMESPACE}/${resource}`;
+      const collection = `/apis/${group}/namespaces/${store.namespace}/${resource}`;
       const path = method === 'POST' ? collection : `${collection}/${name}`;
-      const { status } = store.handle({
+      const answered = store.handle({
         method,
         path,
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
         by: 'hand',
       });
-      tell(() => `hand: ${method} ${resource} ${name}: ${status}`);
+      const say = ({ status }: ApiAnswer): void =>
+        tell(() => `hand: ${method} ${resource} ${name}: ${status}`);
+      if (answered instanceof Promise) time.hold(answered.then(say));
+      else say(answered);
     },
   };
   const watchdog = createWatchdog(world);

@@ -1,0 +1,57 @@
+import type { ControlPlane } from '../../../control-plane/start.ts';
+import { systemClock } from '../../../src/clock.ts';
+import type { HttpAnswer } from '../../../src/k8s/exchange.ts';
+import { createTransport } from '../../../src/k8s/transport.ts';
+import type { SendWatch } from './real-watch.ts';
+
+/** A real API server that the worlds of many seeds use one after the other, each in a namespace of its own. */
+export interface RealServer {
+  readonly send: (method: Method, path: string, body: string | undefined) => Promise<HttpAnswer>;
+  readonly sendWatch: SendWatch;
+  close(): Promise<void>;
+}
+
+type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+
+const TIMEOUT_MS = 30_000;
+const TYPES: Readonly<Record<string, string>> = { PATCH: 'application/merge-patch+json' };
+
+/** Its way there is the operator's own transport, in real time, as the administrator: rights are not what is simulated. */
+export function createRealServer({ url, caData, adminToken }: ControlPlane): RealServer {
+  const transport = createTransport({
+    server: new URL(url),
+    proxyUrl: undefined,
+    connections: 4,
+    clock: systemClock,
+  });
+  const credentials = { ca: caData, authorization: `Bearer ${adminToken}` };
+  const headers = (method: Method): string[] => [
+    'accept',
+    'application/json',
+    'user-agent',
+    'reverse-tunnel-operator/simulated',
+    'authorization',
+    credentials.authorization,
+    ...(method === 'GET' ? [] : ['content-type', TYPES[method] ?? 'application/json']),
+  ];
+  return {
+    send: (method, path, body) =>
+      transport.send(
+        {
+          // The transport's own methods are those of the operator, which finalizes no namespace.
+          method: method as Exclude<Method, 'PUT'>,
+          path,
+          headers: headers(method),
+          body,
+          timeoutMs: TIMEOUT_MS,
+        },
+        credentials,
+      ),
+    sendWatch: (path, taking) =>
+      transport.send(
+        { method: 'GET', path, headers: headers('GET'), timeoutMs: TIMEOUT_MS, ...taking },
+        credentials,
+      ),
+    close: () => transport.close(),
+  };
+}
