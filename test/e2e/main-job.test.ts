@@ -49,38 +49,42 @@ describe('the main job, end to end', () => {
     untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
   const writes = () => rowWrites(controlPlane().auditLogPath ?? '', namespace);
 
-  it('20 reporters with 500 tunnels each, under churn and flaps for 60 s: rows equal the truth', async function () {
-    this.timeout(60_000 + 2 * DEADLINE_MS);
+  it('20 reporters with 500 tunnels each, under churn and flaps until 4,000 came and 4,000 went: rows equal the truth', async function () {
+    this.timeout(4 * DEADLINE_MS);
     const operator = await startOperator('--report-interval', '500ms');
     const fleet = await startFleet({
       address: operator.grpcAddress,
       reporters: 20,
       tunnels: 500,
       tenants: 5,
-      churnPerSecond: 40,
-      flapsPerSecond: 40,
+      churnPerSecond: 80,
+      flapsPerSecond: 80,
     });
-    const endMs = performance.now() + 60_000;
-    await poll(70_000, () => (performance.now() > endMs ? true : undefined));
+    await poll(2 * DEADLINE_MS, () => {
+      const { tunnelsAdded, tunnelsRemoved } = fleet.statistics();
+      return (tunnelsAdded - 10_000 >= 4000 && tunnelsRemoved >= 4000) || undefined;
+    });
     fleet.pauseChurn();
     await fleet.settled();
     await equal(fleet);
-    const { nacks, outOfOrderAcks, tunnelsAdded, tunnelsRemoved } = fleet.statistics();
+    const { nacks, outOfOrderAcks } = fleet.statistics();
     expect({ nacks, outOfOrderAcks }).to.deep.equal({ nacks: 0, outOfOrderAcks: 0 });
-    // 60 s of 40 that went and 40 that flapped a second.
-    expect(tunnelsAdded - 10_000).to.be.at.least(4000);
-    expect(tunnelsRemoved).to.be.at.least(4000);
     expect((await writes()).failed, 'writes that were refused or in conflict').to.equal(0);
   });
 
-  it('one full push of 100,000 tunnels is ACKed and mirrored', async function () {
+  /**
+   * So many, with names so long, that the report is more than gRPC takes by default (4 MiB), that decoding it rests some fifty
+   * times, and that its rows are many pages of a list. 100,000 are ACKed in grpc-streams.test.ts, and mirrored by the bench.
+   */
+  it('one full push of 50,000 tunnels is ACKed and mirrored', async function () {
     this.timeout(15 * 60_000);
     const operator = await startOperator();
-    const fleet = await startFleet({ address: operator.grpcAddress, tunnels: 100_000 });
+    const options = { tunnels: 50_000, tenantIsolation: true };
+    const fleet = await startFleet({ address: operator.grpcAddress, ...options });
     await fleet.settled();
     expect(fleet.statistics().nacks).to.equal(0);
     await untilEqual(fleet, controlPlane().request, namespace, 12 * 60_000);
-    expect((await writes()).create).to.equal(100_000);
+    expect((await writes()).create).to.equal(50_000);
   });
 
   it('writes one row a change, and none for heartbeats, an identical full push and a restart', async function () {
@@ -207,7 +211,8 @@ describe('the main job, end to end', () => {
 
   it('ends on SIGTERM with exit code 0, and what it had ACKed is written by then', async function () {
     this.timeout(2 * DEADLINE_MS);
-    const operator = await startOperator();
+    // One write at a time, so that also on a fast machine there is something left to do after the ACK.
+    const operator = await startOperator('--write-concurrency', '1');
     const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 200 });
     // ACKed in memory, most of it not written yet.
     await fleet.settled();
