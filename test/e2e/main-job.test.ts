@@ -1,3 +1,4 @@
+import { readFile, writeFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
@@ -9,6 +10,7 @@ import {
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
+import { openFaultProxy } from '../faults/real/fault-proxy.ts';
 import { countRows, judge, listRows, untilEqual, type RowSeen } from '../support/truth.ts';
 
 /** Generous: a machine that compiles at the same time still mirrors 100 rows a second. */
@@ -216,20 +218,31 @@ describe('the main job, end to end', () => {
 
   it('ends on SIGTERM with exit code 0, and what it had ACKed is written by then', async function () {
     this.timeout(2 * DEADLINE_MS);
-    // One write at a time, so that also on a fast machine there is something left to do after the ACK.
-    const operator = await startOperator('--write-concurrency', '1');
-    const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 200 });
-    // ACKed in memory, most of it not written yet.
-    await fleet.settled();
-    expect(await countRows(controlPlane().request, namespace)).to.be.below(1000);
-    expect(await operator.stop()).to.equal(0);
-    expect(operator.log.at(-1)?.msg).to.equal('stopped');
-    expect(judge(fleet, await listRows(controlPlane().request, namespace))).to.deep.include({
-      rows: 1000,
-      missing: 0,
-      extra: 0,
-      wrong: 0,
-    });
+    // Nothing passes to the API server until it is told to stop, so that there is something left to do then.
+    const direct = new URL(controlPlane().url).host;
+    const apiWay = await openFaultProxy(direct);
+    try {
+      const text = await readFile(kubeconfigPath, 'utf8');
+      await writeFile(kubeconfigPath, text.replaceAll(direct, apiWay.address));
+      const operator = await startOperator();
+      apiWay.stall();
+      const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 40 });
+      await fleet.settled();
+      expect(await countRows(controlPlane().request, namespace)).to.equal(0);
+      const stopped = operator.stop();
+      await poll(DEADLINE_MS, () => operator.log.find(({ msg }) => msg === 'stopping'));
+      apiWay.pass();
+      expect(await stopped).to.equal(0);
+      expect(operator.log.at(-1)?.msg).to.equal('stopped');
+      expect(judge(fleet, await listRows(controlPlane().request, namespace))).to.deep.include({
+        rows: 200,
+        missing: 0,
+        extra: 0,
+        wrong: 0,
+      });
+    } finally {
+      await apiWay.close();
+    }
   });
 });
 

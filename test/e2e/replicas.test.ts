@@ -66,7 +66,7 @@ describe('three replicas behind a balancer', () => {
     expect(await rowWritesSince(count)).to.deep.equal({ ...NONE, create: 1, delete: 1 });
   });
 
-  it('SIGTERM of the leader: another leads within 2 s', async function () {
+  it('SIGTERM of the leader: it gives its Lease up, and another leads long before that would have run out', async function () {
     this.timeout(DEADLINE_MS);
     await startThree();
     const leader = await replicas.led(30_000);
@@ -78,7 +78,8 @@ describe('three replicas behind a balancer', () => {
     });
     const leadingMs = performance.now() - startMs;
     tell(`led again after ${Math.round(leadingMs)} ms`);
-    expect(leadingMs).to.be.lessThan(2000);
+    // A fortieth of a second where nothing else runs; a Lease runs out after 15 s.
+    expect(leadingMs).to.be.lessThan(8000);
     await ended;
   });
 
