@@ -253,11 +253,15 @@ describe('mutual TLS on the reporting port', () => {
     first.destroy();
   });
 
-  it('goes on with 100 streams while its certificate is replaced, and shows the new one from then on', async function () {
-    this.timeout(60_000);
+  it('goes on with 100 streams while its certificate is replaced, and shows the new one from then on', async () => {
     await serve();
-    const streams = Array.from({ length: 100 }, (_, i) => report({}, `r-${i}`));
-    await Promise.all(streams.map((stream) => stream.next()));
+    const streams: TestStream[] = [];
+    // One after the other, as a hundred handshakes at once take a busy machine longer than the server waits.
+    for (let i = 0; i < 100; i += 1) {
+      const stream = report({}, `r-${i}`);
+      await stream.next();
+      streams.push(stream);
+    }
     const before = await dialTls({});
     tls.replace(serverMaterial(ours, ours));
     const after = await dialTls({});
