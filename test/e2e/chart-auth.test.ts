@@ -53,7 +53,7 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
     };
   }
   // Helm looks every few seconds whether pods are ready.
-  const it = sideBySide({ timeoutMs: 3 * DEADLINE_MS, open, close: (world) => world.close() });
+  const it = sideBySide({ timeoutMs: 6 * DEADLINE_MS, open, close: (world) => world.close() });
 
   for (const [mode, name] of [
     ['mtls', 'tls.dnsNames={localhost}'],
@@ -70,8 +70,8 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
         const output = kubelet.pods.flatMap((pod) => pod.output.slice(-5)).join('\n');
         expect(code, `${stdout}${stderr}${output}`).to.equal(0);
       };
-      await run('install', mode, CHART, '--set', values, '--wait', '--timeout', '90s');
-      await run('test', mode, '--timeout', '90s');
+      await run('install', mode, CHART, '--set', values, '--wait', '--timeout', '150s');
+      await run('test', mode, '--timeout', '150s');
       const tested = kubelet.pods.find(({ name }) => name.endsWith('-test'));
       expect(tested?.output.join('\n')).to.include('is seen, Ready=True');
       told(tested?.output.at(-1) ?? '');
