@@ -8,6 +8,13 @@ import type { ProcessDefinition } from './managed-process.ts';
 /** One health check; a program that starts may accept a connection and not answer. */
 const HEALTH_TIMEOUT_MS = 2_000;
 
+/** One line a request, written before its answer is complete. */
+const ONCE = { level: 'Metadata', omitStages: ['RequestReceived'] };
+/** One more line before a request is carried out: a write that shows in the store is in the log already, perhaps as begun. */
+const WRITES = { level: 'Metadata', verbs: ['create', 'update', 'patch', 'delete'] };
+const AUDITED_GROUPS = { resources: [{ group: 'reverse-tunnel.io' }, { group: 'coordination.k8s.io' }] };
+const SERVICE_ACCOUNTS = { userGroups: ['system:serviceaccounts'] };
+
 /**
  * Audit at level Metadata: who did which verb on which object, and never what was in it; of what the operator reads and
  * writes, and of all that ServiceAccounts do, so that a call which an operator should not make is seen too.
@@ -15,11 +22,11 @@ const HEALTH_TIMEOUT_MS = 2_000;
 const AUDIT_POLICY = {
   apiVersion: 'audit.k8s.io/v1',
   kind: 'Policy',
-  // One line a request, written before its answer is complete.
-  omitStages: ['RequestReceived'],
   rules: [
-    { level: 'Metadata', resources: [{ group: 'reverse-tunnel.io' }, { group: 'coordination.k8s.io' }] },
-    { level: 'Metadata', userGroups: ['system:serviceaccounts'] },
+    { ...WRITES, ...AUDITED_GROUPS },
+    { ...WRITES, ...SERVICE_ACCOUNTS },
+    { ...ONCE, ...AUDITED_GROUPS },
+    { ...ONCE, ...SERVICE_ACCOUNTS },
     { level: 'None' },
   ],
 };

@@ -68,7 +68,7 @@ export interface ControlPlane {
   readonly etcdUrl: string;
   /** Where etcd, kube-apiserver and kubectl come from. */
   readonly binaries: string;
-  /** One audit event (JSON) a line, there before the request's answer is complete; undefined without `audit`. */
+  /** One audit event (JSON) a line, there before the request's answer is complete; of writes one more, there before they are carried out. Undefined without `audit`. */
   readonly auditLogPath: string | undefined;
   readonly etcd: ControlPlaneProcess;
   readonly apiserver: ControlPlaneProcess;

@@ -2,13 +2,14 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import type { ControlPlane } from '../../control-plane/start.ts';
 import { ended, spawnGuarded } from '../../control-plane/lifeline.ts';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
 import { rowWrites, since, writesBy } from '../support/audit-log.ts';
-import { createAuthority, type Authority } from '../support/certificates.ts';
+import { createAuthority } from '../support/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {
   OPERATOR_RULES,
@@ -17,6 +18,7 @@ import {
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
+import { sideBySide } from '../support/side-by-side.ts';
 import { tell } from '../support/tell.ts';
 import { serverMaterial } from '../support/tls-world.ts';
 import { untilEqual } from '../support/truth.ts';
@@ -24,86 +26,97 @@ import { untilEqual } from '../support/truth.ts';
 const DEADLINE_MS = 60_000;
 const ROOT = new URL('../..', import.meta.url).pathname;
 
-describe('reporting by mutual TLS, end to end', () => {
-  const controlPlane = useControlPlane();
-  const running: { fleets: Fleet[]; operators: OperatorProcess[] } = { fleets: [], operators: [] };
-  let folder: string;
-  let namespace: string;
-  let kubeconfigPath: string;
-  let authority: Authority;
+/** A namespace with an account of the operator's, and a folder with files of an authority that both sides believe. */
+async function openWorld(controlPlane: ControlPlane) {
+  const fleets: Fleet[] = [];
+  const operators: OperatorProcess[] = [];
+  const folder = await mkdtemp(join(tmpdir(), 'reverse-tunnel-tls-'));
+  const namespace = await createNamespace(controlPlane, 'mtls');
+  const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RULES };
+  const { kubeconfigPath } = await controlPlane.kubeconfigFor(account);
+  const authority = createAuthority();
 
   /** Replaces the file in one go, as a mounted Secret changes. */
-  const put = async (name: string, text: string): Promise<string> => {
+  const put = async (name: string, text: string): Promise<void> => {
     const path = join(folder, name);
     await writeFile(`${path}.new`, text);
     await rename(`${path}.new`, path);
-    return path;
   };
   const putServer = async (): Promise<void> => {
     const { cert, key } = serverMaterial(authority);
     await put('tls.crt', cert);
     await put('tls.key', key);
   };
-  const putPeer = async (by: Authority): Promise<void> => {
-    const { cert, key } = by.issue({ uris: ['spiffe://edge/ns/edge/sa/envoy'], usage: 'client' });
-    await put('peer.crt', cert);
-    await put('peer.key', key);
-  };
   const flagsOf = (prefix: string, files: Readonly<Record<string, string>>): string[] =>
     Object.entries(files).flatMap(([flag, name]) => [`--${prefix}${flag}`, join(folder, name)]);
-  const tlsFlags = (): string[] => [
+  const tlsFlags = [
     ...['--auth', 'mtls'],
     ...flagsOf('tls-', { cert: 'tls.crt', key: 'tls.key', 'client-ca': 'client-ca.crt' }),
   ];
 
-  beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'reverse-tunnel-tls-'));
-    namespace = await createNamespace(controlPlane(), 'mtls');
-    const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RULES };
-    ({ kubeconfigPath } = await controlPlane().kubeconfigFor(account));
-    authority = createAuthority();
-    await putServer();
-    await putPeer(authority);
-    await put('ca.crt', authority.ca);
-    await put('client-ca.crt', authority.ca);
-  });
-  afterEach(async () => {
-    await Promise.all(running.fleets.splice(0).map((fleet) => fleet.stop()));
-    await Promise.all(running.operators.splice(0).map((operator) => operator.kill()));
-    await rm(folder, { recursive: true });
-  });
-
-  async function startOperator(...flags: string[]): Promise<OperatorProcess> {
-    const operator = await startOperatorProcess({
-      kubeconfigPath,
-      namespace,
-      flags: [...tlsFlags(), ...flags],
-    });
-    running.operators.push(operator);
-    await operator.ready();
+  const startWith = async (...flags: string[]): Promise<OperatorProcess> => {
+    const operator = await startOperatorProcess({ kubeconfigPath, namespace, flags });
+    operators.push(operator);
     return operator;
-  }
+  };
 
-  async function startFleet(options: Partial<FleetOptions> & { address: string }): Promise<Fleet> {
-    const identity = reporterIdentity({
-      caFile: join(folder, 'ca.crt'),
-      certFile: join(folder, 'peer.crt'),
-      keyFile: join(folder, 'peer.key'),
-      serverName: undefined,
-      tokenFile: undefined,
-    });
-    if (identity === undefined) throw new Error('files were named');
-    const fleet = createFleet(
-      { connectRetryIntervalMs: 200, ...options },
-      { dial: (address) => dialReportingService({ address, identity }) },
-    );
-    running.fleets.push(fleet);
-    await fleet.start();
-    return fleet;
-  }
+  await putServer();
+  const { cert, key } = authority.issue({ uris: ['spiffe://edge/ns/edge/sa/envoy'], usage: 'client' });
+  await put('peer.crt', cert);
+  await put('peer.key', key);
+  await put('ca.crt', authority.ca);
+  await put('client-ca.crt', authority.ca);
+
+  return {
+    ...{ folder, namespace, kubeconfigPath, put, putServer, flagsOf, tlsFlags },
+    auditLogPath: controlPlane.auditLogPath ?? '',
+    equal: (fleet: Fleet) => untilEqual(fleet, controlPlane.request, namespace, DEADLINE_MS),
+    startWith,
+    startOperator: async (...flags: string[]): Promise<OperatorProcess> => {
+      const operator = await startWith(...tlsFlags, ...flags);
+      await operator.ready();
+      return operator;
+    },
+    startFleet: async (options: Partial<FleetOptions> & { address: string }): Promise<Fleet> => {
+      const identity = reporterIdentity({
+        caFile: join(folder, 'ca.crt'),
+        certFile: join(folder, 'peer.crt'),
+        keyFile: join(folder, 'peer.key'),
+        serverName: undefined,
+        tokenFile: undefined,
+      });
+      if (identity === undefined) throw new Error('files were named');
+      const fleet = createFleet(
+        { connectRetryIntervalMs: 200, ...options },
+        { dial: (address) => dialReportingService({ address, identity }) },
+      );
+      fleets.push(fleet);
+      await fleet.start();
+      return fleet;
+    },
+    close: async (): Promise<void> => {
+      await Promise.all(fleets.map((fleet) => fleet.stop()));
+      await Promise.all(operators.map((operator) => operator.kill()));
+      await rm(folder, { recursive: true });
+    },
+  };
+}
+
+type World = Awaited<ReturnType<typeof openWorld>>;
+
+/** By itself: so many handshakes are work, and others have to come back in time. */
+describe('reporting by mutual TLS from 100 reporters', () => {
+  const controlPlane = useControlPlane();
+  let world: World;
+
+  before(async () => {
+    world = await openWorld(controlPlane());
+  });
+  after(() => world.close());
 
   it('100 reporters: rows equal the truth; rotated files drop none of them, broken ones change nothing, another CA lets nobody back in', async function () {
-    this.timeout(4 * DEADLINE_MS);
+    this.timeout(5 * DEADLINE_MS);
+    const { put, putServer, equal, startOperator, startFleet } = world;
     const operator = await startOperator('--report-interval', '1s');
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(0);
     const fleet = await startFleet({
@@ -113,7 +126,7 @@ describe('reporting by mutual TLS, end to end', () => {
       startOverMs: 2000,
     });
     await fleet.settled();
-    await untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
+    await equal(fleet);
 
     const changed = (): number =>
       operator.log.filter(({ msg }) => msg.startsWith('TLS files changed')).length;
@@ -136,33 +149,42 @@ describe('reporting by mutual TLS, end to end', () => {
     tell(`${connected} of 100 streams still open after two rotations; the one that was dropped is kept out`);
     expect(connected).to.equal(99);
   });
+});
 
-  it('streams that come of age come back without a row written, and nobody is said to be lost', async function () {
-    this.timeout(3 * DEADLINE_MS);
+describe('reporting by mutual TLS, end to end', () => {
+  const controlPlane = useControlPlane();
+  // One waits for streams to come of age.
+  const it = sideBySide({
+    timeoutMs: 5 * DEADLINE_MS,
+    open: () => openWorld(controlPlane()),
+    close: (world) => world.close(),
+  });
+
+  it('streams that come of age come back without a row written, and nobody is said to be lost', async (world, told) => {
+    const { namespace, auditLogPath, equal, startOperator, startFleet } = world;
     const operator = await startOperator('--report-interval', '1s', '--max-stream-age', '10s');
     const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 20 });
     await fleet.settled();
-    await untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
-    const audit = controlPlane().auditLogPath ?? '';
-    const before = await rowWrites(audit, namespace);
-    const count = (await writesBy(audit, namespace)).length;
+    await equal(fleet);
+    const before = await rowWrites(auditLogPath, namespace);
+    const count = (await writesBy(auditLogPath, namespace)).length;
     await poll(DEADLINE_MS, async () =>
       (await operator.metric('reverse_tunnel_stream_closed_total{reason="aged"}')) >= 10 ? true : undefined,
     );
     await fleet.settled();
-    await untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
-    const counted = since(before, await rowWrites(audit, namespace));
-    const reporterWrites = (await writesBy(audit, namespace))
+    await equal(fleet);
+    const counted = since(before, await rowWrites(auditLogPath, namespace));
+    const reporterWrites = (await writesBy(auditLogPath, namespace))
       .slice(count)
       .filter(({ resource }) => resource.startsWith('reversetunnelreporters'));
     const { connects } = fleet.statistics();
-    tell(`${connects - 5} reconnects by age: ${reporterWrites.length} writes to reporters`);
+    told(`${connects - 5} reconnects by age: ${reporterWrites.length} writes to reporters`);
     expect(counted).to.deep.equal({ create: 0, patch: 0, delete: 0, status: 0, failed: 0 });
     expect(operator.log.filter(({ msg }) => msg.startsWith('reporter disconnected'))).to.deep.equal([]);
   });
 
-  it('simulate reports with certificate and key from files', async function () {
-    this.timeout(2 * DEADLINE_MS);
+  it('simulate reports with certificate and key from files', async (world) => {
+    const { flagsOf, startOperator } = world;
     const operator = await startOperator();
     const simulate = spawnGuarded(
       process.execPath,
@@ -187,8 +209,8 @@ describe('reporting by mutual TLS, end to end', () => {
     expect(simulate.exitCode).to.equal(0);
   });
 
-  it('a file that is missing or no key: exit code 1 and one line that names the flags and what is wrong', async function () {
-    this.timeout(2 * DEADLINE_MS);
+  it('a file that is missing or no key: exit code 1 and one line that names the flags and what is wrong', async (world) => {
+    const { folder, kubeconfigPath, put, tlsFlags } = world;
     const base = [
       '--kubeconfig',
       kubeconfigPath,
@@ -198,35 +220,33 @@ describe('reporting by mutual TLS, end to end', () => {
       '127.0.0.1:0',
     ];
     await put('tls.key', 'no key');
-    const broken = await operatorOutput([...base, ...tlsFlags()]);
+    const broken = await operatorOutput([...base, ...tlsFlags]);
     expect(broken.code).to.equal(1);
     expect(broken.stderr).to.match(
       /^reverse-tunnel-operator: --tls-cert, --tls-key, --tls-client-ca: certificate and key: [^\n]+\n$/,
     );
     await rm(join(folder, 'tls.key'));
-    const missing = await operatorOutput([...base, ...tlsFlags()]);
+    const missing = await operatorOutput([...base, ...tlsFlags]);
     expect(missing.code).to.equal(1);
     expect(missing.stderr).to.match(/^reverse-tunnel-operator: --tls-cert, [^\n]*tls\.key[^\n]*\n$/);
   });
 
-  it('--auth insecure is said loudly: a warning and a metric', async function () {
-    this.timeout(2 * DEADLINE_MS);
-    const operator = await startOperatorProcess({ kubeconfigPath, namespace });
-    running.operators.push(operator);
+  it('--auth insecure is said loudly: a warning and a metric', async (world) => {
+    const { startWith } = world;
+    const operator = await startWith();
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(1);
     const warning = operator.log.find(({ msg }) => msg.startsWith('auth is insecure'));
     expect(warning?.level).to.equal('warn');
     expect(warning?.msg).to.equal('auth is insecure: whoever reaches the port may report, in plaintext');
   });
 
-  it('--auth insecure with a certificate is said as loudly, and not to be plaintext', async function () {
-    this.timeout(2 * DEADLINE_MS);
-    const operator = await startOperatorProcess({
-      kubeconfigPath,
-      namespace,
-      flags: ['--auth', 'insecure', ...flagsOf('tls-', { cert: 'tls.crt', key: 'tls.key' })],
-    });
-    running.operators.push(operator);
+  it('--auth insecure with a certificate is said as loudly, and not to be plaintext', async (world) => {
+    const { flagsOf, startWith } = world;
+    const operator = await startWith(
+      '--auth',
+      'insecure',
+      ...flagsOf('tls-', { cert: 'tls.crt', key: 'tls.key' }),
+    );
     const warning = operator.log.find(({ msg }) => msg.startsWith('auth is insecure'));
     expect(warning?.msg).to.equal('auth is insecure: whoever reaches the port may report');
   });

@@ -14,7 +14,7 @@ import { listRows, untilEqual } from '../support/truth.ts';
 const NAMESPACE = 'edge';
 const RELEASE = 'tunnels';
 const CRDS = join(import.meta.dirname, '..', '..', 'crds');
-const DEADLINE_MS = 60_000;
+const DEADLINE_MS = 120_000;
 
 /** One release's life, in order: each step goes on from the one before. */
 describe('the chart, from install to uninstall, on a real cluster that enforces restricted Pod Security', () => {
@@ -62,7 +62,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     return stdout;
   }
   const install = (verb: readonly string[], ...values: string[]): string[] => [
-    ...[...verb, RELEASE, CHART, '--set', 'auth.mode=insecure', '--wait', '--timeout', '60s'],
+    ...[...verb, RELEASE, CHART, '--set', 'auth.mode=insecure', '--wait', '--timeout', '150s'],
     ...values.flatMap((value) => ['--set', value]),
   ];
   const alive = (): PodProcess[] => kubelet.pods.filter(({ exitCode }) => exitCode === undefined);
@@ -126,7 +126,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
 
   it('rolls back: the former arguments, the same rows', async function () {
     this.timeout(2 * DEADLINE_MS);
-    await ok('rollback', RELEASE, '1', '--wait', '--timeout', '60s');
+    await ok('rollback', RELEASE, '1', '--wait', '--timeout', '150s');
     await everyAliveIsNew(2, '--report-interval=5s');
     await fleet.settled();
     expect(await rows()).to.deep.equal(rowUids);
@@ -135,7 +135,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
 
   it('uninstalls: pods end by themselves, CRDs and every row stay', async function () {
     this.timeout(2 * DEADLINE_MS);
-    await ok('uninstall', RELEASE, '--wait', '--timeout', '60s');
+    await ok('uninstall', RELEASE, '--wait', '--timeout', '150s');
     await poll(DEADLINE_MS, () => alive().length === 0 || undefined);
     endedWell();
     await fleet.stop();

@@ -227,7 +227,6 @@ describe('doctor, on set-ups that are broken', () => {
   });
 
   it('an identity conflict, refused rows and a lost reporter: each named with its reporter', async () => {
-    await createLease('a', 'replica-a', new Date().toISOString().replace('Z', '000Z'));
     await createReporter('twin', [
       conditionOf('Connected', 'True', 'StreamOpen'),
       conditionOf('Synced', 'True', 'UpToDate'),
@@ -241,6 +240,8 @@ describe('doctor, on set-ups that are broken', () => {
       conditionOf('Connected', 'False', 'Silent'),
       conditionOf('Synced', 'Unknown', 'NotConnected'),
     ]);
+    // The last, as it is alive for 15 s.
+    await createLease('a', 'replica-a', new Date().toISOString().replace('Z', '000Z'));
     const { code, findings } = await runDoctor(flags);
     expect(wrong(findings)).to.deep.equal([
       'warn replicas',

@@ -51,7 +51,7 @@ describe('what the operator may do at the API server', () => {
         '--tls-key',
         await file('tls.key', key),
       ],
-      ...['--unknown-after', '1s', '--expire-after', '3s'],
+      ...['--unknown-after', '1s', '--expire-after', '6s'],
     ];
     const { token } = await envoyToken();
     const identity = reporterIdentity({

@@ -1,3 +1,4 @@
+import { readFile, writeFile } from 'node:fs/promises';
 import { expect } from 'chai';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
@@ -9,6 +10,7 @@ import {
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
+import { openFaultProxy } from '../faults/real/fault-proxy.ts';
 import { countRows, judge, listRows, untilEqual, type RowSeen } from '../support/truth.ts';
 
 /** Generous: a machine that compiles at the same time still mirrors 100 rows a second. */
@@ -49,47 +51,56 @@ describe('the main job, end to end', () => {
     untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
   const writes = () => rowWrites(controlPlane().auditLogPath ?? '', namespace);
 
-  it('20 reporters with 500 tunnels each, under churn and flaps for 60 s: rows equal the truth', async function () {
-    this.timeout(60_000 + 2 * DEADLINE_MS);
+  it('20 reporters with 250 tunnels each, under churn and flaps until 4,000 came and 4,000 went: rows equal the truth', async function () {
+    this.timeout(4 * DEADLINE_MS);
     const operator = await startOperator('--report-interval', '500ms');
     const fleet = await startFleet({
       address: operator.grpcAddress,
       reporters: 20,
-      tunnels: 500,
+      tunnels: 250,
       tenants: 5,
-      churnPerSecond: 40,
-      flapsPerSecond: 40,
+      churnPerSecond: 80,
+      flapsPerSecond: 80,
     });
-    const endMs = performance.now() + 60_000;
-    await poll(70_000, () => (performance.now() > endMs ? true : undefined));
+    await poll(2 * DEADLINE_MS, () => {
+      const { tunnelsAdded, tunnelsRemoved } = fleet.statistics();
+      return (tunnelsAdded - 5000 >= 4000 && tunnelsRemoved >= 4000) || undefined;
+    });
     fleet.pauseChurn();
     await fleet.settled();
     await equal(fleet);
-    const { nacks, outOfOrderAcks, tunnelsAdded, tunnelsRemoved } = fleet.statistics();
+    const { nacks, outOfOrderAcks } = fleet.statistics();
     expect({ nacks, outOfOrderAcks }).to.deep.equal({ nacks: 0, outOfOrderAcks: 0 });
-    // 60 s of 40 that went and 40 that flapped a second.
-    expect(tunnelsAdded - 10_000).to.be.at.least(4000);
-    expect(tunnelsRemoved).to.be.at.least(4000);
     expect((await writes()).failed, 'writes that were refused or in conflict').to.equal(0);
   });
 
-  it('one full push of 100,000 tunnels is ACKed and mirrored', async function () {
-    this.timeout(15 * 60_000);
+  /**
+   * So many, and with names so long, that the report is more than gRPC takes by default (4 MiB), that decoding it rests some
+   * twenty times, and that its rows are ten pages of a list. 100,000 are ACKed in grpc-streams.test.ts, and mirrored by the bench.
+   */
+  it('one full push of 20,000 tunnels in 5 MB is ACKed and mirrored', async function () {
+    this.timeout(6 * DEADLINE_MS);
     const operator = await startOperator();
-    const fleet = await startFleet({ address: operator.grpcAddress, tunnels: 100_000 });
+    const fleet = createFleet({ address: operator.grpcAddress, tunnels: 0 });
+    running.fleets.push(fleet);
+    const node = 'x'.repeat(100);
+    for (let i = 0; i < 20_000; i += 1)
+      fleet.reporters[0]?.connectTunnel({ ...fleet.newInitiator(), nodeID: `${node}-${i}` });
+    await fleet.start();
     await fleet.settled();
-    expect(fleet.statistics().nacks).to.equal(0);
-    await untilEqual(fleet, controlPlane().request, namespace, 12 * 60_000);
-    expect((await writes()).create).to.equal(100_000);
+    expect(fleet.statistics()).to.include({ nacks: 0, attempts: 1 });
+    await untilEqual(fleet, controlPlane().request, namespace, 5 * DEADLINE_MS);
+    expect((await writes()).create).to.equal(20_000);
   });
 
   it('writes one row a change, and none for heartbeats, an identical full push and a restart', async function () {
     this.timeout(4 * DEADLINE_MS);
     const operator = await startOperator('--report-interval', '100ms');
-    const fleet = await startFleet({ address: operator.grpcAddress, reporters: 20, tunnels: 500 });
+    // Three pages of a list, for the restart.
+    const fleet = await startFleet({ address: operator.grpcAddress, reporters: 20, tunnels: 250 });
     const rows = await equal(fleet);
     const created = await writes();
-    expect(created).to.deep.equal({ create: 10_000, patch: 0, delete: 0, status: 0, failed: 0 });
+    expect(created).to.deep.equal({ create: 5000, patch: 0, delete: 0, status: 0, failed: 0 });
     const [reporter] = fleet.reporters;
     if (reporter === undefined) throw new Error('the fleet has no reporter');
 
@@ -108,7 +119,7 @@ describe('the main job, end to end', () => {
     await fleet.settled();
     expect(since(created, await writes()), 'heartbeats and identical full pushes').to.deep.equal(NONE);
 
-    // A restart with 10,000 rows, on the same address.
+    // A restart with 5,000 rows, on the same address.
     expect(await operator.stop()).to.equal(0);
     const again = await startOperator('--report-interval', '100ms', '--grpc-address', operator.grpcAddress);
     await poll(DEADLINE_MS, async () => {
@@ -207,19 +218,31 @@ describe('the main job, end to end', () => {
 
   it('ends on SIGTERM with exit code 0, and what it had ACKed is written by then', async function () {
     this.timeout(2 * DEADLINE_MS);
-    const operator = await startOperator();
-    const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 200 });
-    // ACKed in memory, most of it not written yet.
-    await fleet.settled();
-    expect(await countRows(controlPlane().request, namespace)).to.be.below(1000);
-    expect(await operator.stop()).to.equal(0);
-    expect(operator.log.at(-1)?.msg).to.equal('stopped');
-    expect(judge(fleet, await listRows(controlPlane().request, namespace))).to.deep.include({
-      rows: 1000,
-      missing: 0,
-      extra: 0,
-      wrong: 0,
-    });
+    // Nothing passes to the API server until it is told to stop, so that there is something left to do then.
+    const direct = new URL(controlPlane().url).host;
+    const apiWay = await openFaultProxy(direct);
+    try {
+      const text = await readFile(kubeconfigPath, 'utf8');
+      await writeFile(kubeconfigPath, text.replaceAll(direct, apiWay.address));
+      const operator = await startOperator();
+      apiWay.stall();
+      const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 40 });
+      await fleet.settled();
+      expect(await countRows(controlPlane().request, namespace)).to.equal(0);
+      const stopped = operator.stop();
+      await poll(DEADLINE_MS, () => operator.log.find(({ msg }) => msg === 'stopping'));
+      apiWay.pass();
+      expect(await stopped).to.equal(0);
+      expect(operator.log.at(-1)?.msg).to.equal('stopped');
+      expect(judge(fleet, await listRows(controlPlane().request, namespace))).to.deep.include({
+        rows: 200,
+        missing: 0,
+        extra: 0,
+        wrong: 0,
+      });
+    } finally {
+      await apiWay.close();
+    }
   });
 });
 

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import type { Fleet } from '../../src/simulate/fleet.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { poll } from '../support/operator-process.ts';
 import {
@@ -8,56 +9,58 @@ import {
   type Replicas,
   type ReporterShown,
 } from '../support/replicas.ts';
-import { tell } from '../support/tell.ts';
-import { listRows, untilEqual, type RowSeen } from '../support/truth.ts';
+import { sideBySide } from '../support/side-by-side.ts';
+import { listRows, untilEqual } from '../support/truth.ts';
 
 const DEADLINE_MS = 60_000;
 
 describe('reporters as objects', () => {
   const controlPlane = useControlPlane();
-  let replicas: Replicas;
-
-  beforeEach(async () => {
-    replicas = await createReplicas(controlPlane(), 'reporters');
+  // Most of them wait for a reporter to be lost.
+  const it = sideBySide({
+    timeoutMs: 5 * DEADLINE_MS,
+    open: async () => worldOf(await createReplicas(controlPlane(), 'reporters')),
+    close: ({ replicas }) => replicas.stop(),
   });
-  afterEach(() => replicas.stop());
 
-  const rows = (): Promise<RowSeen[]> => listRows(controlPlane().request, replicas.namespace);
-  const objectPath = (name: string): string =>
-    `/apis/reverse-tunnel.io/v1alpha1/namespaces/${replicas.namespace}/reversetunnelreporters/${name}`;
-
-  async function only(): Promise<ReporterShown> {
-    const [reporter] = await replicas.reporters();
-    if (reporter === undefined) throw new Error('there is no reporter');
-    return reporter;
+  function worldOf(replicas: Replicas) {
+    const { namespace } = replicas;
+    const { request } = controlPlane();
+    const kubectl = async (...args: string[]): Promise<string> => {
+      const { code, stdout, stderr } = await controlPlane().kubectl(['-n', namespace, ...args]);
+      expect(code, stderr).to.equal(0);
+      return stdout;
+    };
+    return {
+      replicas,
+      kubectl,
+      rows: () => listRows(request, namespace),
+      equal: (fleet: Fleet) => untilEqual(fleet, request, namespace, DEADLINE_MS),
+      only: async (): Promise<ReporterShown> => {
+        const [reporter] = await replicas.reporters();
+        if (reporter === undefined) throw new Error('there is no reporter');
+        return reporter;
+      },
+      patchStatus: async (name: string, status: object): Promise<void> => {
+        const patch = ['--type=merge', '-p', JSON.stringify({ status })];
+        await kubectl('patch', 'rtr', name, '--subresource=status', ...patch);
+      },
+      /** Until the one reporter is served. */
+      settled: (): Promise<void> => replicas.served(1, DEADLINE_MS),
+      /**
+       * Writes by operators since there were so many, as `verb resource`; but for those that come in their own time: Leases,
+       * and events, which are sent beside everything else.
+       */
+      since: async (count: number): Promise<string[]> =>
+        (await replicas.writes())
+          .slice(count)
+          .filter(({ resource }) => resource !== 'leases' && resource !== 'events')
+          .map(({ verb, resource }) => `${verb} ${resource}`),
+    };
   }
 
-  async function kubectl(...args: string[]): Promise<string> {
-    const { code, stdout, stderr } = await controlPlane().kubectl(['-n', replicas.namespace, ...args]);
-    expect(code, stderr).to.equal(0);
-    return stdout;
-  }
-
-  async function patchStatus(name: string, status: object): Promise<void> {
-    await kubectl(
-      ...['patch', 'rtr', name, '--subresource=status', '--type=merge', '-p', JSON.stringify({ status })],
-    );
-  }
-
-  async function settled(untilMs = DEADLINE_MS): Promise<void> {
-    await replicas.served(1, untilMs);
-  }
-
-  /** Writes by operators since there were so many, Leases aside, as `verb resource`. */
-  async function since(count: number): Promise<string[]> {
-    return (await replicas.writes())
-      .slice(count)
-      .filter(({ resource }) => resource !== 'leases')
-      .map(({ verb, resource }) => `${verb} ${resource}`);
-  }
-
-  it('kubectl get rtr tells who serves which Envoy, how many tunnels, and whether the mirror lags', async function () {
-    this.timeout(2 * DEADLINE_MS);
+  it('kubectl get rtr tells who serves which Envoy, how many tunnels, and whether the mirror lags', async (world) => {
+    const { replicas, only, kubectl, settled } = world;
     const { process } = await replicas.start();
     const fleet = await replicas.startFleet({ reporters: 1, tunnels: 7 });
     await settled();
@@ -91,17 +94,17 @@ describe('reporters as objects', () => {
     );
     expect(condition((await only()).status, 'Synced')).to.equal('Unknown NotConnected');
     expect(condition((await only()).status, 'Ready')).to.equal('False NotConnected');
-    const events = await kubectl(
-      'get',
-      'events.events.k8s.io',
-      '-o',
-      'jsonpath={range .items[*]}{.reason} {.regarding.kind} {end}',
-    );
-    expect(events).to.include('Connected ReverseTunnelReporter').and.to.include('Lost ReverseTunnelReporter');
+    // Events are sent beside everything else.
+    await poll(DEADLINE_MS, async () => {
+      const each = '{range .items[*]}{.reason} {.regarding.kind} {end}';
+      const events = await kubectl('get', 'events.events.k8s.io', '-o', `jsonpath=${each}`);
+      const told = (reason: string): boolean => events.includes(`${reason} ReverseTunnelReporter`);
+      return (told('Connected') && told('Lost')) || undefined;
+    });
   });
 
-  it('a heartbeat writes nothing, and changed counts at most one status in 10 s', async function () {
-    this.timeout(3 * DEADLINE_MS);
+  it('a heartbeat writes nothing, and changed counts at most one status in 10 s', async (world, told) => {
+    const { replicas, only, settled, since } = world;
     await replicas.start(['--report-interval', '100ms']);
     const fleet = await replicas.startFleet({ reporters: 1, tunnels: 50 });
     await settled();
@@ -124,15 +127,17 @@ describe('reporters as objects', () => {
       (await only()).status.tunnels?.applied === 50 + changes ? true : undefined,
     );
     const written = await since(count);
+    const passedS = (performance.now() - startMs) / 1000;
     const statuses = written.filter((write) => write.endsWith('reversetunnelreporters/status')).length;
-    tell(`${changes} tunnels added in 25 s: ${statuses} status writes`);
+    told(`${changes} tunnels added in ${Math.round(passedS)} s: ${statuses} status writes`);
     expect(written.filter((write) => write === 'create reversetunnels').length).to.equal(changes);
-    expect(statuses).to.be.within(1, 5);
+    // One that was due, and one more for being in step again.
+    expect(statuses).to.be.within(1, 2 + Math.ceil(passedS / 10));
   });
 
-  it('lost: rows stay, then Unknown; back at any point it costs only differences; lost for good, all goes', async function () {
-    this.timeout(3 * DEADLINE_MS);
-    await replicas.start(['--unknown-after', '4s', '--expire-after', '12s']);
+  it('lost: rows stay, then Unknown; back at any point it costs only differences; lost for good, all goes', async (world) => {
+    const { replicas, rows, equal, only, settled, since } = world;
+    await replicas.start(['--unknown-after', '8s', '--expire-after', '18s']);
     const fleet = await replicas.startFleet({ reporters: 1, tunnels: 40 });
     await settled();
     const before = await rows();
@@ -158,7 +163,7 @@ describe('reporters as objects', () => {
     expect(await rows()).to.have.length(40);
     count = (await replicas.writes()).length;
     reporter.start();
-    await untilEqual(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
+    await equal(fleet);
     await settled();
     const back = (await since(count)).filter((write) => write.includes('reversetunnels'));
     expect(back).to.deep.equal(Array.from({ length: 40 }, () => 'patch reversetunnels/status'));
@@ -166,8 +171,8 @@ describe('reporters as objects', () => {
     // Gone for good.
     reporter.stop();
     const startMs = performance.now();
-    await poll(DEADLINE_MS, async () => ((await replicas.reporters()).length === 0 ? true : undefined));
-    expect(performance.now() - startMs).to.be.within(11_000, 30_000);
+    await poll(2 * DEADLINE_MS, async () => ((await replicas.reporters()).length === 0 ? true : undefined));
+    expect(performance.now() - startMs).to.be.greaterThan(17_000);
     expect(await rows()).to.deep.equal([]);
     const { metadata } = before[0] ?? { metadata: { uid: '' } };
     reporter.start();
@@ -176,8 +181,8 @@ describe('reporters as objects', () => {
     expect(await rows()).to.have.length(40);
   });
 
-  it('its object deleted by hand while it is connected: the object is back, and no row is touched', async function () {
-    this.timeout(2 * DEADLINE_MS);
+  it('its object deleted by hand while it is connected: the object is back, and no row is touched', async (world) => {
+    const { replicas, rows, only, kubectl, settled } = world;
     await replicas.start();
     await replicas.startFleet({ reporters: 1, tunnels: 20 });
     await settled();
@@ -192,28 +197,8 @@ describe('reporters as objects', () => {
     expect(unchanged(before, await rows())).to.equal(20);
   });
 
-  it('its object deleted by hand while it is not connected: its rows are gone within about a minute', async function () {
-    this.timeout(3 * DEADLINE_MS);
-    await replicas.start();
-    const fleet = await replicas.startFleet({ reporters: 1, tunnels: 20 });
-    await settled();
-    const { metadata } = await only();
-    await fleet.stop();
-    await poll(DEADLINE_MS, async () =>
-      condition((await only()).status, 'Connected').startsWith('False') ? true : undefined,
-    );
-    await kubectl('delete', 'rtr', metadata.name);
-    const startMs = performance.now();
-    await poll(2 * DEADLINE_MS, async () =>
-      (await rows()).length === 0 && (await replicas.reporters()).length === 0 ? true : undefined,
-    );
-    const passedMs = performance.now() - startMs;
-    tell(`gone after ${Math.round(passedMs / 1000)} s`);
-    expect(passedMs).to.be.within(40_000, 90_000);
-  });
-
-  it('its status edited by others, the owner too: it is put right, and no row is touched', async function () {
-    this.timeout(2 * DEADLINE_MS);
+  it('its status edited by others, the owner too: it is put right, and no row is touched', async (world) => {
+    const { replicas, rows, only, patchStatus, settled } = world;
     await replicas.start();
     await replicas.startFleet({ reporters: 1, tunnels: 20 });
     await settled();
@@ -232,10 +217,7 @@ describe('reporters as objects', () => {
     await settled();
     await patchStatus(metadata.name, { owner: null });
     await settled();
-    const { status, code } = await controlPlane()
-      .request('GET', objectPath(metadata.name))
-      .then(({ status: answered, body }) => ({ code: answered, status: (body as ReporterShown).status }));
-    expect(code).to.equal(200);
+    const { status } = await only();
     expect(status.conditions.map(({ type }) => type)).to.deep.equal(['Connected', 'Synced', 'Ready']);
     expect(unchanged(before, await rows())).to.equal(20);
   });

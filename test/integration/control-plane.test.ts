@@ -75,7 +75,7 @@ describe('the control plane', () => {
   });
 
   it('is trusted by its own CA and by no other', async () => {
-    const request = { method: 'GET', url: `${controlPlane.url}/readyz`, timeoutMs: 5000 };
+    const request = { method: 'GET', url: `${controlPlane.url}/readyz`, timeoutMs: POLL_DEADLINE_MS };
     expect((await requestJson({ ...request, ca: controlPlane.caData })).status).to.equal(200);
     const code = await requestJson(request).then(
       () => 'answered',
@@ -125,12 +125,17 @@ describe('the control plane', () => {
       .map((line): unknown => JSON.parse(line))
       .filter((event) => textAt(event, 'objectRef', 'namespace') === namespace)
       .map((event) => ({
+        stage: textAt(event, 'stage'),
         verb: textAt(event, 'verb'),
         resource: textAt(event, 'objectRef', 'resource'),
         user: textAt(event, 'user', 'username'),
         code: valueAt(event, 'responseStatus', 'code'),
       }));
-    expect(events).to.deep.equal([{ verb: 'create', resource: 'leases', user: 'admin', code: 201 }]);
+    const event = { verb: 'create', resource: 'leases', user: 'admin' };
+    expect(events).to.deep.equal([
+      { stage: 'RequestReceived', ...event, code: undefined },
+      { stage: 'ResponseComplete', ...event, code: 201 },
+    ]);
   });
 
   it('a second one runs beside it and shares nothing with it', async () => {
@@ -145,7 +150,7 @@ describe('the control plane', () => {
         method: 'GET',
         url: `${second.url}/api`,
         token: controlPlane.adminToken,
-        timeoutMs: 5000,
+        timeoutMs: POLL_DEADLINE_MS,
       };
       expect((await requestJson({ ...stranger, ca: second.caData })).status).to.equal(401);
     } finally {
@@ -171,7 +176,7 @@ describe('the control plane', () => {
       method: 'GET',
       url: `${controlPlane.url}/api`,
       ca: controlPlane.caData,
-      timeoutMs: 5000,
+      timeoutMs: POLL_DEADLINE_MS,
     };
     expect((await requestJson({ ...request, token })).status).to.equal(200);
     expect((await requestJson({ ...request, token: 'made-up' })).status).to.equal(401);
@@ -200,7 +205,7 @@ describe('the control plane', () => {
     } finally {
       controlPlane.apiserver.resume();
     }
-    expect((await requestJson({ ...request, timeoutMs: 5000 })).status).to.equal(200);
+    expect((await requestJson({ ...request, timeoutMs: POLL_DEADLINE_MS })).status).to.equal(200);
   });
 
   it('a program that ends without being told to is reported once, with its name and the end of its log', async () => {
@@ -248,7 +253,7 @@ describe('the end of a control plane', () => {
 
   for (const [title, script] of [
     ['kill -9 of the process that started it', 'setInterval(() => {}, 1000)'],
-    ['an uncaught error in it', 'setTimeout(() => { throw new Error("crash") }, 100)'],
+    ['an uncaught error in it', 'process.stdin.once("data", () => { throw new Error("crash") })'],
   ] as const) {
     it(`${title} leaves no process and no folder`, async () => {
       const source = `
@@ -257,7 +262,7 @@ describe('the end of a control plane', () => {
         console.log(folder);
         ${script};`;
       const child = spawn(process.execPath, ['--input-type=module', '-e', source], {
-        stdio: ['ignore', 'pipe', 'ignore'],
+        stdio: ['pipe', 'pipe', 'ignore'],
       });
       const exited = once(child, 'exit');
       const folder = String((await once(child.stdout, 'data'))[0]).trim();
@@ -265,6 +270,8 @@ describe('the end of a control plane', () => {
       if (title.startsWith('kill -9')) {
         expect(await processesNaming(folder)).to.have.length.at.least(3);
         child.kill('SIGKILL');
+      } else {
+        child.stdin.write('now');
       }
       await exited;
       await leavesNothing(folder);

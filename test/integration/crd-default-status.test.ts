@@ -43,7 +43,7 @@ describe('Default status on a real API server', () => {
 
     it('lets kubectl wait for Ready be met at once, also after createdAt changed', async () => {
       await newRow('wait');
-      const wait = ['wait', '--for=condition=Ready', 'rt/wait', '--timeout=1s'];
+      const wait = ['wait', '--for=condition=Ready', 'rt/wait', '--timeout=10s'];
       expect(await space.kubectl(...wait)).to.contain('condition met');
       await space.kubectl(
         'patch',

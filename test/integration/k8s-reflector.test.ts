@@ -18,7 +18,8 @@ const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/reversetun
 const CONVERGED_MS = 30_000;
 
 /** One control plane of its own, for the API server is killed here. */
-describe('reflector against a real API server', () => {
+describe('reflector against a real API server', function () {
+  this.timeout(6 * CONVERGED_MS);
   let controlPlane: ControlPlane;
   let client: ApiClient;
   let rows: ResourceClient<ApiObject>;

@@ -12,6 +12,7 @@ import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { runTool } from '../support/hand-tool.ts';
 import { startOperatorProcess, type OperatorProcess } from '../support/operator-process.ts';
+import { untilEqual } from '../support/truth.ts';
 import { anchorsOf, blocksOf, codeOf, linksOf, pages, ROOT, type Block } from '../support/pages.ts';
 
 /** The namespace that the pages talk of. */
@@ -192,7 +193,7 @@ describe('The commands in the pages, on a real API server', () => {
   let env: Record<string, string | undefined>;
 
   before(async function () {
-    this.timeout(BLOCK_TIMEOUT_MS);
+    this.timeout(3 * BLOCK_TIMEOUT_MS);
     const plane = controlPlane();
     await plane.request('POST', '/api/v1/namespaces', { metadata: { name: NAMESPACE } });
     folder = await mkdtemp(join(tmpdir(), 'pages-'));
@@ -216,6 +217,8 @@ describe('The commands in the pages, on a real API server', () => {
     fleet = createFleet({ address: operator.grpcAddress, reporters: 3, tunnels: 10 });
     await fleet.start();
     await fleet.settled();
+    // Rows come after the objects of their reporters, and kubectl waits for no object that is not there yet.
+    await untilEqual(fleet, plane.request, NAMESPACE, BLOCK_TIMEOUT_MS / 2);
     const wait = ['wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=30s', '-n', NAMESPACE];
     const { code, stderr } = await plane.kubectl(wait);
     expect(code, stderr).to.equal(0);

@@ -108,10 +108,9 @@ describe('the reporter fleet over gRPC', () => {
   it('reports as often as the server says (Envoy: ServerSentTime)', async () => {
     const server = await serve();
     server.answer = (report) => ack(report, report.nonce === 1n ? 25 : undefined);
-    const fleet = await start(server.address, { reporters: 1, intervalMs: 250 });
+    await start(server.address, { reporters: 1, intervalMs: 2000 });
+    // At the configured 2 s eleven more reports would take 22 s, which is longer than this waits.
     await eventually('the twelfth report', () => (server.streams[0]?.reports.length ?? 0) >= 12);
-    // At the configured 250 ms eleven more reports would take 2.75 s.
-    expect(fleet.statistics().ackMs.max).to.be.lessThan(250);
     expect(server.streams).to.have.length(1);
   });
 

@@ -174,7 +174,7 @@ describe('a ServiceAccount token on the reporting port', () => {
     },
   ]) {
     it(`refuses ${which}, reads nothing of what is sent with it and tells nobody the token`, async function () {
-      this.timeout(DEADLINE_MS);
+      this.timeout(2 * DEADLINE_MS);
       const token = await make();
       await serve();
       const { got, decoded } = await attempt(token);
@@ -202,7 +202,7 @@ describe('a ServiceAccount token on the reporting port', () => {
   it('ends the stream when it expires', async function () {
     this.timeout(DEADLINE_MS);
     await serve();
-    const stream = world.open(peerCredentials(ours), await signed({ exp: 3 }));
+    const stream = world.open(peerCredentials(ours), await signed({ exp: 6 }));
     stream.sendBytes(firstReport('r-0'));
     await stream.next();
     expect(await stream.ended).to.deep.equal({

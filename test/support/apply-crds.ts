@@ -6,13 +6,13 @@ import type { ControlPlane } from '../../control-plane/start.ts';
 
 const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
 const API = '/apis/reverse-tunnel.io/v1alpha1';
-const SERVED_DEADLINE_MS = 10_000;
+const SERVED_DEADLINE_MS = 60_000;
 
-/** Resolves when all three kinds are served. @throws ControlPlaneError when they are not within 10 s */
+/** Resolves when all three kinds are served. @throws ControlPlaneError when they are not within a minute */
 export async function applyCrds(controlPlane: ControlPlane): Promise<void> {
   for (const args of [
     ['apply', '--server-side', '-f', CRD_FOLDER],
-    ['wait', '--for=condition=Established', '--timeout=30s', '-f', CRD_FOLDER],
+    ['wait', '--for=condition=Established', '--timeout=60s', '-f', CRD_FOLDER],
   ]) {
     const { code, stderr } = await controlPlane.kubectl(args);
     if (code !== 0) throw new ControlPlaneError(`kubectl ${args.join(' ')} failed: ${stderr.trim()}`);

@@ -1,6 +1,11 @@
 /** Counts what was written to rows, by the API server's own audit log: whoever did it, and whatever they say of it. */
 import { createReadStream } from 'node:fs';
-import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
+
+const CHUNK_BYTES = 1024 * 1024;
+const POLL_MS = 25;
+/** Longer than the API server lets any write take. */
+const COMPLETE_MS = 90_000;
 
 export interface RowWrites {
   readonly create: number;
@@ -12,7 +17,8 @@ export interface RowWrites {
 }
 
 interface AuditEvent {
-  readonly stage: string;
+  readonly auditID: string;
+  readonly stage: 'RequestReceived' | 'ResponseStarted' | 'ResponseComplete' | 'Panic';
   readonly verb: string;
   readonly user: { readonly username: string };
   readonly requestReceivedTimestamp: string;
@@ -30,9 +36,7 @@ interface AuditEvent {
 /** Writes to rows of a namespace by ServiceAccounts; those of the administrator (a person with kubectl) do not count. */
 export async function rowWrites(auditLogPath: string, namespace: string): Promise<RowWrites> {
   const counts = { create: 0, patch: 0, delete: 0, status: 0, failed: 0 };
-  for await (const line of createInterface({ input: createReadStream(auditLogPath) })) {
-    if (!line.includes(`"namespace":"${namespace}"`)) continue;
-    const event = JSON.parse(line) as AuditEvent;
+  for (const event of await eventsWith(auditLogPath, `"namespace":"${namespace}"`)) {
     const { objectRef, verb } = event;
     if (event.stage !== 'ResponseComplete' || objectRef?.resource !== 'reversetunnels') continue;
     if (objectRef.namespace !== namespace || !event.user.username.startsWith('system:serviceaccount:'))
@@ -71,9 +75,7 @@ export interface Write {
 /** Every write to the namespace's rows, reporters and Leases by ServiceAccounts, in the order of the log. */
 export async function writesBy(auditLogPath: string, namespace: string): Promise<Write[]> {
   const writes: Write[] = [];
-  for await (const line of createInterface({ input: createReadStream(auditLogPath) })) {
-    if (!line.includes(`"namespace":"${namespace}"`)) continue;
-    const event = JSON.parse(line) as AuditEvent;
+  for (const event of await eventsWith(auditLogPath, `"namespace":"${namespace}"`)) {
     const { objectRef, verb, stage, user, responseStatus } = event;
     if (stage !== 'ResponseComplete' || objectRef?.namespace !== namespace) continue;
     if (!['create', 'patch', 'delete'].includes(verb) || (responseStatus?.code ?? 0) >= 300) continue;
@@ -101,9 +103,9 @@ export interface Call {
 /** Every call by the ServiceAccounts of the namespace, whatever it was for. A watch is there once it is open. */
 export async function callsBy(auditLogPath: string, namespace: string): Promise<Call[]> {
   const calls: Call[] = [];
-  for await (const line of createInterface({ input: createReadStream(auditLogPath) })) {
-    if (!line.includes(`"username":"system:serviceaccount:${namespace}:`)) continue;
-    const { objectRef, verb, requestURI, responseStatus } = JSON.parse(line) as AuditEvent;
+  for (const event of await eventsWith(auditLogPath, `"username":"system:serviceaccount:${namespace}:`)) {
+    const { objectRef, verb, requestURI, responseStatus, stage } = event;
+    if (stage === 'RequestReceived') continue;
     const subresource = objectRef?.subresource === undefined ? '' : `/${objectRef.subresource}`;
     const what =
       objectRef === undefined
@@ -112,4 +114,46 @@ export async function callsBy(auditLogPath: string, namespace: string): Promise<
     calls.push({ right: `${verb} ${what}`, code: responseStatus?.code ?? 0 });
   }
   return calls;
+}
+
+/**
+ * Events whose line has the text, in the order of the log. A row shows before the API server has logged that it is made: what
+ * was begun when this is called is waited for, so that all that could be seen by then is there.
+ */
+async function eventsWith(auditLogPath: string, text: string): Promise<AuditEvent[]> {
+  const untilMs = performance.now() + COMPLETE_MS;
+  let begun: Set<string> | undefined;
+  for (;;) {
+    const events = await readEvents(auditLogPath, text);
+    begun ??= new Set(
+      events.filter(({ stage }) => stage === 'RequestReceived').map(({ auditID }) => auditID),
+    );
+    for (const { stage, auditID } of events) {
+      if (stage === 'ResponseComplete' || stage === 'Panic') begun.delete(auditID);
+    }
+    if (begun.size === 0) return events;
+    if (performance.now() > untilMs)
+      throw new Error(`${begun.size} writes were begun and not completed within ${COMPLETE_MS} ms`);
+    await delay(POLL_MS);
+  }
+}
+
+/** Looks for the text in bytes, as most of a log is other tests' and making lines of that takes seconds. */
+async function readEvents(auditLogPath: string, text: string): Promise<AuditEvent[]> {
+  const events: AuditEvent[] = [];
+  let rest: Buffer = Buffer.alloc(0);
+  for await (const chunk of createReadStream(auditLogPath, { highWaterMark: CHUNK_BYTES })) {
+    const bytes = Buffer.concat([rest, chunk as Buffer]);
+    // A line that is not whole yet is for the next chunk, or the next time.
+    const end = bytes.lastIndexOf('\n') + 1;
+    const lines = bytes.subarray(0, end);
+    for (let at = lines.indexOf(text); at !== -1;) {
+      const to = lines.indexOf('\n', at);
+      const line = lines.toString('utf8', lines.lastIndexOf('\n', at) + 1, to);
+      events.push(JSON.parse(line) as AuditEvent);
+      at = lines.indexOf(text, to);
+    }
+    rest = bytes.subarray(end);
+  }
+  return events;
 }

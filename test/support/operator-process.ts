@@ -7,7 +7,8 @@ import { ended, killGroup, spawnGuarded } from '../../control-plane/lifeline.ts'
 export { OPERATOR_RULES, TOKEN_RULES } from '../../src/k8s/rights.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-const START_DEADLINE_MS = 30_000;
+/** A start takes a second of CPU, of which a busy machine may give little. */
+const START_DEADLINE_MS = 120_000;
 const POLL_MS = 25;
 
 export interface OperatorProcessOptions {
@@ -65,6 +66,9 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
       throw new Error(`the operator ended (${child.exitCode}) before it served: ${run.stderr()}`);
     }
     return log.find(({ msg }) => msg === 'serving');
+  }).catch((error: unknown) => {
+    killGroup(child);
+    throw error;
   });
   const httpAddress = String(serving['httpAddress']);
   return {

@@ -37,11 +37,16 @@ async function refuseRow(stage: Stage, tunnelName: string, reason: 'Forbidden' |
     metadata: { name: POLICY },
     spec: { policyName: POLICY, validationActions: ['Deny'] },
   });
-  // It takes a second or two to be obeyed.
+  await untilRefused(stage, tunnelName);
+}
+
+/** The API server learns of policies and quotas by watches of its own: they take a second or two to be obeyed. */
+async function untilRefused(stage: Stage, tunnelName: string): Promise<void> {
+  const { request } = stage.controlPlane;
   const [model] = await listRows(request, stage.namespace);
   if (model === undefined) throw new Error('there is no row to copy');
   const row = { ...model, metadata: { name: 'refused' }, spec: { ...model.spec, tunnelName } };
-  await until('the policy is obeyed', async () => {
+  await until('a row is refused', async () => {
     const path = `${ROWS}/${stage.namespace}/reversetunnels?dryRun=All`;
     return (await request('POST', path, row)).status >= 400;
   });
@@ -56,7 +61,7 @@ async function allowAll({ controlPlane: { request } }: Stage): Promise<void> {
  * A quota that is used up. What the controller manager would count is written by hand, as it learns of new kinds only
  * after a while.
  */
-async function useUpQuota(stage: Stage): Promise<void> {
+async function useUpQuota(stage: Stage, tunnelName: string): Promise<void> {
   const { request } = stage.controlPlane;
   const path = `/api/v1/namespaces/${stage.namespace}/resourcequotas`;
   const rows = String((await listRows(request, stage.namespace)).length);
@@ -68,8 +73,7 @@ async function useUpQuota(stage: Stage): Promise<void> {
     return (await request('PUT', `${path}/${POLICY}/status`, { ...(body as object), status })).status === 200;
   });
   if (made.status !== 201) throw new Error(`the quota was not made: ${made.status}`);
-  // The API server learns of it by a watch of its own.
-  await delay(1000);
+  await untilRefused(stage, tunnelName);
 }
 
 interface Refusal {

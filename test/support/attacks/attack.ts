@@ -32,13 +32,16 @@ export async function attack(address: string, { round }: Attack, until: AbortSig
   return rounds;
 }
 
-/** One round, cut short when it takes too long or is told to stop. */
-export async function oneRound(address: string, round: Attack['round'], until: AbortSignal): Promise<void> {
+/** One round, cut short when it takes longer than `mostMs`, 3 s by default, or is told to stop. */
+export async function oneRound(
+  address: string,
+  round: Attack['round'],
+  until: AbortSignal,
+  mostMs = ROUND_MS,
+): Promise<void> {
   const peers: RawPeer[] = [];
   const over = new AbortController();
-  const stopped = delay(ROUND_MS, undefined, { signal: AbortSignal.any([until, over.signal]) }).catch(
-    () => {},
-  );
+  const stopped = delay(mostMs, undefined, { signal: AbortSignal.any([until, over.signal]) }).catch(() => {});
   const going = round(async (greet) => {
     const peer = await openRawPeer(address, greet);
     peers.push(peer);
