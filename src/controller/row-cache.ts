@@ -137,8 +137,11 @@ export class RowCache {
       known.listed = this.#generation;
       return;
     }
-    this.#put(place, object).listed = this.#generation;
-    if (before?.uid !== uid || before.resourceVersion !== resourceVersion) {
+    const entry = this.#put(place, object);
+    entry.listed = this.#generation;
+    // In a restored etcd labels and status may be others at the version that was known; the spec is one for each uid.
+    const { drift } = entry.row;
+    if (before?.uid !== uid || before.resourceVersion !== resourceVersion || before.drift !== drift) {
       this.#changed(place.key, place.tunnelName);
     }
   }

@@ -320,6 +320,22 @@ describe('a list', () => {
     expect(only(T1).resourceVersion).to.equal(edited.metadata.resourceVersion);
   });
 
+  it('of a store that was restored, and came to the same version another way: tells of the row that is another there', () => {
+    const { api, cache, told: toldNow, make, only } = createScene();
+    const { metadata } = make(T1);
+    make(T2);
+    const restore = api.backup();
+    const here = api.edit(metadata.name, { labels: { team: 'x' } });
+    api.relist(cache);
+    toldNow();
+    restore();
+    const there = api.edit(metadata.name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
+    expect(there.metadata.resourceVersion).to.equal(here.metadata.resourceVersion);
+    api.relist(cache);
+    expect(only(T1).drift).not.to.equal(0);
+    expect(toldNow()).to.deep.equal(told(T1));
+  });
+
   it('of a store that was restored does not bring back its version for what was written since', () => {
     const { api, cache, make, only } = createScene();
     const made = make(T1);
