@@ -2,6 +2,7 @@
 import { poll } from '../test/support/operator-process.ts';
 import { rowWrites, since } from '../test/support/audit-log.ts';
 import { setTimeout as delay } from 'node:timers/promises';
+import { bareList } from './bare-list.ts';
 import { machineMs } from './machine-clock.ts';
 import { startOperator } from './operator.ts';
 import type { ResidentStage } from './resident-stage.ts';
@@ -21,11 +22,14 @@ export const restart: Measurement<ResidentStage> = {
     const writesBefore = await rowWrites(world.auditLogPath ?? '', access.namespace);
     const { connects } = await fleet.ask('statistics', null);
     const { grpcAddress } = stage.operator;
-    bench.progress('restarting');
+    bench.progress('stopping');
     await stage.operator.stop();
     await poll(LIMIT_MS, async () =>
       (await fleet.ask('statistics', null)).connected === 0 ? true : undefined,
     );
+    bench.progress('a bare list');
+    const listedMs = await bareList(world, access);
+    bench.progress('restarting');
     stage.operator = await startOperator({ access, flags: ['--grpc-address', grpcAddress] });
     const { startedMs } = stage.operator;
     const backMs = poll(LIMIT_MS, async () => {
@@ -42,6 +46,11 @@ export const restart: Measurement<ResidentStage> = {
         unit: 's',
         value: (readyMs - startedMs) / 1000,
         target: { atMost: 4 },
+      },
+      {
+        name: `restart with ${rows} rows: a bare list of them`,
+        unit: 's',
+        value: listedMs / 1000,
       },
       {
         name: `restart with ${rows} rows: all full pushes ACKed`,
