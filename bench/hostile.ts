@@ -3,7 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ReportedTunnel } from '../src/grpc/report-message.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';
 import { poll } from '../test/support/operator-process.ts';
-import { NAMES } from './bare-rows.ts';
+import { openBareLoop, type BareLoop } from './bare-loop.ts';
+import { bareRows, NAMES, type BareRow } from './bare-rows.ts';
 import { percentile, type Figure } from './figure.ts';
 import { machineMs } from './machine-clock.ts';
 import { startOperator, type Operator } from './operator.ts';
@@ -22,10 +23,11 @@ const STAY_REPORTS = 10;
 const HOSTILE_TENANT = 'hostile';
 const HELD_TO = 10;
 /**
- * What the others are looked at beside; also the ids of the two that are hostile. In turns, so that a machine that gets
- * slower or faster meanwhile does so for all.
+ * What the others are looked at beside; also the ids of the two that are hostile. `bare`: as many writes as the hostile one
+ * brings about, past the operator, so that what the API server itself costs the others is known. In turns, so that a
+ * machine that gets slower or faster meanwhile does so for all.
  */
-const PHASES = ['calm', 'hostile', 'hostile-held'] as const;
+const PHASES = ['calm', 'hostile', 'hostile-held', 'bare'] as const;
 const ROUNDS = 6;
 const WARM_UP_MS = 3000;
 const LIMIT_MS = 120_000;
@@ -34,6 +36,7 @@ const FLAGS = ['--unknown-after', '10m', '--expire-after', '20m'];
 /** Serials far apart, so that no two tunnels meet. */
 const HOSTILE_SERIAL = 30_000_000;
 const OTHERS_SERIAL = 40_000_000;
+const BARE_SERIAL = 50_000_000;
 
 type Beside = (typeof PHASES)[number];
 
@@ -41,6 +44,8 @@ interface Stage {
   readonly operator: Operator;
   readonly watch: RowWatch;
   readonly others: readonly RawReporter[];
+  /** Writes into another namespace. */
+  readonly bareLoop: BareLoop;
 }
 
 export const hostile = scenario<Stage>(
@@ -66,7 +71,8 @@ export const hostile = scenario<Stage>(
       await reporter.send({ fullPush: true });
       others.push(reporter);
     }
-    return { operator, watch, others };
+    const bareLoop = undo.use(await openBareLoop(world, await world.access('bare')));
+    return { operator, watch, others, bareLoop };
   },
   [
     {
@@ -85,7 +91,7 @@ async function measure(stage: Stage, bench: Bench): Promise<Figure[]> {
   for (let round = 1; round <= ROUNDS; round += 1) {
     for (const beside of PHASES) {
       bench.progress(`round ${round} of ${ROUNDS}: ${beside}`);
-      const close = beside === 'calm' ? undefined : await reportFast(operator, beside);
+      const close = await begin(stage, beside);
       reports.beside = beside;
       await delay(bench.sizes.hostileMs / ROUNDS);
       reports.beside = undefined;
@@ -114,13 +120,37 @@ async function measure(stage: Stage, bench: Bench): Promise<Figure[]> {
   return [
     ...figures('a hostile reporter', 'hostile'),
     ...figures(`one held to ${HELD_TO} reports/s`, 'hostile-held'),
+    {
+      name: 'others beside as many writes of a bare loop, p99 over calm',
+      unit: '',
+      value: p99('bare') / p99('calm'),
+    },
     { name: 'others in a calm run, p99', unit: 'ms', value: p99('calm') },
   ];
 }
 
+/** Begins what the others are to be looked at beside; gives what ends it. */
+async function begin({ operator, bareLoop }: Stage, beside: Beside): Promise<(() => void) | undefined> {
+  if (beside === 'calm') return undefined;
+  if (beside === 'bare') return writeFast(bareLoop);
+  return await reportFast(operator, beside);
+}
+
+/** Writes what a hostile reporter brings about: a row made, and the one before it deleted, at its rate. */
+function writeFast(bareLoop: BareLoop): () => void {
+  let made: Promise<BareRow[]> = Promise.resolve([]);
+  return evenly(REPORT_EVERY_MS / TIMES_THE_RATE, (index) => {
+    const rows = bareRows(BARE_SERIAL + index, 1);
+    const before = made;
+    made = bareLoop.create(rows).then(() => rows);
+    // A failure shows as rows that cannot be made; the others' rows are what counts here.
+    before.then((old) => bareLoop.delete(old)).catch(() => undefined);
+  });
+}
+
 /** Has the others report, evenly, until it is ended; how long each new tunnel took to be a row on a watch. */
 function othersReport({ watch, others }: Stage) {
-  const latenciesMs: Record<Beside, number[]> = { calm: [], hostile: [], 'hostile-held': [] };
+  const latenciesMs: Record<Beside, number[]> = { calm: [], hostile: [], 'hostile-held': [], bare: [] };
   const waiting = new Map<string, { readonly sentMs: number; readonly beside: Beside | undefined }>();
   watch.onEvent = (type, line, seenMs) => {
     if (type !== 'ADDED') return;
