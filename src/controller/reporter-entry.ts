@@ -64,7 +64,10 @@ export interface ReporterEntry {
   /** Status writes that may be sent at once; one more every 2 s. */
   statusBudget: number;
   statusBudgetMs: number;
-  /** Since when rows have been waiting to be written without a break. */
+  /**
+   * Since when rows have been waiting to be written without a break. Refused ones do not count: they wait for hours, and
+   * the next row that comes must not be taken for as old.
+   */
   backlogSinceMs: number | undefined;
   /** Rows that the API server refuses; undefined while there are none. */
   refused: Set<string> | undefined;

@@ -223,12 +223,14 @@ export class Reporters implements RowGate {
     entry.touched = true;
     if (answer === undefined) {
       entry.refused?.delete(tunnelName);
+      this.#endBacklog(entry, this.#parts.queue.pending(key) - 1);
       if (entry.refused?.size === 0) entry.refused = undefined;
     } else {
       const first = entry.refused === undefined;
       entry.refused ??= new Set();
       entry.refused.add(tunnelName);
       entry.refusedAnswer = answer;
+      this.#endBacklog(entry, this.#parts.queue.pending(key));
       if (first) this.driver.pump(entry);
     }
   }
@@ -243,6 +245,15 @@ export class Reporters implements RowGate {
   stop(): void {
     this.driver.stop();
     for (const entry of this.#entries.values()) entry.cancelWake?.();
+  }
+
+  /**
+   * Where none but refused rows wait, what comes next is no part of what waited before.
+   *
+   * @param waiting rows that wait, without the one whose worker says that it need not any more
+   */
+  #endBacklog(entry: ReporterEntry, waiting: number): void {
+    if (waiting <= (entry.refused?.size ?? 0)) entry.backlogSinceMs = undefined;
   }
 
   #changedPlace(entry: ReporterEntry): void {

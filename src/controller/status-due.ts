@@ -31,9 +31,10 @@ export function dueStatus(
   const synced = said?.status === 'True';
   const news = (entry.refused !== undefined) !== (said?.reason === 'RowsRefused');
   const countsMs = entry.statusWrittenMs + COUNTS_EVERY_MS;
-  const backlogMs = backlogAtMs(entry, parts, nowMs);
-  // With rows on their way only a look at each tunnel counts them: not for every change.
-  if (backlogMs !== undefined && entry.stream !== undefined && !news) {
+  const waiting = parts.queue.pending(entry.key);
+  const backlogMs = backlogAtMs(entry, waiting, nowMs);
+  // With rows on their way, refused ones too, only a look at each tunnel counts them: not for every change.
+  if (waiting > 0 && entry.stream !== undefined && !news) {
     const nextMs = synced && nowMs < backlogMs ? Math.min(backlogMs, countsMs) : countsMs;
     if (nowMs < nextMs) return { do: 'wait', atMs: nextMs };
   }
@@ -42,20 +43,21 @@ export function dueStatus(
   if (change === 'none') {
     // Of what changes by the passing of time alone nobody tells.
     const endsMs = entry.places.endsMs(nowMs);
-    entry.touched = backlogMs !== undefined || endsMs !== undefined;
-    const againMs = backlogMs === undefined ? endsMs : Math.max(backlogMs, nowMs + COUNTS_EVERY_MS);
-    return { do: 'wait', atMs: againMs };
+    entry.touched = waiting > 0 || endsMs !== undefined;
+    const againMs = nowMs + COUNTS_EVERY_MS;
+    if (waiting === 0) return { do: 'wait', atMs: endsMs };
+    return { do: 'wait', atMs: backlogMs === Infinity ? againMs : Math.max(backlogMs, againMs) };
   }
   if (change === 'counts' && nowMs < countsMs) return { do: 'wait', atMs: countsMs };
   const waitMs = budgetWaitMs(entry, nowMs);
   return waitMs > 0 ? { do: 'wait', atMs: nowMs + waitMs } : { do: 'write', facts };
 }
 
-/** When rows that wait are to be called a backlog; undefined where none waits. */
-function backlogAtMs(entry: ReporterEntry, { queue }: FactsParts, nowMs: number): number | undefined {
-  if (queue.pending(entry.key) === 0) {
+/** When rows that wait are to be called a backlog; never where none waits but refused ones. */
+function backlogAtMs(entry: ReporterEntry, waiting: number, nowMs: number): number {
+  if (waiting <= (entry.refused?.size ?? 0)) {
     entry.backlogSinceMs = undefined;
-    return undefined;
+    return Number.POSITIVE_INFINITY;
   }
   entry.backlogSinceMs ??= nowMs;
   return entry.backlogSinceMs + BACKLOG_MS;
