@@ -13,6 +13,7 @@ const SCAN_EVERY_MS = 2000;
  */
 const ABANDONED_FOR_MS = 5000;
 
+/** What the leader has to know of others to take over what they left. */
 export interface InheritanceParts {
   readonly self: string;
   readonly isLeader: () => boolean;

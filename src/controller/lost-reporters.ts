@@ -10,6 +10,7 @@ const ROWS_A_TICK = 200;
 /** Of one reporter, where many wait: as expiry costs a fresh read a batch, a batch is to be worth it. */
 const LEAST_SHARE = 20;
 
+/** Whose rows are to go, how one is queued, and after how long. */
 export interface LostReportersParts {
   readonly entries: () => Iterable<ReporterEntry>;
   readonly driver: Pick<ReporterDriver, 'pump' | 'deleteObject'>;

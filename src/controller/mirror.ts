@@ -11,6 +11,7 @@ import type { UndoPacing } from './undo-pacing.ts';
 import type { Workers } from './workers.ts';
 import type { Workqueue } from './workqueue.ts';
 
+/** What the mirror brings together: what is reported, what is seen, and who looks at the difference. */
 export interface MirrorParts {
   readonly ledger: Ledger;
   readonly cache: RowCache;

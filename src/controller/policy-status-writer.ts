@@ -7,6 +7,7 @@ import { secondsText } from './seconds-text.ts';
 /** How often policies are looked at; a status that was not taken is tried again then. */
 const LOOK_EVERY_MS = 1000;
 
+/** Where policies come from, and how a status of one is written. */
 export interface PolicyStatusWriterParts {
   readonly policies: () => Iterable<KnownPolicy>;
   /** One replica writes: two versions side by side might not agree what is a mistake. */

@@ -29,6 +29,7 @@ const LONGEST_RETRY_MS = 10_000;
 /** Races in a row that are run again at once. */
 const RACES_AT_ONCE = 2;
 
+/** What the driver asks, calls and tells. Everything here is shared by all reporters. */
 export interface DriverParts extends FactsParts {
   readonly api: ReporterApi;
   readonly cache: ReporterCache;

@@ -24,6 +24,7 @@ const REPORTER = { burst: 10, everyMs: 60_000 };
 /** Reporters whose budget is remembered; the others have used nothing of it. */
 const MOST_REMEMBERED = 5000;
 
+/** How Events are sent, and what is told of those that are not. */
 export interface EventsParts {
   /** Sends one event. */
   readonly create: (

@@ -16,6 +16,7 @@ const FRESH_FOR_MS = 1000;
 /** What is read so much later than a moment was not on its way by then; half an interval, if that is less. */
 const SPOKEN_AFTER_MS = 1000;
 
+/** What the driver needs, and who this replica is. */
 export interface ReportersParts extends Omit<DriverParts, 'forget'> {
   /** This process: `--replica-id` and a suffix of this start. */
   readonly self: string;

@@ -1,5 +1,6 @@
+import { counted } from '../inspect/counted.ts';
 import type { DoctorFacts, KindFacts } from './facts.ts';
-import { counted, someOf, unanswered, type Finding } from './finding.ts';
+import { someOf, unanswered, type Finding } from './finding.ts';
 
 /** From here on versions of one resource may be compared, on which the operator's cache stands. */
 const LEAST_MINOR = 35;

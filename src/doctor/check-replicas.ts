@@ -1,6 +1,7 @@
 import { formatAge } from '../inspect/age.ts';
+import { counted } from '../inspect/counted.ts';
 import type { DoctorFacts } from './facts.ts';
-import { counted, someOf, unanswered, type Finding } from './finding.ts';
+import { someOf, unanswered, type Finding } from './finding.ts';
 
 /** A Lease is renewed every 5 s and proves for 15 s: what is less is no matter of clocks. */
 const CLOCK_TOLERANCE_MS = 15_000;

@@ -1,8 +1,9 @@
 import type { Condition } from '../core/condition.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { formatAge } from '../inspect/age.ts';
+import { counted } from '../inspect/counted.ts';
 import type { DoctorFacts } from './facts.ts';
-import { counted, someOf, unanswered, type Finding, type Level } from './finding.ts';
+import { someOf, unanswered, type Finding, type Level } from './finding.ts';
 
 /** The first full push of a large reporter takes some time to become rows; what takes longer is worth a look. */
 const LONG_MS = 60_000;
@@ -172,9 +173,7 @@ export function checkPolicies({ policies }: DoctorFacts): Finding[] {
   if (findings.length > 0) return findings;
   const count = policies.value.length;
   const says =
-    count === 0
-      ? 'there is no ReverseTunnelPolicy'
-      : `${counted(count, 'policy').replace('policys', 'policies')} accepted`;
+    count === 0 ? 'there is no ReverseTunnelPolicy' : `${counted(count, 'policy', 'policies')} accepted`;
   return [{ check: 'policies', level: 'ok', says }];
 }
 

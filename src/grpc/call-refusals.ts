@@ -27,6 +27,7 @@ const REFUSALS = {
   shutdown: { code: status.UNAVAILABLE, words: 'the operator is shutting down' },
 } as const;
 
+/** Why a call is refused. */
 export type CallRefusal = keyof typeof REFUSALS;
 
 /** Counts a refused call and logs it, one line a reason and minute; gives what its peer is told. */
@@ -35,6 +36,7 @@ export type RefuseCall = (
   address: string,
 ) => { readonly code: status; readonly details: string };
 
+/** Refusals that share one count of lines a minute. */
 export function createCallRefusals(parts: {
   readonly clock: Clock;
   readonly log: Log;

@@ -74,6 +74,7 @@ const SMALL_REPORT_BYTES = 16 * 1024;
 /** Streams of one reporter that wait for its rate together look again so seldom, as each look costs microseconds. */
 const RATE_RETRY_MS = 1000;
 
+/** What all sessions share: where reports go, what they are held to, and who is told of a stream. */
 export interface SessionParts {
   readonly sink: ReportSink;
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;

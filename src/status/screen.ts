@@ -1,4 +1,5 @@
 import { formatAge } from '../inspect/age.ts';
+import { counted } from '../inspect/counted.ts';
 import { textTable } from '../inspect/text-table.ts';
 import type { ReplicaLine, ReporterLine, Summary, TenantLine } from './summary.ts';
 
@@ -108,8 +109,4 @@ function tenantCells(line: TenantLine): string[] {
     String(line.nodes),
     String(line.reporters),
   ];
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }

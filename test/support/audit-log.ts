@@ -2,6 +2,7 @@
 import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 
+/** Row writes that the API server saw, by verb. */
 export interface RowWrites {
   readonly create: number;
   readonly patch: number;
