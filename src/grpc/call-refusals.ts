@@ -4,7 +4,12 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { sparingly } from './sparing-log.ts';
 
-/** Why a call is refused before anything that it sends is read. The keys are the metric's only labels. */
+/**
+ * Why a call is refused before anything that it sends is read. The keys are the metric's only labels.
+ *
+ * `UNAUTHENTICATED`: it is refused again until its credential is another. `UNAVAILABLE`: the same call may be let in the
+ * next time. Envoy comes back after either; people who read its log are told which it is.
+ */
 const REFUSALS = {
   no_credential: {
     code: status.UNAUTHENTICATED,
