@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
-import { OverLimitError, type Folded, type Ledger } from '../core/ledger.ts';
+import { OverLimitError, type Folded } from '../core/fold.ts';
+import type { Ledger } from '../core/ledger.ts';
 import type { Report } from '../core/report.ts';
 import type { EnvoyFacts, LostReason } from '../core/reporter-status.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
