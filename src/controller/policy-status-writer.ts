@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { PolicyStatus } from '../core/policy-object.ts';
 import { policyStatusPatch } from '../core/policy-status.ts';
+import { every } from '../every.ts';
 import type { KnownPolicy } from './policies.ts';
 import { secondsText } from './seconds-text.ts';
 
@@ -27,7 +28,7 @@ export class PolicyStatusWriter {
   readonly #parts: PolicyStatusWriterParts;
   /** The version that a status was last written on, by name: the watch is about to show the next. */
   readonly #writtenOn = new Map<string, string>();
-  #cancelLook: (() => void) | undefined;
+  #end: (() => void) | undefined;
   #stopped = false;
 
   constructor(parts: PolicyStatusWriterParts) {
@@ -35,13 +36,12 @@ export class PolicyStatusWriter {
   }
 
   start(): void {
-    if (this.#stopped) return;
-    this.#cancelLook = this.#parts.clock.setTimer(LOOK_EVERY_MS, () => void this.#look());
+    this.#end = every(this.#parts.clock, LOOK_EVERY_MS, () => this.#look());
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#cancelLook?.();
+    this.#end?.();
   }
 
   /** One at a time: there are few, and rows need the connections. */
@@ -63,6 +63,5 @@ export class PolicyStatusWriter {
         onFailed(name, error);
       }
     }
-    this.start();
   }
 }
