@@ -1,13 +1,14 @@
+import type { Rate } from '../core/policy.ts';
 import type { ReporterStatus } from '../core/reporter-object.ts';
 import { statusChange, type ReporterFacts } from '../core/reporter-status.ts';
+import { takeToken, untilTokenMs } from '../core/token-bucket.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import { BACKLOG_MS, factsOf, type FactsParts } from './reporter-facts.ts';
 
 /** Changed counts alone are written no more often than this. */
 const COUNTS_EVERY_MS = 10_000;
-/** Status writes of one reporter beyond this many at once come every 2 s: somebody may keep editing it. */
-const STATUS_BURST = 5;
-const STATUS_EVERY_MS = 2000;
+/** Status writes of one reporter beyond five at once come every 2 s: somebody may keep editing it. */
+const STATUS_WRITES: Rate = { burst: 5, perSecond: 0.5 };
 
 /** Whether a status is to be written now, and what it is to say. */
 export type DueStatus =
@@ -17,7 +18,7 @@ export type DueStatus =
 
 /**
  * Decides about a reporter whose status may have to change: a change of meaning at once, changed counts in time. A write
- * that it gives is taken from the reporter's budget.
+ * that it gives is taken from what the reporter may have.
  *
  * @param before the status as last seen
  */
@@ -49,8 +50,10 @@ export function dueStatus(
     return { do: 'wait', atMs: backlogMs === Infinity ? againMs : Math.max(backlogMs, againMs) };
   }
   if (change === 'counts' && nowMs < countsMs) return { do: 'wait', atMs: countsMs };
-  const waitMs = budgetWaitMs(entry, nowMs);
-  return waitMs > 0 ? { do: 'wait', atMs: nowMs + waitMs } : { do: 'write', facts };
+  const waitMs = untilTokenMs(entry.statusBucket, STATUS_WRITES, nowMs);
+  if (waitMs > 0) return { do: 'wait', atMs: nowMs + waitMs };
+  takeToken(entry.statusBucket, STATUS_WRITES, nowMs);
+  return { do: 'write', facts };
 }
 
 /** When rows that wait are to be called a backlog; never where none waits but refused ones. */
@@ -61,14 +64,4 @@ function backlogAtMs(entry: ReporterEntry, waiting: number, nowMs: number): numb
   }
   entry.backlogSinceMs ??= nowMs;
   return entry.backlogSinceMs + BACKLOG_MS;
-}
-
-/** Takes one from what may be written at once, or gives how long until there is one. */
-function budgetWaitMs(entry: ReporterEntry, nowMs: number): number {
-  const earned = (nowMs - entry.statusBudgetMs) / STATUS_EVERY_MS;
-  const budget = Math.min(STATUS_BURST, entry.statusBudget + earned);
-  if (budget < 1) return (1 - budget) * STATUS_EVERY_MS;
-  entry.statusBudget = budget - 1;
-  entry.statusBudgetMs = nowMs;
-  return 0;
 }
