@@ -10,6 +10,7 @@ import { DemoFailure } from './failure.ts';
 const CRD_FOLDER = new URL('../crds', import.meta.url).pathname;
 const KUBECTL_TIMEOUT_MS = 60_000;
 
+/** The cluster that the demo plays in: its own, or the one of the user's kubeconfig. */
 export interface Cluster {
   readonly namespace: string;
   /** For the person who tries things out. */

@@ -10,6 +10,7 @@ const EQUAL_DEADLINE_MS = 60_000;
 const SHOWN_ROWS = 6;
 const FLEET = { reporters: 4, tunnels: 25, tenants: 3, clusters: 2, churnPerSecond: 1 };
 
+/** How long the demo goes on. */
 export interface StepsOptions {
   /** Go on with a little churn when the steps are over, until Ctrl-C. */
   readonly stayUp: boolean;

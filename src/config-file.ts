@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Clock } from './clock.ts';
+import { every } from './every.ts';
 
 /** A kubelet takes a minute to bring a changed ConfigMap, so this adds little; and a read of a small file costs nothing. */
 const LOOK_EVERY_MS = 5000;
@@ -21,20 +22,14 @@ export function followFile(
 ): () => void {
   let known = text;
   let ended = false;
-  let cancel = clock.setTimer(LOOK_EVERY_MS, () => void look());
-
-  async function look(): Promise<void> {
+  const end = every(clock, LOOK_EVERY_MS, async () => {
     const now = await readFile(path, 'utf8').catch(() => known);
-    if (ended) return;
-    if (now !== known) {
-      known = now;
-      changed(now);
-    }
-    cancel = clock.setTimer(LOOK_EVERY_MS, () => void look());
-  }
-
+    if (ended || now === known) return;
+    known = now;
+    changed(now);
+  });
   return () => {
     ended = true;
-    cancel();
+    end();
   };
 }

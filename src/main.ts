@@ -15,6 +15,7 @@ const WRONG_USE = 2;
 
 process.exitCode = await main(process.argv.slice(2));
 
+/** Hand tools and simulate are loaded only when they are asked for: the operator's memory holds none of them. */
 async function main(argv: readonly string[]): Promise<number> {
   const tool = handTool(argv[0]);
   if (tool !== undefined) return await tool(argv.slice(1));
@@ -50,6 +51,7 @@ async function main(argv: readonly string[]): Promise<number> {
   return await serve(result.config, flags, file);
 }
 
+/** Serves until it is asked to stop; the exit code then, or why it could not start. */
 async function serve(
   config: Config,
   flags: CommandLine['flags'],
@@ -77,6 +79,7 @@ async function serve(
       : followFile(file.path, file.text, systemClock, (text) => {
           const result = readConfig(flags, text);
           if ('config' in result) operator.reconfigure(result.config);
+          // It goes on by what it has: a slip in an edit is not to end what serves.
           else
             log.error(
               { file: file.path, mistakes: result.mistakes },
@@ -109,6 +112,7 @@ function wrongUse(mistakes: readonly string[]): number {
   return WRONG_USE;
 }
 
+/** `package.json` stands beside `src` and beside `dist` alike. */
 function packageVersion(): string {
   const file = new URL('../package.json', import.meta.url);
   return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;

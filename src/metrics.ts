@@ -1,9 +1,11 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
+/** From an ACK, a millisecond, past a first full push to be written, seconds, to a backlog of minutes. */
 const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
 
 /**
- * Every metric of the operator. No label holds a reported string, so the number of series does not grow with tenants,
+ * Every metric of the operator; docs/metrics.md is tested to name each. Labels have closed sets of values: an outcome is
+ * `ok` or a `Consequence`, a reason one of a type's words. No label holds a reported string, so the number of series does not grow with tenants,
  * reporters or tunnels.
  */
 export type Metrics = ReturnType<typeof createMetrics>;

@@ -44,6 +44,7 @@ const LEAST_EXPIRE_AFTER_MS = 90_000;
 const LEAST_TUNNELS_TOGETHER = 2_000_000;
 const REPORTERS_AT_THEIR_LIMIT = 4;
 
+/** What the operator takes from the process that it runs in, so that a test can give it something else. */
 export interface Surroundings {
   readonly version: string;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -58,6 +59,7 @@ export class StartError extends Error {
   override readonly name = 'StartError';
 }
 
+/** An operator that serves; it goes on without the API server, and ends only by `stop`. */
 export interface RunningOperator {
   /** The addresses that were bound, with their ports. */
   readonly grpcAddress: string;

@@ -11,6 +11,7 @@ import type { ReflectorLog } from './k8s/reflector-log.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 
+/** Where policies are, and who has to hear what they change. */
 export interface PolicingParts {
   readonly namespace: string;
   readonly client: ApiClient;

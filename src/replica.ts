@@ -23,6 +23,7 @@ import { createReporterApi, reporterResource } from './k8s/reporter-api.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 
+/** What the replica shares with the rest of the operator, and whom it tells. */
 export interface ReplicaParts {
   /** This process, unlike any other that ever ran. */
   readonly self: string;

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Clock } from './clock.ts';
+import { every } from './every.ts';
 
 /** The files of TLS, in PEM: their paths, or what stands in them. */
 export interface TlsFiles {
@@ -59,9 +60,7 @@ export function followTlsFiles(
   let known = texts;
   let isReadable = true;
   let ended = false;
-  let cancel = clock.setTimer(LOOK_EVERY_MS, () => void look());
-
-  async function look(): Promise<void> {
+  const end = every(clock, LOOK_EVERY_MS, async () => {
     try {
       const now = await readTlsFiles(paths);
       isReadable = true;
@@ -73,12 +72,10 @@ export function followTlsFiles(
       if (isReadable && !ended) unreadable(error);
       isReadable = false;
     }
-    if (!ended) cancel = clock.setTimer(LOOK_EVERY_MS, () => void look());
-  }
-
+  });
   return () => {
     ended = true;
-    cancel();
+    end();
   };
 }
 

@@ -7,6 +7,7 @@ import { fullBucket, takeToken, untilTokenMs, type TokenBucket } from '../core/t
 import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
 import type { Violation, ViolationReason } from '../core/violation.ts';
 
+/** Whom changed grants concern, and the clock of the rates. */
 export interface GrantsParts {
   /** What a reporter may report is another than before: what it holds is to be looked at again. */
   readonly onChanged: (key: string) => void;

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { reporterOf } from '../core/reporter-object.ts';
 import { reporterOfKey, type ReporterId } from '../core/tunnel.ts';
+import { every } from '../every.ts';
 import type { LeaseSeen, ReplicaDirectory } from './replica-directory.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 import type { Reporters } from './reporters.ts';
@@ -13,6 +14,7 @@ const SCAN_EVERY_MS = 2000;
  */
 const ABANDONED_FOR_MS = 5000;
 
+/** What the leader has to know of others to take over what they left. */
 export interface InheritanceParts {
   readonly self: string;
   readonly isLeader: () => boolean;
@@ -38,24 +40,18 @@ export class Inheritance {
   readonly #parts: InheritanceParts;
   /** Since when a reporter has looked abandoned, by key. */
   #abandoned = new Map<string, number>();
-  #cancelScan: (() => void) | undefined;
-  #stopped = false;
+  #end: (() => void) | undefined;
 
   constructor(parts: InheritanceParts) {
     this.#parts = parts;
   }
 
   start(): void {
-    if (this.#stopped) return;
-    this.#cancelScan = this.#parts.clock.setTimer(SCAN_EVERY_MS, () => {
-      this.#scan();
-      this.start();
-    });
+    this.#end = every(this.#parts.clock, SCAN_EVERY_MS, () => this.#scan());
   }
 
   stop(): void {
-    this.#stopped = true;
-    this.#cancelScan?.();
+    this.#end?.();
   }
 
   #scan(): void {

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import { every } from '../every.ts';
 import type { ReporterDriver } from './reporter-driver.ts';
 import type { Lost, ReporterEntry } from './reporter-entry.ts';
 import type { Standing } from './standing.ts';
@@ -10,6 +11,7 @@ const ROWS_A_TICK = 200;
 /** Of one reporter, where many wait: as expiry costs a fresh read a batch, a batch is to be worth it. */
 const LEAST_SHARE = 20;
 
+/** Whose rows are to go, how one is queued, and after how long. */
 export interface LostReportersParts {
   readonly entries: () => Iterable<ReporterEntry>;
   readonly driver: Pick<ReporterDriver, 'pump' | 'deleteObject'>;
@@ -40,28 +42,18 @@ export class LostReporters {
   /** The place in the line: who was given rows goes to its end, who is new comes there. */
   readonly #turns = new WeakMap<Lost, number>();
   #lastTurn = 0;
-  #cancelTick: (() => void) | undefined;
-  #stopped = false;
+  #end: (() => void) | undefined;
 
   constructor(parts: LostReportersParts) {
     this.#parts = parts;
   }
 
   start(): void {
-    this.#tickLater();
+    this.#end = every(this.#parts.clock, TICK_MS, () => this.#tick());
   }
 
   stop(): void {
-    this.#stopped = true;
-    this.#cancelTick?.();
-  }
-
-  #tickLater(): void {
-    if (this.#stopped) return;
-    this.#cancelTick = this.#parts.clock.setTimer(TICK_MS, () => {
-      this.#tick();
-      this.#tickLater();
-    });
+    this.#end?.();
   }
 
   #tick(): void {

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
-import { OverLimitError, type Folded, type Ledger } from '../core/ledger.ts';
+import { OverLimitError, type Folded } from '../core/fold.ts';
+import type { Ledger } from '../core/ledger.ts';
 import type { Report } from '../core/report.ts';
 import type { EnvoyFacts, LostReason } from '../core/reporter-status.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
@@ -11,6 +12,7 @@ import type { UndoPacing } from './undo-pacing.ts';
 import type { Workers } from './workers.ts';
 import type { Workqueue } from './workqueue.ts';
 
+/** What the mirror brings together: what is reported, what is seen, and who looks at the difference. */
 export interface MirrorParts {
   readonly ledger: Ledger;
   readonly cache: RowCache;

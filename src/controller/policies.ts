@@ -9,6 +9,7 @@ export interface KnownPolicy {
   readonly parsed: ParsedPolicy;
 }
 
+/** Who is told of the policies, and the clock of the pause in which changes are gathered. */
 export interface PoliciesParts {
   /** Policies are others than before, or known for the first time. */
   readonly onChanged: (set: PolicySet) => void;

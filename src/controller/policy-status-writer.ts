@@ -1,12 +1,14 @@
 import type { Clock } from '../clock.ts';
 import type { PolicyStatus } from '../core/policy-object.ts';
 import { policyStatusPatch } from '../core/policy-status.ts';
+import { every } from '../every.ts';
 import type { KnownPolicy } from './policies.ts';
 import { secondsText } from './seconds-text.ts';
 
 /** How often policies are looked at; a status that was not taken is tried again then. */
 const LOOK_EVERY_MS = 1000;
 
+/** Where policies come from, and how a status of one is written. */
 export interface PolicyStatusWriterParts {
   readonly policies: () => Iterable<KnownPolicy>;
   /** One replica writes: two versions side by side might not agree what is a mistake. */
@@ -26,7 +28,7 @@ export class PolicyStatusWriter {
   readonly #parts: PolicyStatusWriterParts;
   /** The version that a status was last written on, by name: the watch is about to show the next. */
   readonly #writtenOn = new Map<string, string>();
-  #cancelLook: (() => void) | undefined;
+  #end: (() => void) | undefined;
   #stopped = false;
 
   constructor(parts: PolicyStatusWriterParts) {
@@ -34,13 +36,12 @@ export class PolicyStatusWriter {
   }
 
   start(): void {
-    if (this.#stopped) return;
-    this.#cancelLook = this.#parts.clock.setTimer(LOOK_EVERY_MS, () => void this.#look());
+    this.#end = every(this.#parts.clock, LOOK_EVERY_MS, () => this.#look());
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#cancelLook?.();
+    this.#end?.();
   }
 
   /** One at a time: there are few, and rows need the connections. */
@@ -62,6 +63,5 @@ export class PolicyStatusWriter {
         onFailed(name, error);
       }
     }
-    this.start();
   }
 }

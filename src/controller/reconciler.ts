@@ -36,6 +36,7 @@ interface Done {
   readonly answered: boolean;
 }
 
+/** A look that came to no end. It is never taken for a refusal: by itself the next try may succeed. */
 export interface Retry {
   readonly kind: 'retry';
   /** True when nothing says that another key would fare better: the API server is away, busy, or lacks the kind. */
@@ -66,6 +67,7 @@ const VERBS = {
  */
 const MOST_STEPS = 4;
 
+/** What is compared (ledger, cache), what is asked (gate) and where the difference is written (api). */
 export interface ReconcilerParts {
   readonly api: RowApi;
   readonly ledger: Ledger;

@@ -1,6 +1,7 @@
 import type { ReporterCache } from './reporter-cache.ts';
 import type { Standing } from './standing.ts';
 
+/** What the right to write hangs on: the own Lease, and a list of reporters that was begun under it. */
 export interface StandingParts {
   readonly self: string;
   /** This replica's own Lease, by its own clock. */

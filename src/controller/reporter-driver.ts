@@ -8,6 +8,7 @@ import { reporterKey } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { backoffMs, RETRY, SLOW_RETRY } from './backoff.ts';
+import { isOvertaken, isRefusal, isUnsettled, nameTaken } from './call-failure.ts';
 import { CallSlots } from './call-slots.ts';
 import { RefusalLog } from './refusal-log.ts';
 import type { ReporterApi } from './reporter-api.ts';
@@ -29,6 +30,7 @@ const LONGEST_RETRY_MS = 10_000;
 /** Races in a row that are run again at once. */
 const RACES_AT_ONCE = 2;
 
+/** What the driver asks, calls and tells. Everything here is shared by all reporters. */
 export interface DriverParts extends FactsParts {
   readonly api: ReporterApi;
   readonly cache: ReporterCache;
@@ -318,7 +320,7 @@ export class ReporterDriver {
     } else if (failure !== 'fault' && isUnsettled(failure)) entry.unsettled += 1;
     const races = entry.unsettled - RACES_AT_ONCE;
     // Somebody else was quicker: no failure, and the read that follows tells what is there. But not without an end.
-    const isOver = failure === undefined || (failure !== 'fault' && isRace(failure) && races <= 0);
+    const isOver = failure === undefined || (failure !== 'fault' && isOvertaken(failure) && races <= 0);
     if (!isOver) {
       entry.failures += 1;
       const slow = failure === 'fault' || isRefusal(failure);
@@ -350,31 +352,4 @@ export class ReporterDriver {
       this.pump(entry);
     });
   }
-}
-
-/** Another reporter's object stands under the name of this one's. */
-function nameTaken(name: string): ApiFailure {
-  const error = new Error(`claim ${name}: the object of that name is another reporter's; delete it`);
-  return Object.assign(error, {
-    consequence: 'refused' as const,
-    status: undefined,
-    retryAfterMs: undefined,
-  });
-}
-
-/** What became of the write is not known, or the object is not as it was. */
-function isUnsettled({ consequence }: ApiFailure): boolean {
-  return ['conflict', 'already-exists', 'gone', 'unavailable', 'malformed'].includes(consequence);
-}
-
-/** Somebody else was quicker. */
-function isRace({ consequence }: ApiFailure): boolean {
-  return ['conflict', 'already-exists', 'gone', 'cancelled'].includes(consequence);
-}
-
-/** Nothing will change before somebody changes something. */
-function isRefusal({ consequence }: ApiFailure): boolean {
-  return ['refused', 'unauthorized', 'missing-kind', 'missing-namespace', 'terminating'].includes(
-    consequence,
-  );
 }

@@ -2,6 +2,7 @@ import { LostTimer, type LostPhase } from '../core/expiry.ts';
 import { PlaceChanges } from '../core/identity-conflict.ts';
 import { Ownership } from '../core/ownership.ts';
 import type { EnvoyFacts, LostReason } from '../core/reporter-status.ts';
+import { fullBucket, type TokenBucket } from '../core/token-bucket.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import type { ApiFailure } from './row-api.ts';
 
@@ -61,10 +62,12 @@ export interface ReporterEntry {
   /** Something that the status says may have changed. */
   touched: boolean;
   statusWrittenMs: number;
-  /** Status writes that may be sent at once; one more every 2 s. */
-  statusBudget: number;
-  statusBudgetMs: number;
-  /** Since when rows have been waiting to be written without a break. */
+  /** Of status writes. */
+  readonly statusBucket: TokenBucket;
+  /**
+   * Since when rows have been waiting to be written without a break. Refused ones do not count: they wait for hours, and
+   * the next row that comes must not be taken for as old.
+   */
   backlogSinceMs: number | undefined;
   /** Rows that the API server refuses; undefined while there are none. */
   refused: Set<string> | undefined;
@@ -100,8 +103,7 @@ export function newEntry(
     collectLater: false,
     touched: false,
     statusWrittenMs: Number.NEGATIVE_INFINITY,
-    statusBudget: 5,
-    statusBudgetMs: 0,
+    statusBucket: fullBucket(),
     backlogSinceMs: undefined,
     refused: undefined,
     refusedAnswer: '',

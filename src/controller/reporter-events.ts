@@ -1,4 +1,6 @@
 import type { Clock } from '../clock.ts';
+import type { Rate } from '../core/policy.ts';
+import { fullBucket, takeToken, untilTokenMs, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 
@@ -19,11 +21,12 @@ const TEXTS = {
 } as const;
 
 /** What the API server is asked to keep for an hour: not more than this for a fleet, nor for one reporter. */
-const FLEET = { burst: 50, everyMs: 1000 };
-const REPORTER = { burst: 10, everyMs: 60_000 };
-/** Reporters whose budget is remembered; the others have used nothing of it. */
+const FLEET: Rate = { burst: 50, perSecond: 1 };
+const REPORTER: Rate = { burst: 10, perSecond: 1 / 60 };
+/** Reporters of which it is remembered what they used; the others have used nothing of it. */
 const MOST_REMEMBERED = 5000;
 
+/** How Events are sent, and what is told of those that are not. */
 export interface EventsParts {
   /** Sends one event. */
   readonly create: (
@@ -45,25 +48,20 @@ export interface EventsParts {
   readonly clock: Clock;
 }
 
-interface Budget {
-  left: number;
-  atMs: number;
-}
-
 /** Events about reporters, at most 50 at once and one a second over all, ten at once and one a minute for each. */
 export function createReporterEvents(parts: EventsParts): ReporterEvents {
   const { clock, cache } = parts;
-  const fleet: Budget = { left: FLEET.burst, atMs: clock.monotonicMs() };
-  const byReporter = new Map<string, Budget>();
+  const fleet = fullBucket();
+  const byReporter = new Map<string, TokenBucket>();
 
-  function budgetOf(key: string, nowMs: number): Budget {
+  function bucketOf(key: string): TokenBucket {
     const known = byReporter.get(key);
     if (known !== undefined) return known;
-    const budget = { left: REPORTER.burst, atMs: nowMs };
-    byReporter.set(key, budget);
+    const bucket = fullBucket();
+    byReporter.set(key, bucket);
     const [oldest] = byReporter.keys();
     if (byReporter.size > MOST_REMEMBERED && oldest !== undefined) byReporter.delete(oldest);
-    return budget;
+    return bucket;
   }
 
   return {
@@ -72,23 +70,16 @@ export function createReporterEvents(parts: EventsParts): ReporterEvents {
       const object = cache.get(key);
       if (object === undefined || !parts.mayWrite()) return;
       const nowMs = clock.monotonicMs();
-      const own = budgetOf(key, nowMs);
-      earn(own, REPORTER, nowMs);
-      earn(fleet, FLEET, nowMs);
-      if (own.left < 1 || fleet.left < 1) {
+      const own = bucketOf(key);
+      if (untilTokenMs(own, REPORTER, nowMs) > 0 || untilTokenMs(fleet, FLEET, nowMs) > 0) {
         parts.onDropped();
         return;
       }
-      own.left -= 1;
-      fleet.left -= 1;
+      takeToken(own, REPORTER, nowMs);
+      takeToken(fleet, FLEET, nowMs);
       const { name, uid } = object.metadata;
       const regarding = { kind: 'ReverseTunnelReporter', name, uid };
       parts.create(regarding, { ...TEXTS[kind], note }, clock.wallMs()).catch(parts.onFailed);
     },
   };
-}
-
-function earn(budget: Budget, { burst, everyMs }: { burst: number; everyMs: number }, nowMs: number): void {
-  budget.left = Math.min(burst, budget.left + (nowMs - budget.atMs) / everyMs);
-  budget.atMs = nowMs;
 }

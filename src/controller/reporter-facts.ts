@@ -8,6 +8,7 @@ import type { Workqueue } from './workqueue.ts';
 /** A backlog that is younger than this is no news: changes are always on their way. */
 export const BACKLOG_MS = 10_000;
 
+/** What is looked at to tell how a reporter and its rows stand. */
 export interface FactsParts {
   readonly ledger: Ledger;
   readonly queue: Workqueue;

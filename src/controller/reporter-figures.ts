@@ -36,10 +36,7 @@ export interface FiguresParts {
 }
 
 /**
- * Counts in one pass: a few lookups a reporter, none a tunnel.
- *
- * @param entries where nothing but refused rows waits, the backlog of an entry begins anew: a refused row waits for
- *   hours, and the next one that comes must not be taken for as old
+ * Counts in one pass: a few lookups a reporter, none a tunnel. It changes nothing, however often it is asked.
  */
 export function reporterFigures(
   entries: Iterable<ReporterEntry>,
@@ -62,9 +59,8 @@ export function reporterFigures(
     const refused = entry.refused?.size ?? 0;
     setAside.refused += refused;
     setAside.policy += outsideCount(key);
-    if (entry.backlogSinceMs === undefined) continue;
-    if (pending(key) > refused) sinceMs = Math.min(sinceMs, entry.backlogSinceMs);
-    else entry.backlogSinceMs = nowMs;
+    // What was left out as the gate closed has left the queue without a word, while refused rows still wait there.
+    if (pending(key) > refused) sinceMs = Math.min(sinceMs, entry.backlogSinceMs ?? nowMs);
   }
   return { owned, byState, setAside, backlogMs: nowMs - sinceMs };
 }

@@ -16,6 +16,7 @@ const FRESH_FOR_MS = 1000;
 /** What is read so much later than a moment was not on its way by then; half an interval, if that is less. */
 const SPOKEN_AFTER_MS = 1000;
 
+/** What the driver needs, and who this replica is. */
 export interface ReportersParts extends Omit<DriverParts, 'forget'> {
   /** This process: `--replica-id` and a suffix of this start. */
   readonly self: string;
@@ -223,12 +224,14 @@ export class Reporters implements RowGate {
     entry.touched = true;
     if (answer === undefined) {
       entry.refused?.delete(tunnelName);
+      this.#endBacklog(entry, this.#parts.queue.pending(key) - 1);
       if (entry.refused?.size === 0) entry.refused = undefined;
     } else {
       const first = entry.refused === undefined;
       entry.refused ??= new Set();
       entry.refused.add(tunnelName);
       entry.refusedAnswer = answer;
+      this.#endBacklog(entry, this.#parts.queue.pending(key));
       if (first) this.driver.pump(entry);
     }
   }
@@ -243,6 +246,15 @@ export class Reporters implements RowGate {
   stop(): void {
     this.driver.stop();
     for (const entry of this.#entries.values()) entry.cancelWake?.();
+  }
+
+  /**
+   * Where none but refused rows wait, what comes next is no part of what waited before.
+   *
+   * @param waiting rows that wait, without the one whose worker says that it need not any more
+   */
+  #endBacklog(entry: ReporterEntry, waiting: number): void {
+    if (waiting <= (entry.refused?.size ?? 0)) entry.backlogSinceMs = undefined;
   }
 
   #changedPlace(entry: ReporterEntry): void {

@@ -34,6 +34,7 @@ export interface ApiFailure extends Error {
   readonly retryAfterMs: number | undefined;
 }
 
+/** True for what a call of `RowApi` or `ReporterApi` throws; everything else is a fault of this program. */
 export function isApiFailure(error: unknown): error is ApiFailure {
   return error instanceof Error && 'consequence' in error;
 }

@@ -1,4 +1,4 @@
-import type { Earlier } from '../core/ledger.ts';
+import type { Earlier } from '../core/fold.ts';
 import type { Names } from '../core/names.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
 import {

@@ -1,13 +1,14 @@
+import type { Rate } from '../core/policy.ts';
 import type { ReporterStatus } from '../core/reporter-object.ts';
 import { statusChange, type ReporterFacts } from '../core/reporter-status.ts';
+import { takeToken, untilTokenMs } from '../core/token-bucket.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import { BACKLOG_MS, factsOf, type FactsParts } from './reporter-facts.ts';
 
 /** Changed counts alone are written no more often than this. */
 const COUNTS_EVERY_MS = 10_000;
-/** Status writes of one reporter beyond this many at once come every 2 s: somebody may keep editing it. */
-const STATUS_BURST = 5;
-const STATUS_EVERY_MS = 2000;
+/** Status writes of one reporter beyond five at once come every 2 s: somebody may keep editing it. */
+const STATUS_WRITES: Rate = { burst: 5, perSecond: 0.5 };
 
 /** Whether a status is to be written now, and what it is to say. */
 export type DueStatus =
@@ -17,7 +18,7 @@ export type DueStatus =
 
 /**
  * Decides about a reporter whose status may have to change: a change of meaning at once, changed counts in time. A write
- * that it gives is taken from the reporter's budget.
+ * that it gives is taken from what the reporter may have.
  *
  * @param before the status as last seen
  */
@@ -31,9 +32,10 @@ export function dueStatus(
   const synced = said?.status === 'True';
   const news = (entry.refused !== undefined) !== (said?.reason === 'RowsRefused');
   const countsMs = entry.statusWrittenMs + COUNTS_EVERY_MS;
-  const backlogMs = backlogAtMs(entry, parts, nowMs);
-  // With rows on their way only a look at each tunnel counts them: not for every change.
-  if (backlogMs !== undefined && entry.stream !== undefined && !news) {
+  const waiting = parts.queue.pending(entry.key);
+  const backlogMs = backlogAtMs(entry, waiting, nowMs);
+  // With rows on their way, refused ones too, only a look at each tunnel counts them: not for every change.
+  if (waiting > 0 && entry.stream !== undefined && !news) {
     const nextMs = synced && nowMs < backlogMs ? Math.min(backlogMs, countsMs) : countsMs;
     if (nowMs < nextMs) return { do: 'wait', atMs: nextMs };
   }
@@ -42,31 +44,24 @@ export function dueStatus(
   if (change === 'none') {
     // Of what changes by the passing of time alone nobody tells.
     const endsMs = entry.places.endsMs(nowMs);
-    entry.touched = backlogMs !== undefined || endsMs !== undefined;
-    const againMs = backlogMs === undefined ? endsMs : Math.max(backlogMs, nowMs + COUNTS_EVERY_MS);
-    return { do: 'wait', atMs: againMs };
+    entry.touched = waiting > 0 || endsMs !== undefined;
+    const againMs = nowMs + COUNTS_EVERY_MS;
+    if (waiting === 0) return { do: 'wait', atMs: endsMs };
+    return { do: 'wait', atMs: backlogMs === Infinity ? againMs : Math.max(backlogMs, againMs) };
   }
   if (change === 'counts' && nowMs < countsMs) return { do: 'wait', atMs: countsMs };
-  const waitMs = budgetWaitMs(entry, nowMs);
-  return waitMs > 0 ? { do: 'wait', atMs: nowMs + waitMs } : { do: 'write', facts };
+  const waitMs = untilTokenMs(entry.statusBucket, STATUS_WRITES, nowMs);
+  if (waitMs > 0) return { do: 'wait', atMs: nowMs + waitMs };
+  takeToken(entry.statusBucket, STATUS_WRITES, nowMs);
+  return { do: 'write', facts };
 }
 
-/** When rows that wait are to be called a backlog; undefined where none waits. */
-function backlogAtMs(entry: ReporterEntry, { queue }: FactsParts, nowMs: number): number | undefined {
-  if (queue.pending(entry.key) === 0) {
+/** When rows that wait are to be called a backlog; never where none waits but refused ones. */
+function backlogAtMs(entry: ReporterEntry, waiting: number, nowMs: number): number {
+  if (waiting <= (entry.refused?.size ?? 0)) {
     entry.backlogSinceMs = undefined;
-    return undefined;
+    return Number.POSITIVE_INFINITY;
   }
   entry.backlogSinceMs ??= nowMs;
   return entry.backlogSinceMs + BACKLOG_MS;
-}
-
-/** Takes one from what may be written at once, or gives how long until there is one. */
-function budgetWaitMs(entry: ReporterEntry, nowMs: number): number {
-  const earned = (nowMs - entry.statusBudgetMs) / STATUS_EVERY_MS;
-  const budget = Math.min(STATUS_BURST, entry.statusBudget + earned);
-  if (budget < 1) return (1 - budget) * STATUS_EVERY_MS;
-  entry.statusBudget = budget - 1;
-  entry.statusBudgetMs = nowMs;
-  return 0;
 }

@@ -5,6 +5,7 @@ import { backoffMs, RETRY, SLOW_RETRY } from './backoff.ts';
 import type { Outcome } from './reconciler.ts';
 import type { QueueItem, Workqueue } from './workqueue.ts';
 
+/** Where keys come from, what is done with one, and who is told of what became of it. */
 export interface WorkersParts {
   readonly queue: Workqueue;
   readonly reconcile: (item: QueueItem) => Promise<Outcome>;

@@ -31,6 +31,7 @@ const LEGAL_LABEL = /^[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
 /** A legal value that looks hashed is hashed too: else a tenant named like another's hash would share its label. */
 const LOOKS_HASHED = /--[0-9a-hjkmnp-tv-z]{13}$/;
 
+/** Names made with this digest. It must never be another one: each name would be another too. */
 export function createNames(digest: Digest): Names {
   const hash = (text: string): string => base32(digest(text));
   const objectName = (readable: string, parts: readonly string[]): string => {

@@ -13,6 +13,7 @@ export interface PolicyObject {
   readonly status?: PolicyStatus;
 }
 
+/** A policy without rules allows nothing. */
 export interface PolicySpec {
   readonly rules?: readonly RuleSpec[];
 }
@@ -35,12 +36,16 @@ export interface PeerSpec {
   readonly anybody?: boolean;
 }
 
+/**
+ * Bounds of what one rule allows, each left out where there is none. Of several rules the widest counts (`grantOf`).
+ */
 export interface LimitsSpec {
   readonly tunnels?: number;
   readonly reportsPerSecond?: number;
   readonly reportsBurst?: number;
 }
 
+/** Written by the leader: of how many rules, of which generation, and whether they are in force. */
 export interface PolicyStatus {
   readonly observedGeneration?: number;
   readonly rules?: number;

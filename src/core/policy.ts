@@ -33,10 +33,10 @@ export interface Scope {
   readonly text: string;
 }
 
-/** How fast reports are read. */
+/** How often something may be done, as a report be read: `core/token-bucket` counts by it. */
 export interface Rate {
   readonly perSecond: number;
-  /** Reports that may come at once. */
+  /** At once, after a pause. */
   readonly burst: number;
 }
 

@@ -38,6 +38,10 @@ export interface Owner {
   readonly epoch: number;
 }
 
+/**
+ * `reported` are all that the reporter holds, `applied` those that are rows, `rejected` those set aside. The rest is
+ * under way.
+ */
 export interface TunnelCounts {
   readonly reported: number;
   readonly applied: number;
@@ -61,6 +65,7 @@ export interface ReporterSeen {
   readonly connected: boolean;
 }
 
+/** What the object says of its owner, in the words of `core/ownership`. */
 export function reporterSeen(object: ReporterObject): ReporterSeen {
   const { metadata, status } = object;
   return {

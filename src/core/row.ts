@@ -16,6 +16,7 @@ export interface RowObject {
   readonly status?: RowStatus;
 }
 
+/** Identity, as reported; `crds/reversetunnels.yaml` bounds each field. All but `createdAt` never change. */
 export interface RowSpec {
   readonly tunnelName: string;
   readonly tenantID: string;
@@ -25,11 +26,13 @@ export interface RowSpec {
   readonly createdAt?: string;
 }
 
+/** As stored, or the CRD's default where none was written. */
 export interface RowStatus {
   readonly state?: string;
   readonly conditions?: readonly RowCondition[];
 }
 
+/** A condition of a row: without observedGeneration, and with a message only where there is something to say. */
 export interface RowCondition {
   readonly type: string;
   readonly status: string;
@@ -57,6 +60,7 @@ export interface Row {
 
 /** In which ways a row differs from what its own spec derives; 0 when in none. */
 export type Drift = number;
+/** The bits of a `Drift`; more than one may be set. */
 export const Drift = {
   /** Its name is not the one that its spec derives: somebody else made it. */
   name: 1,
@@ -125,6 +129,7 @@ export interface RowPlace {
   readonly tunnelName: string;
 }
 
+/** Where a row belongs by its spec, whatever it is called. */
 export function rowPlace(object: RowObject): RowPlace {
   const reporter = { cluster: object.spec.reporter.cluster, id: object.spec.reporter.id };
   return { reporter, key: reporterKey(reporter), tunnelName: object.spec.tunnelName };
@@ -160,7 +165,7 @@ function observedDrift(
   sent: RowManifest | undefined,
 ): Drift {
   const { metadata, spec } = object;
-  const derived = sent !== undefined && sameIdentity(sent.spec, spec) ? sent : undefined;
+  const derived = sent !== undefined && deriveTheSame(sent.spec, spec) ? sent : undefined;
   const expected = derived?.labels ?? rowLabels(names, spec.reporter, tunnel);
   const name = derived?.name ?? names.rowName(spec.reporter, tunnel);
   let labelsHold = true;
@@ -184,8 +189,8 @@ function statusDrift(status: RowStatus | undefined): Drift {
   return lost ? Drift.status | Drift.lost : Drift.status;
 }
 
-/** True when both derive the same name and labels. */
-function sameIdentity(a: RowSpec, b: RowSpec): boolean {
+/** True when both derive one name and one set of labels. */
+function deriveTheSame(a: RowSpec, b: RowSpec): boolean {
   return (
     a.tunnelName === b.tunnelName &&
     a.tenantID === b.tenantID &&

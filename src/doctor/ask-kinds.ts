@@ -8,6 +8,7 @@ import { publishedKind, shippedKinds, type ShippedKind } from './shipped-kinds.t
 /** The operator does nothing without these. */
 const REQUIRED_KINDS = new Set(['reversetunnels', 'reversetunnelreporters']);
 
+/** As far as it is read: `reversetunnels`, and `reversetunnels/status` where there is the subresource. */
 interface Discovery {
   readonly resources: readonly { readonly name: string }[];
 }
@@ -19,6 +20,7 @@ export async function askKinds(client: ApiClient): Promise<KindFacts[]> {
   const published = await documentOrNothing<object>(client, `/openapi/v3/apis/${GROUP_VERSION}`);
   return shippedKinds().map((shipped) => {
     const { plural, kind } = shipped;
+    // Without its status as a path of its own every status write would be answered 404.
     const isServed = names.has(plural) && names.has(`${plural}/status`);
     const schema = isServed ? publishedKind(published, kind) : undefined;
     return {

@@ -1,13 +1,17 @@
+import type { PolicyObject } from '../core/policy-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
 import { listAll, type Cluster } from '../inspect/cluster.ts';
-import { ownResource } from '../k8s/api-group.ts';
+import { policyResource } from '../k8s/policy-api.ts';
 import type { PolicyFacts, RowFacts } from './facts.ts';
 
 /** Plural of the kind that says who may report what. */
 export const POLICIES = 'reversetunnelpolicies';
 
-/** Rows first: a reporter's object is there before its rows, so one that is missing afterwards is missing. */
+/**
+ * Rows first: a reporter's object is there before its rows, so one that is missing afterwards is missing. Of a row only
+ * its reporter and its state are kept: there may be 500,000.
+ */
 export async function askRowsAndReporters(
   cluster: Cluster,
   signal: AbortSignal,
@@ -29,23 +33,12 @@ export async function askRowsAndReporters(
   return { rows: { rows: kept.length, unknown, orphans }, reporters };
 }
 
-interface PolicyObject {
-  readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
-  readonly status?: {
-    readonly conditions?: readonly {
-      readonly type: string;
-      readonly status: string;
-      readonly message?: string;
-    }[];
-  };
-}
-
-/** The policies of the namespace; to be asked only where the kind is served. */
+/** The policies of the namespace, and what the leader made of each. To be asked only where the kind is served. */
 export async function askPolicies(
   { client, namespace }: Cluster,
   signal: AbortSignal,
 ): Promise<PolicyFacts[]> {
-  const policies = client.resource<PolicyObject>(ownResource(POLICIES, namespace));
+  const policies = client.resource<PolicyObject>(policyResource(namespace));
   return await listAll(
     policies,
     ({ metadata, status }) => {

@@ -21,6 +21,7 @@ export async function askReplicas(
     onWait(`a Lease looks dead: watching for ${LEASE_LOOK_MS / 1000} s whether it is renewed`);
     await new Promise<void>((resolve) => {
       const cancel = clock.setTimer(LEASE_LOOK_MS, resolve);
+      // Then nothing is judged: whoever waits is only not to wait on.
       signal.addEventListener('abort', () => {
         cancel();
         resolve();
@@ -34,6 +35,7 @@ export async function askReplicas(
     replicas: second.replicas.map((one) => ({
       replica: one.replica,
       renewedMs: one.renewedMs,
+      // A change needs no two clocks that agree; nor does one that looks alive by them have to be waited for.
       alive: looksAlive(one, nowMs) || before.get(one.replica) !== one.renewedMs,
     })),
   };

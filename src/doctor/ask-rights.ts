@@ -2,11 +2,17 @@ import type { Cluster } from '../inspect/cluster.ts';
 import { OPERATOR_RULES, rightsOf, type Right } from '../k8s/rights.ts';
 import type { RightFacts } from './facts.ts';
 
+/** The answer to either kind of review, as far as it is read. */
 interface AccessReview {
   readonly status?: { readonly allowed?: boolean };
 }
 
-/** One review a right: what may be done by wildcards, groups or another authorizer than RBAC counts too. */
+/**
+ * One review a right: what may be done by wildcards, groups or another authorizer than RBAC counts too.
+ *
+ * @param serviceAccount undefined: the account that asks, which everybody may; of another only who may create
+ *   SubjectAccessReviews
+ */
 export async function askRights(
   { client, namespace }: Cluster,
   serviceAccount: string | undefined,
@@ -22,6 +28,7 @@ export async function askRights(
       ? {}
       : {
           user: accountName(namespace, serviceAccount),
+          // What every ServiceAccount is in; a review adds none by itself, and rights bound to them would be missed.
           groups: ['system:serviceaccounts', `system:serviceaccounts:${namespace}`, 'system:authenticated'],
         };
   return await Promise.all(
@@ -37,6 +44,7 @@ export async function askRights(
   );
 }
 
+/** As people write it and as `RightFacts` shows it: `patch reversetunnels/status.reverse-tunnel.io`. */
 function rightText({ verb, group, resource, subresource }: Right): string {
   return `${verb} ${resource}${subresource === undefined ? '' : `/${subresource}`}.${group}`;
 }

@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { CertificateFacts } from './facts.ts';
 
+/** Of a file that holds the key as well only these blocks are read. */
 const PEM = /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g;
 
 /** The certificates of a PEM file; one fact that says why, when there are none. */

@@ -1,12 +1,16 @@
+import { counted } from '../inspect/counted.ts';
 import type { DoctorFacts, KindFacts } from './facts.ts';
-import { counted, someOf, unanswered, type Finding } from './finding.ts';
+import { someOf, unanswered, type Finding } from './finding.ts';
 
 /** From here on versions of one resource may be compared, on which the operator's cache stands. */
 const LEAST_MINOR = 35;
 /** A write waits as long: with 64 in flight that bounds what a replica can write. */
 const SLOW_ROUND_TRIP_MS = 250;
 
-/** The API server: it answers, it is new enough, the namespace is there. */
+/**
+ * The API server: it answers, it is new enough, the namespace is there. Without an answer that is the only finding, as
+ * whatever else is asked of it would say the same.
+ */
 export function checkApi({ api, namespace, namespaceExists }: DoctorFacts): Finding[] {
   if ('failure' in api) {
     return [
@@ -28,6 +32,7 @@ export function checkApi({ api, namespace, namespaceExists }: DoctorFacts): Find
       todo: 'every row written waits as long; look at the API server, and at etcd behind it',
     });
   }
+  // Who may not ask for namespaces need not: each list of the operator's objects tells as well.
   if (namespaceExists === false) {
     findings.push({
       check: 'namespace',
@@ -39,6 +44,7 @@ export function checkApi({ api, namespace, namespaceExists }: DoctorFacts): Find
   return findings;
 }
 
+/** Judged is `v1.N` only: a version that is written otherwise is no sign of an old one. */
 function checkVersion(server: string, version: string): Finding {
   const [, major, minor] = /^v(\d+)\.(\d+)/.exec(version) ?? [];
   const says = `${server} answers, Kubernetes ${version}`;
@@ -64,6 +70,11 @@ export function checkKinds({ kinds }: DoctorFacts): Finding[] {
   ];
 }
 
+/**
+ * Not served is a failure where the operator needs the kind; policies may be left out on purpose. Served differently is
+ * one where something counts on it: a status that rows are not born with, a selector that finds nothing. The rest may be
+ * an upgrade in which CRDs are ahead of the operator.
+ */
 function checkKind({ plural, required, served, differences }: KindFacts): Finding[] {
   const name = `${plural}.reverse-tunnel.io`;
   if (!served) {
@@ -97,7 +108,10 @@ function checkKind({ plural, required, served, differences }: KindFacts): Findin
   ];
 }
 
-/** The rights: each that the operator uses, in its namespace. */
+/**
+ * The rights: each that the operator uses, in its namespace. One that is missing is a failure whatever it is for: what
+ * it is needed for may come only hours later, as a delete does.
+ */
 export function checkRights({ rights, account, namespace }: DoctorFacts): Finding[] {
   if ('failure' in rights) return [unanswered('rights', rights)];
   const missing = rights.value.filter(({ allowed }) => !allowed).map(({ right }) => right);

@@ -6,7 +6,10 @@ import type { Finding } from './finding.ts';
 const MOST_NOTICE_MS = 30 * 86_400_000;
 const NOTICE_SHARE = 0.2;
 
-/** The certificates: each is valid now and for a while. */
+/**
+ * The certificates: each is valid now and for a while, by the clock of this machine. Whether somebody believes them is
+ * not judged: that needs the other side's CA, and a probe shows it.
+ */
 export function checkCertificates({ certificates, nowMs }: DoctorFacts): Finding[] {
   if (certificates.length === 0) {
     return [
@@ -21,6 +24,7 @@ export function checkCertificates({ certificates, nowMs }: DoctorFacts): Finding
   return certificates.map((one) => checkCertificate(one, nowMs));
 }
 
+/** One finding a certificate, also where all is well: a file may hold others than one thinks. */
 function checkCertificate(facts: CertificateFacts, nowMs: number): Finding {
   const check = 'certificates';
   if ('failure' in facts) {
@@ -45,6 +49,7 @@ function checkCertificate(facts: CertificateFacts, nowMs: number): Finding {
       todo: "check this machine's clock, then the issuer's",
     };
   }
+  // Of one that is good for a day, 30 days before its end is before its beginning.
   const leftMs = notAfterMs - nowMs;
   if (leftMs < Math.min(MOST_NOTICE_MS, (notAfterMs - notBeforeMs) * NOTICE_SHARE)) {
     return {
@@ -57,6 +62,7 @@ function checkCertificate(facts: CertificateFacts, nowMs: number): Finding {
   return { check, level: 'ok', says: `${name} is valid until ${dateOf(notAfterMs)}` };
 }
 
+/** RFC 3339; certificates know whole seconds. */
 function dateOf(ms: number): string {
   return new Date(ms).toISOString().replace('.000', '');
 }

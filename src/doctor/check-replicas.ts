@@ -1,11 +1,15 @@
 import { formatAge } from '../inspect/age.ts';
+import { counted } from '../inspect/counted.ts';
 import type { DoctorFacts } from './facts.ts';
-import { counted, someOf, unanswered, type Finding } from './finding.ts';
+import { someOf, unanswered, type Finding } from './finding.ts';
 
 /** A Lease is renewed every 5 s and proves for 15 s: what is less is no matter of clocks. */
 const CLOCK_TOLERANCE_MS = 15_000;
 
-/** The replicas, by their Leases: somebody lives, somebody leads, who has died, whose clock is off. */
+/**
+ * The replicas, by their Leases: somebody lives, somebody leads, who has died, whose clock is off. Nobody alive is a
+ * failure, and then the only finding; the rest is served meanwhile by those who live.
+ */
 export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Finding[] {
   if ('failure' in replicas) return [unanswered('replicas', replicas)];
   const { leader } = replicas.value;
@@ -29,6 +33,7 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
     ];
   }
   const findings: Finding[] = [];
+  // The leader's Lease may still name one that has died: that is no leader.
   const leads = alive.some(({ replica }) => replica === leader);
   findings.push(
     leads
@@ -40,6 +45,7 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
           todo: 'reporters of dead replicas are taken over by a leader only; one is found within 20 s, else see the log for Lease',
         },
   );
+  // Whoever is stopped deletes its Lease: one that is left was killed, or its node is gone.
   if (dead.length > 0) {
     findings.push({
       check: 'replicas',
@@ -48,6 +54,7 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
       todo: 'see why, as OOMKilled in its pod; the leader takes over its reporters, and deletes the Lease after an hour',
     });
   }
+  // They are known to live, by a Lease that changed: a time far from this machine's can only be a clock.
   const off = alive.flatMap(({ replica, renewedMs }) =>
     renewedMs === undefined || Math.abs(nowMs - renewedMs) < CLOCK_TOLERANCE_MS
       ? []
@@ -64,7 +71,10 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
   return findings;
 }
 
-/** The addresses that were named: each answers as a ready replica does. */
+/**
+ * The addresses that were named: each answers as a ready replica does, from here. The way from an Envoy may be another;
+ * so none is tried that nobody named.
+ */
 export function checkEndpoints({ endpoints }: DoctorFacts): Finding[] {
   if (endpoints.length === 0) {
     return [

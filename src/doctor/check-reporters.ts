@@ -1,8 +1,9 @@
 import type { Condition } from '../core/condition.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { formatAge } from '../inspect/age.ts';
+import { counted } from '../inspect/counted.ts';
 import type { DoctorFacts } from './facts.ts';
-import { counted, someOf, unanswered, type Finding, type Level } from './finding.ts';
+import { someOf, unanswered, type Finding, type Level } from './finding.ts';
 
 /** The first full push of a large reporter takes some time to become rows; what takes longer is worth a look. */
 const LONG_MS = 60_000;
@@ -32,6 +33,7 @@ export function checkReporters(facts: DoctorFacts): Finding[] {
   return [{ check: 'reporters', level: 'ok', says }];
 }
 
+/** Those without a stream, in one finding. Unknown counts: nobody has claimed that object yet. */
 function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Finding[] {
   const lost = reporters.flatMap((one) => {
     const connected = condition(one, 'Connected');
@@ -51,8 +53,13 @@ function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Fi
   ];
 }
 
+/**
+ * One finding a reason, the gravest first, so that a quota which refuses the rows of a hundred reporters is one line.
+ * Reasons that only follow from another check (NotConnected, Pending) are left to that.
+ */
 function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Finding[] {
   const findings: Finding[] = [];
+  /** @param leastMs for how long it has to have been so: before, it is the way things go */
   function group(reason: string, level: Level, says: string, todo: string, leastMs = 0): void {
     const found = reporters.flatMap((one) => {
       const synced = condition(one, 'Synced');
@@ -92,6 +99,7 @@ function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Findi
   return findings;
 }
 
+/** A failure: which of the two rows show is chance, and each takes the other's away. */
 function checkConflicts(reporters: readonly ReporterObject[]): Finding[] {
   const shared = reporters.filter((one) => condition(one, 'IdentityConflict')?.status === 'True');
   if (shared.length === 0) return [];
@@ -105,6 +113,7 @@ function checkConflicts(reporters: readonly ReporterObject[]): Finding[] {
   ];
 }
 
+/** Owners without a Lease that lives. An object that names nobody counts too: it was created, and never claimed. */
 function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorFacts): Finding[] {
   if ('failure' in replicas) return [];
   const alive = new Set(replicas.value.replicas.filter((one) => one.alive).map(({ replica }) => replica));
@@ -122,7 +131,10 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorF
   ];
 }
 
-/** The rows: how many, how many Unknown, and none without a reporter's object. */
+/**
+ * The rows: how many, how many Unknown, and none without a reporter's object. Only warnings: both are states that the
+ * operator leads out of by itself, and what keeps it from that is a finding of another check.
+ */
 export function checkRows({ rows }: DoctorFacts): Finding[] {
   if ('failure' in rows) return [unanswered('rows', rows)];
   const { rows: count, unknown, orphans } = rows.value;
@@ -153,7 +165,10 @@ export function checkRows({ rows }: DoctorFacts): Finding[] {
   return findings;
 }
 
-/** The policies: each was accepted. */
+/**
+ * The policies: each was accepted. One that is not is a failure: nothing that it allows is in force, while it still
+ * makes an end of everybody being allowed everything.
+ */
 export function checkPolicies({ policies }: DoctorFacts): Finding[] {
   if (policies === undefined) return [];
   if ('failure' in policies) return [unanswered('policies', policies)];
@@ -172,12 +187,11 @@ export function checkPolicies({ policies }: DoctorFacts): Finding[] {
   if (findings.length > 0) return findings;
   const count = policies.value.length;
   const says =
-    count === 0
-      ? 'there is no ReverseTunnelPolicy'
-      : `${counted(count, 'policy').replace('policys', 'policies')} accepted`;
+    count === 0 ? 'there is no ReverseTunnelPolicy' : `${counted(count, 'policy', 'policies')} accepted`;
   return [{ check: 'policies', level: 'ok', says }];
 }
 
+/** Undefined also in an object that an older version wrote. */
 function condition(reporter: ReporterObject, type: string): Condition | undefined {
   return reporter.status?.conditions?.find((one) => one.type === type);
 }
@@ -190,6 +204,7 @@ function named(reporter: ReporterObject, why: Condition | undefined, nowMs: numb
   return why === undefined ? idOf(reporter) : `${idOf(reporter)} (${why.reason}${since})`;
 }
 
+/** As log lines and pages write a reporter; an Envoy without a cluster has an empty one. */
 function idOf({ spec }: ReporterObject): string {
   return spec.cluster === '' ? spec.id : `${spec.cluster}/${spec.id}`;
 }

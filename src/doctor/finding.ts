@@ -18,11 +18,6 @@ export function someOf(names: readonly string[], limit = 5): string {
   return names.slice(0, limit).join(', ') + (left > 0 ? ` and ${left} more` : '');
 }
 
-/** `1 row`, `2 rows`. */
-export function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
-}
-
 /** For what could not be asked: a matter of the account's rights, or a failure. */
 export function unanswered(
   check: string,

@@ -5,7 +5,10 @@ import { checkPolicies, checkReporters, checkRows } from './check-reporters.ts';
 import type { DoctorFacts } from './facts.ts';
 import type { Finding } from './finding.ts';
 
-/** Judges everything, in the order in which it is to be mended. Without an API server only what does not need one. */
+/**
+ * Judges everything, in the order in which it is to be mended: what stands first is often the cause of what follows.
+ * Without an API server only what does not need one.
+ */
 export function findings(facts: DoctorFacts): Finding[] {
   const api = checkApi(facts);
   if ('failure' in facts.api) return [...api, ...checkCertificates(facts), ...checkEndpoints(facts)];

@@ -37,6 +37,7 @@ export async function gatherFacts(
   const ask = async <T>(asking: () => Promise<T>): Promise<Asked<T>> =>
     'failure' in api ? nothing : await asked(asking());
   const kinds = await ask(() => askKinds(cluster.client));
+  // What is not served would be answered 404, and that is said once, by the kind.
   const isServed = (plural: string): boolean =>
     'value' in kinds && kinds.value.some((one) => one.plural === plural && one.served);
   const [namespaceExists, rights, replicas, rows, policies, probes] = await Promise.all([
@@ -74,6 +75,7 @@ export async function gatherFacts(
   };
 }
 
+/** An answer of the API server, or of none, is a fact; everything else is a fault of this program. */
 async function asked<T>(asking: Promise<T>): Promise<Asked<T>> {
   try {
     return { value: await asking };
@@ -83,6 +85,7 @@ async function asked<T>(asking: Promise<T>): Promise<Asked<T>> {
   }
 }
 
+/** One answer, and how long it took: one way there and back on an open connection, as each write takes. */
 async function askApi({ client, connection }: Cluster, clock: Clock): Promise<ApiFacts> {
   // The first one also pays for TLS.
   await client.document('/version');
@@ -95,6 +98,7 @@ async function askApi({ client, connection }: Cluster, clock: Clock): Promise<Ap
   };
 }
 
+/** Undefined: not known. Only a 404 says that it is not there. */
 async function askNamespace({ client, namespace }: Cluster): Promise<boolean | undefined> {
   const namespaces = client.resource({ group: '', version: 'v1', plural: 'namespaces' });
   try {
@@ -109,6 +113,7 @@ async function askNamespace({ client, namespace }: Cluster): Promise<boolean | u
   }
 }
 
+/** Of the connection to the API server: none where a token proves who asks and the machine believes the CA. */
 async function clientCertificates({ connection }: Cluster): Promise<CertificateFacts[]> {
   const { cert, ca } = await connection.credentials.current();
   return [

@@ -76,6 +76,7 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
   }
 }
 
+/** Names every mistake at once: whoever mends one is not to meet the next. */
 function parseDoctor(
   argv: readonly string[],
 ): { help: true } | { mistakes: readonly string[] } | { flags: InspectFlags; questions: DoctorQuestions } {
@@ -93,6 +94,7 @@ function parseDoctor(
     const given = own[flag];
     const list = Array.isArray(given) ? given.map(String) : [];
     for (const text of list) {
+      // Port 0 is one to listen on, and leads nowhere.
       if (parseHostPort(text) === undefined || text.endsWith(':0')) {
         mistakes.push(
           `--${flag}: ${JSON.stringify(text)} must be host:port, as 127.0.0.1:18000 or [::1]:18000`,
@@ -122,6 +124,7 @@ function lines({ level, check, says, todo }: Finding): string {
   return todo === undefined ? line : `${line}${' '.repeat(20)}→ ${todo}\n`;
 }
 
+/** The last line: by it one sees whether the others have to be read. */
 function verdict(found: readonly Finding[]): string {
   const count = (wanted: string): number => found.filter(({ level }) => level === wanted).length;
   return `${count('fail')} failed, ${count('warn')} warned, ${count('ok')} ok, ${count('skip')} not checked\n`;

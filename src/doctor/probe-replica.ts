@@ -108,6 +108,7 @@ async function askHealth(address: string, tls: TLSSocket | undefined): Promise<s
   }
 }
 
+/** @param asksByTls then an end without an answer may be the refusal of a client that shows no certificate */
 function check(session: ClientHttp2Session, asksByTls: boolean): Promise<string> {
   return new Promise((resolve, reject) => {
     // A client without a certificate learns that it is refused only after the handshake, by the end of the connection.
@@ -139,6 +140,7 @@ function check(session: ClientHttp2Session, asksByTls: boolean): Promise<string>
   });
 }
 
+/** It comes in the headers where there is no body, else in the trailers. */
 function statusOf(headers: IncomingHttpHeaders): string {
   const status = headers['grpc-status'];
   return typeof status === 'string' ? status : '';
@@ -152,6 +154,7 @@ function healthOf(grpcStatus: string, body: Buffer): string {
   return HEALTH[body[6] ?? 0] ?? 'unknown';
 }
 
+/** Where a name has several addresses, Node wraps what each answered, and says nothing itself. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   return error.message === '' && error instanceof AggregateError ? reasonOf(error.errors[0]) : error.message;

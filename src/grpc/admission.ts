@@ -10,6 +10,7 @@ import type { TokenCheck, TokenVerdict } from './token-checks.ts';
 /** A review takes milliseconds, and is given up after 5 s; the rest is for those before it. Envoy comes back after 5 s. */
 const LONGEST_WAIT_MS = 10_000;
 
+/** How a call is told apart, and how it is refused. */
 export interface AdmissionParts {
   readonly authenticate: AuthenticateCall;
   readonly refuse: RefuseCall;

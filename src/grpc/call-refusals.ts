@@ -4,7 +4,12 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { sparingly } from './sparing-log.ts';
 
-/** Why a call is refused before anything that it sends is read. The keys are the metric's only labels. */
+/**
+ * Why a call is refused before anything that it sends is read. The keys are the metric's only labels.
+ *
+ * `UNAUTHENTICATED`: it is refused again until its credential is another. `UNAVAILABLE`: the same call may be let in the
+ * next time. Envoy comes back after either; people who read its log are told which it is.
+ */
 const REFUSALS = {
   no_credential: {
     code: status.UNAUTHENTICATED,
@@ -27,6 +32,7 @@ const REFUSALS = {
   shutdown: { code: status.UNAVAILABLE, words: 'the operator is shutting down' },
 } as const;
 
+/** Why a call is refused. */
 export type CallRefusal = keyof typeof REFUSALS;
 
 /** Counts a refused call and logs it, one line a reason and minute; gives what its peer is told. */
@@ -35,6 +41,7 @@ export type RefuseCall = (
   address: string,
 ) => { readonly code: status; readonly details: string };
 
+/** Refusals that share one count of lines a minute. */
 export function createCallRefusals(parts: {
   readonly clock: Clock;
   readonly log: Log;

@@ -46,6 +46,7 @@ interface InboundStream {
   peerEnded: boolean;
 }
 
+/** Who is told what the peer makes this process hold and do. A call of one of these may cut the connection. */
 export interface InboundParts {
   readonly maxMessageSizeBytes: number;
   /** Told how many bytes more (or fewer) the peer makes this process hold. */

@@ -1,5 +1,6 @@
 import { FLAG, FRAME, FrameHead } from './http2-frame.ts';
 
+/** Who is told what the server has done with a stream. */
 export interface OutboundParts {
   /** The server has sent the last it has to say on this stream. */
   readonly ended: (streamId: number) => void;

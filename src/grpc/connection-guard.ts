@@ -17,6 +17,7 @@ const FRAMES_A_TURN = 512;
 /** A peer that takes no more bytes, or does not close its side, is cut by then. */
 const LINGER_MS = 10_000;
 
+/** What one connection is held to, and the budgets that it shares with all others. */
 export interface GuardParts {
   /** Of the peer, where it was asked for one and has shown it. */
   readonly certificate: Credential | undefined;

@@ -35,3 +35,22 @@ export class DecodeTurns {
     goOn?.();
   }
 }
+
+/**
+ * Runs a generator to its end, letting other streams have their turn at each rest.
+ *
+ * @param givenUp asked after each rest: nobody waits for the result any more
+ * @returns what the generator returns; undefined when given up
+ */
+export async function restingBetween<T>(
+  work: Generator<undefined, T>,
+  turn: () => Promise<void>,
+  givenUp: () => boolean,
+): Promise<T | undefined> {
+  for (;;) {
+    const { done, value } = work.next();
+    if (done === true) return value;
+    await turn();
+    if (givenUp()) return undefined;
+  }
+}

@@ -12,6 +12,7 @@ export function envoyFacts({
   user_agent_version,
   user_agent_build_version,
 }: NodeMessage): EnvoyFacts {
+  // On the wire the two are one choice: Envoy sends numbers, another client may send text.
   const built = user_agent_build_version?.version;
   const version =
     built === undefined

@@ -4,6 +4,7 @@ export interface Holder {
   readonly address: string;
 }
 
+/** How much there is, and what becomes of who takes too much. */
 export interface FairBudgetParts<H extends Holder> {
   /** What all may hold together; one holder alone may hold half of it. */
   readonly limit: number;

@@ -8,6 +8,7 @@ const TLS_HANDSHAKE = Buffer.from([0x16, 0x03]);
 /** The longest of HTTP's methods and more; a request line has a space behind it. */
 const HTTP1_METHOD = /^[A-Z]{1,16}( |$)/;
 
+/** What a connection that begins with these bytes speaks; `undecided` while they are too few to tell. */
 export function protocolOf(bytes: Buffer): Protocol {
   const preface = bytes.subarray(0, PREFACE.length);
   if (preface.equals(PREFACE.subarray(0, preface.length))) {

@@ -3,6 +3,7 @@
 /** What a client begins with, before its first frame. */
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
+/** Types of frames (RFC 9113, 6). */
 export const FRAME = {
   data: 0x0,
   headers: 0x1,
@@ -11,6 +12,7 @@ export const FRAME = {
   goaway: 0x7,
   continuation: 0x9,
 } as const;
+/** Flags of DATA and HEADERS that change what follows. */
 export const FLAG = { endStream: 0x1, padded: 0x8 } as const;
 
 const HEADER_BYTES = 9;

@@ -12,6 +12,7 @@ import { PREFACE, turnAway } from './http2-frame.ts';
 import { refusalWords, type RefusalReason, type Refuse } from './refusals.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
 
+/** What peers may take of this process before anything is known of them, and all of them together. */
 export interface ConnectionLimits {
   /** Connections that may be open. */
   readonly connections: number;
@@ -27,6 +28,7 @@ export interface ConnectionLimits {
   readonly unprovenCalls: number;
 }
 
+/** What a connection is held to, and where it goes once it speaks HTTP/2. */
 export interface ListenerParts {
   readonly limits: ConnectionLimits;
   readonly maxMessageSizeBytes: number;

@@ -44,6 +44,7 @@ export interface NodeMessage {
  */
 export type StreamReverseTunnels = MethodDefinition<Buffer, ReportResponse>;
 
+/** The wire contract, as grpc-js takes it. */
 export interface ReportingService {
   readonly service: { readonly StreamReverseTunnels: StreamReverseTunnels };
   /** The service's full name, as grpc.health.v1 knows it. */

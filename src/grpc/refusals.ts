@@ -27,11 +27,13 @@ const WORDS = {
   unproven_calls: 'it has too many calls whose token is still to be reviewed',
 } as const;
 
+/** Why a connection is refused or cut. */
 export type RefusalReason = keyof typeof WORDS;
 
 /** Counts a connection that was refused or cut, and logs it. @param detail a code from a closed set */
 export type Refuse = (reason: RefusalReason, address: string, detail?: string) => void;
 
+/** Refusals that share one count of lines a minute. */
 export function createRefusals(parts: {
   readonly clock: Clock;
   readonly log: Log;

@@ -18,6 +18,7 @@ export interface ReportingConnection {
   close(): void;
 }
 
+/** Where the reporting service is, and as whom to report there. */
 export interface ReportingConnectionOptions {
   /** host:port; an IPv6 host in brackets. */
   readonly address: string;

@@ -79,6 +79,9 @@ export type ServerAuth =
       readonly reviewToken: (token: string) => Promise<TokenReview>;
     };
 
+/**
+ * How the service is served: what each session is held to, and where, by whom and for how long a stream may be opened.
+ */
 export interface ReportingServerOptions extends Omit<
   SessionParts,
   'decodeNode' | 'named' | 'ended' | 'turn' | 'policy' | 'denials' | 'say'

@@ -15,11 +15,13 @@ import {
   type DecodedReport,
   type SetAside,
 } from './decode.ts';
+import { restingBetween } from './decode-turns.ts';
 import type { DenialLog } from './denial-log.ts';
 import { envoyFacts } from './envoy-facts.ts';
 import { libraryStatus } from './library-status.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 import type { ReportPolicy } from './report-policy.ts';
+import { Silence } from './silence.ts';
 import type { SayOf } from './sparing-log.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
@@ -61,12 +63,6 @@ export type EndReason =
   | 'aged'
   | 'expired';
 
-/** Envoy sends a report each interval, an empty one if need be: after three without one nobody is there. */
-const SILENT_INTERVALS = 3;
-/** But not sooner than this: an Envoy that was busy is not one that is gone. */
-const LEAST_SILENCE_MS = 15_000;
-/** For the first report, which may be 64 MiB over a slow line. */
-const FIRST_REPORT_MS = 300_000;
 /** A node that Envoy sends has its id and cluster, some 100 bytes; one of more is read anew each time. */
 const REMEMBERED_NODE_BYTES = 1024;
 /** Some hundred tunnels, a fraction of a millisecond: decoded at once. */
@@ -74,6 +70,7 @@ const SMALL_REPORT_BYTES = 16 * 1024;
 /** Streams of one reporter that wait for its rate together look again so seldom, as each look costs microseconds. */
 const RATE_RETRY_MS = 1000;
 
+/** What all sessions share: where reports go, what they are held to, and who is told of a stream. */
 export interface SessionParts {
   readonly sink: ReportSink;
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
@@ -130,8 +127,7 @@ export class Session {
   #lastNonce: bigint | undefined;
   #toldIntervalMs: number | undefined;
   #ended = false;
-  #heardMs: number;
-  #cancelSilence: (() => void) | undefined;
+  readonly #silence: Silence;
   #cancelHoldBack: (() => void) | undefined;
 
   /** @param number greater than that of every stream opened before */
@@ -140,8 +136,7 @@ export class Session {
     this.peer = peer;
     this.#call = call;
     this.#parts = parts;
-    this.#heardMs = parts.clock.monotonicMs();
-    this.#watchSilence();
+    this.#silence = new Silence(parts.clock, (details) => this.#silent(details));
     call.on('data', (bytes: Buffer) => void this.#read(bytes));
     call.on('end', () => this.#end('peer'));
     call.on('cancelled', () => this.#cancelled());
@@ -184,7 +179,7 @@ export class Session {
     // Nothing more is handed over, the end neither, until this report is answered.
     this.#call.pause();
     let receivedMs = this.#parts.clock.monotonicMs();
-    this.#heardMs = receivedMs;
+    this.#silence.heard(receivedMs);
     try {
       if (bytes.length > SMALL_REPORT_BYTES) await this.#parts.turn();
       if (!this.#named && this.#parts.policy.isSelective) {
@@ -386,27 +381,12 @@ export class Session {
     const intervalMs = this.#parts.reportIntervalMs();
     if (intervalMs === this.#toldIntervalMs) return {};
     this.#toldIntervalMs = intervalMs;
-    this.#watchSilence();
+    this.#silence.expect(intervalMs);
     const seconds = Math.floor(intervalMs / 1000);
     return { report_interval: { seconds, nanos: Math.round((intervalMs - seconds * 1000) * 1e6) } };
   }
 
-  /** How long the reporter may say nothing, by the interval that it was told. */
-  #silenceMs(): number {
-    if (this.#toldIntervalMs === undefined) return FIRST_REPORT_MS;
-    return Math.max(SILENT_INTERVALS * this.#toldIntervalMs, LEAST_SILENCE_MS);
-  }
-
-  /** One timer that looks again when silence would have been too long, instead of one that each report sets anew. */
-  #watchSilence(): void {
-    const { clock } = this.#parts;
-    this.#cancelSilence?.();
-    const leftMs = this.#heardMs + this.#silenceMs() - clock.monotonicMs();
-    if (leftMs > 0) {
-      this.#cancelSilence = clock.setTimer(leftMs, () => this.#watchSilence());
-      return;
-    }
-    const details = `no report for ${Math.round(this.#silenceMs() / 1000)} s`;
+  #silent(details: string): void {
     this.#warn('silent', {}, `${details}, stream ends`);
     this.close('silent', status.DEADLINE_EXCEEDED, details);
   }
@@ -451,7 +431,7 @@ export class Session {
   #end(reason: EndReason): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#cancelSilence?.();
+    this.#silence.stop();
     this.#cancelHoldBack?.();
     this.#parts.metrics.streamsClosed.inc({ reason });
     this.#parts.ended(this, reason);
@@ -468,20 +448,6 @@ function nonceViolation(nonce: bigint): Violation | undefined {
 function kindOf(decoded: DecodedReport): 'full' | 'delta' | 'heartbeat' {
   if (decoded.fullPush) return 'full';
   return decoded.added.length + decoded.removedNames.length > 0 ? 'delta' : 'heartbeat';
-}
-
-/** Runs a generator to its end, letting other streams have their turn at each rest; undefined when given up. */
-async function restingBetween<T>(
-  work: Generator<undefined, T>,
-  turn: () => Promise<void>,
-  givenUp: () => boolean,
-): Promise<T | undefined> {
-  for (;;) {
-    const { done, value } = work.next();
-    if (done === true) return value;
-    await turn();
-    if (givenUp()) return undefined;
-  }
 }
 
 function tooManyText({ id }: ReporterId, over: TooMany): string {

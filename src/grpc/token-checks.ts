@@ -22,6 +22,7 @@ export interface TokenCheck {
   leave(): void;
 }
 
+/** Who reviews tokens, and for which audience they have to be. */
 export interface TokenChecksParts {
   /** Asks the API server; rejects when it gives no answer, with an error whose message holds nothing of the token. */
   readonly review: (token: string) => Promise<TokenReview>;

@@ -15,6 +15,7 @@ export class HttpListenError extends Error {
   override readonly name = 'HttpListenError';
 }
 
+/** The server that listens. */
 export interface HttpServer {
   /** `host:port` that was bound. */
   readonly address: string;

@@ -29,7 +29,12 @@ export interface Cluster {
   close(): Promise<void>;
 }
 
-/** Finds the cluster; nothing is sent yet. Rejects with `ConnectionError`. */
+/**
+ * Finds the cluster; nothing is sent yet, so a cluster that is away shows only at the first call. To be closed by the
+ * caller. Rejects with `ConnectionError`.
+ *
+ * @param tool stands in the API server's audit log, as the end of the user agent
+ */
 export async function openCluster(
   flags: InspectFlags,
   env: Readonly<Record<string, string | undefined>>,

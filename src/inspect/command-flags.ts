@@ -22,6 +22,7 @@ export const INSPECT_HELP = `  --kubeconfig FILE
         how to print (default: text)
 `;
 
+/** A DNS label, as the API server wants it (RFC 1123): else the path of a request would be another. */
 const NAMESPACE = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 const INSPECT_OPTIONS: ParseArgsOptionsConfig = {
   kubeconfig: { type: 'string' },
@@ -49,6 +50,7 @@ export function parseInspect(argv: readonly string[], ownOptions: ParseArgsOptio
     ({ values } = parseArgs({ args: [...argv], options, allowPositionals: false }));
   } catch (error) {
     const said = error instanceof Error ? error.message : String(error);
+    // Node goes on with advice for who wrote the program; its first sentence names the flag.
     return { mistakes: [said.split(/\.\s|\n/)[0] ?? said] };
   }
   const { kubeconfig, context, namespace, output, help, ...own } = values;

@@ -1,7 +1,10 @@
 /** Between two columns. */
 const GAP = '   ';
 
-/** Rows under a header, each column as wide as its longest cell; no blanks at a line's end. Ends with a line feed. */
+/**
+ * Rows under a header, each column as wide as its longest cell; no blanks at a line's end. Ends with a line feed. Widths
+ * are UTF-16 units: what is shown wider or narrower shifts its own line and no other.
+ */
 export function textTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const lines = [header, ...rows];
   const widths = header.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? '').length)));

@@ -86,6 +86,7 @@ async function reportAndSee(
       },
     },
   );
+  // One row is asked for, however many thousands the namespace holds.
   const rows = api.resource<RowObject>(rowResource(namespace));
   const find = async (): Promise<RowObject | undefined> => {
     const { items } = await rows.list({ fieldSelector: `spec.nodeID=${reporter}` });
@@ -107,6 +108,7 @@ async function reportAndSee(
     }
   };
 
+  // ACK, row, removal, no row: each is waited for in turn, so that what is missing is said by name.
   client.start();
   try {
     const row = await until(

@@ -26,6 +26,7 @@ export type ParsedSelftest =
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
 const LONGEST_MS = 3_600_000;
 
+/** With the word for the value, as `--help` shows them; the parser takes the names from here. */
 const FLAGS: Readonly<Record<string, string>> = {
   'address HOST:PORT': 'the reporting service (default: 127.0.0.1:18000)',
   'namespace NAME': "where the objects live (default: the pod's, else the context's, else default)",
@@ -40,7 +41,7 @@ const FLAGS: Readonly<Record<string, string>> = {
   'token-file FILE': 'bearer token to report with, over TLS',
 };
 
-/** Reads the arguments after `selftest`. */
+/** Reads the arguments after `selftest`. Every mistake is named, not only the first. */
 export function parseSelftest(argv: readonly string[]): ParsedSelftest {
   let values: Readonly<Record<string, string | boolean | undefined>>;
   try {
@@ -86,6 +87,7 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
   const tokenFile = text('token-file');
   if ((certFile === undefined) !== (keyFile === undefined))
     problems.push('--tls-cert and --tls-key: both or neither');
+  // In plaintext whoever listens on the way would have it.
   if (caFile === undefined && (certFile ?? tokenFile) !== undefined) {
     problems.push('--tls-ca: has to be given where a certificate or a token is shown');
   }

@@ -20,7 +20,10 @@ export interface LiveFleet {
   readonly ended: Promise<unknown>;
 }
 
-/** Watches rows, reporters and Leases until `signal` is aborted; each is listed first. `onChange` may be called often. */
+/**
+ * Watches rows, reporters and Leases until `signal` is aborted; each is listed first. `onChange` may be called often: for
+ * every object of a list and every event. Whoever draws gathers them.
+ */
 export function followFleet(
   cluster: Cluster,
   clock: Clock,
@@ -30,9 +33,11 @@ export function followFleet(
   const rows = new Map<string, RowCounted>();
   const reporters = new Map<string, ReporterObject>();
   const leases = new Map<string, LeaseObject>();
+  // By resource: of three watches one may be broken while two stand.
   const troubles = new Map<string, string>();
   const listed = new Set<string>();
 
+  /** Keeps `kept` as the API server has it, until `signal` is aborted. */
   function follow<T extends ApiObject, K>(
     source: ResourceClient<T>,
     kept: Map<string, K>,
@@ -92,6 +97,7 @@ function keptIn<T extends ApiObject, K>(
       set(object);
     },
     replaceEnd() {
+      // What was there before and is not listed now was deleted while no watch stood.
       for (const name of kept.keys()) if (!listed.has(name)) kept.delete(name);
       listed.clear();
       onChange();

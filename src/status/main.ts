@@ -70,6 +70,7 @@ export async function runStatus(argv: readonly string[], terminal = processTermi
   }
 }
 
+/** As for `parseInspect`: what is asked for, or every mistake. */
 function parseStatus(
   argv: readonly string[],
 ): { help: true } | { mistakes: readonly string[] } | { flags: StatusFlags } {
@@ -82,6 +83,7 @@ function parseStatus(
   return { flags: { ...parsed.flags, watch: watch === true, top: Number(top) } };
 }
 
+/** All three at once. They are of different moments, by as much as the longest list takes. Rejects with `ApiError`. */
 async function readOnce(cluster: Cluster, signal: AbortSignal): Promise<FleetFacts> {
   const [rows, reporters, leases] = await Promise.all([
     listAll(cluster.rows, countedRow, signal),
@@ -91,7 +93,11 @@ async function readOnce(cluster: Cluster, signal: AbortSignal): Promise<FleetFac
   return { rows, reporters, replicas: replicasOf(leases, LEADER_LEASE), nowMs: systemClock.wallMs() };
 }
 
-/** @param trouble why it may be out of date */
+/**
+ * The fleet as text, or as one JSON document; with `--watch` on one line, so that each line is a document.
+ *
+ * @param trouble why it may be out of date
+ */
 function shown(facts: FleetFacts, cluster: Cluster, flags: StatusFlags, trouble?: string): string {
   const { namespace } = cluster;
   const server = cluster.connection.server.href;
@@ -124,6 +130,7 @@ async function follow(cluster: Cluster, flags: StatusFlags, terminal: Terminal):
     said = text;
   }
 
+  // By a clock and not by each change: a fleet that starts changes thousands of rows a second.
   const drawing = setInterval(draw, REDRAW_MS);
   await fleet.ended;
   clearInterval(drawing);

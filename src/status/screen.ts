@@ -1,4 +1,5 @@
 import { formatAge } from '../inspect/age.ts';
+import { counted } from '../inspect/counted.ts';
 import { textTable } from '../inspect/text-table.ts';
 import type { ReplicaLine, ReporterLine, Summary, TenantLine } from './summary.ts';
 
@@ -15,6 +16,7 @@ export interface ScreenOptions {
 /** The summary as text: one line of totals, then replicas, reporters (those with something wrong first) and tenants. */
 export function screen(summary: Summary, options: ScreenOptions): string {
   const { top } = options;
+  // A screen has twenty lines and a fleet thousands of reporters: what is cut off is to be what is well.
   const reporters = [
     ...summary.reporters.filter(({ note }) => note !== ''),
     ...summary.reporters.filter(({ note }) => note === ''),
@@ -29,6 +31,7 @@ export function screen(summary: Summary, options: ScreenOptions): string {
   ].join('\n');
 }
 
+/** What a person wants to know before any table, in one line. */
 function totalsLine({ totals }: Summary): string {
   const unknown = totals.unknown === 0 ? '' : ` (${totals.unknown} Unknown)`;
   return [
@@ -39,7 +42,10 @@ function totalsLine({ totals }: Summary): string {
   ].join('; ');
 }
 
-/** A table of at most `top` lines, or a line that says that there is nothing. */
+/**
+ * A table of at most `top` lines (0: all), or a line that says that there is nothing; an empty table would look as if it
+ * could not be read.
+ */
 function section<T>(
   nothing: string,
   what: string,
@@ -57,6 +63,7 @@ function section<T>(
   );
 }
 
+/** STATE and RENEWED compare this machine's clock with the replica's. */
 const REPLICA_HEADER = ['REPLICA', 'STATE', 'RENEWED', 'REPORTERS', 'TUNNELS'];
 
 function replicaCells(line: ReplicaLine): string[] {
@@ -71,6 +78,7 @@ function replicaCells(line: ReplicaLine): string[] {
   ];
 }
 
+/** REPORTED and BEHIND are out of the reporter's status, up to 10 s old; ROWS are counted here. */
 const REPORTER_HEADER = [
   'REPORTER',
   'CLUSTER',
@@ -98,6 +106,7 @@ function reporterCells(line: ReporterLine, nowMs: number): string[] {
   ];
 }
 
+/** All out of the rows: a tenant is nothing that has an object. */
 const TENANT_HEADER = ['TENANT', 'TUNNELS', 'UNKNOWN', 'NODES', 'REPORTERS'];
 
 function tenantCells(line: TenantLine): string[] {
@@ -108,8 +117,4 @@ function tenantCells(line: TenantLine): string[] {
     String(line.nodes),
     String(line.reporters),
   ];
-}
-
-function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }

@@ -125,6 +125,10 @@ export function summarize({ rows, reporters, replicas, nowMs }: FleetFacts): Sum
   };
 }
 
+/**
+ * One pass over what may be 500,000 rows. In memory stays a count a reporter and tenant, and a set of a tenant's nodes.
+ * Tenants with most tunnels stand first, as the screen shows only some.
+ */
 function countRows(rows: Iterable<RowCounted>) {
   const rowsOf = new Map<string, number>();
   const counts = new Map<
@@ -158,6 +162,7 @@ function countRows(rows: Iterable<RowCounted>) {
   return { tenants, rowsOf, tunnels, unknown };
 }
 
+/** What the object says of itself, and how many rows name it. Of an object that nobody has claimed all is Unknown. */
 function reporterLine({ spec, status }: ReporterObject, rowsOf: ReadonlyMap<string, number>): ReporterLine {
   const condition = (type: string) => status?.conditions?.find((one) => one.type === type);
   const connected = condition('Connected');

@@ -7,6 +7,7 @@ const POLL_MS = 25;
 /** Longer than the API server lets any write take. */
 const COMPLETE_MS = 90_000;
 
+/** Row writes that the API server saw, by verb. */
 export interface RowWrites {
   readonly create: number;
   readonly patch: number;

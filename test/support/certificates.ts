@@ -4,6 +4,7 @@
  */
 import { generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto';
 
+/** What a certificate says; without any, one that is good for an hour and names nobody. */
 export interface CertificateOptions {
   /** URI SANs, byte by byte as they stand here. */
   readonly uris?: readonly string[];
@@ -25,6 +26,7 @@ export interface Issued {
   readonly key: string;
 }
 
+/** Somebody who issues certificates. */
 export interface Authority {
   /** PEM of its own certificate. */
   readonly ca: string;

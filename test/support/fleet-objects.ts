@@ -2,6 +2,7 @@
 import type { Condition } from '../../src/core/condition.ts';
 import type { ReporterObject } from '../../src/core/reporter-object.ts';
 
+/** When it is, for these objects. */
 export const NOW_MS = Date.parse('2026-11-23T12:00:00Z');
 
 /** A condition that changed so long before `NOW_MS`. */

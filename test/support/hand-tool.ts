@@ -5,6 +5,7 @@ const ROOT = new URL('../..', import.meta.url).pathname;
 /** A Lease that looks dead is watched for 7 s; the rest takes a second. */
 const TIMEOUT_MS = 40_000;
 
+/** What a run of a hand tool came to. */
 export interface ToolRun {
   /** The exit code; -1 when it was killed as it did not end. */
   readonly code: number;

@@ -6,6 +6,7 @@ import { disposableFolder } from '../../control-plane/lifeline.ts';
 import { resolveBinaries } from '../../control-plane/resolve.ts';
 import { run, type RunResult } from '../../control-plane/run.ts';
 
+/** The folder of the chart. */
 export const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');
 
 /** Longer than any `--wait` in tests. */
@@ -32,6 +33,7 @@ export interface Manifest {
   readonly [field: string]: unknown;
 }
 
+/** Runs helm; to be disposed of, with all that it has written. */
 export interface Helm {
   /** Runs helm to its end; any exit code is a result. */
   (args: readonly string[]): Promise<RunResult>;

@@ -67,6 +67,7 @@ export interface PodProcess {
   readonly stoppedInMs: number | undefined;
 }
 
+/** What stands for a node: it runs the pods of a Deployment as processes. */
 export interface Kubelet {
   /** Every pod that was ever started, oldest first. */
   readonly pods: readonly PodProcess[];
@@ -82,6 +83,7 @@ type Running = { -readonly [K in keyof PodProcess]: PodProcess[K] } & {
   told: string;
 };
 
+/** Whose pods are run, and where their Service leads. */
 export interface KubeletOptions {
   readonly controlPlane: ControlPlane;
   readonly namespace: string;

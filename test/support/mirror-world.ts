@@ -149,6 +149,7 @@ export function createWorld({
   };
 }
 
+/** One replica that owns every reporter, over an API server in memory, in fake time. */
 export type World = ReturnType<typeof createWorld>;
 
 /** What the rows say, and nothing of how they came to say it; in the order of their text. */

@@ -3,6 +3,7 @@ import * as fc from 'fast-check';
 import { anyContent, anyReporter, fullPushOfFitTunnels, unfitReporter } from './model-reports.ts';
 import type { RequestFields } from './wire.ts';
 
+/** Who a stream says that it is. */
 export type Node = { readonly cluster: string; readonly id: string };
 
 /** A report as a stream's reporter sends it. */
@@ -12,6 +13,7 @@ export interface Said {
   readonly nonce: 'next' | 'same' | '0' | '-1' | '9223372036854775807';
 }
 
+/** One thing that happens to the operator from outside. */
 export type Step =
   /** A new stream for a reporter, in a place where another one may still be: that one is cancelled. */
   | { readonly do: 'open'; readonly place: number; readonly reporter: Node; readonly ownConnection: boolean }

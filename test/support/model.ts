@@ -37,6 +37,7 @@ const MOST_OF_A_NAME = 512;
 const MOST_OF_AN_IDENTITY = 128;
 const MOST_OF_A_REPORTER = 256;
 
+/** What the operator is to do, as plainly as it can be written: lists, and no thought for speed. */
 export class Model {
   /** What the rows must be, in the order in which they came. */
   rows: readonly ModelRow[] = [];

@@ -11,6 +11,7 @@ const ROOT = new URL('../..', import.meta.url).pathname;
 const START_DEADLINE_MS = 120_000;
 const POLL_MS = 25;
 
+/** How an operator is started. */
 export interface OperatorProcessOptions {
   readonly kubeconfigPath: string;
   readonly namespace: string;
@@ -24,8 +25,10 @@ export interface OperatorProcessOptions {
   readonly clockAheadMs?: number;
 }
 
+/** A line of its log. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
 
+/** An operator that runs, as one sees it from outside. */
 export interface OperatorProcess {
   /** The addresses that it bound. */
   readonly grpcAddress: string;

@@ -7,6 +7,7 @@ export const ROOT = join(import.meta.dirname, '..', '..');
 
 const OUTSIDE = new Set(['node_modules', 'dist', 'coverage', '.git']);
 
+/** A page of the project for people. */
 export interface Page {
   /** From the project's folder, as `docs/faq.md`. */
   readonly path: string;

@@ -1,6 +1,7 @@
 /** What a PromQL expression asks for, by the grammar that Prometheus' own editor uses. */
 import { parser } from '@prometheus-io/lezer-promql';
 
+/** What an expression asks for. */
 export interface Query {
   /** Metrics by name, `_bucket` and the like included. */
   readonly metrics: readonly string[];

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
+/** What a client says before its first frame (RFC 9113, 3.4); written again here, so that a mistake shows. */
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
 /** RFC 9113, 6. */
@@ -17,9 +18,13 @@ export const FRAME = {
   windowUpdate: 8,
   continuation: 9,
 } as const;
+/** Flag of DATA and HEADERS. */
 export const END_STREAM = 0x1;
+/** Flag of SETTINGS and PING. */
 export const ACK = 0x1;
+/** Flag of HEADERS and CONTINUATION. */
 export const END_HEADERS = 0x4;
+/** Flag of DATA and HEADERS: the payload begins with the length of the padding. */
 export const PADDED = 0x8;
 
 const HEADER_BYTES = 9;
@@ -95,6 +100,7 @@ export function grpcMessage(bytes: Uint8Array, declared = bytes.length, flag = 0
   return Buffer.concat([prefix, bytes]);
 }
 
+/** A peer that says what it is told to, frame by frame. */
 export interface RawPeer {
   readonly socket: Socket;
   /** Writes, and waits until the machine has room for more; false when the connection is gone. */

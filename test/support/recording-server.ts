@@ -20,6 +20,7 @@ interface RecordedStream {
   end(code: number): void;
 }
 
+/** A reporting service that remembers what it was sent and says what a test has it say. */
 export interface RecordingServer {
   /** host:port. */
   readonly address: string;

@@ -30,6 +30,7 @@ const metrics = createMetrics();
 const UNKNOWN_AFTER_MS = 30_000;
 const EXPIRE_AFTER_MS = 300_000;
 
+/** In what a replica differs from the operator: a rule left out, to see what breaks. */
 export interface ReplicaOptions {
   /** Makes the state machine of one reporter; one that leaves a rule out, to see what breaks. */
   readonly newOwnership?: (self: string, spokenAfterMs: () => number) => Ownership;
@@ -307,4 +308,5 @@ export function createReplicasWorld() {
   };
 }
 
+/** As `createReplicasWorld` gives it. */
 export type ReplicasWorld = ReturnType<typeof createReplicasWorld>;

@@ -17,6 +17,7 @@ import type { RowSeen } from './truth.ts';
 const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
 const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
+/** A reporter's object, as the API server shows it. */
 export interface ReporterShown {
   readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
   readonly spec: { readonly id: string; readonly cluster: string };
@@ -37,6 +38,7 @@ export interface RunningReplica {
   readonly process: OperatorProcess;
 }
 
+/** Operators that serve one namespace, behind one balancer. */
 export interface Replicas {
   readonly namespace: string;
   readonly balancer: Balancer;

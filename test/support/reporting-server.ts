@@ -14,9 +14,11 @@ import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { dial, openStream, type TestStream } from './test-stream.ts';
 import { requestBytes, type RequestFields } from './wire.ts';
 
+/** In what the server differs from the operator's; a part of the sink that is given is called as well. */
 export interface TestServerOptions
   extends Partial<Omit<ReportingServerOptions, 'sink' | 'log' | 'metrics'>>, Partial<ReportSink> {}
 
+/** A reporting service on loopback, and what it was told. */
 export interface TestServer {
   readonly server: ReportingServer;
   readonly address: string;

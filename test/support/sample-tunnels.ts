@@ -7,7 +7,9 @@ import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 /** As the operator makes them. */
 export const names: Names = createNames((text) => hash('sha256', text, 'buffer'));
 
+/** A reporter. */
 export const RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-0' };
+/** Another one, of the same cluster. */
 export const OTHER_RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-1' };
 
 /** A tunnel as Envoy reports it without tenant isolation: named for its initiator. */
@@ -22,10 +24,12 @@ export function tunnel(name: string, parts: Partial<Tunnel> = {}): Tunnel {
   };
 }
 
+/** A report of everything. */
 export function fullPush(...added: Tunnel[]): Report {
   return { fullPush: true, added, removedNames: [] };
 }
 
+/** A report of what has changed. */
 export function delta(added: readonly Tunnel[], removedNames: readonly string[] = []): Report {
   return { fullPush: false, added, removedNames };
 }

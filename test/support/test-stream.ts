@@ -15,6 +15,7 @@ const DEADLINE_MS = 60_000;
 
 const { StreamReverseTunnels: METHOD } = loadReportingService().service;
 
+/** A stream that a test speaks on, report by report. */
 export interface TestStream {
   /** Writes a message as it is. */
   sendBytes(bytes: Buffer): void;

@@ -9,6 +9,7 @@ import type { Fleet } from '../../src/simulate/fleet.ts';
 const PAGE = 5000;
 const POLL_MS = 200;
 
+/** A row, as the API server shows it. */
 export interface RowSeen {
   readonly metadata: {
     readonly name: string;

@@ -5,6 +5,7 @@ const LENGTH_DELIMITED = 2;
 const GROUP = 3;
 const GROUP_END = 4;
 
+/** One message of several pieces, in their order. */
 export function joined(...parts: readonly Buffer[]): Buffer {
   return Buffer.concat(parts);
 }
@@ -19,6 +20,7 @@ export function int64(fieldNumber: number, value: bigint): Buffer {
   return varint(fieldNumber, BigInt.asUintN(64, value));
 }
 
+/** A field of bytes, text or a message. */
 export function lengthDelimited(fieldNumber: number, content: Buffer, padding = 0): Buffer {
   return joined(
     rawVarint(tagOf(fieldNumber, LENGTH_DELIMITED)),
@@ -27,10 +29,12 @@ export function lengthDelimited(fieldNumber: number, content: Buffer, padding = 
   );
 }
 
+/** A field of text. */
 export function text(fieldNumber: number, value: string): Buffer {
   return lengthDelimited(fieldNumber, Buffer.from(value));
 }
 
+/** A group, which proto3 has no use for and decoders must skip. */
 export function group(fieldNumber: number, content: Buffer): Buffer {
   return joined(rawVarint(tagOf(fieldNumber, GROUP)), content, rawVarint(tagOf(fieldNumber, GROUP_END)));
 }

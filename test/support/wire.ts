@@ -17,6 +17,7 @@ export interface RequestFields {
   readonly nonce?: string | number;
 }
 
+/** A tunnel as the wire has it; every field may be left out. */
 export interface TunnelFields {
   readonly name?: string;
   readonly identity?: {

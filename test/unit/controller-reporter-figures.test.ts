@@ -66,14 +66,25 @@ describe('figures over the reporters of a replica', () => {
     expect(figures([]).backlogMs).to.equal(0);
   });
 
-  it('a row that is only refused is no backlog, and what waits beside it is as old as itself', () => {
+  it('a row that is only refused is no backlog', () => {
+    const waitingSinceMs = NOW_MS - 3_600_000;
     const refusing = entry('a', true, {
       stream: stream(),
       refused: new Set(['x', 'y']),
-      backlogSinceMs: NOW_MS - 3_600_000,
+      backlogSinceMs: waitingSinceMs,
     });
-    expect(figures([refusing], { a: 3 }).backlogMs).to.equal(3_600_000);
     expect(figures([refusing], { a: 2 }).backlogMs).to.equal(0);
-    expect(figures([refusing], { a: 3 }, {}, NOW_MS + 5000).backlogMs).to.equal(5000);
+    expect(figures([refusing], { a: 3 }).backlogMs).to.equal(3_600_000);
+  });
+
+  it('a scrape changes nothing', () => {
+    const seen = [
+      entry('waits', true, { stream: stream(), backlogSinceMs: NOW_MS - 5000 }),
+      entry('refused', true, { refused: new Set(['x']), backlogSinceMs: NOW_MS - 9000 }),
+      entry('done', true, { stream: stream(), backlogSinceMs: NOW_MS - 60_000 }),
+    ].map((one) => Object.freeze(one));
+    const first = figures(seen, { waits: 1, refused: 1 });
+    expect(figures(seen, { waits: 1, refused: 1 })).to.deep.equal(first);
+    expect(first.backlogMs).to.equal(5000);
   });
 });

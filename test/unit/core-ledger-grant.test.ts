@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { EVERYTHING, NOTHING, type Grant } from '../../src/core/grant.ts';
-import { Ledger, OverLimitError, type Earlier } from '../../src/core/ledger.ts';
+import { OverLimitError, type Earlier } from '../../src/core/fold.ts';
+import { Ledger } from '../../src/core/ledger.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
 import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 

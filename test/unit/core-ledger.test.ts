@@ -2,7 +2,8 @@ import { expect } from 'chai';
 import * as fc from 'fast-check';
 
 import { EVERYTHING, NOTHING, type Grant } from '../../src/core/grant.ts';
-import { Ledger, OverLimitError, type Earlier, type Known } from '../../src/core/ledger.ts';
+import { OverLimitError, type Earlier } from '../../src/core/fold.ts';
+import { Ledger, type Known } from '../../src/core/ledger.ts';
 import type { Report } from '../../src/core/report.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
 import { delta, fullPush, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';

@@ -5,6 +5,7 @@ import { FRAME_FLOODS } from './frame-floods.ts';
 import { HELD_MEMORY } from './held-memory.ts';
 import { STREAM_FLOODS } from './stream-floods.ts';
 
+/** What a peer is tried with that wants to harm others, in the order in which they are played. */
 export const ATTACKS: readonly Attack[] = [
   ...FRAME_FLOODS,
   ...STREAM_FLOODS,

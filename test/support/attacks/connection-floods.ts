@@ -19,6 +19,7 @@ function all(count: number, bytes: Buffer): Attack['round'] {
   };
 }
 
+/** Connections on which nothing, or nothing of HTTP/2, is said. */
 export const CONNECTION_FLOODS: readonly Attack[] = [
   {
     name: 'opens 2,000 connections and says nothing',

@@ -15,6 +15,7 @@ import { times, writeOver, type Attack } from './attack.ts';
 const MB = 1_000_000;
 const ONE_BYTE = Buffer.from([0, 0, 0, 1]);
 
+/** Frames that cost more to read than to send. */
 export const FRAME_FLOODS: readonly Attack[] = [
   {
     name: 'sends a report of 13 MB in DATA frames of one byte',

@@ -16,6 +16,7 @@ const LARGE_REPORTS = Array.from({ length: 200 }, (_, i) =>
   grpcMessage(firstReport(`large-${i}`, fullPush(1500, `large-${i}`))),
 );
 
+/** Reports that are begun, held in memory, and never ended. */
 export const HELD_MEMORY: readonly Attack[] = [
   {
     name: 'leaves reports unfinished on 1,000 streams of one connection',

@@ -35,6 +35,7 @@ function withField(name: string, value: string): Buffer {
 const DATA = frame(FRAME.data, END_STREAM, 1, grpcMessage(Buffer.alloc(3)));
 const RESET = frame(FRAME.rstStream, 0, 1, CANCEL);
 
+/** Streams whose first frames are no call of the service. */
 export const MALFORMED_STARTS: readonly MalformedStart[] = [
   ...[':method', ':path', ':scheme', ':authority', 'content-type', 'te'].map((name) => ({
     what: `no ${name}`,

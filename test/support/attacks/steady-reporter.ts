@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { dialReportingService } from '../../../src/grpc/reporting-client.ts';
 import { eventually } from '../eventually.ts';
 
+/** A rightful reporter beside an attack, by whose ACKs one sees what that costs others. */
 export interface SteadyReporter extends AsyncDisposable {
   /** How long each ACK took, in the order of the reports; ms. */
   readonly ackMs: readonly number[];

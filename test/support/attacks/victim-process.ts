@@ -5,6 +5,7 @@ import type { VictimOptions, VictimState } from './victim.ts';
 
 const FILE = new URL('victim.ts', import.meta.url).pathname;
 
+/** The reporting service in a process of its own, to be attacked. */
 export interface Victim extends AsyncDisposable {
   readonly address: string;
   readonly pid: number;

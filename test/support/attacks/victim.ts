@@ -4,6 +4,7 @@ import { systemClock } from '../../../src/clock.ts';
 import { ReportingServer, type ReportingServerOptions } from '../../../src/grpc/server.ts';
 import { createMetrics } from '../../../src/metrics.ts';
 
+/** Limits other than the operator's. */
 export type VictimOptions = Pick<ReportingServerOptions, 'limits'> &
   Partial<Pick<ReportingServerOptions, 'maxMessageSizeBytes'>>;
 
