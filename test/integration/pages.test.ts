@@ -21,18 +21,24 @@ const BLOCK_TIMEOUT_MS = 60_000;
 
 /** Flags of other programs that the pages name by themselves. */
 const OTHERS_FLAGS = new Set([
-  ...['--all', '--watch', '--show-managed-fields', '--server-side', '--force-conflicts'],
-  ...['--take-ownership', '--skip-crds', '--set', '--service-node', '--service-cluster', '--expose-gc'],
-  ...['--once', '--runs', '--only', '--quick', '--profile', '--json', '--seed', '--messages', '--frames'],
+  // kubectl, Helm, kube-apiserver, Envoy.
   ...[
-    '--endpoint-reconciler-type',
-    '--max-semi-space-size',
-    '--fetch',
+    '--all',
+    '--watch',
+    '--show-managed-fields',
+    '--server-side',
+    '--force-conflicts',
     '--dry-run',
     '--wait',
-    '--namespaces',
-    '--no-hooks',
   ],
+  ...['--take-ownership', '--skip-crds', '--set', '--no-hooks', '--namespaces'],
+  ...['--endpoint-reconciler-type', '--service-node', '--service-cluster'],
+  // This project's npm scripts.
+  ...['--once', '--runs', '--only', '--quick', '--profile', '--json', '--seed', '--messages', '--frames'],
+  ...['--api', '--fetch'],
+  // Node and V8.
+  ...['--expose-gc', '--max-semi-space-size', '--heap-growing-percent', '--memory-saver-mode'],
+  '--gc-memory-reducer-start-delay-ms',
 ]);
 
 const ALL = pages();
