@@ -1,5 +1,6 @@
 import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import type { Clock } from './clock.ts';
+import { every } from './every.ts';
 
 const LOOK_EVERY_MS = 2000;
 /** So much more than when it last came to rest, bytes. The young generation alone goes up and down by nearly as much. */
@@ -47,7 +48,6 @@ export function followHeap({ heap, isIdle, clock }: HeapRestParts): () => void {
   let restedBytes = heap.committedBytes();
   let wasIdle = false;
   let looksLeft = 0;
-  let cancel = clock.setTimer(LOOK_EVERY_MS, look);
 
   function look(): void {
     const idle = isIdle();
@@ -61,11 +61,11 @@ export function followHeap({ heap, isIdle, clock }: HeapRestParts): () => void {
       looksLeft = REST_LOOKS;
     }
     wasIdle = idle;
-    cancel = clock.setTimer(LOOK_EVERY_MS, look);
   }
 
+  const end = every(clock, LOOK_EVERY_MS, look);
   return () => {
-    cancel();
+    end();
     if (looksLeft > 0) heap.favourMemory(false);
   };
 }
