@@ -1,6 +1,6 @@
 /** What the client of the API server makes of certificates and ports that are not as they should be. */
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
-import { createServer, type AddressInfo, type Server } from 'node:net';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { expect } from 'chai';
 import { systemClock } from '../../src/clock.ts';
 import type { ApiObject } from '../../src/k8s/api-object.ts';
@@ -134,25 +134,29 @@ describe('client of the API server over TLS', () => {
   });
 
   it('gives up a proxy that takes CONNECT and never answers, and keeps no place of the pool for it', async () => {
-    let taken = 0;
+    const taken: Socket[] = [];
     const silent = createServer((socket) => {
       socket.on('error', () => undefined).resume();
-      taken += 1;
+      taken.push(socket);
     });
-    const proxyPort = await listen(silent, '127.0.0.1');
-    const pods = podsOf('https://127.0.0.1:6443', `http://127.0.0.1:${proxyPort}`);
-    // Both places of the pool, and one that waits for a place.
-    const calls = await Promise.all(
-      ['a', 'b', 'c'].map((name) => errorOf(pods.get(name, { timeoutMs: 500 }))),
-    );
-    expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no answer within 0.5 s`);
-    expect(taken).to.equal(2);
-    const open = (): Promise<number> =>
-      new Promise((resolve) => {
-        silent.getConnections((_error, count) => resolve(count));
-      });
-    // undici gives up CONNECT after five minutes by itself.
-    await eventually('the places are free again', async () => (await open()) === 0, 20_000);
-    silent.close();
+    try {
+      const proxyPort = await listen(silent, '127.0.0.1');
+      const pods = podsOf('https://127.0.0.1:6443', `http://127.0.0.1:${proxyPort}`);
+      // Both places of the pool, and one that waits for a place.
+      const calls = await Promise.all(
+        ['a', 'b', 'c'].map((name) => errorOf(pods.get(name, { timeoutMs: 500 }))),
+      );
+      expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no answer within 0.5 s`);
+      expect(taken).to.have.length(2);
+      const open = (): Promise<number> =>
+        new Promise((resolve) => {
+          silent.getConnections((_error, count) => resolve(count));
+        });
+      // undici gives up CONNECT after five minutes by itself; here after 10 s, and it may try once more for the call that waited.
+      await eventually('the places are free again', async () => (await open()) === 0, 60_000);
+    } finally {
+      silent.close();
+      for (const socket of taken) socket.destroy();
+    }
   });
 });
