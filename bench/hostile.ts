@@ -46,6 +46,8 @@ interface Stage {
   readonly others: readonly RawReporter[];
   /** Writes into another namespace. */
   readonly bareLoop: BareLoop;
+  /** One that was never made before. */
+  readonly nextBareRow: () => BareRow;
 }
 
 export const hostile = scenario<Stage>(
@@ -72,7 +74,14 @@ export const hostile = scenario<Stage>(
       others.push(reporter);
     }
     const bareLoop = undo.use(await openBareLoop(world, await world.access('bare')));
-    return { operator, watch, others, bareLoop };
+    let made = 0;
+    const nextBareRow = (): BareRow => {
+      const [row] = bareRows(BARE_SERIAL + made, 1);
+      made += 1;
+      if (row === undefined) throw new Error('no row was made');
+      return row;
+    };
+    return { operator, watch, others, bareLoop, nextBareRow };
   },
   [
     {
@@ -130,21 +139,22 @@ async function measure(stage: Stage, bench: Bench): Promise<Figure[]> {
 }
 
 /** Begins what the others are to be looked at beside; gives what ends it. */
-async function begin({ operator, bareLoop }: Stage, beside: Beside): Promise<(() => void) | undefined> {
+async function begin(stage: Stage, beside: Beside): Promise<(() => void) | undefined> {
   if (beside === 'calm') return undefined;
-  if (beside === 'bare') return writeFast(bareLoop);
-  return await reportFast(operator, beside);
+  if (beside === 'bare') return writeFast(stage);
+  return await reportFast(stage.operator, beside);
 }
 
 /** Writes what a hostile reporter brings about: a row made, and the one before it deleted, at its rate. */
-function writeFast(bareLoop: BareLoop): () => void {
-  let made: Promise<BareRow[]> = Promise.resolve([]);
-  return evenly(REPORT_EVERY_MS / TIMES_THE_RATE, (index) => {
-    const rows = bareRows(BARE_SERIAL + index, 1);
-    const before = made;
-    made = bareLoop.create(rows).then(() => rows);
-    // A failure shows as rows that cannot be made; the others' rows are what counts here.
-    before.then((old) => bareLoop.delete(old)).catch(() => undefined);
+function writeFast({ bareLoop, nextBareRow }: Stage): () => void {
+  let last: Promise<BareRow> | undefined;
+  return evenly(REPORT_EVERY_MS / TIMES_THE_RATE, () => {
+    const row = nextBareRow();
+    const before = last;
+    last = bareLoop.create([row]).then(() => row);
+    // The one that fails is missing from the writes, and the next goes on: the others' rows are what counts here.
+    last.catch(() => undefined);
+    before?.then((old) => bareLoop.delete([old])).catch(() => undefined);
   });
 }
 
