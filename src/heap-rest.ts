@@ -1,10 +1,10 @@
-import { getHeapStatistics, setFlagsFromString } from 'node:v8';
+import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 import type { Clock } from './clock.ts';
 import { every } from './every.ts';
 
 const LOOK_EVERY_MS = 2000;
-/** So much more than when it last came to rest, bytes. The young generation alone goes up and down by nearly as much. */
-const GROWN_BYTES = 32 * 1024 * 1024;
+/** So much more than when it last came to rest, bytes: what is given back is to be worth a pause. */
+const GROWN_BYTES = 24 * 1024 * 1024;
 /** V8 looks so often whether to begin a collection that gives memory back; by itself every 8 s. */
 const V8_LOOKS_EVERY_MS = 2000;
 /** 10 s: long enough for V8 to look, to mark 100,000 rows in between other work, and to give back what is free. */
@@ -12,7 +12,10 @@ const REST_LOOKS = 5;
 
 /** What is asked of V8. */
 export interface Heap {
-  /** What the heap takes of the machine, in use or not. */
+  /**
+   * What the heap takes of the machine, in use or not, bytes. Without the young generation: that goes up and down with any
+   * trickle of work, which must not pay for a rest again and again.
+   */
   committedBytes(): number;
   /** True: V8 gives back what it can as soon as it can, at the price of more collections. */
   favourMemory(on: boolean): void;
@@ -20,7 +23,10 @@ export interface Heap {
 
 /** The heap of this process. */
 export const v8Heap: Heap = {
-  committedBytes: () => getHeapStatistics().total_heap_size,
+  committedBytes() {
+    const old = getHeapSpaceStatistics().filter(({ space_name: name }) => !name.startsWith('new_'));
+    return old.reduce((sum, { space_size: bytes }) => sum + bytes, 0);
+  },
   favourMemory(on) {
     setFlagsFromString(`--gc-memory-reducer-start-delay-ms=${V8_LOOKS_EVERY_MS}`);
     // Read anew at each decision of the collector. Only while at rest: under work it costs a quarter more CPU a row.
@@ -38,7 +44,7 @@ export interface HeapRestParts {
 /**
  * Lets V8 give back what a burst left it. By itself it does so only in a process that allocates next to nothing, which
  * one with hundreds of reporters' heartbeats never is: 100 MiB that 50,000 new rows took for a moment stayed for good.
- * So when the heap has grown by 32 MiB and nothing has been to do for two looks, V8 is told to favour memory, for 10 s
+ * So when the heap has grown by 24 MiB and nothing has been to do for two looks, V8 is told to favour memory, for 10 s
  * or until there is something to do. It marks in small steps meanwhile; the last one stops everything for some 70 ms
  * with 50,000 rows.
  *
