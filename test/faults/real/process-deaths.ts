@@ -1,5 +1,6 @@
 /** The operator dies: one of three, politely or not, and the only one at any point of what it does. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { poll } from '../../support/operator-process.ts';
 import type { RunningReplica } from '../../support/replicas.ts';
 import { countRows } from '../../support/truth.ts';
 import { changeFor } from './changes.ts';
@@ -20,8 +21,8 @@ import type { Stage } from './stage.ts';
 const DEADLINE_MS = 90_000;
 /** Kills in one push, and in one collection. */
 const KILLS = 4;
-/** Its reporters come back within a second; within this much it writes, and is far from done with thousands of rows. */
-const KILL_WITHIN_MS = 3000;
+/** After the first of its writes: thousands of rows take longer. */
+const KILL_WITHIN_MS = 1000;
 const LEADS_AGAIN_SECONDS = { SIGKILL: 17, SIGTERM: 2 };
 
 /** The leader of three, with its share of the streams, while tunnels come and go. */
@@ -105,9 +106,10 @@ export const killedInPush: FaultScenario = {
     const fleet = await stage.addFleet({ reporters: 1, tunnels: sizes.pushed, reporterCluster: 'pushing' });
     const whole = before.rows.size + sizes.pushed;
     let midway = 0;
-    for (let kill = 1; kill <= KILLS; kill += 1) {
+    let count = before.rows.size;
+    for (let kill = 1; kill <= KILLS && count < whole; kill += 1) {
       await killAtRandom(stage);
-      const count = await countRows(request, stage.namespace);
+      count = await countRows(request, stage.namespace);
       if (count > before.rows.size && count < whole) midway += 1;
       doing(`killed ${kill} times, ${count - before.rows.size} of ${sizes.pushed} rows are there`);
       await stage.startReplica();
@@ -138,9 +140,10 @@ export const killedInCollection: FaultScenario = {
     const gone = names.slice(0, Math.floor(names.length * 0.9));
     for (const name of gone) reporter?.disconnectTunnel(name);
     let midway = 0;
-    for (let kill = 1; kill <= KILLS; kill += 1) {
+    let left = gone.length;
+    for (let kill = 1; kill <= KILLS && left > 0; kill += 1) {
       await killAtRandom(stage);
-      const left = (await countRows(request, stage.namespace)) - (before.rows.size - gone.length);
+      left = (await countRows(request, stage.namespace)) - (before.rows.size - gone.length);
       if (left > 0 && left < gone.length) midway += 1;
       doing(`killed ${kill} times, ${left} of ${gone.length} rows are still there`);
       await stage.startReplica();
@@ -151,10 +154,15 @@ export const killedInCollection: FaultScenario = {
   },
 };
 
-/** Kills the only operator some time after it has begun to write. */
+/** Kills the only operator some time after it has begun to write rows: until then it lists and claims, for seconds. */
 async function killAtRandom(stage: Stage): Promise<void> {
   const [only] = stage.replicas.running;
   if (only === undefined) throw new Error('there is no operator to kill');
+  const { request } = stage.controlPlane;
+  const before = await countRows(request, stage.namespace);
+  await poll(DEADLINE_MS, async () =>
+    (await countRows(request, stage.namespace)) === before ? undefined : true,
+  );
   await delay(stage.random.below(KILL_WITHIN_MS));
   if (crashes([only]) > 0) throw new Error(`the operator crashed: ${only.process.stderr}`);
   await stage.replicas.end(only, 'SIGKILL');
