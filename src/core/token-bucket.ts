@@ -15,9 +15,8 @@ export function fullBucket(): TokenBucket {
 }
 
 /** Milliseconds until one may be used, rounded up; 0: at once. Takes none. */
-export function untilTokenMs(bucket: TokenBucket, { perSecond, burst }: Rate, nowMs: number): number {
-  const refilled = Math.min(burst, bucket.tokens + ((nowMs - bucket.atMs) * perSecond) / 1000);
-  return refilled >= 1 ? 0 : Math.ceil(((1 - refilled) * 1000) / perSecond);
+export function untilTokenMs(bucket: TokenBucket, rate: Rate, nowMs: number): number {
+  return Math.ceil(waitMs(refilled(bucket, rate, nowMs), rate));
 }
 
 /**
@@ -25,9 +24,16 @@ export function untilTokenMs(bucket: TokenBucket, { perSecond, burst }: Rate, no
  *
  * @returns milliseconds until the next one may be used; 0: at once
  */
-export function takeToken(bucket: TokenBucket, { perSecond, burst }: Rate, nowMs: number): number {
-  const refilled = bucket.tokens + ((nowMs - bucket.atMs) * perSecond) / 1000;
-  bucket.tokens = Math.max(Math.min(burst, refilled) - 1, -LONGEST_DEBT_SECONDS * perSecond);
+export function takeToken(bucket: TokenBucket, rate: Rate, nowMs: number): number {
+  bucket.tokens = Math.max(refilled(bucket, rate, nowMs) - 1, -LONGEST_DEBT_SECONDS * rate.perSecond);
   bucket.atMs = nowMs;
-  return bucket.tokens >= 1 ? 0 : ((1 - bucket.tokens) * 1000) / perSecond;
+  return waitMs(bucket.tokens, rate);
+}
+
+function refilled({ tokens, atMs }: TokenBucket, { perSecond, burst }: Rate, nowMs: number): number {
+  return Math.min(burst, tokens + ((nowMs - atMs) * perSecond) / 1000);
+}
+
+function waitMs(tokens: number, { perSecond }: Rate): number {
+  return tokens >= 1 ? 0 : ((1 - tokens) * 1000) / perSecond;
 }
