@@ -1,27 +1,17 @@
 /** What a client of the API server makes of answers without end, of credentials that keep it waiting, of its own end. */
 import { expect } from 'chai';
 import type { ApiObject } from '../../src/k8s/api-object.ts';
-import { ApiError } from '../../src/k8s/api-error.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
 import * as answers from '../support/api-answers.ts';
+import { errorOf } from '../support/error-of.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
 
 const MIB = Buffer.alloc(1024 * 1024, 'x');
 const GET_A = 'get reversetunnels.reverse-tunnel.io in default a';
-
-async function errorOf(call: Promise<unknown>): Promise<ApiError> {
-  try {
-    await call;
-  } catch (error) {
-    expect(error).to.be.instanceOf(ApiError);
-    return error as ApiError;
-  }
-  throw new Error('the call was meant to fail');
-}
 
 describe('client of the API server, given bad input', () => {
   let server: ScriptedApiServer;

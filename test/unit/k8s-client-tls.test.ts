@@ -4,25 +4,15 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { expect } from 'chai';
 import { systemClock } from '../../src/clock.ts';
 import type { ApiObject } from '../../src/k8s/api-object.ts';
-import { ApiError } from '../../src/k8s/api-error.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
 import * as answers from '../support/api-answers.ts';
 import { createAuthority } from '../support/certificates.ts';
+import { errorOf } from '../support/error-of.ts';
 import { eventually } from '../support/eventually.ts';
 
 const GET_A = 'get pods in default a';
-
-async function errorOf(call: Promise<unknown>): Promise<ApiError> {
-  try {
-    await call;
-  } catch (error) {
-    expect(error).to.be.instanceOf(ApiError);
-    return error as ApiError;
-  }
-  throw new Error('the call was meant to fail');
-}
 
 async function listen(server: Server, host: string): Promise<number> {
   await new Promise<void>((resolve) => {

@@ -4,11 +4,11 @@ import { createServer, connect, type AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
 import type { ApiObject } from '../../src/k8s/api-object.ts';
-import { ApiError } from '../../src/k8s/api-error.ts';
 import { createApiClient, type ApiClient, type RequestSample } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
 import * as answers from '../support/api-answers.ts';
+import { errorOf } from '../support/error-of.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
@@ -20,17 +20,6 @@ const ROWS = {
   namespace: 'default',
 };
 const COLLECTION = '/apis/reverse-tunnel.io/v1alpha1/namespaces/default/reversetunnels';
-
-/** The error a call rejects with; fails when it does not. */
-async function errorOf(call: Promise<unknown>): Promise<ApiError> {
-  try {
-    await call;
-  } catch (error) {
-    expect(error).to.be.instanceOf(ApiError);
-    return error as ApiError;
-  }
-  throw new Error('the call was meant to fail');
-}
 
 describe('client of the API server', () => {
   let server: ScriptedApiServer;
