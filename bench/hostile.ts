@@ -233,7 +233,7 @@ async function makePolicy(world: World, { namespace }: Access, name: string, rul
     apiVersion: 'reverse-tunnel.io/v1alpha1',
     kind: 'ReverseTunnelPolicy',
     metadata: { name },
-    spec: { rules: [{ peers: [{ anybody: true }], ...rule }] },
+    spec: { rules: [{ peers: [{ any: true }], ...rule }] },
   });
   if (status !== 201) throw new Error(`policy ${name}: ${status} ${JSON.stringify(body)}`);
 }

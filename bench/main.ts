@@ -25,7 +25,7 @@ async function main(args: readonly string[]): Promise<number> {
     return 0;
   }
   if ('problem' in parsed) {
-    process.stderr.write(`bench: ${parsed.problem}\nbench: --help lists all flags\n`);
+    process.stderr.write(`bench: ${parsed.problem}\nbench: see --help for all flags\n`);
     return 2;
   }
   if (process.platform !== 'linux') {

@@ -75,7 +75,8 @@ export async function openRawReporter(address: string, id: string): Promise<RawR
   call.on('status', ({ code, details }) => {
     clearInterval(heartbeat);
     if (closed) return;
-    for (const report of waiting.values()) report.reject(new Error(`the stream ended: ${code} ${details}`));
+    for (const report of waiting.values())
+      report.reject(new Error(`the stream was closed: ${code} ${details}`));
     waiting.clear();
   });
   const heartbeat = setInterval(() => {

@@ -11,7 +11,7 @@ const HELP = `Usage: npm run demo [-- FLAG ...]
 Starts etcd and kube-apiserver (fetched or built once), the operator, and a fleet of simulated reporters in front of
 it; shows what the operator does; then stays up to be played with, until Ctrl-C.
 
-  --once             end after the last step; exit code 0 only if the rows equalled the truth at each step
+  --once             end after the last step; exit code 0 only if the ReverseTunnels matched the fleet at each step
   --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs and makes a namespace that goes at the end (the CRDs stay)
   --help
 `;
@@ -32,7 +32,7 @@ async function main(): Promise<number> {
       },
     }));
   } catch (error) {
-    process.stderr.write(`demo: ${(error as Error).message.split('. ')[0]}; --help lists all flags\n`);
+    process.stderr.write(`demo: ${(error as Error).message.split('. ')[0]}; see --help for all flags\n`);
     return 2;
   }
   if (values.help) {

@@ -43,16 +43,19 @@ export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsO
       `reverse-tunnel.io/node=${tunnel.nodeID},reverse-tunnel.io/reporter=${reporter.id.id}`,
     ];
     await steps.show('get', 'rt', ...selectTunnel);
-    await steps.step(`The tunnel of ${tunnel.nodeID} drops: its row goes`, async () => {
+    await steps.step(`The tunnel of ${tunnel.nodeID} drops: its ReverseTunnel is deleted`, async () => {
       reporter.disconnectTunnel(tunnel.name);
       await fleet.settled();
     });
     await steps.show('get', 'rt', ...selectTunnel);
 
-    await steps.step(`The tunnel of ${tunnel.nodeID} comes back: so does a row`, async () => {
-      reporter.connectTunnel(tunnel);
-      await fleet.settled();
-    });
+    await steps.step(
+      `The tunnel of ${tunnel.nodeID} reconnects: its ReverseTunnel is recreated`,
+      async () => {
+        reporter.connectTunnel(tunnel);
+        await fleet.settled();
+      },
+    );
     await steps.show('get', 'rt', ...selectTunnel);
 
     await steps.step(
@@ -67,8 +70,8 @@ export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsO
 
     const rows = await steps.rows();
     const [victim] = rows;
-    if (victim === undefined) throw new DemoFailure('there are no rows');
-    await steps.step('A row is deleted by hand: it comes back', async () => {
+    if (victim === undefined) throw new DemoFailure('no ReverseTunnel objects');
+    await steps.step('A ReverseTunnel is deleted manually: the operator recreates it', async () => {
       await steps.show('delete', 'rt', victim.metadata.name);
       const returned = (row: RowSeen): boolean =>
         row.metadata.name === victim.metadata.name && row.metadata.uid !== victim.metadata.uid;
@@ -86,8 +89,8 @@ export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsO
       });
       await fleet.settled();
       const after = versions(await steps.rows());
-      if (after !== before) throw new DemoFailure('the restart changed a row');
-      console.log(`  all ${fleet.tunnelCount()} rows have the resourceVersion that they had before`);
+      if (after !== before) throw new DemoFailure('the restart changed a ReverseTunnel');
+      console.log(`  all ${fleet.tunnelCount()} ReverseTunnels kept their resourceVersion`);
     });
     await steps.show('get', 'rt', '--field-selector', 'spec.tenantID=tenant-1', '-o', 'wide');
     await steps.show('wait', '--for=condition=Ready', 'rt', '--all');
@@ -123,7 +126,7 @@ class Steps {
     const rows = await this.rows();
     const ms = Math.round(performance.now() - startedMs);
     console.log(
-      `✔ ${rows.length} rows, exactly the ${this.#fleet.tunnelCount()} tunnels that are up (${ms} ms)`,
+      `✔ ${rows.length} ReverseTunnels match the ${this.#fleet.tunnelCount()} tunnels that are up (${ms} ms)`,
     );
   }
 
@@ -146,7 +149,7 @@ class Steps {
   }
 
   async showCounts(tenants: number): Promise<void> {
-    console.log('\n  rows by tenant:');
+    console.log('\n  ReverseTunnels by tenant:');
     for (let i = 0; i < tenants; i += 1) {
       const selector = `reverse-tunnel.io/tenant=tenant-${i}`;
       const text = await this.#cluster.kubectl('get', 'rt', '-l', selector, '-o', 'name');

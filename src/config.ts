@@ -28,11 +28,11 @@ export interface Config {
   /** API writes in flight. */
   readonly writeConcurrency: number;
   /** By what a peer proves that it may report; `insecure`: by nothing. */
-  readonly auth: 'mtls' | 'token' | 'either' | 'insecure';
+  readonly auth: 'mtls' | 'token' | 'mtls-or-token' | 'insecure';
   /** Paths of PEM files. Certificate and key: both or neither, and there for every mode but `insecure`. */
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
-  /** There for `mtls` and `either`, and for these alone. */
+  /** There for `mtls` and `mtls-or-token`, and for these alone. */
   readonly tlsClientCa: string | undefined;
   /** Whom tokens have to be meant for. */
   readonly tokenAudience: string;
@@ -44,7 +44,7 @@ export interface Config {
 /** Either a configuration, or every mistake in it: one line each, naming key, value and what is allowed. */
 export type ConfigResult = { readonly config: Config } | { readonly mistakes: readonly string[] };
 
-const AUTH_MODES = ['mtls', 'token', 'either', 'insecure'] as const;
+const AUTH_MODES = ['mtls', 'token', 'mtls-or-token', 'insecure'] as const;
 
 interface Setting<T> {
   readonly placeholder: string;
@@ -60,121 +60,121 @@ interface Setting<T> {
 const SETTINGS = {
   'grpc-address': {
     placeholder: 'HOST:PORT',
-    text: 'where to serve the reporting service and grpc.health.v1; port 0 picks a free one',
+    text: 'address of the reporting service and grpc.health.v1; port 0 picks a free port',
     default: '0.0.0.0:18000',
     read: address,
   },
   'http-address': {
     placeholder: 'HOST:PORT',
-    text: 'where to serve /livez, /readyz and /metrics',
+    text: 'address of /livez, /readyz and /metrics',
     default: '0.0.0.0:8080',
     read: address,
   },
   kubeconfig: {
     placeholder: 'FILE',
-    text: 'how to reach the API server',
-    otherwise: 'in-cluster, else $KUBECONFIG, else ~/.kube/config',
+    text: 'kubeconfig of the API server',
+    otherwise: 'in-cluster, then $KUBECONFIG, then ~/.kube/config',
     read: anyText,
   },
   namespace: {
     placeholder: 'NAME',
-    text: 'where the objects live',
-    otherwise: "the pod's, else the context's, else default",
+    text: 'namespace of the objects',
+    otherwise: "the pod's namespace, then the context's, then default",
     read: namespace,
   },
   'replica-id': {
     placeholder: 'NAME',
-    text: 'how this replica is shown as an owner of reporters; need not be unique',
-    otherwise: "the pod's or the host's name",
+    text: 'name of this replica as an owner of reporters; need not be unique',
+    otherwise: 'the pod name or host name',
     read: replicaId,
   },
   'report-interval': {
     placeholder: 'DURATION',
-    text: 'how often reporters are to report',
+    text: 'interval at which reporters send reports',
     default: '5s',
     // The wire contract's bounds for report_interval.
     read: durationWithin(25, 3_600_000),
   },
   'unknown-after': {
     placeholder: 'DURATION',
-    text: 'how long after the loss of a reporter its tunnels become Unknown; 0 is the default',
+    text: 'time after a reporter disconnects until its tunnels become Unknown; 0 is the default',
     default: '30s',
     read: durationOr('30s'),
   },
   'expire-after': {
     placeholder: 'DURATION',
-    text: 'how long after the loss of a reporter its tunnels are deleted; 0 is the default',
+    text: 'time after a reporter disconnects until its tunnels are deleted; 0 is the default',
     default: '5m',
     read: durationOr('5m'),
   },
   'on-invalid': {
     placeholder: 'skip|nack',
-    text: 'a report with an invalid tunnel: set that tunnel aside and keep the rest, or refuse the report',
+    text: 'for a report with an invalid tunnel: reject only that tunnel (skip) or the report (nack)',
     default: 'skip',
     read: oneOf(['skip', 'nack']),
   },
   'grpc-reflection': {
     placeholder: 'true|false',
-    text: 'serve gRPC reflection too, so that tools like grpcurl can ask what is served',
+    text: 'enable gRPC server reflection for tools such as grpcurl',
     default: 'false',
     read: truth,
   },
   'max-message-size': {
     placeholder: 'SIZE',
-    text: 'the greatest report; a tunnel takes about 130 bytes',
+    text: 'maximum size of a report; a tunnel takes about 130 bytes',
     default: '64Mi',
     read: sizeWithin(1024, 1024 ** 3),
   },
   'max-tunnels-per-reporter': {
     placeholder: 'N',
-    text: 'tunnels that one reporter may hold',
+    text: 'maximum number of tunnels per reporter',
     default: '500000',
     read: numberWithin(1, 10_000_000),
   },
   'write-concurrency': {
     placeholder: 'N',
-    text: 'API writes in flight',
+    text: 'maximum number of concurrent API writes',
     default: '64',
     read: numberWithin(1, 1024),
   },
   auth: {
-    placeholder: 'mtls|token|either|insecure',
-    text: 'who may report, by what it can prove; has to be chosen. insecure: everybody who reaches the port',
+    placeholder: 'mtls|token|mtls-or-token|insecure',
+    text: 'client authentication (required); insecure accepts any client',
     read: authMode,
   },
   'tls-cert': {
     placeholder: 'FILE',
-    text: "the reporting service's certificate chain, in PEM; read again when it changes",
-    otherwise: 'none, with insecure',
+    text: 'PEM certificate chain of the reporting service; reloaded when it changes',
+    otherwise: 'none with insecure',
     read: anyText,
   },
   'tls-key': {
     placeholder: 'FILE',
-    text: 'its private key, in PEM; read again when it changes',
-    otherwise: 'none, with insecure',
+    text: 'PEM private key for --tls-cert; reloaded when it changes',
+    otherwise: 'none with insecure',
     read: anyText,
   },
   'tls-client-ca': {
     placeholder: 'FILE',
-    text: "who signs reporters' certificates, in PEM; read again when it changes",
-    otherwise: 'none, with token and insecure',
+    text: 'PEM CA bundle for client certificates; reloaded when it changes',
+    otherwise: 'none with token and insecure',
     read: anyText,
   },
   'token-audience': {
     placeholder: 'TEXT',
-    text: 'whom tokens have to be meant for, with token and either',
+    text: 'audience that tokens must carry (auth modes token, mtls-or-token)',
     default: 'reverse-tunnel-operator',
     read: audience,
   },
   'max-stream-age': {
     placeholder: 'DURATION',
-    text: 'how old a stream gets before its reporter has to prove anew who it is; 0 is the default',
+    text: 'maximum age of a stream; then the reporter reconnects and authenticates again; 0 is the default',
     default: '1h',
     read: durationOr('1h', 10_000),
   },
   'log-level': {
     placeholder: 'LEVEL',
-    text: `how much to log: ${LOG_LEVELS.join(', ')}`,
+    text: `log level: ${LOG_LEVELS.join(', ')}`,
     default: 'info',
     read: oneOf(LOG_LEVELS),
   },
@@ -234,7 +234,7 @@ export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: 
     const from = flags[key] === undefined ? key : `--${key}`;
     const given = flags[key] ?? file[key];
     if (typeof given === 'object' && given !== null) {
-      mistakes.push(`${from}: must be one value, not a list or a map`);
+      mistakes.push(`${from}: must be a single value, not a list or map`);
       return undefined as ValueOf<K>;
     }
     const text = given === undefined || given === null ? about.default : asText(given);
@@ -276,20 +276,22 @@ export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: 
 /** What does not go together. A token in plaintext is everybody's who listens, so only `insecure` goes without TLS. */
 function tlsMistakes({ auth, tlsCert, tlsKey, tlsClientCa }: Config): string[] {
   const mistakes: string[] = [];
-  const checksCertificates = auth === 'mtls' || auth === 'either';
+  const checksCertificates = auth === 'mtls' || auth === 'mtls-or-token';
   if (auth !== 'insecure') {
-    if (tlsCert === undefined) mistakes.push(`--tls-cert: must be given with --auth ${auth}`);
-    if (tlsKey === undefined) mistakes.push(`--tls-key: must be given with --auth ${auth}`);
+    if (tlsCert === undefined) mistakes.push(`--tls-cert: required with --auth ${auth}`);
+    if (tlsKey === undefined) mistakes.push(`--tls-key: required with --auth ${auth}`);
   } else if (tlsCert !== undefined && tlsKey === undefined) {
-    mistakes.push('--tls-key: must be given with --tls-cert');
+    mistakes.push('--tls-key: required with --tls-cert');
   } else if (tlsKey !== undefined && tlsCert === undefined) {
-    mistakes.push('--tls-cert: must be given with --tls-key');
+    mistakes.push('--tls-cert: required with --tls-key');
   }
   if (checksCertificates && tlsClientCa === undefined) {
-    mistakes.push(`--tls-client-ca: must be given with --auth ${auth}`);
+    mistakes.push(`--tls-client-ca: required with --auth ${auth}`);
   }
   if (!checksCertificates && tlsClientCa !== undefined) {
-    mistakes.push(`--tls-client-ca: has no use with --auth ${auth}; mtls and either ask for certificates`);
+    mistakes.push(
+      `--tls-client-ca: not allowed with --auth ${auth}; only mtls and mtls-or-token verify certificates`,
+    );
   }
   return mistakes;
 }
@@ -312,16 +314,16 @@ export function helpText(): string {
        reverse-tunnel-operator simulate --help
        reverse-tunnel-operator selftest --help
 
-Serves Envoy's ReverseTunnelReportingService and keeps one ReverseTunnel object for each reported tunnel.
+Serves Envoy's ReverseTunnelReportingService and maintains one ReverseTunnel object per reported tunnel.
 
 ${lines.join('\n')}
   --config FILE
-        YAML with the names above as keys, as in \`report-interval: 5s\`; a flag wins
+        YAML file with the flag names above as keys, such as \`report-interval: 5s\`; flags take precedence
   --version
   --help
 
-Durations as 250ms, 30s, 5m; sizes as 512Ki, 64Mi, 1Gi.
-Exit codes: 0 stopped as asked; 1 could not run; 2 wrong flag or value.
+Durations: 250ms, 30s, 5m. Sizes: 512Ki, 64Mi, 1Gi.
+Exit codes: 0 stopped by a signal; 1 failure; 2 invalid flag or value.
 `;
 }
 
@@ -331,16 +333,16 @@ function readFile(text: string, mistakes: string[]): Readonly<Record<string, unk
     parsed = parseYaml(text);
   } catch (error) {
     const [line] = error instanceof Error ? error.message.split('\n') : [String(error)];
-    mistakes.push(`--config: not YAML: ${line}`);
+    mistakes.push(`--config: invalid YAML: ${line}`);
     return {};
   }
   if (parsed === null || parsed === undefined) return {};
   if (typeof parsed !== 'object' || Array.isArray(parsed)) {
-    mistakes.push('--config: must hold keys and values, as in `report-interval: 5s`');
+    mistakes.push('--config: must be a YAML mapping, such as `report-interval: 5s`');
     return {};
   }
   for (const key of Object.keys(parsed)) {
-    if (!Object.hasOwn(SETTINGS, key)) mistakes.push(`${key}: is no setting; --help lists them`);
+    if (!Object.hasOwn(SETTINGS, key)) mistakes.push(`${key}: unknown setting; see --help`);
   }
   return parsed as Record<string, unknown>;
 }
@@ -355,7 +357,7 @@ function anyText(text: string): { value: string } | { allowed: string } {
 
 function address(text: string): { value: string } | { allowed: string } {
   return parseHostPort(text) === undefined
-    ? { allowed: 'must be host:port with a port of 0 to 65535, as 0.0.0.0:18000 or [::]:18000' }
+    ? { allowed: 'must be host:port with a port of 0 to 65535, such as 0.0.0.0:18000 or [::]:18000' }
     : { value: text };
 }
 
@@ -369,8 +371,7 @@ function authMode(text: string): { value: Config['auth'] } | { allowed: string }
   const value = AUTH_MODES.find((one) => one === text);
   return value === undefined
     ? {
-        allowed:
-          'must be chosen: mtls, token or either; or insecure, which lets everybody who reaches the port report',
+        allowed: 'must be one of mtls, token, mtls-or-token, insecure (insecure accepts any client)',
       }
     : { value };
 }
@@ -379,7 +380,7 @@ function authMode(text: string): { value: Config['auth'] } | { allowed: string }
 function audience(text: string): { value: string } | { allowed: string } {
   return /^[\x21-\x7e]{1,256}$/.test(text)
     ? { value: text }
-    : { allowed: 'must be 1 to 256 letters, digits and other ASCII characters, no blanks' };
+    : { allowed: 'must be 1 to 256 printable ASCII characters without spaces' };
 }
 
 function oneOf<const T extends string>(values: readonly T[]) {
@@ -410,7 +411,7 @@ function durationWithin(leastMs: number, mostMs: number) {
     return 'ms' in parsed && parsed.ms >= leastMs && parsed.ms <= mostMs
       ? { value: parsed.ms }
       : {
-          allowed: `must be a duration from ${formatDuration(leastMs)} to ${formatDuration(mostMs)}, as 250ms, 30s or 5m`,
+          allowed: `must be a duration from ${formatDuration(leastMs)} to ${formatDuration(mostMs)}, such as 250ms, 30s or 5m`,
         };
   };
 }
@@ -440,7 +441,7 @@ function sizeWithin(leastBytes: number, mostBytes: number) {
     return value >= leastBytes && value <= mostBytes
       ? { value }
       : {
-          allowed: `must be a size from ${leastBytes / 1024}Ki to ${mostBytes / 1024 ** 3}Gi, as 512Ki or 64Mi`,
+          allowed: `must be a size from ${leastBytes / 1024}Ki to ${mostBytes / 1024 ** 3}Gi, such as 512Ki or 64Mi`,
         };
   };
 }

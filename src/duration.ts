@@ -14,14 +14,14 @@ export function parseDuration(text: string): ParsedDuration {
   const written = text.trim();
   if (written === '0') return { ms: 0 };
   if (!/^(?:\d+(?:\.\d+)?(?:ms|s|m|h))+$/.test(written)) {
-    return { problem: `"${text}" is no duration: write it as 250ms, 30s, 5m or 1h30m` };
+    return { problem: `"${text}" is not a duration such as 250ms, 30s, 5m or 1h30m` };
   }
   let ms = 0;
   for (const [, number, unit] of written.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
     ms += Number(number) * (MS_OF_UNIT[unit ?? ''] ?? Number.NaN);
   }
   // Beyond this a millisecond count is no longer exact, and no timer can wait for it either.
-  if (!Number.isSafeInteger(Math.round(ms))) return { problem: `"${text}" is too long a duration` };
+  if (!Number.isSafeInteger(Math.round(ms))) return { problem: `"${text}" is too long for a duration` };
   return { ms: Math.round(ms) };
 }
 

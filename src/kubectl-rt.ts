@@ -7,7 +7,7 @@ const [name, ...rest] = process.argv.slice(2);
 const tool = handTool(name);
 if (tool === undefined) {
   process.stderr.write(
-    `kubectl rt: ${name === undefined ? 'give' : `${name}: must be`} one of ${HAND_TOOLS.join(', ')}\n`,
+    `kubectl rt: ${name === undefined ? 'missing subcommand' : `unknown subcommand "${name}"`}; must be one of ${HAND_TOOLS.join(', ')}\n`,
   );
   process.exitCode = WRONG_USE;
 } else process.exitCode = await tool(rest);

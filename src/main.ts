@@ -42,7 +42,7 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     fileText = configFile === undefined ? undefined : readFileSync(configFile, 'utf8');
   } catch (error) {
-    return wrongUse([`--config: cannot be read: ${(error as Error).message}`]);
+    return wrongUse([`--config: cannot read file: ${(error as Error).message}`]);
   }
   const result = readConfig(flags, fileText);
   if ('mistakes' in result) return wrongUse(result.mistakes);
@@ -82,8 +82,8 @@ async function serve(
           // It goes on by what it has: a slip in an edit is not to end what serves.
           else
             log.error(
-              { file: file.path, mistakes: result.mistakes },
-              'the changed configuration is not taken',
+              { file: file.path, errors: result.mistakes },
+              'failed to reload configuration; keeping the previous one',
             );
         });
   await asked;
@@ -108,7 +108,7 @@ function stopAsked(): Promise<void> {
 
 function wrongUse(mistakes: readonly string[]): number {
   for (const mistake of mistakes) process.stderr.write(`reverse-tunnel-operator: ${mistake}\n`);
-  process.stderr.write('reverse-tunnel-operator: --help lists all flags\n');
+  process.stderr.write('reverse-tunnel-operator: see --help for all flags\n');
   return WRONG_USE;
 }
 

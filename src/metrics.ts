@@ -16,111 +16,108 @@ export function createMetrics() {
   const registers = [registry];
   const counter = <L extends string>(name: string, help: string, labelNames: L[]) =>
     new Counter({ name, help, labelNames, registers });
-  const gauge = (name: string, help: string) => new Gauge({ name, help, registers });
+  const gauge = <L extends string = never>(name: string, help: string, labelNames: L[] = []) =>
+    new Gauge({ name, help, labelNames, registers });
   const seconds = (name: string, help: string) => new Histogram({ name, help, buckets: SECONDS, registers });
   return {
     registry,
     tunnels: gauge(
-      'reverse_tunnel_tunnels',
-      'Tunnels held by the reporters that this replica has heard, as each said last.',
+      'reverse_tunnel_reported_tunnels',
+      'Tunnels in the last report of each reporter that this replica has received reports from.',
     ),
-    rows: gauge('reverse_tunnel_rows', 'ReverseTunnel objects in the namespace, as last seen.'),
+    rows: gauge('reverse_tunnel_objects', 'ReverseTunnel objects in the namespace, as last observed.'),
     reportersConnected: gauge('reverse_tunnel_reporters_connected', 'Reporters with an open stream.'),
     synced: gauge(
       'reverse_tunnel_cache_synced',
-      '1 when the rows of the API server have been listed, else 0.',
+      '1 once the initial list of ReverseTunnel objects has completed, otherwise 0.',
     ),
     reports: counter('reverse_tunnel_reports_total', 'Reports accepted.', ['kind']),
     acks: counter('reverse_tunnel_acks_total', 'Reports acknowledged.', []),
-    nacks: counter('reverse_tunnel_nacks_total', 'Reports refused.', ['reason']),
+    nacks: counter('reverse_tunnel_nacks_total', 'Reports rejected.', ['reason']),
     rejectedTunnels: counter(
-      'reverse_tunnel_rejected_tunnels_total',
-      'Tunnels set aside: kept from becoming a row.',
+      'reverse_tunnel_tunnel_rejections_total',
+      'Tunnels rejected, so that no ReverseTunnel object is written for them.',
       ['reason'],
     ),
     nonceAnomalies: counter(
       'reverse_tunnel_nonce_anomalies_total',
-      'Nonces that were acknowledged though they did not follow the last one.',
+      'Acknowledged nonces that did not follow the previous nonce.',
       ['kind'],
     ),
     policies: new Gauge({
       name: 'reverse_tunnel_policies',
-      help: 'ReverseTunnelPolicies in the namespace, by whether they are in force or refused for a mistake.',
+      help: 'ReverseTunnelPolicies in the namespace, by whether they are accepted and enforced.',
       labelNames: ['accepted'],
       registers,
     }),
-    streamsClosed: counter('reverse_tunnel_stream_closed_total', 'Streams ended.', ['reason']),
+    streamsClosed: counter('reverse_tunnel_streams_closed_total', 'Streams closed.', ['reason']),
     connectionsRefused: counter(
-      'reverse_tunnel_connections_refused_total',
-      'Connections to the reporting service that were refused, or cut for what they did.',
+      'reverse_tunnel_connections_rejected_total',
+      'Connections to the reporting service that were rejected, or terminated for exceeding a limit.',
       ['reason'],
     ),
     callsRefused: counter(
-      'reverse_tunnel_calls_refused_total',
-      'Streams refused before anything on them was read, for want of a credential that holds.',
+      'reverse_tunnel_streams_rejected_total',
+      'Streams rejected before authentication succeeded.',
       ['reason'],
     ),
-    insecure: gauge(
-      'reverse_tunnel_insecure',
-      '1 when everybody who reaches the reporting service may report (--auth insecure), else 0.',
-    ),
+    insecure: gauge('reverse_tunnel_insecure', '1 if any client may report (--auth insecure), otherwise 0.'),
     ackSeconds: seconds(
       'reverse_tunnel_ack_seconds',
-      'From a report read whole to its ACK handed to the stream.',
+      'Time from receiving a complete report to sending its ACK.',
     ),
     syncLagSeconds: seconds(
       'reverse_tunnel_sync_lag_seconds',
-      'From a report received, or a row seen to differ, to the row written.',
+      'Time from receiving a report, or observing drift, to writing the ReverseTunnel object.',
     ),
-    apiWrites: counter('reverse_tunnel_api_writes_total', 'Row writes sent to the API server.', [
+    apiWrites: counter('reverse_tunnel_api_writes_total', 'ReverseTunnel writes sent to the API server.', [
       'verb',
       'outcome',
     ]),
-    workqueueDepth: gauge('workqueue_depth', 'Keys waiting for a worker.'),
-    workqueueDelayed: gauge('workqueue_delayed', 'Keys waiting for a time: backoff or pacing.'),
+    workqueueDepth: gauge('workqueue_depth', 'Keys waiting for a worker.', ['name']),
+    workqueueDelayed: gauge('reverse_tunnel_workqueue_delayed', 'Keys delayed by backoff or rate limiting.', [
+      'name',
+    ]),
     workqueueAdds: counter(
       'workqueue_adds_total',
-      'Keys handed to the queue by a report or by a changed row, repeated ones included.',
-      [],
+      'Keys added to the queue by a report or an object change, including duplicates.',
+      ['name'],
     ),
-    workqueueRetries: counter('workqueue_retries_total', 'Keys put back after a failed try.', []),
-    claims: counter('reverse_tunnel_claims_total', 'Claims of reporters sent to the API server.', [
-      'outcome',
-    ]),
+    workqueueRetries: counter('workqueue_retries_total', 'Keys requeued after a failed attempt.', ['name']),
+    claims: counter('reverse_tunnel_claims_total', 'Reporter claims sent to the API server.', ['outcome']),
     identityConflicts: counter(
       'reverse_tunnel_identity_conflicts_total',
-      'Times that two Envoys were found to report under one cluster and id.',
+      'Times two Envoys were found to report under the same node.cluster and node.id.',
       [],
     ),
     reporters: new Gauge({
       name: 'reverse_tunnel_reporters',
-      help: 'Reporters by what this replica has of them.',
+      help: 'Reporters by state on this replica.',
       labelNames: ['state'],
       registers,
     }),
     setAside: new Gauge({
-      name: 'reverse_tunnel_tunnels_set_aside',
-      help: 'Tunnels that the reporters connected here hold and that are no row.',
+      name: 'reverse_tunnel_tunnels_rejected',
+      help: 'Tunnels currently held by reporters connected to this replica for which there is no ReverseTunnel object.',
       labelNames: ['reason'],
       registers,
     }),
     backlogSeconds: gauge(
-      'reverse_tunnel_backlog_seconds',
-      'For how long rows of some reporter have been waiting to be written without a break; the longest of all.',
+      'reverse_tunnel_oldest_pending_write_seconds',
+      'Longest time for which a reporter has continuously had pending ReverseTunnel writes.',
     ),
-    reportersOwned: gauge('reverse_tunnel_reporters_owned', 'Reporters whose rows this replica writes.'),
+    reportersOwned: gauge(
+      'reverse_tunnel_reporters_owned',
+      'Reporters whose ReverseTunnel objects this replica writes.',
+    ),
     leaseHeld: gauge(
       'reverse_tunnel_lease_held',
-      '1 while this replica holds its own Lease, else 0: it writes nothing.',
+      '1 while this replica holds its own Lease, otherwise 0 and it writes nothing.',
     ),
-    eventsDropped: counter(
-      'reverse_tunnel_events_dropped_total',
-      'Events not sent, as there were too many.',
-      [],
-    ),
+    eventsDropped: counter('reverse_tunnel_events_dropped_total', 'Events dropped by the rate limit.', []),
     leaderElectionMasterStatus: new Gauge({
       name: 'leader_election_master_status',
-      help: '1 on the replica that holds the Lease of that name, else 0.',
+      help: '1 on the replica that holds the named Lease, otherwise 0.',
       labelNames: ['name'],
       registers,
     }),

@@ -86,18 +86,17 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   const isInsecure = config.auth === 'insecure';
   metrics.insecure.set(isInsecure ? 1 : 0);
   if (isInsecure) {
-    const how = config.tlsCert === undefined ? ', in plaintext' : '';
-    log.warn(`auth is insecure: whoever reaches the port may report${how}`);
+    log.warn({ tls: config.tlsCert !== undefined }, 'auth is insecure: any client may report');
   }
 
   const connection = await orStartError(
     resolveConnection({ kubeconfig: config.kubeconfig, env: around.env, clock }),
   );
   const namespace = config.namespace ?? connection.namespace ?? 'default';
-  log.info({ server: connection.server.href, source: connection.source, namespace }, 'API server found');
+  log.info({ server: connection.server.href, source: connection.source, namespace }, 'resolved API server');
   // What goes wrong between here and the API server is said with its name, as that is where to look.
   const apiLog = log.child({ server: serverOf(connection) });
-  const reviewsTokens = config.auth === 'token' || config.auth === 'either';
+  const reviewsTokens = config.auth === 'token' || config.auth === 'mtls-or-token';
   const client = createApiClient({
     connection,
     clock,
@@ -126,7 +125,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     const leastMs = LEAST_EXPIRE_AFTER_MS + reportIntervalMs;
     log.warn(
       { expireAfterMs: config.expireAfterMs, leastMs },
-      'expire-after is short: of several replicas one may expire what another has just taken over',
+      'expire-after is too short: a replica may expire tunnels that another has just claimed',
     );
   }
   // The id alone is no identity: two replicas may have the same, and so has the next start of this one.
@@ -315,7 +314,7 @@ export async function startOperator(config: Config, around: Surroundings): Promi
         flush(),
         withinMs(replica.stopLeading(), DRAIN_MS + FLUSH_MS, clock),
       ]);
-      if (!flushed) log.warn({ keys: queue.depth }, 'stopping with changes that are not written');
+      if (!flushed) log.warn({ keys: queue.depth }, 'stopping with pending changes');
       workers.stop();
       policing.stop();
       await withinMs(replica.stop(), RELEASE_MS, clock);
@@ -332,8 +331,8 @@ export async function startOperator(config: Config, around: Surroundings): Promi
 function gather(metrics: Metrics, ledger: Ledger, cache: RowCache, queue: Workqueue): void {
   metrics.tunnels.set(ledger.totalTunnelCount());
   metrics.rows.set(cache.size);
-  metrics.workqueueDepth.set(queue.depth);
-  metrics.workqueueDelayed.set(queue.delayedCount);
+  metrics.workqueueDepth.set({ name: 'tunnels' }, queue.depth);
+  metrics.workqueueDelayed.set({ name: 'tunnels' }, queue.delayedCount);
 }
 
 /** False when it did not resolve in time; it goes on. */
@@ -357,7 +356,7 @@ async function orStartError<T>(starting: Promise<T>, running?: HttpServer): Prom
     }
     if (error instanceof ListenError || error instanceof HttpListenError) {
       const flag = error instanceof ListenError ? '--grpc-address' : '--http-address';
-      throw new StartError(`${error.message}; free it or choose another ${flag}`, { cause: error });
+      throw new StartError(`${error.message}; free the port or set another ${flag}`, { cause: error });
     }
     throw error;
   }

@@ -80,12 +80,12 @@ export function createPolicing(parts: PolicingParts): Policing {
     isLeader,
     patchStatus: (name, resourceVersion, status) => api.patchStatus(name, resourceVersion, status),
     onFailed(policy, error) {
-      const isRefused = error instanceof ApiError && error.consequence === 'refused' && !statusRefused;
+      const isRefused = error instanceof ApiError && error.consequence === 'rejected' && !statusRefused;
       statusRefused ||= isRefused;
       // It is tried again each second: what passes by itself is not worth a line, and what does not is worth one.
       log[isRefused ? 'warn' : 'debug'](
         { policy, error: explanationOf(error) },
-        'the status of a policy is not written; the policy is in force all the same',
+        'failed to update policy status; the policy is enforced regardless',
       );
     },
     clock,
@@ -99,8 +99,8 @@ export function createPolicing(parts: PolicingParts): Policing {
     onState(state, error) {
       if (state === 'synced') missing = false;
       if (state !== 'broken' || !(error instanceof ApiError) || policies.isKnown) return;
-      if (error.consequence === 'missing-kind') kindMissing();
-      else if (error.consequence === 'refused') listRefused();
+      if (error.consequence === 'no_kind_match') kindMissing();
+      else if (error.consequence === 'rejected') listRefused();
     },
   });
 
@@ -109,8 +109,8 @@ export function createPolicing(parts: PolicingParts): Policing {
     if (!rowsListed()) return;
     missing = true;
     log.warn(
-      { resource: resource.title },
-      'the kind ReverseTunnelPolicy is not installed, so nobody is held to a policy (kubectl apply -f crds/)',
+      { resource: resource.title, hint: 'kubectl apply -f crds/' },
+      'ReverseTunnelPolicy CRD is not installed; policy enforcement is disabled',
     );
     policies.kindMissing();
   }
@@ -120,9 +120,11 @@ export function createPolicing(parts: PolicingParts): Policing {
     if (forbidden) return;
     forbidden = true;
     log.error(
-      { resource: resource.title },
-      'policies may not be listed, so it is not known who may report: no row is written until then ' +
-        '(give the service account list and watch on reversetunnelpolicies)',
+      {
+        resource: resource.title,
+        hint: 'grant list and watch on reversetunnelpolicies to the ServiceAccount',
+      },
+      'cannot list ReverseTunnelPolicies; ReverseTunnel writes are paused until they are listed',
     );
   }
 
@@ -131,7 +133,7 @@ export function createPolicing(parts: PolicingParts): Policing {
     const accepted = all.filter(({ parsed }) => parsed.mistakes === undefined).length;
     metrics.policies.set({ accepted: 'true' }, accepted);
     metrics.policies.set({ accepted: 'false' }, all.length - accepted);
-    log.info({ policies: all.length, accepted }, all.length === 0 ? 'no policies' : 'policies in force');
+    log.info({ policies: all.length, accepted }, 'policies loaded');
   }
 
   return {
@@ -155,7 +157,7 @@ function withoutMissingKind(log: Log, isToldOtherwise: () => boolean): Reflector
   return {
     info: (fields, message) => log.info(fields, message),
     warn(fields, message) {
-      const isMissing = (fields as { consequence?: string }).consequence === 'missing-kind';
+      const isMissing = (fields as { consequence?: string }).consequence === 'no_kind_match';
       if (!isMissing || !isToldOtherwise()) log.warn(fields, message);
     },
   };

@@ -95,7 +95,7 @@ export function createReplica(parts: ReplicaParts): Replica {
    * had been as soon as the restored store has come to that version.
    */
   const restored = (): void => {
-    log.warn('etcd was put back to a former state: everything is listed anew');
+    log.warn('etcd appears to have been restored; relisting all resources');
     parts.relistOthers();
     reportersReflector.relist();
     leasesReflector.relist();
@@ -108,13 +108,16 @@ export function createReplica(parts: ReplicaParts): Replica {
     own: true,
     mayTry: () => true,
     onHeld: () => {
-      log.info({ replica: self }, everHeld ? 'Lease held again, reading all reporters' : 'Lease held');
+      log.info(
+        { replica: self },
+        everHeld ? 'reacquired replica Lease; rereading all reporters' : 'acquired replica Lease',
+      );
       everHeld = true;
       standing.leaseHeld();
       parts.onProgress();
     },
     onSetBack: restored,
-    onAnswer: leaseLog('Lease not renewed: nothing is written while it is not held'),
+    onAnswer: leaseLog('cannot renew the replica Lease; writes are paused while it is not held'),
     clock,
     random,
   });
@@ -125,9 +128,9 @@ export function createReplica(parts: ReplicaParts): Replica {
     own: false,
     // A replica that may not write rows must not lead either.
     mayTry: () => standing.mayWrite(),
-    onHeld: () => log.info({ replica: self }, 'leading'),
+    onHeld: () => log.info({ replica: self }, 'became leader'),
     onSetBack: restored,
-    onAnswer: leaseLog("the leader's Lease cannot be had: this replica takes over nothing that others leave"),
+    onAnswer: leaseLog('cannot acquire leader lease; takeover of orphaned reporters is paused'),
     clock,
     random,
   });
@@ -166,7 +169,7 @@ export function createReplica(parts: ReplicaParts): Replica {
       cache,
       mayWrite: () => standing.mayWrite(),
       onDropped: () => metrics.eventsDropped.inc(),
-      onFailed: (error) => log.debug({ error: explanationOf(error) }, 'event not written'),
+      onFailed: (error) => log.debug({ error: explanationOf(error) }, 'failed to create event'),
       clock,
     }),
   });
@@ -226,7 +229,7 @@ export function createReplica(parts: ReplicaParts): Replica {
       }
       // An answer, of whatever kind, is no reason to doubt the watches' connections.
       if (failure instanceof ApiError && failure.status === undefined) parts.onNoAnswer();
-      if (!failing) log.warn({ error: failure.message, next: 'tried again every second' }, what);
+      if (!failing) log.warn({ error: failure.message, retry: 'every 1s' }, what);
       failing = true;
     };
   }
@@ -234,10 +237,10 @@ export function createReplica(parts: ReplicaParts): Replica {
   return {
     reporters,
     notReady() {
-      if (!rowsListed()) return 'rows are not listed yet';
-      if (!reportersReflector.hasSynced) return 'reporters are not listed yet';
-      if (!parts.policiesKnown()) return 'policies are not listed yet';
-      return everHeld ? undefined : 'its Lease is not held yet';
+      if (!rowsListed()) return 'ReverseTunnels not listed yet';
+      if (!reportersReflector.hasSynced) return 'ReverseTunnelReporters not listed yet';
+      if (!parts.policiesKnown()) return 'ReverseTunnelPolicies not listed yet';
+      return everHeld ? undefined : 'replica Lease not acquired yet';
     },
     isLeader: () => leader.isHeld,
     resume: () => reporters.resume(),

@@ -20,7 +20,7 @@ const CERTIFICATE_WISH = {
   insecure: 'none',
   mtls: 'required',
   token: 'none',
-  either: 'optional',
+  'mtls-or-token': 'optional',
 } as const satisfies Record<Config['auth'], CertificateWish>;
 
 /**
@@ -34,7 +34,7 @@ export async function createReportingAuth(
   const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
   if (cert === undefined || key === undefined) {
     // The configuration is checked: only insecure may go without.
-    if (config.auth !== 'insecure') throw new TlsMaterialError(`--auth ${config.auth} wants TLS`);
+    if (config.auth !== 'insecure') throw new TlsMaterialError(`--auth ${config.auth} requires TLS`);
     return { auth: { mode: config.auth, tls: undefined }, follow: () => () => {} };
   }
   const paths = { cert, key, clientCa };
@@ -47,13 +47,13 @@ export async function createReportingAuth(
         changed(now) {
           try {
             tls.replace(now);
-            log.info('TLS files changed: new connections get what they hold now');
+            log.info('reloaded TLS files; new connections use them');
           } catch (error) {
-            log.error({ error: words(error) }, 'the changed TLS files are not taken, those before stay');
+            log.error({ error: words(error) }, 'failed to reload TLS files; keeping the previous ones');
           }
         },
         unreadable(error) {
-          log.error({ error: words(error) }, 'the TLS files cannot be read, those before stay');
+          log.error({ error: words(error) }, 'failed to read TLS files; keeping the previous ones');
         },
       }),
   };

@@ -72,7 +72,7 @@ function isReport(bytes: Buffer): boolean {
   for (const name of report.removedNames) checkText('a removed name', name, MOST.name);
   const { count, byReason } = report.setAside;
   const counted = byReason.values().reduce((sum, times) => sum + times, 0);
-  if (counted !== count) throw new Error(`set aside ${count} parts, counted ${counted}`);
+  if (counted !== count) throw new Error(`rejected ${count} parts, counted ${counted}`);
   return true;
 }
 

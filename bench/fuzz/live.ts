@@ -44,7 +44,7 @@ export interface LiveResult {
   readonly slowestAckMs: number;
 }
 
-/** Below what a connection may open at once (`new_streams`). */
+/** Below what a connection may open at once (`stream_rate`). */
 const BATCH = 500;
 const AT_ONCE = 16;
 /** A heap keeps some room, and the operator remembers each reporter that it ever heard of. */

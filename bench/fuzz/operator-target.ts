@@ -63,7 +63,7 @@ export async function startOperatorTarget(): Promise<Target> {
       client.close();
       reporters.clear();
       await poll(QUIET_DEADLINE_MS, async () => {
-        const series = ['workqueue_depth', 'workqueue_delayed', 'reverse_tunnel_rows'];
+        const series = ['workqueue_depth', 'reverse_tunnel_workqueue_delayed', 'reverse_tunnel_objects'];
         const values = await Promise.all(series.map((one) => operator.metric(one)));
         return values.every((value) => value === 0) || undefined;
       });

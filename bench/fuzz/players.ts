@@ -79,7 +79,9 @@ export async function callWith(client: Client, messages: readonly Buffer[]): Pro
   const { code, details } = await ended;
   if (!RIGHTFUL.has(code)) throw new Error(`its stream ended with ${status[code]}: ${details}`);
   if (code === status.OK && answers.length < messages.length && !answers.includes('NACK')) {
-    throw new Error(`${answers.length} of ${messages.length} reports were answered, and the stream ended OK`);
+    throw new Error(
+      `${answers.length} of ${messages.length} reports were answered, and the stream was closed OK`,
+    );
   }
   return [status[code], ...answers];
 }

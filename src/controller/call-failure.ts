@@ -8,24 +8,24 @@ import type { ApiFailure } from './row-api.ts';
  * - `raced`: somebody else was quicker, and the object is not as it was.
  * - `unknown`: it may have been done or not; only a read tells.
  * - `ended`: this replica itself gave it up.
- * - `refused`: nothing will change before somebody changes something.
+ * - `rejected`: nothing will change before somebody changes something.
  * - `later`: nothing was done, and the same call may be sent again.
  */
-const LEAVES: Readonly<Record<Consequence, 'raced' | 'unknown' | 'ended' | 'refused' | 'later'>> = {
+const LEAVES: Readonly<Record<Consequence, 'raced' | 'unknown' | 'ended' | 'rejected' | 'later'>> = {
   conflict: 'raced',
-  'already-exists': 'raced',
-  gone: 'raced',
+  already_exists: 'raced',
+  not_found: 'raced',
   unavailable: 'unknown',
-  malformed: 'unknown',
+  unexpected_response: 'unknown',
   cancelled: 'ended',
-  refused: 'refused',
-  unauthorized: 'refused',
-  'missing-kind': 'refused',
-  'missing-namespace': 'refused',
-  terminating: 'refused',
+  rejected: 'rejected',
+  unauthorized: 'rejected',
+  no_kind_match: 'rejected',
+  namespace_not_found: 'rejected',
+  terminating: 'rejected',
   throttled: 'later',
   expired: 'later',
-  'version-ahead': 'later',
+  resource_version_too_large: 'later',
 };
 
 /** True where ownership is in doubt: what became of the write is not known, or the object is not as it was. */
@@ -40,14 +40,16 @@ export function isOvertaken({ consequence }: ApiFailure): boolean {
 
 /** True where tries are to be far apart, and somebody is to be told. */
 export function isRefusal({ consequence }: ApiFailure): boolean {
-  return LEAVES[consequence] === 'refused';
+  return LEAVES[consequence] === 'rejected';
 }
 
 /** Another reporter's object stands under the name of this one's: as good as a refusal, until somebody deletes it. */
 export function nameTaken(name: string): ApiFailure {
-  const error = new Error(`claim ${name}: the object of that name is another reporter's; delete it`);
+  const error = new Error(
+    `claim ReverseTunnelReporter ${name}: name is taken by another reporter's object; delete it`,
+  );
   return Object.assign(error, {
-    consequence: 'refused' as const,
+    consequence: 'rejected' as const,
     status: undefined,
     retryAfterMs: undefined,
   });

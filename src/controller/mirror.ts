@@ -164,7 +164,7 @@ export class Mirror {
     }
     const nowMs = clock.monotonicMs();
     const waitMs = held ? 0 : pacing.waitMs(key, tunnelName);
-    metrics.workqueueAdds.inc();
+    metrics.workqueueAdds.inc({ name: 'tunnels' });
     if (waitMs > 0) {
       queue.addAfter({ key, tunnelName, sinceMs: nowMs }, waitMs);
       return;
@@ -228,7 +228,7 @@ export class Mirror {
   queueOne(key: string, tunnelName: string): boolean {
     const { queue, isDue, clock, metrics, workers } = this.#parts;
     if (queue.holds(key, tunnelName) || !isDue(key, tunnelName)) return false;
-    metrics.workqueueAdds.inc();
+    metrics.workqueueAdds.inc({ name: 'tunnels' });
     queue.add(key, tunnelName, clock.monotonicMs());
     workers.wake();
     return true;
@@ -264,7 +264,7 @@ export class Mirror {
       queue.add(key, value, sinceMs);
       added += 1;
     }
-    metrics.workqueueAdds.inc(added);
+    metrics.workqueueAdds.inc({ name: 'tunnels' }, added);
     return isOver;
   }
 

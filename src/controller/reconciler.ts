@@ -29,7 +29,7 @@ export type Outcome =
   /** Worth another try soon. */
   | Retry
   /** Refused, with what answer; it will be again until somebody changes something. */
-  | { readonly kind: 'refused'; readonly answer: string };
+  | { readonly kind: 'rejected'; readonly answer: string };
 
 interface Done {
   readonly kind: 'done';
@@ -191,9 +191,9 @@ export class Reconciler {
   ): Promise<Outcome | 'learnt'> {
     switch (failure.consequence) {
       case 'conflict':
-      case 'already-exists':
+      case 'already_exists':
         return await this.#readAgain(step, reporter, item);
-      case 'gone':
+      case 'not_found':
         // Of a create it says nothing about a row: something between here and the API server answers 404.
         if (step.do === 'create') return retry(failure);
         this.#parts.cache.deleted(item.key, item.tunnelName, step.row);
@@ -202,21 +202,21 @@ export class Reconciler {
       case 'throttled':
       case 'unavailable':
         return retry(failure);
-      case 'malformed':
+      case 'unexpected_response':
       case 'unauthorized':
-      case 'missing-kind':
-      case 'missing-namespace':
+      case 'no_kind_match':
+      case 'namespace_not_found':
       case 'terminating':
         this.#refused(failure, step, reporter, item);
         return retry(failure);
       case 'cancelled':
         // Only the shutdown cancels: nothing will come of another try.
         return { kind: 'done', answered: false };
-      case 'refused':
+      case 'rejected':
       case 'expired':
-      case 'version-ahead':
+      case 'resource_version_too_large':
         this.#refused(failure, step, reporter, item);
-        return { kind: 'refused', answer: failure.message };
+        return { kind: 'rejected', answer: failure.message };
     }
   }
 
@@ -231,10 +231,10 @@ export class Reconciler {
 
   /** The reporter's object could not be read. Where that is not allowed, other reporters need not fare the same. */
   #unread(failure: ApiFailure, reporter: ReporterId, item: QueueItem): Outcome {
-    if (failure.consequence !== 'refused') return retry(failure);
+    if (failure.consequence !== 'rejected') return retry(failure);
     const { message } = failure;
-    this.#refusals.refused({ reporter, tunnel: item.tunnelName, verb: 'read the reporter', error: message });
-    return { kind: 'refused', answer: message };
+    this.#refusals.refused({ reporter, tunnel: item.tunnelName, verb: 'get', error: message });
+    return { kind: 'rejected', answer: message };
   }
 
   /** Teaches the cache how the row that a step was about stands now. */
@@ -278,10 +278,15 @@ export class Reconciler {
     const { log, metrics } = this.#parts;
     metrics.rejectedTunnels.inc({ reason: 'name_collision' });
     log.error(
-      { row: name, tunnel: item.tunnelName, heldBy: { reporter: place.reporter, tunnel: place.tunnelName } },
-      'tunnel set aside: its row name is taken by another tunnel; delete that row if it is not rightful',
+      {
+        object: name,
+        tunnel: item.tunnelName,
+        conflictingObject: { reporter: place.reporter, tunnel: place.tunnelName },
+        hint: 'delete the existing object if it is stale',
+      },
+      'tunnel rejected: its object name is taken by another tunnel',
     );
-    return { kind: 'refused', answer: `the row name ${name} is taken by another tunnel` };
+    return { kind: 'rejected', answer: `object name ${name} is taken by another tunnel` };
   }
 }
 

@@ -24,8 +24,8 @@ export class RefusalLog {
       return;
     }
     this.#log.warn(
-      { ...row, othersSinceTheLastLine: this.#unsaid },
-      'row write refused; it is tried again, ever more rarely',
+      { ...row, suppressed: this.#unsaid },
+      'ReverseTunnel write rejected; retrying with backoff',
     );
     this.#saidMs = nowMs;
     this.#unsaid = 0;

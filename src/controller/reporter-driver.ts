@@ -179,13 +179,12 @@ export class ReporterDriver {
       this.#wroteStatus(entry, facts);
       // What was reported, and what was done to rows, while they were somebody else's.
       entry.skippedSinceMs ??= clock.monotonicMs();
-      log.info({ reporter, epoch: claim.owner.epoch, streaming: claim.streaming }, 'reporter claimed');
-      if (!claim.streaming) events.tell(reporter, 'lost', 'the replica that held its stream is gone');
+      log.info({ reporter, epoch: claim.owner.epoch, streaming: claim.streaming }, 'claimed reporter');
+      if (!claim.streaming) events.tell(reporter, 'lost', 'The replica that held the stream has stopped');
       else {
-        events.tell(reporter, 'connected', `a stream is served by ${claim.owner.replica}`);
+        events.tell(reporter, 'connected', `Stream accepted by replica ${claim.owner.replica}`);
         // It ended while the claim was on its way, when it could not be told that a reporter is lost that is not owned.
-        if (entry.stream === undefined)
-          events.tell(reporter, 'lost', `the stream is gone: ${entry.lostReason}`);
+        if (entry.stream === undefined) events.tell(reporter, 'lost', `Stream closed: ${entry.lostReason}`);
       }
       return undefined;
     } catch (error) {
@@ -229,7 +228,7 @@ export class ReporterDriver {
       );
       if (!isOthers) return undefined;
       // Made by hand, or by the hash of another reporter. It is never overwritten: a creation fails as long as it stands.
-      metrics.claims.inc({ outcome: 'name-taken' });
+      metrics.claims.inc({ outcome: 'name_taken' });
       return nameTaken(name);
     } catch (error) {
       if (!isApiFailure(error)) throw error;
@@ -281,8 +280,15 @@ export class ReporterDriver {
     if (known.metadata.deletionTimestamp !== undefined) return undefined;
     try {
       const left = await api.delete(name, known.metadata.uid, known.metadata.resourceVersion);
-      log.info({ reporter }, 'reporter expired: its rows and its object are deleted');
-      events.tell(reporter, 'expired', 'lost for too long: its rows and this object are deleted');
+      log.info(
+        { reporter },
+        'reporter expired; deleted its ReverseTunnel objects and its ReverseTunnelReporter',
+      );
+      events.tell(
+        reporter,
+        'expired',
+        'Disconnected for longer than --expire-after; deleting its ReverseTunnel objects and this object',
+      );
       if (left === undefined) cache.gone(key);
       else cache.learnt(left);
       return undefined;
@@ -303,7 +309,7 @@ export class ReporterDriver {
         // A fault of this program in one reporter is that reporter's alone, and is not repeated at full speed.
         this.#parts.log.error(
           { err: error, reporter: entry.reporter },
-          'a call about a reporter failed unexpectedly',
+          'unexpected error while updating a ReverseTunnelReporter',
         );
         return 'fault' as const;
       })

@@ -12,7 +12,7 @@ export interface StreamFacts {
   /** RFC 3339, of the first report; undefined before it. */
   connectedSince: string | undefined;
   lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
-  /** Tunnels set aside since the last full push. A removal does not name them, so the number falls with the next one. */
+  /** Rejected tunnels since the last full push. A removal does not name them, so the number falls with the next one. */
   rejected: number;
   firstRejected: string;
 }

@@ -13,11 +13,11 @@ export interface ReporterEvents {
 }
 
 const TEXTS = {
-  connected: { type: 'Normal', reason: 'Connected', action: 'Serve' },
-  lost: { type: 'Warning', reason: 'Lost', action: 'WaitForReturn' },
-  expired: { type: 'Warning', reason: 'Expired', action: 'DeleteRows' },
-  conflict: { type: 'Warning', reason: 'IdentityConflict', action: 'SlowDown' },
-  setAside: { type: 'Warning', reason: 'TunnelsSetAside', action: 'KeepTheRest' },
+  connected: { type: 'Normal', reason: 'Connected', action: 'AcceptStream' },
+  lost: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
+  expired: { type: 'Warning', reason: 'Expired', action: 'DeleteTunnels' },
+  conflict: { type: 'Warning', reason: 'IdentityConflict', action: 'BackOff' },
+  setAside: { type: 'Warning', reason: 'TunnelsRejected', action: 'RejectTunnels' },
 } as const;
 
 /** What the API server is asked to keep for an hour: not more than this for a fleet, nor for one reporter. */

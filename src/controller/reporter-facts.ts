@@ -99,13 +99,13 @@ function syncedFact(
 ): SyncedFact {
   const { key, stream, refused } = entry;
   if (refused !== undefined && refused.size > 0) {
-    return { reason: 'RowsRefused', rows: refused.size, answer: entry.refusedAnswer };
+    return { reason: 'WritesRejected', rows: refused.size, answer: entry.refusedAnswer };
   }
   if (!ledger.isComplete(key)) return { reason: 'AwaitingFullPush' };
   const waits = differ || queue.pending(key) > 0 || entry.collectLater;
   const old = entry.backlogSinceMs !== undefined && nowMs - entry.backlogSinceMs >= BACKLOG_MS;
   // From not synced to synced only when nothing waits; and back only when something has waited for long.
-  if (waits && (old || !syncedNow)) return { reason: 'Writing' };
+  if (waits && (old || !syncedNow)) return { reason: 'SyncInProgress' };
   const outside = ledger.firstOutside(key);
   const tunnels = (stream?.rejected ?? 0) + ledger.outsideCount(key);
   if (stream !== undefined && tunnels > 0) {

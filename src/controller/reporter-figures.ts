@@ -8,13 +8,13 @@ import type { ReporterEntry } from './reporter-entry.ts';
  * - `lost`: the right to write its rows, of which there are some, and no stream: they become Unknown, then go.
  * - `empty`: the same without rows: nothing is missing, and its object goes in time.
  */
-export type ReporterState = 'connected' | 'waiting' | 'lost' | 'empty';
+export type ReporterState = 'connected' | 'pending' | 'disconnected' | 'idle';
 
 /**
  * Why a tunnel that a reporter holds is no row: it broke a rule, the API server refused the row, or no policy allows it
  * (which may be meant so).
  */
-export type SetAsideReason = 'invalid' | 'refused' | 'policy';
+export type SetAsideReason = 'invalid' | 'rejected' | 'policy';
 
 /** Figures over all reporters of this replica, for a scrape. */
 export interface ReporterFigures {
@@ -43,21 +43,21 @@ export function reporterFigures(
   { rowCount, pending, outsideCount }: FiguresParts,
   nowMs: number,
 ): ReporterFigures {
-  const byState = { connected: 0, waiting: 0, lost: 0, empty: 0 };
-  const setAside = { invalid: 0, refused: 0, policy: 0 };
+  const byState = { connected: 0, pending: 0, disconnected: 0, idle: 0 };
+  const setAside = { invalid: 0, rejected: 0, policy: 0 };
   let owned = 0;
   let sinceMs = nowMs;
   for (const entry of entries) {
     const { key, ownership, stream } = entry;
     if (ownership.owns) owned += 1;
     if (stream !== undefined) {
-      byState[ownership.owns ? 'connected' : 'waiting'] += 1;
+      byState[ownership.owns ? 'connected' : 'pending'] += 1;
       setAside.invalid += stream.rejected;
     } else if (ownership.owns) {
-      byState[rowCount(key) > 0 ? 'lost' : 'empty'] += 1;
+      byState[rowCount(key) > 0 ? 'disconnected' : 'idle'] += 1;
     }
     const refused = entry.refused?.size ?? 0;
-    setAside.refused += refused;
+    setAside.rejected += refused;
     setAside.policy += outsideCount(key);
     // What was left out as the gate closed has left the queue without a word, while refused rows still wait there.
     if (pending(key) > refused) sinceMs = Math.min(sinceMs, entry.backlogSinceMs ?? nowMs);

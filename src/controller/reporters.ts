@@ -89,7 +89,7 @@ export class Reporters implements RowGate {
     entry.ownership.streamClosed();
     entry.touched = true;
     if (entry.ownership.owns) {
-      this.#parts.events.tell(entry.reporter, 'lost', `the stream is gone: ${reason}`);
+      this.#parts.events.tell(entry.reporter, 'lost', `Stream closed: ${reason}`);
     }
     this.driver.pump(entry);
   }
@@ -110,7 +110,7 @@ export class Reporters implements RowGate {
     if (report.setAside.count > 0) {
       stream.rejected += report.setAside.count;
       stream.firstRejected = report.setAside.first[0]?.message ?? '';
-      const said = `${report.setAside.count} tunnels set aside: ${stream.firstRejected}`;
+      const said = `Rejected ${report.setAside.count} tunnels: ${stream.firstRejected}`;
       this.#parts.events.tell(entry.reporter, 'setAside', said);
       entry.touched = true;
     }
@@ -121,7 +121,7 @@ export class Reporters implements RowGate {
     this.driver.pump(entry);
   }
 
-  /** It may report something else than before: what its status says of tunnels set aside is another. */
+  /** It may report something else than before: what its status says of tunnels rejected is another. */
   grantChanged(key: string): void {
     const entry = this.#entries.get(key);
     if (entry === undefined) return;
@@ -157,10 +157,7 @@ export class Reporters implements RowGate {
     const owned = entry.ownership.owns;
     entry.ownership.observed(is, this.#parts.clock.monotonicMs());
     if (owned && !entry.ownership.owns) {
-      this.#parts.log.info(
-        { reporter: entry.reporter, owner: is?.owner },
-        'reporter is no longer owned here',
-      );
+      this.#parts.log.info({ reporter: entry.reporter, owner: is?.owner }, 'lost ownership of reporter');
     }
     entry.touched = true;
     this.driver.pump(entry);
@@ -264,9 +261,13 @@ export class Reporters implements RowGate {
     metrics.identityConflicts.inc();
     log.warn(
       { reporter: entry.reporter },
-      'two Envoys seem to report with one cluster and id: their streams trade places',
+      'two Envoys appear to report under the same node.cluster and node.id; their streams keep superseding each other',
     );
-    events.tell(entry.reporter, 'conflict', 'two Envoys seem to report with this cluster and id');
+    events.tell(
+      entry.reporter,
+      'conflict',
+      'Two Envoys appear to report under this node.cluster and node.id',
+    );
   }
 
   #entryOf(reporter: ReporterId): ReporterEntry {

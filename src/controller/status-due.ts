@@ -30,7 +30,7 @@ export function dueStatus(
 ): DueStatus {
   const said = before?.conditions?.find(({ type }) => type === 'Synced');
   const synced = said?.status === 'True';
-  const news = (entry.refused !== undefined) !== (said?.reason === 'RowsRefused');
+  const news = (entry.refused !== undefined) !== (said?.reason === 'WritesRejected');
   const countsMs = entry.statusWrittenMs + COUNTS_EVERY_MS;
   const waiting = parts.queue.pending(entry.key);
   const backlogMs = backlogAtMs(entry, waiting, nowMs);

@@ -91,8 +91,8 @@ export class Workers {
       outcome = await reconcile(item);
     } catch (error) {
       // A fault of this program in one key is that key's alone.
-      log.error({ err: error, tunnel: item.tunnelName }, 'reconciling a tunnel failed unexpectedly');
-      outcome = { kind: 'refused', answer: 'a fault of the operator; see its log' };
+      log.error({ err: error, tunnel: item.tunnelName }, 'unexpected error while reconciling a tunnel');
+      outcome = { kind: 'rejected', answer: 'internal error of the operator; see its log' };
     }
     this.#working -= 1;
     this.#settle(item, outcome, sentMs);
@@ -109,14 +109,14 @@ export class Workers {
       this.#lastAnswerMs = clock.monotonicMs();
       this.#endKnocking();
     }
-    if (outcome.kind === 'refused') this.#parts.onRefused(item, outcome.answer);
+    if (outcome.kind === 'rejected') this.#parts.onRefused(item, outcome.answer);
     if (outcome.kind === 'done') {
       queue.succeeded(item);
       // Nothing was sent for it, so the knock is another key's.
       if (!outcome.answered && this.#knocks > 0) this.#mayKnock = true;
       return;
     }
-    metrics.workqueueRetries.inc();
+    metrics.workqueueRetries.inc({ name: 'tunnels' });
     const askedMs = outcome.kind === 'retry' ? (outcome.afterMs ?? 0) * (1 + random() / 2) : 0;
     if (outcome.kind === 'retry' && outcome.noAnswer) this.#parts.onNoAnswer();
     if (outcome.kind === 'retry' && outcome.blocked && this.#lastAnswerMs < sentMs) {
@@ -126,7 +126,7 @@ export class Workers {
       return;
     }
     const failures = queue.failed(item);
-    const waitMs = backoffMs(outcome.kind === 'refused' ? SLOW_RETRY : RETRY, failures, random());
+    const waitMs = backoffMs(outcome.kind === 'rejected' ? SLOW_RETRY : RETRY, failures, random());
     queue.addAfter(item, Math.max(waitMs, askedMs));
   }
 
@@ -161,7 +161,7 @@ function answered(outcome: Outcome): boolean {
       return outcome.answered;
     case 'retry':
       return !outcome.blocked;
-    case 'refused':
+    case 'rejected':
       return true;
   }
 }

@@ -3,32 +3,32 @@
  * else.
  *
  * - `conflict`: the object is another than the one the write was meant for (409); read it again.
- * - `already-exists`: an object of that name is there, perhaps one that is being deleted (409 AlreadyExists).
- * - `gone`: there is no object of that name (404).
+ * - `already_exists`: an object of that name is there, perhaps one that is being deleted (409 AlreadyExists).
+ * - `not_found`: there is no object of that name (404).
  * - `expired`: the resourceVersion or the continue token is no longer kept (410); list again.
- * - `version-ahead`: the resourceVersion is newer than the store (504): etcd was restored; list again, without it.
+ * - `resource_version_too_large`: the resourceVersion is newer than the store (504): etcd was restored; list again, without it.
  * - `throttled`: too many requests, or not ready yet (429, 503 with Retry-After).
- * - `refused`: the same request is refused again until somebody changes something (400, 403, 405, 413, 422 …).
+ * - `rejected`: the same request is rejected again until somebody changes something (400, 403, 405, 413, 422 …).
  * - `unauthorized`: the credentials are not accepted, also after they were read again (401), or cannot be had.
- * - `missing-kind`: the API server does not know the resource (404 in plain text): its CRD is not installed.
- * - `missing-namespace`: there is no such namespace (404).
+ * - `no_kind_match`: the API server does not know the resource (404 in plain text): its CRD is not installed.
+ * - `namespace_not_found`: there is no such namespace (404).
  * - `terminating`: the namespace or the CRD is being deleted; nothing can be created there.
  * - `unavailable`: no answer, or the API server failed (refused, reset, timed out, 5xx); it may or may not have acted.
- * - `malformed`: something answered, but not as an API server does: a proxy or login page stands in between.
+ * - `unexpected_response`: something answered, but not as an API server does: a proxy or login page stands in between.
  * - `cancelled`: the caller's own signal, or the client was closed.
  */
 export type Consequence =
   | 'conflict'
-  | 'already-exists'
-  | 'gone'
+  | 'already_exists'
+  | 'not_found'
   | 'expired'
-  | 'version-ahead'
+  | 'resource_version_too_large'
   | 'throttled'
-  | 'refused'
+  | 'rejected'
   | 'unauthorized'
-  | 'missing-kind'
-  | 'missing-namespace'
+  | 'no_kind_match'
+  | 'namespace_not_found'
   | 'terminating'
   | 'unavailable'
-  | 'malformed'
+  | 'unexpected_response'
   | 'cancelled';

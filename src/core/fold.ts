@@ -33,7 +33,7 @@ export class OverLimitError extends Error {
   readonly together: boolean;
 
   constructor(tunnels: number, limit: number, together = false) {
-    super(`${together ? 'all together ' : ''}would hold ${tunnels} tunnels, at most ${limit} are allowed`);
+    super(`${together ? 'all reporters ' : ''}would hold ${tunnels} tunnels, limit is ${limit}`);
     this.tunnels = tunnels;
     this.limit = limit;
     this.together = together;

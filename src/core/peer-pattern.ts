@@ -41,12 +41,11 @@ export function spiffePattern(text: string): SpiffePattern | PatternMistake {
 }
 
 function spiffeMistake(text: string, fixed: string): string {
-  if (!text.startsWith('spiffe://')) return `${shown(text)} does not begin with spiffe://`;
-  if (/^spiffe:\/\/[^/]*\*/.test(fixed))
-    return `${shown(text)} has a * in its trust domain, which is always exact`;
+  if (!text.startsWith('spiffe://')) return `${shown(text)} must begin with spiffe://`;
+  if (/^spiffe:\/\/[^/]*\*/.test(fixed)) return `${shown(text)} must not have a * in the trust domain`;
   if (fixed.includes('*'))
-    return `${shown(text)} has a * in a wrong place: it stands for one whole segment, and /** for the rest at the end`;
-  return `${shown(text)} is no SPIFFE id: spiffe://, a trust domain in lower case, segments of A-Z a-z 0-9 . _ -`;
+    return `${shown(text)} has a misplaced *: * matches one whole segment, and /** the remaining ones at the end`;
+  return `${shown(text)} is not a SPIFFE ID: expected spiffe://, a lower-case trust domain, and segments of A-Z a-z 0-9 . _ -`;
 }
 
 /** True when the id is one of those that the pattern means. */
@@ -61,7 +60,7 @@ export function matchesSpiffe({ trustDomain, segments, rest }: SpiffePattern, id
 export function dnsPatternMistake(pattern: string): string | undefined {
   const name = pattern.startsWith('*.') ? pattern.slice(2) : pattern;
   return dnsName(name) === undefined
-    ? `${shown(pattern)} is no DNS name: labels of letters, digits, - and _, the first may be * for any one label`
+    ? `${shown(pattern)} is not a DNS name: expected labels of letters, digits, - and _; the first may be *, which matches one label`
     : undefined;
 }
 

@@ -33,7 +33,7 @@ export interface PeerSpec {
   readonly spiffeID?: string;
   readonly dnsName?: string;
   readonly serviceAccount?: { readonly namespace: string; readonly name: string };
-  readonly anybody?: boolean;
+  readonly any?: boolean;
 }
 
 /**

@@ -77,7 +77,7 @@ export function grantOrNothing(set: PolicySet, peer: Peer, reporter: ReporterId)
 export function peerText(peer: Peer): string {
   switch (peer.by) {
     case 'nothing':
-      return 'a peer that proves nothing (--auth insecure)';
+      return 'an unauthenticated peer (--auth insecure)';
     case 'certificate':
       return `a peer with the certificate of ${names([...peer.uris, ...peer.dnsNames])}`;
     case 'token':
@@ -114,7 +114,7 @@ function factsOf(peer: Peer): PeerFacts {
 
 function matchesPeer(matcher: PeerMatcher, { spiffe, dnsNames, account }: PeerFacts): boolean {
   return (
-    matcher.anybody ||
+    matcher.any ||
     (spiffe !== undefined && matcher.spiffe.some((pattern) => matchesSpiffe(pattern, spiffe))) ||
     dnsNames.some((name) => matchesDns(matcher.dnsNames, name)) ||
     (account !== undefined && (matcher.accounts.has(account.one) || matcher.accounts.has(account.all)))

@@ -46,6 +46,6 @@ function meaningOf({ mistakes }: ParsedPolicy): Meaning {
     type: 'Accepted',
     status: 'False',
     reason: 'Invalid',
-    message: showable(`nothing of this policy is in force: ${said}${more}`, LONGEST_MESSAGE),
+    message: showable(`policy is not enforced: ${said}${more}`, LONGEST_MESSAGE),
   };
 }

@@ -13,7 +13,7 @@ export function reporterRefusal(peer: Peer, { id, cluster }: ReporterId): Violat
   return {
     field: 'node.id',
     reason: 'policy',
-    message: `node.id: ${shown(id)} in node.cluster ${shown(cluster)} is not allowed by any ReverseTunnelPolicy to ${peerText(peer)}`,
+    message: `node.id: ${shown(id)} in node.cluster ${shown(cluster)} is not allowed by any ReverseTunnelPolicy for ${peerText(peer)}`,
   };
 }
 
@@ -23,12 +23,12 @@ export function heldRefusal(peer: Peer, { id, cluster }: ReporterId): Violation 
     field: 'node.id',
     reason: 'policy',
     message:
-      `node.id: ${shown(id)} in node.cluster ${shown(cluster)} is another peer's, which may report what no ` +
-      `ReverseTunnelPolicy allows to ${peerText(peer)}: it is free when that one may not or its rows have expired`,
+      `node.id: ${shown(id)} in node.cluster ${shown(cluster)} is held by another peer, which may report tunnels that no ` +
+      `ReverseTunnelPolicy allows for ${peerText(peer)}; retry once that peer loses access or its tunnels expire`,
   };
 }
 
 /** What is said of a tunnel that its reporter may not report. */
 export function outsideMessage({ name, tenantID, clusterID }: Tunnel): string {
-  return `tunnel ${shown(name)}: tenant ${shown(tenantID)} in cluster ${shown(clusterID)} is not allowed to this reporter by any ReverseTunnelPolicy`;
+  return `tunnel ${shown(name)}: tenant ${shown(tenantID)} in cluster ${shown(clusterID)} is not allowed for this reporter by any ReverseTunnelPolicy`;
 }

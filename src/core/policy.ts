@@ -14,7 +14,7 @@ export interface Rule {
 /** Which peers a rule is about: one of these is enough. */
 export interface PeerMatcher {
   /** Every peer, also one that was asked for nothing. */
-  readonly anybody: boolean;
+  readonly any: boolean;
   readonly spiffe: readonly SpiffePattern[];
   /** In lower case; `*.` and a name for any one label before it. */
   readonly dnsNames: ReadonlySet<string>;
@@ -77,20 +77,20 @@ function parseRule(rule: RuleSpec, complain: Complain): Rule {
 }
 
 function parsePeers(peers: readonly PeerSpec[], complain: Complain): PeerMatcher {
-  let anybody = false;
+  let any = false;
   const spiffe: SpiffePattern[] = [];
   const dnsNames = new Set<string>();
   const accounts = new Set<string>();
-  if (peers.length === 0) complain('peers', 'names nobody; {anybody: true} stands for every peer');
+  if (peers.length === 0) complain('peers', 'must not be empty; {any: true} matches every peer');
   for (const [index, peer] of peers.entries()) {
     const at = (field: string, what: string): void => complain(`peers[${index}]${field}`, what);
-    const kinds = [peer.spiffeID, peer.dnsName, peer.serviceAccount, peer.anybody];
+    const kinds = [peer.spiffeID, peer.dnsName, peer.serviceAccount, peer.any];
     if (kinds.filter((one) => one !== undefined).length !== 1) {
-      at('', 'has to be exactly one of spiffeID, dnsName, serviceAccount and anybody');
+      at('', 'must set exactly one of spiffeID, dnsName, serviceAccount and any');
       continue;
     }
-    if (peer.anybody === true) anybody = true;
-    else if (peer.anybody === false) at('.anybody', 'can only be true');
+    if (peer.any === true) any = true;
+    else if (peer.any === false) at('.any', 'must be true');
     if (peer.spiffeID !== undefined) {
       const pattern: SpiffePattern | PatternMistake = spiffePattern(peer.spiffeID);
       if ('mistake' in pattern) at('.spiffeID', pattern.mistake);
@@ -104,16 +104,16 @@ function parsePeers(peers: readonly PeerSpec[], complain: Complain): PeerMatcher
     if (peer.serviceAccount !== undefined) {
       const { namespace, name } = peer.serviceAccount;
       if (!DNS_1123.test(namespace))
-        at('.serviceAccount.namespace', `${shown(namespace)} is no namespace's name`);
+        at('.serviceAccount.namespace', `${shown(namespace)} is not a namespace name`);
       if (name !== '*' && !name.split('.').every((label) => DNS_1123.test(label)))
         at(
           '.serviceAccount.name',
-          `${shown(name)} is no ServiceAccount's name, nor * for all of the namespace`,
+          `${shown(name)} is not a ServiceAccount name, or * for all in the namespace`,
         );
       accounts.add(`${namespace}/${name}`);
     }
   }
-  return { anybody, spiffe, dnsNames, accounts };
+  return { any, spiffe, dnsNames, accounts };
 }
 
 function parseScope({ tenants = [], clusters = EVERY, limits = {} }: RuleSpec, complain: Complain): Scope {
@@ -132,10 +132,10 @@ function parseLimits(limits: LimitsSpec, complain: Complain): Pick<Scope, 'tunne
     reportsBurst: burst,
   })) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
-      complain(`limits.${field}`, `${value} is no whole number of at least 1`);
+      complain(`limits.${field}`, `${value} must be a whole number of at least 1`);
   }
   if (burst !== undefined && perSecond === undefined)
-    complain('limits.reportsBurst', 'means nothing without reportsPerSecond');
+    complain('limits.reportsBurst', 'requires reportsPerSecond');
   return {
     tunnels,
     rate: perSecond === undefined ? undefined : { perSecond, burst: burst ?? DEFAULT_BURST },
@@ -148,7 +148,7 @@ function checkTexts(
   complain: Complain,
   mayBeEmpty = false,
 ): void {
-  if (patterns.length === 0) complain(field, 'allows nothing; * stands for every value');
+  if (patterns.length === 0) complain(field, 'must not be empty; * matches every value');
   for (const [index, pattern] of patterns.entries()) {
     const mistake = textPatternMistake(pattern, mayBeEmpty);
     if (mistake !== undefined) complain(`${field}[${index}]`, mistake);

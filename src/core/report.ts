@@ -39,7 +39,7 @@ export function tunnelViolation(
   const nameViolation = textViolation('name', name, MAX_TUNNEL_NAME);
   if (nameViolation !== undefined) return within(field(), nameViolation);
   if (identity === undefined) {
-    return { field: `${field()}.identity`, reason: 'missing', message: `${field()}.identity: is required` };
+    return { field: `${field()}.identity`, reason: 'missing', message: `${field()}.identity: required` };
   }
   const { tenantID, clusterID, nodeID } = identity;
   const violation =

@@ -39,7 +39,7 @@ export interface Owner {
 }
 
 /**
- * `reported` are all that the reporter holds, `applied` those that are rows, `rejected` those set aside. The rest is
+ * `reported` are all that the reporter holds, `applied` those that are rows, `rejected` those rejected. The rest is
  * under way.
  */
 export interface TunnelCounts {

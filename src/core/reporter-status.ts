@@ -22,14 +22,14 @@ export interface ReporterFacts {
  * Why a reporter has no stream: it ended, nothing came on it, no policy allows it any more, or the replica that held it
  * is gone.
  */
-export type LostReason = 'StreamEnded' | 'Silent' | 'NotAllowed' | 'OwnerLost';
+export type LostReason = 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'OwnerLost';
 
 /** How the rows of a connected reporter compare with what it reports. */
 export type SyncedFact =
-  | { readonly reason: 'UpToDate' | 'Writing' | 'AwaitingFullPush' }
+  | { readonly reason: 'UpToDate' | 'SyncInProgress' | 'AwaitingFullPush' }
   /** Rows that the API server refuses, and its answer to the last of them. */
-  | { readonly reason: 'RowsRefused'; readonly rows: number; readonly answer: string }
-  /** Tunnels set aside, and what was wrong with the first. */
+  | { readonly reason: 'WritesRejected'; readonly rows: number; readonly answer: string }
+  /** Rejected tunnels, and what was wrong with the first. */
   | { readonly reason: 'TunnelsRejected'; readonly tunnels: number; readonly first: string };
 
 /** What a reporter tells about itself beside its identity. */
@@ -96,8 +96,9 @@ function meaningsOf(facts: ReporterFacts): Meaning[] {
     meanings.push({
       type: 'IdentityConflict',
       status: 'True',
-      reason: 'StreamsTradePlaces',
-      message: 'two Envoys seem to report with this cluster and id; give each a node.id of its own',
+      reason: 'DuplicateReporterID',
+      message:
+        'two Envoys appear to report under this node.cluster and node.id; give each Envoy a unique node.id',
     });
   }
   return meanings;
@@ -106,10 +107,10 @@ function meaningsOf(facts: ReporterFacts): Meaning[] {
 function connectedMeaning(reason: ReporterFacts['connected']): Meaning {
   const message = {
     StreamOpen: '',
-    StreamEnded: 'the stream ended',
-    Silent: 'nothing came on the stream for too long',
-    NotAllowed: 'no ReverseTunnelPolicy allows this reporter to its peer any more',
-    OwnerLost: 'the replica that held the stream is gone',
+    StreamEnded: 'the stream was closed',
+    HeartbeatTimeout: 'no report was received within the heartbeat timeout',
+    PolicyDenied: 'no ReverseTunnelPolicy allows this reporter for its peer',
+    OwnerLost: 'the replica that held the stream has stopped',
   }[reason];
   return { type: 'Connected', status: reason === 'StreamOpen' ? 'True' : 'False', reason, message };
 }
@@ -117,29 +118,32 @@ function connectedMeaning(reason: ReporterFacts['connected']): Meaning {
 function syncedMeaning({ connected, synced }: ReporterFacts): Meaning {
   const type = 'Synced';
   if (connected !== 'StreamOpen') {
-    return { type, status: 'Unknown', reason: 'NotConnected', message: 'nothing to compare the rows with' };
+    return { type, status: 'Unknown', reason: 'NotConnected', message: 'the reporter is not connected' };
   }
   const { reason } = synced;
   switch (reason) {
     case 'UpToDate':
       return { type, status: 'True', reason, message: '' };
-    case 'Writing':
-      return { type, status: 'False', reason, message: 'rows are being written' };
+    case 'SyncInProgress':
+      return { type, status: 'False', reason, message: 'ReverseTunnel objects are being written' };
     case 'AwaitingFullPush':
-      return { type, status: 'Unknown', reason, message: 'the stream has sent changes only' };
-    case 'RowsRefused':
+      return { type, status: 'Unknown', reason, message: 'no full push received on this stream' };
+    case 'WritesRejected':
       return {
         type,
         status: 'False',
         reason,
-        message: showable(`${synced.rows} rows are refused: ${synced.answer}`, LONGEST_MESSAGE),
+        message: showable(
+          `the API server rejected writes of ${synced.rows} ReverseTunnel objects: ${synced.answer}`,
+          LONGEST_MESSAGE,
+        ),
       };
     case 'TunnelsRejected':
       return {
         type,
         status: 'False',
         reason,
-        message: showable(`${synced.tunnels} tunnels were set aside: ${synced.first}`, LONGEST_MESSAGE),
+        message: showable(`${synced.tunnels} tunnels were rejected: ${synced.first}`, LONGEST_MESSAGE),
       };
   }
 }
@@ -148,7 +152,7 @@ function readyMeaning(connected: Meaning, synced: Meaning): Meaning {
   const type = 'Ready';
   if (connected.status !== 'True')
     return { type, status: 'False', reason: 'NotConnected', message: connected.message };
-  if (synced.status === 'True') return { type, status: 'True', reason: 'Mirrored', message: '' };
+  if (synced.status === 'True') return { type, status: 'True', reason: 'Synced', message: '' };
   return synced.status === 'False'
     ? { type, status: 'False', reason: 'NotSynced', message: synced.message }
     : { type, status: 'Unknown', reason: 'AwaitingFullPush', message: synced.message };

@@ -18,7 +18,7 @@ export function textPatternMistake(pattern: string, mayBeEmpty = false): string 
   const star = pattern.indexOf('*');
   return star < 0 || star === pattern.length - 1
     ? undefined
-    : `${shown(pattern)} has a * that is not at its end: only prefix* and * stand for more than one value`;
+    : `${shown(pattern)} has a misplaced *: only * and prefix* are supported`;
 }
 
 /** @param patterns each without a mistake */

@@ -40,7 +40,7 @@ export function optionalTextViolation(field: string, value: string, limit: numbe
       field,
       reason: 'too_long',
       // Not how long it is: counting what one message can hold would hold up everybody for a second.
-      message: `${field}: ${shown(value)} has more than ${limit} characters`,
+      message: `${field}: ${shown(value)} exceeds ${limit} characters`,
     };
   }
   const character = forbiddenCharacter(value);
@@ -48,7 +48,7 @@ export function optionalTextViolation(field: string, value: string, limit: numbe
     return {
       field,
       reason: 'forbidden_character',
-      message: `${field}: ${shown(value)} holds ${character}; control characters and direction overrides are refused`,
+      message: `${field}: ${shown(value)} contains ${character}; control characters and direction overrides are not allowed`,
     };
   }
   return undefined;

@@ -39,7 +39,7 @@ function differencesOf(
 ): KindFacts['differences'] {
   if (!isServed) return [];
   // A CRD is served a moment before its schema is published.
-  if (schema === undefined) return [{ weight: 'schema', path: 'no schema is published' }];
+  if (schema === undefined) return [{ weight: 'schema', path: 'no published schema' }];
   return kindDifferences(shipped, schema);
 }
 

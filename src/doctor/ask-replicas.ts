@@ -18,7 +18,7 @@ export async function askReplicas(
   const nowMs = clock.wallMs();
   let second = first;
   if (first.replicas.some((one) => !looksAlive(one, nowMs))) {
-    onWait(`a Lease looks dead: watching for ${LEASE_LOOK_MS / 1000} s whether it is renewed`);
+    onWait(`a Lease looks expired; watching for ${LEASE_LOOK_MS / 1000} s whether it is renewed`);
     await new Promise<void>((resolve) => {
       const cancel = clock.setTimer(LEASE_LOOK_MS, resolve);
       // Then nothing is judged: whoever waits is only not to wait on.

@@ -19,14 +19,14 @@ export function certificatesOfFile(where: string, path: string): CertificateFact
 /** The certificates in a text of PEM blocks; keys and whatever else stands there are passed over. */
 export function certificatesOfPem(where: string, text: string): CertificateFacts[] {
   const blocks = text.match(PEM) ?? [];
-  if (blocks.length === 0) return [{ where, failure: 'holds no certificate in PEM' }];
+  if (blocks.length === 0) return [{ where, failure: 'contains no PEM certificate' }];
   return blocks.map((block) => {
     try {
       return certificateFacts(where, new X509Certificate(block));
     } catch (error) {
       return {
         where,
-        failure: `holds no readable certificate: ${error instanceof Error ? error.message : String(error)}`,
+        failure: `cannot parse certificate: ${error instanceof Error ? error.message : String(error)}`,
       };
     }
   });
@@ -38,7 +38,7 @@ export function certificateFacts(where: string, certificate: X509Certificate): C
   return {
     where,
     // SPIFFE certificates have names only there.
-    subject: (subject === '' || subject === undefined ? (subjectAltName ?? 'no name') : subject).replaceAll(
+    subject: (subject === '' || subject === undefined ? (subjectAltName ?? 'unnamed') : subject).replaceAll(
       '\n',
       ', ',
     ),

@@ -16,9 +16,10 @@ export function checkApi({ api, namespace, namespaceExists }: DoctorFacts): Find
     return [
       {
         check: 'api',
-        level: 'fail',
-        says: api.failure,
-        todo: 'check --kubeconfig, --context and the network; `kubectl version` must answer with the same kubeconfig',
+        status: 'fail',
+        message: api.failure,
+        remediation:
+          'check --kubeconfig, --context and the network; `kubectl version` must work with the same kubeconfig',
       },
     ];
   }
@@ -27,18 +28,18 @@ export function checkApi({ api, namespace, namespaceExists }: DoctorFacts): Find
   if (roundTripMs > SLOW_ROUND_TRIP_MS) {
     findings.push({
       check: 'api',
-      level: 'warn',
-      says: `${server} took ${Math.round(roundTripMs)} ms for one small answer`,
-      todo: 'every row written waits as long; look at the API server, and at etcd behind it',
+      status: 'warn',
+      message: `${server} took ${Math.round(roundTripMs)} ms to answer a small request`,
+      remediation: 'every ReverseTunnel write takes at least this long; check the API server and etcd',
     });
   }
   // Who may not ask for namespaces need not: each list of the operator's objects tells as well.
   if (namespaceExists === false) {
     findings.push({
       check: 'namespace',
-      level: 'fail',
-      says: `there is no namespace ${namespace}`,
-      todo: 'give the namespace of the operator by --namespace',
+      status: 'fail',
+      message: `namespace ${namespace} not found`,
+      remediation: 'set --namespace to the namespace of the operator',
     });
   }
   return findings;
@@ -47,16 +48,16 @@ export function checkApi({ api, namespace, namespaceExists }: DoctorFacts): Find
 /** Judged is `v1.N` only: a version that is written otherwise is no sign of an old one. */
 function checkVersion(server: string, version: string): Finding {
   const [, major, minor] = /^v(\d+)\.(\d+)/.exec(version) ?? [];
-  const says = `${server} answers, Kubernetes ${version}`;
+  const message = `${server} is reachable, Kubernetes ${version}`;
   if (major === '1' && Number(minor) < LEAST_MINOR) {
     return {
       check: 'api',
-      level: 'warn',
-      says: `${says}: older than 1.${LEAST_MINOR}`,
-      todo: `upgrade: that resourceVersions may be compared is documented from 1.${LEAST_MINOR} on, and the operator does`,
+      status: 'warn',
+      message: `${message}: older than 1.${LEAST_MINOR}`,
+      remediation: `upgrade Kubernetes: the operator compares resourceVersions, which is supported since 1.${LEAST_MINOR}`,
     };
   }
-  return { check: 'api', level: 'ok', says };
+  return { check: 'api', status: 'ok', message };
 }
 
 /** The CRDs: served at this version, and as this version ships them. */
@@ -66,7 +67,11 @@ export function checkKinds({ kinds }: DoctorFacts): Finding[] {
   if (findings.length > 0) return findings;
   const plurals = kinds.value.map(({ plural }) => plural);
   return [
-    { check: 'crds', level: 'ok', says: `${plurals.join(', ')} are served as this version ships them` },
+    {
+      check: 'crds',
+      status: 'ok',
+      message: `${plurals.join(', ')} match the CRDs bundled with this version`,
+    },
   ];
 }
 
@@ -78,11 +83,11 @@ export function checkKinds({ kinds }: DoctorFacts): Finding[] {
 function checkKind({ plural, required, served, differences }: KindFacts): Finding[] {
   const name = `${plural}.reverse-tunnel.io`;
   if (!served) {
-    const todo = `install it: kubectl apply --server-side -f crds/${plural}.yaml (or upgrade the Helm release)`;
-    const says = `${name} is not served at v1alpha1 with its status`;
-    return [{ check: 'crds', level: required ? 'fail' : 'warn', says, todo }];
+    const remediation = `install the CRD: kubectl apply --server-side -f crds/${plural}.yaml (or upgrade the Helm release)`;
+    const message = `${name} is not served at v1alpha1 with a status subresource`;
+    return [{ check: 'crds', status: required ? 'fail' : 'warn', message, remediation }];
   }
-  const todo = `upgrade it: kubectl apply --server-side --force-conflicts -f crds/${plural}.yaml (or the Helm release)`;
+  const remediation = `upgrade the CRD: kubectl apply --server-side --force-conflicts -f crds/${plural}.yaml (or the Helm release)`;
   const pathsOf = (weight: string): string[] =>
     differences.filter((one) => one.weight === weight).map(({ path }) => path);
   const contract = pathsOf('contract');
@@ -90,9 +95,9 @@ function checkKind({ plural, required, served, differences }: KindFacts): Findin
     return [
       {
         check: 'crds',
-        level: 'fail',
-        says: `${name} differs in what is counted on: ${someOf(contract)}`,
-        todo,
+        status: 'fail',
+        message: `${name} differs from the bundled CRD in required fields: ${someOf(contract)}`,
+        remediation,
       },
     ];
   }
@@ -101,9 +106,9 @@ function checkKind({ plural, required, served, differences }: KindFacts): Findin
   return [
     {
       check: 'crds',
-      level: 'warn',
-      says: `${name} is another than this version ships: ${counted(schema.length, 'difference')}, as ${someOf(schema, 3)}`,
-      todo: `${todo}; or run the doctor of the version that is installed`,
+      status: 'warn',
+      message: `${name} differs from the bundled CRD: ${counted(schema.length, 'difference')}, such as ${someOf(schema, 3)}`,
+      remediation: `${remediation}; or run doctor of the installed version`,
     },
   ];
 }
@@ -113,18 +118,19 @@ function checkKind({ plural, required, served, differences }: KindFacts): Findin
  * it is needed for may come only hours later, as a delete does.
  */
 export function checkRights({ rights, account, namespace }: DoctorFacts): Finding[] {
-  if ('failure' in rights) return [unanswered('rights', rights)];
+  if ('failure' in rights) return [unanswered('permissions', rights)];
   const missing = rights.value.filter(({ allowed }) => !allowed).map(({ right }) => right);
   if (missing.length === 0) {
-    const says = `${account} has all ${rights.value.length} rights that the operator uses in ${namespace}`;
-    return [{ check: 'rights', level: 'ok', says }];
+    const message = `${account} has all ${rights.value.length} permissions that the operator needs in ${namespace}`;
+    return [{ check: 'permissions', status: 'ok', message }];
   }
   return [
     {
-      check: 'rights',
-      level: 'fail',
-      says: `${account} lacks ${missing.length} of ${rights.value.length} rights in ${namespace}: ${someOf(missing, 8)}`,
-      todo: 'give it the Role of docs/operations.md#rights; or name the account of the operator by --service-account',
+      check: 'permissions',
+      status: 'fail',
+      message: `${account} lacks ${missing.length} of ${rights.value.length} permissions in ${namespace}: ${someOf(missing, 8)}`,
+      remediation:
+        'bind the Role in docs/operations.md#permissions to it, or set --service-account to the ServiceAccount of the operator',
     },
   ];
 }

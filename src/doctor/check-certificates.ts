@@ -15,9 +15,9 @@ export function checkCertificates({ certificates, nowMs }: DoctorFacts): Finding
     return [
       {
         check: 'certificates',
-        level: 'skip',
-        says: 'no certificate was named or met',
-        todo: 'give --tls-cert and --tls-client-ca, the files that the operator is given',
+        status: 'skip',
+        message: 'no certificate checked',
+        remediation: 'pass --tls-cert and --tls-client-ca with the files that the operator uses',
       },
     ];
   }
@@ -28,25 +28,25 @@ export function checkCertificates({ certificates, nowMs }: DoctorFacts): Finding
 function checkCertificate(facts: CertificateFacts, nowMs: number): Finding {
   const check = 'certificates';
   if ('failure' in facts) {
-    const todo = 'give the file that the operator is given, with certificates in PEM';
-    return { check, level: 'fail', says: `${facts.where}: ${facts.failure}`, todo };
+    const remediation = 'pass the PEM file that the operator uses';
+    return { check, status: 'fail', message: `${facts.where}: ${facts.failure}`, remediation };
   }
   const { where, subject, notBeforeMs, notAfterMs } = facts;
   const name = `${where}: ${subject}`;
   if (nowMs >= notAfterMs) {
     return {
       check,
-      level: 'fail',
-      says: `${name} expired ${formatAge(nowMs - notAfterMs)} ago, at ${dateOf(notAfterMs)}`,
-      todo: 'renew it; whoever checks it refuses the connection',
+      status: 'fail',
+      message: `${name} expired ${formatAge(nowMs - notAfterMs)} ago, at ${dateOf(notAfterMs)}`,
+      remediation: 'renew the certificate; peers reject it',
     };
   }
   if (nowMs < notBeforeMs) {
     return {
       check,
-      level: 'fail',
-      says: `${name} is not valid before ${dateOf(notBeforeMs)}`,
-      todo: "check this machine's clock, then the issuer's",
+      status: 'fail',
+      message: `${name} is not yet valid, not before ${dateOf(notBeforeMs)}`,
+      remediation: 'check the clocks of this machine and of the issuer',
     };
   }
   // Of one that is good for a day, 30 days before its end is before its beginning.
@@ -54,12 +54,12 @@ function checkCertificate(facts: CertificateFacts, nowMs: number): Finding {
   if (leftMs < Math.min(MOST_NOTICE_MS, (notAfterMs - notBeforeMs) * NOTICE_SHARE)) {
     return {
       check,
-      level: 'warn',
-      says: `${name} ends in ${formatAge(leftMs)}, at ${dateOf(notAfterMs)}`,
-      todo: 'see why it is not renewed yet',
+      status: 'warn',
+      message: `${name} expires in ${formatAge(leftMs)}, at ${dateOf(notAfterMs)}`,
+      remediation: 'check why the certificate has not been renewed',
     };
   }
-  return { check, level: 'ok', says: `${name} is valid until ${dateOf(notAfterMs)}` };
+  return { check, status: 'ok', message: `${name} is valid until ${dateOf(notAfterMs)}` };
 }
 
 /** RFC 3339; certificates know whole seconds. */

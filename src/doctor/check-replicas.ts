@@ -22,13 +22,13 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
     3,
   );
   if (alive.length === 0) {
-    const others = dead.length === 0 ? 'there is no Lease of one' : shownDead;
+    const others = dead.length === 0 ? 'no replica Lease found' : shownDead;
     return [
       {
         check: 'replicas',
-        level: 'fail',
-        says: `no replica of the operator is alive in ${namespace}: ${others}`,
-        todo: 'see whether its pods run and what they log, and whether --namespace is theirs',
+        status: 'fail',
+        message: `no operator replica is alive in ${namespace}: ${others}`,
+        remediation: 'check the pods of the operator and their logs, and --namespace',
       },
     ];
   }
@@ -37,21 +37,27 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
   const leads = alive.some(({ replica }) => replica === leader);
   findings.push(
     leads
-      ? { check: 'replicas', level: 'ok', says: `${counted(alive.length, 'replica')} alive, ${leader} leads` }
+      ? {
+          check: 'replicas',
+          status: 'ok',
+          message: `${counted(alive.length, 'replica')} alive, leader is ${leader}`,
+        }
       : {
           check: 'replicas',
-          level: 'warn',
-          says: `${counted(alive.length, 'replica')} alive, and none leads${leader === '' ? '' : ` (${leader} did, and is dead)`}`,
-          todo: 'reporters of dead replicas are taken over by a leader only; one is found within 20 s, else see the log for Lease',
+          status: 'warn',
+          message: `${counted(alive.length, 'replica')} alive, no leader${leader === '' ? '' : ` (last leader ${leader} has expired)`}`,
+          remediation:
+            'only a leader takes over reporters of expired replicas; one is elected within 20 s, otherwise check the logs for Lease errors',
         },
   );
   // Whoever is stopped deletes its Lease: one that is left was killed, or its node is gone.
   if (dead.length > 0) {
     findings.push({
       check: 'replicas',
-      level: 'warn',
-      says: `${counted(dead.length, 'replica')} died without giving up its Lease: ${shownDead}`,
-      todo: 'see why, as OOMKilled in its pod; the leader takes over its reporters, and deletes the Lease after an hour',
+      status: 'warn',
+      message: `${counted(dead.length, 'replica')} expired without releasing the Lease: ${shownDead}`,
+      remediation:
+        'check the pod, e.g. for OOMKilled; the leader takes over the reporters and deletes the Lease after an hour',
     });
   }
   // They are known to live, by a Lease that changed: a time far from this machine's can only be a clock.
@@ -63,9 +69,9 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
   if (off.length > 0) {
     findings.push({
       check: 'clocks',
-      level: 'warn',
-      says: `clocks differ from this machine's: ${someOf(off)}`,
-      todo: 'nothing is decided by comparing clocks, but times shown are wrong: set up NTP',
+      status: 'warn',
+      message: `clocks differ from this machine's: ${someOf(off)}`,
+      remediation: 'set up NTP: displayed times are wrong (the operator never compares clocks)',
     });
   }
   return findings;
@@ -80,20 +86,21 @@ export function checkEndpoints({ endpoints }: DoctorFacts): Finding[] {
     return [
       {
         check: 'endpoints',
-        level: 'skip',
-        says: 'no replica was tried by its ports',
-        todo: 'give --grpc-address and --http-address, as often as there are replicas, from where they can be reached',
+        status: 'skip',
+        message: 'no endpoints probed (pass --grpc-address)',
+        remediation:
+          'pass --grpc-address and --http-address once per replica, from a machine that can reach them',
       },
     ];
   }
   return endpoints.map(({ flag, address, failure, said }) =>
     failure === undefined
-      ? { check: 'endpoints', level: 'ok', says: `${flag} ${address}: ${said}` }
+      ? { check: 'endpoints', status: 'ok', message: `${flag} ${address}: ${said}` }
       : {
           check: 'endpoints',
-          level: 'fail',
-          says: `${flag} ${address}: ${failure}`,
-          todo: 'see whether it is the right port and a NetworkPolicy lets this machine in; else the log of the replica',
+          status: 'fail',
+          message: `${flag} ${address}: ${failure}`,
+          remediation: 'check the port, NetworkPolicies for this machine, and the log of the replica',
         },
   );
 }

@@ -8,7 +8,7 @@ import { someOf, unanswered, type Finding, type Level } from './finding.ts';
 /** The first full push of a large reporter takes some time to become rows; what takes longer is worth a look. */
 const LONG_MS = 60_000;
 
-/** The reporters: connected, in step, one Envoy each, owned by somebody who lives. */
+/** The reporters: connected, in sync, one Envoy each, owned by somebody who lives. */
 export function checkReporters(facts: DoctorFacts): Finding[] {
   const { reporters, namespace } = facts;
   if ('failure' in reporters) return [unanswered('reporters', reporters)];
@@ -16,9 +16,10 @@ export function checkReporters(facts: DoctorFacts): Finding[] {
     return [
       {
         check: 'reporters',
-        level: 'warn',
-        says: `no Envoy has reported in ${namespace}`,
-        todo: 'see docs/troubleshooting.md#no-reporter-shows-up: the cluster of reporter_config, its port, HTTP/2 and TLS',
+        status: 'warn',
+        message: `no Envoy has reported in ${namespace}`,
+        remediation:
+          'see docs/troubleshooting.md#no-reporter-shows-up: check the cluster of reporter_config, its port, HTTP/2 and TLS',
       },
     ];
   }
@@ -29,8 +30,8 @@ export function checkReporters(facts: DoctorFacts): Finding[] {
     ...checkOwners(reporters.value, facts),
   ];
   if (findings.length > 0) return findings;
-  const says = `${counted(reporters.value.length, 'reporter')} connected and in step`;
-  return [{ check: 'reporters', level: 'ok', says }];
+  const message = `${counted(reporters.value.length, 'reporter')} connected and in sync`;
+  return [{ check: 'reporters', status: 'ok', message }];
 }
 
 /** Those without a stream, in one finding. Unknown counts: nobody has claimed that object yet. */
@@ -44,11 +45,11 @@ function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Fi
     {
       check: 'reporters',
       // One Envoy that is gone may have been scaled away. All of them are no chance.
-      level: lost.length === reporters.length ? 'fail' : 'warn',
-      says: `${lost.length} of ${counted(reporters.length, 'reporter')} not connected: ${someOf(lost)}`,
-      todo:
-        'see whether these Envoys run and reach the port; if one is gone for good, kubectl delete rtr NAME deletes its ' +
-        'rows now instead of after --expire-after',
+      status: lost.length === reporters.length ? 'fail' : 'warn',
+      message: `${lost.length} of ${counted(reporters.length, 'reporter')} not connected: ${someOf(lost)}`,
+      remediation:
+        'check that these Envoys run and reach the port; for one that is gone for good, kubectl delete rtr NAME deletes ' +
+        'its objects now instead of after --expire-after',
     },
   ];
 }
@@ -60,7 +61,7 @@ function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Fi
 function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Finding[] {
   const findings: Finding[] = [];
   /** @param leastMs for how long it has to have been so: before, it is the way things go */
-  function group(reason: string, level: Level, says: string, todo: string, leastMs = 0): void {
+  function group(reason: string, status: Level, message: string, remediation: string, leastMs = 0): void {
     const found = reporters.flatMap((one) => {
       const synced = condition(one, 'Synced');
       if (synced === undefined || synced.status === 'True' || synced.reason !== reason) return [];
@@ -68,32 +69,32 @@ function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Findi
       return [`${named(one, synced, nowMs)}${synced.message === '' ? '' : `: ${synced.message}`}`];
     });
     if (found.length > 0)
-      findings.push({ check: 'synced', level, says: `${says}: ${someOf(found, 3)}`, todo });
+      findings.push({ check: 'synced', status, message: `${message}: ${someOf(found, 3)}`, remediation });
   }
   group(
-    'RowsRefused',
+    'WritesRejected',
     'fail',
-    'the API server refuses rows',
-    'its answer says why: a missing right, a quota (kubectl describe quota), a webhook, or an older CRD',
+    'the API server rejects ReverseTunnel writes',
+    'see the error: a missing permission, a quota (kubectl describe quota), a webhook, or an older CRD',
   );
   group(
     'TunnelsRejected',
     'warn',
-    'tunnels were set aside as they can be no row',
-    "mend the initiator's tenant, cluster or node id: docs/troubleshooting.md#tunnels-are-set-aside",
+    'invalid tunnels were rejected',
+    'fix the tenant, cluster or node ID of the initiator: docs/troubleshooting.md#tunnels-are-rejected',
   );
   group(
-    'Writing',
+    'SyncInProgress',
     'warn',
-    'rows are still being written',
-    'the API server is slow or throttles: see reverse_tunnel_sync_lag_seconds and rest_client_requests_total',
+    'ReverseTunnel objects are still being written',
+    'the API server is slow or throttling: see reverse_tunnel_sync_lag_seconds and rest_client_requests_total',
     LONG_MS,
   );
   group(
     'AwaitingFullPush',
     'warn',
-    'only changes have come, never a full list',
-    'Envoy sends everything at each connect; what reports here is another client, or its stream is about to end',
+    'only deltas received, no full push',
+    'Envoy sends a full push on each connect; this is another client, or the stream is about to end',
     LONG_MS,
   );
   return findings;
@@ -106,9 +107,10 @@ function checkConflicts(reporters: readonly ReporterObject[]): Finding[] {
   return [
     {
       check: 'identity',
-      level: 'fail',
-      says: `two Envoys report under one cluster and id: ${someOf(shared.map((one) => idOf(one)))}`,
-      todo: "give each Envoy a node.id of its own (--service-node, or the pod's name): until then rows show the one that spoke last",
+      status: 'fail',
+      message: `two Envoys report under the same node.cluster and node.id: ${someOf(shared.map((one) => idOf(one)))}`,
+      remediation:
+        'give each Envoy a unique node.id (--service-node, such as the pod name); until then the objects show the last report of either',
     },
   ];
 }
@@ -124,9 +126,10 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorF
   return [
     {
       check: 'owners',
-      level: 'warn',
-      says: `${counted(left.length, 'reporter')} owned by no replica that lives: ${someOf(left.map((one) => idOf(one)))}`,
-      todo: 'the leader takes them over within about 20 s: run doctor again, and look for a leader if it stays so',
+      status: 'warn',
+      message: `${counted(left.length, 'reporter')} owned by no live replica: ${someOf(left.map((one) => idOf(one)))}`,
+      remediation:
+        'the leader takes them over within about 20 s; run doctor again, and check that there is a leader if this persists',
     },
   ];
 }
@@ -136,31 +139,33 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorF
  * operator leads out of by itself, and what keeps it from that is a finding of another check.
  */
 export function checkRows({ rows }: DoctorFacts): Finding[] {
-  if ('failure' in rows) return [unanswered('rows', rows)];
+  if ('failure' in rows) return [unanswered('objects', rows)];
   const { rows: count, unknown, orphans } = rows.value;
   const findings: Finding[] = [];
   if (unknown > 0) {
     findings.push({
-      check: 'rows',
-      level: 'warn',
-      says: `${unknown} of ${counted(count, 'row')} Unknown, as their reporter is lost`,
-      todo: 'kubectl get rt --field-selector status.state=Unknown shows them; they go with --expire-after',
+      check: 'objects',
+      status: 'warn',
+      message: `${unknown} of ${counted(count, 'ReverseTunnel')} Unknown, as their reporter is disconnected`,
+      remediation:
+        'list them with kubectl get rt --field-selector status.state=Unknown; they are deleted after --expire-after',
     });
   }
   if (orphans.size > 0) {
     const shown = Array.from(orphans, ([reporter, orphaned]) => `${reporter} (${orphaned})`);
     findings.push({
-      check: 'rows',
-      level: 'warn',
-      says: `rows of reporters that have no object: ${someOf(shown)}`,
-      todo: 'the leader deletes them within about a minute; if they stay, nobody leads',
+      check: 'objects',
+      status: 'warn',
+      message: `ReverseTunnels without a ReverseTunnelReporter: ${someOf(shown)}`,
+      remediation:
+        'the leader deletes them within about a minute; if they remain, check that there is a leader',
     });
   }
   if (findings.length === 0)
     findings.push({
-      check: 'rows',
-      level: 'ok',
-      says: count === 0 ? 'no row' : `${counted(count, 'row')}, all Connected`,
+      check: 'objects',
+      status: 'ok',
+      message: count === 0 ? 'no ReverseTunnels' : `${counted(count, 'ReverseTunnel')}, all Connected`,
     });
   return findings;
 }
@@ -172,23 +177,22 @@ export function checkRows({ rows }: DoctorFacts): Finding[] {
 export function checkPolicies({ policies }: DoctorFacts): Finding[] {
   if (policies === undefined) return [];
   if ('failure' in policies) return [unanswered('policies', policies)];
-  const findings = policies.value.flatMap(({ name, accepted, message }): Finding[] => {
+  const findings = policies.value.flatMap(({ name, accepted, message: error }): Finding[] => {
     if (accepted === 'True') return [];
-    const says =
+    const message =
       accepted === undefined
-        ? `${name}: nobody has judged it yet`
-        : `${name} is not accepted${message === '' ? '' : `: ${message}`}`;
-    const todo =
+        ? `${name} has not been evaluated yet`
+        : `${name} is not accepted${error === '' ? '' : `: ${error}`}`;
+    const remediation =
       accepted === undefined
-        ? 'see whether a replica is alive'
-        : `kubectl describe rtp ${name}, and mend its spec`;
-    return [{ check: 'policies', level: accepted === undefined ? 'warn' : 'fail', says, todo }];
+        ? 'check that a replica is alive'
+        : `kubectl describe rtp ${name}, and fix its spec`;
+    return [{ check: 'policies', status: accepted === undefined ? 'warn' : 'fail', message, remediation }];
   });
   if (findings.length > 0) return findings;
   const count = policies.value.length;
-  const says =
-    count === 0 ? 'there is no ReverseTunnelPolicy' : `${counted(count, 'policy', 'policies')} accepted`;
-  return [{ check: 'policies', level: 'ok', says }];
+  const message = count === 0 ? 'no ReverseTunnelPolicy' : `${counted(count, 'policy', 'policies')} accepted`;
+  return [{ check: 'policies', status: 'ok', message }];
 }
 
 /** Undefined also in an object that an older version wrote. */
@@ -196,7 +200,7 @@ function condition(reporter: ReporterObject, type: string): Condition | undefine
   return reporter.status?.conditions?.find((one) => one.type === type);
 }
 
-/** `edge/responder-0 (Silent for 4m)`. */
+/** `edge/responder-0 (HeartbeatTimeout for 4m)`. */
 function named(reporter: ReporterObject, why: Condition | undefined, nowMs: number): string {
   const sinceMs = Date.parse(why?.lastTransitionTime ?? '');
   // The CRD's default says 1970.

@@ -5,11 +5,11 @@ export type Level = 'ok' | 'skip' | 'warn' | 'fail';
 export interface Finding {
   /** One word. */
   readonly check: string;
-  readonly level: Level;
+  readonly status: Level;
   /** One line: what is so, with object and value. */
-  readonly says: string;
+  readonly message: string;
   /** What to do about it; undefined when nothing is. */
-  readonly todo?: string;
+  readonly remediation?: string;
 }
 
 /** At most `limit` of many names, and how many more there are. */
@@ -26,9 +26,9 @@ export function unanswered(
   return forbidden
     ? {
         check,
-        level: 'skip',
-        says: `not checked: ${failure}`,
-        todo: 'run it as an account that may, to have this checked',
+        status: 'skip',
+        message: `not checked: ${failure}`,
+        remediation: 'run doctor with an account that has the permission',
       }
-    : { check, level: 'fail', says: failure, todo: 'mend this first, then run doctor again' };
+    : { check, status: 'fail', message: failure, remediation: 'fix this first, then run doctor again' };
 }

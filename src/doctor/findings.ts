@@ -14,7 +14,7 @@ export function findings(facts: DoctorFacts): Finding[] {
   if ('failure' in facts.api) return [...api, ...checkCertificates(facts), ...checkEndpoints(facts)];
   const kinds = checkKinds(facts);
   // A missing kind would be said again by each list of it.
-  const missing = kinds.some(({ level }) => level === 'fail');
+  const missing = kinds.some(({ status }) => status === 'fail');
   return [
     ...api,
     ...kinds,

@@ -33,7 +33,7 @@ export async function gatherFacts(
   onWait: (what: string) => void,
 ): Promise<DoctorFacts> {
   const api = await asked(askApi(cluster, clock));
-  const nothing = { failure: 'the API server does not answer', forbidden: false };
+  const nothing = { failure: 'API server unreachable', forbidden: false };
   const ask = async <T>(asking: () => Promise<T>): Promise<Asked<T>> =>
     'failure' in api ? nothing : await asked(asking());
   const kinds = await ask(() => askKinds(cluster.client));
@@ -107,7 +107,7 @@ async function askNamespace({ client, namespace }: Cluster): Promise<boolean | u
   } catch (error) {
     // Who may not know has no right to namespaces, and that is no fault.
     return error instanceof ApiError &&
-      (error.consequence === 'gone' || error.consequence === 'missing-namespace')
+      (error.consequence === 'not_found' || error.consequence === 'namespace_not_found')
       ? false
       : undefined;
   }

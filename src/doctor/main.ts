@@ -11,22 +11,22 @@ import { gatherFacts, type DoctorQuestions } from './gather.ts';
 const HELP = `Usage: reverse-tunnel-operator doctor [FLAG ...]
        kubectl rt doctor [FLAG ...]
 
-Looks for what is wrong: API server, CRDs, rights, replicas, certificates, reporters, rows and policies. One line for each
-check, and what to do. It changes nothing.
+Checks the API server, CRDs, permissions, replicas, certificates, reporters, ReverseTunnel objects and policies. Prints one
+line per check, with a remediation where one is needed. Read-only.
 
 ${INSPECT_HELP}  --service-account NAME
-        ask for the rights of the operator's ServiceAccount in the namespace, instead of one's own
+        check the permissions of this ServiceAccount in the namespace instead of those of the caller
   --grpc-address HOST:PORT
-        a replica's reporting service, to be tried from here; may be given several times
+        reporting service of a replica to probe; repeatable
   --http-address HOST:PORT
-        a replica's probes, to be tried from here; may be given several times
+        HTTP port of a replica to probe; repeatable
   --tls-cert FILE
-        certificate that the operator is given, to have its dates checked
+        certificate of the operator, to check its validity dates
   --tls-client-ca FILE
-        CA that the operator is given, to have its dates checked
+        client CA of the operator, to check its validity dates
   --help
 
-Exit codes: 0 nothing failed (there may be warnings); 1 something failed; 2 wrong flag or value.
+Exit codes: 0 no check failed (there may be warnings); 1 a check failed; 2 invalid flag or value.
 `;
 
 /**
@@ -43,7 +43,7 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
   }
   if ('mistakes' in parsed) {
     for (const mistake of parsed.mistakes) terminal.err(`doctor: ${mistake}\n`);
-    terminal.err('doctor: --help lists all flags\n');
+    terminal.err('doctor: see --help for all flags\n');
     return 2;
   }
   const { flags, questions } = parsed;
@@ -63,7 +63,7 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
     // What was not asked to its end is no finding.
     if (interrupted.aborted) return INTERRUPTED;
     const found = findings(facts);
-    const failed = found.some(({ level }) => level === 'fail');
+    const failed = found.some(({ status }) => status === 'fail');
     const { namespace } = facts;
     terminal.out(
       flags.output === 'json'
@@ -97,7 +97,7 @@ function parseDoctor(
       // Port 0 is one to listen on, and leads nowhere.
       if (parseHostPort(text) === undefined || text.endsWith(':0')) {
         mistakes.push(
-          `--${flag}: ${JSON.stringify(text)} must be host:port, as 127.0.0.1:18000 or [::1]:18000`,
+          `--${flag}: ${JSON.stringify(text)} must be host:port, such as 127.0.0.1:18000 or [::1]:18000`,
         );
       }
     }
@@ -119,13 +119,13 @@ function parseDoctor(
 }
 
 /** The check's line, and what to do below it. */
-function lines({ level, check, says, todo }: Finding): string {
-  const line = `${level.padEnd(4)}  ${check.padEnd(12)}  ${says}\n`;
-  return todo === undefined ? line : `${line}${' '.repeat(20)}→ ${todo}\n`;
+function lines({ status, check, message, remediation }: Finding): string {
+  const line = `${status.padEnd(4)}  ${check.padEnd(12)}  ${message}\n`;
+  return remediation === undefined ? line : `${line}${' '.repeat(20)}→ ${remediation}\n`;
 }
 
 /** The last line: by it one sees whether the others have to be read. */
 function verdict(found: readonly Finding[]): string {
-  const count = (wanted: string): number => found.filter(({ level }) => level === wanted).length;
+  const count = (wanted: string): number => found.filter(({ status }) => status === wanted).length;
   return `${count('fail')} failed, ${count('warn')} warned, ${count('ok')} ok, ${count('skip')} not checked\n`;
 }

@@ -44,7 +44,7 @@ function getPlain(address: string, path: string): Promise<{ status: number; text
       response.on('error', reject);
     });
     request.setTimeout(TIMEOUT_MS, () =>
-      request.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)),
+      request.destroy(new Error(`no response within ${TIMEOUT_MS / 1000} s`)),
     );
     request.on('error', reject);
   });
@@ -65,7 +65,8 @@ export async function probeGrpc(address: string): Promise<Probed> {
         certificate = certificateFacts(`--grpc-address ${address}`, new X509Certificate(peer.raw));
     }
     const health = await askHealth(address, tls);
-    const failure = health === 'SERVING' || health === 'asks who it is' ? undefined : `health is ${health}`;
+    const failure =
+      health === 'SERVING' || health === 'authentication required' ? undefined : `health status is ${health}`;
     const said = `${tls === undefined ? 'plaintext' : 'TLS'}, ${health}`;
     return { endpoint: { flag, address, failure, said }, certificate };
   } catch (error) {
@@ -79,7 +80,9 @@ function tryTls(address: string): Promise<TLSSocket | undefined> {
   return new Promise((resolve, reject) => {
     // Its dates are judged apart; whose it is cannot be, without the CA that Envoy has.
     const socket = connectTls({ host, port, ALPNProtocols: ['h2'], rejectUnauthorized: false });
-    socket.setTimeout(TIMEOUT_MS, () => socket.destroy(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
+    socket.setTimeout(TIMEOUT_MS, () =>
+      socket.destroy(new Error(`no response within ${TIMEOUT_MS / 1000} s`)),
+    );
     let connected = false;
     socket.once('connect', () => {
       connected = true;
@@ -94,7 +97,7 @@ function tryTls(address: string): Promise<TLSSocket | undefined> {
   });
 }
 
-/** The health that the server tells of itself, or `asks who it is`. */
+/** The health that the server tells of itself, or `authentication required`. */
 async function askHealth(address: string, tls: TLSSocket | undefined): Promise<string> {
   const session =
     tls === undefined
@@ -113,12 +116,12 @@ function check(session: ClientHttp2Session, asksByTls: boolean): Promise<string>
   return new Promise((resolve, reject) => {
     // A client without a certificate learns that it is refused only after the handshake, by the end of the connection.
     const onEnd = (error?: Error): void => {
-      if (asksByTls) resolve('asks who it is');
-      else reject(error ?? new Error('the connection was closed'));
+      if (asksByTls) resolve('authentication required');
+      else reject(error ?? new Error('connection closed'));
     };
     session.once('error', onEnd);
     session.once('close', onEnd);
-    session.setTimeout(TIMEOUT_MS, () => reject(new Error(`no answer within ${TIMEOUT_MS / 1000} s`)));
+    session.setTimeout(TIMEOUT_MS, () => reject(new Error(`no response within ${TIMEOUT_MS / 1000} s`)));
     const stream = session.request({
       [constants.HTTP2_HEADER_METHOD]: 'POST',
       [constants.HTTP2_HEADER_PATH]: '/grpc.health.v1.Health/Check',
@@ -148,8 +151,8 @@ function statusOf(headers: IncomingHttpHeaders): string {
 
 /** By the numbers of gRPC's status codes: 7 PERMISSION_DENIED and 16 UNAUTHENTICATED come from who checks callers. */
 function healthOf(grpcStatus: string, body: Buffer): string {
-  if (grpcStatus === '7' || grpcStatus === '16') return 'asks who it is';
-  if (grpcStatus !== '0') return `not to be had (gRPC status ${grpcStatus === '' ? 'missing' : grpcStatus})`;
+  if (grpcStatus === '7' || grpcStatus === '16') return 'authentication required';
+  if (grpcStatus !== '0') return `unavailable (gRPC status ${grpcStatus === '' ? 'missing' : grpcStatus})`;
   // A frame's five bytes, the field's tag, its value; the value 0 is left out.
   return HEALTH[body[6] ?? 0] ?? 'unknown';
 }

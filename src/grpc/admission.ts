@@ -47,7 +47,7 @@ export class Admission {
       void call.emit('error', this.#parts.refuse(reason, address));
     if ('refused' in found) {
       // On this connection it would be refused for ever; on a new one its peer shows what certificate it has by now.
-      if (found.refused === 'certificate_expired' || found.refused === 'connection_aged')
+      if (found.refused === 'certificate_expired' || found.refused === 'connection_max_age')
         connection?.retire();
       refuse(found.refused);
       return;
@@ -62,10 +62,10 @@ export class Admission {
   async #wait(check: TokenCheck, call: Call, connection: ConnectionGuard | undefined): Promise<TokenVerdict> {
     const givenUp = Promise.withResolvers<TokenVerdict>();
     const giveUp = (refused: CallRefusal): void => givenUp.resolve({ refused });
-    const cancelDeadline = this.#parts.clock.setTimer(LONGEST_WAIT_MS, () => giveUp('review_late'));
+    const cancelDeadline = this.#parts.clock.setTimer(LONGEST_WAIT_MS, () => giveUp('review_timeout'));
     this.#waiting.add(giveUp);
     // Then nobody is there to be told, whatever it is.
-    call.once('cancelled', () => giveUp('review_late'));
+    call.once('cancelled', () => giveUp('review_timeout'));
     // May cut the connection, where too many of its calls wait.
     connection?.unproven(1);
     const verdict = await Promise.race([check.verdict, givenUp.promise]);

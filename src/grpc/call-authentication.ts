@@ -36,7 +36,7 @@ export function authenticateCalls(
     if (certificate !== undefined) {
       const verdict = stillValid(certificate, clock);
       return 'credential' in verdict && connection !== undefined && connection.ageMs >= maxAgeMs
-        ? { refused: 'connection_aged' }
+        ? { refused: 'connection_max_age' }
         : verdict;
     }
     const [given, more] = metadata.get('authorization');

@@ -13,22 +13,22 @@ import { sparingly } from './sparing-log.ts';
 const REFUSALS = {
   no_credential: {
     code: status.UNAUTHENTICATED,
-    words: 'it has no credential: `authorization: Bearer` and a token are wanted',
+    words: 'missing credential: send `authorization: Bearer TOKEN`',
   },
-  malformed_token: { code: status.UNAUTHENTICATED, words: 'the token is none of a ServiceAccount' },
-  token_expired: { code: status.UNAUTHENTICATED, words: 'the token has expired' },
-  token_audience: { code: status.UNAUTHENTICATED, words: 'the token is for another audience' },
-  token_refused: {
+  malformed_token: { code: status.UNAUTHENTICATED, words: 'not a ServiceAccount token' },
+  token_expired: { code: status.UNAUTHENTICATED, words: 'token has expired' },
+  token_audience: { code: status.UNAUTHENTICATED, words: 'token is for another audience' },
+  token_rejected: {
     code: status.UNAUTHENTICATED,
-    words: 'the API server does not accept the token for this audience',
+    words: 'token rejected by the API server for this audience',
   },
-  certificate_expired: { code: status.UNAUTHENTICATED, words: 'the client certificate has expired' },
-  connection_aged: {
+  certificate_expired: { code: status.UNAUTHENTICATED, words: 'client certificate has expired' },
+  connection_max_age: {
     code: status.UNAVAILABLE,
-    words: 'the certificate was shown as long ago as may be; come back on a new connection',
+    words: 'connection exceeded its maximum age; reconnect',
   },
-  review_failed: { code: status.UNAVAILABLE, words: 'the token could not be reviewed' },
-  review_late: { code: status.UNAVAILABLE, words: 'the token was not reviewed in time' },
+  review_error: { code: status.UNAVAILABLE, words: 'token review failed' },
+  review_timeout: { code: status.UNAVAILABLE, words: 'token review timed out' },
   shutdown: { code: status.UNAVAILABLE, words: 'the operator is shutting down' },
 } as const;
 
@@ -52,7 +52,7 @@ export function createCallRefusals(parts: {
   return (reason, address) => {
     const { code, words } = REFUSALS[reason];
     metrics.callsRefused.inc({ reason });
-    say(reason, (more) => log.warn({ address, reason, ...more }, `stream refused: ${words}`));
+    say(reason, (more) => log.warn({ address, reason, error: words, ...more }, 'stream rejected'));
     return { code, details: words };
   };
 }

@@ -1,7 +1,7 @@
 import { FLAG, FRAME, FrameHead } from './http2-frame.ts';
 
 /** Why a connection is cut for what it sends. */
-export type Breach = 'header_block' | 'tiny_frames' | 'control_frames' | 'new_streams';
+export type Breach = 'header_block' | 'small_frames' | 'control_frames' | 'stream_rate';
 
 /**
  * gRPC holds each DATA frame of a message as a slice of its own until the message is whole: 138 bytes each when measured.
@@ -163,7 +163,7 @@ export class InboundFrames {
     this.#lastStreamId = streamId;
     this.cost += STREAM_COST;
     this.#streamsOpened += 1;
-    this.#atMost('new_streams', this.#streamsOpened, FREE_STREAMS, STREAMS_A_SECOND);
+    this.#atMost('stream_rate', this.#streamsOpened, FREE_STREAMS, STREAMS_A_SECOND);
     this.#streams.set(streamId, {
       unfinishedBytes: 0,
       leftBytes: 0,
@@ -191,7 +191,7 @@ export class InboundFrames {
     this.#paddingBytes = 0;
     stream.frames += 1;
     this.#hold(stream, FRAME_COST_BYTES);
-    if (stream.frames > FREE_FRAMES + stream.unfinishedBytes / BYTES_A_FRAME) this.breach = 'tiny_frames';
+    if (stream.frames > FREE_FRAMES + stream.unfinishedBytes / BYTES_A_FRAME) this.breach = 'small_frames';
   }
 
   #end(): void {

@@ -6,7 +6,7 @@ import { MAX_TUNNEL_NAME, textViolation, type Violation, type ViolationReason } 
 
 type Reader = protobuf.Reader;
 
-/** A StreamReverseTunnelsRequest: what of it is right, and what was set aside. */
+/** A StreamReverseTunnelsRequest: what of it is right, and what was rejected. */
 export interface DecodedReport {
   /** The bytes of `node`; undefined when it was left out, as clients may after a stream's first report. */
   readonly node: Uint8Array | undefined;
@@ -121,7 +121,7 @@ export function* decodeReport(
           skip(reader, field, reader.len);
       }
       if (addedIndex + removedIndex > mostEntries) {
-        throw new TooManyEntriesError(`a report lists more than ${mostEntries} tunnels and names`);
+        throw new TooManyEntriesError(`report lists more than ${mostEntries} tunnels and names`);
       }
       if (reader.pos >= restAt) {
         restAt = reader.pos + BYTES_BETWEEN_RESTS;
@@ -234,14 +234,12 @@ function tag(fieldNumber: number, wireType = LENGTH_DELIMITED): number {
 function endOf(reader: Reader, limit: number): number {
   const length = reader.uint32();
   const end = reader.pos + length;
-  if (end > limit)
-    throw new RangeError(`a field of ${length} bytes at byte ${reader.pos} runs past its message`);
+  if (end > limit) throw new RangeError(`field of ${length} bytes at byte ${reader.pos} exceeds its message`);
   return end;
 }
 
 function landed(reader: Reader, end: number): void {
-  if (reader.pos !== end)
-    throw new RangeError(`a message ends at byte ${reader.pos}, not at ${end} as it says`);
+  if (reader.pos !== end) throw new RangeError(`message ends at byte ${reader.pos}, declared end is ${end}`);
 }
 
 /** proto3 text; bytes that are no UTF-8 become U+FFFD, so it is always well-formed. */
@@ -285,14 +283,14 @@ function joinedParts(room: number) {
 function skip(reader: Reader, field: number, limit: number): void {
   if (field >>> 3 === 0) throw new RangeError(`field number 0 at byte ${reader.pos}`);
   reader.skipType(field & 7);
-  if (reader.pos > limit) throw new RangeError(`an unknown field runs past its message at byte ${limit}`);
+  if (reader.pos > limit) throw new RangeError(`unknown field exceeds its message at byte ${limit}`);
 }
 
 /** Checked, since the reader takes a varint that the end of the bytes cuts short for a smaller number. */
 function int64(reader: Reader) {
   const value = reader.int64();
   const last = reader.buf[reader.pos - 1];
-  if (last === undefined || last >= 0x80) throw new RangeError(`a varint at byte ${reader.pos} has no end`);
+  if (last === undefined || last >= 0x80) throw new RangeError(`unterminated varint at byte ${reader.pos}`);
   return value;
 }
 
@@ -323,5 +321,5 @@ function sharing(): (text: string) => string {
 
 function malformed(error: unknown): MalformedReportError {
   const why = error instanceof Error ? error.message : String(error);
-  return new MalformedReportError(`not a StreamReverseTunnelsRequest: ${why}`, { cause: error });
+  return new MalformedReportError(`cannot decode StreamReverseTunnelsRequest: ${why}`, { cause: error });
 }

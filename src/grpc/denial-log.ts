@@ -14,7 +14,7 @@ export function createDenialLog(clock: Clock, log: Log): DenialLog {
   const say = sparingly(clock);
   return {
     denied(reporter, refusal) {
-      say(refusal, (more) => log.warn({ reporter, ...more }, `stream denied: ${refusal}`));
+      say(refusal, (more) => log.warn({ reporter, error: refusal, ...more }, 'stream denied by policy'));
     },
   };
 }

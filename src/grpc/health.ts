@@ -26,7 +26,7 @@ export function addHealth(server: Server, health: HealthImplementation, served: 
         ...others,
         check: ((call, done) => {
           if (served.includes(call.request.service)) checkServed(call, done);
-          else done({ code: status.NOT_FOUND, details: 'no such service here' });
+          else done({ code: status.NOT_FOUND, details: 'unknown service' });
         }) satisfies Check,
         watch: ((call) => {
           if (served.includes(call.request.service)) watchServed(call);

@@ -47,7 +47,7 @@ export interface ListenerParts {
 const BACKLOG = 1024;
 
 const HTTP1_HEAD =
-  'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port speaks gRPC (HTTP/2)';
+  'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port serves gRPC (HTTP/2)';
 
 /** Accepts connections, guards them, and hands those that speak HTTP/2 to gRPC. */
 export class Listener {
@@ -66,15 +66,15 @@ export class Listener {
     const { limits } = parts;
     this.#heldBytes = new FairBudget({
       limit: limits.heldBytes,
-      overdrawn: (guard) => guard.cut('held_bytes'),
+      overdrawn: (guard) => guard.cut('buffered_bytes'),
     });
     this.#heldStreams = new FairBudget({
       limit: limits.streams,
-      overdrawn: (guard) => guard.cut('held_streams'),
+      overdrawn: (guard) => guard.cut('open_streams'),
     });
     this.#unprovenCalls = new FairBudget({
       limit: limits.unprovenCalls,
-      overdrawn: (guard) => guard.cut('unproven_calls'),
+      overdrawn: (guard) => guard.cut('pending_authentication'),
     });
   }
 
@@ -126,7 +126,9 @@ export class Listener {
       });
     });
     // A connection that could not be accepted, as for want of descriptors; the next one may be.
-    server.on('error', (error) => this.#parts.log.error({ error: error.message }, 'cannot accept'));
+    server.on('error', (error) =>
+      this.#parts.log.error({ error: error.message }, 'failed to accept a connection'),
+    );
     this.#servers.push(server);
     return (server.address() as AddressInfo).port;
   }
@@ -149,7 +151,7 @@ export class Listener {
     this.#ofAddress.set(address, ofAddress + 1);
     const cancel = clock.setTimer(limits.greetingMs, () => {
       this.#greeted(socket);
-      this.#refuse('silent', socket, address);
+      this.#refuse('handshake_timeout', socket, address);
     });
     this.#greeting.set(socket, cancel);
     socket.on('close', () => {

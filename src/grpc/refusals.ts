@@ -5,26 +5,26 @@ import { sparingly } from './sparing-log.ts';
 
 /** Why a connection is refused or cut, and how that is said to people. The keys are the metric's only labels. */
 const WORDS = {
-  connections: 'as many connections are open as may be',
-  address_connections: 'this address has as many connections open as it may have',
-  http1: 'it speaks HTTP/1, this port speaks gRPC (HTTP/2)',
-  tls: 'it speaks TLS, this port is plaintext',
-  plaintext: 'it speaks plaintext, this port wants TLS',
-  tls_handshake: 'the TLS handshake failed',
-  no_certificate: 'it shows no client certificate',
-  certificate_expired: 'its certificate has expired',
-  certificate_not_yet_valid: 'its certificate is not valid yet',
-  certificate_untrusted: 'its certificate is not of an authority that is believed here',
-  certificate_invalid: 'its certificate is not one for a client, or cannot be read',
-  not_http2: 'it does not speak HTTP/2',
-  silent: 'it did not begin to speak HTTP/2 in time',
-  header_block: 'it sends headers that are too long',
-  tiny_frames: 'it sends a report in too many, too small frames',
-  control_frames: 'it sends too many frames that carry no report',
-  new_streams: 'it opens too many streams',
-  held_bytes: 'it makes the operator hold too many bytes of reports',
-  held_streams: 'it holds too many streams open',
-  unproven_calls: 'it has too many calls whose token is still to be reviewed',
+  connections: 'connection limit reached',
+  address_connections: 'connection limit per address reached',
+  http1: 'client sent HTTP/1; this port serves gRPC (HTTP/2)',
+  tls: 'client sent TLS; this port serves plaintext',
+  plaintext: 'client sent plaintext; this port requires TLS',
+  tls_handshake: 'TLS handshake failed',
+  no_certificate: 'client certificate required',
+  certificate_expired: 'client certificate has expired',
+  certificate_not_yet_valid: 'client certificate is not yet valid',
+  certificate_untrusted: 'client certificate is signed by an unknown authority',
+  certificate_invalid: 'client certificate is unreadable or not valid for client authentication',
+  not_http2: 'client does not speak HTTP/2',
+  handshake_timeout: 'HTTP/2 handshake timed out',
+  header_block: 'header block too large',
+  small_frames: 'report split into too many small frames',
+  control_frames: 'too many control frames',
+  stream_rate: 'streams opened too fast',
+  buffered_bytes: 'too many buffered report bytes',
+  open_streams: 'too many open streams',
+  pending_authentication: 'too many calls with a pending token review',
 } as const;
 
 /** Why a connection is refused or cut. */
@@ -43,8 +43,8 @@ export function createRefusals(parts: {
   const say = sparingly(clock);
   return (reason, address, detail) => {
     metrics.connectionsRefused.inc({ reason });
-    const about = { address, reason, ...(detail === undefined ? {} : { detail }) };
-    say(reason, (more) => log.warn({ ...about, ...more }, `connection refused: ${WORDS[reason]}`));
+    const about = { address, reason, error: WORDS[reason], ...(detail === undefined ? {} : { detail }) };
+    say(reason, (more) => log.warn({ ...about, ...more }, 'connection rejected'));
   };
 }
 

@@ -105,7 +105,7 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
     drop() {
       const open = [...calls];
       closeClient();
-      for (const ending of open) ending.end(status.UNAVAILABLE, 'connection dropped by the reporter');
+      for (const ending of open) ending.end(status.UNAVAILABLE, 'connection closed by the reporter');
     },
     close() {
       for (const ending of calls) ending.end(undefined, '');

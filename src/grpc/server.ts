@@ -70,9 +70,9 @@ export type ServerAuth =
   | { readonly mode: 'insecure'; readonly tls: TlsAcceptor | undefined }
   /** Who has a certificate; `tls` requires it. */
   | { readonly mode: 'mtls'; readonly tls: TlsAcceptor }
-  /** Who has a ServiceAccount's token for the audience; or, with `either`, a certificate, for which `tls` asks. */
+  /** Who has a ServiceAccount's token for the audience; or, with `mtls-or-token`, a certificate, for which `tls` asks. */
   | {
-      readonly mode: 'token' | 'either';
+      readonly mode: 'token' | 'mtls-or-token';
       readonly tls: TlsAcceptor;
       readonly audience: string;
       /** Has the API server look at a token; rejects when it gives no answer, without a word of the token. */
@@ -309,8 +309,8 @@ export class ReportingServer {
   }
 
   #supersede(older: Session, reporter: ReporterId): void {
-    this.#options.log.info({ reporter }, 'a newer stream of this reporter ends the older one');
-    older.close('superseded', status.ABORTED, 'superseded by a newer stream of this reporter');
+    this.#options.log.info({ reporter }, 'newer stream of this reporter supersedes the older one');
+    older.close('superseded', status.ABORTED, 'superseded by a newer stream of the same reporter');
   }
 
   #ended(session: Session, reason: EndReason): void {
@@ -324,10 +324,10 @@ export class ReportingServer {
     this.#byReporter.delete(key);
     const { clock, log, metrics, sink } = this.#options;
     metrics.reportersConnected.set(this.#byReporter.size);
-    if (reason === 'aged' || reason === 'expired') {
+    if (reason === 'max_age' || reason === 'credential_expired') {
       const gone = clock.setTimer(RETURN_MS, () => {
         this.#returning.delete(key);
-        log.info({ reporter }, 'reporter disconnected: it did not come back');
+        log.info({ reporter }, 'reporter disconnected; it did not reconnect in time');
         sink.reporterDisconnected(reporter, 'StreamEnded');
       });
       this.#returning.set(key, gone);
@@ -347,8 +347,8 @@ function authenticationOf({ auth, maxStreamAgeMs, clock, log }: ReportingServerO
 }
 
 /** As the sink is told of a stream's end. */
-function lostBy(reason: EndReason): 'StreamEnded' | 'Silent' | 'NotAllowed' | 'shutdown' {
+function lostBy(reason: EndReason): 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'shutdown' {
   if (reason === 'shutdown') return reason;
-  if (reason === 'policy') return 'NotAllowed';
-  return reason === 'silent' ? 'Silent' : 'StreamEnded';
+  if (reason === 'policy') return 'PolicyDenied';
+  return reason === 'heartbeat_timeout' ? 'HeartbeatTimeout' : 'StreamEnded';
 }

@@ -33,7 +33,10 @@ export interface ReportSink {
    */
   reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer, isExpected: boolean): void;
   /** The reporter has none any more: it ended, nothing came on it, policies end it, or this server is shutting down. */
-  reporterDisconnected(reporter: ReporterId, why: 'StreamEnded' | 'Silent' | 'NotAllowed' | 'shutdown'): void;
+  reporterDisconnected(
+    reporter: ReporterId,
+    why: 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'shutdown',
+  ): void;
   /**
    * Takes a report into memory, synchronously; it is ACKed when this returns.
    *
@@ -50,18 +53,18 @@ export type TooMany =
 
 /** How a stream's end is counted. */
 export type EndReason =
-  | 'peer'
+  | 'client_closed'
   | 'nack'
   | 'malformed'
   | 'over_limit'
-  | 'silent'
+  | 'heartbeat_timeout'
   | 'superseded'
   | 'policy'
   | 'shutdown'
   | 'internal'
   /** By `--max-stream-age`, and by the end of its peer's credential: the reporter is to come back. */
-  | 'aged'
-  | 'expired';
+  | 'max_age'
+  | 'credential_expired';
 
 /** A node that Envoy sends has its id and cluster, some 100 bytes; one of more is read anew each time. */
 const REMEMBERED_NODE_BYTES = 1024;
@@ -138,10 +141,10 @@ export class Session {
     this.#parts = parts;
     this.#silence = new Silence(parts.clock, (details) => this.#silent(details));
     call.on('data', (bytes: Buffer) => void this.#read(bytes));
-    call.on('end', () => this.#end('peer'));
+    call.on('end', () => this.#end('client_closed'));
     call.on('cancelled', () => this.#cancelled());
     // Without a listener an error of a stream that is gone would end the process.
-    call.on('error', () => this.#end('peer'));
+    call.on('error', () => this.#end('client_closed'));
   }
 
   /** Whose stream this is; undefined until its first report. */
@@ -293,7 +296,7 @@ export class Session {
     const over = sink.fold(reporter, decoded, receivedMs);
     if (over !== undefined) {
       const details = tooManyText(reporter, over);
-      this.#warn('over the limit', {}, details);
+      this.#warn('over the limit', { error: details }, 'limit exceeded; closing the stream');
       metrics.nacks.inc({ reason: 'over_limit' });
       this.#answer(decoded.nonce, { code: status.RESOURCE_EXHAUSTED, message: details });
       this.close('over_limit', status.RESOURCE_EXHAUSTED, details);
@@ -309,7 +312,7 @@ export class Session {
   #identify(decoded: Pick<DecodedReport, 'node'>): Violation | undefined {
     if (decoded.node === undefined) {
       return this.#reporter === undefined
-        ? { field: 'node', reason: 'missing', message: "node: is required on a stream's first report" }
+        ? { field: 'node', reason: 'missing', message: 'node: required on the first report of a stream' }
         : undefined;
     }
     if (this.#nodeBytes?.equals(decoded.node) === true) return undefined;
@@ -340,7 +343,7 @@ export class Session {
       return this.#parts.decodeNode(bytes);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      throw new MalformedReportError(`node: not a Node: ${why}`, { cause: error });
+      throw new MalformedReportError(`node: cannot decode Node: ${why}`, { cause: error });
     }
   }
 
@@ -349,19 +352,19 @@ export class Session {
     const last = this.#lastNonce;
     this.#lastNonce = nonce;
     if (last === undefined || nonce === last + 1n) return;
-    const kind = nonce === last ? 'repeated' : nonce < last ? 'fell' : 'skipped';
+    const kind = nonce === last ? 'repeated' : nonce < last ? 'decreased' : 'skipped';
     this.#parts.metrics.nonceAnomalies.inc({ kind });
   }
 
   #setAside({ count, byReason, first }: SetAside): void {
     for (const [reason, times] of byReason) this.#parts.metrics.rejectedTunnels.inc({ reason }, times);
     const said = first.map(({ message }) => message);
-    this.#warn('set aside', { count, first: said }, 'tunnels set aside, the rest is kept');
+    this.#warn('rejected tunnels', { count, first: said }, 'rejected invalid tunnels; keeping the rest');
   }
 
   #nack(decoded: DecodedReport, violation: Violation): void {
     this.#parts.metrics.nacks.inc({ reason: violation.reason });
-    this.#warn('refused', { violation: violation.message }, 'report refused, stream ends');
+    this.#warn('rejected', { violation: violation.message }, 'report rejected; closing the stream');
     this.#answer(decoded.nonce, { code: status.INVALID_ARGUMENT, message: violation.message });
     this.#end('nack');
     this.#call.end();
@@ -387,36 +390,40 @@ export class Session {
   }
 
   #silent(details: string): void {
-    this.#warn('silent', {}, `${details}, stream ends`);
-    this.close('silent', status.DEADLINE_EXCEEDED, details);
+    this.#warn('heartbeat timeout', { error: details }, 'heartbeat timeout; closing the stream');
+    this.close('heartbeat_timeout', status.DEADLINE_EXCEEDED, details);
   }
 
   #failed(error: unknown): void {
     if (error instanceof TooManyEntriesError) {
-      this.#warn('too many entries', {}, `${error.message}, stream ends`);
+      this.#warn(
+        'too many entries',
+        { error: error.message },
+        'report has too many entries; closing the stream',
+      );
       this.close('over_limit', status.RESOURCE_EXHAUSTED, error.message);
       return;
     }
     if (error instanceof MalformedReportError) {
-      this.#warn('malformed', { error: error.message }, 'malformed report, stream ends');
+      this.#warn('malformed', { error: error.message }, 'malformed report; closing the stream');
       this.close('malformed', status.INVALID_ARGUMENT, error.message);
       return;
     }
     this.#parts.log.error(
       { reporter: this.#reporter, err: error },
-      'a report could not be handled, stream ends',
+      'unexpected error while handling a report; closing the stream',
     );
-    this.close('internal', status.INTERNAL, 'the report could not be handled');
+    this.close('internal', status.INTERNAL, 'internal error while handling the report');
   }
 
   /** By the peer; or by grpc-js, which has then told the peer why. */
   #cancelled(): void {
     const ended = libraryStatus(this.#call.metadata);
     if (this.#ended || ended?.code !== status.RESOURCE_EXHAUSTED) {
-      this.#end('peer');
+      this.#end('client_closed');
       return;
     }
-    this.#warn('too large', { error: ended.details }, 'report too large, stream ends');
+    this.#warn('too large', { error: ended.details }, 'report too large; closing the stream');
     this.#end('over_limit');
   }
 
@@ -435,7 +442,7 @@ export class Session {
     this.#cancelHoldBack?.();
     this.#parts.metrics.streamsClosed.inc({ reason });
     this.#parts.ended(this, reason);
-    if (reason === 'peer') this.#call.end();
+    if (reason === 'client_closed') this.#call.end();
   }
 }
 
@@ -451,9 +458,9 @@ function kindOf(decoded: DecodedReport): 'full' | 'delta' | 'heartbeat' {
 }
 
 function tooManyText({ id }: ReporterId, over: TooMany): string {
-  const most = `at most ${over.limit} are allowed`;
+  const most = `limit is ${over.limit}`;
   if ('reporters' in over)
-    return `reporter ${shown(id)}: its peer would report as ${over.reporters} reporters, ${most}`;
-  const whose = over.together === true ? 'all reporters together' : `reporter ${shown(id)}`;
-  return `${whose} would hold ${over.tunnels} tunnels, ${most}`;
+    return `reporter ${shown(id)}: peer would report as ${over.reporters} reporters, ${most}`;
+  const whose = over.together === true ? 'all reporters' : `reporter ${shown(id)}`;
+  return `${whose}: would hold ${over.tunnels} tunnels, ${most}`;
 }

@@ -48,6 +48,6 @@ export class Silence {
     this.stop();
     const leftMs = this.#heardMs + this.#mostMs - this.#clock.monotonicMs();
     if (leftMs > 0) this.#cancel = this.#clock.setTimer(leftMs, () => this.#look());
-    else this.#tooLong(`no report for ${Math.round(this.#mostMs / 1000)} s`);
+    else this.#tooLong(`no report within ${Math.round(this.#mostMs / 1000)} s`);
   }
 }

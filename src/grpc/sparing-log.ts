@@ -6,7 +6,7 @@ const LOG_INTERVAL_MS = 60_000;
 const TOLD_APART = 256;
 
 /** @param say logs the line, with what is to stand in it beside */
-export type SayOf = (reason: string, say: (more: { readonly moreSinceLastLine?: number }) => void) => void;
+export type SayOf = (reason: string, say: (more: { readonly suppressed?: number }) => void) => void;
 
 /**
  * Lets of each reason one line a minute through, and tells it how many were left out since the last. Reasons may be
@@ -30,6 +30,6 @@ export function sparingly(clock: Clock): SayOf {
     }
     const unsaid = last?.unsaid ?? 0;
     logged.set(key, { atMs: nowMs, unsaid: 0 });
-    say(unsaid === 0 ? {} : { moreSinceLastLine: unsaid });
+    say(unsaid === 0 ? {} : { suppressed: unsaid });
   };
 }

@@ -7,7 +7,7 @@ const JITTER = 0.1;
 export interface StreamLife {
   /** From now on. */
   readonly lifeMs: number;
-  readonly reason: Extract<EndReason, 'aged' | 'expired'>;
+  readonly reason: Extract<EndReason, 'max_age' | 'credential_expired'>;
   readonly details: string;
 }
 
@@ -29,6 +29,10 @@ export function streamLife(
   const ageMs = Math.max(0, maxAgeMs * (1 - JITTER + 2 * JITTER * random) - provenMs);
   const leftMs = expiresMs === undefined ? Number.POSITIVE_INFINITY : Math.max(0, expiresMs - wallMs);
   return leftMs <= ageMs
-    ? { lifeMs: leftMs, reason: 'expired', details: 'the credential has expired; come back with a new one' }
-    : { lifeMs: ageMs, reason: 'aged', details: 'the stream is as old as one may be; come back' };
+    ? {
+        lifeMs: leftMs,
+        reason: 'credential_expired',
+        details: 'credential expired; reconnect with a new one',
+      }
+    : { lifeMs: ageMs, reason: 'max_age', details: 'maximum stream age reached; reconnect' };
 }

@@ -141,7 +141,7 @@ export class TlsAcceptor {
 function contextOptions({ cert, key, clientCa }: TlsMaterial): SecureContextOptions {
   if (clientCa !== undefined) checkAuthorities(clientCa);
   // Empty ones Node takes for left out: a file is so for a moment when it is written in place.
-  if (cert === '' || key === '') throw new TlsMaterialError('certificate and key: one of them is empty');
+  if (cert === '' || key === '') throw new TlsMaterialError('certificate and key: must not be empty');
   const options: SecureContextOptions = {
     cert,
     key,
@@ -161,7 +161,7 @@ function contextOptions({ cert, key, clientCa }: TlsMaterial): SecureContextOpti
 
 function checkAuthorities(pem: string): void {
   const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
-  if (blocks.length === 0) throw new TlsMaterialError('client CA: holds no certificate in PEM');
+  if (blocks.length === 0) throw new TlsMaterialError('client CA: contains no PEM certificate');
   for (const [i, block] of blocks.entries()) {
     try {
       void new X509Certificate(block);

@@ -162,9 +162,9 @@ export class TokenChecks {
       this.#know(pending.key, verdict);
     } catch (error) {
       // Not known from now on: the next call asks again.
-      verdict = { refused: 'review_failed' };
+      verdict = { refused: 'review_error' };
       const said = error instanceof Error ? error.message : 'unknown';
-      this.#sayFailed('failed', (more) => log.error({ error: said, ...more }, 'tokens cannot be reviewed'));
+      this.#sayFailed('failed', (more) => log.error({ error: said, ...more }, 'failed to review tokens'));
     }
     this.#underWay -= 1;
     this.#pending.delete(pending.key);
@@ -182,7 +182,7 @@ export class TokenChecks {
 }
 
 function verdictOf(review: TokenReview, expiresMs: number | undefined): TokenVerdict {
-  if (!review.authenticated) return { refused: 'token_refused' };
+  if (!review.authenticated) return { refused: 'token_rejected' };
   const { namespace, serviceAccount } = review;
   return { credential: { peer: { by: 'token', namespace, serviceAccount }, expiresMs } };
 }

@@ -53,11 +53,11 @@ export async function startHttpServer(address: string, sources: HttpSources): Pr
       case '/metrics':
         sources.metrics().then(
           ({ contentType, text }) => answer(200, text, contentType),
-          () => answer(500, 'metrics could not be gathered\n'),
+          () => answer(500, 'failed to collect metrics\n'),
         );
         break;
       default:
-        answer(404, 'not found: /livez, /readyz and /metrics are served here\n');
+        answer(404, 'not found; paths are /livez, /readyz and /metrics\n');
     }
   });
   await listening(server, address);
@@ -80,7 +80,7 @@ function listening(server: Server, address: string): Promise<void> {
     );
     // Once it listens, an error is that of one connection that could not be accepted: the next one may be.
     server.once('listening', () => server.on('error', () => undefined));
-    if (wanted === undefined) throw new HttpListenError(`cannot listen on ${address}: it is no host:port`);
+    if (wanted === undefined) throw new HttpListenError(`cannot listen on ${address}: not host:port`);
     server.listen(wanted.port, wanted.host, resolve);
   });
 }

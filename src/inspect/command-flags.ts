@@ -13,13 +13,13 @@ export interface InspectFlags {
 
 /** The flags that all hand tools have, for their `--help`. */
 export const INSPECT_HELP = `  --kubeconfig FILE
-        how to reach the API server (default: in-cluster, else $KUBECONFIG, else ~/.kube/config)
+        kubeconfig of the API server (default: in-cluster, then $KUBECONFIG, then ~/.kube/config)
   --context NAME
-        context of the kubeconfig (default: its current one)
+        kubeconfig context (default: the current context)
   -n, --namespace NAME
-        where the operator's objects live (default: the pod's, else the context's, else default)
+        namespace of the operator (default: the pod's namespace, then the context's, then default)
   -o, --output text|json
-        how to print (default: text)
+        output format (default: text)
 `;
 
 /** A DNS label, as the API server wants it (RFC 1123): else the path of a request would be another. */

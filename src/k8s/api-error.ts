@@ -41,7 +41,7 @@ export function errorOfAnswer(action: string, answer: FailedAnswer): ApiError {
   const seconds = secondsOf(answer.retryAfter);
   const consequence = plainConsequence(answer, seconds !== undefined);
   const text = answer.text.trim();
-  const said = text === '' ? 'no text' : oneLine(text, 80);
+  const said = text === '' ? 'empty body' : oneLine(text, 80);
   return new ApiError(consequence, `${action}: ${answer.status} ${hint(consequence)}: ${said}`, {
     status: answer.status,
     retryAfterMs: milliseconds(seconds),
@@ -119,13 +119,13 @@ function statusConsequence(status: number, body: KubernetesStatus, asksToWait: b
     case 401:
       return 'unauthorized';
     case 403:
-      return isTerminating(body) ? 'terminating' : 'refused';
+      return isTerminating(body) ? 'terminating' : 'rejected';
     case 404:
       // Of the namespace, of the object, or (without a name) of the resource, as aggregated API servers say it.
-      if (body.details?.kind === 'namespaces') return 'missing-namespace';
-      return body.details?.name === undefined ? 'missing-kind' : 'gone';
+      if (body.details?.kind === 'namespaces') return 'namespace_not_found';
+      return body.details?.name === undefined ? 'no_kind_match' : 'not_found';
     case 409:
-      return body.reason === 'AlreadyExists' ? 'already-exists' : 'conflict';
+      return body.reason === 'AlreadyExists' ? 'already_exists' : 'conflict';
     case 410:
       return 'expired';
     case 408:
@@ -136,10 +136,10 @@ function statusConsequence(status: number, body: KubernetesStatus, asksToWait: b
       return asksToWait ? 'throttled' : 'unavailable';
     case 504:
       // Also what an API server answers that gave up by the deadline it was sent.
-      return isVersionAhead(body) ? 'version-ahead' : 'unavailable';
+      return isVersionAhead(body) ? 'resource_version_too_large' : 'unavailable';
     default:
       // 500 is no refusal: etcd without a leader is one. (So is a resourceVersion that is no number, a fault of ours.)
-      return status >= 400 && status < 500 ? 'refused' : 'unavailable';
+      return status >= 400 && status < 500 ? 'rejected' : 'unavailable';
   }
 }
 
@@ -150,9 +150,9 @@ function plainConsequence(answer: FailedAnswer, asksToWait: boolean): Consequenc
   if (status === 429 || (status === 503 && asksToWait)) return 'throttled';
   if (status >= 500) return 'unavailable';
   // Exactly what the API server says to a path it does not serve; any other 404 comes from somewhere else.
-  if (status === 404 && text.startsWith('404 page not found')) return 'missing-kind';
-  if (status === 413) return 'refused';
-  return 'malformed';
+  if (status === 404 && text.startsWith('404 page not found')) return 'no_kind_match';
+  if (status === 413) return 'rejected';
+  return 'unexpected_response';
 }
 
 function isTerminating(body: KubernetesStatus): boolean {
@@ -183,8 +183,10 @@ function explanation(body: KubernetesStatus): string {
 
 /** What to think of an answer that has no Kubernetes reason. */
 function hint(consequence: Consequence): string {
-  if (consequence === 'malformed') return 'from something that is no API server';
-  return consequence === 'missing-kind' ? 'not served (is its CRD installed?)' : 'in plain text';
+  if (consequence === 'unexpected_response') return 'unexpected response (not from an API server?)';
+  return consequence === 'no_kind_match'
+    ? 'resource not found (is the CRD installed?)'
+    : 'plain-text response';
 }
 
 /** Only in seconds, as API servers give it; a date from some proxy counts as not given. */

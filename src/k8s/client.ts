@@ -126,7 +126,10 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
       clock,
       signals: [call.signal, closing.signal],
       tooLate: () =>
-        new ApiError('unauthorized', `${call.action()}: no credentials within ${call.timeoutMs / 1000} s`),
+        new ApiError(
+          'unauthorized',
+          `${call.action()}: credentials not available within ${call.timeoutMs / 1000} s`,
+        ),
       cancelled: () =>
         closing.signal.aborted ? closedError(call) : new ApiError('cancelled', `${call.action()}: cancelled`),
     });
@@ -159,8 +162,8 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
     if (nowMs - renewedSaidMs < SAY_RENEWED_AT_MOST_EVERY_MS) return;
     renewedSaidMs = nowMs;
     options.log?.info(
-      { consequence: 'unauthorized', next: 'it goes on with the new ones' },
-      `${call.action()}: 401, credentials refused; read again, and accepted`,
+      { consequence: 'unauthorized', action: call.action(), retry: 'succeeded' },
+      'credentials were rejected; reloaded them',
     );
   }
 
@@ -170,10 +173,14 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
     } catch (error) {
       if (error instanceof ApiError) throw error;
       const said = error instanceof Error ? error.message : String(error);
-      throw new ApiError('unauthorized', `${call.action()}: 401, and no new credentials: ${said}`, {
-        status: 401,
-        cause: error,
-      });
+      throw new ApiError(
+        'unauthorized',
+        `${call.action()}: 401 Unauthorized, cannot reload credentials: ${said}`,
+        {
+          status: 401,
+          cause: error,
+        },
+      );
     }
   }
 
@@ -191,7 +198,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
 }
 
 function closedError(call: Call, cause?: unknown): ApiError {
-  return new ApiError('cancelled', `${call.action()}: the client is closed`, { cause });
+  return new ApiError('cancelled', `${call.action()}: client is closed`, { cause });
 }
 
 /** So that a write whose client gave up is not made a moment later. */

@@ -67,7 +67,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     this.#cancelDeadline = clock.setTimer(timeoutMs, () => {
       // One that has waited for a connection all the time says nothing about any.
       if (this.#controller !== undefined) onSilent();
-      this.#fail(new ApiError('unavailable', `no answer within ${Math.round(timeoutMs / 100) / 10} s`));
+      this.#fail(new ApiError('unavailable', `no response within ${Math.round(timeoutMs / 100) / 10} s`));
     });
     if (signal?.aborted === true) this.#onAbort();
     else signal?.addEventListener('abort', this.#onAbort);
@@ -76,7 +76,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
     // It failed while it waited for a connection: it must not be sent any more.
-    if (this.#settled !== undefined) controller.abort(this.#settled.failure ?? new Error('no longer wanted'));
+    if (this.#settled !== undefined) controller.abort(this.#settled.failure ?? new Error('request aborted'));
   }
 
   onResponseStart(
@@ -110,11 +110,13 @@ export class Exchange implements Dispatcher.DispatchHandler {
     const isSuccess = this.#status >= 200 && this.#status <= 299;
     if (this.#bytes <= (isSuccess ? MAX_ANSWER_BYTES : MAX_REFUSAL_BYTES)) return;
     if (isSuccess) {
-      this.#fail(new ApiError('malformed', `an answer of more than ${MAX_ANSWER_BYTES / 1024 / 1024} MiB`));
+      this.#fail(
+        new ApiError('unexpected_response', `response exceeds ${MAX_ANSWER_BYTES / 1024 / 1024} MiB`),
+      );
       return;
     }
     this.#finish();
-    this.#controller?.abort(new Error('enough was read of the refusal'));
+    this.#controller?.abort(new Error('error response truncated'));
   }
 
   onResponseEnd(): void {
@@ -147,7 +149,7 @@ export class Exchange implements Dispatcher.DispatchHandler {
     try {
       run();
     } catch (error) {
-      this.#fail(new StreamReaderError('the stream could not be read', { cause: error }));
+      this.#fail(new StreamReaderError('failed to read the response stream', { cause: error }));
     }
   }
 

@@ -24,7 +24,8 @@ export async function connectInCluster(
     const [text, ca] = await Promise.all([read(tokenPath), read(caPath)]);
     const token = text.trim();
     if (token === '') throw new ConnectionError(`service account: ${tokenPath} is empty`);
-    if (!holdsCertificate(ca)) throw new ConnectionError(`service account: ${caPath} holds no certificate`);
+    if (!holdsCertificate(ca))
+      throw new ConnectionError(`service account: ${caPath} contains no certificate`);
     return { ca, authorization: `Bearer ${token}` };
   }
   const initial = await load();

@@ -36,7 +36,7 @@ export function currentContext(files: readonly KubeconfigFile[], wanted?: string
   const name = wanted ?? documents.map(({ fields }) => fields['current-context']).find(isText);
   if (name === undefined) {
     throw new KubeconfigError(
-      `kubeconfig ${where}: no current-context (kubectl config use-context NAME sets it)`,
+      `kubeconfig ${where}: current-context is not set; set it with kubectl config use-context NAME`,
     );
   }
 
@@ -48,19 +48,18 @@ export function currentContext(files: readonly KubeconfigFile[], wanted?: string
       if (found === undefined) continue;
       const content = found[kind] ?? {};
       if (!isFields(content))
-        throw new KubeconfigError(`kubeconfig ${path}: ${kind} ${entryName} is no mapping`);
+        throw new KubeconfigError(`kubeconfig ${path}: ${kind} ${entryName} is not a mapping`);
       return withAbsolutePaths(content, dirname(path));
     }
-    if (kind === 'context') throw new KubeconfigError(`kubeconfig ${where}: no context ${name}`);
+    if (kind === 'context') throw new KubeconfigError(`kubeconfig ${where}: context ${name} not found`);
     throw new KubeconfigError(
-      `kubeconfig ${where}: context ${name} names ${kind} ${entryName}, which is not there`,
+      `kubeconfig ${where}: context ${name} refers to ${kind} ${entryName}, which does not exist`,
     );
   }
 
   const context = entry('contexts', 'context', name);
   const clusterName = context['cluster'];
-  if (!isText(clusterName))
-    throw new KubeconfigError(`kubeconfig ${where}: context ${name} names no cluster`);
+  if (!isText(clusterName)) throw new KubeconfigError(`kubeconfig ${where}: context ${name} has no cluster`);
   const namespace = context['namespace'];
   return {
     name,
@@ -77,12 +76,12 @@ function parseFile({ path, text }: KubeconfigFile): Fields {
     document = parse(text);
   } catch (error) {
     const [line = ''] = (error instanceof Error ? error.message : String(error)).split('\n');
-    throw new KubeconfigError(`kubeconfig ${path}: not YAML: ${line.replace(/:$/, '')}`);
+    throw new KubeconfigError(`kubeconfig ${path}: invalid YAML: ${line.replace(/:$/, '')}`);
   }
   // An empty file is an empty kubeconfig to kubectl too.
   if (document === null || document === undefined) return {};
   if (!isFields(document))
-    throw new KubeconfigError(`kubeconfig ${path}: not a kubeconfig: no mapping at the top`);
+    throw new KubeconfigError(`kubeconfig ${path}: not a kubeconfig: top level is not a mapping`);
   return document;
 }
 

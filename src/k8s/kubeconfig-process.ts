@@ -70,20 +70,19 @@ async function resolveKubeconfig(
 
 function checkedServer(where: string, { cluster }: CurrentContext): string {
   const server = text(cluster['server']);
-  if (server === undefined) throw new KubeconfigError(`${where}: the cluster has no server`);
-  if (!URL.canParse(server)) throw new KubeconfigError(`${where}: server ${server} is no URL`);
+  if (server === undefined) throw new KubeconfigError(`${where}: cluster has no server`);
+  if (!URL.canParse(server)) throw new KubeconfigError(`${where}: server ${server} is not a URL`);
   if (hasPassword(server)) {
-    throw new KubeconfigError(`${where}: the server's URL holds a password, which is no way to log in`);
+    throw new KubeconfigError(`${where}: server URL must not contain a password`);
   }
   if (new URL(server).protocol !== 'https:') {
     throw new KubeconfigError(
-      `${where}: server ${server} is not https; credentials are never sent in plain text`,
+      `${where}: server ${server} is not https; credentials are never sent in plaintext`,
     );
   }
   if (cluster['insecure-skip-tls-verify'] === true) {
     throw new KubeconfigError(
-      `${where}: insecure-skip-tls-verify is set, but the server's certificate is always checked; ` +
-        'give certificate-authority-data instead',
+      `${where}: insecure-skip-tls-verify is not supported; set certificate-authority-data instead`,
     );
   }
   return server;
@@ -102,7 +101,7 @@ function checkedProxy(where: string, proxyUrl: string): string {
   if (!URL.canParse(proxyUrl) || !supported.includes(new URL(proxyUrl).protocol)) {
     // It may hold a password, also where it is no URL.
     const said = proxyUrl.replace(/[^/]*@/, '');
-    throw new KubeconfigError(`${where}: proxy-url ${said} is none of http, https, socks5`);
+    throw new KubeconfigError(`${where}: proxy-url ${said} must be http, https or socks5`);
   }
   return proxyUrl;
 }
@@ -133,18 +132,17 @@ async function credentialsOf(context: CurrentContext): Promise<ResolvedCredentia
   } catch (error) {
     // What the parser says quotes what it was given, and a plugin that prints no JSON may print its token.
     if (!(error instanceof SyntaxError) || !isFields(context.user['exec'])) throw error;
-    throw new Error(
-      `the exec plugin ${String(context.user['exec']['command'])} printed something that is no JSON`,
-      { cause: error },
-    );
+    throw new Error(`the exec plugin ${String(context.user['exec']['command'])} printed invalid JSON`, {
+      cause: error,
+    });
   }
 
   const tokenFile = text(context.user['tokenFile']);
   const token = tokenFile === undefined ? undefined : (await readFile(tokenFile, 'utf8')).trim();
-  if (token === '') throw new Error(`the token file ${tokenFile} is empty`);
+  if (token === '') throw new Error(`token file ${tokenFile} is empty`);
   const ca = pem(options.ca);
   if (ca !== undefined && !holdsCertificate(ca)) {
-    throw new Error('what the cluster names as certificate-authority holds no certificate');
+    throw new Error('certificate-authority of the cluster contains no certificate');
   }
   const headers = new Headers(
     Object.entries(options.headers ?? {}).map(([name, value]) => [name, String(value)]),

@@ -34,7 +34,7 @@ export async function connectByKubeconfig(
       // The connections stand to the old one, and new credentials are not for it.
       if (again.server !== server) {
         throw new ConnectionError(
-          `${where}: server changed from ${server} to ${again.server}; restart to follow it`,
+          `${where}: server changed from ${server} to ${again.server}; restart to apply it`,
         );
       }
       // The user may have moved from one kind of credentials to another.
@@ -75,10 +75,14 @@ function runProgram(where: string, args: readonly string[]): Promise<ResolvedKub
         if (answer !== undefined && 'resolved' in answer) resolve(answer.resolved);
         else if (answer !== undefined) reject(new ConnectionError(answer.error));
         else if (failure?.killed === true) {
-          reject(new ConnectionError(`${where}: no credentials within ${PROGRAM_TIMEOUT_MS / 1000} s`));
+          reject(
+            new ConnectionError(`${where}: credentials not available within ${PROGRAM_TIMEOUT_MS / 1000} s`),
+          );
         } else {
-          const said = stderr.split('\n').find((line) => /error/i.test(line)) ?? 'it said nothing';
-          reject(new ConnectionError(`${where}: cannot be worked out: ${said.trim()}`, { cause: failure }));
+          const said = stderr.split('\n').find((line) => /error/i.test(line)) ?? 'no error output';
+          reject(
+            new ConnectionError(`${where}: cannot resolve credentials: ${said.trim()}`, { cause: failure }),
+          );
         }
       },
     );

@@ -230,7 +230,10 @@ export class Lease {
       const { resourceVersion } = known.metadata;
       return await client.patch(name, { metadata: { resourceVersion }, spec }, { timeoutMs: TIMEOUT_MS });
     } catch (error) {
-      if (error instanceof ApiError && ['conflict', 'already-exists', 'gone'].includes(error.consequence)) {
+      if (
+        error instanceof ApiError &&
+        ['conflict', 'already_exists', 'not_found'].includes(error.consequence)
+      ) {
         return undefined;
       }
       throw error;
@@ -243,7 +246,7 @@ export class Lease {
     try {
       this.#learn(await client.get(name, { timeoutMs: TIMEOUT_MS }), shown);
     } catch (error) {
-      if (!(error instanceof ApiError && error.consequence === 'gone')) throw error;
+      if (!(error instanceof ApiError && error.consequence === 'not_found')) throw error;
       this.#learn(undefined);
     }
   }

@@ -6,7 +6,7 @@ export class LineTooLongError extends Error {
   override readonly name = 'LineTooLongError';
 
   constructor(maxLineBytes: number) {
-    super(`a line is longer than ${maxLineBytes} bytes`);
+    super(`line exceeds ${maxLineBytes} bytes`);
   }
 }
 

@@ -27,8 +27,8 @@ export async function listPages<T>(
       if (continueToken !== undefined && continueToken === lastToken) {
         // A cache on the way that takes no heed of the query would else have it go on for ever.
         throw new ApiError(
-          'malformed',
-          `list ${source.title}: two pages in a row with the same continue token`,
+          'unexpected_response',
+          `list ${source.title}: two consecutive pages with the same continue token`,
         );
       }
       lastToken = continueToken;

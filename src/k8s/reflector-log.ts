@@ -35,42 +35,44 @@ export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): 
       if (said !== undefined && said.kind === kind && nowMs - said.atMs < REPEAT_MS) return;
       said = { kind, atMs: nowMs };
       isBroken = true;
-      const next = `tried again in ${Math.ceil(retryMs / 100) / 10} s`;
+      const retry = `in ${Math.ceil(retryMs / 100) / 10}s`;
       // What a watch brought may stand in the message as it came.
-      const message = `${oneLine(error.message, 300)}${advice(error)}`;
-      log.warn({ resource: title, consequence, next }, message);
+      const message = oneLine(error.message, 300);
+      const hint = advice(error);
+      const fields = { resource: title, consequence, error: message, retry };
+      log.warn(hint === undefined ? fields : { ...fields, hint }, 'list or watch failed; retrying');
     },
     working() {
       if (!isBroken) return;
       isBroken = false;
-      log.info({ resource: title }, `watch ${title}: works again`);
+      log.info({ resource: title }, 'list and watch recovered');
     },
   };
 }
 
-/** What a person can do about it; empty when it passes by itself. */
-function advice(error: Error): string {
-  if (!(error instanceof ApiError)) return '';
+/** What a person can do about it; undefined when it passes by itself. */
+function advice(error: Error): string | undefined {
+  if (!(error instanceof ApiError)) return undefined;
   switch (error.consequence) {
-    case 'missing-kind':
-      return ' (install the CRDs: kubectl apply -f crds/)';
-    case 'refused':
-      return error.status === 403 ? ' (give the service account the RBAC rules for it)' : '';
+    case 'no_kind_match':
+      return 'install the CRDs: kubectl apply -f crds/';
+    case 'rejected':
+      return error.status === 403 ? 'grant the RBAC permissions to the ServiceAccount' : undefined;
     case 'unauthorized':
-      return ' (check the credentials)';
-    case 'malformed':
-      return ' (is the address that of the API server?)';
+      return 'check the credentials';
+    case 'unexpected_response':
+      return 'check that the address is that of the API server';
     case 'unavailable':
-      return isTrustFailure(error.cause) ? ' (check the CA and the certificates; they are read again)' : '';
+      return isTrustFailure(error.cause) ? 'check the CA and the certificates; they are reloaded' : undefined;
     case 'conflict':
-    case 'already-exists':
-    case 'gone':
+    case 'already_exists':
+    case 'not_found':
     case 'expired':
-    case 'version-ahead':
+    case 'resource_version_too_large':
     case 'throttled':
-    case 'missing-namespace':
+    case 'namespace_not_found':
     case 'terminating':
     case 'cancelled':
-      return '';
+      return undefined;
   }
 }

@@ -203,7 +203,9 @@ export class Reflector<T extends ApiObject> {
     if (error !== undefined) return this.#failed(error);
     if (relist || progressed || lastedMs >= SHORT_WATCH_MS) return 0;
     return this.#failed(
-      new Error(`watch ${this.#options.source.title}: ended after ${Math.round(lastedMs)} ms, nothing came`),
+      new Error(
+        `watch ${this.#options.source.title}: closed after ${Math.round(lastedMs)} ms without an event`,
+      ),
     );
   }
 
@@ -214,7 +216,10 @@ export class Reflector<T extends ApiObject> {
     // A watch that outlived its version, as in an outage, is no fault. It is one if the list that follows does not cure it.
     if (isVersionLost(error) && !this.#versionLost) {
       this.#versionLost = true;
-      log.info({ resource: source.title, next: 'listed anew at once' }, explanationOf(error));
+      log.info(
+        { resource: source.title, error: explanationOf(error), retry: 'now' },
+        'watch expired; relisting',
+      );
       return 0;
     }
     const failure = error instanceof Error ? error : new Error(explanationOf(error));
@@ -252,6 +257,7 @@ export class Reflector<T extends ApiObject> {
 
 function isVersionLost(error: unknown): boolean {
   return (
-    error instanceof ApiError && (error.consequence === 'expired' || error.consequence === 'version-ahead')
+    error instanceof ApiError &&
+    (error.consequence === 'expired' || error.consequence === 'resource_version_too_large')
   );
 }

@@ -34,7 +34,7 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
       try {
         return await client.get(name);
       } catch (error) {
-        if (error instanceof ApiError && error.consequence === 'gone') return undefined;
+        if (error instanceof ApiError && error.consequence === 'not_found') return undefined;
         throw error;
       }
     },

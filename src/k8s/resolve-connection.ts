@@ -49,8 +49,8 @@ export async function resolveConnection(options: ConnectionOptions): Promise<Con
   const own = join(env['HOME'] ?? homedir(), '.kube', 'config');
   if (await exists(own)) return connectByKubeconfig([own], clock, context);
   throw new ConnectionError(
-    `no API server to connect to: ${inPod ? `no service account token in ${directory}` : 'not in a pod'}, ` +
-      `KUBECONFIG is not set and there is no ${own}; give --kubeconfig`,
+    `no API server configured: ${inPod ? `no service account token in ${directory}` : 'not in a pod'}, ` +
+      `KUBECONFIG is not set and ${own} does not exist; set --kubeconfig`,
   );
 }
 

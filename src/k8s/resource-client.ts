@@ -181,7 +181,10 @@ async function sendForJson<A>(
     // Said below, with what came instead.
   }
   const came = text.slice(0, 80);
-  throw new ApiError('malformed', `${call.action()}: answered by something that is no API server: ${came}`);
+  throw new ApiError(
+    'unexpected_response',
+    `${call.action()}: unexpected response (not from an API server?): ${came}`,
+  );
 }
 
 interface ListAnswer<T> {
@@ -194,7 +197,7 @@ function checkedPage<T>(action: string, answer: ListAnswer<T>): ListPage<T> {
   const resourceVersion = metadata?.resourceVersion;
   // The one answer that is read here rather than by the caller, and a list without version could not be watched.
   if (!Array.isArray(items) || resourceVersion === undefined || resourceVersion === '') {
-    throw new ApiError('malformed', `${action}: a list without items or resourceVersion`);
+    throw new ApiError('unexpected_response', `${action}: list without items or resourceVersion`);
   }
   const token = metadata?.continue;
   return { items, resourceVersion, continueToken: token === '' ? undefined : token };

@@ -36,7 +36,7 @@ export const OPERATOR_RULES: readonly RightsRule[] = [
   { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
 ];
 
-/** What it may do in the whole cluster with `--auth token` and `either`, and only then. */
+/** What it may do in the whole cluster with `--auth token` and `mtls-or-token`, and only then. */
 export const TOKEN_RULES: readonly RightsRule[] = [
   { apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] },
 ];

@@ -62,5 +62,5 @@ export async function reviewToken(
 /** Without the error's message and reason, and without the error as a cause: all of them come from the answer. */
 function consequenceOf(error: unknown): string {
   if (!(error instanceof ApiError)) return 'failed';
-  return `${error.status ?? 'no answer'} ${error.consequence}`;
+  return `${error.status ?? 'no response'} ${error.consequence}`;
 }

@@ -99,14 +99,16 @@ export function watchOnce<T extends ApiObject>(
     // One timer for the whole watch: moving it with every chunk would cost more than the chunk.
     if (leftMs > 0) cancelSilence = clock.setTimer(leftMs, checkSilence);
     // Not only a new watch: a version from before a restored etcd is watched in silence, too.
-    else stop(new Error(`${action}: nothing came for ${SILENCE_MS / 1000} s, not even a bookmark`), true);
+    else stop(new Error(`${action}: no event or bookmark for ${SILENCE_MS / 1000} s`), true);
   }
 
   /** What came counts as seen only in order: a version that goes back is another store than the one that was watched. */
   function advance(to: string | undefined, what: string): void {
     if (typeof to !== 'string' || to === '') throw new Error(`${action}: ${what} without resourceVersion`);
     if (compareResourceVersions(to, version) < 0) {
-      throw new Error(`${action}: ${what} goes back from version ${version} to ${to}: was etcd restored?`);
+      throw new Error(
+        `${action}: ${what} goes back from resourceVersion ${version} to ${to} (etcd restored?)`,
+      );
     }
     version = to;
     progressed = true;
@@ -115,7 +117,7 @@ export function watchOnce<T extends ApiObject>(
   function takeLine(line: string): void {
     const echoed = handler.takeEcho === undefined ? undefined : versionOfChange(line);
     if (echoed !== undefined && handler.takeEcho?.(echoed) === true) {
-      advance(echoed, 'an own change');
+      advance(echoed, 'own write');
       return;
     }
     const { type, object } = parseEvent<T>(action, line);
@@ -123,7 +125,7 @@ export function watchOnce<T extends ApiObject>(
       case 'ADDED':
       case 'MODIFIED':
       case 'DELETED': {
-        if (isKubernetesStatus(object)) throw new Error(`${action}: ${type} with a Status`);
+        if (isKubernetesStatus(object)) throw new Error(`${action}: ${type} event with a Status`);
         advance(object?.metadata?.resourceVersion, type);
         if (object !== undefined) hand(type, object);
         return;
@@ -134,9 +136,9 @@ export function watchOnce<T extends ApiObject>(
       case 'ERROR':
         throw isKubernetesStatus(object)
           ? errorOfStatus(action, object)
-          : new Error(`${action}: an ERROR event without Status`);
+          : new Error(`${action}: ERROR event without Status`);
       default:
-        throw new Error(`${action}: an event of unknown type ${String(type).slice(0, 40)}`);
+        throw new Error(`${action}: event of unknown type ${String(type).slice(0, 40)}`);
     }
   }
 
@@ -145,7 +147,7 @@ export function watchOnce<T extends ApiObject>(
     try {
       handler.event(type, object);
     } catch (error) {
-      const said = `${action}: ${type} ${object.metadata.name} could not be taken in: ${explanationOf(error)}`;
+      const said = `${action}: cannot process ${type} ${object.metadata.name}: ${explanationOf(error)}`;
       throw new Error(said, { cause: error });
     }
   }
@@ -171,7 +173,7 @@ export function watchOnce<T extends ApiObject>(
       );
       // The API server ends each event by a line feed, and its watches between events.
       const rest = lines.rest();
-      if (rest !== '') throw malformed(action, `ended within a line: ${rest.slice(0, 80)}`);
+      if (rest !== '') throw malformed(action, `response ended within a line: ${rest.slice(0, 80)}`);
     } catch (error) {
       failure = error instanceof Error ? error : new Error(explanationOf(error));
       if (error instanceof LineTooLongError) failure = malformed(action, error.message, error);
@@ -215,20 +217,20 @@ function needsRelist(failure: Error | undefined): boolean {
     case 'unauthorized':
     case 'cancelled':
       return false;
-    case 'malformed':
+    case 'unexpected_response':
       // A page in place of the watch says nothing of what was missed; in the middle of an open one it does.
       return failure.status === undefined;
-    case 'refused':
+    case 'rejected':
       // Rights come back; anything else was in the request, of which only the version can change.
       return failure.status !== 403;
     case 'expired':
-    case 'version-ahead':
-    case 'missing-kind':
-    case 'missing-namespace':
+    case 'resource_version_too_large':
+    case 'no_kind_match':
+    case 'namespace_not_found':
     case 'terminating':
-    case 'gone':
+    case 'not_found':
     case 'conflict':
-    case 'already-exists':
+    case 'already_exists':
       return true;
   }
 }
@@ -238,15 +240,15 @@ function parseEvent<T>(action: string, line: string): WatchEvent<T> {
   try {
     event = JSON.parse(line);
   } catch (error) {
-    throw malformed(action, `a line that is no JSON: ${line.slice(0, 80)}`, error);
+    throw malformed(action, `line is not JSON: ${line.slice(0, 80)}`, error);
   }
-  if (typeof event !== 'object' || event === null) throw new Error(`${action}: a line that is no event`);
+  if (typeof event !== 'object' || event === null) throw new Error(`${action}: line is not a watch event`);
   return event;
 }
 
 /** Of an open stream, so without a status: what it should have brought is missing, which takes a list. */
 function malformed(action: string, what: string, cause?: unknown): ApiError {
-  return new ApiError('malformed', `${action}: ${what}`, { cause });
+  return new ApiError('unexpected_response', `${action}: ${what}`, { cause });
 }
 
 const CHANGE = /^\{"type":"(?:ADDED|MODIFIED)"/;

@@ -63,7 +63,7 @@ async function reportAndSee(
   const startedMs = performance.now();
   const tunnel = newTunnel(reporter);
   let acked = false;
-  let trouble = 'no answer yet';
+  let trouble = 'no response yet';
   const client = createEnvoyClient(
     {
       node: { cluster: reporter, id: reporter },
@@ -80,7 +80,7 @@ async function reportAndSee(
       observe(event) {
         if (event.type === 'acked' && event.first) {
           acked = true;
-          say(`the report of tunnel ${tunnel.name} by reporter ${reporter} is ACKed`);
+          say(`report of tunnel ${tunnel.name} by reporter ${reporter} was ACKed`);
         }
         if (event.type === 'disconnected') trouble = event.status?.message ?? event.reason;
       },
@@ -93,9 +93,7 @@ async function reportAndSee(
     return items.find(({ spec }) => spec.tunnelName === tunnel.name);
   };
   const say = (what: string): void => {
-    process.stdout.write(
-      `selftest: ${what}, ${Math.round(performance.now() - startedMs)} ms after the start\n`,
-    );
+    process.stdout.write(`selftest: ${what}, ${Math.round(performance.now() - startedMs)} ms after start\n`);
   };
   /** Polls until there is an answer. */
   const until = async <T>(what: () => string, ask: () => Promise<T | undefined>): Promise<T> => {
@@ -112,17 +110,20 @@ async function reportAndSee(
   client.start();
   try {
     const row = await until(
-      () => (acked ? `ACKed, but no row in namespace ${namespace}` : `no ACK from ${address}: ${trouble}`),
+      () =>
+        acked
+          ? `ACKed, but no ReverseTunnel in namespace ${namespace}`
+          : `no ACK from ${address}: ${trouble}`,
       find,
     );
     const ready = row.status?.conditions?.find(({ type }) => type === 'Ready');
-    say(`its row ${namespace}/${row.metadata.name} is seen, Ready=${ready?.status}`);
+    say(`ReverseTunnel ${namespace}/${row.metadata.name} exists, Ready=${ready?.status}`);
     client.receive({ connections: [], disconnections: [tunnel.name] });
     await until(
-      () => `taken back, but its row ${namespace}/${row.metadata.name} was still there`,
+      () => `tunnel removed, but ReverseTunnel ${namespace}/${row.metadata.name} still exists`,
       async () => ((await find()) === undefined ? true : undefined),
     );
-    say('the tunnel is taken back and its row is gone');
+    say('tunnel removed and ReverseTunnel deleted');
   } finally {
     client.stop();
   }

@@ -28,17 +28,18 @@ const LONGEST_MS = 3_600_000;
 
 /** With the word for the value, as `--help` shows them; the parser takes the names from here. */
 const FLAGS: Readonly<Record<string, string>> = {
-  'address HOST:PORT': 'the reporting service (default: 127.0.0.1:18000)',
-  'namespace NAME': "where the objects live (default: the pod's, else the context's, else default)",
+  'address HOST:PORT': 'address of the reporting service (default: 127.0.0.1:18000)',
+  'namespace NAME':
+    "namespace of the objects (default: the pod's namespace, then the context's, then default)",
   'kubeconfig FILE':
-    'how to reach the API server (default: in-cluster, else $KUBECONFIG, else ~/.kube/config)',
+    'kubeconfig of the API server (default: in-cluster, then $KUBECONFIG, then ~/.kube/config)',
   'reporter NAME': 'name of reporter, tenant, cluster and node (default: selftest)',
-  'timeout DURATION': 'for all of it, 1s to 1h (default: 60s)',
-  'tls-ca FILE': "who signed the service's certificate, PEM: report by TLS (default: plaintext)",
-  'tls-server-name NAME': "what that certificate is to name; with --tls-ca (default: the address's host)",
-  'tls-cert FILE': 'certificate to report with, PEM; with --tls-key',
-  'tls-key FILE': 'its key, PEM',
-  'token-file FILE': 'bearer token to report with, over TLS',
+  'timeout DURATION': 'timeout of the whole test, 1s to 1h (default: 60s)',
+  'tls-ca FILE': "PEM CA bundle of the service's certificate; enables TLS (default: plaintext)",
+  'tls-server-name NAME': 'expected name in that certificate; requires --tls-ca (default: host of --address)',
+  'tls-cert FILE': 'PEM client certificate; requires --tls-key',
+  'tls-key FILE': 'PEM private key for --tls-cert',
+  'token-file FILE': 'file with the bearer token to send over TLS',
 };
 
 /** Reads the arguments after `selftest`. Every mistake is named, not only the first. */
@@ -86,13 +87,12 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
   const keyFile = text('tls-key');
   const tokenFile = text('token-file');
   if ((certFile === undefined) !== (keyFile === undefined))
-    problems.push('--tls-cert and --tls-key: both or neither');
+    problems.push('--tls-cert, --tls-key: must be set together');
   // In plaintext whoever listens on the way would have it.
   if (caFile === undefined && (certFile ?? tokenFile) !== undefined) {
-    problems.push('--tls-ca: has to be given where a certificate or a token is shown');
+    problems.push('--tls-ca: required with --tls-cert and --token-file');
   }
-  if (caFile === undefined && serverName !== undefined)
-    problems.push('--tls-server-name: is of no use without --tls-ca');
+  if (caFile === undefined && serverName !== undefined) problems.push('--tls-server-name: requires --tls-ca');
   if (problems.length > 0) return { problems };
   return {
     options: {

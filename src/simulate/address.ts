@@ -11,7 +11,7 @@ export function parseAddress(text: string): Address | { readonly problem: string
   const port = Number(digits);
   if (host === undefined || !(port >= 1 && port <= 65_535)) {
     return {
-      problem: `"${text}" is no host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000`,
+      problem: `"${text}" is not host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000`,
     };
   }
   return { host, port };

@@ -46,29 +46,29 @@ const DAY_MS = 86_400_000;
 const FLAGS = {
   address: {
     default: '127.0.0.1:18000',
-    help: 'the reporting service',
+    help: 'address of the reporting service',
     range: 'host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000',
     read: (text: string) => ('problem' in parseAddress(text) ? undefined : text),
   },
-  reporters: whole('10', 'reporting Envoys, each with a connection of its own', 1, 10_000),
-  tunnels: whole('100', 'tunnels that each reporter holds', 0, 1_000_000),
-  tenants: whole('4', 'tenants that the tunnels belong to', 1, 1_000_000),
-  clusters: whole('2', 'initiator clusters in each tenant', 1, 1_000_000),
-  churn: rate('tunnels a second, over the whole fleet, that go for good while new ones come'),
-  flap: rate('tunnels a second, over the whole fleet, that drop and return'),
-  interval: duration('5s', 'time between reports until the service tells another', 25, 3_600_000),
+  reporters: whole('10', 'number of reporting Envoys, each with its own connection', 1, 10_000),
+  tunnels: whole('100', 'tunnels per reporter', 0, 1_000_000),
+  tenants: whole('4', 'number of tenants', 1, 1_000_000),
+  clusters: whole('2', 'initiator clusters per tenant', 1, 1_000_000),
+  churn: rate('tunnels per second, over the whole fleet, that are replaced by new ones'),
+  flap: rate('tunnels per second, over the whole fleet, that drop and reconnect'),
+  interval: duration('5s', 'report interval until the service sends another', 25, 3_600_000),
   duration: duration('0', 'how long to run; 0: until Ctrl-C', 0, 7 * DAY_MS),
-  'tls-ca': file('the authority of the service (PEM): report by TLS'),
-  'tls-cert': file("the reporters' certificate (PEM)"),
-  'tls-key': file('its private key (PEM)'),
+  'tls-ca': file('PEM CA bundle of the service; enables TLS'),
+  'tls-cert': file('PEM client certificate of the reporters'),
+  'tls-key': file('PEM private key for --tls-cert'),
   'tls-server-name': {
     default: '',
-    help: "the name that the service's certificate has, where it is not the address",
+    help: "expected name in the service's certificate, if it is not the address",
     range: 'a DNS name',
     read: (text: string) => (/^[A-Za-z0-9.-]{0,253}$/.test(text) ? text : undefined),
   },
-  'token-file': file("a ServiceAccount's token, sent with each stream"),
-  seed: whole('1', 'the same seed gives the same tunnels and the same changes', 0, 2 ** 32 - 1),
+  'token-file': file('file with the ServiceAccount token to send with each stream'),
+  seed: whole('1', 'seed; the same seed produces the same tunnels and changes', 0, 2 ** 32 - 1),
 } satisfies Readonly<Record<string, Flag>>;
 
 type FlagName = keyof typeof FLAGS;
@@ -98,7 +98,7 @@ export function parseCommand(argv: readonly string[]): ParsedCommand {
     afterUnknown = false;
     if (token.kind === 'positional') {
       if (excused) continue;
-      problems.push(`${token.value}: not understood; every option is a --flag, see --help`);
+      problems.push(`${token.value}: unknown argument; see --help`);
     } else if (token.kind !== 'option') {
       continue;
     } else if (token.name === 'help' || token.name === 'tenant-isolation') {
@@ -107,7 +107,7 @@ export function parseCommand(argv: readonly string[]): ParsedCommand {
       else tenantIsolation = true;
     } else if (!isFlagName(token.name)) {
       afterUnknown = true;
-      problems.push(`${token.rawName}: no such flag; see --help`);
+      problems.push(`${token.rawName}: unknown flag; see --help`);
     } else {
       const flag = FLAGS[token.name];
       const value = token.value === undefined ? undefined : flag.read(token.value);
@@ -161,7 +161,7 @@ export function parseCommand(argv: readonly string[]): ParsedCommand {
 function identityProblems({ caFile, certFile, keyFile, serverName, tokenFile }: IdentityFiles): string[] {
   const problems: string[] = [];
   if ((certFile === undefined) !== (keyFile === undefined)) {
-    problems.push('--tls-cert, --tls-key: must be given together');
+    problems.push('--tls-cert, --tls-key: must be set together');
   }
   const needCa = { '--tls-cert': certFile, '--tls-server-name': serverName, '--token-file': tokenFile };
   for (const [flag, value] of Object.entries(needCa)) {
@@ -198,7 +198,7 @@ function rate(help: string): Flag {
 function file(help: string): Flag {
   return {
     default: '',
-    help: `${help}; read again at each connection`,
+    help: `${help}; reloaded on each connection`,
     range: 'a file',
     read: (text) => text,
   };
@@ -236,21 +236,21 @@ function helpText(): string {
     [
       '--tenant-isolation',
       'off',
-      'scope node and cluster ids by the tenant, as Envoy does under tenant isolation',
+      'prefix node and cluster IDs with the tenant, as Envoy does under tenant isolation',
     ],
-    ['--help', '', 'this text'],
+    ['--help', '', 'print this help'],
   ];
   return [
     'usage: reverse-tunnel-operator simulate [flags]',
     '',
-    'Runs a fleet of reporters against a reverse tunnel reporting service. They behave as Envoy does.',
+    'Runs a fleet of reporters that behave like Envoy against a reverse tunnel reporting service.',
     '',
     ...rows.map(
       ([flag = '', byDefault = '', text = '']) => `  ${flag.padEnd(20)}${byDefault.padEnd(17)}${text}`,
     ),
     '',
-    'Exit code: 0 if at the end every reporter was connected and nothing was answered out of order or by a NACK,',
-    '1 if not, 2 for a wrong flag.',
+    'Exit codes: 0 every reporter was connected at the end, without NACKs and out-of-order ACKs;',
+    '1 otherwise; 2 invalid flag or value.',
     '',
   ].join('\n');
 }

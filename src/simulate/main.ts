@@ -102,12 +102,12 @@ function startProgress(fleet: Fleet, address: string, terminal: CommandTerminal)
     const seen = fleet.statistics();
     if (seen.connected > 0 && outOfReach) {
       outOfReach = false;
-      say(`simulate: reached ${address}`);
+      say(`simulate: connected to ${address}`);
     } else if (seen.connected === 0 && seen.lastDisconnect !== undefined && !outOfReach) {
       outOfReach = true;
       const retry = formatDuration(FLEET_DEFAULTS.connectRetryIntervalMs);
       say(
-        `simulate: cannot report to ${address} (${whyDisconnected(seen)}); each reporter tries again every ${retry}`,
+        `simulate: cannot report to ${address} (${whyDisconnected(seen)}); each reporter retries every ${retry}`,
       );
     }
   }

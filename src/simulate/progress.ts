@@ -40,7 +40,7 @@ export function summary(size: FleetSize, seen: FleetStatistics, elapsedMs: numbe
 /** How the service can be reached no more, in a few words: the network's error code, or what was said. */
 export function whyDisconnected(seen: FleetStatistics): string {
   const last = seen.lastDisconnect;
-  if (last === undefined) return 'no answer yet';
+  if (last === undefined) return 'no response yet';
   // grpc-js: `No connection established. Last error: Error: connect ECONNREFUSED 127.0.0.1:18000 (2026-…)`.
   const code = /\bE[A-Z]{4,}\b/.exec(last.message)?.[0];
   return code ?? (last.message === '' ? last.reason : `${last.reason}: ${last.message.slice(0, 200)}`);

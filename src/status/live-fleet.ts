@@ -51,7 +51,7 @@ export function followFleet(
       // Whoever watches the screen is told there.
       log: { info: () => {}, warn: () => {} },
       onState(state, error) {
-        if (state === 'broken') troubles.set(source.title, error?.message ?? 'no answer');
+        if (state === 'broken') troubles.set(source.title, error?.message ?? 'no response');
         if (state === 'synced') listed.add(source.title);
         if (state === 'watching') troubles.delete(source.title);
         onChange();

@@ -18,15 +18,15 @@ const REDRAW_MS = 1000;
 const HELP = `Usage: reverse-tunnel-operator status [FLAG ...]
        kubectl rt status [FLAG ...]
 
-The fleet at a glance: replicas of the operator, reporters, tenants, and how far rows are behind reports.
+Summarizes operator replicas, reporters and tenants, and how many reported tunnels are pending.
 
 ${INSPECT_HELP}  -w, --watch
-        go on: draw anew when something changes, at most once a second; with -o json one line each time
+        redraw on changes, at most once per second; with -o json, print one line per change
   --top N
-        most reporters and tenants to show, those with something wrong first; 0: all (default: ${DEFAULT_TOP})
+        maximum number of reporters and tenants to show, unhealthy ones first; 0: all (default: ${DEFAULT_TOP})
   --help
 
-Exit codes: 0 shown; 1 could not be read; 2 wrong flag or value.
+Exit codes: 0 success; 1 failure; 2 invalid flag or value.
 `;
 
 interface StatusFlags extends InspectFlags {
@@ -48,7 +48,7 @@ export async function runStatus(argv: readonly string[], terminal = processTermi
   }
   if ('mistakes' in parsed) {
     for (const mistake of parsed.mistakes) terminal.err(`status: ${mistake}\n`);
-    terminal.err('status: --help lists all flags\n');
+    terminal.err('status: see --help for all flags\n');
     return 2;
   }
   const { flags } = parsed;
@@ -103,11 +103,11 @@ function shown(facts: FleetFacts, cluster: Cluster, flags: StatusFlags, trouble?
   const server = cluster.connection.server.href;
   const summary = summarize(facts);
   if (flags.output === 'json') {
-    const content = { namespace, server, ...summary, ...(trouble === undefined ? {} : { trouble }) };
+    const content = { namespace, server, ...summary, ...(trouble === undefined ? {} : { error: trouble }) };
     return `${JSON.stringify(content, undefined, flags.watch ? undefined : 2)}\n`;
   }
   const text = screen(summary, { namespace, server, nowMs: facts.nowMs, top: flags.top });
-  return trouble === undefined ? text : `${text}\nnot up to date: ${trouble}\n`;
+  return trouble === undefined ? text : `${text}\nstale: ${trouble}\n`;
 }
 
 /** Shows the fleet each time it has changed, until interrupted; on a terminal always on the same place. */

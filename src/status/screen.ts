@@ -23,11 +23,11 @@ export function screen(summary: Summary, options: ScreenOptions): string {
   ];
   return [
     `${totalsLine(summary)}\nnamespace ${options.namespace} at ${options.server}\n`,
-    section('no replica of the operator', 'replicas', summary.replicas, 0, REPLICA_HEADER, replicaCells),
-    section('no reporter', 'reporters', reporters, top, REPORTER_HEADER, (one) =>
+    section('no operator replicas', 'replicas', summary.replicas, 0, REPLICA_HEADER, replicaCells),
+    section('no reporters', 'reporters', reporters, top, REPORTER_HEADER, (one) =>
       reporterCells(one, options.nowMs),
     ),
-    section('no tunnel', 'tenants', summary.tenants, top, TENANT_HEADER, tenantCells),
+    section('no tunnels', 'tenants', summary.tenants, top, TENANT_HEADER, tenantCells),
   ].join('\n');
 }
 
@@ -36,8 +36,8 @@ function totalsLine({ totals }: Summary): string {
   const unknown = totals.unknown === 0 ? '' : ` (${totals.unknown} Unknown)`;
   return [
     `${counted(totals.tunnels, 'tunnel')}${unknown} of ${counted(totals.tenants, 'tenant')}`,
-    `${totals.connected} of ${counted(totals.reporters, 'reporter')} connected, ${totals.synced} in step, ` +
-      `${totals.behind} behind`,
+    `${totals.connected} of ${counted(totals.reporters, 'reporter')} connected, ${totals.synced} in sync, ` +
+      `${totals.pending} pending`,
     `${totals.alive} of ${counted(totals.replicas, 'replica')} alive`,
   ].join('; ');
 }
@@ -67,26 +67,26 @@ function section<T>(
 const REPLICA_HEADER = ['REPLICA', 'STATE', 'RENEWED', 'REPORTERS', 'TUNNELS'];
 
 function replicaCells(line: ReplicaLine): string[] {
-  const state = line.alive ? 'alive' : 'dead';
+  const state = line.alive ? 'alive' : 'expired';
   const renewed = line.renewedAgoMs === undefined ? '' : `${formatAge(line.renewedAgoMs)} ago`;
   return [
     line.replica,
-    line.leads ? `${state}, leads` : state,
+    line.leader ? `${state}, leader` : state,
     renewed,
     String(line.reporters),
     String(line.tunnels),
   ];
 }
 
-/** REPORTED and BEHIND are out of the reporter's status, up to 10 s old; ROWS are counted here. */
+/** REPORTED and PENDING come from the status of the reporter and are up to 10 s old; OBJECTS are counted here. */
 const REPORTER_HEADER = [
   'REPORTER',
   'CLUSTER',
   'CONNECTED',
   'SYNCED',
   'REPORTED',
-  'ROWS',
-  'BEHIND',
+  'OBJECTS',
+  'PENDING',
   'OWNER',
   'NOTE',
 ];
@@ -99,8 +99,8 @@ function reporterCells(line: ReporterLine, nowMs: number): string[] {
     line.connected,
     line.synced,
     String(line.reported),
-    String(line.rows),
-    String(line.behind),
+    String(line.objects),
+    String(line.pending),
     line.owner,
     line.note === '' ? '' : `${line.note}${since}`,
   ];

@@ -37,7 +37,7 @@ export interface FleetFacts {
 /** One process of the operator, with what it owns. */
 export interface ReplicaLine {
   readonly replica: string;
-  readonly leads: boolean;
+  readonly leader: boolean;
   /** By this machine's clock against the replica's. */
   readonly alive: boolean;
   readonly renewedAgoMs: number | undefined;
@@ -52,11 +52,11 @@ export interface ReporterLine {
   readonly cluster: string;
   readonly connected: string;
   readonly synced: string;
-  /** Tunnels that it says it holds; up to 10 s old, as `behind` is. */
+  /** Tunnels that it says it holds; up to 10 s old, as `pending` is. */
   readonly reported: number;
-  readonly rows: number;
-  /** Reported tunnels that are neither a row nor set aside. */
-  readonly behind: number;
+  readonly objects: number;
+  /** Reported tunnels that are neither written nor rejected. */
+  readonly pending: number;
   readonly owner: string;
   /** Why it is not as it should be, and since when; "" when it is. */
   readonly note: string;
@@ -82,7 +82,7 @@ export interface Summary {
     readonly reporters: number;
     readonly connected: number;
     readonly synced: number;
-    readonly behind: number;
+    readonly pending: number;
     readonly replicas: number;
     readonly alive: number;
   };
@@ -100,7 +100,7 @@ export function summarize({ rows, reporters, replicas, nowMs }: FleetFacts): Sum
     const owned = reporterLines.filter(({ owner }) => owner === one.replica);
     return {
       replica: one.replica,
-      leads: one.replica === replicas.leader,
+      leader: one.replica === replicas.leader,
       alive: looksAlive(one, nowMs),
       renewedAgoMs: one.renewedMs === undefined ? undefined : nowMs - one.renewedMs,
       reporters: owned.length,
@@ -115,7 +115,7 @@ export function summarize({ rows, reporters, replicas, nowMs }: FleetFacts): Sum
       reporters: reporterLines.length,
       connected: reporterLines.filter(({ connected }) => connected === 'True').length,
       synced: reporterLines.filter(({ synced }) => synced === 'True').length,
-      behind: sum(reporterLines.map(({ behind }) => behind)),
+      pending: sum(reporterLines.map(({ pending }) => pending)),
       replicas: replicaLines.length,
       alive: replicaLines.filter(({ alive }) => alive).length,
     },
@@ -179,9 +179,9 @@ function reporterLine({ spec, status }: ReporterObject, rowsOf: ReadonlyMap<stri
     connected: connected?.status ?? 'Unknown',
     synced: synced?.status ?? 'Unknown',
     reported,
-    rows: rowsOf.get(reporterKey(spec)) ?? 0,
+    objects: rowsOf.get(reporterKey(spec)) ?? 0,
     // Of one that is not connected nobody says that a tunnel still has to become a row.
-    behind: connected?.status === 'True' ? Math.max(0, reported - applied - rejected) : 0,
+    pending: connected?.status === 'True' ? Math.max(0, reported - applied - rejected) : 0,
     owner: status?.owner?.replica ?? '',
     note: wrong === conflict && conflict !== undefined ? conflict.type : (wrong?.reason ?? ''),
     // The CRD's default says 1970: nobody has said anything yet.

@@ -188,7 +188,7 @@ const CASES: readonly Case[] = [
   },
 ];
 
-/** Set aside under `skip`; under `nack` the report is refused. In each, a good tunnel `beside` comes too. */
+/** Rejected under `skip`; under `nack` the report is refused. In each, a good tunnel `beside` comes too. */
 const INVALID_TUNNELS: readonly { what: string; invalid: TunnelFields; field: string }[] = [
   { what: 'no identity', invalid: { name: 'odd' }, field: 'identity' },
   {

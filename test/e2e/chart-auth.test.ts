@@ -58,13 +58,13 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
   for (const [mode, name] of [
     ['mtls', 'tls.dnsNames={localhost}'],
     ['token', 'tls.serverName=reports.example.com'],
-    ['either', 'tls.dnsNames={localhost}'],
+    ['mtls-or-token', 'tls.dnsNames={localhost}'],
   ] as const) {
     it(`${mode}, ${name}: helm test proves who it is, and its row is seen`, async (world, told) => {
       const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' };
       await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name: mode, labels } });
       const kubelet = await world.kubelet(mode);
-      const values = `auth.mode=${mode},tls.selfMade.enabled=true,${name},replicaCount=1,crds.enabled=false`;
+      const values = `auth.mode=${mode},tls.selfSigned.enabled=true,${name},replicaCount=1,crds.enabled=false`;
       const run = async (...args: string[]): Promise<void> => {
         const { code, stdout, stderr } = await helm([...args, '--namespace', mode]);
         const output = kubelet.pods.flatMap((pod) => pod.output.slice(-5)).join('\n');

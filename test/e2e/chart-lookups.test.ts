@@ -39,7 +39,7 @@ describe('the chart, by what it finds in a cluster', () => {
 
   it('policies of the first install outlast a rollback to it, also one that fails half-way, and go when they are taken out', async function () {
     this.timeout(4 * STEP_TIMEOUT_MS);
-    const rule = { peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
+    const rule = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
     const values = (rules: Readonly<Record<string, readonly unknown[]>>): string[] => {
       const policies = Object.entries(rules).map(([name, of]) => ({ name, spec: { rules: of } }));
       return ['--set', 'auth.mode=insecure', '--set-json', `policies=${JSON.stringify(policies)}`];
@@ -86,10 +86,10 @@ describe('the chart, by what it finds in a cluster', () => {
         ...['install', 'tunnels', CHART, '--namespace', 'certificates', '--dry-run=server'],
         ...['tls.secretName=server', 'crds.enabled=false', ...values].flatMap((value) => ['--set', value]),
       ]);
-    for (const mode of ['mtls', 'either']) {
+    for (const mode of ['mtls', 'mtls-or-token']) {
       const { code, stderr } = await install(`auth.mode=${mode}`);
       expect(code).to.not.equal(0);
-      expect(stderr).to.include('tls.clientCA: Secret server has no key ca.crt, the CA that');
+      expect(stderr).to.include('tls.clientCA: Secret server has no key ca.crt for the client CA');
     }
     const own = ['auth.mode=mtls', 'tls.clientCA.secretName=reporters'];
     expect((await install(...own)).stderr).to.include('Secret reporters has no key ca.crt');

@@ -111,7 +111,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     await ok('test', RELEASE);
     const pod = kubelet.pods.find(({ name }) => name.endsWith('-test'));
     for (const line of pod?.output ?? []) tell(line);
-    expect(pod?.output.join('\n')).to.include('is seen, Ready=True').and.include('its row is gone');
+    expect(pod?.output.join('\n')).to.include('exists, Ready=True').and.include('ReverseTunnel deleted');
     expect(await rows()).to.deep.equal(rowUids);
   });
 

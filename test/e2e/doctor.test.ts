@@ -21,14 +21,14 @@ const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
 /** As `fail rights`, of those that are neither ok nor skipped. */
 function wrong(findings: readonly FindingShown[]): string[] {
   return findings
-    .filter(({ level }) => level === 'warn' || level === 'fail')
-    .map(({ level, check }) => `${level} ${check}`);
+    .filter(({ status }) => status === 'warn' || status === 'fail')
+    .map(({ status, check }) => `${status} ${check}`);
 }
 
 function says(findings: readonly FindingShown[], check: string): string {
   return findings
     .filter((one) => one.check === check)
-    .map((one) => one.says)
+    .map((one) => one.message)
     .join('\n');
 }
 
@@ -57,13 +57,13 @@ describe('doctor, on a set-up that works', () => {
     const { code, findings } = await runDoctor(flags);
     expect(wrong(findings), JSON.stringify(findings)).to.deep.equal([]);
     expect(findings.map(({ check }) => check)).to.include.members([
-      ...['api', 'crds', 'rights', 'replicas', 'endpoints', 'certificates', 'reporters', 'rows'],
+      ...['api', 'crds', 'permissions', 'replicas', 'endpoints', 'certificates', 'reporters', 'objects'],
     ]);
-    expect(says(findings, 'replicas')).to.match(/^2 replicas alive, replica-\d-[0-9a-f]{8} leads$/);
+    expect(says(findings, 'replicas')).to.match(/^2 replicas alive, leader is replica-\d-[0-9a-f]{8}$/);
     expect(says(findings, 'endpoints')).to.include('plaintext, SERVING').and.include(': ready');
     expect(says(findings, 'certificates')).to.include('--tls-client-ca');
-    expect(says(findings, 'reporters')).to.equal('2 reporters connected and in step');
-    expect(says(findings, 'rows')).to.equal('10 rows, all Connected');
+    expect(says(findings, 'reporters')).to.equal('2 reporters connected and in sync');
+    expect(says(findings, 'objects')).to.equal('10 ReverseTunnels, all Connected');
     expect(code).to.equal(0);
   });
 
@@ -92,7 +92,7 @@ describe('doctor, on a set-up that works', () => {
       replicas.namespace,
     ]);
     expect(wrong(findings), JSON.stringify(findings)).to.deep.equal([]);
-    expect(findings.filter(({ level }) => level === 'skip').map(({ check }) => check)).to.deep.equal([
+    expect(findings.filter(({ status }) => status === 'skip').map(({ check }) => check)).to.deep.equal([
       'endpoints',
     ]);
     expect(code).to.equal(0);
@@ -103,8 +103,8 @@ describe('doctor, on a set-up that works', () => {
     const serviceAccount = 'without-status';
     await controlPlane().kubeconfigFor({ namespace: replicas.namespace, serviceAccount, rules });
     const { code, findings } = await runDoctor([...flags, '--service-account', serviceAccount]);
-    expect(wrong(findings)).to.deep.equal(['fail rights']);
-    expect(says(findings, 'rights'))
+    expect(wrong(findings)).to.deep.equal(['fail permissions']);
+    expect(says(findings, 'permissions'))
       .to.include(`system:serviceaccount:${replicas.namespace}:without-status lacks 3 of `)
       .and.include('patch reversetunnels/status.reverse-tunnel.io')
       .and.include('patch reversetunnelreporters/status.reverse-tunnel.io')
@@ -124,7 +124,7 @@ describe('doctor, on a set-up that works', () => {
     expect(says(findings, 'certificates'))
       .to.include(`--tls-cert ${expired}: CN=rto.example expired`)
       .and.include('at 2025-01-01T00:00:00Z')
-      .and.include(`--tls-client-ca ${empty}: holds no certificate in PEM`);
+      .and.include(`--tls-client-ca ${empty}: contains no PEM certificate`);
     expect(code).to.equal(1);
   });
 
@@ -188,7 +188,7 @@ describe('doctor, on set-ups that are broken', () => {
   it('no replica at all: exit code 1', async () => {
     const { code, findings } = await runDoctor(flags);
     expect(wrong(findings)).to.deep.equal(['fail replicas', 'warn reporters']);
-    expect(says(findings, 'replicas')).to.include(`alive in ${namespace}: there is no Lease of one`);
+    expect(says(findings, 'replicas')).to.include(`alive in ${namespace}: no replica Lease found`);
     expect(code).to.equal(1);
   });
 
@@ -223,21 +223,21 @@ describe('doctor, on set-ups that are broken', () => {
       spec: { holderIdentity: 'other', leaseDurationSeconds: 15, renewTime },
     });
     const { findings } = await runDoctor(flags);
-    expect(says(findings, 'replicas')).to.include('there is no Lease of one');
+    expect(says(findings, 'replicas')).to.include('no replica Lease found');
   });
 
   it('an identity conflict, refused rows and a lost reporter: each named with its reporter', async () => {
     await createReporter('twin', [
       conditionOf('Connected', 'True', 'StreamOpen'),
       conditionOf('Synced', 'True', 'UpToDate'),
-      conditionOf('IdentityConflict', 'True', 'StreamsTradePlaces'),
+      conditionOf('IdentityConflict', 'True', 'DuplicateReporterID'),
     ]);
     await createReporter('refused', [
       conditionOf('Connected', 'True', 'StreamOpen'),
-      conditionOf('Synced', 'False', 'RowsRefused', 3_600_000, '2 rows refused: 403 exceeded quota'),
+      conditionOf('Synced', 'False', 'WritesRejected', 3_600_000, '2 rows refused: 403 exceeded quota'),
     ]);
     await createReporter('lost', [
-      conditionOf('Connected', 'False', 'Silent'),
+      conditionOf('Connected', 'False', 'HeartbeatTimeout'),
       conditionOf('Synced', 'Unknown', 'NotConnected'),
     ]);
     // The last, as it is alive for 15 s.
@@ -249,7 +249,9 @@ describe('doctor, on set-ups that are broken', () => {
       'fail synced',
       'fail identity',
     ]);
-    expect(says(findings, 'reporters')).to.include('1 of 3 reporters not connected: edge/lost (Silent for');
+    expect(says(findings, 'reporters')).to.include(
+      '1 of 3 reporters not connected: edge/lost (HeartbeatTimeout for',
+    );
     expect(says(findings, 'synced')).to.include('edge/refused').and.include('403 exceeded quota');
     expect(says(findings, 'identity')).to.include('edge/twin');
     expect(code).to.equal(1);
@@ -262,12 +264,14 @@ describe('doctor, on set-ups that are broken', () => {
       ...{ apiVersion: 'reverse-tunnel.io/v1alpha1', kind: 'ReverseTunnel', metadata: { name: 'row' }, spec },
     });
     const { findings } = await runDoctor(flags);
-    expect(says(findings, 'rows')).to.equal('rows of reporters that have no object: edge/gone (1)');
+    expect(says(findings, 'objects')).to.equal(
+      'ReverseTunnels without a ReverseTunnelReporter: edge/gone (1)',
+    );
   });
 
   it('a namespace that is not there: says so', async () => {
     const { code, findings } = await runDoctor([...flags, '--namespace', 'no-such-namespace']);
-    expect(says(findings, 'namespace')).to.equal('there is no namespace no-such-namespace');
+    expect(says(findings, 'namespace')).to.equal('namespace no-such-namespace not found');
     expect(code).to.equal(1);
   });
 });
@@ -284,12 +288,12 @@ describe('doctor, on a cluster of its own', () => {
 
   it('without the CRDs: names each once, with the command that installs it', async () => {
     const { code, findings } = await runDoctor(flags);
-    const crds = findings.filter(({ check, level }) => check === 'crds' && level === 'fail');
-    expect(crds.map(({ says: text }) => text)).to.have.members([
+    const crds = findings.filter(({ check, status }) => check === 'crds' && status === 'fail');
+    expect(crds.map(({ message: text }) => text)).to.have.members([
       'reversetunnels.reverse-tunnel.io is not served at v1alpha1 with its status',
       'reversetunnelreporters.reverse-tunnel.io is not served at v1alpha1 with its status',
     ]);
-    expect(crds[0]?.todo).to.match(/kubectl apply --server-side -f crds\/\w+\.yaml/);
+    expect(crds[0]?.remediation).to.match(/kubectl apply --server-side -f crds\/\w+\.yaml/);
     expect(findings.some(({ check }) => check === 'rows' || check === 'reporters')).to.equal(false);
     expect(code).to.equal(1);
   });
@@ -324,10 +328,12 @@ describe('doctor, on a cluster of its own', () => {
     // The schema is published a moment after it is served.
     const found = await poll(DEADLINE_MS, async () => {
       const { findings } = await runDoctor(flags);
-      return findings.find(({ says: text }) => text.includes('differs in what is counted on'));
+      return findings.find(({ message: text }) =>
+        text.includes('differs from the bundled CRD in required fields'),
+      );
     });
-    expect(found.says).to.equal(
-      `${name} differs in what is counted on: selectableFields status.state, status.default.state`,
+    expect(found.message).to.equal(
+      `${name} differs from the bundled CRD in required fields: selectableFields status.state, status.default.state`,
     );
   });
 });

@@ -105,7 +105,7 @@ describe('what the operator may do at the API server', () => {
       apiVersion: 'reverse-tunnel.io/v1alpha1',
       kind: 'ReverseTunnelPolicy',
       metadata: { name: 'everything' },
-      spec: { rules: [{ peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*'] }] },
+      spec: { rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] }] },
     });
     expect(status).to.equal(201);
     await poll(DEADLINE_MS, async () => {

@@ -160,7 +160,7 @@ describe('the main job, end to end', () => {
     other.stop();
     const again = await startOperator('--report-interval', '100ms', '--grpc-address', operator.grpcAddress);
     await equal(fleet);
-    expect(await again.metric('reverse_tunnel_tunnels')).to.equal(30);
+    expect(await again.metric('reverse_tunnel_reported_tunnels')).to.equal(30);
     expect(await listRows(controlPlane().request, namespace)).to.have.length(80);
   });
 

@@ -56,7 +56,7 @@ describe('an API server that is away, forbids, or lacks the CRDs', () => {
   }
 
   const said = (one: OperatorProcess, text: string): Promise<true> =>
-    poll(DEADLINE_MS, () => (one.log.some(({ msg }) => msg.includes(text)) ? true : undefined));
+    poll(DEADLINE_MS, () => (one.log.some(({ error }) => String(error).includes(text)) ? true : undefined));
 
   it('killed and started again: reports are ACKed meanwhile, and the rows follow', async function () {
     this.timeout(3 * DEADLINE_MS);
@@ -101,9 +101,9 @@ describe('an API server that is away, forbids, or lacks the CRDs', () => {
     const parts = await start(kubeconfigPath);
     const forbidden = 'cannot list resource "reversetunnels"';
     await said(parts.operator, forbidden);
-    const refusals = parts.operator.log.filter(({ msg }) => msg.includes(forbidden));
+    const refusals = parts.operator.log.filter(({ error }) => String(error).includes(forbidden));
     expect(refusals).to.have.length(1);
-    expect(refusals[0]?.msg).to.include('RBAC').and.not.include('\n');
+    expect(refusals[0]?.['hint']).to.include('RBAC').and.not.include('\n');
     await controlPlane.kubeconfigFor({ ...account, rules: OPERATOR_RULES });
     await untilEqual(parts.fleet, controlPlane.request, namespace, DEADLINE_MS);
   });

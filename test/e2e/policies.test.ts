@@ -1,4 +1,4 @@
-/** ReverseTunnelPolicy, against the operator as users run it: who is let in, what is set aside, what a change does. */
+/** ReverseTunnelPolicy, against the operator as users run it: who is let in, what is rejected, what a change does. */
 import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import type { ControlPlane } from '../../control-plane/start.ts';
@@ -28,7 +28,7 @@ const HEARTBEAT_MS = 100;
 const PERMISSION_DENIED = 7;
 const API = '/apis/reverse-tunnel.io/v1alpha1';
 
-const ANYBODY = [{ anybody: true }];
+const ANYBODY = [{ any: true }];
 const EVERYTHING = { peers: ANYBODY, reporters: { ids: ['*'] }, tenants: ['*'] };
 
 function of(tenant: string, name: string): TunnelFields {
@@ -139,10 +139,10 @@ describe('who may report what', function () {
     expect(goneMs).to.be.lessThan(SECONDS_MS);
     await poll(DEADLINE_MS, async () => {
       const reporter = await world.reporter('r-0');
-      return reporter && condition(reporter.status, 'Connected') === 'False NotAllowed' ? true : undefined;
+      return reporter && condition(reporter.status, 'Connected') === 'False PolicyDenied' ? true : undefined;
     });
     expect((await world.report('r-0', of('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
-    expect(await world.operator.metric('reverse_tunnel_stream_closed_total{reason="policy"}')).to.equal(2);
+    expect(await world.operator.metric('reverse_tunnel_streams_closed_total{reason="policy"}')).to.equal(2);
     await world.remove('nothing');
     // As Envoy does: again and again until it is let in.
     const backMs = performance.now();
@@ -202,7 +202,7 @@ describe('who may report what', function () {
     expect(await world.reporter('s-0')).to.equal(undefined);
   });
 
-  it("another tenant's tunnel is set aside and shown; a policy change acts on the open stream, both ways", async () => {
+  it("another tenant's tunnel is rejected and shown; a policy change acts on the open stream, both ways", async () => {
     await begin('set-aside');
     await world.policy('edge', { ...EVERYTHING, tenants: ['acme'] });
     await world.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
@@ -216,10 +216,8 @@ describe('who may report what', function () {
     });
     expect(reporter.status.tunnels).to.deep.equal({ reported: 3, applied: 1, rejected: 2 });
     const synced = reporter.status.conditions.find(({ type }) => type === 'Synced');
-    expect(JSON.stringify(synced)).to.include(
-      '2 tunnels were set aside: tunnel \\"b\\": tenant \\"globex\\"',
-    );
-    const set = 'reverse_tunnel_rejected_tunnels_total{reason="policy"}';
+    expect(JSON.stringify(synced)).to.include('2 tunnels were rejected: tunnel \\"b\\": tenant \\"globex\\"');
+    const set = 'reverse_tunnel_tunnel_rejections_total{reason="policy"}';
     expect(await world.operator.metric(set)).to.equal(2);
 
     await world.change('edge', { ...EVERYTHING, tenants: ['acme', 'globex'] });
@@ -255,7 +253,7 @@ describe('who may report what', function () {
     await world.rows('a', 'b');
     stream.send({ nonce: 1000, added_tunnels: [of('acme', 'c')] });
     const { details } = await stream.ended;
-    expect(details).to.equal('reporter "r-0" would hold 3 tunnels, at most 2 are allowed');
+    expect(details).to.equal('reporter "r-0" would hold 3 tunnels, limit is 2 are allowed');
     await world.rows('a', 'b');
   });
 
@@ -299,17 +297,17 @@ describe('who may report what', function () {
     const stream = world.report('r-0', of('acme', 'a'));
     expect((await stream.next()).error_detail ?? undefined, 'ACKed meanwhile').to.equal(undefined);
     await poll(DEADLINE_MS, () =>
-      world.operator.log.find(({ msg }) => msg.startsWith('policies may not be listed')),
+      world.operator.log.find(({ msg }) => msg.startsWith('cannot list ReverseTunnelPolicies')),
     );
     const answer = await poll(DEADLINE_MS, async () => {
       const text = await (await fetch(`http://${world.operator.httpAddress}/readyz`)).text();
       return text.includes('policies') ? text : undefined;
     });
-    expect(answer).to.include('policies are not listed yet');
+    expect(answer).to.include('ReverseTunnelPolicies not listed yet');
     expect(await listRows(controlPlane().request, world.namespace)).to.deep.equal([]);
-    const said = world.operator.log.filter(({ msg }) => msg.startsWith('policies may not be listed'));
+    const said = world.operator.log.filter(({ msg }) => msg.startsWith('cannot list ReverseTunnelPolicies'));
     expect(said).to.have.length(1);
-    expect(said[0]?.msg).to.include('give the service account list and watch on reversetunnelpolicies');
+    expect(said[0]?.['hint']).to.include('grant list and watch on reversetunnelpolicies');
     const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${world.namespace}/roles/operator`;
     const put = { metadata: { name: 'operator' }, rules: OPERATOR_RULES };
     expect((await controlPlane().request('PUT', role, put)).status).to.equal(200);
@@ -381,9 +379,9 @@ describe('an operator that is newer than its CRDs', function () {
       const stream = world.report('r-0', of('acme', 'a'), of('globex', 'b'));
       await world.rows('a', 'b');
       const said = world.operator.log.filter(({ level }) => level === 'warn' || level === 'error');
-      expect(said.filter(({ msg }) => msg.includes('ReverseTunnelPolicy is not installed'))).to.have.length(
-        1,
-      );
+      expect(
+        said.filter(({ msg }) => msg.includes('ReverseTunnelPolicy CRD is not installed')),
+      ).to.have.length(1);
       expect(
         said.filter(({ resource }) => String(resource).startsWith('reversetunnelpolicies')),
       ).to.have.length(1);

@@ -25,7 +25,9 @@ describe('a configuration file that changes while the operator runs', () => {
       await fleet.start();
       await fleet.settled();
       await writeFile(file, 'report-interval: nonsense\n');
-      await poll(DEADLINE_MS, () => operator.log.find(({ msg }) => msg.includes('is not taken')));
+      await poll(DEADLINE_MS, () =>
+        operator.log.find(({ msg }) => msg.startsWith('failed to reload configuration')),
+      );
       await writeFile(file, 'report-interval: 25ms\nwrite-concurrency: 8\n');
       const { needRestart } = await poll(DEADLINE_MS, () =>
         operator.log.find(({ msg }) => msg === 'configuration changed'),

@@ -85,7 +85,7 @@ describe('reporters as objects', () => {
     await kubectl('wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=10s');
     const { status } = await only();
     expect(status.tunnels).to.deep.equal({ reported: 7, applied: 7, rejected: 0 });
-    expect(condition(status, 'Ready')).to.equal('True Mirrored');
+    expect(condition(status, 'Ready')).to.equal('True Synced');
 
     const [reporter] = fleet.reporters;
     reporter?.stop();
@@ -99,7 +99,7 @@ describe('reporters as objects', () => {
       const each = '{range .items[*]}{.reason} {.regarding.kind} {end}';
       const events = await kubectl('get', 'events.events.k8s.io', '-o', `jsonpath=${each}`);
       const told = (reason: string): boolean => events.includes(`${reason} ReverseTunnelReporter`);
-      return (told('Connected') && told('Lost')) || undefined;
+      return (told('Connected') && told('Disconnected')) || undefined;
     });
   });
 
@@ -131,7 +131,7 @@ describe('reporters as objects', () => {
     const statuses = written.filter((write) => write.endsWith('reversetunnelreporters/status')).length;
     told(`${changes} tunnels added in ${Math.round(passedS)} s: ${statuses} status writes`);
     expect(written.filter((write) => write === 'create reversetunnels').length).to.equal(changes);
-    // One that was due, and one more for being in step again.
+    // One that was due, and one more for being in sync again.
     expect(statuses).to.be.within(1, 2 + Math.ceil(passedS / 10));
   });
 

@@ -31,14 +31,14 @@ describe('status', () => {
     const { code, stdout, stderr } = await runTool(['status', ...flags]);
     const lines = stdout.split('\n');
     expect(lines[0]).to.equal(
-      '12 tunnels of 3 tenants; 2 of 2 reporters connected, 2 in step, 0 behind; 1 of 1 replica alive',
+      '12 tunnels of 3 tenants; 2 of 2 reporters connected, 2 in sync, 0 pending; 1 of 1 replica alive',
     );
     expect(lines[1]).to.include(`namespace ${replicas.namespace} at https://`);
     const owner = replicas.running[0]?.process.replica ?? '';
     const cells = lines.map((line) => line.split(/\s{2,}/));
     expect(cells).to.deep.include(['responder-0', 'edge', 'True', 'True', '6', '6', '0', owner]);
     expect(cells).to.deep.include(['tenant-0', '4', '0', '4', '2']);
-    expect(cells.find(([name]) => name === owner)?.slice(0, 2)).to.deep.equal([owner, 'alive, leads']);
+    expect(cells.find(([name]) => name === owner)?.slice(0, 2)).to.deep.equal([owner, 'alive, leader']);
     expect(stderr).to.equal('');
     expect(code).to.equal(0);
   });
@@ -47,7 +47,7 @@ describe('status', () => {
     const { stdout } = await runTool(['status', ...flags, '-o', 'json']);
     const { totals, reporters, tenants } = JSON.parse(stdout) as Summary;
     expect(totals).to.include({ tunnels: 12, connected: 2, synced: 2, alive: 1 });
-    expect(reporters.map(({ id, rows }) => `${id} ${rows}`)).to.deep.equal([
+    expect(reporters.map(({ id, objects }) => `${id} ${objects}`)).to.deep.equal([
       'responder-0 6',
       'responder-1 6',
     ]);

@@ -122,13 +122,13 @@ describe('what watches the operator, against the live /metrics', () => {
   it('an expression that is none, or names what there is not, is found', () => {
     expect(() => parsePromql('sum(rate(x[5m])')).to.throw('no PromQL');
     expect(() => check('sum(reverse_tunnel_nothing)')).to.throw('reverse_tunnel_nothing');
-    expect(() => check('sum by (tenant) (reverse_tunnel_rows)')).to.throw();
+    expect(() => check('sum by (tenant) (reverse_tunnel_objects)')).to.throw();
   });
 
   it('a scrape costs little, and its figures are true', async () => {
     expect(await operator.metric('reverse_tunnel_reporters{state="connected"}')).to.equal(3);
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(1);
-    expect(await operator.metric('reverse_tunnel_tunnels')).to.equal(60);
+    expect(await operator.metric('reverse_tunnel_reported_tunnels')).to.equal(60);
     const startedMs = performance.now();
     for (let i = 0; i < 20; i += 1) await (await fetch(`http://${operator.httpAddress}/metrics`)).text();
     tell(
@@ -140,14 +140,17 @@ describe('what watches the operator, against the live /metrics', () => {
     const [first, second] = fleet.reporters;
     for (const name of second?.truth().keys() ?? []) second?.disconnectTunnel(name);
     await fleet.settled();
-    await poll(DEADLINE_MS, async () => (await operator.metric('reverse_tunnel_rows')) === 40 || undefined);
+    await poll(
+      DEADLINE_MS,
+      async () => (await operator.metric('reverse_tunnel_objects')) === 40 || undefined,
+    );
     first?.stop();
     second?.stop();
     await poll(
       DEADLINE_MS,
       async () =>
-        ((await operator.metric('reverse_tunnel_reporters{state="lost"}')) === 1 &&
-          (await operator.metric('reverse_tunnel_reporters{state="empty"}')) === 1) ||
+        ((await operator.metric('reverse_tunnel_reporters{state="disconnected"}')) === 1 &&
+          (await operator.metric('reverse_tunnel_reporters{state="idle"}')) === 1) ||
         undefined,
     );
     expect(await operator.metric('reverse_tunnel_reporters{state="connected"}')).to.equal(1);

@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util';
 import { playTable } from './real/command.ts';
 import { runSimulation } from './sim/command.ts';
 
-const HELP = `npm run test:faults -- [flags]: seeded courses of faults in fake time (docs/fault-simulation.md)
+const HELP = `npm run test:faults -- [flags]: seeded courses of faults in fake time (docs/simulation-testing.md)
 
   --seeds N        courses to play; default 10000
   --seed S         the first of them; default 1
@@ -15,7 +15,7 @@ const HELP = `npm run test:faults -- [flags]: seeded courses of faults in fake t
   --api real       it is a real kube-apiserver, started for this; faults of the store itself are left out
   --steps 3,7      with --seeds 1: only these steps of the course
   --trace          with --seeds 1: everything that happens
-  --real           real processes instead, with flags of its own (docs/faults.md)
+  --real           real processes instead, with flags of its own (docs/fault-injection.md)
 `;
 
 const args = process.argv.slice(2);

@@ -115,13 +115,13 @@ describe('the contract of an API server', () => {
 
       it('is not created twice, nor at a version, nor with an illegal name or label', async () => {
         await made('once');
-        expect(await consequence(rows.create(row('once')))).to.equal('409 already-exists');
+        expect(await consequence(rows.create(row('once')))).to.equal('409 already_exists');
         expect(await consequence(rows.create(row('versioned', { resourceVersion: '5' })))).to.equal(
           '500 unavailable',
         );
-        expect(await consequence(rows.create(row('Not_Legal')))).to.equal('422 refused');
+        expect(await consequence(rows.create(row('Not_Legal')))).to.equal('422 rejected');
         const labels = { team: 'a b' };
-        expect(await consequence(rows.create(row('labelled', { labels })))).to.equal('422 refused');
+        expect(await consequence(rows.create(row('labelled', { labels })))).to.equal('422 rejected');
       });
 
       it('a merge patch holds its version for a precondition, and changes nothing where there is nothing to change', async () => {
@@ -139,7 +139,7 @@ describe('the contract of an API server', () => {
         expect((await server.settle(rows.patch('patched', same))).metadata.resourceVersion).to.equal(
           resourceVersion,
         );
-        expect(await consequence(rows.patch('nobody', same))).to.equal('404 gone');
+        expect(await consequence(rows.patch('nobody', same))).to.equal('404 not_found');
       });
 
       it('spec and status are patched apart from each other', async () => {
@@ -164,7 +164,7 @@ describe('the contract of an API server', () => {
       it('identity is immutable, createdAt is not', async () => {
         await made('identity');
         expect(await consequence(rows.patch('identity', { spec: { nodeID: 'other' } }))).to.equal(
-          '422 refused',
+          '422 rejected',
         );
         const createdAt = '2027-01-01T00:00:00Z';
         expect(
@@ -181,8 +181,8 @@ describe('the contract of an API server', () => {
           '409 conflict',
         );
         expect(await server.settle(rows.delete('deleted', { uid, resourceVersion }))).to.equal(undefined);
-        expect(await consequence(rows.delete('deleted', { uid, resourceVersion }))).to.equal('404 gone');
-        expect(await consequence(rows.get('deleted'))).to.equal('404 gone');
+        expect(await consequence(rows.delete('deleted', { uid, resourceVersion }))).to.equal('404 not_found');
+        expect(await consequence(rows.get('deleted'))).to.equal('404 not_found');
       });
 
       it('an object with a finalizer stands, and keeps its name, until that is gone', async () => {
@@ -190,9 +190,9 @@ describe('the contract of an API server', () => {
         const left = await server.settle(rows.delete('held', metadata));
         expect(left?.metadata.deletionTimestamp).to.be.a('string');
         expect(Number(left?.metadata.resourceVersion)).to.be.greaterThan(Number(metadata.resourceVersion));
-        expect(await consequence(rows.create(row('held')))).to.equal('409 already-exists');
+        expect(await consequence(rows.create(row('held')))).to.equal('409 already_exists');
         await server.settle(rows.patch('held', { metadata: { finalizers: null } }));
-        expect(await consequence(rows.get('held'))).to.equal('404 gone');
+        expect(await consequence(rows.get('held'))).to.equal('404 not_found');
         expect((await made('held')).metadata.uid).not.to.equal(metadata.uid);
       });
 
@@ -234,7 +234,7 @@ describe('the contract of an API server', () => {
           [metadata, patched.metadata].map((one) => Number(one.resourceVersion)),
         );
         expect(versions[2], "the deletion's own").to.be.greaterThan(versions[1] ?? 0);
-        // What the reflector finds an own change by, without reading all of the line.
+        // What the reflector finds own write by, without reading all of the line.
         expect(watch.texts[0]).to.match(/^\{"type":"ADDED".*"resourceVersion":"\d+","uid":"[^"]+"\},"spec"/);
       });
 
@@ -346,8 +346,8 @@ describe('the contract of an API server', () => {
 
       it('a kind that is not served is told in plain text', async () => {
         const nonesuch = clientOf('nonesuch');
-        expect(await consequence(nonesuch.list())).to.equal('404 missing-kind');
-        expect(await consequence(nonesuch.create({ metadata: { name: 'a' } }))).to.equal('404 missing-kind');
+        expect(await consequence(nonesuch.list())).to.equal('404 no_kind_match');
+        expect(await consequence(nonesuch.create({ metadata: { name: 'a' } }))).to.equal('404 no_kind_match');
       });
     });
   }

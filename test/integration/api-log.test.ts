@@ -152,13 +152,15 @@ describe('log of the operator about its API server', function () {
   /** The first line about the rows that says so, since the last change. */
   function line(about: RegExp): Promise<LogLine> {
     return poll(DEADLINE_MS, () =>
-      operator.log.slice(from).find(({ resource, msg }) => resource === ROWS && about.test(msg)),
+      operator.log
+        .slice(from)
+        .find(({ resource, msg, error }) => resource === ROWS && about.test(`${msg}: ${String(error)}`)),
     );
   }
 
   async function worksAgain(): Promise<void> {
     change({});
-    await line(/works again$|: 0 objects$/);
+    await line(/recovered|: 0 objects/);
     await ready();
   }
 
@@ -171,17 +173,21 @@ describe('log of the operator about its API server', function () {
 
   function expectNamed(one: LogLine, consequence: string): void {
     expect(one).to.include({ level: 'warn', consequence, server: place });
-    expect(one['next']).to.match(/^tried again in \d+(\.\d)? s$/);
+    expect(one['retry']).to.match(/^in \d+(\.\d)?s$/);
   }
 
   it('an expired token: refused, and what to look at', async () => {
     const said = await line(/401/);
     expectNamed(said, 'unauthorized');
-    expect(said.msg).to.equal(`list ${ROWS}: 401 Unauthorized: Unauthorized (check the credentials)`);
+    expect(said).to.include({
+      msg: 'list or watch failed; retrying',
+      error: `list ${ROWS}: 401 Unauthorized: Unauthorized`,
+      hint: 'check the credentials',
+    });
     const lease = await poll(DEADLINE_MS, () =>
-      operator.log.find(({ msg }) => msg.startsWith('Lease not renewed')),
+      operator.log.find(({ msg }) => msg.startsWith('cannot renew the replica Lease')),
     );
-    expect(lease).to.include({ level: 'warn', server: place, next: 'tried again every second' });
+    expect(lease).to.include({ level: 'warn', server: place, retry: 'every 1s' });
     expect(lease['error']).to.match(/: 401 Unauthorized: Unauthorized$/);
   });
 
@@ -189,7 +195,7 @@ describe('log of the operator about its API server', function () {
     from = operator.log.length;
     await writeFile(join(folder, 'token'), FRESH);
     const said = await poll(DEADLINE_MS, () =>
-      operator.log.slice(from).find(({ msg }) => /accepted$|works again$/.test(msg)),
+      operator.log.slice(from).find(({ msg }) => /^credentials were rejected|recovered$/.test(msg)),
     );
     expect(said).to.include({ level: 'info', server: place });
     await ready();
@@ -205,10 +211,9 @@ describe('log of the operator about its API server', function () {
   it('HTML instead of an answer', async () => {
     change({ behaviour: 'a page' });
     const said = await line(/Please log in/);
-    expectNamed(said, 'malformed');
-    expect(said.msg)
-      .to.contain('<title>Please log in')
-      .and.to.contain('is the address that of the API server?');
+    expectNamed(said, 'unexpected_response');
+    expect(said['error']).to.contain('<title>Please log in');
+    expect(said['hint']).to.equal('check that the address is that of the API server');
     await worksAgain();
   });
 
@@ -218,27 +223,29 @@ describe('log of the operator about its API server', function () {
     change({});
     const said = await line(/TLS: /);
     expectNamed(said, 'unavailable');
-    expect(said.msg).to.match(
-      /: TLS: unable to verify the first certificate \(UNABLE_TO_VERIFY_LEAF_SIGNATURE\) \(check the CA/,
+    expect(said['error']).to.match(
+      /: TLS: unable to verify the first certificate \(UNABLE_TO_VERIFY_LEAF_SIGNATURE\)$/,
     );
+    expect(said['hint']).to.match(/^check the CA/);
     await writeFile(join(folder, 'ca.crt'), next.ca);
-    await line(/works again$/);
+    await line(/recovered/);
     await ready();
   });
 
   it('403: what is not allowed, and what is to be given', async () => {
     change({ behaviour: 'forbids' });
     const said = await line(/403/);
-    expectNamed(said, 'refused');
-    expect(said.msg).to.contain('cannot list resource "reversetunnels"').and.to.contain('RBAC rules');
+    expectNamed(said, 'rejected');
+    expect(said['error']).to.contain('cannot list resource "reversetunnels"');
+    expect(said['hint']).to.contain('RBAC permissions');
     await worksAgain();
   });
 
   it('HTML instead of a watch alone, without a line end', async () => {
     change({ behaviour: 'a page instead of a watch' });
     const said = await line(/Please log in/);
-    expectNamed(said, 'malformed');
-    expect(said.msg).to.match(/^watch .*: ended within a line: <html>/);
+    expectNamed(said, 'unexpected_response');
+    expect(said['error']).to.match(/^watch .*: response ended within a line: <html>/);
     await worksAgain();
   });
 
@@ -248,8 +255,8 @@ describe('log of the operator about its API server', function () {
     await line(/403/);
     change({ behaviour: 'repeats the request' });
     const said = await line(/404/);
-    expectNamed(said, 'malformed');
-    expect(said.msg).to.contain('<pre>authorization: [credentials]');
+    expectNamed(said, 'unexpected_response');
+    expect(said['error']).to.contain('<pre>authorization: [credentials]');
     await worksAgain();
   });
 

@@ -112,7 +112,7 @@ describe('the chart, rendered by the real helm', () => {
     expect(tokens(insecure)).to.deep.equal([]);
     const secret = ['--set', 'tls.secretName=x', '--set'];
     expect(tokens(await rendered(...secret, 'auth.mode=mtls'))).to.deep.equal([]);
-    for (const mode of ['token', 'either']) {
+    for (const mode of ['token', 'mtls-or-token']) {
       const may = tokens(await rendered(...secret, `auth.mode=${mode}`));
       expect(may).to.deep.equal(['create tokenreviews.authentication.k8s.io']);
     }
@@ -127,7 +127,7 @@ describe('the chart, rendered by the real helm', () => {
   });
 
   it('a self-made certificate has the Service’s names, and its CA signs one for reporters', async () => {
-    const objects = await rendered('--set', 'auth.mode=mtls,tls.selfMade.enabled=true');
+    const objects = await rendered('--set', 'auth.mode=mtls,tls.selfSigned.enabled=true');
     const secrets = objects.filter(({ kind }) => kind === 'Secret');
     const names = ['tunnels-reverse-tunnel-operator-tls', 'tunnels-reverse-tunnel-operator-client-tls'];
     expect(secrets.map(({ metadata }) => metadata.name)).to.deep.equal(names);
@@ -136,7 +136,7 @@ describe('the chart, rendered by the real helm', () => {
   });
 
   for (const [what, values, said] of [
-    ['no choice of auth', [], 'auth.mode: has to be chosen'],
+    ['no choice of auth', [], 'auth.mode: required'],
     ['a misspelt key', ['auth.mod=insecure'], "at '/auth': additional properties 'mod' not allowed"],
     [
       'a misspelt key at the top',
@@ -150,41 +150,41 @@ describe('the chart, rendered by the real helm', () => {
     ],
     ['an unknown mode', ['auth.mode=tls'], "at '/auth/mode'"],
     ['a wrong digest', ['auth.mode=insecure', 'image.digest=sha256:1'], "at '/image/digest'"],
-    ['mtls without a certificate', ['auth.mode=mtls'], 'auth.mode mtls: needs a certificate'],
+    ['mtls without a certificate', ['auth.mode=mtls'], 'auth.mode mtls: requires a certificate'],
     [
       'two certificates',
-      ['auth.mode=mtls', 'tls.secretName=x', 'tls.selfMade.enabled=true'],
-      'tls: only one of',
+      ['auth.mode=mtls', 'tls.secretName=x', 'tls.selfSigned.enabled=true'],
+      'tls: at most one of',
     ],
     [
       'a headless Service with an address',
       ['auth.mode=insecure', 'service.headless=true', 'service.type=LoadBalancer'],
-      'service.headless: needs service.type ClusterIP, and not LoadBalancer',
+      'service.headless: requires service.type ClusterIP, got LoadBalancer',
     ],
     [
       'a headless Service at another port than the pods listen on',
       ['auth.mode=insecure', 'service.headless=true', 'service.port=443'],
-      'service.headless: needs service.port 18000, and not 443',
+      'service.headless: requires service.port 18000, got 443',
     ],
     [
       'too little time to stop',
       ['auth.mode=insecure', 'preStopSleepSeconds=15'],
-      'terminationGracePeriodSeconds 20: must be',
+      'terminationGracePeriodSeconds 20: must exceed',
     ],
     [
       'a ServiceMonitor where there is no such kind',
       ['auth.mode=insecure', 'metrics.serviceMonitor.enabled=true'],
-      'this cluster has no kind ServiceMonitor (monitoring.coreos.com/v1): install',
+      'the cluster does not serve kind ServiceMonitor (monitoring.coreos.com/v1): install',
     ],
     [
       'a PrometheusRule where there is no such kind',
       ['auth.mode=insecure', 'metrics.prometheusRule.enabled=true'],
-      'this cluster has no kind PrometheusRule',
+      'the cluster does not serve kind PrometheusRule',
     ],
     [
       'cert-manager where there is none',
       ['auth.mode=mtls', 'tls.certManager.enabled=true', 'tls.certManager.issuerRef.name=x'],
-      'this cluster has no kind Certificate',
+      'the cluster does not serve kind Certificate',
     ],
   ] as const) {
     it(`refuses ${what}, and says so in a sentence`, async () => {

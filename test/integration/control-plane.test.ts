@@ -201,7 +201,7 @@ describe('the control plane', () => {
     controlPlane.apiserver.pause();
     try {
       const answer = await requestJson({ ...request, timeoutMs: 500 }).catch(errorMessage);
-      expect(answer).to.match(/no answer within 500 ms$/);
+      expect(answer).to.match(/no response within 500 ms$/);
     } finally {
       controlPlane.apiserver.resume();
     }

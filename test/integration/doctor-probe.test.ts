@@ -65,9 +65,9 @@ describe('a replica, tried by its ports', () => {
 
   const plain: readonly (readonly [string, Buffer, string, string | undefined, string])[] = [
     ['serves', health(1), '0', undefined, 'plaintext, SERVING'],
-    ['does not serve yet', health(2), '0', 'health is NOT_SERVING', 'plaintext, NOT_SERVING'],
-    ['asks for a token', Buffer.alloc(0), '16', undefined, 'plaintext, asks who it is'],
-    ['knows no health', Buffer.alloc(0), '12', 'health is not to be had (gRPC status 12)', ''],
+    ['does not serve yet', health(2), '0', 'health status is NOT_SERVING', 'plaintext, NOT_SERVING'],
+    ['asks for a token', Buffer.alloc(0), '16', undefined, 'plaintext, authentication required'],
+    ['knows no health', Buffer.alloc(0), '12', 'health status is unavailable (gRPC status 12)', ''],
   ];
   for (const [what, body, grpcStatus, failure, said] of plain) {
     it(`in plaintext, one that ${what}`, async () => {
@@ -90,13 +90,13 @@ describe('a replica, tried by its ports', () => {
     const wants = { ...certificate(), requestCert: true, rejectUnauthorized: true };
     const address = await listen(answering(createSecureServer(wants), health(1)));
     const { endpoint, certificate: met } = await probeGrpc(address);
-    expect(endpoint).to.include({ failure: undefined, said: 'TLS, asks who it is' });
+    expect(endpoint).to.include({ failure: undefined, said: 'TLS, authentication required' });
     expect(met).to.have.property('subject').that.includes('127.0.0.1');
   });
 
   it('something that speaks TLS and is no replica', async () => {
     const { endpoint } = await probeGrpc(new URL(controlPlane().url).host);
-    expect(endpoint.failure).to.equal('health is not to be had (gRPC status missing)');
+    expect(endpoint.failure).to.equal('health status is unavailable (gRPC status missing)');
   });
 
   it('something that hangs up', async () => {

@@ -58,12 +58,12 @@ describe('a stream whose token is being reviewed', () => {
     expect(world.folded[0]?.report.added).to.have.length(10_000);
   });
 
-  it('is refused when there is no answer within 10 s, and when the operator shuts down', async () => {
+  it('is refused when there is no response within 10 s, and when the operator shuts down', async () => {
     const late = world.open(peerCredentials(authority), token(0));
     await waiting(1);
     clock.advance(10_000);
     expect((await late.ended).code).to.equal(status.UNAVAILABLE);
-    expect(await world.count('callsRefused', 'review_late')).to.equal(1);
+    expect(await world.count('callsRefused', 'review_timeout')).to.equal(1);
     const last = world.open(peerCredentials(authority), token(1));
     await waiting(2);
     const stopped = world.stop();
@@ -88,7 +88,7 @@ describe('a stream whose token is being reviewed', () => {
     const open = world.connection(peerCredentials(authority), token(0));
     const crowd = Array.from({ length: 4 }, () => open());
     await Promise.all(crowd.map((stream) => stream.ended));
-    expect(await world.count('connectionsRefused', 'unproven_calls')).to.equal(1);
+    expect(await world.count('connectionsRefused', 'pending_authentication')).to.equal(1);
     asked[0]?.({ authenticated: true, namespace: 'edge', serviceAccount: 'envoy' });
     await other.next();
     expect(world.presence).to.deep.equal(['other connected']);

@@ -83,10 +83,10 @@ describe('connections to the reporting server', () => {
       socket.write(bytes);
       await eventually('the deadline is set', () => clock.waitsMs.includes(10_000));
       clock.advance(9999);
-      expect(await refused(world, 'silent')).to.equal(0);
+      expect(await refused(world, 'handshake_timeout')).to.equal(0);
       clock.advance(1);
       await once(socket, 'close');
-      expect(await refused(world, 'silent')).to.equal(1);
+      expect(await refused(world, 'handshake_timeout')).to.equal(1);
     });
   }
 
@@ -114,7 +114,7 @@ describe('connections to the reporting server', () => {
     await peer.sendData(1, grpcMessage(Buffer.alloc(MIB + 10_000), 4 * MIB));
     await peer.closed;
     expect(peer.goawayCode).to.equal(ENHANCE_YOUR_CALM);
-    expect(await refused(world, 'held_bytes')).to.equal(1);
+    expect(await refused(world, 'buffered_bytes')).to.equal(1);
     await eventually('it is disconnected', () => world.presence.includes('greedy disconnected'));
     other.send({ nonce: 2 });
     expect(await other.next()).to.deep.include({ request_nonce: '2' });

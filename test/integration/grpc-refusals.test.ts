@@ -42,7 +42,7 @@ describe('a report that is refused', () => {
       {
         what: 'a node.id of 257 characters',
         first: { node: { id: 'x'.repeat(257) } },
-        message: /^node\.id: .*more than 256 /,
+        message: /^node\.id: .*exceeds 256 /,
         reason: 'too_long',
       },
       {
@@ -175,7 +175,7 @@ describe('a report that is refused', () => {
     ];
 
     for (const { what, invalid, field, reason } of cases) {
-      it(`is set aside under skip: ${what}`, async () => {
+      it(`is rejected under skip: ${what}`, async () => {
         await serve({ onInvalid: 'skip' });
         const stream = world.open();
         stream.sendBytes(firstReport('r-0', withInvalid(invalid)));
@@ -231,7 +231,7 @@ describe('a report that is refused', () => {
       const nack = await stream.next();
       expect(nack).to.deep.include({ node_id: 'r-0', request_nonce: '2' });
       expect(nack.error_detail?.code).to.equal(status.RESOURCE_EXHAUSTED);
-      expect(nack.error_detail?.message).to.match(/"r-0".* 4 .* 3 /);
+      expect(nack.error_detail?.message).to.match(/"r-0": would hold 4 tunnels, limit is 3$/);
       const { code, details } = await stream.ended;
       expect(code).to.equal(status.RESOURCE_EXHAUSTED);
       expect(details).to.equal(nack.error_detail?.message);
@@ -247,7 +247,7 @@ describe('a report that is refused', () => {
       stream.sendBytes(firstReport('r-0'));
       expect(await stream.ended).to.deep.include({
         code: status.RESOURCE_EXHAUSTED,
-        details: 'reporter "r-0": its peer would report as 4 reporters, at most 3 are allowed',
+        details: 'reporter "r-0": peer would report as 4 reporters, limit is 3',
       });
     });
 
@@ -256,7 +256,7 @@ describe('a report that is refused', () => {
       const stream = world.open();
       stream.sendBytes(firstReport('r-0'));
       const { details } = await stream.ended;
-      expect(details).to.equal('all reporters together would hold 4 tunnels, at most 3 are allowed');
+      expect(details).to.equal('all reporters: would hold 4 tunnels, limit is 3');
     });
 
     it('on the first report of a stream: the interval is not told with the NACK', async () => {

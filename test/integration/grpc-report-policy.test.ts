@@ -14,7 +14,7 @@ import { fullPush, requestBytes, tunnel } from '../support/wire.ts';
 
 /** `wire.ts`' own tunnels are of this one. */
 const TENANT = 'acme-corporation';
-const RULE: RuleSpec = { peers: [{ anybody: true }], reporters: { ids: ['r-*'] }, tenants: [TENANT] };
+const RULE: RuleSpec = { peers: [{ any: true }], reporters: { ids: ['r-*'] }, tenants: [TENANT] };
 const OTHERS: RuleSpec = { ...RULE, peers: [{ spiffeID: 'spiffe://example.org/**' }] };
 
 describe('a server whose streams are held to policies', () => {
@@ -46,7 +46,7 @@ describe('a server whose streams are held to policies', () => {
     const stream = world.open();
     const { code, details } = await stream.ended;
     expect(code).to.equal(status.PERMISSION_DENIED);
-    expect(details).to.equal('no ReverseTunnelPolicy admits a peer that proves nothing (--auth insecure)');
+    expect(details).to.equal('no ReverseTunnelPolicy admits an unauthenticated peer (--auth insecure)');
     expect(await world.count('streamsClosed', 'policy')).to.equal(1);
     expect(world.presence).to.deep.equal([]);
   });
@@ -59,7 +59,7 @@ describe('a server whose streams are held to policies', () => {
     expect(answer).to.deep.include({ node_id: 'somebody-else', request_nonce: '7' });
     expect(answer.error_detail?.code).to.equal(status.PERMISSION_DENIED);
     expect(answer.error_detail?.message).to.match(
-      /^node\.id: "somebody-else" in node\.cluster "edge" is not allowed by any ReverseTunnelPolicy to a peer/,
+      /^node\.id: "somebody-else" in node\.cluster "edge" is not allowed by any ReverseTunnelPolicy for an unauthenticated peer/,
     );
     expect((await stream.ended).code).to.equal(status.PERMISSION_DENIED);
     expect(world.folded).to.deep.equal([]);
@@ -86,7 +86,7 @@ describe('a server whose streams are held to policies', () => {
     await serve([RULE]);
     const stream = world.open();
     stream.send({ nonce: 1 });
-    expect((await stream.next()).error_detail?.message).to.match(/^node: is required/);
+    expect((await stream.next()).error_detail?.message).to.match(/^node: required/);
     expect((await stream.ended).code).to.equal(status.OK);
     const unfit = world.open();
     unfit.sendBytes(firstReport('r-\n'));
@@ -101,19 +101,19 @@ describe('a server whose streams are held to policies', () => {
     expect((await stream.next()).error_detail ?? undefined).to.equal(undefined);
     expect(world.folded[0]?.report.added.map(({ name }) => name)).to.deep.equal(['mine', 'theirs']);
     expect(await world.count('rejectedTunnels', 'policy')).to.equal(1);
-    const said = world.logged.find(({ msg }) => msg.startsWith('tunnels set aside'));
+    const said = world.logged.find(({ msg }) => msg.startsWith('rejected invalid tunnels'));
     expect(JSON.stringify(said)).to.include('tunnel \\"theirs\\": tenant \\"globex\\"');
   });
 
-  it('what is set aside is said of each reporter in one line a minute, which says how many there were', async () => {
+  it('what is rejected is said of each reporter in one line a minute, which says how many there were', async () => {
     const clock = new FakeClock();
     await serve([RULE], 'skip', clock);
     const theirs = { ...tunnel('theirs'), identity: { ...tunnel('x').identity, tenant_id: 'globex' } };
     const report = { full_push: true, added_tunnels: [theirs] };
     const said = (): unknown[] =>
       world.logged
-        .filter(({ msg }) => msg.startsWith('tunnels set aside'))
-        .map(({ reporter, moreSinceLastLine = 0 }) => [(reporter as { id: string }).id, moreSinceLastLine]);
+        .filter(({ msg }) => msg.startsWith('rejected invalid tunnels'))
+        .map(({ reporter, suppressed = 0 }) => [(reporter as { id: string }).id, suppressed]);
     const [one, other] = [world.open(), world.open()];
     one.sendBytes(firstReport('r-1', report));
     await one.next();
@@ -145,7 +145,7 @@ describe('a server whose streams are held to policies', () => {
       await stream.ended;
     }
     expect(await world.count('nacks', 'policy')).to.equal(20);
-    expect(world.logged.map(({ msg }) => msg)).to.deep.equal(['report refused, stream ends']);
+    expect(world.logged.map(({ msg }) => msg)).to.deep.equal(['report rejected; closing the stream']);
   });
 
   it("with --on-invalid nack another tenant's tunnel refuses the report", async () => {

@@ -200,7 +200,7 @@ describe('the reporting server', () => {
         health.check({ service: 'another.Service' }, resolve);
       });
       expect(refused?.code).to.equal(status.NOT_FOUND);
-      expect(refused?.details).to.equal('no such service here');
+      expect(refused?.details).to.equal('unknown service');
       const seen: string[] = [];
       const watch = health.watch({ service: 'another.Service' });
       watch.on('data', ({ status: state }: { status: string }) => seen.push(state));

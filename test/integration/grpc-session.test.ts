@@ -115,7 +115,7 @@ describe('a stream of reports', () => {
       clock.advance(1);
       expect(await stream.ended).to.deep.include({ code: status.DEADLINE_EXCEEDED });
       expect(world.server.connectedReporters).to.equal(0);
-      expect(await world.count('streamsClosed', 'silent')).to.equal(1);
+      expect(await world.count('streamsClosed', 'heartbeat_timeout')).to.equal(1);
     });
   }
 
@@ -139,7 +139,7 @@ describe('a stream of reports', () => {
     for (const _ of nonces) acked.push((await stream.next()).request_nonce);
     expect(acked.map((nonce) => nonce ?? '0')).to.deep.equal(nonces);
     expect(await world.count('nonceAnomalies', 'repeated')).to.equal(2);
-    expect(await world.count('nonceAnomalies', 'fell')).to.equal(3);
+    expect(await world.count('nonceAnomalies', 'decreased')).to.equal(3);
     expect(await world.count('nonceAnomalies', 'skipped')).to.equal(4);
     expect(world.folded).to.have.length(nonces.length);
     expect(world.logged.filter(({ level }) => level >= 40)).to.deep.equal([]);
@@ -205,7 +205,7 @@ describe('a stream of reports', () => {
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
     expect(await stream.ended).to.deep.include({ code: status.OK });
     expect(world.folded).to.have.length(1);
-    expect(await world.count('streamsClosed', 'peer')).to.equal(1);
+    expect(await world.count('streamsClosed', 'client_closed')).to.equal(1);
     expect(world.server.connectedReporters).to.equal(0);
   });
 
@@ -214,7 +214,7 @@ describe('a stream of reports', () => {
     const stream = world.open();
     stream.end();
     expect(await stream.ended).to.deep.include({ code: status.OK });
-    expect(await world.count('streamsClosed', 'peer')).to.equal(1);
+    expect(await world.count('streamsClosed', 'client_closed')).to.equal(1);
     expect(world.folded).to.deep.equal([]);
     expect(world.logged).to.deep.equal([]);
   });
@@ -226,7 +226,7 @@ describe('a stream of reports', () => {
     await stream.next();
     stream.cancel();
     await eventually('the reporter is gone', () => world.server.connectedReporters === 0);
-    expect(await world.count('streamsClosed', 'peer')).to.equal(1);
+    expect(await world.count('streamsClosed', 'client_closed')).to.equal(1);
     expect((await world.metrics.reportersConnected.get()).values[0]?.value).to.equal(0);
     expect(world.logged.map(({ msg }) => msg)).to.deep.equal(['reporter connected', 'reporter disconnected']);
   });

@@ -38,9 +38,9 @@ describe('a stream that comes of age', () => {
     clock.advance(1);
     expect(await stream.ended).to.deep.equal({
       code: status.UNAVAILABLE,
-      details: 'the stream is as old as one may be; come back',
+      details: 'maximum stream age reached; reconnect',
     });
-    expect(await world.count('streamsClosed', 'aged')).to.equal(1);
+    expect(await world.count('streamsClosed', 'max_age')).to.equal(1);
   });
 
   it('leaves nothing to be said of a reporter that comes back within 10 s', async () => {
@@ -173,7 +173,7 @@ describe('a connection whose peer has shown a certificate', () => {
     const second = await named(open);
     clock.advance(1000);
     expect((await second.ended).code).to.equal(status.UNAVAILABLE);
-    expect(await world.count('streamsClosed', 'aged')).to.equal(1);
+    expect(await world.count('streamsClosed', 'max_age')).to.equal(1);
   });
 
   it('takes no stream beyond that age, and is taken out of use: the peer comes back on a new one', async () => {
@@ -186,9 +186,9 @@ describe('a connection whose peer has shown a certificate', () => {
     late.sendBytes(firstReport('r-0'));
     expect(await late.ended).to.deep.equal({
       code: status.UNAVAILABLE,
-      details: 'the certificate was shown as long ago as may be; come back on a new connection',
+      details: 'connection exceeded its maximum age; reconnect',
     });
-    expect(await world.count('callsRefused', 'connection_aged')).to.equal(1);
+    expect(await world.count('callsRefused', 'connection_max_age')).to.equal(1);
     await named(open);
   });
 });

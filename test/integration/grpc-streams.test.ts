@@ -68,7 +68,7 @@ describe('several streams', () => {
       await eventually('the newer one is gone', () => world.server.connectedReporters === 0);
       expect(world.logged.map(({ msg }) => msg)).to.deep.equal([
         'reporter connected',
-        'a newer stream of this reporter ends the older one',
+        'newer stream of this reporter supersedes the older one',
         'reporter connected',
         'reporter disconnected',
         'reporter disconnected',
@@ -164,7 +164,7 @@ describe('several streams', () => {
       await next.next();
       expect(reported()).to.deep.equal(['next 100000']);
       expect(world.server.connectedReporters).to.equal(1);
-      expect(await world.count('streamsClosed', 'peer')).to.equal(1);
+      expect(await world.count('streamsClosed', 'client_closed')).to.equal(1);
     });
 
     it('its reporter opens a newer stream: the older report is never folded over the newer', async () => {

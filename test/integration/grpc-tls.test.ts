@@ -122,14 +122,14 @@ describe('mutual TLS on the reporting port', () => {
     const heard: Buffer[] = [];
     socket.on('data', (chunk: Buffer) => void heard.push(chunk));
     await once(socket, 'close');
-    expect(Buffer.concat(heard).toString('latin1')).to.contain('it shows no client certificate');
+    expect(Buffer.concat(heard).toString('latin1')).to.contain('client certificate required');
   });
 
   it('refuses plaintext, and says so to HTTP/2 and HTTP/1', async () => {
     await serve();
     const peer = await openRawPeer(world.address);
     await peer.closed;
-    expect(peer.firstBytes.toString('latin1')).to.contain('this port wants TLS');
+    expect(peer.firstBytes.toString('latin1')).to.contain('this port requires TLS');
     expect(peer.goawayCode).to.equal(0xc);
     const plain = await openRawPeer(world.address, false);
     await plain.write(Buffer.from('GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n'));
@@ -221,7 +221,7 @@ describe('mutual TLS on the reporting port', () => {
       const socket = await begin();
       socket.resume();
       await eventually('it is closed', () => socket.closed);
-      await refused('silent');
+      await refused('handshake_timeout');
       expect(await world.count('connectionsRefused', 'tls_handshake')).to.equal(0);
     });
   }
@@ -299,7 +299,7 @@ describe('mutual TLS on the reporting port', () => {
       { material: { ...good, key: serverMaterial(ours).key }, says: /certificate and key: .*mismatch/ },
       { material: { ...good, cert: 'no certificate' }, says: /certificate and key: / },
       { material: { ...good, key: '' }, says: /certificate and key: / },
-      { material: { ...good, clientCa: '' }, says: /client CA: holds no certificate/ },
+      { material: { ...good, clientCa: '' }, says: /client CA: contains no PEM certificate/ },
       {
         material: {
           ...good,
@@ -327,10 +327,10 @@ describe('mutual TLS on the reporting port', () => {
     const lateMs = Date.now() - notAfterMs;
     expect(end).to.deep.equal({
       code: status.UNAVAILABLE,
-      details: 'the credential has expired; come back with a new one',
+      details: 'credential expired; reconnect with a new one',
     });
     expect(lateMs).to.be.greaterThan(-20);
-    expect(await world.count('streamsClosed', 'expired')).to.equal(1);
+    expect(await world.count('streamsClosed', 'credential_expired')).to.equal(1);
     const next = world.open(own);
     next.sendBytes(firstReport('r-0'));
     expect((await next.ended).code).to.equal(status.PERMISSION_DENIED);
@@ -352,7 +352,7 @@ describe('mutual TLS on the reporting port', () => {
     second.sendBytes(firstReport('r-1'));
     expect(await second.ended).to.deep.equal({
       code: status.UNAUTHENTICATED,
-      details: 'the client certificate has expired',
+      details: 'client certificate has expired',
     });
     // The connection takes no more streams: a third one comes on a new connection, with what its peer has by now.
     aheadMs = 0;

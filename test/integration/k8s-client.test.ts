@@ -110,7 +110,7 @@ describe('client against a real API server', () => {
     expect(row.metadata.managedFields.map(({ manager }) => manager)).to.deep.equal([
       'reverse-tunnel-operator',
     ]);
-    expect(await consequenceOf(rows.create(manifest('a')))).to.equal('already-exists');
+    expect(await consequenceOf(rows.create(manifest('a')))).to.equal('already_exists');
     expect(await rows.get('a')).to.deep.equal(row);
   });
 
@@ -131,7 +131,7 @@ describe('client against a real API server', () => {
       status: { state: 'Unknown' },
     });
     expect(third.status.state).to.equal('Unknown');
-    expect(await consequenceOf(rows.patch('nobody', patch))).to.equal('gone');
+    expect(await consequenceOf(rows.patch('nobody', patch))).to.equal('not_found');
   });
 
   it('deletes only the row and the version that it means', async () => {
@@ -143,16 +143,16 @@ describe('client against a real API server', () => {
     );
     expect((await rows.get('deleted')).metadata.uid).to.equal(metadata.uid);
     expect(await rows.delete('deleted', metadata)).to.equal(undefined);
-    expect(await consequenceOf(rows.delete('deleted', metadata))).to.equal('gone');
+    expect(await consequenceOf(rows.delete('deleted', metadata))).to.equal('not_found');
   });
 
   it('says so when a deleted row stands until a finalizer is gone', async () => {
     const { metadata } = await rows.create(manifest('held', { finalizers: ['example.com/hold'] }));
     const standing = await rows.delete('held', metadata);
     expect(standing?.metadata.deletionTimestamp).to.be.a('string');
-    expect(await consequenceOf(rows.create(manifest('held')))).to.equal('already-exists');
+    expect(await consequenceOf(rows.create(manifest('held')))).to.equal('already_exists');
     await rows.patch('held', { metadata: { finalizers: null } });
-    expect(await consequenceOf(rows.get('held'))).to.equal('gone');
+    expect(await consequenceOf(rows.get('held'))).to.equal('not_found');
   });
 
   it('lists by pages at one version, and one row by its name', async () => {
@@ -174,19 +174,19 @@ describe('client against a real API server', () => {
   });
 
   it('tells what is missing from what is refused', async () => {
-    expect(await consequenceOf(rowsOf(client, namespace, 'nothings').list())).to.equal('refused');
+    expect(await consequenceOf(rowsOf(client, namespace, 'nothings').list())).to.equal('rejected');
     const admin = clientBy(
       await resolveConnection({ kubeconfig: controlPlane().kubeconfigPath, env: {}, clock: systemClock }),
     );
-    expect(await consequenceOf(rowsOf(admin, namespace, 'nothings').list())).to.equal('missing-kind');
+    expect(await consequenceOf(rowsOf(admin, namespace, 'nothings').list())).to.equal('no_kind_match');
     expect(await consequenceOf(rowsOf(admin, 'no-such-namespace').create(manifest('a')))).to.equal(
-      'missing-namespace',
+      'namespace_not_found',
     );
-    expect(await consequenceOf(rowsOf(client, 'default').list())).to.equal('refused');
+    expect(await consequenceOf(rowsOf(client, 'default').list())).to.equal('rejected');
     expect(
       await consequenceOf(rows.create({ ...manifest('invalid'), spec: { ...ROW_SPEC, tunnelName: '' } })),
-    ).to.equal('refused');
-    expect(await consequenceOf(rows.list({ continueToken: 'nonsense' }))).to.equal('refused');
+    ).to.equal('rejected');
+    expect(await consequenceOf(rows.list({ continueToken: 'nonsense' }))).to.equal('rejected');
     await admin.close();
   });
 

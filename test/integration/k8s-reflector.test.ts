@@ -14,7 +14,7 @@ import { eventually } from '../support/eventually.ts';
 import { Store } from '../support/reflector-fixture.ts';
 
 const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/reversetunnels.reverse-tunnel.io';
-/** faults.md: converged within 10 s of the API server's return. A busy machine gets more, for that is not what is tested. */
+/** fault-injection.md: converged within 10 s of the API server's return. A busy machine gets more, for that is not what is tested. */
 const CONVERGED_MS = 30_000;
 
 /** One control plane of its own, for the API server is killed here. */

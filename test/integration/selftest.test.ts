@@ -8,7 +8,7 @@ describe('selftest, the body of helm test', () => {
 
   for (const [what, args, said] of [
     ['an unknown flag', ['--nothing'], "Unknown option '--nothing'"],
-    ['no port', ['--address', 'localhost'], '--address: "localhost" is no host:port'],
+    ['no port', ['--address', 'localhost'], '--address: "localhost" is not host:port'],
     [
       'a time-out that is too short',
       ['--timeout', '10ms'],

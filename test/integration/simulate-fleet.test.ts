@@ -255,7 +255,7 @@ describe('the reporter fleet over gRPC', () => {
     expect(fleet.statistics()).to.deep.include({ outOfOrderAcks: 0, nacks: 0, droppedUpdates: 0 });
   });
 
-  it("is understood and ACKed by the operator's own server, nothing set aside", async () => {
+  it("is understood and ACKed by the operator's own server, nothing rejected", async () => {
     const server = await startTestServer({ reportIntervalMs: () => 25 });
     open.push(server);
     const fleet = await start(server.address, {

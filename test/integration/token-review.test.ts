@@ -49,7 +49,7 @@ describe('a ServiceAccount token on the reporting port', () => {
   });
   after(() => client.close());
 
-  async function serve(mode: 'token' | 'either' = 'token', clock: Clock = systemClock): Promise<void> {
+  async function serve(mode: 'token' | 'mtls-or-token' = 'token', clock: Clock = systemClock): Promise<void> {
     reviews = 0;
     const resource = client.resource<TokenReviewObject>(TOKEN_REVIEW_RESOURCE);
     const tls =
@@ -120,14 +120,14 @@ describe('a ServiceAccount token on the reporting port', () => {
       which: 'no token',
       make: async () => undefined,
       refused: 'no_credential',
-      said: /^UNAUTHENTICATED: .*no credential/,
+      said: /^UNAUTHENTICATED: .*missing credential/,
       asked: 0,
     },
     {
       which: 'garbage',
       make: async () => 'garbage',
       refused: 'malformed_token',
-      said: /^UNAUTHENTICATED: .*none of a ServiceAccount$/,
+      said: /^UNAUTHENTICATED: .*not a ServiceAccount token$/,
       asked: 0,
     },
     {
@@ -147,15 +147,15 @@ describe('a ServiceAccount token on the reporting port', () => {
     {
       which: 'one for another audience that says it were for this one',
       make: async () => forged(await newToken('envoy', 'others')),
-      refused: 'token_refused',
-      said: /^UNAUTHENTICATED: .*not accept/,
+      refused: 'token_rejected',
+      said: /^UNAUTHENTICATED: .*token rejected by the API server/,
       asked: 1,
     },
     {
       which: 'one that is signed by somebody else',
       make: async () => resigned(await newToken('envoy')),
-      refused: 'token_refused',
-      said: /^UNAUTHENTICATED: .*not accept/,
+      refused: 'token_rejected',
+      said: /^UNAUTHENTICATED: .*token rejected by the API server/,
       asked: 1,
     },
     {
@@ -168,8 +168,8 @@ describe('a ServiceAccount token on the reporting port', () => {
     {
       which: 'one of a deleted ServiceAccount',
       make: () => ofDeleted(),
-      refused: 'token_refused',
-      said: /^UNAUTHENTICATED: .*not accept/,
+      refused: 'token_rejected',
+      said: /^UNAUTHENTICATED: .*token rejected by the API server/,
       asked: 1,
     },
   ]) {
@@ -195,7 +195,7 @@ describe('a ServiceAccount token on the reporting port', () => {
   it('that has expired is refused by the API server too, where the clock here is behind', async () => {
     await serve('token', { ...systemClock, wallMs: () => Date.now() - 3_600_000 });
     const { got, decoded } = await attempt(await signed({ exp: -60 }));
-    expect(got).to.match(/^UNAUTHENTICATED: .*not accept/);
+    expect(got).to.match(/^UNAUTHENTICATED: .*token rejected by the API server/);
     expect({ decoded, reviews }).to.deep.equal({ decoded: 0, reviews: 1 });
   });
 
@@ -207,13 +207,13 @@ describe('a ServiceAccount token on the reporting port', () => {
     await stream.next();
     expect(await stream.ended).to.deep.equal({
       code: status.UNAVAILABLE,
-      details: 'the credential has expired; come back with a new one',
+      details: 'credential expired; reconnect with a new one',
     });
-    expect(await world.count('streamsClosed', 'expired')).to.equal(1);
+    expect(await world.count('streamsClosed', 'credential_expired')).to.equal(1);
   });
 
-  it('goes by `either` where there is no certificate; a certificate goes first, and a bad one is refused', async () => {
-    await serve('either');
+  it('goes by `mtls-or-token` where there is no certificate; a certificate goes first, and a bad one is refused', async () => {
+    await serve('mtls-or-token');
     expect((await attempt(await newToken('envoy'))).got).to.equal('ACK');
     const both = world.open(peerCredentials(ours, ours.issue({ uris: ['spiffe://ours/edge'] })), 'garbage');
     both.sendBytes(firstReport('r-1'));
@@ -268,12 +268,12 @@ describe('an API server that cannot review a token', () => {
     {
       what: 'gives it as its reason',
       answer: { status: 403, body: '{"kind":"Status","apiVersion":"v1","reason":TOKEN,"code":403}' },
-      says: '403 refused',
+      says: '403 rejected',
     },
     {
       what: 'answers nonsense that repeats it',
       answer: { status: 200, body: '{"token": TOKEN' },
-      says: 'malformed',
+      says: 'unexpected_response',
     },
   ]) {
     it(`because it ${what}: the stream ends with UNAVAILABLE, and no line holds the token`, async () => {
@@ -303,10 +303,10 @@ describe('an API server that cannot review a token', () => {
         request.answer({ ...answer, headers: {}, body: answer.body.replace('TOKEN', `"${token}"`) });
         expect(await stream.ended).to.deep.equal({
           code: status.UNAVAILABLE,
-          details: 'the token could not be reviewed',
+          details: 'token review failed',
         });
         const said = JSON.stringify(world.logged);
-        expect(said).to.contain('tokens cannot be reviewed').and.contain(says);
+        expect(said).to.contain('failed to review tokens').and.contain(says);
         for (const part of token.split('.')) expect(said).to.not.contain(part);
       } finally {
         await world.stop();

@@ -4,7 +4,7 @@
  */
 import { generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto';
 
-/** What a certificate says; without any, one that is good for an hour and names nobody. */
+/** What a certificate says; without any, one that is good for an hour and must not be empty. */
 export interface CertificateOptions {
   /** URI SANs, byte by byte as they stand here. */
   readonly uris?: readonly string[];

@@ -16,7 +16,7 @@ export function conditionOf(
   return { type, status, reason, message, lastTransitionTime: new Date(NOW_MS - agoMs).toISOString() };
 }
 
-/** A reporter `edge/ID` as the API server shows it: connected, in step, owned by `replica-a`, with 3 tunnels, unless `given` says otherwise. */
+/** A reporter `edge/ID` as the API server shows it: connected, in sync, owned by `replica-a`, with 3 tunnels, unless `given` says otherwise. */
 export function reporterObject(
   id: string,
   given: {

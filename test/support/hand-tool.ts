@@ -35,9 +35,9 @@ export function runTool(
 /** A line of `doctor -o json`. */
 export interface FindingShown {
   readonly check: string;
-  readonly level: string;
-  readonly says: string;
-  readonly todo?: string;
+  readonly status: string;
+  readonly message: string;
+  readonly remediation?: string;
 }
 
 /** Runs `doctor -o json` and gives what it found, with its exit code. */

@@ -23,14 +23,14 @@ export class MemoryLeases {
   async get(name: string): Promise<LeaseObject> {
     await this.#arrive();
     const object = this.objects.get(name);
-    if (object === undefined) throw new ApiError('gone', `get ${name}: 404`, { status: 404 });
+    if (object === undefined) throw new ApiError('not_found', `get ${name}: 404`, { status: 404 });
     return object;
   }
 
   async create(object: object): Promise<LeaseObject> {
     await this.#arrive();
     const { metadata, spec } = object as { metadata: { name: string }; spec: LeaseSpec };
-    if (this.objects.has(metadata.name)) throw new ApiError('already-exists', 'create: 409', { status: 409 });
+    if (this.objects.has(metadata.name)) throw new ApiError('already_exists', 'create: 409', { status: 409 });
     return this.#store('create', {
       metadata: { name: metadata.name, uid: `uid-${this.#version}`, resourceVersion: '' },
       spec,
@@ -81,7 +81,7 @@ export class MemoryLeases {
 
   #at(name: string, version: string | undefined): LeaseObject {
     const object = this.objects.get(name);
-    if (object === undefined) throw new ApiError('gone', `${name}: 404`, { status: 404 });
+    if (object === undefined) throw new ApiError('not_found', `${name}: 404`, { status: 404 });
     if (version !== undefined && version !== object.metadata.resourceVersion) {
       throw new ApiError('conflict', `${name}: 409`, { status: 409 });
     }

@@ -60,7 +60,7 @@ export class MemoryReporterApi implements ReporterApi {
 
   async create(name: string, spec: ReporterObject['spec']): Promise<ReporterObject> {
     this.calls.push(`create ${name}`);
-    if (this.#objects.has(name)) throw apiFailure('already-exists');
+    if (this.#objects.has(name)) throw apiFailure('already_exists');
     this.#uids += 1;
     const metadata = { name, uid: `reporter-uid-${this.#uids}`, resourceVersion: '' };
     return this.#store('ADDED', { metadata, spec, status: { conditions: PENDING } });
@@ -124,7 +124,7 @@ export class MemoryReporterApi implements ReporterApi {
 
   #at(name: string): ReporterObject {
     const object = this.#objects.get(name);
-    if (object === undefined) throw apiFailure('gone');
+    if (object === undefined) throw apiFailure('not_found');
     return object;
   }
 

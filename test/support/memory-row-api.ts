@@ -69,11 +69,11 @@ export function noAnswer(): ApiFailure {
 
 const STATUS: Partial<Record<Consequence, number>> = {
   conflict: 409,
-  'already-exists': 409,
-  gone: 404,
+  already_exists: 409,
+  not_found: 404,
   throttled: 429,
   unavailable: 503,
-  refused: 422,
+  rejected: 422,
 };
 
 /**
@@ -239,7 +239,7 @@ export class MemoryRowApi implements RowApi {
 
   #at(name: string, resourceVersion?: string): Stored {
     const stored = this.#rows.get(name);
-    if (stored === undefined) throw apiFailure('gone');
+    if (stored === undefined) throw apiFailure('not_found');
     if (resourceVersion !== undefined && resourceVersion !== String(stored.resourceVersion)) {
       throw apiFailure('conflict');
     }
@@ -247,7 +247,7 @@ export class MemoryRowApi implements RowApi {
   }
 
   #create({ name, labels, spec }: RowManifest): RowObject {
-    if (this.#rows.has(name)) throw apiFailure('already-exists');
+    if (this.#rows.has(name)) throw apiFailure('already_exists');
     checkName(name);
     checkLabels(labels);
     checkSpec(spec);
@@ -354,13 +354,13 @@ function wellFormed(spec: RowSpec): RowSpec {
 
 function checkName(name: string): void {
   const subdomain = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/;
-  if (name.length > 253 || !subdomain.test(name)) throw apiFailure('refused');
+  if (name.length > 253 || !subdomain.test(name)) throw apiFailure('rejected');
 }
 
 function checkLabels(labels: Readonly<Record<string, string>>): void {
   for (const value of Object.values(labels)) {
     if (value.length > 63 || !/^(?:(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/.test(value)) {
-      throw apiFailure('refused');
+      throw apiFailure('rejected');
     }
   }
 }
@@ -376,7 +376,7 @@ function checkSpec(spec: RowSpec): void {
     spec.createdAt !== undefined &&
     !/^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})$/.test(spec.createdAt)
   ) {
-    throw apiFailure('refused');
+    throw apiFailure('rejected');
   }
 }
 
@@ -384,7 +384,7 @@ function checkText(text: string, least: number, most: number): void {
   const points = Array.from(text).length;
   // oxlint-disable-next-line no-control-regex -- the CRD's own pattern
   const pattern = /^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$/;
-  if (points < least || points > most || !pattern.test(text)) throw apiFailure('refused');
+  if (points < least || points > most || !pattern.test(text)) throw apiFailure('rejected');
 }
 
 function checkStatus({ state, conditions }: RowStatus): void {
@@ -394,6 +394,6 @@ function checkStatus({ state, conditions }: RowStatus): void {
     types.length === 0 ||
     new Set(types).size < types.length
   ) {
-    throw apiFailure('refused');
+    throw apiFailure('rejected');
   }
 }

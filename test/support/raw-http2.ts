@@ -107,7 +107,7 @@ export interface RawPeer {
   write(bytes: Uint8Array): Promise<boolean>;
   /**
    * Sends DATA as fast as the server's windows allow, `frameBytes` of payload a frame (at most 16,384).
-   * False when the connection or the stream ended before all was sent.
+   * False when the connection or the stream was closed before all was sent.
    */
   sendData(streamId: number, payload: Buffer, frameBytes?: number): Promise<boolean>;
   /** DATA payload that the server has room for on this stream now. */

@@ -68,7 +68,7 @@ export interface ReflectorFixture {
   readonly reflector: Reflector<ApiObject>;
   /** States in their order; a broken one as `broken: <message>`. */
   readonly states: string[];
-  /** Messages logged, as `warn <message>`. */
+  /** Lines logged, as `warn <error, or else the message> (<hint>)`. */
   readonly logged: string[];
   /** Starts it; `stop` ends it. */
   run(): void;
@@ -106,8 +106,8 @@ export async function startReflectorFixture(pageLimit?: number): Promise<Reflect
     clock,
     random: () => 0.5,
     log: {
-      info: (_fields, message) => logged.push(`info ${message}`),
-      warn: (_fields, message) => logged.push(`warn ${message}`),
+      info: (fields, message) => logged.push(`info ${logLine(fields, message)}`),
+      warn: (fields, message) => logged.push(`warn ${logLine(fields, message)}`),
     },
     onState: (state, error) => states.push(error === undefined ? state : `${state}: ${error.message}`),
     ...(pageLimit === undefined ? {} : { pageLimit }),
@@ -151,4 +151,9 @@ export async function startReflectorFixture(pageLimit?: number): Promise<Reflect
       if (clock.waitsMs.length > 0) throw new Error(`timers left: ${clock.waitsMs.join(', ')}`);
     },
   };
+}
+
+function logLine(fields: object, message: string): string {
+  const { error = message, hint } = fields as { readonly error?: string; readonly hint?: string };
+  return hint === undefined ? error : `${error} (${hint})`;
 }

@@ -58,7 +58,7 @@ export interface Replicas {
   putIn(): void;
   startFleet(options?: Partial<FleetOptions>, edges?: Partial<FleetEdges>): Promise<Fleet>;
   reporters(): Promise<ReporterShown[]>;
-  /** Waits until every reporter is connected, in step with its rows, and owned by a replica that runs. */
+  /** Waits until every reporter is connected, in sync with its objects, and owned by a replica that runs. */
   served(reporters: number, deadlineMs: number): Promise<void>;
   /** Who leads: the holder of the leader's Lease, "" when nobody. */
   leader(): Promise<string>;

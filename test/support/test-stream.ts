@@ -81,7 +81,7 @@ export function openStream(client: Client, token?: string): TestStream {
       await eventually('a response', () => responses.length > given || final !== undefined, DEADLINE_MS);
       const response = responses[given];
       if (response === undefined)
-        throw new Error(`the stream ended instead: ${final?.code} ${final?.details}`);
+        throw new Error(`the stream was closed instead: ${final?.code} ${final?.details}`);
       given += 1;
       return response;
     },

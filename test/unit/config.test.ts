@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { helpText, parseCommandLine, readConfig, type Config } from '../../src/config.ts';
 
-/** What has to be chosen, so that a test can be about something else. */
+/** What is required, so that a test can be about something else. */
 const CHOSEN = { auth: 'insecure' };
 
 /** The files of TLS, which need each other. */
@@ -185,9 +185,13 @@ describe('config', () => {
     {
       key: 'auth',
       texts: ['', 'none', 'Insecure', 'mTLS'],
-      allowed: /must be chosen: mtls, token or either; or insecure/,
+      allowed: /must be one of mtls, token, mtls-or-token, insecure/,
     },
-    { key: 'token-audience', texts: ['', 'a b', 'é', 'x'.repeat(257)], allowed: /must be 1 to 256 letters/ },
+    {
+      key: 'token-audience',
+      texts: ['', 'a b', 'é', 'x'.repeat(257)],
+      allowed: /must be 1 to 256 printable/,
+    },
     { key: 'max-stream-age', texts: ['9s', '169h', '1', ''], allowed: /must be a duration from 10s to 168h/ },
     {
       key: 'log-level',
@@ -215,9 +219,9 @@ describe('config', () => {
     }
   }
 
-  it('auth is missing: one line says that it has to be chosen', () => {
+  it('auth is missing: one line says that it is required', () => {
     const [mistake, ...more] = mistakesOf({});
-    expect(mistake).to.match(/^auth: must be chosen/);
+    expect(mistake).to.match(/^auth: must be one of/);
     expect(more).to.deep.equal([]);
   });
 
@@ -271,10 +275,10 @@ describe('config', () => {
       'toString',
       '7',
     ]) {
-      it(`has the key ${key}, which is no setting: one line names it`, () => {
+      it(`has the key ${key}, which unknown setting: one line names it`, () => {
         const mistakes = mistakesOf(CHOSEN, `"${key}": 1\n`);
         expect(mistakes).to.have.length(1);
-        expect(mistakes[0]).to.match(new RegExp(`^${key}: is no setting`));
+        expect(mistakes[0]).to.match(new RegExp(`^${key}: unknown setting`));
       });
     }
 
@@ -361,7 +365,7 @@ describe('config', () => {
     const ofServer = { 'tls-cert': TLS['tls-cert'], 'tls-key': TLS['tls-key'] };
     const fields = { tlsCert: '/tls/tls.crt', tlsKey: '/tls/tls.key', tlsClientCa: '/tls/ca.crt' };
 
-    for (const auth of ['mtls', 'either']) {
+    for (const auth of ['mtls', 'mtls-or-token']) {
       it(`${auth} has a certificate, a key and a CA for its peers`, () => {
         expect(configOf({ auth, ...TLS })).to.include({ auth, ...fields });
       });
@@ -377,11 +381,11 @@ describe('config', () => {
       { flags: { auth: 'token' }, want: [/^--tls-cert: .*--auth token$/, /^--tls-key: .*--auth token$/] },
       { flags: { auth: 'token', 'tls-cert': 'c' }, want: [/^--tls-key: /] },
       { flags: { auth: 'mtls', ...ofServer }, want: [/^--tls-client-ca: .*--auth mtls$/] },
-      { flags: { auth: 'either', 'tls-client-ca': 'c' }, want: [/^--tls-cert: /, /^--tls-key: /] },
-      { flags: { auth: 'token', ...TLS }, want: [/^--tls-client-ca: has no use with --auth token/] },
-      { flags: { auth: 'insecure', ...TLS }, want: [/^--tls-client-ca: has no use with --auth insecure/] },
-      { flags: { auth: 'insecure', 'tls-cert': 'c' }, want: [/^--tls-key: must be given with --tls-cert$/] },
-      { flags: { auth: 'insecure', 'tls-key': 'k' }, want: [/^--tls-cert: must be given with --tls-key$/] },
+      { flags: { auth: 'mtls-or-token', 'tls-client-ca': 'c' }, want: [/^--tls-cert: /, /^--tls-key: /] },
+      { flags: { auth: 'token', ...TLS }, want: [/^--tls-client-ca: not allowed with --auth token/] },
+      { flags: { auth: 'insecure', ...TLS }, want: [/^--tls-client-ca: not allowed with --auth insecure/] },
+      { flags: { auth: 'insecure', 'tls-cert': 'c' }, want: [/^--tls-key: required with --tls-cert$/] },
+      { flags: { auth: 'insecure', 'tls-key': 'k' }, want: [/^--tls-cert: required with --tls-key$/] },
     ]) {
       it(`${JSON.stringify(flags)} do not go together: one line each`, () => {
         const mistakes = mistakesOf(flags);
@@ -399,7 +403,7 @@ describe('config', () => {
       expect(listed).to.have.same.members([...keys, 'config', 'version', 'help']);
       for (const key of keys) {
         const [, about] = new RegExp(`^ {2}--${key} [^\n]+\n +([^\n]+)$`, 'm').exec(help) ?? [];
-        expect(about).to.match(key === 'auth' ? /has to be chosen/ : /\(default: [^)]+\)/, key);
+        expect(about).to.match(key === 'auth' ? /\(required\)/ : /\(default: [^)]+\)/, key);
       }
     });
 

@@ -22,7 +22,7 @@ describe('the backlog of a reporter with a row that is refused', () => {
     unanswered = new Set();
     world.rowApi.before = ({ verb, name }) => {
       if (verb !== 'create') return;
-      if (refused.has(name)) throw apiFailure('refused');
+      if (refused.has(name)) throw apiFailure('rejected');
       if (unanswered.has(name)) throw apiFailure('unavailable');
     };
   });
@@ -40,7 +40,7 @@ describe('the backlog of a reporter with a row that is refused', () => {
   it('is none, however long the refusal lasts', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
     await world.pass(HOUR_MS);
-    expect(world.condition(RESPONDER, 'Synced')).to.equal('False RowsRefused');
+    expect(world.condition(RESPONDER, 'Synced')).to.equal('False WritesRejected');
     expect([replica.queue.pending(KEY), backlogMs()]).to.deep.equal([1, undefined]);
   });
 

@@ -103,7 +103,7 @@ const FAILURES = [
   noAnswer(),
   apiFailure('throttled', { retryAfterMs: 1000 }),
   apiFailure('unavailable', { status: 500 }),
-  apiFailure('refused', { status: 403 }),
+  apiFailure('rejected', { status: 403 }),
   apiFailure('terminating', { status: 403 }),
 ];
 /** The next calls fail, some after they were made. */

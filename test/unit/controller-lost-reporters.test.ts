@@ -68,7 +68,7 @@ describe('a reporter that is lost', () => {
     replica.connect(RESPONDER, fullPush(...TUNNELS));
     await world.pass(600_000);
     expect(world.rowApi.writes).to.equal(0);
-    expect(world.condition(RESPONDER, 'Ready')).to.equal('True Mirrored');
+    expect(world.condition(RESPONDER, 'Ready')).to.equal('True Synced');
     // The loss, and the claim of the new stream.
     expect(world.reporterApi.calls).to.have.length(2);
   });

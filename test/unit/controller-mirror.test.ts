@@ -401,7 +401,7 @@ describe('an API server that was away', () => {
     for (const awayMs of [5000, 600_000]) {
       const world = await holding();
       world.api.before = () => {
-        throw apiFailure('missing-namespace', { status: 404 });
+        throw apiFailure('namespace_not_found', { status: 404 });
       };
       for (const name of world.api.rows.keys()) world.api.remove(name);
       await world.pass(awayMs);
@@ -586,7 +586,7 @@ describe('a gate in front of the rows', () => {
     const gate = recordingGate();
     gate.open = true;
     gate.foreign = 1;
-    gate.read = apiFailure('refused', { status: 403 });
+    gate.read = apiFailure('rejected', { status: 403 });
     const world = createWorld({
       gate: { ...gate, permission: (key) => (key === reporterKey(RESPONDER) ? 'read' : 'yes') },
       concurrency: 1,
@@ -597,6 +597,6 @@ describe('a gate in front of the rows', () => {
     await world.settle();
     expect(rowsOf(world, OTHER_RESPONDER)).to.deep.equal(['node-1']);
     expect(rowsOf(world, RESPONDER)).to.deep.equal([]);
-    expect(world.logged.map(({ verb }) => verb)).to.include('read the reporter');
+    expect(world.logged.map(({ verb }) => verb)).to.include('get');
   });
 });

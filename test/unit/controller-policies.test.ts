@@ -13,10 +13,10 @@ import { passTime } from '../support/fake-time.ts';
 import { RESPONDER } from '../support/sample-tunnels.ts';
 
 const ALL: PolicySpec = {
-  rules: [{ peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*'] }],
+  rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] }],
 };
 const WRONG: PolicySpec = {
-  rules: [{ peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['a*b'] }],
+  rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['a*b'] }],
 };
 const EDGE: Peer = { by: 'token', namespace: 'edge', serviceAccount: 'responder' };
 
@@ -175,7 +175,7 @@ describe("a policy's status", () => {
       status: 'False',
       reason: 'Invalid',
       message:
-        'nothing of this policy is in force: spec.rules[0].tenants[0]: "a*b" has a * that is not at its end: only prefix* and * stand for more than one value',
+        'policy is not enforced: spec.rules[0].tenants[0]: "a*b" has a misplaced *: only * and prefix* are supported',
     });
     expect(writes[0]?.status.rules).to.equal(0);
   });

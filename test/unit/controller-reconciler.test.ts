@@ -293,14 +293,14 @@ describe('an answer that was lost, though the write was made', () => {
   });
 });
 
-/** Tunnels that were set aside, by reason. */
+/** Tunnels that were rejected, by reason. */
 async function rejections({ metrics }: World): Promise<[unknown, number][]> {
   const { values } = await metrics.rejectedTunnels.get();
   return values.map(({ labels, value }) => [labels.reason, value]);
 }
 
 describe('a row name that is taken', () => {
-  it('by a row that says it is of another tunnel of the same reporter: the tunnel is set aside', async () => {
+  it('by a row that says it is of another tunnel of the same reporter: the tunnel is rejected', async () => {
     const world = createWorld();
     await world.begin();
     // Nothing says yet that this reporter does not hold node-9.
@@ -313,7 +313,7 @@ describe('a row name that is taken', () => {
     expect(await rejections(world)).to.deep.equal([['name_collision', 1]]);
   });
 
-  it('by a row of another tunnel: the tunnel is set aside, counted and said, and that row is never touched', async () => {
+  it('by a row of another tunnel: the tunnel is rejected, counted and said, and that row is never touched', async () => {
     const world = createWorld();
     const foreign = world.api.put({
       ...rowManifest(names, { cluster: 'core', id: 'nobody' }, tunnel('node-9')),
@@ -330,7 +330,7 @@ describe('a row name that is taken', () => {
     const [[reason, times] = ['', 0], ...others] = await rejections(world);
     expect([reason, others]).to.deep.equal(['name_collision', []]);
     expect(times).to.equal(calls.length / 2);
-    expect(world.logged.some(({ row, tunnel: of }) => row === NAME && of === 'node-1')).to.equal(true);
+    expect(world.logged.some(({ object, tunnel: of }) => object === NAME && of === 'node-1')).to.equal(true);
 
     world.api.remove(NAME);
     await world.pass(300_000);
@@ -391,7 +391,7 @@ describe('a row name that is taken', () => {
 });
 
 describe('a write that is refused', () => {
-  const refusals: Consequence[] = ['refused', 'expired', 'version-ahead'];
+  const refusals: Consequence[] = ['rejected', 'expired', 'resource_version_too_large'];
   for (const consequence of refusals) {
     it(`as ${consequence} is tried again rarely, delays no other tunnel, and comes right when the cause is gone`, async () => {
       const world = createWorld({ concurrency: 1 });
@@ -411,7 +411,13 @@ describe('a write that is refused', () => {
     });
   }
 
-  const blocks: Consequence[] = ['unauthorized', 'missing-kind', 'missing-namespace', 'terminating', 'gone'];
+  const blocks: Consequence[] = [
+    'unauthorized',
+    'no_kind_match',
+    'namespace_not_found',
+    'terminating',
+    'not_found',
+  ];
   for (const consequence of blocks) {
     it(`as ${consequence}, which no other write would escape: one key knocks, and all is right 2 s after the cause is gone`, async () => {
       const world = createWorld();
@@ -433,7 +439,7 @@ describe('a write that is refused', () => {
     const world = createWorld();
     await world.begin();
     world.api.before = () => {
-      throw apiFailure('refused');
+      throw apiFailure('rejected');
     };
     world.report(RESPONDER, fullPush(T1));
     await world.pass(1000);
@@ -447,12 +453,12 @@ describe('a write that is refused', () => {
   it('is counted by verb and consequence', async () => {
     const world = createWorld();
     await world.begin();
-    world.api.failNext(apiFailure('refused'));
+    world.api.failNext(apiFailure('rejected'));
     world.report(RESPONDER, fullPush(T1));
     await world.pass(60_000);
     const { values } = await world.metrics.apiWrites.get();
     expect(values.map(({ labels, value }) => [labels.verb, labels.outcome, value])).to.deep.equal([
-      ['create', 'refused', 1],
+      ['create', 'rejected', 1],
       ['create', 'ok', 1],
     ]);
   });
@@ -469,7 +475,12 @@ describe('a write that may be tried again soon', () => {
     ['503 with Retry-After', apiFailure('throttled', { retryAfterMs: 5000, status: 503 }), 7500, 5000],
     ['500', apiFailure('unavailable', { status: 500 }), 100, 1],
     ['504, as of a frozen etcd', apiFailure('unavailable', { status: 504 }), 100, 1],
-    ['an answer from something that is no API server', apiFailure('malformed', { status: 502 }), 100, 1],
+    [
+      'an answer from something that is no API server',
+      apiFailure('unexpected_response', { status: 502 }),
+      100,
+      1,
+    ],
     ['no answer', noAnswer(), 100, 1],
   ];
   for (const [situation, failure, withinMs, leastMs] of failures) {
@@ -489,11 +500,13 @@ describe('a write that may be tried again soon', () => {
   it('that something else than the API server answered is said, for the watch may fare well meanwhile', async () => {
     const world = createWorld();
     await world.begin();
-    world.api.failNext(apiFailure('malformed', { status: 200 }));
+    world.api.failNext(apiFailure('unexpected_response', { status: 200 }));
     world.report(RESPONDER, fullPush(T1));
     await world.pass(1_000);
     expectRows(world, T1);
-    expect(world.logged.filter(({ msg }) => String(msg).startsWith('row write refused'))).to.have.length(1);
+    expect(
+      world.logged.filter(({ msg }) => String(msg).startsWith('ReverseTunnel write rejected')),
+    ).to.have.length(1);
   });
 
   it('under 30 % failures comes to at most twice the writes', async () => {

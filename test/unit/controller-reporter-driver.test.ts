@@ -66,7 +66,7 @@ describe('calls about a reporter', () => {
     await world.pass(60_000);
     expect(calls.length).to.be.within(8, 20);
     const { values } = await world.metrics.claims.get();
-    expect(values.some(({ labels, value }) => labels.outcome === 'name-taken' && value > 0)).to.equal(true);
+    expect(values.some(({ labels, value }) => labels.outcome === 'name_taken' && value > 0)).to.equal(true);
     world.reporterApi.remove(NAME);
     await world.pass(11_000);
     expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
@@ -181,7 +181,7 @@ describe('calls about a reporter', () => {
     let deletions = 0;
     world.reporterApi.delete = () => {
       deletions += 1;
-      return Promise.reject(apiFailure('refused'));
+      return Promise.reject(apiFailure('rejected'));
     };
     replica.disconnect(RESPONDER);
     await world.pass(305_000);

@@ -33,7 +33,7 @@ describe('events about reporters', () => {
     for (let times = 0; times < 25; times += 1) events.tell(RESPONDER, 'connected', '');
     expect([sent.length, dropped()]).to.deep.equal([10, 15]);
     events.tell(OTHER_RESPONDER, 'lost', '');
-    expect(sent.at(-1)).to.equal('Lost r');
+    expect(sent.at(-1)).to.equal('Disconnected r');
     clock.advance(60_000);
     for (let times = 0; times < 3; times += 1) events.tell(RESPONDER, 'connected', '');
     expect(sent).to.have.length(12);

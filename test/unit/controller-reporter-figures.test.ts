@@ -41,18 +41,18 @@ describe('figures over the reporters of a replica', () => {
       entry('gone', true),
       entry('of another replica', false),
     ]);
-    expect(byState).to.deep.equal({ connected: 1, waiting: 1, lost: 1, empty: 1 });
+    expect(byState).to.deep.equal({ connected: 1, pending: 1, disconnected: 1, idle: 1 });
     expect(owned).to.equal(3);
   });
 
-  it('tunnels set aside are counted while they are, by why', () => {
+  it('tunnels rejected are counted while they are, by why', () => {
     const entries = [
       entry('a', true, { stream: stream(2), refused: new Set(['x']) }),
       entry('b', true, { stream: stream(1) }),
       entry('c', true, { refused: new Set(['y', 'z']) }),
     ];
     const { setAside } = figures(entries, {}, { b: 4, c: 1 });
-    expect(setAside).to.deep.equal({ invalid: 3, refused: 3, policy: 5 });
+    expect(setAside).to.deep.equal({ invalid: 3, rejected: 3, policy: 5 });
   });
 
   it('the backlog is the oldest that still waits', () => {

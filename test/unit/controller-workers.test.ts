@@ -9,7 +9,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { passTime, settled } from '../support/fake-time.ts';
 
 const DONE: Outcome = { kind: 'done', answered: true };
-const REFUSED: Outcome = { kind: 'refused', answer: '422' };
+const REFUSED: Outcome = { kind: 'rejected', answer: '422' };
 const RETRY: Outcome = { kind: 'retry', blocked: false, noAnswer: false, afterMs: undefined };
 const NO_ANSWER: Outcome = { kind: 'retry', blocked: true, noAnswer: true, afterMs: undefined };
 /** The tunnel came and went: nothing was asked of the API server. */

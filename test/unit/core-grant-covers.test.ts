@@ -5,7 +5,7 @@ import { parsePolicy } from '../../src/core/policy.ts';
 /** Grants of rules for these tenants and clusters. */
 function grant(...scopes: { tenants: string[]; clusters?: string[]; limits?: { tunnels: number } }[]): Grant {
   const rules = scopes.map(({ tenants, clusters = ['*'], limits = {} }) => ({
-    peers: [{ anybody: true }],
+    peers: [{ any: true }],
     reporters: { ids: ['*'] },
     tenants,
     clusters,

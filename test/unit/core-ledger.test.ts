@@ -387,7 +387,7 @@ describe('a reporter at the limit of tunnels', () => {
   it('adds one: nothing of that report is taken', () => {
     const ledger = full();
     const report = delta([tunnel('node-3'), tunnel('node-4')], ['node-1']);
-    expect(() => ledger.fold(RESPONDER, report, NO_ROWS)).to.throw(OverLimitError, '3 tunnels, at most 2');
+    expect(() => ledger.fold(RESPONDER, report, NO_ROWS)).to.throw(OverLimitError, '3 tunnels, limit is 2');
     expect(ledger.known(KEY, 'node-1').is).to.equal('present');
     expect(ledger.known(KEY, 'node-3').is).to.equal('absent');
   });
@@ -405,7 +405,7 @@ describe('reporters that together are at the limit', () => {
     ledger.fold(OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
   });
 
-  const TOO_MANY = 'all together would hold 6 tunnels, at most 5';
+  const TOO_MANY = 'all reporters would hold 6 tunnels, limit is 5';
   for (const [title, report] of [
     ['by a full push', fullPush(...tunnels(4))],
     ['by a delta', delta([tunnel('node-3')])],

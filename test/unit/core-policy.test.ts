@@ -8,7 +8,7 @@ import { policySet } from '../../src/core/policy-set.ts';
 import { matchesText, textMatcher } from '../../src/core/text-pattern.ts';
 import { RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
-const EVERY_RULE: RuleSpec = { peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
+const EVERY_RULE: RuleSpec = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
 
 function rulesOf(...rules: RuleSpec[]): readonly Rule[] {
   const { rules: parsed, mistakes } = parsePolicy({ rules });
@@ -100,7 +100,7 @@ describe('which peers a policy is about', () => {
     expect(admits({ dnsName: '*.edge.example.org' }, named('edge.example.org'))).to.equal(false);
   });
 
-  it('dnsName: a certificate for a wildcard, or with what is no DNS name, names nobody', () => {
+  it('dnsName: a certificate for a wildcard, or with what is not a DNS name, must not be empty', () => {
     for (const name of [
       '*.example.org',
       '.example.org',
@@ -132,69 +132,57 @@ describe('which peers a policy is about', () => {
     ];
     for (const spec of specs) expect(admits(spec, ANYBODY)).to.equal(false);
     for (const peer of [ANYBODY, certificate(), account('a', 'b')])
-      expect(admits({ anybody: true }, peer)).to.equal(true);
+      expect(admits({ any: true }, peer)).to.equal(true);
   });
 });
 
 describe('mistakes in a policy', () => {
   for (const [what, rule, mistake] of [
-    ['no peer', { peers: [] }, /^spec\.rules\[0\]\.peers: names nobody/],
-    ['a peer of no kind', { peers: [{}] }, /peers\[0\]: has to be exactly one of/],
-    [
-      'a peer of two kinds',
-      { peers: [{ anybody: true, dnsName: 'a.b' }] },
-      /peers\[0\]: has to be exactly one/,
-    ],
-    ['anybody: false', { peers: [{ anybody: false }] }, /peers\[0\]\.anybody: can only be true/],
+    ['no peer', { peers: [] }, /^spec\.rules\[0\]\.peers: must not be empty/],
+    ['a peer of no kind', { peers: [{}] }, /peers\[0\]: must set exactly one of/],
+    ['a peer of two kinds', { peers: [{ any: true, dnsName: 'a.b' }] }, /peers\[0\]: must set exactly one/],
+    ['any: false', { peers: [{ any: false }] }, /peers\[0\]\.any: must be true/],
     [
       'a URL',
       { peers: [{ spiffeID: 'https://a/b' }] },
-      /peers\[0\]\.spiffeID: "https.* does not begin with spiffe/,
+      /peers\[0\]\.spiffeID: "https.* must begin with spiffe/,
     ],
     [
       'a star in the trust domain',
       { peers: [{ spiffeID: 'spiffe://*.org/a' }] },
-      /trust domain, which is always exact/,
+      /must not have a \* in the trust domain/,
     ],
     [
       'a star for the trust domain',
       { peers: [{ spiffeID: 'spiffe://*/a' }] },
-      /trust domain, which is always exact/,
+      /must not have a \* in the trust domain/,
     ],
-    ['half a segment', { peers: [{ spiffeID: 'spiffe://a/b*' }] }, /a \* in a wrong place/],
-    ['** in the middle', { peers: [{ spiffeID: 'spiffe://a/**/b' }] }, /a \* in a wrong place/],
-    ['a slash at the end', { peers: [{ spiffeID: 'spiffe://a/b/' }] }, /is no SPIFFE id/],
-    ['capitals in the trust domain', { peers: [{ spiffeID: 'spiffe://A/b' }] }, /is no SPIFFE id/],
+    ['half a segment', { peers: [{ spiffeID: 'spiffe://a/b*' }] }, /a misplaced \*/],
+    ['** in the middle', { peers: [{ spiffeID: 'spiffe://a/**/b' }] }, /a misplaced \*/],
+    ['a slash at the end', { peers: [{ spiffeID: 'spiffe://a/b/' }] }, /is not a SPIFFE ID/],
+    ['capitals in the trust domain', { peers: [{ spiffeID: 'spiffe://A/b' }] }, /is not a SPIFFE ID/],
     [
       'a star inside a DNS name',
       { peers: [{ dnsName: 'a.*.org' }] },
-      /peers\[0\]\.dnsName: "a\.\*\.org" is no DNS name/,
+      /peers\[0\]\.dnsName: "a\.\*\.org" is not a DNS name/,
     ],
     [
       'a namespace with a slash',
       { peers: [{ serviceAccount: { namespace: 'a/b', name: 'c' } }] },
-      /serviceAccount\.namespace: "a\/b" is no namespace's name/,
+      /serviceAccount\.namespace: "a\/b" is not a namespace name/,
     ],
     [
       'a pattern of accounts',
       { peers: [{ serviceAccount: { namespace: 'a', name: 'r-*' } }] },
-      /serviceAccount\.name: "r-\*" is no ServiceAccount's name/,
+      /serviceAccount\.name: "r-\*" is not a ServiceAccount name/,
     ],
-    ['no reporter', { reporters: { ids: [] } }, /reporters\.ids: allows nothing/],
+    ['no reporter', { reporters: { ids: [] } }, /reporters\.ids: must not be empty/],
     ['an empty reporter id', { reporters: { ids: [''] } }, /reporters\.ids\[0\]: must not be empty/],
-    [
-      'a star in the middle',
-      { tenants: ['ok', 'a*b'] },
-      /tenants\[1\]: "a\*b" has a \* that is not at its end/,
-    ],
-    ['two stars', { clusters: ['a**'] }, /clusters\[0\]: "a\*\*" has a \*/],
-    ['no tenant', { tenants: [] }, /tenants: allows nothing/],
-    ['half a tunnel', { limits: { tunnels: 0.5 } }, /limits\.tunnels: 0\.5 is no whole number/],
-    [
-      'a burst without a rate',
-      { limits: { reportsBurst: 3 } },
-      /limits\.reportsBurst: means nothing without/,
-    ],
+    ['a star in the middle', { tenants: ['ok', 'a*b'] }, /tenants\[1\]: "a\*b" has a misplaced \*/],
+    ['two stars', { clusters: ['a**'] }, /clusters\[0\]: "a\*\*" has a misplaced \*/],
+    ['no tenant', { tenants: [] }, /tenants: must not be empty/],
+    ['half a tunnel', { limits: { tunnels: 0.5 } }, /limits\.tunnels: 0\.5 must be a whole number/],
+    ['a burst without a rate', { limits: { reportsBurst: 3 } }, /limits\.reportsBurst: requires /],
   ] as const satisfies readonly [string, RuleSpec, RegExp][]) {
     it(`${what}: said with field and value`, () => {
       const mistakes = mistakesOf(rule);
@@ -220,7 +208,7 @@ describe('mistakes in a policy', () => {
             spiffeID: anyText,
             dnsName: anyText,
             serviceAccount: fc.record({ namespace: anyText, name: anyText }),
-            anybody: fc.boolean(),
+            any: fc.boolean(),
           },
           { requiredKeys: [] },
         ),

@@ -65,12 +65,12 @@ describe('a reported tunnel', () => {
     ['with bidi in its node', { ...IDENTITY, nodeID: 'a\u202eb' }, 'identity.node_id', 'forbidden_character'],
   ];
   for (const [situation, identity, field, reason] of identities) {
-    it(`${situation} is set aside: ${reason}`, () => {
+    it(`${situation} is rejected: ${reason}`, () => {
       expect(violated('node-17', identity)).to.deep.equal([`added_tunnels[3].${field}`, reason]);
     });
   }
 
-  it('is set aside for its name when empty, longer than 512 or holding a control character', () => {
+  it('is rejected for its name when empty, longer than 512 or holding a control character', () => {
     expect(violated('', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'empty']);
     expect(violated(long(513), IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'too_long']);
     expect(violated('a\u0085', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'forbidden_character']);

@@ -29,11 +29,11 @@ function conditions(facts: ReporterFacts): string[] {
 
 describe("a reporter's conditions", () => {
   const table: [string, Partial<ReporterFacts>, string[]][] = [
-    ['served and mirrored', {}, ['Connected=True StreamOpen', 'Synced=True UpToDate', 'Ready=True Mirrored']],
+    ['served and mirrored', {}, ['Connected=True StreamOpen', 'Synced=True UpToDate', 'Ready=True Synced']],
     [
       'rows are being written',
-      { synced: { reason: 'Writing' } },
-      ['Connected=True StreamOpen', 'Synced=False Writing', 'Ready=False NotSynced'],
+      { synced: { reason: 'SyncInProgress' } },
+      ['Connected=True StreamOpen', 'Synced=False SyncInProgress', 'Ready=False NotSynced'],
     ],
     [
       'only changes came',
@@ -42,23 +42,23 @@ describe("a reporter's conditions", () => {
     ],
     [
       'rows are refused',
-      { synced: { reason: 'RowsRefused', rows: 3, answer: '422' } },
-      ['Connected=True StreamOpen', 'Synced=False RowsRefused', 'Ready=False NotSynced'],
+      { synced: { reason: 'WritesRejected', rows: 3, answer: '422' } },
+      ['Connected=True StreamOpen', 'Synced=False WritesRejected', 'Ready=False NotSynced'],
     ],
     [
-      'tunnels were set aside',
+      'tunnels were rejected',
       { synced: { reason: 'TunnelsRejected', tunnels: 2, first: 'name: empty' } },
       ['Connected=True StreamOpen', 'Synced=False TunnelsRejected', 'Ready=False NotSynced'],
     ],
     [
-      'the stream ended',
+      'the stream was closed',
       { connected: 'StreamEnded' },
       ['Connected=False StreamEnded', 'Synced=Unknown NotConnected', 'Ready=False NotConnected'],
     ],
     [
       'it is silent',
-      { connected: 'Silent' },
-      ['Connected=False Silent', 'Synced=Unknown NotConnected', 'Ready=False NotConnected'],
+      { connected: 'HeartbeatTimeout' },
+      ['Connected=False HeartbeatTimeout', 'Synced=Unknown NotConnected', 'Ready=False NotConnected'],
     ],
     [
       'its owner is gone',
@@ -71,8 +71,8 @@ describe("a reporter's conditions", () => {
       [
         'Connected=True StreamOpen',
         'Synced=True UpToDate',
-        'Ready=True Mirrored',
-        'IdentityConflict=True StreamsTradePlaces',
+        'Ready=True Synced',
+        'IdentityConflict=True DuplicateReporterID',
       ],
     ],
   ];
@@ -83,7 +83,7 @@ describe("a reporter's conditions", () => {
   }
 
   it('keep their time while their status stays, also with another reason', () => {
-    const before = written({ ...GOOD, synced: { reason: 'Writing' } });
+    const before = written({ ...GOOD, synced: { reason: 'SyncInProgress' } });
     const patch = statusPatch(
       { ...GOOD, synced: { reason: 'TunnelsRejected', tunnels: 1, first: '' } },
       before,
@@ -105,12 +105,12 @@ describe("a reporter's conditions", () => {
   it("show the API server's answer without what the CRD refuses, and short", () => {
     const answer = `bad \u202e\u0007 ${'x'.repeat(5000)}`;
     const patch = statusPatch(
-      { ...GOOD, synced: { reason: 'RowsRefused', rows: 1, answer } },
+      { ...GOOD, synced: { reason: 'WritesRejected', rows: 1, answer } },
       undefined,
       NOW,
     );
     const message = patch.conditions?.[1]?.message ?? '';
-    expect(message).to.match(/^1 rows are refused: bad \?\? x+…$/);
+    expect(message).to.match(/^the API server rejected writes of 1 ReverseTunnel objects: bad \?\? x+…$/);
     expect(message.length).to.be.at.most(1000);
   });
 });
@@ -125,8 +125,8 @@ describe('a status is written', () => {
   });
 
   it('at once when its meaning changes', () => {
-    expect(change({ connected: 'Silent' })).to.equal('meaning');
-    expect(change({ synced: { reason: 'Writing' } })).to.equal('meaning');
+    expect(change({ connected: 'HeartbeatTimeout' })).to.equal('meaning');
+    expect(change({ synced: { reason: 'SyncInProgress' } })).to.equal('meaning');
     expect(change({ conflict: true })).to.equal('meaning');
     expect(statusChange(GOOD, undefined)).to.equal('meaning');
     const foreign = { ...written(GOOD), conditions: [] };

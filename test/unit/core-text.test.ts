@@ -127,10 +127,10 @@ describe('a violation', () => {
 
   it('names field, value and limit', () => {
     expect(textViolation('identity.tenant_id', 'abcd', 3)?.message).to.equal(
-      'identity.tenant_id: "abcd" has more than 3 characters',
+      'identity.tenant_id: "abcd" exceeds 3 characters',
     );
     expect(textViolation('name', 'a\u202eb', 3)?.message).to.equal(
-      'name: "a\\u202eb" holds U+202E; control characters and direction overrides are refused',
+      'name: "a\\u202eb" contains U+202E; control characters and direction overrides are not allowed',
     );
   });
 
@@ -154,6 +154,6 @@ describe('a violation', () => {
 
   it('of a value as large as a message can be is one short line', () => {
     const message = textViolation('name', 'x'.repeat(64 * 1024 * 1024), 512)?.message;
-    expect(message).to.match(/^name: "x{64}…" has more than 512 characters$/);
+    expect(message).to.match(/^name: "x{64}…" exceeds 512 characters$/);
   });
 });

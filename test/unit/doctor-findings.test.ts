@@ -44,9 +44,9 @@ describe('doctor, judging', () => {
   it('a set-up in which nothing is wrong: each check is ok', () => {
     const found = findings(WELL);
     expect(found.map(({ check }) => check)).to.deep.equal([
-      ...['api', 'crds', 'rights', 'replicas', 'endpoints', 'certificates', 'reporters', 'rows'],
+      ...['api', 'crds', 'permissions', 'replicas', 'endpoints', 'certificates', 'reporters', 'objects'],
     ]);
-    expect(new Set(found.map(({ level }) => level))).to.deep.equal(new Set(['ok']));
+    expect(new Set(found.map(({ status }) => status))).to.deep.equal(new Set(['ok']));
   });
 
   /** What is wrong, and the one line that it is to cost. */
@@ -63,7 +63,12 @@ describe('doctor, judging', () => {
       'warn api',
       /took 900 ms/,
     ],
-    ['a namespace that is not there', { namespaceExists: false }, 'fail namespace', /no namespace tunnels/],
+    [
+      'a namespace that is not there',
+      { namespaceExists: false },
+      'fail namespace',
+      /namespace tunnels not found/,
+    ],
     [
       'a CRD that is not served',
       { kinds: { value: [{ plural: 'reversetunnels', required: true, served: false, differences: [] }] } },
@@ -98,7 +103,7 @@ describe('doctor, judging', () => {
         },
       },
       'fail crds',
-      /counted on: status\.default\.state$/,
+      /required fields: status\.default\.state$/,
     ],
     [
       'an older schema',
@@ -115,7 +120,7 @@ describe('doctor, judging', () => {
         },
       },
       'warn crds',
-      /1 difference, as spec\.nodeID\.maxLength$/,
+      /1 difference, such as spec\.nodeID\.maxLength$/,
     ],
     [
       'a right that is missing',
@@ -127,20 +132,20 @@ describe('doctor, judging', () => {
           ],
         },
       },
-      'fail rights',
-      /lacks 1 of 2 rights in tunnels: patch reversetunnels\/status\.reverse-tunnel\.io$/,
+      'fail permissions',
+      /lacks 1 of 2 permissions in tunnels: patch reversetunnels\/status\.reverse-tunnel\.io$/,
     ],
     [
       'rights that this account may not ask for',
       { rights: { failure: 'create subjectaccessreviews: 403 Forbidden', forbidden: true } },
-      'skip rights',
+      'skip permissions',
       /not checked: create/,
     ],
     [
       'no replica, and never one',
       { replicas: { value: { replicas: [], leader: '' } } },
       'fail replicas',
-      /no replica of the operator is alive in tunnels: there is no Lease of one$/,
+      /no operator replica is alive in tunnels: no replica Lease found$/,
     ],
     [
       'all replicas dead',
@@ -169,7 +174,7 @@ describe('doctor, judging', () => {
         },
       },
       'warn replicas',
-      /1 replica alive, and none leads \(replica-b did, and is dead\)/,
+      /1 replica alive, no leader \(last leader replica-b has expired\)/,
     ],
     [
       'a replica whose clock is an hour ahead',
@@ -196,13 +201,13 @@ describe('doctor, judging', () => {
         reporterObject('responder-0'),
         reporterObject('responder-1', {
           conditions: [
-            conditionOf('Connected', 'False', 'Silent', 240_000),
+            conditionOf('Connected', 'False', 'HeartbeatTimeout', 240_000),
             conditionOf('Synced', 'Unknown', 'NotConnected', 240_000),
           ],
         }),
       ),
       'warn reporters',
-      /1 of 2 reporters not connected: edge\/responder-1 \(Silent for 4m\)/,
+      /1 of 2 reporters not connected: edge\/responder-1 \(HeartbeatTimeout for 4m\)/,
     ],
     [
       'every reporter lost',
@@ -216,55 +221,57 @@ describe('doctor, judging', () => {
       'refused rows',
       reporters(
         reporterObject('responder-0', {
-          conditions: [conditionOf('Synced', 'False', 'RowsRefused', 30_000, '3 rows refused: 403 quota')],
+          conditions: [conditionOf('Synced', 'False', 'WritesRejected', 30_000, '3 rows refused: 403 quota')],
         }),
       ),
       'fail synced',
-      /edge\/responder-0 \(RowsRefused for 30s\): 3 rows refused: 403 quota/,
+      /edge\/responder-0 \(WritesRejected for 30s\): 3 rows refused: 403 quota/,
     ],
     [
-      'tunnels set aside',
+      'tunnels rejected',
       reporters(
         reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'TunnelsRejected')] }),
       ),
       'warn synced',
-      /set aside/,
+      /rejected/,
     ],
     [
       'a backlog of two minutes',
       reporters(
-        reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'Writing', 120_000)] }),
+        reporterObject('responder-0', {
+          conditions: [conditionOf('Synced', 'False', 'SyncInProgress', 120_000)],
+        }),
       ),
       'warn synced',
-      /still being written: edge\/responder-0 \(Writing for 2m\)/,
+      /still being written: edge\/responder-0 \(SyncInProgress for 2m\)/,
     ],
     [
       'two Envoys with one id',
       reporters(
         reporterObject('responder-0', {
-          conditions: [conditionOf('IdentityConflict', 'True', 'StreamsTradePlaces')],
+          conditions: [conditionOf('IdentityConflict', 'True', 'DuplicateReporterID')],
         }),
       ),
       'fail identity',
-      /under one cluster and id: edge\/responder-0$/,
+      /under the same node\.cluster and node\.id: edge\/responder-0$/,
     ],
     [
       'a reporter whose owner is dead',
       reporters(reporterObject('responder-0', { owner: 'replica-gone', cluster: '' })),
       'warn owners',
-      /1 reporter owned by no replica that lives: responder-0$/,
+      /1 reporter owned by no live replica: responder-0$/,
     ],
     [
       'rows of a lost reporter',
       { rows: { value: { rows: 6, unknown: 2, orphans: new Map() } } },
-      'warn rows',
-      /2 of 6 rows Unknown/,
+      'warn objects',
+      /2 of 6 ReverseTunnels Unknown/,
     ],
     [
       'rows without a reporter',
       { rows: { value: { rows: 6, unknown: 0, orphans: new Map([['edge/gone', 3]]) } } },
-      'warn rows',
-      /have no object: edge\/gone \(3\)$/,
+      'warn objects',
+      /without a ReverseTunnelReporter: edge\/gone \(3\)$/,
     ],
     [
       'an expired certificate',
@@ -284,7 +291,7 @@ describe('doctor, judging', () => {
         ],
       },
       'fail certificates',
-      /not valid before 2026-11-24T12:00:00Z/,
+      /not yet valid, not before 2026-11-24T12:00:00Z/,
     ],
     [
       'a certificate that ends next week',
@@ -299,13 +306,13 @@ describe('doctor, judging', () => {
         ],
       },
       'warn certificates',
-      /ends in 7d/,
+      /expires in 7d/,
     ],
     [
       'a file without certificate',
-      { certificates: [{ where: 'a', failure: 'holds no certificate in PEM' }] },
+      { certificates: [{ where: 'a', failure: 'contains no PEM certificate' }] },
       'fail certificates',
-      /holds no certificate/,
+      /contains no PEM certificate/,
     ],
     [
       'a port that nobody listens on',
@@ -317,7 +324,7 @@ describe('doctor, judging', () => {
       'fail endpoints',
       /--grpc-address 127\.0\.0\.1:1: connect ECONNREFUSED/,
     ],
-    ['no port named', { endpoints: [] }, 'skip endpoints', /no replica was tried/],
+    ['no port named', { endpoints: [] }, 'skip endpoints', /no endpoints probed/],
     [
       'a policy that is not accepted',
       { policies: { value: [{ name: 'p', accepted: 'False', message: 'rule 2: no such peer' }] } },
@@ -328,17 +335,17 @@ describe('doctor, judging', () => {
       'a policy that nobody judged',
       { policies: { value: [{ name: 'p', accepted: undefined, message: '' }] } },
       'warn policies',
-      /nobody has judged/,
+      /has not been evaluated/,
     ],
   ];
   for (const [what, facts, expected, says] of cases) {
     it(`${what}: ${expected}, and what to do`, () => {
-      const found = findings({ ...WELL, ...facts }).filter(({ level }) => level !== 'ok');
+      const found = findings({ ...WELL, ...facts }).filter(({ status }) => status !== 'ok');
       const [first] = found;
-      expect(`${first?.level} ${first?.check}`, JSON.stringify(found)).to.equal(expected);
-      expect(first?.says).to.match(says);
-      expect(first?.says).not.to.include('\n');
-      expect(first?.todo).to.be.a('string').that.is.not.empty;
+      expect(`${first?.status} ${first?.check}`, JSON.stringify(found)).to.equal(expected);
+      expect(first?.message).to.match(says);
+      expect(first?.message).not.to.include('\n');
+      expect(first?.remediation).to.be.a('string').that.is.not.empty;
     });
   }
 
@@ -347,7 +354,9 @@ describe('doctor, judging', () => {
     [
       'a first full push that is being written',
       reporters(
-        reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'Writing', 5_000)] }),
+        reporterObject('responder-0', {
+          conditions: [conditionOf('Synced', 'False', 'SyncInProgress', 5_000)],
+        }),
       ),
     ],
     [
@@ -367,7 +376,7 @@ describe('doctor, judging', () => {
   ];
   for (const [what, facts] of fine) {
     it(`${what}: ok`, () => {
-      expect(findings({ ...WELL, ...facts }).filter(({ level }) => level !== 'ok')).to.deep.equal([]);
+      expect(findings({ ...WELL, ...facts }).filter(({ status }) => status !== 'ok')).to.deep.equal([]);
     });
   }
 
@@ -378,7 +387,7 @@ describe('doctor, judging', () => {
       api: { failure: 'get /version: connect ECONNREFUSED', forbidden: false },
       ...{ kinds: nothing, rights: nothing, replicas: nothing, reporters: nothing, rows: nothing },
     });
-    expect(found.map(({ check, level }) => `${level} ${check}`)).to.deep.equal([
+    expect(found.map(({ check, status }) => `${status} ${check}`)).to.deep.equal([
       'fail api',
       'ok certificates',
       'ok endpoints',
@@ -389,14 +398,16 @@ describe('doctor, judging', () => {
     const missing = { failure: 'list reversetunnels: 404 not served', forbidden: false };
     const kinds = { value: [{ plural: 'reversetunnels', required: true, served: false, differences: [] }] };
     const found = findings({ ...WELL, kinds, reporters: missing, rows: missing });
-    expect(found.filter(({ level }) => level === 'fail').map(({ check }) => check)).to.deep.equal(['crds']);
+    expect(found.filter(({ status }) => status === 'fail').map(({ check }) => check)).to.deep.equal(['crds']);
   });
 
   it('many names: five, and how many more', () => {
     const lost = Array.from({ length: 7 }, (_, index) =>
-      reporterObject(`r-${index}`, { conditions: [conditionOf('Connected', 'False', 'Silent', 60_000)] }),
+      reporterObject(`r-${index}`, {
+        conditions: [conditionOf('Connected', 'False', 'HeartbeatTimeout', 60_000)],
+      }),
     );
     const found = findings({ ...WELL, ...reporters(...lost) }).find(({ check }) => check === 'reporters');
-    expect(found?.says).to.match(/r-4 \(Silent for 60s\) and 2 more$/);
+    expect(found?.message).to.match(/r-4 \(HeartbeatTimeout for 60s\) and 2 more$/);
   });
 });

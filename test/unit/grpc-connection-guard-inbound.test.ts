@@ -172,7 +172,7 @@ describe('what a connection makes the operator hold', () => {
       read(frame(FRAME.data, 0, 1, Buffer.from([0])));
       sent += 1;
     }
-    expect(frames.breach).to.equal('tiny_frames');
+    expect(frames.breach).to.equal('small_frames');
     expect(sent).to.be.below(1100);
   });
 

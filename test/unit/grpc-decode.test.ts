@@ -305,7 +305,7 @@ describe('grpc/decode', () => {
     ] as const) {
       it(`${what} is malformed`, () => {
         expect(() => decode(Buffer.from(bytes)))
-          .to.throw(MalformedReportError, /^not a StreamReverseTunnelsRequest: [^\n]+$/)
+          .to.throw(MalformedReportError, /^cannot decode StreamReverseTunnelsRequest: [^\n]+$/)
           .with.property('cause');
       });
     }
@@ -315,7 +315,7 @@ describe('grpc/decode', () => {
     });
   });
 
-  describe('what breaks the rules is set aside', () => {
+  describe('what breaks the rules is rejected', () => {
     const { identity } = tunnel('a');
     for (const { what, fields, field, reason } of [
       { what: 'an empty name', fields: { identity }, field: 'added_tunnels[1].name', reason: 'empty' },

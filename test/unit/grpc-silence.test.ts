@@ -22,7 +22,7 @@ describe('the silence of a reporter', () => {
   }
 
   it('may last 5 minutes before the first report', () => {
-    expect([tooLongAfterMs(), said]).to.deep.equal([300_000, ['no report for 300 s']]);
+    expect([tooLongAfterMs(), said]).to.deep.equal([300_000, ['no report within 300 s']]);
   });
 
   for (const [intervalMs, mostMs] of [
@@ -32,7 +32,7 @@ describe('the silence of a reporter', () => {
   ] as const) {
     it(`may last ${mostMs} ms where a report is due each ${intervalMs} ms`, () => {
       silence.expect(intervalMs);
-      expect([tooLongAfterMs(), said]).to.deep.equal([mostMs, [`no report for ${mostMs / 1000} s`]]);
+      expect([tooLongAfterMs(), said]).to.deep.equal([mostMs, [`no report within ${mostMs / 1000} s`]]);
     });
   }
 

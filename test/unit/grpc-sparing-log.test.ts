@@ -9,7 +9,7 @@ describe('a sparing log', () => {
     const lines: string[] = [];
     const flood = (name: string): void => {
       for (let i = 0; i < 1000; i += 1) {
-        say(`${name} ${i}`, ({ moreSinceLastLine = 0 }) => lines.push(`${name} ${i}: ${moreSinceLastLine}`));
+        say(`${name} ${i}`, ({ suppressed = 0 }) => lines.push(`${name} ${i}: ${suppressed}`));
       }
     };
     flood('first');

@@ -13,14 +13,14 @@ describe('the life of a stream', () => {
     it(`is the greatest age, a tenth less or more: ${ageMs} ms by the draw ${random}`, () => {
       const { lifeMs, reason } = streamLife(undefined, HOUR_MS, 0, NOW_MS, random);
       expect(lifeMs).to.be.closeTo(ageMs, 1);
-      expect(reason).to.equal('aged');
+      expect(reason).to.equal('max_age');
     });
   }
 
   it("ends with its peer's credential, without jitter, when that is sooner", () => {
     const { lifeMs, reason } = streamLife(NOW_MS + 60_000, HOUR_MS, 0, NOW_MS, 0);
-    expect({ lifeMs, reason }).to.deep.equal({ lifeMs: 60_000, reason: 'expired' });
-    expect(streamLife(NOW_MS + 2 * HOUR_MS, HOUR_MS, 0, NOW_MS, 0.5).reason).to.equal('aged');
+    expect({ lifeMs, reason }).to.deep.equal({ lifeMs: 60_000, reason: 'credential_expired' });
+    expect(streamLife(NOW_MS + 2 * HOUR_MS, HOUR_MS, 0, NOW_MS, 0.5).reason).to.equal('max_age');
   });
 
   it('counts from when its peer proved who it is, where that was before it was opened', () => {

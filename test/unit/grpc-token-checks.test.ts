@@ -66,8 +66,8 @@ describe('the check of a token', () => {
     const { checks, asked } = createWorld();
     const verdict = verdictOf(checks.check(token(good)));
     asked[0]?.answer({ authenticated: false });
-    expect(await verdict).to.deep.equal({ refused: 'token_refused' });
-    expect(checks.check(token(good))).to.deep.equal({ refused: 'token_refused' });
+    expect(await verdict).to.deep.equal({ refused: 'token_rejected' });
+    expect(checks.check(token(good))).to.deep.equal({ refused: 'token_rejected' });
     expect(asked).to.have.length(1);
   });
 
@@ -75,7 +75,7 @@ describe('the check of a token', () => {
     const { checks, asked } = createWorld();
     const verdict = verdictOf(checks.check(token(good)));
     asked[0]?.fail(new Error('no answer'));
-    expect(await verdict).to.deep.equal({ refused: 'review_failed' });
+    expect(await verdict).to.deep.equal({ refused: 'review_error' });
     const again = verdictOf(checks.check(token(good)));
     expect(asked).to.have.length(2);
     asked[1]?.answer(REVIEWED);
@@ -181,7 +181,7 @@ describe('the check of a token', () => {
     expect(await verdictOf(stays)).to.have.property('credential');
   });
 
-  it('says in one line a minute that tokens cannot be reviewed, and no token', async () => {
+  it('says in one line a minute that failed to review tokens, and no token', async () => {
     const { checks, asked, logged, clock } = createWorld();
     const fail = async (signature: string): Promise<void> => {
       const verdict = verdictOf(checks.check(token(good, signature)));
@@ -193,7 +193,7 @@ describe('the check of a token', () => {
     clock.advance(60_000);
     await fail('three');
     expect(logged.map((line) => JSON.parse(line) as object)).to.have.length(2);
-    expect(logged[1]).to.contain('"moreSinceLastLine":1');
+    expect(logged[1]).to.contain('"suppressed":1');
     for (const line of logged) expect(line).to.not.contain('eyJ');
   });
 });

@@ -27,21 +27,21 @@ const HTML = '<html>\r\n<head><title>Sign in</title></head>\r\n<body>…</body><
 
 describe('errors by their consequence', () => {
   const recorded: readonly (readonly [string, RecordedAnswer, Consequence])[] = [
-    ['the name is taken', answers.ALREADY_EXISTS, 'already-exists'],
-    ['the name is taken by an object being deleted', answers.EXISTS_TERMINATING, 'already-exists'],
+    ['the name is taken', answers.ALREADY_EXISTS, 'already_exists'],
+    ['the name is taken by an object being deleted', answers.EXISTS_TERMINATING, 'already_exists'],
     ['a stale resourceVersion', answers.CONFLICT, 'conflict'],
     ['another uid', answers.UID_CONFLICT, 'conflict'],
-    ['no such object', answers.NOT_FOUND, 'gone'],
-    ['no such namespace', answers.NAMESPACE_MISSING, 'missing-namespace'],
+    ['no such object', answers.NOT_FOUND, 'not_found'],
+    ['no such namespace', answers.NAMESPACE_MISSING, 'namespace_not_found'],
     ['a namespace being deleted', answers.NAMESPACE_TERMINATING, 'terminating'],
     ['a CRD being deleted', answers.CRD_TERMINATING, 'terminating'],
-    ['no CRD', answers.CRD_MISSING, 'missing-kind'],
-    ['no right', answers.FORBIDDEN, 'refused'],
-    ['an invalid object', answers.INVALID, 'refused'],
-    ['a bad continue token', answers.BAD_CONTINUE, 'refused'],
+    ['no CRD', answers.CRD_MISSING, 'no_kind_match'],
+    ['no right', answers.FORBIDDEN, 'rejected'],
+    ['an invalid object', answers.INVALID, 'rejected'],
+    ['a bad continue token', answers.BAD_CONTINUE, 'rejected'],
     ['a wrong token', answers.UNAUTHORIZED, 'unauthorized'],
     ['a continue token that expired', answers.CONTINUE_EXPIRED, 'expired'],
-    ['a version from the future', answers.VERSION_TOO_LARGE, 'version-ahead'],
+    ['a version from the future', answers.VERSION_TOO_LARGE, 'resource_version_too_large'],
     ['too many requests, in plain text', answers.TOO_MANY_REQUESTS, 'throttled'],
     ['a watch cache that is being filled', answers.INITIALIZING, 'throttled'],
     ['an API server that starts', answers.STARTING, 'throttled'],
@@ -61,7 +61,7 @@ describe('errors by their consequence', () => {
       { ...timeout, details: { causes: [{ message: 'Too large resource version' }] } },
       { ...timeout, message: 'Too large resource version: 40, current: 30', details: {} },
     ]) {
-      expect(errorOf(page(504, JSON.stringify(status))).consequence).to.equal('version-ahead');
+      expect(errorOf(page(504, JSON.stringify(status))).consequence).to.equal('resource_version_too_large');
     }
     expect(errorOf(page(504, JSON.stringify(timeout))).consequence).to.equal('unavailable');
   });
@@ -76,16 +76,16 @@ describe('errors by their consequence', () => {
   });
 
   it('tells the answers of a proxy from those of the API server', () => {
-    expect(errorOf(page(404, HTML)).consequence).to.equal('malformed');
-    expect(errorOf(page(403, HTML)).consequence).to.equal('malformed');
-    expect(errorOf(page(302, '')).consequence).to.equal('malformed');
-    expect(errorOf(page(409, '{"error":"not a Status"}')).consequence).to.equal('malformed');
-    expect(errorOf(page(404, '{"kind":"Status"')).consequence).to.equal('malformed');
+    expect(errorOf(page(404, HTML)).consequence).to.equal('unexpected_response');
+    expect(errorOf(page(403, HTML)).consequence).to.equal('unexpected_response');
+    expect(errorOf(page(302, '')).consequence).to.equal('unexpected_response');
+    expect(errorOf(page(409, '{"error":"not a Status"}')).consequence).to.equal('unexpected_response');
+    expect(errorOf(page(404, '{"kind":"Status"')).consequence).to.equal('unexpected_response');
     expect(errorOf(page(401, HTML)).consequence).to.equal('unauthorized');
     expect(errorOf(page(502, HTML)).consequence).to.equal('unavailable');
     expect(errorOf(page(503, HTML)).consequence).to.equal('unavailable');
     expect(errorOf(page(503, HTML, { 'retry-after': '7' })).consequence).to.equal('throttled');
-    expect(errorOf(page(413, 'Request entity too large: limit is 3145728')).consequence).to.equal('refused');
+    expect(errorOf(page(413, 'Request entity too large: limit is 3145728')).consequence).to.equal('rejected');
   });
 
   it('reads a Status whatever its content type is, as of a 504 that is labelled text/plain', () => {
@@ -106,7 +106,7 @@ describe('errors by their consequence', () => {
     expect(errorOf(answers.INVALID).message).to.contain(
       '422 Invalid: spec.tunnelName: Invalid value: "": spec.tunnelName in body',
     );
-    expect(errorOf(answers.CRD_MISSING).message).to.contain('404 not served (is its CRD installed?)');
+    expect(errorOf(answers.CRD_MISSING).message).to.contain('404 resource not found (is the CRD installed?)');
     expect(errorOf(page(404, HTML)).message)
       .to.contain('<title>Sign in</title>')
       .and.not.contain('\n');
@@ -202,7 +202,7 @@ describe('errors by their consequence', () => {
   });
 
   it('explains what is thrown that is no error', () => {
-    expect(explanationOf('gone')).to.equal('gone');
+    expect(explanationOf('not_found')).to.equal('not_found');
     expect(explanationOf(undefined)).to.equal('undefined');
   });
 });

@@ -54,8 +54,8 @@ describe('client of the API server, given bad input', () => {
     const answer = (await server.next()).stream(200);
     while (!answer.closed) await answer.write(MIB);
     expect(await call).to.include({
-      consequence: 'malformed',
-      message: 'list reversetunnels.reverse-tunnel.io in default: an answer of more than 128 MiB',
+      consequence: 'unexpected_response',
+      message: 'list reversetunnels.reverse-tunnel.io in default: response exceeds 128 MiB',
     });
   });
 
@@ -76,7 +76,10 @@ describe('client of the API server, given bad input', () => {
     const answer = (await server.next()).stream(200);
     await answer.write('{"kind":');
     clock.advance(10_000);
-    expect(await call).to.include({ consequence: 'unavailable', message: `${GET_A}: no answer within 10 s` });
+    expect(await call).to.include({
+      consequence: 'unavailable',
+      message: `${GET_A}: no response within 10 s`,
+    });
     await eventually('the connection is closed', () => answer.closed);
   });
 
@@ -85,8 +88,8 @@ describe('client of the API server, given bad input', () => {
       const call = errorOf(rows.create({ metadata: { name: 'a' } }));
       (await server.next()).answer({ status: 200, headers: {}, body });
       const error = await call;
-      expect(error.consequence, body).to.equal('malformed');
-      expect(error.message).to.contain(`answered by something that is no API server: ${body}`);
+      expect(error.consequence, body).to.equal('unexpected_response');
+      expect(error.message).to.contain(`unexpected response (not from an API server?): ${body}`);
     }
   });
 
@@ -97,7 +100,7 @@ describe('client of the API server, given bad input', () => {
     clock.advance(10_000);
     expect(await call).to.include({
       consequence: 'unauthorized',
-      message: 'create reversetunnels.reverse-tunnel.io in default a: no credentials within 10 s',
+      message: 'create reversetunnels.reverse-tunnel.io in default a: credentials not available within 10 s',
     });
     plugin.resolve({ authorization: 'Bearer late' });
     current = () => ({ authorization: 'Bearer late' });
@@ -124,7 +127,10 @@ describe('client of the API server, given bad input', () => {
     clock.advance(3_999);
     expect(clock.waitsMs).to.deep.equal([1]);
     clock.advance(1);
-    expect(await call).to.include({ consequence: 'unavailable', message: `${GET_A}: no answer within 4 s` });
+    expect(await call).to.include({
+      consequence: 'unavailable',
+      message: `${GET_A}: no response within 4 s`,
+    });
   });
 
   it('waits for new credentials no longer than for the call, nor after it was cancelled', async () => {
@@ -136,7 +142,7 @@ describe('client of the API server, given bad input', () => {
     clock.advance(10_000);
     expect(await late).to.include({
       consequence: 'unauthorized',
-      message: `${GET_A}: no credentials within 10 s`,
+      message: `${GET_A}: credentials not available within 10 s`,
     });
   });
 
@@ -157,7 +163,7 @@ describe('client of the API server, given bad input', () => {
     (await server.next()).answer(answers.UNAUTHORIZED);
     await eventually('the 401 is read', () => clock.waitsMs.length === 1);
     await client.close();
-    expect(await call).to.include({ consequence: 'cancelled', message: `${GET_A}: the client is closed` });
+    expect(await call).to.include({ consequence: 'cancelled', message: `${GET_A}: client is closed` });
     current = () => ({ authorization: 'Bearer second', serverName: 'another' });
     plugin.resolve();
     expect((await errorOf(rows.get('b'))).consequence).to.equal('cancelled');
@@ -173,7 +179,7 @@ describe('client of the API server, given bad input', () => {
       await call;
       clock.advance(15_000);
     }
-    const said = `{"consequence":"unauthorized","next":"it goes on with the new ones"} ${GET_A}: 401, credentials refused; read again, and accepted`;
+    const said = `{"consequence":"unauthorized","action":"${GET_A}","retry":"succeeded"} credentials were rejected; reloaded them`;
     expect(logged).to.deep.equal([said, said]);
   });
 

@@ -136,7 +136,7 @@ describe('client of the API server over TLS', () => {
       const calls = await Promise.all(
         ['a', 'b', 'c'].map((name) => errorOf(pods.get(name, { timeoutMs: 500 }))),
       );
-      expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no answer within 0.5 s`);
+      expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no response within 0.5 s`);
       expect(taken).to.have.length(2);
       const open = (): Promise<number> =>
         new Promise((resolve) => {

@@ -148,12 +148,12 @@ describe('client of the API server', () => {
     const page = errorOf(client.document('/version'));
     (await server.next()).answer({ status: 200, headers: {}, body: '<html>log in</html>' });
     expect((await page).message).to.equal(
-      'get /version: answered by something that is no API server: <html>log in</html>',
+      'get /version: unexpected response (not from an API server?): <html>log in</html>',
     );
 
     const missing = errorOf(client.document('/openapi/v3/apis/reverse-tunnel.io/v1alpha1'));
     (await server.next()).answer(answers.CRD_MISSING);
-    expect(await missing).to.include({ status: 404, consequence: 'missing-kind' });
+    expect(await missing).to.include({ status: 404, consequence: 'no_kind_match' });
   });
 
   it('lists a page with everything it is asked for', async () => {
@@ -208,7 +208,7 @@ describe('client of the API server', () => {
     const call = errorOf(rows.create({ metadata: { name: 'a' } }));
     (await server.next()).answer(answers.ALREADY_EXISTS);
     const error = await call;
-    expect(error.consequence).to.equal('already-exists');
+    expect(error.consequence).to.equal('already_exists');
     expect(error.message).to.contain(
       'create reversetunnels.reverse-tunnel.io in default a: 409 AlreadyExists',
     );
@@ -225,7 +225,7 @@ describe('client of the API server', () => {
     const error = await call;
     expect(error).to.include({ consequence: 'unavailable', status: undefined });
     expect(error.message).to.equal(
-      'patch reversetunnels.reverse-tunnel.io in default a: no answer within 6 s',
+      'patch reversetunnels.reverse-tunnel.io in default a: no response within 6 s',
     );
     expect(samples).to.deep.equal([{ verb: 'patch', code: '<error>' }]);
   });
@@ -278,7 +278,7 @@ describe('client of the API server', () => {
     (await server.next()).answer(answers.UNAUTHORIZED);
     const error = await without;
     expect(error.consequence).to.equal('unauthorized');
-    expect(error.message).to.contain('no new credentials: kubeconfig x: exec plugin aws: not found');
+    expect(error.message).to.contain('cannot reload credentials: kubeconfig x: exec plugin aws: not found');
     expect(server.count, 'tries').to.equal(3);
   });
 
@@ -292,7 +292,7 @@ describe('client of the API server', () => {
     ] as const) {
       const call = errorOf(ask());
       (await server.next()).answer({ status: 200, headers: {}, body });
-      expect((await call).consequence, body).to.equal('malformed');
+      expect((await call).consequence, body).to.equal('unexpected_response');
     }
   });
 

@@ -101,27 +101,27 @@ describe('kubeconfig files', () => {
   it('say in one line what is wrong with them, and in which file', () => {
     const base = { 'current-context': 'x', clusters: [CLUSTER], users: [USER], contexts: [CONTEXT] };
     expect(errorOf({ path: '/k', text: 'a: b: c\n  - d' })).to.match(
-      /^kubeconfig \/k: not YAML: .*line 1[^\n]*$/,
+      /^kubeconfig \/k: invalid YAML: .*line 1[^\n]*$/,
     );
     expect(errorOf({ path: '/k', text: 'hello' })).to.equal(
-      'kubeconfig /k: not a kubeconfig: no mapping at the top',
+      'kubeconfig /k: not a kubeconfig: top level is not a mapping',
     );
-    expect(errorOf({ path: '/k', text: '' })).to.contain('kubeconfig /k: no current-context');
+    expect(errorOf({ path: '/k', text: '' })).to.contain('kubeconfig /k: current-context is not set');
     expect(errorOf(file('/k', { ...base, 'current-context': '' }), { path: '/l', text: '' })).to.contain(
-      'kubeconfig /k, /l: no current-context',
+      'kubeconfig /k, /l: current-context is not set',
     );
-    expect(errorOf(file('/k', { ...base, contexts: [] }))).to.equal('kubeconfig /k: no context x');
+    expect(errorOf(file('/k', { ...base, contexts: [] }))).to.equal('kubeconfig /k: context x not found');
     expect(errorOf(file('/k', { ...base, clusters: [] }))).to.equal(
-      'kubeconfig /k: context x names cluster c, which is not there',
+      'kubeconfig /k: context x refers to cluster c, which does not exist',
     );
     expect(errorOf(file('/k', { ...base, users: [] }))).to.equal(
-      'kubeconfig /k: context x names user u, which is not there',
+      'kubeconfig /k: context x refers to user u, which does not exist',
     );
     expect(errorOf(file('/k', { ...base, contexts: [{ name: 'x', context: { user: 'u' } }] }))).to.equal(
-      'kubeconfig /k: context x names no cluster',
+      'kubeconfig /k: context x has no cluster',
     );
     expect(errorOf(file('/k', { ...base, clusters: [{ name: 'c', cluster: 'https://c' }] }))).to.equal(
-      'kubeconfig /k: cluster c is no mapping',
+      'kubeconfig /k: cluster c is not a mapping',
     );
   });
 });

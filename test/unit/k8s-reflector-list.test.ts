@@ -135,8 +135,8 @@ describe('reflector: lists', () => {
     (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
     await f.restMs();
     expect(f.logged).to.deep.equal([
-      'warn list reversetunnels.reverse-tunnel.io in default: two pages in a row with the same continue token ' +
-        '(is the address that of the API server?)',
+      'warn list reversetunnels.reverse-tunnel.io in default: two consecutive pages with the same continue token ' +
+        '(check that the address is that of the API server)',
     ]);
     expect(f.reflector.hasSynced).to.equal(false);
   });
@@ -190,7 +190,7 @@ describe('reflector: lists', () => {
     [
       'the CRD is missing',
       answers.CRD_MISSING,
-      'list reversetunnels.reverse-tunnel.io in default: 404 not served (is its CRD installed?): 404 page not found ' +
+      'list reversetunnels.reverse-tunnel.io in default: 404 resource not found (is the CRD installed?): 404 page not found ' +
         '(install the CRDs: kubectl apply -f crds/)',
     ],
     [
@@ -198,7 +198,7 @@ describe('reflector: lists', () => {
       answers.FORBIDDEN,
       'list reversetunnels.reverse-tunnel.io in default: 403 Forbidden: reversetunnels.reverse-tunnel.io is forbidden: ' +
         'User "system:serviceaccount:default:nobody" cannot list resource "reversetunnels" in API group ' +
-        '"reverse-tunnel.io" in the namespace "default" (give the service account the RBAC rules for it)',
+        '"reverse-tunnel.io" in the namespace "default" (grant the RBAC permissions to the ServiceAccount)',
     ],
   ] as const) {
     it(`says once, and then each 30 s, that ${situation}, and recovers`, async () => {
@@ -214,7 +214,7 @@ describe('reflector: lists', () => {
       (await f.server.next()).answer(answers.list('200', []));
       (await f.server.next()).watch();
       await f.until('watching');
-      expect(f.logged.at(-1)).to.equal('info watch reversetunnels.reverse-tunnel.io in default: works again');
+      expect(f.logged.at(-1)).to.equal('info list and watch recovered');
     });
   }
 });

@@ -157,8 +157,8 @@ describe('reflector: watches', () => {
     watch.end();
     f.clock.advance(await f.restMs());
     expect(f.logged.at(-1)).to.equal(
-      'warn watch reversetunnels.reverse-tunnel.io in default: ended within a line: ' +
-        '<html><body>Please log in</body></html> (is the address that of the API server?)',
+      'warn watch reversetunnels.reverse-tunnel.io in default: response ended within a line: ' +
+        '<html><body>Please log in</body></html> (check that the address is that of the API server)',
     );
     await answerList('30', row('b', '20'));
     await f.untilStored('b=20');
@@ -168,7 +168,7 @@ describe('reflector: watches', () => {
     watch.sendRaw(Buffer.alloc(4 * 1024 * 1024 + 1, 'x'));
     f.clock.advance(await f.restMs());
     expect(f.logged.at(-1)).to.contain(
-      'watch reversetunnels.reverse-tunnel.io in default: a line is longer than 4194304 bytes',
+      'watch reversetunnels.reverse-tunnel.io in default: line exceeds 4194304 bytes',
     );
     await answerList('30');
     watch = await openWatch(f, (await nextWatch())[1]);
@@ -285,7 +285,7 @@ describe('reflector: watches', () => {
       f.logged.filter((line) => line.startsWith('warn')).length,
       'one line a change, then one in 30 s',
     ).to.equal(2);
-    expect(f.logged.at(-1)).to.contain('works again');
+    expect(f.logged.at(-1)).to.contain('list and watch recovered');
   });
 
   // TestRetryInternalError, TestRetryWithDeadline: by number and not by time, so that a slow try counts as well
@@ -311,7 +311,7 @@ describe('reflector: watches', () => {
     await f.untilStored('a=5');
   });
 
-  it('lists again when nothing came for 90 s, not even a bookmark: the connection is half-open', async () => {
+  it('lists again when no event or bookmark for 90 s, not even a bookmark: the connection is half-open', async () => {
     f.clock.advance(89_999);
     watch.send(watchLine.event('ADDED', row('b', '11')));
     await f.untilStored('a=5 b=11');
@@ -320,7 +320,7 @@ describe('reflector: watches', () => {
     f.clock.advance(1);
     await eventually('the watch is closed', () => watch.closed);
     f.clock.advance(await f.restMs());
-    expect(f.logged.at(-1)).to.contain('nothing came for 90 s');
+    expect(f.logged.at(-1)).to.contain('no event or bookmark for 90 s');
     await answerList('12', row('b', '11'));
     await f.untilStored('b=11');
   });
@@ -332,7 +332,7 @@ describe('reflector: watches', () => {
     it(`lists again when ${what} goes back in time: etcd was restored`, async () => {
       watch.send(line);
       f.clock.advance(await f.restMs());
-      expect(f.logged.at(-1)).to.contain('goes back from version 10 to 9');
+      expect(f.logged.at(-1)).to.contain('goes back from resourceVersion 10 to 9');
       await answerList('9', row('b', '8'));
       await f.untilStored('b=8');
       expect((await nextWatch())[0]).to.equal('9');
@@ -365,7 +365,7 @@ describe('reflector: watches', () => {
     watch.send(watchLine.event('ADDED', row('b', '11')), watchLine.event('ADDED', row('c', '12')));
     f.clock.advance(await f.restMs());
     expect(f.logged.at(-1)).to.equal(
-      'warn watch reversetunnels.reverse-tunnel.io in default: ADDED b could not be taken in: the store is full',
+      'warn watch reversetunnels.reverse-tunnel.io in default: cannot process ADDED b: the store is full',
     );
     await answerList('12', row('b', '11'), row('c', '12'));
     await f.untilStored('b=11 c=12');

@@ -151,7 +151,7 @@ async function play(seed: number): Promise<void> {
       await world.pass(5000);
     }
     expect(world.rows(RESPONDER), 'rows in the end').to.deep.equal([...truth.keys()].toSorted());
-    expect(world.condition(RESPONDER, 'Ready')).to.equal('True Mirrored');
+    expect(world.condition(RESPONDER, 'Ready')).to.equal('True Synced');
     expect(wrongDeletions(), 'deletions of a live row').to.deep.equal([]);
     world.rowApi.calls.length = 0;
     world.reporterApi.calls.length = 0;

@@ -315,7 +315,7 @@ describe('the traces that break ownership', () => {
         return world.reporterApi.calls.filter((call) => call.startsWith('patchStatus')).length;
       };
       const first = await claimsUntil(MINUTE);
-      expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('True StreamsTradePlaces');
+      expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('True DuplicateReporterID');
       expect(first, 'status writes in the first minute').to.be.within(5, 40);
       await claimsUntil(5 * MINUTE);
       expect(await claimsUntil(10 * MINUTE), 'in ten minutes, later').to.be.at.most(20);
@@ -343,7 +343,7 @@ describe('the traces that break ownership', () => {
         return world.rowApi.writes;
       };
       await swing(24);
-      expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('True StreamsTradePlaces');
+      expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('True DuplicateReporterID');
       world.reporterApi.calls.length = 0;
       expect(await swing(240), 'row writes in ten minutes, later').to.be.at.most(4);
       const claims = world.reporterApi.calls.filter((call) => call.startsWith('patchStatus')).length;

@@ -8,7 +8,7 @@ import { createPolicing } from '../../src/policing.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { passTime } from '../support/fake-time.ts';
 
-const RULE = { peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
+const RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
 
 /** An API server that answers lists with what is stored, and whose watch shows nothing, as after a restore of etcd. */
 function silentServer(stored: () => object[]): ApiClient {

@@ -33,7 +33,7 @@ const PEERS: readonly Peer[] = [
   { by: 'token', namespace: 'edge', serviceAccount: 'responder' },
 ];
 const PEER_PATTERNS: readonly Meaning<PeerSpec>[] = [
-  { pattern: { anybody: true }, means: [0, 1, 2, 3, 4] },
+  { pattern: { any: true }, means: [0, 1, 2, 3, 4] },
   { pattern: { spiffeID: 'spiffe://example.org/ns/edge/sa/responder' }, means: [1] },
   { pattern: { spiffeID: 'spiffe://example.org/ns/*/sa/responder' }, means: [1, 2] },
   { pattern: { spiffeID: 'spiffe://example.org/ns/core/**' }, means: [2] },
@@ -175,7 +175,7 @@ async function play(steps: readonly Step[]): Promise<void> {
 
   function set(): PolicySet {
     if (inForce.length === 0) return OPEN;
-    const wrong: RuleSpec = { peers: [{ anybody: true }], reporters: { ids: ['*'] }, tenants: ['*', 'a*b'] };
+    const wrong: RuleSpec = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*', 'a*b'] };
     return policySet(
       inForce.flatMap((one) => {
         const rules = one?.map(({ spec }) => spec) ?? [wrong];
@@ -253,7 +253,7 @@ async function play(steps: readonly Step[]): Promise<void> {
     for (const [place, one] of held) {
       const reporter = REPORTERS[place] ?? expect.fail();
       if (!one.connected || mayReport(one.peer, place)) continue;
-      world.mirror.reporterDisconnected(reporter, 'NotAllowed');
+      world.mirror.reporterDisconnected(reporter, 'PolicyDenied');
       one.connected = false;
       seen.endedStreams += 1;
     }

@@ -67,7 +67,7 @@ describe('a reporter id that peers with different grants share', () => {
     inForce(rule(WIDE, ['r*'], ['acme']), rule(NARROW, ['*'], ['globex']));
     world.report(RESPONDER, fullPush(OWN), WIDE);
     const refusal = (): string | undefined => world.grants.reporterRefusal(NARROW, RESPONDER)?.message;
-    const said = /^node\.id: "responder-0" in node\.cluster "edge" is another peer's/;
+    const said = /^node\.id: "responder-0" in node\.cluster "edge" is held by another peer/;
     expect(refusal()).to.match(said);
     expect(world.grants.reporterRefusal(WIDE, RESPONDER)).to.equal(undefined);
     world.mirror.reporterDisconnected(RESPONDER, 'StreamEnded');

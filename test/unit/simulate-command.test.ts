@@ -53,7 +53,7 @@ describe('simulate: its flags', () => {
   for (const { argv, want } of [
     {
       argv: ['--tls-ca=ca.crt', '--tls-cert=c.crt'],
-      want: /^--tls-cert, --tls-key: must be given together$/,
+      want: /^--tls-cert, --tls-key: must be set together$/,
     },
     { argv: ['--token-file=t'], want: /^--token-file t: needs --tls-ca$/ },
     {
@@ -135,8 +135,8 @@ describe('simulate: its flags', () => {
       ['--address', 'localhost'],
       '--address localhost: must be host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000',
     ],
-    [['--adress', 'localhost:1'], '--adress: no such flag; see --help'],
-    [['now'], 'now: not understood; every option is a --flag, see --help'],
+    [['--adress', 'localhost:1'], '--adress: unknown flag; see --help'],
+    [['now'], 'now: unknown argument; see --help'],
     [['--tenant-isolation=yes'], '--tenant-isolation yes: takes no value'],
     [
       ['--reporters', '10000', '--tunnels', '1000000'],

@@ -67,7 +67,7 @@ describe('status, counting', () => {
 
   it('totals', () => {
     expect(summary.totals).to.deep.equal({
-      ...{ tunnels: 4, unknown: 1, tenants: 2, reporters: 2, connected: 1, synced: 1, behind: 0 },
+      ...{ tunnels: 4, unknown: 1, tenants: 2, reporters: 2, connected: 1, synced: 1, pending: 0 },
       ...{ replicas: 2, alive: 1 },
     });
   });
@@ -81,33 +81,38 @@ describe('status, counting', () => {
 
   it("replicas by their Leases, with what they own; others' Leases are none", () => {
     expect(
-      summary.replicas.map(({ replica, alive, leads, reporters }) => ({ replica, alive, leads, reporters })),
+      summary.replicas.map(({ replica, alive, leader, reporters }) => ({
+        replica,
+        alive,
+        leader,
+        reporters,
+      })),
     ).to.deep.equal([
-      { replica: 'replica-a', alive: true, leads: true, reporters: 1 },
-      { replica: 'replica-b', alive: false, leads: false, reporters: 1 },
+      { replica: 'replica-a', alive: true, leader: true, reporters: 1 },
+      { replica: 'replica-b', alive: false, leader: false, reporters: 1 },
     ]);
   });
 
   it('a reporter that is lost says since when; its tunnels are not behind, as nobody is to write them', () => {
     const [well, lost] = summary.reporters;
-    expect(well).to.include({ id: 'responder-0', rows: 3, note: '', behind: 0 });
+    expect(well).to.include({ id: 'responder-0', objects: 3, note: '', pending: 0 });
     expect(lost).to.include({
       id: 'responder-1',
-      rows: 1,
+      objects: 1,
       note: 'StreamEnded',
       noteSinceMs: NOW_MS - 90_000,
     });
   });
 
-  it('a connected reporter is behind by what is neither a row nor set aside', () => {
+  it('a connected reporter is behind by what is neither a row nor rejected', () => {
     const { metadata, spec, status } = reporterObject('r');
     const tunnels = { reported: 10, applied: 6, rejected: 1 };
     const reporters = [{ metadata, spec, status: { ...status, tunnels } }];
-    expect(summarize({ ...FLEET, reporters }).totals.behind).to.equal(3);
+    expect(summarize({ ...FLEET, reporters }).totals.pending).to.equal(3);
   });
 
   it('an identity conflict is told before everything else', () => {
-    const conditions = [conditionOf('IdentityConflict', 'True', 'StreamsTradePlaces', 5_000)];
+    const conditions = [conditionOf('IdentityConflict', 'True', 'DuplicateReporterID', 5_000)];
     const [line] = summarize({ ...FLEET, reporters: [reporterObject('r', { conditions })] }).reporters;
     expect(line?.note).to.equal('IdentityConflict');
   });
@@ -128,16 +133,16 @@ describe('status, drawing', () => {
   it('totals in the first line; those with something wrong before the others', () => {
     const text = screen(summarize(FLEET), options);
     expect(text).to
-      .equal(`4 tunnels (1 Unknown) of 2 tenants; 1 of 2 reporters connected, 1 in step, 0 behind; 1 of 2 replicas alive
+      .equal(`4 tunnels (1 Unknown) of 2 tenants; 1 of 2 reporters connected, 1 in sync, 0 pending; 1 of 2 replicas alive
 namespace tunnels at https://api/
 
-REPLICA     STATE          RENEWED   REPORTERS   TUNNELS
-replica-a   alive, leads   2s ago    1           3
-replica-b   dead           60s ago   1           3
+REPLICA     STATE           RENEWED   REPORTERS   TUNNELS
+replica-a   alive, leader   2s ago    1           3
+replica-b   expired         60s ago   1           3
 
-REPORTER      CLUSTER   CONNECTED   SYNCED    REPORTED   ROWS   BEHIND   OWNER       NOTE
-responder-1   edge      False       Unknown   3          1      0        replica-b   StreamEnded 90s
-responder-0   edge      True        True      3          3      0        replica-a
+REPORTER      CLUSTER   CONNECTED   SYNCED    REPORTED   OBJECTS   PENDING   OWNER       NOTE
+responder-1   edge      False       Unknown   3          1         0         replica-b   StreamEnded 90s
+responder-0   edge      True        True      3          3         0         replica-a
 
 TENANT   TUNNELS   UNKNOWN   NODES   REPORTERS
 acme     3         1         2       2
@@ -161,8 +166,8 @@ zeta     1         0         1       1
     });
     const text = screen(nothing, options);
     expect(text)
-      .to.include('no replica of the operator\n')
-      .and.include('no reporter\n')
-      .and.include('no tunnel\n');
+      .to.include('no operator replicas\n')
+      .and.include('no reporters\n')
+      .and.include('no tunnels\n');
   });
 });

@@ -144,7 +144,7 @@ function scenarioOf({ name, about, lasts, within = 10, harm, heal }: Outage): Fa
       const needed = changes.create + changes.patch + changes.delete;
       const figures: Figure[] = [
         ...common(stage, after, within),
-        { what: 'reporters in step', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
+        { what: 'reporters in sync', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
         { what: 'changes ACKed meanwhile, after the last', value: ackedMs / 1000, unit: 's', atMost: 3 },
         { what: 'streams ended', value: meanwhile.disconnects - before.disconnects, atMost: 0 },
         { what: 'rows deleted', value: writes.delete, atMost: changes.delete },

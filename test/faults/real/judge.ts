@@ -143,7 +143,7 @@ export function rowWritesOf(writes: Writes): number {
   return writes.create + writes.patch + writes.delete + writes.status;
 }
 
-/** Waits until everything that the fleets hold is a row and every reporter is in step, before anything is done to them. */
+/** Waits until everything that the fleets hold is a row and every reporter is in sync, before anything is done to them. */
 export async function allThere(stage: Stage, deadlineMs: number): Promise<void> {
   await stage.fleet.settled();
   await converged(stage, NOTHING, deadlineMs);
@@ -152,7 +152,7 @@ export async function allThere(stage: Stage, deadlineMs: number): Promise<void> 
 
 const NOTHING: Before = { rows: new Map(), reporterOf: new Map(), auditBytes: 0, disconnects: 0, acks: 0 };
 
-/** Waits until all reporters are connected, in step and owned by a replica that runs; gives how long it took, ms. */
+/** Waits until all reporters are connected, in sync and owned by a replica that runs; gives how long it took, ms. */
 export async function served(stage: Stage, deadlineMs: number): Promise<number> {
   const startedMs = performance.now();
   await stage.replicas.served(stage.reporterCount(), deadlineMs);
@@ -180,7 +180,7 @@ export function crashes(replicas: readonly RunningReplica[]): number {
   let count = 0;
   for (const { process: operator } of replicas) {
     const strange = operator.stderr.split('\n').some((line) => line !== '' && !NODE_SAYS.test(line));
-    const own = operator.log.some(({ msg }) => msg.includes('unexpectedly'));
+    const own = operator.log.some(({ msg }) => msg.startsWith('unexpected error'));
     if (strange || own || !runs(operator.pid)) count += 1;
   }
   return count;

@@ -39,7 +39,7 @@ function crdsDeleted(name: string, about: string, crds: readonly string[]): Faul
       const servedMs = await served(stage, DEADLINE_MS);
       return [
         ...common(stage, after, 30),
-        { what: 'reporters in step', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
+        { what: 'reporters in sync', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
         ...(await twiceAtMost(stage, before)),
       ];
     },
@@ -99,7 +99,7 @@ export const namespaceTerminating: FaultScenario = {
     const servedMs = await served(stage, DEADLINE_MS);
     return [
       ...common(stage, after, 30),
-      { what: 'reporters in step', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
+      { what: 'reporters in sync', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
       ...(await twiceAtMost(stage, before)),
     ];
   },

@@ -60,7 +60,7 @@ export async function openProbe(operator: OperatorProcess): Promise<Probe> {
         loopMaxMs: metric('nodejs_eventloop_lag_max_seconds') * 1000,
         loopP99Ms: metric('nodejs_eventloop_lag_p99_seconds') * 1000,
         streams: metric('reverse_tunnel_reporters_connected'),
-        rows: metric('reverse_tunnel_rows'),
+        rows: metric('reverse_tunnel_objects'),
       };
     },
     close: () => inspector.close(),

@@ -105,7 +105,7 @@ function rowRefused({ name, about, refuse, allow }: Refusal): FaultScenario {
           const one = shown.find(
             ({ spec }) => spec.id === reporter.id.id && spec.cluster === reporter.id.cluster,
           );
-          return one !== undefined && condition(one.status, 'Synced') === 'False RowsRefused';
+          return one !== undefined && condition(one.status, 'Synced') === 'False WritesRejected';
         });
         const shownMs = performance.now() - startedMs;
         change(stage, name.endsWith('quota') ? 0 : sizes.changes, identity.nodeID);

@@ -80,7 +80,7 @@ export const allDrop: FaultScenario = {
     return [
       ...common(stage, after, 10),
       { what: 'all ACKed', value: ackedMs / 1000, unit: 's', atMost: 30 },
-      { what: 'reporters in step, after that', value: servedMs / 1000, unit: 's', atMost: 30 },
+      { what: 'reporters in sync, after that', value: servedMs / 1000, unit: 's', atMost: 30 },
       { what: 'row writes', value: rowWritesOf(writes), atMost: Math.floor(before.rows.size / 100) },
       { what: 'rows deleted', value: writes.delete, atMost: 0 },
       { what: 'status writes of reporters', value: writes.reporters },
@@ -106,7 +106,7 @@ function reportersHarmed(name: string, about: string, harm: (stage: Stage) => Pr
       const needed = changes.create + changes.patch + changes.delete;
       return [
         ...common(stage, after, 20),
-        { what: 'reporters in step', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
+        { what: 'reporters in sync', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
         { what: 'row writes', value: writes, atMost: needed },
       ];
     },

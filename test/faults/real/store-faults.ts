@@ -65,7 +65,7 @@ export const etcdRestored: FaultScenario = {
     const made = after.rows.filter((row) => !restored.has(placeOf(row))).length;
     return [
       ...common(stage, after, 10),
-      { what: 'reporters in step', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
+      { what: 'reporters in sync', value: (after.tookMs + servedMs) / 1000, unit: 's', atMost: 30 },
       { what: 'rows made once more', value: made, atLeast: 1 },
     ];
   },
@@ -75,7 +75,7 @@ export const etcdRestored: FaultScenario = {
 function listsOf({ replicas }: Stage): number {
   return replicas.running.reduce(
     (sum, { process }) =>
-      sum + process.log.filter(({ msg }) => msg.startsWith('list reversetunnels.')).length,
+      sum + process.log.filter(({ error }) => String(error).startsWith('list reversetunnels.')).length,
     0,
   );
 }

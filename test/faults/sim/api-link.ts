@@ -79,10 +79,10 @@ export function createApiLink(
 
   function send(call: Call): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
-    if (closed) return Promise.reject(new ApiError('cancelled', `${call.action()}: the client is closed`));
+    if (closed) return Promise.reject(new ApiError('cancelled', `${call.action()}: client is closed`));
     let over = false;
     const cancelDeadline = process.setTimer(call.timeoutMs, () => {
-      fail(new ApiError('unavailable', `no answer within ${call.timeoutMs / 1000} s`));
+      fail(new ApiError('unavailable', `no response within ${call.timeoutMs / 1000} s`));
     });
     const onAbort = (): void => fail(new ApiError('cancelled', 'cancelled'));
     function settle(): boolean {

@@ -32,7 +32,7 @@ export function createReportingService(
   let closed = false;
 
   function supersede(older: Session): void {
-    older.close('superseded', ABORTED, 'superseded by a newer stream of this reporter');
+    older.close('superseded', ABORTED, 'superseded by a newer stream of the same reporter');
   }
 
   function named(session: Session): void {
@@ -65,7 +65,11 @@ export function createReportingService(
           byReporter.delete(key);
           parts.sink.reporterDisconnected(
             reporter,
-            reason === 'shutdown' ? reason : reason === 'silent' ? 'Silent' : 'StreamEnded',
+            reason === 'shutdown'
+              ? reason
+              : reason === 'heartbeat_timeout'
+                ? 'HeartbeatTimeout'
+                : 'StreamEnded',
           );
         },
         turn: () => Promise.resolve(),

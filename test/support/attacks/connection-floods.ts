@@ -23,22 +23,22 @@ function all(count: number, bytes: Buffer): Attack['round'] {
 export const CONNECTION_FLOODS: readonly Attack[] = [
   {
     name: 'opens 2,000 connections and says nothing',
-    refusedAs: 'silent',
+    refusedAs: 'handshake_timeout',
     round: all(2000, Buffer.alloc(0)),
   },
   {
     name: 'says half of the preface on 200 connections',
-    refusedAs: 'silent',
+    refusedAs: 'handshake_timeout',
     round: all(200, PREFACE.subarray(0, 12)),
   },
   {
     name: 'says the preface and nothing more on 200 connections',
-    refusedAs: 'silent',
+    refusedAs: 'handshake_timeout',
     round: all(200, PREFACE),
   },
   {
     name: 'says the preface byte by byte',
-    refusedAs: 'silent',
+    refusedAs: 'handshake_timeout',
     async round(open) {
       const peer = await open(false);
       for (let at = 0; at < PREFACE.length - 1 && !peer.isClosed; at += 1) {

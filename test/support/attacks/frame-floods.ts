@@ -19,7 +19,7 @@ const ONE_BYTE = Buffer.from([0, 0, 0, 1]);
 export const FRAME_FLOODS: readonly Attack[] = [
   {
     name: 'sends a report of 13 MB in DATA frames of one byte',
-    refusedAs: 'tiny_frames',
+    refusedAs: 'small_frames',
     async round(open) {
       const peer = await open();
       await peer.write(opening(1));
@@ -28,7 +28,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
   },
   {
     name: 'sends a report of 13 MB in frames of one byte and 200 of padding',
-    refusedAs: 'tiny_frames',
+    refusedAs: 'small_frames',
     async round(open) {
       const peer = await open();
       await peer.write(opening(1));

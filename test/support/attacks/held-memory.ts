@@ -20,7 +20,7 @@ const LARGE_REPORTS = Array.from({ length: 200 }, (_, i) =>
 export const HELD_MEMORY: readonly Attack[] = [
   {
     name: 'leaves reports unfinished on 1,000 streams of one connection',
-    refusedAs: 'held_bytes',
+    refusedAs: 'buffered_bytes',
     async round(open) {
       const peer = await open();
       for (let id = 1; id < 2000; id += 2) {
@@ -31,7 +31,7 @@ export const HELD_MEMORY: readonly Attack[] = [
   },
   {
     name: 'leaves a report unfinished on each of 100 connections',
-    refusedAs: 'held_bytes',
+    refusedAs: 'buffered_bytes',
     async round(open) {
       const peers = await Promise.all(Array.from({ length: 100 }, () => open()));
       await Promise.all(

@@ -39,7 +39,7 @@ function serviceName(streamId: number): Buffer {
   ]);
 }
 
-/** Each is cut as `new_streams`, or by HTTP/2 itself where its own limit on refused streams comes first. */
+/** Each is cut as `stream_rate`, or by HTTP/2 itself where its own limit on refused streams comes first. */
 export const STREAM_FLOODS: readonly Attack[] = [
   {
     name: 'opens streams and resets them at once (rapid reset)',
