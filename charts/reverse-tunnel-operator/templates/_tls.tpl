@@ -1,6 +1,6 @@
 {{/* "true" where the port speaks TLS, else empty. */}}
 {{- define "reverse-tunnel-operator.tls" -}}
-{{- if or .Values.tls.secretName .Values.tls.certManager.enabled .Values.tls.selfMade.enabled }}true{{ end }}
+{{- if or .Values.tls.secretName .Values.tls.certManager.enabled .Values.tls.selfSigned.enabled }}true{{ end }}
 {{- end }}
 
 {{- define "reverse-tunnel-operator.tlsSecret" -}}
@@ -9,12 +9,12 @@
 
 {{/* "true" where certificates of reporters are checked, else empty. */}}
 {{- define "reverse-tunnel-operator.clientCerts" -}}
-{{- if has .Values.auth.mode (list "mtls" "either") }}true{{ end }}
+{{- if has .Values.auth.mode (list "mtls" "mtls-or-token") }}true{{ end }}
 {{- end }}
 
 {{/* "true" where tokens of reporters are checked, else empty. */}}
 {{- define "reverse-tunnel-operator.tokens" -}}
-{{- if has .Values.auth.mode (list "token" "either") }}true{{ end }}
+{{- if has .Values.auth.mode (list "token" "mtls-or-token") }}true{{ end }}
 {{- end }}
 
 {{- define "reverse-tunnel-operator.clientCASecret" -}}
@@ -25,12 +25,12 @@
 {{- define "reverse-tunnel-operator.testClientSecret" -}}
 {{- if .Values.tests.clientSecretName }}
 {{- .Values.tests.clientSecretName }}
-{{- else if .Values.tls.selfMade.enabled }}
+{{- else if .Values.tls.selfSigned.enabled }}
 {{- printf "%s-client-tls" (include "reverse-tunnel-operator.fullname" .) }}
 {{- end }}
 {{- end }}
 
-{{/* The name that the operator's certificate is held to. */}}
+{{/* The name that clients verify in the operator's certificate. */}}
 {{- define "reverse-tunnel-operator.serverName" -}}
 {{- default (include "reverse-tunnel-operator.host" .) .Values.tls.serverName }}
 {{- end }}
