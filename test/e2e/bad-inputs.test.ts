@@ -178,7 +178,7 @@ const CASES: readonly Case[] = [
   {
     what: 'more tunnels than a reporter may hold',
     report: fullPush(1001),
-    nack: /would hold 1001 tunnels, at most 1000/,
+    nack: /would hold 1001 tunnels, limit is 1000/,
     status: RESOURCE_EXHAUSTED,
   },
   {

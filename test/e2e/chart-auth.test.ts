@@ -73,7 +73,7 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
       await run('install', mode, CHART, '--set', values, '--wait', '--timeout', '150s');
       await run('test', mode, '--timeout', '150s');
       const tested = kubelet.pods.find(({ name }) => name.endsWith('-test'));
-      expect(tested?.output.join('\n')).to.include('is seen, Ready=True');
+      expect(tested?.output.join('\n')).to.include('exists, Ready=True');
       told(tested?.output.at(-1) ?? '');
       const secret = async (): Promise<unknown> => {
         const tls = ['--field-selector', 'type=kubernetes.io/tls'];

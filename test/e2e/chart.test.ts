@@ -151,7 +151,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     await controlPlane.kubectl(['delete', 'crd', '-l', 'app.kubernetes.io/instance=tunnels', '--wait']);
     const older = readdirSync(CRDS)
       .map((file) => readFileSync(join(CRDS, file), 'utf8'))
-      .map((text) => text.replace('Time since this object was made.', 'Its age.'))
+      .map((text) => text.replace('Time since this object was created.', 'Its age.'))
       .join('\n---\n');
     const applied = await controlPlane.kubectl(['apply', '-f', '-'], { input: older });
     expect(applied.code, applied.stderr).to.equal(0);
@@ -171,7 +171,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
       '-o',
       'jsonpath={.spec}',
     ]);
-    expect(crd.stdout).to.include('Time since this object was made.').and.not.include('Its age.');
+    expect(crd.stdout).to.include('Time since this object was created.').and.not.include('Its age.');
     await ok('test', RELEASE);
   });
 });

@@ -10,14 +10,14 @@ describe('the command line, used wrongly', () => {
   it('a wrong value: one line that names key, value and range, exit code 2', async () => {
     const { code, stderr } = await operatorOutput(['--auth', 'insecure', '--report-interval', '2h']);
     expect(stderr.split('\n')[0]).to.equal(
-      'reverse-tunnel-operator: --report-interval: "2h" must be a duration from 25ms to 1h, as 250ms, 30s or 5m',
+      'reverse-tunnel-operator: --report-interval: "2h" must be a duration from 25ms to 1h, such as 250ms, 30s or 5m',
     );
     expect(code).to.equal(2);
   });
 
   it('no choice of who may report: exit code 2', async () => {
     const { code, stderr } = await operatorOutput([]);
-    expect(stderr).to.include('auth: must be chosen');
+    expect(stderr).to.include('auth: must be one of');
     expect(code).to.equal(2);
   });
 
@@ -49,7 +49,7 @@ describe('the command line, used wrongly', () => {
       const { code, stderr } = await operatorOutput(flags);
       await new Promise((resolve) => other.close(resolve));
       expect(stderr.trim().split('\n')).to.have.length(1);
-      expect(stderr).to.include(address).and.include('EADDRINUSE').and.include(`choose another ${flag}`);
+      expect(stderr).to.include(address).and.include('EADDRINUSE').and.include(`set another ${flag}`);
       expect(code).to.equal(1);
     });
   }

@@ -196,7 +196,7 @@ describe('doctor, on set-ups that are broken', () => {
     await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
     const { code, findings } = await runDoctor(flags);
     expect(says(findings, 'replicas')).to.match(
-      /no replica .* is alive .*: replica-a \(last renewed \d+d ago\)/,
+      /no operator replica is alive .*: replica-a \(last renewed \d+d ago\)/,
     );
     expect(code).to.equal(1);
   });
@@ -211,7 +211,7 @@ describe('doctor, on set-ups that are broken', () => {
     const [waiting] = (await once(child.stderr.setEncoding('utf8'), 'data')) as [string];
     child.kill('SIGINT');
     await ended(child);
-    expect(waiting).to.equal('doctor: a Lease looks dead: watching for 7 s whether it is renewed\n');
+    expect(waiting).to.equal('doctor: a Lease looks expired; watching for 7 s whether it is renewed\n');
     expect(printed).to.equal('');
     expect(child.exitCode).to.equal(130);
   });
@@ -290,8 +290,8 @@ describe('doctor, on a cluster of its own', () => {
     const { code, findings } = await runDoctor(flags);
     const crds = findings.filter(({ check, status }) => check === 'crds' && status === 'fail');
     expect(crds.map(({ message: text }) => text)).to.have.members([
-      'reversetunnels.reverse-tunnel.io is not served at v1alpha1 with its status',
-      'reversetunnelreporters.reverse-tunnel.io is not served at v1alpha1 with its status',
+      'reversetunnels.reverse-tunnel.io is not served at v1alpha1 with a status subresource',
+      'reversetunnelreporters.reverse-tunnel.io is not served at v1alpha1 with a status subresource',
     ]);
     expect(crds[0]?.remediation).to.match(/kubectl apply --server-side -f crds\/\w+\.yaml/);
     expect(findings.some(({ check }) => check === 'rows' || check === 'reporters')).to.equal(false);
@@ -357,7 +357,7 @@ describe('doctor, used wrongly', () => {
     expect(wrong(findings)).to.deep.equal(['fail api']);
     expect(says(findings, 'api')).to.include('ECONNREFUSED');
     expect(code).to.equal(1);
-    expect(other.stderr).to.equal(`doctor: kubeconfig ${kubeconfig}: no context y\n`);
+    expect(other.stderr).to.equal(`doctor: kubeconfig ${kubeconfig}: context y not found\n`);
     expect(other.code).to.equal(1);
   });
 

@@ -170,8 +170,10 @@ describe('who may report what', function () {
     const [name, accepted, rules, , message] = line.trimEnd().split(/\s{2,}/);
     expect([name, accepted, rules]).to.deep.equal(['mistaken', 'False', '0']);
     expect(message)
-      .to.include('spec.rules[0].peers[0].spiffeID: "spiffe://*.example.org/sa" has a * in its trust domain')
-      .and.include('spec.rules[1].tenants[0]: "ac*me" has a * that is not at its end');
+      .to.include(
+        'spec.rules[0].peers[0].spiffeID: "spiffe://*.example.org/sa" must not have a * in the trust domain',
+      )
+      .and.include('spec.rules[1].tenants[0]: "ac*me" has a misplaced *');
     await world.change('mistaken', EVERYTHING, { ...EVERYTHING, tenants: ['acme*'] });
     await world.kubectl('wait', '--for=condition=Accepted', 'rtp/mistaken', '--timeout=20s');
     const table = await world.kubectl('get', 'rtp');
@@ -253,7 +255,7 @@ describe('who may report what', function () {
     await world.rows('a', 'b');
     stream.send({ nonce: 1000, added_tunnels: [of('acme', 'c')] });
     const { details } = await stream.ended;
-    expect(details).to.equal('reporter "r-0" would hold 3 tunnels, limit is 2 are allowed');
+    expect(details).to.equal('reporter "r-0": would hold 3 tunnels, limit is 2');
     await world.rows('a', 'b');
   });
 
@@ -301,7 +303,7 @@ describe('who may report what', function () {
     );
     const answer = await poll(DEADLINE_MS, async () => {
       const text = await (await fetch(`http://${world.operator.httpAddress}/readyz`)).text();
-      return text.includes('policies') ? text : undefined;
+      return text.includes('Policies') ? text : undefined;
     });
     expect(answer).to.include('ReverseTunnelPolicies not listed yet');
     expect(await listRows(controlPlane().request, world.namespace)).to.deep.equal([]);
