@@ -1,5 +1,5 @@
 /** The attacker, in a process of its own: what it does must not keep the steady reporter waiting. */
-import { attack } from '../test/support/attacks/attack.ts';
+import { runAttack } from '../test/support/attacks/attack.ts';
 import { ATTACKS } from '../test/support/attacks/all.ts';
 import { serveParent } from './child.ts';
 
@@ -12,6 +12,6 @@ serveParent<Attacker>({
   async run({ address, name, ms }) {
     const chosen = ATTACKS.find((one) => one.name === name);
     if (chosen === undefined) throw new Error(`there is no attack that ${name}`);
-    return attack(address, chosen, AbortSignal.timeout(ms));
+    return runAttack(address, chosen, AbortSignal.timeout(ms));
   },
 });

@@ -14,18 +14,18 @@ import type { Attacker } from './attacker-process.ts';
 const ATTACK_MS = 3000;
 const WARM_UP_MS = 1500;
 /** Short, so that silent connections are seen to be closed within an attack. */
-const LIMITS = { greetingMs: 1000 };
+const LIMITS = { handshakeTimeoutMs: 1000 };
 const MIB = 1024 * 1024;
-const HEAD = ['attack', 'rounds', 'refused', 'ACKs', 'p50 ms', 'p99 ms', 'worst', 'RSS +MiB', 'left +MiB'];
+const HEADER = ['attack', 'rounds', 'refused', 'ACKs', 'p50 ms', 'p99 ms', 'worst', 'RSS +MiB', 'left +MiB'];
 
 const word = process.argv[2] ?? '';
 await using attacker = startChild<Attacker>(new URL('attacker-process.ts', import.meta.url));
-const rows = [HEAD, await measured(undefined)];
+const rows = [HEADER, await measured(undefined)];
 for (const attack of ATTACKS.filter(({ name }) => name.includes(word))) {
   rows.push(await measured(attack));
   console.error(`${rows.length - 2} ${attack.name}`);
 }
-const widths = HEAD.map((_, column) => Math.max(...rows.map((cells) => (cells[column] ?? '').length)));
+const widths = HEADER.map((_, column) => Math.max(...rows.map((cells) => (cells[column] ?? '').length)));
 for (const cells of rows) {
   console.log(
     cells
@@ -41,34 +41,34 @@ async function measured(attack: Attack | undefined): Promise<string[]> {
   await delay(WARM_UP_MS);
   const before = await victim.state();
   const first = steady.ackMs.length;
-  const rounds = attack === undefined ? await calm() : await underAttack(attack, victim);
+  const rounds = attack === undefined ? await runIdle() : await runUnderAttack(attack, victim);
   const acks = steady.ackMs.slice(first).toSorted((a, b) => a - b);
-  await waitOut(steady);
+  await waitUntilResponsive(steady);
   const after = await victim.state();
   const at = (share: number): string => (acks[Math.ceil(acks.length * share) - 1] ?? NaN).toFixed(1);
   return [
     attack?.name ?? '(calm)',
     String(rounds),
-    Object.entries(after.refused)
+    Object.entries(after.rejected)
       .map(([reason, times]) => `${reason} ${times}`)
       .join(', '),
     String(acks.length),
     ...[at(0.5), at(0.99), at(1)],
-    ((after.highestResidentBytes - before.residentBytes) / MIB).toFixed(0),
-    ((after.heldBytes - before.heldBytes) / MIB).toFixed(0),
+    ((after.peakResidentBytes - before.residentBytes) / MIB).toFixed(0),
+    ((after.usedBytes - before.usedBytes) / MIB).toFixed(0),
   ];
 }
 
-async function calm(): Promise<number> {
+async function runIdle(): Promise<number> {
   await delay(ATTACK_MS);
   return 0;
 }
 
-function underAttack({ name }: Attack, { address }: Victim): Promise<number> {
+function runUnderAttack({ name }: Attack, { address }: Victim): Promise<number> {
   return attacker.ask('run', { address, name, ms: ATTACK_MS });
 }
 
 /** Until the server has time for its ACKs again. */
-async function waitOut(steady: SteadyReporter): Promise<void> {
-  await steady.acks(50);
+async function waitUntilResponsive(steady: SteadyReporter): Promise<void> {
+  await steady.waitForAcks(50);
 }

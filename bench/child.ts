@@ -5,13 +5,13 @@ import { once } from 'node:events';
 /** What a helper can be asked: each a function of one argument that can be sent as JSON. */
 type Calls<C> = { [name in keyof C]: (argument: never) => Promise<unknown> };
 
-interface Asked {
+interface CallRequest {
   readonly id: number;
   readonly name: string;
   readonly argument: unknown;
 }
 
-interface Answered {
+interface CallResponse {
   readonly id: number;
   readonly value?: unknown;
   readonly failure?: string;
@@ -25,26 +25,27 @@ export interface Child<C extends Calls<C>> extends AsyncDisposable {
 /** Starts a helper; it ends with this process, however that ends. */
 export function startChild<C extends Calls<C>>(file: URL): Child<C> {
   const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
-  const open = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
-  let asked = 0;
+  const pendingCalls = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  let lastId = 0;
   child.on('message', (message) => {
-    const { id, value, failure } = message as Answered;
-    const waiting = open.get(id);
-    open.delete(id);
-    if (failure === undefined) waiting?.resolve(value);
-    else waiting?.reject(new Error(failure));
+    const { id, value, failure } = message as CallResponse;
+    const pending = pendingCalls.get(id);
+    pendingCalls.delete(id);
+    if (failure === undefined) pending?.resolve(value);
+    else pending?.reject(new Error(failure));
   });
   child.once('exit', (code, signal) => {
-    for (const call of open.values()) call.reject(new Error(`a helper process ended (${signal ?? code})`));
-    open.clear();
+    for (const call of pendingCalls.values())
+      call.reject(new Error(`a helper process ended (${signal ?? code})`));
+    pendingCalls.clear();
   });
   return {
     ask(name, argument) {
-      asked += 1;
-      const id = asked;
+      lastId += 1;
+      const id = lastId;
       const answer = new Promise<unknown>((resolve, reject) => {
-        open.set(id, { resolve, reject });
-        child.send({ id, name, argument } satisfies Asked, (error) => {
+        pendingCalls.set(id, { resolve, reject });
+        child.send({ id, name, argument } satisfies CallRequest, (error) => {
           if (error !== null) reject(new Error('a helper process has ended', { cause: error }));
         });
       });
@@ -62,11 +63,11 @@ export function startChild<C extends Calls<C>>(file: URL): Child<C> {
 export function serveParent<C extends Calls<C>>(calls: C): void {
   process.on('disconnect', () => process.exit(0));
   process.on('message', (message) => {
-    const { id, name, argument } = message as Asked;
+    const { id, name, argument } = message as CallRequest;
     const call = calls[name as keyof C] as unknown as (argument: unknown) => Promise<unknown>;
     call(argument).then(
-      (value) => process.send?.({ id, value } satisfies Answered),
-      (error: unknown) => process.send?.({ id, failure: String(error) } satisfies Answered),
+      (value) => process.send?.({ id, value } satisfies CallResponse),
+      (error: unknown) => process.send?.({ id, failure: String(error) } satisfies CallResponse),
     );
   });
 }

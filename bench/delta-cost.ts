@@ -1,22 +1,22 @@
 /** What one delta costs an operator that holds 100,000 tunnels, over one that holds 1,000. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '../test/support/operator-process.ts';
-import type { Figure } from './figure.ts';
-import { LARGE_REPORTER, type LargeStage } from './large-stage.ts';
+import type { Metric } from './metric.ts';
+import { LARGE_REPORTER, type LargePushFixture } from './large-push-fixture.ts';
 import { startOperator, type Operator } from './operator.ts';
 import { cpuMs } from './process-usage.ts';
-import { untilRows } from './resident-stage.ts';
-import type { Bench, Measurement } from './scenario.ts';
+import { waitForObjectCount } from './resident-fixture.ts';
+import type { BenchContext, Measurement } from './scenario.ts';
 
 /** Blocks of each kind: the two operators take turns, so that what slows the machine down slows both. */
 const ROUNDS = 4;
 /** Of deltas that change nothing. The large operator has run as much code before. */
-const WARM_UP_BLOCKS = 20;
-const LIMIT_MS = 60_000;
+const WARM_UP_BLOCK_COUNT = 20;
+const TIMEOUT_MS = 60_000;
 /** Between deltas that cost a write: as many a second as the API server takes without a queue. */
-const WRITE_GAP_MS = 4;
+const WRITE_INTERVAL_MS = 4;
 /** Serials far from those of the push. */
-const FIRST_SERIAL = 30_000_000;
+const BASE_SERIAL = 30_000_000;
 
 interface Side {
   readonly operator: Operator;
@@ -30,72 +30,86 @@ interface Side {
  * The whole operator's CPU, from bytes read to the row seen on its own watch: the fold alone would leave out the queue,
  * the cache, and garbage collection over all that is held. Two processes, since in one heap both would pay for it.
  */
-export const deltaCost: Measurement<LargeStage> = {
+export const deltaCost: Measurement<LargePushFixture> = {
   name: 'delta',
-  about: 'CPU of one delta with 100,000 tunnels held over one with 1,000',
-  async measure(stage, bench): Promise<Figure[]> {
-    await stage.written(bench);
-    await using undo = new AsyncDisposableStack();
-    const { sizes } = bench;
-    const { world, pusher } = stage;
+  description: 'CPU of one delta with 100,000 tunnels held over one with 1,000',
+  async measure(fixture, context): Promise<Metric[]> {
+    await fixture.waitUntilWritten(context);
+    await using cleanup = new AsyncDisposableStack();
+    const { scale } = context;
+    const { world, pusher } = fixture;
     const access = await world.access('small');
-    const smallOperator = undo.use(await startOperator({ access }));
+    const smallOperator = cleanup.use(await startOperator({ access }));
     await smallOperator.ready();
-    await pusher.ask('push', { address: smallOperator.grpcAddress, id: 'small', tunnels: sizes.small });
-    await untilRows(world, access.namespace, sizes.small, bench.progress);
+    await pusher.ask('push', {
+      address: smallOperator.grpcAddress,
+      id: 'small',
+      tunnels: scale.smallPushTunnels,
+    });
+    await waitForObjectCount(world, access.namespace, scale.smallPushTunnels, context.progress);
 
     const small: Side = { operator: smallOperator, id: 'small', unchangedMs: 0, writtenMs: 0 };
-    const large: Side = { operator: stage.operator, id: LARGE_REPORTER, unchangedMs: 0, writtenMs: 0 };
+    const large: Side = { operator: fixture.operator, id: LARGE_REPORTER, unchangedMs: 0, writtenMs: 0 };
     // Unmeasured: the large operator's code has been compiled while it wrote its rows, the small one's has not.
-    bench.progress('warming up');
-    for (let done = 0; done < WARM_UP_BLOCKS; done += 1) await unchangedBlock(stage, small, bench);
-    for (const side of [small, large]) await block(stage, side, bench, 0);
+    context.progress('warming up');
+    for (let done = 0; done < WARM_UP_BLOCK_COUNT; done += 1)
+      await runUnchangedBlock(fixture, small, context);
+    for (const side of [small, large]) await runBlock(fixture, side, context, 0);
     small.unchangedMs = small.writtenMs = large.unchangedMs = large.writtenMs = 0;
     for (let round = 1; round <= ROUNDS; round += 1) {
-      bench.progress(`deltas, round ${round} of ${ROUNDS}`);
-      for (const side of [small, large]) await block(stage, side, bench, round);
+      context.progress(`deltas, round ${round} of ${ROUNDS}`);
+      for (const side of [small, large]) await runBlock(fixture, side, context, round);
     }
-    const unchanged = ROUNDS * sizes.small;
-    const written = ROUNDS * 2 * sizes.deltas;
+    const unchanged = ROUNDS * scale.smallPushTunnels;
+    const written = ROUNDS * 2 * scale.deltasPerBlock;
     return [
-      ...figures(
-        bench,
+      ...metrics(
+        context,
         'a delta that changes nothing',
         large.unchangedMs / unchanged,
         small.unchangedMs / unchanged,
       ),
-      ...figures(bench, 'a delta that writes a row', large.writtenMs / written, small.writtenMs / written),
+      ...metrics(context, 'a delta that writes a row', large.writtenMs / written, small.writtenMs / written),
     ];
   },
 };
 
-async function unchangedBlock({ pusher }: LargeStage, side: Side, { sizes }: Bench): Promise<void> {
+async function runUnchangedBlock(
+  { pusher }: LargePushFixture,
+  side: Side,
+  { scale }: BenchContext,
+): Promise<void> {
   const { operator, id } = side;
-  const same = {
+  const deltas = {
     address: operator.grpcAddress,
     id,
     kind: 'same',
     from: 0,
-    count: sizes.small,
+    count: scale.smallPushTunnels,
     gapMs: 0,
   } as const;
-  side.unchangedMs += await cpuOf(operator, () => pusher.ask('deltas', same));
+  side.unchangedMs += await cpuOf(operator, () => pusher.ask('deltas', deltas));
 }
 
-async function block(stage: LargeStage, side: Side, bench: Bench, round: number): Promise<void> {
-  await unchangedBlock(stage, side, bench);
-  const { pusher } = stage;
-  const { sizes } = bench;
+async function runBlock(
+  fixture: LargePushFixture,
+  side: Side,
+  context: BenchContext,
+  round: number,
+): Promise<void> {
+  await runUnchangedBlock(fixture, side, context);
+  const { pusher } = fixture;
+  const { scale } = context;
   const { operator, id } = side;
-  const some = {
+  const deltas = {
     address: operator.grpcAddress,
     id,
-    from: FIRST_SERIAL + round * sizes.deltas,
-    count: sizes.deltas,
-    gapMs: WRITE_GAP_MS,
+    from: BASE_SERIAL + round * scale.deltasPerBlock,
+    count: scale.deltasPerBlock,
+    gapMs: WRITE_INTERVAL_MS,
   };
-  side.writtenMs += await cpuOf(operator, () => pusher.ask('deltas', { ...some, kind: 'add' }));
-  side.writtenMs += await cpuOf(operator, () => pusher.ask('deltas', { ...some, kind: 'remove' }));
+  side.writtenMs += await cpuOf(operator, () => pusher.ask('deltas', { ...deltas, kind: 'add' }));
+  side.writtenMs += await cpuOf(operator, () => pusher.ask('deltas', { ...deltas, kind: 'remove' }));
 }
 
 /** CPU of the operator until it has nothing to do any more, ms. */
@@ -103,19 +117,19 @@ async function cpuOf(operator: Operator, act: () => Promise<void>): Promise<numb
   const beforeMs = cpuMs(operator.pid);
   await act();
   await delay(200);
-  await poll(LIMIT_MS, async () => ((await operator.metric('workqueue_depth')) === 0 ? true : undefined));
+  await poll(TIMEOUT_MS, async () => ((await operator.metric('workqueue_depth')) === 0 ? true : undefined));
   return cpuMs(operator.pid) - beforeMs;
 }
 
-function figures({ sizes }: Bench, what: string, largeMs: number, smallMs: number): Figure[] {
+function metrics({ scale }: BenchContext, what: string, largeMs: number, smallMs: number): Metric[] {
   return [
     {
-      name: `${what}: CPU with ${sizes.large} tunnels over ${sizes.small}`,
+      name: `${what}: CPU with ${scale.largePushTunnels} tunnels over ${scale.smallPushTunnels}`,
       unit: '',
       value: largeMs / smallMs,
       target: { atMost: 1.5 },
     },
-    { name: `${what}: CPU with ${sizes.large} tunnels`, unit: 'ms', value: largeMs },
-    { name: `${what}: CPU with ${sizes.small} tunnels`, unit: 'ms', value: smallMs },
+    { name: `${what}: CPU with ${scale.largePushTunnels} tunnels`, unit: 'ms', value: largeMs },
+    { name: `${what}: CPU with ${scale.smallPushTunnels} tunnels`, unit: 'ms', value: smallMs },
   ];
 }

@@ -53,19 +53,22 @@ function dial(address: string): ReportingConnection {
   };
 }
 
-function running(): Fleet {
+function requireFleet(): Fleet {
   if (fleet === undefined) throw new Error('the fleet is not started');
   return fleet;
 }
 
 /** The first `count` of the fleet's tunnels, a few of each reporter. */
-function* some(count: number) {
-  const { reporters } = running();
-  const each = Math.ceil(count / reporters.length);
-  let left = count;
+function* pickTunnels(count: number) {
+  const { reporters } = requireFleet();
+  const perReporter = Math.ceil(count / reporters.length);
+  let remaining = count;
   for (const reporter of reporters) {
-    for (const tunnel of [...reporter.truth().values()].slice(0, Math.min(each, left))) {
-      left -= 1;
+    for (const tunnel of [...reporter.expectedTunnels().values()].slice(
+      0,
+      Math.min(perReporter, remaining),
+    )) {
+      remaining -= 1;
       yield { reporter, tunnel };
     }
   }
@@ -79,36 +82,36 @@ const calls: FleetCalls = {
   },
   async grow(tunnels) {
     firstSentMs = undefined;
-    const grown = running();
+    const grown = requireFleet();
     for (const reporter of grown.reporters) {
       for (let i = 0; i < tunnels; i += 1) reporter.connectTunnel(grown.newInitiator());
     }
   },
   async change({ added, removed, flapped }) {
     firstSentMs = undefined;
-    const changed = running();
+    const changed = requireFleet();
     const { reporters } = changed;
-    const chosen = [...some(removed + flapped)];
+    const chosen = [...pickTunnels(removed + flapped)];
     for (const { reporter, tunnel } of chosen.slice(0, removed)) reporter.disconnectTunnel(tunnel.name);
     for (const { reporter, tunnel } of chosen.slice(removed)) reporter.flap(tunnel.name);
     for (let i = 0; i < added; i += 1) reporters[i % reporters.length]?.connectTunnel(changed.newInitiator());
   },
   async clear() {
     firstSentMs = undefined;
-    for (const reporter of running().reporters) {
-      for (const name of reporter.truth().keys()) reporter.disconnectTunnel(name);
+    for (const reporter of requireFleet().reporters) {
+      for (const name of reporter.expectedTunnels().keys()) reporter.disconnectTunnel(name);
     }
   },
   async reconnect() {
     firstSentMs = undefined;
-    for (const reporter of running().reporters) reporter.dropConnection();
+    for (const reporter of requireFleet().reporters) reporter.resetConnection();
   },
   async settled() {
-    await running().settled();
+    await requireFleet().settled();
     return firstSentMs;
   },
   async statistics() {
-    return running().statistics();
+    return requireFleet().statistics();
   },
 };
 

@@ -9,8 +9,8 @@ export interface Inspector {
 /** @param url as Node prints it: `ws://127.0.0.1:<port>/<id>` */
 export async function openInspector(url: string): Promise<Inspector> {
   const socket = new WebSocket(url);
-  const waiting = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
-  let sent = 0;
+  const pending = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  let lastId = 0;
   await new Promise<void>((resolve, reject) => {
     socket.addEventListener('open', () => resolve());
     socket.addEventListener('error', () => reject(new Error(`no inspector at ${url}`)));
@@ -23,21 +23,21 @@ export async function openInspector(url: string): Promise<Inspector> {
     };
     // Without an id it is a notification, which nobody here waits for.
     if (id === undefined) return;
-    const one = waiting.get(id);
-    waiting.delete(id);
-    if (error === undefined) one?.resolve(result);
-    else one?.reject(new Error(error.message));
+    const command = pending.get(id);
+    pending.delete(id);
+    if (error === undefined) command?.resolve(result);
+    else command?.reject(new Error(error.message));
   });
   socket.addEventListener('close', () => {
-    for (const one of waiting.values()) one.reject(new Error('the inspector was closed'));
-    waiting.clear();
+    for (const command of pending.values()) command.reject(new Error('the inspector was closed'));
+    pending.clear();
   });
   return {
     post(method, params = {}) {
-      sent += 1;
-      const id = sent;
+      lastId += 1;
+      const id = lastId;
       return new Promise((resolve, reject) => {
-        waiting.set(id, { resolve, reject });
+        pending.set(id, { resolve, reject });
         socket.send(JSON.stringify({ id, method, params }));
       });
     },

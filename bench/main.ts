@@ -4,15 +4,15 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { overRuns } from './figure.ts';
+import { summarizeRuns } from './metric.ts';
 import { commit, machine } from './machine.ts';
 import { MEASUREMENT_NAMES } from './measurements.ts';
 import { helpText, parseOptions, type Options } from './options.ts';
-import { profileColdPush } from './profile.ts';
+import { profileInitialSync } from './profile.ts';
 import { createProgress } from './progress.ts';
 import { runAll } from './runner.ts';
-import { FULL, QUICK } from './sizes.ts';
-import { table } from './table.ts';
+import { FULL, QUICK } from './scale.ts';
+import { formatTable } from './table.ts';
 
 const RESULTS = new URL('./results/', import.meta.url).pathname;
 
@@ -43,46 +43,46 @@ async function main(args: readonly string[]): Promise<number> {
 
 async function measure(options: Options): Promise<number> {
   const progress = createProgress(process.stderr);
-  const about = { date: new Date().toISOString(), commit: commit(), machine: machine() };
-  const file = options.json ?? defaultFile(options, about);
+  const metadata = { date: new Date().toISOString(), commit: commit(), machine: machine() };
+  const file = options.json ?? defaultResultFile(options, metadata);
   // Now and not after ten minutes: where it cannot be made nothing needs to be measured.
   if (file !== undefined) await mkdir(dirname(file), { recursive: true });
-  const seen = await runAll(options, options.quick ? QUICK : FULL, progress);
+  const runResults = await runAll(options, options.quick ? QUICK : FULL, progress);
   progress.end();
-  const results = overRuns(seen.figures);
-  const { cores, processor, memoryGiB, node } = about.machine;
-  const [before, ...after] = seen.load;
-  process.stdout.write(`${table(results, !options.quick)}
+  const results = summarizeRuns(runResults.metrics);
+  const { cores, processor, memoryGiB, node } = metadata.machine;
+  const [before, ...after] = runResults.load;
+  process.stdout.write(`${formatTable(results, !options.quick)}
 
-${options.runs} run(s) of commit ${about.commit}${options.quick ? ', a tenth of the size: not to be held against the targets' : ''}
+${options.runs} run(s) of commit ${metadata.commit}${options.quick ? ', a tenth of the size: not to be held against the targets' : ''}
 ${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
 load before ${before}, after each run ${after.join(', ')}
-${seen.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
+${runResults.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
   if (file !== undefined) {
     const { quick, runs } = options;
-    const { load, failures } = seen;
-    const json = { ...about, quick, runs, load, failures, figures: results };
+    const { load, failures } = runResults;
+    const json = { ...metadata, quick, runs, load, failures, figures: results };
     await writeFile(file, `${JSON.stringify(json, undefined, 2)}\n`);
     process.stdout.write(`written to ${file}\n`);
   }
-  return seen.failures.length === 0 ? 0 : 1;
+  return runResults.failures.length === 0 ? 0 : 1;
 }
 
 /** Only a whole run in full size is a result to be kept. */
-function defaultFile(
-  { quick, wanted }: Options,
-  about: { readonly date: string; readonly commit: string },
+function defaultResultFile(
+  { quick, selected }: Options,
+  metadata: { readonly date: string; readonly commit: string },
 ): string | undefined {
-  if (quick || wanted.size < MEASUREMENT_NAMES.length) return undefined;
-  return `${RESULTS}${about.date.slice(0, 10)}-${about.commit}.json`;
+  if (quick || selected.size < MEASUREMENT_NAMES.length) return undefined;
+  return `${RESULTS}${metadata.date.slice(0, 10)}-${metadata.commit}.json`;
 }
 
 async function profile({ quick }: Options): Promise<number> {
   const progress = createProgress(process.stderr);
   const file = `${RESULTS}${new Date().toISOString().slice(0, 10)}-${commit()}.cpuprofile`;
   await mkdir(RESULTS, { recursive: true });
-  const text = await profileColdPush(file, {
-    sizes: quick ? QUICK : FULL,
+  const text = await profileInitialSync(file, {
+    scale: quick ? QUICK : FULL,
     progress: (doing) => progress.update(doing),
   });
   progress.end();

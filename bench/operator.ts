@@ -2,15 +2,15 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ended, killGroup, spawnGuarded } from '../control-plane/lifeline.ts';
+import { waitForExit, killGroup, spawnGuarded } from '../control-plane/process-supervisor.ts';
 import { machineMs } from './machine-clock.ts';
-import type { Access } from './world.ts';
+import type { Access } from './cluster.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
 const MAIN = 'dist/main.js';
-const START_LIMIT_MS = 60_000;
+const START_TIMEOUT_MS = 60_000;
 /** A poll costs the operator some 0.1 ms of CPU, and a ready operator is noticed this much late at most. */
-const POLL_MS = 10;
+const POLL_INTERVAL_MS = 10;
 
 export interface OperatorOptions {
   readonly access: Access;
@@ -43,7 +43,7 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
   const child = spawnGuarded(
     process.execPath,
     [
-      ...ownNodeFlags(),
+      ...shebangNodeFlags(),
       ...(nodeFlags ?? []),
       MAIN,
       ...['--auth', 'insecure', '--kubeconfig', access.kubeconfigPath, '--namespace', access.namespace],
@@ -58,8 +58,8 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
   );
   const { stdout, stderr, pid } = child;
   if (stdout === null || stderr === null || pid === undefined) throw new Error('the operator did not start');
-  let said = '';
-  stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
+  let stderrText = '';
+  stderr.setEncoding('utf8').on('data', (text: string) => (stderrText += text));
   const serving = Promise.withResolvers<{ grpcAddress: string; httpAddress: string }>();
   createInterface({ input: stdout }).on('line', (line) => {
     if (!line.startsWith('{')) return;
@@ -67,56 +67,56 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
     if (entry.msg === 'serving') serving.resolve(entry);
   });
   child.once('exit', (code) =>
-    serving.reject(new Error(`the operator ended (${code}) before it served: ${lineOf(said)}`)),
+    serving.reject(new Error(`the operator ended (${code}) before it served: ${errorLine(stderrText)}`)),
   );
-  const late = setTimeout(() => {
+  const timeout = setTimeout(() => {
     killGroup(child);
-    serving.reject(new Error(`the operator does not serve after ${START_LIMIT_MS / 1000} s`));
-  }, START_LIMIT_MS);
-  const { grpcAddress, httpAddress } = await serving.promise.finally(() => clearTimeout(late));
+    serving.reject(new Error(`the operator does not serve after ${START_TIMEOUT_MS / 1000} s`));
+  }, START_TIMEOUT_MS);
+  const { grpcAddress, httpAddress } = await serving.promise.finally(() => clearTimeout(timeout));
 
   async function stop(): Promise<void> {
     child.kill('SIGTERM');
-    await ended(child);
+    await waitForExit(child);
   }
 
   return {
     pid,
     grpcAddress,
     httpAddress,
-    inspectorUrl: /ws:\/\/\S+/.exec(said)?.[0],
+    inspectorUrl: /ws:\/\/\S+/.exec(stderrText)?.[0],
     startedMs,
     async ready() {
-      const untilMs = startedMs + START_LIMIT_MS;
+      const untilMs = startedMs + START_TIMEOUT_MS;
       while (!(await fetch(`http://${httpAddress}/readyz`)).ok) {
         if (machineMs() > untilMs)
-          throw new Error(`the operator is not ready after ${START_LIMIT_MS / 1000} s`);
-        await delay(POLL_MS);
+          throw new Error(`the operator is not ready after ${START_TIMEOUT_MS / 1000} s`);
+        await delay(POLL_INTERVAL_MS);
       }
       return machineMs();
     },
     async metric(series) {
       const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
-      const line = text.split('\n').find((one) => one.startsWith(`${series} `));
+      const line = text.split('\n').find((candidate) => candidate.startsWith(`${series} `));
       return line === undefined ? 0 : Number(line.slice(series.length + 1));
     },
     stop,
     async [Symbol.asyncDispose]() {
       // What is left of it writes into a control plane that goes, too.
       killGroup(child);
-      await ended(child);
+      await waitForExit(child);
     },
   };
 }
 
 /** The line that says what went wrong, also of a stack trace. */
-function lineOf(text: string): string {
+function errorLine(text: string): string {
   const lines = text.trim().split('\n');
   return lines.find((line) => /^(reverse-tunnel-operator:|\w*Error\b)/.test(line)) ?? lines[0] ?? '';
 }
 
 /** The flags of Node that the operator's first line asks for: it has them when it is started by its name. */
-function ownNodeFlags(): string[] {
+function shebangNodeFlags(): string[] {
   const [first = ''] = readFileSync(`${ROOT}${MAIN}`, 'utf8').split('\n', 1);
   return first.split(' ').filter((word) => word.startsWith('--'));
 }

@@ -4,7 +4,7 @@ import { MEASUREMENT_NAMES, SCENARIOS } from './measurements.ts';
 /** What the benchmark was asked to do. */
 export interface Options {
   /** Names of measurements; all of them unless `--only` chose. */
-  readonly wanted: ReadonlySet<string>;
+  readonly selected: ReadonlySet<string>;
   readonly quick: boolean;
   /** 1 to 99. */
   readonly runs: number;
@@ -50,7 +50,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   }
   return {
     options: {
-      wanted: new Set(values.only ?? MEASUREMENT_NAMES),
+      selected: new Set(values.only ?? MEASUREMENT_NAMES),
       quick: values.quick,
       runs: Number(runs),
       profile: values.profile,
@@ -77,7 +77,7 @@ each figure means. Needs Linux.
   --help
 
 Measurements:
-${measurements.map(({ name, about }) => `  ${name.padEnd(13)}${about}`).join('\n')}
+${measurements.map(({ name, description }) => `  ${name.padEnd(13)}${description}`).join('\n')}
 
 Exit codes: 0 measured, whatever the figures; 1 a measurement failed; 2 wrong flag or value.
 `;

@@ -13,14 +13,14 @@ export function cpuMs(pid: number): number {
 }
 
 /** Resident memory now and at its highest since the start, MiB. */
-export function memoryMiB(pid: number): { readonly resident: number; readonly highest: number } {
+export function memoryMiB(pid: number): { readonly resident: number; readonly peak: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   const mib = (field: string): number => {
     const kib = new RegExp(`^${field}:\\s+(\\d+) kB`, 'm').exec(status)?.[1];
     if (kib === undefined) throw new Error(`/proc/${pid}/status has no ${field}`);
     return Number(kib) / 1024;
   };
-  return { resident: mib('VmRSS'), highest: mib('VmHWM') };
+  return { resident: mib('VmRSS'), peak: mib('VmHWM') };
 }
 
 /**

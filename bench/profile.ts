@@ -5,11 +5,11 @@ import type { FleetCalls } from './fleet-process.ts';
 import { openInspector } from './inspector.ts';
 import { startOperator } from './operator.ts';
 import { profileTable, type CpuProfile } from './profile-table.ts';
-import { openRowWatch } from './row-watch.ts';
-import type { Bench } from './scenario.ts';
-import { openWorld } from './world.ts';
+import { openObjectWatch } from './object-watch.ts';
+import type { BenchContext } from './scenario.ts';
+import { openBenchCluster } from './cluster.ts';
 
-const LIMIT_MS = 200_000;
+const TIMEOUT_MS = 200_000;
 /**
  * Often enough to tell functions apart that take 1 % of 2 s. Four times as often doubles the main thread's CPU, and
  * keeps another thread of the profiler busy for as long as the push itself takes.
@@ -22,24 +22,27 @@ const ROOT = new URL('..', import.meta.url).href;
  *
  * @returns where the time went, as a table
  */
-export async function profileColdPush(file: string, { sizes, progress }: Bench): Promise<string> {
-  await using undo = new AsyncDisposableStack();
+export async function profileInitialSync(file: string, { scale, progress }: BenchContext): Promise<string> {
+  await using cleanup = new AsyncDisposableStack();
   progress('starting');
-  const world = undo.use(await openWorld({ audit: false }));
-  const access = await world.access('mirror');
-  const watch = undo.use(await openRowWatch(world, access.namespace));
-  const fleet = undo.use(startChild<FleetCalls>(new URL('./fleet-process.ts', import.meta.url)));
-  const operator = undo.use(await startOperator({ access, nodeFlags: ['--inspect=127.0.0.1:0'] }));
+  const cluster = cleanup.use(await openBenchCluster({ audit: false }));
+  const access = await cluster.access('mirror');
+  const watch = cleanup.use(await openObjectWatch(cluster, access.namespace));
+  const fleet = cleanup.use(startChild<FleetCalls>(new URL('./fleet-process.ts', import.meta.url)));
+  const operator = cleanup.use(await startOperator({ access, nodeFlags: ['--inspect=127.0.0.1:0'] }));
   await operator.ready();
   const inspector = await openInspector(operator.inspectorUrl ?? '');
-  undo.defer(() => inspector.close());
+  cleanup.defer(() => inspector.close());
   await inspector.post('Profiler.enable');
   await inspector.post('Profiler.setSamplingInterval', { interval: SAMPLING_MICROS });
   await inspector.post('Profiler.start');
-  progress(`a full push of ${sizes.cold} tunnels`);
-  const options = { address: operator.grpcAddress, reporters: 1, tunnels: sizes.cold };
-  await Promise.all([watch.nth('ADDED', sizes.cold, LIMIT_MS), fleet.ask('start', options)]);
+  progress(`a full push of ${scale.initialSyncTunnels} tunnels`);
+  const options = { address: operator.grpcAddress, reporters: 1, tunnels: scale.initialSyncTunnels };
+  await Promise.all([
+    watch.waitForNth('ADDED', scale.initialSyncTunnels, TIMEOUT_MS),
+    fleet.ask('start', options),
+  ]);
   const { profile } = (await inspector.post('Profiler.stop')) as { profile: CpuProfile };
   await writeFile(file, JSON.stringify(profile));
-  return profileTable(profile, ROOT, sizes.cold);
+  return profileTable(profile, ROOT, scale.initialSyncTunnels);
 }

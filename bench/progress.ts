@@ -2,13 +2,13 @@
 import { formatElapsed } from '../control-plane/progress.ts';
 
 /** Where no terminal is: often enough to be seen alive. */
-const PLAIN_EVERY_MS = 10_000;
+const PLAIN_INTERVAL_MS = 10_000;
 
 export interface Progress {
   /** What is being done now. */
   update(doing: string): void;
   /** A line that stays. */
-  say(line: string): void;
+  log(line: string): void;
   /** Removes the rewritten line. */
   end(): void;
 }
@@ -26,13 +26,13 @@ export function createProgress(out: NodeJS.WriteStream, program = 'bench'): Prog
   return {
     update(doing) {
       const nowMs = performance.now();
-      if (!out.isTTY && nowMs - lastMs < PLAIN_EVERY_MS) return;
+      if (!out.isTTY && nowMs - lastMs < PLAIN_INTERVAL_MS) return;
       lastMs = nowMs;
       const line = `${program}: [${formatElapsed(nowMs - startedMs)}] ${doing}`;
       erase();
       out.write(out.isTTY ? line.slice(0, out.columns - 1) : `${line}\n`);
     },
-    say(line) {
+    log(line) {
       erase();
       out.write(`${program}: ${line}\n`);
     },

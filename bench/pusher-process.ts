@@ -1,11 +1,11 @@
 /** Raw reporters in a process of their own: what they send is big, and encoding it must not delay what is measured. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { serveParent } from './child.ts';
-import { openRawReporter, reportedTunnels, type Acked, type RawReporter } from './raw-reporter.ts';
+import { openRawReporter, reportedTunnels, type ReportAck, type RawReporter } from './raw-reporter.ts';
 
 export interface PusherCalls {
   /** Opens a reporter's stream and pushes so many tunnels whole; on a stream that is open, the same ones again. */
-  push(what: { readonly address: string; readonly id: string; readonly tunnels: number }): Promise<Acked>;
+  push(what: { readonly address: string; readonly id: string; readonly tunnels: number }): Promise<ReportAck>;
   /**
    * Sends `count` deltas with one tunnel each, the next one `gapMs` after the ACK of the one before: tunnels of serial
    * numbers from `from` are added, or removed, or (`same`) held ones are reported again as they are.
@@ -21,14 +21,14 @@ export interface PusherCalls {
 }
 
 /** Eight digits in each of the two names of a tunnel: 100,000 of them make 6.8 MB, as Envoy's node ids may well. */
-const FIRST_SERIAL = 10_000_000;
+const BASE_SERIAL = 10_000_000;
 
-interface Pushed {
+interface OpenReporter {
   readonly reporter: RawReporter;
   readonly tunnels: ReturnType<typeof reportedTunnels>;
 }
 
-const open = new Map<string, Pushed>();
+const open = new Map<string, OpenReporter>();
 
 function keyOf({ address, id }: { readonly address: string; readonly id: string }): string {
   return `${address} ${id}`;
@@ -40,7 +40,7 @@ const calls: PusherCalls = {
     const known = open.get(key);
     const { reporter, tunnels } = known ?? {
       reporter: await openRawReporter(address, id),
-      tunnels: reportedTunnels(FIRST_SERIAL, count),
+      tunnels: reportedTunnels(BASE_SERIAL, count),
     };
     open.set(key, { reporter, tunnels });
     return await reporter.send({ fullPush: true, added: tunnels });

@@ -11,9 +11,9 @@ import { machineMs } from './machine-clock.ts';
 
 /** Often enough not to be taken for silent. */
 const HEARTBEAT_MS = 5000;
-const CONNECT_LIMIT_MS = 10_000;
+const CONNECT_TIMEOUT_MS = 10_000;
 
-export interface Acked {
+export interface ReportAck {
   /** The machine's time just before the encoded report was handed to gRPC. */
   readonly sentMs: number;
   readonly ackedMs: number;
@@ -22,7 +22,7 @@ export interface Acked {
 
 export interface RawReporter {
   /** Resolves at the ACK; rejects on a NACK or when the stream ends. Reports may be sent before others are ACKed. */
-  send(report: Partial<Pick<ReportMessage, 'added' | 'removedNames' | 'fullPush'>>): Promise<Acked>;
+  send(report: Partial<Pick<ReportMessage, 'added' | 'removedNames' | 'fullPush'>>): Promise<ReportAck>;
   close(): void;
 }
 
@@ -35,38 +35,38 @@ export async function openRawReporter(address: string, id: string): Promise<RawR
   const method = loadReportingService().service.StreamReverseTunnels;
   const client = new Client(address, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
   const connected = promisify<number, void>(client.waitForReady.bind(client));
-  await connected(Date.now() + CONNECT_LIMIT_MS);
+  await connected(Date.now() + CONNECT_TIMEOUT_MS);
   const call: ClientDuplexStream<Buffer, ReportResponse> = client.makeBidiStreamRequest(
     method.path,
     method.requestSerialize,
     method.responseDeserialize,
   );
-  const waiting = new Map<
+  const pending = new Map<
     string,
     {
       readonly sentMs: number;
       readonly bytes: number;
-      resolve(acked: Acked): void;
+      resolve(acked: ReportAck): void;
       reject(error: Error): void;
     }
   >();
   let nonce = 0n;
   let closed = false;
 
-  function send(report: Partial<ReportMessage>): Promise<Acked> {
+  function send(report: Partial<ReportMessage>): Promise<ReportAck> {
     nonce += 1n;
     const bytes = encodeReport({ node, added: [], removedNames: [], fullPush: false, nonce, ...report });
     const key = String(nonce);
     return new Promise((resolve, reject) => {
-      waiting.set(key, { sentMs: machineMs(), bytes: bytes.length, resolve, reject });
+      pending.set(key, { sentMs: machineMs(), bytes: bytes.length, resolve, reject });
       call.write(bytes);
     });
   }
 
   call.on('data', ({ request_nonce: key, error_detail: error }: ReportResponse) => {
     const ackedMs = machineMs();
-    const report = waiting.get(key);
-    waiting.delete(key);
+    const report = pending.get(key);
+    pending.delete(key);
     if (error !== undefined && error !== null) report?.reject(new Error(`NACK: ${error.message}`));
     else report?.resolve({ sentMs: report.sentMs, bytes: report.bytes, ackedMs });
   });
@@ -75,9 +75,9 @@ export async function openRawReporter(address: string, id: string): Promise<RawR
   call.on('status', ({ code, details }) => {
     clearInterval(heartbeat);
     if (closed) return;
-    for (const report of waiting.values())
+    for (const report of pending.values())
       report.reject(new Error(`the stream was closed: ${code} ${details}`));
-    waiting.clear();
+    pending.clear();
   });
   const heartbeat = setInterval(() => {
     // Its fate is that of the stream, and told there.

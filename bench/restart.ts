@@ -1,65 +1,68 @@
 /** The operator is restarted with 50,000 rows, and all of its reporters come back at once. */
 import { poll } from '../test/support/operator-process.ts';
-import { rowWrites, since } from '../test/support/audit-log.ts';
+import { countTunnelWrites, writesBetween } from '../test/support/audit-log.ts';
 import { setTimeout as delay } from 'node:timers/promises';
-import { bareList } from './bare-list.ts';
+import { baselineList } from './baseline-list.ts';
 import { machineMs } from './machine-clock.ts';
 import { startOperator } from './operator.ts';
-import type { ResidentStage } from './resident-stage.ts';
+import type { ResidentFixture } from './resident-fixture.ts';
 import type { Measurement } from './scenario.ts';
 
-const LIMIT_MS = 120_000;
+const TIMEOUT_MS = 120_000;
 /** Writes that are not to come are given this long to come. */
 const QUIET_MS = 5000;
 
-export const restart: Measurement<ResidentStage> = {
+export const restart: Measurement<ResidentFixture> = {
   name: 'restart',
-  about:
+  description:
     'restart with 50,000 rows: from the start of the process to ready, and to the last full push ACKed; writes',
-  async measure(stage, bench) {
-    const { fleet, world, access } = stage;
-    const rows = await stage.growTo(bench.sizes.residentTunnels, bench);
-    const writesBefore = await rowWrites(world.auditLogPath ?? '', access.namespace);
+  async measure(fixture, context) {
+    const { fleet, world, access } = fixture;
+    const objects = await fixture.growTo(context.scale.residentTunnels, context);
+    const writesBefore = await countTunnelWrites(world.auditLogPath ?? '', access.namespace);
     const { connects } = await fleet.ask('statistics', null);
-    const { grpcAddress } = stage.operator;
-    bench.progress('stopping');
-    await stage.operator.stop();
-    await poll(LIMIT_MS, async () =>
+    const { grpcAddress } = fixture.operator;
+    context.progress('stopping');
+    await fixture.operator.stop();
+    await poll(TIMEOUT_MS, async () =>
       (await fleet.ask('statistics', null)).connected === 0 ? true : undefined,
     );
-    bench.progress('a bare list');
-    const listedMs = await bareList(world, access);
-    bench.progress('restarting');
-    stage.operator = await startOperator({ access, flags: ['--grpc-address', grpcAddress] });
-    const { startedMs } = stage.operator;
-    const backMs = poll(LIMIT_MS, async () => {
-      const seen = await fleet.ask('statistics', null);
-      return seen.connects >= connects + bench.sizes.residentReporters ? machineMs() : undefined;
+    context.progress('a bare list');
+    const listedMs = await baselineList(world, access);
+    context.progress('restarting');
+    fixture.operator = await startOperator({ access, flags: ['--grpc-address', grpcAddress] });
+    const { startedMs } = fixture.operator;
+    const backMs = poll(TIMEOUT_MS, async () => {
+      const statistics = await fleet.ask('statistics', null);
+      return statistics.connects >= connects + context.scale.residentReporters ? machineMs() : undefined;
     });
-    const [readyMs, ackedMs] = await Promise.all([stage.operator.ready(), backMs]);
-    bench.progress('quiet');
+    const [readyMs, ackedMs] = await Promise.all([fixture.operator.ready(), backMs]);
+    context.progress('quiet');
     await delay(QUIET_MS);
-    const writes = since(writesBefore, await rowWrites(world.auditLogPath ?? '', access.namespace));
+    const writes = writesBetween(
+      writesBefore,
+      await countTunnelWrites(world.auditLogPath ?? '', access.namespace),
+    );
     return [
       {
-        name: `restart with ${rows} rows: ready`,
+        name: `restart with ${objects} rows: ready`,
         unit: 's',
         value: (readyMs - startedMs) / 1000,
         target: { atMost: 4 },
       },
       {
-        name: `restart with ${rows} rows: a bare list of them`,
+        name: `restart with ${objects} rows: a bare list of them`,
         unit: 's',
         value: listedMs / 1000,
       },
       {
-        name: `restart with ${rows} rows: all full pushes ACKed`,
+        name: `restart with ${objects} rows: all full pushes ACKed`,
         unit: 's',
         value: (ackedMs - startedMs) / 1000,
         target: { atMost: 5 },
       },
       {
-        name: `restart with ${rows} rows: row writes`,
+        name: `restart with ${objects} rows: row writes`,
         unit: '',
         value: writes.create + writes.patch + writes.delete + writes.status + writes.failed,
         target: { exactly: 0 },

@@ -1,12 +1,12 @@
-import type { Figure } from './figure.ts';
+import type { Metric } from './metric.ts';
 import { load } from './machine.ts';
 import { SCENARIOS } from './measurements.ts';
 import type { Progress } from './progress.ts';
-import type { Sizes } from './sizes.ts';
+import type { Scale } from './scale.ts';
 
 /** Everything that was seen in all runs. */
-export interface Seen {
-  readonly figures: readonly Figure[];
+export interface RunResults {
+  readonly metrics: readonly Metric[];
   /** Measurements that did not come to an end: which, in which run, and why. */
   readonly failures: readonly string[];
   /** Before the first run, which says what else the machine does, and after each, which is mostly the benchmark's own. */
@@ -15,29 +15,29 @@ export interface Seen {
 
 /** Measures everything that is wanted, again and again: whole runs, so that what drifts shows in the spread. */
 export async function runAll(
-  { wanted, runs }: { readonly wanted: ReadonlySet<string>; readonly runs: number },
-  sizes: Sizes,
+  { selected, runs }: { readonly selected: ReadonlySet<string>; readonly runs: number },
+  scale: Scale,
   progress: Progress,
-): Promise<Seen> {
-  const figures: Figure[] = [];
+): Promise<RunResults> {
+  const metrics: Metric[] = [];
   const failures: string[] = [];
   const loads = [load()];
   for (let run = 1; run <= runs; run += 1) {
-    const bench = {
-      sizes,
+    const context = {
+      scale,
       progress: (doing: string) => progress.update(`run ${run} of ${runs}, ${doing}`),
     };
     for (const scenario of SCENARIOS) {
       try {
-        await scenario.run(wanted, bench, (taken) => figures.push(...taken));
+        await scenario.run(selected, context, (taken) => metrics.push(...taken));
       } catch (error) {
         const names = scenario.measurements.map(({ name }) => name).join(', ');
         const failure = `run ${run}, ${names}: ${(error as Error).message}`;
-        progress.say(failure);
+        progress.log(failure);
         failures.push(failure);
       }
     }
     loads.push(load());
   }
-  return { figures, failures, load: loads };
+  return { metrics, failures, load: loads };
 }

@@ -1,10 +1,10 @@
 /** How measurements are written down and run. */
-import type { Figure } from './figure.ts';
-import type { Sizes } from './sizes.ts';
+import type { Metric } from './metric.ts';
+import type { Scale } from './scale.ts';
 
 /** What every measurement is given. */
-export interface Bench {
-  readonly sizes: Sizes;
+export interface BenchContext {
+  readonly scale: Scale;
   /** Says what is being done; the runner adds run and measurement. */
   readonly progress: (doing: string) => void;
 }
@@ -12,38 +12,42 @@ export interface Bench {
 /** One measurement: what it is called on the command line, and what it says of itself in `--help`. */
 export interface Measurement<S> {
   readonly name: string;
-  readonly about: string;
-  readonly measure: (stage: S, bench: Bench) => Promise<readonly Figure[]>;
+  readonly description: string;
+  readonly measure: (stage: S, bench: BenchContext) => Promise<readonly Metric[]>;
 }
 
 /** Measurements that share a stage: building 50,000 rows for each anew would take a minute each time. */
 export interface Scenario {
-  readonly measurements: readonly Pick<Measurement<never>, 'name' | 'about'>[];
+  readonly measurements: readonly Pick<Measurement<never>, 'name' | 'description'>[];
   /**
    * Opens the stage, runs those measurements of `wanted` that are its own, in their order, and takes the stage down.
    * What one of them throws ends the scenario, for the stage cannot be relied on any more.
    */
-  run(wanted: ReadonlySet<string>, bench: Bench, take: (figures: readonly Figure[]) => void): Promise<void>;
+  run(
+    wanted: ReadonlySet<string>,
+    bench: BenchContext,
+    take: (figures: readonly Metric[]) => void,
+  ): Promise<void>;
 }
 
 /** @param open builds the stage; whatever it leaves in `undo` goes when the scenario ends, last first */
-export function scenario<S>(
-  open: (bench: Bench, undo: AsyncDisposableStack) => Promise<S>,
+export function defineScenario<S>(
+  open: (context: BenchContext, cleanup: AsyncDisposableStack) => Promise<S>,
   measurements: readonly Measurement<S>[],
 ): Scenario {
   return {
     measurements,
-    async run(wanted, bench, take) {
-      const chosen = measurements.filter(({ name }) => wanted.has(name));
+    async run(selected, context, collect) {
+      const chosen = measurements.filter(({ name }) => selected.has(name));
       if (chosen.length === 0) return;
-      await using undo = new AsyncDisposableStack();
+      await using cleanup = new AsyncDisposableStack();
       const [first] = chosen;
-      const named = (name: string): Bench => ({
-        ...bench,
-        progress: (doing) => bench.progress(`${name}: ${doing}`),
+      const withPrefix = (name: string): BenchContext => ({
+        ...context,
+        progress: (doing) => context.progress(`${name}: ${doing}`),
       });
-      const stage = await open(named(first?.name ?? ''), undo);
-      for (const { name, measure } of chosen) take(await measure(stage, named(name)));
+      const fixture = await open(withPrefix(first?.name ?? ''), cleanup);
+      for (const { name, measure } of chosen) collect(await measure(fixture, withPrefix(name)));
     },
   };
 }

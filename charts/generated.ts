@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
-import { valueRows } from './value-rows.ts';
+import { chartValues } from './chart-values.ts';
 
 const CHART = join(import.meta.dirname, 'reverse-tunnel-operator');
 const CRDS = join(import.meta.dirname, '..', 'crds');
@@ -29,13 +29,13 @@ function withValues(readme: string, values: string): string {
   const [begin, end] = [readme.indexOf(BEGIN), readme.indexOf(END)];
   if (begin < 0 || end < begin)
     throw new Error(`the chart's README.md has no place for the values: ${BEGIN}`);
-  const rows = valueRows(values, parse(values)).map(
-    ({ path, byDefault, text }) => `| \`${path}\` | ${code(byDefault)} | ${text} |`,
+  const rows = chartValues(values, parse(values)).map(
+    ({ path, defaultValue, description }) => `| \`${path}\` | ${inlineCode(defaultValue)} | ${description} |`,
   );
   const table = ['| value | default | what |', '| --- | --- | --- |', ...rows].join('\n');
   return `${readme.slice(0, begin + BEGIN.length)}\n\n${table}\n\n${readme.slice(end)}`;
 }
 
-function code(value: unknown): string {
+function inlineCode(value: unknown): string {
   return value === '' ? '' : `\`${JSON.stringify(value)}\``;
 }

@@ -60,7 +60,7 @@ export async function pinnedVersion(module: string): Promise<string> {
 }
 
 /** The first of `names` that is not an executable file in `folder`; undefined when all are there. */
-export async function firstMissing(
+export async function findMissing(
   folder: string,
   names: readonly BinaryName[],
 ): Promise<BinaryName | undefined> {

@@ -6,12 +6,12 @@ import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { currentPlatform, pinnedVersion, SOURCE_FOLDER } from './binaries.ts';
 import { errorCode } from './errors.ts';
-import { disposableFolder } from './lifeline.ts';
+import { createDisposableFolder } from './process-supervisor.ts';
 import type { Progress } from './progress.ts';
 
 /** A lock whose holder has not touched it for so long is nobody's: six missed touches. */
 const LOCK_STALE_MS = 30_000;
-const LOCK_TOUCH_MS = 5_000;
+const LOCK_REFRESH_MS = 5_000;
 const LOCK_POLL_MS = 500;
 
 /**
@@ -37,18 +37,18 @@ export async function cacheFolder(env: NodeJS.ProcessEnv, buildFlags: readonly s
  */
 export async function installOnce(
   target: string,
-  isThere: () => Promise<boolean>,
+  isInstalled: () => Promise<boolean>,
   fill: (folder: string) => Promise<void>,
   progress: Progress,
 ): Promise<void> {
   await mkdir(dirname(target), { recursive: true });
-  const release = await lock(`${target}.lock`, progress);
+  const release = await acquireLock(`${target}.lock`, progress);
   try {
-    if (await isThere()) return;
-    const partial = await disposableFolder(dirname(target), `.${basename(target)}-`);
+    if (await isInstalled()) return;
+    const partial = await createDisposableFolder(dirname(target), `.${basename(target)}-`);
     try {
       await fill(partial.path);
-      await moveInto(partial.path, target, isThere);
+      await moveInto(partial.path, target, isInstalled);
     } finally {
       await partial.dispose();
     }
@@ -57,21 +57,21 @@ export async function installOnce(
   }
 }
 
-async function moveInto(folder: string, target: string, isThere: () => Promise<boolean>): Promise<void> {
+async function moveInto(folder: string, target: string, isInstalled: () => Promise<boolean>): Promise<void> {
   try {
     await rename(folder, target);
   } catch (error) {
     const code = errorCode(error);
     if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
     // Another process was first (its lock was taken for stale), unless what is there has lost a file since.
-    if (await isThere()) return;
+    if (await isInstalled()) return;
     await rm(target, { recursive: true, force: true });
     await rename(folder, target);
   }
 }
 
 /** Waits for the lock file, takes it, keeps it fresh. Gives what releases it. */
-async function lock(path: string, progress: Progress): Promise<() => Promise<void>> {
+async function acquireLock(path: string, progress: Progress): Promise<() => Promise<void>> {
   for (;;) {
     try {
       const file = await open(path, 'wx');
@@ -85,13 +85,13 @@ async function lock(path: string, progress: Progress): Promise<() => Promise<voi
     if (await isStale(path)) await rm(path, { force: true });
     else await delay(LOCK_POLL_MS);
   }
-  const touch = setInterval(() => {
+  const refresh = setInterval(() => {
     const now = new Date();
     // A lock that somebody removed is not ours to bring back; the rename decides.
     utimes(path, now, now).catch(() => {});
-  }, LOCK_TOUCH_MS);
+  }, LOCK_REFRESH_MS);
   return async () => {
-    clearInterval(touch);
+    clearInterval(refresh);
     await rm(path, { force: true });
   };
 }

@@ -3,7 +3,7 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 
 /** A token that nobody guesses. */
-export function newToken(): string {
+export function generateToken(): string {
   return randomBytes(24).toString('base64url');
 }
 
@@ -14,7 +14,7 @@ export async function writeSecret(path: string, content: string): Promise<string
 }
 
 /** The key pair that signs ServiceAccount tokens and verifies them, as PEM. */
-export function serviceAccountKeys(): { readonly privateKey: string; readonly publicKey: string } {
+export function generateServiceAccountKeys(): { readonly privateKey: string; readonly publicKey: string } {
   return generateKeyPairSync('ec', {
     namedCurve: 'P-256',
     privateKeyEncoding: { type: 'sec1', format: 'pem' },
@@ -23,7 +23,7 @@ export function serviceAccountKeys(): { readonly privateKey: string; readonly pu
 }
 
 /** What a kubeconfig says. */
-export interface KubeconfigParts {
+export interface KubeconfigOptions {
   readonly url: string;
   /** PEM; the only thing that is trusted. */
   readonly ca: string;
@@ -33,7 +33,7 @@ export interface KubeconfigParts {
 }
 
 /** A kubeconfig with one context, as JSON, which is also YAML. It needs no other file. */
-export function kubeconfigText(parts: KubeconfigParts): string {
+export function renderKubeconfig(options: KubeconfigOptions): string {
   const name = 'control-plane';
   return `${JSON.stringify(
     {
@@ -45,13 +45,13 @@ export function kubeconfigText(parts: KubeconfigParts): string {
           name,
           // No insecure-skip-tls-verify: clients under test check certificates as they do in a cluster.
           cluster: {
-            server: parts.url,
-            'certificate-authority-data': Buffer.from(parts.ca).toString('base64'),
+            server: options.url,
+            'certificate-authority-data': Buffer.from(options.ca).toString('base64'),
           },
         },
       ],
-      users: [{ name: parts.user, user: { token: parts.token } }],
-      contexts: [{ name, context: { cluster: name, user: parts.user, namespace: parts.namespace } }],
+      users: [{ name: options.user, user: { token: options.token } }],
+      contexts: [{ name, context: { cluster: name, user: options.user, namespace: options.namespace } }],
     },
     null,
     2,

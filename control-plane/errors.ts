@@ -1,5 +1,5 @@
 /** The one error that is for the user, and what others say. */
-import { textAt } from './value-at.ts';
+import { getString } from './get-path.ts';
 
 /** A control plane cannot be had or does not run: one line for the user, which says what was tried and what to do. */
 export class ControlPlaneError extends Error {
@@ -8,7 +8,7 @@ export class ControlPlaneError extends Error {
 
 /** The system's code of an error, such as `ENOENT`; undefined when it has none. */
 export function errorCode(error: unknown): string | undefined {
-  return textAt(error, 'code');
+  return getString(error, 'code');
 }
 
 /** What an error says. */

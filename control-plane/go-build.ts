@@ -32,7 +32,7 @@ export async function goBuildFlags(): Promise<string[]> {
 export async function findGo(env: NodeJS.ProcessEnv): Promise<string | undefined> {
   const { code, stdout, stderr } = await run('go', ['version'], { cwd: SOURCE_FOLDER, env });
   if (code === COMMAND_NOT_FOUND) return undefined;
-  if (code !== 0) throw goFailed('go version', stderr);
+  if (code !== 0) throw goError('go version', stderr);
   return stdout.trim();
 }
 
@@ -49,7 +49,7 @@ export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progre
   const goEnv = { ...env, CGO_ENABLED: '0', GOWORK: 'off', GOOS: os, GOARCH: arch, GOTMPDIR: work };
 
   let downloaded = 0;
-  const noteDownload = (line: string): boolean => {
+  const recordDownload = (line: string): boolean => {
     if (!line.startsWith('go: downloading ')) return false;
     downloaded += 1;
     progress.update(`downloading Go modules, ${downloaded} so far`);
@@ -58,9 +58,9 @@ export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progre
   const list = await run('go', ['list', '-mod=readonly', '-deps', 'tool'], {
     cwd: SOURCE_FOLDER,
     env: goEnv,
-    onStderrLine: noteDownload,
+    onStderrLine: recordDownload,
   });
-  if (list.code !== 0) throw goFailed('go list', list.stderr);
+  if (list.code !== 0) throw goError('go list', list.stderr);
   const total = list.stdout.split('\n').length - 1;
 
   let compiled = 0;
@@ -76,10 +76,10 @@ export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progre
       cwd: SOURCE_FOLDER,
       env: goEnv,
       onStderrLine(line) {
-        if (!noteDownload(line)) compiled += 1;
+        if (!recordDownload(line)) compiled += 1;
       },
     });
-    if (build.code !== 0) throw goFailed('go build', build.stderr);
+    if (build.code !== 0) throw goError('go build', build.stderr);
   } finally {
     clearInterval(ticker);
   }
@@ -88,6 +88,6 @@ export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progre
   await rm(work, { recursive: true, force: true });
 }
 
-function goFailed(command: string, stderr: string): ControlPlaneError {
+function goError(command: string, stderr: string): ControlPlaneError {
   return new ControlPlaneError(`\`${command}\` in control-plane/ failed: ${lastLines(stderr, ERROR_LINES)}`);
 }

@@ -25,7 +25,9 @@ export interface JsonRequest {
 /** Sends a request on a connection of its own. Rejects when there is no answer within the time. */
 export async function requestJson(request: JsonRequest): Promise<JsonResponse> {
   const signal = AbortSignal.timeout(request.timeoutMs);
-  const silence = new Error(`${request.method} ${request.url}: no answer within ${request.timeoutMs} ms`);
+  const timeoutError = new Error(
+    `${request.method} ${request.url}: no answer within ${request.timeoutMs} ms`,
+  );
   const payload = request.body === undefined ? undefined : JSON.stringify(request.body);
   const headers: Record<string, string> = { accept: 'application/json' };
   if (request.token !== undefined) headers['authorization'] = `Bearer ${request.token}`;
@@ -36,11 +38,11 @@ export async function requestJson(request: JsonRequest): Promise<JsonResponse> {
     const call = request.url.startsWith('https:')
       ? httpsRequest(request.url, { ...options, ca: request.ca })
       : httpRequest(request.url, options);
-    call.on('error', (error) => reject(signal.aborted ? silence : error));
+    call.on('error', (error) => reject(signal.aborted ? timeoutError : error));
     call.on('response', (response) => {
       text(response).then(
-        (answer) => resolve({ status: response.statusCode ?? 0, body: parsed(answer) }),
-        (error: unknown) => reject(signal.aborted ? silence : error),
+        (responseText) => resolve({ status: response.statusCode ?? 0, body: parseBody(responseText) }),
+        (error: unknown) => reject(signal.aborted ? timeoutError : error),
       );
     });
     call.end(payload);
@@ -48,10 +50,10 @@ export async function requestJson(request: JsonRequest): Promise<JsonResponse> {
 }
 
 /** Errors of the API server's own filters are plain text. */
-function parsed(answer: string): unknown {
+function parseBody(responseText: string): unknown {
   try {
-    return JSON.parse(answer);
+    return JSON.parse(responseText);
   } catch {
-    return answer;
+    return responseText;
   }
 }

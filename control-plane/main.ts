@@ -18,10 +18,10 @@ envtest archive (ENVTEST_INDEX_URL names another index), or from a build with Go
 `;
 
 /** Exit code for a wrong command line, as shells and the operator's own command line have it. */
-const USAGE = 2;
+const EXIT_USAGE = 2;
 
 /** The flags given, or undefined (and a line on stderr) when the command line is wrong. */
-function readFlags(): { fetch: boolean; help: boolean; 'controller-manager': boolean } | undefined {
+function parseFlags(): { fetch: boolean; help: boolean; 'controller-manager': boolean } | undefined {
   try {
     const off = { type: 'boolean', default: false } as const;
     return parseArgs({ options: { fetch: off, help: off, 'controller-manager': off } }).values;
@@ -34,32 +34,32 @@ function readFlags(): { fetch: boolean; help: boolean; 'controller-manager': boo
 /** Runs a control plane until a signal or the end of one of its programs; gives the exit code. */
 async function serve(controllerManager: boolean): Promise<number> {
   let exitCode = 0;
-  const { promise: over, resolve: end } = Promise.withResolvers<void>();
+  const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
   const controlPlane = await startControlPlane({
     controllerManager,
     onUnexpectedExit(error) {
       process.stderr.write(`control-plane: ${error.message}\n`);
       exitCode = 1;
-      end();
+      stop();
     },
   });
   // Until here a signal just ends this process, and all it started goes with it. A second one does so again.
-  process.once('SIGINT', () => end()).once('SIGTERM', () => end());
+  process.once('SIGINT', () => stop()).once('SIGTERM', () => stop());
   // stdout has this line alone, so that it can be captured.
   process.stdout.write(`export KUBECONFIG=${controlPlane.kubeconfigPath}\n`);
   process.stderr.write(
     `control-plane: ${controlPlane.url} is ready; kubectl is ${join(controlPlane.binaries, 'kubectl')}; ` +
       `Ctrl-C stops and removes everything\n`,
   );
-  await over;
+  await stopped;
   await controlPlane.stop();
   return exitCode;
 }
 
 /** Gives the exit code; errors that are for the user end in one line, others with their stack. */
 async function main(): Promise<number> {
-  const flags = readFlags();
-  if (flags === undefined) return USAGE;
+  const flags = parseFlags();
+  if (flags === undefined) return EXIT_USAGE;
   if (flags.help) {
     process.stdout.write(HELP);
     return 0;

@@ -5,7 +5,7 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { BinaryName } from './binaries.ts';
 import { ControlPlaneError } from './errors.ts';
-import { ended, killGroup, spawnGuarded } from './lifeline.ts';
+import { waitForExit, killGroup, spawnGuarded } from './process-supervisor.ts';
 import { lastLines } from './run.ts';
 
 /** From start to healthy. Two seconds are usual; a machine that compiles at the same time needs many more. */
@@ -45,7 +45,7 @@ export interface ProcessDefinition {
 }
 
 /** Makes the handle of a program that is not yet started. */
-export function managedProcess(definition: ProcessDefinition): ControlPlaneProcess {
+export function createManagedProcess(definition: ProcessDefinition): ControlPlaneProcess {
   const { name, logFile } = definition;
   let child: ChildProcess | undefined;
   let ready = false;
@@ -85,7 +85,7 @@ export function managedProcess(definition: ProcessDefinition): ControlPlaneProce
     // The group's SIGKILL also ends a frozen program; a softer signal is for the program alone, not its watcher.
     if (signal === 'SIGKILL') killGroup(running);
     else running.kill(signal);
-    await ended(running);
+    await waitForExit(running);
   };
 
   const signal = (which: NodeJS.Signals): void => {

@@ -8,9 +8,9 @@ import { ControlPlaneError } from './errors.ts';
  * Below the ports that Linux (from 32768) and macOS (from 49152) give to outgoing connections. A port from there
  * could be taken while its server is down, even by a client that tries to reach that very server.
  */
-const FIRST_PORT = 20_000;
-const PORT_LIMIT = 32_768;
-const ATTEMPTS = 200;
+const MIN_PORT = 20_000;
+const MAX_PORT_EXCLUSIVE = 32_768;
+const MAX_ATTEMPTS = 200;
 
 /** Neighbouring ports on 127.0.0.1, free when reserved. */
 export interface ReservedPorts {
@@ -25,19 +25,20 @@ export interface ReservedPorts {
  */
 export async function reservePorts(count: number): Promise<ReservedPorts> {
   const block = count + 1;
-  for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
-    const sign = FIRST_PORT + block * randomInt(Math.floor((PORT_LIMIT - FIRST_PORT) / block));
-    const holder = await listen(sign);
-    if (holder === undefined) continue;
-    if (await allFree(sign + 1, count)) return { first: sign + 1, release: async () => close(holder) };
-    await close(holder);
+  for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt += 1) {
+    const markerPort = MIN_PORT + block * randomInt(Math.floor((MAX_PORT_EXCLUSIVE - MIN_PORT) / block));
+    const marker = await listen(markerPort);
+    if (marker === undefined) continue;
+    if (await areAllFree(markerPort + 1, count))
+      return { first: markerPort + 1, release: async () => close(marker) };
+    await close(marker);
   }
   throw new ControlPlaneError(
-    `no ${block} free neighbouring ports on 127.0.0.1 between ${FIRST_PORT} and ${PORT_LIMIT - 1} in ${ATTEMPTS} tries`,
+    `no ${block} free neighbouring ports on 127.0.0.1 between ${MIN_PORT} and ${MAX_PORT_EXCLUSIVE - 1} in ${MAX_ATTEMPTS} tries`,
   );
 }
 
-async function allFree(first: number, count: number): Promise<boolean> {
+async function areAllFree(first: number, count: number): Promise<boolean> {
   for (let port = first; port < first + count; port += 1) {
     const server = await listen(port);
     if (server === undefined) return false;

@@ -1,7 +1,7 @@
 /** How each program of the control plane is run, and how one knows that it serves. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { newToken, serviceAccountKeys, writeSecret } from './credentials.ts';
+import { generateToken, generateServiceAccountKeys, writeSecret } from './credentials.ts';
 import { requestJson } from './https-json.ts';
 import type { ProcessDefinition } from './managed-process.ts';
 
@@ -9,9 +9,9 @@ import type { ProcessDefinition } from './managed-process.ts';
 const HEALTH_TIMEOUT_MS = 2_000;
 
 /** One line a request, written before its answer is complete. */
-const ONCE = { level: 'Metadata', omitStages: ['RequestReceived'] };
+const COMPLETED_REQUESTS = { level: 'Metadata', omitStages: ['RequestReceived'] };
 /** One more line before a request is carried out: a write that shows in the store is in the log already, perhaps as begun. */
-const WRITES = { level: 'Metadata', verbs: ['create', 'update', 'patch', 'delete'] };
+const WRITE_REQUESTS = { level: 'Metadata', verbs: ['create', 'update', 'patch', 'delete'] };
 const AUDITED_GROUPS = { resources: [{ group: 'reverse-tunnel.io' }, { group: 'coordination.k8s.io' }] };
 const SERVICE_ACCOUNTS = { userGroups: ['system:serviceaccounts'] };
 
@@ -23,16 +23,16 @@ const AUDIT_POLICY = {
   apiVersion: 'audit.k8s.io/v1',
   kind: 'Policy',
   rules: [
-    { ...WRITES, ...AUDITED_GROUPS },
-    { ...WRITES, ...SERVICE_ACCOUNTS },
-    { ...ONCE, ...AUDITED_GROUPS },
-    { ...ONCE, ...SERVICE_ACCOUNTS },
+    { ...WRITE_REQUESTS, ...AUDITED_GROUPS },
+    { ...WRITE_REQUESTS, ...SERVICE_ACCOUNTS },
+    { ...COMPLETED_REQUESTS, ...AUDITED_GROUPS },
+    { ...COMPLETED_REQUESTS, ...SERVICE_ACCOUNTS },
     { level: 'None' },
   ],
 };
 
 /** What is common to all programs: their definitions get the rest. */
-export interface Place {
+export interface ProgramContext {
   /** Folder of the binaries. */
   readonly binaries: string;
   /** The control plane's own folder. */
@@ -41,30 +41,30 @@ export interface Place {
 }
 
 /** Log and working folder are the same for all: under the program's name in the control plane's folder. */
-function definition(
-  place: Place,
+function processDefinition(
+  context: ProgramContext,
   name: ProcessDefinition['name'],
   args: readonly string[],
   healthy: () => Promise<boolean>,
 ): ProcessDefinition {
   return {
     name,
-    command: join(place.binaries, name),
+    command: join(context.binaries, name),
     args,
-    cwd: place.folder,
-    logFile: join(place.folder, `${name}.log`),
+    cwd: context.folder,
+    logFile: join(context.folder, `${name}.log`),
     healthy,
-    onUnexpectedExit: place.onUnexpectedExit,
+    onUnexpectedExit: context.onUnexpectedExit,
   };
 }
 
 /** etcd, alone, on loopback, without TLS. */
-export function etcd(place: Place, clientPort: number, peerPort: number): ProcessDefinition {
+export function etcd(context: ProgramContext, clientPort: number, peerPort: number): ProcessDefinition {
   const client = `http://127.0.0.1:${clientPort}`;
   const peer = `http://127.0.0.1:${peerPort}`;
   const args = [
     '--name=control-plane',
-    `--data-dir=${join(place.folder, 'etcd')}`,
+    `--data-dir=${join(context.folder, 'etcd')}`,
     `--listen-client-urls=${client}`,
     `--advertise-client-urls=${client}`,
     `--listen-peer-urls=${peer}`,
@@ -75,7 +75,7 @@ export function etcd(place: Place, clientPort: number, peerPort: number): Proces
     '--log-level=warn',
   ];
   // 200 from /health means: there is a leader and a linearizable read works.
-  return definition(place, 'etcd', args, async () => {
+  return processDefinition(context, 'etcd', args, async () => {
     const { status } = await requestJson({
       method: 'GET',
       url: `${client}/health`,
@@ -108,12 +108,12 @@ export interface Apiserver {
 }
 
 /** Writes kube-apiserver's files and says how to run it: RBAC on, strict TLS, ServiceAccount tokens work. */
-export async function apiserver(place: Place, options: ApiserverOptions): Promise<Apiserver> {
-  const file = (name: string): string => join(place.folder, name);
-  const keys = serviceAccountKeys();
+export async function apiserver(context: ProgramContext, options: ApiserverOptions): Promise<Apiserver> {
+  const file = (name: string): string => join(context.folder, name);
+  const keys = generateServiceAccountKeys();
   const privateKey = await writeSecret(file('service-account.key'), keys.privateKey);
   const publicKey = await writeSecret(file('service-account.pub'), keys.publicKey);
-  const adminToken = newToken();
+  const adminToken = generateToken();
   const tokens = await writeSecret(file('tokens.csv'), `${adminToken},admin,admin,system:masters\n`);
   const url = `https://127.0.0.1:${options.port}`;
   // The server makes itself a certificate and a CA in --cert-dir, and finds them there when it is started again.
@@ -158,7 +158,7 @@ export async function apiserver(place: Place, options: ApiserverOptions): Promis
     return true;
   };
   return {
-    definition: definition(place, 'kube-apiserver', [...args, ...options.flags], healthy),
+    definition: processDefinition(context, 'kube-apiserver', [...args, ...options.flags], healthy),
     url,
     caFile,
     adminToken,
@@ -169,12 +169,12 @@ export async function apiserver(place: Place, options: ApiserverOptions): Promis
 
 /** kube-controller-manager: namespaces and garbage go, `default` ServiceAccounts come, Deployments get pods. */
 export function controllerManager(
-  place: Place,
+  context: ProgramContext,
   server: Apiserver,
   port: number,
   kubeconfigPath: string,
 ): ProcessDefinition {
-  const certificates = join(place.folder, 'controller-manager-certificates');
+  const certificates = join(context.folder, 'controller-manager-certificates');
   const args = [
     `--kubeconfig=${kubeconfigPath}`,
     '--bind-address=127.0.0.1',
@@ -185,13 +185,13 @@ export function controllerManager(
     // There is only one, and waiting for a dead one's lease would make each restart slow.
     '--leader-elect=false',
   ];
-  return definition(place, 'kube-controller-manager', args, async () => {
+  return processDefinition(context, 'kube-controller-manager', args, async () => {
     // The file appears when the server has made itself a certificate; until then this rejects, which is: not yet.
-    const own = await readFile(join(certificates, 'kube-controller-manager.crt'), 'utf8');
+    const servingCertificate = await readFile(join(certificates, 'kube-controller-manager.crt'), 'utf8');
     const health = await requestJson({
       method: 'GET',
       url: `https://127.0.0.1:${port}/healthz`,
-      ca: own,
+      ca: servingCertificate,
       timeoutMs: HEALTH_TIMEOUT_MS,
     });
     // Its controllers run once it has done something: the ServiceAccount is the first thing that tests need of it.

@@ -3,7 +3,7 @@
 /** Where progress goes. Elapsed time is added by the implementation. */
 export interface Progress {
   /** One line that stays. */
-  say(line: string): void;
+  log(line: string): void;
   /** How far `what` has come; only the latest matters. */
   update(text: string): void;
 }
@@ -31,7 +31,7 @@ export function createProgress(
   let lastMs = Number.NEGATIVE_INFINITY;
   let liveLine = false;
   return {
-    say(line) {
+    log(line) {
       stream.write(`${liveLine ? '\r\u001b[K' : ''}control-plane: ${line}\n`);
       liveLine = false;
     },

@@ -11,14 +11,14 @@ import type { Platform } from './binaries.ts';
 import { ControlPlaneError, errorMessage } from './errors.ts';
 import type { Progress } from './progress.ts';
 import { lastLines, run } from './run.ts';
-import { textAt, valueAt } from './value-at.ts';
+import { getString, getPath } from './get-path.ts';
 
 /** The index that names each archive with its sha512. Another address is given by the environment's ENVTEST_INDEX_URL. */
 const DEFAULT_INDEX_URL =
   'https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/envtest-releases.yaml';
 
 /** A machine without a network must not wait: an answer begins within this time, or there is none. */
-const ANSWER_TIMEOUT_MS = 5_000;
+const RESPONSE_TIMEOUT_MS = 5_000;
 /** A download that brings nothing for so long is given up. */
 const STALL_TIMEOUT_MS = 30_000;
 
@@ -40,7 +40,7 @@ export function pickArchive(
   pinned: string,
   platform: Platform,
 ): PublishedArchive | undefined {
-  const releases = valueAt(parse(indexText), 'releases');
+  const releases = getPath(parse(indexText), 'releases');
   if (typeof releases !== 'object' || releases === null) throw new Error('the index has no `releases`');
   const [major, minor] = pinned.split('.');
   let best: PublishedArchive | undefined;
@@ -49,13 +49,13 @@ export function pickArchive(
     // Whole releases only: an -rc is older than the release it precedes.
     const patch = /^(v\d+)\.(\d+)\.(\d+)$/.exec(version);
     if (patch?.[1] !== major || patch?.[2] !== minor) continue;
-    const rank = version === pinned ? Number.POSITIVE_INFINITY : Number(patch?.[3]);
+    const patchRank = version === pinned ? Number.POSITIVE_INFINITY : Number(patch?.[3]);
     const name = `envtest-${version}-${platform.os}-${platform.arch}.tar.gz`;
-    const sha512 = textAt(archives, name, 'hash');
-    const url = textAt(archives, name, 'selfLink');
-    if (sha512 === undefined || url === undefined || rank <= bestPatch) continue;
+    const sha512 = getString(archives, name, 'hash');
+    const url = getString(archives, name, 'selfLink');
+    if (sha512 === undefined || url === undefined || patchRank <= bestPatch) continue;
     best = { version, url, sha512: sha512.toLowerCase() };
-    bestPatch = rank;
+    bestPatch = patchRank;
   }
   return best;
 }
@@ -76,7 +76,9 @@ export async function unpackPublishedArchive(
   try {
     archive = pickArchive(await download(indexUrl, async (response) => response.text()), pinned, platform);
   } catch (error) {
-    throw new ControlPlaneError(`the index ${indexUrl} cannot be had (${reason(error)})`, { cause: error });
+    throw new ControlPlaneError(`the index ${indexUrl} cannot be had (${causeMessage(error)})`, {
+      cause: error,
+    });
   }
   if (archive === undefined) {
     const minor = pinned.split('.').slice(0, 2).join('.');
@@ -94,33 +96,33 @@ export async function unpackPublishedArchive(
     );
   } catch (error) {
     if (error instanceof ControlPlaneError) throw error;
-    throw new ControlPlaneError(`${archive.url} cannot be had (${reason(error)})`, { cause: error });
+    throw new ControlPlaneError(`${archive.url} cannot be had (${causeMessage(error)})`, { cause: error });
   }
   await unpack(file, work, folder, env);
   await rm(work, { recursive: true, force: true });
-  progress.say(`unpacked the published binaries of Kubernetes ${archive.version}`);
+  progress.log(`unpacked the published binaries of Kubernetes ${archive.version}`);
 }
 
 /** GET with a time limit for the answer's begin and for each pause; `alive` tells that something came. */
 async function download<T>(
   url: string,
-  consume: (response: Response, alive: () => void) => Promise<T>,
+  consume: (response: Response, onProgress: () => void) => Promise<T>,
 ): Promise<T> {
   const abort = new AbortController();
   let timer: NodeJS.Timeout | undefined;
-  const within = (limitMs: number): void => {
+  const resetTimer = (limitMs: number): void => {
     clearTimeout(timer);
     timer = setTimeout(() => abort.abort(new Error(`nothing came for ${limitMs / 1000} s`)), limitMs);
   };
-  within(ANSWER_TIMEOUT_MS);
+  resetTimer(RESPONSE_TIMEOUT_MS);
   try {
     const response = await fetch(url, { signal: abort.signal });
-    within(STALL_TIMEOUT_MS);
+    resetTimer(STALL_TIMEOUT_MS);
     if (!response.ok) {
       await response.body?.cancel();
       throw new Error(`HTTP status ${response.status}`);
     }
-    return await consume(response, () => within(STALL_TIMEOUT_MS));
+    return await consume(response, () => resetTimer(STALL_TIMEOUT_MS));
   } finally {
     clearTimeout(timer);
   }
@@ -131,7 +133,7 @@ async function saveVerified(
   response: Response,
   archive: PublishedArchive,
   file: string,
-  alive: () => void,
+  onProgress: () => void,
   progress: Progress,
 ): Promise<void> {
   if (response.body === null) throw new Error('an empty answer');
@@ -142,11 +144,11 @@ async function saveVerified(
     Readable.fromWeb(response.body),
     async function* measure(chunks: AsyncIterable<Uint8Array>) {
       for await (const chunk of chunks) {
-        alive();
+        onProgress();
         hash.update(chunk);
         receivedBytes += chunk.length;
-        const of = totalBytes > 0 ? ` of ${mebibytes(totalBytes)}` : '';
-        progress.update(`downloading ${archive.url}: ${mebibytes(receivedBytes)}${of} MiB`);
+        const ofTotal = totalBytes > 0 ? ` of ${mebibytes(totalBytes)}` : '';
+        progress.update(`downloading ${archive.url}: ${mebibytes(receivedBytes)}${ofTotal} MiB`);
         yield chunk;
       }
     },
@@ -180,7 +182,7 @@ function mebibytes(bytes: number): string {
 }
 
 /** fetch says only "fetch failed"; what failed is its cause. */
-function reason(error: unknown): string {
-  const cause = valueAt(error, 'cause');
+function causeMessage(error: unknown): string {
+  const cause = getPath(error, 'cause');
   return errorMessage(cause instanceof Error ? cause : error);
 }

@@ -1,6 +1,6 @@
 /** Finds the programs of the control plane, or gets them. */
 import { join } from 'node:path';
-import { firstMissing, PUBLISHED_BINARIES } from './binaries.ts';
+import { findMissing, PUBLISHED_BINARIES } from './binaries.ts';
 import type { BinaryName } from './binaries.ts';
 import { cacheFolder, installOnce } from './cache.ts';
 import { ControlPlaneError } from './errors.ts';
@@ -38,7 +38,7 @@ export async function resolveBinaries(
   // Somebody who sets it wants these and no others: never silently something else.
   const assets = env['KUBEBUILDER_ASSETS'];
   if (assets !== undefined && assets !== '') {
-    const missing = await firstMissing(assets, names);
+    const missing = await findMissing(assets, names);
     if (missing === undefined) return { folder: assets, source: 'KUBEBUILDER_ASSETS' };
     throw new ControlPlaneError(
       `KUBEBUILDER_ASSETS is ${assets}, but ${join(assets, missing)} is no executable file. ` +
@@ -51,7 +51,7 @@ export async function resolveBinaries(
   const published = join(cache, 'published');
   // Built before published: it has exactly the pinned version.
   for (const folder of [built, published]) {
-    if ((await firstMissing(folder, names)) === undefined) return { folder, source: 'cache' };
+    if ((await findMissing(folder, names)) === undefined) return { folder, source: 'cache' };
   }
 
   const tried = [`KUBEBUILDER_ASSETS is not set`, `the cache folder ${cache} does not hold them`];
@@ -63,7 +63,7 @@ export async function resolveBinaries(
     try {
       await installOnce(
         published,
-        async () => (await firstMissing(published, names)) === undefined,
+        async () => (await findMissing(published, names)) === undefined,
         async (folder) => unpackPublishedArchive(folder, env, progress),
         progress,
       );
@@ -72,7 +72,7 @@ export async function resolveBinaries(
       // Also after a wrong checksum: Go has its own sums to check. A full disk, say, ends it here.
       if (!(error instanceof ControlPlaneError)) throw error;
       tried.push(`no published archive: ${error.message}`);
-      progress.say(`no published archive: ${error.message}`);
+      progress.log(`no published archive: ${error.message}`);
     }
   }
 
@@ -83,9 +83,9 @@ export async function resolveBinaries(
         `Install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a folder that holds them.`,
     );
   }
-  const isBuilt = async (): Promise<boolean> => (await firstMissing(built, names)) === undefined;
-  progress.say(`building Kubernetes, etcd and Helm with ${go} into ${built} (minutes, the first time)`);
+  const isBuilt = async (): Promise<boolean> => (await findMissing(built, names)) === undefined;
+  progress.log(`building Kubernetes, etcd and Helm with ${go} into ${built} (minutes, the first time)`);
   await installOnce(built, isBuilt, async (folder) => buildWithGo(folder, env, progress), progress);
-  progress.say(`built ${built}`);
+  progress.log(`built ${built}`);
   return { folder: built, source: 'Go build' };
 }

@@ -1,6 +1,6 @@
 /** Runs a program to its end, guarded, with all it says collected. */
 import { once } from 'node:events';
-import { killGroup, spawnGuarded } from './lifeline.ts';
+import { killGroup, spawnGuarded } from './process-supervisor.ts';
 
 /** The exit code of the shell that starts each program when there is no such program. */
 export const COMMAND_NOT_FOUND = 127;

@@ -3,11 +3,11 @@ import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { BinaryName } from './binaries.ts';
-import { kubeconfigText, writeSecret } from './credentials.ts';
+import { renderKubeconfig, writeSecret } from './credentials.ts';
 import type { ControlPlaneError } from './errors.ts';
 import { requestJson } from './https-json.ts';
-import { disposableFolder } from './lifeline.ts';
-import { managedProcess } from './managed-process.ts';
+import { createDisposableFolder } from './process-supervisor.ts';
+import { createManagedProcess } from './managed-process.ts';
 import type { ControlPlaneProcess } from './managed-process.ts';
 import { reservePorts } from './ports.ts';
 import { apiserver, controllerManager, etcd } from './programs.ts';
@@ -15,7 +15,7 @@ import { resolveBinaries } from './resolve.ts';
 import type { ResolveOptions } from './resolve.ts';
 import { run } from './run.ts';
 import type { RunResult } from './run.ts';
-import { serviceAccountToken } from './service-account.ts';
+import { createServiceAccountToken } from './service-account.ts';
 import type { AdminRequest, ServiceAccountRequest } from './service-account.ts';
 
 /** A request as the administrator; the API server itself gives up after 60 s. */
@@ -24,7 +24,7 @@ const REQUEST_TIMEOUT_MS = 65_000;
 const KUBECTL_TIMEOUT_MS = 120_000;
 
 /** etcd for clients, etcd for peers, kube-apiserver, kube-controller-manager. */
-const PORTS = 4;
+const PORT_COUNT = 4;
 
 /** What to start. */
 export interface ControlPlaneOptions extends ResolveOptions {
@@ -94,16 +94,16 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
   const { folder: binaries } = await resolveBinaries(names, options);
 
   // What has to be undone, last first.
-  const undo: (() => Promise<void>)[] = [];
+  const cleanup: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
-    for (let step = undo.pop(); step !== undefined; step = undo.pop()) await step();
+    for (let cleanUp = cleanup.pop(); cleanUp !== undefined; cleanUp = cleanup.pop()) await cleanUp();
   };
   try {
-    const temporary = await disposableFolder(tmpdir(), 'reverse-tunnel-control-plane-');
-    undo.push(temporary.dispose);
-    const reserved = await reservePorts(PORTS);
-    undo.push(reserved.release);
-    return await assemble(options, binaries, temporary.path, reserved.first, undo, stop);
+    const temporary = await createDisposableFolder(tmpdir(), 'reverse-tunnel-control-plane-');
+    cleanup.push(temporary.dispose);
+    const reserved = await reservePorts(PORT_COUNT);
+    cleanup.push(reserved.release);
+    return await startPrograms(options, binaries, temporary.path, reserved.first, cleanup, stop);
   } catch (error) {
     await stop();
     throw error;
@@ -111,12 +111,12 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
 }
 
 /** Starts the programs in the order in which they need each other; each is added to `undo` before it starts. */
-async function assemble(
+async function startPrograms(
   options: ControlPlaneOptions,
   binaries: string,
   folder: string,
   firstPort: number,
-  undo: (() => Promise<void>)[],
+  cleanup: (() => Promise<void>)[],
   stop: () => Promise<void>,
 ): Promise<ControlPlane> {
   const [etcdPort, peerPort, apiserverPort, managerPort] = [
@@ -125,21 +125,21 @@ async function assemble(
     firstPort + 2,
     firstPort + 3,
   ];
-  const place = { binaries, folder, onUnexpectedExit: options.onUnexpectedExit ?? sayOnStderr };
-  const begin = async (process: ControlPlaneProcess): Promise<ControlPlaneProcess> => {
-    undo.push(async () => process.kill());
+  const context = { binaries, folder, onUnexpectedExit: options.onUnexpectedExit ?? logToStderr };
+  const startProcess = async (process: ControlPlaneProcess): Promise<ControlPlaneProcess> => {
+    cleanup.push(async () => process.kill());
     await process.start();
     return process;
   };
 
-  const store = await begin(managedProcess(etcd(place, etcdPort, peerPort)));
-  const server = await apiserver(place, {
+  const store = await startProcess(createManagedProcess(etcd(context, etcdPort, peerPort)));
+  const server = await apiserver(context, {
     etcdPort,
     port: apiserverPort,
     audit: options.audit === true,
     flags: options.apiserverFlags ?? [],
   });
-  const serverProcess = await begin(managedProcess(server.definition));
+  const serverProcess = await startProcess(createManagedProcess(server.definition));
   const { url, caFile, adminToken, auditLogPath } = server;
   const caData = await readFile(caFile, 'utf8');
 
@@ -149,11 +149,13 @@ async function assemble(
     token: string,
     namespace: string,
   ): Promise<string> =>
-    writeSecret(join(folder, file), kubeconfigText({ url, ca: caData, user, token, namespace }));
+    writeSecret(join(folder, file), renderKubeconfig({ url, ca: caData, user, token, namespace }));
   const kubeconfigPath = await writeKubeconfig('admin.kubeconfig', 'admin', adminToken, 'default');
   const manager =
     options.controllerManager === true
-      ? await begin(managedProcess(controllerManager(place, server, managerPort, kubeconfigPath)))
+      ? await startProcess(
+          createManagedProcess(controllerManager(context, server, managerPort, kubeconfigPath)),
+        )
       : undefined;
 
   const request: AdminRequest = async (method, path, body) =>
@@ -180,7 +182,7 @@ async function assemble(
     apiserver: serverProcess,
     controllerManager: manager,
     request,
-    async kubectl(args, { input, kubeconfigPath: other } = {}) {
+    async kubectl(args, { input, kubeconfigPath: kubeconfigOverride } = {}) {
       return run(join(binaries, 'kubectl'), args, {
         // The caller's, so that -f takes relative paths.
         cwd: process.cwd(),
@@ -188,7 +190,7 @@ async function assemble(
           PATH: process.env['PATH'],
           // Not the user's: no kuberc, no cache of another cluster's API.
           HOME: folder,
-          KUBECONFIG: other ?? kubeconfigPath,
+          KUBECONFIG: kubeconfigOverride ?? kubeconfigPath,
           KUBECACHEDIR: join(folder, 'kubectl-cache'),
         },
         timeoutMs: KUBECTL_TIMEOUT_MS,
@@ -196,7 +198,7 @@ async function assemble(
       });
     },
     async kubeconfigFor(account) {
-      const token = await serviceAccountToken(request, account);
+      const token = await createServiceAccountToken(request, account);
       const { namespace, serviceAccount } = account;
       const file = `${namespace}.${serviceAccount}.kubeconfig`;
       return { token, kubeconfigPath: await writeKubeconfig(file, serviceAccount, token, namespace) };
@@ -205,6 +207,6 @@ async function assemble(
   };
 }
 
-function sayOnStderr(error: ControlPlaneError): void {
+function logToStderr(error: ControlPlaneError): void {
   process.stderr.write(`control-plane: ${error.message}\n`);
 }

@@ -4,8 +4,8 @@ import { resolveBinaries } from '../control-plane/resolve.ts';
 import { run } from '../control-plane/run.ts';
 import type { AdminRequest } from '../control-plane/service-account.ts';
 import { startControlPlane } from '../control-plane/start.ts';
-import { OPERATOR_RULES } from '../test/support/operator-process.ts';
-import { DemoFailure } from './failure.ts';
+import { OPERATOR_RBAC_RULES } from '../test/support/operator-process.ts';
+import { DemoError } from './demo-error.ts';
 
 const CRD_FOLDER = new URL('../crds', import.meta.url).pathname;
 const KUBECTL_TIMEOUT_MS = 60_000;
@@ -29,7 +29,8 @@ export interface Cluster {
 
 /** @param kubeconfigPath the user's cluster; undefined for one of the demo's own */
 export async function openCluster(kubeconfigPath: string | undefined): Promise<Cluster> {
-  const cluster = kubeconfigPath === undefined ? await ownCluster() : await usersCluster(kubeconfigPath);
+  const cluster =
+    kubeconfigPath === undefined ? await startOwnCluster() : await connectToUserCluster(kubeconfigPath);
   try {
     await cluster.kubectl('apply', '--server-side', '-f', CRD_FOLDER);
     await cluster.kubectl('wait', '--for=condition=Established', '--timeout=30s', '-f', CRD_FOLDER);
@@ -40,24 +41,24 @@ export async function openCluster(kubeconfigPath: string | undefined): Promise<C
   }
 }
 
-async function ownCluster(): Promise<Cluster> {
+async function startOwnCluster(): Promise<Cluster> {
   const namespace = 'default';
   console.log('Starting etcd and kube-apiserver on this machine …');
   const controlPlane = await startControlPlane();
-  const account = { namespace, serviceAccount: 'reverse-tunnel-operator', rules: OPERATOR_RULES };
+  const account = { namespace, serviceAccount: 'reverse-tunnel-operator', rules: OPERATOR_RBAC_RULES };
   const operator = await controlPlane.kubeconfigFor(account);
   return {
     namespace,
     kubeconfigPath: controlPlane.kubeconfigPath,
     operatorKubeconfigPath: operator.kubeconfigPath,
     kubectlFolder: controlPlane.binaries,
-    kubectl: async (...args) => succeeded(args, await controlPlane.kubectl(args)),
+    kubectl: async (...args) => requireSuccess(args, await controlPlane.kubectl(args)),
     request: controlPlane.request,
     close: () => controlPlane.stop(),
   };
 }
 
-async function usersCluster(kubeconfigPath: string): Promise<Cluster> {
+async function connectToUserCluster(kubeconfigPath: string): Promise<Cluster> {
   const namespace = `reverse-tunnel-demo-${randomBytes(3).toString('hex')}`;
   const { folder } = await resolveBinaries(['kubectl']);
   const kubectl = async (...args: string[]): Promise<string> => {
@@ -70,7 +71,7 @@ async function usersCluster(kubeconfigPath: string): Promise<Cluster> {
         timeoutMs: KUBECTL_TIMEOUT_MS,
       },
     );
-    return succeeded(args, result);
+    return requireSuccess(args, result);
   };
   await kubectl('create', 'namespace', namespace);
   return {
@@ -88,11 +89,11 @@ async function usersCluster(kubeconfigPath: string): Promise<Cluster> {
   };
 }
 
-function succeeded(
+function requireSuccess(
   args: readonly string[],
   result: { code: number | undefined; stdout: string; stderr: string },
 ): string {
   if (result.code === 0) return result.stdout;
   const [line = `exit code ${result.code}`] = result.stderr.trim().split('\n');
-  throw new DemoFailure(`kubectl ${args.join(' ')}: ${line}`);
+  throw new DemoError(`kubectl ${args.join(' ')}: ${line}`);
 }

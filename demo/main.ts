@@ -17,7 +17,7 @@ it; shows what the operator does; then stays up to be played with, until Ctrl-C.
 `;
 
 /** What shells give for a program that Ctrl-C ended. */
-const INTERRUPTED = 130;
+const EXIT_INTERRUPTED = 130;
 
 process.exitCode = await main();
 
@@ -47,7 +47,7 @@ async function main(): Promise<number> {
     await runSteps(cluster, { stayUp: !values.once, interrupted: interrupted.signal });
     return 0;
   } catch (error) {
-    if (interrupted.signal.aborted) return INTERRUPTED;
+    if (interrupted.signal.aborted) return EXIT_INTERRUPTED;
     process.stderr.write(`demo: ${(error as Error).message}\n`);
     return 1;
   } finally {

@@ -1,13 +1,13 @@
 /** What the demo shows, in order; each step ends with the rows equal to what the fleet holds. */
 import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
 import { poll, startOperatorProcess, type OperatorProcess } from '../test/support/operator-process.ts';
-import { untilEqual, type RowSeen } from '../test/support/truth.ts';
+import { waitForMatch, type ObservedTunnelObject } from '../test/support/expected-objects.ts';
 import type { Cluster } from './cluster.ts';
-import { DemoFailure } from './failure.ts';
+import { DemoError } from './demo-error.ts';
 
-const EQUAL_DEADLINE_MS = 60_000;
+const SYNC_DEADLINE_MS = 60_000;
 /** Rows of a table that are shown; the rest is counted. */
-const SHOWN_ROWS = 6;
+const MAX_TABLE_LINES = 6;
 const FLEET = { reporters: 4, tunnels: 25, tenants: 3, clusters: 2, churnPerSecond: 1 };
 
 /** How long the demo goes on. */
@@ -27,76 +27,76 @@ export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsO
     await fleet.start();
     // Until the steps are over nothing is to change by itself.
     fleet.pauseChurn();
-    await steps.step(`${FLEET.reporters} Envoys connect, each holding ${FLEET.tunnels} tunnels`, async () => {
+    await steps.run(`${FLEET.reporters} Envoys connect, each holding ${FLEET.tunnels} tunnels`, async () => {
       await fleet.settled();
     });
     await steps.show('get', 'reversetunnels');
     await steps.showCounts(FLEET.tenants);
 
     const [reporter] = fleet.reporters;
-    const [tunnel, restless] = reporter?.truth().values() ?? [];
-    if (reporter === undefined || tunnel === undefined || restless === undefined) {
-      throw new DemoFailure('the fleet has no tunnels');
+    const [tunnel, second] = reporter?.expectedTunnels().values() ?? [];
+    if (reporter === undefined || tunnel === undefined || second === undefined) {
+      throw new DemoError('the fleet has no tunnels');
     }
     const selectTunnel = [
       '-l',
       `reverse-tunnel.io/node=${tunnel.nodeID},reverse-tunnel.io/reporter=${reporter.id.id}`,
     ];
     await steps.show('get', 'rt', ...selectTunnel);
-    await steps.step(`The tunnel of ${tunnel.nodeID} drops: its ReverseTunnel is deleted`, async () => {
+    await steps.run(`The tunnel of ${tunnel.nodeID} drops: its ReverseTunnel is deleted`, async () => {
       reporter.disconnectTunnel(tunnel.name);
       await fleet.settled();
     });
     await steps.show('get', 'rt', ...selectTunnel);
 
-    await steps.step(
-      `The tunnel of ${tunnel.nodeID} reconnects: its ReverseTunnel is recreated`,
-      async () => {
-        reporter.connectTunnel(tunnel);
-        await fleet.settled();
-      },
-    );
+    await steps.run(`The tunnel of ${tunnel.nodeID} reconnects: its ReverseTunnel is recreated`, async () => {
+      reporter.connectTunnel(tunnel);
+      await fleet.settled();
+    });
     await steps.show('get', 'rt', ...selectTunnel);
 
-    await steps.step(
+    await steps.run(
       `${reporter.id.id} loses its connection and ten tunnels: its next full push lacks them`,
       async () => {
-        for (const name of [...reporter.truth().keys()].slice(0, 10)) reporter.disconnectTunnel(name);
-        reporter.dropConnection();
+        for (const name of [...reporter.expectedTunnels().keys()].slice(0, 10))
+          reporter.disconnectTunnel(name);
+        reporter.resetConnection();
         await fleet.settled();
       },
     );
     await steps.showCounts(FLEET.tenants);
 
-    const rows = await steps.rows();
-    const [victim] = rows;
-    if (victim === undefined) throw new DemoFailure('no ReverseTunnel objects');
-    await steps.step('A ReverseTunnel is deleted manually: the operator recreates it', async () => {
-      await steps.show('delete', 'rt', victim.metadata.name);
-      const returned = (row: RowSeen): boolean =>
-        row.metadata.name === victim.metadata.name && row.metadata.uid !== victim.metadata.uid;
-      await poll(EQUAL_DEADLINE_MS, async () => ((await steps.rows()).some(returned) ? true : undefined));
+    const objects = await steps.objects();
+    const [deleted] = objects;
+    if (deleted === undefined) throw new DemoError('no ReverseTunnel objects');
+    await steps.run('A ReverseTunnel is deleted manually: the operator recreates it', async () => {
+      await steps.show('delete', 'rt', deleted.metadata.name);
+      const isRecreated = (row: ObservedTunnelObject): boolean =>
+        row.metadata.name === deleted.metadata.name && row.metadata.uid !== deleted.metadata.uid;
+      await poll(SYNC_DEADLINE_MS, async () =>
+        (await steps.objects()).some(isRecreated) ? true : undefined,
+      );
     });
 
-    const before = versions(await steps.rows());
-    await steps.step('The operator restarts: nothing is written again', async () => {
+    const before = resourceVersions(await steps.objects());
+    await steps.run('The operator restarts: nothing is written again', async () => {
       await operator.stop();
       operator = await startOperator(cluster, operator.grpcAddress);
       const restarted = operator;
-      await poll(EQUAL_DEADLINE_MS, async () => {
+      await poll(SYNC_DEADLINE_MS, async () => {
         const pushes = await restarted.metric('reverse_tunnel_reports_total{kind="full"}');
         return pushes >= FLEET.reporters ? true : undefined;
       });
       await fleet.settled();
-      const after = versions(await steps.rows());
-      if (after !== before) throw new DemoFailure('the restart changed a ReverseTunnel');
+      const after = resourceVersions(await steps.objects());
+      if (after !== before) throw new DemoError('the restart changed a ReverseTunnel');
       console.log(`  all ${fleet.tunnelCount()} ReverseTunnels kept their resourceVersion`);
     });
     await steps.show('get', 'rt', '--field-selector', 'spec.tenantID=tenant-1', '-o', 'wide');
     await steps.show('wait', '--for=condition=Ready', 'rt', '--all');
     if (stayUp) {
       fleet.resumeChurn();
-      await playground(cluster, operator, interrupted);
+      await stayUpUntilInterrupted(cluster, operator, interrupted);
     }
   } finally {
     await fleet.stop();
@@ -117,25 +117,30 @@ class Steps {
   }
 
   /** Does something, then waits until the rows are what the fleet holds, and says so. */
-  async step(title: string, act: () => Promise<void>): Promise<void> {
-    if (this.#interrupted.aborted) throw new DemoFailure('interrupted');
+  async run(title: string, act: () => Promise<void>): Promise<void> {
+    if (this.#interrupted.aborted) throw new DemoError('interrupted');
     this.#number += 1;
     console.log(`\n── ${this.#number}. ${title}`);
     const startedMs = performance.now();
     await act();
-    const rows = await this.rows();
+    const objects = await this.objects();
     const ms = Math.round(performance.now() - startedMs);
     console.log(
-      `✔ ${rows.length} ReverseTunnels match the ${this.#fleet.tunnelCount()} tunnels that are up (${ms} ms)`,
+      `✔ ${objects.length} ReverseTunnels match the ${this.#fleet.tunnelCount()} tunnels that are up (${ms} ms)`,
     );
   }
 
   /** The rows, once they equal the truth. */
-  async rows(): Promise<RowSeen[]> {
+  async objects(): Promise<ObservedTunnelObject[]> {
     try {
-      return await untilEqual(this.#fleet, this.#cluster.request, this.#cluster.namespace, EQUAL_DEADLINE_MS);
+      return await waitForMatch(
+        this.#fleet,
+        this.#cluster.request,
+        this.#cluster.namespace,
+        SYNC_DEADLINE_MS,
+      );
     } catch (error) {
-      throw new DemoFailure((error as Error).message, { cause: error });
+      throw new DemoError((error as Error).message, { cause: error });
     }
   }
 
@@ -144,8 +149,8 @@ class Steps {
     const text = await this.#cluster.kubectl(...args);
     const lines = (text === '' ? 'No resources found.' : text.trimEnd()).split('\n');
     console.log(`\n  $ kubectl ${args.join(' ')}`);
-    for (const line of lines.slice(0, SHOWN_ROWS + 1)) console.log(`  ${line}`);
-    if (lines.length > SHOWN_ROWS + 1) console.log(`  … and ${lines.length - SHOWN_ROWS - 1} more`);
+    for (const line of lines.slice(0, MAX_TABLE_LINES + 1)) console.log(`  ${line}`);
+    if (lines.length > MAX_TABLE_LINES + 1) console.log(`  … and ${lines.length - MAX_TABLE_LINES - 1} more`);
   }
 
   async showCounts(tenants: number): Promise<void> {
@@ -166,28 +171,28 @@ function startOperator(cluster: Cluster, grpcAddress = '127.0.0.1:0'): Promise<O
   });
 }
 
-function versions(rows: readonly RowSeen[]): string {
-  return rows
+function resourceVersions(objects: readonly ObservedTunnelObject[]): string {
+  return objects
     .map(({ metadata }) => `${metadata.name} ${metadata.resourceVersion}`)
     .toSorted()
     .join('\n');
 }
 
 /** Stays up until Ctrl-C, and says what can be tried. */
-async function playground(
+async function stayUpUntilInterrupted(
   cluster: Cluster,
   operator: OperatorProcess,
   interrupted: AbortSignal,
 ): Promise<void> {
-  const own = cluster.namespace === 'default' ? '' : ` -n ${cluster.namespace}`;
+  const namespaceFlag = cluster.namespace === 'default' ? '' : ` -n ${cluster.namespace}`;
   console.log(`
 ── All of it stays up. In another terminal:
 
   export KUBECONFIG=${cluster.kubeconfigPath}
   export PATH="$PATH:${cluster.kubectlFolder}"
-  kubectl${own} get rt
-  kubectl${own} get rt -w
-  kubectl${own} get rt --field-selector spec.tenantID=tenant-1 -o wide
+  kubectl${namespaceFlag} get rt
+  kubectl${namespaceFlag} get rt -w
+  kubectl${namespaceFlag} get rt --field-selector spec.tenantID=tenant-1 -o wide
   kubectl explain rt.spec --recursive
   curl -s http://${operator.httpAddress}/metrics | grep ^reverse_tunnel
   npm run simulate -- --address ${operator.grpcAddress} --reporters 3 --tunnels 50 --churn 5

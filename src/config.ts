@@ -42,141 +42,142 @@ export interface Config {
 }
 
 /** Either a configuration, or every mistake in it: one line each, naming key, value and what is allowed. */
-export type ConfigResult = { readonly config: Config } | { readonly mistakes: readonly string[] };
+export type ConfigResult = { readonly config: Config } | { readonly errors: readonly string[] };
 
 const AUTH_MODES = ['mtls', 'token', 'mtls-or-token', 'insecure'] as const;
 
 interface Setting<T> {
-  readonly placeholder: string;
-  readonly text: string;
+  readonly metavar: string;
+  readonly description: string;
   /** As it would be written; undefined: left open, as `otherwise` says. */
   readonly default?: string;
-  readonly otherwise?: string;
+  readonly defaultText?: string;
   /** The value, or what is allowed instead. */
-  readonly read: (text: string) => { readonly value: T } | { readonly allowed: string };
+  readonly read: (text: string) => { readonly value: T } | { readonly expected: string };
 }
 
 /** Every setting, once: its flag, its key in the file, its default, its check and its line in `--help`. */
 const SETTINGS = {
   'grpc-address': {
-    placeholder: 'HOST:PORT',
-    text: 'address of the reporting service and grpc.health.v1; port 0 picks a free port',
+    metavar: 'HOST:PORT',
+    description: 'address of the reporting service and grpc.health.v1; port 0 picks a free port',
     default: '0.0.0.0:18000',
     read: address,
   },
   'http-address': {
-    placeholder: 'HOST:PORT',
-    text: 'address of /livez, /readyz and /metrics',
+    metavar: 'HOST:PORT',
+    description: 'address of /livez, /readyz and /metrics',
     default: '0.0.0.0:8080',
     read: address,
   },
   kubeconfig: {
-    placeholder: 'FILE',
-    text: 'kubeconfig of the API server',
-    otherwise: 'in-cluster, then $KUBECONFIG, then ~/.kube/config',
-    read: anyText,
+    metavar: 'FILE',
+    description: 'kubeconfig of the API server',
+    defaultText: 'in-cluster, then $KUBECONFIG, then ~/.kube/config',
+    read: nonEmpty,
   },
   namespace: {
-    placeholder: 'NAME',
-    text: 'namespace of the objects',
-    otherwise: "the pod's namespace, then the context's, then default",
+    metavar: 'NAME',
+    description: 'namespace of the objects',
+    defaultText: "the pod's namespace, then the context's, then default",
     read: namespace,
   },
   'replica-id': {
-    placeholder: 'NAME',
-    text: 'name of this replica as an owner of reporters; need not be unique',
-    otherwise: 'the pod name or host name',
+    metavar: 'NAME',
+    description: 'name of this replica as an owner of reporters; need not be unique',
+    defaultText: 'the pod name or host name',
     read: replicaId,
   },
   'report-interval': {
-    placeholder: 'DURATION',
-    text: 'interval at which reporters send reports',
+    metavar: 'DURATION',
+    description: 'interval at which reporters send reports',
     default: '5s',
     // The wire contract's bounds for report_interval.
-    read: durationWithin(25, 3_600_000),
+    read: durationInRange(25, 3_600_000),
   },
   'unknown-after': {
-    placeholder: 'DURATION',
-    text: 'time after a reporter disconnects until its tunnels become Unknown; 0 is the default',
+    metavar: 'DURATION',
+    description: 'time after a reporter disconnects until its tunnels become Unknown; 0 is the default',
     default: '30s',
-    read: durationOr('30s'),
+    read: durationWithDefault('30s'),
   },
   'expire-after': {
-    placeholder: 'DURATION',
-    text: 'time after a reporter disconnects until its tunnels are deleted; 0 is the default',
+    metavar: 'DURATION',
+    description: 'time after a reporter disconnects until its tunnels are deleted; 0 is the default',
     default: '5m',
-    read: durationOr('5m'),
+    read: durationWithDefault('5m'),
   },
   'on-invalid': {
-    placeholder: 'skip|nack',
-    text: 'for a report with an invalid tunnel: reject only that tunnel (skip) or the report (nack)',
+    metavar: 'skip|nack',
+    description: 'for a report with an invalid tunnel: reject only that tunnel (skip) or the report (nack)',
     default: 'skip',
-    read: oneOf(['skip', 'nack']),
+    read: enumOf(['skip', 'nack']),
   },
   'grpc-reflection': {
-    placeholder: 'true|false',
-    text: 'enable gRPC server reflection for tools such as grpcurl',
+    metavar: 'true|false',
+    description: 'enable gRPC server reflection for tools such as grpcurl',
     default: 'false',
-    read: truth,
+    read: boolean,
   },
   'max-message-size': {
-    placeholder: 'SIZE',
-    text: 'maximum size of a report; a tunnel takes about 130 bytes',
+    metavar: 'SIZE',
+    description: 'maximum size of a report; a tunnel takes about 130 bytes',
     default: '64Mi',
-    read: sizeWithin(1024, 1024 ** 3),
+    read: sizeInRange(1024, 1024 ** 3),
   },
   'max-tunnels-per-reporter': {
-    placeholder: 'N',
-    text: 'maximum number of tunnels per reporter',
+    metavar: 'N',
+    description: 'maximum number of tunnels per reporter',
     default: '500000',
-    read: numberWithin(1, 10_000_000),
+    read: numberInRange(1, 10_000_000),
   },
   'write-concurrency': {
-    placeholder: 'N',
-    text: 'maximum number of concurrent API writes',
+    metavar: 'N',
+    description: 'maximum number of concurrent API writes',
     default: '64',
-    read: numberWithin(1, 1024),
+    read: numberInRange(1, 1024),
   },
   auth: {
-    placeholder: 'mtls|token|mtls-or-token|insecure',
-    text: 'client authentication (required); insecure accepts any client',
+    metavar: 'mtls|token|mtls-or-token|insecure',
+    description: 'client authentication (required); insecure accepts any client',
     read: authMode,
   },
   'tls-cert': {
-    placeholder: 'FILE',
-    text: 'PEM certificate chain of the reporting service; reloaded when it changes',
-    otherwise: 'none with insecure',
-    read: anyText,
+    metavar: 'FILE',
+    description: 'PEM certificate chain of the reporting service; reloaded when it changes',
+    defaultText: 'none with insecure',
+    read: nonEmpty,
   },
   'tls-key': {
-    placeholder: 'FILE',
-    text: 'PEM private key for --tls-cert; reloaded when it changes',
-    otherwise: 'none with insecure',
-    read: anyText,
+    metavar: 'FILE',
+    description: 'PEM private key for --tls-cert; reloaded when it changes',
+    defaultText: 'none with insecure',
+    read: nonEmpty,
   },
   'tls-client-ca': {
-    placeholder: 'FILE',
-    text: 'PEM CA bundle for client certificates; reloaded when it changes',
-    otherwise: 'none with token and insecure',
-    read: anyText,
+    metavar: 'FILE',
+    description: 'PEM CA bundle for client certificates; reloaded when it changes',
+    defaultText: 'none with token and insecure',
+    read: nonEmpty,
   },
   'token-audience': {
-    placeholder: 'TEXT',
-    text: 'audience that tokens must carry (auth modes token, mtls-or-token)',
+    metavar: 'TEXT',
+    description: 'audience that tokens must carry (auth modes token, mtls-or-token)',
     default: 'reverse-tunnel-operator',
     read: audience,
   },
   'max-stream-age': {
-    placeholder: 'DURATION',
-    text: 'maximum age of a stream; then the reporter reconnects and authenticates again; 0 is the default',
+    metavar: 'DURATION',
+    description:
+      'maximum age of a stream; then the reporter reconnects and authenticates again; 0 is the default',
     default: '1h',
-    read: durationOr('1h', 10_000),
+    read: durationWithDefault('1h', 10_000),
   },
   'log-level': {
-    placeholder: 'LEVEL',
-    text: `log level: ${LOG_LEVELS.join(', ')}`,
+    metavar: 'LEVEL',
+    description: `log level: ${LOG_LEVELS.join(', ')}`,
     default: 'info',
-    read: oneOf(LOG_LEVELS),
+    read: enumOf(LOG_LEVELS),
   },
 } satisfies Record<string, Setting<unknown>>;
 
@@ -201,7 +202,7 @@ export interface CommandLine {
 /** Takes the arguments apart; the mistake is one line. */
 export function parseCommandLine(
   argv: readonly string[],
-): { readonly commandLine: CommandLine } | { readonly mistake: string } {
+): { readonly commandLine: CommandLine } | { readonly error: string } {
   try {
     const { values } = parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: false });
     const { help, version, config, ...flags } = values;
@@ -215,7 +216,7 @@ export function parseCommandLine(
     };
   } catch (error) {
     return {
-      mistake: error instanceof Error ? (error.message.split(/\.\s|\n/)[0] ?? error.message) : String(error),
+      error: error instanceof Error ? (error.message.split(/\.\s|\n/)[0] ?? error.message) : String(error),
     };
   }
 }
@@ -226,74 +227,74 @@ export function parseCommandLine(
  * @param fileText YAML with the flags' names as keys; undefined when there is no file
  */
 export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: string): ConfigResult {
-  const mistakes: string[] = [];
-  const file = fileText === undefined ? {} : readFile(fileText, mistakes);
+  const errors: string[] = [];
+  const file = fileText === undefined ? {} : parseConfigFile(fileText, errors);
 
-  const setting = <K extends Key>(key: K): ValueOf<K> => {
-    const { read, ...about } = SETTINGS[key] as Setting<ValueOf<K>>;
-    const from = flags[key] === undefined ? key : `--${key}`;
-    const given = flags[key] ?? file[key];
-    if (typeof given === 'object' && given !== null) {
-      mistakes.push(`${from}: must be a single value, not a list or map`);
+  const valueOf = <K extends Key>(key: K): ValueOf<K> => {
+    const { read, ...setting } = SETTINGS[key] as Setting<ValueOf<K>>;
+    const source = flags[key] === undefined ? key : `--${key}`;
+    const rawValue = flags[key] ?? file[key];
+    if (typeof rawValue === 'object' && rawValue !== null) {
+      errors.push(`${source}: must be a single value, not a list or map`);
       return undefined as ValueOf<K>;
     }
-    const text = given === undefined || given === null ? about.default : asText(given);
+    const text = rawValue === undefined || rawValue === null ? setting.default : stringify(rawValue);
     // Left open: what is undefined here is allowed to be in Config.
-    if (text === undefined && about.otherwise !== undefined) return undefined as ValueOf<K>;
+    if (text === undefined && setting.defaultText !== undefined) return undefined as ValueOf<K>;
     const result = read(text ?? '');
     if ('value' in result) return result.value;
-    mistakes.push(`${from}: ${text === undefined ? '' : `${JSON.stringify(text)} `}${result.allowed}`);
+    errors.push(`${source}: ${text === undefined ? '' : `${JSON.stringify(text)} `}${result.expected}`);
     return undefined as ValueOf<K>;
   };
 
   const config: Config = {
-    grpcAddress: setting('grpc-address'),
-    httpAddress: setting('http-address'),
-    kubeconfig: setting('kubeconfig'),
-    namespace: setting('namespace'),
-    replicaId: setting('replica-id'),
-    reportIntervalMs: setting('report-interval'),
-    unknownAfterMs: setting('unknown-after'),
-    expireAfterMs: setting('expire-after'),
-    onInvalid: setting('on-invalid'),
-    grpcReflection: setting('grpc-reflection'),
-    maxMessageSizeBytes: setting('max-message-size'),
-    maxTunnelsPerReporter: setting('max-tunnels-per-reporter'),
-    writeConcurrency: setting('write-concurrency'),
-    auth: setting('auth'),
-    tlsCert: setting('tls-cert'),
-    tlsKey: setting('tls-key'),
-    tlsClientCa: setting('tls-client-ca'),
-    tokenAudience: setting('token-audience'),
-    maxStreamAgeMs: setting('max-stream-age'),
-    logLevel: setting('log-level'),
+    grpcAddress: valueOf('grpc-address'),
+    httpAddress: valueOf('http-address'),
+    kubeconfig: valueOf('kubeconfig'),
+    namespace: valueOf('namespace'),
+    replicaId: valueOf('replica-id'),
+    reportIntervalMs: valueOf('report-interval'),
+    unknownAfterMs: valueOf('unknown-after'),
+    expireAfterMs: valueOf('expire-after'),
+    onInvalid: valueOf('on-invalid'),
+    grpcReflection: valueOf('grpc-reflection'),
+    maxMessageSizeBytes: valueOf('max-message-size'),
+    maxTunnelsPerReporter: valueOf('max-tunnels-per-reporter'),
+    writeConcurrency: valueOf('write-concurrency'),
+    auth: valueOf('auth'),
+    tlsCert: valueOf('tls-cert'),
+    tlsKey: valueOf('tls-key'),
+    tlsClientCa: valueOf('tls-client-ca'),
+    tokenAudience: valueOf('token-audience'),
+    maxStreamAgeMs: valueOf('max-stream-age'),
+    logLevel: valueOf('log-level'),
   };
   // What one setting lacks another may be wrong for: first each for itself.
-  if (mistakes.length === 0) mistakes.push(...tlsMistakes(config));
-  return mistakes.length === 0 ? { config } : { mistakes };
+  if (errors.length === 0) errors.push(...tlsErrors(config));
+  return errors.length === 0 ? { config } : { errors };
 }
 
 /** What does not go together. A token in plaintext is everybody's who listens, so only `insecure` goes without TLS. */
-function tlsMistakes({ auth, tlsCert, tlsKey, tlsClientCa }: Config): string[] {
-  const mistakes: string[] = [];
-  const checksCertificates = auth === 'mtls' || auth === 'mtls-or-token';
+function tlsErrors({ auth, tlsCert, tlsKey, tlsClientCa }: Config): string[] {
+  const errors: string[] = [];
+  const verifiesClientCerts = auth === 'mtls' || auth === 'mtls-or-token';
   if (auth !== 'insecure') {
-    if (tlsCert === undefined) mistakes.push(`--tls-cert: required with --auth ${auth}`);
-    if (tlsKey === undefined) mistakes.push(`--tls-key: required with --auth ${auth}`);
+    if (tlsCert === undefined) errors.push(`--tls-cert: required with --auth ${auth}`);
+    if (tlsKey === undefined) errors.push(`--tls-key: required with --auth ${auth}`);
   } else if (tlsCert !== undefined && tlsKey === undefined) {
-    mistakes.push('--tls-key: required with --tls-cert');
+    errors.push('--tls-key: required with --tls-cert');
   } else if (tlsKey !== undefined && tlsCert === undefined) {
-    mistakes.push('--tls-cert: required with --tls-key');
+    errors.push('--tls-cert: required with --tls-key');
   }
-  if (checksCertificates && tlsClientCa === undefined) {
-    mistakes.push(`--tls-client-ca: required with --auth ${auth}`);
+  if (verifiesClientCerts && tlsClientCa === undefined) {
+    errors.push(`--tls-client-ca: required with --auth ${auth}`);
   }
-  if (!checksCertificates && tlsClientCa !== undefined) {
-    mistakes.push(
+  if (!verifiesClientCerts && tlsClientCa !== undefined) {
+    errors.push(
       `--tls-client-ca: not allowed with --auth ${auth}; only mtls and mtls-or-token verify certificates`,
     );
   }
-  return mistakes;
+  return errors;
 }
 
 type ValueOf<K extends Key> =
@@ -305,10 +306,12 @@ type ValueOf<K extends Key> =
 
 /** The text of `--help`. */
 export function helpText(): string {
-  const lines = Object.entries<Setting<unknown>>(SETTINGS).map(([key, { placeholder, text, ...about }]) => {
-    const otherwise = about.default ?? about.otherwise;
-    return `  --${key} ${placeholder}\n        ${text}${otherwise === undefined ? '' : ` (default: ${otherwise})`}`;
-  });
+  const lines = Object.entries<Setting<unknown>>(SETTINGS).map(
+    ([key, { metavar, description, ...about }]) => {
+      const defaultText = about.default ?? about.defaultText;
+      return `  --${key} ${metavar}\n        ${description}${defaultText === undefined ? '' : ` (default: ${defaultText})`}`;
+    },
+  );
   return `Usage: reverse-tunnel-operator [FLAG ...]
        reverse-tunnel-operator doctor|status --help
        reverse-tunnel-operator simulate --help
@@ -327,121 +330,121 @@ Exit codes: 0 stopped by a signal; 1 failure; 2 invalid flag or value.
 `;
 }
 
-function readFile(text: string, mistakes: string[]): Readonly<Record<string, unknown>> {
+function parseConfigFile(text: string, errors: string[]): Readonly<Record<string, unknown>> {
   let parsed: unknown;
   try {
     parsed = parseYaml(text);
   } catch (error) {
     const [line] = error instanceof Error ? error.message.split('\n') : [String(error)];
-    mistakes.push(`--config: invalid YAML: ${line}`);
+    errors.push(`--config: invalid YAML: ${line}`);
     return {};
   }
   if (parsed === null || parsed === undefined) return {};
   if (typeof parsed !== 'object' || Array.isArray(parsed)) {
-    mistakes.push('--config: must be a YAML mapping, such as `report-interval: 5s`');
+    errors.push('--config: must be a YAML mapping, such as `report-interval: 5s`');
     return {};
   }
   for (const key of Object.keys(parsed)) {
-    if (!Object.hasOwn(SETTINGS, key)) mistakes.push(`${key}: unknown setting; see --help`);
+    if (!Object.hasOwn(SETTINGS, key)) errors.push(`${key}: unknown setting; see --help`);
   }
   return parsed as Record<string, unknown>;
 }
 
-function asText(given: unknown): string {
-  return typeof given === 'string' ? given : JSON.stringify(given);
+function stringify(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value);
 }
 
-function anyText(text: string): { value: string } | { allowed: string } {
-  return text === '' ? { allowed: 'must not be empty' } : { value: text };
+function nonEmpty(text: string): { value: string } | { expected: string } {
+  return text === '' ? { expected: 'must not be empty' } : { value: text };
 }
 
-function address(text: string): { value: string } | { allowed: string } {
+function address(text: string): { value: string } | { expected: string } {
   return parseHostPort(text) === undefined
-    ? { allowed: 'must be host:port with a port of 0 to 65535, such as 0.0.0.0:18000 or [::]:18000' }
+    ? { expected: 'must be host:port with a port of 0 to 65535, such as 0.0.0.0:18000 or [::]:18000' }
     : { value: text };
 }
 
-function namespace(text: string): { value: string } | { allowed: string } {
+function namespace(text: string): { value: string } | { expected: string } {
   return /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)
     ? { value: text }
-    : { allowed: 'must be at most 63 lower-case letters, digits and dashes' };
+    : { expected: 'must be at most 63 lower-case letters, digits and dashes' };
 }
 
-function authMode(text: string): { value: Config['auth'] } | { allowed: string } {
-  const value = AUTH_MODES.find((one) => one === text);
+function authMode(text: string): { value: Config['auth'] } | { expected: string } {
+  const value = AUTH_MODES.find((mode) => mode === text);
   return value === undefined
     ? {
-        allowed: 'must be one of mtls, token, mtls-or-token, insecure (insecure accepts any client)',
+        expected: 'must be one of mtls, token, mtls-or-token, insecure (insecure accepts any client)',
       }
     : { value };
 }
 
 /** Any text that a JWT may have there; it is shown in logs and compared whole. */
-function audience(text: string): { value: string } | { allowed: string } {
+function audience(text: string): { value: string } | { expected: string } {
   return /^[\x21-\x7e]{1,256}$/.test(text)
     ? { value: text }
-    : { allowed: 'must be 1 to 256 printable ASCII characters without spaces' };
+    : { expected: 'must be 1 to 256 printable ASCII characters without spaces' };
 }
 
-function oneOf<const T extends string>(values: readonly T[]) {
-  return (text: string): { value: T } | { allowed: string } => {
-    const value = values.find((one) => one === text);
-    return value === undefined ? { allowed: `must be one of ${values.join(', ')}` } : { value };
+function enumOf<const T extends string>(values: readonly T[]) {
+  return (text: string): { value: T } | { expected: string } => {
+    const value = values.find((candidate) => candidate === text);
+    return value === undefined ? { expected: `must be one of ${values.join(', ')}` } : { value };
   };
 }
 
-function truth(text: string): { value: boolean } | { allowed: string } {
+function boolean(text: string): { value: boolean } | { expected: string } {
   return text === 'true' || text === 'false'
     ? { value: text === 'true' }
-    : { allowed: 'must be true or false' };
+    : { expected: 'must be true or false' };
 }
 
-function numberWithin(least: number, most: number) {
-  return (text: string): { value: number } | { allowed: string } => {
+function numberInRange(min: number, max: number) {
+  return (text: string): { value: number } | { expected: string } => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-    return value >= least && value <= most
+    return value >= min && value <= max
       ? { value }
-      : { allowed: `must be a whole number from ${least} to ${most}` };
+      : { expected: `must be a whole number from ${min} to ${max}` };
   };
 }
 
-function durationWithin(leastMs: number, mostMs: number) {
-  return (text: string): { value: number } | { allowed: string } => {
+function durationInRange(minMs: number, maxMs: number) {
+  return (text: string): { value: number } | { expected: string } => {
     const parsed = parseDuration(text);
-    return 'ms' in parsed && parsed.ms >= leastMs && parsed.ms <= mostMs
+    return 'ms' in parsed && parsed.ms >= minMs && parsed.ms <= maxMs
       ? { value: parsed.ms }
       : {
-          allowed: `must be a duration from ${formatDuration(leastMs)} to ${formatDuration(mostMs)}, such as 250ms, 30s or 5m`,
+          expected: `must be a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 250ms, 30s or 5m`,
         };
   };
 }
 
 /** Zero means the default, never "at once": an empty value in somebody's template must not delete rows. */
-function durationOr(otherwise: string, leastMs = 1000) {
-  const read = durationWithin(leastMs, 7 * 24 * 3_600_000);
-  return (text: string): { value: number } | { allowed: string } => {
+function durationWithDefault(defaultText: string, minMs = 1000) {
+  const read = durationInRange(minMs, 7 * 24 * 3_600_000);
+  return (text: string): { value: number } | { expected: string } => {
     const parsed = parseDuration(text);
-    return read('ms' in parsed && parsed.ms === 0 ? otherwise : text);
+    return read('ms' in parsed && parsed.ms === 0 ? defaultText : text);
   };
 }
 
 /** With the suffix of a start it has to fit the CRD's 320 characters. */
-function replicaId(text: string): { value: string } | { allowed: string } {
+function replicaId(text: string): { value: string } | { expected: string } {
   return /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?$/.test(text)
     ? { value: text }
-    : { allowed: 'must be at most 253 letters, digits, dashes, dots and underscores' };
+    : { expected: 'must be at most 253 letters, digits, dashes, dots and underscores' };
 }
 
-const BYTES_OF_UNIT: Readonly<Record<string, number>> = { '': 1, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };
+const BYTES_PER_UNIT: Readonly<Record<string, number>> = { '': 1, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };
 
-function sizeWithin(leastBytes: number, mostBytes: number) {
-  return (text: string): { value: number } | { allowed: string } => {
+function sizeInRange(minBytes: number, maxBytes: number) {
+  return (text: string): { value: number } | { expected: string } => {
     const [, digits, unit = ''] = /^(\d{1,12})(Ki|Mi|Gi)?$/.exec(text) ?? [];
-    const value = digits === undefined ? Number.NaN : Number(digits) * (BYTES_OF_UNIT[unit] ?? Number.NaN);
-    return value >= leastBytes && value <= mostBytes
+    const value = digits === undefined ? Number.NaN : Number(digits) * (BYTES_PER_UNIT[unit] ?? Number.NaN);
+    return value >= minBytes && value <= maxBytes
       ? { value }
       : {
-          allowed: `must be a size from ${leastBytes / 1024}Ki to ${mostBytes / 1024 ** 3}Gi, such as 512Ki or 64Mi`,
+          expected: `must be a size from ${minBytes / 1024}Ki to ${maxBytes / 1024 ** 3}Gi, such as 512Ki or 64Mi`,
         };
   };
 }

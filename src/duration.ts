@@ -1,9 +1,9 @@
 /** Durations as people write them in flags and files: `250ms`, `30s`, `5m`, `1h30m`. */
 
-const MS_OF_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+const MS_PER_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
 /** Either the duration in whole milliseconds, or what is wrong with the text; the caller names the key. */
-export type ParsedDuration = { readonly ms: number } | { readonly problem: string };
+export type ParsedDuration = { readonly ms: number } | { readonly error: string };
 
 /**
  * Reads a duration: one or more numbers with a unit (`ms`, `s`, `m`, `h`), decimals allowed, as in Go; and the
@@ -11,17 +11,17 @@ export type ParsedDuration = { readonly ms: number } | { readonly problem: strin
  * guessing between seconds and milliseconds is wrong by a factor of 1000.
  */
 export function parseDuration(text: string): ParsedDuration {
-  const written = text.trim();
-  if (written === '0') return { ms: 0 };
-  if (!/^(?:\d+(?:\.\d+)?(?:ms|s|m|h))+$/.test(written)) {
-    return { problem: `"${text}" is not a duration such as 250ms, 30s, 5m or 1h30m` };
+  const trimmed = text.trim();
+  if (trimmed === '0') return { ms: 0 };
+  if (!/^(?:\d+(?:\.\d+)?(?:ms|s|m|h))+$/.test(trimmed)) {
+    return { error: `"${text}" is not a duration such as 250ms, 30s, 5m or 1h30m` };
   }
   let ms = 0;
-  for (const [, number, unit] of written.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
-    ms += Number(number) * (MS_OF_UNIT[unit ?? ''] ?? Number.NaN);
+  for (const [, number, unit] of trimmed.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
+    ms += Number(number) * (MS_PER_UNIT[unit ?? ''] ?? Number.NaN);
   }
   // Beyond this a millisecond count is no longer exact, and no timer can wait for it either.
-  if (!Number.isSafeInteger(Math.round(ms))) return { problem: `"${text}" is too long for a duration` };
+  if (!Number.isSafeInteger(Math.round(ms))) return { error: `"${text}" is too long for a duration` };
   return { ms: Math.round(ms) };
 }
 
@@ -29,7 +29,7 @@ export function parseDuration(text: string): ParsedDuration {
 export function formatDuration(ms: number): string {
   if (ms === 0) return '0s';
   for (const unit of ['h', 'm', 's']) {
-    const size = MS_OF_UNIT[unit] ?? 1;
+    const size = MS_PER_UNIT[unit] ?? 1;
     if (ms % size === 0) return `${ms / size}${unit}`;
   }
   return `${ms}ms`;

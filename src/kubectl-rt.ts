@@ -1,13 +1,13 @@
 #!/usr/bin/env node
 // kubectl runs a program of this name for `kubectl rt ...`: the hand tools, and nothing that serves.
-import { HAND_TOOLS, handTool } from './hand-tool.ts';
+import { SUBCOMMANDS, findSubcommand } from './subcommands.ts';
 
-const WRONG_USE = 2;
+const EXIT_USAGE = 2;
 const [name, ...rest] = process.argv.slice(2);
-const tool = handTool(name);
-if (tool === undefined) {
+const subcommand = findSubcommand(name);
+if (subcommand === undefined) {
   process.stderr.write(
-    `kubectl rt: ${name === undefined ? 'missing subcommand' : `unknown subcommand "${name}"`}; must be one of ${HAND_TOOLS.join(', ')}\n`,
+    `kubectl rt: ${name === undefined ? 'missing subcommand' : `unknown subcommand "${name}"`}; must be one of ${SUBCOMMANDS.join(', ')}\n`,
   );
-  process.exitCode = WRONG_USE;
-} else process.exitCode = await tool(rest);
+  process.exitCode = EXIT_USAGE;
+} else process.exitCode = await subcommand(rest);

@@ -2,23 +2,23 @@
 // The flag: V8 lets the young generation grow to 128 MiB where much is alive for a moment, as in a full push, and keeps it.
 import { readFileSync } from 'node:fs';
 import { systemClock } from './clock.ts';
-import { followFile } from './config-file.ts';
+import { watchFile } from './file-watcher.ts';
 import { helpText, parseCommandLine, readConfig, type CommandLine, type Config } from './config.ts';
-import { handTool } from './hand-tool.ts';
+import { findSubcommand } from './subcommands.ts';
 import { createLog } from './log.ts';
 import { StartError, startOperator, type RunningOperator } from './operator.ts';
 
 /** Exit codes, as `--help` tells them. */
-const STOPPED = 0;
-const COULD_NOT_RUN = 1;
-const WRONG_USE = 2;
+const EXIT_OK = 0;
+const EXIT_FAILURE = 1;
+const EXIT_USAGE = 2;
 
 process.exitCode = await main(process.argv.slice(2));
 
 /** Hand tools and simulate are loaded only when they are asked for: the operator's memory holds none of them. */
 async function main(argv: readonly string[]): Promise<number> {
-  const tool = handTool(argv[0]);
-  if (tool !== undefined) return await tool(argv.slice(1));
+  const subcommand = findSubcommand(argv[0]);
+  if (subcommand !== undefined) return await subcommand(argv.slice(1));
   if (argv[0] === 'simulate') {
     const { runSimulate } = await import('./simulate/main.ts');
     return await runSimulate(argv.slice(1));
@@ -28,24 +28,24 @@ async function main(argv: readonly string[]): Promise<number> {
     return await runSelftest(argv.slice(1), packageVersion());
   }
   const parsed = parseCommandLine(argv);
-  if ('mistake' in parsed) return wrongUse([parsed.mistake]);
+  if ('error' in parsed) return usageError([parsed.error]);
   const { help, version, configFile, flags } = parsed.commandLine;
   if (help) {
     process.stdout.write(helpText());
-    return STOPPED;
+    return EXIT_OK;
   }
   if (version) {
     process.stdout.write(`${packageVersion()}\n`);
-    return STOPPED;
+    return EXIT_OK;
   }
   let fileText: string | undefined;
   try {
     fileText = configFile === undefined ? undefined : readFileSync(configFile, 'utf8');
   } catch (error) {
-    return wrongUse([`--config: cannot read file: ${(error as Error).message}`]);
+    return usageError([`--config: cannot read file: ${(error as Error).message}`]);
   }
   const result = readConfig(flags, fileText);
-  if ('mistakes' in result) return wrongUse(result.mistakes);
+  if ('errors' in result) return usageError(result.errors);
   const file =
     configFile === undefined || fileText === undefined ? undefined : { path: configFile, text: fileText };
   return await serve(result.config, flags, file);
@@ -57,7 +57,7 @@ async function serve(
   flags: CommandLine['flags'],
   file: { readonly path: string; readonly text: string } | undefined,
 ): Promise<number> {
-  const asked = stopAsked();
+  const stopRequested = waitForSignal();
   const log = createLog(config.logLevel);
   let operator: RunningOperator;
   try {
@@ -71,34 +71,34 @@ async function serve(
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
     process.stderr.write(`reverse-tunnel-operator: ${error.message}\n`);
-    return COULD_NOT_RUN;
+    return EXIT_FAILURE;
   }
-  const unfollow =
+  const stopWatching =
     file === undefined
       ? undefined
-      : followFile(file.path, file.text, systemClock, (text) => {
+      : watchFile(file.path, file.text, systemClock, (text) => {
           const result = readConfig(flags, text);
           if ('config' in result) operator.reconfigure(result.config);
           // It goes on by what it has: a slip in an edit is not to end what serves.
           else
             log.error(
-              { file: file.path, errors: result.mistakes },
+              { file: file.path, errors: result.errors },
               'failed to reload configuration; keeping the previous one',
             );
         });
-  await asked;
-  unfollow?.();
+  await stopRequested;
+  stopWatching?.();
   await operator.stop();
-  return STOPPED;
+  return EXIT_OK;
 }
 
 /** Resolves at the first SIGTERM or SIGINT; the second of either ends the process at once. */
-function stopAsked(): Promise<void> {
+function waitForSignal(): Promise<void> {
   return new Promise((resolve) => {
     let asked = false;
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       process.on(signal, () => {
-        if (asked) process.exit(COULD_NOT_RUN);
+        if (asked) process.exit(EXIT_FAILURE);
         asked = true;
         resolve();
       });
@@ -106,10 +106,10 @@ function stopAsked(): Promise<void> {
   });
 }
 
-function wrongUse(mistakes: readonly string[]): number {
-  for (const mistake of mistakes) process.stderr.write(`reverse-tunnel-operator: ${mistake}\n`);
+function usageError(errors: readonly string[]): number {
+  for (const error of errors) process.stderr.write(`reverse-tunnel-operator: ${error}\n`);
   process.stderr.write('reverse-tunnel-operator: see --help for all flags\n');
-  return WRONG_USE;
+  return EXIT_USAGE;
 }
 
 /** `package.json` stands beside `src` and beside `dist` alike. */

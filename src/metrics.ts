@@ -1,7 +1,9 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
 /** From an ACK, a millisecond, past a first full push to be written, seconds, to a backlog of minutes. */
-const SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300];
+const DURATION_BUCKETS = [
+  0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
+];
 
 /**
  * Every metric of the operator; docs/metrics.md is tested to name each. Labels have closed sets of values: an outcome is
@@ -18,23 +20,24 @@ export function createMetrics() {
     new Counter({ name, help, labelNames, registers });
   const gauge = <L extends string = never>(name: string, help: string, labelNames: L[] = []) =>
     new Gauge({ name, help, labelNames, registers });
-  const seconds = (name: string, help: string) => new Histogram({ name, help, buckets: SECONDS, registers });
+  const seconds = (name: string, help: string) =>
+    new Histogram({ name, help, buckets: DURATION_BUCKETS, registers });
   return {
     registry,
-    tunnels: gauge(
+    reportedTunnels: gauge(
       'reverse_tunnel_reported_tunnels',
       'Tunnels in the last report of each reporter that this replica has received reports from.',
     ),
-    rows: gauge('reverse_tunnel_objects', 'ReverseTunnel objects in the namespace, as last observed.'),
+    objects: gauge('reverse_tunnel_objects', 'ReverseTunnel objects in the namespace, as last observed.'),
     reportersConnected: gauge('reverse_tunnel_reporters_connected', 'Reporters with an open stream.'),
-    synced: gauge(
+    cacheSynced: gauge(
       'reverse_tunnel_cache_synced',
       '1 once the initial list of ReverseTunnel objects has completed, otherwise 0.',
     ),
     reports: counter('reverse_tunnel_reports_total', 'Reports accepted.', ['kind']),
     acks: counter('reverse_tunnel_acks_total', 'Reports acknowledged.', []),
     nacks: counter('reverse_tunnel_nacks_total', 'Reports rejected.', ['reason']),
-    rejectedTunnels: counter(
+    tunnelRejections: counter(
       'reverse_tunnel_tunnel_rejections_total',
       'Tunnels rejected, so that no ReverseTunnel object is written for them.',
       ['reason'],
@@ -51,12 +54,12 @@ export function createMetrics() {
       registers,
     }),
     streamsClosed: counter('reverse_tunnel_streams_closed_total', 'Streams closed.', ['reason']),
-    connectionsRefused: counter(
+    connectionsRejected: counter(
       'reverse_tunnel_connections_rejected_total',
       'Connections to the reporting service that were rejected, or terminated for exceeding a limit.',
       ['reason'],
     ),
-    callsRefused: counter(
+    streamsRejected: counter(
       'reverse_tunnel_streams_rejected_total',
       'Streams rejected before authentication succeeded.',
       ['reason'],
@@ -96,13 +99,13 @@ export function createMetrics() {
       labelNames: ['state'],
       registers,
     }),
-    setAside: new Gauge({
+    tunnelsRejected: new Gauge({
       name: 'reverse_tunnel_tunnels_rejected',
       help: 'Tunnels currently held by reporters connected to this replica for which there is no ReverseTunnel object.',
       labelNames: ['reason'],
       registers,
     }),
-    backlogSeconds: gauge(
+    oldestPendingWriteSeconds: gauge(
       'reverse_tunnel_oldest_pending_write_seconds',
       'Longest time for which a reporter has continuously had pending ReverseTunnel writes.',
     ),

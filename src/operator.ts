@@ -2,50 +2,50 @@ import { hash, randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
-import { Mirror } from './controller/mirror.ts';
-import { Reconciler } from './controller/reconciler.ts';
-import { RowCache } from './controller/row-cache.ts';
-import { UndoPacing } from './controller/undo-pacing.ts';
+import { TunnelEnqueuer } from './controller/tunnel-enqueuer.ts';
+import { TunnelReconciler } from './controller/tunnel-reconciler.ts';
+import { TunnelCache } from './controller/tunnel-cache.ts';
+import { RevertBackoff } from './controller/revert-backoff.ts';
 import { Workers } from './controller/workers.ts';
 import { Workqueue } from './controller/workqueue.ts';
 import { Ledger } from './core/ledger.ts';
 import { createNames } from './core/names.ts';
-import type { RowObject } from './core/row.ts';
-import { ListenError, ReportingServer } from './grpc/server.ts';
+import type { TunnelObject } from './core/tunnel-object.ts';
+import { ListenError, ReportingServer } from './grpc/reporting-server.ts';
 import { TlsMaterialError } from './grpc/tls-acceptor.ts';
-import { REVIEWS_AT_ONCE } from './grpc/token-checks.ts';
-import { followHeap, v8Heap } from './heap-rest.ts';
-import { HttpListenError, startHttpServer, type HttpServer } from './http/server.ts';
+import { MAX_CONCURRENT_REVIEWS } from './grpc/token-authenticator.ts';
+import { startHeapTrimmer, v8Heap } from './heap-trimmer.ts';
+import { HttpListenError, startHttpServer, type HttpServer } from './http/http-server.ts';
 import { createApiClient } from './k8s/client.ts';
-import { ConnectionError, serverOf } from './k8s/connection.ts';
+import { ConnectionError, describeServer } from './k8s/connection.ts';
 import { Reflector } from './k8s/reflector.ts';
 import { resolveConnection } from './k8s/resolve-connection.ts';
-import { createRowApi, rowResource } from './k8s/row-api.ts';
+import { createTunnelApi, tunnelResource } from './k8s/tunnel-resource.ts';
 import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
-import { createPolicing, type Policing } from './policing.ts';
+import { createPolicyController, type PolicyController } from './policy-controller.ts';
 import { createReplica, type Replica } from './replica.ts';
-import { createReportingAuth } from './reporting-auth.ts';
+import { createAuthentication } from './authentication.ts';
 import { TlsFileError } from './tls-files.ts';
 
 /** How long the queue may go on after the last stream has ended. */
-const FLUSH_MS = 5000;
+const FLUSH_TIMEOUT_MS = 5000;
 /** What a changed configuration file may change while the operator runs. */
 const RELOADABLE: ReadonlySet<string> = new Set<keyof Config>(['reportIntervalMs', 'logLevel']);
 /** How long connections of reporters may take to close. */
-const DRAIN_MS = 2000;
+const DRAIN_TIMEOUT_MS = 2000;
 /** How long giving up the replica's own Lease may take; without it others wait until it has run out. */
-const RELEASE_MS = 1500;
+const RELEASE_TIMEOUT_MS = 1500;
 /** Connections for claims, Leases and events, so that no row write stands before them. */
-const SPARE_CONNECTIONS = 24;
+const RESERVED_CONNECTIONS = 24;
 /** A superseded stream needs so long, and one report interval, to claim again: no reporter may expire before. */
-const LEAST_EXPIRE_AFTER_MS = 90_000;
+const MIN_EXPIRE_AFTER_MS = 90_000;
 /** Tunnels that all reporters together may hold: as many as four at their limit, and no fewer than this. */
-const LEAST_TUNNELS_TOGETHER = 2_000_000;
-const REPORTERS_AT_THEIR_LIMIT = 4;
+const MIN_GLOBAL_TUNNELS = 2_000_000;
+const GLOBAL_LIMIT_FACTOR = 4;
 
 /** What the operator takes from the process that it runs in, so that a test can give it something else. */
-export interface Surroundings {
+export interface OperatorDependencies {
   readonly version: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
@@ -79,8 +79,8 @@ export interface RunningOperator {
  * @throws StartError when a port is taken or there is no way to the API server. An API server that does not answer is
  *   no such error: it is waited for, and reports are taken meanwhile.
  */
-export async function startOperator(config: Config, around: Surroundings): Promise<RunningOperator> {
-  const { clock, random, log } = around;
+export async function startOperator(config: Config, deps: OperatorDependencies): Promise<RunningOperator> {
+  const { clock, random, log } = deps;
   const metrics = createMetrics();
   addProcessMetrics(metrics);
   const isInsecure = config.auth === 'insecure';
@@ -89,42 +89,43 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     log.warn({ tls: config.tlsCert !== undefined }, 'auth is insecure: any client may report');
   }
 
-  const connection = await orStartError(
-    resolveConnection({ kubeconfig: config.kubeconfig, env: around.env, clock }),
+  const connection = await wrapStartError(
+    resolveConnection({ kubeconfig: config.kubeconfig, env: deps.env, clock }),
   );
   const namespace = config.namespace ?? connection.namespace ?? 'default';
   log.info({ server: connection.server.href, source: connection.source, namespace }, 'resolved API server');
   // What goes wrong between here and the API server is said with its name, as that is where to look.
-  const apiLog = log.child({ server: serverOf(connection) });
+  const apiLog = log.child({ server: describeServer(connection) });
   const reviewsTokens = config.auth === 'token' || config.auth === 'mtls-or-token';
   const client = createApiClient({
     connection,
     clock,
-    userAgent: `reverse-tunnel-operator/${around.version}`,
-    connections: config.writeConcurrency + SPARE_CONNECTIONS + (reviewsTokens ? REVIEWS_AT_ONCE : 0),
+    userAgent: `reverse-tunnel-operator/${deps.version}`,
+    connections:
+      config.writeConcurrency + RESERVED_CONNECTIONS + (reviewsTokens ? MAX_CONCURRENT_REVIEWS : 0),
     onRequest: ({ verb, code }) => metrics.restClientRequests.inc({ method: verb, code }),
     log: apiLog,
   });
-  const reporting = await orStartError(createReportingAuth(config, { client, clock, log }));
-  const rows = client.resource<RowObject>(rowResource(namespace));
+  const authentication = await wrapStartError(createAuthentication(config, { client, clock, log }));
+  const tunnels = client.resource<TunnelObject>(tunnelResource(namespace));
 
   const names = createNames((text) => hash('sha256', text, 'buffer'));
   const ledger = new Ledger(
     config.maxTunnelsPerReporter,
-    (key) => policing.grants.of(key),
-    Math.max(LEAST_TUNNELS_TOGETHER, REPORTERS_AT_THEIR_LIMIT * config.maxTunnelsPerReporter),
+    (key) => policyController.authorizer.grantFor(key),
+    Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
   );
   const queue = new Workqueue(clock);
-  const cache: RowCache = new RowCache(
+  const cache: TunnelCache = new TunnelCache(
     names,
     (key, tunnelName) => ledger.tunnel(key, tunnelName),
-    (key, tunnelName) => mirror.rowChanged(key, tunnelName),
+    (key, tunnelName) => enqueuer.onObjectChanged(key, tunnelName),
   );
   let { reportIntervalMs } = config;
-  if (config.expireAfterMs < LEAST_EXPIRE_AFTER_MS + reportIntervalMs) {
-    const leastMs = LEAST_EXPIRE_AFTER_MS + reportIntervalMs;
+  if (config.expireAfterMs < MIN_EXPIRE_AFTER_MS + reportIntervalMs) {
+    const minMs = MIN_EXPIRE_AFTER_MS + reportIntervalMs;
     log.warn(
-      { expireAfterMs: config.expireAfterMs, leastMs },
+      { expireAfterMs: config.expireAfterMs, minMs },
       'expire-after is too short: a replica may expire tunnels that another has just claimed',
     );
   }
@@ -138,35 +139,35 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     ledger,
     queue,
     rows: cache,
-    rowsListed: () => reflector.hasSynced,
-    policiesKnown: () => policing.isKnown(),
-    onForgotten: (key) => policing.grants.forget(key),
-    isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
-    mirror: () => mirror,
+    objectsSynced: () => reflector.hasSynced,
+    policiesSynced: () => policyController.hasSynced(),
+    onReporterRemoved: (key) => policyController.authorizer.forget(key),
+    needsWrite: (key, tunnelName) => reconciler.nextWrite(key, tunnelName) !== undefined,
+    enqueuer: () => enqueuer,
     reportIntervalMs: () => reportIntervalMs,
     unknownAfterMs: config.unknownAfterMs,
     expireAfterMs: config.expireAfterMs,
     relistOthers() {
       reflector.relist();
-      policing.relist();
+      policyController.relist();
     },
-    onNoAnswer: () => hasten(),
-    onProgress: () => progress(),
+    onUnreachable: () => retryNow(),
+    onReadinessChanged: () => updateReadiness(),
     clock,
     random,
     metrics,
     log: apiLog,
   });
-  const policing: Policing = createPolicing({
+  const policyController: PolicyController = createPolicyController({
     namespace,
     client,
-    rowsListed: () => reflector.hasSynced,
-    onGrantChanged: (key) => mirror.grantChanged(key),
-    onOtherPeer: (key) => ledger.dropOutside(key),
-    onPolicyChanged: () => grpc.recheck(),
-    onKnown() {
+    objectsSynced: () => reflector.hasSynced,
+    onGrantChanged: (key) => enqueuer.onGrantChanged(key),
+    onPeerChanged: (key) => ledger.dropDenied(key),
+    onPolicyChanged: () => grpc.reauthorize(),
+    onPoliciesSynced() {
       replica.resume();
-      progress();
+      updateReadiness();
     },
     isLeader: () => replica.isLeader(),
     clock,
@@ -174,17 +175,17 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     metrics,
     log: apiLog,
   });
-  const gate = replica.reporters;
-  const hasten = (): void => {
-    reflector.hasten();
-    replica.hasten();
-    policing.hasten();
+  const writeAuthorizer = replica.reporters;
+  const retryNow = (): void => {
+    reflector.retryNow();
+    replica.retryNow();
+    policyController.retryNow();
   };
-  const reconciler: Reconciler = new Reconciler({
-    api: createRowApi(rows),
+  const reconciler: TunnelReconciler = new TunnelReconciler({
+    api: createTunnelApi(tunnels),
     ledger,
     cache,
-    gate,
+    writeAuthorizer,
     names,
     relist: () => reflector.relist(),
     clock,
@@ -195,22 +196,22 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     queue,
     reconcile: (item) => reconciler.reconcile(item),
     concurrency: config.writeConcurrency,
-    onNoAnswer: hasten,
-    onRefused: ({ key, tunnelName }, answer) => gate.refused(key, tunnelName, answer),
+    onUnreachable: retryNow,
+    onRejected: ({ key, tunnelName }, answer) => writeAuthorizer.writeRejected(key, tunnelName, answer),
     clock,
     random,
     metrics,
     log,
   });
-  const mirror: Mirror = new Mirror({
+  const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
     ledger,
     cache,
     queue,
     workers,
-    gate,
-    streams: gate,
-    isDue: (key, tunnelName) => reconciler.due(key, tunnelName) !== undefined,
-    pacing: new UndoPacing(clock),
+    writeAuthorizer,
+    streams: writeAuthorizer,
+    needsWrite: (key, tunnelName) => reconciler.nextWrite(key, tunnelName) !== undefined,
+    revertBackoff: new RevertBackoff(clock),
     clock,
     metrics,
   });
@@ -222,18 +223,18 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     reportIntervalMs: () => reportIntervalMs,
     onInvalid: config.onInvalid,
     reflection: config.grpcReflection,
-    auth: reporting.auth,
+    auth: authentication.auth,
     maxStreamAgeMs: config.maxStreamAgeMs,
     sink: {
       reporterConnected(reporter, envoy, peer, isExpected) {
-        policing.grants.connected(reporter, peer);
-        mirror.reporterConnected(reporter, envoy, isExpected);
+        policyController.authorizer.onStreamOpened(reporter, peer);
+        enqueuer.reporterConnected(reporter, envoy, isExpected);
       },
-      reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
-      fold: (reporter, report, receivedMs) =>
-        policing.grants.overLimit(reporter) ?? mirror.fold(reporter, report, receivedMs),
+      reporterDisconnected: (reporter, why) => enqueuer.reporterDisconnected(reporter, why),
+      apply: (reporter, report, receivedMs) =>
+        policyController.authorizer.limitExceeded(reporter) ?? enqueuer.apply(reporter, report, receivedMs),
     },
-    policy: policing.grants,
+    policy: policyController.authorizer,
     clock,
     random,
     log,
@@ -241,56 +242,56 @@ export async function startOperator(config: Config, around: Surroundings): Promi
   });
   let stopping = false;
   /** Says that it is ready, as soon as it is. */
-  const progress = (): void => {
+  const updateReadiness = (): void => {
     if (!stopping && replica.notReady() === undefined) grpc.setServing(true);
   };
-  const reflector: Reflector<RowObject> = new Reflector<RowObject>({
-    source: rows,
+  const reflector: Reflector<TunnelObject> = new Reflector<TunnelObject>({
+    source: tunnels,
     handler: cache,
     clock,
     random,
     log: apiLog,
-    onState: (state) => {
+    onStateChange: (state) => {
       // Before every row is known a write could only guess; and what the list shows may already be right.
       if (state !== 'synced' || stopping) return;
-      metrics.synced.set(1);
+      metrics.cacheSynced.set(1);
       workers.start();
       replica.resume();
-      progress();
+      updateReadiness();
     },
   });
 
-  const http = await orStartError(
+  const http = await wrapStartError(
     startHttpServer(config.httpAddress, {
       notReady: () => (stopping ? 'stopping' : replica.notReady()),
       metrics: async () => {
-        gather(metrics, ledger, cache, queue);
-        replica.gather();
+        updateGauges(metrics, ledger, cache, queue);
+        replica.updateGauges();
         return { contentType: metrics.registry.contentType, text: await metrics.registry.metrics() };
       },
     }),
   );
-  const grpcAddress = await orStartError(grpc.listen(), http);
-  const unfollow = reporting.follow();
-  const unfollowHeap = followHeap({ heap: v8Heap, isIdle: () => queue.idle, clock });
+  const grpcAddress = await wrapStartError(grpc.listen(), http);
+  const stopWatching = authentication.watchFiles();
+  const stopHeapTrimmer = startHeapTrimmer({ heap: v8Heap, isIdle: () => queue.idle, clock });
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
   const reflecting = Promise.all([
     reflector.run(ended.signal),
     replica.start(ended.signal),
-    policing.start(ended.signal),
+    policyController.start(ended.signal),
   ]);
 
   /** Streams end once their last ACK is out; then what they said is written. False when that took too long. */
   async function flush(): Promise<boolean> {
-    await grpc.close(DRAIN_MS);
+    await grpc.close(DRAIN_TIMEOUT_MS);
     // A stream that has just begun is claimed for first.
-    const written = replica.reporters.driver
-      .idle()
-      .then(() => mirror.looked())
+    const written = replica.reporters.reconciler
+      .idleWaiters()
+      .then(() => enqueuer.drainWaiters())
       .then(() => workers.drained());
-    return await withinMs(written, FLUSH_MS, clock);
+    return await resolvesWithin(written, FLUSH_TIMEOUT_MS, clock);
   }
 
   return {
@@ -307,17 +308,17 @@ export async function startOperator(config: Config, around: Surroundings): Promi
     async stop() {
       stopping = true;
       log.info('stopping');
-      unfollow();
-      unfollowHeap();
+      stopWatching();
+      stopHeapTrimmer();
       // Another replica may lead at once; what is left to do here has nothing to do with it.
       const [flushed] = await Promise.all([
         flush(),
-        withinMs(replica.stopLeading(), DRAIN_MS + FLUSH_MS, clock),
+        resolvesWithin(replica.stopLeading(), DRAIN_TIMEOUT_MS + FLUSH_TIMEOUT_MS, clock),
       ]);
       if (!flushed) log.warn({ keys: queue.depth }, 'stopping with pending changes');
       workers.stop();
-      policing.stop();
-      await withinMs(replica.stop(), RELEASE_MS, clock);
+      policyController.stop();
+      await resolvesWithin(replica.stop(), RELEASE_TIMEOUT_MS, clock);
       ended.abort();
       await client.close();
       await reflecting;
@@ -328,24 +329,24 @@ export async function startOperator(config: Config, around: Surroundings): Promi
 }
 
 /** Sets what is read at a scrape and changes too often to be set when it does. */
-function gather(metrics: Metrics, ledger: Ledger, cache: RowCache, queue: Workqueue): void {
-  metrics.tunnels.set(ledger.totalTunnelCount());
-  metrics.rows.set(cache.size);
+function updateGauges(metrics: Metrics, ledger: Ledger, cache: TunnelCache, queue: Workqueue): void {
+  metrics.reportedTunnels.set(ledger.totalTunnelCount());
+  metrics.objects.set(cache.size);
   metrics.workqueueDepth.set({ name: 'tunnels' }, queue.depth);
   metrics.workqueueDelayed.set({ name: 'tunnels' }, queue.delayedCount);
 }
 
 /** False when it did not resolve in time; it goes on. */
-async function withinMs(work: Promise<void>, limitMs: number, clock: Clock): Promise<boolean> {
-  const late = Promise.withResolvers<boolean>();
-  const cancel = clock.setTimer(limitMs, () => late.resolve(false));
-  const inTime = await Promise.race([work.then(() => true), late.promise]);
+async function resolvesWithin(work: Promise<void>, limitMs: number, clock: Clock): Promise<boolean> {
+  const timeout = Promise.withResolvers<boolean>();
+  const cancel = clock.setTimer(limitMs, () => timeout.resolve(false));
+  const inTime = await Promise.race([work.then(() => true), timeout.promise]);
   cancel();
   return inTime;
 }
 
 /** Turns what a person can mend into a StartError, closing what runs already. */
-async function orStartError<T>(starting: Promise<T>, running?: HttpServer): Promise<T> {
+async function wrapStartError<T>(starting: Promise<T>, running?: HttpServer): Promise<T> {
   try {
     return await starting;
   } catch (error) {

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { Clock } from './clock.ts';
-import { every } from './every.ts';
+import { runPeriodically } from './run-periodically.ts';
 
 /** The files of TLS, in PEM: their paths, or what stands in them. */
 export interface TlsFiles {
@@ -10,7 +10,7 @@ export interface TlsFiles {
 }
 
 /** A kubelet takes a minute to bring a changed Secret; and a read of three small files costs nothing. */
-const LOOK_EVERY_MS = 5000;
+const POLL_INTERVAL_MS = 5000;
 
 /** A file of TLS cannot be read; the message names it and says why. */
 export class TlsFileError extends Error {
@@ -31,8 +31,8 @@ async function readText(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    throw new TlsFileError(why, { cause: error });
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new TlsFileError(reason, { cause: error });
   }
 }
 
@@ -45,40 +45,40 @@ async function readText(path: string): Promise<string> {
  * @param unreadable told once whenever they can no longer be read; until they can, they count as unchanged
  * @returns ends it
  */
-export function followTlsFiles(
+export function watchTlsFiles(
   paths: TlsFiles,
   texts: TlsFiles,
   clock: Clock,
   {
-    changed,
-    unreadable,
+    onChange,
+    onError,
   }: {
-    readonly changed: (texts: TlsFiles) => void;
-    readonly unreadable: (error: unknown) => void;
+    readonly onChange: (texts: TlsFiles) => void;
+    readonly onError: (error: unknown) => void;
   },
 ): () => void {
-  let known = texts;
+  let lastTexts = texts;
   let isReadable = true;
-  let ended = false;
-  const end = every(clock, LOOK_EVERY_MS, async () => {
+  let isStopped = false;
+  const stopPolling = runPeriodically(clock, POLL_INTERVAL_MS, async () => {
     try {
-      const now = await readTlsFiles(paths);
+      const currentTexts = await readTlsFiles(paths);
       isReadable = true;
-      if (!ended && !same(now, known)) {
-        known = now;
-        changed(now);
+      if (!isStopped && !sameTexts(currentTexts, lastTexts)) {
+        lastTexts = currentTexts;
+        onChange(currentTexts);
       }
     } catch (error) {
-      if (isReadable && !ended) unreadable(error);
+      if (isReadable && !isStopped) onError(error);
       isReadable = false;
     }
   });
   return () => {
-    ended = true;
-    end();
+    isStopped = true;
+    stopPolling();
   };
 }
 
-function same(a: TlsFiles, b: TlsFiles): boolean {
+function sameTexts(a: TlsFiles, b: TlsFiles): boolean {
   return a.cert === b.cert && a.key === b.key && a.clientCa === b.clientCa;
 }

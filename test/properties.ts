@@ -6,8 +6,8 @@ import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 
 const FILES = [
-  'test/unit/model-rows.test.ts',
-  'test/unit/policy-rows.test.ts',
+  'test/unit/model-objects.test.ts',
+  'test/unit/policy-enforcement.test.ts',
   'test/integration/model-server.test.ts',
 ];
 const SEEDS = 2 ** 31;
@@ -20,11 +20,11 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Math.floor(Math.random() * SEEDS)) },
   },
 });
-const mistakes = Object.entries(values).filter(([, value]) => !/^-?\d{1,10}$/.test(value));
-for (const [flag, value] of mistakes) {
+const errors = Object.entries(values).filter(([, value]) => !/^-?\d{1,10}$/.test(value));
+for (const [flag, value] of errors) {
   process.stderr.write(`properties: --${flag} ${value}: must be a whole number\n`);
 }
-process.exitCode = mistakes.length > 0 ? 2 : run(values);
+process.exitCode = errors.length > 0 ? 2 : run(values);
 
 function run({ runs, seed }: { readonly runs: string; readonly seed: string }): number {
   process.stdout.write(`${runs} sequences for each property, seed ${seed}\n`);

@@ -10,12 +10,12 @@ export interface Cases {
 }
 
 /** Far beyond what so many may take: the large report takes 10 ms. */
-const HANG_MS = 60_000;
+const HANG_TIMEOUT_MS = 60_000;
 const CREATED_AT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?:\d{3}){1,3})?Z$/;
 /** In code points; see the rules of `core/violation`. */
-const MOST = { name: 512, tenantID: 128, clusterID: 257, nodeID: 257 } as const;
+const MAX_LENGTHS = { name: 512, tenantID: 128, clusterID: 257, nodeID: 257 } as const;
 // oxlint-disable-next-line no-control-regex -- it is control characters that must not be let through
-const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/u;
+const FORBIDDEN_CHARACTERS = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/u;
 
 /**
  * Decodes mutated reports: each is a report that keeps the rules, or is refused as none.
@@ -33,7 +33,7 @@ export function decodeCases(corpus: Corpus, cases: Cases): { reports: number; ma
   };
   try {
     // For its time limit alone: it ends even a loop without end.
-    new Script('decodeAll()').runInContext(createContext({ decodeAll }), { timeout: HANG_MS });
+    new Script('decodeAll()').runInContext(createContext({ decodeAll }), { timeout: HANG_TIMEOUT_MS });
   } catch (error) {
     throw new CaseError(cases.seed, index, error instanceof Error ? error.message : String(error));
   }
@@ -57,33 +57,33 @@ export class CaseError extends Error {
 function isReport(bytes: Buffer): boolean {
   let report: DecodedReport;
   try {
-    report = decoded(bytes);
+    report = decodeFully(bytes);
   } catch (error) {
     if (error instanceof MalformedReportError) return false;
     throw error;
   }
   for (const tunnel of report.added) {
-    for (const [part, most] of Object.entries(MOST) as [keyof typeof MOST, number][]) {
-      checkText(part, tunnel[part], most);
+    for (const [part, maxLength] of Object.entries(MAX_LENGTHS) as [keyof typeof MAX_LENGTHS, number][]) {
+      checkText(part, tunnel[part], maxLength);
     }
     const { createdAt } = tunnel;
     if (createdAt !== undefined && !CREATED_AT.test(createdAt)) throw new Error(`let through ${createdAt}`);
   }
-  for (const name of report.removedNames) checkText('a removed name', name, MOST.name);
-  const { count, byReason } = report.setAside;
+  for (const name of report.removedNames) checkText('a removed name', name, MAX_LENGTHS.name);
+  const { count, byReason } = report.rejected;
   const counted = byReason.values().reduce((sum, times) => sum + times, 0);
   if (counted !== count) throw new Error(`rejected ${count} parts, counted ${counted}`);
   return true;
 }
 
-function checkText(what: string, text: string, most: number): void {
-  const length = text.length > most ? Array.from(text).length : text.length;
-  if (text === '' || length > most || !text.isWellFormed() || FORBIDDEN.test(text)) {
+function checkText(what: string, text: string, maxLength: number): void {
+  const length = text.length > maxLength ? Array.from(text).length : text.length;
+  if (text === '' || length > maxLength || !text.isWellFormed() || FORBIDDEN_CHARACTERS.test(text)) {
     throw new Error(`let through ${what}: ${JSON.stringify(text)}`);
   }
 }
 
-function decoded(bytes: Buffer): DecodedReport {
+function decodeFully(bytes: Buffer): DecodedReport {
   const work = decodeReport(bytes);
   for (;;) {
     const { done, value } = work.next();

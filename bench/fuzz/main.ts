@@ -3,10 +3,10 @@ import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { startVictim } from '../../test/support/attacks/victim-process.ts';
 import { CaseError, decodeCases, type Cases } from './decode.ts';
-import { MOST_GROWTH_BYTES, playCases, type LiveResult, type LiveRun } from './live.ts';
+import { MAX_GROWTH_BYTES, runCases, type LiveFuzzResult, type LiveFuzzOptions } from './live.ts';
 import { createCorpus } from './mutations.ts';
 import { startOperatorTarget } from './operator-target.ts';
-import { messagePlayer, sequencePlayer } from './players.ts';
+import { createMessageDriver, createSequenceDriver } from './drivers.ts';
 
 const HELP = `Usage: npm run fuzz -- [flags]
 
@@ -22,39 +22,43 @@ Nothing may crash, hang, be let through against the rules, or stay in memory; a 
 gets its ACKs all the while. Exit code: 0, 1 on a finding, 2 on wrong use.
 `;
 
-const LIVE_EVERY = 10;
-const DECODED_AT_ONCE = 1000;
-const PROGRESS_MS = 2000;
+const LIVE_STRIDE = 10;
+const DECODE_BATCH_SIZE = 1000;
+const PROGRESS_INTERVAL_MS = 2000;
 const MIB = 1024 * 1024;
-const WRONG_USE = 2;
+const EXIT_USAGE = 2;
 
 interface Plan {
   readonly messages: Cases;
   readonly frames: Cases;
   /** One case is played by itself, without a warm-up. */
-  readonly single: boolean;
+  readonly isSingleCase: boolean;
 }
 
 process.exitCode = await main();
 
 async function main(): Promise<number> {
-  const plan = readPlan();
+  const plan = parsePlan();
   if (typeof plan === 'number') return plan;
-  const { messages, frames, single } = plan;
+  const { messages, frames, isSingleCase } = plan;
   console.log(`seed ${messages.seed}`);
-  const warmUp = single ? 0 : 10_000;
-  const ofMessages = { create: messagePlayer, start: startOperatorTarget, every: single ? 1 : LIVE_EVERY };
-  const ofFrames = { create: sequencePlayer, start: () => startVictim(), every: 1 };
+  const warmUp = isSingleCase ? 0 : 10_000;
+  const messageRun = {
+    createDriver: createMessageDriver,
+    startTarget: startOperatorTarget,
+    every: isSingleCase ? 1 : LIVE_STRIDE,
+  };
+  const frameRun = { createDriver: createSequenceDriver, startTarget: () => startVictim(), every: 1 };
   const findings = [
-    await found('message', messages, decodeAll),
-    await found('message', messages, (cases) => playAll({ ...cases, ...ofMessages, warmUp })),
-    await found('frames', frames, (cases) => playAll({ ...cases, ...ofFrames, warmUp })),
+    await runAndReport('message', messages, decodeAll),
+    await runAndReport('message', messages, (cases) => runLive({ ...cases, ...messageRun, warmUp })),
+    await runAndReport('frames', frames, (cases) => runLive({ ...cases, ...frameRun, warmUp })),
   ];
   return findings.includes(true) ? 1 : 0;
 }
 
 /** Does it, and prints what it finds, with how to see it again; true on a finding. */
-async function found(
+async function runAndReport(
   kind: 'message' | 'frames',
   cases: Cases,
   fuzz: (cases: Cases) => Promise<string[]>,
@@ -67,8 +71,9 @@ async function found(
     console.log(`  ${seconds.toFixed(1)} s in all`);
     return false;
   } catch (error) {
-    const again = error instanceof CaseError ? `--seed ${error.seed} --case ${kind}:${error.index}:` : '';
-    console.log(`FINDING ${again} ${error instanceof Error ? error.message : String(error)}`);
+    const reproduceFlags =
+      error instanceof CaseError ? `--seed ${error.seed} --case ${kind}:${error.index}:` : '';
+    console.log(`FINDING ${reproduceFlags} ${error instanceof Error ? error.message : String(error)}`);
     return true;
   }
 }
@@ -78,8 +83,8 @@ async function decodeAll(cases: Cases): Promise<string[]> {
   const progress = startProgress('messages decoded', cases);
   const startedMs = performance.now();
   let [reports, malformed] = [0, 0];
-  for (let { from } = cases; from < cases.to; from += DECODED_AT_ONCE) {
-    const to = Math.min(cases.to, from + DECODED_AT_ONCE);
+  for (let { from } = cases; from < cases.to; from += DECODE_BATCH_SIZE) {
+    const to = Math.min(cases.to, from + DECODE_BATCH_SIZE);
     const counts = decodeCases(corpus, { seed: cases.seed, from, to });
     reports += counts.reports;
     malformed += counts.malformed;
@@ -92,40 +97,41 @@ async function decodeAll(cases: Cases): Promise<string[]> {
   ];
 }
 
-async function playAll(run: Omit<LiveRun, 'told'>): Promise<string[]> {
-  const what = run.create === messagePlayer ? 'messages to the operator' : 'frame sequences to the server';
+async function runLive(run: Omit<LiveFuzzOptions, 'onProgress'>): Promise<string[]> {
+  const what =
+    run.createDriver === createMessageDriver ? 'messages to the operator' : 'frame sequences to the server';
   const progress = startProgress(what, run);
-  const result = await playCases({ ...run, told: progress });
+  const result = await runCases({ ...run, onProgress: progress });
   const { before, after } = result;
-  const grownBytes = after.heldBytes - before.heldBytes;
+  const grownBytes = after.usedBytes - before.usedBytes;
   const lines = [
-    `${result.played} ${what}, ${Math.round((result.played * 1000) / result.tookMs)} a second`,
-    `  answers: ${answersLine(result)}`,
-    `  the reporter that behaves: ${result.acks} ACKs, the slowest after ${Math.round(result.slowestAckMs)} ms`,
-    ...(['before', 'loaded', 'after'] as const).map((when) => `  memory ${memoryLine(when, result)}`),
+    `${result.executed} ${what}, ${Math.round((result.executed * 1000) / result.durationMs)} a second`,
+    `  answers: ${formatAnswers(result)}`,
+    `  the reporter that behaves: ${result.acks} ACKs, the slowest after ${Math.round(result.maxAckMs)} ms`,
+    ...(['before', 'loaded', 'after'] as const).map((when) => `  memory ${formatMemory(when, result)}`),
   ];
-  if (grownBytes > MOST_GROWTH_BYTES) throw new Error(`memory was not given back:\n${lines.join('\n')}`);
+  if (grownBytes > MAX_GROWTH_BYTES) throw new Error(`memory was not given back:\n${lines.join('\n')}`);
   return lines;
 }
 
-function answersLine({ answers }: LiveResult): string {
+function formatAnswers({ answers }: LiveFuzzResult): string {
   const sorted = [...answers].toSorted(([, a], [, b]) => b - a);
   return sorted.map(([word, times]) => `${word} ${times}`).join(', ');
 }
 
-function memoryLine(when: 'before' | 'loaded' | 'after', result: LiveResult): string {
-  const { heldBytes, residentBytes } = result[when];
-  return `${when}: held ${(heldBytes / MIB).toFixed(1)} MiB, RSS ${(residentBytes / MIB).toFixed(1)} MiB`;
+function formatMemory(when: 'before' | 'loaded' | 'after', result: LiveFuzzResult): string {
+  const { usedBytes, residentBytes } = result[when];
+  return `${when}: held ${(usedBytes / MIB).toFixed(1)} MiB, RSS ${(residentBytes / MIB).toFixed(1)} MiB`;
 }
 
 /** Tells on stderr how far it is, at most every 2 s. */
 function startProgress(what: string, { from, to }: Cases): (index: number) => void {
   const startedMs = performance.now();
-  let toldMs = startedMs;
+  let reportedMs = startedMs;
   return (index) => {
-    if (performance.now() - toldMs < PROGRESS_MS) return;
-    toldMs = performance.now();
-    const seconds = Math.round((toldMs - startedMs) / 1000);
+    if (performance.now() - reportedMs < PROGRESS_INTERVAL_MS) return;
+    reportedMs = performance.now();
+    const seconds = Math.round((reportedMs - startedMs) / 1000);
     console.error(`${what}: ${index - from} of ${to - from}, ${seconds} s`);
   };
 }
@@ -135,7 +141,7 @@ function perSecond(count: number, startedMs: number): number {
 }
 
 /** The exit code, where there is nothing to do. */
-function readPlan(): Plan | number {
+function parsePlan(): Plan | number {
   const text = { type: 'string' } as const;
   try {
     const { values } = parseArgs({
@@ -145,26 +151,26 @@ function readPlan(): Plan | number {
       process.stdout.write(HELP);
       return 0;
     }
-    const seed = whole('seed', values.seed ?? String(randomInt(2 ** 32)));
+    const seed = parseWholeNumber('seed', values.seed ?? String(randomInt(2 ** 32)));
     if (values.case !== undefined) {
       const [, kind, index] = /^(message|frames):(\d+)$/.exec(values.case) ?? [];
       if (index === undefined) throw new Error(`--case ${values.case}: must be message:N or frames:N`);
-      const one = { seed, from: whole('case', index), to: Number(index) + 1 };
-      const none = { seed, from: 0, to: 0 };
+      const singleCase = { seed, from: parseWholeNumber('case', index), to: Number(index) + 1 };
+      const noCases = { seed, from: 0, to: 0 };
       return kind === 'message'
-        ? { messages: one, frames: none, single: true }
-        : { messages: none, frames: one, single: true };
+        ? { messages: singleCase, frames: noCases, isSingleCase: true }
+        : { messages: noCases, frames: singleCase, isSingleCase: true };
     }
-    const messages = { seed, from: 0, to: whole('messages', values.messages ?? '1000000') };
-    const frames = { seed, from: 0, to: whole('frames', values.frames ?? '100000') };
-    return { messages, frames, single: false };
+    const messages = { seed, from: 0, to: parseWholeNumber('messages', values.messages ?? '1000000') };
+    const frames = { seed, from: 0, to: parseWholeNumber('frames', values.frames ?? '100000') };
+    return { messages, frames, isSingleCase: false };
   } catch (error) {
     process.stderr.write(`${(error as Error).message}\n${HELP}`);
-    return WRONG_USE;
+    return EXIT_USAGE;
   }
 }
 
-function whole(name: string, value: string): number {
+function parseWholeNumber(name: string, value: string): number {
   if (/^\d{1,10}$/.test(value) && Number(value) < 2 ** 32) return Number(value);
   throw new Error(`--${name} ${value}: must be a whole number from 0 to ${2 ** 32 - 1}`);
 }

@@ -7,13 +7,13 @@ export type Corpus = readonly Buffer[];
 
 const CORPUS_SIZE = 500;
 /** One of them is so large that its decoding rests twice. */
-const TUNNELS_OF_THE_LARGE_ONE = 2500;
+const LARGE_REPORT_TUNNELS = 2500;
 /** Few, so that streams of a run are often of one reporter, and reports of one tunnel. */
 const REPORTERS = 8;
 const TUNNELS = 20;
-const MOST_CHANGES = 4;
+const MAX_CHANGES = 4;
 /** Nesting far beyond what any reader should follow. */
-const DEEP = 20_000;
+const NESTING_BYTES = 20_000;
 
 const NAMES = ['__proto__', 'a:b', '🚇', 'x'.repeat(512), 'x'.repeat(600), '', '\u202e', 'line\nbreak'];
 const NONCES = ['0', '9223372036854775807', '-1', '-9223372036854775808'];
@@ -30,26 +30,26 @@ export function createCorpus(seed: number): Corpus {
   return Array.from({ length: CORPUS_SIZE }, (_, index) => {
     const random = caseRandom(~seed, index);
     const few = random.below(random.below(20) === 0 ? 60 : 6);
-    return rightfulReport(random, index === 0 ? TUNNELS_OF_THE_LARGE_ONE : few);
+    return validReport(random, index === 0 ? LARGE_REPORT_TUNNELS : few);
   });
 }
 
 /** One of them; `values` is not empty. */
-export function oneOf<T>(values: readonly T[], random: Random): T {
+export function pickOne<T>(values: readonly T[], random: Random): T {
   return values[random.below(values.length)] as T;
 }
 
 /** A report from the corpus with one to four changes, the fewer the likelier. */
 export function mutatedReport(corpus: Corpus, random: Random): Buffer {
-  let bytes = oneOf(corpus, random);
-  for (let left = random.below(1 + random.below(MOST_CHANGES)); left >= 0; left -= 1) {
-    bytes = changedOnce(bytes, random, corpus);
+  let bytes = pickOne(corpus, random);
+  for (let remaining = random.below(1 + random.below(MAX_CHANGES)); remaining >= 0; remaining -= 1) {
+    bytes = mutateOnce(bytes, random, corpus);
   }
   return bytes;
 }
 
 /** Bytes with one change; never the buffer that was given. */
-export function changedOnce(bytes: Buffer, random: Random, corpus: Corpus): Buffer {
+export function mutateOnce(bytes: Buffer, random: Random, corpus: Corpus): Buffer {
   const at = random.below(bytes.length + 1);
   const to = Math.min(bytes.length, at + 1 + random.below(random.below(4) === 0 ? 64 : 4));
   const [head, tail] = [bytes.subarray(0, at), bytes.subarray(at)];
@@ -66,32 +66,32 @@ export function changedOnce(bytes: Buffer, random: Random, corpus: Corpus): Buff
     case 4:
       return Buffer.concat([head, randomBytes(random), tail]);
     case 5: {
-      const other = oneOf(corpus, random);
-      return Buffer.concat([head, other.subarray(random.below(other.length + 1))]);
+      const otherReport = pickOne(corpus, random);
+      return Buffer.concat([head, otherReport.subarray(random.below(otherReport.length + 1))]);
     }
     case 6:
-      return Buffer.concat([bytes, oneOf(corpus, random)]);
+      return Buffer.concat([bytes, pickOne(corpus, random)]);
     case 7:
       return Buffer.concat([head, varint(random), bytes.subarray(to)]);
     case 8: {
-      if (random.below(100) > 0) return withByte(bytes, at, () => random.below(256));
-      return Buffer.concat([head, Buffer.alloc(DEEP, oneOf(UNITS, random), 'hex'), tail]);
+      if (random.below(100) > 0) return replaceByte(bytes, at, () => random.below(256));
+      return Buffer.concat([head, Buffer.alloc(NESTING_BYTES, pickOne(UNITS, random), 'hex'), tail]);
     }
     case 9:
     case 10:
-      return withByte(bytes, at, () => oneOf([0, 1, 0x7f, 0x80, 0xff], random));
+      return replaceByte(bytes, at, () => pickOne([0, 1, 0x7f, 0x80, 0xff], random));
     default:
-      return withByte(bytes, at, (byte) => byte ^ (1 << random.below(8)));
+      return replaceByte(bytes, at, (byte) => byte ^ (1 << random.below(8)));
   }
 }
 
-function rightfulReport(random: Random, tunnels: number): Buffer {
+function validReport(random: Random, tunnels: number): Buffer {
   return requestBytes({
     ...(random.below(10) === 0 ? {} : { node: { id: `fuzz-${random.below(REPORTERS)}`, cluster: 'fuzz' } }),
     added_tunnels: Array.from({ length: tunnels }, () => tunnelFields(random)),
     removed_tunnel_names: Array.from({ length: random.below(4) }, () => tunnelName(random)),
     full_push: random.below(3) === 0,
-    nonce: random.below(20) === 0 ? oneOf(NONCES, random) : random.below(1000),
+    nonce: random.below(20) === 0 ? pickOne(NONCES, random) : random.below(1000),
   });
 }
 
@@ -100,17 +100,17 @@ function tunnelFields(random: Random): TunnelFields {
     name: tunnelName(random),
     identity: { tenant_id: 'acme', cluster_id: 'acme:eu-1', node_id: `acme:node-${random.below(TUNNELS)}` },
     created_at: {
-      seconds: random.below(20) === 0 ? oneOf(SECONDS, random) : 1_790_000_000,
+      seconds: random.below(20) === 0 ? pickOne(SECONDS, random) : 1_790_000_000,
       nanos: random.below(1000) * 1_000_000,
     },
   };
 }
 
 function tunnelName(random: Random): string {
-  return random.below(20) === 0 ? oneOf(NAMES, random) : `node-${random.below(TUNNELS)}`;
+  return random.below(20) === 0 ? pickOne(NAMES, random) : `node-${random.below(TUNNELS)}`;
 }
 
-function withByte(bytes: Buffer, at: number, change: (byte: number) => number): Buffer {
+function replaceByte(bytes: Buffer, at: number, change: (byte: number) => number): Buffer {
   const copy = Buffer.from(bytes);
   const index = Math.min(at, copy.length - 1);
   if (index >= 0) copy[index] = change(copy[index] ?? 0);

@@ -2,37 +2,37 @@ import { openCluster } from '../../demo/cluster.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
 import { poll, startOperatorProcess } from '../../test/support/operator-process.ts';
 import { requestBytes } from '../../test/support/wire.ts';
-import type { Target } from './live.ts';
-import { callWith, connectTo } from './players.ts';
+import type { FuzzTarget } from './live.ts';
+import { sendReports, connectClient } from './drivers.ts';
 
 const DEADLINE_MS = 60_000;
 /** Of the reporter that behaves: it holds no tunnels, and must not be superseded. */
 const STEADY_CLUSTER = 'edge';
-const QUIET_DEADLINE_MS = 300_000;
+const IDLE_DEADLINE_MS = 300_000;
 /** Loaded before the operator: at SIGUSR2 it collects garbage and logs what memory is left. */
-const PROBE = `process.on('SIGUSR2', () => {
+const MEMORY_PROBE = `process.on('SIGUSR2', () => {
   gc();
   console.log(JSON.stringify({ level: 'probe', msg: 'memory', ...process.memoryUsage() }));
 });`;
 
 /** The operator as users run it, compiled, with a control plane of its own that it mirrors into. */
-export async function startOperatorTarget(): Promise<Target> {
+export async function startOperatorTarget(): Promise<FuzzTarget> {
   const cluster = await openCluster(undefined);
   const operator = await startOperatorProcess({
     kubeconfigPath: cluster.operatorKubeconfigPath,
     namespace: cluster.namespace,
     main: 'dist/main.js',
-    nodeFlags: ['--expose-gc', '--import', `data:text/javascript,${encodeURIComponent(PROBE)}`],
+    nodeFlags: ['--expose-gc', '--import', `data:text/javascript,${encodeURIComponent(MEMORY_PROBE)}`],
   });
   await operator.ready();
-  let read = 0;
+  let readLines = 0;
   const errors: string[] = [];
   const reporters = new Map<string, ReporterId>();
   let memory: { readonly heapUsed: number; readonly external: number; readonly rss: number } | undefined;
   /** Each line once: there are some hundred thousand in a run. */
   const readLog = (): void => {
-    for (; read < operator.log.length; read += 1) {
-      const line = operator.log[read];
+    for (; readLines < operator.log.length; readLines += 1) {
+      const line = operator.log[readLines];
       if (line?.level === 'error') errors.push(JSON.stringify(line));
       else if (line?.level === 'probe') memory = line as unknown as NonNullable<typeof memory>;
       else if (line?.msg === 'reporter connected') {
@@ -51,20 +51,20 @@ export async function startOperatorTarget(): Promise<Target> {
         readLog();
         return memory;
       });
-      return { heldBytes: heapUsed + external, residentBytes: rss, errors };
+      return { usedBytes: heapUsed + external, residentBytes: rss, errors };
     },
-    async forget() {
+    async forgetReporters() {
       readLog();
-      const client = connectTo(operator.grpcAddress);
+      const client = connectClient(operator.grpcAddress);
       // One says of each that it has no tunnels any more.
       for (const node of reporters.values()) {
-        await callWith(client, [requestBytes({ node: { ...node }, full_push: true, nonce: 1 })]);
+        await sendReports(client, [requestBytes({ node: { ...node }, full_push: true, nonce: 1 })]);
       }
       client.close();
       reporters.clear();
-      await poll(QUIET_DEADLINE_MS, async () => {
+      await poll(IDLE_DEADLINE_MS, async () => {
         const series = ['workqueue_depth', 'reverse_tunnel_workqueue_delayed', 'reverse_tunnel_objects'];
-        const values = await Promise.all(series.map((one) => operator.metric(one)));
+        const values = await Promise.all(series.map((name) => operator.metric(name)));
         return values.every((value) => value === 0) || undefined;
       });
     },

@@ -1,6 +1,6 @@
 /** Bytes of a connection that are almost right: HTTP/2 frames of gRPC calls, changed. The same for a seed. */
 import type { Random } from '../../src/simulate/random.ts';
-import { MALFORMED_STARTS } from '../../test/support/attacks/malformed-starts.ts';
+import { MALFORMED_STREAMS } from '../../test/support/attacks/malformed-streams.ts';
 import {
   END_HEADERS,
   END_STREAM,
@@ -12,24 +12,24 @@ import {
   PREFACE,
   requestFields,
 } from '../../test/support/raw-http2.ts';
-import { caseRandom, changedOnce, mutatedReport, oneOf, type Corpus } from './mutations.ts';
+import { caseRandom, mutateOnce, mutatedReport, pickOne, type Corpus } from './mutations.ts';
 
 /** What to do on one connection. */
 export interface Sequence {
   /** Written one after the other, with a turn of the event loop in between. */
-  readonly pieces: readonly Buffer[];
+  readonly writes: readonly Buffer[];
   /** How the client ends it: by FIN, by RST, or by FIN once it has heard something. */
   readonly end: 'fin' | 'rst' | 'linger';
 }
 
-const MOST_CHANGES = 4;
-const MOST_COPIES = 40;
+const MAX_CHANGES = 4;
+const MAX_COPIES = 40;
 /** The window that a server gives at first. */
-const MOST_REPORT_BYTES = 16_000;
+const MAX_REPORT_BYTES = 16_000;
 /** What fits in a frame's length. */
-const MOST_LENGTH = 2 ** 24 - 1;
+const MAX_FRAME_LENGTH = 2 ** 24 - 1;
 /** Where the parts of a frame's head stand. */
-const AT = { length: 0, type: 3, flags: 4, streamId: 5, payload: 9 } as const;
+const OFFSET = { length: 0, type: 3, flags: 4, streamId: 5, payload: 9 } as const;
 
 const HEADERS: readonly Readonly<Record<string, string>>[] = [
   { ':path': '/grpc.health.v1.Health/Check' },
@@ -49,14 +49,14 @@ const RESET_CODES = [0, 1, 2, 7, 8, 11, 99];
 export function createSequence(corpus: Corpus, seed: number, index: number): Sequence {
   const random = caseRandom(seed, index);
   let frames = conversation(corpus, random);
-  for (let left = random.below(1 + random.below(1 + MOST_CHANGES)); left > 0; left -= 1) {
-    frames = withFrameChanged(frames, random, corpus);
+  for (let remaining = random.below(1 + random.below(1 + MAX_CHANGES)); remaining > 0; remaining -= 1) {
+    frames = mutateFrame(frames, random, corpus);
   }
   let bytes = Buffer.concat([PREFACE, ...frames]);
-  if (random.below(10) === 0) bytes = Buffer.from(changedOnce(bytes, random, corpus));
+  if (random.below(10) === 0) bytes = Buffer.from(mutateOnce(bytes, random, corpus));
   return {
-    pieces: inPieces(bytes, random),
-    end: oneOf(['fin', 'rst', 'linger', 'linger', 'linger'], random),
+    writes: splitIntoWrites(bytes, random),
+    end: pickOne(['fin', 'rst', 'linger', 'linger', 'linger'], random),
   };
 }
 
@@ -65,21 +65,21 @@ function conversation(corpus: Corpus, random: Random): Buffer[] {
   const frames = [frame(FRAME.settings, 0, 0)];
   const calls = random.below(4) === 0 ? 3 : 1;
   for (let id = 1; id < 2 * calls; id += 2) {
-    frames.push(...opening(id, random));
-    for (let left = random.below(4); left > 0; left -= 1) {
+    frames.push(...openStreamFrames(id, random));
+    for (let remaining = random.below(4); remaining > 0; remaining -= 1) {
       frames.push(...messageFrames(corpus, random, id));
-      if (random.below(3) === 0) frames.push(between(random, id));
+      if (random.below(3) === 0) frames.push(randomFrame(random, id));
     }
     if (random.below(3) === 0) frames.push(frame(FRAME.data, END_STREAM, id));
-    if (random.below(4) === 0) frames.push(reset(id, random));
+    if (random.below(4) === 0) frames.push(resetFrame(id, random));
   }
   return frames;
 }
 
-function opening(id: number, random: Random): Buffer[] {
+function openStreamFrames(id: number, random: Random): Buffer[] {
   // They are all of stream 1.
-  if (id === 1 && random.below(8) === 0) return [oneOf(MALFORMED_STARTS, random).bytes];
-  const block = headerBlock(requestFields(random.below(4) === 0 ? oneOf(HEADERS, random) : {}));
+  if (id === 1 && random.below(8) === 0) return [pickOne(MALFORMED_STREAMS, random).bytes];
+  const block = headerBlock(requestFields(random.below(4) === 0 ? pickOne(HEADERS, random) : {}));
   const flags = random.below(8) === 0 ? END_STREAM : 0;
   if (random.below(8) > 0) return [frame(FRAME.headers, END_HEADERS | flags, id, block)];
   const cut = random.below(block.length + 1);
@@ -91,10 +91,10 @@ function opening(id: number, random: Random): Buffer[] {
 
 /** A report in one or two DATA frames; now and then the report itself, or what gRPC says of it, is changed. */
 function messageFrames(corpus: Corpus, random: Random, id: number): Buffer[] {
-  const whole = random.below(3) === 0 ? mutatedReport(corpus, random) : oneOf(corpus, random);
-  const report = whole.subarray(0, MOST_REPORT_BYTES);
-  const lies = [0, Math.max(0, report.length - 1), report.length + 1, 2 ** 31, 2 ** 32 - 1];
-  const declared = random.below(8) === 0 ? oneOf(lies, random) : report.length;
+  const whole = random.below(3) === 0 ? mutatedReport(corpus, random) : pickOne(corpus, random);
+  const report = whole.subarray(0, MAX_REPORT_BYTES);
+  const wrongLengths = [0, Math.max(0, report.length - 1), report.length + 1, 2 ** 31, 2 ** 32 - 1];
+  const declared = random.below(8) === 0 ? pickOne(wrongLengths, random) : report.length;
   const bytes = grpcMessage(report, declared, random.below(12) === 0 ? random.below(256) : 0);
   const cut = random.below(4) === 0 ? random.below(bytes.length) : 0;
   const parts = cut > 0 ? [bytes.subarray(0, cut), bytes.subarray(cut)] : [bytes];
@@ -102,26 +102,36 @@ function messageFrames(corpus: Corpus, random: Random, id: number): Buffer[] {
     if (random.below(10) > 0) return frame(FRAME.data, 0, id, part);
     // Now and then there is less padding than it says, down to none.
     const padding = Buffer.alloc(random.below(200));
-    const kept = padding.subarray(0, random.below(2) === 0 ? padding.length : random.below(200));
-    return frame(FRAME.data, PADDED, id, Buffer.concat([Buffer.from([padding.length]), part, kept]));
+    const actualPadding = padding.subarray(0, random.below(2) === 0 ? padding.length : random.below(200));
+    return frame(FRAME.data, PADDED, id, Buffer.concat([Buffer.from([padding.length]), part, actualPadding]));
   });
 }
 
-function reset(id: number, random: Random): Buffer {
-  return frame(FRAME.rstStream, 0, id, uint32(oneOf(RESET_CODES, random)));
+function resetFrame(id: number, random: Random): Buffer {
+  return frame(FRAME.rstStream, 0, id, uint32(pickOne(RESET_CODES, random)));
 }
 
 /** What may stand between messages. */
-function between(random: Random, id: number): Buffer {
+function randomFrame(random: Random, id: number): Buffer {
   switch (random.below(8)) {
     case 0:
       return frame(FRAME.ping, random.below(2), 0, Buffer.alloc(8));
     case 1:
-      return frame(FRAME.windowUpdate, 0, oneOf([0, id], random), uint32(oneOf([0, 1, 2 ** 31 - 1], random)));
+      return frame(
+        FRAME.windowUpdate,
+        0,
+        pickOne([0, id], random),
+        uint32(pickOne([0, 1, 2 ** 31 - 1], random)),
+      );
     case 2:
-      return frame(FRAME.priority, 0, id, Buffer.concat([uint32(oneOf([0, id], random)), Buffer.from([16])]));
+      return frame(
+        FRAME.priority,
+        0,
+        id,
+        Buffer.concat([uint32(pickOne([0, id], random)), Buffer.from([16])]),
+      );
     case 3: {
-      const value = uint32(oneOf([0, 1, 16_384, 65_536, 2 ** 31, random.below(2 ** 32)], random));
+      const value = uint32(pickOne([0, 1, 16_384, 65_536, 2 ** 31, random.below(2 ** 32)], random));
       return frame(FRAME.settings, 0, 0, Buffer.concat([Buffer.from([0, random.below(10)]), value]));
     }
     case 4:
@@ -135,49 +145,49 @@ function between(random: Random, id: number): Buffer {
   }
 }
 
-function withFrameChanged(frames: readonly Buffer[], random: Random, corpus: Corpus): Buffer[] {
+function mutateFrame(frames: readonly Buffer[], random: Random, corpus: Corpus): Buffer[] {
   const at = random.below(frames.length);
-  const one = Buffer.from(frames[at] ?? []);
+  const target = Buffer.from(frames[at] ?? []);
   const [before, after] = [frames.slice(0, at), frames.slice(at + 1)];
   // Of a start that is malformed it is the first frame's head that is changed.
-  if (one.length < AT.payload) return [...before, ...after];
-  const id = one.readUInt32BE(AT.streamId);
+  if (target.length < OFFSET.payload) return [...before, ...after];
+  const id = target.readUInt32BE(OFFSET.streamId);
   switch (random.below(10)) {
     case 0:
       return [...before, ...after];
     case 1:
-      return [...before, ...Array.from({ length: 2 + random.below(MOST_COPIES) }, () => one), ...after];
+      return [...before, ...Array.from({ length: 2 + random.below(MAX_COPIES) }, () => target), ...after];
     case 2:
-      return [...after, one, ...before];
+      return [...after, target, ...before];
     case 3:
-      one.writeUInt8(random.below(12), AT.type);
+      target.writeUInt8(random.below(12), OFFSET.type);
       break;
     case 4:
-      one[AT.flags] = (one[AT.flags] ?? 0) ^ (1 << random.below(8));
+      target[OFFSET.flags] = (target[OFFSET.flags] ?? 0) ^ (1 << random.below(8));
       break;
     case 5:
-      one.writeUInt32BE(oneOf(STREAM_IDS, random), AT.streamId);
+      target.writeUInt32BE(pickOne(STREAM_IDS, random), OFFSET.streamId);
       break;
     case 6: {
-      const length = one.readUIntBE(AT.length, 3);
-      const lies = [0, Math.max(0, length - 1), length + 1, 16_385, MOST_LENGTH];
-      one.writeUIntBE(Math.min(MOST_LENGTH, oneOf(lies, random)), AT.length, 3);
+      const length = target.readUIntBE(OFFSET.length, 3);
+      const wrongLengths = [0, Math.max(0, length - 1), length + 1, 16_385, MAX_FRAME_LENGTH];
+      target.writeUIntBE(Math.min(MAX_FRAME_LENGTH, pickOne(wrongLengths, random)), OFFSET.length, 3);
       break;
     }
     case 7:
-      return [...before, one, between(random, oneOf(STREAM_IDS, random)), ...after];
+      return [...before, target, randomFrame(random, pickOne(STREAM_IDS, random)), ...after];
     case 8:
-      return [...before, one, reset(id, random), ...after];
+      return [...before, target, resetFrame(id, random), ...after];
     default: {
-      const payload = changedOnce(one.subarray(AT.payload), random, corpus);
-      return [...before, frame(one[AT.type] ?? 0, one[AT.flags] ?? 0, id, payload), ...after];
+      const payload = mutateOnce(target.subarray(OFFSET.payload), random, corpus);
+      return [...before, frame(target[OFFSET.type] ?? 0, target[OFFSET.flags] ?? 0, id, payload), ...after];
     }
   }
-  return [...before, one, ...after];
+  return [...before, target, ...after];
 }
 
 /** Mostly whole; now and then cut in two anywhere, or byte by byte for a while. */
-function inPieces(bytes: Buffer, random: Random): Buffer[] {
+function splitIntoWrites(bytes: Buffer, random: Random): Buffer[] {
   if (random.below(6) > 0) return [bytes];
   const cut = random.below(bytes.length + 1);
   const single = random.below(8) === 0 ? bytes.subarray(cut, cut + 100) : Buffer.alloc(0);

@@ -1,16 +1,16 @@
 import type { Clock } from '../clock.ts';
 import type { PolicyStatus } from '../core/policy-object.ts';
 import { policyStatusPatch } from '../core/policy-status.ts';
-import { every } from '../every.ts';
-import type { KnownPolicy } from './policies.ts';
-import { secondsText } from './seconds-text.ts';
+import { runPeriodically } from '../run-periodically.ts';
+import type { CachedPolicy } from './policy-cache.ts';
+import { rfc3339 } from '../timestamps.ts';
 
 /** How often policies are looked at; a status that was not taken is tried again then. */
-const LOOK_EVERY_MS = 1000;
+const POLL_INTERVAL_MS = 1000;
 
 /** Where policies come from, and how a status of one is written. */
-export interface PolicyStatusWriterParts {
-  readonly policies: () => Iterable<KnownPolicy>;
+export interface PolicyStatusWriterOptions {
+  readonly policies: () => Iterable<CachedPolicy>;
   /** One replica writes: two versions side by side might not agree what is a mistake. */
   readonly isLeader: () => boolean;
   /** Rejects when it was not written, for whatever reason. */
@@ -25,40 +25,40 @@ export interface PolicyStatusWriterParts {
  * policy says now is compared with what it is to say, once a second.
  */
 export class PolicyStatusWriter {
-  readonly #parts: PolicyStatusWriterParts;
+  readonly #options: PolicyStatusWriterOptions;
   /** The version that a status was last written on, by name: the watch is about to show the next. */
-  readonly #writtenOn = new Map<string, string>();
-  #end: (() => void) | undefined;
+  readonly #writtenVersions = new Map<string, string>();
+  #stopPolling: (() => void) | undefined;
   #stopped = false;
 
-  constructor(parts: PolicyStatusWriterParts) {
-    this.#parts = parts;
+  constructor(options: PolicyStatusWriterOptions) {
+    this.#options = options;
   }
 
   start(): void {
-    this.#end = every(this.#parts.clock, LOOK_EVERY_MS, () => this.#look());
+    this.#stopPolling = runPeriodically(this.#options.clock, POLL_INTERVAL_MS, () => this.#poll());
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#end?.();
+    this.#stopPolling?.();
   }
 
   /** One at a time: there are few, and rows need the connections. */
-  async #look(): Promise<void> {
-    const { policies, isLeader, patchStatus, onFailed, clock } = this.#parts;
+  async #poll(): Promise<void> {
+    const { policies, isLeader, patchStatus, onFailed, clock } = this.#options;
     const all = [...policies()];
     const names = new Set(all.map(({ object }) => object.metadata.name));
-    for (const name of this.#writtenOn.keys()) if (!names.has(name)) this.#writtenOn.delete(name);
+    for (const name of this.#writtenVersions.keys()) if (!names.has(name)) this.#writtenVersions.delete(name);
     for (const { object, parsed } of all) {
       if (this.#stopped || !isLeader()) break;
       const { name, resourceVersion } = object.metadata;
-      if (this.#writtenOn.get(name) === resourceVersion) continue;
-      const status = policyStatusPatch(object, parsed, secondsText(clock.wallMs()));
+      if (this.#writtenVersions.get(name) === resourceVersion) continue;
+      const status = policyStatusPatch(object, parsed, rfc3339(clock.wallMs()));
       if (status === undefined) continue;
       try {
         await patchStatus(name, resourceVersion, status);
-        this.#writtenOn.set(name, resourceVersion);
+        this.#writtenVersions.set(name, resourceVersion);
       } catch (error) {
         onFailed(name, error);
       }

@@ -1,10 +1,10 @@
 import type { Names } from '../core/names.ts';
-import { reporterOf, type ReporterObject } from '../core/reporter-object.ts';
+import { reporterIdOf, type ReporterObject } from '../core/reporter-object.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
 import { reporterKey } from '../core/tunnel.ts';
 
 /** Told of each change of what is known of a reporter's object; either side undefined when there is none. */
-export type ReporterChanged = (
+export type ReporterChangeHandler = (
   key: string,
   after: ReporterObject | undefined,
   before: ReporterObject | undefined,
@@ -19,22 +19,22 @@ export type ReporterChanged = (
  */
 export class ReporterCache {
   readonly #names: Names;
-  readonly #changed: ReporterChanged;
+  readonly #onChange: ReporterChangeHandler;
   readonly #byKey = new Map<string, ReporterObject>();
   /** Uids of objects whose deletion is known though the watch has not told it. */
   readonly #deletedUids = new Set<string>();
-  #listed: Map<string, ReporterObject> | undefined;
+  #pendingList: Map<string, ReporterObject> | undefined;
   /** Written or read since the list began: the list may be older than these. */
   readonly #sinceListBegan = new Set<string>();
   /** Lists that have begun; and the number of the last one that was complete. */
-  #begun = 0;
-  #complete = 0;
+  #listsBegun = 0;
+  #lastCompleteList = 0;
   /** Called after each complete list. */
   onListed: () => void = () => {};
 
-  constructor(names: Names, changed: ReporterChanged) {
+  constructor(names: Names, onChange: ReporterChangeHandler) {
     this.#names = names;
-    this.#changed = changed;
+    this.#onChange = onChange;
   }
 
   get(key: string): ReporterObject | undefined {
@@ -47,24 +47,24 @@ export class ReporterCache {
 
   /** The number that the next list to begin will have, to be compared with `completeList`. */
   get nextList(): number {
-    return this.#begun + 1;
+    return this.#listsBegun + 1;
   }
 
   /** The number of the last list that was handed over whole. */
   get completeList(): number {
-    return this.#complete;
+    return this.#lastCompleteList;
   }
 
   replaceBegin(): void {
-    this.#begun += 1;
-    this.#listed = new Map();
+    this.#listsBegun += 1;
+    this.#pendingList = new Map();
     this.#sinceListBegan.clear();
     this.#deletedUids.clear();
   }
 
   replaceItem(object: ReporterObject): void {
-    const key = this.#key(object);
-    if (key !== undefined) this.#listed?.set(key, kept(object));
+    const key = this.#keyOf(object);
+    if (key !== undefined) this.#pendingList?.set(key, withoutManagedFields(object));
   }
 
   /**
@@ -74,10 +74,10 @@ export class ReporterCache {
    *   somebody before it was read: the watch goes on from this version and never shows the deletion
    */
   replaceEnd(version: string): void {
-    const listed = this.#listed ?? new Map<string, ReporterObject>();
-    this.#listed = undefined;
-    this.#complete = this.#begun;
-    for (const [key, object] of listed) {
+    const pendingList = this.#pendingList ?? new Map<string, ReporterObject>();
+    this.#pendingList = undefined;
+    this.#lastCompleteList = this.#listsBegun;
+    for (const [key, object] of pendingList) {
       const known = this.#byKey.get(key);
       if (this.#deletedUids.has(object.metadata.uid)) continue;
       if (this.#sinceListBegan.has(key) && known !== undefined && isNewer(known, object)) continue;
@@ -85,16 +85,16 @@ export class ReporterCache {
       if (JSON.stringify(known) !== JSON.stringify(object)) this.#set(key, object);
     }
     for (const [key, { metadata }] of this.#byKey) {
-      if (listed.has(key)) continue;
-      const since =
+      if (pendingList.has(key)) continue;
+      const isNewerThanList =
         this.#sinceListBegan.has(key) && compareResourceVersions(metadata.resourceVersion, version) > 0;
-      if (!since) this.#set(key, undefined);
+      if (!isNewerThanList) this.#set(key, undefined);
     }
     this.onListed();
   }
 
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: ReporterObject): void {
-    const key = this.#key(object);
+    const key = this.#keyOf(object);
     if (key === undefined) return;
     const known = this.#byKey.get(key);
     if (type === 'DELETED') {
@@ -102,25 +102,25 @@ export class ReporterCache {
       if (known?.metadata.uid === object.metadata.uid) this.#set(key, undefined);
       return;
     }
-    this.#learn(key, object, known);
+    this.#upsertIfNewer(key, object, known);
   }
 
   /** What the API server answered to an own write or read. */
-  learnt(object: ReporterObject): void {
-    const key = this.#key(object);
+  upsert(object: ReporterObject): void {
+    const key = this.#keyOf(object);
     if (key === undefined) return;
     this.#sinceListBegan.add(key);
-    this.#learn(key, object, this.#byKey.get(key));
+    this.#upsertIfNewer(key, object, this.#byKey.get(key));
   }
 
   /** What a read has shown that was sent when a newer version was known: etcd was restored, and goes on from here. */
-  restored(object: ReporterObject): void {
-    const key = this.#key(object);
-    if (key !== undefined) this.#set(key, kept(object));
+  resetTo(object: ReporterObject): void {
+    const key = this.#keyOf(object);
+    if (key !== undefined) this.#set(key, withoutManagedFields(object));
   }
 
   /** The API server answered that there is no such object (any more). */
-  gone(key: string): void {
+  remove(key: string): void {
     const known = this.#byKey.get(key);
     if (known === undefined) return;
     this.#deletedUids.add(known.metadata.uid);
@@ -128,22 +128,24 @@ export class ReporterCache {
     this.#set(key, undefined);
   }
 
-  #learn(key: string, object: ReporterObject, known: ReporterObject | undefined): void {
+  #upsertIfNewer(key: string, object: ReporterObject, known: ReporterObject | undefined): void {
     if (this.#deletedUids.has(object.metadata.uid)) return;
     if (known !== undefined && !isNewer(object, known)) return;
-    this.#set(key, kept(object));
+    this.#set(key, withoutManagedFields(object));
   }
 
   #set(key: string, object: ReporterObject | undefined): void {
     const before = this.#byKey.get(key);
     if (object === undefined) this.#byKey.delete(key);
     else this.#byKey.set(key, object);
-    if (before !== object) this.#changed(key, object, before);
+    if (before !== object) this.#onChange(key, object, before);
   }
 
-  #key(object: ReporterObject): string | undefined {
-    const reporter = reporterOf(object);
-    return object.metadata.name === this.#names.reporterName(reporter) ? reporterKey(reporter) : undefined;
+  #keyOf(object: ReporterObject): string | undefined {
+    const reporter = reporterIdOf(object);
+    return object.metadata.name === this.#names.reporterObjectName(reporter)
+      ? reporterKey(reporter)
+      : undefined;
   }
 }
 
@@ -152,7 +154,7 @@ function isNewer(a: ReporterObject, b: ReporterObject): boolean {
 }
 
 /** Without managedFields and the like, which are most of an object. */
-function kept({ metadata, spec, status }: ReporterObject): ReporterObject {
+function withoutManagedFields({ metadata, spec, status }: ReporterObject): ReporterObject {
   const { name, uid, resourceVersion, deletionTimestamp } = metadata;
   return {
     metadata: {

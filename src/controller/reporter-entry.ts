@@ -1,31 +1,31 @@
-import { LostTimer, type LostPhase } from '../core/expiry.ts';
-import { PlaceChanges } from '../core/identity-conflict.ts';
+import { GraceTimer, type DisconnectPhase } from '../core/grace-timer.ts';
+import { FlapDetector } from '../core/duplicate-reporter.ts';
 import { Ownership } from '../core/ownership.ts';
-import type { EnvoyFacts, LostReason } from '../core/reporter-status.ts';
-import { fullBucket, type TokenBucket } from '../core/token-bucket.ts';
+import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
+import { newBucket, type TokenBucket } from '../core/token-bucket.ts';
 import type { ReporterId } from '../core/tunnel.ts';
-import type { ApiFailure } from './row-api.ts';
+import type { ApiFailure } from './tunnel-object-api.ts';
 
 /** What is known of the stream that a reporter has here. */
-export interface StreamFacts {
-  readonly envoy: EnvoyFacts;
+export interface StreamInfo {
+  readonly envoy: EnvoyMetadata;
   /** RFC 3339, of the first report; undefined before it. */
   connectedSince: string | undefined;
   lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
   /** Rejected tunnels since the last full push. A removal does not name them, so the number falls with the next one. */
   rejected: number;
-  firstRejected: string;
+  firstRejection: string;
 }
 
 /** A reporter that is owned here and has no stream. */
-export interface Lost {
-  readonly timer: LostTimer;
+export interface DisconnectedState {
+  readonly timer: GraceTimer;
   /** Orphans are kept for less time. */
   readonly expireAfterMs: number;
   /** The phase that rows are brought to. */
-  phase: LostPhase;
+  phase: DisconnectPhase;
   /** Names of rows that are still to be looked at in this phase; undefined when it has just begun. */
-  todo: string[] | undefined;
+  remaining: string[] | undefined;
 }
 
 /** One reporter that has a stream here, or is owned here, or is about to be. */
@@ -35,32 +35,32 @@ export interface ReporterEntry {
   /** Of its object. */
   readonly name: string;
   readonly ownership: Ownership;
-  readonly places: PlaceChanges;
-  stream: StreamFacts | undefined;
+  readonly flaps: FlapDetector;
+  stream: StreamInfo | undefined;
   /** Why there is none. */
-  lostReason: LostReason;
-  lost: Lost | undefined;
+  disconnectReason: ReporterDisconnectReason;
+  disconnected: DisconnectedState | undefined;
   /** True: its rows were found without its object, which the claim makes; they are to go soon. */
-  orphan: boolean;
+  isOrphan: boolean;
   /** A report was read before the caches were complete: the claim is still to be asked for. */
-  readEarly: boolean;
+  claimPending: boolean;
   /** A call about its object is under way or waits for a slot. One at a time, so that own writes do not conflict. */
   busy: boolean;
   /** Calls that failed in a row, and when the next may be sent. */
   failures: number;
   retryAtMs: number;
   /** Calls in a row after which the object was in doubt, until it is owned: reads between them do not count. */
-  unsettled: number;
+  consecutiveConflicts: number;
   cancelWake: (() => void) | undefined;
   wakeAtMs: number;
   /** The read under way, for all who wait for one. */
-  reading: Promise<ApiFailure | undefined> | undefined;
+  pendingRead: Promise<ApiFailure | undefined> | undefined;
   /** Row writes were left out while the gate was closed, since when. */
-  skippedSinceMs: number | undefined;
+  writesSkippedSinceMs: number | undefined;
   /** Deletions were left out because the stream had not been heard since the claim. */
-  collectLater: boolean;
+  deletionsDeferred: boolean;
   /** Something that the status says may have changed. */
-  touched: boolean;
+  statusDirty: boolean;
   statusWrittenMs: number;
   /** Of status writes. */
   readonly statusBucket: TokenBucket;
@@ -70,8 +70,8 @@ export interface ReporterEntry {
    */
   backlogSinceMs: number | undefined;
   /** Rows that the API server refuses; undefined while there are none. */
-  refused: Set<string> | undefined;
-  refusedAnswer: string;
+  rejectedWrites: Set<string> | undefined;
+  lastRejection: string;
 }
 
 /** An entry about which nothing is known yet. */
@@ -86,26 +86,26 @@ export function newEntry(
     reporter,
     name,
     ownership,
-    places: new PlaceChanges(),
+    flaps: new FlapDetector(),
     stream: undefined,
-    lostReason: 'OwnerLost',
-    lost: undefined,
-    orphan: false,
-    readEarly: false,
+    disconnectReason: 'OwnerLost',
+    disconnected: undefined,
+    isOrphan: false,
+    claimPending: false,
     busy: false,
     failures: 0,
     retryAtMs: Number.NEGATIVE_INFINITY,
-    unsettled: 0,
+    consecutiveConflicts: 0,
     cancelWake: undefined,
     wakeAtMs: Number.POSITIVE_INFINITY,
-    reading: undefined,
-    skippedSinceMs: undefined,
-    collectLater: false,
-    touched: false,
+    pendingRead: undefined,
+    writesSkippedSinceMs: undefined,
+    deletionsDeferred: false,
+    statusDirty: false,
     statusWrittenMs: Number.NEGATIVE_INFINITY,
-    statusBucket: fullBucket(),
+    statusBucket: newBucket(),
     backlogSinceMs: undefined,
-    refused: undefined,
-    refusedAnswer: '',
+    rejectedWrites: undefined,
+    lastRejection: '',
   };
 }

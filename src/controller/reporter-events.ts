@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { Rate } from '../core/policy.ts';
-import { fullBucket, takeToken, untilTokenMs, type TokenBucket } from '../core/token-bucket.ts';
+import { newBucket, take, delayMs, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 
@@ -9,10 +9,10 @@ export type ReporterEventKind = 'connected' | 'lost' | 'expired' | 'conflict' | 
 
 /** Tells what happened to a reporter, where it can be told at all: never waits, never fails. */
 export interface ReporterEvents {
-  tell(reporter: ReporterId, kind: ReporterEventKind, note: string): void;
+  record(reporter: ReporterId, kind: ReporterEventKind, note: string): void;
 }
 
-const TEXTS = {
+const EVENT_TYPES = {
   connected: { type: 'Normal', reason: 'Connected', action: 'AcceptStream' },
   lost: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
   expired: { type: 'Warning', reason: 'Expired', action: 'DeleteTunnels' },
@@ -21,13 +21,13 @@ const TEXTS = {
 } as const;
 
 /** What the API server is asked to keep for an hour: not more than this for a fleet, nor for one reporter. */
-const FLEET: Rate = { burst: 50, perSecond: 1 };
-const REPORTER: Rate = { burst: 10, perSecond: 1 / 60 };
+const FLEET_RATE: Rate = { burst: 50, perSecond: 1 };
+const REPORTER_RATE: Rate = { burst: 10, perSecond: 1 / 60 };
 /** Reporters of which it is remembered what they used; the others have used nothing of it. */
-const MOST_REMEMBERED = 5000;
+const MAX_TRACKED_REPORTERS = 5000;
 
 /** How Events are sent, and what is told of those that are not. */
-export interface EventsParts {
+export interface ReporterEventsOptions {
   /** Sends one event. */
   readonly create: (
     regarding: { readonly kind: string; readonly name: string; readonly uid: string },
@@ -40,7 +40,7 @@ export interface EventsParts {
     wallMs: number,
   ) => Promise<void>;
   readonly cache: Pick<ReporterCache, 'get'>;
-  readonly mayWrite: () => boolean;
+  readonly canWrite: () => boolean;
   /** Told of each event that is not sent as there were too many. */
   readonly onDropped: () => void;
   /** Told of each event that the API server did not take. */
@@ -49,37 +49,37 @@ export interface EventsParts {
 }
 
 /** Events about reporters, at most 50 at once and one a second over all, ten at once and one a minute for each. */
-export function createReporterEvents(parts: EventsParts): ReporterEvents {
-  const { clock, cache } = parts;
-  const fleet = fullBucket();
+export function createReporterEvents(options: ReporterEventsOptions): ReporterEvents {
+  const { clock, cache } = options;
+  const fleet = newBucket();
   const byReporter = new Map<string, TokenBucket>();
 
   function bucketOf(key: string): TokenBucket {
     const known = byReporter.get(key);
     if (known !== undefined) return known;
-    const bucket = fullBucket();
+    const bucket = newBucket();
     byReporter.set(key, bucket);
     const [oldest] = byReporter.keys();
-    if (byReporter.size > MOST_REMEMBERED && oldest !== undefined) byReporter.delete(oldest);
+    if (byReporter.size > MAX_TRACKED_REPORTERS && oldest !== undefined) byReporter.delete(oldest);
     return bucket;
   }
 
   return {
-    tell(reporter, kind, note) {
+    record(reporter, kind, note) {
       const key = reporterKey(reporter);
       const object = cache.get(key);
-      if (object === undefined || !parts.mayWrite()) return;
+      if (object === undefined || !options.canWrite()) return;
       const nowMs = clock.monotonicMs();
-      const own = bucketOf(key);
-      if (untilTokenMs(own, REPORTER, nowMs) > 0 || untilTokenMs(fleet, FLEET, nowMs) > 0) {
-        parts.onDropped();
+      const bucket = bucketOf(key);
+      if (delayMs(bucket, REPORTER_RATE, nowMs) > 0 || delayMs(fleet, FLEET_RATE, nowMs) > 0) {
+        options.onDropped();
         return;
       }
-      takeToken(own, REPORTER, nowMs);
-      takeToken(fleet, FLEET, nowMs);
+      take(bucket, REPORTER_RATE, nowMs);
+      take(fleet, FLEET_RATE, nowMs);
       const { name, uid } = object.metadata;
       const regarding = { kind: 'ReverseTunnelReporter', name, uid };
-      parts.create(regarding, { ...TEXTS[kind], note }, clock.wallMs()).catch(parts.onFailed);
+      options.create(regarding, { ...EVENT_TYPES[kind], note }, clock.wallMs()).catch(options.onFailed);
     },
   };
 }

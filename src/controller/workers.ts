@@ -1,20 +1,20 @@
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { backoffMs, RETRY, SLOW_RETRY } from './backoff.ts';
-import type { Outcome } from './reconciler.ts';
+import { retryDelayMs, RETRY, SLOW_RETRY } from './retry-backoff.ts';
+import type { Outcome } from './tunnel-reconciler.ts';
 import type { QueueItem, Workqueue } from './workqueue.ts';
 
 /** Where keys come from, what is done with one, and who is told of what became of it. */
-export interface WorkersParts {
+export interface WorkersOptions {
   readonly queue: Workqueue;
   readonly reconcile: (item: QueueItem) => Promise<Outcome>;
   /** Keys worked on at once, which bounds the API writes in flight. */
   readonly concurrency: number;
   /** Told of each write that got no answer: the watch may have lost its connection too. */
-  readonly onNoAnswer: () => void;
+  readonly onUnreachable: () => void;
   /** Told of each key that is refused, with the API server's answer. */
-  readonly onRefused: (item: QueueItem, answer: string) => void;
+  readonly onRejected: (item: QueueItem, answer: string) => void;
   readonly clock: Clock;
   readonly random: () => number;
   readonly metrics: Metrics;
@@ -22,7 +22,7 @@ export interface WorkersParts {
 }
 
 /** While the API server takes nothing at all, one key knocks for all of them, at most this far apart. */
-const KNOCK = { firstMs: 100, longestMs: 2000 };
+const PROBE_BACKOFF = { initialMs: 100, maxMs: 2000 };
 
 /**
  * Takes keys from the queue, a bounded number at a time, and puts back what failed.
@@ -34,35 +34,35 @@ const KNOCK = { firstMs: 100, longestMs: 2000 };
  * own waits alone.
  */
 export class Workers {
-  readonly #parts: WorkersParts;
-  #taking = false;
-  #working = 0;
+  readonly #options: WorkersOptions;
+  #isRunning = false;
+  #busyWorkers = 0;
   /** Knocks in a row; 0 while working. */
-  #knocks = 0;
+  #probes = 0;
   /** While knocking: the next key may be taken. */
-  #mayKnock = false;
-  #cancelKnock: (() => void) | undefined;
+  #canProbe = false;
+  #cancelProbe: (() => void) | undefined;
   #lastAnswerMs = 0;
   #drained: (() => void)[] = [];
 
-  constructor(parts: WorkersParts) {
-    this.#parts = parts;
-    parts.queue.onReady = () => this.wake();
+  constructor(options: WorkersOptions) {
+    this.#options = options;
+    options.queue.onReady = () => this.wake();
   }
 
   start(): void {
-    this.#taking = true;
+    this.#isRunning = true;
     this.wake();
   }
 
   /** Looks whether the queue has work; to be called when keys have been added. */
   wake(): void {
-    const { queue, concurrency } = this.#parts;
-    while (this.#taking && this.#working < concurrency && (this.#knocks === 0 || this.#mayKnock)) {
+    const { queue, concurrency } = this.#options;
+    while (this.#isRunning && this.#busyWorkers < concurrency && (this.#probes === 0 || this.#canProbe)) {
       const item = queue.take();
       if (item === undefined) return;
-      this.#mayKnock = false;
-      this.#working += 1;
+      this.#canProbe = false;
+      this.#busyWorkers += 1;
       void this.#work(item);
     }
   }
@@ -72,19 +72,19 @@ export class Workers {
    * does not hold it up.
    */
   drained(): Promise<void> {
-    if (!this.#taking || this.#parts.queue.idle) return Promise.resolve();
+    if (!this.#isRunning || this.#options.queue.idle) return Promise.resolve();
     return new Promise((resolve) => this.#drained.push(resolve));
   }
 
   /** Takes nothing more. What is being worked on ends by itself. */
   stop(): void {
-    this.#taking = false;
-    this.#endKnocking();
-    this.#parts.queue.close();
+    this.#isRunning = false;
+    this.#stopProbing();
+    this.#options.queue.close();
   }
 
   async #work(item: QueueItem): Promise<void> {
-    const { queue, reconcile, clock, log } = this.#parts;
+    const { queue, reconcile, clock, log } = this.#options;
     const sentMs = clock.monotonicMs();
     let outcome: Outcome;
     try {
@@ -94,7 +94,7 @@ export class Workers {
       log.error({ err: error, tunnel: item.tunnelName }, 'unexpected error while reconciling a tunnel');
       outcome = { kind: 'rejected', answer: 'internal error of the operator; see its log' };
     }
-    this.#working -= 1;
+    this.#busyWorkers -= 1;
     this.#settle(item, outcome, sentMs);
     queue.done(item);
     this.wake();
@@ -104,58 +104,58 @@ export class Workers {
   }
 
   #settle(item: QueueItem, outcome: Outcome, sentMs: number): void {
-    const { queue, clock, random, metrics } = this.#parts;
-    if (answered(outcome)) {
+    const { queue, clock, random, metrics } = this.#options;
+    if (wasAnswered(outcome)) {
       this.#lastAnswerMs = clock.monotonicMs();
-      this.#endKnocking();
+      this.#stopProbing();
     }
-    if (outcome.kind === 'rejected') this.#parts.onRefused(item, outcome.answer);
+    if (outcome.kind === 'rejected') this.#options.onRejected(item, outcome.answer);
     if (outcome.kind === 'done') {
-      queue.succeeded(item);
+      queue.forgetFailures(item);
       // Nothing was sent for it, so the knock is another key's.
-      if (!outcome.answered && this.#knocks > 0) this.#mayKnock = true;
+      if (!outcome.answered && this.#probes > 0) this.#canProbe = true;
       return;
     }
     metrics.workqueueRetries.inc({ name: 'tunnels' });
-    const askedMs = outcome.kind === 'retry' ? (outcome.afterMs ?? 0) * (1 + random() / 2) : 0;
-    if (outcome.kind === 'retry' && outcome.noAnswer) this.#parts.onNoAnswer();
+    const serverDelayMs = outcome.kind === 'retry' ? (outcome.retryAfterMs ?? 0) * (1 + random() / 2) : 0;
+    if (outcome.kind === 'retry' && outcome.unreachable) this.#options.onUnreachable();
     if (outcome.kind === 'retry' && outcome.blocked && this.#lastAnswerMs < sentMs) {
       // Nobody has had an answer since this was sent: it is not this key's fault, and the next knock may be its own.
-      this.#knock(askedMs);
+      this.#scheduleProbe(serverDelayMs);
       queue.add(item.key, item.tunnelName, item.sinceMs);
       return;
     }
-    const failures = queue.failed(item);
-    const waitMs = backoffMs(outcome.kind === 'rejected' ? SLOW_RETRY : RETRY, failures, random());
-    queue.addAfter(item, Math.max(waitMs, askedMs));
+    const failures = queue.recordFailure(item);
+    const waitMs = retryDelayMs(outcome.kind === 'rejected' ? SLOW_RETRY : RETRY, failures, random());
+    queue.addAfter(item, Math.max(waitMs, serverDelayMs));
   }
 
   /** Lets one key knock after a pause, and others after it for as long as none has an answer. */
-  #knock(askedMs: number): void {
+  #scheduleProbe(serverDelayMs: number): void {
     // Once stopped, what is still answered must leave no timer behind.
-    if (this.#cancelKnock !== undefined || !this.#taking) return;
-    this.#knocks += 1;
-    const { clock, random } = this.#parts;
-    const pauseMs = Math.max(backoffMs(KNOCK, this.#knocks, random()), askedMs);
-    this.#cancelKnock = clock.setTimer(pauseMs, () => {
-      this.#cancelKnock = undefined;
-      this.#mayKnock = true;
+    if (this.#cancelProbe !== undefined || !this.#isRunning) return;
+    this.#probes += 1;
+    const { clock, random } = this.#options;
+    const pauseMs = Math.max(retryDelayMs(PROBE_BACKOFF, this.#probes, random()), serverDelayMs);
+    this.#cancelProbe = clock.setTimer(pauseMs, () => {
+      this.#cancelProbe = undefined;
+      this.#canProbe = true;
       this.wake();
       // A knock that hangs until its deadline must not keep the next one.
-      if (!this.#mayKnock) this.#knock(0);
+      if (!this.#canProbe) this.#scheduleProbe(0);
     });
   }
 
-  #endKnocking(): void {
-    this.#knocks = 0;
-    this.#mayKnock = false;
-    this.#cancelKnock?.();
-    this.#cancelKnock = undefined;
+  #stopProbing(): void {
+    this.#probes = 0;
+    this.#canProbe = false;
+    this.#cancelProbe?.();
+    this.#cancelProbe = undefined;
   }
 }
 
 /** True when the API server did something for this key, or refused it for a reason of its own. */
-function answered(outcome: Outcome): boolean {
+function wasAnswered(outcome: Outcome): boolean {
   switch (outcome.kind) {
     case 'done':
       return outcome.answered;

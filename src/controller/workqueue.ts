@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { DueHeap } from './due-heap.ts';
+import { DelayHeap } from './delay-heap.ts';
 
 /** One thing to reconcile: a tunnel name of a reporter. */
 export interface QueueItem {
@@ -10,31 +10,31 @@ export interface QueueItem {
 }
 
 /** The keys of one reporter. */
-interface Lane {
+interface ReporterQueue {
   readonly key: string;
   /** Names waiting for a worker, in the order in which they came, with the time of their oldest change. */
   readonly waiting: Map<string, number>;
   /** One iterator for as long as names wait: a new one each time would step over all that were taken before. */
-  order: MapIterator<[string, number]> | undefined;
+  iterator: MapIterator<[string, number]> | undefined;
   /** Names with a worker; the value is the time of the oldest change that came meanwhile. */
   readonly running: Map<string, number | undefined>;
   /** Names that wait for a time. */
   readonly delayed: Map<string, Delay>;
   /** Names by the number of tries that failed in a row. */
   readonly failures: Map<string, number>;
-  listed: boolean;
+  isScheduled: boolean;
 }
 
 /** Stands for nothing once its lane holds another delay for the name, or none. */
 interface Delay {
-  readonly lane: Lane;
+  readonly queue: ReporterQueue;
   readonly tunnelName: string;
   readonly atMs: number;
   readonly sinceMs: number;
 }
 
 /** Delays that stand for nothing are dropped when they are this many more than the others. */
-const MOST_OVERTAKEN = 1024;
+const MAX_STALE_DELAYS = 1024;
 
 /**
  * Keys, never events: a key stands in the queue once however often it is added, has one worker at a time, and is
@@ -45,11 +45,11 @@ const MOST_OVERTAKEN = 1024;
  */
 export class Workqueue {
   readonly #clock: Clock;
-  readonly #lanes = new Map<string, Lane>();
+  readonly #queues = new Map<string, ReporterQueue>();
   /** Lanes with names waiting, whose turn it is first at the front. */
-  #turns: Lane[] = [];
-  #nextTurn = 0;
-  readonly #due = new DueHeap<Delay>();
+  #rotation: ReporterQueue[] = [];
+  #nextInRotation = 0;
+  readonly #delays = new DelayHeap<Delay>();
   #delayedCount = 0;
   #cancelTimer: (() => void) | undefined;
   #timerAtMs = Number.POSITIVE_INFINITY;
@@ -82,27 +82,27 @@ export class Workqueue {
 
   /** Names of a reporter that wait for a worker or for a time, or have a worker. */
   pending(key: string): number {
-    const lane = this.#lanes.get(key);
-    return lane === undefined ? 0 : lane.waiting.size + lane.running.size + lane.delayed.size;
+    const queue = this.#queues.get(key);
+    return queue === undefined ? 0 : queue.waiting.size + queue.running.size + queue.delayed.size;
   }
 
   /** True while a key has a worker: what is seen of its row may be the worker's own doing. */
   isRunning(key: string, tunnelName: string): boolean {
-    return this.#lanes.get(key)?.running.has(tunnelName) ?? false;
+    return this.#queues.get(key)?.running.has(tunnelName) ?? false;
   }
 
   /** True when a key waits for a worker or has one, so that it is looked at again in any case. */
-  holds(key: string, tunnelName: string): boolean {
-    const lane = this.#lanes.get(key);
-    return lane !== undefined && (lane.waiting.has(tunnelName) || lane.running.has(tunnelName));
+  isActive(key: string, tunnelName: string): boolean {
+    const queue = this.#queues.get(key);
+    return queue !== undefined && (queue.waiting.has(tunnelName) || queue.running.has(tunnelName));
   }
 
   /** The key has changed: it is to be looked at as soon as its turn comes, also when it was to wait for a time. */
   add(key: string, tunnelName: string, sinceMs: number): void {
-    const lane = this.#lane(key);
-    const delayed = lane.delayed.get(tunnelName);
-    if (delayed !== undefined) this.#endDelay(lane, tunnelName);
-    this.#ready(lane, tunnelName, Math.min(sinceMs, delayed?.sinceMs ?? sinceMs));
+    const queue = this.#queueFor(key);
+    const delayed = queue.delayed.get(tunnelName);
+    if (delayed !== undefined) this.#endDelay(queue, tunnelName);
+    this.#enqueue(queue, tunnelName, Math.min(sinceMs, delayed?.sinceMs ?? sinceMs));
   }
 
   /**
@@ -110,46 +110,46 @@ export class Workqueue {
    * earlier and comes sooner stands.
    */
   addAfter(item: QueueItem, delayMs: number): void {
-    const lane = this.#lane(item.key);
+    const queue = this.#queueFor(item.key);
     const atMs = this.#clock.monotonicMs() + delayMs;
-    const set = lane.delayed.get(item.tunnelName);
-    if (lane.waiting.has(item.tunnelName) || (set !== undefined && set.atMs <= atMs)) return;
-    const sinceMs = Math.min(item.sinceMs, set?.sinceMs ?? item.sinceMs);
-    const delay = { lane, tunnelName: item.tunnelName, atMs, sinceMs };
-    if (set === undefined) this.#delayedCount += 1;
-    lane.delayed.set(item.tunnelName, delay);
-    this.#due.push(atMs, delay);
+    const existing = queue.delayed.get(item.tunnelName);
+    if (queue.waiting.has(item.tunnelName) || (existing !== undefined && existing.atMs <= atMs)) return;
+    const sinceMs = Math.min(item.sinceMs, existing?.sinceMs ?? item.sinceMs);
+    const delay = { queue, tunnelName: item.tunnelName, atMs, sinceMs };
+    if (existing === undefined) this.#delayedCount += 1;
+    queue.delayed.set(item.tunnelName, delay);
+    this.#delays.push(atMs, delay);
     // Changes that keep overtaking a long delay would else pile up until it is over.
-    if (this.#due.size > 2 * this.#delayedCount + MOST_OVERTAKEN) this.#due.keep(stands);
+    if (this.#delays.size > 2 * this.#delayedCount + MAX_STALE_DELAYS) this.#delays.retain(isCurrent);
     this.#setTimer();
   }
 
   /** One more failed try of a key: how many in a row there are now. */
-  failed(item: QueueItem): number {
-    const lane = this.#lane(item.key);
-    const failures = (lane.failures.get(item.tunnelName) ?? 0) + 1;
-    lane.failures.set(item.tunnelName, failures);
+  recordFailure(item: QueueItem): number {
+    const queue = this.#queueFor(item.key);
+    const failures = (queue.failures.get(item.tunnelName) ?? 0) + 1;
+    queue.failures.set(item.tunnelName, failures);
     return failures;
   }
 
   /** A key has been brought to what it is to be: its failures are forgotten. */
-  succeeded(item: QueueItem): void {
-    this.#lanes.get(item.key)?.failures.delete(item.tunnelName);
+  forgetFailures(item: QueueItem): void {
+    this.#queues.get(item.key)?.failures.delete(item.tunnelName);
   }
 
   /** The next key whose turn it is, now running; undefined when none waits. `done` must be called with it. */
   take(): QueueItem | undefined {
-    while (this.#nextTurn < this.#turns.length) {
-      const lane = this.#turns[this.#nextTurn];
-      this.#nextTurn += 1;
-      if (this.#nextTurn > 1024 && this.#nextTurn * 2 > this.#turns.length) {
-        this.#turns = this.#turns.slice(this.#nextTurn);
-        this.#nextTurn = 0;
+    while (this.#nextInRotation < this.#rotation.length) {
+      const queue = this.#rotation[this.#nextInRotation];
+      this.#nextInRotation += 1;
+      if (this.#nextInRotation > 1024 && this.#nextInRotation * 2 > this.#rotation.length) {
+        this.#rotation = this.#rotation.slice(this.#nextInRotation);
+        this.#nextInRotation = 0;
       }
-      if (lane === undefined) continue;
-      lane.listed = false;
-      const item = this.#takeFrom(lane);
-      this.#list(lane);
+      if (queue === undefined) continue;
+      queue.isScheduled = false;
+      const item = this.#takeFrom(queue);
+      this.#schedule(queue);
       if (item !== undefined) return item;
     }
     return undefined;
@@ -157,13 +157,13 @@ export class Workqueue {
 
   /** The worker of `item` is done with it; a change that came meanwhile puts it into the queue again. */
   done(item: QueueItem): void {
-    const lane = this.#lane(item.key);
-    const changedSinceMs = lane.running.get(item.tunnelName);
-    lane.running.delete(item.tunnelName);
+    const queue = this.#queueFor(item.key);
+    const changedSinceMs = queue.running.get(item.tunnelName);
+    queue.running.delete(item.tunnelName);
     this.#runningCount -= 1;
-    if (changedSinceMs !== undefined) this.#ready(lane, item.tunnelName, changedSinceMs);
-    this.#forgetIfEmpty(lane);
-    if (lane.waiting.size + lane.running.size + lane.delayed.size === 0) this.onEmptied(lane.key);
+    if (changedSinceMs !== undefined) this.#enqueue(queue, item.tunnelName, changedSinceMs);
+    this.#forgetIfEmpty(queue);
+    if (queue.waiting.size + queue.running.size + queue.delayed.size === 0) this.onEmptied(queue.key);
   }
 
   /** Delays never end from now on, so that no timer is left. Keys can still be added and taken. */
@@ -174,73 +174,74 @@ export class Workqueue {
     this.#timerAtMs = Number.POSITIVE_INFINITY;
   }
 
-  #takeFrom(lane: Lane): QueueItem | undefined {
+  #takeFrom(queue: ReporterQueue): QueueItem | undefined {
     for (;;) {
-      lane.order ??= lane.waiting.entries();
-      const { value } = lane.order.next();
+      queue.iterator ??= queue.waiting.entries();
+      const { value } = queue.iterator.next();
       if (value === undefined) {
-        lane.order = undefined;
-        if (lane.waiting.size === 0) return undefined;
+        queue.iterator = undefined;
+        if (queue.waiting.size === 0) return undefined;
         continue;
       }
       const [tunnelName, sinceMs] = value;
-      lane.waiting.delete(tunnelName);
-      lane.running.set(tunnelName, undefined);
+      queue.waiting.delete(tunnelName);
+      queue.running.set(tunnelName, undefined);
       this.#depth -= 1;
       this.#runningCount += 1;
-      return { key: lane.key, tunnelName, sinceMs };
+      return { key: queue.key, tunnelName, sinceMs };
     }
   }
 
-  #ready(lane: Lane, tunnelName: string, sinceMs: number): void {
-    if (lane.running.has(tunnelName)) {
-      lane.running.set(tunnelName, Math.min(sinceMs, lane.running.get(tunnelName) ?? sinceMs));
+  #enqueue(queue: ReporterQueue, tunnelName: string, sinceMs: number): void {
+    if (queue.running.has(tunnelName)) {
+      queue.running.set(tunnelName, Math.min(sinceMs, queue.running.get(tunnelName) ?? sinceMs));
       return;
     }
-    const waitingSinceMs = lane.waiting.get(tunnelName);
-    lane.waiting.set(tunnelName, Math.min(sinceMs, waitingSinceMs ?? sinceMs));
+    const waitingSinceMs = queue.waiting.get(tunnelName);
+    queue.waiting.set(tunnelName, Math.min(sinceMs, waitingSinceMs ?? sinceMs));
     if (waitingSinceMs !== undefined) return;
     this.#depth += 1;
-    this.#list(lane);
+    this.#schedule(queue);
   }
 
-  #list(lane: Lane): void {
-    if (lane.listed || lane.waiting.size === 0) return;
-    lane.listed = true;
-    this.#turns.push(lane);
+  #schedule(queue: ReporterQueue): void {
+    if (queue.isScheduled || queue.waiting.size === 0) return;
+    queue.isScheduled = true;
+    this.#rotation.push(queue);
   }
 
-  #lane(key: string): Lane {
-    let lane = this.#lanes.get(key);
-    if (lane === undefined) {
-      lane = {
+  #queueFor(key: string): ReporterQueue {
+    let queue = this.#queues.get(key);
+    if (queue === undefined) {
+      queue = {
         key,
         waiting: new Map(),
-        order: undefined,
+        iterator: undefined,
         running: new Map(),
         delayed: new Map(),
         failures: new Map(),
-        listed: false,
+        isScheduled: false,
       };
-      this.#lanes.set(key, lane);
+      this.#queues.set(key, queue);
     }
-    return lane;
+    return queue;
   }
 
-  #forgetIfEmpty(lane: Lane): void {
+  #forgetIfEmpty(queue: ReporterQueue): void {
     const kept =
-      lane.waiting.size + lane.running.size + lane.delayed.size + lane.failures.size > 0 || lane.listed;
-    if (!kept) this.#lanes.delete(lane.key);
+      queue.waiting.size + queue.running.size + queue.delayed.size + queue.failures.size > 0 ||
+      queue.isScheduled;
+    if (!kept) this.#queues.delete(queue.key);
   }
 
-  #endDelay(lane: Lane, tunnelName: string): void {
-    lane.delayed.delete(tunnelName);
+  #endDelay(queue: ReporterQueue, tunnelName: string): void {
+    queue.delayed.delete(tunnelName);
     this.#delayedCount -= 1;
   }
 
   #setTimer(): void {
     if (this.#closed) return;
-    const earliestMs = this.#due.earliestMs ?? Number.POSITIVE_INFINITY;
+    const earliestMs = this.#delays.earliestMs ?? Number.POSITIVE_INFINITY;
     if (earliestMs >= this.#timerAtMs) return;
     this.#cancelTimer?.();
     this.#timerAtMs = earliestMs;
@@ -253,17 +254,17 @@ export class Workqueue {
 
   #releaseDue(): void {
     const nowMs = this.#clock.monotonicMs();
-    for (let due = this.#due.popDue(nowMs); due !== undefined; due = this.#due.popDue(nowMs)) {
+    for (let due = this.#delays.popDue(nowMs); due !== undefined; due = this.#delays.popDue(nowMs)) {
       // Not if an `add` overtook it, or a sooner time was set.
-      if (!stands(due)) continue;
-      this.#endDelay(due.lane, due.tunnelName);
-      this.#ready(due.lane, due.tunnelName, due.sinceMs);
+      if (!isCurrent(due)) continue;
+      this.#endDelay(due.queue, due.tunnelName);
+      this.#enqueue(due.queue, due.tunnelName, due.sinceMs);
     }
     this.#setTimer();
     this.onReady();
   }
 }
 
-function stands(delay: Delay): boolean {
-  return delay.lane.delayed.get(delay.tunnelName) === delay;
+function isCurrent(delay: Delay): boolean {
+  return delay.queue.delayed.get(delay.tunnelName) === delay;
 }

@@ -10,21 +10,21 @@ export interface Condition {
 }
 
 /** What a condition says, apart from when it came to say so and of which generation. */
-export type Meaning = Omit<Condition, 'lastTransitionTime' | 'observedGeneration'>;
+export type ConditionContent = Omit<Condition, 'lastTransitionTime' | 'observedGeneration'>;
 
 /**
  * A condition that says this; the time of its last change stays where the status is the same.
  *
- * @param before the object's conditions by now
+ * @param conditions the object's conditions by now
  * @param now RFC 3339 to the second
  */
-export function conditionOf(
-  meaning: Meaning,
-  before: readonly Condition[] | undefined,
+export function buildCondition(
+  content: ConditionContent,
+  conditions: readonly Condition[] | undefined,
   now: string,
   observedGeneration: number,
 ): Condition {
-  const was = before?.find(({ type }) => type === meaning.type);
-  const lastTransitionTime = was?.status === meaning.status ? was.lastTransitionTime : now;
-  return { ...meaning, lastTransitionTime, observedGeneration };
+  const previous = conditions?.find(({ type }) => type === content.type);
+  const lastTransitionTime = previous?.status === content.status ? previous.lastTransitionTime : now;
+  return { ...content, lastTransitionTime, observedGeneration };
 }

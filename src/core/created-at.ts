@@ -6,9 +6,9 @@
  */
 
 /** 0001-01-01T00:00:00Z, the least instant of google.protobuf.Timestamp, in seconds since 1970. */
-const LEAST_SECONDS = -62_135_596_800;
+const MIN_SECONDS = -62_135_596_800;
 /** 9999-12-31T23:59:59Z, the greatest. */
-const GREATEST_SECONDS = 253_402_300_799;
+const MAX_SECONDS = 253_402_300_799;
 
 /**
  * RFC 3339 in UTC with 0, 3, 6 or 9 fraction digits, the fewest that hold `nanos` (as protobuf's JSON mapping does).
@@ -17,19 +17,19 @@ const GREATEST_SECONDS = 253_402_300_799;
  * @param nanos 0 to 999,999,999, counting forward from `seconds`
  * @returns undefined when either is out of the range of google.protobuf.Timestamp
  */
-export function createdAtText(seconds: number, nanos: number): string | undefined {
-  if (!(seconds >= LEAST_SECONDS && seconds <= GREATEST_SECONDS && nanos >= 0 && nanos <= 999_999_999)) {
+export function formatCreatedAt(seconds: number, nanos: number): string | undefined {
+  if (!(seconds >= MIN_SECONDS && seconds <= MAX_SECONDS && nanos >= 0 && nanos <= 999_999_999)) {
     return undefined;
   }
   // oxlint-disable-next-line no-restricted-globals -- of an instant that is given; it reads no clock
-  const toTheSecond = new Date(seconds * 1000).toISOString().slice(0, 19);
-  return `${toTheSecond}${fraction(nanos)}Z`;
+  const wholeSeconds = new Date(seconds * 1000).toISOString().slice(0, 19);
+  return `${wholeSeconds}${formatFraction(nanos)}Z`;
 }
 
-function fraction(nanos: number): string {
+function formatFraction(nanos: number): string {
   if (nanos === 0) return '';
-  const nine = String(nanos).padStart(9, '0');
-  if (nanos % 1_000_000 === 0) return `.${nine.slice(0, 3)}`;
-  if (nanos % 1000 === 0) return `.${nine.slice(0, 6)}`;
-  return `.${nine}`;
+  const nineDigits = String(nanos).padStart(9, '0');
+  if (nanos % 1_000_000 === 0) return `.${nineDigits.slice(0, 3)}`;
+  if (nanos % 1000 === 0) return `.${nineDigits.slice(0, 6)}`;
+  return `.${nineDigits}`;
 }

@@ -1,12 +1,12 @@
 import type { Rate, Scope } from './policy.ts';
-import { withoutScope } from './scope.ts';
-import { coversPattern, matchesText, textMatcher, type TextMatcher } from './text-pattern.ts';
+import { stripTenantPrefix } from './tenant-prefix.ts';
+import { coversPattern, matchesText, createTextMatcher, type TextMatcher } from './text-pattern.ts';
 import type { Tunnel } from './tunnel.ts';
 
 /** What the peer of one stream may report as one reporter. */
 export interface Grant {
   /** Whether a tunnel of that tenant and cluster may have a row; undefined: every one may. */
-  readonly permits: ((tunnel: TunnelPlace) => boolean) | undefined;
+  readonly permits: ((tunnel: TunnelOrigin) => boolean) | undefined;
   /** Tunnels that the reporter may hold by policy; Infinity without a limit. */
   readonly tunnels: number;
   /** How fast its reports are read; undefined: as fast as they come. */
@@ -15,17 +15,19 @@ export interface Grant {
   readonly scopes: readonly Scope[];
 }
 
-type TunnelPlace = Pick<Tunnel, 'tenantID' | 'clusterID'>;
+type TunnelOrigin = Pick<Tunnel, 'tenantID' | 'clusterID'>;
 
 /** Without any policy. */
-export const EVERYTHING: Grant = {
+export const ALLOW_ALL: Grant = {
   permits: undefined,
   tunnels: Number.POSITIVE_INFINITY,
   rate: undefined,
-  scopes: [{ tenants: ['*'], clusters: ['*'], tunnels: undefined, rate: undefined, text: 'everything' }],
+  scopes: [
+    { tenants: ['*'], clusters: ['*'], tunnels: undefined, rate: undefined, fingerprint: 'everything' },
+  ],
 };
 /** Where no rule allows anything. */
-export const NOTHING: Grant = {
+export const DENY_ALL: Grant = {
   permits: () => false,
   tunnels: Number.POSITIVE_INFINITY,
   rate: undefined,
@@ -33,19 +35,19 @@ export const NOTHING: Grant = {
 };
 
 /** Tenants whose answer is remembered: more than a reporter has, and few enough for one that makes them up. */
-const REMEMBERED_TENANTS = 4096;
+const MAX_CACHED_TENANTS = 4096;
 
 /**
  * What several rules allow together: a tunnel that one of them allows, and of their limits the widest, so that a rule
  * more never takes anything away.
  */
-export function grantOf(scopes: readonly Scope[]): Grant {
-  if (scopes.length === 0) return NOTHING;
+export function grantFromScopes(scopes: readonly Scope[]): Grant {
+  if (scopes.length === 0) return DENY_ALL;
   const rates = scopes.map(({ rate }) => rate);
   return {
     permits: tunnelFilter(scopes),
     tunnels: Math.max(...scopes.map(({ tunnels }) => tunnels ?? Number.POSITIVE_INFINITY)),
-    rate: rates.includes(undefined) ? undefined : widest(rates.filter((rate) => rate !== undefined)),
+    rate: rates.includes(undefined) ? undefined : maxRate(rates.filter((rate) => rate !== undefined)),
     scopes,
   };
 }
@@ -55,7 +57,7 @@ export function sameGrant(a: Grant, b: Grant): boolean {
   return (
     a === b ||
     (a.scopes.length === b.scopes.length &&
-      a.scopes.every(({ text }, index) => text === b.scopes[index]?.text))
+      a.scopes.every(({ fingerprint }, index) => fingerprint === b.scopes[index]?.fingerprint))
   );
 }
 
@@ -63,22 +65,22 @@ export function sameGrant(a: Grant, b: Grant): boolean {
  * True when who has `wide` may report whatever who has `narrow` may, limits aside. Rule by rule: what only several rules
  * together allow counts as not covered.
  */
-export function coversGrant(wide: Grant, narrow: Grant): boolean {
+export function isSuperset(wide: Grant, narrow: Grant): boolean {
   if (wide.permits === undefined || sameGrant(wide, narrow)) return true;
-  const wider = wide.scopes.map(({ tenants, clusters }) => ({
-    tenants: textMatcher(tenants),
-    clusters: textMatcher(clusters),
+  const matchers = wide.scopes.map(({ tenants, clusters }) => ({
+    tenants: createTextMatcher(tenants),
+    clusters: createTextMatcher(clusters),
   }));
   return narrow.scopes.every(({ tenants, clusters }) =>
-    wider.some(
-      (one) =>
-        tenants.every((pattern) => coversPattern(one.tenants, pattern)) &&
-        clusters.every((pattern) => coversPattern(one.clusters, pattern)),
+    matchers.some(
+      (matcher) =>
+        tenants.every((pattern) => coversPattern(matcher.tenants, pattern)) &&
+        clusters.every((pattern) => coversPattern(matcher.clusters, pattern)),
     ),
   );
 }
 
-function widest(rates: readonly Rate[]): Rate {
+function maxRate(rates: readonly Rate[]): Rate {
   return {
     perSecond: Math.max(...rates.map(({ perSecond }) => perSecond)),
     burst: Math.max(...rates.map(({ burst }) => burst)),
@@ -89,24 +91,24 @@ function widest(rates: readonly Rate[]): Rate {
 function tunnelFilter(scopes: readonly Scope[]): Grant['permits'] {
   const groups = [...Map.groupBy(scopes, ({ clusters }) => JSON.stringify(clusters)).values()].map(
     (same) => ({
-      tenants: textMatcher(same.flatMap(({ tenants }) => tenants)),
-      clusters: textMatcher(same[0]?.clusters ?? []),
+      tenants: createTextMatcher(same.flatMap(({ tenants }) => tenants)),
+      clusters: createTextMatcher(same[0]?.clusters ?? []),
     }),
   );
-  if (groups.some(({ tenants, clusters }) => tenants.all && clusters.all)) return undefined;
-  const ofTenant = new Map<string, readonly TextMatcher[]>();
+  if (groups.some(({ tenants, clusters }) => tenants.matchesAll && clusters.matchesAll)) return undefined;
+  const clustersByTenant = new Map<string, readonly TextMatcher[]>();
   return ({ tenantID, clusterID }) => {
-    let clusters = ofTenant.get(tenantID);
+    let clusters = clustersByTenant.get(tenantID);
     if (clusters === undefined) {
       clusters = groups
         .filter((group) => matchesText(group.tenants, tenantID))
         .map((group) => group.clusters);
-      if (ofTenant.size < REMEMBERED_TENANTS) ofTenant.set(tenantID, clusters);
+      if (clustersByTenant.size < MAX_CACHED_TENANTS) clustersByTenant.set(tenantID, clusters);
     }
     const [first] = clusters;
     if (first === undefined) return false;
-    if (first.all) return true;
-    const cluster = withoutScope(tenantID, clusterID);
+    if (first.matchesAll) return true;
+    const cluster = stripTenantPrefix(tenantID, clusterID);
     return clusters.some((matcher) => matchesText(matcher, cluster));
   };
 }

@@ -1,26 +1,26 @@
 import {
-  foldDelta,
-  foldFullPush,
-  outsideOf,
+  applyDelta,
+  applyFullPush,
+  deniedTunnels,
   sizeOf,
-  type Earlier,
-  type Folded,
-  type Holding,
-} from './fold.ts';
-import { EVERYTHING, type Grant } from './grant.ts';
+  type PriorState,
+  type ReportChange,
+  type ReporterState,
+} from './apply-report.ts';
+import { ALLOW_ALL, type Grant } from './grant.ts';
 import type { Report } from './report.ts';
 import { reporterKey, type ReporterId, type Tunnel } from './tunnel.ts';
 
 /** What is known of one tunnel. */
-export type Known =
-  | { readonly is: 'present'; readonly tunnel: Tunnel }
+export type TunnelState =
+  | { readonly state: 'present'; readonly tunnel: Tunnel }
   /** The reporter does not hold it: a row for it is to go. */
-  | { readonly is: 'absent' }
+  | { readonly state: 'absent' }
   /** The reporter has not said: a row for it stays as it is. */
-  | { readonly is: 'unknown' };
+  | { readonly state: 'unknown' };
 
-const ABSENT: Known = { is: 'absent' };
-const UNKNOWN: Known = { is: 'unknown' };
+const ABSENT: TunnelState = { state: 'absent' };
+const UNKNOWN: TunnelState = { state: 'unknown' };
 
 /**
  * The latest state of every reporter, held in memory: what the rows are to be.
@@ -29,68 +29,68 @@ const UNKNOWN: Known = { is: 'unknown' };
  * never on how many reports came.
  */
 export class Ledger {
-  readonly #holdings = new Map<string, Holding>();
-  readonly #limit: number;
-  readonly #limitTogether: number;
+  readonly #reporters = new Map<string, ReporterState>();
+  readonly #limitPerReporter: number;
+  readonly #globalLimit: number;
   /** Tunnels and names removed, of all reporters. */
   #size = 0;
   readonly #grantOf: (key: string) => Grant;
 
   /**
-   * @param limit tunnels that one reporter may hold, and names it may have removed before it says what it holds
+   * @param limitPerReporter tunnels that one reporter may hold, and names it may have removed before it says what it holds
    * @param grantOf what a reporter may report now; where it changes, `review` is to be called. Default: everything
-   * @param limitTogether tunnels that all reporters together may come to hold, for one peer can be many reporters
+   * @param globalLimit tunnels that all reporters together may come to hold, for one peer can be many reporters
    */
   constructor(
-    limit = Number.POSITIVE_INFINITY,
-    grantOf: (key: string) => Grant = () => EVERYTHING,
-    limitTogether = Number.POSITIVE_INFINITY,
+    limitPerReporter = Number.POSITIVE_INFINITY,
+    grantOf: (key: string) => Grant = () => ALLOW_ALL,
+    globalLimit = Number.POSITIVE_INFINITY,
   ) {
-    this.#limit = limit;
+    this.#limitPerReporter = limitPerReporter;
     this.#grantOf = grantOf;
-    this.#limitTogether = limitTogether;
+    this.#globalLimit = globalLimit;
   }
 
   /**
    * Folds one report in: `core/fold` says how each kind counts.
    *
-   * @param earlier rows known from before; a delta from a reporter that the ledger does not know counts from them, and
+   * @param prior rows known from before; a delta from a reporter that the ledger does not know counts from them, and
    *   a tunnel that equals its row shares the row's memory
    * @throws OverLimitError
    */
-  fold(reporter: ReporterId, report: Report, earlier: Earlier): Folded {
+  apply(reporter: ReporterId, report: Report, prior: PriorState): ReportChange {
     const grant = this.#grantOf(reporterKey(reporter));
-    const isNew = !this.#holdings.has(reporterKey(reporter));
-    const holding = this.#holdingOf(reporter, report.fullPush ? undefined : earlier, grant);
+    const isNew = !this.#reporters.has(reporterKey(reporter));
+    const state = this.#stateFor(reporter, report.fullPush ? undefined : prior, grant);
     // Rows from before that it is not permitted to have are to go, though the report need not name them.
-    const outside = isNew ? [...(holding.outside ?? [])] : [];
-    const fold = report.fullPush ? foldFullPush : foldDelta;
-    const before = sizeOf(holding);
+    const denied = isNew ? [...(state.denied ?? [])] : [];
+    const applyReport = report.fullPush ? applyFullPush : applyDelta;
+    const before = sizeOf(state);
     const limits = {
-      own: this.#limit,
-      together: this.#limitTogether,
-      others: this.#size - before,
+      perReporter: this.#limitPerReporter,
+      globalLimit: this.#globalLimit,
+      usedByOthers: this.#size - before,
     };
-    const folded = fold(holding, report, earlier, grant, limits);
-    this.#size += sizeOf(holding) - before;
-    return outside.length === 0
-      ? folded
-      : { ...folded, changed: [...new Set([...folded.changed, ...outside])] };
+    const change = applyReport(state, report, prior, grant, limits);
+    this.#size += sizeOf(state) - before;
+    return denied.length === 0
+      ? change
+      : { ...change, changed: [...new Set([...change.changed, ...denied])] };
   }
 
   /**
    * What is known of one tunnel of one reporter. What it holds and is not permitted to is as if it were not there.
    *
-   * @param shown what a row says of the tunnel, for a reporter that has not said
+   * @param observed what a row says of the tunnel, for a reporter that has not said
    */
-  known(key: string, name: string, shown?: Tunnel): Known {
-    const holding = this.#holdings.get(key);
-    if (holding === undefined) return UNKNOWN;
-    const tunnel = holding.tunnels.get(name);
-    if (tunnel !== undefined) return holding.outside?.has(name) === true ? ABSENT : { is: 'present', tunnel };
-    if (holding.removed === undefined || holding.removed.has(name)) return ABSENT;
+  tunnelState(key: string, name: string, observed?: Tunnel): TunnelState {
+    const state = this.#reporters.get(key);
+    if (state === undefined) return UNKNOWN;
+    const tunnel = state.tunnels.get(name);
+    if (tunnel !== undefined) return state.denied?.has(name) === true ? ABSENT : { state: 'present', tunnel };
+    if (state.removed === undefined || state.removed.has(name)) return ABSENT;
     // It need not say that it does not hold what it is not permitted to.
-    return shown !== undefined && this.#grantOf(key).permits?.(shown) === false ? ABSENT : UNKNOWN;
+    return observed !== undefined && this.#grantOf(key).permits?.(observed) === false ? ABSENT : UNKNOWN;
   }
 
   /**
@@ -98,14 +98,14 @@ export class Ledger {
    *
    * @returns names that are known now and were not, or the other way about
    */
-  review(key: string): string[] {
-    const holding = this.#holdings.get(key);
-    if (holding === undefined) return [];
-    const before = holding.outside;
-    holding.outside = outsideOf(holding.tunnels, this.#grantOf(key));
+  reevaluate(key: string): string[] {
+    const state = this.#reporters.get(key);
+    if (state === undefined) return [];
+    const before = state.denied;
+    state.denied = deniedTunnels(state.tunnels, this.#grantOf(key));
     const changed: string[] = [];
-    for (const name of holding.outside ?? []) if (before?.has(name) !== true) changed.push(name);
-    for (const name of before ?? []) if (holding.outside?.has(name) !== true) changed.push(name);
+    for (const name of state.denied ?? []) if (before?.has(name) !== true) changed.push(name);
+    for (const name of before ?? []) if (state.denied?.has(name) !== true) changed.push(name);
     return changed;
   }
 
@@ -113,85 +113,85 @@ export class Ledger {
    * Forgets what a reporter holds and is not permitted to, as `review` saw it last: another peer speaks for it from now
    * on, whose grant is not to let be known what this one said.
    */
-  dropOutside(key: string): void {
-    const holding = this.#holdings.get(key);
-    if (holding?.outside === undefined) return;
-    this.#size -= sizeOf(holding);
-    for (const name of holding.outside) {
-      holding.tunnels.delete(name);
+  dropDenied(key: string): void {
+    const state = this.#reporters.get(key);
+    if (state?.denied === undefined) return;
+    this.#size -= sizeOf(state);
+    for (const name of state.denied) {
+      state.tunnels.delete(name);
       // As absent as it was.
-      holding.removed?.add(name);
+      state.removed?.add(name);
     }
-    holding.outside = undefined;
-    this.#size += sizeOf(holding);
+    state.denied = undefined;
+    this.#size += sizeOf(state);
   }
 
   /** Names of what a reporter holds, and of what it removed before it said what it holds. */
   *tunnelNames(key: string): Iterable<string> {
-    const holding = this.#holdings.get(key);
-    if (holding === undefined) return;
-    yield* holding.tunnels.keys();
-    if (holding.removed !== undefined) yield* holding.removed;
+    const state = this.#reporters.get(key);
+    if (state === undefined) return;
+    yield* state.tunnels.keys();
+    if (state.removed !== undefined) yield* state.removed;
   }
 
   /** How many tunnels a reporter holds. */
   tunnelCount(key: string): number {
-    return this.#holdings.get(key)?.tunnels.size ?? 0;
+    return this.#reporters.get(key)?.tunnels.size ?? 0;
   }
 
   /** How many of those it is not permitted to report. */
-  outsideCount(key: string): number {
-    return this.#holdings.get(key)?.outside?.size ?? 0;
+  deniedCount(key: string): number {
+    return this.#reporters.get(key)?.denied?.size ?? 0;
   }
 
   /** One of those, for a message; undefined when there are none. */
-  firstOutside(key: string): Tunnel | undefined {
-    const holding = this.#holdings.get(key);
-    const [name] = holding?.outside ?? [];
-    return name === undefined ? undefined : holding?.tunnels.get(name);
+  firstDenied(key: string): Tunnel | undefined {
+    const state = this.#reporters.get(key);
+    const [name] = state?.denied ?? [];
+    return name === undefined ? undefined : state?.tunnels.get(name);
   }
 
   /** True once a full push has said what the reporter holds in all. */
   isComplete(key: string): boolean {
-    const holding = this.#holdings.get(key);
-    return holding !== undefined && holding.removed === undefined;
+    const state = this.#reporters.get(key);
+    return state !== undefined && state.removed === undefined;
   }
 
   /** Forgets a reporter: it is another replica's now, or gone. */
   forget(key: string): void {
-    const holding = this.#holdings.get(key);
-    if (holding === undefined) return;
-    this.#size -= sizeOf(holding);
-    this.#holdings.delete(key);
+    const state = this.#reporters.get(key);
+    if (state === undefined) return;
+    this.#size -= sizeOf(state);
+    this.#reporters.delete(key);
   }
 
   /** The tunnel that a reporter holds under a name; undefined when it does not, or is not known to. */
   tunnel(key: string, name: string): Tunnel | undefined {
-    return this.#holdings.get(key)?.tunnels.get(name);
+    return this.#reporters.get(key)?.tunnels.get(name);
   }
 
   /** The reporter of a key that a report was folded under. */
   reporter(key: string): ReporterId | undefined {
-    return this.#holdings.get(key)?.reporter;
+    return this.#reporters.get(key)?.reporter;
   }
 
   /** Tunnels held by all reporters together. */
   totalTunnelCount(): number {
     let total = 0;
-    for (const holding of this.#holdings.values()) total += holding.tunnels.size;
+    for (const state of this.#reporters.values()) total += state.tunnels.size;
     return total;
   }
 
-  #holdingOf(reporter: ReporterId, earlier: Earlier | undefined, grant: Grant): Holding {
+  #stateFor(reporter: ReporterId, prior: PriorState | undefined, grant: Grant): ReporterState {
     const key = reporterKey(reporter);
-    let holding = this.#holdings.get(key);
-    if (holding === undefined) {
-      holding = { reporter, tunnels: new Map(), removed: new Set(), outside: undefined };
-      for (const tunnel of earlier?.tunnels() ?? []) holding.tunnels.set(tunnel.name, tunnel);
-      holding.outside = outsideOf(holding.tunnels, grant);
-      this.#size += sizeOf(holding);
-      this.#holdings.set(key, holding);
+    let state = this.#reporters.get(key);
+    if (state === undefined) {
+      state = { reporter, tunnels: new Map(), removed: new Set(), denied: undefined };
+      for (const tunnel of prior?.tunnels() ?? []) state.tunnels.set(tunnel.name, tunnel);
+      state.denied = deniedTunnels(state.tunnels, grant);
+      this.#size += sizeOf(state);
+      this.#reporters.set(key, state);
     }
-    return holding;
+    return state;
   }
 }

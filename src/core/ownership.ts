@@ -1,14 +1,14 @@
-import type { Owner, ReporterSeen } from './reporter-object.ts';
+import type { Owner, ObservedReporter } from './reporter-object.ts';
 
 /** A stream is open this long after a moment only if its peer has answered a keepalive since (30 s and 10 s). */
-const OPEN_PROVES_MS = 45_000;
-const FIRST_WAIT_MS = 1000;
-const LONGEST_WAIT_MS = 300_000;
+const KEEPALIVE_PROOF_MS = 45_000;
+const INITIAL_WAIT_MS = 1000;
+const MAX_WAIT_MS = 300_000;
 /** Owning in peace for this long ends a quarrel: the next one begins with short waits again. */
-const PEACE_MS = 600_000;
+const CONFLICT_RESET_MS = 600_000;
 
 /** What one object says about ownership, compared as a whole: equal, never higher. */
-interface Claimed {
+interface ObservedClaim {
   readonly uid: string;
   readonly owner: Owner | undefined;
 }
@@ -16,42 +16,42 @@ interface Claimed {
 /** A claim to send: one status write of owner and epoch, at exactly this version. */
 export interface Claim {
   /** Undefined: there is no object, and it has to be created before it can be claimed. */
-  readonly basis: ReporterSeen | undefined;
+  readonly basis: ObservedReporter | undefined;
   readonly owner: Owner;
   /** False: nobody streams here; the claim only takes over what a dead owner left. */
   readonly streaming: boolean;
 }
 
 /** What is to be done next about a reporter's object. */
-export type Decision =
-  | { readonly do: 'claim'; readonly claim: Claim }
+export type OwnershipAction =
+  | { readonly type: 'claim'; readonly claim: Claim }
   /** What is known is in doubt (a conflict, a time-out): the object has to be read, not taken from a cache. */
-  | { readonly do: 'read' }
+  | { readonly type: 'read' }
   /** Nothing before `atMs`, if that is defined, or before something is told. */
-  | { readonly do: 'wait'; readonly atMs: number | undefined };
+  | { readonly type: 'wait'; readonly atMs: number | undefined };
 
 /** May a row be written? `read`: not before a fresh read of the reporter's object. */
-export type Permission = 'yes' | 'read' | 'no';
+export type WritePermission = 'yes' | 'read' | 'no';
 
-interface Stream {
+interface StreamState {
   readonly openedMs: number;
-  lastReadMs: number | undefined;
+  lastReportMs: number | undefined;
   /** What the object said when the report was read that a claim is to be sent for; `none`: no claim is due. */
-  wants: { readonly basis: Claimed | undefined } | 'none';
+  pendingClaim: { readonly basis: ObservedClaim | undefined } | 'none';
   /** When it was learnt that another stream's claim won; undefined when none has. */
-  supersededMs: number | undefined;
+  supersededAtMs: number | undefined;
   /** Claims of this stream that were lost to another: the wait before the next doubles with each. */
-  lost: number;
+  lostClaims: number;
   /** Not to be claimed for before this: streams of this reporter replace each other too often. */
   readonly notBeforeMs: number;
 }
 
-interface Confirmed {
+interface ConfirmedClaim {
   readonly uid: string;
   readonly owner: Owner;
   readonly atMs: number;
   /** True: the claim took the reporter from another owner, and its stream has not been heard since. */
-  needsSpeech: boolean;
+  needsFreshReport: boolean;
 }
 
 /**
@@ -78,34 +78,34 @@ interface Confirmed {
  */
 export class Ownership {
   readonly #self: string;
-  readonly #spokenAfterMs: () => number;
-  #seen: ReporterSeen | undefined;
-  #confirmed: Confirmed | undefined;
-  #stream: Stream | undefined;
+  readonly #freshReportAfterMs: () => number;
+  #observed: ObservedReporter | undefined;
+  #confirmed: ConfirmedClaim | undefined;
+  #stream: StreamState | undefined;
   /** An owner without a stream that is to be taken over, as it was found. */
-  #inherits: { readonly basis: Claimed | undefined } | undefined;
-  #claiming: (Claim & { readonly needsSpeech: boolean; readonly foreign: number }) | undefined;
-  #doubt = false;
+  #takeover: { readonly basis: ObservedClaim | undefined } | undefined;
+  #claiming: (Claim & { readonly needsFreshReport: boolean; readonly externalChanges: number }) | undefined;
+  #isUncertain = false;
   /** Changes of rows by somebody else, and doubts, counted: what a read has to be sent after. */
-  #foreign = 0;
+  #externalChanges = 0;
   /** Which of them the doubt was. */
-  #doubtMark = 0;
+  #uncertaintyMark = 0;
   /** Up to which of them ownership has been confirmed since. */
-  #covered = 0;
-  #freshMs = Number.NEGATIVE_INFINITY;
+  #verifiedChanges = 0;
+  #lastVerifiedMs = Number.NEGATIVE_INFINITY;
 
   /**
    * @param self this process: no two that ever lived share it
-   * @param spokenAfterMs how much later than a moment a report has to be read to have been sent since
+   * @param freshReportAfterMs how much later than a moment a report has to be read to have been sent since
    */
-  constructor(self: string, spokenAfterMs: () => number) {
+  constructor(self: string, freshReportAfterMs: () => number) {
     this.#self = self;
-    this.#spokenAfterMs = spokenAfterMs;
+    this.#freshReportAfterMs = freshReportAfterMs;
   }
 
   /** The object as it was last seen. */
-  get seen(): ReporterSeen | undefined {
-    return this.#seen;
+  get observed(): ObservedReporter | undefined {
+    return this.#observed;
   }
 
   /**
@@ -113,11 +113,16 @@ export class Ownership {
    * since. A claim under way, or a write that met another version, counts as not.
    */
   get owns(): boolean {
-    return this.#confirmed !== undefined && this.#claiming === undefined && !this.#doubt && !this.#wanting();
+    return (
+      this.#confirmed !== undefined &&
+      this.#claiming === undefined &&
+      !this.#isUncertain &&
+      !this.#wantsClaim()
+    );
   }
 
   /** True from a confirmed claim until the object is known to say otherwise, also while that is in doubt or claimed anew. */
-  get holds(): boolean {
+  get hasConfirmedClaim(): boolean {
     return this.#confirmed !== undefined;
   }
 
@@ -136,253 +141,264 @@ export class Ownership {
       this.#stream === undefined &&
       this.#confirmed === undefined &&
       this.#claiming === undefined &&
-      this.#inherits === undefined &&
-      !this.#doubt
+      this.#takeover === undefined &&
+      !this.#isUncertain
     );
   }
 
   /**
    * The reporter has a new stream here; one that was there before is no more.
    *
-   * @param holdMs how long to wait before its claim: above 0 where streams replace each other too often. Not longer than
+   * @param delayMs how long to wait before its claim: above 0 where streams replace each other too often. Not longer than
    *   the one before would have waited, if that is still to be claimed for: else faster streams would end all claims
    */
-  streamOpened(nowMs: number, holdMs = 0): void {
-    const former = this.#stream;
-    const waits = former !== undefined && former.wants !== 'none';
+  onStreamOpened(nowMs: number, delayMs = 0): void {
+    const previous = this.#stream;
+    const isPending = previous !== undefined && previous.pendingClaim !== 'none';
     this.#stream = {
       openedMs: nowMs,
-      lastReadMs: undefined,
-      wants: 'none',
-      supersededMs: undefined,
-      lost: 0,
-      notBeforeMs: waits ? former.notBeforeMs : nowMs + holdMs,
+      lastReportMs: undefined,
+      pendingClaim: 'none',
+      supersededAtMs: undefined,
+      lostClaims: 0,
+      notBeforeMs: isPending ? previous.notBeforeMs : nowMs + delayMs,
     };
   }
 
   /** A report has been read on the stream. */
-  reportRead(nowMs: number): void {
+  onReport(nowMs: number): void {
     const stream = this.#stream;
     if (stream === undefined) return;
-    const first = stream.lastReadMs === undefined;
-    stream.lastReadMs = nowMs;
-    if (first) stream.wants = { basis: claimed(this.#seen) };
-    this.#hear(nowMs);
+    const first = stream.lastReportMs === undefined;
+    stream.lastReportMs = nowMs;
+    if (first) stream.pendingClaim = { basis: observedClaim(this.#observed) };
+    this.#checkFreshReport(nowMs);
   }
 
-  streamClosed(): void {
+  onStreamClosed(): void {
     this.#stream = undefined;
   }
 
   /** Nobody streams here, and the owner is dead or there is none: take over what it left. */
-  inherit(): void {
-    if (this.#stream === undefined && !this.owns) this.#inherits = { basis: claimed(this.#seen) };
+  takeOver(): void {
+    if (this.#stream === undefined && !this.owns) this.#takeover = { basis: observedClaim(this.#observed) };
   }
 
   /**
    * The object as the watch, a list, a read or the answer to one's own write shows it; undefined when there is none.
    * The caller sees to it that an older version never follows a newer one.
    */
-  observed(seen: ReporterSeen | undefined, nowMs: number): void {
-    this.#seen = seen;
+  onObserved(observed: ObservedReporter | undefined, nowMs: number): void {
+    this.#observed = observed;
     // Whether the write that is under way came before or after this, only its answer tells.
-    if (this.#claiming !== undefined || this.#doubt) return;
-    this.#judge(nowMs);
+    if (this.#claiming !== undefined || this.#isUncertain) return;
+    this.#evaluate(nowMs);
   }
 
   /** What to do now. `wait` also while a claim or a read is under way. */
-  decide(nowMs: number): Decision {
-    if (this.#claiming !== undefined) return { do: 'wait', atMs: undefined };
-    if (this.#doubt) return { do: 'read' };
-    this.#hear(nowMs);
-    if (!this.#wanting()) return { do: 'wait', atMs: this.#nextMs() };
+  decide(nowMs: number): OwnershipAction {
+    if (this.#claiming !== undefined) return { type: 'wait', atMs: undefined };
+    if (this.#isUncertain) return { type: 'read' };
+    this.#checkFreshReport(nowMs);
+    if (!this.#wantsClaim()) return { type: 'wait', atMs: this.#nextDeadlineMs() };
     const notBeforeMs = this.#stream?.notBeforeMs ?? nowMs;
     return nowMs < notBeforeMs
-      ? { do: 'wait', atMs: notBeforeMs }
-      : { do: 'claim', claim: this.#nextClaim() };
+      ? { type: 'wait', atMs: notBeforeMs }
+      : { type: 'claim', claim: this.#nextClaim() };
   }
 
   /** The claim that `decide` gave is sent now. */
   claimSent(claim: Claim): void {
-    const held = this.#confirmed;
+    const confirmed = this.#confirmed;
     // Not by the owner's name: a claim that timed out and landed has this replica's name too. And of a claim that was
     // never spoken on the debt stays: the next stream of this replica may hold just as old a report.
-    const unchanged = held !== undefined && !held.needsSpeech && sameClaim(held, claimed(claim.basis));
-    this.#claiming = { ...claim, needsSpeech: !unchanged, foreign: this.#foreign };
+    const unchanged =
+      confirmed !== undefined &&
+      !confirmed.needsFreshReport &&
+      sameClaim(confirmed, observedClaim(claim.basis));
+    this.#claiming = { ...claim, needsFreshReport: !unchanged, externalChanges: this.#externalChanges };
   }
 
   /** The claim was answered by 2xx: `answer` is the object as it was stored. `observed` may have shown a later one. */
-  claimConfirmed(answer: ReporterSeen, nowMs: number): void {
+  claimConfirmed(answer: ObservedReporter, nowMs: number): void {
     const claim = this.#claiming;
     if (claim === undefined) return;
     this.#claiming = undefined;
-    this.#inherits = undefined;
+    this.#takeover = undefined;
     this.#confirmed = {
       uid: answer.uid,
       owner: claim.owner,
       atMs: nowMs,
-      needsSpeech: claim.needsSpeech,
+      needsFreshReport: claim.needsFreshReport,
     };
-    this.#covered = claim.foreign;
+    this.#verifiedChanges = claim.externalChanges;
     if (this.#stream !== undefined && claim.streaming) {
       // A stream that was opened meanwhile has not been claimed for.
-      if (this.#stream.lastReadMs !== undefined) this.#stream.wants = 'none';
-      this.#stream.supersededMs = undefined;
+      if (this.#stream.lastReportMs !== undefined) this.#stream.pendingClaim = 'none';
+      this.#stream.supersededAtMs = undefined;
     }
-    this.#judge(nowMs);
+    this.#evaluate(nowMs);
   }
 
   /** The claim met another version, or was not answered: only a read tells what became of it. */
-  claimUnsettled(): void {
+  claimOutcomeUnknown(): void {
     this.#claiming = undefined;
-    this.doubt();
+    this.isUncertain();
   }
 
   /** The claim was refused for good, for now: the object is as it was, and the claim is still wanted. */
-  claimRefused(nowMs: number): void {
+  claimRejected(nowMs: number): void {
     this.#claiming = undefined;
-    this.#judge(nowMs);
+    this.#evaluate(nowMs);
   }
 
   /** A write of one's own to the object met another version. */
-  doubt(): void {
+  isUncertain(): void {
     if (this.#claiming !== undefined) return;
-    this.#doubt = true;
-    this.#foreign += 1;
-    this.#doubtMark = this.#foreign;
+    this.#isUncertain = true;
+    this.#externalChanges += 1;
+    this.#uncertaintyMark = this.#externalChanges;
   }
 
   /** A row of this reporter is not as this replica left it. */
-  foreignRow(): void {
-    this.#foreign += 1;
+  externalChange(): void {
+    this.#externalChanges += 1;
   }
 
   /** What the read that is sent now comes after; to be kept until it is answered. */
   get readMark(): number {
-    return this.#foreign;
+    return this.#externalChanges;
   }
 
   /** A read, sent at `sentMs` with `mark`, was answered. */
-  readAnswered(seen: ReporterSeen | undefined, mark: number, sentMs: number, nowMs: number): void {
-    this.#seen = seen;
+  readAnswered(observed: ObservedReporter | undefined, mark: number, sentMs: number, nowMs: number): void {
+    this.#observed = observed;
     // A read that was sent before the write in doubt may have been answered before it landed.
-    if (this.#claiming !== undefined || (this.#doubt && mark < this.#doubtMark)) return;
-    this.#doubt = false;
-    this.#judge(nowMs);
+    if (this.#claiming !== undefined || (this.#isUncertain && mark < this.#uncertaintyMark)) return;
+    this.#isUncertain = false;
+    this.#evaluate(nowMs);
     if (!this.owns) return;
-    this.#covered = Math.max(this.#covered, mark);
-    this.#freshMs = Math.max(this.#freshMs, sentMs);
+    this.#verifiedChanges = Math.max(this.#verifiedChanges, mark);
+    this.#lastVerifiedMs = Math.max(this.#lastVerifiedMs, sentMs);
   }
 
   /** May a row be created or changed? */
-  mayWrite(): Permission {
+  canWrite(): WritePermission {
     if (!this.owns) return 'no';
-    return this.#foreign > this.#covered ? 'read' : 'yes';
+    return this.#externalChanges > this.#verifiedChanges ? 'read' : 'yes';
   }
 
   /** May a row be deleted because its reporter does not report it? */
-  mayCollect(nowMs: number): Permission {
-    return this.#confirmed?.needsSpeech === true && !this.#hasSpokenSinceClaim(nowMs)
+  canDelete(nowMs: number): WritePermission {
+    return this.#confirmed?.needsFreshReport === true && !this.#hasReportedSinceClaim(nowMs)
       ? 'no'
-      : this.mayWrite();
+      : this.canWrite();
   }
 
   /** May a row be deleted because its reporter has been lost for long? Needs a read within the last `freshForMs`. */
-  mayExpire(nowMs: number, freshForMs: number): Permission {
+  canExpire(nowMs: number, maxAgeMs: number): WritePermission {
     if (!this.owns || this.#stream !== undefined) return 'no';
-    return this.#foreign > this.#covered || nowMs - this.#freshMs >= freshForMs ? 'read' : 'yes';
+    return this.#externalChanges > this.#verifiedChanges || nowMs - this.#lastVerifiedMs >= maxAgeMs
+      ? 'read'
+      : 'yes';
   }
 
   /** Compares what is seen with what is held, claimed or wanted. */
-  #judge(nowMs: number): void {
-    const seen = this.#seen;
+  #evaluate(nowMs: number): void {
+    const observed = this.#observed;
     const confirmed = this.#confirmed;
-    if (confirmed !== undefined && !sameClaim(confirmed, claimed(seen))) {
+    if (confirmed !== undefined && !sameClaim(confirmed, observedClaim(observed))) {
       this.#confirmed = undefined;
       const stream = this.#stream;
       if (stream !== undefined) {
-        if (nowMs - confirmed.atMs >= PEACE_MS) stream.lost = 0;
+        if (nowMs - confirmed.atMs >= CONFLICT_RESET_MS) stream.lostClaims = 0;
         // A stream that has not been read yet claims with its first report anyway.
-        if (stream.lastReadMs !== undefined) this.#contend(stream, nowMs);
+        if (stream.lastReportMs !== undefined) this.#compete(stream, nowMs);
       }
     }
     const stream = this.#stream;
     if (stream === undefined) {
       // Taken over by somebody else, or back: then nothing is left to inherit.
-      if (this.#inherits !== undefined && !sameClaim(this.#inherits.basis, claimed(seen)))
-        this.#inherits = undefined;
+      if (this.#takeover !== undefined && !sameClaim(this.#takeover.basis, observedClaim(observed)))
+        this.#takeover = undefined;
       return;
     }
-    this.#inherits = undefined;
-    const moved = stream.wants !== 'none' && !sameClaim(stream.wants.basis, claimed(seen));
-    if (moved || (stream.supersededMs !== undefined && this.#isFree())) this.#contend(stream, nowMs);
+    this.#takeover = undefined;
+    const moved =
+      stream.pendingClaim !== 'none' && !sameClaim(stream.pendingClaim.basis, observedClaim(observed));
+    if (moved || (stream.supersededAtMs !== undefined && this.#isUncontended())) this.#compete(stream, nowMs);
   }
 
   /** Somebody else has written the object since this stream's report was read. */
-  #contend(stream: Stream, nowMs: number): void {
-    if (this.#isFree()) {
-      stream.wants = { basis: claimed(this.#seen) };
-      stream.supersededMs = undefined;
+  #compete(stream: StreamState, nowMs: number): void {
+    if (this.#isUncontended()) {
+      stream.pendingClaim = { basis: observedClaim(this.#observed) };
+      stream.supersededAtMs = undefined;
       return;
     }
-    stream.wants = 'none';
-    stream.supersededMs = nowMs;
-    stream.lost += 1;
+    stream.pendingClaim = 'none';
+    stream.supersededAtMs = nowMs;
+    stream.lostClaims += 1;
   }
 
   /** True when no other stream stands behind the object: none has claimed it, or the owner says that it has none. */
-  #isFree(): boolean {
-    const owner = this.#seen?.owner;
-    return owner === undefined || owner.replica === this.#self || this.#seen?.connected === false;
+  #isUncontended(): boolean {
+    const owner = this.#observed?.owner;
+    return owner === undefined || owner.replica === this.#self || this.#observed?.connected === false;
   }
 
   /** A superseded stream that has been heard again claims again. */
-  #hear(nowMs: number): void {
+  #checkFreshReport(nowMs: number): void {
     const stream = this.#stream;
     const confirmed = this.#confirmed;
-    if (confirmed?.needsSpeech === true && this.#hasSpokenSinceClaim(nowMs)) confirmed.needsSpeech = false;
-    if (stream?.supersededMs === undefined) return;
-    if (nowMs < stream.supersededMs + waitMs(stream.lost)) return;
-    if (!this.#hasSpokenSince(stream.supersededMs, nowMs)) return;
-    stream.supersededMs = undefined;
-    stream.wants = { basis: claimed(this.#seen) };
+    if (confirmed?.needsFreshReport === true && this.#hasReportedSinceClaim(nowMs))
+      confirmed.needsFreshReport = false;
+    if (stream?.supersededAtMs === undefined) return;
+    if (nowMs < stream.supersededAtMs + claimDelayMs(stream.lostClaims)) return;
+    if (!this.#hasReportedSince(stream.supersededAtMs, nowMs)) return;
+    stream.supersededAtMs = undefined;
+    stream.pendingClaim = { basis: observedClaim(this.#observed) };
   }
 
-  #hasSpokenSinceClaim(nowMs: number): boolean {
-    return this.#confirmed !== undefined && this.#hasSpokenSince(this.#confirmed.atMs, nowMs);
+  #hasReportedSinceClaim(nowMs: number): boolean {
+    return this.#confirmed !== undefined && this.#hasReportedSince(this.#confirmed.atMs, nowMs);
   }
 
   /** A report was read late enough after a moment not to have been on its way before it, or the peer is proven. */
-  #hasSpokenSince(sinceMs: number, nowMs: number): boolean {
+  #hasReportedSince(sinceMs: number, nowMs: number): boolean {
     const stream = this.#stream;
     if (stream === undefined) return false;
-    if (stream.lastReadMs !== undefined && stream.lastReadMs >= sinceMs + this.#spokenAfterMs()) return true;
-    return nowMs >= Math.max(sinceMs, stream.openedMs) + OPEN_PROVES_MS;
+    if (stream.lastReportMs !== undefined && stream.lastReportMs >= sinceMs + this.#freshReportAfterMs())
+      return true;
+    return nowMs >= Math.max(sinceMs, stream.openedMs) + KEEPALIVE_PROOF_MS;
   }
 
   /** When something comes true by the passing of time alone. */
-  #nextMs(): number | undefined {
+  #nextDeadlineMs(): number | undefined {
     const stream = this.#stream;
     if (stream === undefined) return undefined;
     const times: number[] = [];
-    if (this.#confirmed?.needsSpeech === true) {
-      times.push(Math.max(this.#confirmed.atMs, stream.openedMs) + OPEN_PROVES_MS);
+    if (this.#confirmed?.needsFreshReport === true) {
+      times.push(Math.max(this.#confirmed.atMs, stream.openedMs) + KEEPALIVE_PROOF_MS);
     }
-    if (stream.supersededMs !== undefined) {
-      const { supersededMs, lost, lastReadMs, openedMs } = stream;
-      const spoken = lastReadMs !== undefined && lastReadMs >= supersededMs + this.#spokenAfterMs();
-      const heardMs = spoken ? lastReadMs : Math.max(supersededMs, openedMs) + OPEN_PROVES_MS;
-      times.push(Math.max(supersededMs + waitMs(lost), heardMs));
+    if (stream.supersededAtMs !== undefined) {
+      const { supersededAtMs, lostClaims, lastReportMs, openedMs } = stream;
+      const hasReported =
+        lastReportMs !== undefined && lastReportMs >= supersededAtMs + this.#freshReportAfterMs();
+      const freshAtMs = hasReported ? lastReportMs : Math.max(supersededAtMs, openedMs) + KEEPALIVE_PROOF_MS;
+      times.push(Math.max(supersededAtMs + claimDelayMs(lostClaims), freshAtMs));
     }
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  #wanting(): boolean {
-    return (this.#stream !== undefined && this.#stream.wants !== 'none') || this.#inherits !== undefined;
+  #wantsClaim(): boolean {
+    return (
+      (this.#stream !== undefined && this.#stream.pendingClaim !== 'none') || this.#takeover !== undefined
+    );
   }
 
   #nextClaim(): Claim {
-    const basis = this.#seen;
+    const basis = this.#observed;
     return {
       basis,
       owner: { replica: this.#self, epoch: (basis?.owner?.epoch ?? 0) + 1 },
@@ -392,14 +408,14 @@ export class Ownership {
 }
 
 /** Before the n-th further claim of one stream: 1 s, then twice as long each time, to 5 minutes. */
-function waitMs(lost: number): number {
-  return lost === 0 ? 0 : Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(lost - 1, 30));
+function claimDelayMs(lostClaims: number): number {
+  return lostClaims === 0 ? 0 : Math.min(MAX_WAIT_MS, INITIAL_WAIT_MS * 2 ** Math.min(lostClaims - 1, 30));
 }
 
-function claimed(seen: ReporterSeen | undefined): Claimed | undefined {
-  return seen === undefined ? undefined : { uid: seen.uid, owner: seen.owner };
+function observedClaim(observed: ObservedReporter | undefined): ObservedClaim | undefined {
+  return observed === undefined ? undefined : { uid: observed.uid, owner: observed.owner };
 }
 
-function sameClaim(a: Claimed | undefined, b: Claimed | undefined): boolean {
+function sameClaim(a: ObservedClaim | undefined, b: ObservedClaim | undefined): boolean {
   return a?.uid === b?.uid && a?.owner?.replica === b?.owner?.replica && a?.owner?.epoch === b?.owner?.epoch;
 }

@@ -1,19 +1,19 @@
-import type { LostPhase } from './expiry.ts';
-import type { Known } from './ledger.ts';
-import { Drift, type Row } from './row.ts';
+import type { DisconnectPhase } from './grace-timer.ts';
+import type { TunnelState } from './ledger.ts';
+import { Drift, type ObservedTunnel } from './tunnel-object.ts';
 import { sameIdentity, type Tunnel } from './tunnel.ts';
 
 /** One write to the API that brings the rows of a tunnel closer to what they are to be. */
-export type Step =
-  | { readonly do: 'create'; readonly tunnel: Tunnel }
+export type TunnelAction =
+  | { readonly type: 'create'; readonly tunnel: Tunnel }
   /** Merge patch of what may change on a row that stays: labels, createdAt. */
-  | { readonly do: 'patch'; readonly row: Row; readonly tunnel: Tunnel }
-  | { readonly do: 'patchStatus'; readonly row: Row }
-  | { readonly do: 'delete'; readonly row: Row }
+  | { readonly type: 'patch'; readonly object: ObservedTunnel; readonly tunnel: Tunnel }
+  | { readonly type: 'patchStatus'; readonly object: ObservedTunnel }
+  | { readonly type: 'delete'; readonly object: ObservedTunnel }
   /** Status: nobody knows, as the reporter is lost. */
-  | { readonly do: 'markUnknown'; readonly row: Row }
+  | { readonly type: 'markUnknown'; readonly object: ObservedTunnel }
   /** Delete, because the reporter has been lost for too long. */
-  | { readonly do: 'expire'; readonly row: Row };
+  | { readonly type: 'expire'; readonly object: ObservedTunnel };
 
 /**
  * Compares what is known of a tunnel with the rows that stand for it and gives the next write that is due; undefined
@@ -22,39 +22,44 @@ export type Step =
  * Spec is immutable but for createdAt, so another identity takes two writes: the old row is deleted, then the new one
  * created (under the same name, unless the initiator's node id changed).
  *
- * @param rows normally none or one; more when somebody made a row by hand
+ * @param objects normally none or one; more when somebody made a row by hand
  */
-export function nextStep(known: Known, rows: readonly Row[]): Step | undefined {
-  if (known.is === 'unknown') return undefined;
-  const wanted = known.is === 'present' ? known.tunnel : undefined;
-  let kept: Row | undefined;
-  for (const row of rows) {
-    if ((row.drift & Drift.terminating) !== 0) continue;
-    const stays = wanted !== undefined && (row.drift & Drift.name) === 0 && sameIdentity(row.tunnel, wanted);
-    if (!stays) return { do: 'delete', row };
-    kept = row;
+export function nextAction(state: TunnelState, objects: readonly ObservedTunnel[]): TunnelAction | undefined {
+  if (state.state === 'unknown') return undefined;
+  const desired = state.state === 'present' ? state.tunnel : undefined;
+  let kept: ObservedTunnel | undefined;
+  for (const object of objects) {
+    if ((object.drift & Drift.terminating) !== 0) continue;
+    const stays =
+      desired !== undefined && (object.drift & Drift.name) === 0 && sameIdentity(object.tunnel, desired);
+    if (!stays) return { type: 'delete', object };
+    kept = object;
   }
-  if (wanted === undefined) return undefined;
-  if (kept === undefined) return { do: 'create', tunnel: wanted };
-  if ((kept.drift & Drift.labels) !== 0 || kept.tunnel.createdAt !== wanted.createdAt) {
-    return { do: 'patch', row: kept, tunnel: wanted };
+  if (desired === undefined) return undefined;
+  if (kept === undefined) return { type: 'create', tunnel: desired };
+  if ((kept.drift & Drift.labels) !== 0 || kept.tunnel.createdAt !== desired.createdAt) {
+    return { type: 'patch', object: kept, tunnel: desired };
   }
-  return (kept.drift & Drift.status) === 0 ? undefined : { do: 'patchStatus', row: kept };
+  return (kept.drift & Drift.status) === 0 ? undefined : { type: 'patchStatus', object: kept };
 }
 
 /**
  * The next write that is due on the rows of a tunnel whose reporter is lost: at first what its last words left to do;
  * then its rows are marked, and in the end deleted, whoever made them. Nothing is created for a reporter that is gone.
  */
-export function nextLostStep(known: Known, rows: readonly Row[], phase: LostPhase): Step | undefined {
-  if (phase === 'lost') return nextStep(known, rows);
-  const standing = rows.filter((row) => (row.drift & Drift.terminating) === 0);
+export function nextDisconnectedAction(
+  state: TunnelState,
+  objects: readonly ObservedTunnel[],
+  phase: DisconnectPhase,
+): TunnelAction | undefined {
+  if (phase === 'lost') return nextAction(state, objects);
+  const existing = objects.filter((object) => (object.drift & Drift.terminating) === 0);
   if (phase === 'expired') {
-    const [row] = standing;
-    return row === undefined ? undefined : { do: 'expire', row };
+    const [object] = existing;
+    return object === undefined ? undefined : { type: 'expire', object };
   }
-  const [first] = standing;
-  if (known.is === 'absent') return first === undefined ? undefined : { do: 'delete', row: first };
-  const unmarked = standing.find((row) => (row.drift & Drift.lost) === 0);
-  return unmarked === undefined ? undefined : { do: 'markUnknown', row: unmarked };
+  const [first] = existing;
+  if (state.state === 'absent') return first === undefined ? undefined : { type: 'delete', object: first };
+  const unmarked = existing.find((object) => (object.drift & Drift.unknown) === 0);
+  return unmarked === undefined ? undefined : { type: 'markUnknown', object: unmarked };
 }

@@ -1,12 +1,12 @@
-import { conditionOf, type Meaning } from './condition.ts';
+import { buildCondition, type ConditionContent } from './condition.ts';
 import type { ParsedPolicy } from './policy.ts';
 import type { PolicyObject, PolicyStatus } from './policy-object.ts';
-import { showable } from './text.ts';
+import { sanitize } from './text.ts';
 
 /** Mistakes that are spelt out; the first is the one to mend first. */
-const SHOWN_MISTAKES = 5;
+const MAX_LISTED_ERRORS = 5;
 /** The API server takes 4,096. */
-const LONGEST_MESSAGE = 2000;
+const MAX_MESSAGE_LENGTH = 2000;
 
 /**
  * The status that a policy is to have, as a merge patch; undefined when it says so already.
@@ -19,33 +19,33 @@ export function policyStatusPatch(
   now: string,
 ): Required<PolicyStatus> | undefined {
   const { generation } = metadata;
-  const wanted = meaningOf(parsed);
-  const before = status?.conditions?.find(({ type }) => type === 'Accepted');
+  const desired = conditionContent(parsed);
+  const current = status?.conditions?.find(({ type }) => type === 'Accepted');
   const rules = parsed.rules?.length ?? 0;
-  const isSaid =
-    before?.status === wanted.status &&
-    before.reason === wanted.reason &&
-    before.message === wanted.message &&
-    before.observedGeneration === generation &&
+  const isCurrent =
+    current?.status === desired.status &&
+    current.reason === desired.reason &&
+    current.message === desired.message &&
+    current.observedGeneration === generation &&
     status?.observedGeneration === generation &&
     status.rules === rules &&
     status.conditions?.length === 1;
-  if (isSaid) return undefined;
+  if (isCurrent) return undefined;
   return {
     observedGeneration: generation,
     rules,
-    conditions: [conditionOf(wanted, status?.conditions, now, generation)],
+    conditions: [buildCondition(desired, status?.conditions, now, generation)],
   };
 }
 
-function meaningOf({ mistakes }: ParsedPolicy): Meaning {
-  if (mistakes === undefined) return { type: 'Accepted', status: 'True', reason: 'Accepted', message: '' };
-  const said = mistakes.slice(0, SHOWN_MISTAKES).join('; ');
-  const more = mistakes.length > SHOWN_MISTAKES ? ` (and ${mistakes.length - SHOWN_MISTAKES} more)` : '';
+function conditionContent({ errors }: ParsedPolicy): ConditionContent {
+  if (errors === undefined) return { type: 'Accepted', status: 'True', reason: 'Accepted', message: '' };
+  const listed = errors.slice(0, MAX_LISTED_ERRORS).join('; ');
+  const more = errors.length > MAX_LISTED_ERRORS ? ` (and ${errors.length - MAX_LISTED_ERRORS} more)` : '';
   return {
     type: 'Accepted',
     status: 'False',
     reason: 'Invalid',
-    message: showable(`policy is not enforced: ${said}${more}`, LONGEST_MESSAGE),
+    message: sanitize(`policy is not enforced: ${listed}${more}`, MAX_MESSAGE_LENGTH),
   };
 }

@@ -1,7 +1,12 @@
-import { dnsPatternMistake, spiffePattern, type PatternMistake, type SpiffePattern } from './peer-pattern.ts';
+import {
+  dnsPatternError,
+  parseSpiffePattern,
+  type PatternError,
+  type SpiffePattern,
+} from './peer-pattern.ts';
 import type { LimitsSpec, PeerSpec, PolicySpec, RuleSpec } from './policy-object.ts';
-import { textMatcher, textPatternMistake, type TextMatcher } from './text-pattern.ts';
-import { shown } from './violation.ts';
+import { createTextMatcher, textPatternError, type TextMatcher } from './text-pattern.ts';
+import { quote } from './violation.ts';
 
 /** A rule that can be asked. */
 export interface Rule {
@@ -30,7 +35,7 @@ export interface Scope {
   readonly tunnels: number | undefined;
   readonly rate: Rate | undefined;
   /** Equal for scopes that allow the same. */
-  readonly text: string;
+  readonly fingerprint: string;
 }
 
 /** How often something may be done, as a report be read: `core/token-bucket` counts by it. */
@@ -42,10 +47,10 @@ export interface Rate {
 
 /** A policy that was read: its rules, or what is wrong with it, one line for each mistake. */
 export type ParsedPolicy =
-  | { readonly rules: readonly Rule[]; readonly mistakes: undefined }
-  | { readonly rules: undefined; readonly mistakes: readonly string[] };
+  | { readonly rules: readonly Rule[]; readonly errors: undefined }
+  | { readonly rules: undefined; readonly errors: readonly string[] };
 
-const EVERY = ['*'];
+const ANY_VALUE = ['*'];
 const DEFAULT_BURST = 10;
 /** Kubernetes' own rule for namespaces; of ServiceAccounts each label between dots is one. */
 const DNS_1123 = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
@@ -57,58 +62,59 @@ const DNS_1123 = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 export function parsePolicy(spec: PolicySpec): ParsedPolicy {
   const mistakes: string[] = [];
   const rules = (spec.rules ?? []).map((rule, index) =>
-    parseRule(rule, (field, what) => mistakes.push(`spec.rules[${index}].${field}: ${what}`)),
+    parseRule(rule, (field, message) => mistakes.push(`spec.rules[${index}].${field}: ${message}`)),
   );
-  return mistakes.length === 0 ? { rules, mistakes: undefined } : { rules: undefined, mistakes };
+  return mistakes.length === 0 ? { rules, errors: undefined } : { rules: undefined, errors: mistakes };
 }
 
-type Complain = (field: string, what: string) => void;
+type ReportError = (field: string, message: string) => void;
 
-function parseRule(rule: RuleSpec, complain: Complain): Rule {
-  const { ids = [], clusters = EVERY } = rule.reporters ?? {};
-  checkTexts('reporters.ids', ids, complain);
-  checkTexts('reporters.clusters', clusters, complain, true);
+function parseRule(rule: RuleSpec, reportError: ReportError): Rule {
+  const { ids = [], clusters = ANY_VALUE } = rule.reporters ?? {};
+  validatePatterns('reporters.ids', ids, reportError);
+  validatePatterns('reporters.clusters', clusters, reportError, true);
   return {
-    peers: parsePeers(rule.peers ?? [], complain),
-    reporterIds: textMatcher(ids),
-    reporterClusters: textMatcher(clusters),
-    scope: parseScope(rule, complain),
+    peers: parsePeers(rule.peers ?? [], reportError),
+    reporterIds: createTextMatcher(ids),
+    reporterClusters: createTextMatcher(clusters),
+    scope: parseScope(rule, reportError),
   };
 }
 
-function parsePeers(peers: readonly PeerSpec[], complain: Complain): PeerMatcher {
+function parsePeers(peers: readonly PeerSpec[], reportError: ReportError): PeerMatcher {
   let any = false;
   const spiffe: SpiffePattern[] = [];
   const dnsNames = new Set<string>();
   const accounts = new Set<string>();
-  if (peers.length === 0) complain('peers', 'must not be empty; {any: true} matches every peer');
+  if (peers.length === 0) reportError('peers', 'must not be empty; {any: true} matches every peer');
   for (const [index, peer] of peers.entries()) {
-    const at = (field: string, what: string): void => complain(`peers[${index}]${field}`, what);
+    const reportAt = (field: string, message: string): void =>
+      reportError(`peers[${index}]${field}`, message);
     const kinds = [peer.spiffeID, peer.dnsName, peer.serviceAccount, peer.any];
-    if (kinds.filter((one) => one !== undefined).length !== 1) {
-      at('', 'must set exactly one of spiffeID, dnsName, serviceAccount and any');
+    if (kinds.filter((kind) => kind !== undefined).length !== 1) {
+      reportAt('', 'must set exactly one of spiffeID, dnsName, serviceAccount and any');
       continue;
     }
     if (peer.any === true) any = true;
-    else if (peer.any === false) at('.any', 'must be true');
+    else if (peer.any === false) reportAt('.any', 'must be true');
     if (peer.spiffeID !== undefined) {
-      const pattern: SpiffePattern | PatternMistake = spiffePattern(peer.spiffeID);
-      if ('mistake' in pattern) at('.spiffeID', pattern.mistake);
+      const pattern: SpiffePattern | PatternError = parseSpiffePattern(peer.spiffeID);
+      if ('error' in pattern) reportAt('.spiffeID', pattern.error);
       else spiffe.push(pattern);
     }
     if (peer.dnsName !== undefined) {
-      const mistake = dnsPatternMistake(peer.dnsName);
-      if (mistake === undefined) dnsNames.add(peer.dnsName.toLowerCase());
-      else at('.dnsName', mistake);
+      const error = dnsPatternError(peer.dnsName);
+      if (error === undefined) dnsNames.add(peer.dnsName.toLowerCase());
+      else reportAt('.dnsName', error);
     }
     if (peer.serviceAccount !== undefined) {
       const { namespace, name } = peer.serviceAccount;
       if (!DNS_1123.test(namespace))
-        at('.serviceAccount.namespace', `${shown(namespace)} is not a namespace name`);
+        reportAt('.serviceAccount.namespace', `${quote(namespace)} is not a namespace name`);
       if (name !== '*' && !name.split('.').every((label) => DNS_1123.test(label)))
-        at(
+        reportAt(
           '.serviceAccount.name',
-          `${shown(name)} is not a ServiceAccount name, or * for all in the namespace`,
+          `${quote(name)} is not a ServiceAccount name, or * for all in the namespace`,
         );
       accounts.add(`${namespace}/${name}`);
     }
@@ -116,15 +122,24 @@ function parsePeers(peers: readonly PeerSpec[], complain: Complain): PeerMatcher
   return { any, spiffe, dnsNames, accounts };
 }
 
-function parseScope({ tenants = [], clusters = EVERY, limits = {} }: RuleSpec, complain: Complain): Scope {
-  checkTexts('tenants', tenants, complain);
-  checkTexts('clusters', clusters, complain);
-  const { tunnels, rate } = parseLimits(limits, complain);
+function parseScope(
+  { tenants = [], clusters = ANY_VALUE, limits = {} }: RuleSpec,
+  reportError: ReportError,
+): Scope {
+  validatePatterns('tenants', tenants, reportError);
+  validatePatterns('clusters', clusters, reportError);
+  const { tunnels, rate } = parseLimits(limits, reportError);
   // Of equal patterns in another order the text differs, which costs a comparison of rows and no more.
-  return { tenants, clusters, tunnels, rate, text: JSON.stringify([tenants, clusters, tunnels, rate]) };
+  return {
+    tenants,
+    clusters,
+    tunnels,
+    rate,
+    fingerprint: JSON.stringify([tenants, clusters, tunnels, rate]),
+  };
 }
 
-function parseLimits(limits: LimitsSpec, complain: Complain): Pick<Scope, 'tunnels' | 'rate'> {
+function parseLimits(limits: LimitsSpec, reportError: ReportError): Pick<Scope, 'tunnels' | 'rate'> {
   const { tunnels, reportsPerSecond: perSecond, reportsBurst: burst } = limits;
   for (const [field, value] of Object.entries({
     tunnels,
@@ -132,25 +147,25 @@ function parseLimits(limits: LimitsSpec, complain: Complain): Pick<Scope, 'tunne
     reportsBurst: burst,
   })) {
     if (value !== undefined && !(Number.isSafeInteger(value) && value >= 1))
-      complain(`limits.${field}`, `${value} must be a whole number of at least 1`);
+      reportError(`limits.${field}`, `${value} must be a whole number of at least 1`);
   }
   if (burst !== undefined && perSecond === undefined)
-    complain('limits.reportsBurst', 'requires reportsPerSecond');
+    reportError('limits.reportsBurst', 'requires reportsPerSecond');
   return {
     tunnels,
     rate: perSecond === undefined ? undefined : { perSecond, burst: burst ?? DEFAULT_BURST },
   };
 }
 
-function checkTexts(
+function validatePatterns(
   field: string,
   patterns: readonly string[],
-  complain: Complain,
-  mayBeEmpty = false,
+  reportError: ReportError,
+  allowEmpty = false,
 ): void {
-  if (patterns.length === 0) complain(field, 'must not be empty; * matches every value');
+  if (patterns.length === 0) reportError(field, 'must not be empty; * matches every value');
   for (const [index, pattern] of patterns.entries()) {
-    const mistake = textPatternMistake(pattern, mayBeEmpty);
-    if (mistake !== undefined) complain(`${field}[${index}]`, mistake);
+    const error = textPatternError(pattern, allowEmpty);
+    if (error !== undefined) reportError(`${field}[${index}]`, error);
   }
 }

@@ -1,4 +1,4 @@
-import { withoutScope } from './scope.ts';
+import { stripTenantPrefix } from './tenant-prefix.ts';
 import type { Tunnel } from './tunnel.ts';
 import {
   MAX_IDENTITY_PART,
@@ -37,16 +37,16 @@ export function tunnelViolation(
   field: () => string,
 ): Violation | undefined {
   const nameViolation = textViolation('name', name, MAX_TUNNEL_NAME);
-  if (nameViolation !== undefined) return within(field(), nameViolation);
+  if (nameViolation !== undefined) return prefixViolation(field(), nameViolation);
   if (identity === undefined) {
     return { field: `${field()}.identity`, reason: 'missing', message: `${field()}.identity: required` };
   }
   const { tenantID, clusterID, nodeID } = identity;
   const violation =
     textViolation('tenant_id', tenantID, MAX_IDENTITY_PART) ??
-    textViolation('cluster_id', withoutScope(tenantID, clusterID), MAX_IDENTITY_PART) ??
-    textViolation('node_id', withoutScope(tenantID, nodeID), MAX_IDENTITY_PART);
-  return violation === undefined ? undefined : within(`${field()}.identity`, violation);
+    textViolation('cluster_id', stripTenantPrefix(tenantID, clusterID), MAX_IDENTITY_PART) ??
+    textViolation('node_id', stripTenantPrefix(tenantID, nodeID), MAX_IDENTITY_PART);
+  return violation === undefined ? undefined : prefixViolation(`${field()}.identity`, violation);
 }
 
 /** Checks who reports: `node.id` is required, `node.cluster` may be empty, neither longer than 256 characters. */
@@ -57,6 +57,6 @@ export function reporterViolation(id: string, cluster: string): Violation | unde
   );
 }
 
-function within(path: string, violation: Violation): Violation {
+function prefixViolation(path: string, violation: Violation): Violation {
   return { ...violation, field: `${path}.${violation.field}`, message: `${path}.${violation.message}` };
 }

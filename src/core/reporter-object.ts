@@ -56,7 +56,7 @@ export interface Locality {
 }
 
 /** What decides about ownership, of a reporter's object at one version. */
-export interface ReporterSeen {
+export interface ObservedReporter {
   readonly uid: string;
   readonly resourceVersion: string;
   /** Undefined before the first claim. */
@@ -66,17 +66,20 @@ export interface ReporterSeen {
 }
 
 /** What the object says of its owner, in the words of `core/ownership`. */
-export function reporterSeen(object: ReporterObject): ReporterSeen {
+export function observeReporter(object: ReporterObject): ObservedReporter {
   const { metadata, status } = object;
   return {
     uid: metadata.uid,
     resourceVersion: metadata.resourceVersion,
     owner: status?.owner,
-    connected: status?.conditions?.some((one) => one.type === 'Connected' && one.status === 'True') ?? false,
+    connected:
+      status?.conditions?.some(
+        (condition) => condition.type === 'Connected' && condition.status === 'True',
+      ) ?? false,
   };
 }
 
 /** Whose object it is. */
-export function reporterOf(object: ReporterObject): ReporterId {
+export function reporterIdOf(object: ReporterObject): ReporterId {
   return { cluster: object.spec.cluster, id: object.spec.id };
 }

@@ -1,12 +1,12 @@
-import { conditionOf, type Meaning } from './condition.ts';
+import { buildCondition, type ConditionContent } from './condition.ts';
 import type { Locality, ReporterStatus, ReporterStatusPatch, TunnelCounts } from './reporter-object.ts';
-import { showable } from './text.ts';
+import { sanitize } from './text.ts';
 
 /** What an owner knows of its reporter. The status says it, and nothing else. */
-export interface ReporterFacts {
+export interface StatusInputs {
   /** `StreamOpen`, or why there is no stream. */
-  readonly connected: 'StreamOpen' | LostReason;
-  readonly synced: SyncedFact;
+  readonly connected: 'StreamOpen' | ReporterDisconnectReason;
+  readonly synced: SyncStatus;
   /** True while two Envoys seem to report under this id. */
   readonly conflict: boolean;
   /** When the stream being served sent its first report; undefined without one. */
@@ -15,25 +15,25 @@ export interface ReporterFacts {
   readonly lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
   readonly tunnels: TunnelCounts | undefined;
   readonly reportIntervalSeconds: number | undefined;
-  readonly envoy: EnvoyFacts | undefined;
+  readonly envoy: EnvoyMetadata | undefined;
 }
 
 /**
  * Why a reporter has no stream: it ended, nothing came on it, no policy allows it any more, or the replica that held it
  * is gone.
  */
-export type LostReason = 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'OwnerLost';
+export type ReporterDisconnectReason = 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'OwnerLost';
 
 /** How the rows of a connected reporter compare with what it reports. */
-export type SyncedFact =
+export type SyncStatus =
   | { readonly reason: 'UpToDate' | 'SyncInProgress' | 'AwaitingFullPush' }
   /** Rows that the API server refuses, and its answer to the last of them. */
-  | { readonly reason: 'WritesRejected'; readonly rows: number; readonly answer: string }
+  | { readonly reason: 'WritesRejected'; readonly objects: number; readonly answer: string }
   /** Rejected tunnels, and what was wrong with the first. */
   | { readonly reason: 'TunnelsRejected'; readonly tunnels: number; readonly first: string };
 
 /** What a reporter tells about itself beside its identity. */
-export interface EnvoyFacts {
+export interface EnvoyMetadata {
   /** As in 1.38.0; undefined when it told none. */
   readonly version: string | undefined;
   readonly locality: Locality | undefined;
@@ -43,19 +43,19 @@ export interface EnvoyFacts {
 export type StatusChange = 'none' | 'counts' | 'meaning';
 
 /** Of a reporter's object: its spec never changes. */
-const GENERATION = 1;
+const OBSERVED_GENERATION = 1;
 /** The API server takes 4,096; a person reads less. */
-const LONGEST_MESSAGE = 1000;
+const MAX_MESSAGE_LENGTH = 1000;
 
 /** The status that says these facts, as a merge patch. */
 export function statusPatch(
-  facts: ReporterFacts,
+  inputs: StatusInputs,
   before: ReporterStatus | undefined,
   now: string,
 ): ReporterStatusPatch {
-  const { lastFullPush, tunnels, reportIntervalSeconds, envoy } = facts;
+  const { lastFullPush, tunnels, reportIntervalSeconds, envoy } = inputs;
   return {
-    connectedSince: facts.connectedSince ?? null,
+    connectedSince: inputs.connectedSince ?? null,
     ...(lastFullPush === undefined ? {} : { lastFullPush }),
     ...(tunnels === undefined ? {} : { tunnels }),
     ...(reportIntervalSeconds === undefined ? {} : { reportIntervalSeconds }),
@@ -63,37 +63,43 @@ export function statusPatch(
       ? {}
       : { envoyVersion: envoy.version ?? null, locality: localityPatch(envoy.locality, before?.locality) }),
     observedGeneration: 1,
-    conditions: meaningsOf(facts).map((meaning) => conditionOf(meaning, before?.conditions, now, GENERATION)),
+    conditions: conditionContents(inputs).map((content) =>
+      buildCondition(content, before?.conditions, now, OBSERVED_GENERATION),
+    ),
   };
 }
 
 /** How a status differs from what these facts say. */
-export function statusChange(facts: ReporterFacts, before: ReporterStatus | undefined): StatusChange {
-  const wanted = meaningsOf(facts);
-  const has = before?.conditions ?? [];
-  const meant = wanted.every((one, index) => {
-    const other = has[index];
-    return other?.type === one.type && other.status === one.status && other.reason === one.reason;
+export function statusChange(inputs: StatusInputs, before: ReporterStatus | undefined): StatusChange {
+  const desired = conditionContents(inputs);
+  const current = before?.conditions ?? [];
+  const sameConditions = desired.every((content, index) => {
+    const existing = current[index];
+    return (
+      existing?.type === content.type &&
+      existing.status === content.status &&
+      existing.reason === content.reason
+    );
   });
-  if (!meant || has.length !== wanted.length) return 'meaning';
-  const { lastFullPush, tunnels, reportIntervalSeconds } = facts;
-  const counted =
+  if (!sameConditions || current.length !== desired.length) return 'meaning';
+  const { lastFullPush, tunnels, reportIntervalSeconds } = inputs;
+  const sameCounts =
     (tunnels === undefined ||
       (tunnels.reported === before?.tunnels?.reported &&
         tunnels.applied === before.tunnels.applied &&
         tunnels.rejected === before.tunnels.rejected)) &&
     (lastFullPush === undefined || lastFullPush.tunnels === before?.lastFullPush?.tunnels) &&
     (reportIntervalSeconds === undefined || reportIntervalSeconds === before?.reportIntervalSeconds) &&
-    wanted.every(({ message }, index) => has[index]?.message === message);
-  return counted ? 'none' : 'counts';
+    desired.every(({ message }, index) => current[index]?.message === message);
+  return sameCounts ? 'none' : 'counts';
 }
 
-function meaningsOf(facts: ReporterFacts): Meaning[] {
-  const connected = connectedMeaning(facts.connected);
-  const synced = syncedMeaning(facts);
-  const meanings = [connected, synced, readyMeaning(connected, synced)];
-  if (facts.conflict) {
-    meanings.push({
+function conditionContents(inputs: StatusInputs): ConditionContent[] {
+  const connected = connectedContent(inputs.connected);
+  const synced = syncedContent(inputs);
+  const contents = [connected, synced, readyContent(connected, synced)];
+  if (inputs.conflict) {
+    contents.push({
       type: 'IdentityConflict',
       status: 'True',
       reason: 'DuplicateReporterID',
@@ -101,10 +107,10 @@ function meaningsOf(facts: ReporterFacts): Meaning[] {
         'two Envoys appear to report under this node.cluster and node.id; give each Envoy a unique node.id',
     });
   }
-  return meanings;
+  return contents;
 }
 
-function connectedMeaning(reason: ReporterFacts['connected']): Meaning {
+function connectedContent(reason: StatusInputs['connected']): ConditionContent {
   const message = {
     StreamOpen: '',
     StreamEnded: 'the stream was closed',
@@ -115,7 +121,7 @@ function connectedMeaning(reason: ReporterFacts['connected']): Meaning {
   return { type: 'Connected', status: reason === 'StreamOpen' ? 'True' : 'False', reason, message };
 }
 
-function syncedMeaning({ connected, synced }: ReporterFacts): Meaning {
+function syncedContent({ connected, synced }: StatusInputs): ConditionContent {
   const type = 'Synced';
   if (connected !== 'StreamOpen') {
     return { type, status: 'Unknown', reason: 'NotConnected', message: 'the reporter is not connected' };
@@ -133,9 +139,9 @@ function syncedMeaning({ connected, synced }: ReporterFacts): Meaning {
         type,
         status: 'False',
         reason,
-        message: showable(
-          `the API server rejected writes of ${synced.rows} ReverseTunnel objects: ${synced.answer}`,
-          LONGEST_MESSAGE,
+        message: sanitize(
+          `the API server rejected writes of ${synced.objects} ReverseTunnel objects: ${synced.answer}`,
+          MAX_MESSAGE_LENGTH,
         ),
       };
     case 'TunnelsRejected':
@@ -143,12 +149,12 @@ function syncedMeaning({ connected, synced }: ReporterFacts): Meaning {
         type,
         status: 'False',
         reason,
-        message: showable(`${synced.tunnels} tunnels were rejected: ${synced.first}`, LONGEST_MESSAGE),
+        message: sanitize(`${synced.tunnels} tunnels were rejected: ${synced.first}`, MAX_MESSAGE_LENGTH),
       };
   }
 }
 
-function readyMeaning(connected: Meaning, synced: Meaning): Meaning {
+function readyContent(connected: ConditionContent, synced: ConditionContent): ConditionContent {
   const type = 'Ready';
   if (connected.status !== 'True')
     return { type, status: 'False', reason: 'NotConnected', message: connected.message };
@@ -161,6 +167,6 @@ function readyMeaning(connected: Meaning, synced: Meaning): Meaning {
 /** A merge patch keeps what it does not name, so the parts that are gone are named. */
 function localityPatch(locality: Locality | undefined, before: Locality | undefined): Locality | null {
   if (locality === undefined) return null;
-  const gone = Object.keys(before ?? {}).filter((part) => !(part in locality));
-  return { ...locality, ...Object.fromEntries(gone.map((part) => [part, null])) };
+  const removed = Object.keys(before ?? {}).filter((part) => !(part in locality));
+  return { ...locality, ...Object.fromEntries(removed.map((part) => [part, null])) };
 }

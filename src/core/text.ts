@@ -8,24 +8,24 @@
 const FORBIDDEN = /[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/u;
 
 /** The first character of `text` that is refused in anything shown, as `U+202E`; undefined when there is none. */
-export function forbiddenCharacter(text: string): string | undefined {
-  const found = FORBIDDEN.exec(text);
-  return found === null
+export function findForbiddenCharacter(text: string): string | undefined {
+  const match = FORBIDDEN.exec(text);
+  return match === null
     ? undefined
-    : `U+${found[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
+    : `U+${match[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
 }
 
 /** `text` with a `?` for each character that is refused in anything shown, and cut to `limit` UTF-16 units. */
-export function showable(text: string, limit: number): string {
-  const cut = text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
-  return cut.toWellFormed().replaceAll(new RegExp(FORBIDDEN, 'gu'), '?');
+export function sanitize(text: string, limit: number): string {
+  const truncated = text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
+  return truncated.toWellFormed().replaceAll(new RegExp(FORBIDDEN, 'gu'), '?');
 }
 
 /**
  * True when `text` has more than `limit` code points, which is how the API server counts `maxLength`.
  * A UTF-16 length within the limit settles it without counting.
  */
-export function longerThan(text: string, limit: number): boolean {
+export function exceedsLength(text: string, limit: number): boolean {
   if (text.length <= limit) return false;
   return text.length > 2 * limit || codePoints(text) > limit;
 }

@@ -7,15 +7,15 @@ export interface TokenBucket {
 }
 
 /** A debt is never longer than this, and so no wait but for one more report. */
-const LONGEST_DEBT_SECONDS = 4;
+const MAX_DEBT_SECONDS = 4;
 
 /** A bucket that is full at any rate. */
-export function fullBucket(): TokenBucket {
+export function newBucket(): TokenBucket {
   return { tokens: Number.POSITIVE_INFINITY, atMs: 0 };
 }
 
 /** Milliseconds until one may be used, rounded up; 0: at once. Takes none. */
-export function untilTokenMs(bucket: TokenBucket, rate: Rate, nowMs: number): number {
+export function delayMs(bucket: TokenBucket, rate: Rate, nowMs: number): number {
   return Math.ceil(waitMs(refilled(bucket, rate, nowMs), rate));
 }
 
@@ -24,8 +24,8 @@ export function untilTokenMs(bucket: TokenBucket, rate: Rate, nowMs: number): nu
  *
  * @returns milliseconds until the next one may be used; 0: at once
  */
-export function takeToken(bucket: TokenBucket, rate: Rate, nowMs: number): number {
-  bucket.tokens = Math.max(refilled(bucket, rate, nowMs) - 1, -LONGEST_DEBT_SECONDS * rate.perSecond);
+export function take(bucket: TokenBucket, rate: Rate, nowMs: number): number {
+  bucket.tokens = Math.max(refilled(bucket, rate, nowMs) - 1, -MAX_DEBT_SECONDS * rate.perSecond);
   bucket.atMs = nowMs;
   return waitMs(bucket.tokens, rate);
 }

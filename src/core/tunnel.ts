@@ -28,7 +28,7 @@ export function reporterKey(reporter: ReporterId): string {
 }
 
 /** The reporter of a key that `reporterKey` gave. */
-export function reporterOfKey(key: string): ReporterId {
+export function parseReporterKey(key: string): ReporterId {
   const colon = key.indexOf(':');
   const idAt = colon + 1 + Number(key.slice(0, colon));
   return { cluster: key.slice(colon + 1, idAt), id: key.slice(idAt) };

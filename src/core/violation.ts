@@ -1,4 +1,4 @@
-import { forbiddenCharacter, longerThan } from './text.ts';
+import { findForbiddenCharacter, exceedsLength } from './text.ts';
 
 /** Why a part of a report is refused; also the `reason` label of the metrics, so the set is closed. */
 export type ViolationReason =
@@ -35,29 +35,29 @@ export function textViolation(field: string, value: string, limit: number): Viol
 
 /** As textViolation, for a text that may be empty. */
 export function optionalTextViolation(field: string, value: string, limit: number): Violation | undefined {
-  if (longerThan(value, limit)) {
+  if (exceedsLength(value, limit)) {
     return {
       field,
       reason: 'too_long',
       // Not how long it is: counting what one message can hold would hold up everybody for a second.
-      message: `${field}: ${shown(value)} exceeds ${limit} characters`,
+      message: `${field}: ${quote(value)} exceeds ${limit} characters`,
     };
   }
-  const character = forbiddenCharacter(value);
+  const character = findForbiddenCharacter(value);
   if (character !== undefined) {
     return {
       field,
       reason: 'forbidden_character',
-      message: `${field}: ${shown(value)} contains ${character}; control characters and direction overrides are not allowed`,
+      message: `${field}: ${quote(value)} contains ${character}; control characters and direction overrides are not allowed`,
     };
   }
   return undefined;
 }
 
 /** A reported value, quoted for a message: escaped, and cut at 64 characters so that no peer can fill the log. */
-export function shown(value: string): string {
-  const cut = value.length > 64 ? `${value.slice(0, 64).toWellFormed()}…` : value;
-  return JSON.stringify(cut).replace(
+export function quote(value: string): string {
+  const truncated = value.length > 64 ? `${value.slice(0, 64).toWellFormed()}…` : value;
+  return JSON.stringify(truncated).replace(
     /[\u007f-\u009f\u2028-\u202e\u2066-\u2069]/gu,
     (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
   );

@@ -1,31 +1,31 @@
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { CertificateFacts } from './facts.ts';
+import type { CertificateInfo } from './inputs.ts';
 
 /** Of a file that holds the key as well only these blocks are read. */
-const PEM = /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g;
+const CERTIFICATE_BLOCK = /-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g;
 
 /** The certificates of a PEM file; one fact that says why, when there are none. */
-export function certificatesOfFile(where: string, path: string): CertificateFacts[] {
+export function certificatesFromFile(source: string, path: string): CertificateInfo[] {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    return [{ where: `${where} ${path}`, failure: error instanceof Error ? error.message : String(error) }];
+    return [{ source: `${source} ${path}`, failure: error instanceof Error ? error.message : String(error) }];
   }
-  return certificatesOfPem(`${where} ${path}`, text);
+  return certificatesFromPem(`${source} ${path}`, text);
 }
 
 /** The certificates in a text of PEM blocks; keys and whatever else stands there are passed over. */
-export function certificatesOfPem(where: string, text: string): CertificateFacts[] {
-  const blocks = text.match(PEM) ?? [];
-  if (blocks.length === 0) return [{ where, failure: 'contains no PEM certificate' }];
+export function certificatesFromPem(source: string, text: string): CertificateInfo[] {
+  const blocks = text.match(CERTIFICATE_BLOCK) ?? [];
+  if (blocks.length === 0) return [{ source, failure: 'contains no PEM certificate' }];
   return blocks.map((block) => {
     try {
-      return certificateFacts(where, new X509Certificate(block));
+      return certificateInfo(source, new X509Certificate(block));
     } catch (error) {
       return {
-        where,
+        source,
         failure: `cannot parse certificate: ${error instanceof Error ? error.message : String(error)}`,
       };
     }
@@ -33,10 +33,10 @@ export function certificatesOfPem(where: string, text: string): CertificateFacts
 }
 
 /** What is judged of a certificate. */
-export function certificateFacts(where: string, certificate: X509Certificate): CertificateFacts {
+export function certificateInfo(source: string, certificate: X509Certificate): CertificateInfo {
   const { subject, subjectAltName } = certificate;
   return {
-    where,
+    source,
     // SPIFFE certificates have names only there.
     subject: (subject === '' || subject === undefined ? (subjectAltName ?? 'unnamed') : subject).replaceAll(
       '\n',

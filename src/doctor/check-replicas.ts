@@ -1,7 +1,7 @@
-import { formatAge } from '../inspect/age.ts';
-import { counted } from '../inspect/counted.ts';
-import type { DoctorFacts } from './facts.ts';
-import { someOf, unanswered, type Finding } from './finding.ts';
+import { formatAge } from '../cli/age.ts';
+import { pluralize } from '../cli/pluralize.ts';
+import type { DoctorInputs } from './inputs.ts';
+import { truncateList, unavailable, type CheckResult } from './check-result.ts';
 
 /** A Lease is renewed every 5 s and proves for 15 s: what is less is no matter of clocks. */
 const CLOCK_TOLERANCE_MS = 15_000;
@@ -10,19 +10,19 @@ const CLOCK_TOLERANCE_MS = 15_000;
  * The replicas, by their Leases: somebody lives, somebody leads, who has died, whose clock is off. Nobody alive is a
  * failure, and then the only finding; the rest is served meanwhile by those who live.
  */
-export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Finding[] {
-  if ('failure' in replicas) return [unanswered('replicas', replicas)];
+export function checkReplicas({ replicas, namespace, nowMs }: DoctorInputs): CheckResult[] {
+  if ('failure' in replicas) return [unavailable('replicas', replicas)];
   const { leader } = replicas.value;
-  const alive = replicas.value.replicas.filter((one) => one.alive);
-  const dead = replicas.value.replicas.filter((one) => !one.alive);
-  const shownDead = someOf(
-    dead.map(({ replica, renewedMs }) =>
+  const alive = replicas.value.replicas.filter((replica) => replica.alive);
+  const expired = replicas.value.replicas.filter((replica) => !replica.alive);
+  const expiredText = truncateList(
+    expired.map(({ replica, renewedMs }) =>
       renewedMs === undefined ? replica : `${replica} (last renewed ${formatAge(nowMs - renewedMs)} ago)`,
     ),
     3,
   );
   if (alive.length === 0) {
-    const others = dead.length === 0 ? 'no replica Lease found' : shownDead;
+    const others = expired.length === 0 ? 'no replica Lease found' : expiredText;
     return [
       {
         check: 'replicas',
@@ -32,45 +32,45 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
       },
     ];
   }
-  const findings: Finding[] = [];
+  const findings: CheckResult[] = [];
   // The leader's Lease may still name one that has died: that is no leader.
-  const leads = alive.some(({ replica }) => replica === leader);
+  const hasLiveLeader = alive.some(({ replica }) => replica === leader);
   findings.push(
-    leads
+    hasLiveLeader
       ? {
           check: 'replicas',
           status: 'ok',
-          message: `${counted(alive.length, 'replica')} alive, leader is ${leader}`,
+          message: `${pluralize(alive.length, 'replica')} alive, leader is ${leader}`,
         }
       : {
           check: 'replicas',
           status: 'warn',
-          message: `${counted(alive.length, 'replica')} alive, no leader${leader === '' ? '' : ` (last leader ${leader} has expired)`}`,
+          message: `${pluralize(alive.length, 'replica')} alive, no leader${leader === '' ? '' : ` (last leader ${leader} has expired)`}`,
           remediation:
             'only a leader takes over reporters of expired replicas; one is elected within 20 s, otherwise check the logs for Lease errors',
         },
   );
   // Whoever is stopped deletes its Lease: one that is left was killed, or its node is gone.
-  if (dead.length > 0) {
+  if (expired.length > 0) {
     findings.push({
       check: 'replicas',
       status: 'warn',
-      message: `${counted(dead.length, 'replica')} expired without releasing the Lease: ${shownDead}`,
+      message: `${pluralize(expired.length, 'replica')} expired without releasing the Lease: ${expiredText}`,
       remediation:
         'check the pod, e.g. for OOMKilled; the leader takes over the reporters and deletes the Lease after an hour',
     });
   }
   // They are known to live, by a Lease that changed: a time far from this machine's can only be a clock.
-  const off = alive.flatMap(({ replica, renewedMs }) =>
+  const skewed = alive.flatMap(({ replica, renewedMs }) =>
     renewedMs === undefined || Math.abs(nowMs - renewedMs) < CLOCK_TOLERANCE_MS
       ? []
       : [`${replica} by ${formatAge(Math.abs(nowMs - renewedMs))}`],
   );
-  if (off.length > 0) {
+  if (skewed.length > 0) {
     findings.push({
       check: 'clocks',
       status: 'warn',
-      message: `clocks differ from this machine's: ${someOf(off)}`,
+      message: `clocks differ from this machine's: ${truncateList(skewed)}`,
       remediation: 'set up NTP: displayed times are wrong (the operator never compares clocks)',
     });
   }
@@ -81,7 +81,7 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorFacts): Find
  * The addresses that were named: each answers as a ready replica does, from here. The way from an Envoy may be another;
  * so none is tried that nobody named.
  */
-export function checkEndpoints({ endpoints }: DoctorFacts): Finding[] {
+export function checkEndpoints({ endpoints }: DoctorInputs): CheckResult[] {
   if (endpoints.length === 0) {
     return [
       {
@@ -93,9 +93,9 @@ export function checkEndpoints({ endpoints }: DoctorFacts): Finding[] {
       },
     ];
   }
-  return endpoints.map(({ flag, address, failure, said }) =>
+  return endpoints.map(({ flag, address, failure, detail }) =>
     failure === undefined
-      ? { check: 'endpoints', status: 'ok', message: `${flag} ${address}: ${said}` }
+      ? { check: 'endpoints', status: 'ok', message: `${flag} ${address}: ${detail}` }
       : {
           check: 'endpoints',
           status: 'fail',

@@ -1,17 +1,17 @@
 import type { Condition } from '../core/condition.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
-import { formatAge } from '../inspect/age.ts';
-import { counted } from '../inspect/counted.ts';
-import type { DoctorFacts } from './facts.ts';
-import { someOf, unanswered, type Finding, type Level } from './finding.ts';
+import { formatAge } from '../cli/age.ts';
+import { pluralize } from '../cli/pluralize.ts';
+import type { DoctorInputs } from './inputs.ts';
+import { truncateList, unavailable, type CheckResult, type CheckStatus } from './check-result.ts';
 
 /** The first full push of a large reporter takes some time to become rows; what takes longer is worth a look. */
-const LONG_MS = 60_000;
+const SLOW_SYNC_MS = 60_000;
 
 /** The reporters: connected, in sync, one Envoy each, owned by somebody who lives. */
-export function checkReporters(facts: DoctorFacts): Finding[] {
-  const { reporters, namespace } = facts;
-  if ('failure' in reporters) return [unanswered('reporters', reporters)];
+export function checkReporters(inputs: DoctorInputs): CheckResult[] {
+  const { reporters, namespace } = inputs;
+  if ('failure' in reporters) return [unavailable('reporters', reporters)];
   if (reporters.value.length === 0) {
     return [
       {
@@ -24,29 +24,29 @@ export function checkReporters(facts: DoctorFacts): Finding[] {
     ];
   }
   const findings = [
-    ...checkConnected(reporters.value, facts.nowMs),
-    ...checkSynced(reporters.value, facts.nowMs),
+    ...checkConnected(reporters.value, inputs.nowMs),
+    ...checkSynced(reporters.value, inputs.nowMs),
     ...checkConflicts(reporters.value),
-    ...checkOwners(reporters.value, facts),
+    ...checkOwners(reporters.value, inputs),
   ];
   if (findings.length > 0) return findings;
-  const message = `${counted(reporters.value.length, 'reporter')} connected and in sync`;
+  const message = `${pluralize(reporters.value.length, 'reporter')} connected and in sync`;
   return [{ check: 'reporters', status: 'ok', message }];
 }
 
 /** Those without a stream, in one finding. Unknown counts: nobody has claimed that object yet. */
-function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Finding[] {
-  const lost = reporters.flatMap((one) => {
-    const connected = condition(one, 'Connected');
-    return connected?.status === 'True' ? [] : [named(one, connected, nowMs)];
+function checkConnected(reporters: readonly ReporterObject[], nowMs: number): CheckResult[] {
+  const disconnected = reporters.flatMap((reporter) => {
+    const connected = findCondition(reporter, 'Connected');
+    return connected?.status === 'True' ? [] : [describe(reporter, connected, nowMs)];
   });
-  if (lost.length === 0) return [];
+  if (disconnected.length === 0) return [];
   return [
     {
       check: 'reporters',
       // One Envoy that is gone may have been scaled away. All of them are no chance.
-      status: lost.length === reporters.length ? 'fail' : 'warn',
-      message: `${lost.length} of ${counted(reporters.length, 'reporter')} not connected: ${someOf(lost)}`,
+      status: disconnected.length === reporters.length ? 'fail' : 'warn',
+      message: `${disconnected.length} of ${pluralize(reporters.length, 'reporter')} not connected: ${truncateList(disconnected)}`,
       remediation:
         'check that these Envoys run and reach the port; for one that is gone for good, kubectl delete rtr NAME deletes ' +
         'its objects now instead of after --expire-after',
@@ -58,57 +58,70 @@ function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Fi
  * One finding a reason, the gravest first, so that a quota which refuses the rows of a hundred reporters is one line.
  * Reasons that only follow from another check (NotConnected, Pending) are left to that.
  */
-function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Finding[] {
-  const findings: Finding[] = [];
-  /** @param leastMs for how long it has to have been so: before, it is the way things go */
-  function group(reason: string, status: Level, message: string, remediation: string, leastMs = 0): void {
-    const found = reporters.flatMap((one) => {
-      const synced = condition(one, 'Synced');
+function checkSynced(reporters: readonly ReporterObject[], nowMs: number): CheckResult[] {
+  const findings: CheckResult[] = [];
+  /** @param minDurationMs for how long it has to have been so: before, it is the way things go */
+  function addResult(
+    reason: string,
+    status: CheckStatus,
+    message: string,
+    remediation: string,
+    minDurationMs = 0,
+  ): void {
+    const affected = reporters.flatMap((reporter) => {
+      const synced = findCondition(reporter, 'Synced');
       if (synced === undefined || synced.status === 'True' || synced.reason !== reason) return [];
-      if (nowMs - Date.parse(synced.lastTransitionTime) < leastMs) return [];
-      return [`${named(one, synced, nowMs)}${synced.message === '' ? '' : `: ${synced.message}`}`];
+      if (nowMs - Date.parse(synced.lastTransitionTime) < minDurationMs) return [];
+      return [`${describe(reporter, synced, nowMs)}${synced.message === '' ? '' : `: ${synced.message}`}`];
     });
-    if (found.length > 0)
-      findings.push({ check: 'synced', status, message: `${message}: ${someOf(found, 3)}`, remediation });
+    if (affected.length > 0)
+      findings.push({
+        check: 'synced',
+        status,
+        message: `${message}: ${truncateList(affected, 3)}`,
+        remediation,
+      });
   }
-  group(
+  addResult(
     'WritesRejected',
     'fail',
     'the API server rejects ReverseTunnel writes',
     'see the error: a missing permission, a quota (kubectl describe quota), a webhook, or an older CRD',
   );
-  group(
+  addResult(
     'TunnelsRejected',
     'warn',
     'invalid tunnels were rejected',
     'fix the tenant, cluster or node ID of the initiator: docs/troubleshooting.md#tunnels-are-rejected',
   );
-  group(
+  addResult(
     'SyncInProgress',
     'warn',
     'ReverseTunnel objects are still being written',
     'the API server is slow or throttling: see reverse_tunnel_sync_lag_seconds and rest_client_requests_total',
-    LONG_MS,
+    SLOW_SYNC_MS,
   );
-  group(
+  addResult(
     'AwaitingFullPush',
     'warn',
     'only deltas received, no full push',
     'Envoy sends a full push on each connect; this is another client, or the stream is about to end',
-    LONG_MS,
+    SLOW_SYNC_MS,
   );
   return findings;
 }
 
 /** A failure: which of the two rows show is chance, and each takes the other's away. */
-function checkConflicts(reporters: readonly ReporterObject[]): Finding[] {
-  const shared = reporters.filter((one) => condition(one, 'IdentityConflict')?.status === 'True');
+function checkConflicts(reporters: readonly ReporterObject[]): CheckResult[] {
+  const shared = reporters.filter(
+    (reporter) => findCondition(reporter, 'IdentityConflict')?.status === 'True',
+  );
   if (shared.length === 0) return [];
   return [
     {
       check: 'identity',
       status: 'fail',
-      message: `two Envoys report under the same node.cluster and node.id: ${someOf(shared.map((one) => idOf(one)))}`,
+      message: `two Envoys report under the same node.cluster and node.id: ${truncateList(shared.map((reporter) => reporterName(reporter)))}`,
       remediation:
         'give each Envoy a unique node.id (--service-node, such as the pod name); until then the objects show the last report of either',
     },
@@ -116,18 +129,20 @@ function checkConflicts(reporters: readonly ReporterObject[]): Finding[] {
 }
 
 /** Owners without a Lease that lives. An object that names nobody counts too: it was created, and never claimed. */
-function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorFacts): Finding[] {
+function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorInputs): CheckResult[] {
   if ('failure' in replicas) return [];
-  const alive = new Set(replicas.value.replicas.filter((one) => one.alive).map(({ replica }) => replica));
+  const alive = new Set(
+    replicas.value.replicas.filter((reporter) => reporter.alive).map(({ replica }) => replica),
+  );
   // Then that is the finding, and this would only say it again.
   if (alive.size === 0) return [];
-  const left = reporters.filter(({ status }) => !alive.has(status?.owner?.replica ?? ''));
-  if (left.length === 0) return [];
+  const unowned = reporters.filter(({ status }) => !alive.has(status?.owner?.replica ?? ''));
+  if (unowned.length === 0) return [];
   return [
     {
       check: 'owners',
       status: 'warn',
-      message: `${counted(left.length, 'reporter')} owned by no live replica: ${someOf(left.map((one) => idOf(one)))}`,
+      message: `${pluralize(unowned.length, 'reporter')} owned by no live replica: ${truncateList(unowned.map((reporter) => reporterName(reporter)))}`,
       remediation:
         'the leader takes them over within about 20 s; run doctor again, and check that there is a leader if this persists',
     },
@@ -138,25 +153,25 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorF
  * The rows: how many, how many Unknown, and none without a reporter's object. Only warnings: both are states that the
  * operator leads out of by itself, and what keeps it from that is a finding of another check.
  */
-export function checkRows({ rows }: DoctorFacts): Finding[] {
-  if ('failure' in rows) return [unanswered('objects', rows)];
-  const { rows: count, unknown, orphans } = rows.value;
-  const findings: Finding[] = [];
+export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
+  if ('failure' in tunnels) return [unavailable('objects', tunnels)];
+  const { tunnels: count, unknown, orphaned } = tunnels.value;
+  const findings: CheckResult[] = [];
   if (unknown > 0) {
     findings.push({
       check: 'objects',
       status: 'warn',
-      message: `${unknown} of ${counted(count, 'ReverseTunnel')} Unknown, as their reporter is disconnected`,
+      message: `${unknown} of ${pluralize(count, 'ReverseTunnel')} Unknown, as their reporter is disconnected`,
       remediation:
         'list them with kubectl get rt --field-selector status.state=Unknown; they are deleted after --expire-after',
     });
   }
-  if (orphans.size > 0) {
-    const shown = Array.from(orphans, ([reporter, orphaned]) => `${reporter} (${orphaned})`);
+  if (orphaned.size > 0) {
+    const shown = Array.from(orphaned, ([reporter, orphaned]) => `${reporter} (${orphaned})`);
     findings.push({
       check: 'objects',
       status: 'warn',
-      message: `ReverseTunnels without a ReverseTunnelReporter: ${someOf(shown)}`,
+      message: `ReverseTunnels without a ReverseTunnelReporter: ${truncateList(shown)}`,
       remediation:
         'the leader deletes them within about a minute; if they remain, check that there is a leader',
     });
@@ -165,7 +180,7 @@ export function checkRows({ rows }: DoctorFacts): Finding[] {
     findings.push({
       check: 'objects',
       status: 'ok',
-      message: count === 0 ? 'no ReverseTunnels' : `${counted(count, 'ReverseTunnel')}, all Connected`,
+      message: count === 0 ? 'no ReverseTunnels' : `${pluralize(count, 'ReverseTunnel')}, all Connected`,
     });
   return findings;
 }
@@ -174,10 +189,10 @@ export function checkRows({ rows }: DoctorFacts): Finding[] {
  * The policies: each was accepted. One that is not is a failure: nothing that it allows is in force, while it still
  * makes an end of everybody being allowed everything.
  */
-export function checkPolicies({ policies }: DoctorFacts): Finding[] {
+export function checkPolicies({ policies }: DoctorInputs): CheckResult[] {
   if (policies === undefined) return [];
-  if ('failure' in policies) return [unanswered('policies', policies)];
-  const findings = policies.value.flatMap(({ name, accepted, message: error }): Finding[] => {
+  if ('failure' in policies) return [unavailable('policies', policies)];
+  const findings = policies.value.flatMap(({ name, accepted, conditionMessage: error }): CheckResult[] => {
     if (accepted === 'True') return [];
     const message =
       accepted === undefined
@@ -191,24 +206,27 @@ export function checkPolicies({ policies }: DoctorFacts): Finding[] {
   });
   if (findings.length > 0) return findings;
   const count = policies.value.length;
-  const message = count === 0 ? 'no ReverseTunnelPolicy' : `${counted(count, 'policy', 'policies')} accepted`;
+  const message =
+    count === 0 ? 'no ReverseTunnelPolicy' : `${pluralize(count, 'policy', 'policies')} accepted`;
   return [{ check: 'policies', status: 'ok', message }];
 }
 
 /** Undefined also in an object that an older version wrote. */
-function condition(reporter: ReporterObject, type: string): Condition | undefined {
-  return reporter.status?.conditions?.find((one) => one.type === type);
+function findCondition(reporter: ReporterObject, type: string): Condition | undefined {
+  return reporter.status?.conditions?.find((candidate) => candidate.type === type);
 }
 
 /** `edge/responder-0 (HeartbeatTimeout for 4m)`. */
-function named(reporter: ReporterObject, why: Condition | undefined, nowMs: number): string {
-  const sinceMs = Date.parse(why?.lastTransitionTime ?? '');
+function describe(reporter: ReporterObject, condition: Condition | undefined, nowMs: number): string {
+  const sinceMs = Date.parse(condition?.lastTransitionTime ?? '');
   // The CRD's default says 1970.
   const since = sinceMs > 0 ? ` for ${formatAge(nowMs - sinceMs)}` : '';
-  return why === undefined ? idOf(reporter) : `${idOf(reporter)} (${why.reason}${since})`;
+  return condition === undefined
+    ? reporterName(reporter)
+    : `${reporterName(reporter)} (${condition.reason}${since})`;
 }
 
 /** As log lines and pages write a reporter; an Envoy without a cluster has an empty one. */
-function idOf({ spec }: ReporterObject): string {
+function reporterName({ spec }: ReporterObject): string {
   return spec.cluster === '' ? spec.id : `${spec.cluster}/${spec.id}`;
 }

@@ -1,12 +1,12 @@
 import { systemClock } from '../clock.ts';
 import { parseHostPort } from '../host-port.ts';
-import { openCluster, type Cluster } from '../inspect/cluster.ts';
-import { INSPECT_HELP, parseInspect, type InspectFlags } from '../inspect/command-flags.ts';
-import { INTERRUPTED, processTerminal } from '../inspect/terminal.ts';
+import { openCluster, type Cluster } from '../cli/cluster.ts';
+import { COMMON_FLAGS_HELP, parseCommonFlags, type CommonFlags } from '../cli/command-flags.ts';
+import { INTERRUPTED, processTerminal } from '../cli/terminal.ts';
 import { ConnectionError } from '../k8s/connection.ts';
-import type { Finding } from './finding.ts';
-import { findings } from './findings.ts';
-import { gatherFacts, type DoctorQuestions } from './gather.ts';
+import type { CheckResult } from './check-result.ts';
+import { runChecks } from './run-checks.ts';
+import { collectInputs, type DoctorOptions } from './collect.ts';
 
 const HELP = `Usage: reverse-tunnel-operator doctor [FLAG ...]
        kubectl rt doctor [FLAG ...]
@@ -14,7 +14,7 @@ const HELP = `Usage: reverse-tunnel-operator doctor [FLAG ...]
 Checks the API server, CRDs, permissions, replicas, certificates, reporters, ReverseTunnel objects and policies. Prints one
 line per check, with a remediation where one is needed. Read-only.
 
-${INSPECT_HELP}  --service-account NAME
+${COMMON_FLAGS_HELP}  --service-account NAME
         check the permissions of this ServiceAccount in the namespace instead of those of the caller
   --grpc-address HOST:PORT
         reporting service of a replica to probe; repeatable
@@ -41,12 +41,12 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
     terminal.out(HELP);
     return 0;
   }
-  if ('mistakes' in parsed) {
-    for (const mistake of parsed.mistakes) terminal.err(`doctor: ${mistake}\n`);
+  if ('errors' in parsed) {
+    for (const mistake of parsed.errors) terminal.err(`doctor: ${mistake}\n`);
     terminal.err('doctor: see --help for all flags\n');
     return 2;
   }
-  const { flags, questions } = parsed;
+  const { flags, options } = parsed;
   let cluster: Cluster;
   try {
     cluster = await openCluster(flags, process.env, systemClock, 'doctor');
@@ -57,18 +57,18 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
   }
   try {
     const { interrupted } = terminal;
-    const facts = await gatherFacts(cluster, questions, systemClock, interrupted, (what) =>
+    const inputs = await collectInputs(cluster, options, systemClock, interrupted, (what) =>
       terminal.err(`doctor: ${what}\n`),
     );
     // What was not asked to its end is no finding.
     if (interrupted.aborted) return INTERRUPTED;
-    const found = findings(facts);
-    const failed = found.some(({ status }) => status === 'fail');
-    const { namespace } = facts;
+    const results = runChecks(inputs);
+    const failed = results.some(({ status }) => status === 'fail');
+    const { namespace } = inputs;
     terminal.out(
       flags.output === 'json'
-        ? `${JSON.stringify({ namespace, failed, findings: found }, undefined, 2)}\n`
-        : `${found.map(lines).join('')}${verdict(found)}`,
+        ? `${JSON.stringify({ namespace, failed, findings: results }, undefined, 2)}\n`
+        : `${results.map(formatResult).join('')}${formatTotals(results)}`,
     );
     return failed ? 1 : 0;
   } finally {
@@ -79,8 +79,8 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
 /** Names every mistake at once: whoever mends one is not to meet the next. */
 function parseDoctor(
   argv: readonly string[],
-): { help: true } | { mistakes: readonly string[] } | { flags: InspectFlags; questions: DoctorQuestions } {
-  const parsed = parseInspect(argv, {
+): { help: true } | { errors: readonly string[] } | { flags: CommonFlags; options: DoctorOptions } {
+  const parsed = parseCommonFlags(argv, {
     'service-account': { type: 'string' },
     'grpc-address': { type: 'string', multiple: true },
     'http-address': { type: 'string', multiple: true },
@@ -88,44 +88,44 @@ function parseDoctor(
     'tls-client-ca': { type: 'string' },
   });
   if (!('flags' in parsed)) return parsed;
-  const { flags, own } = parsed;
-  const mistakes: string[] = [];
+  const { flags, extra } = parsed;
+  const errors: string[] = [];
   const addresses = (flag: string): string[] => {
-    const given = own[flag];
-    const list = Array.isArray(given) ? given.map(String) : [];
+    const rawValue = extra[flag];
+    const list = Array.isArray(rawValue) ? rawValue.map(String) : [];
     for (const text of list) {
       // Port 0 is one to listen on, and leads nowhere.
       if (parseHostPort(text) === undefined || text.endsWith(':0')) {
-        mistakes.push(
+        errors.push(
           `--${flag}: ${JSON.stringify(text)} must be host:port, such as 127.0.0.1:18000 or [::1]:18000`,
         );
       }
     }
     return list;
   };
-  const one = (flag: string): string | undefined => {
-    const given = own[flag];
-    if (given === '') mistakes.push(`--${flag}: must not be empty`);
-    return typeof given === 'string' ? given : undefined;
+  const singleValue = (flag: string): string | undefined => {
+    const rawValue = extra[flag];
+    if (rawValue === '') errors.push(`--${flag}: must not be empty`);
+    return typeof rawValue === 'string' ? rawValue : undefined;
   };
-  const questions: DoctorQuestions = {
-    serviceAccount: one('service-account'),
+  const options: DoctorOptions = {
+    serviceAccount: singleValue('service-account'),
     grpcAddresses: addresses('grpc-address'),
     httpAddresses: addresses('http-address'),
-    tlsCert: one('tls-cert'),
-    tlsClientCa: one('tls-client-ca'),
+    tlsCert: singleValue('tls-cert'),
+    tlsClientCa: singleValue('tls-client-ca'),
   };
-  return mistakes.length > 0 ? { mistakes } : { flags, questions };
+  return errors.length > 0 ? { errors } : { flags, options };
 }
 
 /** The check's line, and what to do below it. */
-function lines({ status, check, message, remediation }: Finding): string {
+function formatResult({ status, check, message, remediation }: CheckResult): string {
   const line = `${status.padEnd(4)}  ${check.padEnd(12)}  ${message}\n`;
   return remediation === undefined ? line : `${line}${' '.repeat(20)}→ ${remediation}\n`;
 }
 
 /** The last line: by it one sees whether the others have to be read. */
-function verdict(found: readonly Finding[]): string {
-  const count = (wanted: string): number => found.filter(({ status }) => status === wanted).length;
+function formatTotals(results: readonly CheckResult[]): string {
+  const count = (expected: string): number => results.filter(({ status }) => status === expected).length;
   return `${count('fail')} failed, ${count('warn')} warned, ${count('ok')} ok, ${count('skip')} not checked\n`;
 }

@@ -1,9 +1,13 @@
 import type { Metadata } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
-import { ANYBODY } from '../core/peer.ts';
+import { ANONYMOUS } from '../core/peer.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
-import type { TokenCheck, TokenChecks, TokenVerdict } from './token-checks.ts';
+import type {
+  PendingAuthentication,
+  TokenAuthenticator,
+  AuthenticationResult,
+} from './token-authenticator.ts';
 
 /** RFC 6750, 2.1. */
 const BEARER = /^Bearer +(\S+)$/i;
@@ -12,11 +16,11 @@ const BEARER = /^Bearer +(\S+)$/i;
 export type AuthenticateCall = (
   metadata: Metadata,
   connection: Pick<ConnectionGuard, 'address' | 'certificate' | 'ageMs'> | undefined,
-) => TokenVerdict | TokenCheck;
+) => AuthenticationResult | PendingAuthentication;
 
 /** `--auth insecure`: everybody is let in, and nobody is anyone. */
-export const letEverybodyIn: AuthenticateCall = () => ({
-  credential: { peer: ANYBODY, expiresMs: undefined },
+export const allowAnonymous: AuthenticateCall = () => ({
+  credential: { peer: ANONYMOUS, expiresMs: undefined },
 });
 
 /**
@@ -29,27 +33,27 @@ export const letEverybodyIn: AuthenticateCall = () => ({
 export function authenticateCalls(
   clock: Clock,
   maxAgeMs: number,
-  tokens: TokenChecks | undefined,
+  tokens: TokenAuthenticator | undefined,
 ): AuthenticateCall {
   return (metadata, connection) => {
     const certificate = connection?.certificate;
     if (certificate !== undefined) {
-      const verdict = stillValid(certificate, clock);
-      return 'credential' in verdict && connection !== undefined && connection.ageMs >= maxAgeMs
-        ? { refused: 'connection_max_age' }
-        : verdict;
+      const result = checkExpiry(certificate, clock);
+      return 'credential' in result && connection !== undefined && connection.ageMs >= maxAgeMs
+        ? { rejected: 'connection_max_age' }
+        : result;
     }
-    const [given, more] = metadata.get('authorization');
-    const token = typeof given === 'string' && more === undefined ? BEARER.exec(given)?.[1] : undefined;
+    const [header, extra] = metadata.get('authorization');
+    const token = typeof header === 'string' && extra === undefined ? BEARER.exec(header)?.[1] : undefined;
     return token === undefined || tokens === undefined
-      ? { refused: 'no_credential' }
-      : tokens.check(token, connection?.address ?? 'unknown');
+      ? { rejected: 'no_credential' }
+      : tokens.authenticate(token, connection?.address ?? 'unknown');
   };
 }
 
 /** A connection may stay open without a stream beyond its certificate's end. */
-function stillValid(certificate: Credential, clock: Clock): TokenVerdict {
+function checkExpiry(certificate: Credential, clock: Clock): AuthenticationResult {
   return (certificate.expiresMs ?? 0) <= clock.wallMs()
-    ? { refused: 'certificate_expired' }
+    ? { rejected: 'certificate_expired' }
     : { credential: certificate };
 }

@@ -25,8 +25,8 @@ subscribe('http2.server.stream.created', (message) => {
   if (connection === undefined) return;
   const { stream, headers } = message as { stream: ServerHttp2Stream; headers: IncomingHttpHeaders };
   if (stream.session !== undefined) widenWindows(stream.session);
-  connection.opened(stream);
-  dropLateAnswer(stream);
+  connection.onStreamOpened(stream);
+  ignoreLateResponse(stream);
   headers[STREAM_ID] = String(stream.id);
   const encoding = headers['grpc-encoding'];
   if (encoding !== undefined && encoding !== 'identity')
@@ -37,30 +37,30 @@ subscribe('http2.server.stream.created', (message) => {
  * A stream can be over when gRPC answers it: its end and its reset came in one packet. Node throws then, where nobody
  * catches it: an unknown path, or another content-type, sent so would end the process.
  */
-function dropLateAnswer(stream: ServerHttp2Stream): void {
+function ignoreLateResponse(stream: ServerHttp2Stream): void {
   const respond = stream.respond.bind(stream);
-  stream.respond = (...answer) => {
-    if (!stream.destroyed && !stream.closed) respond(...answer);
+  stream.respond = (...response) => {
+    if (!stream.destroyed && !stream.closed) respond(...response);
   };
 }
 
 /** Runs what hands a connection to gRPC, so that its calls know where they come from. */
-export function inConnection(guard: ConnectionGuard, inject: () => void): void {
+export function runInConnection(guard: ConnectionGuard, inject: () => void): void {
   connections.run(new WeakRef(guard), inject);
 }
 
 /** The connection of the call whose handler is being started; undefined where there is no guard. */
-export function connectionOfCall(): ConnectionGuard | undefined {
+export function currentConnection(): ConnectionGuard | undefined {
   return connections.getStore()?.deref();
 }
 
 /** The inbound half of a call: it hands over one message at a time. */
-interface Gate {
+interface MessageGate {
   /** The message that was handed over has been dealt with: the next one may come. */
   open(): void;
 }
 
-const gates = new WeakMap<Metadata, Gate>();
+const gates = new WeakMap<Metadata, MessageGate>();
 
 /**
  * Hands a stream its messages one at a time. By itself gRPC reads up to 16 messages ahead of a stream that is paused,
@@ -71,14 +71,14 @@ export const guardCalls: ServerInterceptor = (method, call) => {
   if (connection === undefined) return new ServerInterceptingCall(call);
   let streamId = 0;
   let busy = false;
-  let waiting: (() => void) | undefined;
-  const gate: Gate = {
+  let pending: (() => void) | undefined;
+  const gate: MessageGate = {
     open() {
       if (!busy) return;
       busy = false;
       connection.messageDone(streamId);
-      const next = waiting;
-      waiting = undefined;
+      const next = pending;
+      pending = undefined;
       next?.();
     },
   };
@@ -92,16 +92,16 @@ export const guardCalls: ServerInterceptor = (method, call) => {
           next(metadata);
         },
         onReceiveMessage(message, next) {
-          const handOver = (): void => {
+          const deliver = (): void => {
             busy = method.requestStream;
             next(message);
           };
-          if (busy) waiting = handOver;
-          else handOver();
+          if (busy) pending = deliver;
+          else deliver();
         },
         onReceiveHalfClose: (next) => next(),
         onCancel() {
-          waiting = undefined;
+          pending = undefined;
         },
       });
     },
@@ -113,7 +113,7 @@ export const guardCalls: ServerInterceptor = (method, call) => {
 };
 
 /** Lets the call's next message come whenever the call is resumed. */
-export function readOneByOne(call: NodeJS.EventEmitter & { readonly metadata: Metadata }): void {
+export function deliverOneByOne(call: NodeJS.EventEmitter & { readonly metadata: Metadata }): void {
   const gate = gates.get(call.metadata);
   if (gate !== undefined) call.on('resume', () => gate.open());
 }

@@ -14,5 +14,5 @@ export function certificateCredential(certificate: X509Certificate): Credential 
   const expiresMs = certificate.validToDate.getTime();
   return names === undefined || !Number.isFinite(expiresMs)
     ? undefined
-    : { peer: { by: 'certificate', ...names }, expiresMs };
+    : { peer: { kind: 'certificate', ...names }, expiresMs };
 }

@@ -1,48 +1,48 @@
-import { FLAG, FRAME, FrameHead } from './http2-frame.ts';
+import { FLAG, FRAME, FrameHeader } from './http2-frame.ts';
 
 /** Who is told what the server has done with a stream. */
-export interface OutboundParts {
+export interface OutboundFramesOptions {
   /** The server has sent the last it has to say on this stream. */
-  readonly ended: (streamId: number) => void;
+  readonly onStreamEnded: (streamId: number) => void;
   /** The server has reset this stream. */
-  readonly reset: (streamId: number) => void;
+  readonly onStreamReset: (streamId: number) => void;
 }
 
 /** Reads the frames that the server sends: which streams it is done with, and where a frame ends. */
 export class OutboundFrames {
-  readonly #parts: OutboundParts;
-  readonly #head = new FrameHead();
-  #payloadLeft = 0;
+  readonly #options: OutboundFramesOptions;
+  readonly #header = new FrameHeader();
+  #remainingPayload = 0;
 
-  constructor(parts: OutboundParts) {
-    this.#parts = parts;
+  constructor(options: OutboundFramesOptions) {
+    this.#options = options;
   }
 
   /** True when another frame may be written. */
   get isBetweenFrames(): boolean {
-    return this.#head.isEmpty;
+    return this.#header.isEmpty;
   }
 
   read(chunk: Buffer): void {
     for (let at = 0; at < chunk.length;) {
-      if (!this.#head.isComplete) {
-        at = this.#head.read(chunk, at);
-        if (!this.#head.isComplete) return;
-        this.#payloadLeft = this.#head.length;
+      if (!this.#header.isComplete) {
+        at = this.#header.read(chunk, at);
+        if (!this.#header.isComplete) return;
+        this.#remainingPayload = this.#header.length;
       }
-      const take = Math.min(this.#payloadLeft, chunk.length - at);
+      const take = Math.min(this.#remainingPayload, chunk.length - at);
       at += take;
-      this.#payloadLeft -= take;
-      if (this.#payloadLeft === 0) this.#end();
+      this.#remainingPayload -= take;
+      if (this.#remainingPayload === 0) this.#endFrame();
     }
   }
 
-  #end(): void {
-    const { type, flags, streamId } = this.#head;
-    this.#head.clear();
-    if (type === FRAME.rstStream) this.#parts.reset(streamId);
+  #endFrame(): void {
+    const { type, flags, streamId } = this.#header;
+    this.#header.clear();
+    if (type === FRAME.rstStream) this.#options.onStreamReset(streamId);
     else if ((type === FRAME.data || type === FRAME.headers) && (flags & FLAG.endStream) !== 0) {
-      this.#parts.ended(streamId);
+      this.#options.onStreamEnded(streamId);
     }
   }
 }

@@ -5,29 +5,29 @@ import type { Clock } from '../clock.ts';
 import type { Credential } from './credential.ts';
 import { InboundFrames } from './connection-guard-inbound.ts';
 import { OutboundFrames } from './connection-guard-outbound.ts';
-import type { FairBudget } from './fair-budget.ts';
-import { calmDown } from './http2-frame.ts';
-import { refusalWords, type RefusalReason, type Refuse } from './refusals.ts';
+import type { FairQuota } from './fair-quota.ts';
+import { encodeEnhanceYourCalm } from './http2-frame.ts';
+import { rejectionMessage, type RejectionReason, type RejectConnection } from './connection-rejections.ts';
 
 /**
  * Work of one connection in one turn of the event loop: some milliseconds, so that others' reports are not kept
  * waiting by a peer that sends frames as fast as it can. A full push of 13 MB, in frames of 16 KiB, takes a few turns.
  */
-const FRAMES_A_TURN = 512;
+const FRAMES_PER_TICK = 512;
 /** A peer that takes no more bytes, or does not close its side, is cut by then. */
 const LINGER_MS = 10_000;
 
 /** What one connection is held to, and the budgets that it shares with all others. */
-export interface GuardParts {
+export interface ConnectionGuardOptions {
   /** Of the peer, where it was asked for one and has shown it. */
   readonly certificate: Credential | undefined;
   readonly maxMessageSizeBytes: number;
-  readonly heldBytes: FairBudget<ConnectionGuard>;
-  readonly heldStreams: FairBudget<ConnectionGuard>;
-  readonly unprovenCalls: FairBudget<ConnectionGuard>;
-  readonly refuse: Refuse;
+  readonly bufferedBytes: FairQuota<ConnectionGuard>;
+  readonly openStreams: FairQuota<ConnectionGuard>;
+  readonly pendingAuthentications: FairQuota<ConnectionGuard>;
+  readonly reject: RejectConnection;
   /** Told when the first frame is there. */
-  readonly greeted: () => void;
+  readonly handshakeDone: () => void;
   readonly clock: Clock;
 }
 
@@ -44,43 +44,43 @@ export class ConnectionGuard {
   readonly duplex: Duplex;
   #session: Http2Session | undefined;
   readonly #socket: Socket;
-  readonly #parts: GuardParts;
+  readonly #options: ConnectionGuardOptions;
   readonly #acceptedMs: number;
   readonly #inbound: InboundFrames;
   readonly #outbound: OutboundFrames;
-  #hasGreeted = false;
+  #isHandshakeDone = false;
   /** Read from the socket, not passed on yet. */
-  #rest: Buffer | undefined;
-  #restEnds = false;
-  #isWanted = false;
-  #turn: NodeJS.Immediate | undefined;
+  #pendingChunk: Buffer | undefined;
+  #hasSocketEnded = false;
+  #wantsData = false;
+  #scheduledTick: NodeJS.Immediate | undefined;
   /** Whose DATA the last slice ends with. */
-  #dataOf = 0;
+  #dataStreamId = 0;
   #cancelLinger: (() => void) | undefined;
   /** Nothing that comes is passed on any more. */
-  #isOver = false;
-  #isCut = false;
+  #isClosed = false;
+  #isTerminated = false;
 
   /** @param preface what HTTP/2 wants first; it has been read from the socket */
-  constructor(socket: Socket, preface: Buffer, parts: GuardParts) {
+  constructor(socket: Socket, preface: Buffer, options: ConnectionGuardOptions) {
     this.#socket = socket;
-    this.#parts = parts;
+    this.#options = options;
     this.address = socket.remoteAddress ?? 'unknown';
-    this.certificate = parts.certificate;
-    this.#acceptedMs = parts.clock.monotonicMs();
+    this.certificate = options.certificate;
+    this.#acceptedMs = options.clock.monotonicMs();
     this.#inbound = new InboundFrames({
-      maxMessageSizeBytes: parts.maxMessageSizeBytes,
-      held: (change) => parts.heldBytes.change(this, change),
+      maxMessageSizeBytes: options.maxMessageSizeBytes,
+      onBufferedChange: (change) => options.bufferedBytes.change(this, change),
       ageSeconds: () => this.ageMs / 1000,
-      streams: (change) => parts.heldStreams.change(this, change),
+      onStreamCountChange: (change) => options.openStreams.change(this, change),
     });
     this.#outbound = new OutboundFrames({
-      ended: (streamId) => this.#inbound.serverEnded(streamId),
-      reset: (streamId) => this.#inbound.streamReset(streamId),
+      onStreamEnded: (streamId) => this.#inbound.serverEnded(streamId),
+      onStreamReset: (streamId) => this.#inbound.streamReset(streamId),
     });
-    parts.heldBytes.join(this);
-    parts.heldStreams.join(this);
-    parts.unprovenCalls.join(this);
+    options.bufferedBytes.register(this);
+    options.openStreams.register(this);
+    options.pendingAuthentications.register(this);
     this.duplex = this.#createDuplex();
     this.duplex.push(preface);
     socket.on('data', (chunk) => this.#receive(chunk));
@@ -90,11 +90,11 @@ export class ConnectionGuard {
 
   /** Since its peer could speak HTTP/2, and had shown its certificate where it has one. */
   get ageMs(): number {
-    return this.#parts.clock.monotonicMs() - this.#acceptedMs;
+    return this.#options.clock.monotonicMs() - this.#acceptedMs;
   }
 
   /** Takes bytes that came with the preface. */
-  receiveFirst(chunk: Buffer): void {
+  receiveInitial(chunk: Buffer): void {
     if (chunk.length > 0) this.#receive(chunk);
   }
 
@@ -104,12 +104,12 @@ export class ConnectionGuard {
   }
 
   /** A call waits for its token's review (1), or does so no more (-1). */
-  unproven(change: 1 | -1): void {
-    this.#parts.unprovenCalls.change(this, change);
+  changePendingAuthentications(change: 1 | -1): void {
+    this.#options.pendingAuthentications.change(this, change);
   }
 
   /** Has the peer open its next stream on a new connection, where it proves anew who it is. What is open goes on. */
-  retire(): void {
+  drain(): void {
     this.#session?.close();
   }
 
@@ -117,23 +117,23 @@ export class ConnectionGuard {
    * A stream was opened on it. One whose peer has had the last answer and does not end its own half is closed: gRPC would
    * keep it for as long as the connection lives.
    */
-  opened(stream: ServerHttp2Stream): void {
+  onStreamOpened(stream: ServerHttp2Stream): void {
     this.#session = stream.session;
     stream.once('finish', () => {
-      const cancel = this.#parts.clock.setTimer(LINGER_MS, () => stream.close(constants.NGHTTP2_NO_ERROR));
+      const cancel = this.#options.clock.setTimer(LINGER_MS, () => stream.close(constants.NGHTTP2_NO_ERROR));
       stream.once('close', cancel);
     });
   }
 
   /** Ends the connection, telling the peer why as far as it still listens. */
-  cut(reason: RefusalReason): void {
-    if (this.#isOver) return;
-    this.#isOver = true;
-    this.#isCut = true;
-    this.#parts.refuse(reason, this.address);
-    this.#linger();
+  terminate(reason: RejectionReason): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#isTerminated = true;
+    this.#options.reject(reason, this.address);
+    this.#lingerThenDestroy();
     if (this.#outbound.isBetweenFrames) {
-      this.#socket.write(calmDown(this.#inbound.lastStreamId, refusalWords(reason)));
+      this.#socket.write(encodeEnhanceYourCalm(this.#inbound.lastStreamId, rejectionMessage(reason)));
     }
     this.#socket.destroySoon();
     this.duplex.destroy();
@@ -143,8 +143,8 @@ export class ConnectionGuard {
     const socket = this.#socket;
     return new Duplex({
       read: () => {
-        this.#isWanted = true;
-        this.#pass();
+        this.#wantsData = true;
+        this.#forward();
       },
       write: (chunk: Buffer, _encoding, done) => {
         this.#outbound.read(chunk);
@@ -160,103 +160,105 @@ export class ConnectionGuard {
       },
       final: (done) => {
         // HTTP/2 is through. What still comes is dropped, to see the peer's end.
-        this.#isOver = true;
-        this.#linger();
+        this.#isClosed = true;
+        this.#lingerThenDestroy();
         socket.end();
         socket.resume();
         done();
       },
       destroy: (error, done) => {
-        this.#leave();
+        this.#onHttp2Closed();
         done(error);
       },
     });
   }
 
   #receive(chunk: Buffer): void {
-    if (this.#isOver) return;
-    this.#rest = this.#rest === undefined ? chunk : Buffer.concat([this.#rest, chunk]);
-    this.#pass();
+    if (this.#isClosed) return;
+    this.#pendingChunk =
+      this.#pendingChunk === undefined ? chunk : Buffer.concat([this.#pendingChunk, chunk]);
+    this.#forward();
   }
 
   #receiveEnd(): void {
-    this.#restEnds = true;
-    this.#pass();
+    this.#hasSocketEnded = true;
+    this.#forward();
   }
 
   /** Passes on what was read, as far as this turn allows, and sees to it that no more is read than is passed on. */
-  #pass(): void {
-    if (this.#isOver) return;
-    if (this.#rest !== undefined && this.#inbound.cost < FRAMES_A_TURN) this.#passSlices(this.#rest);
-    if (this.#isOver) return;
-    if (this.#inbound.cost > 0) this.#turn ??= setImmediate(() => this.#nextTurn());
-    if (this.#rest !== undefined || !this.#isWanted) this.#socket.pause();
-    else if (this.#restEnds) this.duplex.push(null);
+  #forward(): void {
+    if (this.#isClosed) return;
+    if (this.#pendingChunk !== undefined && this.#inbound.cost < FRAMES_PER_TICK)
+      this.#forwardSlices(this.#pendingChunk);
+    if (this.#isClosed) return;
+    if (this.#inbound.cost > 0) this.#scheduledTick ??= setImmediate(() => this.#startTick());
+    if (this.#pendingChunk !== undefined || !this.#wantsData) this.#socket.pause();
+    else if (this.#hasSocketEnded) this.duplex.push(null);
     else this.#socket.resume();
   }
 
-  #nextTurn(): void {
-    this.#turn = undefined;
+  #startTick(): void {
+    this.#scheduledTick = undefined;
     this.#inbound.cost = 0;
-    this.#pass();
+    this.#forward();
   }
 
   /**
    * Cuts the chunk where frames of one stream's DATA begin or end: HTTP/2 hands the DATA on as views into the slice
    * it came in, and one byte of a report that is never finished would keep all of the slice.
    */
-  #passSlices(chunk: Buffer): void {
+  #forwardSlices(chunk: Buffer): void {
     const inbound = this.#inbound;
     inbound.messageStart = -1;
     let from = 0;
     let at = 0;
-    while (at < chunk.length && inbound.cost < FRAMES_A_TURN) {
+    while (at < chunk.length && inbound.cost < FRAMES_PER_TICK) {
       const start = at;
-      at = inbound.step(chunk, start);
-      if (this.#isOver) return;
-      if (inbound.breach !== undefined) {
-        this.cut(inbound.breach);
+      at = inbound.readFrame(chunk, start);
+      if (this.#isClosed) return;
+      if (inbound.violation !== undefined) {
+        this.terminate(inbound.violation);
         return;
       }
-      if (inbound.dataOf !== this.#dataOf) {
-        this.#dataOf = inbound.dataOf;
+      if (inbound.dataStreamId !== this.#dataStreamId) {
+        this.#dataStreamId = inbound.dataStreamId;
         this.#push(chunk, from, start);
         from = start;
       }
     }
-    this.#rest = at < chunk.length ? chunk.subarray(at) : undefined;
+    this.#pendingChunk = at < chunk.length ? chunk.subarray(at) : undefined;
     // A message that goes on beyond the slice begins a slice of its own, for the same reason.
     const { messageStart } = inbound;
-    if (inbound.dataOf !== 0 && messageStart > from) {
+    if (inbound.dataStreamId !== 0 && messageStart > from) {
       this.#push(chunk, from, messageStart);
       from = messageStart;
     }
     this.#push(chunk, from, at);
-    if (inbound.hasGreeted && !this.#hasGreeted) {
-      this.#hasGreeted = true;
-      this.#parts.greeted();
+    if (inbound.isHandshakeDone && !this.#isHandshakeDone) {
+      this.#isHandshakeDone = true;
+      this.#options.handshakeDone();
     }
   }
 
   #push(chunk: Buffer, from: number, to: number): void {
-    if (from < to && !this.duplex.push(chunk.subarray(from, to))) this.#isWanted = false;
+    if (from < to && !this.duplex.push(chunk.subarray(from, to))) this.#wantsData = false;
   }
 
-  #linger(): void {
-    this.#cancelLinger ??= this.#parts.clock.setTimer(LINGER_MS, () => this.#socket.destroy());
+  #lingerThenDestroy(): void {
+    this.#cancelLinger ??= this.#options.clock.setTimer(LINGER_MS, () => this.#socket.destroy());
     this.#socket.once('close', () => this.#cancelLinger?.());
   }
 
   /** The end of the connection, as far as HTTP/2 goes. */
-  #leave(): void {
-    if (this.#turn !== undefined) clearImmediate(this.#turn);
-    this.#rest = undefined;
-    this.#parts.heldBytes.leave(this);
-    this.#parts.heldStreams.leave(this);
-    this.#parts.unprovenCalls.leave(this);
-    this.#isOver = true;
-    if (this.#isCut) return;
-    this.#linger();
+  #onHttp2Closed(): void {
+    if (this.#scheduledTick !== undefined) clearImmediate(this.#scheduledTick);
+    this.#pendingChunk = undefined;
+    this.#options.bufferedBytes.release(this);
+    this.#options.openStreams.release(this);
+    this.#options.pendingAuthentications.release(this);
+    this.#isClosed = true;
+    if (this.#isTerminated) return;
+    this.#lingerThenDestroy();
     // Not at once: HTTP/2's last words are still to be written.
     this.#socket.destroySoon();
   }

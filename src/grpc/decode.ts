@@ -1,5 +1,5 @@
 import protobuf from 'protobufjs/minimal.js';
-import { createdAtText } from '../core/created-at.ts';
+import { formatCreatedAt } from '../core/created-at.ts';
 import { tunnelViolation, type ReportedIdentity } from '../core/report.ts';
 import type { Tunnel } from '../core/tunnel.ts';
 import { MAX_TUNNEL_NAME, textViolation, type Violation, type ViolationReason } from '../core/violation.ts';
@@ -16,11 +16,11 @@ export interface DecodedReport {
   /** In the order of the wire. */
   readonly added: readonly Tunnel[];
   readonly removedNames: readonly string[];
-  readonly setAside: SetAside;
+  readonly rejected: RejectedTunnels;
 }
 
 /** Parts of a report that break the contract's rules. */
-export interface SetAside {
+export interface RejectedTunnels {
   readonly count: number;
   readonly byReason: ReadonlyMap<ViolationReason, number>;
   /** The first few, to be shown; all of them could be a million. */
@@ -37,16 +37,16 @@ export class TooManyEntriesError extends Error {
   override readonly name = 'TooManyEntriesError';
 }
 
-const SHOWN_VIOLATIONS = 5;
+const MAX_SAMPLE_VIOLATIONS = 5;
 /**
  * About a thousand tunnels, 2 ms of work (8 ms where each field is of 2 bytes), so that a stream with small reports
  * waits no longer for its ACK. In bytes, as every field costs time: also an unknown one, or a name over its limit.
  */
-const BYTES_BETWEEN_RESTS = 128 * 1024;
+const YIELD_EVERY_BYTES = 128 * 1024;
 /** Some 0.5 ms of fields that are only skipped. */
-const FIELDS_BETWEEN_RESTS = 16_384;
+const YIELD_EVERY_FIELDS = 16_384;
 /** A few tenants and clusters stand in every tunnel of a report: each is kept once, as long as they are few. */
-const SHARED_TEXTS = 1024;
+const MAX_INTERNED_STRINGS = 1024;
 
 /** Field number and wire type of each field that is read, as they stand on the wire. */
 const LENGTH_DELIMITED = 2;
@@ -62,54 +62,54 @@ const TIMESTAMP = { seconds: tag(1, 0), nanos: tag(2, 0) };
  *
  * As protobuf has it: unknown fields are skipped, of a field that stands twice the last counts, messages are merged.
  *
- * @param mostEntries added tunnels and removed names together
+ * @param maxEntries added tunnels and removed names together
  * @throws MalformedReportError when the bytes do not parse
  * @throws TooManyEntriesError
  */
 export function* decodeReport(
   bytes: Buffer,
-  mostEntries = Number.POSITIVE_INFINITY,
+  maxEntries = Number.POSITIVE_INFINITY,
 ): Generator<undefined, DecodedReport> {
   const reader = protobuf.Reader.create(bytes);
-  const share = sharing();
+  const intern = internStrings();
   const added: Tunnel[] = [];
   const removedNames: string[] = [];
   const byReason = new Map<ViolationReason, number>();
   const first: Violation[] = [];
   let count = 0;
-  const setAside = (violation: Violation): void => {
+  const reject = (violation: Violation): void => {
     count += 1;
     byReason.set(violation.reason, (byReason.get(violation.reason) ?? 0) + 1);
-    if (first.length < SHOWN_VIOLATIONS) first.push(violation);
+    if (first.length < MAX_SAMPLE_VIOLATIONS) first.push(violation);
   };
 
-  const node = joinedParts(bytes.length);
+  const node = mergeParts(bytes.length);
   let fullPush = false;
   let nonce = 0n;
   let addedIndex = 0;
   let removedIndex = 0;
-  let restAt = BYTES_BETWEEN_RESTS;
+  let yieldAt = YIELD_EVERY_BYTES;
   try {
     while (reader.pos < reader.len) {
       const field = reader.uint32();
       switch (field) {
         case REQUEST.added: {
-          const tunnel = decodeTunnel(reader, addedIndex, share);
+          const tunnel = decodeTunnel(reader, addedIndex, intern);
           addedIndex += 1;
-          if ('reason' in tunnel) setAside(tunnel);
+          if ('reason' in tunnel) reject(tunnel);
           else added.push(tunnel);
           break;
         }
         case REQUEST.removed: {
-          const name = text(reader, reader.len);
+          const name = readString(reader, reader.len);
           const violation = removedNameViolation(name, removedIndex);
           removedIndex += 1;
-          if (violation !== undefined) setAside(violation);
+          if (violation !== undefined) reject(violation);
           else removedNames.push(name);
           break;
         }
         case REQUEST.node:
-          node.add(slice(reader));
+          node.add(readBytes(reader));
           break;
         case REQUEST.fullPush:
           fullPush = reader.bool();
@@ -118,20 +118,20 @@ export function* decodeReport(
           nonce = asBigInt(int64(reader));
           break;
         default:
-          skip(reader, field, reader.len);
+          skipField(reader, field, reader.len);
       }
-      if (addedIndex + removedIndex > mostEntries) {
-        throw new TooManyEntriesError(`report lists more than ${mostEntries} tunnels and names`);
+      if (addedIndex + removedIndex > maxEntries) {
+        throw new TooManyEntriesError(`report lists more than ${maxEntries} tunnels and names`);
       }
-      if (reader.pos >= restAt) {
-        restAt = reader.pos + BYTES_BETWEEN_RESTS;
+      if (reader.pos >= yieldAt) {
+        yieldAt = reader.pos + YIELD_EVERY_BYTES;
         yield;
       }
     }
   } catch (error) {
-    throw error instanceof TooManyEntriesError ? error : malformed(error);
+    throw error instanceof TooManyEntriesError ? error : malformedReport(error);
   }
-  return { node: node.whole(), fullPush, nonce, added, removedNames, setAside: { count, byReason, first } };
+  return { node: node.whole(), fullPush, nonce, added, removedNames, rejected: { count, byReason, first } };
 }
 
 /** Of a report, what says whose it is. */
@@ -145,24 +145,24 @@ export type ReportHead = Pick<DecodedReport, 'node' | 'nonce'>;
  */
 export function* decodeHead(bytes: Buffer): Generator<undefined, ReportHead> {
   const reader = protobuf.Reader.create(bytes);
-  const node = joinedParts(bytes.length);
+  const node = mergeParts(bytes.length);
   let nonce = 0n;
   try {
     for (let fields = 1; reader.pos < reader.len; fields += 1) {
       const field = reader.uint32();
-      if (field === REQUEST.node) node.add(slice(reader));
+      if (field === REQUEST.node) node.add(readBytes(reader));
       else if (field === REQUEST.nonce) nonce = asBigInt(int64(reader));
-      else skip(reader, field, reader.len);
-      if (fields % FIELDS_BETWEEN_RESTS === 0) yield;
+      else skipField(reader, field, reader.len);
+      if (fields % YIELD_EVERY_FIELDS === 0) yield;
     }
   } catch (error) {
-    throw malformed(error);
+    throw malformedReport(error);
   }
   return { node: node.whole(), nonce };
 }
 
-function decodeTunnel(reader: Reader, index: number, share: (text: string) => string): Tunnel | Violation {
-  const end = endOf(reader, reader.len);
+function decodeTunnel(reader: Reader, index: number, intern: (text: string) => string): Tunnel | Violation {
+  const end = readFieldEnd(reader, reader.len);
   let name = '';
   let identity: { tenantID: string; clusterID: string; nodeID: string } | undefined;
   let seconds: number | undefined;
@@ -171,51 +171,51 @@ function decodeTunnel(reader: Reader, index: number, share: (text: string) => st
     const field = reader.uint32();
     switch (field) {
       case TUNNEL.name:
-        name = text(reader, end);
+        name = readString(reader, end);
         break;
       case TUNNEL.identity:
         identity ??= { tenantID: '', clusterID: '', nodeID: '' };
-        decodeIdentity(reader, end, identity, share);
+        decodeIdentity(reader, end, identity, intern);
         break;
       case TUNNEL.createdAt: {
-        const timestampEnd = endOf(reader, end);
+        const timestampEnd = readFieldEnd(reader, end);
         seconds ??= 0;
         while (reader.pos < timestampEnd) {
           const part = reader.uint32();
           // Past 2^53 digits are lost, but such an instant is out of range whatever they were.
           if (part === TIMESTAMP.seconds) seconds = asNumber(int64(reader));
           else if (part === TIMESTAMP.nanos) nanos = reader.int32();
-          else skip(reader, part, timestampEnd);
+          else skipField(reader, part, timestampEnd);
         }
-        landed(reader, timestampEnd);
+        assertAtEnd(reader, timestampEnd);
         break;
       }
       default:
-        skip(reader, field, end);
+        skipField(reader, field, end);
     }
   }
-  landed(reader, end);
+  assertAtEnd(reader, end);
   const violation = tunnelViolation(name, identity, () => `added_tunnels[${index}]`);
   if (violation !== undefined || identity === undefined) return violation as Violation;
-  const createdAt = seconds === undefined ? undefined : createdAtText(seconds, nanos);
+  const createdAt = seconds === undefined ? undefined : formatCreatedAt(seconds, nanos);
   return { name, ...identity, createdAt };
 }
 
 function decodeIdentity(
   reader: Reader,
   limit: number,
-  into: { -readonly [part in keyof ReportedIdentity]: string },
-  share: (text: string) => string,
+  target: { -readonly [part in keyof ReportedIdentity]: string },
+  intern: (text: string) => string,
 ): void {
-  const end = endOf(reader, limit);
+  const end = readFieldEnd(reader, limit);
   while (reader.pos < end) {
     const field = reader.uint32();
-    if (field === IDENTITY.tenantID) into.tenantID = share(text(reader, end));
-    else if (field === IDENTITY.clusterID) into.clusterID = share(text(reader, end));
-    else if (field === IDENTITY.nodeID) into.nodeID = text(reader, end);
-    else skip(reader, field, end);
+    if (field === IDENTITY.tenantID) target.tenantID = intern(readString(reader, end));
+    else if (field === IDENTITY.clusterID) target.clusterID = intern(readString(reader, end));
+    else if (field === IDENTITY.nodeID) target.nodeID = readString(reader, end);
+    else skipField(reader, field, end);
   }
-  landed(reader, end);
+  assertAtEnd(reader, end);
 }
 
 /** By the rules for a tunnel's name: no other can be held, and what is remembered of a name is bounded. */
@@ -231,27 +231,27 @@ function tag(fieldNumber: number, wireType = LENGTH_DELIMITED): number {
 }
 
 /** Where the length-delimited field that begins here ends; checked, since the reader itself clamps. */
-function endOf(reader: Reader, limit: number): number {
+function readFieldEnd(reader: Reader, limit: number): number {
   const length = reader.uint32();
   const end = reader.pos + length;
   if (end > limit) throw new RangeError(`field of ${length} bytes at byte ${reader.pos} exceeds its message`);
   return end;
 }
 
-function landed(reader: Reader, end: number): void {
+function assertAtEnd(reader: Reader, end: number): void {
   if (reader.pos !== end) throw new RangeError(`message ends at byte ${reader.pos}, declared end is ${end}`);
 }
 
 /** proto3 text; bytes that are no UTF-8 become U+FFFD, so it is always well-formed. */
-function text(reader: Reader, limit: number): string {
-  const end = endOf(reader, limit);
+function readString(reader: Reader, limit: number): string {
+  const end = readFieldEnd(reader, limit);
   const start = reader.pos;
   reader.pos = end;
   return (reader.buf as Buffer).toString('utf8', start, end);
 }
 
-function slice(reader: Reader): Buffer {
-  const end = endOf(reader, reader.len);
+function readBytes(reader: Reader): Buffer {
+  const end = readFieldEnd(reader, reader.len);
   const bytes = (reader.buf as Buffer).subarray(reader.pos, end);
   reader.pos = end;
   return bytes;
@@ -262,7 +262,7 @@ function slice(reader: Reader): Buffer {
  * buffer of `room` bytes, made with the second part: joining anew for each would take the square of their number, and a
  * 5 MB report of nothing but parts would stop the process for minutes.
  */
-function joinedParts(room: number) {
+function mergeParts(room: number) {
   let whole: Buffer | undefined;
   let length = 0;
   return {
@@ -280,7 +280,7 @@ function joinedParts(room: number) {
   };
 }
 
-function skip(reader: Reader, field: number, limit: number): void {
+function skipField(reader: Reader, field: number, limit: number): void {
   if (field >>> 3 === 0) throw new RangeError(`field number 0 at byte ${reader.pos}`);
   reader.skipType(field & 7);
   if (reader.pos > limit) throw new RangeError(`unknown field exceeds its message at byte ${limit}`);
@@ -309,17 +309,17 @@ function asNumber({ high, low }: Int64): number {
   return high * 2 ** 32 + (low >>> 0);
 }
 
-function sharing(): (text: string) => string {
-  const kept = new Map<string, string>();
+function internStrings(): (text: string) => string {
+  const interned = new Map<string, string>();
   return (text) => {
-    const known = kept.get(text);
-    if (known !== undefined) return known;
-    if (kept.size < SHARED_TEXTS) kept.set(text, text);
+    const existing = interned.get(text);
+    if (existing !== undefined) return existing;
+    if (interned.size < MAX_INTERNED_STRINGS) interned.set(text, text);
     return text;
   };
 }
 
-function malformed(error: unknown): MalformedReportError {
+function malformedReport(error: unknown): MalformedReportError {
   const why = error instanceof Error ? error.message : String(error);
   return new MalformedReportError(`cannot decode StreamReverseTunnelsRequest: ${why}`, { cause: error });
 }

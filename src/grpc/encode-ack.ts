@@ -4,7 +4,7 @@ import type { ReportResponse } from './proto.ts';
 const NODE_ID = 0x0a;
 const REQUEST_NONCE = 0x18;
 /** Two tags, the length of an id of at most 256 code points, and a varint of 63 bits. */
-const MOST_BYTES_BESIDE_ID = 16;
+const MAX_OVERHEAD_BYTES = 16;
 
 /**
  * Writes a plain ACK, which is nearly every answer, in protobuf's wire format; any other is for `encodeOther`. The generic
@@ -18,7 +18,7 @@ export function ackEncoder(
     const isPlain = response.report_interval === undefined && response.error_detail === undefined;
     if (!isPlain || !Number.isSafeInteger(nonce) || nonce < 0) return encodeOther(response);
     const idBytes = Buffer.byteLength(response.node_id);
-    const bytes = Buffer.allocUnsafe(MOST_BYTES_BESIDE_ID + idBytes);
+    const bytes = Buffer.allocUnsafe(MAX_OVERHEAD_BYTES + idBytes);
     bytes[0] = NODE_ID;
     let at = writeVarint(bytes, 1, idBytes);
     at += bytes.write(response.node_id, at);
@@ -31,8 +31,8 @@ export function ackEncoder(
 /** Divides, since a shift keeps 32 bits. Gives where the next byte goes. */
 function writeVarint(bytes: Buffer, from: number, value: number): number {
   let at = from;
-  let rest = value;
-  for (; rest > 0x7f; rest = Math.floor(rest / 0x80)) bytes[at++] = (rest % 0x80) | 0x80;
-  bytes[at] = rest;
+  let remaining = value;
+  for (; remaining > 0x7f; remaining = Math.floor(remaining / 0x80)) bytes[at++] = (remaining % 0x80) | 0x80;
+  bytes[at] = remaining;
   return at + 1;
 }

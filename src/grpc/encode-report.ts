@@ -17,90 +17,90 @@ const TIMESTAMP = { seconds: 0x08, nanos: 0x10 };
 /** Room for what is not a list: node, full_push, nonce. Node strings come on top. */
 const FIXED_BYTES = 64;
 /** A first guess, ids of 20 characters each; the buffer doubles when it is wrong. */
-const GUESSED_TUNNEL_BYTES = 128;
+const ESTIMATED_TUNNEL_BYTES = 128;
 
 /** The bytes of a StreamReverseTunnelsRequest. Times before 1970 are not supported: no reporter's clock shows them. */
 export function encodeReport(report: ReportMessage): Buffer {
   let bytes = Buffer.allocUnsafe(
-    FIXED_BYTES + report.added.length * GUESSED_TUNNEL_BYTES + report.removedNames.length * 32,
+    FIXED_BYTES + report.added.length * ESTIMATED_TUNNEL_BYTES + report.removedNames.length * 32,
   );
   let at = 0;
 
   /** Every writer below needs it called first: a write beyond the end of a buffer is lost in silence. */
-  function room(wanted: number): void {
-    if (at + wanted <= bytes.length) return;
-    const larger = Buffer.allocUnsafe(Math.max(bytes.length * 2, at + wanted));
+  function ensureCapacity(needed: number): void {
+    if (at + needed <= bytes.length) return;
+    const larger = Buffer.allocUnsafe(Math.max(bytes.length * 2, at + needed));
     bytes.copy(larger, 0, 0, at);
     bytes = larger;
   }
 
   /** Divides instead of shifting: seconds and lengths may exceed the 32 bits that shifts keep. */
-  function varint(value: number): void {
-    let rest = value;
-    while (rest > 0x7f) {
-      bytes[at++] = (rest % 0x80) | 0x80;
-      rest = Math.floor(rest / 0x80);
+  function writeVarint(value: number): void {
+    let remaining = value;
+    while (remaining > 0x7f) {
+      bytes[at++] = (remaining % 0x80) | 0x80;
+      remaining = Math.floor(remaining / 0x80);
     }
-    bytes[at++] = rest;
+    bytes[at++] = remaining;
   }
 
   /** `length` is the text's UTF-8 length, which the caller needed already. */
-  function text(tag: number, value: string, length: number): void {
+  function writeText(tag: number, value: string, length: number): void {
     bytes[at++] = tag;
-    varint(length);
+    writeVarint(length);
     at += bytes.write(value, at, 'utf8');
   }
 
   /** Sizes first, since each message on the wire begins with its length. */
-  function tunnel(value: ReportedTunnel): void {
+  function writeTunnel(value: ReportedTunnel): void {
     const name = Buffer.byteLength(value.name);
     const tenant = Buffer.byteLength(value.tenantID);
     const cluster = Buffer.byteLength(value.clusterID);
     const node = Buffer.byteLength(value.nodeID);
     const identity = fieldSize(tenant) + fieldSize(cluster) + fieldSize(node);
     const createdAt = 2 + varintSize(value.createdAt.seconds) + varintSize(value.createdAt.nanos);
-    const all = fieldSize(name) + fieldSize(identity) + fieldSize(createdAt);
-    room(fieldSize(all));
+    const size = fieldSize(name) + fieldSize(identity) + fieldSize(createdAt);
+    ensureCapacity(fieldSize(size));
     bytes[at++] = REQUEST.addedTunnels;
-    varint(all);
-    text(TUNNEL.name, value.name, name);
+    writeVarint(size);
+    writeText(TUNNEL.name, value.name, name);
     bytes[at++] = TUNNEL.identity;
-    varint(identity);
-    text(IDENTITY.tenantID, value.tenantID, tenant);
-    text(IDENTITY.clusterID, value.clusterID, cluster);
-    text(IDENTITY.nodeID, value.nodeID, node);
+    writeVarint(identity);
+    writeText(IDENTITY.tenantID, value.tenantID, tenant);
+    writeText(IDENTITY.clusterID, value.clusterID, cluster);
+    writeText(IDENTITY.nodeID, value.nodeID, node);
     bytes[at++] = TUNNEL.createdAt;
-    varint(createdAt);
+    writeVarint(createdAt);
     bytes[at++] = TIMESTAMP.seconds;
-    varint(value.createdAt.seconds);
+    writeVarint(value.createdAt.seconds);
     bytes[at++] = TIMESTAMP.nanos;
-    varint(value.createdAt.nanos);
+    writeVarint(value.createdAt.nanos);
   }
 
   if (report.node !== undefined) {
     const id = Buffer.byteLength(report.node.id);
     const cluster = Buffer.byteLength(report.node.cluster);
-    const all = fieldSize(id) + fieldSize(cluster);
-    room(fieldSize(all) + FIXED_BYTES);
+    const size = fieldSize(id) + fieldSize(cluster);
+    ensureCapacity(fieldSize(size) + FIXED_BYTES);
     bytes[at++] = REQUEST.node;
-    varint(all);
-    text(NODE.id, report.node.id, id);
-    text(NODE.cluster, report.node.cluster, cluster);
+    writeVarint(size);
+    writeText(NODE.id, report.node.id, id);
+    writeText(NODE.cluster, report.node.cluster, cluster);
   }
-  for (const added of report.added) tunnel(added);
+  for (const added of report.added) writeTunnel(added);
   for (const name of report.removedNames) {
     const length = Buffer.byteLength(name);
-    room(fieldSize(length));
-    text(REQUEST.removedTunnelNames, name, length);
+    ensureCapacity(fieldSize(length));
+    writeText(REQUEST.removedTunnelNames, name, length);
   }
-  room(FIXED_BYTES);
+  ensureCapacity(FIXED_BYTES);
   bytes[at++] = REQUEST.fullPush;
   bytes[at++] = report.fullPush ? 1 : 0;
   bytes[at++] = REQUEST.nonce;
-  for (let rest = BigInt.asUintN(64, report.nonce); ; rest >>= 7n) {
+  for (let remaining = BigInt.asUintN(64, report.nonce); ; remaining >>= 7n) {
     // In bigint, as a nonce may use all 63 bits and must not lose one.
-    bytes[at++] = rest > 0x7fn ? Number(rest & 0x7fn) | 0x80 : Number(rest);
-    if (rest <= 0x7fn) break;
+    bytes[at++] = remaining > 0x7fn ? Number(remaining & 0x7fn) | 0x80 : Number(remaining);
+    if (remaining <= 0x7fn) break;
   }
   return bytes.subarray(0, at);
 }
@@ -113,6 +113,6 @@ function fieldSize(contentBytes: number): number {
 /** Bytes that a varint takes: one for each 7 bits. */
 function varintSize(value: number): number {
   let size = 1;
-  for (let rest = value; rest > 0x7f; rest = Math.floor(rest / 0x80)) size += 1;
+  for (let remaining = value; remaining > 0x7f; remaining = Math.floor(remaining / 0x80)) size += 1;
   return size;
 }

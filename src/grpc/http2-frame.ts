@@ -20,44 +20,44 @@ const ENHANCE_YOUR_CALM = 0xb;
 const INADEQUATE_SECURITY = 0xc;
 
 /** The head of the frame that is being read, put together from however many pieces it comes in. */
-export class FrameHead {
+export class FrameHeader {
   /** Of the payload. */
   length = 0;
   type = 0;
   flags = 0;
   streamId = 0;
   readonly #bytes = Buffer.alloc(HEADER_BYTES);
-  #have = 0;
+  #bytesRead = 0;
 
   /** True at the border between two frames. */
   get isEmpty(): boolean {
-    return this.#have === 0;
+    return this.#bytesRead === 0;
   }
 
   /** True once the fields above are those of the frame that has begun. */
   get isComplete(): boolean {
-    return this.#have === HEADER_BYTES;
+    return this.#bytesRead === HEADER_BYTES;
   }
 
   /** Reads on; the answer is where the head's bytes end in the chunk. */
   read(chunk: Buffer, at: number): number {
-    const take = Math.min(HEADER_BYTES - this.#have, chunk.length - at);
+    const take = Math.min(HEADER_BYTES - this.#bytesRead, chunk.length - at);
     if (take === HEADER_BYTES) {
-      this.#take(chunk, at);
+      this.#parse(chunk, at);
     } else {
-      chunk.copy(this.#bytes, this.#have, at, at + take);
-      if (this.#have + take === HEADER_BYTES) this.#take(this.#bytes, 0);
+      chunk.copy(this.#bytes, this.#bytesRead, at, at + take);
+      if (this.#bytesRead + take === HEADER_BYTES) this.#parse(this.#bytes, 0);
     }
-    this.#have += take;
+    this.#bytesRead += take;
     return at + take;
   }
 
   /** The next byte begins another frame. */
   clear(): void {
-    this.#have = 0;
+    this.#bytesRead = 0;
   }
 
-  #take(bytes: Buffer, at: number): void {
+  #parse(bytes: Buffer, at: number): void {
     this.length = bytes.readUIntBE(at, 3);
     this.type = bytes.readUInt8(at + 3);
     this.flags = bytes.readUInt8(at + 4);
@@ -66,19 +66,19 @@ export class FrameHead {
 }
 
 /** GOAWAY with ENHANCE_YOUR_CALM; `why` is for whoever reads the peer's log. */
-export function calmDown(lastStreamId: number, why: string): Buffer {
-  return goAway(lastStreamId, ENHANCE_YOUR_CALM, why);
+export function encodeEnhanceYourCalm(lastStreamId: number, message: string): Buffer {
+  return encodeGoAway(lastStreamId, ENHANCE_YOUR_CALM, message);
 }
 
 /** All that a peer is told which is not let in: SETTINGS, as HTTP/2 has to begin, and GOAWAY with INADEQUATE_SECURITY. */
-export function turnAway(why: string): Buffer {
+export function encodeInadequateSecurity(message: string): Buffer {
   const settings = Buffer.alloc(HEADER_BYTES);
   settings.writeUInt8(FRAME.settings, 3);
-  return Buffer.concat([settings, goAway(0, INADEQUATE_SECURITY, why)]);
+  return Buffer.concat([settings, encodeGoAway(0, INADEQUATE_SECURITY, message)]);
 }
 
-function goAway(lastStreamId: number, code: number, why: string): Buffer {
-  const text = Buffer.from(why);
+function encodeGoAway(lastStreamId: number, code: number, message: string): Buffer {
+  const text = Buffer.from(message);
   const bytes = Buffer.alloc(HEADER_BYTES + 8 + text.length);
   bytes.writeUIntBE(8 + text.length, 0, 3);
   bytes.writeUInt8(FRAME.goaway, 3);

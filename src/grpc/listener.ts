@@ -3,13 +3,13 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import { inConnection } from './call-guard.ts';
+import { runInConnection } from './call-guard.ts';
 import type { Credential } from './credential.ts';
 import { ConnectionGuard } from './connection-guard.ts';
-import { FairBudget } from './fair-budget.ts';
-import { protocolOf, type Protocol } from './first-bytes.ts';
-import { PREFACE, turnAway } from './http2-frame.ts';
-import { refusalWords, type RefusalReason, type Refuse } from './refusals.ts';
+import { FairQuota } from './fair-quota.ts';
+import { detectProtocol, type Protocol } from './protocol-detection.ts';
+import { PREFACE, encodeInadequateSecurity } from './http2-frame.ts';
+import { rejectionMessage, type RejectionReason, type RejectConnection } from './connection-rejections.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
 
 /** What peers may take of this process before anything is known of them, and all of them together. */
@@ -17,19 +17,19 @@ export interface ConnectionLimits {
   /** Connections that may be open. */
   readonly connections: number;
   /** Those of them that may be of one address: a proxy or NAT has many reporters behind it. */
-  readonly addressConnections: number;
+  readonly connectionsPerAddress: number;
   /** How long a peer may take for the preface and SETTINGS, a TLS handshake included. */
-  readonly greetingMs: number;
+  readonly handshakeTimeoutMs: number;
   /** Streams that may be open, on all connections together. */
   readonly streams: number;
   /** Bytes of reports that may wait to be whole or to be read, on all connections together. */
-  readonly heldBytes: number;
+  readonly bufferedBytes: number;
   /** Calls whose token may wait to be reviewed, on all connections together. */
-  readonly unprovenCalls: number;
+  readonly pendingAuthentications: number;
 }
 
 /** What a connection is held to, and where it goes once it speaks HTTP/2. */
-export interface ListenerParts {
+export interface ListenerOptions {
   readonly limits: ConnectionLimits;
   readonly maxMessageSizeBytes: number;
   /** Takes connections that begin with a handshake; undefined: TLS is not spoken here. */
@@ -38,7 +38,7 @@ export interface ListenerParts {
   readonly plaintext: boolean;
   /** Hands a connection to gRPC. */
   readonly inject: (connection: Duplex) => void;
-  readonly refuse: Refuse;
+  readonly reject: RejectConnection;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -51,30 +51,30 @@ const HTTP1_HEAD =
 
 /** Accepts connections, guards them, and hands those that speak HTTP/2 to gRPC. */
 export class Listener {
-  readonly #parts: ListenerParts;
+  readonly #options: ListenerOptions;
   readonly #servers: Server[] = [];
-  readonly #open = new Set<Socket>();
+  readonly #sockets = new Set<Socket>();
   /** Those that have not begun to speak, with what ends their deadline. */
-  readonly #greeting = new Map<Socket, () => void>();
-  readonly #ofAddress = new Map<string, number>();
-  readonly #heldBytes: FairBudget<ConnectionGuard>;
-  readonly #heldStreams: FairBudget<ConnectionGuard>;
-  readonly #unprovenCalls: FairBudget<ConnectionGuard>;
+  readonly #handshaking = new Map<Socket, () => void>();
+  readonly #connectionsByAddress = new Map<string, number>();
+  readonly #bufferedBytes: FairQuota<ConnectionGuard>;
+  readonly #openStreams: FairQuota<ConnectionGuard>;
+  readonly #pendingAuthentications: FairQuota<ConnectionGuard>;
 
-  constructor(parts: ListenerParts) {
-    this.#parts = parts;
-    const { limits } = parts;
-    this.#heldBytes = new FairBudget({
-      limit: limits.heldBytes,
-      overdrawn: (guard) => guard.cut('buffered_bytes'),
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+    const { limits } = options;
+    this.#bufferedBytes = new FairQuota({
+      limit: limits.bufferedBytes,
+      onExceeded: (guard) => guard.terminate('buffered_bytes'),
     });
-    this.#heldStreams = new FairBudget({
+    this.#openStreams = new FairQuota({
       limit: limits.streams,
-      overdrawn: (guard) => guard.cut('open_streams'),
+      onExceeded: (guard) => guard.terminate('open_streams'),
     });
-    this.#unprovenCalls = new FairBudget({
-      limit: limits.unprovenCalls,
-      overdrawn: (guard) => guard.cut('pending_authentication'),
+    this.#pendingAuthentications = new FairQuota({
+      limit: limits.pendingAuthentications,
+      onExceeded: (guard) => guard.terminate('pending_authentication'),
     });
   }
 
@@ -90,9 +90,9 @@ export class Listener {
     const host = address.slice(0, colon).replace(/^\[|\]$/g, '');
     let port = Number(address.slice(colon + 1));
     let failure: unknown;
-    for (const one of await lookup(host, { all: true })) {
+    for (const resolved of await lookup(host, { all: true })) {
       try {
-        port = await this.#listenOn(one.address, port);
+        port = await this.#listenOn(resolved.address, port);
       } catch (error) {
         failure ??= error;
       }
@@ -104,8 +104,8 @@ export class Listener {
   /** Accepts no more, and ends the connections that have not begun to speak. Resolves when all others are closed too. */
   async close(): Promise<void> {
     const closed = this.#servers.map((server) => new Promise((resolve) => server.close(resolve)));
-    for (const socket of this.#greeting.keys()) {
-      this.#greeted(socket);
+    for (const socket of this.#handshaking.keys()) {
+      this.#handshakeDone(socket);
       socket.destroy();
     }
     await Promise.all(closed);
@@ -113,7 +113,7 @@ export class Listener {
 
   /** Cuts every connection. */
   destroy(): void {
-    for (const socket of this.#open) socket.destroy();
+    for (const socket of this.#sockets) socket.destroy();
   }
 
   async #listenOn(host: string, port: number): Promise<number> {
@@ -127,7 +127,7 @@ export class Listener {
     });
     // A connection that could not be accepted, as for want of descriptors; the next one may be.
     server.on('error', (error) =>
-      this.#parts.log.error({ error: error.message }, 'failed to accept a connection'),
+      this.#options.log.error({ error: error.message }, 'failed to accept a connection'),
     );
     this.#servers.push(server);
     return (server.address() as AddressInfo).port;
@@ -137,104 +137,104 @@ export class Listener {
     // What becomes of a connection is told by its end.
     socket.on('error', () => {});
     const address = socket.remoteAddress ?? 'unknown';
-    const ofAddress = this.#ofAddress.get(address) ?? 0;
-    const { limits, clock } = this.#parts;
-    if (this.#open.size >= limits.connections) {
-      this.#refuse('connections', socket, address);
+    const addressCount = this.#connectionsByAddress.get(address) ?? 0;
+    const { limits, clock } = this.#options;
+    if (this.#sockets.size >= limits.connections) {
+      this.#reject('connections', socket, address);
       return;
     }
-    if (ofAddress >= limits.addressConnections) {
-      this.#refuse('address_connections', socket, address);
+    if (addressCount >= limits.connectionsPerAddress) {
+      this.#reject('address_connections', socket, address);
       return;
     }
-    this.#open.add(socket);
-    this.#ofAddress.set(address, ofAddress + 1);
-    const cancel = clock.setTimer(limits.greetingMs, () => {
-      this.#greeted(socket);
-      this.#refuse('handshake_timeout', socket, address);
+    this.#sockets.add(socket);
+    this.#connectionsByAddress.set(address, addressCount + 1);
+    const cancel = clock.setTimer(limits.handshakeTimeoutMs, () => {
+      this.#handshakeDone(socket);
+      this.#reject('handshake_timeout', socket, address);
     });
-    this.#greeting.set(socket, cancel);
+    this.#handshaking.set(socket, cancel);
     socket.on('close', () => {
-      this.#greeted(socket);
-      this.#open.delete(socket);
-      const left = (this.#ofAddress.get(address) ?? 0) - 1;
-      if (left > 0) this.#ofAddress.set(address, left);
-      else this.#ofAddress.delete(address);
+      this.#handshakeDone(socket);
+      this.#sockets.delete(socket);
+      const remaining = (this.#connectionsByAddress.get(address) ?? 0) - 1;
+      if (remaining > 0) this.#connectionsByAddress.set(address, remaining);
+      else this.#connectionsByAddress.delete(address);
     });
-    readFirst(socket, (protocol, first) => {
-      const { tls, plaintext } = this.#parts;
-      if (tls !== undefined && protocol === 'tls') this.#secure(tls, socket, first, address);
-      else if (!plaintext) this.#refuse('plaintext', socket, address, protocol);
+    readPreface(socket, (protocol, first) => {
+      const { tls, plaintext } = this.#options;
+      if (tls !== undefined && protocol === 'tls') this.#startTls(tls, socket, first, address);
+      else if (!plaintext) this.#reject('plaintext', socket, address, protocol);
       else if (protocol === 'http2') this.#guard(socket, first, undefined, socket);
-      else this.#refuse(protocol, socket, address, protocol);
+      else this.#reject(protocol, socket, address, protocol);
     });
   }
 
   /** Has begun to speak, or will not any more. */
-  #greeted(accepted: Socket): void {
-    this.#greeting.get(accepted)?.();
-    this.#greeting.delete(accepted);
+  #handshakeDone(accepted: Socket): void {
+    this.#handshaking.get(accepted)?.();
+    this.#handshaking.delete(accepted);
   }
 
-  #secure(tls: TlsAcceptor, accepted: Socket, first: Buffer, address: string): void {
+  #startTls(tls: TlsAcceptor, accepted: Socket, first: Buffer, address: string): void {
     accepted.pause();
     accepted.unshift(first);
-    tls.accept(accepted, (secured) => {
+    tls.accept(accepted, (result) => {
       // It was refused or closed in the middle of it.
-      if (!this.#greeting.has(accepted) || accepted.destroyed) return;
-      if ('refused' in secured) {
-        const { refused, detail, socket } = secured;
-        this.#parts.refuse(refused, address, detail);
+      if (!this.#handshaking.has(accepted) || accepted.destroyed) return;
+      if ('rejected' in result) {
+        const { rejected, detail, socket } = result;
+        this.#options.reject(rejected, address, detail);
         // TLS 1.3 lets the client believe it is in before its certificate has been looked at.
-        socket?.write(turnAway(refusalWords(refused)));
+        socket?.write(encodeInadequateSecurity(rejectionMessage(rejected)));
         (socket ?? accepted).destroySoon();
         return;
       }
-      const { socket, certificate } = secured;
-      readFirst(socket, (protocol, inner) => {
+      const { socket, certificate } = result;
+      readPreface(socket, (protocol, inner) => {
         if (protocol === 'http2') this.#guard(socket, inner, certificate, accepted);
-        else this.#refuse(protocol === 'tls' ? 'not_http2' : protocol, socket, address, protocol);
+        else this.#reject(protocol === 'tls' ? 'not_http2' : protocol, socket, address, protocol);
       });
     });
   }
 
   #guard(socket: Socket, first: Buffer, certificate: Credential | undefined, accepted: Socket): void {
-    const { refuse, clock, maxMessageSizeBytes, inject } = this.#parts;
+    const { reject, clock, maxMessageSizeBytes, inject } = this.#options;
     const guard = new ConnectionGuard(socket, PREFACE, {
       certificate,
       maxMessageSizeBytes,
-      heldBytes: this.#heldBytes,
-      heldStreams: this.#heldStreams,
-      unprovenCalls: this.#unprovenCalls,
-      refuse,
-      greeted: () => this.#greeted(accepted),
+      bufferedBytes: this.#bufferedBytes,
+      openStreams: this.#openStreams,
+      pendingAuthentications: this.#pendingAuthentications,
+      reject,
+      handshakeDone: () => this.#handshakeDone(accepted),
       clock,
     });
-    inConnection(guard, () => inject(guard.duplex));
-    guard.receiveFirst(first.subarray(PREFACE.length));
+    runInConnection(guard, () => inject(guard.duplex));
+    guard.receiveInitial(first.subarray(PREFACE.length));
   }
 
   /** @param protocol what it speaks, as far as that is known: in which to answer */
-  #refuse(reason: RefusalReason, socket: Socket, address: string, protocol?: Protocol): void {
-    this.#parts.refuse(reason, address);
+  #reject(reason: RejectionReason, socket: Socket, address: string, protocol?: Protocol): void {
+    this.#options.reject(reason, address);
     if (protocol === 'http1') socket.write(`${HTTP1_HEAD}${reason === 'plaintext' ? ' over TLS' : ''}.\n`);
-    if (protocol === 'http2') socket.write(turnAway(refusalWords(reason)));
+    if (protocol === 'http2') socket.write(encodeInadequateSecurity(rejectionMessage(reason)));
     socket.destroySoon();
   }
 }
 
 /** Reads until it is clear what the peer speaks; `first` is all that was read. */
-function readFirst(
+function readPreface(
   socket: Socket,
-  decided: (protocol: Exclude<Protocol, 'undecided'>, first: Buffer) => void,
+  onDetected: (protocol: Exclude<Protocol, 'undecided'>, first: Buffer) => void,
 ): void {
   let first = Buffer.alloc(0);
   const read = (chunk: Buffer): void => {
     first = Buffer.concat([first, chunk]);
-    const protocol = protocolOf(first);
+    const protocol = detectProtocol(first);
     if (protocol === 'undecided') return;
     socket.removeListener('data', read);
-    decided(protocol, first);
+    onDetected(protocol, first);
   };
   socket.on('data', read);
 }

@@ -5,7 +5,7 @@ import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@g
 const PACKAGE = 'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client';
 const FILE = `${PACKAGE.replaceAll('.', '/')}/stream_reverse_tunnels.proto`;
 /** Beside `src` and beside `dist` alike. */
-const FOLDER = fileURLToPath(new URL('../../proto', import.meta.url));
+const PROTO_DIR = fileURLToPath(new URL('../../proto', import.meta.url));
 
 /** google.protobuf.Duration. */
 export interface DurationMessage {
@@ -64,7 +64,7 @@ export function loadReportingService(): ReportingService {
 }
 
 function readReportingService(): ReportingService {
-  const definitions = loadSync(FILE, { includeDirs: [FOLDER], longs: String, keepCase: true });
+  const definitions = loadSync(FILE, { includeDirs: [PROTO_DIR], longs: String, keepCase: true });
   const name = `${PACKAGE}.ReverseTunnelReportingService`;
   const loaded = definitions[name] as unknown as {
     readonly StreamReverseTunnels: MethodDefinition<object, ReportResponse>;
@@ -76,14 +76,14 @@ function readReportingService(): ReportingService {
     service: {
       StreamReverseTunnels: {
         ...loaded.StreamReverseTunnels,
-        requestSerialize: asIs,
-        requestDeserialize: asIs,
+        requestSerialize: passThrough,
+        requestDeserialize: passThrough,
       },
     },
     decodeNode: (bytes) => node.deserialize(Buffer.from(bytes)),
   };
 }
 
-function asIs(bytes: Buffer): Buffer {
+function passThrough(bytes: Buffer): Buffer {
   return bytes;
 }

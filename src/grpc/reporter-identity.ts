@@ -32,10 +32,10 @@ export interface ReporterIdentity {
 export function reporterIdentity(files: IdentityFiles): ReporterIdentity | undefined {
   const { caFile, certFile, keyFile, serverName, tokenFile } = files;
   if (caFile === undefined) return undefined;
-  const ca = rereadable(caFile);
-  const cert = certFile === undefined ? undefined : rereadable(certFile);
-  const key = keyFile === undefined ? undefined : rereadable(keyFile);
-  const token = tokenFile === undefined ? undefined : rereadable(tokenFile);
+  const ca = fileReader(caFile);
+  const cert = certFile === undefined ? undefined : fileReader(certFile);
+  const key = keyFile === undefined ? undefined : fileReader(keyFile);
+  const token = tokenFile === undefined ? undefined : fileReader(tokenFile);
   return {
     credentials: () => credentials.createSsl(ca(), key?.() ?? null, cert?.() ?? null),
     metadata() {
@@ -47,14 +47,14 @@ export function reporterIdentity(files: IdentityFiles): ReporterIdentity | undef
   };
 }
 
-function rereadable(path: string): () => Buffer {
-  let known = readFileSync(path);
+function fileReader(path: string): () => Buffer {
+  let content = readFileSync(path);
   return () => {
     try {
-      known = readFileSync(path);
+      content = readFileSync(path);
     } catch {
       // It is being replaced; the next connection reads it.
     }
-    return known;
+    return content;
   };
 }

@@ -13,7 +13,7 @@ export interface ReportingConnection {
   /** Opens a stream, connecting first where there is no connection. Failures come as `onEnd`, never thrown. */
   openStream(handlers: StreamHandlers): ReportStream;
   /** Breaks the connection on this side: each stream ends with UNAVAILABLE. The next stream connects anew. */
-  drop(): void;
+  reset(): void;
   /** Resets the streams, silently, and closes the connection. No handle is left; opening again is possible. */
   close(): void;
 }
@@ -27,7 +27,7 @@ export interface ReportingConnectionOptions {
 }
 
 /** One definition for the process: reading the .proto files takes longer than opening a stream. */
-let reporting: StreamReverseTunnels | undefined;
+let reportingMethod: StreamReverseTunnels | undefined;
 
 const CHANNEL_OPTIONS: ChannelOptions = {
   // Without it all channels to one address share one connection; each Envoy has its own.
@@ -43,12 +43,12 @@ const CHANNEL_OPTIONS: ChannelOptions = {
 
 /** A connection to the service at `address`; nothing is sent before the first stream. */
 export function dialReportingService(options: ReportingConnectionOptions): ReportingConnection {
-  reporting ??= loadReportingService().service.StreamReverseTunnels;
-  const method = reporting;
+  reportingMethod ??= loadReportingService().service.StreamReverseTunnels;
+  const method = reportingMethod;
   const decode = (bytes: Buffer): ResponseMessage => toResponse(method.responseDeserialize(bytes));
   const { identity } = options;
   let client: Client | undefined;
-  const calls = new Set<Ending>();
+  const calls = new Set<OpenCall>();
 
   function closeClient(): void {
     client?.close();
@@ -77,45 +77,45 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
         decode,
         metadata,
       );
-      const ending: Ending = {
+      const openCall: OpenCall = {
         call,
         end(code, message) {
-          if (!calls.delete(ending)) return;
+          if (!calls.delete(openCall)) return;
           call.cancel();
           closeUnlessReady();
           if (code !== undefined) handlers.onEnd({ code, message });
         },
       };
-      calls.add(ending);
+      calls.add(openCall);
       call.on('data', (response: ResponseMessage) => {
-        if (calls.has(ending)) handlers.onResponse(response);
+        if (calls.has(openCall)) handlers.onResponse(response);
       });
       // The status event carries the same, and comes for OK as well; unheard, an error would end the process.
       call.on('error', () => {});
-      call.on('status', ({ code, details }) => ending.end(code, details));
+      call.on('status', ({ code, details }) => openCall.end(code, details));
       return {
         // Reports wait as objects in the stream's queue and are encoded when the ones before are written, so
         // backpressure costs no copies; max_retries bounds the queue.
         send(report) {
-          if (calls.has(ending)) call.write(report);
+          if (calls.has(openCall)) call.write(report);
         },
-        reset: () => ending.end(undefined, ''),
+        reset: () => openCall.end(undefined, ''),
       };
     },
-    drop() {
-      const open = [...calls];
+    reset() {
+      const openCalls = [...calls];
       closeClient();
-      for (const ending of open) ending.end(status.UNAVAILABLE, 'connection closed by the reporter');
+      for (const openCall of openCalls) openCall.end(status.UNAVAILABLE, 'connection closed by the reporter');
     },
     close() {
-      for (const ending of calls) ending.end(undefined, '');
+      for (const openCall of calls) openCall.end(undefined, '');
       closeClient();
     },
   };
 }
 
 /** An open call and its one end; without a code nobody is told. */
-interface Ending {
+interface OpenCall {
   readonly call: ClientDuplexStream<ReportMessage, ResponseMessage>;
   end(code: number | undefined, message: string): void;
 }

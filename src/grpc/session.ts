@@ -2,9 +2,9 @@ import { status, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import type { Peer } from '../core/peer.ts';
 import { reporterViolation } from '../core/report.ts';
-import type { EnvoyFacts } from '../core/reporter-status.ts';
+import type { EnvoyMetadata } from '../core/reporter-status.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
-import { shown, type Violation } from '../core/violation.ts';
+import { quote, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import {
@@ -13,25 +13,25 @@ import {
   MalformedReportError,
   TooManyEntriesError,
   type DecodedReport,
-  type SetAside,
+  type RejectedTunnels,
 } from './decode.ts';
-import { restingBetween } from './decode-turns.ts';
+import { runCooperatively } from './decode-scheduler.ts';
 import type { DenialLog } from './denial-log.ts';
-import { envoyFacts } from './envoy-facts.ts';
-import { libraryStatus } from './library-status.ts';
+import { envoyMetadata } from './node-metadata.ts';
+import { recordedStatus } from './status-interceptor.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 import type { ReportPolicy } from './report-policy.ts';
-import { Silence } from './silence.ts';
-import type { SayOf } from './sparing-log.ts';
+import { HeartbeatTimer } from './heartbeat-timer.ts';
+import type { LogThrottle } from './log-throttle.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {
   /**
    * The reporter has a new stream, also in place of an older one; called before its first report is folded.
    *
-   * @param isExpected its last stream here was ended for it to come back, and its end was not told
+   * @param isReconnect its last stream here was ended for it to come back, and its end was not told
    */
-  reporterConnected(reporter: ReporterId, envoy: EnvoyFacts, peer: Peer, isExpected: boolean): void;
+  reporterConnected(reporter: ReporterId, envoy: EnvoyMetadata, peer: Peer, isReconnect: boolean): void;
   /** The reporter has none any more: it ended, nothing came on it, policies end it, or this server is shutting down. */
   reporterDisconnected(
     reporter: ReporterId,
@@ -43,16 +43,16 @@ export interface ReportSink {
    * @param receivedMs when it was read whole, monotonic
    * @returns why it is not taken: there would be more than may be
    */
-  fold(reporter: ReporterId, report: DecodedReport, receivedMs: number): TooMany | undefined;
+  apply(reporter: ReporterId, report: DecodedReport, receivedMs: number): LimitExceeded | undefined;
 }
 
 /** Tunnels that a reporter, or all together, would hold; or reporters that one peer would be. */
-export type TooMany =
-  | { readonly tunnels: number; readonly limit: number; readonly together?: boolean }
+export type LimitExceeded =
+  | { readonly tunnels: number; readonly limit: number; readonly isGlobal?: boolean }
   | { readonly reporters: number; readonly limit: number };
 
 /** How a stream's end is counted. */
-export type EndReason =
+export type CloseReason =
   | 'client_closed'
   | 'nack'
   | 'malformed'
@@ -67,24 +67,24 @@ export type EndReason =
   | 'credential_expired';
 
 /** A node that Envoy sends has its id and cluster, some 100 bytes; one of more is read anew each time. */
-const REMEMBERED_NODE_BYTES = 1024;
+const MAX_CACHED_NODE_BYTES = 1024;
 /** Some hundred tunnels, a fraction of a millisecond: decoded at once. */
 const SMALL_REPORT_BYTES = 16 * 1024;
 /** Streams of one reporter that wait for its rate together look again so seldom, as each look costs microseconds. */
 const RATE_RETRY_MS = 1000;
 
 /** What all sessions share: where reports go, what they are held to, and who is told of a stream. */
-export interface SessionParts {
+export interface SessionOptions {
   readonly sink: ReportSink;
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
   /**
    * Told before the first report is folded, when it is known whose stream this is and that the report is in order. Of
    * the streams of a reporter it ends all but the newest, this one included.
    */
-  readonly named: (session: Session) => void;
-  readonly ended: (session: Session, reason: EndReason) => void;
+  readonly onIdentified: (session: Session) => void;
+  readonly onClosed: (session: Session, reason: CloseReason) => void;
   /** Resolves when this stream may work on a large report: never in the same turn of the event loop. */
-  readonly turn: () => Promise<void>;
+  readonly yieldTurn: () => Promise<void>;
   /** 25 ms to 3600 s as it is now; told with a stream's first ACK, and with the next one when it has changed. */
   readonly reportIntervalMs: () => number;
   /** What the sink holds a reporter to; a report may list twice as many, as a flap stands in both lists. */
@@ -92,7 +92,7 @@ export interface SessionParts {
   readonly policy: ReportPolicy;
   readonly denials: DenialLog;
   /** Lets of each reporter one line a minute through that says the same: its streams and reports are as many as it likes. */
-  readonly say: SayOf;
+  readonly throttled: LogThrottle;
   /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
@@ -120,31 +120,31 @@ export class Session {
   /** Who opened it. */
   readonly peer: Peer;
   readonly #call: Call;
-  readonly #parts: SessionParts;
+  readonly #options: SessionOptions;
   #reporter: ReporterId | undefined;
   /** Envoy says with each report who it is, in the same bytes. */
   #nodeBytes: Buffer | undefined;
-  #envoy: EnvoyFacts = { version: undefined, locality: undefined };
-  #named = false;
+  #envoy: EnvoyMetadata = { version: undefined, locality: undefined };
+  #identified = false;
   /** Undefined before the first report. */
   #lastNonce: bigint | undefined;
-  #toldIntervalMs: number | undefined;
-  #ended = false;
-  readonly #silence: Silence;
-  #cancelHoldBack: (() => void) | undefined;
+  #sentIntervalMs: number | undefined;
+  #closed = false;
+  readonly #heartbeatTimer: HeartbeatTimer;
+  #cancelThrottle: (() => void) | undefined;
 
   /** @param number greater than that of every stream opened before */
-  constructor(call: Call, number: number, peer: Peer, parts: SessionParts) {
+  constructor(call: Call, number: number, peer: Peer, options: SessionOptions) {
     this.number = number;
     this.peer = peer;
     this.#call = call;
-    this.#parts = parts;
-    this.#silence = new Silence(parts.clock, (details) => this.#silent(details));
+    this.#options = options;
+    this.#heartbeatTimer = new HeartbeatTimer(options.clock, (details) => this.#onHeartbeatTimeout(details));
     call.on('data', (bytes: Buffer) => void this.#read(bytes));
-    call.on('end', () => this.#end('client_closed'));
-    call.on('cancelled', () => this.#cancelled());
+    call.on('end', () => this.#finish('client_closed'));
+    call.on('cancelled', () => this.#onCancelled());
     // Without a listener an error of a stream that is gone would end the process.
-    call.on('error', () => this.#end('client_closed'));
+    call.on('error', () => this.#finish('client_closed'));
   }
 
   /** Whose stream this is; undefined until its first report. */
@@ -153,120 +153,120 @@ export class Session {
   }
 
   /** What its Envoy tells about itself; nothing until its first report. */
-  get envoy(): EnvoyFacts {
+  get envoy(): EnvoyMetadata {
     return this.#envoy;
   }
 
   /** Ends the stream with a gRPC status; what was written before goes out first. */
-  close(reason: EndReason, code: status, details: string): void {
-    if (this.#ended) return;
-    this.#end(reason);
+  close(reason: CloseReason, code: status, details: string): void {
+    if (this.#closed) return;
+    this.#finish(reason);
     this.#call.emit('error', { code, details });
   }
 
   /** Ends the stream where its peer may not report, or not as this reporter: at its start, and when policies changed. */
-  recheck(): void {
-    const { policy, denials } = this.#parts;
-    if (this.#ended || !policy.isSelective) return;
+  reauthorize(): void {
+    const { policy, denials } = this.#options;
+    if (this.#closed || !policy.hasPolicies) return;
     const reporter = this.#reporter;
-    const refusal =
-      policy.peerRefusal(this.peer) ??
-      (reporter === undefined ? undefined : policy.reporterRefusal(this.peer, reporter)?.message);
-    if (refusal === undefined) return;
-    denials.denied(reporter, refusal);
-    this.close('policy', status.PERMISSION_DENIED, refusal);
+    const rejection =
+      policy.peerRejection(this.peer) ??
+      (reporter === undefined ? undefined : policy.reporterRejection(this.peer, reporter)?.message);
+    if (rejection === undefined) return;
+    denials.denied(reporter, rejection);
+    this.close('policy', status.PERMISSION_DENIED, rejection);
   }
 
   async #read(bytes: Buffer): Promise<void> {
-    if (this.#ended) return;
+    if (this.#closed) return;
     // Nothing more is handed over, the end neither, until this report is answered.
     this.#call.pause();
-    let receivedMs = this.#parts.clock.monotonicMs();
-    this.#silence.heard(receivedMs);
+    let receivedMs = this.#options.clock.monotonicMs();
+    this.#heartbeatTimer.reset(receivedMs);
     try {
-      if (bytes.length > SMALL_REPORT_BYTES) await this.#parts.turn();
-      if (!this.#named && this.#parts.policy.isSelective) {
+      if (bytes.length > SMALL_REPORT_BYTES) await this.#options.yieldTurn();
+      if (!this.#identified && this.#options.policy.hasPolicies) {
         if (await this.#isDenied(bytes)) return;
-        if (await this.#waitsForRate()) receivedMs = this.#parts.clock.monotonicMs();
-        if (this.#ended) return;
+        if (await this.#awaitRate()) receivedMs = this.#options.clock.monotonicMs();
+        if (this.#closed) return;
       }
-      const decoded = await restingBetween(
-        decodeReport(bytes, 2 * this.#parts.maxTunnelsPerReporter),
-        this.#parts.turn,
-        () => this.#ended,
+      const decoded = await runCooperatively(
+        decodeReport(bytes, 2 * this.#options.maxTunnelsPerReporter),
+        this.#options.yieldTurn,
+        () => this.#closed,
       );
-      if (decoded === undefined || this.#ended) return;
-      this.#take(decoded, receivedMs);
+      if (decoded === undefined || this.#closed) return;
+      this.#handleReport(decoded, receivedMs);
     } catch (error) {
-      this.#failed(error);
+      this.#handleError(error);
     } finally {
-      this.#holdBack();
+      this.#throttle();
     }
   }
 
   /** Looks whose stream this is before any tunnel of its first report is decoded; true when that is answered already. */
   async #isDenied(bytes: Buffer): Promise<boolean> {
-    const head = await restingBetween(decodeHead(bytes), this.#parts.turn, () => this.#ended);
+    const head = await runCooperatively(decodeHead(bytes), this.#options.yieldTurn, () => this.#closed);
     if (head === undefined) return true;
     // What breaks the contract is said in its turn.
-    return this.#identify(head) === undefined && this.#denies(head.nonce);
+    return this.#identify(head) === undefined && this.#rejectIfDenied(head.nonce);
   }
 
   /** Leaves the first report as it is until its reporter's rate allows it: a new stream is no way round. True when it did. */
-  async #waitsForRate(): Promise<boolean> {
-    const { policy, clock } = this.#parts;
+  async #awaitRate(): Promise<boolean> {
+    const { policy, clock } = this.#options;
     const reporter = this.#reporter;
     if (reporter === undefined) return false;
     let hasWaited = false;
-    for (let owedMs = policy.debtMs(reporter); owedMs > 0; owedMs = policy.debtMs(reporter)) {
+    for (let debtMs = policy.rateDebtMs(reporter); debtMs > 0; debtMs = policy.rateDebtMs(reporter)) {
       // Again only where other streams of the reporter were read meanwhile; not all of them at each token.
-      const waitMs = hasWaited ? Math.max(owedMs, RATE_RETRY_MS) : owedMs;
+      const waitMs = hasWaited ? Math.max(debtMs, RATE_RETRY_MS) : debtMs;
       await new Promise<void>((resolve) => {
         const cancel = clock.setTimer(waitMs, resolve);
-        this.#cancelHoldBack = () => {
+        this.#cancelThrottle = () => {
           cancel();
           resolve();
         };
       });
       hasWaited = true;
-      if (this.#ended) break;
+      if (this.#closed) break;
     }
     return hasWaited;
   }
 
   /** True when the peer may not report as this reporter: then the stream has been told so, and has ended. */
-  #denies(nonce: bigint): boolean {
-    const { policy, denials, metrics } = this.#parts;
+  #rejectIfDenied(nonce: bigint): boolean {
+    const { policy, denials, metrics } = this.#options;
     const reporter = this.#reporter;
-    if (this.#ended || reporter === undefined) return this.#ended;
-    const refusal = policy.reporterRefusal(this.peer, reporter);
-    if (refusal === undefined) return false;
-    metrics.nacks.inc({ reason: refusal.reason });
-    denials.denied(reporter, refusal.message);
-    this.#answer(nonce, { code: status.PERMISSION_DENIED, message: refusal.message });
-    this.close('policy', status.PERMISSION_DENIED, refusal.message);
+    if (this.#closed || reporter === undefined) return this.#closed;
+    const rejection = policy.reporterRejection(this.peer, reporter);
+    if (rejection === undefined) return false;
+    metrics.nacks.inc({ reason: rejection.reason });
+    denials.denied(reporter, rejection.message);
+    this.#respond(nonce, { code: status.PERMISSION_DENIED, message: rejection.message });
+    this.close('policy', status.PERMISSION_DENIED, rejection.message);
     return true;
   }
 
   /** Leaves the next report with the peer, by flow control, for as long as its reporter's rate asks. */
-  #holdBack(): void {
-    const { policy, clock } = this.#parts;
+  #throttle(): void {
+    const { policy, clock } = this.#options;
     const reporter = this.#reporter;
-    const isLimited = reporter !== undefined && !this.#ended && policy.isSelective;
-    const waitMs = isLimited ? policy.holdBackMs(reporter) : 0;
-    if (waitMs > 0) this.#cancelHoldBack = clock.setTimer(waitMs, () => this.#readOn());
-    else this.#readOn();
+    const isLimited = reporter !== undefined && !this.#closed && policy.hasPolicies;
+    const waitMs = isLimited ? policy.throttleDelayMs(reporter) : 0;
+    if (waitMs > 0) this.#cancelThrottle = clock.setTimer(waitMs, () => this.#resume());
+    else this.#resume();
   }
 
   /** Reads the next report, but of a peer that takes no ACKs none: without a bound they would pile up here. */
-  #readOn(): void {
-    if (this.#ended) return;
-    if (this.#call.writableNeedDrain) this.#call.once('drain', () => this.#readOn());
+  #resume(): void {
+    if (this.#closed) return;
+    if (this.#call.writableNeedDrain) this.#call.once('drain', () => this.#resume());
     else this.#call.resume();
   }
 
-  #take(decoded: DecodedReport, receivedMs: number): void {
-    const { sink, metrics, clock, onInvalid, policy } = this.#parts;
+  #handleReport(decoded: DecodedReport, receivedMs: number): void {
+    const { sink, metrics, clock, onInvalid, policy } = this.#options;
     const violation = this.#identify(decoded) ?? nonceViolation(decoded.nonce);
     if (violation !== undefined) {
       this.#nack(decoded, violation);
@@ -275,36 +275,36 @@ export class Session {
     const reporter = this.#reporter;
     if (reporter === undefined) return;
     // Asked again: the policies may have changed while it was decoded.
-    if (!this.#named && this.#denies(decoded.nonce)) return;
-    for (const setAside of [decoded.setAside, policy.outside(this.peer, reporter, decoded.added)]) {
-      const [first] = setAside?.first ?? [];
-      if (setAside === undefined || first === undefined) continue;
+    if (!this.#identified && this.#rejectIfDenied(decoded.nonce)) return;
+    for (const rejected of [decoded.rejected, policy.deniedTunnels(this.peer, reporter, decoded.added)]) {
+      const [first] = rejected?.first ?? [];
+      if (rejected === undefined || first === undefined) continue;
       if (onInvalid === 'nack') {
         this.#nack(decoded, first);
         return;
       }
-      this.#setAside(setAside);
+      this.#reportRejected(rejected);
     }
-    this.#noteNonce(decoded.nonce);
-    if (!this.#named) {
-      this.#named = true;
-      this.#parts.named(this);
+    this.#checkNonce(decoded.nonce);
+    if (!this.#identified) {
+      this.#identified = true;
+      this.#options.onIdentified(this);
       // A newer stream of this reporter was quicker: what this one has to say is out of date.
-      if (this.#ended) return;
+      if (this.#closed) return;
     }
 
-    const over = sink.fold(reporter, decoded, receivedMs);
-    if (over !== undefined) {
-      const details = tooManyText(reporter, over);
+    const exceeded = sink.apply(reporter, decoded, receivedMs);
+    if (exceeded !== undefined) {
+      const details = limitExceededMessage(reporter, exceeded);
       this.#warn('over the limit', { error: details }, 'limit exceeded; closing the stream');
       metrics.nacks.inc({ reason: 'over_limit' });
-      this.#answer(decoded.nonce, { code: status.RESOURCE_EXHAUSTED, message: details });
+      this.#respond(decoded.nonce, { code: status.RESOURCE_EXHAUSTED, message: details });
       this.close('over_limit', status.RESOURCE_EXHAUSTED, details);
       return;
     }
-    metrics.reports.inc({ kind: kindOf(decoded) });
+    metrics.reports.inc({ kind: reportKind(decoded) });
     metrics.acks.inc();
-    this.#answer(decoded.nonce, undefined);
+    this.#respond(decoded.nonce, undefined);
     metrics.ackSeconds.observe((clock.monotonicMs() - receivedMs) / 1000);
   }
 
@@ -323,9 +323,9 @@ export class Session {
       const violation = reporterViolation(id, cluster);
       if (violation !== undefined) return violation;
       this.#reporter = { id, cluster };
-      this.#envoy = envoyFacts(node);
+      this.#envoy = envoyMetadata(node);
       // A copy: what was decoded is a view into the report, and a first report may be large.
-      if (decoded.node.length <= REMEMBERED_NODE_BYTES) this.#nodeBytes = Buffer.from(decoded.node);
+      if (decoded.node.length <= MAX_CACHED_NODE_BYTES) this.#nodeBytes = Buffer.from(decoded.node);
       return undefined;
     }
     if (id === known.id && cluster === known.cluster) return undefined;
@@ -334,13 +334,13 @@ export class Session {
     return {
       field,
       reason: 'changed',
-      message: `${field}: changed from ${shown(from)} to ${shown(to)} within one stream`,
+      message: `${field}: changed from ${quote(from)} to ${quote(to)} within one stream`,
     };
   }
 
   #decodeNode(bytes: Uint8Array): NodeMessage {
     try {
-      return this.#parts.decodeNode(bytes);
+      return this.#options.decodeNode(bytes);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
       throw new MalformedReportError(`node: cannot decode Node: ${why}`, { cause: error });
@@ -348,53 +348,53 @@ export class Session {
   }
 
   /** Whatever it is, it is ACKed as it came; but Envoy's grow by one, so others are worth a count. */
-  #noteNonce(nonce: bigint): void {
+  #checkNonce(nonce: bigint): void {
     const last = this.#lastNonce;
     this.#lastNonce = nonce;
     if (last === undefined || nonce === last + 1n) return;
     const kind = nonce === last ? 'repeated' : nonce < last ? 'decreased' : 'skipped';
-    this.#parts.metrics.nonceAnomalies.inc({ kind });
+    this.#options.metrics.nonceAnomalies.inc({ kind });
   }
 
-  #setAside({ count, byReason, first }: SetAside): void {
-    for (const [reason, times] of byReason) this.#parts.metrics.rejectedTunnels.inc({ reason }, times);
-    const said = first.map(({ message }) => message);
-    this.#warn('rejected tunnels', { count, first: said }, 'rejected invalid tunnels; keeping the rest');
+  #reportRejected({ count, byReason, first }: RejectedTunnels): void {
+    for (const [reason, times] of byReason) this.#options.metrics.tunnelRejections.inc({ reason }, times);
+    const messages = first.map(({ message }) => message);
+    this.#warn('rejected tunnels', { count, first: messages }, 'rejected invalid tunnels; keeping the rest');
   }
 
   #nack(decoded: DecodedReport, violation: Violation): void {
-    this.#parts.metrics.nacks.inc({ reason: violation.reason });
+    this.#options.metrics.nacks.inc({ reason: violation.reason });
     this.#warn('rejected', { violation: violation.message }, 'report rejected; closing the stream');
-    this.#answer(decoded.nonce, { code: status.INVALID_ARGUMENT, message: violation.message });
-    this.#end('nack');
+    this.#respond(decoded.nonce, { code: status.INVALID_ARGUMENT, message: violation.message });
+    this.#finish('nack');
     this.#call.end();
   }
 
-  #answer(nonce: bigint, error: { code: number; message: string } | undefined): void {
+  #respond(nonce: bigint, error: { code: number; message: string } | undefined): void {
     const response: ReportResponse = {
       node_id: this.#reporter?.id ?? '',
       request_nonce: String(nonce),
-      ...(error === undefined ? this.#interval() : { error_detail: error }),
+      ...(error === undefined ? this.#intervalUpdate() : { error_detail: error }),
     };
     this.#call.write(response);
   }
 
   /** The wire asks not to repeat an interval that the reporter has. */
-  #interval(): { report_interval?: DurationMessage } {
-    const intervalMs = this.#parts.reportIntervalMs();
-    if (intervalMs === this.#toldIntervalMs) return {};
-    this.#toldIntervalMs = intervalMs;
-    this.#silence.expect(intervalMs);
+  #intervalUpdate(): { report_interval?: DurationMessage } {
+    const intervalMs = this.#options.reportIntervalMs();
+    if (intervalMs === this.#sentIntervalMs) return {};
+    this.#sentIntervalMs = intervalMs;
+    this.#heartbeatTimer.setInterval(intervalMs);
     const seconds = Math.floor(intervalMs / 1000);
     return { report_interval: { seconds, nanos: Math.round((intervalMs - seconds * 1000) * 1e6) } };
   }
 
-  #silent(details: string): void {
+  #onHeartbeatTimeout(details: string): void {
     this.#warn('heartbeat timeout', { error: details }, 'heartbeat timeout; closing the stream');
     this.close('heartbeat_timeout', status.DEADLINE_EXCEEDED, details);
   }
 
-  #failed(error: unknown): void {
+  #handleError(error: unknown): void {
     if (error instanceof TooManyEntriesError) {
       this.#warn(
         'too many entries',
@@ -409,7 +409,7 @@ export class Session {
       this.close('malformed', status.INVALID_ARGUMENT, error.message);
       return;
     }
-    this.#parts.log.error(
+    this.#options.log.error(
       { reporter: this.#reporter, err: error },
       'unexpected error while handling a report; closing the stream',
     );
@@ -417,31 +417,31 @@ export class Session {
   }
 
   /** By the peer; or by grpc-js, which has then told the peer why. */
-  #cancelled(): void {
-    const ended = libraryStatus(this.#call.metadata);
-    if (this.#ended || ended?.code !== status.RESOURCE_EXHAUSTED) {
-      this.#end('client_closed');
+  #onCancelled(): void {
+    const recorded = recordedStatus(this.#call.metadata);
+    if (this.#closed || recorded?.code !== status.RESOURCE_EXHAUSTED) {
+      this.#finish('client_closed');
       return;
     }
-    this.#warn('too large', { error: ended.details }, 'report too large; closing the stream');
-    this.#end('over_limit');
+    this.#warn('too large', { error: recorded.details }, 'report too large; closing the stream');
+    this.#finish('over_limit');
   }
 
-  /** @param what the same for all lines of which one a minute and reporter is enough */
-  #warn(what: string, fields: object, message: string): void {
-    const { log, say } = this.#parts;
+  /** @param kind the same for all lines of which one a minute and reporter is enough */
+  #warn(kind: string, fields: object, message: string): void {
+    const { log, throttled } = this.#options;
     const reporter = this.#reporter;
     const whose = reporter === undefined ? '' : reporterKey(reporter);
-    say(`${what} ${whose}`, (more) => log.warn({ reporter, ...fields, ...more }, message));
+    throttled(`${kind} ${whose}`, (more) => log.warn({ reporter, ...fields, ...more }, message));
   }
 
-  #end(reason: EndReason): void {
-    if (this.#ended) return;
-    this.#ended = true;
-    this.#silence.stop();
-    this.#cancelHoldBack?.();
-    this.#parts.metrics.streamsClosed.inc({ reason });
-    this.#parts.ended(this, reason);
+  #finish(reason: CloseReason): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#heartbeatTimer.stop();
+    this.#cancelThrottle?.();
+    this.#options.metrics.streamsClosed.inc({ reason });
+    this.#options.onClosed(this, reason);
     if (reason === 'client_closed') this.#call.end();
   }
 }
@@ -452,15 +452,15 @@ function nonceViolation(nonce: bigint): Violation | undefined {
     : undefined;
 }
 
-function kindOf(decoded: DecodedReport): 'full' | 'delta' | 'heartbeat' {
+function reportKind(decoded: DecodedReport): 'full' | 'delta' | 'heartbeat' {
   if (decoded.fullPush) return 'full';
   return decoded.added.length + decoded.removedNames.length > 0 ? 'delta' : 'heartbeat';
 }
 
-function tooManyText({ id }: ReporterId, over: TooMany): string {
-  const most = `limit is ${over.limit}`;
-  if ('reporters' in over)
-    return `reporter ${shown(id)}: peer would report as ${over.reporters} reporters, ${most}`;
-  const whose = over.together === true ? 'all reporters' : `reporter ${shown(id)}`;
-  return `${whose}: would hold ${over.tunnels} tunnels, ${most}`;
+function limitExceededMessage({ id }: ReporterId, exceeded: LimitExceeded): string {
+  const allowed = `limit is ${exceeded.limit}`;
+  if ('reporters' in exceeded)
+    return `reporter ${quote(id)}: peer would report as ${exceeded.reporters} reporters, ${allowed}`;
+  const subject = exceeded.isGlobal === true ? 'all reporters' : `reporter ${quote(id)}`;
+  return `${subject}: would hold ${exceeded.tunnels} tunnels, ${allowed}`;
 }

@@ -19,27 +19,27 @@ export interface SubjectAltNames {
 export function readSubjectAltNames(text: string | undefined): SubjectAltNames | undefined {
   const uris: string[] = [];
   const dnsNames: string[] = [];
-  let rest = text ?? '';
-  while (rest !== '') {
-    const colon = rest.indexOf(':');
+  let remaining = text ?? '';
+  while (remaining !== '') {
+    const colon = remaining.indexOf(':');
     if (colon < 0) return undefined;
-    const kind = rest.slice(0, colon);
-    const entry = readValue(rest.slice(colon + 1));
+    const kind = remaining.slice(0, colon);
+    const entry = readValue(remaining.slice(colon + 1));
     if (entry === undefined) return undefined;
     if (kind === 'URI') uris.push(entry.value);
     if (kind === 'DNS') dnsNames.push(entry.value);
-    rest = entry.rest;
+    remaining = entry.remaining;
   }
   return { uris, dnsNames };
 }
 
 /** The value that the text begins with, and what stands behind its comma. */
-function readValue(text: string): { readonly value: string; readonly rest: string } | undefined {
+function readValue(text: string): { readonly value: string; readonly remaining: string } | undefined {
   const quoted = JSON_STRING.exec(text)?.[0];
   if (quoted === undefined && text.startsWith('"')) return undefined;
   const end = quoted?.length ?? (text.includes(', ') ? text.indexOf(', ') : text.length);
   const value: unknown = quoted === undefined ? text.slice(0, end) : JSON.parse(quoted);
-  const rest = text.slice(end);
-  if (typeof value !== 'string' || (rest !== '' && !rest.startsWith(', '))) return undefined;
-  return { value, rest: rest.slice(2) };
+  const remaining = text.slice(end);
+  if (typeof value !== 'string' || (remaining !== '' && !remaining.startsWith(', '))) return undefined;
+  return { value, remaining: remaining.slice(2) };
 }

@@ -10,7 +10,7 @@ import {
 } from 'node:tls';
 import { certificateCredential } from './client-certificate.ts';
 import type { Credential } from './credential.ts';
-import type { RefusalReason } from './refusals.ts';
+import type { RejectionReason } from './connection-rejections.ts';
 
 /** What the reporting port shows of itself, and whom it believes; PEM. */
 export interface TlsMaterial {
@@ -22,17 +22,17 @@ export interface TlsMaterial {
 }
 
 /** Whether a peer has to show a certificate. One that is shown must be valid in either case. */
-export type CertificateWish = 'required' | 'optional' | 'none';
+export type ClientCertMode = 'required' | 'optional' | 'none';
 
 /** How a handshake went. */
-export type Secured =
+export type HandshakeResult =
   | {
       readonly socket: TLSSocket;
       /** Undefined where none was asked for, or none shown that was optional. */
       readonly certificate: Credential | undefined;
     }
   | {
-      readonly refused: RefusalReason;
+      readonly rejected: RejectionReason;
       /** OpenSSL's or the system's word for it: a code, no text of the peer's. */
       readonly detail: string;
       /** Where the peer can be told; undefined when no handshake was completed. */
@@ -58,7 +58,7 @@ const CIPHERS = [
 ].join(':');
 
 /** What OpenSSL finds wrong with a certificate, as far as there are words of ours for it. */
-const VERDICTS: ReadonlyMap<string, RefusalReason> = new Map([
+const OPENSSL_REASONS: ReadonlyMap<string, RejectionReason> = new Map([
   ['CERT_HAS_EXPIRED', 'certificate_expired'],
   ['CERT_NOT_YET_VALID', 'certificate_not_yet_valid'],
   ['DEPTH_ZERO_SELF_SIGNED_CERT', 'certificate_untrusted'],
@@ -78,24 +78,24 @@ const VERDICTS: ReadonlyMap<string, RefusalReason> = new Map([
  */
 export class TlsAcceptor {
   readonly #server: Server;
-  readonly #wish: CertificateWish;
+  readonly #clientCertMode: ClientCertMode;
   /** The server tells of a handshake by its end alone; the context in which it was begun says whose it is. */
-  readonly #begun = new AsyncLocalStorage<(secured: Secured) => void>();
+  readonly #handshakes = new AsyncLocalStorage<(secured: HandshakeResult) => void>();
 
   /** @throws TlsMaterialError */
-  constructor(material: TlsMaterial, wish: CertificateWish) {
-    this.#wish = wish;
+  constructor(material: TlsMaterial, clientCertMode: ClientCertMode) {
+    this.#clientCertMode = clientCertMode;
     this.#server = createServer({
       ...contextOptions(material),
       ALPNProtocols: ['h2'],
-      requestCert: wish !== 'none',
+      requestCert: clientCertMode !== 'none',
       // Judged here, where it can be counted and said to the peer: Node would drop it without a word.
       rejectUnauthorized: false,
     });
-    this.#server.on('secureConnection', (socket) => this.#begun.getStore()?.(this.#judge(socket)));
+    this.#server.on('secureConnection', (socket) => this.#handshakes.getStore()?.(this.#verifyPeer(socket)));
     this.#server.on('tlsClientError', (error: NodeJS.ErrnoException) =>
-      this.#begun.getStore()?.({
-        refused: 'tls_handshake',
+      this.#handshakes.getStore()?.({
+        rejected: 'tls_handshake',
         detail: error.code ?? 'unknown',
         socket: undefined,
       }),
@@ -112,27 +112,27 @@ export class TlsAcceptor {
   }
 
   /** Begins a handshake on a connection of which nothing has been read, or what was read put back. */
-  accept(accepted: Socket, done: (secured: Secured) => void): void {
-    this.#begun.run(done, () => this.#server.emit('connection', accepted));
+  accept(accepted: Socket, done: (secured: HandshakeResult) => void): void {
+    this.#handshakes.run(done, () => this.#server.emit('connection', accepted));
   }
 
-  #judge(socket: TLSSocket): Secured {
+  #verifyPeer(socket: TLSSocket): HandshakeResult {
     // An error after the handshake ends the connection, which tells what is to be told.
     socket.on('error', () => {});
-    if (this.#wish === 'none') return { socket, certificate: undefined };
-    const shown = socket.getPeerX509Certificate();
-    if (shown === undefined) {
-      return this.#wish === 'optional'
+    if (this.#clientCertMode === 'none') return { socket, certificate: undefined };
+    const peerCertificate = socket.getPeerX509Certificate();
+    if (peerCertificate === undefined) {
+      return this.#clientCertMode === 'optional'
         ? { socket, certificate: undefined }
-        : { refused: 'no_certificate', detail: 'none', socket };
+        : { rejected: 'no_certificate', detail: 'none', socket };
     }
     if (!socket.authorized) {
       const code = String(socket.authorizationError);
-      return { refused: VERDICTS.get(code) ?? 'certificate_invalid', detail: code, socket };
+      return { rejected: OPENSSL_REASONS.get(code) ?? 'certificate_invalid', detail: code, socket };
     }
-    const certificate = certificateCredential(shown);
+    const certificate = certificateCredential(peerCertificate);
     return certificate === undefined
-      ? { refused: 'certificate_invalid', detail: 'subjectAltName', socket }
+      ? { rejected: 'certificate_invalid', detail: 'subjectAltName', socket }
       : { socket, certificate };
   }
 }
@@ -154,7 +154,7 @@ function contextOptions({ cert, key, clientCa }: TlsMaterial): SecureContextOpti
   try {
     createSecureContext(options);
   } catch (error) {
-    throw new TlsMaterialError(`certificate and key: ${words(error)}`, { cause: error });
+    throw new TlsMaterialError(`certificate and key: ${errorMessage(error)}`, { cause: error });
   }
   return options;
 }
@@ -166,12 +166,12 @@ function checkAuthorities(pem: string): void {
     try {
       void new X509Certificate(block);
     } catch (error) {
-      throw new TlsMaterialError(`client CA: certificate ${i + 1}: ${words(error)}`, { cause: error });
+      throw new TlsMaterialError(`client CA: certificate ${i + 1}: ${errorMessage(error)}`, { cause: error });
     }
   }
 }
 
 /** OpenSSL's, which hold nothing of key or certificate. */
-function words(error: unknown): string {
+function errorMessage(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -28,6 +28,6 @@ export function readTokenClaims(token: string): TokenClaims | undefined {
     return undefined;
   // One may stand without a list (RFC 7519, 4.1.3).
   const audiences: unknown[] = Array.isArray(aud) ? aud : [aud];
-  if (!audiences.every((one) => typeof one === 'string')) return undefined;
+  if (!audiences.every((audience) => typeof audience === 'string')) return undefined;
   return { expiresMs: exp === undefined ? undefined : exp * 1000, audiences };
 }

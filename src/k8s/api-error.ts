@@ -1,10 +1,10 @@
-import type { Consequence } from '../core/consequence.ts';
+import type { ApiErrorKind } from '../core/api-error-kind.ts';
 import { isKubernetesStatus, type KubernetesStatus } from './api-object.ts';
 
 /** A failed call to the API server. `message` is one line of at most 300 characters: action, status, reason, cause. */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
-  readonly consequence: Consequence;
+  readonly kind: ApiErrorKind;
   /** HTTP status, or the code of a watch's ERROR event; undefined when nothing answered. */
   readonly status: number | undefined;
   /** Kubernetes' own word for the failure, as in `AlreadyExists`; undefined when the answer held none. */
@@ -13,20 +13,20 @@ export class ApiError extends Error {
   readonly retryAfterMs: number | undefined;
 
   constructor(
-    consequence: Consequence,
+    kind: ApiErrorKind,
     message: string,
-    facts: { status?: number; reason?: string; retryAfterMs?: number | undefined; cause?: unknown } = {},
+    details: { status?: number; reason?: string; retryAfterMs?: number | undefined; cause?: unknown } = {},
   ) {
-    super(oneLine(message, 300), facts.cause === undefined ? undefined : { cause: facts.cause });
-    this.consequence = consequence;
-    this.status = facts.status;
-    this.reason = facts.reason;
-    this.retryAfterMs = facts.retryAfterMs;
+    super(oneLine(message, 300), details.cause === undefined ? undefined : { cause: details.cause });
+    this.kind = kind;
+    this.status = details.status;
+    this.reason = details.reason;
+    this.retryAfterMs = details.retryAfterMs;
   }
 }
 
 /** What came back over HTTP, as far as a failure needs it. */
-export interface FailedAnswer {
+export interface FailedResponse {
   readonly status: number;
   /** The Retry-After header as it came. */
   readonly retryAfter: string | undefined;
@@ -34,46 +34,46 @@ export interface FailedAnswer {
 }
 
 /** The error for an answer other than 2xx. `action` says what was tried, as in `create reversetunnels a in b`. */
-export function errorOfAnswer(action: string, answer: FailedAnswer): ApiError {
+export function errorFromResponse(action: string, response: FailedResponse): ApiError {
   // By the text alone: the API server labels some of its Status answers text/plain, a 504 for one.
-  const body = parseOrUndefined(answer.text);
-  if (isKubernetesStatus(body)) return errorOfStatus(action, body, answer.status, answer.retryAfter);
-  const seconds = secondsOf(answer.retryAfter);
-  const consequence = plainConsequence(answer, seconds !== undefined);
-  const text = answer.text.trim();
-  const said = text === '' ? 'empty body' : oneLine(text, 80);
-  return new ApiError(consequence, `${action}: ${answer.status} ${hint(consequence)}: ${said}`, {
-    status: answer.status,
-    retryAfterMs: milliseconds(seconds),
+  const body = parseOrUndefined(response.text);
+  if (isKubernetesStatus(body)) return errorFromStatus(action, body, response.status, response.retryAfter);
+  const seconds = parseRetryAfter(response.retryAfter);
+  const kind = kindFromPlainResponse(response, seconds !== undefined);
+  const text = response.text.trim();
+  const excerpt = text === '' ? 'empty body' : oneLine(text, 80);
+  return new ApiError(kind, `${action}: ${response.status} ${describeKind(kind)}: ${excerpt}`, {
+    status: response.status,
+    retryAfterMs: clampedMs(seconds),
   });
 }
 
 /** The error for a `Status`, from an answer or from a watch's ERROR event. */
-export function errorOfStatus(
+export function errorFromStatus(
   action: string,
   body: KubernetesStatus,
   status: number = body.code ?? 0,
   retryAfter?: string,
 ): ApiError {
-  const seconds = secondsOf(retryAfter) ?? body.details?.retryAfterSeconds;
-  const consequence = statusConsequence(status, body, seconds !== undefined);
-  return new ApiError(consequence, `${action}: ${status} ${body.reason ?? ''}: ${explanation(body)}`, {
+  const seconds = parseRetryAfter(retryAfter) ?? body.details?.retryAfterSeconds;
+  const kind = kindFromStatus(status, body, seconds !== undefined);
+  return new ApiError(kind, `${action}: ${status} ${body.reason ?? ''}: ${statusMessage(body)}`, {
     status,
     ...(body.reason === undefined ? {} : { reason: body.reason }),
-    retryAfterMs: milliseconds(seconds),
+    retryAfterMs: clampedMs(seconds),
   });
 }
 
 /** The error for a request that got no answer; an `ApiError` (time-out, cancelled) only learns what was tried. */
-export function errorOfTransport(action: string, cause: unknown): ApiError {
-  if (cause instanceof ApiError) return new ApiError(cause.consequence, `${action}: ${cause.message}`);
+export function errorFromTransport(action: string, cause: unknown): ApiError {
+  if (cause instanceof ApiError) return new ApiError(cause.kind, `${action}: ${cause.message}`);
   // Node goes on with advice that is none: the public authorities are not to be trusted with an API server.
-  const said = isTrustFailure(cause)
-    ? `TLS: ${explanationOf(cause).replace(/; if the root CA is installed locally[^(]*/, ' ')}`
-    : explanationOf(cause);
+  const detail = isTrustFailure(cause)
+    ? `TLS: ${errorMessage(cause).replace(/; if the root CA is installed locally[^(]*/, ' ')}`
+    : errorMessage(cause);
   // Before anything is sent undici looks at the headers, of which only the credentials are not our own.
-  const consequence = codeOf(cause) === 'UND_ERR_INVALID_ARG' ? 'unauthorized' : 'unavailable';
-  return new ApiError(consequence, `${action}: ${said}`, { cause });
+  const kind = errorCode(cause) === 'UND_ERR_INVALID_ARG' ? 'unauthorized' : 'unavailable';
+  return new ApiError(kind, `${action}: ${detail}`, { cause });
 }
 
 /**
@@ -81,7 +81,7 @@ export function errorOfTransport(action: string, cause: unknown): ApiError {
  * Both are cured by reading CA and certificates again, when they were rotated.
  */
 export function isTrustFailure(error: unknown): boolean {
-  const code = codeOf(error);
+  const code = errorCode(error);
   return code !== undefined && TRUST_FAILURE.test(code);
 }
 
@@ -93,28 +93,28 @@ const TRUST_FAILURE =
   /^(UNABLE_TO_|CERT_|CRL_|SELF_SIGNED_|DEPTH_ZERO_|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|HOSTNAME_|ERR_TLS_|ERR_SSL_|ERR_OSSL_)/;
 
 /** What an error says, also one that only wraps others (a refused connection to a name with two addresses). */
-export function explanationOf(error: unknown): string {
-  if (error instanceof AggregateError && error.message === '') return explanationOf(error.errors[0]);
+export function errorMessage(error: unknown): string {
+  if (error instanceof AggregateError && error.message === '') return errorMessage(error.errors[0]);
   if (!(error instanceof Error)) return String(error);
-  const code = codeOf(error);
-  const message = reasonOf(error) ?? (error.message === '' ? error.name : error.message);
+  const code = errorCode(error);
+  const message = openSslReason(error) ?? (error.message === '' ? error.name : error.message);
   return code === undefined || message.includes(code) ? message : `${message} (${code})`;
 }
 
 /** OpenSSL's own word for it, without the place in its source that the message goes on with. */
-function reasonOf(error: Error): string | undefined {
+function openSslReason(error: Error): string | undefined {
   return 'reason' in error && 'library' in error && typeof error.reason === 'string'
     ? error.reason
     : undefined;
 }
 
-function codeOf(error: unknown): string | undefined {
+function errorCode(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
 /** For a `Status`: by code, and by reason where one code has several consequences. */
-function statusConsequence(status: number, body: KubernetesStatus, asksToWait: boolean): Consequence {
+function kindFromStatus(status: number, body: KubernetesStatus, hasRetryAfter: boolean): ApiErrorKind {
   switch (status) {
     case 401:
       return 'unauthorized';
@@ -133,10 +133,10 @@ function statusConsequence(status: number, body: KubernetesStatus, asksToWait: b
     case 429:
       return 'throttled';
     case 503:
-      return asksToWait ? 'throttled' : 'unavailable';
+      return hasRetryAfter ? 'throttled' : 'unavailable';
     case 504:
       // Also what an API server answers that gave up by the deadline it was sent.
-      return isVersionAhead(body) ? 'resource_version_too_large' : 'unavailable';
+      return isResourceVersionTooLarge(body) ? 'resource_version_too_large' : 'unavailable';
     default:
       // 500 is no refusal: etcd without a leader is one. (So is a resourceVersion that is no number, a fault of ours.)
       return status >= 400 && status < 500 ? 'rejected' : 'unavailable';
@@ -144,10 +144,10 @@ function statusConsequence(status: number, body: KubernetesStatus, asksToWait: b
 }
 
 /** For an answer that is no `Status`: by the API server's outer layers, or by something in front of it. */
-function plainConsequence(answer: FailedAnswer, asksToWait: boolean): Consequence {
-  const { status, text } = answer;
+function kindFromPlainResponse(response: FailedResponse, hasRetryAfter: boolean): ApiErrorKind {
+  const { status, text } = response;
   if (status === 401) return 'unauthorized';
-  if (status === 429 || (status === 503 && asksToWait)) return 'throttled';
+  if (status === 429 || (status === 503 && hasRetryAfter)) return 'throttled';
   if (status >= 500) return 'unavailable';
   // Exactly what the API server says to a path it does not serve; any other 404 comes from somewhere else.
   if (status === 404 && text.startsWith('404 page not found')) return 'no_kind_match';
@@ -161,7 +161,7 @@ function isTerminating(body: KubernetesStatus): boolean {
 }
 
 /** In the three ways that API servers have said it (client-go's `isTooLargeResourceVersionError`). */
-function isVersionAhead(body: KubernetesStatus): boolean {
+function isResourceVersionTooLarge(body: KubernetesStatus): boolean {
   if (/too large resource version/i.test(body.message ?? '')) return true;
   return (
     body.details?.causes?.some(
@@ -172,30 +172,28 @@ function isVersionAhead(body: KubernetesStatus): boolean {
 }
 
 /** Of a 422 the causes: its message may repeat the whole object. */
-function explanation(body: KubernetesStatus): string {
+function statusMessage(body: KubernetesStatus): string {
   const causes = body.code === 422 ? (body.details?.causes ?? []) : [];
   if (causes.length === 0) return body.message ?? 'no message';
-  const shown = causes
+  const details = causes
     .slice(0, 3)
     .map((cause) => `${cause.field ?? ''}: ${oneLine(cause.message ?? '', 80)}`);
-  return shown.join('; ') + (causes.length > 3 ? ` (and ${causes.length - 3} more)` : '');
+  return details.join('; ') + (causes.length > 3 ? ` (and ${causes.length - 3} more)` : '');
 }
 
 /** What to think of an answer that has no Kubernetes reason. */
-function hint(consequence: Consequence): string {
-  if (consequence === 'unexpected_response') return 'unexpected response (not from an API server?)';
-  return consequence === 'no_kind_match'
-    ? 'resource not found (is the CRD installed?)'
-    : 'plain-text response';
+function describeKind(kind: ApiErrorKind): string {
+  if (kind === 'unexpected_response') return 'unexpected response (not from an API server?)';
+  return kind === 'no_kind_match' ? 'resource not found (is the CRD installed?)' : 'plain-text response';
 }
 
 /** Only in seconds, as API servers give it; a date from some proxy counts as not given. */
-function secondsOf(retryAfter: string | undefined): number | undefined {
+function parseRetryAfter(retryAfter: string | undefined): number | undefined {
   return retryAfter !== undefined && /^\d{1,9}$/.test(retryAfter) ? Number(retryAfter) : undefined;
 }
 
 /** At most a minute: nothing an API server recovers from takes longer, and a retry is cheap. */
-function milliseconds(seconds: number | undefined): number | undefined {
+function clampedMs(seconds: number | undefined): number | undefined {
   return seconds === undefined ? undefined : Math.min(Math.max(seconds, 0), 60) * 1000;
 }
 

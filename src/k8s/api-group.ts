@@ -6,6 +6,6 @@ export const API_VERSION = 'v1alpha1';
 export const GROUP_VERSION = `${API_GROUP}/${API_VERSION}`;
 
 /** A kind of that group by its plural, in a namespace. */
-export function ownResource<P extends string>(plural: P, namespace: string) {
+export function customResource<P extends string>(plural: P, namespace: string) {
   return { group: API_GROUP, version: API_VERSION, plural, namespace } as const;
 }

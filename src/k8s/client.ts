@@ -1,15 +1,15 @@
 import type { Clock } from '../clock.ts';
 import { HTTP_METHODS, type Call, type Verb } from './call.ts';
-import { ApiError, errorOfAnswer, errorOfTransport, isTrustFailure } from './api-error.ts';
+import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from './api-error.ts';
 import type { ResourceType } from './api-object.ts';
 import type { Connection } from './connection.ts';
 import type { Credentials } from './credentials.ts';
-import { StreamReaderError, type HttpAnswer, type HttpRequest } from './exchange.ts';
-import { createResourceClient, readDocument, type ResourceClient } from './resource-client.ts';
+import { StreamReaderError, type HttpResponse, type HttpRequest } from './response-handler.ts';
+import { createResourceClient, getRaw, type ResourceClient } from './resource-client.ts';
 import { resourcePath } from './resource-path.ts';
 import type { ReflectorLog } from './reflector-log.ts';
 import { createTransport } from './transport.ts';
-import { waitWithin } from './wait-within.ts';
+import { withDeadline } from './with-deadline.ts';
 
 /** One request that ended, for metrics. */
 export interface RequestSample {
@@ -36,14 +36,14 @@ export interface ApiClientOptions {
 /** What the API server takes from the limit it was given to its answer (a 504 after 5.8 s for 5 s was seen), and some. */
 const SERVER_MARGIN_MS = 2_000;
 /** New credentials are said once for all calls that had to wait for them. */
-const SAY_RENEWED_AT_MOST_EVERY_MS = 30_000;
+const RENEWAL_LOG_INTERVAL_MS = 30_000;
 
 /** A client of one API server. */
 export interface ApiClient {
   /** A client for one resource; cheap, but meant to be kept. `T` is what its objects are taken to be, unchecked. */
   resource<T>(resource: ResourceType): ResourceClient<T>;
   /** What the API server answers to a GET of a path of its own that is no resource, as `/version`; `T` unchecked. */
-  document<T>(path: string): Promise<T>;
+  getRaw<T>(path: string): Promise<T>;
   /** Connections opened since the start, for watches too. With TLS each is one handshake. */
   connectionsOpened(): number;
   /** Ends all calls and watches with consequence `cancelled`, closes all connections; calls after it fail likewise. */
@@ -63,20 +63,20 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
     connections: options.connections,
     clock,
   });
-  let headersFor: { credentials: Credentials; headers: Headers } | undefined;
+  let cachedHeaders: { credentials: Credentials; headers: Headers } | undefined;
   const closing = new AbortController();
-  let renewedSaidMs = Number.NEGATIVE_INFINITY;
+  let renewalLoggedMs = Number.NEGATIVE_INFINITY;
 
   function headers(current: Credentials): Headers {
-    if (headersFor?.credentials !== current) {
+    if (cachedHeaders?.credentials !== current) {
       // Made once for all calls by the same credentials, and checked for bad characters by undici alone.
-      headersFor = { credentials: current, headers: createHeaders(options.userAgent, current) };
+      cachedHeaders = { credentials: current, headers: createHeaders(options.userAgent, current) };
     }
-    return headersFor.headers;
+    return cachedHeaders.headers;
   }
 
   /** One request and its answer, whatever its status. Rejects with `ApiError`, or with what a watch's reader threw. */
-  async function attempt(call: Call, current: Credentials, timeoutMs: number): Promise<HttpAnswer> {
+  async function attempt(call: Call, current: Credentials, timeoutMs: number): Promise<HttpResponse> {
     const { verb, onOpen } = call;
     const deadlineMs = clock.monotonicMs() + timeoutMs;
     let observed = false;
@@ -103,34 +103,34 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
             },
     };
     try {
-      const answer = await transport.send(request, current);
-      observe(String(answer.status));
-      return answer;
+      const response = await transport.send(request, current);
+      observe(String(response.status));
+      return response;
     } catch (error) {
       observe('<error>');
       if (error instanceof StreamReaderError) throw error.cause;
       // Its pools were destroyed under the call: undici's words for that would look like a fault.
       if (closing.signal.aborted) throw closedError(call, error);
-      const failure = errorOfTransport(call.action(), error);
+      const failure = errorFromTransport(call.action(), error);
       // CA or client certificate may have been rotated: the next call is to have the new one.
       if (isTrustFailure(error))
-        await fetched(call, credentials.refresh(), deadlineMs).catch(() => undefined);
+        await withinDeadline(call, credentials.refresh(), deadlineMs).catch(() => undefined);
       throw failure;
     }
   }
 
   /** Credentials that have to be fetched, by a plugin that asks its provider: no longer than the call itself may take. */
-  function fetched<T>(call: Call, work: Promise<T>, deadlineMs: number): Promise<T> {
-    return waitWithin(work, {
+  function withinDeadline<T>(call: Call, work: Promise<T>, deadlineMs: number): Promise<T> {
+    return withDeadline(work, {
       deadlineMs,
       clock,
       signals: [call.signal, closing.signal],
-      tooLate: () =>
+      onTimeout: () =>
         new ApiError(
           'unauthorized',
           `${call.action()}: credentials not available within ${call.timeoutMs / 1000} s`,
         ),
-      cancelled: () =>
+      onCancel: () =>
         closing.signal.aborted ? closedError(call) : new ApiError('cancelled', `${call.action()}: cancelled`),
     });
   }
@@ -139,28 +139,32 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   async function send(call: Call): Promise<string> {
     if (closing.signal.aborted) throw closedError(call);
     const deadlineMs = clock.monotonicMs() + call.timeoutMs;
-    const now = credentials.current();
+    const initial = credentials.current();
     // Hardly ever a promise: a write waits for no turn of the event loop it does not need.
-    let answer =
-      now instanceof Promise
-        ? await attempt(call, await fetched(call, now, deadlineMs), deadlineMs - clock.monotonicMs())
-        : await attempt(call, now, call.timeoutMs);
-    if (answer.status === 401) {
+    let response =
+      initial instanceof Promise
+        ? await attempt(
+            call,
+            await withinDeadline(call, initial, deadlineMs),
+            deadlineMs - clock.monotonicMs(),
+          )
+        : await attempt(call, initial, call.timeoutMs);
+    if (response.status === 401) {
       // Also when they turn out the same: an API server that cannot reach its own verifier answers 401, too.
       await renew(call, deadlineMs);
-      const again = credentials.current();
-      const renewed = again instanceof Promise ? await fetched(call, again, deadlineMs) : again;
-      answer = await attempt(call, renewed, deadlineMs - clock.monotonicMs());
-      if (answer.status !== 401) sayRenewed(call);
+      const latest = credentials.current();
+      const renewed = latest instanceof Promise ? await withinDeadline(call, latest, deadlineMs) : latest;
+      response = await attempt(call, renewed, deadlineMs - clock.monotonicMs());
+      if (response.status !== 401) logRenewal(call);
     }
-    if (answer.status < 200 || answer.status > 299) throw errorOfAnswer(call.action(), answer);
-    return answer.text;
+    if (response.status < 200 || response.status > 299) throw errorFromResponse(call.action(), response);
+    return response.text;
   }
 
-  function sayRenewed(call: Call): void {
+  function logRenewal(call: Call): void {
     const nowMs = clock.monotonicMs();
-    if (nowMs - renewedSaidMs < SAY_RENEWED_AT_MOST_EVERY_MS) return;
-    renewedSaidMs = nowMs;
+    if (nowMs - renewalLoggedMs < RENEWAL_LOG_INTERVAL_MS) return;
+    renewalLoggedMs = nowMs;
     options.log?.info(
       { consequence: 'unauthorized', action: call.action(), retry: 'succeeded' },
       'credentials were rejected; reloaded them',
@@ -169,13 +173,13 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
 
   async function renew(call: Call, deadlineMs: number): Promise<void> {
     try {
-      await fetched(call, credentials.refresh(), deadlineMs);
+      await withinDeadline(call, credentials.refresh(), deadlineMs);
     } catch (error) {
       if (error instanceof ApiError) throw error;
-      const said = error instanceof Error ? error.message : String(error);
+      const detail = error instanceof Error ? error.message : String(error);
       throw new ApiError(
         'unauthorized',
-        `${call.action()}: 401 Unauthorized, cannot reload credentials: ${said}`,
+        `${call.action()}: 401 Unauthorized, cannot reload credentials: ${detail}`,
         {
           status: 401,
           cause: error,
@@ -187,8 +191,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   return {
     resource: <T>(resource: ResourceType) =>
       createResourceClient<T>(resourcePath(connection.server.pathname, resource), send),
-    document: <T>(path: string) =>
-      readDocument<T>(`${connection.server.pathname.replace(/\/+$/, '')}${path}`, send),
+    getRaw: <T>(path: string) => getRaw<T>(`${connection.server.pathname.replace(/\/+$/, '')}${path}`, send),
     connectionsOpened: () => transport.connectionsOpened(),
     close() {
       closing.abort();

@@ -18,7 +18,7 @@ export class ConnectionError extends Error {
 }
 
 /** The server as log lines name it, with the proxy in front of it; without the proxy's password. */
-export function serverOf({ server, proxyUrl }: Pick<Connection, 'server' | 'proxyUrl'>): string {
+export function describeServer({ server, proxyUrl }: Pick<Connection, 'server' | 'proxyUrl'>): string {
   if (proxyUrl === undefined) return server.origin;
   const { protocol, host } = new URL(proxyUrl);
   return `${server.origin} through the proxy ${protocol}//${host}`;

@@ -32,23 +32,23 @@ export interface CredentialSource {
  * True when a PEM text holds a certificate. To Node an empty one means the public authorities, and any other one means none
  * at all, so that the fault would be looked for at the server.
  */
-export function holdsCertificate(pem: string): boolean {
+export function containsCertificate(pem: string): boolean {
   return /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----/.test(pem);
 }
 
 /** Rotated files are noticed within this. */
-const REREAD_AFTER_MS = 10_000;
+const RELOAD_INTERVAL_MS = 10_000;
 /** Expiring credentials are renewed in the background this long before. */
 const RENEW_BEFORE_EXPIRY_MS = 60_000;
 /** A refused credential of 64 calls in flight is one fetch, not 64; a fetch may start a process. */
-const BETWEEN_RENEWALS_MS = 5_000;
+const MIN_RENEWAL_INTERVAL_MS = 5_000;
 
 /** Where credentials come from. */
 export interface CredentialLoader {
   /** Fetches everything, however dear. */
   renew(): Promise<Credentials>;
   /** Reads again what lies in files, cheaply; called at most every 10 s, and only while credentials are in use. */
-  reread?(last: Credentials): Promise<Credentials>;
+  reload?(current: Credentials): Promise<Credentials>;
 }
 
 /** Keeps `initial` fresh by the rules above. Failures in the background are silent: the old ones serve until refused. */
@@ -58,41 +58,41 @@ export function createCredentialSource(
   clock: Clock,
 ): CredentialSource {
   let credentials = initial;
-  let readAtMs = clock.monotonicMs();
+  let loadedMs = clock.monotonicMs();
   let renewal: { startedMs: number; pending: boolean; done: Promise<void> } = {
     startedMs: Number.NEGATIVE_INFINITY,
     pending: false,
     done: Promise.resolve(),
   };
 
-  function take(loaded: Credentials): void {
+  function adopt(loaded: Credentials): void {
     // The same object for the same content: headers and connections hang on it.
     if (JSON.stringify(loaded) !== JSON.stringify(credentials)) credentials = loaded;
   }
 
   function renew(): Promise<void> {
     const nowMs = clock.monotonicMs();
-    if (renewal.pending || nowMs - renewal.startedMs < BETWEEN_RENEWALS_MS) return renewal.done;
+    if (renewal.pending || nowMs - renewal.startedMs < MIN_RENEWAL_INTERVAL_MS) return renewal.done;
     const started = { startedMs: nowMs, pending: true, done: Promise.resolve() };
     started.done = loader
       .renew()
-      .then(take)
+      .then(adopt)
       .finally(() => {
         started.pending = false;
       });
     // Whoever waits sees the failure; when nobody does, it is no unhandled rejection.
     started.done.catch(() => undefined);
     renewal = started;
-    readAtMs = nowMs;
+    loadedMs = nowMs;
     return started.done;
   }
 
-  function reread(): void {
-    readAtMs = clock.monotonicMs();
+  function reload(): void {
+    loadedMs = clock.monotonicMs();
     const before = credentials;
-    loader.reread?.(before).then(
+    loader.reload?.(before).then(
       // A renewal in the meantime knows better.
-      (loaded) => (credentials === before ? take(loaded) : undefined),
+      (loaded) => (credentials === before ? adopt(loaded) : undefined),
       () => undefined,
     );
   }
@@ -101,17 +101,17 @@ export function createCredentialSource(
     current() {
       const { expiresAtMs } = credentials;
       if (expiresAtMs !== undefined) {
-        const leftMs = expiresAtMs - clock.wallMs();
-        if (leftMs <= 0) {
+        const remainingMs = expiresAtMs - clock.wallMs();
+        if (remainingMs <= 0) {
           return renew().then(
             () => credentials,
             // Their expiry is by this machine's clock, which may be wrong: let the API server decide.
             () => credentials,
           );
         }
-        if (leftMs < RENEW_BEFORE_EXPIRY_MS) void renew();
+        if (remainingMs < RENEW_BEFORE_EXPIRY_MS) void renew();
       }
-      if (clock.monotonicMs() - readAtMs >= REREAD_AFTER_MS) reread();
+      if (clock.monotonicMs() - loadedMs >= RELOAD_INTERVAL_MS) reload();
       return credentials;
     },
     refresh: renew,

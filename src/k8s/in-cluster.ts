@@ -2,9 +2,9 @@ import { readFile } from 'node:fs/promises';
 import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
-import { explanationOf } from './api-error.ts';
+import { errorMessage } from './api-error.ts';
 import { ConnectionError, type Connection } from './connection.ts';
-import { createCredentialSource, holdsCertificate, type Credentials } from './credentials.ts';
+import { createCredentialSource, containsCertificate, type Credentials } from './credentials.ts';
 
 /** Where Kubernetes mounts a pod's service account. */
 export const SERVICE_ACCOUNT_DIRECTORY = '/var/run/secrets/kubernetes.io/serviceaccount';
@@ -24,7 +24,7 @@ export async function connectInCluster(
     const [text, ca] = await Promise.all([read(tokenPath), read(caPath)]);
     const token = text.trim();
     if (token === '') throw new ConnectionError(`service account: ${tokenPath} is empty`);
-    if (!holdsCertificate(ca))
+    if (!containsCertificate(ca))
       throw new ConnectionError(`service account: ${caPath} contains no certificate`);
     return { ca, authorization: `Bearer ${token}` };
   }
@@ -35,7 +35,7 @@ export async function connectInCluster(
     proxyUrl: undefined,
     namespace: namespace.trim() === '' ? undefined : namespace.trim(),
     source: 'in-cluster',
-    credentials: createCredentialSource(initial, { renew: load, reread: load }, clock),
+    credentials: createCredentialSource(initial, { renew: load, reload: load }, clock),
   };
 }
 
@@ -43,6 +43,6 @@ async function read(path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (error) {
-    throw new ConnectionError(`service account: ${explanationOf(error)}`, { cause: error });
+    throw new ConnectionError(`service account: ${errorMessage(error)}`, { cause: error });
   }
 }

@@ -1,5 +1,5 @@
 /** Room kept between lines; a larger block, taken for one huge line, is given back after it. */
-const KEPT_BLOCK_BYTES = 64 * 1024;
+const RETAINED_BLOCK_BYTES = 64 * 1024;
 
 /** A line was longer than the limit, or the stream is no stream of lines at all. */
 export class LineTooLongError extends Error {
@@ -15,7 +15,7 @@ export interface LineSplitter {
   /** The next piece. What `onLine` throws comes through, as does `LineTooLongError`; it is of no more use after either. */
   (chunk: Buffer): void;
   /** What came after the last line feed: empty when the stream may end here. */
-  rest(): string;
+  remainder(): string;
 }
 
 /**
@@ -25,41 +25,41 @@ export interface LineSplitter {
  */
 export function createLineSplitter(maxLineBytes: number, onLine: (line: string) => void): LineSplitter {
   let block = Buffer.allocUnsafe(0);
-  let used = 0;
+  let usedBytes = 0;
 
-  function keep(chunk: Buffer, start: number, end: number): void {
-    const needed = used + end - start;
+  function append(chunk: Buffer, start: number, end: number): void {
+    const needed = usedBytes + end - start;
     if (needed > maxLineBytes) throw new LineTooLongError(maxLineBytes);
     if (needed > block.length) {
       // Doubling: the copies of one line's beginning add up to less than the line.
-      const larger = Buffer.allocUnsafe(Math.max(KEPT_BLOCK_BYTES, 2 ** Math.ceil(Math.log2(needed))));
-      block.copy(larger, 0, 0, used);
+      const larger = Buffer.allocUnsafe(Math.max(RETAINED_BLOCK_BYTES, 2 ** Math.ceil(Math.log2(needed))));
+      block.copy(larger, 0, 0, usedBytes);
       block = larger;
     }
-    chunk.copy(block, used, start, end);
-    used = needed;
+    chunk.copy(block, usedBytes, start, end);
+    usedBytes = needed;
   }
 
-  function takeKept(): string {
-    const line = block.toString('utf8', 0, used);
-    used = 0;
-    if (block.length > KEPT_BLOCK_BYTES) block = Buffer.allocUnsafe(0);
+  function takeBuffered(): string {
+    const line = block.toString('utf8', 0, usedBytes);
+    usedBytes = 0;
+    if (block.length > RETAINED_BLOCK_BYTES) block = Buffer.allocUnsafe(0);
     return line;
   }
 
-  const take = (chunk: Buffer): void => {
+  const push = (chunk: Buffer): void => {
     let start = 0;
     for (let end = chunk.indexOf(0x0a); end !== -1; end = chunk.indexOf(0x0a, start)) {
-      if (used === 0) {
+      if (usedBytes === 0) {
         if (end - start > maxLineBytes) throw new LineTooLongError(maxLineBytes);
         if (end > start) onLine(chunk.toString('utf8', start, end));
       } else {
-        keep(chunk, start, end);
-        onLine(takeKept());
+        append(chunk, start, end);
+        onLine(takeBuffered());
       }
       start = end + 1;
     }
-    if (start < chunk.length) keep(chunk, start, chunk.length);
+    if (start < chunk.length) append(chunk, start, chunk.length);
   };
-  return Object.assign(take, { rest: () => block.toString('utf8', 0, used) });
+  return Object.assign(push, { remainder: () => block.toString('utf8', 0, usedBytes) });
 }

@@ -16,30 +16,33 @@ export async function listPages<T>(
   signal: AbortSignal,
   onPage: (items: readonly T[]) => void,
 ): Promise<string> {
-  const failed = new AbortController();
-  const either = AbortSignal.any([signal, failed.signal]);
-  let next: Promise<ListPage<T>> | undefined = source.list({ limit, signal: either });
+  const failure = new AbortController();
+  const combinedSignal = AbortSignal.any([signal, failure.signal]);
+  let nextPage: Promise<ListPage<T>> | undefined = source.list({ limit, signal: combinedSignal });
   let resourceVersion = '';
-  let lastToken: string | undefined;
+  let previousToken: string | undefined;
   try {
-    while (next !== undefined) {
-      const { items, continueToken, resourceVersion: version }: ListPage<T> = await next;
-      if (continueToken !== undefined && continueToken === lastToken) {
+    while (nextPage !== undefined) {
+      const { items, continueToken, resourceVersion: version }: ListPage<T> = await nextPage;
+      if (continueToken !== undefined && continueToken === previousToken) {
         // A cache on the way that takes no heed of the query would else have it go on for ever.
         throw new ApiError(
           'unexpected_response',
           `list ${source.title}: two consecutive pages with the same continue token`,
         );
       }
-      lastToken = continueToken;
-      next = continueToken === undefined ? undefined : source.list({ limit, signal: either, continueToken });
+      previousToken = continueToken;
+      nextPage =
+        continueToken === undefined
+          ? undefined
+          : source.list({ limit, signal: combinedSignal, continueToken });
       // Should `onPage` throw, nobody awaits the page already asked for.
-      next?.catch(() => undefined);
+      nextPage?.catch(() => undefined);
       resourceVersion = version;
       onPage(items);
     }
   } finally {
-    failed.abort();
+    failure.abort();
   }
   return resourceVersion;
 }

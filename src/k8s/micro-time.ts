@@ -4,6 +4,6 @@
  *
  * @param wallMs since 1970; parts of a millisecond are dropped
  */
-export function microTime(wallMs: number): string {
+export function rfc3339Micro(wallMs: number): string {
   return new Date(wallMs).toISOString().replace('Z', '000Z');
 }

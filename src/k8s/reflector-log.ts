@@ -8,14 +8,14 @@ export interface ReflectorLog {
 }
 
 /** A fault that stays is said again after this. */
-const REPEAT_MS = 30_000;
+const REPEAT_INTERVAL_MS = 30_000;
 
 /** Says when something breaks and when it works again. */
 export interface FaultLog {
   /** A failure: said when it is of another kind than the last, and every 30 s. @param retryMs when the next try is */
-  broken(error: Error, retryMs: number): void;
+  logFailure(error: Error, retryMs: number): void;
   /** It works: said when it was said to be broken before. */
-  working(): void;
+  logRecovery(): void;
 }
 
 /**
@@ -23,37 +23,42 @@ export interface FaultLog {
  * works in turn, one of each in 30 s.
  */
 export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): FaultLog {
-  let said: { kind: string; atMs: number } | undefined;
-  let isBroken = false;
+  let lastLogged: { kind: string; atMs: number } | undefined;
+  let isFailing = false;
 
   return {
-    broken(error, retryMs) {
-      const consequence = error instanceof ApiError ? error.consequence : 'reader';
+    logFailure(error, retryMs) {
+      const consequence = error instanceof ApiError ? error.kind : 'reader';
       // A server that is not trusted is another matter than one that is away, and only a person can help there.
       const kind = isTrustFailure(error.cause) ? 'trust' : consequence;
       const nowMs = clock.monotonicMs();
-      if (said !== undefined && said.kind === kind && nowMs - said.atMs < REPEAT_MS) return;
-      said = { kind, atMs: nowMs };
-      isBroken = true;
+      if (
+        lastLogged !== undefined &&
+        lastLogged.kind === kind &&
+        nowMs - lastLogged.atMs < REPEAT_INTERVAL_MS
+      )
+        return;
+      lastLogged = { kind, atMs: nowMs };
+      isFailing = true;
       const retry = `in ${Math.ceil(retryMs / 100) / 10}s`;
       // What a watch brought may stand in the message as it came.
       const message = oneLine(error.message, 300);
-      const hint = advice(error);
+      const hint = hintFor(error);
       const fields = { resource: title, consequence, error: message, retry };
       log.warn(hint === undefined ? fields : { ...fields, hint }, 'list or watch failed; retrying');
     },
-    working() {
-      if (!isBroken) return;
-      isBroken = false;
+    logRecovery() {
+      if (!isFailing) return;
+      isFailing = false;
       log.info({ resource: title }, 'list and watch recovered');
     },
   };
 }
 
 /** What a person can do about it; undefined when it passes by itself. */
-function advice(error: Error): string | undefined {
+function hintFor(error: Error): string | undefined {
   if (!(error instanceof ApiError)) return undefined;
-  switch (error.consequence) {
+  switch (error.kind) {
     case 'no_kind_match':
       return 'install the CRDs: kubectl apply -f crds/';
     case 'rejected':

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
-import { ApiError, explanationOf } from './api-error.ts';
+import { ApiError, errorMessage } from './api-error.ts';
 import type { ApiObject } from './api-object.ts';
-import { backoffMs } from './backoff.ts';
+import { jitteredBackoffMs } from './jittered-backoff.ts';
 import { listPages } from './list-pages.ts';
 import { createFaultLog, type FaultLog, type ReflectorLog } from './reflector-log.ts';
 import type { ResourceClient } from './resource-client.ts';
@@ -56,7 +56,7 @@ export interface ReflectorOptions<T extends ApiObject> {
   readonly random: () => number;
   readonly log: ReflectorLog;
   /** Called at each change of state, with the failure for `broken`. */
-  readonly onState?: (state: ReflectorState, error?: Error) => void;
+  readonly onStateChange?: (state: ReflectorState, error?: Error) => void;
   /** Most objects a page of the list. Default 2,000. */
   readonly pageLimit?: number;
 }
@@ -67,13 +67,13 @@ export interface ReflectorOptions<T extends ApiObject> {
  */
 export class Reflector<T extends ApiObject> {
   readonly #options: ReflectorOptions<T>;
-  readonly #faults: FaultLog;
+  readonly #faultLog: FaultLog;
   #state: ReflectorState | undefined;
   #synced = false;
   /** Undefined: everything has to be listed. */
-  #version: string | undefined;
+  #resourceVersion: string | undefined;
   /** `relist` was called while a list was under way: that one may show what was before the sign. */
-  #again = false;
+  #relistRequested = false;
   #pageLimit: number;
   /** Tries in a row that failed. */
   #failures = 0;
@@ -81,13 +81,13 @@ export class Reflector<T extends ApiObject> {
   /** Everything was listed at once as a version was lost, and no watch has stood since: another loss is a fault. */
   #versionLost = false;
   #watch: RunningWatch | undefined;
-  #rest: { readonly wake: () => void; dueMs: number; cancelTimer: () => void } | undefined;
-  #triedMs = 0;
+  #pendingRetry: { readonly wake: () => void; dueMs: number; cancelTimer: () => void } | undefined;
+  #lastAttemptMs = 0;
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
     this.#pageLimit = options.pageLimit ?? DEFAULT_PAGE_LIMIT;
-    this.#faults = createFaultLog(options.source.title, options.log, options.clock);
+    this.#faultLog = createFaultLog(options.source.title, options.log, options.clock);
   }
 
   /** True once a list was handed over whole; stays true when the API server goes away. */
@@ -99,14 +99,16 @@ export class Reflector<T extends ApiObject> {
   async run(signal: AbortSignal): Promise<void> {
     const onAbort = (): void => {
       this.#watch?.stop(false);
-      this.#rest?.wake();
+      this.#pendingRetry?.wake();
     };
     signal.addEventListener('abort', onAbort);
     while (!signal.aborted) {
-      this.#triedMs = this.#options.clock.monotonicMs();
-      const restMs =
-        this.#version === undefined ? await this.#list(signal) : await this.#watchFrom(this.#version, signal);
-      if (restMs > 0 && !signal.aborted) await this.#restFor(restMs);
+      this.#lastAttemptMs = this.#options.clock.monotonicMs();
+      const delayMs =
+        this.#resourceVersion === undefined
+          ? await this.#list(signal)
+          : await this.#watchFrom(this.#resourceVersion, signal);
+      if (delayMs > 0 && !signal.aborted) await this.#waitFor(delayMs);
     }
     signal.removeEventListener('abort', onAbort);
   }
@@ -117,17 +119,17 @@ export class Reflector<T extends ApiObject> {
    * which nothing comes within 2 s is opened anew, as that of an API server being stopped stays open for a minute. Cheap:
    * may be called for every such write.
    */
-  hasten(): void {
-    this.#watch?.suspect();
-    const rest = this.#rest;
-    if (rest === undefined) return;
+  retryNow(): void {
+    this.#watch?.verifyLiveness();
+    const pending = this.#pendingRetry;
+    if (pending === undefined) return;
     const { clock } = this.#options;
     const nowMs = clock.monotonicMs();
-    const dueMs = Math.max(this.#triedMs + MIN_RETRY_MS, nowMs);
-    if (dueMs >= rest.dueMs) return;
-    rest.dueMs = dueMs;
-    rest.cancelTimer();
-    rest.cancelTimer = clock.setTimer(dueMs - nowMs, rest.wake);
+    const dueMs = Math.max(this.#lastAttemptMs + MIN_RETRY_MS, nowMs);
+    if (dueMs >= pending.dueMs) return;
+    pending.dueMs = dueMs;
+    pending.cancelTimer();
+    pending.cancelTimer = clock.setTimer(dueMs - nowMs, pending.wake);
   }
 
   /**
@@ -135,10 +137,10 @@ export class Reflector<T extends ApiObject> {
    * that is under way is complete.
    */
   relist(): void {
-    this.#again = true;
-    this.#version = undefined;
+    this.#relistRequested = true;
+    this.#resourceVersion = undefined;
     this.#watch?.stop(true);
-    this.#rest?.wake();
+    this.#pendingRetry?.wake();
   }
 
   /** Lists everything; how long to rest then. */
@@ -146,8 +148,8 @@ export class Reflector<T extends ApiObject> {
     const { source, handler, clock, log } = this.#options;
     const startedMs = clock.monotonicMs();
     let count = 0;
-    this.#again = false;
-    this.#enter('listing');
+    this.#relistRequested = false;
+    this.#setState('listing');
     try {
       handler.replaceBegin();
       const version = await listPages(source, this.#pageLimit, signal, (items) => {
@@ -155,18 +157,18 @@ export class Reflector<T extends ApiObject> {
         count += items.length;
       });
       handler.replaceEnd(version);
-      this.#version = this.#again ? undefined : version;
+      this.#resourceVersion = this.#relistRequested ? undefined : version;
     } catch (error) {
       // The version was compacted away between two pages: with fewer of them the list gets there in the end.
-      if (error instanceof ApiError && error.consequence === 'expired') {
-        const mostLimit = (this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT) * MAX_PAGE_GROWTH;
-        this.#pageLimit = Math.min(this.#pageLimit * 2, mostLimit);
+      if (error instanceof ApiError && error.kind === 'expired') {
+        const maxLimit = (this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT) * MAX_PAGE_GROWTH;
+        this.#pageLimit = Math.min(this.#pageLimit * 2, maxLimit);
       }
-      return signal.aborted ? 0 : this.#failed(error);
+      return signal.aborted ? 0 : this.#onFailure(error);
     }
     this.#pageLimit = this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT;
     this.#synced = true;
-    this.#enter('synced');
+    this.#setState('synced');
     const durationMs = Math.round(clock.monotonicMs() - startedMs);
     log.info({ resource: source.title, count, durationMs }, `list ${source.title}: ${count} objects`);
     return 0;
@@ -177,8 +179,8 @@ export class Reflector<T extends ApiObject> {
     const watch = watchOnce<T>(version, {
       ...this.#options,
       onOpen: () => {
-        this.#enter('watching');
-        this.#faults.working();
+        this.#setState('watching');
+        this.#faultLog.logRecovery();
       },
     });
     this.#watch = watch;
@@ -189,8 +191,8 @@ export class Reflector<T extends ApiObject> {
 
   /** Where to go on, and after how many milliseconds. */
   #afterWatch(outcome: WatchOutcome): number {
-    const { error, progressed, lastedMs } = outcome;
-    if (progressed || lastedMs >= STABLE_WATCH_MS) {
+    const { error, progressed, durationMs } = outcome;
+    if (progressed || durationMs >= STABLE_WATCH_MS) {
       this.#failures = 0;
       this.#internalErrors = 0;
       this.#versionLost = false;
@@ -199,65 +201,66 @@ export class Reflector<T extends ApiObject> {
     const relist = outcome.relist || this.#internalErrors >= MAX_INTERNAL_ERRORS;
     if (relist) this.#internalErrors = 0;
     // `relist` may have been called meanwhile.
-    if (this.#version !== undefined) this.#version = relist ? undefined : outcome.resourceVersion;
-    if (error !== undefined) return this.#failed(error);
-    if (relist || progressed || lastedMs >= SHORT_WATCH_MS) return 0;
-    return this.#failed(
+    if (this.#resourceVersion !== undefined)
+      this.#resourceVersion = relist ? undefined : outcome.resourceVersion;
+    if (error !== undefined) return this.#onFailure(error);
+    if (relist || progressed || durationMs >= SHORT_WATCH_MS) return 0;
+    return this.#onFailure(
       new Error(
-        `watch ${this.#options.source.title}: closed after ${Math.round(lastedMs)} ms without an event`,
+        `watch ${this.#options.source.title}: closed after ${Math.round(durationMs)} ms without an event`,
       ),
     );
   }
 
   /** Says so, and how long to wait. */
-  #failed(error: unknown): number {
+  #onFailure(error: unknown): number {
     const { random, log, source } = this.#options;
     this.#failures += 1;
     // A watch that outlived its version, as in an outage, is no fault. It is one if the list that follows does not cure it.
     if (isVersionLost(error) && !this.#versionLost) {
       this.#versionLost = true;
       log.info(
-        { resource: source.title, error: explanationOf(error), retry: 'now' },
+        { resource: source.title, error: errorMessage(error), retry: 'now' },
         'watch expired; relisting',
       );
       return 0;
     }
-    const failure = error instanceof Error ? error : new Error(explanationOf(error));
-    const ownMs = backoffMs(this.#failures, BASE_BACKOFF_MS, MAX_BACKOFF_MS, random);
-    const askedMs = failure instanceof ApiError ? failure.retryAfterMs : undefined;
+    const failure = error instanceof Error ? error : new Error(errorMessage(error));
+    const backoffDelayMs = jitteredBackoffMs(this.#failures, BASE_BACKOFF_MS, MAX_BACKOFF_MS, random);
+    const retryAfterMs = failure instanceof ApiError ? failure.retryAfterMs : undefined;
     // A server that answers knows best, whatever was before; never sooner, and not all replicas at the same moment.
-    const restMs = askedMs === undefined || askedMs === 0 ? ownMs : askedMs * (1 + random() / 4);
-    this.#faults.broken(failure, restMs);
-    this.#enter('broken', failure);
-    return restMs;
+    const delayMs =
+      retryAfterMs === undefined || retryAfterMs === 0 ? backoffDelayMs : retryAfterMs * (1 + random() / 4);
+    this.#faultLog.logFailure(failure, delayMs);
+    this.#setState('broken', failure);
+    return delayMs;
   }
 
-  #restFor(restMs: number): Promise<void> {
+  #waitFor(delayMs: number): Promise<void> {
     const { clock } = this.#options;
     return new Promise((resolve) => {
       const wake = (): void => {
-        this.#rest?.cancelTimer();
-        this.#rest = undefined;
+        this.#pendingRetry?.cancelTimer();
+        this.#pendingRetry = undefined;
         resolve();
       };
-      this.#rest = {
+      this.#pendingRetry = {
         wake,
-        dueMs: clock.monotonicMs() + restMs,
-        cancelTimer: clock.setTimer(restMs, wake),
+        dueMs: clock.monotonicMs() + delayMs,
+        cancelTimer: clock.setTimer(delayMs, wake),
       };
     });
   }
 
-  #enter(state: ReflectorState, error?: Error): void {
+  #setState(state: ReflectorState, error?: Error): void {
     if (state === this.#state && error === undefined) return;
     this.#state = state;
-    this.#options.onState?.(state, error);
+    this.#options.onStateChange?.(state, error);
   }
 }
 
 function isVersionLost(error: unknown): boolean {
   return (
-    error instanceof ApiError &&
-    (error.consequence === 'expired' || error.consequence === 'resource_version_too_large')
+    error instanceof ApiError && (error.kind === 'expired' || error.kind === 'resource_version_too_large')
   );
 }

@@ -4,7 +4,7 @@ import { delimiter, join } from 'node:path';
 import type { Clock } from '../clock.ts';
 import { ConnectionError, type Connection } from './connection.ts';
 import { connectInCluster, SERVICE_ACCOUNT_DIRECTORY } from './in-cluster.ts';
-import { connectByKubeconfig } from './kubeconfig.ts';
+import { connectWithKubeconfig } from './kubeconfig.ts';
 
 /** Where to look for an API server. */
 export interface ConnectionOptions {
@@ -27,7 +27,7 @@ export async function resolveConnection(options: ConnectionOptions): Promise<Con
   const { env, clock, kubeconfig, context } = options;
   if (kubeconfig !== undefined) {
     if (!(await exists(kubeconfig))) throw new ConnectionError(`kubeconfig ${kubeconfig}: no such file`);
-    return connectByKubeconfig([kubeconfig], clock, context);
+    return connectWithKubeconfig([kubeconfig], clock, context);
   }
 
   const directory = options.serviceAccountDirectory ?? SERVICE_ACCOUNT_DIRECTORY;
@@ -38,19 +38,20 @@ export async function resolveConnection(options: ConnectionOptions): Promise<Con
     return connectInCluster(host, port, directory, clock);
   }
 
-  const listed = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
-  if (listed.length > 0) {
-    const there: string[] = [];
-    for (const path of listed) if (await exists(path)) there.push(path);
-    if (there.length === 0) throw new ConnectionError(`KUBECONFIG=${env['KUBECONFIG']}: no such file`);
-    return connectByKubeconfig(there, clock, context);
+  const kubeconfigPaths = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
+  if (kubeconfigPaths.length > 0) {
+    const existingPaths: string[] = [];
+    for (const path of kubeconfigPaths) if (await exists(path)) existingPaths.push(path);
+    if (existingPaths.length === 0)
+      throw new ConnectionError(`KUBECONFIG=${env['KUBECONFIG']}: no such file`);
+    return connectWithKubeconfig(existingPaths, clock, context);
   }
 
-  const own = join(env['HOME'] ?? homedir(), '.kube', 'config');
-  if (await exists(own)) return connectByKubeconfig([own], clock, context);
+  const defaultPath = join(env['HOME'] ?? homedir(), '.kube', 'config');
+  if (await exists(defaultPath)) return connectWithKubeconfig([defaultPath], clock, context);
   throw new ConnectionError(
     `no API server configured: ${inPod ? `no service account token in ${directory}` : 'not in a pod'}, ` +
-      `KUBECONFIG is not set and ${own} does not exist; set --kubeconfig`,
+      `KUBECONFIG is not set and ${defaultPath} does not exist; set --kubeconfig`,
   );
 }
 

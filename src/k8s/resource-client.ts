@@ -41,9 +41,9 @@ export interface WatchOptions extends CallOptions {
 /** Takes what a watch brings. What it throws ends the watch, which then rejects with it. */
 export interface WatchSink {
   /** The API server has accepted the watch. */
-  opened(): void;
+  onOpen(): void;
   /** Bytes as they come: JSON documents, each ended by a line feed. */
-  chunk(chunk: Buffer): void;
+  onChunk(chunk: Buffer): void;
 }
 
 /** Exactly this object at exactly this version, or the deletion is a conflict. */
@@ -97,7 +97,7 @@ export function createResourceClient<T>(
     body?: object,
   ): Promise<A> {
     const timeoutMs = options?.timeoutMs ?? (verb === 'list' ? LIST_TIMEOUT_MS : DEFAULT_TIMEOUT_MS);
-    return await sendForJson<A>(
+    return await sendJson<A>(
       send,
       {
         verb,
@@ -119,8 +119,8 @@ export function createResourceClient<T>(
     async list(options = {}) {
       const { limit, continueToken, fieldSelector } = options;
       const query = { limit, continue: continueToken, fieldSelector };
-      const answer = await call<ListAnswer<T>>('list', withQuery(collection, query), undefined, options);
-      return checkedPage(`list ${title}`, answer);
+      const response = await call<ListResponse<T>>('list', withQuery(collection, query), undefined, options);
+      return toListPage(`list ${title}`, response);
     },
 
     async watch({ resourceVersion, timeoutSeconds, timeoutMs, signal }, sink) {
@@ -135,8 +135,8 @@ export function createResourceClient<T>(
         action: () => `watch ${title}`,
         timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,
         signal,
-        onChunk: (chunk) => sink.chunk(chunk),
-        onOpen: () => sink.opened(),
+        onChunk: (chunk) => sink.onChunk(chunk),
+        onOpen: () => sink.onOpen(),
       });
     },
 
@@ -151,49 +151,49 @@ export function createResourceClient<T>(
       call<T>('patch', objectPath(name, '/status'), name, options, patch),
 
     async delete(name, { uid, resourceVersion }, options) {
-      const answer = await call<T | KubernetesStatus>('delete', objectPath(name), name, options, {
+      const response = await call<T | KubernetesStatus>('delete', objectPath(name), name, options, {
         kind: 'DeleteOptions',
         apiVersion: 'v1',
         preconditions: { uid, resourceVersion },
       });
-      return isKubernetesStatus(answer) ? undefined : answer;
+      return isKubernetesStatus(response) ? undefined : response;
     },
   };
 }
 
 /** A GET of `path`, which is no resource's, by `send`. Rejects with `ApiError`. */
-export async function readDocument<T>(path: string, send: (call: Call) => Promise<string>): Promise<T> {
+export async function getRaw<T>(path: string, send: (call: Call) => Promise<string>): Promise<T> {
   const action = (): string => `get ${path}`;
-  return await sendForJson<T>(send, { verb: 'get', path, action, timeoutMs: DEFAULT_TIMEOUT_MS }, false);
+  return await sendJson<T>(send, { verb: 'get', path, action, timeoutMs: DEFAULT_TIMEOUT_MS }, false);
 }
 
-/** @param isObject it has to be one of Kubernetes, which all say their kind, and not just any JSON of a login page */
-async function sendForJson<A>(
+/** @param expectsObject it has to be one of Kubernetes, which all say their kind, and not just any JSON of a login page */
+async function sendJson<A>(
   send: (call: Call) => Promise<string>,
   call: Call,
-  isObject: boolean,
+  expectsObject: boolean,
 ): Promise<A> {
   const text = await send(call);
   try {
-    const answer: A = JSON.parse(text);
-    if (typeof answer === 'object' && answer !== null && (!isObject || 'kind' in answer)) return answer;
+    const parsed: A = JSON.parse(text);
+    if (typeof parsed === 'object' && parsed !== null && (!expectsObject || 'kind' in parsed)) return parsed;
   } catch {
     // Said below, with what came instead.
   }
-  const came = text.slice(0, 80);
+  const excerpt = text.slice(0, 80);
   throw new ApiError(
     'unexpected_response',
-    `${call.action()}: unexpected response (not from an API server?): ${came}`,
+    `${call.action()}: unexpected response (not from an API server?): ${excerpt}`,
   );
 }
 
-interface ListAnswer<T> {
+interface ListResponse<T> {
   items?: T[];
   metadata?: { resourceVersion?: string; continue?: string };
 }
 
-function checkedPage<T>(action: string, answer: ListAnswer<T>): ListPage<T> {
-  const { items, metadata } = answer;
+function toListPage<T>(action: string, response: ListResponse<T>): ListPage<T> {
+  const { items, metadata } = response;
   const resourceVersion = metadata?.resourceVersion;
   // The one answer that is read here rather than by the caller, and a list without version could not be watched.
   if (!Array.isArray(items) || resourceVersion === undefined || resourceVersion === '') {

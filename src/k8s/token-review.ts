@@ -18,14 +18,14 @@ export interface TokenReviewObject {
 }
 
 /** Whose a token is. `authenticated` false: not accepted, not for the audience, or not of a ServiceAccount. */
-export type ReviewedToken =
+export type TokenReviewResult =
   | { readonly authenticated: true; readonly namespace: string; readonly serviceAccount: string }
   | { readonly authenticated: false };
 
 /** The API server's own check takes milliseconds; a webhook behind it some more. */
 const TIMEOUT_MS = 5_000;
 /** As Kubernetes names a ServiceAccount as a user. */
-const USERNAME =
+const SERVICE_ACCOUNT_USERNAME =
   /^system:serviceaccount:([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?):([a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)$/;
 
 /**
@@ -39,28 +39,28 @@ export async function reviewToken(
   client: Pick<ResourceClient<TokenReviewObject>, 'create'>,
   audience: string,
   token: string,
-): Promise<ReviewedToken> {
+): Promise<TokenReviewResult> {
   const review = {
     apiVersion: 'authentication.k8s.io/v1',
     kind: 'TokenReview',
     spec: { token, audiences: [audience] },
   };
-  let answer: TokenReviewObject;
+  let result: TokenReviewObject;
   try {
-    answer = await client.create(review, { timeoutMs: TIMEOUT_MS });
+    result = await client.create(review, { timeoutMs: TIMEOUT_MS });
   } catch (error) {
     // oxlint-disable-next-line preserve-caught-error -- what it says may hold the token
-    throw new Error(`create tokenreviews.authentication.k8s.io: ${consequenceOf(error)}`);
+    throw new Error(`create tokenreviews.authentication.k8s.io: ${errorSummary(error)}`);
   }
-  const { authenticated, audiences = [], user } = answer.status ?? {};
-  const [, namespace, serviceAccount] = USERNAME.exec(user?.username ?? '') ?? [];
+  const { authenticated, audiences = [], user } = result.status ?? {};
+  const [, namespace, serviceAccount] = SERVICE_ACCOUNT_USERNAME.exec(user?.username ?? '') ?? [];
   if (authenticated !== true || !audiences.includes(audience)) return { authenticated: false };
   if (namespace === undefined || serviceAccount === undefined) return { authenticated: false };
   return { authenticated: true, namespace, serviceAccount };
 }
 
 /** Without the error's message and reason, and without the error as a cause: all of them come from the answer. */
-function consequenceOf(error: unknown): string {
+function errorSummary(error: unknown): string {
   if (!(error instanceof ApiError)) return 'failed';
-  return `${error.status ?? 'no response'} ${error.consequence}`;
+  return `${error.status ?? 'no response'} ${error.kind}`;
 }

@@ -3,7 +3,7 @@ import type { Dispatcher, Pool as PoolType } from 'undici';
 import Pool from 'undici/lib/dispatcher/pool.js';
 import type { Clock } from '../clock.ts';
 import type { Credentials } from './credentials.ts';
-import { Exchange, type HttpAnswer, type HttpRequest } from './exchange.ts';
+import { ResponseHandler, type HttpResponse, type HttpRequest } from './response-handler.ts';
 
 /** Below the 90 s after which kube-apiserver closes an idle connection, so that a request never meets the closing. */
 const IDLE_CONNECTION_MS = 60_000;
@@ -11,7 +11,7 @@ const IDLE_CONNECTION_MS = 60_000;
 const CONNECT_TIMEOUT_MS = 10_000;
 
 /** An API server that is merely slow is not to be asked for new handshakes at each time-out. */
-const DISTRUST_AT_MOST_EVERY_MS = 10_000;
+const MIN_RECYCLE_INTERVAL_MS = 10_000;
 
 const require = createRequire(import.meta.url);
 
@@ -29,7 +29,7 @@ export interface TransportOptions {
 /** Kept-alive HTTP/1.1 connections to one server. */
 export interface Transport {
   /** Sends one request. Rejects when no whole answer comes: with the cause as undici or TLS has it, or `ApiError`. */
-  send(request: HttpRequest, credentials: Credentials): Promise<HttpAnswer>;
+  send(request: HttpRequest, credentials: Credentials): Promise<HttpResponse>;
   /** Connections opened since the start, those for streams included. */
   connectionsOpened(): number;
   /** Ends everything at once: whatever is under way rejects. */
@@ -42,14 +42,14 @@ export interface Transport {
  */
 export function createTransport(options: TransportOptions): Transport {
   const { server, clock } = options;
-  const open = new Set<Dispatcher>();
-  let opened = 0;
-  let distrustedMs = Number.NEGATIVE_INFINITY;
+  const openPools = new Set<Dispatcher>();
+  let connectionCount = 0;
+  let lastRecycledMs = Number.NEGATIVE_INFINITY;
   let current: { tls: TlsMaterial; calls: Dispatcher; streams: Dispatcher } | undefined;
 
-  function counted(pool: PoolType): PoolType {
+  function countConnections(pool: PoolType): PoolType {
     return pool.on('connect', () => {
-      opened += 1;
+      connectionCount += 1;
     });
   }
 
@@ -68,33 +68,33 @@ export function createTransport(options: TransportOptions): Transport {
     };
     const pool =
       options.proxyUrl === undefined
-        ? counted(
+        ? countConnections(
             new Pool(server.origin, { ...poolOptions, connect: { ...tls, timeout: CONNECT_TIMEOUT_MS } }),
           )
-        : createProxied(options.proxyUrl, tls, poolOptions);
-    open.add(pool);
+        : createProxyPool(options.proxyUrl, tls, poolOptions);
+    openPools.add(pool);
     return pool;
   }
 
-  function createProxied(uri: string, tls: TlsMaterial, poolOptions: PoolType.Options): Dispatcher {
+  function createProxyPool(uri: string, tls: TlsMaterial, poolOptions: PoolType.Options): Dispatcher {
     // All of undici, for its proxy agent does not work without; loaded only here, as few need it.
     const { ProxyAgent }: typeof import('undici') = require('undici');
     return new ProxyAgent({
       ...poolOptions,
       uri,
       requestTls: { ...tls, timeout: CONNECT_TIMEOUT_MS },
-      factory: (origin, inner) => counted(new Pool(origin, inner)),
+      factory: (origin, inner) => countConnections(new Pool(origin, inner)),
       // A proxy that takes CONNECT and never answers would else hold a place of the pool for five minutes.
       clientFactory: (proxy, inner) => new Pool(proxy, { ...inner, headersTimeout: CONNECT_TIMEOUT_MS }),
       connectTimeout: CONNECT_TIMEOUT_MS,
     });
   }
 
-  function retire(pool: Dispatcher): void {
+  function closeGracefully(pool: Dispatcher): void {
     // Waits for what is under way, a watch's end included; `close` destroys what is left before that.
     pool.close().then(
-      () => open.delete(pool),
-      () => open.delete(pool),
+      () => openPools.delete(pool),
+      () => openPools.delete(pool),
     );
   }
 
@@ -102,21 +102,21 @@ export function createTransport(options: TransportOptions): Transport {
    * A connection on which no answer comes may be half-open, as after a loss of state on the way, and then those that
    * are idle beside it are, too: each would cost one more call its deadline. So the next call has a new one.
    */
-  function distrust(calls: Dispatcher): void {
+  function recyclePool(calls: Dispatcher): void {
     const nowMs = clock.monotonicMs();
     if (current === undefined || current.calls !== calls) return;
-    if (nowMs < distrustedMs + DISTRUST_AT_MOST_EVERY_MS) return;
-    distrustedMs = nowMs;
-    retire(calls);
+    if (nowMs < lastRecycledMs + MIN_RECYCLE_INTERVAL_MS) return;
+    lastRecycledMs = nowMs;
+    closeGracefully(calls);
     current = { ...current, calls: createPool(current.tls, options.connections) };
   }
 
-  function pools(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
+  function poolsFor(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
     // Four comparisons of the same strings a call: by reference, as `Credentials` are not made anew for equal content.
     if (current !== undefined && sameTls(current.tls, credentials)) return current;
     if (current !== undefined) {
-      retire(current.calls);
-      retire(current.streams);
+      closeGracefully(current.calls);
+      closeGracefully(current.streams);
     }
     const tls = tlsMaterial(credentials);
     current = { tls, calls: createPool(tls, options.connections), streams: createPool(tls, null) };
@@ -125,8 +125,8 @@ export function createTransport(options: TransportOptions): Transport {
 
   return {
     send(request, credentials) {
-      const { calls, streams } = pools(credentials);
-      const exchange = new Exchange(request, clock, () => distrust(calls));
+      const { calls, streams } = poolsFor(credentials);
+      const handler = new ResponseHandler(request, clock, () => recyclePool(calls));
       (request.onChunk === undefined ? calls : streams).dispatch(
         {
           origin: server.origin,
@@ -137,16 +137,16 @@ export function createTransport(options: TransportOptions): Transport {
           // Without this undici closes the connection after a DELETE with a body, so one TLS handshake a deletion.
           reset: false,
         },
-        exchange,
+        handler,
       );
-      return exchange.answer;
+      return handler.response;
     },
 
-    connectionsOpened: () => opened,
+    connectionsOpened: () => connectionCount,
 
     async close() {
-      await Promise.all([...open].map((pool) => pool.destroy()));
-      open.clear();
+      await Promise.all([...openPools].map((pool) => pool.destroy()));
+      openPools.clear();
     },
   };
 }

@@ -1,14 +1,14 @@
 import type { Clock } from '../clock.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
-import { ApiError, errorOfStatus, explanationOf } from './api-error.ts';
+import { ApiError, errorFromStatus, errorMessage } from './api-error.ts';
 import { isKubernetesStatus, type ApiObject, type KubernetesStatus } from './api-object.ts';
 import { createLineSplitter, LineTooLongError } from './line-splitter.ts';
 import type { ResourceClient } from './resource-client.ts';
 
 /** Bookmarks come every 60 s (59.8 to 61.2 were seen), so a watch that is silent for longer than this is dead. */
-const SILENCE_MS = 90_000;
+const IDLE_TIMEOUT_MS = 90_000;
 /** How long a watch under suspicion may stay silent: an own write shows on a live one within milliseconds. */
-const SUSPICION_MS = 2_000;
+const LIVENESS_TIMEOUT_MS = 2_000;
 /** etcd takes objects up to 1.5 MiB; a longer line is no event. */
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
 /** client-go's: a random part more spreads clients over API servers that come back. */
@@ -21,7 +21,7 @@ export interface WatchHandler<T> {
    * Asked for an object's version before its event is read: true when the handler knows that version already, from the
    * answer to an own write. The event is then skipped, which saves half of what reading one's own writes costs.
    */
-  takeEcho?(resourceVersion: string): boolean;
+  acknowledgeOwnWrite?(resourceVersion: string): boolean;
 }
 
 /** What a watch works with. */
@@ -41,7 +41,7 @@ export interface WatchOutcome {
   /** True when something came: an event or a bookmark. */
   readonly progressed: boolean;
   /** From its start, in milliseconds. */
-  readonly lastedMs: number;
+  readonly durationMs: number;
   /** Undefined when the API server ended it as it should, or it was stopped. */
   readonly error: Error | undefined;
   /** True when the versions in between cannot be had by another watch. */
@@ -53,7 +53,7 @@ export interface RunningWatch {
   /** Resolves when the watch has ended; never rejects. */
   readonly ended: Promise<WatchOutcome>;
   /** Ends it soon, as by the API server, unless something comes: for when there is reason to think it half-open. */
-  suspect(): void;
+  verifyLiveness(): void;
   /** Ends it at once, without error. */
   stop(relist: boolean): void;
 }
@@ -86,20 +86,20 @@ export function watchOnce<T extends ApiObject>(
   let version = resourceVersion;
   let progressed = false;
   let stopped: { error: Error | undefined; relist: boolean } | undefined;
-  let cancelSuspicion: (() => void) | undefined;
+  let cancelLivenessCheck: (() => void) | undefined;
 
   function stop(error: Error | undefined, relist: boolean): void {
     stopped ??= { error, relist };
     abort.abort();
   }
 
-  let cancelSilence = clock.setTimer(SILENCE_MS, checkSilence);
-  function checkSilence(): void {
-    const leftMs = lastByteMs + SILENCE_MS - clock.monotonicMs();
+  let cancelIdleTimer = clock.setTimer(IDLE_TIMEOUT_MS, checkIdle);
+  function checkIdle(): void {
+    const remainingMs = lastByteMs + IDLE_TIMEOUT_MS - clock.monotonicMs();
     // One timer for the whole watch: moving it with every chunk would cost more than the chunk.
-    if (leftMs > 0) cancelSilence = clock.setTimer(leftMs, checkSilence);
+    if (remainingMs > 0) cancelIdleTimer = clock.setTimer(remainingMs, checkIdle);
     // Not only a new watch: a version from before a restored etcd is watched in silence, too.
-    else stop(new Error(`${action}: no event or bookmark for ${SILENCE_MS / 1000} s`), true);
+    else stop(new Error(`${action}: no event or bookmark for ${IDLE_TIMEOUT_MS / 1000} s`), true);
   }
 
   /** What came counts as seen only in order: a version that goes back is another store than the one that was watched. */
@@ -114,10 +114,10 @@ export function watchOnce<T extends ApiObject>(
     progressed = true;
   }
 
-  function takeLine(line: string): void {
-    const echoed = handler.takeEcho === undefined ? undefined : versionOfChange(line);
-    if (echoed !== undefined && handler.takeEcho?.(echoed) === true) {
-      advance(echoed, 'own write');
+  function processLine(line: string): void {
+    const ownVersion = handler.acknowledgeOwnWrite === undefined ? undefined : versionFromChange(line);
+    if (ownVersion !== undefined && handler.acknowledgeOwnWrite?.(ownVersion) === true) {
+      advance(ownVersion, 'own write');
       return;
     }
     const { type, object } = parseEvent<T>(action, line);
@@ -127,7 +127,7 @@ export function watchOnce<T extends ApiObject>(
       case 'DELETED': {
         if (isKubernetesStatus(object)) throw new Error(`${action}: ${type} event with a Status`);
         advance(object?.metadata?.resourceVersion, type);
-        if (object !== undefined) hand(type, object);
+        if (object !== undefined) deliver(type, object);
         return;
       }
       case 'BOOKMARK':
@@ -135,7 +135,7 @@ export function watchOnce<T extends ApiObject>(
         return;
       case 'ERROR':
         throw isKubernetesStatus(object)
-          ? errorOfStatus(action, object)
+          ? errorFromStatus(action, object)
           : new Error(`${action}: ERROR event without Status`);
       default:
         throw new Error(`${action}: event of unknown type ${String(type).slice(0, 40)}`);
@@ -143,16 +143,16 @@ export function watchOnce<T extends ApiObject>(
   }
 
   /** An error of the handler says at which object, for its own message cannot know. */
-  function hand(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void {
+  function deliver(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void {
     try {
       handler.event(type, object);
     } catch (error) {
-      const said = `${action}: cannot process ${type} ${object.metadata.name}: ${explanationOf(error)}`;
-      throw new Error(said, { cause: error });
+      const message = `${action}: cannot process ${type} ${object.metadata.name}: ${errorMessage(error)}`;
+      throw new Error(message, { cause: error });
     }
   }
 
-  const lines = createLineSplitter(MAX_LINE_BYTES, takeLine);
+  const lines = createLineSplitter(MAX_LINE_BYTES, processLine);
 
   async function run(): Promise<WatchOutcome> {
     let failure: Error | undefined;
@@ -164,28 +164,29 @@ export function watchOnce<T extends ApiObject>(
           signal: abort.signal,
         },
         {
-          opened: onOpen,
-          chunk(chunk) {
+          onOpen: onOpen,
+          onChunk(chunk) {
             lastByteMs = clock.monotonicMs();
             lines(chunk);
           },
         },
       );
       // The API server ends each event by a line feed, and its watches between events.
-      const rest = lines.rest();
-      if (rest !== '') throw malformed(action, `response ended within a line: ${rest.slice(0, 80)}`);
+      const remainder = lines.remainder();
+      if (remainder !== '')
+        throw malformedWatch(action, `response ended within a line: ${remainder.slice(0, 80)}`);
     } catch (error) {
-      failure = error instanceof Error ? error : new Error(explanationOf(error));
-      if (error instanceof LineTooLongError) failure = malformed(action, error.message, error);
+      failure = error instanceof Error ? error : new Error(errorMessage(error));
+      if (error instanceof LineTooLongError) failure = malformedWatch(action, error.message, error);
     } finally {
-      cancelSilence();
-      cancelSuspicion?.();
+      cancelIdleTimer();
+      cancelLivenessCheck?.();
     }
     const { error, relist } = stopped ?? { error: failure, relist: needsRelist(failure) };
     return {
       resourceVersion: version,
       progressed,
-      lastedMs: clock.monotonicMs() - startedMs,
+      durationMs: clock.monotonicMs() - startedMs,
       error,
       relist,
     };
@@ -193,11 +194,11 @@ export function watchOnce<T extends ApiObject>(
 
   return {
     ended: run(),
-    suspect() {
-      if (cancelSuspicion !== undefined) return;
+    verifyLiveness() {
+      if (cancelLivenessCheck !== undefined) return;
       const sinceMs = clock.monotonicMs();
-      cancelSuspicion = clock.setTimer(SUSPICION_MS, () => {
-        cancelSuspicion = undefined;
+      cancelLivenessCheck = clock.setTimer(LIVENESS_TIMEOUT_MS, () => {
+        cancelLivenessCheck = undefined;
         if (lastByteMs <= sinceMs) stop(undefined, false);
       });
     },
@@ -211,7 +212,7 @@ function needsRelist(failure: Error | undefined): boolean {
   if (!(failure instanceof ApiError)) return true;
   // An object was deleted that could not be read any more: its deletion is an event that never comes.
   if (failure.reason === 'StoreReadError') return true;
-  switch (failure.consequence) {
+  switch (failure.kind) {
     case 'throttled':
     case 'unavailable':
     case 'unauthorized':
@@ -240,22 +241,22 @@ function parseEvent<T>(action: string, line: string): WatchEvent<T> {
   try {
     event = JSON.parse(line);
   } catch (error) {
-    throw malformed(action, `line is not JSON: ${line.slice(0, 80)}`, error);
+    throw malformedWatch(action, `line is not JSON: ${line.slice(0, 80)}`, error);
   }
   if (typeof event !== 'object' || event === null) throw new Error(`${action}: line is not a watch event`);
   return event;
 }
 
 /** Of an open stream, so without a status: what it should have brought is missing, which takes a list. */
-function malformed(action: string, what: string, cause?: unknown): ApiError {
+function malformedWatch(action: string, what: string, cause?: unknown): ApiError {
   return new ApiError('unexpected_response', `${action}: ${what}`, { cause });
 }
 
-const CHANGE = /^\{"type":"(?:ADDED|MODIFIED)"/;
+const CHANGE_EVENT = /^\{"type":"(?:ADDED|MODIFIED)"/;
 /** Fields stand in the order of the alphabet, so these two behind one another are metadata's, and spec follows it. */
 const VERSION_AND_UID = /"resourceVersion":"(\d+)","uid":"[^"]+"\},"spec"/;
 
 /** The version of an object that was added or changed, without reading the whole event; undefined when it takes that. */
-function versionOfChange(line: string): string | undefined {
-  return CHANGE.test(line) ? VERSION_AND_UID.exec(line)?.[1] : undefined;
+function versionFromChange(line: string): string | undefined {
+  return CHANGE_EVENT.test(line) ? VERSION_AND_UID.exec(line)?.[1] : undefined;
 }

@@ -2,13 +2,13 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../clock.ts';
-import type { RowObject } from '../core/row.ts';
+import type { TunnelObject } from '../core/tunnel-object.ts';
 import { reporterIdentity } from '../grpc/reporter-identity.ts';
 import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
 import { resolveConnection } from '../k8s/resolve-connection.ts';
-import { rowResource } from '../k8s/row-api.ts';
+import { tunnelResource } from '../k8s/tunnel-resource.ts';
 import { createEnvoyClient } from '../simulate/envoy-client.ts';
 import { parseSelftest, type SelftestOptions } from './options.ts';
 
@@ -28,8 +28,8 @@ export async function runSelftest(argv: readonly string[], version: string): Pro
     process.stdout.write(parsed.help);
     return 0;
   }
-  if ('problems' in parsed) {
-    for (const problem of parsed.problems) process.stderr.write(`selftest: ${problem}\n`);
+  if ('errors' in parsed) {
+    for (const error of parsed.errors) process.stderr.write(`selftest: ${error}\n`);
     return 2;
   }
   const { options } = parsed;
@@ -42,7 +42,7 @@ export async function runSelftest(argv: readonly string[], version: string): Pro
     const userAgent = `reverse-tunnel-operator-selftest/${version}`;
     api = createApiClient({ connection, clock, userAgent, connections: 1 });
     reporting = dial(options);
-    await reportAndSee(options, api, namespace, reporting);
+    await reportAndVerify(options, api, namespace, reporting);
     return 0;
   } catch (error) {
     process.stderr.write(`selftest: failed: ${error instanceof Error ? error.message : String(error)}\n`);
@@ -54,7 +54,7 @@ export async function runSelftest(argv: readonly string[], version: string): Pro
 }
 
 /** @throws Error of the first step that was not seen in time, with what was seen instead */
-async function reportAndSee(
+async function reportAndVerify(
   { address, reporter, timeoutMs }: SelftestOptions,
   api: ApiClient,
   namespace: string,
@@ -63,7 +63,7 @@ async function reportAndSee(
   const startedMs = performance.now();
   const tunnel = newTunnel(reporter);
   let acked = false;
-  let trouble = 'no response yet';
+  let lastError = 'no response yet';
   const client = createEnvoyClient(
     {
       node: { cluster: reporter, id: reporter },
@@ -80,28 +80,30 @@ async function reportAndSee(
       observe(event) {
         if (event.type === 'acked' && event.first) {
           acked = true;
-          say(`report of tunnel ${tunnel.name} by reporter ${reporter} was ACKed`);
+          logProgress(`report of tunnel ${tunnel.name} by reporter ${reporter} was ACKed`);
         }
-        if (event.type === 'disconnected') trouble = event.status?.message ?? event.reason;
+        if (event.type === 'disconnected') lastError = event.status?.message ?? event.reason;
       },
     },
   );
   // One row is asked for, however many thousands the namespace holds.
-  const rows = api.resource<RowObject>(rowResource(namespace));
-  const find = async (): Promise<RowObject | undefined> => {
-    const { items } = await rows.list({ fieldSelector: `spec.nodeID=${reporter}` });
+  const tunnels = api.resource<TunnelObject>(tunnelResource(namespace));
+  const findObject = async (): Promise<TunnelObject | undefined> => {
+    const { items } = await tunnels.list({ fieldSelector: `spec.nodeID=${reporter}` });
     return items.find(({ spec }) => spec.tunnelName === tunnel.name);
   };
-  const say = (what: string): void => {
-    process.stdout.write(`selftest: ${what}, ${Math.round(performance.now() - startedMs)} ms after start\n`);
+  const logProgress = (describeFailure: string): void => {
+    process.stdout.write(
+      `selftest: ${describeFailure}, ${Math.round(performance.now() - startedMs)} ms after start\n`,
+    );
   };
   /** Polls until there is an answer. */
-  const until = async <T>(what: () => string, ask: () => Promise<T | undefined>): Promise<T> => {
+  const waitFor = async <T>(describeFailure: () => string, ask: () => Promise<T | undefined>): Promise<T> => {
     for (;;) {
       const answer = await ask();
       if (answer !== undefined) return answer;
       if (performance.now() - startedMs > timeoutMs)
-        throw new Error(`${what()} within ${timeoutMs / 1000} s`);
+        throw new Error(`${describeFailure()} within ${timeoutMs / 1000} s`);
       await delay(POLL_MS);
     }
   };
@@ -109,21 +111,21 @@ async function reportAndSee(
   // ACK, row, removal, no row: each is waited for in turn, so that what is missing is said by name.
   client.start();
   try {
-    const row = await until(
+    const object = await waitFor(
       () =>
         acked
           ? `ACKed, but no ReverseTunnel in namespace ${namespace}`
-          : `no ACK from ${address}: ${trouble}`,
-      find,
+          : `no ACK from ${address}: ${lastError}`,
+      findObject,
     );
-    const ready = row.status?.conditions?.find(({ type }) => type === 'Ready');
-    say(`ReverseTunnel ${namespace}/${row.metadata.name} exists, Ready=${ready?.status}`);
+    const ready = object.status?.conditions?.find(({ type }) => type === 'Ready');
+    logProgress(`ReverseTunnel ${namespace}/${object.metadata.name} exists, Ready=${ready?.status}`);
     client.receive({ connections: [], disconnections: [tunnel.name] });
-    await until(
-      () => `tunnel removed, but ReverseTunnel ${namespace}/${row.metadata.name} still exists`,
-      async () => ((await find()) === undefined ? true : undefined),
+    await waitFor(
+      () => `tunnel removed, but ReverseTunnel ${namespace}/${object.metadata.name} still exists`,
+      async () => ((await findObject()) === undefined ? true : undefined),
     );
-    say('tunnel removed and ReverseTunnel deleted');
+    logProgress('tunnel removed and ReverseTunnel deleted');
   } finally {
     client.stop();
   }

@@ -18,13 +18,11 @@ export interface SelftestOptions {
 
 /** The options, a wish for the help text, or what is wrong, in one line each. */
 export type ParsedSelftest =
-  | { readonly options: SelftestOptions }
-  | { readonly help: string }
-  | { readonly problems: readonly string[] };
+  { readonly options: SelftestOptions } | { readonly help: string } | { readonly errors: readonly string[] };
 
 /** Needs no escaping in a field selector. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
-const LONGEST_MS = 3_600_000;
+const MAX_TIMEOUT_MS = 3_600_000;
 
 /** With the word for the value, as `--help` shows them; the parser takes the names from here. */
 const FLAGS: Readonly<Record<string, string>> = {
@@ -56,29 +54,29 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
       allowPositionals: false,
     }));
   } catch (error) {
-    return { problems: [(error as Error).message.split(/\.\s|\n/)[0] ?? ''] };
+    return { errors: [(error as Error).message.split(/\.\s|\n/)[0] ?? ''] };
   }
   if (values['help'] === true) return { help: helpText() };
 
-  const problems: string[] = [];
+  const errors: string[] = [];
   const text = (name: string): string | undefined => {
     const value = values[name];
-    if (value === '') problems.push(`--${name}: must not be empty`);
+    if (value === '') errors.push(`--${name}: must not be empty`);
     return typeof value === 'string' ? value : undefined;
   };
   const address = text('address') ?? '127.0.0.1:18000';
   const parsedAddress = parseAddress(address);
-  if ('problem' in parsedAddress) problems.push(`--address: ${parsedAddress.problem}`);
+  if ('error' in parsedAddress) errors.push(`--address: ${parsedAddress.error}`);
   const reporter = text('reporter') ?? 'selftest';
   if (!NAME.test(reporter)) {
-    problems.push(`--reporter ${reporter}: must be 1 to 63 letters, digits, dots, dashes and underscores`);
+    errors.push(`--reporter ${reporter}: must be 1 to 63 letters, digits, dots, dashes and underscores`);
   }
   const timeout = text('timeout') ?? '60s';
   const parsedTimeout = parseDuration(timeout);
   const timeoutMs = 'ms' in parsedTimeout ? parsedTimeout.ms : 0;
-  if (timeoutMs < 1000 || timeoutMs > LONGEST_MS) {
-    problems.push(
-      `--timeout ${timeout}: must be a duration from 1s to ${formatDuration(LONGEST_MS)}, such as 60s`,
+  if (timeoutMs < 1000 || timeoutMs > MAX_TIMEOUT_MS) {
+    errors.push(
+      `--timeout ${timeout}: must be a duration from 1s to ${formatDuration(MAX_TIMEOUT_MS)}, such as 60s`,
     );
   }
   const caFile = text('tls-ca');
@@ -87,13 +85,13 @@ export function parseSelftest(argv: readonly string[]): ParsedSelftest {
   const keyFile = text('tls-key');
   const tokenFile = text('token-file');
   if ((certFile === undefined) !== (keyFile === undefined))
-    problems.push('--tls-cert, --tls-key: must be set together');
+    errors.push('--tls-cert, --tls-key: must be set together');
   // In plaintext whoever listens on the way would have it.
   if (caFile === undefined && (certFile ?? tokenFile) !== undefined) {
-    problems.push('--tls-ca: required with --tls-cert and --token-file');
+    errors.push('--tls-ca: required with --tls-cert and --token-file');
   }
-  if (caFile === undefined && serverName !== undefined) problems.push('--tls-server-name: requires --tls-ca');
-  if (problems.length > 0) return { problems };
+  if (caFile === undefined && serverName !== undefined) errors.push('--tls-server-name: requires --tls-ca');
+  if (errors.length > 0) return { errors };
   return {
     options: {
       address,

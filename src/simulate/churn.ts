@@ -7,7 +7,7 @@ export interface ChurnPlan {
   /** Tunnels a second that drop and return with the same identity and a new created_at. */
   readonly flapsPerSecond: number;
   /** How long a flapping tunnel stays away, for every second one; the others return at once, inside one report. */
-  readonly awayMs: number;
+  readonly downtimeMs: number;
 }
 
 /** What churn acts on. */
@@ -22,7 +22,7 @@ export interface Churn {
   /** Lets fleet time pass and does everything that falls due, in order. */
   advance(elapsedMs: number): void;
   /** Brings back at once what is away. */
-  bringBack(): void;
+  restoreDropped(): void;
 }
 
 /**
@@ -34,13 +34,13 @@ export function createChurn(plan: ChurnPlan, target: ChurnTarget, random: Random
   let replaced = 0;
   let flapped = 0;
   // All are away equally long, so they return in the order they went.
-  const away: { readonly returnAtMs: number; readonly bringUp: () => void }[] = [];
+  const dropped: { readonly returnAtMs: number; readonly bringUp: () => void }[] = [];
 
   function flap(): void {
-    const stays = random.below(2) === 1;
+    const staysDown = random.below(2) === 1;
     const bringUp = target.dropOne(random);
     if (bringUp === undefined) return;
-    if (stays) away.push({ returnAtMs: nowMs + plan.awayMs, bringUp });
+    if (staysDown) dropped.push({ returnAtMs: nowMs + plan.downtimeMs, bringUp });
     else bringUp();
   }
 
@@ -51,12 +51,12 @@ export function createChurn(plan: ChurnPlan, target: ChurnTarget, random: Random
         // Counted, not added up, so that rates keep true over hours.
         const replaceAtMs = dueAt(replaced + 1, plan.churnPerSecond);
         const flapAtMs = dueAt(flapped + 1, plan.flapsPerSecond);
-        const returnAtMs = away[0]?.returnAtMs ?? Number.POSITIVE_INFINITY;
+        const returnAtMs = dropped[0]?.returnAtMs ?? Number.POSITIVE_INFINITY;
         const nextMs = Math.min(replaceAtMs, flapAtMs, returnAtMs);
         if (nextMs > untilMs) break;
         nowMs = nextMs;
         if (nextMs === returnAtMs) {
-          away.shift()?.bringUp();
+          dropped.shift()?.bringUp();
         } else if (nextMs === replaceAtMs) {
           replaced += 1;
           target.replaceOne(random);
@@ -67,8 +67,8 @@ export function createChurn(plan: ChurnPlan, target: ChurnTarget, random: Random
       }
       nowMs = untilMs;
     },
-    bringBack() {
-      for (const { bringUp } of away.splice(0)) bringUp();
+    restoreDropped() {
+      for (const { bringUp } of dropped.splice(0)) bringUp();
     },
   };
 }

@@ -91,7 +91,7 @@ export type ClientEvent =
     }
   | { readonly type: 'stopped'; readonly wasConnected: boolean };
 
-export interface EnvoyClientEdges {
+export interface EnvoyClientDependencies {
   readonly clock: Clock;
   /** Undefined when no stream can be made at all. A connection that fails later ends the stream by `onEnd`. */
   openStream(handlers: StreamHandlers): ReportStream | undefined;
@@ -101,8 +101,8 @@ export interface EnvoyClientEdges {
 }
 
 /** One client, stopped. See `EnvoyClient`. */
-export function createEnvoyClient(config: EnvoyClientConfig, edges: EnvoyClientEdges): EnvoyClient {
-  const { clock } = edges;
+export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDependencies): EnvoyClient {
+  const { clock } = deps;
   let started = false;
   let sendIntervalMs = config.sendIntervalMs;
   let stream: ReportStream | undefined;
@@ -119,11 +119,11 @@ export function createEnvoyClient(config: EnvoyClientConfig, edges: EnvoyClientE
   let cancelRetry: (() => void) | undefined;
 
   function connect(): void {
-    const mine = ++epoch;
-    edges.observe({ type: 'connecting' });
-    stream = edges.openStream({
-      onResponse: (response) => mine === epoch && onResponse(response),
-      onEnd: (status) => mine === epoch && disconnect('remote_close', status),
+    const streamEpoch = ++epoch;
+    deps.observe({ type: 'connecting' });
+    stream = deps.openStream({
+      onResponse: (response) => streamEpoch === epoch && onResponse(response),
+      onEnd: (status) => streamEpoch === epoch && disconnect('remote_close', status),
     });
     if (stream === undefined) {
       disconnect('stream_creation_failed', undefined);
@@ -132,7 +132,7 @@ export function createEnvoyClient(config: EnvoyClientConfig, edges: EnvoyClientE
     nonceCurrent = nonceAcked = lastNonceWithContent = 0n;
     unackedSentAtMs = [];
     // Whatever was queued is older than this snapshot.
-    connections = edges.allTunnels();
+    connections = deps.allTunnels();
     disconnections = [];
     send(true);
   }
@@ -156,11 +156,11 @@ export function createEnvoyClient(config: EnvoyClientConfig, edges: EnvoyClientE
     // The report owns the lists now: a transport under backpressure reads them later.
     connections = [];
     disconnections = [];
-    edges.observe({ type: 'sent', report });
-    const sentIn = epoch;
+    deps.observe({ type: 'sent', report });
+    const sentEpoch = epoch;
     stream.send(report);
     // The answer may have come within send() and ended this stream; a timer would then outlive it.
-    if (sentIn === epoch) cancelSend = clock.setTimer(sendIntervalMs, () => send(false));
+    if (sentEpoch === epoch) cancelSend = clock.setTimer(sendIntervalMs, () => send(false));
   }
 
   function onResponse(response: ResponseMessage): void {
@@ -170,7 +170,7 @@ export function createEnvoyClient(config: EnvoyClientConfig, edges: EnvoyClientE
     }
     const nonce = response.requestNonce;
     if (nonce <= nonceAcked || nonce > nonceCurrent) {
-      edges.observe({ type: 'outOfOrderAck', requestNonce: nonce });
+      deps.observe({ type: 'outOfOrderAck', requestNonce: nonce });
       return;
     }
     const nowMs = clock.monotonicMs();
@@ -178,14 +178,14 @@ export function createEnvoyClient(config: EnvoyClientConfig, edges: EnvoyClientE
     const first = nonceAcked === 0n;
     nonceAcked = nonce;
     if (response.reportIntervalMs !== undefined) sendIntervalMs = response.reportIntervalMs;
-    edges.observe({ type: 'acked', first, latenciesMs: covered.map((sentAtMs) => nowMs - sentAtMs) });
+    deps.observe({ type: 'acked', first, latenciesMs: covered.map((sentAtMs) => nowMs - sentAtMs) });
   }
 
   function disconnect(reason: DisconnectReason, status: StreamStatus | undefined): void {
     const wasConnected = connected();
     closeStream();
     cancelRetry = clock.setTimer(config.connectRetryIntervalMs, connect);
-    edges.observe({ type: 'disconnected', reason, status, wasConnected });
+    deps.observe({ type: 'disconnected', reason, status, wasConnected });
   }
 
   function connected(): boolean {
@@ -210,21 +210,21 @@ export function createEnvoyClient(config: EnvoyClientConfig, edges: EnvoyClientE
       if (!started) return;
       const incoming = updates.connections.length + updates.disconnections.length;
       if (incoming + connections.length + disconnections.length > config.maxBufferCount) {
-        edges.observe({ type: 'overflowed', droppedUpdates: incoming });
+        deps.observe({ type: 'overflowed', droppedUpdates: incoming });
         // While waiting, a second disconnect would only push the retry further away.
         if (stream !== undefined) disconnect('buffer_overflow', undefined);
         return;
       }
       for (const tunnel of updates.connections) connections.push(tunnel);
       for (const name of updates.disconnections) disconnections.push(name);
-      edges.observe({ type: 'queued' });
+      deps.observe({ type: 'queued' });
     },
     stop() {
       if (!started) return;
       started = false;
       const wasConnected = connected();
       closeStream();
-      edges.observe({ type: 'stopped', wasConnected });
+      deps.observe({ type: 'stopped', wasConnected });
     },
     settled: () =>
       connected() && nonceAcked >= lastNonceWithContent && connections.length + disconnections.length === 0,

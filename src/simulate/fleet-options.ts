@@ -22,7 +22,7 @@ export interface FleetOptions {
   /** See `EnvoyClientConfig`. */
   readonly nodeOnFirstOnly: boolean;
   /** Reporters start one after the other over this time, as Envoys do not all start at once. */
-  readonly startOverMs: number;
+  readonly rampUpMs: number;
   /** All reporters on one HTTP/2 connection, instead of one each. */
   readonly sharedConnection: boolean;
   /** Lay a link under each reporter's connection that can be reset and left half-open. Costs CPU; not with `sharedConnection`. */
@@ -44,7 +44,7 @@ export const FLEET_DEFAULTS: Omit<FleetOptions, 'address'> = {
   tenantIsolation: false,
   reporterCluster: 'edge',
   nodeOnFirstOnly: false,
-  startOverMs: 0,
+  rampUpMs: 0,
   sharedConnection: false,
   faultyLinks: false,
 };

@@ -47,11 +47,11 @@ export interface FleetStatisticsCollector {
 }
 
 /** An hour in microseconds: the longest ACK latency told apart. */
-const LONGEST_MICROS = 3_600_000_000;
+const MAX_LATENCY_MICROS = 3_600_000_000;
 
 /** Everything at 0. Takes constant memory, however many reports are counted. */
 export function createFleetStatistics(): FleetStatisticsCollector {
-  const ackMicros = createHistogram({ lowest: 1, highest: LONGEST_MICROS, figures: 3 });
+  const ackMicros = createHistogram({ lowest: 1, highest: MAX_LATENCY_MICROS, figures: 3 });
   const disconnects: Record<DisconnectReason, number> = {
     buffer_overflow: 0,
     max_retries_exceeded: 0,
@@ -96,7 +96,7 @@ export function createFleetStatistics(): FleetStatisticsCollector {
           }
           // The histogram refuses 0 and what is beyond its end.
           for (const ms of event.latenciesMs) {
-            ackMicros.record(Math.min(LONGEST_MICROS, Math.max(1, Math.round(ms * 1000))));
+            ackMicros.record(Math.min(MAX_LATENCY_MICROS, Math.max(1, Math.round(ms * 1000))));
           }
           break;
         case 'outOfOrderAck':
@@ -118,8 +118,8 @@ export function createFleetStatistics(): FleetStatisticsCollector {
       }
     },
     snapshot() {
-      const any = ackMicros.count > 0;
-      const ms = (micros: number): number => (any ? micros / 1000 : 0);
+      const hasSamples = ackMicros.count > 0;
+      const ms = (micros: number): number => (hasSamples ? micros / 1000 : 0);
       return {
         ...total,
         everConnected: everConnected.size,

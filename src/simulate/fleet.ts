@@ -8,7 +8,12 @@ import { createFleetStatistics, type FleetStatistics } from './fleet-statistics.
 import { initiator } from './initiators.ts';
 import { createLiveTunnels } from './live-tunnels.ts';
 import { seededRandom } from './random.ts';
-import { directLine, faultyLine, sharedLine, type ReporterLine } from './reporter-line.ts';
+import {
+  directTransport,
+  faultyTransport,
+  sharedTransport,
+  type ReporterTransport,
+} from './reporter-transport.ts';
 import { createFleetReporter, type FleetReporter } from './reporter.ts';
 import type { TunnelIdentity } from './tunnel-registry.ts';
 
@@ -17,10 +22,10 @@ const MAX_BUFFER_COUNT = 1_000_000;
 /** How often churn looks at the clock. Below the least report interval, so that each report has its share. */
 const CHURN_TICK_MS = 20;
 /** After a stall of the process, churn goes on where it was instead of making up for hours at once. */
-const MOST_CHURN_AT_ONCE_MS = 1000;
+const MAX_CHURN_STEP_MS = 1000;
 
 /** What a fleet needs of the world; tests put fakes here. */
-export interface FleetEdges {
+export interface FleetDependencies {
   /** Default: the machine's. */
   readonly clock: Clock;
   /** Default: plaintext gRPC. TLS and tokens come in here. */
@@ -36,7 +41,7 @@ export interface Fleet {
   /** Ends streams and connections; no timer and no handle is left. For good. */
   stop(): Promise<void>;
   /** What each reporter holds now, also those that are stopped: reporter → tunnel name → tunnel. */
-  truth(): ReadonlyMap<ReporterId, ReadonlyMap<string, ReportedTunnel>>;
+  expectedTunnels(): ReadonlyMap<ReporterId, ReadonlyMap<string, ReportedTunnel>>;
   /** Tunnels that are up, over all reporters. */
   tunnelCount(): number;
   /** An initiator that no reporter has yet, spread over tenants and clusters as the others are. */
@@ -56,19 +61,19 @@ export interface Fleet {
 
 /** A fleet that is not started, its tunnels up. Equal options, seed included, give equal tunnels and the same churn. */
 export function createFleet(
-  given: Partial<FleetOptions> & Pick<FleetOptions, 'address'>,
-  edges: Partial<FleetEdges> = {},
+  overrides: Partial<FleetOptions> & Pick<FleetOptions, 'address'>,
+  deps: Partial<FleetDependencies> = {},
 ): Fleet {
-  const options: FleetOptions = { ...FLEET_DEFAULTS, ...given };
-  const clock = edges.clock ?? systemClock;
-  const dial = edges.dial ?? ((address: string) => dialReportingService({ address }));
+  const options: FleetOptions = { ...FLEET_DEFAULTS, ...overrides };
+  const clock = deps.clock ?? systemClock;
+  const dial = deps.dial ?? ((address: string) => dialReportingService({ address }));
   // The wall clock has milliseconds, Envoy's timestamps microseconds: the monotonic clock adds them.
   const wallOffsetMs = clock.wallMs() - clock.monotonicMs();
   const nowMicros = (): number => Math.floor((wallOffsetMs + clock.monotonicMs()) * 1000);
   const statistics = createFleetStatistics();
-  const lines = new Map<ReporterId, ReporterLine>();
+  const transports = new Map<ReporterId, ReporterTransport>();
   const unsettled = new Set<FleetReporter>();
-  const waiting = new Set<{ resolve(): void; reject(error: Error): void }>();
+  const waiters = new Set<{ resolve(): void; reject(error: Error): void }>();
   let cancelStarts: (() => void)[] = [];
   let cancelTick: (() => void) | undefined;
   // Of the next initiator. Churn takes from it in a fixed order, which keeps a seed's names the same.
@@ -77,18 +82,18 @@ export function createFleet(
   const newInitiator = (): TunnelIdentity => initiator(nextSerial++, options);
   const live = createLiveTunnels(newInitiator);
   const churn = createChurn(
-    { ...options, awayMs: options.intervalMs * 1.5 },
+    { ...options, downtimeMs: options.intervalMs * 1.5 },
     live,
     seededRandom(options.seed),
   );
 
   /** Keeps the set of unsettled reporters after each event, so that nobody has to look at 2,000 of them in turn. */
-  function judge(reporter: FleetReporter, stopped: boolean): void {
+  function updateUnsettled(reporter: FleetReporter, stopped: boolean): void {
     if (stopped || reporter.settled()) unsettled.delete(reporter);
     else unsettled.add(reporter);
     if (unsettled.size > 0) return;
-    for (const waiter of waiting) waiter.resolve();
-    waiting.clear();
+    for (const waiter of waiters) waiter.resolve();
+    waiters.clear();
   }
 
   function makeReporter(index: number): FleetReporter {
@@ -98,15 +103,15 @@ export function createFleet(
       {
         clock,
         nowMicros,
-        line() {
-          const line = lines.get(id);
-          if (line === undefined)
+        transport() {
+          const transport = transports.get(id);
+          if (transport === undefined)
             throw new Error(`reporter ${id.id} cannot connect before its fleet is started`);
-          return line;
+          return transport;
         },
         observe(event) {
           statistics.count(id, event);
-          judge(reporter, event.type === 'stopped');
+          updateUnsettled(reporter, event.type === 'stopped');
         },
       },
     );
@@ -122,14 +127,14 @@ export function createFleet(
     cancelTick = clock.setTimer(CHURN_TICK_MS, () => {
       const nowMs = clock.monotonicMs();
       tickAfter(nowMs);
-      churn.advance(Math.min(nowMs - thenMs, MOST_CHURN_AT_ONCE_MS));
+      churn.advance(Math.min(nowMs - thenMs, MAX_CHURN_STEP_MS));
     });
   }
 
   function pauseChurn(): void {
     cancelTick?.();
     cancelTick = undefined;
-    churn.bringBack();
+    churn.restoreDropped();
   }
 
   function resumeChurn(): void {
@@ -140,27 +145,29 @@ export function createFleet(
   return {
     reporters,
     async start() {
-      const shared = options.sharedConnection ? sharedLine(dial(options.address)) : undefined;
+      const shared = options.sharedConnection ? sharedTransport(dial(options.address)) : undefined;
       // Every line is laid before the first reporter starts, so that none finds its own missing.
       for (const { id } of reporters) {
-        const own = (): Promise<ReporterLine> | ReporterLine =>
-          options.faultyLinks ? faultyLine(options.address, dial) : directLine(dial(options.address));
-        lines.set(id, shared ?? (await own()));
+        const openOwn = (): Promise<ReporterTransport> | ReporterTransport =>
+          options.faultyLinks
+            ? faultyTransport(options.address, dial)
+            : directTransport(dial(options.address));
+        transports.set(id, shared ?? (await openOwn()));
       }
       cancelStarts = reporters.map((reporter, index) =>
-        clock.setTimer((index * options.startOverMs) / reporters.length, () => reporter.start()),
+        clock.setTimer((index * options.rampUpMs) / reporters.length, () => reporter.start()),
       );
       resumeChurn();
     },
     async stop() {
       cancelTick?.();
       for (const cancel of cancelStarts) cancel();
-      for (const waiter of waiting) waiter.reject(new Error('the fleet was stopped before it settled'));
-      waiting.clear();
+      for (const waiter of waiters) waiter.reject(new Error('the fleet was stopped before it settled'));
+      waiters.clear();
       for (const reporter of reporters) reporter.stop();
-      await Promise.all([...lines.values()].map((line) => line.close()));
+      await Promise.all([...transports.values()].map((transport) => transport.close()));
     },
-    truth: () => new Map(reporters.map((reporter) => [reporter.id, reporter.truth()])),
+    expectedTunnels: () => new Map(reporters.map((reporter) => [reporter.id, reporter.expectedTunnels()])),
     tunnelCount: () => reporters.reduce((sum, reporter) => sum + reporter.tunnelCount, 0),
     newInitiator,
     pauseChurn,
@@ -168,7 +175,7 @@ export function createFleet(
     settled: () =>
       new Promise((resolve, reject) => {
         if (unsettled.size === 0) resolve();
-        else waiting.add({ resolve, reject });
+        else waiters.add({ resolve, reject });
       }),
     statistics: () => statistics.snapshot(),
   };

@@ -34,12 +34,12 @@ export function createLiveTunnels(newInitiator: () => TunnelIdentity): LiveTunne
   return {
     bringUp,
     replaceOne(random) {
-      const gone = takeDown(random);
-      if (gone !== undefined) bringUp(gone.reporter, newInitiator());
+      const removed = takeDown(random);
+      if (removed !== undefined) bringUp(removed.reporter, newInitiator());
     },
     dropOne(random) {
-      const gone = takeDown(random);
-      return gone && (() => bringUp(gone.reporter, gone.identity));
+      const removed = takeDown(random);
+      return removed && (() => bringUp(removed.reporter, removed.identity));
     },
   };
 }

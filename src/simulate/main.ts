@@ -4,7 +4,7 @@ import { dialReportingService } from '../grpc/reporting-client.ts';
 import { parseCommand, type CommandOptions } from './command-options.ts';
 import { FLEET_DEFAULTS } from './fleet-options.ts';
 import { createFleet, type Fleet } from './fleet.ts';
-import { progressLine, summary, whyDisconnected } from './progress.ts';
+import { progressLine, summary, disconnectCause } from './progress.ts';
 
 /** Where `simulate` speaks, and how it is told to end. */
 export interface CommandTerminal {
@@ -19,10 +19,10 @@ export interface CommandTerminal {
 }
 
 /** A terminal line is rewritten this often; elsewhere a new line is written at the slower pace. */
-const REWRITE_MS = 250;
-const LINE_MS = 5000;
+const REWRITE_INTERVAL_MS = 250;
+const LINE_INTERVAL_MS = 5000;
 /** 2,000 reporters in 4 s: all at once would overflow the listen backlog of 511, and wait a second for the next SYN. */
-const START_MS_PER_REPORTER = 2;
+const RAMP_UP_MS_PER_REPORTER = 2;
 
 /**
  * `simulate`: runs a fleet of reporters until the duration is over or it is interrupted.
@@ -35,8 +35,8 @@ export async function runSimulate(argv: readonly string[], terminal = processTer
     terminal.out(parsed.help);
     return 0;
   }
-  if ('problems' in parsed) {
-    for (const problem of parsed.problems) terminal.err(`simulate: ${problem}\n`);
+  if ('errors' in parsed) {
+    for (const error of parsed.errors) terminal.err(`simulate: ${error}\n`);
     return 2;
   }
   return await runFleet(parsed.options, terminal);
@@ -56,33 +56,35 @@ async function runFleet(options: CommandOptions, terminal: CommandTerminal): Pro
       ...options,
       churnPerSecond: options.churn,
       flapsPerSecond: options.flap,
-      startOverMs: Math.min(options.intervalMs, options.reporters * START_MS_PER_REPORTER),
+      rampUpMs: Math.min(options.intervalMs, options.reporters * RAMP_UP_MS_PER_REPORTER),
     },
     identity === undefined ? {} : { dial: (address) => dialReportingService({ address, identity }) },
   );
   // Listens before anything is open, so that an early Ctrl-C is no abrupt end.
-  const ended = untilEnd(options.durationMs, terminal);
+  const end = waitForEnd(options.durationMs, terminal);
   const progress = startProgress(fleet, options.address, terminal);
   await fleet.start();
-  await ended;
+  await end;
   progress.stop();
 
   // Before the end of the fleet, which disconnects everybody.
-  const seen = fleet.statistics();
+  const statistics = fleet.statistics();
   const size = { reporters: fleet.reporters.length, tunnels: fleet.tunnelCount() };
   await fleet.stop();
-  terminal.out(summary(size, seen, performance.now() - startedMs));
-  return seen.connected === size.reporters && seen.outOfOrderAcks === 0 && seen.nacks === 0 ? 0 : 1;
+  terminal.out(summary(size, statistics, performance.now() - startedMs));
+  return statistics.connected === size.reporters && statistics.outOfOrderAcks === 0 && statistics.nacks === 0
+    ? 0
+    : 1;
 }
 
 /** Resolves when the time is over (0: never) or at the first interrupt. */
-function untilEnd(durationMs: number, terminal: CommandTerminal): Promise<void> {
+function waitForEnd(durationMs: number, terminal: CommandTerminal): Promise<void> {
   return new Promise((resolve) => {
     const timer = durationMs > 0 ? setTimeout(end, durationMs) : undefined;
-    const ignore = terminal.onInterrupt(end);
+    const stopListening = terminal.onInterrupt(end);
     function end(): void {
       clearTimeout(timer);
-      ignore();
+      stopListening();
       resolve();
     }
   });
@@ -90,43 +92,43 @@ function untilEnd(durationMs: number, terminal: CommandTerminal): Promise<void> 
 
 /** Keeps the line of progress, and says once when the service is out of reach and once when it is back. */
 function startProgress(fleet: Fleet, address: string, terminal: CommandTerminal): { stop(): void } {
-  const rewriting = terminal.columns() !== undefined;
-  let outOfReach = false;
+  const isTerminal = terminal.columns() !== undefined;
+  let isUnreachable = false;
 
   /** A line that stays; the line of progress, if any, is written anew below it. */
-  function say(line: string): void {
-    terminal.err(rewriting ? `\r\u001B[2K${line}\n` : `${line}\n`);
+  function printLine(line: string): void {
+    terminal.err(isTerminal ? `\r\u001B[2K${line}\n` : `${line}\n`);
   }
 
-  function look(): void {
-    const seen = fleet.statistics();
-    if (seen.connected > 0 && outOfReach) {
-      outOfReach = false;
-      say(`simulate: connected to ${address}`);
-    } else if (seen.connected === 0 && seen.lastDisconnect !== undefined && !outOfReach) {
-      outOfReach = true;
+  function checkConnection(): void {
+    const statistics = fleet.statistics();
+    if (statistics.connected > 0 && isUnreachable) {
+      isUnreachable = false;
+      printLine(`simulate: connected to ${address}`);
+    } else if (statistics.connected === 0 && statistics.lastDisconnect !== undefined && !isUnreachable) {
+      isUnreachable = true;
       const retry = formatDuration(FLEET_DEFAULTS.connectRetryIntervalMs);
-      say(
-        `simulate: cannot report to ${address} (${whyDisconnected(seen)}); each reporter retries every ${retry}`,
+      printLine(
+        `simulate: cannot report to ${address} (${disconnectCause(statistics)}); each reporter retries every ${retry}`,
       );
     }
   }
 
-  function show(): void {
+  function showProgress(): void {
     const size = { reporters: fleet.reporters.length, tunnels: fleet.tunnelCount() };
     const line = progressLine(size, fleet.statistics());
-    terminal.err(rewriting ? `\r\u001B[2K${line.slice(0, (terminal.columns() ?? 80) - 1)}` : `${line}\n`);
+    terminal.err(isTerminal ? `\r\u001B[2K${line.slice(0, (terminal.columns() ?? 80) - 1)}` : `${line}\n`);
   }
 
-  const looking = setInterval(look, REWRITE_MS);
-  const showing = setInterval(show, rewriting ? REWRITE_MS : LINE_MS);
+  const connectionTimer = setInterval(checkConnection, REWRITE_INTERVAL_MS);
+  const progressTimer = setInterval(showProgress, isTerminal ? REWRITE_INTERVAL_MS : LINE_INTERVAL_MS);
   return {
     stop() {
       // Once more, so that a short run also tells why nothing worked.
-      clearInterval(looking);
-      clearInterval(showing);
-      look();
-      if (rewriting) terminal.err('\r\u001B[2K');
+      clearInterval(connectionTimer);
+      clearInterval(progressTimer);
+      checkConnection();
+      if (isTerminal) terminal.err('\r\u001B[2K');
     },
   };
 }
@@ -137,12 +139,12 @@ const processTerminal: CommandTerminal = {
   err: (text) => void process.stderr.write(text),
   columns: () => (process.stderr.isTTY ? process.stderr.columns : undefined),
   onInterrupt(callback) {
-    function ignore(): void {
+    function stopListening(): void {
       process.off('SIGINT', callback);
       process.off('SIGTERM', callback);
     }
     process.once('SIGINT', callback);
     process.once('SIGTERM', callback);
-    return ignore;
+    return stopListening;
   },
 };

@@ -7,7 +7,7 @@ import {
   type EnvoyClient,
   type EnvoyClientConfig,
 } from './envoy-client.ts';
-import type { ReporterLine } from './reporter-line.ts';
+import type { ReporterTransport } from './reporter-transport.ts';
 import { createTunnelRegistry, type TunnelIdentity } from './tunnel-registry.ts';
 
 /** One simulated reporting Envoy: what tunnels it holds, and its client that reports them. */
@@ -25,41 +25,44 @@ export interface FleetReporter {
   flap(name: string): boolean;
   has(name: string): boolean;
   /** What it holds now, by name. */
-  truth(): ReadonlyMap<string, ReportedTunnel>;
+  expectedTunnels(): ReadonlyMap<string, ReportedTunnel>;
   /** As `truth().size`, without building the map. */
   readonly tunnelCount: number;
   /** Breaks the connection; it returns after the retry interval. With faulty links by RST, else by a polite end. */
-  dropConnection(): void;
+  resetConnection(): void;
   /** As `dropConnection`, but the server is left with a half-open connection. Only in a fleet with faulty links. */
-  abandonConnection(): void;
+  halfOpenConnection(): void;
   /** True when the server has ACKed everything that is so now. */
   settled(): boolean;
   /** True when its present stream has been ACKed. */
   connected(): boolean;
 }
 
-export interface FleetReporterEdges {
+export interface FleetReporterDependencies {
   readonly clock: Clock;
   readonly nowMicros: () => number;
   /** Asked when it is needed: lines are laid when the fleet starts. */
-  readonly line: () => ReporterLine;
+  readonly transport: () => ReporterTransport;
   readonly observe: (event: ClientEvent) => void;
 }
 
 /** A stopped reporter without tunnels. */
-export function createFleetReporter(config: EnvoyClientConfig, edges: FleetReporterEdges): FleetReporter {
+export function createFleetReporter(
+  config: EnvoyClientConfig,
+  deps: FleetReporterDependencies,
+): FleetReporter {
   let client: EnvoyClient | undefined;
-  const registry = createTunnelRegistry(edges.nowMicros, (updates) => client?.receive(updates));
+  const registry = createTunnelRegistry(deps.nowMicros, (updates) => client?.receive(updates));
 
   return {
     id: config.node,
     start() {
       if (client !== undefined) return;
       client = createEnvoyClient(config, {
-        clock: edges.clock,
-        openStream: (handlers) => edges.line().openStream(handlers),
+        clock: deps.clock,
+        openStream: (handlers) => deps.transport().openStream(handlers),
         allTunnels: () => registry.all(),
-        observe: edges.observe,
+        observe: deps.observe,
       });
       client.start();
     },
@@ -69,7 +72,7 @@ export function createFleetReporter(config: EnvoyClientConfig, edges: FleetRepor
       // First, so that an event of the stop finds it stopped.
       client = undefined;
       stopping.stop();
-      edges.line().hangUp();
+      deps.transport().release();
     },
     connectTunnel: (identity) => registry.connect(identity),
     disconnectTunnel: (name) => registry.disconnect(name),
@@ -82,12 +85,12 @@ export function createFleetReporter(config: EnvoyClientConfig, edges: FleetRepor
       return true;
     },
     has: (name) => registry.get(name) !== undefined,
-    truth: () => new Map(registry.all().map((tunnel) => [tunnel.name, tunnel])),
+    expectedTunnels: () => new Map(registry.all().map((tunnel) => [tunnel.name, tunnel])),
     get tunnelCount() {
       return registry.size;
     },
-    dropConnection: () => edges.line().drop(),
-    abandonConnection: () => edges.line().abandon(),
+    resetConnection: () => deps.transport().reset(),
+    halfOpenConnection: () => deps.transport().halfOpen(),
     settled: () => client?.settled() ?? false,
     connected: () => client?.connected() ?? false,
   };

@@ -34,12 +34,12 @@ export function createTunnelRegistry(
   nowMicros: () => number,
   onUpdate: (updates: TunnelUpdates) => void,
 ): TunnelRegistry {
-  const held = new Map<string, { readonly tunnel: ReportedTunnel; connections: number }>();
+  const entries = new Map<string, { readonly tunnel: ReportedTunnel; connections: number }>();
   return {
     connect(identity) {
-      const known = held.get(identity.nodeID);
-      if (known !== undefined) {
-        known.connections += 1;
+      const entry = entries.get(identity.nodeID);
+      if (entry !== undefined) {
+        entry.connections += 1;
         return;
       }
       const micros = nowMicros();
@@ -51,22 +51,22 @@ export function createTunnelRegistry(
         nodeID: identity.nodeID,
         createdAt: { seconds, nanos: (Math.floor(micros) - seconds * 1_000_000) * 1000 },
       };
-      held.set(tunnel.name, { tunnel, connections: 1 });
+      entries.set(tunnel.name, { tunnel, connections: 1 });
       onUpdate({ connections: [tunnel], disconnections: [] });
     },
     disconnect(name) {
-      const known = held.get(name);
-      if (known === undefined) return false;
-      known.connections -= 1;
-      if (known.connections > 0) return true;
-      held.delete(name);
+      const entry = entries.get(name);
+      if (entry === undefined) return false;
+      entry.connections -= 1;
+      if (entry.connections > 0) return true;
+      entries.delete(name);
       onUpdate({ connections: [], disconnections: [name] });
       return true;
     },
-    get: (name) => held.get(name)?.tunnel,
-    all: () => Array.from(held.values(), ({ tunnel }) => tunnel),
+    get: (name) => entries.get(name)?.tunnel,
+    all: () => Array.from(entries.values(), ({ tunnel }) => tunnel),
     get size() {
-      return held.size;
+      return entries.size;
     },
   };
 }

@@ -1,7 +1,7 @@
-import { formatAge } from '../inspect/age.ts';
-import { counted } from '../inspect/counted.ts';
-import { textTable } from '../inspect/text-table.ts';
-import type { ReplicaLine, ReporterLine, Summary, TenantLine } from './summary.ts';
+import { formatAge } from '../cli/age.ts';
+import { pluralize } from '../cli/pluralize.ts';
+import { textTable } from '../cli/text-table.ts';
+import type { ReplicaSummary, ReporterSummary, FleetSummary, TenantSummary } from './summary.ts';
 
 /** What the screen says beside the summary. */
 export interface ScreenOptions {
@@ -14,7 +14,7 @@ export interface ScreenOptions {
 }
 
 /** The summary as text: one line of totals, then replicas, reporters (those with something wrong first) and tenants. */
-export function screen(summary: Summary, options: ScreenOptions): string {
+export function renderScreen(summary: FleetSummary, options: ScreenOptions): string {
   const { top } = options;
   // A screen has twenty lines and a fleet thousands of reporters: what is cut off is to be what is well.
   const reporters = [
@@ -24,21 +24,21 @@ export function screen(summary: Summary, options: ScreenOptions): string {
   return [
     `${totalsLine(summary)}\nnamespace ${options.namespace} at ${options.server}\n`,
     section('no operator replicas', 'replicas', summary.replicas, 0, REPLICA_HEADER, replicaCells),
-    section('no reporters', 'reporters', reporters, top, REPORTER_HEADER, (one) =>
-      reporterCells(one, options.nowMs),
+    section('no reporters', 'reporters', reporters, top, REPORTER_HEADER, (reporter) =>
+      reporterCells(reporter, options.nowMs),
     ),
     section('no tunnels', 'tenants', summary.tenants, top, TENANT_HEADER, tenantCells),
   ].join('\n');
 }
 
 /** What a person wants to know before any table, in one line. */
-function totalsLine({ totals }: Summary): string {
+function totalsLine({ totals }: FleetSummary): string {
   const unknown = totals.unknown === 0 ? '' : ` (${totals.unknown} Unknown)`;
   return [
-    `${counted(totals.tunnels, 'tunnel')}${unknown} of ${counted(totals.tenants, 'tenant')}`,
-    `${totals.connected} of ${counted(totals.reporters, 'reporter')} connected, ${totals.synced} in sync, ` +
+    `${pluralize(totals.tunnels, 'tunnel')}${unknown} of ${pluralize(totals.tenants, 'tenant')}`,
+    `${totals.connected} of ${pluralize(totals.reporters, 'reporter')} connected, ${totals.synced} in sync, ` +
       `${totals.pending} pending`,
-    `${totals.alive} of ${counted(totals.replicas, 'replica')} alive`,
+    `${totals.alive} of ${pluralize(totals.replicas, 'replica')} alive`,
   ].join('; ');
 }
 
@@ -47,26 +47,26 @@ function totalsLine({ totals }: Summary): string {
  * could not be read.
  */
 function section<T>(
-  nothing: string,
-  what: string,
+  emptyText: string,
+  noun: string,
   lines: readonly T[],
   top: number,
   header: readonly string[],
   cells: (line: T) => readonly string[],
 ): string {
-  if (lines.length === 0) return `${nothing}\n`;
-  const shown = top === 0 ? lines : lines.slice(0, top);
-  const left = lines.length - shown.length;
+  if (lines.length === 0) return `${emptyText}\n`;
+  const visible = top === 0 ? lines : lines.slice(0, top);
+  const hiddenCount = lines.length - visible.length;
   return (
-    textTable(header, shown.map(cells)) +
-    (left === 0 ? '' : `… and ${left} more ${what} (--top 0 shows all)\n`)
+    textTable(header, visible.map(cells)) +
+    (hiddenCount === 0 ? '' : `… and ${hiddenCount} more ${noun} (--top 0 shows all)\n`)
   );
 }
 
 /** STATE and RENEWED compare this machine's clock with the replica's. */
 const REPLICA_HEADER = ['REPLICA', 'STATE', 'RENEWED', 'REPORTERS', 'TUNNELS'];
 
-function replicaCells(line: ReplicaLine): string[] {
+function replicaCells(line: ReplicaSummary): string[] {
   const state = line.alive ? 'alive' : 'expired';
   const renewed = line.renewedAgoMs === undefined ? '' : `${formatAge(line.renewedAgoMs)} ago`;
   return [
@@ -91,7 +91,7 @@ const REPORTER_HEADER = [
   'NOTE',
 ];
 
-function reporterCells(line: ReporterLine, nowMs: number): string[] {
+function reporterCells(line: ReporterSummary, nowMs: number): string[] {
   const since = line.noteSinceMs === undefined ? '' : ` ${formatAge(nowMs - line.noteSinceMs)}`;
   return [
     line.id,
@@ -109,7 +109,7 @@ function reporterCells(line: ReporterLine, nowMs: number): string[] {
 /** All out of the rows: a tenant is nothing that has an object. */
 const TENANT_HEADER = ['TENANT', 'TUNNELS', 'UNKNOWN', 'NODES', 'REPORTERS'];
 
-function tenantCells(line: TenantLine): string[] {
+function tenantCells(line: TenantSummary): string[] {
   return [
     line.tenant,
     String(line.tunnels),

@@ -1,10 +1,10 @@
 import type { ReporterObject } from '../core/reporter-object.ts';
-import type { RowObject } from '../core/row.ts';
+import type { TunnelObject } from '../core/tunnel-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
-import { compareText, looksAlive, type ReplicasShown } from '../inspect/replicas.ts';
+import { compareStrings, isProbablyAlive, type ReplicaList } from '../cli/replicas.ts';
 
 /** A row, as far as the summary counts it: kept small, as there may be 100,000. */
-export interface RowCounted {
+export interface TunnelSummary {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
@@ -15,7 +15,7 @@ export interface RowCounted {
 }
 
 /** What is kept of a row. */
-export function countedRow({ spec, status }: RowObject): RowCounted {
+export function summarizeTunnel({ spec, status }: TunnelObject): TunnelSummary {
   return {
     tenantID: spec.tenantID,
     clusterID: spec.clusterID,
@@ -26,16 +26,16 @@ export function countedRow({ spec, status }: RowObject): RowCounted {
 }
 
 /** The fleet at one moment, as far as the API server shows it. */
-export interface FleetFacts {
-  readonly rows: Iterable<RowCounted>;
+export interface FleetSnapshot {
+  readonly objects: Iterable<TunnelSummary>;
   readonly reporters: Iterable<ReporterObject>;
-  readonly replicas: ReplicasShown;
+  readonly replicas: ReplicaList;
   /** Wall clock of whoever asks, in milliseconds since 1970. */
   readonly nowMs: number;
 }
 
 /** One process of the operator, with what it owns. */
-export interface ReplicaLine {
+export interface ReplicaSummary {
   readonly replica: string;
   readonly leader: boolean;
   /** By this machine's clock against the replica's. */
@@ -47,7 +47,7 @@ export interface ReplicaLine {
 }
 
 /** One reporting Envoy. */
-export interface ReporterLine {
+export interface ReporterSummary {
   readonly id: string;
   readonly cluster: string;
   readonly connected: string;
@@ -64,7 +64,7 @@ export interface ReporterLine {
 }
 
 /** One tenant, over all reporters. */
-export interface TenantLine {
+export interface TenantSummary {
   readonly tenant: string;
   readonly tunnels: number;
   readonly unknown: number;
@@ -74,7 +74,7 @@ export interface TenantLine {
 }
 
 /** The fleet at a glance; lists are complete, and sorted by size or name. */
-export interface Summary {
+export interface FleetSummary {
   readonly totals: {
     readonly tunnels: number;
     readonly unknown: number;
@@ -86,23 +86,23 @@ export interface Summary {
     readonly replicas: number;
     readonly alive: number;
   };
-  readonly replicas: readonly ReplicaLine[];
-  readonly reporters: readonly ReporterLine[];
-  readonly tenants: readonly TenantLine[];
+  readonly replicas: readonly ReplicaSummary[];
+  readonly reporters: readonly ReporterSummary[];
+  readonly tenants: readonly TenantSummary[];
 }
 
 /** Counts the fleet. Rows and reporters are two lists: while much changes they may be moments apart. */
-export function summarize({ rows, reporters, replicas, nowMs }: FleetFacts): Summary {
-  const { tenants, rowsOf, tunnels, unknown } = countRows(rows);
-  const reporterLines = Array.from(reporters, (one) => reporterLine(one, rowsOf));
-  reporterLines.sort((a, b) => compareText(a.cluster, b.cluster) || compareText(a.id, b.id));
-  const replicaLines = replicas.replicas.map((one): ReplicaLine => {
-    const owned = reporterLines.filter(({ owner }) => owner === one.replica);
+export function summarize({ objects, reporters, replicas, nowMs }: FleetSnapshot): FleetSummary {
+  const { tenants, objectCounts, tunnels, unknown } = countTunnels(objects);
+  const reporterSummaries = Array.from(reporters, (replica) => summarizeReporter(replica, objectCounts));
+  reporterSummaries.sort((a, b) => compareStrings(a.cluster, b.cluster) || compareStrings(a.id, b.id));
+  const replicaSummaries = replicas.replicas.map((replica): ReplicaSummary => {
+    const owned = reporterSummaries.filter(({ owner }) => owner === replica.replica);
     return {
-      replica: one.replica,
-      leader: one.replica === replicas.leader,
-      alive: looksAlive(one, nowMs),
-      renewedAgoMs: one.renewedMs === undefined ? undefined : nowMs - one.renewedMs,
+      replica: replica.replica,
+      leader: replica.replica === replicas.leader,
+      alive: isProbablyAlive(replica, nowMs),
+      renewedAgoMs: replica.renewedMs === undefined ? undefined : nowMs - replica.renewedMs,
       reporters: owned.length,
       tunnels: sum(owned.map(({ reported }) => reported)),
     };
@@ -112,15 +112,15 @@ export function summarize({ rows, reporters, replicas, nowMs }: FleetFacts): Sum
       tunnels,
       unknown,
       tenants: tenants.length,
-      reporters: reporterLines.length,
-      connected: reporterLines.filter(({ connected }) => connected === 'True').length,
-      synced: reporterLines.filter(({ synced }) => synced === 'True').length,
-      pending: sum(reporterLines.map(({ pending }) => pending)),
-      replicas: replicaLines.length,
-      alive: replicaLines.filter(({ alive }) => alive).length,
+      reporters: reporterSummaries.length,
+      connected: reporterSummaries.filter(({ connected }) => connected === 'True').length,
+      synced: reporterSummaries.filter(({ synced }) => synced === 'True').length,
+      pending: sum(reporterSummaries.map(({ pending }) => pending)),
+      replicas: replicaSummaries.length,
+      alive: replicaSummaries.filter(({ alive }) => alive).length,
     },
-    replicas: replicaLines,
-    reporters: reporterLines,
+    replicas: replicaSummaries,
+    reporters: reporterSummaries,
     tenants,
   };
 }
@@ -129,27 +129,27 @@ export function summarize({ rows, reporters, replicas, nowMs }: FleetFacts): Sum
  * One pass over what may be 500,000 rows. In memory stays a count a reporter and tenant, and a set of a tenant's nodes.
  * Tenants with most tunnels stand first, as the screen shows only some.
  */
-function countRows(rows: Iterable<RowCounted>) {
-  const rowsOf = new Map<string, number>();
+function countTunnels(rows: Iterable<TunnelSummary>) {
+  const objectCounts = new Map<string, number>();
   const counts = new Map<
     string,
     { tunnels: number; unknown: number; nodes: Set<string>; reporters: Set<string> }
   >();
   let tunnels = 0;
   let unknown = 0;
-  for (const row of rows) {
+  for (const tunnel of rows) {
     tunnels += 1;
-    if (row.unknown) unknown += 1;
-    rowsOf.set(row.reporter, (rowsOf.get(row.reporter) ?? 0) + 1);
-    let tenant = counts.get(row.tenantID);
+    if (tunnel.unknown) unknown += 1;
+    objectCounts.set(tunnel.reporter, (objectCounts.get(tunnel.reporter) ?? 0) + 1);
+    let tenant = counts.get(tunnel.tenantID);
     if (tenant === undefined) {
       tenant = { tunnels: 0, unknown: 0, nodes: new Set(), reporters: new Set() };
-      counts.set(row.tenantID, tenant);
+      counts.set(tunnel.tenantID, tenant);
     }
     tenant.tunnels += 1;
-    if (row.unknown) tenant.unknown += 1;
-    tenant.nodes.add(reporterKey({ cluster: row.clusterID, id: row.nodeID }));
-    tenant.reporters.add(row.reporter);
+    if (tunnel.unknown) tenant.unknown += 1;
+    tenant.nodes.add(reporterKey({ cluster: tunnel.clusterID, id: tunnel.nodeID }));
+    tenant.reporters.add(tunnel.reporter);
   }
   const tenants = Array.from(counts, ([tenant, count]) => ({
     tenant,
@@ -158,37 +158,42 @@ function countRows(rows: Iterable<RowCounted>) {
     nodes: count.nodes.size,
     reporters: count.reporters.size,
   }));
-  tenants.sort((a, b) => b.tunnels - a.tunnels || compareText(a.tenant, b.tenant));
-  return { tenants, rowsOf, tunnels, unknown };
+  tenants.sort((a, b) => b.tunnels - a.tunnels || compareStrings(a.tenant, b.tenant));
+  return { tenants, objectCounts, tunnels, unknown };
 }
 
 /** What the object says of itself, and how many rows name it. Of an object that nobody has claimed all is Unknown. */
-function reporterLine({ spec, status }: ReporterObject, rowsOf: ReadonlyMap<string, number>): ReporterLine {
-  const condition = (type: string) => status?.conditions?.find((one) => one.type === type);
+function summarizeReporter(
+  { spec, status }: ReporterObject,
+  objectCounts: ReadonlyMap<string, number>,
+): ReporterSummary {
+  const condition = (type: string) => status?.conditions?.find((candidate) => candidate.type === type);
   const connected = condition('Connected');
   const synced = condition('Synced');
   const conflict = condition('IdentityConflict');
   // The first that is wrong explains those after it.
-  const wrong =
-    conflict?.status === 'True' ? conflict : [connected, synced].find((one) => one?.status !== 'True');
+  const failing =
+    conflict?.status === 'True'
+      ? conflict
+      : [connected, synced].find((candidate) => candidate?.status !== 'True');
   const { reported = 0, applied = 0, rejected = 0 } = status?.tunnels ?? {};
-  const sinceMs = Date.parse(wrong?.lastTransitionTime ?? '');
+  const sinceMs = Date.parse(failing?.lastTransitionTime ?? '');
   return {
     id: spec.id,
     cluster: spec.cluster,
     connected: connected?.status ?? 'Unknown',
     synced: synced?.status ?? 'Unknown',
     reported,
-    objects: rowsOf.get(reporterKey(spec)) ?? 0,
+    objects: objectCounts.get(reporterKey(spec)) ?? 0,
     // Of one that is not connected nobody says that a tunnel still has to become a row.
     pending: connected?.status === 'True' ? Math.max(0, reported - applied - rejected) : 0,
     owner: status?.owner?.replica ?? '',
-    note: wrong === conflict && conflict !== undefined ? conflict.type : (wrong?.reason ?? ''),
+    note: failing === conflict && conflict !== undefined ? conflict.type : (failing?.reason ?? ''),
     // The CRD's default says 1970: nobody has said anything yet.
     noteSinceMs: sinceMs > 0 ? sinceMs : undefined,
   };
 }
 
 function sum(numbers: readonly number[]): number {
-  return numbers.reduce((total, one) => total + one, 0);
+  return numbers.reduce((total, value) => total + value, 0);
 }

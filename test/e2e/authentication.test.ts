@@ -3,25 +3,25 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import type { ControlPlane } from '../../control-plane/start.ts';
-import { ended, spawnGuarded } from '../../control-plane/lifeline.ts';
+import { waitForExit, spawnGuarded } from '../../control-plane/process-supervisor.ts';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
-import { rowWrites, since, writesBy } from '../support/audit-log.ts';
-import { createAuthority } from '../support/certificates.ts';
+import { countTunnelWrites, writesBetween, listWrites } from '../support/audit-log.ts';
+import { createCertificateAuthority } from '../support/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {
-  OPERATOR_RULES,
-  operatorOutput,
+  OPERATOR_RBAC_RULES,
+  runOperatorToExit,
   poll,
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
-import { sideBySide } from '../support/side-by-side.ts';
-import { tell } from '../support/tell.ts';
-import { serverMaterial } from '../support/tls-world.ts';
-import { untilEqual } from '../support/truth.ts';
+import { concurrent } from '../support/concurrent.ts';
+import { reportMeasurement } from '../support/report-measurement.ts';
+import { serverMaterial } from '../support/tls-fixtures.ts';
+import { waitForMatch } from '../support/expected-objects.ts';
 
 const DEADLINE_MS = 60_000;
 const ROOT = new URL('../..', import.meta.url).pathname;
@@ -32,9 +32,9 @@ async function openWorld(controlPlane: ControlPlane) {
   const operators: OperatorProcess[] = [];
   const folder = await mkdtemp(join(tmpdir(), 'reverse-tunnel-tls-'));
   const namespace = await createNamespace(controlPlane, 'mtls');
-  const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RULES };
+  const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
   const { kubeconfigPath } = await controlPlane.kubeconfigFor(account);
-  const authority = createAuthority();
+  const authority = createCertificateAuthority();
 
   /** Replaces the file in one go, as a mounted Secret changes. */
   const put = async (name: string, text: string): Promise<void> => {
@@ -70,7 +70,7 @@ async function openWorld(controlPlane: ControlPlane) {
   return {
     ...{ folder, namespace, kubeconfigPath, put, putServer, flagsOf, tlsFlags },
     auditLogPath: controlPlane.auditLogPath ?? '',
-    equal: (fleet: Fleet) => untilEqual(fleet, controlPlane.request, namespace, DEADLINE_MS),
+    equal: (fleet: Fleet) => waitForMatch(fleet, controlPlane.request, namespace, DEADLINE_MS),
     startWith,
     startOperator: async (...flags: string[]): Promise<OperatorProcess> => {
       const operator = await startWith(...tlsFlags, ...flags);
@@ -123,7 +123,7 @@ describe('reporting by mutual TLS from 100 reporters', () => {
       address: operator.grpcAddress,
       reporters: 100,
       tunnels: 3,
-      startOverMs: 2000,
+      rampUpMs: 2000,
     });
     await fleet.settled();
     await equal(fleet);
@@ -136,19 +136,21 @@ describe('reporting by mutual TLS from 100 reporters', () => {
     );
     const count = changed();
     await putServer();
-    await put('client-ca.crt', createAuthority().ca);
+    await put('client-ca.crt', createCertificateAuthority().ca);
     await poll(DEADLINE_MS, () => (changed() > count ? true : undefined));
     // Certificate, key and CA may have been read in two looks; the last one counts.
     await poll(DEADLINE_MS, async () => {
       const [reporter] = fleet.reporters;
-      reporter?.dropConnection();
+      reporter?.resetConnection();
       const refused = 'reverse_tunnel_connections_rejected_total{reason="certificate_untrusted"}';
       return (await operator.metric(refused)) > 0 ? true : undefined;
     });
     const { acks } = fleet.statistics();
     await poll(DEADLINE_MS, () => (fleet.statistics().acks > acks + 200 ? true : undefined));
     const { connected } = fleet.statistics();
-    tell(`${connected} of 100 streams still open after two rotations; the one that was dropped is kept out`);
+    reportMeasurement(
+      `${connected} of 100 streams still open after two rotations; the one that was dropped is kept out`,
+    );
     expect(connected).to.equal(99);
   });
 });
@@ -156,7 +158,7 @@ describe('reporting by mutual TLS from 100 reporters', () => {
 describe('reporting by mutual TLS, end to end', () => {
   const controlPlane = useControlPlane();
   // One waits for streams to come of age.
-  const it = sideBySide({
+  const it = concurrent({
     timeoutMs: 5 * DEADLINE_MS,
     open: () => openWorld(controlPlane()),
     close: (world) => world.close(),
@@ -168,8 +170,8 @@ describe('reporting by mutual TLS, end to end', () => {
     const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 20 });
     await fleet.settled();
     await equal(fleet);
-    const before = await rowWrites(auditLogPath, namespace);
-    const count = (await writesBy(auditLogPath, namespace)).length;
+    const before = await countTunnelWrites(auditLogPath, namespace);
+    const count = (await listWrites(auditLogPath, namespace)).length;
     await poll(DEADLINE_MS, async () =>
       (await operator.metric('reverse_tunnel_streams_closed_total{reason="max_age"}')) >= 10
         ? true
@@ -177,8 +179,8 @@ describe('reporting by mutual TLS, end to end', () => {
     );
     await fleet.settled();
     await equal(fleet);
-    const counted = since(before, await rowWrites(auditLogPath, namespace));
-    const reporterWrites = (await writesBy(auditLogPath, namespace))
+    const counted = writesBetween(before, await countTunnelWrites(auditLogPath, namespace));
+    const reporterWrites = (await listWrites(auditLogPath, namespace))
       .slice(count)
       .filter(({ resource }) => resource.startsWith('reversetunnelreporters'));
     const { connects } = fleet.statistics();
@@ -209,7 +211,7 @@ describe('reporting by mutual TLS, end to end', () => {
     );
     simulate.stdout?.resume();
     simulate.stderr?.resume();
-    await ended(simulate);
+    await waitForExit(simulate);
     expect(simulate.exitCode).to.equal(0);
   });
 
@@ -224,13 +226,13 @@ describe('reporting by mutual TLS, end to end', () => {
       '127.0.0.1:0',
     ];
     await put('tls.key', 'no key');
-    const broken = await operatorOutput([...base, ...tlsFlags]);
+    const broken = await runOperatorToExit([...base, ...tlsFlags]);
     expect(broken.code).to.equal(1);
     expect(broken.stderr).to.match(
       /^reverse-tunnel-operator: --tls-cert, --tls-key, --tls-client-ca: certificate and key: [^\n]+\n$/,
     );
     await rm(join(folder, 'tls.key'));
-    const missing = await operatorOutput([...base, ...tlsFlags]);
+    const missing = await runOperatorToExit([...base, ...tlsFlags]);
     expect(missing.code).to.equal(1);
     expect(missing.stderr).to.match(/^reverse-tunnel-operator: --tls-cert, [^\n]*tls\.key[^\n]*\n$/);
   });

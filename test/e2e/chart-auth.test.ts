@@ -1,15 +1,15 @@
 import { expect } from 'chai';
 import type { ControlPlane } from '../../control-plane/start.ts';
-import { startBalancer, type Balancer } from '../support/balancer.ts';
+import { startLoadBalancer, type LoadBalancer } from '../support/load-balancer.ts';
 import { FIRST_START_TIMEOUT_MS, startWithCrds } from '../support/control-plane.ts';
 import { CHART, createHelm, type Helm } from '../support/helm.ts';
 import { startKubelet, type Kubelet } from '../support/kubelet.ts';
-import { sideBySide } from '../support/side-by-side.ts';
+import { concurrent } from '../support/concurrent.ts';
 
 const DEADLINE_MS = 90_000;
 
 interface World {
-  readonly balancer: Balancer;
+  readonly balancer: LoadBalancer;
   /** Starts to run the pods of a namespace. */
   readonly kubelet: (namespace: string) => Promise<Kubelet>;
   readonly close: () => Promise<void>;
@@ -31,7 +31,7 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
   });
 
   async function open(): Promise<World> {
-    const balancer = await startBalancer();
+    const balancer = await startLoadBalancer();
     const kubelets: Kubelet[] = [];
     return {
       balancer,
@@ -53,7 +53,7 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
     };
   }
   // Helm looks every few seconds whether pods are ready.
-  const it = sideBySide({ timeoutMs: 6 * DEADLINE_MS, open, close: (world) => world.close() });
+  const it = concurrent({ timeoutMs: 6 * DEADLINE_MS, open, close: (world) => world.close() });
 
   for (const [mode, name] of [
     ['mtls', 'tls.dnsNames={localhost}'],

@@ -3,7 +3,7 @@ import { startControlPlane, type ControlPlane } from '../../control-plane/start.
 import type { RunResult } from '../../control-plane/run.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
 import { CHART, createHelm, type Helm } from '../support/helm.ts';
-import { tell } from '../support/tell.ts';
+import { reportMeasurement } from '../support/report-measurement.ts';
 
 const STEP_TIMEOUT_MS = 90_000;
 const POLICIES = '/apis/reverse-tunnel.io/v1alpha1/namespaces/edge/reversetunnelpolicies';
@@ -59,7 +59,7 @@ describe('the chart, by what it finds in a cluster', () => {
     // No pod gets ready here, so this is a rollback in trouble.
     const failed = await helm(['rollback', ...release, '1', '--wait', '--timeout', '5s']);
     expect(failed.code).to.not.equal(0);
-    tell(failed.stderr.trim().slice(0, 160));
+    reportMeasurement(failed.stderr.trim().slice(0, 160));
     expect(await stored()).to.deep.equal({ first: 1, second: 0 });
     await ok('rollback', ...release, '1');
     expect(await stored()).to.deep.equal({ first: 1, second: 0 });

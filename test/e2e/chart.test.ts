@@ -3,13 +3,13 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
-import { startBalancer, type Balancer } from '../support/balancer.ts';
+import { startLoadBalancer, type LoadBalancer } from '../support/load-balancer.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
 import { CHART, createHelm, type Helm } from '../support/helm.ts';
 import { startKubelet, type Kubelet, type PodProcess } from '../support/kubelet.ts';
 import { poll } from '../support/operator-process.ts';
-import { tell } from '../support/tell.ts';
-import { listRows, untilEqual } from '../support/truth.ts';
+import { reportMeasurement } from '../support/report-measurement.ts';
+import { listTunnelObjects, waitForMatch } from '../support/expected-objects.ts';
 
 const NAMESPACE = 'edge';
 const RELEASE = 'tunnels';
@@ -21,7 +21,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
   let controlPlane: ControlPlane;
   let helm: Helm;
   let kubelet: Kubelet;
-  let balancer: Balancer;
+  let balancer: LoadBalancer;
   let fleet: Fleet;
   /** Of every row, before the release was touched. */
   let rowUids: string[];
@@ -35,7 +35,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
       'pod-security.kubernetes.io/enforce-version': 'latest',
     };
     await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name: NAMESPACE, labels } });
-    balancer = await startBalancer();
+    balancer = await startLoadBalancer();
     kubelet = await startKubelet({
       controlPlane,
       namespace: NAMESPACE,
@@ -58,7 +58,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     const spent = `${((performance.now() - startedMs) / 1000).toFixed(1)} s`;
     expect(code, `helm ${args.join(' ')}: ${stdout}${stderr}`).to.equal(0);
     const said = stdout.split('\n').find((line) => /^(STATUS|Phase|release|Rollback)/.test(line)) ?? '';
-    tell(`helm ${args.slice(0, 2).join(' ')}: ${said.trim()}, ${spent}`);
+    reportMeasurement(`helm ${args.slice(0, 2).join(' ')}: ${said.trim()}, ${spent}`);
     return stdout;
   }
   const install = (verb: readonly string[], ...values: string[]): string[] => [
@@ -74,7 +74,9 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     );
   }
   async function rows(): Promise<string[]> {
-    return (await listRows(controlPlane.request, NAMESPACE)).map(({ metadata }) => metadata.uid).toSorted();
+    return (await listTunnelObjects(controlPlane.request, NAMESPACE))
+      .map(({ metadata }) => metadata.uid)
+      .toSorted();
   }
   const endedWell = (): void => {
     for (const { name, exitCode, stoppedInMs, output } of kubelet.pods) {
@@ -96,7 +98,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     });
     await fleet.start();
     await fleet.settled();
-    await untilEqual(fleet, controlPlane.request, NAMESPACE, DEADLINE_MS);
+    await waitForMatch(fleet, controlPlane.request, NAMESPACE, DEADLINE_MS);
     const quiet = await controlPlane.kubectl([
       ...['get', 'reversetunnelreporters', '--namespace', NAMESPACE, '-o'],
       String.raw`jsonpath={.items[*].metadata.annotations.argocd\.argoproj\.io/ignore-resource-updates}`,
@@ -110,7 +112,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     this.timeout(2 * DEADLINE_MS);
     await ok('test', RELEASE);
     const pod = kubelet.pods.find(({ name }) => name.endsWith('-test'));
-    for (const line of pod?.output ?? []) tell(line);
+    for (const line of pod?.output ?? []) reportMeasurement(line);
     expect(pod?.output.join('\n')).to.include('exists, Ready=True').and.include('ReverseTunnel deleted');
     expect(await rows()).to.deep.equal(rowUids);
   });
@@ -141,7 +143,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     await fleet.stop();
     expect(await rows()).to.deep.equal(rowUids);
     const slowest = Math.max(...kubelet.pods.map(({ stoppedInMs }) => stoppedInMs ?? 0));
-    tell(
+    reportMeasurement(
       `${kubelet.pods.length} pods were run; the slowest stopped in ${slowest.toFixed(0)} ms after SIGTERM`,
     );
   });
@@ -159,7 +161,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     const { code, stderr } = await helm([...install(['install']), '--namespace', NAMESPACE]);
     expect(code).to.not.equal(0);
     expect(stderr).to.include('cannot be imported into the current release');
-    tell(`plain install: ${stderr.trim().slice(0, 110)}…`);
+    reportMeasurement(`plain install: ${stderr.trim().slice(0, 110)}…`);
     await ok(...install(['upgrade', '--install'], 'replicaCount=1'), '--take-ownership', '--force-conflicts');
     // Later upgrades need no flag, also when the CRDs have changed hands.
     await ok(...install(['upgrade'], 'replicaCount=1', 'config.reportInterval=2s'));

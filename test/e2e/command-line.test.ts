@@ -1,14 +1,14 @@
 import { createServer, type AddressInfo } from 'node:net';
 import { expect } from 'chai';
 import { useControlPlane } from '../support/control-plane.ts';
-import { operatorOutput } from '../support/operator-process.ts';
+import { runOperatorToExit } from '../support/operator-process.ts';
 
 describe('the command line, used wrongly', () => {
   const controlPlane = useControlPlane();
   const ports = ['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'];
 
   it('a wrong value: one line that names key, value and range, exit code 2', async () => {
-    const { code, stderr } = await operatorOutput(['--auth', 'insecure', '--report-interval', '2h']);
+    const { code, stderr } = await runOperatorToExit(['--auth', 'insecure', '--report-interval', '2h']);
     expect(stderr.split('\n')[0]).to.equal(
       'reverse-tunnel-operator: --report-interval: "2h" must be a duration from 25ms to 1h, such as 250ms, 30s or 5m',
     );
@@ -16,19 +16,19 @@ describe('the command line, used wrongly', () => {
   });
 
   it('no choice of who may report: exit code 2', async () => {
-    const { code, stderr } = await operatorOutput([]);
+    const { code, stderr } = await runOperatorToExit([]);
     expect(stderr).to.include('auth: must be one of');
     expect(code).to.equal(2);
   });
 
   it('an unknown flag: exit code 2', async () => {
-    const { code, stderr } = await operatorOutput(['--no-such-flag']);
+    const { code, stderr } = await runOperatorToExit(['--no-such-flag']);
     expect(stderr).to.include("Unknown option '--no-such-flag'");
     expect(code).to.equal(2);
   });
 
   it('a kubeconfig that is not there: one line, exit code 1', async () => {
-    const { code, stderr } = await operatorOutput([
+    const { code, stderr } = await runOperatorToExit([
       '--auth',
       'insecure',
       '--kubeconfig',
@@ -46,7 +46,7 @@ describe('the command line, used wrongly', () => {
       const address = `127.0.0.1:${(other.address() as AddressInfo).port}`;
       const { kubeconfigPath } = controlPlane();
       const flags = ['--auth', 'insecure', '--kubeconfig', kubeconfigPath, ...ports, flag, address];
-      const { code, stderr } = await operatorOutput(flags);
+      const { code, stderr } = await runOperatorToExit(flags);
       await new Promise((resolve) => other.close(resolve));
       expect(stderr.trim().split('\n')).to.have.length(1);
       expect(stderr).to.include(address).and.include('EADDRINUSE').and.include(`set another ${flag}`);

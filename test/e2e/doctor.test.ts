@@ -4,28 +4,28 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { ended } from '../../control-plane/lifeline.ts';
+import { waitForExit } from '../../control-plane/process-supervisor.ts';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { EXPIRED_CERTIFICATE } from '../support/expired-certificate.ts';
-import { conditionOf } from '../support/fleet-objects.ts';
-import { runDoctor, runTool, type FindingShown } from '../support/hand-tool.ts';
-import { ROOT } from '../support/pages.ts';
-import { OPERATOR_RULES, poll } from '../support/operator-process.ts';
+import { conditionOf } from '../support/reporter-objects.ts';
+import { runDoctor, runCommand, type CheckResultJson } from '../support/cli-process.ts';
+import { ROOT } from '../support/markdown-pages.ts';
+import { OPERATOR_RBAC_RULES, poll } from '../support/operator-process.ts';
 import { createReplicas, type Replicas } from '../support/replicas.ts';
 
 const DEADLINE_MS = 60_000;
 const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
 
 /** As `fail rights`, of those that are neither ok nor skipped. */
-function wrong(findings: readonly FindingShown[]): string[] {
+function wrong(findings: readonly CheckResultJson[]): string[] {
   return findings
     .filter(({ status }) => status === 'warn' || status === 'fail')
     .map(({ status, check }) => `${status} ${check}`);
 }
 
-function says(findings: readonly FindingShown[], check: string): string {
+function says(findings: readonly CheckResultJson[], check: string): string {
   return findings
     .filter((one) => one.check === check)
     .map((one) => one.message)
@@ -43,8 +43,8 @@ describe('doctor, on a set-up that works', () => {
     const { account, process } = await replicas.start();
     await replicas.start();
     await replicas.startFleet({ reporters: 2, tunnels: 5 });
-    await replicas.served(2, DEADLINE_MS);
-    await replicas.led(DEADLINE_MS);
+    await replicas.waitUntilServed(2, DEADLINE_MS);
+    await replicas.waitForLeader(DEADLINE_MS);
     flags = [
       ...['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', replicas.namespace],
       ...['--grpc-address', process.grpcAddress, '--http-address', process.httpAddress],
@@ -68,7 +68,7 @@ describe('doctor, on a set-up that works', () => {
   });
 
   it('prints one line a check, and what to do below what is not well', async () => {
-    const { code, stdout, stderr } = await runTool(['doctor', ...flags, '--http-address', '127.0.0.1:1']);
+    const { code, stdout, stderr } = await runCommand(['doctor', ...flags, '--http-address', '127.0.0.1:1']);
     const lines = stdout.trimEnd().split('\n');
     expect(lines[0]).to.match(/^ok {4}api {11}https:/);
     const bad = lines.findIndex((line) => line.startsWith('fail  endpoints'));
@@ -83,7 +83,7 @@ describe('doctor, on a set-up that works', () => {
     const own = await controlPlane().kubeconfigFor({
       namespace: replicas.namespace,
       serviceAccount: 'replica-0',
-      rules: OPERATOR_RULES,
+      rules: OPERATOR_RBAC_RULES,
     });
     const { code, findings } = await runDoctor([
       '--kubeconfig',
@@ -99,7 +99,7 @@ describe('doctor, on a set-up that works', () => {
   });
 
   it('a right that is taken away: named, exit code 1', async () => {
-    const rules = OPERATOR_RULES.filter(({ resources }) => !resources.includes('reversetunnels/status'));
+    const rules = OPERATOR_RBAC_RULES.filter(({ resources }) => !resources.includes('reversetunnels/status'));
     const serviceAccount = 'without-status';
     await controlPlane().kubeconfigFor({ namespace: replicas.namespace, serviceAccount, rules });
     const { code, findings } = await runDoctor([...flags, '--service-account', serviceAccount]);
@@ -131,7 +131,7 @@ describe('doctor, on a set-up that works', () => {
   it('an Envoy that is gone: a warning that names it; all of them gone: exit code 1', async function () {
     this.timeout(DEADLINE_MS);
     const gone = await replicas.startFleet({ reporters: 1, tunnels: 2, reporterCluster: 'leaves' });
-    await replicas.served(3, DEADLINE_MS);
+    await replicas.waitUntilServed(3, DEADLINE_MS);
     await gone.stop();
     await poll(DEADLINE_MS, async () => {
       const { code, findings } = await runDoctor(flags);
@@ -210,7 +210,7 @@ describe('doctor, on set-ups that are broken', () => {
     });
     const [waiting] = (await once(child.stderr.setEncoding('utf8'), 'data')) as [string];
     child.kill('SIGINT');
-    await ended(child);
+    await waitForExit(child);
     expect(waiting).to.equal('doctor: a Lease looks expired; watching for 7 s whether it is renewed\n');
     expect(printed).to.equal('');
     expect(child.exitCode).to.equal(130);
@@ -352,7 +352,7 @@ describe('doctor, used wrongly', () => {
       }),
     );
     const { code, findings } = await runDoctor(['--kubeconfig', kubeconfig]);
-    const other = await runTool(['doctor', '--kubeconfig', kubeconfig, '--context', 'y']);
+    const other = await runCommand(['doctor', '--kubeconfig', kubeconfig, '--context', 'y']);
     await rm(controlPlaneless, { recursive: true });
     expect(wrong(findings)).to.deep.equal(['fail api']);
     expect(says(findings, 'api')).to.include('ECONNREFUSED');
@@ -368,7 +368,7 @@ describe('doctor, used wrongly', () => {
     [['--no-such-flag'], "doctor: Unknown option '--no-such-flag'"],
   ] as const) {
     it(`${args.join(' ')}: one line, exit code 2`, async () => {
-      const { code, stderr, stdout } = await runTool(['doctor', ...args]);
+      const { code, stderr, stdout } = await runCommand(['doctor', ...args]);
       expect(stderr.split('\n')[0]).to.include(mistake);
       expect(stdout).to.equal('');
       expect(code).to.equal(2);
@@ -376,13 +376,13 @@ describe('doctor, used wrongly', () => {
   }
 
   it('a kubeconfig that is not there: one line, exit code 1', async () => {
-    const { code, stderr } = await runTool(['doctor', '--kubeconfig', '/no/such/file']);
+    const { code, stderr } = await runCommand(['doctor', '--kubeconfig', '/no/such/file']);
     expect(stderr).to.equal('doctor: kubeconfig /no/such/file: no such file\n');
     expect(code).to.equal(1);
   });
 
   it('--help: all flags, exit code 0', async () => {
-    const { code, stdout } = await runTool(['doctor', '--help']);
+    const { code, stdout } = await runCommand(['doctor', '--help']);
     expect(stdout).to.include('--service-account').and.include('--context');
     expect(code).to.equal(0);
   });

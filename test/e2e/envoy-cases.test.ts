@@ -11,15 +11,15 @@ import { reservePorts } from '../../control-plane/ports.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import type { FleetReporter } from '../../src/simulate/reporter.ts';
 import type { TunnelIdentity } from '../../src/simulate/tunnel-registry.ts';
-import { rowWrites, type RowWrites } from '../support/audit-log.ts';
+import { countTunnelWrites, type TunnelWriteCounts } from '../support/audit-log.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {
-  OPERATOR_RULES,
+  OPERATOR_RBAC_RULES,
   poll,
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
-import { untilEqual, type RowSeen } from '../support/truth.ts';
+import { waitForMatch, type ObservedTunnelObject } from '../support/expected-objects.ts';
 
 /** Envoy's test has the same for both, and 3 retries. */
 const INTERVAL_MS = 500;
@@ -42,7 +42,7 @@ describe("Envoy's integration cases", () => {
 
   beforeEach(async () => {
     namespace = await createNamespace(controlPlane(), 'envoy-cases');
-    const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RULES };
+    const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
     ({ kubeconfigPath } = await controlPlane().kubeconfigFor(account));
     // Known before there is a server, as the reporter may be first.
     const ports = await reservePorts(1);
@@ -75,14 +75,16 @@ describe("Envoy's integration cases", () => {
   }
 
   /** Rows equal what the reporter holds, and that are these tunnels. */
-  async function rowsOf(...names: string[]): Promise<RowSeen[]> {
-    const rows = await untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
+  async function rowsOf(...names: string[]): Promise<ObservedTunnelObject[]> {
+    const rows = await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
     expect(rows.map(({ spec }) => spec.tunnelName).toSorted()).to.deep.equal(names.toSorted());
     return rows;
   }
 
-  const writes = (): Promise<RowWrites> => rowWrites(controlPlane().auditLogPath ?? '', namespace);
-  const uids = (rows: readonly RowSeen[]): string[] => rows.map(({ metadata }) => metadata.uid).toSorted();
+  const writes = (): Promise<TunnelWriteCounts> =>
+    countTunnelWrites(controlPlane().auditLogPath ?? '', namespace);
+  const uids = (rows: readonly ObservedTunnelObject[]): string[] =>
+    rows.map(({ metadata }) => metadata.uid).toSorted();
 
   it('HappyPath: tunnels come and go on one stream', async () => {
     await startOperator();

@@ -4,18 +4,18 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
-import { callsBy } from '../support/audit-log.ts';
-import { createAuthority } from '../support/certificates.ts';
+import { listCalls } from '../support/audit-log.ts';
+import { createCertificateAuthority } from '../support/certificates.ts';
 import { useControlPlane } from '../support/control-plane.ts';
-import { OPERATOR_RULES, poll, TOKEN_RULES } from '../support/operator-process.ts';
+import { OPERATOR_RBAC_RULES, poll, TOKEN_RBAC_RULES } from '../support/operator-process.ts';
 import { createReplicas, type Replicas } from '../support/replicas.ts';
-import { serverMaterial } from '../support/tls-world.ts';
-import { countRows, untilEqual } from '../support/truth.ts';
+import { serverMaterial } from '../support/tls-fixtures.ts';
+import { countTunnelObjects, waitForMatch } from '../support/expected-objects.ts';
 
 const DEADLINE_MS = 90_000;
 
 /** Each right of its own, as the audit log names what it was used for. */
-const RIGHTS = [...OPERATOR_RULES, ...TOKEN_RULES].flatMap(({ apiGroups, resources, verbs }) =>
+const RIGHTS = [...OPERATOR_RBAC_RULES, ...TOKEN_RBAC_RULES].flatMap(({ apiGroups, resources, verbs }) =>
   resources.flatMap((resource) => verbs.map((verb) => `${verb} ${resource}.${apiGroups[0] ?? ''}`)),
 );
 
@@ -40,7 +40,7 @@ describe('what the operator may do at the API server', () => {
       await writeFile(join(folder, name), text);
       return join(folder, name);
     };
-    const authority = createAuthority();
+    const authority = createCertificateAuthority();
     const { cert, key } = serverMaterial(authority);
     const flags = [
       ...[
@@ -66,14 +66,14 @@ describe('what the operator may do at the API server', () => {
 
     const first = await replicas.start(flags);
     await replicas.start(flags);
-    const equal = () => untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
+    const equal = () => waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
     const fleet = await replicas.startFleet({ reporters: 4, tunnels: 5 }, edges);
     await equal();
-    await replicas.served(4, DEADLINE_MS);
+    await replicas.waitUntilServed(4, DEADLINE_MS);
     await allowEverything();
     // Another createdAt: a PATCH. One that goes: a DELETE.
     const [one, two] = fleet.reporters;
-    const [flapped, gone] = one?.truth().keys() ?? [];
+    const [flapped, gone] = one?.expectedTunnels().keys() ?? [];
     one?.flap(String(flapped));
     one?.disconnectTunnel(String(gone));
     await fleet.settled();
@@ -81,20 +81,20 @@ describe('what the operator may do at the API server', () => {
     // A reporter that is lost: rows Unknown, then gone, then its object.
     two?.stop();
     await poll(DEADLINE_MS, async () => ((await replicas.reporters()).length === 3 ? true : undefined));
-    expect(await countRows(controlPlane().request, namespace)).to.equal(14);
+    expect(await countTunnelObjects(controlPlane().request, namespace)).to.equal(14);
     // A replica that dies, and one that goes: its Lease is deleted.
     await replicas.end(first, 'SIGKILL');
     await replicas.start(flags);
     two?.start();
-    await replicas.served(4, DEADLINE_MS);
+    await replicas.waitUntilServed(4, DEADLINE_MS);
     await equal();
     for (const replica of [...replicas.running]) await replicas.end(replica, 'SIGTERM');
 
     // Events are sent beside everything else, and not waited for.
-    const calls = await callsBy(controlPlane().auditLogPath ?? '', namespace);
+    const calls = await listCalls(controlPlane().auditLogPath ?? '', namespace);
     const denied = calls.filter(({ code }) => code === 401 || code === 403);
     expect(denied, 'denied').to.deep.equal([]);
-    const used = new Set(calls.map(({ right }) => right));
+    const used = new Set(calls.map(({ permission }) => permission));
     expect([...used].toSorted()).to.deep.equal(RIGHTS.toSorted());
   });
 

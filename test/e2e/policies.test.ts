@@ -10,15 +10,15 @@ import {
   useControlPlane,
 } from '../support/control-plane.ts';
 import {
-  OPERATOR_RULES,
+  OPERATOR_RBAC_RULES,
   poll,
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
-import { condition, createReplicas, type ReporterShown } from '../support/replicas.ts';
-import { tell } from '../support/tell.ts';
+import { conditionText, createReplicas, type ObservedReporter } from '../support/replicas.ts';
+import { reportMeasurement } from '../support/report-measurement.ts';
 import { dial, openStream, type TestStream } from '../support/test-stream.ts';
-import { listRows } from '../support/truth.ts';
+import { listTunnelObjects } from '../support/expected-objects.ts';
 import { tunnel, type TunnelFields } from '../support/wire.ts';
 
 const DEADLINE_MS = 30_000;
@@ -36,7 +36,12 @@ function of(tenant: string, name: string): TunnelFields {
 }
 
 /** An operator in a namespace of its own, and what a person does there. */
-async function open(controlPlane: ControlPlane, hint: string, rules = OPERATOR_RULES, flags: string[] = []) {
+async function open(
+  controlPlane: ControlPlane,
+  hint: string,
+  rules = OPERATOR_RBAC_RULES,
+  flags: string[] = [],
+) {
   const namespace = await createNamespace(controlPlane, hint);
   const account = { namespace, serviceAccount: 'operator', rules };
   const { kubeconfigPath } = await controlPlane.kubeconfigFor(account);
@@ -90,15 +95,15 @@ async function open(controlPlane: ControlPlane, hint: string, rules = OPERATOR_R
       const startMs = performance.now();
       let last: string[] = [];
       await poll(DEADLINE_MS, async () => {
-        const rows = await listRows(controlPlane.request, namespace);
+        const rows = await listTunnelObjects(controlPlane.request, namespace);
         last = rows.map(({ spec }) => spec.tunnelName).toSorted();
         return JSON.stringify(last) === JSON.stringify(names.toSorted()) ? true : undefined;
       }).catch(() => expect(last).to.deep.equal(names.toSorted()));
       return performance.now() - startMs;
     },
-    async reporter(id: string): Promise<ReporterShown | undefined> {
+    async reporter(id: string): Promise<ObservedReporter | undefined> {
       const { body } = await controlPlane.request('GET', `${path}/reversetunnelreporters`);
-      return (body as { items: ReporterShown[] }).items.find(({ spec }) => spec.id === id);
+      return (body as { items: ObservedReporter[] }).items.find(({ spec }) => spec.id === id);
     },
     async stop(): Promise<void> {
       for (const heartbeat of heartbeats) clearInterval(heartbeat);
@@ -119,7 +124,7 @@ describe('who may report what', function () {
   const controlPlane = useControlPlane();
   let world: Opened;
   const begin = async (hint: string, flags?: string[]): Promise<void> => {
-    world = await open(controlPlane(), hint, OPERATOR_RULES, flags);
+    world = await open(controlPlane(), hint, OPERATOR_RBAC_RULES, flags);
     await world.operator.ready();
   };
   afterEach(() => world.stop());
@@ -139,7 +144,9 @@ describe('who may report what', function () {
     expect(goneMs).to.be.lessThan(SECONDS_MS);
     await poll(DEADLINE_MS, async () => {
       const reporter = await world.reporter('r-0');
-      return reporter && condition(reporter.status, 'Connected') === 'False PolicyDenied' ? true : undefined;
+      return reporter && conditionText(reporter.status, 'Connected') === 'False PolicyDenied'
+        ? true
+        : undefined;
     });
     expect((await world.report('r-0', of('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
     expect(await world.operator.metric('reverse_tunnel_streams_closed_total{reason="policy"}')).to.equal(2);
@@ -151,7 +158,7 @@ describe('who may report what', function () {
       return await again.next().catch(() => undefined);
     });
     await world.rows('a');
-    tell(
+    reportMeasurement(
       `a policy came: stream and row gone after ${seconds(goneMs)}; it went: back after ${seconds(performance.now() - backMs)}`,
     );
   });
@@ -183,7 +190,7 @@ describe('who may report what', function () {
         ?.split(/\s{2,}/)
         .slice(0, 3),
     ).to.deep.equal(['mistaken', 'True', '2']);
-    tell(table.trimEnd());
+    reportMeasurement(table.trimEnd());
     const stream = world.report('r-0', of('acme', 'a'));
     await stream.next();
     await world.rows('a');
@@ -214,7 +221,7 @@ describe('who may report what', function () {
     await world.rows('a');
     const reporter = await poll(DEADLINE_MS, async () => {
       const shown = await world.reporter('r-0');
-      return shown && condition(shown.status, 'Synced') === 'False TunnelsRejected' ? shown : undefined;
+      return shown && conditionText(shown.status, 'Synced') === 'False TunnelsRejected' ? shown : undefined;
     });
     expect(reporter.status.tunnels).to.deep.equal({ reported: 3, applied: 1, rejected: 2 });
     const synced = reporter.status.conditions.find(({ type }) => type === 'Synced');
@@ -226,13 +233,13 @@ describe('who may report what', function () {
     const comeMs = await world.rows('a', 'b', 'c');
     await poll(DEADLINE_MS, async () => {
       const shown = await world.reporter('r-0');
-      return shown && condition(shown.status, 'Synced') === 'True UpToDate' ? true : undefined;
+      return shown && conditionText(shown.status, 'Synced') === 'True UpToDate' ? true : undefined;
     });
     await world.change('edge', { ...EVERYTHING, tenants: ['globex'] });
     const goMs = await world.rows('b', 'c');
     expect(Math.max(comeMs, goMs)).to.be.lessThan(SECONDS_MS);
     expect(ended).to.equal(false);
-    tell(
+    reportMeasurement(
       `allowed: rows after ${seconds(comeMs)}; forbidden: rows gone after ${seconds(goMs)}; the same stream`,
     );
   });
@@ -267,9 +274,9 @@ describe('who may report what', function () {
     await world.rows('a', 'c');
     first.cancel();
     second.cancel();
-    const before = await listRows(controlPlane().request, world.namespace);
+    const before = await listTunnelObjects(controlPlane().request, world.namespace);
     await world.operator.stop();
-    const account = { namespace: world.namespace, serviceAccount: 'operator', rules: OPERATOR_RULES };
+    const account = { namespace: world.namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
     const next = await startOperatorProcess({ kubeconfigPath, namespace: world.namespace });
     const client = dial(next.grpcAddress);
@@ -283,7 +290,7 @@ describe('who may report what', function () {
         const shown = await world.reporter('r-0');
         return shown?.status.owner?.replica === next.replica ? true : undefined;
       });
-      const after = await listRows(controlPlane().request, world.namespace);
+      const after = await listTunnelObjects(controlPlane().request, world.namespace);
       const versions = (rows: typeof after) =>
         rows.map(({ metadata }) => `${metadata.name} ${metadata.resourceVersion}`).toSorted();
       expect(versions(after)).to.deep.equal(versions(before));
@@ -294,7 +301,7 @@ describe('who may report what', function () {
   });
 
   it('that may not be listed: not ready, no row, and a line that says what to do', async () => {
-    const rules = OPERATOR_RULES.filter(({ resources }) => !resources.includes('reversetunnelpolicies'));
+    const rules = OPERATOR_RBAC_RULES.filter(({ resources }) => !resources.includes('reversetunnelpolicies'));
     world = await open(controlPlane(), 'no-right', rules);
     const stream = world.report('r-0', of('acme', 'a'));
     expect((await stream.next()).error_detail ?? undefined, 'ACKed meanwhile').to.equal(undefined);
@@ -306,12 +313,12 @@ describe('who may report what', function () {
       return text.includes('Policies') ? text : undefined;
     });
     expect(answer).to.include('ReverseTunnelPolicies not listed yet');
-    expect(await listRows(controlPlane().request, world.namespace)).to.deep.equal([]);
+    expect(await listTunnelObjects(controlPlane().request, world.namespace)).to.deep.equal([]);
     const said = world.operator.log.filter(({ msg }) => msg.startsWith('cannot list ReverseTunnelPolicies'));
     expect(said).to.have.length(1);
     expect(said[0]?.['hint']).to.include('grant list and watch on reversetunnelpolicies');
     const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${world.namespace}/roles/operator`;
-    const put = { metadata: { name: 'operator' }, rules: OPERATOR_RULES };
+    const put = { metadata: { name: 'operator' }, rules: OPERATOR_RBAC_RULES };
     expect((await controlPlane().request('PUT', role, put)).status).to.equal(200);
     await world.operator.ready();
     await world.rows('a');
@@ -327,7 +334,7 @@ describe('two replicas and a policy', function () {
     const clients: Client[] = [];
     try {
       const both = [await replicas.start(), await replicas.start()];
-      await replicas.led(DEADLINE_MS);
+      await replicas.waitForLeader(DEADLINE_MS);
       const path = `${API}/namespaces/${replicas.namespace}/reversetunnelpolicies`;
       const body = {
         apiVersion: 'reverse-tunnel.io/v1alpha1',
@@ -351,7 +358,7 @@ describe('two replicas and a policy', function () {
         });
       }
       await poll(DEADLINE_MS, async () => {
-        const rows = await listRows(controlPlane().request, replicas.namespace);
+        const rows = await listTunnelObjects(controlPlane().request, replicas.namespace);
         return rows.length === 2 && rows.every(({ spec }) => spec.tenantID === 'acme') ? true : undefined;
       });
       const written = (await replicas.writes()).filter(({ resource }) =>
@@ -395,7 +402,7 @@ describe('an operator that is newer than its CRDs', function () {
       void stream.ended.then(() => (ended = true));
       await world.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
       expect(ended).to.equal(false);
-      tell(`the kind was installed and a policy made: its rows are gone after ${seconds(ms)}`);
+      reportMeasurement(`the kind was installed and a policy made: its rows are gone after ${seconds(ms)}`);
     } finally {
       await world?.stop();
       await controlPlane.stop();

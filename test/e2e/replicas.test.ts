@@ -2,9 +2,9 @@ import { expect } from 'chai';
 import type { Fleet } from '../../src/simulate/fleet.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { poll } from '../support/operator-process.ts';
-import { createReplicas, unchanged, type Replicas } from '../support/replicas.ts';
-import { tell } from '../support/tell.ts';
-import { listRows, untilEqual, type RowSeen } from '../support/truth.ts';
+import { createReplicas, countUnchanged, type Replicas } from '../support/replicas.ts';
+import { reportMeasurement } from '../support/report-measurement.ts';
+import { listTunnelObjects, waitForMatch, type ObservedTunnelObject } from '../support/expected-objects.ts';
 
 const DEADLINE_MS = 120_000;
 
@@ -21,9 +21,10 @@ describe('three replicas behind a balancer', () => {
     for (let i = 0; i < 3; i += 1) await replicas.start(flags);
   }
 
-  const equal = (fleet: Fleet): Promise<RowSeen[]> =>
-    untilEqual(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
-  const rows = (): Promise<RowSeen[]> => listRows(controlPlane().request, replicas.namespace);
+  const equal = (fleet: Fleet): Promise<ObservedTunnelObject[]> =>
+    waitForMatch(fleet, controlPlane().request, replicas.namespace, DEADLINE_MS);
+  const rows = (): Promise<ObservedTunnelObject[]> =>
+    listTunnelObjects(controlPlane().request, replicas.namespace);
 
   /** Row writes since there were so many writes. */
   async function rowWritesSince(count: number): Promise<Record<string, number>> {
@@ -41,26 +42,28 @@ describe('three replicas behind a balancer', () => {
     await startThree();
     const fleet = await replicas.startFleet({ reporters: 100, tunnels: 100 });
     const before = await equal(fleet);
-    await replicas.served(100, DEADLINE_MS);
+    await replicas.waitUntilServed(100, DEADLINE_MS);
     const count = (await replicas.writes()).length;
 
-    const killed = await replicas.led(30_000);
+    const killed = await replicas.waitForLeader(30_000);
     const startMs = performance.now();
     await replicas.end(killed, 'SIGKILL');
-    await replicas.served(100, DEADLINE_MS);
+    await replicas.waitUntilServed(100, DEADLINE_MS);
     const servedMs = performance.now() - startMs;
-    await replicas.led(60_000);
+    await replicas.waitForLeader(60_000);
     const leadingMs = performance.now() - startMs;
-    tell(`served again after ${Math.round(servedMs)} ms, led again after ${Math.round(leadingMs)} ms`);
+    reportMeasurement(
+      `served again after ${Math.round(servedMs)} ms, led again after ${Math.round(leadingMs)} ms`,
+    );
     // Long before the Lease of the dead has run out: they were served by their coming, not by the leader's taking over.
     expect(servedMs, 'until all are served').to.be.lessThan(10_000);
     expect(await rowWritesSince(count)).to.deep.equal(NONE);
-    expect(unchanged(before, await rows())).to.equal(10_000);
+    expect(countUnchanged(before, await rows())).to.equal(10_000);
 
     // And what changes now is written, once.
     const [reporter] = fleet.reporters;
     reporter?.connectTunnel(fleet.newInitiator());
-    reporter?.disconnectTunnel(String(reporter.truth().keys().next().value));
+    reporter?.disconnectTunnel(String(reporter.expectedTunnels().keys().next().value));
     await fleet.settled();
     await equal(fleet);
     expect(await rowWritesSince(count)).to.deep.equal({ ...NONE, create: 1, delete: 1 });
@@ -69,7 +72,7 @@ describe('three replicas behind a balancer', () => {
   it('SIGTERM of the leader: it gives its Lease up, and another leads long before that would have run out', async function () {
     this.timeout(DEADLINE_MS);
     await startThree();
-    const leader = await replicas.led(30_000);
+    const leader = await replicas.waitForLeader(30_000);
     const startMs = performance.now();
     const ended = replicas.end(leader, 'SIGTERM');
     await poll(30_000, async () => {
@@ -77,7 +80,7 @@ describe('three replicas behind a balancer', () => {
       return holder !== '' && holder !== leader.process.replica ? true : undefined;
     });
     const leadingMs = performance.now() - startMs;
-    tell(`led again after ${Math.round(leadingMs)} ms`);
+    reportMeasurement(`led again after ${Math.round(leadingMs)} ms`);
     // A fortieth of a second where nothing else runs; a Lease runs out after 15 s.
     expect(leadingMs).to.be.lessThan(8000);
     await ended;
@@ -94,7 +97,7 @@ describe('three replicas behind a balancer', () => {
     });
     fleet.pauseChurn();
     const before = await equal(fleet);
-    await replicas.served(100, DEADLINE_MS);
+    await replicas.waitUntilServed(100, DEADLINE_MS);
     const stayed = identities(fleet);
     const { tunnelsRemoved } = fleet.statistics();
     const count = (await replicas.writes()).length;
@@ -102,7 +105,7 @@ describe('three replicas behind a balancer', () => {
     for (const old of replicas.running.slice()) {
       await replicas.start();
       await replicas.end(old, 'SIGTERM');
-      await replicas.served(100, DEADLINE_MS);
+      await replicas.waitUntilServed(100, DEADLINE_MS);
     }
     fleet.pauseChurn();
     await fleet.settled();
@@ -121,7 +124,7 @@ describe('three replicas behind a balancer', () => {
     }
     const written = await rowWritesSince(count);
     const removed = fleet.statistics().tunnelsRemoved - tunnelsRemoved;
-    tell(
+    reportMeasurement(
       `${untouched} tunnels unchanged, their rows too; ${removed} removed; writes ${JSON.stringify(written)}`,
     );
     // More the faster the machine is, as the churn goes on until the last replica has been replaced.
@@ -134,13 +137,13 @@ describe('three replicas behind a balancer', () => {
 /** What each tunnel of a fleet is, by where its row says that it is. */
 function identities(fleet: Fleet): Map<string, string> {
   const found = new Map<string, string>();
-  for (const [{ cluster, id }, tunnels] of fleet.truth()) {
+  for (const [{ cluster, id }, tunnels] of fleet.expectedTunnels()) {
     for (const [name, tunnel] of tunnels)
       found.set(JSON.stringify([cluster, id, name]), JSON.stringify(tunnel));
   }
   return found;
 }
 
-function placeOf({ spec }: Pick<RowSeen, 'spec'>): string {
+function placeOf({ spec }: Pick<ObservedTunnelObject, 'spec'>): string {
   return JSON.stringify([spec.reporter.cluster, spec.reporter.id, spec.tunnelName]);
 }

@@ -3,21 +3,21 @@ import type { Fleet } from '../../src/simulate/fleet.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { poll } from '../support/operator-process.ts';
 import {
-  condition,
+  conditionText,
   createReplicas,
-  unchanged,
+  countUnchanged,
   type Replicas,
-  type ReporterShown,
+  type ObservedReporter,
 } from '../support/replicas.ts';
-import { sideBySide } from '../support/side-by-side.ts';
-import { listRows, untilEqual } from '../support/truth.ts';
+import { concurrent } from '../support/concurrent.ts';
+import { listTunnelObjects, waitForMatch } from '../support/expected-objects.ts';
 
 const DEADLINE_MS = 60_000;
 
 describe('reporters as objects', () => {
   const controlPlane = useControlPlane();
   // Most of them wait for a reporter to be lost.
-  const it = sideBySide({
+  const it = concurrent({
     timeoutMs: 5 * DEADLINE_MS,
     open: async () => worldOf(await createReplicas(controlPlane(), 'reporters')),
     close: ({ replicas }) => replicas.stop(),
@@ -34,9 +34,9 @@ describe('reporters as objects', () => {
     return {
       replicas,
       kubectl,
-      rows: () => listRows(request, namespace),
-      equal: (fleet: Fleet) => untilEqual(fleet, request, namespace, DEADLINE_MS),
-      only: async (): Promise<ReporterShown> => {
+      rows: () => listTunnelObjects(request, namespace),
+      equal: (fleet: Fleet) => waitForMatch(fleet, request, namespace, DEADLINE_MS),
+      only: async (): Promise<ObservedReporter> => {
         const [reporter] = await replicas.reporters();
         if (reporter === undefined) throw new Error('there is no reporter');
         return reporter;
@@ -46,7 +46,7 @@ describe('reporters as objects', () => {
         await kubectl('patch', 'rtr', name, '--subresource=status', ...patch);
       },
       /** Until the one reporter is served. */
-      settled: (): Promise<void> => replicas.served(1, DEADLINE_MS),
+      settled: (): Promise<void> => replicas.waitUntilServed(1, DEADLINE_MS),
       /**
        * Writes by operators since there were so many, as `verb resource`; but for those that come in their own time: Leases,
        * and events, which are sent beside everything else.
@@ -85,15 +85,15 @@ describe('reporters as objects', () => {
     await kubectl('wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=10s');
     const { status } = await only();
     expect(status.tunnels).to.deep.equal({ reported: 7, applied: 7, rejected: 0 });
-    expect(condition(status, 'Ready')).to.equal('True Synced');
+    expect(conditionText(status, 'Ready')).to.equal('True Synced');
 
     const [reporter] = fleet.reporters;
     reporter?.stop();
     await poll(DEADLINE_MS, async () =>
-      condition((await only()).status, 'Connected') === 'False StreamEnded' ? true : undefined,
+      conditionText((await only()).status, 'Connected') === 'False StreamEnded' ? true : undefined,
     );
-    expect(condition((await only()).status, 'Synced')).to.equal('Unknown NotConnected');
-    expect(condition((await only()).status, 'Ready')).to.equal('False NotConnected');
+    expect(conditionText((await only()).status, 'Synced')).to.equal('Unknown NotConnected');
+    expect(conditionText((await only()).status, 'Ready')).to.equal('False NotConnected');
     // Events are sent beside everything else.
     await poll(DEADLINE_MS, async () => {
       const each = '{range .items[*]}{.reason} {.regarding.kind} {end}';
@@ -148,12 +148,12 @@ describe('reporters as objects', () => {
     let count = (await replicas.writes()).length;
     reporter.stop();
     await poll(DEADLINE_MS, async () =>
-      condition((await only()).status, 'Connected').startsWith('False') ? true : undefined,
+      conditionText((await only()).status, 'Connected').startsWith('False') ? true : undefined,
     );
     reporter.start();
     await settled();
     expect((await since(count)).filter((write) => write.includes('reversetunnels'))).to.deep.equal([]);
-    expect(unchanged(before, await rows())).to.equal(40);
+    expect(countUnchanged(before, await rows())).to.equal(40);
 
     // Back after Unknown.
     reporter.stop();
@@ -194,7 +194,7 @@ describe('reporters as objects', () => {
       return now !== undefined && now.metadata.uid !== metadata.uid ? true : undefined;
     });
     await settled();
-    expect(unchanged(before, await rows())).to.equal(20);
+    expect(countUnchanged(before, await rows())).to.equal(20);
   });
 
   it('its status edited by others, the owner too: it is put right, and no row is touched', async (world) => {
@@ -219,6 +219,6 @@ describe('reporters as objects', () => {
     await settled();
     const { status } = await only();
     expect(status.conditions.map(({ type }) => type)).to.deep.equal(['Connected', 'Synced', 'Ready']);
-    expect(unchanged(before, await rows())).to.equal(20);
+    expect(countUnchanged(before, await rows())).to.equal(20);
   });
 });

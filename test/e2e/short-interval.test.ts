@@ -2,13 +2,13 @@ import { expect } from 'chai';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {
-  OPERATOR_RULES,
+  OPERATOR_RBAC_RULES,
   poll,
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
-import { tell } from '../support/tell.ts';
-import { untilEqual } from '../support/truth.ts';
+import { reportMeasurement } from '../support/report-measurement.ts';
+import { waitForMatch } from '../support/expected-objects.ts';
 
 /** How long the fleet reports; 60 s is what is asked of a release, on a machine that does nothing else. */
 const RELEASE_SECONDS = process.env['SHORT_INTERVAL_SECONDS'];
@@ -31,7 +31,7 @@ describe('the shortest report interval', () => {
 
   before(async () => {
     namespace = await createNamespace(controlPlane(), 'short-interval');
-    const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RULES };
+    const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
     operator = await startOperatorProcess({
       kubeconfigPath,
@@ -48,7 +48,7 @@ describe('the shortest report interval', () => {
       // Until the first ACK tells the shorter one, as with Envoy's own default of 5 s.
       intervalMs: 500,
       maxRetries: MAX_RETRIES,
-      startOverMs: 500,
+      rampUpMs: 500,
     });
   });
   after(async () => {
@@ -64,9 +64,9 @@ describe('the shortest report interval', () => {
     await poll(SECONDS * 1000 + DEADLINE_MS, () => fleet.statistics().acks >= wanted || undefined);
     fleet.pauseChurn();
     await fleet.settled();
-    await untilEqual(fleet, controlPlane().request, namespace, DEADLINE_MS);
+    await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
     const { attempts, outOfOrderAcks, nacks, disconnects, acks, ackMs } = fleet.statistics();
-    tell(`${acks} ACKs: p50 ${ackMs.p50} ms, p99 ${ackMs.p99} ms, max ${ackMs.max} ms`);
+    reportMeasurement(`${acks} ACKs: p50 ${ackMs.p50} ms, p99 ${ackMs.p99} ms, max ${ackMs.max} ms`);
     // One attempt a reporter: none was disconnected.
     expect({ attempts, outOfOrderAcks, nacks }, JSON.stringify(disconnects)).to.deep.equal({
       attempts: REPORTERS,

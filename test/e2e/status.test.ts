@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { expect } from 'chai';
-import { ended } from '../../control-plane/lifeline.ts';
-import type { Summary } from '../../src/status/summary.ts';
+import { waitForExit } from '../../control-plane/process-supervisor.ts';
+import type { FleetSummary } from '../../src/status/summary.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
-import { runTool } from '../support/hand-tool.ts';
+import { runCommand } from '../support/cli-process.ts';
 import { poll } from '../support/operator-process.ts';
 import { createReplicas, type Replicas } from '../support/replicas.ts';
 
@@ -21,14 +21,14 @@ describe('status', () => {
     replicas = await createReplicas(controlPlane(), 'status');
     await replicas.start();
     await replicas.startFleet({ reporters: 2, tunnels: 6, tenants: 3 });
-    await replicas.served(2, DEADLINE_MS);
-    await replicas.led(DEADLINE_MS);
+    await replicas.waitUntilServed(2, DEADLINE_MS);
+    await replicas.waitForLeader(DEADLINE_MS);
     flags = ['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', replicas.namespace];
   });
   after(() => replicas.stop());
 
   it('shows replicas, reporters and tenants, as the fleet is', async () => {
-    const { code, stdout, stderr } = await runTool(['status', ...flags]);
+    const { code, stdout, stderr } = await runCommand(['status', ...flags]);
     const lines = stdout.split('\n');
     expect(lines[0]).to.equal(
       '12 tunnels of 3 tenants; 2 of 2 reporters connected, 2 in sync, 0 pending; 1 of 1 replica alive',
@@ -44,8 +44,8 @@ describe('status', () => {
   });
 
   it('-o json: the same for programs', async () => {
-    const { stdout } = await runTool(['status', ...flags, '-o', 'json']);
-    const { totals, reporters, tenants } = JSON.parse(stdout) as Summary;
+    const { stdout } = await runCommand(['status', ...flags, '-o', 'json']);
+    const { totals, reporters, tenants } = JSON.parse(stdout) as FleetSummary;
     expect(totals).to.include({ tunnels: 12, connected: 2, synced: 2, alive: 1 });
     expect(reporters.map(({ id, objects }) => `${id} ${objects}`)).to.deep.equal([
       'responder-0 6',
@@ -55,10 +55,10 @@ describe('status', () => {
   });
 
   it('as kubectl rt status: kubectl finds it by its name', async () => {
-    const { code, stdout } = await runTool(['status', ...flags], 'src/kubectl-rt.ts');
+    const { code, stdout } = await runCommand(['status', ...flags], 'src/kubectl-rt.ts');
     expect(stdout).to.match(/^12 tunnels of 3 tenants;/);
     expect(code).to.equal(0);
-    const other = await runTool(['serve'], 'src/kubectl-rt.ts');
+    const other = await runCommand(['serve'], 'src/kubectl-rt.ts');
     expect(other.stderr).to.equal('kubectl rt: unknown subcommand "serve"; must be one of doctor, status\n');
     expect(other.code).to.equal(2);
   });
@@ -69,9 +69,9 @@ describe('status', () => {
       cwd: ROOT,
       stdio: ['ignore', 'pipe', 'inherit'],
     });
-    let last: Summary | undefined;
+    let last: FleetSummary | undefined;
     createInterface({ input: child.stdout }).on('line', (line) => {
-      last = JSON.parse(line) as Summary;
+      last = JSON.parse(line) as FleetSummary;
     });
     const connected = (count: number): Promise<true> =>
       poll(DEADLINE_MS, () => last?.totals.connected === count || undefined);
@@ -82,13 +82,13 @@ describe('status', () => {
     await more.stop();
     await connected(2);
     child.kill('SIGINT');
-    await ended(child);
+    await waitForExit(child);
     expect(child.exitCode).to.equal(0);
   });
 
   it('a namespace in which nothing is: says so, and it is no failure', async () => {
     const namespace = await createNamespace(controlPlane(), 'status');
-    const { code, stdout } = await runTool(['status', ...flags, '-n', namespace]);
+    const { code, stdout } = await runCommand(['status', ...flags, '-n', namespace]);
     expect(stdout).to.include('no operator replicas').and.include('no reporter').and.include('no tunnel');
     expect(code).to.equal(0);
   });
@@ -97,7 +97,7 @@ describe('status', () => {
     const { namespace } = replicas;
     const account = { namespace, serviceAccount: 'nobody', rules: [] };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
-    const { code, stdout, stderr } = await runTool([
+    const { code, stdout, stderr } = await runCommand([
       'status',
       '--kubeconfig',
       kubeconfigPath,
@@ -115,7 +115,7 @@ describe('status', () => {
     [['-n', 'A'], 'status: --namespace: "A" must be at most 63 lower-case letters, digits and dashes'],
   ] as const) {
     it(`${args.join(' ')}: one line, exit code 2`, async () => {
-      const { code, stderr } = await runTool(['status', ...args]);
+      const { code, stderr } = await runCommand(['status', ...args]);
       expect(stderr.split('\n')[0]).to.equal(mistake);
       expect(code).to.equal(2);
     });

@@ -4,7 +4,7 @@
  * plays the table of faults over real processes instead, with flags of its own.
  */
 import { parseArgs } from 'node:util';
-import { playTable } from './real/command.ts';
+import { runFaultsCommand } from './real/command.ts';
 import { runSimulation } from './sim/command.ts';
 
 const HELP = `npm run test:faults -- [flags]: seeded courses of faults in fake time (docs/simulation-testing.md)
@@ -20,9 +20,11 @@ const HELP = `npm run test:faults -- [flags]: seeded courses of faults in fake t
 
 const args = process.argv.slice(2);
 const isReal = args.includes('--real');
-process.exitCode = isReal ? await playTable(args.filter((arg) => arg !== '--real')) : await playSeeds(args);
+process.exitCode = isReal
+  ? await runFaultsCommand(args.filter((arg) => arg !== '--real'))
+  : await runSimulationCommand(args);
 
-async function playSeeds(args: readonly string[]): Promise<number> {
+async function runSimulationCommand(args: readonly string[]): Promise<number> {
   const options = {
     /** Courses in fake time. */
     seeds: { type: 'string', default: '10000' },
@@ -52,9 +54,9 @@ async function playSeeds(args: readonly string[]): Promise<number> {
     process.stderr.write(`test:faults: --api ${values.api}: must be memory or real\n`);
     return 2;
   }
-  const problem = (['seeds', 'seed'] as const).find((flag) => !/^\d{1,9}$/.test(values[flag]));
-  if (problem !== undefined) {
-    process.stderr.write(`test:faults: --${problem} ${values[problem]}: must be a whole number\n`);
+  const invalidFlag = (['seeds', 'seed'] as const).find((flag) => !/^\d{1,9}$/.test(values[flag]));
+  if (invalidFlag !== undefined) {
+    process.stderr.write(`test:faults: --${invalidFlag} ${values[invalidFlag]}: must be a whole number\n`);
     return 2;
   }
   const steps =
@@ -62,14 +64,14 @@ async function playSeeds(args: readonly string[]): Promise<number> {
       ? undefined
       : values.steps
           .split(',')
-          .filter((one) => one !== 'none')
+          .filter((step) => step !== 'none')
           .map(Number);
-  const right = await runSimulation({
+  const succeeded = await runSimulation({
     seeds: Number(values.seeds),
     seed: Number(values.seed),
     steps,
     trace: values.trace,
     api: values.api === 'real' ? 'real' : 'memory',
   });
-  return right ? 0 : 1;
+  return succeeded ? 0 : 1;
 }

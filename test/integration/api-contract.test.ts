@@ -5,9 +5,9 @@
 import { expect } from 'chai';
 import { ApiError } from '../../src/k8s/api-error.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import { realServer, serverInMemory, type ServerUnderContract } from '../support/api-contract.ts';
+import { connectToRealServer, startMemoryServer, type ContractServer } from '../support/api-contract.ts';
 import { useControlPlane } from '../support/control-plane.ts';
-import { ROW_SPEC } from '../support/crd-objects.ts';
+import { TUNNEL_SPEC } from '../support/crd-objects.ts';
 
 interface Stored {
   readonly metadata: {
@@ -38,7 +38,7 @@ function row(name: string, metadata: object = {}): object {
     apiVersion: 'reverse-tunnel.io/v1alpha1',
     kind: 'ReverseTunnel',
     metadata: { name, ...metadata },
-    spec: ROW_SPEC,
+    spec: TUNNEL_SPEC,
   };
 }
 
@@ -46,12 +46,12 @@ describe('the contract of an API server', () => {
   const controlPlane = useControlPlane();
   for (const which of ['in memory', 'real'] as const) {
     describe(which, () => {
-      let server: ServerUnderContract;
+      let server: ContractServer;
       let rows: ResourceClient<Stored>;
       let reporters: ResourceClient<Stored>;
 
       before(async () => {
-        server = which === 'real' ? await realServer(controlPlane()) : serverInMemory();
+        server = which === 'real' ? await connectToRealServer(controlPlane()) : startMemoryServer();
         rows = clientOf('reversetunnels');
         reporters = clientOf('reversetunnelreporters');
       });
@@ -68,7 +68,7 @@ describe('the contract of an API server', () => {
           await server.settle(call);
           return 'none';
         } catch (error) {
-          return error instanceof ApiError ? `${error.status ?? ''} ${error.consequence}` : String(error);
+          return error instanceof ApiError ? `${error.status ?? ''} ${error.kind}` : String(error);
         }
       }
 
@@ -81,8 +81,8 @@ describe('the contract of an API server', () => {
         const over = rows.watch(
           { resourceVersion: from, timeoutSeconds: 60, signal: abort.signal },
           {
-            opened: () => (state.open = true),
-            chunk(chunk) {
+            onOpen: () => (state.open = true),
+            onChunk(chunk) {
               for (const text of chunk.toString().split('\n')) {
                 if (text === '') continue;
                 texts.push(text);
@@ -109,7 +109,7 @@ describe('the contract of an API server', () => {
           state: 'Connected',
           conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }],
         });
-        expect(created.spec).to.deep.equal(ROW_SPEC);
+        expect(created.spec).to.deep.equal(TUNNEL_SPEC);
         expect(created.metadata.creationTimestamp).to.match(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
       });
 
@@ -220,12 +220,12 @@ describe('the contract of an API server', () => {
         const { resourceVersion } = await server.settle(rows.list());
         const { metadata } = await made('watched', { labels: { a: '1' } });
         const watch = watching(resourceVersion);
-        await server.until('an event', () => watch.lines.length === 1);
+        await server.waitUntil('an event', () => watch.lines.length === 1);
         const patched = await server.settle(rows.patch('watched', { metadata: { labels: { a: '2' } } }));
         await server.settle(rows.delete('watched', patched.metadata));
-        await server.until('the deletion', () => watch.lines.length >= 3);
+        await server.waitUntil('the deletion', () => watch.lines.length >= 3);
         watch.stop();
-        await server.until('the end', () => watch.ended !== 'not');
+        await server.waitUntil('the end', () => watch.ended !== 'not');
         expect(watch.lines).to.deep.equal(['ADDED watched', 'MODIFIED watched', 'DELETED watched']);
         const versions = watch.texts.map((text) =>
           Number((JSON.parse(text) as { object: Stored }).object.metadata.resourceVersion),
@@ -240,7 +240,7 @@ describe('the contract of an API server', () => {
 
       it('a watch from too old a version is opened, told 410 as an event, and ended', async () => {
         const watch = watching('1');
-        await server.until('the end', () => watch.ended !== 'not');
+        await server.waitUntil('the end', () => watch.ended !== 'not');
         expect([watch.lines, watch.open]).to.deep.equal([['ERROR 410'], true]);
         expect(watch.ended).to.equal('by the server');
       });
@@ -249,13 +249,13 @@ describe('the contract of an API server', () => {
         const { resourceVersion } = await server.settle(rows.list());
         const watch = watching(String(Number(resourceVersion) + 100_000));
         await made('unseen');
-        await server.until('it is open', () => watch.open);
+        await server.waitUntil('it is open', () => watch.open);
         const control = watching(resourceVersion);
-        await server.until('another that shows it', () => control.lines.length > 0);
+        await server.waitUntil('another that shows it', () => control.lines.length > 0);
         expect([watch.lines, watch.ended]).to.deep.equal([[], 'not']);
         watch.stop();
         control.stop();
-        await server.until('their ends', () => watch.ended !== 'not' && control.ended !== 'not');
+        await server.waitUntil('their ends', () => watch.ended !== 'not' && control.ended !== 'not');
       });
 
       it("a reporter's status is its default until it is patched, and the patch leaves the rest", async () => {

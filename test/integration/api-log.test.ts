@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { stringify } from 'yaml';
-import * as answers from '../support/api-answers.ts';
-import { createAuthority, type Authority } from '../support/certificates.ts';
+import * as answers from '../support/recorded-responses.ts';
+import { createCertificateAuthority, type CertificateAuthority } from '../support/certificates.ts';
 import {
   startOperatorProcess,
   poll,
@@ -47,7 +47,7 @@ function answer(
   } else if (isWatch) {
     response.writeHead(200, { 'content-type': 'application/json' }).flushHeaders();
   } else if (request.method === 'GET') {
-    send(200, 'application/json', answers.list('100', []).body);
+    send(200, 'application/json', answers.listResponse('100', []).body);
   } else {
     const { metadata, ...object } = JSON.parse(body) as { metadata?: object };
     const stored = { kind: 'Lease', ...object, metadata: { ...metadata, uid: 'u', resourceVersion: '101' } };
@@ -58,7 +58,7 @@ function answer(
 describe('log of the operator about its API server', function () {
   this.timeout(3 * DEADLINE_MS);
   let folder: string;
-  let authority: Authority;
+  let authority: CertificateAuthority;
   let api: HttpsServer;
   let proxy: Server;
   let behaviour: Behaviour = 'as it should';
@@ -80,13 +80,13 @@ describe('log of the operator about its API server', function () {
     return (server.address() as AddressInfo).port;
   }
 
-  function certified(by: Authority): { cert: string; key: string } {
+  function certified(by: CertificateAuthority): { cert: string; key: string } {
     return by.issue({ addresses: ['127.0.0.1'], usage: 'server' });
   }
 
   before('an API server behind a proxy, and an operator whose token has expired', async () => {
     folder = await mkdtemp(join(tmpdir(), 'api-log-'));
-    authority = createAuthority();
+    authority = createCertificateAuthority();
     api = createHttpsServer(certified(authority), (request, response) => {
       let body = '';
       request.on('data', (chunk: Buffer) => (body += chunk.toString()));
@@ -218,7 +218,7 @@ describe('log of the operator about its API server', function () {
   });
 
   it('a CA that was rotated: TLS, and how it failed', async () => {
-    const next = createAuthority('next');
+    const next = createCertificateAuthority('next');
     api.setSecureContext(certified(next));
     change({});
     const said = await line(/TLS: /);

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
-import { disposableFolder } from '../../control-plane/lifeline.ts';
+import { createDisposableFolder } from '../../control-plane/process-supervisor.ts';
 import {
   CHART,
   createHelm,
@@ -12,7 +12,7 @@ import {
   type Helm,
   type Manifest,
 } from '../support/helm.ts';
-import { OPERATOR_RULES } from '../support/operator-process.ts';
+import { OPERATOR_RBAC_RULES } from '../support/operator-process.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const GOLDEN = join(ROOT, 'test', 'golden', 'chart');
@@ -93,7 +93,7 @@ describe('the chart, rendered by the real helm', () => {
 
   it('the Role is what the operator uses, to the verb; TokenReviews may be made in token modes only', async () => {
     const rights = (rules: unknown): string[] =>
-      (rules as typeof OPERATOR_RULES)
+      (rules as typeof OPERATOR_RBAC_RULES)
         .flatMap(({ apiGroups, resources, verbs }) =>
           apiGroups.flatMap((group) =>
             resources.flatMap((resource) => verbs.map((verb) => `${verb} ${resource}.${group}`)),
@@ -108,7 +108,7 @@ describe('the chart, rendered by the real helm', () => {
             kind === 'ClusterRole' && metadata.name === 'edge-tunnels-reverse-tunnel-operator',
         )
         .flatMap(({ rules }) => rights(rules));
-    expect(rights(one(insecure, 'Role')['rules'])).to.deep.equal(rights(OPERATOR_RULES));
+    expect(rights(one(insecure, 'Role')['rules'])).to.deep.equal(rights(OPERATOR_RBAC_RULES));
     expect(tokens(insecure)).to.deep.equal([]);
     const secret = ['--set', 'tls.secretName=x', '--set'];
     expect(tokens(await rendered(...secret, 'auth.mode=mtls'))).to.deep.equal([]);
@@ -238,7 +238,7 @@ describe('the chart, rendered by the real helm', () => {
   });
 
   it('is a dependency of another chart, with its condition and that chart’s global values', async () => {
-    const folder = await disposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-parent-');
+    const folder = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-parent-');
     try {
       const chart =
         'apiVersion: v2\nname: parent\nversion: 1.0.0\ndependencies:\n  - {name: reverse-tunnel-operator, version: 0.1.0, condition: reverse-tunnel-operator.enabled}\n';

@@ -13,7 +13,7 @@ import type { RunResult } from '../../control-plane/run.ts';
 import { startControlPlane } from '../../control-plane/start.ts';
 import type { ControlPlane } from '../../control-plane/start.ts';
 import { createNamespace, FIRST_START_TIMEOUT_MS, startWithCrds } from '../support/control-plane.ts';
-import { textAt, valueAt } from '../../control-plane/value-at.ts';
+import { getString, getPath } from '../../control-plane/get-path.ts';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'control-plane', 'main.ts');
 /** The namespace controller takes 5 s for a namespace; a machine that does other things as well takes longer. */
@@ -69,7 +69,7 @@ describe('the control plane', () => {
     const { stdout } = await run(program, ['--version'], { cwd: '/', env: process.env });
     const version = await controlPlane.kubectl(['version', '-o', 'json']);
     expect(version.code, version.stderr).to.equal(0);
-    const served = textAt(JSON.parse(version.stdout), 'serverVersion', 'gitVersion');
+    const served = getString(JSON.parse(version.stdout), 'serverVersion', 'gitVersion');
     expect(served).to.match(/^v1\.\d+\.\d+/);
     expect(stdout).to.equal(`Kubernetes ${served}\n`);
   });
@@ -79,7 +79,7 @@ describe('the control plane', () => {
     expect((await requestJson({ ...request, ca: controlPlane.caData })).status).to.equal(200);
     const code = await requestJson(request).then(
       () => 'answered',
-      (error: unknown) => textAt(error, 'code'),
+      (error: unknown) => getString(error, 'code'),
     );
     expect(code).to.be.oneOf(['SELF_SIGNED_CERT_IN_CHAIN', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE']);
   });
@@ -123,13 +123,13 @@ describe('the control plane', () => {
       .trim()
       .split('\n')
       .map((line): unknown => JSON.parse(line))
-      .filter((event) => textAt(event, 'objectRef', 'namespace') === namespace)
+      .filter((event) => getString(event, 'objectRef', 'namespace') === namespace)
       .map((event) => ({
-        stage: textAt(event, 'stage'),
-        verb: textAt(event, 'verb'),
-        resource: textAt(event, 'objectRef', 'resource'),
-        user: textAt(event, 'user', 'username'),
-        code: valueAt(event, 'responseStatus', 'code'),
+        stage: getString(event, 'stage'),
+        verb: getString(event, 'verb'),
+        resource: getString(event, 'objectRef', 'resource'),
+        user: getString(event, 'user', 'username'),
+        code: getPath(event, 'responseStatus', 'code'),
       }));
     const event = { verb: 'create', resource: 'leases', user: 'admin' };
     expect(events).to.deep.equal([
@@ -166,7 +166,7 @@ describe('the control plane', () => {
     const { pid } = controlPlane.apiserver;
     await controlPlane.apiserver.kill();
     expect(controlPlane.apiserver.pid).to.equal(undefined);
-    expect(await controlPlane.request('GET', '/readyz').catch((error) => textAt(error, 'code'))).to.equal(
+    expect(await controlPlane.request('GET', '/readyz').catch((error) => getString(error, 'code'))).to.equal(
       'ECONNREFUSED',
     );
     await controlPlane.apiserver.start();
@@ -293,7 +293,7 @@ describe('npm run control-plane', () => {
     const exited = once(child, 'exit');
     const line = String((await once(child.stdout, 'data'))[0]);
     const kubeconfigPath = /^export KUBECONFIG=(.+)\n$/.exec(line)?.[1] ?? '';
-    expect(valueAt(JSON.parse(await readFile(kubeconfigPath, 'utf8')), 'kind')).to.equal('Config');
+    expect(getPath(JSON.parse(await readFile(kubeconfigPath, 'utf8')), 'kind')).to.equal('Config');
     child.kill('SIGINT');
     expect(await exited).to.deep.equal([0, null]);
     await leavesNothing(dirname(kubeconfigPath));
@@ -340,7 +340,7 @@ describe('the control plane with kube-controller-manager', () => {
     const namespace = await createNamespace(controlPlane);
     const path = `/api/v1/namespaces/${namespace}/configmaps`;
     const owner = await controlPlane.request('POST', path, { metadata: { name: 'owner' } });
-    const uid = textAt(owner.body, 'metadata', 'uid');
+    const uid = getString(owner.body, 'metadata', 'uid');
     const ownerReferences = [{ apiVersion: 'v1', kind: 'ConfigMap', name: 'owner', uid }];
     const owned = await controlPlane.request('POST', path, { metadata: { name: 'owned', ownerReferences } });
     expect(owned.status).to.equal(201);

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { crdNamespace, ROW_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 const REPORTED = { state: 'Connected', conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }] };
 const LOST = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }] };
@@ -11,12 +11,12 @@ describe('Default status on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
-    space = await crdNamespace(controlPlane());
+    space = await createCrdNamespace(controlPlane());
   });
 
   /** A row with the default status. */
   async function newRow(name: string): Promise<void> {
-    const { code } = await space.create(rows, { name, spec: ROW_SPEC });
+    const { code } = await space.create(rows, { name, spec: TUNNEL_SPEC });
     expect(code).to.equal(201);
   }
 
@@ -26,7 +26,7 @@ describe('Default status on a real API server', () => {
 
   describe('ReverseTunnel', () => {
     it('makes a row of one POST ready, with nobody owning or writing a status', async () => {
-      const { code, object } = await space.create(rows, { name: 'one-post', spec: ROW_SPEC });
+      const { code, object } = await space.create(rows, { name: 'one-post', spec: TUNNEL_SPEC });
       expect(code).to.equal(201);
       expect(object?.status).to.deep.equal(REPORTED);
       const read = await space.get(rows, 'one-post');
@@ -37,7 +37,7 @@ describe('Default status on a real API server', () => {
     });
 
     it('drops a status that comes with the POST', async () => {
-      const { object } = await space.create(rows, { spec: ROW_SPEC, status: LOST });
+      const { object } = await space.create(rows, { spec: TUNNEL_SPEC, status: LOST });
       expect(object?.status).to.deep.equal(REPORTED);
     });
 
@@ -58,7 +58,7 @@ describe('Default status on a real API server', () => {
       await newRow('lost');
       await patchStatus('lost', LOST);
       expect((await space.get(rows, 'lost')).status).to.deep.equal(LOST);
-      const refused = await space.kubectlRefused('wait', '--for=condition=Ready', 'rt/lost', '--timeout=1s');
+      const refused = await space.kubectlRejected('wait', '--for=condition=Ready', 'rt/lost', '--timeout=1s');
       expect(refused).to.contain('timed out');
       const written = {
         ...REPORTED,
@@ -101,7 +101,7 @@ describe('Default status on a real API server', () => {
       it(`refuses a status with ${what}`, async () => {
         const name = `refused-${index}`;
         await newRow(name);
-        expect(await space.kubectlRefused(...statusPatch(name, status))).to.contain(message);
+        expect(await space.kubectlRejected(...statusPatch(name, status))).to.contain(message);
         expect((await space.get(rows, name)).status).to.deep.equal(REPORTED);
       });
     }
@@ -125,7 +125,7 @@ describe('Default status on a real API server', () => {
           { type: 'Ready', ...pending },
         ],
       });
-      const refused = await space.kubectlRefused('wait', '--for=condition=Ready', 'rtr/new', '--timeout=1s');
+      const refused = await space.kubectlRejected('wait', '--for=condition=Ready', 'rtr/new', '--timeout=1s');
       expect(refused).to.contain('timed out');
     });
   });

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { crdNamespace, type CrdNamespace, type StoredObject } from '../support/crd-objects.ts';
+import { createCrdNamespace, type CrdNamespace, type StoredObject } from '../support/crd-objects.ts';
 
 /** The pages, each with the words that belong to one kind. */
 const PAGES = [
@@ -16,7 +16,7 @@ describe('The pages of docs/spec, on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
-    space = await crdNamespace(controlPlane());
+    space = await createCrdNamespace(controlPlane());
   });
 
   for (const { file, resource, short } of PAGES) {

@@ -1,14 +1,14 @@
 import { expect } from 'chai';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { crdNamespace, ROW_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 describe('Immutable identities on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
-    space = await crdNamespace(controlPlane());
-    const row = await space.create('reversetunnels', { name: 'row', spec: ROW_SPEC });
+    space = await createCrdNamespace(controlPlane());
+    const row = await space.create('reversetunnels', { name: 'row', spec: TUNNEL_SPEC });
     expect(row.code).to.equal(201);
     const reporter = await space.create('reversetunnelreporters', {
       name: 'reporter',
@@ -40,14 +40,14 @@ describe('Immutable identities on a real API server', () => {
     it(`refuses ${JSON.stringify(change)} on ${object} and names the field`, async () => {
       const patch = JSON.stringify({ spec: change });
       const before = await space.kubectl('get', object, '-o', 'jsonpath={.spec}');
-      expect(await space.kubectlRefused('patch', object, '--type=merge', '-p', patch)).to.contain(refused);
+      expect(await space.kubectlRejected('patch', object, '--type=merge', '-p', patch)).to.contain(refused);
       expect(await space.kubectl('get', object, '-o', 'jsonpath={.spec}')).to.equal(before);
     });
   }
 
   it('lets createdAt change, be taken away and come again, on the same row', async () => {
     const { metadata } = await space.get('reversetunnels', 'row');
-    const { createdAt, ...identity } = ROW_SPEC;
+    const { createdAt, ...identity } = TUNNEL_SPEC;
     for (const next of ['2026-11-23T06:00:00Z', null, createdAt]) {
       const patch = JSON.stringify({ spec: { createdAt: next } });
       await space.kubectl('patch', 'rt/row', '--type=merge', '-p', patch);

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { crdNamespace, ROW_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 const ROW_COLUMNS = ['NAME', 'TENANT', 'CLUSTER', 'NODE', 'REPORTER', 'STATE', 'UP', 'AGE'];
 
@@ -16,8 +16,8 @@ describe('The CRDs in kubectl, on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
-    space = await crdNamespace(controlPlane());
-    const { code } = await space.create('reversetunnels', { name: 'node-17', spec: ROW_SPEC });
+    space = await createCrdNamespace(controlPlane());
+    const { code } = await space.create('reversetunnels', { name: 'node-17', spec: TUNNEL_SPEC });
     expect(code).to.equal(201);
     const spec = { id: 'responder-0', cluster: 'edge' };
     expect((await space.create('reversetunnelreporters', { name: 'responder-0', spec })).code).to.equal(201);
@@ -63,7 +63,7 @@ describe('The CRDs in kubectl, on a real API server', () => {
 
   it('prints UP as the time since createdAt', async () => {
     const createdAt = new Date(Date.now() - 3 * 3_600_000).toISOString();
-    await space.create('reversetunnels', { name: 'three-hours', spec: { ...ROW_SPEC, createdAt } });
+    await space.create('reversetunnels', { name: 'three-hours', spec: { ...TUNNEL_SPEC, createdAt } });
     const [, row] = await table('rt', 'three-hours');
     expect(cells(row)[6]).to.match(/^3h/);
   });

@@ -1,18 +1,18 @@
 import { expect } from 'chai';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { crdNamespace, ROW_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
-const { reporter } = ROW_SPEC;
+const { reporter } = TUNNEL_SPEC;
 /** Each row differs from `base` in the one field that names it. */
 const ROWS: Readonly<Record<string, object>> = {
-  base: ROW_SPEC,
-  tenant: { ...ROW_SPEC, tenantID: 'globex' },
-  cluster: { ...ROW_SPEC, clusterID: 'us-1' },
-  node: { ...ROW_SPEC, nodeID: 'acme:node/18 é, a=b' },
-  'reporter-id': { ...ROW_SPEC, reporter: { ...reporter, id: 'responder-1' } },
-  'reporter-cluster': { ...ROW_SPEC, reporter: { ...reporter, cluster: '' } },
-  unknown: ROW_SPEC,
+  base: TUNNEL_SPEC,
+  tenant: { ...TUNNEL_SPEC, tenantID: 'globex' },
+  cluster: { ...TUNNEL_SPEC, clusterID: 'us-1' },
+  node: { ...TUNNEL_SPEC, nodeID: 'acme:node/18 é, a=b' },
+  'reporter-id': { ...TUNNEL_SPEC, reporter: { ...reporter, id: 'responder-1' } },
+  'reporter-cluster': { ...TUNNEL_SPEC, reporter: { ...reporter, cluster: '' } },
+  unknown: TUNNEL_SPEC,
 };
 
 /** The names of the others, as a list has them. */
@@ -26,7 +26,7 @@ describe('Field selectors on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
-    space = await crdNamespace(controlPlane());
+    space = await createCrdNamespace(controlPlane());
     for (const [name, spec] of Object.entries(ROWS)) {
       expect((await space.create('reversetunnels', { name, spec })).code, name).to.equal(201);
     }

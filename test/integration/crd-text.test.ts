@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { crdNamespace, ROW_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 /** One code point, two UTF-16 units, four bytes. */
 const EMOJI = '\u{1f600}';
@@ -23,23 +23,28 @@ const FIELDS: readonly TextField[] = [
     ...ofRow,
     path: 'spec.tunnelName',
     greatest: 512,
-    specWith: (tunnelName) => ({ ...ROW_SPEC, tunnelName }),
+    specWith: (tunnelName) => ({ ...TUNNEL_SPEC, tunnelName }),
   },
-  { ...ofRow, path: 'spec.tenantID', greatest: 128, specWith: (tenantID) => ({ ...ROW_SPEC, tenantID }) },
-  { ...ofRow, path: 'spec.clusterID', greatest: 257, specWith: (clusterID) => ({ ...ROW_SPEC, clusterID }) },
-  { ...ofRow, path: 'spec.nodeID', greatest: 257, specWith: (nodeID) => ({ ...ROW_SPEC, nodeID }) },
+  { ...ofRow, path: 'spec.tenantID', greatest: 128, specWith: (tenantID) => ({ ...TUNNEL_SPEC, tenantID }) },
+  {
+    ...ofRow,
+    path: 'spec.clusterID',
+    greatest: 257,
+    specWith: (clusterID) => ({ ...TUNNEL_SPEC, clusterID }),
+  },
+  { ...ofRow, path: 'spec.nodeID', greatest: 257, specWith: (nodeID) => ({ ...TUNNEL_SPEC, nodeID }) },
   {
     ...ofRow,
     path: 'spec.reporter.id',
     greatest: 256,
-    specWith: (id) => ({ ...ROW_SPEC, reporter: { ...REPORTER_SPEC, id } }),
+    specWith: (id) => ({ ...TUNNEL_SPEC, reporter: { ...REPORTER_SPEC, id } }),
   },
   {
     ...ofRow,
     path: 'spec.reporter.cluster',
     least: 0,
     greatest: 256,
-    specWith: (cluster) => ({ ...ROW_SPEC, reporter: { ...REPORTER_SPEC, cluster } }),
+    specWith: (cluster) => ({ ...TUNNEL_SPEC, reporter: { ...REPORTER_SPEC, cluster } }),
   },
   { ...ofReporter, path: 'spec.id', least: 1, specWith: (id) => ({ ...REPORTER_SPEC, id }) },
   { ...ofReporter, path: 'spec.cluster', least: 0, specWith: (cluster) => ({ ...REPORTER_SPEC, cluster }) },
@@ -56,14 +61,14 @@ describe('Text in specs on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
-    space = await crdNamespace(controlPlane());
+    space = await createCrdNamespace(controlPlane());
   });
 
   /** What the API server says to a create with this value, without storing it: 'taken', or what it refuses. */
   async function verdict({ resource, specWith }: TextField, value: string): Promise<string> {
-    const { code, refused } = await space.create(resource, { spec: specWith(value) }, true);
+    const { code, rejected } = await space.create(resource, { spec: specWith(value) }, true);
     expect(code).to.be.oneOf([201, 422]);
-    return code === 201 ? 'taken' : refused.join(', ');
+    return code === 201 ? 'taken' : rejected.join(', ');
   }
 
   for (const field of FIELDS) {
@@ -111,10 +116,10 @@ describe('Text in specs on a real API server', () => {
       ['', 'spec.createdAt FieldValueTypeInvalid'],
     ];
     for (const [createdAt, wanted] of given) {
-      const { code, object, refused } = await space.create('reversetunnels', {
-        spec: { ...ROW_SPEC, createdAt },
+      const { code, object, rejected } = await space.create('reversetunnels', {
+        spec: { ...TUNNEL_SPEC, createdAt },
       });
-      expect(code === 201 ? 'taken' : refused.join(', '), createdAt).to.equal(wanted);
+      expect(code === 201 ? 'taken' : rejected.join(', '), createdAt).to.equal(wanted);
       // Stored as sent: rows are compared as text.
       if (code === 201) expect(object?.spec).to.have.property('createdAt', createdAt);
     }
@@ -122,10 +127,10 @@ describe('Text in specs on a real API server', () => {
 
   for (const missing of ['tunnelName', 'tenantID', 'clusterID', 'nodeID', 'reporter'] as const) {
     it(`refuses a row without ${missing}`, async () => {
-      const { [missing]: _, ...spec } = ROW_SPEC;
-      const { code, refused } = await space.create('reversetunnels', { spec });
+      const { [missing]: _, ...spec } = TUNNEL_SPEC;
+      const { code, rejected } = await space.create('reversetunnels', { spec });
       expect(code).to.equal(422);
-      expect(refused).to.include(`spec.${missing} FieldValueRequired`);
+      expect(rejected).to.include(`spec.${missing} FieldValueRequired`);
     });
   }
 });

@@ -74,7 +74,7 @@ describe('a replica, tried by its ports', () => {
       const address = await listen(answering(createHttp2Server(), body, grpcStatus));
       const { endpoint, certificate: met } = await probeGrpc(address);
       expect(endpoint.failure).to.equal(failure);
-      expect(endpoint.said).to.include(said);
+      expect(endpoint.detail).to.include(said);
       expect(met).to.equal(undefined);
     });
   }

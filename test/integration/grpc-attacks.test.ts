@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { ATTACKS } from '../support/attacks/all.ts';
-import { oneRound } from '../support/attacks/attack.ts';
-import { MALFORMED_STARTS } from '../support/attacks/malformed-starts.ts';
+import { runRound } from '../support/attacks/attack.ts';
+import { MALFORMED_STREAMS } from '../support/attacks/malformed-streams.ts';
 import { startSteadyReporter, type SteadyReporter } from '../support/attacks/steady-reporter.ts';
 import { startVictim, type Victim } from '../support/attacks/victim-process.ts';
 import type { VictimState } from '../support/attacks/victim.ts';
@@ -23,9 +23,9 @@ describe('the reporting server, attacked', function () {
 
   before(async () => {
     // Longer than this process rests where others take most of the machine: the decent greet in time.
-    victim = await startVictim({ limits: { greetingMs: 1000 } });
+    victim = await startVictim({ limits: { handshakeTimeoutMs: 1000 } });
     steady = await startSteadyReporter(victim.address);
-    await steady.acks(200);
+    await steady.waitForAcks(200);
     calm = await victim.state();
   });
 
@@ -35,52 +35,52 @@ describe('the reporting server, attacked', function () {
   });
 
   describe('serves a reporter that behaves, while a peer', () => {
-    for (const { name, refusedAs, round } of ATTACKS) {
+    for (const { name, rejectedAs, round } of ATTACKS) {
       it(name, async () => {
         const before = await victim.state();
-        const mostMs = refusedAs === undefined ? undefined : REFUSED_MS;
-        await oneRound(victim.address, round, AbortSignal.timeout(REFUSED_MS), mostMs);
-        await steady.acks(20);
-        expect(steady.ended).to.equal(undefined);
+        const mostMs = rejectedAs === undefined ? undefined : REFUSED_MS;
+        await runRound(victim.address, round, AbortSignal.timeout(REFUSED_MS), mostMs);
+        await steady.waitForAcks(20);
+        expect(steady.endReason).to.equal(undefined);
         const after = await victim.state();
-        if (refusedAs !== undefined) {
-          expect(after.refused[refusedAs] ?? 0, refusedAs).to.be.above(before.refused[refusedAs] ?? 0);
+        if (rejectedAs !== undefined) {
+          expect(after.rejected[rejectedAs] ?? 0, rejectedAs).to.be.above(before.rejected[rejectedAs] ?? 0);
         }
         expect(after.errors).to.deep.equal([]);
       });
     }
 
     it('did all that: memory was bounded, and is given back', async () => {
-      const { highestResidentBytes } = await victim.state();
-      expect((highestResidentBytes - calm.residentBytes) / MIB).to.be.below(MOST_GROWTH_MIB);
+      const { peakResidentBytes } = await victim.state();
+      expect((peakResidentBytes - calm.residentBytes) / MIB).to.be.below(MOST_GROWTH_MIB);
       await eventually('what was held is let go', async () => {
-        const { heldBytes } = await victim.state();
-        return (heldBytes - calm.heldBytes) / MIB < LASTING_GROWTH_MIB;
+        const { usedBytes } = await victim.state();
+        return (usedBytes - calm.usedBytes) / MIB < LASTING_GROWTH_MIB;
       });
     });
 
     it('did all that: the log has one line a minute of each reason', async () => {
-      const { refusalLines, refused } = await victim.state();
-      const reasons = refusalLines.map(({ reason }) => reason);
-      expect(reasons.toSorted()).to.include.members(Object.keys(refused));
-      expect(refusalLines.length).to.be.at.most(3 * Object.keys(refused).length);
+      const { rejectionLogs, rejected } = await victim.state();
+      const reasons = rejectionLogs.map(({ reason }) => reason);
+      expect(reasons.toSorted()).to.include.members(Object.keys(rejected));
+      expect(rejectionLogs.length).to.be.at.most(3 * Object.keys(rejected).length);
     });
   });
 
   describe('outlives a stream that begins with', () => {
-    for (const { what, bytes } of MALFORMED_STARTS) {
-      it(what, async () => {
-        await oneRound(
+    for (const { description, bytes } of MALFORMED_STREAMS) {
+      it(description, async () => {
+        await runRound(
           victim.address,
           async (open) => {
             const peer = await open();
             await peer.write(bytes);
             // Whatever it answers, it does so before the ACKs below, which it sends later.
-            await Promise.race([peer.closed, steady.acks(5)]);
+            await Promise.race([peer.closed, steady.waitForAcks(5)]);
           },
           AbortSignal.timeout(REFUSED_MS),
         );
-        await steady.acks(2);
+        await steady.waitForAcks(2);
         expect((await victim.state()).errors).to.deep.equal([]);
       });
     }

@@ -15,7 +15,7 @@ import { expect } from 'chai';
 import { loadReportingService } from '../../src/grpc/proto.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { END_HEADERS, FRAME, frame, grpcMessage, opening, openRawPeer } from '../support/raw-http2.ts';
+import { END_HEADERS, FRAME, frame, grpcMessage, openingFrame, openRawPeer } from '../support/raw-http2.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { fullPush, requestBytes } from '../support/wire.ts';
 
@@ -33,7 +33,7 @@ function plainConnection(address: string): Socket {
 }
 
 async function refused(world: TestServer, reason: string): Promise<number> {
-  const { values } = await world.metrics.connectionsRefused.get();
+  const { values } = await world.metrics.connectionsRejected.get();
   return values.find(({ labels }) => labels.reason === reason)?.value ?? 0;
 }
 
@@ -43,7 +43,7 @@ describe('connections to the reporting server', () => {
   afterEach(() => world.stop());
 
   it('beyond the limit of one address are closed at once; a place that is freed can be had', async () => {
-    world = await startTestServer({ limits: { addressConnections: 2 } });
+    world = await startTestServer({ limits: { connectionsPerAddress: 2 } });
     const [first, second] = [plainConnection(world.address), plainConnection(world.address)];
     await Promise.all([once(first, 'connect'), once(second, 'connect')]);
     await once(plainConnection(world.address), 'close');
@@ -81,7 +81,7 @@ describe('connections to the reporting server', () => {
       const socket = plainConnection(world.address);
       await once(socket, 'connect');
       socket.write(bytes);
-      await eventually('the deadline is set', () => clock.waitsMs.includes(10_000));
+      await eventually('the deadline is set', () => clock.pendingTimersMs.includes(10_000));
       clock.advance(9999);
       expect(await refused(world, 'handshake_timeout')).to.equal(0);
       clock.advance(1);
@@ -96,26 +96,26 @@ describe('connections to the reporting server', () => {
     const peer = await openRawPeer(world.address);
     await eventually('the greeting is read', () => peer.received(FRAME.settings) >= 2);
     clock.advance(60_000);
-    await peer.write(opening(1));
+    await peer.write(openingFrame(1));
     await peer.sendData(1, grpcMessage(firstReport('r-0')));
-    await eventually('the report is folded', () => world.folded.length === 1);
+    await eventually('the report is folded', () => world.applied.length === 1);
     peer.destroy();
   });
 
   it('that hold too much are told so by GOAWAY, and what they had open is disconnected', async () => {
-    world = await startTestServer({ limits: { heldBytes: 2 * MIB } });
+    world = await startTestServer({ limits: { bufferedBytes: 2 * MIB } });
     const other = world.open();
     other.sendBytes(firstReport('other'));
     await other.next();
     const peer = await openRawPeer(world.address);
-    await peer.write(opening(1));
+    await peer.write(openingFrame(1));
     await peer.sendData(1, grpcMessage(firstReport('greedy')));
-    await eventually('it is connected', () => world.presence.includes('greedy connected'));
+    await eventually('it is connected', () => world.connectionEvents.includes('greedy connected'));
     await peer.sendData(1, grpcMessage(Buffer.alloc(MIB + 10_000), 4 * MIB));
     await peer.closed;
     expect(peer.goawayCode).to.equal(ENHANCE_YOUR_CALM);
     expect(await refused(world, 'buffered_bytes')).to.equal(1);
-    await eventually('it is disconnected', () => world.presence.includes('greedy disconnected'));
+    await eventually('it is disconnected', () => world.connectionEvents.includes('greedy disconnected'));
     other.send({ nonce: 2 });
     expect(await other.next()).to.deep.include({ request_nonce: '2' });
   });
@@ -123,11 +123,11 @@ describe('connections to the reporting server', () => {
   it('may have 200 streams open, as they are told; one that opens more has broken the protocol', async () => {
     world = await startTestServer();
     const peer = await openRawPeer(world.address);
-    await peer.until(() => peer.received(FRAME.settings) >= 2);
-    for (let i = 0; i < 200; i += 1) await peer.write(opening(2 * i + 1));
+    await peer.waitUntil(() => peer.received(FRAME.settings) >= 2);
+    for (let i = 0; i < 200; i += 1) await peer.write(openingFrame(2 * i + 1));
     await peer.sendData(399, grpcMessage(firstReport('last')));
-    await eventually('the last of them is served', () => world.folded.length === 1);
-    await peer.write(opening(401));
+    await eventually('the last of them is served', () => world.applied.length === 1);
+    await peer.write(openingFrame(401));
     await peer.closed;
     expect(peer.goawayCode).to.equal(PROTOCOL_ERROR);
     const stream = world.open();
@@ -153,7 +153,7 @@ describe('connections to the reporting server', () => {
     client.close();
     expect(code).to.equal(status.UNIMPLEMENTED);
     expect(details).to.contain('identity');
-    expect(world.folded).to.deep.equal([]);
+    expect(world.applied).to.deep.equal([]);
     const stream = world.open();
     stream.sendBytes(firstReport('r-0'));
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
@@ -162,9 +162,9 @@ describe('connections to the reporting server', () => {
   it('may say an encoding as long as they do not use it', async () => {
     world = await startTestServer();
     const peer = await openRawPeer(world.address);
-    await peer.write(opening(1, { 'grpc-encoding': 'gzip' }));
+    await peer.write(openingFrame(1, { 'grpc-encoding': 'gzip' }));
     await peer.sendData(1, grpcMessage(firstReport('r-0')));
-    await eventually('the report is folded', () => world.folded.length === 1);
+    await eventually('the report is folded', () => world.applied.length === 1);
     peer.destroy();
   });
 
@@ -191,30 +191,30 @@ describe('connections to the reporting server', () => {
     const clock = new FakeClock();
     world = await startTestServer({ clock });
     const peer = await openRawPeer(world.address);
-    await peer.write(opening(1));
+    await peer.write(openingFrame(1));
     await peer.sendData(1, grpcMessage(requestBytes({ nonce: 1 })));
-    await peer.until(() => peer.received(FRAME.headers) >= 2);
-    await eventually('the last answer is out', () => clock.waitsMs.includes(10_000));
+    await peer.waitUntil(() => peer.received(FRAME.headers) >= 2);
+    await eventually('the last answer is out', () => clock.pendingTimersMs.includes(10_000));
     clock.advance(9999);
     expect(peer.resetCode(1)).to.equal(undefined);
     clock.advance(1);
-    await peer.until(() => peer.resetCode(1) !== undefined);
+    await peer.waitUntil(() => peer.resetCode(1) !== undefined);
     expect(peer.resetCode(1)).to.equal(0);
-    await peer.write(opening(3));
+    await peer.write(openingFrame(3));
     await peer.sendData(3, grpcMessage(firstReport('r-0')));
-    await eventually('the next stream is served', () => world.folded.length === 1);
+    await eventually('the next stream is served', () => world.applied.length === 1);
     peer.destroy();
   });
 
   it('that end their headers in a frame after the first are served as any other', async () => {
     world = await startTestServer();
     const peer = await openRawPeer(world.address);
-    const whole = opening(1);
+    const whole = openingFrame(1);
     const block = whole.subarray(9);
     await peer.write(frame(FRAME.headers, 0, 1, block.subarray(0, 20)));
     await peer.write(frame(FRAME.continuation, END_HEADERS, 1, block.subarray(20)));
     await peer.sendData(1, grpcMessage(firstReport('r-0')));
-    await eventually('the report is folded', () => world.folded.length === 1);
+    await eventually('the report is folded', () => world.applied.length === 1);
     peer.destroy();
   });
 });

@@ -1,8 +1,12 @@
 import { expect } from 'chai';
 import { decodeCases } from '../../bench/fuzz/decode.ts';
-import { MOST_GROWTH_BYTES, playCases, type LiveResult } from '../../bench/fuzz/live.ts';
+import { MAX_GROWTH_BYTES, runCases, type LiveFuzzResult } from '../../bench/fuzz/live.ts';
 import { createCorpus } from '../../bench/fuzz/mutations.ts';
-import { messagePlayer, sequencePlayer, type CreatePlayer } from '../../bench/fuzz/players.ts';
+import {
+  createMessageDriver,
+  createSequenceDriver,
+  type CreateCaseDriver,
+} from '../../bench/fuzz/drivers.ts';
 import { startVictim } from '../support/attacks/victim-process.ts';
 import { frame, FRAME, openRawPeer, PREFACE } from '../support/raw-http2.ts';
 
@@ -16,9 +20,15 @@ const RUDE_CONNECTIONS = 1500;
 const MOST_KEPT_BYTES = 6 * 1024 * 1024;
 
 describe('what is almost right, as fuzzing makes it', () => {
-  function play(create: CreatePlayer, to: number): Promise<LiveResult> {
+  function play(create: CreateCaseDriver, to: number): Promise<LiveFuzzResult> {
     const cases = { seed: SEED, from: 0, to, every: 1 };
-    return playCases({ ...cases, create, start: () => startVictim(), warmUp: 500, told: () => {} });
+    return runCases({
+      ...cases,
+      createDriver: create,
+      startTarget: () => startVictim(),
+      warmUp: 500,
+      onProgress: () => {},
+    });
   }
 
   it('is decoded to a report that keeps the rules, or refused', () => {
@@ -28,17 +38,17 @@ describe('what is almost right, as fuzzing makes it', () => {
   });
 
   it('as messages: each is answered or refused, a reporter that behaves is served, nothing is kept', async () => {
-    const { played, answers, before, after } = await play(messagePlayer, LIVE_MESSAGES);
-    expect(played).to.equal(LIVE_MESSAGES);
+    const { executed, answers, before, after } = await play(createMessageDriver, LIVE_MESSAGES);
+    expect(executed).to.equal(LIVE_MESSAGES);
     expect(answers).to.include.keys('ACK', 'NACK', 'OK', 'INVALID_ARGUMENT');
-    expect(after.heldBytes - before.heldBytes).to.be.below(MOST_GROWTH_BYTES);
+    expect(after.usedBytes - before.usedBytes).to.be.below(MAX_GROWTH_BYTES);
   });
 
   it('as frames: each connection is closed, a reporter that behaves is served, nothing is kept', async () => {
-    const { played, answers, before, after } = await play(sequencePlayer, SEQUENCES);
-    expect(played).to.equal(SEQUENCES);
+    const { executed, answers, before, after } = await play(createSequenceDriver, SEQUENCES);
+    expect(executed).to.equal(SEQUENCES);
     expect(answers).to.include.keys('data', 'headers', 'rstStream', 'goaway 1');
-    expect(after.heldBytes - before.heldBytes).to.be.below(MOST_GROWTH_BYTES);
+    expect(after.usedBytes - before.usedBytes).to.be.below(MAX_GROWTH_BYTES);
   });
 
   it('keeps nothing of a peer that breaks the protocol and goes without an ACK of SETTINGS', async () => {
@@ -58,8 +68,8 @@ describe('what is almost right, as fuzzing makes it', () => {
     await connectTimes(RUDE_CONNECTIONS / 5);
     const before = await victim.state();
     await connectTimes(RUDE_CONNECTIONS);
-    const { heldBytes, errors } = await victim.state();
+    const { usedBytes, errors } = await victim.state();
     expect(errors).to.deep.equal([]);
-    expect(heldBytes - before.heldBytes).to.be.below(MOST_KEPT_BYTES);
+    expect(usedBytes - before.usedBytes).to.be.below(MOST_KEPT_BYTES);
   });
 });

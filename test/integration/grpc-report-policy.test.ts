@@ -1,11 +1,11 @@
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { NOTHING } from '../../src/core/grant.ts';
-import { Grants } from '../../src/controller/grants.ts';
+import { DENY_ALL } from '../../src/core/grant.ts';
+import { Authorizer } from '../../src/controller/authorizer.ts';
 import { systemClock, type Clock } from '../../src/clock.ts';
 import { parsePolicy } from '../../src/core/policy.ts';
 import type { RuleSpec } from '../../src/core/policy-object.ts';
-import { OPEN, policySet } from '../../src/core/policy-set.ts';
+import { ALLOW_ALL_POLICIES, createPolicySet } from '../../src/core/policy-set.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -19,7 +19,7 @@ const OTHERS: RuleSpec = { ...RULE, peers: [{ spiffeID: 'spiffe://example.org/**
 
 describe('a server whose streams are held to policies', () => {
   let world: TestServer;
-  let grants: Grants;
+  let grants: Authorizer;
   afterEach(() => world.stop());
 
   async function serve(
@@ -27,18 +27,20 @@ describe('a server whose streams are held to policies', () => {
     onInvalid: 'skip' | 'nack' = 'skip',
     clock: Clock = systemClock,
   ): Promise<void> {
-    grants = new Grants({ onChanged() {}, onOtherPeer() {}, onReviewed() {}, clock });
+    grants = new Authorizer({ onGrantChanged() {}, onPeerChanged() {}, onReevaluated() {}, clock });
     inForce(rules);
     world = await startTestServer({
       policy: grants,
       clock,
       onInvalid,
-      reporterConnected: (reporter, _envoy, peer) => grants.connected(reporter, peer),
+      reporterConnected: (reporter, _envoy, peer) => grants.onStreamOpened(reporter, peer),
     });
   }
   /** @param rules undefined: there is no policy */
   function inForce(rules: readonly RuleSpec[] | undefined): void {
-    grants.changed(rules === undefined ? OPEN : policySet(parsePolicy({ rules }).rules ?? []));
+    grants.setPolicies(
+      rules === undefined ? ALLOW_ALL_POLICIES : createPolicySet(parsePolicy({ rules }).rules ?? []),
+    );
   }
 
   it('a peer that no policy admits: PERMISSION_DENIED before it has said a word', async () => {
@@ -48,7 +50,7 @@ describe('a server whose streams are held to policies', () => {
     expect(code).to.equal(status.PERMISSION_DENIED);
     expect(details).to.equal('no ReverseTunnelPolicy admits an unauthenticated peer (--auth insecure)');
     expect(await world.count('streamsClosed', 'policy')).to.equal(1);
-    expect(world.presence).to.deep.equal([]);
+    expect(world.connectionEvents).to.deep.equal([]);
   });
 
   it("another reporter's id: a NACK that names field and value, then PERMISSION_DENIED, and nothing is folded", async () => {
@@ -62,8 +64,8 @@ describe('a server whose streams are held to policies', () => {
       /^node\.id: "somebody-else" in node\.cluster "edge" is not allowed by any ReverseTunnelPolicy for an unauthenticated peer/,
     );
     expect((await stream.ended).code).to.equal(status.PERMISSION_DENIED);
-    expect(world.folded).to.deep.equal([]);
-    expect(world.presence).to.deep.equal([]);
+    expect(world.applied).to.deep.equal([]);
+    expect(world.connectionEvents).to.deep.equal([]);
     expect(await world.count('nacks', 'policy')).to.equal(1);
   });
 
@@ -99,8 +101,8 @@ describe('a server whose streams are held to policies', () => {
     const theirs = { ...tunnel('theirs'), identity: { ...tunnel('x').identity, tenant_id: 'globex' } };
     stream.sendBytes(firstReport('r-0', { full_push: true, added_tunnels: [tunnel('mine'), theirs] }));
     expect((await stream.next()).error_detail ?? undefined).to.equal(undefined);
-    expect(world.folded[0]?.report.added.map(({ name }) => name)).to.deep.equal(['mine', 'theirs']);
-    expect(await world.count('rejectedTunnels', 'policy')).to.equal(1);
+    expect(world.applied[0]?.report.added.map(({ name }) => name)).to.deep.equal(['mine', 'theirs']);
+    expect(await world.count('tunnelRejections', 'policy')).to.equal(1);
     const said = world.logged.find(({ msg }) => msg.startsWith('rejected invalid tunnels'));
     expect(JSON.stringify(said)).to.include('tunnel \\"theirs\\": tenant \\"globex\\"');
   });
@@ -127,7 +129,7 @@ describe('a server whose streams are held to policies', () => {
       ['r-1', 0],
       ['r-2', 0],
     ]);
-    expect(await world.count('rejectedTunnels', 'policy')).to.equal(101);
+    expect(await world.count('tunnelRejections', 'policy')).to.equal(101);
     const last = world.open();
     clock.advance(60_000);
     last.sendBytes(firstReport('r-1', report));
@@ -155,7 +157,7 @@ describe('a server whose streams are held to policies', () => {
     stream.sendBytes(firstReport('r-0', { full_push: true, added_tunnels: [tunnel('mine'), theirs] }));
     expect((await stream.next()).error_detail?.message).to.match(/^tunnel "theirs": tenant "globex"/);
     expect((await stream.ended).code).to.equal(status.OK);
-    expect(world.folded).to.deep.equal([]);
+    expect(world.applied).to.deep.equal([]);
     expect(await world.count('nacks', 'policy')).to.equal(1);
   });
 
@@ -166,18 +168,18 @@ describe('a server whose streams are held to policies', () => {
     gone.sendBytes(firstReport('somebody'));
     await Promise.all([kept.next(), gone.next()]);
     inForce([RULE]);
-    world.server.recheck();
+    world.server.reauthorize();
     const { code, details } = await gone.ended;
     expect(code).to.equal(status.PERMISSION_DENIED);
     expect(details).to.match(/^node\.id: "somebody"/);
     kept.send({ nonce: 2 });
     await kept.next();
     inForce([OTHERS]);
-    world.server.recheck();
+    world.server.reauthorize();
     expect((await kept.ended).code).to.equal(status.PERMISSION_DENIED);
     expect((await unnamed.ended).code).to.equal(status.PERMISSION_DENIED);
-    await eventually('both are told', () => world.presence.length === 4);
-    expect(world.presence).to.have.members([
+    await eventually('both are told', () => world.connectionEvents.length === 4);
+    expect(world.connectionEvents).to.have.members([
       'r-0 connected',
       'somebody connected',
       'somebody disconnected',
@@ -186,7 +188,7 @@ describe('a server whose streams are held to policies', () => {
     // Grants change in turns of their own.
     await eventually(
       'nothing is granted',
-      () => grants.of(reporterKey({ cluster: 'edge', id: 'r-0' })) === NOTHING,
+      () => grants.grantFor(reporterKey({ cluster: 'edge', id: 'r-0' })) === DENY_ALL,
     );
   });
 
@@ -201,9 +203,9 @@ describe('a server whose streams are held to policies', () => {
       await named.next();
     }
     inForce([OTHERS]);
-    world.server.recheck();
+    world.server.reauthorize();
     // In this very turn of the event loop.
-    expect(world.presence.slice(2)).to.have.members(['r-0 disconnected', 'r-1 disconnected']);
+    expect(world.connectionEvents.slice(2)).to.have.members(['r-0 disconnected', 'r-1 disconnected']);
   });
 
   it('reads no faster than the rate, and loses nothing', async () => {
@@ -218,7 +220,7 @@ describe('a server whose streams are held to policies', () => {
     }
     // 25 reports, five of them at once, the others 50 ms apart; a timer may fire a millisecond early.
     expect(performance.now() - startMs).to.be.greaterThan(20 * 50 - 25 - 20);
-    expect(world.folded).to.have.length(25);
+    expect(world.applied).to.have.length(25);
   });
 
   /** Five at once, then one each 50 ms. */
@@ -232,7 +234,7 @@ describe('a server whose streams are held to policies', () => {
       const stream = world.open();
       stream.sendBytes(firstReport('r-0'));
       await stream.next();
-      expect(world.folded).to.have.length(count);
+      expect(world.applied).to.have.length(count);
       expect(count).to.be.at.most(mostReadSince(startMs));
       stream.end();
     }
@@ -246,9 +248,9 @@ describe('a server whose streams are held to policies', () => {
     const over = streams.map(async (stream) => await Promise.race([stream.next(), stream.ended]));
     for (const one of over) {
       await one;
-      expect(world.folded.length).to.be.at.most(mostReadSince(startMs));
+      expect(world.applied.length).to.be.at.most(mostReadSince(startMs));
     }
-    expect(world.folded.length).to.be.at.least(5);
+    expect(world.applied.length).to.be.at.least(5);
   });
 
   it('leaves nothing of a stream that goes while it waits for the rate', async () => {
@@ -259,9 +261,15 @@ describe('a server whose streams are held to policies', () => {
     await first.next();
     const second = world.open();
     second.sendBytes(firstReport('r-0'));
-    await eventually('the second waits', () => clock.waitsMs.filter((ms) => ms === 1000).length === 2);
+    await eventually(
+      'the second waits',
+      () => clock.pendingTimersMs.filter((ms) => ms === 1000).length === 2,
+    );
     second.cancel();
-    await eventually('it does not any more', () => clock.waitsMs.filter((ms) => ms === 1000).length === 1);
-    expect(world.folded).to.have.length(1);
+    await eventually(
+      'it does not any more',
+      () => clock.pendingTimersMs.filter((ms) => ms === 1000).length === 1,
+    );
+    expect(world.applied).to.have.length(1);
   });
 });

@@ -4,8 +4,8 @@ import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
 import { Client, credentials, loadPackageDefinition, status, type ServiceError } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { service as healthService } from 'grpc-health-check';
-import { ListenError } from '../../src/grpc/server.ts';
-import { whenDecodingBegins } from '../support/decoding-begins.ts';
+import { ListenError } from '../../src/grpc/reporting-server.ts';
+import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { heapBytes } from '../support/heap.ts';
@@ -80,7 +80,7 @@ describe('the reporting server', () => {
         await stream.next();
         for (let nonce = 2; nonce <= 50; nonce += 1) stream.send({ nonce });
       }
-      await eventually('all are folded', () => world.folded.length === 200, GRACE_MS);
+      await eventually('all are folded', () => world.applied.length === 200, GRACE_MS);
       await world.server.close(GRACE_MS);
       for (const stream of streams) {
         expect(await stream.ended).to.deep.include({ code: status.UNAVAILABLE });
@@ -103,20 +103,20 @@ describe('the reporting server', () => {
       const clock = new FakeClock();
       world = await startTestServer({ clock });
       await world.server.close(GRACE_MS);
-      expect(clock.waitsMs).to.deep.equal([]);
+      expect(clock.pendingTimersMs).to.deep.equal([]);
     });
 
     it('in the middle of a large report, which is then not folded', async () => {
       world = await startTestServer();
       let shutDown: Promise<void> | undefined;
-      whenDecodingBegins(1_000_000, () => {
+      onDecodeStart(1_000_000, () => {
         shutDown = world.server.close(GRACE_MS);
       });
       const stream = world.open();
       stream.sendBytes(firstReport('r-0', fullPush(100_000)));
       expect(await stream.ended).to.deep.include({ code: status.UNAVAILABLE });
       await shutDown;
-      expect(world.folded).to.deep.equal([]);
+      expect(world.applied).to.deep.equal([]);
       expect(stream.responses).to.deep.equal([]);
     });
 
@@ -135,7 +135,7 @@ describe('the reporting server', () => {
       for (const stream of [held, silent, late, tooLate]) {
         expect(await stream.ended).to.deep.include({ code: status.UNAVAILABLE });
       }
-      expect(world.folded).to.have.length(1);
+      expect(world.applied).to.have.length(1);
     });
 
     it('cuts a connection that does not close within the grace', async () => {

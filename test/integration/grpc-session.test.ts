@@ -27,8 +27,8 @@ describe('a stream of reports', () => {
       report_interval: { seconds: '5', nanos: 0 },
       request_nonce: '1',
     });
-    expect(world.folded).to.have.length(1);
-    const [{ reporter, report } = expect.fail('nothing was folded')] = world.folded;
+    expect(world.applied).to.have.length(1);
+    const [{ reporter, report } = expect.fail('nothing was folded')] = world.applied;
     expect(reporter).to.deep.equal({ cluster: 'edge', id: 'r-0' });
     expect(report.fullPush).to.equal(true);
     expect(report.added.map(({ name }) => name)).to.deep.equal(['tunnel-0', 'tunnel-1', 'tunnel-2']);
@@ -45,7 +45,7 @@ describe('a stream of reports', () => {
     await stream.next();
     expect(await stream.next()).to.deep.equal({ node_id: 'r-0', request_nonce: '2' });
     expect(await stream.next()).to.deep.equal({ node_id: 'r-0', request_nonce: '3' });
-    expect(world.folded.map(({ reporter }) => reporter.id)).to.deep.equal(['r-0', 'r-0', 'r-0']);
+    expect(world.applied.map(({ reporter }) => reporter.id)).to.deep.equal(['r-0', 'r-0', 'r-0']);
   });
 
   it('may leave the cluster empty', async () => {
@@ -53,7 +53,7 @@ describe('a stream of reports', () => {
     const stream = world.open();
     stream.send({ node: { id: 'r-0' }, nonce: 1 });
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
-    expect(world.folded[0]?.reporter).to.deep.equal({ cluster: '', id: 'r-0' });
+    expect(world.applied[0]?.reporter).to.deep.equal({ cluster: '', id: 'r-0' });
   });
 
   it('may say node in any number of parts, and fields of it that are not read', async () => {
@@ -64,7 +64,7 @@ describe('a stream of reports', () => {
     });
     stream.sendBytes(Buffer.concat([half, firstReport('', { node: { cluster: 'edge' }, nonce: 8 })]));
     expect(await stream.next()).to.deep.include({ node_id: 'r-0', request_nonce: '8' });
-    expect(world.folded[0]?.reporter).to.deep.equal({ cluster: 'edge', id: 'r-0' });
+    expect(world.applied[0]?.reporter).to.deep.equal({ cluster: 'edge', id: 'r-0' });
   });
 
   for (const { intervalMs, told } of [
@@ -141,7 +141,7 @@ describe('a stream of reports', () => {
     expect(await world.count('nonceAnomalies', 'repeated')).to.equal(2);
     expect(await world.count('nonceAnomalies', 'decreased')).to.equal(3);
     expect(await world.count('nonceAnomalies', 'skipped')).to.equal(4);
-    expect(world.folded).to.have.length(nonces.length);
+    expect(world.applied).to.have.length(nonces.length);
     expect(world.logged.filter(({ level }) => level >= 40)).to.deep.equal([]);
   });
 
@@ -151,7 +151,7 @@ describe('a stream of reports', () => {
     stream.sendBytes(firstReport('r-0', { nonce: 0 }));
     const { request_nonce: nonce } = await stream.next();
     expect(nonce ?? '0').to.equal('0');
-    expect(world.folded).to.have.length(1);
+    expect(world.applied).to.have.length(1);
   });
 
   it('has 1,000 reports that come at once folded and ACKed in their order', async () => {
@@ -164,7 +164,7 @@ describe('a stream of reports', () => {
     const acked: number[] = [];
     for (const _ of inOrder) acked.push(Number((await stream.next()).request_nonce));
     expect(acked).to.deep.equal(inOrder);
-    expect(world.folded.map(({ report }) => report.added[0]?.name)).to.deep.equal(
+    expect(world.applied.map(({ report }) => report.added[0]?.name)).to.deep.equal(
       inOrder.map((n) => `t-${n}`),
     );
   });
@@ -178,7 +178,7 @@ describe('a stream of reports', () => {
     const acked: (string | undefined)[] = [];
     for (const _ of sizes) acked.push((await stream.next()).request_nonce);
     expect(acked).to.deep.equal(sizes.map((_, i) => String(i + 1)));
-    expect(world.folded.map(({ report }) => report.added.length)).to.deep.equal(sizes);
+    expect(world.applied.map(({ report }) => report.added.length)).to.deep.equal(sizes);
   });
 
   it('counts what was accepted by kind', async () => {
@@ -204,7 +204,7 @@ describe('a stream of reports', () => {
     stream.end();
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
     expect(await stream.ended).to.deep.include({ code: status.OK });
-    expect(world.folded).to.have.length(1);
+    expect(world.applied).to.have.length(1);
     expect(await world.count('streamsClosed', 'client_closed')).to.equal(1);
     expect(world.server.connectedReporters).to.equal(0);
   });
@@ -215,7 +215,7 @@ describe('a stream of reports', () => {
     stream.end();
     expect(await stream.ended).to.deep.include({ code: status.OK });
     expect(await world.count('streamsClosed', 'client_closed')).to.equal(1);
-    expect(world.folded).to.deep.equal([]);
+    expect(world.applied).to.deep.equal([]);
     expect(world.logged).to.deep.equal([]);
   });
 
@@ -246,21 +246,21 @@ describe('a stream of reports', () => {
     await eventually(
       'the server reads no more',
       () => {
-        still = world.folded.length === folded ? still + 1 : 0;
-        folded = world.folded.length;
+        still = world.applied.length === folded ? still + 1 : 0;
+        folded = world.applied.length;
         return still > 100;
       },
       20_000,
     );
-    expect(world.folded.length).to.be.lessThan(count / 2);
+    expect(world.applied.length).to.be.lessThan(count / 2);
     stream.resume();
     await eventually('all are ACKed', () => stream.responses.length === count + 1, 30_000);
-    expect(world.folded).to.have.length(count + 1);
+    expect(world.applied).to.have.length(count + 1);
   });
 
   it('whose report cannot be folded ends with INTERNAL, without a word of why to the peer', async () => {
     await serve({
-      fold: () => {
+      apply: () => {
         throw new Error('a secret of ours');
       },
     });

@@ -1,6 +1,6 @@
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { whenDecodingBegins } from '../support/decoding-begins.ts';
+import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import type { TestStream } from '../support/test-stream.ts';
@@ -24,7 +24,7 @@ describe('several streams', () => {
   afterEach(() => world.stop());
 
   const reported = (): unknown[] =>
-    world.folded.map(({ reporter, report }) => `${reporter.id} ${report.added.length}`);
+    world.applied.map(({ reporter, report }) => `${reporter.id} ${report.added.length}`);
 
   describe('of one reporter', () => {
     beforeEach(async () => {
@@ -112,10 +112,10 @@ describe('several streams', () => {
       const older = await named(world.open());
       const newer = await named(world.open());
       await older.ended;
-      expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 connected']);
+      expect(world.connectionEvents).to.deep.equal(['r-0 connected', 'r-0 connected']);
       newer.end();
       await newer.ended;
-      expect(world.presence).to.deep.equal(['r-0 connected', 'r-0 connected', 'r-0 disconnected']);
+      expect(world.connectionEvents).to.deep.equal(['r-0 connected', 'r-0 connected', 'r-0 disconnected']);
     });
   });
 
@@ -134,7 +134,7 @@ describe('several streams', () => {
       older.send({ nonce: 2 });
       expect(await older.next()).to.deep.include({ request_nonce: '2' });
       expect(world.server.connectedReporters).to.equal(1);
-      expect(world.presence).to.deep.equal(['r-0 connected']);
+      expect(world.connectionEvents).to.deep.equal(['r-0 connected']);
       expect(await world.count('streamsClosed', 'superseded')).to.equal(0);
     });
   }
@@ -144,7 +144,7 @@ describe('several streams', () => {
       world = await startTestServer();
       const small = await named(world.open(), 'small');
       const large = world.open();
-      whenDecodingBegins(LARGE_BYTES, () => small.send({ nonce: 2, added_tunnels: [tunnel('a')] }));
+      onDecodeStart(LARGE_BYTES, () => small.send({ nonce: 2, added_tunnels: [tunnel('a')] }));
       large.sendBytes(firstReport('large', LARGE));
       expect(await small.next()).to.deep.include({ request_nonce: '2' });
       expect(reported()).to.deep.equal(['small 0', 'small 1']);
@@ -155,7 +155,7 @@ describe('several streams', () => {
     it('the peer cancels: nothing of it is folded', async () => {
       world = await startTestServer();
       const large = world.open();
-      whenDecodingBegins(LARGE_BYTES, () => large.cancel());
+      onDecodeStart(LARGE_BYTES, () => large.cancel());
       large.sendBytes(firstReport('large', LARGE));
       expect(await large.ended).to.deep.include({ code: status.CANCELLED });
       // By the time that as large a report was decoded, the first one would have been.
@@ -171,7 +171,7 @@ describe('several streams', () => {
       world = await startTestServer();
       const older = await named(world.open());
       const newer = world.open();
-      whenDecodingBegins(LARGE_BYTES, () => newer.sendBytes(firstReport('r-0', fullPush(1))));
+      onDecodeStart(LARGE_BYTES, () => newer.sendBytes(firstReport('r-0', fullPush(1))));
       older.send({ nonce: 2, ...LARGE });
       expect(await newer.next()).to.deep.include({ request_nonce: '1' });
       expect(await older.ended).to.deep.include({ code: status.ABORTED });
@@ -186,7 +186,7 @@ describe('several streams', () => {
       world = await startTestServer();
       const older = world.open();
       const opened = new Promise<TestStream>((resolve) => {
-        whenDecodingBegins(LARGE_BYTES, () => resolve(world.open()));
+        onDecodeStart(LARGE_BYTES, () => resolve(world.open()));
       });
       older.sendBytes(firstReport('r-0', LARGE));
       const newer = await named(await opened);
@@ -194,7 +194,7 @@ describe('several streams', () => {
       newer.send({ nonce: 2 });
       expect(await newer.next()).to.deep.include({ request_nonce: '2' });
       expect(reported()).to.deep.equal(['r-0 0', 'r-0 0']);
-      expect(world.presence).to.deep.equal(['r-0 connected']);
+      expect(world.connectionEvents).to.deep.equal(['r-0 connected']);
       expect(older.responses).to.deep.equal([]);
     });
 

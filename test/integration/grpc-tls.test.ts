@@ -4,21 +4,21 @@ import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'n
 import { credentials, status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { systemClock } from '../../src/clock.ts';
-import { forbiddenCharacter } from '../../src/core/text.ts';
+import { findForbiddenCharacter } from '../../src/core/text.ts';
 import { TlsAcceptor, TlsMaterialError } from '../../src/grpc/tls-acceptor.ts';
-import { createAuthority, type CertificateOptions } from '../support/certificates.ts';
-import { whenDecodingBegins } from '../support/decoding-begins.ts';
+import { createCertificateAuthority, type CertificateOptions } from '../support/certificates.ts';
+import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';
 import { FRAME, frame, headerBlock, openRawPeer, PREFACE, requestFields } from '../support/raw-http2.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import type { TestStream } from '../support/test-stream.ts';
-import { peerCredentials, serverMaterial } from '../support/tls-world.ts';
+import { peerCredentials, serverMaterial } from '../support/tls-fixtures.ts';
 
 const DEADLINE_MS = 20_000;
 const SECOND_MS = 1000;
 
-const ours = createAuthority('ours');
-const others = createAuthority('others');
+const ours = createCertificateAuthority('ours');
+const others = createCertificateAuthority('others');
 
 describe('mutual TLS on the reporting port', () => {
   let world: TestServer;
@@ -48,7 +48,7 @@ describe('mutual TLS on the reporting port', () => {
   const refused = (reason: string): Promise<void> =>
     eventually(
       `a connection refused as ${reason}`,
-      async () => (await world.count('connectionsRefused', reason)) === 1,
+      async () => (await world.count('connectionsRejected', reason)) === 1,
       DEADLINE_MS,
     );
 
@@ -71,9 +71,9 @@ describe('mutual TLS on the reporting port', () => {
         await serve();
         const stream = report(names);
         await stream.next();
-        expect(world.peers).to.deep.equal([{ by: 'certificate', ...names }]);
+        expect(world.peers).to.deep.equal([{ kind: 'certificate', ...names }]);
         const said = world.logged.map((line) => Object.values(line).join(' '));
-        for (const line of said) expect(forbiddenCharacter(line)).to.equal(undefined);
+        for (const line of said) expect(findForbiddenCharacter(line)).to.equal(undefined);
       });
     }
   });
@@ -96,7 +96,7 @@ describe('mutual TLS on the reporting port', () => {
     it(`refuses a peer ${who}, reads nothing of it and says why`, async () => {
       await serve();
       let decoded = 0;
-      whenDecodingBegins(0, () => (decoded += 1));
+      onDecodeStart(0, () => (decoded += 1));
       const shown =
         own === undefined
           ? undefined
@@ -105,7 +105,7 @@ describe('mutual TLS on the reporting port', () => {
       stream.sendBytes(firstReport('r-0'));
       expect((await stream.ended).code).to.equal(status.PERMISSION_DENIED);
       await refused(reason);
-      expect({ decoded, responses: stream.responses, presence: world.presence }).to.deep.equal({
+      expect({ decoded, responses: stream.responses, presence: world.connectionEvents }).to.deep.equal({
         decoded: 0,
         responses: [],
         presence: [],
@@ -135,7 +135,7 @@ describe('mutual TLS on the reporting port', () => {
     await plain.write(Buffer.from('GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n'));
     await plain.closed;
     expect(plain.firstBytes.toString()).to.match(/^HTTP\/1\.1 400 [^]*gRPC \(HTTP\/2\) over TLS\.\n$/);
-    expect(await world.count('connectionsRefused', 'plaintext')).to.equal(2);
+    expect(await world.count('connectionsRejected', 'plaintext')).to.equal(2);
   });
 
   it('refuses TLS 1.1, and a client that wants another protocol than HTTP/2', async () => {
@@ -147,7 +147,7 @@ describe('mutual TLS on the reporting port', () => {
     });
     const http1 = await dialTls({ ALPNProtocols: ['http/1.1'] });
     await eventually('both refused', () => old.destroyed && http1.destroyed, DEADLINE_MS);
-    expect(await world.count('connectionsRefused', 'tls_handshake')).to.equal(2);
+    expect(await world.count('connectionsRejected', 'tls_handshake')).to.equal(2);
   });
 
   it('speaks TLS 1.2 too, and with a client that names no protocol', async () => {
@@ -217,12 +217,12 @@ describe('mutual TLS on the reporting port', () => {
   ]) {
     it(`ends a connection that falls silent ${where}, counted once`, async () => {
       // Longer than a handshake takes a busy machine.
-      await serve({ limits: { greetingMs: 1000 } });
+      await serve({ limits: { handshakeTimeoutMs: 1000 } });
       const socket = await begin();
       socket.resume();
       await eventually('it is closed', () => socket.closed);
       await refused('handshake_timeout');
-      expect(await world.count('connectionsRefused', 'tls_handshake')).to.equal(0);
+      expect(await world.count('connectionsRejected', 'tls_handshake')).to.equal(0);
     });
   }
 
@@ -244,12 +244,12 @@ describe('mutual TLS on the reporting port', () => {
   });
 
   it('takes no more of one address than it may have, handshakes included', async () => {
-    await serve({ limits: { addressConnections: 1 } });
+    await serve({ limits: { connectionsPerAddress: 1 } });
     const first = await dialTls({});
     const second = await dialTls({});
     await eventually('the second is refused', () => second.destroyed, DEADLINE_MS);
     expect(first.destroyed).to.equal(false);
-    expect(await world.count('connectionsRefused', 'address_connections')).to.equal(1);
+    expect(await world.count('connectionsRejected', 'address_connections')).to.equal(1);
     first.destroy();
   });
 
@@ -272,7 +272,7 @@ describe('mutual TLS on the reporting port', () => {
     for (const stream of streams) stream.send({ nonce: 2 });
     const answers = await Promise.all(streams.map((stream) => stream.next()));
     expect(answers.map(({ request_nonce }) => String(request_nonce))).to.deep.equal(streams.map(() => '2'));
-    expect(world.presence.filter((one) => one.endsWith(' disconnected'))).to.deep.equal([]);
+    expect(world.connectionEvents.filter((one) => one.endsWith(' disconnected'))).to.deep.equal([]);
     before.destroy();
     after.destroy();
   });
@@ -335,7 +335,9 @@ describe('mutual TLS on the reporting port', () => {
     next.sendBytes(firstReport('r-0'));
     expect((await next.ended).code).to.equal(status.PERMISSION_DENIED);
     await refused('certificate_expired');
-    expect(world.presence, 'the reporter is given a moment to come back').to.deep.equal(['r-0 connected']);
+    expect(world.connectionEvents, 'the reporter is given a moment to come back').to.deep.equal([
+      'r-0 connected',
+    ]);
   });
 
   it('refuses a stream on a connection that is older than its certificate, and has it reconnect', async () => {
@@ -359,7 +361,7 @@ describe('mutual TLS on the reporting port', () => {
     const third = open();
     third.sendBytes(firstReport('r-2'));
     await third.next();
-    expect(world.presence).to.deep.equal(['r-0 connected', 'r-2 connected']);
+    expect(world.connectionEvents).to.deep.equal(['r-0 connected', 'r-2 connected']);
   });
 });
 

@@ -7,7 +7,7 @@ import {
   startHttpServer,
   type HttpServer,
   type HttpSources,
-} from '../../src/http/server.ts';
+} from '../../src/http/http-server.ts';
 import { createMetrics } from '../../src/metrics.ts';
 
 interface Answer {

@@ -11,7 +11,7 @@ import type { Connection } from '../../src/k8s/connection.ts';
 import { resolveConnection } from '../../src/k8s/resolve-connection.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
-import { ROW_SPEC } from '../support/crd-objects.ts';
+import { TUNNEL_SPEC } from '../support/crd-objects.ts';
 
 const CONNECTIONS = 8;
 const RULES = [
@@ -41,7 +41,7 @@ function manifest(name: string, metadata: object = {}): object {
     apiVersion: 'reverse-tunnel.io/v1alpha1',
     kind: 'ReverseTunnel',
     metadata: { name, ...metadata },
-    spec: ROW_SPEC,
+    spec: TUNNEL_SPEC,
   };
 }
 
@@ -51,7 +51,7 @@ async function consequenceOf(call: Promise<unknown>): Promise<string> {
     return 'none';
   } catch (error) {
     expect(error).to.be.instanceOf(ApiError);
-    return (error as ApiError).consequence;
+    return (error as ApiError).kind;
   }
 }
 
@@ -184,7 +184,7 @@ describe('client against a real API server', () => {
     );
     expect(await consequenceOf(rowsOf(client, 'default').list())).to.equal('rejected');
     expect(
-      await consequenceOf(rows.create({ ...manifest('invalid'), spec: { ...ROW_SPEC, tunnelName: '' } })),
+      await consequenceOf(rows.create({ ...manifest('invalid'), spec: { ...TUNNEL_SPEC, tunnelName: '' } })),
     ).to.equal('rejected');
     expect(await consequenceOf(rows.list({ continueToken: 'nonsense' }))).to.equal('rejected');
     await admin.close();

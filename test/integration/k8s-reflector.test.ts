@@ -9,9 +9,9 @@ import { Reflector } from '../../src/k8s/reflector.ts';
 import { resolveConnection } from '../../src/k8s/resolve-connection.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createNamespace, FIRST_START_TIMEOUT_MS, startWithCrds } from '../support/control-plane.ts';
-import { ROW_SPEC } from '../support/crd-objects.ts';
+import { TUNNEL_SPEC } from '../support/crd-objects.ts';
 import { eventually } from '../support/eventually.ts';
-import { Store } from '../support/reflector-fixture.ts';
+import { RecordingHandler } from '../support/reflector-fixture.ts';
 
 const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/reversetunnels.reverse-tunnel.io';
 /** fault-injection.md: converged within 10 s of the API server's return. A busy machine gets more, for that is not what is tested. */
@@ -23,7 +23,7 @@ describe('reflector against a real API server', function () {
   let controlPlane: ControlPlane;
   let client: ApiClient;
   let rows: ResourceClient<ApiObject>;
-  let store: Store;
+  let store: RecordingHandler;
   let states: string[];
   let reflector: Reflector<ApiObject>;
   let abort: AbortController;
@@ -55,7 +55,7 @@ describe('reflector against a real API server', function () {
       plural: 'reversetunnels',
       namespace,
     });
-    store = new Store();
+    store = new RecordingHandler();
     states = [];
     abort = new AbortController();
     reflector = new Reflector<ApiObject>({
@@ -64,7 +64,7 @@ describe('reflector against a real API server', function () {
       clock: systemClock,
       random: Math.random,
       log: { info: () => undefined, warn: () => undefined },
-      onState: (state) => states.push(state),
+      onStateChange: (state) => states.push(state),
       pageLimit: 25,
     });
   });
@@ -85,7 +85,7 @@ describe('reflector against a real API server', function () {
       apiVersion: 'reverse-tunnel.io/v1alpha1',
       kind: 'ReverseTunnel',
       metadata: { name: `row-${written}` },
-      spec: ROW_SPEC,
+      spec: TUNNEL_SPEC,
     });
   }
 
@@ -99,7 +99,7 @@ describe('reflector against a real API server', function () {
       } catch (error) {
         failed += 1;
         if (!(error instanceof ApiError) || performance.now() > deadlineMs) throw error;
-        if (error.consequence === 'unavailable') reflector.hasten();
+        if (error.kind === 'unavailable') reflector.retryNow();
       }
       await delay(200);
     }
@@ -112,7 +112,7 @@ describe('reflector against a real API server', function () {
       try {
         return await rows.list();
       } catch (error) {
-        if (!(error instanceof ApiError) || error.consequence !== 'throttled') throw error;
+        if (!(error instanceof ApiError) || error.kind !== 'throttled') throw error;
         if (performance.now() > deadlineMs) throw error;
       }
       await delay(100);
@@ -121,7 +121,7 @@ describe('reflector against a real API server', function () {
 
   async function converge(): Promise<void> {
     const { items } = await listPatiently();
-    const stored = new Store();
+    const stored = new RecordingHandler();
     for (const item of items) stored.event('ADDED', item);
     await eventually(
       `the store to hold ${stored.versions.size} rows`,

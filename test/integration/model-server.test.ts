@@ -2,11 +2,11 @@ import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { eventually } from '../support/eventually.ts';
-import { MemoryRowApi } from '../support/memory-row-api.ts';
-import { createWorld, type World } from '../support/mirror-world.ts';
-import { Model, type Answer, type ModelStream } from '../support/model.ts';
-import { rowsJudge } from '../support/model-rows.ts';
-import { PLACES, step, type Node, type Said, type Step } from '../support/model-steps.ts';
+import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
+import { createHarness, type ControllerHarness } from '../support/controller-harness.ts';
+import { Model, type ExpectedResponse, type ModelStream } from '../support/model.ts';
+import { createObjectChecker } from '../support/model-objects.ts';
+import { MAX_STREAMS, step, type ReporterNode, type ReportSpec, type Step } from '../support/model-steps.ts';
 import { assertHolds } from '../support/property-runs.ts';
 import { startTestServer, type TestServer } from '../support/reporting-server.ts';
 import type { TestStream } from '../support/test-stream.ts';
@@ -26,8 +26,8 @@ const seen = {
 };
 
 /** Places in `Serving.connections`, after those of one place each. */
-const SHARED = PLACES;
-const SPARE = PLACES + 1;
+const SHARED = MAX_STREAMS;
+const SPARE = MAX_STREAMS + 1;
 
 interface Serving {
   readonly server: TestServer;
@@ -47,25 +47,25 @@ const SEQUENCES_A_SERVER = 50;
 interface Place {
   readonly client: TestStream;
   readonly model: ModelStream;
-  readonly reporter: Node;
+  readonly reporter: ReporterNode;
   nonce: bigint;
   acks: number;
 }
 
 describe('reports, through the reporting server over loopback', () => {
   /** What the servers hand reports to; each sequence, and each restart in it, has its own. */
-  let world: World;
+  let world: ControllerHarness;
   const servers = new Map<OnInvalid, Serving>();
 
   const start = async (onInvalid: OnInvalid): Promise<Serving> => {
     const server = await startTestServer({
       onInvalid,
-      reporterConnected: (reporter, envoy) => world.mirror.reporterConnected(reporter, envoy),
-      reporterDisconnected: (reporter, why) => world.mirror.reporterDisconnected(reporter, why),
-      fold: (reporter, report) => world.mirror.fold(reporter, report, world.clock.monotonicMs()),
+      reporterConnected: (reporter, envoy) => world.enqueuer.reporterConnected(reporter, envoy),
+      reporterDisconnected: (reporter, why) => world.enqueuer.reporterDisconnected(reporter, why),
+      apply: (reporter, report) => world.enqueuer.apply(reporter, report, world.clock.monotonicMs()),
     });
     // One connection that all places share, one for each place, and one more.
-    const connections = Array.from({ length: PLACES + 2 }, () => server.connection());
+    const connections = Array.from({ length: MAX_STREAMS + 2 }, () => server.connection());
     return { server, connections, sequences: 0 };
   };
 
@@ -86,16 +86,16 @@ describe('reports, through the reporting server over loopback', () => {
 
   /** Gives one sequence to the model and to the server, and compares answers and rows. */
   async function play(onInvalid: OnInvalid, steps: readonly Step[]): Promise<void> {
-    const api = new MemoryRowApi();
+    const api = new MemoryTunnelApi();
     const model = new Model(onInvalid);
-    const judge = rowsJudge();
-    const places: (Place | undefined)[] = Array.from({ length: PLACES }, () => undefined);
+    const judge = createObjectChecker();
+    const places: (Place | undefined)[] = Array.from({ length: MAX_STREAMS }, () => undefined);
     let { server, connections } = await serving(onInvalid);
     let begun = false;
-    world = createWorld({ api });
+    world = createHarness({ api });
 
     /** The server knows of it when this returns: of two streams the one opened later is the newer. */
-    async function open(reporter: Node, connection = SHARED): Promise<Place> {
+    async function open(reporter: ReporterNode, connection = SHARED): Promise<Place> {
       const [client, later] = [connections[connection]?.(), connections[connection]?.()];
       if (client === undefined || later === undefined) throw new Error(`no connection ${connection}`);
       // What comes later on a connection is seen later.
@@ -104,7 +104,7 @@ describe('reports, through the reporting server over loopback', () => {
       return { client, model: model.open(), reporter, nonce: 0n, acks: 0 };
     }
 
-    function fieldsOf(at: Place, { content, node, nonce }: Said): RequestFields {
+    function fieldsOf(at: Place, { content, node, nonce }: ReportSpec): RequestFields {
       if (nonce === 'next') at.nonce += 1n;
       return {
         ...content,
@@ -114,7 +114,7 @@ describe('reports, through the reporting server over loopback', () => {
     }
 
     /** Sends, asks the model, and gives what has to come back. */
-    function send(at: Place, burst: readonly Said[]): Answer[] {
+    function send(at: Place, burst: readonly ReportSpec[]): ExpectedResponse[] {
       return burst.map((one) => {
         const fields = fieldsOf(at, one);
         at.client.send(fields);
@@ -122,7 +122,7 @@ describe('reports, through the reporting server over loopback', () => {
       });
     }
 
-    async function answered(at: Place, answers: readonly Answer[]): Promise<void> {
+    async function answered(at: Place, answers: readonly ExpectedResponse[]): Promise<void> {
       for (const answer of answers) {
         if (answer.kind === 'nothing') continue;
         const { request_nonce, report_interval, error_detail } = await at.client.next();
@@ -205,12 +205,12 @@ describe('reports, through the reporting server over loopback', () => {
     }
 
     /** What the older stream said may have been read or not; what the newer one says counts. */
-    async function overtake(older: Place, reporter: Node, content: RequestFields): Promise<Place> {
+    async function overtake(older: Place, reporter: ReporterNode, content: RequestFields): Promise<Place> {
       const newer = await open(reporter, SPARE);
       const answers = send(newer, [{ content, node: 'there', nonce: 'next' }]);
       await answered(newer, answers);
       await older.client.ended;
-      model.renewLives(reporter.cluster, reporter.id);
+      model.renewGenerations(reporter.cluster, reporter.id);
       seen.overtaken += 1;
       return newer;
     }
@@ -229,13 +229,13 @@ describe('reports, through the reporting server over loopback', () => {
 
     async function check(): Promise<void> {
       if (!begun) {
-        model.list();
-        await world.begin();
+        model.markListed();
+        await world.start();
       }
       begun = true;
       await world.settle();
-      const rows = [...api.rows.values()];
-      judge(model.rows, rows);
+      const rows = [...api.stored.values()];
+      judge(model.objects, rows);
       await connectedAsTheModelSays();
       seen.checks += 1;
       seen.rows += rows.length;
@@ -248,7 +248,7 @@ describe('reports, through the reporting server over loopback', () => {
       for (const at of places) await at?.client.ended;
       places.fill(undefined);
       model.restart();
-      world = createWorld({ api });
+      world = createHarness({ api });
       begun = false;
       ({ server, connections } = await start(onInvalid));
       servers.set(onInvalid, { server, connections, sequences: 0 });
@@ -279,6 +279,6 @@ describe('reports, through the reporting server over loopback', () => {
   });
 });
 
-function nacked(answers: readonly Answer[]): boolean {
+function nacked(answers: readonly ExpectedResponse[]): boolean {
   return answers.some(({ kind }) => kind === 'nack');
 }

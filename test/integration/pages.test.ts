@@ -6,14 +6,14 @@ import { dirname, join, normalize } from 'node:path';
 import { expect } from 'chai';
 import { parse, parseAllDocuments } from 'yaml';
 import type { RunResult } from '../../control-plane/run.ts';
-import { OPERATOR_RULES, rightsOf } from '../../src/k8s/rights.ts';
+import { OPERATOR_RBAC_RULES, permissionsOf } from '../../src/k8s/rbac-rules.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import { useControlPlane } from '../support/control-plane.ts';
-import { runTool } from '../support/hand-tool.ts';
+import { runCommand } from '../support/cli-process.ts';
 import { startOperatorProcess, type OperatorProcess } from '../support/operator-process.ts';
-import { untilEqual } from '../support/truth.ts';
-import { anchorsOf, blocksOf, codeOf, linksOf, pages, ROOT, type Block } from '../support/pages.ts';
+import { waitForMatch } from '../support/expected-objects.ts';
+import { anchorsOf, blocksOf, codeOf, linksOf, pages, ROOT, type Block } from '../support/markdown-pages.ts';
 
 /** The namespace that the pages talk of. */
 const NAMESPACE = 'tunnels';
@@ -105,7 +105,7 @@ describe('The pages', () => {
         for (const verb of verbs.match(/[a-z]+/g) ?? []) listed.add(`${verb} ${resource} ${group}`);
       }
     }
-    for (const { verb, resource, subresource, group } of rightsOf(OPERATOR_RULES)) {
+    for (const { verb, resource, subresource, group } of permissionsOf(OPERATOR_RBAC_RULES)) {
       const right = `${verb} ${resource}${subresource === undefined ? '' : `/${subresource}`} ${group}`;
       expect(listed.has(right), right).to.equal(true);
     }
@@ -147,7 +147,7 @@ describe('The flags in the pages', () => {
       ['doctor', ['doctor']],
       ['status', ['status']],
     ];
-    for (const [name, args] of tools) helps.set(name, (await runTool([...args, '--help'])).stdout);
+    for (const [name, args] of tools) helps.set(name, (await runCommand([...args, '--help'])).stdout);
   });
 
   function has(help: string | undefined, flag: string): boolean {
@@ -224,7 +224,7 @@ describe('The commands in the pages, on a real API server', () => {
     await fleet.start();
     await fleet.settled();
     // Rows come after the objects of their reporters, and kubectl waits for no object that is not there yet.
-    await untilEqual(fleet, plane.request, NAMESPACE, BLOCK_TIMEOUT_MS / 2);
+    await waitForMatch(fleet, plane.request, NAMESPACE, BLOCK_TIMEOUT_MS / 2);
     const wait = ['wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=30s', '-n', NAMESPACE];
     const { code, stderr } = await plane.kubectl(wait);
     expect(code, stderr).to.equal(0);

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { parseSelftest } from '../../src/selftest/options.ts';
 import { useControlPlane } from '../support/control-plane.ts';
-import { operatorOutput } from '../support/operator-process.ts';
+import { runOperatorToExit } from '../support/operator-process.ts';
 
 describe('selftest, the body of helm test', () => {
   const controlPlane = useControlPlane();
@@ -25,7 +25,7 @@ describe('selftest, the body of helm test', () => {
   ] as const) {
     it(`refuses ${what}, by name`, () => {
       const parsed = parseSelftest(args);
-      expect('problems' in parsed && parsed.problems.join('\n')).to.include(said);
+      expect('errors' in parsed && parsed.errors.join('\n')).to.include(said);
     });
   }
 
@@ -46,7 +46,14 @@ describe('selftest, the body of helm test', () => {
   });
 
   const run = (...args: string[]) =>
-    operatorOutput(['selftest', '--kubeconfig', controlPlane().kubeconfigPath, '--timeout', '1s', ...args]);
+    runOperatorToExit([
+      'selftest',
+      '--kubeconfig',
+      controlPlane().kubeconfigPath,
+      '--timeout',
+      '1s',
+      ...args,
+    ]);
 
   it('nobody listens: exit code 1, and one line that says where and why', async () => {
     const { code, stderr } = await run('--address', '127.0.0.1:1');

@@ -98,7 +98,7 @@ describe('simulate as a command', () => {
   });
 
   it('names what a service answers that refuses reports, and ends with 1', async () => {
-    server.answer = (report) => ({
+    server.respond = (report) => ({
       ...ack(report),
       error_detail: { code: 3, message: 'node.id: not wanted here' },
     });
@@ -111,7 +111,7 @@ describe('simulate as a command', () => {
   });
 
   it('ends with 1 when an ACK was out of order', async () => {
-    server.answer = (report) => (report.nonce === 2n ? { request_nonce: '1' } : ack(report));
+    server.respond = (report) => (report.nonce === 2n ? { request_nonce: '1' } : ack(report));
     const { code, out } = await simulate(
       `--address ${server.address} --reporters 1 --duration 3s --interval 100ms`,
     ).ended();

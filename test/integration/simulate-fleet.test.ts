@@ -107,7 +107,7 @@ describe('the reporter fleet over gRPC', () => {
 
   it('reports as often as the server says (Envoy: ServerSentTime)', async () => {
     const server = await serve();
-    server.answer = (report) => ack(report, report.nonce === 1n ? 25 : undefined);
+    server.respond = (report) => ack(report, report.nonce === 1n ? 25 : undefined);
     await start(server.address, { reporters: 1, intervalMs: 2000 });
     // At the configured 2 s eleven more reports would take 22 s, which is longer than this waits.
     await eventually('the twelfth report', () => (server.streams[0]?.reports.length ?? 0) >= 12);
@@ -142,7 +142,7 @@ describe('the reporter fleet over gRPC', () => {
 
   it('takes an ACK that came before the stream was ended with OK, and comes back', async () => {
     const server = await serve();
-    server.answer = (report, stream) => {
+    server.respond = (report, stream) => {
       if (server.streams.length === 1) setImmediate(() => stream.end(0));
       return ack(report);
     };
@@ -154,7 +154,7 @@ describe('the reporter fleet over gRPC', () => {
 
   it('sees the NACK that a server sends before it ends the stream', async () => {
     const server = await serve();
-    server.answer = (report, stream) => {
+    server.respond = (report, stream) => {
       if (server.streams.length > 1) return ack(report);
       setImmediate(() => stream.end(0));
       return { ...ack(report), error_detail: { code: 3, message: 'node.id: is empty' } };
@@ -168,7 +168,7 @@ describe('the reporter fleet over gRPC', () => {
 
   it('drops a stream that is not ACKed, on the same connection, and counts nonces that were never sent', async () => {
     const server = await serve();
-    server.answer = (report) =>
+    server.respond = (report) =>
       server.streams.length === 1 ? { request_nonce: '9223372036854775807' } : ack(report);
     const fleet = await start(server.address, { reporters: 1, maxRetries: 2, intervalMs: 100 });
     await eventually('the connect after it', () => fleet.statistics().connected === 1);
@@ -184,7 +184,7 @@ describe('the reporter fleet over gRPC', () => {
       const server = await serve();
       const fleet = await start(server.address, { faultyLinks });
       await expectEqual(fleet, server);
-      fleet.reporters[0]?.dropConnection();
+      fleet.reporters[0]?.resetConnection();
       await eventually('one is disconnected', () => fleet.statistics().disconnects.remote_close === 1);
       fleet.reporters[0]?.disconnectTunnel('node-3');
       await expectEqual(fleet, server);
@@ -200,7 +200,7 @@ describe('the reporter fleet over gRPC', () => {
     const server = await serve();
     const fleet = await start(server.address, { reporters: 1, faultyLinks: true });
     await expectEqual(fleet, server);
-    fleet.reporters[0]?.abandonConnection();
+    fleet.reporters[0]?.halfOpenConnection();
     await eventually('a second stream', () => server.streams.length === 2);
     await expectEqual(fleet, server);
     const heard = server.streams[0]?.reports.length;
@@ -243,7 +243,7 @@ describe('the reporter fleet over gRPC', () => {
       seed: 5,
     });
     await eventually('every reporter has reported twenty times', () => fleet.statistics().acks > 200);
-    for (const reporter of fleet.reporters.slice(0, 5)) reporter.dropConnection();
+    for (const reporter of fleet.reporters.slice(0, 5)) reporter.resetConnection();
     await eventually('five have come back', () => fleet.statistics().connects === 15);
     await eventually('some hundred reports more', () => fleet.statistics().acks > 500, 20_000);
     fleet.pauseChurn();
@@ -271,9 +271,9 @@ describe('the reporter fleet over gRPC', () => {
     expect(fleet.statistics()).to.deep.include({ connected: 5, attempts: 5, outOfOrderAcks: 0, nacks: 0 });
     const [acks] = (await server.metrics.acks.get()).values;
     expect(acks?.value).to.be.at.least(fleet.statistics().acks);
-    const firstPushes = server.folded.filter(({ report }) => report.fullPush);
+    const firstPushes = server.applied.filter(({ report }) => report.fullPush);
     expect(firstPushes.map(({ report }) => report.added.length)).to.deep.equal([100, 100, 100, 100, 100]);
-    const folded = server.folded.reduce((sum, { report }) => sum + report.added.length, 0);
+    const folded = server.applied.reduce((sum, { report }) => sum + report.added.length, 0);
     expect(folded).to.equal(fleet.statistics().tunnelsAdded);
   });
 });
@@ -281,7 +281,7 @@ describe('the reporter fleet over gRPC', () => {
 /** Waits until all is ACKed and holds the server's view against the fleet's. */
 async function expectEqual(fleet: Fleet, server: RecordingServer): Promise<void> {
   await fleet.settled();
-  const truth = new Map(Array.from(fleet.truth(), ([{ id }, tunnels]) => [id, new Map(tunnels)]));
+  const truth = new Map(Array.from(fleet.expectedTunnels(), ([{ id }, tunnels]) => [id, new Map(tunnels)]));
   expect(server.held).to.deep.equal(truth);
 }
 

@@ -9,21 +9,21 @@ import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import { reviewToken, TOKEN_REVIEW_RESOURCE, type TokenReviewObject } from '../../src/k8s/token-review.ts';
 import { resolveConnection } from '../../src/k8s/resolve-connection.ts';
-import { createAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../support/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
-import { whenDecodingBegins } from '../support/decoding-begins.ts';
+import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { startScriptedApiServer } from '../support/scripted-api-server.ts';
-import { peerCredentials, serverMaterial } from '../support/tls-world.ts';
+import { peerCredentials, serverMaterial } from '../support/tls-fixtures.ts';
 
 const DEADLINE_MS = 30_000;
 const AUDIENCE = 'reverse-tunnel-operator';
 /** The least that the API server gives. */
 const TOKEN_SECONDS = 600;
 
-const ours = createAuthority('ours');
-const others = createAuthority('others');
+const ours = createCertificateAuthority('ours');
+const others = createCertificateAuthority('others');
 
 describe('a ServiceAccount token on the reporting port', () => {
   const controlPlane = useControlPlane();
@@ -81,7 +81,7 @@ describe('a ServiceAccount token on the reporting port', () => {
   /** Reports once; how that ended, and whether anything was decoded. */
   async function attempt(token: string | undefined): Promise<{ got: string; decoded: number }> {
     let decoded = 0;
-    whenDecodingBegins(0, () => (decoded += 1));
+    onDecodeStart(0, () => (decoded += 1));
     const stream = world.open(peerCredentials(ours), token);
     stream.sendBytes(firstReport('r-0'));
     const end = stream.ended.then(({ code, details }) => `${status[code]}: ${details}`);
@@ -98,7 +98,7 @@ describe('a ServiceAccount token on the reporting port', () => {
   it('opens the port to who it was made for, and says which ServiceAccount that is', async () => {
     await serve();
     expect(await attempt(await newToken('envoy'))).to.deep.equal({ got: 'ACK', decoded: 1 });
-    expect(world.peers).to.deep.equal([{ by: 'token', namespace, serviceAccount: 'envoy' }]);
+    expect(world.peers).to.deep.equal([{ kind: 'token', namespace, serviceAccount: 'envoy' }]);
     expect(reviews).to.equal(1);
   });
 
@@ -179,12 +179,12 @@ describe('a ServiceAccount token on the reporting port', () => {
       await serve();
       const { got, decoded } = await attempt(token);
       expect(got).to.match(said);
-      expect({ decoded, presence: world.presence, reviews }).to.deep.equal({
+      expect({ decoded, presence: world.connectionEvents, reviews }).to.deep.equal({
         decoded: 0,
         presence: [],
         reviews: asked,
       });
-      expect(await world.count('callsRefused', refused)).to.equal(1);
+      expect(await world.count('streamsRejected', refused)).to.equal(1);
       expect(world.logged.filter((line) => line['reason'] === refused)).to.have.length(1);
       expectNoToken(token);
       // By the same eyes: who is let in is decoded.
@@ -219,8 +219,8 @@ describe('a ServiceAccount token on the reporting port', () => {
     both.sendBytes(firstReport('r-1'));
     await both.next();
     expect(world.peers).to.deep.equal([
-      { by: 'token', namespace, serviceAccount: 'envoy' },
-      { by: 'certificate', uris: ['spiffe://ours/edge'], dnsNames: [] },
+      { kind: 'token', namespace, serviceAccount: 'envoy' },
+      { kind: 'certificate', uris: ['spiffe://ours/edge'], dnsNames: [] },
     ]);
     const bad = world.open(peerCredentials(ours, others.issue()), await newToken('envoy'));
     bad.sendBytes(firstReport('r-2'));
@@ -300,7 +300,7 @@ describe('an API server that cannot review a token', () => {
         stream.sendBytes(firstReport('r-0'));
         const request = await api.next();
         expect(JSON.parse(request.body)).to.deep.include({ spec: { token, audiences: [AUDIENCE] } });
-        request.answer({ ...answer, headers: {}, body: answer.body.replace('TOKEN', `"${token}"`) });
+        request.respond({ ...answer, headers: {}, body: answer.body.replace('TOKEN', `"${token}"`) });
         expect(await stream.ended).to.deep.equal({
           code: status.UNAVAILABLE,
           details: 'token review failed',

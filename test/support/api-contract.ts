@@ -1,7 +1,7 @@
 import { createApiLink } from '../faults/sim/api-link.ts';
 import { SimApiServer } from '../faults/sim/api-server.ts';
 import { ApiStore } from '../faults/sim/api-store.ts';
-import { createDice } from '../faults/sim/dice.ts';
+import { createPrng } from '../faults/sim/prng.ts';
 import { SimProcess } from '../faults/sim/process.ts';
 import { SimTime } from '../faults/sim/time.ts';
 import type { ControlPlane } from '../../control-plane/start.ts';
@@ -12,27 +12,27 @@ import { createNamespace } from './control-plane.ts';
 import { eventually } from './eventually.ts';
 
 /** An API server of which the contract's cases ask the same, be it a real one or the one in memory. */
-export interface ServerUnderContract {
+export interface ContractServer {
   readonly client: ApiClient;
   readonly namespace: string;
   /** A call, with the time that it needs. */
   settle<T>(call: Promise<T>): Promise<T>;
   /** Waits for what a watch brings. */
-  until(what: string, isSo: () => boolean): Promise<void>;
+  waitUntil(what: string, isSo: () => boolean): Promise<void>;
   close(): Promise<void>;
 }
 
 /** The API server of the simulation, in fake time that passes as it is needed. */
-export function serverInMemory(): ServerUnderContract {
+export function startMemoryServer(): ContractServer {
   const time = new SimTime();
   const process = new SimProcess('client', time);
   const store = new ApiStore(
     () => '2026-11-23T05:00:00Z',
-    (change) => server.changed(change),
+    (change) => server.onChange(change),
   );
-  const dice = createDice(1);
-  const server: SimApiServer = new SimApiServer(time, dice, store);
-  const { client } = createApiLink(process, server, { time, dice, onSend: () => {} });
+  const prng = createPrng(1);
+  const server: SimApiServer = new SimApiServer(time, prng, store);
+  const { client } = createApiLink(process, server, { time, dice: prng, onSend: () => {} });
   return {
     client,
     namespace: 'default',
@@ -42,13 +42,13 @@ export function serverInMemory(): ServerUnderContract {
         state.settled = true;
       });
       watched.catch(() => undefined);
-      for (let passed = 0; !state.settled && passed < 1000; passed += 1) await time.pass(10);
+      for (let passed = 0; !state.settled && passed < 1000; passed += 1) await time.advance(10);
       return await watched;
     },
-    async until(what, isSo) {
-      for (let passed = 0; !isSo(); passed += 1) {
+    async waitUntil(what, predicate) {
+      for (let passed = 0; !predicate(); passed += 1) {
         if (passed > 1000) throw new Error(`10 s of fake time passed without ${what}`);
-        await time.pass(10);
+        await time.advance(10);
       }
     },
     close: () => client.close(),
@@ -56,7 +56,7 @@ export function serverInMemory(): ServerUnderContract {
 }
 
 /** A real one, as a ServiceAccount that may do what the cases do. */
-export async function realServer(controlPlane: ControlPlane): Promise<ServerUnderContract> {
+export async function connectToRealServer(controlPlane: ControlPlane): Promise<ContractServer> {
   const namespace = await createNamespace(controlPlane, 'contract');
   const all = ['get', 'list', 'watch', 'create', 'patch', 'delete'];
   const rules = [
@@ -87,7 +87,7 @@ export async function realServer(controlPlane: ControlPlane): Promise<ServerUnde
     client,
     namespace,
     settle: (call) => call,
-    until: (what, isSo) => eventually(what, isSo),
+    waitUntil: (what, predicate) => eventually(what, predicate),
     close: () => client.close(),
   };
 }

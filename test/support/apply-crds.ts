@@ -5,7 +5,7 @@ import { ControlPlaneError } from '../../control-plane/errors.ts';
 import type { ControlPlane } from '../../control-plane/start.ts';
 
 const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
-const API = '/apis/reverse-tunnel.io/v1alpha1';
+const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 const SERVED_DEADLINE_MS = 60_000;
 
 /** Resolves when all three kinds are served. @throws ControlPlaneError when they are not within a minute */
@@ -20,8 +20,9 @@ export async function applyCrds(controlPlane: ControlPlane): Promise<void> {
   // Established is said a moment before the paths are served.
   const deadlineMs = performance.now() + SERVED_DEADLINE_MS;
   for (const resource of ['reversetunnels', 'reversetunnelreporters', 'reversetunnelpolicies']) {
-    while ((await controlPlane.request('GET', `${API}/${resource}`)).status !== 200) {
-      if (performance.now() > deadlineMs) throw new ControlPlaneError(`${API}/${resource} is not served.`);
+    while ((await controlPlane.request('GET', `${API_PATH}/${resource}`)).status !== 200) {
+      if (performance.now() > deadlineMs)
+        throw new ControlPlaneError(`${API_PATH}/${resource} is not served.`);
       await delay(50);
     }
   }

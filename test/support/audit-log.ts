@@ -3,12 +3,12 @@ import { createReadStream } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
 const CHUNK_BYTES = 1024 * 1024;
-const POLL_MS = 25;
+const POLL_INTERVAL_MS = 25;
 /** Longer than the API server lets any write take. */
-const COMPLETE_MS = 90_000;
+const COMPLETION_TIMEOUT_MS = 90_000;
 
 /** Row writes that the API server saw, by verb. */
-export interface RowWrites {
+export interface TunnelWriteCounts {
   readonly create: number;
   readonly patch: number;
   readonly delete: number;
@@ -35,9 +35,9 @@ interface AuditEvent {
 }
 
 /** Writes to rows of a namespace by ServiceAccounts; those of the administrator (a person with kubectl) do not count. */
-export async function rowWrites(auditLogPath: string, namespace: string): Promise<RowWrites> {
+export async function countTunnelWrites(auditLogPath: string, namespace: string): Promise<TunnelWriteCounts> {
   const counts = { create: 0, patch: 0, delete: 0, status: 0, failed: 0 };
-  for (const event of await eventsWith(auditLogPath, `"namespace":"${namespace}"`)) {
+  for (const event of await readCompletedEvents(auditLogPath, `"namespace":"${namespace}"`)) {
     const { objectRef, verb } = event;
     if (event.stage !== 'ResponseComplete' || objectRef?.resource !== 'reversetunnels') continue;
     if (objectRef.namespace !== namespace || !event.user.username.startsWith('system:serviceaccount:'))
@@ -51,7 +51,7 @@ export async function rowWrites(auditLogPath: string, namespace: string): Promis
 }
 
 /** What was written between two counts. */
-export function since(before: RowWrites, after: RowWrites): RowWrites {
+export function writesBetween(before: TunnelWriteCounts, after: TunnelWriteCounts): TunnelWriteCounts {
   return {
     create: after.create - before.create,
     patch: after.patch - before.patch,
@@ -74,9 +74,9 @@ export interface Write {
 }
 
 /** Every write to the namespace's rows, reporters and Leases by ServiceAccounts, in the order of the log. */
-export async function writesBy(auditLogPath: string, namespace: string): Promise<Write[]> {
+export async function listWrites(auditLogPath: string, namespace: string): Promise<Write[]> {
   const writes: Write[] = [];
-  for (const event of await eventsWith(auditLogPath, `"namespace":"${namespace}"`)) {
+  for (const event of await readCompletedEvents(auditLogPath, `"namespace":"${namespace}"`)) {
     const { objectRef, verb, stage, user, responseStatus } = event;
     if (stage !== 'ResponseComplete' || objectRef?.namespace !== namespace) continue;
     if (!['create', 'patch', 'delete'].includes(verb) || (responseStatus?.code ?? 0) >= 300) continue;
@@ -97,14 +97,17 @@ export async function writesBy(auditLogPath: string, namespace: string): Promise
 /** One call by a ServiceAccount. */
 export interface Call {
   /** As RBAC names them: `create tokenreviews.authentication.k8s.io`, `patch reversetunnels/status.reverse-tunnel.io`; or `get /path`. */
-  readonly right: string;
+  readonly permission: string;
   readonly code: number;
 }
 
 /** Every call by the ServiceAccounts of the namespace, whatever it was for. A watch is there once it is open. */
-export async function callsBy(auditLogPath: string, namespace: string): Promise<Call[]> {
+export async function listCalls(auditLogPath: string, namespace: string): Promise<Call[]> {
   const calls: Call[] = [];
-  for (const event of await eventsWith(auditLogPath, `"username":"system:serviceaccount:${namespace}:`)) {
+  for (const event of await readCompletedEvents(
+    auditLogPath,
+    `"username":"system:serviceaccount:${namespace}:`,
+  )) {
     const { objectRef, verb, requestURI, responseStatus, stage } = event;
     if (stage === 'RequestReceived') continue;
     const subresource = objectRef?.subresource === undefined ? '' : `/${objectRef.subresource}`;
@@ -112,7 +115,7 @@ export async function callsBy(auditLogPath: string, namespace: string): Promise<
       objectRef === undefined
         ? requestURI
         : `${objectRef.resource}${subresource}.${objectRef.apiGroup ?? ''}`;
-    calls.push({ right: `${verb} ${what}`, code: responseStatus?.code ?? 0 });
+    calls.push({ permission: `${verb} ${what}`, code: responseStatus?.code ?? 0 });
   }
   return calls;
 }
@@ -121,30 +124,32 @@ export async function callsBy(auditLogPath: string, namespace: string): Promise<
  * Events whose line has the text, in the order of the log. A row shows before the API server has logged that it is made: what
  * was begun when this is called is waited for, so that all that could be seen by then is there.
  */
-async function eventsWith(auditLogPath: string, text: string): Promise<AuditEvent[]> {
-  const untilMs = performance.now() + COMPLETE_MS;
-  let begun: Set<string> | undefined;
+async function readCompletedEvents(auditLogPath: string, text: string): Promise<AuditEvent[]> {
+  const untilMs = performance.now() + COMPLETION_TIMEOUT_MS;
+  let pendingIds: Set<string> | undefined;
   for (;;) {
     const events = await readEvents(auditLogPath, text);
-    begun ??= new Set(
+    pendingIds ??= new Set(
       events.filter(({ stage }) => stage === 'RequestReceived').map(({ auditID }) => auditID),
     );
     for (const { stage, auditID } of events) {
-      if (stage === 'ResponseComplete' || stage === 'Panic') begun.delete(auditID);
+      if (stage === 'ResponseComplete' || stage === 'Panic') pendingIds.delete(auditID);
     }
-    if (begun.size === 0) return events;
+    if (pendingIds.size === 0) return events;
     if (performance.now() > untilMs)
-      throw new Error(`${begun.size} writes were begun and not completed within ${COMPLETE_MS} ms`);
-    await delay(POLL_MS);
+      throw new Error(
+        `${pendingIds.size} writes were begun and not completed within ${COMPLETION_TIMEOUT_MS} ms`,
+      );
+    await delay(POLL_INTERVAL_MS);
   }
 }
 
 /** Looks for the text in bytes, as most of a log is other tests' and making lines of that takes seconds. */
 async function readEvents(auditLogPath: string, text: string): Promise<AuditEvent[]> {
   const events: AuditEvent[] = [];
-  let rest: Buffer = Buffer.alloc(0);
+  let remainder: Buffer = Buffer.alloc(0);
   for await (const chunk of createReadStream(auditLogPath, { highWaterMark: CHUNK_BYTES })) {
-    const bytes = Buffer.concat([rest, chunk as Buffer]);
+    const bytes = Buffer.concat([remainder, chunk as Buffer]);
     // A line that is not whole yet is for the next chunk, or the next time.
     const end = bytes.lastIndexOf('\n') + 1;
     const lines = bytes.subarray(0, end);
@@ -154,7 +159,7 @@ async function readEvents(auditLogPath: string, text: string): Promise<AuditEven
       events.push(JSON.parse(line) as AuditEvent);
       at = lines.indexOf(text, to);
     }
-    rest = bytes.subarray(end);
+    remainder = bytes.subarray(end);
   }
   return events;
 }

@@ -21,16 +21,16 @@ export interface CertificateOptions {
 }
 
 /** PEM of a certificate and of its key. */
-export interface Issued {
+export interface IssuedCertificate {
   readonly cert: string;
   readonly key: string;
 }
 
 /** Somebody who issues certificates. */
-export interface Authority {
+export interface CertificateAuthority {
   /** PEM of its own certificate. */
   readonly ca: string;
-  issue(options?: CertificateOptions): Issued;
+  issue(options?: CertificateOptions): IssuedCertificate;
 }
 
 const OID = {
@@ -46,23 +46,23 @@ const HOUR_MS = 3_600_000;
 const MINUTE_MS = 60_000;
 
 /** A new authority that is its own root. */
-export function createAuthority(name = 'test authority'): Authority {
-  const { privateKey, publicKey } = newKeys();
+export function createCertificateAuthority(name = 'test authority'): CertificateAuthority {
+  const { privateKey, publicKey } = generateKeys();
   const rootName = `${name} ${randomBytes(4).toString('hex')}`;
-  const ca = certificate({
+  const ca = encodeCertificate({
     issuer: rootName,
     subject: rootName,
     publicKey,
     signer: privateKey,
     notBeforeMs: Date.now() - 24 * HOUR_MS,
     notAfterMs: Date.now() + 24 * HOUR_MS,
-    extensions: [extension(OID.basicConstraints, sequence(tlv(0x01, Buffer.from([0xff]))))],
+    extensions: [encodeExtension(OID.basicConstraints, sequence(tlv(0x01, Buffer.from([0xff]))))],
   });
   return {
     ca,
     issue(options = {}) {
-      const keys = newKeys();
-      const cert = certificate({
+      const keys = generateKeys();
+      const cert = encodeCertificate({
         issuer: rootName,
         subject: 'leaf',
         publicKey: keys.publicKey,
@@ -76,7 +76,7 @@ export function createAuthority(name = 'test authority'): Authority {
   };
 }
 
-function newKeys(): { readonly privateKey: KeyObject; readonly publicKey: KeyObject } {
+function generateKeys(): { readonly privateKey: KeyObject; readonly publicKey: KeyObject } {
   return generateKeyPairSync('ec', { namedCurve: 'P-256' });
 }
 
@@ -85,18 +85,18 @@ function leafExtensions({ uris = [], dnsNames = [], addresses = [], usage }: Cer
     ...(usage === 'server' ? [] : [oid(OID.clientAuth)]),
     ...(usage === 'client' ? [] : [oid(OID.serverAuth)]),
   ];
-  const names = [
+  const altNames = [
     ...uris.map((uri) => tlv(0x86, Buffer.from(uri, 'latin1'))),
     ...dnsNames.map((name) => tlv(0x82, Buffer.from(name, 'latin1'))),
     ...addresses.map((address) => tlv(0x87, Buffer.from(address.split('.').map(Number)))),
   ];
   return [
-    extension(OID.extendedKeyUsage, sequence(...usages)),
-    ...(names.length === 0 ? [] : [extension(OID.subjectAltName, sequence(...names))]),
+    encodeExtension(OID.extendedKeyUsage, sequence(...usages)),
+    ...(altNames.length === 0 ? [] : [encodeExtension(OID.subjectAltName, sequence(...altNames))]),
   ];
 }
 
-function certificate(parts: {
+function encodeCertificate(options: {
   readonly issuer: string;
   readonly subject: string;
   readonly publicKey: KeyObject;
@@ -110,29 +110,29 @@ function certificate(parts: {
     tlv(0xa0, tlv(0x02, Buffer.from([2]))),
     tlv(0x02, Buffer.concat([Buffer.from([0x01]), randomBytes(8)])),
     algorithm,
-    distinguishedName(parts.issuer),
-    sequence(utcTime(parts.notBeforeMs), utcTime(parts.notAfterMs)),
-    distinguishedName(parts.subject),
-    parts.publicKey.export({ type: 'spki', format: 'der' }),
-    tlv(0xa3, sequence(...parts.extensions)),
+    encodeDistinguishedName(options.issuer),
+    sequence(encodeUtcTime(options.notBeforeMs), encodeUtcTime(options.notAfterMs)),
+    encodeDistinguishedName(options.subject),
+    options.publicKey.export({ type: 'spki', format: 'der' }),
+    tlv(0xa3, sequence(...options.extensions)),
   );
-  const signature = sign('sha256', toBeSigned, parts.signer);
+  const signature = sign('sha256', toBeSigned, options.signer);
   const der = sequence(toBeSigned, algorithm, tlv(0x03, Buffer.concat([Buffer.from([0]), signature])));
   const lines = der.toString('base64').match(/.{1,64}/g) ?? [];
   return `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`;
 }
 
-function distinguishedName(commonName: string): Buffer {
+function encodeDistinguishedName(commonName: string): Buffer {
   return sequence(tlv(0x31, sequence(oid(OID.commonName), tlv(0x0c, Buffer.from(commonName)))));
 }
 
 /** As RFC 5280 has it for years until 2049. */
-function utcTime(atMs: number): Buffer {
+function encodeUtcTime(atMs: number): Buffer {
   const digits = new Date(atMs).toISOString().replaceAll(/[-:T]|\.\d+/g, '');
   return tlv(0x17, Buffer.from(digits.slice(2)));
 }
 
-function extension(id: readonly number[], value: Buffer): Buffer {
+function encodeExtension(id: readonly number[], value: Buffer): Buffer {
   return sequence(oid(id), tlv(0x04, value));
 }
 

@@ -5,7 +5,7 @@
  * hook at mocha's root. Suites that stop or freeze parts of it start one of their own (`startControlPlane`).
  */
 import type { ControlPlane } from '../../control-plane/start.ts';
-import { createNamespace, startWithCrds } from './own-control-plane.ts';
+import { createNamespace, startWithCrds } from './start-with-crds.ts';
 
 // Where tests look for them; programs that are not run by mocha take them from there.
 export { createNamespace, startWithCrds };

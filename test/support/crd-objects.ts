@@ -3,10 +3,10 @@ import { expect } from 'chai';
 import type { ControlPlane } from '../../control-plane/start.ts';
 import { createNamespace } from './control-plane.ts';
 
-const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
+const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 
 /** A spec whose values are told apart in every column and selector. */
-export const ROW_SPEC = {
+export const TUNNEL_SPEC = {
   tunnelName: 'acme:node-17',
   tenantID: 'acme',
   clusterID: 'eu-1',
@@ -28,12 +28,12 @@ export interface StoredObject {
 }
 
 /** How the API server answered a write. */
-export interface Answer {
+export interface WriteResult {
   readonly code: number;
   /** The object as it is now; undefined when the write was refused. */
   readonly object: StoredObject | undefined;
   /** Each refused field with the reason, as `spec.nodeID FieldValueTooLong`. */
-  readonly refused: readonly string[];
+  readonly rejected: readonly string[];
 }
 
 /** The kinds in a namespace that no other test uses. */
@@ -44,14 +44,14 @@ export interface CrdNamespace {
     resource: Resource,
     body: { name?: string; spec: unknown; status?: unknown },
     dryRun?: boolean,
-  ): Promise<Answer>;
+  ): Promise<WriteResult>;
   get(resource: Resource, name: string): Promise<StoredObject>;
   /** Names of the objects that a field selector finds, in order; undefined when the API server refuses the selector. */
   select(resource: Resource, fieldSelector: string): Promise<readonly string[] | undefined>;
   /** kubectl in this namespace: what it printed on stdout; fails the test when kubectl does. */
   kubectl(...args: string[]): Promise<string>;
   /** kubectl in this namespace, to fail: what it printed on stderr; fails the test when kubectl does not. */
-  kubectlRefused(...args: string[]): Promise<string>;
+  kubectlRejected(...args: string[]): Promise<string>;
 }
 
 /** The plural names, as they stand in a path. */
@@ -64,16 +64,18 @@ const KINDS = {
 };
 
 /** Makes a namespace on a control plane that has the CRDs. It is left there: it goes with the control plane. */
-export async function crdNamespace(plane: ControlPlane): Promise<CrdNamespace> {
+export async function createCrdNamespace(plane: ControlPlane): Promise<CrdNamespace> {
   const name = await createNamespace(plane, 'crd');
-  const path = (resource: Resource): string => `${GROUP}/namespaces/${name}/${resource}`;
+  const path = (resource: Resource): string => `${API_PATH}/namespaces/${name}/${resource}`;
   const kubectl = async (args: readonly string[]) => plane.kubectl(['--namespace', name, ...args]);
   return {
     name,
     async create(resource, { name: objectName, ...content }, dryRun = false) {
       const metadata = objectName === undefined ? { generateName: 'object-' } : { name: objectName };
       const body = { apiVersion: 'reverse-tunnel.io/v1alpha1', kind: KINDS[resource], metadata, ...content };
-      return answerOf(await plane.request('POST', `${path(resource)}${dryRun ? '?dryRun=All' : ''}`, body));
+      return toWriteResult(
+        await plane.request('POST', `${path(resource)}${dryRun ? '?dryRun=All' : ''}`, body),
+      );
     },
     async get(resource, objectName) {
       const { status, body } = await plane.request('GET', `${path(resource)}/${objectName}`);
@@ -92,7 +94,7 @@ export async function crdNamespace(plane: ControlPlane): Promise<CrdNamespace> {
       expect(code, `kubectl ${args.join(' ')}: ${stderr}`).to.equal(0);
       return stdout;
     },
-    async kubectlRefused(...args) {
+    async kubectlRejected(...args) {
       const { code, stdout, stderr } = await kubectl(args);
       expect(code, `kubectl ${args.join(' ')} printed ${stdout}`).to.equal(1);
       return stderr;
@@ -100,14 +102,14 @@ export async function crdNamespace(plane: ControlPlane): Promise<CrdNamespace> {
   };
 }
 
-function answerOf({ status, body }: { status: number; body: unknown }): Answer {
-  if (status < 300) return { code: status, object: body as StoredObject, refused: [] };
+function toWriteResult({ status, body }: { status: number; body: unknown }): WriteResult {
+  if (status < 300) return { code: status, object: body as StoredObject, rejected: [] };
   const { details } = body as { details?: { causes?: { field: string; reason: string }[] } };
   // Beside what it refuses, the API server says under "<nil>" that it then left CEL rules unchecked.
-  const refused = (details?.causes ?? []).filter(({ field }) => field !== '<nil>');
+  const rejected = (details?.causes ?? []).filter(({ field }) => field !== '<nil>');
   return {
     code: status,
     object: undefined,
-    refused: refused.map(({ field, reason }) => `${field} ${reason}`),
+    rejected: rejected.map(({ field, reason }) => `${field} ${reason}`),
   };
 }

@@ -30,7 +30,7 @@ export class FakeClock implements Clock {
   }
 
   /** How long until each timer that waits, soonest first. */
-  get waitsMs(): number[] {
+  get pendingTimersMs(): number[] {
     return [...this.#timers].map(({ dueMs }) => dueMs - this.#nowMs).toSorted((a, b) => a - b);
   }
 

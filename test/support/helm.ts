@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
-import { disposableFolder } from '../../control-plane/lifeline.ts';
+import { createDisposableFolder } from '../../control-plane/process-supervisor.ts';
 import { resolveBinaries } from '../../control-plane/resolve.ts';
 import { run, type RunResult } from '../../control-plane/run.ts';
 
@@ -43,7 +43,7 @@ export interface Helm {
 /** A helm with an empty home of its own. @param kubeconfigPath none: it can only render */
 export async function createHelm(kubeconfigPath?: string): Promise<Helm> {
   const { folder } = await resolveBinaries(['helm']);
-  const home = await disposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-helm-');
+  const home = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-helm-');
   const helm = (args: readonly string[]): Promise<RunResult> =>
     run(join(folder, 'helm'), args, {
       cwd: process.cwd(),

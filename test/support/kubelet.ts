@@ -11,14 +11,19 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ChildProcess } from 'node:child_process';
 import { Client, credentials } from '@grpc/grpc-js';
-import { kubeconfigText } from '../../control-plane/credentials.ts';
-import { disposableFolder, ended, killGroup, spawnGuarded } from '../../control-plane/lifeline.ts';
+import { renderKubeconfig } from '../../control-plane/credentials.ts';
+import {
+  createDisposableFolder,
+  waitForExit,
+  killGroup,
+  spawnGuarded,
+} from '../../control-plane/process-supervisor.ts';
 import type { ControlPlane } from '../../control-plane/start.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** The image's ENTRYPOINT, from source. */
 const ENTRYPOINT = ['--max-semi-space-size=16', join(ROOT, 'src', 'main.ts')];
-const SYNC_MS = 100;
+const SYNC_INTERVAL_MS = 100;
 
 interface Probe {
   readonly httpGet?: { readonly path: string };
@@ -75,12 +80,12 @@ export interface Kubelet {
   stop(): Promise<void>;
 }
 
-type Running = { -readonly [K in keyof PodProcess]: PodProcess[K] } & {
+type RunningPod = { -readonly [K in keyof PodProcess]: PodProcess[K] } & {
   readonly uid: string;
   readonly child: ChildProcess;
   readonly probe: Probe | undefined;
   readonly output: string[];
-  told: string;
+  reportedStatus: string;
 };
 
 /** Whose pods are run, and where their Service leads. */
@@ -96,20 +101,20 @@ export interface KubeletOptions {
 /** Begins to run the pods of a namespace. */
 export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
   const { controlPlane, namespace, service, onEndpoints } = options;
-  const folder = await disposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-kubelet-');
+  const folder = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-kubelet-');
   const core = `/api/v1/namespaces/${namespace}`;
-  const running: Running[] = [];
+  const running: RunningPod[] = [];
   let endpoints = '';
   const stopped = new AbortController();
 
-  async function ask<T>(method: string, path: string, body?: unknown): Promise<T> {
+  async function request<T>(method: string, path: string, body?: unknown): Promise<T> {
     const answer = await controlPlane.request(method, core + path, body);
     if (answer.status >= 300)
       throw new Error(`${method} ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
     return answer.body as T;
   }
 
-  async function start(pod: Pod): Promise<void> {
+  async function startPod(pod: Pod): Promise<void> {
     const { name, uid } = pod.metadata;
     const [container] = pod.spec.containers;
     if (container === undefined) throw new Error(`pod ${name} has no container`);
@@ -118,11 +123,11 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     const token = await tokenFor(pod);
     const kubeconfig = join(home, 'kubeconfig');
     const { url, caData } = controlPlane;
-    writeFileSync(kubeconfig, kubeconfigText({ url, ca: caData, user: name, token, namespace }));
+    writeFileSync(kubeconfig, renderKubeconfig({ url, ca: caData, user: name, token, namespace }));
     for (const volume of pod.spec.volumes ?? []) await mount(pod, home, volume);
     const child = spawnGuarded(
       process.execPath,
-      [...ENTRYPOINT, ...container.args.map((arg) => here(arg, container, home))],
+      [...ENTRYPOINT, ...container.args.map((arg) => localizeArgument(arg, container, home))],
       {
         cwd: home,
         env: {
@@ -133,7 +138,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
         stdio: ['ignore', 'pipe', 'pipe'],
       },
     );
-    const process_: Running = {
+    const podProcess: RunningPod = {
       name,
       uid,
       child,
@@ -145,28 +150,28 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
       exitCode: undefined,
       stoppedInMs: undefined,
       probe: container.readinessProbe,
-      told: '',
+      reportedStatus: '',
     };
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding('utf8').on('data', (text: string) => {
-        process_.output.push(...text.split('\n').filter((line) => line !== ''));
-        const serving = process_.output.find((line) => line.includes('"msg":"serving"'));
-        if (serving === undefined || process_.grpcAddress !== '') return;
+        podProcess.output.push(...text.split('\n').filter((line) => line !== ''));
+        const serving = podProcess.output.find((line) => line.includes('"msg":"serving"'));
+        if (serving === undefined || podProcess.grpcAddress !== '') return;
         const { grpcAddress, httpAddress } = JSON.parse(serving) as {
           grpcAddress: string;
           httpAddress: string;
         };
-        Object.assign(process_, { grpcAddress, httpAddress });
+        Object.assign(podProcess, { grpcAddress, httpAddress });
       });
     }
-    child.once('exit', (code) => (process_.exitCode = code));
-    running.push(process_);
+    child.once('exit', (code) => (podProcess.exitCode = code));
+    running.push(podProcess);
   }
 
   /** Bound to the pod, as the kubelet asks for it. @param audience the API server by default */
   async function tokenFor({ metadata, spec }: Pod, audience?: string): Promise<string> {
     const { name, uid } = metadata;
-    const { status } = await ask<{ status: { token: string } }>(
+    const { status } = await request<{ status: { token: string } }>(
       'POST',
       `/serviceaccounts/${spec.serviceAccountName}/token`,
       {
@@ -183,7 +188,10 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
   async function mount(pod: Pod, home: string, { name, secret, projected }: Volume): Promise<void> {
     mkdirSync(join(home, name));
     if (secret !== undefined) {
-      const { data } = await ask<{ data: Record<string, string> }>('GET', `/secrets/${secret.secretName}`);
+      const { data } = await request<{ data: Record<string, string> }>(
+        'GET',
+        `/secrets/${secret.secretName}`,
+      );
       for (const [key, value] of Object.entries(data))
         writeFileSync(join(home, name, key), value, { encoding: 'base64' });
     }
@@ -195,7 +203,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
   }
 
   /** An argument with the addresses and paths of this machine. */
-  function here(arg: string, container: Container, home: string): string {
+  function localizeArgument(arg: string, container: Container, home: string): string {
     let text = arg
       .replace(/=0\.0\.0\.0:\d+$/, '=127.0.0.1:0')
       .replace(/=[\w.-]+\.svc\.[\w.]+:\d+$/, `=${service}`);
@@ -204,10 +212,10 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     return text;
   }
 
-  async function tell(pod: Pod, process_: Running): Promise<void> {
-    const { exitCode, ready } = process_;
+  async function reportStatus(pod: Pod, podProcess: RunningPod): Promise<void> {
+    const { exitCode, ready } = podProcess;
     const phase = exitCode === undefined ? 'Running' : exitCode === 0 ? 'Succeeded' : 'Failed';
-    if (process_.told === phase + String(ready)) return;
+    if (podProcess.reportedStatus === phase + String(ready)) return;
     const condition = (type: string) => ({ type, status: ready ? 'True' : 'False' });
     const status = { ...pod.status, phase, conditions: [condition('Ready'), condition('ContainersReady')] };
     // A conflict means that the pod has changed, and it is looked at again.
@@ -215,25 +223,26 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
       ...pod,
       status,
     });
-    if (code < 300) process_.told = phase + String(ready);
+    if (code < 300) podProcess.reportedStatus = phase + String(ready);
   }
 
   async function sync(): Promise<void> {
-    const { items } = await ask<{ items: Pod[] }>('GET', '/pods');
+    const { items } = await request<{ items: Pod[] }>('GET', '/pods');
     for (const pod of items) {
-      const process_ = running.find(({ uid }) => uid === pod.metadata.uid);
-      if (process_ === undefined) await start(pod);
+      const podProcess = running.find(({ uid }) => uid === pod.metadata.uid);
+      if (podProcess === undefined) await startPod(pod);
       else {
-        process_.ready = process_.exitCode === undefined && (await isReady(process_));
-        await tell(pod, process_);
+        podProcess.ready = podProcess.exitCode === undefined && (await isReady(podProcess));
+        await reportStatus(pod, podProcess);
       }
     }
-    for (const process_ of running) {
-      const gone = !items.some(({ metadata }) => metadata.uid === process_.uid);
-      if (gone && process_.exitCode === undefined && process_.stoppedInMs === undefined) end(process_);
+    for (const podProcess of running) {
+      const gone = !items.some(({ metadata }) => metadata.uid === podProcess.uid);
+      if (gone && podProcess.exitCode === undefined && podProcess.stoppedInMs === undefined)
+        terminate(podProcess);
     }
     const ready = running
-      .filter((one) => one.ready && one.grpcAddress !== '')
+      .filter((candidate) => candidate.ready && candidate.grpcAddress !== '')
       .map(({ grpcAddress }) => grpcAddress);
     if (endpoints !== ready.join(' ')) {
       endpoints = ready.join(' ');
@@ -241,19 +250,19 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     }
   }
 
-  function end(process_: Running): void {
+  function terminate(podProcess: RunningPod): void {
     const sentMs = performance.now();
-    process_.ready = false;
-    process_.stoppedInMs = Number.NaN;
-    process_.child.once('exit', () => (process_.stoppedInMs = performance.now() - sentMs));
-    process_.child.kill('SIGTERM');
+    podProcess.ready = false;
+    podProcess.stoppedInMs = Number.NaN;
+    podProcess.child.once('exit', () => (podProcess.stoppedInMs = performance.now() - sentMs));
+    podProcess.child.kill('SIGTERM');
   }
 
   let failure: unknown;
-  const loop = (async () => {
+  const syncLoop = (async () => {
     while (!stopped.signal.aborted) {
       await sync();
-      await delay(SYNC_MS);
+      await delay(SYNC_INTERVAL_MS);
     }
   })().catch((error: unknown) => (failure = error));
 
@@ -261,9 +270,9 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     pods: running,
     async stop() {
       stopped.abort();
-      await loop;
+      await syncLoop;
       for (const { child } of running) killGroup(child);
-      await Promise.all(running.map(({ child }) => ended(child)));
+      await Promise.all(running.map(({ child }) => waitForExit(child)));
       await folder.dispose();
       if (failure !== undefined) throw failure;
     },
@@ -271,7 +280,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
 }
 
 /** Asks the pod's own readiness probe; a pod without one is ready when it runs. */
-async function isReady({ probe, grpcAddress, httpAddress }: Running): Promise<boolean> {
+async function isReady({ probe, grpcAddress, httpAddress }: RunningPod): Promise<boolean> {
   if (probe === undefined) return true;
   if (grpcAddress === '') return false;
   if (probe.httpGet !== undefined) {

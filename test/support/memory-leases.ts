@@ -21,39 +21,39 @@ export class MemoryLeases {
   #version = 95;
 
   async get(name: string): Promise<LeaseObject> {
-    await this.#arrive();
+    await this.#beforeCall();
     const object = this.objects.get(name);
     if (object === undefined) throw new ApiError('not_found', `get ${name}: 404`, { status: 404 });
     return object;
   }
 
   async create(object: object): Promise<LeaseObject> {
-    await this.#arrive();
+    await this.#beforeCall();
     const { metadata, spec } = object as { metadata: { name: string }; spec: LeaseSpec };
     if (this.objects.has(metadata.name)) throw new ApiError('already_exists', 'create: 409', { status: 409 });
-    return this.#store('create', {
+    return this.#put('create', {
       metadata: { name: metadata.name, uid: `uid-${this.#version}`, resourceVersion: '' },
       spec,
     });
   }
 
   async patch(name: string, patch: object): Promise<LeaseObject> {
-    await this.#arrive();
+    await this.#beforeCall();
     const { metadata, spec } = patch as LeasePatch;
     const object = this.#at(name, metadata?.resourceVersion);
-    return this.#store('patch', { ...object, spec: { ...object.spec, ...spec } });
+    return this.#put('patch', { ...object, spec: { ...object.spec, ...spec } });
   }
 
   async delete(name: string, { resourceVersion }: { resourceVersion: string }): Promise<undefined> {
-    await this.#arrive();
+    await this.#beforeCall();
     this.#at(name, resourceVersion);
-    this.remove(name);
+    this.deleteManually(name);
     this.writes.push(`delete ${name}`);
     return undefined;
   }
 
   /** Somebody deletes it by hand. */
-  remove(name: string): void {
+  deleteManually(name: string): void {
     this.objects.delete(name);
     for (const watch of this.watches) watch(name, undefined);
   }
@@ -64,17 +64,17 @@ export class MemoryLeases {
   }
 
   /** Somebody edits it by hand. */
-  edit(name: string, spec: LeaseSpec): void {
+  editManually(name: string, spec: LeaseSpec): void {
     const object = this.#at(name, undefined);
-    this.#store('edit', { ...object, spec: { ...object.spec, ...spec } });
+    this.#put('edit', { ...object, spec: { ...object.spec, ...spec } });
   }
 
   /** etcd is restored to a moment when it had come to this version. */
-  setBack(version: number): void {
+  restoreVersion(version: number): void {
     this.#version = version;
   }
 
-  async #arrive(): Promise<void> {
+  async #beforeCall(): Promise<void> {
     await this.delay;
     if (this.failure !== undefined) throw this.failure;
   }
@@ -88,7 +88,7 @@ export class MemoryLeases {
     return object;
   }
 
-  #store(verb: string, object: LeaseObject): LeaseObject {
+  #put(verb: string, object: LeaseObject): LeaseObject {
     this.#version += 1;
     const stored = { ...object, metadata: { ...object.metadata, resourceVersion: String(this.#version) } };
     this.objects.set(stored.metadata.name, stored);

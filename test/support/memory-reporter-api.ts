@@ -1,7 +1,7 @@
 import type { Condition } from '../../src/core/condition.ts';
-import type { ReporterApi } from '../../src/controller/reporter-api.ts';
+import type { ReporterObjectApi } from '../../src/controller/reporter-object-api.ts';
 import type { ReporterObject, ReporterStatus, ReporterStatusPatch } from '../../src/core/reporter-object.ts';
-import { apiFailure } from './memory-row-api.ts';
+import { apiFailure } from './memory-tunnel-api.ts';
 
 /** What a reporter cache and a list need of each other. */
 export interface ReporterSink {
@@ -25,12 +25,12 @@ const PENDING = ['Connected', 'Synced', 'Ready'].map((type): Condition => ({
 }));
 
 /** The API server's reporters, in memory: versions of one counter, 409 on a stale one, merge patches, the status default. */
-export class MemoryReporterApi implements ReporterApi {
+export class MemoryReporterApi implements ReporterObjectApi {
   /** Every call that was carried out, as `verb name`. */
   readonly calls: string[] = [];
   readonly #objects = new Map<string, ReporterObject>();
   /** Names of objects with a finalizer. */
-  readonly #kept = new Set<string>();
+  readonly #finalized = new Set<string>();
   readonly #watches = new Set<ReporterEvent[]>();
   #version = 995;
   #uids = 0;
@@ -40,12 +40,12 @@ export class MemoryReporterApi implements ReporterApi {
   }
 
   /** A watch, which begins with what is there now; gives what brings at most so many of its events. */
-  watch(sink: ReporterSink): (most?: number) => number {
+  watch(sink: ReporterSink): (maxEvents?: number) => number {
     const events: ReporterEvent[] = [];
     this.list(sink);
     this.#watches.add(events);
-    return (most = Number.POSITIVE_INFINITY) => {
-      const delivered = events.splice(0, Math.min(most, events.length));
+    return (maxEvents = Number.POSITIVE_INFINITY) => {
+      const delivered = events.splice(0, Math.min(maxEvents, events.length));
       for (const { type, object } of delivered) sink.event(type, object);
       return delivered.length;
     };
@@ -63,7 +63,7 @@ export class MemoryReporterApi implements ReporterApi {
     if (this.#objects.has(name)) throw apiFailure('already_exists');
     this.#uids += 1;
     const metadata = { name, uid: `reporter-uid-${this.#uids}`, resourceVersion: '' };
-    return this.#store('ADDED', { metadata, spec, status: { conditions: PENDING } });
+    return this.#put('ADDED', { metadata, spec, status: { conditions: PENDING } });
   }
 
   async patchStatus(
@@ -87,25 +87,25 @@ export class MemoryReporterApi implements ReporterApi {
     const { metadata } = object;
     if (metadata.resourceVersion !== resourceVersion || metadata.uid !== uid) throw apiFailure('conflict');
     this.calls.push(`delete ${name}`);
-    if (this.#kept.has(name)) {
+    if (this.#finalized.has(name)) {
       const terminating = { ...metadata, deletionTimestamp: '2026-11-23T05:00:00Z' };
-      return this.#store('MODIFIED', { ...object, metadata: terminating });
+      return this.#put('MODIFIED', { ...object, metadata: terminating });
     }
-    this.remove(name);
+    this.deleteManually(name);
     return undefined;
   }
 
   /** Somebody adds a finalizer: a deletion leaves the object standing until `remove`. */
-  keep(name: string): void {
-    this.#kept.add(name);
+  addFinalizer(name: string): void {
+    this.#finalized.add(name);
   }
 
   /** Somebody deletes it by hand. */
-  remove(name: string): void {
+  deleteManually(name: string): void {
     const object = this.#at(name);
     this.#objects.delete(name);
-    this.#kept.delete(name);
-    this.#tell('DELETED', {
+    this.#finalized.delete(name);
+    this.#emit('DELETED', {
       ...object,
       metadata: { ...object.metadata, resourceVersion: this.#nextVersion() },
     });
@@ -118,7 +118,7 @@ export class MemoryReporterApi implements ReporterApi {
   }
 
   /** Somebody edits its status by hand. */
-  edit(name: string, patch: ReporterStatusPatch): void {
+  editManually(name: string, patch: ReporterStatusPatch): void {
     this.#change(this.#at(name), patch);
   }
 
@@ -131,13 +131,13 @@ export class MemoryReporterApi implements ReporterApi {
   #change(object: ReporterObject, patch: ReporterStatusPatch): ReporterObject {
     const entries = Object.entries({ ...object.status, ...patch }).filter(([, value]) => value !== null);
     const status = Object.fromEntries(entries) as ReporterStatus;
-    return this.#store('MODIFIED', { ...object, status });
+    return this.#put('MODIFIED', { ...object, status });
   }
 
-  #store(type: 'ADDED' | 'MODIFIED', object: ReporterObject): ReporterObject {
+  #put(type: 'ADDED' | 'MODIFIED', object: ReporterObject): ReporterObject {
     const stored = { ...object, metadata: { ...object.metadata, resourceVersion: this.#nextVersion() } };
     this.#objects.set(object.metadata.name, stored);
-    this.#tell(type, stored);
+    this.#emit(type, stored);
     return stored;
   }
 
@@ -146,7 +146,7 @@ export class MemoryReporterApi implements ReporterApi {
     return String(this.#version);
   }
 
-  #tell(type: ReporterEvent['type'], object: ReporterObject): void {
+  #emit(type: ReporterEvent['type'], object: ReporterObject): void {
     for (const events of this.#watches) events.push({ type, object });
   }
 }

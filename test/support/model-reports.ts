@@ -23,7 +23,7 @@ const HOSTILE_NAMES = [
   ],
   ...['🚇', 'ü/ö', '..', '-', ' ', '日本語', 'e\u0301', '\ufffd', 'x'.repeat(512), SUBWAYS],
 ];
-const UNFIT_NAMES = [
+const INVALID_NAMES = [
   '',
   LONG,
   `${SUBWAYS}x`,
@@ -34,15 +34,15 @@ const UNFIT_NAMES = [
   '\u0085',
 ];
 
-const mostly = <T>(usual: fc.Arbitrary<T>, rare: fc.Arbitrary<T>, weight = 5): fc.Arbitrary<T> =>
+const usually = <T>(usual: fc.Arbitrary<T>, rare: fc.Arbitrary<T>, weight = 5): fc.Arbitrary<T> =>
   fc.oneof({ weight, arbitrary: usual }, { weight: 1, arbitrary: rare });
 
 /** A name that a tunnel may have. */
-const fitName = mostly(fc.constantFrom(...NAMES), fc.constantFrom(...HOSTILE_NAMES), 8);
-const anyName = mostly(fitName, fc.constantFrom(...UNFIT_NAMES), 15);
+const validName = usually(fc.constantFrom(...NAMES), fc.constantFrom(...HOSTILE_NAMES), 8);
+const anyName = usually(validName, fc.constantFrom(...INVALID_NAMES), 15);
 
 const TENANT = 'x'.repeat(128);
-const identity: fc.Arbitrary<TunnelFields['identity']> = mostly(
+const identity: fc.Arbitrary<TunnelFields['identity']> = usually(
   fc.record({
     tenant_id: fc.constantFrom('acme', 'globex', 'a', 'a:b', '__proto__'),
     cluster_id: fc.constantFrom('eu-1', 'acme:eu-1', 'b:c'),
@@ -68,7 +68,7 @@ const identity: fc.Arbitrary<TunnelFields['identity']> = mostly(
   12,
 );
 
-const createdAt: fc.Arbitrary<TunnelFields['created_at']> = mostly(
+const createdAt: fc.Arbitrary<TunnelFields['created_at']> = usually(
   fc.record({
     seconds: fc.constantFrom(1_790_000_000, 1_790_000_001),
     nanos: fc.constantFrom(0, 123_000_000, 123_456_000, 123_456_789),
@@ -90,7 +90,7 @@ const createdAt: fc.Arbitrary<TunnelFields['created_at']> = mostly(
 
 const anyTunnel: fc.Arbitrary<TunnelFields> = fc
   .tuple(anyName, identity, createdAt)
-  .map(([name, of, at]) => withoutUndefined({ name, identity: of, created_at: at }));
+  .map(([name, tunnelIdentity, at]) => withoutUndefined({ name, identity: tunnelIdentity, created_at: at }));
 
 /** What a report says of tunnels; more often than not a delta, now and then nothing. */
 export const anyContent: fc.Arbitrary<RequestFields> = fc.record({
@@ -103,11 +103,11 @@ export const anyContent: fc.Arbitrary<RequestFields> = fc.record({
 });
 
 /** As `anyContent`, but nothing in it breaks a rule. */
-export const fullPushOfFitTunnels: fc.Arbitrary<RequestFields> = fc.record({
+export const fullPushOfValidTunnels: fc.Arbitrary<RequestFields> = fc.record({
   full_push: fc.constant(true),
   added_tunnels: fc.array(
     fc.record({
-      name: fitName,
+      name: validName,
       identity: fc.constant({ tenant_id: 'acme', cluster_id: 'eu-1', node_id: 'node-1' }),
       created_at: fc.constant({ seconds: 1_790_000_000, nanos: 1000 }),
     }),
@@ -116,7 +116,7 @@ export const fullPushOfFitTunnels: fc.Arbitrary<RequestFields> = fc.record({
 });
 
 /** Reporters: one id in two clusters, and pairs that are one text when they are joined. */
-export const anyReporter: fc.Arbitrary<{ readonly cluster: string; readonly id: string }> = mostly(
+export const anyReporter: fc.Arbitrary<{ readonly cluster: string; readonly id: string }> = usually(
   fc.constantFrom({ cluster: 'edge', id: 'responder-0' }, { cluster: 'core', id: 'responder-0' }),
   fc.constantFrom(
     { cluster: '', id: 'responder-0' },
@@ -130,7 +130,7 @@ export const anyReporter: fc.Arbitrary<{ readonly cluster: string; readonly id: 
 );
 
 /** Reporters that are none. */
-export const unfitReporter = fc.constantFrom(
+export const invalidReporter = fc.constantFrom(
   { cluster: 'edge', id: '' },
   { cluster: 'edge', id: 'x'.repeat(257) },
   { cluster: 'x'.repeat(257), id: 'responder-0' },

@@ -5,7 +5,7 @@
 import type { RequestFields, TunnelFields } from './wire.ts';
 
 /** A row that has to be there, and says this. */
-export interface ModelRow {
+export interface ModelObject {
   readonly cluster: string;
   readonly id: string;
   readonly name: string;
@@ -15,7 +15,7 @@ export interface ModelRow {
   /** Undefined: left out. */
   readonly createdAt: string | undefined;
   /** Another number than before: the tunnel was gone for a moment, or is another one, so the row may be another one. */
-  readonly life: number;
+  readonly generation: number;
 }
 
 /** A stream as the model knows it; made by `open`. */
@@ -25,7 +25,7 @@ export interface ModelStream {
 }
 
 /** What has to come back for a report. */
-export type Answer =
+export type ExpectedResponse =
   | { readonly kind: 'ack'; readonly nonce: string }
   /** Refused because of `field`; the stream ends after it. */
   | { readonly kind: 'nack'; readonly nonce: string; readonly field: string }
@@ -33,20 +33,20 @@ export type Answer =
   | { readonly kind: 'nothing' };
 
 /** Greatest lengths in characters, as the objects' pages in docs/spec have them; the wire has 128 for an identity. */
-const MOST_OF_A_NAME = 512;
-const MOST_OF_AN_IDENTITY = 128;
-const MOST_OF_A_REPORTER = 256;
+const MAX_NAME_LENGTH = 512;
+const MAX_IDENTITY_LENGTH = 128;
+const MAX_REPORTER_LENGTH = 256;
 
 /** What the operator is to do, as plainly as it can be written: lists, and no thought for speed. */
 export class Model {
   /** What the rows must be, in the order in which they came. */
-  rows: readonly ModelRow[] = [];
+  objects: readonly ModelObject[] = [];
   readonly #onInvalid: 'skip' | 'nack';
   #streams: ModelStream[] = [];
-  #lives = 0;
+  #generations = 0;
   /** Since the operator's start: which reporters have said everything, and which names each has spoken of. */
   #complete: string[] = [];
-  #spoken: string[] = [];
+  #mentioned: string[] = [];
   #listed = true;
 
   constructor(onInvalid: 'skip' | 'nack') {
@@ -66,15 +66,16 @@ export class Model {
 
   /**
    * The operator is started anew: every stream ends, and what is known of every reporter are its rows.
-   * @param found the rows that are there, where the end was a sudden one; else everything was written before it
+   * @param existing the rows that are there, where the end was a sudden one; else everything was written before it
    */
-  restart(found?: readonly Omit<ModelRow, 'life'>[]): void {
+  restart(existing?: readonly Omit<ModelObject, 'generation'>[]): void {
     for (const stream of this.#streams) stream.open = false;
     this.#streams = [];
     this.#complete = [];
-    this.#spoken = [];
+    this.#mentioned = [];
     this.#listed = false;
-    this.rows = found?.map((row) => ({ ...row, life: this.#nextLife() })) ?? this.rows;
+    this.objects =
+      existing?.map((object) => ({ ...object, generation: this.#nextGeneration() })) ?? this.objects;
   }
 
   /** How many reporters have a stream that is served. */
@@ -83,33 +84,35 @@ export class Model {
   }
 
   /** The operator has listed the rows that were there when it started. */
-  list(): void {
+  markListed(): void {
     this.#listed = true;
   }
 
   /** A report is read on a stream. */
-  report(stream: ModelStream, report: RequestFields): Answer {
+  report(stream: ModelStream, report: RequestFields): ExpectedResponse {
     const nonce = String(report.nonce ?? 0);
     if (!stream.open) return { kind: 'nothing' };
     const field =
       this.#identify(stream, report) ??
       (nonce.startsWith('-') ? 'nonce' : undefined) ??
-      this.#refused(report);
+      this.#firstViolation(report);
     if (field !== undefined) {
       stream.open = false;
       return { kind: 'nack', nonce, field };
     }
     if (!this.#newest(stream)) return { kind: 'nothing' };
     const { cluster, id } = stream.reporter ?? { cluster: '', id: '' };
-    if (report.full_push === true) this.#everything(cluster, id, report);
-    else this.#changes(cluster, id, report);
+    if (report.full_push === true) this.#applyFullPush(cluster, id, report);
+    else this.#applyDelta(cluster, id, report);
     return { kind: 'ack', nonce };
   }
 
   /** Lives of all tunnels of a reporter begin anew: it cannot be told what was read of it in between. */
-  renewLives(cluster: string, id: string): void {
-    this.rows = this.rows.map((row) =>
-      row.cluster === cluster && row.id === id ? { ...row, life: this.#nextLife() } : row,
+  renewGenerations(cluster: string, id: string): void {
+    this.objects = this.objects.map((object) =>
+      object.cluster === cluster && object.id === id
+        ? { ...object, generation: this.#nextGeneration() }
+        : object,
     );
   }
 
@@ -137,50 +140,52 @@ export class Model {
       if (stream.reporter.id !== id) return 'node.id';
       return stream.reporter.cluster === cluster ? undefined : 'node.cluster';
     }
-    if (id === '' || unfit(id, MOST_OF_A_REPORTER)) return 'node.id';
-    if (unfit(cluster, MOST_OF_A_REPORTER)) return 'node.cluster';
+    if (id === '' || isInvalidText(id, MAX_REPORTER_LENGTH)) return 'node.id';
+    if (isInvalidText(cluster, MAX_REPORTER_LENGTH)) return 'node.cluster';
     stream.reporter = { cluster, id };
     return undefined;
   }
 
   /** The first part that breaks a rule, where one is enough to refuse the report. */
-  #refused(report: RequestFields): string | undefined {
-    return this.#onInvalid === 'nack' ? problems(report)[0] : undefined;
+  #firstViolation(report: RequestFields): string | undefined {
+    return this.#onInvalid === 'nack' ? violations(report)[0] : undefined;
   }
 
   /** A full push is authoritative: what it lists is held, whatever else it says, and nothing besides. */
-  #everything(cluster: string, id: string, report: RequestFields): void {
-    const before = this.rows.filter((row) => row.cluster === cluster && row.id === id);
-    this.rows = this.rows.filter((row) => !(row.cluster === cluster && row.id === id));
-    for (const tunnel of rightful(report)) {
-      this.#hold(
+  #applyFullPush(cluster: string, id: string, report: RequestFields): void {
+    const before = this.objects.filter((object) => object.cluster === cluster && object.id === id);
+    this.objects = this.objects.filter((object) => !(object.cluster === cluster && object.id === id));
+    for (const tunnel of validTunnels(report)) {
+      this.#upsert(
         cluster,
         id,
         tunnel,
-        before.find((row) => row.name === tunnel.name),
+        before.find((object) => object.name === tunnel.name),
       );
     }
     this.#complete.push(JSON.stringify([cluster, id]));
   }
 
   /** Per name: held after = held before + adds - removals, at least 0 and at most 1. */
-  #changes(cluster: string, id: string, report: RequestFields): void {
-    const added = rightful(report);
-    const removed = (report.removed_tunnel_names ?? []).filter((name) => !nameProblem(name));
+  #applyDelta(cluster: string, id: string, report: RequestFields): void {
+    const added = validTunnels(report);
+    const removed = (report.removed_tunnel_names ?? []).filter((name) => !isInvalidName(name));
     const names: string[] = [];
     for (const name of [...added.map((tunnel) => tunnel.name), ...removed]) {
       if (!names.includes(name)) names.push(name);
     }
     for (const name of names) {
       const adds = added.filter((tunnel) => tunnel.name === name);
-      const removals = removed.filter((each) => each === name);
-      const before = this.rows.find((row) => row.cluster === cluster && row.id === id && row.name === name);
-      if (adds.length === removals.length && this.#cannotTell(cluster, id, name)) continue;
-      this.#spoken.push(JSON.stringify([cluster, id, name]));
+      const removals = removed.filter((removedName) => removedName === name);
+      const before = this.objects.find(
+        (object) => object.cluster === cluster && object.id === id && object.name === name,
+      );
+      if (adds.length === removals.length && this.#isAmbiguous(cluster, id, name)) continue;
+      this.#mentioned.push(JSON.stringify([cluster, id, name]));
       const after = Math.min(1, Math.max(0, (before === undefined ? 0 : 1) + adds.length - removals.length));
       const last = adds.at(-1);
-      if (after === 0) this.rows = this.rows.filter((row) => row !== before);
-      else if (last !== undefined) this.#hold(cluster, id, last, before);
+      if (after === 0) this.objects = this.objects.filter((object) => object !== before);
+      else if (last !== undefined) this.#upsert(cluster, id, last, before);
     }
   }
 
@@ -188,34 +193,36 @@ export class Model {
    * Before the rows are listed, a name that comes as often as it goes may have dropped and come back, or come and gone:
    * what is there stays, until the reporter has spoken of it plainly.
    */
-  #cannotTell(cluster: string, id: string, name: string): boolean {
+  #isAmbiguous(cluster: string, id: string, name: string): boolean {
     return (
       !this.#listed &&
       !this.#complete.includes(JSON.stringify([cluster, id])) &&
-      !this.#spoken.includes(JSON.stringify([cluster, id, name]))
+      !this.#mentioned.includes(JSON.stringify([cluster, id, name]))
     );
   }
 
   /** The tunnel is held from now on, or still; its last entry tells what it is. */
-  #hold(cluster: string, id: string, tunnel: Rightful, before: ModelRow | undefined): void {
+  #upsert(cluster: string, id: string, tunnel: ValidTunnel, before: ModelObject | undefined): void {
     const same =
       before?.tenantID === tunnel.tenantID &&
       before.clusterID === tunnel.clusterID &&
       before.nodeID === tunnel.nodeID;
-    const row = { cluster, id, ...tunnel, life: same ? before.life : this.#nextLife() };
-    this.rows = [
-      ...this.rows.filter((each) => !(each.cluster === cluster && each.id === id && each.name === row.name)),
-      row,
+    const object = { cluster, id, ...tunnel, generation: same ? before.generation : this.#nextGeneration() };
+    this.objects = [
+      ...this.objects.filter(
+        (existing) => !(existing.cluster === cluster && existing.id === id && existing.name === object.name),
+      ),
+      object,
     ];
   }
 
-  #nextLife(): number {
-    this.#lives += 1;
-    return this.#lives;
+  #nextGeneration(): number {
+    this.#generations += 1;
+    return this.#generations;
   }
 }
 
-interface Rightful {
+interface ValidTunnel {
   readonly name: string;
   readonly tenantID: string;
   readonly clusterID: string;
@@ -224,42 +231,44 @@ interface Rightful {
 }
 
 /** The field paths of all that breaks a rule in a report's lists, in the order of the wire. */
-export function problems({
+export function violations({
   added_tunnels: added = [],
   removed_tunnel_names: removed = [],
 }: RequestFields): string[] {
-  const found: string[] = [];
+  const paths: string[] = [];
   for (const [index, tunnel] of added.entries()) {
-    const part = tunnelProblem(tunnel);
-    if (part !== undefined) found.push(`added_tunnels[${index}].${part}`);
+    const part = tunnelViolation(tunnel);
+    if (part !== undefined) paths.push(`added_tunnels[${index}].${part}`);
   }
   for (const [index, name] of removed.entries()) {
-    if (nameProblem(name)) found.push(`removed_tunnel_names[${index}]`);
+    if (isInvalidName(name)) paths.push(`removed_tunnel_names[${index}]`);
   }
-  return found;
+  return paths;
 }
 
 /** What is wrong with a tunnel, as the path of the field within it; undefined when it is rightful. */
-function tunnelProblem({ name = '', identity }: TunnelFields): string | undefined {
-  if (nameProblem(name)) return 'name';
+function tunnelViolation({ name = '', identity }: TunnelFields): string | undefined {
+  if (isInvalidName(name)) return 'name';
   if (identity === undefined) return 'identity';
   const { tenant_id: tenant = '', cluster_id: cluster = '', node_id: node = '' } = identity;
-  if (tenant === '' || unfit(tenant, MOST_OF_AN_IDENTITY)) return 'identity.tenant_id';
-  if (cluster === '' || unfit(unscoped(tenant, cluster), MOST_OF_AN_IDENTITY)) return 'identity.cluster_id';
-  if (node === '' || unfit(unscoped(tenant, node), MOST_OF_AN_IDENTITY)) return 'identity.node_id';
+  if (tenant === '' || isInvalidText(tenant, MAX_IDENTITY_LENGTH)) return 'identity.tenant_id';
+  if (cluster === '' || isInvalidText(stripTenantPrefix(tenant, cluster), MAX_IDENTITY_LENGTH))
+    return 'identity.cluster_id';
+  if (node === '' || isInvalidText(stripTenantPrefix(tenant, node), MAX_IDENTITY_LENGTH))
+    return 'identity.node_id';
   return undefined;
 }
 
 /** True for a name that no tunnel may have; one that is removed is held to the same. */
-function nameProblem(name: string): boolean {
-  return name === '' || unfit(name, MOST_OF_A_NAME);
+function isInvalidName(name: string): boolean {
+  return name === '' || isInvalidText(name, MAX_NAME_LENGTH);
 }
 
 /** The tunnels of a report that break no rule. */
-function rightful({ added_tunnels: added = [] }: RequestFields): Rightful[] {
-  const tunnels: Rightful[] = [];
+function validTunnels({ added_tunnels: added = [] }: RequestFields): ValidTunnel[] {
+  const tunnels: ValidTunnel[] = [];
   for (const tunnel of added) {
-    if (tunnelProblem(tunnel) !== undefined) continue;
+    if (tunnelViolation(tunnel) !== undefined) continue;
     tunnels.push({
       name: tunnel.name ?? '',
       tenantID: tunnel.identity?.tenant_id ?? '',
@@ -272,15 +281,15 @@ function rightful({ added_tunnels: added = [] }: RequestFields): Rightful[] {
 }
 
 /** Under tenant isolation ids come as `tenant:id`; the limit is for the id. */
-function unscoped(tenant: string, id: string): string {
+function stripTenantPrefix(tenant: string, id: string): string {
   return id.startsWith(`${tenant}:`) && id !== `${tenant}:` ? id.slice(tenant.length + 1) : id;
 }
 
 /** Too long, or with a character that must not be shown: a control character, a line break, a change of direction. */
-function unfit(text: string, most: number): boolean {
+function isInvalidText(text: string, maxLength: number): boolean {
   const points = Array.from(text, (character) => character.codePointAt(0) ?? 0);
   return (
-    points.length > most ||
+    points.length > maxLength ||
     points.some(
       (point) =>
         point < 0x20 ||

@@ -2,14 +2,14 @@
 import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import { ended, killGroup, spawnGuarded } from '../../control-plane/lifeline.ts';
+import { waitForExit, killGroup, spawnGuarded } from '../../control-plane/process-supervisor.ts';
 
-export { OPERATOR_RULES, TOKEN_RULES } from '../../src/k8s/rights.ts';
+export { OPERATOR_RBAC_RULES, TOKEN_RBAC_RULES } from '../../src/k8s/rbac-rules.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 /** A start takes a second of CPU, of which a busy machine may give little. */
 const START_DEADLINE_MS = 120_000;
-const POLL_MS = 25;
+const POLL_INTERVAL_MS = 25;
 
 /** How an operator is started. */
 export interface OperatorProcessOptions {
@@ -61,7 +61,7 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
       ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
       ...(options.flags ?? []),
     ],
-    [...nodeFlags, ...shiftedClock(clockAheadMs), main],
+    [...nodeFlags, ...clockShiftFlags(clockAheadMs), main],
   );
   const { child, log } = run;
   const serving = await poll(START_DEADLINE_MS, () => {
@@ -91,30 +91,30 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
     },
     async metric(series) {
       const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
-      const line = text.split('\n').find((one) => one.startsWith(`${series} `));
+      const line = text.split('\n').find((candidate) => candidate.startsWith(`${series} `));
       return line === undefined ? 0 : Number(line.slice(series.length + 1));
     },
     signal: (signal) => void child.kill(signal),
     async stop() {
       child.kill('SIGTERM');
-      await ended(child);
+      await waitForExit(child);
       return child.exitCode;
     },
     async kill() {
       killGroup(child);
-      await ended(child);
+      await waitForExit(child);
     },
   };
 }
 
 /** Runs the operator's command line to its end: for what it says to wrong flags. */
-export async function operatorOutput(args: readonly string[]): Promise<{
+export async function runOperatorToExit(args: readonly string[]): Promise<{
   readonly code: number | null;
   readonly stderr: string;
   readonly log: readonly LogLine[];
 }> {
   const { child, log, stderr } = runOperator(args);
-  await ended(child);
+  await waitForExit(child);
   return { code: child.exitCode, stderr: stderr(), log };
 }
 
@@ -141,7 +141,7 @@ function runOperator(
 }
 
 /** Flags of Node that set the process's wall clock ahead. */
-function shiftedClock(aheadMs: number): string[] {
+function clockShiftFlags(aheadMs: number): string[] {
   if (aheadMs === 0) return [];
   const shift = `const now = Date.now; Date.now = () => now() + ${aheadMs};`;
   return ['--import', `data:text/javascript,${encodeURIComponent(shift)}`];
@@ -157,6 +157,6 @@ export async function poll<T>(
     const answer = await ask();
     if (answer !== undefined) return answer;
     if (performance.now() > untilMs) throw new Error(`nothing within ${deadlineMs} ms`);
-    await delay(POLL_MS);
+    await delay(POLL_INTERVAL_MS);
   }
 }

@@ -18,8 +18,11 @@ export async function assertHolds<T>(
     ...(FC_PATH === undefined ? {} : { path: FC_PATH, endOnFailure: true }),
   });
   if (!details.failed) return FC_PATH === undefined ? details.numRuns : 0;
-  const again = `FC_SEED=${details.seed} FC_PATH=${details.counterexamplePath ?? ''} npx mocha --spec ${file}`;
-  throw new Error(`${await fc.asyncDefaultReportMessage(details)}\n\nThe same case again: ${again}`, {
-    cause: details.errorInstance,
-  });
+  const reproduceCommand = `FC_SEED=${details.seed} FC_PATH=${details.counterexamplePath ?? ''} npx mocha --spec ${file}`;
+  throw new Error(
+    `${await fc.asyncDefaultReportMessage(details)}\n\nThe same case again: ${reproduceCommand}`,
+    {
+      cause: details.errorInstance,
+    },
+  );
 }

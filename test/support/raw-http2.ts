@@ -36,7 +36,7 @@ const METHOD_PATH =
   '/envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client.ReverseTunnelReportingService/StreamReverseTunnels';
 
 /** The preface, SETTINGS, and all the room there can be for what the server answers. */
-const GREETING = Buffer.concat([
+const CONNECTION_START = Buffer.concat([
   PREFACE,
   frame(FRAME.settings, 0, 0, Buffer.from([0, SETTINGS_INITIAL_WINDOW_SIZE, 0x7f, 0xff, 0xff, 0xff])),
   frame(FRAME.windowUpdate, 0, 0, Buffer.from([0x7f, 0xff, 0, 0])),
@@ -69,13 +69,13 @@ export function headerBlock(fields: readonly (readonly [string, string])[]): Buf
 function hpackString(text: string): Buffer[] {
   const bytes = Buffer.from(text, 'latin1');
   if (bytes.length < 127) return [Buffer.from([bytes.length]), bytes];
-  const rest = bytes.length - 127;
-  const length = rest < 128 ? [127, rest] : [127, (rest & 0x7f) | 0x80, rest >> 7];
+  const remaining = bytes.length - 127;
+  const length = remaining < 128 ? [127, remaining] : [127, (remaining & 0x7f) | 0x80, remaining >> 7];
   return [Buffer.from(length), bytes];
 }
 
 /** The fields that open a report stream; `other` replaces or adds. */
-export function requestFields(other: Readonly<Record<string, string>> = {}): [string, string][] {
+export function requestFields(overrides: Readonly<Record<string, string>> = {}): [string, string][] {
   return Object.entries({
     ':method': 'POST',
     ':scheme': 'http',
@@ -83,13 +83,13 @@ export function requestFields(other: Readonly<Record<string, string>> = {}): [st
     ':authority': 'reverse-tunnel-operator',
     'content-type': 'application/grpc',
     te: 'trailers',
-    ...other,
+    ...overrides,
   });
 }
 
 /** A HEADERS frame that opens a report stream. */
-export function opening(streamId: number, other: Readonly<Record<string, string>> = {}): Buffer {
-  return frame(FRAME.headers, END_HEADERS, streamId, headerBlock(requestFields(other)));
+export function openingFrame(streamId: number, overrides: Readonly<Record<string, string>> = {}): Buffer {
+  return frame(FRAME.headers, END_HEADERS, streamId, headerBlock(requestFields(overrides)));
 }
 
 /** A gRPC message: flag, length, bytes. `declared` lies about the length where a test says so. */
@@ -113,9 +113,9 @@ export interface RawPeer {
   /** DATA payload that the server has room for on this stream now. */
   window(streamId: number): number;
   /** Takes that many bytes of the windows, for DATA that was written by hand. */
-  spend(streamId: number, bytes: number): void;
+  consumeWindow(streamId: number, bytes: number): void;
   /** Waits until this holds, or the connection is gone. Looks again whenever a frame has come. */
-  until(holds: () => boolean): Promise<void>;
+  waitUntil(holds: () => boolean): Promise<void>;
   /** How many frames of this type have come. */
   received(type: number): number;
   /** The code of the stream's RST_STREAM, once it has come. */
@@ -137,18 +137,18 @@ export async function openRawPeer(address: string, greet = true): Promise<RawPee
   // What becomes of the connection is told by `closed`.
   socket.on('error', () => {});
   await once(socket, 'connect');
-  const peer = rawPeer(socket, greet);
-  if (greet) await peer.write(GREETING);
+  const peer = createRawPeer(socket, greet);
+  if (greet) await peer.write(CONNECTION_START);
   return peer;
 }
 
-function rawPeer(socket: Socket, answers: boolean): RawPeer {
+function createRawPeer(socket: Socket, answers: boolean): RawPeer {
   const counts = new Map<number, number>();
   const resets = new Map<number, number>();
   const windows = new Map<number, number>();
   let initialWindow = DEFAULT_WINDOW_BYTES;
   let goawayCode: number | undefined;
-  let kept = Buffer.alloc(0);
+  let firstBytes = Buffer.alloc(0);
   let isClosed = false;
   let changed = Promise.withResolvers<void>();
   const change = (): void => {
@@ -168,12 +168,12 @@ function rawPeer(socket: Socket, answers: boolean): RawPeer {
   const grow = (streamId: number, bytes: number): void =>
     void windows.set(streamId, windowOf(streamId) + bytes);
 
-  const spend = (streamId: number, bytes: number): void => {
+  const consumeWindow = (streamId: number, bytes: number): void => {
     grow(streamId, -bytes);
     grow(0, -bytes);
   };
 
-  function take(type: number, flags: number, streamId: number, payload: Buffer): void {
+  function handleFrame(type: number, flags: number, streamId: number, payload: Buffer): void {
     counts.set(type, (counts.get(type) ?? 0) + 1);
     if (type === FRAME.settings && (flags & ACK) === 0) {
       for (let at = 0; at + 6 <= payload.length; at += 6) {
@@ -197,13 +197,13 @@ function rawPeer(socket: Socket, answers: boolean): RawPeer {
 
   let pending: Buffer = Buffer.alloc(0);
   socket.on('data', (chunk: Buffer) => {
-    if (kept.length < 65_536) kept = Buffer.concat([kept, chunk]);
+    if (firstBytes.length < 65_536) firstBytes = Buffer.concat([firstBytes, chunk]);
     pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk]);
     while (pending.length >= HEADER_BYTES) {
       const end = HEADER_BYTES + pending.readUIntBE(0, 3);
       if (pending.length < end) break;
       const streamId = pending.readUInt32BE(5) & 0x7fffffff;
-      take(pending.readUInt8(3), pending.readUInt8(4), streamId, pending.subarray(HEADER_BYTES, end));
+      handleFrame(pending.readUInt8(3), pending.readUInt8(4), streamId, pending.subarray(HEADER_BYTES, end));
       pending = pending.subarray(end);
     }
   });
@@ -225,15 +225,15 @@ function rawPeer(socket: Socket, answers: boolean): RawPeer {
           await changed.promise;
           continue;
         }
-        spend(streamId, room);
+        consumeWindow(streamId, room);
         if (!(await write(dataFrames(streamId, payload.subarray(at, at + room), frameBytes)))) return false;
         at += room;
       }
       return true;
     },
     window: (streamId) => Math.min(windowOf(streamId), windowOf(0)),
-    spend,
-    async until(holds) {
+    consumeWindow,
+    async waitUntil(holds) {
       for (;;) {
         if (isClosed || holds()) return;
         await changed.promise;
@@ -245,7 +245,7 @@ function rawPeer(socket: Socket, answers: boolean): RawPeer {
       return goawayCode;
     },
     get firstBytes() {
-      return kept;
+      return firstBytes;
     },
     get isClosed() {
       return isClosed;

@@ -5,7 +5,7 @@
 import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { ReportMessage, ReportedTunnel } from '../../src/grpc/report-message.ts';
 import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
-import { foldReport } from './fold-reports.ts';
+import { applyReport } from './apply-reports.ts';
 import { requestOf } from './wire.ts';
 
 /** One stream as the server saw it. */
@@ -29,7 +29,7 @@ export interface RecordingServer {
   /** What reporters hold by what they reported, on whatever stream: reporter id → tunnel name → tunnel. */
   readonly held: ReadonlyMap<string, ReadonlyMap<string, ReportedTunnel>>;
   /** What to answer; undefined for nothing. At first an ACK without an interval. */
-  answer: (report: ReportMessage, stream: RecordedStream) => Partial<ReportResponse> | undefined;
+  respond: (report: ReportMessage, stream: RecordedStream) => Partial<ReportResponse> | undefined;
   /** Ends everything at once. */
   stop(): void;
 }
@@ -50,7 +50,7 @@ export async function startRecordingServer(port = 0): Promise<RecordingServer> {
   const server = new Server({ 'grpc.max_receive_message_length': -1 });
   const streams: RecordedStream[] = [];
   const held = new Map<string, Map<string, ReportedTunnel>>();
-  const recording: { answer: RecordingServer['answer'] } = { answer: (report) => ack(report) };
+  const recording: { respond: RecordingServer['respond'] } = { respond: (report) => ack(report) };
 
   server.addService(loadReportingService().service, {
     StreamReverseTunnels(call: ServerDuplexStream<Buffer, Partial<ReportResponse>>) {
@@ -66,14 +66,14 @@ export async function startRecordingServer(port = 0): Promise<RecordingServer> {
       };
       streams.push(stream);
       call.on('data', (bytes: Buffer) => {
-        const report = toReport(bytes);
+        const report = decodeReport(bytes);
         stream.reports.push(report);
         stream.sizes.push(bytes.length);
         const id = report.node?.id ?? '';
         const tunnels = held.get(id) ?? new Map<string, ReportedTunnel>();
         held.set(id, tunnels);
-        foldReport(tunnels, report);
-        const response = recording.answer(report, stream);
+        applyReport(tunnels, report);
+        const response = recording.respond(report, stream);
         if (response !== undefined) call.write(response);
       });
       call.on('end', () => {
@@ -98,7 +98,7 @@ export async function startRecordingServer(port = 0): Promise<RecordingServer> {
   });
 }
 
-function toReport(bytes: Buffer): ReportMessage {
+function decodeReport(bytes: Buffer): ReportMessage {
   const request = requestOf(bytes);
   return {
     node: { cluster: request.node?.cluster ?? '', id: request.node?.id ?? '' },

@@ -6,14 +6,14 @@ import { FakeClock } from './fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from './scripted-api-server.ts';
 
 /** What a cache would hold: versions by name, replaced by mark and sweep. */
-export class Store implements ReflectorHandler<ApiObject> {
+export class RecordingHandler implements ReflectorHandler<ApiObject> {
   readonly versions = new Map<string, string>();
   /** Each call, as `ADDED a 5`. */
   readonly calls: string[] = [];
   /** When set, the next call that matches it throws. */
   failOn: string | undefined;
   /** Versions that need no event. */
-  readonly echoes = new Set<string>();
+  readonly ownWrites = new Set<string>();
   #listed: Set<string> | undefined;
 
   replaceBegin(): void {
@@ -38,8 +38,8 @@ export class Store implements ReflectorHandler<ApiObject> {
     else this.versions.set(metadata.name, metadata.resourceVersion);
   }
 
-  takeEcho(resourceVersion: string): boolean {
-    return this.echoes.delete(resourceVersion);
+  acknowledgeOwnWrite(resourceVersion: string): boolean {
+    return this.ownWrites.delete(resourceVersion);
   }
 
   /** `a=5 b=7`, by name. */
@@ -63,7 +63,7 @@ export class Store implements ReflectorHandler<ApiObject> {
 export interface ReflectorFixture {
   readonly server: ScriptedApiServer;
   readonly clock: FakeClock;
-  readonly store: Store;
+  readonly store: RecordingHandler;
   readonly client: ApiClient;
   readonly reflector: Reflector<ApiObject>;
   /** States in their order; a broken one as `broken: <message>`. */
@@ -73,11 +73,11 @@ export interface ReflectorFixture {
   /** Starts it; `stop` ends it. */
   run(): void;
   /** Waits until the last state begins with this. */
-  until(state: ReflectorState): Promise<void>;
+  waitForState(state: ReflectorState): Promise<void>;
   /** Waits until the store holds this, as `Store.toString` says it. */
-  untilStored(content: string): Promise<void>;
+  waitForContent(content: string): Promise<void>;
   /** After a failure: how long the reflector rests before it tries again. */
-  restMs(): Promise<number>;
+  backoffMs(): Promise<number>;
   /** Aborts it, waits for its end and closes everything. */
   stop(): Promise<void>;
 }
@@ -86,7 +86,7 @@ export interface ReflectorFixture {
 export async function startReflectorFixture(pageLimit?: number): Promise<ReflectorFixture> {
   const server = await startScriptedApiServer();
   const clock = new FakeClock();
-  const store = new Store();
+  const store = new RecordingHandler();
   const states: string[] = [];
   const logged: string[] = [];
   const client = createApiClient({
@@ -109,13 +109,13 @@ export async function startReflectorFixture(pageLimit?: number): Promise<Reflect
       info: (fields, message) => logged.push(`info ${logLine(fields, message)}`),
       warn: (fields, message) => logged.push(`warn ${logLine(fields, message)}`),
     },
-    onState: (state, error) => states.push(error === undefined ? state : `${state}: ${error.message}`),
+    onStateChange: (state, error) => states.push(error === undefined ? state : `${state}: ${error.message}`),
     ...(pageLimit === undefined ? {} : { pageLimit }),
   });
   const abort = new AbortController();
   let running: Promise<void> | undefined;
 
-  async function until(state: ReflectorState): Promise<void> {
+  async function waitForState(state: ReflectorState): Promise<void> {
     await eventually(`state ${state}, not ${states.at(-1)}`, () => states.at(-1)?.startsWith(state) === true);
   }
 
@@ -130,25 +130,26 @@ export async function startReflectorFixture(pageLimit?: number): Promise<Reflect
     run() {
       running = reflector.run(abort.signal);
     },
-    until,
-    async untilStored(content) {
+    waitForState,
+    async waitForContent(content) {
       await eventually(
         `the store to hold "${content}", not "${String(store)}"`,
         () => store.toString() === content,
       );
     },
-    async restMs() {
+    async backoffMs() {
       // No call and no watch is under way then, so that the only timer is the rest.
-      await until('broken');
-      await eventually('one timer', () => clock.waitsMs.length === 1);
-      return clock.waitsMs[0] ?? Number.NaN;
+      await waitForState('broken');
+      await eventually('one timer', () => clock.pendingTimersMs.length === 1);
+      return clock.pendingTimersMs[0] ?? Number.NaN;
     },
     async stop() {
       abort.abort();
       await running;
       await client.close();
       await server.close();
-      if (clock.waitsMs.length > 0) throw new Error(`timers left: ${clock.waitsMs.join(', ')}`);
+      if (clock.pendingTimersMs.length > 0)
+        throw new Error(`timers left: ${clock.pendingTimersMs.join(', ')}`);
     },
   };
 }

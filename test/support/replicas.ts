@@ -1,24 +1,24 @@
 /** Several replicas of the operator behind a balancer, each with a ServiceAccount of its own, so that the audit log tells them apart. */
 import type { ControlPlane } from '../../control-plane/start.ts';
-import { createFleet, type Fleet, type FleetEdges } from '../../src/simulate/fleet.ts';
+import { createFleet, type Fleet, type FleetDependencies } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
-import { writesBy, type Write } from './audit-log.ts';
-import { startBalancer, type Balancer } from './balancer.ts';
-import { createNamespace } from './own-control-plane.ts';
+import { listWrites, type Write } from './audit-log.ts';
+import { startLoadBalancer, type LoadBalancer } from './load-balancer.ts';
+import { createNamespace } from './start-with-crds.ts';
 import {
-  OPERATOR_RULES,
+  OPERATOR_RBAC_RULES,
   poll,
   startOperatorProcess,
-  TOKEN_RULES,
+  TOKEN_RBAC_RULES,
   type OperatorProcess,
 } from './operator-process.ts';
-import type { RowSeen } from './truth.ts';
+import type { ObservedTunnelObject } from './expected-objects.ts';
 
-const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
+const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
 /** A reporter's object, as the API server shows it. */
-export interface ReporterShown {
+export interface ObservedReporter {
   readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
   readonly spec: { readonly id: string; readonly cluster: string };
   readonly status: {
@@ -41,7 +41,7 @@ export interface RunningReplica {
 /** Operators that serve one namespace, behind one balancer. */
 export interface Replicas {
   readonly namespace: string;
-  readonly balancer: Balancer;
+  readonly balancer: LoadBalancer;
   /** Those that run, in the order in which they were started. */
   readonly running: readonly RunningReplica[];
   /** Starts one more and lets the balancer know when it is ready. `nodeFlags`: what Node itself is told. */
@@ -53,17 +53,17 @@ export interface Replicas {
   /** Ends one: politely, or at once. */
   end(replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void>;
   /** New connections no longer go to it; those that are open stay. */
-  takeOut(replica: RunningReplica): void;
+  removeFromBalancer(replica: RunningReplica): void;
   /** New connections go to all that run again. */
-  putIn(): void;
-  startFleet(options?: Partial<FleetOptions>, edges?: Partial<FleetEdges>): Promise<Fleet>;
-  reporters(): Promise<ReporterShown[]>;
+  restoreBalancer(): void;
+  startFleet(options?: Partial<FleetOptions>, edges?: Partial<FleetDependencies>): Promise<Fleet>;
+  reporters(): Promise<ObservedReporter[]>;
   /** Waits until every reporter is connected, in sync with its objects, and owned by a replica that runs. */
-  served(reporters: number, deadlineMs: number): Promise<void>;
+  waitUntilServed(reporters: number, deadlineMs: number): Promise<void>;
   /** Who leads: the holder of the leader's Lease, "" when nobody. */
   leader(): Promise<string>;
   /** Waits until one that runs leads, and gives it. A reporter may be served before anybody leads. */
-  led(deadlineMs: number): Promise<RunningReplica>;
+  waitForLeader(deadlineMs: number): Promise<RunningReplica>;
   writes(): Promise<Write[]>;
   /** Ends fleets, replicas and the balancer. */
   stop(): Promise<void>;
@@ -72,7 +72,7 @@ export interface Replicas {
 /** Makes a namespace for replicas; none runs yet. */
 export async function createReplicas(controlPlane: ControlPlane, hint: string): Promise<Replicas> {
   const namespace = await createNamespace(controlPlane, hint);
-  const balancer = await startBalancer();
+  const balancer = await startLoadBalancer();
   const running: RunningReplica[] = [];
   const fleets: Fleet[] = [];
   let started = 0;
@@ -82,7 +82,7 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
     if (status !== 200) throw new Error(`GET ${path}: ${status} ${JSON.stringify(body)}`);
     return body as T;
   };
-  const balance = (): void => balancer.setTargets(running.map(({ process }) => process.grpcAddress));
+  const updateBalancer = (): void => balancer.setTargets(running.map(({ process }) => process.grpcAddress));
 
   async function leader(): Promise<string> {
     const path = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${LEADER_LEASE}`;
@@ -90,9 +90,9 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
     return status === 200 ? ((body as { spec: { holderIdentity?: string } }).spec.holderIdentity ?? '') : '';
   }
 
-  async function reporters(): Promise<ReporterShown[]> {
-    const list = await read<{ items: ReporterShown[] }>(
-      `${GROUP}/namespaces/${namespace}/reversetunnelreporters`,
+  async function reporters(): Promise<ObservedReporter[]> {
+    const list = await read<{ items: ObservedReporter[] }>(
+      `${API_PATH}/namespaces/${namespace}/reversetunnelreporters`,
     );
     return list.items;
   }
@@ -106,8 +106,8 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
       const { kubeconfigPath } = await controlPlane.kubeconfigFor({
         namespace,
         serviceAccount: account,
-        rules: OPERATOR_RULES,
-        ...(flags.includes('token') ? { clusterRules: TOKEN_RULES } : {}),
+        rules: OPERATOR_RBAC_RULES,
+        ...(flags.includes('token') ? { clusterRules: TOKEN_RBAC_RULES } : {}),
       });
       const process = await startOperatorProcess({
         kubeconfigPath,
@@ -119,18 +119,20 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
       const replica = { account, process };
       running.push(replica);
       await process.ready();
-      balance();
+      updateBalancer();
       return replica;
     },
     async end(replica, how) {
       running.splice(running.indexOf(replica), 1);
-      balance();
+      updateBalancer();
       await (how === 'SIGTERM' ? replica.process.stop() : replica.process.kill());
     },
-    takeOut(replica) {
-      balancer.setTargets(running.filter((one) => one !== replica).map(({ process }) => process.grpcAddress));
+    removeFromBalancer(replica) {
+      balancer.setTargets(
+        running.filter((candidate) => candidate !== replica).map(({ process }) => process.grpcAddress),
+      );
     },
-    putIn: balance,
+    restoreBalancer: updateBalancer,
     async startFleet(options = {}, edges = {}) {
       const fleet = createFleet(
         { address: balancer.address, connectRetryIntervalMs: 1000, ...options },
@@ -141,29 +143,29 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
       return fleet;
     },
     reporters,
-    async served(count, deadlineMs) {
+    async waitUntilServed(count, deadlineMs) {
       let last = '';
       await poll(deadlineMs, async () => {
         const owners = new Set(running.map(({ process }) => process.replica));
-        const shown = await reporters();
-        const unserved = shown.filter(
+        const observed = await reporters();
+        const unserved = observed.filter(
           ({ status }) =>
             !owners.has(status.owner?.replica ?? '') ||
-            !['Connected', 'Synced', 'Ready'].every((type) => condition(status, type).startsWith('True')),
+            !['Connected', 'Synced', 'Ready'].every((type) => conditionText(status, type).startsWith('True')),
         );
-        last = `${shown.length} reporters, unserved: ${unserved.length} ${JSON.stringify(unserved[0]?.status)}`;
-        return shown.length === count && unserved.length === 0 ? true : undefined;
+        last = `${observed.length} reporters, unserved: ${unserved.length} ${JSON.stringify(unserved[0]?.status)}`;
+        return observed.length === count && unserved.length === 0 ? true : undefined;
       }).catch((error: unknown) => {
         throw new Error(`not all served: ${last}`, { cause: error });
       });
     },
     leader,
-    led: (deadlineMs) =>
+    waitForLeader: (deadlineMs) =>
       poll(deadlineMs, async () => {
         const holder = await leader();
         return running.find(({ process }) => process.replica === holder);
       }),
-    writes: () => writesBy(controlPlane.auditLogPath ?? '', namespace),
+    writes: () => listWrites(controlPlane.auditLogPath ?? '', namespace),
     async stop() {
       await Promise.all(fleets.splice(0).map((fleet) => fleet.stop()));
       // Also one that is stopped.
@@ -174,13 +176,16 @@ export async function createReplicas(controlPlane: ControlPlane, hint: string): 
 }
 
 /** `status reason` of a condition; "" where there is none. */
-export function condition(status: ReporterShown['status'], type: string): string {
-  const found = status.conditions.find((one) => one.type === type);
-  return found === undefined ? '' : `${found.status} ${found.reason}`;
+export function conditionText(status: ObservedReporter['status'], type: string): string {
+  const entry = status.conditions.find((candidate) => candidate.type === type);
+  return entry === undefined ? '' : `${entry.status} ${entry.reason}`;
 }
 
 /** By uid and version: what of these rows is still there, unchanged. */
-export function unchanged(before: readonly RowSeen[], after: readonly RowSeen[]): number {
+export function countUnchanged(
+  before: readonly ObservedTunnelObject[],
+  after: readonly ObservedTunnelObject[],
+): number {
   const versions = new Map(before.map(({ metadata }) => [metadata.uid, metadata.resourceVersion]));
   return after.filter(({ metadata }) => versions.get(metadata.uid) === metadata.resourceVersion).length;
 }

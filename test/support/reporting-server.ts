@@ -8,7 +8,7 @@ import { systemClock } from '../../src/clock.ts';
 import type { Peer } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
-import { ReportingServer, type ReportingServerOptions } from '../../src/grpc/server.ts';
+import { ReportingServer, type ReportingServerOptions } from '../../src/grpc/reporting-server.ts';
 import type { ReportSink } from '../../src/grpc/session.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { dial, openStream, type TestStream } from './test-stream.ts';
@@ -24,11 +24,11 @@ export interface TestServer {
   readonly address: string;
   readonly metrics: Metrics;
   /** In the order they were folded. */
-  readonly folded: { readonly reporter: ReporterId; readonly report: Report }[];
+  readonly applied: { readonly reporter: ReporterId; readonly report: Report }[];
   /** Whose each stream was, in the order in which they were named. */
   readonly peers: readonly Peer[];
   /** What the sink was told of reporters' streams, as `r-0 connected`, in order. */
-  readonly presence: readonly string[];
+  readonly connectionEvents: readonly string[];
   /** Every log entry. */
   readonly logged: { readonly level: number; readonly msg: string; readonly [key: string]: unknown }[];
   /** Opens a stream on a connection of its own, plaintext by default; with a token where one is given. */
@@ -38,11 +38,11 @@ export interface TestServer {
   /** The value of a counter's series with this label value; 0 when nothing was counted. */
   count(
     metric:
-      | 'connectionsRefused'
-      | 'callsRefused'
+      | 'connectionsRejected'
+      | 'streamsRejected'
       | 'nacks'
       | 'streamsClosed'
-      | 'rejectedTunnels'
+      | 'tunnelRejections'
       | 'nonceAnomalies'
       | 'reports',
     label: string,
@@ -53,10 +53,10 @@ export interface TestServer {
 
 /** Starts a server; what a test does not say is as in the operator by default. */
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
-  const { fold, reporterConnected, reporterDisconnected, ...given } = options;
-  const folded: TestServer['folded'] = [];
+  const { apply, reporterConnected, reporterDisconnected, ...given } = options;
+  const applied: TestServer['applied'] = [];
   const peers: Peer[] = [];
-  const presence: string[] = [];
+  const connectionEvents: string[] = [];
   const logged: TestServer['logged'] = [];
   const metrics = createMetrics();
   const clients = new Set<Client>();
@@ -77,16 +77,16 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
       reporterConnected(reporter, envoy, peer, isExpected) {
         reporterConnected?.(reporter, envoy, peer, isExpected);
         peers.push(peer);
-        presence.push(`${reporter.id} connected`);
+        connectionEvents.push(`${reporter.id} connected`);
       },
       reporterDisconnected(reporter, why) {
         reporterDisconnected?.(reporter, why);
-        presence.push(`${reporter.id} disconnected`);
+        connectionEvents.push(`${reporter.id} disconnected`);
       },
-      fold(reporter, report, receivedMs) {
-        const over = fold?.(reporter, report, receivedMs);
-        if (over === undefined) folded.push({ reporter, report });
-        return over;
+      apply(reporter, report, receivedMs) {
+        const limitExceeded = apply?.(reporter, report, receivedMs);
+        if (limitExceeded === undefined) applied.push({ reporter, report });
+        return limitExceeded;
       },
     },
   });
@@ -101,9 +101,9 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     server,
     address,
     metrics,
-    folded,
+    applied,
     peers,
-    presence,
+    connectionEvents,
     logged,
     open: (by, token) => openStream(connect(by), token),
     connection(by, token) {

@@ -13,14 +13,14 @@ export const RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-0' };
 export const OTHER_RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-1' };
 
 /** A tunnel as Envoy reports it without tenant isolation: named for its initiator. */
-export function tunnel(name: string, parts: Partial<Tunnel> = {}): Tunnel {
+export function tunnel(name: string, overrides: Partial<Tunnel> = {}): Tunnel {
   return {
     name,
     tenantID: 'acme',
     clusterID: 'eu-1',
     nodeID: name,
     createdAt: '2026-11-23T05:00:00.123456Z',
-    ...parts,
+    ...overrides,
   };
 }
 

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo, Socket } from 'node:net';
 import type { Connection } from '../../src/k8s/connection.ts';
 import type { Credentials, CredentialSource } from '../../src/k8s/credentials.ts';
-import type { RecordedAnswer } from './api-answers.ts';
+import type { RecordedResponse } from './recorded-responses.ts';
 import { eventually } from './eventually.ts';
 
 /** A request that waits for the test to answer it. */
@@ -12,7 +12,7 @@ export interface ScriptedRequest {
   readonly query: URLSearchParams;
   readonly headers: IncomingMessage['headers'];
   readonly body: string;
-  answer(answer: RecordedAnswer): void;
+  respond(answer: RecordedResponse): void;
   /** Answers 200 and keeps the body open. */
   watch(): ScriptedWatch;
   /** Answers with this status, and a body that comes piece by piece. */
@@ -59,7 +59,7 @@ export interface ScriptedApiServer {
 
 /** Starts one on a free port of the loopback, in plain HTTP. */
 export async function startScriptedApiServer(): Promise<ScriptedApiServer> {
-  const waiting: ScriptedRequest[] = [];
+  const pending: ScriptedRequest[] = [];
   const sockets = new Set<Socket>();
   let count = 0;
 
@@ -71,7 +71,7 @@ export async function startScriptedApiServer(): Promise<ScriptedApiServer> {
     });
     request.on('end', () => {
       count += 1;
-      waiting.push(scripted(request, response, body));
+      pending.push(createScriptedRequest(request, response, body));
     });
     request.on('error', () => undefined);
   });
@@ -101,8 +101,8 @@ export async function startScriptedApiServer(): Promise<ScriptedApiServer> {
       credentials,
     }),
     async next() {
-      await eventually('a request to the scripted API server', () => waiting.length > 0);
-      return waiting.shift() as ScriptedRequest;
+      await eventually('a request to the scripted API server', () => pending.length > 0);
+      return pending.shift() as ScriptedRequest;
     },
     close() {
       for (const socket of sockets) socket.destroy();
@@ -118,7 +118,11 @@ export function fixedCredentials(credentials: Credentials): CredentialSource {
   return { current: () => credentials, refresh: () => Promise.resolve() };
 }
 
-function scripted(request: IncomingMessage, response: ServerResponse, body: string): ScriptedRequest {
+function createScriptedRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  body: string,
+): ScriptedRequest {
   const { pathname, searchParams } = new URL(request.url ?? '', 'http://server');
   let closed = false;
   response.on('close', () => {
@@ -139,7 +143,7 @@ function scripted(request: IncomingMessage, response: ServerResponse, body: stri
     query: searchParams,
     headers: request.headers,
     body,
-    answer({ status, headers, body: text }) {
+    respond({ status, headers, body: text }) {
       response.writeHead(status, { ...headers, 'content-length': Buffer.byteLength(text) }).end(text);
     },
     watch() {

@@ -55,7 +55,7 @@ export function openStream(client: Client, token?: string): TestStream {
     metadata,
   );
   const responses: Partial<ReportResponse>[] = [];
-  let given = 0;
+  let nextIndex = 0;
   let unsent = 0;
   let final: { readonly code: number; readonly details: string } | undefined;
   call.on('data', (response: Partial<ReportResponse>) => responses.push(response));
@@ -78,11 +78,11 @@ export function openStream(client: Client, token?: string): TestStream {
     send: (fields) => sendBytes(requestBytes(fields)),
     responses,
     async next() {
-      await eventually('a response', () => responses.length > given || final !== undefined, DEADLINE_MS);
-      const response = responses[given];
+      await eventually('a response', () => responses.length > nextIndex || final !== undefined, DEADLINE_MS);
+      const response = responses[nextIndex];
       if (response === undefined)
         throw new Error(`the stream was closed instead: ${final?.code} ${final?.details}`);
-      given += 1;
+      nextIndex += 1;
       return response;
     },
     ended,

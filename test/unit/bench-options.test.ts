@@ -11,7 +11,7 @@ function options(...args: readonly string[]): Options {
 describe('flags of the benchmark', () => {
   it('no flag: everything, in full size, three times', () => {
     expect(options()).to.deep.equal({
-      wanted: new Set(MEASUREMENT_NAMES),
+      selected: new Set(MEASUREMENT_NAMES),
       quick: false,
       runs: 3,
       profile: false,
@@ -25,8 +25,8 @@ describe('flags of the benchmark', () => {
   });
 
   it('--only, several times: those measurements', () => {
-    const { wanted } = options('--only', 'idle', '--only', 'push');
-    expect([...wanted]).to.deep.equal(['idle', 'push']);
+    const { selected } = options('--only', 'idle', '--only', 'push');
+    expect([...selected]).to.deep.equal(['idle', 'push']);
   });
 
   it('a wrong flag or value: one line that names it', () => {

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
 import { CHART_CRDS, generatedFiles } from '../../charts/generated.ts';
-import { valueRows } from '../../charts/value-rows.ts';
+import { chartValues } from '../../charts/chart-values.ts';
 import { readConfig } from '../../src/config.ts';
 
 const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');
@@ -25,16 +25,18 @@ describe('the chart and what it is made from', () => {
 
   it('explains every value, and refuses one without an explanation', () => {
     const values = read('values.yaml');
-    const rows = valueRows(values, parse(values));
-    expect(rows.find(({ path }) => path === 'tls.certManager.issuerRef.kind')?.byDefault).to.equal('Issuer');
+    const rows = chartValues(values, parse(values));
+    expect(rows.find(({ path }) => path === 'tls.certManager.issuerRef.kind')?.defaultValue).to.equal(
+      'Issuer',
+    );
     expect(rows.map(({ path }) => path)).to.not.include('podSecurityContext.runAsUser');
-    expect(() => valueRows('a:\n  # -- told\n  b: 1\n  c: 2\n', { a: { b: 1, c: 2 } })).to.throw('a.c');
+    expect(() => chartValues('a:\n  # -- told\n  b: 1\n  c: 2\n', { a: { b: 1, c: 2 } })).to.throw('a.c');
   });
 
   it('names each value in its schema, and nothing else', () => {
     const schema = JSON.parse(read('values.schema.json')) as Schema;
     const text = read('values.yaml');
-    const paths = valueRows(text, parse(text)).map(({ path }) => path);
+    const paths = chartValues(text, parse(text)).map(({ path }) => path);
     for (const path of paths) expect(property(schema, path), path).to.not.equal(undefined);
     expect(strictLeaves(schema).filter((leaf) => !paths.some((path) => covers(path, leaf)))).to.deep.equal(
       [],

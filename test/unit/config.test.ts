@@ -9,24 +9,24 @@ const TLS = { 'tls-cert': '/tls/tls.crt', 'tls-key': '/tls/tls.key', 'tls-client
 
 function configOf(flags: Record<string, unknown>, fileText?: string): Config {
   const result = readConfig(flags, fileText);
-  if ('mistakes' in result) throw new Error(`refused: ${result.mistakes.join('; ')}`);
+  if ('errors' in result) throw new Error(`refused: ${result.errors.join('; ')}`);
   return result.config;
 }
 
 function mistakesOf(flags: Record<string, unknown>, fileText?: string): readonly string[] {
   const result = readConfig(flags, fileText);
-  return 'mistakes' in result ? result.mistakes : [];
+  return 'errors' in result ? result.errors : [];
 }
 
 function flagsOf(...argv: string[]): Readonly<Record<string, unknown>> {
   const result = parseCommandLine(argv);
-  if ('mistake' in result) throw new Error(`refused: ${result.mistake}`);
+  if ('error' in result) throw new Error(`refused: ${result.error}`);
   return result.commandLine.flags;
 }
 
 function mistakeOf(...argv: string[]): string {
   const result = parseCommandLine(argv);
-  return 'mistake' in result ? result.mistake : 'none';
+  return 'error' in result ? result.error : 'none';
 }
 
 describe('config', () => {

@@ -10,9 +10,9 @@ import { errorMessage } from '../../control-plane/errors.ts';
 import { pickArchive, unpackPublishedArchive } from '../../control-plane/published-archive.ts';
 import { resolveBinaries } from '../../control-plane/resolve.ts';
 import { run } from '../../control-plane/run.ts';
-import { valueAt } from '../../control-plane/value-at.ts';
+import { getPath } from '../../control-plane/get-path.ts';
 
-const silent = { say: () => {}, update: () => {} };
+const silent = { log: () => {}, update: () => {} };
 
 /** An index of these versions, each for linux/arm64 only. */
 function indexOf(...versions: string[]): string {
@@ -87,7 +87,7 @@ describe('unpacking a published archive', () => {
       response.end(JSON.stringify({ releases }));
     }).listen(0, '127.0.0.1');
     await once(server, 'listening');
-    origin = `http://127.0.0.1:${Number(valueAt(server.address(), 'port'))}`;
+    origin = `http://127.0.0.1:${Number(getPath(server.address(), 'port'))}`;
   });
 
   after(async () => {

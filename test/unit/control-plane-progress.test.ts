@@ -24,7 +24,7 @@ describe('progress of a long build', () => {
     progress.update('1 package');
     clock.nowMs = 300;
     progress.update('2 packages');
-    progress.say('built');
+    progress.log('built');
     expect(written.join('')).to.equal(
       '\rcontrol-plane: [0s] 1 package\u001b[K\rcontrol-plane: [0s] 2 packages\u001b[K\r\u001b[Kcontrol-plane: built\n',
     );

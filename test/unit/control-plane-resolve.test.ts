@@ -7,7 +7,7 @@ import { expect } from 'chai';
 import {
   ALL_BINARIES,
   currentPlatform,
-  firstMissing,
+  findMissing,
   pinnedVersion,
   PUBLISHED_BINARIES,
 } from '../../control-plane/binaries.ts';
@@ -17,7 +17,7 @@ import { errorMessage } from '../../control-plane/errors.ts';
 import { goBuildFlags } from '../../control-plane/go-build.ts';
 import type { Progress } from '../../control-plane/progress.ts';
 import { resolveBinaries } from '../../control-plane/resolve.ts';
-import { valueAt } from '../../control-plane/value-at.ts';
+import { getPath } from '../../control-plane/get-path.ts';
 
 /** A Go that compiles nothing: it notes each call and "builds" scripts, etcd under the name the real one gives it. */
 const FAKE_GO = `#!/bin/sh
@@ -56,7 +56,7 @@ describe('where the binaries of the control plane come from', () => {
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'control-plane-resolve-'));
     said = [];
-    progress = { say: (line) => said.push(line), update: () => {} };
+    progress = { log: (line) => said.push(line), update: () => {} };
     requests = 0;
     index = { status: 404, text: '' };
     server = createServer((_, response) => {
@@ -69,7 +69,7 @@ describe('where the binaries of the control plane come from', () => {
     env = {
       PATH: empty,
       HOME: join(folder, 'home'),
-      ENVTEST_INDEX_URL: `http://127.0.0.1:${Number(valueAt(server.address(), 'port'))}/index.yaml`,
+      ENVTEST_INDEX_URL: `http://127.0.0.1:${Number(getPath(server.address(), 'port'))}/index.yaml`,
       GO_CALLS: join(folder, 'go-calls'),
     };
   });
@@ -87,7 +87,7 @@ describe('where the binaries of the control plane come from', () => {
     resolve(names).then(
       ({ folder: found }) => expect.fail(`resolved to ${found}`),
       (error: unknown) => {
-        expect(valueAt(error, 'name')).to.equal('ControlPlaneError');
+        expect(getPath(error, 'name')).to.equal('ControlPlaneError');
         return errorMessage(error);
       },
     );
@@ -190,7 +190,7 @@ describe('where the binaries of the control plane come from', () => {
 
   it('of two that fill the same folder without knowing of each other, the first to finish wins', async () => {
     const target = join(folder, 'target');
-    const isThere = async (): Promise<boolean> => (await firstMissing(target, ['etcd'])) === undefined;
+    const isThere = async (): Promise<boolean> => (await findMissing(target, ['etcd'])) === undefined;
     const fill = async (partial: string): Promise<void> => {
       await putBinaries(partial, ['etcd']);
       await putBinaries(target, ['etcd', 'kubectl']);

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { reporterKey } from '../../src/core/tunnel.ts';
-import { apiFailure } from '../support/memory-row-api.ts';
-import { createReplicasWorld, type ReplicasWorld } from '../support/replicas-world.ts';
+import { apiFailure } from '../support/memory-tunnel-api.ts';
+import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const KEY = reporterKey(RESPONDER);
@@ -9,18 +9,18 @@ const [GOOD, BAD, LATE] = [tunnel('good'), tunnel('bad'), tunnel('late')];
 const HOUR_MS = 3_600_000;
 
 describe('the backlog of a reporter with a row that is refused', () => {
-  let world: ReplicasWorld;
-  let replica: ReturnType<ReplicasWorld['replica']>;
+  let world: MultiReplicaHarness;
+  let replica: ReturnType<MultiReplicaHarness['replica']>;
   /** Names of rows whose creation is refused, and of those that meet an API server which is away. */
   let refused: Set<string>;
   let unanswered: Set<string>;
 
   beforeEach(() => {
-    world = createReplicasWorld();
+    world = createMultiReplicaHarness();
     replica = world.replica('a');
-    refused = new Set([names.rowName(RESPONDER, BAD)]);
+    refused = new Set([names.tunnelObjectName(RESPONDER, BAD)]);
     unanswered = new Set();
-    world.rowApi.before = ({ verb, name }) => {
+    world.tunnelApi.before = ({ verb, name }) => {
       if (verb !== 'create') return;
       if (refused.has(name)) throw apiFailure('rejected');
       if (unanswered.has(name)) throw apiFailure('unavailable');
@@ -39,43 +39,43 @@ describe('the backlog of a reporter with a row that is refused', () => {
 
   it('is none, however long the refusal lasts', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
-    await world.pass(HOUR_MS);
+    await world.advance(HOUR_MS);
     expect(world.condition(RESPONDER, 'Synced')).to.equal('False WritesRejected');
     expect([replica.queue.pending(KEY), backlogMs()]).to.deep.equal([1, undefined]);
   });
 
   it('is as old as what waits beside it, and ends with that', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
-    await world.pass(HOUR_MS);
-    unanswered.add(names.rowName(RESPONDER, LATE));
+    await world.advance(HOUR_MS);
+    unanswered.add(names.tunnelObjectName(RESPONDER, LATE));
     replica.report(RESPONDER, delta([LATE]));
-    await world.pass(5000);
+    await world.advance(5000);
     expect(backlogMs()).to.be.within(1, 5000);
     unanswered.clear();
-    await world.pass(5000);
-    expect(world.rows(RESPONDER)).to.deep.equal(['good', 'late']);
+    await world.advance(5000);
+    expect(world.tunnelNames(RESPONDER)).to.deep.equal(['good', 'late']);
     expect([replica.queue.pending(KEY), backlogMs()]).to.deep.equal([1, undefined]);
   });
 
   it('ends when the last row that waited is refused as well', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
-    await world.pass(HOUR_MS);
-    const late = names.rowName(RESPONDER, LATE);
+    await world.advance(HOUR_MS);
+    const late = names.tunnelObjectName(RESPONDER, LATE);
     unanswered.add(late);
     replica.report(RESPONDER, delta([LATE]));
-    await world.pass(5000);
+    await world.advance(5000);
     expect(backlogMs()).to.be.within(1, 5000);
     refused.add(late);
-    await world.pass(2000);
+    await world.advance(2000);
     expect([replica.queue.pending(KEY), backlogMs()]).to.deep.equal([2, undefined]);
   });
 
   it('is none after each of many changes, though one waits at each look at the status', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
-    await world.pass(HOUR_MS);
+    await world.advance(HOUR_MS);
     for (let change = 0; change < 30; change += 1) {
       replica.report(RESPONDER, change % 2 === 0 ? delta([LATE]) : delta([], [LATE.name]));
-      await world.pass(1000);
+      await world.advance(1000);
       expect(backlogMs(), `after ${change + 1} changes`).to.equal(undefined);
     }
   });

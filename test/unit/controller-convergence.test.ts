@@ -1,10 +1,10 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { rowManifest, type Row, type RowObject } from '../../src/core/row.ts';
+import { manifestFor, type ObservedTunnel, type TunnelObject } from '../../src/core/tunnel-object.ts';
 import { reporterKey, sameIdentity, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
-import { apiFailure, MemoryRowApi, noAnswer } from '../support/memory-row-api.ts';
-import { createWorld, rowTexts, type World } from '../support/mirror-world.ts';
+import { apiFailure, MemoryTunnelApi, connectionFailure } from '../support/memory-tunnel-api.ts';
+import { createHarness, objectTexts, type ControllerHarness } from '../support/controller-harness.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const REPORTERS = [RESPONDER, OTHER_RESPONDER];
@@ -22,8 +22,8 @@ const anyTunnel: fc.Arbitrary<Tunnel> = fc
 
 /** Two operators one after the other, the API server, and who meddles with it. */
 interface Play {
-  readonly api: MemoryRowApi;
-  world: World;
+  readonly api: MemoryTunnelApi;
+  world: ControllerHarness;
   /** What each reporter holds, by the naive rule. */
   readonly held: Map<string, Map<string, Tunnel>>;
   /** Rows that the operator deleted without a reason. */
@@ -40,8 +40,8 @@ function holdings({ held }: Play, reporter: ReporterId): Map<string, Tunnel> {
 }
 
 /** Some row, if there is any. */
-function pick({ api }: Play, index: number): RowObject | undefined {
-  return [...api.rows.values()][index % Math.max(1, api.rows.size)];
+function pick({ api }: Play, index: number): TunnelObject | undefined {
+  return [...api.stored.values()][index % Math.max(1, api.stored.size)];
 }
 
 const aFullPush: fc.Arbitrary<Happening> = fc
@@ -75,32 +75,33 @@ const anEdit: fc.Arbitrary<Happening> = fc.tuple(fc.nat(9), fc.nat(4)).map(([ind
   const row = pick(play, index);
   if (row === undefined) return;
   const { name } = row.metadata;
-  if (what === 0) play.api.edit(name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
-  else if (what === 1) play.api.edit(name, { labels: { team: 'network' } });
-  else if (what === 2) play.api.edit(name, { createdAt: null });
-  else if (what === 3) play.api.edit(name, { status: { state: 'Unknown' } });
-  else play.api.remove(name);
+  if (what === 0) play.api.editManually(name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
+  else if (what === 1) play.api.editManually(name, { labels: { team: 'network' } });
+  else if (what === 2) play.api.editManually(name, { createdAt: null });
+  else if (what === 3) play.api.editManually(name, { status: { state: 'Unknown' } });
+  else play.api.deleteManually(name);
 });
 
 const aRowByHand: fc.Arbitrary<Happening> = fc
   .tuple(anyReporter, anyTunnel, fc.constantFrom('mine', 'yours', undefined))
   .map(([reporter, of, name]) => ({ api }) => {
-    const manifest = rowManifest(names, reporter, of);
-    if (!api.rows.has(name ?? manifest.name)) api.put({ ...manifest, name: name ?? manifest.name });
+    const manifest = manifestFor(names, reporter, of);
+    if (!api.stored.has(name ?? manifest.name))
+      api.createManually({ ...manifest, name: name ?? manifest.name });
   });
 
 const aFinalizer: fc.Arbitrary<Happening> = fc.nat(9).map((index) => (play) => {
   const row = pick(play, index);
-  if (row !== undefined) play.api.hold(row.metadata.name);
+  if (row !== undefined) play.api.addFinalizer(row.metadata.name);
 });
 
 const aRelease: fc.Arbitrary<Happening> = fc.nat(9).map((index) => (play) => {
   const row = pick(play, index);
-  if (row !== undefined) play.api.release(row.metadata.name);
+  if (row !== undefined) play.api.removeFinalizer(row.metadata.name);
 });
 
 const FAILURES = [
-  noAnswer(),
+  connectionFailure(),
   apiFailure('throttled', { retryAfterMs: 1000 }),
   apiFailure('unavailable', { status: 500 }),
   apiFailure('rejected', { status: 403 }),
@@ -141,15 +142,15 @@ const aWatch: fc.Arbitrary<Happening> = fc.nat(6).map((most) => ({ api, world })
 const aWhile: fc.Arbitrary<Happening> = fc.oneof(fc.nat(50), fc.nat(2000), fc.nat(60_000)).map(
   (ms) =>
     ({ world }) =>
-      world.passUnwatched(ms),
+      world.advanceUnwatched(ms),
 );
 
 /** The operator dies, with its calls on their way, and another one begins. */
 const aRestart: fc.Arbitrary<Happening> = fc.constant(async (play: Play) => {
   play.world.workers.stop();
-  await play.world.passUnwatched(1000);
-  play.world = createWorld({ api: play.api, concurrency: 3 });
-  await play.world.begin();
+  await play.world.advanceUnwatched(1000);
+  play.world = createHarness({ api: play.api, concurrency: 3 });
+  await play.world.start();
 });
 
 const anyCourse = fc.array(
@@ -170,30 +171,30 @@ const anyCourse = fc.array(
 );
 
 /** Why a row may not be deleted, by what the ledger knows when that is sent; undefined when it may. */
-function wrongOf({ api, world }: Play, { name, uid, resourceVersion }: Row): string | undefined {
-  const stored = api.rows.get(name);
+function wrongOf({ api, world }: Play, { name, uid, resourceVersion }: ObservedTunnel): string | undefined {
+  const stored = api.stored.get(name);
   // Refused by its preconditions.
   if (stored?.metadata.uid !== uid || stored.metadata.resourceVersion !== resourceVersion) return undefined;
   const { spec } = stored;
-  const known = world.ledger.known(reporterKey(spec.reporter), spec.tunnelName);
-  if (known.is === 'absent') return undefined;
+  const known = world.ledger.tunnelState(reporterKey(spec.reporter), spec.tunnelName);
+  if (known.state === 'absent') return undefined;
   const rightful =
-    known.is === 'present' &&
-    name === names.rowName(spec.reporter, known.tunnel) &&
+    known.state === 'present' &&
+    name === names.tunnelObjectName(spec.reporter, known.tunnel) &&
     sameIdentity(known.tunnel, { ...spec, name: spec.tunnelName, createdAt: undefined });
-  return known.is === 'unknown' || rightful ? `delete ${name}, which is ${known.is}` : undefined;
+  return known.state === 'unknown' || rightful ? `delete ${name}, which is ${known.state}` : undefined;
 }
 
 async function playThrough(course: readonly Happening[]): Promise<Play> {
-  const api = new MemoryRowApi();
-  const play: Play = { api, world: createWorld({ api, concurrency: 3 }), held: new Map(), wrongs: [] };
+  const api = new MemoryTunnelApi();
+  const play: Play = { api, world: createHarness({ api, concurrency: 3 }), held: new Map(), wrongs: [] };
   const remove = api.delete.bind(api);
   api.delete = (row) => {
     const wrong = wrongOf(play, row);
     if (wrong !== undefined) play.wrongs.push(wrong);
     return remove(row);
   };
-  await play.world.begin();
+  await play.world.start();
   for (const happens of course) await happens(play);
 
   // Everybody leaves it alone, and every reporter says what it holds.
@@ -202,8 +203,8 @@ async function playThrough(course: readonly Happening[]): Promise<Play> {
   for (const reporter of REPORTERS) {
     play.world.report(reporter, fullPush(...holdings(play, reporter).values()));
   }
-  for (const name of api.rows.keys()) api.release(name);
-  await play.world.pass(1_200_000);
+  for (const name of api.stored.keys()) api.removeFinalizer(name);
+  await play.world.advance(1_200_000);
   return play;
 }
 
@@ -218,12 +219,12 @@ describe('whatever happens', () => {
 
         const wanted = REPORTERS.flatMap((reporter) =>
           [...holdings(play, reporter).values()].map((of) => {
-            const { name, labels, spec } = rowManifest(names, reporter, of);
+            const { name, labels, spec } = manifestFor(names, reporter, of);
             const {
               labels: found,
               uid,
               resourceVersion,
-            } = api.rows.get(name)?.metadata ?? {
+            } = api.stored.get(name)?.metadata ?? {
               labels: {},
               uid: '',
               resourceVersion: '',
@@ -239,17 +240,17 @@ describe('whatever happens', () => {
             };
           }),
         );
-        expect(rowTexts(api.rows.values())).to.deep.equal(rowTexts(wanted));
+        expect(objectTexts(api.stored.values())).to.deep.equal(objectTexts(wanted));
 
         const { writes } = api;
         for (const reporter of REPORTERS) {
           world.report(reporter, fullPush(...structuredClone([...holdings(play, reporter).values()])));
         }
-        await world.pass(600_000);
+        await world.advance(600_000);
         expect(api.writes, 'writes once all is well').to.equal(writes);
         expect(world.queue.idle, 'nothing waits for a worker, and none works').to.equal(true);
         expect(world.queue.delayedCount).to.equal(0);
-        expect(world.clock.waitsMs, 'no timer is left').to.deep.equal([]);
+        expect(world.clock.pendingTimersMs, 'no timer is left').to.deep.equal([]);
       }),
       { numRuns: 300 },
     );

@@ -7,7 +7,7 @@ import { names, RESPONDER } from '../support/sample-tunnels.ts';
 
 const KEY = reporterKey(RESPONDER);
 
-function object(version: number, uid = 'u1', name = names.reporterName(RESPONDER)): ReporterObject {
+function object(version: number, uid = 'u1', name = names.reporterObjectName(RESPONDER)): ReporterObject {
   return {
     metadata: { name, uid, resourceVersion: String(version) },
     spec: { id: RESPONDER.id, cluster: RESPONDER.cluster },
@@ -35,7 +35,7 @@ describe('the cache of reporters', () => {
   it('follows lists, events and answers, and tells each change once', () => {
     list(object(100));
     cache.event('MODIFIED', object(101));
-    cache.learnt(object(102));
+    cache.upsert(object(102));
     cache.event('MODIFIED', object(102));
     cache.event('DELETED', object(103));
     expect(told).to.deep.equal(['none > 100', '100 > 101', '101 > 102', '102 > none']);
@@ -44,7 +44,7 @@ describe('the cache of reporters', () => {
   it('takes no older version but from a list, as etcd may have been restored', () => {
     list(object(100));
     cache.event('MODIFIED', object(99));
-    cache.learnt(object(98));
+    cache.upsert(object(98));
     expect(cache.get(KEY)?.metadata.resourceVersion).to.equal('100');
     list(object(90));
     expect(cache.get(KEY)?.metadata.resourceVersion).to.equal('90');
@@ -61,12 +61,12 @@ describe('the cache of reporters', () => {
 
   it('keeps what was answered since a list began', () => {
     cache.replaceBegin();
-    cache.learnt(object(105));
+    cache.upsert(object(105));
     cache.replaceItem(object(100));
     cache.replaceEnd('104');
     expect(cache.get(KEY)?.metadata.resourceVersion).to.equal('105');
     cache.replaceBegin();
-    cache.gone(KEY);
+    cache.remove(KEY);
     cache.replaceItem(object(105));
     cache.replaceEnd('104');
     expect(cache.get(KEY)).to.equal(undefined);
@@ -74,18 +74,18 @@ describe('the cache of reporters', () => {
 
   it('drops what was written while a list was on its way and deleted before it was read', () => {
     cache.replaceBegin();
-    cache.learnt(object(105));
+    cache.upsert(object(105));
     cache.replaceEnd('106');
     expect(cache.get(KEY), 'the watch goes on from 106, and never shows the deletion').to.equal(undefined);
     cache.replaceBegin();
-    cache.learnt(object(108));
+    cache.upsert(object(108));
     cache.replaceEnd('107');
     expect(cache.get(KEY)?.metadata.resourceVersion, 'written after the list was read').to.equal('108');
   });
 
   it('does not bring back by a late event what is known to be gone', () => {
     list(object(100));
-    cache.gone(KEY);
+    cache.remove(KEY);
     cache.event('MODIFIED', object(101));
     expect(cache.get(KEY)).to.equal(undefined);
     cache.event('DELETED', object(102));

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { createReporterEvents } from '../../src/controller/reporter-events.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { settled } from '../support/fake-time.ts';
+import { flushEventLoop } from '../support/fake-time.ts';
 import { OTHER_RESPONDER, RESPONDER } from '../support/sample-tunnels.ts';
 
 describe('events about reporters', () => {
@@ -20,7 +20,7 @@ describe('events about reporters', () => {
           spec: { id: 'r', cluster: '' },
         }),
       },
-      mayWrite: () => mayWrite,
+      canWrite: () => mayWrite,
       onDropped: () => (dropped += 1),
       onFailed: () => {},
       clock,
@@ -30,30 +30,30 @@ describe('events about reporters', () => {
 
   it('are sent, ten of one reporter at once and then one a minute; the rest is counted', async () => {
     const { clock, sent, events, dropped } = scene();
-    for (let times = 0; times < 25; times += 1) events.tell(RESPONDER, 'connected', '');
+    for (let times = 0; times < 25; times += 1) events.record(RESPONDER, 'connected', '');
     expect([sent.length, dropped()]).to.deep.equal([10, 15]);
-    events.tell(OTHER_RESPONDER, 'lost', '');
+    events.record(OTHER_RESPONDER, 'lost', '');
     expect(sent.at(-1)).to.equal('Disconnected r');
     clock.advance(60_000);
-    for (let times = 0; times < 3; times += 1) events.tell(RESPONDER, 'connected', '');
+    for (let times = 0; times < 3; times += 1) events.record(RESPONDER, 'connected', '');
     expect(sent).to.have.length(12);
-    await settled();
+    await flushEventLoop();
   });
 
   it('of a fleet that comes back at once are 50, then one a second', async () => {
     const { clock, sent, events } = scene();
     const all = Array.from({ length: 500 }, (_, index) => ({ cluster: '', id: `r-${index}` }));
-    for (const reporter of all) events.tell(reporter, 'connected', '');
+    for (const reporter of all) events.record(reporter, 'connected', '');
     expect(sent).to.have.length(50);
     clock.advance(5000);
-    for (const reporter of all) events.tell(reporter, 'connected', '');
+    for (const reporter of all) events.record(reporter, 'connected', '');
     expect(sent).to.have.length(55);
-    await settled();
+    await flushEventLoop();
   });
 
   it('are not sent by a replica that may not write', () => {
     const { sent, events } = scene(false);
-    events.tell(RESPONDER, 'conflict', '');
+    events.record(RESPONDER, 'conflict', '');
     expect(sent).to.deep.equal([]);
   });
 });

@@ -1,17 +1,17 @@
 import { expect } from 'chai';
 import { pino } from 'pino';
 
-import type { Outcome } from '../../src/controller/reconciler.ts';
+import type { Outcome } from '../../src/controller/tunnel-reconciler.ts';
 import { Workers } from '../../src/controller/workers.ts';
 import { Workqueue, type QueueItem } from '../../src/controller/workqueue.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { passTime, settled } from '../support/fake-time.ts';
+import { advanceTime, flushEventLoop } from '../support/fake-time.ts';
 
 const DONE: Outcome = { kind: 'done', answered: true };
 const REFUSED: Outcome = { kind: 'rejected', answer: '422' };
-const RETRY: Outcome = { kind: 'retry', blocked: false, noAnswer: false, afterMs: undefined };
-const NO_ANSWER: Outcome = { kind: 'retry', blocked: true, noAnswer: true, afterMs: undefined };
+const RETRY: Outcome = { kind: 'retry', blocked: false, unreachable: false, retryAfterMs: undefined };
+const NO_ANSWER: Outcome = { kind: 'retry', blocked: true, unreachable: true, retryAfterMs: undefined };
 /** The tunnel came and went: nothing was asked of the API server. */
 const NOTHING_DUE: Outcome = { kind: 'done', answered: false };
 
@@ -40,10 +40,10 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
       return promise;
     },
     concurrency,
-    onNoAnswer: () => {
+    onUnreachable: () => {
       noAnswers += 1;
     },
-    onRefused: () => {},
+    onRejected: () => {},
     clock,
     random: () => random,
     metrics,
@@ -75,9 +75,9 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
       const [look] = open.splice(index, 1);
       if (index < 0 || look === undefined) throw new Error(`nobody looks at ${name}`);
       look.resolve(outcome);
-      await settled();
+      await flushEventLoop();
     },
-    pass: (ms: number): Promise<void> => passTime(clock, ms),
+    pass: (ms: number): Promise<void> => advanceTime(clock, ms),
   };
 }
 
@@ -174,7 +174,7 @@ describe('an API server that asks for less', () => {
     for (const random of [0, 0.5, 1]) {
       const { add, workers, answers, looks, pass } = createScene({ random });
       answers(() =>
-        looks.length === 1 ? { kind: 'retry', blocked: true, afterMs: 5000, noAnswer: false } : DONE,
+        looks.length === 1 ? { kind: 'retry', blocked: true, retryAfterMs: 5000, unreachable: false } : DONE,
       );
       workers.start();
       add('1');
@@ -187,7 +187,11 @@ describe('an API server that asks for less', () => {
   it('that names no time, or none to wait, is asked again with backoff', async () => {
     for (const afterMs of [undefined, 0]) {
       const { add, workers, answers, looks, pass } = createScene();
-      answers(() => (looks.length <= 2 ? { kind: 'retry', blocked: true, afterMs, noAnswer: false } : DONE));
+      answers(() =>
+        looks.length <= 2
+          ? { kind: 'retry', blocked: true, retryAfterMs: afterMs, unreachable: false }
+          : DONE,
+      );
       workers.start();
       add('1');
       await pass(60_000);
@@ -220,7 +224,7 @@ describe('an API server that does not answer', () => {
     expect(looks).to.have.length(30);
     expect(noAnswers() - told).to.equal(30);
     expect(queue.depth).to.equal(1000);
-    expect(clock.waitsMs, 'one timer').to.have.length(1);
+    expect(clock.pendingTimersMs, 'one timer').to.have.length(1);
   });
 
   it('is still knocked at when most keys turn out to need nothing, and its return is noticed as soon', async () => {
@@ -284,7 +288,7 @@ describe('an API server that does not answer', () => {
     expect(working()).to.deep.equal(['slow']);
     await answerNow('slow', DONE);
     expect(working()).to.deep.equal(['2', '3']);
-    expect(clock.waitsMs).to.deep.equal([]);
+    expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
   it('for one key alone, which times out while others are answered, delays that key alone', async () => {
@@ -374,9 +378,9 @@ describe('stopped workers', () => {
       workers.start();
       add('1');
       await answerNow('1', outcome);
-      expect(clock.waitsMs).to.have.length(1);
+      expect(clock.pendingTimersMs).to.have.length(1);
       workers.stop();
-      expect(clock.waitsMs, JSON.stringify(outcome)).to.deep.equal([]);
+      expect(clock.pendingTimersMs, JSON.stringify(outcome)).to.deep.equal([]);
     }
   });
 
@@ -388,7 +392,7 @@ describe('stopped workers', () => {
       workers.stop();
       await answerNow('1', late);
       expect(working()).to.deep.equal(['2']);
-      expect(clock.waitsMs, JSON.stringify(late)).to.deep.equal([]);
+      expect(clock.pendingTimersMs, JSON.stringify(late)).to.deep.equal([]);
     }
   });
 });

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { DueHeap } from '../../src/controller/due-heap.ts';
+import { DelayHeap } from '../../src/controller/delay-heap.ts';
 import { Workqueue, type QueueItem } from '../../src/controller/workqueue.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { heapBytes } from '../support/heap.ts';
@@ -62,15 +62,15 @@ describe('a key in the queue', () => {
 
   it('is held while it waits or has a worker, and not while it waits for a time', () => {
     const { queue } = createQueue();
-    expect(queue.holds('r', 't')).to.equal(false);
+    expect(queue.isActive('r', 't')).to.equal(false);
     queue.add('r', 't', 0);
-    expect(queue.holds('r', 't')).to.equal(true);
-    expect(queue.holds('r', 'u')).to.equal(false);
+    expect(queue.isActive('r', 't')).to.equal(true);
+    expect(queue.isActive('r', 'u')).to.equal(false);
     const item = take(queue);
-    expect(queue.holds('r', 't')).to.equal(true);
+    expect(queue.isActive('r', 't')).to.equal(true);
     queue.addAfter(item, 1000);
     queue.done(item);
-    expect(queue.holds('r', 't')).to.equal(false);
+    expect(queue.isActive('r', 't')).to.equal(false);
     expect(queue.delayedCount).to.equal(1);
     queue.close();
   });
@@ -191,7 +191,7 @@ describe('a delay', () => {
     clock.advance(1);
     expect([ready, queue.delayedCount, queue.depth]).to.deep.equal([1, 0, 1]);
     expect(take(queue)).to.deep.equal({ key: 'r', tunnelName: 't', sinceMs: 0 });
-    expect(clock.waitsMs).to.deep.equal([]);
+    expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
   it('is overtaken by a change, and does not come a second time', () => {
@@ -202,7 +202,7 @@ describe('a delay', () => {
     expect(queue.delayedCount, 'nothing waits for a time any more').to.equal(0);
     clock.advance(2000);
     expect(queue.take()).to.equal(undefined);
-    expect(clock.waitsMs).to.deep.equal([]);
+    expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
   it('that is over while the key has a worker means one more look', () => {
@@ -245,7 +245,7 @@ describe('a delay', () => {
     const delays = Array.from({ length: 10_000 }, (_, index) => (index * 7919) % 10_007);
     for (const [index, delayMs] of delays.entries()) {
       queue.addAfter({ key: 'r', tunnelName: `t${index}`, sinceMs: 0 }, delayMs);
-      expect(clock.waitsMs).to.have.length(1);
+      expect(clock.pendingTimersMs).to.have.length(1);
     }
     clock.advance(10_007);
     const times = taken.map((name) => delays[Number(name.slice(3))]);
@@ -275,9 +275,9 @@ describe('a delay', () => {
     const { queue, clock } = createQueue();
     queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 1000);
     queue.close();
-    expect(clock.waitsMs).to.deep.equal([]);
+    expect(clock.pendingTimersMs).to.deep.equal([]);
     queue.addAfter({ key: 'r', tunnelName: 'u', sinceMs: 0 }, 1000);
-    expect(clock.waitsMs).to.deep.equal([]);
+    expect(clock.pendingTimersMs).to.deep.equal([]);
     queue.add('r', 'v', 0);
     expect(drain(queue)).to.deep.equal(['r/v']);
   });
@@ -288,13 +288,15 @@ describe('failures of a key', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 0);
     const item = take(queue);
-    expect([queue.failed(item), queue.failed(item), queue.failed(item)]).to.deep.equal([1, 2, 3]);
-    expect(queue.failed({ ...item, tunnelName: 'u' })).to.equal(1);
-    expect(queue.failed({ ...item, key: 's' })).to.equal(1);
+    expect([queue.recordFailure(item), queue.recordFailure(item), queue.recordFailure(item)]).to.deep.equal([
+      1, 2, 3,
+    ]);
+    expect(queue.recordFailure({ ...item, tunnelName: 'u' })).to.equal(1);
+    expect(queue.recordFailure({ ...item, key: 's' })).to.equal(1);
     queue.done(item);
-    expect(queue.failed(item), 'also after the worker was done with it').to.equal(4);
-    queue.succeeded(item);
-    expect(queue.failed(item)).to.equal(1);
+    expect(queue.recordFailure(item), 'also after the worker was done with it').to.equal(4);
+    queue.forgetFailures(item);
+    expect(queue.recordFailure(item)).to.equal(1);
   });
 });
 
@@ -305,12 +307,12 @@ describe('what the queue remembers', () => {
       for (let index = from; index < to; index += 1) {
         queue.add(`reporter-${index}`, 't', 0);
         const item = take(queue);
-        queue.failed(item);
+        queue.recordFailure(item);
         queue.addAfter(item, 10);
         queue.done(item);
         clock.advance(10);
         const again = take(queue);
-        queue.succeeded(again);
+        queue.forgetFailures(again);
         queue.done(again);
       }
     };
@@ -368,7 +370,7 @@ describe('a heap of times', () => {
   it('gives up what is due, earliest first, and nothing that is not', () => {
     fc.assert(
       fc.property(fc.array(fc.nat(20)), fc.nat(20), (times, nowMs) => {
-        const heap = new DueHeap<number>();
+        const heap = new DelayHeap<number>();
         for (const atMs of times) heap.push(atMs, atMs);
         const due: number[] = [];
         for (let item = heap.popDue(nowMs); item !== undefined; item = heap.popDue(nowMs)) due.push(item);
@@ -383,7 +385,7 @@ describe('a heap of times', () => {
   it('stays in order while pushing and popping alternate', () => {
     fc.assert(
       fc.property(fc.array(fc.oneof(fc.nat(100), fc.constant('pop' as const))), (happenings) => {
-        const heap = new DueHeap<number>();
+        const heap = new DelayHeap<number>();
         let model: number[] = [];
         for (const happening of happenings) {
           if (happening === 'pop') {

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { createdAtText } from '../../src/core/created-at.ts';
+import { formatCreatedAt } from '../../src/core/created-at.ts';
 
 const YEAR_1 = -62_135_596_800;
 const YEAR_9999_END = 253_402_300_799;
@@ -38,7 +38,7 @@ describe('created_at', () => {
   ];
   for (const [seconds, nanos, text, why] of instants) {
     it(`${why}: ${text ?? 'left out'}`, () => {
-      expect(createdAtText(seconds, nanos)).to.equal(text);
+      expect(formatCreatedAt(seconds, nanos)).to.equal(text);
     });
   }
 
@@ -52,7 +52,7 @@ describe('created_at', () => {
   it('loses nothing of any instant in range', () => {
     fc.assert(
       fc.property(anySeconds, anyNanos, (seconds, nanos) => {
-        expect(instant(createdAtText(seconds, nanos) ?? '')).to.deep.equal([seconds, nanos]);
+        expect(instant(formatCreatedAt(seconds, nanos) ?? '')).to.deep.equal([seconds, nanos]);
       }),
     );
   });
@@ -60,7 +60,7 @@ describe('created_at', () => {
   it('has 0, 3, 6 or 9 fraction digits, the fewest that do', () => {
     fc.assert(
       fc.property(anySeconds, anyNanos, (seconds, nanos) => {
-        const digits = /\.(\d+)Z$/.exec(createdAtText(seconds, nanos) ?? '')?.[1] ?? '';
+        const digits = /\.(\d+)Z$/.exec(formatCreatedAt(seconds, nanos) ?? '')?.[1] ?? '';
         expect(digits.length % 3).to.equal(0);
         expect(digits.endsWith('000')).to.equal(false);
       }),

@@ -1,16 +1,16 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { EVERYTHING, NOTHING, type Grant } from '../../src/core/grant.ts';
-import { OverLimitError, type Earlier } from '../../src/core/fold.ts';
-import { Ledger, type Known } from '../../src/core/ledger.ts';
+import { ALLOW_ALL, DENY_ALL, type Grant } from '../../src/core/grant.ts';
+import { LimitExceededError, type PriorState } from '../../src/core/apply-report.ts';
+import { Ledger, type TunnelState } from '../../src/core/ledger.ts';
 import type { Report } from '../../src/core/report.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
 import { delta, fullPush, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const KEY = reporterKey(RESPONDER);
 
-function rowsFrom(...tunnels: Tunnel[]): Earlier {
+function rowsFrom(...tunnels: Tunnel[]): PriorState {
   const byName = new Map(tunnels.map((each) => [each.name, each]));
   return { tunnel: (name) => byName.get(name), tunnels: () => byName.values() };
 }
@@ -21,8 +21,8 @@ function copy(of: Tunnel): Tunnel {
 }
 
 /** What is known, as text: a name's tunnel, `absent` or `unknown`. */
-function said(known: Known): string {
-  return known.is === 'present' ? JSON.stringify(known.tunnel) : known.is;
+function said(known: TunnelState): string {
+  return known.state === 'present' ? JSON.stringify(known.tunnel) : known.state;
 }
 
 /**
@@ -104,10 +104,10 @@ describe('the ledger', () => {
           const key = reporterKey(reporter);
           if (!naive.has(key)) naive.set(key, new NaiveReporter(report.fullPush ? [] : rows));
           naive.get(key)?.fold(report);
-          ledger.fold(reporter, report, rowsFrom(...rows));
+          ledger.apply(reporter, report, rowsFrom(...rows));
           for (const [each, model] of naive) {
             for (const name of NAMES)
-              expect(said(ledger.known(each, name)), name).to.equal(model.known(name));
+              expect(said(ledger.tunnelState(each, name)), name).to.equal(model.known(name));
           }
         }
       }),
@@ -125,19 +125,22 @@ describe('the ledger', () => {
           const seeded = ledger.reporter(key) === undefined && !report.fullPush ? rows : [];
           const before = NAMES.map((name) => {
             const row = seeded.find((each) => each.name === name);
-            return row === undefined ? said(ledger.known(key, name)) : said({ is: 'present', tunnel: row });
+            return row === undefined
+              ? said(ledger.tunnelState(key, name))
+              : said({ state: 'present', tunnel: row });
           });
-          const { changed, nowComplete } = ledger.fold(reporter, report, rowsFrom(...rows));
+          const { changed, becameComplete } = ledger.apply(reporter, report, rowsFrom(...rows));
           const differing = NAMES.filter((name, index) => {
-            const after = said(ledger.known(key, name));
+            const after = said(ledger.tunnelState(key, name));
             // What a full push leaves out was never held: a row of it is collected on account of `nowComplete`.
             return (
-              after !== before[index] && !(before[index] === 'unknown' && after === 'absent' && nowComplete)
+              after !== before[index] &&
+              !(before[index] === 'unknown' && after === 'absent' && becameComplete)
             );
           });
           expect(new Set(changed).size, 'each once').to.equal(changed.length);
           expect([...changed].toSorted()).to.deep.equal(differing.toSorted());
-          expect(nowComplete).to.equal(report.fullPush && !complete.has(key));
+          expect(becameComplete).to.equal(report.fullPush && !complete.has(key));
           if (report.fullPush) complete.add(key);
         }
       }),
@@ -149,11 +152,11 @@ describe('the ledger', () => {
     fc.assert(
       fc.property(anyHistory, anyReport, (history, report) => {
         const ledger = new Ledger();
-        for (const { report: each } of history) ledger.fold(RESPONDER, each, NO_ROWS);
+        for (const { report: each } of history) ledger.apply(RESPONDER, each, NO_ROWS);
         const again = report.fullPush ? report : { ...report, removedNames: [] };
-        ledger.fold(RESPONDER, again, NO_ROWS);
+        ledger.apply(RESPONDER, again, NO_ROWS);
         const held = ledger.totalTunnelCount();
-        expect(ledger.fold(RESPONDER, again, NO_ROWS).changed).to.deep.equal([]);
+        expect(ledger.apply(RESPONDER, again, NO_ROWS).changed).to.deep.equal([]);
         expect(ledger.totalTunnelCount()).to.equal(held);
       }),
     );
@@ -164,57 +167,57 @@ describe('a full push', () => {
   it('again, in other objects, changes nothing and is not kept: the first objects stay', () => {
     const ledger = new Ledger();
     const first = [tunnel('node-1'), tunnel('node-2', { createdAt: undefined })];
-    ledger.fold(RESPONDER, fullPush(...first), NO_ROWS);
-    const again = ledger.fold(RESPONDER, fullPush(...first.map(copy)), NO_ROWS);
-    expect(again).to.deep.equal({ changed: [], nowComplete: false });
+    ledger.apply(RESPONDER, fullPush(...first), NO_ROWS);
+    const again = ledger.apply(RESPONDER, fullPush(...first.map(copy)), NO_ROWS);
+    expect(again).to.deep.equal({ changed: [], becameComplete: false });
     for (const each of first) {
-      const known = ledger.known(KEY, each.name);
-      expect(known.is === 'present' && known.tunnel === each, each.name).to.equal(true);
+      const known = ledger.tunnelState(KEY, each.name);
+      expect(known.state === 'present' && known.tunnel === each, each.name).to.equal(true);
     }
   });
 
   it('shares the memory of rows that say the same', () => {
     const ledger = new Ledger();
     const row = tunnel('node-1');
-    ledger.fold(RESPONDER, fullPush(copy(row)), rowsFrom(row));
-    const known = ledger.known(KEY, 'node-1');
-    expect(known.is === 'present' && known.tunnel === row).to.equal(true);
+    ledger.apply(RESPONDER, fullPush(copy(row)), rowsFrom(row));
+    const known = ledger.tunnelState(KEY, 'node-1');
+    expect(known.state === 'present' && known.tunnel === row).to.equal(true);
   });
 
   it('that comes first says that rows from before may be collected; a later one does not', () => {
     const ledger = new Ledger();
-    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'unknown' });
-    expect(ledger.fold(RESPONDER, delta([], ['node-2']), NO_ROWS).nowComplete).to.equal(false);
-    expect(ledger.fold(RESPONDER, fullPush(), NO_ROWS).nowComplete).to.equal(true);
-    expect(ledger.fold(RESPONDER, fullPush(), NO_ROWS).nowComplete).to.equal(false);
-    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'absent' });
+    expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'unknown' });
+    expect(ledger.apply(RESPONDER, delta([], ['node-2']), NO_ROWS).becameComplete).to.equal(false);
+    expect(ledger.apply(RESPONDER, fullPush(), NO_ROWS).becameComplete).to.equal(true);
+    expect(ledger.apply(RESPONDER, fullPush(), NO_ROWS).becameComplete).to.equal(false);
+    expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'absent' });
   });
 
   it('takes away what it does not list, of its own reporter only', () => {
     const ledger = new Ledger();
-    ledger.fold(RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
-    ledger.fold(OTHER_RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
-    expect(ledger.fold(RESPONDER, fullPush(tunnel('node-2')), NO_ROWS).changed).to.deep.equal(['node-1']);
-    expect(ledger.known(KEY, 'node-1').is).to.equal('absent');
-    expect(ledger.known(reporterKey(OTHER_RESPONDER), 'node-1').is).to.equal('present');
+    ledger.apply(RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
+    ledger.apply(OTHER_RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
+    expect(ledger.apply(RESPONDER, fullPush(tunnel('node-2')), NO_ROWS).changed).to.deep.equal(['node-1']);
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('absent');
+    expect(ledger.tunnelState(reporterKey(OTHER_RESPONDER), 'node-1').state).to.equal('present');
     expect(ledger.totalTunnelCount()).to.equal(3);
   });
 
   it('holds what it lists, also where its removed names say otherwise', () => {
     const ledger = new Ledger();
     const report: Report = { fullPush: true, added: [tunnel('node-1')], removedNames: ['node-1', 'node-2'] };
-    ledger.fold(RESPONDER, report, NO_ROWS);
-    ledger.fold(RESPONDER, report, NO_ROWS);
-    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
-    expect(ledger.known(KEY, 'node-2').is).to.equal('absent');
+    ledger.apply(RESPONDER, report, NO_ROWS);
+    ledger.apply(RESPONDER, report, NO_ROWS);
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('present');
+    expect(ledger.tunnelState(KEY, 'node-2').state).to.equal('absent');
   });
 
   it('with a name twice holds the last one', () => {
     const ledger = new Ledger();
     const [older, newer] = [tunnel('node-1', { nodeID: 'a' }), tunnel('node-1', { nodeID: 'b' })];
     for (let time = 0; time < 2; time += 1) {
-      ledger.fold(RESPONDER, fullPush(older, newer), NO_ROWS);
-      expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'present', tunnel: newer });
+      ledger.apply(RESPONDER, fullPush(older, newer), NO_ROWS);
+      expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'present', tunnel: newer });
       expect(ledger.totalTunnelCount()).to.equal(1);
     }
   });
@@ -222,7 +225,7 @@ describe('a full push', () => {
 
 function holding(...tunnels: Tunnel[]): Ledger {
   const ledger = new Ledger();
-  ledger.fold(RESPONDER, fullPush(...tunnels), NO_ROWS);
+  ledger.apply(RESPONDER, fullPush(...tunnels), NO_ROWS);
   return ledger;
 }
 
@@ -230,67 +233,73 @@ describe('a delta', () => {
   const before = tunnel('node-1', { createdAt: '2026-11-23T05:00:00Z' });
   const after = tunnel('node-1', { createdAt: '2026-11-23T05:01:00Z' });
 
-  const situations: [situation: string, had: Tunnel[], report: Report, then: Known, changed: boolean][] = [
-    ['adds', [], delta([after]), { is: 'present', tunnel: after }, true],
-    ['removes', [before], delta([], ['node-1']), { is: 'absent' }, true],
+  const situations: [
+    situation: string,
+    had: Tunnel[],
+    report: Report,
+    then: TunnelState,
+    changed: boolean,
+  ][] = [
+    ['adds', [], delta([after]), { state: 'present', tunnel: after }, true],
+    ['removes', [before], delta([], ['node-1']), { state: 'absent' }, true],
     [
       'of a tunnel that dropped and came back',
       [before],
       delta([after], ['node-1']),
-      { is: 'present', tunnel: after },
+      { state: 'present', tunnel: after },
       true,
     ],
-    ['of one that came and went', [], delta([after], ['node-1']), { is: 'absent' }, false],
+    ['of one that came and went', [], delta([after], ['node-1']), { state: 'absent' }, false],
     [
       'of one that came, went and came',
       [],
       delta([before, after], ['node-1']),
-      { is: 'present', tunnel: after },
+      { state: 'present', tunnel: after },
       true,
     ],
     [
       'of one that went, came and went',
       [before],
       delta([after], ['node-1', 'node-1']),
-      { is: 'absent' },
+      { state: 'absent' },
       true,
     ],
-    ['removes what is not held', [], delta([], ['node-1']), { is: 'absent' }, false],
-    ['adds what is held', [before], delta([{ ...before }]), { is: 'present', tunnel: before }, false],
+    ['removes what is not held', [], delta([], ['node-1']), { state: 'absent' }, false],
+    ['adds what is held', [before], delta([{ ...before }]), { state: 'present', tunnel: before }, false],
     [
       'adds twice, removes once',
       [before],
       delta([before, after], ['node-1']),
-      { is: 'present', tunnel: after },
+      { state: 'present', tunnel: after },
       true,
     ],
-    ['with another createdAt', [before], delta([after]), { is: 'present', tunnel: after }, true],
+    ['with another createdAt', [before], delta([after]), { state: 'present', tunnel: after }, true],
     [
       'without createdAt',
       [before],
       delta([tunnel('node-1', { createdAt: undefined })]),
-      { is: 'present', tunnel: tunnel('node-1', { createdAt: undefined }) },
+      { state: 'present', tunnel: tunnel('node-1', { createdAt: undefined }) },
       true,
     ],
     [
       'with another tenant',
       [before],
       delta([{ ...before, tenantID: 'beta' }]),
-      { is: 'present', tunnel: { ...before, tenantID: 'beta' } },
+      { state: 'present', tunnel: { ...before, tenantID: 'beta' } },
       true,
     ],
   ];
   for (const [situation, had, report, then, changed] of situations) {
-    it(`${situation}: ${then.is}, ${changed ? 'changed' : 'unchanged'}`, () => {
+    it(`${situation}: ${then.state}, ${changed ? 'changed' : 'unchanged'}`, () => {
       const ledger = holding(...had);
-      expect(ledger.fold(RESPONDER, report, NO_ROWS).changed).to.deep.equal(changed ? ['node-1'] : []);
-      expect(ledger.known(KEY, 'node-1')).to.deep.equal(then);
+      expect(ledger.apply(RESPONDER, report, NO_ROWS).changed).to.deep.equal(changed ? ['node-1'] : []);
+      expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal(then);
     });
   }
 
   it('that says nothing changes nothing', () => {
     const ledger = holding(before);
-    expect(ledger.fold(RESPONDER, delta([]), NO_ROWS)).to.deep.equal({ changed: [], nowComplete: false });
+    expect(ledger.apply(RESPONDER, delta([]), NO_ROWS)).to.deep.equal({ changed: [], becameComplete: false });
   });
 });
 
@@ -299,38 +308,38 @@ describe('a delta first, after a restart', () => {
 
   it('counts from the rows there are', () => {
     const ledger = new Ledger();
-    ledger.fold(RESPONDER, delta([copy(row)], ['node-1']), rowsFrom(row));
-    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'present', tunnel: row });
-    expect(ledger.fold(RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
-    expect(ledger.known(KEY, 'node-1')).to.deep.equal({ is: 'absent' });
+    ledger.apply(RESPONDER, delta([copy(row)], ['node-1']), rowsFrom(row));
+    expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'present', tunnel: row });
+    expect(ledger.apply(RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
+    expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'absent' });
   });
 
   it('lets the rows stand that it does not speak of', () => {
     const ledger = new Ledger();
-    ledger.fold(RESPONDER, delta([tunnel('node-2')]), rowsFrom(row));
-    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
-    expect(ledger.known(KEY, 'node-3').is).to.equal('unknown');
+    ledger.apply(RESPONDER, delta([tunnel('node-2')]), rowsFrom(row));
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('present');
+    expect(ledger.tunnelState(KEY, 'node-3').state).to.equal('unknown');
   });
 
   it('knows that what it removes is gone, also where no row is known yet', () => {
     const ledger = new Ledger();
-    expect(ledger.fold(RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
-    expect(ledger.known(KEY, 'node-1').is).to.equal('absent');
-    ledger.fold(RESPONDER, delta([row]), NO_ROWS);
-    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
+    expect(ledger.apply(RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('absent');
+    ledger.apply(RESPONDER, delta([row]), NO_ROWS);
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('present');
   });
 
   it('cannot tell of a name in both lists whether it dropped and came back, or came and went: its row stays', () => {
     const ledger = new Ledger();
-    expect(ledger.fold(RESPONDER, delta([row], ['node-1']), NO_ROWS).changed).to.deep.equal([]);
-    expect(ledger.known(KEY, 'node-1').is).to.equal('unknown');
+    expect(ledger.apply(RESPONDER, delta([row], ['node-1']), NO_ROWS).changed).to.deep.equal([]);
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('unknown');
   });
 
   it('is about one reporter: the same id in another cluster is another', () => {
     const ledger = new Ledger();
     const elsewhere: ReporterId = { cluster: 'core', id: RESPONDER.id };
-    ledger.fold(elsewhere, fullPush(tunnel('node-1')), NO_ROWS);
-    expect(ledger.known(KEY, 'node-1').is).to.equal('unknown');
+    ledger.apply(elsewhere, fullPush(tunnel('node-1')), NO_ROWS);
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('unknown');
     expect(ledger.reporter(reporterKey(elsewhere))).to.deep.equal(elsewhere);
     expect(ledger.reporter(KEY)).to.equal(undefined);
   });
@@ -339,10 +348,10 @@ describe('a delta first, after a restart', () => {
 describe('what the ledger remembers', () => {
   it('is what is held, however many reports came', () => {
     const ledger = new Ledger();
-    ledger.fold(RESPONDER, fullPush(tunnel('node-0')), NO_ROWS);
+    ledger.apply(RESPONDER, fullPush(tunnel('node-0')), NO_ROWS);
     for (let index = 0; index < 1000; index += 1) {
-      ledger.fold(RESPONDER, delta([tunnel(`passing-${index}`)]), NO_ROWS);
-      ledger.fold(RESPONDER, delta([], [`passing-${index}`, `never-${index}`]), NO_ROWS);
+      ledger.apply(RESPONDER, delta([tunnel(`passing-${index}`)]), NO_ROWS);
+      ledger.apply(RESPONDER, delta([], [`passing-${index}`, `never-${index}`]), NO_ROWS);
     }
     expect(ledger.totalTunnelCount()).to.equal(1);
     expect(ledger.totalTunnelCount()).to.equal(1);
@@ -350,9 +359,9 @@ describe('what the ledger remembers', () => {
 
   it('is of names removed before the first full push no more than the limit, the latest', () => {
     const ledger = new Ledger(2);
-    ledger.fold(RESPONDER, delta([], ['node-1', 'node-2']), NO_ROWS);
-    ledger.fold(RESPONDER, delta([], ['node-3']), NO_ROWS);
-    const known = ['node-1', 'node-2', 'node-3'].map((name) => ledger.known(KEY, name).is);
+    ledger.apply(RESPONDER, delta([], ['node-1', 'node-2']), NO_ROWS);
+    ledger.apply(RESPONDER, delta([], ['node-3']), NO_ROWS);
+    const known = ['node-1', 'node-2', 'node-3'].map((name) => ledger.tunnelState(KEY, name).state);
     expect(known).to.deep.equal(['unknown', 'absent', 'absent']);
   });
 
@@ -364,7 +373,7 @@ describe('what the ledger remembers', () => {
 describe('a reporter at the limit of tunnels', () => {
   const full = (): Ledger => {
     const ledger = new Ledger(2);
-    ledger.fold(RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
+    ledger.apply(RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
     return ledger;
   };
 
@@ -379,7 +388,7 @@ describe('a reporter at the limit of tunnels', () => {
   ]) {
     it(`${title}: is not over it`, () => {
       const ledger = full();
-      ledger.fold(RESPONDER, report, NO_ROWS);
+      ledger.apply(RESPONDER, report, NO_ROWS);
       expect(ledger.totalTunnelCount()).to.equal(2);
     });
   }
@@ -387,9 +396,12 @@ describe('a reporter at the limit of tunnels', () => {
   it('adds one: nothing of that report is taken', () => {
     const ledger = full();
     const report = delta([tunnel('node-3'), tunnel('node-4')], ['node-1']);
-    expect(() => ledger.fold(RESPONDER, report, NO_ROWS)).to.throw(OverLimitError, '3 tunnels, limit is 2');
-    expect(ledger.known(KEY, 'node-1').is).to.equal('present');
-    expect(ledger.known(KEY, 'node-3').is).to.equal('absent');
+    expect(() => ledger.apply(RESPONDER, report, NO_ROWS)).to.throw(
+      LimitExceededError,
+      '3 tunnels, limit is 2',
+    );
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('present');
+    expect(ledger.tunnelState(KEY, 'node-3').state).to.equal('absent');
   });
 });
 
@@ -399,10 +411,10 @@ describe('reporters that together are at the limit', () => {
   let ledger: Ledger;
   let grant: Grant;
   beforeEach(() => {
-    grant = EVERYTHING;
+    grant = ALLOW_ALL;
     ledger = new Ledger(100, () => grant, 5);
-    ledger.fold(RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
-    ledger.fold(OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
+    ledger.apply(RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
+    ledger.apply(OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
   });
 
   const TOO_MANY = 'all reporters would hold 6 tunnels, limit is 5';
@@ -411,44 +423,44 @@ describe('reporters that together are at the limit', () => {
     ['by a delta', delta([tunnel('node-3')])],
   ] as const) {
     it(`one more, ${title}, is not taken, and nothing has changed`, () => {
-      expect(() => ledger.fold(RESPONDER, report, NO_ROWS)).to.throw(OverLimitError, TOO_MANY);
+      expect(() => ledger.apply(RESPONDER, report, NO_ROWS)).to.throw(LimitExceededError, TOO_MANY);
       expect([ledger.tunnelCount(KEY), ledger.tunnelCount(OTHER_KEY)]).to.deep.equal([3, 2]);
     });
   }
 
   it('one for another, fewer, and the same again are', () => {
-    ledger.fold(RESPONDER, delta([tunnel('node-3')], ['node-0']), NO_ROWS);
-    ledger.fold(RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
-    ledger.fold(RESPONDER, fullPush(...tunnels(1)), NO_ROWS);
-    ledger.fold(OTHER_RESPONDER, fullPush(...tunnels(4)), NO_ROWS);
+    ledger.apply(RESPONDER, delta([tunnel('node-3')], ['node-0']), NO_ROWS);
+    ledger.apply(RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
+    ledger.apply(RESPONDER, fullPush(...tunnels(1)), NO_ROWS);
+    ledger.apply(OTHER_RESPONDER, fullPush(...tunnels(4)), NO_ROWS);
     expect(ledger.totalTunnelCount()).to.equal(5);
   });
 
   it('there is room again when one is forgotten, removes tunnels, or loses what it may not report', () => {
     const add = (...names: string[]): unknown =>
-      ledger.fold(RESPONDER, delta(names.map((name) => tunnel(name))), NO_ROWS);
-    ledger.fold(OTHER_RESPONDER, delta([], ['node-0']), NO_ROWS);
+      ledger.apply(RESPONDER, delta(names.map((name) => tunnel(name))), NO_ROWS);
+    ledger.apply(OTHER_RESPONDER, delta([], ['node-0']), NO_ROWS);
     add('removed');
     ledger.forget(OTHER_KEY);
     add('forgotten');
-    expect(() => add('one too many')).to.throw(OverLimitError);
-    grant = NOTHING;
-    ledger.review(KEY);
-    ledger.dropOutside(KEY);
-    grant = EVERYTHING;
+    expect(() => add('one too many')).to.throw(LimitExceededError);
+    grant = DENY_ALL;
+    ledger.reevaluate(KEY);
+    ledger.dropDenied(KEY);
+    grant = ALLOW_ALL;
     add('1', '2', '3', '4', '5');
-    expect(() => add('6')).to.throw(OverLimitError, TOO_MANY);
+    expect(() => add('6')).to.throw(LimitExceededError, TOO_MANY);
   });
 
   it('names that are removed before anybody said what it holds take what room there is', () => {
     const third = { cluster: 'edge', id: 'third' };
     ledger.forget(OTHER_KEY);
-    ledger.fold(third, delta([], ['a', 'b', 'c']), NO_ROWS);
-    const known = ['a', 'b', 'c'].map((name) => ledger.known(reporterKey(third), name).is);
+    ledger.apply(third, delta([], ['a', 'b', 'c']), NO_ROWS);
+    const known = ['a', 'b', 'c'].map((name) => ledger.tunnelState(reporterKey(third), name).state);
     expect(known).to.deep.equal(['unknown', 'absent', 'absent']);
-    expect(() => ledger.fold(OTHER_RESPONDER, fullPush(tunnel('x')), NO_ROWS)).to.throw(OverLimitError);
-    ledger.fold(third, fullPush(), NO_ROWS);
-    ledger.fold(OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
+    expect(() => ledger.apply(OTHER_RESPONDER, fullPush(tunnel('x')), NO_ROWS)).to.throw(LimitExceededError);
+    ledger.apply(third, fullPush(), NO_ROWS);
+    ledger.apply(OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
     expect(ledger.totalTunnelCount()).to.equal(5);
   });
 });

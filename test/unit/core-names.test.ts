@@ -43,7 +43,7 @@ function expectedHash(text: string): string {
 }
 
 function rowNameOf(of: Tunnel, reporter = RESPONDER): string {
-  return names.rowName(reporter, of);
+  return names.tunnelObjectName(reporter, of);
 }
 
 /** What stands before the hash. */
@@ -55,9 +55,9 @@ describe('row names', () => {
   it('are legal, total and the same each time', () => {
     fc.assert(
       fc.property(anyReporter, anyTunnel, (reporter, of) => {
-        const name = names.rowName(reporter, of);
+        const name = names.tunnelObjectName(reporter, of);
         expect(name).to.match(DNS_LABEL);
-        expect(names.rowName({ ...reporter }, { ...of })).to.equal(name);
+        expect(names.tunnelObjectName({ ...reporter }, { ...of })).to.equal(name);
       }),
       { numRuns: 1000 },
     );
@@ -68,13 +68,13 @@ describe('row names', () => {
       fc.property(anyReporter, anyTunnel, (reporter, of) => {
         const stored = { cluster: reporter.cluster.toWellFormed(), id: reporter.id.toWellFormed() };
         expect(
-          names.rowName(stored, {
+          names.tunnelObjectName(stored, {
             ...of,
             name: of.name.toWellFormed(),
             tenantID: of.tenantID.toWellFormed(),
             nodeID: of.nodeID.toWellFormed(),
           }),
-        ).to.equal(names.rowName(reporter, of));
+        ).to.equal(names.tunnelObjectName(reporter, of));
       }),
     );
   });
@@ -94,7 +94,7 @@ describe('row names', () => {
       ['A', 'b:c', 'n'],
     ];
     const given = places.map(([cluster, id, name]) =>
-      names.rowName({ cluster, id }, tunnel(name, { nodeID: 'same' })),
+      names.tunnelObjectName({ cluster, id }, tunnel(name, { nodeID: 'same' })),
     );
     expect(new Set(given).size).to.equal(places.length);
     expect(new Set(places.map(([cluster, id]) => reporterKey({ cluster, id }))).size).to.equal(
@@ -106,7 +106,7 @@ describe('row names', () => {
     fc.assert(
       fc.property(anyReporter, anyTunnel, (reporter, of) => {
         const parts = [reporter.cluster, reporter.id, of.name].map((part) => `${part.length}:${part}`);
-        expect(names.rowName(reporter, of).slice(-13)).to.equal(expectedHash(parts.join('')));
+        expect(names.tunnelObjectName(reporter, of).slice(-13)).to.equal(expectedHash(parts.join('')));
       }),
     );
   });
@@ -143,17 +143,20 @@ describe('row names', () => {
   });
 
   it('do not depend on tenant, cluster or createdAt', () => {
-    const name = names.rowName(RESPONDER, tunnel('t'));
+    const name = names.tunnelObjectName(RESPONDER, tunnel('t'));
     expect(
-      names.rowName(RESPONDER, tunnel('t', { tenantID: 'beta', clusterID: 'us-1', createdAt: undefined })),
+      names.tunnelObjectName(
+        RESPONDER,
+        tunnel('t', { tenantID: 'beta', clusterID: 'us-1', createdAt: undefined }),
+      ),
     ).to.equal(name);
   });
 
   it('use no more than the first bytes that a digest gives', () => {
     const zeros = createNames(() => new Uint8Array(9));
     const ones = createNames(() => new Uint8Array(9).fill(255));
-    expect(zeros.rowName(RESPONDER, tunnel('日本'))).to.equal('0'.repeat(13));
-    expect(ones.rowName(RESPONDER, tunnel('日本'))).to.equal('z'.repeat(13));
+    expect(zeros.tunnelObjectName(RESPONDER, tunnel('日本'))).to.equal('0'.repeat(13));
+    expect(ones.tunnelObjectName(RESPONDER, tunnel('日本'))).to.equal('z'.repeat(13));
   });
 });
 

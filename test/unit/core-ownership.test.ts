@@ -1,12 +1,12 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { Ownership, type Claim, type Decision } from '../../src/core/ownership.ts';
-import type { ReporterSeen } from '../../src/core/reporter-object.ts';
+import { Ownership, type Claim, type OwnershipAction } from '../../src/core/ownership.ts';
+import type { ObservedReporter } from '../../src/core/reporter-object.ts';
 
 const SPOKEN_AFTER_MS = 1000;
 
-function seen(version: number, replica?: string, epoch = 1, connected = true, uid = 'u1'): ReporterSeen {
+function seen(version: number, replica?: string, epoch = 1, connected = true, uid = 'u1'): ObservedReporter {
   return {
     uid,
     resourceVersion: String(version),
@@ -15,21 +15,21 @@ function seen(version: number, replica?: string, epoch = 1, connected = true, ui
   };
 }
 
-function claimOf(decision: Decision): Claim {
-  if (decision.do !== 'claim') throw new Error(`decides to ${decision.do}`);
+function claimOf(decision: OwnershipAction): Claim {
+  if (decision.type !== 'claim') throw new Error(`decides to ${decision.type}`);
   return decision.claim;
 }
 
 /** A replica `me` that has claimed a reporter that nobody had, at 0 ms. */
 function owning(): Ownership {
   const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
-  ownership.observed(seen(10), 0);
-  ownership.streamOpened(0);
-  ownership.reportRead(0);
+  ownership.onObserved(seen(10), 0);
+  ownership.onStreamOpened(0);
+  ownership.onReport(0);
   const claim = claimOf(ownership.decide(0));
   expect(claim).to.deep.equal({ basis: seen(10), owner: { replica: 'me', epoch: 1 }, streaming: true });
   ownership.claimSent(claim);
-  ownership.observed(seen(11, 'me'), 0);
+  ownership.onObserved(seen(11, 'me'), 0);
   ownership.claimConfirmed(seen(11, 'me'), 0);
   return ownership;
 }
@@ -37,21 +37,21 @@ function owning(): Ownership {
 describe('ownership of a reporter', () => {
   it('begins with the answer to the claim, and not before', () => {
     const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
-    ownership.streamOpened(0);
-    expect(ownership.decide(0).do).to.equal('wait');
-    ownership.reportRead(0);
+    ownership.onStreamOpened(0);
+    expect(ownership.decide(0).type).to.equal('wait');
+    ownership.onReport(0);
     const claim = claimOf(ownership.decide(0));
     expect(claim.basis, 'there is no object yet').to.equal(undefined);
     ownership.claimSent(claim);
-    ownership.observed(seen(10), 1);
-    ownership.observed(seen(11, 'me'), 1);
-    expect([ownership.owns, ownership.mayWrite()]).to.deep.equal([false, 'no']);
+    ownership.onObserved(seen(10), 1);
+    ownership.onObserved(seen(11, 'me'), 1);
+    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([false, 'no']);
     ownership.claimConfirmed(seen(11, 'me'), 1);
-    expect([ownership.owns, ownership.mayWrite()]).to.deep.equal([true, 'yes']);
+    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([true, 'yes']);
   });
 
   it('ends at once with anything else that the object says', () => {
-    const others: [string, ReporterSeen | undefined][] = [
+    const others: [string, ObservedReporter | undefined][] = [
       ['another owner', seen(12, 'you', 2)],
       ['another owner with a lower epoch', seen(12, 'you', 0)],
       ['the same owner with another epoch', seen(12, 'me', 2)],
@@ -61,21 +61,21 @@ describe('ownership of a reporter', () => {
     ];
     for (const [what, after] of others) {
       const ownership = owning();
-      ownership.observed(after, 10);
-      expect(ownership.mayWrite(), what).to.equal('no');
+      ownership.onObserved(after, 10);
+      expect(ownership.canWrite(), what).to.equal('no');
     }
   });
 
   it('stays where only the status moved', () => {
     const ownership = owning();
-    ownership.observed(seen(12, 'me', 1, false), 10);
-    expect(ownership.mayWrite()).to.equal('yes');
+    ownership.onObserved(seen(12, 'me', 1, false), 10);
+    expect(ownership.canWrite()).to.equal('yes');
   });
 
   it('is claimed again at once where nobody else streams: object gone, owner without a stream, own late claim', () => {
     for (const after of [undefined, seen(12), seen(12, 'leader', 2, false), seen(12, 'me', 2)]) {
       const ownership = owning();
-      ownership.observed(after, 10);
+      ownership.onObserved(after, 10);
       expect(claimOf(ownership.decide(10)).basis).to.deep.equal(after);
     }
   });
@@ -86,15 +86,15 @@ describe('ownership of a reporter', () => {
     let version = 12;
     const waits: number[] = [];
     for (let times = 0; times < 12; times += 1) {
-      ownership.observed(seen(version++, 'you', times + 2), nowMs);
+      ownership.onObserved(seen(version++, 'you', times + 2), nowMs);
       const lostMs = nowMs;
-      while (ownership.decide(nowMs).do !== 'claim') {
+      while (ownership.decide(nowMs).type !== 'claim') {
         nowMs += 500;
-        ownership.reportRead(nowMs);
+        ownership.onReport(nowMs);
       }
       waits.push((nowMs - lostMs) / 1000);
       ownership.claimSent(claimOf(ownership.decide(nowMs)));
-      ownership.observed(seen(version, 'me', times + 3), nowMs);
+      ownership.onObserved(seen(version, 'me', times + 3), nowMs);
       ownership.claimConfirmed(seen(version++, 'me', times + 3), nowMs);
     }
     expect(waits).to.deep.equal([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
@@ -102,24 +102,24 @@ describe('ownership of a reporter', () => {
 
   it('is claimed again by a stream that is open 45 s later, without a report', () => {
     const ownership = owning();
-    ownership.observed(seen(12, 'you', 2), 10);
-    expect(ownership.decide(11)).to.deep.equal({ do: 'wait', atMs: 45_010 });
-    expect(ownership.decide(45_009).do).to.equal('wait');
-    expect(ownership.decide(45_010).do).to.equal('claim');
+    ownership.onObserved(seen(12, 'you', 2), 10);
+    expect(ownership.decide(11)).to.deep.equal({ type: 'wait', atMs: 45_010 });
+    expect(ownership.decide(45_009).type).to.equal('wait');
+    expect(ownership.decide(45_010).type).to.equal('claim');
   });
 
   it('is read, not guessed, after a conflict and after a time-out', () => {
     for (const found of [seen(12, 'you', 2), seen(12, 'you', 2, false), seen(10), undefined]) {
       const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
-      ownership.observed(seen(10), 0);
-      ownership.streamOpened(0);
-      ownership.reportRead(0);
+      ownership.onObserved(seen(10), 0);
+      ownership.onStreamOpened(0);
+      ownership.onReport(0);
       ownership.claimSent(claimOf(ownership.decide(0)));
-      ownership.claimUnsettled();
-      ownership.observed(found, 1);
-      expect(ownership.decide(1).do).to.equal('read');
+      ownership.claimOutcomeUnknown();
+      ownership.onObserved(found, 1);
+      expect(ownership.decide(1).type).to.equal('read');
       ownership.readAnswered(found, ownership.readMark, 1, 2);
-      expect(ownership.decide(2).do).to.equal(
+      expect(ownership.decide(2).type).to.equal(
         found?.connected === true && found.owner !== undefined ? 'wait' : 'claim',
       );
     }
@@ -127,99 +127,99 @@ describe('ownership of a reporter', () => {
 
   it('by a claim that timed out and landed is claimed once more, and nothing is collected on its account', () => {
     const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
-    ownership.observed(seen(10, 'you', 4), 0);
-    ownership.streamOpened(0);
-    ownership.reportRead(0);
+    ownership.onObserved(seen(10, 'you', 4), 0);
+    ownership.onStreamOpened(0);
+    ownership.onReport(0);
     ownership.claimSent(claimOf(ownership.decide(0)));
-    ownership.claimUnsettled();
+    ownership.claimOutcomeUnknown();
     ownership.readAnswered(seen(11, 'me', 5), ownership.readMark, 1, 2);
     expect(ownership.owns).to.equal(false);
     const again = claimOf(ownership.decide(2));
     expect(again.owner).to.deep.equal({ replica: 'me', epoch: 6 });
     ownership.claimSent(again);
-    ownership.observed(seen(12, 'me', 6), 3);
+    ownership.onObserved(seen(12, 'me', 6), 3);
     ownership.claimConfirmed(seen(12, 'me', 6), 3);
-    expect([ownership.mayWrite(), ownership.mayCollect(4)]).to.deep.equal(['yes', 'no']);
+    expect([ownership.canWrite(), ownership.canDelete(4)]).to.deep.equal(['yes', 'no']);
   });
 
   it('lets rows be collected once the stream has spoken again; of an unchanged owner at once', () => {
     const ownership = owning();
-    expect(ownership.mayCollect(999)).to.equal('no');
-    ownership.reportRead(999);
-    expect(ownership.mayCollect(999), 'it may have been on its way').to.equal('no');
-    ownership.reportRead(1000);
-    expect(ownership.mayCollect(1000)).to.equal('yes');
-    ownership.streamOpened(2000);
-    ownership.reportRead(2000);
+    expect(ownership.canDelete(999)).to.equal('no');
+    ownership.onReport(999);
+    expect(ownership.canDelete(999), 'it may have been on its way').to.equal('no');
+    ownership.onReport(1000);
+    expect(ownership.canDelete(1000)).to.equal('yes');
+    ownership.onStreamOpened(2000);
+    ownership.onReport(2000);
     const claim = claimOf(ownership.decide(2000));
     ownership.claimSent(claim);
-    ownership.observed(seen(12, 'me', 2), 2001);
+    ownership.onObserved(seen(12, 'me', 2), 2001);
     ownership.claimConfirmed(seen(12, 'me', 2), 2001);
-    expect(ownership.mayCollect(2001)).to.equal('yes');
+    expect(ownership.canDelete(2001)).to.equal('yes');
   });
 
   it('keeps a debt of speech over to the next stream of this replica', () => {
     const ownership = owning();
-    ownership.streamOpened(500);
-    ownership.reportRead(500);
+    ownership.onStreamOpened(500);
+    ownership.onReport(500);
     ownership.claimSent(claimOf(ownership.decide(500)));
-    ownership.observed(seen(12, 'me', 2), 501);
+    ownership.onObserved(seen(12, 'me', 2), 501);
     ownership.claimConfirmed(seen(12, 'me', 2), 501);
-    expect(ownership.mayCollect(600)).to.equal('no');
+    expect(ownership.canDelete(600)).to.equal('no');
   });
 
   it('wants a fresh read, sent later, before it answers what somebody else did', () => {
     const ownership = owning();
-    ownership.foreignRow();
-    expect(ownership.mayWrite()).to.equal('read');
+    ownership.externalChange();
+    expect(ownership.canWrite()).to.equal('read');
     const mark = ownership.readMark;
-    ownership.foreignRow();
+    ownership.externalChange();
     ownership.readAnswered(seen(11, 'me'), mark, 5, 6);
-    expect(ownership.mayWrite(), 'it was sent before the second change was seen').to.equal('read');
+    expect(ownership.canWrite(), 'it was sent before the second change was seen').to.equal('read');
     ownership.readAnswered(seen(11, 'me'), ownership.readMark, 7, 8);
-    expect(ownership.mayWrite()).to.equal('yes');
-    ownership.foreignRow();
+    expect(ownership.canWrite()).to.equal('yes');
+    ownership.externalChange();
     ownership.readAnswered(seen(12, 'you', 2), ownership.readMark, 9, 10);
-    expect(ownership.mayWrite()).to.equal('no');
+    expect(ownership.canWrite()).to.equal('no');
   });
 
   it('stays in doubt after a read that was sent before the doubt arose', () => {
     const ownership = owning();
     const early = ownership.readMark;
-    ownership.doubt();
+    ownership.isUncertain();
     ownership.readAnswered(seen(11, 'me'), early, 1, 2);
-    expect([ownership.owns, ownership.decide(3).do]).to.deep.equal([false, 'read']);
+    expect([ownership.owns, ownership.decide(3).type]).to.deep.equal([false, 'read']);
     ownership.readAnswered(seen(11, 'me'), ownership.readMark, 3, 4);
-    expect([ownership.owns, ownership.mayWrite()]).to.deep.equal([true, 'yes']);
+    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([true, 'yes']);
   });
 
   it('is not claimed after a time-out by a read that was sent before the claim', () => {
     const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
-    ownership.observed(seen(10), 0);
+    ownership.onObserved(seen(10), 0);
     const early = ownership.readMark;
-    ownership.streamOpened(0);
-    ownership.reportRead(0);
+    ownership.onStreamOpened(0);
+    ownership.onReport(0);
     ownership.claimSent(claimOf(ownership.decide(0)));
-    ownership.claimUnsettled();
+    ownership.claimOutcomeUnknown();
     ownership.readAnswered(seen(10), early, 1, 2);
-    expect(ownership.decide(3).do).to.equal('read');
+    expect(ownership.decide(3).type).to.equal('read');
   });
 
   it('lets rows expire within a second of a fresh read, and never beside a stream', () => {
     const ownership = owning();
-    expect(ownership.mayExpire(10, 1000)).to.equal('no');
-    ownership.streamClosed();
-    expect(ownership.mayExpire(10, 1000)).to.equal('read');
+    expect(ownership.canExpire(10, 1000)).to.equal('no');
+    ownership.onStreamClosed();
+    expect(ownership.canExpire(10, 1000)).to.equal('read');
     ownership.readAnswered(seen(11, 'me'), ownership.readMark, 20, 25);
-    expect(ownership.mayExpire(1019, 1000)).to.equal('yes');
-    expect(ownership.mayExpire(1020, 1000)).to.equal('read');
+    expect(ownership.canExpire(1019, 1000)).to.equal('yes');
+    expect(ownership.canExpire(1020, 1000)).to.equal('read');
   });
 
   it('is inherited from a dead owner, unless somebody was quicker or a stream came', () => {
     const heir = (): Ownership => {
       const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
-      ownership.observed(seen(10, 'dead', 7), 0);
-      ownership.inherit();
+      ownership.onObserved(seen(10, 'dead', 7), 0);
+      ownership.takeOver();
       return ownership;
     };
     expect(claimOf(heir().decide(0))).to.deep.equal({
@@ -228,39 +228,39 @@ describe('ownership of a reporter', () => {
       streaming: false,
     });
     const late = heir();
-    late.observed(seen(11, 'you', 8), 1);
-    expect(late.decide(1).do).to.equal('wait');
+    late.onObserved(seen(11, 'you', 8), 1);
+    expect(late.decide(1).type).to.equal('wait');
     expect(late.isIdle).to.equal(true);
     const served = heir();
-    served.streamOpened(1);
-    served.reportRead(1);
+    served.onStreamOpened(1);
+    served.onReport(1);
     expect(claimOf(served.decide(1)).streaming).to.equal(true);
   });
 
   it('waits with a first claim where streams replace each other too often', () => {
     const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
-    ownership.streamOpened(0, 4000);
-    ownership.reportRead(0);
-    expect(ownership.decide(3999)).to.deep.equal({ do: 'wait', atMs: 4000 });
-    expect(ownership.decide(4000).do).to.equal('claim');
+    ownership.onStreamOpened(0, 4000);
+    ownership.onReport(0);
+    expect(ownership.decide(3999)).to.deep.equal({ type: 'wait', atMs: 4000 });
+    expect(ownership.decide(4000).type).to.equal('claim');
   });
 
   it('is claimed in the end, though streams replace each other faster than the wait', () => {
     const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
     for (let nowMs = 0; nowMs < 64_000; nowMs += 2500) {
-      ownership.streamOpened(nowMs, 64_000);
-      ownership.reportRead(nowMs);
-      expect(ownership.decide(nowMs)).to.deep.equal({ do: 'wait', atMs: 64_000 });
+      ownership.onStreamOpened(nowMs, 64_000);
+      ownership.onReport(nowMs);
+      expect(ownership.decide(nowMs)).to.deep.equal({ type: 'wait', atMs: 64_000 });
     }
-    ownership.streamOpened(65_000, 64_000);
-    ownership.reportRead(65_000);
+    ownership.onStreamOpened(65_000, 64_000);
+    ownership.onReport(65_000);
     ownership.claimSent(claimOf(ownership.decide(65_000)));
-    ownership.observed(seen(11, 'me'), 65_001);
+    ownership.onObserved(seen(11, 'me'), 65_001);
     ownership.claimConfirmed(seen(11, 'me'), 65_001);
-    ownership.streamOpened(66_000, 64_000);
-    ownership.reportRead(66_000);
+    ownership.onStreamOpened(66_000, 64_000);
+    ownership.onReport(66_000);
     expect(ownership.decide(66_000), 'and the next claim has a wait of its own').to.deep.equal({
-      do: 'wait',
+      type: 'wait',
       atMs: 130_000,
     });
   });
@@ -287,36 +287,36 @@ describe('ownership, whatever happens in whatever order', () => {
         const ownership = new Ownership('me', () => SPOKEN_AFTER_MS);
         let version = 10;
         let uid = 0;
-        let stored: ReporterSeen | undefined;
-        let confirmed: ReporterSeen | undefined;
+        let stored: ObservedReporter | undefined;
+        let confirmed: ObservedReporter | undefined;
         let nowMs = 0;
         for (const step of steps) {
           nowMs += 400;
           version += 1;
           switch (step.is) {
             case 'open':
-              ownership.streamOpened(nowMs);
+              ownership.onStreamOpened(nowMs);
               break;
             case 'report':
-              ownership.reportRead(nowMs);
+              ownership.onReport(nowMs);
               break;
             case 'close':
-              ownership.streamClosed();
+              ownership.onStreamClosed();
               break;
             case 'inherit':
-              ownership.inherit();
+              ownership.takeOver();
               break;
             case 'foreign':
-              ownership.foreignRow();
+              ownership.externalChange();
               break;
             case 'doubt':
-              ownership.doubt();
+              ownership.isUncertain();
               break;
             case 'gone':
               stored = undefined;
               break;
             case 'sees':
-              ownership.observed(stored, nowMs);
+              ownership.onObserved(stored, nowMs);
               break;
             case 'touched':
               if (stored !== undefined) stored = { ...stored, resourceVersion: String(version) };
@@ -326,35 +326,35 @@ describe('ownership, whatever happens in whatever order', () => {
               break;
             default: {
               const decision = ownership.decide(nowMs);
-              if (decision.do === 'read') ownership.readAnswered(stored, ownership.readMark, nowMs, nowMs);
-              if (decision.do !== 'claim') break;
+              if (decision.type === 'read') ownership.readAnswered(stored, ownership.readMark, nowMs, nowMs);
+              if (decision.type !== 'claim') break;
               const { claim } = decision;
               ownership.claimSent(claim);
               if (claim.basis === undefined && stored === undefined) {
                 uid += 1;
                 stored = seen(version, undefined, 1, false, `u${uid}`);
               } else if (claim.basis?.resourceVersion !== stored?.resourceVersion) {
-                ownership.claimUnsettled();
+                ownership.claimOutcomeUnknown();
                 break;
               }
               const answer = 'answer' in step ? step.answer : 'ok';
               if (answer === 'conflict') {
-                ownership.claimUnsettled();
+                ownership.claimOutcomeUnknown();
                 break;
               }
               stored = seen(version, 'me', claim.owner.epoch, claim.streaming, `u${uid}`);
               if (answer === 'lost') {
-                ownership.claimUnsettled();
+                ownership.claimOutcomeUnknown();
                 break;
               }
               confirmed = stored;
-              ownership.observed(stored, nowMs);
+              ownership.onObserved(stored, nowMs);
               ownership.claimConfirmed(stored, nowMs);
             }
           }
           if (!ownership.owns) continue;
-          expect(ownership.seen?.uid).to.equal(confirmed?.uid);
-          expect(ownership.seen?.owner).to.deep.equal(confirmed?.owner);
+          expect(ownership.observed?.uid).to.equal(confirmed?.uid);
+          expect(ownership.observed?.owner).to.deep.equal(confirmed?.owner);
           expect(confirmed?.owner?.replica).to.equal('me');
         }
       }),

@@ -1,10 +1,10 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import type { LostPhase } from '../../src/core/expiry.ts';
-import type { Known } from '../../src/core/ledger.ts';
-import { nextLostStep, nextStep, type Step } from '../../src/core/plan.ts';
-import { Drift, type Row } from '../../src/core/row.ts';
+import type { DisconnectPhase } from '../../src/core/grace-timer.ts';
+import type { TunnelState } from '../../src/core/ledger.ts';
+import { nextDisconnectedAction, nextAction, type TunnelAction } from '../../src/core/plan.ts';
+import { Drift, type ObservedTunnel } from '../../src/core/tunnel-object.ts';
 import type { Tunnel } from '../../src/core/tunnel.ts';
 import { names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
@@ -14,18 +14,23 @@ const TIMELESS: Tunnel = { ...WANTED, createdAt: undefined };
 const OTHER_TENANT: Tunnel = { ...WANTED, tenantID: 'beta' };
 const OTHER_NODE: Tunnel = { ...WANTED, nodeID: 'node-2' };
 
-const UNKNOWN: Known = { is: 'unknown' };
-const ABSENT: Known = { is: 'absent' };
-const present = (of: Tunnel): Known => ({ is: 'present', tunnel: of });
+const UNKNOWN: TunnelState = { state: 'unknown' };
+const ABSENT: TunnelState = { state: 'absent' };
+const present = (of: Tunnel): TunnelState => ({ state: 'present', tunnel: of });
 
-function row(of: Tunnel, drift = 0, name = names.rowName(RESPONDER, of)): Row {
+function row(of: Tunnel, drift = 0, name = names.tunnelObjectName(RESPONDER, of)): ObservedTunnel {
   return { name, uid: `uid of ${name}`, resourceVersion: '100', tunnel: of, drift };
 }
 
 describe('the next step', () => {
   const good = row(WANTED);
   const handMade = row(WANTED, Drift.name, 'mine');
-  const table: [situation: string, known: Known, rows: Row[], step: Step | undefined][] = [
+  const table: [
+    situation: string,
+    known: TunnelState,
+    rows: ObservedTunnel[],
+    step: TunnelAction | undefined,
+  ][] = [
     ['a reporter has not said, no row: none', UNKNOWN, [], undefined],
     ['a reporter has not said, a row: none', UNKNOWN, [good], undefined],
     [
@@ -36,73 +41,82 @@ describe('the next step', () => {
     ],
     ['a reporter has not said, a row made by hand: none', UNKNOWN, [handMade], undefined],
     ['not held, no row: none', ABSENT, [], undefined],
-    ['not held, a row: delete', ABSENT, [good], { do: 'delete', row: good }],
+    ['not held, a row: delete', ABSENT, [good], { type: 'delete', object: good }],
     ['not held, a row that goes already: none', ABSENT, [row(WANTED, Drift.terminating)], undefined],
     [
       'not held, one going and one made by hand: delete',
       ABSENT,
       [row(WANTED, Drift.terminating), handMade],
-      { do: 'delete', row: handMade },
+      { type: 'delete', object: handMade },
     ],
-    ['held, no row: create', present(WANTED), [], { do: 'create', tunnel: WANTED }],
+    ['held, no row: create', present(WANTED), [], { type: 'create', tunnel: WANTED }],
     ['held, its row: none', present(WANTED), [good], undefined],
     ['held, its row, in another object: none', present({ ...WANTED }), [row({ ...WANTED })], undefined],
     [
       'held, a row that goes: create',
       present(WANTED),
       [row(WANTED, Drift.terminating)],
-      { do: 'create', tunnel: WANTED },
+      { type: 'create', tunnel: WANTED },
     ],
     [
       'held, a row with another createdAt: patch',
       present(LATER),
       [good],
-      { do: 'patch', row: good, tunnel: LATER },
+      { type: 'patch', object: good, tunnel: LATER },
     ],
     [
       'held without createdAt, a row with one: patch',
       present(TIMELESS),
       [good],
-      { do: 'patch', row: good, tunnel: TIMELESS },
+      { type: 'patch', object: good, tunnel: TIMELESS },
     ],
-    ['held, a row of another tenant: delete', present(OTHER_TENANT), [good], { do: 'delete', row: good }],
-    ['held, a row of another node: delete', present(OTHER_NODE), [good], { do: 'delete', row: good }],
+    [
+      'held, a row of another tenant: delete',
+      present(OTHER_TENANT),
+      [good],
+      { type: 'delete', object: good },
+    ],
+    ['held, a row of another node: delete', present(OTHER_NODE), [good], { type: 'delete', object: good }],
     [
       'held, only a row made by hand: delete it',
       present(WANTED),
       [handMade],
-      { do: 'delete', row: handMade },
+      { type: 'delete', object: handMade },
     ],
     [
       'held, its row and one made by hand: delete that',
       present(WANTED),
       [good, handMade],
-      { do: 'delete', row: handMade },
+      { type: 'delete', object: handMade },
     ],
     [
       'the same, found the other way round',
       present(WANTED),
       [handMade, good],
-      { do: 'delete', row: handMade },
+      { type: 'delete', object: handMade },
     ],
   ];
   for (const [situation, known, rows, step] of table) {
     it(situation, () => {
-      expect(nextStep(known, rows)).to.deep.equal(step);
+      expect(nextAction(known, rows)).to.deep.equal(step);
     });
   }
 
   it('mends labels and createdAt in one patch, then the status', () => {
     const edited = row(WANTED, Drift.labels | Drift.status);
-    expect(nextStep(present(LATER), [edited])).to.deep.equal({ do: 'patch', row: edited, tunnel: LATER });
+    expect(nextAction(present(LATER), [edited])).to.deep.equal({
+      type: 'patch',
+      object: edited,
+      tunnel: LATER,
+    });
     const patched = row(LATER, Drift.status);
-    expect(nextStep(present(LATER), [patched])).to.deep.equal({ do: 'patchStatus', row: patched });
+    expect(nextAction(present(LATER), [patched])).to.deep.equal({ type: 'patchStatus', object: patched });
   });
 });
 
 /** The API server with these rows alone. */
-function take(step: Step, rows: Row[]): Row[] {
-  switch (step.do) {
+function take(step: TunnelAction, rows: ObservedTunnel[]): ObservedTunnel[] {
+  switch (step.type) {
     case 'create': {
       const made = row(step.tunnel);
       const taken = rows.find(({ name }) => name === made.name);
@@ -113,12 +127,12 @@ function take(step: Step, rows: Row[]): Row[] {
     }
     case 'delete':
     case 'expire':
-      expect(rows).to.include(step.row);
-      return rows.filter((each) => each !== step.row);
+      expect(rows).to.include(step.object);
+      return rows.filter((each) => each !== step.object);
     case 'patch':
-      expect(rows).to.include(step.row);
+      expect(rows).to.include(step.object);
       return rows.map((each) =>
-        each === step.row
+        each === step.object
           ? {
               ...each,
               drift: each.drift & ~Drift.labels,
@@ -127,14 +141,14 @@ function take(step: Step, rows: Row[]): Row[] {
           : each,
       );
     case 'patchStatus':
-      expect(rows).to.include(step.row);
+      expect(rows).to.include(step.object);
       return rows.map((each) =>
-        each === step.row ? { ...each, drift: each.drift & ~Drift.status & ~Drift.lost } : each,
+        each === step.object ? { ...each, drift: each.drift & ~Drift.status & ~Drift.unknown } : each,
       );
     case 'markUnknown':
-      expect(rows).to.include(step.row);
+      expect(rows).to.include(step.object);
       return rows.map((each) =>
-        each === step.row ? { ...each, drift: each.drift | Drift.status | Drift.lost } : each,
+        each === step.object ? { ...each, drift: each.drift | Drift.status | Drift.unknown } : each,
       );
   }
 }
@@ -145,7 +159,7 @@ describe('steps taken one after the other', () => {
     .record({
       of: anyTunnel,
       labels: fc.constantFrom(0, Drift.labels),
-      status: fc.constantFrom(0, Drift.status, Drift.status | Drift.lost),
+      status: fc.constantFrom(0, Drift.status, Drift.status | Drift.unknown),
       terminating: fc.constantFrom(0, 0, Drift.terminating),
       madeAs: fc.option(fc.constantFrom('mine', 'yours')),
     })
@@ -160,15 +174,15 @@ describe('steps taken one after the other', () => {
       fc.property(anyKnown, anyRows, (known, found) => {
         let rows = found;
         let steps = 0;
-        for (let step = nextStep(known, rows); step !== undefined; step = nextStep(known, rows)) {
+        for (let step = nextAction(known, rows); step !== undefined; step = nextAction(known, rows)) {
           rows = take(step, rows);
           steps += 1;
           expect(steps).to.be.at.most(found.length + 2);
         }
         const standing = rows.filter(({ drift }) => (drift & Drift.terminating) === 0);
         expect(standing.map(({ name, tunnel: of, drift }) => ({ name, of, drift }))).to.deep.equal(
-          known.is === 'present'
-            ? [{ name: names.rowName(RESPONDER, known.tunnel), of: known.tunnel, drift: 0 }]
+          known.state === 'present'
+            ? [{ name: names.tunnelObjectName(RESPONDER, known.tunnel), of: known.tunnel, drift: 0 }]
             : [],
         );
       }),
@@ -181,8 +195,12 @@ describe('steps taken one after the other', () => {
       fc.property(anyTunnel, anyRows, (of, found) => {
         const right = row(of);
         let rows = [right, ...found.filter(({ name }) => name !== right.name)];
-        for (let step = nextStep(present(of), rows); step !== undefined; step = nextStep(present(of), rows)) {
-          expect(step.do).to.equal('delete');
+        for (
+          let step = nextAction(present(of), rows);
+          step !== undefined;
+          step = nextAction(present(of), rows)
+        ) {
+          expect(step.type).to.equal('delete');
           rows = take(step, rows);
           expect(rows).to.include(right);
         }
@@ -192,24 +210,30 @@ describe('steps taken one after the other', () => {
 });
 
 describe('the rows of a reporter that is lost', () => {
-  const marked = (of: Tunnel): Row => row(of, Drift.status | Drift.lost);
+  const marked = (of: Tunnel): ObservedTunnel => row(of, Drift.status | Drift.unknown);
 
-  const table: [situation: string, phase: LostPhase, known: Known, rows: Row[], step: Step | undefined][] = [
+  const table: [
+    situation: string,
+    phase: DisconnectPhase,
+    known: TunnelState,
+    rows: ObservedTunnel[],
+    step: TunnelAction | undefined,
+  ][] = [
     ['stay as they are at first', 'lost', UNKNOWN, [row(WANTED)], undefined],
     [
       'are still brought to its last words',
       'lost',
       ABSENT,
       [row(WANTED)],
-      { do: 'delete', row: row(WANTED) },
+      { type: 'delete', object: row(WANTED) },
     ],
-    ['are marked', 'unknown', UNKNOWN, [row(WANTED)], { do: 'markUnknown', row: row(WANTED) }],
+    ['are marked', 'unknown', UNKNOWN, [row(WANTED)], { type: 'markUnknown', object: row(WANTED) }],
     [
       'are marked though it held them',
       'unknown',
       present(WANTED),
       [row(WANTED)],
-      { do: 'markUnknown', row: row(WANTED) },
+      { type: 'markUnknown', object: row(WANTED) },
     ],
     ['are marked once', 'unknown', present(WANTED), [marked(WANTED)], undefined],
     ['are not made any more', 'unknown', present(WANTED), [], undefined],
@@ -218,7 +242,7 @@ describe('the rows of a reporter that is lost', () => {
       'expired',
       present(WANTED),
       [marked(WANTED)],
-      { do: 'expire', row: marked(WANTED) },
+      { type: 'expire', object: marked(WANTED) },
     ],
     [
       'that are going already are left alone',
@@ -231,13 +255,13 @@ describe('the rows of a reporter that is lost', () => {
   ];
   for (const [situation, phase, known, rows, step] of table) {
     it(situation, () => {
-      expect(nextLostStep(known, rows, phase)).to.deep.equal(step);
+      expect(nextDisconnectedAction(known, rows, phase)).to.deep.equal(step);
     });
   }
 
   it('are as reported again in one write each, once it is back', () => {
-    expect(nextStep(present(WANTED), [marked(WANTED)])).to.deep.equal({
-      do: 'patchStatus',
+    expect(nextAction(present(WANTED), [marked(WANTED)])).to.deep.equal({
+      type: 'patchStatus',
       row: marked(WANTED),
     });
   });
@@ -251,14 +275,14 @@ describe('the rows of a reporter that is lost', () => {
           (known, drifts) => {
             let rows = drifts.map((drift, index) => row(WANTED, drift, `row-${index}`));
             for (let steps = 0; ; steps += 1) {
-              const step = nextLostStep(known, rows, phase);
+              const step = nextDisconnectedAction(known, rows, phase);
               if (step === undefined) break;
               expect(steps).to.be.lessThan(drifts.length);
               rows = take(step, rows);
             }
             const standing = rows.filter(({ drift }) => (drift & Drift.terminating) === 0);
-            if (phase === 'expired' || known.is === 'absent') expect(standing).to.deep.equal([]);
-            else expect(standing.every(({ drift }) => (drift & Drift.lost) !== 0)).to.equal(true);
+            if (phase === 'expired' || known.state === 'absent') expect(standing).to.deep.equal([]);
+            else expect(standing.every(({ drift }) => (drift & Drift.unknown) !== 0)).to.equal(true);
           },
         ),
       );

@@ -1,39 +1,39 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { grantOf, NOTHING, sameGrant } from '../../src/core/grant.ts';
-import { ANYBODY, type Peer } from '../../src/core/peer.ts';
+import { grantFromScopes, DENY_ALL, sameGrant } from '../../src/core/grant.ts';
+import { ANONYMOUS, type Peer } from '../../src/core/peer.ts';
 import { parsePolicy, type Rule } from '../../src/core/policy.ts';
 import type { PeerSpec, RuleSpec } from '../../src/core/policy-object.ts';
-import { policySet } from '../../src/core/policy-set.ts';
-import { matchesText, textMatcher } from '../../src/core/text-pattern.ts';
+import { createPolicySet } from '../../src/core/policy-set.ts';
+import { matchesText, createTextMatcher } from '../../src/core/text-pattern.ts';
 import { RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const EVERY_RULE: RuleSpec = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
 
 function rulesOf(...rules: RuleSpec[]): readonly Rule[] {
-  const { rules: parsed, mistakes } = parsePolicy({ rules });
-  if (parsed === undefined) throw new Error(mistakes.join('; '));
+  const { rules: parsed, errors } = parsePolicy({ rules });
+  if (parsed === undefined) throw new Error(errors.join('; '));
   return parsed;
 }
 
 function mistakesOf(rule: RuleSpec): readonly string[] {
-  return parsePolicy({ rules: [{ ...EVERY_RULE, ...rule }] }).mistakes ?? [];
+  return parsePolicy({ rules: [{ ...EVERY_RULE, ...rule }] }).errors ?? [];
 }
 
 function certificate(...uris: string[]): Peer {
-  return { by: 'certificate', uris, dnsNames: [] };
+  return { kind: 'certificate', uris, dnsNames: [] };
 }
 
 function named(...dnsNames: string[]): Peer {
-  return { by: 'certificate', uris: [], dnsNames };
+  return { kind: 'certificate', uris: [], dnsNames };
 }
 
 function account(namespace: string, serviceAccount: string): Peer {
-  return { by: 'token', namespace, serviceAccount };
+  return { kind: 'token', namespace, serviceAccount };
 }
 
 function admits(spec: PeerSpec, peer: Peer): boolean {
-  return policySet(rulesOf({ ...EVERY_RULE, peers: [spec] })).admits(peer);
+  return createPolicySet(rulesOf({ ...EVERY_RULE, peers: [spec] })).admits(peer);
 }
 
 describe('which peers a policy is about', () => {
@@ -130,8 +130,8 @@ describe('which peers a policy is about', () => {
       { dnsName: '*.example.org' },
       { serviceAccount: { namespace: 'edge', name: '*' } },
     ];
-    for (const spec of specs) expect(admits(spec, ANYBODY)).to.equal(false);
-    for (const peer of [ANYBODY, certificate(), account('a', 'b')])
+    for (const spec of specs) expect(admits(spec, ANONYMOUS)).to.equal(false);
+    for (const peer of [ANONYMOUS, certificate(), account('a', 'b')])
       expect(admits({ any: true }, peer)).to.equal(true);
   });
 });
@@ -193,10 +193,10 @@ describe('mistakes in a policy', () => {
 
   it('are all told, and one refuses the whole policy', () => {
     const wrong: RuleSpec = { ...EVERY_RULE, tenants: ['a*b'], clusters: [''] };
-    const { rules, mistakes } = parsePolicy({ rules: [EVERY_RULE, wrong] });
+    const { rules, errors } = parsePolicy({ rules: [EVERY_RULE, wrong] });
     expect(rules).to.equal(undefined);
-    expect(mistakes).to.have.length(2);
-    expect(mistakes?.[0]).to.match(/^spec\.rules\[1\]\.tenants\[0\]: /);
+    expect(errors).to.have.length(2);
+    expect(errors?.[0]).to.match(/^spec\.rules\[1\]\.tenants\[0\]: /);
   });
 
   it('are found in whatever the API server lets through, and nothing is thrown', () => {
@@ -221,8 +221,8 @@ describe('mistakes in a policy', () => {
     fc.assert(
       fc.property(fc.array(anyRule), (rules) => {
         const parsed = parsePolicy({ rules });
-        if (parsed.rules === undefined) expect(parsed.mistakes.length).to.be.greaterThan(0);
-        else read += policySet(parsed.rules).admits(ANYBODY) ? 1 : 0;
+        if (parsed.rules === undefined) expect(parsed.errors.length).to.be.greaterThan(0);
+        else read += createPolicySet(parsed.rules).admits(ANONYMOUS) ? 1 : 0;
       }),
       { numRuns: 2000 },
     );
@@ -233,7 +233,7 @@ describe('mistakes in a policy', () => {
 describe('what a reporter may report', () => {
   const place = (tenantID: string, clusterID = 'eu-1') => tunnel('n', { tenantID, clusterID });
   const permits = (rules: readonly Rule[], of = place('acme')): boolean => {
-    const grant = policySet(rules).grant(ANYBODY, RESPONDER);
+    const grant = createPolicySet(rules).grant(ANONYMOUS, RESPONDER);
     return grant !== undefined && grant.permits?.(of) !== false;
   };
 
@@ -265,40 +265,42 @@ describe('what a reporter may report', () => {
   });
 
   it('is for the reporters of the rule alone, by id and by cluster', () => {
-    const set = policySet(
+    const set = createPolicySet(
       rulesOf({ ...EVERY_RULE, reporters: { ids: ['responder-*'], clusters: ['', 'edge'] } }),
     );
-    expect(set.grant(ANYBODY, { cluster: 'edge', id: 'responder-0' })).not.to.equal(undefined);
-    expect(set.grant(ANYBODY, { cluster: '', id: 'responder-' })).not.to.equal(undefined);
-    expect(set.grant(ANYBODY, { cluster: 'core', id: 'responder-0' })).to.equal(undefined);
-    expect(set.grant(ANYBODY, { cluster: 'edge', id: 'Responder-0' })).to.equal(undefined);
+    expect(set.grant(ANONYMOUS, { cluster: 'edge', id: 'responder-0' })).not.to.equal(undefined);
+    expect(set.grant(ANONYMOUS, { cluster: '', id: 'responder-' })).not.to.equal(undefined);
+    expect(set.grant(ANONYMOUS, { cluster: 'core', id: 'responder-0' })).to.equal(undefined);
+    expect(set.grant(ANONYMOUS, { cluster: 'edge', id: 'Responder-0' })).to.equal(undefined);
   });
 
   it('is nothing where there is a policy without rules', () => {
-    expect(policySet([]).admits(ANYBODY)).to.equal(false);
-    expect(policySet([]).isSelective).to.equal(true);
-    expect(NOTHING.permits?.(place('acme'))).to.equal(false);
+    expect(createPolicySet([]).admits(ANONYMOUS)).to.equal(false);
+    expect(createPolicySet([]).hasPolicies).to.equal(true);
+    expect(DENY_ALL.permits?.(place('acme'))).to.equal(false);
   });
 
   it('need not be asked tunnel by tunnel where a rule allows all', () => {
     const [narrow, wide] = [{ ...EVERY_RULE, tenants: ['acme'] }, EVERY_RULE];
-    expect(policySet(rulesOf(narrow, wide)).grant(ANYBODY, RESPONDER)?.permits).to.equal(undefined);
+    expect(createPolicySet(rulesOf(narrow, wide)).grant(ANONYMOUS, RESPONDER)?.permits).to.equal(undefined);
   });
 
   it('has the widest of the limits, and none where a rule has none', () => {
     const few = { ...EVERY_RULE, limits: { tunnels: 10, reportsPerSecond: 1, reportsBurst: 20 } };
     const more = { ...EVERY_RULE, limits: { tunnels: 20, reportsPerSecond: 5 } };
-    const limits = (...rules: RuleSpec[]) => policySet(rulesOf(...rules)).grant(ANYBODY, RESPONDER);
+    const limits = (...rules: RuleSpec[]) => createPolicySet(rulesOf(...rules)).grant(ANONYMOUS, RESPONDER);
     expect(limits(few, more)).to.deep.include({ tunnels: 20, rate: { perSecond: 5, burst: 20 } });
     expect(limits(few, EVERY_RULE)).to.deep.include({ tunnels: Infinity, rate: undefined });
   });
 
   it('is the same by the same rules, however often they are read', () => {
     const rule = { ...EVERY_RULE, tenants: ['acme'] };
-    const grant = () => grantOf(rulesOf(rule).map(({ scope }) => scope));
+    const grant = () => grantFromScopes(rulesOf(rule).map(({ scope }) => scope));
     expect(sameGrant(grant(), grant())).to.equal(true);
-    expect(sameGrant(grant(), grantOf(rulesOf(EVERY_RULE).map(({ scope }) => scope)))).to.equal(false);
-    expect(sameGrant(grant(), NOTHING)).to.equal(false);
+    expect(sameGrant(grant(), grantFromScopes(rulesOf(EVERY_RULE).map(({ scope }) => scope)))).to.equal(
+      false,
+    );
+    expect(sameGrant(grant(), DENY_ALL)).to.equal(false);
   });
 
   it('for any patterns is what a plain look at each pattern says', () => {
@@ -312,7 +314,7 @@ describe('what a reporter may report', () => {
         const plain = patterns.some((one) =>
           one.endsWith('*') ? text.startsWith(one.slice(0, -1)) : text === one,
         );
-        expect(matchesText(textMatcher(patterns), text)).to.equal(plain);
+        expect(matchesText(createTextMatcher(patterns), text)).to.equal(plain);
       }),
       { numRuns: 2000 },
     );

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { reporterViolation, tunnelViolation, type ReportedIdentity } from '../../src/core/report.ts';
-import { withoutScope } from '../../src/core/scope.ts';
+import { stripTenantPrefix } from '../../src/core/tenant-prefix.ts';
 
 const IDENTITY: ReportedIdentity = { tenantID: 'acme', clusterID: 'eu-1', nodeID: 'node-17' };
 
@@ -16,21 +16,21 @@ function violated(name: string, identity: ReportedIdentity | undefined): [string
 
 describe('tenant isolation', () => {
   it('scopes an id with its own tenant and a colon, and only that is taken off', () => {
-    expect(withoutScope('acme', 'acme:node-17')).to.equal('node-17');
-    expect(withoutScope('acme', 'acme:acme:node')).to.equal('acme:node');
-    expect(withoutScope('a:b', 'a:b:node')).to.equal('node');
-    expect(withoutScope('acme', 'node-17')).to.equal('node-17');
-    expect(withoutScope('acme', 'other:node')).to.equal('other:node');
-    expect(withoutScope('acme', 'acmenode')).to.equal('acmenode');
-    expect(withoutScope('acme', 'acme-node')).to.equal('acme-node');
-    expect(withoutScope('acme', 'Acme:node')).to.equal('Acme:node');
-    expect(withoutScope('😀', '😀:node')).to.equal('node');
+    expect(stripTenantPrefix('acme', 'acme:node-17')).to.equal('node-17');
+    expect(stripTenantPrefix('acme', 'acme:acme:node')).to.equal('acme:node');
+    expect(stripTenantPrefix('a:b', 'a:b:node')).to.equal('node');
+    expect(stripTenantPrefix('acme', 'node-17')).to.equal('node-17');
+    expect(stripTenantPrefix('acme', 'other:node')).to.equal('other:node');
+    expect(stripTenantPrefix('acme', 'acmenode')).to.equal('acmenode');
+    expect(stripTenantPrefix('acme', 'acme-node')).to.equal('acme-node');
+    expect(stripTenantPrefix('acme', 'Acme:node')).to.equal('Acme:node');
+    expect(stripTenantPrefix('😀', '😀:node')).to.equal('node');
   });
 
   it('leaves an id that is nothing but the scope', () => {
-    expect(withoutScope('acme', 'acme:')).to.equal('acme:');
-    expect(withoutScope('acme', 'acme')).to.equal('acme');
-    expect(withoutScope('acme', '')).to.equal('');
+    expect(stripTenantPrefix('acme', 'acme:')).to.equal('acme:');
+    expect(stripTenantPrefix('acme', 'acme')).to.equal('acme');
+    expect(stripTenantPrefix('acme', '')).to.equal('');
   });
 });
 

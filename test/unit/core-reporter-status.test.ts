@@ -1,12 +1,12 @@
 import { expect } from 'chai';
 
 import type { ReporterStatus } from '../../src/core/reporter-object.ts';
-import { statusChange, statusPatch, type ReporterFacts } from '../../src/core/reporter-status.ts';
+import { statusChange, statusPatch, type StatusInputs } from '../../src/core/reporter-status.ts';
 
 const THEN = '2026-11-23T05:00:00Z';
 const NOW = '2026-11-23T05:01:00Z';
 
-const GOOD: ReporterFacts = {
+const GOOD: StatusInputs = {
   connected: 'StreamOpen',
   synced: { reason: 'UpToDate' },
   conflict: false,
@@ -18,17 +18,17 @@ const GOOD: ReporterFacts = {
 };
 
 /** The status that stands after these facts were written. */
-function written(facts: ReporterFacts): ReporterStatus {
+function written(facts: StatusInputs): ReporterStatus {
   const patch = statusPatch(facts, undefined, THEN);
   return Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== null));
 }
 
-function conditions(facts: ReporterFacts): string[] {
+function conditions(facts: StatusInputs): string[] {
   return (written(facts).conditions ?? []).map(({ type, status, reason }) => `${type}=${status} ${reason}`);
 }
 
 describe("a reporter's conditions", () => {
-  const table: [string, Partial<ReporterFacts>, string[]][] = [
+  const table: [string, Partial<StatusInputs>, string[]][] = [
     ['served and mirrored', {}, ['Connected=True StreamOpen', 'Synced=True UpToDate', 'Ready=True Synced']],
     [
       'rows are being written',
@@ -42,7 +42,7 @@ describe("a reporter's conditions", () => {
     ],
     [
       'rows are refused',
-      { synced: { reason: 'WritesRejected', rows: 3, answer: '422' } },
+      { synced: { reason: 'WritesRejected', objects: 3, answer: '422' } },
       ['Connected=True StreamOpen', 'Synced=False WritesRejected', 'Ready=False NotSynced'],
     ],
     [
@@ -105,7 +105,7 @@ describe("a reporter's conditions", () => {
   it("show the API server's answer without what the CRD refuses, and short", () => {
     const answer = `bad \u202e\u0007 ${'x'.repeat(5000)}`;
     const patch = statusPatch(
-      { ...GOOD, synced: { reason: 'WritesRejected', rows: 1, answer } },
+      { ...GOOD, synced: { reason: 'WritesRejected', objects: 1, answer } },
       undefined,
       NOW,
     );
@@ -116,8 +116,7 @@ describe("a reporter's conditions", () => {
 });
 
 describe('a status is written', () => {
-  const change = (facts: Partial<ReporterFacts>): string =>
-    statusChange({ ...GOOD, ...facts }, written(GOOD));
+  const change = (facts: Partial<StatusInputs>): string => statusChange({ ...GOOD, ...facts }, written(GOOD));
 
   it('never for what it says already, nor for an identical full push or another stream alone', () => {
     expect(change({})).to.equal('none');
@@ -140,7 +139,7 @@ describe('a status is written', () => {
   });
 
   it('without what its owner does not know, which stays as it stands', () => {
-    const heir: ReporterFacts = {
+    const heir: StatusInputs = {
       ...GOOD,
       connected: 'OwnerLost',
       connectedSince: undefined,

@@ -3,8 +3,8 @@ import * as fc from 'fast-check';
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
-import { forbiddenCharacter, longerThan } from '../../src/core/text.ts';
-import { optionalTextViolation, shown, textViolation } from '../../src/core/violation.ts';
+import { findForbiddenCharacter, exceedsLength } from '../../src/core/text.ts';
+import { optionalTextViolation, quote, textViolation } from '../../src/core/violation.ts';
 
 /** UTF-16 units of every kind, so lone surrogates too. */
 const anyText = fc
@@ -32,20 +32,20 @@ function specPatterns(file: string): Map<string, string> {
 
 describe('lengths', () => {
   it('count code points: 257 emoji are 257, though they are 514 UTF-16 units', () => {
-    expect(longerThan('😀'.repeat(257), 257)).to.equal(false);
-    expect(longerThan('😀'.repeat(258), 257)).to.equal(true);
-    expect(longerThan(`${'😀'.repeat(256)}ab`, 257)).to.equal(true);
+    expect(exceedsLength('😀'.repeat(257), 257)).to.equal(false);
+    expect(exceedsLength('😀'.repeat(258), 257)).to.equal(true);
+    expect(exceedsLength(`${'😀'.repeat(256)}ab`, 257)).to.equal(true);
   });
 
   it('count combining marks singly', () => {
-    expect(longerThan('e\u0301'.repeat(64), 128)).to.equal(false);
-    expect(longerThan(`${'e\u0301'.repeat(64)}e`, 128)).to.equal(true);
+    expect(exceedsLength('e\u0301'.repeat(64), 128)).to.equal(false);
+    expect(exceedsLength(`${'e\u0301'.repeat(64)}e`, 128)).to.equal(true);
   });
 
   it('agree with a plain count, for any text and limit', () => {
     fc.assert(
       fc.property(anyText, fc.integer({ min: 0, max: 220 }), (text, limit) => {
-        expect(longerThan(text, limit)).to.equal(Array.from(text).length > limit);
+        expect(exceedsLength(text, limit)).to.equal(Array.from(text).length > limit);
       }),
     );
   });
@@ -74,7 +74,7 @@ describe('forbidden characters', () => {
       const crd = new RegExp(pattern.replaceAll(/\\x\{(\w{4})\}/g, String.raw`\u$1`), 'u');
       for (let point = 0; point <= 0x10ffff; point += 1) {
         const character = String.fromCodePoint(point);
-        if ((forbiddenCharacter(character) === undefined) !== crd.test(character)) {
+        if ((findForbiddenCharacter(character) === undefined) !== crd.test(character)) {
           expect.fail(`U+${point.toString(16)} is refused by only one of the CRD and the operator`);
         }
       }
@@ -82,10 +82,10 @@ describe('forbidden characters', () => {
   });
 
   it('are named by their code point, the first of them', () => {
-    expect(forbiddenCharacter('a\u0000')).to.equal('U+0000');
-    expect(forbiddenCharacter('a\nb\u202e')).to.equal('U+000A');
-    expect(forbiddenCharacter('\u009f')).to.equal('U+009F');
-    expect(forbiddenCharacter('x\u2066y')).to.equal('U+2066');
+    expect(findForbiddenCharacter('a\u0000')).to.equal('U+0000');
+    expect(findForbiddenCharacter('a\nb\u202e')).to.equal('U+000A');
+    expect(findForbiddenCharacter('\u009f')).to.equal('U+009F');
+    expect(findForbiddenCharacter('x\u2066y')).to.equal('U+2066');
   });
 
   it('are not those that names rightfully hold', () => {
@@ -100,15 +100,15 @@ describe('forbidden characters', () => {
       '\ufeff',
       '\u200d',
     ]) {
-      expect(forbiddenCharacter(text), text).to.equal(undefined);
+      expect(findForbiddenCharacter(text), text).to.equal(undefined);
     }
   });
 
   it('are found anywhere in a text', () => {
     fc.assert(
       fc.property(anyText, (text) => {
-        const found = Array.from(text).some((character) => forbiddenCharacter(character) !== undefined);
-        expect(forbiddenCharacter(text) !== undefined).to.equal(found);
+        const found = Array.from(text).some((character) => findForbiddenCharacter(character) !== undefined);
+        expect(findForbiddenCharacter(text) !== undefined).to.equal(found);
       }),
     );
   });
@@ -142,8 +142,8 @@ describe('a violation', () => {
           anyText.map((text) => text.repeat(50)),
         ),
         (text) => {
-          const quoted = shown(text);
-          expect(forbiddenCharacter(quoted)).to.equal(undefined);
+          const quoted = quote(text);
+          expect(findForbiddenCharacter(quoted)).to.equal(undefined);
           expect(quoted.isWellFormed()).to.equal(true);
           expect(quoted.length).to.be.at.most(64 * 6 + 3);
           if (text.length <= 64) expect(JSON.parse(quoted)).to.equal(text);

@@ -2,8 +2,8 @@ import { expect } from 'chai';
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
-import { reportedStatus } from '../../src/core/row.ts';
-import { forbiddenCharacter } from '../../src/core/text.ts';
+import { reportedStatus } from '../../src/core/tunnel-object.ts';
+import { findForbiddenCharacter } from '../../src/core/text.ts';
 import { MAX_IDENTITY_PART, MAX_REPORTER_PART, MAX_TUNNEL_NAME } from '../../src/core/violation.ts';
 
 /** The parts of a structural schema that these tests look at. */
@@ -156,7 +156,7 @@ describe('CRD schemas', () => {
       if (point >= 0xd800 && point <= 0xdfff) continue;
       const character = String.fromCodePoint(point);
       expect(pattern.test(character), point.toString(16)).to.equal(
-        forbiddenCharacter(character) === undefined,
+        findForbiddenCharacter(character) === undefined,
       );
     }
   });

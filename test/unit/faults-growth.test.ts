@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { growthOf } from '../faults/real/growth.ts';
+import { estimateGrowth } from '../faults/real/growth.ts';
 
 describe('growth over time', () => {
   const minutes = Array.from({ length: 40 }, (_, minute) => minute);
@@ -9,7 +9,7 @@ describe('growth over time', () => {
       const load = 10 + ((minute * 7) % 11);
       return { hours: minute / 60, load, value: 30 + load / 5 };
     });
-    const { perHour } = growthOf(seen);
+    const { perHour } = estimateGrowth(seen);
     expect(perHour).to.be.closeTo(0, 1e-6);
   });
 
@@ -19,18 +19,18 @@ describe('growth over time', () => {
       const noise = ((minute * 13) % 17) / 17 - 0.5;
       return { hours: minute / 60, load, value: 30 + load / 5 + 3 * (minute / 60) + noise / 5 };
     });
-    const { perHour, error } = growthOf(seen);
+    const { perHour, error } = estimateGrowth(seen);
     expect(perHour).to.be.closeTo(3, 4 * error);
     expect(error).to.be.within(0.001, 0.5);
   });
 
   it('is found where the load never changes', () => {
     const seen = minutes.map((minute) => ({ hours: minute / 60, load: 10, value: 30 + minute / 6 }));
-    expect(growthOf(seen).perHour).to.be.closeTo(10, 1e-6);
+    expect(estimateGrowth(seen).perHour).to.be.closeTo(10, 1e-6);
   });
 
   it('is not told from too few looks', () => {
     const seen = minutes.slice(0, 4).map((minute) => ({ hours: minute, load: 1, value: minute }));
-    expect(growthOf(seen).perHour).to.be.NaN;
+    expect(estimateGrowth(seen).perHour).to.be.NaN;
   });
 });

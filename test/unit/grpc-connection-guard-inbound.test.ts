@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { InboundFrames, type InboundParts } from '../../src/grpc/connection-guard-inbound.ts';
-import { END_STREAM, FRAME, frame, grpcMessage, opening, PADDED } from '../support/raw-http2.ts';
+import { InboundFrames, type InboundFramesOptions } from '../../src/grpc/connection-guard-inbound.ts';
+import { END_STREAM, FRAME, frame, grpcMessage, openingFrame, PADDED } from '../support/raw-http2.ts';
 
 const MAX_MESSAGE_BYTES = 100_000;
 
@@ -14,13 +14,13 @@ interface Reader {
   readonly read: (bytes: Buffer, cuts?: readonly number[]) => void;
 }
 
-function reader(other: Partial<InboundParts> = {}): Reader {
+function reader(other: Partial<InboundFramesOptions> = {}): Reader {
   let held = 0;
   let streams = 0;
   const frames = new InboundFrames({
     maxMessageSizeBytes: MAX_MESSAGE_BYTES,
-    held: (change) => (held += change),
-    streams: (change) => (streams += change),
+    onBufferedChange: (change) => (held += change),
+    onStreamCountChange: (change) => (streams += change),
     ageSeconds: () => 0,
     ...other,
   });
@@ -33,7 +33,7 @@ function reader(other: Partial<InboundParts> = {}): Reader {
       let from = 0;
       for (const end of ends.toSorted((a, b) => a - b)) {
         const piece = bytes.subarray(from, end);
-        for (let at = 0; at < piece.length;) at = frames.step(piece, at);
+        for (let at = 0; at < piece.length;) at = frames.readFrame(piece, at);
         from = end;
       }
     },
@@ -52,7 +52,7 @@ function padded(streamId: number, payload: Buffer, padding: number): Buffer {
 describe('what a connection makes the operator hold', () => {
   it('is the message that is not whole yet, and no more once it has been dealt with', () => {
     const { read, held, frames } = reader();
-    read(opening(1));
+    read(openingFrame(1));
     const opened = held();
     const message = grpcMessage(Buffer.alloc(1000));
     read(frame(FRAME.data, 0, 1, message.subarray(0, 600)));
@@ -65,7 +65,7 @@ describe('what a connection makes the operator hold', () => {
 
   it('counts each whole message until it has been dealt with, oldest first', () => {
     const { read, held, frames } = reader();
-    read(opening(1));
+    read(openingFrame(1));
     const opened = held();
     read(
       frame(
@@ -98,7 +98,10 @@ describe('what a connection makes the operator hold', () => {
     ]) {
       const one = reader();
       one.read(
-        Buffer.concat([opening(1), frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(50)).subarray(0, 20))]),
+        Buffer.concat([
+          openingFrame(1),
+          frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(50)).subarray(0, 20)),
+        ]),
       );
       expect(one.held()).to.be.above(0);
       expect(one.streams()).to.equal(1);
@@ -110,12 +113,12 @@ describe('what a connection makes the operator hold', () => {
 
   it('does not count what gRPC drops: a message over the limit, and what comes after the answer', () => {
     const { read, held, frames } = reader();
-    read(opening(1));
+    read(openingFrame(1));
     read(frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(0), MAX_MESSAGE_BYTES + 1)));
     const before = held();
     read(frame(FRAME.data, 0, 1, Buffer.alloc(10_000)));
     expect(held()).to.equal(before);
-    read(opening(3));
+    read(openingFrame(3));
     frames.serverEnded(3);
     const answered = held();
     read(frame(FRAME.data, 0, 3, Buffer.alloc(10_000)));
@@ -147,15 +150,15 @@ describe('what a connection makes the operator hold', () => {
             }
             return made;
           });
-          const bytes = Buffer.concat([opening(1), opening(3), opening(5), ...frames]);
+          const bytes = Buffer.concat([openingFrame(1), openingFrame(3), openingFrame(5), ...frames]);
           const [whole, cut] = [reader(), reader()];
           whole.read(bytes);
           cut.read(bytes, cuts);
           expect(cut.held()).to.equal(whole.held());
-          expect(cut.frames.breach).to.equal(whole.frames.breach);
+          expect(cut.frames.violation).to.equal(whole.frames.violation);
           // As many messages as were sent, on each stream, and nothing else.
           const opened = reader();
-          opened.read(Buffer.concat([opening(1), opening(3), opening(5)]));
+          opened.read(Buffer.concat([openingFrame(1), openingFrame(3), openingFrame(5)]));
           for (const { stream } of parts) cut.frames.messageDone(stream);
           expect(cut.held()).to.equal(opened.held());
         },
@@ -165,20 +168,20 @@ describe('what a connection makes the operator hold', () => {
 
   it('grows with each frame, so that a message in frames of one byte is cut early', () => {
     const { read, frames } = reader();
-    read(opening(1));
+    read(openingFrame(1));
     read(frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(0), 50_000)));
     let sent = 0;
-    while (frames.breach === undefined && sent < 50_000) {
+    while (frames.violation === undefined && sent < 50_000) {
       read(frame(FRAME.data, 0, 1, Buffer.from([0])));
       sent += 1;
     }
-    expect(frames.breach).to.equal('small_frames');
+    expect(frames.violation).to.equal('small_frames');
     expect(sent).to.be.below(1100);
   });
 
   it('may be a large report in frames as flow control cuts them', () => {
     const { read, frames } = reader({ maxMessageSizeBytes: 20_000_000 });
-    read(opening(1));
+    read(openingFrame(1));
     const message = grpcMessage(Buffer.alloc(13_000_000));
     // 16 KiB and the rest of a window of 65,535, over and over.
     for (let at = 0; at < message.length; at += 65_535) {
@@ -187,7 +190,7 @@ describe('what a connection makes the operator hold', () => {
         read(frame(FRAME.data, 0, 1, window.subarray(from, from + 16_384)));
       }
     }
-    expect(frames.breach).to.equal(undefined);
+    expect(frames.violation).to.equal(undefined);
   });
 
   it("frames that carry no report are limited by the connection's age", () => {
@@ -195,11 +198,11 @@ describe('what a connection makes the operator hold', () => {
     const { read, frames } = reader({ ageSeconds: () => ageSeconds });
     const ping = frame(FRAME.ping, 0, 0, Buffer.alloc(8));
     for (let i = 0; i < 10_000; i += 1) read(ping);
-    expect(frames.breach).to.equal(undefined);
+    expect(frames.violation).to.equal(undefined);
     ageSeconds = 60;
     for (let i = 0; i < 50_000; i += 1) read(ping);
-    expect(frames.breach).to.equal(undefined);
+    expect(frames.violation).to.equal(undefined);
     for (let i = 0; i < 20_000; i += 1) read(ping);
-    expect(frames.breach).to.equal('control_frames');
+    expect(frames.violation).to.equal('control_frames');
   });
 });

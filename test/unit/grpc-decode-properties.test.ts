@@ -1,10 +1,10 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { createdAtText } from '../../src/core/created-at.ts';
+import { formatCreatedAt } from '../../src/core/created-at.ts';
 import { tunnelViolation } from '../../src/core/report.ts';
 import type { Tunnel } from '../../src/core/tunnel.ts';
 import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
-import { group, int64, joined, lengthDelimited, varint } from '../support/wire-writer.ts';
+import { group, int64, concat, lengthDelimited, varint } from '../support/wire-writer.ts';
 import { requestBytes, requestOf, type RequestFields, type TunnelFields } from '../support/wire.ts';
 import { MAX_TUNNEL_NAME, textViolation } from '../../src/core/violation.ts';
 
@@ -29,8 +29,8 @@ interface Read {
 }
 
 function read(bytes: Buffer): Read {
-  const { node, setAside, ...rest } = decode(bytes);
-  return { ...rest, node: node && Buffer.from(node), setAside: setAside.count };
+  const { node, rejected, ...rest } = decode(bytes);
+  return { ...rest, node: node && Buffer.from(node), setAside: rejected.count };
 }
 
 /** What a report says, put together from parts whose rules `core` holds and tests. */
@@ -47,7 +47,7 @@ function expected(
     const parts = identity && { tenantID, clusterID, nodeID };
     if (parts === undefined || tunnelViolation(name, parts, () => '') !== undefined) continue;
     const { seconds = 0, nanos = 0 } = createdAt ?? {};
-    added.push({ name, ...parts, createdAt: createdAt && createdAtText(Number(seconds), nanos) });
+    added.push({ name, ...parts, createdAt: createdAt && formatCreatedAt(Number(seconds), nanos) });
   }
   const removedNames = removed.filter((name) => textViolation('name', name, MAX_TUNNEL_NAME) === undefined);
   const setAside = tunnels.length - added.length + (removed.length - removedNames.length);
@@ -183,7 +183,7 @@ describe('grpc/decode of messages written by hand', () => {
     says: (parts: readonly Part[]) => T,
   ): fc.Arbitrary<Field<T>> =>
     fc.tuple(fc.array(parts, { maxLength: 5 }), padding).map(([fields, pad]) => ({
-      bytes: lengthDelimited(field, joined(...fields.map(({ bytes }) => bytes)), pad),
+      bytes: lengthDelimited(field, concat(...fields.map(({ bytes }) => bytes)), pad),
       says: says(saidBy(fields)),
     }));
 
@@ -231,7 +231,7 @@ describe('grpc/decode of messages written by hand', () => {
   it('the last of a field counts, messages are merged, unknown fields do not matter', () => {
     fc.assert(
       fc.property(request, (fields) => {
-        expect(read(joined(...fields.map(({ bytes }) => bytes)))).to.deep.equal(meaning(fields));
+        expect(read(concat(...fields.map(({ bytes }) => bytes)))).to.deep.equal(meaning(fields));
       }),
       { numRuns: RUNS },
     );
@@ -240,7 +240,7 @@ describe('grpc/decode of messages written by hand', () => {
   it('cut anywhere: between two fields it is a shorter report, elsewhere it is malformed', () => {
     fc.assert(
       fc.property(request, fc.nat(), (fields, at) => {
-        const bytes = joined(...fields.map((field) => field.bytes));
+        const bytes = concat(...fields.map((field) => field.bytes));
         const cut = at % (bytes.length + 1);
         let whole = 0;
         let end = 0;
@@ -264,10 +264,10 @@ describe('grpc/decode of messages written by hand', () => {
     });
     fc.assert(
       fc.property(request, fc.array(change, { minLength: 1, maxLength: 4 }), (fields, changes) => {
-        let bytes = joined(...fields.map((field) => field.bytes));
+        let bytes = concat(...fields.map((field) => field.bytes));
         for (const { at, leftOut, putIn } of changes) {
           const from = at % (bytes.length + 1);
-          bytes = joined(bytes.subarray(0, from), Buffer.from(putIn), bytes.subarray(from + leftOut));
+          bytes = concat(bytes.subarray(0, from), Buffer.from(putIn), bytes.subarray(from + leftOut));
         }
         readOrMalformed(bytes);
       }),
@@ -306,7 +306,7 @@ function meaning(fields: readonly Field<RequestSays>[]): Read {
   const said = saidBy(fields);
   const nodes = said.flatMap(({ node }) => (node === undefined ? [] : [node]));
   return expected(
-    nodes.length === 0 ? undefined : joined(...nodes),
+    nodes.length === 0 ? undefined : concat(...nodes),
     said.findLast((one) => one.full_push !== undefined)?.full_push ?? false,
     said.findLast(({ nonce }) => nonce !== undefined)?.nonce ?? 0n,
     said.flatMap(({ tunnel }) => (tunnel === undefined ? [] : [textual(tunnel)])),
@@ -329,7 +329,7 @@ function readOrMalformed(bytes: Buffer): void {
   }
   for (const { name } of report.added) expect(name.isWellFormed()).to.equal(true);
   for (const name of report.removedNames) expect(name.isWellFormed()).to.equal(true);
-  for (const { message } of report.setAside.first) expect(message).to.not.match(/\p{Cc}/u);
+  for (const { message } of report.rejected.first) expect(message).to.not.match(/\p{Cc}/u);
 }
 
 /** The same without the parts that are undefined, so that they stay off the wire. */

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
-import { group, int64, joined, lengthDelimited, text, varint } from '../support/wire-writer.ts';
+import { group, int64, concat, lengthDelimited, text, varint } from '../support/wire-writer.ts';
 import { fullPush, requestBytes, tunnel, type RequestFields } from '../support/wire.ts';
 
 const NODE = 1;
@@ -28,11 +28,11 @@ function decodeFields(fields: RequestFields): DecodedReport {
 
 /** A tunnel in the wire's bytes: name, then whatever else is given. */
 function tunnelBytes(name: string, ...rest: Buffer[]): Buffer {
-  return lengthDelimited(ADDED, joined(text(1, name), ...rest));
+  return lengthDelimited(ADDED, concat(text(1, name), ...rest));
 }
 
 function identityBytes(...parts: Buffer[]): Buffer {
-  return lengthDelimited(2, joined(...parts));
+  return lengthDelimited(2, concat(...parts));
 }
 
 const WHOLE_IDENTITY = identityBytes(text(1, 'acme'), text(2, 'eu-1'), text(3, 'node-17'));
@@ -46,7 +46,7 @@ describe('grpc/decode', () => {
         nonce: 0n,
         added: [],
         removedNames: [],
-        setAside: { count: 0, byReason: new Map(), first: [] },
+        rejected: { count: 0, byReason: new Map(), first: [] },
       });
     });
 
@@ -69,7 +69,7 @@ describe('grpc/decode', () => {
       expect(report.removedNames).to.deep.equal(['z', 'b', 'z']);
       expect(report.fullPush).to.equal(true);
       expect(report.nonce).to.equal(7n);
-      expect(Buffer.from(report.node ?? [])).to.deep.equal(joined(text(1, 'responder-0'), text(2, 'edge')));
+      expect(Buffer.from(report.node ?? [])).to.deep.equal(concat(text(1, 'responder-0'), text(2, 'edge')));
     });
 
     for (const nonce of [
@@ -130,7 +130,7 @@ describe('grpc/decode', () => {
         const report = decodeFields({ added_tunnels: [tunnel(name)], removed_tunnel_names: [name] });
         expect(report.added.map((one) => one.name)).to.deep.equal([name]);
         expect(report.removedNames).to.deep.equal([name]);
-        expect(report.setAside.count).to.equal(0);
+        expect(report.rejected.count).to.equal(0);
       });
     }
 
@@ -151,7 +151,7 @@ describe('grpc/decode', () => {
           lengthDelimited(3, raw),
         );
         const report = decode(
-          joined(lengthDelimited(ADDED, joined(name, identity)), lengthDelimited(REMOVED, raw)),
+          concat(lengthDelimited(ADDED, concat(name, identity)), lengthDelimited(REMOVED, raw)),
         );
         expect(report.added).to.deep.equal([
           { name: want, tenantID: want, clusterID: want, nodeID: want, createdAt: undefined },
@@ -163,22 +163,22 @@ describe('grpc/decode', () => {
 
   describe('what protobuf lets a writer do', () => {
     it('unknown fields are skipped wherever they stand, groups within groups too', () => {
-      const unknown = joined(
+      const unknown = concat(
         varint(6, 2n ** 64n - 1n),
         lengthDelimited(7, Buffer.from('not for us')),
         Buffer.from([(8 << 3) | 1, 1, 2, 3, 4, 5, 6, 7, 8]),
         Buffer.from([(9 << 3) | 5, 1, 2, 3, 4]),
-        group(10, joined(varint(1, 1n), group(2, lengthDelimited(3, Buffer.alloc(200))))),
+        group(10, concat(varint(1, 1n), group(2, lengthDelimited(3, Buffer.alloc(200))))),
         varint(536_870_911, 0n),
       );
       const report = decode(
-        joined(
+        concat(
           unknown,
           tunnelBytes(
             'a',
             unknown,
             identityBytes(unknown, text(1, 'acme'), unknown, text(2, 'eu-1'), text(3, 'node-17'), unknown),
-            lengthDelimited(3, joined(unknown, varint(1, 1n), unknown)),
+            lengthDelimited(3, concat(unknown, varint(1, 1n), unknown)),
             unknown,
           ),
           varint(NONCE, 9n),
@@ -199,7 +199,7 @@ describe('grpc/decode', () => {
 
     it('a known field number with another wire type is an unknown field', () => {
       const report = decode(
-        joined(
+        concat(
           varint(NODE, 1n),
           varint(ADDED, 1n),
           varint(REMOVED, 1n),
@@ -214,7 +214,7 @@ describe('grpc/decode', () => {
 
     it('of a field that stands twice the last counts', () => {
       const report = decode(
-        joined(
+        concat(
           varint(FULL_PUSH, 1n),
           varint(NONCE, 1n),
           tunnelBytes('first', WHOLE_IDENTITY, text(1, 'last')),
@@ -228,7 +228,7 @@ describe('grpc/decode', () => {
 
     it('messages that stand twice are merged: identity, created_at and node', () => {
       const report = decode(
-        joined(
+        concat(
           lengthDelimited(NODE, text(1, 'first')),
           tunnelBytes(
             'a',
@@ -251,7 +251,7 @@ describe('grpc/decode', () => {
         },
       ]);
       expect(Buffer.from(report.node ?? [])).to.deep.equal(
-        joined(text(1, 'first'), text(2, 'edge'), text(1, 'last')),
+        concat(text(1, 'first'), text(2, 'edge'), text(1, 'last')),
       );
     });
 
@@ -261,7 +261,7 @@ describe('grpc/decode', () => {
     });
 
     it('the bytes are left as they came', () => {
-      const bytes = joined(
+      const bytes = concat(
         lengthDelimited(NODE, text(1, 'a')),
         varint(NONCE, 1n),
         lengthDelimited(NODE, text(1, 'b')),
@@ -360,11 +360,11 @@ describe('grpc/decode', () => {
       it(`${what}: the path is ${field}, the neighbours are kept`, () => {
         const report = decodeFields({ added_tunnels: [tunnel('a'), fields, tunnel('c')] });
         expect(report.added.map(({ name }) => name)).to.deep.equal(['a', 'c']);
-        expect(report.setAside.count).to.equal(1);
-        expect([...report.setAside.byReason]).to.deep.equal([[reason, 1]]);
-        expect(report.setAside.first).to.have.length(1);
-        expect(report.setAside.first[0]).to.deep.include({ field, reason });
-        expect(report.setAside.first[0]?.message).to.match(
+        expect(report.rejected.count).to.equal(1);
+        expect([...report.rejected.byReason]).to.deep.equal([[reason, 1]]);
+        expect(report.rejected.first).to.have.length(1);
+        expect(report.rejected.first[0]).to.deep.include({ field, reason });
+        expect(report.rejected.first[0]?.message).to.match(
           new RegExp(`^${field.replaceAll(/[[\].]/g, '\\$&')}: \\P{Cc}+$`, 'u'),
         );
       });
@@ -374,7 +374,7 @@ describe('grpc/decode', () => {
       const tooLong = 'x'.repeat(513);
       const report = decodeFields({ removed_tunnel_names: [tooLong, 'a\u0000b', 'kept'] });
       expect(report.removedNames).to.deep.equal(['kept']);
-      expect(report.setAside.first.map(({ field, reason }) => [field, reason])).to.deep.equal([
+      expect(report.rejected.first.map(({ field, reason }) => [field, reason])).to.deep.equal([
         ['removed_tunnel_names[0]', 'too_long'],
         ['removed_tunnel_names[1]', 'forbidden_character'],
       ]);
@@ -386,7 +386,7 @@ describe('grpc/decode', () => {
         removed_tunnel_names: ['x', 'y', '', 'z'],
       });
       expect(report.removedNames).to.deep.equal(['x', 'y', 'z']);
-      expect(report.setAside).to.deep.equal({
+      expect(report.rejected).to.deep.equal({
         count: 1,
         byReason: new Map([['empty', 1]]),
         first: [
@@ -409,9 +409,9 @@ describe('grpc/decode', () => {
         removed_tunnel_names: ['', ''],
       });
       expect(report.added.map(({ name }) => name)).to.deep.equal(['kept']);
-      expect(report.setAside.count).to.equal(5002);
-      expect(Object.fromEntries(report.setAside.byReason)).to.deep.equal({ empty: 3002, missing: 2000 });
-      expect(report.setAside.first.map(({ field }) => field)).to.deep.equal(
+      expect(report.rejected.count).to.equal(5002);
+      expect(Object.fromEntries(report.rejected.byReason)).to.deep.equal({ empty: 3002, missing: 2000 });
+      expect(report.rejected.first.map(({ field }) => field)).to.deep.equal(
         [0, 1, 2, 3, 4].map((index) => `added_tunnels[${index}].name`),
       );
     });
@@ -420,13 +420,13 @@ describe('grpc/decode', () => {
       const added = Array.from({ length: 12_345 }, (_, i) => tunnel(`n${i}`));
       const report = decodeFields({ added_tunnels: [...added, { name: 'b' }] });
       expect(report.added).to.have.length(12_345);
-      expect(report.setAside.first.map(({ field }) => field)).to.deep.equal([
+      expect(report.rejected.first.map(({ field }) => field)).to.deep.equal([
         'added_tunnels[12345].identity',
       ]);
     });
 
     it('what a message shows of a very long text is cut', () => {
-      const [violation] = decodeFields({ added_tunnels: [{ name: 'x'.repeat(100_000), identity }] }).setAside
+      const [violation] = decodeFields({ added_tunnels: [{ name: 'x'.repeat(100_000), identity }] }).rejected
         .first;
       expect(violation?.reason).to.equal('too_long');
       expect(violation?.message.length).to.be.lessThan(300);
@@ -466,5 +466,5 @@ describe('grpc/decode', () => {
 
 /** The bytes with a last nonce behind them, so that the decoder had to come to the end in step. */
 function int64Ended(bytes: Buffer): Buffer {
-  return joined(bytes, int64(NONCE, 1n));
+  return concat(bytes, int64(NONCE, 1n));
 }

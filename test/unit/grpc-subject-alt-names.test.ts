@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { readSubjectAltNames } from '../../src/grpc/subject-alt-names.ts';
-import { createAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../support/certificates.ts';
 
 /** What an IA5String may hold, and bytes that it may not. */
 const bytes = fc
@@ -12,7 +12,7 @@ const bytes = fc
   .map((codes) => String.fromCharCode(...codes));
 
 describe('the subject alternative names of a certificate', () => {
-  const authority = createAuthority();
+  const authority = createCertificateAuthority();
 
   it('are those that its authority has signed, whatever bytes they hold', function () {
     this.timeout(30_000);

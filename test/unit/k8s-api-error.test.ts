@@ -2,31 +2,31 @@ import { createSecureContext } from 'node:tls';
 import { expect } from 'chai';
 import {
   ApiError,
-  errorOfAnswer,
-  errorOfTransport,
-  explanationOf,
+  errorFromResponse,
+  errorFromTransport,
+  errorMessage,
   isTrustFailure,
 } from '../../src/k8s/api-error.ts';
-import type { Consequence } from '../../src/core/consequence.ts';
-import * as answers from '../support/api-answers.ts';
-import type { RecordedAnswer } from '../support/api-answers.ts';
+import type { ApiErrorKind } from '../../src/core/api-error-kind.ts';
+import * as answers from '../support/recorded-responses.ts';
+import type { RecordedResponse } from '../support/recorded-responses.ts';
 
-function errorOf({ status, headers, body }: RecordedAnswer): ApiError {
-  return errorOfAnswer('create reversetunnels.reverse-tunnel.io in default a', {
+function errorOf({ status, headers, body }: RecordedResponse): ApiError {
+  return errorFromResponse('create reversetunnels.reverse-tunnel.io in default a', {
     status,
     retryAfter: headers['retry-after'],
     text: body,
   });
 }
 
-function page(status: number, body: string, headers: Record<string, string> = {}): RecordedAnswer {
+function page(status: number, body: string, headers: Record<string, string> = {}): RecordedResponse {
   return { status, headers, body };
 }
 
 const HTML = '<html>\r\n<head><title>Sign in</title></head>\r\n<body>…</body></html>';
 
 describe('errors by their consequence', () => {
-  const recorded: readonly (readonly [string, RecordedAnswer, Consequence])[] = [
+  const recorded: readonly (readonly [string, RecordedResponse, ApiErrorKind])[] = [
     ['the name is taken', answers.ALREADY_EXISTS, 'already_exists'],
     ['the name is taken by an object being deleted', answers.EXISTS_TERMINATING, 'already_exists'],
     ['a stale resourceVersion', answers.CONFLICT, 'conflict'],
@@ -49,7 +49,7 @@ describe('errors by their consequence', () => {
   ];
   for (const [situation, answer, consequence] of recorded) {
     it(`${situation} is ${consequence}`, () => {
-      expect(errorOf(answer)).to.include({ consequence, status: answer.status });
+      expect(errorOf(answer)).to.include({ kind: consequence, status: answer.status });
     });
   }
 
@@ -61,9 +61,9 @@ describe('errors by their consequence', () => {
       { ...timeout, details: { causes: [{ message: 'Too large resource version' }] } },
       { ...timeout, message: 'Too large resource version: 40, current: 30', details: {} },
     ]) {
-      expect(errorOf(page(504, JSON.stringify(status))).consequence).to.equal('resource_version_too_large');
+      expect(errorOf(page(504, JSON.stringify(status))).kind).to.equal('resource_version_too_large');
     }
-    expect(errorOf(page(504, JSON.stringify(timeout))).consequence).to.equal('unavailable');
+    expect(errorOf(page(504, JSON.stringify(timeout))).kind).to.equal('unavailable');
   });
 
   it('waits as long as it is asked to, but no more than a minute', () => {
@@ -76,23 +76,23 @@ describe('errors by their consequence', () => {
   });
 
   it('tells the answers of a proxy from those of the API server', () => {
-    expect(errorOf(page(404, HTML)).consequence).to.equal('unexpected_response');
-    expect(errorOf(page(403, HTML)).consequence).to.equal('unexpected_response');
-    expect(errorOf(page(302, '')).consequence).to.equal('unexpected_response');
-    expect(errorOf(page(409, '{"error":"not a Status"}')).consequence).to.equal('unexpected_response');
-    expect(errorOf(page(404, '{"kind":"Status"')).consequence).to.equal('unexpected_response');
-    expect(errorOf(page(401, HTML)).consequence).to.equal('unauthorized');
-    expect(errorOf(page(502, HTML)).consequence).to.equal('unavailable');
-    expect(errorOf(page(503, HTML)).consequence).to.equal('unavailable');
-    expect(errorOf(page(503, HTML, { 'retry-after': '7' })).consequence).to.equal('throttled');
-    expect(errorOf(page(413, 'Request entity too large: limit is 3145728')).consequence).to.equal('rejected');
+    expect(errorOf(page(404, HTML)).kind).to.equal('unexpected_response');
+    expect(errorOf(page(403, HTML)).kind).to.equal('unexpected_response');
+    expect(errorOf(page(302, '')).kind).to.equal('unexpected_response');
+    expect(errorOf(page(409, '{"error":"not a Status"}')).kind).to.equal('unexpected_response');
+    expect(errorOf(page(404, '{"kind":"Status"')).kind).to.equal('unexpected_response');
+    expect(errorOf(page(401, HTML)).kind).to.equal('unauthorized');
+    expect(errorOf(page(502, HTML)).kind).to.equal('unavailable');
+    expect(errorOf(page(503, HTML)).kind).to.equal('unavailable');
+    expect(errorOf(page(503, HTML, { 'retry-after': '7' })).kind).to.equal('throttled');
+    expect(errorOf(page(413, 'Request entity too large: limit is 3145728')).kind).to.equal('rejected');
   });
 
   it('reads a Status whatever its content type is, as of a 504 that is labelled text/plain', () => {
     const timeout =
       '{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted timeout","reason":"Timeout","details":{},"code":504,"kind":"Status"}';
     expect(errorOf(page(504, timeout, { 'content-type': 'text/plain' }))).to.include({
-      consequence: 'unavailable',
+      kind: 'unavailable',
       reason: 'Timeout',
     });
   });
@@ -128,7 +128,7 @@ describe('errors by their consequence', () => {
       errorOf(page(422, JSON.stringify(huge))),
       errorOf(page(500, JSON.stringify({ ...huge, code: 500 }))),
       errorOf(page(400, `\u2028${'🙂'.repeat(400)}`)),
-      errorOfTransport('list\nrows', new Error('a\r\nb'.repeat(500))),
+      errorFromTransport('list\nrows', new Error('a\r\nb'.repeat(500))),
     ]) {
       expect(error.message.length).to.be.at.most(300);
       expect(error.message).to.match(/^[^\p{Cc}\u2028\u2029]+$/u);
@@ -139,8 +139,8 @@ describe('errors by their consequence', () => {
   it('takes no answer for unavailable, keeps the cause, and says which address failed', () => {
     const refused = Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:443'), { code: 'ECONNREFUSED' });
     const both = Object.assign(new AggregateError([refused, refused], ''), { code: 'ECONNREFUSED' });
-    expect(errorOfTransport('list rows', refused)).to.include({ consequence: 'unavailable', cause: refused });
-    expect(errorOfTransport('list rows', both).message).to.equal(
+    expect(errorFromTransport('list rows', refused)).to.include({ kind: 'unavailable', cause: refused });
+    expect(errorFromTransport('list rows', both).message).to.equal(
       'list rows: connect ECONNREFUSED 10.0.0.1:443',
     );
   });
@@ -150,7 +150,7 @@ describe('errors by their consequence', () => {
       code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
     });
     expect(isTrustFailure(untrusted)).to.equal(true);
-    expect(errorOfTransport('list rows', untrusted).message).to.equal(
+    expect(errorFromTransport('list rows', untrusted).message).to.equal(
       'list rows: TLS: unable to verify the first certificate (UNABLE_TO_VERIFY_LEAF_SIGNATURE)',
     );
     for (const code of [
@@ -180,7 +180,7 @@ describe('errors by their consequence', () => {
     }
     // As of a certificate and a key that were read while they were rotated.
     expect(isTrustFailure(thrown)).to.equal(true);
-    expect(errorOfTransport('list rows', thrown).message).to.equal(
+    expect(errorFromTransport('list rows', thrown).message).to.equal(
       'list rows: TLS: no start line (ERR_OSSL_PEM_NO_START_LINE)',
     );
   });
@@ -202,7 +202,7 @@ describe('errors by their consequence', () => {
   });
 
   it('explains what is thrown that is no error', () => {
-    expect(explanationOf('not_found')).to.equal('not_found');
-    expect(explanationOf(undefined)).to.equal('undefined');
+    expect(errorMessage('not_found')).to.equal('not_found');
+    expect(errorMessage(undefined)).to.equal('undefined');
   });
 });

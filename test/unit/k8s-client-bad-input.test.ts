@@ -4,8 +4,8 @@ import type { ApiObject } from '../../src/k8s/api-object.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import * as answers from '../support/api-answers.ts';
-import { errorOf } from '../support/error-of.ts';
+import * as answers from '../support/recorded-responses.ts';
+import { expectApiError } from '../support/expect-api-error.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
@@ -46,38 +46,38 @@ describe('client of the API server, given bad input', () => {
   afterEach(async () => {
     await client.close();
     await server.close();
-    expect(clock.waitsMs, 'timers left').to.deep.equal([]);
+    expect(clock.pendingTimersMs, 'timers left').to.deep.equal([]);
   });
 
   it('gives up an answer without end instead of keeping it', async () => {
-    const call = errorOf(rows.list());
+    const call = expectApiError(rows.list());
     const answer = (await server.next()).stream(200);
     while (!answer.closed) await answer.write(MIB);
     expect(await call).to.include({
-      consequence: 'unexpected_response',
+      kind: 'unexpected_response',
       message: 'list reversetunnels.reverse-tunnel.io in default: response exceeds 128 MiB',
     });
   });
 
   it('reads of a refusal without end what says enough, and closes the connection', async () => {
     for (const ask of [() => rows.get('a'), () => watchOf(rows)]) {
-      const call = errorOf(ask());
+      const call = expectApiError(ask());
       const answer = (await server.next()).stream(502);
       await answer.write('<h1>Bad Gateway</h1>');
       while (!answer.closed) await answer.write(MIB);
       const error = await call;
-      expect(error).to.include({ consequence: 'unavailable', status: 502 });
+      expect(error).to.include({ kind: 'unavailable', status: 502 });
       expect(error.message).to.contain('<h1>Bad Gateway</h1>');
     }
   });
 
   it('ends a call whose answer began in time and does not come to an end', async () => {
-    const call = errorOf(rows.get('a'));
+    const call = expectApiError(rows.get('a'));
     const answer = (await server.next()).stream(200);
     await answer.write('{"kind":');
     clock.advance(10_000);
     expect(await call).to.include({
-      consequence: 'unavailable',
+      kind: 'unavailable',
       message: `${GET_A}: no response within 10 s`,
     });
     await eventually('the connection is closed', () => answer.closed);
@@ -85,10 +85,10 @@ describe('client of the API server, given bad input', () => {
 
   it('takes JSON that is no object of Kubernetes for what it is', async () => {
     for (const body of ['{}', '{"status":"please log in"}', '[]']) {
-      const call = errorOf(rows.create({ metadata: { name: 'a' } }));
-      (await server.next()).answer({ status: 200, headers: {}, body });
+      const call = expectApiError(rows.create({ metadata: { name: 'a' } }));
+      (await server.next()).respond({ status: 200, headers: {}, body });
       const error = await call;
-      expect(error.consequence, body).to.equal('unexpected_response');
+      expect(error.kind, body).to.equal('unexpected_response');
       expect(error.message).to.contain(`unexpected response (not from an API server?): ${body}`);
     }
   });
@@ -96,10 +96,10 @@ describe('client of the API server, given bad input', () => {
   it('waits for credentials no longer than for the call, and no request is sent after it', async () => {
     const plugin = Promise.withResolvers<Credentials>();
     current = () => plugin.promise;
-    const call = errorOf(rows.create({ metadata: { name: 'a' } }));
+    const call = expectApiError(rows.create({ metadata: { name: 'a' } }));
     clock.advance(10_000);
     expect(await call).to.include({
-      consequence: 'unauthorized',
+      kind: 'unauthorized',
       message: 'create reversetunnels.reverse-tunnel.io in default a: credentials not available within 10 s',
     });
     plugin.resolve({ authorization: 'Bearer late' });
@@ -107,7 +107,7 @@ describe('client of the API server, given bad input', () => {
     const next = rows.get('b');
     const request = await server.next();
     expect(request.method, 'the create is never sent').to.equal('GET');
-    request.answer(answers.found('b', '5'));
+    request.respond(answers.okResponse('b', '5'));
     await next;
     expect(server.count).to.equal(1);
   });
@@ -115,33 +115,39 @@ describe('client of the API server, given bad input', () => {
   it('leaves a second try only what is left of the deadline, and tells the API server so', async () => {
     const plugin = Promise.withResolvers<void>();
     refresh = () => plugin.promise;
-    const call = errorOf(rows.get('a'));
+    const call = expectApiError(rows.get('a'));
     const first = await server.next();
     expect(first.query.get('timeout')).to.equal('8000ms');
-    first.answer(answers.UNAUTHORIZED);
-    await eventually('the 401 is read', () => clock.waitsMs[0] === 10_000 && clock.waitsMs.length === 1);
+    first.respond(answers.UNAUTHORIZED);
+    await eventually(
+      'the 401 is read',
+      () => clock.pendingTimersMs[0] === 10_000 && clock.pendingTimersMs.length === 1,
+    );
     clock.advance(6_000);
     plugin.resolve();
     const second = await server.next();
     expect(second.query.get('timeout')).to.equal('2000ms');
     clock.advance(3_999);
-    expect(clock.waitsMs).to.deep.equal([1]);
+    expect(clock.pendingTimersMs).to.deep.equal([1]);
     clock.advance(1);
     expect(await call).to.include({
-      consequence: 'unavailable',
+      kind: 'unavailable',
       message: `${GET_A}: no response within 4 s`,
     });
   });
 
   it('waits for new credentials no longer than for the call, nor after it was cancelled', async () => {
     refresh = () => new Promise(() => undefined);
-    const late = errorOf(rows.get('a'));
-    (await server.next()).answer(answers.UNAUTHORIZED);
-    await eventually('the 401 is read', () => server.openConnections === 1 && clock.waitsMs.length === 1);
+    const late = expectApiError(rows.get('a'));
+    (await server.next()).respond(answers.UNAUTHORIZED);
+    await eventually(
+      'the 401 is read',
+      () => server.openConnections === 1 && clock.pendingTimersMs.length === 1,
+    );
     await errorOfAborted();
     clock.advance(10_000);
     expect(await late).to.include({
-      consequence: 'unauthorized',
+      kind: 'unauthorized',
       message: `${GET_A}: credentials not available within 10 s`,
     });
   });
@@ -149,24 +155,24 @@ describe('client of the API server, given bad input', () => {
   /** A second call, cancelled while it waits for credentials. */
   async function errorOfAborted(): Promise<void> {
     const abort = new AbortController();
-    const call = errorOf(rows.get('b', { signal: abort.signal }));
-    (await server.next()).answer(answers.UNAUTHORIZED);
-    await eventually('it waits', () => clock.waitsMs.length === 2);
+    const call = expectApiError(rows.get('b', { signal: abort.signal }));
+    (await server.next()).respond(answers.UNAUTHORIZED);
+    await eventually('it waits', () => clock.pendingTimersMs.length === 2);
     abort.abort();
-    expect((await call).consequence).to.equal('cancelled');
+    expect((await call).kind).to.equal('cancelled');
   }
 
   it('opens no connection with new credentials once it is closed', async () => {
     const plugin = Promise.withResolvers<void>();
     refresh = () => plugin.promise;
-    const call = errorOf(rows.get('a'));
-    (await server.next()).answer(answers.UNAUTHORIZED);
-    await eventually('the 401 is read', () => clock.waitsMs.length === 1);
+    const call = expectApiError(rows.get('a'));
+    (await server.next()).respond(answers.UNAUTHORIZED);
+    await eventually('the 401 is read', () => clock.pendingTimersMs.length === 1);
     await client.close();
-    expect(await call).to.include({ consequence: 'cancelled', message: `${GET_A}: client is closed` });
+    expect(await call).to.include({ kind: 'cancelled', message: `${GET_A}: client is closed` });
     current = () => ({ authorization: 'Bearer second', serverName: 'another' });
     plugin.resolve();
-    expect((await errorOf(rows.get('b'))).consequence).to.equal('cancelled');
+    expect((await expectApiError(rows.get('b'))).kind).to.equal('cancelled');
     expect(client.connectionsOpened()).to.equal(1);
     await eventually('no connection', () => server.openConnections === 0);
   });
@@ -174,8 +180,8 @@ describe('client of the API server, given bad input', () => {
   it('says once in 30 s that refused credentials were made good by new ones', async () => {
     for (let i = 0; i < 3; i += 1) {
       const call = rows.get('a');
-      (await server.next()).answer(answers.UNAUTHORIZED);
-      (await server.next()).answer(answers.found('a', '5'));
+      (await server.next()).respond(answers.UNAUTHORIZED);
+      (await server.next()).respond(answers.okResponse('a', '5'));
       await call;
       clock.advance(15_000);
     }
@@ -185,8 +191,8 @@ describe('client of the API server, given bad input', () => {
 
   it('takes a token that cannot stand in a header for refused, without repeating it', async () => {
     current = () => ({ authorization: 'Bearer se\ncret' });
-    const error = await errorOf(rows.get('a'));
-    expect(error.consequence).to.equal('unauthorized');
+    const error = await expectApiError(rows.get('a'));
+    expect(error.kind).to.equal('unauthorized');
     expect(error.message).to.equal(`${GET_A}: invalid authorization header (UND_ERR_INVALID_ARG)`);
     expect(server.count).to.equal(0);
   });
@@ -195,6 +201,6 @@ describe('client of the API server, given bad input', () => {
 function watchOf(rows: ResourceClient<ApiObject>): Promise<void> {
   return rows.watch(
     { resourceVersion: '70', timeoutSeconds: 300 },
-    { opened: () => undefined, chunk: () => undefined },
+    { onOpen: () => undefined, onChunk: () => undefined },
   );
 }

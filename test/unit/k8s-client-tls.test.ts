@@ -7,9 +7,9 @@ import type { ApiObject } from '../../src/k8s/api-object.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import * as answers from '../support/api-answers.ts';
-import { createAuthority } from '../support/certificates.ts';
-import { errorOf } from '../support/error-of.ts';
+import * as answers from '../support/recorded-responses.ts';
+import { createCertificateAuthority } from '../support/certificates.ts';
+import { expectApiError } from '../support/expect-api-error.ts';
 import { eventually } from '../support/eventually.ts';
 
 const GET_A = 'get pods in default a';
@@ -22,7 +22,7 @@ async function listen(server: Server, host: string): Promise<number> {
 }
 
 describe('client of the API server over TLS', () => {
-  const authority = createAuthority();
+  const authority = createCertificateAuthority();
   let server: HttpsServer;
   let client: ApiClient | undefined;
   let credentials: Credentials;
@@ -34,7 +34,7 @@ describe('client of the API server over TLS', () => {
       { ...certificate, requestCert: true, rejectUnauthorized: false, ca: authority.ca },
       (request, response) => {
         expect(request.headers.authorization).to.equal('Bearer good');
-        response.end(answers.found('a', '5').body);
+        response.end(answers.okResponse('a', '5').body);
       },
     );
     server.on('tlsClientError', () => undefined);
@@ -76,8 +76,8 @@ describe('client of the API server over TLS', () => {
     credentials = { ...credentials, cert: one.cert, key: other.key };
     renewed = { ...credentials, cert: other.cert };
     const pods = podsOf(`https://127.0.0.1:${await listen(server, '127.0.0.1')}`);
-    const error = await errorOf(pods.get('a'));
-    expect(error.consequence).to.equal('unavailable');
+    const error = await expectApiError(pods.get('a'));
+    expect(error.kind).to.equal('unavailable');
     expect(error.message).to.match(new RegExp(`^${GET_A}: TLS: key values mismatch \\(ERR_OSSL_`));
     expect((await pods.get('a')).metadata.name).to.equal('a');
   });
@@ -93,7 +93,7 @@ describe('client of the API server over TLS', () => {
       server.setSecureContext(certificate);
       if (!server.listening) await listen(server, '127.0.0.1');
       const pods = podsOf(`https://127.0.0.1:${(server.address() as AddressInfo).port}`);
-      const { message } = await errorOf(pods.get('a'));
+      const { message } = await expectApiError(pods.get('a'));
       expect(message)
         .to.match(new RegExp(`^${GET_A}: TLS: `))
         .and.to.contain(said);
@@ -107,7 +107,7 @@ describe('client of the API server over TLS', () => {
     expect((await podsOf(`https://[::1]:${port}`).get('a')).metadata.name).to.equal('a');
     await client?.close();
     credentials = { ...credentials, serverName: undefined };
-    const { message } = await errorOf(podsOf(`https://[::1]:${port}`).get('a'));
+    const { message } = await expectApiError(podsOf(`https://[::1]:${port}`).get('a'));
     expect(message).to.match(/TLS: .*::1/);
   });
 
@@ -117,7 +117,7 @@ describe('client of the API server over TLS', () => {
       socket.end('HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n');
     });
     const pods = podsOf(`https://127.0.0.1:${await listen(plain, '127.0.0.1')}`);
-    expect((await errorOf(pods.get('a'))).message).to.match(
+    expect((await expectApiError(pods.get('a'))).message).to.match(
       /: TLS: .*(wrong version number|packet length too long)/,
     );
     plain.close();
@@ -134,7 +134,7 @@ describe('client of the API server over TLS', () => {
       const pods = podsOf('https://127.0.0.1:6443', `http://127.0.0.1:${proxyPort}`);
       // Both places of the pool, and one that waits for a place.
       const calls = await Promise.all(
-        ['a', 'b', 'c'].map((name) => errorOf(pods.get(name, { timeoutMs: 500 }))),
+        ['a', 'b', 'c'].map((name) => expectApiError(pods.get(name, { timeoutMs: 500 }))),
       );
       expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no response within 0.5 s`);
       expect(taken).to.have.length(2);

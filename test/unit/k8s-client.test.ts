@@ -7,8 +7,8 @@ import type { ApiObject } from '../../src/k8s/api-object.ts';
 import { createApiClient, type ApiClient, type RequestSample } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import * as answers from '../support/api-answers.ts';
-import { errorOf } from '../support/error-of.ts';
+import * as answers from '../support/recorded-responses.ts';
+import { expectApiError } from '../support/expect-api-error.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
@@ -55,23 +55,23 @@ describe('client of the API server', () => {
   afterEach(async () => {
     await client.close();
     await server.close();
-    expect(clock.waitsMs, 'deadlines left').to.deep.equal([]);
+    expect(clock.pendingTimersMs, 'deadlines left').to.deep.equal([]);
   });
 
   it('that got no answer in time trusts no connection that was idle beside it', async () => {
     const calls = ['a', 'b', 'c'].map((name) => rows.get(name));
-    for (const name of ['a', 'b', 'c']) (await server.next()).answer(answers.found(name, '100'));
+    for (const name of ['a', 'b', 'c']) (await server.next()).respond(answers.okResponse(name, '100'));
     await Promise.all(calls);
     expect(client.connectionsOpened()).to.equal(3);
 
     // As when something on the way has forgotten all connections: nobody resets them, and nobody answers.
-    const unanswered = errorOf(rows.get('a'));
+    const unanswered = expectApiError(rows.get('a'));
     await server.next();
     clock.advance(10_000);
-    expect(await unanswered).to.include({ consequence: 'unavailable', status: undefined });
+    expect(await unanswered).to.include({ kind: 'unavailable', status: undefined });
 
     const next = [rows.get('a'), rows.get('b')];
-    for (const name of ['a', 'b']) (await server.next()).answer(answers.found(name, '100'));
+    for (const name of ['a', 'b']) (await server.next()).respond(answers.okResponse(name, '100'));
     await Promise.all(next);
     expect(client.connectionsOpened(), 'each on a new connection').to.equal(5);
     await eventually('those that were idle are closed', () => server.openConnections === 2);
@@ -95,7 +95,7 @@ describe('client of the API server', () => {
       accept: 'application/json',
       'content-type': 'application/json',
     });
-    request.answer(answers.created('a', '205'));
+    request.respond(answers.createdResponse('a', '205'));
     expect((await call).metadata).to.include({ name: 'a', resourceVersion: '205', uid: 'uid-a' });
     expect(samples).to.deep.equal([{ verb: 'create', code: '201' }]);
   });
@@ -106,13 +106,13 @@ describe('client of the API server', () => {
     const main = await server.next();
     expect(main).to.include({ method: 'PATCH', path: `${COLLECTION}/a`, body: JSON.stringify(patch) });
     expect(main.headers['content-type']).to.equal('application/merge-patch+json');
-    main.answer(answers.found('a', '6'));
+    main.respond(answers.okResponse('a', '6'));
     expect((await onMain).metadata.resourceVersion).to.equal('6');
 
     const onStatus = rows.patchStatus('a', { status: { state: 'Unknown' } });
     const status = await server.next();
     expect(status).to.include({ method: 'PATCH', path: `${COLLECTION}/a/status` });
-    status.answer(answers.found('a', '7'));
+    status.respond(answers.okResponse('a', '7'));
     await onStatus;
   });
 
@@ -121,39 +121,39 @@ describe('client of the API server', () => {
     const first = await server.next();
     expect(first).to.include({ method: 'DELETE', path: `${COLLECTION}/a` });
     expect(JSON.parse(first.body)).to.deep.include({ preconditions: { uid: 'uid-a', resourceVersion: '5' } });
-    first.answer(answers.DELETED);
+    first.respond(answers.DELETED);
     expect(await gone).to.equal(undefined);
 
     const held = rows.delete('a', { uid: 'uid-a', resourceVersion: '5' });
-    (await server.next()).answer(answers.found('a', '9'));
+    (await server.next()).respond(answers.okResponse('a', '9'));
     expect((await held)?.metadata.resourceVersion).to.equal('9');
   });
 
   it('keeps its connections after deletions, although these have a body', async () => {
     for (let i = 0; i < 12; i += 1) {
       const call = rows.delete('a', { uid: 'u', resourceVersion: '5' });
-      (await server.next()).answer(answers.DELETED);
+      (await server.next()).respond(answers.DELETED);
       await call;
     }
     expect(client.connectionsOpened()).to.be.at.most(3);
   });
 
   it('reads a document of the API server that is no resource', async () => {
-    const call = client.document<{ gitVersion: string }>('/version');
+    const call = client.getRaw<{ gitVersion: string }>('/version');
     const request = await server.next();
     expect(request).to.include({ method: 'GET', path: '/version' });
-    request.answer({ status: 200, headers: {}, body: '{"gitVersion":"v1.37.2"}' });
+    request.respond({ status: 200, headers: {}, body: '{"gitVersion":"v1.37.2"}' });
     expect(await call).to.deep.equal({ gitVersion: 'v1.37.2' });
 
-    const page = errorOf(client.document('/version'));
-    (await server.next()).answer({ status: 200, headers: {}, body: '<html>log in</html>' });
+    const page = expectApiError(client.getRaw('/version'));
+    (await server.next()).respond({ status: 200, headers: {}, body: '<html>log in</html>' });
     expect((await page).message).to.equal(
       'get /version: unexpected response (not from an API server?): <html>log in</html>',
     );
 
-    const missing = errorOf(client.document('/openapi/v3/apis/reverse-tunnel.io/v1alpha1'));
-    (await server.next()).answer(answers.CRD_MISSING);
-    expect(await missing).to.include({ status: 404, consequence: 'no_kind_match' });
+    const missing = expectApiError(client.getRaw('/openapi/v3/apis/reverse-tunnel.io/v1alpha1'));
+    (await server.next()).respond(answers.CRD_MISSING);
+    expect(await missing).to.include({ status: 404, kind: 'no_kind_match' });
   });
 
   it('lists a page with everything it is asked for', async () => {
@@ -172,7 +172,7 @@ describe('client of the API server', () => {
     expect(request.query.has('resourceVersion'), 'consistent with every write answered before').to.equal(
       false,
     );
-    request.answer(answers.list('70', [answers.row('a', '5')], 'next'));
+    request.respond(answers.listResponse('70', [answers.tunnelObject('a', '5')], 'next'));
     const page = await call;
     expect(page).to.include({ resourceVersion: '70', continueToken: 'next' });
     expect(page.items.map(({ metadata }) => metadata.name)).to.deep.equal(['a']);
@@ -187,7 +187,7 @@ describe('client of the API server', () => {
     const review = reviews.create({});
     const first = await server.next();
     expect(first.path).to.equal('/apis/authentication.k8s.io/v1/tokenreviews');
-    first.answer(answers.created('a', '1'));
+    first.respond(answers.createdResponse('a', '1'));
     await review;
 
     const behind = createApiClient({
@@ -199,16 +199,16 @@ describe('client of the API server', () => {
     const get = behind.resource({ group: '', version: 'v1', plural: 'pods', namespace: 'a b' }).get('x/y');
     const second = await server.next();
     expect(second.path).to.equal('/k8s/clusters/c-1/api/v1/namespaces/a%20b/pods/x%2Fy');
-    second.answer(answers.found('a', '1'));
+    second.respond(answers.okResponse('a', '1'));
     await get;
     await behind.close();
   });
 
   it('fails with the consequence of the answer, naming verb, resource and object', async () => {
-    const call = errorOf(rows.create({ metadata: { name: 'a' } }));
-    (await server.next()).answer(answers.ALREADY_EXISTS);
+    const call = expectApiError(rows.create({ metadata: { name: 'a' } }));
+    (await server.next()).respond(answers.ALREADY_EXISTS);
     const error = await call;
-    expect(error.consequence).to.equal('already_exists');
+    expect(error.kind).to.equal('already_exists');
     expect(error.message).to.contain(
       'create reversetunnels.reverse-tunnel.io in default a: 409 AlreadyExists',
     );
@@ -216,14 +216,14 @@ describe('client of the API server', () => {
   });
 
   it('gives up at its deadline, having told the API server to give up before', async () => {
-    const call = errorOf(rows.patch('a', {}, { timeoutMs: 6_000 }));
+    const call = expectApiError(rows.patch('a', {}, { timeoutMs: 6_000 }));
     const request = await server.next();
     expect(request.query.get('timeout')).to.equal('4000ms');
     clock.advance(5_999);
     expect(samples).to.deep.equal([]);
     clock.advance(1);
     const error = await call;
-    expect(error).to.include({ consequence: 'unavailable', status: undefined });
+    expect(error).to.include({ kind: 'unavailable', status: undefined });
     expect(error.message).to.equal(
       'patch reversetunnels.reverse-tunnel.io in default a: no response within 6 s',
     );
@@ -233,51 +233,51 @@ describe('client of the API server', () => {
   it('never sends a call that met its deadline while it waited for a connection', async () => {
     const slow = [0, 1, 2].map((i) => rows.get(`slow-${i}`));
     const requests = [await server.next(), await server.next(), await server.next()];
-    const queued = errorOf(rows.create({ metadata: { name: 'late' } }, { timeoutMs: 1_000 }));
+    const queued = expectApiError(rows.create({ metadata: { name: 'late' } }, { timeoutMs: 1_000 }));
     clock.advance(1_000);
-    expect((await queued).consequence).to.equal('unavailable');
-    for (const request of requests) request.answer(answers.found('a', '5'));
+    expect((await queued).kind).to.equal('unavailable');
+    for (const request of requests) request.respond(answers.okResponse('a', '5'));
     await Promise.all(slow);
     const next = rows.get('after');
     const request = await server.next();
     expect(request.path).to.equal(`${COLLECTION}/after`);
-    request.answer(answers.found('a', '5'));
+    request.respond(answers.okResponse('a', '5'));
     await next;
     expect(server.count).to.equal(4);
   });
 
   it('ends a call when its signal is aborted, before it is sent or while it waits', async () => {
     const abort = new AbortController();
-    const waiting = errorOf(rows.get('a', { signal: abort.signal }));
+    const waiting = expectApiError(rows.get('a', { signal: abort.signal }));
     await server.next();
     abort.abort();
-    expect((await waiting).consequence).to.equal('cancelled');
-    expect((await errorOf(rows.get('b', { signal: abort.signal }))).consequence).to.equal('cancelled');
+    expect((await waiting).kind).to.equal('cancelled');
+    expect((await expectApiError(rows.get('b', { signal: abort.signal }))).kind).to.equal('cancelled');
     expect(server.count).to.equal(1);
   });
 
   it('renews the credentials when they are refused, and tries once more', async () => {
     const call = rows.get('a');
-    (await server.next()).answer(answers.UNAUTHORIZED);
+    (await server.next()).respond(answers.UNAUTHORIZED);
     const again = await server.next();
     expect(again.headers.authorization).to.equal('Bearer second');
-    again.answer(answers.found('a', '5'));
+    again.respond(answers.okResponse('a', '5'));
     expect((await call).metadata.name).to.equal('a');
     expect(samples.map(({ code }) => code)).to.deep.equal(['401', '200']);
     expect(renewals).to.equal(1);
   });
 
   it('is unauthorized when renewed credentials are refused as well, or none can be had', async () => {
-    const call = errorOf(rows.get('a'));
-    (await server.next()).answer(answers.UNAUTHORIZED);
-    (await server.next()).answer(answers.UNAUTHORIZED);
-    expect((await call).consequence).to.equal('unauthorized');
+    const call = expectApiError(rows.get('a'));
+    (await server.next()).respond(answers.UNAUTHORIZED);
+    (await server.next()).respond(answers.UNAUTHORIZED);
+    expect((await call).kind).to.equal('unauthorized');
 
     renew = () => Promise.reject(new Error('kubeconfig x: exec plugin aws: not found'));
-    const without = errorOf(rows.get('a'));
-    (await server.next()).answer(answers.UNAUTHORIZED);
+    const without = expectApiError(rows.get('a'));
+    (await server.next()).respond(answers.UNAUTHORIZED);
     const error = await without;
-    expect(error.consequence).to.equal('unauthorized');
+    expect(error.kind).to.equal('unauthorized');
     expect(error.message).to.contain('cannot reload credentials: kubeconfig x: exec plugin aws: not found');
     expect(server.count, 'tries').to.equal(3);
   });
@@ -290,19 +290,19 @@ describe('client of the API server', () => {
       ['{"items":[]}', () => rows.list()],
       ['{"metadata":{"resourceVersion":"5"}}', () => rows.list()],
     ] as const) {
-      const call = errorOf(ask());
-      (await server.next()).answer({ status: 200, headers: {}, body });
-      expect((await call).consequence, body).to.equal('unexpected_response');
+      const call = expectApiError(ask());
+      (await server.next()).respond({ status: 200, headers: {}, body });
+      expect((await call).kind, body).to.equal('unexpected_response');
     }
   });
 
   it('takes a connection that breaks, or an API server that is not there, for unavailable', async () => {
-    const broken = errorOf(rows.create({ metadata: { name: 'a' } }));
+    const broken = expectApiError(rows.create({ metadata: { name: 'a' } }));
     (await server.next()).reset();
-    expect((await broken).consequence).to.equal('unavailable');
+    expect((await broken).kind).to.equal('unavailable');
     await server.close();
-    const absent = await errorOf(rows.get('a'));
-    expect(absent.consequence).to.equal('unavailable');
+    const absent = await expectApiError(rows.get('a'));
+    expect(absent.kind).to.equal('unavailable');
     expect(absent.message).to.contain(`ECONNREFUSED 127.0.0.1:${server.url.port}`);
     expect(samples.map(({ code }) => code)).to.deep.equal(['<error>', '<error>']);
   });
@@ -312,7 +312,7 @@ describe('client of the API server', () => {
     for (let i = 0; i < 20; i += 1) {
       const request = await server.next();
       expect(server.openConnections).to.be.at.most(3);
-      request.answer(answers.found('a', '5'));
+      request.respond(answers.okResponse('a', '5'));
     }
     await Promise.all(calls);
     expect(client.connectionsOpened()).to.equal(3);
@@ -325,7 +325,7 @@ describe('client of the API server', () => {
     let opened = 0;
     const ended = rows.watch(
       { resourceVersion: '70', timeoutSeconds: 300 },
-      { opened: () => (opened += 1), chunk: (chunk) => seen.push(chunk.toString()) },
+      { onOpen: () => (opened += 1), onChunk: (chunk) => seen.push(chunk.toString()) },
     );
     const request = await server.next();
     expect(Object.fromEntries(request.query)).to.deep.equal({
@@ -340,7 +340,7 @@ describe('client of the API server', () => {
     watch.sendRaw('{"half"');
     await eventually('half a line', () => seen.join('') === '{"half"');
     clock.advance(9_999);
-    for (const other of requests) other.answer(answers.found('a', '5'));
+    for (const other of requests) other.respond(answers.okResponse('a', '5'));
     await Promise.all(busy);
     clock.advance(3_600_000);
     watch.sendRaw(':1}\n');
@@ -353,8 +353,8 @@ describe('client of the API server', () => {
     const ended = rows.watch(
       { resourceVersion: '70', timeoutSeconds: 300 },
       {
-        opened: () => undefined,
-        chunk: () => {
+        onOpen: () => undefined,
+        onChunk: () => {
           throw new RangeError('no room');
         },
       },
@@ -370,30 +370,30 @@ describe('client of the API server', () => {
   });
 
   it('refuses a watch with the consequence of the answer', async () => {
-    const call = errorOf(
+    const call = expectApiError(
       rows.watch(
         { resourceVersion: '70', timeoutSeconds: 300 },
-        { opened: () => undefined, chunk: () => undefined },
+        { onOpen: () => undefined, onChunk: () => undefined },
       ),
     );
-    (await server.next()).answer(answers.TOO_MANY_REQUESTS);
-    expect(await call).to.include({ consequence: 'throttled', retryAfterMs: 1_000 });
+    (await server.next()).respond(answers.TOO_MANY_REQUESTS);
+    expect(await call).to.include({ kind: 'throttled', retryAfterMs: 1_000 });
   });
 
   it('ends everything when it is closed, and does nothing afterwards', async () => {
-    const call = errorOf(rows.get('a'));
-    const watch = errorOf(
+    const call = expectApiError(rows.get('a'));
+    const watch = expectApiError(
       rows.watch(
         { resourceVersion: '7', timeoutSeconds: 300 },
-        { opened: () => undefined, chunk: () => undefined },
+        { onOpen: () => undefined, onChunk: () => undefined },
       ),
     );
     await server.next();
     (await server.next()).watch();
     await client.close();
-    expect((await call).consequence).to.equal('cancelled');
-    expect((await watch).consequence).to.equal('cancelled');
-    expect((await errorOf(rows.get('b'))).consequence).to.equal('cancelled');
+    expect((await call).kind).to.equal('cancelled');
+    expect((await watch).kind).to.equal('cancelled');
+    expect((await expectApiError(rows.get('b'))).kind).to.equal('cancelled');
     await eventually('all connections are closed', () => server.openConnections === 0);
     expect(server.count).to.equal(2);
   });
@@ -423,7 +423,7 @@ describe('client of the API server', () => {
       connections: 1,
     });
     const call = proxied.resource<ApiObject>(ROWS).get('a');
-    (await server.next()).answer(answers.found('a', '5'));
+    (await server.next()).respond(answers.okResponse('a', '5'));
     expect((await call).metadata.name).to.equal('a');
     expect(targets).to.deep.equal([`${server.url.origin}${COLLECTION}/a?timeout=8000ms`]);
     await proxied.close();

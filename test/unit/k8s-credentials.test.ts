@@ -19,7 +19,7 @@ describe('credentials over time', () => {
       token('1'),
       {
         renew: () => Promise.reject(new Error('not needed')),
-        reread() {
+        reload() {
           reads += 1;
           return Promise.resolve(token('2'));
         },
@@ -52,7 +52,7 @@ describe('credentials over time', () => {
       token('1'),
       {
         renew: () => Promise.reject(new Error('ENOENT')),
-        reread: () => Promise.reject(new Error('ENOENT')),
+        reload: () => Promise.reject(new Error('ENOENT')),
       },
       clock,
     );
@@ -153,7 +153,7 @@ describe('credentials over time', () => {
       token('1'),
       {
         renew: () => Promise.resolve(token('new')),
-        reread: () => reading.promise,
+        reload: () => reading.promise,
       },
       clock,
     );

@@ -3,9 +3,9 @@ import { expect } from 'chai';
 import type { Clock } from '../../src/clock.ts';
 import { ApiError } from '../../src/k8s/api-error.ts';
 import { Lease } from '../../src/k8s/lease.ts';
-import { microTime } from '../../src/k8s/micro-time.ts';
+import { rfc3339Micro } from '../../src/k8s/micro-time.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { passTime, settled } from '../support/fake-time.ts';
+import { advanceTime, flushEventLoop } from '../support/fake-time.ts';
 import { MemoryLeases } from '../support/memory-leases.ts';
 
 const NAME = 'the-lease';
@@ -14,7 +14,7 @@ const HOUR_MS = 3_600_000;
 
 describe('MicroTime', () => {
   it('has exactly six fraction digits', () => {
-    expect(microTime(Date.UTC(2026, 10, 23, 5, 0, 0, 7))).to.equal('2026-11-23T05:00:00.007000Z');
+    expect(rfc3339Micro(Date.UTC(2026, 10, 23, 5, 0, 0, 7))).to.equal('2026-11-23T05:00:00.007000Z');
   });
 });
 
@@ -32,7 +32,7 @@ describe('a Lease', () => {
     leases.failure = undefined;
     leases.delay = undefined;
     await Promise.all(running.splice(0).map((lease) => lease.release()));
-    expect(clock.waitsMs, 'timers left').to.deep.equal([]);
+    expect(clock.pendingTimersMs, 'timers left').to.deep.equal([]);
   });
 
   /** A holder whose wall clock is ahead by so much. */
@@ -47,32 +47,32 @@ describe('a Lease', () => {
       client: leases,
       name: NAME,
       identity,
-      own,
-      mayTry: () => seen.may,
-      onHeld: () => {
+      exclusive: own,
+      canAcquire: () => seen.may,
+      onAcquired: () => {
         seen.times += 1;
       },
-      onSetBack: () => {
+      onRollback: () => {
         seen.setBack += 1;
       },
-      onAnswer: (failure) => {
+      onResult: (failure) => {
         if (failure !== undefined) seen.failures += 1;
       },
       clock: ownClock,
       random: () => 0.5,
     });
-    if (watches) leases.watches.push((name, object) => name === NAME && lease.observed(object));
+    if (watches) leases.watches.push((name, object) => name === NAME && lease.onWatchEvent(object));
     running.push(lease);
     lease.start();
     return Object.assign(lease, { seen });
   }
 
-  const pass = (ms: number): Promise<void> => passTime(clock, ms);
+  const pass = (ms: number): Promise<void> => advanceTime(clock, ms);
 
   it('is held once it is written, and renewed every 5 s', async () => {
     const lease = holder('a');
     expect(lease.isHeld).to.equal(false);
-    await settled();
+    await flushEventLoop();
     expect(lease.isHeld).to.equal(true);
     await pass(60_000);
     expect(lease.isHeld).to.equal(true);
@@ -89,7 +89,7 @@ describe('a Lease', () => {
 
   it('is given up by its holder 10 s after the last renewal was sent, before others may take it', async () => {
     const a = holder('a', { watches: false });
-    await settled();
+    await flushEventLoop();
     leases.failure = AWAY;
     await pass(9999);
     expect(a.isHeld).to.equal(true);
@@ -103,13 +103,13 @@ describe('a Lease', () => {
 
   it('counts from when the renewal was sent, not from its answer', async () => {
     const a = holder('a', { watches: false });
-    await settled();
+    await flushEventLoop();
     const { promise, resolve } = Promise.withResolvers<void>();
     leases.delay = promise;
     await pass(20_000);
     leases.delay = undefined;
     resolve();
-    await settled();
+    await flushEventLoop();
     expect(a.isHeld, 'that answer is 15 s old').to.equal(false);
     await pass(2000);
     expect(a.isHeld).to.equal(true);
@@ -117,7 +117,7 @@ describe('a Lease', () => {
 
   it('of a dead holder is taken after 15 s without a change, within 17 s of its last sign', async () => {
     const a = holder('a');
-    await settled();
+    await flushEventLoop();
     const b = holder('b');
     await pass(12_000);
     // Dead: it renews no more, and gives nothing up.
@@ -129,17 +129,17 @@ describe('a Lease', () => {
 
   it('that is given up is taken at once', async () => {
     const a = holder('a');
-    await settled();
+    await flushEventLoop();
     const b = holder('b');
     await pass(7000);
     await a.release();
-    await settled();
+    await flushEventLoop();
     expect([a.isHeld, b.isHeld]).to.deep.equal([false, true]);
   });
 
   it('does not depend on clocks: an hour ahead and an hour behind', async () => {
     const a = holder('a', { aheadMs: HOUR_MS });
-    await settled();
+    await flushEventLoop();
     const b = holder('b', { aheadMs: -HOUR_MS });
     const c = holder('c');
     await pass(120_000);
@@ -154,12 +154,12 @@ describe('a Lease', () => {
     const a = holder('a');
     const b = holder('b');
     await pass(6000);
-    leases.edit(NAME, {
+    leases.editManually(NAME, {
       holderIdentity: 'nobody',
       leaseDurationSeconds: 31_536_000,
       renewTime: '2099-01-01T00:00:00.000000Z',
     });
-    await settled();
+    await flushEventLoop();
     expect([a.isHeld, b.isHeld], 'at once').to.deep.equal([false, false]);
     await pass(17_000);
     expect([a, b].filter(({ isHeld }) => isHeld)).to.have.length(1);
@@ -169,20 +169,20 @@ describe('a Lease', () => {
     const a = holder('a');
     const b = holder('b');
     await pass(6000);
-    leases.remove(NAME);
+    leases.deleteManually(NAME);
     await pass(17_000);
     expect([a, b].filter(({ isHeld }) => isHeld)).to.have.length(1);
   });
 
   it('with a label edited by somebody proves nobody alive', async () => {
     const a = holder('a');
-    await settled();
+    await flushEventLoop();
     const b = holder('b');
-    await settled();
+    await flushEventLoop();
     a.seen.may = false;
     for (let times = 0; times < 20; times += 1) {
       await pass(1000);
-      leases.edit(NAME, {});
+      leases.editManually(NAME, {});
     }
     expect(b.isHeld).to.equal(true);
   });
@@ -190,10 +190,10 @@ describe('a Lease', () => {
   it('of its own is taken back at once from whoever edited it, and deleted at the end', async () => {
     const own = holder('me', { own: true });
     await pass(6000);
-    leases.edit(NAME, { holderIdentity: 'mallory' });
+    leases.editManually(NAME, { holderIdentity: 'mallory' });
     await pass(1000);
     expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
-    leases.remove(NAME);
+    leases.deleteManually(NAME);
     await pass(1000);
     expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
     expect([own.isHeld, own.seen.times], 'it was held all the time').to.deep.equal([true, 1]);
@@ -204,7 +204,7 @@ describe('a Lease', () => {
   it('tells when what is stored is older than what was shown before: etcd was restored', async () => {
     const lease = holder('a', { own: true, watches: false });
     await pass(20_000);
-    leases.edit(NAME, { holderIdentity: 'mallory' });
+    leases.editManually(NAME, { holderIdentity: 'mallory' });
     await pass(20_000);
     expect([lease.isHeld, lease.seen.setBack], 'another holder is newer').to.deep.equal([true, 0]);
     const backup = leases.objects.get(NAME);
@@ -212,11 +212,11 @@ describe('a Lease', () => {
     if (backup !== undefined) leases.objects.set(NAME, backup);
     await pass(20_000);
     expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
-    leases.remove(NAME);
+    leases.deleteManually(NAME);
     await pass(20_000);
     expect([lease.isHeld, lease.seen.setBack], 'deleted by hand').to.deep.equal([true, 1]);
-    leases.remove(NAME);
-    leases.setBack(50);
+    leases.deleteManually(NAME);
+    leases.restoreVersion(50);
     await pass(20_000);
     expect([lease.isHeld, lease.seen.setBack], 'made anew in an older store').to.deep.equal([true, 2]);
   });
@@ -225,7 +225,7 @@ describe('a Lease', () => {
     it(`tells of its own that somebody else renewed it, at a newer version: etcd was restored to another history${watches ? '' : ', and no watch showed it'}`, async () => {
       const lease = holder('a', { own: true, watches });
       await pass(20_000);
-      leases.edit(NAME, { renewTime: '2026-11-22T00:00:00.000000Z' });
+      leases.editManually(NAME, { renewTime: '2026-11-22T00:00:00.000000Z' });
       await pass(20_000);
       expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
     });

@@ -1,6 +1,6 @@
 /** Lists of the reflector. Beside each test the case of client-go's tools/cache/reflector_test.go that it stands for. */
 import { expect } from 'chai';
-import * as answers from '../support/api-answers.ts';
+import * as answers from '../support/recorded-responses.ts';
 import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
 
 describe('reflector: lists', () => {
@@ -15,19 +15,19 @@ describe('reflector: lists', () => {
 
   // TestReflectorWatchListPageSize
   it('asks for pages, all of them, and watches from the version that they show', async () => {
-    const names = [...Array(10).keys()].map((i) => answers.row(`r${i}`, String(100 + i)));
+    const names = [...Array(10).keys()].map((i) => answers.tunnelObject(`r${i}`, String(100 + i)));
     const first = await f.server.next();
     expect(first.query.get('limit')).to.equal('4');
     expect(first.query.has('continue')).to.equal(false);
-    first.answer(answers.list('200', names.slice(0, 4), 'C1'));
+    first.respond(answers.listResponse('200', names.slice(0, 4), 'C1'));
     const second = await f.server.next();
     expect(second.query.get('continue')).to.equal('C1');
     expect(second.query.get('limit')).to.equal('4');
-    second.answer(answers.list('200', names.slice(4, 8), 'C2'));
+    second.respond(answers.listResponse('200', names.slice(4, 8), 'C2'));
     const third = await f.server.next();
     expect(third.query.get('continue')).to.equal('C2');
     expect(f.reflector.hasSynced).to.equal(false);
-    third.answer(answers.list('200', names.slice(8)));
+    third.respond(answers.listResponse('200', names.slice(8)));
 
     const watch = await f.server.next();
     expect(watch.query.get('resourceVersion')).to.equal('200');
@@ -35,18 +35,18 @@ describe('reflector: lists', () => {
     expect(f.reflector.hasSynced).to.equal(true);
     expect(f.states).to.deep.equal(['listing', 'synced']);
     watch.watch();
-    await f.until('watching');
+    await f.waitForState('watching');
     expect(f.logged).to.deep.equal(['info list reversetunnels.reverse-tunnel.io in default: 10 objects']);
   });
 
   // TestReflectorListExtract, in its intent: the list is never in memory as a whole.
   it('has handed over a page before it has the next', async () => {
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
+    (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
     const second = await f.server.next();
-    await f.untilStored('a=1');
+    await f.waitForContent('a=1');
     expect(f.store.calls).to.deep.equal(['begin', 'item a 1']);
-    second.answer(answers.list('200', [answers.row('b', '2')]));
-    await f.untilStored('a=1 b=2');
+    second.respond(answers.listResponse('200', [answers.tunnelObject('b', '2')]));
+    await f.waitForContent('a=1 b=2');
   });
 
   // TestReflectorNotPaginatingNotConsistentReads, TestReflectorPaginatingNonConsistentReadsIfWatchCacheDisabled, in their
@@ -55,9 +55,9 @@ describe('reflector: lists', () => {
     for (let i = 0; i < 2; i += 1) {
       const request = await f.server.next();
       expect([...request.query.keys()].toSorted()).to.deep.equal(['limit', 'timeout']);
-      request.answer(answers.list('200', [answers.row('a', '1')]));
+      request.respond(answers.listResponse('200', [answers.tunnelObject('a', '1')]));
       const watch = (await f.server.next()).watch();
-      watch.send(answers.watchLine.bookmark('201'), answers.watchLine.expired);
+      watch.send(answers.watchLines.bookmark('201'), answers.watchLines.expired);
     }
     await f.server.next();
   });
@@ -66,53 +66,53 @@ describe('reflector: lists', () => {
   it('tries again for ever, and rests longer each time, up to 5 s', async () => {
     const rests: number[] = [];
     for (let i = 0; i < 9; i += 1) {
-      (await f.server.next()).answer(answers.BAD_VERSION);
-      const restMs = await f.restMs();
+      (await f.server.next()).respond(answers.BAD_VERSION);
+      const restMs = await f.backoffMs();
       rests.push(restMs);
       f.states.length = 0;
       f.clock.advance(restMs);
     }
     expect(rests).to.deep.equal([75, 150, 300, 600, 1_200, 2_400, 3_750, 3_750, 3_750]);
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')]));
-    await f.until('synced');
+    (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')]));
+    await f.waitForState('synced');
     expect(f.store.toString()).to.equal('a=1');
   });
 
   // TestReflectorListAndWatchInitConnBackoff
   it('finds an API server that was not there yet', async () => {
     (await f.server.next()).reset();
-    f.clock.advance(await f.restMs());
-    (await f.server.next()).answer(answers.list('200', []));
-    await f.until('synced');
+    f.clock.advance(await f.backoffMs());
+    (await f.server.next()).respond(answers.listResponse('200', []));
+    await f.waitForState('synced');
   });
 
   // TestBackoffOnTooManyRequests, for a list
   it('waits as long as a starting API server asks', async () => {
-    (await f.server.next()).answer(answers.STARTING);
-    expect(await f.restMs()).to.equal(5_000 * 1.125);
+    (await f.server.next()).respond(answers.STARTING);
+    expect(await f.backoffMs()).to.equal(5_000 * 1.125);
     f.clock.advance(5_000);
     expect(f.server.count).to.equal(1);
     f.clock.advance(625);
-    (await f.server.next()).answer(answers.list('200', []));
-    await f.until('synced');
+    (await f.server.next()).respond(answers.listResponse('200', []));
+    await f.waitForState('synced');
   });
 
   // TestReflectorFullListIfExpired
   it('begins anew, with larger pages, when the pages took longer than their version is kept', async () => {
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
-    (await f.server.next()).answer(answers.CONTINUE_EXPIRED);
+    (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
+    (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
     const again = await f.server.next();
     expect(again.query.has('continue')).to.equal(false);
     expect(again.query.get('limit')).to.equal('8');
-    again.answer(answers.list('300', [answers.row('b', '250')], 'C2'));
-    (await f.server.next()).answer(answers.CONTINUE_EXPIRED);
+    again.respond(answers.listResponse('300', [answers.tunnelObject('b', '250')], 'C2'));
+    (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
     // The second time in a row it is a fault, and no reason to hurry.
     expect(f.states.filter((state) => state.startsWith('broken'))).to.deep.equal([]);
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
     const third = await f.server.next();
     expect(third.query.get('limit')).to.equal('16');
-    third.answer(answers.list('400', [answers.row('b', '250')]));
-    await f.until('synced');
+    third.respond(answers.listResponse('400', [answers.tunnelObject('b', '250')]));
+    await f.waitForState('synced');
     expect(f.store.toString(), 'what only an unfinished list held is gone').to.equal('b=250');
   });
 
@@ -120,20 +120,20 @@ describe('reflector: lists', () => {
     for (const limit of ['4', '8', '16', '32', '64', '64']) {
       const request = await f.server.next();
       expect(request.query.get('limit')).to.equal(limit);
-      request.answer(answers.CONTINUE_EXPIRED);
-      if (limit !== '4') f.clock.advance(await f.restMs());
+      request.respond(answers.CONTINUE_EXPIRED);
+      if (limit !== '4') f.clock.advance(await f.backoffMs());
       f.states.length = 0;
     }
-    (await f.server.next()).answer(answers.list('300', []));
-    (await f.server.next()).watch().send(answers.watchLine.expired);
-    f.clock.advance(await f.restMs());
+    (await f.server.next()).respond(answers.listResponse('300', []));
+    (await f.server.next()).watch().send(answers.watchLines.expired);
+    f.clock.advance(await f.backoffMs());
     expect((await f.server.next()).query.get('limit'), 'afterwards').to.equal('4');
   });
 
   it('does not go round for ever when something on the way answers each page by the same', async () => {
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1')], 'C1'));
-    await f.restMs();
+    (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
+    (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
+    await f.backoffMs();
     expect(f.logged).to.deep.equal([
       'warn list reversetunnels.reverse-tunnel.io in default: two consecutive pages with the same continue token ' +
         '(check that the address is that of the API server)',
@@ -142,34 +142,36 @@ describe('reflector: lists', () => {
   });
 
   it('keeps what it knew until a list is complete', async () => {
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1'), answers.row('b', '2')]));
-    (await f.server.next()).watch().send(answers.watchLine.expired);
-    (await f.server.next()).answer(answers.list('300', [answers.row('b', '2')], 'C1'));
+    (await f.server.next()).respond(
+      answers.listResponse('200', [answers.tunnelObject('a', '1'), answers.tunnelObject('b', '2')]),
+    );
+    (await f.server.next()).watch().send(answers.watchLines.expired);
+    (await f.server.next()).respond(answers.listResponse('300', [answers.tunnelObject('b', '2')], 'C1'));
     (await f.server.next()).reset();
-    const restMs = await f.restMs();
+    const restMs = await f.backoffMs();
     expect(f.store.toString()).to.equal('a=1 b=2');
     expect(f.reflector.hasSynced).to.equal(true);
     f.clock.advance(restMs);
-    (await f.server.next()).answer(answers.list('301', [answers.row('b', '2')]));
-    await f.untilStored('b=2');
+    (await f.server.next()).respond(answers.listResponse('301', [answers.tunnelObject('b', '2')]));
+    await f.waitForContent('b=2');
   });
 
   // TestReflectorExpiredExactResourceVersion
   it('lists once more, at once, when a list is answered by 410', async () => {
-    (await f.server.next()).answer(answers.CONTINUE_EXPIRED);
-    (await f.server.next()).answer(answers.list('200', []));
-    await f.until('synced');
+    (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
+    (await f.server.next()).respond(answers.listResponse('200', []));
+    await f.waitForState('synced');
     expect(f.clock.monotonicMs()).to.equal(0);
   });
 
   // TestReflectorFullListIfTooLarge
   it('lists once more, at once, when its version is newer than the store', async () => {
-    (await f.server.next()).answer(answers.list('999999999', [answers.row('a', '5')]));
-    (await f.server.next()).answer(answers.VERSION_TOO_LARGE);
+    (await f.server.next()).respond(answers.listResponse('999999999', [answers.tunnelObject('a', '5')]));
+    (await f.server.next()).respond(answers.VERSION_TOO_LARGE);
     const again = await f.server.next();
     expect(again.query.has('resourceVersion')).to.equal(false);
     expect(again.query.get('limit'), 'that was not for want of time').to.equal('4');
-    again.answer(answers.list('210', [answers.row('a', '4')]));
+    again.respond(answers.listResponse('210', [answers.tunnelObject('a', '4')]));
     const watch = await f.server.next();
     expect(watch.query.get('resourceVersion')).to.equal('210');
     expect(f.store.toString(), 'taken although older: etcd was restored').to.equal('a=4');
@@ -178,12 +180,16 @@ describe('reflector: lists', () => {
 
   it('goes on after the handler has thrown, and lists everything again', async () => {
     f.store.failOn = 'item b';
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1'), answers.row('b', '2')]));
-    const restMs = await f.restMs();
+    (await f.server.next()).respond(
+      answers.listResponse('200', [answers.tunnelObject('a', '1'), answers.tunnelObject('b', '2')]),
+    );
+    const restMs = await f.backoffMs();
     expect(f.logged.filter((line) => line.startsWith('warn'))).to.deep.equal(['warn the store is full']);
     f.clock.advance(restMs);
-    (await f.server.next()).answer(answers.list('200', [answers.row('a', '1'), answers.row('b', '2')]));
-    await f.untilStored('a=1 b=2');
+    (await f.server.next()).respond(
+      answers.listResponse('200', [answers.tunnelObject('a', '1'), answers.tunnelObject('b', '2')]),
+    );
+    await f.waitForContent('a=1 b=2');
   });
 
   for (const [situation, answer, said] of [
@@ -204,16 +210,16 @@ describe('reflector: lists', () => {
     it(`says once, and then each 30 s, that ${situation}, and recovers`, async () => {
       const warnings = (): string[] => f.logged.filter((line) => line.startsWith('warn'));
       while (f.clock.monotonicMs() < 61_000) {
-        (await f.server.next()).answer(answer);
-        const restMs = await f.restMs();
+        (await f.server.next()).respond(answer);
+        const restMs = await f.backoffMs();
         expect(restMs).to.be.at.most(5_000);
         f.states.length = 0;
         f.clock.advance(restMs);
       }
       expect(warnings()).to.deep.equal(Array(3).fill(`warn ${said}`));
-      (await f.server.next()).answer(answers.list('200', []));
+      (await f.server.next()).respond(answers.listResponse('200', []));
       (await f.server.next()).watch();
-      await f.until('watching');
+      await f.waitForState('watching');
       expect(f.logged.at(-1)).to.equal('info list and watch recovered');
     });
   }

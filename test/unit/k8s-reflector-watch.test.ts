@@ -1,7 +1,7 @@
 /** Watches of the reflector. Beside each test the case of client-go's tools/cache/reflector_test.go that it stands for. */
 import { expect } from 'chai';
-import * as answers from '../support/api-answers.ts';
-import { row, watchLine } from '../support/api-answers.ts';
+import * as answers from '../support/recorded-responses.ts';
+import { tunnelObject, watchLines } from '../support/recorded-responses.ts';
 import { eventually } from '../support/eventually.ts';
 import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
 import type { ScriptedRequest, ScriptedWatch } from '../support/scripted-api-server.ts';
@@ -10,7 +10,7 @@ import type { ScriptedRequest, ScriptedWatch } from '../support/scripted-api-ser
 async function openWatch(f: ReflectorFixture, request: ScriptedRequest): Promise<ScriptedWatch> {
   expect(request.query.get('watch')).to.equal('1');
   const watch = request.watch();
-  await f.until('watching');
+  await f.waitForState('watching');
   return watch;
 }
 
@@ -30,13 +30,13 @@ describe('reflector: watches', () => {
   async function answerList(version: string, ...rows: string[]): Promise<void> {
     const request = await f.server.next();
     expect(request.query.has('watch'), 'a list and no watch').to.equal(false);
-    request.answer(answers.list(version, rows));
+    request.respond(answers.listResponse(version, rows));
   }
 
   beforeEach(async () => {
     f = await startReflectorFixture();
     f.run();
-    await answerList('10', row('a', '5'));
+    await answerList('10', tunnelObject('a', '5'));
     const request = await f.server.next();
     expect(request.query.get('resourceVersion')).to.equal('10');
     watch = await openWatch(f, request);
@@ -47,12 +47,12 @@ describe('reflector: watches', () => {
   // TestReflectorWatchHandler, TestReflectorListAndWatch
   it('takes events in their order', async () => {
     watch.send(
-      watchLine.event('MODIFIED', row('a', '11')),
-      watchLine.event('ADDED', row('b', '12')),
-      watchLine.event('ADDED', row('c', '13')),
-      watchLine.event('DELETED', row('b', '14')),
+      watchLines.event('MODIFIED', tunnelObject('a', '11')),
+      watchLines.event('ADDED', tunnelObject('b', '12')),
+      watchLines.event('ADDED', tunnelObject('c', '13')),
+      watchLines.event('DELETED', tunnelObject('b', '14')),
     );
-    await f.untilStored('a=11 c=13');
+    await f.waitForContent('a=11 c=13');
     expect(f.store.calls.slice(3)).to.deep.equal([
       'MODIFIED a 11',
       'ADDED b 12',
@@ -62,38 +62,38 @@ describe('reflector: watches', () => {
   });
 
   it('skips the echo of an own write, goes on after its version, and takes a deletion of the same version', async () => {
-    f.store.echoes.add('11').add('12').add('13');
+    f.store.ownWrites.add('11').add('12').add('13');
     watch.send(
-      watchLine.event('MODIFIED', row('a', '11')),
-      watchLine.event('ADDED', row('b', '12')),
-      watchLine.event('DELETED', row('b', '13')),
-      watchLine.event('ADDED', row('c', '14')),
+      watchLines.event('MODIFIED', tunnelObject('a', '11')),
+      watchLines.event('ADDED', tunnelObject('b', '12')),
+      watchLines.event('DELETED', tunnelObject('b', '13')),
+      watchLines.event('ADDED', tunnelObject('c', '14')),
     );
-    await f.untilStored('a=5 c=14');
+    await f.waitForContent('a=5 c=14');
     expect(f.store.calls.slice(3)).to.deep.equal(['DELETED b 13', 'ADDED c 14']);
-    expect([...f.store.echoes]).to.deep.equal(['13']);
-    f.store.echoes.add('15');
-    watch.send(watchLine.event('MODIFIED', row('c', '15')));
-    await eventually('the echo is skipped', () => !f.store.echoes.has('15'));
+    expect([...f.store.ownWrites]).to.deep.equal(['13']);
+    f.store.ownWrites.add('15');
+    watch.send(watchLines.event('MODIFIED', tunnelObject('c', '15')));
+    await eventually('the echo is skipped', () => !f.store.ownWrites.has('15'));
     watch.end();
     const [version] = await nextWatch();
     expect(version).to.equal('15');
   });
 
   it('is not taken in by a label that is called like the version', async () => {
-    f.store.echoes.add('77');
-    const labelled = row('a', '11').replace(
+    f.store.ownWrites.add('77');
+    const labelled = tunnelObject('a', '11').replace(
       '"name":"a"',
       '"labels":{"resourceVersion":"77","uid":"a"},"name":"a"',
     );
-    watch.send(watchLine.event('MODIFIED', labelled));
-    await f.untilStored('a=11');
+    watch.send(watchLines.event('MODIFIED', labelled));
+    await f.waitForContent('a=11');
   });
 
   // TestWatchTimeout
   it('asks for bookmarks, and for an end after 5 to 10 minutes', async () => {
     watch.end();
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
     const [, request] = await nextWatch();
     expect(request.query.get('allowWatchBookmarks')).to.equal('true');
     expect(request.query.get('timeoutSeconds'), 'random is 0.5').to.equal('450');
@@ -102,10 +102,10 @@ describe('reflector: watches', () => {
   // TestReflectorResourceVersionUpdate
   it('goes on after the last event or bookmark, whichever came last, without a list', async () => {
     for (const [line, version] of [
-      [watchLine.event('ADDED', row('b', '20')), '20'],
-      [watchLine.event('MODIFIED', row('b', '30')), '30'],
-      [watchLine.bookmark('40'), '40'],
-      [watchLine.event('DELETED', row('b', '50')), '50'],
+      [watchLines.event('ADDED', tunnelObject('b', '20')), '20'],
+      [watchLines.event('MODIFIED', tunnelObject('b', '30')), '30'],
+      [watchLines.bookmark('40'), '40'],
+      [watchLines.event('DELETED', tunnelObject('b', '50')), '50'],
     ] as const) {
       watch.send(line);
       watch.end();
@@ -122,7 +122,7 @@ describe('reflector: watches', () => {
     const rests: number[] = [];
     for (let i = 0; i < 4; i += 1) {
       watch.end();
-      rests.push(await f.restMs());
+      rests.push(await f.backoffMs());
       f.clock.advance(rests.at(-1) ?? 0);
       const [from, request] = await nextWatch();
       expect(from).to.equal('10');
@@ -135,38 +135,38 @@ describe('reflector: watches', () => {
   it('begins with short rests again after a watch that brought something, or stood for 5 s', async () => {
     for (const heal of [
       async () => {
-        watch.send(watchLine.event('ADDED', row('b', '20')));
-        await f.untilStored('a=5 b=20');
+        watch.send(watchLines.event('ADDED', tunnelObject('b', '20')));
+        await f.waitForContent('a=5 b=20');
       },
       () => Promise.resolve(f.clock.advance(5_000)),
     ]) {
       for (const restMs of [75, 150, 300]) {
         watch.reset();
-        expect(await f.restMs()).to.equal(restMs);
+        expect(await f.backoffMs()).to.equal(restMs);
         f.clock.advance(restMs);
         watch = await openWatch(f, (await nextWatch())[1]);
       }
       await heal();
     }
     watch.reset();
-    expect(await f.restMs()).to.equal(75);
+    expect(await f.backoffMs()).to.equal(75);
   });
 
   it('lists again when a watch is a page without a line end, and names it', async () => {
     watch.sendRaw('<html><body>Please log in</body></html>');
     watch.end();
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
     expect(f.logged.at(-1)).to.equal(
       'warn watch reversetunnels.reverse-tunnel.io in default: response ended within a line: ' +
         '<html><body>Please log in</body></html> (check that the address is that of the API server)',
     );
-    await answerList('30', row('b', '20'));
-    await f.untilStored('b=20');
+    await answerList('30', tunnelObject('b', '20'));
+    await f.waitForContent('b=20');
   });
 
   it('names a line that is too long, and repeats no control character of one that is no event', async () => {
     watch.sendRaw(Buffer.alloc(4 * 1024 * 1024 + 1, 'x'));
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
     expect(f.logged.at(-1)).to.contain(
       'watch reversetunnels.reverse-tunnel.io in default: line exceeds 4194304 bytes',
     );
@@ -174,7 +174,7 @@ describe('reflector: watches', () => {
     watch = await openWatch(f, (await nextWatch())[1]);
     f.clock.advance(30_000);
     watch.sendRaw('{"type":"\\u0007\\u001b[31m","object":{}}\n');
-    await f.restMs();
+    await f.backoffMs();
     expect(f.logged.at(-1)).to.match(/^warn [^\p{Cc}]+unknown type \[31m$/u);
   });
 
@@ -188,16 +188,16 @@ describe('reflector: watches', () => {
 
   // TestCloseWatchChannelOnError
   it('closes the watch after an ERROR event, whatever the server does', async () => {
-    watch.send(watchLine.expired);
+    watch.send(watchLines.expired);
     await eventually('the watch is closed', () => watch.closed);
-    await answerList('220', row('a', '5'));
+    await answerList('220', tunnelObject('a', '5'));
   });
 
   // TestWatchList, "expiring an established watcher results in returning an error from the reflector"
   it('lists again, at once, when its version expired while it was away: 410 as an event', async () => {
-    watch.send(watchLine.expired);
-    await answerList('220', row('b', '200'));
-    await f.untilStored('b=200');
+    watch.send(watchLines.expired);
+    await answerList('220', tunnelObject('b', '200'));
+    await f.waitForContent('b=200');
     const [from] = await nextWatch();
     expect(from).to.equal('220');
     expect(f.clock.monotonicMs()).to.equal(0);
@@ -208,68 +208,68 @@ describe('reflector: watches', () => {
   it('lists again, at once, when its version expired while it was away: 410 as a status', async () => {
     f.clock.advance(1_000);
     watch.end();
-    (await nextWatch())[1].answer(answers.CONTINUE_EXPIRED);
-    await answerList('220', row('b', '200'));
-    await f.untilStored('b=200');
+    (await nextWatch())[1].respond(answers.CONTINUE_EXPIRED);
+    await answerList('220', tunnelObject('b', '200'));
+    await f.waitForContent('b=200');
   });
 
   /** The API server is away for so many tries, which rest longer and longer. */
   async function away(tries: number): Promise<void> {
     watch.reset();
     for (let i = 0; i < tries; i += 1) {
-      f.clock.advance(await f.restMs());
+      f.clock.advance(await f.backoffMs());
       const [, request] = await nextWatch();
       f.states.length = 0;
       request.reset();
     }
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
   }
 
   it('lists again, at once, when its version expired in an outage, however long that was', async () => {
     await away(8);
-    (await nextWatch())[1].watch().send(watchLine.expired);
-    await answerList('220', row('b', '200'));
-    await f.untilStored('b=200');
+    (await nextWatch())[1].watch().send(watchLines.expired);
+    await answerList('220', tunnelObject('b', '200'));
+    await f.waitForContent('b=200');
   });
 
   it('waits no longer than a starting API server asks, however long it was away', async () => {
     await away(8);
     f.states.length = 0;
-    (await nextWatch())[1].answer(answers.INITIALIZING);
-    expect(await f.restMs()).to.equal(1_125);
+    (await nextWatch())[1].respond(answers.INITIALIZING);
+    expect(await f.backoffMs()).to.equal(1_125);
   });
 
   it('rests when each list is followed by another 410', async () => {
-    watch.send(watchLine.expired);
+    watch.send(watchLines.expired);
     await answerList('220');
-    (await nextWatch())[1].watch().send(watchLine.expired);
-    expect(await f.restMs()).to.equal(150);
+    (await nextWatch())[1].watch().send(watchLines.expired);
+    expect(await f.backoffMs()).to.equal(150);
     f.clock.advance(150);
     await answerList('221');
   });
 
   // TestNoRelistOnTooManyRequests, TestBackoffOnTooManyRequests
   it('tries the watch again, and no list, after 429, and waits as long as it is asked to', async () => {
-    watch.send(watchLine.tooManyRequests);
+    watch.send(watchLines.tooManyRequests);
     for (const answer of [answers.TOO_MANY_REQUESTS, answers.INITIALIZING, answers.TOO_MANY_REQUESTS]) {
-      expect(await f.restMs()).to.equal(1_125);
+      expect(await f.backoffMs()).to.equal(1_125);
       f.states.length = 0;
       f.clock.advance(1_125);
       const [from, request] = await nextWatch();
       expect(from).to.equal('10');
-      request.answer(answer);
+      request.respond(answer);
     }
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
     await openWatch(f, (await nextWatch())[1]);
   });
 
   // TestReflectorListAndWatchInitConnBackoff
   it('goes on where it was, without a list, when the connection breaks or the API server is away for long', async () => {
-    watch.send(watchLine.event('ADDED', row('b', '20')));
-    await f.untilStored('a=5 b=20');
+    watch.send(watchLines.event('ADDED', tunnelObject('b', '20')));
+    await f.waitForContent('a=5 b=20');
     watch.reset();
     for (let i = 0; i < 14; i += 1) {
-      const restMs = await f.restMs();
+      const restMs = await f.backoffMs();
       expect(restMs).to.be.at.most(5_000);
       f.states.length = 0;
       f.clock.advance(restMs);
@@ -277,10 +277,10 @@ describe('reflector: watches', () => {
       expect(from).to.equal('20');
       request.reset();
     }
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
     watch = await openWatch(f, (await nextWatch())[1]);
-    watch.send(watchLine.event('MODIFIED', row('b', '21')));
-    await f.untilStored('a=5 b=21');
+    watch.send(watchLines.event('MODIFIED', tunnelObject('b', '21')));
+    await f.waitForContent('a=5 b=21');
     expect(
       f.logged.filter((line) => line.startsWith('warn')).length,
       'one line a change, then one in 30 s',
@@ -291,50 +291,50 @@ describe('reflector: watches', () => {
   // TestRetryInternalError, TestRetryWithDeadline: by number and not by time, so that a slow try counts as well
   it('tries the watch again after a 500, and lists when that does not help', async () => {
     for (let i = 0; i < 4; i += 1) {
-      watch.send(watchLine.internal);
-      const restMs = await f.restMs();
+      watch.send(watchLines.internal);
+      const restMs = await f.backoffMs();
       f.states.length = 0;
       f.clock.advance(restMs);
       watch = await openWatch(f, (await nextWatch())[1]);
     }
-    watch.send(watchLine.internal);
-    f.clock.advance(await f.restMs());
-    await answerList('30', row('a', '5'));
+    watch.send(watchLines.internal);
+    f.clock.advance(await f.backoffMs());
+    await answerList('30', tunnelObject('a', '5'));
   });
 
   // TestReflectorReplacesStoreOnUnsafeDelete
   it('lists again when an object was deleted that could not be read: no event tells of it', async () => {
-    watch.send(watchLine.event('ADDED', row('corrupt', '11')), watchLine.unsafeDelete);
-    f.clock.advance(await f.restMs());
+    watch.send(watchLines.event('ADDED', tunnelObject('corrupt', '11')), watchLines.unsafeDelete);
+    f.clock.advance(await f.backoffMs());
     expect(f.store.toString()).to.equal('a=5 corrupt=11');
-    await answerList('12', row('a', '5'));
-    await f.untilStored('a=5');
+    await answerList('12', tunnelObject('a', '5'));
+    await f.waitForContent('a=5');
   });
 
   it('lists again when no event or bookmark for 90 s, not even a bookmark: the connection is half-open', async () => {
     f.clock.advance(89_999);
-    watch.send(watchLine.event('ADDED', row('b', '11')));
-    await f.untilStored('a=5 b=11');
+    watch.send(watchLines.event('ADDED', tunnelObject('b', '11')));
+    await f.waitForContent('a=5 b=11');
     f.clock.advance(89_999);
     expect(watch.closed).to.equal(false);
     f.clock.advance(1);
     await eventually('the watch is closed', () => watch.closed);
-    f.clock.advance(await f.restMs());
+    f.clock.advance(await f.backoffMs());
     expect(f.logged.at(-1)).to.contain('no event or bookmark for 90 s');
-    await answerList('12', row('b', '11'));
-    await f.untilStored('b=11');
+    await answerList('12', tunnelObject('b', '11'));
+    await f.waitForContent('b=11');
   });
 
   for (const [what, line] of [
-    ['a bookmark', watchLine.bookmark('9')],
-    ['an event', watchLine.event('ADDED', row('b', '9'))],
+    ['a bookmark', watchLines.bookmark('9')],
+    ['an event', watchLines.event('ADDED', tunnelObject('b', '9'))],
   ] as const) {
     it(`lists again when ${what} goes back in time: etcd was restored`, async () => {
       watch.send(line);
-      f.clock.advance(await f.restMs());
+      f.clock.advance(await f.backoffMs());
       expect(f.logged.at(-1)).to.contain('goes back from resourceVersion 10 to 9');
-      await answerList('9', row('b', '8'));
-      await f.untilStored('b=8');
+      await answerList('9', tunnelObject('b', '8'));
+      await f.waitForContent('b=8');
       expect((await nextWatch())[0]).to.equal('9');
     });
   }
@@ -345,53 +345,56 @@ describe('reflector: watches', () => {
     ['is null', 'null\n'],
     ['has no object', '{"type":"ADDED"}\n'],
     ['has an object without metadata', '{"type":"MODIFIED","object":{}}\n'],
-    ['has no resourceVersion', `${watchLine.bookmark('')}\n`],
+    ['has no resourceVersion', `${watchLines.bookmark('')}\n`],
     ['is a bookmark with a Status', '{"type":"BOOKMARK","object":{"kind":"Status"}}\n'],
     ['is an error without Status', '{"type":"ERROR","object":{"message":"?"}}\n'],
-    ['is of a type that does not exist', `{"type":"PATCHED","object":${row('a', '11')}}\n`],
+    ['is of a type that does not exist', `{"type":"PATCHED","object":${tunnelObject('a', '11')}}\n`],
     ['is longer than any object', Buffer.alloc(4 * 1024 * 1024 + 1, 'x')],
   ] as const) {
     it(`lists again when a line ${what}, and says so`, async () => {
       watch.sendRaw(bytes);
-      f.clock.advance(await f.restMs());
+      f.clock.advance(await f.backoffMs());
       expect(f.logged.at(-1)).to.match(/^warn .{20,300}$/);
-      await answerList('30', row('b', '20'));
-      await f.untilStored('b=20');
+      await answerList('30', tunnelObject('b', '20'));
+      await f.waitForContent('b=20');
     });
   }
 
   it('lists again when the handler throws: what it holds is not known any more', async () => {
     f.store.failOn = 'ADDED';
-    watch.send(watchLine.event('ADDED', row('b', '11')), watchLine.event('ADDED', row('c', '12')));
-    f.clock.advance(await f.restMs());
+    watch.send(
+      watchLines.event('ADDED', tunnelObject('b', '11')),
+      watchLines.event('ADDED', tunnelObject('c', '12')),
+    );
+    f.clock.advance(await f.backoffMs());
     expect(f.logged.at(-1)).to.equal(
       'warn watch reversetunnels.reverse-tunnel.io in default: cannot process ADDED b: the store is full',
     );
-    await answerList('12', row('b', '11'), row('c', '12'));
-    await f.untilStored('b=11 c=12');
+    await answerList('12', tunnelObject('b', '11'), tunnelObject('c', '12'));
+    await f.waitForContent('b=11 c=12');
   });
 
   it('watches again when its rights or its token are back, without a list', async () => {
     f.clock.advance(1_000);
     watch.end();
-    (await nextWatch())[1].answer(answers.FORBIDDEN);
-    f.clock.advance(await f.restMs());
+    (await nextWatch())[1].respond(answers.FORBIDDEN);
+    f.clock.advance(await f.backoffMs());
     f.states.length = 0;
-    (await nextWatch())[1].answer(answers.UNAUTHORIZED);
-    (await nextWatch())[1].answer(answers.UNAUTHORIZED);
-    f.clock.advance(await f.restMs());
+    (await nextWatch())[1].respond(answers.UNAUTHORIZED);
+    (await nextWatch())[1].respond(answers.UNAUTHORIZED);
+    f.clock.advance(await f.backoffMs());
     expect((await nextWatch())[0]).to.equal('10');
   });
 
   it('lists again once the CRD is back', async () => {
-    watch.send(watchLine.event('DELETED', row('a', '11')));
+    watch.send(watchLines.event('DELETED', tunnelObject('a', '11')));
     watch.end();
-    (await nextWatch())[1].answer(answers.CRD_MISSING);
-    f.clock.advance(await f.restMs());
+    (await nextWatch())[1].respond(answers.CRD_MISSING);
+    f.clock.advance(await f.backoffMs());
     f.states.length = 0;
-    (await f.server.next()).answer(answers.CRD_MISSING);
-    f.clock.advance(await f.restMs());
-    await answerList('40', row('b', '39'));
-    await f.untilStored('b=39');
+    (await f.server.next()).respond(answers.CRD_MISSING);
+    f.clock.advance(await f.backoffMs());
+    await answerList('40', tunnelObject('b', '39'));
+    await f.waitForContent('b=39');
   });
 });

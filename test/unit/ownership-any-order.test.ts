@@ -7,10 +7,10 @@ import { expect } from 'chai';
 
 import type { Tunnel } from '../../src/core/tunnel.ts';
 import { seededRandom } from '../../src/simulate/random.ts';
-import { createReplicasWorld, type ReplicasWorld } from '../support/replicas-world.ts';
+import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
-type Replica = ReturnType<ReplicasWorld['replica']>;
+type Replica = ReturnType<MultiReplicaHarness['replica']>;
 
 const PLAYS = 150;
 const STEPS = 40;
@@ -18,13 +18,13 @@ const STEPS = 40;
 const KEEPALIVE_MS = 40_000;
 /** It lives throughout: nobody but a hand may delete its row. */
 const LIVE = tunnel('live');
-const NAME = names.reporterName(RESPONDER);
+const NAME = names.reporterObjectName(RESPONDER);
 
 /** One play; throws what is wrong, with its seed. */
 async function play(seed: number): Promise<void> {
   const random = seededRandom(seed);
   const below = (limit: number): number => random.below(limit);
-  const world = createReplicasWorld();
+  const world = createMultiReplicaHarness();
   const replicas = [world.replica('a'), world.replica('b'), world.replica('c')];
   const pick = (): Replica => replicas[below(replicas.length)] as Replica;
   const truth = new Map<string, Tunnel>([[LIVE.name, LIVE]]);
@@ -81,33 +81,34 @@ async function play(seed: number): Promise<void> {
       },
     ],
     ['reads late', 3, () => halfOpen.find(({ unread }) => unread.length > 0)?.unread.shift()?.()],
-    ['rows lag', 2, () => (pick().state.watchesRows = false)],
+    ['rows lag', 2, () => (pick().state.watchesTunnels = false)],
     ['reporters lag', 2, () => (pick().state.watchesReporters = false)],
     ['calls are on their way', 2, () => pick().hold()],
-    ['answers are lost', 1, () => (pick().state.losesAnswers = true)],
+    ['answers are lost', 1, () => (pick().state.dropsResponses = true)],
     ['may not write', 1, () => (pick().state.writes = false)],
-    ['is held for dead', 1, () => pick().state.heldForDead.add(['a', 'b', 'c'][below(3)] ?? '')],
+    ['is held for dead', 1, () => pick().state.presumedDead.add(['a', 'b', 'c'][below(3)] ?? '')],
     ['leads', 2, () => (pick().state.leads = true)],
     ['mends', 6, () => mend(pick())],
     [
       'object deleted by hand',
       1,
-      () => world.reporterApi.objects.has(NAME) && world.reporterApi.remove(NAME),
+      () => world.reporterApi.objects.has(NAME) && world.reporterApi.deleteManually(NAME),
     ],
     [
       'status edited by hand',
       1,
-      () => world.reporterApi.objects.has(NAME) && world.reporterApi.edit(NAME, { connectedSince: null }),
+      () =>
+        world.reporterApi.objects.has(NAME) && world.reporterApi.editManually(NAME, { connectedSince: null }),
     ],
   ];
   const total = acts.reduce((sum, [, weight]) => sum + weight, 0);
 
   function mend(replica: Replica): void {
     const { state } = replica;
-    state.watchesRows = true;
+    state.watchesTunnels = true;
     state.watchesReporters = true;
-    state.losesAnswers = false;
-    state.heldForDead.clear();
+    state.dropsResponses = false;
+    state.presumedDead.clear();
     state.leads = false;
     replica.release();
     if (!state.writes) {
@@ -136,7 +137,7 @@ async function play(seed: number): Promise<void> {
       history.push(name);
       endHalfOpen();
       act();
-      await world.pass([0, 100, 1100, 6000][below(4)] ?? 0);
+      await world.advance([0, 100, 1100, 6000][below(4)] ?? 0);
     }
     expect(wrongDeletions(), 'deletions of a live row').to.deep.equal([]);
 
@@ -148,18 +149,18 @@ async function play(seed: number): Promise<void> {
       if (seconds === 45)
         for (const { replica } of halfOpen) if (replica !== at) replica.disconnect(RESPONDER);
       at?.report(RESPONDER, delta([]));
-      await world.pass(5000);
+      await world.advance(5000);
     }
-    expect(world.rows(RESPONDER), 'rows in the end').to.deep.equal([...truth.keys()].toSorted());
+    expect(world.tunnelNames(RESPONDER), 'rows in the end').to.deep.equal([...truth.keys()].toSorted());
     expect(world.condition(RESPONDER, 'Ready')).to.equal('True Synced');
     expect(wrongDeletions(), 'deletions of a live row').to.deep.equal([]);
-    world.rowApi.calls.length = 0;
+    world.tunnelApi.calls.length = 0;
     world.reporterApi.calls.length = 0;
     for (let times = 0; times < 24; times += 1) {
       at?.report(RESPONDER, delta([]));
-      await world.pass(5000);
+      await world.advance(5000);
     }
-    expect([world.rowApi.calls, world.reporterApi.calls], 'calls at rest').to.deep.equal([[], []]);
+    expect([world.tunnelApi.calls, world.reporterApi.calls], 'calls at rest').to.deep.equal([[], []]);
   } catch (error) {
     throw new Error(`seed ${seed}: ${(error as Error).message}; ${history.join(', ')}`, { cause: error });
   } finally {

@@ -5,14 +5,18 @@
  */
 import { expect } from 'chai';
 
-import { Ownership, type Permission } from '../../src/core/ownership.ts';
-import type { ReporterSeen } from '../../src/core/reporter-object.ts';
-import { rowManifest } from '../../src/core/row.ts';
-import { createReplicasWorld, type ReplicaOptions, type ReplicasWorld } from '../support/replicas-world.ts';
+import { Ownership, type WritePermission } from '../../src/core/ownership.ts';
+import type { ObservedReporter } from '../../src/core/reporter-object.ts';
+import { manifestFor } from '../../src/core/tunnel-object.ts';
+import {
+  createMultiReplicaHarness,
+  type ReplicaOptions,
+  type MultiReplicaHarness,
+} from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const T1 = tunnel('node-1');
-const NAME = names.reporterName(RESPONDER);
+const NAME = names.reporterObjectName(RESPONDER);
 const MINUTE = 60_000;
 
 /** Rows are written as soon as a claim is wanted. */
@@ -24,20 +28,25 @@ class RowsBeforeTheClaimIsConfirmed extends Ownership {
 
 /** What others did to rows is undone by what the caches say. */
 class UndoesWithoutReading extends Ownership {
-  override mayWrite(): Permission {
+  override canWrite(): WritePermission {
     return this.owns ? 'yes' : 'no';
   }
 }
 
 /** Only a higher epoch ends ownership. */
 class ComparesEpochs extends Ownership {
-  override observed(seen: ReporterSeen | undefined, nowMs: number): void {
-    if (!this.#isLower(seen)) super.observed(seen, nowMs);
+  override onObserved(seen: ObservedReporter | undefined, nowMs: number): void {
+    if (!this.#isLower(seen)) super.onObserved(seen, nowMs);
   }
-  override readAnswered(seen: ReporterSeen | undefined, mark: number, sentMs: number, nowMs: number): void {
-    super.readAnswered(this.#isLower(seen) ? this.seen : seen, mark, sentMs, nowMs);
+  override readAnswered(
+    seen: ObservedReporter | undefined,
+    mark: number,
+    sentMs: number,
+    nowMs: number,
+  ): void {
+    super.readAnswered(this.#isLower(seen) ? this.observed : seen, mark, sentMs, nowMs);
   }
-  #isLower(seen: ReporterSeen | undefined): boolean {
+  #isLower(seen: ObservedReporter | undefined): boolean {
     const own = this.owner;
     return (
       own !== undefined && (seen?.owner?.epoch ?? 0) <= own.epoch && seen?.owner?.replica !== own.replica
@@ -47,14 +56,14 @@ class ComparesEpochs extends Ownership {
 
 /** Collects at once, whoever owned before. */
 class CollectsBeforeTheStreamHasSpoken extends Ownership {
-  override mayCollect(): Permission {
-    return this.mayWrite();
+  override canDelete(): WritePermission {
+    return this.canWrite();
   }
 }
 
 /** Expires by what the caches say. */
 class ExpiresWithoutReading extends Ownership {
-  override mayExpire(): Permission {
+  override canExpire(): WritePermission {
     return this.owns && !this.hasStream ? 'yes' : 'no';
   }
 }
@@ -62,30 +71,30 @@ class ExpiresWithoutReading extends Ownership {
 /** A leader that holds an owner for dead acts on its rows at once. */
 class ActsWithoutAClaim extends Ownership {
   #acts = false;
-  override inherit(): void {
+  override takeOver(): void {
     this.#acts = true;
   }
   override get owns(): boolean {
     return this.#acts || super.owns;
   }
-  override get holds(): boolean {
-    return this.#acts || super.holds;
+  override get hasConfirmedClaim(): boolean {
+    return this.#acts || super.hasConfirmedClaim;
   }
   override get isIdle(): boolean {
     return !this.#acts && super.isIdle;
   }
-  override mayExpire(): Permission {
+  override canExpire(): WritePermission {
     return 'yes';
   }
 }
 
 function leavingOut(Rule: typeof Ownership): ReplicaOptions {
-  return { newOwnership: (self, spokenAfterMs) => new Rule(self, spokenAfterMs) };
+  return { createOwnership: (self, spokenAfterMs) => new Rule(self, spokenAfterMs) };
 }
 
 /** Plays a trace in a world of its own; gives how often the row of T1, which lives throughout, was deleted. */
-async function play(trace: (world: ReplicasWorld) => Promise<void>): Promise<number> {
-  const world = createReplicasWorld();
+async function play(trace: (world: MultiReplicaHarness) => Promise<void>): Promise<number> {
+  const world = createMultiReplicaHarness();
   try {
     await trace(world);
     return world.deletions.filter((deletion) => deletion.endsWith(' node-1')).length;
@@ -96,7 +105,7 @@ async function play(trace: (world: ReplicasWorld) => Promise<void>): Promise<num
 }
 
 /** An Envoy moves from A, which owns nothing of it, to B, whose claim is on its way. */
-async function claimOnItsWay(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+async function claimOnItsWay(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
   const a = world.replica('a', rules);
   const b = world.replica('b', rules);
   a.connect(RESPONDER, fullPush());
@@ -112,135 +121,135 @@ async function claimOnItsWay(world: ReplicasWorld, rules: ReplicaOptions): Promi
     return await claim(name, version, patch);
   };
   b.connect(RESPONDER, fullPush(T1));
-  await world.pass(3000);
+  await world.advance(3000);
   arrive();
-  await world.pass(3000);
+  await world.advance(3000);
   b.report(RESPONDER, delta([]));
-  await world.pass(MINUTE);
-  expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+  await world.advance(MINUTE);
+  expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
 }
 
 /** B has claimed and created T1; A sees the row before it sees the claim. */
-async function rowsAheadOfReporters(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+async function rowsAheadOfReporters(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
   const a = world.replica('a', rules);
   const b = world.replica('b');
   a.connect(RESPONDER, fullPush());
-  await world.pass(2000);
+  await world.advance(2000);
   a.state.watchesReporters = false;
   b.connect(RESPONDER, fullPush(T1));
   await world.settle();
   a.report(RESPONDER, delta([]));
-  await world.pass(5000);
+  await world.advance(5000);
   a.state.watchesReporters = true;
-  await world.pass(1000);
+  await world.advance(1000);
   b.report(RESPONDER, delta([]));
-  await world.pass(MINUTE);
-  expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+  await world.advance(MINUTE);
+  expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
 }
 
 /** An empty full push lies unread at A while the Envoy moves to B; A reads it, and claims rightfully. */
-async function unreadFullPush(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+async function unreadFullPush(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
   const a = world.replica('a', rules);
   const b = world.replica('b');
   b.connect(RESPONDER, fullPush(T1));
-  await world.pass(2000);
+  await world.advance(2000);
   a.connect(RESPONDER, fullPush());
   await world.settle();
   expect(world.owner(RESPONDER)).to.equal('a');
-  await world.pass(1000);
+  await world.advance(1000);
   b.report(RESPONDER, delta([]));
-  await world.pass(5000);
+  await world.advance(5000);
   b.report(RESPONDER, delta([]));
   // Nobody is at the other end of A's stream, which keepalive finds.
-  await world.pass(30_000);
+  await world.advance(30_000);
   a.disconnect(RESPONDER);
-  await world.pass(MINUTE);
+  await world.advance(MINUTE);
   expect(world.owner(RESPONDER)).to.equal('b');
-  expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+  expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
 }
 
 /** The same, and B is dead by the time that A reads. */
-async function unreadFullPushAfterADeath(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+async function unreadFullPushAfterADeath(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
   const a = world.replica('a', rules);
   const b = world.replica('b');
   b.connect(RESPONDER, fullPush(T1));
   await world.settle();
-  b.die();
+  b.crash();
   a.connect(RESPONDER, fullPush());
-  await world.pass(3000);
+  await world.advance(3000);
   expect(world.owner(RESPONDER)).to.equal('a');
   // The live Envoy comes to A as well, with a stream that is the newer one.
   a.connect(RESPONDER, fullPush(T1));
-  await world.pass(MINUTE);
-  expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+  await world.advance(MINUTE);
+  expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
 }
 
 /** The reporter's object is deleted by hand while the Envoy moves to B, which makes a new one and begins at 1. */
-async function objectMadeAnew(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+async function objectMadeAnew(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
   const a = world.replica('a', rules);
   const b = world.replica('b');
   a.connect(RESPONDER, fullPush());
-  await world.pass(2000);
+  await world.advance(2000);
   a.report(RESPONDER, delta([]));
   await world.settle();
   a.state.watchesReporters = false;
-  a.state.watchesRows = false;
-  world.reporterApi.remove(NAME);
+  a.state.watchesTunnels = false;
+  world.reporterApi.deleteManually(NAME);
   await world.settle();
   b.connect(RESPONDER, fullPush(T1));
   await world.settle();
-  a.state.watchesRows = true;
-  await world.pass(5000);
+  a.state.watchesTunnels = true;
+  await world.advance(5000);
   a.state.watchesReporters = true;
-  await world.pass(1000);
+  await world.advance(1000);
   b.report(RESPONDER, delta([]));
-  await world.pass(MINUTE);
-  expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+  await world.advance(MINUTE);
+  expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
 }
 
 /** A owns without a stream, and its time is up; B has claimed without changing a row, which A does not see. */
-async function claimUnseenAtExpiry(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+async function claimUnseenAtExpiry(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
   const a = world.replica('a', rules);
   const b = world.replica('b');
   a.connect(RESPONDER, fullPush(T1));
-  await world.pass(2000);
+  await world.advance(2000);
   a.disconnect(RESPONDER);
-  await world.pass(290_000);
+  await world.advance(290_000);
   a.state.watchesReporters = false;
   b.connect(RESPONDER, fullPush(T1));
-  await world.pass(5000);
+  await world.advance(5000);
   b.report(RESPONDER, delta([]));
-  await world.pass(30_000);
+  await world.advance(30_000);
   a.state.watchesReporters = true;
   b.report(RESPONDER, delta([]));
-  await world.pass(MINUTE);
+  await world.advance(MINUTE);
   expect(world.owner(RESPONDER)).to.equal('b');
 }
 
 /** A leader holds A for dead for 20 minutes, while A lives and serves. */
-async function wronglyHeldForDead(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+async function wronglyHeldForDead(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
   const a = world.replica('a');
   const leader = world.replica('leader', rules);
   leader.state.leads = true;
   a.connect(RESPONDER, fullPush(T1));
-  await world.pass(2000);
-  leader.state.heldForDead.add('a');
+  await world.advance(2000);
+  leader.state.presumedDead.add('a');
   for (let reports = 0; reports < 240; reports += 1) {
-    await world.pass(5000);
+    await world.advance(5000);
     a.report(RESPONDER, delta([]));
   }
-  leader.state.heldForDead.delete('a');
-  await world.pass(MINUTE);
+  leader.state.presumedDead.delete('a');
+  await world.advance(MINUTE);
   a.report(RESPONDER, delta([]));
-  await world.pass(MINUTE);
+  await world.advance(MINUTE);
   expect(world.owner(RESPONDER)).to.equal('a');
-  expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+  expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
 }
 
 describe('the traces that break ownership', () => {
   const traces: [
     rule: string,
-    trace: (world: ReplicasWorld, rules: ReplicaOptions) => Promise<void>,
+    trace: (world: MultiReplicaHarness, rules: ReplicaOptions) => Promise<void>,
     without: ReplicaOptions,
   ][] = [
     ['no row before the claim is confirmed', claimOnItsWay, leavingOut(RowsBeforeTheClaimIsConfirmed)],
@@ -271,31 +280,31 @@ describe('the traces that break ownership', () => {
   }
 
   /** A's create times out, A expires the reporter and deletes its object, and then the create lands. */
-  async function lateCreate(world: ReplicasWorld, rules: ReplicaOptions): Promise<void> {
+  async function lateCreate(world: MultiReplicaHarness, rules: ReplicaOptions): Promise<void> {
     const a = world.replica('a', rules);
     a.state.leads = true;
     a.connect(RESPONDER, fullPush());
-    await world.pass(2000);
+    await world.advance(2000);
     a.disconnect(RESPONDER);
-    await world.pass(6 * MINUTE);
+    await world.advance(6 * MINUTE);
     expect(world.reporterApi.objects.size).to.equal(0);
-    world.rowApi.put(rowManifest(names, RESPONDER, T1));
-    await world.pass(MINUTE);
-    await world.pass(20_000);
+    world.tunnelApi.createManually(manifestFor(names, RESPONDER, T1));
+    await world.advance(MINUTE);
+    await world.advance(20_000);
   }
 
   it('orphans are claimed: a row that lands after its reporter has expired is gone within about a minute', async () => {
     await play(async (world) => {
       await lateCreate(world, {});
-      expect(world.rows(RESPONDER)).to.deep.equal([]);
+      expect(world.tunnelNames(RESPONDER)).to.deep.equal([]);
       expect(world.reporterApi.objects.size, 'the object made for it goes as well').to.equal(0);
     });
   });
 
   it('orphans are claimed: left out, the row stays for ever', async () => {
     await play(async (world) => {
-      await lateCreate(world, { inheritsOrphans: false });
-      expect(world.rows(RESPONDER)).to.deep.equal(['node-1']);
+      await lateCreate(world, { takesOverOrphans: false });
+      expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
     });
   });
 
@@ -310,7 +319,7 @@ describe('the traces that break ownership', () => {
         for (let passed = 0; passed < ms; passed += 250) {
           a.report(RESPONDER, delta([]));
           b.report(RESPONDER, delta([]));
-          await world.pass(250);
+          await world.advance(250);
         }
         return world.reporterApi.calls.filter((call) => call.startsWith('patchStatus')).length;
       };
@@ -322,10 +331,10 @@ describe('the traces that break ownership', () => {
       a.disconnect(RESPONDER);
       for (let minutes = 0; minutes < 25; minutes += 1) {
         b.report(RESPONDER, delta([]));
-        await world.pass(MINUTE);
+        await world.advance(MINUTE);
       }
       expect(world.condition(RESPONDER, 'IdentityConflict'), 'after it has ended').to.equal('none');
-      expect(world.rows(RESPONDER)).to.deep.equal(['node-2']);
+      expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-2']);
     });
   });
 
@@ -334,13 +343,13 @@ describe('the traces that break ownership', () => {
       const a = world.replica('a');
       const pushes = [fullPush(T1), fullPush(tunnel('node-2'))] as const;
       const swing = async (times: number): Promise<number> => {
-        world.rowApi.calls.length = 0;
+        world.tunnelApi.calls.length = 0;
         for (let turn = 0; turn < times; turn += 1) {
           // Each is ended by the other's return, and returns after Envoy's 5 s.
           a.connect(RESPONDER, pushes[turn % 2 === 0 ? 0 : 1]);
-          await world.pass(2500);
+          await world.advance(2500);
         }
-        return world.rowApi.writes;
+        return world.tunnelApi.writes;
       };
       await swing(24);
       expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('True DuplicateReporterID');
@@ -351,11 +360,11 @@ describe('the traces that break ownership', () => {
       // One is left, and is heard.
       a.connect(RESPONDER, fullPush(tunnel('node-2')));
       for (let reports = 0; reports < 130; reports += 1) {
-        await world.pass(5000);
+        await world.advance(5000);
         a.report(RESPONDER, delta([]));
       }
-      await world.pass(MINUTE);
-      expect(world.rows(RESPONDER)).to.deep.equal(['node-2']);
+      await world.advance(MINUTE);
+      expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-2']);
       expect(world.condition(RESPONDER, 'IdentityConflict')).to.equal('none');
     });
   });

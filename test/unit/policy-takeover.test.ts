@@ -2,32 +2,32 @@ import { expect } from 'chai';
 import type { Peer } from '../../src/core/peer.ts';
 import type { RuleSpec } from '../../src/core/policy-object.ts';
 import { parsePolicy } from '../../src/core/policy.ts';
-import { policySet } from '../../src/core/policy-set.ts';
+import { createPolicySet } from '../../src/core/policy-set.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
-import { createWorld, type World } from '../support/mirror-world.ts';
+import { createHarness, type ControllerHarness } from '../support/controller-harness.ts';
 import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const KEY = reporterKey(RESPONDER);
-const WIDE: Peer = { by: 'token', namespace: 'edge', serviceAccount: 'wide' };
-const NARROW: Peer = { by: 'token', namespace: 'edge', serviceAccount: 'narrow' };
+const WIDE: Peer = { kind: 'token', namespace: 'edge', serviceAccount: 'wide' };
+const NARROW: Peer = { kind: 'token', namespace: 'edge', serviceAccount: 'narrow' };
 const FORGED = tunnel('forged', { tenantID: 'globex' });
 const OWN = tunnel('own');
 
 function rule(peer: Peer, ids: string[], tenants: string[]): RuleSpec {
-  const name = peer.by === 'token' ? peer.serviceAccount : expect.fail();
+  const name = peer.kind === 'token' ? peer.serviceAccount : expect.fail();
   return { peers: [{ serviceAccount: { namespace: 'edge', name } }], reporters: { ids }, tenants };
 }
 
-describe('a reporter id that peers with different grants share', () => {
-  let world: World;
+describe('a reporter id that peers with different authorizer share', () => {
+  let world: ControllerHarness;
   beforeEach(async () => {
-    world = createWorld();
-    await world.begin();
+    world = createHarness();
+    await world.start();
   });
   afterEach(() => world.workers.stop());
 
   function inForce(...rules: RuleSpec[]): void {
-    world.grants.changed(policySet(parsePolicy({ rules }).rules ?? expect.fail()));
+    world.authorizer.setPolicies(createPolicySet(parsePolicy({ rules }).rules ?? expect.fail()));
   }
   const created = (): number => world.api.calls.filter(({ verb }) => verb === 'create').length;
 
@@ -35,11 +35,11 @@ describe('a reporter id that peers with different grants share', () => {
     inForce(rule(NARROW, ['*'], ['acme']), rule(WIDE, ['*'], ['acme', 'globex']));
     world.report(RESPONDER, fullPush(OWN, FORGED), NARROW);
     await world.settle();
-    expect(world.ledger.outsideCount(KEY)).to.equal(1);
+    expect(world.ledger.deniedCount(KEY)).to.equal(1);
     world.report(RESPONDER, fullPush(OWN), WIDE);
     await world.settle();
     expect(created(), 'rows that were made').to.equal(1);
-    expect(world.row(RESPONDER, FORGED)).to.equal(undefined);
+    expect(world.object(RESPONDER, FORGED)).to.equal(undefined);
   });
 
   it('nor does it count for the other, where that goes on with a delta', async () => {
@@ -48,7 +48,7 @@ describe('a reporter id that peers with different grants share', () => {
     world.report(RESPONDER, delta([tunnel('more')]), WIDE);
     await world.settle();
     expect(created(), 'rows that were made').to.equal(2);
-    expect([world.ledger.tunnelCount(KEY), world.ledger.outsideCount(KEY)]).to.deep.equal([2, 0]);
+    expect([world.ledger.tunnelCount(KEY), world.ledger.deniedCount(KEY)]).to.deep.equal([2, 0]);
   });
 
   it('nor after a change of policies that has not come to this reporter yet', async () => {
@@ -58,42 +58,42 @@ describe('a reporter id that peers with different grants share', () => {
     await world.settle();
     inForce(rule(NARROW, ['*'], ['acme']), rule(WIDE, ['*'], ['*']));
     world.report(RESPONDER, delta([]), WIDE);
-    await world.pass(100);
-    expect(world.row(RESPONDER, OWN)).not.to.equal(undefined);
-    expect(world.row(RESPONDER, FORGED)).to.equal(undefined);
+    await world.advance(100);
+    expect(world.object(RESPONDER, OWN)).not.to.equal(undefined);
+    expect(world.object(RESPONDER, FORGED)).to.equal(undefined);
   });
 
   it('another peer may not have it that would delete rows of tenants which are none of its own', async () => {
     inForce(rule(WIDE, ['r*'], ['acme']), rule(NARROW, ['*'], ['globex']));
     world.report(RESPONDER, fullPush(OWN), WIDE);
-    const refusal = (): string | undefined => world.grants.reporterRefusal(NARROW, RESPONDER)?.message;
+    const refusal = (): string | undefined => world.authorizer.reporterRejection(NARROW, RESPONDER)?.message;
     const said = /^node\.id: "responder-0" in node\.cluster "edge" is held by another peer/;
     expect(refusal()).to.match(said);
-    expect(world.grants.reporterRefusal(WIDE, RESPONDER)).to.equal(undefined);
-    world.mirror.reporterDisconnected(RESPONDER, 'StreamEnded');
+    expect(world.authorizer.reporterRejection(WIDE, RESPONDER)).to.equal(undefined);
+    world.enqueuer.reporterDisconnected(RESPONDER, 'StreamEnded');
     expect(refusal(), 'while its rows stand').to.match(said);
-    world.mirror.forget(KEY);
-    world.grants.forget(KEY);
+    world.enqueuer.forget(KEY);
+    world.authorizer.forget(KEY);
     expect(refusal(), 'when they have expired').to.equal(undefined);
   });
 
   it('another peer may have it that may report the same, or when the former may not any more', () => {
     inForce(rule(NARROW, ['*'], ['acme']), rule(WIDE, ['*'], ['acme', 'globex']));
     world.report(RESPONDER, fullPush(OWN), NARROW);
-    expect(world.grants.reporterRefusal(WIDE, RESPONDER)).to.equal(undefined);
+    expect(world.authorizer.reporterRejection(WIDE, RESPONDER)).to.equal(undefined);
     world.report(RESPONDER, fullPush(OWN), WIDE);
-    expect(world.grants.reporterRefusal(NARROW, RESPONDER)).not.to.equal(undefined);
+    expect(world.authorizer.reporterRejection(NARROW, RESPONDER)).not.to.equal(undefined);
     inForce(rule(NARROW, ['*'], ['acme']));
-    expect(world.grants.reporterRefusal(NARROW, RESPONDER)).to.equal(undefined);
+    expect(world.authorizer.reporterRejection(NARROW, RESPONDER)).to.equal(undefined);
   });
 
   it('what it reports itself is kept when it comes back: the same peer has the same grant', async () => {
     inForce(rule(NARROW, ['*'], ['acme']));
     world.report(RESPONDER, fullPush(OWN, FORGED), NARROW);
     world.report(RESPONDER, delta([]), NARROW);
-    expect(world.ledger.outsideCount(KEY)).to.equal(1);
+    expect(world.ledger.deniedCount(KEY)).to.equal(1);
     inForce(rule(NARROW, ['*'], ['*']));
-    await world.pass(100);
-    expect(world.row(RESPONDER, FORGED)).not.to.equal(undefined);
+    await world.advance(100);
+    expect(world.object(RESPONDER, FORGED)).not.to.equal(undefined);
   });
 });

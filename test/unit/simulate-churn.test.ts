@@ -8,7 +8,7 @@ function recorded(seed: number, left = Number.POSITIVE_INFINITY): { churn: Churn
   const done: string[] = [];
   let rest = left;
   const churn = createChurn(
-    { churnPerSecond: 3, flapsPerSecond: 2, awayMs: 700 },
+    { churnPerSecond: 3, flapsPerSecond: 2, downtimeMs: 700 },
     {
       replaceOne: (random) => void done.push(`replace ${random.below(1000)}`),
       dropOne(random) {
@@ -53,7 +53,7 @@ describe('churn', () => {
   it('brings every second flapping tunnel back at once, and the others when they were away long enough', () => {
     const { churn, done } = recorded(1);
     churn.advance(600_000);
-    churn.bringBack();
+    churn.restoreDropped();
     const flaps = done.filter((what) => !what.startsWith('replace'));
     const dropped = flaps.filter((what) => what.startsWith('drop')).map((what) => what.slice(5));
     const returned = flaps.filter((what) => what.startsWith('return')).map((what) => what.slice(7));

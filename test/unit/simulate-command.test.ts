@@ -63,7 +63,7 @@ describe('simulate: its flags', () => {
   ]) {
     it(`${argv.join(' ')} is refused in one line`, () => {
       const parsed = parseCommand(argv);
-      const problems = 'problems' in parsed ? parsed.problems : [];
+      const problems = 'errors' in parsed ? parsed.errors : [];
       expect(problems).to.have.length(1);
       expect(problems[0]).to.match(want);
     });

@@ -334,7 +334,7 @@ describe('simulated Envoy client: the end of a stream', () => {
       error: { code: 3, message: '' },
     });
     w.client.start();
-    expect(w.clock.waitsMs).to.have.length(1);
+    expect(w.clock.pendingTimersMs).to.have.length(1);
     w.clock.advance(RETRY_MS);
     expect(w.sent(0)).to.deep.equal([1]);
     expect(w.sent(1)).to.deep.equal([1]);
@@ -392,13 +392,13 @@ describe('simulated Envoy client: the end of a stream', () => {
     streaming.client.start();
     streaming.client.stop();
     expect(streaming.at(0).reset).to.equal(true);
-    expect(streaming.clock.waitsMs).to.have.length(0);
+    expect(streaming.clock.pendingTimersMs).to.have.length(0);
 
     const waiting = world();
     waiting.client.start();
     waiting.at(0).handlers.onEnd({ code: 14, message: '' });
     waiting.client.stop();
-    expect(waiting.clock.waitsMs).to.have.length(0);
+    expect(waiting.clock.pendingTimersMs).to.have.length(0);
   });
 });
 

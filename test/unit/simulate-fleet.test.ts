@@ -41,7 +41,7 @@ function world(options: Partial<FleetOptions> = {}) {
               reset: () => void open.delete(handlers),
             };
           },
-          drop() {
+          reset() {
             for (const handlers of open) handlers.onEnd({ code: 14, message: 'dropped' });
           },
           close: () => void connections.delete(connection),
@@ -55,7 +55,7 @@ function world(options: Partial<FleetOptions> = {}) {
 }
 
 function names(fleet: Fleet): string[] {
-  return [...fleet.truth().values()].flatMap((tunnels) => Array.from(tunnels.keys()));
+  return [...fleet.expectedTunnels().values()].flatMap((tunnels) => Array.from(tunnels.keys()));
 }
 
 /** What a fleet of this seed holds after 20 s of churn and flaps. */
@@ -72,7 +72,7 @@ async function holdsAfterChurn(seed: number): Promise<string[]> {
 describe('the reporter fleet: what it holds', () => {
   it('gives each reporter an id and its tunnels, spread over tenants and clusters, no node twice', () => {
     const { fleet, clock } = world();
-    expect([...fleet.truth().keys()]).to.deep.equal([
+    expect([...fleet.expectedTunnels().keys()]).to.deep.equal([
       { cluster: 'edge', id: 'responder-0' },
       { cluster: 'edge', id: 'responder-1' },
       { cluster: 'edge', id: 'responder-2' },
@@ -80,7 +80,7 @@ describe('the reporter fleet: what it holds', () => {
     expect(fleet.tunnelCount()).to.equal(60);
     expect(new Set(names(fleet))).to.have.property('size', 60);
     const seconds = Math.floor(clock.wallMs() / 1000);
-    expect([...(fleet.reporters[0]?.truth().values() ?? [])].slice(0, 4)).to.deep.equal([
+    expect([...(fleet.reporters[0]?.expectedTunnels().values() ?? [])].slice(0, 4)).to.deep.equal([
       {
         name: 'node-0',
         tenantID: 'tenant-0',
@@ -114,7 +114,7 @@ describe('the reporter fleet: what it holds', () => {
 
   it('scopes name, node and cluster by the tenant under tenant isolation, the tenant not', () => {
     const { fleet } = world({ tenantIsolation: true });
-    expect(fleet.reporters[0]?.truth().get('tenant-1:node-1')).to.deep.include({
+    expect(fleet.reporters[0]?.expectedTunnels().get('tenant-1:node-1')).to.deep.include({
       name: 'tenant-1:node-1',
       tenantID: 'tenant-1',
       clusterID: 'tenant-1:cluster-0',
@@ -181,7 +181,7 @@ describe('the reporter fleet: churn', () => {
 
 describe('the reporter fleet: starting, settling, stopping', () => {
   it('starts its reporters one after the other over the time given', async () => {
-    const { fleet, clock } = world({ startOverMs: 3000 });
+    const { fleet, clock } = world({ rampUpMs: 3000 });
     await fleet.start();
     const connected: number[] = [];
     for (let i = 0; i < 3; i += 1) {
@@ -243,7 +243,7 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     const { fleet, clock } = world({ reporters: 1, connectRetryIntervalMs: 500 });
     await fleet.start();
     clock.advance(0);
-    fleet.reporters[0]?.dropConnection();
+    fleet.reporters[0]?.resetConnection();
     expect(fleet.statistics()).to.deep.include({ connected: 0, attempts: 1, connects: 1, everConnected: 1 });
     clock.advance(500);
     expect(fleet.statistics()).to.deep.include({ connected: 1, attempts: 2, connects: 2, everConnected: 1 });
@@ -260,13 +260,13 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     const { fleet, clock, connections, open } = world({
       churnPerSecond: 5,
       flapsPerSecond: 5,
-      startOverMs: 3000,
+      rampUpMs: 3000,
     });
     await fleet.start();
     clock.advance(1500);
     expect(connections.size).to.equal(3);
     await fleet.stop();
-    expect(clock.waitsMs).to.deep.equal([]);
+    expect(clock.pendingTimersMs).to.deep.equal([]);
     expect([...open]).to.deep.equal([]);
     expect(connections.size).to.equal(0);
   });
@@ -286,7 +286,7 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     const { fleet, clock } = world();
     await fleet.start();
     clock.advance(0);
-    expect(() => fleet.reporters[0]?.abandonConnection()).to.throw('needs a fleet with faultyLinks');
+    expect(() => fleet.reporters[0]?.halfOpenConnection()).to.throw('needs a fleet with faultyLinks');
     await fleet.stop();
   });
 });

@@ -1,8 +1,13 @@
 import { expect } from 'chai';
-import { replicasOf, type LeaseShown } from '../../src/inspect/replicas.ts';
-import { screen } from '../../src/status/screen.ts';
-import { countedRow, summarize, type FleetFacts, type RowCounted } from '../../src/status/summary.ts';
-import { conditionOf, NOW_MS, reporterObject } from '../support/fleet-objects.ts';
+import { replicasFromLeases, type LeaseInfo } from '../../src/cli/replicas.ts';
+import { renderScreen } from '../../src/status/screen.ts';
+import {
+  summarizeTunnel,
+  summarize,
+  type FleetSnapshot,
+  type TunnelSummary,
+} from '../../src/status/summary.ts';
+import { conditionOf, NOW_MS, reporterObject } from '../support/reporter-objects.ts';
 
 const LEADER = 'leader';
 const OURS = { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' };
@@ -12,15 +17,15 @@ function lease(
   holderIdentity: string,
   agoMs: number,
   labels: Readonly<Record<string, string>> = OURS,
-): LeaseShown {
+): LeaseInfo {
   return {
     metadata: { name, labels },
     spec: { holderIdentity, renewTime: new Date(NOW_MS - agoMs).toISOString() },
   };
 }
 
-function row(tenantID: string, nodeID: string, reporter: string, state = 'Connected'): RowCounted {
-  return countedRow({
+function row(tenantID: string, nodeID: string, reporter: string, state = 'Connected'): TunnelSummary {
+  return summarizeTunnel({
     metadata: { name: 'x', uid: 'u', resourceVersion: '1' },
     spec: {
       tunnelName: nodeID,
@@ -33,9 +38,9 @@ function row(tenantID: string, nodeID: string, reporter: string, state = 'Connec
   });
 }
 
-const FLEET: FleetFacts = {
+const FLEET: FleetSnapshot = {
   nowMs: NOW_MS,
-  rows: [
+  objects: [
     row('acme', 'node-1', 'responder-0'),
     row('acme', 'node-1', 'responder-1', 'Unknown'),
     row('acme', 'node-2', 'responder-0'),
@@ -51,7 +56,7 @@ const FLEET: FleetFacts = {
     }),
     reporterObject('responder-0'),
   ],
-  replicas: replicasOf(
+  replicas: replicasFromLeases(
     [
       lease('a', 'replica-a', 2_000),
       lease('b', 'replica-b', 60_000),
@@ -131,7 +136,7 @@ describe('status, drawing', () => {
   const options = { namespace: 'tunnels', server: 'https://api/', nowMs: NOW_MS, top: 20 };
 
   it('totals in the first line; those with something wrong before the others', () => {
-    const text = screen(summarize(FLEET), options);
+    const text = renderScreen(summarize(FLEET), options);
     expect(text).to
       .equal(`4 tunnels (1 Unknown) of 2 tenants; 1 of 2 reporters connected, 1 in sync, 0 pending; 1 of 2 replicas alive
 namespace tunnels at https://api/
@@ -151,20 +156,20 @@ zeta     1         0         1       1
   });
 
   it('more than fit: the first ones, and how many are left', () => {
-    const text = screen(summarize(FLEET), { ...options, top: 1 });
+    const text = renderScreen(summarize(FLEET), { ...options, top: 1 });
     expect(text).to.include('… and 1 more reporters (--top 0 shows all)');
     expect(text).not.to.include('zeta');
-    expect(screen(summarize(FLEET), { ...options, top: 0 })).to.include('zeta');
+    expect(renderScreen(summarize(FLEET), { ...options, top: 0 })).to.include('zeta');
   });
 
   it('nothing at all: says so', () => {
     const nothing = summarize({
-      rows: [],
+      objects: [],
       reporters: [],
       replicas: { replicas: [], leader: '' },
       nowMs: NOW_MS,
     });
-    const text = screen(nothing, options);
+    const text = renderScreen(nothing, options);
     expect(text)
       .to.include('no operator replicas\n')
       .and.include('no reporters\n')

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FleetReporter } from '../../../src/simulate/reporter.ts';
-import type { Stage } from './stage.ts';
+import type { FaultFixture } from './fault-fixture.ts';
 
 /** What changes of the truth have to cost: this many writes, and no more. */
 export interface Changes {
@@ -14,12 +14,12 @@ export interface Changes {
  *
  * @param except the name of a tunnel that is to stay as it is
  */
-export function change({ fleet, random }: Stage, count: number, except = ''): Changes {
+export function applyChanges({ fleet, random }: FaultFixture, count: number, except = ''): Changes {
   const flapped = new Set<string>([except]);
   const choose = (): { readonly reporter: FleetReporter; readonly name: string } => {
     for (;;) {
       const reporter = fleet.reporters[random.below(fleet.reporters.length)];
-      const names = [...(reporter?.truth().keys() ?? [])];
+      const names = [...(reporter?.expectedTunnels().keys() ?? [])];
       const name = names[random.below(Math.max(1, names.length))];
       // One that flapped stays, so that it costs one write whatever has been reported of it by now.
       if (reporter !== undefined && name !== undefined && !flapped.has(name)) return { reporter, name };
@@ -41,21 +41,21 @@ export function change({ fleet, random }: Stage, count: number, except = ''): Ch
 }
 
 /** Changes from now on, a bit every tenth of a second, for so long; then waits until all is ACKed, and says how long that took. */
-export async function changeFor(
-  stage: Stage,
+export async function applyChangesOver(
+  fixture: FaultFixture,
   count: number,
-  overMs: number,
+  durationMs: number,
 ): Promise<{ readonly changes: Changes; readonly ackedMs: number }> {
-  const rounds = Math.max(1, Math.floor(overMs / 100));
+  const rounds = Math.max(1, Math.floor(durationMs / 100));
   const startedMs = performance.now();
   let done = 0;
   for (let round = 1; round <= rounds; round += 1) {
-    const due = Math.round((count * round) / rounds);
-    done += change(stage, due - done).create;
-    await delay(Math.max(0, startedMs + (overMs * round) / rounds - performance.now()));
+    const target = Math.round((count * round) / rounds);
+    done += applyChanges(fixture, target - done).create;
+    await delay(Math.max(0, startedMs + (durationMs * round) / rounds - performance.now()));
   }
   const changedMs = performance.now();
-  await stage.fleet.settled();
+  await fixture.fleet.settled();
   return {
     changes: { create: done, patch: done, delete: done },
     ackedMs: performance.now() - changedMs,

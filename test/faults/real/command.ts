@@ -1,14 +1,14 @@
 import { parseArgs } from 'node:util';
-import { openLiveLine } from './live-line.ts';
-import { playRealFaults, scenarioNames } from './table.ts';
+import { openStatusLine } from './status-line.ts';
+import { runFaultTable, scenarioNames } from './fault-table.ts';
 
-const WRONG_USE = 2;
+const EXIT_USAGE = 2;
 
 /**
  * Plays the faults over real processes, as `--only NAME`, `--percent N` and `--seed N` say; gives the exit code: 0 all were held,
  * 1 some were not, 2 wrong use.
  */
-export async function playTable(args: readonly string[]): Promise<number> {
+export async function runFaultsCommand(args: readonly string[]): Promise<number> {
   const options = {
     /** May be given again. */
     only: { type: 'string', multiple: true, default: [] as string[] },
@@ -22,29 +22,29 @@ export async function playTable(args: readonly string[]): Promise<number> {
     ({ values } = parseArgs({ args: [...args], options }));
   } catch (error) {
     process.stderr.write(`faults: ${(error as Error).message.split('. ')[0]}\n`);
-    return WRONG_USE;
+    return EXIT_USAGE;
   }
   const unknown = values.only.filter((name) => !scenarioNames().includes(name));
-  const mistakes = [
+  const errors = [
     ...unknown.map((name) => `--only ${name}: must be one of ${scenarioNames().join(', ')}`),
     ...(/^\d{1,9}$/.test(values.seed) ? [] : [`--seed ${values.seed}: must be a whole number`]),
     ...(/^([1-9]\d|100)$/.test(values.percent) ? [] : [`--percent ${values.percent}: must be 10 to 100`]),
   ];
-  if (mistakes.length > 0) {
-    for (const mistake of mistakes) process.stderr.write(`faults: ${mistake}\n`);
-    return WRONG_USE;
+  if (errors.length > 0) {
+    for (const message of errors) process.stderr.write(`faults: ${message}\n`);
+    return EXIT_USAGE;
   }
-  const { doing, say, end } = openLiveLine('faults');
+  const { setStatus, print, end } = openStatusLine('faults');
   try {
-    const differences = await playRealFaults({
+    const failed = await runFaultTable({
       only: values.only,
       seed: Number(values.seed),
       percent: Number(values.percent),
-      doing,
-      say,
+      setStatus,
+      print,
     });
-    say(differences === 0 ? 'every fault was held' : `${differences} not held`);
-    return differences === 0 ? 0 : 1;
+    print(failed === 0 ? 'every fault was held' : `${failed} not held`);
+    return failed === 0 ? 0 : 1;
   } finally {
     end();
   }

@@ -8,17 +8,17 @@ const TIMEOUT_MS = 10_000;
 
 /** Throws away all history before now, as kube-apiserver does every 5 minutes. Gives the revision. */
 export async function compactEtcd({ etcdUrl }: ControlPlane): Promise<string> {
-  const ask = async (path: string, body: object): Promise<unknown> => {
+  const post = async (path: string, body: object): Promise<unknown> => {
     const answer = await requestJson({ method: 'POST', url: etcdUrl + path, body, timeoutMs: TIMEOUT_MS });
     if (answer.status !== 200)
       throw new Error(`etcd ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
     return answer.body;
   };
-  const range = (await ask('/v3/kv/range', { key: Buffer.from('/registry').toString('base64') })) as {
+  const range = (await post('/v3/kv/range', { key: Buffer.from('/registry').toString('base64') })) as {
     header: { revision: string };
   };
   const { revision } = range.header;
-  await ask('/v3/kv/compaction', { revision, physical: true });
+  await post('/v3/kv/compaction', { revision, physical: true });
   return revision;
 }
 

@@ -1,5 +1,5 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
-import { breakOff } from '../../../src/simulate/break-off.ts';
+import { abortConnection } from '../../../src/simulate/abort-connection.ts';
 
 /**
  * A TCP relay on loopback with every way in which a network fails. It knows nothing of what it carries, so it stands
@@ -19,77 +19,81 @@ export interface FaultProxy {
   /** One side of each connection is gone, by RST; the other stays open and hears nothing more. New ones work. */
   halfOpen(gone: 'clients' | 'targets'): void;
   /** Each connection passes so many bytes a second each way. */
-  slow(bytesPerSecond: number): void;
+  throttle(bytesPerSecond: number): void;
   /** As usual from now on; what was stalled goes on where it was. */
-  pass(): void;
+  restore(): void;
   /** Ends everything with RST; no handle is left. */
   close(): Promise<void>;
 }
 
 type Mode =
-  { readonly way: 'pass' | 'cut' | 'stall' } | { readonly way: 'slow'; readonly bytesPerMs: number };
+  { readonly kind: 'pass' | 'cut' | 'stall' } | { readonly kind: 'slow'; readonly bytesPerMs: number };
 
 interface Pair {
-  readonly near: Socket;
+  readonly client: Socket;
   /** Undefined until there is a way through. */
-  far: Socket | undefined;
+  upstream: Socket | undefined;
   /** One side is gone and the other does not know. */
-  abandoned: boolean;
+  halfOpen: boolean;
 }
 
 /** Listens on a free port of 127.0.0.1. */
 export async function openFaultProxy(target: string): Promise<FaultProxy> {
-  let to = target;
-  let mode: Mode = { way: 'pass' };
+  let targetAddress = target;
+  let mode: Mode = { kind: 'pass' };
   const pairs = new Set<Pair>();
 
-  function readOn(pair: Pair, from: Socket): void {
-    if (mode.way !== 'stall' && !pair.abandoned) from.resume();
+  function resumeReading(pair: Pair, from: Socket): void {
+    if (mode.kind !== 'stall' && !pair.halfOpen) from.resume();
   }
 
-  function carry(pair: Pair, from: Socket, other: Socket): void {
-    let rest: NodeJS.Timeout | undefined;
+  function forward(pair: Pair, from: Socket, destination: Socket): void {
+    let resumeTimer: NodeJS.Timeout | undefined;
     from.on('data', (chunk) => {
-      const room = other.write(chunk);
-      if (mode.way === 'slow') {
+      const hasRoom = destination.write(chunk);
+      if (mode.kind === 'slow') {
         from.pause();
-        rest = setTimeout(() => readOn(pair, from), chunk.length / mode.bytesPerMs);
-      } else if (!room) {
+        resumeTimer = setTimeout(() => resumeReading(pair, from), chunk.length / mode.bytesPerMs);
+      } else if (!hasRoom) {
         from.pause();
-        other.once('drain', () => readOn(pair, from));
+        destination.once('drain', () => resumeReading(pair, from));
       }
     });
-    from.on('end', () => other.end());
+    from.on('end', () => destination.end());
     from.on('close', () => {
-      clearTimeout(rest);
+      clearTimeout(resumeTimer);
       // Only what still belongs together: a side that is being reset gets done with it by itself.
-      if (pair.abandoned) {
-        if (other.destroyed) pairs.delete(pair);
-      } else if (pairs.delete(pair)) other.destroy();
+      if (pair.halfOpen) {
+        if (destination.destroyed) pairs.delete(pair);
+      } else if (pairs.delete(pair)) destination.destroy();
     });
-    if (mode.way === 'stall') from.pause();
+    if (mode.kind === 'stall') from.pause();
   }
 
-  function join(pair: Pair): void {
-    const colon = to.lastIndexOf(':');
-    const far = connect({ host: to.slice(0, colon), port: Number(to.slice(colon + 1)), noDelay: true });
+  function connectUpstream(pair: Pair): void {
+    const colon = targetAddress.lastIndexOf(':');
+    const far = connect({
+      host: targetAddress.slice(0, colon),
+      port: Number(targetAddress.slice(colon + 1)),
+      noDelay: true,
+    });
     // An error is always followed by close; what went wrong is for the two ends to say.
     far.on('error', () => {});
-    pair.far = far;
-    carry(pair, pair.near, far);
-    carry(pair, far, pair.near);
+    pair.upstream = far;
+    forward(pair, pair.client, far);
+    forward(pair, far, pair.client);
   }
 
   const server = createServer({ noDelay: true }, (near) => {
     near.on('error', () => {});
-    if (mode.way === 'cut') {
-      breakOff(near);
+    if (mode.kind === 'cut') {
+      abortConnection(near);
       return;
     }
-    const pair: Pair = { near, far: undefined, abandoned: false };
+    const pair: Pair = { client: near, upstream: undefined, halfOpen: false };
     pairs.add(pair);
-    if (mode.way === 'stall') near.on('close', () => pair.far ?? pairs.delete(pair));
-    else join(pair);
+    if (mode.kind === 'stall') near.on('close', () => pair.upstream ?? pairs.delete(pair));
+    else connectUpstream(pair);
   });
   // A fleet may come back at once.
   await new Promise<void>((resolve) => {
@@ -99,55 +103,56 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
   function reset(): void {
     const broken = [...pairs];
     pairs.clear();
-    for (const { near, far } of broken) {
-      breakOff(near);
-      if (far !== undefined) breakOff(far);
+    for (const { client, upstream } of broken) {
+      abortConnection(client);
+      if (upstream !== undefined) abortConnection(upstream);
     }
   }
 
-  function readAllOn(): void {
+  function resumeAll(): void {
     for (const pair of pairs) {
-      if (pair.abandoned) continue;
-      if (pair.far === undefined) join(pair);
-      pair.near.resume();
-      pair.far?.resume();
+      if (pair.halfOpen) continue;
+      if (pair.upstream === undefined) connectUpstream(pair);
+      pair.client.resume();
+      pair.upstream?.resume();
     }
   }
 
   return {
     address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
     setTarget(address) {
-      to = address;
+      targetAddress = address;
     },
     reset,
     cut() {
-      mode = { way: 'cut' };
+      mode = { kind: 'cut' };
       reset();
     },
     stall() {
-      mode = { way: 'stall' };
-      for (const { near, far } of pairs) {
-        near.pause();
-        far?.pause();
+      mode = { kind: 'stall' };
+      for (const { client, upstream } of pairs) {
+        client.pause();
+        upstream?.pause();
       }
     },
-    halfOpen(gone) {
+    halfOpen(goneSide) {
       for (const pair of pairs) {
-        if (pair.far === undefined || pair.abandoned) continue;
-        const [lost, left] = gone === 'clients' ? [pair.near, pair.far] : [pair.far, pair.near];
-        pair.abandoned = true;
+        if (pair.upstream === undefined || pair.halfOpen) continue;
+        const [closedSide, openSide] =
+          goneSide === 'clients' ? [pair.client, pair.upstream] : [pair.upstream, pair.client];
+        pair.halfOpen = true;
         // What it still says is read and thrown away: else its end would never be seen.
-        left.removeAllListeners('data').resume();
-        breakOff(lost);
+        openSide.removeAllListeners('data').resume();
+        abortConnection(closedSide);
       }
     },
-    slow(bytesPerSecond) {
-      mode = { way: 'slow', bytesPerMs: bytesPerSecond / 1000 };
-      readAllOn();
+    throttle(bytesPerSecond) {
+      mode = { kind: 'slow', bytesPerMs: bytesPerSecond / 1000 };
+      resumeAll();
     },
-    pass() {
-      mode = { way: 'pass' };
-      readAllOn();
+    restore() {
+      mode = { kind: 'pass' };
+      resumeAll();
     },
     async close() {
       reset();

@@ -17,14 +17,14 @@ export interface Growth {
 }
 
 /** Least squares of value = a + b × hours + c × load; `perHour` is b. A load that never changes is left out. */
-export function growthOf(observations: readonly Observation[]): Growth {
+export function estimateGrowth(observations: readonly Observation[]): Growth {
   const [first] = observations;
   const steady = observations.every(({ load }) => load === first?.load);
   const rows = observations.map(({ hours, load }) => (steady ? [1, hours] : [1, hours, load]));
   const unknowns = steady ? 2 : 3;
   if (observations.length < 5) return { perHour: Number.NaN, error: Number.NaN };
-  const normal = square(unknowns, (i, j) => sum(rows.map((row) => at(row, i) * at(row, j))));
-  const inverse = inverted(normal);
+  const normal = squareMatrix(unknowns, (i, j) => sum(rows.map((row) => at(row, i) * at(row, j))));
+  const inverse = invert(normal);
   const moments = Array.from({ length: unknowns }, (_, i) =>
     sum(rows.map((row, index) => at(row, i) * (observations[index]?.value ?? 0))),
   );
@@ -40,7 +40,7 @@ export function growthOf(observations: readonly Observation[]): Growth {
 }
 
 /** By Gauss and Jordan; a matrix that cannot be inverted gives NaN. */
-function inverted(matrix: readonly (readonly number[])[]): number[][] {
+function invert(matrix: readonly (readonly number[])[]): number[][] {
   const size = matrix.length;
   const rows = matrix.map((row, i) => [...row, ...Array.from({ length: size }, (_, j) => (i === j ? 1 : 0))]);
   for (let i = 0; i < size; i += 1) {
@@ -48,14 +48,14 @@ function inverted(matrix: readonly (readonly number[])[]): number[][] {
     rows.splice(rows.indexOf(best), 1);
     const pivot = best.map((entry) => entry / at(best, i));
     rows.splice(i, 0, pivot);
-    for (const [other, row] of rows.entries()) {
-      if (other !== i) rows[other] = row.map((entry, j) => entry - at(row, i) * at(pivot, j));
+    for (const [otherRow, row] of rows.entries()) {
+      if (otherRow !== i) rows[otherRow] = row.map((entry, j) => entry - at(row, i) * at(pivot, j));
     }
   }
   return rows.map((row) => row.slice(size));
 }
 
-function square(size: number, entry: (i: number, j: number) => number): number[][] {
+function squareMatrix(size: number, entry: (i: number, j: number) => number): number[][] {
   return Array.from({ length: size }, (_, i) => Array.from({ length: size }, (_, j) => entry(i, j)));
 }
 

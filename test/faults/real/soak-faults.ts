@@ -2,69 +2,77 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Random } from '../../../src/simulate/random.ts';
 import type { RunningReplica } from '../../support/replicas.ts';
-import { apiHalfOpen, apiOutages, apiRefuses } from './api-outages.ts';
-import { changeFor } from './changes.ts';
-import { hands } from './hands.ts';
+import { apiHalfOpen, apiOutages, apiRejects } from './api-outages.ts';
+import { applyChangesOver } from './changes.ts';
+import { manualEdits } from './manual-edits.ts';
 import {
-  common,
-  converged,
-  interleaved,
-  owned,
-  photograph,
-  rowWritesOf,
-  served,
+  commonMetrics,
+  waitForConvergence,
+  countInterleavedWriters,
+  waitUntilOwned,
+  snapshot,
+  objectWriteCount,
+  waitUntilServed,
   writesSince,
-} from './judge.ts';
-import { bothCrdsDeleted, rowCrdDeleted } from './kinds-and-namespaces.ts';
-import { refusedByPolicy } from './refused-rows.ts';
-import { allDrop, reporterFaults } from './reporter-losses.ts';
+} from './convergence.ts';
+import { bothCrdsDeleted, tunnelCrdDeleted } from './crd-and-namespace-faults.ts';
+import { rejectedByPolicy } from './rejected-objects.ts';
+import { allReportersDropped, reporterFaults } from './reporter-faults.ts';
 import type { FaultScenario } from './scenario.ts';
-import type { Stage } from './stage.ts';
-import { etcdCompacted, etcdRestored } from './store-faults.ts';
+import type { FaultFixture } from './fault-fixture.ts';
+import { etcdCompacted, etcdRestored } from './etcd-faults.ts';
 
 const DEADLINE_MS = 90_000;
 /** As long as a list waits. */
-const ECHO_MS = 30_000;
+const HALF_OPEN_TIMEOUT_MS = 30_000;
 
 /** What happens to a replica that is not the one whose growth is watched, while tunnels change. */
-function replicaHarmed(
+function createReplicaScenario(
   name: string,
   about: string,
-  harm: (stage: Stage, replica: RunningReplica) => Promise<void>,
+  inject: (fixture: FaultFixture, replica: RunningReplica) => Promise<void>,
 ): FaultScenario {
   return {
     name,
-    about,
-    async run(stage, sizes, doing) {
+    description: about,
+    async run(fixture, scale, setStatus) {
       // The first one is watched over the whole soak.
-      const others = stage.replicas.running.slice(1);
-      const chosen = others[stage.random.below(others.length)];
+      const others = fixture.replicas.running.slice(1);
+      const chosen = others[fixture.random.below(others.length)];
       if (chosen === undefined) throw new Error('there is no second replica');
-      const before = await photograph(stage);
-      doing(chosen.account);
-      const changing = changeFor(stage, sizes.changes, 5000);
+      const before = await snapshot(fixture);
+      setStatus(chosen.account);
+      const changing = applyChangesOver(fixture, scale.changes, 5000);
       const startedMs = performance.now();
-      await harm(stage, chosen);
-      await owned(stage, DEADLINE_MS);
+      await inject(fixture, chosen);
+      await waitUntilOwned(fixture, DEADLINE_MS);
       const ownedMs = performance.now() - startedMs;
       const { changes } = await changing;
-      const after = await converged(stage, before, DEADLINE_MS);
-      await served(stage, DEADLINE_MS);
-      const writes = rowWritesOf(await writesSince(stage, before));
+      const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+      await waitUntilServed(fixture, DEADLINE_MS);
+      const writes = objectWriteCount(await writesSince(fixture, before));
       const needed = changes.create + changes.patch + changes.delete;
       return [
-        ...common(stage, after, 10),
-        { what: 'reporters served', value: ownedMs / 1000, unit: 's', atMost: 20 },
-        { what: 'row writes', value: writes, atMost: needed },
-        { what: 'owners whose writes interleave', value: await interleaved(stage, before, after), atMost: 0 },
+        ...commonMetrics(fixture, after, 10),
+        { name: 'reporters served', value: ownedMs / 1000, unit: 's', atMost: 20 },
+        { name: 'row writes', value: writes, atMost: needed },
+        {
+          name: 'owners whose writes interleave',
+          value: await countInterleavedWriters(fixture, before, after),
+          atMost: 0,
+        },
       ];
     },
   };
 }
 
-async function ended(stage: Stage, replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void> {
-  await stage.replicas.end(replica, how);
-  await stage.startReplica();
+async function endAndReplace(
+  fixture: FaultFixture,
+  replica: RunningReplica,
+  how: 'SIGTERM' | 'SIGKILL',
+): Promise<void> {
+  await fixture.replicas.end(replica, how);
+  await fixture.startReplica();
 }
 
 /** Every fault that a soak plays. */
@@ -72,41 +80,45 @@ export const SOAK_FAULTS: readonly FaultScenario[] = [
   ...apiOutages,
   {
     ...apiHalfOpen,
-    async run(stage, sizes, doing) {
-      const figures = await apiHalfOpen.run(stage, sizes, doing);
-      doing('its echo dies away');
-      await delay(ECHO_MS);
-      return figures;
+    async run(fixture, scale, setStatus) {
+      const metrics = await apiHalfOpen.run(fixture, scale, setStatus);
+      setStatus('its echo dies away');
+      await delay(HALF_OPEN_TIMEOUT_MS);
+      return metrics;
     },
   },
-  apiRefuses,
+  apiRejects,
   etcdCompacted,
   etcdRestored,
-  allDrop,
-  hands,
-  rowCrdDeleted,
+  allReportersDropped,
+  manualEdits,
+  tunnelCrdDeleted,
   bothCrdsDeleted,
-  ...refusedByPolicy,
-  replicaHarmed('replica-killed', 'a replica killed -9 and replaced', (stage, one) =>
-    ended(stage, one, 'SIGKILL'),
+  ...rejectedByPolicy,
+  createReplicaScenario('replica-killed', 'a replica killed -9 and replaced', (fixture, replica) =>
+    endAndReplace(fixture, replica, 'SIGKILL'),
   ),
-  replicaHarmed('replica-terminated', 'a replica SIGTERMed and replaced', (stage, one) =>
-    ended(stage, one, 'SIGTERM'),
+  createReplicaScenario('replica-terminated', 'a replica SIGTERMed and replaced', (fixture, replica) =>
+    endAndReplace(fixture, replica, 'SIGTERM'),
   ),
-  replicaHarmed('replica-stopped', 'a replica stopped (SIGSTOP) for 8 s', async (_stage, one) => {
-    one.process.signal('SIGSTOP');
-    await delay(8000);
-    one.process.signal('SIGCONT');
-  }),
+  createReplicaScenario(
+    'replica-stopped',
+    'a replica stopped (SIGSTOP) for 8 s',
+    async (_fixture, replica) => {
+      replica.process.signal('SIGSTOP');
+      await delay(8000);
+      replica.process.signal('SIGCONT');
+    },
+  ),
   ...reporterFaults,
 ];
 
 /** Gives faults in a random order, each once before any comes again. */
-export function shuffled(random: Random): () => FaultScenario {
-  let left: FaultScenario[] = [];
+export function shuffledFaults(random: Random): () => FaultScenario {
+  let remaining: FaultScenario[] = [];
   return () => {
-    if (left.length === 0) left = [...SOAK_FAULTS];
-    const [chosen] = left.splice(random.below(left.length), 1);
+    if (remaining.length === 0) remaining = [...SOAK_FAULTS];
+    const [chosen] = remaining.splice(random.below(remaining.length), 1);
     if (chosen === undefined) throw new Error('there is no fault');
     return chosen;
   };

@@ -2,9 +2,9 @@
 import { randomInt } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { held } from './figure.ts';
-import { openLiveLine } from './live-line.ts';
-import { reportText, soak } from './soak.ts';
+import { isWithinBounds } from './metric.ts';
+import { openStatusLine } from './status-line.ts';
+import { formatReport, soak } from './soak.ts';
 
 const HELP = `Usage: npm run soak -- [flags]
 
@@ -16,21 +16,21 @@ const HELP = `Usage: npm run soak -- [flags]
 Three replicas with 1,500 rows on this machine, with a real control plane; a fault every 30 s.
 Exit code: 0, 1 when a bound was not held, 2 on wrong use.
 `;
-const WRONG_USE = 2;
+const EXIT_USAGE = 2;
 
 process.exitCode = await main();
 
 async function main(): Promise<number> {
-  const options = readOptions();
+  const options = parseOptions();
   if (typeof options === 'number') return options;
   const { minutes, seed, json } = options;
-  const { doing, say, end } = openLiveLine('soak');
+  const { setStatus, print, end } = openStatusLine('soak');
   try {
-    say(`seed ${seed}`);
-    const report = await soak({ minutes, seed, doing, say });
-    say(reportText(report));
+    print(`seed ${seed}`);
+    const report = await soak({ minutes, seed, setStatus, print });
+    print(formatReport(report));
     if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, null, 2)}\n`);
-    return report.figures.every(held) ? 0 : 1;
+    return report.metrics.every(isWithinBounds) ? 0 : 1;
   } finally {
     end();
   }
@@ -43,7 +43,7 @@ interface Options {
 }
 
 /** The exit code, where there is nothing to do. */
-function readOptions(): Options | number {
+function parseOptions(): Options | number {
   const text = { type: 'string' } as const;
   try {
     const { values } = parseArgs({
@@ -54,17 +54,17 @@ function readOptions(): Options | number {
       return 0;
     }
     return {
-      minutes: whole('minutes', values.minutes ?? '20', 1, 1440),
-      seed: whole('seed', values.seed ?? String(randomInt(2 ** 32)), 0, 2 ** 32 - 1),
+      minutes: parseWholeNumber('minutes', values.minutes ?? '20', 1, 1440),
+      seed: parseWholeNumber('seed', values.seed ?? String(randomInt(2 ** 32)), 0, 2 ** 32 - 1),
       json: values.json,
     };
   } catch (error) {
     process.stderr.write(`soak: ${(error as Error).message}\n${HELP}`);
-    return WRONG_USE;
+    return EXIT_USAGE;
   }
 }
 
-function whole(name: string, value: string, least: number, most: number): number {
-  if (/^\d{1,10}$/.test(value) && Number(value) >= least && Number(value) <= most) return Number(value);
-  throw new Error(`--${name} ${value}: must be a whole number from ${least} to ${most}`);
+function parseWholeNumber(name: string, value: string, min: number, max: number): number {
+  if (/^\d{1,10}$/.test(value) && Number(value) >= min && Number(value) <= max) return Number(value);
+  throw new Error(`--${name} ${value}: must be a whole number from ${min} to ${max}`);
 }

@@ -1,100 +1,103 @@
-import type { Fault, Scene } from './faults.ts';
-import type { World } from './world.ts';
+import type { FaultInjector, FaultContext } from './fault-injectors.ts';
+import type { SimHarness } from './harness.ts';
 
-const ROWS = 'reversetunnels';
+const TUNNELS = 'reversetunnels';
 const REPORTERS = 'reversetunnelreporters';
-const RESOURCES = [ROWS, REPORTERS, 'leases'];
+const RESOURCES = [TUNNELS, REPORTERS, 'leases'];
 
 /** Does something to the API server for a while. */
-function forAWhile(begin: (scene: Scene) => void, end: (scene: Scene) => void): Fault {
-  return (scene) => {
-    begin(scene);
-    scene.world.time.after(scene.step.forMs, () => end(scene));
+function temporarily(
+  begin: (context: FaultContext) => void,
+  end: (context: FaultContext) => void,
+): FaultInjector {
+  return (context) => {
+    begin(context);
+    context.harness.time.after(context.fault.durationMs, () => end(context));
   };
 }
 
-function rate(which: keyof World['server']['rates']): Fault {
-  return forAWhile(
-    ({ world, step }) => {
-      world.server.rates[which] = 0.1 + (step.other % 8) / 10;
+function injectErrors(error: keyof SimHarness['server']['rates']): FaultInjector {
+  return temporarily(
+    ({ harness, fault }) => {
+      harness.server.rates[error] = 0.1 + (fault.variant % 8) / 10;
     },
-    ({ world }) => {
-      world.server.rates[which] = 0;
+    ({ harness }) => {
+      harness.server.rates[error] = 0;
     },
   );
 }
 
 /** Those that change the store itself, which within a course can be done to the one in memory only. */
-export const OF_THE_STORE: ReadonlySet<string> = new Set(['etcd-restored', 'kind-gone']);
+export const STORE_FAULTS: ReadonlySet<string> = new Set(['etcd-restored', 'kind-gone']);
 
 /** What becomes of the API server and its etcd. */
 export const apiFaults = {
-  'api-refusing': forAWhile(
-    ({ world }) => world.server.close(),
-    ({ world }) => world.server.serve(),
+  'api-refusing': temporarily(
+    ({ harness }) => harness.server.close(),
+    ({ harness }) => harness.server.serve(),
   ),
-  'api-hanging': forAWhile(
-    ({ world }) => {
-      world.server.mode = 'hanging';
+  'api-hanging': temporarily(
+    ({ harness }) => {
+      harness.server.mode = 'hanging';
     },
-    ({ world }) => world.server.serve(),
+    ({ harness }) => harness.server.serve(),
   ),
-  'api-restart': ({ world, step }) => {
-    world.server.close();
-    world.time.after(500 + (step.forMs % 3000), () => world.server.restart());
+  'api-restart': ({ harness, fault }) => {
+    harness.server.close();
+    harness.time.after(500 + (fault.durationMs % 3000), () => harness.server.restart());
   },
-  'api-slow': forAWhile(
-    ({ world, step }) => {
-      world.server.slowMs = 50 * (1 + step.other);
+  'api-slow': temporarily(
+    ({ harness, fault }) => {
+      harness.server.extraLatencyMs = 50 * (1 + fault.variant);
     },
-    ({ world }) => {
-      world.server.slowMs = 0;
+    ({ harness }) => {
+      harness.server.extraLatencyMs = 0;
     },
   ),
-  'api-throttles': rate('throttled'),
-  'api-unavailable': rate('unavailable'),
-  'api-breaks-before': rate('brokenBefore'),
-  'api-loses-answers': rate('brokenAfter'),
-  'api-compacts': ({ world }) => {
-    world.store.compact();
-    world.server.forgetChanges();
+  'api-throttles': injectErrors('throttled'),
+  'api-unavailable': injectErrors('unavailable'),
+  'api-breaks-before': injectErrors('brokenBefore'),
+  'api-loses-answers': injectErrors('brokenAfter'),
+  'api-compacts': ({ harness }) => {
+    harness.store.compact();
+    harness.server.clearWatchCache();
   },
-  'etcd-restored': ({ world, step, backups }) => {
+  'etcd-restored': ({ harness, fault, backups }) => {
     // One that is younger than a Lease's renewal differs in nothing that could be told.
-    const old = backups.filter(({ atMs }) => world.time.nowMs - atMs > 10_000);
-    const backup = old[step.other % Math.max(1, old.length)];
+    const oldBackups = backups.filter(({ atMs }) => harness.time.nowMs - atMs > 10_000);
+    const backup = oldBackups[fault.variant % Math.max(1, oldBackups.length)];
     if (backup === undefined) return;
-    world.server.close();
-    world.store.memory?.restore(backup);
-    world.watchdog.restored();
-    world.tell(() => `etcd is restored to version ${backup.version}`);
-    world.time.after(500 + (step.forMs % 3000), () => world.server.restart());
+    harness.server.close();
+    harness.store.memory?.restore(backup);
+    harness.invariants.onRestore();
+    harness.traceLine(() => `etcd is restored to version ${backup.version}`);
+    harness.time.after(500 + (fault.durationMs % 3000), () => harness.server.restart());
   },
-  'kind-gone': (scene) => {
-    const { world, step } = scene;
-    const resource = step.other % 2 === 0 ? ROWS : REPORTERS;
-    const { memory } = world.store;
+  'kind-gone': (context) => {
+    const { harness, fault } = context;
+    const resource = fault.variant % 2 === 0 ? TUNNELS : REPORTERS;
+    const { memory } = harness.store;
     memory?.setKindState(resource, 'terminating');
-    world.time.after(200, () => memory?.empty(resource));
-    world.time.after(500, () => {
+    harness.time.after(200, () => memory?.deleteAll(resource));
+    harness.time.after(500, () => {
       memory?.setKindState(resource, 'missing');
-      world.server.endWatches(undefined, resource);
+      harness.server.endWatches(undefined, resource);
     });
-    world.time.after(600 + step.forMs, () => {
+    harness.time.after(600 + fault.durationMs, () => {
       memory?.setKindState(resource, 'served');
-      world.server.forgetChanges();
+      harness.server.clearWatchCache();
     });
   },
-  'namespace-gone': ({ world, step }) => {
-    const { store, hold, time } = world;
-    hold(store.setNamespaceState('terminating'));
+  'namespace-gone': ({ harness, fault }) => {
+    const { store, blockOn, time } = harness;
+    blockOn(store.setNamespaceState('terminating'));
     for (const [index, resource] of RESOURCES.entries()) {
-      time.after(100 + index * (step.other * 10), () => hold(store.empty(resource)));
+      time.after(100 + index * (fault.variant * 10), () => blockOn(store.deleteAll(resource)));
     }
     time.after(4000, () => {
-      for (const resource of RESOURCES) hold(store.empty(resource));
-      hold(store.setNamespaceState('missing'));
+      for (const resource of RESOURCES) blockOn(store.deleteAll(resource));
+      blockOn(store.setNamespaceState('missing'));
     });
-    time.after(4100 + step.forMs, () => hold(store.setNamespaceState('active')));
+    time.after(4100 + fault.durationMs, () => blockOn(store.setNamespaceState('active')));
   },
-} satisfies Readonly<Record<string, Fault>>;
+} satisfies Readonly<Record<string, FaultInjector>>;

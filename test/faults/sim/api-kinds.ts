@@ -1,16 +1,16 @@
 import { isDeepStrictEqual } from 'node:util';
 
 /** A JSON object. */
-export type Json = Readonly<Record<string, unknown>>;
+export type JsonObject = Readonly<Record<string, unknown>>;
 
 /** What the API server knows of a kind. */
 export interface ApiKind {
   readonly kind: string;
   readonly apiVersion: string;
   /** Undefined: it has no status subresource. */
-  readonly defaultStatus: Json | undefined;
+  readonly defaultStatus: JsonObject | undefined;
   /** What of a spec may not change; undefined: all may. */
-  readonly identity: ((spec: Json) => unknown) | undefined;
+  readonly identity: ((spec: JsonObject) => unknown) | undefined;
 }
 
 const PENDING = ['Connected', 'Synced', 'Ready'].map((type) => ({
@@ -48,17 +48,17 @@ export const API_KINDS: Readonly<Record<string, ApiKind>> = {
 };
 
 /** The same with all fields in the order of the alphabet, as the API server writes them. */
-export function inOrder<T>(value: T): T {
-  if (Array.isArray(value)) return value.map((one: unknown) => inOrder(one)) as T;
-  if (!isObject(value)) return value;
+export function sortFields<T>(value: T): T {
+  if (Array.isArray(value)) return value.map((item: unknown) => sortFields(item)) as T;
+  if (!isJsonObject(value)) return value;
   const fields = Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1));
-  return Object.fromEntries(fields.map(([field, of]) => [field, inOrder(of)])) as T;
+  return Object.fromEntries(fields.map(([field, fieldValue]) => [field, sortFields(fieldValue)])) as T;
 }
 
 /** RFC 7386. */
 export function mergePatch(target: unknown, patch: unknown): unknown {
-  if (!isObject(patch)) return patch;
-  const merged: Record<string, unknown> = isObject(target) ? { ...target } : {};
+  if (!isJsonObject(patch)) return patch;
+  const merged: Record<string, unknown> = isJsonObject(target) ? { ...target } : {};
   for (const [field, value] of Object.entries(patch)) {
     if (value === null) delete merged[field];
     else merged[field] = mergePatch(merged[field], value);
@@ -67,12 +67,12 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
 }
 
 /** True for a JSON object, and not for a list. */
-export function isObject(value: unknown): value is Json {
+export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** True when a spec may not become another. */
-export function isImmutable({ identity }: ApiKind, before: Json, after: Json): boolean {
+export function isImmutable({ identity }: ApiKind, before: JsonObject, after: JsonObject): boolean {
   return identity !== undefined && !isDeepStrictEqual(identity(before), identity(after));
 }
 
@@ -80,7 +80,7 @@ const SUBDOMAIN = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-
 const LABEL_VALUE = /^(?:(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/;
 
 /** What is wrong with a name or labels; undefined when nothing is. */
-export function metadataViolation(name: string, labels: Json): string | undefined {
+export function metadataViolation(name: string, labels: JsonObject): string | undefined {
   if (name.length > 253 || !SUBDOMAIN.test(name)) return `metadata.name: Invalid value: "${name}"`;
   for (const value of Object.values(labels)) {
     if (typeof value !== 'string' || value.length > 63 || !LABEL_VALUE.test(value)) {

@@ -1,13 +1,13 @@
 import type { ResourceType } from '../../../src/k8s/api-object.ts';
-import { ApiError, errorOfAnswer, errorOfTransport } from '../../../src/k8s/api-error.ts';
+import { ApiError, errorFromResponse, errorFromTransport } from '../../../src/k8s/api-error.ts';
 import { HTTP_METHODS, type Call } from '../../../src/k8s/call.ts';
 import type { ApiClient } from '../../../src/k8s/client.ts';
 import { createResourceClient } from '../../../src/k8s/resource-client.ts';
 import { resourcePath } from '../../../src/k8s/resource-path.ts';
-import type { ApiAnswer } from './api-refusals.ts';
+import type { ApiResponse } from './api-responses.ts';
 import type { OpenWatch, SimApiServer } from './api-server.ts';
 import { parseApiPath } from './api-objects.ts';
-import type { Dice } from './dice.ts';
+import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
 import type { SimTime } from './time.ts';
 
@@ -27,7 +27,7 @@ export interface ApiLink {
   /** How much later than on its way a watch's lines come, by resource. */
   readonly lagMs: Map<string, number>;
   /** What each direction takes, at most. */
-  travelMs: number;
+  maxLatencyMs: number;
   /** The connections of open watches break, or are left half-open. */
   breakWatches(how: 'reset' | 'half-open', resource?: string): void;
 }
@@ -41,7 +41,7 @@ export interface ApiLink {
 export function createApiLink(
   process: SimProcess,
   server: SimApiServer,
-  { time, dice, onSend }: { time: SimTime; dice: Dice; onSend: (call: SentCall) => void },
+  { time, dice, onSend }: { time: SimTime; dice: Prng; onSend: (call: SentCall) => void },
 ): ApiLink {
   const watches = new Set<{
     readonly open: OpenWatch;
@@ -53,82 +53,82 @@ export function createApiLink(
   const link: ApiLink = {
     mode: 'open',
     lagMs: new Map(),
-    travelMs: 3,
+    maxLatencyMs: 3,
     breakWatches(how, resource) {
       for (const watch of watches) {
         if (resource !== undefined && watch.open.resource !== resource) continue;
         watch.halfOpen = true;
-        server.drop(watch.open);
+        server.removeWatch(watch.open);
         if (how === 'reset') process.receive(() => watch.fail(new Error('read ECONNRESET')));
       }
     },
     client: {
       resource: <T>(resource: ResourceType) =>
         createResourceClient<T>(resourcePath('', resource), (call) => send(call)),
-      document: (path) => Promise.reject(new Error(`nothing is at ${path} here`)),
+      getRaw: (path) => Promise.reject(new Error(`nothing is at ${path} here`)),
       connectionsOpened: () => 0,
       close() {
         closed = true;
-        for (const watch of watches) server.drop(watch.open);
+        for (const watch of watches) server.removeWatch(watch.open);
         return Promise.resolve();
       },
     },
   };
 
-  const travelMs = (): number => 0.2 + link.travelMs * dice.fraction();
+  const randomLatencyMs = (): number => 0.2 + link.maxLatencyMs * dice.fraction();
 
   function send(call: Call): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
     if (closed) return Promise.reject(new ApiError('cancelled', `${call.action()}: client is closed`));
-    let over = false;
+    let settled = false;
     const cancelDeadline = process.setTimer(call.timeoutMs, () => {
       fail(new ApiError('unavailable', `no response within ${call.timeoutMs / 1000} s`));
     });
     const onAbort = (): void => fail(new ApiError('cancelled', 'cancelled'));
     function settle(): boolean {
-      if (over) return false;
-      over = true;
+      if (settled) return false;
+      settled = true;
       cancelDeadline();
       call.signal?.removeEventListener('abort', onAbort);
       return true;
     }
     function fail(error: unknown): void {
-      if (settle()) reject(errorOfTransport(call.action(), error));
+      if (settle()) reject(errorFromTransport(call.action(), error));
     }
-    function take(answer: ApiAnswer | Error): void {
+    function handleAnswer(answer: ApiResponse | Error): void {
       if (answer instanceof Error) fail(answer);
       else if (settle()) {
         if (answer.status >= 200 && answer.status <= 299) resolve(answer.text);
-        else reject(errorOfAnswer(call.action(), answer));
+        else reject(errorFromResponse(call.action(), answer));
       }
     }
     /** On its way back, if there is a way. */
-    function comeBack(answer: ApiAnswer | Error): void {
+    function respond(answer: ApiResponse | Error): void {
       if (link.mode !== 'open' && !(answer instanceof Error)) return;
-      time.after(travelMs(), () => process.receive(() => take(answer)));
+      time.after(randomLatencyMs(), () => process.receive(() => handleAnswer(answer)));
     }
     if (call.signal?.aborted === true) onAbort();
     else call.signal?.addEventListener('abort', onAbort);
-    if (over) return promise;
+    if (settled) return promise;
 
     const { resource, name } = parseApiPath(call.path);
     onSend({ verb: call.verb, resource, name, body: call.body });
     const path = call.path;
-    if (link.mode === 'cut') comeBack(new Error('connect ECONNREFUSED'));
+    if (link.mode === 'cut') respond(new Error('connect ECONNREFUSED'));
     else if (link.mode === 'dark') return promise;
     else if (call.onChunk !== undefined)
       openWatch(call, resource, {
-        isOver: () => over,
+        isOver: () => settled,
         cancelDeadline,
         fail,
         settle,
         resolve,
         reject,
-        comeBack,
+        comeBack: respond,
       });
     else {
-      const request = { method: HTTP_METHODS[call.verb], path, body: call.body, by: process.name };
-      time.after(travelMs(), () => server.arrive(request, comeBack));
+      const request = { method: HTTP_METHODS[call.verb], path, body: call.body, actor: process.name };
+      time.after(randomLatencyMs(), () => server.receive(request, respond));
     }
     return promise;
   }
@@ -140,18 +140,18 @@ export function createApiLink(
     settle(): boolean;
     resolve(text: string): void;
     reject(error: unknown): void;
-    comeBack(answer: ApiAnswer | Error): void;
+    comeBack(answer: ApiResponse | Error): void;
   }
 
   function openWatch(call: Call, resource: string, exchange: Exchange): void {
     const { query } = parseApiPath(call.path);
     let lastMs = 0;
     /** In order, however long each takes. */
-    function inOrder(take: () => void): void {
-      const atMs = Math.max(lastMs, time.nowMs + travelMs() + (link.lagMs.get(resource) ?? 0));
+    function deliverInOrder(handleAnswer: () => void): void {
+      const atMs = Math.max(lastMs, time.nowMs + randomLatencyMs() + (link.lagMs.get(resource) ?? 0));
       lastMs = atMs;
       time.after(atMs - time.nowMs, () => {
-        if (!watch.halfOpen) process.receive(take);
+        if (!watch.halfOpen) process.receive(handleAnswer);
       });
     }
     const open: OpenWatch = {
@@ -159,44 +159,44 @@ export function createApiLink(
       path: call.path,
       fromVersion: Number(query.get('resourceVersion')),
       cancels: [],
-      line: (text) =>
-        inOrder(() => {
+      sendLine: (text) =>
+        deliverInOrder(() => {
           if (exchange.isOver()) return;
           try {
             call.onChunk?.(Buffer.from(`${text}\n`));
           } catch (error) {
             // What the reader throws is no failure of the connection, and comes as it is.
-            done();
+            removeWatch();
             if (exchange.settle()) exchange.reject(error);
           }
         }),
       end: (error) =>
-        inOrder(() => {
-          done();
+        deliverInOrder(() => {
+          removeWatch();
           if (error !== undefined) exchange.fail(error);
           else if (exchange.settle()) exchange.resolve('');
         }),
     };
     const watch = { open, halfOpen: false, fail: (error: Error) => exchange.fail(error) };
-    function done(): void {
+    function removeWatch(): void {
       watches.delete(watch);
-      server.drop(open);
+      server.removeWatch(open);
     }
-    call.signal?.addEventListener('abort', done);
-    time.after(travelMs(), () => {
+    call.signal?.addEventListener('abort', removeWatch);
+    time.after(randomLatencyMs(), () => {
       if (exchange.isOver()) return;
-      const refused = server.watch(open, Number(query.get('timeoutSeconds')) * 1000);
-      if (refused !== undefined) {
-        exchange.comeBack(refused);
+      const rejection = server.watch(open, Number(query.get('timeoutSeconds')) * 1000);
+      if (rejection !== undefined) {
+        exchange.comeBack(rejection);
         return;
       }
       watches.add(watch);
-      inOrder(() => {
+      deliverInOrder(() => {
         if (exchange.isOver()) return;
         exchange.cancelDeadline();
         call.onOpen?.();
       });
-      server.catchUp(open);
+      server.replay(open);
     });
   }
 

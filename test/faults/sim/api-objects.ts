@@ -1,4 +1,4 @@
-import { isObject, type Json } from './api-kinds.ts';
+import { isJsonObject, type JsonObject } from './api-kinds.ts';
 
 /** A request as it comes over the wire. */
 export interface ApiRequest {
@@ -7,16 +7,16 @@ export interface ApiRequest {
   readonly path: string;
   readonly body?: string | undefined;
   /** Who sent it: a process, or `hand`. */
-  readonly by: string;
+  readonly actor: string;
 }
 
 /** An object as it is stored and shown. */
-export interface ApiObjectShown {
+export interface ApiServerObject {
   readonly apiVersion: string;
   readonly kind: string;
   readonly metadata: ApiMetadata;
-  readonly spec: Json;
-  readonly status?: Json;
+  readonly spec: JsonObject;
+  readonly status?: JsonObject;
 }
 
 /** Metadata, its fields in the order of the alphabet. */
@@ -24,7 +24,7 @@ export interface ApiMetadata {
   readonly creationTimestamp: string;
   readonly deletionTimestamp?: string;
   readonly finalizers?: readonly string[];
-  readonly labels?: Json;
+  readonly labels?: JsonObject;
   readonly name: string;
   readonly namespace: string;
   readonly resourceVersion: string;
@@ -36,11 +36,11 @@ export interface ApiChange {
   readonly resource: string;
   readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
   readonly version: number;
-  readonly object: ApiObjectShown;
+  readonly object: ApiServerObject;
   /** The object as JSON. */
   readonly text: string;
-  readonly before: ApiObjectShown | undefined;
-  readonly by: string;
+  readonly before: ApiServerObject | undefined;
+  readonly actor: string;
 }
 
 /** A path taken apart. */
@@ -66,34 +66,34 @@ export function parseApiPath(path: string): ApiPath {
 }
 
 /** A body as an object; `{}` for none. */
-export function parsedBody(body: string | undefined): Json {
+export function parseBody(body: string | undefined): JsonObject {
   const value: unknown = JSON.parse(body ?? '{}');
-  return isObject(value) ? value : {};
+  return isJsonObject(value) ? value : {};
 }
 
 /** What a write may say of metadata. */
-export interface SentMetadata {
+export interface MetadataPatch {
   readonly name?: string;
   readonly generateName?: string;
-  readonly labels?: Json;
+  readonly labels?: JsonObject;
   readonly finalizers?: readonly string[] | null;
   readonly resourceVersion?: string;
 }
 
 /** The metadata that a write says. */
-export function metadataOf(sent: Json): SentMetadata {
-  return isObject(sent['metadata']) ? sent['metadata'] : {};
+export function metadataOf(sent: JsonObject): MetadataPatch {
+  return isJsonObject(sent['metadata']) ? sent['metadata'] : {};
 }
 
 /** Metadata with some parts changed, its fields in the order in which the API server writes them. */
-export function withParts(
+export function updateMetadata(
   before: ApiMetadata,
-  parts: { deletionTimestamp?: string; finalizers?: readonly string[] | undefined; labels?: Json },
+  changes: { deletionTimestamp?: string; finalizers?: readonly string[] | undefined; labels?: JsonObject },
 ): ApiMetadata {
   const { creationTimestamp, name, namespace, resourceVersion, uid } = before;
-  const deletionTimestamp = parts.deletionTimestamp ?? before.deletionTimestamp;
-  const finalizers = parts.finalizers ?? before.finalizers ?? [];
-  const labels = parts.labels ?? before.labels ?? {};
+  const deletionTimestamp = changes.deletionTimestamp ?? before.deletionTimestamp;
+  const finalizers = changes.finalizers ?? before.finalizers ?? [];
+  const labels = changes.labels ?? before.labels ?? {};
   return {
     creationTimestamp,
     ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),

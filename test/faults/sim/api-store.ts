@@ -1,29 +1,29 @@
 import { isDeepStrictEqual } from 'node:util';
 import {
   API_KINDS,
-  inOrder,
+  sortFields,
   isImmutable,
-  isObject,
+  isJsonObject,
   mergePatch,
   metadataViolation,
-  type Json,
+  type JsonObject,
 } from './api-kinds.ts';
 import {
   metadataOf,
   parseApiPath,
-  parsedBody,
-  withParts,
+  parseBody,
+  updateMetadata,
   type ApiChange,
-  type ApiObjectShown,
+  type ApiServerObject,
   type ApiPath,
   type ApiRequest,
 } from './api-objects.ts';
-import * as answers from './api-refusals.ts';
-import type { ApiAnswer } from './api-refusals.ts';
-import type { WorldApi } from './world-api.ts';
+import * as answers from './api-responses.ts';
+import type { ApiResponse } from './api-responses.ts';
+import type { SimApi } from './sim-api.ts';
 
-interface Stored {
-  readonly object: ApiObjectShown;
+interface StoredObject {
+  readonly object: ApiServerObject;
   readonly text: string;
 }
 
@@ -31,7 +31,7 @@ interface Stored {
 export interface Backup {
   readonly atMs: number;
   readonly version: number;
-  readonly objects: ReadonlyMap<string, ReadonlyMap<string, Stored>>;
+  readonly objects: ReadonlyMap<string, ReadonlyMap<string, StoredObject>>;
 }
 
 /** How a kind is served. */
@@ -47,23 +47,23 @@ export type NamespaceState = 'active' | 'terminating' | 'missing';
  *
  * Fields stand in the order of the alphabet, as the real one writes them.
  */
-export class ApiStore implements WorldApi {
+export class ApiStore implements SimApi {
   readonly namespace = 'sim';
   readonly memory = this;
-  readonly #changed: (change: ApiChange) => void;
+  readonly #onChange: (change: ApiChange) => void;
   readonly #now: () => string;
-  #objects = new Map<string, Map<string, Stored>>();
+  #objects = new Map<string, Map<string, StoredObject>>();
   #version = 95;
   #uids = 0;
   /** Lists under way, by continue token. */
-  readonly #pages = new Map<string, { readonly version: number; readonly rest: readonly string[] }>();
+  readonly #pages = new Map<string, { readonly version: number; readonly remaining: readonly string[] }>();
   readonly #kinds = new Map<string, KindState>();
   #namespaceState: NamespaceState = 'active';
 
   /** @param now RFC 3339, to the second */
   constructor(now: () => string, changed: (change: ApiChange) => void) {
     this.#now = now;
-    this.#changed = changed;
+    this.#onChange = changed;
   }
 
   get version(): number {
@@ -74,7 +74,7 @@ export class ApiStore implements WorldApi {
     return this.#kinds.get(resource) ?? 'served';
   }
 
-  serves(resource: string): boolean {
+  isServed(resource: string): boolean {
     return this.kindState(resource) !== 'missing';
   }
 
@@ -87,7 +87,7 @@ export class ApiStore implements WorldApi {
     const from = this.#namespaceState;
     if ((from === 'missing' && state === 'terminating') || (from === 'active' && state === 'missing')) return;
     if (from === 'terminating' && state !== from)
-      for (const resource of this.#objects.keys()) this.empty(resource);
+      for (const resource of this.#objects.keys()) this.deleteAll(resource);
     this.#namespaceState = state;
   }
 
@@ -96,23 +96,23 @@ export class ApiStore implements WorldApi {
   }
 
   /** The objects of a kind, by name. */
-  *objects(resource: string): Iterable<ApiObjectShown> {
+  *objects(resource: string): Iterable<ApiServerObject> {
     for (const { object } of this.#objects.get(resource)?.values() ?? []) yield object;
   }
 
-  get(resource: string, name: string): ApiObjectShown | undefined {
+  get(resource: string, name: string): ApiServerObject | undefined {
     return this.#objects.get(resource)?.get(name)?.object;
   }
 
   /** Deletes all of a kind, as the API server does with the kind, or with the namespace; who holds some with finalizers lets go. */
-  empty(resource: string): void {
+  deleteAll(resource: string): void {
     for (const { metadata } of [...this.objects(resource)]) {
       const path = `/apis/group/version/namespaces/${this.namespace}/${resource}/${metadata.name}`;
       if (metadata.finalizers !== undefined) {
-        this.handle({ method: 'PATCH', path, body: '{"metadata":{"finalizers":null}}', by: 'server' });
+        this.handle({ method: 'PATCH', path, body: '{"metadata":{"finalizers":null}}', actor: 'server' });
       }
       if (this.get(resource, metadata.name) !== undefined)
-        this.handle({ method: 'DELETE', path, by: 'server' });
+        this.handle({ method: 'DELETE', path, actor: 'server' });
     }
   }
 
@@ -123,22 +123,22 @@ export class ApiStore implements WorldApi {
 
   /** @param atMs when it is taken */
   backup(atMs: number): Backup {
-    const objects = new Map([...this.#objects].map(([resource, of]) => [resource, new Map(of)]));
+    const objects = new Map([...this.#objects].map(([resource, byName]) => [resource, new Map(byName)]));
     return { atMs, version: this.#version, objects };
   }
 
   /** etcd is restored; no watch tells. Uids go on, as random ones never come again. */
   restore({ version, objects }: Backup): void {
-    this.#objects = new Map([...objects].map(([resource, of]) => [resource, new Map(of)]));
+    this.#objects = new Map([...objects].map(([resource, byName]) => [resource, new Map(byName)]));
     this.#version = version;
     this.#pages.clear();
   }
 
-  handle(request: ApiRequest): ApiAnswer {
+  handle(request: ApiRequest): ApiResponse {
     const path = parseApiPath(request.path);
     const { resource, name } = path;
     const kind = this.kindState(resource);
-    if (kind === 'missing' || !(resource in API_KINDS)) return answers.MISSING_KIND;
+    if (kind === 'missing' || !(resource in API_KINDS)) return answers.NO_KIND_MATCH;
     switch (request.method) {
       case 'GET':
         return name === undefined ? this.#list(path) : this.#get(path, name);
@@ -151,56 +151,56 @@ export class ApiStore implements WorldApi {
     }
   }
 
-  #get({ resource }: ApiPath, name: string): ApiAnswer {
+  #get({ resource }: ApiPath, name: string): ApiResponse {
     const stored = this.#objects.get(resource)?.get(name);
     return stored === undefined ? answers.notFound(resource, name) : answers.ok(stored.text);
   }
 
-  #list({ resource, query }: ApiPath): ApiAnswer {
+  #list({ resource, query }: ApiPath): ApiResponse {
     const token = query.get('continue');
-    let { version, rest }: { version: number; rest: readonly string[] } = {
+    let { version, remaining }: { version: number; remaining: readonly string[] } = {
       version: this.#version,
-      rest: [],
+      remaining: [],
     };
     if (token === null) {
       const only = /^metadata\.name=(.*)$/.exec(query.get('fieldSelector') ?? '')?.[1];
       const sorted = [...(this.#objects.get(resource) ?? [])].toSorted(([a], [b]) => (a < b ? -1 : 1));
-      rest = sorted.filter(([name]) => only === undefined || name === only).map(([, { text }]) => text);
+      remaining = sorted.filter(([name]) => only === undefined || name === only).map(([, { text }]) => text);
     } else {
       const page = this.#pages.get(token);
       if (page === undefined) return answers.expired('The provided continue parameter is too old');
-      ({ version, rest } = page);
+      ({ version, remaining } = page);
     }
-    const limit = Number(query.get('limit') ?? rest.length);
-    const left = rest.slice(limit);
-    const next = left.length === 0 ? '' : `${version}-${left.length}-${resource}`;
-    if (next !== '') this.#pages.set(next, { version, rest: left });
+    const limit = Number(query.get('limit') ?? remaining.length);
+    const nextPage = remaining.slice(limit);
+    const next = nextPage.length === 0 ? '' : `${version}-${nextPage.length}-${resource}`;
+    if (next !== '') this.#pages.set(next, { version, remaining: nextPage });
     const { kind, apiVersion } = kindOf(resource);
     const metadata = JSON.stringify({ continue: next, resourceVersion: String(version) });
-    const items = rest.slice(0, limit).join(',');
+    const items = remaining.slice(0, limit).join(',');
     return answers.ok(
       `{"apiVersion":"${apiVersion}","items":[${items}],"kind":"${kind}List","metadata":${metadata}}`,
     );
   }
 
-  #create({ resource, namespace }: ApiPath, { body, by }: ApiRequest): ApiAnswer {
-    const sent = parsedBody(body);
-    const { name: given, generateName, labels, finalizers, resourceVersion } = metadataOf(sent);
-    const name = given ?? `${generateName ?? ''}${this.#version + 1}`;
+  #create({ resource, namespace }: ApiPath, { body, actor }: ApiRequest): ApiResponse {
+    const sent = parseBody(body);
+    const { name: givenName, generateName, labels, finalizers, resourceVersion } = metadataOf(sent);
+    const name = givenName ?? `${generateName ?? ''}${this.#version + 1}`;
     if (this.#namespaceState === 'missing') return answers.missingNamespace(namespace);
     if (this.#namespaceState === 'terminating')
       return answers.namespaceTerminating(resource, name, namespace);
     if (this.kindState(resource) === 'terminating') return answers.kindTerminating(resource, name);
-    if (resourceVersion !== undefined) return answers.failure('resourceVersion should not be set');
-    const wrong = metadataViolation(name, labels ?? {});
-    if (wrong !== undefined) return answers.invalid(resource, name, wrong);
-    const standing = this.get(resource, name);
-    if (standing !== undefined) {
-      return answers.alreadyExists(resource, name, standing.metadata.deletionTimestamp !== undefined);
+    if (resourceVersion !== undefined) return answers.internalError('resourceVersion should not be set');
+    const violation = metadataViolation(name, labels ?? {});
+    if (violation !== undefined) return answers.invalid(resource, name, violation);
+    const existing = this.get(resource, name);
+    if (existing !== undefined) {
+      return answers.alreadyExists(resource, name, existing.metadata.deletionTimestamp !== undefined);
     }
     const { kind, apiVersion, defaultStatus } = kindOf(resource);
     this.#uids += 1;
-    const object: ApiObjectShown = {
+    const object: ApiServerObject = {
       apiVersion,
       kind,
       metadata: {
@@ -212,41 +212,41 @@ export class ApiStore implements WorldApi {
         resourceVersion: '',
         uid: `uid-${this.#uids}`,
       },
-      spec: isObject(sent['spec']) ? sent['spec'] : {},
+      spec: isJsonObject(sent['spec']) ? sent['spec'] : {},
       ...(defaultStatus === undefined ? {} : { status: defaultStatus }),
     };
     if (resource === 'events') {
       this.#version += 1;
       return { status: 201, text: JSON.stringify(object), retryAfter: undefined };
     }
-    return { ...answers.ok(this.#store('ADDED', resource, object, by)), status: 201 };
+    return { ...answers.ok(this.#put('ADDED', resource, object, actor)), status: 201 };
   }
 
-  #patch({ resource, status }: ApiPath, name: string, { body, by }: ApiRequest): ApiAnswer {
+  #patch({ resource, status }: ApiPath, name: string, { body, actor }: ApiRequest): ApiResponse {
     const before = this.get(resource, name);
     if (before === undefined) return answers.notFound(resource, name);
-    const sent = parsedBody(body);
+    const sent = parseBody(body);
     const { resourceVersion, labels, finalizers } = metadataOf(sent);
     if (resourceVersion !== undefined && resourceVersion !== before.metadata.resourceVersion) {
       return answers.conflict(resource, name);
     }
     const kind = kindOf(resource);
-    let after: ApiObjectShown;
+    let after: ApiServerObject;
     if (status) {
       const merged = sent['status'] === null ? undefined : mergePatch(before.status, sent['status'] ?? {});
-      after = { ...before, status: isObject(merged) ? merged : (kind.defaultStatus ?? {}) };
+      after = { ...before, status: isJsonObject(merged) ? merged : (kind.defaultStatus ?? {}) };
     } else {
       const merged = mergePatch(before.spec, sent['spec'] ?? {});
-      const spec = isObject(merged) ? merged : before.spec;
-      const labelled = mergePatch(before.metadata.labels ?? {}, labels ?? {}) as Json;
-      const wrong = metadataViolation(name, labelled);
-      if (wrong !== undefined) return answers.invalid(resource, name, wrong);
+      const spec = isJsonObject(merged) ? merged : before.spec;
+      const labelled = mergePatch(before.metadata.labels ?? {}, labels ?? {}) as JsonObject;
+      const violation = metadataViolation(name, labelled);
+      if (violation !== undefined) return answers.invalid(resource, name, violation);
       if (isImmutable(kind, before.spec, spec)) {
         return answers.invalid(resource, name, 'spec: Forbidden: immutable');
       }
       after = {
         ...before,
-        metadata: withParts(before.metadata, {
+        metadata: updateMetadata(before.metadata, {
           // Null takes them away.
           finalizers: finalizers === undefined ? before.metadata.finalizers : (finalizers ?? []),
           labels: labelled,
@@ -255,64 +255,64 @@ export class ApiStore implements WorldApi {
       };
     }
     if (isDeepStrictEqual(after, before)) return answers.ok(this.#text(resource, name));
-    const freed =
+    const isFinalized =
       after.metadata.deletionTimestamp !== undefined && (after.metadata.finalizers ?? []).length === 0;
-    if (!freed) return answers.ok(this.#store('MODIFIED', resource, after, by));
-    this.#remove(resource, name, by);
+    if (!isFinalized) return answers.ok(this.#put('MODIFIED', resource, after, actor));
+    this.#remove(resource, name, actor);
     return answers.ok(JSON.stringify(after));
   }
 
-  #delete({ resource }: ApiPath, name: string, { body, by }: ApiRequest): ApiAnswer {
+  #delete({ resource }: ApiPath, name: string, { body, actor }: ApiRequest): ApiResponse {
     const object = this.get(resource, name);
     if (object === undefined) return answers.notFound(resource, name);
     const { uid, resourceVersion, finalizers, deletionTimestamp } = object.metadata;
-    const wanted = parsedBody(body)['preconditions'] as
+    const preconditions = parseBody(body)['preconditions'] as
       { uid?: string; resourceVersion?: string } | undefined;
     if (
-      (wanted?.uid !== undefined && wanted.uid !== uid) ||
-      (wanted?.resourceVersion !== undefined && wanted.resourceVersion !== resourceVersion)
+      (preconditions?.uid !== undefined && preconditions.uid !== uid) ||
+      (preconditions?.resourceVersion !== undefined && preconditions.resourceVersion !== resourceVersion)
     ) {
       return answers.conflict(resource, name);
     }
     if ((finalizers ?? []).length === 0) {
-      this.#remove(resource, name, by);
+      this.#remove(resource, name, actor);
       return answers.deleted(resource, name, uid);
     }
     if (deletionTimestamp !== undefined) return answers.ok(this.#text(resource, name));
-    const metadata = withParts(object.metadata, { deletionTimestamp: this.#now() });
-    return answers.ok(this.#store('MODIFIED', resource, { ...object, metadata }, by));
+    const metadata = updateMetadata(object.metadata, { deletionTimestamp: this.#now() });
+    return answers.ok(this.#put('MODIFIED', resource, { ...object, metadata }, actor));
   }
 
   #text(resource: string, name: string): string {
     return this.#objects.get(resource)?.get(name)?.text ?? '';
   }
 
-  #store(type: 'ADDED' | 'MODIFIED', resource: string, unversioned: ApiObjectShown, by: string): string {
+  #put(type: 'ADDED' | 'MODIFIED', resource: string, unversioned: ApiServerObject, by: string): string {
     this.#version += 1;
     const { name } = unversioned.metadata;
-    const object = inOrder({
+    const object = sortFields({
       ...unversioned,
       metadata: { ...unversioned.metadata, resourceVersion: String(this.#version) },
     });
     const text = JSON.stringify(object);
-    let of = this.#objects.get(resource);
-    if (of === undefined) this.#objects.set(resource, (of = new Map()));
-    const before = of.get(name)?.object;
-    of.set(name, { object, text });
-    this.#changed({ resource, type, version: this.#version, object, text, before, by });
+    let byName = this.#objects.get(resource);
+    if (byName === undefined) this.#objects.set(resource, (byName = new Map()));
+    const before = byName.get(name)?.object;
+    byName.set(name, { object, text });
+    this.#onChange({ resource, type, version: this.#version, object, text, before, actor: by });
     return text;
   }
 
   /** The event carries the deletion's own version. */
   #remove(resource: string, name: string, by: string): void {
-    const of = this.#objects.get(resource);
-    const before = of?.get(name)?.object;
-    if (of === undefined || before === undefined) return;
-    of.delete(name);
+    const byName = this.#objects.get(resource);
+    const before = byName?.get(name)?.object;
+    if (byName === undefined || before === undefined) return;
+    byName.delete(name);
     this.#version += 1;
     const object = { ...before, metadata: { ...before.metadata, resourceVersion: String(this.#version) } };
     const text = JSON.stringify(object);
-    this.#changed({ resource, type: 'DELETED', version: this.#version, object, text, before, by });
+    this.#onChange({ resource, type: 'DELETED', version: this.#version, object, text, before, actor: by });
   }
 }
 

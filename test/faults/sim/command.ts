@@ -1,8 +1,8 @@
-import { startWithCrds } from '../../support/own-control-plane.ts';
+import { startWithCrds } from '../../support/start-with-crds.ts';
 import { openRealApi } from './real-api.ts';
 import { createRealServer } from './real-server.ts';
-import { failureText, partOf, playOnce, runSeeds } from './run.ts';
-import type { Playing } from './simulate.ts';
+import { formatFailure, selectFaults, runOnce, runSeeds } from './run-seeds.ts';
+import type { RunOptions } from './simulate.ts';
 
 /** What `npm run test:faults` asks of the simulation. */
 export interface SimulationOptions {
@@ -18,42 +18,47 @@ export interface SimulationOptions {
 
 /** Plays seeds in fake time and says what came of them. @returns true when all came out right */
 export async function runSimulation(options: SimulationOptions): Promise<boolean> {
-  if (options.api === 'memory') return await play(options, undefined);
+  if (options.api === 'memory') return await runWithApi(options, undefined);
   const controlPlane = await startWithCrds();
   const server = createRealServer(controlPlane);
   try {
-    return await play(options, (changed, failed) => openRealApi(server, changed, failed));
+    return await runWithApi(options, (changed, failed) => openRealApi(server, changed, failed));
   } finally {
     await server.close();
     await controlPlane.stop();
   }
 }
 
-async function play(options: SimulationOptions, openApi: Playing['openApi']): Promise<boolean> {
+async function runWithApi(options: SimulationOptions, openApi: RunOptions['openApi']): Promise<boolean> {
   const { seed, seeds, steps, trace } = options;
-  const say = (line: string): void => void process.stdout.write(`${line}\n`);
+  const print = (line: string): void => void process.stdout.write(`${line}\n`);
   const startedMs = performance.now();
   if (seeds === 1) {
-    const course = partOf(seed, steps);
-    const outcome = await playOnce(course, { trace: trace ? say : undefined, openApi });
-    if (outcome.wrongs.length > 0)
-      say(failureText({ course, kept: steps ?? course.steps.keys().toArray(), outcome }, options.api));
-    say(
-      `seed ${seed}: ${outcome.wrongs.length} differences, ${Math.round(outcome.passedMs / 1000)} s of fake time`,
+    const schedule = selectFaults(seed, steps);
+    const outcome = await runOnce(schedule, { trace: trace ? print : undefined, openApi });
+    if (outcome.violations.length > 0)
+      print(
+        formatFailure(
+          { schedule, keptFaults: steps ?? schedule.faults.keys().toArray(), outcome },
+          options.api,
+        ),
+      );
+    print(
+      `seed ${seed}: ${outcome.violations.length} differences, ${Math.round(outcome.passedMs / 1000)} s of fake time`,
     );
-    return outcome.wrongs.length === 0;
+    return outcome.violations.length === 0;
   }
   const summary = await runSeeds(seed, seeds, {
     ...(openApi === undefined ? {} : { openApi }),
-    onFailure: (at, [first]) => say(`seed ${at}: ${first ?? ''}`),
+    onFailure: (at, [first]) => print(`seed ${at}: ${first ?? ''}`),
     onSeed(at) {
       if ((at - seed + 1) % (options.api === 'real' ? 50 : 1000) === 0)
-        say(`${at - seed + 1} seeds, ${seconds(startedMs)} s`);
+        print(`${at - seed + 1} seeds, ${seconds(startedMs)} s`);
     },
   });
-  for (const failure of summary.failures) say(failureText(failure, options.api));
+  for (const failure of summary.failures) print(formatFailure(failure, options.api));
   const hours = (summary.passedMs / 3_600_000).toFixed(1);
-  say(
+  print(
     `${summary.seeds} seeds from ${seed}: ${summary.failures.length} with differences; ${hours} hours of fake time, ` +
       `${summary.requests} requests, ${seconds(startedMs)} s; all was right at the latest ${Math.round(summary.slowestConvergedMs / 1000)} s after the faults`,
   );

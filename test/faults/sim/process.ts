@@ -7,7 +7,7 @@ const START_WALL_MS = Date.UTC(2026, 10, 23, 5);
 const UPTIME_MS = 1_000_000;
 
 /** A timer of less is one of this. */
-const LEAST_TIMER_MS = 1;
+const MIN_TIMER_MS = 1;
 
 /**
  * A process on a machine of its own: its clock, its timers, and what reaches it. It can be stopped (SIGSTOP: time goes on
@@ -23,7 +23,7 @@ export class SimProcess implements Clock {
   #arrivals: (() => void)[] = [];
   #stoppedAtMs = 0;
   /** For how long its machine was suspended. */
-  #missedMs = 0;
+  #suspendedMs = 0;
   /** By how much its wall clock is wrong. */
   wallOffsetMs = 0;
   /** When it last went on after a stop. */
@@ -43,7 +43,7 @@ export class SimProcess implements Clock {
   }
 
   monotonicMs(): number {
-    return UPTIME_MS + this.#time.nowMs - this.#missedMs;
+    return UPTIME_MS + this.#time.nowMs - this.#suspendedMs;
   }
 
   wallMs(): number {
@@ -52,33 +52,33 @@ export class SimProcess implements Clock {
 
   setTimer(delayMs: number, callback: () => void): () => void {
     // As Node has it. Without it, who waits for a moment that the sum of two doubles just misses asks again for ever.
-    const dueMs = this.monotonicMs() + Math.max(LEAST_TIMER_MS, delayMs);
-    let over = false;
-    const due = (): void => {
-      if (over || this.#state === 'dead') return;
+    const dueMs = this.monotonicMs() + Math.max(MIN_TIMER_MS, delayMs);
+    let done = false;
+    const fire = (): void => {
+      if (done || this.#state === 'dead') return;
       if (this.#state === 'stopped') {
-        this.#timers.push(due);
+        this.#timers.push(fire);
         return;
       }
       // Its machine was suspended meanwhile: not yet by its own clock.
       const leftMs = dueMs - this.monotonicMs();
       if (leftMs > 1e-6) {
-        this.#time.after(leftMs, due);
+        this.#time.after(leftMs, fire);
         return;
       }
-      over = true;
+      done = true;
       callback();
     };
-    this.#time.after(delayMs, due);
+    this.#time.after(delayMs, fire);
     return () => {
-      over = true;
+      done = true;
     };
   }
 
   /** Something has come from outside: it is taken now, when the process goes on, or never. */
-  receive(take: () => void): void {
-    if (this.#state === 'running') take();
-    else if (this.#state === 'stopped') this.#arrivals.push(take);
+  receive(callback: () => void): void {
+    if (this.#state === 'running') callback();
+    else if (this.#state === 'stopped') this.#arrivals.push(callback);
   }
 
   stop(): void {
@@ -91,15 +91,15 @@ export class SimProcess implements Clock {
    * @param suspended its machine was, so its monotonic clock stood still
    * @param arrivalsFirst it was stopped while it waited for input, so that input comes before timers
    */
-  goOn({ suspended, arrivalsFirst }: { suspended: boolean; arrivalsFirst: boolean }): void {
+  resume({ suspended, arrivalsFirst }: { suspended: boolean; arrivalsFirst: boolean }): void {
     if (this.#state !== 'stopped') return;
     this.#state = 'running';
     this.resumedAtMs = this.#time.nowMs;
-    if (suspended) this.#missedMs += this.#time.nowMs - this.#stoppedAtMs;
+    if (suspended) this.#suspendedMs += this.#time.nowMs - this.#stoppedAtMs;
     const timers = this.#timers.splice(0);
     const arrivals = this.#arrivals.splice(0);
-    for (const happen of arrivalsFirst ? [...arrivals, ...timers] : [...timers, ...arrivals]) {
-      this.#time.after(0, () => this.receive(happen));
+    for (const callback of arrivalsFirst ? [...arrivals, ...timers] : [...timers, ...arrivals]) {
+      this.#time.after(0, () => this.receive(callback));
     }
   }
 

@@ -1,16 +1,16 @@
 import { randomBytes } from 'node:crypto';
 import { API_KINDS } from './api-kinds.ts';
-import { parseApiPath, type ApiChange, type ApiObjectShown, type ApiRequest } from './api-objects.ts';
-import * as answers from './api-refusals.ts';
-import type { ApiAnswer } from './api-refusals.ts';
+import { parseApiPath, type ApiChange, type ApiServerObject, type ApiRequest } from './api-objects.ts';
+import * as answers from './api-responses.ts';
+import type { ApiResponse } from './api-responses.ts';
 import type { NamespaceState } from './api-store.ts';
 import type { RealServer } from './real-server.ts';
 import { openRealWatch, type RealWatch, type WatchLine } from './real-watch.ts';
-import type { WorldApi } from './world-api.ts';
+import type { SimApi } from './sim-api.ts';
 
 const RESOURCES = ['reversetunnels', 'reversetunnelreporters', 'leases'];
 /** Until the API server's own watch of namespaces has seen that one came or went. */
-const NAMESPACE_WITHIN_MS = 10_000;
+const NAMESPACE_DEADLINE_MS = 10_000;
 
 /**
  * A namespace of a real API server as the API of a world. One request at a time is carried out, and it is answered once every
@@ -23,10 +23,10 @@ export async function openRealApi(
   server: RealServer,
   changed: (change: ApiChange) => void,
   failed: (error: unknown) => void,
-): Promise<WorldApi> {
+): Promise<SimApi> {
   const namespace = `sim-${randomBytes(5).toString('hex')}`;
-  const objects = new Map(RESOURCES.map((resource) => [resource, new Map<string, ApiObjectShown>()]));
-  const own = new Map<string, RealWatch>();
+  const objects = new Map(RESOURCES.map((resource) => [resource, new Map<string, ApiServerObject>()]));
+  const ownWatches = new Map<string, RealWatch>();
   /** In the order in which they were opened, each with what it has shown and was not handed on yet. */
   const watches = new Map<RealWatch, (() => void)[]>();
   /** Continue tokens that a compaction has not made void. */
@@ -34,68 +34,73 @@ export async function openRealApi(
   let version = 0;
   let writer = 'server';
   let state: NamespaceState = 'active';
-  let last: Promise<unknown> = Promise.resolve();
+  let lastRequest: Promise<unknown> = Promise.resolve();
 
-  function inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const done = last.then(work);
-    last = done.catch(() => undefined);
+  function enqueue<T>(work: () => Promise<T>): Promise<T> {
+    const done = lastRequest.then(work);
+    lastRequest = done.catch(() => undefined);
     return done;
   }
 
   const collection = (resource: string): string =>
     `/apis/${API_KINDS[resource]?.apiVersion ?? ''}/namespaces/${namespace}/${resource}`;
 
-  function take(resource: string, { type, object, version: at, text }: WatchLine): void {
-    const of = objects.get(resource);
+  function handleLine(resource: string, { type, object, version: at, text }: WatchLine): void {
+    const byName = objects.get(resource);
     const { name } = object.metadata;
-    if (of === undefined || (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED')) {
+    if (byName === undefined || (type !== 'ADDED' && type !== 'MODIFIED' && type !== 'DELETED')) {
       failed(new Error(`a watch of ${resource} shows ${text.slice(0, 200)}`));
       return;
     }
-    const before = of.get(name);
-    if (type === 'DELETED') of.delete(name);
-    else of.set(name, object);
+    const before = byName.get(name);
+    if (type === 'DELETED') byName.delete(name);
+    else byName.set(name, object);
     version = Math.max(version, at);
-    changed({ resource, type, version: at, object, text: JSON.stringify(object), before, by: writer });
+    changed({ resource, type, version: at, object, text: JSON.stringify(object), before, actor: writer });
   }
 
   /** What a request has changed has been shown by all watches. */
-  async function shown({ method, path }: ApiRequest, { status, text }: ApiAnswer): Promise<void> {
+  async function waitUntilObserved(
+    { method, path }: ApiRequest,
+    { status, text }: ApiResponse,
+  ): Promise<void> {
     const { resource } = parseApiPath(path);
-    const watch = own.get(resource);
+    const watch = ownWatches.get(resource);
     if (method === 'GET' || status < 200 || status > 299 || watch === undefined) return;
-    const answered = JSON.parse(text) as Partial<ApiObjectShown> & { details?: { uid?: string } };
+    const answered = JSON.parse(text) as Partial<ApiServerObject> & { details?: { uid?: string } };
     const { metadata, details } = answered;
-    const gone =
+    const deletedUid =
       details?.uid ??
       (metadata?.deletionTimestamp !== undefined && (metadata.finalizers ?? []).length === 0
         ? metadata.uid
         : undefined);
-    if (gone === undefined) await watch.shown(Number(metadata?.resourceVersion ?? 0));
+    if (deletedUid === undefined) await watch.waitForVersion(Number(metadata?.resourceVersion ?? 0));
     else {
       // A deletion's own version stands in its event alone.
-      const stands = (): boolean =>
-        [...(objects.get(resource)?.values() ?? [])].some((one) => one.metadata.uid === gone);
-      while (stands()) await watch.shown(watch.version + 1);
+      const exists = (): boolean =>
+        [...(objects.get(resource)?.values() ?? [])].some(
+          (candidate) => candidate.metadata.uid === deletedUid,
+        );
+      while (exists()) await watch.waitForVersion(watch.version + 1);
     }
-    const concerned = [...watches].filter(([one]) => one.resource === resource);
-    await Promise.all(concerned.map(([one]) => one.shown(watch.version)));
-    for (const [, lines] of concerned) handOn(lines);
+    const affected = [...watches].filter(([candidate]) => candidate.resource === resource);
+    await Promise.all(affected.map(([candidate]) => candidate.waitForVersion(watch.version)));
+    for (const [, lines] of affected) flush(lines);
   }
 
   /** Whichever connection was the quickest, the order is that of the watches. */
-  function handOn(lines: (() => void)[]): void {
+  function flush(lines: (() => void)[]): void {
     for (const line of lines.splice(0)) line();
   }
 
-  async function carryOut(request: ApiRequest): Promise<ApiAnswer> {
-    const { method, path, body, by } = request;
+  async function execute(request: ApiRequest): Promise<ApiResponse> {
+    const { method, path, body, actor } = request;
     const { query, resource } = parseApiPath(path);
     const token = query.get('continue');
     if (token !== null && !tokens.has(token)) {
       return answers.expired('The provided continue parameter is too old');
     }
-    writer = by;
+    writer = actor;
     const answer = await server.send(method, path, body);
     if (answer.status === 200 || answer.status === 201) {
       const { metadata } = JSON.parse(answer.text) as {
@@ -105,51 +110,57 @@ export async function openRealApi(
       // Not a list's: that may be of a write in another namespace.
       if (method !== 'GET') version = Math.max(version, Number(metadata?.resourceVersion ?? 0));
     }
-    if (resource !== 'events') await shown(request, answer);
+    if (resource !== 'events') await waitUntilObserved(request, answer);
     writer = 'server';
     return answer;
   }
 
-  async function handle(request: ApiRequest): Promise<ApiAnswer> {
+  async function handle(request: ApiRequest): Promise<ApiResponse> {
     try {
-      return await inTurn(() => carryOut(request));
+      return await enqueue(() => execute(request));
     } catch (error) {
       failed(error);
       return answers.unavailable();
     }
   }
 
-  async function asked(method: 'POST' | 'PUT' | 'DELETE', path: string, body?: object): Promise<number> {
+  async function sendAsServer(
+    method: 'POST' | 'PUT' | 'DELETE',
+    path: string,
+    body?: object,
+  ): Promise<number> {
     const { status } = await server.send(method, path, body === undefined ? undefined : JSON.stringify(body));
     return status;
   }
 
   /** Until a creation is answered as it is to be: admission of the API server learns of namespaces by a watch. */
-  async function creationsAnswer(wanted: number): Promise<void> {
+  async function waitForCreateStatus(expectedStatus: number): Promise<void> {
     const probe = {
       apiVersion: 'coordination.k8s.io/v1',
       kind: 'Lease',
       metadata: { name: 'probe' },
       spec: {},
     };
-    const untilMs = performance.now() + NAMESPACE_WITHIN_MS;
+    const untilMs = performance.now() + NAMESPACE_DEADLINE_MS;
     for (;;) {
-      const status = await asked('POST', `${collection('leases')}?dryRun=All`, probe);
-      if (status === wanted) return;
+      const status = await sendAsServer('POST', `${collection('leases')}?dryRun=All`, probe);
+      if (status === expectedStatus) return;
       if (performance.now() > untilMs) {
-        throw new Error(`a creation in a namespace that is ${state} is answered ${status}, not ${wanted}`);
+        throw new Error(
+          `a creation in a namespace that is ${state} is answered ${status}, not ${expectedStatus}`,
+        );
       }
     }
   }
 
-  async function empty(resource: string): Promise<void> {
+  async function deleteAll(resource: string): Promise<void> {
     for (const { metadata } of objects.get(resource)?.values() ?? []) {
       const path = `${collection(resource)}/${metadata.name}`;
       if (metadata.finalizers !== undefined) {
-        await carryOut({ method: 'PATCH', path, body: '{"metadata":{"finalizers":null}}', by: 'server' });
+        await execute({ method: 'PATCH', path, body: '{"metadata":{"finalizers":null}}', actor: 'server' });
       }
       if (objects.get(resource)?.has(metadata.name) === true) {
-        await carryOut({ method: 'DELETE', path, by: 'server' });
+        await execute({ method: 'DELETE', path, actor: 'server' });
       }
     }
   }
@@ -157,25 +168,25 @@ export async function openRealApi(
   const namespaceObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } };
 
   /** What kube-controller-manager does to a namespace, at the moments of the course. */
-  async function enter(next: NamespaceState): Promise<void> {
+  async function transitionTo(next: NamespaceState): Promise<void> {
     if (next === state || (next === 'terminating' && state === 'missing')) return;
     const path = `/api/v1/namespaces/${namespace}`;
     if (next === 'terminating') {
-      await asked('DELETE', path);
+      await sendAsServer('DELETE', path);
       state = next;
-      await creationsAnswer(403);
+      await waitForCreateStatus(403);
       return;
     }
     if (state === 'terminating') {
-      for (const resource of RESOURCES) await empty(resource);
-      await asked('PUT', `${path}/finalize`, { ...namespaceObject, spec: { finalizers: [] } });
+      for (const resource of RESOURCES) await deleteAll(resource);
+      await sendAsServer('PUT', `${path}/finalize`, { ...namespaceObject, spec: { finalizers: [] } });
       state = 'missing';
-      await creationsAnswer(404);
+      await waitForCreateStatus(404);
     }
     if (next === 'missing') return;
-    await asked('POST', '/api/v1/namespaces', namespaceObject);
+    await sendAsServer('POST', '/api/v1/namespaces', namespaceObject);
     state = next;
-    await creationsAnswer(201);
+    await waitForCreateStatus(201);
   }
 
   function open(
@@ -187,19 +198,19 @@ export async function openRealApi(
     return openRealWatch({ resource, path, fromVersion }, server.sendWatch, onLine);
   }
 
-  await asked('POST', '/api/v1/namespaces', namespaceObject);
-  await creationsAnswer(201);
+  await sendAsServer('POST', '/api/v1/namespaces', namespaceObject);
+  await waitForCreateStatus(201);
   for (const resource of RESOURCES) {
     const { text } = await server.send('GET', collection(resource), undefined);
     const from = (JSON.parse(text) as { metadata: { resourceVersion: string } }).metadata.resourceVersion;
     version = Math.max(version, Number(from));
     const path = `${collection(resource)}?watch=1&timeoutSeconds=3600&resourceVersion=${from}`;
-    const watch = open(resource, path, Number(from), (line) => take(resource, line));
-    own.set(resource, watch);
+    const watch = open(resource, path, Number(from), (line) => handleLine(resource, line));
+    ownWatches.set(resource, watch);
     await watch.opened;
   }
 
-  const guarded = (work: () => Promise<void>): Promise<void> => inTurn(work).catch(failed);
+  const runGuarded = (work: () => Promise<void>): Promise<void> => enqueue(work).catch(failed);
 
   return {
     namespace,
@@ -208,7 +219,7 @@ export async function openRealApi(
     get version() {
       return version;
     },
-    serves: (resource) => resource in API_KINDS,
+    isServed: (resource) => resource in API_KINDS,
     watch({ resource, path, fromVersion }, line) {
       const lines: (() => void)[] = [];
       const watch = open(
@@ -220,11 +231,11 @@ export async function openRealApi(
       watches.set(watch, lines);
       const ready = async (): Promise<void> => {
         await watch.opened;
-        await watch.shown(own.get(resource)?.version ?? 0);
-        handOn(lines);
+        await watch.waitForVersion(ownWatches.get(resource)?.version ?? 0);
+        flush(lines);
       };
       return {
-        ready: guarded(ready),
+        ready: runGuarded(ready),
         stop() {
           watches.delete(watch);
           watch.stop();
@@ -234,10 +245,10 @@ export async function openRealApi(
     objects: (resource) => objects.get(resource)?.values() ?? [],
     get: (resource, name) => objects.get(resource)?.get(name),
     compact: () => tokens.clear(),
-    empty: (resource) => guarded(() => empty(resource)),
-    setNamespaceState: (next) => guarded(() => enter(next)),
+    deleteAll: (resource) => runGuarded(() => deleteAll(resource)),
+    setNamespaceState: (next) => runGuarded(() => transitionTo(next)),
     close() {
-      for (const watch of [...own.values(), ...watches.keys()]) watch.stop();
+      for (const watch of [...ownWatches.values(), ...watches.keys()]) watch.stop();
       return Promise.resolve();
     },
   };

@@ -1,12 +1,12 @@
 import type { ControlPlane } from '../../../control-plane/start.ts';
 import { systemClock } from '../../../src/clock.ts';
-import type { HttpAnswer } from '../../../src/k8s/exchange.ts';
+import type { HttpResponse } from '../../../src/k8s/response-handler.ts';
 import { createTransport } from '../../../src/k8s/transport.ts';
 import type { SendWatch } from './real-watch.ts';
 
 /** A real API server that the worlds of many seeds use one after the other, each in a namespace of its own. */
 export interface RealServer {
-  readonly send: (method: Method, path: string, body: string | undefined) => Promise<HttpAnswer>;
+  readonly send: (method: Method, path: string, body: string | undefined) => Promise<HttpResponse>;
   readonly sendWatch: SendWatch;
   close(): Promise<void>;
 }
@@ -14,7 +14,7 @@ export interface RealServer {
 type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
 const TIMEOUT_MS = 30_000;
-const TYPES: Readonly<Record<string, string>> = { PATCH: 'application/merge-patch+json' };
+const CONTENT_TYPES: Readonly<Record<string, string>> = { PATCH: 'application/merge-patch+json' };
 
 /** Its way there is the operator's own transport, in real time, as the administrator: rights are not what is simulated. */
 export function createRealServer({ url, caData, adminToken }: ControlPlane): RealServer {
@@ -32,7 +32,7 @@ export function createRealServer({ url, caData, adminToken }: ControlPlane): Rea
     'reverse-tunnel-operator/simulated',
     'authorization',
     credentials.authorization,
-    ...(method === 'GET' ? [] : ['content-type', TYPES[method] ?? 'application/json']),
+    ...(method === 'GET' ? [] : ['content-type', CONTENT_TYPES[method] ?? 'application/json']),
   ];
   return {
     send: (method, path, body) =>
@@ -47,9 +47,9 @@ export function createRealServer({ url, caData, adminToken }: ControlPlane): Rea
         },
         credentials,
       ),
-    sendWatch: (path, taking) =>
+    sendWatch: (path, options) =>
       transport.send(
-        { method: 'GET', path, headers: headers('GET'), timeoutMs: TIMEOUT_MS, ...taking },
+        { method: 'GET', path, headers: headers('GET'), timeoutMs: TIMEOUT_MS, ...options },
         credentials,
       ),
     close: () => transport.close(),

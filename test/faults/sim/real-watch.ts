@@ -1,11 +1,11 @@
-import type { HttpAnswer } from '../../../src/k8s/exchange.ts';
+import type { HttpResponse } from '../../../src/k8s/response-handler.ts';
 import { createLineSplitter } from '../../../src/k8s/line-splitter.ts';
-import type { ApiObjectShown } from './api-objects.ts';
+import type { ApiServerObject } from './api-objects.ts';
 
 /** One line of a real watch. */
 export interface WatchLine {
   readonly type: string;
-  readonly object: ApiObjectShown;
+  readonly object: ApiServerObject;
   /** The object's version. */
   readonly version: number;
   /** The line as it came. */
@@ -20,7 +20,7 @@ export interface RealWatch {
   /** It is open; rejects when it was refused. */
   readonly opened: Promise<void>;
   /** It has shown everything up to a version, or is over. Rejects when that takes too long. */
-  shown(version: number): Promise<void>;
+  waitForVersion(version: number): Promise<void>;
   stop(): void;
 }
 
@@ -28,42 +28,42 @@ export interface RealWatch {
 export type SendWatch = (
   path: string,
   taking: { onOpen: () => void; onChunk: (chunk: Buffer) => void; signal: AbortSignal },
-) => Promise<HttpAnswer>;
+) => Promise<HttpResponse>;
 
 /** A real watch shows a change within milliseconds; a busy machine is given more. */
-const SHOWN_WITHIN_MS = 10_000;
+const CATCH_UP_DEADLINE_MS = 10_000;
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
 
-/** @param take told of each line but bookmarks, whose time is the real one */
+/** @param handleLine told of each line but bookmarks, whose time is the real one */
 export function openRealWatch(
   { resource, path, fromVersion }: { resource: string; path: string; fromVersion: number },
   send: SendWatch,
-  take: (line: WatchLine) => void,
+  handleLine: (line: WatchLine) => void,
 ): RealWatch {
   const abort = new AbortController();
   const opened = Promise.withResolvers<void>();
-  const waiting = new Set<{ readonly version: number; readonly done: () => void }>();
+  const waiters = new Set<{ readonly version: number; readonly done: () => void }>();
   let version = fromVersion;
-  let over = false;
+  let ended = false;
 
-  function come(to: number): void {
-    version = Math.max(version, to);
-    for (const wait of waiting) if (over || wait.version <= version) wait.done();
+  function advance(newVersion: number): void {
+    version = Math.max(version, newVersion);
+    for (const waiter of waiters) if (ended || waiter.version <= version) waiter.done();
   }
 
   const onChunk = createLineSplitter(MAX_LINE_BYTES, (text) => {
-    if (over) return;
-    const { type, object } = JSON.parse(text) as { type: string; object: ApiObjectShown };
+    if (ended) return;
+    const { type, object } = JSON.parse(text) as { type: string; object: ApiServerObject };
     const at = Number(object.metadata.resourceVersion);
     if (type === 'BOOKMARK') return;
-    take({ type, object, version: at, text });
+    handleLine({ type, object, version: at, text });
     if (type === 'ERROR') end();
-    else come(at);
+    else advance(at);
   });
 
   function end(): void {
-    over = true;
-    come(version);
+    ended = true;
+    advance(version);
   }
 
   send(path, { onOpen: () => opened.resolve(), onChunk, signal: abort.signal }).then(
@@ -84,26 +84,26 @@ export function openRealWatch(
       return version;
     },
     opened: opened.promise,
-    shown(wanted) {
-      if (over || wanted <= version) return Promise.resolve();
+    waitForVersion(wantedVersion) {
+      if (ended || wantedVersion <= version) return Promise.resolve();
       return new Promise((resolve, reject) => {
-        const late = setTimeout(() => {
-          waiting.delete(wait);
+        const timeout = setTimeout(() => {
+          waiters.delete(waiter);
           reject(
             new Error(
-              `watch of ${resource} from ${fromVersion} is at ${version}, and never came to ${wanted}`,
+              `watch of ${resource} from ${fromVersion} is at ${version}, and never came to ${wantedVersion}`,
             ),
           );
-        }, SHOWN_WITHIN_MS);
-        const wait = {
-          version: wanted,
+        }, CATCH_UP_DEADLINE_MS);
+        const waiter = {
+          version: wantedVersion,
           done: () => {
-            clearTimeout(late);
-            waiting.delete(wait);
+            clearTimeout(timeout);
+            waiters.delete(waiter);
             resolve();
           },
         };
-        waiting.add(wait);
+        waiters.add(waiter);
       });
     },
     stop() {

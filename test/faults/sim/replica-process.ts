@@ -1,24 +1,24 @@
 import { hash } from 'node:crypto';
 import { pino } from 'pino';
-import { Mirror } from '../../../src/controller/mirror.ts';
-import { Reconciler } from '../../../src/controller/reconciler.ts';
-import { RowCache } from '../../../src/controller/row-cache.ts';
-import { UndoPacing } from '../../../src/controller/undo-pacing.ts';
+import { TunnelEnqueuer } from '../../../src/controller/tunnel-enqueuer.ts';
+import { TunnelReconciler } from '../../../src/controller/tunnel-reconciler.ts';
+import { TunnelCache } from '../../../src/controller/tunnel-cache.ts';
+import { RevertBackoff } from '../../../src/controller/revert-backoff.ts';
 import { Workers } from '../../../src/controller/workers.ts';
 import { Workqueue } from '../../../src/controller/workqueue.ts';
 import { Ledger } from '../../../src/core/ledger.ts';
 import { createNames } from '../../../src/core/names.ts';
-import type { RowObject } from '../../../src/core/row.ts';
+import type { TunnelObject } from '../../../src/core/tunnel-object.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import { Reflector } from '../../../src/k8s/reflector.ts';
-import { createRowApi, rowResource } from '../../../src/k8s/row-api.ts';
+import { createTunnelApi, tunnelResource } from '../../../src/k8s/tunnel-resource.ts';
 import type { Log } from '../../../src/log.ts';
 import { createMetrics } from '../../../src/metrics.ts';
 import { createReplica, type Replica } from '../../../src/replica.ts';
 import type { ApiLink } from './api-link.ts';
-import type { Dice } from './dice.ts';
+import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
-import { NO_POLICY } from '../../../src/grpc/report-policy.ts';
+import { ALLOW_ALL } from '../../../src/grpc/report-policy.ts';
 import { createReportingService, type ReportingService } from './reporting-service.ts';
 
 /** `--report-interval`. */
@@ -28,7 +28,7 @@ export const UNKNOWN_AFTER_MS = 20_000;
 /** `--expire-after`: short, but longer than a superseded stream needs to claim again. */
 export const EXPIRE_AFTER_MS = 120_000;
 const WRITE_CONCURRENCY = 8;
-const FLUSH_MS = 5000;
+const FLUSH_TIMEOUT_MS = 5000;
 
 const digests = new Map<string, Uint8Array>();
 /** Names do not depend on the process, and all worlds have the same few: each is hashed once. */
@@ -39,7 +39,7 @@ export const names = createNames((text) => {
 });
 /** Nobody's business here. */
 const metrics = createMetrics();
-const silent: Log = pino({ level: 'silent', base: null });
+const silentLog: Log = pino({ level: 'silent', base: null });
 
 /** One operator, as `src/operator.ts` composes it, without sockets. */
 export interface ReplicaProcess {
@@ -47,11 +47,11 @@ export interface ReplicaProcess {
   readonly link: ApiLink;
   readonly service: ReportingService;
   /** What may be asked by a judge, and by nobody else. */
-  readonly parts: {
+  readonly components: {
     readonly ledger: Ledger;
     readonly queue: Workqueue;
-    readonly cache: RowCache;
-    readonly mirror: Mirror;
+    readonly cache: TunnelCache;
+    readonly enqueuer: TunnelEnqueuer;
     readonly workers: Workers;
     readonly replica: Replica;
   };
@@ -64,7 +64,7 @@ export interface ReplicaProcessOptions {
   readonly process: SimProcess;
   readonly namespace: string;
   readonly link: ApiLink;
-  readonly dice: Dice;
+  readonly dice: Prng;
   /** Told of each report that was folded. */
   readonly onReport: (reporter: ReporterId) => void;
   /** Where log lines go; undefined: nowhere. */
@@ -80,21 +80,22 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
   const write = options.log;
   const log: Log =
     write === undefined
-      ? silent
+      ? silentLog
       : pino({ base: null, timestamp: false, level: 'info' }, { write: (line) => write(line) });
-  const rows = link.client.resource<RowObject>(rowResource(namespace));
+  const rows = link.client.resource<TunnelObject>(tunnelResource(namespace));
   const ledger = new Ledger(1000);
   const queue = new Workqueue(clock);
-  const cache: RowCache = new RowCache(
+  const cache: TunnelCache = new TunnelCache(
     names,
     (key, tunnelName) => ledger.tunnel(key, tunnelName),
-    (key, tunnelName) => mirror.rowChanged(key, tunnelName),
+    (key, tunnelName) => enqueuer.onObjectChanged(key, tunnelName),
   );
-  const hasten = (): void => {
-    reflector.hasten();
-    replica.hasten();
+  const retryNow = (): void => {
+    reflector.retryNow();
+    replica.retryNow();
   };
-  const isDue = (key: string, tunnelName: string): boolean => reconciler.due(key, tunnelName) !== undefined;
+  const needsWrite = (key: string, tunnelName: string): boolean =>
+    reconciler.nextWrite(key, tunnelName) !== undefined;
   const replica: Replica = createReplica({
     self: process.name,
     namespace,
@@ -103,29 +104,29 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     ledger,
     queue,
     rows: cache,
-    rowsListed: () => reflector.hasSynced,
-    // There are no policies in the simulation: test/unit/policy-rows.test.ts has those.
-    policiesKnown: () => true,
-    onForgotten: () => {},
-    isDue,
-    mirror: () => mirror,
+    objectsSynced: () => reflector.hasSynced,
+    // There are no policies in the simulation: test/unit/policy-enforcement.test.ts has those.
+    policiesSynced: () => true,
+    onReporterRemoved: () => {},
+    needsWrite,
+    enqueuer: () => enqueuer,
     reportIntervalMs: () => REPORT_INTERVAL_MS,
     unknownAfterMs: UNKNOWN_AFTER_MS,
     expireAfterMs: EXPIRE_AFTER_MS,
     relistOthers: () => reflector.relist(),
-    onNoAnswer: hasten,
-    onProgress: () => {},
+    onUnreachable: retryNow,
+    onReadinessChanged: () => {},
     clock,
     random,
     metrics,
     log,
   });
-  const gate = replica.reporters;
-  const reconciler: Reconciler = new Reconciler({
-    api: createRowApi(rows),
+  const reporters = replica.reporters;
+  const reconciler: TunnelReconciler = new TunnelReconciler({
+    api: createTunnelApi(rows),
     ledger,
     cache,
-    gate,
+    writeAuthorizer: reporters,
     names,
     relist: () => reflector.relist(),
     clock,
@@ -136,54 +137,54 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     queue,
     reconcile: (item) => reconciler.reconcile(item),
     concurrency: WRITE_CONCURRENCY,
-    onNoAnswer: hasten,
-    onRefused: ({ key, tunnelName }, answer) => gate.refused(key, tunnelName, answer),
+    onUnreachable: retryNow,
+    onRejected: ({ key, tunnelName }, answer) => reporters.writeRejected(key, tunnelName, answer),
     clock,
     random,
     metrics,
     log,
   });
-  const mirror: Mirror = new Mirror({
+  const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
     ledger,
     cache,
     queue,
     workers,
-    gate,
-    streams: gate,
-    isDue,
-    pacing: new UndoPacing(clock),
+    writeAuthorizer: reporters,
+    streams: reporters,
+    needsWrite,
+    revertBackoff: new RevertBackoff(clock),
     clock,
     metrics,
   });
   const service = createReportingService({
     sink: {
-      reporterConnected: (reporter, envoy) => mirror.reporterConnected(reporter, envoy),
-      reporterDisconnected: (reporter, why) => mirror.reporterDisconnected(reporter, why),
-      fold(reporter, report, receivedMs) {
-        const over = mirror.fold(reporter, report, receivedMs);
+      reporterConnected: (reporter, envoy) => enqueuer.reporterConnected(reporter, envoy),
+      reporterDisconnected: (reporter, why) => enqueuer.reporterDisconnected(reporter, why),
+      apply(reporter, report, receivedMs) {
+        const limitExceeded = enqueuer.apply(reporter, report, receivedMs);
         options.onReport(reporter);
-        return over;
+        return limitExceeded;
       },
     },
     reportIntervalMs: () => REPORT_INTERVAL_MS,
     maxTunnelsPerReporter: 1000,
     onInvalid: 'skip',
-    policy: NO_POLICY,
+    policy: ALLOW_ALL,
     denials: { denied() {} },
-    say: (_what, say) => say({}),
+    throttled: (_what, say) => say({}),
     clock,
     log,
     metrics,
   });
   let stopping = false;
-  const reflector: Reflector<RowObject> = new Reflector<RowObject>({
+  const reflector: Reflector<TunnelObject> = new Reflector<TunnelObject>({
     source: rows,
     handler: cache,
     clock,
     random,
     log,
     pageLimit: options.pageLimit,
-    onState: (state) => {
+    onStateChange: (state) => {
       if (state !== 'synced' || stopping) return;
       workers.start();
       replica.resume();
@@ -196,16 +197,16 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
   async function terminate(): Promise<void> {
     stopping = true;
     service.close();
-    const written = replica.reporters.driver
-      .idle()
-      .then(() => mirror.looked())
+    const written = replica.reporters.reconciler
+      .idleWaiters()
+      .then(() => enqueuer.drainWaiters())
       .then(() => workers.drained());
     await Promise.all([
-      withinMs(written, FLUSH_MS, process),
-      withinMs(replica.stopLeading(), FLUSH_MS, process),
+      withTimeout(written, FLUSH_TIMEOUT_MS, process),
+      withTimeout(replica.stopLeading(), FLUSH_TIMEOUT_MS, process),
     ]);
     workers.stop();
-    await withinMs(replica.stop(), 1500, process);
+    await withTimeout(replica.stop(), 1500, process);
     ended.abort();
     await link.client.close();
   }
@@ -214,14 +215,14 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     process,
     link,
     service,
-    parts: { ledger, queue, cache, mirror, workers, replica },
+    components: { ledger, queue, cache, enqueuer, workers, replica },
     terminate: (exited) => void terminate().then(exited),
   };
 }
 
-async function withinMs(work: Promise<void>, limitMs: number, clock: SimProcess): Promise<void> {
-  const late = Promise.withResolvers<void>();
-  const cancel = clock.setTimer(limitMs, () => late.resolve());
-  await Promise.race([work, late.promise]);
+async function withTimeout(work: Promise<void>, timeoutMs: number, clock: SimProcess): Promise<void> {
+  const timeout = Promise.withResolvers<void>();
+  const cancel = clock.setTimer(timeoutMs, () => timeout.resolve());
+  await Promise.race([work, timeout.promise]);
   cancel();
 }

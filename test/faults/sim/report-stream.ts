@@ -8,32 +8,32 @@ import type {
   StreamHandlers,
   StreamStatus,
 } from '../../../src/grpc/report-message.ts';
-import type { Dice } from './dice.ts';
+import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
 import type { SimTime } from './time.ts';
 
 /** Each direction of a connection takes at most this. */
-const TRAVEL_MS = 3;
-const LOST: StreamStatus = { code: 14, message: 'connection lost' };
+const MAX_LATENCY_MS = 3;
+const CONNECTION_LOST: StreamStatus = { code: 14, message: 'connection lost' };
 /** Keepalive finds a peer that is gone: 30 s and 10 s. */
-const KEEPALIVE_MS = { least: 30_000, most: 40_000 };
+const KEEPALIVE_TIMEOUT_MS = { min: 30_000, max: 40_000 };
 /** A connection that stalls for longer is cut by keepalive. */
-const LONGEST_STALL_MS = 25_000;
+const MAX_STALL_MS = 25_000;
 
 /** The server's side of a stream, with as much of grpc-js's call as a session uses. */
 export class SimCall extends EventEmitter {
   readonly metadata = {};
   readonly writableNeedDrain = false;
   #paused = false;
-  #over = false;
+  #ended = false;
   #waiting: Buffer[] = [];
-  readonly #answer: (response: ReportResponse) => void;
-  readonly #end: (status: StreamStatus) => void;
+  readonly #onResponse: (response: ReportResponse) => void;
+  readonly #onEnd: (status: StreamStatus) => void;
 
   constructor(answer: (response: ReportResponse) => void, end: (status: StreamStatus) => void) {
     super();
-    this.#answer = answer;
-    this.#end = end;
+    this.#onResponse = answer;
+    this.#onEnd = end;
     // As grpc-js does: an error that the handler emits is the status that the peer gets.
     this.on('error', ({ code, details }: { code: number; details: string }) =>
       this.#finish({ code, message: details }),
@@ -46,15 +46,15 @@ export class SimCall extends EventEmitter {
   }
 
   receive(bytes: Buffer): void {
-    if (this.#over) return;
+    if (this.#ended) return;
     if (this.#paused) this.#waiting.push(bytes);
     else this.emit('data', bytes);
   }
 
   /** The peer has reset the stream, or is gone. */
   cancel(): void {
-    if (this.#over) return;
-    this.#over = true;
+    if (this.#ended) return;
+    this.#ended = true;
     this.emit('cancelled');
   }
 
@@ -65,7 +65,7 @@ export class SimCall extends EventEmitter {
 
   resume(): this {
     this.#paused = false;
-    while (!this.#isPaused() && !this.#over) {
+    while (!this.#isPaused() && !this.#ended) {
       const next = this.#waiting.shift();
       if (next === undefined) break;
       this.emit('data', next);
@@ -74,7 +74,7 @@ export class SimCall extends EventEmitter {
   }
 
   write(response: ReportResponse): boolean {
-    if (!this.#over) this.#answer(response);
+    if (!this.#ended) this.#onResponse(response);
     return true;
   }
 
@@ -88,9 +88,9 @@ export class SimCall extends EventEmitter {
   }
 
   #finish(status: StreamStatus): void {
-    if (this.#over) return;
-    this.#over = true;
-    this.#end(status);
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#onEnd(status);
   }
 }
 
@@ -104,51 +104,51 @@ export interface SimStream extends ReportStream {
   /** When the last report was sent that has come to the server. */
   readonly deliveredSentMs: number;
   /** The connection breaks, and both sides learn it. */
-  cut(): void;
+  disconnect(): void;
   /**
    * The reporter's end is gone and the server is not told, until its keepalive finds out. What is under way still comes, in
    * its time, unless it is `lost`.
    */
-  abandon(underWay: 'lost' | 'comes'): void;
+  halfOpen(underWay: 'lost' | 'comes'): void;
   /** What the reporter sends from now on comes no sooner than after this; nothing is lost. Less than keepalive allows. */
   stall(ms: number): void;
   /** The process at the other end is gone; its machine tells the reporter, or is gone, too. */
-  serverGone(how: 'reset' | 'silent'): void;
+  serverDied(how: 'reset' | 'silent'): void;
 }
 
 /** Opens a stream to a process; `accept` is called there when it has come. */
 export function openSimStream(
   process: SimProcess,
   handlers: StreamHandlers,
-  { time, dice, accept }: { time: SimTime; dice: Dice; accept: (stream: SimStream) => void },
+  { time, dice, accept }: { time: SimTime; dice: Prng; accept: (stream: SimStream) => void },
 ): SimStream {
   let live = true;
   let deliveredSentMs = Number.NEGATIVE_INFINITY;
   /** Nothing goes from the server to the reporter any more. */
-  let deaf = false;
+  let downBlocked = false;
   /** Nothing goes from the reporter to the server any more. */
-  let mute = false;
+  let upBlocked = false;
   let upMs = 0;
   let downMs = 0;
   let stalledUntilMs = 0;
   let stalledSinceMs = 0;
 
-  function up(take: () => void): void {
-    const atMs = Math.max(upMs, stalledUntilMs, time.nowMs + 0.2 + TRAVEL_MS * dice.fraction());
+  function sendUp(callback: () => void): void {
+    const atMs = Math.max(upMs, stalledUntilMs, time.nowMs + 0.2 + MAX_LATENCY_MS * dice.fraction());
     upMs = atMs;
     time.after(atMs - time.nowMs, () => {
-      if (!mute) process.receive(take);
+      if (!upBlocked) process.receive(callback);
     });
   }
-  function down(take: () => void): void {
-    const atMs = Math.max(downMs, time.nowMs + 0.2 + TRAVEL_MS * dice.fraction());
+  function sendDown(callback: () => void): void {
+    const atMs = Math.max(downMs, time.nowMs + 0.2 + MAX_LATENCY_MS * dice.fraction());
     downMs = atMs;
     time.after(atMs - time.nowMs, () => {
-      if (!deaf) take();
+      if (!downBlocked) callback();
     });
   }
   /** The reporter learns that the stream is over. */
-  function endHere(status: StreamStatus): void {
+  function endLocally(status: StreamStatus): void {
     if (!live) return;
     live = false;
     handlers.onEnd(status);
@@ -156,7 +156,7 @@ export function openSimStream(
 
   const call = new SimCall(
     ({ request_nonce, report_interval, error_detail }) =>
-      down(() => {
+      sendDown(() => {
         if (!live) return;
         handlers.onResponse({
           requestNonce: BigInt(request_nonce),
@@ -167,7 +167,7 @@ export function openSimStream(
           error: error_detail ?? undefined,
         });
       }),
-    (status) => down(() => endHere(status)),
+    (status) => sendDown(() => endLocally(status)),
   );
   const stream: SimStream = {
     call,
@@ -181,7 +181,7 @@ export function openSimStream(
     send(report: ReportMessage) {
       const bytes = encodeReport(report);
       const sentMs = time.nowMs;
-      up(() => {
+      sendUp(() => {
         deliveredSentMs = sentMs;
         call.receive(bytes);
       });
@@ -189,36 +189,36 @@ export function openSimStream(
     reset() {
       if (!live) return;
       live = false;
-      up(() => call.cancel());
+      sendUp(() => call.cancel());
     },
-    cut() {
+    disconnect() {
       const wasLive = live;
       live = false;
-      mute = true;
+      upBlocked = true;
       time.after(1, () => process.receive(() => call.cancel()));
-      if (wasLive) time.after(1, () => handlers.onEnd(LOST));
+      if (wasLive) time.after(1, () => handlers.onEnd(CONNECTION_LOST));
     },
-    abandon(underWay) {
+    halfOpen(underWay) {
       if (!live) return;
       live = false;
-      if (underWay === 'lost') mute = true;
-      time.after(1, () => handlers.onEnd(LOST));
+      if (underWay === 'lost') upBlocked = true;
+      time.after(1, () => handlers.onEnd(CONNECTION_LOST));
       // A stalled connection has not answered a ping since it stalls.
       const sinceMs = stalledUntilMs > time.nowMs ? stalledSinceMs : time.nowMs;
-      const foundAtMs = sinceMs + dice.between(KEEPALIVE_MS.least, KEEPALIVE_MS.most);
-      time.after(foundAtMs - time.nowMs, () => process.receive(() => call.cancel()));
+      const detectedAtMs = sinceMs + dice.between(KEEPALIVE_TIMEOUT_MS.min, KEEPALIVE_TIMEOUT_MS.max);
+      time.after(detectedAtMs - time.nowMs, () => process.receive(() => call.cancel()));
     },
     stall(ms) {
       if (stalledUntilMs < time.nowMs) stalledSinceMs = time.nowMs;
-      stalledUntilMs = Math.max(stalledUntilMs, Math.min(stalledSinceMs + LONGEST_STALL_MS, time.nowMs + ms));
+      stalledUntilMs = Math.max(stalledUntilMs, Math.min(stalledSinceMs + MAX_STALL_MS, time.nowMs + ms));
     },
-    serverGone(how) {
-      mute = true;
-      deaf = true;
-      if (how === 'reset') time.after(1, () => endHere(LOST));
+    serverDied(how) {
+      upBlocked = true;
+      downBlocked = true;
+      if (how === 'reset') time.after(1, () => endLocally(CONNECTION_LOST));
     },
   };
-  up(() => {
+  sendUp(() => {
     if (process.isDead) return;
     accept(stream);
   });

@@ -1,7 +1,7 @@
-import { ANYBODY } from '../../../src/core/peer.ts';
+import { ANONYMOUS } from '../../../src/core/peer.ts';
 import { reporterKey } from '../../../src/core/tunnel.ts';
 import { loadReportingService } from '../../../src/grpc/proto.ts';
-import { Session, type ReportSink, type SessionParts } from '../../../src/grpc/session.ts';
+import { Session, type ReportSink, type SessionOptions } from '../../../src/grpc/session.ts';
 import type { SimStream } from './report-stream.ts';
 
 const ABORTED = 10;
@@ -21,49 +21,49 @@ export interface ReportingService {
  * `src/grpc/server` has it, which cannot be had without sockets.
  */
 export function createReportingService(
-  parts: Omit<SessionParts, 'decodeNode' | 'named' | 'ended' | 'turn' | 'sink'> & {
+  options: Omit<SessionOptions, 'decodeNode' | 'onIdentified' | 'onClosed' | 'yieldTurn' | 'sink'> & {
     readonly sink: ReportSink;
   },
 ): ReportingService {
   const { decodeNode } = loadReportingService();
   const open = new Set<Session>();
   const byReporter = new Map<string, Session>();
-  let opened = 0;
+  let lastNumber = 0;
   let closed = false;
 
   function supersede(older: Session): void {
     older.close('superseded', ABORTED, 'superseded by a newer stream of the same reporter');
   }
 
-  function named(session: Session): void {
+  function onIdentified(session: Session): void {
     const { reporter } = session;
     if (reporter === undefined) return;
     const key = reporterKey(reporter);
-    const other = byReporter.get(key);
-    if (other !== undefined && other.number > session.number) {
+    const current = byReporter.get(key);
+    if (current !== undefined && current.number > session.number) {
       supersede(session);
       return;
     }
-    parts.sink.reporterConnected(reporter, session.envoy, session.peer, false);
+    options.sink.reporterConnected(reporter, session.envoy, session.peer, false);
     byReporter.set(key, session);
-    if (other !== undefined) supersede(other);
+    if (current !== undefined) supersede(current);
   }
 
   return {
     accept(stream) {
-      opened += 1;
-      const session = new Session(stream.call.asCall, opened, ANYBODY, {
-        ...parts,
+      lastNumber += 1;
+      const session = new Session(stream.call.asCall, lastNumber, ANONYMOUS, {
+        ...options,
         decodeNode,
-        named,
-        ended: (ended, reason) => {
+        onIdentified,
+        onClosed: (ended, reason) => {
           open.delete(ended);
           const { reporter } = ended;
           if (reporter === undefined) return;
           const key = reporterKey(reporter);
           if (byReporter.get(key) !== ended) return;
           byReporter.delete(key);
-          parts.sink.reporterDisconnected(
+          options.sink.reporterDisconnected(
             reporter,
             reason === 'shutdown'
               ? reason
@@ -72,7 +72,7 @@ export function createReportingService(
                 : 'StreamEnded',
           );
         },
-        turn: () => Promise.resolve(),
+        yieldTurn: () => Promise.resolve(),
       });
       open.add(session);
       if (closed) session.close('shutdown', UNAVAILABLE, 'shutting down');

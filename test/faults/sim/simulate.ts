@@ -1,15 +1,15 @@
-import { MOST_REQUESTS } from './api-server.ts';
+import { MAX_REQUESTS } from './api-server.ts';
 import type { Backup } from './api-store.ts';
-import type { Course } from './course.ts';
-import { FAULTS, heal } from './faults.ts';
-import { differences, remembered } from './judge.ts';
-import { stepText } from './step.ts';
-import { createWorld, type OpenApi, type World } from './world.ts';
+import type { Schedule } from './schedule.ts';
+import { FAULT_INJECTORS, recover } from './fault-injectors.ts';
+import { checkConverged, findLeaks } from './convergence.ts';
+import { formatFault } from './scheduled-fault.ts';
+import { createSimHarness, type OpenApi, type SimHarness } from './harness.ts';
 
 /** What became of one course. */
 export interface Outcome {
   /** What was wrong on the way, and what was not right at the end; empty: all is well. */
-  readonly wrongs: readonly string[];
+  readonly violations: readonly string[];
   /** From the end of the faults until all was as it is to be, in fake time. */
   readonly convergedMs: number;
   readonly requests: number;
@@ -17,16 +17,16 @@ export interface Outcome {
   readonly passedMs: number;
 }
 
-const BACKUP_EVERY_MS = 15_000;
-const LOOK_EVERY_MS = 2500;
+const BACKUP_INTERVAL_MS = 15_000;
+const POLL_INTERVAL_MS = 2500;
 /** What began in the faults' last moment may still have its effect: a Lease that was not renewed is found to be so. */
-const AFTERMATH_MS = 25_000;
+const GRACE_MS = 25_000;
 /** Owners may have died until the faults ended: each begins the time of a lost reporter anew. */
-const CONVERGE_WITHIN_MS = 1_500_000;
+const CONVERGENCE_DEADLINE_MS = 1_500_000;
 const QUIET_MS = 70_000;
 
 /** How a course is played. */
-export interface Playing {
+export interface RunOptions {
   /** Takes every line of what happens. */
   readonly trace?: ((line: string) => void) | undefined;
   /** A real API server instead of the one in memory. */
@@ -34,78 +34,84 @@ export interface Playing {
 }
 
 /** Plays a course: its faults, their end, and the time that the world is given to come right. */
-export async function simulate(course: Course, playing: Playing = {}): Promise<Outcome> {
-  const world = await createWorld(course, playing);
-  const { time, watchdog } = world;
+export async function simulate(schedule: Schedule, options: RunOptions = {}): Promise<Outcome> {
+  const harness = await createSimHarness(schedule, options);
+  const { time, invariants } = harness;
   const backups: Backup[] = [];
-  for (let atMs = BACKUP_EVERY_MS; atMs < 200_000; atMs += BACKUP_EVERY_MS) {
+  for (let atMs = BACKUP_INTERVAL_MS; atMs < 200_000; atMs += BACKUP_INTERVAL_MS) {
     time.after(atMs, () => {
-      const { memory } = world.store;
+      const { memory } = harness.store;
       if (memory !== undefined) backups.push(memory.backup(time.nowMs));
     });
   }
   let lastMs = 0;
-  for (const step of course.steps) {
-    lastMs = Math.max(lastMs, step.atMs);
-    time.after(step.atMs, () => {
-      world.tell(() => `STEP ${stepText(step)}`);
-      FAULTS[step.do]({ world, step, backups });
+  for (const fault of schedule.faults) {
+    lastMs = Math.max(lastMs, fault.atMs);
+    time.after(fault.atMs, () => {
+      harness.traceLine(() => `STEP ${formatFault(fault)}`);
+      FAULT_INJECTORS[fault.kind]({ harness, fault, backups });
     });
   }
-  await time.pass(lastMs + 20_000);
+  await time.advance(lastMs + 20_000);
   // What still lasts ends now.
-  world.tell(() => 'from here on nothing goes wrong');
-  await endFaults(world);
-  const healedMs = time.nowMs;
-  await time.pass(AFTERMATH_MS);
-  let left = differences(world);
-  while (left.length > 0 && watchdog.wrongs.length === 0 && time.nowMs - healedMs < CONVERGE_WITHIN_MS) {
-    await time.pass(LOOK_EVERY_MS);
-    left = differences(world);
+  harness.traceLine(() => 'from here on nothing goes wrong');
+  await endFaults(harness);
+  const recoveredMs = time.nowMs;
+  await time.advance(GRACE_MS);
+  let remaining = checkConverged(harness);
+  while (
+    remaining.length > 0 &&
+    invariants.violations.length === 0 &&
+    time.nowMs - recoveredMs < CONVERGENCE_DEADLINE_MS
+  ) {
+    await time.advance(POLL_INTERVAL_MS);
+    remaining = checkConverged(harness);
   }
-  const convergedMs = time.nowMs - healedMs;
-  const unquiet = left.length > 0 || watchdog.wrongs.length > 0 ? [] : await quiet(world);
+  const convergedMs = time.nowMs - recoveredMs;
+  const notQuiescent =
+    remaining.length > 0 || invariants.violations.length > 0 ? [] : await checkQuiescent(harness);
   const outcome = {
-    wrongs: [
-      ...watchdog.wrongs,
-      ...left.map((text) => `after ${Math.round(convergedMs / 1000)} s: ${text}`),
-      ...unquiet,
-      ...(world.server.requests > MOST_REQUESTS ? ['a storm of requests'] : []),
+    violations: [
+      ...invariants.violations,
+      ...remaining.map((text) => `after ${Math.round(convergedMs / 1000)} s: ${text}`),
+      ...notQuiescent,
+      ...(harness.server.requests > MAX_REQUESTS ? ['a storm of requests'] : []),
     ],
     convergedMs,
-    requests: world.server.requests,
+    requests: harness.server.requests,
     passedMs: time.nowMs,
   };
-  for (const slot of world.slots) world.killReplica(slot, 'reset');
-  for (const envoy of world.envoys) envoy.stop(true);
-  await world.store.close();
+  for (const slot of harness.slots) harness.killReplica(slot, 'reset');
+  for (const envoy of harness.envoys) envoy.stop(true);
+  await harness.store.close();
   return outcome;
 }
 
 /** Two Envoys of one id become one; who is to come back comes back. */
-async function endFaults(world: World): Promise<void> {
-  await heal(world);
+async function endFaults(harness: SimHarness): Promise<void> {
+  await recover(harness);
   const seen = new Set<string>();
-  for (const envoy of world.envoys) {
-    if (envoy.isUp && seen.has(envoy.key)) envoy.stop(true);
-    if (envoy.isUp) seen.add(envoy.key);
+  for (const envoy of harness.envoys) {
+    if (envoy.isRunning && seen.has(envoy.key)) envoy.stop(true);
+    if (envoy.isRunning) seen.add(envoy.key);
   }
   // Undoings that are still to come are of what has ended; the longest fault lasts so long.
-  await world.time.pass(1000);
-  await heal(world);
+  await harness.time.advance(1000);
+  await recover(harness);
 }
 
 /** Once all is right, nobody writes. */
-async function quiet(world: World): Promise<string[]> {
-  const quarrels = [...world.store.objects('reversetunnelreporters')].some(({ status }) =>
+async function checkQuiescent(harness: SimHarness): Promise<string[]> {
+  const hasConflicts = [...harness.store.objects('reversetunnelreporters')].some(({ status }) =>
     JSON.stringify(status).includes('IdentityConflict'),
   );
-  world.writes.clear();
-  await world.time.pass(QUIET_MS);
-  const found = differences(world).map((text) => `no longer: ${text}`);
-  const rows = world.writes.get('reversetunnels') ?? 0;
-  const reporters = world.writes.get('reversetunnelreporters') ?? 0;
-  if (rows > 0) found.push(`${rows} writes of rows once all was right`);
-  if (reporters > 0 && !quarrels) found.push(`${reporters} writes of reporters once all was right`);
-  return [...found, ...remembered(world), ...world.watchdog.wrongs];
+  harness.writes.clear();
+  await harness.time.advance(QUIET_MS);
+  const violations = checkConverged(harness).map((text) => `no longer: ${text}`);
+  const tunnelWrites = harness.writes.get('reversetunnels') ?? 0;
+  const reporterWrites = harness.writes.get('reversetunnelreporters') ?? 0;
+  if (tunnelWrites > 0) violations.push(`${tunnelWrites} writes of rows once all was right`);
+  if (reporterWrites > 0 && !hasConflicts)
+    violations.push(`${reporterWrites} writes of reporters once all was right`);
+  return [...violations, ...findLeaks(harness), ...harness.invariants.violations];
 }

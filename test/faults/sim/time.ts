@@ -1,6 +1,6 @@
-import { settled } from '../../support/fake-time.ts';
+import { flushEventLoop } from '../../support/fake-time.ts';
 
-interface Happening {
+interface ScheduledEvent {
   readonly atMs: number;
   readonly order: number;
   readonly happen: () => void;
@@ -15,34 +15,34 @@ export class SimTime {
   /** Milliseconds since the world began. */
   nowMs = 0;
   /** A binary heap, soonest first. */
-  readonly #heap: Happening[] = [];
+  readonly #heap: ScheduledEvent[] = [];
   #order = 0;
   /** What a real server is doing: fake time stands still until it is done. */
-  readonly #outside = new Set<Promise<unknown>>();
+  readonly #pendingWork = new Set<Promise<unknown>>();
 
   /** Lets something happen after `delayMs` (at least 0); the answer cancels it. */
   after(delayMs: number, happen: () => void): () => void {
     this.#order += 1;
-    const happening = {
+    const event = {
       atMs: this.nowMs + Math.max(0, delayMs),
       order: this.#order,
       happen,
       cancelled: false,
     };
-    this.#push(happening);
+    this.#push(event);
     return () => {
-      happening.cancelled = true;
+      event.cancelled = true;
     };
   }
 
   /** Fake time waits for this. */
-  hold(work: Promise<unknown>): void {
-    const held = work.finally(() => this.#outside.delete(held)).catch(() => undefined);
-    this.#outside.add(held);
+  blockOn(work: Promise<unknown>): void {
+    const pending = work.finally(() => this.#pendingWork.delete(pending)).catch(() => undefined);
+    this.#pendingWork.add(pending);
   }
 
   /** Lets time pass. */
-  async pass(ms: number): Promise<void> {
+  async advance(ms: number): Promise<void> {
     const untilMs = this.nowMs + ms;
     await this.#settle();
     for (let next = this.#heap[0]; next !== undefined && next.atMs <= untilMs; next = this.#heap[0]) {
@@ -56,21 +56,21 @@ export class SimTime {
   }
 
   async #settle(): Promise<void> {
-    await settled();
-    while (this.#outside.size > 0) {
-      await Promise.all(this.#outside);
-      await settled();
+    await flushEventLoop();
+    while (this.#pendingWork.size > 0) {
+      await Promise.all(this.#pendingWork);
+      await flushEventLoop();
     }
   }
 
-  #push(happening: Happening): void {
+  #push(event: ScheduledEvent): void {
     const heap = this.#heap;
-    let at = heap.push(happening) - 1;
+    let at = heap.push(event) - 1;
     while (at > 0) {
-      const above = (at - 1) >> 1;
-      if (!isBefore(heap[at], heap[above])) break;
-      swap(heap, at, above);
-      at = above;
+      const parent = (at - 1) >> 1;
+      if (!isBefore(heap[at], heap[parent])) break;
+      swap(heap, at, parent);
+      at = parent;
     }
   }
 
@@ -81,21 +81,22 @@ export class SimTime {
     heap[0] = last;
     let at = 0;
     for (;;) {
-      let least = at;
-      for (const below of [2 * at + 1, 2 * at + 2]) if (isBefore(heap[below], heap[least])) least = below;
-      if (least === at) return;
-      swap(heap, at, least);
-      at = least;
+      let smallest = at;
+      for (const child of [2 * at + 1, 2 * at + 2])
+        if (isBefore(heap[child], heap[smallest])) smallest = child;
+      if (smallest === at) return;
+      swap(heap, at, smallest);
+      at = smallest;
     }
   }
 }
 
-function isBefore(a: Happening | undefined, b: Happening | undefined): boolean {
+function isBefore(a: ScheduledEvent | undefined, b: ScheduledEvent | undefined): boolean {
   if (a === undefined || b === undefined) return false;
   return a.atMs === b.atMs ? a.order < b.order : a.atMs < b.atMs;
 }
 
-function swap(heap: Happening[], a: number, b: number): void {
+function swap(heap: ScheduledEvent[], a: number, b: number): void {
   const [first, second] = [heap[a], heap[b]];
   if (first === undefined || second === undefined) return;
   heap[a] = second;

@@ -2,13 +2,13 @@
 import type { Attack } from './attack.ts';
 import { CONNECTION_FLOODS } from './connection-floods.ts';
 import { FRAME_FLOODS } from './frame-floods.ts';
-import { HELD_MEMORY } from './held-memory.ts';
+import { MEMORY_EXHAUSTION } from './memory-exhaustion.ts';
 import { STREAM_FLOODS } from './stream-floods.ts';
 
 /** What a peer is tried with that wants to harm others, in the order in which they are played. */
 export const ATTACKS: readonly Attack[] = [
   ...FRAME_FLOODS,
   ...STREAM_FLOODS,
-  ...HELD_MEMORY,
+  ...MEMORY_EXHAUSTION,
   ...CONNECTION_FLOODS,
 ];

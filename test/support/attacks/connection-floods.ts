@@ -1,7 +1,7 @@
 /** Attacks by connections: silent, slow, in other tongues, ended in the middle. */
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import { FRAME, frame, grpcMessage, opening, PREFACE } from '../raw-http2.ts';
+import { FRAME, frame, grpcMessage, openingFrame, PREFACE } from '../raw-http2.ts';
 import { firstReport } from '../reporting-server.ts';
 import { fullPush } from '../wire.ts';
 import type { Attack } from './attack.ts';
@@ -11,7 +11,7 @@ const CLIENT_HELLO = Buffer.concat([Buffer.from('1603010200010001fc0303', 'hex')
 const PUSH = grpcMessage(firstReport('cut', fullPush(2000)));
 
 /** Connections that all say the same and wait for what the server does. */
-function all(count: number, bytes: Buffer): Attack['round'] {
+function floodConnections(count: number, bytes: Buffer): Attack['round'] {
   return async (open) => {
     const peers = await Promise.all(Array.from({ length: count }, () => open(false)));
     for (const peer of peers) if (bytes.length > 0) peer.socket.write(bytes);
@@ -23,22 +23,22 @@ function all(count: number, bytes: Buffer): Attack['round'] {
 export const CONNECTION_FLOODS: readonly Attack[] = [
   {
     name: 'opens 2,000 connections and says nothing',
-    refusedAs: 'handshake_timeout',
-    round: all(2000, Buffer.alloc(0)),
+    rejectedAs: 'handshake_timeout',
+    round: floodConnections(2000, Buffer.alloc(0)),
   },
   {
     name: 'says half of the preface on 200 connections',
-    refusedAs: 'handshake_timeout',
-    round: all(200, PREFACE.subarray(0, 12)),
+    rejectedAs: 'handshake_timeout',
+    round: floodConnections(200, PREFACE.subarray(0, 12)),
   },
   {
     name: 'says the preface and nothing more on 200 connections',
-    refusedAs: 'handshake_timeout',
-    round: all(200, PREFACE),
+    rejectedAs: 'handshake_timeout',
+    round: floodConnections(200, PREFACE),
   },
   {
     name: 'says the preface byte by byte',
-    refusedAs: 'handshake_timeout',
+    rejectedAs: 'handshake_timeout',
     async round(open) {
       const peer = await open(false);
       for (let at = 0; at < PREFACE.length - 1 && !peer.isClosed; at += 1) {
@@ -49,19 +49,19 @@ export const CONNECTION_FLOODS: readonly Attack[] = [
   },
   {
     name: 'speaks HTTP/1.1',
-    refusedAs: 'http1',
-    round: all(100, Buffer.from('GET / HTTP/1.1\r\nHost: a\r\n\r\n')),
+    rejectedAs: 'http1',
+    round: floodConnections(100, Buffer.from('GET / HTTP/1.1\r\nHost: a\r\n\r\n')),
   },
-  { name: 'speaks TLS', refusedAs: 'tls', round: all(100, CLIENT_HELLO) },
+  { name: 'speaks TLS', rejectedAs: 'tls', round: floodConnections(100, CLIENT_HELLO) },
   {
     name: 'sends bytes that mean nothing',
-    refusedAs: 'not_http2',
+    rejectedAs: 'not_http2',
     // The same each time, so that a failure can be had again.
-    round: all(100, Buffer.from(Array.from({ length: 4096 }, (_, i) => (i * 167 + 13) % 251))),
+    round: floodConnections(100, Buffer.from(Array.from({ length: 4096 }, (_, i) => (i * 167 + 13) % 251))),
   },
   {
     name: 'says the preface and then bytes that mean nothing',
-    round: all(
+    round: floodConnections(
       100,
       Buffer.concat([PREFACE, Buffer.from(Array.from({ length: 4096 }, (_, i) => (i * 167 + 13) % 251))]),
     ),
@@ -77,7 +77,7 @@ export const CONNECTION_FLOODS: readonly Attack[] = [
     async round(open) {
       for (let i = 0; i < 30; i += 1) {
         const peer = await open();
-        await peer.write(opening(1));
+        await peer.write(openingFrame(1));
         await peer.sendData(1, PUSH.subarray(0, PUSH.length / 2));
         if (i % 3 === 0) {
           peer.socket.resetAndDestroy();

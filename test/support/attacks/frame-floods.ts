@@ -6,11 +6,11 @@ import {
   frame,
   grpcMessage,
   headerBlock,
-  opening,
+  openingFrame,
   PADDED,
   requestFields,
 } from '../raw-http2.ts';
-import { times, writeOver, type Attack } from './attack.ts';
+import { repeat, writeRepeatedly, type Attack } from './attack.ts';
 
 const MB = 1_000_000;
 const ONE_BYTE = Buffer.from([0, 0, 0, 1]);
@@ -19,25 +19,25 @@ const ONE_BYTE = Buffer.from([0, 0, 0, 1]);
 export const FRAME_FLOODS: readonly Attack[] = [
   {
     name: 'sends a report of 13 MB in DATA frames of one byte',
-    refusedAs: 'small_frames',
+    rejectedAs: 'small_frames',
     async round(open) {
       const peer = await open();
-      await peer.write(opening(1));
+      await peer.write(openingFrame(1));
       await peer.sendData(1, grpcMessage(Buffer.alloc(13 * MB)), 1);
     },
   },
   {
     name: 'sends a report of 13 MB in frames of one byte and 200 of padding',
-    refusedAs: 'small_frames',
+    rejectedAs: 'small_frames',
     async round(open) {
       const peer = await open();
-      await peer.write(opening(1));
+      await peer.write(openingFrame(1));
       const padded = Buffer.alloc(202);
       padded.writeUInt8(200, 0);
       await peer.write(frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(0), 13 * MB)));
       for (let sent = 0; sent < 20_000; sent += 1) {
-        await peer.until(() => peer.window(1) >= padded.length);
-        peer.spend(1, padded.length);
+        await peer.waitUntil(() => peer.window(1) >= padded.length);
+        peer.consumeWindow(1, padded.length);
         if (!(await peer.write(frame(FRAME.data, PADDED, 1, padded)))) return;
       }
     },
@@ -46,16 +46,16 @@ export const FRAME_FLOODS: readonly Attack[] = [
     name: 'sends DATA frames of no bytes',
     async round(open) {
       const peer = await open();
-      await peer.write(opening(1));
-      await writeOver(peer, times(1000, frame(FRAME.data, 0, 1)), 3000);
+      await peer.write(openingFrame(1));
+      await writeRepeatedly(peer, repeat(1000, frame(FRAME.data, 0, 1)), 3000);
     },
   },
   {
     name: 'floods PING',
-    refusedAs: 'control_frames',
+    rejectedAs: 'control_frames',
     async round(open) {
       const peer = await open();
-      await writeOver(peer, times(1000, frame(FRAME.ping, 0, 0, Buffer.alloc(8))), 1000);
+      await writeRepeatedly(peer, repeat(1000, frame(FRAME.ping, 0, 0, Buffer.alloc(8))), 1000);
     },
   },
   {
@@ -63,62 +63,66 @@ export const FRAME_FLOODS: readonly Attack[] = [
     async round(open) {
       const peer = await open();
       peer.socket.pause();
-      await writeOver(peer, times(1000, frame(FRAME.ping, 0, 0, Buffer.alloc(8))), 1000);
+      await writeRepeatedly(peer, repeat(1000, frame(FRAME.ping, 0, 0, Buffer.alloc(8))), 1000);
     },
   },
   {
     name: 'floods SETTINGS',
-    refusedAs: 'control_frames',
+    rejectedAs: 'control_frames',
     async round(open) {
       const peer = await open();
       const settings = frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 1, 0, 0]));
-      await writeOver(peer, times(1000, settings), 1000);
+      await writeRepeatedly(peer, repeat(1000, settings), 1000);
     },
   },
   {
     name: 'floods acknowledgements of SETTINGS',
     async round(open) {
       const peer = await open();
-      await writeOver(peer, times(1000, frame(FRAME.settings, ACK, 0)), 1000);
+      await writeRepeatedly(peer, repeat(1000, frame(FRAME.settings, ACK, 0)), 1000);
     },
   },
   {
     name: 'floods WINDOW_UPDATE',
-    refusedAs: 'control_frames',
+    rejectedAs: 'control_frames',
     async round(open) {
       const peer = await open();
-      await peer.write(opening(1));
+      await peer.write(openingFrame(1));
       // Down first, or the window would overflow.
       await peer.write(frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 0, 0, 0])));
-      await writeOver(peer, times(1000, frame(FRAME.windowUpdate, 0, 1, ONE_BYTE)), 1000);
+      await writeRepeatedly(peer, repeat(1000, frame(FRAME.windowUpdate, 0, 1, ONE_BYTE)), 1000);
     },
   },
   {
     name: 'floods PRIORITY',
-    refusedAs: 'control_frames',
+    rejectedAs: 'control_frames',
     async round(open) {
       const peer = await open();
       const priorities = Array.from({ length: 1000 }, (_, i) =>
         frame(FRAME.priority, 0, 2 * i + 1, Buffer.from([0, 0, 0, 0, 16])),
       );
-      await writeOver(peer, Buffer.concat(priorities), 1000);
+      await writeRepeatedly(peer, Buffer.concat(priorities), 1000);
     },
   },
   {
     name: 'floods frames of a type that there is not',
-    refusedAs: 'control_frames',
+    rejectedAs: 'control_frames',
     async round(open) {
       const peer = await open();
-      await writeOver(peer, times(1000, frame(0xbe, 0, 1, ONE_BYTE)), 1000);
+      await writeRepeatedly(peer, repeat(1000, frame(0xbe, 0, 1, ONE_BYTE)), 1000);
     },
   },
   {
     name: 'goes on with one header block for ever (CONTINUATION)',
-    refusedAs: 'header_block',
+    rejectedAs: 'header_block',
     async round(open) {
       const peer = await open();
       await peer.write(frame(FRAME.headers, 0, 1, headerBlock(requestFields())));
-      await writeOver(peer, frame(FRAME.continuation, 0, 1, headerBlock([['a', 'b'.repeat(8000)]])), 5000);
+      await writeRepeatedly(
+        peer,
+        frame(FRAME.continuation, 0, 1, headerBlock([['a', 'b'.repeat(8000)]])),
+        5000,
+      );
     },
   },
   {
@@ -126,7 +130,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     async round(open) {
       const peer = await open();
       await peer.write(frame(FRAME.headers, 0, 1, headerBlock(requestFields())));
-      await writeOver(peer, times(1000, frame(FRAME.continuation, 0, 1)), 1000);
+      await writeRepeatedly(peer, repeat(1000, frame(FRAME.continuation, 0, 1)), 1000);
     },
   },
   {

@@ -8,9 +8,9 @@ export interface SteadyReporter extends AsyncDisposable {
   /** How long each ACK took, in the order of the reports; ms. */
   readonly ackMs: readonly number[];
   /** Why its stream has ended, which it must not. */
-  readonly ended: string | undefined;
+  readonly endReason: string | undefined;
   /** Waits for so many more ACKs; fails when the stream ends. */
-  acks(count: number): Promise<void>;
+  waitForAcks(count: number): Promise<void>;
 }
 
 /** Opens a stream on a connection of its own, and has its first report ACKed. */
@@ -21,39 +21,39 @@ export async function startSteadyReporter(
   const connection = dialReportingService({ address });
   const node = { id, cluster: 'edge' };
   const ackMs: number[] = [];
-  let ended: string | undefined;
+  let endReason: string | undefined;
   let closed = false;
   let nonce = 0n;
   let sentMs = 0;
   const stream = connection.openStream({
     onResponse({ requestNonce }) {
-      if (requestNonce !== nonce) ended = `nonce ${requestNonce} in place of ${nonce}`;
+      if (requestNonce !== nonce) endReason = `nonce ${requestNonce} in place of ${nonce}`;
       ackMs.push(performance.now() - sentMs);
       void delay(pauseMs).then(send);
     },
     onEnd({ code, message }) {
-      ended ??= `${code} ${message}`;
+      endReason ??= `${code} ${message}`;
     },
   });
   function send(): void {
-    if (closed || ended !== undefined) return;
+    if (closed || endReason !== undefined) return;
     nonce += 1n;
     sentMs = performance.now();
     stream.send({ node, added: [], removedNames: [], fullPush: false, nonce });
   }
-  const acks = async (count: number): Promise<void> => {
-    const wanted = ackMs.length + count;
-    await eventually(`${count} ACKs`, () => ended !== undefined || ackMs.length >= wanted, 30_000);
-    if (ended !== undefined) throw new Error(`the steady stream ended: ${ended}`);
+  const waitForAcks = async (count: number): Promise<void> => {
+    const target = ackMs.length + count;
+    await eventually(`${count} ACKs`, () => endReason !== undefined || ackMs.length >= target, 30_000);
+    if (endReason !== undefined) throw new Error(`the steady stream ended: ${endReason}`);
   };
   send();
-  await acks(1);
+  await waitForAcks(1);
   return {
     ackMs,
-    get ended() {
-      return ended;
+    get endReason() {
+      return endReason;
     },
-    acks,
+    waitForAcks,
     async [Symbol.asyncDispose]() {
       closed = true;
       connection.close();

@@ -6,27 +6,27 @@ import {
   frame,
   grpcMessage,
   headerBlock,
-  opening,
+  openingFrame,
   requestFields,
 } from '../raw-http2.ts';
 import type { Attack } from './attack.ts';
 
 const CANCEL = Buffer.from([0, 0, 0, 8]);
-const BATCH = 100;
+const BATCH_SIZE = 100;
 
 /** Sends what `make` gives for one stream after the other, in batches, until the server ends the connection. */
-function streamByStream(make: (streamId: number) => Buffer, streams: number): Attack['round'] {
+function floodStreams(make: (streamId: number) => Buffer, streams: number): Attack['round'] {
   return async (open) => {
     const peer = await open();
-    for (let from = 0; from < streams; from += BATCH) {
-      const batch = Array.from({ length: BATCH }, (_, i) => make(2 * (from + i) + 1));
+    for (let from = 0; from < streams; from += BATCH_SIZE) {
+      const batch = Array.from({ length: BATCH_SIZE }, (_, i) => make(2 * (from + i) + 1));
       if (!(await peer.write(Buffer.concat(batch)))) return;
     }
   };
 }
 
-function request(streamId: number, other: Readonly<Record<string, string>>): Buffer {
-  return frame(FRAME.headers, END_HEADERS | END_STREAM, streamId, headerBlock(requestFields(other)));
+function request(streamId: number, overrides: Readonly<Record<string, string>>): Buffer {
+  return frame(FRAME.headers, END_HEADERS | END_STREAM, streamId, headerBlock(requestFields(overrides)));
 }
 
 /** HealthCheckRequest: field 1, some 60 kB of text, another one for each stream. */
@@ -43,44 +43,44 @@ function serviceName(streamId: number): Buffer {
 export const STREAM_FLOODS: readonly Attack[] = [
   {
     name: 'opens streams and resets them at once (rapid reset)',
-    round: streamByStream(
-      (id) => Buffer.concat([opening(id), frame(FRAME.rstStream, 0, id, CANCEL)]),
+    round: floodStreams(
+      (id) => Buffer.concat([openingFrame(id), frame(FRAME.rstStream, 0, id, CANCEL)]),
       50_000,
     ),
   },
   {
     name: 'opens 20,000 streams on each connection and leaves them open',
-    round: streamByStream((id) => opening(id), 20_000),
+    round: floodStreams((id) => openingFrame(id), 20_000),
   },
   {
     name: 'calls a method that there is not, 20,000 times on each connection',
-    round: streamByStream((id) => request(id, { ':path': '/no/Such' }), 20_000),
+    round: floodStreams((id) => request(id, { ':path': '/no/Such' }), 20_000),
   },
   {
     name: 'calls a path without a slash, 20,000 times on each connection',
-    round: streamByStream((id) => request(id, { ':path': 'no-slash' }), 20_000),
+    round: floodStreams((id) => request(id, { ':path': 'no-slash' }), 20_000),
   },
   {
     name: 'asks for the health of a service that there is not, 20,000 times on each connection',
-    round: streamByStream((id) => request(id, { ':path': '/grpc.health.v1.Health/Check' }), 20_000),
+    round: floodStreams((id) => request(id, { ':path': '/grpc.health.v1.Health/Check' }), 20_000),
   },
   {
     name: 'watches the health of services that there are not, a new name each time, and goes',
     async round(open) {
       const peer = await open();
       for (let id = 1; id < 2 * 2000; id += 2) {
-        await peer.write(opening(id, { ':path': '/grpc.health.v1.Health/Watch' }));
+        await peer.write(openingFrame(id, { ':path': '/grpc.health.v1.Health/Watch' }));
         if (!(await peer.sendData(id, grpcMessage(serviceName(id))))) return;
         await peer.write(frame(FRAME.data, END_STREAM, id));
         // Not before the answer: a stream that is reset at once is not looked at.
         const answered = (id + 1) / 2;
-        await peer.until(() => peer.received(FRAME.headers) >= answered);
+        await peer.waitUntil(() => peer.received(FRAME.headers) >= answered);
         if (!(await peer.write(frame(FRAME.rstStream, 0, id, CANCEL)))) return;
       }
     },
   },
   {
     name: 'sends requests that are not gRPC, 20,000 on each connection',
-    round: streamByStream((id) => request(id, { 'content-type': 'text/html' }), 20_000),
+    round: floodStreams((id) => request(id, { 'content-type': 'text/html' }), 20_000),
   },
 ];

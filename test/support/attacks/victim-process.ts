@@ -21,35 +21,35 @@ export async function startVictim(options: VictimOptions = {}, descriptors?: num
   const child = spawn('/bin/sh', ['-c', command, process.execPath, FILE, JSON.stringify(options)], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
-  let ended: string | undefined;
+  let endReason: string | undefined;
   child.once('exit', (code, signal) => {
-    ended = `the server's process has ended (${signal ?? code})`;
+    endReason = `the server's process has ended (${signal ?? code})`;
   });
-  const said = async (): Promise<VictimState> => {
+  const nextState = async (): Promise<VictimState> => {
     const answered = new AbortController();
     const { signal } = answered;
     try {
-      const answer = Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal })]);
-      const [message] = (await answer) as [VictimState | number];
-      if (ended !== undefined || typeof message !== 'object') throw new Error(ended ?? 'it ends');
+      const response = Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal })]);
+      const [message] = (await response) as [VictimState | number];
+      if (endReason !== undefined || typeof message !== 'object') throw new Error(endReason ?? 'it ends');
       return message;
     } finally {
       answered.abort();
     }
   };
-  const { address } = await said();
+  const { address } = await nextState();
   return {
     address,
     pid: child.pid ?? 0,
     async state() {
-      if (ended !== undefined) throw new Error(ended);
+      if (endReason !== undefined) throw new Error(endReason);
       child.send('how are you');
-      return said();
+      return nextState();
     },
     async [Symbol.asyncDispose]() {
       // One that has crashed may have closed the channel, and its end not be told yet.
       if (child.connected) child.disconnect();
-      if (ended === undefined) await once(child, 'exit');
+      if (endReason === undefined) await once(child, 'exit');
     },
   };
 }

@@ -1,7 +1,7 @@
 /** A reporting server in a process of its own, so that what an attack makes it hold can be measured. */
 import { pino } from 'pino';
 import { systemClock } from '../../../src/clock.ts';
-import { ReportingServer, type ReportingServerOptions } from '../../../src/grpc/server.ts';
+import { ReportingServer, type ReportingServerOptions } from '../../../src/grpc/reporting-server.ts';
 import { createMetrics } from '../../../src/metrics.ts';
 
 /** Limits other than the operator's. */
@@ -12,21 +12,21 @@ export type VictimOptions = Pick<ReportingServerOptions, 'limits'> &
 export interface VictimState {
   readonly address: string;
   /** After a collection of garbage. */
-  readonly heldBytes: number;
+  readonly usedBytes: number;
   readonly residentBytes: number;
   /** The most there has been since the start. */
-  readonly highestResidentBytes: number;
+  readonly peakResidentBytes: number;
   /** Counted by reason. */
-  readonly refused: Readonly<Record<string, number>>;
+  readonly rejected: Readonly<Record<string, number>>;
   /** Lines that say that a connection was refused. */
-  readonly refusalLines: readonly { readonly address: string; readonly reason: string }[];
+  readonly rejectionLogs: readonly { readonly address: string; readonly reason: string }[];
   /** Lines of the level error and above. */
   readonly errors: readonly string[];
 }
 
 const options = JSON.parse(process.argv[2] ?? '{}') as VictimOptions;
 const metrics = createMetrics();
-const refusalLines: { address: string; reason: string }[] = [];
+const rejectionLogs: { address: string; reason: string }[] = [];
 const errors: string[] = [];
 const server = new ReportingServer({
   maxMessageSizeBytes: 64 * 1024 * 1024,
@@ -39,34 +39,34 @@ const server = new ReportingServer({
   maxStreamAgeMs: 3_600_000,
   random: Math.random,
   // Nothing is kept: what is held is held by the server.
-  sink: { reporterConnected() {}, reporterDisconnected() {}, fold: () => undefined },
+  sink: { reporterConnected() {}, reporterDisconnected() {}, apply: () => undefined },
   clock: systemClock,
   metrics,
-  log: pino({ base: null }, { write: note }),
+  log: pino({ base: null }, { write: recordLogLine }),
 });
 const address = await server.listen();
 process.on('disconnect', () => process.exit(0));
-process.on('message', () => void tell());
-await tell();
+process.on('message', () => void sendState());
+await sendState();
 
-function note(line: string): void {
+function recordLogLine(line: string): void {
   const entry = JSON.parse(line) as { level: number; address?: string; reason?: string };
   if (entry.level >= 50) errors.push(line);
-  const { address: of, reason } = entry;
-  if (of !== undefined && reason !== undefined) refusalLines.push({ address: of, reason });
+  const { address: peerAddress, reason } = entry;
+  if (peerAddress !== undefined && reason !== undefined) rejectionLogs.push({ address: peerAddress, reason });
 }
 
-async function tell(): Promise<void> {
+async function sendState(): Promise<void> {
   globalThis.gc?.();
   const { heapUsed, external, rss } = process.memoryUsage();
-  const { values } = await metrics.connectionsRefused.get();
+  const { values } = await metrics.connectionsRejected.get();
   process.send?.({
     address,
-    heldBytes: heapUsed + external,
+    usedBytes: heapUsed + external,
     residentBytes: rss,
-    highestResidentBytes: process.resourceUsage().maxRSS * 1024,
-    refused: Object.fromEntries(values.map(({ labels, value }) => [labels.reason, value])),
-    refusalLines,
+    peakResidentBytes: process.resourceUsage().maxRSS * 1024,
+    rejected: Object.fromEntries(values.map(({ labels, value }) => [labels.reason, value])),
+    rejectionLogs,
     errors,
   } satisfies VictimState);
 }

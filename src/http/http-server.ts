@@ -1,0 +1,86 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { parseHostPort } from '../host-port.ts';
+
+/** What the probes and Prometheus are answered with. Declared here, given by the composition root. */
+export interface HttpSources {
+  /** Undefined when ready; else why not, in a few words. */
+  readonly notReady: () => string | undefined;
+  /** The exposition text and its content type. */
+  readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>;
+}
+
+/** The address cannot be listened on; the message says which and why. */
+export class HttpListenError extends Error {
+  override readonly name = 'HttpListenError';
+}
+
+/** The server that listens. */
+export interface HttpServer {
+  /** `host:port` that was bound. */
+  readonly address: string;
+  /** Resolves when the port is free and every connection closed; open ones are cut. */
+  close(): Promise<void>;
+}
+
+/**
+ * Serves /livez (200 while the process answers at all), /readyz (200 once reports can be mirrored, else 503 with the
+ * reason) and /metrics.
+ *
+ * @param address `host:port`; port 0 picks a free one
+ * @throws HttpListenError when the address is taken, not this machine's, or not an address
+ */
+export async function startHttpServer(address: string, sources: HttpSources): Promise<HttpServer> {
+  const server = createServer((request, response) => {
+    const respond = (code: number, text: string, contentType = 'text/plain; charset=utf-8'): void => {
+      response.writeHead(code, { 'content-type': contentType, 'x-content-type-options': 'nosniff' });
+      response.end(request.method === 'HEAD' ? undefined : text);
+    };
+    if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('allow', 'GET, HEAD');
+      respond(405, 'method not allowed\n');
+      return;
+    }
+    switch (request.url?.split('?')[0] ?? '') {
+      case '/livez':
+        respond(200, 'ok\n');
+        break;
+      case '/readyz': {
+        const reason = sources.notReady();
+        respond(reason === undefined ? 200 : 503, reason === undefined ? 'ok\n' : `not ready: ${reason}\n`);
+        break;
+      }
+      case '/metrics':
+        sources.metrics().then(
+          ({ contentType, text }) => respond(200, text, contentType),
+          () => respond(500, 'failed to collect metrics\n'),
+        );
+        break;
+      default:
+        respond(404, 'not found; paths are /livez, /readyz and /metrics\n');
+    }
+  });
+  await listen(server, address);
+  const { port } = server.address() as AddressInfo;
+  return {
+    address: `${address.slice(0, address.lastIndexOf(':'))}:${port}`,
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+function listen(server: Server, address: string): Promise<void> {
+  const hostPort = parseHostPort(address);
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) =>
+      reject(new HttpListenError(`cannot listen on ${address}: ${error.message}`, { cause: error })),
+    );
+    // Once it listens, an error is that of one connection that could not be accepted: the next one may be.
+    server.once('listening', () => server.on('error', () => undefined));
+    if (hostPort === undefined) throw new HttpListenError(`cannot listen on ${address}: not host:port`);
+    server.listen(hostPort.port, hostPort.host, resolve);
+  });
+}

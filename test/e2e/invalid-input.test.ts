@@ -1,0 +1,342 @@
+/**
+ * What a reporter can get wrong, and what the rows are then: each case with a reporter of its own, which holds one good
+ * tunnel before, against the operator as users run it.
+ */
+import type { Client } from '@grpc/grpc-js';
+import { expect } from 'chai';
+import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import {
+  OPERATOR_RBAC_RULES,
+  poll,
+  startOperatorProcess,
+  type OperatorProcess,
+} from '../support/operator-process.ts';
+import { dial, openStream, type TestStream } from '../support/test-stream.ts';
+import { listTunnelObjects } from '../support/expected-objects.ts';
+import { fullPush, requestBytes, tunnel, type RequestFields, type TunnelFields } from '../support/wire.ts';
+
+const DEADLINE_MS = 30_000;
+/** gRPC's own numbers. */
+const OK = 0;
+const INVALID_ARGUMENT = 3;
+const RESOURCE_EXHAUSTED = 8;
+const UNIMPLEMENTED = 12;
+const MAX_INT64 = '9223372036854775807';
+
+interface Case {
+  readonly what: string;
+  /** Sent as the reporter's next report, with the nonce 2 unless it is said otherwise; as the first, where `isFirst`. */
+  readonly report?: RequestFields;
+  readonly bytes?: Buffer;
+  readonly isFirst?: boolean;
+  /** What the answer is: an ACK, or a NACK that says so. */
+  readonly nack?: RegExp;
+  /** How the stream ends; left out when it stays open. */
+  readonly status?: number;
+  /** Names of the tunnels that have a row after it; `kept` alone unless it is said otherwise. */
+  readonly rows?: readonly string[];
+  /** What spec.createdAt of `odd` is then; `undefined`: left out. */
+  readonly createdAt?: string | undefined;
+}
+
+const { identity } = tunnel('x');
+
+function asIs(bytes: Buffer): Buffer {
+  return bytes;
+}
+
+function addition(...tunnels: TunnelFields[]): RequestFields {
+  return { added_tunnels: tunnels };
+}
+
+function odd(other: TunnelFields): TunnelFields {
+  return { ...tunnel('odd'), ...other };
+}
+
+function createdAt(seconds: string | number, nanos = 0): RequestFields {
+  return addition(odd({ created_at: { seconds, nanos } }));
+}
+
+/** Alike under `skip` and `nack`. */
+const CASES: readonly Case[] = [
+  {
+    what: 'no node',
+    isFirst: true,
+    report: fullPush(1),
+    nack: /^node: is required/,
+    status: OK,
+    rows: [],
+  },
+  {
+    what: 'an empty node.id',
+    isFirst: true,
+    report: { ...fullPush(1), node: { id: '', cluster: 'edge' } },
+    nack: /^node\.id: /,
+    status: OK,
+    rows: [],
+  },
+  {
+    what: 'a node.id that changes',
+    report: { node: { id: 'somebody-else', cluster: 'edge' }, ...fullPush(1) },
+    nack: /^node\.id: changed from "r-\d+-\w+" to "somebody-else"/,
+    status: OK,
+  },
+  { what: 'a negative nonce', report: { nonce: '-1', ...fullPush(1) }, nack: /^nonce: -1 /, status: OK },
+  { what: 'nonce 0', report: { nonce: 0, ...addition(tunnel('odd')) }, rows: ['kept', 'odd'] },
+  { what: 'a repeated nonce', report: { nonce: 1, ...addition(tunnel('odd')) }, rows: ['kept', 'odd'] },
+  {
+    what: 'a gap in the nonces',
+    report: { nonce: 99, ...addition(tunnel('odd')) },
+    rows: ['kept', 'odd'],
+  },
+  {
+    what: 'the greatest nonce',
+    report: { nonce: MAX_INT64, ...addition(tunnel('odd')) },
+    rows: ['kept', 'odd'],
+  },
+  {
+    what: 'created_at in the year 1',
+    report: createdAt('-62135596800'),
+    rows: ['kept', 'odd'],
+    createdAt: '0001-01-01T00:00:00Z',
+  },
+  {
+    what: 'created_at in the year 9999',
+    report: createdAt('253402300799', 999_999_999),
+    rows: ['kept', 'odd'],
+    createdAt: '9999-12-31T23:59:59.999999999Z',
+  },
+  {
+    what: 'created_at in the year 10000',
+    report: createdAt('253402300800'),
+    rows: ['kept', 'odd'],
+    createdAt: undefined,
+  },
+  {
+    what: 'created_at before the year 1',
+    report: createdAt('-62135596801'),
+    rows: ['kept', 'odd'],
+    createdAt: undefined,
+  },
+  {
+    what: 'created_at with nanos -1',
+    report: createdAt(1_790_000_000, -1),
+    rows: ['kept', 'odd'],
+    createdAt: undefined,
+  },
+  {
+    what: 'created_at with 1e9 nanos',
+    report: createdAt(1_790_000_000, 1e9),
+    rows: ['kept', 'odd'],
+    createdAt: undefined,
+  },
+  {
+    what: 'no created_at',
+    report: addition({ name: 'odd', identity }),
+    rows: ['kept', 'odd'],
+    createdAt: undefined,
+  },
+  {
+    what: 'the same name twice in added',
+    report: addition(tunnel('odd'), tunnel('odd')),
+    rows: ['kept', 'odd'],
+  },
+  {
+    what: 'a name added once and removed once',
+    report: { added_tunnels: [tunnel('odd')], removed_tunnel_names: ['odd'] },
+  },
+  {
+    what: 'a name that is held removed and added again',
+    report: { added_tunnels: [tunnel('kept')], removed_tunnel_names: ['kept'] },
+  },
+  { what: 'a removal of what is not there', report: { removed_tunnel_names: ['never-there'] } },
+  {
+    what: 'removals inside a full push: what it lists is held',
+    report: { full_push: true, added_tunnels: [tunnel('odd')], removed_tunnel_names: ['odd', 'kept'] },
+    rows: ['odd'],
+  },
+  { what: 'a full push of nothing', report: { full_push: true }, rows: [] },
+  ...['__proto__', 'constructor', '🚇', 'a/b', '../..', 'UPPER', 'trailing---', '-', 'x'.repeat(512)].map(
+    (name) => ({
+      what: `a tunnel named ${name.slice(0, 20)}${name.length > 20 ? '… (512 characters)' : ''}`,
+      report: addition(odd({ name })),
+      rows: [name, 'kept'],
+    }),
+  ),
+  {
+    what: 'a report that is cut off in the middle',
+    bytes: Buffer.from('2802120a0a036f0a64ed', 'hex'),
+    status: INVALID_ARGUMENT,
+  },
+  { what: 'bytes that are no protobuf', bytes: Buffer.alloc(100, 0xff), status: INVALID_ARGUMENT },
+  { what: 'a zero-length message', bytes: Buffer.alloc(0) },
+  {
+    what: 'unknown fields behind a report',
+    bytes: Buffer.concat([requestBytes({ nonce: 2 }), Buffer.from('a20604abcdabcd', 'hex')]),
+  },
+  { what: 'a report over the message size', bytes: Buffer.alloc(200_001), status: RESOURCE_EXHAUSTED },
+  {
+    what: 'more tunnels than a reporter may hold',
+    report: fullPush(1001),
+    nack: /would hold 1001 tunnels, limit is 1000/,
+    status: RESOURCE_EXHAUSTED,
+  },
+  {
+    what: 'more entries than twice the tunnels',
+    report: { removed_tunnel_names: Array.from({ length: 2001 }, (_, i) => `n-${i}`) },
+    status: RESOURCE_EXHAUSTED,
+  },
+];
+
+/** Rejected under `skip`; under `nack` the report is refused. In each, a good tunnel `beside` comes too. */
+const INVALID_TUNNELS: readonly { what: string; invalid: TunnelFields; field: string }[] = [
+  { what: 'no identity', invalid: { name: 'odd' }, field: 'identity' },
+  {
+    what: 'no tenant',
+    invalid: odd({ identity: { ...identity, tenant_id: '' } }),
+    field: 'identity.tenant_id',
+  },
+  { what: 'an empty name', invalid: odd({ name: '' }), field: 'name' },
+  { what: 'a name of 513 characters', invalid: odd({ name: 'x'.repeat(513) }), field: 'name' },
+  { what: 'a name of 2,000 characters', invalid: odd({ name: 'x'.repeat(2000) }), field: 'name' },
+  {
+    what: 'a tenant of 129 characters',
+    invalid: odd({ identity: { ...identity, tenant_id: 'x'.repeat(129) } }),
+    field: 'identity.tenant_id',
+  },
+  { what: 'a NUL in its name', invalid: odd({ name: 'o\0dd' }), field: 'name' },
+  { what: 'a line break in its name', invalid: odd({ name: 'o\ndd' }), field: 'name' },
+  {
+    what: 'a bidi override in its node',
+    invalid: odd({ identity: { ...identity, node_id: 'a\u202eb' } }),
+    field: 'identity.node_id',
+  },
+  {
+    what: 'a C1 control in its cluster',
+    invalid: odd({ identity: { ...identity, cluster_id: 'a\u0085b' } }),
+    field: 'identity.cluster_id',
+  },
+];
+
+const SKIPPED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid }) => ({
+  what: `a tunnel with ${what}`,
+  report: addition(tunnel('beside'), invalid),
+  rows: ['beside', 'kept'],
+}));
+
+const NACKED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid, field }) => ({
+  what: `a tunnel with ${what}`,
+  report: addition(tunnel('beside'), invalid),
+  nack: new RegExp(`^added_tunnels\\[1\\]\\.${field.replaceAll('.', '\\.')}: `),
+  status: OK,
+}));
+
+describe('what a reporter gets wrong', () => {
+  const controlPlane = useControlPlane();
+
+  for (const { mode, cases } of [
+    { mode: 'skip', cases: [...CASES, ...SKIPPED] },
+    { mode: 'nack', cases: [...CASES, ...NACKED] },
+  ]) {
+    describe(`with --on-invalid ${mode}`, () => {
+      let namespace: string;
+      let operator: OperatorProcess;
+      let client: Client;
+      let neighbour: TestStream;
+      let neighbourNonce = 1;
+
+      before(async () => {
+        namespace = await createNamespace(controlPlane(), `bad-inputs-${mode}`);
+        const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
+        const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
+        operator = await startOperatorProcess({
+          kubeconfigPath,
+          namespace,
+          flags: [
+            ...['--on-invalid', mode, '--report-interval', '100ms'],
+            ...['--max-message-size', '200000', '--max-tunnels-per-reporter', '1000'],
+          ],
+        });
+        await operator.ready();
+        client = dial(operator.grpcAddress);
+        neighbour = openStream(client);
+        neighbour.send({ node: { id: 'neighbour', cluster: 'edge' }, nonce: 1 });
+        await neighbour.next();
+      });
+
+      after(async () => {
+        client.close();
+        await operator.kill();
+      });
+
+      for (const [i, one] of cases.entries()) {
+        it(`${one.what}: ${outcome(one)}`, async () => {
+          const reporter = { id: `r-${i}-${mode}`, cluster: 'edge' };
+          const stream = openStream(client);
+          if (one.isFirst !== true) {
+            stream.send({ node: reporter, nonce: 1, full_push: true, added_tunnels: [tunnel('kept')] });
+            await stream.next();
+          }
+          stream.sendBytes(one.bytes ?? requestBytes({ nonce: 2, ...one.report }));
+          if (one.nack !== undefined || one.status === undefined) {
+            const answer = await stream.next();
+            const nonce = one.bytes === undefined ? String(one.report?.nonce ?? 2) : answer.request_nonce;
+            expect(answer.request_nonce).to.equal(nonce);
+            if (one.nack === undefined) expect(answer.error_detail ?? undefined).to.equal(undefined);
+            else expect(answer.error_detail?.message).to.match(one.nack);
+          }
+          if (one.status === undefined) {
+            stream.send({ nonce: 3 });
+            expect(await stream.next()).to.deep.include({ request_nonce: '3' });
+          } else {
+            expect((await stream.ended).code).to.equal(one.status);
+          }
+
+          // The next stream of the connection is unharmed.
+          neighbourNonce += 1;
+          neighbour.send({ nonce: neighbourNonce });
+          expect(await neighbour.next()).to.deep.include({ request_nonce: String(neighbourNonce) });
+
+          const wanted = (one.rows ?? ['kept']).toSorted();
+          let nonce = 3;
+          const mine = await poll(DEADLINE_MS, async () => {
+            // As Envoy does: a row goes only when its reporter was heard again after it was claimed.
+            nonce += 1;
+            if (one.status === undefined) stream.send({ nonce });
+            const all = await listTunnelObjects(controlPlane().request, namespace);
+            const rows = all.filter(({ spec }) => spec.reporter.id === reporter.id);
+            const names = rows.map(({ spec }) => spec.tunnelName).toSorted();
+            return JSON.stringify(names) === JSON.stringify(wanted) ? rows : undefined;
+          });
+          if ('createdAt' in one) {
+            const row = mine.find(({ spec }) => spec.tunnelName === 'odd');
+            expect(row?.spec.createdAt).to.equal(one.createdAt);
+          }
+          stream.cancel();
+        });
+      }
+
+      it('all of it: nobody but those reporters has a row, and nothing is logged as an error', async () => {
+        const rows = await listTunnelObjects(controlPlane().request, namespace);
+        expect(rows.map(({ spec }) => spec.reporter.id)).to.satisfy((ids: string[]) =>
+          ids.every((id) => /^r-\d+-\w+$/.test(id)),
+        );
+        expect(operator.log.filter(({ level }) => level === 'error')).to.deep.equal([]);
+      });
+
+      it('the method that there is not: UNIMPLEMENTED', async () => {
+        const call = client.makeBidiStreamRequest('/no.Such/Method', asIs, asIs);
+        call.on('error', () => {});
+        call.resume();
+        const code = await new Promise((resolve) => call.on('status', (ended) => resolve(ended.code)));
+        expect(code).to.equal(UNIMPLEMENTED);
+      });
+    });
+  }
+});
+
+/** For the name of a test. */
+function outcome({ nack, status }: Case): string {
+  if (nack !== undefined) return `a NACK, and the stream ends${status === OK ? '' : ` with ${status}`}`;
+  return status === undefined ? 'an ACK' : `the stream ends with ${status}`;
+}

@@ -1,0 +1,81 @@
+/** What an administrator does to etcd: history is thrown away, an older state is put back. */
+import { waitUntilWatchable, startApiServer } from './api-readiness.ts';
+import { applyChanges } from './changes.ts';
+import { backUpEtcd, compactEtcd, restoreEtcd } from './etcd.ts';
+import { deleteObjects, shuffledObjects, withoutObjects } from './manual-edits.ts';
+import { commonMetrics, waitForConvergence, snapshot, tunnelKeyOf, waitUntilServed } from './convergence.ts';
+import type { FaultScenario } from './scenario.ts';
+import type { FaultFixture } from './fault-fixture.ts';
+
+const DEADLINE_MS = 90_000;
+const MANUAL_DELETES = 20;
+
+/** A watch that was cut off and goes on finds its version gone: 410, and only a list can tell what was missed. */
+export const etcdCompacted: FaultScenario = {
+  name: 'etcd-compacted',
+  description: 'operators cut off, rows deleted by hand, etcd compacted, kube-apiserver restarted: 410',
+  async run(fixture, scale, setStatus) {
+    const before = await snapshot(fixture);
+    const lists = countLists(fixture);
+    setStatus('cut off');
+    fixture.apiProxy.cut();
+    const deleted = (await shuffledObjects(fixture)).slice(0, MANUAL_DELETES);
+    const deletedKeys = deleted.map(({ key }) => key);
+    try {
+      await deleteObjects(
+        fixture,
+        deleted.map(({ name }) => name),
+      );
+      applyChanges(fixture, scale.changes);
+      await compactEtcd(fixture.controlPlane);
+      await fixture.controlPlane.apiserver.kill();
+      await startApiServer(fixture);
+    } finally {
+      fixture.apiProxy.restore();
+    }
+    setStatus('back');
+    await fixture.fleet.settled();
+    const after = await waitForConvergence(fixture, withoutObjects(before, deletedKeys), DEADLINE_MS);
+    await waitUntilServed(fixture, DEADLINE_MS);
+    const { length } = fixture.replicas.running;
+    return [
+      ...commonMetrics(fixture, after, 10),
+      { name: 'rows listed anew', value: countLists(fixture) - lists, atLeast: length },
+    ];
+  },
+};
+
+/** The store goes back in time: rows that went are there again, others are gone, and versions begin anew. */
+export const etcdRestored: FaultScenario = {
+  name: 'etcd-restored',
+  description: 'etcd put back to a state before the last changes',
+  async run(fixture, scale, setStatus) {
+    setStatus('backing up');
+    await backUpEtcd(fixture.controlPlane);
+    const backup = await snapshot(fixture);
+    applyChanges(fixture, scale.changes);
+    await fixture.fleet.settled();
+    await waitForConvergence(fixture, backup, DEADLINE_MS);
+    setStatus('restoring');
+    await restoreEtcd(fixture.controlPlane);
+    await waitUntilWatchable(fixture);
+    const after = await waitForConvergence(fixture, backup, DEADLINE_MS);
+    const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
+    const restored = new Set(backup.objects.keys());
+    const recreated = after.objects.filter((object) => !restored.has(tunnelKeyOf(object))).length;
+    return [
+      ...commonMetrics(fixture, after, 10),
+      { name: 'reporters in sync', value: (after.durationMs + servedMs) / 1000, unit: 's', atMost: 30 },
+      { name: 'rows made once more', value: recreated, atLeast: 1 },
+    ];
+  },
+};
+
+/** Lists of rows, over all replicas that run. */
+function countLists({ replicas }: FaultFixture): number {
+  return replicas.running.reduce(
+    (sum, { process }) =>
+      sum + process.log.filter(({ error }) => String(error).startsWith('list reversetunnels.')).length,
+    0,
+  );
+}

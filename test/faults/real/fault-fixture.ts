@@ -1,0 +1,171 @@
+/** Real processes to hurt: a control plane, replicas of the operator, and fleets, with a proxy between each two. */
+import { readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { ServiceAccountRequest } from '../../../control-plane/service-account.ts';
+import type { ControlPlane } from '../../../control-plane/start.ts';
+import type { ReporterId } from '../../../src/core/tunnel.ts';
+import type { ReportedTunnel } from '../../../src/grpc/report-message.ts';
+import type { Fleet } from '../../../src/simulate/fleet.ts';
+import type { FleetOptions } from '../../../src/simulate/fleet-options.ts';
+import { seededRandom, type Random } from '../../../src/simulate/random.ts';
+import { poll } from '../../support/operator-process.ts';
+import { startWithCrds } from '../../support/start-with-crds.ts';
+import { createReplicas, type Replicas, type RunningReplica } from '../../support/replicas.ts';
+import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
+import { openRejectingProxy, type RejectingProxy } from './rejecting-proxy.ts';
+
+/** Each link is two more connections of this process. */
+const MAX_LINKS = 200;
+/** For every reporter to have reported twice. */
+const SECOND_REPORTS_DEADLINE_MS = 60_000;
+const RBAC_PATH = '/apis/rbac.authorization.k8s.io/v1/namespaces';
+
+/** How large a world. */
+export interface FaultFixtureOptions {
+  readonly replicas: number;
+  /** Reporters of the first fleet; up to 200 have a link of their own each, that can be left half-open. */
+  readonly reporters: number;
+  /** Of each reporter. */
+  readonly tunnels: number;
+  /** Needed where namespaces are to go, or quotas to count. */
+  readonly controllerManager?: boolean;
+  /** Flags of the operator and of its Node. */
+  readonly flags?: readonly string[];
+  readonly nodeFlags?: readonly string[];
+  readonly seed: number;
+}
+
+/** A world that runs. */
+export interface FaultFixture {
+  readonly controlPlane: ControlPlane;
+  readonly namespace: string;
+  readonly replicas: Replicas;
+  /** Between the operators and `refusing`. */
+  readonly apiProxy: FaultProxy;
+  /** Between `apiWay` and kube-apiserver, once it is put there. */
+  readonly rejectingProxy: RejectingProxy;
+  /** Between reporters and the balancer before the operators. */
+  readonly reporterProxy: FaultProxy;
+  readonly fleet: Fleet;
+  readonly random: Random;
+  /** New connections to the API server pass the refusing proxy, or not; open ones are broken. */
+  setRejecting(through: boolean): void;
+  /** A fleet beside the first one. */
+  addFleet(options: Partial<FleetOptions>): Promise<Fleet>;
+  startReplica(): Promise<RunningReplica>;
+  /** What all fleets hold. */
+  expectedTunnels(): ReadonlyMap<ReporterId, ReadonlyMap<string, ReportedTunnel>>;
+  reporterCount(): number;
+  /** Gives every replica its rights once more, after the namespace has gone. */
+  regrantRoles(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Starts all; rows may not be there yet. */
+export async function openFaultFixture(options: FaultFixtureOptions): Promise<FaultFixture> {
+  const random = seededRandom(options.seed);
+  const cleanup: (() => Promise<void>)[] = [];
+  const close = async (): Promise<void> => {
+    for (let cleanUp = cleanup.pop(); cleanUp !== undefined; cleanUp = cleanup.pop()) await cleanUp();
+  };
+  try {
+    const controlPlane = await startWithCrds({
+      audit: true,
+      controllerManager: options.controllerManager === true,
+    });
+    cleanup.push(() => controlPlane.stop());
+    const directAddress = new URL(controlPlane.url).host;
+    const apiProxy = await openFaultProxy(directAddress);
+    cleanup.push(() => apiProxy.close());
+    const rejectingProxy = await openRejectingProxy(controlPlane, random);
+    cleanup.push(() => rejectingProxy.close());
+
+    const grantedRoles: ServiceAccountRequest[] = [];
+    const regrantRoles = async (): Promise<void> => {
+      for (const request of grantedRoles) await grantRole(controlPlane, request);
+    };
+    const replicas = await createReplicas(
+      {
+        ...controlPlane,
+        // The account lives elsewhere, so that it outlives its namespace, and its way leads through the proxy.
+        async kubeconfigFor(request) {
+          const { serviceAccount } = request;
+          const account = await controlPlane.kubeconfigFor({ namespace: 'default', serviceAccount });
+          await grantRole(controlPlane, request);
+          grantedRoles.push(request);
+          const text = await readFile(account.kubeconfigPath, 'utf8');
+          const kubeconfigPath = join(controlPlane.folder, `${serviceAccount}.proxied.kubeconfig`);
+          await writeFile(kubeconfigPath, text.replaceAll(directAddress, apiProxy.address), { mode: 0o600 });
+          return { ...account, kubeconfigPath };
+        },
+      },
+      'faults',
+    );
+    cleanup.push(() => replicas.stop());
+    const reporterProxy = await openFaultProxy(replicas.balancer.address);
+    cleanup.push(() => reporterProxy.close());
+    const startReplica = (): Promise<RunningReplica> =>
+      replicas.start(options.flags ?? [], 0, options.nodeFlags ?? []);
+    for (let i = 0; i < options.replicas; i += 1) await startReplica();
+
+    const fleets: Fleet[] = [];
+    const addFleet = async (fleetOptions: Partial<FleetOptions>): Promise<Fleet> => {
+      const fleet = await replicas.startFleet({
+        address: reporterProxy.address,
+        seed: options.seed,
+        ...fleetOptions,
+      });
+      fleets.push(fleet);
+      return fleet;
+    };
+    const { reporters, tunnels } = options;
+    const fleet = await addFleet({ reporters, tunnels, faultyLinks: reporters <= MAX_LINKS });
+    // The interval that a reporter is told with its first ACK holds from its second report on, which comes after Envoy's own 5 s.
+    await poll(SECOND_REPORTS_DEADLINE_MS, () => {
+      const { delta, heartbeat } = fleet.statistics().reports;
+      return Promise.resolve(delta + heartbeat >= reporters ? true : undefined);
+    });
+    return {
+      controlPlane,
+      namespace: replicas.namespace,
+      replicas,
+      apiProxy,
+      rejectingProxy,
+      reporterProxy,
+      fleet,
+      random,
+      setRejecting(rejecting) {
+        apiProxy.setTarget(rejecting ? rejectingProxy.address : directAddress);
+        apiProxy.reset();
+      },
+      addFleet,
+      startReplica,
+      expectedTunnels: () => new Map(fleets.flatMap((one) => [...one.expectedTunnels()])),
+      reporterCount: () => fleets.reduce((sum, one) => sum + one.reporters.length, 0),
+      regrantRoles,
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** A Role and its binding in the namespace for an account of `default`; those that are there stay. */
+async function grantRole(
+  { request }: ControlPlane,
+  { namespace, serviceAccount: name, rules = [] }: ServiceAccountRequest,
+): Promise<void> {
+  const bodies = {
+    roles: { metadata: { name }, rules },
+    rolebindings: {
+      metadata: { name },
+      roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'Role', name },
+      subjects: [{ kind: 'ServiceAccount', name, namespace: 'default' }],
+    },
+  };
+  for (const [resource, body] of Object.entries(bodies)) {
+    const { status } = await request('POST', `${RBAC_PATH}/${namespace}/${resource}`, body);
+    if (status !== 201 && status !== 409) throw new Error(`POST ${resource} of ${name}: ${status}`);
+  }
+}

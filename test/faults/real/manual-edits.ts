@@ -1,0 +1,180 @@
+/** Hostile hands: an administrator who edits and deletes what is the operator's. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { listTunnelObjects, type ObservedTunnelObject } from '../../support/expected-objects.ts';
+import { applyChanges } from './changes.ts';
+import {
+  commonMetrics,
+  waitForConvergence,
+  snapshot,
+  tunnelKeyOf,
+  objectWriteCount,
+  waitUntilServed,
+  writesSince,
+  type Snapshot,
+} from './convergence.ts';
+import type { FaultScenario } from './scenario.ts';
+import type { FaultFixture } from './fault-fixture.ts';
+
+const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
+const DEADLINE_MS = 90_000;
+/** How long a program undoes what the operator does. */
+const CONTENTION_MS = 20_000;
+
+/** Rows in a random order, by name and place. */
+export async function shuffledObjects(
+  fixture: FaultFixture,
+): Promise<{ readonly name: string; readonly key: string }[]> {
+  const objects = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
+  return objects
+    .map((object) => ({
+      name: object.metadata.name,
+      key: tunnelKeyOf(object),
+      order: fixture.random.below(2 ** 32),
+    }))
+    .toSorted((a, b) => a.order - b.order);
+}
+
+/** kubectl in the stage's namespace. @throws Error with what kubectl says */
+export async function kubectl(fixture: FaultFixture, ...args: readonly string[]): Promise<string> {
+  const { code, stdout, stderr } = await fixture.controlPlane.kubectl(['-n', fixture.namespace, ...args]);
+  if (code !== 0)
+    throw new Error(`kubectl ${args.slice(0, 3).join(' ')}: ${stderr.trim().replaceAll('\n', ' ')}`);
+  return stdout;
+}
+
+/** Deletes rows by name, as an administrator; those that are gone already are none. */
+export async function deleteObjects(fixture: FaultFixture, names: readonly string[]): Promise<void> {
+  await kubectl(fixture, 'delete', 'rt', '--ignore-not-found', '--wait=false', ...names);
+}
+
+/** The moment, without rows that are going to be deleted by hand: those rightly come back as new objects. */
+export function withoutObjects(before: Snapshot, keys: Iterable<string>): Snapshot {
+  const objects = new Map(before.objects);
+  for (const key of keys) objects.delete(key);
+  return { ...before, objects };
+}
+
+/** All that a person can do to rows, at once. Gives the places of rows that were deleted, and how many edits it were. */
+export async function applyManualEdits(
+  fixture: FaultFixture,
+): Promise<{ readonly deleted: string[]; readonly edits: number }> {
+  const names = await shuffledObjects(fixture);
+  const count = Math.min(20, Math.floor(names.length / 8));
+  const take = (): { readonly name: string; readonly key: string }[] => names.splice(0, count);
+  const [deleted, relabelled, stripped] = [take(), take(), take()];
+  const namesOf = (rows: readonly { readonly name: string }[]): string[] => rows.map(({ name }) => name);
+  await deleteObjects(fixture, namesOf(deleted));
+  await kubectl(
+    fixture,
+    'label',
+    '--overwrite',
+    'rt',
+    ...namesOf(relabelled),
+    'reverse-tunnel.io/tenant=mallory',
+  );
+  await kubectl(
+    fixture,
+    'label',
+    'rt',
+    ...namesOf(stripped),
+    'reverse-tunnel.io/node-',
+    'app.kubernetes.io/managed-by-',
+  );
+  const [redated, extraCondition, unready] = names.splice(0, 3).map(({ name }) => name);
+  const merge = ['--type=merge', '-p'];
+  await kubectl(fixture, 'patch', 'rt', String(redated), ...merge, '{"spec":{"createdAt":null}}');
+  const status = ['--subresource=status', ...merge];
+  const manualStatus = { conditions: [{ type: 'Odd', status: 'True', reason: 'ByHand' }] };
+  await kubectl(
+    fixture,
+    'patch',
+    'rt',
+    String(extraCondition),
+    ...status,
+    JSON.stringify({ status: manualStatus }),
+  );
+  const unknown = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'False', reason: 'ByHand' }] };
+  await kubectl(fixture, 'patch', 'rt', String(unready), ...status, JSON.stringify({ status: unknown }));
+  const [template] = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
+  if (template === undefined) throw new Error('there is no row to copy');
+  const manual = {
+    ...template,
+    metadata: { name: 'made-by-hand' },
+    spec: { ...template.spec, tunnelName: 'made-up' },
+  };
+  await fixture.controlPlane.request(
+    'POST',
+    `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels`,
+    manual,
+  );
+  return { deleted: deleted.map(({ key }) => key), edits: 3 * count + 4 };
+}
+
+/** Reporters' objects deleted while they are connected; their owners make them anew. */
+export async function deleteReporters(fixture: FaultFixture, count: number): Promise<void> {
+  const observed = await fixture.replicas.reporters();
+  const names = observed.slice(0, count).map(({ metadata }) => metadata.name);
+  await kubectl(fixture, 'delete', 'rtr', '--wait=false', '--ignore-not-found', ...names);
+}
+
+/** All rows must be put right, by a write an edit. */
+export const manualEdits: FaultScenario = {
+  name: 'rows-edited',
+  description: 'rows deleted, relabelled, stripped, re-dated, made up, and reporters deleted, by kubectl',
+  async run(fixture, _scale, setStatus) {
+    const before = await snapshot(fixture);
+    const labels = labelsOf(await listTunnelObjects(fixture.controlPlane.request, fixture.namespace));
+    setStatus('kubectl');
+    const { deleted, edits } = await applyManualEdits(fixture);
+    await deleteReporters(fixture, 3);
+    const editedMs = performance.now();
+    const after = await waitForConvergence(fixture, withoutObjects(before, deleted), DEADLINE_MS);
+    for (;;) {
+      const now = labelsOf(await listTunnelObjects(fixture.controlPlane.request, fixture.namespace));
+      if ([...labels].every(([key, text]) => now.get(key) === text)) break;
+      if (performance.now() - editedMs > DEADLINE_MS) throw new Error('labels were not put right');
+      await delay(200);
+    }
+    await waitUntilServed(fixture, DEADLINE_MS);
+    const recoveredMs = performance.now() - editedMs;
+    const writes = objectWriteCount(await writesSince(fixture, before));
+    return [
+      ...commonMetrics(fixture, after, 30),
+      { name: 'all healed', value: recoveredMs / 1000, unit: 's', atMost: 30 },
+      { name: `row writes for ${edits} edits`, value: writes, atMost: edits + 10, atLeast: edits - 3 },
+    ];
+  },
+};
+
+/** Two programs that want a row to differ must not write without end. */
+export const contendedObject: FaultScenario = {
+  name: 'row-fought-over',
+  description: 'one row deleted again whenever it comes back, for 20 s',
+  async run(fixture, _scale, setStatus) {
+    const [target] = await shuffledObjects(fixture);
+    if (target === undefined) throw new Error('there is no row');
+    const before = await snapshot(fixture);
+    const path = `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels/${target.name}`;
+    setStatus('deleting');
+    const untilMs = performance.now() + CONTENTION_MS;
+    let deletions = 0;
+    while (performance.now() < untilMs) {
+      const { status } = await fixture.controlPlane.request('DELETE', path);
+      if (status === 200) deletions += 1;
+      await delay(100);
+    }
+    const writes = objectWriteCount(await writesSince(fixture, before));
+    applyChanges(fixture, 10);
+    await fixture.fleet.settled();
+    const after = await waitForConvergence(fixture, withoutObjects(before, [target.key]), DEADLINE_MS);
+    return [
+      ...commonMetrics(fixture, after, 30),
+      { name: 'deletions', value: deletions, atLeast: 3 },
+      { name: 'writes of the row', value: writes, atMost: 8 },
+    ];
+  },
+};
+
+function labelsOf(objects: readonly ObservedTunnelObject[]): Map<string, string> {
+  return new Map(objects.map((object) => [tunnelKeyOf(object), JSON.stringify(object.metadata.labels)]));
+}

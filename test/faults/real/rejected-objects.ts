@@ -1,0 +1,185 @@
+/** One row that the API server refuses for ever must hold up nobody else, and be seen. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { conditionText } from '../../support/replicas.ts';
+import { compareWithExpected, listTunnelObjects } from '../../support/expected-objects.ts';
+import { applyChanges } from './changes.ts';
+import type { Metric } from './metric.ts';
+import { countCrashes, waitForConvergence, commonMetrics, snapshot, waitUntilServed } from './convergence.ts';
+import type { FaultScenario } from './scenario.ts';
+import type { FaultFixture } from './fault-fixture.ts';
+
+const ADMISSION_PATH = '/apis/admissionregistration.k8s.io/v1';
+const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
+const DEADLINE_MS = 90_000;
+const POLICY_NAME = 'refuse-one-row';
+
+/** Refuses creations of rows with that tunnel's name, by 403 or 422, whoever sends them. */
+async function rejectObject(
+  fixture: FaultFixture,
+  tunnelName: string,
+  reason: 'Forbidden' | 'Invalid',
+): Promise<void> {
+  const { request } = fixture.controlPlane;
+  const spec = {
+    failurePolicy: 'Fail',
+    matchConstraints: {
+      resourceRules: [
+        {
+          apiGroups: ['reverse-tunnel.io'],
+          apiVersions: ['*'],
+          operations: ['CREATE'],
+          resources: ['reversetunnels'],
+        },
+      ],
+    },
+    validations: [
+      { expression: `object.spec.tunnelName != '${tunnelName}'`, message: 'not this one', reason },
+    ],
+  };
+  await request('POST', `${ADMISSION_PATH}/validatingadmissionpolicies`, {
+    metadata: { name: POLICY_NAME },
+    spec,
+  });
+  await request('POST', `${ADMISSION_PATH}/validatingadmissionpolicybindings`, {
+    metadata: { name: POLICY_NAME },
+    spec: { policyName: POLICY_NAME, validationActions: ['Deny'] },
+  });
+  await waitUntilRejected(fixture, tunnelName);
+}
+
+/** The API server learns of policies and quotas by watches of its own: they take a second or two to be obeyed. */
+async function waitUntilRejected(fixture: FaultFixture, tunnelName: string): Promise<void> {
+  const { request } = fixture.controlPlane;
+  const [template] = await listTunnelObjects(request, fixture.namespace);
+  if (template === undefined) throw new Error('there is no row to copy');
+  const object = { ...template, metadata: { name: 'refused' }, spec: { ...template.spec, tunnelName } };
+  await waitUntil('a row is refused', async () => {
+    const path = `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels?dryRun=All`;
+    return (await request('POST', path, object)).status >= 400;
+  });
+}
+
+async function removePolicy({ controlPlane: { request } }: FaultFixture): Promise<void> {
+  await request('DELETE', `${ADMISSION_PATH}/validatingadmissionpolicybindings/${POLICY_NAME}`);
+  await request('DELETE', `${ADMISSION_PATH}/validatingadmissionpolicies/${POLICY_NAME}`);
+}
+
+/**
+ * A quota that is used up. What the controller manager would count is written by hand, as it learns of new kinds only
+ * after a while.
+ */
+async function exhaustQuota(fixture: FaultFixture, tunnelName: string): Promise<void> {
+  const { request } = fixture.controlPlane;
+  const path = `/api/v1/namespaces/${fixture.namespace}/resourcequotas`;
+  const count = String((await listTunnelObjects(request, fixture.namespace)).length);
+  const full = { 'count/reversetunnels.reverse-tunnel.io': count };
+  const created = await request('POST', path, { metadata: { name: POLICY_NAME }, spec: { hard: full } });
+  await waitUntil('the quota counts', async () => {
+    const { body } = await request('GET', `${path}/${POLICY_NAME}`);
+    const status = { hard: full, used: full };
+    return (
+      (await request('PUT', `${path}/${POLICY_NAME}/status`, { ...(body as object), status })).status === 200
+    );
+  });
+  if (created.status !== 201) throw new Error(`the quota was not made: ${created.status}`);
+  await waitUntilRejected(fixture, tunnelName);
+}
+
+interface RejectionFault {
+  readonly name: string;
+  readonly description: string;
+  readonly inject: (stage: FaultFixture, tunnelName: string) => Promise<void>;
+  readonly recover: (stage: FaultFixture) => Promise<void>;
+}
+
+function createRejectionScenario({ name, description, inject, recover }: RejectionFault): FaultScenario {
+  return {
+    name,
+    description,
+    async run(fixture, scale, setStatus) {
+      const { fleet } = fixture;
+      const [reporter] = fleet.reporters;
+      if (reporter === undefined) throw new Error('there is no reporter');
+      const before = await snapshot(fixture);
+      const identity = fleet.newInitiator();
+      await inject(fixture, identity.nodeID);
+      try {
+        setStatus('one row is refused');
+        reporter.connectTunnel(identity);
+        await fleet.settled();
+        // Visible before the rest changes: with a quota one row more would do.
+        const startedMs = performance.now();
+        await waitUntil('the refusal is shown on the reporter', async () => {
+          const observed = await fixture.replicas.reporters();
+          const object = observed.find(
+            ({ spec }) => spec.id === reporter.id.id && spec.cluster === reporter.id.cluster,
+          );
+          return object !== undefined && conditionText(object.status, 'Synced') === 'False WritesRejected';
+        });
+        const shownMs = performance.now() - startedMs;
+        applyChanges(fixture, name.endsWith('quota') ? 0 : scale.changes, identity.nodeID);
+        for (const flapping of fleet.reporters.slice(0, 10))
+          flapping.flap(String(flapping.expectedTunnels().keys().next().value));
+        await fleet.settled();
+        const othersMs = await waitForAllButOne(fixture);
+        const metrics: Metric[] = [
+          { name: 'all other rows right', value: othersMs / 1000, unit: 's', atMost: 5 },
+          { name: 'shown on the reporter', value: shownMs / 1000, unit: 's', atMost: 15 },
+          { name: 'crashes', value: countCrashes(fixture.replicas.running), atMost: 0 },
+        ];
+        await recover(fixture);
+        setStatus('allowed again');
+        const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+        await waitUntilServed(fixture, DEADLINE_MS);
+        return [...metrics, ...commonMetrics(fixture, after, 60)];
+      } finally {
+        await recover(fixture);
+      }
+    },
+  };
+}
+
+/** How long until all rows but one missing are right. */
+async function waitForAllButOne(fixture: FaultFixture): Promise<number> {
+  const startedMs = performance.now();
+  await waitUntil('all other rows are right', async () => {
+    const objects = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
+    const { missing, extra, mismatched } = compareWithExpected(fixture, objects);
+    if (missing === 0) throw new Error('the row was not refused');
+    return missing === 1 && extra + mismatched === 0;
+  });
+  return performance.now() - startedMs;
+}
+
+async function waitUntil(what: string, predicate: () => Promise<boolean>): Promise<void> {
+  const untilMs = performance.now() + DEADLINE_MS;
+  while (!(await predicate())) {
+    if (performance.now() > untilMs) throw new Error(`not within ${DEADLINE_MS / 1000} s: ${what}`);
+    await delay(200);
+  }
+}
+
+/** By an admission policy, with each code that one may choose. */
+export const rejectedByPolicy: readonly FaultScenario[] = (
+  [
+    { code: 403, reason: 'Forbidden' },
+    { code: 422, reason: 'Invalid' },
+  ] as const
+).map(({ code, reason }) =>
+  createRejectionScenario({
+    name: `row-refused-${code}`,
+    description: `one row refused for ever by ${code}, then allowed`,
+    inject: (fixture, tunnelName) => rejectObject(fixture, tunnelName, reason),
+    recover: removePolicy,
+  }),
+);
+
+/** Of a quota nobody knows which row it will be. */
+export const rejectedByQuota = createRejectionScenario({
+  name: 'row-refused-quota',
+  description: 'a quota that has no room for one more row, then goes',
+  inject: exhaustQuota,
+  async recover({ controlPlane, namespace }) {
+    await controlPlane.request('DELETE', `/api/v1/namespaces/${namespace}/resourcequotas/${POLICY_NAME}`);
+  },
+});

@@ -1,0 +1,170 @@
+/** Reporters drop, all at once or without a word. */
+import { setTimeout as delay } from 'node:timers/promises';
+import { conditionText } from '../../support/replicas.ts';
+import { applyChangesOver } from './changes.ts';
+import {
+  commonMetrics,
+  waitForConvergence,
+  snapshot,
+  objectWriteCount,
+  waitUntilServed,
+  writesSince,
+} from './convergence.ts';
+import type { FaultScenario } from './scenario.ts';
+import type { FaultFixture } from './fault-fixture.ts';
+
+const DEADLINE_MS = 120_000;
+/** Reporters that fall silent. */
+const SILENT_REPORTERS = 5;
+
+/** Silent ones that stay away until they are noticed, then all at once that return before they are. */
+export const reporterHalfOpen: FaultScenario = {
+  name: 'reporter-half-open',
+  description: `${SILENT_REPORTERS} reporters fall silent, their connections half-open, and return once noticed; then all return at once`,
+  async run(fixture, _scale, setStatus) {
+    const { fleet } = fixture;
+    const before = await snapshot(fixture);
+    const silent = fleet.reporters.slice(0, SILENT_REPORTERS);
+    const startedMs = performance.now();
+    for (const reporter of silent) {
+      reporter.halfOpenConnection();
+      reporter.stop();
+    }
+    setStatus('silent');
+    const ids = new Set(silent.map(({ id }) => id.id));
+    const shownMs = await waitUntil(startedMs, async () => {
+      const observed = await fixture.replicas.reporters();
+      const disconnected = observed.filter(
+        ({ spec, status }) => ids.has(spec.id) && conditionText(status, 'Connected').startsWith('False'),
+      );
+      return disconnected.length === SILENT_REPORTERS;
+    });
+    const endedMs = await waitUntil(startedMs, async () => {
+      let open = 0;
+      for (const { process } of fixture.replicas.running) {
+        open += await process.metric('reverse_tunnel_reporters_connected');
+      }
+      return open === fixture.reporterCount() - SILENT_REPORTERS;
+    });
+    for (const reporter of silent) reporter.start();
+    await fleet.settled();
+    await waitUntilServed(fixture, DEADLINE_MS);
+    setStatus('all half-open, and back at once');
+    for (const reporter of fleet.reporters) reporter.halfOpenConnection();
+    // So that none is taken for settled on a connection that it no longer has.
+    await delay(500);
+    await fleet.settled();
+    await waitUntilServed(fixture, DEADLINE_MS);
+    const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+    const writes = await writesSince(fixture, before);
+    return [
+      ...commonMetrics(fixture, after, 10),
+      { name: 'shown as not connected', value: shownMs / 1000, unit: 's', atMost: 45 },
+      { name: 'stream ended', value: endedMs / 1000, unit: 's', atMost: 45 },
+      { name: 'row writes', value: objectWriteCount(writes), atMost: 0 },
+    ];
+  },
+};
+
+/** Every connection breaks at the same moment; a fleet of 2,000 comes back within seconds. */
+export const allReportersDropped: FaultScenario = {
+  name: 'reporters-drop',
+  description: 'every reporter’s connection reset at once (the table: 2,000 × 50 tunnels)',
+  async run(fixture, _scale, setStatus) {
+    const { fleet } = fixture;
+    const before = await snapshot(fixture);
+    const total = fleet.reporters.length;
+    setStatus('reset');
+    const startedMs = performance.now();
+    fixture.reporterProxy.reset();
+    await waitUntil(startedMs, () => fleet.statistics().connected < total / 2);
+    const ackedMs = await waitUntil(startedMs, () => fleet.statistics().connected === total);
+    await fleet.settled();
+    setStatus('all are ACKed');
+    const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
+    const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+    const writes = await writesSince(fixture, before);
+    return [
+      ...commonMetrics(fixture, after, 10),
+      { name: 'all ACKed', value: ackedMs / 1000, unit: 's', atMost: 30 },
+      { name: 'reporters in sync, after that', value: servedMs / 1000, unit: 's', atMost: 30 },
+      { name: 'row writes', value: objectWriteCount(writes), atMost: Math.floor(before.objects.size / 100) },
+      { name: 'rows deleted', value: writes.delete, atMost: 0 },
+      { name: 'status writes of reporters', value: writes.reporters },
+      { name: 'tunnels', value: before.objects.size },
+    ];
+  },
+};
+
+/** The reporters' way fails for 5 s; nothing that they hold changes because of it. */
+function createReporterScenario(
+  name: string,
+  about: string,
+  inject: (fixture: FaultFixture) => Promise<void>,
+): FaultScenario {
+  return {
+    name,
+    description: about,
+    async run(fixture, scale, setStatus) {
+      const before = await snapshot(fixture);
+      setStatus('failing');
+      const changing = applyChangesOver(fixture, scale.changes, 5000);
+      await inject(fixture);
+      const { changes } = await changing;
+      const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+      const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
+      const writes = objectWriteCount(await writesSince(fixture, before));
+      const needed = changes.create + changes.patch + changes.delete;
+      return [
+        ...commonMetrics(fixture, after, 20),
+        { name: 'reporters in sync', value: (after.durationMs + servedMs) / 1000, unit: 's', atMost: 30 },
+        { name: 'row writes', value: writes, atMost: needed },
+      ];
+    },
+  };
+}
+
+/** Each is over within half a minute. */
+export const reporterFaults: readonly FaultScenario[] = [
+  createReporterScenario(
+    'reporters-stalled',
+    'every packet of reporters lost for 5 s',
+    async ({ reporterProxy }) => {
+      reporterProxy.stall();
+      await delay(5000);
+      reporterProxy.restore();
+    },
+  ),
+  createReporterScenario('reporters-cut', 'reporters cut off for 5 s', async ({ reporterProxy }) => {
+    reporterProxy.cut();
+    await delay(5000);
+    reporterProxy.restore();
+  }),
+  createReporterScenario(
+    'reporters-half-open',
+    'all reporters’ connections half-open, back at once',
+    ({ reporterProxy }) => {
+      reporterProxy.halfOpen('clients');
+      return Promise.resolve();
+    },
+  ),
+  createReporterScenario(
+    'reporters-narrow',
+    '2 kB a second a reporter for 5 s',
+    async ({ reporterProxy }) => {
+      reporterProxy.throttle(2000);
+      await delay(5000);
+      reporterProxy.restore();
+    },
+  ),
+];
+
+/** How long after `startedMs` it holds. */
+async function waitUntil(startedMs: number, predicate: () => boolean | Promise<boolean>): Promise<number> {
+  for (;;) {
+    if (await predicate()) return performance.now() - startedMs;
+    const passedMs = performance.now() - startedMs;
+    if (passedMs > DEADLINE_MS) throw new Error(`not within ${DEADLINE_MS / 1000} s`);
+    await delay(100);
+  }
+}

@@ -1,0 +1,228 @@
+import { manifestFor } from '../../../src/core/tunnel-object.ts';
+import type { Backup } from './api-store.ts';
+import { apiFaults } from './api-faults.ts';
+import { manualEditFaults } from './manual-edits.ts';
+import type { SimEnvoy } from './sim-envoy.ts';
+import { names, type ReplicaProcess } from './replica-process.ts';
+import type { ScheduledFault, FaultKind } from './scheduled-fault.ts';
+import { TENANTS, type Slot, type SimHarness } from './harness.ts';
+
+/** What a step acts on. */
+export interface FaultContext {
+  readonly harness: SimHarness;
+  readonly fault: ScheduledFault;
+  /** States of the store at earlier moments, oldest first. */
+  readonly backups: readonly Backup[];
+}
+
+/** Does what a step says; what lasts ends by itself. */
+export type FaultInjector = (scene: FaultContext) => void;
+
+const TUNNELS = 'reversetunnels';
+const REPORTERS = 'reversetunnelreporters';
+const RESOURCES = [TUNNELS, REPORTERS, 'leases'];
+
+function pickEnvoy({ harness, fault }: FaultContext): SimEnvoy | undefined {
+  const up = harness.envoys.filter(({ isRunning }) => isRunning);
+  return up[fault.pick % Math.max(1, up.length)];
+}
+
+function pickSlot({ harness, fault }: FaultContext): Slot | undefined {
+  return harness.slots[fault.pick % harness.slots.length];
+}
+
+function pickReplica({ harness, fault }: FaultContext): ReplicaProcess | undefined {
+  const all = harness.replicas();
+  return all[fault.pick % Math.max(1, all.length)];
+}
+
+function pickTunnelName({ fault }: FaultContext): string {
+  return `node-${fault.variant % 8}`;
+}
+
+function stopReplica(suspended: boolean): FaultInjector {
+  return (context) => {
+    const replica = pickReplica(context);
+    replica?.process.stop();
+    context.harness.time.after(context.fault.durationMs, () =>
+      replica?.process.resume({ suspended, arrivalsFirst: context.fault.variant % 2 === 0 }),
+    );
+  };
+}
+
+function degradeLink(mode: 'cut' | 'dark'): FaultInjector {
+  return (context) => {
+    const replica = pickReplica(context);
+    if (replica === undefined) return;
+    replica.link.mode = mode;
+    replica.link.breakWatches(mode === 'cut' ? 'reset' : 'half-open');
+    context.harness.time.after(context.fault.durationMs, () => {
+      replica.link.mode = 'open';
+    });
+  };
+}
+
+/** Every kind of step. */
+export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
+  ...manualEditFaults,
+  ...apiFaults,
+  'tunnel-up': (context) =>
+    pickEnvoy(context)?.connectTunnel(
+      pickTunnelName(context),
+      TENANTS[context.fault.durationMs % 2] ?? 'acme',
+    ),
+  'tunnel-down': (context) => void pickEnvoy(context)?.disconnectTunnel(pickTunnelName(context)),
+  'tunnel-flap': (context) => {
+    const envoy = pickEnvoy(context);
+    const previous = envoy?.tunnels().get(pickTunnelName(context));
+    if (envoy === undefined || previous === undefined) return;
+    envoy.disconnectTunnel(previous.name);
+    envoy.connectTunnel(previous.name, previous.tenantID);
+  },
+  'tunnel-retenant': (context) => {
+    const envoy = pickEnvoy(context);
+    const previous = envoy?.tunnels().get(pickTunnelName(context));
+    if (envoy === undefined || previous === undefined) return;
+    envoy.disconnectTunnel(previous.name);
+    envoy.connectTunnel(previous.name, previous.tenantID === 'acme' ? 'beta' : 'acme');
+  },
+  'stream-cut': (context) => pickEnvoy(context)?.stream()?.disconnect(),
+  'stream-stall': (context) => pickEnvoy(context)?.stream()?.stall(context.fault.durationMs),
+  'stream-half-open': (context) => {
+    const { fault, harness } = context;
+    const stream = pickEnvoy(context)?.stream();
+    if (stream === undefined) return;
+    if (fault.variant % 3 === 0) {
+      stream.halfOpen('lost');
+      return;
+    }
+    // Reports lie unread while the Envoy goes to another replica.
+    stream.stall(fault.durationMs);
+    harness.time.after(Math.min(fault.durationMs, 20_000) * ((fault.variant % 10) / 10), () =>
+      stream.halfOpen('comes'),
+    );
+  },
+  'envoy-gone': (context) => {
+    // One is left to be looked at.
+    if (context.harness.envoys.filter(({ isRunning }) => isRunning).length > 1)
+      pickEnvoy(context)?.stop(true);
+  },
+  'envoy-restart': (context) => {
+    const envoy = pickEnvoy(context);
+    if (envoy === undefined) return;
+    envoy.stop(context.fault.variant % 3 === 0);
+    context.harness.stoppedEnvoys.add(envoy);
+    context.harness.time.after(context.fault.durationMs, () => {
+      if (context.harness.stoppedEnvoys.delete(envoy)) envoy.start();
+    });
+  },
+  'envoy-twin': (context) => {
+    const envoy = pickEnvoy(context);
+    if (
+      envoy === undefined ||
+      context.harness.envoys.some((other) => other !== envoy && other.key === envoy.key)
+    )
+      return;
+    context.harness.invariants.onDuplicateReporter(envoy.key);
+    const twin = context.harness.addEnvoy(envoy.reporter);
+    for (let tunnel = 0; tunnel < context.fault.variant % 4; tunnel += 1)
+      twin.connectTunnel(`twin-${tunnel}`, 'acme');
+    twin.start();
+    context.harness.time.after(context.fault.durationMs, () => twin.stop(true));
+  },
+  'replica-crash': (context) => {
+    const slot = pickSlot(context);
+    if (slot === undefined) return;
+    context.harness.killReplica(slot, context.fault.variant % 3 === 0 ? 'silent' : 'reset');
+    context.harness.time.after(context.fault.durationMs, () => context.harness.startReplica(slot));
+  },
+  'replica-terminate': (context) => {
+    const slot = pickSlot(context);
+    if (slot === undefined) return;
+    const { running } = slot;
+    context.harness.terminateReplica(slot);
+    context.harness.time.after(10_000 + context.fault.durationMs, () => {
+      // It had 10 s to end by itself.
+      if (slot.running === running) context.harness.killReplica(slot, 'reset');
+      context.harness.startReplica(slot);
+    });
+  },
+  'replica-stop': stopReplica(false),
+  'replica-suspend': stopReplica(true),
+  'replica-wall-jump': (context) => {
+    const replica = pickReplica(context);
+    if (replica !== undefined) replica.process.wallOffsetMs += (context.fault.variant - 50) * 600_000;
+  },
+  'link-cut': degradeLink('cut'),
+  'link-dark': degradeLink('dark'),
+  'link-slow': (context) => {
+    const replica = pickReplica(context);
+    if (replica === undefined) return;
+    replica.link.maxLatencyMs = 20 * (1 + context.fault.variant) ** 1.4;
+    context.harness.time.after(context.fault.durationMs, () => {
+      replica.link.maxLatencyMs = 3;
+    });
+  },
+  'watch-lag': (context) => {
+    const replica = pickReplica(context);
+    const resource = RESOURCES[context.fault.variant % RESOURCES.length] ?? TUNNELS;
+    replica?.link.lagMs.set(resource, Math.min(context.fault.durationMs, 15_000));
+    context.harness.time.after(context.fault.durationMs, () => replica?.link.lagMs.delete(resource));
+  },
+  'watch-half-open': (context) => {
+    pickReplica(context)?.link.breakWatches('half-open', RESOURCES[context.fault.variant % RESOURCES.length]);
+  },
+  'watch-reset': (context) => {
+    pickReplica(context)?.link.breakWatches('reset', RESOURCES[context.fault.variant % RESOURCES.length]);
+  },
+};
+
+/** Ends whatever goes on, so that from now on nothing goes wrong any more. */
+export async function recover(harness: SimHarness): Promise<void> {
+  const { store, server, time } = harness;
+  server.serve();
+  // What a real API server has to do first is done first in both.
+  await time.advance(0);
+  server.extraLatencyMs = 0;
+  Object.assign(server.rates, { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 });
+  for (const resource of [TUNNELS, REPORTERS]) {
+    if (store.memory === undefined || store.memory.kindState(resource) === 'served') continue;
+    store.memory.setKindState(resource, 'served');
+    server.clearWatchCache();
+  }
+  harness.blockOn(store.setNamespaceState('active'));
+  await time.advance(0);
+  for (const slot of harness.slots) {
+    const { running } = slot;
+    running?.process.resume({ suspended: false, arrivalsFirst: true });
+    if (running !== undefined) {
+      running.link.mode = 'open';
+      running.link.maxLatencyMs = 3;
+      running.link.lagMs.clear();
+    }
+    harness.startReplica(slot);
+  }
+  for (const resource of [TUNNELS, REPORTERS]) {
+    for (const { metadata } of [...store.objects(resource)]) {
+      if (metadata.finalizers !== undefined) {
+        harness.manualEdit('PATCH', resource, metadata.name, { metadata: { finalizers: [] } });
+      }
+    }
+  }
+  await time.advance(0);
+  deleteForeignObjects(harness);
+  await time.advance(0);
+  for (const envoy of harness.stoppedEnvoys) envoy.start();
+  harness.stoppedEnvoys.clear();
+}
+
+/** Rows that stand under a name that another tunnel derives. */
+function deleteForeignObjects({ store, manualEdit }: SimHarness): void {
+  for (const { metadata, spec } of [...store.objects(TUNNELS)]) {
+    const object = spec as unknown as ReturnType<typeof manifestFor>['spec'];
+    const { reporter, tunnelName, ...rest } = object;
+    const tunnel = { ...rest, name: tunnelName, createdAt: undefined };
+    if (names.tunnelObjectName(reporter, tunnel) !== metadata.name)
+      manualEdit('DELETE', TUNNELS, metadata.name);
+  }
+}

@@ -1,0 +1,230 @@
+import { createApiLink, type SentCall } from './api-link.ts';
+import { SimApiServer } from './api-server.ts';
+import { type ApiChange, type ApiServerObject } from './api-objects.ts';
+import type { ApiResponse } from './api-responses.ts';
+import { ApiStore } from './api-store.ts';
+import type { Schedule } from './schedule.ts';
+import { createPrng, type Prng } from './prng.ts';
+import { createSimEnvoy, type SimEnvoy } from './sim-envoy.ts';
+import { SimProcess } from './process.ts';
+import { startReplicaProcess, type ReplicaProcess } from './replica-process.ts';
+import { openSimStream, type SimStream } from './report-stream.ts';
+import { SimTime } from './time.ts';
+import { createInvariants, type Invariants } from './invariants.ts';
+import type { SimApi } from './sim-api.ts';
+
+/** Of whom tunnels are. */
+export const TENANTS = ['acme', 'beta'] as const;
+
+/** A place where a replica runs, one process after the other. */
+export interface Slot {
+  readonly index: number;
+  starts: number;
+  running: ReplicaProcess | undefined;
+}
+
+/** Everything that there is: replicas, reporters, the API server, and what lies between them. */
+export interface SimHarness {
+  readonly schedule: Schedule;
+  readonly time: SimTime;
+  readonly prng: Prng;
+  readonly store: SimApi;
+  readonly server: SimApiServer;
+  readonly slots: readonly Slot[];
+  readonly envoys: SimEnvoy[];
+  /** Envoys that are down and come back. */
+  readonly stoppedEnvoys: Set<SimEnvoy>;
+  readonly invariants: Invariants;
+  /** Lines for a person; nothing is kept where nobody reads. */
+  traceLine(line: () => string): void;
+  /** Replicas that run, are stopped or stop. */
+  readonly replicas: () => ReplicaProcess[];
+  startReplica(slot: Slot): void;
+  /** Not one step more; `silent`: its machine is gone, too. */
+  killReplica(slot: Slot, how: 'reset' | 'silent'): void;
+  /** SIGTERM. */
+  terminateReplica(slot: Slot): void;
+  addEnvoy(reporter: SimEnvoy['reporter']): SimEnvoy;
+  /** Somebody with kubectl. */
+  readonly manualEdit: (
+    method: 'POST' | 'PATCH' | 'DELETE',
+    resource: string,
+    name: string,
+    body?: object,
+  ) => void;
+  /** Fake time waits for what a real API server is doing; of one in memory it is done. */
+  readonly blockOn: (work: void | Promise<unknown>) => void;
+  /** Writes that replicas have made, by resource. */
+  readonly writes: Map<string, number>;
+}
+
+/** The API of a world: told what is to be told of each change, and of what the server itself does not do. */
+export type OpenApi = (
+  changed: (change: ApiChange) => void,
+  failed: (error: unknown) => void,
+) => Promise<SimApi>;
+
+/**
+ * @param trace takes every line of what happens; undefined: nobody reads
+ * @param openApi its API server; undefined: one in memory
+ */
+export async function createSimHarness(
+  schedule: Schedule,
+  { trace, openApi }: { trace?: ((line: string) => void) | undefined; openApi?: OpenApi | undefined } = {},
+): Promise<SimHarness> {
+  const time = new SimTime();
+  const prng = createPrng(schedule.seed ^ 0x5eed);
+  const wallClock = new SimProcess('wall', time);
+  const streams = new Set<SimStream>();
+  const writes = new Map<string, number>();
+
+  const traceLine = (line: () => string): void => trace?.(`${(time.nowMs / 1000).toFixed(3)} ${line()}`);
+  const inMemory = (): SimApi =>
+    new ApiStore(
+      () => new Date(wallClock.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z'),
+      (change) => onChange(change),
+    );
+  const onFailure = (error: unknown): void =>
+    void invariants.violations.push(
+      `the API server: ${error instanceof Error ? error.message : String(error)}`,
+    );
+  const store = openApi === undefined ? inMemory() : await openApi((change) => onChange(change), onFailure);
+  const server = new SimApiServer(time, prng, store);
+  const slots = Array.from({ length: schedule.replicas }, (_, index): Slot => ({
+    index,
+    starts: 0,
+    running: undefined,
+  }));
+  const envoys: SimEnvoy[] = [];
+
+  const harness: SimHarness = {
+    schedule,
+    time,
+    prng,
+    store,
+    server,
+    slots,
+    envoys,
+    stoppedEnvoys: new Set(),
+    writes,
+    traceLine,
+    blockOn(work) {
+      if (work instanceof Promise) time.blockOn(work);
+    },
+    get invariants() {
+      return invariants;
+    },
+    replicas: () => slots.flatMap(({ running }) => (running === undefined ? [] : [running])),
+    startReplica(slot) {
+      if (slot.running !== undefined) return;
+      slot.starts += 1;
+      const process = new SimProcess(`r${slot.index}-${slot.starts}`, time);
+      process.wallOffsetMs = prng.between(-3000, 3000);
+      traceLine(() => `${process.name} starts`);
+      const link = createApiLink(process, server, {
+        time,
+        dice: prng,
+        onSend: (call) => onCall(process, call),
+      });
+      slot.running = startReplicaProcess({
+        process,
+        namespace: store.namespace,
+        link,
+        dice: prng,
+        onReport: (reporter) => invariants.onReport(reporter, process),
+        log: trace === undefined ? undefined : (line) => traceLine(() => `  ${process.name} ${line.trim()}`),
+        // Small, so that lists have pages.
+        pageLimit: 4,
+      });
+    },
+    killReplica(slot, how) {
+      const { running } = slot;
+      if (running === undefined) return;
+      traceLine(() => `${running.process.name} is killed (${how})`);
+      slot.running = undefined;
+      endProcess(running, how);
+    },
+    terminateReplica(slot) {
+      const { running } = slot;
+      if (running === undefined) return;
+      traceLine(() => `${running.process.name} is to stop`);
+      running.terminate(() => {
+        traceLine(() => `${running.process.name} has stopped`);
+        if (slot.running === running) slot.running = undefined;
+        endProcess(running, 'reset');
+      });
+    },
+    addEnvoy(reporter) {
+      const envoy = createSimEnvoy(reporter, { time, clock: wallClock, dial });
+      envoys.push(envoy);
+      return envoy;
+    },
+    manualEdit(method, resource, name, body) {
+      const group = resource === 'leases' ? 'coordination.k8s.io/v1' : 'reverse-tunnel.io/v1alpha1';
+      const collection = `/apis/${group}/namespaces/${store.namespace}/${resource}`;
+      const path = method === 'POST' ? collection : `${collection}/${name}`;
+      const response = store.handle({
+        method,
+        path,
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        actor: 'hand',
+      });
+      const traceResult = ({ status }: ApiResponse): void =>
+        traceLine(() => `hand: ${method} ${resource} ${name}: ${status}`);
+      if (response instanceof Promise) time.blockOn(response.then(traceResult));
+      else traceResult(response);
+    },
+  };
+  const invariants = createInvariants(harness);
+
+  function dial(handlers: Parameters<typeof openSimStream>[1]): SimStream | undefined {
+    const slot = prng.pick(slots.filter(({ running }) => running !== undefined));
+    const running = slot?.running;
+    if (running === undefined) return undefined;
+    const stream = openSimStream(running.process, handlers, {
+      time,
+      dice: prng,
+      accept: (accepted) => running.service.accept(accepted),
+    });
+    for (const old of streams) if (!old.isLive) streams.delete(old);
+    streams.add(stream);
+    return stream;
+  }
+
+  function endProcess({ process, link }: ReplicaProcess, how: 'reset' | 'silent'): void {
+    process.kill();
+    link.breakWatches('half-open');
+    for (const stream of streams) if (stream.process === process) stream.serverDied(how);
+  }
+
+  function onCall(process: SimProcess, call: SentCall): void {
+    invariants.onCall(process, call);
+  }
+
+  function onChange(change: ApiChange): void {
+    const { resource, type, actor, object, version } = change;
+    if (actor !== 'hand' && actor !== 'server') writes.set(resource, (writes.get(resource) ?? 0) + 1);
+    if (resource !== 'leases') {
+      traceLine(
+        () => `${actor}: ${type} ${resource} ${object.metadata.name} @${version}${formatOwner(object)}`,
+      );
+    }
+    invariants.onChange(change);
+    server.onChange(change);
+  }
+
+  for (const slot of slots) harness.startReplica(slot);
+  for (let index = 0; index < schedule.reporters; index += 1) {
+    const envoy = harness.addEnvoy({ cluster: index % 2 === 0 ? 'edge' : '', id: `responder-${index}` });
+    for (let tunnel = 0; tunnel < schedule.tunnels; tunnel += 1) {
+      envoy.connectTunnel(`node-${tunnel}`, prng.pick(TENANTS) ?? 'acme');
+    }
+    envoy.start();
+  }
+  return harness;
+}
+
+function formatOwner({ status }: ApiServerObject): string {
+  const owner = status?.['owner'] as { replica?: string; epoch?: number } | undefined;
+  return owner === undefined ? '' : ` owner ${owner.replica ?? ''} epoch ${owner.epoch ?? ''}`;
+}

@@ -1,0 +1,119 @@
+import type { ApiServerObject } from './api-objects.ts';
+import type { FaultInjector, FaultContext } from './fault-injectors.ts';
+import { names } from './replica-process.ts';
+
+const TUNNELS = 'reversetunnels';
+const REPORTERS = 'reversetunnelreporters';
+
+function pickObject({ harness, fault }: FaultContext, resource: string): ApiServerObject | undefined {
+  const all = [...harness.store.objects(resource)];
+  return all[fault.pick % Math.max(1, all.length)];
+}
+
+function deleteInjector(resource: string): FaultInjector {
+  return (context) => {
+    const object = pickObject(context, resource);
+    if (object !== undefined) context.harness.manualEdit('DELETE', resource, object.metadata.name);
+  };
+}
+
+/** A finalizer, and perhaps a deletion that has to wait for it. */
+function finalizerInjector(resource: string): FaultInjector {
+  return (context) => {
+    const { harness, fault } = context;
+    const object = pickObject(context, resource);
+    if (object === undefined) return;
+    const { name } = object.metadata;
+    harness.manualEdit('PATCH', resource, name, { metadata: { finalizers: ['example.com/hold'] } });
+    if (fault.variant % 2 === 0) harness.manualEdit('DELETE', resource, name);
+    harness.time.after(fault.durationMs, () => {
+      const held = harness.store.get(resource, name);
+      if (held?.metadata.finalizers !== undefined) {
+        harness.manualEdit('PATCH', resource, name, { metadata: { finalizers: [] } });
+      }
+    });
+  };
+}
+
+const TUNNEL_EDITS: readonly object[] = [
+  { metadata: { labels: { 'reverse-tunnel.io/tenant': 'mine' } } },
+  { metadata: { labels: { 'reverse-tunnel.io/node': null, team: 'network' } } },
+  { spec: { createdAt: null } },
+  { spec: { createdAt: '2020-01-01T00:00:00Z' } },
+];
+const TUNNEL_STATUS_EDITS: readonly object[] = [
+  { status: { state: 'Unknown' } },
+  {
+    status: {
+      state: 'Unknown',
+      conditions: [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }],
+    },
+  },
+];
+const REPORTER_EDITS: readonly object[] = [
+  { status: { tunnels: { reported: 99, applied: 1, rejected: 98 } } },
+  { status: { conditions: [] } },
+  { status: { owner: { replica: 'nobody', epoch: 1 } } },
+  { status: { owner: { replica: 'nobody', epoch: 1000 } } },
+  { status: { owner: null } },
+];
+const LEASE_EDITS: readonly object[] = [
+  { spec: { holderIdentity: 'somebody' } },
+  { spec: { holderIdentity: '' } },
+  { spec: { leaseDurationSeconds: 31_536_000 } },
+];
+
+/** What somebody with kubectl does. */
+export const manualEditFaults = {
+  'hand-deletes-row': deleteInjector(TUNNELS),
+  'hand-deletes-reporter': deleteInjector(REPORTERS),
+  'hand-deletes-lease': deleteInjector('leases'),
+  'hand-holds-row': finalizerInjector(TUNNELS),
+  'hand-holds-reporter': finalizerInjector(REPORTERS),
+  'hand-edits-row': (context) => {
+    const object = pickObject(context, TUNNELS);
+    const { fault, harness } = context;
+    if (object === undefined) return;
+    const index = fault.variant % (TUNNEL_EDITS.length + TUNNEL_STATUS_EDITS.length);
+    const edit = TUNNEL_EDITS[index];
+    if (edit !== undefined) harness.manualEdit('PATCH', TUNNELS, object.metadata.name, edit);
+    else
+      harness.manualEdit(
+        'PATCH',
+        TUNNELS,
+        `${object.metadata.name}/status`,
+        TUNNEL_STATUS_EDITS[index - TUNNEL_EDITS.length] ?? {},
+      );
+  },
+  'hand-edits-reporter': (context) => {
+    const object = pickObject(context, REPORTERS);
+    if (object === undefined) return;
+    const edit = REPORTER_EDITS[context.fault.variant % REPORTER_EDITS.length] ?? {};
+    context.harness.manualEdit('PATCH', REPORTERS, `${object.metadata.name}/status`, edit);
+  },
+  'hand-edits-lease': (context) => {
+    const object = pickObject(context, 'leases');
+    if (object === undefined) return;
+    const edit = LEASE_EDITS[context.fault.variant % LEASE_EDITS.length] ?? {};
+    context.harness.manualEdit('PATCH', 'leases', object.metadata.name, edit);
+  },
+  'hand-takes-name': (context) => {
+    const { harness, fault } = context;
+    const envoy = harness.envoys[fault.pick % harness.envoys.length];
+    if (envoy === undefined) return;
+    const nodeID = `node-${fault.variant % 8}`;
+    const identity = { tenantID: 'acme', clusterID: 'eu-1', nodeID };
+    const name = names.tunnelObjectName(envoy.reporter, { name: nodeID, ...identity, createdAt: undefined });
+    const reporter = fault.variant % 2 === 0 ? envoy.reporter : { id: 'by-hand', cluster: '' };
+    harness.manualEdit('POST', TUNNELS, name, {
+      apiVersion: 'reverse-tunnel.io/v1alpha1',
+      kind: 'ReverseTunnel',
+      metadata: { name },
+      spec: { tunnelName: 'by-hand', ...identity, reporter },
+    });
+    harness.time.after(fault.durationMs, () => {
+      const object = harness.store.get(TUNNELS, name);
+      if (object?.spec['tunnelName'] === 'by-hand') harness.manualEdit('DELETE', TUNNELS, name);
+    });
+  },
+} satisfies Readonly<Record<string, FaultInjector>>;

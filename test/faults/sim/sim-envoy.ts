@@ -1,0 +1,120 @@
+import { reporterKey, type ReporterId } from '../../../src/core/tunnel.ts';
+import type { StreamHandlers } from '../../../src/grpc/report-message.ts';
+import { createEnvoyClient, type EnvoyClient } from '../../../src/simulate/envoy-client.ts';
+import { createTunnelRegistry, type TunnelRegistry } from '../../../src/simulate/tunnel-registry.ts';
+import type { SimProcess } from './process.ts';
+import type { SimStream } from './report-stream.ts';
+import type { SimTime } from './time.ts';
+
+/** A tunnel that is up. */
+export interface ActiveTunnel {
+  readonly name: string;
+  readonly tenantID: string;
+  readonly clusterID: string;
+  readonly nodeID: string;
+  readonly createdAt: { readonly seconds: number; readonly nanos: number };
+  /** When it was first reported since it has been up without a break, as it is now; undefined: not yet. */
+  readonly reportedMs: number | undefined;
+}
+
+/** An Envoy that reports: `src/simulate`'s client and registry over a simulated network. */
+export interface SimEnvoy {
+  readonly reporter: ReporterId;
+  readonly key: string;
+  /** True while it runs. */
+  readonly isRunning: boolean;
+  /** What it holds. */
+  tunnels(): ReadonlyMap<string, ActiveTunnel>;
+  /** Its stream, as it sees it. */
+  stream(): SimStream | undefined;
+  start(): void;
+  /** It ends, with its connection; `forgets`: its tunnels end, too. */
+  stop(forgets: boolean): void;
+  connectTunnel(name: string, tenantID: string): void;
+  disconnectTunnel(name: string): boolean;
+}
+
+const RETRY_INTERVAL_MS = 5000;
+const SEND_INTERVAL_MS = 5000;
+
+/**
+ * @param time of the world: an Envoy runs on a machine of its own that has no faults
+ * @param dial opens a stream to some replica; undefined when none can be reached
+ */
+export function createSimEnvoy(
+  reporter: ReporterId,
+  {
+    time,
+    clock,
+    dial,
+  }: { time: SimTime; clock: SimProcess; dial: (handlers: StreamHandlers) => SimStream | undefined },
+): SimEnvoy {
+  let client: EnvoyClient | undefined;
+  let current: SimStream | undefined;
+  let reported = new Map<string, number>();
+  let registry = newRegistry();
+
+  function newRegistry(): TunnelRegistry {
+    return createTunnelRegistry(
+      () => clock.wallMs() * 1000,
+      (updates) => client?.receive(updates),
+    );
+  }
+
+  return {
+    reporter,
+    key: reporterKey(reporter),
+    get isRunning() {
+      return client !== undefined;
+    },
+    tunnels: () =>
+      new Map(
+        registry.all().map((tunnel) => [tunnel.name, { ...tunnel, reportedMs: reported.get(tunnel.name) }]),
+      ),
+    stream: () => current,
+    start() {
+      if (client !== undefined) return;
+      client = createEnvoyClient(
+        {
+          node: reporter,
+          sendIntervalMs: SEND_INTERVAL_MS,
+          connectRetryIntervalMs: RETRY_INTERVAL_MS,
+          maxRetries: 5,
+          maxBufferCount: 1_000_000,
+          nodeOnFirstOnly: false,
+        },
+        {
+          clock,
+          openStream(handlers) {
+            current = dial(handlers);
+            return current;
+          },
+          allTunnels: () => registry.all(),
+          observe(event) {
+            if (event.type !== 'sent') return;
+            for (const { name } of event.report.added) {
+              if (registry.get(name) !== undefined && !reported.has(name)) reported.set(name, time.nowMs);
+            }
+          },
+        },
+      );
+      client.start();
+    },
+    stop(dropTunnels) {
+      client?.stop();
+      client = undefined;
+      current = undefined;
+      if (!dropTunnels) return;
+      reported = new Map();
+      registry = newRegistry();
+    },
+    connectTunnel(name, tenantID) {
+      if (registry.get(name) !== undefined) return;
+      registry.connect({ tenantID, clusterID: 'eu-1', nodeID: name });
+    },
+    disconnectTunnel(name) {
+      reported.delete(name);
+      return registry.disconnect(name);
+    },
+  };
+}

@@ -1,0 +1,30 @@
+import type { ReportMessage, ReportedTunnel } from '../../src/grpc/report-message.ts';
+
+/**
+ * Changes what a server must hold of one reporter by one report, by the rule of the protocol page alone: what a
+ * full push lists is held, whatever else it says, and nothing besides; otherwise per name present_after = clamp(present_before + adds - removals, 0, 1), and of several
+ * adds the last one is the tunnel.
+ */
+export function applyReport(
+  held: Map<string, ReportedTunnel>,
+  report: Pick<ReportMessage, 'added' | 'removedNames' | 'fullPush'>,
+): void {
+  if (report.fullPush) {
+    held.clear();
+    for (const tunnel of report.added) held.set(tunnel.name, tunnel);
+    return;
+  }
+  const balance = new Map<string, number>();
+  const newest = new Map<string, ReportedTunnel>();
+  for (const tunnel of report.added) {
+    balance.set(tunnel.name, (balance.get(tunnel.name) ?? 0) + 1);
+    newest.set(tunnel.name, tunnel);
+  }
+  for (const name of report.removedNames) balance.set(name, (balance.get(name) ?? 0) - 1);
+  for (const [name, change] of balance) {
+    const present = Math.min(1, Math.max(0, (held.has(name) ? 1 : 0) + change));
+    const tunnel = newest.get(name) ?? held.get(name);
+    if (present === 1 && tunnel !== undefined) held.set(name, tunnel);
+    else held.delete(name);
+  }
+}

@@ -1,0 +1,44 @@
+import { Session } from 'node:inspector';
+
+/** What of an object is looked into: a property's name and what it is. */
+interface Property {
+  readonly name: string;
+  readonly value?: { readonly objectId?: string; readonly subtype?: string; readonly description?: string };
+}
+
+/**
+ * How much each private `Map` and `Set` of an object holds, by field: what a leak is seen by, without a door in the code
+ * that is tested. Asks the engine's own inspector, so it takes a fraction of a millisecond.
+ */
+export function internalSizes(object: object): Record<string, number> {
+  const session = new Session();
+  session.connect();
+  try {
+    // The one way to name an object to the inspector.
+    Object.assign(globalThis, { lookedInto: object });
+    const evaluated = post(session, 'Runtime.evaluate', { expression: 'globalThis.lookedInto' });
+    const { objectId } = (evaluated as { result: { objectId: string } }).result;
+    const properties = post(session, 'Runtime.getProperties', { objectId, ownProperties: true });
+    const { privateProperties = [] } = properties as { privateProperties?: Property[] };
+    const sizes: Record<string, number> = {};
+    for (const { name, value } of privateProperties) {
+      if (value?.subtype !== 'map' && value?.subtype !== 'set') continue;
+      sizes[name] = Number(/\((\d+)\)/.exec(value.description ?? '')?.[1] ?? Number.NaN);
+    }
+    return sizes;
+  } finally {
+    Reflect.deleteProperty(globalThis, 'lookedInto');
+    session.disconnect();
+  }
+}
+
+/** In this process the answer is there when the call returns. */
+function post(session: Session, method: string, parameters: object): object {
+  let response: object | undefined;
+  session.post(method, parameters, (error, result) => {
+    if (error !== null) throw error;
+    response = result;
+  });
+  if (response === undefined) throw new Error(`${method}: the inspector did not answer`);
+  return response;
+}

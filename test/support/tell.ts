@@ -1,4 +1,0 @@
-/** Shows a figure that a test has seen, beside the test's own line. */
-export function tell(text: string): void {
-  process.stdout.write(`      ${text}\n`);
-}

@@ -1,0 +1,317 @@
+import { expect } from 'chai';
+import { Authorizer } from '../../src/controller/authorizer.ts';
+import { PolicyCache } from '../../src/controller/policy-cache.ts';
+import { PolicyStatusWriter } from '../../src/controller/policy-status-writer.ts';
+import { DENY_ALL } from '../../src/core/grant.ts';
+import { ANONYMOUS, type Peer } from '../../src/core/peer.ts';
+import type { PolicyObject, PolicySpec, PolicyStatus } from '../../src/core/policy-object.ts';
+import { parsePolicy } from '../../src/core/policy.ts';
+import { createPolicySet, type PolicySet } from '../../src/core/policy-set.ts';
+import { reporterKey, type ReporterId } from '../../src/core/tunnel.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+import { advanceTime } from '../support/fake-time.ts';
+import { RESPONDER } from '../support/sample-tunnels.ts';
+
+const ALL: PolicySpec = {
+  rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] }],
+};
+const WRONG: PolicySpec = {
+  rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['a*b'] }],
+};
+const EDGE: Peer = { kind: 'token', namespace: 'edge', serviceAccount: 'responder' };
+
+function policy(name: string, spec: PolicySpec, generation = 1, status?: PolicyStatus): PolicyObject {
+  const metadata = { name, uid: `uid-${name}`, resourceVersion: String(10 * generation), generation };
+  return { metadata, spec, ...(status === undefined ? {} : { status }) };
+}
+
+describe('policies as they are seen', () => {
+  let clock: FakeClock;
+  let sets: PolicySet[];
+  let policies: PolicyCache;
+  beforeEach(() => {
+    clock = new FakeClock();
+    sets = [];
+    policies = new PolicyCache({ onChanged: (set) => sets.push(set), clock });
+  });
+
+  function list(...objects: PolicyObject[]): void {
+    policies.replaceBegin();
+    for (const object of objects) policies.replaceItem(object);
+    policies.replaceEnd();
+  }
+  const now = (): PolicySet => sets.at(-1) ?? expect.fail('no set was made');
+
+  it('none at all: everything is allowed, once that is known', () => {
+    expect(policies.hasSynced).to.equal(false);
+    list();
+    expect(policies.hasSynced).to.equal(true);
+    expect(now().hasPolicies).to.equal(false);
+  });
+
+  it('one with a mistake: nothing is allowed', () => {
+    list(policy('wrong', WRONG));
+    expect(now().hasPolicies).to.equal(true);
+    expect(now().admits(ANONYMOUS)).to.equal(false);
+    policies.event('ADDED', policy('right', ALL));
+    clock.advance(1000);
+    expect(now().admits(ANONYMOUS), 'others hold beside it').to.equal(true);
+  });
+
+  it('a list that breaks off takes nothing away, the next one does', () => {
+    list(policy('right', ALL));
+    policies.replaceBegin();
+    expect([...policies.list()]).to.have.length(1);
+    list();
+    expect(now().hasPolicies).to.equal(false);
+  });
+
+  it('many events at once are one change, and a status alone is none', () => {
+    list();
+    for (let i = 0; i < 100; i += 1) policies.event('ADDED', policy(`p-${i}`, ALL));
+    clock.advance(1000);
+    expect(sets).to.have.length(2);
+    const said = { observedGeneration: 1, rules: 1, conditions: [] };
+    policies.event('MODIFIED', policy('p-0', ALL, 1, said));
+    clock.advance(1000);
+    expect(sets).to.have.length(2);
+    policies.event('MODIFIED', policy('p-0', WRONG, 2, said));
+    policies.event('DELETED', policy('p-1', ALL));
+    clock.advance(1000);
+    expect(sets).to.have.length(3);
+    expect([...policies.list()].map(({ parsed }) => parsed.errors?.length ?? 0)).to.include(1);
+  });
+
+  it('one that says something else under the same generation, as after a restore of etcd, is read again', () => {
+    list(policy('edge', ALL, 2));
+    list(policy('edge', WRONG, 2));
+    expect(now().admits(ANONYMOUS)).to.equal(false);
+    policies.event('MODIFIED', policy('edge', ALL, 2));
+    clock.advance(1000);
+    expect(now().admits(ANONYMOUS)).to.equal(true);
+  });
+
+  it('a kind that is not served is no policy, unless there were some', () => {
+    policies.onKindMissing();
+    expect(now().hasPolicies).to.equal(false);
+    list(policy('right', WRONG));
+    policies.onKindMissing();
+    expect(now().hasPolicies).to.equal(true);
+  });
+});
+
+describe("a policy's status", () => {
+  let clock: FakeClock;
+  let writes: { name: string; resourceVersion: string; status: PolicyStatus }[];
+  let known: PolicyObject[];
+  let leads: boolean;
+  let fails: boolean;
+  let writer: PolicyStatusWriter;
+  beforeEach(() => {
+    clock = new FakeClock();
+    writes = [];
+    known = [];
+    leads = true;
+    fails = false;
+    writer = new PolicyStatusWriter({
+      policies: () => known.map((object) => ({ object, parsed: parsePolicy(object.spec) })),
+      isLeader: () => leads,
+      patchStatus(name, resourceVersion, status) {
+        if (fails) return Promise.reject(new Error('no'));
+        writes.push({ name, resourceVersion, status });
+        return Promise.resolve();
+      },
+      onFailed: () => {},
+      clock,
+    });
+    writer.start();
+  });
+  afterEach(() => writer.stop());
+
+  it('says Accepted, once', async () => {
+    known = [policy('right', ALL)];
+    await advanceTime(clock, 5000);
+    expect(writes).to.have.length(1);
+    const [{ status, resourceVersion } = expect.fail()] = writes;
+    expect(resourceVersion).to.equal('10');
+    expect(status).to.deep.equal({
+      observedGeneration: 1,
+      rules: 1,
+      conditions: [
+        {
+          ...{ type: 'Accepted', status: 'True', reason: 'Accepted', message: '' },
+          lastTransitionTime: '2026-11-23T00:00:01Z',
+          observedGeneration: 1,
+        },
+      ],
+    });
+    // The watch shows it, and later a change that changes no status.
+    known = [policy('right', ALL, 1, status)];
+    await advanceTime(clock, 5000);
+    expect(writes).to.have.length(1);
+    known = [policy('right', ALL, 2, status)];
+    await advanceTime(clock, 5000);
+    expect(writes).to.have.length(2);
+    expect(writes[1]?.status.conditions?.[0]).to.deep.include({
+      lastTransitionTime: '2026-11-23T00:00:01Z',
+      observedGeneration: 2,
+    });
+  });
+
+  it('is written again where a policy of that name is gone and comes back, at whatever version', async () => {
+    known = [policy('edge', ALL), policy('other', ALL)];
+    await advanceTime(clock, 2000);
+    known = [policy('other', ALL)];
+    await advanceTime(clock, 2000);
+    known = [policy('edge', ALL), policy('other', ALL)];
+    await advanceTime(clock, 2000);
+    expect(writes.map(({ name }) => name)).to.deep.equal(['edge', 'other', 'edge']);
+  });
+
+  it('explains mistakes', async () => {
+    known = [policy('wrong', WRONG)];
+    await advanceTime(clock, 2000);
+    expect(writes[0]?.status.conditions?.[0]).to.deep.include({
+      status: 'False',
+      reason: 'Invalid',
+      message:
+        'policy is not enforced: spec.rules[0].tenants[0]: "a*b" has a misplaced *: only * and prefix* are supported',
+    });
+    expect(writes[0]?.status.rules).to.equal(0);
+  });
+
+  it('is written by the leader alone, also when it leads later, and again where a write failed', async () => {
+    known = [policy('right', ALL)];
+    leads = false;
+    await advanceTime(clock, 5000);
+    expect(writes).to.deep.equal([]);
+    leads = true;
+    fails = true;
+    await advanceTime(clock, 5000);
+    fails = false;
+    await advanceTime(clock, 2000);
+    expect(writes).to.have.length(1);
+  });
+});
+
+describe('grants', () => {
+  let clock: FakeClock;
+  let changed: string[];
+  let reviews: number;
+  let grants: Authorizer;
+  beforeEach(() => {
+    clock = new FakeClock();
+    changed = [];
+    reviews = 0;
+    grants = new Authorizer({
+      onGrantChanged: (key) => changed.push(key),
+      onPeerChanged: () => {},
+      onReevaluated: () => {
+        reviews += 1;
+      },
+      clock,
+    });
+  });
+  const set = (spec: PolicySpec): PolicySet => createPolicySet(parsePolicy(spec).rules ?? []);
+  const KEY = reporterKey(RESPONDER);
+
+  it('change for each reporter that they change for, and for no other', () => {
+    for (let i = 0; i < 1000; i += 1)
+      grants.onStreamOpened({ cluster: 'edge', id: `r-${i}` }, i % 2 === 0 ? ANONYMOUS : EDGE);
+    const edge = { serviceAccount: { namespace: 'edge', name: 'responder' } };
+    const rule = { reporters: { ids: ['*'] }, tenants: ['*'] };
+    grants.setPolicies(set({ rules: [{ ...rule, peers: [edge] }] }));
+    clock.advance(1000);
+    expect(changed).to.have.length(1000);
+    expect(reviews).to.equal(1);
+    expect(grants.grantFor(reporterKey({ cluster: 'edge', id: 'r-0' })).permits).not.to.equal(undefined);
+    expect(grants.grantFor(reporterKey({ cluster: 'edge', id: 'r-1' })).permits).to.equal(undefined);
+    changed.length = 0;
+    grants.setPolicies(
+      set({
+        rules: [
+          { ...rule, peers: [edge] },
+          { ...rule, peers: [edge], tenants: ['acme'] },
+        ],
+      }),
+    );
+    clock.advance(1000);
+    expect(changed, 'of those that had something').to.have.length(500);
+  });
+
+  it('that change again while they are gone through are as the last policies say', () => {
+    for (let i = 0; i < 1000; i += 1) grants.onStreamOpened({ cluster: 'edge', id: `r-${i}` }, ANONYMOUS);
+    grants.setPolicies(set({}));
+    grants.setPolicies(set(ALL));
+    clock.advance(1000);
+    for (let i = 0; i < 1000; i += 1)
+      expect(grants.grantFor(reporterKey({ cluster: 'edge', id: `r-${i}` })).permits).to.equal(undefined);
+  });
+
+  it('are of the peer of the newest stream', () => {
+    grants.setPolicies(
+      set({ rules: [{ ...ALL.rules?.[0], peers: [{ serviceAccount: { namespace: 'edge', name: '*' } }] }] }),
+    );
+    grants.onStreamOpened(RESPONDER, EDGE);
+    expect(changed).to.deep.equal([]);
+    grants.onStreamOpened(RESPONDER, ANONYMOUS);
+    expect(changed).to.deep.equal([KEY]);
+    expect(grants.grantFor(KEY).permits?.({ tenantID: 'acme', clusterID: 'eu' })).to.equal(false);
+    grants.forget(KEY);
+    expect(grants.grantFor(KEY), 'of whom nothing is known').to.equal(DENY_ALL);
+  });
+
+  it('count the reporters of each peer: one beyond 10,000 is over the limit until one of them is forgotten', () => {
+    const reporter = (i: number): ReporterId => ({ cluster: 'edge', id: `r-${i}` });
+    for (let i = 0; i < 10_000; i += 1) grants.onStreamOpened(reporter(i), EDGE);
+    for (let i = 0; i < 10_000; i += 1) expect(grants.limitExceeded(reporter(i))).to.equal(undefined);
+    grants.onStreamOpened(reporter(10_000), EDGE);
+    const over = { reporters: 10_001, limit: 10_000 };
+    expect(grants.limitExceeded(reporter(10_000))).to.deep.equal(over);
+    grants.onStreamOpened(RESPONDER, ANONYMOUS);
+    expect(grants.limitExceeded(RESPONDER), 'of another peer').to.equal(undefined);
+    grants.onStreamOpened(RESPONDER, EDGE);
+    expect(grants.limitExceeded(RESPONDER), 'that it takes over').to.deep.equal({
+      ...over,
+      reporters: 10_002,
+    });
+    grants.onStreamOpened(reporter(7), EDGE);
+    expect(grants.limitExceeded(reporter(7)), 'that was there before').to.equal(undefined);
+    grants.forget(reporterKey(RESPONDER));
+    grants.forget(reporterKey(reporter(7)));
+    grants.onStreamOpened(reporter(10_000), EDGE);
+    expect(grants.limitExceeded(reporter(10_000)), 'that comes again').to.equal(undefined);
+    expect(grants.limitExceeded(RESPONDER), 'of whom nothing is known').to.equal(undefined);
+  });
+
+  it('hold back reports beyond their rate, and a reconnect is no way round', () => {
+    const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
+    grants.setPolicies(set({ rules: [rule] }));
+    grants.onStreamOpened(RESPONDER, ANONYMOUS);
+    expect([1, 2, 3, 4].map(() => grants.throttleDelayMs(RESPONDER))).to.deep.equal([0, 0, 100, 200]);
+    grants.onStreamOpened(RESPONDER, ANONYMOUS);
+    expect(grants.throttleDelayMs(RESPONDER)).to.equal(300);
+    for (let i = 0; i < 1000; i += 1) grants.onStreamOpened(RESPONDER, ANONYMOUS);
+    for (let i = 0; i < 1000; i += 1) grants.throttleDelayMs(RESPONDER);
+    expect(grants.throttleDelayMs(RESPONDER), 'less than the silence that ends a stream').to.equal(4100);
+    clock.advance(10_000);
+    expect(grants.throttleDelayMs(RESPONDER)).to.equal(0);
+    expect(grants.throttleDelayMs({ cluster: '', id: 'other' })).to.equal(0);
+  });
+
+  it('say how long a new stream has to wait for what was read before, and take nothing for it', () => {
+    const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
+    grants.setPolicies(set({ rules: [rule] }));
+    expect(grants.rateDebtMs(RESPONDER), 'of whom nothing was read').to.equal(0);
+    grants.onStreamOpened(RESPONDER, ANONYMOUS);
+    for (let i = 0; i < 5; i += 1) grants.throttleDelayMs(RESPONDER);
+    grants.onStreamOpened(RESPONDER, ANONYMOUS);
+    expect([1, 2].map(() => grants.rateDebtMs(RESPONDER))).to.deep.equal([300, 300]);
+    clock.advance(299);
+    expect(grants.rateDebtMs(RESPONDER)).to.equal(1);
+    clock.advance(1);
+    expect(grants.rateDebtMs(RESPONDER)).to.equal(0);
+    for (let i = 0; i < 1000; i += 1) grants.throttleDelayMs(RESPONDER);
+    expect(grants.rateDebtMs(RESPONDER)).to.equal(4100);
+  });
+});

@@ -1,0 +1,192 @@
+import { expect } from 'chai';
+
+import { reporterKey } from '../../src/core/tunnel.ts';
+import { flushEventLoop } from '../support/fake-time.ts';
+import { apiFailure } from '../support/memory-tunnel-api.ts';
+import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
+import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+const NAME = names.reporterObjectName(RESPONDER);
+const KEY = reporterKey(RESPONDER);
+const T1 = tunnel('node-1');
+
+describe('calls about a reporter', () => {
+  let world: MultiReplicaHarness;
+  let replica: ReturnType<MultiReplicaHarness['replica']>;
+  let calls: string[];
+
+  beforeEach(() => {
+    world = createMultiReplicaHarness();
+    replica = world.replica('a');
+    ({ calls } = world.reporterApi);
+    // Each read takes a turn of the event loop, so that an endless loop of calls does not keep the test from its end.
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.read = async (name) => {
+      const answer = await read(name);
+      await flushEventLoop();
+      return answer;
+    };
+  });
+  afterEach(async () => {
+    world.stop();
+    await world.settle();
+  });
+
+  const count = (verb: string): number => calls.filter((call) => call === `${verb} ${NAME}`).length;
+
+  async function turns(): Promise<void> {
+    for (let turn = 0; turn < 200; turn += 1) await world.settle();
+  }
+
+  it('are not repeated at full speed when each claim meets another version', async () => {
+    world.reporterApi.patchStatus = () => Promise.reject(apiFailure('conflict'));
+    replica.connect(RESPONDER, fullPush(T1));
+    await turns();
+    expect(count('read'), 'without any time passing').to.be.within(2, 3);
+    await world.advance(60_000);
+    expect(count('read')).to.be.within(8, 20);
+  });
+
+  it('tell that a reporter is lost also when its stream ends while its claim is on its way', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    replica.disconnect(RESPONDER);
+    await world.settle();
+    await world.advance(1000);
+    expect(world.condition(RESPONDER, 'Connected')).to.equal('False StreamEnded');
+    expect(world.events).to.deep.equal(['a connected responder-0', 'a lost responder-0']);
+  });
+
+  it('are few and far between while somebody else has an object of that name', async () => {
+    await world.reporterApi.create(NAME, { id: OTHER_RESPONDER.id, cluster: OTHER_RESPONDER.cluster });
+    await world.settle();
+    calls.length = 0;
+    replica.connect(RESPONDER, fullPush(T1));
+    await turns();
+    expect(calls).to.deep.equal([`create ${NAME}`, `read ${NAME}`]);
+    await world.advance(60_000);
+    expect(calls.length).to.be.within(8, 20);
+    const { values } = await world.metrics.claims.get();
+    expect(values.some(({ labels, value }) => labels.outcome === 'name_taken' && value > 0)).to.equal(true);
+    world.reporterApi.deleteManually(NAME);
+    await world.advance(11_000);
+    expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
+  });
+
+  it('delete an object once that a finalizer keeps, and claim it when its Envoy comes back', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.advance(2000);
+    world.reporterApi.addFinalizer(NAME);
+    replica.disconnect(RESPONDER);
+    await world.advance(400_000);
+    expect(count('delete')).to.equal(1);
+    calls.length = 0;
+    replica.connect(RESPONDER, fullPush(T1));
+    await turns();
+    expect([count('create'), count('read')]).to.deep.equal([0, 0]);
+    expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
+    world.reporterApi.deleteManually(NAME);
+    await world.advance(2000);
+    expect(world.condition(RESPONDER, 'Connected')).to.equal('True StreamOpen');
+    expect([count('create'), world.tunnelNames(RESPONDER)]).to.deep.equal([1, ['node-1']]);
+  });
+
+  it('forget a reporter whose object goes at last, when its finalizer is taken away', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.advance(2000);
+    world.reporterApi.addFinalizer(NAME);
+    replica.disconnect(RESPONDER);
+    await world.advance(400_000);
+    expect([...replica.reporters.entries()]).to.have.length(1);
+    world.reporterApi.deleteManually(NAME);
+    await world.advance(2000);
+    expect([...replica.reporters.entries()]).to.deep.equal([]);
+  });
+
+  it('take the answer to a read that was sent before the object was created for no deletion of it', async () => {
+    let answer = (): void => {};
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    const { reporterApi } = world;
+    const read = reporterApi.read.bind(reporterApi);
+    reporterApi.read = async (name) => {
+      const found = await read(name);
+      if (found === undefined) await answered;
+      return found;
+    };
+    const create = reporterApi.create.bind(reporterApi);
+    reporterApi.create = async (name, spec) => {
+      await flushEventLoop();
+      return await create(name, spec);
+    };
+    replica.connect(RESPONDER, fullPush(T1));
+    void replica.reporters.liveRead(KEY);
+    await world.advance(2000);
+    expect(world.owner(RESPONDER)).to.equal('a');
+    answer();
+    await turns();
+    expect([count('create'), count('read')]).to.deep.equal([1, 1]);
+    expect(replica.reporters.canWrite(KEY)).to.equal(true);
+  });
+
+  it('are a read more where the one under way was sent before the doubt', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.advance(2000);
+    let answer = (): void => {};
+    const answered = new Promise<void>((resolve) => (answer = resolve));
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.read = async (name) => {
+      world.reporterApi.read = read;
+      const found = await read(name);
+      await answered;
+      return found;
+    };
+    calls.length = 0;
+    void replica.reporters.liveRead(KEY);
+    await world.settle();
+    // What becomes of this write, which takes the condition back, is not known.
+    replica.state.dropsResponses = true;
+    world.reporterApi.editManually(NAME, { conditions: [] });
+    await world.settle();
+    replica.state.dropsResponses = false;
+    expect(replica.reporters.canWrite(KEY)).to.equal(false);
+    answer();
+    await world.advance(2000);
+    expect(count('read')).to.equal(2);
+    expect(replica.reporters.canWrite(KEY)).to.equal(true);
+  });
+
+  it('believe what is older than what is known, as etcd was restored, and list anew', async () => {
+    const b = world.replica('b');
+    b.connect(RESPONDER, fullPush(T1));
+    await world.advance(2000);
+    const backup = world.reporterApi.objects.get(NAME);
+    if (backup === undefined) throw new Error('there is no object to back up');
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.advance(500);
+    expect(replica.reporters.canWrite(KEY)).to.equal(true);
+    world.reporterApi.restore(backup);
+    await replica.reporters.liveRead(KEY);
+    expect(replica.reporters.canWrite(KEY), 'the object names b').to.equal(false);
+    expect(replica.state.relists).to.equal(1);
+    for (let reports = 0; reports < 4; reports += 1) {
+      replica.report(RESPONDER, delta([]));
+      await world.advance(1000);
+    }
+    expect(world.owner(RESPONDER)).to.equal('a');
+    expect([replica.reporters.canWrite(KEY), replica.state.relists]).to.deep.equal([true, 1]);
+  });
+
+  it('delete an object no more often than a refusal is to be tried again', async () => {
+    replica.connect(RESPONDER, fullPush());
+    await world.advance(2000);
+    let deletions = 0;
+    world.reporterApi.delete = () => {
+      deletions += 1;
+      return Promise.reject(apiFailure('rejected'));
+    };
+    replica.disconnect(RESPONDER);
+    await world.advance(305_000);
+    deletions = 0;
+    await world.advance(60_000);
+    expect(deletions).to.be.within(5, 12);
+  });
+});

@@ -1,0 +1,90 @@
+import { expect } from 'chai';
+import { newEntry, type ReporterEntry } from '../../src/controller/reporter-entry.ts';
+import { collectReporterStats } from '../../src/controller/reporter-stats.ts';
+import type { Ownership } from '../../src/core/ownership.ts';
+
+const NOW_MS = 100_000;
+const ROWS: Readonly<Record<string, number>> = { lost: 3, connected: 5 };
+
+function entry(key: string, owns: boolean, facts: Partial<ReporterEntry> = {}): ReporterEntry {
+  const ownership = { owns } as unknown as Ownership;
+  return { ...newEntry(key, { cluster: 'edge', id: key }, key, ownership), ...facts };
+}
+
+function stream(rejected = 0): NonNullable<ReporterEntry['stream']> {
+  const envoy = {} as NonNullable<ReporterEntry['stream']>['envoy'];
+  return { envoy, connectedSince: undefined, lastFullPush: undefined, rejected, firstRejection: '' };
+}
+
+const figures = (
+  entries: readonly ReporterEntry[],
+  pending: Readonly<Record<string, number>> = {},
+  outside: Readonly<Record<string, number>> = {},
+  nowMs = NOW_MS,
+) =>
+  collectReporterStats(
+    entries,
+    {
+      objectCount: (key) => ROWS[key] ?? 0,
+      pending: (key) => pending[key] ?? 0,
+      deniedCount: (key) => outside[key] ?? 0,
+    },
+    nowMs,
+  );
+
+describe('figures over the reporters of a replica', () => {
+  it('a reporter stands in one state: with a stream, without one, with rows left, with none', () => {
+    const { byState, owned } = figures([
+      entry('connected', true, { stream: stream() }),
+      entry('superseded', false, { stream: stream() }),
+      entry('lost', true),
+      entry('gone', true),
+      entry('of another replica', false),
+    ]);
+    expect(byState).to.deep.equal({ connected: 1, pending: 1, disconnected: 1, idle: 1 });
+    expect(owned).to.equal(3);
+  });
+
+  it('tunnels rejected are counted while they are, by why', () => {
+    const entries = [
+      entry('a', true, { stream: stream(2), rejectedWrites: new Set(['x']) }),
+      entry('b', true, { stream: stream(1) }),
+      entry('c', true, { rejectedWrites: new Set(['y', 'z']) }),
+    ];
+    const { rejected } = figures(entries, {}, { b: 4, c: 1 });
+    expect(rejected).to.deep.equal({ invalid: 3, rejected: 3, policy: 5 });
+  });
+
+  it('the backlog is the oldest that still waits', () => {
+    const waiting = [
+      entry('a', true, { stream: stream(), backlogSinceMs: NOW_MS - 5000 }),
+      entry('b', true, { stream: stream(), backlogSinceMs: NOW_MS - 9000 }),
+      entry('done since', true, { stream: stream(), backlogSinceMs: NOW_MS - 60_000 }),
+    ];
+    expect(figures(waiting, { a: 1, b: 4 }).backlogMs).to.equal(9000);
+    expect(figures(waiting).backlogMs).to.equal(0);
+    expect(figures([]).backlogMs).to.equal(0);
+  });
+
+  it('a row that is only refused is no backlog', () => {
+    const waitingSinceMs = NOW_MS - 3_600_000;
+    const refusing = entry('a', true, {
+      stream: stream(),
+      rejectedWrites: new Set(['x', 'y']),
+      backlogSinceMs: waitingSinceMs,
+    });
+    expect(figures([refusing], { a: 2 }).backlogMs).to.equal(0);
+    expect(figures([refusing], { a: 3 }).backlogMs).to.equal(3_600_000);
+  });
+
+  it('a scrape changes nothing', () => {
+    const seen = [
+      entry('waits', true, { stream: stream(), backlogSinceMs: NOW_MS - 5000 }),
+      entry('refused', true, { rejectedWrites: new Set(['x']), backlogSinceMs: NOW_MS - 9000 }),
+      entry('done', true, { stream: stream(), backlogSinceMs: NOW_MS - 60_000 }),
+    ].map((one) => Object.freeze(one));
+    const first = figures(seen, { waits: 1, refused: 1 });
+    expect(figures(seen, { waits: 1, refused: 1 })).to.deep.equal(first);
+    expect(first.backlogMs).to.equal(5000);
+  });
+});

@@ -1,0 +1,49 @@
+import { expect } from 'chai';
+import * as fc from 'fast-check';
+import { formatDuration, parseDuration } from '../../src/duration.ts';
+
+describe('durations in flags and files', () => {
+  for (const [text, ms] of [
+    ['250ms', 250],
+    ['30s', 30_000],
+    ['5m', 300_000],
+    ['1h', 3_600_000],
+    ['1h30m', 5_400_000],
+    ['1.5s', 1500],
+    ['0', 0],
+    ['0s', 0],
+    [' 5s ', 5000],
+  ] as const) {
+    it(`reads ${text} as ${ms} ms`, () => {
+      expect(parseDuration(text)).to.deep.equal({ ms });
+    });
+  }
+
+  for (const text of [
+    '',
+    '5',
+    '5 s',
+    '-5s',
+    '5S',
+    '5d',
+    's',
+    '1e3s',
+    '.5s',
+    '5s,',
+    '9'.repeat(400) + 'h',
+    '3000000h1',
+  ]) {
+    it(`refuses "${text.slice(0, 20)}" and says so with the text`, () => {
+      const parsed = parseDuration(text);
+      expect(parsed).to.have.property('error').that.includes(`"${text}"`);
+    });
+  }
+
+  it('reads back what it writes', () => {
+    fc.assert(
+      fc.property(fc.nat(), fc.constantFrom(1, 1000, 60_000, 3_600_000), (count, unit) => {
+        expect(parseDuration(formatDuration(count * unit))).to.deep.equal({ ms: count * unit });
+      }),
+    );
+  });
+});
