@@ -262,7 +262,7 @@ describe('the rows of a reporter that is lost', () => {
   it('are as reported again in one write each, once it is back', () => {
     expect(nextAction(present(WANTED), [marked(WANTED)])).to.deep.equal({
       type: 'patchStatus',
-      row: marked(WANTED),
+      object: marked(WANTED),
     });
   });
 
