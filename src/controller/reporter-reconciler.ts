@@ -5,12 +5,12 @@ import { reporterIdOf, observeReporter } from '../core/reporter-object.ts';
 import { statusPatch, type StatusInputs } from '../core/reporter-status.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
 import { reporterKey } from '../core/tunnel.ts';
+import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { retryDelayMs, RETRY, SLOW_RETRY } from './retry-backoff.ts';
+import { backoffDelayMs, RETRY, SLOW_RETRY } from '../backoff.ts';
 import { isBenignConflict, isTerminal, isOutcomeUnknown, nameTakenError } from './write-outcome.ts';
 import { Semaphore } from './semaphore.ts';
-import { RejectionLog } from './rejection-log.ts';
 import type { ReporterObjectApi } from './reporter-object-api.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
@@ -21,6 +21,8 @@ import { rfc3339 } from '../timestamps.ts';
 import type { WriteFence } from './write-fence.ts';
 import { nextStatusWrite } from './status-scheduler.ts';
 
+/** A used-up quota rejects thousands of writes, each again and again: one line in 10 s stands for all of them. */
+const REJECTION_LOG_INTERVAL_MS = 10_000;
 /** Calls about reporters at once. */
 const MAX_CONCURRENT_CALLS = 16;
 /** Rows without an object of their reporter go after this, or after `--expire-after` if that is less. */
@@ -59,14 +61,14 @@ export interface ReporterReconcilerOptions extends StatusInputsOptions {
 export class ReporterReconciler {
   readonly #options: ReporterReconcilerOptions;
   readonly #semaphore = new Semaphore(MAX_CONCURRENT_CALLS);
-  readonly #rejectionLog: RejectionLog;
+  readonly #throttled: LogThrottle;
   #callsInFlight = 0;
   #idleWaiters: (() => void)[] = [];
   #stopped = false;
 
   constructor(options: ReporterReconcilerOptions) {
     this.#options = options;
-    this.#rejectionLog = new RejectionLog(options.clock, options.log);
+    this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
   }
 
   /** Resolves when no call about a reporter is under way or waits for a slot. */
@@ -335,12 +337,18 @@ export class ReporterReconciler {
       const retrySlowly = failure === 'fault' || isTerminal(failure);
       const serverDelayMs = failure === 'fault' ? 0 : (failure.retryAfterMs ?? 0) * (1 + random() / 2);
       const ownDelayMs = Math.min(
-        retryDelayMs(retrySlowly ? SLOW_RETRY : RETRY, Math.max(entry.failures, races), random()),
+        backoffDelayMs(retrySlowly ? SLOW_RETRY : RETRY, Math.max(entry.failures, races), random()),
         MAX_RETRY_MS,
       );
       entry.retryAtMs = clock.monotonicMs() + Math.max(ownDelayMs, serverDelayMs);
       if (retrySlowly && failure !== 'fault') {
-        this.#rejectionLog.warn({ reporter: entry.reporter, error: failure.message });
+        const fields = { reporter: entry.reporter, error: failure.message };
+        this.#throttled('rejected', (suppressed) =>
+          this.#options.log.warn(
+            { ...fields, ...suppressed },
+            'ReverseTunnel write rejected; retrying with backoff',
+          ),
+        );
       }
     }
     this.reconcile(entry);

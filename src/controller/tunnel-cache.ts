@@ -156,8 +156,8 @@ export class TunnelCache {
     this.#replacing = false;
     this.#advanceVersion(version);
     // The watch goes on from the list: it shows nothing that is older.
-    for (const version of this.#pendingOwnWrites)
-      if (compareResourceVersions(version, version) <= 0) this.#pendingOwnWrites.delete(version);
+    for (const ownVersion of this.#pendingOwnWrites)
+      if (compareResourceVersions(ownVersion, version) <= 0) this.#pendingOwnWrites.delete(ownVersion);
     for (const [key, ofReporter] of this.#byReporter) {
       for (const [tunnelName, first] of ofReporter) {
         for (let entry: CacheEntry | undefined = first; entry !== undefined; entry = entry.next) {

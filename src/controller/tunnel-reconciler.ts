@@ -13,9 +13,9 @@ import {
 } from '../core/tunnel-object.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
 import type { ReporterId } from '../core/tunnel.ts';
+import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { RejectionLog } from './rejection-log.ts';
 import { isApiFailure, type ApiFailure, type TunnelObjectApi } from './tunnel-object-api.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { WriteAuthorizer } from './write-authorizer.ts';
@@ -50,6 +50,8 @@ export interface Retry {
 /** This row needs another look, for a reason of its own. */
 const REQUEUE: Retry = { kind: 'retry', blocked: false, unreachable: false, retryAfterMs: undefined };
 
+/** A used-up quota rejects thousands of writes, each again and again: one line in 10 s stands for all of them. */
+const REJECTION_LOG_INTERVAL_MS = 10_000;
 /** How metrics and log lines call a step: by the call that it takes. */
 const VERBS = {
   create: 'create',
@@ -89,11 +91,11 @@ export interface TunnelReconcilerOptions {
  */
 export class TunnelReconciler {
   readonly #options: TunnelReconcilerOptions;
-  readonly #rejectionLog: RejectionLog;
+  readonly #throttled: LogThrottle;
 
   constructor(options: TunnelReconcilerOptions) {
     this.#options = options;
-    this.#rejectionLog = new RejectionLog(options.clock, options.log);
+    this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
   }
 
   async reconcile(item: QueueItem): Promise<Outcome> {
@@ -225,19 +227,23 @@ export class TunnelReconciler {
   }
 
   #logRejection(failure: ApiFailure, action: TunnelAction, reporter: ReporterId, item: QueueItem): void {
-    this.#rejectionLog.warn({
-      reporter,
-      tunnel: item.tunnelName,
-      verb: VERBS[action.type],
-      error: failure.message,
-    });
+    this.#logRejectedCall(reporter, item, VERBS[action.type], failure.message);
+  }
+
+  #logRejectedCall(reporter: ReporterId, item: QueueItem, verb: string, error: string): void {
+    this.#throttled('rejected', (suppressed) =>
+      this.#options.log.warn(
+        { reporter, tunnel: item.tunnelName, verb, error, ...suppressed },
+        'ReverseTunnel write rejected; retrying with backoff',
+      ),
+    );
   }
 
   /** The reporter's object could not be read. Where that is not allowed, other reporters need not fare the same. */
   #handleReadFailure(failure: ApiFailure, reporter: ReporterId, item: QueueItem): Outcome {
     if (failure.kind !== 'rejected') return retry(failure);
     const { message } = failure;
-    this.#rejectionLog.warn({ reporter, tunnel: item.tunnelName, verb: 'get', error: message });
+    this.#logRejectedCall(reporter, item, 'get', message);
     return { kind: 'rejected', answer: message };
   }
 

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { retryDelayMs, RETRY, SLOW_RETRY } from './retry-backoff.ts';
+import { backoffDelayMs, RETRY, SLOW_RETRY } from '../backoff.ts';
 import type { Outcome } from './tunnel-reconciler.ts';
 import type { QueueItem, Workqueue } from './workqueue.ts';
 
@@ -126,7 +126,7 @@ export class Workers {
       return;
     }
     const failures = queue.recordFailure(item);
-    const waitMs = retryDelayMs(outcome.kind === 'rejected' ? SLOW_RETRY : RETRY, failures, random());
+    const waitMs = backoffDelayMs(outcome.kind === 'rejected' ? SLOW_RETRY : RETRY, failures, random());
     queue.addAfter(item, Math.max(waitMs, serverDelayMs));
   }
 
@@ -136,7 +136,7 @@ export class Workers {
     if (this.#cancelProbe !== undefined || !this.#isRunning) return;
     this.#probes += 1;
     const { clock, random } = this.#options;
-    const pauseMs = Math.max(retryDelayMs(PROBE_BACKOFF, this.#probes, random()), serverDelayMs);
+    const pauseMs = Math.max(backoffDelayMs(PROBE_BACKOFF, this.#probes, random()), serverDelayMs);
     this.#cancelProbe = clock.setTimer(pauseMs, () => {
       this.#cancelProbe = undefined;
       this.#canProbe = true;

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { createLogThrottle } from './log-throttle.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 
 /** Why a connection is refused or cut, and how that is said to people. The keys are the metric's only labels. */
 const MESSAGES = {

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
-import { createLogThrottle } from './log-throttle.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 
 /** Says whose streams policies end. */
 export interface DenialLog {

@@ -25,7 +25,7 @@ import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createConnectionRejector } from './connection-rejections.ts';
 import { ALLOW_ALL, type ReportPolicy } from './report-policy.ts';
 import { Session, type CloseReason, type SessionOptions } from './session.ts';
-import { createLogThrottle } from './log-throttle.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 import { streamDeadline } from './stream-deadline.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
 import { TokenAuthenticator, type TokenReview } from './token-authenticator.ts';

@@ -22,7 +22,7 @@ import { recordedStatus } from './status-interceptor.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 import type { ReportPolicy } from './report-policy.ts';
 import { HeartbeatTimer } from './heartbeat-timer.ts';
-import type { LogThrottle } from './log-throttle.ts';
+import type { LogThrottle } from '../log-throttle.ts';
 
 /** What becomes of a report that is in order. Declared here, given by the composition root. */
 export interface ReportSink {

@@ -2,7 +2,7 @@ import { status } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { createLogThrottle } from './log-throttle.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 
 /**
  * Why a call is refused before anything that it sends is read. The keys are the metric's only labels.

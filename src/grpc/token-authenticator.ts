@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { StreamRejectionReason } from './stream-rejections.ts';
 import type { Credential } from './credential.ts';
-import { createLogThrottle, type LogThrottle } from './log-throttle.ts';
+import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import { readTokenClaims } from './token-claims.ts';
 
 /** What the API server says of a token. */

@@ -1,7 +1,7 @@
+import { backoffDelayMs, type Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import { ApiError, errorMessage } from './api-error.ts';
 import type { ApiObject } from './api-object.ts';
-import { jitteredBackoffMs } from './jittered-backoff.ts';
 import { listPages } from './list-pages.ts';
 import { createFaultLog, type FaultLog, type ReflectorLog } from './reflector-log.ts';
 import type { ResourceClient } from './resource-client.ts';
@@ -9,9 +9,8 @@ import { watchOnce, type RunningWatch, type WatchHandler, type WatchOutcome } fr
 
 /** Measured: 10,000 rows take 0.7-1.6 s by 2,000, 1.9-2.3 s by 500; and 2,000 rows are 2 MB of JSON at a time. */
 const DEFAULT_PAGE_LIMIT = 2_000;
-const BASE_BACKOFF_MS = 100;
-/** An API server that comes back is found within this, so that what happened meanwhile shows within 10 s. */
-const MAX_BACKOFF_MS = 5_000;
+/** An API server that comes back is found within 5 s, so that what happened meanwhile shows within 10 s. */
+const BACKOFF: Backoff = { initialMs: 100, maxMs: 5_000 };
 /** A watch that ended sooner, without anything having come, is a failure; client-go's very short watch. */
 const SHORT_WATCH_MS = 1_000;
 /** A watch that stood this long, or brought something, ends a row of failures. */
@@ -226,11 +225,11 @@ export class Reflector<T extends ApiObject> {
       return 0;
     }
     const failure = error instanceof Error ? error : new Error(errorMessage(error));
-    const backoffDelayMs = jitteredBackoffMs(this.#failures, BASE_BACKOFF_MS, MAX_BACKOFF_MS, random);
+    const ownDelayMs = backoffDelayMs(BACKOFF, this.#failures, random());
     const retryAfterMs = failure instanceof ApiError ? failure.retryAfterMs : undefined;
     // A server that answers knows best, whatever was before; never sooner, and not all replicas at the same moment.
     const delayMs =
-      retryAfterMs === undefined || retryAfterMs === 0 ? backoffDelayMs : retryAfterMs * (1 + random() / 4);
+      retryAfterMs === undefined || retryAfterMs === 0 ? ownDelayMs : retryAfterMs * (1 + random() / 4);
     this.#faultLog.logFailure(failure, delayMs);
     this.#setState('broken', failure);
     return delayMs;

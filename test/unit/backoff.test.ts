@@ -1,15 +1,15 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { retryDelayMs, RETRY, SLOW_RETRY } from '../../src/controller/retry-backoff.ts';
+import { backoffDelayMs, RETRY, SLOW_RETRY } from '../../src/backoff.ts';
 import { RevertBackoff } from '../../src/controller/revert-backoff.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 describe('the wait before the next try', () => {
   it('doubles with each failure in a row, up to its limit', () => {
-    const waits = [1, 2, 3, 8, 9, 10, 100, 1_000_000].map((failures) => retryDelayMs(RETRY, failures, 1));
+    const waits = [1, 2, 3, 8, 9, 10, 100, 1_000_000].map((failures) => backoffDelayMs(RETRY, failures, 1));
     expect(waits).to.deep.equal([100, 200, 400, 12_800, 25_600, 30_000, 30_000, 30_000]);
-    const slow = [1, 2, 6, 7, 8, 5000].map((failures) => retryDelayMs(SLOW_RETRY, failures, 1));
+    const slow = [1, 2, 6, 7, 8, 5000].map((failures) => backoffDelayMs(SLOW_RETRY, failures, 1));
     expect(slow).to.deep.equal([5000, 10_000, 160_000, 300_000, 300_000, 300_000]);
   });
 
@@ -19,9 +19,9 @@ describe('the wait before the next try', () => {
         fc.integer({ min: 1, max: 2000 }),
         fc.double({ min: 0, max: 1, noNaN: true }),
         (failures, random) => {
-          const most = retryDelayMs(RETRY, failures, 1);
-          expect(retryDelayMs(RETRY, failures, random)).to.be.within(most / 2, most);
-          expect(retryDelayMs(RETRY, failures, 0)).to.equal(most / 2);
+          const most = backoffDelayMs(RETRY, failures, 1);
+          expect(backoffDelayMs(RETRY, failures, random)).to.be.within(most / 2, most);
+          expect(backoffDelayMs(RETRY, failures, 0)).to.equal(most / 2);
         },
       ),
     );

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { createLogThrottle } from '../../src/grpc/log-throttle.ts';
+import { createLogThrottle } from '../../src/log-throttle.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 describe('a sparing log', () => {
