@@ -63,7 +63,7 @@ const CASES: readonly Case[] = [
     what: 'no node',
     isFirst: true,
     report: fullPush(1),
-    nack: /^node: is required/,
+    nack: /^node: required/,
     status: OK,
     rows: [],
   },

@@ -1,4 +1,4 @@
-import * as refusals from './api-responses.ts';
+import * as responses from './api-responses.ts';
 import type { ApiResponse } from './api-responses.ts';
 import type { ApiChange, ApiRequest } from './api-objects.ts';
 import type { Prng } from './prng.ts';
@@ -121,7 +121,7 @@ export class SimApiServer {
         const limitMs = Number(/[?&]timeout=(\d+)ms/.exec(arrival.request.path)?.[1] ?? Infinity);
         const isLate = this.#time.nowMs - arrival.atMs > limitMs && this.#dice.chance(0.5);
         if (!isLate) return this.#execute(arrival);
-        arrival.answer(refusals.timedOut());
+        arrival.answer(responses.timedOut());
         return undefined;
       });
     }
@@ -158,7 +158,7 @@ export class SimApiServer {
   /** Opens a watch, or answers why not. */
   watch(watch: OpenWatch, timeoutMs: number): ApiResponse | Error | undefined {
     if (this.mode === 'refusing') return new Error('connect ECONNREFUSED');
-    if (!this.backend.isServed(watch.resource)) return refusals.NO_KIND_MATCH;
+    if (!this.backend.isServed(watch.resource)) return responses.NO_KIND_MATCH;
     const failed = this.#injectedFailure();
     if (failed !== undefined) return failed;
     this.#watches.add(watch);
@@ -178,7 +178,7 @@ export class SimApiServer {
   replay(watch: OpenWatch): void {
     const { fromVersion } = watch;
     if (fromVersion < this.#oldestVersion) {
-      const { text } = refusals.expired(`too old resource version: ${fromVersion} (${this.#oldestVersion})`);
+      const { text } = responses.expired(`too old resource version: ${fromVersion} (${this.#oldestVersion})`);
       watch.sendLine(`{"type":"ERROR","object":${text}}`);
       this.removeWatch(watch);
       watch.end();
@@ -264,8 +264,8 @@ export class SimApiServer {
     const { throttled, unavailable, brokenBefore } = this.rates;
     if (throttled + unavailable + brokenBefore === 0) return undefined;
     const draw = this.#dice.fraction();
-    if (draw < throttled) return refusals.TOO_MANY_REQUESTS;
-    if (draw < throttled + unavailable) return refusals.unavailable();
+    if (draw < throttled) return responses.TOO_MANY_REQUESTS;
+    if (draw < throttled + unavailable) return responses.unavailable();
     return draw < throttled + unavailable + brokenBefore ? new Error('read ECONNRESET') : undefined;
   }
 }

@@ -18,7 +18,7 @@ import {
   type ApiPath,
   type ApiRequest,
 } from './api-objects.ts';
-import * as answers from './api-responses.ts';
+import * as responses from './api-responses.ts';
 import type { ApiResponse } from './api-responses.ts';
 import type { SimApi } from './sim-api.ts';
 
@@ -138,7 +138,7 @@ export class ApiStore implements SimApi {
     const path = parseApiPath(request.path);
     const { resource, name } = path;
     const kind = this.kindState(resource);
-    if (kind === 'missing' || !(resource in API_KINDS)) return answers.NO_KIND_MATCH;
+    if (kind === 'missing' || !(resource in API_KINDS)) return responses.NO_KIND_MATCH;
     switch (request.method) {
       case 'GET':
         return name === undefined ? this.#list(path) : this.#get(path, name);
@@ -153,7 +153,7 @@ export class ApiStore implements SimApi {
 
   #get({ resource }: ApiPath, name: string): ApiResponse {
     const stored = this.#objects.get(resource)?.get(name);
-    return stored === undefined ? answers.notFound(resource, name) : answers.ok(stored.text);
+    return stored === undefined ? responses.notFound(resource, name) : responses.ok(stored.text);
   }
 
   #list({ resource, query }: ApiPath): ApiResponse {
@@ -168,7 +168,7 @@ export class ApiStore implements SimApi {
       remaining = sorted.filter(([name]) => only === undefined || name === only).map(([, { text }]) => text);
     } else {
       const page = this.#pages.get(token);
-      if (page === undefined) return answers.expired('The provided continue parameter is too old');
+      if (page === undefined) return responses.expired('The provided continue parameter is too old');
       ({ version, remaining } = page);
     }
     const limit = Number(query.get('limit') ?? remaining.length);
@@ -178,7 +178,7 @@ export class ApiStore implements SimApi {
     const { kind, apiVersion } = kindOf(resource);
     const metadata = JSON.stringify({ continue: next, resourceVersion: String(version) });
     const items = remaining.slice(0, limit).join(',');
-    return answers.ok(
+    return responses.ok(
       `{"apiVersion":"${apiVersion}","items":[${items}],"kind":"${kind}List","metadata":${metadata}}`,
     );
   }
@@ -187,16 +187,16 @@ export class ApiStore implements SimApi {
     const sent = parseBody(body);
     const { name: givenName, generateName, labels, finalizers, resourceVersion } = metadataOf(sent);
     const name = givenName ?? `${generateName ?? ''}${this.#version + 1}`;
-    if (this.#namespaceState === 'missing') return answers.missingNamespace(namespace);
+    if (this.#namespaceState === 'missing') return responses.missingNamespace(namespace);
     if (this.#namespaceState === 'terminating')
-      return answers.namespaceTerminating(resource, name, namespace);
-    if (this.kindState(resource) === 'terminating') return answers.kindTerminating(resource, name);
-    if (resourceVersion !== undefined) return answers.internalError('resourceVersion should not be set');
+      return responses.namespaceTerminating(resource, name, namespace);
+    if (this.kindState(resource) === 'terminating') return responses.kindTerminating(resource, name);
+    if (resourceVersion !== undefined) return responses.internalError('resourceVersion should not be set');
     const violation = metadataViolation(name, labels ?? {});
-    if (violation !== undefined) return answers.invalid(resource, name, violation);
+    if (violation !== undefined) return responses.invalid(resource, name, violation);
     const existing = this.get(resource, name);
     if (existing !== undefined) {
-      return answers.alreadyExists(resource, name, existing.metadata.deletionTimestamp !== undefined);
+      return responses.alreadyExists(resource, name, existing.metadata.deletionTimestamp !== undefined);
     }
     const { kind, apiVersion, defaultStatus } = kindOf(resource);
     this.#uids += 1;
@@ -219,16 +219,16 @@ export class ApiStore implements SimApi {
       this.#version += 1;
       return { status: 201, text: JSON.stringify(object), retryAfter: undefined };
     }
-    return { ...answers.ok(this.#put('ADDED', resource, object, actor)), status: 201 };
+    return { ...responses.ok(this.#put('ADDED', resource, object, actor)), status: 201 };
   }
 
   #patch({ resource, status }: ApiPath, name: string, { body, actor }: ApiRequest): ApiResponse {
     const before = this.get(resource, name);
-    if (before === undefined) return answers.notFound(resource, name);
+    if (before === undefined) return responses.notFound(resource, name);
     const sent = parseBody(body);
     const { resourceVersion, labels, finalizers } = metadataOf(sent);
     if (resourceVersion !== undefined && resourceVersion !== before.metadata.resourceVersion) {
-      return answers.conflict(resource, name);
+      return responses.conflict(resource, name);
     }
     const kind = kindOf(resource);
     let after: ApiServerObject;
@@ -240,9 +240,9 @@ export class ApiStore implements SimApi {
       const spec = isJsonObject(merged) ? merged : before.spec;
       const labelled = mergePatch(before.metadata.labels ?? {}, labels ?? {}) as JsonObject;
       const violation = metadataViolation(name, labelled);
-      if (violation !== undefined) return answers.invalid(resource, name, violation);
+      if (violation !== undefined) return responses.invalid(resource, name, violation);
       if (isImmutable(kind, before.spec, spec)) {
-        return answers.invalid(resource, name, 'spec: Forbidden: immutable');
+        return responses.invalid(resource, name, 'spec: Forbidden: immutable');
       }
       after = {
         ...before,
@@ -254,17 +254,17 @@ export class ApiStore implements SimApi {
         spec,
       };
     }
-    if (isDeepStrictEqual(after, before)) return answers.ok(this.#text(resource, name));
+    if (isDeepStrictEqual(after, before)) return responses.ok(this.#text(resource, name));
     const isFinalized =
       after.metadata.deletionTimestamp !== undefined && (after.metadata.finalizers ?? []).length === 0;
-    if (!isFinalized) return answers.ok(this.#put('MODIFIED', resource, after, actor));
+    if (!isFinalized) return responses.ok(this.#put('MODIFIED', resource, after, actor));
     this.#remove(resource, name, actor);
-    return answers.ok(JSON.stringify(after));
+    return responses.ok(JSON.stringify(after));
   }
 
   #delete({ resource }: ApiPath, name: string, { body, actor }: ApiRequest): ApiResponse {
     const object = this.get(resource, name);
-    if (object === undefined) return answers.notFound(resource, name);
+    if (object === undefined) return responses.notFound(resource, name);
     const { uid, resourceVersion, finalizers, deletionTimestamp } = object.metadata;
     const preconditions = parseBody(body)['preconditions'] as
       { uid?: string; resourceVersion?: string } | undefined;
@@ -272,15 +272,15 @@ export class ApiStore implements SimApi {
       (preconditions?.uid !== undefined && preconditions.uid !== uid) ||
       (preconditions?.resourceVersion !== undefined && preconditions.resourceVersion !== resourceVersion)
     ) {
-      return answers.conflict(resource, name);
+      return responses.conflict(resource, name);
     }
     if ((finalizers ?? []).length === 0) {
       this.#remove(resource, name, actor);
-      return answers.deleted(resource, name, uid);
+      return responses.deleted(resource, name, uid);
     }
-    if (deletionTimestamp !== undefined) return answers.ok(this.#text(resource, name));
+    if (deletionTimestamp !== undefined) return responses.ok(this.#text(resource, name));
     const metadata = updateMetadata(object.metadata, { deletionTimestamp: this.#now() });
-    return answers.ok(this.#put('MODIFIED', resource, { ...object, metadata }, actor));
+    return responses.ok(this.#put('MODIFIED', resource, { ...object, metadata }, actor));
   }
 
   #text(resource: string, name: string): string {

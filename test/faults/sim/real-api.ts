@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { API_KINDS } from './api-kinds.ts';
 import { parseApiPath, type ApiChange, type ApiServerObject, type ApiRequest } from './api-objects.ts';
-import * as answers from './api-responses.ts';
+import * as responses from './api-responses.ts';
 import type { ApiResponse } from './api-responses.ts';
 import type { NamespaceState } from './api-store.ts';
 import type { RealServer } from './real-server.ts';
@@ -98,7 +98,7 @@ export async function openRealApi(
     const { query, resource } = parseApiPath(path);
     const token = query.get('continue');
     if (token !== null && !tokens.has(token)) {
-      return answers.expired('The provided continue parameter is too old');
+      return responses.expired('The provided continue parameter is too old');
     }
     writer = actor;
     const answer = await server.send(method, path, body);
@@ -120,7 +120,7 @@ export async function openRealApi(
       return await enqueue(() => execute(request));
     } catch (error) {
       failed(error);
-      return answers.unavailable();
+      return responses.unavailable();
     }
   }
 
