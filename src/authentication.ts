@@ -1,6 +1,7 @@
 /** What `--auth` and the flags that go with it come to: what the reporting service is given of it. */
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
+import { errorMessage } from './error-message.ts';
 import type { ServerAuth } from './grpc/reporting-server.ts';
 import { TlsAcceptor, TlsMaterialError, type ClientCertMode } from './grpc/tls-acceptor.ts';
 import type { ApiClient } from './k8s/client.ts';
@@ -67,8 +68,4 @@ function serverAuth(config: Config, client: ApiClient, tls: TlsAcceptor): Server
   if (mode === 'insecure' || mode === 'mtls') return { mode, tls };
   const reviews = client.resource<TokenReviewObject>(TOKEN_REVIEW_RESOURCE);
   return { mode, tls, audience, reviewToken: (token) => reviewToken(reviews, audience, token) };
-}
-
-function errorMessage(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -8,6 +8,7 @@ import {
   type Server,
   type TLSSocket,
 } from 'node:tls';
+import { errorMessage } from '../error-message.ts';
 import { certificateCredential } from './client-certificate.ts';
 import type { Credential } from './credential.ts';
 import type { RejectionReason } from './connection-rejections.ts';
@@ -169,9 +170,4 @@ function checkAuthorities(pem: string): void {
       throw new TlsMaterialError(`client CA: certificate ${i + 1}: ${errorMessage(error)}`, { cause: error });
     }
   }
-}
-
-/** OpenSSL's, which hold nothing of key or certificate. */
-function errorMessage(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

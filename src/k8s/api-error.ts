@@ -1,4 +1,5 @@
 import type { ApiErrorKind } from '../core/api-error-kind.ts';
+import { errorCode, errorMessage } from '../error-message.ts';
 import { isKubernetesStatus, type KubernetesStatus } from './api-object.ts';
 
 /** A failed call to the API server. `message` is one line of at most 300 characters: action, status, reason, cause. */
@@ -91,27 +92,6 @@ export function isTrustFailure(error: unknown): boolean {
  */
 const TRUST_FAILURE =
   /^(UNABLE_TO_|CERT_|CRL_|SELF_SIGNED_|DEPTH_ZERO_|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|HOSTNAME_|ERR_TLS_|ERR_SSL_|ERR_OSSL_)/;
-
-/** What an error says, also one that only wraps others (a refused connection to a name with two addresses). */
-export function errorMessage(error: unknown): string {
-  if (error instanceof AggregateError && error.message === '') return errorMessage(error.errors[0]);
-  if (!(error instanceof Error)) return String(error);
-  const code = errorCode(error);
-  const message = openSslReason(error) ?? (error.message === '' ? error.name : error.message);
-  return code === undefined || message.includes(code) ? message : `${message} (${code})`;
-}
-
-/** OpenSSL's own word for it, without the place in its source that the message goes on with. */
-function openSslReason(error: Error): string | undefined {
-  return 'reason' in error && 'library' in error && typeof error.reason === 'string'
-    ? error.reason
-    : undefined;
-}
-
-function errorCode(error: unknown): string | undefined {
-  if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;
-  return typeof error.code === 'string' ? error.code : undefined;
-}
 
 /** For a `Status`: by code, and by reason where one code has several consequences. */
 function kindFromStatus(status: number, body: KubernetesStatus, hasRetryAfter: boolean): ApiErrorKind {

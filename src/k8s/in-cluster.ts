@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { isIPv6 } from 'node:net';
 import { join } from 'node:path';
 import type { Clock } from '../clock.ts';
-import { errorMessage } from './api-error.ts';
+import { errorMessage } from '../error-message.ts';
 import { ConnectionError, type Connection } from './connection.ts';
 import { createCredentialSource, containsCertificate, type Credentials } from './credentials.ts';
 

@@ -1,7 +1,8 @@
 import type { Clock } from '../clock.ts';
 import { MANAGED_BY_LABELS } from '../core/labels.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
-import { ApiError, errorMessage } from './api-error.ts';
+import { errorMessage } from '../error-message.ts';
+import { ApiError } from './api-error.ts';
 import { LEASE_DURATION_MS, type LeaseObject, type LeaseSpec } from './lease-object.ts';
 import { rfc3339Micro } from './micro-time.ts';
 import type { ResourceClient } from './resource-client.ts';

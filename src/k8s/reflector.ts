@@ -1,6 +1,7 @@
 import { backoffDelayMs, type Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
-import { ApiError, errorMessage } from './api-error.ts';
+import { errorMessage } from '../error-message.ts';
+import { ApiError } from './api-error.ts';
 import type { ApiObject } from './api-object.ts';
 import { listPages } from './list-pages.ts';
 import { createFaultLog, type FaultLog, type ReflectorLog } from './reflector-log.ts';

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
-import { ApiError, errorFromStatus, errorMessage } from './api-error.ts';
+import { errorMessage } from '../error-message.ts';
+import { ApiError, errorFromStatus } from './api-error.ts';
 import { isKubernetesStatus, type ApiObject, type KubernetesStatus } from './api-object.ts';
 import { createLineSplitter, LineTooLongError } from './line-splitter.ts';
 import type { ResourceClient } from './resource-client.ts';
