@@ -1,6 +1,6 @@
 /** The judge of speed: a watch on the rows of a namespace, as somebody else than the operator has it. */
 import { Client, type Dispatcher } from 'undici';
-import { createLineSplitter } from '../src/k8s/line-splitter.ts';
+import { createLineSplitter } from '../src/k8s/watch-once.ts';
 import { machineMs } from './machine-clock.ts';
 import { API, type BenchCluster } from './cluster.ts';
 

@@ -6,7 +6,7 @@ import type { PolicyObject } from './core/policy-object.ts';
 import { errorMessage } from './error-message.ts';
 import { ApiError } from './k8s/api-error.ts';
 import type { ApiClient } from './k8s/client.ts';
-import { createPolicyApi, policyResource } from './k8s/policy-resource.ts';
+import { createPolicyApi, policyResource } from './k8s/resources.ts';
 import { Reflector } from './k8s/reflector.ts';
 import type { ReflectorLog } from './k8s/reflector-log.ts';
 import type { Log } from './log.ts';

@@ -16,11 +16,9 @@ import type { ReporterObject } from './core/reporter-object.ts';
 import { errorMessage } from './error-message.ts';
 import { ApiError } from './k8s/api-error.ts';
 import type { ApiClient } from './k8s/client.ts';
-import { createEventApi, eventResource } from './k8s/event-resource.ts';
-import { LEADER_LEASE, leaseResource, type LeaseObject } from './k8s/lease-object.ts';
-import { Lease } from './k8s/lease.ts';
+import { createEventApi, eventResource, createReporterApi, reporterResource } from './k8s/resources.ts';
+import { LEADER_LEASE, leaseResource, type LeaseObject, Lease } from './k8s/lease.ts';
 import { Reflector } from './k8s/reflector.ts';
-import { createReporterApi, reporterResource } from './k8s/reporter-resource.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 

@@ -1,15 +1,12 @@
 import type { Clock } from '../clock.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
-import type { ApiObject } from '../k8s/api-object.ts';
+import type { ApiObject, ResourceClient } from '../k8s/resource-client.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
-import type { Connection } from '../k8s/connection.ts';
-import { leaseResource, type LeaseObject } from '../k8s/lease-object.ts';
-import { listPages } from '../k8s/list-pages.ts';
-import { reporterResource } from '../k8s/reporter-resource.ts';
-import { resolveConnection } from '../k8s/resolve-connection.ts';
-import type { ResourceClient } from '../k8s/resource-client.ts';
-import { tunnelResource } from '../k8s/tunnel-resource.ts';
+import { type Connection, resolveConnection } from '../k8s/connection.ts';
+import { leaseResource, type LeaseObject } from '../k8s/lease.ts';
+import { listPages } from '../k8s/reflector.ts';
+import { reporterResource, tunnelResource } from '../k8s/resources.ts';
 import type { CommonFlags } from './command-flags.ts';
 
 /** A hand tool waits for nothing and nobody else: few calls at a time. */

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { parse } from 'yaml';
-import { API_VERSION } from '../k8s/api-group.ts';
+import { API_VERSION } from '../k8s/resources.ts';
 import { isMapping, type CrdSchema, type JsonValue } from './crd-differences.ts';
 
 /** In the package beside `src` and `dist`. */

@@ -1,5 +1,5 @@
 import { ApiError } from '../k8s/api-error.ts';
-import { GROUP_VERSION } from '../k8s/api-group.ts';
+import { GROUP_VERSION } from '../k8s/resources.ts';
 import type { ApiClient } from '../k8s/client.ts';
 import type { CrdInfo } from './inputs.ts';
 import { crdDifferences, type CrdSchema } from './crd-differences.ts';

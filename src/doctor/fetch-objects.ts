@@ -2,7 +2,7 @@ import type { PolicyObject } from '../core/policy-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
 import { listAll, type Cluster } from '../cli/cluster.ts';
-import { policyResource } from '../k8s/policy-resource.ts';
+import { policyResource } from '../k8s/resources.ts';
 import type { PolicyInfo, TunnelCounts } from './inputs.ts';
 
 /** Plural of the kind that says who may report what. */

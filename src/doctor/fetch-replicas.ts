@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { listAll, type Cluster } from '../cli/cluster.ts';
 import { isProbablyAlive, replicasFromLeases, type ReplicaList } from '../cli/replicas.ts';
-import { LEADER_LEASE } from '../k8s/lease-object.ts';
+import { LEADER_LEASE } from '../k8s/lease.ts';
 import type { ReplicaInputs } from './inputs.ts';
 
 /** A Lease is renewed every 5 s: what has not changed after this is not renewed any more. */

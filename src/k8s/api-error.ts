@@ -1,6 +1,5 @@
 import type { ApiErrorKind } from '../core/api-error-kind.ts';
 import { errorCode, errorMessage } from '../error-message.ts';
-import { isKubernetesStatus, type KubernetesStatus } from './api-object.ts';
 
 /** A failed call to the API server. `message` is one line of at most 300 characters: action, status, reason, cause. */
 export class ApiError extends Error {
@@ -199,4 +198,29 @@ export function oneLine(text: string, limit: number): string {
     .replaceAll(CREDENTIALS, '[credentials]')
     .trim();
   return flat.length <= limit ? flat : `${flat.slice(0, limit - 1).toWellFormed()}…`;
+}
+
+/** `metav1.Status`: how the API server says what went wrong, and what it answers to most deletions. */
+export interface KubernetesStatus {
+  readonly kind: 'Status';
+  readonly status?: string;
+  readonly code?: number;
+  readonly reason?: string;
+  readonly message?: string;
+  readonly details?: {
+    readonly name?: string;
+    readonly kind?: string;
+    readonly uid?: string;
+    readonly retryAfterSeconds?: number;
+    readonly causes?: readonly {
+      readonly reason?: string;
+      readonly message?: string;
+      readonly field?: string;
+    }[];
+  };
+}
+
+/** True when a parsed answer is a `Status` and not the object that was asked for. */
+export function isKubernetesStatus(value: unknown): value is KubernetesStatus {
+  return typeof value === 'object' && value !== null && 'kind' in value && value.kind === 'Status';
 }

@@ -1,15 +1,20 @@
 import type { Clock } from '../clock.ts';
-import { HTTP_METHODS, type Call, type Verb } from './call.ts';
+import {
+  HTTP_METHODS,
+  type Call,
+  type Verb,
+  type ResourceType,
+  createResourceClient,
+  getRaw,
+  type ResourceClient,
+  resourcePath,
+} from './resource-client.ts';
 import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from './api-error.ts';
-import type { ResourceType } from './api-object.ts';
 import type { Connection } from './connection.ts';
 import type { Credentials } from './credentials.ts';
 import { StreamReaderError, type HttpResponse, type HttpRequest } from './response-handler.ts';
-import { createResourceClient, getRaw, type ResourceClient } from './resource-client.ts';
-import { resourcePath } from './resource-path.ts';
 import type { ReflectorLog } from './reflector-log.ts';
 import { createTransport } from './transport.ts';
-import { withDeadline } from './with-deadline.ts';
 
 /** One request that ended, for metrics. */
 export interface RequestSample {
@@ -229,4 +234,42 @@ function createHeaders(userAgent: string, credentials: Credentials): Headers {
     PATCH: [...common, 'content-type', 'application/merge-patch+json'],
     DELETE: [...common, 'content-type', 'application/json'],
   };
+}
+
+/** How long to wait at most, and what else ends the waiting. */
+export interface DeadlineOptions {
+  /** On the monotonic clock. */
+  readonly deadlineMs: number;
+  readonly clock: Clock;
+  /** Aborting any of them ends it. */
+  readonly signals: readonly (AbortSignal | undefined)[];
+  /** Made into the rejection when the deadline comes first. */
+  readonly onTimeout: () => Error;
+  /** Made into the rejection when a signal comes first. */
+  readonly onCancel: () => Error;
+}
+
+/**
+ * What `work` settles to, unless the deadline or a signal comes first: `work` then goes on unheeded. Nothing is left with
+ * the clock or the signals afterwards.
+ */
+export function withDeadline<T>(work: Promise<T>, options: DeadlineOptions): Promise<T> {
+  const { clock, deadlineMs, signals, onTimeout, onCancel } = options;
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      cleanUp();
+      reject(onCancel());
+    };
+    const cancelTimer = clock.setTimer(Math.max(deadlineMs - clock.monotonicMs(), 0), () => {
+      cleanUp();
+      reject(onTimeout());
+    });
+    function cleanUp(): void {
+      cancelTimer();
+      for (const signal of signals) signal?.removeEventListener('abort', onAbort);
+    }
+    for (const signal of signals) signal?.addEventListener('abort', onAbort);
+    if (signals.some((signal) => signal?.aborted === true)) onAbort();
+    work.then(resolve, reject).finally(cleanUp);
+  });
 }

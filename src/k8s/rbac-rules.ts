@@ -1,4 +1,4 @@
-import { API_GROUP } from './api-group.ts';
+import { API_GROUP } from './resources.ts';
 
 /** A rule of a Role, as RBAC has it. */
 export interface RbacRule {

@@ -1,7 +1,84 @@
-import { ApiError } from './api-error.ts';
-import { isKubernetesStatus, type KubernetesStatus } from './api-object.ts';
-import type { Call, Verb } from './call.ts';
-import { withQuery, type ResourcePath } from './resource-path.ts';
+import { ApiError, isKubernetesStatus, type KubernetesStatus } from './api-error.ts';
+
+/** The part of every Kubernetes object that this folder reads. The rest is its owner's business. */
+export interface ApiObject {
+  readonly metadata: {
+    readonly name: string;
+    readonly uid: string;
+    readonly resourceVersion: string;
+  };
+}
+
+/** A kind as the API server's paths name it. */
+export interface ResourceType {
+  /** API group; empty for the core group. */
+  readonly group: string;
+  readonly version: string;
+  /** Lower-case plural, as in `reversetunnels`. */
+  readonly plural: string;
+  /** Left out for kinds without namespace. */
+  readonly namespace?: string;
+}
+
+/** Where the objects of a resource are, and how messages call it. */
+export interface ResourcePath {
+  /** Path of the collection, without a query. */
+  readonly collection: string;
+  /** As `kubectl` takes it, with the namespace: `reversetunnels.reverse-tunnel.io in default`. */
+  readonly title: string;
+}
+
+/** @param base path of the server's URL: empty, or the prefix of a gateway in front of several clusters */
+export function resourcePath(base: string, resource: ResourceType): ResourcePath {
+  const { group, version, plural, namespace } = resource;
+  const api = group === '' ? `/api/${version}` : `/apis/${group}/${version}`;
+  const scope = namespace === undefined ? '' : `/namespaces/${encodeURIComponent(namespace)}`;
+  const qualified = group === '' ? plural : `${plural}.${group}`;
+  return {
+    collection: `${base.replace(/\/+$/, '')}${api}${scope}/${plural}`,
+    title: namespace === undefined ? qualified : `${qualified} in ${namespace}`,
+  };
+}
+
+/** `path` with those parameters that are defined. */
+export function withQuery(
+  path: string,
+  parameters: Readonly<Record<string, string | number | boolean | undefined>>,
+): string {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value !== undefined) query.set(name, String(value));
+  }
+  return query.size === 0 ? path : `${path}?${query.toString()}`;
+}
+
+/** What is done, as Kubernetes and its metrics name it. */
+export type Verb = 'get' | 'list' | 'watch' | 'create' | 'patch' | 'delete';
+
+/** The HTTP method that each is sent as. */
+export const HTTP_METHODS = {
+  get: 'GET',
+  list: 'GET',
+  watch: 'GET',
+  create: 'POST',
+  patch: 'PATCH',
+  delete: 'DELETE',
+} as const satisfies Record<Verb, string>;
+
+/** One call, ready to be sent but for the headers. */
+export interface Call {
+  readonly verb: Verb;
+  /** With its query, but for the API server's own deadline, which is what is left of `timeoutMs`. */
+  readonly path: string;
+  readonly body?: string;
+  /** For messages: what is done to which object. Asked for only when it fails. */
+  readonly action: () => string;
+  /** For all of it: fetching credentials, waiting for a connection, a second try after 401, the whole answer. */
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onChunk?: ((chunk: Buffer) => void) | undefined;
+  readonly onOpen?: (() => void) | undefined;
+}
 
 /** Applies to one call. */
 export interface CallOptions {

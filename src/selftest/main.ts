@@ -7,8 +7,8 @@ import { reporterIdentity } from '../grpc/reporter-identity.ts';
 import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
-import { resolveConnection } from '../k8s/resolve-connection.ts';
-import { tunnelResource } from '../k8s/tunnel-resource.ts';
+import { resolveConnection } from '../k8s/connection.ts';
+import { tunnelResource } from '../k8s/resources.ts';
 import { createEnvoyClient } from '../simulate/envoy-client.ts';
 import { parseSelftest, type SelftestOptions } from './options.ts';
 

@@ -2,10 +2,9 @@ import type { Clock } from '../clock.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { Cluster } from '../cli/cluster.ts';
 import { replicasFromLeases } from '../cli/replicas.ts';
-import type { ApiObject } from '../k8s/api-object.ts';
-import { LEADER_LEASE, type LeaseObject } from '../k8s/lease-object.ts';
+import type { ApiObject, ResourceClient } from '../k8s/resource-client.ts';
+import { LEADER_LEASE, type LeaseObject } from '../k8s/lease.ts';
 import { Reflector, type ReflectorHandler } from '../k8s/reflector.ts';
-import type { ResourceClient } from '../k8s/resource-client.ts';
 import { summarizeTunnel, type FleetSnapshot, type TunnelSummary } from './summary.ts';
 
 /** The fleet, kept up to date by watches. */

@@ -5,7 +5,7 @@ import { replicasFromLeases } from '../cli/replicas.ts';
 import { INTERRUPTED, processTerminal, type Terminal } from '../cli/terminal.ts';
 import { ApiError } from '../k8s/api-error.ts';
 import { ConnectionError } from '../k8s/connection.ts';
-import { LEADER_LEASE } from '../k8s/lease-object.ts';
+import { LEADER_LEASE } from '../k8s/lease.ts';
 import { watchFleet } from './fleet-watcher.ts';
 import { renderScreen } from './screen.ts';
 import { summarizeTunnel, summarize, type FleetSnapshot } from './summary.ts';

@@ -7,7 +7,7 @@ import { SimTime } from '../faults/sim/time.ts';
 import type { ControlPlane } from '../../control-plane/start.ts';
 import { systemClock } from '../../src/clock.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
-import { resolveConnection } from '../../src/k8s/resolve-connection.ts';
+import { resolveConnection } from '../../src/k8s/connection.ts';
 import { createNamespace } from './control-plane.ts';
 import { eventually } from './eventually.ts';
 

@@ -1,5 +1,5 @@
 import { ApiError } from '../../src/k8s/api-error.ts';
-import type { LeaseObject, LeaseSpec } from '../../src/k8s/lease-object.ts';
+import type { LeaseObject, LeaseSpec } from '../../src/k8s/lease.ts';
 
 interface LeasePatch {
   readonly metadata?: { readonly resourceVersion?: string };

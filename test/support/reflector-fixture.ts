@@ -1,5 +1,5 @@
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
-import type { ApiObject } from '../../src/k8s/api-object.ts';
+import type { ApiObject } from '../../src/k8s/resource-client.ts';
 import { Reflector, type ReflectorHandler, type ReflectorState } from '../../src/k8s/reflector.ts';
 import { eventually } from './eventually.ts';
 import { FakeClock } from './fake-clock.ts';

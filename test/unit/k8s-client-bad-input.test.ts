@@ -1,14 +1,13 @@
 /** What a client of the API server makes of answers without end, of credentials that keep it waiting, of its own end. */
 import { expect } from 'chai';
-import type { ApiObject } from '../../src/k8s/api-object.ts';
+import type { ApiObject, ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
-import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import * as answers from '../support/recorded-responses.ts';
 import { expectApiError } from '../support/expect-api-error.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
+import * as answers from '../support/recorded-responses.ts';
 
 const MIB = Buffer.alloc(1024 * 1024, 'x');
 const GET_A = 'get reversetunnels.reverse-tunnel.io in default a';

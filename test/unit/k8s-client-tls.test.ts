@@ -3,14 +3,13 @@ import { createServer as createHttpsServer, type Server as HttpsServer } from 'n
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { expect } from 'chai';
 import { systemClock } from '../../src/clock.ts';
-import type { ApiObject } from '../../src/k8s/api-object.ts';
+import type { ApiObject, ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
-import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import * as answers from '../support/recorded-responses.ts';
 import { createCertificateAuthority } from '../support/certificates.ts';
 import { expectApiError } from '../support/expect-api-error.ts';
 import { eventually } from '../support/eventually.ts';
+import * as answers from '../support/recorded-responses.ts';
 
 const GET_A = 'get pods in default a';
 

@@ -3,15 +3,14 @@ import { existsSync } from 'node:fs';
 import { createServer, connect, type AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
-import type { ApiObject } from '../../src/k8s/api-object.ts';
+import type { ApiObject, ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createApiClient, type ApiClient, type RequestSample } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
-import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import * as answers from '../support/recorded-responses.ts';
 import { expectApiError } from '../support/expect-api-error.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
+import * as answers from '../support/recorded-responses.ts';
 
 const ROWS = {
   group: 'reverse-tunnel.io',

@@ -3,8 +3,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
 import { stringify } from 'yaml';
-import { ConnectionError, type Connection } from '../../src/k8s/connection.ts';
-import { resolveConnection, type ConnectionOptions } from '../../src/k8s/resolve-connection.ts';
+import {
+  ConnectionError,
+  type Connection,
+  resolveConnection,
+  type ConnectionOptions,
+} from '../../src/k8s/connection.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 

@@ -1,9 +1,8 @@
 import { expect } from 'chai';
-
 import type { Clock } from '../../src/clock.ts';
 import { ApiError } from '../../src/k8s/api-error.ts';
 import { Lease } from '../../src/k8s/lease.ts';
-import { rfc3339Micro } from '../../src/k8s/micro-time.ts';
+import { rfc3339Micro } from '../../src/timestamps.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { advanceTime, flushEventLoop } from '../support/fake-time.ts';
 import { MemoryLeases } from '../support/memory-leases.ts';

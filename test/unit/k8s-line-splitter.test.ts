@@ -1,6 +1,6 @@
 import { expect } from 'chai';
+import { createLineSplitter, LineTooLongError } from '../../src/k8s/watch-once.ts';
 import * as fc from 'fast-check';
-import { createLineSplitter, LineTooLongError } from '../../src/k8s/line-splitter.ts';
 
 const LIMIT = 1 << 20;
 

@@ -1,9 +1,12 @@
-import type { ResourceType } from '../../../src/k8s/api-object.ts';
+import {
+  type ResourceType,
+  HTTP_METHODS,
+  type Call,
+  createResourceClient,
+  resourcePath,
+} from '../../../src/k8s/resource-client.ts';
 import { ApiError, errorFromResponse, errorFromTransport } from '../../../src/k8s/api-error.ts';
-import { HTTP_METHODS, type Call } from '../../../src/k8s/call.ts';
 import type { ApiClient } from '../../../src/k8s/client.ts';
-import { createResourceClient } from '../../../src/k8s/resource-client.ts';
-import { resourcePath } from '../../../src/k8s/resource-path.ts';
 import type { ApiResponse } from './api-responses.ts';
 import type { OpenWatch, SimApiServer } from './api-server.ts';
 import { parseApiPath } from './api-objects.ts';

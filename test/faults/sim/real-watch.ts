@@ -1,5 +1,5 @@
 import type { HttpResponse } from '../../../src/k8s/response-handler.ts';
-import { createLineSplitter } from '../../../src/k8s/line-splitter.ts';
+import { createLineSplitter } from '../../../src/k8s/watch-once.ts';
 import type { ApiServerObject } from './api-objects.ts';
 
 /** One line of a real watch. */

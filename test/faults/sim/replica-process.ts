@@ -11,7 +11,7 @@ import { createNames } from '../../../src/core/names.ts';
 import type { TunnelObject } from '../../../src/core/tunnel-object.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import { Reflector } from '../../../src/k8s/reflector.ts';
-import { createTunnelApi, tunnelResource } from '../../../src/k8s/tunnel-resource.ts';
+import { createTunnelApi, tunnelResource } from '../../../src/k8s/resources.ts';
 import type { Log } from '../../../src/log.ts';
 import { createMetrics } from '../../../src/metrics.ts';
 import { createReplica, type Replica } from '../../../src/replica.ts';
