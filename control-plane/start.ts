@@ -52,8 +52,8 @@ interface ServiceAccountAccess {
   readonly token: string;
 }
 
-/** A control plane that runs. It goes when `stop` is called or this process ends, however it ends. */
-export interface ControlPlane {
+/** Access to a running control plane from any process of this machine; plain data, so that it can be sent to one as JSON. */
+export interface ControlPlaneAccess {
   /** `https://127.0.0.1:<port>`; the same over restarts, as are the CA and all tokens. */
   readonly url: string;
   readonly caFile: string;
@@ -66,20 +66,31 @@ export interface ControlPlane {
   readonly folder: string;
   /** etcd's JSON gateway, for clients; its data is in `<folder>/etcd`. */
   readonly etcdUrl: string;
-  /** Where etcd, kube-apiserver and kubectl come from. */
+  /** The folder of etcd, kube-apiserver and kubectl. */
   readonly binaries: string;
-  /** One audit event (JSON) a line, there before the request's answer is complete; of writes one more, there before they are carried out. Undefined without `audit`. */
+  /**
+   * One audit event (JSON) per line, written before the response is complete; for writes a second one, written before
+   * the write is carried out. Undefined without `audit`.
+   */
   readonly auditLogPath: string | undefined;
+}
+
+/** A client of a running control plane that cannot stop or break it. */
+export interface ControlPlaneClient extends ControlPlaneAccess {
+  /** Sends a request as the administrator on a connection of its own. Resolves with any status. */
+  readonly request: AdminRequest;
+  /** Runs kubectl to completion; any exit code is a result. */
+  kubectl(args: readonly string[], options?: KubectlOptions): Promise<RunResult>;
+  /** Creates the ServiceAccount with its permissions, and a kubeconfig with its token and namespace. */
+  kubeconfigFor(request: ServiceAccountRequest): Promise<ServiceAccountAccess>;
+}
+
+/** A running control plane. It ends when `stop` is called or when this process ends, however it ends. */
+export interface ControlPlane extends ControlPlaneClient {
   readonly etcd: ControlPlaneProcess;
   readonly apiserver: ControlPlaneProcess;
   readonly controllerManager: ControlPlaneProcess | undefined;
-  /** A request as the administrator, on a connection of its own. Any status is an answer. */
-  readonly request: AdminRequest;
-  /** Runs kubectl to its end; any exit code is a result. */
-  kubectl(args: readonly string[], options?: KubectlOptions): Promise<RunResult>;
-  /** Makes the ServiceAccount (and its rights), and a kubeconfig with its token and namespace. */
-  kubeconfigFor(request: ServiceAccountRequest): Promise<ServiceAccountAccess>;
-  /** Kills all programs and removes the folder; returns when nothing is left. May be called again. */
+  /** Kills all programs and removes the folder; resolves when nothing is left. May be called repeatedly. */
   stop(): Promise<void>;
 }
 
@@ -142,22 +153,39 @@ async function startPrograms(
   const serverProcess = await startProcess(createManagedProcess(server.definition));
   const { url, caFile, adminToken, auditLogPath } = server;
   const caData = await readFile(caFile, 'utf8');
-
-  const writeKubeconfig = async (
-    file: string,
-    user: string,
-    token: string,
-    namespace: string,
-  ): Promise<string> =>
-    writeSecret(join(folder, file), renderKubeconfig({ url, ca: caData, user, token, namespace }));
-  const kubeconfigPath = await writeKubeconfig('admin.kubeconfig', 'admin', adminToken, 'default');
+  const kubeconfigPath = await writeSecret(
+    join(folder, 'admin.kubeconfig'),
+    renderKubeconfig({ url, ca: caData, user: 'admin', token: adminToken, namespace: 'default' }),
+  );
   const manager =
     options.controllerManager === true
       ? await startProcess(
           createManagedProcess(controllerManager(context, server, managerPort, kubeconfigPath)),
         )
       : undefined;
+  const etcdUrl = `http://127.0.0.1:${etcdPort}`;
+  return {
+    ...createControlPlaneClient({
+      url,
+      caFile,
+      caData,
+      adminToken,
+      kubeconfigPath,
+      folder,
+      etcdUrl,
+      binaries,
+      auditLogPath,
+    }),
+    etcd: store,
+    apiserver: serverProcess,
+    controllerManager: manager,
+    stop,
+  };
+}
 
+/** Returns a client of a control plane that runs, possibly in another process. */
+export function createControlPlaneClient(access: ControlPlaneAccess): ControlPlaneClient {
+  const { url, caData, adminToken, folder, binaries } = access;
   const request: AdminRequest = async (method, path, body) =>
     requestJson({
       method,
@@ -167,22 +195,10 @@ async function startPrograms(
       body,
       timeoutMs: REQUEST_TIMEOUT_MS,
     });
-
   return {
-    url,
-    caFile,
-    caData,
-    adminToken,
-    kubeconfigPath,
-    folder,
-    etcdUrl: `http://127.0.0.1:${etcdPort}`,
-    binaries,
-    auditLogPath,
-    etcd: store,
-    apiserver: serverProcess,
-    controllerManager: manager,
+    ...access,
     request,
-    async kubectl(args, { input, kubeconfigPath: kubeconfigOverride } = {}) {
+    async kubectl(args, { input, kubeconfigPath = access.kubeconfigPath } = {}) {
       return run(join(binaries, 'kubectl'), args, {
         // The caller's, so that -f takes relative paths.
         cwd: process.cwd(),
@@ -190,7 +206,7 @@ async function startPrograms(
           PATH: process.env['PATH'],
           // Not the user's: no kuberc, no cache of another cluster's API.
           HOME: folder,
-          KUBECONFIG: kubeconfigOverride ?? kubeconfigPath,
+          KUBECONFIG: kubeconfigPath,
           KUBECACHEDIR: join(folder, 'kubectl-cache'),
         },
         timeoutMs: KUBECTL_TIMEOUT_MS,
@@ -200,10 +216,10 @@ async function startPrograms(
     async kubeconfigFor(account) {
       const token = await createServiceAccountToken(request, account);
       const { namespace, serviceAccount } = account;
-      const file = `${namespace}.${serviceAccount}.kubeconfig`;
-      return { token, kubeconfigPath: await writeKubeconfig(file, serviceAccount, token, namespace) };
+      const path = join(folder, `${namespace}.${serviceAccount}.kubeconfig`);
+      const content = renderKubeconfig({ url, ca: caData, user: serviceAccount, token, namespace });
+      return { token, kubeconfigPath: await writeSecret(path, content) };
     },
-    stop,
   };
 }
 

@@ -2,7 +2,7 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import type { ControlPlane } from '../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { waitForExit, spawnGuarded } from '../../control-plane/process-supervisor.ts';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
@@ -27,7 +27,7 @@ const DEADLINE_MS = 60_000;
 const ROOT = new URL('../..', import.meta.url).pathname;
 
 /** A namespace with an account of the operator's, and a folder with files of an authority that both sides believe. */
-async function openWorld(controlPlane: ControlPlane) {
+async function openWorld(controlPlane: ControlPlaneClient) {
   const fleets: Fleet[] = [];
   const operators: OperatorProcess[] = [];
   const folder = await mkdtemp(join(tmpdir(), 'reverse-tunnel-tls-'));

@@ -1,7 +1,7 @@
 /** ReverseTunnelPolicy, against the operator as users run it: who is let in, what is rejected, what a change does. */
 import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import type { ControlPlane } from '../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
 import {
   createNamespace,
@@ -37,7 +37,7 @@ function of(tenant: string, name: string): TunnelFields {
 
 /** An operator in a namespace of its own, and what a person does there. */
 async function open(
-  controlPlane: ControlPlane,
+  controlPlane: ControlPlaneClient,
   hint: string,
   rules = OPERATOR_RBAC_RULES,
   flags: string[] = [],

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import type { ControlPlane } from '../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { systemClock, type Clock } from '../../src/clock.ts';
 import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
@@ -317,7 +317,7 @@ describe('an API server that cannot review a token', () => {
   }
 });
 
-function keyFileOf({ folder }: ControlPlane): string {
+function keyFileOf({ folder }: ControlPlaneClient): string {
   return join(folder, 'service-account.key');
 }
 

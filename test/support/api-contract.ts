@@ -4,7 +4,7 @@ import { ApiStore } from '../faults/sim/api-store.ts';
 import { createPrng } from '../faults/sim/prng.ts';
 import { SimProcess } from '../faults/sim/process.ts';
 import { SimTime } from '../faults/sim/time.ts';
-import type { ControlPlane } from '../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { systemClock } from '../../src/clock.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import { resolveConnection } from '../../src/k8s/connection.ts';
@@ -56,7 +56,7 @@ export function startMemoryServer(): ContractServer {
 }
 
 /** A real one, as a ServiceAccount that may do what the cases do. */
-export async function connectToRealServer(controlPlane: ControlPlane): Promise<ContractServer> {
+export async function connectToRealServer(controlPlane: ControlPlaneClient): Promise<ContractServer> {
   const namespace = await createNamespace(controlPlane, 'contract');
   const all = ['get', 'list', 'watch', 'create', 'patch', 'delete'];
   const rules = [

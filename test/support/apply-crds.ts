@@ -2,14 +2,14 @@
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ControlPlaneError } from '../../control-plane/errors.ts';
-import type { ControlPlane } from '../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../control-plane/start.ts';
 
 const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
 const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 const SERVED_DEADLINE_MS = 60_000;
 
 /** Resolves when all three kinds are served. @throws ControlPlaneError when they are not within a minute */
-export async function applyCrds(controlPlane: ControlPlane): Promise<void> {
+export async function applyCrds(controlPlane: ControlPlaneClient): Promise<void> {
   for (const args of [
     ['apply', '--server-side', '-f', CRD_FOLDER],
     ['wait', '--for=condition=Established', '--timeout=60s', '-f', CRD_FOLDER],

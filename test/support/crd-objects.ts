@@ -1,6 +1,6 @@
 /** Objects of the kinds, written to a real API server as the administrator, for tests of the CRDs themselves. */
 import { expect } from 'chai';
-import type { ControlPlane } from '../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { createNamespace } from './control-plane.ts';
 
 const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
@@ -64,7 +64,7 @@ const KINDS = {
 };
 
 /** Makes a namespace on a control plane that has the CRDs. It is left there: it goes with the control plane. */
-export async function createCrdNamespace(plane: ControlPlane): Promise<CrdNamespace> {
+export async function createCrdNamespace(plane: ControlPlaneClient): Promise<CrdNamespace> {
   const name = await createNamespace(plane, 'crd');
   const path = (resource: Resource): string => `${API_PATH}/namespaces/${name}/${resource}`;
   const kubectl = async (args: readonly string[]) => plane.kubectl(['--namespace', name, ...args]);

@@ -1,5 +1,5 @@
 /** Several replicas of the operator behind a balancer, each with a ServiceAccount of its own, so that the audit log tells them apart. */
-import type { ControlPlane } from '../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { createFleet, type Fleet, type FleetDependencies } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
 import { listWrites, type Write } from './audit-log.ts';
@@ -70,7 +70,7 @@ export interface Replicas {
 }
 
 /** Makes a namespace for replicas; none runs yet. */
-export async function createReplicas(controlPlane: ControlPlane, hint: string): Promise<Replicas> {
+export async function createReplicas(controlPlane: ControlPlaneClient, hint: string): Promise<Replicas> {
   const namespace = await createNamespace(controlPlane, hint);
   const balancer = await startLoadBalancer();
   const running: RunningReplica[] = [];

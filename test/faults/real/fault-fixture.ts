@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ServiceAccountRequest } from '../../../control-plane/service-account.ts';
-import type { ControlPlane } from '../../../control-plane/start.ts';
+import type { ControlPlane, ControlPlaneClient } from '../../../control-plane/start.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import type { ReportedTunnel } from '../../../src/grpc/report-message.ts';
 import type { Fleet } from '../../../src/simulate/fleet.ts';
@@ -153,7 +153,7 @@ export async function openFaultFixture(options: FaultFixtureOptions): Promise<Fa
 
 /** A Role and its binding in the namespace for an account of `default`; those that are there stay. */
 async function grantRole(
-  { request }: ControlPlane,
+  { request }: ControlPlaneClient,
   { namespace, serviceAccount: name, rules = [] }: ServiceAccountRequest,
 ): Promise<void> {
   const bodies = {

@@ -1,4 +1,4 @@
-import type { ControlPlane } from '../../../control-plane/start.ts';
+import type { ControlPlaneClient } from '../../../control-plane/start.ts';
 import { systemClock } from '../../../src/clock.ts';
 import type { HttpResponse } from '../../../src/k8s/response-handler.ts';
 import { createTransport } from '../../../src/k8s/transport.ts';
@@ -17,7 +17,7 @@ const TIMEOUT_MS = 30_000;
 const CONTENT_TYPES: Readonly<Record<string, string>> = { PATCH: 'application/merge-patch+json' };
 
 /** Its way there is the operator's own transport, in real time, as the administrator: rights are not what is simulated. */
-export function createRealServer({ url, caData, adminToken }: ControlPlane): RealServer {
+export function createRealServer({ url, caData, adminToken }: ControlPlaneClient): RealServer {
   const transport = createTransport({
     server: new URL(url),
     proxyUrl: undefined,
