@@ -1,74 +1,83 @@
-import { parseArgs, type ParseArgsOptionsConfig } from 'node:util';
 import { parse as parseYaml } from 'yaml';
-import { formatDuration, parseDuration } from './duration.ts';
-import { parseHostPort } from './host-port.ts';
+import { parseDuration } from './duration.ts';
+import {
+  boolean,
+  durationInRange,
+  enumOf,
+  hostPort,
+  namespace,
+  nonEmpty,
+  numberInRange,
+  sizeInRange,
+  type ReadValue,
+} from './flag-values.ts';
+import {
+  helpText as formatHelp,
+  parseArguments,
+  readFlags,
+  type FlagErrors,
+  type Flags,
+  type RawFlags,
+} from './flags.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 
-/** How the operator is to run. Every value is checked. */
+/** The configuration of the operator. All values are valid. */
 export interface Config {
-  /** `host:port` of the reporting service and grpc.health.v1; port 0 picks a free one. */
+  /** `host:port` of the reporting service and grpc.health.v1; port 0 selects a free port. */
   readonly grpcAddress: string;
   /** `host:port` of /livez, /readyz and /metrics. */
   readonly httpAddress: string;
-  /** Path; undefined: in-cluster, else KUBECONFIG, else ~/.kube/config. */
+  /** Path; undefined: in-cluster, then KUBECONFIG, then ~/.kube/config. */
   readonly kubeconfig: string | undefined;
-  /** Undefined: the pod's, else the context's, else default. */
+  /** Undefined: the pod's, then the context's, then `default`. */
   readonly namespace: string | undefined;
-  /** Undefined: the host's name, which is the pod's. */
+  /** Undefined: the name of the host, which is the name of the pod. */
   readonly replicaId: string | undefined;
+  /** 25 ms to 1 h. */
   readonly reportIntervalMs: number;
-  /** A reporter that has been lost for so long has its rows marked Unknown, and after the other time deleted. */
+  /** 1 s to 7 days after a reporter has disconnected, its objects are set to Unknown. */
   readonly unknownAfterMs: number;
+  /** 1 s to 7 days after a reporter has disconnected, its objects are deleted. */
   readonly expireAfterMs: number;
+  /** Whether an invalid tunnel alone is rejected (`skip`) or the whole report (`nack`). */
   readonly onInvalid: 'skip' | 'nack';
-  /** Whether gRPC reflection is served too. */
+  /** Whether gRPC reflection is served. */
   readonly grpcReflection: boolean;
+  /** 1 KiB to 1 GiB. */
   readonly maxMessageSizeBytes: number;
+  /** 1 to 10,000,000. */
   readonly maxTunnelsPerReporter: number;
-  /** API writes in flight. */
+  /** Maximum number of API writes in flight, 1 to 1024. */
   readonly writeConcurrency: number;
-  /** By what a peer proves that it may report; `insecure`: by nothing. */
+  /** How clients authenticate; `insecure` accepts any client. */
   readonly auth: 'mtls' | 'token' | 'mtls-or-token' | 'insecure';
-  /** Paths of PEM files. Certificate and key: both or neither, and there for every mode but `insecure`. */
+  /** Paths of PEM files. Certificate and key are set together, and always set unless `auth` is `insecure`. */
   readonly tlsCert: string | undefined;
   readonly tlsKey: string | undefined;
-  /** There for `mtls` and `mtls-or-token`, and for these alone. */
+  /** Set if and only if `auth` is `mtls` or `mtls-or-token`. */
   readonly tlsClientCa: string | undefined;
-  /** Whom tokens have to be meant for. */
+  /** Audience that tokens must carry. */
   readonly tokenAudience: string;
-  /** When a stream ends so that its peer proves anew who it is; some percent sooner or later. */
+  /** Age, 10 s to 7 days and with some percent of jitter, at which a stream ends so that its peer authenticates again. */
   readonly maxStreamAgeMs: number;
   readonly logLevel: LogLevel;
 }
 
-/** Either a configuration, or every mistake in it: one line each, naming key, value and what is allowed. */
-export type ConfigResult = { readonly config: Config } | { readonly errors: readonly string[] };
-
 const AUTH_MODES = ['mtls', 'token', 'mtls-or-token', 'insecure'] as const;
 
-interface Setting<T> {
-  readonly metavar: string;
-  readonly description: string;
-  /** As it would be written; undefined: left open, as `otherwise` says. */
-  readonly default?: string;
-  readonly defaultText?: string;
-  /** The value, or what is allowed instead. */
-  readonly read: (text: string) => { readonly value: T } | { readonly expected: string };
-}
-
-/** Every setting, once: its flag, its key in the file, its default, its check and its line in `--help`. */
+/** Every setting: its flag, its key in the file, its default, its check and its text in `--help`. */
 const SETTINGS = {
   'grpc-address': {
     metavar: 'HOST:PORT',
     description: 'address of the reporting service and grpc.health.v1; port 0 picks a free port',
     default: '0.0.0.0:18000',
-    read: address,
+    read: hostPort(0),
   },
   'http-address': {
     metavar: 'HOST:PORT',
     description: 'address of /livez, /readyz and /metrics',
     default: '0.0.0.0:8080',
-    read: address,
+    read: hostPort(0),
   },
   kubeconfig: {
     metavar: 'FILE',
@@ -92,7 +101,7 @@ const SETTINGS = {
     metavar: 'DURATION',
     description: 'interval at which reporters send reports',
     default: '5s',
-    // The wire contract's bounds for report_interval.
+    // The bounds that the wire contract sets for report_interval.
     read: durationInRange(25, 3_600_000),
   },
   'unknown-after': {
@@ -138,9 +147,10 @@ const SETTINGS = {
     read: numberInRange(1, 1024),
   },
   auth: {
-    metavar: 'mtls|token|mtls-or-token|insecure',
+    metavar: AUTH_MODES.join('|'),
     description: 'client authentication (required); insecure accepts any client',
-    read: authMode,
+    required: true,
+    read: enumOf(AUTH_MODES, ' (insecure accepts any client)'),
   },
   'tls-cert': {
     metavar: 'FILE',
@@ -179,102 +189,96 @@ const SETTINGS = {
     default: 'info',
     read: enumOf(LOG_LEVELS),
   },
-} satisfies Record<string, Setting<unknown>>;
+} as const satisfies Flags;
 
-type Key = keyof typeof SETTINGS;
+const COMMAND = {
+  usage: [
+    'reverse-tunnel-operator [FLAG ...]',
+    'reverse-tunnel-operator doctor|status --help',
+    'reverse-tunnel-operator simulate --help',
+    'reverse-tunnel-operator selftest --help',
+  ],
+  description:
+    "Serves Envoy's ReverseTunnelReportingService and maintains one ReverseTunnel object per reported tunnel.",
+  flags: {
+    ...SETTINGS,
+    config: {
+      metavar: 'FILE',
+      description:
+        'YAML file with the flag names above as keys, such as `report-interval: 5s`; flags take precedence',
+      read: nonEmpty,
+    },
+    version: { description: 'print the version' },
+  },
+  footer: `Durations: 250ms, 30s, 5m. Sizes: 512Ki, 64Mi, 1Gi.
+Exit codes: 0 stopped by a signal; 1 failure; 2 invalid flag or value.`,
+} as const;
 
-const OPTIONS: ParseArgsOptionsConfig = {
-  help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean' },
-  config: { type: 'string' },
-  ...Object.fromEntries(Object.keys(SETTINGS).map((key) => [key, { type: 'string' as const }])),
-};
-
-/** What the command line asks for, before any value is checked. */
+/** The command line, parsed but with unchecked values. */
 export interface CommandLine {
-  readonly help: boolean;
   readonly version: boolean;
-  /** The file to read settings from. */
+  /** Path of the configuration file. */
   readonly configFile: string | undefined;
-  readonly flags: Readonly<Record<string, unknown>>;
+  readonly flags: RawFlags;
 }
 
-/** Takes the arguments apart; the mistake is one line. */
+/** Parses the command line of the server. */
 export function parseCommandLine(
   argv: readonly string[],
-): { readonly commandLine: CommandLine } | { readonly error: string } {
-  try {
-    const { values } = parseArgs({ args: [...argv], options: OPTIONS, allowPositionals: false });
-    const { help, version, config, ...flags } = values;
-    return {
-      commandLine: {
-        help: help === true,
-        version: version === true,
-        configFile: typeof config === 'string' ? config : undefined,
-        flags,
-      },
-    };
-  } catch (error) {
-    return {
-      error: error instanceof Error ? (error.message.split(/\.\s|\n/)[0] ?? error.message) : String(error),
-    };
-  }
+): { readonly commandLine: CommandLine } | { readonly help: string } | FlagErrors {
+  const parsed = parseArguments(COMMAND, argv);
+  if (!('raw' in parsed)) return parsed;
+  const { version, config, ...flags } = parsed.raw;
+  const configFile = typeof config === 'string' ? config : undefined;
+  return { commandLine: { version: version === true, configFile, flags } };
 }
 
 /**
- * The configuration from flags and the text of the file; a flag wins.
+ * Reads the configuration from flags and a file. Flags take precedence.
  *
- * @param fileText YAML with the flags' names as keys; undefined when there is no file
+ * @param fileText YAML with the names of the flags as keys; undefined if there is no file
+ * @returns the configuration, or all errors, one line each
  */
-export function readConfig(flags: Readonly<Record<string, unknown>>, fileText?: string): ConfigResult {
+export function readConfig(flags: RawFlags, fileText?: string): { readonly config: Config } | FlagErrors {
   const errors: string[] = [];
   const file = fileText === undefined ? {} : parseConfigFile(fileText, errors);
-
-  const valueOf = <K extends Key>(key: K): ValueOf<K> => {
-    const { read, ...setting } = SETTINGS[key] as Setting<ValueOf<K>>;
-    const source = flags[key] === undefined ? key : `--${key}`;
-    const rawValue = flags[key] ?? file[key];
-    if (typeof rawValue === 'object' && rawValue !== null) {
-      errors.push(`${source}: must be a single value, not a list or map`);
-      return undefined as ValueOf<K>;
-    }
-    const text = rawValue === undefined || rawValue === null ? setting.default : stringify(rawValue);
-    // Left open: what is undefined here is allowed to be in Config.
-    if (text === undefined && setting.defaultText !== undefined) return undefined as ValueOf<K>;
-    const result = read(text ?? '');
-    if ('value' in result) return result.value;
-    errors.push(`${source}: ${text === undefined ? '' : `${JSON.stringify(text)} `}${result.expected}`);
-    return undefined as ValueOf<K>;
-  };
-
+  const result = readFlags(SETTINGS, flags, file);
+  if ('errors' in result) errors.push(...result.errors);
+  if (errors.length > 0 || 'errors' in result) return { errors };
+  const { values } = result;
   const config: Config = {
-    grpcAddress: valueOf('grpc-address'),
-    httpAddress: valueOf('http-address'),
-    kubeconfig: valueOf('kubeconfig'),
-    namespace: valueOf('namespace'),
-    replicaId: valueOf('replica-id'),
-    reportIntervalMs: valueOf('report-interval'),
-    unknownAfterMs: valueOf('unknown-after'),
-    expireAfterMs: valueOf('expire-after'),
-    onInvalid: valueOf('on-invalid'),
-    grpcReflection: valueOf('grpc-reflection'),
-    maxMessageSizeBytes: valueOf('max-message-size'),
-    maxTunnelsPerReporter: valueOf('max-tunnels-per-reporter'),
-    writeConcurrency: valueOf('write-concurrency'),
-    auth: valueOf('auth'),
-    tlsCert: valueOf('tls-cert'),
-    tlsKey: valueOf('tls-key'),
-    tlsClientCa: valueOf('tls-client-ca'),
-    tokenAudience: valueOf('token-audience'),
-    maxStreamAgeMs: valueOf('max-stream-age'),
-    logLevel: valueOf('log-level'),
+    grpcAddress: values['grpc-address'],
+    httpAddress: values['http-address'],
+    kubeconfig: values.kubeconfig,
+    namespace: values.namespace,
+    replicaId: values['replica-id'],
+    reportIntervalMs: values['report-interval'],
+    unknownAfterMs: values['unknown-after'],
+    expireAfterMs: values['expire-after'],
+    onInvalid: values['on-invalid'],
+    grpcReflection: values['grpc-reflection'],
+    maxMessageSizeBytes: values['max-message-size'],
+    maxTunnelsPerReporter: values['max-tunnels-per-reporter'],
+    writeConcurrency: values['write-concurrency'],
+    auth: values.auth,
+    tlsCert: values['tls-cert'],
+    tlsKey: values['tls-key'],
+    tlsClientCa: values['tls-client-ca'],
+    tokenAudience: values['token-audience'],
+    maxStreamAgeMs: values['max-stream-age'],
+    logLevel: values['log-level'],
   };
-  // What one setting lacks another may be wrong for: first each for itself.
-  if (errors.length === 0) errors.push(...tlsErrors(config));
-  return errors.length === 0 ? { config } : { errors };
+  // Only once each setting is valid on its own: an error in one of them would cause misleading errors here.
+  const conflicts = tlsErrors(config);
+  return conflicts.length === 0 ? { config } : { errors: conflicts };
 }
 
-/** What does not go together. A token in plaintext is everybody's who listens, so only `insecure` goes without TLS. */
+/** Returns the text of `--help`. */
+export function helpText(): string {
+  return formatHelp(COMMAND);
+}
+
+/** Returns conflicts between the TLS settings. Only `insecure` allows plaintext, because a token sent in plaintext can be intercepted. */
 function tlsErrors({ auth, tlsCert, tlsKey, tlsClientCa }: Config): string[] {
   const errors: string[] = [];
   const verifiesClientCerts = auth === 'mtls' || auth === 'mtls-or-token';
@@ -297,40 +301,7 @@ function tlsErrors({ auth, tlsCert, tlsKey, tlsClientCa }: Config): string[] {
   return errors;
 }
 
-type ValueOf<K extends Key> =
-  Extract<ReturnType<(typeof SETTINGS)[K]['read']>, { readonly value: unknown }> extends {
-    readonly value: infer T;
-  }
-    ? T
-    : never;
-
-/** The text of `--help`. */
-export function helpText(): string {
-  const lines = Object.entries<Setting<unknown>>(SETTINGS).map(
-    ([key, { metavar, description, ...about }]) => {
-      const defaultText = about.default ?? about.defaultText;
-      return `  --${key} ${metavar}\n        ${description}${defaultText === undefined ? '' : ` (default: ${defaultText})`}`;
-    },
-  );
-  return `Usage: reverse-tunnel-operator [FLAG ...]
-       reverse-tunnel-operator doctor|status --help
-       reverse-tunnel-operator simulate --help
-       reverse-tunnel-operator selftest --help
-
-Serves Envoy's ReverseTunnelReportingService and maintains one ReverseTunnel object per reported tunnel.
-
-${lines.join('\n')}
-  --config FILE
-        YAML file with the flag names above as keys, such as \`report-interval: 5s\`; flags take precedence
-  --version
-  --help
-
-Durations: 250ms, 30s, 5m. Sizes: 512Ki, 64Mi, 1Gi.
-Exit codes: 0 stopped by a signal; 1 failure; 2 invalid flag or value.
-`;
-}
-
-function parseConfigFile(text: string, errors: string[]): Readonly<Record<string, unknown>> {
+function parseConfigFile(text: string, errors: string[]): RawFlags {
   let parsed: unknown;
   try {
     parsed = parseYaml(text);
@@ -347,104 +318,28 @@ function parseConfigFile(text: string, errors: string[]): Readonly<Record<string
   for (const key of Object.keys(parsed)) {
     if (!Object.hasOwn(SETTINGS, key)) errors.push(`${key}: unknown setting; see --help`);
   }
-  return parsed as Record<string, unknown>;
+  return parsed as RawFlags;
 }
 
-function stringify(value: unknown): string {
-  return typeof value === 'string' ? value : JSON.stringify(value);
-}
-
-function nonEmpty(text: string): { value: string } | { expected: string } {
-  return text === '' ? { expected: 'must not be empty' } : { value: text };
-}
-
-function address(text: string): { value: string } | { expected: string } {
-  return parseHostPort(text) === undefined
-    ? { expected: 'must be host:port with a port of 0 to 65535, such as 0.0.0.0:18000 or [::]:18000' }
-    : { value: text };
-}
-
-function namespace(text: string): { value: string } | { expected: string } {
-  return /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)
-    ? { value: text }
-    : { expected: 'must be at most 63 lower-case letters, digits and dashes' };
-}
-
-function authMode(text: string): { value: Config['auth'] } | { expected: string } {
-  const value = AUTH_MODES.find((mode) => mode === text);
-  return value === undefined
-    ? {
-        expected: 'must be one of mtls, token, mtls-or-token, insecure (insecure accepts any client)',
-      }
-    : { value };
-}
-
-/** Any text that a JWT may have there; it is shown in logs and compared whole. */
-function audience(text: string): { value: string } | { expected: string } {
+/** Accepts any JWT audience that can be logged as it is; audiences are compared as a whole. */
+function audience(text: string): ReturnType<ReadValue<string>> {
   return /^[\x21-\x7e]{1,256}$/.test(text)
     ? { value: text }
     : { expected: 'must be 1 to 256 printable ASCII characters without spaces' };
 }
 
-function enumOf<const T extends string>(values: readonly T[]) {
-  return (text: string): { value: T } | { expected: string } => {
-    const value = values.find((candidate) => candidate === text);
-    return value === undefined ? { expected: `must be one of ${values.join(', ')}` } : { value };
-  };
-}
-
-function boolean(text: string): { value: boolean } | { expected: string } {
-  return text === 'true' || text === 'false'
-    ? { value: text === 'true' }
-    : { expected: 'must be true or false' };
-}
-
-function numberInRange(min: number, max: number) {
-  return (text: string): { value: number } | { expected: string } => {
-    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-    return value >= min && value <= max
-      ? { value }
-      : { expected: `must be a whole number from ${min} to ${max}` };
-  };
-}
-
-function durationInRange(minMs: number, maxMs: number) {
-  return (text: string): { value: number } | { expected: string } => {
-    const parsed = parseDuration(text);
-    return 'ms' in parsed && parsed.ms >= minMs && parsed.ms <= maxMs
-      ? { value: parsed.ms }
-      : {
-          expected: `must be a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 250ms, 30s or 5m`,
-        };
-  };
-}
-
-/** Zero means the default, never "at once": an empty value in somebody's template must not delete rows. */
-function durationWithDefault(defaultText: string, minMs = 1000) {
+/** Zero stands for the default and not for "immediately": an empty value in a template must not cause objects to be deleted. */
+function durationWithDefault(defaultText: string, minMs = 1000): ReadValue<number> {
   const read = durationInRange(minMs, 7 * 24 * 3_600_000);
-  return (text: string): { value: number } | { expected: string } => {
+  return (text) => {
     const parsed = parseDuration(text);
     return read('ms' in parsed && parsed.ms === 0 ? defaultText : text);
   };
 }
 
-/** With the suffix of a start it has to fit the CRD's 320 characters. */
-function replicaId(text: string): { value: string } | { expected: string } {
+/** The ID and the suffix of a start must fit the 320 characters that the CRD allows for an owner. */
+function replicaId(text: string): ReturnType<ReadValue<string>> {
   return /^[A-Za-z0-9]([-A-Za-z0-9_.]{0,251}[A-Za-z0-9])?$/.test(text)
     ? { value: text }
     : { expected: 'must be at most 253 letters, digits, dashes, dots and underscores' };
-}
-
-const BYTES_PER_UNIT: Readonly<Record<string, number>> = { '': 1, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };
-
-function sizeInRange(minBytes: number, maxBytes: number) {
-  return (text: string): { value: number } | { expected: string } => {
-    const [, digits, unit = ''] = /^(\d{1,12})(Ki|Mi|Gi)?$/.exec(text) ?? [];
-    const value = digits === undefined ? Number.NaN : Number(digits) * (BYTES_PER_UNIT[unit] ?? Number.NaN);
-    return value >= minBytes && value <= maxBytes
-      ? { value }
-      : {
-          expected: `must be a size from ${minBytes / 1024}Ki to ${maxBytes / 1024 ** 3}Gi, such as 512Ki or 64Mi`,
-        };
-  };
 }

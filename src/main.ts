@@ -3,15 +3,11 @@
 import { readFileSync } from 'node:fs';
 import { systemClock } from './clock.ts';
 import { watchFile } from './file-watcher.ts';
-import { helpText, parseCommandLine, readConfig, type CommandLine, type Config } from './config.ts';
+import { parseCommandLine, readConfig, type CommandLine, type Config } from './config.ts';
+import { EXIT_FAILURE, EXIT_OK, EXIT_USAGE, formatUsageErrors } from './flags.ts';
 import { findSubcommand } from './subcommands.ts';
 import { createLog } from './log.ts';
 import { StartError, startOperator, type RunningOperator } from './operator.ts';
-
-/** Exit codes, as `--help` tells them. */
-const EXIT_OK = 0;
-const EXIT_FAILURE = 1;
-const EXIT_USAGE = 2;
 
 process.exitCode = await main(process.argv.slice(2));
 
@@ -28,12 +24,12 @@ async function main(argv: readonly string[]): Promise<number> {
     return await runSelftest(argv.slice(1), packageVersion());
   }
   const parsed = parseCommandLine(argv);
-  if ('error' in parsed) return usageError([parsed.error]);
-  const { help, version, configFile, flags } = parsed.commandLine;
-  if (help) {
-    process.stdout.write(helpText());
+  if ('errors' in parsed) return usageError(parsed.errors);
+  if ('help' in parsed) {
+    process.stdout.write(parsed.help);
     return EXIT_OK;
   }
+  const { version, configFile, flags } = parsed.commandLine;
   if (version) {
     process.stdout.write(`${packageVersion()}\n`);
     return EXIT_OK;
@@ -107,8 +103,7 @@ function waitForSignal(): Promise<void> {
 }
 
 function usageError(errors: readonly string[]): number {
-  for (const error of errors) process.stderr.write(`reverse-tunnel-operator: ${error}\n`);
-  process.stderr.write('reverse-tunnel-operator: see --help for all flags\n');
+  process.stderr.write(formatUsageErrors('reverse-tunnel-operator', errors));
   return EXIT_USAGE;
 }
 

@@ -23,7 +23,7 @@ describe('the command line, used wrongly', () => {
 
   it('an unknown flag: exit code 2', async () => {
     const { code, stderr } = await runOperatorToExit(['--no-such-flag']);
-    expect(stderr).to.include("Unknown option '--no-such-flag'");
+    expect(stderr).to.include("unknown option '--no-such-flag'");
     expect(code).to.equal(2);
   });
 

@@ -1,0 +1,98 @@
+/** Checks for the values of flags. Each returns the value, or what the text must be instead. */
+import { formatDuration, parseDuration } from './duration.ts';
+import { parseHostPort } from './host-port.ts';
+
+/** Reads the text of a value. `expected` completes an error: "must be …". */
+export type ReadValue<T> = (text: string) => { readonly value: T } | { readonly expected: string };
+
+type Result<T> = ReturnType<ReadValue<T>>;
+
+/** Accepts any text that is not empty. */
+export function nonEmpty(text: string): Result<string> {
+  return text === '' ? { expected: 'must not be empty' } : { value: text };
+}
+
+/** Accepts `true` and `false`. */
+export function boolean(text: string): Result<boolean> {
+  return text === 'true' || text === 'false'
+    ? { value: text === 'true' }
+    : { expected: 'must be true or false' };
+}
+
+/** Accepts one of the values, in the same case. */
+export function enumOf<const T extends string>(values: readonly T[], hint = ''): ReadValue<T> {
+  return (text) => {
+    const value = values.find((candidate) => candidate === text);
+    return value === undefined ? { expected: `must be one of ${values.join(', ')}${hint}` } : { value };
+  };
+}
+
+/**
+ * Accepts `host:port`, with an IPv6 host in brackets.
+ *
+ * @param minPort 0 for an address to listen on, 1 for one to connect to
+ */
+export function hostPort(minPort: 0 | 1): ReadValue<string> {
+  return (text) => {
+    const port = parseHostPort(text)?.port;
+    return port === undefined || port < minPort
+      ? {
+          expected: `must be host:port with a port from ${minPort} to 65535, such as 127.0.0.1:18000 or [::1]:18000`,
+        }
+      : { value: text };
+  };
+}
+
+/** Accepts a DNS label (RFC 1123), as the API server requires; anything else could change the path of a request. */
+export function namespace(text: string): Result<string> {
+  return /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)
+    ? { value: text }
+    : { expected: 'must be at most 63 lower-case letters, digits and dashes' };
+}
+
+/** Accepts decimal digits only: no sign, no exponent, no separators. */
+export function numberInRange(min: number, max: number): ReadValue<number> {
+  return (text) => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+    return value >= min && value <= max
+      ? { value }
+      : { expected: `must be a whole number from ${min} to ${max}` };
+  };
+}
+
+/** Accepts digits with an optional fraction: no sign, no exponent, no separators. */
+export function decimalInRange(min: number, max: number): ReadValue<number> {
+  return (text) => {
+    const value = /^\d{1,9}(?:\.\d{1,9})?$/.test(text) ? Number(text) : Number.NaN;
+    return value >= min && value <= max
+      ? { value }
+      : { expected: `must be a number from ${min} to ${max}, decimals allowed` };
+  };
+}
+
+/** Accepts a duration (see `parseDuration`) in the range; the value is in milliseconds. */
+export function durationInRange(minMs: number, maxMs: number): ReadValue<number> {
+  return (text) => {
+    const parsed = parseDuration(text);
+    return 'ms' in parsed && parsed.ms >= minMs && parsed.ms <= maxMs
+      ? { value: parsed.ms }
+      : {
+          expected: `must be a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 250ms, 30s or 5m`,
+        };
+  };
+}
+
+const BYTES_PER_UNIT: Readonly<Record<string, number>> = { '': 1, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };
+
+/** Accepts a size such as `65536`, `512Ki`, `64Mi` or `1Gi` in the range; the value is in bytes. */
+export function sizeInRange(minBytes: number, maxBytes: number): ReadValue<number> {
+  return (text) => {
+    const [, digits, unit = ''] = /^(\d{1,12})(Ki|Mi|Gi)?$/.exec(text) ?? [];
+    const value = digits === undefined ? Number.NaN : Number(digits) * (BYTES_PER_UNIT[unit] ?? Number.NaN);
+    return value >= minBytes && value <= maxBytes
+      ? { value }
+      : {
+          expected: `must be a size from ${minBytes / 1024}Ki to ${maxBytes / 1024 ** 3}Gi, such as 512Ki or 64Mi`,
+        };
+  };
+}
