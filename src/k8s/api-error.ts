@@ -1,15 +1,17 @@
 import type { ApiErrorKind } from '../core/api-error-kind.ts';
 import { errorCode, errorMessage } from '../error-message.ts';
 
-/** A failed call to the API server. `message` is one line of at most 300 characters: action, status, reason, cause. */
+/**
+ * A failed call to the API server. `message` is one line of at most 300 characters: action, status, reason, cause.
+ */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
   readonly kind: ApiErrorKind;
-  /** HTTP status, or the code of a watch's ERROR event; undefined when nothing answered. */
+  /** HTTP status, or the code of a watch's ERROR event; undefined without a response. */
   readonly status: number | undefined;
-  /** Kubernetes' own word for the failure, as in `AlreadyExists`; undefined when the answer held none. */
+  /** Reason that Kubernetes gives, as in `AlreadyExists`; undefined if the response contained none. */
   readonly reason: string | undefined;
-  /** How long the API server asks to wait, 0 to 60,000; undefined when it does not ask. */
+  /** Delay that the API server asks for, 0 to 60,000 ms; undefined if it asks for none. */
   readonly retryAfterMs: number | undefined;
 
   constructor(
@@ -25,17 +27,20 @@ export class ApiError extends Error {
   }
 }
 
-/** What came back over HTTP, as far as a failure needs it. */
+/** The part of an HTTP response that describes a failure. */
 export interface FailedResponse {
   readonly status: number;
-  /** The Retry-After header as it came. */
+  /** The Retry-After header as received. */
   readonly retryAfter: string | undefined;
   readonly text: string;
 }
 
-/** The error for an answer other than 2xx. `action` says what was tried, as in `create reversetunnels a in b`. */
+/**
+ * Returns the error for a response other than 2xx.
+ * @param action what failed, as in `create reversetunnels.reverse-tunnel.io in default a`
+ */
 export function errorFromResponse(action: string, response: FailedResponse): ApiError {
-  // By the text alone: the API server labels some of its Status answers text/plain, a 504 for one.
+  // The content type is ignored: the API server labels some Status responses text/plain, for example a 504.
   const body = parseOrUndefined(response.text);
   if (isKubernetesStatus(body)) return errorFromStatus(action, body, response.status, response.retryAfter);
   const seconds = parseRetryAfter(response.retryAfter);
@@ -48,7 +53,7 @@ export function errorFromResponse(action: string, response: FailedResponse): Api
   });
 }
 
-/** The error for a `Status`, from an answer or from a watch's ERROR event. */
+/** Returns the error for a `Status`, from a response or from a watch's ERROR event. */
 export function errorFromStatus(
   action: string,
   body: KubernetesStatus,
@@ -64,21 +69,25 @@ export function errorFromStatus(
   });
 }
 
-/** The error for a request that got no answer; an `ApiError` (time-out, cancelled) only learns what was tried. */
+/**
+ * Returns the error for a request without a response. An `ApiError` (timeout, cancellation) keeps its kind and gets
+ * the action as a prefix.
+ */
 export function errorFromTransport(action: string, cause: unknown): ApiError {
   if (cause instanceof ApiError) return new ApiError(cause.kind, `${action}: ${cause.message}`);
-  // Node goes on with advice that is none: the public authorities are not to be trusted with an API server.
+  // Node.js appends the advice to use the system CA. It is wrong here: public authorities must not be trusted with an
+  // API server.
   const detail = isTrustFailure(cause)
     ? `TLS: ${errorMessage(cause).replace(/; if the root CA is installed locally[^(]*/, ' ')}`
     : errorMessage(cause);
-  // Before anything is sent undici looks at the headers, of which only the credentials are not our own.
+  // undici validates the headers before it sends anything, and only the credentials among them come from outside.
   const kind = errorCode(cause) === 'UND_ERR_INVALID_ARG' ? 'unauthorized' : 'unavailable';
   return new ApiError(kind, `${action}: ${detail}`, { cause });
 }
 
 /**
- * True when TLS could not be agreed on: the server's certificate is not trusted, or the client's is not accepted.
- * Both are cured by reading CA and certificates again, when they were rotated.
+ * Reports whether TLS failed because the server's certificate is not trusted or the client's is not accepted. Reading
+ * the CA and the certificates again fixes both after a rotation.
  */
 export function isTrustFailure(error: unknown): boolean {
   const code = errorCode(error);
@@ -86,13 +95,13 @@ export function isTrustFailure(error: unknown): boolean {
 }
 
 /**
- * By OpenSSL's names. ERR_OSSL_ is what a client certificate and a key that do not belong together are called, as when they
- * were read in the moment of their rotation.
+ * Codes of Node.js and OpenSSL. ERR_OSSL_ also covers a client certificate and a key that do not match, which happens
+ * when they are read during a rotation.
  */
 const TRUST_FAILURE =
   /^(UNABLE_TO_|CERT_|CRL_|SELF_SIGNED_|DEPTH_ZERO_|INVALID_CA|INVALID_PURPOSE|PATH_LENGTH_|HOSTNAME_|ERR_TLS_|ERR_SSL_|ERR_OSSL_)/;
 
-/** For a `Status`: by code, and by reason where one code has several consequences. */
+/** Classifies a `Status` by its code, and by its reason where one code has several meanings. */
 function kindFromStatus(status: number, body: KubernetesStatus, hasRetryAfter: boolean): ApiErrorKind {
   switch (status) {
     case 401:
@@ -100,7 +109,8 @@ function kindFromStatus(status: number, body: KubernetesStatus, hasRetryAfter: b
     case 403:
       return isTerminating(body) ? 'terminating' : 'rejected';
     case 404:
-      // Of the namespace, of the object, or (without a name) of the resource, as aggregated API servers say it.
+      // The namespace, the object, or (without a name) the resource was not found. Aggregated API servers report the
+      // last one this way.
       if (body.details?.kind === 'namespaces') return 'namespace_not_found';
       return body.details?.name === undefined ? 'no_kind_match' : 'not_found';
     case 409:
@@ -114,21 +124,25 @@ function kindFromStatus(status: number, body: KubernetesStatus, hasRetryAfter: b
     case 503:
       return hasRetryAfter ? 'throttled' : 'unavailable';
     case 504:
-      // Also what an API server answers that gave up by the deadline it was sent.
+      // An API server that exceeds the deadline it was given also answers 504.
       return isResourceVersionTooLarge(body) ? 'resource_version_too_large' : 'unavailable';
     default:
-      // 500 is no refusal: etcd without a leader is one. (So is a resourceVersion that is no number, a fault of ours.)
+      // 500 is not a rejection: etcd without a leader causes it. (An invalid resourceVersion causes it too, but that
+      // would be a bug.)
       return status >= 400 && status < 500 ? 'rejected' : 'unavailable';
   }
 }
 
-/** For an answer that is no `Status`: by the API server's outer layers, or by something in front of it. */
+/**
+ * Classifies a response without a `Status`: it comes from the API server's outer layers or from something in front of
+ * it.
+ */
 function kindFromPlainResponse(response: FailedResponse, hasRetryAfter: boolean): ApiErrorKind {
   const { status, text } = response;
   if (status === 401) return 'unauthorized';
   if (status === 429 || (status === 503 && hasRetryAfter)) return 'throttled';
   if (status >= 500) return 'unavailable';
-  // Exactly what the API server says to a path it does not serve; any other 404 comes from somewhere else.
+  // The API server's exact response for a path that it does not serve; any other 404 comes from something else.
   if (status === 404 && text.startsWith('404 page not found')) return 'no_kind_match';
   if (status === 413) return 'rejected';
   return 'unexpected_response';
@@ -139,7 +153,7 @@ function isTerminating(body: KubernetesStatus): boolean {
   return body.message?.includes('custom resource definition is terminating') === true;
 }
 
-/** In the three ways that API servers have said it (client-go's `isTooLargeResourceVersionError`). */
+/** Recognizes the three forms that API servers have used (client-go's `isTooLargeResourceVersionError`). */
 function isResourceVersionTooLarge(body: KubernetesStatus): boolean {
   if (/too large resource version/i.test(body.message ?? '')) return true;
   return (
@@ -150,7 +164,10 @@ function isResourceVersionTooLarge(body: KubernetesStatus): boolean {
   );
 }
 
-/** Of a 422 the causes: its message may repeat the whole object. */
+/**
+ * Returns the causes of a 422, because its message may repeat the whole object, and the message of any other
+ * `Status`.
+ */
 function statusMessage(body: KubernetesStatus): string {
   const causes = body.code === 422 ? (body.details?.causes ?? []) : [];
   if (causes.length === 0) return body.message ?? 'no message';
@@ -160,18 +177,18 @@ function statusMessage(body: KubernetesStatus): string {
   return details.join('; ') + (causes.length > 3 ? ` (and ${causes.length - 3} more)` : '');
 }
 
-/** What to think of an answer that has no Kubernetes reason. */
+/** Describes a response without a Kubernetes reason. */
 function describeKind(kind: ApiErrorKind): string {
   if (kind === 'unexpected_response') return 'unexpected response (not from an API server?)';
   return kind === 'no_kind_match' ? 'resource not found (is the CRD installed?)' : 'plain-text response';
 }
 
-/** Only in seconds, as API servers give it; a date from some proxy counts as not given. */
+/** Parses seconds, the only form that API servers send; a date, which some proxies send, counts as absent. */
 function parseRetryAfter(retryAfter: string | undefined): number | undefined {
   return retryAfter !== undefined && /^\d{1,9}$/.test(retryAfter) ? Number(retryAfter) : undefined;
 }
 
-/** At most a minute: nothing an API server recovers from takes longer, and a retry is cheap. */
+/** Limits the delay to a minute: nothing that an API server recovers from takes longer, and a retry is cheap. */
 function clampedMs(seconds: number | undefined): number | undefined {
   return seconds === undefined ? undefined : Math.min(Math.max(seconds, 0), 60) * 1000;
 }
@@ -185,12 +202,12 @@ function parseOrUndefined(text: string): unknown {
   }
 }
 
-/** A header's value after its scheme, also where it was cut short, and anything that looks like a JWT. */
+/** A header value after its scheme, also if truncated, and anything that looks like a JWT. */
 const CREDENTIALS = /\b(?:bearer|basic)[ :=]+[^\s"'<>,;]{8,}|\beyJ[\w-]{8,}[\w.-]*/gi;
 
 /**
- * Without control characters, line ends and what turns the direction of text, cut to `limit` UTF-16 units. Credentials are
- * taken out: a proxy's page may repeat the request, and a plugin may print its token.
+ * Returns `text` on one line, without control and bidirectional formatting characters, truncated to `limit` UTF-16
+ * units. Credentials are redacted: a proxy's error page may repeat the request, and a plugin may print its token.
  */
 export function oneLine(text: string, limit: number): string {
   const flat = text
@@ -200,7 +217,7 @@ export function oneLine(text: string, limit: number): string {
   return flat.length <= limit ? flat : `${flat.slice(0, limit - 1).toWellFormed()}…`;
 }
 
-/** `metav1.Status`: how the API server says what went wrong, and what it answers to most deletions. */
+/** `metav1.Status`: the API server's description of a failure, and its response to most deletions. */
 export interface KubernetesStatus {
   readonly kind: 'Status';
   readonly status?: string;
@@ -220,7 +237,7 @@ export interface KubernetesStatus {
   };
 }
 
-/** True when a parsed answer is a `Status` and not the object that was asked for. */
+/** Reports whether a parsed response is a `Status` instead of the requested object. */
 export function isKubernetesStatus(value: unknown): value is KubernetesStatus {
   return typeof value === 'object' && value !== null && 'kind' in value && value.kind === 'Status';
 }

@@ -1,4 +1,9 @@
 import type { Clock } from '../clock.ts';
+import { errorMessage } from '../error-message.ts';
+import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from './api-error.ts';
+import type { Connection } from './connection.ts';
+import type { Credentials } from './credentials.ts';
+import type { ReflectorLog } from './reflector-log.ts';
 import {
   HTTP_METHODS,
   type Call,
@@ -9,55 +14,59 @@ import {
   type ResourceClient,
   resourcePath,
 } from './resource-client.ts';
-import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from './api-error.ts';
-import type { Connection } from './connection.ts';
-import type { Credentials } from './credentials.ts';
 import { StreamReaderError, type HttpResponse, type HttpRequest } from './response-handler.ts';
-import type { ReflectorLog } from './reflector-log.ts';
 import { createTransport } from './transport.ts';
 
-/** One request that ended, for metrics. */
+/** A completed request, for metrics. */
 export interface RequestSample {
-  /** `watch` when it opened or was refused; its end is no request. */
+  /** A `watch` is reported when it is opened or rejected, never when it ends. */
   readonly verb: Verb;
-  /** HTTP status as text, or `<error>` when nothing answered, as client-go's metrics have it. */
+  /** HTTP status as text, or `<error>` without a response, as in client-go's metrics. */
   readonly code: string;
 }
 
-/** What a client needs to be told. */
+/** Configuration of an API client. */
 export interface ApiClientOptions {
   readonly connection: Connection;
   readonly clock: Clock;
-  /** `reverse-tunnel-operator/0.1.0`: the part before the slash becomes the manager's name in managedFields. */
+  /** As in `reverse-tunnel-operator/0.1.0`; the part before the slash becomes the manager's name in managedFields. */
   readonly userAgent: string;
-  /** Most connections for calls, at least 1: as many calls are under way at once, the others wait. Watches have their own. */
+  /**
+   * Maximum connections for calls, at least 1. It limits the concurrent calls; further calls wait. Watches use
+   * connections of their own.
+   */
   readonly connections: number;
-  /** Called for each request sent, a second try after 401 included. Must not throw. */
+  /** Called for each request sent, including the retry after a 401. Must not throw. */
   readonly onRequest?: (sample: RequestSample) => void;
-  /** Says that refused credentials were made good by new ones; what fails is said by whoever called. */
+  /** Reports that a 401 was fixed by reloading the credentials. Callers report failures. */
   readonly log?: Pick<ReflectorLog, 'info'>;
 }
 
-/** What the API server takes from the limit it was given to its answer (a 504 after 5.8 s for 5 s was seen), and some. */
+/**
+ * Time between the deadline given to the API server and its response (measured: a 504 after 5.8 s for a deadline of 5
+ * s), plus a margin.
+ */
 const SERVER_MARGIN_MS = 2_000;
-/** New credentials are said once for all calls that had to wait for them. */
+/** Reloaded credentials are logged once for all calls that waited for them. */
 const RENEWAL_LOG_INTERVAL_MS = 30_000;
 
 /** A client of one API server. */
 export interface ApiClient {
-  /** A client for one resource; cheap, but meant to be kept. `T` is what its objects are taken to be, unchecked. */
+  /** Returns a client for one resource. Creating one is cheap, but callers should keep it. `T` is not checked. */
   resource<T>(resource: ResourceType): ResourceClient<T>;
-  /** What the API server answers to a GET of a path of its own that is no resource, as `/version`; `T` unchecked. */
+  /** Sends a GET for a path that is not a resource, as in `/version`. `T` is not checked. */
   getRaw<T>(path: string): Promise<T>;
-  /** Connections opened since the start, for watches too. With TLS each is one handshake. */
+  /** Connections opened since the start, including those of watches. With TLS, each is one handshake. */
   connectionsOpened(): number;
-  /** Ends all calls and watches with consequence `cancelled`, closes all connections; calls after it fail likewise. */
+  /**
+   * Ends all calls and watches with kind `cancelled` and closes all connections. Later calls fail in the same way.
+   */
   close(): Promise<void>;
 }
 
 /**
- * Creates a client; it connects when it is first used. Nothing is tried again here but a 401: what to do about a failure,
- * and when, is for the caller to decide by its consequence.
+ * Creates a client, which connects on first use. It retries nothing but a 401: callers decide about retries by the
+ * error's kind.
  */
 export function createApiClient(options: ApiClientOptions): ApiClient {
   const { connection, clock, onRequest } = options;
@@ -74,13 +83,16 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
 
   function headers(current: Credentials): Headers {
     if (cachedHeaders?.credentials !== current) {
-      // Made once for all calls by the same credentials, and checked for bad characters by undici alone.
+      // Built once per credentials; only undici checks them for invalid characters.
       cachedHeaders = { credentials: current, headers: createHeaders(options.userAgent, current) };
     }
     return cachedHeaders.headers;
   }
 
-  /** One request and its answer, whatever its status. Rejects with `ApiError`, or with what a watch's reader threw. */
+  /**
+   * Sends one request and returns its response, whatever the status. Rejects with `ApiError`, or with what a watch's
+   * reader threw.
+   */
   async function attempt(call: Call, current: Credentials, timeoutMs: number): Promise<HttpResponse> {
     const { verb, onOpen } = call;
     const deadlineMs = clock.monotonicMs() + timeoutMs;
@@ -102,7 +114,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
         onOpen === undefined
           ? undefined
           : () => {
-              // A watch's end, minutes later, says nothing about the API server's speed.
+              // The end of a watch, minutes later, says nothing about the API server's latency.
               observe('200');
               onOpen();
             },
@@ -114,17 +126,19 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
     } catch (error) {
       observe('<error>');
       if (error instanceof StreamReaderError) throw error.cause;
-      // Its pools were destroyed under the call: undici's words for that would look like a fault.
+      // The connection pools were destroyed during the call; undici's message would look like a failure.
       if (closing.signal.aborted) throw closedError(call, error);
       const failure = errorFromTransport(call.action(), error);
-      // CA or client certificate may have been rotated: the next call is to have the new one.
+      // The CA or the client certificate may have been rotated; the next call will use the new one.
       if (isTrustFailure(error))
         await withinDeadline(call, credentials.refresh(), deadlineMs).catch(() => undefined);
       throw failure;
     }
   }
 
-  /** Credentials that have to be fetched, by a plugin that asks its provider: no longer than the call itself may take. */
+  /**
+   * Bounds the time to fetch credentials, which may involve a plugin and its provider, by the call's own deadline.
+   */
   function withinDeadline<T>(call: Call, work: Promise<T>, deadlineMs: number): Promise<T> {
     return withDeadline(work, {
       deadlineMs,
@@ -140,12 +154,12 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
     });
   }
 
-  /** The text of a 2xx answer, after a second try with new credentials where the first were refused. */
+  /** Returns the body of a 2xx response. After a 401, it retries once with reloaded credentials. */
   async function send(call: Call): Promise<string> {
     if (closing.signal.aborted) throw closedError(call);
     const deadlineMs = clock.monotonicMs() + call.timeoutMs;
     const initial = credentials.current();
-    // Hardly ever a promise: a write waits for no turn of the event loop it does not need.
+    // Rarely a promise, so a write does not wait for an unnecessary turn of the event loop.
     let response =
       initial instanceof Promise
         ? await attempt(
@@ -155,7 +169,8 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
           )
         : await attempt(call, initial, call.timeoutMs);
     if (response.status === 401) {
-      // Also when they turn out the same: an API server that cannot reach its own verifier answers 401, too.
+      // Retries even if the credentials are the same: an API server that cannot reach its token verifier also answers
+      // 401.
       await renew(call, deadlineMs);
       const latest = credentials.current();
       const renewed = latest instanceof Promise ? await withinDeadline(call, latest, deadlineMs) : latest;
@@ -181,10 +196,9 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
       await withinDeadline(call, credentials.refresh(), deadlineMs);
     } catch (error) {
       if (error instanceof ApiError) throw error;
-      const detail = error instanceof Error ? error.message : String(error);
       throw new ApiError(
         'unauthorized',
-        `${call.action()}: 401 Unauthorized, cannot reload credentials: ${detail}`,
+        `${call.action()}: 401 Unauthorized, cannot reload credentials: ${errorMessage(error)}`,
         {
           status: 401,
           cause: error,
@@ -209,13 +223,13 @@ function closedError(call: Call, cause?: unknown): ApiError {
   return new ApiError('cancelled', `${call.action()}: client is closed`, { cause });
 }
 
-/** So that a write whose client gave up is not made a moment later. */
+/** Passes the deadline on, so that the API server does not complete a write that its client has given up. */
 function withServerTimeout(path: string, timeoutMs: number): string {
   const serverMs = Math.floor(Math.max(timeoutMs - SERVER_MARGIN_MS, timeoutMs / 2, 1));
   return `${path}${path.includes('?') ? '&' : '?'}timeout=${serverMs}ms`;
 }
 
-/** By method; arrays, as undici takes these without another copy. */
+/** Headers per method, as arrays because undici takes these without another copy. */
 type Headers = Record<(typeof HTTP_METHODS)[Verb], string[]>;
 
 function createHeaders(userAgent: string, credentials: Credentials): Headers {
@@ -236,22 +250,22 @@ function createHeaders(userAgent: string, credentials: Credentials): Headers {
   };
 }
 
-/** How long to wait at most, and what else ends the waiting. */
+/** The deadline of an operation, and the signals that cancel it. */
 export interface DeadlineOptions {
   /** On the monotonic clock. */
   readonly deadlineMs: number;
   readonly clock: Clock;
-  /** Aborting any of them ends it. */
+  /** Aborting any of them cancels the operation. */
   readonly signals: readonly (AbortSignal | undefined)[];
-  /** Made into the rejection when the deadline comes first. */
+  /** Creates the rejection for an expired deadline. */
   readonly onTimeout: () => Error;
-  /** Made into the rejection when a signal comes first. */
+  /** Creates the rejection for an aborted signal. */
   readonly onCancel: () => Error;
 }
 
 /**
- * What `work` settles to, unless the deadline or a signal comes first: `work` then goes on unheeded. Nothing is left with
- * the clock or the signals afterwards.
+ * Returns the result of `work` unless the deadline or a signal comes first; `work` itself is not cancelled. Timer and
+ * listeners are removed in either case.
  */
 export function withDeadline<T>(work: Promise<T>, options: DeadlineOptions): Promise<T> {
   const { clock, deadlineMs, signals, onTimeout, onCancel } = options;

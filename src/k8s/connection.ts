@@ -1,3 +1,11 @@
+import { execFile } from 'node:child_process';
+import { access, readFile } from 'node:fs/promises';
+import { isIPv6 } from 'node:net';
+import { homedir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Clock } from '../clock.ts';
+import { errorMessage } from '../error-message.ts';
 import {
   type CredentialSource,
   createCredentialSource,
@@ -5,56 +13,50 @@ import {
   type Credentials,
   type CredentialLoader,
 } from './credentials.ts';
-import { access, readFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
-import type { Clock } from '../clock.ts';
-import { isIPv6 } from 'node:net';
-import { errorMessage } from '../error-message.ts';
-import { execFile } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import type { KubeconfigResult, ResolvedKubeconfig } from './kubeconfig-resolver.ts';
 
-/** Where the API server is, and how to prove who one is. */
+/** An API server's address and the credentials for it. */
 export interface Connection {
   readonly server: URL;
-  /** Proxy to go through, as the kubeconfig has it. */
+  /** Proxy from the kubeconfig. */
   readonly proxyUrl: string | undefined;
-  /** The pod's namespace, or the context's; undefined when neither says one. */
+  /** Namespace of the pod or of the kubeconfig context; undefined if neither sets one. */
   readonly namespace: string | undefined;
-  /** Where this was found, for the log: `in-cluster`, or the kubeconfig's path and context. */
+  /** Origin of the configuration, for logs: `in-cluster`, or the kubeconfig's path and context. */
   readonly source: string;
   readonly credentials: CredentialSource;
 }
 
-/** There is no way to the API server: one line that says what was looked at, what is wrong there, and what to do. */
+/**
+ * No usable configuration of an API server. The message is one line: what was checked, what is wrong, how to fix it.
+ */
 export class ConnectionError extends Error {
   override readonly name = 'ConnectionError';
 }
 
-/** The server as log lines name it, with the proxy in front of it; without the proxy's password. */
+/** Returns the server's URL for logs, and the proxy's URL without its password. */
 export function describeServer({ server, proxyUrl }: Pick<Connection, 'server' | 'proxyUrl'>): string {
   if (proxyUrl === undefined) return server.origin;
   const { protocol, host } = new URL(proxyUrl);
   return `${server.origin} through the proxy ${protocol}//${host}`;
 }
 
-/** Where to look for an API server. */
+/** The sources of an API server's configuration. */
 export interface ConnectionOptions {
-  /** Path given by the user; only this file counts then. */
+  /** Path given by the user; if set, no other source is used. */
   readonly kubeconfig: string | undefined;
-  /** Context to take instead of the current one. With it only kubeconfig files count. */
+  /** Context to use instead of the current one; if set, only kubeconfig files are used. */
   readonly context?: string | undefined;
-  /** The process's environment: KUBERNETES_SERVICE_HOST and _PORT, KUBECONFIG, HOME. */
+  /** Environment of the process: KUBERNETES_SERVICE_HOST and _PORT, KUBECONFIG, HOME. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
-  /** Where the pod's service account is mounted; for tests. */
+  /** Mount path of the pod's service account; tests set it. */
   readonly serviceAccountDirectory?: string;
 }
 
 /**
- * Finds the API server: the kubeconfig given, else the pod's service account, else KUBECONFIG (a list of files, of which
- * missing ones are passed over), else `~/.kube/config`. Rejects with `ConnectionError`.
+ * Finds the API server. The order is: the given kubeconfig, the pod's service account, KUBECONFIG (a list of files,
+ * of which missing ones are ignored), `~/.kube/config`. Rejects with `ConnectionError`.
  */
 export async function resolveConnection(options: ConnectionOptions): Promise<Connection> {
   const { env, clock, kubeconfig, context } = options;
@@ -93,7 +95,7 @@ async function exists(path: string): Promise<boolean> {
     await access(path);
     return true;
   } catch (error) {
-    // One that is there but must not be read is an error of its own, met when it is read.
+    // A file that exists but is not readable fails later, when it is read.
     return error instanceof Error && 'code' in error && error.code === 'EACCES';
   }
 }
@@ -102,8 +104,8 @@ async function exists(path: string): Promise<boolean> {
 export const SERVICE_ACCOUNT_DIRECTORY = '/var/run/secrets/kubernetes.io/serviceaccount';
 
 /**
- * The connection of a pod by its service account: `token` and `ca.crt`, both rotated by the kubelet and therefore read
- * again, and `namespace`. Not by @kubernetes/client-node, for it is these few lines against 60 MiB of memory.
+ * Connects with a pod's service account. The kubelet rotates `token` and `ca.crt`, so they are reloaded; `namespace`
+ * is read once. It does not use @kubernetes/client-node, which would cost 60 MiB of memory for these few lines.
  */
 export async function connectInCluster(
   host: string,
@@ -139,17 +141,21 @@ async function read(path: string): Promise<string> {
   }
 }
 
-/** The sibling program: beside this file in `src` as TypeScript, in `dist` as JavaScript. */
+/** The resolver program in the same directory: TypeScript in `src`, JavaScript in `dist`. */
 const RESOLVER_PATH = fileURLToPath(
   new URL(`./kubeconfig-resolver${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url),
 );
 
-/** For an exec plugin that asks its provider over the network; one that waits for a person never answers. */
+/**
+ * Allows for an exec plugin that asks its provider over the network. A plugin that waits for user input never
+ * returns.
+ */
 const RESOLVER_TIMEOUT_MS = 60_000;
 
 /**
- * The connection of a context of kubeconfig files that exist, the current one unless another is wanted. The credentials are worked out again, in the
- * same way, when they expire or are refused; a token file is read again meanwhile.
+ * Connects with a context of existing kubeconfig files. The credentials are resolved again when they expire or are
+ * rejected; a token file is reloaded in between.
+ * @param contextName default: the current context
  */
 export async function connectWithKubeconfig(
   paths: readonly string[],
@@ -164,20 +170,20 @@ export async function connectWithKubeconfig(
   const loader: CredentialLoader = {
     async renew() {
       const renewed = await runResolver(source, args);
-      // The connections stand to the old one, and new credentials are not for it.
+      // The existing connections lead to the old server, and the new credentials are not meant for it.
       if (renewed.server !== server) {
         throw new ConnectionError(
           `${source}: server changed from ${server} to ${renewed.server}; restart to apply it`,
         );
       }
-      // The user may have moved from one kind of credentials to another.
+      // The user may have switched to another kind of credentials.
       tokenFile = renewed.tokenFile;
       return toCredentials(renewed);
     },
     async reload(last) {
       if (tokenFile === undefined) return last;
       const token = (await readFile(tokenFile, 'utf8')).trim();
-      // As it is for a moment where a file is written over instead of being replaced.
+      // A file that is overwritten in place instead of being replaced is empty for a moment.
       return token === '' ? last : { ...last, authorization: `Bearer ${token}` };
     },
   };
@@ -190,13 +196,16 @@ export async function connectWithKubeconfig(
   };
 }
 
-/** The part that is allowed to change while the operator runs. */
+/** Returns the part that may change while the operator runs. */
 function toCredentials(resolved: ResolvedKubeconfig): Credentials {
   const { ca, cert, key, serverName, authorization, impersonateUser, expiresAtMs } = resolved;
   return { ca, cert, key, serverName, authorization, impersonateUser, expiresAtMs };
 }
 
-/** Runs the program once. Rejects with `ConnectionError`: what it said, or how it ended without saying anything. */
+/**
+ * Runs the resolver once. Rejects with `ConnectionError`, which contains the resolver's error or how it ended without
+ * one.
+ */
 function runResolver(source: string, args: readonly string[]): Promise<ResolvedKubeconfig> {
   return new Promise((resolve, reject) => {
     const child = execFile(
@@ -223,12 +232,15 @@ function runResolver(source: string, args: readonly string[]): Promise<ResolvedK
         }
       },
     );
-    // Nobody types here: a plugin that asks for a password reads the end at once instead of waiting.
+    // Without input, a plugin that asks for a password fails immediately instead of waiting.
     child.stdin?.end();
   });
 }
 
-/** The last line, since an exec plugin's libraries may print before it; undefined when the program did not get there. */
+/**
+ * Parses the last line, because libraries of an exec plugin may print before it. Returns undefined if the resolver
+ * printed no result.
+ */
 function parseResult(stdout: string): KubeconfigResult | undefined {
   try {
     const result: KubeconfigResult = JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '');

@@ -1,57 +1,61 @@
 import type { Clock } from '../clock.ts';
 
-/** What proves to each other who client and server are. Never changed in place: new credentials are a new object. */
+/** TLS material and credentials of a client. Immutable: new credentials are a new object. */
 export interface Credentials {
-  /** PEM; undefined for the certificate authorities that Node trusts. */
+  /** PEM; undefined for the certificate authorities that Node.js trusts. */
   readonly ca?: string | undefined;
-  /** Client certificate and key in PEM, both or none. */
+  /** Client certificate and key in PEM; either both or none. */
   readonly cert?: string | undefined;
   readonly key?: string | undefined;
-  /** Name that the server's certificate must have, where it is not the host's. */
+  /** Name in the server's certificate if it differs from the host. */
   readonly serverName?: string | undefined;
   /** Value of the Authorization header. */
   readonly authorization?: string | undefined;
-  /** Kubeconfig's `as`. */
+  /** The kubeconfig's `as`. */
   readonly impersonateUser?: string | undefined;
-  /** Wall-clock milliseconds after which they are not accepted any more; undefined when not known. */
+  /** Expiry in wall-clock milliseconds since 1970; undefined if unknown. */
   readonly expiresAtMs?: number | undefined;
 }
 
-/** Credentials over time. */
+/** A source of credentials that are renewed over time. */
 export interface CredentialSource {
-  /** The credentials to use now. A promise only when they have expired and new ones have to be fetched first. */
+  /** Returns the credentials to use now: a promise only if they have expired and must be renewed first. */
   current(): Credentials | Promise<Credentials>;
   /**
-   * Fetches everything anew, after the API server or TLS refused what `current` gave. Calls at the same time share one
-   * fetch, and none is made within 5 s of the last. Rejects when the fetch failed; `current` then goes on as before.
+   * Renews the credentials after the API server or TLS rejected the current ones. Concurrent calls share one renewal,
+   * and renewals are at least 5 s apart. Rejects if the renewal failed; `current` then returns the previous
+   * credentials.
    */
   refresh(): Promise<void>;
 }
 
 /**
- * True when a PEM text holds a certificate. To Node an empty one means the public authorities, and any other one means none
- * at all, so that the fault would be looked for at the server.
+ * Reports whether a PEM text contains a certificate. Node.js takes an empty text for the public authorities and any
+ * other text without a certificate for no authority at all, which looks like a fault of the server.
  */
 export function containsCertificate(pem: string): boolean {
   return /-----BEGIN (?:TRUSTED |X509 )?CERTIFICATE-----/.test(pem);
 }
 
-/** Rotated files are noticed within this. */
+/** Maximum delay until a rotated file is noticed. */
 const RELOAD_INTERVAL_MS = 10_000;
-/** Expiring credentials are renewed in the background this long before. */
+/** Expiring credentials are renewed in the background this long before their expiry. */
 const RENEW_BEFORE_EXPIRY_MS = 60_000;
-/** A refused credential of 64 calls in flight is one fetch, not 64; a fetch may start a process. */
+/** A rejected credential of 64 calls in flight causes one renewal instead of 64; a renewal may start a process. */
 const MIN_RENEWAL_INTERVAL_MS = 5_000;
 
-/** Where credentials come from. */
+/** Loads credentials. */
 export interface CredentialLoader {
-  /** Fetches everything, however dear. */
+  /** Loads everything, whatever it costs. */
   renew(): Promise<Credentials>;
-  /** Reads again what lies in files, cheaply; called at most every 10 s, and only while credentials are in use. */
+  /** Reloads what is stored in files, cheaply. Called at most every 10 s, and only while credentials are in use. */
   reload?(current: Credentials): Promise<Credentials>;
 }
 
-/** Keeps `initial` fresh by the rules above. Failures in the background are silent: the old ones serve until refused. */
+/**
+ * Creates a source that keeps `initial` up to date by these rules. Failures in the background are not reported: the
+ * previous credentials stay in use until they are rejected.
+ */
 export function createCredentialSource(
   initial: Credentials,
   loader: CredentialLoader,
@@ -66,7 +70,7 @@ export function createCredentialSource(
   };
 
   function adopt(loaded: Credentials): void {
-    // The same object for the same content: headers and connections hang on it.
+    // Equal content keeps its identity, because headers and connections are cached per object.
     if (JSON.stringify(loaded) !== JSON.stringify(credentials)) credentials = loaded;
   }
 
@@ -80,7 +84,7 @@ export function createCredentialSource(
       .finally(() => {
         started.pending = false;
       });
-    // Whoever waits sees the failure; when nobody does, it is no unhandled rejection.
+    // Callers that wait see the failure; without any, it must not become an unhandled rejection.
     started.done.catch(() => undefined);
     renewal = started;
     loadedMs = nowMs;
@@ -91,7 +95,7 @@ export function createCredentialSource(
     loadedMs = clock.monotonicMs();
     const before = credentials;
     loader.reload?.(before).then(
-      // A renewal in the meantime knows better.
+      // A concurrent renewal is more recent.
       (loaded) => (credentials === before ? adopt(loaded) : undefined),
       () => undefined,
     );
@@ -105,7 +109,7 @@ export function createCredentialSource(
         if (remainingMs <= 0) {
           return renew().then(
             () => credentials,
-            // Their expiry is by this machine's clock, which may be wrong: let the API server decide.
+            // The expiry depends on this machine's clock, which may be wrong; the API server decides.
             () => credentials,
           );
         }

@@ -1,16 +1,20 @@
 import { dirname, isAbsolute, join } from 'node:path';
 import { parse } from 'yaml';
+import { errorMessage } from '../error-message.ts';
 
-/** A kubeconfig file as read. */
+/** A kubeconfig file and its content. */
 export interface KubeconfigFile {
   readonly path: string;
   readonly text: string;
 }
 
-/** A mapping of a kubeconfig, its content unchecked. */
+/** A mapping of a kubeconfig with unchecked content. */
 export type YamlMapping = Record<string, unknown>;
 
-/** The current context of one or more kubeconfig files, with what it names, each field as the file has it. */
+/**
+ * The selected context of one or more kubeconfig files, and the cluster and user that it refers to, each field as in
+ * its file.
+ */
 export interface CurrentContext {
   readonly name: string;
   readonly namespace: string | undefined;
@@ -18,17 +22,17 @@ export interface CurrentContext {
   readonly user: YamlMapping;
 }
 
-/** What is wrong with a kubeconfig, in one line. */
+/** An error in a kubeconfig, described in one line. */
 export class KubeconfigError extends Error {
   override readonly name = 'KubeconfigError';
 }
 
 /**
- * Merges files as kubectl does: the first file that sets a name or the current context wins, and paths are relative to
- * the file that holds them. Then takes the current context out of it. Done here and not by client-node's `KubeConfig`,
- * which lets the last file win, refuses a name that comes twice, and fails on faults of entries that are not used.
+ * Merges files as kubectl does and returns the current context: the first file that sets a name or the current
+ * context wins, and paths are relative to their file. client-node's `KubeConfig` is not used because it lets the last
+ * file win, rejects a name that occurs twice, and fails on errors in unused entries.
  *
- * @param contextName the context to take instead of the current one
+ * @param contextName context to use instead of the current one
  */
 export function currentContext(files: readonly KubeconfigFile[], contextName?: string): CurrentContext {
   const documents = files.map((file) => ({ path: file.path, fields: parseFile(file) }));
@@ -40,7 +44,7 @@ export function currentContext(files: readonly KubeconfigFile[], contextName?: s
     );
   }
 
-  /** The named entry of the first file that has one. */
+  /** Returns the named entry of the first file that contains it. */
   function entry(list: string, kind: string, entryName: string): YamlMapping {
     for (const { path, fields } of documents) {
       const entries = Array.isArray(fields[list]) ? fields[list].filter(isMapping) : [];
@@ -70,23 +74,23 @@ export function currentContext(files: readonly KubeconfigFile[], contextName?: s
   };
 }
 
-/** One file's top level, unchecked below that. */
+/** Parses the top level of one file; nested values are not checked. */
 function parseFile({ path, text }: KubeconfigFile): YamlMapping {
   let document: unknown;
   try {
     document = parse(text);
   } catch (error) {
-    const [line = ''] = (error instanceof Error ? error.message : String(error)).split('\n');
+    const [line = ''] = errorMessage(error).split('\n');
     throw new KubeconfigError(`kubeconfig ${path}: invalid YAML: ${line.replace(/:$/, '')}`);
   }
-  // An empty file is an empty kubeconfig to kubectl too.
+  // kubectl also takes an empty file for an empty kubeconfig.
   if (document === null || document === undefined) return {};
   if (!isMapping(document))
     throw new KubeconfigError(`kubeconfig ${path}: not a kubeconfig: top level is not a mapping`);
   return document;
 }
 
-/** Of clusters and users. */
+/** Path fields of clusters and users. */
 const PATH_FIELDS = ['certificate-authority', 'client-certificate', 'client-key', 'tokenFile'];
 
 function withAbsolutePaths(content: YamlMapping, directory: string): YamlMapping {
@@ -96,7 +100,7 @@ function withAbsolutePaths(content: YamlMapping, directory: string): YamlMapping
     if (isNonEmptyString(path) && !isAbsolute(path)) result[field] = join(directory, path);
   }
   const exec = result['exec'];
-  // A bare command is looked up in PATH; only one with a directory in it is relative to the file.
+  // A bare command is looked up in PATH; a command with a directory is relative to the file.
   if (
     isMapping(exec) &&
     isNonEmptyString(exec['command']) &&
@@ -108,12 +112,12 @@ function withAbsolutePaths(content: YamlMapping, directory: string): YamlMapping
   return result;
 }
 
-/** True for a mapping. */
+/** Reports whether a value is a mapping. */
 export function isMapping(value: unknown): value is YamlMapping {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** True for a text that is not empty: an empty field counts as left out. */
+/** Reports whether a value is a non-empty string; an empty field counts as absent. */
 export function isNonEmptyString(value: unknown): value is string {
   return typeof value === 'string' && value !== '';
 }

@@ -1,13 +1,14 @@
 /**
- * A program of its own, started by `kubeconfig.ts`: reads the kubeconfig files given as arguments (`--context=NAME`: that
- * context instead of the current one), has
- * @kubernetes/client-node work out the credentials (files, exec plugins, OIDC), prints one line of JSON, and ends.
- * It is a process because importing that package costs 60 MiB and half a second, which the operator would carry on.
+ * A separate program that `connection.ts` runs. It reads the kubeconfig files given as arguments (`--context=NAME`
+ * selects a context other than the current one), resolves the credentials with @kubernetes/client-node (files, exec
+ * plugins, OIDC), prints one line of JSON and exits. It is a separate process because importing that package costs 60
+ * MiB and half a second, and the operator would keep that memory.
  */
 import { readFile } from 'node:fs/promises';
 import type { RequestOptions } from 'node:https';
 import { parseArgs } from 'node:util';
 import type { KubeConfig } from '@kubernetes/client-node';
+import { errorMessage } from '../error-message.ts';
 import { oneLine } from './api-error.ts';
 import { containsCertificate } from './credentials.ts';
 import {
@@ -18,10 +19,13 @@ import {
   type CurrentContext,
 } from './kubeconfig-merge.ts';
 
-/** What the program prints: everything about a connection, or why there is none. */
+/** Of one line; a plugin's stderr may be a page long. */
+const MAX_ERROR_LENGTH = 300;
+
+/** The program's output: a resolved connection, or an error. */
 export type KubeconfigResult = { readonly resolved: ResolvedKubeconfig } | { readonly error: string };
 
-/** A connection, as JSON carries it. */
+/** A connection in JSON. */
 export interface ResolvedKubeconfig extends ResolvedCredentials {
   readonly context: string;
   readonly server: string;
@@ -29,21 +33,21 @@ export interface ResolvedKubeconfig extends ResolvedCredentials {
   readonly proxyUrl: string | undefined;
 }
 
-/** As `Credentials`; what is undefined is missing from the JSON. */
+/** The fields of `Credentials`; undefined fields are absent from the JSON. */
 export interface ResolvedCredentials {
   readonly ca: string | undefined;
   readonly cert: string | undefined;
   readonly key: string | undefined;
   readonly serverName: string | undefined;
   readonly authorization: string | undefined;
-  /** Holds the bearer token; `authorization` is what was in it now. */
+  /** File that contains the bearer token; `authorization` is its present content. */
   readonly tokenFile: string | undefined;
   readonly impersonateUser: string | undefined;
-  /** When an exec plugin's or OIDC provider's token expires, in milliseconds since 1970. */
+  /** Expiry of an exec plugin's or OIDC provider's token, in milliseconds since 1970. */
   readonly expiresAtMs: number | undefined;
 }
 
-/** Everything about the context, or an error of one line that begins with the files' names. */
+/** Resolves the context. Errors are one line that begins with the names of the files. */
 async function resolveKubeconfig(
   paths: readonly string[],
   contextName: string | undefined,
@@ -64,7 +68,7 @@ async function resolveKubeconfig(
     };
   } catch (error) {
     if (error instanceof KubeconfigError) throw error;
-    throw new KubeconfigError(`${source}: ${errorMessage(error)}`);
+    throw new KubeconfigError(`${source}: ${oneLine(errorMessage(error), MAX_ERROR_LENGTH)}`);
   }
 }
 
@@ -88,7 +92,7 @@ function validateServer(source: string, { cluster }: CurrentContext): string {
   return server;
 }
 
-/** Fields that would be passed over silently, and so make the operator act as somebody else than the user meant. */
+/** Rejects fields that client-node ignores, because the operator would act as another user than configured. */
 function validateUser(source: string, { user }: CurrentContext): void {
   for (const field of ['as-uid', 'as-groups', 'as-user-extra']) {
     if (user[field] !== undefined)
@@ -99,7 +103,7 @@ function validateUser(source: string, { user }: CurrentContext): void {
 function validateProxyUrl(source: string, proxyUrl: string): string {
   const supported = ['http:', 'https:', 'socks5:'];
   if (!URL.canParse(proxyUrl) || !supported.includes(new URL(proxyUrl).protocol)) {
-    // It may hold a password, also where it is no URL.
+    // The URL may contain a password, even if it is invalid.
     const redacted = proxyUrl.replace(/[^/]*@/, '');
     throw new KubeconfigError(`${source}: proxy-url ${redacted} must be http, https or socks5`);
   }
@@ -111,11 +115,11 @@ function hasPassword(url: string): boolean {
   return username !== '' || password !== '';
 }
 
-/** What client-node makes of the user: it reads the files, runs the plugin, refreshes the OIDC token. */
+/** Resolves the credentials with client-node, which reads the files, runs the plugin and refreshes the OIDC token. */
 async function resolveCredentials(context: CurrentContext): Promise<ResolvedCredentials> {
   const { KubeConfig } = await import('@kubernetes/client-node');
   const config = new KubeConfig();
-  // JSON is YAML. Only the entries in use, without the proxy: it is the operator's connections that go through it.
+  // JSON is YAML. Only the entries in use are passed, and no proxy, because the operator itself connects through it.
   const { 'proxy-url': _proxyUrl, ...cluster } = context.cluster;
   config.loadFromString(
     JSON.stringify({
@@ -130,7 +134,7 @@ async function resolveCredentials(context: CurrentContext): Promise<ResolvedCred
   try {
     await config.applyToHTTPSOptions(options);
   } catch (error) {
-    // What the parser says quotes what it was given, and a plugin that prints no JSON may print its token.
+    // The parser's message quotes its input, and a plugin that does not print JSON may print its token.
     if (!(error instanceof SyntaxError) || !isMapping(context.user['exec'])) throw error;
     throw new Error(`the exec plugin ${String(context.user['exec']['command'])} printed invalid JSON`, {
       cause: error,
@@ -148,8 +152,8 @@ async function resolveCredentials(context: CurrentContext): Promise<ResolvedCred
     Object.entries(options.headers ?? {}).map(([name, value]) => [name, String(value)]),
   );
   const basic = options.auth == null ? undefined : `Basic ${Buffer.from(options.auth).toString('base64')}`;
-  // Basic authentication is gone from the API server, but gateways in front of it still use it.
-  // A token file comes before a token in kubectl too; client-node knows no token files.
+  // The API server no longer supports basic authentication, but gateways in front of it do. In kubectl too, a token
+  // file takes precedence over a token; client-node does not support token files.
   const authorization = token === undefined ? (headers.get('authorization') ?? basic) : `Bearer ${token}`;
   return {
     ca,
@@ -163,7 +167,9 @@ async function resolveCredentials(context: CurrentContext): Promise<ResolvedCred
   };
 }
 
-/** What exec plugins are told by their protocol, and client-node leaves out. They inherit this environment. */
+/**
+ * Sets the input of exec plugins, which their protocol requires and client-node omits. They inherit this environment.
+ */
 function setExecInfo({ cluster, user }: CurrentContext): void {
   const { exec } = user;
   if (!isMapping(exec)) return;
@@ -181,8 +187,9 @@ function setExecInfo({ cluster, user }: CurrentContext): void {
 }
 
 /**
- * Only for credentials that running again renews. An exec plugin's expiry is known to client-node's cache alone; should
- * that move, the expiry is unknown and a refused token is renewed after the refusal.
+ * Returns the expiry of credentials that another run renews. Only client-node's cache knows the expiry of an exec
+ * plugin's token; if the cache's location in client-node changes, the expiry is unknown and a token is renewed only
+ * after it is rejected.
  */
 function credentialExpiryMs(
   config: KubeConfig,
@@ -216,12 +223,7 @@ function optionalString(value: unknown): string | undefined {
   return isNonEmptyString(value) ? value : undefined;
 }
 
-/** A plugin's stderr may be a page. */
-function errorMessage(error: unknown): string {
-  return oneLine(error instanceof Error ? error.message : String(error), 300);
-}
-
-// Never by exit code or stderr: what a plugin prints there is not for this program to sort out.
+// The result never depends on exit codes or stderr, because plugins use these in their own ways.
 let result: KubeconfigResult;
 try {
   const { values, positionals } = parseArgs({
@@ -230,6 +232,6 @@ try {
   });
   result = { resolved: await resolveKubeconfig(positionals, values.context) };
 } catch (error) {
-  result = { error: errorMessage(error) };
+  result = { error: oneLine(errorMessage(error), MAX_ERROR_LENGTH) };
 }
 process.stdout.write(`${JSON.stringify(result)}\n`);

@@ -1,19 +1,22 @@
-import type { ApiObject, ResourceClient } from './resource-client.ts';
 import type { Clock } from '../clock.ts';
 import { MANAGED_BY_LABELS } from '../core/labels.ts';
 import { compareResourceVersions } from '../core/resource-version.ts';
 import { errorMessage } from '../error-message.ts';
-import { ApiError } from './api-error.ts';
 import { rfc3339Micro } from '../timestamps.ts';
+import { ApiError } from './api-error.ts';
+import type { ApiObject, ResourceClient } from './resource-client.ts';
 
-/** A coordination.k8s.io/v1 Lease: the parts that this project reads. */
+/** A coordination.k8s.io/v1 Lease, limited to the fields that this project reads. */
 export interface LeaseObject extends ApiObject {
   readonly spec?: LeaseSpec;
 }
 
-/** Who holds it and since when, by the holder's own clock: of others' clocks only a change means anything. */
+/**
+ * Holder and times of a Lease. The times are on the holder's clock; other processes may only compare them for
+ * equality.
+ */
 export interface LeaseSpec {
-  /** Absent or empty: nobody. */
+  /** Absent or empty without a holder. */
   readonly holderIdentity?: string | null;
   readonly leaseDurationSeconds?: number | null;
   readonly acquireTime?: string | null;
@@ -21,79 +24,84 @@ export interface LeaseSpec {
   readonly leaseTransitions?: number | null;
 }
 
-/** Where this project's Leases live, beside its objects. */
+/** Returns the location of the Leases, in the namespace of the tunnels. */
 export function leaseResource(namespace: string) {
   return { group: 'coordination.k8s.io', version: 'v1', plural: 'leases', namespace } as const;
 }
 
-/** One for all replicas in a namespace. */
+/** Name of the Lease that all replicas in a namespace share. */
 export const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
-/** Others hold a Lease for dead when it has not changed for so long; the time written into it says so too, for people. */
+/**
+ * Other processes consider a holder dead if its Lease has not changed for this long; it is also written into the
+ * Lease, for information.
+ */
 export const LEASE_DURATION_MS = 15_000;
 
-/** How often a Lease that is held is renewed. */
+/** Interval between renewals of a held Lease. */
 const RENEW_INTERVAL_MS = 5000;
-/** A holder that could not renew for so long holds it no more: 5 s before anybody else may think so. */
+/** A holder that has not renewed for this long no longer holds the Lease: 5 s before another process may take it. */
 const RENEW_DEADLINE_MS = 10_000;
-/** Between two tries that failed, with up to a fifth more by chance. */
+/** Delay after a failed attempt; up to a fifth is added at random. */
 const RETRY_INTERVAL_MS = 1000;
-/** Of a Lease that somebody keeps editing. */
+/** Delay after a conflict on a Lease that somebody keeps editing. */
 const CONTENTION_RETRY_MS = 100;
-/** Renewals without an answer that are remembered: a quarter of an hour of them. Of one that is forgotten a list too many comes. */
+/**
+ * Unanswered renewals that are remembered, which covers a quarter of an hour. Forgetting one costs an extra relist.
+ */
 const MAX_PENDING_RENEWALS = 1000;
-/** A renewal that hangs must leave time for another one before the deadline. */
+/** Leaves time for another renewal before the deadline if one hangs. */
 const TIMEOUT_MS = 3000;
-/** Giving up must not hold up the end of the process. */
+/** Bounds the release, because it must not delay the exit of the process. */
 const RELEASE_TIMEOUT_MS = 1500;
 
 export interface LeaseOptions {
   readonly client: Pick<ResourceClient<LeaseObject>, 'get' | 'create' | 'patch' | 'delete' | 'title'>;
-  /** Of the object. */
+  /** Name of the Lease object. */
   readonly name: string;
-  /** This process; written into the Lease. */
+  /** Identity of this process, written into the Lease. */
   readonly identity: string;
   /**
-   * True for a Lease that no other process has a right to: it is taken back at once from whoever edited it, and
-   * deleted when it is given up. Else it is waited for until it has not changed for 15 s or is given up, and is
-   * emptied when it is given up.
+   * True for a Lease that only this process may hold: it is taken back immediately after an external edit and deleted
+   * on release. False for a shared Lease: it is acquired once it has not changed for 15 s or has been released, and
+   * its holder is cleared on release.
    */
   readonly exclusive: boolean;
-  /** Asked before each try: false where this process may write nothing for another reason. */
+  /** Called before each attempt; returns false while another reason forbids this process to write. */
   readonly canAcquire: () => boolean;
   /**
-   * It is held, from now on: the first time, and after each time that it was not. What the holder believed before may
-   * be out of date. Not called when a renewal only was late.
+   * Called when the Lease is acquired: the first time, and each time after it was lost. State from before the loss
+   * may be outdated. Not called for a renewal that was only late.
    */
   readonly onAcquired: () => void;
   /**
-   * What is stored now is older than what was shown before, or an own Lease has a renewal that was not the last sent from
-   * here: etcd was restored from a backup, and shows other things of another time, too.
+   * Called when the stored Lease is older than one seen before, or when an exclusive Lease has a renewal other than
+   * the last one sent by this process: etcd was restored from a backup, so other resources are outdated too.
    */
   readonly onRollback?: () => void;
-  /** Told of a failed try, and of the first that works again. */
+  /** Called with the error of each failed attempt, and with undefined after each successful one. */
   readonly onResult: (failure: Error | undefined) => void;
   readonly clock: Clock;
   readonly random: () => number;
 }
 
 /**
- * A Lease, with the semantics of client-go's leader election: renewed every 5 s, given up by the holder itself 10 s after
- * the last renewal was *sent*, free for others when they have not seen it change for 15 s of their own monotonic clock.
- * No two clocks are compared, so they may be hours apart.
+ * A Lease with the semantics of client-go's leader election: it is renewed every 5 s, the holder gives it up 10 s
+ * after it *sent* the last successful renewal, and others may take it after they have seen no change for 15 s of
+ * their own monotonic clock. Clocks of two processes are never compared, so they may be hours apart.
  *
- * It differs in one thing: for how long a Lease holds is what this program says, never what stands in it. A hand that
- * writes a year into leaseDurationSeconds would else stop all replicas for a year.
+ * It differs in one respect: the duration is a constant of this program and never read from the Lease. Otherwise, a
+ * manual edit that sets leaseDurationSeconds to a year would stop all replicas for a year.
  */
 export class Lease {
   readonly #options: LeaseOptions;
   #object: LeaseObject | undefined;
-  /** The newest version that was ever shown, also of one that was deleted since. */
+  /** The newest version that was ever seen, also of a Lease deleted since. */
   #latestResourceVersion = '';
-  /** The renewTime of the last write that was answered, and of each that was sent since: one of them is stored. */
+  /** The renewTime of the last answered write and of each write sent after it: one of them is stored. */
   #sentRenewTimes = new Set<string>();
   #everStored = false;
-  /** What it says, and when that was first seen. */
+  /** The spec last seen, and when it was first seen. */
   #lastSpec = '';
   #lastChangedMs = Number.NEGATIVE_INFINITY;
   #validUntilMs = Number.NEGATIVE_INFINITY;
@@ -106,22 +114,25 @@ export class Lease {
     this.#options = options;
   }
 
-  /** True while it is held by this process's own clock. Right at any moment, also after the process was stopped. */
+  /**
+   * True while this process holds the Lease by its own clock. Correct at any time, even after the process was
+   * suspended.
+   */
   get isHeld(): boolean {
     return this.#options.clock.monotonicMs() < this.#validUntilMs;
   }
 
-  /** Begins to acquire it, and then renews it for ever. */
+  /** Starts to acquire the Lease and then renews it until it is released. */
   start(): void {
     this.#stopped = false;
     this.#attempt();
   }
 
-  /** The Lease as the watch shows it; undefined when it was deleted. Others' Leases are not to be told. */
+  /** Handles a watch event of this Lease, and of no other; `object` is undefined if it was deleted. */
   onWatchEvent(object: LeaseObject | undefined): void {
     const current = this.#object;
     const previousHolder = current?.spec?.holderIdentity ?? '';
-    // An answer to one's own renewal runs ahead of the watch.
+    // The response to a renewal is ahead of the watch.
     const isStale =
       current !== undefined &&
       object?.metadata.uid === current.metadata.uid &&
@@ -129,7 +140,7 @@ export class Lease {
     if (isStale) return;
     this.#update(object);
     const holder = object?.spec?.holderIdentity ?? '';
-    // Given up by another, or taken from this one: there is no point in waiting for the next try.
+    // Released by its holder, or taken from this process: waiting for the next attempt is pointless.
     if (
       !this.#stopped &&
       holder !== this.#options.identity &&
@@ -141,8 +152,8 @@ export class Lease {
   }
 
   /**
-   * Gives it up, so that others need not wait until it ends; without an answer it ends by itself. Nothing is tried
-   * afterwards.
+   * Releases the Lease, so that others need not wait for it to expire. Without a response, it expires. No attempt
+   * follows.
    */
   async release(): Promise<void> {
     this.#stopped = true;
@@ -193,7 +204,9 @@ export class Lease {
     );
   }
 
-  /** Until the Lease of another may have ended; without another, until the next try. */
+  /**
+   * Returns the delay until another holder's Lease may have expired; without another holder, until the next attempt.
+   */
   #retryDelayMs(): number {
     const { clock, random, identity } = this.#options;
     if (this.#object?.spec?.holderIdentity === identity) return RETRY_INTERVAL_MS;
@@ -203,7 +216,7 @@ export class Lease {
       : RETRY_INTERVAL_MS;
   }
 
-  /** True when it is held afterwards. */
+  /** Returns true if the Lease is held afterwards. */
   async #acquireOrRenew(): Promise<boolean> {
     const { clock, canAcquire, identity, exclusive, onAcquired, onResult } = this.#options;
     if (!canAcquire()) return false;
@@ -222,7 +235,8 @@ export class Lease {
     const latestResourceVersion = this.#latestResourceVersion;
     const stored = await this.#write(current, isHolder);
     if (stored === undefined) {
-      // It is another than was known. It is read at once, and tried again at once if that is worth it.
+      // The stored Lease differs from the known one. It is read immediately, and an exclusive one is retried
+      // immediately.
       await this.#read();
       this.#retryImmediately = exclusive;
       return false;
@@ -232,13 +246,13 @@ export class Lease {
     this.#everStored = true;
     this.#update(stored, latestResourceVersion);
     const wasNotHeld = !this.isHeld;
-    // By when it was sent: it may have been stored at once, and answered late.
+    // Counted from when the renewal was sent, because it may have been stored then and answered late.
     this.#validUntilMs = sentMs + RENEW_DEADLINE_MS;
     if (wasNotHeld && this.isHeld) onAcquired();
     return this.isHeld;
   }
 
-  /** The Lease as stored, held by this process; undefined when it was another than `known`. */
+  /** Writes this process as holder and returns the stored Lease; undefined if it differed from `current`. */
   async #write(current: LeaseObject | undefined, isHolder: boolean): Promise<LeaseObject | undefined> {
     const { client, name, identity, clock } = this.#options;
     const now = rfc3339Micro(clock.wallMs());
@@ -285,9 +299,10 @@ export class Lease {
   }
 
   /**
-   * Only what stands in the spec counts: a label edited by somebody makes no holder alive.
+   * Records the Lease. Only a change of the spec counts: an edited label does not prove that the holder is alive.
    *
-   * @param latestResourceVersion of an answer: the newest version shown when it was asked for; an answer shows nothing older
+   * @param latestResourceVersion for a response: the newest version seen when the request was sent; a response never
+   *   shows an older one
    */
   #update(object: LeaseObject | undefined, latestResourceVersion?: string): void {
     const previous = this.#object;
@@ -299,7 +314,7 @@ export class Lease {
         compareResourceVersions(resourceVersion, latestResourceVersion) < 0;
       if (isOlder || compareResourceVersions(resourceVersion, this.#latestResourceVersion) > 0)
         this.#latestResourceVersion = resourceVersion;
-      // An event of a former object of this name may come late, with an own renewal of then.
+      // A late event of a previous object of this name may contain a renewal that this process sent then.
       const isForeign =
         (latestResourceVersion !== undefined || uid === previous?.metadata.uid) &&
         this.#isForeignRenewal(object);
@@ -309,22 +324,23 @@ export class Lease {
     if (spec === this.#lastSpec) return;
     this.#lastSpec = spec;
     this.#lastChangedMs = this.#options.clock.monotonicMs();
-    // Taken away, by a hand or by somebody who held this process for dead: then it is.
+    // Taken by a manual edit, or by a process that considered this one dead: then the Lease is lost.
     const holder = object?.spec?.holderIdentity ?? '';
     if (holder !== this.#options.identity && !this.#options.exclusive)
       this.#validUntilMs = Number.NEGATIVE_INFINITY;
   }
 
   /**
-   * True for an own Lease with a renewal that was not the last sent from here. Nobody else renews it, so the store has gone
-   * another way since a backup, though its version may be the newest shown: after several restores versions overlap.
+   * Reports whether an exclusive Lease has a renewal other than the last one sent by this process. No other process
+   * renews it, so etcd was restored from a backup, even if the version is the newest one seen: versions overlap after
+   * several restores.
    */
   #isForeignRenewal({ spec }: LeaseObject): boolean {
     const renewTime = spec?.renewTime;
-    // Before the first write it is a former process's.
+    // Before the first write, it is a renewal of an earlier process.
     if (!this.#options.exclusive || !this.#everStored || typeof renewTime !== 'string') return false;
     if (this.#sentRenewTimes.has(renewTime)) return false;
-    // Once is enough.
+    // Reported once.
     this.#sentRenewTimes.add(renewTime);
     return true;
   }

@@ -1,6 +1,6 @@
 import { API_GROUP } from './resources.ts';
 
-/** A rule of a Role, as RBAC has it. */
+/** A rule of an RBAC Role. */
 export interface RbacRule {
   readonly apiGroups: readonly string[];
   readonly resources: readonly string[];
@@ -8,8 +8,9 @@ export interface RbacRule {
 }
 
 /**
- * What the operator may do in its namespace: all that it uses, and nothing else. The one list of it: tests run the operator
- * with exactly these rights, `doctor` asks for each of them, and README and Role are held against it.
+ * Permissions of the operator in its namespace: exactly what it uses. This is the single list: tests run the operator
+ * with exactly these permissions, `doctor` checks each of them, and the README and the chart's Role are compared with
+ * it.
  */
 export const OPERATOR_RBAC_RULES: readonly RbacRule[] = [
   {
@@ -36,12 +37,12 @@ export const OPERATOR_RBAC_RULES: readonly RbacRule[] = [
   { apiGroups: ['events.k8s.io'], resources: ['events'], verbs: ['create'] },
 ];
 
-/** What it may do in the whole cluster with `--auth token` and `mtls-or-token`, and only then. */
+/** Cluster-wide permissions, needed only with `--auth token` and `mtls-or-token`. */
 export const TOKEN_RBAC_RULES: readonly RbacRule[] = [
   { apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] },
 ];
 
-/** One right of the list. */
+/** One verb on one resource. */
 export interface Permission {
   readonly verb: string;
   readonly group: string;
@@ -50,7 +51,7 @@ export interface Permission {
   readonly subresource: string | undefined;
 }
 
-/** Each right of `rules`, one by one, as access reviews ask for them. */
+/** Returns the single permissions of `rules`, in the form of access reviews. */
 export function permissionsOf(rules: readonly RbacRule[]): Permission[] {
   return rules.flatMap(({ apiGroups, resources, verbs }) =>
     apiGroups.flatMap((group) =>

@@ -1,26 +1,29 @@
 import type { Clock } from '../clock.ts';
 import { ApiError, isTrustFailure, oneLine } from './api-error.ts';
 
-/** What the reflector says; pino's logger fits. */
+/** The methods of a logger that a reflector uses; compatible with pino. */
 export interface ReflectorLog {
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
 }
 
-/** A fault that stays is said again after this. */
+/** Interval at which a persistent failure is logged again. */
 const REPEAT_INTERVAL_MS = 30_000;
 
-/** Says when something breaks and when it works again. */
+/** Logs failures and recoveries of a reflector. */
 export interface FaultLog {
-  /** A failure: said when it is of another kind than the last, and every 30 s. @param retryMs when the next try is */
+  /**
+   * Logs a failure.
+   * @param retryMs delay until the next attempt
+   */
   logFailure(error: Error, retryMs: number): void;
-  /** It works: said when it was said to be broken before. */
+  /** Logs the recovery if the failure was logged. */
   logRecovery(): void;
 }
 
 /**
- * One line a change and not one a retry: an API server that is away for an hour would fill the log. Where it breaks and
- * works in turn, one of each in 30 s.
+ * Creates a log with one line per change instead of one per retry: an API server that is down for an hour would fill
+ * the log. An API server that keeps failing and recovering causes one line of each per 30 s.
  */
 export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): FaultLog {
   let lastLogged: { kind: string; atMs: number } | undefined;
@@ -29,7 +32,7 @@ export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): 
   return {
     logFailure(error, retryMs) {
       const consequence = error instanceof ApiError ? error.kind : 'reader';
-      // A server that is not trusted is another matter than one that is away, and only a person can help there.
+      // An untrusted server differs from an unreachable one, and only an administrator can fix it.
       const kind = isTrustFailure(error.cause) ? 'trust' : consequence;
       const nowMs = clock.monotonicMs();
       if (
@@ -41,7 +44,7 @@ export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): 
       lastLogged = { kind, atMs: nowMs };
       isFailing = true;
       const retry = `in ${Math.ceil(retryMs / 100) / 10}s`;
-      // What a watch brought may stand in the message as it came.
+      // The message may contain unfiltered data of a watch.
       const message = oneLine(error.message, 300);
       const hint = hintFor(error);
       const fields = { resource: title, consequence, error: message, retry };
@@ -55,7 +58,7 @@ export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): 
   };
 }
 
-/** What a person can do about it; undefined when it passes by itself. */
+/** Returns how to fix the failure; undefined if it is expected to go away. */
 function hintFor(error: Error): string | undefined {
   if (!(error instanceof ApiError)) return undefined;
   switch (error.kind) {

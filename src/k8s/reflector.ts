@@ -2,81 +2,87 @@ import { backoffDelayMs, type Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import { errorMessage } from '../error-message.ts';
 import { ApiError } from './api-error.ts';
-import type { ApiObject, ResourceClient, ListPage } from './resource-client.ts';
 import { createFaultLog, type FaultLog, type ReflectorLog } from './reflector-log.ts';
+import type { ApiObject, ResourceClient, ListPage } from './resource-client.ts';
 import { watchOnce, type RunningWatch, type WatchHandler, type WatchOutcome } from './watch-once.ts';
 
-/** Measured: 10,000 rows take 0.7-1.6 s by 2,000, 1.9-2.3 s by 500; and 2,000 rows are 2 MB of JSON at a time. */
+/**
+ * Measured: listing 10,000 objects takes 0.7-1.6 s with pages of 2,000 and 1.9-2.3 s with pages of 500. A page of
+ * 2,000 objects is 2 MB of JSON.
+ */
 const DEFAULT_PAGE_LIMIT = 2_000;
-/** An API server that comes back is found within 5 s, so that what happened meanwhile shows within 10 s. */
+/** The API server's return is noticed within 5 s, so that changes made during the outage are visible within 10 s. */
 const BACKOFF: Backoff = { initialMs: 100, maxMs: 5_000 };
-/** A watch that ended sooner, without anything having come, is a failure; client-go's very short watch. */
+/** A watch that ends sooner, without an event, counts as a failure (client-go's "very short watch"). */
 const SHORT_WATCH_MS = 1_000;
-/** A watch that stood this long, or brought something, ends a row of failures. */
+/** A watch that stays open this long, or delivers anything, resets the failure count. */
 const STABLE_WATCH_MS = 5_000;
-/** Watches in a row that may fail with 500 before the list is tried instead. */
+/** Consecutive watches that may fail with 500 before a relist. */
 const MAX_INTERNAL_ERRORS = 5;
-/** So often a page that expired is doubled: 32,000 objects by default, which an answer may still hold. */
+/** Limit for the doubling of expired pages: 32,000 objects by default, which still fit into one response. */
 const MAX_PAGE_GROWTH = 16;
-/** Between tries that were hastened. */
+/** Minimum interval between attempts that `retryNow` triggers. */
 const MIN_RETRY_MS = 1_000;
 
 /**
- * Takes what a reflector sees. What it throws is logged, and everything is listed again.
+ * Receives the state of a resource from a reflector. An error that it throws is logged and causes a relist.
  *
- * A list comes as `replaceBegin`, every object, `replaceEnd`; what was known and is not among them is gone then, and not
- * before: a list may break off, and is followed by another `replaceBegin`. So nothing may be dropped before
- * `replaceEnd`, and what an unfinished list brought may stay, for the API server did show it. The first request is sent
- * after `replaceBegin` returns: the list shows every write answered before, and it may or may not show those after.
+ * A list consists of `replaceBegin`, every object, `replaceEnd`. Objects missing from the list are deleted, but only
+ * at `replaceEnd`: a list may be interrupted and start again with `replaceBegin`. Objects of an interrupted list may
+ * be kept, because the API server did return them. The first request is sent after `replaceBegin` returns, so the
+ * list includes every write answered before, and possibly later ones.
  */
 export interface ReflectorHandler<T> extends WatchHandler<T> {
   replaceBegin(): void;
-  /** An object of the list, to be taken whatever version is known: etcd may have been restored. */
+  /** Called for each object of a list, which replaces any known version: etcd may have been restored. */
   replaceItem(object: T): void;
-  /** The list is complete. @param version the store's at the moment that it shows */
+  /**
+   * Called at the end of a complete list.
+   * @param version the store's version that the list represents
+   */
   replaceEnd(version: string): void;
 }
 
 /**
- * - `listing`: everything is being read.
- * - `synced`: a list was handed over whole; the watch is not open yet.
- * - `watching`: changes come as they happen.
- * - `broken`: the last try failed, and another comes by itself.
+ * - `listing`: a list is in progress.
+ * - `synced`: a list is complete; the watch is not open yet.
+ * - `watching`: changes arrive as they happen.
+ * - `broken`: the last attempt failed; another one follows automatically.
  */
 export type ReflectorState = 'listing' | 'synced' | 'watching' | 'broken';
 
-/** What a reflector needs to be told. */
+/** Configuration of a reflector. */
 export interface ReflectorOptions<T extends ApiObject> {
   readonly source: Pick<ResourceClient<T>, 'list' | 'watch' | 'title'>;
   readonly handler: ReflectorHandler<T>;
   readonly clock: Clock;
-  /** 0 to below 1; for jitter. */
+  /** Returns 0 to below 1, for jitter. */
   readonly random: () => number;
   readonly log: ReflectorLog;
-  /** Called at each change of state, with the failure for `broken`. */
+  /** Called at each change of state, and at each failure with its error and `broken`. */
   readonly onStateChange?: (state: ReflectorState, error?: Error) => void;
-  /** Most objects a page of the list. Default 2,000. */
+  /** Maximum objects per page of a list; default 2,000. */
   readonly pageLimit?: number;
 }
 
 /**
- * Keeps a handler's picture of a resource equal to the API server's: lists, then watches from the list's version, for
- * ever. On the model of client-go's Reflector; each of its cases that applies is a test by its name.
+ * Keeps a handler's copy of a resource up to date: lists, then watches from the list's version, until it is stopped.
+ * It follows client-go's Reflector; each applicable case of client-go is a test of the same name.
  */
 export class Reflector<T extends ApiObject> {
   readonly #options: ReflectorOptions<T>;
   readonly #faultLog: FaultLog;
   #state: ReflectorState | undefined;
   #synced = false;
-  /** Undefined: everything has to be listed. */
+  /** Undefined if a list is required. */
   #resourceVersion: string | undefined;
-  /** `relist` was called while a list was under way: that one may show what was before the sign. */
+  /** True if `relist` was called during a list, which may show the state before that call. */
   #relistRequested = false;
   #pageLimit: number;
-  /** Tries in a row that failed. */
+  /** Consecutive failed attempts. */
   #failures = 0;
   #internalErrors = 0;
-  /** Everything was listed at once as a version was lost, and no watch has stood since: another loss is a fault. */
+  /** True after a relist for a lost version until a watch is stable: losing it again is a failure. */
   #versionLost = false;
   #watch: RunningWatch | undefined;
   #pendingRetry: { readonly wake: () => void; dueMs: number; cancelTimer: () => void } | undefined;
@@ -88,12 +94,12 @@ export class Reflector<T extends ApiObject> {
     this.#faultLog = createFaultLog(options.source.title, options.log, options.clock);
   }
 
-  /** True once a list was handed over whole; stays true when the API server goes away. */
+  /** True once a list was complete; stays true when the API server becomes unreachable. */
   get hasSynced(): boolean {
     return this.#synced;
   }
 
-  /** Runs until `signal` is aborted, whatever happens; then resolves. To be called once. */
+  /** Runs until `signal` is aborted, then resolves. Never rejects. Must be called once. */
   async run(signal: AbortSignal): Promise<void> {
     const onAbort = (): void => {
       this.#watch?.stop(false);
@@ -112,10 +118,10 @@ export class Reflector<T extends ApiObject> {
   }
 
   /**
-   * There is a sign that the API server is there again, or that the connection to it was lost: a write succeeded after
-   * failures, or failed for want of a connection. A try that is being waited for comes within a second; an open watch on
-   * which nothing comes within 2 s is opened anew, as that of an API server being stopped stays open for a minute. Cheap:
-   * may be called for every such write.
+   * Retries sooner, because the API server seems to be back or the connection seems lost: a write succeeded after
+   * failures, or failed without a connection. A pending retry happens within a second. An open watch that delivers
+   * nothing within 2 s is reopened, because the watch of an API server that is shutting down stays open for a minute.
+   * Cheap enough to be called for every such write.
    */
   retryNow(): void {
     this.#watch?.verifyLiveness();
@@ -131,8 +137,7 @@ export class Reflector<T extends ApiObject> {
   }
 
   /**
-   * There is a sign that what the watch showed is not what is stored: everything is listed again, at once, or when the list
-   * that is under way is complete.
+   * Lists again, because the watch seems to differ from what is stored: immediately, or after the list in progress.
    */
   relist(): void {
     this.#relistRequested = true;
@@ -141,7 +146,7 @@ export class Reflector<T extends ApiObject> {
     this.#pendingRetry?.wake();
   }
 
-  /** Lists everything; how long to rest then. */
+  /** Lists all objects and returns the delay before the next step. */
   async #list(signal: AbortSignal): Promise<number> {
     const { source, handler, clock, log } = this.#options;
     const startedMs = clock.monotonicMs();
@@ -157,7 +162,7 @@ export class Reflector<T extends ApiObject> {
       handler.replaceEnd(version);
       this.#resourceVersion = this.#relistRequested ? undefined : version;
     } catch (error) {
-      // The version was compacted away between two pages: with fewer of them the list gets there in the end.
+      // The version was compacted between two pages; with fewer pages, the list eventually succeeds.
       if (error instanceof ApiError && error.kind === 'expired') {
         const maxLimit = (this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT) * MAX_PAGE_GROWTH;
         this.#pageLimit = Math.min(this.#pageLimit * 2, maxLimit);
@@ -172,7 +177,7 @@ export class Reflector<T extends ApiObject> {
     return 0;
   }
 
-  /** Watches until that ends; how long to rest then. */
+  /** Watches until the watch ends and returns the delay before the next step. */
   async #watchFrom(version: string, signal: AbortSignal): Promise<number> {
     const watch = watchOnce<T>(version, {
       ...this.#options,
@@ -187,7 +192,7 @@ export class Reflector<T extends ApiObject> {
     return signal.aborted ? 0 : this.#afterWatch(outcome);
   }
 
-  /** Where to go on, and after how many milliseconds. */
+  /** Decides between watching again and relisting, and returns the delay. */
   #afterWatch(outcome: WatchOutcome): number {
     const { error, progressed, durationMs } = outcome;
     if (progressed || durationMs >= STABLE_WATCH_MS) {
@@ -198,7 +203,7 @@ export class Reflector<T extends ApiObject> {
     this.#internalErrors += error instanceof ApiError && error.status === 500 ? 1 : 0;
     const relist = outcome.relist || this.#internalErrors >= MAX_INTERNAL_ERRORS;
     if (relist) this.#internalErrors = 0;
-    // `relist` may have been called meanwhile.
+    // `relist` may have been called in the meantime.
     if (this.#resourceVersion !== undefined)
       this.#resourceVersion = relist ? undefined : outcome.resourceVersion;
     if (error !== undefined) return this.#onFailure(error);
@@ -210,11 +215,11 @@ export class Reflector<T extends ApiObject> {
     );
   }
 
-  /** Says so, and how long to wait. */
+  /** Reports a failure and returns the delay before the next attempt. */
   #onFailure(error: unknown): number {
     const { random, log, source } = this.#options;
     this.#failures += 1;
-    // A watch that outlived its version, as in an outage, is no fault. It is one if the list that follows does not cure it.
+    // A version that expired during an outage is not a failure, unless the relist that follows does not fix it.
     if (isVersionLost(error) && !this.#versionLost) {
       this.#versionLost = true;
       log.info(
@@ -226,7 +231,8 @@ export class Reflector<T extends ApiObject> {
     const failure = error instanceof Error ? error : new Error(errorMessage(error));
     const ownDelayMs = backoffDelayMs(BACKOFF, this.#failures, random());
     const retryAfterMs = failure instanceof ApiError ? failure.retryAfterMs : undefined;
-    // A server that answers knows best, whatever was before; never sooner, and not all replicas at the same moment.
+    // The server's own delay takes precedence. It is never shortened, and jitter keeps replicas from retrying
+    // simultaneously.
     const delayMs =
       retryAfterMs === undefined || retryAfterMs === 0 ? ownDelayMs : retryAfterMs * (1 + random() / 4);
     this.#faultLog.logFailure(failure, delayMs);
@@ -264,13 +270,13 @@ function isVersionLost(error: unknown): boolean {
 }
 
 /**
- * Lists everything page by page and hands over each page as it comes; the API server works on the next one meanwhile.
- * Two pages are held at most, however long the list is. All pages show the store at one version, which is returned.
+ * Lists all pages, passing each page on as it arrives while the API server works on the next one. At most two pages
+ * are in memory. All pages show the store at one version, which is returned.
  *
- * Rejects with what a page or `onPage` failed with; `expired` when the pages took longer than the API server keeps a
- * version, which only a new list cures.
+ * Rejects with the error of a page or of `onPage`. The kind is `expired` if the pages took longer than the API server
+ * keeps a version; only a new list fixes that.
  *
- * @param limit most items a page
+ * @param limit maximum objects per page
  */
 export async function listPages<T>(
   source: Pick<ResourceClient<T>, 'list' | 'title'>,
@@ -287,7 +293,7 @@ export async function listPages<T>(
     while (nextPage !== undefined) {
       const { items, continueToken, resourceVersion: version }: ListPage<T> = await nextPage;
       if (continueToken !== undefined && continueToken === previousToken) {
-        // A cache on the way that takes no heed of the query would else have it go on for ever.
+        // A cache in between that ignores the query would otherwise cause an endless list.
         throw new ApiError(
           'unexpected_response',
           `list ${source.title}: two consecutive pages with the same continue token`,
@@ -298,7 +304,7 @@ export async function listPages<T>(
         continueToken === undefined
           ? undefined
           : source.list({ limit, signal: combinedSignal, continueToken });
-      // Should `onPage` throw, nobody awaits the page already asked for.
+      // If `onPage` throws, nothing awaits the page already requested.
       nextPage?.catch(() => undefined);
       resourceVersion = version;
       onPage(items);

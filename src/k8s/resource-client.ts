@@ -1,6 +1,6 @@
 import { ApiError, isKubernetesStatus, type KubernetesStatus } from './api-error.ts';
 
-/** The part of every Kubernetes object that this folder reads. The rest is its owner's business. */
+/** The metadata of every Kubernetes object that this directory reads. */
 export interface ApiObject {
   readonly metadata: {
     readonly name: string;
@@ -9,26 +9,30 @@ export interface ApiObject {
   };
 }
 
-/** A kind as the API server's paths name it. */
+/** A resource and its namespace, as in the API server's paths. */
 export interface ResourceType {
   /** API group; empty for the core group. */
   readonly group: string;
   readonly version: string;
   /** Lower-case plural, as in `reversetunnels`. */
   readonly plural: string;
-  /** Left out for kinds without namespace. */
+  /** Absent for cluster-scoped resources. */
   readonly namespace?: string;
 }
 
-/** Where the objects of a resource are, and how messages call it. */
+/** Path and display name of a resource. */
 export interface ResourcePath {
   /** Path of the collection, without a query. */
   readonly collection: string;
-  /** As `kubectl` takes it, with the namespace: `reversetunnels.reverse-tunnel.io in default`. */
+  /** As in `kubectl`, followed by the namespace: `reversetunnels.reverse-tunnel.io in default`. */
   readonly title: string;
 }
 
-/** @param base path of the server's URL: empty, or the prefix of a gateway in front of several clusters */
+/**
+ * Returns the path of a resource.
+ *
+ * @param base path of the server's URL: empty, or the prefix of a gateway in front of several clusters
+ */
 export function resourcePath(base: string, resource: ResourceType): ResourcePath {
   const { group, version, plural, namespace } = resource;
   const api = group === '' ? `/api/${version}` : `/apis/${group}/${version}`;
@@ -40,7 +44,7 @@ export function resourcePath(base: string, resource: ResourceType): ResourcePath
   };
 }
 
-/** `path` with those parameters that are defined. */
+/** Returns `path` with the defined parameters as its query. */
 export function withQuery(
   path: string,
   parameters: Readonly<Record<string, string | number | boolean | undefined>>,
@@ -52,10 +56,10 @@ export function withQuery(
   return query.size === 0 ? path : `${path}?${query.toString()}`;
 }
 
-/** What is done, as Kubernetes and its metrics name it. */
+/** A verb, as in Kubernetes' audit log and metrics. */
 export type Verb = 'get' | 'list' | 'watch' | 'create' | 'patch' | 'delete';
 
-/** The HTTP method that each is sent as. */
+/** HTTP method of each verb. */
 export const HTTP_METHODS = {
   get: 'GET',
   list: 'GET',
@@ -65,98 +69,105 @@ export const HTTP_METHODS = {
   delete: 'DELETE',
 } as const satisfies Record<Verb, string>;
 
-/** One call, ready to be sent but for the headers. */
+/** A call without its headers. */
 export interface Call {
   readonly verb: Verb;
-  /** With its query, but for the API server's own deadline, which is what is left of `timeoutMs`. */
+  /** Path and query, without the API server's deadline, which is derived from `timeoutMs`. */
   readonly path: string;
   readonly body?: string;
-  /** For messages: what is done to which object. Asked for only when it fails. */
+  /** Returns the verb and object for error messages; called only on failure. */
   readonly action: () => string;
-  /** For all of it: fetching credentials, waiting for a connection, a second try after 401, the whole answer. */
+  /**
+   * Limit for the whole call: fetching credentials, waiting for a connection, the retry after a 401, the complete
+   * response.
+   */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
   readonly onChunk?: ((chunk: Buffer) => void) | undefined;
   readonly onOpen?: (() => void) | undefined;
 }
 
-/** Applies to one call. */
+/** Options of one call. */
 export interface CallOptions {
-  /** Until the whole answer has come; a watch: until it is open. Default 10,000, for lists 30,000. */
+  /** Limit until the complete response; for a watch, until it is open. Default 10,000 ms, for lists 30,000 ms. */
   readonly timeoutMs?: number;
-  /** Aborting it ends the call with consequence `cancelled`. */
+  /** Aborting it ends the call with kind `cancelled`. */
   readonly signal?: AbortSignal;
 }
 
-/** Which objects, and how many at a time. */
+/** Selection and paging of a list. */
 export interface ListOptions extends CallOptions {
-  /** Most items a page; left out: all in one. */
+  /** Maximum objects per page; absent for a single page. */
   readonly limit?: number;
-  /** `continueToken` of the page before. */
+  /** `continueToken` of the previous page. */
   readonly continueToken?: string;
   /** As in `metadata.name=a` or `spec.tenantID=acme`. */
   readonly fieldSelector?: string;
 }
 
-/** A page of a list, or all of it. */
+/** A page of a list. */
 export interface ListPage<T> {
   readonly items: readonly T[];
-  /** Version of the store that this page shows; the same for all pages of a list. */
+  /** Version of the store that the page shows; equal for all pages of a list. */
   readonly resourceVersion: string;
-  /** Asks for the next page; undefined on the last. */
+  /** Token of the next page; undefined on the last page. */
   readonly continueToken: string | undefined;
 }
 
-/** From when to when to watch. */
+/** Start and duration of a watch. */
 export interface WatchOptions extends CallOptions {
-  /** Changes after this version, from a list or an earlier event. */
+  /** The watch delivers changes after this version of a list or an event. */
   readonly resourceVersion: string;
-  /** After this the API server ends the watch. */
+  /** The API server ends the watch after this time. */
   readonly timeoutSeconds: number;
 }
 
-/** Takes what a watch brings. What it throws ends the watch, which then rejects with it. */
+/** Receives a watch. An error that it throws ends the watch, which rejects with it. */
 export interface WatchSink {
-  /** The API server has accepted the watch. */
+  /** Called when the API server has accepted the watch. */
   onOpen(): void;
-  /** Bytes as they come: JSON documents, each ended by a line feed. */
+  /** Called with the bytes received: JSON documents, each terminated by a line feed. */
   onChunk(chunk: Buffer): void;
 }
 
-/** Exactly this object at exactly this version, or the deletion is a conflict. */
+/** The exact object and version to delete; a mismatch is a conflict. */
 export interface Preconditions {
   readonly uid: string;
   readonly resourceVersion: string;
 }
 
 /**
- * The calls on one resource. Each rejects with `ApiError`, and sends its own deadline along, so that the API server gives
- * up before its client does and a write that timed out was not made a moment later.
+ * Calls on one resource. Each rejects with `ApiError` and passes its deadline on, so that the API server gives up
+ * before its client does and does not complete a write after the timeout.
  */
 export interface ResourceClient<T> {
-  /** For messages: `reversetunnels.reverse-tunnel.io in default`. */
+  /** Display name: `reversetunnels.reverse-tunnel.io in default`. */
   readonly title: string;
   get(name: string, options?: CallOptions): Promise<T>;
-  /** One page, consistent with every write answered before. */
+  /** Returns one page, consistent with every write answered before. */
   list(options?: ListOptions): Promise<ListPage<T>>;
   /** Resolves when the API server ends the watch. */
   watch(options: WatchOptions, sink: WatchSink): Promise<void>;
-  /** `object` needs apiVersion, kind and metadata.name or generateName. */
+  /** Creates `object`, which needs apiVersion, kind and metadata.name or generateName. */
   create(object: object, options?: CallOptions): Promise<T>;
-  /** A merge patch. metadata.resourceVersion in it is the precondition; metadata.uid is none. */
+  /** Sends a merge patch. Its metadata.resourceVersion is a precondition; its metadata.uid is not. */
   patch(name: string, patch: object, options?: CallOptions): Promise<T>;
-  /** A merge patch of the status alone. */
+  /** Sends a merge patch of the status subresource. */
   patchStatus(name: string, patch: object, options?: CallOptions): Promise<T>;
-  /** Resolves with the object when it still stands, waiting for finalizers, and with undefined when it is gone. */
+  /** Resolves with the object if it still exists, waiting for finalizers, and with undefined if it is gone. */
   delete(name: string, preconditions: Preconditions, options?: CallOptions): Promise<T | undefined>;
 }
 
-/** Writes take milliseconds; the API server's own limit is 60 s, too long for a worker to stand still. */
+/** Writes take milliseconds. The API server's own limit of 60 s is too long for a worker to wait. */
 const DEFAULT_TIMEOUT_MS = 10_000;
-/** A page of 2,000 rows takes 0.3 s, and ten times as long from a busy API server. */
+/** A page of 2,000 objects takes 0.3 s, and ten times as long on a busy API server. */
 const LIST_TIMEOUT_MS = 30_000;
 
-/** Makes the calls of one resource out of `send`, which resolves with the text of a 2xx answer. */
+/**
+ * Creates the client of one resource.
+ *
+ * @param send resolves with the body of a 2xx response
+ */
 export function createResourceClient<T>(
   { collection, title }: ResourcePath,
   send: (call: Call) => Promise<string>,
@@ -165,7 +176,7 @@ export function createResourceClient<T>(
     return `${collection}/${encodeURIComponent(name)}${subresource}`;
   }
 
-  // What an answer holds is taken on trust from here on: the API server has checked it against the CRD's schema.
+  // The content is trusted from here on: the API server has validated it against the CRD's schema.
   async function call<A>(
     verb: Verb,
     path: string,
@@ -238,13 +249,18 @@ export function createResourceClient<T>(
   };
 }
 
-/** A GET of `path`, which is no resource's, by `send`. Rejects with `ApiError`. */
+/** Sends a GET for a path that is not a resource. Rejects with `ApiError`. */
 export async function getRaw<T>(path: string, send: (call: Call) => Promise<string>): Promise<T> {
   const action = (): string => `get ${path}`;
   return await sendJson<T>(send, { verb: 'get', path, action, timeoutMs: DEFAULT_TIMEOUT_MS }, false);
 }
 
-/** @param expectsObject it has to be one of Kubernetes, which all say their kind, and not just any JSON of a login page */
+/**
+ * Sends a call and parses its response.
+ *
+ * @param expectsObject whether it must be a Kubernetes object, which always has a kind, and not just any JSON of a
+ *   login page
+ */
 async function sendJson<A>(
   send: (call: Call) => Promise<string>,
   call: Call,
@@ -255,7 +271,7 @@ async function sendJson<A>(
     const parsed: A = JSON.parse(text);
     if (typeof parsed === 'object' && parsed !== null && (!expectsObject || 'kind' in parsed)) return parsed;
   } catch {
-    // Said below, with what came instead.
+    // Reported below with the beginning of the response.
   }
   const excerpt = text.slice(0, 80);
   throw new ApiError(
@@ -272,7 +288,7 @@ interface ListResponse<T> {
 function toListPage<T>(action: string, response: ListResponse<T>): ListPage<T> {
   const { items, metadata } = response;
   const resourceVersion = metadata?.resourceVersion;
-  // The one answer that is read here rather than by the caller, and a list without version could not be watched.
+  // The only response that is validated here, because a list without a version could not be watched.
   if (!Array.isArray(items) || resourceVersion === undefined || resourceVersion === '') {
     throw new ApiError('unexpected_response', `${action}: list without items or resourceVersion`);
   }

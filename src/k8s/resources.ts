@@ -1,39 +1,39 @@
+import { MANAGED_BY_LABELS } from '../core/labels.ts';
+import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
+import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
 import type {
   ObservedTunnel,
   TunnelManifest,
   TunnelObject,
   TunnelObjectStatus,
 } from '../core/tunnel-object.ts';
-import type { ResourceClient } from './resource-client.ts';
-import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
-import { MANAGED_BY_LABELS } from '../core/labels.ts';
-import { ApiError } from './api-error.ts';
-import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
 import { rfc3339Micro } from '../timestamps.ts';
+import { ApiError } from './api-error.ts';
+import type { ResourceClient } from './resource-client.ts';
 
-/** The API group of the kinds in `crds/`, and the version that this program reads and writes. */
+/** API group and version of the kinds in `crds/`. */
 export const API_GROUP = 'reverse-tunnel.io';
 export const API_VERSION = 'v1alpha1';
 
-/** What stands in `apiVersion` of each object. */
+/** `apiVersion` of each object. */
 export const GROUP_VERSION = `${API_GROUP}/${API_VERSION}`;
 
-/** A kind of that group by its plural, in a namespace. */
+/** Returns the location of a namespaced resource of that group. */
 export function customResource<P extends string>(plural: P, namespace: string) {
   return { group: API_GROUP, version: API_VERSION, plural, namespace } as const;
 }
 
-/** A worker waits for it: no longer than for a write. */
+/** A worker waits for the read, so its limit is that of a write. */
 const READ_TIMEOUT_MS = 10_000;
 
-/** Where rows live: the resource that `crds/reversetunnels.yaml` defines. */
+/** Returns the location of ReverseTunnel objects (`crds/reversetunnels.yaml`). */
 export function tunnelResource(namespace: string) {
   return customResource('reversetunnels', namespace);
 }
 
 /**
- * The writes on rows as the API server takes them. A patch's precondition is the resourceVersion alone: a uid is
- * ignored by /status and refused by the main resource. A deletion's is both.
+ * Calls on ReverseTunnel objects. The only precondition of a patch is the resourceVersion: /status ignores a uid, and
+ * the main resource rejects it. A delete has both as preconditions.
  */
 export function createTunnelApi(client: ResourceClient<TunnelObject>) {
   return {
@@ -55,7 +55,7 @@ export function createTunnelApi(client: ResourceClient<TunnelObject>) {
     delete: (object: ObservedTunnel): Promise<TunnelObject | undefined> =>
       client.delete(object.name, { uid: object.uid, resourceVersion: object.resourceVersion }),
 
-    /** By a list, which needs no right beyond those that the watch needs. */
+    /** Reads an object with a list, which needs no permission beyond those of the watch. */
     async read(name: string): Promise<TunnelObject | undefined> {
       const { items } = await client.list({
         fieldSelector: `metadata.name=${name}`,
@@ -66,15 +66,18 @@ export function createTunnelApi(client: ResourceClient<TunnelObject>) {
   };
 }
 
-/** Argo CD is not to look at an Application again for each change of an object that is in none. Rows go without: see decision 7. */
+/**
+ * Keeps Argo CD from refreshing an Application for each change of an object that it does not manage. ReverseTunnel
+ * objects do not carry it: see decision 7.
+ */
 const ARGOCD_ANNOTATIONS = { 'argocd.argoproj.io/ignore-resource-updates': 'true' };
 
-/** Where reporters' objects live: the resource that `crds/reversetunnelreporters.yaml` defines. */
+/** Returns the location of ReverseTunnelReporter objects (`crds/reversetunnelreporters.yaml`). */
 export function reporterResource(namespace: string) {
   return customResource('reversetunnelreporters', namespace);
 }
 
-/** The calls on reporters' objects as the API server takes them. */
+/** Calls on ReverseTunnelReporter objects. */
 export function createReporterApi(client: ResourceClient<ReporterObject>) {
   return {
     create: (name: string, spec: ReporterObject['spec']): Promise<ReporterObject> =>
@@ -91,7 +94,9 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
       status: ReporterStatusPatch,
     ): Promise<ReporterObject> => client.patchStatus(name, { metadata: { resourceVersion }, status }),
 
-    /** By a GET, which the API server answers from etcd's quorum: what it shows is not older than the request. */
+    /**
+     * Reads with a GET, which the API server answers from etcd's quorum: the result is not older than the request.
+     */
     async read(name: string): Promise<ReporterObject | undefined> {
       try {
         return await client.get(name);
@@ -106,12 +111,12 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
   };
 }
 
-/** Where policies live: the resource that `crds/reversetunnelpolicies.yaml` defines. */
+/** Returns the location of ReverseTunnelPolicy objects (`crds/reversetunnelpolicies.yaml`). */
 export function policyResource(namespace: string) {
   return customResource('reversetunnelpolicies', namespace);
 }
 
-/** The one write on policies: they are people's, and only their status is the operator's. */
+/** Calls on ReverseTunnelPolicy objects. Users own them; the operator writes only their status. */
 export function createPolicyApi(client: ResourceClient<PolicyObject>) {
   return {
     patchStatus: (name: string, resourceVersion: string, status: PolicyStatus): Promise<PolicyObject> =>
@@ -119,17 +124,17 @@ export function createPolicyApi(client: ResourceClient<PolicyObject>) {
   };
 }
 
-/** What an event says. */
+/** The content of an Event. */
 export interface EventContent {
   readonly type: 'Normal' | 'Warning';
-  /** CamelCase, at most 128. */
+  /** CamelCase, at most 128 characters. */
   readonly reason: string;
   readonly action: string;
-  /** For people; cut to what the API server takes. */
+  /** Human-readable message; truncated to the API server's limit. */
   readonly note: string;
 }
 
-/** The object that an event is about; without its uid `kubectl describe` does not show the event. */
+/** The object that an Event is about. Without the uid, `kubectl describe` does not show the Event. */
 export interface Regarding {
   readonly kind: string;
   readonly name: string;
@@ -140,12 +145,16 @@ export interface Regarding {
 const MAX_NOTE_BYTES = 1024;
 const REPORTING_CONTROLLER = 'reverse-tunnel.io/operator';
 
-/** Where events live, beside the objects that they are about. */
+/** Returns the location of Events, in the namespace of the objects that they are about. */
 export function eventResource(namespace: string) {
   return { group: 'events.k8s.io', version: 'v1', plural: 'events', namespace } as const;
 }
 
-/** Sends events of one process. @param instance at most 128 characters count */
+/**
+ * Creates the writer for this process's Events.
+ *
+ * @param instance name of this process; truncated to 128 characters
+ */
 export function createEventApi(
   client: Pick<ResourceClient<object>, 'create'>,
   namespace: string,
@@ -171,7 +180,7 @@ export function createEventApi(
 function truncateNote(note: string): string {
   const bytes = Buffer.from(note);
   if (bytes.length <= MAX_NOTE_BYTES) return note;
-  // A character that was cut in two becomes U+FFFD, which takes no more bytes than it had.
+  // A truncated character becomes U+FFFD, which takes no more bytes than the part that it replaces.
   return bytes
     .subarray(0, MAX_NOTE_BYTES - 3)
     .toString()

@@ -2,44 +2,52 @@ import type { Dispatcher } from 'undici';
 import type { Clock } from '../clock.ts';
 import { ApiError } from './api-error.ts';
 
-/** A request, ready to be sent. */
+/** An HTTP request. */
 export interface HttpRequest {
   readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
-  /** Path and query, as it goes on the wire. */
+  /** Path and query as sent. */
   readonly path: string;
-  /** Names and values in turn. */
+  /** Names and values, alternating. */
   readonly headers: string[];
   readonly body?: string | undefined;
-  /** Until the whole answer is there; for a stream, until its headers are. */
+  /** Limit until the complete response; for a stream, until its headers. */
   readonly timeoutMs: number;
-  /** Aborting it ends the exchange with consequence `cancelled`. */
+  /** Aborting it ends the request with kind `cancelled`. */
   readonly signal?: AbortSignal | undefined;
-  /** Makes it a stream: each chunk of a 200 answer as it comes, instead of one text. What it throws ends the stream. */
+  /**
+   * Makes the response a stream: receives each chunk of a 200 response as it arrives. An error that it throws ends
+   * the stream.
+   */
   readonly onChunk?: ((chunk: Buffer) => void) | undefined;
-  /** For a stream: the headers of a 200 answer have come. */
+  /** Called when a stream's 200 response begins. */
   readonly onOpen?: (() => void) | undefined;
 }
 
-/** An answer that has come whole. */
+/** A complete response. */
 export interface HttpResponse {
   readonly status: number;
-  /** The Retry-After header as it came. */
+  /** The Retry-After header as received. */
   readonly retryAfter: string | undefined;
-  /** The body; empty for a stream that was open. */
+  /** The body; empty for a stream. */
   readonly text: string;
 }
 
-/** A page of 32,000 large rows; an answer without end would else fill the memory until its deadline. */
+/** Fits a page of 32,000 large objects. An endless response would otherwise fill the memory until its deadline. */
 const MAX_RESPONSE_BYTES = 128 * 1024 * 1024;
-/** Most that is read of an answer that is no success: a `Status`, which may repeat the object, or some proxy's page. */
+/** Maximum bytes read of an error response: a `Status`, which may repeat the object, or a proxy's error page. */
 const MAX_ERROR_RESPONSE_BYTES = 1024 * 1024;
 
-/** What a stream's reader (`onChunk`, `onOpen`) threw, as `cause`: it is no failure of the connection. */
+/**
+ * Wraps, as `cause`, what a stream's reader (`onChunk`, `onOpen`) threw, to distinguish it from a failed connection.
+ */
 export class StreamReaderError extends Error {
   override readonly name = 'StreamReaderError';
 }
 
-/** One request and its answer, as undici's handler: made for each call, so it allocates little and parses nothing. */
+/**
+ * undici's handler for one request and its response. It is created per call, so it allocates little and parses
+ * nothing.
+ */
 export class ResponseHandler implements Dispatcher.DispatchHandler {
   readonly response: Promise<HttpResponse>;
   readonly #request: HttpRequest;
@@ -47,7 +55,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
   #resolve!: (answer: HttpResponse) => void;
   #reject!: (error: unknown) => void;
   #controller: Dispatcher.DispatchController | undefined;
-  /** Set once the answer is decided; what comes later changes nothing. */
+  /** Set once the result is decided; later callbacks change nothing. */
   #settled: { failure?: Error } | undefined;
   #status = 0;
   #retryAfter: string | undefined;
@@ -55,7 +63,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
   #chunks: Buffer[] = [];
   #bytes = 0;
 
-  /** @param onTimeout told when the request was sent and its deadline came before an answer */
+  /** @param onTimeout called if the deadline expires after the request was sent and before its response */
   constructor(request: HttpRequest, clock: Clock, onTimeout: () => void) {
     this.#request = request;
     this.response = new Promise((resolve, reject) => {
@@ -63,9 +71,9 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
       this.#reject = reject;
     });
     const { timeoutMs, signal } = request;
-    // From here and not from when it is sent: waiting for a free connection is part of what the caller waits for.
+    // Starts now instead of when the request is sent: waiting for a free connection is part of the caller's wait.
     this.#cancelDeadline = clock.setTimer(timeoutMs, () => {
-      // One that has waited for a connection all the time says nothing about any.
+      // A request that never got a connection says nothing about any.
       if (this.#controller !== undefined) onTimeout();
       this.#fail(new ApiError('unavailable', `no response within ${Math.round(timeoutMs / 100) / 10} s`));
     });
@@ -75,7 +83,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
-    // It failed while it waited for a connection: it must not be sent any more.
+    // It failed while it waited for a connection and must not be sent anymore.
     if (this.#settled !== undefined) controller.abort(this.#settled.failure ?? new Error('request aborted'));
   }
 
@@ -89,7 +97,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     this.#retryAfter = typeof retryAfter === 'string' ? retryAfter : undefined;
     if (this.#request.onChunk === undefined || status !== 200) return;
     this.#streaming = true;
-    // From now on silence is normal; who reads the stream knows how much of it.
+    // From now on, silence is normal; the reader of the stream limits it.
     this.#cancelDeadline();
     this.#runGuarded(() => this.#request.onOpen?.());
   }
@@ -105,7 +113,9 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     }
   }
 
-  /** Of a refusal the beginning says enough; half of an answer says nothing. */
+  /**
+   * Limits the memory of a response: the beginning of an error response suffices, but a truncated success is useless.
+   */
   #enforceSizeLimit(): void {
     const isSuccess = this.#status >= 200 && this.#status <= 299;
     if (this.#bytes <= (isSuccess ? MAX_RESPONSE_BYTES : MAX_ERROR_RESPONSE_BYTES)) return;
@@ -125,7 +135,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
 
   #finish(): void {
     this.#settle({});
-    // Most answers are one chunk, which need not be copied.
+    // Most responses are a single chunk, which needs no copy.
     const [first, second] = this.#chunks;
     const body = second === undefined ? first : Buffer.concat(this.#chunks, this.#bytes);
     this.#resolve({
@@ -139,12 +149,12 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     this.#fail(error);
   }
 
-  /** A field and not a method, so that the same function can be taken off the signal again. */
+  /** A field instead of a method, so that the same function can be removed from the signal. */
   readonly #onAbort = (): void => {
     this.#fail(new ApiError('cancelled', 'cancelled'));
   };
 
-  /** Errors of the stream's reader end the stream, and reach whoever waits for its end. */
+  /** Runs a callback of the stream's reader. Its error ends the stream and rejects the response. */
   #runGuarded(run: () => void): void {
     try {
       run();
@@ -157,11 +167,11 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     if (this.#settled !== undefined) return;
     this.#settle({ failure });
     this.#reject(failure);
-    // HTTP/1.1 has no way to give up one request but to close its connection.
+    // In HTTP/1.1, cancelling one request closes its connection.
     this.#controller?.abort(failure);
   }
 
-  /** From here on nothing of this exchange is left with the clock or the signal. */
+  /** Removes the timer and the listener of this request. */
   #settle(settled: { failure?: Error }): void {
     this.#settled = settled;
     this.#cancelDeadline();

@@ -1,14 +1,14 @@
 import { ApiError } from './api-error.ts';
 import type { ResourceClient } from './resource-client.ts';
 
-/** Where tokens are reviewed: once for the whole cluster. Nothing is stored there. */
+/** Location of TokenReviews, which are cluster-scoped and never stored. */
 export const TOKEN_REVIEW_RESOURCE = {
   group: 'authentication.k8s.io',
   version: 'v1',
   plural: 'tokenreviews',
 } as const;
 
-/** What of a TokenReview is read. */
+/** A TokenReview, limited to the fields that are read. */
 export interface TokenReviewObject {
   readonly status?: {
     readonly authenticated?: boolean;
@@ -17,23 +17,26 @@ export interface TokenReviewObject {
   };
 }
 
-/** Whose a token is. `authenticated` false: not accepted, not for the audience, or not of a ServiceAccount. */
+/**
+ * The ServiceAccount of a token. `authenticated` is false if the token is invalid, is for another audience, or is not
+ * of a ServiceAccount.
+ */
 export type TokenReviewResult =
   | { readonly authenticated: true; readonly namespace: string; readonly serviceAccount: string }
   | { readonly authenticated: false };
 
-/** The API server's own check takes milliseconds; a webhook behind it some more. */
+/** The API server's own check takes milliseconds; a webhook takes longer. */
 const TIMEOUT_MS = 5_000;
-/** As Kubernetes names a ServiceAccount as a user. */
+/** User name of a ServiceAccount in Kubernetes. */
 const SERVICE_ACCOUNT_USERNAME =
   /^system:serviceaccount:([a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?):([a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)$/;
 
 /**
- * Has the API server say whose a token is. It must say that the token is for the audience: one that knows no audiences
- * leaves them out, and accepts every token for everybody.
+ * Asks the API server for the ServiceAccount of a token. The response must name the audience: an API server without
+ * audience support omits audiences and accepts every token for anything.
  *
- * @returns rejects when there is no answer, with an error whose message holds nothing but status and consequence: the
- *   answer to a TokenReview repeats the token
+ * @returns rejects without a response; the error's message contains only status and kind, because the response to a
+ *   TokenReview repeats the token
  */
 export async function reviewToken(
   client: Pick<ResourceClient<TokenReviewObject>, 'create'>,
@@ -59,7 +62,7 @@ export async function reviewToken(
   return { authenticated: true, namespace, serviceAccount };
 }
 
-/** Without the error's message and reason, and without the error as a cause: all of them come from the answer. */
+/** Omits the error's message, reason and cause, which all come from the response. */
 function errorSummary(error: unknown): string {
   if (!(error instanceof ApiError)) return 'failed';
   return `${error.status ?? 'no response'} ${error.kind}`;

@@ -5,40 +5,43 @@ import type { Clock } from '../clock.ts';
 import type { Credentials } from './credentials.ts';
 import { ResponseHandler, type HttpResponse, type HttpRequest } from './response-handler.ts';
 
-/** Below the 90 s after which kube-apiserver closes an idle connection, so that a request never meets the closing. */
+/** Below the 90 s after which kube-apiserver closes an idle connection, so that a request never races with that. */
 const IDLE_CONNECTION_MS = 60_000;
-/** What a request may wait for TCP and TLS; its own deadline counts on. */
+/** Limit for TCP and TLS handshakes; the request's own deadline applies as well. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** An API server that is merely slow is not to be asked for new handshakes at each time-out. */
+/** Spares an API server that is merely slow a new set of handshakes at each timeout. */
 const MIN_RECYCLE_INTERVAL_MS = 10_000;
 
 const require = createRequire(import.meta.url);
 
-/** Which server, and by how many connections. */
+/** Configuration of a transport. */
 export interface TransportOptions {
-  /** Scheme, host and port; `http:` is for tests only, `connection.ts` refuses it. */
+  /** Scheme, host and port. `http:` is for tests only; `connection.ts` rejects it. */
   readonly server: URL;
-  /** `http:`, `https:` or `socks5:` proxy to go through; undefined for none. */
+  /** Proxy URL with scheme `http:`, `https:` or `socks5:`; undefined for none. */
   readonly proxyUrl: string | undefined;
-  /** Most connections for calls. Streams have their own, without a limit. */
+  /** Maximum connections for calls. Streams use unlimited connections of their own. */
   readonly connections: number;
   readonly clock: Clock;
 }
 
 /** Kept-alive HTTP/1.1 connections to one server. */
 export interface Transport {
-  /** Sends one request. Rejects when no whole answer comes: with the cause as undici or TLS has it, or `ApiError`. */
+  /**
+   * Sends one request. Rejects without a complete response: with the cause from undici or TLS, or with `ApiError`.
+   */
   send(request: HttpRequest, credentials: Credentials): Promise<HttpResponse>;
-  /** Connections opened since the start, those for streams included. */
+  /** Connections opened since the start, including those of streams. */
   connectionsOpened(): number;
-  /** Ends everything at once: whatever is under way rejects. */
+  /** Rejects all pending requests and closes all connections. */
   close(): Promise<void>;
 }
 
 /**
- * Two pools: one for calls, one for streams, because a watch occupies its connection for minutes and must neither wait
- * for a call nor take its place. A change of CA or client certificate makes new pools; the old ones finish what they do.
+ * Creates a transport with one pool for calls and one for streams: a watch occupies its connection for minutes and
+ * must neither wait for a call nor take its place. A change of the CA or the client certificate creates new pools;
+ * the old ones finish their requests.
  */
 export function createTransport(options: TransportOptions): Transport {
   const { server, clock } = options;
@@ -53,16 +56,16 @@ export function createTransport(options: TransportOptions): Transport {
     });
   }
 
-  /** @param connections at most so many; null for no limit */
+  /** @param connections maximum; null for unlimited */
   function createPool(tls: TlsMaterial, connections: number | null): Dispatcher {
     const poolOptions: PoolType.Options = {
       connections,
       pipelining: 1,
-      // HTTP/2 was measured: no faster, and one slow stream would hold up the others' window.
+      // Measured: HTTP/2 is not faster, and one slow stream would block the others' flow-control window.
       allowH2: false,
       keepAliveTimeout: IDLE_CONNECTION_MS,
       keepAliveMaxTimeout: IDLE_CONNECTION_MS,
-      // Deadlines are the caller's, by one timer each; undici's own would add two more to each request.
+      // One timer per request enforces the caller's deadline; undici's own would add two more.
       headersTimeout: 0,
       bodyTimeout: 0,
     };
@@ -77,21 +80,22 @@ export function createTransport(options: TransportOptions): Transport {
   }
 
   function createProxyPool(uri: string, tls: TlsMaterial, poolOptions: PoolType.Options): Dispatcher {
-    // All of undici, for its proxy agent does not work without; loaded only here, as few need it.
+    // The proxy agent needs all of undici, which is loaded only here because few installations use a proxy.
     const { ProxyAgent }: typeof import('undici') = require('undici');
     return new ProxyAgent({
       ...poolOptions,
       uri,
       requestTls: { ...tls, timeout: CONNECT_TIMEOUT_MS },
       factory: (origin, inner) => countConnections(new Pool(origin, inner)),
-      // A proxy that takes CONNECT and never answers would else hold a place of the pool for five minutes.
+      // Otherwise a proxy that accepts CONNECT and never answers would occupy a connection of the pool for five
+      // minutes.
       clientFactory: (proxy, inner) => new Pool(proxy, { ...inner, headersTimeout: CONNECT_TIMEOUT_MS }),
       connectTimeout: CONNECT_TIMEOUT_MS,
     });
   }
 
   function closeGracefully(pool: Dispatcher): void {
-    // Waits for what is under way, a watch's end included; `close` destroys what is left before that.
+    // Waits for pending requests, including the end of a watch; `close` destroys the pools that are still open.
     pool.close().then(
       () => openPools.delete(pool),
       () => openPools.delete(pool),
@@ -99,8 +103,9 @@ export function createTransport(options: TransportOptions): Transport {
   }
 
   /**
-   * A connection on which no answer comes may be half-open, as after a loss of state on the way, and then those that
-   * are idle beside it are, too: each would cost one more call its deadline. So the next call has a new one.
+   * Replaces the pool for calls after a timeout. The connection may be half-open, for example after a middlebox lost
+   * its state. The idle connections next to it would then be half-open too, and each would cost another call its
+   * deadline.
    */
   function recyclePool(calls: Dispatcher): void {
     const nowMs = clock.monotonicMs();
@@ -112,7 +117,7 @@ export function createTransport(options: TransportOptions): Transport {
   }
 
   function poolsFor(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
-    // Four comparisons of the same strings a call: by reference, as `Credentials` are not made anew for equal content.
+    // Four string comparisons per call, by reference because equal `Credentials` keep their identity.
     if (current !== undefined && sameTls(current.tls, credentials)) return current;
     if (current !== undefined) {
       closeGracefully(current.calls);
@@ -134,7 +139,7 @@ export function createTransport(options: TransportOptions): Transport {
           path: request.path,
           headers: request.headers,
           body: request.body ?? null,
-          // Without this undici closes the connection after a DELETE with a body, so one TLS handshake a deletion.
+          // Without this, undici closes the connection after a DELETE with a body: one TLS handshake per delete.
           reset: false,
         },
         handler,

@@ -1,6 +1,6 @@
 /**
- * undici's single files, which it ships without types and without an `exports` map that would forbid them. Why they are
- * imported one by one: docs/decisions/0003-api-client-and-kubeconfig.md. A test guards that they exist.
+ * Single files of undici, which have no types and are not restricted by an `exports` map. The reason for importing
+ * them separately is in docs/decisions/0003-api-client-and-kubeconfig.md. A test checks that they exist.
  */
 declare module 'undici/lib/dispatcher/pool.js' {
   import type { Pool } from 'undici';

@@ -4,75 +4,78 @@ import { errorMessage } from '../error-message.ts';
 import { ApiError, errorFromStatus, isKubernetesStatus, type KubernetesStatus } from './api-error.ts';
 import type { ApiObject, ResourceClient } from './resource-client.ts';
 
-/** Bookmarks come every 60 s (59.8 to 61.2 were seen), so a watch that is silent for longer than this is dead. */
+/** Bookmarks arrive every 60 s (measured: 59.8 to 61.2), so a watch that is silent for longer than this is dead. */
 const IDLE_TIMEOUT_MS = 90_000;
-/** How long a watch under suspicion may stay silent: an own write shows on a live one within milliseconds. */
+/** Limit for the silence of a suspected watch: a live one shows this process's own writes within milliseconds. */
 const LIVENESS_TIMEOUT_MS = 2_000;
-/** etcd takes objects up to 1.5 MiB; a longer line is no event. */
+/** etcd accepts objects up to 1.5 MiB, so a longer line is not an event. */
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
-/** client-go's: a random part more spreads clients over API servers that come back. */
+/** As in client-go; a random addition distributes clients over restarted API servers. */
 const MIN_TIMEOUT_SECONDS = 300;
 
-/** Takes what a watch shows, in order. What it throws ends the watch. */
+/** Receives the events of a watch in order. An error that it throws ends the watch. */
 export interface WatchHandler<T> {
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void;
   /**
-   * Asked for an object's version before its event is read: true when the handler knows that version already, from the
-   * answer to an own write. The event is then skipped, which saves half of what reading one's own writes costs.
+   * Called with an object's version before its event is parsed. Returns true if the handler knows that version from
+   * the response to its own write. The event is then skipped, which halves the cost of reading one's own writes.
    */
   acknowledgeOwnWrite?(resourceVersion: string): boolean;
 }
 
-/** What a watch works with. */
+/** What a watch needs from its environment. */
 export interface WatchDependencies<T> {
   readonly source: Pick<ResourceClient<T>, 'watch' | 'title'>;
   readonly handler: WatchHandler<T>;
   readonly clock: Clock;
-  /** 0 to below 1. */
+  /** Returns 0 to below 1. */
   readonly random: () => number;
   readonly onOpen: () => void;
 }
 
-/** How a watch ended, and what to do about it. */
+/** The result of a watch, and how to continue. */
 export interface WatchOutcome {
-  /** The last version seen: a new watch goes on from it. */
+  /** The last version seen, from which another watch can continue. */
   readonly resourceVersion: string;
-  /** True when something came: an event or a bookmark. */
+  /** True if an event or a bookmark was received. */
   readonly progressed: boolean;
-  /** From its start, in milliseconds. */
+  /** Milliseconds since the start of the watch. */
   readonly durationMs: number;
-  /** Undefined when the API server ended it as it should, or it was stopped. */
+  /** Undefined if the API server ended the watch normally or it was stopped. */
   readonly error: Error | undefined;
-  /** True when the versions in between cannot be had by another watch. */
+  /** True if another watch cannot deliver the missed changes. */
   readonly relist: boolean;
 }
 
-/** A watch under way. */
+/** A watch in progress. */
 export interface RunningWatch {
   /** Resolves when the watch has ended; never rejects. */
   readonly ended: Promise<WatchOutcome>;
-  /** Ends it soon, as by the API server, unless something comes: for when there is reason to think it half-open. */
+  /**
+   * Ends the watch as if the API server had closed it, unless data arrives within 2 s; for a watch that may be
+   * half-open.
+   */
   verifyLiveness(): void;
-  /** Ends it at once, without error. */
+  /** Ends the watch immediately, without an error. */
   stop(relist: boolean): void;
 }
 
-/** A line of the watch, as far as it is believed before it is looked at. */
+/** A line of the watch before validation. */
 interface WatchEvent<T> {
   type?: string;
   object?: T | KubernetesStatus;
 }
 
 /**
- * Watches from a version on, until the watch ends for whatever reason. What follows from each end:
+ * Watches from a version until the watch ends. The cause determines how to continue:
  *
- * | end | then |
+ * | cause | next step |
  * |---|---|
- * | by the API server: its time was over, it stops, the CRD was changed | watch again |
+ * | the API server ends the watch: timeout, shutdown, changed CRD | watch again |
  * | no connection, reset, 429, 5xx, 401, 403 | watch again: the API server keeps versions for minutes |
- * | 410, as an event or a status; a version ahead of the store | list |
+ * | 410, as an event or a status; a version that the store has not reached | list |
  * | a version that goes back; nothing for 90 s | list: etcd may have been restored |
- * | a line that cannot be read; the handler threw; an object deleted unread | list: something is missing now |
+ * | an unreadable line; an error of the handler; an object deleted without being readable | list: an event is missing |
  */
 export function watchOnce<T extends ApiObject>(
   resourceVersion: string,
@@ -95,13 +98,13 @@ export function watchOnce<T extends ApiObject>(
   let cancelIdleTimer = clock.setTimer(IDLE_TIMEOUT_MS, checkIdle);
   function checkIdle(): void {
     const remainingMs = lastByteMs + IDLE_TIMEOUT_MS - clock.monotonicMs();
-    // One timer for the whole watch: moving it with every chunk would cost more than the chunk.
+    // A single timer for the whole watch: moving it with every chunk would cost more than the chunk.
     if (remainingMs > 0) cancelIdleTimer = clock.setTimer(remainingMs, checkIdle);
-    // Not only a new watch: a version from before a restored etcd is watched in silence, too.
+    // Another watch would not suffice: a version from before an etcd restore is watched in silence too.
     else stop(new Error(`${action}: no event or bookmark for ${IDLE_TIMEOUT_MS / 1000} s`), true);
   }
 
-  /** What came counts as seen only in order: a version that goes back is another store than the one that was watched. */
+  /** Advances the version. A version that goes back means that the store is not the one that was watched. */
   function advance(to: string | undefined, what: string): void {
     if (typeof to !== 'string' || to === '') throw new Error(`${action}: ${what} without resourceVersion`);
     if (compareResourceVersions(to, version) < 0) {
@@ -141,7 +144,7 @@ export function watchOnce<T extends ApiObject>(
     }
   }
 
-  /** An error of the handler says at which object, for its own message cannot know. */
+  /** Delivers an event and adds the object to the handler's error, which does not know it. */
   function deliver(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void {
     try {
       handler.event(type, object);
@@ -170,7 +173,7 @@ export function watchOnce<T extends ApiObject>(
           },
         },
       );
-      // The API server ends each event by a line feed, and its watches between events.
+      // The API server terminates each event with a line feed and ends watches between events.
       const remainder = lines.remainder();
       if (remainder !== '')
         throw malformedWatch(action, `response ended within a line: ${remainder.slice(0, 80)}`);
@@ -205,11 +208,11 @@ export function watchOnce<T extends ApiObject>(
   };
 }
 
-/** False when another watch from the same version may well do what this one did not. */
+/** Returns false if another watch from the same version may succeed. */
 function needsRelist(failure: Error | undefined): boolean {
   if (failure === undefined) return false;
   if (!(failure instanceof ApiError)) return true;
-  // An object was deleted that could not be read any more: its deletion is an event that never comes.
+  // An object that could not be read anymore was deleted; its deletion event never arrives.
   if (failure.reason === 'StoreReadError') return true;
   switch (failure.kind) {
     case 'throttled':
@@ -218,10 +221,11 @@ function needsRelist(failure: Error | undefined): boolean {
     case 'cancelled':
       return false;
     case 'unexpected_response':
-      // A page in place of the watch says nothing of what was missed; in the middle of an open one it does.
+      // An unexpected page instead of the watch does not mean that events were missed; one within an open watch does.
       return failure.status === undefined;
     case 'rejected':
-      // Rights come back; anything else was in the request, of which only the version can change.
+      // Permissions may be granted again. Any other rejection is caused by the request, in which only the version can
+      // change.
       return failure.status !== 403;
     case 'expired':
     case 'resource_version_too_large':
@@ -246,24 +250,27 @@ function parseEvent<T>(action: string, line: string): WatchEvent<T> {
   return event;
 }
 
-/** Of an open stream, so without a status: what it should have brought is missing, which takes a list. */
+/** Creates the error of an open stream, which has no status: an event is missing, which requires a list. */
 function malformedWatch(action: string, what: string, cause?: unknown): ApiError {
   return new ApiError('unexpected_response', `${action}: ${what}`, { cause });
 }
 
 const CHANGE_EVENT = /^\{"type":"(?:ADDED|MODIFIED)"/;
-/** Fields stand in the order of the alphabet, so these two behind one another are metadata's, and spec follows it. */
+/** Fields are in alphabetical order, so these two adjacent fields belong to metadata, and spec follows it. */
 const VERSION_AND_UID = /"resourceVersion":"(\d+)","uid":"[^"]+"\},"spec"/;
 
-/** The version of an object that was added or changed, without reading the whole event; undefined when it takes that. */
+/**
+ * Returns the version of an added or changed object without parsing the whole event; undefined if that requires
+ * parsing.
+ */
 function versionFromChange(line: string): string | undefined {
   return CHANGE_EVENT.test(line) ? VERSION_AND_UID.exec(line)?.[1] : undefined;
 }
 
-/** Room kept between lines; a larger block, taken for one huge line, is given back after it. */
+/** Block kept between lines; a larger one, allocated for a huge line, is released after it. */
 const RETAINED_BLOCK_BYTES = 64 * 1024;
 
-/** A line was longer than the limit, or the stream is no stream of lines at all. */
+/** A line exceeded the limit, or the stream does not consist of lines. */
 export class LineTooLongError extends Error {
   override readonly name = 'LineTooLongError';
 
@@ -272,18 +279,21 @@ export class LineTooLongError extends Error {
   }
 }
 
-/** Takes a stream apart. */
+/** Splits a stream into lines. */
 export interface LineSplitter {
-  /** The next piece. What `onLine` throws comes through, as does `LineTooLongError`; it is of no more use after either. */
+  /**
+   * Takes the next chunk. Rethrows errors of `onLine` and throws `LineTooLongError`; it must not be used after
+   * either.
+   */
   (chunk: Buffer): void;
-  /** What came after the last line feed: empty when the stream may end here. */
+  /** Returns the bytes after the last line feed: empty if the stream ended at the end of a line. */
   remainder(): string;
 }
 
 /**
- * Cuts a stream of chunks into lines of UTF-8 text and hands over each as soon as its end has come, without the line
- * feed; empty lines are left out. Each byte is copied at most twice however the stream is cut, and no chunk is held
- * on to: a small rest would keep the whole read buffer alive.
+ * Creates a splitter that passes each line of UTF-8 text on as soon as it is complete, without the line feed. Empty
+ * lines are skipped. Each byte is copied at most twice, however the stream is divided into chunks, and no chunk is
+ * retained: a small remainder would keep the whole read buffer alive.
  */
 export function createLineSplitter(maxLineBytes: number, onLine: (line: string) => void): LineSplitter {
   let block = Buffer.allocUnsafe(0);
@@ -293,7 +303,7 @@ export function createLineSplitter(maxLineBytes: number, onLine: (line: string) 
     const needed = usedBytes + end - start;
     if (needed > maxLineBytes) throw new LineTooLongError(maxLineBytes);
     if (needed > block.length) {
-      // Doubling: the copies of one line's beginning add up to less than the line.
+      // Doubling: all copies of the beginning of a line add up to less than the line.
       const larger = Buffer.allocUnsafe(Math.max(RETAINED_BLOCK_BYTES, 2 ** Math.ceil(Math.log2(needed))));
       block.copy(larger, 0, 0, usedBytes);
       block = larger;
