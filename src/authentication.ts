@@ -1,22 +1,25 @@
-/** What `--auth` and the flags that go with it come to: what the reporting service is given of it. */
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { errorMessage } from './error-message.ts';
+import { readFiles, watchFiles } from './file-watcher.ts';
 import type { ServerAuth } from './grpc/reporting-server.ts';
 import { TlsAcceptor, TlsMaterialError, type ClientCertMode } from './grpc/tls-acceptor.ts';
 import type { ApiClient } from './k8s/client.ts';
 import { reviewToken, TOKEN_REVIEW_RESOURCE, type TokenReviewObject } from './k8s/token-review.ts';
 import type { Log } from './log.ts';
-import { watchTlsFiles, readTlsFiles } from './tls-files.ts';
 
-/** Who may report, and how that follows its files. */
+/** The client authentication of the reporting service, as configured by `--auth` and the flags that belong to it. */
 export interface Authentication {
   readonly auth: ServerAuth;
-  /** Follows the files from now on: new connections get what they hold. The answer ends it. */
+  /**
+   * Reloads the TLS files when they change; new connections use the new contents.
+   *
+   * @returns a function that stops watching
+   */
   watchFiles(): () => void;
 }
 
-/** Whether a peer is asked for a certificate. */
+/** Whether clients are asked for a certificate, by value of `--auth`. */
 const CLIENT_CERT_MODES = {
   insecure: 'none',
   mtls: 'required',
@@ -25,8 +28,10 @@ const CLIENT_CERT_MODES = {
 } as const satisfies Record<Config['auth'], ClientCertMode>;
 
 /**
- * @throws TlsMaterialError when key, certificate or CA cannot be used
- * @throws TlsFileError when one cannot be read
+ * Reads the TLS files and creates the client authentication.
+ *
+ * @throws TlsMaterialError if the key, the certificate or the CA is invalid
+ * @throws FileReadError if one of the files cannot be read
  */
 export async function createAuthentication(
   config: Config,
@@ -34,20 +39,21 @@ export async function createAuthentication(
 ): Promise<Authentication> {
   const { tlsCert: cert, tlsKey: key, tlsClientCa: clientCa } = config;
   if (cert === undefined || key === undefined) {
-    // The configuration is checked: only insecure may go without.
+    // The configuration has been validated: only insecure allows plaintext.
     if (config.auth !== 'insecure') throw new TlsMaterialError(`--auth ${config.auth} requires TLS`);
     return { auth: { mode: config.auth, tls: undefined }, watchFiles: () => () => {} };
   }
   const paths = { cert, key, clientCa };
-  const texts = await readTlsFiles(paths);
-  const tls = new TlsAcceptor(texts, CLIENT_CERT_MODES[config.auth]);
+  const contents = await readFiles(paths);
+  const tls = new TlsAcceptor(contents, CLIENT_CERT_MODES[config.auth]);
   return {
     auth: serverAuth(config, client, tls),
     watchFiles: () =>
-      watchTlsFiles(paths, texts, clock, {
-        onChange(currentTexts) {
+      watchFiles(paths, contents, {
+        clock,
+        onChange(newContents) {
           try {
-            tls.replace(currentTexts);
+            tls.replace(newContents);
             log.info('reloaded TLS files; new connections use them');
           } catch (error) {
             log.error(
@@ -57,7 +63,7 @@ export async function createAuthentication(
           }
         },
         onError(error) {
-          log.error({ error: errorMessage(error) }, 'failed to read TLS files; keeping the previous ones');
+          log.error({ error: error.message }, 'failed to read TLS files; keeping the previous ones');
         },
       }),
   };

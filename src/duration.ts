@@ -1,14 +1,14 @@
-/** Durations as people write them in flags and files: `250ms`, `30s`, `5m`, `1h30m`. */
+/** The notation of durations in flags and files: `250ms`, `30s`, `5m`, `1h30m`. */
 
 const MS_PER_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 
-/** Either the duration in whole milliseconds, or what is wrong with the text; the caller names the key. */
+/** The duration in whole milliseconds, or an error that does not name the key. */
 export type ParsedDuration = { readonly ms: number } | { readonly error: string };
 
 /**
- * Reads a duration: one or more numbers with a unit (`ms`, `s`, `m`, `h`), decimals allowed, as in Go; and the
- * plain `0`. The result is rounded to whole milliseconds and never negative. A number without a unit is refused:
- * guessing between seconds and milliseconds is wrong by a factor of 1000.
+ * Parses a duration: one or more numbers with a unit (`ms`, `s`, `m`, `h`), decimals allowed, as in Go; or a plain `0`.
+ * The result is rounded to whole milliseconds and is never negative. A number without a unit is an error, because a
+ * wrong guess between seconds and milliseconds would be off by a factor of 1000.
  */
 export function parseDuration(text: string): ParsedDuration {
   const trimmed = text.trim();
@@ -20,12 +20,12 @@ export function parseDuration(text: string): ParsedDuration {
   for (const [, number, unit] of trimmed.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)) {
     ms += Number(number) * (MS_PER_UNIT[unit ?? ''] ?? Number.NaN);
   }
-  // Beyond this a millisecond count is no longer exact, and no timer can wait for it either.
+  // Larger numbers of milliseconds are not exact, and no timer can wait that long.
   if (!Number.isSafeInteger(Math.round(ms))) return { error: `"${text}" is too long for a duration` };
   return { ms: Math.round(ms) };
 }
 
-/** Writes whole milliseconds so that `parseDuration` reads the same again, in the largest unit that fits evenly: `90s`, `5m`, `0s`. */
+/** Formats whole milliseconds in the largest unit without a remainder, as `90s`, `5m` or `0s`. The inverse of `parseDuration`. */
 export function formatDuration(ms: number): string {
   if (ms === 0) return '0s';
   for (const unit of ['h', 'm', 's']) {

@@ -3,52 +3,54 @@ import type { Clock } from './clock.ts';
 import { runPeriodically } from './run-periodically.ts';
 
 const POLL_INTERVAL_MS = 2000;
-/** So much more than when it last came to rest, bytes: what is given back is to be worth a pause. */
+/** Minimum growth of the heap since the baseline, so that the memory returned is worth the pause. */
 const MIN_GROWTH_BYTES = 24 * 1024 * 1024;
-/** V8 looks so often whether to begin a collection that gives memory back; by itself every 8 s. */
+/** Interval at which V8 considers a collection that returns memory; V8's own default is 8 s. */
 const REDUCER_DELAY_MS = 2000;
-/** 10 s: long enough for V8 to look, to mark 100,000 rows in between other work, and to give back what is free. */
+/** 10 s: enough for V8 to start, to mark 100,000 objects between other work, and to return the free memory. */
 const TRIM_POLLS = 5;
 
-/** What is asked of V8. */
+/** The controls of V8's heap that trimming uses. */
 export interface HeapControl {
   /**
-   * What the heap takes of the machine, in use or not, bytes. Without the young generation: that goes up and down with any
-   * trickle of work, which must not pay for a rest again and again.
+   * Returns the bytes that the heap has reserved from the machine, in use or not. Excludes the young generation, which
+   * grows and shrinks with any small amount of work and must not trigger trimming again and again.
    */
   committedBytes(): number;
-  /** True: V8 gives back what it can as soon as it can, at the price of more collections. */
+  /** Makes V8 return memory as soon as possible, at the cost of more collections. */
   setMemorySaver(on: boolean): void;
 }
 
 /** The heap of this process. */
 export const v8Heap: HeapControl = {
   committedBytes() {
-    const old = getHeapSpaceStatistics().filter(({ space_name: name }) => !name.startsWith('new_'));
-    return old.reduce((sum, { space_size: bytes }) => sum + bytes, 0);
+    const oldSpaces = getHeapSpaceStatistics().filter(({ space_name: name }) => !name.startsWith('new_'));
+    return oldSpaces.reduce((sum, { space_size: bytes }) => sum + bytes, 0);
   },
   setMemorySaver(on) {
     setFlagsFromString(`--gc-memory-reducer-start-delay-ms=${REDUCER_DELAY_MS}`);
-    // Read anew at each decision of the collector. Only while at rest: under work it costs a quarter more CPU a row.
+    // The collector reads the flag at each decision. Only set while idle: under load it costs 25 % more CPU per object.
     setFlagsFromString(on ? '--memory-saver-mode' : '--no-memory-saver-mode');
   },
 };
 
 export interface HeapTrimmerOptions {
   readonly heap: HeapControl;
-  /** True while nothing is to be written. */
+  /** Returns true while no writes are pending. */
   readonly isIdle: () => boolean;
   readonly clock: Clock;
 }
 
 /**
- * Lets V8 give back what a burst left it. By itself it does so only in a process that allocates next to nothing, which
- * one with hundreds of reporters' heartbeats never is: 100 MiB that 50,000 new rows took for a moment stayed for good.
- * So when the heap has grown by 24 MiB and nothing has been to do for two looks, V8 is told to favour memory, for 10 s
- * or until there is something to do. It marks in small steps meanwhile; the last one stops everything for some 70 ms
- * with 50,000 rows.
+ * Makes V8 return the memory that a burst of work has left behind. V8 does this by itself only in a process that
+ * allocates almost nothing, which a process with the heartbeats of hundreds of reporters never is: without trimming,
+ * the 100 MiB that 50,000 new objects need temporarily are never returned.
  *
- * @returns ends it; the heap is then as V8 has it by itself
+ * Once the heap has grown by 24 MiB and two consecutive polls found the operator idle, the memory saver of V8 is
+ * enabled for 10 s or until there is work. V8 marks in small steps during that time; the last step pauses the process
+ * for about 70 ms with 50,000 objects.
+ *
+ * @returns a function that stops trimming and restores V8's default
  */
 export function startHeapTrimmer({ heap, isIdle, clock }: HeapTrimmerOptions): () => void {
   let baselineBytes = heap.committedBytes();
@@ -60,7 +62,7 @@ export function startHeapTrimmer({ heap, isIdle, clock }: HeapTrimmerOptions): (
     if (pollsLeft > 0) {
       pollsLeft = idle ? pollsLeft - 1 : 0;
       if (pollsLeft === 0) heap.setMemorySaver(false);
-      // Where work came in between, there is still something to give back.
+      // If work interrupted the trimming, the memory is still to be returned: the baseline stays.
       if (idle) baselineBytes = heap.committedBytes();
     } else if (idle && wasIdle && heap.committedBytes() - baselineBytes >= MIN_GROWTH_BYTES) {
       heap.setMemorySaver(true);

@@ -1,14 +1,14 @@
 import { pino, type Logger } from 'pino';
 
-/** One JSON line an entry: `log.info({ reporter: 'edge/r-0' }, 'what happened')`. */
+/** A structured log with one JSON line per entry: `log.info({ reporter: 'edge/r-0' }, 'message')`. */
 export type Log = Logger;
 
-/** Least first; `silent` writes nothing. */
+/** Log levels in ascending severity; `silent` disables the log. */
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
-/** What is written: this level and those after it. */
+/** The minimum severity of logged entries. */
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** A log to standard output, with RFC 3339 times and level names in place of numbers. */
+/** Creates a log to standard output, with RFC 3339 times and with names instead of numbers for levels. */
 export function createLog(level: LogLevel): Log {
   return pino({
     level,

@@ -1,28 +1,21 @@
 #!/usr/bin/env -S node --max-semi-space-size=16
-// The flag: V8 lets the young generation grow to 128 MiB where much is alive for a moment, as in a full push, and keeps it.
+// Without the flag, V8 lets the young generation grow to 128 MiB while much is alive, as in a full push, and keeps it.
 import { readFileSync } from 'node:fs';
 import { systemClock } from './clock.ts';
-import { watchFile } from './file-watcher.ts';
 import { parseCommandLine, readConfig, type CommandLine, type Config } from './config.ts';
+import { watchFiles } from './file-watcher.ts';
 import { EXIT_FAILURE, EXIT_OK, EXIT_USAGE, formatUsageErrors } from './flags.ts';
-import { findSubcommand } from './subcommands.ts';
 import { createLog } from './log.ts';
 import { StartError, startOperator, type RunningOperator } from './operator.ts';
+import { findSubcommand } from './subcommands.ts';
+import { packageVersion } from './version.ts';
 
 process.exitCode = await main(process.argv.slice(2));
 
-/** Hand tools and simulate are loaded only when they are asked for: the operator's memory holds none of them. */
+/** Runs a subcommand or the server; resolves with the exit code. */
 async function main(argv: readonly string[]): Promise<number> {
   const subcommand = findSubcommand(argv[0]);
   if (subcommand !== undefined) return await subcommand(argv.slice(1));
-  if (argv[0] === 'simulate') {
-    const { runSimulate } = await import('./simulate/main.ts');
-    return await runSimulate(argv.slice(1));
-  }
-  if (argv[0] === 'selftest') {
-    const { runSelftest } = await import('./selftest/main.ts');
-    return await runSelftest(argv.slice(1), packageVersion());
-  }
   const parsed = parseCommandLine(argv);
   if ('errors' in parsed) return usageError(parsed.errors);
   if ('help' in parsed) {
@@ -47,7 +40,7 @@ async function main(argv: readonly string[]): Promise<number> {
   return await serve(result.config, flags, file);
 }
 
-/** Serves until it is asked to stop; the exit code then, or why it could not start. */
+/** Serves until a signal requests a stop; resolves with the exit code. */
 async function serve(
   config: Config,
   flags: CommandLine['flags'],
@@ -72,30 +65,37 @@ async function serve(
   const stopWatching =
     file === undefined
       ? undefined
-      : watchFile(file.path, file.text, systemClock, (text) => {
-          const result = readConfig(flags, text);
-          if ('config' in result) operator.reconfigure(result.config);
-          // It goes on by what it has: a slip in an edit is not to end what serves.
-          else
-            log.error(
-              { file: file.path, errors: result.errors },
-              'failed to reload configuration; keeping the previous one',
-            );
-        });
+      : watchFiles(
+          { config: file.path },
+          { config: file.text },
+          {
+            clock: systemClock,
+            onChange(contents) {
+              const result = readConfig(flags, contents.config);
+              if ('config' in result) operator.reconfigure(result.config);
+              // A mistake in an edited file must not stop a running server.
+              else
+                log.error(
+                  { file: file.path, errors: result.errors },
+                  'failed to reload configuration; keeping the previous one',
+                );
+            },
+          },
+        );
   await stopRequested;
   stopWatching?.();
   await operator.stop();
   return EXIT_OK;
 }
 
-/** Resolves at the first SIGTERM or SIGINT; the second of either ends the process at once. */
+/** Resolves at the first SIGTERM or SIGINT. A second signal ends the process immediately. */
 function waitForSignal(): Promise<void> {
   return new Promise((resolve) => {
-    let asked = false;
+    let isStopRequested = false;
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       process.on(signal, () => {
-        if (asked) process.exit(EXIT_FAILURE);
-        asked = true;
+        if (isStopRequested) process.exit(EXIT_FAILURE);
+        isStopRequested = true;
         resolve();
       });
     }
@@ -105,10 +105,4 @@ function waitForSignal(): Promise<void> {
 function usageError(errors: readonly string[]): number {
   process.stderr.write(formatUsageErrors('reverse-tunnel-operator', errors));
   return EXIT_USAGE;
-}
-
-/** `package.json` stands beside `src` and beside `dist` alike. */
-function packageVersion(): string {
-  const file = new URL('../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
 }

@@ -1,18 +1,18 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
 
-/** From an ACK, a millisecond, past a first full push to be written, seconds, to a backlog of minutes. */
+/** Seconds: from an ACK (milliseconds) and the objects of a first full push (seconds) to a backlog of minutes. */
 const DURATION_BUCKETS = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 ];
 
 /**
- * Every metric of the operator; docs/metrics.md is tested to name each. Labels have closed sets of values: an outcome is
- * `ok` or a `Consequence`, a reason one of a type's words. No label holds a reported string, so the number of series does not grow with tenants,
- * reporters or tunnels.
+ * All metrics of the operator; a test checks that docs/metrics.md names each. Labels have closed sets of values: an
+ * outcome is `ok` or an `ApiErrorKind`, a reason is a value of a union type. No label contains a reported string, so the
+ * number of series does not grow with tenants, reporters or tunnels.
  */
 export type Metrics = ReturnType<typeof createMetrics>;
 
-/** Metrics that nothing has been counted in yet. */
+/** Creates the metrics in a new registry. */
 export function createMetrics() {
   const registry = new Registry();
   const registers = [registry];
@@ -131,7 +131,7 @@ export function createMetrics() {
   };
 }
 
-/** Adds the metrics of the process: CPU, memory, event loop. Their observers last as long as the process does. */
+/** Adds metrics of the process: CPU, memory, event loop. Their observers are never removed. */
 export function addProcessMetrics({ registry }: Metrics): void {
   collectDefaultMetrics({ register: registry });
 }

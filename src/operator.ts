@@ -25,7 +25,7 @@ import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
 import { createPolicyController, type PolicyController } from './policy-controller.ts';
 import { createReplica, type Replica } from './replica.ts';
 import { createAuthentication } from './authentication.ts';
-import { TlsFileError } from './tls-files.ts';
+import { FileReadError } from './file-watcher.ts';
 
 /** How long the queue may go on after the last stream has ended. */
 const FLUSH_TIMEOUT_MS = 5000;
@@ -351,7 +351,7 @@ async function wrapStartError<T>(starting: Promise<T>, running?: HttpServer): Pr
   } catch (error) {
     await running?.close();
     if (error instanceof ConnectionError) throw new StartError(error.message, { cause: error });
-    if (error instanceof TlsMaterialError || error instanceof TlsFileError) {
+    if (error instanceof TlsMaterialError || error instanceof FileReadError) {
       throw new StartError(`--tls-cert, --tls-key, --tls-client-ca: ${error.message}`, { cause: error });
     }
     if (error instanceof ListenError || error instanceof HttpListenError) {

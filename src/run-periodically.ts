@@ -1,10 +1,10 @@
 import type { Clock } from './clock.ts';
 
 /**
- * Looks every `periodMs`, for the first time after one period. The next period begins when a look has come to its end, so
- * that none is overtaken by the next, however slow it is. A look must not fail: nobody is there to be told.
+ * Runs a task every `intervalMs`, for the first time after one interval. The next interval starts when the task has
+ * finished, so runs never overlap, however slow the task is. The task must not throw or reject: nothing handles its errors.
  *
- * @returns ends it, and leaves no timer; a look that is under way is the last
+ * @returns a function that stops the loop and its timer; a run in progress is not interrupted
  */
 export function runPeriodically(
   clock: Clock,

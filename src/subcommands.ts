@@ -1,17 +1,20 @@
-/** A command that looks at a cluster and ends; given its own arguments, resolves with the exit code. */
+import { packageVersion } from './version.ts';
+
+/** A subcommand: takes the arguments after its name and resolves with the exit code. */
 export type Subcommand = (argv: readonly string[]) => Promise<number>;
 
-/** What `kubectl rt` can do, for its usage. */
-export const SUBCOMMANDS = ['doctor', 'status'] as const;
+/** Subcommands that inspect a cluster, and that `kubectl rt` therefore offers as well. */
+export const KUBECTL_SUBCOMMANDS: readonly string[] = ['doctor', 'status'];
 
-/** The hand tool of that name, loaded when it is used: the operator needs none of them. */
+/** Each subcommand is loaded only when it is used, so that the operator's memory contains none of them. */
+const SUBCOMMANDS: Readonly<Record<string, Subcommand>> = {
+  doctor: async (argv) => (await import('./doctor/main.ts')).runDoctor(argv),
+  status: async (argv) => (await import('./status/main.ts')).runStatus(argv),
+  simulate: async (argv) => (await import('./simulate/main.ts')).runSimulate(argv),
+  selftest: async (argv) => (await import('./selftest/main.ts')).runSelftest(argv, packageVersion()),
+};
+
+/** Returns the subcommand of that name. */
 export function findSubcommand(name: string | undefined): Subcommand | undefined {
-  switch (name) {
-    case 'doctor':
-      return async (argv) => (await import('./doctor/main.ts')).runDoctor(argv);
-    case 'status':
-      return async (argv) => (await import('./status/main.ts')).runStatus(argv);
-    default:
-      return undefined;
-  }
+  return name !== undefined && Object.hasOwn(SUBCOMMANDS, name) ? SUBCOMMANDS[name] : undefined;
 }

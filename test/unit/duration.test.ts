@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { formatDuration, parseDuration } from '../../src/duration.ts';
 
-describe('durations in flags and files', () => {
+describe('durations', () => {
   for (const [text, ms] of [
     ['250ms', 250],
     ['30s', 30_000],
@@ -14,7 +14,7 @@ describe('durations in flags and files', () => {
     ['0s', 0],
     [' 5s ', 5000],
   ] as const) {
-    it(`reads ${text} as ${ms} ms`, () => {
+    it(`parses ${text} as ${ms} ms`, () => {
       expect(parseDuration(text)).to.deep.equal({ ms });
     });
   }
@@ -33,13 +33,13 @@ describe('durations in flags and files', () => {
     '9'.repeat(400) + 'h',
     '3000000h1',
   ]) {
-    it(`refuses "${text.slice(0, 20)}" and says so with the text`, () => {
+    it(`rejects "${text.slice(0, 20)}" with an error that quotes the text`, () => {
       const parsed = parseDuration(text);
       expect(parsed).to.have.property('error').that.includes(`"${text}"`);
     });
   }
 
-  it('reads back what it writes', () => {
+  it('parses what it formats', () => {
     fc.assert(
       fc.property(fc.nat(), fc.constantFrom(1, 1000, 60_000, 3_600_000), (count, unit) => {
         expect(parseDuration(formatDuration(count * unit))).to.deep.equal({ ms: count * unit });

@@ -6,23 +6,23 @@ import { FakeClock } from '../support/fake-clock.ts';
 
 const MIB = 1024 * 1024;
 
-describe('the heap at rest', () => {
+describe('heap trimmer', () => {
   let clock: FakeClock;
   let committedMiB: number;
   let isIdle: boolean;
-  let favoursMemory: boolean;
-  let end: () => void;
+  let savesMemory: boolean;
+  let stop: () => void;
 
   beforeEach(() => {
     clock = new FakeClock();
     committedMiB = 35;
     isIdle = true;
-    favoursMemory = false;
-    end = startHeapTrimmer({
+    savesMemory = false;
+    stop = startHeapTrimmer({
       heap: {
         committedBytes: () => committedMiB * MIB,
         setMemorySaver(on) {
-          favoursMemory = on;
+          savesMemory = on;
         },
       },
       isIdle: () => isIdle,
@@ -30,63 +30,63 @@ describe('the heap at rest', () => {
     });
   });
 
-  it('a burst is over for two looks: V8 is to favour memory, for 10 s', () => {
+  it('enables the memory saver for 10 s after a burst and two idle polls', () => {
     isIdle = false;
     committedMiB = 140;
     clock.advance(60_000);
-    expect(favoursMemory, 'under work').to.equal(false);
+    expect(savesMemory, 'under load').to.equal(false);
     isIdle = true;
     clock.advance(2000);
-    expect(favoursMemory, 'after one look').to.equal(false);
+    expect(savesMemory, 'after one idle poll').to.equal(false);
     clock.advance(2000);
-    expect(favoursMemory, 'after two').to.equal(true);
+    expect(savesMemory, 'after two idle polls').to.equal(true);
     committedMiB = 60;
     clock.advance(9999);
-    expect(favoursMemory).to.equal(true);
+    expect(savesMemory).to.equal(true);
     clock.advance(1);
-    expect(favoursMemory).to.equal(false);
+    expect(savesMemory).to.equal(false);
     committedMiB = 60 + 23;
     clock.advance(60_000);
-    expect(favoursMemory, 'what comes and goes').to.equal(false);
+    expect(savesMemory, 'temporary growth').to.equal(false);
     committedMiB = 60 + 24;
     clock.advance(4000);
-    expect(favoursMemory, 'the next burst').to.equal(true);
+    expect(savesMemory, 'next burst').to.equal(true);
   });
 
-  it('nothing could be given back: not asked for again and again', () => {
+  it('does not try again if no memory could be returned', () => {
     committedMiB = 140;
     clock.advance(4000);
-    expect(favoursMemory).to.equal(true);
+    expect(savesMemory).to.equal(true);
     clock.advance(10_000);
-    let asked = 0;
-    for (let look = 0; look < 100; look += 1) {
+    let enabledPolls = 0;
+    for (let poll = 0; poll < 100; poll += 1) {
       clock.advance(2000);
-      if (favoursMemory) asked += 1;
+      if (savesMemory) enabledPolls += 1;
     }
-    expect(asked).to.equal(0);
+    expect(enabledPolls).to.equal(0);
   });
 
-  it('work comes meanwhile: V8 goes on as by itself, and is asked again when it is done', () => {
+  it('disables the memory saver when work arrives and enables it again afterwards', () => {
     committedMiB = 140;
     clock.advance(4000);
     isIdle = false;
     clock.advance(2000);
-    expect(favoursMemory).to.equal(false);
+    expect(savesMemory).to.equal(false);
     clock.advance(30_000);
     isIdle = true;
     clock.advance(4000);
-    expect(favoursMemory).to.equal(true);
+    expect(savesMemory).to.equal(true);
   });
 
-  it('ended: as V8 has it by itself, and no timer is left', () => {
+  it('restores the default and leaves no timer when it is stopped', () => {
     committedMiB = 140;
     clock.advance(4000);
-    end();
-    expect(favoursMemory).to.equal(false);
+    stop();
+    expect(savesMemory).to.equal(false);
     expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
-  it('the young generation is not counted: it comes and goes', () => {
+  it('does not count the young generation', () => {
     const spaces = getHeapSpaceStatistics();
     const total = spaces.reduce((sum, { space_size: bytes }) => sum + bytes, 0);
     const young = spaces.find(({ space_name: name }) => name === 'new_space')?.space_size ?? 0;
@@ -96,7 +96,7 @@ describe('the heap at rest', () => {
       .and.at.most(total - young + MIB);
   });
 
-  it('this V8 knows the flags: it says nothing', () => {
+  it('uses flags that this V8 accepts without output', () => {
     const module = new URL('../../src/heap-trimmer.ts', import.meta.url).href;
     const script = `import { v8Heap } from '${module}'; v8Heap.setMemorySaver(true); v8Heap.setMemorySaver(false);`;
     const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script]);

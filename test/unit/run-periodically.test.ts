@@ -3,51 +3,51 @@ import { runPeriodically } from '../../src/run-periodically.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { flushEventLoop } from '../support/fake-time.ts';
 
-describe('a look every second', () => {
-  it('is none at first, and one after each second', () => {
+describe('runPeriodically', () => {
+  it('runs the task after each interval', () => {
     const clock = new FakeClock();
-    let looks = 0;
-    const end = runPeriodically(clock, 1000, () => {
-      looks += 1;
+    let runs = 0;
+    const stop = runPeriodically(clock, 1000, () => {
+      runs += 1;
     });
     clock.advance(999);
-    expect(looks).to.equal(0);
+    expect(runs).to.equal(0);
     clock.advance(1);
-    expect(looks).to.equal(1);
+    expect(runs).to.equal(1);
     clock.advance(5000);
-    expect(looks).to.equal(6);
-    end();
+    expect(runs).to.equal(6);
+    stop();
   });
 
-  it('is not overtaken by the next while it takes long', async () => {
+  it('does not start a run before the previous one has finished', async () => {
     const clock = new FakeClock();
-    const looks: (() => void)[] = [];
-    const end = runPeriodically(clock, 1000, () => new Promise<void>((resolve) => looks.push(resolve)));
+    const pending: (() => void)[] = [];
+    const stop = runPeriodically(clock, 1000, () => new Promise<void>((resolve) => pending.push(resolve)));
     clock.advance(10_000);
-    expect(looks).to.have.length(1);
-    looks[0]?.();
+    expect(pending).to.have.length(1);
+    pending[0]?.();
     await flushEventLoop();
     clock.advance(999);
-    expect(looks).to.have.length(1);
+    expect(pending).to.have.length(1);
     clock.advance(1);
-    expect(looks).to.have.length(2);
-    end();
+    expect(pending).to.have.length(2);
+    stop();
   });
 
-  it('is the last that was under way when it was ended, also by itself', async () => {
+  it('starts no further run once it is stopped, also from within the task', async () => {
     const clock = new FakeClock();
-    let looks = 0;
-    const end = runPeriodically(clock, 1000, () => {
-      looks += 1;
-      end();
+    let runs = 0;
+    const stop = runPeriodically(clock, 1000, () => {
+      runs += 1;
+      stop();
     });
     const slow: (() => void)[] = [];
-    const endSlow = runPeriodically(clock, 1000, () => new Promise<void>((resolve) => slow.push(resolve)));
+    const stopSlow = runPeriodically(clock, 1000, () => new Promise<void>((resolve) => slow.push(resolve)));
     clock.advance(1000);
-    endSlow();
+    stopSlow();
     slow[0]?.();
     await flushEventLoop();
     clock.advance(10_000);
-    expect([looks, slow.length]).to.deep.equal([1, 1]);
+    expect([runs, slow.length]).to.deep.equal([1, 1]);
   });
 });
