@@ -156,9 +156,10 @@ export function createPolicyController(options: PolicyControllerOptions): Policy
 /** A kind that has not been installed yet is told once, with what follows from it, and not every 30 s. */
 function withoutMissingKind(log: Log, isReportedElsewhere: () => boolean): ReflectorLog {
   return {
+    debug: (fields, message) => log.debug(fields, message),
     info: (fields, message) => log.info(fields, message),
     warn(fields, message) {
-      const isMissing = (fields as { consequence?: string }).consequence === 'no_kind_match';
+      const isMissing = (fields as { errorKind?: string }).errorKind === 'no_kind_match';
       if (!isMissing || !isReportedElsewhere()) log.warn(fields, message);
     },
   };

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { errorMessage } from '../error-message.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from './api-error.ts';
 import type { Connection } from './connection.ts';
 import type { Credentials } from './credentials.ts';
@@ -79,7 +80,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   });
   let cachedHeaders: { credentials: Credentials; headers: Headers } | undefined;
   const closing = new AbortController();
-  let renewalLoggedMs = Number.NEGATIVE_INFINITY;
+  const throttleRenewalLog = createLogThrottle(clock, RENEWAL_LOG_INTERVAL_MS);
 
   function headers(current: Credentials): Headers {
     if (cachedHeaders?.credentials !== current) {
@@ -114,7 +115,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
         onOpen === undefined
           ? undefined
           : () => {
-              // The end of a watch, minutes later, says nothing about the API server's latency.
+              // The end of a watch, minutes later, is unrelated to the API server's latency.
               observe('200');
               onOpen();
             },
@@ -182,12 +183,11 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   }
 
   function logRenewal(call: Call): void {
-    const nowMs = clock.monotonicMs();
-    if (nowMs - renewalLoggedMs < RENEWAL_LOG_INTERVAL_MS) return;
-    renewalLoggedMs = nowMs;
-    options.log?.info(
-      { consequence: 'unauthorized', action: call.action(), retry: 'succeeded' },
-      'credentials were rejected; reloaded them',
+    throttleRenewalLog('', (suppressed) =>
+      options.log?.info(
+        { errorKind: 'unauthorized', action: call.action(), retry: 'succeeded', ...suppressed },
+        'credentials were rejected; reloaded them',
+      ),
     );
   }
 

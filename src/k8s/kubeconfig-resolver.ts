@@ -19,7 +19,7 @@ import {
   type CurrentContext,
 } from './kubeconfig-merge.ts';
 
-/** Of one line; a plugin's stderr may be a page long. */
+/** Limit for an error; a plugin's stderr may be a page long. */
 const MAX_ERROR_LENGTH = 300;
 
 /** The program's output: a resolved connection, or an error. */

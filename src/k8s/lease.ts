@@ -44,7 +44,7 @@ const RENEW_INTERVAL_MS = 5000;
 const RENEW_DEADLINE_MS = 10_000;
 /** Delay after a failed attempt; up to a fifth is added at random. */
 const RETRY_INTERVAL_MS = 1000;
-/** Delay after a conflict on a Lease that somebody keeps editing. */
+/** Delay after a conflict on a Lease that a user keeps editing. */
 const CONTENTION_RETRY_MS = 100;
 /**
  * Unanswered renewals that are remembered, which covers a quarter of an hour. Forgetting one costs an extra relist.

@@ -1,8 +1,10 @@
 import type { Clock } from '../clock.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 import { ApiError, isTrustFailure, oneLine } from './api-error.ts';
 
 /** The methods of a logger that a reflector uses; compatible with pino. */
 export interface ReflectorLog {
+  debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
 }
@@ -14,41 +16,45 @@ const REPEAT_INTERVAL_MS = 30_000;
 export interface FaultLog {
   /**
    * Logs a failure.
+   *
    * @param retryMs delay until the next attempt
+   * @param level `debug` for a failure that is expected and whose recovery is not worth a line
    */
-  logFailure(error: Error, retryMs: number): void;
-  /** Logs the recovery if the failure was logged. */
+  logFailure(error: Error, retryMs: number, level: 'debug' | 'warn'): void;
+  /** Logs the recovery if the failure was logged as a warning. */
   logRecovery(): void;
 }
 
 /**
- * Creates a log with one line per change instead of one per retry: an API server that is down for an hour would fill
- * the log. An API server that keeps failing and recovering causes one line of each per 30 s.
+ * Creates a log with one line per kind of failure and 30 s instead of one per retry: an API server that is down for an
+ * hour would fill the log.
  */
 export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): FaultLog {
-  let lastLogged: { kind: string; atMs: number } | undefined;
+  const throttle = createLogThrottle(clock, REPEAT_INTERVAL_MS);
   let isFailing = false;
 
   return {
-    logFailure(error, retryMs) {
-      const consequence = error instanceof ApiError ? error.kind : 'reader';
-      // An untrusted server differs from an unreachable one, and only an administrator can fix it.
-      const kind = isTrustFailure(error.cause) ? 'trust' : consequence;
-      const nowMs = clock.monotonicMs();
-      if (
-        lastLogged !== undefined &&
-        lastLogged.kind === kind &&
-        nowMs - lastLogged.atMs < REPEAT_INTERVAL_MS
-      )
-        return;
-      lastLogged = { kind, atMs: nowMs };
-      isFailing = true;
-      const retry = `in ${Math.ceil(retryMs / 100) / 10}s`;
-      // The message may contain unfiltered data of a watch.
-      const message = oneLine(error.message, 300);
+    logFailure(error, retryMs, level) {
+      const errorKind = error instanceof ApiError ? error.kind : 'reader';
       const hint = hintFor(error);
-      const fields = { resource: title, consequence, error: message, retry };
-      log.warn(hint === undefined ? fields : { ...fields, hint }, 'list or watch failed; retrying');
+      const fields = {
+        resource: title,
+        errorKind,
+        // The message may contain unfiltered data of a watch.
+        error: oneLine(error.message, 300),
+        retry: `in ${Math.ceil(retryMs / 100) / 10}s`,
+        ...(hint === undefined ? {} : { hint }),
+      };
+      const message = 'list or watch failed; retrying';
+      if (level === 'debug') {
+        log.debug(fields, message);
+        return;
+      }
+      // An untrusted server differs from an unreachable one, and only an administrator can fix it.
+      throttle(isTrustFailure(error.cause) ? 'trust' : errorKind, (suppressed) => {
+        isFailing = true;
+        log.warn({ ...fields, ...suppressed }, message);
+      });
     },
     logRecovery() {
       if (!isFailing) return;

@@ -4,7 +4,13 @@ import { errorMessage } from '../error-message.ts';
 import { ApiError } from './api-error.ts';
 import { createFaultLog, type FaultLog, type ReflectorLog } from './reflector-log.ts';
 import type { ApiObject, ResourceClient, ListPage } from './resource-client.ts';
-import { watchOnce, type RunningWatch, type WatchHandler, type WatchOutcome } from './watch-once.ts';
+import {
+  watchOnce,
+  WatchIdleError,
+  type RunningWatch,
+  type WatchHandler,
+  type WatchOutcome,
+} from './watch-once.ts';
 
 /**
  * Measured: listing 10,000 objects takes 0.7-1.6 s with pages of 2,000 and 1.9-2.3 s with pages of 500. A page of
@@ -84,6 +90,8 @@ export class Reflector<T extends ApiObject> {
   #internalErrors = 0;
   /** True after a relist for a lost version until a watch is stable: losing it again is a failure. */
   #versionLost = false;
+  /** Consecutive watches that were idle. An API server that has just started may send no bookmark to the first one. */
+  #idleWatches = 0;
   #watch: RunningWatch | undefined;
   #pendingRetry: { readonly wake: () => void; dueMs: number; cancelTimer: () => void } | undefined;
   #lastAttemptMs = 0;
@@ -173,7 +181,8 @@ export class Reflector<T extends ApiObject> {
     this.#synced = true;
     this.#setState('synced');
     const durationMs = Math.round(clock.monotonicMs() - startedMs);
-    log.info({ resource: source.title, count, durationMs }, `list ${source.title}: ${count} objects`);
+    const level = this.#idleWatches === 1 ? 'debug' : 'info';
+    log[level]({ resource: source.title, count, durationMs }, `list ${source.title}: ${count} objects`);
     return 0;
   }
 
@@ -200,6 +209,7 @@ export class Reflector<T extends ApiObject> {
       this.#internalErrors = 0;
       this.#versionLost = false;
     }
+    this.#idleWatches = error instanceof WatchIdleError ? this.#idleWatches + 1 : 0;
     this.#internalErrors += error instanceof ApiError && error.status === 500 ? 1 : 0;
     const relist = outcome.relist || this.#internalErrors >= MAX_INTERNAL_ERRORS;
     if (relist) this.#internalErrors = 0;
@@ -235,7 +245,8 @@ export class Reflector<T extends ApiObject> {
     // simultaneously.
     const delayMs =
       retryAfterMs === undefined || retryAfterMs === 0 ? ownDelayMs : retryAfterMs * (1 + random() / 4);
-    this.#faultLog.logFailure(failure, delayMs);
+    const isFirstIdleWatch = failure instanceof WatchIdleError && this.#idleWatches === 1;
+    this.#faultLog.logFailure(failure, delayMs, isFirstIdleWatch ? 'debug' : 'warn');
     this.#setState('broken', failure);
     return delayMs;
   }

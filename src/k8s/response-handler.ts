@@ -73,7 +73,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     const { timeoutMs, signal } = request;
     // Starts now instead of when the request is sent: waiting for a free connection is part of the caller's wait.
     this.#cancelDeadline = clock.setTimer(timeoutMs, () => {
-      // A request that never got a connection says nothing about any.
+      // A request that never got a connection cannot indicate a broken one.
       if (this.#controller !== undefined) onTimeout();
       this.#fail(new ApiError('unavailable', `no response within ${Math.round(timeoutMs / 100) / 10} s`));
     });

@@ -52,7 +52,7 @@ export async function reviewToken(
   try {
     result = await client.create(review, { timeoutMs: TIMEOUT_MS });
   } catch (error) {
-    // oxlint-disable-next-line preserve-caught-error -- what it says may hold the token
+    // oxlint-disable-next-line preserve-caught-error -- its message may contain the token
     throw new Error(`create tokenreviews.authentication.k8s.io: ${errorSummary(error)}`);
   }
   const { authenticated, audiences = [], user } = result.status ?? {};

@@ -13,6 +13,11 @@ const MAX_LINE_BYTES = 4 * 1024 * 1024;
 /** As in client-go; a random addition distributes clients over restarted API servers. */
 const MIN_TIMEOUT_SECONDS = 300;
 
+/** A watch delivered neither an event nor a bookmark for 90 s. */
+export class WatchIdleError extends Error {
+  override readonly name = 'WatchIdleError';
+}
+
 /** Receives the events of a watch in order. An error that it throws ends the watch. */
 export interface WatchHandler<T> {
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void;
@@ -101,7 +106,7 @@ export function watchOnce<T extends ApiObject>(
     // A single timer for the whole watch: moving it with every chunk would cost more than the chunk.
     if (remainingMs > 0) cancelIdleTimer = clock.setTimer(remainingMs, checkIdle);
     // Another watch would not suffice: a version from before an etcd restore is watched in silence too.
-    else stop(new Error(`${action}: no event or bookmark for ${IDLE_TIMEOUT_MS / 1000} s`), true);
+    else stop(new WatchIdleError(`${action}: no event or bookmark for ${IDLE_TIMEOUT_MS / 1000} s`), true);
   }
 
   /** Advances the version. A version that goes back means that the store is not the one that was watched. */

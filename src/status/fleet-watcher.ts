@@ -48,7 +48,7 @@ export function watchFleet(
       clock,
       random: Math.random,
       // Whoever watches the screen is told there.
-      log: { info: () => {}, warn: () => {} },
+      log: { debug: () => {}, info: () => {}, warn: () => {} },
       onStateChange(state, error) {
         if (state === 'broken') errors.set(source.title, error?.message ?? 'no response');
         if (state === 'synced') listed.add(source.title);

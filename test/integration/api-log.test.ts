@@ -171,8 +171,8 @@ describe('log of the operator about its API server', function () {
     );
   }
 
-  function expectNamed(one: LogLine, consequence: string): void {
-    expect(one).to.include({ level: 'warn', consequence, server: place });
+  function expectNamed(one: LogLine, errorKind: string): void {
+    expect(one).to.include({ level: 'warn', errorKind, server: place });
     expect(one['retry']).to.match(/^in \d+(\.\d)?s$/);
   }
 

@@ -62,7 +62,7 @@ describe('reflector against a real API server', function () {
       handler: store,
       clock: systemClock,
       random: Math.random,
-      log: { info: () => undefined, warn: () => undefined },
+      log: { debug: () => undefined, info: () => undefined, warn: () => undefined },
       onStateChange: (state) => states.push(state),
       pageLimit: 25,
     });

@@ -106,6 +106,7 @@ export async function startReflectorFixture(pageLimit?: number): Promise<Reflect
     clock,
     random: () => 0.5,
     log: {
+      debug: (fields, message) => logged.push(`debug ${logLine(fields, message)}`),
       info: (fields, message) => logged.push(`info ${logLine(fields, message)}`),
       warn: (fields, message) => logged.push(`warn ${logLine(fields, message)}`),
     },

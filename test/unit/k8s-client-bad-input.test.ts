@@ -184,8 +184,9 @@ describe('client of the API server, given bad input', () => {
       await call;
       clock.advance(15_000);
     }
-    const said = `{"consequence":"unauthorized","action":"${GET_A}","retry":"succeeded"} credentials were rejected; reloaded them`;
-    expect(logged).to.deep.equal([said, said]);
+    const fields = `"errorKind":"unauthorized","action":"${GET_A}","retry":"succeeded"`;
+    const message = 'credentials were rejected; reloaded them';
+    expect(logged).to.deep.equal([`{${fields}} ${message}`, `{${fields},"suppressed":1} ${message}`]);
   });
 
   it('takes a token that cannot stand in a header for refused, without repeating it', async () => {

@@ -320,9 +320,48 @@ describe('reflector: watches', () => {
     f.clock.advance(1);
     await eventually('the watch is closed', () => watch.closed);
     f.clock.advance(await f.backoffMs());
-    expect(f.logged.at(-1)).to.contain('no event or bookmark for 90 s');
+    expect(f.logged.at(-1)).to.match(/^debug .*no event or bookmark for 90 s$/);
     await answerList('12', tunnelObject('b', '11'));
     await f.waitForContent('b=11');
+  });
+
+  /** Opens the next watch, lets it be idle for 90 s, and answers the list that follows. */
+  async function letNextWatchIdle(from: string): Promise<string> {
+    const [version, request] = await nextWatch();
+    expect(version).to.equal(from);
+    await openWatch(f, request);
+    f.clock.advance(90_000);
+    f.clock.advance(await f.backoffMs());
+    const line = f.logged.at(-1) ?? '';
+    await answerList(from, tunnelObject('a', '5'));
+    await f.waitForState('synced');
+    return line;
+  }
+
+  it('warns about an idle watch only if the next one is idle too', async () => {
+    watch.end();
+    f.clock.advance(1_000);
+    const logged = f.logged.length;
+    expect(await letNextWatchIdle('10')).to.match(/^debug .*no event or bookmark for 90 s$/);
+    expect(await letNextWatchIdle('10')).to.match(/^warn .*no event or bookmark for 90 s$/);
+    expect(f.logged.slice(logged).map((line) => line.split(' ')[0])).to.deep.equal([
+      'debug',
+      'debug',
+      'warn',
+      'info',
+    ]);
+  });
+
+  it('does not warn about idle watches with another watch between them', async () => {
+    watch.end();
+    f.clock.advance(1_000);
+    await letNextWatchIdle('10');
+    const [, request] = await nextWatch();
+    const between = await openWatch(f, request);
+    between.send(watchLines.bookmark('11'));
+    between.end();
+    expect(await letNextWatchIdle('11')).to.match(/^debug /);
+    expect(f.logged.filter((line) => line.startsWith('warn'))).to.deep.equal([]);
   });
 
   for (const [what, line] of [
