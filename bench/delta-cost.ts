@@ -2,10 +2,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '../test/support/operator-process.ts';
 import type { Metric } from './metric.ts';
-import { LARGE_REPORTER, type LargePushFixture } from './large-push-fixture.ts';
+import { LARGE_REPORTER, type LargePushFixture } from './large-push.ts';
 import { startOperator, type Operator } from './operator.ts';
 import { cpuMs } from './process-usage.ts';
-import { waitForObjectCount } from './resident-fixture.ts';
+import { waitForObjectCount } from './resident.ts';
 import type { BenchContext, Measurement } from './scenario.ts';
 
 /** Blocks of each kind: the two operators take turns, so that what slows the machine down slows both. */

@@ -4,7 +4,7 @@ import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
 import type { FleetOptions } from '../src/simulate/fleet-options.ts';
 import type { FleetStatistics } from '../src/simulate/fleet-statistics.ts';
 import { serveParent } from './child.ts';
-import { machineMs } from './machine-clock.ts';
+import { machineMs } from './machine.ts';
 
 /** How many tunnels come, go, and drop and return (with a new created_at), over the whole fleet. */
 export interface Changes {

@@ -1,7 +1,6 @@
 /** 10,000 tunnels at once, then none: how near the operator comes to what the API server takes. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { openBaselineLoop, type BaselineLoop } from './baseline-loop.ts';
-import { baselineObjects, type BaselineObject } from './baseline-objects.ts';
+import { openBaselineLoop, type BaselineLoop, baselineObjects, type BaselineObject } from './baseline.ts';
 import { startChild, type Child } from './child.ts';
 import type { Metric } from './metric.ts';
 import type { FleetCalls } from './fleet-process.ts';

@@ -1,6 +1,7 @@
-/** What a figure depends on beside the code: the machine, what else it does, and which state of the code it was. */
 import { execFileSync } from 'node:child_process';
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
+
+/** What a figure depends on beside the code: the machine, what else it does, and which state of the code it was. */
 
 const ROOT = new URL('..', import.meta.url).pathname;
 
@@ -36,4 +37,12 @@ export function commit(): string {
   } catch {
     return 'unknown';
   }
+}
+
+/**
+ * Milliseconds, with fractions, of the machine's own monotonic clock (CLOCK_MONOTONIC): one time for all processes, so
+ * that what one process sends and another one sees can be subtracted.
+ */
+export function machineMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6;
 }

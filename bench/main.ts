@@ -4,15 +4,13 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { summarizeRuns } from './metric.ts';
+import { summarizeRuns, formatTable } from './metric.ts';
 import { commit, machine } from './machine.ts';
-import { MEASUREMENT_NAMES } from './measurements.ts';
+import { MEASUREMENT_NAMES, runAll } from './measurements.ts';
 import { helpText, parseOptions, type Options } from './options.ts';
 import { profileInitialSync } from './profile.ts';
 import { createProgress } from './progress.ts';
-import { runAll } from './runner.ts';
-import { FULL, QUICK } from './scale.ts';
-import { formatTable } from './table.ts';
+import { FULL, QUICK } from './scenario.ts';
 
 const RESULTS = new URL('./results/', import.meta.url).pathname;
 

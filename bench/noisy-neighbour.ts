@@ -3,10 +3,15 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { ReportedTunnel } from '../src/grpc/report-message.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';
 import { poll } from '../test/support/operator-process.ts';
-import { openBaselineLoop, type BaselineLoop } from './baseline-loop.ts';
-import { baselineObjects, NAMES, type BaselineObject } from './baseline-objects.ts';
+import {
+  openBaselineLoop,
+  type BaselineLoop,
+  baselineObjects,
+  NAMES,
+  type BaselineObject,
+} from './baseline.ts';
 import { percentile, type Metric } from './metric.ts';
-import { machineMs } from './machine-clock.ts';
+import { machineMs } from './machine.ts';
 import { startOperator, type Operator } from './operator.ts';
 import { openRawReporter, reportedTunnels, type RawReporter } from './raw-reporter.ts';
 import { openObjectWatch, type ObjectWatch } from './object-watch.ts';

@@ -1,7 +1,7 @@
 /** The judge of speed: a watch on the rows of a namespace, as somebody else than the operator has it. */
 import { Client, type Dispatcher } from 'undici';
 import { createLineSplitter } from '../src/k8s/watch-once.ts';
-import { machineMs } from './machine-clock.ts';
+import { machineMs } from './machine.ts';
 import { API, type BenchCluster } from './cluster.ts';
 
 const MAX_LINE_BYTES = 1024 * 1024;

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { waitForExit, killGroup, spawnGuarded } from '../control-plane/process-supervisor.ts';
-import { machineMs } from './machine-clock.ts';
+import { machineMs } from './machine.ts';
 import type { Access } from './cluster.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;

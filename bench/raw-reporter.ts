@@ -7,7 +7,7 @@ import { loadReportingService, type ReportResponse } from '../src/grpc/proto.ts'
 import type { ReportedTunnel, ReportMessage } from '../src/grpc/report-message.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';
 import { initiator } from '../src/simulate/initiators.ts';
-import { machineMs } from './machine-clock.ts';
+import { machineMs } from './machine.ts';
 
 /** Often enough not to be taken for silent. */
 const HEARTBEAT_MS = 5000;

@@ -1,12 +1,11 @@
 /** One tunnel comes or goes while 50,000 stay: from the report to the row on somebody's watch. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '../test/support/operator-process.ts';
-import { baselineObjects, NAMES } from './baseline-objects.ts';
-import { openBaselineLoop } from './baseline-loop.ts';
+import { baselineObjects, NAMES, openBaselineLoop } from './baseline.ts';
 import { percentile, type Metric } from './metric.ts';
-import { machineMs } from './machine-clock.ts';
+import { machineMs } from './machine.ts';
 import { openRawReporter, reportedTunnels } from './raw-reporter.ts';
-import type { ResidentFixture } from './resident-fixture.ts';
+import type { ResidentFixture } from './resident.ts';
 import { openObjectWatch, type WatchEventType, type ObjectWatch } from './object-watch.ts';
 import type { BenchContext, Measurement } from './scenario.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';

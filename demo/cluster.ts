@@ -1,11 +1,11 @@
-/** The cluster that the demo plays in: one of its own on this machine, or the user's. */
 import { randomBytes } from 'node:crypto';
 import { resolveBinaries } from '../control-plane/resolve.ts';
 import { run } from '../control-plane/run.ts';
 import type { AdminRequest } from '../control-plane/service-account.ts';
 import { startControlPlane } from '../control-plane/start.ts';
 import { OPERATOR_RBAC_RULES } from '../test/support/operator-process.ts';
-import { DemoError } from './demo-error.ts';
+
+/** The cluster that the demo plays in: one of its own on this machine, or the user's. */
 
 const CRD_FOLDER = new URL('../crds', import.meta.url).pathname;
 const KUBECTL_TIMEOUT_MS = 60_000;
@@ -96,4 +96,9 @@ function requireSuccess(
   if (result.code === 0) return result.stdout;
   const [line = `exit code ${result.code}`] = result.stderr.trim().split('\n');
   throw new DemoError(`kubectl ${args.join(' ')}: ${line}`);
+}
+
+/** The demo cannot go on, or has shown something untrue; the message says what, for a person. */
+export class DemoError extends Error {
+  override readonly name = 'DemoFailure';
 }

@@ -2,8 +2,7 @@
 import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
 import { poll, startOperatorProcess, type OperatorProcess } from '../test/support/operator-process.ts';
 import { waitForMatch, type ObservedTunnelObject } from '../test/support/expected-objects.ts';
-import type { Cluster } from './cluster.ts';
-import { DemoError } from './demo-error.ts';
+import { type Cluster, DemoError } from './cluster.ts';
 
 const SYNC_DEADLINE_MS = 60_000;
 /** Rows of a table that are shown; the rest is counted. */

@@ -1,6 +1,5 @@
 import { expect } from 'chai';
-import { summarizeRuns, percentile, type Metric, type Target } from '../../bench/metric.ts';
-import { formatTable } from '../../bench/table.ts';
+import { summarizeRuns, percentile, type Metric, type Target, formatTable } from '../../bench/metric.ts';
 
 function figures(name: string, target: Target | undefined, ...values: readonly number[]): Metric[] {
   const about = { name, unit: 'ms', ...(target && { target }) };
