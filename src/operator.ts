@@ -109,11 +109,10 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   const tunnels = client.resource<TunnelObject>(tunnelResource(namespace));
 
   const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const ledger = new Ledger(
-    config.maxTunnelsPerReporter,
-    (key) => policyController.authorizer.grantFor(key),
-    Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
-  );
+  const ledger = new Ledger({
+    tunnelsPerReporter: config.maxTunnelsPerReporter,
+    tunnels: Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
+  });
   const queue = new Workqueue(clock);
   const cache: TunnelCache = new TunnelCache(
     names,
@@ -204,6 +203,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   });
   const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
     ledger,
+    grantFor: (key) => policyController.authorizer.grantFor(key),
     cache,
     queue,
     workers,

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { LimitExceeded } from '../core/apply-report.ts';
 import { isSuperset, ALLOW_ALL, DENY_ALL, sameGrant, type Grant } from '../core/grant.ts';
 import { peerKey, type Peer } from '../core/peer.ts';
 import { grantOrDeny, ALLOW_ALL_POLICIES, type PolicySet } from '../core/policy-set.ts';
@@ -110,13 +111,14 @@ export class Authorizer {
     this.#count(holder.peer, -1);
   }
 
-  /** Why no report of this reporter is to be taken: its peer would be too many. Undefined when it may. */
-  limitExceeded(reporter: ReporterId): { readonly reporters: number; readonly limit: number } | undefined {
+  /** Returns the limit of reporters per peer if the reporter's peer exceeds it; undefined otherwise. */
+  limitExceeded(reporter: ReporterId): LimitExceeded | undefined {
     const holder = this.#reporters.get(reporterKey(reporter));
     if (holder?.isOverLimit !== true) return undefined;
     return {
-      reporters: this.#reportersPerPeer.get(peerKey(holder.peer)) ?? 0,
-      limit: MAX_REPORTERS_PER_PEER,
+      limit: 'reportersPerPeer',
+      count: this.#reportersPerPeer.get(peerKey(holder.peer)) ?? 0,
+      max: MAX_REPORTERS_PER_PEER,
     };
   }
 

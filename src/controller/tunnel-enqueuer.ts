@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
-import { LimitExceededError, type ReportChange } from '../core/apply-report.ts';
+import type { LimitExceeded } from '../core/apply-report.ts';
+import type { Grant } from '../core/grant.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Report } from '../core/report.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
@@ -15,6 +16,8 @@ import type { Workqueue } from './workqueue.ts';
 /** What the mirror brings together: what is reported, what is seen, and who looks at the difference. */
 export interface TunnelEnqueuerOptions {
   readonly ledger: Ledger;
+  /** What a reporter may report now. */
+  readonly grantFor: (key: string) => Grant;
   readonly cache: TunnelCache;
   readonly queue: Workqueue;
   readonly workers: Workers;
@@ -35,14 +38,6 @@ export interface StreamObserver {
   onStreamClosed(reporter: ReporterId, reason: ReporterDisconnectReason): void;
   onReport(key: string, report: ReportSummary, changed: boolean): void;
   onGrantChanged(key: string): void;
-}
-
-/** Why a report is not taken: its reporter, or all together, would hold more tunnels than may be. */
-export interface LimitExceeded {
-  readonly tunnels: number;
-  readonly limit: number;
-  /** True: both are of all reporters together. */
-  readonly isGlobal: boolean;
 }
 
 /** Names that are compared and queued in one turn of the event loop: some 5 ms. Others' ACKs wait no longer for it. */
@@ -112,16 +107,8 @@ export class TunnelEnqueuer {
   ): LimitExceeded | undefined {
     const { ledger, cache, workers, writeAuthorizer, streams } = this.#options;
     const key = reporterKey(reporter);
-    let change: ReportChange;
-    try {
-      change = ledger.apply(reporter, report, cache.priorState(key));
-    } catch (error) {
-      if (error instanceof LimitExceededError) {
-        const { tunnels, limit, isGlobal } = error;
-        return { tunnels, limit, isGlobal };
-      }
-      throw error;
-    }
+    const change = ledger.apply(reporter, report, cache.priorState(key), this.#options.grantFor(key));
+    if ('limit' in change) return change;
     streams.onReport(key, report, change.changed.length > 0 || change.becameComplete);
     if (!writeAuthorizer.canWrite(key)) {
       // Nothing may be written yet. When it may, every row is looked at.
@@ -193,7 +180,7 @@ export class TunnelEnqueuer {
     const { ledger, cache, writeAuthorizer, streams, workers, clock, metrics } = this.#options;
     const nowMs = clock.monotonicMs();
     const before = ledger.deniedCount(key);
-    const changed = ledger.reevaluate(key);
+    const changed = ledger.setGrant(key, this.#options.grantFor(key));
     metrics.tunnelRejections.inc({ reason: 'policy' }, Math.max(0, ledger.deniedCount(key) - before));
     if (!writeAuthorizer.canWrite(key)) writeAuthorizer.writeSkipped(key);
     // All rows of one that is being expired go anyway, at a pace.

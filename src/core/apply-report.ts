@@ -14,6 +14,8 @@ export interface ReporterState {
   removed: Set<string> | undefined;
   /** Names of those held that its grant does not permit: reported, and kept from everybody. Undefined: none. */
   denied: Set<string> | undefined;
+  /** What the reporter may report now. */
+  grant: Grant;
 }
 
 /** What a report changed. */
@@ -24,20 +26,18 @@ export interface ReportChange {
   readonly becameComplete: boolean;
 }
 
-/** A report is not taken: its reporter, or all together, would hold more tunnels than may be. Nothing has changed. */
-export class LimitExceededError extends Error {
-  override readonly name = 'OverLimitError';
-  readonly tunnels: number;
-  readonly limit: number;
-  /** True: both are of all reporters together. */
-  readonly isGlobal: boolean;
-
-  constructor(tunnels: number, limit: number, isGlobal = false) {
-    super(`${isGlobal ? 'all reporters ' : ''}would hold ${tunnels} tunnels, limit is ${limit}`);
-    this.tunnels = tunnels;
-    this.limit = limit;
-    this.isGlobal = isGlobal;
-  }
+/** A limit that a report would exceed. The report was rejected as a whole: nothing has changed. */
+export interface LimitExceeded {
+  /**
+   * - `tunnelsPerReporter`: tunnels of the reporter.
+   * - `tunnels`: tunnels of all reporters together.
+   * - `reportersPerPeer`: reporters that one peer reports as.
+   */
+  readonly limit: 'tunnelsPerReporter' | 'tunnels' | 'reportersPerPeer';
+  /** The count that accepting the report would lead to. */
+  readonly count: number;
+  /** The highest count allowed. */
+  readonly max: number;
 }
 
 /** How a ledger learns of rows that were there before it: what the tunnel was by then, by name. */
@@ -61,10 +61,14 @@ export function sizeOf({ tunnels, removed }: ReporterState): number {
   return tunnels.size + (removed?.size ?? 0);
 }
 
-/** One that comes to hold no more than before is not refused for what others hold. */
-function checkGlobalLimit(before: number, after: number, { globalLimit, usedByOthers }: Limits): void {
-  if (after > before && usedByOthers + after > globalLimit)
-    throw new LimitExceededError(usedByOthers + after, globalLimit, true);
+/** Checks the limit of all reporters together. It never rejects a reporter that does not grow. */
+function checkGlobalLimit(
+  before: number,
+  after: number,
+  { globalLimit, usedByOthers }: Limits,
+): LimitExceeded | undefined {
+  if (after <= before || usedByOthers + after <= globalLimit) return undefined;
+  return { limit: 'tunnels', count: usedByOthers + after, max: globalLimit };
 }
 
 /** Names of those that are not permitted; undefined when there are none, as where there is no policy. */
@@ -82,15 +86,14 @@ export function deniedTunnels(
  * Folds a full push in. It is authoritative: what it lists is held, whatever else it says, and nothing besides.
  *
  * @param state changed in place, or not at all
- * @throws OverLimitError
  */
 export function applyFullPush(
   state: ReporterState,
   report: Report,
   prior: PriorState,
-  grant: Grant,
   limits: Limits,
-): ReportChange {
+): ReportChange | LimitExceeded {
+  const { grant } = state;
   const limit = Math.min(limits.perReporter, grant.tunnels);
   const before = state.tunnels;
   const after = new Map<string, Tunnel>();
@@ -99,8 +102,9 @@ export function applyFullPush(
     // Holding on to the object there is already keeps an unchanged full push from growing memory.
     after.set(reported.name, known !== undefined && sameTunnel(known, reported) ? known : reported);
   }
-  if (after.size > limit) throw new LimitExceededError(after.size, limit);
-  checkGlobalLimit(before.size, after.size, limits);
+  if (after.size > limit) return { limit: 'tunnelsPerReporter', count: after.size, max: limit };
+  const exceeded = checkGlobalLimit(before.size, after.size, limits);
+  if (exceeded !== undefined) return exceeded;
   const changed: string[] = [];
   for (const [name, tunnel] of after) {
     if (before.get(name) !== tunnel) changed.push(name);
@@ -121,15 +125,14 @@ export function applyFullPush(
  * that dropped and came back within one interval. A name's last entry tells the tunnel.
  *
  * @param state changed in place, or not at all
- * @throws OverLimitError
  */
 export function applyDelta(
   state: ReporterState,
   report: Report,
   prior: PriorState,
-  { permits, tunnels }: Grant,
   limits: Limits,
-): ReportChange {
+): ReportChange | LimitExceeded {
+  const { permits, tunnels } = state.grant;
   const limit = Math.min(limits.perReporter, tunnels);
   const balance = new Map<string, number>();
   const lastEntry = new Map<string, Tunnel>();
@@ -160,8 +163,10 @@ export function applyDelta(
     }
     // Else it is known to be absent already; or not known, and as many adds as removals do not tell.
   }
-  if (size > limit && size > state.tunnels.size) throw new LimitExceededError(size, limit);
-  checkGlobalLimit(state.tunnels.size, size, limits);
+  if (size > limit && size > state.tunnels.size)
+    return { limit: 'tunnelsPerReporter', count: size, max: limit };
+  const exceeded = checkGlobalLimit(state.tunnels.size, size, limits);
+  if (exceeded !== undefined) return exceeded;
   for (const [name, tunnel] of after) {
     if (tunnel === undefined) {
       state.tunnels.delete(name);

@@ -3,6 +3,7 @@ import {
   applyFullPush,
   deniedTunnels,
   sizeOf,
+  type LimitExceeded,
   type PriorState,
   type ReportChange,
   type ReporterState,
@@ -22,6 +23,14 @@ export type TunnelState =
 const ABSENT: TunnelState = { state: 'absent' };
 const UNKNOWN: TunnelState = { state: 'unknown' };
 
+/** Bounds of what a ledger holds. */
+export interface LedgerLimits {
+  /** Tunnels of one reporter, and names that it may have removed before its first full push. Default: no limit. */
+  readonly tunnelsPerReporter?: number;
+  /** Tunnels and removed names of all reporters together, because one peer can report as many reporters. Default: no limit. */
+  readonly tunnels?: number;
+}
+
 /**
  * The latest state of every reporter, held in memory: what the rows are to be.
  *
@@ -30,25 +39,12 @@ const UNKNOWN: TunnelState = { state: 'unknown' };
  */
 export class Ledger {
   readonly #reporters = new Map<string, ReporterState>();
-  readonly #limitPerReporter: number;
-  readonly #globalLimit: number;
-  /** Tunnels and names removed, of all reporters. */
+  readonly #limits: LedgerLimits;
+  /** Tunnels and removed names of all reporters. */
   #size = 0;
-  readonly #grantOf: (key: string) => Grant;
 
-  /**
-   * @param limitPerReporter tunnels that one reporter may hold, and names it may have removed before it says what it holds
-   * @param grantOf what a reporter may report now; where it changes, `review` is to be called. Default: everything
-   * @param globalLimit tunnels that all reporters together may come to hold, for one peer can be many reporters
-   */
-  constructor(
-    limitPerReporter = Number.POSITIVE_INFINITY,
-    grantOf: (key: string) => Grant = () => ALLOW_ALL,
-    globalLimit = Number.POSITIVE_INFINITY,
-  ) {
-    this.#limitPerReporter = limitPerReporter;
-    this.#grantOf = grantOf;
-    this.#globalLimit = globalLimit;
+  constructor(limits: LedgerLimits = {}) {
+    this.#limits = limits;
   }
 
   /**
@@ -56,22 +52,27 @@ export class Ledger {
    *
    * @param prior rows known from before; a delta from a reporter that the ledger does not know counts from them, and
    *   a tunnel that equals its row shares the row's memory
-   * @throws OverLimitError
+   * @param grant what the reporter may report now; it stays in force until the next call, or `setGrant`
    */
-  apply(reporter: ReporterId, report: Report, prior: PriorState): ReportChange {
-    const grant = this.#grantOf(reporterKey(reporter));
+  apply(
+    reporter: ReporterId,
+    report: Report,
+    prior: PriorState,
+    grant: Grant = ALLOW_ALL,
+  ): ReportChange | LimitExceeded {
     const isNew = !this.#reporters.has(reporterKey(reporter));
     const state = this.#stateFor(reporter, report.fullPush ? undefined : prior, grant);
+    state.grant = grant;
     // Rows from before that it is not permitted to have are to go, though the report need not name them.
     const denied = isNew ? [...(state.denied ?? [])] : [];
     const applyReport = report.fullPush ? applyFullPush : applyDelta;
     const before = sizeOf(state);
-    const limits = {
-      perReporter: this.#limitPerReporter,
-      globalLimit: this.#globalLimit,
+    const change = applyReport(state, report, prior, {
+      perReporter: this.#limits.tunnelsPerReporter ?? Number.POSITIVE_INFINITY,
+      globalLimit: this.#limits.tunnels ?? Number.POSITIVE_INFINITY,
       usedByOthers: this.#size - before,
-    };
-    const change = applyReport(state, report, prior, grant, limits);
+    });
+    if ('limit' in change) return change;
     this.#size += sizeOf(state) - before;
     return denied.length === 0
       ? change
@@ -90,19 +91,20 @@ export class Ledger {
     if (tunnel !== undefined) return state.denied?.has(name) === true ? ABSENT : { state: 'present', tunnel };
     if (state.removed === undefined || state.removed.has(name)) return ABSENT;
     // It need not say that it does not hold what it is not permitted to.
-    return observed !== undefined && this.#grantOf(key).permits?.(observed) === false ? ABSENT : UNKNOWN;
+    return observed !== undefined && state.grant.permits?.(observed) === false ? ABSENT : UNKNOWN;
   }
 
   /**
-   * Looks at all that a reporter holds again, for it may report something else than before.
+   * Replaces what a reporter may report, and compares its tunnels with it. A reporter without a report is ignored.
    *
-   * @returns names that are known now and were not, or the other way about
+   * @returns names of tunnels that are permitted now and were not, or the reverse
    */
-  reevaluate(key: string): string[] {
+  setGrant(key: string, grant: Grant): string[] {
     const state = this.#reporters.get(key);
     if (state === undefined) return [];
+    state.grant = grant;
     const before = state.denied;
-    state.denied = deniedTunnels(state.tunnels, this.#grantOf(key));
+    state.denied = deniedTunnels(state.tunnels, grant);
     const changed: string[] = [];
     for (const name of state.denied ?? []) if (before?.has(name) !== true) changed.push(name);
     for (const name of before ?? []) if (state.denied?.has(name) !== true) changed.push(name);
@@ -110,7 +112,7 @@ export class Ledger {
   }
 
   /**
-   * Forgets what a reporter holds and is not permitted to, as `review` saw it last: another peer speaks for it from now
+   * Forgets what a reporter holds and is not permitted to, as `setGrant` saw it last: another peer speaks for it from now
    * on, whose grant is not to let be known what this one said.
    */
   dropDenied(key: string): void {
@@ -186,7 +188,7 @@ export class Ledger {
     const key = reporterKey(reporter);
     let state = this.#reporters.get(key);
     if (state === undefined) {
-      state = { reporter, tunnels: new Map(), removed: new Set(), denied: undefined };
+      state = { reporter, tunnels: new Map(), removed: new Set(), denied: undefined, grant };
       for (const tunnel of prior?.tunnels() ?? []) state.tunnels.set(tunnel.name, tunnel);
       state.denied = deniedTunnels(state.tunnels, grant);
       this.#size += sizeOf(state);

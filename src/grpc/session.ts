@@ -1,5 +1,6 @@
 import { status, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
+import type { LimitExceeded } from '../core/apply-report.ts';
 import type { Peer } from '../core/peer.ts';
 import { reporterViolation } from '../core/report.ts';
 import type { EnvoyMetadata } from '../core/reporter-status.ts';
@@ -45,11 +46,6 @@ export interface ReportSink {
    */
   apply(reporter: ReporterId, report: DecodedReport, receivedMs: number): LimitExceeded | undefined;
 }
-
-/** Tunnels that a reporter, or all together, would hold; or reporters that one peer would be. */
-export type LimitExceeded =
-  | { readonly tunnels: number; readonly limit: number; readonly isGlobal?: boolean }
-  | { readonly reporters: number; readonly limit: number };
 
 /** How a stream's end is counted. */
 export type CloseReason =
@@ -457,10 +453,13 @@ function reportKind(decoded: DecodedReport): 'full' | 'delta' | 'heartbeat' {
   return decoded.added.length + decoded.removedNames.length > 0 ? 'delta' : 'heartbeat';
 }
 
-function limitExceededMessage({ id }: ReporterId, exceeded: LimitExceeded): string {
-  const allowed = `limit is ${exceeded.limit}`;
-  if ('reporters' in exceeded)
-    return `reporter ${quote(id)}: peer would report as ${exceeded.reporters} reporters, ${allowed}`;
-  const subject = exceeded.isGlobal === true ? 'all reporters' : `reporter ${quote(id)}`;
-  return `${subject}: would hold ${exceeded.tunnels} tunnels, ${allowed}`;
+function limitExceededMessage({ id }: ReporterId, { limit, count, max }: LimitExceeded): string {
+  switch (limit) {
+    case 'reportersPerPeer':
+      return `reporter ${quote(id)}: peer would report as ${count} reporters, limit is ${max}`;
+    case 'tunnels':
+      return `all reporters: would hold ${count} tunnels, limit is ${max}`;
+    case 'tunnelsPerReporter':
+      return `reporter ${quote(id)}: would hold ${count} tunnels, limit is ${max}`;
+  }
 }

@@ -222,7 +222,8 @@ describe('a report that is refused', () => {
   describe('by the limit of tunnels', () => {
     it('gets a NACK, ends with RESOURCE_EXHAUSTED, and what was folded before stays', async () => {
       await serve({
-        apply: (_, { added }) => (added.length > 3 ? { tunnels: added.length, limit: 3 } : undefined),
+        apply: (_, { added }) =>
+          added.length > 3 ? { limit: 'tunnelsPerReporter', count: added.length, max: 3 } : undefined,
       });
       const stream = world.open();
       stream.sendBytes(firstReport('r-0', fullPush(3)));
@@ -242,7 +243,7 @@ describe('a report that is refused', () => {
     });
 
     it('as its peer would be too many reporters, in words', async () => {
-      await serve({ apply: () => ({ reporters: 4, limit: 3 }) });
+      await serve({ apply: () => ({ limit: 'reportersPerPeer', count: 4, max: 3 }) });
       const stream = world.open();
       stream.sendBytes(firstReport('r-0'));
       expect(await stream.ended).to.deep.include({
@@ -252,7 +253,7 @@ describe('a report that is refused', () => {
     });
 
     it('as all reporters together would hold too many tunnels, in words', async () => {
-      await serve({ apply: () => ({ tunnels: 4, limit: 3, isGlobal: true }) });
+      await serve({ apply: () => ({ limit: 'tunnels', count: 4, max: 3 }) });
       const stream = world.open();
       stream.sendBytes(firstReport('r-0'));
       const { details } = await stream.ended;
@@ -260,7 +261,7 @@ describe('a report that is refused', () => {
     });
 
     it('on the first report of a stream: the interval is not told with the NACK', async () => {
-      await serve({ apply: () => ({ tunnels: 2, limit: 1 }) });
+      await serve({ apply: () => ({ limit: 'tunnelsPerReporter', count: 2, max: 1 }) });
       const stream = world.open();
       stream.sendBytes(firstReport('r-0', fullPush(2)));
       expect(await stream.next()).to.not.have.property('report_interval');

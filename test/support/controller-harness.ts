@@ -66,7 +66,7 @@ export function createHarness({
     onReevaluated() {},
     clock,
   });
-  const ledger = new Ledger(maxTunnelsPerReporter, (key) => authorizer.grantFor(key));
+  const ledger = new Ledger({ tunnelsPerReporter: maxTunnelsPerReporter });
   const queue = new Workqueue(clock);
   const cache: TunnelCache = new TunnelCache(
     names,
@@ -97,6 +97,7 @@ export function createHarness({
   });
   const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
     ledger,
+    grantFor: (key) => authorizer.grantFor(key),
     cache,
     queue,
     workers,

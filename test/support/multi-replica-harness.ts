@@ -13,6 +13,7 @@ import { RevertBackoff } from '../../src/controller/revert-backoff.ts';
 import { Workers } from '../../src/controller/workers.ts';
 import { Workqueue } from '../../src/controller/workqueue.ts';
 import { Ledger } from '../../src/core/ledger.ts';
+import { ALLOW_ALL } from '../../src/core/grant.ts';
 import type { Ownership } from '../../src/core/ownership.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
@@ -177,6 +178,7 @@ export function createMultiReplicaHarness() {
     });
     const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
       ledger,
+      grantFor: () => ALLOW_ALL,
       cache: tunnelCache,
       queue,
       workers,

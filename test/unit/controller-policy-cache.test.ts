@@ -266,14 +266,14 @@ describe('grants', () => {
     for (let i = 0; i < 10_000; i += 1) grants.onStreamOpened(reporter(i), EDGE);
     for (let i = 0; i < 10_000; i += 1) expect(grants.limitExceeded(reporter(i))).to.equal(undefined);
     grants.onStreamOpened(reporter(10_000), EDGE);
-    const over = { reporters: 10_001, limit: 10_000 };
+    const over = { limit: 'reportersPerPeer', count: 10_001, max: 10_000 };
     expect(grants.limitExceeded(reporter(10_000))).to.deep.equal(over);
     grants.onStreamOpened(RESPONDER, ANONYMOUS);
     expect(grants.limitExceeded(RESPONDER), 'of another peer').to.equal(undefined);
     grants.onStreamOpened(RESPONDER, EDGE);
     expect(grants.limitExceeded(RESPONDER), 'that it takes over').to.deep.equal({
       ...over,
-      reporters: 10_002,
+      count: 10_002,
     });
     grants.onStreamOpened(reporter(7), EDGE);
     expect(grants.limitExceeded(reporter(7)), 'that was there before').to.equal(undefined);

@@ -451,7 +451,11 @@ describe('the limit of tunnels a reporter may hold', () => {
     await world.settle();
     calls(world);
     const over = { ...fullPush(T2, T3, tunnel('node-4'), tunnel('node-5')), ...NONE_REJECTED };
-    expect(world.enqueuer.apply(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3, isGlobal: false });
+    expect(world.enqueuer.apply(RESPONDER, over, 0)).to.deep.equal({
+      limit: 'tunnelsPerReporter',
+      count: 4,
+      max: 3,
+    });
     await world.settle();
     expect(calls(world)).to.deep.equal([]);
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
@@ -462,7 +466,11 @@ describe('the limit of tunnels a reporter may hold', () => {
     await world.start();
     world.report(RESPONDER, fullPush(T1, T2));
     const over = { ...delta([T3, tunnel('node-4')]), ...NONE_REJECTED };
-    expect(world.enqueuer.apply(RESPONDER, over, 0)).to.deep.equal({ tunnels: 4, limit: 3, isGlobal: false });
+    expect(world.enqueuer.apply(RESPONDER, over, 0)).to.deep.equal({
+      limit: 'tunnelsPerReporter',
+      count: 4,
+      max: 3,
+    });
     expect(world.ledger.totalTunnelCount()).to.equal(2);
     world.report(RESPONDER, delta([T3]));
     world.report(RESPONDER, delta([], ['node-1']));

@@ -7,6 +7,7 @@ import { RevertBackoff } from '../../../src/controller/revert-backoff.ts';
 import { Workers } from '../../../src/controller/workers.ts';
 import { Workqueue } from '../../../src/controller/workqueue.ts';
 import { Ledger } from '../../../src/core/ledger.ts';
+import { ALLOW_ALL as ALLOW_ALL_GRANT } from '../../../src/core/grant.ts';
 import { createNames } from '../../../src/core/names.ts';
 import type { TunnelObject } from '../../../src/core/tunnel-object.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
@@ -83,7 +84,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
       ? silentLog
       : pino({ base: null, timestamp: false, level: 'info' }, { write: (line) => write(line) });
   const rows = link.client.resource<TunnelObject>(tunnelResource(namespace));
-  const ledger = new Ledger(1000);
+  const ledger = new Ledger({ tunnelsPerReporter: 1000 });
   const queue = new Workqueue(clock);
   const cache: TunnelCache = new TunnelCache(
     names,
@@ -146,6 +147,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
   });
   const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
     ledger,
+    grantFor: () => ALLOW_ALL_GRANT,
     cache,
     queue,
     workers,
