@@ -2,7 +2,7 @@
 import { promisify } from 'node:util';
 import { Client, credentials, type ClientDuplexStream } from '@grpc/grpc-js';
 import type { ReporterId } from '../src/core/tunnel.ts';
-import { encodeReport } from '../src/grpc/encode-report.ts';
+import { encodeReport } from '../src/grpc/encode.ts';
 import { loadReportingService, type ReportResponse } from '../src/grpc/proto.ts';
 import type { ReportedTunnel, ReportMessage } from '../src/grpc/report-message.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';

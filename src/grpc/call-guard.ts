@@ -1,24 +1,31 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import type { Http2Session, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { ServerInterceptingCall, type Metadata, type ServerInterceptor } from '@grpc/grpc-js';
 import type { ConnectionGuard } from './connection-guard.ts';
-import { widenWindows } from './flow-control.ts';
 
 /**
- * Which connection a call came on: gRPC hides it. Weak, as Node holds what is in here for as long as it waits for the ACK
- * of its SETTINGS: of a peer that breaks the protocol and goes without one, so for ever, and the connection with it.
+ * How much a stream, and a connection, may send ahead of what has been read. With HTTP/2's default of 64 KiB, a full
+ * push takes one round trip per 64 KiB: 13 MB at 150 ms take 30 s, and Envoy gives up when its sixth report is due.
+ */
+const STREAM_WINDOW_BYTES = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES = 4 * STREAM_WINDOW_BYTES;
+
+/**
+ * The connection of the current call, which grpc-js does not expose. The reference is weak because Node keeps the
+ * async context until the peer has acknowledged SETTINGS: a peer that violates the protocol and disconnects without
+ * an acknowledgement would otherwise leak its connection.
  */
 const connections = new AsyncLocalStorage<WeakRef<ConnectionGuard>>();
-/** As which of its streams, in a header that is taken out again. */
+/** An internal header that carries the stream ID from HTTP/2 to the interceptor, which removes it. */
 const STREAM_ID = 'reverse-tunnel-stream-id';
 
 /**
- * Before gRPC sees a stream: its headers are this very object, and it looks at them a tick later.
+ * Prepares each stream before grpc-js sees it: the event's `headers` is the object that grpc-js reads a tick later.
  *
- * gRPC inflates what comes as gzip or deflate, up to the greatest message: 255 kB on the wire can be 64 MB here.
- * There is no way to turn that off, so it is given the name of an encoding that it does not know; a message with the
- * compressed flag then gets UNIMPLEMENTED, as gRPC's specification has it.
+ * grpc-js decompresses gzip and deflate up to the maximum message size, so 255 kB on the wire can become 64 MB in
+ * memory, and it has no option to disable that. The encoding is therefore replaced by an unknown name; a message with
+ * the compressed flag is then answered with UNIMPLEMENTED, as the gRPC specification requires.
  */
 subscribe('http2.server.stream.created', (message) => {
   const connection = connections.getStore()?.deref();
@@ -34,8 +41,18 @@ subscribe('http2.server.stream.created', (message) => {
 });
 
 /**
- * A stream can be over when gRPC answers it: its end and its reset came in one packet. Node throws then, where nobody
- * catches it: an unknown path, or another content-type, sent so would end the process.
+ * Widens the flow-control windows of a connection when its first stream is opened: grpc-js, which owns the HTTP/2
+ * server, has no option for them. The stream that is already open gains the difference.
+ */
+function widenWindows(session: Http2Session): void {
+  if (session.destroyed || session.state.effectiveLocalWindowSize === CONNECTION_WINDOW_BYTES) return;
+  session.setLocalWindowSize(CONNECTION_WINDOW_BYTES);
+  session.settings({ initialWindowSize: STREAM_WINDOW_BYTES });
+}
+
+/**
+ * Ignores a response to a stream that is already closed, because its end and its reset arrived in one packet. Node
+ * would throw where nothing catches it, so an unknown path or content-type sent that way would end the process.
  */
 function ignoreLateResponse(stream: ServerHttp2Stream): void {
   const respond = stream.respond.bind(stream);
@@ -44,27 +61,27 @@ function ignoreLateResponse(stream: ServerHttp2Stream): void {
   };
 }
 
-/** Runs what hands a connection to gRPC, so that its calls know where they come from. */
+/** Runs `inject`, which passes a connection to grpc-js, so that the connection's calls can find their guard. */
 export function runInConnection(guard: ConnectionGuard, inject: () => void): void {
   connections.run(new WeakRef(guard), inject);
 }
 
-/** The connection of the call whose handler is being started; undefined where there is no guard. */
+/** Returns the connection of the call whose handler is being started; undefined if it has no guard. */
 export function currentConnection(): ConnectionGuard | undefined {
   return connections.getStore()?.deref();
 }
 
-/** The inbound half of a call: it hands over one message at a time. */
+/** The inbound half of a call, which delivers one message at a time. */
 interface MessageGate {
-  /** The message that was handed over has been dealt with: the next one may come. */
+  /** The delivered message has been processed, so the next one may be delivered. */
   open(): void;
 }
 
 const gates = new WeakMap<Metadata, MessageGate>();
 
 /**
- * Hands a stream its messages one at a time. By itself gRPC reads up to 16 messages ahead of a stream that is paused,
- * each as large as a message may be; held back here, they stay with the peer but for a flow-control window.
+ * Delivers a stream's messages one at a time. grpc-js itself reads up to 16 messages ahead of a paused stream, each up
+ * to the maximum message size. With this interceptor, all but one flow-control window of them stay with the peer.
  */
 export const guardCalls: ServerInterceptor = (method, call) => {
   const connection = connections.getStore()?.deref();
@@ -112,7 +129,7 @@ export const guardCalls: ServerInterceptor = (method, call) => {
   });
 };
 
-/** Lets the call's next message come whenever the call is resumed. */
+/** Delivers the call's next message each time the call is resumed. */
 export function deliverOneByOne(call: NodeJS.EventEmitter & { readonly metadata: Metadata }): void {
   const gate = gates.get(call.metadata);
   if (gate !== undefined) call.on('resume', () => gate.open());

@@ -1,66 +1,68 @@
 import { FLAG, FRAME, FrameHeader } from './http2-frame.ts';
 
-/** Why a connection is cut for what it sends. */
+/** A limit on what a connection sends; exceeding it terminates the connection. */
 export type LimitViolation = 'header_block' | 'small_frames' | 'control_frames' | 'stream_rate';
 
 /**
- * gRPC holds each DATA frame of a message as a slice of its own until the message is whole: 138 bytes each when measured.
- * So a frame is charged for, and a message in frames of one byte costs what it takes.
+ * grpc-js keeps each DATA frame of a message as a separate slice until the message is complete: 138 bytes per frame when
+ * measured. Charging per frame accounts for a message that is split into frames of one byte.
  */
 const FRAME_COST_BYTES = 256;
-/** And for each whole message that waits it holds some objects: an empty report is 5 bytes on the wire. */
+/** grpc-js also keeps some objects per complete message: an empty report has only 5 bytes on the wire. */
 const MESSAGE_COST_BYTES = 1024;
-/** A rightful client fills its frames (16 KiB), and sends a smaller one where a flow-control window ends. */
+/** A well-behaved client fills its frames (16 KiB) and sends a smaller one only where a flow-control window ends. */
 const FREE_FRAMES = 1024;
 const BYTES_PER_FRAME = 256;
-/** Envoy's own limit is 60 KiB for all headers; a reporter needs less than one. */
+/** Envoy's own limit is 60 KiB for all headers; a reporter needs less than 1 KiB. */
 const MAX_HEADER_BLOCK_BYTES = 16 * 1024;
 /**
- * PING, SETTINGS, WINDOW_UPDATE and what else carries no report: one is enough for some frames of DATA. And streams: a
- * proxy opens its thousand at once, and each again every 5 s while they are refused. Beyond that, so many a second of
- * the connection's age: a flood costs some percent of one core at most.
+ * Limits for PING, SETTINGS, WINDOW_UPDATE and all other frames that carry no report, of which a client needs one per
+ * several DATA frames, and for streams, of which a proxy opens its thousand at once, and each again every 5 s while they
+ * are rejected. Further ones are limited per second of the connection's age, so a flood costs at most a few percent of
+ * one core.
  */
 const FREE_CONTROL_FRAMES = 10_000;
 const CONTROL_FRAMES_PER_SECOND = 1000;
 const FREE_STREAMS = 1000;
 const STREAMS_PER_SECOND = 100;
-/** Flag and length, before each gRPC message. */
+/** The flag and the length before each gRPC message. */
 const PREFIX_BYTES = 5;
-/** A new stream is some 50 µs of work, another frame about one. */
+/** In frames: a new stream is some 50 µs of work, any other frame about 1 µs. */
 const STREAM_COST = 32;
 
-/** A stream as its inbound half shows it. */
+/** The inbound half of a stream. */
 interface InboundStream {
-  /** Bytes of the message that is not whole yet, its prefix included. */
+  /** Bytes received of the incomplete message, including its prefix. */
   unfinishedBytes: number;
-  /** Those of them that are still to come, once the prefix is read. */
+  /** Bytes of the message that have not been received yet, once the prefix has been read. */
   remainingBytes: number;
-  /** DATA frames since the last whole message. */
+  /** DATA frames since the last complete message. */
   frames: number;
-  /** All that is charged for the stream. */
+  /** The total charge for the stream. */
   bufferedBytes: number;
-  /** What each whole message that has not been dealt with is charged with, oldest first. */
+  /** The charge for each complete message that has not been processed yet, oldest first. */
   readonly completeMessageCosts: number[];
-  /** gRPC drops what still comes. */
+  /** grpc-js discards further data of this stream. */
   ignored: boolean;
   peerEnded: boolean;
 }
 
-/** Who is told what the peer makes this process hold and do. A call of one of these may cut the connection. */
+/** The limits of a connection and the callbacks for its accounting. Each callback may terminate the connection. */
 export interface InboundFramesOptions {
   readonly maxMessageSizeBytes: number;
-  /** Told how many bytes more (or fewer) the peer makes this process hold. */
+  /** Called with the change of the number of buffered bytes. */
   readonly onBufferedChange: (change: number) => void;
-  /** How long the connection has been open. */
+  /** The age of the connection. */
   readonly ageSeconds: () => number;
-  /** Told when a stream is opened (1) or gone (-1). */
+  /** Called when a stream is opened (1) or closed (-1). */
   readonly onStreamCountChange: (change: number) => void;
 }
 
 /**
- * Reads a connection's frames on their way to HTTP/2, copies nothing, and knows what the peer makes this process hold:
- * for each stream its header blocks, the message that is not whole yet, and the whole ones that nobody has dealt with.
- * What is malformed is left for HTTP/2 to find; the numbers here are then of no more use.
+ * Accounts for the memory and work that a peer causes, by scanning a connection's frames on their way to HTTP/2 without
+ * copying them. Each stream is charged for its header blocks, its incomplete message, and its complete messages that
+ * have not been processed. Malformed frames are left to HTTP/2, which closes the connection; the accounting is
+ * meaningless from then on.
  */
 export class InboundFrames {
   readonly #options: InboundFramesOptions;
@@ -75,27 +77,30 @@ export class InboundFrames {
   #controlFrames = 0;
   #streamsOpened = 0;
 
-  /** Set when the connection has to be cut. */
+  /** Set when the connection must be terminated. */
   violation: LimitViolation | undefined;
-  /** True once a whole frame has come, which HTTP/2 wants to be SETTINGS. */
+  /** True once a complete frame has been received, which HTTP/2 requires to be SETTINGS. */
   isHandshakeDone = false;
-  /** Whose DATA was read last; 0 when it was another frame. */
+  /** The stream of the last frame if that was DATA, otherwise 0. */
   dataStreamId = 0;
-  /** Where in the chunk the message begins that `dataOf` has not finished; -1 when before it, which is the reader's to set. */
+  /**
+   * The index in the chunk at which the incomplete message of `dataStreamId` begins; -1 if it began before the chunk,
+   * which the caller sets for each chunk.
+   */
   messageStart = -1;
-  /** Work that was caused, in frames; for the reader to take down. */
+  /** The work caused so far, in frames; the caller resets it. */
   cost = 0;
 
   constructor(options: InboundFramesOptions) {
     this.#options = options;
   }
 
-  /** The newest stream that the peer has opened. */
+  /** The newest stream that the peer opened. */
   get lastStreamId(): number {
     return this.#lastStreamId;
   }
 
-  /** Reads one frame, or as much of it as is there; the answer is where that ends in the chunk. */
+  /** Reads one frame, or the part of it that is in the chunk, and returns the index after it. */
   readFrame(chunk: Buffer, from: number): number {
     let at = from;
     if (!this.#header.isComplete) {
@@ -110,14 +115,17 @@ export class InboundFrames {
     return at + take;
   }
 
-  /** The oldest whole message of the stream has been dealt with. */
+  /** Releases the charge for the stream's oldest complete message, which has been processed. */
   messageDone(streamId: number): void {
     const stream = this.#streams.get(streamId);
     const cost = stream?.completeMessageCosts.shift();
     if (stream !== undefined && cost !== undefined) this.#addBuffered(stream, -cost);
   }
 
-  /** The server has sent the last it has to say. What gRPC holds of the stream it holds until the peer is done too. */
+  /**
+   * Records that the server has ended its half of the stream. grpc-js keeps the data of the stream until the peer has
+   * ended its half too.
+   */
   serverEnded(streamId: number): void {
     const stream = this.#streams.get(streamId);
     if (stream === undefined) return;
@@ -125,7 +133,7 @@ export class InboundFrames {
     if (stream.peerEnded) this.streamReset(streamId);
   }
 
-  /** The stream is gone for both sides. */
+  /** Removes a stream that is closed for both sides. */
   streamReset(streamId: number): void {
     const stream = this.#streams.get(streamId);
     if (stream === undefined) return;
@@ -143,7 +151,7 @@ export class InboundFrames {
     if (type === FRAME.data) {
       this.#beginData(this.#streams.get(streamId), flags, streamId);
     } else if (type === FRAME.headers) {
-      // Of a stream that is there already they are trailers.
+      // HEADERS on an open stream are trailers.
       if (streamId > this.#lastStreamId) this.#openStream(streamId);
       this.#headerBlockBytes = 0;
       this.#readHeaderBlock(streamId, length);
@@ -215,13 +223,13 @@ export class InboundFrames {
       this.#paddingBytes = chunk[at] ?? 0;
       at += 1;
     }
-    // The padding is the last of the payload; it may begin in this chunk.
+    // The padding is at the end of the payload; it may begin in this chunk.
     const remainingAfter = this.#remainingPayload - (to - from);
     const end = to - Math.max(0, Math.min(this.#paddingBytes - remainingAfter, to - at));
     while (at < end && !stream.ignored) at = this.#readMessage(stream, chunk, at, end);
   }
 
-  /** Reads of one message what is there. */
+  /** Reads one message, or the part of it that is in the chunk, and returns the index after it. */
   #readMessage(stream: InboundStream, chunk: Buffer, from: number, end: number): number {
     let at = from;
     const before = stream.unfinishedBytes;
@@ -231,14 +239,14 @@ export class InboundFrames {
         this.#addBuffered(stream, stream.unfinishedBytes - before);
         return at;
       }
-      // The flag comes first and falls out of 32 bits by the last shift.
+      // The flag comes first; the last shift moves it out of the 32 bits.
       stream.remainingBytes = (stream.remainingBytes << 8) | (chunk[at] ?? 0);
       stream.unfinishedBytes += 1;
       at += 1;
       if (stream.unfinishedBytes === PREFIX_BYTES) {
         stream.remainingBytes >>>= 0;
         if (stream.remainingBytes > this.#options.maxMessageSizeBytes) {
-          // gRPC ends the stream with RESOURCE_EXHAUSTED at this very byte.
+          // grpc-js ends the stream with RESOURCE_EXHAUSTED at this byte.
           stream.ignored = true;
           return at;
         }

@@ -1,14 +1,14 @@
 import { FLAG, FRAME, FrameHeader } from './http2-frame.ts';
 
-/** Who is told what the server has done with a stream. */
+/** The callbacks for the streams that the server ends. */
 export interface OutboundFramesOptions {
-  /** The server has sent the last it has to say on this stream. */
+  /** The server has ended its half of this stream. */
   readonly onStreamEnded: (streamId: number) => void;
   /** The server has reset this stream. */
   readonly onStreamReset: (streamId: number) => void;
 }
 
-/** Reads the frames that the server sends: which streams it is done with, and where a frame ends. */
+/** Scans the frames that the server sends for the streams that it ends and for frame boundaries. */
 export class OutboundFrames {
   readonly #options: OutboundFramesOptions;
   readonly #header = new FrameHeader();
@@ -18,7 +18,7 @@ export class OutboundFrames {
     this.#options = options;
   }
 
-  /** True when another frame may be written. */
+  /** True if another frame may be inserted here. */
   get isBetweenFrames(): boolean {
     return this.#header.isEmpty;
   }

@@ -7,40 +7,45 @@ import { InboundFrames } from './connection-guard-inbound.ts';
 import { OutboundFrames } from './connection-guard-outbound.ts';
 import type { FairQuota } from './fair-quota.ts';
 import { encodeEnhanceYourCalm } from './http2-frame.ts';
-import { rejectionMessage, type RejectionReason, type RejectConnection } from './connection-rejections.ts';
+import {
+  connectionRejectionMessage,
+  type ConnectionRejectionReason,
+  type RejectConnection,
+} from './rejections.ts';
 
 /**
- * Work of one connection in one turn of the event loop: some milliseconds, so that others' reports are not kept
- * waiting by a peer that sends frames as fast as it can. A full push of 13 MB, in frames of 16 KiB, takes a few turns.
+ * The work for one connection per tick of the event loop: a few milliseconds, so a peer that sends frames as fast as it
+ * can does not delay the reports of others. A full push of 13 MB, in frames of 16 KiB, takes a few ticks.
  */
 const FRAMES_PER_TICK = 512;
-/** A peer that takes no more bytes, or does not close its side, is cut by then. */
+/** After this time, the connection to a peer that accepts no more bytes or does not close its side is destroyed. */
 const LINGER_MS = 10_000;
 
-/** What one connection is held to, and the budgets that it shares with all others. */
+/** The limits of a connection, and the quotas that it shares with all other connections. */
 export interface ConnectionGuardOptions {
-  /** Of the peer, where it was asked for one and has shown it. */
+  /** The peer's certificate; undefined if it was not requested or not presented. */
   readonly certificate: Credential | undefined;
   readonly maxMessageSizeBytes: number;
   readonly bufferedBytes: FairQuota<ConnectionGuard>;
   readonly openStreams: FairQuota<ConnectionGuard>;
   readonly pendingAuthentications: FairQuota<ConnectionGuard>;
   readonly reject: RejectConnection;
-  /** Told when the first frame is there. */
+  /** Called when the first frame has been received. */
   readonly handshakeDone: () => void;
   readonly clock: Clock;
 }
 
 /**
- * Stands between a socket and HTTP/2. Bytes pass as they are, in slices that are chosen so that what HTTP/2 keeps of
- * them keeps nothing else in memory, and at a pace; a connection that holds or sends too much is cut.
+ * Forwards bytes between a socket and HTTP/2, and terminates the connection if it exceeds a limit. Bytes are unchanged,
+ * but are forwarded at a limited rate, and in slices chosen such that the parts that HTTP/2 keeps do not retain other
+ * data in memory.
  */
 export class ConnectionGuard {
-  /** The peer's. */
+  /** The peer's IP address. */
   readonly address: string;
-  /** The peer's; undefined where it has shown none. */
+  /** The peer's certificate; undefined if it did not present one. */
   readonly certificate: Credential | undefined;
-  /** The connection as HTTP/2 is to see it. */
+  /** The connection for the HTTP/2 server. */
   readonly duplex: Duplex;
   #session: Http2Session | undefined;
   readonly #socket: Socket;
@@ -49,19 +54,19 @@ export class ConnectionGuard {
   readonly #inbound: InboundFrames;
   readonly #outbound: OutboundFrames;
   #isHandshakeDone = false;
-  /** Read from the socket, not passed on yet. */
+  /** Read from the socket, but not forwarded yet. */
   #pendingChunk: Buffer | undefined;
   #hasSocketEnded = false;
   #wantsData = false;
   #scheduledTick: NodeJS.Immediate | undefined;
-  /** Whose DATA the last slice ends with. */
+  /** The stream whose DATA the last slice ends with; 0: it ends with another frame. */
   #dataStreamId = 0;
   #cancelLinger: (() => void) | undefined;
-  /** Nothing that comes is passed on any more. */
+  /** Received bytes are no longer forwarded. */
   #isClosed = false;
   #isTerminated = false;
 
-  /** @param preface what HTTP/2 wants first; it has been read from the socket */
+  /** @param preface the HTTP/2 connection preface, which has already been read from the socket */
   constructor(socket: Socket, preface: Buffer, options: ConnectionGuardOptions) {
     this.#socket = socket;
     this.#options = options;
@@ -88,34 +93,36 @@ export class ConnectionGuard {
     socket.on('close', () => this.duplex.destroy());
   }
 
-  /** Since its peer could speak HTTP/2, and had shown its certificate where it has one. */
+  /** The time since the peer could start HTTP/2, and therefore since it presented its certificate, if any. */
   get ageMs(): number {
     return this.#options.clock.monotonicMs() - this.#acceptedMs;
   }
 
-  /** Takes bytes that came with the preface. */
+  /** Receives the bytes that were read together with the preface. */
   receiveInitial(chunk: Buffer): void {
     if (chunk.length > 0) this.#receive(chunk);
   }
 
-  /** The oldest message that was read on this stream has been dealt with. */
+  /** Records that the oldest unprocessed message of this stream has been processed. */
   messageDone(streamId: number): void {
     this.#inbound.messageDone(streamId);
   }
 
-  /** A call waits for its token's review (1), or does so no more (-1). */
+  /** Records that a call begins (1) or ends (-1) to wait for a token review. */
   changePendingAuthentications(change: 1 | -1): void {
     this.#options.pendingAuthentications.change(this, change);
   }
 
-  /** Has the peer open its next stream on a new connection, where it proves anew who it is. What is open goes on. */
+  /**
+   * Makes the peer open its next stream on a new connection, on which it authenticates again. Open streams continue.
+   */
   drain(): void {
     this.#session?.close();
   }
 
   /**
-   * A stream was opened on it. One whose peer has had the last answer and does not end its own half is closed: gRPC would
-   * keep it for as long as the connection lives.
+   * Watches a new stream. If the peer does not end its half of the stream after the server has ended its own, the stream
+   * is closed: grpc-js would keep it as long as the connection is open.
    */
   onStreamOpened(stream: ServerHttp2Stream): void {
     this.#session = stream.session;
@@ -125,15 +132,17 @@ export class ConnectionGuard {
     });
   }
 
-  /** Ends the connection, telling the peer why as far as it still listens. */
-  terminate(reason: RejectionReason): void {
+  /** Terminates the connection, with a GOAWAY that contains the reason if the peer still reads. */
+  terminate(reason: ConnectionRejectionReason): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#isTerminated = true;
     this.#options.reject(reason, this.address);
     this.#lingerThenDestroy();
     if (this.#outbound.isBetweenFrames) {
-      this.#socket.write(encodeEnhanceYourCalm(this.#inbound.lastStreamId, rejectionMessage(reason)));
+      this.#socket.write(
+        encodeEnhanceYourCalm(this.#inbound.lastStreamId, connectionRejectionMessage(reason)),
+      );
     }
     this.#socket.destroySoon();
     this.duplex.destroy();
@@ -159,7 +168,7 @@ export class ConnectionGuard {
         socket.uncork();
       },
       final: (done) => {
-        // HTTP/2 is through. What still comes is dropped, to see the peer's end.
+        // HTTP/2 is done. Further data is discarded, in order to see the peer's end.
         this.#isClosed = true;
         this.#lingerThenDestroy();
         socket.end();
@@ -185,7 +194,7 @@ export class ConnectionGuard {
     this.#forward();
   }
 
-  /** Passes on what was read, as far as this turn allows, and sees to it that no more is read than is passed on. */
+  /** Forwards pending bytes within the limit of this tick, and pauses the socket while any remain. */
   #forward(): void {
     if (this.#isClosed) return;
     if (this.#pendingChunk !== undefined && this.#inbound.cost < FRAMES_PER_TICK)
@@ -204,8 +213,8 @@ export class ConnectionGuard {
   }
 
   /**
-   * Cuts the chunk where frames of one stream's DATA begin or end: HTTP/2 hands the DATA on as views into the slice
-   * it came in, and one byte of a report that is never finished would keep all of the slice.
+   * Splits the chunk where the DATA frames of one stream begin or end: HTTP/2 passes DATA on as views into its slice, so
+   * one byte of an unfinished report would retain the whole slice.
    */
   #forwardSlices(chunk: Buffer): void {
     const inbound = this.#inbound;
@@ -227,7 +236,7 @@ export class ConnectionGuard {
       }
     }
     this.#pendingChunk = at < chunk.length ? chunk.subarray(at) : undefined;
-    // A message that goes on beyond the slice begins a slice of its own, for the same reason.
+    // A message that continues after the slice begins its own slice, for the same reason.
     const { messageStart } = inbound;
     if (inbound.dataStreamId !== 0 && messageStart > from) {
       this.#push(chunk, from, messageStart);
@@ -249,7 +258,7 @@ export class ConnectionGuard {
     this.#socket.once('close', () => this.#cancelLinger?.());
   }
 
-  /** The end of the connection, as far as HTTP/2 goes. */
+  /** Releases the quotas when HTTP/2 has closed the connection. */
   #onHttp2Closed(): void {
     if (this.#scheduledTick !== undefined) clearImmediate(this.#scheduledTick);
     this.#pendingChunk = undefined;
@@ -259,7 +268,7 @@ export class ConnectionGuard {
     this.#isClosed = true;
     if (this.#isTerminated) return;
     this.#lingerThenDestroy();
-    // Not at once: HTTP/2's last words are still to be written.
+    // Not immediately: the last frames of HTTP/2 have not been written yet.
     this.#socket.destroySoon();
   }
 }

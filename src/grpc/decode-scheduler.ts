@@ -1,13 +1,13 @@
 /**
- * Shares the processor among reports that are decoded: in each turn of the event loop one of them goes a step on, so
- * that a small report waits for one step and not for one of each. Connections take turns, so that a thousand streams
- * of one peer do not stand in the way of another's.
+ * Schedules the decoding of large reports: one step of one report per tick of the event loop, so a small report waits
+ * for one step only, whatever the number of large ones. Connections are scheduled round-robin, so a thousand streams of
+ * one peer do not delay those of another.
  */
 export class DecodeScheduler {
   readonly #waiting = new Map<object, (() => void)[]>();
   #isScheduled = false;
 
-  /** Resolves when it is the turn of `connection`, in a later turn of the event loop. */
+  /** Resolves when a stream of `connection` may run its next step, in a later tick of the event loop. */
   wait(connection: object): Promise<void> {
     return new Promise((resolve) => {
       const queue = this.#waiting.get(connection);
@@ -25,9 +25,9 @@ export class DecodeScheduler {
 
   #runNext(): void {
     this.#isScheduled = false;
-    const first = this.#waiting.entries().next().value;
-    if (first === undefined) return;
-    const [connection, queue] = first;
+    const next = this.#waiting.entries().next().value;
+    if (next === undefined) return;
+    const [connection, queue] = next;
     const resume = queue.shift();
     this.#waiting.delete(connection);
     if (queue.length > 0) this.#waiting.set(connection, queue);
@@ -37,10 +37,10 @@ export class DecodeScheduler {
 }
 
 /**
- * Runs a generator to its end, letting other streams have their turn at each rest.
+ * Runs a generator to completion, and lets other streams run at each `yield`.
  *
- * @param isCancelled asked after each rest: nobody waits for the result any more
- * @returns what the generator returns; undefined when given up
+ * @param isCancelled checked after each `yield`; true: the result is no longer needed
+ * @returns the return value of the generator; undefined if it was cancelled
  */
 export async function runCooperatively<T>(
   work: Generator<undefined, T>,

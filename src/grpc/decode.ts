@@ -3,15 +3,16 @@ import { formatCreatedAt } from '../core/created-at.ts';
 import { tunnelViolation, type ReportedIdentity } from '../core/report.ts';
 import type { Tunnel } from '../core/tunnel.ts';
 import { MAX_TUNNEL_NAME, textViolation, type Violation, type ViolationReason } from '../core/violation.ts';
+import { errorMessage } from '../error-message.ts';
 
 type Reader = protobuf.Reader;
 
-/** A StreamReverseTunnelsRequest: what of it is right, and what was rejected. */
+/** A decoded StreamReverseTunnelsRequest: its valid parts, and a summary of the rejected ones. */
 export interface DecodedReport {
-  /** The bytes of `node`; undefined when it was left out, as clients may after a stream's first report. */
+  /** The bytes of `node`; undefined if it was omitted, as clients may do after a stream's first report. */
   readonly node: Uint8Array | undefined;
   readonly fullPush: boolean;
-  /** As it came; negative is for the session to refuse. */
+  /** Unchanged; the session rejects a negative nonce. */
   readonly nonce: bigint;
   /** In the order of the wire. */
   readonly added: readonly Tunnel[];
@@ -19,51 +20,52 @@ export interface DecodedReport {
   readonly rejected: RejectedTunnels;
 }
 
-/** Parts of a report that break the contract's rules. */
+/** The parts of a report that violate the contract or a policy. */
 export interface RejectedTunnels {
   readonly count: number;
   readonly byReason: ReadonlyMap<ViolationReason, number>;
-  /** The first few, to be shown; all of them could be a million. */
+  /** The first few, for messages; there may be a million. */
   readonly first: readonly Violation[];
 }
 
-/** The bytes are no StreamReverseTunnelsRequest. */
+/** The bytes are not a StreamReverseTunnelsRequest. */
 export class MalformedReportError extends Error {
   override readonly name = 'MalformedReportError';
 }
 
-/** A report lists more than it may: 64 MiB hold 17 million names of two characters, which would take 1 GiB here. */
+/** A report exceeds its entry limit: 64 MiB can list 17 million names of two characters, which would take 1 GiB here. */
 export class TooManyEntriesError extends Error {
   override readonly name = 'TooManyEntriesError';
 }
 
 const MAX_SAMPLE_VIOLATIONS = 5;
 /**
- * About a thousand tunnels, 2 ms of work (8 ms where each field is of 2 bytes), so that a stream with small reports
- * waits no longer for its ACK. In bytes, as every field costs time: also an unknown one, or a name over its limit.
+ * About a thousand tunnels or 2 ms of work (8 ms if each field has 2 bytes), which bounds how long the ACK of a small
+ * report on another stream waits. Counted in bytes because every field costs time, even an unknown one or a name that
+ * exceeds its limit.
  */
 const YIELD_EVERY_BYTES = 128 * 1024;
-/** Some 0.5 ms of fields that are only skipped. */
+/** Some 0.5 ms, for fields that are only skipped. */
 const YIELD_EVERY_FIELDS = 16_384;
-/** A few tenants and clusters stand in every tunnel of a report: each is kept once, as long as they are few. */
+/** The same few tenants and clusters occur in every tunnel of a report: up to this many are stored once. */
 const MAX_INTERNED_STRINGS = 1024;
 
-/** Field number and wire type of each field that is read, as they stand on the wire. */
 const LENGTH_DELIMITED = 2;
+/** Tags (field number and wire type) of the fields that are decoded, as on the wire. */
 const REQUEST = { node: tag(1), added: tag(2), removed: tag(3), fullPush: tag(4, 0), nonce: tag(5, 0) };
 const TUNNEL = { name: tag(1), identity: tag(2), createdAt: tag(3) };
 const IDENTITY = { tenantID: tag(1), clusterID: tag(2), nodeID: tag(3) };
 const TIMESTAMP = { seconds: tag(1, 0), nanos: tag(2, 0) };
 
 /**
- * Decodes and checks a report, with a rest after every 128 KiB, or after a field that is longer: a full push of 100,000
- * tunnels takes a quarter of a second, and the caller lets others have their turn at each rest. Written on protobuf's
- * reader because the generated decoder cannot rest, and makes four objects a tunnel that are thrown away.
+ * Decodes and validates a report. Yields after every 128 KiB, or after a longer field: a full push of 100,000 tunnels
+ * takes a quarter of a second, and the caller runs other work at each `yield`. Based on protobuf's reader because the
+ * generated decoder cannot yield and creates four temporary objects per tunnel.
  *
- * As protobuf has it: unknown fields are skipped, of a field that stands twice the last counts, messages are merged.
+ * Follows protobuf's rules: unknown fields are skipped, the last of several equal fields counts, messages are merged.
  *
- * @param maxEntries added tunnels and removed names together
- * @throws MalformedReportError when the bytes do not parse
+ * @param maxEntries limit on added tunnels and removed names together
+ * @throws MalformedReportError if the bytes cannot be parsed
  * @throws TooManyEntriesError
  */
 export function* decodeReport(
@@ -134,14 +136,14 @@ export function* decodeReport(
   return { node: node.whole(), fullPush, nonce, added, removedNames, rejected: { count, byReason, first } };
 }
 
-/** Of a report, what says whose it is. */
+/** The part of a report that identifies it. */
 export type ReportHead = Pick<DecodedReport, 'node' | 'nonce'>;
 
 /**
- * Reads a report's node and nonce and nothing else, wherever in it they stand, with rests: to tell whether the rest is
- * worth being decoded.
+ * Decodes only the node and the nonce of a report, wherever they are, to decide whether to decode the remainder. Yields
+ * like `decodeReport`.
  *
- * @throws MalformedReportError when the fields of the message do not parse
+ * @throws MalformedReportError if the fields of the message cannot be parsed
  */
 export function* decodeHead(bytes: Buffer): Generator<undefined, ReportHead> {
   const reader = protobuf.Reader.create(bytes);
@@ -182,7 +184,7 @@ function decodeTunnel(reader: Reader, index: number, intern: (text: string) => s
         seconds ??= 0;
         while (reader.pos < timestampEnd) {
           const part = reader.uint32();
-          // Past 2^53 digits are lost, but such an instant is out of range whatever they were.
+          // Loses digits beyond 2^53, but any such time is out of range.
           if (part === TIMESTAMP.seconds) seconds = asNumber(int64(reader));
           else if (part === TIMESTAMP.nanos) nanos = reader.int32();
           else skipField(reader, part, timestampEnd);
@@ -218,9 +220,9 @@ function decodeIdentity(
   assertAtEnd(reader, end);
 }
 
-/** By the rules for a tunnel's name: no other can be held, and what is remembered of a name is bounded. */
+/** Applies the rules for tunnel names: no other name can be held, and names that are remembered must be bounded. */
 function removedNameViolation(name: string, index: number): Violation | undefined {
-  // The path is put together only where it is needed.
+  // The path is formatted only if it is needed.
   return textViolation('', name, MAX_TUNNEL_NAME) === undefined
     ? undefined
     : textViolation(`removed_tunnel_names[${index}]`, name, MAX_TUNNEL_NAME);
@@ -230,7 +232,7 @@ function tag(fieldNumber: number, wireType = LENGTH_DELIMITED): number {
   return (fieldNumber << 3) | wireType;
 }
 
-/** Where the length-delimited field that begins here ends; checked, since the reader itself clamps. */
+/** Returns the end of the length-delimited field that begins here; checked, because the reader itself clamps. */
 function readFieldEnd(reader: Reader, limit: number): number {
   const length = reader.uint32();
   const end = reader.pos + length;
@@ -242,7 +244,7 @@ function assertAtEnd(reader: Reader, end: number): void {
   if (reader.pos !== end) throw new RangeError(`message ends at byte ${reader.pos}, declared end is ${end}`);
 }
 
-/** proto3 text; bytes that are no UTF-8 become U+FFFD, so it is always well-formed. */
+/** Reads a string; bytes that are not UTF-8 become U+FFFD, so the result is always well-formed. */
 function readString(reader: Reader, limit: number): string {
   const end = readFieldEnd(reader, limit);
   const start = reader.pos;
@@ -258,11 +260,11 @@ function readBytes(reader: Reader): Buffer {
 }
 
 /**
- * Joins the parts of a message field that stands more than once, as protobuf merges it. All of them are copied into one
- * buffer of `room` bytes, made with the second part: joining anew for each would take the square of their number, and a
- * 5 MB report of nothing but parts would stop the process for minutes.
+ * Joins the occurrences of a repeated message field, as protobuf merges it. All of them are copied into one buffer of
+ * `capacity` bytes, which is allocated for the second part: concatenating per part would take quadratic time, and a
+ * report of 5 MB that consists of parts would block the process for minutes.
  */
-function mergeParts(room: number) {
+function mergeParts(capacity: number) {
   let whole: Buffer | undefined;
   let length = 0;
   return {
@@ -270,8 +272,8 @@ function mergeParts(room: number) {
       if (whole === undefined) {
         whole = part;
       } else {
-        // The first part is a view into the message, and so shorter than it.
-        if (whole.length < room) whole = Buffer.concat([whole], room);
+        // The first part is a view into the message, and therefore shorter than it.
+        if (whole.length < capacity) whole = Buffer.concat([whole], capacity);
         part.copy(whole, length);
       }
       length += part.length;
@@ -286,7 +288,7 @@ function skipField(reader: Reader, field: number, limit: number): void {
   if (reader.pos > limit) throw new RangeError(`unknown field exceeds its message at byte ${limit}`);
 }
 
-/** Checked, since the reader takes a varint that the end of the bytes cuts short for a smaller number. */
+/** Reads an int64; checked, because the reader accepts a varint that is truncated by the end of the bytes. */
 function int64(reader: Reader) {
   const value = reader.int64();
   const last = reader.buf[reader.pos - 1];
@@ -294,13 +296,13 @@ function int64(reader: Reader) {
   return value;
 }
 
-/** As the reader gives it, in two halves. */
+/** The reader's representation, in two halves. */
 interface Int64 {
   readonly high: number;
   readonly low: number;
 }
 
-/** Not by way of its text, which takes apart each nonce digit by digit. */
+/** Avoids the conversion to text, which would process each nonce digit by digit. */
 function asBigInt({ high, low }: Int64): bigint {
   return high === 0 ? BigInt(low >>> 0) : (BigInt(high) << 32n) | BigInt(low >>> 0);
 }
@@ -320,6 +322,6 @@ function internStrings(): (text: string) => string {
 }
 
 function malformedReport(error: unknown): MalformedReportError {
-  const why = error instanceof Error ? error.message : String(error);
-  return new MalformedReportError(`cannot decode StreamReverseTunnelsRequest: ${why}`, { cause: error });
+  const message = `cannot decode StreamReverseTunnelsRequest: ${errorMessage(error)}`;
+  return new MalformedReportError(message, { cause: error });
 }

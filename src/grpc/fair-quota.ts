@@ -1,22 +1,22 @@
-/** Whoever takes from a budget: a connection. */
+/** A holder of a share of the quota: a connection. */
 export interface Holder {
-  /** Holders of one address share one fate. */
+  /** Holders with the same address are accounted for together. */
   readonly address: string;
 }
 
-/** How much there is, and what becomes of who takes too much. */
+/** The limit of a quota, and what happens to a holder that exceeds it. */
 export interface FairQuotaOptions<H extends Holder> {
-  /** What all may hold together; one holder alone may hold half of it. */
+  /** The limit on the total usage; a single holder may use half of it. */
   readonly limit: number;
-  /** Told who has to go; its share has been given back by then. */
+  /** Called with the holder that is evicted, after its share has been released. */
   readonly onExceeded: (holder: H) => void;
 }
 
 /**
- * What all connections together may make this process hold.
+ * A limit on what all connections together make this process hold.
  *
- * Where it is exceeded, the greatest holder of the address that holds most has to go. So a peer can crowd out others
- * only as far as it shares their address, and an address that holds no more than its equal share loses nothing.
+ * When it is exceeded, the largest holder of the address with the highest usage is evicted. A peer can therefore evict
+ * only holders that share its address, and an address within its equal share of the quota loses nothing.
  */
 export class FairQuota<H extends Holder> {
   readonly #options: FairQuotaOptions<H>;
@@ -27,12 +27,12 @@ export class FairQuota<H extends Holder> {
     this.#options = options;
   }
 
-  /** What is held by all. */
+  /** The total usage of all holders. */
   get total(): number {
     return this.#total;
   }
 
-  /** Takes, or with a negative change gives back. Of a holder that has left nothing is counted. */
+  /** Changes the usage of a holder. Has no effect for a holder that is not registered. */
   change(holder: H, change: number): void {
     const before = this.#usage.get(holder);
     if (before === undefined) return;
@@ -44,11 +44,12 @@ export class FairQuota<H extends Holder> {
     while (this.#total > limit) this.#evict(this.#largestHolder());
   }
 
+  /** Adds a holder with a usage of 0. */
   register(holder: H): void {
     this.#usage.set(holder, 0);
   }
 
-  /** All it held is given back. */
+  /** Removes a holder and releases its whole share. */
   release(holder: H): void {
     this.#total -= this.#usage.get(holder) ?? 0;
     this.#usage.delete(holder);
@@ -70,7 +71,7 @@ export class FairQuota<H extends Holder> {
       const lead = ofAddress - (largest?.ofAddress ?? 0) || usage - (largest?.usage ?? 0);
       if (largest === undefined || lead > 0) largest = { holder, usage, ofAddress };
     }
-    if (largest === undefined) throw new RangeError(`${this.#total} is held by nobody`);
+    if (largest === undefined) throw new RangeError(`total is ${this.#total} without holders`);
     return largest.holder;
   }
 }

@@ -12,10 +12,10 @@ type Check = (
 type Watch = (call: ServerWritableStream<HealthRequest, HealthResponse>) => void;
 
 /**
- * Serves grpc.health.v1 for these services and no other. Whoever reaches the port may ask, and the library remembers the
- * name of each service that was ever watched; so it never hears of one that there is not.
+ * Serves grpc.health.v1 for the given services only. Any client may call it, and the library stores the name of every
+ * service that was ever watched, so requests for unknown services are answered here.
  *
- * @param services names of services, '' for the whole server
+ * @param services names of services; '' is the whole server
  */
 export function addHealth(server: Server, health: HealthImplementation, services: readonly string[]): void {
   health.addToServer({
@@ -30,7 +30,7 @@ export function addHealth(server: Server, health: HealthImplementation, services
         }) satisfies Check,
         watch: ((call) => {
           if (services.includes(call.request.service)) watchServed(call);
-          // And no end: the protocol has it that a service may come to be known later, and clients would call again.
+          // The stream stays open, as the protocol requires: the service may become known, and clients would retry.
           else call.write({ status: 'SERVICE_UNKNOWN' });
         }) satisfies Watch,
       };

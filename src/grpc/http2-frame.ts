@@ -1,9 +1,9 @@
-/** What of HTTP/2's framing (RFC 9113, 4 and 6) the connection guard has to know. */
+/** The parts of HTTP/2 framing (RFC 9113, sections 4 and 6) that the connection guard needs. */
 
-/** What a client begins with, before its first frame. */
+/** The connection preface, which a client sends before its first frame (RFC 9113, section 3.4). */
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
-/** Types of frames (RFC 9113, 6). */
+/** Frame types (RFC 9113, section 6). */
 export const FRAME = {
   data: 0x0,
   headers: 0x1,
@@ -12,16 +12,16 @@ export const FRAME = {
   goaway: 0x7,
   continuation: 0x9,
 } as const;
-/** Flags of DATA and HEADERS that change what follows. */
+/** Flags of DATA and HEADERS that affect what follows. */
 export const FLAG = { endStream: 0x1, padded: 0x8 } as const;
 
 const HEADER_BYTES = 9;
 const ENHANCE_YOUR_CALM = 0xb;
 const INADEQUATE_SECURITY = 0xc;
 
-/** The head of the frame that is being read, put together from however many pieces it comes in. */
+/** Parses the header of a frame, which may arrive in several chunks. */
 export class FrameHeader {
-  /** Of the payload. */
+  /** The length of the payload, in bytes. */
   length = 0;
   type = 0;
   flags = 0;
@@ -29,17 +29,17 @@ export class FrameHeader {
   readonly #bytes = Buffer.alloc(HEADER_BYTES);
   #bytesRead = 0;
 
-  /** True at the border between two frames. */
+  /** True between two frames. */
   get isEmpty(): boolean {
     return this.#bytesRead === 0;
   }
 
-  /** True once the fields above are those of the frame that has begun. */
+  /** True once the fields above describe the current frame. */
   get isComplete(): boolean {
     return this.#bytesRead === HEADER_BYTES;
   }
 
-  /** Reads on; the answer is where the head's bytes end in the chunk. */
+  /** Reads the remaining bytes of the header and returns the index after them. */
   read(chunk: Buffer, at: number): number {
     const take = Math.min(HEADER_BYTES - this.#bytesRead, chunk.length - at);
     if (take === HEADER_BYTES) {
@@ -52,7 +52,7 @@ export class FrameHeader {
     return at + take;
   }
 
-  /** The next byte begins another frame. */
+  /** Prepares for the next frame. */
   clear(): void {
     this.#bytesRead = 0;
   }
@@ -65,12 +65,15 @@ export class FrameHeader {
   }
 }
 
-/** GOAWAY with ENHANCE_YOUR_CALM; `why` is for whoever reads the peer's log. */
+/** Encodes a GOAWAY with ENHANCE_YOUR_CALM; the message is for the peer's log. */
 export function encodeEnhanceYourCalm(lastStreamId: number, message: string): Buffer {
   return encodeGoAway(lastStreamId, ENHANCE_YOUR_CALM, message);
 }
 
-/** All that a peer is told which is not let in: SETTINGS, as HTTP/2 has to begin, and GOAWAY with INADEQUATE_SECURITY. */
+/**
+ * Encodes the whole response to a rejected peer: SETTINGS, with which HTTP/2 must begin, and a GOAWAY with
+ * INADEQUATE_SECURITY.
+ */
 export function encodeInadequateSecurity(message: string): Buffer {
   const settings = Buffer.alloc(HEADER_BYTES);
   settings.writeUInt8(FRAME.settings, 3);

@@ -4,57 +4,61 @@ import type { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { runInConnection } from './call-guard.ts';
-import type { Credential } from './credential.ts';
 import { ConnectionGuard } from './connection-guard.ts';
+import type { Credential } from './credential.ts';
 import { FairQuota } from './fair-quota.ts';
-import { detectProtocol, type Protocol } from './protocol-detection.ts';
 import { PREFACE, encodeInadequateSecurity } from './http2-frame.ts';
-import { rejectionMessage, type RejectionReason, type RejectConnection } from './connection-rejections.ts';
+import { readPreface, type Protocol } from './protocol-detection.ts';
+import {
+  connectionRejectionMessage,
+  type ConnectionRejectionReason,
+  type RejectConnection,
+} from './rejections.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
 
-/** What peers may take of this process before anything is known of them, and all of them together. */
+/** Limits on unauthenticated peers, and on all peers together. */
 export interface ConnectionLimits {
-  /** Connections that may be open. */
+  /** Maximum number of open connections. */
   readonly connections: number;
-  /** Those of them that may be of one address: a proxy or NAT has many reporters behind it. */
+  /** Maximum number of open connections per IP address: many reporters may share a proxy or NAT. */
   readonly connectionsPerAddress: number;
-  /** How long a peer may take for the preface and SETTINGS, a TLS handshake included. */
+  /** Deadline for the preface and SETTINGS, including the TLS handshake. */
   readonly handshakeTimeoutMs: number;
-  /** Streams that may be open, on all connections together. */
+  /** Maximum number of open streams on all connections together. */
   readonly streams: number;
-  /** Bytes of reports that may wait to be whole or to be read, on all connections together. */
+  /** Maximum bytes of reports that are incomplete or not read yet, on all connections together. */
   readonly bufferedBytes: number;
-  /** Calls whose token may wait to be reviewed, on all connections together. */
+  /** Maximum number of calls with a pending token review, on all connections together. */
   readonly pendingAuthentications: number;
 }
 
-/** What a connection is held to, and where it goes once it speaks HTTP/2. */
+/** The limits of connections, and where they go once they speak HTTP/2. */
 export interface ListenerOptions {
   readonly limits: ConnectionLimits;
   readonly maxMessageSizeBytes: number;
-  /** Takes connections that begin with a handshake; undefined: TLS is not spoken here. */
+  /** Accepts connections that begin with a TLS handshake; undefined: TLS is not supported. */
   readonly tls: TlsAcceptor | undefined;
-  /** Whether connections without TLS are taken too. */
+  /** Whether connections without TLS are accepted too. */
   readonly plaintext: boolean;
-  /** Hands a connection to gRPC. */
+  /** Passes a connection to grpc-js. */
   readonly inject: (connection: Duplex) => void;
   readonly reject: RejectConnection;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-/** Of connections that the kernel has accepted and this process has not; a fleet may come back at once. */
+/** The length of the kernel's accept queue: a whole fleet may reconnect at once. */
 const BACKLOG = 1024;
 
 const HTTP1_HEAD =
   'HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis port serves gRPC (HTTP/2)';
 
-/** Accepts connections, guards them, and hands those that speak HTTP/2 to gRPC. */
+/** Accepts connections, guards them, and passes those that speak HTTP/2 to grpc-js. */
 export class Listener {
   readonly #options: ListenerOptions;
   readonly #servers: Server[] = [];
   readonly #sockets = new Set<Socket>();
-  /** Those that have not begun to speak, with what ends their deadline. */
+  /** Connections whose handshake is not complete, with the function that cancels their deadline. */
   readonly #handshaking = new Map<Socket, () => void>();
   readonly #connectionsByAddress = new Map<string, number>();
   readonly #bufferedBytes: FairQuota<ConnectionGuard>;
@@ -79,11 +83,11 @@ export class Listener {
   }
 
   /**
-   * Listens on every address that the host has; one of them is enough.
+   * Listens on every address of the host; succeeds if at least one can be bound.
    *
-   * @param address `host:port`, an IPv6 host in brackets; port 0 picks a free one
-   * @returns the address with the port that was bound
-   * @throws Error the system's, when none can be listened on
+   * @param address `host:port`, an IPv6 host in brackets; port 0 selects a free port
+   * @returns the address with the bound port
+   * @throws Error the system's error, if no address can be bound
    */
   async listen(address: string): Promise<string> {
     const colon = address.lastIndexOf(':');
@@ -101,7 +105,10 @@ export class Listener {
     return `${address.slice(0, colon)}:${port}`;
   }
 
-  /** Accepts no more, and ends the connections that have not begun to speak. Resolves when all others are closed too. */
+  /**
+   * Stops accepting connections and destroys those whose handshake is not complete. Resolves when all others are closed
+   * too.
+   */
   async close(): Promise<void> {
     const closed = this.#servers.map((server) => new Promise((resolve) => server.close(resolve)));
     for (const socket of this.#handshaking.keys()) {
@@ -111,7 +118,7 @@ export class Listener {
     await Promise.all(closed);
   }
 
-  /** Cuts every connection. */
+  /** Destroys every connection. */
   destroy(): void {
     for (const socket of this.#sockets) socket.destroy();
   }
@@ -125,7 +132,7 @@ export class Listener {
         resolve();
       });
     });
-    // A connection that could not be accepted, as for want of descriptors; the next one may be.
+    // One connection could not be accepted, for example for lack of file descriptors; the next one may succeed.
     server.on('error', (error) =>
       this.#options.log.error({ error: error.message }, 'failed to accept a connection'),
     );
@@ -134,7 +141,7 @@ export class Listener {
   }
 
   #accept(socket: Socket): void {
-    // What becomes of a connection is told by its end.
+    // The close event follows; nothing else needs to be done.
     socket.on('error', () => {});
     const address = socket.remoteAddress ?? 'unknown';
     const addressCount = this.#connectionsByAddress.get(address) ?? 0;
@@ -170,7 +177,7 @@ export class Listener {
     });
   }
 
-  /** Has begun to speak, or will not any more. */
+  /** Cancels the handshake deadline of a connection that has completed its handshake or is closed. */
   #handshakeDone(accepted: Socket): void {
     this.#handshaking.get(accepted)?.();
     this.#handshaking.delete(accepted);
@@ -180,13 +187,13 @@ export class Listener {
     accepted.pause();
     accepted.unshift(first);
     tls.accept(accepted, (result) => {
-      // It was refused or closed in the middle of it.
+      // The connection was rejected or closed during the handshake.
       if (!this.#handshaking.has(accepted) || accepted.destroyed) return;
       if ('rejected' in result) {
         const { rejected, detail, socket } = result;
         this.#options.reject(rejected, address, detail);
-        // TLS 1.3 lets the client believe it is in before its certificate has been looked at.
-        socket?.write(encodeInadequateSecurity(rejectionMessage(rejected)));
+        // With TLS 1.3, the client considers the handshake complete before its certificate has been verified.
+        socket?.write(encodeInadequateSecurity(connectionRejectionMessage(rejected)));
         (socket ?? accepted).destroySoon();
         return;
       }
@@ -214,27 +221,11 @@ export class Listener {
     guard.receiveInitial(first.subarray(PREFACE.length));
   }
 
-  /** @param protocol what it speaks, as far as that is known: in which to answer */
-  #reject(reason: RejectionReason, socket: Socket, address: string, protocol?: Protocol): void {
+  /** @param protocol the protocol of the response to the peer; undefined: no response */
+  #reject(reason: ConnectionRejectionReason, socket: Socket, address: string, protocol?: Protocol): void {
     this.#options.reject(reason, address);
     if (protocol === 'http1') socket.write(`${HTTP1_HEAD}${reason === 'plaintext' ? ' over TLS' : ''}.\n`);
-    if (protocol === 'http2') socket.write(encodeInadequateSecurity(rejectionMessage(reason)));
+    if (protocol === 'http2') socket.write(encodeInadequateSecurity(connectionRejectionMessage(reason)));
     socket.destroySoon();
   }
-}
-
-/** Reads until it is clear what the peer speaks; `first` is all that was read. */
-function readPreface(
-  socket: Socket,
-  onDetected: (protocol: Exclude<Protocol, 'undecided'>, first: Buffer) => void,
-): void {
-  let first = Buffer.alloc(0);
-  const read = (chunk: Buffer): void => {
-    first = Buffer.concat([first, chunk]);
-    const protocol = detectProtocol(first);
-    if (protocol === 'undecided') return;
-    socket.removeListener('data', read);
-    onDetected(protocol, first);
-  };
-  socket.on('data', read);
 }

@@ -4,7 +4,7 @@ import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@g
 
 const PACKAGE = 'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client';
 const FILE = `${PACKAGE.replaceAll('.', '/')}/stream_reverse_tunnels.proto`;
-/** Beside `src` and beside `dist` alike. */
+/** Next to `src` in the repository, and next to `dist` in a build. */
 const PROTO_DIR = fileURLToPath(new URL('../../proto', import.meta.url));
 
 /** google.protobuf.Duration. */
@@ -13,16 +13,16 @@ export interface DurationMessage {
   readonly nanos: number;
 }
 
-/** StreamReverseTunnelsResponse: an ACK, or with `error_detail` a NACK. */
+/** StreamReverseTunnelsResponse: an ACK, or a NACK if `error_detail` is set. */
 export interface ReportResponse {
   readonly node_id: string;
   readonly report_interval?: DurationMessage | null;
-  /** int64 as decimal text: as a number it would lose digits from 2^53. */
+  /** An int64 as decimal text: a number would lose digits beyond 2^53. */
   readonly request_nonce: string;
   readonly error_detail?: { readonly code: number; readonly message: string } | null;
 }
 
-/** envoy.config.core.v3.Node, as far as proto/ describes it. Parts that were left out are undefined. */
+/** The fields of envoy.config.core.v3.Node that proto/ declares. Omitted fields are undefined. */
 export interface NodeMessage {
   readonly id?: string;
   readonly cluster?: string;
@@ -39,25 +39,25 @@ export interface NodeMessage {
 }
 
 /**
- * The one method of the service. Requests stay bytes on both sides: a full push can hold a hundred thousand tunnels,
- * and turning it into objects in one go would hold up every other stream.
+ * The service's only method. Requests stay bytes on both sides: a full push can list a hundred thousand tunnels, and
+ * decoding it in one go would delay every other stream.
  */
 export type StreamReverseTunnels = MethodDefinition<Buffer, ReportResponse>;
 
-/** The wire contract, as grpc-js takes it. */
+/** The wire contract in the form that grpc-js needs. */
 export interface ReportingService {
   readonly service: { readonly StreamReverseTunnels: StreamReverseTunnels };
-  /** The service's full name, as grpc.health.v1 knows it. */
+  /** The full name of the service, as used by grpc.health.v1. */
   readonly name: string;
-  /** All of `proto/`, as reflection tells of it. */
+  /** All definitions of `proto/`, for reflection. */
   readonly definitions: PackageDefinition;
-  /** Throws when the bytes are no Node. */
+  /** Throws if the bytes are not a Node. */
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
 }
 
 let loadedService: ReportingService | undefined;
 
-/** The contract as `proto/` has it; read once a process, as that takes some 30 ms and generates code. */
+/** Returns the contract of `proto/`; loaded once per process, because that takes some 30 ms and generates code. */
 export function loadReportingService(): ReportingService {
   loadedService ??= readReportingService();
   return loadedService;

@@ -1,33 +1,33 @@
 import { readFileSync } from 'node:fs';
 import { credentials, Metadata, type ChannelCredentials, type ChannelOptions } from '@grpc/grpc-js';
 
-/** Paths of what a reporter proves itself by; PEM, the token aside. */
+/** Paths of a reporter's credentials; PEM files, except for the token. */
 export interface IdentityFiles {
-  /** The authority of the service's certificate; undefined: plaintext. */
+  /** The CA of the service's certificate; undefined: plaintext. */
   readonly caFile: string | undefined;
-  /** The reporter's certificate and key: both or neither. */
+  /** The reporter's certificate and key: both or none. */
   readonly certFile: string | undefined;
   readonly keyFile: string | undefined;
-  /** What the service's certificate is to name; undefined: the address. */
+  /** The name that the service's certificate must contain; undefined: the host of the address. */
   readonly serverName: string | undefined;
   readonly tokenFile: string | undefined;
 }
 
-/** How a reporter's connections and streams prove whose they are. */
+/** The credentials of a reporter's connections and streams. */
 export interface ReporterIdentity {
-  /** For a new connection. */
+  /** Returns the credentials for a new connection. */
   credentials(): ChannelCredentials;
-  /** For a new stream. */
+  /** Returns the metadata for a new stream. */
   metadata(): Metadata;
   readonly channelOptions: ChannelOptions;
 }
 
 /**
- * The identity in these files, which are read again for each connection and stream, as Envoy follows its secrets.
- * One that cannot be read then is as it was before.
+ * Loads the identity from files, which are read again for each connection and stream, because they may be rotated. If a
+ * file cannot be read then, its previous content is used.
  *
- * @returns undefined when no file is named: plaintext
- * @throws Error the system's, when a file cannot be read; later changes throw nothing
+ * @returns undefined if `caFile` is undefined: plaintext
+ * @throws Error the system's error, if a file cannot be read initially
  */
 export function reporterIdentity(files: IdentityFiles): ReporterIdentity | undefined {
   const { caFile, certFile, keyFile, serverName, tokenFile } = files;
@@ -53,7 +53,7 @@ function fileReader(path: string): () => Buffer {
     try {
       content = readFileSync(path);
     } catch {
-      // It is being replaced; the next connection reads it.
+      // The file is being replaced; the next connection reads it.
     }
     return content;
   };

@@ -1,47 +1,47 @@
 import { Client, Metadata, connectivityState, credentials, status } from '@grpc/grpc-js';
 import type { ChannelOptions, ClientDuplexStream } from '@grpc/grpc-js';
-import { encodeReport } from './encode-report.ts';
+import { encodeReport } from './encode.ts';
 import { loadReportingService, type ReportResponse, type StreamReverseTunnels } from './proto.ts';
 import type { ReportMessage, ReportStream, ResponseMessage, StreamHandlers } from './report-message.ts';
 import type { ReporterIdentity } from './reporter-identity.ts';
 
 /**
- * The reporter's side of the wire: streams over one HTTP/2 connection to the service, as one Envoy has it.
- * Connects when a stream is opened and never by itself in between: when to try again is the caller's rule.
+ * The client of the service: streams over one HTTP/2 connection, like those of one Envoy. It connects when a stream is
+ * opened and never on its own: when to retry is up to the caller.
  */
 export interface ReportingConnection {
-  /** Opens a stream, connecting first where there is no connection. Failures come as `onEnd`, never thrown. */
+  /** Opens a stream, and connects first if there is no connection. Failures are reported by `onEnd`, never thrown. */
   openStream(handlers: StreamHandlers): ReportStream;
-  /** Breaks the connection on this side: each stream ends with UNAVAILABLE. The next stream connects anew. */
+  /** Closes the connection: each stream ends with UNAVAILABLE. The next stream connects again. */
   reset(): void;
-  /** Resets the streams, silently, and closes the connection. No handle is left; opening again is possible. */
+  /** Resets the streams without calling `onEnd`, and closes the connection. The next stream connects again. */
   close(): void;
 }
 
-/** Where the reporting service is, and as whom to report there. */
+/** The address of the reporting service and the identity to use. */
 export interface ReportingConnectionOptions {
   /** host:port; an IPv6 host in brackets. */
   readonly address: string;
-  /** How it proves who it is. Default: plaintext, by nothing. */
+  /** Default: plaintext without credentials. */
   readonly identity?: ReporterIdentity;
 }
 
-/** One definition for the process: reading the .proto files takes longer than opening a stream. */
+/** One definition per process: loading the .proto files takes longer than opening a stream. */
 let reportingMethod: StreamReverseTunnels | undefined;
 
 const CHANNEL_OPTIONS: ChannelOptions = {
-  // Without it all channels to one address share one connection; each Envoy has its own.
+  // Otherwise all channels to one address would share one connection; each Envoy has its own.
   'grpc.use_local_subchannel_pool': 1,
   'grpc.max_receive_message_length': -1,
-  // Retries would keep a copy of each report, and Envoy has none.
+  // Retries would keep a copy of each report, and Envoy does not retry.
   'grpc.enable_retries': 0,
   'grpc.service_config_disable_resolution': 1,
   'grpc.enable_channelz': 0,
-  // Envoy's cluster names the endpoint; a proxy from the environment would get between.
+  // Envoy's cluster determines the endpoint; a proxy from the environment must not be used.
   'grpc.enable_http_proxy': 0,
 };
 
-/** A connection to the service at `address`; nothing is sent before the first stream. */
+/** Creates a connection to the service at `address`; nothing is sent before the first stream. */
 export function dialReportingService(options: ReportingConnectionOptions): ReportingConnection {
   reportingMethod ??= loadReportingService().service.StreamReverseTunnels;
   const method = reportingMethod;
@@ -56,8 +56,8 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
   }
 
   /**
-   * A channel that failed goes on connecting in the background, with a backoff of its own, and answers new
-   * streams from its last failure. Envoy connects for a stream and tells that connection's fate: so drop it.
+   * Closes a channel that is not connected. It would reconnect in the background with its own backoff and fail new
+   * streams with its last error, whereas Envoy connects for each stream and reports the result of that attempt.
    */
   function closeUnlessReady(): void {
     if (calls.size > 0) return;
@@ -90,12 +90,12 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
       call.on('data', (response: ResponseMessage) => {
         if (calls.has(openCall)) handlers.onResponse(response);
       });
-      // The status event carries the same, and comes for OK as well; unheard, an error would end the process.
+      // The status event carries the same and is also emitted for OK; an unhandled error would end the process.
       call.on('error', () => {});
       call.on('status', ({ code, details }) => openCall.end(code, details));
       return {
-        // Reports wait as objects in the stream's queue and are encoded when the ones before are written, so
-        // backpressure costs no copies; max_retries bounds the queue.
+        // Reports are queued as objects and encoded when the previous ones have been written, so backpressure costs
+        // no copies; max_retries bounds the queue.
         send(report) {
           if (calls.has(openCall)) call.write(report);
         },
@@ -114,13 +114,13 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
   };
 }
 
-/** An open call and its one end; without a code nobody is told. */
+/** An open call; without a code, `end` does not call `onEnd`. */
 interface OpenCall {
   readonly call: ClientDuplexStream<ReportMessage, ResponseMessage>;
   end(code: number | undefined, message: string): void;
 }
 
-/** Fields that the server left out are missing from the decoded message, whatever their type says. */
+/** Fields that the server omitted are missing from the decoded message, whatever their types say. */
 function toResponse(wire: Partial<ReportResponse>): ResponseMessage {
   const interval = wire.report_interval ?? undefined;
   const error = wire.error_detail ?? undefined;

@@ -8,51 +8,49 @@ import {
 } from '@grpc/grpc-js';
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
-import { reporterKey, type ReporterId } from '../core/tunnel.ts';
-import { StreamAuthenticator } from './stream-authenticator.ts';
-import { authenticateCalls, allowAnonymous, type AuthenticateCall } from './call-authentication.ts';
-import { currentConnection, guardCalls, deliverOneByOne } from './call-guard.ts';
-import { createStreamRejector } from './stream-rejections.ts';
+import { errorMessage } from '../error-message.ts';
+import { currentConnection, deliverOneByOne, guardCalls } from './call-guard.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
 import { DecodeScheduler } from './decode-scheduler.ts';
-import { createDenialLog } from './denial-log.ts';
-import { ackEncoder } from './encode-ack.ts';
+import { ackEncoder } from './encode.ts';
 import { addHealth } from './health.ts';
-import { recordStatus } from './status-interceptor.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
-import { loadReportingService, type ReportResponse } from './proto.ts';
-import { createConnectionRejector } from './connection-rejections.ts';
-import { ALLOW_ALL, type ReportPolicy } from './report-policy.ts';
-import { Session, type CloseReason, type SessionOptions } from './session.ts';
 import { createLogThrottle } from '../log-throttle.ts';
-import { streamDeadline } from './stream-deadline.ts';
+import { loadReportingService, type ReportResponse } from './proto.ts';
+import { createConnectionRejector, createStreamRejector } from './rejections.ts';
+import { ALLOW_ALL, type ReportPolicy } from './session-dependencies.ts';
+import { Session, type SessionOptions } from './session.ts';
+import { recordStatus } from './status-interceptor.ts';
+import {
+  allowAnonymous,
+  authenticateCalls,
+  StreamAuthenticator,
+  type AuthenticateCall,
+} from './stream-authenticator.ts';
+import { StreamRegistry } from './stream-registry.ts';
+import { streamDeadline } from './stream-timeouts.ts';
 import type { TlsAcceptor } from './tls-acceptor.ts';
 import { TokenAuthenticator, type TokenReview } from './token-authenticator.ts';
 
-// Every failure that it would print in its own format on stderr also comes as an error, and is logged from there.
+// grpc-js would write failures to stderr in its own format; each of them also arrives as an error and is logged.
 setLogVerbosity(logVerbosity.NONE);
 
-/** HTTP/2 pings find a peer that is gone without a FIN within 40 s. */
+/** HTTP/2 pings detect a peer that disappeared without a FIN within 40 s. */
 const KEEPALIVE_TIME_MS = 30_000;
 const KEEPALIVE_TIMEOUT_MS = 10_000;
-/** A reporter keeps its stream open; what has none, and opens none, is let go. */
+/** A reporter keeps its stream open; a connection without streams is closed after this time. */
 const IDLE_MS = 300_000;
 /**
- * A proxy that carries more reporters opens another connection. All streams of a connection end in one go with it, at
- * some 0.1 ms each.
+ * A proxy with more reporters opens further connections. All streams of a connection end at once with it, at some
+ * 0.1 ms each.
  */
 const STREAMS_PER_CONNECTION = 200;
-/**
- * A reporter whose stream ended by its age is not said to be lost for so long: Envoy comes back after 5 s, and a status,
- * two events and a claim for each stream and hour would say nothing.
- */
-const RECONNECT_GRACE_MS = 10_000;
-/** Streams that are rechecked in one turn of the event loop: a millisecond, or some 25 ms where all of them end. */
+/** Streams that are reauthorized per tick of the event loop: 1 ms, or some 25 ms if all of them are closed. */
 const REAUTHORIZATIONS_PER_TICK = 256;
 const MIB = 1024 * 1024;
 
-/** With memory for messages of `maxMessageSizeBytes`: four of the greatest, or all full pushes of 2,000,000 tunnels. */
+/** `bufferedBytes` holds four messages of the maximum size, or the full pushes of 2,000,000 tunnels. */
 function defaultLimits(maxMessageSizeBytes: number): ConnectionLimits {
   return {
     connections: 10_000,
@@ -64,54 +62,52 @@ function defaultLimits(maxMessageSizeBytes: number): ConnectionLimits {
   };
 }
 
-/** Who may report. */
+/** How clients are authenticated. */
 export type ServerAuth =
-  /** Whoever reaches the port; in plaintext, and by TLS where there is something to show. */
+  /** Accepts any client, over plaintext and, if `tls` is given, over TLS on the same port. */
   | { readonly mode: 'insecure'; readonly tls: TlsAcceptor | undefined }
-  /** Who has a certificate; `tls` requires it. */
+  /** Accepts clients with a certificate, which `tls` must require. */
   | { readonly mode: 'mtls'; readonly tls: TlsAcceptor }
-  /** Who has a ServiceAccount's token for the audience; or, with `mtls-or-token`, a certificate, for which `tls` asks. */
+  /**
+   * Accepts clients with a ServiceAccount token for the audience; with `mtls-or-token`, also clients with a
+   * certificate, which `tls` must request.
+   */
   | {
       readonly mode: 'token' | 'mtls-or-token';
       readonly tls: TlsAcceptor;
       readonly audience: string;
-      /** Has the API server look at a token; rejects when it gives no answer, without a word of the token. */
+      /** Sends a TokenReview; rejects if the API server does not answer, with an error that does not contain the token. */
       readonly reviewToken: (token: string) => Promise<TokenReview>;
     };
 
-/**
- * How the service is served: what each session is held to, and where, by whom and for how long a stream may be opened.
- */
+/** The limits of each session, and how and where the service is served. */
 export interface ReportingServerOptions extends Omit<
   SessionOptions,
-  'decodeNode' | 'onIdentified' | 'onClosed' | 'yieldTurn' | 'policy' | 'denials' | 'throttled'
+  'decodeNode' | 'onIdentified' | 'onClosed' | 'yieldTurn' | 'policy' | 'throttled' | 'throttledDenials'
 > {
-  /** Default: everybody may report everything. */
+  /** Default: every peer may report everything. */
   readonly policy?: ReportPolicy;
-  /** `host:port`; port 0 picks a free one. */
+  /** `host:port`; port 0 selects a free port. */
   readonly address: string;
-  /** The greatest report, in bytes. A larger one ends its stream with RESOURCE_EXHAUSTED. */
+  /** The maximum size of a report. A larger one ends its stream with RESOURCE_EXHAUSTED. */
   readonly maxMessageSizeBytes: number;
-  /** Whether grpc.reflection.v1 tells what is served: for people with grpcurl, and so for everybody. Default: false. */
+  /** Whether to serve grpc.reflection.v1, for users of grpcurl; no authentication is required. Default: false. */
   readonly reflection?: boolean;
   readonly auth: ServerAuth;
-  /** A stream ends when it is about so old, at least 1. */
+  /** The maximum age of a stream, ±10 %; at least 1. */
   readonly maxStreamAgeMs: number;
-  /** 0 to 1, for jitter. */
+  /** Returns a number from 0 to 1, for jitter. */
   readonly random: () => number;
-  /** Default: what a fleet of 10,000 reporters needs. */
+  /** Default: enough for a fleet of 10,000 reporters. */
   readonly limits?: Partial<ConnectionLimits>;
 }
 
-/** The address cannot be listened on; the message says which and why. */
+/** The server cannot listen on the address; the message names the address and the cause. */
 export class ListenError extends Error {
   override readonly name = 'ListenError';
 }
 
-/**
- * Serves ReverseTunnelReportingService and grpc.health.v1. Of the streams of one reporter the newest is served: a
- * reporter that comes back is not kept waiting until its old connection is found dead.
- */
+/** Serves ReverseTunnelReportingService and grpc.health.v1. */
 export class ReportingServer {
   readonly #options: ReportingServerOptions;
   readonly #server: Server;
@@ -119,19 +115,17 @@ export class ReportingServer {
   readonly #health = new HealthImplementation();
   readonly #serviceName: string;
   readonly #authenticator: StreamAuthenticator;
-  /** With what ends the wait for the end of its life. */
+  readonly #registry: StreamRegistry;
+  /** Open sessions, with the function that cancels the timer of their deadline. */
   readonly #sessions = new Map<Session, () => void>();
-  /** Those that are still to be asked for since the policy changed. */
+  /** Sessions that have not been reauthorized since the last policy change. */
   #reauthorizationQueue: Session[] = [];
-  /** Streams opened so far. */
   #streamsOpened = 0;
-  readonly #byReporter = new Map<string, Session>();
-  /** Reporters that are to come back, with what ends the wait for them. */
-  readonly #reconnecting = new Map<string, () => void>();
 
   constructor(options: ReportingServerOptions) {
     this.#options = options;
     const { auth } = options;
+    this.#registry = new StreamRegistry(options);
     this.#authenticator = new StreamAuthenticator({
       authenticate: createCallAuthenticator(options),
       reject: createStreamRejector(options),
@@ -144,7 +138,7 @@ export class ReportingServer {
       'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
       'grpc.max_connection_idle_ms': IDLE_MS,
       'grpc.max_concurrent_streams': STREAMS_PER_CONNECTION,
-      // Books on every connection and call, which nobody reads.
+      // Statistics per connection and call, which nothing reads.
       'grpc.enable_channelz': 0,
     });
     const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
@@ -164,16 +158,20 @@ export class ReportingServer {
     const sessionOptions: Omit<SessionOptions, 'yieldTurn'> = {
       ...options,
       policy: options.policy ?? ALLOW_ALL,
-      denials: createDenialLog(options.clock, options.log),
       throttled: createLogThrottle(options.clock),
+      throttledDenials: createLogThrottle(options.clock),
       decodeNode,
-      onIdentified: (session) => this.#onIdentified(session),
-      onClosed: (session, reason) => this.#onClosed(session, reason),
+      onIdentified: (session) => this.#registry.onIdentified(session),
+      onClosed: (session, reason) => {
+        this.#sessions.get(session)?.();
+        this.#sessions.delete(session);
+        this.#registry.onClosed(session, reason);
+      },
     };
     const method = service.StreamReverseTunnels;
-    const acked = { ...method, responseSerialize: ackEncoder(method.responseSerialize) };
+    const methodWithAckEncoder = { ...method, responseSerialize: ackEncoder(method.responseSerialize) };
     this.#server.addService(
-      { StreamReverseTunnels: acked },
+      { StreamReverseTunnels: methodWithAckEncoder },
       {
         StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
           this.#streamsOpened += 1;
@@ -196,47 +194,46 @@ export class ReportingServer {
     this.setServing(false);
   }
 
-  /** Reporters with an open stream that has said whose it is. */
+  /** The number of reporters with an identified stream. */
   get connectedReporters(): number {
-    return this.#byReporter.size;
+    return this.#registry.size;
   }
 
-  /** Sets what grpc.health.v1 answers, for the whole server and for the service. */
+  /** Sets the status that grpc.health.v1 returns for the whole server and for the service. */
   setServing(serving: boolean): void {
     this.#health.setStatus('', serving ? 'SERVING' : 'NOT_SERVING');
     this.#health.setStatus(this.#serviceName, serving ? 'SERVING' : 'NOT_SERVING');
   }
 
   /**
-   * The policy may answer otherwise than before: ends the streams that it does not let in any more, some in each turn
-   * of the event loop. Those that are opened meanwhile are asked for anyway.
+   * Must be called when the answers of the policy change: closes the streams that it no longer allows, a limited number
+   * per tick of the event loop. Streams that are opened meanwhile are authorized when they start.
    */
   reauthorize(): void {
     const isRunning = this.#reauthorizationQueue.length > 0;
-    // Named ones first: they have reporters for which something may be written.
-    this.#reauthorizationQueue = [...new Set([...this.#byReporter.values(), ...this.#sessions.keys()])];
+    // Identified streams first: objects may be written for their reporters.
+    this.#reauthorizationQueue = [...new Set([...this.#registry.sessions(), ...this.#sessions.keys()])];
     if (!isRunning) this.#reauthorizeNext();
   }
 
   /**
-   * Listens.
+   * Starts listening.
    *
-   * @returns the address with the port that was bound
-   * @throws ListenError when the address is taken, not this machine's, or not an address
+   * @returns the address with the bound port
+   * @throws ListenError if the address is in use, not local, or invalid
    */
   async listen(): Promise<string> {
     const { address } = this.#options;
     try {
       return await this.#listener.listen(address);
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      throw new ListenError(`cannot listen on ${address}: ${why}`, { cause: error });
+      throw new ListenError(`cannot listen on ${address}: ${errorMessage(error)}`, { cause: error });
     }
   }
 
   /**
-   * Stops taking streams, ends those that are open once their last ACK is out (GOAWAY, then UNAVAILABLE), and resolves
-   * when the port is free and every connection closed; connections that do not close within `graceMs` are cut.
+   * Stops accepting streams, and ends the open ones after their last ACK (GOAWAY, then UNAVAILABLE). Resolves when the
+   * port is free and every connection is closed; connections that stay open longer than `graceMs` are destroyed.
    */
   async close(graceMs: number): Promise<void> {
     this.setServing(false);
@@ -248,8 +245,7 @@ export class ReportingServer {
     for (const session of this.#sessions.keys()) {
       session.close('shutdown', status.UNAVAILABLE, 'the operator is shutting down');
     }
-    for (const cancelGracePeriod of this.#reconnecting.values()) cancelGracePeriod();
-    this.#reconnecting.clear();
+    this.#registry.stop();
     const cancel = this.#options.clock.setTimer(graceMs, () => {
       this.#server.forceShutdown();
       this.#listener.destroy();
@@ -258,14 +254,14 @@ export class ReportingServer {
     cancel();
   }
 
-  /** Ends the stream at its age or with its peer's credential. The answer ends the wait for that. */
+  /** Starts the timer that closes the session at its deadline; returns the function that cancels it. */
   #startDeadlineTimer(
     session: Session,
     { expiresMs }: Credential,
     connection: ConnectionGuard | undefined,
   ): () => void {
     const { clock, maxStreamAgeMs, random } = this.#options;
-    // A token comes with each stream, and a proxy may carry many streams on one connection; a certificate is shown once.
+    // A token is sent with each stream, a certificate only once per connection, which a proxy may use for many streams.
     const credentialAgeMs = connection?.certificate === undefined ? 0 : connection.ageMs;
     const { ttlMs, reason, details } = streamDeadline(
       expiresMs,
@@ -275,7 +271,7 @@ export class ReportingServer {
       random(),
     );
     return clock.setTimer(ttlMs, () => {
-      // First, so that the peer does not open its next stream on it, by the certificate of then.
+      // First, so that the peer opens its next stream on a new connection and presents its current certificate.
       connection?.drain();
       session.close(reason, status.UNAVAILABLE, details);
     });
@@ -285,57 +281,6 @@ export class ReportingServer {
     for (const session of this.#reauthorizationQueue.splice(0, REAUTHORIZATIONS_PER_TICK))
       session.reauthorize();
     if (this.#reauthorizationQueue.length > 0) this.#options.clock.setTimer(0, () => this.#reauthorizeNext());
-  }
-
-  #onIdentified(session: Session): void {
-    const { reporter } = session;
-    if (reporter === undefined) return;
-    const key = reporterKey(reporter);
-    this.#reconnecting.get(key)?.();
-    const isReconnect = this.#reconnecting.delete(key);
-    const existing = this.#byReporter.get(key);
-    if (existing === undefined) {
-      this.#options.log.info({ reporter }, 'reporter connected');
-      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer, isReconnect);
-      this.#byReporter.set(key, session);
-    } else if (existing.number < session.number) {
-      this.#options.sink.reporterConnected(reporter, session.envoy, session.peer, isReconnect);
-      this.#byReporter.set(key, session);
-      this.#supersede(existing, reporter);
-    } else {
-      // By the order in which they were opened: the first report of an older stream may be large and come late.
-      this.#supersede(session, reporter);
-    }
-    this.#options.metrics.reportersConnected.set(this.#byReporter.size);
-  }
-
-  #supersede(older: Session, reporter: ReporterId): void {
-    this.#options.log.info({ reporter }, 'newer stream of this reporter supersedes the older one');
-    older.close('superseded', status.ABORTED, 'superseded by a newer stream of the same reporter');
-  }
-
-  #onClosed(session: Session, reason: CloseReason): void {
-    this.#sessions.get(session)?.();
-    this.#sessions.delete(session);
-    const { reporter } = session;
-    if (reporter === undefined) return;
-    const key = reporterKey(reporter);
-    // Superseded: the place belongs to the newer stream.
-    if (this.#byReporter.get(key) !== session) return;
-    this.#byReporter.delete(key);
-    const { clock, log, metrics, sink } = this.#options;
-    metrics.reportersConnected.set(this.#byReporter.size);
-    if (reason === 'max_age' || reason === 'credential_expired') {
-      const cancelGracePeriod = clock.setTimer(RECONNECT_GRACE_MS, () => {
-        this.#reconnecting.delete(key);
-        log.info({ reporter }, 'reporter disconnected; it did not reconnect in time');
-        sink.reporterDisconnected(reporter, 'StreamEnded');
-      });
-      this.#reconnecting.set(key, cancelGracePeriod);
-      return;
-    }
-    log.info({ reporter }, 'reporter disconnected');
-    sink.reporterDisconnected(reporter, disconnectReason(reason));
   }
 }
 
@@ -350,13 +295,4 @@ function createCallAuthenticator({
   const { audience, reviewToken } = auth;
   const tokens = new TokenAuthenticator({ review: reviewToken, audience, clock, log });
   return authenticateCalls(clock, maxStreamAgeMs, tokens);
-}
-
-/** As the sink is told of a stream's end. */
-function disconnectReason(
-  reason: CloseReason,
-): 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'shutdown' {
-  if (reason === 'shutdown') return reason;
-  if (reason === 'policy') return 'PolicyDenied';
-  return reason === 'heartbeat_timeout' ? 'HeartbeatTimeout' : 'StreamEnded';
 }

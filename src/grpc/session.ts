@@ -2,12 +2,12 @@ import { status, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import type { LimitExceeded } from '../core/apply-report.ts';
 import type { Peer } from '../core/peer.ts';
-import { reporterViolation } from '../core/report.ts';
 import type { EnvoyMetadata } from '../core/reporter-status.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import { quote, type Violation } from '../core/violation.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import { runCooperatively } from './decode-scheduler.ts';
 import {
   decodeHead,
   decodeReport,
@@ -16,38 +16,14 @@ import {
   type DecodedReport,
   type RejectedTunnels,
 } from './decode.ts';
-import { runCooperatively } from './decode-scheduler.ts';
-import type { DenialLog } from './denial-log.ts';
-import { envoyMetadata } from './node-metadata.ts';
-import { recordedStatus } from './status-interceptor.ts';
-import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
-import type { ReportPolicy } from './report-policy.ts';
-import { HeartbeatTimer } from './heartbeat-timer.ts';
 import type { LogThrottle } from '../log-throttle.ts';
+import { NodeIdentity } from './node-identity.ts';
+import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
+import type { ReportPolicy, ReportSink } from './session-dependencies.ts';
+import { recordedStatus } from './status-interceptor.ts';
+import { HeartbeatTimer } from './stream-timeouts.ts';
 
-/** What becomes of a report that is in order. Declared here, given by the composition root. */
-export interface ReportSink {
-  /**
-   * The reporter has a new stream, also in place of an older one; called before its first report is folded.
-   *
-   * @param isReconnect its last stream here was ended for it to come back, and its end was not told
-   */
-  reporterConnected(reporter: ReporterId, envoy: EnvoyMetadata, peer: Peer, isReconnect: boolean): void;
-  /** The reporter has none any more: it ended, nothing came on it, policies end it, or this server is shutting down. */
-  reporterDisconnected(
-    reporter: ReporterId,
-    why: 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'shutdown',
-  ): void;
-  /**
-   * Takes a report into memory, synchronously; it is ACKed when this returns.
-   *
-   * @param receivedMs when it was read whole, monotonic
-   * @returns why it is not taken: there would be more than may be
-   */
-  apply(reporter: ReporterId, report: DecodedReport, receivedMs: number): LimitExceeded | undefined;
-}
-
-/** How a stream's end is counted. */
+/** Why a stream was closed, as counted in the metrics. */
 export type CloseReason =
   | 'client_closed'
   | 'nack'
@@ -58,38 +34,43 @@ export type CloseReason =
   | 'policy'
   | 'shutdown'
   | 'internal'
-  /** By `--max-stream-age`, and by the end of its peer's credential: the reporter is to come back. */
+  /** `--max-stream-age`, or the expiry of the peer's credential: the reporter should reconnect. */
   | 'max_age'
   | 'credential_expired';
 
-/** A node that Envoy sends has its id and cluster, some 100 bytes; one of more is read anew each time. */
-const MAX_CACHED_NODE_BYTES = 1024;
-/** Some hundred tunnels, a fraction of a millisecond: decoded at once. */
+/** A few hundred tunnels, decoded in a fraction of a millisecond: not worth waiting for a turn. */
 const SMALL_REPORT_BYTES = 16 * 1024;
-/** Streams of one reporter that wait for its rate together look again so seldom, as each look costs microseconds. */
+/**
+ * The minimum interval at which streams of one reporter that wait for its rate check again: each check costs
+ * microseconds, and there may be many streams.
+ */
 const RATE_RETRY_MS = 1000;
 
-/** What all sessions share: where reports go, what they are held to, and who is told of a stream. */
+/** What all sessions share. */
 export interface SessionOptions {
   readonly sink: ReportSink;
+  /** Throws if the bytes are not a Node. */
   readonly decodeNode: (bytes: Uint8Array) => NodeMessage;
   /**
-   * Told before the first report is folded, when it is known whose stream this is and that the report is in order. Of
-   * the streams of a reporter it ends all but the newest, this one included.
+   * Called before the first report is applied, once the reporter is identified and the report is valid. Closes all but
+   * the newest stream of the reporter, which may include this one.
    */
   readonly onIdentified: (session: Session) => void;
   readonly onClosed: (session: Session, reason: CloseReason) => void;
-  /** Resolves when this stream may work on a large report: never in the same turn of the event loop. */
+  /** Resolves when this stream may process a large report: never in the same tick of the event loop. */
   readonly yieldTurn: () => Promise<void>;
-  /** 25 ms to 3600 s as it is now; told with a stream's first ACK, and with the next one when it has changed. */
+  /** The current report interval, 25 ms to 3600 s: sent with a stream's first ACK, and with the next ACK after a change. */
   readonly reportIntervalMs: () => number;
-  /** What the sink holds a reporter to; a report may list twice as many, as a flap stands in both lists. */
+  /** The sink's limit per reporter. A report may list twice as many: a tunnel that flaps is in both of its lists. */
   readonly maxTunnelsPerReporter: number;
   readonly policy: ReportPolicy;
-  readonly denials: DenialLog;
-  /** Lets of each reporter one line a minute through that says the same: its streams and reports are as many as it likes. */
+  /**
+   * Throttles warnings per reporter and kind: the number of a reporter's streams and reports is not limited.
+   */
   readonly throttled: LogThrottle;
-  /** What a report with parts that break the rules gets: an ACK for the rest, or a NACK. */
+  /** Throttles warnings about streams that policies deny: an Envoy that is denied reconnects every 5 s. */
+  readonly throttledDenials: LogThrottle;
+  /** How a report with invalid parts is answered: with an ACK for the valid parts, or with a NACK. */
   readonly onInvalid: 'skip' | 'nack';
   readonly clock: Clock;
   readonly log: Log;
@@ -101,32 +82,29 @@ type Call = ServerDuplexStream<Buffer, ReportResponse>;
 /**
  * One stream of one reporter. States:
  *
- * - *unnamed*: no report has been read. The first must carry `node`; it makes the stream *named*, or ends it.
- * - *named*: reports are read one at a time, in order: decoded, checked, folded, ACKed, and only then is the next one
- *   read, so that gRPC's flow control holds back a reporter that is faster than this.
- * - *ended*: by the peer, by a NACK, by a newer stream, by silence, by policies, by the shutdown. Nothing is read or answered any
- *   more.
+ * - *unidentified*: no report has been read. The first report must carry `node`; it identifies the stream or ends it.
+ * - *identified*: reports are read one at a time, in order: each is decoded, checked, applied and ACKed before the next
+ *   one is read, so gRPC's flow control slows down a reporter that is faster than this process.
+ * - *closed*: by the peer, a NACK, a newer stream, the heartbeat timeout, a policy or the shutdown. Nothing more is read
+ *   or answered.
  *
- * An ACK carries the nonce of its report, as it came: Envoy takes a nonce that it did not send for a fault. A NACK is
- * sent, then the stream ends, as the service's text asks; everything folded before stays.
+ * An ACK carries the nonce of its report unchanged: Envoy treats a nonce that it did not send as an error. After a NACK
+ * the stream ends, as the service definition requires; everything applied before is kept.
  */
 export class Session {
-  /** Grows with each stream that is opened: of two the greater is the newer. */
+  /** Increases with each stream that is opened: of two sessions, the one with the higher number is newer. */
   readonly number: number;
-  /** Who opened it. */
+  /** The authenticated peer that opened the stream. */
   readonly peer: Peer;
   readonly #call: Call;
   readonly #options: SessionOptions;
-  #reporter: ReporterId | undefined;
-  /** Envoy says with each report who it is, in the same bytes. */
-  #nodeBytes: Buffer | undefined;
-  #envoy: EnvoyMetadata = { version: undefined, locality: undefined };
+  readonly #node: NodeIdentity;
+  readonly #heartbeatTimer: HeartbeatTimer;
   #identified = false;
   /** Undefined before the first report. */
   #lastNonce: bigint | undefined;
   #sentIntervalMs: number | undefined;
   #closed = false;
-  readonly #heartbeatTimer: HeartbeatTimer;
   #cancelThrottle: (() => void) | undefined;
 
   /** @param number greater than that of every stream opened before */
@@ -135,47 +113,51 @@ export class Session {
     this.peer = peer;
     this.#call = call;
     this.#options = options;
+    this.#node = new NodeIdentity(options.decodeNode);
     this.#heartbeatTimer = new HeartbeatTimer(options.clock, (details) => this.#onHeartbeatTimeout(details));
     call.on('data', (bytes: Buffer) => void this.#read(bytes));
     call.on('end', () => this.#finish('client_closed'));
     call.on('cancelled', () => this.#onCancelled());
-    // Without a listener an error of a stream that is gone would end the process.
+    // Without a listener, an error on a stream that is already gone would end the process.
     call.on('error', () => this.#finish('client_closed'));
   }
 
-  /** Whose stream this is; undefined until its first report. */
+  /** The reporter; undefined until the stream's first report has been checked. */
   get reporter(): ReporterId | undefined {
-    return this.#reporter;
+    return this.#node.reporter;
   }
 
-  /** What its Envoy tells about itself; nothing until its first report. */
+  /** What the reporter's Envoy reports about itself; empty until the first report has been checked. */
   get envoy(): EnvoyMetadata {
-    return this.#envoy;
+    return this.#node.envoy;
   }
 
-  /** Ends the stream with a gRPC status; what was written before goes out first. */
+  /** Ends the stream with a gRPC status, after everything that was written before. */
   close(reason: CloseReason, code: status, details: string): void {
     if (this.#closed) return;
     this.#finish(reason);
     this.#call.emit('error', { code, details });
   }
 
-  /** Ends the stream where its peer may not report, or not as this reporter: at its start, and when policies changed. */
+  /**
+   * Ends the stream if policies no longer allow its peer to report, or to report as this reporter. Called when the
+   * stream is opened and when policies change.
+   */
   reauthorize(): void {
-    const { policy, denials } = this.#options;
+    const { policy } = this.#options;
     if (this.#closed || !policy.hasPolicies) return;
-    const reporter = this.#reporter;
+    const { reporter } = this;
     const rejection =
       policy.peerRejection(this.peer) ??
       (reporter === undefined ? undefined : policy.reporterRejection(this.peer, reporter)?.message);
     if (rejection === undefined) return;
-    denials.denied(reporter, rejection);
+    this.#warnDenied(rejection);
     this.close('policy', status.PERMISSION_DENIED, rejection);
   }
 
   async #read(bytes: Buffer): Promise<void> {
     if (this.#closed) return;
-    // Nothing more is handed over, the end neither, until this report is answered.
+    // No message, and no end of the stream, is delivered until this report is answered.
     this.#call.pause();
     let receivedMs = this.#options.clock.monotonicMs();
     this.#heartbeatTimer.reset(receivedMs);
@@ -200,22 +182,25 @@ export class Session {
     }
   }
 
-  /** Looks whose stream this is before any tunnel of its first report is decoded; true when that is answered already. */
+  /** Authorizes the first report before its tunnels are decoded; true if the report has already been answered. */
   async #isDenied(bytes: Buffer): Promise<boolean> {
     const head = await runCooperatively(decodeHead(bytes), this.#options.yieldTurn, () => this.#closed);
     if (head === undefined) return true;
-    // What breaks the contract is said in its turn.
-    return this.#identify(head) === undefined && this.#rejectIfDenied(head.nonce);
+    // Violations of the contract are answered later, like those of any other report.
+    return this.#node.check(head.node) === undefined && this.#rejectIfDenied(head.nonce);
   }
 
-  /** Leaves the first report as it is until its reporter's rate allows it: a new stream is no way round. True when it did. */
+  /**
+   * Delays the first report until its reporter's rate allows it, so that a new stream does not evade the rate limit.
+   * Returns true if there was a delay.
+   */
   async #awaitRate(): Promise<boolean> {
     const { policy, clock } = this.#options;
-    const reporter = this.#reporter;
+    const { reporter } = this;
     if (reporter === undefined) return false;
     let hasWaited = false;
     for (let debtMs = policy.rateDebtMs(reporter); debtMs > 0; debtMs = policy.rateDebtMs(reporter)) {
-      // Again only where other streams of the reporter were read meanwhile; not all of them at each token.
+      // A further delay means that other streams of the reporter were read: not all of them check at each token.
       const waitMs = hasWaited ? Math.max(debtMs, RATE_RETRY_MS) : debtMs;
       await new Promise<void>((resolve) => {
         const cancel = clock.setTimer(waitMs, resolve);
@@ -230,31 +215,31 @@ export class Session {
     return hasWaited;
   }
 
-  /** True when the peer may not report as this reporter: then the stream has been told so, and has ended. */
+  /** Answers with a NACK and ends the stream if the peer may not report as this reporter; true if it is closed. */
   #rejectIfDenied(nonce: bigint): boolean {
-    const { policy, denials, metrics } = this.#options;
-    const reporter = this.#reporter;
+    const { policy, metrics } = this.#options;
+    const { reporter } = this;
     if (this.#closed || reporter === undefined) return this.#closed;
     const rejection = policy.reporterRejection(this.peer, reporter);
     if (rejection === undefined) return false;
     metrics.nacks.inc({ reason: rejection.reason });
-    denials.denied(reporter, rejection.message);
+    this.#warnDenied(rejection.message);
     this.#respond(nonce, { code: status.PERMISSION_DENIED, message: rejection.message });
     this.close('policy', status.PERMISSION_DENIED, rejection.message);
     return true;
   }
 
-  /** Leaves the next report with the peer, by flow control, for as long as its reporter's rate asks. */
+  /** Leaves the next report with the peer, by flow control, until the reporter's rate allows it. */
   #throttle(): void {
     const { policy, clock } = this.#options;
-    const reporter = this.#reporter;
+    const { reporter } = this;
     const isLimited = reporter !== undefined && !this.#closed && policy.hasPolicies;
     const waitMs = isLimited ? policy.throttleDelayMs(reporter) : 0;
     if (waitMs > 0) this.#cancelThrottle = clock.setTimer(waitMs, () => this.#resume());
     else this.#resume();
   }
 
-  /** Reads the next report, but of a peer that takes no ACKs none: without a bound they would pile up here. */
+  /** Reads the next report once the peer accepts ACKs: otherwise unsent ACKs would accumulate without a limit. */
   #resume(): void {
     if (this.#closed) return;
     if (this.#call.writableNeedDrain) this.#call.once('drain', () => this.#resume());
@@ -263,14 +248,14 @@ export class Session {
 
   #handleReport(decoded: DecodedReport, receivedMs: number): void {
     const { sink, metrics, clock, onInvalid, policy } = this.#options;
-    const violation = this.#identify(decoded) ?? nonceViolation(decoded.nonce);
+    const violation = this.#node.check(decoded.node) ?? nonceViolation(decoded.nonce);
     if (violation !== undefined) {
       this.#nack(decoded, violation);
       return;
     }
-    const reporter = this.#reporter;
+    const { reporter } = this;
     if (reporter === undefined) return;
-    // Asked again: the policies may have changed while it was decoded.
+    // Checked again: the policies may have changed during decoding.
     if (!this.#identified && this.#rejectIfDenied(decoded.nonce)) return;
     for (const rejected of [decoded.rejected, policy.deniedTunnels(this.peer, reporter, decoded.added)]) {
       const [first] = rejected?.first ?? [];
@@ -279,13 +264,13 @@ export class Session {
         this.#nack(decoded, first);
         return;
       }
-      this.#reportRejected(rejected);
+      this.#recordRejected(rejected);
     }
-    this.#checkNonce(decoded.nonce);
+    this.#recordNonce(decoded.nonce);
     if (!this.#identified) {
       this.#identified = true;
       this.#options.onIdentified(this);
-      // A newer stream of this reporter was quicker: what this one has to say is out of date.
+      // A newer stream of this reporter was identified first, so this report is out of date.
       if (this.#closed) return;
     }
 
@@ -304,47 +289,8 @@ export class Session {
     metrics.ackSeconds.observe((clock.monotonicMs() - receivedMs) / 1000);
   }
 
-  /** Learns whose stream this is from its first report, and holds later ones to it. */
-  #identify(decoded: Pick<DecodedReport, 'node'>): Violation | undefined {
-    if (decoded.node === undefined) {
-      return this.#reporter === undefined
-        ? { field: 'node', reason: 'missing', message: 'node: required on the first report of a stream' }
-        : undefined;
-    }
-    if (this.#nodeBytes?.equals(decoded.node) === true) return undefined;
-    const node = this.#decodeNode(decoded.node);
-    const { id = '', cluster = '' } = node;
-    const known = this.#reporter;
-    if (known === undefined) {
-      const violation = reporterViolation(id, cluster);
-      if (violation !== undefined) return violation;
-      this.#reporter = { id, cluster };
-      this.#envoy = envoyMetadata(node);
-      // A copy: what was decoded is a view into the report, and a first report may be large.
-      if (decoded.node.length <= MAX_CACHED_NODE_BYTES) this.#nodeBytes = Buffer.from(decoded.node);
-      return undefined;
-    }
-    if (id === known.id && cluster === known.cluster) return undefined;
-    const field = id === known.id ? 'node.cluster' : 'node.id';
-    const [from, to] = id === known.id ? [known.cluster, cluster] : [known.id, id];
-    return {
-      field,
-      reason: 'changed',
-      message: `${field}: changed from ${quote(from)} to ${quote(to)} within one stream`,
-    };
-  }
-
-  #decodeNode(bytes: Uint8Array): NodeMessage {
-    try {
-      return this.#options.decodeNode(bytes);
-    } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      throw new MalformedReportError(`node: cannot decode Node: ${why}`, { cause: error });
-    }
-  }
-
-  /** Whatever it is, it is ACKed as it came; but Envoy's grow by one, so others are worth a count. */
-  #checkNonce(nonce: bigint): void {
+  /** Counts nonces that do not increase by one, as Envoy's do. Every nonce is ACKed unchanged. */
+  #recordNonce(nonce: bigint): void {
     const last = this.#lastNonce;
     this.#lastNonce = nonce;
     if (last === undefined || nonce === last + 1n) return;
@@ -352,7 +298,7 @@ export class Session {
     this.#options.metrics.nonceAnomalies.inc({ kind });
   }
 
-  #reportRejected({ count, byReason, first }: RejectedTunnels): void {
+  #recordRejected({ count, byReason, first }: RejectedTunnels): void {
     for (const [reason, times] of byReason) this.#options.metrics.tunnelRejections.inc({ reason }, times);
     const messages = first.map(({ message }) => message);
     this.#warn('rejected tunnels', { count, first: messages }, 'rejected invalid tunnels; keeping the rest');
@@ -366,16 +312,17 @@ export class Session {
     this.#call.end();
   }
 
+  /** @param error undefined: an ACK */
   #respond(nonce: bigint, error: { code: number; message: string } | undefined): void {
     const response: ReportResponse = {
-      node_id: this.#reporter?.id ?? '',
+      node_id: this.reporter?.id ?? '',
       request_nonce: String(nonce),
       ...(error === undefined ? this.#intervalUpdate() : { error_detail: error }),
     };
     this.#call.write(response);
   }
 
-  /** The wire asks not to repeat an interval that the reporter has. */
+  /** Returns the report interval if the reporter does not have it yet: the contract asks not to repeat it. */
   #intervalUpdate(): { report_interval?: DurationMessage } {
     const intervalMs = this.#options.reportIntervalMs();
     if (intervalMs === this.#sentIntervalMs) return {};
@@ -406,13 +353,13 @@ export class Session {
       return;
     }
     this.#options.log.error(
-      { reporter: this.#reporter, err: error },
+      { reporter: this.reporter, err: error },
       'unexpected error while handling a report; closing the stream',
     );
     this.close('internal', status.INTERNAL, 'internal error while handling the report');
   }
 
-  /** By the peer; or by grpc-js, which has then told the peer why. */
+  /** The call was cancelled by the peer, or by grpc-js, which then has already sent the reason to the peer. */
   #onCancelled(): void {
     const recorded = recordedStatus(this.#call.metadata);
     if (this.#closed || recorded?.code !== status.RESOURCE_EXHAUSTED) {
@@ -423,12 +370,20 @@ export class Session {
     this.#finish('over_limit');
   }
 
-  /** @param kind the same for all lines of which one a minute and reporter is enough */
+  /** @param kind throttled separately per reporter */
   #warn(kind: string, fields: object, message: string): void {
     const { log, throttled } = this.#options;
-    const reporter = this.#reporter;
-    const whose = reporter === undefined ? '' : reporterKey(reporter);
-    throttled(`${kind} ${whose}`, (more) => log.warn({ reporter, ...fields, ...more }, message));
+    const { reporter } = this;
+    const key = reporter === undefined ? '' : reporterKey(reporter);
+    throttled(`${kind} ${key}`, (more) => log.warn({ reporter, ...fields, ...more }, message));
+  }
+
+  #warnDenied(rejection: string): void {
+    const { log, throttledDenials } = this.#options;
+    const { reporter } = this;
+    throttledDenials(rejection, (more) =>
+      log.warn({ reporter, error: rejection, ...more }, 'stream denied by policy'),
+    );
   }
 
   #finish(reason: CloseReason): void {

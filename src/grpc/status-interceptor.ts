@@ -1,22 +1,22 @@
 import { ServerInterceptingCall, type Metadata, type ServerInterceptor, type status } from '@grpc/grpc-js';
 
-/** A status as grpc-js sends it. */
+/** A status in the form that grpc-js sends. */
 export interface RecordedStatus {
   readonly code?: status | null;
   readonly details?: string | null;
 }
 
-/** By the call's metadata, the one object that an interceptor and the handler of a call both see. */
+/** Statuses by the call's metadata, the only object that is visible to both the interceptor and the handler. */
 const statuses = new WeakMap<Metadata, RecordedStatus>();
 
 /**
- * Notes the status that each call ends with. grpc-js ends a call by itself when a message is over the size limit; it
- * tells the peer why, but the handler no more than `cancelled`, as if the peer had gone.
+ * Records the status that each call ends with. If a message exceeds the size limit, grpc-js itself ends the call: it
+ * sends the reason to the peer, but the handler only receives `cancelled`, as if the peer had gone.
  */
 export const recordStatus: ServerInterceptor = (_method, call) => {
   let metadata: Metadata | undefined;
   const sendStatus = call.sendStatus.bind(call);
-  // It does so below all interceptors, by its own method: only in that method's place can it be seen.
+  // grpc-js bypasses the interceptors and calls this method directly, so the method has to be replaced.
   call.sendStatus = (sentStatus) => {
     if (metadata !== undefined && !statuses.has(metadata)) statuses.set(metadata, sentStatus);
     sendStatus(sentStatus);
@@ -33,7 +33,7 @@ export const recordStatus: ServerInterceptor = (_method, call) => {
   });
 };
 
-/** The status that a call was ended with on this side; undefined while it is open, and when the peer went first. */
+/** Returns the status with which this side ended a call; undefined while it is open, or if the peer ended it. */
 export function recordedStatus(metadata: Metadata): RecordedStatus | undefined {
   return statuses.get(metadata);
 }

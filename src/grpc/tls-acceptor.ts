@@ -9,43 +9,42 @@ import {
   type TLSSocket,
 } from 'node:tls';
 import { errorMessage } from '../error-message.ts';
-import { certificateCredential } from './client-certificate.ts';
-import type { Credential } from './credential.ts';
-import type { RejectionReason } from './connection-rejections.ts';
+import { certificateCredential, type Credential } from './credential.ts';
+import type { ConnectionRejectionReason } from './rejections.ts';
 
-/** What the reporting port shows of itself, and whom it believes; PEM. */
+/** The TLS material of the reporting port, as PEM. */
 export interface TlsMaterial {
-  /** The server's certificate, and those between it and its root. */
+  /** The server's certificate, followed by its intermediate certificates. */
   readonly cert: string;
   readonly key: string;
-  /** The authorities of peers' certificates; undefined where peers are asked for none. */
+  /** The CAs of client certificates; undefined if none are requested. */
   readonly clientCa: string | undefined;
 }
 
-/** Whether a peer has to show a certificate. One that is shown must be valid in either case. */
+/** Whether a client must present a certificate. A certificate that is presented must always be valid. */
 export type ClientCertMode = 'required' | 'optional' | 'none';
 
-/** How a handshake went. */
+/** The result of a TLS handshake. */
 export type HandshakeResult =
   | {
       readonly socket: TLSSocket;
-      /** Undefined where none was asked for, or none shown that was optional. */
+      /** Undefined if no certificate was requested, or if it was optional and not presented. */
       readonly certificate: Credential | undefined;
     }
   | {
-      readonly rejected: RejectionReason;
-      /** OpenSSL's or the system's word for it: a code, no text of the peer's. */
+      readonly rejected: ConnectionRejectionReason;
+      /** An error code of OpenSSL or the system; never text from the peer. */
       readonly detail: string;
-      /** Where the peer can be told; undefined when no handshake was completed. */
+      /** For a response to the peer; undefined if the handshake was not completed. */
       readonly socket: TLSSocket | undefined;
     };
 
-/** Key, certificate or CA that cannot be used; the message is one line that says what of it, and why. */
+/** A key, certificate or CA cannot be used; the message is one line that names which of them, and the cause. */
 export class TlsMaterialError extends Error {
   override readonly name = 'TlsMaterialError';
 }
 
-/** Those of TLS 1.3, and of 1.2 those that HTTP/2 does not forbid (RFC 9113, 9.2.2). */
+/** All of TLS 1.3, and those of TLS 1.2 that HTTP/2 does not prohibit (RFC 9113, section 9.2.2). */
 const CIPHERS = [
   'TLS_AES_128_GCM_SHA256',
   'TLS_AES_256_GCM_SHA384',
@@ -58,8 +57,8 @@ const CIPHERS = [
   'ECDHE-RSA-CHACHA20-POLY1305',
 ].join(':');
 
-/** What OpenSSL finds wrong with a certificate, as far as there are words of ours for it. */
-const OPENSSL_REASONS: ReadonlyMap<string, RejectionReason> = new Map([
+/** Rejection reasons by OpenSSL's verification errors; any other error is `certificate_invalid`. */
+const OPENSSL_REASONS: ReadonlyMap<string, ConnectionRejectionReason> = new Map([
   ['CERT_HAS_EXPIRED', 'certificate_expired'],
   ['CERT_NOT_YET_VALID', 'certificate_not_yet_valid'],
   ['DEPTH_ZERO_SELF_SIGNED_CERT', 'certificate_untrusted'],
@@ -71,17 +70,17 @@ const OPENSSL_REASONS: ReadonlyMap<string, RejectionReason> = new Map([
 ]);
 
 /**
- * Does the TLS handshakes of connections that somebody else has accepted, and judges the peers' certificates. Nothing
- * of what a peer says inside TLS is read here.
+ * Performs the TLS handshakes of accepted connections and verifies client certificates. Does not read any application
+ * data.
  *
- * A session is never resumed: a ticket would stand for a certificate that may have expired since, or whose authority is
- * no longer believed. Nothing is negotiated anew within a connection.
+ * Sessions are never resumed: a ticket would stand for a certificate that may have expired in the meantime, or whose CA
+ * is no longer trusted. Renegotiation is disabled.
  */
 export class TlsAcceptor {
   readonly #server: Server;
   readonly #clientCertMode: ClientCertMode;
-  /** The server tells of a handshake by its end alone; the context in which it was begun says whose it is. */
-  readonly #handshakes = new AsyncLocalStorage<(secured: HandshakeResult) => void>();
+  /** The server's events do not identify the handshake; the async context in which it was started does. */
+  readonly #handshakes = new AsyncLocalStorage<(result: HandshakeResult) => void>();
 
   /** @throws TlsMaterialError */
   constructor(material: TlsMaterial, clientCertMode: ClientCertMode) {
@@ -90,7 +89,7 @@ export class TlsAcceptor {
       ...contextOptions(material),
       ALPNProtocols: ['h2'],
       requestCert: clientCertMode !== 'none',
-      // Judged here, where it can be counted and said to the peer: Node would drop it without a word.
+      // Verified below, where it can be counted and reported to the peer: Node would close the connection silently.
       rejectUnauthorized: false,
     });
     this.#server.on('secureConnection', (socket) => this.#handshakes.getStore()?.(this.#verifyPeer(socket)));
@@ -104,21 +103,21 @@ export class TlsAcceptor {
   }
 
   /**
-   * New connections get this; those that are open keep what they have.
+   * Replaces the material for new connections; open connections are not affected.
    *
-   * @throws TlsMaterialError and keeps what was there
+   * @throws TlsMaterialError and keeps the previous material
    */
   replace(material: TlsMaterial): void {
     this.#server.setSecureContext(contextOptions(material));
   }
 
-  /** Begins a handshake on a connection of which nothing has been read, or what was read put back. */
-  accept(accepted: Socket, done: (secured: HandshakeResult) => void): void {
+  /** Starts the handshake on a connection; everything that was read from it must have been unshifted. */
+  accept(accepted: Socket, done: (result: HandshakeResult) => void): void {
     this.#handshakes.run(done, () => this.#server.emit('connection', accepted));
   }
 
   #verifyPeer(socket: TLSSocket): HandshakeResult {
-    // An error after the handshake ends the connection, which tells what is to be told.
+    // An error after the handshake closes the connection, which is handled elsewhere.
     socket.on('error', () => {});
     if (this.#clientCertMode === 'none') return { socket, certificate: undefined };
     const peerCertificate = socket.getPeerX509Certificate();
@@ -138,15 +137,15 @@ export class TlsAcceptor {
   }
 }
 
-/** Checks all of it: Node takes a CA without a certificate for one that nobody is of. */
+/** Validates all of the material: Node accepts a CA file without a certificate, which would reject every client. */
 function contextOptions({ cert, key, clientCa }: TlsMaterial): SecureContextOptions {
   if (clientCa !== undefined) checkAuthorities(clientCa);
-  // Empty ones Node takes for left out: a file is so for a moment when it is written in place.
+  // Node treats an empty one as omitted; a file that is written in place is briefly empty.
   if (cert === '' || key === '') throw new TlsMaterialError('certificate and key: must not be empty');
   const options: SecureContextOptions = {
     cert,
     key,
-    // Without it Node would believe every public authority.
+    // Without it, Node would trust every public CA.
     ca: clientCa ?? [],
     minVersion: 'TLSv1.2',
     ciphers: CIPHERS,

@@ -1,72 +1,90 @@
 import { hash } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { StreamRejectionReason } from './stream-rejections.ts';
 import type { Credential } from './credential.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
-import { readTokenClaims } from './token-claims.ts';
+import type { StreamRejectionReason } from './rejections.ts';
 
-/** What the API server says of a token. */
+/** The API server's review of a token. */
 export type TokenReview =
   | { readonly authenticated: true; readonly namespace: string; readonly serviceAccount: string }
-  /** Not accepted, not for this audience, or not of a ServiceAccount. */
+  /** The token is invalid, not for this audience, or not a ServiceAccount token. */
   | { readonly authenticated: false };
 
-/** What became of a check. */
+/** The credential of a call, or why it is rejected. */
 export type AuthenticationResult =
   { readonly credential: Credential } | { readonly rejected: StreamRejectionReason };
 
-/** A check that is under way. */
+/** An authentication that waits for a token review. */
 export interface PendingAuthentication {
   readonly result: Promise<AuthenticationResult>;
-  /** Who asked does not wait any more. */
+  /** The caller no longer waits for the result. */
   cancel(): void;
 }
 
-/** Who reviews tokens, and for which audience they have to be. */
+/** How tokens are reviewed. */
 export interface TokenAuthenticatorOptions {
-  /** Asks the API server; rejects when it gives no answer, with an error whose message holds nothing of the token. */
+  /** Sends a TokenReview; rejects if the API server does not answer, with an error that does not contain the token. */
   readonly review: (token: string) => Promise<TokenReview>;
+  /** The audience that tokens must carry. */
   readonly audience: string;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-/** Reviews under way. So many Envoys may come back in a moment; the API server has 600 seats for all its clients. */
+/** The maximum number of reviews in flight: Envoys may reconnect all at once, and the API server has 600 seats. */
 export const MAX_CONCURRENT_REVIEWS = 32;
 /**
- * An answer is good for so long: a reporter that comes back, and its neighbours with the same token, ask once. A deleted
- * ServiceAccount is accepted for as long beyond the 10 s that the API server itself goes on.
+ * How long a result is cached, so that a reporter that reconnects and its neighbors with the same token share one
+ * review. The token of a deleted ServiceAccount is accepted for this long in addition to the API server's own 10 s.
  */
 const CACHE_TTL_MS = 10_000;
-/** Some 200 bytes each. */
+/** Some 200 bytes per entry. */
 const MAX_CACHED_RESULTS = 10_000;
+/**
+ * Three base64url parts (RFC 7515, section 3.1), so the token does not contain characters that a log line, a header
+ * or JSON would have to escape.
+ */
+const JWT = /^[\w-]+\.([\w-]+)\.[\w-]+$/;
 
-/** A token whose review is wanted. */
+/** The claims of a token. They prove nothing before the token has been reviewed. */
+export interface TokenClaims {
+  /** ms since 1970; undefined: the token has no `exp` claim. */
+  readonly expiresMs: number | undefined;
+  readonly audiences: readonly string[];
+}
+
+/** A token whose review is queued or in flight. */
 interface PendingReview {
   readonly token: string;
   readonly key: string;
   readonly expiresMs: number | undefined;
   readonly result: PromiseWithResolvers<AuthenticationResult>;
   waiters: number;
-  /** In whose lines it stands; none once it is sent. */
+  /** The addresses in whose queues the review is; empty once it is sent. */
   readonly addresses: Set<string>;
   isSent: boolean;
 }
 
 /**
- * Has tokens reviewed: each once, however many calls carry it, some at a time. Addresses take turns, so that a flood of
- * forged tokens makes nobody late who comes from elsewhere; those of one address are reviewed in the order in which they
- * came. What a token says of itself is looked at first, so that one that is expired or for somebody else costs no review.
+ * Authenticates tokens by TokenReview. Each token is reviewed once, however many calls carry it, and the number of
+ * reviews in flight is limited. Addresses are scheduled round-robin, so a flood of forged tokens does not delay peers
+ * at other addresses; the tokens of one address are reviewed in order of arrival. Claims are checked first, so an
+ * expired token or one for another audience does not cost a review.
  *
- * Tokens are known by their hash; the text is kept no longer than until its review is back.
+ * Tokens are identified by their hash; the text is kept only until its review returns.
  */
 export class TokenAuthenticator {
   readonly #options: TokenAuthenticatorOptions;
   readonly #throttled: LogThrottle;
-  readonly #cache = new Map<string, { readonly result: AuthenticationResult; readonly untilMs: number }>();
+  readonly #cache = new LRUCache<string, { readonly result: AuthenticationResult; readonly untilMs: number }>(
+    {
+      max: MAX_CACHED_RESULTS,
+    },
+  );
   readonly #pending = new Map<string, PendingReview>();
-  /** Those whose review has not been sent, by the addresses that they came from; whose turn it is stands first. */
+  /** Queued reviews by the addresses that sent the tokens; the first address is next. */
   readonly #queue = new Map<string, Set<PendingReview>>();
   #inFlight = 0;
 
@@ -75,10 +93,14 @@ export class TokenAuthenticator {
     this.#throttled = createLogThrottle(options.clock);
   }
 
-  /** The answer where it is known, else a check to wait for. @param address the peer's */
+  /**
+   * Returns the result if it is known without a review, otherwise a pending authentication.
+   *
+   * @param address the peer's IP address
+   */
   authenticate(token: string, address: string): AuthenticationResult | PendingAuthentication {
     const { clock, audience } = this.#options;
-    const claims = readTokenClaims(token);
+    const claims = decodeClaims(token);
     if (claims === undefined) return { rejected: 'malformed_token' };
     const { expiresMs, audiences } = claims;
     if (expiresMs !== undefined && expiresMs <= clock.wallMs()) return { rejected: 'token_expired' };
@@ -102,7 +124,7 @@ export class TokenAuthenticator {
     }
     pending.waiters += 1;
     if (!pending.isSent) this.#enqueue(pending, address);
-    this.#next();
+    this.#sendQueued();
     return this.#pendingAuthentication(pending);
   }
 
@@ -114,7 +136,7 @@ export class TokenAuthenticator {
         if (isCancelled) return;
         isCancelled = true;
         pending.waiters -= 1;
-        // Of those that nobody waits for any more a flood of calls must leave nothing.
+        // A flood of calls must not leave queued reviews behind that nobody waits for.
         if (pending.waiters > 0 || pending.isSent) return;
         this.#dequeue(pending);
         this.#pending.delete(pending.key);
@@ -138,13 +160,13 @@ export class TokenAuthenticator {
     pending.addresses.clear();
   }
 
-  #next(): void {
+  #sendQueued(): void {
     while (this.#inFlight < MAX_CONCURRENT_REVIEWS) {
-      const first = this.#queue.entries().next().value;
-      if (first === undefined) return;
-      const [address, addressQueue] = first;
+      const next = this.#queue.entries().next().value;
+      if (next === undefined) return;
+      const [address, addressQueue] = next;
       const [pending] = addressQueue;
-      // Behind the others, if it has more.
+      // Moves the address to the end of the round; `#dequeue` removes it if its queue is empty.
       this.#queue.delete(address);
       this.#queue.set(address, addressQueue);
       if (pending === undefined) return;
@@ -160,9 +182,10 @@ export class TokenAuthenticator {
     let result: AuthenticationResult;
     try {
       result = authenticationResult(await review(pending.token), pending.expiresMs);
-      this.#cacheResult(pending.key, result);
+      const untilMs = this.#options.clock.monotonicMs() + CACHE_TTL_MS;
+      this.#cache.set(pending.key, { result, untilMs });
     } catch (error) {
-      // Not known from now on: the next call asks again.
+      // Not cached: the next call with this token sends a review again.
       result = { rejected: 'review_error' };
       const message = error instanceof Error ? error.message : 'unknown';
       this.#throttled('failed', (more) => log.error({ error: message, ...more }, 'failed to review tokens'));
@@ -170,15 +193,7 @@ export class TokenAuthenticator {
     this.#inFlight -= 1;
     this.#pending.delete(pending.key);
     pending.result.resolve(result);
-    this.#next();
-  }
-
-  #cacheResult(key: string, verdict: AuthenticationResult): void {
-    this.#cache.delete(key);
-    this.#cache.set(key, { result: verdict, untilMs: this.#options.clock.monotonicMs() + CACHE_TTL_MS });
-    if (this.#cache.size <= MAX_CACHED_RESULTS) return;
-    const [oldest] = this.#cache.keys();
-    if (oldest !== undefined) this.#cache.delete(oldest);
+    this.#sendQueued();
   }
 }
 
@@ -186,4 +201,31 @@ function authenticationResult(review: TokenReview, expiresMs: number | undefined
   if (!review.authenticated) return { rejected: 'token_rejected' };
   const { namespace, serviceAccount } = review;
   return { credential: { peer: { kind: 'token', namespace, serviceAccount }, expiresMs } };
+}
+
+/**
+ * Decodes the claims of a JWT without verifying its signature.
+ *
+ * `decodeJwt` of `jose` is not a replacement: it accepts any text as header and signature, white space within the
+ * payload, and claims of any type, so each check below would still be needed.
+ *
+ * @returns undefined if the token is not a JWT, or its `exp` or `aud` has the wrong type
+ */
+export function decodeClaims(token: string): TokenClaims | undefined {
+  const payload = JWT.exec(token)?.[1];
+  if (payload === undefined) return undefined;
+  let claims: unknown;
+  try {
+    claims = JSON.parse(Buffer.from(payload, 'base64url').toString('utf8'));
+  } catch {
+    return undefined;
+  }
+  if (typeof claims !== 'object' || claims === null) return undefined;
+  const { exp, aud = [] } = claims as { readonly exp?: unknown; readonly aud?: unknown };
+  if (exp !== undefined && !(typeof exp === 'number' && Number.isSafeInteger(Math.trunc(exp))))
+    return undefined;
+  // A single audience may be a string instead of a list (RFC 7519, section 4.1.3).
+  const audiences: unknown[] = Array.isArray(aud) ? aud : [aud];
+  if (!audiences.every((audience) => typeof audience === 'string')) return undefined;
+  return { expiresMs: exp === undefined ? undefined : exp * 1000, audiences };
 }

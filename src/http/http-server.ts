@@ -2,33 +2,33 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { parseHostPort } from '../host-port.ts';
 
-/** What the probes and Prometheus are answered with. Declared here, given by the composition root. */
+/** The sources of the responses. Declared here, provided by the composition root. */
 export interface HttpSources {
-  /** Undefined when ready; else why not, in a few words. */
+  /** Returns why the process is not ready, in a few words; undefined if it is ready. */
   readonly notReady: () => string | undefined;
-  /** The exposition text and its content type. */
+  /** Returns the exposition text and its content type. */
   readonly metrics: () => Promise<{ readonly contentType: string; readonly text: string }>;
 }
 
-/** The address cannot be listened on; the message says which and why. */
+/** The server cannot listen on the address; the message names the address and the cause. */
 export class HttpListenError extends Error {
   override readonly name = 'HttpListenError';
 }
 
-/** The server that listens. */
+/** A running server. */
 export interface HttpServer {
-  /** `host:port` that was bound. */
+  /** `host:port` with the bound port. */
   readonly address: string;
-  /** Resolves when the port is free and every connection closed; open ones are cut. */
+  /** Closes all connections; resolves when they are closed and the port is free. */
   close(): Promise<void>;
 }
 
 /**
- * Serves /livez (200 while the process answers at all), /readyz (200 once reports can be mirrored, else 503 with the
- * reason) and /metrics.
+ * Serves /livez (200 while the process responds at all), /readyz (200 once reports can be mirrored, otherwise 503 with
+ * the reason) and /metrics.
  *
- * @param address `host:port`; port 0 picks a free one
- * @throws HttpListenError when the address is taken, not this machine's, or not an address
+ * @param address `host:port`; port 0 selects a free port
+ * @throws HttpListenError if the address is in use, not local, or invalid
  */
 export async function startHttpServer(address: string, sources: HttpSources): Promise<HttpServer> {
   const server = createServer((request, response) => {
@@ -78,7 +78,7 @@ function listen(server: Server, address: string): Promise<void> {
     server.once('error', (error) =>
       reject(new HttpListenError(`cannot listen on ${address}: ${error.message}`, { cause: error })),
     );
-    // Once it listens, an error is that of one connection that could not be accepted: the next one may be.
+    // After that, an error means that one connection could not be accepted; the next one may succeed.
     server.once('listening', () => server.on('error', () => undefined));
     if (hostPort === undefined) throw new HttpListenError(`cannot listen on ${address}: not host:port`);
     server.listen(hostPort.port, hostPort.host, resolve);

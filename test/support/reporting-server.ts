@@ -9,7 +9,7 @@ import type { Peer } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
 import { ReportingServer, type ReportingServerOptions } from '../../src/grpc/reporting-server.ts';
-import type { ReportSink } from '../../src/grpc/session.ts';
+import type { ReportSink } from '../../src/grpc/session-dependencies.ts';
 import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { dial, openStream, type TestStream } from './test-stream.ts';
 import { requestBytes, type RequestFields } from './wire.ts';

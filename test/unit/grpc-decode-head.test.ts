@@ -4,17 +4,17 @@ import { decodeHead, decodeReport, MalformedReportError } from '../../src/grpc/d
 import { anyContent, anyReporter } from '../support/model-reports.ts';
 import { fullPush, requestBytes } from '../support/wire.ts';
 
-/** Runs it to its end; with the number of times that it rested. */
-function whole<T>(work: Generator<undefined, T>): { value: T; rests: number } {
-  for (let rests = 0; ; rests += 1) {
+/** Runs a generator to completion and counts its yields. */
+function run<T>(work: Generator<undefined, T>): { value: T; yields: number } {
+  for (let yields = 0; ; yields += 1) {
     const { done, value } = work.next();
-    if (done === true) return { value, rests };
+    if (done === true) return { value, yields };
   }
 }
 
-describe('the head of a report', () => {
-  it('is what the whole report says, whatever stands around it and in whatever order', () => {
-    let seen = 0;
+describe('decodeHead', () => {
+  it('returns the same node and nonce as decodeReport, whatever the other fields and the order', () => {
+    let nodes = 0;
     const nonce = fc.constantFrom('0', '1', '-1', '9223372036854775807');
     const part = fc.oneof(
       fc.record({ node: anyReporter }),
@@ -25,34 +25,32 @@ describe('the head of a report', () => {
     fc.assert(
       fc.property(fc.array(part, { maxLength: 6 }), fc.nat({ max: 400 }), (parts, cut) => {
         const bytes = Buffer.concat(parts.map(requestBytes));
-        for (const some of [bytes, bytes.subarray(0, cut)]) {
+        for (const input of [bytes, bytes.subarray(0, cut)]) {
           let expected;
           try {
-            expected = whole(decodeReport(some)).value;
+            expected = run(decodeReport(input)).value;
           } catch {
             continue;
           }
-          const { node, nonce } = whole(decodeHead(some)).value;
+          const { node, nonce } = run(decodeHead(input)).value;
           expect(node).to.deep.equal(expected.node);
           expect(nonce).to.equal(expected.nonce);
-          seen += node === undefined ? 0 : 1;
+          nodes += node === undefined ? 0 : 1;
         }
       }),
       { numRuns: 1000 },
     );
-    expect(seen).to.be.greaterThan(500);
+    expect(nodes).to.be.greaterThan(500);
   });
 
-  it('is not there in what is no report', () => {
+  it('throws for bytes that are not a report', () => {
     for (const hex of ['ff', '0a05', '2804ff', '2880']) {
-      expect(() => whole(decodeHead(Buffer.from(hex, 'hex'))), hex).to.throw(MalformedReportError);
+      expect(() => run(decodeHead(Buffer.from(hex, 'hex'))), hex).to.throw(MalformedReportError);
     }
   });
 
-  it('is looked for with rests, also among millions of empty fields', () => {
-    expect(whole(decodeHead(requestBytes(fullPush(1000)))).rests).to.equal(0);
-    expect(whole(decodeHead(Buffer.alloc(2_000_000, Buffer.from('1a00', 'hex')))).rests).to.be.greaterThan(
-      50,
-    );
+  it('yields among millions of empty fields', () => {
+    expect(run(decodeHead(requestBytes(fullPush(1000)))).yields).to.equal(0);
+    expect(run(decodeHead(Buffer.alloc(2_000_000, Buffer.from('1a00', 'hex')))).yields).to.be.greaterThan(50);
   });
 });

@@ -2,14 +2,14 @@ import { setImmediate } from 'node:timers/promises';
 import { expect } from 'chai';
 import { DecodeScheduler } from '../../src/grpc/decode-scheduler.ts';
 
-describe('turns at decoding', () => {
-  it('go round among connections, however many streams one has', async () => {
-    const turns = new DecodeScheduler();
+describe('DecodeScheduler', () => {
+  it('schedules connections round-robin, however many streams one of them has', async () => {
+    const scheduler = new DecodeScheduler();
     const [busy, quiet] = [{}, {}];
     const order: string[] = [];
     const work = async (connection: object, name: string, steps: number): Promise<void> => {
       for (let step = 0; step < steps; step += 1) {
-        await turns.wait(connection);
+        await scheduler.wait(connection);
         order.push(name);
       }
     };
@@ -18,22 +18,22 @@ describe('turns at decoding', () => {
     expect(order).to.have.length(33);
   });
 
-  it('are one for each turn of the event loop, so that others get in between', async () => {
-    const turns = new DecodeScheduler();
-    let taken = 0;
+  it('runs one step per tick of the event loop, so that other work runs in between', async () => {
+    const scheduler = new DecodeScheduler();
+    let steps = 0;
     const connection = {};
     const all = Promise.all(
       Array.from({ length: 5 }, async () => {
-        await turns.wait(connection);
-        taken += 1;
+        await scheduler.wait(connection);
+        steps += 1;
       }),
     );
-    expect(taken).to.equal(0);
-    for (let turn = 1; turn <= 3; turn += 1) {
+    expect(steps).to.equal(0);
+    for (let tick = 1; tick <= 3; tick += 1) {
       await setImmediate();
-      expect(taken).to.be.at.most(turn + 1);
+      expect(steps).to.be.at.most(tick + 1);
     }
     await all;
-    expect(taken).to.equal(5);
+    expect(steps).to.equal(5);
   });
 });

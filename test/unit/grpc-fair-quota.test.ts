@@ -10,95 +10,95 @@ function peer(name: string, address = name): Peer {
   return { name, address };
 }
 
-/** A budget of 100, and who had to go, in order. */
-function budget(): { budget: FairQuota<Peer>; gone: string[]; joined: (...peers: Peer[]) => void } {
-  const gone: string[] = [];
-  const made = new FairQuota<Peer>({ limit: 100, onExceeded: ({ name }) => void gone.push(name) });
+/** A quota of 100, and the names of the holders that were evicted, in order. */
+function createQuota(): { quota: FairQuota<Peer>; evicted: string[]; register: (...peers: Peer[]) => void } {
+  const evicted: string[] = [];
+  const quota = new FairQuota<Peer>({ limit: 100, onExceeded: ({ name }) => void evicted.push(name) });
   return {
-    budget: made,
-    gone,
-    joined: (...peers) => {
-      for (const one of peers) made.register(one);
+    quota,
+    evicted,
+    register: (...peers) => {
+      for (const registered of peers) quota.register(registered);
     },
   };
 }
 
-describe('a budget that connections share', () => {
-  it('lets one holder have half of it, and ends it beyond', () => {
-    const { budget: shared, gone, joined } = budget();
+describe('FairQuota', () => {
+  it('lets a single holder use half of the limit, and evicts it beyond that', () => {
+    const { quota, evicted, register } = createQuota();
     const a = peer('a');
-    joined(a);
-    shared.change(a, 50);
-    expect(gone).to.deep.equal([]);
-    shared.change(a, 1);
-    expect(gone).to.deep.equal(['a']);
-    expect(shared.total).to.equal(0);
+    register(a);
+    quota.change(a, 50);
+    expect(evicted).to.deep.equal([]);
+    quota.change(a, 1);
+    expect(evicted).to.deep.equal(['a']);
+    expect(quota.total).to.equal(0);
   });
 
-  it('ends the greatest holder when it is spent, not the one that asked last', () => {
-    const { budget: shared, gone, joined } = budget();
+  it('evicts the largest holder when the limit is exceeded, not the one that exceeded it', () => {
+    const { quota, evicted, register } = createQuota();
     const [a, b, c] = [peer('a'), peer('b'), peer('c')];
-    joined(a, b, c);
-    shared.change(a, 40);
-    shared.change(b, 45);
-    shared.change(c, 16);
-    expect(gone).to.deep.equal(['b']);
-    expect(shared.total).to.equal(56);
+    register(a, b, c);
+    quota.change(a, 40);
+    quota.change(b, 45);
+    quota.change(c, 16);
+    expect(evicted).to.deep.equal(['b']);
+    expect(quota.total).to.equal(56);
   });
 
-  it('ends a holder of the address that holds most, though another holds more by itself', () => {
-    const { budget: shared, gone, joined } = budget();
+  it('evicts a holder of the address with the highest usage, even if another holder is larger', () => {
+    const { quota, evicted, register } = createQuota();
     const honest = peer('honest', '10.0.0.1');
     const crowd = Array.from({ length: 10 }, (_, i) => peer(`crowd-${i}`, '10.0.0.2'));
-    joined(honest, ...crowd);
-    shared.change(honest, 30);
-    for (const one of crowd) shared.change(one, 8);
-    expect(gone.length).to.be.above(0);
-    expect(gone.every((name) => name.startsWith('crowd'))).to.equal(true);
-    expect(shared.total).to.be.at.most(100);
+    register(honest, ...crowd);
+    quota.change(honest, 30);
+    for (const member of crowd) quota.change(member, 8);
+    expect(evicted.length).to.be.above(0);
+    expect(evicted.every((name) => name.startsWith('crowd'))).to.equal(true);
+    expect(quota.total).to.be.at.most(100);
   });
 
-  it('counts nothing of a holder that has left, nor of one that has been ended', () => {
-    const { budget: shared, gone, joined } = budget();
+  it('does not count holders that were released or evicted', () => {
+    const { quota, evicted, register } = createQuota();
     const [a, b] = [peer('a'), peer('b')];
-    joined(a, b);
-    shared.change(a, 30);
-    shared.release(a);
-    shared.change(a, 1000);
-    shared.change(b, 51);
-    shared.change(b, -51);
-    expect(shared.total).to.equal(0);
-    expect(gone).to.deep.equal(['b']);
+    register(a, b);
+    quota.change(a, 30);
+    quota.release(a);
+    quota.change(a, 1000);
+    quota.change(b, 51);
+    quota.change(b, -51);
+    expect(quota.total).to.equal(0);
+    expect(evicted).to.deep.equal(['b']);
   });
 
-  it('is never exceeded, and never cuts an address that holds no more than its equal share', () => {
-    const step = fc.record({ who: fc.nat(7), change: fc.integer({ min: 1, max: 30 }) });
+  it('is never exceeded, and never evicts from an address within its equal share', () => {
+    const step = fc.record({ index: fc.nat(7), change: fc.integer({ min: 1, max: 30 }) });
     fc.assert(
       fc.property(fc.array(step, { maxLength: 100 }), (steps) => {
         const peers = Array.from({ length: 8 }, (_, i) => peer(`p${i}`, `10.0.0.${i % 4}`));
-        const held = new Map<Peer, number>();
-        const shared = new FairQuota<Peer>({
+        const usage = new Map<Peer, number>();
+        const quota = new FairQuota<Peer>({
           limit: 100,
-          onExceeded(one) {
+          onExceeded(evicted) {
             const ofAddress = peers
-              .filter(({ address }) => address === one.address)
-              .reduce((sum, other) => sum + (held.get(other) ?? 0), 0);
+              .filter(({ address }) => address === evicted.address)
+              .reduce((sum, holder) => sum + (usage.get(holder) ?? 0), 0);
             expect(ofAddress).to.be.above(25);
-            held.delete(one);
+            usage.delete(evicted);
           },
         });
-        for (const one of peers) {
-          shared.register(one);
-          held.set(one, 0);
+        for (const holder of peers) {
+          quota.register(holder);
+          usage.set(holder, 0);
         }
-        for (const { who, change } of steps) {
-          const one = peers[who];
-          const before = one && held.get(one);
-          if (one === undefined || before === undefined) continue;
-          held.set(one, before + change);
-          shared.change(one, change);
-          expect(shared.total).to.equal([...held.values()].reduce((sum, bytes) => sum + bytes, 0));
-          expect(shared.total).to.be.at.most(100);
+        for (const { index, change } of steps) {
+          const holder = peers[index];
+          const before = holder && usage.get(holder);
+          if (holder === undefined || before === undefined) continue;
+          usage.set(holder, before + change);
+          quota.change(holder, change);
+          expect(quota.total).to.equal([...usage.values()].reduce((sum, used) => sum + used, 0));
+          expect(quota.total).to.be.at.most(100);
         }
       }),
     );

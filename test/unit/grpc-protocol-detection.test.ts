@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { detectProtocol } from '../../src/grpc/protocol-detection.ts';
 
-describe('what a peer speaks, by its first bytes', () => {
+describe('detectProtocol', () => {
   for (const { bytes, protocol } of [
     { bytes: '', protocol: 'undecided' },
     { bytes: 'P', protocol: 'undecided' },
@@ -19,7 +19,7 @@ describe('what a peer speaks, by its first bytes', () => {
     { bytes: '\u0016\u0002\u0001', protocol: 'not_http2' },
     { bytes: '\0\0\0\0', protocol: 'not_http2' },
   ]) {
-    it(`${JSON.stringify(bytes)}: ${protocol}`, () => {
+    it(`detects ${JSON.stringify(bytes)} as ${protocol}`, () => {
       expect(detectProtocol(Buffer.from(bytes, 'latin1'))).to.equal(protocol);
     });
   }

@@ -19,7 +19,7 @@ import { createReplica, type Replica } from '../../../src/replica.ts';
 import type { ApiLink } from './api-link.ts';
 import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
-import { ALLOW_ALL } from '../../../src/grpc/report-policy.ts';
+import { ALLOW_ALL } from '../../../src/grpc/session-dependencies.ts';
 import { createReportingService, type ReportingService } from './reporting-service.ts';
 
 /** `--report-interval`. */
@@ -172,8 +172,8 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     maxTunnelsPerReporter: 1000,
     onInvalid: 'skip',
     policy: ALLOW_ALL,
-    denials: { denied() {} },
-    throttled: (_what, say) => say({}),
+    throttled: (_key, emit) => emit({}),
+    throttledDenials: () => {},
     clock,
     log,
     metrics,

@@ -1,6 +1,6 @@
 import { EventEmitter } from 'node:events';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
-import { encodeReport } from '../../../src/grpc/encode-report.ts';
+import { encodeReport } from '../../../src/grpc/encode.ts';
 import type { ReportResponse } from '../../../src/grpc/proto.ts';
 import type {
   ReportMessage,

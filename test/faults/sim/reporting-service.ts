@@ -1,7 +1,8 @@
 import { ANONYMOUS } from '../../../src/core/peer.ts';
 import { reporterKey } from '../../../src/core/tunnel.ts';
 import { loadReportingService } from '../../../src/grpc/proto.ts';
-import { Session, type ReportSink, type SessionOptions } from '../../../src/grpc/session.ts';
+import type { ReportSink } from '../../../src/grpc/session-dependencies.ts';
+import { Session, type SessionOptions } from '../../../src/grpc/session.ts';
 import type { SimStream } from './report-stream.ts';
 
 const ABORTED = 10;
@@ -18,7 +19,7 @@ export interface ReportingService {
 
 /**
  * The sessions of a process: those of `src/grpc/session`, and of the streams of one reporter only the newest, as
- * `src/grpc/server` has it, which cannot be had without sockets.
+ * `src/grpc/stream-registry` has it, which cannot be had without sockets.
  */
 export function createReportingService(
   options: Omit<SessionOptions, 'decodeNode' | 'onIdentified' | 'onClosed' | 'yieldTurn' | 'sink'> & {

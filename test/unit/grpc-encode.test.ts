@@ -2,7 +2,8 @@ import { fileURLToPath } from 'node:url';
 import { loadSync, type MessageTypeDefinition } from '@grpc/proto-loader';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { encodeReport } from '../../src/grpc/encode-report.ts';
+import { ackEncoder, encodeReport } from '../../src/grpc/encode.ts';
+import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
 import type { ReportMessage } from '../../src/grpc/report-message.ts';
 
 const PACKAGE = 'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client';
@@ -15,8 +16,10 @@ const request = definitions[`${PACKAGE}.StreamReverseTunnelsRequest`] as Message
   object,
   object
 >;
+const { responseSerialize, responseDeserialize } = loadReportingService().service.StreamReverseTunnels;
+const encodeAck = ackEncoder(responseSerialize);
 
-/** The message that the generic decoder must find in the bytes, `node` left aside. */
+/** The message that the generic decoder must find in the bytes, without `node`. */
 function expected(report: ReportMessage): object {
   return {
     addedTunnels: report.added.map(({ name, tenantID, clusterID, nodeID, createdAt }) => ({
@@ -56,21 +59,37 @@ const report: fc.Arbitrary<ReportMessage> = fc.record({
   nonce: fc.oneof(fc.bigInt({ min: 0n, max: 300n }), fc.bigInt({ min: 0n, max: 2n ** 63n - 1n })),
 });
 
-describe('the encoding of a report', () => {
-  it('is read back by the .proto as it was meant, whatever texts, lengths and numbers', () => {
+const response: fc.Arbitrary<ReportResponse> = fc.record(
+  {
+    node_id: fc.oneof(
+      fc.string({ unit: 'grapheme', maxLength: 300 }),
+      fc.constant('\u{1f600}'.repeat(256)),
+      fc.constant(''),
+    ),
+    request_nonce: fc
+      .oneof(fc.bigInt({ min: -2n, max: 300n }), fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }))
+      .map(String),
+    report_interval: fc.record({ seconds: fc.constant('5'), nanos: fc.constant(0) }),
+    error_detail: fc.record({ code: fc.constant(3), message: fc.string() }),
+  },
+  { requiredKeys: ['node_id', 'request_nonce'] },
+);
+
+describe('grpc/encode encodeReport', () => {
+  it('writes what the .proto decodes to the same report, for any texts, lengths and numbers', () => {
     fc.assert(
       fc.property(report, (sent) => {
-        const { node, ...rest } = request.deserialize(encodeReport(sent)) as {
+        const { node, ...fields } = request.deserialize(encodeReport(sent)) as {
           node: { id: string; cluster: string } | null;
         };
-        expect(rest).to.deep.equal(expected(sent));
+        expect(fields).to.deep.equal(expected(sent));
         expect(node && { id: node.id, cluster: node.cluster }).to.deep.equal(sent.node ?? null);
       }),
       { numRuns: 300 },
     );
   });
 
-  it('loses no digit of the greatest nonce', () => {
+  it('preserves all digits of the maximum nonce', () => {
     const bytes = encodeReport({
       node: undefined,
       added: [],
@@ -79,5 +98,20 @@ describe('the encoding of a report', () => {
       nonce: 9_223_372_036_854_775_807n,
     });
     expect(request.deserialize(bytes)).to.include({ nonce: '9223372036854775807' });
+  });
+});
+
+describe('grpc/encode ackEncoder', () => {
+  it('writes the same bytes as the .proto, for any response', () => {
+    fc.assert(
+      fc.property(response, (sent) => {
+        expect(encodeAck(sent).toString('hex')).to.equal(responseSerialize(sent).toString('hex'));
+      }),
+    );
+  });
+
+  it('preserves all digits of a nonce that a double cannot represent', () => {
+    const sent = { node_id: 'r-0', request_nonce: '9007199254740993' };
+    expect(responseDeserialize(encodeAck(sent))).to.deep.equal(sent);
   });
 });

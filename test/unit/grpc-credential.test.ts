@@ -1,20 +1,20 @@
 import { X509Certificate } from 'node:crypto';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { readSubjectAltNames } from '../../src/grpc/subject-alt-names.ts';
+import { parseSubjectAltNames } from '../../src/grpc/credential.ts';
 import { createCertificateAuthority } from '../support/certificates.ts';
 
-/** What an IA5String may hold, and bytes that it may not. */
+/** Bytes that an IA5String may contain, and bytes that it must not contain. */
 const bytes = fc
   .array(fc.oneof(fc.integer({ min: 0, max: 255 }), fc.constantFrom(...Buffer.from(', "\\:URIDNS'))), {
     maxLength: 24,
   })
   .map((codes) => String.fromCharCode(...codes));
 
-describe('the subject alternative names of a certificate', () => {
+describe('parseSubjectAltNames', () => {
   const authority = createCertificateAuthority();
 
-  it('are those that its authority has signed, whatever bytes they hold', function () {
+  it('returns the names that the authority has signed, whatever bytes they contain', function () {
     this.timeout(30_000);
     const names = fc.record({
       uris: fc.array(bytes, { maxLength: 3 }),
@@ -23,19 +23,19 @@ describe('the subject alternative names of a certificate', () => {
     fc.assert(
       fc.property(names, (signed) => {
         const { cert } = authority.issue({ ...signed, addresses: ['127.0.0.1'] });
-        expect(readSubjectAltNames(new X509Certificate(cert).subjectAltName)).to.deep.equal(signed);
+        expect(parseSubjectAltNames(new X509Certificate(cert).subjectAltName)).to.deep.equal(signed);
       }),
       { numRuns: 300 },
     );
   });
 
-  it('are none where the certificate has none', () => {
-    expect(readSubjectAltNames(undefined)).to.deep.equal({ uris: [], dnsNames: [] });
+  it('returns no names for a certificate without the extension', () => {
+    expect(parseSubjectAltNames(undefined)).to.deep.equal({ uris: [], dnsNames: [] });
   });
 
   for (const text of ['URI', 'URI:"open', 'URI:"a"b', 'URI:a, junk', 'DNS:"a" , URI:b']) {
-    it(`that cannot be read are not guessed: ${text}`, () => {
-      expect(readSubjectAltNames(text)).to.equal(undefined);
+    it(`rejects text that it cannot parse: ${text}`, () => {
+      expect(parseSubjectAltNames(text)).to.equal(undefined);
     });
   }
 });

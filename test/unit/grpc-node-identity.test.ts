@@ -1,16 +1,15 @@
 import { expect } from 'chai';
+import { envoyMetadata } from '../../src/grpc/node-identity.ts';
 
-import { envoyMetadata } from '../../src/grpc/node-metadata.ts';
-
-describe('what a Node tells about its Envoy', () => {
-  it('is the version that it was built as, else the one that it gives', () => {
+describe('envoyMetadata', () => {
+  it('prefers the build version to the user agent version', () => {
     const built = { user_agent_build_version: { version: { major_number: 1, minor_number: 38 } } };
     expect(envoyMetadata({ ...built, user_agent_version: 'custom' }).version).to.equal('1.38.0');
     expect(envoyMetadata({ user_agent_version: 'custom' }).version).to.equal('custom');
     expect(envoyMetadata({}).version).to.equal(undefined);
   });
 
-  it('is where it runs, as far as it says', () => {
+  it('contains the reported parts of the locality', () => {
     expect(envoyMetadata({ locality: { region: 'eu', sub_zone: 'rack-1' } }).locality).to.deep.equal({
       region: 'eu',
       subZone: 'rack-1',
@@ -18,7 +17,7 @@ describe('what a Node tells about its Envoy', () => {
     expect(envoyMetadata({ locality: { region: '', zone: '' } }).locality).to.equal(undefined);
   });
 
-  it('is cut and cleaned where the API server would refuse it', () => {
+  it('truncates and sanitizes text that the API server would reject', () => {
     const { version, locality } = envoyMetadata({
       user_agent_version: `\u202e${'x'.repeat(300)}`,
       locality: { zone: 'a\u0000b' },

@@ -1,0 +1,91 @@
+import type { Clock } from '../clock.ts';
+
+/** Envoy sends a report per interval, an empty one if nothing changed: after three missed ones it is gone. */
+const MAX_MISSED_INTERVALS = 3;
+/** The minimum heartbeat timeout: an Envoy that is briefly busy is not gone. */
+const MIN_TIMEOUT_MS = 15_000;
+/** The timeout for the first report, which may have 64 MiB and arrive over a slow link. */
+const INITIAL_TIMEOUT_MS = 300_000;
+/** The share by which a stream's maximum age varies, so that streams opened together do not end together. */
+const JITTER = 0.1;
+
+/**
+ * Detects that a reporter no longer sends reports. The heartbeat timeout is three report intervals, at least 15 s;
+ * until an interval has been sent to the reporter, it is 5 minutes.
+ *
+ * A single timer rechecks at the earliest possible timeout, so a report does not have to reset a timer.
+ */
+export class HeartbeatTimer {
+  readonly #clock: Clock;
+  readonly #onTimeout: (details: string) => void;
+  #timeoutMs = INITIAL_TIMEOUT_MS;
+  #lastReportMs: number;
+  #cancel: (() => void) | undefined;
+
+  /** @param onTimeout called once, with the message for the peer; may call `stop` */
+  constructor(clock: Clock, onTimeout: (details: string) => void) {
+    this.#clock = clock;
+    this.#onTimeout = onTimeout;
+    this.#lastReportMs = clock.monotonicMs();
+    this.#check();
+  }
+
+  /** Records that a report was received at `nowMs`. */
+  reset(nowMs: number): void {
+    this.#lastReportMs = nowMs;
+  }
+
+  /** Records the report interval that was sent to the reporter. */
+  setInterval(intervalMs: number): void {
+    this.#timeoutMs = Math.max(MAX_MISSED_INTERVALS * intervalMs, MIN_TIMEOUT_MS);
+    this.#check();
+  }
+
+  /** Cancels the timer. */
+  stop(): void {
+    this.#cancel?.();
+    this.#cancel = undefined;
+  }
+
+  #check(): void {
+    this.stop();
+    const remainingMs = this.#lastReportMs + this.#timeoutMs - this.#clock.monotonicMs();
+    if (remainingMs > 0) this.#cancel = this.#clock.setTimer(remainingMs, () => this.#check());
+    else this.#onTimeout(`no report within ${Math.round(this.#timeoutMs / 1000)} s`);
+  }
+}
+
+/** When and why a stream ends even though its peer behaves. */
+export interface StreamDeadline {
+  /** Milliseconds from now. */
+  readonly ttlMs: number;
+  readonly reason: 'max_age' | 'credential_expired';
+  /** The message for the peer. */
+  readonly details: string;
+}
+
+/**
+ * Computes the deadline of a stream: the expiry of its credential, or the maximum age (±10 %) if that is earlier. A
+ * revoked certificate, ServiceAccount or permission therefore takes effect within the maximum age.
+ *
+ * @param expiresMs ms since 1970; undefined: the credential does not expire
+ * @param credentialAgeMs time since the peer presented its credential: 0 for a credential sent with the stream itself
+ * @param random 0 to 1
+ */
+export function streamDeadline(
+  expiresMs: number | undefined,
+  maxAgeMs: number,
+  credentialAgeMs: number,
+  wallMs: number,
+  random: number,
+): StreamDeadline {
+  const ageMs = Math.max(0, maxAgeMs * (1 - JITTER + 2 * JITTER * random) - credentialAgeMs);
+  const remainingMs = expiresMs === undefined ? Number.POSITIVE_INFINITY : Math.max(0, expiresMs - wallMs);
+  return remainingMs <= ageMs
+    ? {
+        ttlMs: remainingMs,
+        reason: 'credential_expired',
+        details: 'credential expired; reconnect with a new one',
+      }
+    : { ttlMs: ageMs, reason: 'max_age', details: 'maximum stream age reached; reconnect' };
+}

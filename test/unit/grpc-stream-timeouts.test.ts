@@ -1,0 +1,96 @@
+import { expect } from 'chai';
+import { HeartbeatTimer, streamDeadline } from '../../src/grpc/stream-timeouts.ts';
+import { FakeClock } from '../support/fake-clock.ts';
+
+const HOUR_MS = 3_600_000;
+const NOW_MS = Date.UTC(2026, 10, 23);
+
+describe('HeartbeatTimer', () => {
+  let clock: FakeClock;
+  let timeouts: string[];
+  let timer: HeartbeatTimer;
+
+  beforeEach(() => {
+    clock = new FakeClock();
+    timeouts = [];
+    timer = new HeartbeatTimer(clock, (details) => timeouts.push(details));
+  });
+  afterEach(() => timer.stop());
+
+  /** Advances the clock until the timer fires, and returns how long that took. */
+  function timeoutAfterMs(): number {
+    const startMs = clock.monotonicMs();
+    while (timeouts.length === 0 && clock.monotonicMs() - startMs < 1_000_000) clock.advance(500);
+    return clock.monotonicMs() - startMs;
+  }
+
+  it('times out after 5 minutes without a first report', () => {
+    expect([timeoutAfterMs(), timeouts]).to.deep.equal([300_000, ['no report within 300 s']]);
+  });
+
+  for (const [intervalMs, timeoutMs] of [
+    [25, 15_000],
+    [5000, 15_000],
+    [20_000, 60_000],
+  ] as const) {
+    it(`times out after ${timeoutMs} ms with a report interval of ${intervalMs} ms`, () => {
+      timer.setInterval(intervalMs);
+      expect([timeoutAfterMs(), timeouts]).to.deep.equal([
+        timeoutMs,
+        [`no report within ${timeoutMs / 1000} s`],
+      ]);
+    });
+  }
+
+  it('restarts with each report', () => {
+    timer.setInterval(5000);
+    for (let report = 0; report < 10; report += 1) {
+      clock.advance(14_000);
+      timer.reset(clock.monotonicMs());
+    }
+    expect(timeouts).to.deep.equal([]);
+    expect(timeoutAfterMs()).to.equal(15_000);
+  });
+
+  it('applies a changed report interval from the last report on', () => {
+    timer.setInterval(60_000);
+    clock.advance(14_000);
+    timer.setInterval(5000);
+    expect(timeoutAfterMs()).to.equal(1000);
+  });
+
+  it('never fires once it is stopped', () => {
+    timer.stop();
+    clock.advance(1_000_000);
+    expect(timeouts).to.deep.equal([]);
+  });
+});
+
+describe('streamDeadline', () => {
+  for (const { random, ageMs } of [
+    { random: 0, ageMs: 0.9 * HOUR_MS },
+    { random: 0.5, ageMs: HOUR_MS },
+    { random: 1, ageMs: 1.1 * HOUR_MS },
+  ]) {
+    it(`is the maximum age ±10 %: ${ageMs} ms for the random number ${random}`, () => {
+      const { ttlMs, reason } = streamDeadline(undefined, HOUR_MS, 0, NOW_MS, random);
+      expect(ttlMs).to.be.closeTo(ageMs, 1);
+      expect(reason).to.equal('max_age');
+    });
+  }
+
+  it('is the expiry of the credential, without jitter, if that is earlier', () => {
+    const { ttlMs, reason } = streamDeadline(NOW_MS + 60_000, HOUR_MS, 0, NOW_MS, 0);
+    expect({ ttlMs, reason }).to.deep.equal({ ttlMs: 60_000, reason: 'credential_expired' });
+    expect(streamDeadline(NOW_MS + 2 * HOUR_MS, HOUR_MS, 0, NOW_MS, 0.5).reason).to.equal('max_age');
+  });
+
+  it('is measured from when the peer presented its credential', () => {
+    expect(streamDeadline(undefined, HOUR_MS, 600_000, NOW_MS, 0.5).ttlMs).to.be.closeTo(3_000_000, 1);
+    expect(streamDeadline(undefined, HOUR_MS, HOUR_MS, NOW_MS, 0).ttlMs).to.equal(0);
+  });
+
+  it('is now for a credential that has expired since it was checked', () => {
+    expect(streamDeadline(NOW_MS - 1, HOUR_MS, 0, NOW_MS, 0).ttlMs).to.equal(0);
+  });
+});
