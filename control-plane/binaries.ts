@@ -1,13 +1,13 @@
-/** What the control plane is made of, and for which Kubernetes version and platform. */
+/** The programs of the control plane, their Kubernetes version, and the platform that they run on. */
 import { constants } from 'node:fs';
 import { access, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ControlPlaneError } from './errors.ts';
 
-/** A program of the control plane; also its file's name in `KUBEBUILDER_ASSETS` and in the cache folder. */
+/** A program of the control plane; also the name of its file in `KUBEBUILDER_ASSETS` and in the cache folder. */
 export type BinaryName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'kube-controller-manager' | 'helm';
 
-/** Every program that the pinned Go modules give. */
+/** Every program that is built from the pinned Go modules. */
 export const ALL_BINARIES: readonly BinaryName[] = [
   'etcd',
   'kube-apiserver',
@@ -16,16 +16,16 @@ export const ALL_BINARIES: readonly BinaryName[] = [
   'helm',
 ];
 
-/** What a published envtest archive holds; the others have to be built. */
+/** The programs in a published envtest archive; the others must be built. */
 export const PUBLISHED_BINARIES: readonly BinaryName[] = ['etcd', 'kube-apiserver', 'kubectl'];
 
-/** Operating system and architecture in Go's words, as archives and builds name them. */
+/** Operating system and architecture, with Go's names as in archives and builds. */
 export interface Platform {
   readonly os: 'linux' | 'darwin';
   readonly arch: string;
 }
 
-/** Node's words to Go's, for what Kubernetes publishes on Linux and macOS. */
+/** Maps Node's architecture names to Go's, for the platforms that Kubernetes publishes binaries for. */
 const GO_ARCHITECTURES: Readonly<Record<string, string>> = {
   x64: 'amd64',
   arm64: 'arm64',
@@ -33,20 +33,25 @@ const GO_ARCHITECTURES: Readonly<Record<string, string>> = {
   s390x: 's390x',
 };
 
-/** The platform of this process. Linux and macOS only: children are guarded by a POSIX shell (see `lifeline.ts`). */
+/**
+ * Returns the platform of this process. Only Linux and macOS are supported, because `process-supervisor.ts` needs a
+ * POSIX shell.
+ */
 export function currentPlatform(): Platform {
   const os = process.platform;
   const arch = GO_ARCHITECTURES[process.arch];
   if ((os !== 'linux' && os !== 'darwin') || arch === undefined) {
-    throw new ControlPlaneError(`The control plane runs on Linux and macOS, not on ${os}/${process.arch}.`);
+    throw new ControlPlaneError(
+      `unsupported platform ${os}/${process.arch}: the control plane needs Linux or macOS`,
+    );
   }
   return { os, arch };
 }
 
-/** The folder of `go.mod`, `go.sum` and this file. */
+/** The folder that contains `go.mod`, `go.sum` and this file. */
 export const SOURCE_FOLDER = import.meta.dirname;
 
-/** The version of a module that `go.mod` pins, such as `v1.37.2`; the one place where versions stand. */
+/** Returns the version that `go.mod` pins for a module, such as `v1.37.2`. Versions are defined only there. */
 export async function pinnedVersion(module: string): Promise<string> {
   const text = await readFile(join(SOURCE_FOLDER, 'go.mod'), 'utf8');
   for (const line of text.split('\n')) {
@@ -56,10 +61,10 @@ export async function pinnedVersion(module: string): Promise<string> {
       .split(/\s+/);
     if (name === module && version?.startsWith('v') === true) return version;
   }
-  throw new ControlPlaneError(`control-plane/go.mod pins no version of ${module}.`);
+  throw new ControlPlaneError(`control-plane/go.mod: no version of ${module}`);
 }
 
-/** The first of `names` that is not an executable file in `folder`; undefined when all are there. */
+/** Returns the first of `names` that is not an executable file in `folder`, or undefined if all of them are. */
 export async function findMissing(
   folder: string,
   names: readonly BinaryName[],

@@ -1,6 +1,6 @@
-/** The folder in the user's cache where binaries stay, and how they get there whole or not at all. */
+/** The folder in the user's cache that keeps the binaries, and the installation of binaries into it. */
 import { createHash } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -9,14 +9,14 @@ import { errorCode } from './errors.ts';
 import { createDisposableFolder } from './process-supervisor.ts';
 import type { Progress } from './progress.ts';
 
-/** A lock whose holder has not touched it for so long is nobody's: six missed touches. */
+/** A lock that has not been refreshed for this long (six missed refreshes) has been abandoned. */
 const LOCK_STALE_MS = 30_000;
 const LOCK_REFRESH_MS = 5_000;
 const LOCK_POLL_MS = 500;
 
 /**
- * `${XDG_CACHE_HOME:-~/.cache}/reverse-tunnel-operator/control-plane/<version>-<hash>/<os>-<arch>`.
- * The hash covers `go.mod`, `go.sum` and the build's flags, so another set of programs never meets this one.
+ * Returns `${XDG_CACHE_HOME:-~/.cache}/reverse-tunnel-operator/control-plane/<version>-<hash>/<os>-<arch>`.
+ * The hash covers `go.mod`, `go.sum` and the build flags, so different builds never share a folder.
  */
 export async function cacheFolder(env: NodeJS.ProcessEnv, buildFlags: readonly string[]): Promise<string> {
   const hash = createHash('sha256');
@@ -30,10 +30,11 @@ export async function cacheFolder(env: NodeJS.ProcessEnv, buildFlags: readonly s
 }
 
 /**
- * Fills a folder beside `target` and renames it to `target`, so that nobody ever sees a half-filled one.
- * Does nothing when `isThere` says so, also after having waited for another process that filled it.
+ * Fills a folder next to `target` and moves its files into `target`, so that a partly written file is never visible.
+ * Other files in `target` are kept. Does nothing if `isInstalled` resolves to true, which is checked again after waiting
+ * for another process.
  *
- * Correctness stands on the rename: the first one wins. The lock only saves two processes the same long build.
+ * Correctness rests on renaming the files. The lock only avoids that two processes run the same long build.
  */
 export async function installOnce(
   target: string,
@@ -48,7 +49,9 @@ export async function installOnce(
     const partial = await createDisposableFolder(dirname(target), `.${basename(target)}-`);
     try {
       await fill(partial.path);
-      await moveInto(partial.path, target, isInstalled);
+      await mkdir(target, { recursive: true });
+      for (const file of await readdir(partial.path))
+        await rename(join(partial.path, file), join(target, file));
     } finally {
       await partial.dispose();
     }
@@ -57,20 +60,7 @@ export async function installOnce(
   }
 }
 
-async function moveInto(folder: string, target: string, isInstalled: () => Promise<boolean>): Promise<void> {
-  try {
-    await rename(folder, target);
-  } catch (error) {
-    const code = errorCode(error);
-    if (code !== 'ENOTEMPTY' && code !== 'EEXIST') throw error;
-    // Another process was first (its lock was taken for stale), unless what is there has lost a file since.
-    if (await isInstalled()) return;
-    await rm(target, { recursive: true, force: true });
-    await rename(folder, target);
-  }
-}
-
-/** Waits for the lock file, takes it, keeps it fresh. Gives what releases it. */
+/** Acquires the lock file and refreshes it periodically. Returns a function that releases it. */
 async function acquireLock(path: string, progress: Progress): Promise<() => Promise<void>> {
   for (;;) {
     try {
@@ -81,13 +71,13 @@ async function acquireLock(path: string, progress: Progress): Promise<() => Prom
     } catch (error) {
       if (errorCode(error) !== 'EEXIST') throw error;
     }
-    progress.update(`another process prepares the same binaries, waiting for it (${path})`);
+    progress.update(`waiting for another process that prepares the same binaries (${path})`);
     if (await isStale(path)) await rm(path, { force: true });
     else await delay(LOCK_POLL_MS);
   }
   const refresh = setInterval(() => {
     const now = new Date();
-    // A lock that somebody removed is not ours to bring back; the rename decides.
+    // A removed lock must not be recreated; without it, the files are only built twice.
     utimes(path, now, now).catch(() => {});
   }, LOCK_REFRESH_MS);
   return async () => {
@@ -100,7 +90,7 @@ async function isStale(path: string): Promise<boolean> {
   try {
     return Date.now() - (await stat(path)).mtimeMs > LOCK_STALE_MS;
   } catch {
-    // Released between the two looks: not stale, the next try gets it.
+    // The lock was released in the meantime: it is not stale, and the next attempt acquires it.
     return false;
   }
 }

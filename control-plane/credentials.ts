@@ -1,19 +1,19 @@
-/** Keys, tokens and kubeconfigs, made by Node alone. */
+/** Keys, tokens and kubeconfigs, generated with Node only. */
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 
-/** A token that nobody guesses. */
+/** Returns a random token of 192 bits. */
 export function generateToken(): string {
   return randomBytes(24).toString('base64url');
 }
 
-/** Writes a file that only this user may read. */
+/** Writes a file that is readable only by this user, and returns its path. */
 export async function writeSecret(path: string, content: string): Promise<string> {
   await writeFile(path, content, { mode: 0o600 });
   return path;
 }
 
-/** The key pair that signs ServiceAccount tokens and verifies them, as PEM. */
+/** Generates the key pair that signs and verifies ServiceAccount tokens, as PEM. */
 export function generateServiceAccountKeys(): { readonly privateKey: string; readonly publicKey: string } {
   return generateKeyPairSync('ec', {
     namedCurve: 'P-256',
@@ -22,17 +22,17 @@ export function generateServiceAccountKeys(): { readonly privateKey: string; rea
   });
 }
 
-/** What a kubeconfig says. */
+/** The contents of a kubeconfig. */
 export interface KubeconfigOptions {
   readonly url: string;
-  /** PEM; the only thing that is trusted. */
+  /** PEM; the only trusted CA. */
   readonly ca: string;
   readonly user: string;
   readonly token: string;
   readonly namespace: string;
 }
 
-/** A kubeconfig with one context, as JSON, which is also YAML. It needs no other file. */
+/** Returns a self-contained kubeconfig with one context, as JSON (which is valid YAML). */
 export function renderKubeconfig(options: KubeconfigOptions): string {
   const name = 'control-plane';
   return `${JSON.stringify(
@@ -43,7 +43,7 @@ export function renderKubeconfig(options: KubeconfigOptions): string {
       clusters: [
         {
           name,
-          // No insecure-skip-tls-verify: clients under test check certificates as they do in a cluster.
+          // No insecure-skip-tls-verify: clients under test must verify certificates as in a cluster.
           cluster: {
             server: options.url,
             'certificate-authority-data': Buffer.from(options.ca).toString('base64'),

@@ -1,17 +1,17 @@
-/** The one error that is for the user, and what others say. */
+/** The error that is reported to the user, and access to the fields of other errors. */
 import { getString } from './get-path.ts';
 
-/** A control plane cannot be had or does not run: one line for the user, which says what was tried and what to do. */
+/** The control plane cannot be provided or does not run. The message is one line that names the attempts and a remedy. */
 export class ControlPlaneError extends Error {
   override readonly name = 'ControlPlaneError';
 }
 
-/** The system's code of an error, such as `ENOENT`; undefined when it has none. */
+/** Returns the system error code, such as `ENOENT`, or undefined if the error has none. */
 export function errorCode(error: unknown): string | undefined {
   return getString(error, 'code');
 }
 
-/** What an error says. */
+/** Returns the message of an error. */
 export function errorMessage(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

@@ -1,6 +1,6 @@
-/** Looks into values of unknown shape: API objects, indexes, errors of the system. */
+/** Access to values of unknown shape: API objects, the envtest index, system errors. */
 
-/** The value at `path` in something of unknown shape; undefined when there is nothing. */
+/** Returns the value at `path`, or undefined if there is none. */
 export function getPath(value: unknown, ...path: readonly string[]): unknown {
   let current = value;
   for (const key of path) {
@@ -10,7 +10,7 @@ export function getPath(value: unknown, ...path: readonly string[]): unknown {
   return current;
 }
 
-/** The text at `path`; undefined when there is none. */
+/** Returns the string at `path`, or undefined if there is none. */
 export function getString(value: unknown, ...path: readonly string[]): string | undefined {
   const result = getPath(value, ...path);
   return typeof result === 'string' ? result : undefined;

@@ -1,17 +1,26 @@
-/** Builds all binaries from the Go modules pinned in `go.mod`. */
+/** Builds binaries from the Go modules that `go.mod` pins. */
 import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { currentPlatform, pinnedVersion, SOURCE_FOLDER } from './binaries.ts';
+import type { BinaryName } from './binaries.ts';
 import { ControlPlaneError } from './errors.ts';
 import type { Progress } from './progress.ts';
 import { COMMAND_NOT_FOUND, lastLines, run } from './run.ts';
 
-/** Lines of the compiler's output that an error repeats: enough for a message of the linker or of a proxy. */
+/** The package of each program; the `tool` lines of `go.mod` list the same. */
+const PACKAGES: Readonly<Record<BinaryName, string>> = {
+  etcd: 'go.etcd.io/etcd/server/v3',
+  'kube-apiserver': 'k8s.io/kubernetes/cmd/kube-apiserver',
+  kubectl: 'k8s.io/kubernetes/cmd/kubectl',
+  'kube-controller-manager': 'k8s.io/kubernetes/cmd/kube-controller-manager',
+  helm: 'helm.sh/helm/v4/cmd/helm',
+};
+/** Lines of compiler output in an error: enough for a message of the linker or of a module proxy. */
 const ERROR_LINES = 6;
 
 /**
- * Flags of `go build`, output aside. Kubernetes programs learn their version only from the linker, and without it
- * a server says v0.0.0 and clients that compare versions misjudge it.
+ * Returns the flags of `go build`, except for the output path. `-s -w` omits the symbol table and DWARF. The version is
+ * set by the linker: without it, a server reports v0.0.0, and clients that compare versions misinterpret that.
  */
 export async function goBuildFlags(): Promise<string[]> {
   const version = await pinnedVersion('k8s.io/kubernetes');
@@ -21,13 +30,15 @@ export async function goBuildFlags(): Promise<string[]> {
     `-X ${target}.gitMajor=${major}`,
     `-X ${target}.gitMinor=${minor}`,
   ]);
-  // readonly: go.sum is what was reviewed, whatever GOFLAGS say.
+  // readonly: builds exactly what go.sum lists, whatever GOFLAGS contains.
   return ['-mod=readonly', '-trimpath', '-buildvcs=false', '-ldflags', `-s -w ${stamps.join(' ')}`];
 }
 
 /**
- * The version line of the Go on the PATH, or undefined when there is none. An older Go gets the one that `go.mod`
- * asks for by itself; when it cannot, that is an error that says so.
+ * Returns the version line of the Go on the PATH, or undefined if there is none. An older Go downloads the toolchain
+ * that `go.mod` requires.
+ *
+ * @throws ControlPlaneError if it cannot
  */
 export async function findGo(env: NodeJS.ProcessEnv): Promise<string | undefined> {
   const { code, stdout, stderr } = await run('go', ['version'], { cwd: SOURCE_FOLDER, env });
@@ -37,15 +48,21 @@ export async function findGo(env: NodeJS.ProcessEnv): Promise<string | undefined
 }
 
 /**
- * Builds etcd, kube-apiserver, kubectl, kube-controller-manager and helm into `folder`: 6 to 10 minutes on 2 cores
- * with nothing cached, well below a minute with Go's own cache. Go checks each module against `go.sum`.
+ * Builds programs into `folder`. All of them take 6 to 10 minutes on 2 cores, and well below a minute with Go's build
+ * cache. Go verifies each module against `go.sum`.
  */
-export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progress: Progress): Promise<void> {
+export async function buildWithGo(
+  folder: string,
+  names: readonly BinaryName[],
+  env: NodeJS.ProcessEnv,
+  progress: Progress,
+): Promise<void> {
+  const packages = names.map((name) => PACKAGES[name]);
   const { os, arch } = currentPlatform();
-  // Beside the result, so that the work folder of a killed build goes with it.
+  // Inside the folder, so that it is removed together with the result of a killed build.
   const work = join(folder, '.go-build');
   await mkdir(work);
-  // GOWORK: a workspace file in a parent folder is somebody else's. GOOS, GOARCH: the binaries are run right here.
+  // GOWORK: a workspace file in a parent folder must not apply. GOOS, GOARCH: the binaries run on this machine.
   const goEnv = { ...env, CGO_ENABLED: '0', GOWORK: 'off', GOOS: os, GOARCH: arch, GOTMPDIR: work };
 
   let downloaded = 0;
@@ -55,7 +72,7 @@ export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progre
     progress.update(`downloading Go modules, ${downloaded} so far`);
     return true;
   };
-  const list = await run('go', ['list', '-mod=readonly', '-deps', 'tool'], {
+  const list = await run('go', ['list', '-mod=readonly', '-deps', ...packages], {
     cwd: SOURCE_FOLDER,
     env: goEnv,
     onStderrLine: recordDownload,
@@ -65,14 +82,14 @@ export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progre
 
   let compiled = 0;
   const report = (): void => {
-    // Packages that Go has cached are not named by -v: the count may end below the total.
+    // -v does not print cached packages, so the count may stay below the total.
     progress.update(`go build: ${compiled} of at most ${total} packages compiled`);
   };
-  // The linker works for minutes without a word.
+  // The linker runs for minutes without any output.
   const ticker = setInterval(report, 1000);
   try {
     const flags = await goBuildFlags();
-    const build = await run('go', ['build', '-v', ...flags, '-o', folder, 'tool'], {
+    const build = await run('go', ['build', '-v', ...flags, '-o', folder, ...packages], {
       cwd: SOURCE_FOLDER,
       env: goEnv,
       onStderrLine(line) {
@@ -83,8 +100,8 @@ export async function buildWithGo(folder: string, env: NodeJS.ProcessEnv, progre
   } finally {
     clearInterval(ticker);
   }
-  // Go names a program after its package's folder, and etcd's is `server`.
-  await rename(join(folder, 'server'), join(folder, 'etcd'));
+  // Go names a program after the folder of its package, which is `server` for etcd.
+  if (names.includes('etcd')) await rename(join(folder, 'server'), join(folder, 'etcd'));
   await rm(work, { recursive: true, force: true });
 }
 

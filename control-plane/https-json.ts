@@ -1,12 +1,12 @@
-/** JSON over HTTP(S) by Node alone: what sets up and checks the control plane must not be the code it tests. */
+/** JSON over HTTP(S), with Node only: setup and verification of the control plane must not use the code under test. */
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { text } from 'node:stream/consumers';
 
-/** An answer: any status is one. */
+/** A response with any status. */
 export interface JsonResponse {
   readonly status: number;
-  /** Parsed when it is JSON, otherwise the text. */
+  /** The parsed JSON, or the text if it is not JSON. */
   readonly body: unknown;
 }
 
@@ -14,26 +14,26 @@ export interface JsonResponse {
 export interface JsonRequest {
   readonly method: string;
   readonly url: string;
-  /** PEM of what to trust; needed for https. */
+  /** PEM of the trusted CA; required for https. */
   readonly ca?: string;
   readonly token?: string;
   readonly body?: unknown;
-  /** For the whole exchange. */
+  /** For the complete exchange. */
   readonly timeoutMs: number;
 }
 
-/** Sends a request on a connection of its own. Rejects when there is no answer within the time. */
+/** Sends a request on a new connection. Rejects if there is no response within `timeoutMs`. */
 export async function requestJson(request: JsonRequest): Promise<JsonResponse> {
   const signal = AbortSignal.timeout(request.timeoutMs);
   const timeoutError = new Error(
-    `${request.method} ${request.url}: no answer within ${request.timeoutMs} ms`,
+    `${request.method} ${request.url}: no response within ${request.timeoutMs} ms`,
   );
   const payload = request.body === undefined ? undefined : JSON.stringify(request.body);
   const headers: Record<string, string> = { accept: 'application/json' };
   if (request.token !== undefined) headers['authorization'] = `Bearer ${request.token}`;
   if (payload !== undefined) headers['content-type'] = 'application/json';
   const options = { method: request.method, headers, agent: false as const, signal };
-  // No agent: a kept connection would hide that a server was stopped in between, and hold this process.
+  // No agent: a kept-alive connection would hide a restart of the server and keep this process alive.
   return new Promise((resolve, reject) => {
     const call = request.url.startsWith('https:')
       ? httpsRequest(request.url, { ...options, ca: request.ca })
@@ -49,7 +49,7 @@ export async function requestJson(request: JsonRequest): Promise<JsonResponse> {
   });
 }
 
-/** Errors of the API server's own filters are plain text. */
+/** Errors of the API server's request filters are plain text. */
 function parseBody(responseText: string): unknown {
   try {
     return JSON.parse(responseText);

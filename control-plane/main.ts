@@ -1,4 +1,4 @@
-/** `npm run control-plane`: a control plane to play with, until Ctrl-C. */
+/** `npm run control-plane`: runs a control plane until Ctrl-C. */
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ALL_BINARIES } from './binaries.ts';
@@ -7,20 +7,20 @@ import { resolveBinaries } from './resolve.ts';
 import { startControlPlane } from './start.ts';
 
 const HELP = `Usage: npm run control-plane [-- OPTION...]
-Starts etcd and kube-apiserver in a temporary folder, prints a line to put into a shell, and stays until Ctrl-C.
+Starts etcd and kube-apiserver in a temporary folder, prints an export command for the shell, and runs until Ctrl-C.
 
   --controller-manager  also start kube-controller-manager
-  --fetch               only download or build all binaries into the cache folder, and print where they are
-  --help                this text
+  --fetch               only download or build all binaries, and print their folder
+  --help                print this text
 
-KUBEBUILDER_ASSETS names a folder with the binaries; without it they come from the cache folder, from the published
-envtest archive (ENVTEST_INDEX_URL names another index), or from a build with Go 1.26 or later.
+Binaries are taken from the folder KUBEBUILDER_ASSETS if it is set. Otherwise they come from the cache folder, from the
+published envtest archive (ENVTEST_INDEX_URL sets the URL of its index), or from a build with Go 1.26 or later.
 `;
 
-/** Exit code for a wrong command line, as shells and the operator's own command line have it. */
+/** Exit code for a usage error, as in shells and in the operator's command line. */
 const EXIT_USAGE = 2;
 
-/** The flags given, or undefined (and a line on stderr) when the command line is wrong. */
+/** Returns the flags, or undefined after reporting a usage error on stderr. */
 function parseFlags(): { fetch: boolean; help: boolean; 'controller-manager': boolean } | undefined {
   try {
     const off = { type: 'boolean', default: false } as const;
@@ -31,7 +31,7 @@ function parseFlags(): { fetch: boolean; help: boolean; 'controller-manager': bo
   }
 }
 
-/** Runs a control plane until a signal or the end of one of its programs; gives the exit code. */
+/** Runs a control plane until a signal arrives or one of its programs exits. Returns the exit code. */
 async function serve(controllerManager: boolean): Promise<number> {
   let exitCode = 0;
   const { promise: stopped, resolve: stop } = Promise.withResolvers<void>();
@@ -43,9 +43,9 @@ async function serve(controllerManager: boolean): Promise<number> {
       stop();
     },
   });
-  // Until here a signal just ends this process, and all it started goes with it. A second one does so again.
+  // Before this line, a signal ends this process and with it all of its children. A second signal does so too.
   process.once('SIGINT', () => stop()).once('SIGTERM', () => stop());
-  // stdout has this line alone, so that it can be captured.
+  // The only line on stdout, so that it can be captured.
   process.stdout.write(`export KUBECONFIG=${controlPlane.kubeconfigPath}\n`);
   process.stderr.write(
     `control-plane: ${controlPlane.url} is ready; kubectl is ${join(controlPlane.binaries, 'kubectl')}; ` +
@@ -56,7 +56,7 @@ async function serve(controllerManager: boolean): Promise<number> {
   return exitCode;
 }
 
-/** Gives the exit code; errors that are for the user end in one line, others with their stack. */
+/** Returns the exit code. A ControlPlaneError is reported in one line, any other error with its stack. */
 async function main(): Promise<number> {
   const flags = parseFlags();
   if (flags === undefined) return EXIT_USAGE;

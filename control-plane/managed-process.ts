@@ -1,4 +1,4 @@
-/** One program of the control plane: started until healthy, and stopped, killed or frozen at will. */
+/** One program of the control plane, which can be started, stopped, killed and paused. */
 import type { ChildProcess } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -8,43 +8,43 @@ import { ControlPlaneError } from './errors.ts';
 import { waitForExit, killGroup, spawnGuarded } from './process-supervisor.ts';
 import { lastLines } from './run.ts';
 
-/** From start to healthy. Two seconds are usual; a machine that compiles at the same time needs many more. */
+/** From the start until healthy. Usually 2 s, but much longer on a machine that compiles at the same time. */
 const START_DEADLINE_MS = 60_000;
 const HEALTH_POLL_MS = 50;
-/** Lines of the program's log that a failed start repeats. */
+/** Lines of the program's log that the error of a failed start contains. */
 const LOG_LINES = 5;
 
-/** A running program of the control plane, for tests that hurt it. It comes back on the same ports and data. */
+/** A program of the control plane, with fault injection for tests. A restart keeps its ports and data. */
 export interface ControlPlaneProcess {
   readonly name: BinaryName;
-  /** All that the program has written to stdout and stderr, over all its starts. */
+  /** The output of the program on stdout and stderr, of all its starts. */
   readonly logFile: string;
-  /** The program's own process id; undefined while it does not run. */
+  /** The process ID of the program; undefined while it is not running. */
   readonly pid: number | undefined;
-  /** Sends the signal and returns when the program has ended. SIGTERM may take a minute while watches are open. */
+  /** Sends the signal and waits for the exit. SIGTERM may take a minute while watches are open. */
   kill(signal?: 'SIGKILL' | 'SIGTERM' | 'SIGINT'): Promise<void>;
-  /** Starts it again, and returns when it is healthy. Does nothing while it runs. */
+  /** Starts the program and waits until it is healthy. Does nothing while it is running. */
   start(): Promise<void>;
-  /** Freezes it (SIGSTOP): connections stay open and nothing is answered. */
+  /** Pauses the program (SIGSTOP): connections stay open, and requests get no response. */
   pause(): void;
-  /** Lets a frozen program go on (SIGCONT). */
+  /** Resumes a paused program (SIGCONT). */
   resume(): void;
 }
 
-/** What there is to know of a program to run it. */
+/** How to run a program. */
 export interface ProcessDefinition {
   readonly name: BinaryName;
   readonly command: string;
   readonly args: readonly string[];
   readonly cwd: string;
   readonly logFile: string;
-  /** True once the program serves; false or a rejection: ask again. */
+  /** Resolves to true once the program serves; false or a rejection means not yet. */
   readonly healthy: () => Promise<boolean>;
-  /** Told when the program ends without `kill`. */
+  /** Called when the program exits without `kill`. */
   readonly onUnexpectedExit: (error: ControlPlaneError) => void;
 }
 
-/** Makes the handle of a program that is not yet started. */
+/** Creates the handle of a program without starting it. */
 export function createManagedProcess(definition: ProcessDefinition): ControlPlaneProcess {
   const { name, logFile } = definition;
   let child: ChildProcess | undefined;
@@ -55,41 +55,41 @@ export function createManagedProcess(definition: ProcessDefinition): ControlPlan
     const log = openSync(logFile, 'a', 0o600);
     const started = spawnGuarded(definition.command, definition.args, {
       cwd: definition.cwd,
-      // Nothing of the user's environment: proxies and KUBECONFIG are not for these.
+      // The user's environment, with its proxies and KUBECONFIG, must not affect the program.
       env: { PATH: process.env['PATH'], HOME: definition.cwd, TMPDIR: definition.cwd },
       stdio: ['ignore', log, log],
     });
-    // The child has its own copy.
+    // The child has its own file descriptor.
     closeSync(log);
     started.once('exit', (code, signal) => {
-      // `kill` forgets the child first, so an end that was asked for is not reported.
+      // `kill` clears `child` first, so a requested exit is not reported.
       if (child !== started) return;
       child = undefined;
-      // While it starts, `start` says so.
+      // During the start, `start` throws instead.
       if (!ready) return;
-      void describe(`ended by itself (${signal ?? `code ${code}`})`).then(definition.onUnexpectedExit);
+      void describe(`exited unexpectedly (${signal ?? `code ${code}`})`).then(definition.onUnexpectedExit);
     });
     return started;
   };
 
-  /** An error that names the program, what happened to it, and the last it said. */
+  /** Returns an error with the name of the program, what happened to it, and the end of its log. */
   const describe = async (what: string): Promise<ControlPlaneError> => {
     const log = await readFile(logFile, 'utf8').catch(() => '');
-    return new ControlPlaneError(`${name} ${what}. The end of its log: ${lastLines(log, LOG_LINES)}`);
+    return new ControlPlaneError(`${name} ${what}; end of its log: ${lastLines(log, LOG_LINES)}`);
   };
 
   const kill = async (signal: NodeJS.Signals = 'SIGKILL'): Promise<void> => {
     const running = child;
     if (running === undefined) return;
     child = undefined;
-    // The group's SIGKILL also ends a frozen program; a softer signal is for the program alone, not its watcher.
+    // SIGKILL for the group also ends a paused program; any other signal is for the program, not for its watchdog.
     if (signal === 'SIGKILL') killGroup(running);
     else running.kill(signal);
     await waitForExit(running);
   };
 
   const signal = (which: NodeJS.Signals): void => {
-    if (child === undefined) throw new ControlPlaneError(`${name} does not run, so it gets no ${which}.`);
+    if (child === undefined) throw new ControlPlaneError(`cannot send ${which} to ${name}: not running`);
     child.kill(which);
   };
 
@@ -107,7 +107,7 @@ export function createManagedProcess(definition: ProcessDefinition): ControlPlan
       child = started;
       const deadlineMs = performance.now() + START_DEADLINE_MS;
       while (!(await definition.healthy().catch(() => false))) {
-        if (child !== started) throw await describe('ended before it was ready');
+        if (child !== started) throw await describe('exited before it was ready');
         if (performance.now() > deadlineMs) {
           await kill();
           throw await describe(`was not ready within ${START_DEADLINE_MS / 1000} s`);

@@ -1,27 +1,27 @@
-/** Loopback ports that stay ours while processes are stopped and started again on them. */
+/** Loopback ports that stay reserved while the processes that use them are restarted. */
 import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
 import { ControlPlaneError } from './errors.ts';
 
 /**
- * Below the ports that Linux (from 32768) and macOS (from 49152) give to outgoing connections. A port from there
- * could be taken while its server is down, even by a client that tries to reach that very server.
+ * Below the ephemeral ports of Linux (from 32768) and macOS (from 49152). An ephemeral port could be assigned to an
+ * outgoing connection while its server is down, even to a client that tries to reach that server.
  */
 const MIN_PORT = 20_000;
 const MAX_PORT_EXCLUSIVE = 32_768;
 const MAX_ATTEMPTS = 200;
 
-/** Neighbouring ports on 127.0.0.1, free when reserved. */
+/** Consecutive ports on 127.0.0.1 that were free when they were reserved. */
 export interface ReservedPorts {
   readonly first: number;
-  /** Lets others have them. */
+  /** Releases the ports for others. */
   readonly release: () => Promise<void>;
 }
 
 /**
- * Reserves `count` neighbouring ports. The port before them is held open as the sign for other control planes that
- * the block is taken: they try the sign before they look at the rest, so two never get one block.
+ * Reserves `count` consecutive ports. The port before them stays open as a marker for other control planes: the marker
+ * is tried before the ports, so two control planes never get the same block.
  */
 export async function reservePorts(count: number): Promise<ReservedPorts> {
   const block = count + 1;
@@ -34,7 +34,7 @@ export async function reservePorts(count: number): Promise<ReservedPorts> {
     await close(marker);
   }
   throw new ControlPlaneError(
-    `no ${block} free neighbouring ports on 127.0.0.1 between ${MIN_PORT} and ${MAX_PORT_EXCLUSIVE - 1} in ${MAX_ATTEMPTS} tries`,
+    `cannot reserve ${block} consecutive ports on 127.0.0.1 between ${MIN_PORT} and ${MAX_PORT_EXCLUSIVE - 1}: none free in ${MAX_ATTEMPTS} attempts`,
   );
 }
 

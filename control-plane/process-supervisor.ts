@@ -1,9 +1,9 @@
 /**
- * Child processes and folders that cannot outlive this process, however it ends (`kill -9` included).
+ * Child processes and folders that cannot outlive this process, however it ends, including `kill -9`.
  *
- * Each child holds the reading end of a pipe whose writing end only this process has. The kernel closes it when
- * this process ends, and a shell that waits for that end of file kills the child. No signal handler is needed, and
- * none would help against SIGKILL.
+ * Each child has the read end of a pipe whose write end only this process holds. The kernel closes the write end when
+ * this process exits, and a shell that waits for the end of file kills the child. A signal handler is not needed, and
+ * would not help against SIGKILL.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -12,13 +12,13 @@ import { join } from 'node:path';
 import { errorCode } from './errors.ts';
 
 /**
- * The watcher is forked before `exec`, so there is no moment at which the program runs unwatched. The shell is its
- * process group's leader (`detached`), and `exec` keeps its pid, so `$$` is also the program's pid. Killing the
- * *group* is safe even after the program has ended: a group's number is not given away while the watcher is in it.
+ * The watchdog is forked before `exec`, so the program never runs without it. The shell is the leader of its process
+ * group (`detached`), and `exec` keeps its PID, so `$$` is also the PID of the program. Killing the *group* is safe
+ * even after the program has exited: a group ID is not reused while the watchdog is in the group.
  */
 const WATCHDOG_SCRIPT = '(read -r _ <&3; kill -9 -$$) >/dev/null 2>&1 & exec 3<&-; exec "$@"';
 
-/** Reads to the end of file, then removes the folder; again while a dying process still writes into it. */
+/** Waits for the end of file, then removes the folder, repeatedly while an exiting process still writes into it. */
 const CLEANUP_SCRIPT = `read -r _ <&3
 for _ in 1 2 3 4 5 6 7 8 9 10; do
   rm -rf "$1"
@@ -26,18 +26,18 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
   [ -e "$1" ] || exit 0
 done`;
 
-/** Where to run a guarded program. */
+/** How to run a supervised program. */
 export interface GuardedOptions {
   readonly cwd: string;
   readonly env: NodeJS.ProcessEnv;
-  /** What stdin, stdout and stderr are: `pipe`, `ignore`, or a file descriptor. */
+  /** stdin, stdout and stderr: `pipe`, `ignore`, or a file descriptor. */
   readonly stdio: readonly ['pipe' | 'ignore', 'pipe' | number, 'pipe' | number];
 }
 
 /**
- * Starts `command` so that it, and all it starts in its process group, dies with this process.
- * The child's `pid` is the program's own. It is in a session of its own, so Ctrl-C in a terminal does not reach it.
- * A command that is not there ends with code 127, as the shell says it.
+ * Starts `command` so that it, and every process of its process group, ends with this process.
+ * The `pid` of the returned child is the PID of the program. The program runs in a new session, so Ctrl-C in a terminal
+ * does not reach it. If the command does not exist, the exit code is 127, as in a shell.
  */
 export function spawnGuarded(
   command: string,
@@ -50,41 +50,41 @@ export function spawnGuarded(
     detached: true,
     stdio: [...options.stdio, 'pipe'],
   });
-  // A pipe to a process that was killed may break; that is its end, not an error.
+  // The pipe to a killed process may break, which is not an error.
   child.stdio[3]?.on('error', () => {});
   child.once('exit', () => {
-    // What is left of the group when the program has ended is the watcher (and strays of the program).
+    // After the exit of the program, the group consists of the watchdog and of stray children.
     killGroup(child);
     child.stdio[3]?.destroy();
   });
   return child;
 }
 
-/** Kills a guarded child with its whole group. Does nothing when it never started or is gone. */
+/** Kills a supervised child and its process group. Does nothing if it never started or has exited. */
 export function killGroup(child: ChildProcess): void {
   if (child.pid === undefined) return;
   try {
     process.kill(-child.pid, 'SIGKILL');
   } catch (error) {
-    // ESRCH: gone. EPERM: macOS says so of a group whose last members are zombies.
+    // ESRCH: the group has exited. EPERM: returned by macOS if only zombies are left in the group.
     const code = errorCode(error);
     if (code !== 'ESRCH' && code !== 'EPERM') throw error;
   }
 }
 
-/** Waits until `child` has ended; returns at once when it has. */
+/** Waits for the exit of `child`; returns immediately if it has exited. */
 export async function waitForExit(child: ChildProcess): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
 }
 
-/** A folder that goes when this process goes. */
+/** A folder that is removed when this process ends. */
 export interface DisposableFolder {
   readonly path: string;
-  /** Removes the folder with all that is in it; returns when it is gone. May be called again. */
+  /** Removes the folder and its contents. May be called repeatedly. */
   readonly dispose: () => Promise<void>;
 }
 
-/** Makes a new folder `<parent>/<prefix>XXXXXX`, readable by this user only. */
+/** Creates a folder `<parent>/<prefix>XXXXXX` that is readable only by this user. */
 export async function createDisposableFolder(parent: string, prefix: string): Promise<DisposableFolder> {
   const path = await mkdtemp(join(parent, prefix));
   const cleanup = spawn('/bin/sh', ['-c', CLEANUP_SCRIPT, 'sh', path], {

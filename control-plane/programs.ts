@@ -1,23 +1,23 @@
-/** How each program of the control plane is run, and how one knows that it serves. */
+/** The command line and the health check of each program of the control plane. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { generateToken, generateServiceAccountKeys, writeSecret } from './credentials.ts';
 import { requestJson } from './https-json.ts';
 import type { ProcessDefinition } from './managed-process.ts';
 
-/** One health check; a program that starts may accept a connection and not answer. */
+/** Per health check: a starting program may accept a connection without responding. */
 const HEALTH_TIMEOUT_MS = 2_000;
 
-/** One line a request, written before its answer is complete. */
+/** One line per request, written before the response is complete. */
 const COMPLETED_REQUESTS = { level: 'Metadata', omitStages: ['RequestReceived'] };
-/** One more line before a request is carried out: a write that shows in the store is in the log already, perhaps as begun. */
+/** An additional line before a write is executed, so that a write that is visible in etcd is always in the log. */
 const WRITE_REQUESTS = { level: 'Metadata', verbs: ['create', 'update', 'patch', 'delete'] };
 const AUDITED_GROUPS = { resources: [{ group: 'reverse-tunnel.io' }, { group: 'coordination.k8s.io' }] };
 const SERVICE_ACCOUNTS = { userGroups: ['system:serviceaccounts'] };
 
 /**
- * Audit at level Metadata: who did which verb on which object, and never what was in it; of what the operator reads and
- * writes, and of all that ServiceAccounts do, so that a call which an operator should not make is seen too.
+ * Audits the user, verb and object of each request (level Metadata, so without contents) for the resources that the
+ * operator uses, and for all requests of ServiceAccounts, so that an unexpected request of the operator is visible too.
  */
 const AUDIT_POLICY = {
   apiVersion: 'audit.k8s.io/v1',
@@ -31,16 +31,16 @@ const AUDIT_POLICY = {
   ],
 };
 
-/** What is common to all programs: their definitions get the rest. */
+/** The options that all programs share. */
 export interface ProgramContext {
-  /** Folder of the binaries. */
+  /** The folder of the binaries. */
   readonly binaries: string;
-  /** The control plane's own folder. */
+  /** The temporary folder of the control plane. */
   readonly folder: string;
   readonly onUnexpectedExit: ProcessDefinition['onUnexpectedExit'];
 }
 
-/** Log and working folder are the same for all: under the program's name in the control plane's folder. */
+/** Returns a definition with the log file and working folder that every program has. */
 function processDefinition(
   context: ProgramContext,
   name: ProcessDefinition['name'],
@@ -58,7 +58,7 @@ function processDefinition(
   };
 }
 
-/** etcd, alone, on loopback, without TLS. */
+/** Returns the definition of a single etcd on loopback, without TLS. */
 export function etcd(context: ProgramContext, clientPort: number, peerPort: number): ProcessDefinition {
   const client = `http://127.0.0.1:${clientPort}`;
   const peer = `http://127.0.0.1:${peerPort}`;
@@ -70,11 +70,11 @@ export function etcd(context: ProgramContext, clientPort: number, peerPort: numb
     `--listen-peer-urls=${peer}`,
     `--initial-advertise-peer-urls=${peer}`,
     `--initial-cluster=control-plane=${peer}`,
-    // What a crash of the whole machine would lose is thrown away anyway; a crash of etcd alone loses nothing.
+    // Only a crash of the machine loses data, and the data is temporary; a crash of etcd loses nothing.
     '--unsafe-no-fsync',
     '--log-level=warn',
   ];
-  // 200 from /health means: there is a leader and a linearizable read works.
+  // Status 200 from /health means that there is a leader and that a linearizable read works.
   return processDefinition(context, 'etcd', args, async () => {
     const { status } = await requestJson({
       method: 'GET',
@@ -85,29 +85,29 @@ export function etcd(context: ProgramContext, clientPort: number, peerPort: numb
   });
 }
 
-/** What kube-apiserver is run with. */
+/** The options of kube-apiserver. */
 export interface ApiserverOptions {
   readonly etcdPort: number;
   readonly port: number;
   readonly audit: boolean;
-  /** Appended, so that they win. */
+  /** Appended, so that they take precedence. */
   readonly flags: readonly string[];
 }
 
-/** kube-apiserver and what it makes for others. */
+/** The definition of kube-apiserver, and the files and credentials that its clients need. */
 export interface Apiserver {
   readonly definition: ProcessDefinition;
   readonly url: string;
-  /** PEM of what signs its serving certificate; there once it is healthy. */
+  /** PEM of the CA of the serving certificate; exists once kube-apiserver is healthy. */
   readonly caFile: string;
   /** A token in group system:masters. */
   readonly adminToken: string;
   readonly serviceAccountKeyFile: string;
-  /** One JSON audit event a line; undefined without `audit`. */
+  /** One JSON audit event per line; undefined without `audit`. */
   readonly auditLogPath: string | undefined;
 }
 
-/** Writes kube-apiserver's files and says how to run it: RBAC on, strict TLS, ServiceAccount tokens work. */
+/** Writes the files of kube-apiserver and returns its definition: with RBAC, verified TLS and ServiceAccount tokens. */
 export async function apiserver(context: ProgramContext, options: ApiserverOptions): Promise<Apiserver> {
   const file = (name: string): string => join(context.folder, name);
   const keys = generateServiceAccountKeys();
@@ -116,7 +116,7 @@ export async function apiserver(context: ProgramContext, options: ApiserverOptio
   const adminToken = generateToken();
   const tokens = await writeSecret(file('tokens.csv'), `${adminToken},admin,admin,system:masters\n`);
   const url = `https://127.0.0.1:${options.port}`;
-  // The server makes itself a certificate and a CA in --cert-dir, and finds them there when it is started again.
+  // The server generates its certificate and CA in --cert-dir, and reuses them after a restart.
   const certificates = file('apiserver-certificates');
   const caFile = join(certificates, 'apiserver.crt');
   const args = [
@@ -126,21 +126,21 @@ export async function apiserver(context: ProgramContext, options: ApiserverOptio
     `--secure-port=${options.port}`,
     `--cert-dir=${certificates}`,
     '--authorization-mode=RBAC',
-    // An administrator without certificates of our own making.
+    // An administrator without a client certificate.
     `--token-auth-file=${tokens}`,
     '--service-account-issuer=https://kubernetes.default.svc',
     `--service-account-signing-key-file=${privateKey}`,
     `--service-account-key-file=${publicKey}`,
-    // Nothing routes there; the service `kubernetes` just needs an address.
+    // Nothing is routed there; the service `kubernetes` only needs an address.
     '--service-cluster-ip-range=10.0.0.0/24',
-    // A loopback address is no legal endpoint of the service `kubernetes`.
+    // A loopback address is not a valid endpoint of the service `kubernetes`.
     '--endpoint-reconciler-type=none',
   ];
   let auditLogPath: string | undefined;
   if (options.audit) {
     auditLogPath = file('audit.log');
     await writeFile(file('audit-policy.json'), JSON.stringify(AUDIT_POLICY));
-    // No rotation: who counts lines must find them all in one file.
+    // No rotation, so that all lines can be counted in one file.
     args.push(
       `--audit-policy-file=${file('audit-policy.json')}`,
       `--audit-log-path=${auditLogPath}`,
@@ -148,9 +148,9 @@ export async function apiserver(context: ProgramContext, options: ApiserverOptio
     );
   }
   const healthy = async (): Promise<boolean> => {
-    // Read each time: at the first start the server has not written it yet.
+    // Read for each check: at the first start, the server has not written the file yet.
     const ca = await readFile(caFile, 'utf8');
-    // Ready comes before the first namespaces are there, and tests want `default`.
+    // The server is ready before the first namespaces exist, and tests need `default`.
     for (const path of ['/readyz', '/api/v1/namespaces/default']) {
       const request = { method: 'GET', url: url + path, ca, token: adminToken, timeoutMs: HEALTH_TIMEOUT_MS };
       if ((await requestJson(request)).status !== 200) return false;
@@ -167,7 +167,10 @@ export async function apiserver(context: ProgramContext, options: ApiserverOptio
   };
 }
 
-/** kube-controller-manager: namespaces and garbage go, `default` ServiceAccounts come, Deployments get pods. */
+/**
+ * Returns the definition of kube-controller-manager, which finalizes namespaces, collects garbage, and creates `default`
+ * ServiceAccounts and the pods of Deployments.
+ */
 export function controllerManager(
   context: ProgramContext,
   server: Apiserver,
@@ -182,11 +185,11 @@ export function controllerManager(
     `--cert-dir=${certificates}`,
     `--root-ca-file=${server.caFile}`,
     `--service-account-private-key-file=${server.serviceAccountKeyFile}`,
-    // There is only one, and waiting for a dead one's lease would make each restart slow.
+    // There is only one instance, and each restart would wait until the old lease expires.
     '--leader-elect=false',
   ];
   return processDefinition(context, 'kube-controller-manager', args, async () => {
-    // The file appears when the server has made itself a certificate; until then this rejects, which is: not yet.
+    // Rejects (which means: not healthy yet) until the server has generated its certificate.
     const servingCertificate = await readFile(join(certificates, 'kube-controller-manager.crt'), 'utf8');
     const health = await requestJson({
       method: 'GET',
@@ -194,7 +197,7 @@ export function controllerManager(
       ca: servingCertificate,
       timeoutMs: HEALTH_TIMEOUT_MS,
     });
-    // Its controllers run once it has done something: the ServiceAccount is the first thing that tests need of it.
+    // The controllers run once the first result exists: tests need the ServiceAccount first.
     const account = await requestJson({
       method: 'GET',
       url: `${server.url}/api/v1/namespaces/default/serviceaccounts/default`,

@@ -1,26 +1,27 @@
-/** Says on stderr that something long is going on: a live line on a terminal, otherwise a line now and then. */
+/** Reports the progress of long operations: a live line on a terminal, otherwise a line at intervals. */
 
-/** Where progress goes. Elapsed time is added by the implementation. */
+/** Receives the progress of an operation. The implementation adds the elapsed time. */
 export interface Progress {
-  /** One line that stays. */
+  /** Prints a permanent line. */
   log(line: string): void;
-  /** How far `what` has come; only the latest matters. */
+  /** Reports the current state; only the latest one is shown. */
   update(text: string): void;
 }
 
-/** Between two lines where stderr is no terminal, such as in CI: often enough to be seen alive, rare enough to read. */
+/** Between two lines if stderr is not a terminal, such as in CI: short enough to show activity, long enough to read. */
 const PLAIN_INTERVAL_MS = 12_000;
 const LIVE_INTERVAL_MS = 250;
 
-/** What of a stream is needed here. */
+/** The part of a stream that is used here. */
 export interface ProgressStream {
   readonly isTTY?: boolean;
   write(text: string): unknown;
 }
 
 /**
- * Writes progress to `stream`. `nowMs` is a monotonic clock in milliseconds.
- * The first `update` of a job is written at once, the next ones at intervals.
+ * Returns a progress that writes to `stream`: the first update immediately, the next ones at intervals.
+ *
+ * @param nowMs a monotonic clock in milliseconds
  */
 export function createProgress(
   stream: ProgressStream = process.stderr,
@@ -46,7 +47,7 @@ export function createProgress(
   };
 }
 
-/** `7s`, `2m05s`. */
+/** Formats a duration like `7s` or `2m05s`. */
 export function formatElapsed(elapsedMs: number): string {
   const seconds = Math.floor(elapsedMs / 1000);
   return seconds < 60

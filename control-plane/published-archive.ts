@@ -1,4 +1,4 @@
-/** Gets the archive of etcd, kube-apiserver and kubectl that Kubernetes' controller-tools publish for tests. */
+/** Downloads the envtest archive (etcd, kube-apiserver and kubectl) that controller-tools publishes. */
 import { createHash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { chmod, mkdir, readdir, rename, rm } from 'node:fs/promises';
@@ -13,27 +13,30 @@ import type { Progress } from './progress.ts';
 import { lastLines, run } from './run.ts';
 import { getString, getPath } from './get-path.ts';
 
-/** The index that names each archive with its sha512. Another address is given by the environment's ENVTEST_INDEX_URL. */
+/** The index that lists each archive with its sha512. ENVTEST_INDEX_URL in the environment overrides it. */
 const DEFAULT_INDEX_URL =
   'https://raw.githubusercontent.com/kubernetes-sigs/controller-tools/HEAD/envtest-releases.yaml';
 
-/** A machine without a network must not wait: an answer begins within this time, or there is none. */
+/** Until the first byte of a response, so that a machine without a network fails fast. */
 const RESPONSE_TIMEOUT_MS = 5_000;
-/** A download that brings nothing for so long is given up. */
+/** A download that makes no progress for this long is aborted. */
 const STALL_TIMEOUT_MS = 30_000;
 
-/** An archive as the index names it. */
+/** An entry of the index. */
 export interface PublishedArchive {
   /** Kubernetes version, such as `v1.37.0`. */
   readonly version: string;
   readonly url: string;
-  /** Of the whole .tar.gz, lower-case hex. */
+  /** Checksum of the .tar.gz, in lower-case hex. */
   readonly sha512: string;
 }
 
 /**
- * Picks from the index's text the archive for `platform`: the pinned version, else the newest patch release of the
- * same minor version (not each patch is published). Undefined when there is none; throws when the text is no index.
+ * Selects the archive for `platform` from the text of the index: the pinned version, or otherwise the newest patch
+ * release of the same minor version, because not every patch release is published.
+ *
+ * @returns undefined if there is none
+ * @throws Error if the text is not an index
  */
 export function pickArchive(
   indexText: string,
@@ -46,7 +49,7 @@ export function pickArchive(
   let best: PublishedArchive | undefined;
   let bestPatch = -1;
   for (const [version, archives] of Object.entries(releases)) {
-    // Whole releases only: an -rc is older than the release it precedes.
+    // Final releases only: a release candidate is older than its release.
     const patch = /^(v\d+)\.(\d+)\.(\d+)$/.exec(version);
     if (patch?.[1] !== major || patch?.[2] !== minor) continue;
     const patchRank = version === pinned ? Number.POSITIVE_INFINITY : Number(patch?.[3]);
@@ -61,8 +64,10 @@ export function pickArchive(
 }
 
 /**
- * Downloads, verifies and unpacks the archive for this platform into `folder`. Nothing of an archive with a wrong
- * checksum is unpacked. Throws a ControlPlaneError that says in a line why there is no archive.
+ * Downloads, verifies and unpacks the archive for this platform into `folder`. An archive with a wrong checksum is not
+ * unpacked.
+ *
+ * @throws ControlPlaneError with the reason in one line
  */
 export async function unpackPublishedArchive(
   folder: string,
@@ -76,34 +81,32 @@ export async function unpackPublishedArchive(
   try {
     archive = pickArchive(await download(indexUrl, async (response) => response.text()), pinned, platform);
   } catch (error) {
-    throw new ControlPlaneError(`the index ${indexUrl} cannot be had (${causeMessage(error)})`, {
+    throw new ControlPlaneError(`cannot download the index ${indexUrl}: ${causeMessage(error)}`, {
       cause: error,
     });
   }
   if (archive === undefined) {
     const minor = pinned.split('.').slice(0, 2).join('.');
-    throw new ControlPlaneError(
-      `the index ${indexUrl} names no ${minor} for ${platform.os}/${platform.arch}`,
-    );
+    throw new ControlPlaneError(`the index ${indexUrl} has no ${minor} for ${platform.os}/${platform.arch}`);
   }
 
   const work = join(folder, '.unpack');
   await mkdir(work);
   const file = join(work, 'envtest.tar.gz');
   try {
-    await download(archive.url, async (response, alive) =>
-      saveVerified(response, archive, file, alive, progress),
+    await download(archive.url, async (response, onProgress) =>
+      saveVerified(response, archive, file, onProgress, progress),
     );
   } catch (error) {
     if (error instanceof ControlPlaneError) throw error;
-    throw new ControlPlaneError(`${archive.url} cannot be had (${causeMessage(error)})`, { cause: error });
+    throw new ControlPlaneError(`cannot download ${archive.url}: ${causeMessage(error)}`, { cause: error });
   }
   await unpack(file, work, folder, env);
   await rm(work, { recursive: true, force: true });
   progress.log(`unpacked the published binaries of Kubernetes ${archive.version}`);
 }
 
-/** GET with a time limit for the answer's begin and for each pause; `alive` tells that something came. */
+/** Sends a GET with a timeout until the response and between chunks; `consume` calls `onProgress` for each chunk. */
 async function download<T>(
   url: string,
   consume: (response: Response, onProgress: () => void) => Promise<T>,
@@ -112,7 +115,7 @@ async function download<T>(
   let timer: NodeJS.Timeout | undefined;
   const resetTimer = (limitMs: number): void => {
     clearTimeout(timer);
-    timer = setTimeout(() => abort.abort(new Error(`nothing came for ${limitMs / 1000} s`)), limitMs);
+    timer = setTimeout(() => abort.abort(new Error(`no data for ${limitMs / 1000} s`)), limitMs);
   };
   resetTimer(RESPONSE_TIMEOUT_MS);
   try {
@@ -128,7 +131,7 @@ async function download<T>(
   }
 }
 
-/** Streams the answer into `file` and compares its sha512; the caller unpacks only what has come through here. */
+/** Streams the response into `file` and verifies its sha512; only verified files may be unpacked. */
 async function saveVerified(
   response: Response,
   archive: PublishedArchive,
@@ -136,7 +139,7 @@ async function saveVerified(
   onProgress: () => void,
   progress: Progress,
 ): Promise<void> {
-  if (response.body === null) throw new Error('an empty answer');
+  if (response.body === null) throw new Error('empty response');
   const totalBytes = Number(response.headers.get('content-length'));
   const hash = createHash('sha512');
   let receivedBytes = 0;
@@ -157,21 +160,21 @@ async function saveVerified(
   const sha512 = hash.digest('hex');
   if (sha512 !== archive.sha512) {
     throw new ControlPlaneError(
-      `${archive.url} is refused: its sha512 is ${sha512}, and the index says ${archive.sha512}`,
+      `${archive.url}: checksum mismatch: sha512 is ${sha512}, expected ${archive.sha512}`,
     );
   }
 }
 
-/** The binaries lie in some folder of the archive; only their names are relied on. */
+/** Unpacks the binaries, which may be in any folder of the archive. */
 async function unpack(file: string, work: string, folder: string, env: NodeJS.ProcessEnv): Promise<void> {
   const tar = await run('tar', ['-xzf', file, '-C', work], { cwd: work, env });
   if (tar.code !== 0) {
-    throw new ControlPlaneError(`tar cannot unpack the published archive: ${lastLines(tar.stderr, 2)}`);
+    throw new ControlPlaneError(`cannot unpack the published archive: ${lastLines(tar.stderr, 2)}`);
   }
   const entries = await readdir(work, { recursive: true, withFileTypes: true });
   for (const name of PUBLISHED_BINARIES) {
     const entry = entries.find((candidate) => candidate.name === name && candidate.isFile());
-    if (entry === undefined) throw new ControlPlaneError(`the published archive holds no ${name}`);
+    if (entry === undefined) throw new ControlPlaneError(`the published archive does not contain ${name}`);
     await rename(join(entry.parentPath, name), join(folder, name));
     await chmod(join(folder, name), 0o755);
   }
@@ -181,7 +184,7 @@ function mebibytes(bytes: number): string {
   return (bytes / 1024 / 1024).toFixed(0);
 }
 
-/** fetch says only "fetch failed"; what failed is its cause. */
+/** Returns the message of the cause of a fetch error, which itself is only "fetch failed". */
 function causeMessage(error: unknown): string {
   const cause = getPath(error, 'cause');
   return errorMessage(cause instanceof Error ? cause : error);

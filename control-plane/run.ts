@@ -1,31 +1,31 @@
-/** Runs a program to its end, guarded, with all it says collected. */
+/** Runs a supervised program until it exits, and collects its output. */
 import { once } from 'node:events';
 import { killGroup, spawnGuarded } from './process-supervisor.ts';
 
-/** The exit code of the shell that starts each program when there is no such program. */
+/** The exit code of a shell if the program does not exist. */
 export const COMMAND_NOT_FOUND = 127;
 
-/** How a program ended. */
+/** The result of a program. */
 export interface RunResult {
-  /** The exit code; COMMAND_NOT_FOUND when there is no such program; undefined when a signal ended it. */
+  /** The exit code; COMMAND_NOT_FOUND if the program does not exist; undefined if a signal ended it. */
   readonly code: number | undefined;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** How to run it. */
+/** How to run a program. */
 export interface RunOptions {
   readonly cwd: string;
   readonly env: NodeJS.ProcessEnv;
-  /** What the program reads on stdin; nothing by default. */
+  /** Written to stdin. Default: nothing. */
   readonly input?: string;
-  /** After so long the program is killed; no limit by default. */
+  /** The program is killed after this time. Default: no limit. */
   readonly timeoutMs?: number;
-  /** Called with each whole line of stderr as it comes. */
+  /** Called with each complete line of stderr. */
   readonly onStderrLine?: (line: string) => void;
 }
 
-/** Runs `command` and gives its output and exit code. Rejects only when it ran into `timeoutMs`. */
+/** Runs `command` and returns its output and exit code. Rejects only after `timeoutMs`. */
 export async function run(command: string, args: readonly string[], options: RunOptions): Promise<RunResult> {
   const child = spawnGuarded(command, args, {
     cwd: options.cwd,
@@ -42,7 +42,7 @@ export async function run(command: string, args: readonly string[], options: Run
     pending = lines.pop() ?? '';
     for (const line of lines) options.onStderrLine?.(line);
   });
-  // A program that ends without reading all its input is judged by its exit code.
+  // A program may exit without reading all of its input; only its exit code matters.
   child.stdin?.on('error', () => {});
   child.stdin?.end(options.input);
   let timedOut = false;
@@ -53,18 +53,18 @@ export async function run(command: string, args: readonly string[], options: Run
           timedOut = true;
           killGroup(child);
         }, options.timeoutMs);
-  // Not `exit`: output may still be in the pipes then.
+  // Not `exit`, because output may still be in the pipes then.
   await once(child, 'close');
   clearTimeout(timer);
   if (timedOut) {
     throw new Error(
-      `${command} ${args.join(' ')} did not end within ${options.timeoutMs} ms: ${stderr.trim()}`,
+      `${command} ${args.join(' ')} did not exit within ${options.timeoutMs} ms: ${stderr.trim()}`,
     );
   }
   return { code: child.exitCode ?? undefined, stdout, stderr };
 }
 
-/** The last `count` lines of a program's output that are not blank, joined to one line. */
+/** Returns the last `count` lines of the output that are not blank, joined to one line. */
 export function lastLines(text: string, count: number): string {
   const lines = text.split('\n').filter((line) => line.trim() !== '');
   return lines.slice(-count).join(' | ');

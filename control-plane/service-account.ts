@@ -1,36 +1,39 @@
-/** ServiceAccounts with a token and, where asked for, rights in their namespace. */
+/** ServiceAccounts with a token and, optionally, permissions. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { ControlPlaneError } from './errors.ts';
 import type { JsonResponse } from './https-json.ts';
 import { getString, getPath } from './get-path.ts';
 
-/** Long enough for any test or demo, short enough not to matter. */
+/** Longer than any test or demo. */
 const TOKEN_SECONDS = 8 * 60 * 60;
-/** The authorizer takes some ms. */
+/** The authorizer usually takes a few milliseconds. */
 const PERMISSIONS_DEADLINE_MS = 30_000;
 const PERMISSIONS_POLL_MS = 10;
 
-/** A rule of a Role, as RBAC has it. */
+/** A rule of an RBAC Role. */
 export interface PolicyRule {
   readonly apiGroups: readonly string[];
   readonly resources: readonly string[];
   readonly verbs: readonly string[];
 }
 
-/** Which ServiceAccount. The namespace must exist; the account may. */
+/** The ServiceAccount to provide. Its namespace must exist; the account may exist. */
 export interface ServiceAccountRequest {
   readonly namespace: string;
   readonly serviceAccount: string;
-  /** What it may do in its namespace, by a Role and a RoleBinding of its name; those that are there stay. Nothing when left out. */
+  /**
+   * Permissions in its namespace, granted with a Role and a RoleBinding of the same name. Existing ones are kept.
+   * Default: none.
+   */
   readonly rules?: readonly PolicyRule[];
-  /** What it may do in the whole cluster, likewise, by a ClusterRole. */
+  /** Permissions in the whole cluster, granted likewise with a ClusterRole. Default: none. */
   readonly clusterRules?: readonly PolicyRule[];
 }
 
 /** Sends a request to the API server as the administrator; `path` begins with a slash. */
 export type AdminRequest = (method: string, path: string, body?: unknown) => Promise<JsonResponse>;
 
-/** Creates what is missing of the ServiceAccount, waits until its rights hold, and gives a token made by TokenRequest. */
+/** Creates the missing objects of the ServiceAccount, waits for its permissions, and returns a token from TokenRequest. */
 export async function createServiceAccountToken(
   admin: AdminRequest,
   request: ServiceAccountRequest,
@@ -67,15 +70,15 @@ export async function createServiceAccountToken(
   });
   const token = getString(response.body, 'status', 'token');
   if (token === undefined)
-    throw new ControlPlaneError(`The token request for ${namespace}/${name} gave no token.`);
+    throw new ControlPlaneError(`create token for ${namespace}/${name}: the response has no token`);
   return token;
 }
 
 /**
- * Waits until the API server's authorizer, which learns of roles and bindings by watches of its own, knows of these: what is
- * done before that is refused. One right stands for all, as a Role is known whole.
+ * Waits until the authorizer of the API server, which watches roles and bindings, has received these: earlier requests
+ * are denied. Checking one permission is sufficient, because a Role arrives as a whole.
  *
- * @param namespace undefined: of the whole cluster
+ * @param namespace undefined for permissions in the whole cluster
  */
 async function waitUntilAllowed(
   admin: AdminRequest,
@@ -96,19 +99,19 @@ async function waitUntilAllowed(
     if (getPath(body, 'status', 'allowed') === true) return;
     if (performance.now() > untilMs)
       throw new ControlPlaneError(
-        `${user} has not got its rights within ${PERMISSIONS_DEADLINE_MS / 1000} s.`,
+        `permissions of ${user} not effective within ${PERMISSIONS_DEADLINE_MS / 1000} s`,
       );
     await delay(PERMISSIONS_POLL_MS);
   }
 }
 
-/** POST; what is already there is as good as created. Other refusals are errors with the server's message. */
+/** Sends a POST. An existing object counts as created; any other failure throws with the message of the server. */
 async function createIfMissing(admin: AdminRequest, path: string, body: unknown): Promise<JsonResponse> {
   const response = await admin('POST', path, body);
   const alreadyExists = response.status === 409;
   if (response.status >= 300 && !alreadyExists) {
     const message = getString(response.body, 'message') ?? JSON.stringify(response.body);
-    throw new ControlPlaneError(`POST ${path} was answered ${response.status}: ${message}`);
+    throw new ControlPlaneError(`POST ${path}: ${response.status} ${message}`);
   }
   return response;
 }

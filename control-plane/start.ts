@@ -1,4 +1,4 @@
-/** Starts a whole control plane in one temporary folder, and takes it down without a trace. */
+/** Starts a control plane in a temporary folder, and removes it completely. */
 import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -18,35 +18,41 @@ import type { RunResult } from './run.ts';
 import { createServiceAccountToken } from './service-account.ts';
 import type { AdminRequest, ServiceAccountRequest } from './service-account.ts';
 
-/** A request as the administrator; the API server itself gives up after 60 s. */
+/** For requests as the administrator; the API server's own timeout is 60 s. */
 const REQUEST_TIMEOUT_MS = 65_000;
-/** One run of kubectl; longer than any `kubectl wait` in tests. */
+/** For one run of kubectl; longer than any `kubectl wait` in tests. */
 const KUBECTL_TIMEOUT_MS = 120_000;
 
 /** etcd for clients, etcd for peers, kube-apiserver, kube-controller-manager. */
 const PORT_COUNT = 4;
 
-/** What to start. */
+/** Which programs to start, and how. */
 export interface ControlPlaneOptions extends ResolveOptions {
-  /** Also run kube-controller-manager (a second more): namespaces get deleted, garbage is collected. Default false. */
+  /**
+   * Also run kube-controller-manager, which takes another second: namespaces are finalized, garbage is collected.
+   * Default: false.
+   */
   readonly controllerManager?: boolean;
-  /** Log each request for reverse-tunnel.io and coordination.k8s.io, and all of ServiceAccounts, level Metadata. Default false. */
+  /**
+   * Log all requests for reverse-tunnel.io and coordination.k8s.io, and all requests of ServiceAccounts, at level
+   * Metadata. Default: false.
+   */
   readonly audit?: boolean;
-  /** More flags for kube-apiserver, such as `--etcd-compaction-interval=30s`; they win over its usual ones. */
+  /** Additional flags of kube-apiserver, such as `--etcd-compaction-interval=30s`; they take precedence. */
   readonly apiserverFlags?: readonly string[];
-  /** Told when a program ends that nobody killed. By default the line goes to stderr. */
+  /** Called when a program exits without being killed. Default: the message is printed on stderr. */
   readonly onUnexpectedExit?: (error: ControlPlaneError) => void;
 }
 
 /** How to run kubectl. */
 interface KubectlOptions {
-  /** What it reads on stdin. */
+  /** Written to stdin. */
   readonly input?: string;
-  /** Another kubeconfig than the administrator's. */
+  /** Default: the kubeconfig of the administrator. */
   readonly kubeconfigPath?: string;
 }
 
-/** A ServiceAccount's way in. */
+/** The credentials of a ServiceAccount. */
 interface ServiceAccountAccess {
   readonly kubeconfigPath: string;
   readonly token: string;
@@ -54,32 +60,32 @@ interface ServiceAccountAccess {
 
 /** Access to a running control plane from any process of this machine; plain data, so that it can be sent to one as JSON. */
 export interface ControlPlaneAccess {
-  /** `https://127.0.0.1:<port>`; the same over restarts, as are the CA and all tokens. */
+  /** `https://127.0.0.1:<port>`; like the CA and all tokens, it is kept across restarts. */
   readonly url: string;
   readonly caFile: string;
   /** PEM. */
   readonly caData: string;
-  /** In group system:masters: no RBAC, and exempt from priority and fairness. */
+  /** In the group system:masters: not subject to RBAC, and exempt from priority and fairness. */
   readonly adminToken: string;
   readonly kubeconfigPath: string;
   /** The temporary folder with data, logs and kubeconfigs. */
   readonly folder: string;
-  /** etcd's JSON gateway, for clients; its data is in `<folder>/etcd`. */
+  /** The JSON gateway of etcd; its data is in `<folder>/etcd`. */
   readonly etcdUrl: string;
   /** The folder of etcd, kube-apiserver and kubectl. */
   readonly binaries: string;
   /**
-   * One audit event (JSON) per line, written before the response is complete; for writes a second one, written before
-   * the write is carried out. Undefined without `audit`.
+   * One audit event (JSON) per line, written before the response is complete; for writes, an additional event before they are
+   * executed. Undefined without `audit`.
    */
   readonly auditLogPath: string | undefined;
 }
 
 /** A client of a running control plane that cannot stop or break it. */
 export interface ControlPlaneClient extends ControlPlaneAccess {
-  /** Sends a request as the administrator on a connection of its own. Resolves with any status. */
+  /** Sends a request as the administrator on a new connection, and returns a response with any status. */
   readonly request: AdminRequest;
-  /** Runs kubectl to completion; any exit code is a result. */
+  /** Runs kubectl and returns its result with any exit code. */
   kubectl(args: readonly string[], options?: KubectlOptions): Promise<RunResult>;
   /** Creates the ServiceAccount with its permissions, and a kubeconfig with its token and namespace. */
   kubeconfigFor(request: ServiceAccountRequest): Promise<ServiceAccountAccess>;
@@ -90,21 +96,22 @@ export interface ControlPlane extends ControlPlaneClient {
   readonly etcd: ControlPlaneProcess;
   readonly apiserver: ControlPlaneProcess;
   readonly controllerManager: ControlPlaneProcess | undefined;
-  /** Kills all programs and removes the folder; resolves when nothing is left. May be called repeatedly. */
+  /** Kills all programs and removes the folder. May be called repeatedly. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts etcd and kube-apiserver (and kube-controller-manager) on free loopback ports and returns when they are
- * ready, 3 to 5 seconds later; fetches or builds the binaries first where needed. Throws a ControlPlaneError with
- * the end of the log of what failed, and leaves nothing behind.
+ * Starts etcd, kube-apiserver and optionally kube-controller-manager on free loopback ports, and returns when they are
+ * ready, after 3 to 5 seconds. Downloads or builds missing binaries first.
+ *
+ * @throws ControlPlaneError with the end of the log of the failed program; everything has been removed then
  */
 export async function startControlPlane(options: ControlPlaneOptions = {}): Promise<ControlPlane> {
   const names: BinaryName[] = ['etcd', 'kube-apiserver', 'kubectl'];
   if (options.controllerManager === true) names.push('kube-controller-manager');
   const { folder: binaries } = await resolveBinaries(names, options);
 
-  // What has to be undone, last first.
+  // Executed in reverse order.
   const cleanup: (() => Promise<void>)[] = [];
   const stop = async (): Promise<void> => {
     for (let cleanUp = cleanup.pop(); cleanUp !== undefined; cleanUp = cleanup.pop()) await cleanUp();
@@ -121,7 +128,7 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
   }
 }
 
-/** Starts the programs in the order in which they need each other; each is added to `undo` before it starts. */
+/** Starts the programs in the order of their dependencies; each is added to `cleanup` before it starts. */
 async function startPrograms(
   options: ControlPlaneOptions,
   binaries: string,
@@ -200,11 +207,11 @@ export function createControlPlaneClient(access: ControlPlaneAccess): ControlPla
     request,
     async kubectl(args, { input, kubeconfigPath = access.kubeconfigPath } = {}) {
       return run(join(binaries, 'kubectl'), args, {
-        // The caller's, so that -f takes relative paths.
+        // The working folder of the caller, so that -f accepts relative paths.
         cwd: process.cwd(),
         env: {
           PATH: process.env['PATH'],
-          // Not the user's: no kuberc, no cache of another cluster's API.
+          // Not the user's home, which may contain a kuberc and a discovery cache of another cluster.
           HOME: folder,
           KUBECONFIG: kubeconfigPath,
           KUBECACHEDIR: join(folder, 'kubectl-cache'),

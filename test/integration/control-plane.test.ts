@@ -16,11 +16,11 @@ import { createNamespace, FIRST_START_TIMEOUT_MS, startWithCrds } from '../suppo
 import { getString, getPath } from '../../control-plane/get-path.ts';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'control-plane', 'main.ts');
-/** The namespace controller takes 5 s for a namespace; a machine that does other things as well takes longer. */
+/** The namespace controller takes 5 s for a namespace, and longer on a busy machine. */
 const POLL_DEADLINE_MS = 30_000;
 const START = join(import.meta.dirname, '..', '..', 'control-plane', 'start.ts');
 
-/** Command lines of living processes that name `text`. Zombies are dead: who reaps an orphan is not our matter. */
+/** Returns the command lines of processes that contain `text`, except for zombies, which have exited. */
 async function processesNaming(text: string): Promise<string[]> {
   const ps = await run('ps', ['-A', '-ww', '-o', 'stat=,args='], { cwd: '/', env: process.env });
   expect(ps.code, ps.stderr).to.equal(0);
@@ -63,7 +63,7 @@ describe('the control plane', () => {
   });
   after(async () => controlPlane.stop());
 
-  it('is ready, and says the version that its program has', async () => {
+  it('is ready, and reports the version of its program', async () => {
     expect((await controlPlane.request('GET', '/readyz')).status).to.equal(200);
     const program = join(controlPlane.binaries, 'kube-apiserver');
     const { stdout } = await run(program, ['--version'], { cwd: '/', env: process.env });
@@ -74,11 +74,11 @@ describe('the control plane', () => {
     expect(stdout).to.equal(`Kubernetes ${served}\n`);
   });
 
-  it('is trusted by its own CA and by no other', async () => {
+  it('is trusted only with its own CA', async () => {
     const request = { method: 'GET', url: `${controlPlane.url}/readyz`, timeoutMs: POLL_DEADLINE_MS };
     expect((await requestJson({ ...request, ca: controlPlane.caData })).status).to.equal(200);
     const code = await requestJson(request).then(
-      () => 'answered',
+      () => 'responded',
       (error: unknown) => getString(error, 'code'),
     );
     expect(code).to.be.oneOf(['SELF_SIGNED_CERT_IN_CHAIN', 'UNABLE_TO_VERIFY_LEAF_SIGNATURE']);
@@ -93,27 +93,27 @@ describe('the control plane', () => {
     }
   });
 
-  it('RBAC denies a ServiceAccount without rights, and lets one do what its rules say in its namespace', async () => {
+  it('denies requests of a ServiceAccount without permissions, and allows what its rules grant in its namespace', async () => {
     const namespace = await createNamespace(controlPlane);
     const can = async (kubeconfigPath: string, where: string): Promise<string> => {
       const { code, stderr } = await controlPlane.kubectl(['get', 'leases', '-n', where], { kubeconfigPath });
       return code === 0 ? 'allowed' : stderr;
     };
-    const nobody = await controlPlane.kubeconfigFor({ namespace, serviceAccount: 'nobody' });
-    expect(await can(nobody.kubeconfigPath, namespace)).to.include(
-      `User "system:serviceaccount:${namespace}:nobody" cannot list resource "leases"`,
+    const unprivileged = await controlPlane.kubeconfigFor({ namespace, serviceAccount: 'unprivileged' });
+    expect(await can(unprivileged.kubeconfigPath, namespace)).to.include(
+      `User "system:serviceaccount:${namespace}:unprivileged" cannot list resource "leases"`,
     );
     const reader = await controlPlane.kubeconfigFor({
       namespace,
       serviceAccount: 'reader',
       rules: [{ apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['list'] }],
     });
-    // The authorizer learns of a new binding by a watch of its own.
+    // The authorizer watches bindings, so it takes a moment.
     await poll('reader may list', async () => (await can(reader.kubeconfigPath, namespace)) === 'allowed');
     expect(await can(reader.kubeconfigPath, 'default')).to.include('forbidden');
   });
 
-  it('audits what is done to leases, and nothing else', async () => {
+  it('audits requests for leases, but not for other resources', async () => {
     const namespace = await createNamespace(controlPlane);
     const leases = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
     expect((await controlPlane.request('POST', leases, { metadata: { name: 'one' } })).status).to.equal(201);
@@ -138,7 +138,7 @@ describe('the control plane', () => {
     ]);
   });
 
-  it('a second one runs beside it and shares nothing with it', async () => {
+  it('shares nothing with a second control plane on the same machine', async () => {
     const second = await startControlPlane();
     try {
       expect(second.url).not.to.equal(controlPlane.url);
@@ -146,13 +146,13 @@ describe('the control plane', () => {
       await putConfigMap(second, 'default', 'of-the-second');
       expect(await configMapStatus(second, 'default', 'of-the-first')).to.equal(404);
       expect(await configMapStatus(controlPlane, 'default', 'of-the-second')).to.equal(404);
-      const stranger = {
+      const foreignToken = {
         method: 'GET',
         url: `${second.url}/api`,
         token: controlPlane.adminToken,
         timeoutMs: POLL_DEADLINE_MS,
       };
-      expect((await requestJson({ ...stranger, ca: second.caData })).status).to.equal(401);
+      expect((await requestJson({ ...foreignToken, ca: second.caData })).status).to.equal(401);
     } finally {
       await second.stop();
     }
@@ -160,7 +160,7 @@ describe('the control plane', () => {
     expect((await controlPlane.request('GET', '/readyz')).status).to.equal(200);
   });
 
-  it('kube-apiserver comes back after SIGKILL on the same address, with its data, CA and tokens', async () => {
+  it('keeps the address, data, CA and tokens of kube-apiserver across SIGKILL and a restart', async () => {
     const namespace = await createNamespace(controlPlane);
     const { token } = await controlPlane.kubeconfigFor({ namespace, serviceAccount: 'still-valid' });
     const { pid } = controlPlane.apiserver;
@@ -182,16 +182,16 @@ describe('the control plane', () => {
     expect((await requestJson({ ...request, token: 'made-up' })).status).to.equal(401);
   });
 
-  it('etcd comes back after SIGKILL with its data', async () => {
+  it('keeps the data of etcd across SIGKILL and a restart', async () => {
     await putConfigMap(controlPlane, 'default', 'survivor');
     await controlPlane.etcd.kill();
     await controlPlane.etcd.start();
-    await poll('the API server found etcd again', async () => {
+    await poll('the API server reconnected to etcd', async () => {
       return (await configMapStatus(controlPlane, 'default', 'survivor')) === 200;
     });
   });
 
-  it('a frozen kube-apiserver answers nothing until it may go on', async () => {
+  it('sends no response while kube-apiserver is paused', async () => {
     const request = {
       method: 'GET',
       url: `${controlPlane.url}/readyz`,
@@ -200,28 +200,28 @@ describe('the control plane', () => {
     };
     controlPlane.apiserver.pause();
     try {
-      const answer = await requestJson({ ...request, timeoutMs: 500 }).catch(errorMessage);
-      expect(answer).to.match(/no response within 500 ms$/);
+      const message = await requestJson({ ...request, timeoutMs: 500 }).catch(errorMessage);
+      expect(message).to.match(/no response within 500 ms$/);
     } finally {
       controlPlane.apiserver.resume();
     }
     expect((await requestJson({ ...request, timeoutMs: POLL_DEADLINE_MS })).status).to.equal(200);
   });
 
-  it('a program that ends without being told to is reported once, with its name and the end of its log', async () => {
+  it('reports a program that exits unexpectedly once, with its name and the end of its log', async () => {
     const exitsBefore = exits.length;
     expect(exitsBefore, exits.join()).to.equal(0);
     process.kill(controlPlane.etcd.pid ?? 0, 'SIGABRT');
     await poll('the exit is reported', async () => exits.length > exitsBefore);
     expect(exits).to.have.length(1);
-    expect(exits[0]).to.match(/^etcd ended by itself .*The end of its log: ./);
+    expect(exits[0]).to.match(/^etcd exited unexpectedly .*; end of its log: ./);
     await controlPlane.etcd.start();
     await poll('healthy again', async () => (await controlPlane.request('GET', '/readyz')).status === 200);
   });
 });
 
-describe('the end of a control plane', () => {
-  it('stop leaves no process and no folder, also of a frozen program, and may be called again', async () => {
+describe('stopping the control plane', () => {
+  it('leaves no process and no folder, even with a paused program, and may be repeated', async () => {
     const controlPlane = await startControlPlane();
     const running = await processesNaming(controlPlane.folder);
     expect(running.filter((line) => line.includes('/etcd '))).not.to.deep.equal([]);
@@ -232,16 +232,16 @@ describe('the end of a control plane', () => {
     expect(await processesNaming(controlPlane.folder)).to.deep.equal([]);
   });
 
-  it('a start that fails says why, with the end of the log, and leaves nothing', async () => {
+  it('leaves nothing after a failed start, whose error contains the end of the log', async () => {
     const parent = await mkdtemp(join(tmpdir(), 'failing-start-'));
     const usual = process.env['TMPDIR'];
     process.env['TMPDIR'] = parent;
     try {
       const message = await startControlPlane({ apiserverFlags: ['--no-such-flag'] }).then(
-        async (started) => started.stop().then(() => expect.fail('it started')),
+        async (started) => started.stop().then(() => expect.fail('started')),
         errorMessage,
       );
-      expect(message).to.match(/^kube-apiserver ended before it was ready\. .*unknown flag: --no-such-flag/);
+      expect(message).to.match(/^kube-apiserver exited before it was ready; .*unknown flag: --no-such-flag/);
       expect(await readdir(parent)).to.deep.equal([]);
       expect(await processesNaming(parent)).to.deep.equal([]);
     } finally {
@@ -252,10 +252,13 @@ describe('the end of a control plane', () => {
   });
 
   for (const [title, script] of [
-    ['kill -9 of the process that started it', 'setInterval(() => {}, 1000)'],
-    ['an uncaught error in it', 'process.stdin.once("data", () => { throw new Error("crash") })'],
+    ['kill -9 of the parent process', 'setInterval(() => {}, 1000)'],
+    [
+      'an uncaught error in the parent process',
+      'process.stdin.once("data", () => { throw new Error("crash") })',
+    ],
   ] as const) {
-    it(`${title} leaves no process and no folder`, async () => {
+    it(`leaves no process and no folder after ${title}`, async () => {
       const source = `
         const { startControlPlane } = await import(${JSON.stringify(START)});
         const { folder } = await startControlPlane();
@@ -288,7 +291,7 @@ async function command(...args: string[]): Promise<RunResult> {
 }
 
 describe('npm run control-plane', () => {
-  it('prints a line for the shell, stays until Ctrl-C, then ends with 0 and leaves nothing', async () => {
+  it('prints an export command, runs until Ctrl-C, exits with 0 and leaves nothing', async () => {
     const child = spawn(process.execPath, [MAIN], { stdio: ['ignore', 'pipe', 'ignore'] });
     const exited = once(child, 'exit');
     const line = String((await once(child.stdout, 'data'))[0]);
@@ -299,14 +302,14 @@ describe('npm run control-plane', () => {
     await leavesNothing(dirname(kubeconfigPath));
   });
 
-  it('explains itself with --help, and refuses a wrong flag with exit code 2 and one line', async () => {
+  it('prints its usage with --help, and rejects an unknown flag with exit code 2 and one line', async () => {
     expect(await command('--help')).to.include({ code: 0, stderr: '' });
     const wrong = await command('--colour');
     expect(wrong).to.include({ code: 2, stdout: '' });
     expect(wrong.stderr).to.match(/^control-plane: [^\n]*--colour[^\n]*\n$/);
   });
 
-  it('--fetch prints the folder of all binaries and starts nothing', async function () {
+  it('prints the folder of all binaries with --fetch', async function () {
     this.timeout(FIRST_START_TIMEOUT_MS);
     const { code, stdout, stderr } = await command('--fetch');
     expect(code, stderr).to.equal(0);
@@ -324,7 +327,7 @@ describe('the control plane with kube-controller-manager', () => {
   });
   after(async () => controlPlane.stop());
 
-  it('gives each namespace its default ServiceAccount, and deletes a namespace with all in it', async () => {
+  it('creates the default ServiceAccount of a namespace, and deletes a namespace with its contents', async () => {
     const namespace = await createNamespace(controlPlane);
     const path = `/api/v1/namespaces/${namespace}`;
     await poll('default ServiceAccount', async () => {
@@ -336,7 +339,7 @@ describe('the control plane with kube-controller-manager', () => {
     expect(await configMapStatus(controlPlane, namespace, 'doomed')).to.equal(404);
   });
 
-  it('collects an object whose owner is gone', async () => {
+  it('collects an object whose owner has been deleted', async () => {
     const namespace = await createNamespace(controlPlane);
     const path = `/api/v1/namespaces/${namespace}/configmaps`;
     const owner = await controlPlane.request('POST', path, { metadata: { name: 'owner' } });

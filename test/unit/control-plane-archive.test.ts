@@ -14,7 +14,7 @@ import { getPath } from '../../control-plane/get-path.ts';
 
 const silent = { log: () => {}, update: () => {} };
 
-/** An index of these versions, each for linux/arm64 only. */
+/** Returns an index of these versions, each for linux/arm64 only. */
 function indexOf(...versions: string[]): string {
   const releases = versions.map((version) => {
     const archive = { hash: `AB-${version}`, selfLink: `https://x/${version}` };
@@ -23,7 +23,7 @@ function indexOf(...versions: string[]): string {
   return JSON.stringify({ releases: Object.fromEntries(releases) });
 }
 
-describe('picking an archive from the index', () => {
+describe('pickArchive', () => {
   const linux = { os: 'linux', arch: 'arm64' } as const;
 
   it('takes the pinned version even when newer patches are published', () => {
@@ -44,24 +44,24 @@ describe('picking an archive from the index', () => {
     expect(pickArchive(indexOf('v1.37.2'), 'v1.37.2', { os: 'darwin', arch: 'arm64' })).to.equal(undefined);
   });
 
-  it('refuses a text that is no index', () => {
+  it('rejects a text that is not an index', () => {
     for (const text of ['', 'hello', '[]', '{"releases": 1}']) {
       expect(() => pickArchive(text, 'v1.37.2', linux), text).to.throw('releases');
     }
   });
 });
 
-describe('unpacking a published archive', () => {
+describe('a published archive', () => {
   let folder: string;
   let archive: Buffer;
   let server: Server;
   let origin: string;
-  /** The checksum that the index gives. */
+  /** The checksum in the index. */
   let sha512: string;
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'control-plane-archive-'));
-    // As the published ones are built: the binaries two folders deep.
+    // Like in the published archives, the binaries are two folders deep.
     const inner = join(folder, 'controller-tools', 'envtest');
     await mkdir(inner, { recursive: true });
     for (const name of PUBLISHED_BINARIES) {
@@ -108,11 +108,11 @@ describe('unpacking a published archive', () => {
   });
   const failure = async (target: string): Promise<string> =>
     unpackPublishedArchive(target, environment(), silent).then(
-      () => expect.fail('it was unpacked'),
+      () => expect.fail('unpacked'),
       (error: unknown) => errorMessage(error),
     );
 
-  it('with the right checksum gives executables, by way of the cache folder', async () => {
+  it('is unpacked into the cache folder as executables if its checksum matches', async () => {
     const resolved = await resolveBinaries(PUBLISHED_BINARIES, { env: environment(), progress: silent });
     expect(resolved.source).to.equal('published archive');
     expect((await readdir(resolved.folder)).toSorted()).to.deep.equal(PUBLISHED_BINARIES.toSorted());
@@ -125,17 +125,17 @@ describe('unpacking a published archive', () => {
     ).to.equal('cache');
   });
 
-  it('with a wrong checksum is refused: both sums are named and no binary appears', async () => {
+  it('is rejected with both checksums, and not unpacked, if its checksum does not match', async () => {
     const actual = sha512;
     sha512 = '0'.repeat(128);
-    const target = await mkdtemp(join(folder, 'refused-'));
+    const target = await mkdtemp(join(folder, 'rejected-'));
     const message = await failure(target);
-    expect(message).to.include(`${origin}/archive.tar.gz is refused`);
+    expect(message).to.include(`${origin}/archive.tar.gz: checksum mismatch`);
     expect(message).to.include(actual).and.to.include(sha512);
     expect(await readdir(target)).not.to.include.members(['etcd']);
   });
 
-  it('that lacks a binary says which', async () => {
+  it('is rejected with the name of a missing binary', async () => {
     const whole = archive;
     try {
       const few = await run('tar', ['-czf', 'few.tar.gz', 'controller-tools/envtest/etcd'], {
@@ -145,7 +145,9 @@ describe('unpacking a published archive', () => {
       expect(few.code, few.stderr).to.equal(0);
       archive = await readFile(join(folder, 'few.tar.gz'));
       sha512 = createHash('sha512').update(archive).digest('hex');
-      expect(await failure(await mkdtemp(join(folder, 'few-')))).to.include('holds no kube-apiserver');
+      expect(await failure(await mkdtemp(join(folder, 'few-')))).to.include(
+        'does not contain kube-apiserver',
+      );
     } finally {
       archive = whole;
     }

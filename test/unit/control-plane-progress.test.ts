@@ -9,7 +9,7 @@ function recorder(isTTY: boolean) {
 }
 
 describe('progress of a long build', () => {
-  it('where stderr is no terminal: the first line at once, then one each 12 s, with the time gone by', () => {
+  it('prints the first line immediately and then one every 12 s with the elapsed time if stderr is not a terminal', () => {
     const { written, clock, progress } = recorder(false);
     for (; clock.nowMs <= 60_000; clock.nowMs += 1000) progress.update(`${clock.nowMs / 1000} packages`);
     expect(written).to.deep.equal(
@@ -19,7 +19,7 @@ describe('progress of a long build', () => {
     );
   });
 
-  it('on a terminal: one line that is written over, and cleared for a line that stays', () => {
+  it('rewrites one line on a terminal, and clears it for a permanent line', () => {
     const { written, clock, progress } = recorder(true);
     progress.update('1 package');
     clock.nowMs = 300;
@@ -30,7 +30,7 @@ describe('progress of a long build', () => {
     );
   });
 
-  it('writes minutes with two digits of seconds', () => {
+  it('formats minutes with two digits of seconds', () => {
     expect([0, 59_999, 60_000, 605_000].map(formatElapsed)).to.deep.equal(['0s', '59s', '1m00s', '10m05s']);
   });
 });

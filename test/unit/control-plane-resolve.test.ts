@@ -19,7 +19,7 @@ import type { Progress } from '../../control-plane/progress.ts';
 import { resolveBinaries } from '../../control-plane/resolve.ts';
 import { getPath } from '../../control-plane/get-path.ts';
 
-/** A Go that compiles nothing: it notes each call and "builds" scripts, etcd under the name the real one gives it. */
+/** A Go that records each call and "builds" text files; like the real one, it names etcd `server`. */
 const FAKE_GO = `#!/bin/sh
 echo "$1 $CGO_ENABLED" >> "$GO_CALLS"
 case "$1" in
@@ -28,7 +28,12 @@ case "$1" in
   build)
     for argument in "$@"; do [ "$previous" = -o ] && out="$argument"; previous="$argument"; done
     sleep 0.3
-    for name in server kube-apiserver kubectl kube-controller-manager helm; do
+    for argument in "$@"; do
+      case "$argument" in
+        */server/v3) name=server ;;
+        */cmd/*) name=$(basename "$argument") ;;
+        *) continue ;;
+      esac
       echo built > "$out/$name" && chmod 755 "$out/$name"
     done ;;
 esac
@@ -43,20 +48,20 @@ async function putBinaries(folder: string, names: readonly BinaryName[]): Promis
   return folder;
 }
 
-describe('where the binaries of the control plane come from', () => {
+describe('resolveBinaries', () => {
   let folder: string;
   let env: NodeJS.ProcessEnv;
   let server: Server;
-  let said: string[];
+  let logged: string[];
   let progress: Progress;
   let requests: number;
-  /** What the index's address answers. */
+  /** The response for the URL of the index. */
   let index: { status: number; text: string };
 
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'control-plane-resolve-'));
-    said = [];
-    progress = { log: (line) => said.push(line), update: () => {} };
+    logged = [];
+    progress = { log: (line) => logged.push(line), update: () => {} };
     requests = 0;
     index = { status: 404, text: '' };
     server = createServer((_, response) => {
@@ -83,9 +88,9 @@ describe('where the binaries of the control plane come from', () => {
 
   const resolve = async (names: readonly BinaryName[] = PUBLISHED_BINARIES) =>
     resolveBinaries(names, { env, progress });
-  const refusal = async (names?: readonly BinaryName[]): Promise<string> =>
+  const failure = async (names?: readonly BinaryName[]): Promise<string> =>
     resolve(names).then(
-      ({ folder: found }) => expect.fail(`resolved to ${found}`),
+      ({ folder: resolved }) => expect.fail(`resolved to ${resolved}`),
       (error: unknown) => {
         expect(getPath(error, 'name')).to.equal('ControlPlaneError');
         return errorMessage(error);
@@ -101,32 +106,32 @@ describe('where the binaries of the control plane come from', () => {
   const goCalls = async (): Promise<string[]> =>
     (await readFile(join(folder, 'go-calls'), 'utf8')).trim().split('\n');
 
-  it('KUBEBUILDER_ASSETS wins over a full cache folder', async () => {
+  it('prefers KUBEBUILDER_ASSETS to the cache folder', async () => {
     await putBinaries(join(await cache(), 'built'), ALL_BINARIES);
     env['KUBEBUILDER_ASSETS'] = await putBinaries(join(folder, 'assets'), PUBLISHED_BINARIES);
     expect(await resolve()).to.deep.equal({ folder: join(folder, 'assets'), source: 'KUBEBUILDER_ASSETS' });
   });
 
-  it('KUBEBUILDER_ASSETS that lacks a file is an error that names the file, and nothing else is looked at', async () => {
+  it('names the file that is missing in KUBEBUILDER_ASSETS, and tries no other source', async () => {
     await putBinaries(join(await cache(), 'built'), ALL_BINARIES);
     env['KUBEBUILDER_ASSETS'] = await putBinaries(join(folder, 'assets'), ['etcd', 'kubectl']);
-    expect(await refusal()).to.include(join(folder, 'assets', 'kube-apiserver'));
+    expect(await failure()).to.include(join(folder, 'assets', 'kube-apiserver'));
     expect(requests).to.equal(0);
   });
 
-  it('a file in KUBEBUILDER_ASSETS that cannot be executed counts as missing', async () => {
+  it('treats a file in KUBEBUILDER_ASSETS that is not executable as missing', async () => {
     env['KUBEBUILDER_ASSETS'] = await putBinaries(join(folder, 'assets'), PUBLISHED_BINARIES);
     await chmod(join(folder, 'assets', 'etcd'), 0o644);
-    expect(await refusal()).to.include(join(folder, 'assets', 'etcd'));
+    expect(await failure()).to.include(join(folder, 'assets', 'etcd'));
   });
 
-  it('the cache folder is taken without asking the network', async () => {
+  it('uses the cache folder without a request', async () => {
     const built = await putBinaries(join(await cache(), 'built'), ALL_BINARIES);
     expect(await resolve(ALL_BINARIES)).to.deep.equal({ folder: built, source: 'cache' });
     expect(requests).to.equal(0);
   });
 
-  it('the cache folder is named by version, platform, and a hash that changes with the flags', async () => {
+  it('names the cache folder after version, platform, and a hash that depends on the build flags', async () => {
     env['XDG_CACHE_HOME'] = join(folder, 'xdg');
     const { os, arch } = currentPlatform();
     const path = await cacheFolder(env, ['-trimpath']);
@@ -137,18 +142,18 @@ describe('where the binaries of the control plane come from', () => {
     expect(await cacheFolder(env, ['-trimpath', '-race'])).not.to.equal(path);
   });
 
-  it('published binaries in the cache do not stand in for those that no archive holds', async () => {
+  it('does not use the published binaries in the cache for programs that no archive contains', async () => {
     await putBinaries(join(await cache(), 'published'), PUBLISHED_BINARIES);
     expect((await resolve()).source).to.equal('cache');
-    expect(await refusal(['etcd', 'helm'])).to.include('published archives hold no helm');
+    expect(await failure(['etcd', 'helm'])).to.include('published archives do not contain helm');
   });
 
-  it('with no source at all, one line says what was tried and what to do', async () => {
-    const message = await refusal();
+  it('fails with one line that lists the attempts and a remedy if there is no source', async () => {
+    const message = await failure();
     for (const part of [
       'KUBEBUILDER_ASSETS is not set',
       await cache(),
-      `${env['ENVTEST_INDEX_URL']} cannot be had (HTTP status 404)`,
+      `cannot download the index ${env['ENVTEST_INDEX_URL']}: HTTP status 404`,
       'no `go` on the PATH',
       'Install Go 1.26',
       'set KUBEBUILDER_ASSETS',
@@ -156,20 +161,29 @@ describe('where the binaries of the control plane come from', () => {
       expect(message).to.include(part);
     }
     expect(message).not.to.include('\n');
-    expect(said).to.have.length(1);
+    expect(logged).to.have.length(1);
   });
 
-  it('without an archive they are built with Go, etcd under its own name, without cgo', async () => {
+  it('builds with Go and without cgo if there is no archive, and renames etcd', async () => {
     await installGo();
     const { folder: built, source } = await resolve(ALL_BINARIES);
     expect(source).to.equal('Go build');
     expect((await readdir(built)).toSorted()).to.deep.equal(ALL_BINARIES.toSorted());
     expect(await goCalls()).to.deep.equal(['version ', 'list 0', 'build 0']);
-    expect(requests, 'archives do not hold all of them').to.equal(0);
+    expect(requests, 'archives do not contain all of them').to.equal(0);
     expect((await resolve(ALL_BINARIES)).source).to.equal('cache');
   });
 
-  it('two at once build once, both get it, and nothing else stays in the cache', async () => {
+  it('builds only the requested programs, and adds others later', async () => {
+    await installGo();
+    const { folder: built } = await resolve(['etcd', 'kubectl']);
+    expect((await readdir(built)).toSorted()).to.deep.equal(['etcd', 'kubectl']);
+    expect((await resolve(['helm'])).source).to.equal('Go build');
+    expect((await readdir(built)).toSorted()).to.deep.equal(['etcd', 'helm', 'kubectl']);
+    expect((await resolve(['etcd', 'helm'])).source).to.equal('cache');
+  });
+
+  it('builds once for two concurrent calls, and leaves nothing else in the cache', async () => {
     await installGo();
     const both = await Promise.all([resolve(ALL_BINARIES), resolve(ALL_BINARIES)]);
     expect(both[0].folder).to.equal(both[1].folder);
@@ -177,7 +191,7 @@ describe('where the binaries of the control plane come from', () => {
     expect(await readdir(await cache())).to.deep.equal(['built']);
   });
 
-  it('the lock of a process that died does not hold up a build', async () => {
+  it('ignores the lock of a process that died', async () => {
     await installGo();
     const lock = join(await cache(), 'built.lock');
     await mkdir(dirname(lock), { recursive: true });
@@ -188,32 +202,32 @@ describe('where the binaries of the control plane come from', () => {
     expect(await readdir(await cache())).to.deep.equal(['built']);
   });
 
-  it('of two that fill the same folder without knowing of each other, the first to finish wins', async () => {
+  it('keeps the files of another process that filled the same folder meanwhile', async () => {
     const target = join(folder, 'target');
-    const isThere = async (): Promise<boolean> => (await findMissing(target, ['etcd'])) === undefined;
+    const isInstalled = async (): Promise<boolean> => (await findMissing(target, ['etcd'])) === undefined;
     const fill = async (partial: string): Promise<void> => {
       await putBinaries(partial, ['etcd']);
       await putBinaries(target, ['etcd', 'kubectl']);
     };
-    await installOnce(target, isThere, fill, progress);
+    await installOnce(target, isInstalled, fill, progress);
     expect(await readdir(target)).to.have.members(['etcd', 'kubectl']);
     expect((await readdir(folder)).filter((name) => name.includes('target'))).to.deep.equal(['target']);
   });
 
-  it('a cache folder that lost a file is filled anew', async () => {
+  it('rebuilds into a cache folder that has lost a file', async () => {
     await installGo();
     const built = await putBinaries(join(await cache(), 'built'), ['etcd', 'helm']);
     expect((await resolve(ALL_BINARIES)).folder).to.equal(built);
     expect(await readFile(join(built, 'etcd'), 'utf8')).to.equal('built\n');
   });
 
-  it('a build that fails says why and leaves nothing in the cache', async () => {
+  it('fails with the reason of a failed build, and leaves nothing in the cache', async () => {
     await installGo();
     await writeFile(
       join(folder, 'bin', 'go'),
       '#!/bin/sh\n[ "$1" = version ] || { echo "go: module lookup disabled" >&2; exit 1; }\n',
     );
-    expect(await refusal(ALL_BINARIES)).to.match(
+    expect(await failure(ALL_BINARIES)).to.match(
       /`go list` in control-plane\/ failed: go: module lookup disabled/,
     );
     expect(await readdir(await cache())).to.deep.equal([]);
