@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { formatCreatedAt } from '../src/core/created-at.ts';
+import { formatCreatedAt } from '../src/core/tunnel.ts';
 import { createNames } from '../src/core/names.ts';
 import { manifestFor } from '../src/core/tunnel-object.ts';
 import { initiator } from '../src/simulate/initiators.ts';

@@ -12,7 +12,7 @@ export interface Cases {
 /** Far beyond what so many may take: the large report takes 10 ms. */
 const HANG_TIMEOUT_MS = 60_000;
 const CREATED_AT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?:\d{3}){1,3})?Z$/;
-/** In code points; see the rules of `core/violation`. */
+/** In code points; see the rules of `core/report`. */
 const MAX_LENGTHS = { name: 512, tenantID: 128, clusterID: 257, nodeID: 257 } as const;
 // oxlint-disable-next-line no-control-regex -- it is control characters that must not be let through
 const FORBIDDEN_CHARACTERS = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/u;

@@ -1,4 +1,4 @@
-import { isManaged } from '../core/labels.ts';
+import { isManaged } from '../core/names.ts';
 
 /** A Lease, as far as it tells of replicas. */
 export interface LeaseInfo {

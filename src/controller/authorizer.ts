@@ -2,16 +2,18 @@ import type { Clock } from '../clock.ts';
 import type { LimitExceeded } from '../core/apply-report.ts';
 import { isSuperset, ALLOW_ALL, DENY_ALL, sameGrant, type Grant } from '../core/grant.ts';
 import { peerKey, type Peer } from '../core/peer.ts';
-import { grantOrDeny, ALLOW_ALL_POLICIES, type PolicySet } from '../core/policy-set.ts';
 import {
-  heldByOtherPeer,
+  ALLOW_ALL_POLICIES,
   deniedTunnelMessage,
+  grantOrDeny,
+  heldByOtherPeer,
   peerRejection,
+  type PolicySet,
   reporterRejection,
-} from '../core/policy-violation.ts';
+} from '../core/policy-set.ts';
 import { newBucket, take, delayMs, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
-import type { Violation, ViolationReason } from '../core/violation.ts';
+import type { Violation, ViolationReason } from '../core/report.ts';
 
 /** Whom changed grants concern, and the clock of the rates. */
 export interface AuthorizerOptions {

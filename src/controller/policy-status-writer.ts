@@ -1,6 +1,5 @@
 import type { Clock } from '../clock.ts';
-import type { PolicyStatus } from '../core/policy-object.ts';
-import { policyStatusPatch } from '../core/policy-status.ts';
+import { type PolicyStatus, policyStatusPatch } from '../core/policy-object.ts';
 import { runPeriodically } from '../run-periodically.ts';
 import type { CachedPolicy } from './policy-cache.ts';
 import { rfc3339 } from '../timestamps.ts';

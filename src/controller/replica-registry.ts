@@ -1,5 +1,4 @@
-import { isManaged } from '../core/labels.ts';
-import type { Names } from '../core/names.ts';
+import { isManaged, type Names } from '../core/names.ts';
 import type { Clock } from '../clock.ts';
 
 /** A Lease as far as it says who is alive. */

@@ -1,6 +1,6 @@
 import type { Names } from '../core/names.ts';
 import { reporterIdOf, type ReporterObject } from '../core/reporter-object.ts';
-import { compareResourceVersions } from '../core/resource-version.ts';
+import { compareResourceVersions } from '../core/kubernetes.ts';
 import { reporterKey } from '../core/tunnel.ts';
 
 /** Told of each change of what is known of a reporter's object; either side undefined when there is none. */

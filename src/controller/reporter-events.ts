@@ -1,6 +1,5 @@
 import type { Clock } from '../clock.ts';
-import type { Rate } from '../core/policy.ts';
-import { newBucket, take, delayMs, type TokenBucket } from '../core/token-bucket.ts';
+import { delayMs, newBucket, take, type Rate, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 

@@ -3,7 +3,7 @@ import { GraceTimer } from '../core/grace-timer.ts';
 import type { Claim } from '../core/ownership.ts';
 import { reporterIdOf, observeReporter } from '../core/reporter-object.ts';
 import { statusPatch, type StatusInputs } from '../core/reporter-status.ts';
-import { compareResourceVersions } from '../core/resource-version.ts';
+import { compareResourceVersions } from '../core/kubernetes.ts';
 import { reporterKey } from '../core/tunnel.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';

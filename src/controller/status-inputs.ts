@@ -1,5 +1,5 @@
 import type { Ledger } from '../core/ledger.ts';
-import { deniedTunnelMessage } from '../core/policy-violation.ts';
+import { deniedTunnelMessage } from '../core/policy-set.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
 import type { StatusInputs, SyncStatus } from '../core/reporter-status.ts';
 import type { ReporterEntry } from './reporter-entry.ts';

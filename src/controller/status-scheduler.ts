@@ -1,7 +1,6 @@
-import type { Rate } from '../core/policy.ts';
 import type { ReporterStatus } from '../core/reporter-object.ts';
 import { statusChange, type StatusInputs } from '../core/reporter-status.ts';
-import { take, delayMs } from '../core/token-bucket.ts';
+import { delayMs, take, type Rate } from '../core/token-bucket.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import { BACKLOG_THRESHOLD_MS, collectStatusInputs, type StatusInputsOptions } from './status-inputs.ts';
 

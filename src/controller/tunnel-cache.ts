@@ -1,6 +1,6 @@
 import type { PriorState } from '../core/apply-report.ts';
 import type { Names } from '../core/names.ts';
-import { compareResourceVersions } from '../core/resource-version.ts';
+import { compareResourceVersions } from '../core/kubernetes.ts';
 import {
   observeTunnel,
   tunnelKeyOf,

@@ -1,4 +1,4 @@
-import type { ApiErrorKind } from '../core/api-error-kind.ts';
+import type { ApiErrorKind } from '../core/kubernetes.ts';
 import type {
   ObservedTunnel,
   TunnelManifest,

@@ -11,7 +11,7 @@ import {
   type TunnelObject,
   type TunnelKey,
 } from '../core/tunnel-object.ts';
-import { compareResourceVersions } from '../core/resource-version.ts';
+import { compareResourceVersions } from '../core/kubernetes.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';

@@ -1,23 +1,23 @@
-import type { Rate, Scope } from './policy.ts';
-import { stripTenantPrefix } from './tenant-prefix.ts';
-import { coversPattern, matchesText, createTextMatcher, type TextMatcher } from './text-pattern.ts';
-import type { Tunnel } from './tunnel.ts';
+import type { Scope } from './policy.ts';
+import type { Rate } from './token-bucket.ts';
+import { stripTenantPrefix, type Tunnel } from './tunnel.ts';
+import { coversPattern, matchesText, createTextMatcher, type TextMatcher } from './text.ts';
 
-/** What the peer of one stream may report as one reporter. */
+/** What the peer of a stream may report as one reporter. */
 export interface Grant {
-  /** Whether a tunnel of that tenant and cluster may have a row; undefined: every one may. */
+  /** Returns true if a tunnel of this tenant and cluster may have an object; undefined: all may. */
   readonly permits: ((tunnel: TunnelOrigin) => boolean) | undefined;
-  /** Tunnels that the reporter may hold by policy; Infinity without a limit. */
+  /** Maximum number of tunnels of the reporter; Infinity without a limit. */
   readonly tunnels: number;
-  /** How fast its reports are read; undefined: as fast as they come. */
+  /** Rate at which its reports are read; undefined: unlimited. */
   readonly rate: Rate | undefined;
-  /** What it was made of; lists of equal texts permit the same. */
+  /** The scopes of the rules that apply; grants with equal fingerprints permit the same. */
   readonly scopes: readonly Scope[];
 }
 
 type TunnelOrigin = Pick<Tunnel, 'tenantID' | 'clusterID'>;
 
-/** Without any policy. */
+/** The grant if there are no policies. */
 export const ALLOW_ALL: Grant = {
   permits: undefined,
   tunnels: Number.POSITIVE_INFINITY,
@@ -26,7 +26,7 @@ export const ALLOW_ALL: Grant = {
     { tenants: ['*'], clusters: ['*'], tunnels: undefined, rate: undefined, fingerprint: 'everything' },
   ],
 };
-/** Where no rule allows anything. */
+/** The grant if no rule applies. */
 export const DENY_ALL: Grant = {
   permits: () => false,
   tunnels: Number.POSITIVE_INFINITY,
@@ -34,12 +34,12 @@ export const DENY_ALL: Grant = {
   scopes: [],
 };
 
-/** Tenants whose answer is remembered: more than a reporter has, and few enough for one that makes them up. */
+/** Maximum number of cached tenants: more than a reporter has, and a bound for one that invents them. */
 const MAX_CACHED_TENANTS = 4096;
 
 /**
- * What several rules allow together: a tunnel that one of them allows, and of their limits the widest, so that a rule
- * more never takes anything away.
+ * Combines the scopes of all rules that apply: a tunnel is permitted if one of them permits it, and the widest limits
+ * count, so that an additional rule never restricts anything.
  */
 export function grantFromScopes(scopes: readonly Scope[]): Grant {
   if (scopes.length === 0) return DENY_ALL;
@@ -52,7 +52,7 @@ export function grantFromScopes(scopes: readonly Scope[]): Grant {
   };
 }
 
-/** True when nothing changes for who had the one and gets the other. */
+/** Returns true if both grants permit the same. */
 export function sameGrant(a: Grant, b: Grant): boolean {
   return (
     a === b ||
@@ -62,8 +62,8 @@ export function sameGrant(a: Grant, b: Grant): boolean {
 }
 
 /**
- * True when who has `wide` may report whatever who has `narrow` may, limits aside. Rule by rule: what only several rules
- * together allow counts as not covered.
+ * Returns true if `wide` permits every tunnel that `narrow` permits; limits are ignored. Rules are compared one by one: what
+ * only several rules of `wide` permit together counts as not covered.
  */
 export function isSuperset(wide: Grant, narrow: Grant): boolean {
   if (wide.permits === undefined || sameGrant(wide, narrow)) return true;
@@ -87,12 +87,12 @@ function maxRate(rates: readonly Rate[]): Rate {
   };
 }
 
-/** One question for all scopes: those of the same clusters are asked as one, and a tenant's answer is remembered. */
+/** Groups the scopes by clusters, and caches the matching groups of each tenant. */
 function tunnelFilter(scopes: readonly Scope[]): Grant['permits'] {
   const groups = [...Map.groupBy(scopes, ({ clusters }) => JSON.stringify(clusters)).values()].map(
-    (same) => ({
-      tenants: createTextMatcher(same.flatMap(({ tenants }) => tenants)),
-      clusters: createTextMatcher(same[0]?.clusters ?? []),
+    (group) => ({
+      tenants: createTextMatcher(group.flatMap(({ tenants }) => tenants)),
+      clusters: createTextMatcher(group[0]?.clusters ?? []),
     }),
   );
   if (groups.some(({ tenants, clusters }) => tenants.matchesAll && clusters.matchesAll)) return undefined;

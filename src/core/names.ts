@@ -1,42 +1,41 @@
-import { stripTenantPrefix } from './tenant-prefix.ts';
-import type { ReporterId, Tunnel } from './tunnel.ts';
+import { stripTenantPrefix, type ReporterId, type Tunnel } from './tunnel.ts';
 
 /**
- * Object names and label values: any Unicode in, a legal value out, the same for the same input for ever.
- * Rows are found again by these after a restart, so a change here renames every row in every cluster.
+ * Names and label values of objects: total functions from any Unicode text to valid values. Objects are found by these
+ * names after a restart, so a change in this file renames every object in every cluster.
  */
 export interface Names {
   /**
-   * A row's `metadata.name`: at most 63 characters, so that it is a legal label value too.
-   * Two tunnels share it only if 65 bits of SHA-256 collide; the writer checks what it finds under the name.
+   * `metadata.name` of a ReverseTunnel: at most 63 characters, so that it is also a valid label value. Two tunnels have
+   * the same name only if 65 bits of SHA-256 collide, which the writer detects from the existing object.
    */
   tunnelObjectName(reporter: ReporterId, tunnel: Tunnel): string;
-  /** The `metadata.name` of a reporter's object, formed as a row's is. */
+  /** `metadata.name` of a ReverseTunnelReporter, in the same form. */
   reporterObjectName(reporter: ReporterId): string;
-  /** The `metadata.name` of the Lease of one process of the operator, formed as a row's is. */
+  /** `metadata.name` of the Lease of one process of the operator, in the same form. */
   leaseName(replica: string): string;
-  /** A label's value: `raw` where that is legal, else its legal characters and a hash, at most 63 characters. */
+  /** A label value of at most 63 characters: `raw` if it is valid, otherwise its valid characters and a hash. */
   labelValue(raw: string): string;
 }
 
-/** At least 9 bytes that depend on all of `text`, so that no reporter can aim at another's name: SHA-256. */
+/** A digest of at least 9 bytes that is preimage resistant, so that no reporter can aim at the name of another: SHA-256. */
 export type Digest = (text: string) => Uint8Array;
 
 const HASH_LENGTH = 13;
-/** Crockford's base 32, lower case: no letter looks like a digit. */
+/** Crockford's base 32 in lower case, in which no letter looks like a digit. */
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz';
 const MAX_NAME_LENGTH = 63;
 
-const LEGAL_LABEL = /^[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
-/** A legal value that looks hashed is hashed too: else a tenant named like another's hash would share its label. */
+const VALID_LABEL = /^[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
+/** Valid values of this form are hashed, too: otherwise a tenant named like the hash of another would share its label. */
 const LOOKS_HASHED = /--[0-9a-hjkmnp-tv-z]{13}$/;
 
-/** Names made with this digest. It must never be another one: each name would be another too. */
+/** Creates the naming functions. The digest must never change, because each name depends on it. */
 export function createNames(digest: Digest): Names {
   const hash = (text: string): string => base32(digest(text));
   const objectName = (readable: string, parts: readonly string[]): string => {
-    const legal = readable.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-');
-    const prefix = trimToLimit(legal, MAX_NAME_LENGTH - HASH_LENGTH - 1);
+    const valid = readable.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-');
+    const prefix = trimToLimit(valid, MAX_NAME_LENGTH - HASH_LENGTH - 1);
     const suffix = hash(lengthPrefixed(parts));
     return prefix === '' ? suffix : `${prefix}-${suffix}`;
   };
@@ -50,20 +49,20 @@ export function createNames(digest: Digest): Names {
     reporterObjectName: (reporter) => objectName(reporter.id, [reporter.cluster, reporter.id]),
     leaseName: (replica) => objectName(replica, [replica]),
     labelValue(raw) {
-      if (raw === '' || (LEGAL_LABEL.test(raw) && !LOOKS_HASHED.test(raw))) return raw;
+      if (raw === '' || (VALID_LABEL.test(raw) && !LOOKS_HASHED.test(raw))) return raw;
       const prefix = trimToLimit(raw.replaceAll(/[^A-Za-z0-9_.]+/g, '-'), MAX_NAME_LENGTH - HASH_LENGTH - 2);
-      // A bare hash would not look hashed: a tenant that is named like it would share the label.
+      // A hash without a prefix would not match LOOKS_HASHED, and a tenant named like it would share the label.
       return `${prefix === '' ? 'x' : prefix}--${hash(raw)}`;
     },
   };
 }
 
-/** ("a:b", "c") and ("a", "b:c") differ, whatever the parts hold. */
+/** Joins the parts so that ("a:b", "c") and ("a", "b:c") differ, whatever the parts contain. */
 function lengthPrefixed(parts: readonly string[]): string {
   return parts.map((part) => `${part.length}:${part}`).join('');
 }
 
-/** At most `limit` characters that begin and end with a letter or digit, as names and label values must. */
+/** Truncates to `limit` characters that start and end with a letter or digit, as names and label values must. */
 function trimToLimit(text: string, limit: number): string {
   return text
     .replace(/^[^A-Za-z0-9]+/, '')
@@ -71,7 +70,7 @@ function trimToLimit(text: string, limit: number): string {
     .replace(/[^A-Za-z0-9]+$/, '');
 }
 
-/** The first 65 bits as 13 characters. */
+/** Encodes the first 65 bits as 13 characters. */
 function base32(bytes: Uint8Array): string {
   let text = '';
   let buffer = 0;
@@ -87,4 +86,15 @@ function base32(bytes: Uint8Array): string {
     buffer &= (1 << bits) - 1;
   }
   return text;
+}
+
+const MANAGED_BY_LABEL = 'app.kubernetes.io/managed-by';
+const MANAGED_BY_VALUE = 'reverse-tunnel-operator';
+
+/** Labels of every object that this project creates. */
+export const MANAGED_BY_LABELS = { [MANAGED_BY_LABEL]: MANAGED_BY_VALUE } as const;
+
+/** Returns true if this project created the object: the namespace may contain Leases of others. */
+export function isManaged(labels: Readonly<Record<string, string>> | undefined): boolean {
+  return labels?.[MANAGED_BY_LABEL] === MANAGED_BY_VALUE;
 }

@@ -1,12 +1,13 @@
-import type { Condition } from './condition.ts';
+import { buildCondition, type Condition, type ConditionContent } from './kubernetes.ts';
+import { sanitize } from './text.ts';
 
-/** A ReverseTunnelPolicy as the API server shows it; `crds/reversetunnelpolicies.yaml` says what each field means. */
+/** The parts of a ReverseTunnelPolicy that this project reads; `crds/reversetunnelpolicies.yaml` describes each field. */
 export interface PolicyObject {
   readonly metadata: {
     readonly name: string;
     readonly uid: string;
     readonly resourceVersion: string;
-    /** One higher with each change of spec. */
+    /** Incremented with each change of spec. */
     readonly generation: number;
   };
   readonly spec: PolicySpec;
@@ -18,17 +19,17 @@ export interface PolicySpec {
   readonly rules?: readonly RuleSpec[];
 }
 
-/** Who (`peers`) may report as whom (`reporters`) which tunnels (`tenants`, `clusters`), within which limits. */
+/** Which peers may report as which reporters, for which tenants and clusters, within which limits. */
 export interface RuleSpec {
   readonly peers?: readonly PeerSpec[];
   readonly reporters?: { readonly ids?: readonly string[]; readonly clusters?: readonly string[] };
   readonly tenants?: readonly string[];
-  /** Left out: every cluster. */
+  /** Default: every cluster. */
   readonly clusters?: readonly string[];
   readonly limits?: LimitsSpec;
 }
 
-/** Exactly one of the four. */
+/** Exactly one of the fields is set. */
 export interface PeerSpec {
   readonly spiffeID?: string;
   readonly dnsName?: string;
@@ -36,18 +37,70 @@ export interface PeerSpec {
   readonly any?: boolean;
 }
 
-/**
- * Bounds of what one rule allows, each left out where there is none. Of several rules the widest counts (`grantOf`).
- */
+/** Limits of one rule; an omitted limit is unlimited. If several rules apply, the widest limits count (`grantFromScopes`). */
 export interface LimitsSpec {
   readonly tunnels?: number;
   readonly reportsPerSecond?: number;
   readonly reportsBurst?: number;
 }
 
-/** Written by the leader: of how many rules, of which generation, and whether they are in force. */
+/** Written by the leader. */
 export interface PolicyStatus {
   readonly observedGeneration?: number;
+  /** The number of rules that are enforced. */
   readonly rules?: number;
   readonly conditions?: readonly Condition[];
+}
+
+/** The result of parsing a policy: its rules or its errors. */
+interface PolicyResult {
+  readonly rules: readonly unknown[] | undefined;
+  readonly errors: readonly string[] | undefined;
+}
+
+/** Maximum number of errors that a condition lists. */
+const MAX_LISTED_ERRORS = 5;
+/** The API server accepts up to 4,096. */
+const MAX_MESSAGE_LENGTH = 2000;
+
+/**
+ * Returns the status that a policy should have as a merge patch; undefined if it already has that status.
+ *
+ * @param now RFC 3339 with a precision of seconds
+ */
+export function policyStatusPatch(
+  { metadata, status }: Pick<PolicyObject, 'metadata' | 'status'>,
+  parsed: PolicyResult,
+  now: string,
+): Required<PolicyStatus> | undefined {
+  const { generation } = metadata;
+  const desired = conditionContent(parsed);
+  const current = status?.conditions?.find(({ type }) => type === 'Accepted');
+  const rules = parsed.rules?.length ?? 0;
+  const isCurrent =
+    current?.status === desired.status &&
+    current.reason === desired.reason &&
+    current.message === desired.message &&
+    current.observedGeneration === generation &&
+    status?.observedGeneration === generation &&
+    status.rules === rules &&
+    status.conditions?.length === 1;
+  if (isCurrent) return undefined;
+  return {
+    observedGeneration: generation,
+    rules,
+    conditions: [buildCondition(desired, status?.conditions, now, generation)],
+  };
+}
+
+function conditionContent({ errors }: PolicyResult): ConditionContent {
+  if (errors === undefined) return { type: 'Accepted', status: 'True', reason: 'Accepted', message: '' };
+  const listed = errors.slice(0, MAX_LISTED_ERRORS).join('; ');
+  const more = errors.length > MAX_LISTED_ERRORS ? ` (and ${errors.length - MAX_LISTED_ERRORS} more)` : '';
+  return {
+    type: 'Accepted',
+    status: 'False',
+    reason: 'Invalid',
+    message: sanitize(`policy is not enforced: ${listed}${more}`, MAX_MESSAGE_LENGTH),
+  };
 }

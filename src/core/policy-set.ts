@@ -1,48 +1,59 @@
-import { ALLOW_ALL, grantFromScopes, DENY_ALL, type Grant } from './grant.ts';
-import { normalizeDnsName, matchesDns, matchesSpiffe } from './peer-pattern.ts';
-import { peerKey, type Peer } from './peer.ts';
+import { ALLOW_ALL, DENY_ALL, grantFromScopes, type Grant } from './grant.ts';
+import {
+  describePeer,
+  matchesDns,
+  matchesSpiffe,
+  normalizeDnsName,
+  peerKey,
+  spiffeIdOf,
+  type Peer,
+  type SpiffeId,
+} from './peer.ts';
 import type { PeerMatcher, Rule } from './policy.ts';
-import { spiffeIdOf, type SpiffeId } from './spiffe-id.ts';
-import { matchesText } from './text-pattern.ts';
-import type { ReporterId } from './tunnel.ts';
-import { quote } from './violation.ts';
+import type { Violation } from './report.ts';
+import { matchesText, quote } from './text.ts';
+import type { ReporterId, Tunnel } from './tunnel.ts';
 
-/** All policies together, at one moment. */
+/** All policies of the namespace at one moment. */
 export interface PolicySet {
-  /** False: everything is allowed, and nothing need be asked. */
+  /** False if there are no policies: everything is then allowed, and no check is needed. */
   readonly hasPolicies: boolean;
-  /** Whether the peer may report at all. */
+  /** Returns true if the peer may report at all. */
   admits(peer: Peer): boolean;
-  /** What it may report as this reporter; undefined: it may not be that reporter. */
+  /** Returns what the peer may report as this reporter; undefined if it must not be that reporter. */
   grant(peer: Peer, reporter: ReporterId): Grant | undefined;
 }
 
-/** Without any policy: whoever proves what `--auth` asks for may report everything. */
+/** The set without policies: every peer that `--auth` accepts may report everything. */
 export const ALLOW_ALL_POLICIES: PolicySet = {
   hasPolicies: false,
   admits: () => true,
   grant: () => ALLOW_ALL,
 };
 
-/** Peers and grants that are remembered; a fleet has fewer, and beyond it they are worked out anew. */
+/** Maximum number of cached peers and of cached grants. A fleet has fewer; the others are computed each time. */
 const MAX_CACHED = 4096;
 
-/** @param rules of all policies that were accepted; none at all admits nobody */
+/**
+ * Creates the set of all accepted policies.
+ *
+ * @param rules of all policies that were accepted; without rules, no peer is admitted
+ */
 export function createPolicySet(rules: readonly Rule[]): PolicySet {
   const rulesByPeer = new Map<string, readonly number[]>();
   const grants = new Map<string, Grant>();
 
-  /** Which rules are about a peer. The same peer has a stream for each reporter behind it, and comes back. */
+  /** Cached, because a peer has one stream for each reporter behind it, and reconnects. */
   function rulesFor(peer: Peer): readonly number[] {
-    const text = peerKey(peer);
-    let indexes = rulesByPeer.get(text);
+    const key = peerKey(peer);
+    let indexes = rulesByPeer.get(key);
     if (indexes === undefined) {
       const identity = identityOf(peer);
       indexes = [...rules.keys()].filter((index) => {
         const rule = rules[index];
         return rule !== undefined && matchesPeer(rule.peers, identity);
       });
-      if (rulesByPeer.size < MAX_CACHED) rulesByPeer.set(text, indexes);
+      if (rulesByPeer.size < MAX_CACHED) rulesByPeer.set(key, indexes);
     }
     return indexes;
   }
@@ -60,43 +71,54 @@ export function createPolicySet(rules: readonly Rule[]): PolicySet {
         );
       });
       if (indexes.length === 0) return undefined;
-      // Reporters under the same rules share what is remembered of tenants.
-      const text = indexes.join();
-      let grant = grants.get(text);
+      // Reporters with the same rules share a grant and its cache of tenants.
+      const key = indexes.join();
+      let grant = grants.get(key);
       if (grant === undefined) {
         grant = grantFromScopes(indexes.flatMap((index) => rules[index]?.scope ?? []));
-        if (grants.size < MAX_CACHED) grants.set(text, grant);
+        if (grants.size < MAX_CACHED) grants.set(key, grant);
       }
       return grant;
     },
   };
 }
 
-/** What one is given who may not be a reporter: none of its tunnels may have a row. */
+/** Returns the grant of a peer; if the peer must not be the reporter, a grant that denies all tunnels. */
 export function grantOrDeny(set: PolicySet, peer: Peer, reporter: ReporterId): Grant {
   return set.grant(peer, reporter) ?? DENY_ALL;
 }
 
-/** Who a peer is, for a message. */
-export function describePeer(peer: Peer): string {
-  switch (peer.kind) {
-    case 'nothing':
-      return 'an unauthenticated peer (--auth insecure)';
-    case 'certificate':
-      return `a peer with the certificate of ${joinNames([...peer.uris, ...peer.dnsNames])}`;
-    case 'token':
-      return `a peer with the token of ServiceAccount ${quote(`${peer.namespace}/${peer.serviceAccount}`)}`;
-  }
+/** Returns the message for a peer that no policy admits. */
+export function peerRejection(peer: Peer): string {
+  return `no ReverseTunnelPolicy admits ${describePeer(peer)}`;
 }
 
-/** The first few, as a certificate may hold hundreds. */
-function joinNames(all: readonly string[]): string {
-  if (all.length === 0) return 'no name';
-  const first = all.slice(0, 3).map(quote).join(', ');
-  return all.length > 3 ? `${first} and ${all.length - 3} more` : first;
+/** Returns the violation of a peer that must not report as this reporter. */
+export function reporterRejection(peer: Peer, { id, cluster }: ReporterId): Violation {
+  return {
+    field: 'node.id',
+    reason: 'policy',
+    message: `node.id: ${quote(id)} in node.cluster ${quote(cluster)} is not allowed by any ReverseTunnelPolicy for ${describePeer(peer)}`,
+  };
 }
 
-/** A peer as rules ask for it. */
+/** Returns the violation of a peer whose reporter is held by another peer with tunnels that this peer must not report. */
+export function heldByOtherPeer(peer: Peer, { id, cluster }: ReporterId): Violation {
+  return {
+    field: 'node.id',
+    reason: 'policy',
+    message:
+      `node.id: ${quote(id)} in node.cluster ${quote(cluster)} is held by another peer, which may report tunnels that no ` +
+      `ReverseTunnelPolicy allows for ${describePeer(peer)}; retry once that peer loses access or its tunnels expire`,
+  };
+}
+
+/** Returns the message for a tunnel that its reporter must not report. */
+export function deniedTunnelMessage({ name, tenantID, clusterID }: Tunnel): string {
+  return `tunnel ${quote(name)}: tenant ${quote(tenantID)} in cluster ${quote(clusterID)} is not allowed for this reporter by any ReverseTunnelPolicy`;
+}
+
+/** The identity of a peer in the form that matchers compare. */
 interface PeerIdentity {
   readonly spiffe: SpiffeId | undefined;
   readonly dnsNames: readonly string[];

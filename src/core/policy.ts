@@ -1,14 +1,9 @@
-import {
-  dnsPatternError,
-  parseSpiffePattern,
-  type PatternError,
-  type SpiffePattern,
-} from './peer-pattern.ts';
+import { dnsPatternError, parseSpiffePattern, type PatternError, type SpiffePattern } from './peer.ts';
 import type { LimitsSpec, PeerSpec, PolicySpec, RuleSpec } from './policy-object.ts';
-import { createTextMatcher, textPatternError, type TextMatcher } from './text-pattern.ts';
-import { quote } from './violation.ts';
+import { createTextMatcher, quote, textPatternError, type TextMatcher } from './text.ts';
+import type { Rate } from './token-bucket.ts';
 
-/** A rule that can be asked. */
+/** A parsed rule of a policy. */
 export interface Rule {
   readonly peers: PeerMatcher;
   readonly reporterIds: TextMatcher;
@@ -16,55 +11,48 @@ export interface Rule {
   readonly scope: Scope;
 }
 
-/** Which peers a rule is about: one of these is enough. */
+/** The peers that a rule selects. A peer is selected if one of the fields matches. */
 export interface PeerMatcher {
-  /** Every peer, also one that was asked for nothing. */
+  /** True for every peer, including an anonymous one. */
   readonly any: boolean;
   readonly spiffe: readonly SpiffePattern[];
-  /** In lower case; `*.` and a name for any one label before it. */
+  /** In lower case; `*.` and a name matches any one label before it. */
   readonly dnsNames: ReadonlySet<string>;
-  /** As `namespace/name`, or `namespace/*` for all of a namespace; neither part can hold a slash. */
+  /** As `namespace/name`, or `namespace/*` for all of a namespace; neither part can contain a slash. */
   readonly accounts: ReadonlySet<string>;
 }
 
-/** Which tunnels a rule allows, and how many, how fast. */
+/** The tunnels that a rule allows, and its limits. */
 export interface Scope {
   readonly tenants: readonly string[];
   readonly clusters: readonly string[];
-  /** Undefined: no limit by this rule. */
+  /** Undefined: this rule sets no limit. */
   readonly tunnels: number | undefined;
   readonly rate: Rate | undefined;
-  /** Equal for scopes that allow the same. */
+  /** Equal only for scopes that allow the same. */
   readonly fingerprint: string;
 }
 
-/** How often something may be done, as a report be read: `core/token-bucket` counts by it. */
-export interface Rate {
-  readonly perSecond: number;
-  /** At once, after a pause. */
-  readonly burst: number;
-}
-
-/** A policy that was read: its rules, or what is wrong with it, one line for each mistake. */
+/** The rules of a policy, or all its errors, one line each. */
 export type ParsedPolicy =
   | { readonly rules: readonly Rule[]; readonly errors: undefined }
   | { readonly rules: undefined; readonly errors: readonly string[] };
 
 const ANY_VALUE = ['*'];
 const DEFAULT_BURST = 10;
-/** Kubernetes' own rule for namespaces; of ServiceAccounts each label between dots is one. */
+/** The rule of Kubernetes for namespaces, and for each label of a ServiceAccount name. */
 const DNS_1123 = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
 /**
- * Reads a policy. One mistake refuses all of it, so that a policy never means less, or more, than it says: what it would
- * have allowed is not allowed until it is mended.
+ * Parses a policy. One error makes the whole policy invalid, so that a policy never allows less, or more, than it says:
+ * until the error is fixed, the policy allows nothing.
  */
 export function parsePolicy(spec: PolicySpec): ParsedPolicy {
-  const mistakes: string[] = [];
+  const errors: string[] = [];
   const rules = (spec.rules ?? []).map((rule, index) =>
-    parseRule(rule, (field, message) => mistakes.push(`spec.rules[${index}].${field}: ${message}`)),
+    parseRule(rule, (field, message) => errors.push(`spec.rules[${index}].${field}: ${message}`)),
   );
-  return mistakes.length === 0 ? { rules, errors: undefined } : { rules: undefined, errors: mistakes };
+  return errors.length === 0 ? { rules, errors: undefined } : { rules: undefined, errors };
 }
 
 type ReportError = (field: string, message: string) => void;
@@ -129,7 +117,7 @@ function parseScope(
   validatePatterns('tenants', tenants, reportError);
   validatePatterns('clusters', clusters, reportError);
   const { tunnels, rate } = parseLimits(limits, reportError);
-  // Of equal patterns in another order the text differs, which costs a comparison of rows and no more.
+  // Equal patterns in another order have another fingerprint, which only costs a comparison of the objects.
   return {
     tenants,
     clusters,

@@ -1,4 +1,4 @@
-import type { Condition } from './condition.ts';
+import type { Condition } from './kubernetes.ts';
 import type { ReporterId } from './tunnel.ts';
 
 /** A ReverseTunnelReporter as the API server shows it: the parts that this project reads. */

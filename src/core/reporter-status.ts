@@ -1,4 +1,4 @@
-import { buildCondition, type ConditionContent } from './condition.ts';
+import { buildCondition, type ConditionContent } from './kubernetes.ts';
 import type { Locality, ReporterStatus, ReporterStatusPatch, TunnelCounts } from './reporter-object.ts';
 import { sanitize } from './text.ts';
 

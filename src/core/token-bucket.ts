@@ -1,28 +1,35 @@
-import type { Rate } from './policy.ts';
+/** A rate limit. */
+export interface Rate {
+  readonly perSecond: number;
+  /** Maximum number at once after a pause. */
+  readonly burst: number;
+}
 
-/** How far a rate has been used up. */
+/** The state of a rate limit. */
 export interface TokenBucket {
+  /** Negative while in debt. */
   tokens: number;
+  /** When `tokens` was computed. */
   atMs: number;
 }
 
-/** A debt is never longer than this, and so no wait but for one more report. */
+/** Limits the debt, and with it every delay, to this plus the time for one token. */
 const MAX_DEBT_SECONDS = 4;
 
-/** A bucket that is full at any rate. */
+/** Creates a bucket that is full, whatever the rate. */
 export function newBucket(): TokenBucket {
   return { tokens: Number.POSITIVE_INFINITY, atMs: 0 };
 }
 
-/** Milliseconds until one may be used, rounded up; 0: at once. Takes none. */
+/** Returns the milliseconds until a token is available, rounded up; 0 if one is available now. Takes no token. */
 export function delayMs(bucket: TokenBucket, rate: Rate, nowMs: number): number {
   return Math.ceil(waitMs(refilled(bucket, rate, nowMs), rate));
 }
 
 /**
- * Takes one, which has been used already.
+ * Takes a token for something that has already happened, so the bucket may go into debt.
  *
- * @returns milliseconds until the next one may be used; 0: at once
+ * @returns milliseconds until the next token is available; 0 if one is available now
  */
 export function take(bucket: TokenBucket, rate: Rate, nowMs: number): number {
   bucket.tokens = Math.max(refilled(bucket, rate, nowMs) - 1, -MAX_DEBT_SECONDS * rate.perSecond);

@@ -1,7 +1,5 @@
-import { MANAGED_BY_LABELS } from './labels.ts';
-import type { Names } from './names.ts';
-import { stripTenantPrefix } from './tenant-prefix.ts';
-import { reporterKey, type ReporterId, type Tunnel } from './tunnel.ts';
+import { MANAGED_BY_LABELS, type Names } from './names.ts';
+import { type ReporterId, reporterKey, stripTenantPrefix, type Tunnel } from './tunnel.ts';
 
 /** A ReverseTunnel as the API server shows it: the parts that this project reads. */
 export interface TunnelObject {

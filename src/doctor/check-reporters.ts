@@ -1,4 +1,4 @@
-import type { Condition } from '../core/condition.ts';
+import type { Condition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { formatAge } from '../cli/age.ts';
 import { pluralize } from '../cli/pluralize.ts';

@@ -1,8 +1,13 @@
 import protobuf from 'protobufjs/minimal.js';
-import { formatCreatedAt } from '../core/created-at.ts';
-import { tunnelViolation, type ReportedIdentity } from '../core/report.ts';
-import type { Tunnel } from '../core/tunnel.ts';
-import { MAX_TUNNEL_NAME, textViolation, type Violation, type ViolationReason } from '../core/violation.ts';
+import { formatCreatedAt, type Tunnel } from '../core/tunnel.ts';
+import {
+  MAX_TUNNEL_NAME,
+  type ReportedIdentity,
+  textViolation,
+  tunnelViolation,
+  type Violation,
+  type ViolationReason,
+} from '../core/report.ts';
 import { errorMessage } from '../error-message.ts';
 
 type Reader = protobuf.Reader;

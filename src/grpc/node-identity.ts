@@ -1,9 +1,9 @@
-import { reporterViolation } from '../core/report.ts';
+import { reporterViolation, type Violation } from '../core/report.ts';
+import { quote } from '../core/text.ts';
 import type { Locality } from '../core/reporter-object.ts';
 import type { EnvoyMetadata } from '../core/reporter-status.ts';
 import { sanitize } from '../core/text.ts';
 import type { ReporterId } from '../core/tunnel.ts';
-import { quote, type Violation } from '../core/violation.ts';
 import { errorMessage } from '../error-message.ts';
 import { MalformedReportError } from './decode.ts';
 import type { NodeMessage } from './proto.ts';

@@ -2,7 +2,7 @@ import type { LimitExceeded } from '../core/apply-report.ts';
 import type { Peer } from '../core/peer.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
 import type { ReporterId, Tunnel } from '../core/tunnel.ts';
-import type { Violation } from '../core/violation.ts';
+import type { Violation } from '../core/report.ts';
 import type { DecodedReport, RejectedTunnels } from './decode.ts';
 
 /** Why a reporter no longer has a stream on this replica. */

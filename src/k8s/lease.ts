@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
-import { MANAGED_BY_LABELS } from '../core/labels.ts';
-import { compareResourceVersions } from '../core/resource-version.ts';
+import { MANAGED_BY_LABELS } from '../core/names.ts';
+import { compareResourceVersions } from '../core/kubernetes.ts';
 import { errorMessage } from '../error-message.ts';
 import { rfc3339Micro } from '../timestamps.ts';
 import { ApiError } from './api-error.ts';

@@ -1,4 +1,4 @@
-import { MANAGED_BY_LABELS } from '../core/labels.ts';
+import { MANAGED_BY_LABELS } from '../core/names.ts';
 import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
 import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
 import type {

@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { compareResourceVersions } from '../core/resource-version.ts';
+import { compareResourceVersions } from '../core/kubernetes.ts';
 import { errorMessage } from '../error-message.ts';
 import { ApiError, errorFromStatus, isKubernetesStatus, type KubernetesStatus } from './api-error.ts';
 import type { ApiObject, ResourceClient } from './resource-client.ts';

@@ -375,7 +375,11 @@ describe('--auth insecure', () => {
         stream.sendBytes(firstReport('r-0'));
         await stream.next();
       }
-      expect(world.peers).to.deep.equal([{ by: 'nothing' }, { by: 'nothing' }, { by: 'nothing' }]);
+      expect(world.peers).to.deep.equal([
+        { kind: 'anonymous' },
+        { kind: 'anonymous' },
+        { kind: 'anonymous' },
+      ]);
     } finally {
       await world.stop();
     }

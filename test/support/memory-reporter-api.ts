@@ -1,4 +1,4 @@
-import type { Condition } from '../../src/core/condition.ts';
+import type { Condition } from '../../src/core/kubernetes.ts';
 import type { ReporterObjectApi } from '../../src/controller/reporter-object-api.ts';
 import type { ReporterObject, ReporterStatus, ReporterStatusPatch } from '../../src/core/reporter-object.ts';
 import { apiFailure } from './memory-tunnel-api.ts';

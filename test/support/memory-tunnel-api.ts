@@ -5,7 +5,7 @@ import type {
   TunnelObjectApi,
   TunnelObjectPatch,
 } from '../../src/controller/tunnel-object-api.ts';
-import type { ApiErrorKind } from '../../src/core/api-error-kind.ts';
+import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
 import type {
   ObservedTunnel,
   TunnelManifest,

@@ -1,5 +1,5 @@
 /** Reporters' objects for tests of what reads them. */
-import type { Condition } from '../../src/core/condition.ts';
+import type { Condition } from '../../src/core/kubernetes.ts';
 import type { ReporterObject } from '../../src/core/reporter-object.ts';
 
 /** When it is, for these objects. */

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 
-import type { ApiErrorKind } from '../../src/core/api-error-kind.ts';
+import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
 import { manifestFor } from '../../src/core/tunnel-object.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
 import { apiFailure, connectionFailure, type TunnelApiCall } from '../support/memory-tunnel-api.ts';

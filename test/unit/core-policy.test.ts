@@ -5,7 +5,7 @@ import { ANONYMOUS, type Peer } from '../../src/core/peer.ts';
 import { parsePolicy, type Rule } from '../../src/core/policy.ts';
 import type { PeerSpec, RuleSpec } from '../../src/core/policy-object.ts';
 import { createPolicySet } from '../../src/core/policy-set.ts';
-import { matchesText, createTextMatcher } from '../../src/core/text-pattern.ts';
+import { matchesText, createTextMatcher } from '../../src/core/text.ts';
 import { RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const EVERY_RULE: RuleSpec = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };

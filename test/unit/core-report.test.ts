@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { reporterViolation, tunnelViolation, type ReportedIdentity } from '../../src/core/report.ts';
-import { stripTenantPrefix } from '../../src/core/tenant-prefix.ts';
+import { stripTenantPrefix } from '../../src/core/tunnel.ts';
 
 const IDENTITY: ReportedIdentity = { tenantID: 'acme', clusterID: 'eu-1', nodeID: 'node-17' };
 

@@ -3,8 +3,8 @@ import * as fc from 'fast-check';
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
-import { findForbiddenCharacter, exceedsLength } from '../../src/core/text.ts';
-import { optionalTextViolation, quote, textViolation } from '../../src/core/violation.ts';
+import { exceedsLength, findForbiddenCharacter, quote } from '../../src/core/text.ts';
+import { optionalTextViolation, textViolation } from '../../src/core/report.ts';
 
 /** UTF-16 units of every kind, so lone surrogates too. */
 const anyText = fc

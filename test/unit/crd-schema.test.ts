@@ -4,7 +4,7 @@ import { parse } from 'yaml';
 
 import { reportedStatus } from '../../src/core/tunnel-object.ts';
 import { findForbiddenCharacter } from '../../src/core/text.ts';
-import { MAX_IDENTITY_PART, MAX_REPORTER_PART, MAX_TUNNEL_NAME } from '../../src/core/violation.ts';
+import { MAX_IDENTITY_PART, MAX_REPORTER_PART, MAX_TUNNEL_NAME } from '../../src/core/report.ts';
 
 /** The parts of a structural schema that these tests look at. */
 interface Schema {

@@ -1,12 +1,10 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { formatCreatedAt } from '../../src/core/created-at.ts';
-import { tunnelViolation } from '../../src/core/report.ts';
-import type { Tunnel } from '../../src/core/tunnel.ts';
+import { formatCreatedAt, type Tunnel } from '../../src/core/tunnel.ts';
+import { MAX_TUNNEL_NAME, textViolation, tunnelViolation } from '../../src/core/report.ts';
 import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
 import { group, int64, concat, lengthDelimited, varint } from '../support/wire-writer.ts';
 import { requestBytes, requestOf, type RequestFields, type TunnelFields } from '../support/wire.ts';
-import { MAX_TUNNEL_NAME, textViolation } from '../../src/core/violation.ts';
 
 const RUNS = 2000;
 

@@ -2,7 +2,7 @@ import { createSecureContext } from 'node:tls';
 import { expect } from 'chai';
 import { errorMessage } from '../../src/error-message.ts';
 import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from '../../src/k8s/api-error.ts';
-import type { ApiErrorKind } from '../../src/core/api-error-kind.ts';
+import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
 import * as answers from '../support/recorded-responses.ts';
 import type { RecordedResponse } from '../support/recorded-responses.ts';
 

@@ -1,7 +1,6 @@
-import { formatCreatedAt } from '../../../src/core/created-at.ts';
+import { formatCreatedAt, reporterKey } from '../../../src/core/tunnel.ts';
 import type { ReporterObject } from '../../../src/core/reporter-object.ts';
 import { manifestFor, type TunnelObject } from '../../../src/core/tunnel-object.ts';
-import { reporterKey } from '../../../src/core/tunnel.ts';
 import { internalSizes } from '../../support/internal-sizes.ts';
 import { names } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { parseSpiffeId, spiffeIdOf } from '../../src/core/spiffe-id.ts';
+import { parseSpiffeId, spiffeIdOf } from '../../src/core/peer.ts';
 
 const SEGMENT_CHARACTERS = 'abcXYZ019.-_'.split('');
 const segment = fc

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { compareResourceVersions } from '../../src/core/resource-version.ts';
+import { compareResourceVersions } from '../../src/core/kubernetes.ts';
 
 describe('order of resourceVersions', () => {
   it('is that of the numbers, however large', () => {

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { formatCreatedAt } from '../../src/core/created-at.ts';
+import { formatCreatedAt } from '../../src/core/tunnel.ts';
 
 const YEAR_1 = -62_135_596_800;
 const YEAR_9999_END = 253_402_300_799;
