@@ -30,7 +30,7 @@ const FENCED_BLOCK = /^( *)```([^\n`]*)\n([^]*?)^ *```$/gm;
 
 /** Every page in Markdown, those of node_modules and of what is built aside. */
 export function pages(): Page[] {
-  return globSync(['*.md', '.github/**/*.md', '{charts,docs,examples,proto}/**/*.md'], {
+  return globSync(['*.md', '.github/**/*.md', '{charts,docs,examples,proto,release-notes}/**/*.md'], {
     cwd: ROOT,
     exclude: (name) => EXCLUDED_FOLDERS.has(name),
   })
