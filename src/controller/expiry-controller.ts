@@ -70,7 +70,7 @@ export class ExpiryController {
         disconnected.phase = phase;
         disconnected.remaining = undefined;
       }
-      if (phase !== 'lost' && canWrite && entry.ownership.owns)
+      if (phase !== 'grace' && canWrite && entry.ownership.owns)
         candidates.push({ entry, disconnected, position: this.#positionOf(disconnected) });
     }
     candidates.sort((a, b) => a.position - b.position);

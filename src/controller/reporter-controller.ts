@@ -207,7 +207,7 @@ export class ReporterController implements WriteAuthorizer {
   authorize(key: string, write: TunnelAction['type']): WritePermission {
     const entry = this.#entries.get(key);
     const { fence, clock } = this.#options;
-    if (entry === undefined || !fence.canWrite()) return 'no';
+    if (entry === undefined || !fence.canWrite()) return 'deny';
     if (write === 'expire') return entry.ownership.canExpire(clock.monotonicMs(), EXPIRY_READ_MAX_AGE_MS);
     return write === 'delete' ? entry.ownership.canDelete(clock.monotonicMs()) : entry.ownership.canWrite();
   }

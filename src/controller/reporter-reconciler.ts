@@ -135,7 +135,7 @@ export class ReporterReconciler {
     entry.disconnected ??= {
       timer: new GraceTimer(clock.monotonicMs()),
       expireAfterMs: entry.isOrphan ? Math.min(expireAfterMs, ORPHAN_EXPIRE_AFTER_MS) : expireAfterMs,
-      phase: 'lost',
+      phase: 'grace',
       remaining: undefined,
     };
   }
@@ -143,7 +143,7 @@ export class ReporterReconciler {
   /** Rows that were left out while they were not to be written. */
   #resyncSkipped(entry: ReporterEntry, nowMs: number): void {
     const { writesSkippedSinceMs } = entry;
-    const canDelete = entry.deletionsDeferred && entry.ownership.canDelete(nowMs) !== 'no';
+    const canDelete = entry.deletionsDeferred && entry.ownership.canDelete(nowMs) !== 'deny';
     if (writesSkippedSinceMs === undefined && !canDelete) return;
     entry.writesSkippedSinceMs = undefined;
     entry.statusDirty = true;

@@ -112,11 +112,11 @@ export class TunnelReconciler {
       }
       if (steps === MAX_WRITES) return REQUEUE;
       const permission = writeAuthorizer.authorize(item.key, action.type);
-      if (permission === 'no') {
+      if (permission === 'deny') {
         writeAuthorizer.writeSkipped(item.key);
         return { kind: 'done', answered: written > 0 };
       }
-      if (permission === 'read') {
+      if (permission === 'verify') {
         const failure = await writeAuthorizer.liveRead(item.key);
         if (failure !== undefined) return this.#handleReadFailure(failure, reporter, item);
         // What was read, or came meanwhile, may say that nothing is to be done, or by somebody else.

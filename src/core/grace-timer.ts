@@ -1,7 +1,7 @@
 /** How far a reporter that nobody hears is lost. */
 export type DisconnectPhase =
   /** Its rows stay as they are. */
-  | 'lost'
+  | 'grace'
   /** Its rows are to say that nobody knows. */
   | 'unknown'
   /** Its rows are to go, and then its object. */
@@ -51,6 +51,6 @@ export class GraceTimer {
   /** @param limits greater than 0; `unknownAfterMs` may be the greater of the two, and is never reached then */
   phase(limits: { readonly unknownAfterMs: number; readonly expireAfterMs: number }): DisconnectPhase {
     if (this.#elapsedMs >= limits.expireAfterMs) return 'expired';
-    return this.#elapsedMs >= limits.unknownAfterMs ? 'unknown' : 'lost';
+    return this.#elapsedMs >= limits.unknownAfterMs ? 'unknown' : 'grace';
   }
 }

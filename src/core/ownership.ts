@@ -31,7 +31,7 @@ export type OwnershipAction =
   | { readonly type: 'wait'; readonly atMs: number | undefined };
 
 /** May a row be written? `read`: not before a fresh read of the reporter's object. */
-export type WritePermission = 'yes' | 'read' | 'no';
+export type WritePermission = 'allow' | 'verify' | 'deny';
 
 interface StreamState {
   readonly openedMs: number;
@@ -284,23 +284,23 @@ export class Ownership {
 
   /** May a row be created or changed? */
   canWrite(): WritePermission {
-    if (!this.owns) return 'no';
-    return this.#externalChanges > this.#verifiedChanges ? 'read' : 'yes';
+    if (!this.owns) return 'deny';
+    return this.#externalChanges > this.#verifiedChanges ? 'verify' : 'allow';
   }
 
   /** May a row be deleted because its reporter does not report it? */
   canDelete(nowMs: number): WritePermission {
     return this.#confirmed?.needsFreshReport === true && !this.#hasReportedSinceClaim(nowMs)
-      ? 'no'
+      ? 'deny'
       : this.canWrite();
   }
 
   /** May a row be deleted because its reporter has been lost for long? Needs a read within the last `freshForMs`. */
   canExpire(nowMs: number, maxAgeMs: number): WritePermission {
-    if (!this.owns || this.#stream !== undefined) return 'no';
+    if (!this.owns || this.#stream !== undefined) return 'deny';
     return this.#externalChanges > this.#verifiedChanges || nowMs - this.#lastVerifiedMs >= maxAgeMs
-      ? 'read'
-      : 'yes';
+      ? 'verify'
+      : 'allow';
   }
 
   /** Compares what is seen with what is held, claimed or wanted. */

@@ -52,7 +52,7 @@ export function nextDisconnectedAction(
   objects: readonly ObservedTunnel[],
   phase: DisconnectPhase,
 ): TunnelAction | undefined {
-  if (phase === 'lost') return nextAction(state, objects);
+  if (phase === 'grace') return nextAction(state, objects);
   const existing = objects.filter((object) => (object.drift & Drift.terminating) === 0);
   if (phase === 'expired') {
     const [object] = existing;

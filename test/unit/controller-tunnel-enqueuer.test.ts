@@ -569,7 +569,7 @@ describe('a gate in front of the rows', () => {
       foreign: 0,
       read: undefined as ApiFailure | undefined,
       canWrite: () => gate.open,
-      authorize: (): WritePermission => (gate.foreign > 0 ? 'read' : 'yes'),
+      authorize: (): WritePermission => (gate.foreign > 0 ? 'verify' : 'allow'),
       externalChange: () => void (gate.foreign += 1),
       liveRead: () => Promise.resolve(gate.read),
     };
@@ -588,7 +588,7 @@ describe('a gate in front of the rows', () => {
   it('is told again when a conflict was read again: what that shows is newer than any read before', async () => {
     const gate = recordingGate();
     gate.open = true;
-    const world = createHarness({ gate: { ...gate, authorize: () => 'yes' } });
+    const world = createHarness({ gate: { ...gate, authorize: () => 'allow' } });
     await world.start();
     world.api.createManually(manifestFor(names, RESPONDER, T1));
     // The watch has not brought it: the create meets it.
@@ -608,7 +608,7 @@ describe('a gate in front of the rows', () => {
     gate.foreign = 1;
     gate.read = apiFailure('rejected', { status: 403 });
     const world = createHarness({
-      gate: { ...gate, authorize: (key) => (key === reporterKey(RESPONDER) ? 'read' : 'yes') },
+      gate: { ...gate, authorize: (key) => (key === reporterKey(RESPONDER) ? 'verify' : 'allow') },
       concurrency: 1,
     });
     await world.start();

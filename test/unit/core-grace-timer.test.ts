@@ -19,7 +19,7 @@ function seconds(count: number, held: boolean): boolean[] {
 describe('the time for which a reporter is lost', () => {
   it('passes through lost, unknown, expired', () => {
     const phases = [29, 30, 299, 300].map((count) => after(seconds(count, true)).phase(LIMITS));
-    expect(phases).to.deep.equal(['lost', 'unknown', 'unknown', 'expired']);
+    expect(phases).to.deep.equal(['grace', 'unknown', 'unknown', 'expired']);
   });
 
   it('stands still while no Lease is held, and for 15 s after', () => {
@@ -62,7 +62,7 @@ describe('the time for which a reporter is lost', () => {
   it('with unknown-after beyond expire-after goes from lost to expired', () => {
     const limits = { unknownAfterMs: 60_000, expireAfterMs: 20_000 };
     expect([19, 20].map((count) => after(seconds(count, true)).phase(limits))).to.deep.equal([
-      'lost',
+      'grace',
       'expired',
     ]);
   });

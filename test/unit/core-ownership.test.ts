@@ -45,9 +45,9 @@ describe('ownership of a reporter', () => {
     ownership.claimSent(claim);
     ownership.onObserved(seen(10), 1);
     ownership.onObserved(seen(11, 'me'), 1);
-    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([false, 'no']);
+    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([false, 'deny']);
     ownership.claimConfirmed(seen(11, 'me'), 1);
-    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([true, 'yes']);
+    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([true, 'allow']);
   });
 
   it('ends at once with anything else that the object says', () => {
@@ -62,14 +62,14 @@ describe('ownership of a reporter', () => {
     for (const [what, after] of others) {
       const ownership = owning();
       ownership.onObserved(after, 10);
-      expect(ownership.canWrite(), what).to.equal('no');
+      expect(ownership.canWrite(), what).to.equal('deny');
     }
   });
 
   it('stays where only the status moved', () => {
     const ownership = owning();
     ownership.onObserved(seen(12, 'me', 1, false), 10);
-    expect(ownership.canWrite()).to.equal('yes');
+    expect(ownership.canWrite()).to.equal('allow');
   });
 
   it('is claimed again at once where nobody else streams: object gone, owner without a stream, own late claim', () => {
@@ -139,23 +139,23 @@ describe('ownership of a reporter', () => {
     ownership.claimSent(again);
     ownership.onObserved(seen(12, 'me', 6), 3);
     ownership.claimConfirmed(seen(12, 'me', 6), 3);
-    expect([ownership.canWrite(), ownership.canDelete(4)]).to.deep.equal(['yes', 'no']);
+    expect([ownership.canWrite(), ownership.canDelete(4)]).to.deep.equal(['allow', 'deny']);
   });
 
   it('lets rows be collected once the stream has spoken again; of an unchanged owner at once', () => {
     const ownership = owning();
-    expect(ownership.canDelete(999)).to.equal('no');
+    expect(ownership.canDelete(999)).to.equal('deny');
     ownership.onReport(999);
-    expect(ownership.canDelete(999), 'it may have been on its way').to.equal('no');
+    expect(ownership.canDelete(999), 'it may have been on its way').to.equal('deny');
     ownership.onReport(1000);
-    expect(ownership.canDelete(1000)).to.equal('yes');
+    expect(ownership.canDelete(1000)).to.equal('allow');
     ownership.onStreamOpened(2000);
     ownership.onReport(2000);
     const claim = claimOf(ownership.decide(2000));
     ownership.claimSent(claim);
     ownership.onObserved(seen(12, 'me', 2), 2001);
     ownership.claimConfirmed(seen(12, 'me', 2), 2001);
-    expect(ownership.canDelete(2001)).to.equal('yes');
+    expect(ownership.canDelete(2001)).to.equal('allow');
   });
 
   it('keeps a debt of speech over to the next stream of this replica', () => {
@@ -165,22 +165,22 @@ describe('ownership of a reporter', () => {
     ownership.claimSent(claimOf(ownership.decide(500)));
     ownership.onObserved(seen(12, 'me', 2), 501);
     ownership.claimConfirmed(seen(12, 'me', 2), 501);
-    expect(ownership.canDelete(600)).to.equal('no');
+    expect(ownership.canDelete(600)).to.equal('deny');
   });
 
   it('wants a fresh read, sent later, before it answers what somebody else did', () => {
     const ownership = owning();
     ownership.externalChange();
-    expect(ownership.canWrite()).to.equal('read');
+    expect(ownership.canWrite()).to.equal('verify');
     const mark = ownership.readMark;
     ownership.externalChange();
     ownership.readAnswered(seen(11, 'me'), mark, 5, 6);
-    expect(ownership.canWrite(), 'it was sent before the second change was seen').to.equal('read');
+    expect(ownership.canWrite(), 'it was sent before the second change was seen').to.equal('verify');
     ownership.readAnswered(seen(11, 'me'), ownership.readMark, 7, 8);
-    expect(ownership.canWrite()).to.equal('yes');
+    expect(ownership.canWrite()).to.equal('allow');
     ownership.externalChange();
     ownership.readAnswered(seen(12, 'you', 2), ownership.readMark, 9, 10);
-    expect(ownership.canWrite()).to.equal('no');
+    expect(ownership.canWrite()).to.equal('deny');
   });
 
   it('stays in doubt after a read that was sent before the doubt arose', () => {
@@ -190,7 +190,7 @@ describe('ownership of a reporter', () => {
     ownership.readAnswered(seen(11, 'me'), early, 1, 2);
     expect([ownership.owns, ownership.decide(3).type]).to.deep.equal([false, 'read']);
     ownership.readAnswered(seen(11, 'me'), ownership.readMark, 3, 4);
-    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([true, 'yes']);
+    expect([ownership.owns, ownership.canWrite()]).to.deep.equal([true, 'allow']);
   });
 
   it('is not claimed after a time-out by a read that was sent before the claim', () => {
@@ -207,12 +207,12 @@ describe('ownership of a reporter', () => {
 
   it('lets rows expire within a second of a fresh read, and never beside a stream', () => {
     const ownership = owning();
-    expect(ownership.canExpire(10, 1000)).to.equal('no');
+    expect(ownership.canExpire(10, 1000)).to.equal('deny');
     ownership.onStreamClosed();
-    expect(ownership.canExpire(10, 1000)).to.equal('read');
+    expect(ownership.canExpire(10, 1000)).to.equal('verify');
     ownership.readAnswered(seen(11, 'me'), ownership.readMark, 20, 25);
-    expect(ownership.canExpire(1019, 1000)).to.equal('yes');
-    expect(ownership.canExpire(1020, 1000)).to.equal('read');
+    expect(ownership.canExpire(1019, 1000)).to.equal('allow');
+    expect(ownership.canExpire(1020, 1000)).to.equal('verify');
   });
 
   it('is inherited from a dead owner, unless somebody was quicker or a stream came', () => {

@@ -219,10 +219,10 @@ describe('the rows of a reporter that is lost', () => {
     rows: ObservedTunnel[],
     step: TunnelAction | undefined,
   ][] = [
-    ['stay as they are at first', 'lost', UNKNOWN, [row(WANTED)], undefined],
+    ['stay as they are at first', 'grace', UNKNOWN, [row(WANTED)], undefined],
     [
       'are still brought to its last words',
-      'lost',
+      'grace',
       ABSENT,
       [row(WANTED)],
       { type: 'delete', object: row(WANTED) },

@@ -29,7 +29,7 @@ class RowsBeforeTheClaimIsConfirmed extends Ownership {
 /** What others did to rows is undone by what the caches say. */
 class UndoesWithoutReading extends Ownership {
   override canWrite(): WritePermission {
-    return this.owns ? 'yes' : 'no';
+    return this.owns ? 'allow' : 'deny';
   }
 }
 
@@ -64,7 +64,7 @@ class CollectsBeforeTheStreamHasSpoken extends Ownership {
 /** Expires by what the caches say. */
 class ExpiresWithoutReading extends Ownership {
   override canExpire(): WritePermission {
-    return this.owns && !this.hasStream ? 'yes' : 'no';
+    return this.owns && !this.hasStream ? 'allow' : 'deny';
   }
 }
 
@@ -84,7 +84,7 @@ class ActsWithoutAClaim extends Ownership {
     return !this.#acts && super.isIdle;
   }
   override canExpire(): WritePermission {
-    return 'yes';
+    return 'allow';
   }
 }
 
