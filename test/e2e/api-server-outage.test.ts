@@ -12,13 +12,13 @@ import { waitForMatch } from '../support/expected-objects.ts';
 
 const DEADLINE_MS = 60_000;
 
-describe('an API server that is away, forbids, or lacks the CRDs', () => {
+describe('operator with an API server that is down, forbids access, or lacks the CRDs', () => {
   let controlPlane: ControlPlane;
   let namespace: string;
   let operator: OperatorProcess | undefined;
   let fleet: Fleet | undefined;
 
-  before('a control plane of its own', async function () {
+  before('starts a control plane of its own', async function () {
     this.timeout(FIRST_START_TIMEOUT_MS);
     controlPlane = await startWithCrds();
   });
@@ -50,76 +50,78 @@ describe('an API server that is away, forbids, or lacks the CRDs', () => {
     return { operator, fleet };
   }
 
-  async function rightfulKubeconfig(): Promise<string> {
+  async function kubeconfigWithPermissions(): Promise<string> {
     const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
     return (await controlPlane.kubeconfigFor(account)).kubeconfigPath;
   }
 
-  const said = (one: OperatorProcess, text: string): Promise<true> =>
-    poll(DEADLINE_MS, () => (one.log.some(({ error }) => String(error).includes(text)) ? true : undefined));
+  const waitForError = (process: OperatorProcess, text: string): Promise<true> =>
+    poll(DEADLINE_MS, () =>
+      process.log.some(({ error }) => String(error).includes(text)) ? true : undefined,
+    );
 
-  it('killed and started again: reports are ACKed meanwhile, and the rows follow', async function () {
+  it('ACKs reports while kube-apiserver is down and syncs the objects after it restarts', async function () {
     this.timeout(3 * DEADLINE_MS);
-    const parts = await start(await rightfulKubeconfig());
-    await waitForMatch(parts.fleet, controlPlane.request, namespace, DEADLINE_MS);
+    const started = await start(await kubeconfigWithPermissions());
+    await waitForMatch(started.fleet, controlPlane.request, namespace, DEADLINE_MS);
     await controlPlane.apiserver.kill();
-    const acksBefore = await parts.operator.metric('reverse_tunnel_acks_total');
-    for (const reporter of parts.fleet.reporters) {
+    const acksBefore = await started.operator.metric('reverse_tunnel_acks_total');
+    for (const reporter of started.fleet.reporters) {
       const [first, second] = reporter.expectedTunnels().keys();
       reporter.disconnectTunnel(String(first));
       reporter.flap(String(second));
-      reporter.connectTunnel(parts.fleet.newInitiator());
+      reporter.connectTunnel(started.fleet.newInitiator());
     }
-    await parts.fleet.settled();
+    await started.fleet.settled();
     await poll(DEADLINE_MS, async () =>
-      (await parts.operator.metric('reverse_tunnel_acks_total')) - acksBefore > 50 ? true : undefined,
+      (await started.operator.metric('reverse_tunnel_acks_total')) - acksBefore > 50 ? true : undefined,
     );
-    const { disconnects } = parts.fleet.statistics();
+    const { disconnects } = started.fleet.statistics();
     expect([...Object.values(disconnects)].every((times) => times === 0)).to.equal(true);
     await controlPlane.apiserver.start();
-    await waitForMatch(parts.fleet, controlPlane.request, namespace, DEADLINE_MS);
+    await waitForMatch(started.fleet, controlPlane.request, namespace, DEADLINE_MS);
   });
 
-  it('not there at the start: reports are ACKed, and mirrored once it comes', async function () {
+  it('starts without kube-apiserver, ACKs reports, and syncs the objects once it is up', async function () {
     this.timeout(3 * DEADLINE_MS);
-    const kubeconfigPath = await rightfulKubeconfig();
+    const kubeconfigPath = await kubeconfigWithPermissions();
     await controlPlane.apiserver.kill();
-    const parts = await start(kubeconfigPath);
-    await parts.fleet.settled();
-    await said(parts.operator, 'ECONNREFUSED');
-    expect((await fetch(`http://${parts.operator.httpAddress}/readyz`)).status).to.equal(503);
-    expect((await fetch(`http://${parts.operator.httpAddress}/livez`)).status).to.equal(200);
+    const started = await start(kubeconfigPath);
+    await started.fleet.settled();
+    await waitForError(started.operator, 'ECONNREFUSED');
+    expect((await fetch(`http://${started.operator.httpAddress}/readyz`)).status).to.equal(503);
+    expect((await fetch(`http://${started.operator.httpAddress}/livez`)).status).to.equal(200);
     await controlPlane.apiserver.start();
-    await waitForMatch(parts.fleet, controlPlane.request, namespace, DEADLINE_MS);
-    await parts.operator.ready();
+    await waitForMatch(started.fleet, controlPlane.request, namespace, DEADLINE_MS);
+    await started.operator.ready();
   });
 
-  it('that forbids: one line a resource says what is not allowed, and granting it is picked up', async function () {
+  it('logs one line per forbidden resource and continues once the permissions are granted', async function () {
     this.timeout(3 * DEADLINE_MS);
     const account = { namespace, serviceAccount: 'operator' };
     const { kubeconfigPath } = await controlPlane.kubeconfigFor(account);
-    const parts = await start(kubeconfigPath);
+    const started = await start(kubeconfigPath);
     const forbidden = 'cannot list resource "reversetunnels"';
-    await said(parts.operator, forbidden);
-    const refusals = parts.operator.log.filter(({ error }) => String(error).includes(forbidden));
-    expect(refusals).to.have.length(1);
-    expect(refusals[0]?.['hint']).to.include('RBAC').and.not.include('\n');
+    await waitForError(started.operator, forbidden);
+    const forbiddenLines = started.operator.log.filter(({ error }) => String(error).includes(forbidden));
+    expect(forbiddenLines).to.have.length(1);
+    expect(forbiddenLines[0]?.['hint']).to.include('RBAC').and.not.include('\n');
     await controlPlane.kubeconfigFor({ ...account, rules: OPERATOR_RBAC_RULES });
-    await waitForMatch(parts.fleet, controlPlane.request, namespace, DEADLINE_MS);
+    await waitForMatch(started.fleet, controlPlane.request, namespace, DEADLINE_MS);
   });
 
-  it('without the CRDs: one line says how to install them, and installing them is picked up', async function () {
+  it('logs how to install missing CRDs and continues once they are installed', async function () {
     this.timeout(3 * DEADLINE_MS);
     const crds = ['reversetunnels.reverse-tunnel.io', 'reversetunnelreporters.reverse-tunnel.io'];
-    const kubeconfigPath = await rightfulKubeconfig();
+    const kubeconfigPath = await kubeconfigWithPermissions();
     expect((await controlPlane.kubectl(['delete', 'crd', ...crds])).code).to.equal(0);
-    const parts = await start(kubeconfigPath);
-    await said(parts.operator, 'kubectl apply -f crds/');
+    const started = await start(kubeconfigPath);
+    await waitForError(started.operator, 'kubectl apply -f crds/');
     expect((await controlPlane.kubectl(['apply', '-f', 'crds/'])).code).to.equal(0);
     await poll(DEADLINE_MS, async () => {
       const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnels`;
       return (await controlPlane.request('GET', path)).status === 200 ? true : undefined;
     });
-    await waitForMatch(parts.fleet, controlPlane.request, namespace, DEADLINE_MS);
+    await waitForMatch(started.fleet, controlPlane.request, namespace, DEADLINE_MS);
   });
 });

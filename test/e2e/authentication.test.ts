@@ -26,8 +26,8 @@ import { waitForMatch } from '../support/expected-objects.ts';
 const DEADLINE_MS = 60_000;
 const ROOT = new URL('../..', import.meta.url).pathname;
 
-/** A namespace with an account of the operator's, and a folder with files of an authority that both sides believe. */
-async function openWorld(controlPlane: ControlPlaneClient) {
+/** Creates a namespace with the operator's ServiceAccount, and a folder with files of a CA that both sides trust. */
+async function openFixture(controlPlane: ControlPlaneClient) {
   const fleets: Fleet[] = [];
   const operators: OperatorProcess[] = [];
   const folder = await mkdtemp(join(tmpdir(), 'reverse-tunnel-tls-'));
@@ -36,13 +36,13 @@ async function openWorld(controlPlane: ControlPlaneClient) {
   const { kubeconfigPath } = await controlPlane.kubeconfigFor(account);
   const authority = createCertificateAuthority();
 
-  /** Replaces the file in one go, as a mounted Secret changes. */
+  /** Replaces a file atomically, as a mounted Secret is updated. */
   const put = async (name: string, text: string): Promise<void> => {
     const path = join(folder, name);
     await writeFile(`${path}.new`, text);
     await rename(`${path}.new`, path);
   };
-  const putServer = async (): Promise<void> => {
+  const putServerFiles = async (): Promise<void> => {
     const { cert, key } = serverMaterial(authority);
     await put('tls.crt', cert);
     await put('tls.key', key);
@@ -60,7 +60,7 @@ async function openWorld(controlPlane: ControlPlaneClient) {
     return operator;
   };
 
-  await putServer();
+  await putServerFiles();
   const { cert, key } = authority.issue({ uris: ['spiffe://edge/ns/edge/sa/envoy'], usage: 'client' });
   await put('peer.crt', cert);
   await put('peer.key', key);
@@ -68,9 +68,9 @@ async function openWorld(controlPlane: ControlPlaneClient) {
   await put('client-ca.crt', authority.ca);
 
   return {
-    ...{ folder, namespace, kubeconfigPath, put, putServer, flagsOf, tlsFlags },
+    ...{ folder, namespace, kubeconfigPath, put, putServerFiles, flagsOf, tlsFlags },
     auditLogPath: controlPlane.auditLogPath ?? '',
-    equal: (fleet: Fleet) => waitForMatch(fleet, controlPlane.request, namespace, DEADLINE_MS),
+    waitForObjects: (fleet: Fleet) => waitForMatch(fleet, controlPlane.request, namespace, DEADLINE_MS),
     startWith,
     startOperator: async (...flags: string[]): Promise<OperatorProcess> => {
       const operator = await startWith(...tlsFlags, ...flags);
@@ -85,7 +85,7 @@ async function openWorld(controlPlane: ControlPlaneClient) {
         serverName: undefined,
         tokenFile: undefined,
       });
-      if (identity === undefined) throw new Error('files were named');
+      if (identity === undefined) throw new Error('the files were given');
       const fleet = createFleet(
         { connectRetryIntervalMs: 200, ...options },
         { dial: (address) => dialReportingService({ address, identity }) },
@@ -102,21 +102,21 @@ async function openWorld(controlPlane: ControlPlaneClient) {
   };
 }
 
-type World = Awaited<ReturnType<typeof openWorld>>;
+type Fixture = Awaited<ReturnType<typeof openFixture>>;
 
-/** By itself: so many handshakes are work, and others have to come back in time. */
-describe('reporting by mutual TLS from 100 reporters', () => {
+/** Runs alone, because many handshakes need CPU and clients must reconnect in time. */
+describe('mutual TLS with 100 reporters', () => {
   const controlPlane = useControlPlane();
-  let world: World;
+  let fixture: Fixture;
 
   before(async () => {
-    world = await openWorld(controlPlane());
+    fixture = await openFixture(controlPlane());
   });
-  after(() => world.close());
+  after(() => fixture.close());
 
-  it('100 reporters: rows equal the truth; rotated files drop none of them, broken ones change nothing, another CA lets nobody back in', async function () {
+  it('keeps 100 reporters connected while TLS files are rotated, ignores broken files, and rejects certificates of a replaced CA', async function () {
     this.timeout(5 * DEADLINE_MS);
-    const { put, putServer, equal, startOperator, startFleet } = world;
+    const { put, putServerFiles, waitForObjects, startOperator, startFleet } = fixture;
     const operator = await startOperator('--report-interval', '1s');
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(0);
     const fleet = await startFleet({
@@ -126,50 +126,50 @@ describe('reporting by mutual TLS from 100 reporters', () => {
       rampUpMs: 2000,
     });
     await fleet.settled();
-    await equal(fleet);
+    await waitForObjects(fleet);
 
-    const changed = (): number =>
+    const reloads = (): number =>
       operator.log.filter(({ msg }) => msg.startsWith('reloaded TLS files')).length;
     await put('tls.crt', 'broken');
     await poll(DEADLINE_MS, () =>
       operator.log.find(({ msg }) => msg.startsWith('failed to reload TLS files')),
     );
-    const count = changed();
-    await putServer();
+    const count = reloads();
+    await putServerFiles();
     await put('client-ca.crt', createCertificateAuthority().ca);
-    await poll(DEADLINE_MS, () => (changed() > count ? true : undefined));
-    // Certificate, key and CA may have been read in two looks; the last one counts.
+    await poll(DEADLINE_MS, () => (reloads() > count ? true : undefined));
+    // Certificate, key and CA may be read in two polls; the last one counts.
     await poll(DEADLINE_MS, async () => {
       const [reporter] = fleet.reporters;
       reporter?.resetConnection();
-      const refused = 'reverse_tunnel_connections_rejected_total{reason="certificate_untrusted"}';
-      return (await operator.metric(refused)) > 0 ? true : undefined;
+      const rejected = 'reverse_tunnel_connections_rejected_total{reason="certificate_untrusted"}';
+      return (await operator.metric(rejected)) > 0 ? true : undefined;
     });
     const { acks } = fleet.statistics();
     await poll(DEADLINE_MS, () => (fleet.statistics().acks > acks + 200 ? true : undefined));
     const { connected } = fleet.statistics();
     reportMeasurement(
-      `${connected} of 100 streams still open after two rotations; the one that was dropped is kept out`,
+      `${connected} of 100 streams still open after two rotations; the one that was reset is rejected`,
     );
     expect(connected).to.equal(99);
   });
 });
 
-describe('reporting by mutual TLS, end to end', () => {
+describe('mutual TLS, end to end', () => {
   const controlPlane = useControlPlane();
-  // One waits for streams to come of age.
+  // One scenario waits for streams to reach their maximum age.
   const it = concurrent({
     timeoutMs: 5 * DEADLINE_MS,
-    open: () => openWorld(controlPlane()),
-    close: (world) => world.close(),
+    open: () => openFixture(controlPlane()),
+    close: (fixture) => fixture.close(),
   });
 
-  it('streams that come of age come back without a row written, and nobody is said to be lost', async (world, told) => {
-    const { namespace, auditLogPath, equal, startOperator, startFleet } = world;
+  it('reconnects of streams that reach their maximum age cause no object writes and no disconnected reporters', async (fixture, report) => {
+    const { namespace, auditLogPath, waitForObjects, startOperator, startFleet } = fixture;
     const operator = await startOperator('--report-interval', '1s', '--max-stream-age', '10s');
     const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 20 });
     await fleet.settled();
-    await equal(fleet);
+    await waitForObjects(fleet);
     const before = await countTunnelWrites(auditLogPath, namespace);
     const count = (await listWrites(auditLogPath, namespace)).length;
     await poll(DEADLINE_MS, async () =>
@@ -178,19 +178,19 @@ describe('reporting by mutual TLS, end to end', () => {
         : undefined,
     );
     await fleet.settled();
-    await equal(fleet);
+    await waitForObjects(fleet);
     const counted = writesBetween(before, await countTunnelWrites(auditLogPath, namespace));
     const reporterWrites = (await listWrites(auditLogPath, namespace))
       .slice(count)
       .filter(({ resource }) => resource.startsWith('reversetunnelreporters'));
     const { connects } = fleet.statistics();
-    told(`${connects - 5} reconnects by age: ${reporterWrites.length} writes to reporters`);
+    report(`${connects - 5} reconnects: ${reporterWrites.length} writes to reporter objects`);
     expect(counted).to.deep.equal({ create: 0, patch: 0, delete: 0, status: 0, failed: 0 });
     expect(operator.log.filter(({ msg }) => msg.startsWith('reporter disconnected'))).to.deep.equal([]);
   });
 
-  it('simulate reports with certificate and key from files', async (world) => {
-    const { flagsOf, startOperator } = world;
+  it('simulate authenticates with a certificate and a key from files', async (fixture) => {
+    const { flagsOf, startOperator } = fixture;
     const operator = await startOperator();
     const simulate = spawnGuarded(
       process.execPath,
@@ -215,8 +215,8 @@ describe('reporting by mutual TLS, end to end', () => {
     expect(simulate.exitCode).to.equal(0);
   });
 
-  it('a file that is missing or no key: exit code 1 and one line that names the flags and what is wrong', async (world) => {
-    const { folder, kubeconfigPath, put, tlsFlags } = world;
+  it('exits with code 1 and one line that names the flags when a TLS file is missing or invalid', async (fixture) => {
+    const { folder, kubeconfigPath, put, tlsFlags } = fixture;
     const base = [
       '--kubeconfig',
       kubeconfigPath,
@@ -225,7 +225,7 @@ describe('reporting by mutual TLS, end to end', () => {
       '--http-address',
       '127.0.0.1:0',
     ];
-    await put('tls.key', 'no key');
+    await put('tls.key', 'not a key');
     const broken = await runOperatorToExit([...base, ...tlsFlags]);
     expect(broken.code).to.equal(1);
     expect(broken.stderr).to.match(
@@ -237,8 +237,8 @@ describe('reporting by mutual TLS, end to end', () => {
     expect(missing.stderr).to.match(/^reverse-tunnel-operator: --tls-cert, [^\n]*tls\.key[^\n]*\n$/);
   });
 
-  it('--auth insecure is said loudly: a warning and a metric', async (world) => {
-    const { startWith } = world;
+  it('--auth insecure logs a warning and sets a metric', async (fixture) => {
+    const { startWith } = fixture;
     const operator = await startWith();
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(1);
     const warning = operator.log.find(({ msg }) => msg.startsWith('auth is insecure'));
@@ -246,8 +246,8 @@ describe('reporting by mutual TLS, end to end', () => {
     expect(warning).to.include({ msg: 'auth is insecure: any client may report', tls: false });
   });
 
-  it('--auth insecure with a certificate is said as loudly, and not to be plaintext', async (world) => {
-    const { flagsOf, startWith } = world;
+  it('--auth insecure with a certificate logs the warning without claiming plaintext', async (fixture) => {
+    const { flagsOf, startWith } = fixture;
     const operator = await startWith(
       '--auth',
       'insecure',

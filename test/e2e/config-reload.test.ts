@@ -8,10 +8,10 @@ import { OPERATOR_RBAC_RULES, poll, startOperatorProcess } from '../support/oper
 
 const DEADLINE_MS = 30_000;
 
-describe('a configuration file that changes while the operator runs', () => {
+describe('configuration file that changes at runtime', () => {
   const controlPlane = useControlPlane();
 
-  it('tells open streams the new report interval, says what needs a restart, and keeps what is wrong out', async function () {
+  it('sends the new report interval to open streams, logs what needs a restart, and ignores an invalid file', async function () {
     this.timeout(3 * DEADLINE_MS);
     const namespace = await createNamespace(controlPlane(), 'reload');
     const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
@@ -33,7 +33,7 @@ describe('a configuration file that changes while the operator runs', () => {
         operator.log.find(({ msg }) => msg === 'configuration changed'),
       );
       expect(needRestart).to.deep.equal(['writeConcurrency']);
-      // On the stream that was open all along: a hundred reports would take it 100 s at the old interval.
+      // The stream has been open throughout; at the old interval, a hundred reports would take 100 s.
       const before = fleet.statistics().acks;
       await poll(DEADLINE_MS, () => (fleet.statistics().acks - before > 100 ? true : undefined));
       expect(fleet.statistics().connects).to.equal(1);

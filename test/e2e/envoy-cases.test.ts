@@ -1,10 +1,11 @@
 /**
- * The cases of Envoy's own integration test of its client, against this operator instead of Envoy's test server. Each
- * bears the name of Envoy's (contrib/reverse_tunnel_reporter/test/clients/grpc_client_integration_test.cc). Envoy
- * compares the number of tunnels after some intervals; here the rows must equal what the reporter holds.
+ * The cases of Envoy's own integration test of its client, run against this operator instead of Envoy's test
+ * server. Each has the name of Envoy's case
+ * (contrib/reverse_tunnel_reporter/test/clients/grpc_client_integration_test.cc). Where Envoy compares the number
+ * of tunnels after some intervals, these cases compare the objects with the reporter's tunnels.
  *
- * Without a case here: ListenerDrain and ListenerDrainMaxDurationNoActiveRequest, ListenerDrainNoActiveRequest, which
- * differ from others in HTTP requests that no reporting service sees.
+ * ListenerDrain, ListenerDrainMaxDurationNoActiveRequest and ListenerDrainNoActiveRequest have no case here: they
+ * differ from others only in HTTP requests that a reporting service does not see.
  */
 import { expect } from 'chai';
 import { reservePorts } from '../../control-plane/ports.ts';
@@ -21,7 +22,7 @@ import {
 } from '../support/operator-process.ts';
 import { waitForMatch, type ObservedTunnelObject } from '../support/expected-objects.ts';
 
-/** Envoy's test has the same for both, and 3 retries. */
+/** Envoy's test uses the same value for both, and 3 retries. */
 const INTERVAL_MS = 500;
 const MAX_RETRIES = 3;
 const DEADLINE_MS = 30_000;
@@ -44,7 +45,7 @@ describe("Envoy's integration cases", () => {
     namespace = await createNamespace(controlPlane(), 'envoy-cases');
     const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
     ({ kubeconfigPath } = await controlPlane().kubeconfigFor(account));
-    // Known before there is a server, as the reporter may be first.
+    // Reserved before the server starts, because the reporter may start first.
     const ports = await reservePorts(1);
     release = ports.release;
     address = `127.0.0.1:${ports.first}`;
@@ -74,55 +75,55 @@ describe("Envoy's integration cases", () => {
     return operator;
   }
 
-  /** Rows equal what the reporter holds, and that are these tunnels. */
-  async function rowsOf(...names: string[]): Promise<ObservedTunnelObject[]> {
-    const rows = await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
-    expect(rows.map(({ spec }) => spec.tunnelName).toSorted()).to.deep.equal(names.toSorted());
-    return rows;
+  /** Waits until the objects match the reporter's tunnels, which must be the named ones. */
+  async function waitForTunnels(...names: string[]): Promise<ObservedTunnelObject[]> {
+    const objects = await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
+    expect(objects.map(({ spec }) => spec.tunnelName).toSorted()).to.deep.equal(names.toSorted());
+    return objects;
   }
 
   const writes = (): Promise<TunnelWriteCounts> =>
     countTunnelWrites(controlPlane().auditLogPath ?? '', namespace);
-  const uids = (rows: readonly ObservedTunnelObject[]): string[] =>
-    rows.map(({ metadata }) => metadata.uid).toSorted();
+  const uids = (objects: readonly ObservedTunnelObject[]): string[] =>
+    objects.map(({ metadata }) => metadata.uid).toSorted();
 
-  it('HappyPath: tunnels come and go on one stream', async () => {
+  it('HappyPath: creates and deletes objects for the tunnels of one stream', async () => {
     await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
     envoy.connectTunnel(initiator('node-2'));
-    await rowsOf('node-1', 'node-2');
+    await waitForTunnels('node-1', 'node-2');
     envoy.disconnectTunnel('node-1');
     envoy.disconnectTunnel('node-2');
-    await rowsOf();
+    await waitForTunnels();
     expect(await writes()).to.deep.equal({ create: 2, patch: 0, delete: 2, status: 0, failed: 0 });
     expect(fleet.statistics()).to.deep.include({ attempts: 1, outOfOrderAcks: 0, nacks: 0 });
   });
 
-  it('TenantIsolation: scoped ids stay in the spec, and labels show them without the scope', async () => {
+  it('TenantIsolation: keeps scoped IDs in the spec and strips the tenant prefix from labels', async () => {
     await fleet.start();
     await startOperator();
     for (const node of ['node-1', 'node-2']) {
       envoy.connectTunnel({ tenantID: 'acme', clusterID: 'acme:downstream', nodeID: `acme:${node}` });
     }
-    const [row] = await rowsOf('acme:node-1', 'acme:node-2');
-    expect(row?.spec).to.deep.include({ tenantID: 'acme', clusterID: 'acme:downstream' });
-    expect(row?.metadata.labels).to.deep.include({
+    const [object] = await waitForTunnels('acme:node-1', 'acme:node-2');
+    expect(object?.spec).to.deep.include({ tenantID: 'acme', clusterID: 'acme:downstream' });
+    expect(object?.metadata.labels).to.deep.include({
       'reverse-tunnel.io/tenant': 'acme',
       'reverse-tunnel.io/cluster': 'downstream',
-      'reverse-tunnel.io/node': row?.spec.nodeID.replace('acme:', ''),
+      'reverse-tunnel.io/node': object?.spec.nodeID.replace('acme:', ''),
     });
     envoy.disconnectTunnel('acme:node-1');
     envoy.disconnectTunnel('acme:node-2');
-    await rowsOf();
+    await waitForTunnels();
   });
 
-  it('ServerReconnect: the full push to a new server leaves every row as it is', async () => {
+  it('ServerReconnect: leaves every object unchanged after the full push to a new server', async () => {
     const first = await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
     envoy.connectTunnel(initiator('node-2'));
-    const before = await rowsOf('node-1', 'node-2');
+    const before = await waitForTunnels('node-1', 'node-2');
     const written = await writes();
     expect(await first.stop()).to.equal(0);
     const second = await startOperator();
@@ -130,104 +131,105 @@ describe("Envoy's integration cases", () => {
       (await second.metric('reverse_tunnel_reports_total{kind="full"}')) > 0 ? true : undefined,
     );
     await fleet.settled();
-    expect(uids(await rowsOf('node-1', 'node-2'))).to.deep.equal(uids(before));
+    expect(uids(await waitForTunnels('node-1', 'node-2'))).to.deep.equal(uids(before));
     expect(await writes()).to.deep.equal(written);
     envoy.disconnectTunnel('node-1');
     envoy.disconnectTunnel('node-2');
-    await rowsOf();
+    await waitForTunnels();
   });
 
-  it('EventsWhenServerIsDead: what came and went meanwhile is so when the server is back', async () => {
+  it('EventsWhenServerIsDead: applies changes that happened while the server was down', async () => {
     const first = await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
     envoy.connectTunnel(initiator('node-2'));
-    await rowsOf('node-1', 'node-2');
+    await waitForTunnels('node-1', 'node-2');
     await first.kill();
     envoy.connectTunnel(initiator('node-3'));
     envoy.disconnectTunnel('node-1');
     await startOperator();
-    await rowsOf('node-2', 'node-3');
+    await waitForTunnels('node-2', 'node-3');
     envoy.disconnectTunnel('node-2');
     envoy.disconnectTunnel('node-3');
-    await rowsOf();
+    await waitForTunnels();
   });
 
-  it('ServerDead, ServerLate: it is tried again and again, and what was held before is pushed at once', async () => {
+  it('ServerDead, ServerLate: receives the tunnels of a client that kept retrying before the server started', async () => {
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
     envoy.connectTunnel(initiator('node-2'));
     await poll(DEADLINE_MS, () => (fleet.statistics().attempts >= MAX_RETRIES + 2 ? true : undefined));
     expect(fleet.statistics().connects).to.equal(0);
     await startOperator();
-    await rowsOf('node-1', 'node-2');
+    await waitForTunnels('node-1', 'node-2');
     envoy.disconnectTunnel('node-1');
     envoy.disconnectTunnel('node-2');
-    await rowsOf();
+    await waitForTunnels();
   });
 
-  it('ServerSentTime: the interval that the server tells is kept', async () => {
+  it('ServerSentTime: the client uses the interval that the server sent', async () => {
     await fleet.start();
     const slow = await startOperator();
     expect(await msForHeartbeats(slow, 4)).to.be.at.least(3 * INTERVAL_MS);
     await slow.stop();
-    // Twenty take 10 s at the client's own interval, which it has until the first ACK, and 2 s at this one.
+    // Twenty reports take 10 s at the client's own interval, which it uses until the first ACK, and 2 s at this
+    // one.
     const quick = await startOperator(`${INTERVAL_MS / 5}ms`);
     expect(await msForHeartbeats(quick, 20)).to.be.below(16 * INTERVAL_MS);
     expect(fleet.statistics()).to.deep.include({ outOfOrderAcks: 0, nacks: 0 });
   });
 
-  it('LoadTest: 1,000 nodes come, and go', async function () {
+  it('LoadTest: creates and deletes 1,000 objects', async function () {
     this.timeout(4 * DEADLINE_MS);
     await startOperator();
     await fleet.start();
     const nodes = Array.from({ length: 1000 }, (_, index) => `node-${index}`);
     for (const node of nodes) envoy.connectTunnel(initiator(node));
-    await rowsOf(...nodes);
+    await waitForTunnels(...nodes);
     for (const node of nodes) envoy.disconnectTunnel(node);
-    await rowsOf();
+    await waitForTunnels();
     expect(await writes()).to.deep.equal({ create: 1000, patch: 0, delete: 1000, status: 0, failed: 0 });
   });
 
-  it('ManyTunnelsSingleListenerDrain: 100 connections of one node are one row until the last is gone', async () => {
+  it('ManyTunnelsSingleListenerDrain: keeps one object for 100 connections of a node until the last one ends', async () => {
     const operator = await startOperator();
     await fleet.start();
     for (let index = 0; index < 100; index += 1) envoy.connectTunnel(initiator('node-1'));
-    const before = await rowsOf('node-1');
+    const before = await waitForTunnels('node-1');
     for (let index = 0; index < 99; index += 1) envoy.disconnectTunnel('node-1');
     await msForHeartbeats(operator, 2);
-    expect(uids(await rowsOf('node-1'))).to.deep.equal(uids(before));
+    expect(uids(await waitForTunnels('node-1'))).to.deep.equal(uids(before));
     envoy.disconnectTunnel('node-1');
-    await rowsOf();
+    await waitForTunnels();
     expect(await writes()).to.deep.equal({ create: 1, patch: 0, delete: 1, status: 0, failed: 0 });
   });
 
-  it('ListenerDrainMaxDuration: a connection that takes the place of another leaves the row what it is', async () => {
+  it('ListenerDrainMaxDuration: keeps the object when one connection replaces another', async () => {
     const operator = await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
-    const before = await rowsOf('node-1');
-    // The new one comes first: nothing to report.
+    const before = await waitForTunnels('node-1');
+    // The new connection comes first, so there is nothing to report.
     envoy.connectTunnel(initiator('node-1'));
     envoy.disconnectTunnel('node-1');
     await msForHeartbeats(operator, 2);
-    expect(await rowsOf('node-1')).to.deep.equal(before);
-    // The old one goes first: the name is in both lists of one report, and the row gets another createdAt.
+    expect(await waitForTunnels('node-1')).to.deep.equal(before);
+    // The old connection ends first: one report adds and removes the name, and the object gets another createdAt.
     envoy.flap('node-1');
-    const after = await rowsOf('node-1');
+    const after = await waitForTunnels('node-1');
     expect(uids(after)).to.deep.equal(uids(before));
     expect(after[0]?.spec.createdAt).to.not.equal(before[0]?.spec.createdAt);
     expect(await writes()).to.deep.equal({ create: 1, patch: 1, delete: 0, status: 0, failed: 0 });
   });
 });
 
-/** How long so many reports without changes take to come, from the first one on. */
+/** Measures the time for this many heartbeats, starting with the first one. */
 async function msForHeartbeats(operator: OperatorProcess, times: number): Promise<number> {
   const heartbeats = (): Promise<number> => operator.metric('reverse_tunnel_reports_total{kind="heartbeat"}');
-  const atLeast = (least: number): Promise<number> =>
+  const atLeast = (min: number): Promise<number> =>
     poll(DEADLINE_MS, async () => {
       const now = await heartbeats();
-      return now >= least ? now : undefined;
+      return now >= min ? now : undefined;
     });
   const first = await atLeast((await heartbeats()) + 1);
   const startedMs = performance.now();

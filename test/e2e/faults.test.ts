@@ -12,19 +12,19 @@ import { reportMeasurement } from '../support/report-measurement.ts';
 
 const DEADLINE_MS = 120_000;
 
-/** A share of `npm run test:faults -- --real`, small and in every run. */
-describe('faults over real processes', () => {
-  let stage: FaultFixture;
+/** A small part of `npm run test:faults -- --real` for every run. */
+describe('faults of real processes', () => {
+  let fixture: FaultFixture;
 
-  before('a control plane of its own, two replicas, 200 tunnels', async function () {
+  before('starts a control plane, two replicas and 200 tunnels', async function () {
     this.timeout(FIRST_START_TIMEOUT_MS);
-    stage = await openFaultFixture({ replicas: 2, reporters: 10, tunnels: 20, seed: 1 });
-    await waitForInitialSync(stage, DEADLINE_MS);
+    fixture = await openFaultFixture({ replicas: 2, reporters: 10, tunnels: 20, seed: 1 });
+    await waitForInitialSync(fixture, DEADLINE_MS);
   });
-  after(() => stage.close());
+  after(() => fixture.close());
 
   const scenarios: readonly FaultScenario[] = [
-    // Of the outages those that no other test has; `npm run test:faults -- --real` has all.
+    // Only outages that no other test covers; `npm run test:faults -- --real` runs all.
     ...apiOutages.filter(({ name }) => name === 'api-unreachable-1s'),
     apiRejects,
     etcdCompacted,
@@ -34,11 +34,11 @@ describe('faults over real processes', () => {
     apiHalfOpen,
   ];
   for (const scenario of scenarios) {
-    it(`${scenario.description}: rows are the truth again, and nobody is touched who need not be`, async function () {
+    it(`converges after: ${scenario.description}`, async function () {
       this.timeout(DEADLINE_MS);
-      const figures = await scenario.run(stage, SMALL, () => {});
-      reportMeasurement(figures.map(formatMetric).join(', '));
-      expect(figures.filter((figure) => !isWithinBounds(figure))).to.deep.equal([]);
+      const metrics = await scenario.run(fixture, SMALL, () => {});
+      reportMeasurement(metrics.map(formatMetric).join(', '));
+      expect(metrics.filter((metric) => !isWithinBounds(metric))).to.deep.equal([]);
     });
   }
 });

@@ -1,6 +1,6 @@
 /**
- * What a reporter can get wrong, and what the rows are then: each case with a reporter of its own, which holds one good
- * tunnel before, against the operator as users run it.
+ * Invalid and unusual reports, each sent to a running operator by a reporter of its own that already has testCase valid
+ * tunnel.
  */
 import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
@@ -16,7 +16,7 @@ import { listTunnelObjects } from '../support/expected-objects.ts';
 import { fullPush, requestBytes, tunnel, type RequestFields, type TunnelFields } from '../support/wire.ts';
 
 const DEADLINE_MS = 30_000;
-/** gRPC's own numbers. */
+/** gRPC status codes. */
 const OK = 0;
 const INVALID_ARGUMENT = 3;
 const RESOURCE_EXHAUSTED = 8;
@@ -25,17 +25,19 @@ const MAX_INT64 = '9223372036854775807';
 
 interface Case {
   readonly what: string;
-  /** Sent as the reporter's next report, with the nonce 2 unless it is said otherwise; as the first, where `isFirst`. */
+  /**
+   * Sent as the reporter's second report with nonce 2, unless it sets another; with `isFirst`, as its first report.
+   */
   readonly report?: RequestFields;
   readonly bytes?: Buffer;
   readonly isFirst?: boolean;
-  /** What the answer is: an ACK, or a NACK that says so. */
+  /** The expected NACK message; an ACK is expected when undefined. */
   readonly nack?: RegExp;
-  /** How the stream ends; left out when it stays open. */
+  /** The expected status of the stream; it stays open when undefined. */
   readonly status?: number;
-  /** Names of the tunnels that have a row after it; `kept` alone unless it is said otherwise. */
-  readonly rows?: readonly string[];
-  /** What spec.createdAt of `odd` is then; `undefined`: left out. */
+  /** Names of the tunnels that have an object afterwards. Default: `kept`. */
+  readonly objects?: readonly string[];
+  /** The expected spec.createdAt of `odd`; undefined when the field must be absent. */
   readonly createdAt?: string | undefined;
 }
 
@@ -57,15 +59,15 @@ function createdAt(seconds: string | number, nanos = 0): RequestFields {
   return addition(odd({ created_at: { seconds, nanos } }));
 }
 
-/** Alike under `skip` and `nack`. */
+/** The same with `--on-invalid` skip and nack. */
 const CASES: readonly Case[] = [
   {
-    what: 'no node',
+    what: 'a first report without node',
     isFirst: true,
     report: fullPush(1),
     nack: /^node: required/,
     status: OK,
-    rows: [],
+    objects: [],
   },
   {
     what: 'an empty node.id',
@@ -73,122 +75,122 @@ const CASES: readonly Case[] = [
     report: { ...fullPush(1), node: { id: '', cluster: 'edge' } },
     nack: /^node\.id: /,
     status: OK,
-    rows: [],
+    objects: [],
   },
   {
-    what: 'a node.id that changes',
+    what: 'a node.id that changes within the stream',
     report: { node: { id: 'somebody-else', cluster: 'edge' }, ...fullPush(1) },
     nack: /^node\.id: changed from "r-\d+-\w+" to "somebody-else"/,
     status: OK,
   },
   { what: 'a negative nonce', report: { nonce: '-1', ...fullPush(1) }, nack: /^nonce: -1 /, status: OK },
-  { what: 'nonce 0', report: { nonce: 0, ...addition(tunnel('odd')) }, rows: ['kept', 'odd'] },
-  { what: 'a repeated nonce', report: { nonce: 1, ...addition(tunnel('odd')) }, rows: ['kept', 'odd'] },
+  { what: 'nonce 0', report: { nonce: 0, ...addition(tunnel('odd')) }, objects: ['kept', 'odd'] },
+  { what: 'a repeated nonce', report: { nonce: 1, ...addition(tunnel('odd')) }, objects: ['kept', 'odd'] },
   {
     what: 'a gap in the nonces',
     report: { nonce: 99, ...addition(tunnel('odd')) },
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
   },
   {
-    what: 'the greatest nonce',
+    what: 'the maximum nonce',
     report: { nonce: MAX_INT64, ...addition(tunnel('odd')) },
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
   },
   {
     what: 'created_at in the year 1',
     report: createdAt('-62135596800'),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
     createdAt: '0001-01-01T00:00:00Z',
   },
   {
     what: 'created_at in the year 9999',
     report: createdAt('253402300799', 999_999_999),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
     createdAt: '9999-12-31T23:59:59.999999999Z',
   },
   {
     what: 'created_at in the year 10000',
     report: createdAt('253402300800'),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
     what: 'created_at before the year 1',
     report: createdAt('-62135596801'),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
-    what: 'created_at with nanos -1',
+    what: 'created_at with negative nanos',
     report: createdAt(1_790_000_000, -1),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
     what: 'created_at with 1e9 nanos',
     report: createdAt(1_790_000_000, 1e9),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
-    what: 'no created_at',
+    what: 'a tunnel without created_at',
     report: addition({ name: 'odd', identity }),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
     createdAt: undefined,
   },
   {
-    what: 'the same name twice in added',
+    what: 'a name that is added twice',
     report: addition(tunnel('odd'), tunnel('odd')),
-    rows: ['kept', 'odd'],
+    objects: ['kept', 'odd'],
   },
   {
-    what: 'a name added once and removed once',
+    what: 'a name that is added and removed',
     report: { added_tunnels: [tunnel('odd')], removed_tunnel_names: ['odd'] },
   },
   {
-    what: 'a name that is held removed and added again',
+    what: 'a known name that is removed and added',
     report: { added_tunnels: [tunnel('kept')], removed_tunnel_names: ['kept'] },
   },
-  { what: 'a removal of what is not there', report: { removed_tunnel_names: ['never-there'] } },
+  { what: 'a removal of an unknown name', report: { removed_tunnel_names: ['never-there'] } },
   {
-    what: 'removals inside a full push: what it lists is held',
+    what: 'removals in a full push, which have no effect',
     report: { full_push: true, added_tunnels: [tunnel('odd')], removed_tunnel_names: ['odd', 'kept'] },
-    rows: ['odd'],
+    objects: ['odd'],
   },
-  { what: 'a full push of nothing', report: { full_push: true }, rows: [] },
+  { what: 'an empty full push', report: { full_push: true }, objects: [] },
   ...['__proto__', 'constructor', '🚇', 'a/b', '../..', 'UPPER', 'trailing---', '-', 'x'.repeat(512)].map(
     (name) => ({
       what: `a tunnel named ${name.slice(0, 20)}${name.length > 20 ? '… (512 characters)' : ''}`,
       report: addition(odd({ name })),
-      rows: [name, 'kept'],
+      objects: [name, 'kept'],
     }),
   ),
   {
-    what: 'a report that is cut off in the middle',
+    what: 'a truncated report',
     bytes: Buffer.from('2802120a0a036f0a64ed', 'hex'),
     status: INVALID_ARGUMENT,
   },
-  { what: 'bytes that are no protobuf', bytes: Buffer.alloc(100, 0xff), status: INVALID_ARGUMENT },
+  { what: 'bytes that are not protobuf', bytes: Buffer.alloc(100, 0xff), status: INVALID_ARGUMENT },
   { what: 'a zero-length message', bytes: Buffer.alloc(0) },
   {
-    what: 'unknown fields behind a report',
+    what: 'unknown fields after a report',
     bytes: Buffer.concat([requestBytes({ nonce: 2 }), Buffer.from('a20604abcdabcd', 'hex')]),
   },
-  { what: 'a report over the message size', bytes: Buffer.alloc(200_001), status: RESOURCE_EXHAUSTED },
+  { what: 'a report above the message size limit', bytes: Buffer.alloc(200_001), status: RESOURCE_EXHAUSTED },
   {
-    what: 'more tunnels than a reporter may hold',
+    what: 'more tunnels than the limit per reporter',
     report: fullPush(1001),
     nack: /would hold 1001 tunnels, limit is 1000/,
     status: RESOURCE_EXHAUSTED,
   },
   {
-    what: 'more entries than twice the tunnels',
+    what: 'more entries than twice the tunnel limit',
     report: { removed_tunnel_names: Array.from({ length: 2001 }, (_, i) => `n-${i}`) },
     status: RESOURCE_EXHAUSTED,
   },
 ];
 
-/** Rejected under `skip`; under `nack` the report is refused. In each, a good tunnel `beside` comes too. */
+/** Rejected with `skip`; with `nack` the whole report is rejected. Each report also adds a valid tunnel `beside`. */
 const INVALID_TUNNELS: readonly { what: string; invalid: TunnelFields; field: string }[] = [
   { what: 'no identity', invalid: { name: 'odd' }, field: 'identity' },
   {
@@ -221,7 +223,7 @@ const INVALID_TUNNELS: readonly { what: string; invalid: TunnelFields; field: st
 const SKIPPED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid }) => ({
   what: `a tunnel with ${what}`,
   report: addition(tunnel('beside'), invalid),
-  rows: ['beside', 'kept'],
+  objects: ['beside', 'kept'],
 }));
 
 const NACKED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid, field }) => ({
@@ -231,7 +233,7 @@ const NACKED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid, field }) =
   status: OK,
 }));
 
-describe('what a reporter gets wrong', () => {
+describe('invalid input from reporters', () => {
   const controlPlane = useControlPlane();
 
   for (const { mode, cases } of [
@@ -269,62 +271,63 @@ describe('what a reporter gets wrong', () => {
         await operator.kill();
       });
 
-      for (const [i, one] of cases.entries()) {
-        it(`${one.what}: ${outcome(one)}`, async () => {
+      for (const [i, testCase] of cases.entries()) {
+        it(`${testCase.what} is answered by ${outcome(testCase)}`, async () => {
           const reporter = { id: `r-${i}-${mode}`, cluster: 'edge' };
           const stream = openStream(client);
-          if (one.isFirst !== true) {
+          if (testCase.isFirst !== true) {
             stream.send({ node: reporter, nonce: 1, full_push: true, added_tunnels: [tunnel('kept')] });
             await stream.next();
           }
-          stream.sendBytes(one.bytes ?? requestBytes({ nonce: 2, ...one.report }));
-          if (one.nack !== undefined || one.status === undefined) {
+          stream.sendBytes(testCase.bytes ?? requestBytes({ nonce: 2, ...testCase.report }));
+          if (testCase.nack !== undefined || testCase.status === undefined) {
             const answer = await stream.next();
-            const nonce = one.bytes === undefined ? String(one.report?.nonce ?? 2) : answer.request_nonce;
+            const nonce =
+              testCase.bytes === undefined ? String(testCase.report?.nonce ?? 2) : answer.request_nonce;
             expect(answer.request_nonce).to.equal(nonce);
-            if (one.nack === undefined) expect(answer.error_detail ?? undefined).to.equal(undefined);
-            else expect(answer.error_detail?.message).to.match(one.nack);
+            if (testCase.nack === undefined) expect(answer.error_detail ?? undefined).to.equal(undefined);
+            else expect(answer.error_detail?.message).to.match(testCase.nack);
           }
-          if (one.status === undefined) {
+          if (testCase.status === undefined) {
             stream.send({ nonce: 3 });
             expect(await stream.next()).to.deep.include({ request_nonce: '3' });
           } else {
-            expect((await stream.ended).code).to.equal(one.status);
+            expect((await stream.ended).code).to.equal(testCase.status);
           }
 
-          // The next stream of the connection is unharmed.
+          // The other stream of the same connection is not affected.
           neighbourNonce += 1;
           neighbour.send({ nonce: neighbourNonce });
           expect(await neighbour.next()).to.deep.include({ request_nonce: String(neighbourNonce) });
 
-          const wanted = (one.rows ?? ['kept']).toSorted();
+          const expected = (testCase.objects ?? ['kept']).toSorted();
           let nonce = 3;
           const mine = await poll(DEADLINE_MS, async () => {
-            // As Envoy does: a row goes only when its reporter was heard again after it was claimed.
+            // A stale object is deleted only after a fresh report, so this sends reports as Envoy does.
             nonce += 1;
-            if (one.status === undefined) stream.send({ nonce });
+            if (testCase.status === undefined) stream.send({ nonce });
             const all = await listTunnelObjects(controlPlane().request, namespace);
-            const rows = all.filter(({ spec }) => spec.reporter.id === reporter.id);
-            const names = rows.map(({ spec }) => spec.tunnelName).toSorted();
-            return JSON.stringify(names) === JSON.stringify(wanted) ? rows : undefined;
+            const objects = all.filter(({ spec }) => spec.reporter.id === reporter.id);
+            const names = objects.map(({ spec }) => spec.tunnelName).toSorted();
+            return JSON.stringify(names) === JSON.stringify(expected) ? objects : undefined;
           });
-          if ('createdAt' in one) {
-            const row = mine.find(({ spec }) => spec.tunnelName === 'odd');
-            expect(row?.spec.createdAt).to.equal(one.createdAt);
+          if ('createdAt' in testCase) {
+            const object = mine.find(({ spec }) => spec.tunnelName === 'odd');
+            expect(object?.spec.createdAt).to.equal(testCase.createdAt);
           }
           stream.cancel();
         });
       }
 
-      it('all of it: nobody but those reporters has a row, and nothing is logged as an error', async () => {
-        const rows = await listTunnelObjects(controlPlane().request, namespace);
-        expect(rows.map(({ spec }) => spec.reporter.id)).to.satisfy((ids: string[]) =>
+      it('creates no other objects and logs no errors', async () => {
+        const objects = await listTunnelObjects(controlPlane().request, namespace);
+        expect(objects.map(({ spec }) => spec.reporter.id)).to.satisfy((ids: string[]) =>
           ids.every((id) => /^r-\d+-\w+$/.test(id)),
         );
         expect(operator.log.filter(({ level }) => level === 'error')).to.deep.equal([]);
       });
 
-      it('the method that there is not: UNIMPLEMENTED', async () => {
+      it('answers an unknown method with UNIMPLEMENTED', async () => {
         const call = client.makeBidiStreamRequest('/no.Such/Method', asIs, asIs);
         call.on('error', () => {});
         call.resume();
@@ -335,8 +338,8 @@ describe('what a reporter gets wrong', () => {
   }
 });
 
-/** For the name of a test. */
+/** Describes the expected outcome for a test title. */
 function outcome({ nack, status }: Case): string {
   if (nack !== undefined) return `a NACK, and the stream ends${status === OK ? '' : ` with ${status}`}`;
-  return status === undefined ? 'an ACK' : `the stream ends with ${status}`;
+  return status === undefined ? 'an ACK' : `ending the stream with ${status}`;
 }

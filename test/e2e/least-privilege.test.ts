@@ -14,12 +14,12 @@ import { countTunnelObjects, waitForMatch } from '../support/expected-objects.ts
 
 const DEADLINE_MS = 90_000;
 
-/** Each right of its own, as the audit log names what it was used for. */
-const RIGHTS = [...OPERATOR_RBAC_RULES, ...TOKEN_RBAC_RULES].flatMap(({ apiGroups, resources, verbs }) =>
+/** Every RBAC permission, in the form in which the audit log is read. */
+const PERMISSIONS = [...OPERATOR_RBAC_RULES, ...TOKEN_RBAC_RULES].flatMap(({ apiGroups, resources, verbs }) =>
   resources.flatMap((resource) => verbs.map((verb) => `${verb} ${resource}.${apiGroups[0] ?? ''}`)),
 );
 
-describe('what the operator may do at the API server', () => {
+describe('permissions of the operator', () => {
   const controlPlane = useControlPlane();
   let replicas: Replicas;
   let folder: string;
@@ -33,7 +33,7 @@ describe('what the operator may do at the API server', () => {
     await rm(folder, { recursive: true });
   });
 
-  it('is what it does over the life of rows, reporters and replicas: nothing is denied, no right is without use', async function () {
+  it('match its calls over the lifecycle of objects, reporters and replicas: none is denied and none is unused', async function () {
     this.timeout(4 * DEADLINE_MS);
     const { namespace } = replicas;
     const file = async (name: string, text: string): Promise<string> => {
@@ -61,45 +61,45 @@ describe('what the operator may do at the API server', () => {
       keyFile: undefined,
       serverName: undefined,
     });
-    if (identity === undefined) throw new Error('files were named');
-    const edges = { dial: (address: string) => dialReportingService({ address, identity }) };
+    if (identity === undefined) throw new Error('the files were given');
+    const dependencies = { dial: (address: string) => dialReportingService({ address, identity }) };
 
     const first = await replicas.start(flags);
     await replicas.start(flags);
-    const equal = () => waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
-    const fleet = await replicas.startFleet({ reporters: 4, tunnels: 5 }, edges);
-    await equal();
+    const waitForObjects = () => waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
+    const fleet = await replicas.startFleet({ reporters: 4, tunnels: 5 }, dependencies);
+    await waitForObjects();
     await replicas.waitUntilServed(4, DEADLINE_MS);
-    await allowEverything();
-    // Another createdAt: a PATCH. One that goes: a DELETE.
-    const [one, two] = fleet.reporters;
-    const [flapped, gone] = one?.expectedTunnels().keys() ?? [];
-    one?.flap(String(flapped));
-    one?.disconnectTunnel(String(gone));
+    await createPolicy();
+    // A changed createdAt causes a PATCH, an ended tunnel a DELETE.
+    const [changing, stopping] = fleet.reporters;
+    const [flapped, gone] = changing?.expectedTunnels().keys() ?? [];
+    changing?.flap(String(flapped));
+    changing?.disconnectTunnel(String(gone));
     await fleet.settled();
-    await equal();
-    // A reporter that is lost: rows Unknown, then gone, then its object.
-    two?.stop();
+    await waitForObjects();
+    // A disconnected reporter: its objects become Unknown and are deleted, then its reporter object.
+    stopping?.stop();
     await poll(DEADLINE_MS, async () => ((await replicas.reporters()).length === 3 ? true : undefined));
     expect(await countTunnelObjects(controlPlane().request, namespace)).to.equal(14);
-    // A replica that dies, and one that goes: its Lease is deleted.
+    // One replica is killed, and one terminates and deletes its Lease.
     await replicas.end(first, 'SIGKILL');
     await replicas.start(flags);
-    two?.start();
+    stopping?.start();
     await replicas.waitUntilServed(4, DEADLINE_MS);
-    await equal();
+    await waitForObjects();
     for (const replica of [...replicas.running]) await replicas.end(replica, 'SIGTERM');
 
-    // Events are sent beside everything else, and not waited for.
+    // Events are sent asynchronously.
     const calls = await listCalls(controlPlane().auditLogPath ?? '', namespace);
     const denied = calls.filter(({ code }) => code === 401 || code === 403);
     expect(denied, 'denied').to.deep.equal([]);
     const used = new Set(calls.map(({ permission }) => permission));
-    expect([...used].toSorted()).to.deep.equal(RIGHTS.toSorted());
+    expect([...used].toSorted()).to.deep.equal(PERMISSIONS.toSorted());
   });
 
-  /** A policy, and the operator's word on it. */
-  async function allowEverything(): Promise<void> {
+  /** Creates a policy and waits until the operator has accepted it. */
+  async function createPolicy(): Promise<void> {
     const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${replicas.namespace}/reversetunnelpolicies`;
     const { status } = await controlPlane().request('POST', path, {
       apiVersion: 'reverse-tunnel.io/v1alpha1',

@@ -16,7 +16,7 @@ import { reportMeasurement } from '../support/report-measurement.ts';
 import { waitForMatch } from '../support/expected-objects.ts';
 
 const DOCS = join(import.meta.dirname, '..', '..', 'docs');
-/** Labels that Prometheus adds, and the histograms' own. */
+/** Labels that Prometheus adds, and the label of histogram buckets. */
 const TARGET_LABELS = ['namespace', 'pod', 'job', 'instance', 'le'];
 const DEADLINE_MS = 60_000;
 
@@ -36,12 +36,12 @@ interface Dashboard {
 const { alerts } = parse(readFileSync(join(CHART, 'files', 'alerts.yaml'), 'utf8')) as { alerts: Alert[] };
 const dashboard = JSON.parse(readFileSync(join(CHART, 'files', 'dashboard.json'), 'utf8')) as Dashboard;
 
-describe('what watches the operator, against the live /metrics', () => {
+describe('metrics, alerts and dashboard', () => {
   const controlPlane = useControlPlane();
   let operator: OperatorProcess;
   let fleet: Fleet;
   let text: string;
-  /** Type and labels that series were seen with, by metric. */
+  /** Type and observed labels of each served metric. */
   const served = new Map<string, { type: string; labels: Set<string> }>();
 
   before(async function () {
@@ -69,7 +69,7 @@ describe('what watches the operator, against the live /metrics', () => {
     await operator.kill();
   });
 
-  /** Metrics of docs/metrics.md. */
+  /** The metrics of docs/metrics.md. */
   const documented = new Map(
     [...readFileSync(join(DOCS, 'metrics.md'), 'utf8').matchAll(/^\| `(\w+)` +\| (\w+) +\| ([^|]*)\|/gm)].map(
       ([, name = '', type = '', labels = '']) => [
@@ -79,7 +79,7 @@ describe('what watches the operator, against the live /metrics', () => {
     ),
   );
 
-  it('docs/metrics.md lists what is served, with type and labels, and nothing else', () => {
+  it('docs/metrics.md lists exactly the served metrics with their types and labels', () => {
     expect([...served.keys()].toSorted()).to.deep.equal([...documented.keys()].toSorted());
     for (const [name, { type, labels }] of served) {
       expect(documented.get(name)?.type, name).to.equal(type);
@@ -99,7 +99,7 @@ describe('what watches the operator, against the live /metrics', () => {
     }
   }
 
-  it('every alert is PromQL about metrics and labels that there are, and has a page; every page an alert', () => {
+  it('every alert uses existing metrics and labels in valid PromQL and has a page, and every page has an alert', () => {
     for (const { expr } of alerts) check(expr);
     expect(alerts.map(({ severity }) => severity)).to.satisfy((all: string[]) =>
       all.every((severity) => ['critical', 'warning', 'info'].includes(severity)),
@@ -112,31 +112,31 @@ describe('what watches the operator, against the live /metrics', () => {
     }
   });
 
-  it('every panel of the dashboard is PromQL about metrics and labels that there are', () => {
+  it('every dashboard panel uses existing metrics and labels in valid PromQL', () => {
     const expressions = dashboard.panels.flatMap(({ targets }) => targets.map(({ expr }) => expr));
     expect(expressions.length).to.be.greaterThan(20);
-    // Grafana's own variables.
+    // Grafana's own variable.
     for (const expression of expressions) check(expression.replaceAll('$__rate_interval', '5m'));
   });
 
-  it('an expression that is none, or names what there is not, is found', () => {
-    expect(() => parsePromql('sum(rate(x[5m])')).to.throw('no PromQL');
+  it('invalid expressions and unknown metrics and labels are detected', () => {
+    expect(() => parsePromql('sum(rate(x[5m])')).to.throw('invalid PromQL');
     expect(() => check('sum(reverse_tunnel_nothing)')).to.throw('reverse_tunnel_nothing');
     expect(() => check('sum by (tenant) (reverse_tunnel_objects)')).to.throw();
   });
 
-  it('a scrape costs little, and its figures are true', async () => {
+  it('a scrape is cheap and its values are correct', async () => {
     expect(await operator.metric('reverse_tunnel_reporters{state="connected"}')).to.equal(3);
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(1);
     expect(await operator.metric('reverse_tunnel_reported_tunnels')).to.equal(60);
     const startedMs = performance.now();
     for (let i = 0; i < 20; i += 1) await (await fetch(`http://${operator.httpAddress}/metrics`)).text();
     reportMeasurement(
-      `a scrape: ${text.length} bytes, ${((performance.now() - startedMs) / 20).toFixed(1)} ms with the way there`,
+      `scrape: ${text.length} bytes, ${((performance.now() - startedMs) / 20).toFixed(1)} ms round trip`,
     );
   });
 
-  it('a reporter that is lost while its rows stand is counted, and one that has none left is not', async () => {
+  it('a disconnected reporter is counted as long as it has objects, and as idle otherwise', async () => {
     const [first, second] = fleet.reporters;
     for (const name of second?.expectedTunnels().keys() ?? []) second?.disconnectTunnel(name);
     await fleet.settled();

@@ -1,4 +1,4 @@
-/** ReverseTunnelPolicy, against the operator as users run it: who is let in, what is rejected, what a change does. */
+/** ReverseTunnelPolicy with a running operator: authorization, rejected tunnels, and changes of policies. */
 import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
@@ -22,21 +22,21 @@ import { listTunnelObjects } from '../support/expected-objects.ts';
 import { tunnel, type TunnelFields } from '../support/wire.ts';
 
 const DEADLINE_MS = 30_000;
-/** What is promised: within seconds. On two cores shared with everything else. */
+/** Policy changes take effect within seconds, on two cores shared with everything else. */
 const SECONDS_MS = 5000;
 const HEARTBEAT_MS = 100;
 const PERMISSION_DENIED = 7;
 const API = '/apis/reverse-tunnel.io/v1alpha1';
 
-const ANYBODY = [{ any: true }];
-const EVERYTHING = { peers: ANYBODY, reporters: { ids: ['*'] }, tenants: ['*'] };
+const ANY_PEER = [{ any: true }];
+const ALLOW_ALL = { peers: ANY_PEER, reporters: { ids: ['*'] }, tenants: ['*'] };
 
-function of(tenant: string, name: string): TunnelFields {
+function tunnelOf(tenant: string, name: string): TunnelFields {
   return { ...tunnel(name), identity: { tenant_id: tenant, cluster_id: 'eu-1', node_id: name } };
 }
 
-/** An operator in a namespace of its own, and what a person does there. */
-async function open(
+/** Starts an operator in a namespace of its own and provides what an administrator does there. */
+async function openFixture(
   controlPlane: ControlPlaneClient,
   hint: string,
   rules = OPERATOR_RBAC_RULES,
@@ -64,7 +64,7 @@ async function open(
     namespace,
     operator,
     kubectl,
-    async policy(name: string, ...rules: object[]): Promise<void> {
+    async createPolicy(name: string, ...rules: object[]): Promise<void> {
       const body = {
         apiVersion: 'reverse-tunnel.io/v1alpha1',
         kind: 'ReverseTunnelPolicy',
@@ -74,10 +74,10 @@ async function open(
       const answer = await controlPlane.request('POST', `${path}/reversetunnelpolicies`, body);
       expect(answer.status, JSON.stringify(answer.body)).to.equal(201);
     },
-    change: (name: string, ...rules: object[]): Promise<string> =>
+    updatePolicy: (name: string, ...rules: object[]): Promise<string> =>
       kubectl('patch', 'rtp', name, '--type=merge', '-p', JSON.stringify({ spec: { rules } })),
-    remove: (name: string): Promise<string> => kubectl('delete', 'rtp', name),
-    /** A stream that has sent its full push, and goes on with heartbeats as Envoy does. */
+    deletePolicy: (name: string): Promise<string> => kubectl('delete', 'rtp', name),
+    /** Opens a stream, sends a full push, and then heartbeats as Envoy does. */
     report(id: string, ...tunnels: TunnelFields[]): TestStream {
       const stream = openStream(client);
       stream.send({ node: { id, cluster: 'edge' }, nonce: 1, full_push: true, added_tunnels: tunnels });
@@ -90,13 +90,13 @@ async function open(
       void stream.ended.then(() => clearInterval(heartbeat));
       return stream;
     },
-    /** Resolves with the milliseconds until exactly these tunnels have a row. */
-    async rows(...names: string[]): Promise<number> {
+    /** Waits until exactly these tunnels have an object. Returns the time in milliseconds. */
+    async waitForTunnels(...names: string[]): Promise<number> {
       const startMs = performance.now();
       let last: string[] = [];
       await poll(DEADLINE_MS, async () => {
-        const rows = await listTunnelObjects(controlPlane.request, namespace);
-        last = rows.map(({ spec }) => spec.tunnelName).toSorted();
+        const objects = await listTunnelObjects(controlPlane.request, namespace);
+        last = objects.map(({ spec }) => spec.tunnelName).toSorted();
         return JSON.stringify(last) === JSON.stringify(names.toSorted()) ? true : undefined;
       }).catch(() => expect(last).to.deep.equal(names.toSorted()));
       return performance.now() - startMs;
@@ -113,66 +113,68 @@ async function open(
   };
 }
 
-type Opened = Awaited<ReturnType<typeof open>>;
+type Fixture = Awaited<ReturnType<typeof openFixture>>;
 
 function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(2)} s`;
 }
 
-describe('who may report what', function () {
+describe('reporting with policies', function () {
   this.timeout(4 * DEADLINE_MS);
   const controlPlane = useControlPlane();
-  let world: Opened;
-  const begin = async (hint: string, flags?: string[]): Promise<void> => {
-    world = await open(controlPlane(), hint, OPERATOR_RBAC_RULES, flags);
-    await world.operator.ready();
+  let fixture: Fixture;
+  const start = async (hint: string, flags?: string[]): Promise<void> => {
+    fixture = await openFixture(controlPlane(), hint, OPERATOR_RBAC_RULES, flags);
+    await fixture.operator.ready();
   };
-  afterEach(() => world.stop());
+  afterEach(() => fixture.stop());
 
-  it('everybody everything, until there is a policy; then nobody what no policy allows', async () => {
-    await begin('deny-by-default');
-    const stream = world.report('r-0', of('acme', 'a'));
-    await world.rows('a');
-    // Rows of a stream that has not spoken again since its claim are left to `--expire-after`.
-    const heard = stream.responses.length;
-    await poll(DEADLINE_MS, () => Promise.resolve(stream.responses.length >= heard + 2 ? true : undefined));
+  it('allows everything without a policy and denies by default with one', async () => {
+    await start('deny-by-default');
+    const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
+    await fixture.waitForTunnels('a');
+    // Objects of a stream that is not confirmed fresh are kept until `--expire-after`.
+    const responses = stream.responses.length;
+    await poll(DEADLINE_MS, () =>
+      Promise.resolve(stream.responses.length >= responses + 2 ? true : undefined),
+    );
     const startMs = performance.now();
-    await world.policy('nothing');
+    await fixture.createPolicy('nothing');
     expect((await stream.ended).code).to.equal(PERMISSION_DENIED);
-    await world.rows();
+    await fixture.waitForTunnels();
     const goneMs = performance.now() - startMs;
     expect(goneMs).to.be.lessThan(SECONDS_MS);
     await poll(DEADLINE_MS, async () => {
-      const reporter = await world.reporter('r-0');
+      const reporter = await fixture.reporter('r-0');
       return reporter && conditionText(reporter.status, 'Connected') === 'False PolicyDenied'
         ? true
         : undefined;
     });
-    expect((await world.report('r-0', of('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
-    expect(await world.operator.metric('reverse_tunnel_streams_closed_total{reason="policy"}')).to.equal(2);
-    await world.remove('nothing');
-    // As Envoy does: again and again until it is let in.
+    expect((await fixture.report('r-0', tunnelOf('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
+    expect(await fixture.operator.metric('reverse_tunnel_streams_closed_total{reason="policy"}')).to.equal(2);
+    await fixture.deletePolicy('nothing');
+    // As Envoy does, it reconnects until it is accepted.
     const backMs = performance.now();
     await poll(DEADLINE_MS, async () => {
-      const again = world.report('r-0', of('acme', 'a'));
+      const again = fixture.report('r-0', tunnelOf('acme', 'a'));
       return await again.next().catch(() => undefined);
     });
-    await world.rows('a');
+    await fixture.waitForTunnels('a');
     reportMeasurement(
-      `a policy came: stream and row gone after ${seconds(goneMs)}; it went: back after ${seconds(performance.now() - backMs)}`,
+      `policy created: stream and object gone after ${seconds(goneMs)}; deleted: back after ${seconds(performance.now() - backMs)}`,
     );
   });
 
-  it('a policy with a mistake, too, is one: nobody reports, and its status says why', async () => {
-    await begin('mistake');
-    await world.policy(
+  it('denies all reports while the only policy is invalid, and explains the errors in its status', async () => {
+    await start('mistake');
+    await fixture.createPolicy(
       'mistaken',
-      { ...EVERYTHING, peers: [{ spiffeID: 'spiffe://*.example.org/sa' }, ...ANYBODY] },
-      { ...EVERYTHING, tenants: ['ac*me'] },
+      { ...ALLOW_ALL, peers: [{ spiffeID: 'spiffe://*.example.org/sa' }, ...ANY_PEER] },
+      { ...ALLOW_ALL, tenants: ['ac*me'] },
     );
-    await world.kubectl('wait', '--for=condition=Accepted=False', 'rtp/mistaken', '--timeout=20s');
-    expect((await world.report('r-0', of('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
-    const [header = '', line = ''] = (await world.kubectl('get', 'rtp', '-o', 'wide')).split('\n');
+    await fixture.kubectl('wait', '--for=condition=Accepted=False', 'rtp/mistaken', '--timeout=20s');
+    expect((await fixture.report('r-0', tunnelOf('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
+    const [header = '', line = ''] = (await fixture.kubectl('get', 'rtp', '-o', 'wide')).split('\n');
     expect(header.trimEnd().split(/\s{2,}/)).to.deep.equal(['NAME', 'ACCEPTED', 'RULES', 'AGE', 'MESSAGE']);
     const [name, accepted, rules, , message] = line.trimEnd().split(/\s{2,}/);
     expect([name, accepted, rules]).to.deep.equal(['mistaken', 'False', '0']);
@@ -181,9 +183,9 @@ describe('who may report what', function () {
         'spec.rules[0].peers[0].spiffeID: "spiffe://*.example.org/sa" must not have a * in the trust domain',
       )
       .and.include('spec.rules[1].tenants[0]: "ac*me" has a misplaced *');
-    await world.change('mistaken', EVERYTHING, { ...EVERYTHING, tenants: ['acme*'] });
-    await world.kubectl('wait', '--for=condition=Accepted', 'rtp/mistaken', '--timeout=20s');
-    const table = await world.kubectl('get', 'rtp');
+    await fixture.updatePolicy('mistaken', ALLOW_ALL, { ...ALLOW_ALL, tenants: ['acme*'] });
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/mistaken', '--timeout=20s');
+    const table = await fixture.kubectl('get', 'rtp');
     expect(
       table
         .split('\n')[1]
@@ -191,108 +193,115 @@ describe('who may report what', function () {
         .slice(0, 3),
     ).to.deep.equal(['mistaken', 'True', '2']);
     reportMeasurement(table.trimEnd());
-    const stream = world.report('r-0', of('acme', 'a'));
+    const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
     await stream.next();
-    await world.rows('a');
+    await fixture.waitForTunnels('a');
   });
 
-  it("the right peer with another reporter's id: a NACK that names it, and no trace", async () => {
-    await begin('other-id');
-    await world.policy('edge', { ...EVERYTHING, reporters: { ids: ['r-*'], clusters: ['edge'] } });
-    await world.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
-    const mine = world.report('r-0', of('acme', 'a'));
+  it("rejects an allowed peer with another reporter's ID by a NACK, without creating objects", async () => {
+    await start('other-id');
+    await fixture.createPolicy('edge', { ...ALLOW_ALL, reporters: { ids: ['r-*'], clusters: ['edge'] } });
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
+    const mine = fixture.report('r-0', tunnelOf('acme', 'a'));
     await mine.next();
-    const other = world.report('s-0', of('acme', 'b'));
+    const other = fixture.report('s-0', tunnelOf('acme', 'b'));
     const { error_detail: error } = await other.next();
     expect(error?.code).to.equal(PERMISSION_DENIED);
     expect(error?.message).to.match(/^node\.id: "s-0" in node\.cluster "edge" is not allowed by any/);
     expect((await other.ended).code).to.equal(PERMISSION_DENIED);
-    await world.rows('a');
-    expect(await world.reporter('s-0')).to.equal(undefined);
+    await fixture.waitForTunnels('a');
+    expect(await fixture.reporter('s-0')).to.equal(undefined);
   });
 
-  it("another tenant's tunnel is rejected and shown; a policy change acts on the open stream, both ways", async () => {
-    await begin('set-aside');
-    await world.policy('edge', { ...EVERYTHING, tenants: ['acme'] });
-    await world.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
-    const stream = world.report('r-0', of('acme', 'a'), of('globex', 'b'), of('globex', 'c'));
+  it("rejects another tenant's tunnels, shows them in the status, and applies policy changes to the open stream", async () => {
+    await start('set-aside');
+    await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
+    const stream = fixture.report(
+      'r-0',
+      tunnelOf('acme', 'a'),
+      tunnelOf('globex', 'b'),
+      tunnelOf('globex', 'c'),
+    );
     let ended = false;
     void stream.ended.then(() => (ended = true));
-    await world.rows('a');
+    await fixture.waitForTunnels('a');
     const reporter = await poll(DEADLINE_MS, async () => {
-      const shown = await world.reporter('r-0');
-      return shown && conditionText(shown.status, 'Synced') === 'False TunnelsRejected' ? shown : undefined;
+      const observed = await fixture.reporter('r-0');
+      return observed && conditionText(observed.status, 'Synced') === 'False TunnelsRejected'
+        ? observed
+        : undefined;
     });
     expect(reporter.status.tunnels).to.deep.equal({ reported: 3, applied: 1, rejected: 2 });
     const synced = reporter.status.conditions.find(({ type }) => type === 'Synced');
     expect(JSON.stringify(synced)).to.include('2 tunnels were rejected: tunnel \\"b\\": tenant \\"globex\\"');
-    const set = 'reverse_tunnel_tunnel_rejections_total{reason="policy"}';
-    expect(await world.operator.metric(set)).to.equal(2);
+    const rejections = 'reverse_tunnel_tunnel_rejections_total{reason="policy"}';
+    expect(await fixture.operator.metric(rejections)).to.equal(2);
 
-    await world.change('edge', { ...EVERYTHING, tenants: ['acme', 'globex'] });
-    const comeMs = await world.rows('a', 'b', 'c');
+    await fixture.updatePolicy('edge', { ...ALLOW_ALL, tenants: ['acme', 'globex'] });
+    const createdMs = await fixture.waitForTunnels('a', 'b', 'c');
     await poll(DEADLINE_MS, async () => {
-      const shown = await world.reporter('r-0');
-      return shown && conditionText(shown.status, 'Synced') === 'True UpToDate' ? true : undefined;
+      const observed = await fixture.reporter('r-0');
+      return observed && conditionText(observed.status, 'Synced') === 'True UpToDate' ? true : undefined;
     });
-    await world.change('edge', { ...EVERYTHING, tenants: ['globex'] });
-    const goMs = await world.rows('b', 'c');
-    expect(Math.max(comeMs, goMs)).to.be.lessThan(SECONDS_MS);
+    await fixture.updatePolicy('edge', { ...ALLOW_ALL, tenants: ['globex'] });
+    const deletedMs = await fixture.waitForTunnels('b', 'c');
+    expect(Math.max(createdMs, deletedMs)).to.be.lessThan(SECONDS_MS);
     expect(ended).to.equal(false);
     reportMeasurement(
-      `allowed: rows after ${seconds(comeMs)}; forbidden: rows gone after ${seconds(goMs)}; the same stream`,
+      `allowed: objects created after ${seconds(createdMs)}; denied: deleted after ${seconds(deletedMs)}; same stream`,
     );
   });
 
-  it('a tunnel that is not allowed refuses the report with --on-invalid nack', async () => {
-    await begin('nack', ['--on-invalid', 'nack']);
-    await world.policy('edge', { ...EVERYTHING, tenants: ['acme'] });
-    await world.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
-    const stream = world.report('r-0', of('acme', 'a'), of('globex', 'b'));
+  it('rejects the whole report with --on-invalid nack when a tunnel is not allowed', async () => {
+    await start('nack', ['--on-invalid', 'nack']);
+    await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
+    const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
     expect((await stream.next()).error_detail?.message).to.match(/^tunnel "b": tenant "globex"/);
     await stream.ended;
-    await world.rows();
+    await fixture.waitForTunnels();
   });
 
-  it('more tunnels than the policy allows a reporter: RESOURCE_EXHAUSTED, what was there stays', async () => {
-    await begin('limit');
-    await world.policy('edge', { ...EVERYTHING, limits: { tunnels: 2 } });
-    await world.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
-    const stream = world.report('r-0', of('acme', 'a'), of('acme', 'b'));
-    await world.rows('a', 'b');
-    stream.send({ nonce: 1000, added_tunnels: [of('acme', 'c')] });
+  it('answers RESOURCE_EXHAUSTED above the tunnel limit of a policy and keeps the existing objects', async () => {
+    await start('limit');
+    await fixture.createPolicy('edge', { ...ALLOW_ALL, limits: { tunnels: 2 } });
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
+    const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('acme', 'b'));
+    await fixture.waitForTunnels('a', 'b');
+    stream.send({ nonce: 1000, added_tunnels: [tunnelOf('acme', 'c')] });
     const { details } = await stream.ended;
     expect(details).to.equal('reporter "r-0": would hold 3 tunnels, limit is 2');
-    await world.rows('a', 'b');
+    await fixture.waitForTunnels('a', 'b');
   });
 
-  it('a restart with policies writes no row, and rows of a reporter that is not back are left alone', async () => {
-    await begin('restart');
-    await world.policy('edge', { ...EVERYTHING, tenants: ['acme'] });
-    const first = world.report('r-0', of('acme', 'a'), of('globex', 'b'));
-    const second = world.report('r-1', of('acme', 'c'));
-    await world.rows('a', 'c');
+  it('writes no objects on a restart with policies and keeps those of reporters that have not reconnected', async () => {
+    await start('restart');
+    await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
+    const first = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
+    const second = fixture.report('r-1', tunnelOf('acme', 'c'));
+    await fixture.waitForTunnels('a', 'c');
     first.cancel();
     second.cancel();
-    const before = await listTunnelObjects(controlPlane().request, world.namespace);
-    await world.operator.stop();
-    const account = { namespace: world.namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
+    const before = await listTunnelObjects(controlPlane().request, fixture.namespace);
+    await fixture.operator.stop();
+    const account = { namespace: fixture.namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
-    const next = await startOperatorProcess({ kubeconfigPath, namespace: world.namespace });
+    const next = await startOperatorProcess({ kubeconfigPath, namespace: fixture.namespace });
     const client = dial(next.grpcAddress);
     try {
       await next.ready();
       const stream = openStream(client);
-      const added = [of('acme', 'a'), of('globex', 'b')];
+      const added = [tunnelOf('acme', 'a'), tunnelOf('globex', 'b')];
       stream.send({ node: { id: 'r-0', cluster: 'edge' }, nonce: 1, full_push: true, added_tunnels: added });
       await stream.next();
       await poll(DEADLINE_MS, async () => {
-        const shown = await world.reporter('r-0');
-        return shown?.status.owner?.replica === next.replica ? true : undefined;
+        const observed = await fixture.reporter('r-0');
+        return observed?.status.owner?.replica === next.replica ? true : undefined;
       });
-      const after = await listTunnelObjects(controlPlane().request, world.namespace);
-      const versions = (rows: typeof after) =>
-        rows.map(({ metadata }) => `${metadata.name} ${metadata.resourceVersion}`).toSorted();
+      const after = await listTunnelObjects(controlPlane().request, fixture.namespace);
+      const versions = (objects: typeof after) =>
+        objects.map(({ metadata }) => `${metadata.name} ${metadata.resourceVersion}`).toSorted();
       expect(versions(after)).to.deep.equal(versions(before));
     } finally {
       client.close();
@@ -300,36 +309,38 @@ describe('who may report what', function () {
     }
   });
 
-  it('that may not be listed: not ready, no row, and a line that says what to do', async () => {
+  it('is not ready and writes no objects while policies cannot be listed, and logs a remedy', async () => {
     const rules = OPERATOR_RBAC_RULES.filter(({ resources }) => !resources.includes('reversetunnelpolicies'));
-    world = await open(controlPlane(), 'no-right', rules);
-    const stream = world.report('r-0', of('acme', 'a'));
+    fixture = await openFixture(controlPlane(), 'no-right', rules);
+    const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
     expect((await stream.next()).error_detail ?? undefined, 'ACKed meanwhile').to.equal(undefined);
     await poll(DEADLINE_MS, () =>
-      world.operator.log.find(({ msg }) => msg.startsWith('cannot list ReverseTunnelPolicies')),
+      fixture.operator.log.find(({ msg }) => msg.startsWith('cannot list ReverseTunnelPolicies')),
     );
     const answer = await poll(DEADLINE_MS, async () => {
-      const text = await (await fetch(`http://${world.operator.httpAddress}/readyz`)).text();
+      const text = await (await fetch(`http://${fixture.operator.httpAddress}/readyz`)).text();
       return text.includes('Policies') ? text : undefined;
     });
     expect(answer).to.include('ReverseTunnelPolicies not listed yet');
-    expect(await listTunnelObjects(controlPlane().request, world.namespace)).to.deep.equal([]);
-    const said = world.operator.log.filter(({ msg }) => msg.startsWith('cannot list ReverseTunnelPolicies'));
-    expect(said).to.have.length(1);
-    expect(said[0]?.['hint']).to.include('grant list and watch on reversetunnelpolicies');
-    const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${world.namespace}/roles/operator`;
+    expect(await listTunnelObjects(controlPlane().request, fixture.namespace)).to.deep.equal([]);
+    const logged = fixture.operator.log.filter(({ msg }) =>
+      msg.startsWith('cannot list ReverseTunnelPolicies'),
+    );
+    expect(logged).to.have.length(1);
+    expect(logged[0]?.['hint']).to.include('grant list and watch on reversetunnelpolicies');
+    const role = `/apis/rbac.authorization.k8s.io/v1/namespaces/${fixture.namespace}/roles/operator`;
     const put = { metadata: { name: 'operator' }, rules: OPERATOR_RBAC_RULES };
     expect((await controlPlane().request('PUT', role, put)).status).to.equal(200);
-    await world.operator.ready();
-    await world.rows('a');
+    await fixture.operator.ready();
+    await fixture.waitForTunnels('a');
   });
 });
 
-describe('two replicas and a policy', function () {
+describe('two replicas with a policy', function () {
   this.timeout(4 * DEADLINE_MS);
   const controlPlane = useControlPlane();
 
-  it('both hold their streams to it, and its status is written once', async () => {
+  it('both enforce the policy, and its status is written once', async () => {
     const replicas = await createReplicas(controlPlane(), 'policy-replicas');
     const clients: Client[] = [];
     try {
@@ -340,7 +351,7 @@ describe('two replicas and a policy', function () {
         apiVersion: 'reverse-tunnel.io/v1alpha1',
         kind: 'ReverseTunnelPolicy',
         metadata: { name: 'edge' },
-        spec: { rules: [{ ...EVERYTHING, tenants: ['acme'] }] },
+        spec: { rules: [{ ...ALLOW_ALL, tenants: ['acme'] }] },
       };
       expect((await controlPlane().request('POST', path, body)).status).to.equal(201);
       const wait = ['wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s'];
@@ -351,15 +362,17 @@ describe('two replicas and a policy', function () {
         );
         const client = dial(process.grpcAddress);
         clients.push(client);
-        const added = [of('acme', `a-${index}`), of('globex', `b-${index}`)];
+        const added = [tunnelOf('acme', `a-${index}`), tunnelOf('globex', `b-${index}`)];
         openStream(client).send({
           node: { id: `r-${index}`, cluster: 'edge' },
           ...{ nonce: 1, full_push: true, added_tunnels: added },
         });
       }
       await poll(DEADLINE_MS, async () => {
-        const rows = await listTunnelObjects(controlPlane().request, replicas.namespace);
-        return rows.length === 2 && rows.every(({ spec }) => spec.tenantID === 'acme') ? true : undefined;
+        const objects = await listTunnelObjects(controlPlane().request, replicas.namespace);
+        return objects.length === 2 && objects.every(({ spec }) => spec.tenantID === 'acme')
+          ? true
+          : undefined;
       });
       const written = (await replicas.writes()).filter(({ resource }) =>
         resource.startsWith('reversetunnelpolicies'),
@@ -374,37 +387,37 @@ describe('two replicas and a policy', function () {
   });
 });
 
-describe('an operator that is newer than its CRDs', function () {
+describe('operator that is newer than its CRDs', function () {
   this.timeout(FIRST_START_TIMEOUT_MS);
 
-  it('works without the kind, says so once, and holds to policies when they come', async () => {
+  it('works without the policy CRD, logs this once, and enforces policies once it is installed', async () => {
     const controlPlane = await startWithCrds();
-    let world: Opened | undefined;
+    let fixture: Fixture | undefined;
     try {
       const crd = 'reversetunnelpolicies.reverse-tunnel.io';
       expect((await controlPlane.kubectl(['delete', 'crd', crd])).code).to.equal(0);
-      world = await open(controlPlane, 'older-crds');
-      await world.operator.ready();
-      const stream = world.report('r-0', of('acme', 'a'), of('globex', 'b'));
-      await world.rows('a', 'b');
-      const said = world.operator.log.filter(({ level }) => level === 'warn' || level === 'error');
+      fixture = await openFixture(controlPlane, 'older-crds');
+      await fixture.operator.ready();
+      const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
+      await fixture.waitForTunnels('a', 'b');
+      const logged = fixture.operator.log.filter(({ level }) => level === 'warn' || level === 'error');
       expect(
-        said.filter(({ msg }) => msg.includes('ReverseTunnelPolicy CRD is not installed')),
+        logged.filter(({ msg }) => msg.includes('ReverseTunnelPolicy CRD is not installed')),
       ).to.have.length(1);
       expect(
-        said.filter(({ resource }) => String(resource).startsWith('reversetunnelpolicies')),
+        logged.filter(({ resource }) => String(resource).startsWith('reversetunnelpolicies')),
       ).to.have.length(1);
 
       await applyCrds(controlPlane);
-      await world.policy('edge', { ...EVERYTHING, tenants: ['acme'] });
-      const ms = await world.rows('a');
+      await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
+      const ms = await fixture.waitForTunnels('a');
       let ended = false;
       void stream.ended.then(() => (ended = true));
-      await world.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
+      await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
       expect(ended).to.equal(false);
-      reportMeasurement(`the kind was installed and a policy made: its rows are gone after ${seconds(ms)}`);
+      reportMeasurement(`CRD installed and policy created: denied objects gone after ${seconds(ms)}`);
     } finally {
-      await world?.stop();
+      await fixture?.stop();
       await controlPlane.stop();
     }
   });

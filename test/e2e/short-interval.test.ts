@@ -10,20 +10,20 @@ import {
 import { reportMeasurement } from '../support/report-measurement.ts';
 import { waitForMatch } from '../support/expected-objects.ts';
 
-/** How long the fleet reports; 60 s is what is asked of a release, on a machine that does nothing else. */
+/** How long the fleet reports. A release is tested for 60 s on a machine that does nothing else. */
 const RELEASE_SECONDS = process.env['SHORT_INTERVAL_SECONDS'];
 const SECONDS = Number(RELEASE_SECONDS ?? 10);
-/** The least that the service may tell. */
+/** The minimum that the service can be configured to send. */
 const INTERVAL_MS = 25;
 /**
- * Of a release Envoy's own default, with which a client drops a server that is silent for 150 ms. A machine that others use
- * may rest any process for as long, so that every other run gives a second.
+ * A release is tested with Envoy's default, with which a client drops a server that is silent for 150 ms. A shared
+ * machine can stop any process for that long, so other runs allow a second.
  */
 const MAX_RETRIES = RELEASE_SECONDS === undefined ? 40 : 5;
 const REPORTERS = 10;
 const DEADLINE_MS = 60_000;
 
-describe('the shortest report interval', () => {
+describe('minimum report interval', () => {
   const controlPlane = useControlPlane();
   let namespace: string;
   let operator: OperatorProcess;
@@ -45,7 +45,7 @@ describe('the shortest report interval', () => {
       tunnels: 50,
       churnPerSecond: 20,
       flapsPerSecond: 20,
-      // Until the first ACK tells the shorter one, as with Envoy's own default of 5 s.
+      // Used until the first ACK, as Envoy uses its default of 5 s.
       intervalMs: 500,
       maxRetries: MAX_RETRIES,
       rampUpMs: 500,
@@ -56,18 +56,18 @@ describe('the shortest report interval', () => {
     await operator.kill();
   });
 
-  it(`told to clients that give up after ${MAX_RETRIES} reports without an ACK: ${SECONDS} s without one disconnect`, async function () {
+  it(`causes no disconnect within ${SECONDS} s of clients that give up after ${MAX_RETRIES} reports without an ACK`, async function () {
     this.timeout(SECONDS * 1000 + 2 * DEADLINE_MS);
     await fleet.start();
-    // At the clients' own 500 ms it would take twenty times as long.
-    const wanted = (REPORTERS * SECONDS * 1000) / INTERVAL_MS;
-    await poll(SECONDS * 1000 + DEADLINE_MS, () => fleet.statistics().acks >= wanted || undefined);
+    // At the clients' own 500 ms, this would take twenty times as long.
+    const expected = (REPORTERS * SECONDS * 1000) / INTERVAL_MS;
+    await poll(SECONDS * 1000 + DEADLINE_MS, () => fleet.statistics().acks >= expected || undefined);
     fleet.pauseChurn();
     await fleet.settled();
     await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
     const { attempts, outOfOrderAcks, nacks, disconnects, acks, ackMs } = fleet.statistics();
     reportMeasurement(`${acks} ACKs: p50 ${ackMs.p50} ms, p99 ${ackMs.p99} ms, max ${ackMs.max} ms`);
-    // One attempt a reporter: none was disconnected.
+    // One attempt per reporter: none was disconnected.
     expect({ attempts, outOfOrderAcks, nacks }, JSON.stringify(disconnects)).to.deep.equal({
       attempts: REPORTERS,
       outOfOrderAcks: 0,

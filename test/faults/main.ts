@@ -1,21 +1,21 @@
 /**
- * `npm run test:faults`: what the operator does when things go wrong. `--seeds N` courses of faults in fake time against an
- * API server in memory, from seed `--seed S` on; a course that comes out wrong is cut down and can be shown again. `--real`
- * plays the table of faults over real processes instead, with flags of its own.
+ * `npm run test:faults`: fault injection. By default it runs `--seeds N` seeded schedules of faults in fake time
+ * against an in-memory API server, starting with seed `--seed S`, and shrinks failing schedules. With `--real` it
+ * runs the fault table over real processes instead, with flags of its own.
  */
 import { parseArgs } from 'node:util';
 import { runFaultsCommand } from './real/command.ts';
 import { runSimulation } from './sim/command.ts';
 
-const HELP = `npm run test:faults -- [flags]: seeded courses of faults in fake time (docs/simulation-testing.md)
+const HELP = `Usage: npm run test:faults -- [flags]: seeded fault schedules in fake time (docs/simulation-testing.md)
 
-  --seeds N        courses to play; default 10000
-  --seed S         the first of them; default 1
-  --api memory     their API server is simulated (default)
-  --api real       it is a real kube-apiserver, started for this; faults of the store itself are left out
-  --steps 3,7      with --seeds 1: only these steps of the course
-  --trace          with --seeds 1: everything that happens
-  --real           real processes instead, with flags of its own (docs/fault-injection.md)
+  --seeds N        number of schedules; default 10000
+  --seed S         the first seed; default 1
+  --api memory     run against an in-memory API server (default)
+  --api real       run against a real kube-apiserver, started for this, without faults of its store
+  --steps 3,7      with --seeds 1: only these faults of the schedule
+  --trace          with --seeds 1: print every event
+  --real           run the fault table over real processes, with flags of its own (docs/fault-injection.md)
 `;
 
 const args = process.argv.slice(2);
@@ -26,15 +26,15 @@ process.exitCode = isReal
 
 async function runSimulationCommand(args: readonly string[]): Promise<number> {
   const options = {
-    /** Courses in fake time. */
+    /** Number of schedules. */
     seeds: { type: 'string', default: '10000' },
-    /** The first of them. */
+    /** The first seed. */
     seed: { type: 'string', default: '1' },
-    /** With one seed: only these steps of its course, by number. */
+    /** With one seed: only the faults of its schedule with these indexes. */
     steps: { type: 'string' },
-    /** With one seed: everything that happens. */
+    /** With one seed: prints every event. */
     trace: { type: 'boolean', default: false },
-    /** Their API server: in memory, or a real one. */
+    /** The API server: in memory, or a real one. */
     api: { type: 'string', default: 'memory' },
     help: { type: 'boolean', default: false },
   } as const;

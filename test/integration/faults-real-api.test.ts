@@ -16,9 +16,9 @@ const NAMESPACE_GONE: Schedule = {
   reporters: 2,
   tunnels: 2,
   faults: [
-    { atMs: 20_000, kind: 'hand-holds-row', pick: 1, variant: 1, durationMs: 60_000 },
-    { atMs: 30_000, kind: 'namespace-gone', pick: 0, variant: 10, durationMs: 5000 },
-    { atMs: 35_000, kind: 'namespace-gone', pick: 0, variant: 10, durationMs: 3000 },
+    { atMs: 20_000, kind: 'kubectl-holds-object', pick: 1, variant: 1, durationMs: 60_000 },
+    { atMs: 30_000, kind: 'namespace-deleted', pick: 0, variant: 10, durationMs: 5000 },
+    { atMs: 35_000, kind: 'namespace-deleted', pick: 0, variant: 10, durationMs: 3000 },
   ],
 };
 

@@ -32,7 +32,7 @@ export function startMemoryServer(): ContractServer {
   );
   const prng = createPrng(1);
   const server: SimApiServer = new SimApiServer(time, prng, store);
-  const { client } = createApiLink(process, server, { time, dice: prng, onSend: () => {} });
+  const { client } = createApiLink(process, server, { time, prng, onSend: () => {} });
   return {
     client,
     namespace: 'default',

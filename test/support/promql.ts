@@ -9,14 +9,14 @@ export interface Query {
   readonly labels: readonly string[];
 }
 
-/** @throws Error naming the place where the expression is no PromQL */
+/** @throws Error naming the place where the expression is invalid PromQL */
 export function parsePromql(expression: string): Query {
   const metrics: string[] = [];
   const labels: string[] = [];
   const cursor = parser.parse(expression).cursor();
   do {
     const text = expression.slice(cursor.from, cursor.to);
-    if (cursor.type.isError) throw new Error(`no PromQL at character ${cursor.from}: ${expression}`);
+    if (cursor.type.isError) throw new Error(`invalid PromQL at character ${cursor.from}: ${expression}`);
     if (cursor.name === 'VectorSelector') {
       const name = /^[A-Za-z_:][A-Za-z0-9_:]*/.exec(text)?.[0];
       if (name === undefined) throw new Error(`a selector without a metric: ${text}`);

@@ -29,7 +29,7 @@ const REGRESSIONS: readonly (Schedule & { readonly wrong: string })[] = [
     faults: [
       { atMs: 9313, kind: 'stream-stall', pick: 82, variant: 82, durationMs: 19_873 },
       { atMs: 9408, kind: 'stream-stall', pick: 87, variant: 69, durationMs: 27_842 },
-      { atMs: 31_388, kind: 'hand-takes-name', pick: 72, variant: 32, durationMs: 7025 },
+      { atMs: 31_388, kind: 'kubectl-takes-name', pick: 72, variant: 32, durationMs: 7025 },
       { atMs: 36_604, kind: 'etcd-restored', pick: 69, variant: 66, durationMs: 450 },
       { atMs: 65_011, kind: 'tunnel-up', pick: 38, variant: 67, durationMs: 14_884 },
       { atMs: 69_790, kind: 'etcd-restored', pick: 81, variant: 56, durationMs: 24_912 },

@@ -1,4 +1,4 @@
-/** The API server, or etcd behind it, is away for a while; streams must not notice. */
+/** Outages of the API server or of etcd, which streams must not notice. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { waitUntilWritable, startApiServer } from './api-readiness.ts';
 import { applyChangesOver } from './changes.ts';
@@ -16,19 +16,19 @@ import type { FaultScenario, Scale } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const DEADLINE_MS = 90_000;
-/** Of a write that was answered by nobody it is not known whether it was carried out. */
+/** A write without a response may or may not have been carried out. */
 const MAX_IN_FLIGHT = 64;
 
 interface Outage {
   readonly name: string;
   readonly description: string;
-  /** Seconds until rows are the truth again; default 10. */
+  /** Maximum seconds until the objects match. Default 10. */
   readonly withinSeconds?: number;
-  /** `long`: as the sizes say. */
+  /** `long`: as given by the scale. */
   readonly duration: number | 'long';
-  readonly inject: (stage: FaultFixture) => Promise<void> | void;
-  /** Resolves when it is there again. */
-  readonly recover: (stage: FaultFixture) => Promise<void> | void;
+  readonly inject: (fixture: FaultFixture) => Promise<void> | void;
+  /** Resolves when the API server serves again. */
+  readonly recover: (fixture: FaultFixture) => Promise<void> | void;
 }
 
 const API_SERVER_OUTAGES: readonly Omit<Outage, 'duration'>[] = [
@@ -59,7 +59,8 @@ const OTHER_OUTAGES: readonly Outage[] = [
     duration: 1000,
     async inject({ controlPlane, apiProxy }) {
       const ended = controlPlane.apiserver.kill('SIGTERM');
-      // It stays for a minute while watches are open; a load balancer before it takes it out.
+      // kube-apiserver keeps running for a minute while watches are open; a load balancer would stop sending it
+      // requests.
       apiProxy.cut();
       await ended;
     },
@@ -69,8 +70,8 @@ const OTHER_OUTAGES: readonly Outage[] = [
     },
   },
   {
-    name: 'api-narrow',
-    description: '20 kB a second a connection between operators and kube-apiserver',
+    name: 'api-bandwidth-limited',
+    description: '20 kB/s per connection between operators and kube-apiserver',
     duration: 5000,
     inject: ({ apiProxy }) => apiProxy.throttle(20_000),
     recover: ({ apiProxy }) => apiProxy.restore(),
@@ -108,28 +109,27 @@ const OTHER_OUTAGES: readonly Outage[] = [
 ];
 
 /**
- * What was under way on a connection that is half-open is waited for until its own deadline, which is 30 s for a list:
- * another fault within that time is judged by longer bounds than its own.
+ * A call in flight on a half-open connection waits for its own timeout, which is 30 s for a list. A fault within
+ * that time is measured with longer bounds than its own.
  */
 export const apiHalfOpen: FaultScenario = createScenario({
   name: 'api-half-open',
-  description:
-    'every connection to kube-apiserver half-open: its end is gone, the operators hear nothing of it',
+  description: 'every connection to kube-apiserver half-open, without a notification of the operators',
   duration: 1000,
-  // By time-outs alone: of a write 10 s, then of the watch, which a failed write makes suspect.
+  // Detected by timeouts only: 10 s for a write, then the watch, which a failed write causes to be checked.
   withinSeconds: 30,
   inject: ({ apiProxy }) => apiProxy.halfOpen('targets'),
   recover: () => {},
 });
 
-/** Each of the API server's for 1 s and for long, then the rest. */
+/** Each outage of the API server for 1 s and for long, then the others. */
 export const apiOutages: readonly FaultScenario[] = [
   ...API_SERVER_OUTAGES.flatMap((outage): Outage[] => [
     { ...outage, name: `${outage.name}-1s`, description: `${outage.description} for 1 s`, duration: 1000 },
     {
       ...outage,
       name: `${outage.name}-long`,
-      description: `${outage.description} for long (the table: 60 s)`,
+      description: `${outage.description} for long (60 s at full scale)`,
       duration: 'long',
     },
   ]),
@@ -152,7 +152,7 @@ function createScenario({
       const before = await snapshot(fixture);
       setStatus('away');
       await inject(fixture);
-      // The API server's return is no reason to wait with it when changes take longer to be ACKed.
+      // The recovery of the API server does not wait for slow ACKs.
       const injectedMs = performance.now();
       const { changes, ackedMs } = await applyChangesOver(fixture, scale.changes, durationMs);
       const meanwhile = streamCounts(fixture);
@@ -166,16 +166,16 @@ function createScenario({
       const metrics: Metric[] = [
         ...commonMetrics(fixture, after, withinSeconds),
         { name: 'reporters in sync', value: (after.durationMs + servedMs) / 1000, unit: 's', atMost: 30 },
-        { name: 'changes ACKed meanwhile, after the last', value: ackedMs / 1000, unit: 's', atMost: 3 },
+        { name: 'ACK delay of changes during the outage', value: ackedMs / 1000, unit: 's', atMost: 3 },
         { name: 'streams ended', value: meanwhile.disconnects - before.disconnects, atMost: 0 },
-        { name: 'rows deleted', value: writes.delete, atMost: changes.delete },
-        { name: 'row writes', value: objectWriteCount(writes), atMost: needed + MAX_IN_FLIGHT },
+        { name: 'objects deleted', value: writes.delete, atMost: changes.delete },
+        { name: 'object writes', value: objectWriteCount(writes), atMost: needed + MAX_IN_FLIGHT },
       ];
       if (durationMs >= 3000) {
         const expectedAcks = (fixture.fleet.reporters.length * passedMs) / 1000;
         const acks = meanwhile.acks - before.acks;
         metrics.push({
-          name: 'ACKs of those due',
+          name: 'share of expected ACKs',
           value: (acks * 100) / expectedAcks,
           unit: '%',
           atLeast: 80,
@@ -186,10 +186,13 @@ function createScenario({
   };
 }
 
-/** 30 % refused by 429 and 503, each call 2 s late: compared with the same changes in fair weather. */
+/**
+ * 30 % of the calls rejected with 429 and 503, and each call delayed by 2 s; compared with the same changes without
+ * faults.
+ */
 export const apiRejects: FaultScenario = {
-  name: 'api-refuses',
-  description: 'kube-apiserver answers 30 % of calls with 429 or 503, each after 2 s more',
+  name: 'api-rejects',
+  description: 'kube-apiserver rejects 30 % of calls with 429 or 503, each call delayed by 2 s',
   async run(fixture, scale, setStatus) {
     fixture.setRejecting(true);
     try {
@@ -209,7 +212,7 @@ async function measureRejections(
   await waitUntilServed(fixture, DEADLINE_MS);
   const measurePeriod = async (): Promise<{
     all: number;
-    rowWrites: number;
+    objectWrites: number;
     ackedMs: number;
     refused: number;
   }> => {
@@ -220,16 +223,16 @@ async function measureRejections(
     const now = fixture.rejectingProxy.calls();
     return {
       all: now.all - calls.all,
-      rowWrites: now.objectWrites - calls.objectWrites,
+      objectWrites: now.objectWrites - calls.objectWrites,
       refused: now.rejected - calls.rejected,
       ackedMs,
     };
   };
   const before = await snapshot(fixture);
-  setStatus('fair weather');
+  setStatus('without faults');
   const healthy = await measurePeriod();
   await waitForConvergence(fixture, before, DEADLINE_MS);
-  setStatus('calls are refused and slow');
+  setStatus('rejecting and delaying calls');
   const streamsBefore = streamCounts(fixture);
   fixture.rejectingProxy.setFaults({ delayMs: 2000, rejectedPercent: 30 });
   const degraded = await measurePeriod();
@@ -239,14 +242,14 @@ async function measureRejections(
   await waitUntilServed(fixture, DEADLINE_MS);
   return [
     ...commonMetrics(fixture, after, 10),
-    { name: 'changes ACKed, after the last', value: degraded.ackedMs / 1000, unit: 's', atMost: 3 },
+    { name: 'ACK delay of changes', value: degraded.ackedMs / 1000, unit: 's', atMost: 3 },
     { name: 'streams ended', value: disconnects - streamsBefore.disconnects, atMost: 0 },
-    { name: 'calls refused', value: degraded.refused, atLeast: 1 },
+    { name: 'calls rejected', value: degraded.refused, atLeast: 1 },
     {
-      name: 'row writes tried over those of fair weather',
-      value: degraded.rowWrites / healthy.rowWrites,
+      name: 'object write attempts relative to a fault-free run',
+      value: degraded.objectWrites / healthy.objectWrites,
       atMost: 2,
     },
-    { name: 'all calls over those of fair weather', value: degraded.all / healthy.all, atMost: 2 },
+    { name: 'calls relative to a fault-free run', value: degraded.all / healthy.all, atMost: 2 },
   ];
 }

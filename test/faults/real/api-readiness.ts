@@ -1,4 +1,4 @@
-/** When is the API server there again? What it needs to find its own feet is no delay of the operator's. */
+/** Readiness of the API server. The time that it needs to recover is not a delay of the operator. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FaultFixture } from './fault-fixture.ts';
 
@@ -6,22 +6,28 @@ const CONFIG_MAPS_PATH = '/api/v1/namespaces/default/configmaps';
 const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
 const DEADLINE_MS = 90_000;
 
-/** Starts it and waits until it also serves watches of rows: it says that it is ready seconds before, on a busy machine. */
+/**
+ * Starts the API server and waits until it serves watches of objects; on a busy machine it reports ready seconds
+ * before that.
+ */
 export async function startApiServer(fixture: FaultFixture): Promise<void> {
   await fixture.controlPlane.apiserver.start();
   await waitUntilWatchable(fixture);
 }
 
-/** Until then it answers 429, as its cache of rows is being filled. Resolves up to a second late. */
+/**
+ * Waits until watches are served; until then they are answered 429, because the watch cache is being filled.
+ * Resolves up to a second late.
+ */
 export async function waitUntilWatchable({
   controlPlane: { request },
   namespace,
 }: FaultFixture): Promise<void> {
   const path = `${NAMESPACES_PATH}/${namespace}/reversetunnels?watch=1&resourceVersion=0&timeoutSeconds=1`;
-  await waitUntil('serves watches', async () => (await request('GET', path)).status === 200);
+  await waitUntil('serve watches', async () => (await request('GET', path)).status === 200);
 }
 
-/** Resolves when it writes: after an end of etcd it takes a while to find its way back to it. */
+/** Waits until writes succeed; after an outage of etcd, the API server needs some time to reconnect. */
 export async function waitUntilWritable({ controlPlane: { request } }: FaultFixture): Promise<void> {
   await waitUntil('writes', async () => {
     const { status } = await request('POST', CONFIG_MAPS_PATH, { metadata: { name: 'written' } });
@@ -34,7 +40,7 @@ async function waitUntil(what: string, predicate: () => Promise<boolean>): Promi
   const untilMs = performance.now() + DEADLINE_MS;
   while (!(await predicate())) {
     if (performance.now() > untilMs)
-      throw new Error(`kube-apiserver does not come to the point that it ${what}`);
+      throw new Error(`kube-apiserver does not ${what} within ${DEADLINE_MS / 1000} s`);
     await delay(100);
   }
 }

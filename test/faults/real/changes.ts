@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { FleetReporter } from '../../../src/simulate/reporter.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
-/** What changes of the truth have to cost: this many writes, and no more. */
+/** The writes that changes of tunnels must cost, and no more. */
 export interface Changes {
   readonly create: number;
   readonly patch: number;
@@ -10,9 +10,9 @@ export interface Changes {
 }
 
 /**
- * Replaces so many tunnels by others, and lets as many drop and return at once, over reporters chosen at random.
+ * Replaces `count` tunnels by others and lets `count` tunnels flap, over reporters chosen at random.
  *
- * @param except the name of a tunnel that is to stay as it is
+ * @param except the name of a tunnel that must not change
  */
 export function applyChanges({ fleet, random }: FaultFixture, count: number, except = ''): Changes {
   const flapped = new Set<string>([except]);
@@ -21,11 +21,12 @@ export function applyChanges({ fleet, random }: FaultFixture, count: number, exc
       const reporter = fleet.reporters[random.below(fleet.reporters.length)];
       const names = [...(reporter?.expectedTunnels().keys() ?? [])];
       const name = names[random.below(Math.max(1, names.length))];
-      // One that flapped stays, so that it costs one write whatever has been reported of it by now.
+      // A flapped tunnel is not changed again, so that it costs exactly one write whatever has been reported so
+      // far.
       if (reporter !== undefined && name !== undefined && !flapped.has(name)) return { reporter, name };
     }
   };
-  // Of few tunnels not all: there must be some left to choose from.
+  // Not all of a few tunnels may change, because some must be left to choose from.
   const times = Math.min(count, Math.floor(fleet.tunnelCount() / 4));
   for (let i = 0; i < times; i += 1) {
     const { reporter, name } = choose();
@@ -40,7 +41,10 @@ export function applyChanges({ fleet, random }: FaultFixture, count: number, exc
   return { create: times, patch: times, delete: times };
 }
 
-/** Changes from now on, a bit every tenth of a second, for so long; then waits until all is ACKed, and says how long that took. */
+/**
+ * Applies changes every 100 ms for `durationMs`, then waits until all are ACKed. Returns how long the ACKs took
+ * after the last change.
+ */
 export async function applyChangesOver(
   fixture: FaultFixture,
   count: number,

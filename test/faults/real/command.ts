@@ -5,16 +5,16 @@ import { runFaultTable, scenarioNames } from './fault-table.ts';
 const EXIT_USAGE = 2;
 
 /**
- * Plays the faults over real processes, as `--only NAME`, `--percent N` and `--seed N` say; gives the exit code: 0 all were held,
- * 1 some were not, 2 wrong use.
+ * Runs the faults over real processes with the flags `--only NAME`, `--percent N` and `--seed N`. Returns the exit
+ * code: 0 if every scenario passed, 1 if one failed, 2 for a usage error.
  */
 export async function runFaultsCommand(args: readonly string[]): Promise<number> {
   const options = {
-    /** May be given again. */
+    /** Can be repeated. */
     only: { type: 'string', multiple: true, default: [] as string[] },
-    /** Whole, 10 to 100: a smaller world, for a machine that does other things. */
+    /** An integer from 10 to 100: fewer tunnels, for a busy machine. */
     percent: { type: 'string', default: '100' },
-    /** Whole, 0 to 999999999. Chooses what changes, and the moments of kills. */
+    /** An integer from 0 to 999999999, which determines the changes and the times of kills. */
     seed: { type: 'string', default: '1' },
   } as const;
   let values;
@@ -43,7 +43,7 @@ export async function runFaultsCommand(args: readonly string[]): Promise<number>
       setStatus,
       print,
     });
-    print(failed === 0 ? 'every fault was held' : `${failed} not held`);
+    print(failed === 0 ? 'all scenarios passed' : `${failed} scenarios failed`);
     return failed === 0 ? 0 : 1;
   } finally {
     end();

@@ -1,4 +1,4 @@
-/** The judge of one fault: what there was before, what has to be after, and how long it took. */
+/** Checks of one fault: the state before, the expected state after, and the time to converge. */
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { conditionText, type RunningReplica } from '../../support/replicas.ts';
@@ -12,31 +12,31 @@ import type { Metric } from './metric.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const POLL_INTERVAL_MS = 200;
-/** Node says these on stderr of a process that it may be looked into; anything else is a crash. */
+/** Node prints these lines to stderr when its inspector is enabled; any other line is a crash. */
 const NODE_DEBUGGER_OUTPUT = /^(Debugger (listening|attached|ending)|For help, see|Waiting for the debugger)/;
 
-/** A moment to compare with. */
+/** A state to compare with. */
 export interface Snapshot {
-  /** Of each row, by place: uid and creationTimestamp. */
+  /** UID and creationTimestamp of each object, by its key. */
   readonly objects: ReadonlyMap<string, string>;
-  /** Of each row, by its name: its reporter. */
+  /** The reporter of each object, by the object's name. */
   readonly reporterOf: ReadonlyMap<string, string>;
-  /** Bytes of the audit log. */
+  /** Size of the audit log. */
   readonly auditBytes: number;
   readonly disconnects: number;
   readonly acks: number;
 }
 
-/** What came of it. */
+/** The result of a convergence. */
 export interface ConvergenceResult {
   readonly objects: readonly ObservedTunnelObject[];
-  /** From the call of `converged` on, ms. */
+  /** Milliseconds since the call of `waitForConvergence`. */
   readonly durationMs: number;
-  /** Rows of tunnels that were held throughout, that are not the same object as before. */
+  /** Number of objects that were replaced although their tunnels stayed up. */
   readonly replaced: number;
 }
 
-/** The rows as they are, to be compared later. */
+/** Takes a snapshot of the objects. */
 export async function snapshot(fixture: FaultFixture): Promise<Snapshot> {
   const rows = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
   const { size } = await stat(fixture.controlPlane.auditLogPath ?? '');
@@ -49,7 +49,8 @@ export async function snapshot(fixture: FaultFixture): Promise<Snapshot> {
 }
 
 /**
- * Waits until the rows are what the fleets hold. A row of `before` whose tunnel is still held must be the same object.
+ * Waits until the objects match the fleets' tunnels. Objects of `before` whose tunnel is still up must be
+ * unchanged.
  *
  * @throws Error with the first difference at the deadline
  */
@@ -67,7 +68,7 @@ export async function waitForConvergence(
       let size = 0;
       for (const tunnels of fixture.expectedTunnels().values()) size += tunnels.size;
       const count = await countTunnelObjects(request, fixture.namespace);
-      difference = `${count} rows for ${size} tunnels`;
+      difference = `${count} objects for ${size} tunnels`;
       if (count === size || tookMs > deadlineMs) {
         const rows = await listTunnelObjects(request, fixture.namespace);
         const comparison = compareWithExpected(fixture, rows);
@@ -77,16 +78,16 @@ export async function waitForConvergence(
         difference = JSON.stringify(comparison);
       }
     } catch (error) {
-      // The API server may still be on its way up.
+      // The API server may still be starting.
       difference = (error as Error).message;
     }
     if (tookMs > deadlineMs)
-      throw new Error(`rows are not the truth after ${seconds(deadlineMs)} s: ${difference}`);
+      throw new Error(`objects do not match after ${seconds(deadlineMs)} s: ${difference}`);
     await delay(POLL_INTERVAL_MS);
   }
 }
 
-/** Writes by operators since then, that were carried out: rows by verb, `status` of rows, and of reporters' objects. */
+/** Successful writes by operators: writes of objects by verb, `status` of objects, and writes of reporter objects. */
 export interface WriteCounts {
   readonly create: number;
   readonly patch: number;
@@ -95,7 +96,7 @@ export interface WriteCounts {
   readonly reporters: number;
 }
 
-/** Counts them by kind, from the audit log. */
+/** Counts the writes since a snapshot, from the audit log. */
 export async function writesSince(fixture: FaultFixture, before: Snapshot): Promise<WriteCounts> {
   const counts = { create: 0, patch: 0, delete: 0, status: 0, reporters: 0 };
   for await (const { verb, resource, subresource } of operatorWrites(fixture, before)) {
@@ -106,7 +107,7 @@ export async function writesSince(fixture: FaultFixture, before: Snapshot): Prom
   return counts;
 }
 
-/** Reporters of whose rows a replica wrote one after another replica had: two owners at a time. */
+/** Counts reporters whose objects were written by one replica after another had taken over: two owners at a time. */
 export async function countInterleavedWriters(
   fixture: FaultFixture,
   before: Snapshot,
@@ -135,7 +136,7 @@ interface OperatorWrite {
   readonly account: string;
 }
 
-/** Writes by operators that were carried out, in the order of the audit log. */
+/** Iterates over the successful writes of operators in the order of the audit log. */
 async function* operatorWrites(
   fixture: FaultFixture,
   { auditBytes }: Snapshot,
@@ -159,12 +160,12 @@ async function* operatorWrites(
   }
 }
 
-/** All writes to rows. */
+/** Returns the number of object writes. */
 export function objectWriteCount(writes: WriteCounts): number {
   return writes.create + writes.patch + writes.delete + writes.status;
 }
 
-/** Waits until everything that the fleets hold is a row and every reporter is in sync, before anything is done to them. */
+/** Waits until every tunnel has an object and every reporter is in sync, before the first fault. */
 export async function waitForInitialSync(fixture: FaultFixture, deadlineMs: number): Promise<void> {
   await fixture.fleet.settled();
   await waitForConvergence(fixture, EMPTY_SNAPSHOT, deadlineMs);
@@ -179,14 +180,19 @@ const EMPTY_SNAPSHOT: Snapshot = {
   acks: 0,
 };
 
-/** Waits until all reporters are connected, in sync and owned by a replica that runs; gives how long it took, ms. */
+/**
+ * Waits until all reporters are connected, in sync and owned by a running replica. Returns the time in
+ * milliseconds.
+ */
 export async function waitUntilServed(fixture: FaultFixture, deadlineMs: number): Promise<number> {
   const startedMs = performance.now();
   await fixture.replicas.waitUntilServed(fixture.reporterCount(), deadlineMs);
   return performance.now() - startedMs;
 }
 
-/** Waits until all reporters are connected to a replica that runs and owns them; their rows may still be written. */
+/**
+ * Waits until all reporters are connected to a running replica that owns them; their objects may still be pending.
+ */
 export async function waitUntilOwned(fixture: FaultFixture, deadlineMs: number): Promise<void> {
   const untilMs = performance.now() + deadlineMs;
   for (;;) {
@@ -202,7 +208,7 @@ export async function waitUntilOwned(fixture: FaultFixture, deadlineMs: number):
   }
 }
 
-/** Replicas that have ended by themselves, said something on stderr, or found a fault of their own. */
+/** Counts replicas that exited, printed to stderr, or logged an internal error. */
 export function countCrashes(replicas: readonly RunningReplica[]): number {
   let count = 0;
   for (const { process: operator } of replicas) {
@@ -215,13 +221,13 @@ export function countCrashes(replicas: readonly RunningReplica[]): number {
   return count;
 }
 
-/** Streams that ended, and ACKs, over all reporters of the first fleet. */
+/** Returns the ended streams and the ACKs of the first fleet. */
 export function streamCounts(fixture: FaultFixture): { readonly disconnects: number; readonly acks: number } {
   const { disconnects, acks } = fixture.fleet.statistics();
   return { disconnects: Object.values(disconnects).reduce((sum, times) => sum + times, 0), acks };
 }
 
-/** What every fault is judged by: the truth in time, the same objects, and nobody crashed. */
+/** Returns the metrics of every fault: convergence in time, unchanged objects, and no crash. */
 export function commonMetrics(
   fixture: FaultFixture,
   after: ConvergenceResult,
@@ -229,12 +235,12 @@ export function commonMetrics(
 ): Metric[] {
   return [
     { name: 'converged', value: after.durationMs / 1000, unit: 's', atMost: atMostSeconds },
-    { name: 'surviving rows replaced', value: after.replaced, atMost: 0 },
+    { name: 'surviving objects replaced', value: after.replaced, atMost: 0 },
     { name: 'crashes', value: countCrashes(fixture.replicas.running), atMost: 0 },
   ];
 }
 
-/** Where a row belongs: reporter and tunnel. */
+/** Returns the key of an object: reporter and tunnel. */
 export function tunnelKeyOf({ spec }: ObservedTunnelObject): string {
   return JSON.stringify([spec.reporter.cluster, spec.reporter.id, spec.tunnelName]);
 }
@@ -274,7 +280,7 @@ interface AuditLine {
   readonly responseStatus?: { readonly code: number };
 }
 
-/** An API server that is killed may leave half a line. */
+/** A killed API server may leave a partial line. */
 function parseLine(line: string): AuditLine | undefined {
   try {
     return JSON.parse(line) as AuditLine;

@@ -1,4 +1,4 @@
-/** What rows live in is taken away and put back. */
+/** Deletion and recreation of CRDs and of the namespace. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { applyCrds } from '../../support/apply-crds.ts';
 import { applyChanges } from './changes.ts';
@@ -17,15 +17,15 @@ import type { FaultFixture } from './fault-fixture.ts';
 
 const DEADLINE_MS = 120_000;
 const CRDS = ['reversetunnels.reverse-tunnel.io', 'reversetunnelreporters.reverse-tunnel.io'];
-/** How long the namespace is held in phase Terminating. */
+/** How long the namespace is kept in phase Terminating. */
 const TERMINATING_MS = 8000;
 
-/** The rows go with what they live in: none of them survives. */
+/** Returns a snapshot that expects no surviving objects, because they are deleted with their CRD or namespace. */
 export function expectNoSurvivors(before: Snapshot): Snapshot {
   return { ...before, objects: new Map() };
 }
 
-/** Deletes CRDs, rows and all, waits a while, and puts them back. Resolves when they are served. */
+/** Deletes CRDs with their objects, waits, and recreates them. Resolves when they are served. */
 export async function deleteCrds(
   fixture: FaultFixture,
   crds: readonly string[],
@@ -58,28 +58,28 @@ function createCrdScenario(name: string, about: string, crds: readonly string[])
   };
 }
 
-/** No fight loop: what is there twice over is more than anybody took away. */
+/** Bounds the writes: more than twice the number of objects means endless contention. */
 async function writeBoundMetrics(
   fixture: FaultFixture,
   before: Snapshot,
 ): Promise<ReturnType<typeof commonMetrics>> {
   const writes = await writesSince(fixture, before);
-  return [{ name: 'row writes', value: objectWriteCount(writes), atMost: 2 * before.objects.size + 100 }];
+  return [{ name: 'object writes', value: objectWriteCount(writes), atMost: 2 * before.objects.size + 100 }];
 }
 
-/** The rows go with their kind; reporters stay. */
+/** The objects are deleted with their CRD; the reporter objects stay. */
 export const tunnelCrdDeleted = createCrdScenario(
   'crd-deleted',
-  'the rows’ CRD deleted and put back',
+  'CRD of ReverseTunnels deleted and recreated',
   CRDS.slice(0, 1),
 );
-/** Rows and reporters go; who owned what is forgotten. */
-export const bothCrdsDeleted = createCrdScenario('crds-deleted', 'both CRDs deleted and put back', CRDS);
+/** Objects and reporter objects are deleted, and with them all ownership. */
+export const bothCrdsDeleted = createCrdScenario('crds-deleted', 'both CRDs deleted and recreated', CRDS);
 
-/** Nothing can be made in it while it ends, and then it is another one. */
+/** Nothing can be created in a terminating namespace, and the recreated one is a new object. */
 export const namespaceTerminating: FaultScenario = {
   name: 'namespace-terminating',
-  description: 'the namespace deleted, held in Terminating for 8 s, gone, and made again with its RBAC',
+  description: 'namespace deleted, Terminating for 8 s, gone, and recreated with its RBAC',
   async run(fixture, scale, setStatus) {
     const { request } = fixture.controlPlane;
     const path = `/api/v1/namespaces/${fixture.namespace}`;
@@ -102,14 +102,14 @@ export const namespaceTerminating: FaultScenario = {
     );
     const untilMs = performance.now() + DEADLINE_MS;
     while ((await request('GET', path)).status !== 404) {
-      if (performance.now() > untilMs) throw new Error('the namespace did not go');
+      if (performance.now() > untilMs) throw new Error('the namespace was not deleted');
       await delay(200);
     }
     setStatus('gone');
     await delay(2000);
     await request('POST', '/api/v1/namespaces', { metadata: { name: fixture.namespace } });
     await fixture.regrantRoles();
-    setStatus('made again');
+    setStatus('recreated');
     const after = await waitForConvergence(fixture, expectNoSurvivors(before), DEADLINE_MS);
     const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
     return [

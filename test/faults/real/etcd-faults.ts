@@ -1,4 +1,4 @@
-/** What an administrator does to etcd: history is thrown away, an older state is put back. */
+/** Faults of etcd: a compaction, and a restore of an older state. */
 import { waitUntilWatchable, startApiServer } from './api-readiness.ts';
 import { applyChanges } from './changes.ts';
 import { backUpEtcd, compactEtcd, restoreEtcd } from './etcd.ts';
@@ -10,10 +10,10 @@ import type { FaultFixture } from './fault-fixture.ts';
 const DEADLINE_MS = 90_000;
 const MANUAL_DELETES = 20;
 
-/** A watch that was cut off and goes on finds its version gone: 410, and only a list can tell what was missed. */
+/** A watch that resumes after a compaction gets 410, and only a list shows what it has missed. */
 export const etcdCompacted: FaultScenario = {
   name: 'etcd-compacted',
-  description: 'operators cut off, rows deleted by hand, etcd compacted, kube-apiserver restarted: 410',
+  description: 'operators cut off, objects deleted manually, etcd compacted, kube-apiserver restarted: 410',
   async run(fixture, scale, setStatus) {
     const before = await snapshot(fixture);
     const lists = countLists(fixture);
@@ -40,15 +40,15 @@ export const etcdCompacted: FaultScenario = {
     const { length } = fixture.replicas.running;
     return [
       ...commonMetrics(fixture, after, 10),
-      { name: 'rows listed anew', value: countLists(fixture) - lists, atLeast: length },
+      { name: 'relists', value: countLists(fixture) - lists, atLeast: length },
     ];
   },
 };
 
-/** The store goes back in time: rows that went are there again, others are gone, and versions begin anew. */
+/** Deleted objects are back, others are gone, and resourceVersions repeat. */
 export const etcdRestored: FaultScenario = {
   name: 'etcd-restored',
-  description: 'etcd put back to a state before the last changes',
+  description: 'etcd restored to a state before the last changes',
   async run(fixture, scale, setStatus) {
     setStatus('backing up');
     await backUpEtcd(fixture.controlPlane);
@@ -66,12 +66,12 @@ export const etcdRestored: FaultScenario = {
     return [
       ...commonMetrics(fixture, after, 10),
       { name: 'reporters in sync', value: (after.durationMs + servedMs) / 1000, unit: 's', atMost: 30 },
-      { name: 'rows made once more', value: recreated, atLeast: 1 },
+      { name: 'objects recreated', value: recreated, atLeast: 1 },
     ];
   },
 };
 
-/** Lists of rows, over all replicas that run. */
+/** Counts lists of objects by all running replicas. */
 function countLists({ replicas }: FaultFixture): number {
   return replicas.running.reduce(
     (sum, { process }) =>

@@ -1,4 +1,4 @@
-/** What is done to etcd beyond ending and starting it: compaction, and a backup that is put back. */
+/** Compaction, backup and restore of etcd. */
 import { cp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { requestJson } from '../../../control-plane/https-json.ts';
@@ -6,7 +6,7 @@ import type { ControlPlane } from '../../../control-plane/start.ts';
 
 const TIMEOUT_MS = 10_000;
 
-/** Throws away all history before now, as kube-apiserver does every 5 minutes. Gives the revision. */
+/** Compacts the history, as kube-apiserver does every 5 minutes. Returns the revision. */
 export async function compactEtcd({ etcdUrl }: ControlPlane): Promise<string> {
   const post = async (path: string, body: object): Promise<unknown> => {
     const answer = await requestJson({ method: 'POST', url: etcdUrl + path, body, timeoutMs: TIMEOUT_MS });
@@ -22,17 +22,17 @@ export async function compactEtcd({ etcdUrl }: ControlPlane): Promise<string> {
   return revision;
 }
 
-/** A copy of all that etcd holds. etcd is stopped for a moment: its files are whole only then. */
+/** Backs up etcd. It is stopped for a moment, because its files are consistent only then. */
 export async function backUpEtcd(controlPlane: ControlPlane): Promise<void> {
   const { etcd, folder } = controlPlane;
   await etcd.kill('SIGTERM');
-  // A former copy's files would be taken for this one's.
+  // Files of an earlier backup would be taken for this one's.
   await rm(join(folder, 'etcd-backup'), { recursive: true, force: true });
   await cp(join(folder, 'etcd'), join(folder, 'etcd-backup'), { recursive: true });
   await etcd.start();
 }
 
-/** Puts the copy back, as an administrator does: both programs are down meanwhile. Returns when both serve again. */
+/** Restores the backup while both programs are stopped. Resolves when both serve again. */
 export async function restoreEtcd(controlPlane: ControlPlane): Promise<void> {
   const { apiserver, etcd, folder } = controlPlane;
   await apiserver.kill();

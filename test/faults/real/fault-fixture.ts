@@ -1,4 +1,4 @@
-/** Real processes to hurt: a control plane, replicas of the operator, and fleets, with a proxy between each two. */
+/** Real processes for fault injection: a control plane, replicas and fleets, with a proxy between each two. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ServiceAccountRequest } from '../../../control-plane/service-account.ts';
@@ -14,54 +14,54 @@ import { createReplicas, type Replicas, type RunningReplica } from '../../suppor
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
 import { openRejectingProxy, type RejectingProxy } from './rejecting-proxy.ts';
 
-/** Each link is two more connections of this process. */
+/** Each link needs two more connections of this process. */
 const MAX_LINKS = 200;
-/** For every reporter to have reported twice. */
+/** Maximum time until every reporter has reported twice. */
 const SECOND_REPORTS_DEADLINE_MS = 60_000;
 const RBAC_PATH = '/apis/rbac.authorization.k8s.io/v1/namespaces';
 
-/** How large a world. */
+/** Size and flags of a fixture. */
 export interface FaultFixtureOptions {
   readonly replicas: number;
-  /** Reporters of the first fleet; up to 200 have a link of their own each, that can be left half-open. */
+  /** Reporters of the first fleet. Up to 200 reporters have a link of their own that can be made half-open. */
   readonly reporters: number;
-  /** Of each reporter. */
+  /** Tunnels of each reporter. */
   readonly tunnels: number;
-  /** Needed where namespaces are to go, or quotas to count. */
+  /** Needed for the deletion of namespaces and for quotas. */
   readonly controllerManager?: boolean;
-  /** Flags of the operator and of its Node. */
+  /** Flags of the operator and of Node. */
   readonly flags?: readonly string[];
   readonly nodeFlags?: readonly string[];
   readonly seed: number;
 }
 
-/** A world that runs. */
+/** A running fixture. */
 export interface FaultFixture {
   readonly controlPlane: ControlPlane;
   readonly namespace: string;
   readonly replicas: Replicas;
-  /** Between the operators and `refusing`. */
+  /** Between the operators and kube-apiserver, or `rejectingProxy`. */
   readonly apiProxy: FaultProxy;
-  /** Between `apiWay` and kube-apiserver, once it is put there. */
+  /** Between `apiProxy` and kube-apiserver, when enabled by `setRejecting`. */
   readonly rejectingProxy: RejectingProxy;
-  /** Between reporters and the balancer before the operators. */
+  /** Between the reporters and the load balancer of the operators. */
   readonly reporterProxy: FaultProxy;
   readonly fleet: Fleet;
   readonly random: Random;
-  /** New connections to the API server pass the refusing proxy, or not; open ones are broken. */
+  /** Routes new connections to the API server through the rejecting proxy, or not, and resets open ones. */
   setRejecting(through: boolean): void;
-  /** A fleet beside the first one. */
+  /** Starts another fleet. */
   addFleet(options: Partial<FleetOptions>): Promise<Fleet>;
   startReplica(): Promise<RunningReplica>;
-  /** What all fleets hold. */
+  /** Returns the tunnels of all fleets. */
   expectedTunnels(): ReadonlyMap<ReporterId, ReadonlyMap<string, ReportedTunnel>>;
   reporterCount(): number;
-  /** Gives every replica its rights once more, after the namespace has gone. */
+  /** Grants all replicas their permissions again after the namespace was recreated. */
   regrantRoles(): Promise<void>;
   close(): Promise<void>;
 }
 
-/** Starts all; rows may not be there yet. */
+/** Starts everything; objects may not exist yet when it resolves. */
 export async function openFaultFixture(options: FaultFixtureOptions): Promise<FaultFixture> {
   const random = seededRandom(options.seed);
   const cleanup: (() => Promise<void>)[] = [];
@@ -87,7 +87,8 @@ export async function openFaultFixture(options: FaultFixtureOptions): Promise<Fa
     const replicas = await createReplicas(
       {
         ...controlPlane,
-        // The account lives elsewhere, so that it outlives its namespace, and its way leads through the proxy.
+        // The account lives in another namespace, so that it survives the deletion of this one, and it connects
+        // through the proxy.
         async kubeconfigFor(request) {
           const { serviceAccount } = request;
           const account = await controlPlane.kubeconfigFor({ namespace: 'default', serviceAccount });
@@ -120,7 +121,8 @@ export async function openFaultFixture(options: FaultFixtureOptions): Promise<Fa
     };
     const { reporters, tunnels } = options;
     const fleet = await addFleet({ reporters, tunnels, faultyLinks: reporters <= MAX_LINKS });
-    // The interval that a reporter is told with its first ACK holds from its second report on, which comes after Envoy's own 5 s.
+    // The interval that a reporter receives with its first ACK applies from its second report on, which follows
+    // after Envoy's own 5 s.
     await poll(SECOND_REPORTS_DEADLINE_MS, () => {
       const { delta, heartbeat } = fleet.statistics().reports;
       return Promise.resolve(delta + heartbeat >= reporters ? true : undefined);
@@ -151,7 +153,7 @@ export async function openFaultFixture(options: FaultFixtureOptions): Promise<Fa
   }
 }
 
-/** A Role and its binding in the namespace for an account of `default`; those that are there stay. */
+/** Creates a Role and its binding in the namespace for an account of `default`; existing ones are kept. */
 async function grantRole(
   { request }: ControlPlaneClient,
   { namespace, serviceAccount: name, rules = [] }: ServiceAccountRequest,

@@ -2,27 +2,29 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { abortConnection } from '../../../src/simulate/abort-connection.ts';
 
 /**
- * A TCP relay on loopback with every way in which a network fails. It knows nothing of what it carries, so it stands
- * before the API server (TLS goes through) as well as before the operator.
+ * A TCP relay on loopback that can simulate network failures. It is agnostic of the protocol, so it can be placed
+ * in front of the API server (TLS passes through) and of the operator.
  */
 export interface FaultProxy {
-  /** Where clients connect to, as host:port. */
+  /** The address for clients, as host:port. */
   readonly address: string;
-  /** Where new connections go, as host:port; those that are open stay. */
+  /** Sets the destination of new connections, as host:port; open connections stay. */
   setTarget(address: string): void;
-  /** Breaks every connection with RST, on both sides; new ones work. */
+  /** Resets every connection on both sides; new connections work. */
   reset(): void;
-  /** As `reset`, and new ones are reset too. */
+  /** Like `reset`, and resets new connections as well. */
   cut(): void;
-  /** A network that loses every packet: nothing passes either way, nothing ends, new connections get no answer. */
+  /**
+   * Loses every packet: nothing passes in either direction, no connection ends, and new connections get no answer.
+   */
   stall(): void;
-  /** One side of each connection is gone, by RST; the other stays open and hears nothing more. New ones work. */
+  /** Resets one side of each connection; the other side stays open and is not notified. New connections work. */
   halfOpen(gone: 'clients' | 'targets'): void;
-  /** Each connection passes so many bytes a second each way. */
+  /** Limits each connection to this rate per direction. */
   throttle(bytesPerSecond: number): void;
-  /** As usual from now on; what was stalled goes on where it was. */
+  /** Passes everything again; stalled connections resume. */
   restore(): void;
-  /** Ends everything with RST; no handle is left. */
+  /** Resets everything and closes all handles. */
   close(): Promise<void>;
 }
 
@@ -31,13 +33,13 @@ type Mode =
 
 interface Pair {
   readonly client: Socket;
-  /** Undefined until there is a way through. */
+  /** Undefined until the connection can pass. */
   upstream: Socket | undefined;
-  /** One side is gone and the other does not know. */
+  /** True when one side is gone and the other was not notified. */
   halfOpen: boolean;
 }
 
-/** Listens on a free port of 127.0.0.1. */
+/** Starts a proxy on a free port of 127.0.0.1. */
 export async function openFaultProxy(target: string): Promise<FaultProxy> {
   let targetAddress = target;
   let mode: Mode = { kind: 'pass' };
@@ -62,7 +64,7 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
     from.on('end', () => destination.end());
     from.on('close', () => {
       clearTimeout(resumeTimer);
-      // Only what still belongs together: a side that is being reset gets done with it by itself.
+      // Only if the two sides still belong together; a side that is being reset closes by itself.
       if (pair.halfOpen) {
         if (destination.destroyed) pairs.delete(pair);
       } else if (pairs.delete(pair)) destination.destroy();
@@ -77,7 +79,7 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
       port: Number(targetAddress.slice(colon + 1)),
       noDelay: true,
     });
-    // An error is always followed by close; what went wrong is for the two ends to say.
+    // An error is always followed by close, and the peers handle it.
     far.on('error', () => {});
     pair.upstream = far;
     forward(pair, pair.client, far);
@@ -95,7 +97,7 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
     if (mode.kind === 'stall') near.on('close', () => pair.upstream ?? pairs.delete(pair));
     else connectUpstream(pair);
   });
-  // A fleet may come back at once.
+  // A whole fleet may reconnect at once.
   await new Promise<void>((resolve) => {
     server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, resolve);
   });
@@ -141,7 +143,7 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
         const [closedSide, openSide] =
           goneSide === 'clients' ? [pair.client, pair.upstream] : [pair.upstream, pair.client];
         pair.halfOpen = true;
-        // What it still says is read and thrown away: else its end would never be seen.
+        // Its remaining data is read and discarded; otherwise its end would never be noticed.
         openSide.removeAllListeners('data').resume();
         abortConnection(closedSide);
       }

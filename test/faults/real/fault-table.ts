@@ -1,4 +1,4 @@
-/** The table of faults over real processes, row by row: what is done, and one line for what came of it. */
+/** The table of faults over real processes, with one result line per scenario. */
 import { apiHalfOpen, apiOutages, apiRejects } from './api-outages.ts';
 import { formatMetric, isWithinBounds, type Metric } from './metric.ts';
 import { contendedObject, manualEdits } from './manual-edits.ts';
@@ -18,10 +18,13 @@ import { FULL, type ScenarioGroup, type FaultScenario, type Scale } from './scen
 import { openFaultFixture, type FaultFixture } from './fault-fixture.ts';
 import { etcdCompacted, etcdRestored } from './etcd-faults.ts';
 
-/** Writing 100,000 rows takes two minutes here, and several on a machine that does other things. */
+/** Writing 100,000 objects takes two minutes on an idle machine and several on a busy one. */
 const BUILD_DEADLINE_MS = 15 * 60_000;
 
-/** 10,000 rows of three replicas; 1,000 of one, with a controller manager; 100,000 of 2,000 reporters. */
+/**
+ * Fixtures with 1,000 objects of one replica and a controller manager, 10,000 of three replicas, and 100,000 of
+ * 2,000 reporters.
+ */
 function scenarioGroups(seed: number): readonly ScenarioGroup[] {
   return [
     {
@@ -50,7 +53,7 @@ function scenarioGroups(seed: number): readonly ScenarioGroup[] {
         ...reporterFaults,
         manualEdits,
         contendedObject,
-        // Last, as it has an echo.
+        // Last, because it has an aftereffect.
         apiHalfOpen,
       ],
     },
@@ -61,27 +64,27 @@ function scenarioGroups(seed: number): readonly ScenarioGroup[] {
   ];
 }
 
-/** What to play, and who is told. */
+/** Selection and output of a run. */
 export interface TableOptions {
-  /** Names of scenarios; all when it is empty. */
+  /** Names of scenarios; empty for all. */
   readonly only: readonly string[];
   readonly seed: number;
-  /** Of each reporter's tunnels so many in a hundred; the table's promises are for 100. */
+  /** Percentage of the tunnels of each reporter; the bounds of the table apply to 100. */
   readonly percent: number;
-  /** Of faults and changes; default the table's. */
+  /** Scale of the faults and changes. Default: the table's. */
   readonly scale?: Scale;
-  /** What is being done now. */
+  /** Receives the current activity. */
   readonly setStatus: (what: string) => void;
-  /** The line of a scenario. */
+  /** Receives the result line of each scenario. */
   readonly print: (line: string) => void;
 }
 
-/** Names of all scenarios, in the order in which they are played. */
+/** Returns the names of all scenarios in the order in which they run. */
 export function scenarioNames(): string[] {
   return scenarioGroups(0).flatMap(({ scenarios }) => scenarios.map(({ name }) => name));
 }
 
-/** Plays the table, or some of its rows; gives how many were not held. */
+/** Runs all or selected scenarios. Returns the number of failed scenarios. */
 export async function runFaultTable(options: TableOptions): Promise<number> {
   let failed = 0;
   for (const { fixture: fullFixture, scenarios } of scenarioGroups(options.seed)) {
@@ -95,7 +98,7 @@ export async function runFaultTable(options: TableOptions): Promise<number> {
       for (const scenario of selected) {
         const setStatus = (what: string): void => options.setStatus(`${scenario.name}: ${what}`);
         const startedMs = performance.now();
-        let result: { readonly line: string; readonly held: boolean };
+        let result: { readonly line: string; readonly passed: boolean };
         try {
           if (open === undefined) {
             setStatus(`${fixtureOptions.reporters} reporters x ${fixtureOptions.tunnels} tunnels start`);
@@ -104,13 +107,13 @@ export async function runFaultTable(options: TableOptions): Promise<number> {
           }
           result = formatResult(scenario, await scenario.run(open, options.scale ?? FULL, setStatus));
         } catch (error) {
-          result = { line: `NOT HELD  ${scenario.name}: ${(error as Error).message}`, held: false };
+          result = { line: `FAILED  ${scenario.name}: ${(error as Error).message}`, passed: false };
         }
         let logsNote = '';
-        if (!result.held) {
+        if (!result.passed) {
           failed += 1;
           if (open !== undefined) logsNote = `, logs in ${await saveLogs(open, scenario.name)}`;
-          // What it left behind is no ground for the next one.
+          // The next scenario needs a clean fixture.
           await open?.close();
           open = undefined;
         }
@@ -123,14 +126,14 @@ export async function runFaultTable(options: TableOptions): Promise<number> {
   return failed;
 }
 
-/** `held  name: what was done: figure (bound), …` */
+/** Formats a result as `passed  name: description: metric (bound), …`. */
 export function formatResult(
   { name, description }: FaultScenario,
   metrics: readonly Metric[],
-): { readonly line: string; readonly held: boolean } {
-  const passed = metrics.every((figure) => isWithinBounds(figure));
+): { readonly line: string; readonly passed: boolean } {
+  const passed = metrics.every((metric) => isWithinBounds(metric));
   return {
-    line: `${passed ? 'held    ' : 'NOT HELD'}  ${name}: ${description}: ${metrics.map(formatMetric).join(', ')}`,
-    held: passed,
+    line: `${passed ? 'passed' : 'FAILED'}  ${name}: ${description}: ${metrics.map(formatMetric).join(', ')}`,
+    passed: passed,
   };
 }

@@ -1,22 +1,22 @@
-/** Does something grow over time, or does it only follow what is asked of the process? */
+/** Estimates whether a value grows over time or only with the load of the process. */
 
-/** One look. */
+/** One observation of a value. */
 export interface Observation {
   readonly hours: number;
   readonly value: number;
-  /** What rightly changes the value, as streams that moved here. */
+  /** The load that explains part of the value, for example the number of streams. */
   readonly load: number;
 }
 
-/** How fast a value grows. */
+/** The growth rate of a value. */
 export interface Growth {
-  /** Of the value, an hour, with the load held still; NaN with fewer than 5 observations. */
+  /** Growth per hour at constant load; NaN with fewer than 5 observations. */
   readonly perHour: number;
-  /** Standard error of it. */
+  /** Standard error of `perHour`. */
   readonly error: number;
 }
 
-/** Least squares of value = a + b × hours + c × load; `perHour` is b. A load that never changes is left out. */
+/** Fits value = a + b × hours + c × load by least squares; `perHour` is b. A constant load is left out. */
 export function estimateGrowth(observations: readonly Observation[]): Growth {
   const [first] = observations;
   const steady = observations.every(({ load }) => load === first?.load);
@@ -39,7 +39,7 @@ export function estimateGrowth(observations: readonly Observation[]): Growth {
   return { perHour: at(solution, 1), error: Math.sqrt(variance * at(inverse[1] ?? [], 1)) };
 }
 
-/** By Gauss and Jordan; a matrix that cannot be inverted gives NaN. */
+/** Inverts a matrix by Gauss-Jordan elimination; a singular matrix gives NaN. */
 function invert(matrix: readonly (readonly number[])[]): number[][] {
   const size = matrix.length;
   const rows = matrix.map((row, i) => [...row, ...Array.from({ length: size }, (_, j) => (i === j ? 1 : 0))]);
@@ -67,7 +67,7 @@ function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-/** The middle one; NaN of none. */
+/** Returns the median; NaN for an empty list. */
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;

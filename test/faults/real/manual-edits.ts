@@ -1,4 +1,4 @@
-/** Hostile hands: an administrator who edits and deletes what is the operator's. */
+/** Edits and deletions of the operator's objects by an administrator. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { listTunnelObjects, type ObservedTunnelObject } from '../../support/expected-objects.ts';
 import { applyChanges } from './changes.ts';
@@ -17,10 +17,10 @@ import type { FaultFixture } from './fault-fixture.ts';
 
 const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
 const DEADLINE_MS = 90_000;
-/** How long a program undoes what the operator does. */
+/** How long another program keeps reverting what the operator writes. */
 const CONTENTION_MS = 20_000;
 
-/** Rows in a random order, by name and place. */
+/** Returns name and key of all objects in random order. */
 export async function shuffledObjects(
   fixture: FaultFixture,
 ): Promise<{ readonly name: string; readonly key: string }[]> {
@@ -34,7 +34,7 @@ export async function shuffledObjects(
     .toSorted((a, b) => a.order - b.order);
 }
 
-/** kubectl in the stage's namespace. @throws Error with what kubectl says */
+/** Runs kubectl in the fixture's namespace. @throws Error with kubectl's message */
 export async function kubectl(fixture: FaultFixture, ...args: readonly string[]): Promise<string> {
   const { code, stdout, stderr } = await fixture.controlPlane.kubectl(['-n', fixture.namespace, ...args]);
   if (code !== 0)
@@ -42,19 +42,22 @@ export async function kubectl(fixture: FaultFixture, ...args: readonly string[])
   return stdout;
 }
 
-/** Deletes rows by name, as an administrator; those that are gone already are none. */
+/** Deletes objects by name as an administrator; missing ones are ignored. */
 export async function deleteObjects(fixture: FaultFixture, names: readonly string[]): Promise<void> {
   await kubectl(fixture, 'delete', 'rt', '--ignore-not-found', '--wait=false', ...names);
 }
 
-/** The moment, without rows that are going to be deleted by hand: those rightly come back as new objects. */
+/** Returns a snapshot without objects that will be deleted manually, which rightly come back as new objects. */
 export function withoutObjects(before: Snapshot, keys: Iterable<string>): Snapshot {
   const objects = new Map(before.objects);
   for (const key of keys) objects.delete(key);
   return { ...before, objects };
 }
 
-/** All that a person can do to rows, at once. Gives the places of rows that were deleted, and how many edits it were. */
+/**
+ * Applies every kind of manual edit to the objects. Returns the keys of the deleted objects and the number of
+ * edits.
+ */
 export async function applyManualEdits(
   fixture: FaultFixture,
 ): Promise<{ readonly deleted: string[]; readonly edits: number }> {
@@ -96,7 +99,7 @@ export async function applyManualEdits(
   const unknown = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'False', reason: 'ByHand' }] };
   await kubectl(fixture, 'patch', 'rt', String(unready), ...status, JSON.stringify({ status: unknown }));
   const [template] = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
-  if (template === undefined) throw new Error('there is no row to copy');
+  if (template === undefined) throw new Error('there is no object to copy');
   const manual = {
     ...template,
     metadata: { name: 'made-by-hand' },
@@ -110,17 +113,18 @@ export async function applyManualEdits(
   return { deleted: deleted.map(({ key }) => key), edits: 3 * count + 4 };
 }
 
-/** Reporters' objects deleted while they are connected; their owners make them anew. */
+/** Deletes reporter objects of connected reporters; their owners recreate them. */
 export async function deleteReporters(fixture: FaultFixture, count: number): Promise<void> {
   const observed = await fixture.replicas.reporters();
   const names = observed.slice(0, count).map(({ metadata }) => metadata.name);
   await kubectl(fixture, 'delete', 'rtr', '--wait=false', '--ignore-not-found', ...names);
 }
 
-/** All rows must be put right, by a write an edit. */
+/** Every edit must be reverted by one write. */
 export const manualEdits: FaultScenario = {
-  name: 'rows-edited',
-  description: 'rows deleted, relabelled, stripped, re-dated, made up, and reporters deleted, by kubectl',
+  name: 'objects-edited',
+  description:
+    'objects deleted, relabelled, stripped, re-dated and invented, and reporter objects deleted, by kubectl',
   async run(fixture, _scale, setStatus) {
     const before = await snapshot(fixture);
     const labels = labelsOf(await listTunnelObjects(fixture.controlPlane.request, fixture.namespace));
@@ -132,7 +136,7 @@ export const manualEdits: FaultScenario = {
     for (;;) {
       const now = labelsOf(await listTunnelObjects(fixture.controlPlane.request, fixture.namespace));
       if ([...labels].every(([key, text]) => now.get(key) === text)) break;
-      if (performance.now() - editedMs > DEADLINE_MS) throw new Error('labels were not put right');
+      if (performance.now() - editedMs > DEADLINE_MS) throw new Error('labels were not reverted');
       await delay(200);
     }
     await waitUntilServed(fixture, DEADLINE_MS);
@@ -140,19 +144,19 @@ export const manualEdits: FaultScenario = {
     const writes = objectWriteCount(await writesSince(fixture, before));
     return [
       ...commonMetrics(fixture, after, 30),
-      { name: 'all healed', value: recoveredMs / 1000, unit: 's', atMost: 30 },
-      { name: `row writes for ${edits} edits`, value: writes, atMost: edits + 10, atLeast: edits - 3 },
+      { name: 'all reverted', value: recoveredMs / 1000, unit: 's', atMost: 30 },
+      { name: `object writes for ${edits} edits`, value: writes, atMost: edits + 10, atLeast: edits - 3 },
     ];
   },
 };
 
-/** Two programs that want a row to differ must not write without end. */
+/** Two programs that contend for an object must not write endlessly. */
 export const contendedObject: FaultScenario = {
-  name: 'row-fought-over',
-  description: 'one row deleted again whenever it comes back, for 20 s',
+  name: 'object-contended',
+  description: 'one object deleted whenever it is recreated, for 20 s',
   async run(fixture, _scale, setStatus) {
     const [target] = await shuffledObjects(fixture);
-    if (target === undefined) throw new Error('there is no row');
+    if (target === undefined) throw new Error('there is no object');
     const before = await snapshot(fixture);
     const path = `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels/${target.name}`;
     setStatus('deleting');
@@ -170,7 +174,7 @@ export const contendedObject: FaultScenario = {
     return [
       ...commonMetrics(fixture, after, 30),
       { name: 'deletions', value: deletions, atLeast: 3 },
-      { name: 'writes of the row', value: writes, atMost: 8 },
+      { name: 'writes of the object', value: writes, atMost: 8 },
     ];
   },
 };

@@ -1,16 +1,16 @@
-/** What was seen of a fault, and what was promised. */
+/** A measured value and its bounds. */
 export interface Metric {
-  /** As in `converged`. */
+  /** For example `converged`. */
   readonly name: string;
   readonly value: number;
-  /** As in `s`; left out for a count. */
+  /** For example `s`; undefined for a count. */
   readonly unit?: string;
-  /** Bounds, both included; a figure without any is told for people. */
+  /** Inclusive bounds; a metric without bounds is informational. */
   readonly atMost?: number;
   readonly atLeast?: number;
 }
 
-/** Is the figure within its bounds? NaN is not. */
+/** Reports whether a metric is within its bounds; NaN is not. */
 export function isWithinBounds({
   value,
   atMost = Number.POSITIVE_INFINITY,
@@ -19,7 +19,7 @@ export function isWithinBounds({
   return value <= atMost && value >= atLeast;
 }
 
-/** `converged 2.1 s (≤ 10)`, with a mark where the bound was not held. */
+/** Formats a metric as `converged 2.1 s (≤ 10)`, with a mark when a bound is violated. */
 export function formatMetric(metric: Metric): string {
   const { name, value, unit, atMost, atLeast } = metric;
   const bounds = [
@@ -28,5 +28,5 @@ export function formatMetric(metric: Metric): string {
   ];
   const formatted = Number.isInteger(value) ? String(value) : value.toFixed(1);
   const bound = bounds.length === 0 ? '' : ` (${bounds.join(', ')})`;
-  return `${name} ${formatted}${unit === undefined ? '' : ` ${unit}`}${bound}${isWithinBounds(metric) ? '' : ' NOT HELD'}`;
+  return `${name} ${formatted}${unit === undefined ? '' : ` ${unit}`}${bound}${isWithinBounds(metric) ? '' : ' VIOLATED'}`;
 }

@@ -1,4 +1,4 @@
-/** The operator dies: one of three, politely or not, and the only one at any point of what it does. */
+/** Crashes of the operator: of one of three replicas, and of the only one at random points. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '../../support/operator-process.ts';
 import type { RunningReplica } from '../../support/replicas.ts';
@@ -19,17 +19,17 @@ import type { FaultScenario } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const DEADLINE_MS = 90_000;
-/** Kills in one push, and in one collection. */
+/** Number of kills during one push and during one deletion. */
 const KILLS = 4;
-/** After the first of its writes: thousands of rows take longer. */
+/** After the first write; writing thousands of objects takes longer. */
 const KILL_WITHIN_MS = 1000;
 const MAX_LEADER_HANDOVER_SECONDS = { SIGKILL: 17, SIGTERM: 2 };
 
-/** The leader of three, with its share of the streams, while tunnels come and go. */
+/** Ends the leader of three replicas, which serves a third of the streams, while tunnels change. */
 function createReplicaScenario(how: 'SIGKILL' | 'SIGTERM'): FaultScenario {
   return {
     name: how === 'SIGKILL' ? 'replica-killed' : 'replica-terminated',
-    description: `the leader of three replicas ends by ${how}`,
+    description: `leader of three replicas ended by ${how}`,
     async run(fixture, scale, setStatus) {
       const leader = await waitForLeader(fixture);
       const before = await snapshot(fixture);
@@ -53,14 +53,14 @@ function createReplicaScenario(how: 'SIGKILL' | 'SIGTERM'): FaultScenario {
         ...commonMetrics(fixture, after, 10),
         { name: 'reporters served', value: ownedMs / 1000, unit: 's', atMost: 10 },
         {
-          name: 'another leads',
+          name: 'new leader',
           value: leadingMs / 1000,
           unit: 's',
           atMost: MAX_LEADER_HANDOVER_SECONDS[how],
         },
-        { name: 'row writes', value: objectWriteCount(writes), atMost: needed },
+        { name: 'object writes', value: objectWriteCount(writes), atMost: needed },
         {
-          name: 'owners whose writes interleave',
+          name: 'reporters with interleaving writers',
           value: await countInterleavedWriters(fixture, before, after),
           atMost: 0,
         },
@@ -69,15 +69,15 @@ function createReplicaScenario(how: 'SIGKILL' | 'SIGTERM'): FaultScenario {
   };
 }
 
-/** Others wait for its Lease. */
+/** The other replicas wait for its Lease to expire. */
 export const replicaKilled = createReplicaScenario('SIGKILL');
-/** It gives its Leases up. */
+/** It releases its Leases. */
 export const replicaTerminated = createReplicaScenario('SIGTERM');
 
-/** One of three is stopped for 20 s, longer than its Lease lasts, and goes on without knowing of it. */
+/** One of three replicas is stopped for 20 s, longer than its Lease lasts, and continues without knowing it. */
 export const replicaStopped: FaultScenario = {
   name: 'replica-stopped',
-  description: 'one of three replicas stopped (SIGSTOP) for 20 s, its reporters go elsewhere',
+  description: 'one of three replicas stopped (SIGSTOP) for 20 s, its reporters reconnect elsewhere',
   async run(fixture, scale, setStatus) {
     const [stopped] = fixture.replicas.running;
     if (stopped === undefined) throw new Error('there is no replica');
@@ -88,9 +88,9 @@ export const replicaStopped: FaultScenario = {
     fixture.reporterProxy.halfOpen('clients');
     const { changes } = await applyChangesOver(fixture, scale.changes, 20_000);
     stopped.process.signal('SIGCONT');
-    setStatus('goes on');
+    setStatus('continued');
     const after = await waitForConvergence(fixture, before, DEADLINE_MS);
-    // What it finds unread is older than what others have written by now.
+    // Its unread reports are older than what others have written by now.
     await delay(5000);
     const later = await waitForConvergence(fixture, before, DEADLINE_MS);
     fixture.replicas.restoreBalancer();
@@ -99,9 +99,9 @@ export const replicaStopped: FaultScenario = {
     const needed = changes.create + changes.patch + changes.delete;
     return [
       ...commonMetrics(fixture, { ...later, durationMs: after.durationMs }, 10),
-      { name: 'row writes', value: objectWriteCount(writes), atMost: needed },
+      { name: 'object writes', value: objectWriteCount(writes), atMost: needed },
       {
-        name: 'owners whose writes interleave',
+        name: 'reporters with interleaving writers',
         value: await countInterleavedWriters(fixture, before, after),
         atMost: 0,
       },
@@ -109,7 +109,7 @@ export const replicaStopped: FaultScenario = {
   },
 };
 
-/** The only operator is killed again and again while it writes what one full push brought. */
+/** Kills the only operator repeatedly while it writes the objects of one full push. */
 export const killedInPush: FaultScenario = {
   name: 'operator-killed-in-push',
   description: `the only operator killed -9 ${KILLS} times at random points of a full push`,
@@ -129,7 +129,7 @@ export const killedInPush: FaultScenario = {
       count = await countTunnelObjects(request, fixture.namespace);
       if (count > before.objects.size && count < total) midway += 1;
       setStatus(
-        `killed ${kill} times, ${count - before.objects.size} of ${scale.pushedTunnels} rows are there`,
+        `killed ${kill} times, ${count - before.objects.size} of ${scale.pushedTunnels} objects exist`,
       );
       await fixture.startReplica();
     }
@@ -137,9 +137,9 @@ export const killedInPush: FaultScenario = {
     const after = await waitForConvergence(fixture, before, DEADLINE_MS);
     return [
       ...commonMetrics(fixture, after, 30),
-      { name: 'kills that hit midway', value: midway, atLeast: 1 },
+      { name: 'kills during the writes', value: midway, atLeast: 1 },
       {
-        name: 'rows made twice',
+        name: 'objects created twice',
         value: (await writesSince(fixture, before)).create - scale.pushedTunnels,
         atMost: 0,
       },
@@ -147,10 +147,13 @@ export const killedInPush: FaultScenario = {
   },
 };
 
-/** The same while it deletes what a full push no longer has. To be played after `killedInPush`: it takes its tunnels away. */
+/**
+ * Kills the only operator repeatedly while it deletes stale objects. Must run after `killedInPush`, whose tunnels
+ * it removes.
+ */
 export const killedInDeletion: FaultScenario = {
-  name: 'operator-killed-in-collection',
-  description: `the only operator killed -9 ${KILLS} times at random points of a collection`,
+  name: 'operator-killed-in-deletion',
+  description: `the only operator killed -9 ${KILLS} times at random points of a deletion of stale objects`,
   async run(fixture, scale, setStatus) {
     const { request } = fixture.controlPlane;
     const fleet = await fixture.addFleet({
@@ -173,19 +176,19 @@ export const killedInDeletion: FaultScenario = {
       remaining =
         (await countTunnelObjects(request, fixture.namespace)) - (before.objects.size - gone.length);
       if (remaining > 0 && remaining < gone.length) midway += 1;
-      setStatus(`killed ${kill} times, ${remaining} of ${gone.length} rows are still there`);
+      setStatus(`killed ${kill} times, ${remaining} of ${gone.length} objects still exist`);
       await fixture.startReplica();
     }
     await fleet.settled();
     const after = await waitForConvergence(fixture, before, DEADLINE_MS);
     return [
       ...commonMetrics(fixture, after, 30),
-      { name: 'kills that hit midway', value: midway, atLeast: 1 },
+      { name: 'kills during the writes', value: midway, atLeast: 1 },
     ];
   },
 };
 
-/** Kills the only operator some time after it has begun to write rows: until then it lists and claims, for seconds. */
+/** Kills the only operator some time after its first object write; before that, it lists and claims for seconds. */
 async function killAtRandom(fixture: FaultFixture): Promise<void> {
   const [only] = fixture.replicas.running;
   if (only === undefined) throw new Error('there is no operator to kill');
@@ -199,14 +202,14 @@ async function killAtRandom(fixture: FaultFixture): Promise<void> {
   await fixture.replicas.end(only, 'SIGKILL');
 }
 
-/** The replica that leads; waits for one. */
+/** Waits for a leader among the running replicas and returns it. */
 export async function waitForLeader({ replicas }: FaultFixture): Promise<RunningReplica> {
   const untilMs = performance.now() + DEADLINE_MS;
   for (;;) {
     const holder = await replicas.leader();
     const leader = replicas.running.find(({ process }) => process.replica === holder);
     if (leader !== undefined) return leader;
-    if (performance.now() > untilMs) throw new Error('nobody leads');
+    if (performance.now() > untilMs) throw new Error('no replica leads');
     await delay(100);
   }
 }
@@ -216,7 +219,7 @@ async function waitForAnotherLeader({ replicas }: FaultFixture, former: string):
   for (;;) {
     const holder = await replicas.leader();
     if (holder !== '' && holder !== former) return;
-    if (performance.now() > untilMs) throw new Error('nobody else leads');
+    if (performance.now() > untilMs) throw new Error('no other replica leads');
     await delay(25);
   }
 }

@@ -1,54 +1,54 @@
-/** What one operator holds, looked at from outside: by the kernel, by its own /metrics, and by V8's inspector. */
+/** Resource usage of an operator, as seen by the kernel, by its own /metrics, and by V8's inspector. */
 import { readdirSync, readlinkSync } from 'node:fs';
 import { openInspector, type Inspector } from '../../../bench/inspector.ts';
 import { memoryMiB } from '../../../bench/process-usage.ts';
 import type { OperatorProcess } from '../../support/operator-process.ts';
 
-/** Have to stand on Node's command line for `openProbe`. */
+/** Node flags that `openProbe` needs. */
 export const PROBE_NODE_FLAGS = ['--inspect=127.0.0.1:0'];
 const MIB = 1024 * 1024;
 
-/** One look at an operator. */
+/** A sample of an operator's resource usage. */
 export interface ProcessStats {
-  /** In use after a collection that was forced, MiB. */
+  /** Used heap after a forced garbage collection, MiB. */
   readonly heapMiB: number;
   readonly residentMiB: number;
-  /** Open files, sockets among them. */
+  /** Open file descriptors, including sockets. */
   readonly descriptors: number;
   readonly sockets: number;
   /** Timers that keep the process alive. */
   readonly timers: number;
-  /** The longest and the usual delay of the event loop since the last look, ms. */
+  /** Maximum and 99th percentile of the event loop delay since the last sample, ms. */
   readonly loopMaxMs: number;
   readonly loopP99Ms: number;
-  /** Reporters with an open stream here. */
+  /** Reporters with an open stream to this replica. */
   readonly streams: number;
-  /** Rows in its cache. */
+  /** Objects in its cache. */
   readonly objects: number;
 }
 
-/** An open way to look. */
+/** A probe of an operator's resource usage. */
 export interface Probe {
   sample(): Promise<ProcessStats>;
   close(): void;
 }
 
-/** @param operator started with `PROBE_NODE_FLAGS` */
+/** Connects to the inspector. @param operator must have been started with `PROBE_NODE_FLAGS` */
 export async function openProbe(operator: OperatorProcess): Promise<Probe> {
   const url = /ws:\/\/\S+/.exec(operator.stderr)?.[0];
   if (url === undefined) throw new Error(`no inspector: ${operator.stderr}`);
   const inspector = await openInspector(url);
   return {
     async sample() {
-      // Scraped first: a collection that is forced holds up the event loop, and is not the operator's doing.
+      // Scraped first, because the forced garbage collection delays the event loop.
       const metrics = await (await fetch(`http://${operator.httpAddress}/metrics`)).text();
       const metric = (series: string): number =>
         Number(new RegExp(`^${series} (\\S+)$`, 'm').exec(metrics)?.[1] ?? Number.NaN);
       const timers = await timerCount(inspector);
-      // What the first collection finalizes the second one frees.
+      // The second collection frees what the first one has finalized.
       for (let i = 0; i < 2; i += 1) await inspector.post('HeapProfiler.collectGarbage');
       const { usedSize } = (await inspector.post('Runtime.getHeapUsage')) as { usedSize: number };
-      // The collection's own delay is not to be seen at the next look.
+      // Resets the event loop delay, so that the next sample does not include the collection.
       await (await fetch(`http://${operator.httpAddress}/metrics`)).text();
       const open = descriptorsOf(operator.pid);
       return {
@@ -80,7 +80,7 @@ function descriptorsOf(pid: number): string[] {
     try {
       open.push(readlinkSync(`${folder}/${name}`));
     } catch {
-      // Closed in between.
+      // Closed meanwhile.
     }
   }
   return open;

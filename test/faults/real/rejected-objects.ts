@@ -1,4 +1,4 @@
-/** One row that the API server refuses for ever must hold up nobody else, and be seen. */
+/** An object that the API server rejects permanently must not delay others and must be visible. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { conditionText } from '../../support/replicas.ts';
 import { compareWithExpected, listTunnelObjects } from '../../support/expected-objects.ts';
@@ -11,9 +11,9 @@ import type { FaultFixture } from './fault-fixture.ts';
 const ADMISSION_PATH = '/apis/admissionregistration.k8s.io/v1';
 const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
 const DEADLINE_MS = 90_000;
-const POLICY_NAME = 'refuse-one-row';
+const POLICY_NAME = 'reject-one-object';
 
-/** Refuses creations of rows with that tunnel's name, by 403 or 422, whoever sends them. */
+/** Rejects creates of objects with this tunnel name with 403 or 422, whoever sends them. */
 async function rejectObject(
   fixture: FaultFixture,
   tunnelName: string,
@@ -47,13 +47,13 @@ async function rejectObject(
   await waitUntilRejected(fixture, tunnelName);
 }
 
-/** The API server learns of policies and quotas by watches of its own: they take a second or two to be obeyed. */
+/** Waits until the API server enforces a policy or quota, which it learns from a watch after a second or two. */
 async function waitUntilRejected(fixture: FaultFixture, tunnelName: string): Promise<void> {
   const { request } = fixture.controlPlane;
   const [template] = await listTunnelObjects(request, fixture.namespace);
-  if (template === undefined) throw new Error('there is no row to copy');
-  const object = { ...template, metadata: { name: 'refused' }, spec: { ...template.spec, tunnelName } };
-  await waitUntil('a row is refused', async () => {
+  if (template === undefined) throw new Error('there is no object to copy');
+  const object = { ...template, metadata: { name: 'rejected' }, spec: { ...template.spec, tunnelName } };
+  await waitUntil('a create is rejected', async () => {
     const path = `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels?dryRun=All`;
     return (await request('POST', path, object)).status >= 400;
   });
@@ -65,8 +65,8 @@ async function removePolicy({ controlPlane: { request } }: FaultFixture): Promis
 }
 
 /**
- * A quota that is used up. What the controller manager would count is written by hand, as it learns of new kinds only
- * after a while.
+ * Creates an exhausted quota. The usage is written by this function instead of the controller manager, which learns
+ * of new kinds only after a while.
  */
 async function exhaustQuota(fixture: FaultFixture, tunnelName: string): Promise<void> {
   const { request } = fixture.controlPlane;
@@ -74,22 +74,22 @@ async function exhaustQuota(fixture: FaultFixture, tunnelName: string): Promise<
   const count = String((await listTunnelObjects(request, fixture.namespace)).length);
   const full = { 'count/reversetunnels.reverse-tunnel.io': count };
   const created = await request('POST', path, { metadata: { name: POLICY_NAME }, spec: { hard: full } });
-  await waitUntil('the quota counts', async () => {
+  await waitUntil('the quota has a status', async () => {
     const { body } = await request('GET', `${path}/${POLICY_NAME}`);
     const status = { hard: full, used: full };
     return (
       (await request('PUT', `${path}/${POLICY_NAME}/status`, { ...(body as object), status })).status === 200
     );
   });
-  if (created.status !== 201) throw new Error(`the quota was not made: ${created.status}`);
+  if (created.status !== 201) throw new Error(`create quota: ${created.status}`);
   await waitUntilRejected(fixture, tunnelName);
 }
 
 interface RejectionFault {
   readonly name: string;
   readonly description: string;
-  readonly inject: (stage: FaultFixture, tunnelName: string) => Promise<void>;
-  readonly recover: (stage: FaultFixture) => Promise<void>;
+  readonly inject: (fixture: FaultFixture, tunnelName: string) => Promise<void>;
+  readonly recover: (fixture: FaultFixture) => Promise<void>;
 }
 
 function createRejectionScenario({ name, description, inject, recover }: RejectionFault): FaultScenario {
@@ -104,12 +104,12 @@ function createRejectionScenario({ name, description, inject, recover }: Rejecti
       const identity = fleet.newInitiator();
       await inject(fixture, identity.nodeID);
       try {
-        setStatus('one row is refused');
+        setStatus('one object is rejected');
         reporter.connectTunnel(identity);
         await fleet.settled();
-        // Visible before the rest changes: with a quota one row more would do.
+        // Checked before other tunnels change, because with a quota one object less would make room.
         const startedMs = performance.now();
-        await waitUntil('the refusal is shown on the reporter', async () => {
+        await waitUntil('the reporter object shows the rejection', async () => {
           const observed = await fixture.replicas.reporters();
           const object = observed.find(
             ({ spec }) => spec.id === reporter.id.id && spec.cluster === reporter.id.cluster,
@@ -123,12 +123,12 @@ function createRejectionScenario({ name, description, inject, recover }: Rejecti
         await fleet.settled();
         const othersMs = await waitForAllButOne(fixture);
         const metrics: Metric[] = [
-          { name: 'all other rows right', value: othersMs / 1000, unit: 's', atMost: 5 },
-          { name: 'shown on the reporter', value: shownMs / 1000, unit: 's', atMost: 15 },
+          { name: 'all other objects match', value: othersMs / 1000, unit: 's', atMost: 5 },
+          { name: 'visible on the reporter object', value: shownMs / 1000, unit: 's', atMost: 15 },
           { name: 'crashes', value: countCrashes(fixture.replicas.running), atMost: 0 },
         ];
         await recover(fixture);
-        setStatus('allowed again');
+        setStatus('accepted again');
         const after = await waitForConvergence(fixture, before, DEADLINE_MS);
         await waitUntilServed(fixture, DEADLINE_MS);
         return [...metrics, ...commonMetrics(fixture, after, 60)];
@@ -139,13 +139,13 @@ function createRejectionScenario({ name, description, inject, recover }: Rejecti
   };
 }
 
-/** How long until all rows but one missing are right. */
+/** Waits until all objects but one match. Returns the time in milliseconds. */
 async function waitForAllButOne(fixture: FaultFixture): Promise<number> {
   const startedMs = performance.now();
-  await waitUntil('all other rows are right', async () => {
+  await waitUntil('all other objects match', async () => {
     const objects = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
     const { missing, extra, mismatched } = compareWithExpected(fixture, objects);
-    if (missing === 0) throw new Error('the row was not refused');
+    if (missing === 0) throw new Error('the object was not rejected');
     return missing === 1 && extra + mismatched === 0;
   });
   return performance.now() - startedMs;
@@ -159,7 +159,7 @@ async function waitUntil(what: string, predicate: () => Promise<boolean>): Promi
   }
 }
 
-/** By an admission policy, with each code that one may choose. */
+/** By an admission policy, with each of the status codes that a policy can choose. */
 export const rejectedByPolicy: readonly FaultScenario[] = (
   [
     { code: 403, reason: 'Forbidden' },
@@ -167,17 +167,17 @@ export const rejectedByPolicy: readonly FaultScenario[] = (
   ] as const
 ).map(({ code, reason }) =>
   createRejectionScenario({
-    name: `row-refused-${code}`,
-    description: `one row refused for ever by ${code}, then allowed`,
+    name: `object-rejected-${code}`,
+    description: `one object rejected with ${code}, then accepted`,
     inject: (fixture, tunnelName) => rejectObject(fixture, tunnelName, reason),
     recover: removePolicy,
   }),
 );
 
-/** Of a quota nobody knows which row it will be. */
+/** With a quota, it is not known which object will be rejected. */
 export const rejectedByQuota = createRejectionScenario({
-  name: 'row-refused-quota',
-  description: 'a quota that has no room for one more row, then goes',
+  name: 'object-rejected-quota',
+  description: 'a quota without room for one more object, then deleted',
   inject: exhaustQuota,
   async recover({ controlPlane, namespace }) {
     await controlPlane.request('DELETE', `/api/v1/namespaces/${namespace}/resourcequotas/${POLICY_NAME}`);

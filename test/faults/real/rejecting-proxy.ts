@@ -5,20 +5,20 @@ import { dirname, join } from 'node:path';
 import type { ControlPlane } from '../../../control-plane/start.ts';
 import type { Random } from '../../../src/simulate/random.ts';
 
-/** How calls fare, watches included (at their opening). */
+/** Faults of calls, including watches when they are opened. */
 export interface CallFaults {
-  /** Each call waits so long before it goes on. */
+  /** Delay of each call. */
   readonly delayMs: number;
-  /** Of a hundred calls so many are refused, by 429 and 503 in turns, with `Retry-After: 1`. */
+  /** Percentage of calls that are rejected, alternately with 429 and 503, with `Retry-After: 1`. */
   readonly rejectedPercent: number;
 }
 
-/** A proxy in front of kube-apiserver, by HTTP and with its certificate: it can refuse single calls, and counts them. */
+/** An HTTPS proxy in front of kube-apiserver with its certificate, which counts calls and can reject them. */
 export interface RejectingProxy {
-  /** Where clients connect to by https, as host:port. */
+  /** The address for clients, as host:port. */
   readonly address: string;
   setFaults(weather: CallFaults): void;
-  /** Calls so far that write rows, and all calls; refused ones are calls too. */
+  /** Returns the number of object writes and of all calls so far, both including rejected calls. */
   calls(): { readonly objectWrites: number; readonly all: number; readonly rejected: number };
   close(): Promise<void>;
 }
@@ -28,13 +28,13 @@ const TOO_MANY_REQUESTS_BODY = 'Too many requests, please try again later.\n';
 const UNAVAILABLE_BODY =
   '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the server is currently unable to handle the request","reason":"ServiceUnavailable","code":503}\n';
 
-/** Listens on a free port of 127.0.0.1; in fair weather at first. */
+/** Starts a proxy on a free port of 127.0.0.1, initially without faults. */
 export async function openRejectingProxy(
   controlPlane: ControlPlane,
   random: Random,
 ): Promise<RejectingProxy> {
   const { hostname, port } = new URL(controlPlane.url);
-  // kube-apiserver's own: whoever trusts it trusts this proxy, whatever the port.
+  // kube-apiserver's own certificate: clients that trust it also trust this proxy on another port.
   const keyFile = join(dirname(controlPlane.caFile), 'apiserver.key');
   const tls = { cert: controlPlane.caData, key: await readFile(keyFile, 'utf8') };
   const agent = new Agent({ keepAlive: true, ca: controlPlane.caData });
@@ -48,7 +48,7 @@ export async function openRejectingProxy(
     if (method !== 'GET' && TUNNELS_PATH.test(path)) objectWrites += 1;
     const reject = random.below(100) < faults.rejectedPercent;
     const forward = (): void => {
-      // Its client may have given up while it waited.
+      // The client may have given up meanwhile.
       if (response.destroyed) return;
       if (reject) {
         rejected += 1;
@@ -65,7 +65,7 @@ export async function openRejectingProxy(
         { hostname, port, path, method, headers, agent },
         (upstreamResponse) => {
           response.writeHead(upstreamResponse.statusCode ?? 502, upstreamResponse.headers);
-          // A watch has nothing to say at first, and its headers are what the client waits for.
+          // A new watch has no events yet, and the client waits for its headers.
           response.flushHeaders();
           upstreamResponse.on('error', () => response.destroy());
           upstreamResponse.pipe(response);

@@ -1,4 +1,4 @@
-/** Reporters drop, all at once or without a word. */
+/** Reporters that disconnect, all at once or without notification. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { conditionText } from '../../support/replicas.ts';
 import { applyChangesOver } from './changes.ts';
@@ -14,13 +14,13 @@ import type { FaultScenario } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const DEADLINE_MS = 120_000;
-/** Reporters that fall silent. */
+/** Number of half-open reporters. */
 const SILENT_REPORTERS = 5;
 
-/** Silent ones that stay away until they are noticed, then all at once that return before they are. */
+/** Half-open reporters that stay away until they are detected, then all at once that reconnect before. */
 export const reporterHalfOpen: FaultScenario = {
   name: 'reporter-half-open',
-  description: `${SILENT_REPORTERS} reporters fall silent, their connections half-open, and return once noticed; then all return at once`,
+  description: `${SILENT_REPORTERS} reporters half-open until they are detected; then all half-open and reconnecting at once`,
   async run(fixture, _scale, setStatus) {
     const { fleet } = fixture;
     const before = await snapshot(fixture);
@@ -49,9 +49,9 @@ export const reporterHalfOpen: FaultScenario = {
     for (const reporter of silent) reporter.start();
     await fleet.settled();
     await waitUntilServed(fixture, DEADLINE_MS);
-    setStatus('all half-open, and back at once');
+    setStatus('all half-open and reconnecting');
     for (const reporter of fleet.reporters) reporter.halfOpenConnection();
-    // So that none is taken for settled on a connection that it no longer has.
+    // No reporter may count as settled on a connection that it no longer has.
     await delay(500);
     await fleet.settled();
     await waitUntilServed(fixture, DEADLINE_MS);
@@ -59,14 +59,14 @@ export const reporterHalfOpen: FaultScenario = {
     const writes = await writesSince(fixture, before);
     return [
       ...commonMetrics(fixture, after, 10),
-      { name: 'shown as not connected', value: shownMs / 1000, unit: 's', atMost: 45 },
+      { name: 'shown as disconnected', value: shownMs / 1000, unit: 's', atMost: 45 },
       { name: 'stream ended', value: endedMs / 1000, unit: 's', atMost: 45 },
-      { name: 'row writes', value: objectWriteCount(writes), atMost: 0 },
+      { name: 'object writes', value: objectWriteCount(writes), atMost: 0 },
     ];
   },
 };
 
-/** Every connection breaks at the same moment; a fleet of 2,000 comes back within seconds. */
+/** All connections are reset at the same moment; a fleet of 2,000 reconnects within seconds. */
 export const allReportersDropped: FaultScenario = {
   name: 'reporters-drop',
   description: 'every reporter’s connection reset at once (the table: 2,000 × 50 tunnels)',
@@ -80,23 +80,27 @@ export const allReportersDropped: FaultScenario = {
     await waitUntil(startedMs, () => fleet.statistics().connected < total / 2);
     const ackedMs = await waitUntil(startedMs, () => fleet.statistics().connected === total);
     await fleet.settled();
-    setStatus('all are ACKed');
+    setStatus('all ACKed');
     const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
     const after = await waitForConvergence(fixture, before, DEADLINE_MS);
     const writes = await writesSince(fixture, before);
     return [
       ...commonMetrics(fixture, after, 10),
       { name: 'all ACKed', value: ackedMs / 1000, unit: 's', atMost: 30 },
-      { name: 'reporters in sync, after that', value: servedMs / 1000, unit: 's', atMost: 30 },
-      { name: 'row writes', value: objectWriteCount(writes), atMost: Math.floor(before.objects.size / 100) },
-      { name: 'rows deleted', value: writes.delete, atMost: 0 },
-      { name: 'status writes of reporters', value: writes.reporters },
+      { name: 'reporters in sync after that', value: servedMs / 1000, unit: 's', atMost: 30 },
+      {
+        name: 'object writes',
+        value: objectWriteCount(writes),
+        atMost: Math.floor(before.objects.size / 100),
+      },
+      { name: 'objects deleted', value: writes.delete, atMost: 0 },
+      { name: 'reporter object status writes', value: writes.reporters },
       { name: 'tunnels', value: before.objects.size },
     ];
   },
 };
 
-/** The reporters' way fails for 5 s; nothing that they hold changes because of it. */
+/** The network of the reporters fails for 5 s, which must not change any object. */
 function createReporterScenario(
   name: string,
   about: string,
@@ -118,13 +122,13 @@ function createReporterScenario(
       return [
         ...commonMetrics(fixture, after, 20),
         { name: 'reporters in sync', value: (after.durationMs + servedMs) / 1000, unit: 's', atMost: 30 },
-        { name: 'row writes', value: writes, atMost: needed },
+        { name: 'object writes', value: writes, atMost: needed },
       ];
     },
   };
 }
 
-/** Each is over within half a minute. */
+/** Each ends within half a minute. */
 export const reporterFaults: readonly FaultScenario[] = [
   createReporterScenario(
     'reporters-stalled',
@@ -142,15 +146,15 @@ export const reporterFaults: readonly FaultScenario[] = [
   }),
   createReporterScenario(
     'reporters-half-open',
-    'all reporters’ connections half-open, back at once',
+    'all reporters’ connections half-open, reconnecting at once',
     ({ reporterProxy }) => {
       reporterProxy.halfOpen('clients');
       return Promise.resolve();
     },
   ),
   createReporterScenario(
-    'reporters-narrow',
-    '2 kB a second a reporter for 5 s',
+    'reporters-bandwidth-limited',
+    '2 kB/s per reporter for 5 s',
     async ({ reporterProxy }) => {
       reporterProxy.throttle(2000);
       await delay(5000);
@@ -159,7 +163,7 @@ export const reporterFaults: readonly FaultScenario[] = [
   ),
 ];
 
-/** How long after `startedMs` it holds. */
+/** Waits for a condition. Returns the milliseconds since `startedMs`. */
 async function waitUntil(startedMs: number, predicate: () => boolean | Promise<boolean>): Promise<number> {
   for (;;) {
     if (await predicate()) return performance.now() - startedMs;

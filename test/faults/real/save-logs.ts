@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { FaultFixture } from './fault-fixture.ts';
 
-/** Writes what the operators have logged into a folder of its own, which stays: for whoever looks into a difference. */
+/** Writes the operators' logs into a folder that is kept, for the analysis of a failure. */
 export async function saveLogs({ replicas }: FaultFixture, name: string): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), `reverse-tunnel-faults-${name}-`));
   for (const { account, process: operator } of replicas.running) {

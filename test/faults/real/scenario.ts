@@ -1,35 +1,38 @@
 import type { Metric } from './metric.ts';
 import type { FaultFixture, FaultFixtureOptions } from './fault-fixture.ts';
 
-/** How long and how much; a small set for every test run, the full one for the table. */
+/** Durations and amounts: small for every test run, full for the table. */
 export interface Scale {
-  /** The long outages. */
+  /** Duration of the long outages. */
   readonly outageMs: number;
-  /** Tunnels replaced during a fault, and as many that drop and return. */
+  /** Number of tunnels replaced during a fault, and of tunnels that flap. */
   readonly changes: number;
-  /** How long calls are refused and slow. */
+  /** How long calls are rejected and delayed. */
   readonly rejectionMs: number;
   /** Tunnels of the report during which the operator is killed. */
   readonly pushedTunnels: number;
 }
 
-/** One fault, done to a stage and judged. What it throws is a difference, too. */
+/** A fault and its checks. An error that `run` throws is a failure, too. */
 export interface FaultScenario {
   readonly name: string;
-  /** What is done, for a person. */
+  /** Description of the fault. */
   readonly description: string;
-  run(stage: FaultFixture, sizes: Scale, doing: (what: string) => void): Promise<Metric[]>;
+  run(fixture: FaultFixture, sizes: Scale, doing: (what: string) => void): Promise<Metric[]>;
 }
 
-/** Scenarios that share a stage; each leaves it as it found it, or the next gets a new one. */
+/**
+ * Scenarios that share a fixture. Each restores the initial state; after a failure, the next one gets a new
+ * fixture.
+ */
 export interface ScenarioGroup {
   readonly fixture: FaultFixtureOptions;
   readonly scenarios: readonly FaultScenario[];
 }
 
-/** The fault of each row of the table. */
+/** The scale of the table. */
 export const FULL: Scale = { outageMs: 60_000, changes: 100, rejectionMs: 30_000, pushedTunnels: 3000 };
-/** Half a minute each at most; outages that are longer than a Lease is held. */
+/** At most half a minute each, with outages that outlast a Lease. */
 export const SOAK: Scale = { outageMs: 12_000, changes: 10, rejectionMs: 8000, pushedTunnels: 500 };
-/** For the share of every test run. */
+/** The scale for every test run. */
 export const SMALL: Scale = { outageMs: 3000, changes: 10, rejectionMs: 8000, pushedTunnels: 500 };

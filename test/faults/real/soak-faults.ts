@@ -1,4 +1,4 @@
-/** The faults of the soak: those of the table that are over within half a minute, and some that only a soak plays. */
+/** The faults of the soak test: those of the table that last at most half a minute, and some of its own. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Random } from '../../../src/simulate/random.ts';
 import type { RunningReplica } from '../../support/replicas.ts';
@@ -23,10 +23,10 @@ import type { FaultFixture } from './fault-fixture.ts';
 import { etcdCompacted, etcdRestored } from './etcd-faults.ts';
 
 const DEADLINE_MS = 90_000;
-/** As long as a list waits. */
+/** The timeout of a list. */
 const HALF_OPEN_TIMEOUT_MS = 30_000;
 
-/** What happens to a replica that is not the one whose growth is watched, while tunnels change. */
+/** Injects a fault into a replica other than the watched one, while tunnels change. */
 function createReplicaScenario(
   name: string,
   about: string,
@@ -36,7 +36,7 @@ function createReplicaScenario(
     name,
     description: about,
     async run(fixture, scale, setStatus) {
-      // The first one is watched over the whole soak.
+      // The first replica is watched for growth during the whole soak.
       const others = fixture.replicas.running.slice(1);
       const chosen = others[fixture.random.below(others.length)];
       if (chosen === undefined) throw new Error('there is no second replica');
@@ -55,9 +55,9 @@ function createReplicaScenario(
       return [
         ...commonMetrics(fixture, after, 10),
         { name: 'reporters served', value: ownedMs / 1000, unit: 's', atMost: 20 },
-        { name: 'row writes', value: writes, atMost: needed },
+        { name: 'object writes', value: writes, atMost: needed },
         {
-          name: 'owners whose writes interleave',
+          name: 'reporters with interleaving writers',
           value: await countInterleavedWriters(fixture, before, after),
           atMost: 0,
         },
@@ -75,14 +75,14 @@ async function endAndReplace(
   await fixture.startReplica();
 }
 
-/** Every fault that a soak plays. */
+/** All faults of the soak test. */
 export const SOAK_FAULTS: readonly FaultScenario[] = [
   ...apiOutages,
   {
     ...apiHalfOpen,
     async run(fixture, scale, setStatus) {
       const metrics = await apiHalfOpen.run(fixture, scale, setStatus);
-      setStatus('its echo dies away');
+      setStatus('waiting for half-open calls to time out');
       await delay(HALF_OPEN_TIMEOUT_MS);
       return metrics;
     },
@@ -113,7 +113,7 @@ export const SOAK_FAULTS: readonly FaultScenario[] = [
   ...reporterFaults,
 ];
 
-/** Gives faults in a random order, each once before any comes again. */
+/** Returns the faults in random order, each once before any is repeated. */
 export function shuffledFaults(random: Random): () => FaultScenario {
   let remaining: FaultScenario[] = [];
   return () => {

@@ -1,4 +1,4 @@
-/** `npm run soak`: a random fault every half minute, for as long as it is asked for. */
+/** `npm run soak`: a random fault every half minute, for a given time. */
 import { randomInt } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -8,13 +8,13 @@ import { formatReport, soak } from './soak.ts';
 
 const HELP = `Usage: npm run soak -- [flags]
 
-  --minutes N   how long, 1 to 1440 (default 20)
-  --seed N      which faults in which order, and what changes meanwhile (default: a random one)
-  --json FILE   write the report there, too: every figure after every fault
+  --minutes N   duration, 1 to 1440 (default 20)
+  --seed N      determines the faults and the changes of tunnels (default: random)
+  --json FILE   also write the report with the metrics of every fault to this file
   --help
 
-Three replicas with 1,500 rows on this machine, with a real control plane; a fault every 30 s.
-Exit code: 0, 1 when a bound was not held, 2 on wrong use.
+Runs three replicas with 1,500 objects and a real control plane on this machine, with a fault every 30 s.
+Exit code: 0, 1 when a metric was out of bounds, 2 for a usage error.
 `;
 const EXIT_USAGE = 2;
 
@@ -42,7 +42,7 @@ interface Options {
   readonly json: string | undefined;
 }
 
-/** The exit code, where there is nothing to do. */
+/** Parses the flags; returns an exit code when there is nothing to run. */
 function parseOptions(): Options | number {
   const text = { type: 'string' } as const;
   try {

@@ -1,4 +1,7 @@
-/** Hours of faults over real processes: a random one every half minute, judged after each, with an eye on what grows. */
+/**
+ * Hours of faults over real processes: a random fault every half minute, checked after each, with measurements of
+ * resource growth.
+ */
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatMetric, isWithinBounds, type Metric } from './metric.ts';
 import { estimateGrowth, median, type Growth, type Observation } from './growth.ts';
@@ -11,47 +14,50 @@ import { openFaultFixture, type FaultFixture } from './fault-fixture.ts';
 
 const FAULT_INTERVAL_MS = 30_000;
 const BUILD_DEADLINE_MS = 5 * 60_000;
-/** After a fault that was not held the world must come back by itself, or the soak ends. */
+/** The system must recover from a failed fault within this time, otherwise the soak ends. */
 const RECOVERY_MS = 120_000;
-/** Caches fill and code is compiled: not the growth that is looked for. At most this share of the soak, and this long. */
+/**
+ * Caches fill and code is compiled during the warm-up, so it is excluded: this share of the soak, and at most this
+ * long.
+ */
 const WARM_UP = { share: 0.25, atMostMs: 5 * 60_000 };
 const MAX_HEAP_MIB_PER_HOUR = 2;
 const HOUR_MS = 3_600_000;
 const FIXTURE_OPTIONS = { replicas: 3, reporters: 30, tunnels: 50 };
 
-/** What was seen after one fault. */
+/** The state after one fault. */
 export interface SoakEntry extends ProcessStats {
   readonly atMs: number;
   readonly fault: string;
-  readonly held: boolean;
-  /** What the fault came to, or why it was not held. */
+  readonly passed: boolean;
+  /** The metrics of the fault, or why it failed. */
   readonly line: string;
   readonly objectWrites: number;
 }
 
-/** What came of it all; JSON as it is. */
+/** The result of a soak; serializable as JSON. */
 export interface SoakReport {
   readonly seed: number;
   readonly minutes: number;
   readonly entries: readonly SoakEntry[];
-  /** Why the soak ended before its time, if it did. */
+  /** Why the soak ended early, if it did. */
   readonly abortedReason: string | undefined;
-  /** By the name of a figure, after the warm-up, with the number of streams held still. */
+  /** Growth per metric after the warm-up, at a constant number of streams. */
   readonly growth: Readonly<Record<'heapMiB' | 'residentMiB' | 'descriptors' | 'sockets' | 'timers', Growth>>;
   readonly metrics: readonly Metric[];
 }
 
-/** What to play. */
+/** Options of a soak. */
 export interface SoakOptions {
   readonly minutes: number;
   readonly seed: number;
-  /** What is being done now. */
+  /** Receives the current activity. */
   readonly setStatus: (what: string) => void;
-  /** The line of a fault. */
+  /** Receives the line of each fault. */
   readonly print: (line: string) => void;
 }
 
-/** Plays faults for so long; a report in any case, unless the world cannot even be built. */
+/** Runs faults for the given time. Returns a report, unless the fixture cannot be started. */
 export async function soak(options: SoakOptions): Promise<SoakReport> {
   const fixture = await openFaultFixture({
     ...FIXTURE_OPTIONS,
@@ -59,7 +65,7 @@ export async function soak(options: SoakOptions): Promise<SoakReport> {
     seed: options.seed,
   });
   try {
-    options.setStatus('the world is built');
+    options.setStatus('starting');
     await waitForInitialSync(fixture, BUILD_DEADLINE_MS);
     return await runSoak(fixture, options);
   } finally {
@@ -87,12 +93,12 @@ async function runSoak(
       const before = await snapshot(fixture);
       const setFaultStatus = (what: string): void => setStatus(`${fault.name}: ${what}`);
       const outcome = await fault.run(fixture, SOAK, setFaultStatus).then(
-        (metrics) => ({ held: metrics.every(isWithinBounds), line: metrics.map(formatMetric).join(', ') }),
-        (error: unknown) => ({ held: false, line: (error as Error).message }),
+        (metrics) => ({ passed: metrics.every(isWithinBounds), line: metrics.map(formatMetric).join(', ') }),
+        (error: unknown) => ({ passed: false, line: (error as Error).message }),
       );
-      if (!outcome.held) {
+      if (!outcome.passed) {
         print(`the operators' logs are in ${await saveLogs(fixture, fault.name)}`);
-        // So that one difference is not counted again under every fault that follows.
+        // Otherwise the same difference would be counted again for every later fault.
         abortedReason = await waitForInitialSync(fixture, RECOVERY_MS).then(
           () => undefined,
           (error: unknown) => `after ${fault.name}: ${(error as Error).message}`,
@@ -107,10 +113,10 @@ async function runSoak(
       const entry = { atMs, fault: fault.name, ...outcome, objectWrites: writes, ...(await probe.sample()) };
       entries.push(entry);
       print(formatEntry(entry));
-      // Faults come on the half minute; one that took longer is followed by the next half minute's.
+      // Faults are aligned to half minutes; one that takes longer is followed by the next half minute's.
       const passedMs = performance.now() - begunMs;
       const waitMs = Math.ceil(passedMs / FAULT_INTERVAL_MS) * FAULT_INTERVAL_MS - passedMs;
-      setStatus('at rest until the next fault');
+      setStatus('waiting for the next fault');
       if (performance.now() + waitMs >= endMs) break;
       await delay(waitMs);
     }
@@ -139,7 +145,7 @@ function createReport(run: Pick<SoakReport, 'minutes' | 'seed' | 'entries' | 'ab
     timers: growthIn(({ timers }) => timers),
   };
   const third = Math.ceil(warm.length / 3);
-  /** How much more the last third has than the first one, in the middle. */
+  /** Returns the difference between the medians of the last and the first third. */
   const more = (what: (entry: SoakEntry) => number): number =>
     median(warm.slice(-third).map(what)) - median(warm.slice(0, third).map(what));
   const { perHour, error } = growth.heapMiB;
@@ -148,22 +154,22 @@ function createReport(run: Pick<SoakReport, 'minutes' | 'seed' | 'entries' | 'ab
     growth,
     metrics: [
       { name: 'faults', value: run.entries.length, atLeast: 1 },
-      { name: 'faults not held', value: run.entries.filter(({ held: is }) => !is).length, atMost: 0 },
-      { name: 'broken off', value: run.abortedReason === undefined ? 0 : 1, atMost: 0 },
+      { name: 'faults failed', value: run.entries.filter(({ passed: is }) => !is).length, atMost: 0 },
+      { name: 'aborted', value: run.abortedReason === undefined ? 0 : 1, atMost: 0 },
       { name: 'heap growth', value: perHour, unit: 'MiB/h' },
-      // What a soak of minutes cannot tell from nothing is no growth.
+      // A growth that a short soak cannot distinguish from zero counts as zero.
       {
-        name: 'heap growth beyond twice its error',
+        name: 'heap growth beyond twice its standard error',
         value: perHour - 2 * error,
         unit: 'MiB/h',
         atMost: MAX_HEAP_MIB_PER_HOUR,
       },
-      { name: 'descriptors more', value: more(({ descriptors }) => descriptors), atMost: 20 },
-      { name: 'sockets more', value: more(({ sockets }) => sockets), atMost: 20 },
-      { name: 'timers more', value: more(({ timers }) => timers), atMost: 20 },
-      { name: 'RSS more', value: more(({ residentMiB }) => residentMiB), unit: 'MiB' },
+      { name: 'descriptor growth', value: more(({ descriptors }) => descriptors), atMost: 20 },
+      { name: 'socket growth', value: more(({ sockets }) => sockets), atMost: 20 },
+      { name: 'timer growth', value: more(({ timers }) => timers), atMost: 20 },
+      { name: 'RSS growth', value: more(({ residentMiB }) => residentMiB), unit: 'MiB' },
       {
-        name: 'event loop delay, longest',
+        name: 'maximum event loop delay',
         value: Math.max(...run.entries.map(({ loopMaxMs }) => loopMaxMs)),
         unit: 'ms',
       },
@@ -171,28 +177,28 @@ function createReport(run: Pick<SoakReport, 'minutes' | 'seed' | 'entries' | 'ab
   };
 }
 
-/** One line of the table. */
+/** Formats one line of the table. */
 export function formatEntry(entry: SoakEntry): string {
-  const { atMs, fault, held: is, line, heapMiB, residentMiB, descriptors, sockets, timers } = entry;
+  const { atMs, fault, passed: is, line, heapMiB, residentMiB, descriptors, sockets, timers } = entry;
   const at = `${String(Math.floor(atMs / 60_000)).padStart(3)}m${String(Math.floor(atMs / 1000) % 60).padStart(2, '0')}s`;
   const memory = `heap ${heapMiB.toFixed(1)} RSS ${residentMiB.toFixed(0)} MiB`;
   const handles = `fd ${descriptors} sockets ${sockets} timers ${timers} streams ${entry.streams}`;
-  const activity = `loop ${entry.loopMaxMs.toFixed(0)} ms, ${entry.objects} rows, ${entry.objectWrites} row writes`;
-  const text = `${at} ${is ? 'held    ' : 'NOT HELD'} ${fault.padEnd(20)} ${memory}, ${handles}, ${activity}`;
+  const activity = `loop ${entry.loopMaxMs.toFixed(0)} ms, ${entry.objects} objects, ${entry.objectWrites} object writes`;
+  const text = `${at} ${is ? 'passed' : 'FAILED'} ${fault.padEnd(20)} ${memory}, ${handles}, ${activity}`;
   return is ? text : `${text}: ${line}`;
 }
 
-/** The end of the report, for people. */
+/** Formats the summary for people. */
 export function formatReport(report: SoakReport): string {
   const { minutes, seed, growth, metrics, abortedReason } = report;
   const lines = [
     `soak: ${minutes.toFixed(1)} minutes, seed ${seed}, ${report.entries.length} faults`,
-    ...(abortedReason === undefined ? [] : [`broken off: ${abortedReason}`]),
+    ...(abortedReason === undefined ? [] : [`aborted: ${abortedReason}`]),
     ...Object.entries(growth).map(
-      ([what, { perHour, error }]) => `  ${what} an hour: ${perHour.toFixed(2)} ± ${error.toFixed(2)}`,
+      ([what, { perHour, error }]) => `  ${what} per hour: ${perHour.toFixed(2)} ± ${error.toFixed(2)}`,
     ),
-    ...metrics.map((figure) => `  ${formatMetric(figure)}`),
-    metrics.every(isWithinBounds) ? 'every bound was held' : 'NOT every bound was held',
+    ...metrics.map((metric) => `  ${formatMetric(metric)}`),
+    metrics.every(isWithinBounds) ? 'all metrics are within bounds' : 'NOT all metrics are within bounds',
   ];
   return lines.join('\n');
 }

@@ -1,20 +1,20 @@
 import { createProgress } from '../../../bench/progress.ts';
 
-/** What a person sees of a run that takes minutes. */
+/** The console output of a run that takes minutes. */
 export interface StatusLine {
-  /** What is being done now: shown on stderr, with the time that has passed, until something else is. */
+  /** Shows the current activity on stderr with the elapsed time, until the next call. */
   readonly setStatus: (what: string) => void;
-  /** A line of the result, on stdout. */
+  /** Prints a result line to stdout. */
   readonly print: (line: string) => void;
-  /** Removes the live line; no timer is left. */
+  /** Removes the status line and its timer. */
   readonly end: () => void;
 }
 
-/** @param program what each line begins with */
+/** @param program prefix of each line */
 export function openStatusLine(program: string): StatusLine {
   const progress = createProgress(process.stderr, program);
   let status = 'starting';
-  // Some steps take minutes and say nothing.
+  // Some steps take minutes without output.
   const timer = setInterval(() => progress.update(status), 1000);
   return {
     setStatus(what) {

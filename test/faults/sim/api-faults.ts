@@ -5,7 +5,7 @@ const TUNNELS = 'reversetunnels';
 const REPORTERS = 'reversetunnelreporters';
 const RESOURCES = [TUNNELS, REPORTERS, 'leases'];
 
-/** Does something to the API server for a while. */
+/** Injects a fault into the API server and ends it after the fault's duration. */
 function temporarily(
   begin: (context: FaultContext) => void,
   end: (context: FaultContext) => void,
@@ -27,12 +27,12 @@ function injectErrors(error: keyof SimHarness['server']['rates']): FaultInjector
   );
 }
 
-/** Those that change the store itself, which within a course can be done to the one in memory only. */
-export const STORE_FAULTS: ReadonlySet<string> = new Set(['etcd-restored', 'kind-gone']);
+/** Faults that change the store itself, which during a run is possible only with the in-memory store. */
+export const STORE_FAULTS: ReadonlySet<string> = new Set(['etcd-restored', 'crd-deleted']);
 
-/** What becomes of the API server and its etcd. */
+/** Faults of the API server and its etcd. */
 export const apiFaults = {
-  'api-refusing': temporarily(
+  'api-down': temporarily(
     ({ harness }) => harness.server.close(),
     ({ harness }) => harness.server.serve(),
   ),
@@ -54,16 +54,16 @@ export const apiFaults = {
       harness.server.extraLatencyMs = 0;
     },
   ),
-  'api-throttles': injectErrors('throttled'),
+  'api-throttling': injectErrors('throttled'),
   'api-unavailable': injectErrors('unavailable'),
-  'api-breaks-before': injectErrors('brokenBefore'),
-  'api-loses-answers': injectErrors('brokenAfter'),
-  'api-compacts': ({ harness }) => {
+  'api-resets-before': injectErrors('brokenBefore'),
+  'api-resets-after': injectErrors('brokenAfter'),
+  'etcd-compacted': ({ harness }) => {
     harness.store.compact();
     harness.server.clearWatchCache();
   },
   'etcd-restored': ({ harness, fault, backups }) => {
-    // One that is younger than a Lease's renewal differs in nothing that could be told.
+    // A restore of a backup younger than one Lease renewal cannot be detected.
     const oldBackups = backups.filter(({ atMs }) => harness.time.nowMs - atMs > 10_000);
     const backup = oldBackups[fault.variant % Math.max(1, oldBackups.length)];
     if (backup === undefined) return;
@@ -73,7 +73,7 @@ export const apiFaults = {
     harness.traceLine(() => `etcd is restored to version ${backup.version}`);
     harness.time.after(500 + (fault.durationMs % 3000), () => harness.server.restart());
   },
-  'kind-gone': (context) => {
+  'crd-deleted': (context) => {
     const { harness, fault } = context;
     const resource = fault.variant % 2 === 0 ? TUNNELS : REPORTERS;
     const { memory } = harness.store;
@@ -88,7 +88,7 @@ export const apiFaults = {
       harness.server.clearWatchCache();
     });
   },
-  'namespace-gone': ({ harness, fault }) => {
+  'namespace-deleted': ({ harness, fault }) => {
     const { store, blockOn, time } = harness;
     blockOn(store.setNamespaceState('terminating'));
     for (const [index, resource] of RESOURCES.entries()) {

@@ -3,13 +3,13 @@ import { isDeepStrictEqual } from 'node:util';
 /** A JSON object. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** What the API server knows of a kind. */
+/** The API server's knowledge of a kind. */
 export interface ApiKind {
   readonly kind: string;
   readonly apiVersion: string;
-  /** Undefined: it has no status subresource. */
+  /** Undefined when the kind has no status subresource. */
   readonly defaultStatus: JsonObject | undefined;
-  /** What of a spec may not change; undefined: all may. */
+  /** Returns the immutable part of a spec; undefined when all of it is mutable. */
   readonly identity: ((spec: JsonObject) => unknown) | undefined;
 }
 
@@ -21,7 +21,7 @@ const PENDING = ['Connected', 'Synced', 'Ready'].map((type) => ({
   lastTransitionTime: '1970-01-01T00:00:00Z',
 }));
 
-/** The kinds that this project writes, by plural: as `crds/` has them, and Lease and Event. */
+/** The kinds that this project writes, by plural: those of `crds/`, Lease and Event. */
 export const API_KINDS: Readonly<Record<string, ApiKind>> = {
   reversetunnels: {
     kind: 'ReverseTunnel',
@@ -47,7 +47,7 @@ export const API_KINDS: Readonly<Record<string, ApiKind>> = {
   events: { kind: 'Event', apiVersion: 'events.k8s.io/v1', defaultStatus: undefined, identity: undefined },
 };
 
-/** The same with all fields in the order of the alphabet, as the API server writes them. */
+/** Returns a copy with all fields in alphabetical order, as the API server writes them. */
 export function sortFields<T>(value: T): T {
   if (Array.isArray(value)) return value.map((item: unknown) => sortFields(item)) as T;
   if (!isJsonObject(value)) return value;
@@ -55,7 +55,7 @@ export function sortFields<T>(value: T): T {
   return Object.fromEntries(fields.map(([field, fieldValue]) => [field, sortFields(fieldValue)])) as T;
 }
 
-/** RFC 7386. */
+/** Applies a JSON merge patch (RFC 7386). */
 export function mergePatch(target: unknown, patch: unknown): unknown {
   if (!isJsonObject(patch)) return patch;
   const merged: Record<string, unknown> = isJsonObject(target) ? { ...target } : {};
@@ -66,12 +66,12 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
   return merged;
 }
 
-/** True for a JSON object, and not for a list. */
+/** Reports whether a value is a JSON object; a list is not. */
 export function isJsonObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** True when a spec may not become another. */
+/** Reports whether a change of a spec violates its immutability. */
 export function isImmutable({ identity }: ApiKind, before: JsonObject, after: JsonObject): boolean {
   return identity !== undefined && !isDeepStrictEqual(identity(before), identity(after));
 }
@@ -79,7 +79,7 @@ export function isImmutable({ identity }: ApiKind, before: JsonObject, after: Js
 const SUBDOMAIN = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/;
 const LABEL_VALUE = /^(?:(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/;
 
-/** What is wrong with a name or labels; undefined when nothing is. */
+/** Returns what is invalid about a name or labels; undefined when nothing is. */
 export function metadataViolation(name: string, labels: JsonObject): string | undefined {
   if (name.length > 253 || !SUBDOMAIN.test(name)) return `metadata.name: Invalid value: "${name}"`;
   for (const value of Object.values(labels)) {

@@ -22,29 +22,29 @@ export interface SentCall {
   readonly body: string | undefined;
 }
 
-/** A process's way to the API server. */
+/** The network between a process and the API server. */
 export interface ApiLink {
   readonly client: ApiClient;
-  /** `cut`: connections are refused. `dark`: packets vanish, and whoever waits finds out by his own time-outs. */
-  mode: 'open' | 'cut' | 'dark';
-  /** How much later than on its way a watch's lines come, by resource. */
+  /** `cut`: connections are refused. `blackhole`: packets are lost, so callers notice only by their own timeouts. */
+  mode: 'open' | 'cut' | 'blackhole';
+  /** Additional delay of watch events, by resource. */
   readonly lagMs: Map<string, number>;
-  /** What each direction takes, at most. */
+  /** Maximum latency of each direction. */
   maxLatencyMs: number;
-  /** The connections of open watches break, or are left half-open. */
+  /** Breaks the connections of open watches, or leaves them half-open. */
   breakWatches(how: 'reset' | 'half-open', resource?: string): void;
 }
 
 /**
- * The API client of a process: the calls that `src/k8s` makes of it, sent over a simulated network. Requests and answers
- * take their time and overtake each other; lines of a watch come in their order.
+ * Creates the API client of a process, which sends the calls of `src/k8s` over a simulated network. Requests and
+ * responses have random latencies and can overtake each other; the lines of one watch stay in order.
  *
- * @param onSend told of each call when it leaves the process
+ * @param onSend called for each call that leaves the process
  */
 export function createApiLink(
   process: SimProcess,
   server: SimApiServer,
-  { time, dice, onSend }: { time: SimTime; dice: Prng; onSend: (call: SentCall) => void },
+  { time, prng, onSend }: { time: SimTime; prng: Prng; onSend: (call: SentCall) => void },
 ): ApiLink {
   const watches = new Set<{
     readonly open: OpenWatch;
@@ -78,7 +78,7 @@ export function createApiLink(
     },
   };
 
-  const randomLatencyMs = (): number => 0.2 + link.maxLatencyMs * dice.fraction();
+  const randomLatencyMs = (): number => 0.2 + link.maxLatencyMs * prng.fraction();
 
   function send(call: Call): Promise<string> {
     const { promise, resolve, reject } = Promise.withResolvers<string>();
@@ -105,7 +105,7 @@ export function createApiLink(
         else reject(errorFromResponse(call.action(), answer));
       }
     }
-    /** On its way back, if there is a way. */
+    /** Delivers a response, if the network lets it through. */
     function respond(answer: ApiResponse | Error): void {
       if (link.mode !== 'open' && !(answer instanceof Error)) return;
       time.after(randomLatencyMs(), () => process.receive(() => handleAnswer(answer)));
@@ -118,7 +118,7 @@ export function createApiLink(
     onSend({ verb: call.verb, resource, name, body: call.body });
     const path = call.path;
     if (link.mode === 'cut') respond(new Error('connect ECONNREFUSED'));
-    else if (link.mode === 'dark') return promise;
+    else if (link.mode === 'blackhole') return promise;
     else if (call.onChunk !== undefined)
       openWatch(call, resource, {
         isOver: () => settled,
@@ -127,7 +127,7 @@ export function createApiLink(
         settle,
         resolve,
         reject,
-        comeBack: respond,
+        respond,
       });
     else {
       const request = { method: HTTP_METHODS[call.verb], path, body: call.body, actor: process.name };
@@ -143,13 +143,13 @@ export function createApiLink(
     settle(): boolean;
     resolve(text: string): void;
     reject(error: unknown): void;
-    comeBack(answer: ApiResponse | Error): void;
+    respond(answer: ApiResponse | Error): void;
   }
 
   function openWatch(call: Call, resource: string, exchange: Exchange): void {
     const { query } = parseApiPath(call.path);
     let lastMs = 0;
-    /** In order, however long each takes. */
+    /** Delivers in order, regardless of each latency. */
     function deliverInOrder(handleAnswer: () => void): void {
       const atMs = Math.max(lastMs, time.nowMs + randomLatencyMs() + (link.lagMs.get(resource) ?? 0));
       lastMs = atMs;
@@ -168,7 +168,7 @@ export function createApiLink(
           try {
             call.onChunk?.(Buffer.from(`${text}\n`));
           } catch (error) {
-            // What the reader throws is no failure of the connection, and comes as it is.
+            // An error thrown by the reader is not a connection failure, so it is passed on unchanged.
             removeWatch();
             if (exchange.settle()) exchange.reject(error);
           }
@@ -190,7 +190,7 @@ export function createApiLink(
       if (exchange.isOver()) return;
       const rejection = server.watch(open, Number(query.get('timeoutSeconds')) * 1000);
       if (rejection !== undefined) {
-        exchange.comeBack(rejection);
+        exchange.respond(rejection);
         return;
       }
       watches.add(watch);

@@ -1,16 +1,16 @@
 import { isJsonObject, type JsonObject } from './api-kinds.ts';
 
-/** A request as it comes over the wire. */
+/** A request as received. */
 export interface ApiRequest {
   readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
   /** Path and query. */
   readonly path: string;
   readonly body?: string | undefined;
-  /** Who sent it: a process, or `hand`. */
+  /** The sender: a process, `kubectl` or `server`. */
   readonly actor: string;
 }
 
-/** An object as it is stored and shown. */
+/** An object as it is stored and returned. */
 export interface ApiServerObject {
   readonly apiVersion: string;
   readonly kind: string;
@@ -19,7 +19,7 @@ export interface ApiServerObject {
   readonly status?: JsonObject;
 }
 
-/** Metadata, its fields in the order of the alphabet. */
+/** Metadata with its fields in alphabetical order. */
 export interface ApiMetadata {
   readonly creationTimestamp: string;
   readonly deletionTimestamp?: string;
@@ -31,7 +31,7 @@ export interface ApiMetadata {
   readonly uid: string;
 }
 
-/** One change, as watches show it. */
+/** A change, as watches report it. */
 export interface ApiChange {
   readonly resource: string;
   readonly type: 'ADDED' | 'MODIFIED' | 'DELETED';
@@ -43,7 +43,7 @@ export interface ApiChange {
   readonly actor: string;
 }
 
-/** A path taken apart. */
+/** A parsed path. */
 export interface ApiPath {
   readonly resource: string;
   readonly namespace: string;
@@ -52,7 +52,7 @@ export interface ApiPath {
   readonly query: URLSearchParams;
 }
 
-/** Takes `/apis/<group>/<version>/namespaces/<namespace>/<plural>[/<name>[/status]][?query]` apart. */
+/** Parses `/apis/<group>/<version>/namespaces/<namespace>/<plural>[/<name>[/status]][?query]`. */
 export function parseApiPath(path: string): ApiPath {
   const [pathname = '', query] = path.split('?');
   const [, , , , , namespace = '', resource = '', name, subresource] = pathname.split('/');
@@ -65,13 +65,13 @@ export function parseApiPath(path: string): ApiPath {
   };
 }
 
-/** A body as an object; `{}` for none. */
+/** Parses a body; `{}` when there is none. */
 export function parseBody(body: string | undefined): JsonObject {
   const value: unknown = JSON.parse(body ?? '{}');
   return isJsonObject(value) ? value : {};
 }
 
-/** What a write may say of metadata. */
+/** The metadata that a write may set. */
 export interface MetadataPatch {
   readonly name?: string;
   readonly generateName?: string;
@@ -80,12 +80,12 @@ export interface MetadataPatch {
   readonly resourceVersion?: string;
 }
 
-/** The metadata that a write says. */
+/** Returns the metadata of a write. */
 export function metadataOf(sent: JsonObject): MetadataPatch {
   return isJsonObject(sent['metadata']) ? sent['metadata'] : {};
 }
 
-/** Metadata with some parts changed, its fields in the order in which the API server writes them. */
+/** Returns metadata with some fields replaced, in the field order of the API server. */
 export function updateMetadata(
   before: ApiMetadata,
   changes: { deletionTimestamp?: string; finalizers?: readonly string[] | undefined; labels?: JsonObject },

@@ -1,7 +1,7 @@
-/** Answers as a real API server gives them: each was recorded from one. */
+/** Responses of the API server, each recorded from a real one. */
 import { API_KINDS } from './api-kinds.ts';
 
-/** What comes back over HTTP. */
+/** An HTTP response. */
 export interface ApiResponse {
   readonly status: number;
   readonly text: string;
@@ -9,25 +9,25 @@ export interface ApiResponse {
   readonly retryAfter: string | undefined;
 }
 
-/** 200 with an object. */
+/** Returns 200 with an object. */
 export function ok(text: string): ApiResponse {
   return { status: 200, text, retryAfter: undefined };
 }
 
-/** To a path that is not served; in plain text. */
+/** The response for a path that is not served, in plain text. */
 export const NO_KIND_MATCH: ApiResponse = {
   status: 404,
   text: '404 page not found\n',
   retryAfter: undefined,
 };
-/** Of the limits on requests in flight; in plain text. */
+/** The response of priority and fairness, in plain text. */
 export const TOO_MANY_REQUESTS: ApiResponse = {
   status: 429,
   text: 'Too many requests, please try again later.\n',
   retryAfter: '1',
 };
 
-/** 404 of an object. */
+/** Returns 404 for an object. */
 export function notFound(resource: string, name: string): ApiResponse {
   return statusResponse(404, 'NotFound', `${qualifiedName(resource)} "${name}" not found`, {
     name,
@@ -35,7 +35,7 @@ export function notFound(resource: string, name: string): ApiResponse {
   });
 }
 
-/** 404 to a creation. */
+/** Returns 404 for a create in a missing namespace. */
 export function missingNamespace(namespace: string): ApiResponse {
   return statusResponse(404, 'NotFound', `namespaces "${namespace}" not found`, {
     name: namespace,
@@ -43,20 +43,20 @@ export function missingNamespace(namespace: string): ApiResponse {
   });
 }
 
-/** 403 to a creation, while a namespace is emptied. */
+/** Returns 403 for a create in a terminating namespace. */
 export function namespaceTerminating(resource: string, name: string, namespace: string): ApiResponse {
   const message = `${qualifiedName(resource)} "${name}" is forbidden: unable to create new content in namespace ${namespace} because it is being terminated`;
   const causes = [{ reason: 'NamespaceTerminating', message, field: 'metadata.namespace' }];
   return statusResponse(403, 'Forbidden', message, { name, kind: resource, causes });
 }
 
-/** 403 to a creation, while a CRD is being deleted. */
+/** Returns 403 for a create while the CRD is being deleted. */
 export function kindTerminating(resource: string, name: string): ApiResponse {
   const message = `${qualifiedName(resource)} "${name}" is forbidden: create not allowed while custom resource definition is terminating`;
   return statusResponse(403, 'Forbidden', message, { name, kind: resource });
 }
 
-/** 409 to a creation; also for what is being deleted. */
+/** Returns 409 for a create of an object that exists or is being deleted. */
 export function alreadyExists(resource: string, name: string, terminating: boolean): ApiResponse {
   const message = terminating
     ? `object is being deleted: ${qualifiedName(resource)} "${name}" already exists`
@@ -64,29 +64,29 @@ export function alreadyExists(resource: string, name: string, terminating: boole
   return statusResponse(409, 'AlreadyExists', message, { name, kind: resource });
 }
 
-/** 409 to a write with a precondition that does not hold. */
+/** Returns 409 for a write whose precondition does not hold. */
 export function conflict(resource: string, name: string): ApiResponse {
   const message = `Operation cannot be fulfilled on ${qualifiedName(resource)} "${name}": the object has been modified`;
   return statusResponse(409, 'Conflict', message, { name, kind: resource });
 }
 
-/** 422: the schema refuses it. */
+/** Returns 422 for an object that the schema rejects. */
 export function invalid(resource: string, name: string, message: string): ApiResponse {
   const causes = [{ reason: 'FieldValueForbidden', message, field: 'spec' }];
   return statusResponse(422, 'Invalid', `${resource} "${name}" is invalid: ${message}`, { name, causes });
 }
 
-/** 410: the version or the token is no longer kept. */
+/** Returns 410 for a version or a token that is no longer kept. */
 export function expired(message: string): ApiResponse {
   return statusResponse(410, 'Expired', message, {});
 }
 
-/** 500. */
+/** Returns 500. */
 export function internalError(message: string): ApiResponse {
   return statusResponse(500, 'InternalError', `Internal error occurred: ${message}`, {});
 }
 
-/** While the API server starts. */
+/** Returns 503, as while the API server starts. */
 export function unavailable(): ApiResponse {
   const answer = statusResponse(
     503,
@@ -99,18 +99,18 @@ export function unavailable(): ApiResponse {
   return { ...answer, retryAfter: '5' };
 }
 
-/** It gave up by the deadline that it was sent. */
+/** Returns 504 for a request whose timeout has passed. */
 export function timedOut(): ApiResponse {
   return statusResponse(504, 'Timeout', 'Timeout: request did not complete within the allotted timeout', {});
 }
 
-/** What a DELETE answers when the object is gone. */
+/** Returns the response to a DELETE that removed the object. */
 export function deleted(resource: string, name: string, uid: string): ApiResponse {
   const details = { kind: resource, name, uid };
   return ok(JSON.stringify({ apiVersion: 'v1', details, kind: 'Status', metadata: {}, status: 'Success' }));
 }
 
-/** As messages name a resource: with its group. */
+/** Returns the resource with its group, as error messages name it. */
 function qualifiedName(resource: string): string {
   return `${resource}.${(API_KINDS[resource]?.apiVersion ?? '').split('/')[0] ?? ''}`;
 }

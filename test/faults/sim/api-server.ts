@@ -4,22 +4,22 @@ import type { ApiChange, ApiRequest } from './api-objects.ts';
 import type { Prng } from './prng.ts';
 import type { SimTime } from './time.ts';
 
-/** What carries out a request: a store in memory, or a real API server. */
+/** Executes requests: an in-memory store or a real API server. */
 export interface ApiBackend {
   handle(request: ApiRequest): ApiResponse | Promise<ApiResponse>;
-  /** The version of the last write of this world; in memory that of the store. */
+  /** The version of this run's last write; in memory the version of the store. */
   readonly version: number;
-  /** False while a kind is not served. */
+  /** False while the CRD is not installed. */
   isServed(resource: string): boolean;
   /**
-   * Opens a watch of its own; undefined: what changes is told to `changed`, and shown from there. Bookmarks come from the
-   * fake time in front of it either way.
+   * Opens a watch of its own. When undefined, changes are passed to `onChange`, which sends them to watches.
+   * Bookmarks are sent by `SimApiServer` in either case, at fake times.
    */
   readonly watch?: (
     open: OpenWatch,
     line: (text: string, version: number) => void,
   ) => {
-    /** It has shown everything that has happened until now. */
+    /** Resolves when the watch has sent everything up to the time of the call. */
     readonly ready: Promise<void>;
     stop(): void;
   };
@@ -30,56 +30,56 @@ export interface OpenWatch {
   readonly resource: string;
   /** Path and query, as the client sent them. */
   readonly path: string;
-  /** Only newer versions are shown. */
+  /** Only newer versions are sent. */
   fromVersion: number;
-  /** One line of the stream, without its end. */
+  /** Sends one line of the stream, without its line feed. */
   readonly sendLine: (text: string) => void;
-  /** The server ends the stream; with an error the connection broke. */
+  /** Ends the stream; with an error, the connection breaks. */
   readonly end: (error?: Error) => void;
   cancels: (() => void)[];
 }
 
-/** A request that is on its way through the server. */
+/** A request that is being processed. */
 interface PendingRequest {
   readonly request: ApiRequest;
   readonly atMs: number;
   readonly answer: (answer: ApiResponse | Error) => void;
 }
 
-/** More than any course takes: whoever sends so many is in a loop, and would never come to the end of it. */
+/** More than any run needs; a client that exceeds it is in a loop that would never end. */
 export const MAX_REQUESTS = 20_000;
 const BOOKMARK_INTERVAL_MS = 60_000;
-/** Changes that the watch cache keeps. */
+/** Number of changes in the watch cache. */
 const MAX_CACHED_CHANGES = 4096;
 
 /**
- * What stands between a request and the store, and between a change and who watches: the faults of an API server, and its
- * watch cache. It knows nothing of who its clients are.
+ * The layer between requests and the store, and between changes and watches: the watch cache and the faults of an
+ * API server. It does not know its clients.
  */
 export class SimApiServer {
   readonly #time: SimTime;
-  readonly #dice: Prng;
+  readonly #prng: Prng;
   readonly backend: ApiBackend;
   readonly #watches = new Set<OpenWatch>();
   #changes: ApiChange[] = [];
-  /** Watches from before this are told 410. */
+  /** A watch from an older version is answered 410. */
   #oldestVersion = 0;
   #stalled: PendingRequest[] = [];
-  /** A real API server carries a request out; what comes meanwhile waits. */
+  /** True while a real API server executes a request; requests that arrive meanwhile are queued. */
   #busy = false;
   readonly #queue: (() => Promise<void> | undefined)[] = [];
-  /** `refusing`: its port is closed. `hanging`: it takes requests, and does nothing. */
+  /** `refusing`: its port is closed. `hanging`: it accepts requests and does not answer them. */
   mode: 'up' | 'refusing' | 'hanging' = 'up';
-  /** Parts of the requests that fare so, 0 to 1. */
+  /** Probability of each failure per request, 0 to 1. */
   readonly rates = { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 };
-  /** What each request takes beside its way. */
+  /** Maximum additional latency of a request. */
   extraLatencyMs = 0;
-  /** Requests that arrived, and those of them that were answered with an injected failure. */
+  /** Number of requests received so far. */
   requests = 0;
 
   constructor(time: SimTime, prng: Prng, backend: ApiBackend) {
     this.#time = time;
-    this.#dice = prng;
+    this.#prng = prng;
     this.backend = backend;
     this.#oldestVersion = backend.version;
   }
@@ -88,7 +88,7 @@ export class SimApiServer {
     return this.#watches.size;
   }
 
-  /** Shows a change to who watches, and keeps it for who comes back. */
+  /** Sends a change to the watches and adds it to the watch cache. */
   onChange(change: ApiChange): void {
     if (this.backend.watch !== undefined) return;
     this.#changes.push(change);
@@ -99,7 +99,7 @@ export class SimApiServer {
     for (const watch of this.#watches) this.#sendChange(watch, change);
   }
 
-  /** A request has come. */
+  /** Receives a request. */
   receive(request: ApiRequest, answer: (answer: ApiResponse | Error) => void): void {
     this.requests += 1;
     if (this.requests > MAX_REQUESTS) {
@@ -110,16 +110,16 @@ export class SimApiServer {
     if (this.mode === 'refusing') answer(new Error('connect ECONNREFUSED'));
     else if (this.mode === 'hanging') this.#stalled.push(arrival);
     else if (this.extraLatencyMs === 0) this.#process(arrival);
-    else this.#time.after(this.extraLatencyMs * this.#dice.fraction(), () => this.#process(arrival));
+    else this.#time.after(this.extraLatencyMs * this.#prng.fraction(), () => this.#process(arrival));
   }
 
-  /** From now on it serves again. What waited is carried out now, however late; or given up by the deadline that it came with. */
+  /** Serves again. Executes the requests that were held back, or answers that their timeout has passed. */
   serve(): void {
     this.mode = 'up';
     for (const arrival of this.#stalled.splice(0)) {
       this.#enqueue(() => {
         const limitMs = Number(/[?&]timeout=(\d+)ms/.exec(arrival.request.path)?.[1] ?? Infinity);
-        const isLate = this.#time.nowMs - arrival.atMs > limitMs && this.#dice.chance(0.5);
+        const isLate = this.#time.nowMs - arrival.atMs > limitMs && this.#prng.chance(0.5);
         if (!isLate) return this.#execute(arrival);
         arrival.answer(responses.timedOut());
         return undefined;
@@ -127,26 +127,26 @@ export class SimApiServer {
     }
   }
 
-  /** Its process ends: connections break, and what waited is lost. */
+  /** Simulates the end of the process: connections break, and pending requests are lost. */
   close(): void {
     this.mode = 'refusing';
     for (const { answer } of this.#stalled.splice(0)) answer(new Error('read ECONNRESET'));
     this.endWatches(new Error('read ECONNRESET'));
   }
 
-  /** Its process begins anew: the watch cache begins at what is stored now. */
+  /** Simulates a new process, whose watch cache starts at the current version. */
   restart(): void {
     this.clearWatchCache();
     this.serve();
   }
 
-  /** Versions from before now cannot be watched from. */
+  /** Empties the watch cache; watches from earlier versions are answered 410. */
   clearWatchCache(): void {
     this.#changes = [];
     this.#oldestVersion = this.backend.version;
   }
 
-  /** Ends watches, of one resource or all; without an error as when their time is over. */
+  /** Ends the watches of one resource or of all; without an error, as if their timeout had passed. */
   endWatches(error?: Error, resource?: string): void {
     for (const watch of this.#watches) {
       if (resource !== undefined && watch.resource !== resource) continue;
@@ -155,7 +155,7 @@ export class SimApiServer {
     }
   }
 
-  /** Opens a watch, or answers why not. */
+  /** Opens a watch; returns a response or an error if it is rejected. */
   watch(watch: OpenWatch, timeoutMs: number): ApiResponse | Error | undefined {
     if (this.mode === 'refusing') return new Error('connect ECONNREFUSED');
     if (!this.backend.isServed(watch.resource)) return responses.NO_KIND_MATCH;
@@ -174,7 +174,7 @@ export class SimApiServer {
     return undefined;
   }
 
-  /** What happened since its version, to be called when it is open. */
+  /** Sends the changes since the watch's version. Must be called after the watch has been opened. */
   replay(watch: OpenWatch): void {
     const { fromVersion } = watch;
     if (fromVersion < this.#oldestVersion) {
@@ -195,7 +195,7 @@ export class SimApiServer {
     for (const change of this.#changes) this.#sendChange(watch, change);
   }
 
-  /** Nothing more is sent to it. */
+  /** Removes a watch; nothing more is sent to it. */
   removeWatch(watch: OpenWatch): void {
     this.#watches.delete(watch);
     for (const cancel of watch.cancels.splice(0)) cancel();
@@ -210,12 +210,12 @@ export class SimApiServer {
   #scheduleBookmark(watch: OpenWatch): void {
     watch.cancels.push(
       this.#time.after(BOOKMARK_INTERVAL_MS, () => {
-        // A real store never goes back, and a list of it may be newer than what is known of it here.
+        // A real store never goes back, and a list from it can be newer than the version known here.
         const version = Math.max(
           this.backend.version,
           this.backend.watch === undefined ? 0 : watch.fromVersion,
         );
-        // Of a version that is not there yet nothing is said.
+        // A bookmark never names a version that does not exist yet.
         if (this.mode === 'up' && version >= watch.fromVersion) {
           watch.fromVersion = version;
           watch.sendLine(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"${version}"}}}`);
@@ -229,7 +229,10 @@ export class SimApiServer {
     this.#enqueue(() => this.#execute(arrival));
   }
 
-  /** One after the other also where it takes real time, so that chance falls as it does where it takes none. */
+  /**
+   * Executes requests sequentially also when they take real time, so that the random sequence is the same with a
+   * real API server.
+   */
   #enqueue(work: () => Promise<void> | undefined): void {
     if (this.#busy) {
       this.#queue.push(work);
@@ -251,7 +254,7 @@ export class SimApiServer {
       answer(failed);
       return undefined;
     }
-    const lost = this.#dice.chance(this.rates.brokenAfter);
+    const lost = this.#prng.chance(this.rates.brokenAfter);
     const done = this.backend.handle(request);
     const respondWith = (response: ApiResponse): void =>
       answer(lost ? new Error('read ECONNRESET') : response);
@@ -263,7 +266,7 @@ export class SimApiServer {
   #injectedFailure(): ApiResponse | Error | undefined {
     const { throttled, unavailable, brokenBefore } = this.rates;
     if (throttled + unavailable + brokenBefore === 0) return undefined;
-    const draw = this.#dice.fraction();
+    const draw = this.#prng.fraction();
     if (draw < throttled) return responses.TOO_MANY_REQUESTS;
     if (draw < throttled + unavailable) return responses.unavailable();
     return draw < throttled + unavailable + brokenBefore ? new Error('read ECONNRESET') : undefined;

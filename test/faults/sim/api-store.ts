@@ -27,25 +27,25 @@ interface StoredObject {
   readonly text: string;
 }
 
-/** All of a store at one moment. */
+/** The content of a store at one time. */
 export interface Backup {
   readonly atMs: number;
   readonly version: number;
   readonly objects: ReadonlyMap<string, ReadonlyMap<string, StoredObject>>;
 }
 
-/** How a kind is served. */
+/** State of a CRD. */
 export type KindState = 'served' | 'terminating' | 'missing';
-/** How a namespace stands. */
+/** State of the namespace. */
 export type NamespaceState = 'active' | 'terminating' | 'missing';
 
 /**
- * The objects of one namespace, with what was tried on a real API server: one counter of versions for all kinds,
- * preconditions, merge patches, the status subresource and its default, immutable specs, finalizers, paged lists from one
- * version, a namespace and kinds that come and go, and a backup that can be put back. `test/integration/api-contract` holds
- * it to the real one.
+ * The objects of one namespace, with the verified behavior of a real API server: one version counter for all kinds,
+ * preconditions, merge patches, the status subresource and its default, immutable specs, finalizers, paged lists
+ * from one version, a namespace and CRDs that are deleted and created, and backups that can be restored.
+ * `test/integration/api-contract.test.ts` compares it with a real one.
  *
- * Fields stand in the order of the alphabet, as the real one writes them.
+ * Fields are in alphabetical order, as the real one writes them.
  */
 export class ApiStore implements SimApi {
   readonly namespace = 'sim';
@@ -55,12 +55,12 @@ export class ApiStore implements SimApi {
   #objects = new Map<string, Map<string, StoredObject>>();
   #version = 95;
   #uids = 0;
-  /** Lists under way, by continue token. */
+  /** Unfinished lists, by continue token. */
   readonly #pages = new Map<string, { readonly version: number; readonly remaining: readonly string[] }>();
   readonly #kinds = new Map<string, KindState>();
   #namespaceState: NamespaceState = 'active';
 
-  /** @param now RFC 3339, to the second */
+  /** @param now returns the time in RFC 3339, without fractions of seconds */
   constructor(now: () => string, changed: (change: ApiChange) => void) {
     this.#now = now;
     this.#onChange = changed;
@@ -82,7 +82,9 @@ export class ApiStore implements SimApi {
     this.#kinds.set(resource, state);
   }
 
-  /** From active by terminating to missing and back; one that terminates comes to its end before it is there again. */
+  /**
+   * Changes the namespace from active to terminating to missing and back; a terminating namespace is emptied first.
+   */
   setNamespaceState(state: NamespaceState): void {
     const from = this.#namespaceState;
     if ((from === 'missing' && state === 'terminating') || (from === 'active' && state === 'missing')) return;
@@ -95,7 +97,7 @@ export class ApiStore implements SimApi {
     return Promise.resolve();
   }
 
-  /** The objects of a kind, by name. */
+  /** Iterates over the objects of a kind. */
   *objects(resource: string): Iterable<ApiServerObject> {
     for (const { object } of this.#objects.get(resource)?.values() ?? []) yield object;
   }
@@ -104,7 +106,7 @@ export class ApiStore implements SimApi {
     return this.#objects.get(resource)?.get(name)?.object;
   }
 
-  /** Deletes all of a kind, as the API server does with the kind, or with the namespace; who holds some with finalizers lets go. */
+  /** Deletes all objects of a kind and removes their finalizers, as when its CRD or the namespace is deleted. */
   deleteAll(resource: string): void {
     for (const { metadata } of [...this.objects(resource)]) {
       const path = `/apis/group/version/namespaces/${this.namespace}/${resource}/${metadata.name}`;
@@ -116,18 +118,18 @@ export class ApiStore implements SimApi {
     }
   }
 
-  /** Lists that were begun cannot be gone on with. */
+  /** Invalidates the continue tokens of unfinished lists. */
   compact(): void {
     this.#pages.clear();
   }
 
-  /** @param atMs when it is taken */
+  /** @param atMs the time of the backup */
   backup(atMs: number): Backup {
     const objects = new Map([...this.#objects].map(([resource, byName]) => [resource, new Map(byName)]));
     return { atMs, version: this.#version, objects };
   }
 
-  /** etcd is restored; no watch tells. Uids go on, as random ones never come again. */
+  /** Restores a backup of etcd; watches do not notice. UIDs are never reused, because real ones are random. */
   restore({ version, objects }: Backup): void {
     this.#objects = new Map([...objects].map(([resource, byName]) => [resource, new Map(byName)]));
     this.#version = version;
@@ -247,7 +249,7 @@ export class ApiStore implements SimApi {
       after = {
         ...before,
         metadata: updateMetadata(before.metadata, {
-          // Null takes them away.
+          // Null removes the finalizers.
           finalizers: finalizers === undefined ? before.metadata.finalizers : (finalizers ?? []),
           labels: labelled,
         }),
@@ -303,7 +305,7 @@ export class ApiStore implements SimApi {
     return text;
   }
 
-  /** The event carries the deletion's own version. */
+  /** The event carries a version of its own for the deletion. */
   #remove(resource: string, name: string, by: string): void {
     const byName = this.#objects.get(resource);
     const before = byName?.get(name)?.object;

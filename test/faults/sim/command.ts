@@ -4,19 +4,19 @@ import { createRealServer } from './real-server.ts';
 import { formatFailure, selectFaults, runOnce, runSeeds } from './run-seeds.ts';
 import type { RunOptions } from './simulate.ts';
 
-/** What `npm run test:faults` asks of the simulation. */
+/** Options of the simulation. */
 export interface SimulationOptions {
   readonly seeds: number;
   readonly seed: number;
-  /** Only these steps of the one seed's course. */
+  /** With one seed: runs only these faults of its schedule. */
   readonly steps: readonly number[] | undefined;
-  /** Prints everything that happens, of one seed. */
+  /** With one seed: prints every event. */
   readonly trace: boolean;
-  /** What the worlds' API server is; a real one is started for it, and stopped at the end. */
+  /** The API server of the runs; a real one is started and stopped by the command. */
   readonly api: 'memory' | 'real';
 }
 
-/** Plays seeds in fake time and says what came of them. @returns true when all came out right */
+/** Runs seeds in fake time and prints the results. @returns true when no run had a difference */
 export async function runSimulation(options: SimulationOptions): Promise<boolean> {
   if (options.api === 'memory') return await runWithApi(options, undefined);
   const controlPlane = await startWithCrds();
@@ -60,7 +60,7 @@ async function runWithApi(options: SimulationOptions, openApi: RunOptions['openA
   const hours = (summary.passedMs / 3_600_000).toFixed(1);
   print(
     `${summary.seeds} seeds from ${seed}: ${summary.failures.length} with differences; ${hours} hours of fake time, ` +
-      `${summary.requests} requests, ${seconds(startedMs)} s; all was right at the latest ${Math.round(summary.slowestConvergedMs / 1000)} s after the faults`,
+      `${summary.requests} requests, ${seconds(startedMs)} s; slowest convergence ${Math.round(summary.slowestConvergedMs / 1000)} s after the faults`,
   );
   return summary.failures.length === 0;
 }

@@ -7,7 +7,7 @@ import type { SimHarness } from './harness.ts';
 
 const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
-/** How the world differs from what it is to come to, once nothing goes wrong any more; empty when in nothing. */
+/** Returns the differences from the expected state after all faults have ended; empty when there are none. */
 export function checkConverged(harness: SimHarness): string[] {
   return [
     ...checkTunnelObjects(harness),
@@ -17,7 +17,7 @@ export function checkConverged(harness: SimHarness): string[] {
   ];
 }
 
-/** Rows are what reporters that live hold; of others none is left. */
+/** Every tunnel of a running reporter has an object, and there are no other objects. */
 function checkTunnelObjects({ envoys, store }: SimHarness): string[] {
   const differences: string[] = [];
   const expected = new Map<string, ReturnType<typeof manifestFor>>();
@@ -34,30 +34,34 @@ function checkTunnelObjects({ envoys, store }: SimHarness): string[] {
     const manifest = expected.get(metadata.name);
     expected.delete(metadata.name);
     if (manifest === undefined) {
-      differences.push(`row ${metadata.name} of ${spec.reporter.id} should not be`);
+      differences.push(`unexpected object ${metadata.name} of reporter ${spec.reporter.id}`);
       continue;
     }
     if (JSON.stringify(sortedEntries(spec)) !== JSON.stringify(sortedEntries(manifest.spec))) {
       differences.push(
-        `row ${metadata.name} says ${JSON.stringify(spec)} instead of ${JSON.stringify(manifest.spec)}`,
+        `object ${metadata.name} has spec ${JSON.stringify(spec)}, expected ${JSON.stringify(manifest.spec)}`,
       );
     }
     for (const [label, value] of Object.entries(manifest.labels)) {
       if (metadata.labels?.[label] !== value)
-        differences.push(`row ${metadata.name} has label ${label} not ${value}`);
+        differences.push(`object ${metadata.name} lacks label ${label}=${value}`);
     }
     const [ready, ...others] = status?.conditions ?? [];
     const reported = ready?.status === 'True' && ready.reason === 'Reported' && others.length === 0;
     if (status?.state !== 'Connected' || !reported) {
-      differences.push(`row ${metadata.name} has status ${JSON.stringify(status)}`);
+      differences.push(`object ${metadata.name} has status ${JSON.stringify(status)}`);
     }
-    if (metadata.deletionTimestamp !== undefined) differences.push(`row ${metadata.name} is being deleted`);
+    if (metadata.deletionTimestamp !== undefined)
+      differences.push(`object ${metadata.name} is being deleted`);
   }
-  for (const name of expected.keys()) differences.push(`row ${name} is missing`);
+  for (const name of expected.keys()) differences.push(`object ${name} is missing`);
   return differences;
 }
 
-/** Each reporter that lives has an object that names who serves it; the others have none. */
+/**
+ * Every running reporter has an object that names the replica of its stream, and there are no other reporter
+ * objects.
+ */
 function checkReporterObjects({ envoys, store, replicas }: SimHarness): string[] {
   const differences: string[] = [];
   const live = new Map(envoys.filter(({ isRunning }) => isRunning).map((envoy) => [envoy.key, envoy]));
@@ -66,7 +70,7 @@ function checkReporterObjects({ envoys, store, replicas }: SimHarness): string[]
     const reporter = object as unknown as ReporterObject;
     objects.set(reporterKey(reporter.spec), reporter);
     if (!live.has(reporterKey(reporter.spec)))
-      differences.push(`reporter ${reporter.metadata.name} should not be`);
+      differences.push(`unexpected reporter object ${reporter.metadata.name}`);
   }
   for (const [key, envoy] of live) {
     const object = objects.get(key);
@@ -94,17 +98,19 @@ function checkReporterObjects({ envoys, store, replicas }: SimHarness): string[]
     const { reported, applied, rejected } = status?.tunnels ?? {};
     if (reported !== size || applied !== size || rejected !== 0) {
       differences.push(
-        `reporter ${envoy.reporter.id} counts ${JSON.stringify(status?.tunnels)}, not ${size}`,
+        `reporter ${envoy.reporter.id} has tunnel counts ${JSON.stringify(status?.tunnels)}, expected ${size}`,
       );
     }
     const owners = replicas().filter(({ components }) => components.replica.reporters.canWrite(key));
     if (owners.length !== 1)
-      differences.push(`reporter ${envoy.reporter.id} has ${owners.length} that take it for theirs`);
+      differences.push(
+        `reporter ${envoy.reporter.id} has ${owners.length} replicas that consider themselves its owner`,
+      );
   }
   return differences;
 }
 
-/** Each replica holds its own Lease, and one that lives leads. */
+/** Every replica holds its own Lease, and one running replica is the leader. */
 function checkLeases({ store, replicas }: SimHarness): string[] {
   const differences: string[] = [];
   const living = new Set(replicas().map(({ process }) => process.name));
@@ -116,11 +122,11 @@ function checkLeases({ store, replicas }: SimHarness): string[] {
   }
   const leader = holders.get(LEADER_LEASE);
   if (typeof leader !== 'string' || !living.has(leader))
-    differences.push(`led by ${String(leader)}, who does not live`);
+    differences.push(`leader ${String(leader)} is not running`);
   return differences;
 }
 
-/** Nothing waits, and nothing is remembered of what is no more. */
+/** No work is pending, and nothing is kept for reporters and objects that no longer exist. */
 function checkReplicas(harness: SimHarness): string[] {
   const differences: string[] = [];
   const objects = [...harness.store.objects('reversetunnels')].length;
@@ -128,10 +134,11 @@ function checkReplicas(harness: SimHarness): string[] {
     const { queue, cache, ledger, replica } = components;
     if (!queue.idle || queue.delayedCount > 0) {
       differences.push(
-        `${process.name} has ${queue.depth} keys queued and ${queue.delayedCount} delayed, or works on one`,
+        `${process.name} has ${queue.depth} keys queued and ${queue.delayedCount} delayed, or is processing one`,
       );
     }
-    if (cache.size !== objects) differences.push(`${process.name} knows ${cache.size} rows of ${objects}`);
+    if (cache.size !== objects)
+      differences.push(`${process.name} caches ${cache.size} objects of ${objects}`);
     const streams = harness.envoys.filter(
       (envoy) => envoy.stream()?.isLive === true && envoy.stream()?.process === process,
     );
@@ -146,12 +153,12 @@ function checkReplicas(harness: SimHarness): string[] {
     }
     const entries = [...replica.reporters.entries()].length;
     if (entries !== streams.length)
-      differences.push(`${process.name} minds ${entries} reporters, not ${streams.length}`);
+      differences.push(`${process.name} tracks ${entries} reporters, not ${streams.length}`);
   }
   return differences;
 }
 
-/** What is remembered beyond what there is, once nothing has happened for a while: a field that grows with time. */
+/** Returns the collections that are larger than expected once nothing has happened for a while: memory leaks. */
 export function findLeaks(harness: SimHarness): string[] {
   const leaks: string[] = [];
   for (const { process, components } of harness.replicas()) {
@@ -159,7 +166,7 @@ export function findLeaks(harness: SimHarness): string[] {
     const streams = [...replica.reporters.entries()].length;
     const expected: [what: string, of: object, sizes: Record<string, number>][] = [
       ['queue', queue, { '#queues': 0 }],
-      ['row cache', cache, { '#pendingOwnWrites': 0 }],
+      ['tunnel cache', cache, { '#pendingOwnWrites': 0 }],
       ['ledger', ledger, { '#reporters': streams }],
       ['mirror', enqueuer, { '#connected': streams, '#deferred': 0 }],
     ];

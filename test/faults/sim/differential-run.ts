@@ -4,9 +4,9 @@ import { simulate, type Outcome } from './simulate.ts';
 import type { OpenApi } from './harness.ts';
 
 /**
- * Plays a course against a real API server and against the one in memory. Beside what is wrong with the real one, it is wrong
- * when anything went otherwise than in memory: a write, a log line, a moment, the number of requests. Steps that change the
- * store itself are left out of both.
+ * Runs a schedule against a real API server and against the in-memory one. A difference between the two traces is a
+ * violation: a write, a log line, a time, or the number of requests. Faults that change the store itself are left
+ * out of both runs.
  */
 export async function runDifferential(
   schedule: Schedule,
@@ -45,7 +45,7 @@ export async function runDifferential(
   return { ...outcome, violations };
 }
 
-/** Without what cannot be alike: versions, and the namespace's name. */
+/** Removes what necessarily differs: versions and the name of the namespace. */
 function normalizeLine(line: string): string {
   return line
     .replaceAll(/\bsim-[0-9a-f]{10}\b/g, 'sim')

@@ -7,15 +7,15 @@ import { names, type ReplicaProcess } from './replica-process.ts';
 import type { ScheduledFault, FaultKind } from './scheduled-fault.ts';
 import { TENANTS, type Slot, type SimHarness } from './harness.ts';
 
-/** What a step acts on. */
+/** What a fault is injected into. */
 export interface FaultContext {
   readonly harness: SimHarness;
   readonly fault: ScheduledFault;
-  /** States of the store at earlier moments, oldest first. */
+  /** Backups of the store, oldest first. */
   readonly backups: readonly Backup[];
 }
 
-/** Does what a step says; what lasts ends by itself. */
+/** Injects a fault; a fault with a duration ends by itself. */
 export type FaultInjector = (scene: FaultContext) => void;
 
 const TUNNELS = 'reversetunnels';
@@ -45,12 +45,12 @@ function stopReplica(suspended: boolean): FaultInjector {
     const replica = pickReplica(context);
     replica?.process.stop();
     context.harness.time.after(context.fault.durationMs, () =>
-      replica?.process.resume({ suspended, arrivalsFirst: context.fault.variant % 2 === 0 }),
+      replica?.process.resume({ suspended, inputFirst: context.fault.variant % 2 === 0 }),
     );
   };
 }
 
-function degradeLink(mode: 'cut' | 'dark'): FaultInjector {
+function degradeLink(mode: 'cut' | 'blackhole'): FaultInjector {
   return (context) => {
     const replica = pickReplica(context);
     if (replica === undefined) return;
@@ -62,7 +62,7 @@ function degradeLink(mode: 'cut' | 'dark'): FaultInjector {
   };
 }
 
-/** Every kind of step. */
+/** The injector of each kind of fault. */
 export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
   ...manualEditFaults,
   ...apiFaults,
@@ -96,14 +96,14 @@ export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
       stream.halfOpen('lost');
       return;
     }
-    // Reports lie unread while the Envoy goes to another replica.
+    // Reports stay unread while the Envoy reconnects to another replica.
     stream.stall(fault.durationMs);
     harness.time.after(Math.min(fault.durationMs, 20_000) * ((fault.variant % 10) / 10), () =>
-      stream.halfOpen('comes'),
+      stream.halfOpen('delivered'),
     );
   },
-  'envoy-gone': (context) => {
-    // One is left to be looked at.
+  'envoy-removed': (context) => {
+    // At least one Envoy keeps running, so that there is something to check.
     if (context.harness.envoys.filter(({ isRunning }) => isRunning).length > 1)
       pickEnvoy(context)?.stop(true);
   },
@@ -142,7 +142,7 @@ export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
     const { running } = slot;
     context.harness.terminateReplica(slot);
     context.harness.time.after(10_000 + context.fault.durationMs, () => {
-      // It had 10 s to end by itself.
+      // It had 10 s to exit by itself.
       if (slot.running === running) context.harness.killReplica(slot, 'reset');
       context.harness.startReplica(slot);
     });
@@ -154,7 +154,7 @@ export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
     if (replica !== undefined) replica.process.wallOffsetMs += (context.fault.variant - 50) * 600_000;
   },
   'link-cut': degradeLink('cut'),
-  'link-dark': degradeLink('dark'),
+  'link-blackhole': degradeLink('blackhole'),
   'link-slow': (context) => {
     const replica = pickReplica(context);
     if (replica === undefined) return;
@@ -177,11 +177,11 @@ export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
   },
 };
 
-/** Ends whatever goes on, so that from now on nothing goes wrong any more. */
+/** Ends all faults, so that the system can converge. */
 export async function recover(harness: SimHarness): Promise<void> {
   const { store, server, time } = harness;
   server.serve();
-  // What a real API server has to do first is done first in both.
+  // A real API server may have pending requests; the order must be the same with both.
   await time.advance(0);
   server.extraLatencyMs = 0;
   Object.assign(server.rates, { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 });
@@ -194,7 +194,7 @@ export async function recover(harness: SimHarness): Promise<void> {
   await time.advance(0);
   for (const slot of harness.slots) {
     const { running } = slot;
-    running?.process.resume({ suspended: false, arrivalsFirst: true });
+    running?.process.resume({ suspended: false, inputFirst: true });
     if (running !== undefined) {
       running.link.mode = 'open';
       running.link.maxLatencyMs = 3;
@@ -216,7 +216,7 @@ export async function recover(harness: SimHarness): Promise<void> {
   harness.stoppedEnvoys.clear();
 }
 
-/** Rows that stand under a name that another tunnel derives. */
+/** Deletes objects whose name belongs to another tunnel. */
 function deleteForeignObjects({ store, manualEdit }: SimHarness): void {
   for (const { metadata, spec } of [...store.objects(TUNNELS)]) {
     const object = spec as unknown as ReturnType<typeof manifestFor>['spec'];

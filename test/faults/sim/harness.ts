@@ -13,17 +13,17 @@ import { SimTime } from './time.ts';
 import { createInvariants, type Invariants } from './invariants.ts';
 import type { SimApi } from './sim-api.ts';
 
-/** Of whom tunnels are. */
+/** The tenants of the simulated tunnels. */
 export const TENANTS = ['acme', 'beta'] as const;
 
-/** A place where a replica runs, one process after the other. */
+/** A slot in which replica processes run, one after the other. */
 export interface Slot {
   readonly index: number;
   starts: number;
   running: ReplicaProcess | undefined;
 }
 
-/** Everything that there is: replicas, reporters, the API server, and what lies between them. */
+/** A simulated installation: replicas, reporters, the API server, and the networks between them. */
 export interface SimHarness {
   readonly schedule: Schedule;
   readonly time: SimTime;
@@ -32,41 +32,41 @@ export interface SimHarness {
   readonly server: SimApiServer;
   readonly slots: readonly Slot[];
   readonly envoys: SimEnvoy[];
-  /** Envoys that are down and come back. */
+  /** Envoys that are stopped and will be restarted. */
   readonly stoppedEnvoys: Set<SimEnvoy>;
   readonly invariants: Invariants;
-  /** Lines for a person; nothing is kept where nobody reads. */
+  /** Writes a trace line; the line is not computed when tracing is off. */
   traceLine(line: () => string): void;
-  /** Replicas that run, are stopped or stop. */
+  /** Replicas that are running, stopped by SIGSTOP, or terminating. */
   readonly replicas: () => ReplicaProcess[];
   startReplica(slot: Slot): void;
-  /** Not one step more; `silent`: its machine is gone, too. */
+  /** Kills a replica; `silent`: its machine fails as well, so peers are not notified. */
   killReplica(slot: Slot, how: 'reset' | 'silent'): void;
-  /** SIGTERM. */
+  /** Sends SIGTERM. */
   terminateReplica(slot: Slot): void;
   addEnvoy(reporter: SimEnvoy['reporter']): SimEnvoy;
-  /** Somebody with kubectl. */
+  /** Sends a request as a user with kubectl. */
   readonly manualEdit: (
     method: 'POST' | 'PATCH' | 'DELETE',
     resource: string,
     name: string,
     body?: object,
   ) => void;
-  /** Fake time waits for what a real API server is doing; of one in memory it is done. */
+  /** Makes fake time wait for a real API server; the in-memory one has nothing to wait for. */
   readonly blockOn: (work: void | Promise<unknown>) => void;
-  /** Writes that replicas have made, by resource. */
+  /** Writes by replicas, by resource. */
   readonly writes: Map<string, number>;
 }
 
-/** The API of a world: told what is to be told of each change, and of what the server itself does not do. */
+/** Opens the API of a run. `onChange` receives each change, `onFailure` each failure of the server to do its part. */
 export type OpenApi = (
   changed: (change: ApiChange) => void,
   failed: (error: unknown) => void,
 ) => Promise<SimApi>;
 
 /**
- * @param trace takes every line of what happens; undefined: nobody reads
- * @param openApi its API server; undefined: one in memory
+ * @param trace receives a line for each event; undefined: tracing is off
+ * @param openApi the API server; undefined: in memory
  */
 export async function createSimHarness(
   schedule: Schedule,
@@ -123,17 +123,17 @@ export async function createSimHarness(
       traceLine(() => `${process.name} starts`);
       const link = createApiLink(process, server, {
         time,
-        dice: prng,
+        prng,
         onSend: (call) => onCall(process, call),
       });
       slot.running = startReplicaProcess({
         process,
         namespace: store.namespace,
         link,
-        dice: prng,
+        prng,
         onReport: (reporter) => invariants.onReport(reporter, process),
         log: trace === undefined ? undefined : (line) => traceLine(() => `  ${process.name} ${line.trim()}`),
-        // Small, so that lists have pages.
+        // Small, so that lists have several pages.
         pageLimit: 4,
       });
     },
@@ -147,7 +147,7 @@ export async function createSimHarness(
     terminateReplica(slot) {
       const { running } = slot;
       if (running === undefined) return;
-      traceLine(() => `${running.process.name} is to stop`);
+      traceLine(() => `${running.process.name} is terminated`);
       running.terminate(() => {
         traceLine(() => `${running.process.name} has stopped`);
         if (slot.running === running) slot.running = undefined;
@@ -167,10 +167,10 @@ export async function createSimHarness(
         method,
         path,
         ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-        actor: 'hand',
+        actor: 'kubectl',
       });
       const traceResult = ({ status }: ApiResponse): void =>
-        traceLine(() => `hand: ${method} ${resource} ${name}: ${status}`);
+        traceLine(() => `kubectl: ${method} ${resource} ${name}: ${status}`);
       if (response instanceof Promise) time.blockOn(response.then(traceResult));
       else traceResult(response);
     },
@@ -183,7 +183,7 @@ export async function createSimHarness(
     if (running === undefined) return undefined;
     const stream = openSimStream(running.process, handlers, {
       time,
-      dice: prng,
+      prng,
       accept: (accepted) => running.service.accept(accepted),
     });
     for (const old of streams) if (!old.isLive) streams.delete(old);
@@ -203,7 +203,7 @@ export async function createSimHarness(
 
   function onChange(change: ApiChange): void {
     const { resource, type, actor, object, version } = change;
-    if (actor !== 'hand' && actor !== 'server') writes.set(resource, (writes.get(resource) ?? 0) + 1);
+    if (actor !== 'kubectl' && actor !== 'server') writes.set(resource, (writes.get(resource) ?? 0) + 1);
     if (resource !== 'leases') {
       traceLine(
         () => `${actor}: ${type} ${resource} ${object.metadata.name} @${version}${formatOwner(object)}`,

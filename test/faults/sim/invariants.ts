@@ -7,58 +7,58 @@ import type { SimProcess } from './process.ts';
 import { EXPIRE_AFTER_MS, names } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';
 
-/** Rows whose reporter's object is missing go after a minute. */
+/** Objects whose reporter object is missing expire after a minute. */
 const ORPHAN_EXPIRE_AFTER_MS = 60_000;
-/** A deletion that was decided rightly may land so much later: a fresh read, a slow way, and a claim that waits for its turn. */
+/** Maximum delay of a delete after it was decided: a live read, network latency, and a pending claim. */
 const MAX_DELETE_DELAY_MS = 30_000;
-/** How long a former owner may not know what it is not any more: a silent watch, and the list after it. */
+/** How long a former owner may not know that it is superseded: a silent watch, followed by a list. */
 const MAX_STALE_OWNER_MS = 130_000;
 
-/** Looks at everything that happens, and notes what must not. */
+/** Checks every event for violations. */
 export interface Invariants {
-  /** What was wrong, in the order of time. */
+  /** Violations in chronological order. */
   readonly violations: string[];
-  /** A call leaves a process. */
+  /** Checks a call that leaves a process. */
   onCall(process: SimProcess, call: SentCall): void;
-  /** The store has changed. */
+  /** Checks a change of the store. */
   onChange(change: ApiChange): void;
-  /** A process has read and folded a report of a reporter. */
+  /** Notes that a process has applied a report. */
   onReport(reporter: ReporterId, process: SimProcess): void;
-  /** Two Envoys have had this reporter's id: what either held may go. */
+  /** Exempts a reporter ID that two Envoys have used: the tunnels of either may be removed. */
   onDuplicateReporter(key: string): void;
-  /** etcd was restored: what the store says of owners is another. */
+  /** Notes a restore of etcd, which changes the owners in the store. */
   onRestore(): void;
 }
 
 interface ServiceRecord {
   lastMs: number;
-  /** When the report was sent that was read then. */
+  /** When that report was sent. */
   lastSentMs: number;
-  /** When it was served again after it had been without for long enough to expire. */
+  /** When the reporter was served again after it had been unserved for long enough to expire. */
   returnedMs: number;
 }
 
 /**
- * What must hold at every moment:
- * - every patch is sent for a version, every deletion for a uid and a version;
- * - a process writes rows only of reporters that its own claim has taken before, and not long after it lost them;
- * - no replica deletes the row of a tunnel that has been up ever since it was reported before the row was made, unless its reporter was served by
- *   nobody for as long as a lost reporter is given.
+ * Creates checks for what must hold at every moment:
+ * - Every patch has a resourceVersion, every delete a UID and a resourceVersion.
+ * - A process writes only objects of reporters that it has claimed, and stops soon after it lost the claim.
+ * - No replica deletes the object of a tunnel that has been up since before the object was created, unless the
+ * reporter was unserved for `expireAfter`.
  */
 export function createInvariants(harness: SimHarness): Invariants {
   const violations: string[] = [];
   const served = new Map<string, ServiceRecord>();
   const duplicates = new Set<string>();
-  /** Reporters whose object was taken away by somebody else. */
+  /** Reporters whose object was deleted by somebody other than a replica. */
   const orphaned = new Set<string>();
-  /** When each process last was the owner of a reporter, as the store has it; now, if it is. */
+  /** When each process was last the owner of a reporter in the store; infinity for the current owner. */
   const owners = new Map<string, Map<string, number>>();
   const current = new Map<string, string | undefined>();
   const createdMs = new Map<string, number>();
 
   function violation(text: string): void {
     violations.push(`${(harness.time.nowMs / 1000).toFixed(3)} s: ${text}`);
-    harness.traceLine(() => `WRONG: ${text}`);
+    harness.traceLine(() => `VIOLATION: ${text}`);
   }
 
   function unservedMs(key: string): number {
@@ -74,7 +74,7 @@ export function createInvariants(harness: SimHarness): Invariants {
     const key = reporterKey({ id, cluster });
     const owner = type === 'DELETED' ? undefined : (object.status?.['owner'] as Owner | undefined)?.replica;
     recordOwner(key, owner);
-    if (type === 'DELETED' && (actor === 'hand' || actor === 'server')) orphaned.add(key);
+    if (type === 'DELETED' && (actor === 'kubectl' || actor === 'server')) orphaned.add(key);
   }
 
   function recordOwner(key: string, owner: string | undefined): void {
@@ -89,7 +89,7 @@ export function createInvariants(harness: SimHarness): Invariants {
   function onObjectDeleted({ before, actor }: ApiChange): void {
     const object = before as unknown as TunnelObject;
     const { reporter, key, tunnelName } = tunnelKeyOf(object);
-    if (actor === 'hand' || actor === 'server' || duplicates.has(key)) return;
+    if (actor === 'kubectl' || actor === 'server' || duplicates.has(key)) return;
     const envoy = harness.envoys.find((candidate) => candidate.key === key);
     const tunnel = envoy?.tunnels().get(tunnelName);
     const objectCreatedMs = createdMs.get(object.metadata.uid) ?? harness.time.nowMs;
@@ -101,7 +101,7 @@ export function createInvariants(harness: SimHarness): Invariants {
     const returnedMs = served.get(key)?.returnedMs ?? Number.NEGATIVE_INFINITY;
     if (unservedMs(key) >= limitMs(key) || harness.time.nowMs - returnedMs < MAX_DELETE_DELAY_MS) return;
     violation(
-      `${actor} deletes ${object.metadata.name}, reported at ${tunnel.reportedMs}, its reporter served ${Math.round(unservedMs(key))} ms ago`,
+      `${actor} deletes ${object.metadata.name}, reported at ${tunnel.reportedMs}, its reporter was served ${Math.round(unservedMs(key))} ms ago`,
     );
   }
 
@@ -128,15 +128,15 @@ export function createInvariants(harness: SimHarness): Invariants {
       if (resource !== 'reversetunnels') return;
       const object = (name === undefined ? JSON.parse(body ?? '{}') : harness.store.get(resource, name)) as
         Pick<TunnelObject, 'metadata' | 'spec'> | undefined;
-      // Of another version it is refused, whoever sends it.
+      // The API server rejects a write with another version, whoever sends it.
       if (object === undefined || (name !== undefined && object.metadata.resourceVersion !== sentVersion))
         return;
       const key = reporterKey(object.spec.reporter);
       const lastMs = owners.get(key)?.get(process.name);
       if (lastMs === undefined)
-        violation(`${process.name} sends ${verb} of a row of ${key} that it never claimed`);
+        violation(`${process.name} sends ${verb} of an object of ${key}, which it never claimed`);
       else if (harness.time.nowMs - Math.max(lastMs, process.resumedAtMs) > MAX_STALE_OWNER_MS) {
-        violation(`${process.name} sends ${verb} of a row of ${key} long after it lost that`);
+        violation(`${process.name} sends ${verb} of an object of ${key} long after it lost the claim`);
       }
     },
     onChange(change) {
@@ -164,7 +164,7 @@ export function createInvariants(harness: SimHarness): Invariants {
   };
 }
 
-/** What a patch or a deletion is sent for. */
+/** Returns the preconditions of a patch or a delete. */
 function preconditionsOf(body: string | undefined): {
   readonly version: string | undefined;
   readonly uid: string | undefined;

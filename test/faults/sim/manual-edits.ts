@@ -17,7 +17,7 @@ function deleteInjector(resource: string): FaultInjector {
   };
 }
 
-/** A finalizer, and perhaps a deletion that has to wait for it. */
+/** Adds a finalizer and, in half of the cases, deletes the object, which then waits for the finalizer. */
 function finalizerInjector(resource: string): FaultInjector {
   return (context) => {
     const { harness, fault } = context;
@@ -63,14 +63,14 @@ const LEASE_EDITS: readonly object[] = [
   { spec: { leaseDurationSeconds: 31_536_000 } },
 ];
 
-/** What somebody with kubectl does. */
+/** Edits by a user with kubectl. */
 export const manualEditFaults = {
-  'hand-deletes-row': deleteInjector(TUNNELS),
-  'hand-deletes-reporter': deleteInjector(REPORTERS),
-  'hand-deletes-lease': deleteInjector('leases'),
-  'hand-holds-row': finalizerInjector(TUNNELS),
-  'hand-holds-reporter': finalizerInjector(REPORTERS),
-  'hand-edits-row': (context) => {
+  'kubectl-deletes-object': deleteInjector(TUNNELS),
+  'kubectl-deletes-reporter': deleteInjector(REPORTERS),
+  'kubectl-deletes-lease': deleteInjector('leases'),
+  'kubectl-holds-object': finalizerInjector(TUNNELS),
+  'kubectl-holds-reporter': finalizerInjector(REPORTERS),
+  'kubectl-edits-object': (context) => {
     const object = pickObject(context, TUNNELS);
     const { fault, harness } = context;
     if (object === undefined) return;
@@ -85,35 +85,35 @@ export const manualEditFaults = {
         TUNNEL_STATUS_EDITS[index - TUNNEL_EDITS.length] ?? {},
       );
   },
-  'hand-edits-reporter': (context) => {
+  'kubectl-edits-reporter': (context) => {
     const object = pickObject(context, REPORTERS);
     if (object === undefined) return;
     const edit = REPORTER_EDITS[context.fault.variant % REPORTER_EDITS.length] ?? {};
     context.harness.manualEdit('PATCH', REPORTERS, `${object.metadata.name}/status`, edit);
   },
-  'hand-edits-lease': (context) => {
+  'kubectl-edits-lease': (context) => {
     const object = pickObject(context, 'leases');
     if (object === undefined) return;
     const edit = LEASE_EDITS[context.fault.variant % LEASE_EDITS.length] ?? {};
     context.harness.manualEdit('PATCH', 'leases', object.metadata.name, edit);
   },
-  'hand-takes-name': (context) => {
+  'kubectl-takes-name': (context) => {
     const { harness, fault } = context;
     const envoy = harness.envoys[fault.pick % harness.envoys.length];
     if (envoy === undefined) return;
     const nodeID = `node-${fault.variant % 8}`;
     const identity = { tenantID: 'acme', clusterID: 'eu-1', nodeID };
     const name = names.tunnelObjectName(envoy.reporter, { name: nodeID, ...identity, createdAt: undefined });
-    const reporter = fault.variant % 2 === 0 ? envoy.reporter : { id: 'by-hand', cluster: '' };
+    const reporter = fault.variant % 2 === 0 ? envoy.reporter : { id: 'manual', cluster: '' };
     harness.manualEdit('POST', TUNNELS, name, {
       apiVersion: 'reverse-tunnel.io/v1alpha1',
       kind: 'ReverseTunnel',
       metadata: { name },
-      spec: { tunnelName: 'by-hand', ...identity, reporter },
+      spec: { tunnelName: 'manual', ...identity, reporter },
     });
     harness.time.after(fault.durationMs, () => {
       const object = harness.store.get(TUNNELS, name);
-      if (object?.spec['tunnelName'] === 'by-hand') harness.manualEdit('DELETE', TUNNELS, name);
+      if (object?.spec['tunnelName'] === 'manual') harness.manualEdit('DELETE', TUNNELS, name);
     });
   },
 } satisfies Readonly<Record<string, FaultInjector>>;

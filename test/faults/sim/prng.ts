@@ -1,19 +1,19 @@
 import { seededRandom } from '../../../src/simulate/random.ts';
 
-/** Chance, the same for the same seed. */
+/** A pseudo-random number generator; the same seed gives the same sequence. */
 export interface Prng {
-  /** 0 to below 1. */
+  /** Returns a number from 0 (inclusive) to 1 (exclusive). */
   fraction(): number;
-  /** A whole number from 0 to `limit` - 1; `limit` at least 1. */
+  /** Returns an integer from 0 to `limit` - 1; `limit` is at least 1. */
   below(limit: number): number;
-  /** A whole number from `least` to `most`. */
+  /** Returns an integer from `min` to `max`, both inclusive. */
   between(least: number, most: number): number;
   chance(probability: number): boolean;
-  /** One of them; undefined of none. */
+  /** Returns one of the items; undefined if there are none. */
   pick<T>(of: readonly T[]): T | undefined;
 }
 
-/** @param seed whole, 0 to 2^32 - 1 */
+/** @param seed an integer from 0 to 2^32 - 1 */
 export function createPrng(seed: number): Prng {
   const random = seededRandom(seed);
   const fraction = (): number => random.below(2 ** 32) / 2 ** 32;

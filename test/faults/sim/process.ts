@@ -1,32 +1,32 @@
 import type { Clock } from '../../../src/clock.ts';
 import type { SimTime } from './time.ts';
 
-/** The wall clock of every process when the world begins. */
+/** The wall clock of every process at the start of a run. */
 const START_WALL_MS = Date.UTC(2026, 10, 23, 5);
-/** Machines have been up for a while when a process begins. */
+/** The uptime of every machine at the start of a run. */
 const UPTIME_MS = 1_000_000;
 
-/** A timer of less is one of this. */
+/** Shorter timers are extended to this. */
 const MIN_TIMER_MS = 1;
 
 /**
- * A process on a machine of its own: its clock, its timers, and what reaches it. It can be stopped (SIGSTOP: time goes on
- * without it), suspended with its machine (its monotonic clock stands still), and killed.
+ * A process on a machine of its own, with its clock, its timers and its input. It can be stopped (SIGSTOP: time
+ * goes on without it), suspended with its machine (its monotonic clock stands still), and killed.
  */
 export class SimProcess implements Clock {
-  /** Unlike that of any other process of the world. */
+  /** Unique within a run. */
   readonly name: string;
   readonly #time: SimTime;
   #state: 'running' | 'stopped' | 'dead' = 'running';
-  /** What came due or arrived while it was stopped. */
+  /** Timers that fired and input that arrived while the process was stopped. */
   #timers: (() => void)[] = [];
-  #arrivals: (() => void)[] = [];
+  #input: (() => void)[] = [];
   #stoppedAtMs = 0;
-  /** For how long its machine was suspended. */
+  /** Total time for which the machine was suspended. */
   #suspendedMs = 0;
-  /** By how much its wall clock is wrong. */
+  /** Error of the wall clock. */
   wallOffsetMs = 0;
-  /** When it last went on after a stop. */
+  /** When the process was last continued after a stop. */
   resumedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(name: string, time: SimTime) {
@@ -51,7 +51,7 @@ export class SimProcess implements Clock {
   }
 
   setTimer(delayMs: number, callback: () => void): () => void {
-    // As Node has it. Without it, who waits for a moment that the sum of two doubles just misses asks again for ever.
+    // As in Node. Without it, a timer whose due time is missed by a rounding error would be set again forever.
     const dueMs = this.monotonicMs() + Math.max(MIN_TIMER_MS, delayMs);
     let done = false;
     const fire = (): void => {
@@ -60,7 +60,7 @@ export class SimProcess implements Clock {
         this.#timers.push(fire);
         return;
       }
-      // Its machine was suspended meanwhile: not yet by its own clock.
+      // Not due yet by the process's own clock, because its machine was suspended meanwhile.
       const leftMs = dueMs - this.monotonicMs();
       if (leftMs > 1e-6) {
         this.#time.after(leftMs, fire);
@@ -75,10 +75,10 @@ export class SimProcess implements Clock {
     };
   }
 
-  /** Something has come from outside: it is taken now, when the process goes on, or never. */
+  /** Delivers input: immediately, when the process is continued, or never. */
   receive(callback: () => void): void {
     if (this.#state === 'running') callback();
-    else if (this.#state === 'stopped') this.#arrivals.push(callback);
+    else if (this.#state === 'stopped') this.#input.push(callback);
   }
 
   stop(): void {
@@ -88,25 +88,25 @@ export class SimProcess implements Clock {
   }
 
   /**
-   * @param suspended its machine was, so its monotonic clock stood still
-   * @param arrivalsFirst it was stopped while it waited for input, so that input comes before timers
+   * @param suspended the machine was suspended, so the monotonic clock stood still
+   * @param inputFirst the process was stopped while it waited for input, so input precedes timers
    */
-  resume({ suspended, arrivalsFirst }: { suspended: boolean; arrivalsFirst: boolean }): void {
+  resume({ suspended, inputFirst }: { suspended: boolean; inputFirst: boolean }): void {
     if (this.#state !== 'stopped') return;
     this.#state = 'running';
     this.resumedAtMs = this.#time.nowMs;
     if (suspended) this.#suspendedMs += this.#time.nowMs - this.#stoppedAtMs;
     const timers = this.#timers.splice(0);
-    const arrivals = this.#arrivals.splice(0);
-    for (const callback of arrivalsFirst ? [...arrivals, ...timers] : [...timers, ...arrivals]) {
+    const arrivals = this.#input.splice(0);
+    for (const callback of inputFirst ? [...arrivals, ...timers] : [...timers, ...arrivals]) {
       this.#time.after(0, () => this.receive(callback));
     }
   }
 
-  /** Not one step more. */
+  /** Ends the process; no callback runs any more. */
   kill(): void {
     this.#state = 'dead';
     this.#timers = [];
-    this.#arrivals = [];
+    this.#input = [];
   }
 }

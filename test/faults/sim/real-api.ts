@@ -9,15 +9,16 @@ import { openRealWatch, type RealWatch, type WatchLine } from './real-watch.ts';
 import type { SimApi } from './sim-api.ts';
 
 const RESOURCES = ['reversetunnels', 'reversetunnelreporters', 'leases'];
-/** Until the API server's own watch of namespaces has seen that one came or went. */
+/** Maximum time until the API server's own watch of namespaces has seen a namespace created or deleted. */
 const NAMESPACE_DEADLINE_MS = 10_000;
 
 /**
- * A namespace of a real API server as the API of a world. One request at a time is carried out, and it is answered once every
- * watch has shown what it changed: so nothing comes later than its moment of fake time, and it is known whose each change is.
+ * Opens a namespace of a real API server as the API of a run. Requests are executed one at a time, and each is
+ * answered only after every watch has reported its changes. Nothing is therefore late in fake time, and the sender
+ * of each change is known.
  *
- * @param changed told of each change, by a watch of this world's own
- * @param failed told of what the API server did not do within a time that is enough for it
+ * @param changed called for each change, from a watch of this run
+ * @param failed called when the API server does not do its part within a generous time
  */
 export async function openRealApi(
   server: RealServer,
@@ -27,9 +28,9 @@ export async function openRealApi(
   const namespace = `sim-${randomBytes(5).toString('hex')}`;
   const objects = new Map(RESOURCES.map((resource) => [resource, new Map<string, ApiServerObject>()]));
   const ownWatches = new Map<string, RealWatch>();
-  /** In the order in which they were opened, each with what it has shown and was not handed on yet. */
+  /** In the order in which they were opened, each with lines that have not been delivered yet. */
   const watches = new Map<RealWatch, (() => void)[]>();
-  /** Continue tokens that a compaction has not made void. */
+  /** Continue tokens that no compaction has invalidated. */
   const tokens = new Set<string>();
   let version = 0;
   let writer = 'server';
@@ -59,7 +60,7 @@ export async function openRealApi(
     changed({ resource, type, version: at, object, text: JSON.stringify(object), before, actor: writer });
   }
 
-  /** What a request has changed has been shown by all watches. */
+  /** Waits until all watches have reported what a request has changed. */
   async function waitUntilObserved(
     { method, path }: ApiRequest,
     { status, text }: ApiResponse,
@@ -76,7 +77,7 @@ export async function openRealApi(
         : undefined);
     if (deletedUid === undefined) await watch.waitForVersion(Number(metadata?.resourceVersion ?? 0));
     else {
-      // A deletion's own version stands in its event alone.
+      // Only the event carries the version of a deletion.
       const exists = (): boolean =>
         [...(objects.get(resource)?.values() ?? [])].some(
           (candidate) => candidate.metadata.uid === deletedUid,
@@ -88,7 +89,7 @@ export async function openRealApi(
     for (const [, lines] of affected) flush(lines);
   }
 
-  /** Whichever connection was the quickest, the order is that of the watches. */
+  /** Delivers lines in the order of the watches, whichever connection was fastest. */
   function flush(lines: (() => void)[]): void {
     for (const line of lines.splice(0)) line();
   }
@@ -107,7 +108,7 @@ export async function openRealApi(
         metadata?: { continue?: string; resourceVersion?: string };
       };
       if (metadata?.continue !== undefined && metadata.continue !== '') tokens.add(metadata.continue);
-      // Not a list's: that may be of a write in another namespace.
+      // A list's version can belong to a write in another namespace.
       if (method !== 'GET') version = Math.max(version, Number(metadata?.resourceVersion ?? 0));
     }
     if (resource !== 'events') await waitUntilObserved(request, answer);
@@ -133,7 +134,7 @@ export async function openRealApi(
     return status;
   }
 
-  /** Until a creation is answered as it is to be: admission of the API server learns of namespaces by a watch. */
+  /** Waits until a create is answered as expected: the admission plugin learns of namespaces from a watch. */
   async function waitForCreateStatus(expectedStatus: number): Promise<void> {
     const probe = {
       apiVersion: 'coordination.k8s.io/v1',
@@ -146,9 +147,7 @@ export async function openRealApi(
       const status = await sendAsServer('POST', `${collection('leases')}?dryRun=All`, probe);
       if (status === expectedStatus) return;
       if (performance.now() > untilMs) {
-        throw new Error(
-          `a creation in a namespace that is ${state} is answered ${status}, not ${expectedStatus}`,
-        );
+        throw new Error(`create in a ${state} namespace: answered ${status}, expected ${expectedStatus}`);
       }
     }
   }
@@ -167,7 +166,7 @@ export async function openRealApi(
 
   const namespaceObject = { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } };
 
-  /** What kube-controller-manager does to a namespace, at the moments of the course. */
+  /** Does what kube-controller-manager does to a namespace, at the times of the schedule. */
   async function transitionTo(next: NamespaceState): Promise<void> {
     if (next === state || (next === 'terminating' && state === 'missing')) return;
     const path = `/api/v1/namespaces/${namespace}`;

@@ -4,7 +4,7 @@ import type { HttpResponse } from '../../../src/k8s/response-handler.ts';
 import { createTransport } from '../../../src/k8s/transport.ts';
 import type { SendWatch } from './real-watch.ts';
 
-/** A real API server that the worlds of many seeds use one after the other, each in a namespace of its own. */
+/** A real API server that is shared by the runs of many seeds, each in a namespace of its own. */
 export interface RealServer {
   readonly send: (method: Method, path: string, body: string | undefined) => Promise<HttpResponse>;
   readonly sendWatch: SendWatch;
@@ -16,7 +16,7 @@ type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 const TIMEOUT_MS = 30_000;
 const CONTENT_TYPES: Readonly<Record<string, string>> = { PATCH: 'application/merge-patch+json' };
 
-/** Its way there is the operator's own transport, in real time, as the administrator: rights are not what is simulated. */
+/** Connects with the operator's own transport, in real time, as the administrator: permissions are not simulated. */
 export function createRealServer({ url, caData, adminToken }: ControlPlaneClient): RealServer {
   const transport = createTransport({
     server: new URL(url),
@@ -38,7 +38,7 @@ export function createRealServer({ url, caData, adminToken }: ControlPlaneClient
     send: (method, path, body) =>
       transport.send(
         {
-          // The transport's own methods are those of the operator, which finalizes no namespace.
+          // The transport's type has only the operator's methods, and the operator never finalizes a namespace.
           method: method as Exclude<Method, 'PUT'>,
           path,
           headers: headers(method),

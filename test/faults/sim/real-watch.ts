@@ -2,39 +2,39 @@ import type { HttpResponse } from '../../../src/k8s/response-handler.ts';
 import { createLineSplitter } from '../../../src/k8s/watch-once.ts';
 import type { ApiServerObject } from './api-objects.ts';
 
-/** One line of a real watch. */
+/** A line of a real watch. */
 export interface WatchLine {
   readonly type: string;
   readonly object: ApiServerObject;
   /** The object's version. */
   readonly version: number;
-  /** The line as it came. */
+  /** The line as received. */
   readonly text: string;
 }
 
-/** A watch of a real API server, of which fake time has to know how far it has come. */
+/** A watch of a real API server whose progress is known. */
 export interface RealWatch {
   readonly resource: string;
-  /** Of the last change that it showed; in the beginning the version that it is from. */
+  /** The version of the last event; initially the start version. */
   readonly version: number;
-  /** It is open; rejects when it was refused. */
+  /** Resolves when the watch is open; rejects when it was rejected. */
   readonly opened: Promise<void>;
-  /** It has shown everything up to a version, or is over. Rejects when that takes too long. */
+  /** Resolves when everything up to a version has been received or the watch has ended. Rejects after 10 s. */
   waitForVersion(version: number): Promise<void>;
   stop(): void;
 }
 
-/** Sends one request for a watch; resolves at its end. */
+/** Sends a watch request; resolves when the watch ends. */
 export type SendWatch = (
   path: string,
   taking: { onOpen: () => void; onChunk: (chunk: Buffer) => void; signal: AbortSignal },
 ) => Promise<HttpResponse>;
 
-/** A real watch shows a change within milliseconds; a busy machine is given more. */
+/** A real watch reports a change within milliseconds; this allows for a busy machine. */
 const CATCH_UP_DEADLINE_MS = 10_000;
 const MAX_LINE_BYTES = 4 * 1024 * 1024;
 
-/** @param handleLine told of each line but bookmarks, whose time is the real one */
+/** @param handleLine called for each line except bookmarks, whose timing is not deterministic */
 export function openRealWatch(
   { resource, path, fromVersion }: { resource: string; path: string; fromVersion: number },
   send: SendWatch,
@@ -90,9 +90,7 @@ export function openRealWatch(
         const timeout = setTimeout(() => {
           waiters.delete(waiter);
           reject(
-            new Error(
-              `watch of ${resource} from ${fromVersion} is at ${version}, and never came to ${wantedVersion}`,
-            ),
+            new Error(`watch of ${resource} from ${fromVersion}: at ${version}, expected ${wantedVersion}`),
           );
         }, CATCH_UP_DEADLINE_MS);
         const waiter = {

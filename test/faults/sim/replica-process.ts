@@ -32,22 +32,22 @@ const WRITE_CONCURRENCY = 8;
 const FLUSH_TIMEOUT_MS = 5000;
 
 const digests = new Map<string, Uint8Array>();
-/** Names do not depend on the process, and all worlds have the same few: each is hashed once. */
+/** Names do not depend on the process, and all runs use the same few, so each is hashed only once. */
 export const names = createNames((text) => {
   let digest = digests.get(text);
   if (digest === undefined) digests.set(text, (digest = hash('sha256', text, 'buffer')));
   return digest;
 });
-/** Nobody's business here. */
+/** Ignored in the simulation. */
 const metrics = createMetrics();
 const silentLog: Log = pino({ level: 'silent', base: null });
 
-/** One operator, as `src/operator.ts` composes it, without sockets. */
+/** One operator, composed as in `src/operator.ts`, without sockets. */
 export interface ReplicaProcess {
   readonly process: SimProcess;
   readonly link: ApiLink;
   readonly service: ReportingService;
-  /** What may be asked by a judge, and by nobody else. */
+  /** Internals for the checks only. */
   readonly components: {
     readonly ledger: Ledger;
     readonly queue: Workqueue;
@@ -56,28 +56,28 @@ export interface ReplicaProcess {
     readonly workers: Workers;
     readonly replica: Replica;
   };
-  /** SIGTERM: what `stop` of `src/operator.ts` does; `exited` is called when the process may end. */
+  /** Terminates as `stop` of `src/operator.ts` does; calls `exited` when the process may exit. */
   terminate(exited: () => void): void;
 }
 
-/** What an operator runs on. */
+/** Dependencies of a simulated operator. */
 export interface ReplicaProcessOptions {
   readonly process: SimProcess;
   readonly namespace: string;
   readonly link: ApiLink;
-  readonly dice: Prng;
-  /** Told of each report that was folded. */
+  readonly prng: Prng;
+  /** Called for each report that was applied. */
   readonly onReport: (reporter: ReporterId) => void;
-  /** Where log lines go; undefined: nowhere. */
+  /** Receives log lines; undefined: logging is off. */
   readonly log: ((line: string) => void) | undefined;
   readonly pageLimit: number;
 }
 
-/** Starts one; from here on it lives by its process's clock, link and streams. */
+/** Starts an operator, which is then driven by its process's clock, link and streams. */
 export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProcess {
-  const { process, namespace, link, dice } = options;
+  const { process, namespace, link, prng } = options;
   const clock = process;
-  const random = (): number => dice.fraction();
+  const random = (): number => prng.fraction();
   const write = options.log;
   const log: Log =
     write === undefined
@@ -106,7 +106,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     queue,
     rows: cache,
     objectsSynced: () => reflector.hasSynced,
-    // There are no policies in the simulation: test/unit/policy-enforcement.test.ts has those.
+    // The simulation has no policies; test/unit/policy-enforcement.test.ts covers them.
     policiesSynced: () => true,
     onReporterRemoved: () => {},
     needsWrite,

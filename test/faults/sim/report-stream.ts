@@ -12,15 +12,15 @@ import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
 import type { SimTime } from './time.ts';
 
-/** Each direction of a connection takes at most this. */
+/** Maximum latency of each direction of a connection. */
 const MAX_LATENCY_MS = 3;
 const CONNECTION_LOST: StreamStatus = { code: 14, message: 'connection lost' };
-/** Keepalive finds a peer that is gone: 30 s and 10 s. */
+/** Keepalive detects a dead peer after 30 s plus a timeout of 10 s. */
 const KEEPALIVE_TIMEOUT_MS = { min: 30_000, max: 40_000 };
-/** A connection that stalls for longer is cut by keepalive. */
+/** Keepalive closes a connection that stalls for longer. */
 const MAX_STALL_MS = 25_000;
 
-/** The server's side of a stream, with as much of grpc-js's call as a session uses. */
+/** The server's side of a stream: the part of grpc-js's call that a session uses. */
 export class SimCall extends EventEmitter {
   readonly metadata = {};
   readonly writableNeedDrain = false;
@@ -34,13 +34,13 @@ export class SimCall extends EventEmitter {
     super();
     this.#onResponse = answer;
     this.#onEnd = end;
-    // As grpc-js does: an error that the handler emits is the status that the peer gets.
+    // As in grpc-js, an error that the handler emits is the status that the peer receives.
     this.on('error', ({ code, details }: { code: number; details: string }) =>
       this.#finish({ code, message: details }),
     );
   }
 
-  /** As `ServerDuplexStream`, of which it is the part that a session sees. */
+  /** This call as a `ServerDuplexStream`, of which it implements what a session uses. */
   get asCall(): ServerDuplexStream<Buffer, ReportResponse> {
     return this as unknown as ServerDuplexStream<Buffer, ReportResponse>;
   }
@@ -51,7 +51,7 @@ export class SimCall extends EventEmitter {
     else this.emit('data', bytes);
   }
 
-  /** The peer has reset the stream, or is gone. */
+  /** Simulates that the peer has reset the stream or is gone. */
   cancel(): void {
     if (this.#ended) return;
     this.#ended = true;
@@ -94,39 +94,45 @@ export class SimCall extends EventEmitter {
   }
 }
 
-/** A stream between a reporter and a process, and what can become of its connection. */
+/** A stream between a reporter and a process, with the faults of its connection. */
 export interface SimStream extends ReportStream {
-  /** What a session has on the server's side. */
+  /** The server's side, for a session. */
   readonly call: SimCall;
   readonly process: SimProcess;
-  /** True while the reporter takes it for its stream. */
+  /** True while the reporter considers the stream open. */
   readonly isLive: boolean;
-  /** When the last report was sent that has come to the server. */
+  /** When the report was sent that the server has received last. */
   readonly deliveredSentMs: number;
-  /** The connection breaks, and both sides learn it. */
+  /** Breaks the connection; both sides notice. */
   disconnect(): void;
   /**
-   * The reporter's end is gone and the server is not told, until its keepalive finds out. What is under way still comes, in
-   * its time, unless it is `lost`.
+   * Drops the reporter's end without notifying the server, which notices by keepalive. Reports in flight still
+   * arrive in time, unless they are `lost`.
    */
-  halfOpen(underWay: 'lost' | 'comes'): void;
-  /** What the reporter sends from now on comes no sooner than after this; nothing is lost. Less than keepalive allows. */
+  halfOpen(inFlight: 'lost' | 'delivered'): void;
+  /**
+   * Delays everything that the reporter sends from now on by this time, which is capped below the keepalive
+   * timeout; nothing is lost.
+   */
   stall(ms: number): void;
-  /** The process at the other end is gone; its machine tells the reporter, or is gone, too. */
+  /**
+   * Simulates the death of the server process. With `silent`, its machine fails as well, so the reporter is not
+   * notified.
+   */
   serverDied(how: 'reset' | 'silent'): void;
 }
 
-/** Opens a stream to a process; `accept` is called there when it has come. */
+/** Opens a stream to a process; calls `accept` when the stream has arrived there. */
 export function openSimStream(
   process: SimProcess,
   handlers: StreamHandlers,
-  { time, dice, accept }: { time: SimTime; dice: Prng; accept: (stream: SimStream) => void },
+  { time, prng, accept }: { time: SimTime; prng: Prng; accept: (stream: SimStream) => void },
 ): SimStream {
   let live = true;
   let deliveredSentMs = Number.NEGATIVE_INFINITY;
-  /** Nothing goes from the server to the reporter any more. */
+  /** True once nothing reaches the reporter any more. */
   let downBlocked = false;
-  /** Nothing goes from the reporter to the server any more. */
+  /** True once nothing reaches the server any more. */
   let upBlocked = false;
   let upMs = 0;
   let downMs = 0;
@@ -134,20 +140,20 @@ export function openSimStream(
   let stalledSinceMs = 0;
 
   function sendUp(callback: () => void): void {
-    const atMs = Math.max(upMs, stalledUntilMs, time.nowMs + 0.2 + MAX_LATENCY_MS * dice.fraction());
+    const atMs = Math.max(upMs, stalledUntilMs, time.nowMs + 0.2 + MAX_LATENCY_MS * prng.fraction());
     upMs = atMs;
     time.after(atMs - time.nowMs, () => {
       if (!upBlocked) process.receive(callback);
     });
   }
   function sendDown(callback: () => void): void {
-    const atMs = Math.max(downMs, time.nowMs + 0.2 + MAX_LATENCY_MS * dice.fraction());
+    const atMs = Math.max(downMs, time.nowMs + 0.2 + MAX_LATENCY_MS * prng.fraction());
     downMs = atMs;
     time.after(atMs - time.nowMs, () => {
       if (!downBlocked) callback();
     });
   }
-  /** The reporter learns that the stream is over. */
+  /** Notifies the reporter that the stream has ended. */
   function endLocally(status: StreamStatus): void {
     if (!live) return;
     live = false;
@@ -198,14 +204,14 @@ export function openSimStream(
       time.after(1, () => process.receive(() => call.cancel()));
       if (wasLive) time.after(1, () => handlers.onEnd(CONNECTION_LOST));
     },
-    halfOpen(underWay) {
+    halfOpen(inFlight) {
       if (!live) return;
       live = false;
-      if (underWay === 'lost') upBlocked = true;
+      if (inFlight === 'lost') upBlocked = true;
       time.after(1, () => handlers.onEnd(CONNECTION_LOST));
-      // A stalled connection has not answered a ping since it stalls.
+      // A stalled connection has not answered a ping since the start of the stall.
       const sinceMs = stalledUntilMs > time.nowMs ? stalledSinceMs : time.nowMs;
-      const detectedAtMs = sinceMs + dice.between(KEEPALIVE_TIMEOUT_MS.min, KEEPALIVE_TIMEOUT_MS.max);
+      const detectedAtMs = sinceMs + prng.between(KEEPALIVE_TIMEOUT_MS.min, KEEPALIVE_TIMEOUT_MS.max);
       time.after(detectedAtMs - time.nowMs, () => process.receive(() => call.cancel()));
     },
     stall(ms) {

@@ -8,18 +8,18 @@ import type { SimStream } from './report-stream.ts';
 const ABORTED = 10;
 const UNAVAILABLE = 14;
 
-/** What a process does with streams that come to it. */
+/** The reporting service of a process. */
 export interface ReportingService {
   accept(stream: SimStream): void;
-  /** Ends all streams, as at a shutdown. */
+  /** Ends all streams, as at shutdown. */
   close(): void;
-  /** Streams that are open. */
+  /** Number of open streams. */
   readonly openStreams: number;
 }
 
 /**
- * The sessions of a process: those of `src/grpc/session`, and of the streams of one reporter only the newest, as
- * `src/grpc/stream-registry` has it, which cannot be had without sockets.
+ * Creates the sessions of a process: those of `src/grpc/session.ts`, of which only the newest of each reporter
+ * stays open, as in `src/grpc/stream-registry.ts`, which needs sockets.
  */
 export function createReportingService(
   options: Omit<SessionOptions, 'decodeNode' | 'onIdentified' | 'onClosed' | 'yieldTurn' | 'sink'> & {

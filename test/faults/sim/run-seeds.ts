@@ -3,35 +3,38 @@ import { runDifferential } from './differential-run.ts';
 import { simulate, type Outcome, type RunOptions } from './simulate.ts';
 import { formatFault } from './scheduled-fault.ts';
 
-/** A seed that came out wrong, cut down to the steps that it takes. */
+/** A failing seed, reduced to the faults that it needs. */
 export interface SeedFailure {
   readonly schedule: Schedule;
-  /** Which steps of the seed's course are left. */
+  /** Indexes of the schedule's faults that are left. */
   readonly keptFaults: readonly number[];
   readonly outcome: Outcome;
 }
 
-/** What many seeds came to. */
+/** The results of many seeds. */
 export interface RunSummary {
   readonly seeds: number;
   readonly failures: readonly SeedFailure[];
   readonly requests: number;
-  /** Fake time, in all. */
+  /** Total fake time. */
   readonly passedMs: number;
   readonly slowestConvergedMs: number;
 }
 
-/** Runs of one failing course that shrinking may take. */
+/** Maximum number of runs for shrinking one failing schedule. */
 const MAX_SHRINK_RUNS = 80;
 
-/** The seed's course with some of its steps. */
+/** Returns a seed's schedule with some of its faults. */
 export function selectFaults(seed: number, keptFaults: readonly number[] | undefined): Schedule {
   const schedule = generateSchedule(seed);
   if (keptFaults === undefined) return schedule;
   return { ...schedule, faults: schedule.faults.filter((_, index) => keptFaults.includes(index)) };
 }
 
-/** Plays the courses of `count` seeds from `first` on. @param mostFailures after so many it ends, as it is slow to shrink them */
+/**
+ * Runs the schedules of `count` seeds, starting with `first`. @param maxFailures ends after this many, because
+ * shrinking is slow
+ */
 export async function runSeeds(
   first: number,
   count: number,
@@ -44,7 +47,7 @@ export async function runSeeds(
     maxFailures?: number;
     openApi?: RunOptions['openApi'];
     onSeed?: (seed: number) => void;
-    /** Told of a seed before it is cut down, which takes a while. */
+    /** Called for a failing seed before it is shrunk, which takes a while. */
     onFailure?: (seed: number, violations: readonly string[]) => void;
   } = {},
 ): Promise<RunSummary> {
@@ -65,7 +68,10 @@ export async function runSeeds(
   return { seeds, failures, requests, passedMs, slowestConvergedMs };
 }
 
-/** With a real API server, against both kinds. A fault of the simulator, or an error that nobody caught, is a wrong like any other: it has a seed. */
+/**
+ * Runs one schedule; with a real API server, against both kinds. An error of the simulator or an uncaught error
+ * counts as a violation, because it can be reproduced with the seed.
+ */
 export async function runOnce(schedule: Schedule, options: RunOptions = {}): Promise<Outcome> {
   const uncaught: string[] = [];
   const onUncaught = (error: unknown): void => {
@@ -86,7 +92,7 @@ export async function runOnce(schedule: Schedule, options: RunOptions = {}): Pro
   }
 }
 
-/** Leaves out steps, half of them at first, for as long as it still comes out wrong. */
+/** Removes faults, half of them at first, as long as the run still fails. */
 async function shrink(seed: number, original: Outcome, options: RunOptions): Promise<SeedFailure> {
   let keptFaults = generateSchedule(seed).faults.map((_, index) => index);
   let outcome = original;
@@ -103,7 +109,7 @@ async function shrink(seed: number, original: Outcome, options: RunOptions): Pro
   return { schedule: selectFaults(seed, keptFaults), keptFaults, outcome };
 }
 
-/** A failure, for a person: what happens, what comes of it, and the command that shows it again. */
+/** Formats a failure: the faults, the violations, and the command that reproduces it. */
 export function formatFailure(
   { schedule, keptFaults, outcome }: SeedFailure,
   api: 'memory' | 'real' = 'memory',
@@ -113,6 +119,6 @@ export function formatFailure(
     `seed ${seed}: ${replicas} replicas, ${reporters} reporters of ${tunnels} tunnels`,
     ...faults.map((fault) => `  ${formatFault(fault)}`),
     ...outcome.violations.slice(0, 8).map((violation) => `  -> ${violation}`),
-    `again: npm run test:faults -- --seeds 1 --seed ${seed} --steps ${keptFaults.length === 0 ? 'none' : keptFaults.join(',')}${api === 'real' ? ' --api real' : ''} --trace`,
+    `reproduce: npm run test:faults -- --seeds 1 --seed ${seed} --steps ${keptFaults.length === 0 ? 'none' : keptFaults.join(',')}${api === 'real' ? ' --api real' : ''} --trace`,
   ].join('\n');
 }

@@ -1,14 +1,14 @@
 import { createPrng, type Prng } from './prng.ts';
 import { FAULT_KINDS, type ScheduledFault, type FaultKind } from './scheduled-fault.ts';
 
-/** A whole course: what world it begins with, and what happens there. */
+/** The schedule of a run: its initial state and its faults. */
 export interface Schedule {
   readonly seed: number;
   readonly replicas: number;
   readonly reporters: number;
-  /** Tunnels of each reporter when it begins. */
+  /** Initial number of tunnels of each reporter. */
   readonly tunnels: number;
-  /** In the order of time. */
+  /** In chronological order. */
   readonly faults: readonly ScheduledFault[];
 }
 
@@ -21,7 +21,7 @@ const TUNNEL_CHANGES: ReadonlySet<FaultKind> = new Set([
 ]);
 
 /**
- * The course of a seed. A few kinds of faults at a time, so that they meet: of all kinds at once each would be alone.
+ * Generates the schedule of a seed. It uses only a few kinds of faults, so that faults of different kinds coincide.
  */
 export function generateSchedule(seed: number): Schedule {
   const prng = createPrng(seed);
@@ -29,8 +29,8 @@ export function generateSchedule(seed: number): Schedule {
   const chosen = new Set<FaultKind>();
   for (let remaining = prng.between(2, 7); remaining > 0; remaining -= 1)
     chosen.add(pickWeighted(faultKinds, prng));
-  // A Lease tells that etcd was restored, and without its namespace nobody can have one meanwhile.
-  if (chosen.has('namespace-gone')) chosen.delete('etcd-restored');
+  // A restore of etcd is detected with a Lease, and no replica can hold one while the namespace is missing.
+  if (chosen.has('namespace-deleted')) chosen.delete('etcd-restored');
   const kinds = FAULT_KINDS.filter(({ kind }) => chosen.has(kind) || TUNNEL_CHANGES.has(kind));
   const spanMs = prng.between(20, MAX_SPAN_MS / 1000) * 1000;
   const faults: ScheduledFault[] = [];
@@ -52,7 +52,7 @@ export function generateSchedule(seed: number): Schedule {
   };
 }
 
-/** Some pass at once, some outlast a Lease, few outlast what a lost reporter is given. */
+/** Some faults are short, some outlast a Lease, and a few outlast `expireAfter`. */
 function randomDurationMs(prng: Prng): number {
   const draw = prng.fraction();
   if (draw < 0.3) return prng.between(10, 2000);

@@ -2,18 +2,21 @@ import type { ApiServerObject } from './api-objects.ts';
 import type { ApiBackend } from './api-server.ts';
 import type { ApiStore, NamespaceState } from './api-store.ts';
 
-/** The API server of a world behind its faults: the store in memory, or a real one. What is a promise is held by fake time. */
+/** The API server of a run behind its faults: in memory, or a real one. Results that are promises block fake time. */
 export interface SimApi extends ApiBackend {
-  /** Where all objects of the world are. */
+  /** The namespace of all objects. */
   readonly namespace: string;
-  /** The store itself, which can be put back, and whose kinds can be taken away; undefined: a real one's cannot within a course. */
+  /**
+   * The in-memory store, which can be restored and whose CRDs can be deleted; undefined for a real API server,
+   * where neither is possible during a run.
+   */
   readonly memory: ApiStore | undefined;
-  /** The objects of a kind, as of now. */
+  /** Iterates over the current objects of a kind. */
   objects(resource: string): Iterable<ApiServerObject>;
   get(resource: string, name: string): ApiServerObject | undefined;
-  /** Lists that were begun cannot be gone on with. */
+  /** Invalidates the continue tokens of unfinished lists. */
   compact(): void;
-  /** Deletes all of a kind, as the API server does with the namespace. */
+  /** Deletes all objects of a kind, as when the namespace is deleted. */
   deleteAll(resource: string): void | Promise<void>;
   setNamespaceState(state: NamespaceState): void | Promise<void>;
   close(): Promise<void>;

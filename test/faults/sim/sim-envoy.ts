@@ -6,30 +6,30 @@ import type { SimProcess } from './process.ts';
 import type { SimStream } from './report-stream.ts';
 import type { SimTime } from './time.ts';
 
-/** A tunnel that is up. */
+/** A connected tunnel. */
 export interface ActiveTunnel {
   readonly name: string;
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
   readonly createdAt: { readonly seconds: number; readonly nanos: number };
-  /** When it was first reported since it has been up without a break, as it is now; undefined: not yet. */
+  /** When the tunnel, as it is now, was first reported; undefined until then. */
   readonly reportedMs: number | undefined;
 }
 
-/** An Envoy that reports: `src/simulate`'s client and registry over a simulated network. */
+/** A reporting Envoy: the client and registry of `src/simulate` over a simulated network. */
 export interface SimEnvoy {
   readonly reporter: ReporterId;
   readonly key: string;
   /** True while it runs. */
   readonly isRunning: boolean;
-  /** What it holds. */
+  /** Returns its connected tunnels. */
   tunnels(): ReadonlyMap<string, ActiveTunnel>;
-  /** Its stream, as it sees it. */
+  /** Returns its stream, as the Envoy sees it. */
   stream(): SimStream | undefined;
   start(): void;
-  /** It ends, with its connection; `forgets`: its tunnels end, too. */
-  stop(forgets: boolean): void;
+  /** Stops the Envoy and its connection; with `dropTunnels`, its tunnels end as well. */
+  stop(dropTunnels: boolean): void;
   connectTunnel(name: string, tenantID: string): void;
   disconnectTunnel(name: string): boolean;
 }
@@ -38,8 +38,8 @@ const RETRY_INTERVAL_MS = 5000;
 const SEND_INTERVAL_MS = 5000;
 
 /**
- * @param time of the world: an Envoy runs on a machine of its own that has no faults
- * @param dial opens a stream to some replica; undefined when none can be reached
+ * @param time of the run: an Envoy runs on a machine of its own without faults
+ * @param dial opens a stream to a replica; undefined when none is reachable
  */
 export function createSimEnvoy(
   reporter: ReporterId,

@@ -6,34 +6,34 @@ import { checkConverged, findLeaks } from './convergence.ts';
 import { formatFault } from './scheduled-fault.ts';
 import { createSimHarness, type OpenApi, type SimHarness } from './harness.ts';
 
-/** What became of one course. */
+/** The result of one run. */
 export interface Outcome {
-  /** What was wrong on the way, and what was not right at the end; empty: all is well. */
+  /** Invariant violations and differences at the end; empty when the run passed. */
   readonly violations: readonly string[];
-  /** From the end of the faults until all was as it is to be, in fake time. */
+  /** Fake time from the end of the faults until convergence. */
   readonly convergedMs: number;
   readonly requests: number;
-  /** Fake time that passed in all. */
+  /** Total fake time. */
   readonly passedMs: number;
 }
 
 const BACKUP_INTERVAL_MS = 15_000;
 const POLL_INTERVAL_MS = 2500;
-/** What began in the faults' last moment may still have its effect: a Lease that was not renewed is found to be so. */
+/** Faults at the very end may still have effects, such as the expiry of a Lease that was not renewed. */
 const GRACE_MS = 25_000;
-/** Owners may have died until the faults ended: each begins the time of a lost reporter anew. */
+/** Owners may have died until the end of the faults, and each death restarts the grace timer. */
 const CONVERGENCE_DEADLINE_MS = 1_500_000;
 const QUIET_MS = 70_000;
 
-/** How a course is played. */
+/** Options of a run. */
 export interface RunOptions {
-  /** Takes every line of what happens. */
+  /** Receives a line for each event. */
   readonly trace?: ((line: string) => void) | undefined;
-  /** A real API server instead of the one in memory. */
+  /** Opens a real API server instead of the in-memory one. */
   readonly openApi?: OpenApi | undefined;
 }
 
-/** Plays a course: its faults, their end, and the time that the world is given to come right. */
+/** Runs a schedule: its faults, their end, and the time for convergence. */
 export async function simulate(schedule: Schedule, options: RunOptions = {}): Promise<Outcome> {
   const harness = await createSimHarness(schedule, options);
   const { time, invariants } = harness;
@@ -48,13 +48,13 @@ export async function simulate(schedule: Schedule, options: RunOptions = {}): Pr
   for (const fault of schedule.faults) {
     lastMs = Math.max(lastMs, fault.atMs);
     time.after(fault.atMs, () => {
-      harness.traceLine(() => `STEP ${formatFault(fault)}`);
+      harness.traceLine(() => `FAULT ${formatFault(fault)}`);
       FAULT_INJECTORS[fault.kind]({ harness, fault, backups });
     });
   }
   await time.advance(lastMs + 20_000);
-  // What still lasts ends now.
-  harness.traceLine(() => 'from here on nothing goes wrong');
+  // Faults that are still active end now.
+  harness.traceLine(() => 'all faults have ended');
   await endFaults(harness);
   const recoveredMs = time.nowMs;
   await time.advance(GRACE_MS);
@@ -75,7 +75,7 @@ export async function simulate(schedule: Schedule, options: RunOptions = {}): Pr
       ...invariants.violations,
       ...remaining.map((text) => `after ${Math.round(convergedMs / 1000)} s: ${text}`),
       ...notQuiescent,
-      ...(harness.server.requests > MAX_REQUESTS ? ['a storm of requests'] : []),
+      ...(harness.server.requests > MAX_REQUESTS ? ['too many requests: a client is in a loop'] : []),
     ],
     convergedMs,
     requests: harness.server.requests,
@@ -87,7 +87,7 @@ export async function simulate(schedule: Schedule, options: RunOptions = {}): Pr
   return outcome;
 }
 
-/** Two Envoys of one id become one; who is to come back comes back. */
+/** Stops the duplicate Envoys and restarts the stopped ones. */
 async function endFaults(harness: SimHarness): Promise<void> {
   await recover(harness);
   const seen = new Set<string>();
@@ -95,23 +95,23 @@ async function endFaults(harness: SimHarness): Promise<void> {
     if (envoy.isRunning && seen.has(envoy.key)) envoy.stop(true);
     if (envoy.isRunning) seen.add(envoy.key);
   }
-  // Undoings that are still to come are of what has ended; the longest fault lasts so long.
+  // Callbacks that end earlier faults may still be pending.
   await harness.time.advance(1000);
   await recover(harness);
 }
 
-/** Once all is right, nobody writes. */
+/** Checks that there are no writes after convergence. */
 async function checkQuiescent(harness: SimHarness): Promise<string[]> {
   const hasConflicts = [...harness.store.objects('reversetunnelreporters')].some(({ status }) =>
     JSON.stringify(status).includes('IdentityConflict'),
   );
   harness.writes.clear();
   await harness.time.advance(QUIET_MS);
-  const violations = checkConverged(harness).map((text) => `no longer: ${text}`);
+  const violations = checkConverged(harness).map((text) => `no longer converged: ${text}`);
   const tunnelWrites = harness.writes.get('reversetunnels') ?? 0;
   const reporterWrites = harness.writes.get('reversetunnelreporters') ?? 0;
-  if (tunnelWrites > 0) violations.push(`${tunnelWrites} writes of rows once all was right`);
+  if (tunnelWrites > 0) violations.push(`${tunnelWrites} object writes after convergence`);
   if (reporterWrites > 0 && !hasConflicts)
-    violations.push(`${reporterWrites} writes of reporters once all was right`);
+    violations.push(`${reporterWrites} reporter object writes after convergence`);
   return [...violations, ...findLeaks(harness), ...harness.invariants.violations];
 }

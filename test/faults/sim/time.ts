@@ -3,30 +3,30 @@ import { flushEventLoop } from '../../support/fake-time.ts';
 interface ScheduledEvent {
   readonly atMs: number;
   readonly order: number;
-  readonly happen: () => void;
+  readonly run: () => void;
   cancelled: boolean;
 }
 
 /**
- * The time of a simulated world: it jumps from one happening to the next, and everything that can run has run between
- * two of them. Of happenings at one moment the one that was set first comes first, so a run is the same each time.
+ * The clock of a simulation. It advances from one event to the next, and everything that can run has run between
+ * two events. Events at the same time run in the order in which they were scheduled, so runs are reproducible.
  */
 export class SimTime {
-  /** Milliseconds since the world began. */
+  /** Milliseconds since the start of the run. */
   nowMs = 0;
-  /** A binary heap, soonest first. */
+  /** A binary heap, earliest event first. */
   readonly #heap: ScheduledEvent[] = [];
   #order = 0;
-  /** What a real server is doing: fake time stands still until it is done. */
+  /** Pending work of a real server; fake time stands still until it is done. */
   readonly #pendingWork = new Set<Promise<unknown>>();
 
-  /** Lets something happen after `delayMs` (at least 0); the answer cancels it. */
-  after(delayMs: number, happen: () => void): () => void {
+  /** Schedules an event after `delayMs` (at least 0); returns a function that cancels it. */
+  after(delayMs: number, run: () => void): () => void {
     this.#order += 1;
     const event = {
       atMs: this.nowMs + Math.max(0, delayMs),
       order: this.#order,
-      happen,
+      run,
       cancelled: false,
     };
     this.#push(event);
@@ -35,13 +35,13 @@ export class SimTime {
     };
   }
 
-  /** Fake time waits for this. */
+  /** Makes fake time wait for this work. */
   blockOn(work: Promise<unknown>): void {
     const pending = work.finally(() => this.#pendingWork.delete(pending)).catch(() => undefined);
     this.#pendingWork.add(pending);
   }
 
-  /** Lets time pass. */
+  /** Advances the clock. */
   async advance(ms: number): Promise<void> {
     const untilMs = this.nowMs + ms;
     await this.#settle();
@@ -49,7 +49,7 @@ export class SimTime {
       this.#pop();
       if (next.cancelled) continue;
       this.nowMs = next.atMs;
-      next.happen();
+      next.run();
       await this.#settle();
     }
     this.nowMs = untilMs;
