@@ -1,6 +1,6 @@
 /**
- * `npm run properties`: the properties that hold the operator to the model, with far more sequences than an ordinary
- * test run has, and from one seed that is said.
+ * `npm run properties`: checks the properties that compare the operator with the model, with many more sequences
+ * than an ordinary test run and from one seed that is printed.
  */
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
@@ -14,9 +14,9 @@ const SEEDS = 2 ** 31;
 
 const { values } = parseArgs({
   options: {
-    /** Sequences for each property. */
+    /** Number of sequences per property. */
     runs: { type: 'string', default: '10000' },
-    /** Whole. The same seed gives the same sequences. */
+    /** An integer. The same seed gives the same sequences. */
     seed: { type: 'string', default: String(Math.floor(Math.random() * SEEDS)) },
   },
 });
@@ -27,7 +27,7 @@ for (const [flag, value] of errors) {
 process.exitCode = errors.length > 0 ? 2 : run(values);
 
 function run({ runs, seed }: { readonly runs: string; readonly seed: string }): number {
-  process.stdout.write(`${runs} sequences for each property, seed ${seed}\n`);
+  process.stdout.write(`${runs} sequences per property, seed ${seed}\n`);
   const { status } = spawnSync('mocha', FILES, {
     stdio: 'inherit',
     env: { ...process.env, FC_RUNS: runs, FC_SEED: seed },

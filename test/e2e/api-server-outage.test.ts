@@ -55,7 +55,7 @@ describe('operator with an API server that is down, forbids access, or lacks the
     return (await controlPlane.kubeconfigFor(account)).kubeconfigPath;
   }
 
-  const waitForError = (process: OperatorProcess, text: string): Promise<true> =>
+  const waitForLog = (process: OperatorProcess, text: string): Promise<true> =>
     poll(DEADLINE_MS, () =>
       process.log.some(({ error }) => String(error).includes(text)) ? true : undefined,
     );
@@ -88,7 +88,7 @@ describe('operator with an API server that is down, forbids access, or lacks the
     await controlPlane.apiserver.kill();
     const started = await start(kubeconfigPath);
     await started.fleet.settled();
-    await waitForError(started.operator, 'ECONNREFUSED');
+    await waitForLog(started.operator, 'ECONNREFUSED');
     expect((await fetch(`http://${started.operator.httpAddress}/readyz`)).status).to.equal(503);
     expect((await fetch(`http://${started.operator.httpAddress}/livez`)).status).to.equal(200);
     await controlPlane.apiserver.start();
@@ -102,7 +102,7 @@ describe('operator with an API server that is down, forbids access, or lacks the
     const { kubeconfigPath } = await controlPlane.kubeconfigFor(account);
     const started = await start(kubeconfigPath);
     const forbidden = 'cannot list resource "reversetunnels"';
-    await waitForError(started.operator, forbidden);
+    await waitForLog(started.operator, forbidden);
     const forbiddenLines = started.operator.log.filter(({ error }) => String(error).includes(forbidden));
     expect(forbiddenLines).to.have.length(1);
     expect(forbiddenLines[0]?.['hint']).to.include('RBAC').and.not.include('\n');
@@ -116,7 +116,7 @@ describe('operator with an API server that is down, forbids access, or lacks the
     const kubeconfigPath = await kubeconfigWithPermissions();
     expect((await controlPlane.kubectl(['delete', 'crd', ...crds])).code).to.equal(0);
     const started = await start(kubeconfigPath);
-    await waitForError(started.operator, 'kubectl apply -f crds/');
+    await waitForLog(started.operator, 'kubectl apply -f crds/');
     expect((await controlPlane.kubectl(['apply', '-f', 'crds/'])).code).to.equal(0);
     await poll(DEADLINE_MS, async () => {
       const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnels`;

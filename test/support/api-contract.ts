@@ -11,18 +11,18 @@ import { resolveConnection } from '../../src/k8s/connection.ts';
 import { createNamespace } from './control-plane.ts';
 import { eventually } from './eventually.ts';
 
-/** An API server of which the contract's cases ask the same, be it a real one or the one in memory. */
+/** An API server, real or in memory, that the cases of the contract run against. */
 export interface ContractServer {
   readonly client: ApiClient;
   readonly namespace: string;
-  /** A call, with the time that it needs. */
+  /** Awaits a call; advances fake time as needed. */
   settle<T>(call: Promise<T>): Promise<T>;
-  /** Waits for what a watch brings. */
+  /** Waits for the effect of a watch event. */
   waitUntil(what: string, isSo: () => boolean): Promise<void>;
   close(): Promise<void>;
 }
 
-/** The API server of the simulation, in fake time that passes as it is needed. */
+/** Starts the API server of the simulation; its fake time advances as needed. */
 export function startMemoryServer(): ContractServer {
   const time = new SimTime();
   const process = new SimProcess('client', time);
@@ -55,7 +55,7 @@ export function startMemoryServer(): ContractServer {
   };
 }
 
-/** A real one, as a ServiceAccount that may do what the cases do. */
+/** Connects to a real API server with a ServiceAccount that has the permissions of the cases. */
 export async function connectToRealServer(controlPlane: ControlPlaneClient): Promise<ContractServer> {
   const namespace = await createNamespace(controlPlane, 'contract');
   const all = ['get', 'list', 'watch', 'create', 'patch', 'delete'];

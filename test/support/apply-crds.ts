@@ -1,4 +1,4 @@
-/** Installs the CRDs into a control plane; apart from mocha's hooks, as the benchmark needs it too. */
+/** Installation of the CRDs; without mocha hooks, because the benchmark also uses it. */
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { ControlPlaneError } from '../../control-plane/errors.ts';
@@ -8,7 +8,7 @@ const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
 const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 const SERVED_DEADLINE_MS = 60_000;
 
-/** Resolves when all three kinds are served. @throws ControlPlaneError when they are not within a minute */
+/** Installs the CRDs. Resolves when all three kinds are served. @throws ControlPlaneError after a minute */
 export async function applyCrds(controlPlane: ControlPlaneClient): Promise<void> {
   for (const args of [
     ['apply', '--server-side', '-f', CRD_FOLDER],
@@ -17,12 +17,12 @@ export async function applyCrds(controlPlane: ControlPlaneClient): Promise<void>
     const { code, stderr } = await controlPlane.kubectl(args);
     if (code !== 0) throw new ControlPlaneError(`kubectl ${args.join(' ')} failed: ${stderr.trim()}`);
   }
-  // Established is said a moment before the paths are served.
+  // Established is reported a moment before the paths are served.
   const deadlineMs = performance.now() + SERVED_DEADLINE_MS;
   for (const resource of ['reversetunnels', 'reversetunnelreporters', 'reversetunnelpolicies']) {
     while ((await controlPlane.request('GET', `${API_PATH}/${resource}`)).status !== 200) {
       if (performance.now() > deadlineMs)
-        throw new ControlPlaneError(`${API_PATH}/${resource} is not served.`);
+        throw new ControlPlaneError(`${API_PATH}/${resource} is not served`);
       await delay(50);
     }
   }

@@ -1,9 +1,9 @@
 import type { ReportMessage, ReportedTunnel } from '../../src/grpc/report-message.ts';
 
 /**
- * Changes what a server must hold of one reporter by one report, by the rule of the protocol page alone: what a
- * full push lists is held, whatever else it says, and nothing besides; otherwise per name present_after = clamp(present_before + adds - removals, 0, 1), and of several
- * adds the last one is the tunnel.
+ * Applies a report to the tunnels of its reporter, following only the protocol specification: a full push is
+ * authoritative; otherwise, for each name, present_after = clamp(present_before + adds - removals, 0, 1), and the
+ * last of several adds wins.
  */
 export function applyReport(
   held: Map<string, ReportedTunnel>,

@@ -1,19 +1,19 @@
-/** Counts what was written to rows, by the API server's own audit log: whoever did it, and whatever they say of it. */
+/** Writes and calls as recorded by the API server's audit log, independent of what the clients report. */
 import { createReadStream } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
 const CHUNK_BYTES = 1024 * 1024;
 const POLL_INTERVAL_MS = 25;
-/** Longer than the API server lets any write take. */
+/** Longer than the API server's timeout of any write. */
 const COMPLETION_TIMEOUT_MS = 90_000;
 
-/** Row writes that the API server saw, by verb. */
+/** Object writes by verb. */
 export interface TunnelWriteCounts {
   readonly create: number;
   readonly patch: number;
   readonly delete: number;
   readonly status: number;
-  /** Attempts that were refused or conflicted; not in the counts above. */
+  /** Rejected and conflicting attempts; not included in the other counts. */
   readonly failed: number;
 }
 
@@ -34,7 +34,10 @@ interface AuditEvent {
   readonly responseStatus?: { readonly code: number };
 }
 
-/** Writes to rows of a namespace by ServiceAccounts; those of the administrator (a person with kubectl) do not count. */
+/**
+ * Counts the object writes of a namespace by ServiceAccounts; those of the administrator (a user with kubectl) are
+ * not counted.
+ */
 export async function countTunnelWrites(auditLogPath: string, namespace: string): Promise<TunnelWriteCounts> {
   const counts = { create: 0, patch: 0, delete: 0, status: 0, failed: 0 };
   for (const event of await readCompletedEvents(auditLogPath, `"namespace":"${namespace}"`)) {
@@ -50,7 +53,7 @@ export async function countTunnelWrites(auditLogPath: string, namespace: string)
   return counts;
 }
 
-/** What was written between two counts. */
+/** Returns the writes between two counts. */
 export function writesBetween(before: TunnelWriteCounts, after: TunnelWriteCounts): TunnelWriteCounts {
   return {
     create: after.create - before.create,
@@ -61,19 +64,22 @@ export function writesBetween(before: TunnelWriteCounts, after: TunnelWriteCount
   };
 }
 
-/** One write by a ServiceAccount that was carried out. */
+/** A successful write by a ServiceAccount. */
 export interface Write {
-  /** When the API server received it, ms since 1970. */
+  /** When the API server received the write, ms since 1970. */
   readonly atMs: number;
   readonly verb: string;
-  /** As in `reversetunnels` or `reversetunnelreporters/status`. */
+  /** For example `reversetunnels` or `reversetunnelreporters/status`. */
   readonly resource: string;
   readonly name: string;
   /** Name of the ServiceAccount. */
   readonly account: string;
 }
 
-/** Every write to the namespace's rows, reporters and Leases by ServiceAccounts, in the order of the log. */
+/**
+ * Lists the successful writes to objects, reporter objects and Leases of a namespace by ServiceAccounts, in the
+ * order of the log.
+ */
 export async function listWrites(auditLogPath: string, namespace: string): Promise<Write[]> {
   const writes: Write[] = [];
   for (const event of await readCompletedEvents(auditLogPath, `"namespace":"${namespace}"`)) {
@@ -94,14 +100,17 @@ export async function listWrites(auditLogPath: string, namespace: string): Promi
   return writes;
 }
 
-/** One call by a ServiceAccount. */
+/** A call by a ServiceAccount. */
 export interface Call {
-  /** As RBAC names them: `create tokenreviews.authentication.k8s.io`, `patch reversetunnels/status.reverse-tunnel.io`; or `get /path`. */
+  /**
+   * In RBAC terms: `create tokenreviews.authentication.k8s.io`, `patch reversetunnels/status.reverse-tunnel.io`; or
+   * `get /path`.
+   */
   readonly permission: string;
   readonly code: number;
 }
 
-/** Every call by the ServiceAccounts of the namespace, whatever it was for. A watch is there once it is open. */
+/** Lists all calls by the ServiceAccounts of a namespace. A watch is included once it is open. */
 export async function listCalls(auditLogPath: string, namespace: string): Promise<Call[]> {
   const calls: Call[] = [];
   for (const event of await readCompletedEvents(
@@ -121,8 +130,9 @@ export async function listCalls(auditLogPath: string, namespace: string): Promis
 }
 
 /**
- * Events whose line has the text, in the order of the log. A row shows before the API server has logged that it is made: what
- * was begun when this is called is waited for, so that all that could be seen by then is there.
+ * Returns the events whose line contains a text, in the order of the log. An object is visible before the API
+ * server has logged that its creation is complete, so this waits for the completion of everything that had been
+ * started at the time of the call.
  */
 async function readCompletedEvents(auditLogPath: string, text: string): Promise<AuditEvent[]> {
   const untilMs = performance.now() + COMPLETION_TIMEOUT_MS;
@@ -138,19 +148,19 @@ async function readCompletedEvents(auditLogPath: string, text: string): Promise<
     if (pendingIds.size === 0) return events;
     if (performance.now() > untilMs)
       throw new Error(
-        `${pendingIds.size} writes were begun and not completed within ${COMPLETION_TIMEOUT_MS} ms`,
+        `${pendingIds.size} writes were started and not completed within ${COMPLETION_TIMEOUT_MS} ms`,
       );
     await delay(POLL_INTERVAL_MS);
   }
 }
 
-/** Looks for the text in bytes, as most of a log is other tests' and making lines of that takes seconds. */
+/** Searches bytes, because most of the log belongs to other tests and decoding all lines would take seconds. */
 async function readEvents(auditLogPath: string, text: string): Promise<AuditEvent[]> {
   const events: AuditEvent[] = [];
   let remainder: Buffer = Buffer.alloc(0);
   for await (const chunk of createReadStream(auditLogPath, { highWaterMark: CHUNK_BYTES })) {
     const bytes = Buffer.concat([remainder, chunk as Buffer]);
-    // A line that is not whole yet is for the next chunk, or the next time.
+    // An incomplete line is kept for the next chunk or the next call.
     const end = bytes.lastIndexOf('\n') + 1;
     const lines = bytes.subarray(0, end);
     for (let at = lines.indexOf(text); at !== -1;) {

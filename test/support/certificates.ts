@@ -1,34 +1,34 @@
 /**
- * Certificates as a test needs them, also ones that no decent authority issues: any names, any time. X.509 by hand
- * (RFC 5280), as Node reads certificates and makes none.
+ * Certificates for tests, including ones that no real authority would issue: any names, any validity. They are
+ * encoded here (X.509, RFC 5280) because Node can parse certificates but not create them.
  */
 import { generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto';
 
-/** What a certificate says; without any, one that is good for an hour and must not be empty. */
+/** Content of a certificate. Default: valid for an hour, without names. */
 export interface CertificateOptions {
-  /** URI SANs, byte by byte as they stand here. */
+  /** URI SANs, encoded byte by byte. */
   readonly uris?: readonly string[];
   /** DNS SANs. */
   readonly dnsNames?: readonly string[];
-  /** IP SANs, of IPv4. */
+  /** IPv4 SANs. */
   readonly addresses?: readonly string[];
   /** ms since 1970. Default: a minute ago. */
   readonly notBeforeMs?: number;
-  /** ms since 1970; certificates know whole seconds. Default: in an hour. */
+  /** ms since 1970, truncated to seconds. Default: in an hour. */
   readonly notAfterMs?: number;
-  /** What it is for. Default: both. */
+  /** Extended key usage. Default: both. */
   readonly usage?: 'client' | 'server';
 }
 
-/** PEM of a certificate and of its key. */
+/** PEM of a certificate and its key. */
 export interface IssuedCertificate {
   readonly cert: string;
   readonly key: string;
 }
 
-/** Somebody who issues certificates. */
+/** A certificate authority. */
 export interface CertificateAuthority {
-  /** PEM of its own certificate. */
+  /** PEM of the CA certificate. */
   readonly ca: string;
   issue(options?: CertificateOptions): IssuedCertificate;
 }
@@ -45,7 +45,7 @@ const OID = {
 const HOUR_MS = 3_600_000;
 const MINUTE_MS = 60_000;
 
-/** A new authority that is its own root. */
+/** Creates a self-signed authority. */
 export function createCertificateAuthority(name = 'test authority'): CertificateAuthority {
   const { privateKey, publicKey } = generateKeys();
   const rootName = `${name} ${randomBytes(4).toString('hex')}`;
@@ -126,7 +126,7 @@ function encodeDistinguishedName(commonName: string): Buffer {
   return sequence(tlv(0x31, sequence(oid(OID.commonName), tlv(0x0c, Buffer.from(commonName)))));
 }
 
-/** As RFC 5280 has it for years until 2049. */
+/** Encodes a UTCTime, which RFC 5280 requires for years up to 2049. */
 function encodeUtcTime(atMs: number): Buffer {
   const digits = new Date(atMs).toISOString().replaceAll(/[-:T]|\.\d+/g, '');
   return tlv(0x17, Buffer.from(digits.slice(2)));
@@ -144,7 +144,7 @@ function sequence(...items: readonly Buffer[]): Buffer {
   return tlv(0x30, Buffer.concat(items));
 }
 
-/** Tag, length, value. */
+/** Encodes tag, length and value. */
 function tlv(tag: number, value: Buffer): Buffer {
   const { length } = value;
   const head =

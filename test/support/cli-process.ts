@@ -1,19 +1,19 @@
-/** The hand tools as users run them: a process each. */
+/** CLI commands as users run them, in processes of their own. */
 import { execFile } from 'node:child_process';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-/** A Lease that looks dead is watched for 7 s; the rest takes a second. */
+/** A Lease that seems to have expired is observed for 7 s; everything else takes a second. */
 const TIMEOUT_MS = 40_000;
 
-/** What a run of a hand tool came to. */
+/** The result of a command. */
 export interface CommandResult {
-  /** The exit code; -1 when it was killed as it did not end. */
+  /** The exit code; -1 when the command was killed after the timeout. */
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** Runs `doctor` or `status` with these flags to its end. */
+/** Runs a command to completion. */
 export function runCommand(
   args: readonly string[],
   program: 'src/main.ts' | 'src/kubectl-rt.ts' = 'src/main.ts',
@@ -32,7 +32,7 @@ export function runCommand(
   });
 }
 
-/** A line of `doctor -o json`. */
+/** A check result of `doctor -o json`. */
 export interface CheckResultJson {
   readonly check: string;
   readonly status: string;
@@ -40,12 +40,12 @@ export interface CheckResultJson {
   readonly remediation?: string;
 }
 
-/** Runs `doctor -o json` and gives what it found, with its exit code. */
+/** Runs `doctor -o json` and returns its findings and its exit code. */
 export async function runDoctor(
   args: readonly string[],
 ): Promise<{ readonly code: number; readonly findings: readonly CheckResultJson[] }> {
   const { code, stdout, stderr } = await runCommand(['doctor', '-o', 'json', ...args]);
-  if (!stdout.startsWith('{')) throw new Error(`doctor ended with ${code}: ${stderr}`);
+  if (!stdout.startsWith('{')) throw new Error(`doctor exited with code ${code}: ${stderr}`);
   const { findings } = JSON.parse(stdout) as { findings: CheckResultJson[] };
   return { code, findings };
 }

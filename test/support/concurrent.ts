@@ -1,28 +1,28 @@
 import { reportMeasurement } from './report-measurement.ts';
 
-/** What scenarios have in common, and each has one of its own: a namespace, replicas, a folder. */
+/** The fixture of each scenario, such as a namespace, replicas or a folder. */
 export interface ConcurrentFixtures<World> {
-  /** For each scenario, from the start of all; also for its world's opening and closing. */
+  /** Timeout of each scenario from the start of all, including the opening and closing of its fixture. */
   readonly timeoutMs: number;
   open(): Promise<World>;
   close(world: World): Promise<unknown>;
 }
 
-/** A test that may run while others of its `describe` do. What it tells is shown with its own line. */
+/** A scenario that may run concurrently with others. What it reports is printed below its test's line. */
 type Scenario<World> = (world: World, told: (text: string) => void) => Promise<void>;
 
 interface ScenarioOutcome {
   readonly messages: readonly string[];
-  /** There when it failed. */
+  /** Set when the scenario failed. */
   readonly error?: unknown;
 }
 
 /**
- * For tests that mostly wait, because a Lease has to run out or a minute has to pass in which nobody writes: all of a
- * `describe` begin together and each `it` reports its own, so that the suite takes as long as the longest of them. Not for
- * what is measured, nor for what takes CPU: it would slow the others down.
+ * For tests that mostly wait, for example for a Lease to expire or for a minute without writes: all scenarios of a
+ * `describe` start together and each `it` reports its own result, so the suite takes as long as the longest
+ * scenario. Not suitable for measurements or for CPU-intensive tests, which would slow down the others.
  *
- * To be called in a `describe`, after the hooks that its scenarios need; gives what takes the place of `it`.
+ * Must be called in a `describe`, after the hooks that its scenarios need. Returns a replacement for `it`.
  */
 export function concurrent<World>(
   fixtures: ConcurrentFixtures<World>,
@@ -30,11 +30,11 @@ export function concurrent<World>(
   const scenarios: Scenario<World>[] = [];
   let outcomes: Promise<ScenarioOutcome>[] = [];
 
-  before('all scenarios begin', () => {
+  before('starts all scenarios', () => {
     outcomes = scenarios.map((scenario) => runScenario(fixtures, scenario));
   });
-  // One that its test gave up must not go on beside the tests that follow.
-  after('all scenarios have ended', async function () {
+  // A scenario whose test has timed out must not continue during the tests that follow.
+  after('waits until all scenarios have ended', async function () {
     this.timeout(fixtures.timeoutMs);
     await Promise.all(outcomes);
   });
@@ -44,14 +44,14 @@ export function concurrent<World>(
     it(title, async function () {
       this.timeout(fixtures.timeoutMs);
       const outcome = await outcomes[index];
-      if (outcome === undefined) throw new Error('it was not begun');
+      if (outcome === undefined) throw new Error('the scenario was not started');
       for (const text of outcome.messages) reportMeasurement(text);
       if ('error' in outcome) throw outcome.error;
     });
   };
 }
 
-/** Never rejects: a failure is kept for the test that owns it, which may wait for it only later. */
+/** Runs a scenario. Never rejects: an error is kept for the test that reports it. */
 async function runScenario<World>(
   fixtures: ConcurrentFixtures<World>,
   scenario: Scenario<World>,

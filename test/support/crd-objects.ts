@@ -1,11 +1,11 @@
-/** Objects of the kinds, written to a real API server as the administrator, for tests of the CRDs themselves. */
+/** Objects written to a real API server as the administrator, for tests of the CRDs themselves. */
 import { expect } from 'chai';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { createNamespace } from './control-plane.ts';
 
 const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 
-/** A spec whose values are told apart in every column and selector. */
+/** A spec with distinct values for every column and selector. */
 export const TUNNEL_SPEC = {
   tunnelName: 'acme:node-17',
   tenantID: 'acme',
@@ -15,7 +15,7 @@ export const TUNNEL_SPEC = {
   createdAt: '2026-11-23T05:00:00.123456Z',
 };
 
-/** What is read of an object of either kind. */
+/** The part of an object that tests read. */
 export interface StoredObject {
   readonly metadata: {
     readonly name: string;
@@ -27,34 +27,37 @@ export interface StoredObject {
   readonly status: object;
 }
 
-/** How the API server answered a write. */
+/** The result of a write. */
 export interface WriteResult {
   readonly code: number;
-  /** The object as it is now; undefined when the write was refused. */
+  /** The resulting object; undefined when the write was rejected. */
   readonly object: StoredObject | undefined;
-  /** Each refused field with the reason, as `spec.nodeID FieldValueTooLong`. */
+  /** Rejected fields with the reason, for example `spec.nodeID FieldValueTooLong`. */
   readonly rejected: readonly string[];
 }
 
-/** The kinds in a namespace that no other test uses. */
+/** A namespace for the tests of one suite. */
 export interface CrdNamespace {
   readonly name: string;
-  /** POST. The name of the object is made up when `name` is left out; `dryRun` validates and stores nothing. */
+  /** Creates an object with the given or a generated name. With `dryRun`, it is validated but not stored. */
   create(
     resource: Resource,
     body: { name?: string; spec: unknown; status?: unknown },
     dryRun?: boolean,
   ): Promise<WriteResult>;
   get(resource: Resource, name: string): Promise<StoredObject>;
-  /** Names of the objects that a field selector finds, in order; undefined when the API server refuses the selector. */
+  /**
+   * Returns the names of the objects that match a field selector, in order; undefined when the API server rejects
+   * the selector.
+   */
   select(resource: Resource, fieldSelector: string): Promise<readonly string[] | undefined>;
-  /** kubectl in this namespace: what it printed on stdout; fails the test when kubectl does. */
+  /** Runs kubectl in this namespace and returns its stdout; fails when kubectl fails. */
   kubectl(...args: string[]): Promise<string>;
-  /** kubectl in this namespace, to fail: what it printed on stderr; fails the test when kubectl does not. */
+  /** Runs kubectl in this namespace and returns its stderr; fails when kubectl succeeds. */
   kubectlRejected(...args: string[]): Promise<string>;
 }
 
-/** The plural names, as they stand in a path. */
+/** Plural names, as used in paths. */
 export type Resource = 'reversetunnels' | 'reversetunnelreporters' | 'reversetunnelpolicies';
 
 const KINDS = {
@@ -63,7 +66,7 @@ const KINDS = {
   reversetunnelpolicies: 'ReverseTunnelPolicy',
 };
 
-/** Makes a namespace on a control plane that has the CRDs. It is left there: it goes with the control plane. */
+/** Creates a namespace on a control plane with the CRDs. It is not deleted; it ends with the control plane. */
 export async function createCrdNamespace(plane: ControlPlaneClient): Promise<CrdNamespace> {
   const name = await createNamespace(plane, 'crd');
   const path = (resource: Resource): string => `${API_PATH}/namespaces/${name}/${resource}`;
@@ -105,7 +108,7 @@ export async function createCrdNamespace(plane: ControlPlaneClient): Promise<Crd
 function toWriteResult({ status, body }: { status: number; body: unknown }): WriteResult {
   if (status < 300) return { code: status, object: body as StoredObject, rejected: [] };
   const { details } = body as { details?: { causes?: { field: string; reason: string }[] } };
-  // Beside what it refuses, the API server says under "<nil>" that it then left CEL rules unchecked.
+  // In addition to the rejected fields, the API server reports under "<nil>" that it did not evaluate CEL rules.
   const rejected = (details?.causes ?? []).filter(({ field }) => field !== '<nil>');
   return {
     code: status,

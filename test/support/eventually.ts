@@ -1,11 +1,17 @@
 import { setImmediate, setTimeout as delay } from 'node:timers/promises';
 
-/** So long a turn of the event loop is waited for, as a socket in this process needs; then a moment at a time. */
+/**
+ * For this long the condition is checked in every turn of the event loop, as suits a socket of this process; then
+ * less often.
+ */
 const EAGER_POLL_MS = 100;
-/** Reached only by what does not happen at all, also where other programs take most of the machine. */
+/** Only reached when the condition never becomes true, even on a busy machine. */
 const DEADLINE_MS = 20_000;
 
-/** Waits for something real (a socket, a process) to make `holds` true; fails after `timeoutMs`, 20 s by default, with `what`. */
+/**
+ * Waits until `predicate` returns true because of something real (a socket, a process). Rejects after `timeoutMs`
+ * (20 s by default) with `what`.
+ */
 export async function eventually(
   what: string,
   predicate: () => boolean | Promise<boolean>,

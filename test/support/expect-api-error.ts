@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { ApiError } from '../../src/k8s/api-error.ts';
 
-/** The error a call to the API server rejects with; fails when it does not, or with anything else. */
+/** Returns the ApiError that a call rejects with; fails when it resolves or rejects with another error. */
 export async function expectApiError(call: Promise<unknown>): Promise<ApiError> {
   try {
     await call;
@@ -9,5 +9,5 @@ export async function expectApiError(call: Promise<unknown>): Promise<ApiError> 
     expect(error).to.be.instanceOf(ApiError);
     return error as ApiError;
   }
-  throw new Error('the call was meant to fail');
+  throw new Error('expected the call to fail');
 }

@@ -1,6 +1,6 @@
 /**
- * The judge: are the rows in the API what the fleet holds? It reads rows by plain HTTPS as the administrator, and
- * compares with the fleet's own registry, so it shares nothing with the operator that it judges.
+ * Compares the objects in the API with the tunnels of a fleet. It reads the objects over plain HTTPS as the
+ * administrator and the tunnels from the fleet's own registry, so it shares no code with the operator under test.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AdminRequest } from '../../control-plane/service-account.ts';
@@ -9,7 +9,7 @@ import type { Fleet } from '../../src/simulate/fleet.ts';
 const PAGE_SIZE = 5000;
 const POLL_INTERVAL_MS = 200;
 
-/** A row, as the API server shows it. */
+/** A ReverseTunnel object as returned by the API server. */
 export interface ObservedTunnelObject {
   readonly metadata: {
     readonly name: string;
@@ -32,7 +32,7 @@ export interface ObservedTunnelObject {
   };
 }
 
-/** Every row of a namespace. */
+/** Lists all objects of a namespace. */
 export async function listTunnelObjects(
   request: AdminRequest,
   namespace: string,
@@ -43,7 +43,7 @@ export async function listTunnelObjects(
     const query = `limit=${PAGE_SIZE}${token === '' ? '' : `&continue=${encodeURIComponent(token)}`}`;
     const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnels?${query}`;
     const { status, body } = await request('GET', path);
-    if (status !== 200) throw new Error(`listing rows: ${status} ${JSON.stringify(body)}`);
+    if (status !== 200) throw new Error(`list objects: ${status} ${JSON.stringify(body)}`);
     const page = body as { items: ObservedTunnelObject[]; metadata: { continue?: string } };
     objects.push(...page.items);
     token = page.metadata.continue ?? '';
@@ -51,11 +51,11 @@ export async function listTunnelObjects(
   return objects;
 }
 
-/** The number of rows of a namespace, without reading them. */
+/** Counts the objects of a namespace without reading them. */
 export async function countTunnelObjects(request: AdminRequest, namespace: string): Promise<number> {
   const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnels?limit=1`;
   const { status, body } = await request('GET', path);
-  if (status !== 200) throw new Error(`counting rows: ${status} ${JSON.stringify(body)}`);
+  if (status !== 200) throw new Error(`count objects: ${status} ${JSON.stringify(body)}`);
   const page = body as { items: unknown[]; metadata: { remainingItemCount?: number } };
   return page.items.length + (page.metadata.remainingItemCount ?? 0);
 }
@@ -66,21 +66,21 @@ function expectedCount(fleet: Pick<Fleet, 'expectedTunnels'>): number {
   return size;
 }
 
-/** How rows and truth differ; all three are 0 when they are equal. */
+/** Differences between objects and tunnels. They match when `missing`, `extra` and `mismatched` are 0. */
 export interface Comparison {
   readonly tunnels: number;
   readonly objects: number;
-  /** Tunnels without a row. */
+  /** Number of tunnels without an object. */
   readonly missing: number;
-  /** Rows without a tunnel, and second rows of one. */
+  /** Number of objects without a tunnel and of duplicates. */
   readonly extra: number;
-  /** Rows that say something else of their tunnel, or are not Connected and Ready. */
+  /** Number of objects whose content differs from their tunnel, or which are not Connected and Ready. */
   readonly mismatched: number;
-  /** The first difference, for a person. */
+  /** The first difference, in words. */
   readonly firstDifference: string | undefined;
 }
 
-/** Compares rows with what a fleet holds. */
+/** Compares objects with the tunnels of a fleet. */
 export function compareWithExpected(
   fleet: Pick<Fleet, 'expectedTunnels'>,
   objects: readonly ObservedTunnelObject[],
@@ -112,14 +112,14 @@ export function compareWithExpected(
       firstDifference ??= `extra ${object.metadata.name} ${key}`;
     } else if (expectedText !== objectText(object) || !isReady(object)) {
       mismatched += 1;
-      firstDifference ??= `wrong ${object.metadata.name} ${key}: is ${objectText(object)} ${JSON.stringify(object.status)}, should be ${expectedText}`;
+      firstDifference ??= `mismatched ${object.metadata.name} ${key}: is ${objectText(object)} ${JSON.stringify(object.status)}, expected ${expectedText}`;
     }
   }
   for (const key of expected.keys()) firstDifference ??= `missing ${key}`;
   return { tunnels, objects: objects.length, missing: expected.size, extra, mismatched, firstDifference };
 }
 
-/** Waits until rows and truth are equal, and gives the rows; throws with the difference at the deadline. */
+/** Waits until objects and tunnels match and returns the objects; rejects with the differences at the deadline. */
 export async function waitForMatch(
   fleet: Pick<Fleet, 'expectedTunnels'>,
   request: AdminRequest,
@@ -128,7 +128,7 @@ export async function waitForMatch(
 ): Promise<ObservedTunnelObject[]> {
   const untilMs = performance.now() + deadlineMs;
   for (;;) {
-    // Listing 100,000 rows again and again would be most of what the API server does.
+    // Listing 100,000 objects repeatedly would take most of the API server's time.
     const isLate = performance.now() > untilMs;
     if (!isLate && (await countTunnelObjects(request, namespace)) !== expectedCount(fleet)) {
       await delay(POLL_INTERVAL_MS);
@@ -138,9 +138,7 @@ export async function waitForMatch(
     const comparison = compareWithExpected(fleet, objects);
     if (comparison.missing + comparison.extra + comparison.mismatched === 0) return objects;
     if (isLate) {
-      throw new Error(
-        `rows are not what the fleet holds after ${deadlineMs} ms: ${JSON.stringify(comparison)}`,
-      );
+      throw new Error(`objects do not match the fleet after ${deadlineMs} ms: ${JSON.stringify(comparison)}`);
     }
     await delay(POLL_INTERVAL_MS);
   }

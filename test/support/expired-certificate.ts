@@ -1,4 +1,4 @@
-/** A self-signed certificate of CN=rto.example, valid from 2024-01-01 to 2025-01-01. Its key was thrown away. */
+/** A self-signed certificate for CN=rto.example, valid from 2024-01-01 to 2025-01-01. Its key was discarded. */
 export const EXPIRED_CERTIFICATE = `-----BEGIN CERTIFICATE-----
 MIIBGTCBv6ADAgECAgEBMAoGCCqGSM49BAMCMBYxFDASBgNVBAMMC3J0by5leGFt
 cGxlMB4XDTI0MDEwMTAwMDAwMFoXDTI1MDEwMTAwMDAwMFowFjEUMBIGA1UEAwwL

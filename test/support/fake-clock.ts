@@ -5,7 +5,10 @@ interface Timer {
   readonly callback: () => void;
 }
 
-/** Time that stands still until a test moves it. The wall clock begins at `startWallMs`; both clocks move together. */
+/**
+ * A clock that stands still until a test advances it. The wall clock starts at `startWallMs`; both clocks advance
+ * together.
+ */
 export class FakeClock implements Clock {
   readonly #startWallMs: number;
   readonly #timers = new Set<Timer>();
@@ -29,12 +32,12 @@ export class FakeClock implements Clock {
     return () => void this.#timers.delete(timer);
   }
 
-  /** How long until each timer that waits, soonest first. */
+  /** Remaining time of each pending timer, shortest first. */
   get pendingTimersMs(): number[] {
     return [...this.#timers].map(({ dueMs }) => dueMs - this.#nowMs).toSorted((a, b) => a - b);
   }
 
-  /** Lets time pass, and runs what falls due on the way in its order, also what is set on the way. */
+  /** Advances the clock and runs the timers that become due, in order, including timers set on the way. */
   advance(ms: number): void {
     const untilMs = this.#nowMs + ms;
     for (let next = this.#next(); next !== undefined && next.dueMs <= untilMs; next = this.#next()) {
@@ -45,7 +48,7 @@ export class FakeClock implements Clock {
     this.#nowMs = untilMs;
   }
 
-  /** Of equal times the one that was set first, as the machine's own timers. */
+  /** Returns the next timer; of equal times, the one that was set first, as in Node. */
   #next(): Timer | undefined {
     let first: Timer | undefined;
     for (const timer of this.#timers) if (first === undefined || timer.dueMs < first.dueMs) first = timer;

@@ -1,13 +1,13 @@
 import type { FakeClock } from './fake-clock.ts';
 
-/** Everything that is ready to run by now has run: promises, and what they lead to. */
+/** Resolves when everything that is ready to run has run, including promise continuations. */
 export function flushEventLoop(): Promise<void> {
   return new Promise((resolve) => {
     setImmediate(resolve);
   });
 }
 
-/** Lets time pass from timer to timer, with all that can run having run between two of them. */
+/** Advances time from timer to timer; everything that can run has run between two timers. */
 export async function advanceTime(
   clock: FakeClock,
   ms: number,

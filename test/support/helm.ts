@@ -1,4 +1,4 @@
-/** The real helm, on the chart of this checkout; nothing of the user's own Helm is read or written. */
+/** The real helm with the chart of this checkout; the user's own Helm files are neither read nor written. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
@@ -6,13 +6,13 @@ import { createDisposableFolder } from '../../control-plane/process-supervisor.t
 import { resolveBinaries } from '../../control-plane/resolve.ts';
 import { run, type RunResult } from '../../control-plane/run.ts';
 
-/** The folder of the chart. */
+/** The chart's folder. */
 export const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');
 
 /** Longer than any `--wait` in tests. */
 const TIMEOUT_MS = 180_000;
 
-/** What a cluster with the usual companions has, for `helm template`. */
+/** API versions of a cluster with the usual companions, for `helm template`. */
 const COMPANIONS = [
   'monitoring.coreos.com/v1/ServiceMonitor',
   'monitoring.coreos.com/v1/PodMonitor',
@@ -20,7 +20,7 @@ const COMPANIONS = [
   'cert-manager.io/v1/Certificate',
 ];
 
-/** An object as it is rendered. */
+/** A rendered object. */
 export interface Manifest {
   readonly apiVersion: string;
   readonly kind: string;
@@ -33,14 +33,14 @@ export interface Manifest {
   readonly [field: string]: unknown;
 }
 
-/** Runs helm; to be disposed of, with all that it has written. */
+/** Runs helm; `dispose` removes the files that it has written. */
 export interface Helm {
-  /** Runs helm to its end; any exit code is a result. */
+  /** Runs helm to completion; any exit code is a result. */
   (args: readonly string[]): Promise<RunResult>;
   readonly dispose: () => Promise<void>;
 }
 
-/** A helm with an empty home of its own. @param kubeconfigPath none: it can only render */
+/** Creates a helm with an empty home. @param kubeconfigPath undefined: rendering only */
 export async function createHelm(kubeconfigPath?: string): Promise<Helm> {
   const { folder } = await resolveBinaries(['helm']);
   const home = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-helm-');
@@ -60,7 +60,10 @@ export async function createHelm(kubeconfigPath?: string): Promise<Helm> {
   return Object.assign(helm, { dispose: home.dispose });
 }
 
-/** Arguments that render the chart as on a cluster of the tests' version, with the usual companions or without. */
+/**
+ * Returns arguments that render the chart for the cluster version of the tests, with or without the usual
+ * companions.
+ */
 export function templateArgs(values: readonly string[], companions = true): string[] {
   return [
     ...['template', 'tunnels', CHART, '--namespace', 'edge', '--kube-version', '1.37.2'],
@@ -69,7 +72,7 @@ export function templateArgs(values: readonly string[], companions = true): stri
   ];
 }
 
-/** The objects of a rendered text. @throws Error when it is no YAML */
+/** Parses rendered objects. @throws Error when the text is not YAML */
 export function manifests(text: string): Manifest[] {
   return parseAllDocuments(text).flatMap((document) => {
     if (document.errors[0] !== undefined) throw document.errors[0];
@@ -78,7 +81,7 @@ export function manifests(text: string): Manifest[] {
   });
 }
 
-/** The chart's example values, which are also the variants that chart tools lint. */
+/** Returns the chart's example values, which chart linters also use. */
 export function variants(): { name: string; file: string }[] {
   const folder = join(CHART, 'ci');
   return readdirSync(folder).map((file) => ({

@@ -1,20 +1,20 @@
 import { Session } from 'node:inspector';
 
-/** What of an object is looked into: a property's name and what it is. */
+/** A property as the inspector describes it. */
 interface Property {
   readonly name: string;
   readonly value?: { readonly objectId?: string; readonly subtype?: string; readonly description?: string };
 }
 
 /**
- * How much each private `Map` and `Set` of an object holds, by field: what a leak is seen by, without a door in the code
- * that is tested. Asks the engine's own inspector, so it takes a fraction of a millisecond.
+ * Returns the size of each private `Map` and `Set` of an object by field, to find leaks without an accessor in the
+ * code under test. It uses the engine's inspector and takes a fraction of a millisecond.
  */
 export function internalSizes(object: object): Record<string, number> {
   const session = new Session();
   session.connect();
   try {
-    // The one way to name an object to the inspector.
+    // The only way to pass an object to the inspector.
     Object.assign(globalThis, { lookedInto: object });
     const evaluated = post(session, 'Runtime.evaluate', { expression: 'globalThis.lookedInto' });
     const { objectId } = (evaluated as { result: { objectId: string } }).result;
@@ -32,7 +32,7 @@ export function internalSizes(object: object): Record<string, number> {
   }
 }
 
-/** In this process the answer is there when the call returns. */
+/** Within a process, the response is available when the call returns. */
 function post(session: Session, method: string, parameters: object): object {
   let response: object | undefined;
   session.post(method, parameters, (error, result) => {

@@ -1,10 +1,11 @@
 /**
- * What a node does for pods, as far as the chart's pods need it: runs each container's command as a process on this machine with
- * the rendered arguments, environment and files and its ServiceAccount's own token, asks its readiness probe, tells the API
- * server, and ends it by SIGTERM when the pod is deleted.
+ * The part of a kubelet that the chart's pods need: runs each container's command as a process on this machine with
+ * the rendered arguments, environment, files and its ServiceAccount's token, calls its readiness probe, reports its
+ * status to the API server, and sends SIGTERM when the pod is deleted.
  *
- * Differences to a node: all pods share this machine's network, so listening addresses become free ports of loopback and the
- * name of the Service the address of `service`; the token is handed over by a kubeconfig instead of its usual path.
+ * Differences from a node: all pods share this machine's network, so listening addresses become free loopback ports
+ * and the name of the Service becomes the address `service`; the token is passed in a kubeconfig instead of at its
+ * usual path.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -55,26 +56,26 @@ interface Pod {
   readonly status: Readonly<Record<string, unknown>>;
 }
 
-/** A pod that was started. */
+/** A started pod. */
 export interface PodProcess {
   readonly name: string;
-  /** As the pod has them. */
+  /** The arguments in the pod's spec. */
   readonly args: readonly string[];
   /** Lines of stdout and stderr so far. */
   readonly output: readonly string[];
-  /** Addresses that it listens on, by its own log; empty until it does. */
+  /** The listening addresses, read from the pod's log; empty until it listens. */
   readonly grpcAddress: string;
   readonly httpAddress: string;
   readonly ready: boolean;
-  /** Undefined while it runs. */
+  /** Undefined while the process runs. */
   readonly exitCode: number | null | undefined;
-  /** From SIGTERM to its end; undefined before. */
+  /** Time from SIGTERM to exit; undefined before. */
   readonly stoppedInMs: number | undefined;
 }
 
-/** What stands for a node: it runs the pods of a Deployment as processes. */
+/** A substitute for a node that runs the pods of a namespace as processes. */
 export interface Kubelet {
-  /** Every pod that was ever started, oldest first. */
+  /** All pods that were ever started, oldest first. */
   readonly pods: readonly PodProcess[];
   /** Ends all processes. */
   stop(): Promise<void>;
@@ -88,17 +89,17 @@ type RunningPod = { -readonly [K in keyof PodProcess]: PodProcess[K] } & {
   reportedStatus: string;
 };
 
-/** Whose pods are run, and where their Service leads. */
+/** The pods to run, and the address of their Service. */
 export interface KubeletOptions {
   readonly controlPlane: ControlPlane;
   readonly namespace: string;
-  /** Where the Service leads, host:port. */
+  /** The Service's address, host:port. */
   readonly service: string;
-  /** Told the addresses of the ready pods when they change. */
+  /** Called with the addresses of the ready pods when they change. */
   readonly onEndpoints: (grpcAddresses: readonly string[]) => void;
 }
 
-/** Begins to run the pods of a namespace. */
+/** Starts to run the pods of a namespace. */
 export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
   const { controlPlane, namespace, service, onEndpoints } = options;
   const folder = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-kubelet-');
@@ -168,7 +169,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     running.push(podProcess);
   }
 
-  /** Bound to the pod, as the kubelet asks for it. @param audience the API server by default */
+  /** Requests a token that is bound to the pod, as the kubelet does. @param audience default: the API server */
   async function tokenFor({ metadata, spec }: Pod, audience?: string): Promise<string> {
     const { name, uid } = metadata;
     const { status } = await request<{ status: { token: string } }>(
@@ -202,7 +203,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     }
   }
 
-  /** An argument with the addresses and paths of this machine. */
+  /** Replaces addresses and paths in an argument by those of this machine. */
   function localizeArgument(arg: string, container: Container, home: string): string {
     let text = arg
       .replace(/=0\.0\.0\.0:\d+$/, '=127.0.0.1:0')
@@ -218,7 +219,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
     if (podProcess.reportedStatus === phase + String(ready)) return;
     const condition = (type: string) => ({ type, status: ready ? 'True' : 'False' });
     const status = { ...pod.status, phase, conditions: [condition('Ready'), condition('ContainersReady')] };
-    // A conflict means that the pod has changed, and it is looked at again.
+    // A conflict means that the pod has changed; the next sync handles it.
     const { status: code } = await controlPlane.request('PUT', `${core}/pods/${pod.metadata.name}/status`, {
       ...pod,
       status,
@@ -279,7 +280,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
   };
 }
 
-/** Asks the pod's own readiness probe; a pod without one is ready when it runs. */
+/** Calls the pod's readiness probe; a pod without one is ready when it runs. */
 async function isReady({ probe, grpcAddress, httpAddress }: RunningPod): Promise<boolean> {
   if (probe === undefined) return true;
   if (grpcAddress === '') return false;
@@ -295,7 +296,7 @@ async function isReady({ probe, grpcAddress, httpAddress }: RunningPod): Promise
   try {
     return await new Promise<boolean>((resolve) => {
       const bytes = (buffer: Buffer): Buffer => buffer;
-      // HealthCheckResponse with status (field 1) SERVING (1).
+      // A HealthCheckResponse with status (field 1) SERVING (1).
       client.makeUnaryRequest(
         '/grpc.health.v1.Health/Check',
         bytes,

@@ -1,17 +1,22 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { abortConnection } from '../../src/simulate/abort-connection.ts';
 
-/** A TCP balancer on loopback, as a Service is: a connection goes to one of the replicas and stays there. */
+/**
+ * A TCP load balancer on loopback that behaves like a Service: a connection is assigned to one replica and stays
+ * there.
+ */
 export interface LoadBalancer {
-  /** Where reporters connect to, as host:port. */
+  /** The address for reporters, host:port. */
   readonly address: string;
-  /** Who gets new connections, in turns; host:port. Those that are open stay. */
+  /** Sets the round-robin targets of new connections, host:port. Open connections stay. */
   setTargets(targets: readonly string[]): void;
-  /** Ends everything. */
+  /** Closes everything. */
   close(): Promise<void>;
 }
 
-/** Listens on a free port. A target that refuses a connection is passed over, as one that is not ready is. */
+/**
+ * Starts a load balancer on a free port. A target that refuses a connection is skipped, like one that is not ready.
+ */
 export async function startLoadBalancer(): Promise<LoadBalancer> {
   let targets: readonly string[] = [];
   let next = 0;

@@ -1,4 +1,4 @@
-/** The pages of the project, taken apart for tests that keep them true. */
+/** Parses the project's pages for tests that check them. */
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -7,28 +7,28 @@ export const ROOT = join(import.meta.dirname, '..', '..');
 
 const EXCLUDED_FOLDERS = new Set(['node_modules', 'dist', 'coverage', '.git']);
 
-/** A page of the project for people. */
+/** A documentation page. */
 export interface Page {
-  /** From the project's folder, as `docs/faq.md`. */
+  /** Relative to the project's folder, for example `docs/faq.md`. */
   readonly path: string;
   readonly text: string;
-  /** The text with blocks of code left out, lines kept. */
+  /** The text without fenced blocks; the line numbers are unchanged. */
   readonly prose: string;
 }
 
 /** A fenced block. */
 export interface Block {
   readonly page: Page;
-  /** Of its first line of content, from 1. */
+  /** Number of the first content line, starting with 1. */
   readonly line: number;
-  /** What stands behind the fence, as `sh run`. */
+  /** The info string, for example `sh run`. */
   readonly info: string;
   readonly text: string;
 }
 
 const FENCED_BLOCK = /^( *)```([^\n`]*)\n([^]*?)^ *```$/gm;
 
-/** Every page in Markdown, those of node_modules and of what is built aside. */
+/** Returns all Markdown pages except those in node_modules and in build output. */
 export function pages(): Page[] {
   return globSync(['*.md', '.github/**/*.md', '{charts,docs,examples,proto,release-notes}/**/*.md'], {
     cwd: ROOT,
@@ -41,7 +41,7 @@ export function pages(): Page[] {
     });
 }
 
-/** The fenced blocks of a page, without the indent that they have in a list. */
+/** Returns a page's fenced blocks without the indentation that they have in a list. */
 export function blocksOf(page: Page): Block[] {
   return Array.from(
     page.text.matchAll(FENCED_BLOCK),
@@ -54,14 +54,14 @@ export function blocksOf(page: Page): Block[] {
   );
 }
 
-/** Targets of the links in a page's prose that lead into the project. */
+/** Returns the targets of a page's links into the project. */
 export function linksOf({ prose }: Page): string[] {
   return Array.from(prose.matchAll(/\]\(([^()\s]+)\)/g), ({ 1: target = '' }) => target).filter(
     (target) => !/^[a-z]+:/.test(target),
   );
 }
 
-/** The anchors that a page's headings make, as GitHub forms them. */
+/** Returns the anchors of a page's headings, as GitHub generates them. */
 export function anchorsOf({ prose }: Page): Set<string> {
   return new Set(
     Array.from(prose.matchAll(/^#{1,6} +(.*)$/gm), ({ 1: heading = '' }) =>
@@ -74,7 +74,7 @@ export function anchorsOf({ prose }: Page): Set<string> {
   );
 }
 
-/** Inline code of a page. */
+/** Returns a page's inline code. */
 export function codeOf({ prose }: Page): string[] {
   return Array.from(prose.matchAll(/`([^`\n]+)`/g), ({ 1: code = '' }) => code);
 }

@@ -1,11 +1,11 @@
 import protobuf from 'protobufjs/minimal.js';
 
 /**
- * Calls `then` once, in the moment when the next report of at least `leastBytes` is about to be decoded: at the one
- * place where a decoder takes hold of the bytes, since from outside nothing shows that a report was read whole.
+ * Calls `callback` once, just before the next report of at least `minBytes` is decoded. It hooks the one place
+ * where a decoder receives the bytes, because nothing else shows that a report has been read completely.
  */
 export function onDecodeStart(minBytes: number, callback: () => void): void {
-  // At its first call it puts another function in its own place, which would undo this.
+  // The first call replaces the function, which would undo the hook.
   protobuf.Reader.create(Buffer.alloc(0));
   const create = protobuf.Reader.create.bind(protobuf.Reader);
   protobuf.Reader.create = (bytes) => {

@@ -1,4 +1,4 @@
-/** The operator as users run it: a process of its own, with the rights that it is documented to need and no more. */
+/** The operator as users run it: a separate process with exactly the documented permissions. */
 import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -7,52 +7,55 @@ import { waitForExit, killGroup, spawnGuarded } from '../../control-plane/proces
 export { OPERATOR_RBAC_RULES, TOKEN_RBAC_RULES } from '../../src/k8s/rbac-rules.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-/** A start takes a second of CPU, of which a busy machine may give little. */
+/** A start takes a second of CPU, which a busy machine may not provide for a while. */
 const START_DEADLINE_MS = 120_000;
 const POLL_INTERVAL_MS = 25;
 
-/** How an operator is started. */
+/** How to start an operator. */
 export interface OperatorProcessOptions {
   readonly kubeconfigPath: string;
   readonly namespace: string;
-  /** More flags; they win. Ports are free ones of loopback by default. */
+  /** Additional flags, which override the defaults. Default ports are free loopback ports. */
   readonly flags?: readonly string[];
-  /** What Node runs. Default: the source, so that a test needs no build. */
+  /** The program for Node. Default: the source, so that tests need no build. */
   readonly main?: 'src/main.ts' | 'dist/main.js';
-  /** Flags of Node, as `--expose-gc`. */
+  /** Node flags, for example `--expose-gc`. */
   readonly nodeFlags?: readonly string[];
-  /** How far its wall clock is ahead of the machine's. Default 0. */
+  /** Offset of its wall clock from the machine's. Default 0. */
   readonly clockAheadMs?: number;
 }
 
-/** A line of its log. */
+/** A log line. */
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
 
-/** An operator that runs, as one sees it from outside. */
+/** A running operator, seen from outside. */
 export interface OperatorProcess {
-  /** The addresses that it bound. */
+  /** The addresses that it listens on. */
   readonly grpcAddress: string;
   readonly httpAddress: string;
-  /** How it calls itself as an owner. */
+  /** The name under which it owns reporters. */
   readonly replica: string;
   readonly pid: number;
-  /** What it has logged so far. */
+  /** Log lines so far. */
   readonly log: readonly LogLine[];
-  /** What it has said on stderr so far: nothing, unless it crashes. */
+  /** Output on stderr so far; empty unless it crashes. */
   readonly stderr: string;
-  /** Resolves when /readyz says so. */
+  /** Resolves when /readyz succeeds. */
   ready(): Promise<void>;
-  /** The value of one series, as `reverse_tunnel_acks_total` or `x_total{kind="full"}`; 0 when it is not there. */
+  /**
+   * Returns the value of a series, for example `reverse_tunnel_acks_total` or `x_total{kind="full"}`; 0 when it
+   * does not exist.
+   */
   metric(series: string): Promise<number>;
-  /** Sends a signal; SIGSTOP and SIGCONT too. */
+  /** Sends a signal, including SIGSTOP and SIGCONT. */
   signal(signal: NodeJS.Signals): void;
-  /** SIGTERM, then the exit code once it has ended. */
+  /** Sends SIGTERM and returns the exit code. */
   stop(): Promise<number | null>;
-  /** SIGKILL, and waits for the end. */
+  /** Sends SIGKILL and waits for the exit. */
   kill(): Promise<void>;
 }
 
-/** Starts the operator from source and resolves when it serves; it may not be ready by then. */
+/** Starts the operator from source. Resolves when it serves, which may be before it is ready. */
 export async function startOperatorProcess(options: OperatorProcessOptions): Promise<OperatorProcess> {
   const { nodeFlags = [], main = 'src/main.ts', clockAheadMs = 0 } = options;
   const run = runOperator(
@@ -66,7 +69,7 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
   const { child, log } = run;
   const serving = await poll(START_DEADLINE_MS, () => {
     if (child.exitCode !== null || child.signalCode !== null) {
-      throw new Error(`the operator ended (${child.exitCode}) before it served: ${run.stderr()}`);
+      throw new Error(`the operator exited with code ${child.exitCode} before it served: ${run.stderr()}`);
     }
     return log.find(({ msg }) => msg === 'serving');
   }).catch((error: unknown) => {
@@ -107,7 +110,7 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
   };
 }
 
-/** Runs the operator's command line to its end: for what it says to wrong flags. */
+/** Runs the operator's command line to completion, for tests of invalid flags. */
 export async function runOperatorToExit(args: readonly string[]): Promise<{
   readonly code: number | null;
   readonly stderr: string;
@@ -140,23 +143,23 @@ function runOperator(
   return { child, log, stderr: () => stderr };
 }
 
-/** Flags of Node that set the process's wall clock ahead. */
+/** Returns Node flags that shift the process's wall clock. */
 function clockShiftFlags(aheadMs: number): string[] {
   if (aheadMs === 0) return [];
   const shift = `const now = Date.now; Date.now = () => now() + ${aheadMs};`;
   return ['--import', `data:text/javascript,${encodeURIComponent(shift)}`];
 }
 
-/** Asks until there is an answer, or throws at the deadline. */
+/** Calls `check` until it returns a value; rejects at the deadline. */
 export async function poll<T>(
   deadlineMs: number,
-  ask: () => T | undefined | Promise<T | undefined>,
+  check: () => T | undefined | Promise<T | undefined>,
 ): Promise<T> {
   const untilMs = performance.now() + deadlineMs;
   for (;;) {
-    const answer = await ask();
+    const answer = await check();
     if (answer !== undefined) return answer;
-    if (performance.now() > untilMs) throw new Error(`nothing within ${deadlineMs} ms`);
+    if (performance.now() > untilMs) throw new Error(`no result within ${deadlineMs} ms`);
     await delay(POLL_INTERVAL_MS);
   }
 }

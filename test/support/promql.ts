@@ -1,15 +1,15 @@
-/** What a PromQL expression asks for, by the grammar that Prometheus' own editor uses. */
+/** Metrics and labels of PromQL expressions, parsed with the grammar of Prometheus' own editor. */
 import { parser } from '@prometheus-io/lezer-promql';
 
-/** What an expression asks for. */
+/** The metrics and labels of an expression. */
 export interface Query {
-  /** Metrics by name, `_bucket` and the like included. */
+  /** Metric names, including suffixes such as `_bucket`. */
   readonly metrics: readonly string[];
   /** Labels in matchers and in `by`. */
   readonly labels: readonly string[];
 }
 
-/** @throws Error naming the place where the expression is invalid PromQL */
+/** Parses an expression. @throws Error with the position when it is invalid PromQL */
 export function parsePromql(expression: string): Query {
   const metrics: string[] = [];
   const labels: string[] = [];

@@ -1,11 +1,11 @@
 import * as fc from 'fast-check';
 
 /**
- * Checks an asynchronous property: FC_RUNS times if that is set, else `runs` times; from the seed FC_SEED, or one that
- * is new each time. Where it fails, the message ends with the command that runs the same case again, shrunk as it is.
+ * Checks an asynchronous property FC_RUNS times if that is set, otherwise `runs` times, with the seed FC_SEED or a
+ * random one. An error message ends with the command that reproduces the shrunk case.
  *
- * @param file the test's own, as mocha takes it
- * @returns how many cases were run; 0 for a replay, which shows nothing of the property in whole
+ * @param file the test file, as passed to mocha
+ * @returns the number of cases; 0 for a replay, which does not check the whole property
  */
 export async function assertHolds<T>(
   property: fc.IAsyncProperty<T>,
@@ -19,10 +19,7 @@ export async function assertHolds<T>(
   });
   if (!details.failed) return FC_PATH === undefined ? details.numRuns : 0;
   const reproduceCommand = `FC_SEED=${details.seed} FC_PATH=${details.counterexamplePath ?? ''} npx mocha --spec ${file}`;
-  throw new Error(
-    `${await fc.asyncDefaultReportMessage(details)}\n\nThe same case again: ${reproduceCommand}`,
-    {
-      cause: details.errorInstance,
-    },
-  );
+  throw new Error(`${await fc.asyncDefaultReportMessage(details)}\n\nReproduce with: ${reproduceCommand}`, {
+    cause: details.errorInstance,
+  });
 }

@@ -1,8 +1,8 @@
-/** HTTP/2 by hand over a bare socket: what no decent client would send can be sent, and no library tidies it up. */
+/** HTTP/2 over a plain socket, so that a test can send what no library would send. */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
-/** What a client says before its first frame (RFC 9113, 3.4); written again here, so that a mistake shows. */
+/** The client's preface (RFC 9113, 3.4), repeated here so that an error in the server's copy is detected. */
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1');
 
 /** RFC 9113, 6. */
@@ -24,25 +24,25 @@ export const END_STREAM = 0x1;
 export const ACK = 0x1;
 /** Flag of HEADERS and CONTINUATION. */
 export const END_HEADERS = 0x4;
-/** Flag of DATA and HEADERS: the payload begins with the length of the padding. */
+/** Flag of DATA and HEADERS: the payload starts with the padding length. */
 export const PADDED = 0x8;
 
 const HEADER_BYTES = 9;
-/** RFC 9113, 6.9.2: what both windows are until somebody says otherwise. */
+/** RFC 9113, 6.9.2: the initial size of both windows. */
 const DEFAULT_WINDOW_BYTES = 65_535;
 const SETTINGS_INITIAL_WINDOW_SIZE = 4;
 
 const METHOD_PATH =
   '/envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client.ReverseTunnelReportingService/StreamReverseTunnels';
 
-/** The preface, SETTINGS, and all the room there can be for what the server answers. */
+/** The preface, SETTINGS, and maximum windows for the server's responses. */
 const CONNECTION_START = Buffer.concat([
   PREFACE,
   frame(FRAME.settings, 0, 0, Buffer.from([0, SETTINGS_INITIAL_WINDOW_SIZE, 0x7f, 0xff, 0xff, 0xff])),
   frame(FRAME.windowUpdate, 0, 0, Buffer.from([0x7f, 0xff, 0, 0])),
 ]);
 
-/** A frame; `lengthField` lies about the payload where a test says so. */
+/** Encodes a frame. `lengthField` can differ from the payload's length. */
 export function frame(
   type: number,
   flags: number,
@@ -59,7 +59,10 @@ export function frame(
   return bytes;
 }
 
-/** HPACK (RFC 7541, 6.2.2): each field literal, without indexing, its name spelled out. Lengths up to 16 KiB. */
+/**
+ * Encodes a header block (RFC 7541, 6.2.2): every field is a literal without indexing, with a literal name. Lengths
+ * up to 16 KiB.
+ */
 export function headerBlock(fields: readonly (readonly [string, string])[]): Buffer {
   return Buffer.concat(
     fields.flatMap(([name, value]) => [Buffer.from([0]), ...hpackString(name), ...hpackString(value)]),
@@ -74,7 +77,7 @@ function hpackString(text: string): Buffer[] {
   return [Buffer.from(length), bytes];
 }
 
-/** The fields that open a report stream; `other` replaces or adds. */
+/** Returns the header fields that open a report stream; `overrides` replaces or adds fields. */
 export function requestFields(overrides: Readonly<Record<string, string>> = {}): [string, string][] {
   return Object.entries({
     ':method': 'POST',
@@ -87,12 +90,12 @@ export function requestFields(overrides: Readonly<Record<string, string>> = {}):
   });
 }
 
-/** A HEADERS frame that opens a report stream. */
+/** Encodes a HEADERS frame that opens a report stream. */
 export function openingFrame(streamId: number, overrides: Readonly<Record<string, string>> = {}): Buffer {
   return frame(FRAME.headers, END_HEADERS, streamId, headerBlock(requestFields(overrides)));
 }
 
-/** A gRPC message: flag, length, bytes. `declared` lies about the length where a test says so. */
+/** Encodes a gRPC message: flag, length, bytes. `declared` can differ from the length. */
 export function grpcMessage(bytes: Uint8Array, declared = bytes.length, flag = 0): Buffer {
   const prefix = Buffer.alloc(5);
   prefix.writeUInt8(flag, 0);
@@ -100,41 +103,44 @@ export function grpcMessage(bytes: Uint8Array, declared = bytes.length, flag = 0
   return Buffer.concat([prefix, bytes]);
 }
 
-/** A peer that says what it is told to, frame by frame. */
+/** A peer that sends frames as instructed. */
 export interface RawPeer {
   readonly socket: Socket;
-  /** Writes, and waits until the machine has room for more; false when the connection is gone. */
+  /** Writes and waits until the socket accepts more; false when the connection is closed. */
   write(bytes: Uint8Array): Promise<boolean>;
   /**
-   * Sends DATA as fast as the server's windows allow, `frameBytes` of payload a frame (at most 16,384).
-   * False when the connection or the stream was closed before all was sent.
+   * Sends DATA as fast as the server's windows allow, with `frameBytes` of payload per frame (at most 16,384).
+   * Returns false when the connection or the stream was closed before everything was sent.
    */
   sendData(streamId: number, payload: Buffer, frameBytes?: number): Promise<boolean>;
-  /** DATA payload that the server has room for on this stream now. */
+  /** Returns the current send window of a stream. */
   window(streamId: number): number;
-  /** Takes that many bytes of the windows, for DATA that was written by hand. */
+  /** Subtracts bytes from the windows, for DATA that was written directly. */
   consumeWindow(streamId: number, bytes: number): void;
-  /** Waits until this holds, or the connection is gone. Looks again whenever a frame has come. */
+  /**
+   * Waits until the condition holds or the connection is closed. The condition is checked after each received
+   * frame.
+   */
   waitUntil(holds: () => boolean): Promise<void>;
-  /** How many frames of this type have come. */
+  /** Returns the number of received frames of a type. */
   received(type: number): number;
-  /** The code of the stream's RST_STREAM, once it has come. */
+  /** The code of the stream's RST_STREAM, once received. */
   resetCode(streamId: number): number | undefined;
-  /** The code of the server's GOAWAY, once it has come. */
+  /** The code of the server's GOAWAY, once received. */
   readonly goawayCode: number | undefined;
-  /** All that has come, as it came; kept for the first 64 KiB only. */
+  /** Received bytes, up to the first 64 KiB. */
   readonly firstBytes: Buffer;
   readonly isClosed: boolean;
-  /** Resolves when the connection is gone, whoever ended it. */
+  /** Resolves when the connection is closed by either side. */
   readonly closed: Promise<void>;
   destroy(): void;
 }
 
-/** Connects. With `greet` it sends preface and SETTINGS, and answers the server's SETTINGS and PING. */
+/** Opens a connection. With `greet`, sends preface and SETTINGS and answers the server's SETTINGS and PING. */
 export async function openRawPeer(address: string, greet = true): Promise<RawPeer> {
   const { hostname, port } = new URL(`tcp://${address}`);
   const socket = connect({ host: hostname.replace(/^\[|\]$/g, ''), port: Number(port), noDelay: true });
-  // What becomes of the connection is told by `closed`.
+  // `closed` reports the end of the connection.
   socket.on('error', () => {});
   await once(socket, 'connect');
   const peer = createRawPeer(socket, greet);
@@ -255,7 +261,7 @@ function createRawPeer(socket: Socket, answers: boolean): RawPeer {
   };
 }
 
-/** The payload in DATA frames of `frameBytes` each, in one buffer. */
+/** Encodes a payload as DATA frames of `frameBytes` each, in one buffer. */
 export function dataFrames(streamId: number, payload: Buffer, frameBytes: number): Buffer {
   const frames = Math.ceil(payload.length / frameBytes);
   const bytes = Buffer.allocUnsafe(frames * HEADER_BYTES + payload.length);

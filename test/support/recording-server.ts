@@ -1,6 +1,6 @@
 /**
- * A reporting service that writes down what it is sent and answers as the test says. It shares nothing with the
- * operator's server, so that the fleet is not judged by the code it was made to test.
+ * A reporting service that records reports and sends the responses of the test. It shares no code with the
+ * operator's server, so that the fleet is not tested with the code that it was made to test.
  */
 import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { ReportMessage, ReportedTunnel } from '../../src/grpc/report-message.ts';
@@ -8,33 +8,33 @@ import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.
 import { applyReport } from './apply-reports.ts';
 import { requestOf } from './wire.ts';
 
-/** One stream as the server saw it. */
+/** A stream as seen by the server. */
 interface RecordedStream {
   readonly reports: ReportMessage[];
-  /** Bytes of each report. */
+  /** Size of each report in bytes. */
   readonly sizes: number[];
   ended: boolean;
-  /** The reporter's end of the connection, as address and port. */
+  /** The reporter's address and port. */
   readonly peer: string;
-  /** Ends the stream with this gRPC status; 0 is OK. */
+  /** Ends the stream with a gRPC status; 0 is OK. */
   end(code: number): void;
 }
 
-/** A reporting service that remembers what it was sent and says what a test has it say. */
+/** A reporting service that records reports. */
 export interface RecordingServer {
   /** host:port. */
   readonly address: string;
-  /** In the order they were opened. */
+  /** In the order in which they were opened. */
   readonly streams: readonly RecordedStream[];
-  /** What reporters hold by what they reported, on whatever stream: reporter id → tunnel name → tunnel. */
+  /** The tunnels of each reporter according to its reports on all streams: reporter ID → tunnel name → tunnel. */
   readonly held: ReadonlyMap<string, ReadonlyMap<string, ReportedTunnel>>;
-  /** What to answer; undefined for nothing. At first an ACK without an interval. */
+  /** Returns the response to a report; undefined for none. Default: an ACK without an interval. */
   respond: (report: ReportMessage, stream: RecordedStream) => Partial<ReportResponse> | undefined;
-  /** Ends everything at once. */
+  /** Closes everything immediately. */
   stop(): void;
 }
 
-/** An ACK as the wire has it; `intervalMs` is left out when undefined. */
+/** Returns an ACK; without an interval when `intervalMs` is undefined. */
 export function ack(report: ReportMessage, intervalMs?: number): Partial<ReportResponse> {
   return {
     node_id: report.node?.id ?? '',
@@ -45,7 +45,7 @@ export function ack(report: ReportMessage, intervalMs?: number): Partial<ReportR
   };
 }
 
-/** Listens on loopback, on a free port unless one is given. */
+/** Starts a server on loopback, on a free port by default. */
 export async function startRecordingServer(port = 0): Promise<RecordingServer> {
   const server = new Server({ 'grpc.max_receive_message_length': -1 });
   const streams: RecordedStream[] = [];

@@ -5,14 +5,14 @@ import { eventually } from './eventually.ts';
 import { FakeClock } from './fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from './scripted-api-server.ts';
 
-/** What a cache would hold: versions by name, replaced by mark and sweep. */
+/** A handler that keeps versions by name, like a cache; relists replace them by mark and sweep. */
 export class RecordingHandler implements ReflectorHandler<ApiObject> {
   readonly versions = new Map<string, string>();
-  /** Each call, as `ADDED a 5`. */
+  /** The calls, for example `ADDED a 5`. */
   readonly calls: string[] = [];
-  /** When set, the next call that matches it throws. */
+  /** The next call with this prefix throws. */
   failOn: string | undefined;
-  /** Versions that need no event. */
+  /** Versions of own writes, which need no event. */
   readonly ownWrites = new Set<string>();
   #listed: Set<string> | undefined;
 
@@ -42,7 +42,7 @@ export class RecordingHandler implements ReflectorHandler<ApiObject> {
     return this.ownWrites.delete(resourceVersion);
   }
 
-  /** `a=5 b=7`, by name. */
+  /** Returns `a=5 b=7`, sorted by name. */
   toString(): string {
     return [...this.versions]
       .toSorted(([a], [b]) => (a < b ? -1 : 1))
@@ -59,30 +59,30 @@ export class RecordingHandler implements ReflectorHandler<ApiObject> {
   }
 }
 
-/** A reflector against a scripted API server, in time that the test moves. */
+/** A reflector with a scripted API server and a fake clock. */
 export interface ReflectorFixture {
   readonly server: ScriptedApiServer;
   readonly clock: FakeClock;
   readonly store: RecordingHandler;
   readonly client: ApiClient;
   readonly reflector: Reflector<ApiObject>;
-  /** States in their order; a broken one as `broken: <message>`. */
+  /** The states in order; a failure as `broken: <message>`. */
   readonly states: string[];
-  /** Lines logged, as `warn <error, or else the message> (<hint>)`. */
+  /** Log lines as `warn <error or message> (<hint>)`. */
   readonly logged: string[];
-  /** Starts it; `stop` ends it. */
+  /** Starts the reflector; `stop` ends it. */
   run(): void;
-  /** Waits until the last state begins with this. */
+  /** Waits until the last state starts with this. */
   waitForState(state: ReflectorState): Promise<void>;
-  /** Waits until the store holds this, as `Store.toString` says it. */
+  /** Waits until the store has this content, in the format of `RecordingHandler.toString`. */
   waitForContent(content: string): Promise<void>;
-  /** After a failure: how long the reflector rests before it tries again. */
+  /** After a failure: returns the time until the reflector retries. */
   backoffMs(): Promise<number>;
-  /** Aborts it, waits for its end and closes everything. */
+  /** Stops the reflector, waits for its end and closes everything. */
   stop(): Promise<void>;
 }
 
-/** `random` is fixed at 0.5, so a rest is three quarters of the full backoff. */
+/** `random` always returns 0.5, so a delay is three quarters of the full backoff. */
 export async function startReflectorFixture(pageLimit?: number): Promise<ReflectorFixture> {
   const server = await startScriptedApiServer();
   const clock = new FakeClock();
@@ -139,7 +139,7 @@ export async function startReflectorFixture(pageLimit?: number): Promise<Reflect
       );
     },
     async backoffMs() {
-      // No call and no watch is under way then, so that the only timer is the rest.
+      // No call and no watch is pending then, so the only timer is the backoff.
       await waitForState('broken');
       await eventually('one timer', () => clock.pendingTimersMs.length === 1);
       return clock.pendingTimersMs[0] ?? Number.NaN;

@@ -1,4 +1,7 @@
-/** Several replicas of the operator behind a balancer, each with a ServiceAccount of its own, so that the audit log tells them apart. */
+/**
+ * Several replicas behind a load balancer, each with a ServiceAccount of its own, so that the audit log
+ * distinguishes them.
+ */
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { createFleet, type Fleet, type FleetDependencies } from '../../src/simulate/fleet.ts';
 import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
@@ -17,7 +20,7 @@ import type { ObservedTunnelObject } from './expected-objects.ts';
 const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
-/** A reporter's object, as the API server shows it. */
+/** A reporter object as returned by the API server. */
 export interface ObservedReporter {
   readonly metadata: { readonly name: string; readonly uid: string; readonly resourceVersion: string };
   readonly spec: { readonly id: string; readonly cluster: string };
@@ -32,44 +35,44 @@ export interface ObservedReporter {
   };
 }
 
-/** One replica; it may have been replaced by a newer process. */
+/** A replica; its process may have been replaced by a newer one. */
 export interface RunningReplica {
   readonly account: string;
   readonly process: OperatorProcess;
 }
 
-/** Operators that serve one namespace, behind one balancer. */
+/** Replicas that serve one namespace behind one load balancer. */
 export interface Replicas {
   readonly namespace: string;
   readonly balancer: LoadBalancer;
-  /** Those that run, in the order in which they were started. */
+  /** The running replicas in the order in which they were started. */
   readonly running: readonly RunningReplica[];
-  /** Starts one more and lets the balancer know when it is ready. `nodeFlags`: what Node itself is told. */
+  /** Starts a replica and adds it to the load balancer when it is ready. `nodeFlags` are flags of Node. */
   start(
     flags?: readonly string[],
     clockAheadMs?: number,
     nodeFlags?: readonly string[],
   ): Promise<RunningReplica>;
-  /** Ends one: politely, or at once. */
+  /** Ends a replica gracefully or immediately. */
   end(replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void>;
-  /** New connections no longer go to it; those that are open stay. */
+  /** Stops sending new connections to a replica; open ones stay. */
   removeFromBalancer(replica: RunningReplica): void;
-  /** New connections go to all that run again. */
+  /** Sends new connections to all running replicas again. */
   restoreBalancer(): void;
   startFleet(options?: Partial<FleetOptions>, edges?: Partial<FleetDependencies>): Promise<Fleet>;
   reporters(): Promise<ObservedReporter[]>;
-  /** Waits until every reporter is connected, in sync with its objects, and owned by a replica that runs. */
+  /** Waits until every reporter is connected, in sync, and owned by a running replica. */
   waitUntilServed(reporters: number, deadlineMs: number): Promise<void>;
-  /** Who leads: the holder of the leader's Lease, "" when nobody. */
+  /** Returns the holder of the leader Lease; "" when there is none. */
   leader(): Promise<string>;
-  /** Waits until one that runs leads, and gives it. A reporter may be served before anybody leads. */
+  /** Waits until a running replica is the leader and returns it. Reporters may be served before there is a leader. */
   waitForLeader(deadlineMs: number): Promise<RunningReplica>;
   writes(): Promise<Write[]>;
-  /** Ends fleets, replicas and the balancer. */
+  /** Ends fleets, replicas and the load balancer. */
   stop(): Promise<void>;
 }
 
-/** Makes a namespace for replicas; none runs yet. */
+/** Creates a namespace for replicas; none is started. */
 export async function createReplicas(controlPlane: ControlPlaneClient, hint: string): Promise<Replicas> {
   const namespace = await createNamespace(controlPlane, hint);
   const balancer = await startLoadBalancer();
@@ -168,20 +171,20 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
     writes: () => listWrites(controlPlane.auditLogPath ?? '', namespace),
     async stop() {
       await Promise.all(fleets.splice(0).map((fleet) => fleet.stop()));
-      // Also one that is stopped.
+      // SIGKILL also ends a stopped process.
       await Promise.all(running.splice(0).map(({ process }) => process.kill()));
       await balancer.close();
     },
   };
 }
 
-/** `status reason` of a condition; "" where there is none. */
+/** Returns a condition as `status reason`; "" when it does not exist. */
 export function conditionText(status: ObservedReporter['status'], type: string): string {
   const entry = status.conditions.find((candidate) => candidate.type === type);
   return entry === undefined ? '' : `${entry.status} ${entry.reason}`;
 }
 
-/** By uid and version: what of these rows is still there, unchanged. */
+/** Counts the objects that still have the same UID and resourceVersion. */
 export function countUnchanged(
   before: readonly ObservedTunnelObject[],
   after: readonly ObservedTunnelObject[],

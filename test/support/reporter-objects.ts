@@ -1,11 +1,11 @@
-/** Reporters' objects for tests of what reads them. */
+/** Reporter objects for tests of their readers. */
 import type { Condition } from '../../src/core/kubernetes.ts';
 import type { ReporterObject } from '../../src/core/reporter-object.ts';
 
-/** When it is, for these objects. */
+/** The current time of these objects. */
 export const NOW_MS = Date.parse('2026-11-23T12:00:00Z');
 
-/** A condition that changed so long before `NOW_MS`. */
+/** Returns a condition that changed `agoMs` before `NOW_MS`. */
 export function conditionOf(
   type: string,
   status: string,
@@ -16,7 +16,10 @@ export function conditionOf(
   return { type, status, reason, message, lastTransitionTime: new Date(NOW_MS - agoMs).toISOString() };
 }
 
-/** A reporter `edge/ID` as the API server shows it: connected, in sync, owned by `replica-a`, with 3 tunnels, unless `given` says otherwise. */
+/**
+ * Returns the object of reporter `edge/ID`: connected, in sync, owned by `replica-a`, with 3 tunnels, unless
+ * overridden.
+ */
 export function reporterObject(
   id: string,
   overrides: {

@@ -1,6 +1,6 @@
 /**
- * A ReportingServer on a free loopback port with its sink in memory, and raw streams to it: what is sent are bytes, so
- * that a test can send what no decent client would.
+ * A ReportingServer on a free loopback port with an in-memory sink, and raw streams to it: tests send bytes, so
+ * they can send what no client would.
  */
 import type { ChannelCredentials, Client } from '@grpc/grpc-js';
 import { pino } from 'pino';
@@ -14,28 +14,28 @@ import { createMetrics, type Metrics } from '../../src/metrics.ts';
 import { dial, openStream, type TestStream } from './test-stream.ts';
 import { requestBytes, type RequestFields } from './wire.ts';
 
-/** In what the server differs from the operator's; a part of the sink that is given is called as well. */
+/** Options that differ from the operator's; the given parts of the sink are called in addition. */
 export interface TestServerOptions
   extends Partial<Omit<ReportingServerOptions, 'sink' | 'log' | 'metrics'>>, Partial<ReportSink> {}
 
-/** A reporting service on loopback, and what it was told. */
+/** A reporting service on loopback and what it has received. */
 export interface TestServer {
   readonly server: ReportingServer;
   readonly address: string;
   readonly metrics: Metrics;
-  /** In the order they were folded. */
+  /** In the order in which they were applied. */
   readonly applied: { readonly reporter: ReporterId; readonly report: Report }[];
-  /** Whose each stream was, in the order in which they were named. */
+  /** The peer of each stream, in the order of identification. */
   readonly peers: readonly Peer[];
-  /** What the sink was told of reporters' streams, as `r-0 connected`, in order. */
+  /** Connections and disconnections of reporters, for example `r-0 connected`, in order. */
   readonly connectionEvents: readonly string[];
-  /** Every log entry. */
+  /** All log entries. */
   readonly logged: { readonly level: number; readonly msg: string; readonly [key: string]: unknown }[];
-  /** Opens a stream on a connection of its own, plaintext by default; with a token where one is given. */
+  /** Opens a stream on a connection of its own, plaintext by default, optionally with a token. */
   open(by?: ChannelCredentials, token?: string): TestStream;
-  /** Opens streams that share one connection, at each call one. */
+  /** Returns a function that opens streams on one shared connection. */
   connection(by?: ChannelCredentials, token?: string): () => TestStream;
-  /** The value of a counter's series with this label value; 0 when nothing was counted. */
+  /** Returns a counter's value for a label value; 0 when nothing was counted. */
   count(
     metric:
       | 'connectionsRejected'
@@ -47,11 +47,11 @@ export interface TestServer {
       | 'reports',
     label: string,
   ): Promise<number>;
-  /** Closes the connections of `open`, and the server where it still runs. */
+  /** Closes the connections, and the server if it is still running. */
   stop(): Promise<void>;
 }
 
-/** Starts a server; what a test does not say is as in the operator by default. */
+/** Starts a server with the operator's defaults, unless overridden. */
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
   const { apply, reporterConnected, reporterDisconnected, ...given } = options;
   const applied: TestServer['applied'] = [];
@@ -122,7 +122,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   };
 }
 
-/** The bytes of a stream's first report, nonce 1 unless it is said otherwise. */
+/** Encodes the first report of a stream, with nonce 1 unless overridden. */
 export function firstReport(id: string, fields: RequestFields = {}): Buffer {
   return requestBytes({ node: { id, cluster: 'edge' }, nonce: 1, ...fields });
 }

@@ -4,15 +4,15 @@ import type { Report } from '../../src/core/report.ts';
 import { createNames, type Names } from '../../src/core/names.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 
-/** As the operator makes them. */
+/** Names as the operator derives them. */
 export const names: Names = createNames((text) => hash('sha256', text, 'buffer'));
 
 /** A reporter. */
 export const RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-0' };
-/** Another one, of the same cluster. */
+/** Another reporter of the same cluster. */
 export const OTHER_RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-1' };
 
-/** A tunnel as Envoy reports it without tenant isolation: named for its initiator. */
+/** Returns a tunnel as Envoy reports it without tenant isolation, named after its initiator. */
 export function tunnel(name: string, overrides: Partial<Tunnel> = {}): Tunnel {
   return {
     name,
@@ -24,12 +24,12 @@ export function tunnel(name: string, overrides: Partial<Tunnel> = {}): Tunnel {
   };
 }
 
-/** A report of everything. */
+/** Returns a full push. */
 export function fullPush(...added: Tunnel[]): Report {
   return { fullPush: true, added, removedNames: [] };
 }
 
-/** A report of what has changed. */
+/** Returns a delta. */
 export function delta(added: readonly Tunnel[], removedNames: readonly string[] = []): Report {
   return { fullPush: false, added, removedNames };
 }

@@ -5,7 +5,7 @@ import type { Credentials, CredentialSource } from '../../src/k8s/credentials.ts
 import type { RecordedResponse } from './recorded-responses.ts';
 import { eventually } from './eventually.ts';
 
-/** A request that waits for the test to answer it. */
+/** A request that waits for a response from the test. */
 export interface ScriptedRequest {
   readonly method: string;
   readonly path: string;
@@ -13,51 +13,51 @@ export interface ScriptedRequest {
   readonly headers: IncomingMessage['headers'];
   readonly body: string;
   respond(answer: RecordedResponse): void;
-  /** Answers 200 and keeps the body open. */
+  /** Responds with 200 and keeps the body open. */
   watch(): ScriptedWatch;
-  /** Answers with this status, and a body that comes piece by piece. */
+  /** Responds with a status and a body in pieces. */
   stream(status: number): ScriptedStream;
-  /** Breaks the connection, without an answer. */
+  /** Resets the connection without a response. */
   reset(): void;
 }
 
-/** A body without end, seen from the server. */
+/** An unfinished body, seen from the server. */
 export interface ScriptedStream {
-  /** True once the client, or the server, has closed it. */
+  /** True once the client or the server has closed it. */
   readonly closed: boolean;
-  /** Resolves when it was taken, or the answer was closed. */
+  /** Resolves when the bytes were accepted or the response was closed. */
   write(bytes: string | Buffer): Promise<void>;
 }
 
 /** An open watch, seen from the server. */
 export interface ScriptedWatch {
-  /** True once the client, or the server, has closed it. */
+  /** True once the client or the server has closed it. */
   readonly closed: boolean;
-  /** Sends lines, each ended by a line feed. */
+  /** Sends lines, each terminated by a line feed. */
   send(...lines: string[]): void;
-  /** Sends bytes as they are. */
+  /** Sends bytes unchanged. */
   sendRaw(bytes: string | Buffer): void;
-  /** Ends it as the API server does when its time is over. */
+  /** Ends the watch, as the API server does after its timeout. */
   end(): void;
-  /** Breaks the connection in the middle. */
+  /** Resets the connection. */
   reset(): void;
 }
 
-/** A server that does nothing by itself: a test takes each request and says what comes back. */
+/** A server that responds only as scripted: the test takes each request and sends the response. */
 export interface ScriptedApiServer {
   readonly url: URL;
-  /** Requests that have come, taken or not. */
+  /** Number of received requests, whether taken or not. */
   readonly count: number;
-  /** Connections open now. */
+  /** Number of open connections. */
   readonly openConnections: number;
-  /** A connection to it, by a fixed token or by the source given. */
+  /** Returns a connection with a fixed token or the given credentials. */
   connection(credentials?: CredentialSource): Connection;
-  /** The next request that was not taken yet; fails when none comes within 5 s. */
+  /** Returns the next request that was not taken yet; rejects after 20 s. */
   next(): Promise<ScriptedRequest>;
   close(): Promise<void>;
 }
 
-/** Starts one on a free port of the loopback, in plain HTTP. */
+/** Starts a server on a free loopback port, over plain HTTP. */
 export async function startScriptedApiServer(): Promise<ScriptedApiServer> {
   const pending: ScriptedRequest[] = [];
   const sockets = new Set<Socket>();
@@ -113,7 +113,7 @@ export async function startScriptedApiServer(): Promise<ScriptedApiServer> {
   };
 }
 
-/** Credentials that never change. */
+/** Returns credentials that never change. */
 export function fixedCredentials(credentials: Credentials): CredentialSource {
   return { current: () => credentials, refresh: () => Promise.resolve() };
 }

@@ -1,4 +1,4 @@
-/** Streams whose reports are bytes, so that a test can send what no decent client would. */
+/** Streams whose reports are bytes, so that a test can send what no client would. */
 import {
   Client,
   credentials,
@@ -10,33 +10,36 @@ import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.
 import { eventually } from './eventually.ts';
 import { requestBytes, type RequestFields } from './wire.ts';
 
-/** Long enough for two busy cores; reached only by what does not happen at all. */
+/** Long enough for two busy cores; only reached when the response never arrives. */
 const DEADLINE_MS = 60_000;
 
 const { StreamReverseTunnels: METHOD } = loadReportingService().service;
 
-/** A stream that a test speaks on, report by report. */
+/** A stream on which a test sends reports. */
 export interface TestStream {
-  /** Writes a message as it is. */
+  /** Sends a message unchanged. */
   sendBytes(bytes: Buffer): void;
   send(fields: RequestFields): void;
-  /** Every response so far, as decoded: what the server left out is missing. */
+  /** All decoded responses so far; fields that the server left out are missing. */
   readonly responses: Partial<ReportResponse>[];
-  /** The next response that `next` has not given yet; fails when the stream ends before. */
+  /** Returns the next response that was not returned yet; rejects when the stream ends before. */
   next(): Promise<Partial<ReportResponse>>;
-  /** The status that ends the stream. */
+  /** The status that ended the stream. */
   readonly ended: Promise<{ readonly code: number; readonly details: string }>;
-  /** Half-closes: no more reports. */
+  /** Half-closes the stream. */
   end(): void;
   cancel(): void;
-  /** Takes no more responses until `resume`. */
+  /** Stops reading responses until `resume`. */
   pause(): void;
   resume(): void;
-  /** Messages that the connection has not taken yet, as the server does not read them. */
+  /** Number of messages that the connection has not accepted yet, because the server does not read them. */
   readonly unsent: number;
 }
 
-/** A client with a connection of its own, plaintext by default, not the one that another client of this process has to the same address. */
+/**
+ * Creates a client with a connection of its own, plaintext by default, which is not shared with other clients of
+ * this process.
+ */
 export function dial(address: string, by: ChannelCredentials = credentials.createInsecure()): Client {
   return new Client(address, by, {
     'grpc.use_local_subchannel_pool': 1,
@@ -44,7 +47,7 @@ export function dial(address: string, by: ChannelCredentials = credentials.creat
   });
 }
 
-/** Opens a stream on the client's connection. @param token sent with it as `authorization: Bearer` */
+/** Opens a stream on the client's connection. @param token sent as `authorization: Bearer` */
 export function openStream(client: Client, token?: string): TestStream {
   const metadata = new Metadata();
   if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
@@ -59,7 +62,7 @@ export function openStream(client: Client, token?: string): TestStream {
   let unsent = 0;
   let final: { readonly code: number; readonly details: string } | undefined;
   call.on('data', (response: Partial<ReportResponse>) => responses.push(response));
-  // The status event says the same; without a listener an error would end the test run.
+  // The status event reports the same; without a listener, an error would end the test run.
   call.on('error', () => {});
   const ended = new Promise<{ readonly code: number; readonly details: string }>((resolve) => {
     call.on('status', ({ code, details }) => {
@@ -81,7 +84,7 @@ export function openStream(client: Client, token?: string): TestStream {
       await eventually('a response', () => responses.length > nextIndex || final !== undefined, DEADLINE_MS);
       const response = responses[nextIndex];
       if (response === undefined)
-        throw new Error(`the stream was closed instead: ${final?.code} ${final?.details}`);
+        throw new Error(`the stream ended instead: ${final?.code} ${final?.details}`);
       nextIndex += 1;
       return response;
     },

@@ -1,9 +1,9 @@
-/** A TLS server's material and peers of all kinds. */
+/** TLS material of servers and peers. */
 import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import type { TlsMaterial } from '../../src/grpc/tls-acceptor.ts';
 import type { CertificateAuthority, IssuedCertificate } from './certificates.ts';
 
-/** What a server on loopback shows, and whose peers it believes. */
+/** Returns the TLS material of a server on loopback, which trusts the given client authority. */
 export function serverMaterial(
   authority: CertificateAuthority,
   clientAuthority?: CertificateAuthority,
@@ -12,7 +12,7 @@ export function serverMaterial(
   return { cert, key, clientCa: clientAuthority?.ca };
 }
 
-/** A peer that believes the authority, and shows a certificate where it has one. */
+/** Returns the credentials of a peer that trusts the authority, optionally with a certificate. */
 export function peerCredentials(
   authority: CertificateAuthority,
   certificate?: IssuedCertificate,

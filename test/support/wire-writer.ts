@@ -1,26 +1,26 @@
-/** Protobuf's wire format by hand, field by field: what no generated encoder would write can be written too. */
+/** Protobuf's wire format, field by field, so that a test can write what no generated encoder would. */
 
 const VARINT = 0;
 const LENGTH_DELIMITED = 2;
 const GROUP = 3;
 const GROUP_END = 4;
 
-/** One message of several pieces, in their order. */
+/** Concatenates the parts of a message. */
 export function concat(...parts: readonly Buffer[]): Buffer {
   return Buffer.concat(parts);
 }
 
-/** A varint field; `value` is taken as unsigned 64 bits. */
+/** Encodes a varint field; `value` is an unsigned 64-bit integer. */
 export function varint(fieldNumber: number, value: bigint, padding = 0): Buffer {
   return concat(rawVarint(tagOf(fieldNumber, VARINT)), rawVarint(value, padding));
 }
 
-/** An int64 field; negative values take ten bytes. */
+/** Encodes an int64 field; negative values take ten bytes. */
 export function int64(fieldNumber: number, value: bigint): Buffer {
   return varint(fieldNumber, BigInt.asUintN(64, value));
 }
 
-/** A field of bytes, text or a message. */
+/** Encodes a field of bytes, a string or a message. */
 export function lengthDelimited(fieldNumber: number, content: Buffer, padding = 0): Buffer {
   return concat(
     rawVarint(tagOf(fieldNumber, LENGTH_DELIMITED)),
@@ -29,17 +29,17 @@ export function lengthDelimited(fieldNumber: number, content: Buffer, padding = 
   );
 }
 
-/** A field of text. */
+/** Encodes a string field. */
 export function text(fieldNumber: number, value: string): Buffer {
   return lengthDelimited(fieldNumber, Buffer.from(value));
 }
 
-/** A group, which proto3 has no use for and decoders must skip. */
+/** Encodes a group, which proto3 does not use and decoders must skip. */
 export function group(fieldNumber: number, content: Buffer): Buffer {
   return concat(rawVarint(tagOf(fieldNumber, GROUP)), content, rawVarint(tagOf(fieldNumber, GROUP_END)));
 }
 
-/** The varint's bytes, with up to `padding` needless ones: protobuf takes 7 bits a byte, zeros at the end as well. */
+/** Encodes a varint with `padding` redundant bytes: 7 bits per byte, followed by zeros. */
 function rawVarint(value: bigint, padding = 0): Buffer {
   const bytes: number[] = [];
   let remaining = value;

@@ -1,6 +1,6 @@
 /**
- * The wire contract as protobufjs' own reflection reads it from proto/: the second opinion that `src/grpc/decode.ts`
- * is held to, and what tests write requests with.
+ * The wire contract as read from proto/ by protobufjs' reflection: an independent decoder to compare
+ * `src/grpc/decode.ts` with, and the encoder of the tests.
  */
 import { join } from 'node:path';
 import protobuf from 'protobufjs';
@@ -8,7 +8,7 @@ import protobuf from 'protobufjs';
 const FOLDER = join(import.meta.dirname, '..', '..', 'proto');
 const PACKAGE = 'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client';
 
-/** A StreamReverseTunnelsRequest as one writes it; parts left out stay off the wire. int64s as decimal text. */
+/** A StreamReverseTunnelsRequest; fields left out are not encoded. int64 values are decimal strings. */
 export interface RequestFields {
   readonly node?: { readonly id?: string; readonly cluster?: string } & Record<string, unknown>;
   readonly added_tunnels?: readonly TunnelFields[];
@@ -17,7 +17,7 @@ export interface RequestFields {
   readonly nonce?: string | number;
 }
 
-/** A tunnel as the wire has it; every field may be left out. */
+/** A tunnel on the wire; every field may be left out. */
 export interface TunnelFields {
   readonly name?: string;
   readonly identity?: {
@@ -34,23 +34,28 @@ root.loadSync(`${PACKAGE.replaceAll('.', '/')}/stream_reverse_tunnels.proto`, { 
 
 const request = root.lookupType(`${PACKAGE}.StreamReverseTunnelsRequest`);
 
-/** The bytes of a request, written by protobufjs. */
+/** Encodes a request with protobufjs. */
 export function requestBytes(fields: RequestFields): Buffer {
   return Buffer.from(request.encode(request.fromObject(fields)).finish());
 }
 
-/** What protobufjs makes of the bytes; throws when it refuses them. Every field is there, int64s as decimal text. */
+/**
+ * Decodes a request with protobufjs; throws when it is invalid. Every field is present, int64 values as decimal
+ * strings.
+ */
 export function requestOf(bytes: Uint8Array): Required<RequestFields> {
   const message = request.decode(bytes);
   return request.toObject(message, { longs: String, arrays: true }) as Required<RequestFields>;
 }
 
-/** A request with `count` tunnels `name-0`, `name-1`, … that break no rule, each some 130 bytes as Envoy sends them. */
+/**
+ * Returns a full push of `count` valid tunnels `name-0`, `name-1`, …, of about 130 bytes each as Envoy sends them.
+ */
 export function fullPush(count: number, name = 'tunnel'): Pick<RequestFields, 'full_push' | 'added_tunnels'> {
   return { full_push: true, added_tunnels: Array.from({ length: count }, (_, i) => tunnel(`${name}-${i}`)) };
 }
 
-/** A tunnel that breaks no rule, whatever of 1 to 512 characters its name. */
+/** Returns a valid tunnel for any name of 1 to 512 characters. */
 export function tunnel(name: string): Required<TunnelFields> {
   return {
     name,

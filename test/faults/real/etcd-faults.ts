@@ -75,7 +75,7 @@ export const etcdRestored: FaultScenario = {
 function countLists({ replicas }: FaultFixture): number {
   return replicas.running.reduce(
     (sum, { process }) =>
-      sum + process.log.filter(({ error }) => String(error).startsWith('list reversetunnels.')).length,
+      sum + process.log.filter(({ msg }) => msg.startsWith('list reversetunnels.')).length,
     0,
   );
 }

@@ -1,27 +1,33 @@
-/** What all attacks are made of: rounds on connections of their own, again and again until told to stop. */
+/** Attacks: rounds on separate connections, repeated until they are stopped. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { openRawPeer, type RawPeer } from '../raw-http2.ts';
 
-/** So long a round may go on without an end of its own: a server that reads no further need not say so. */
+/** Maximum duration of a round; a server that stops reading need not close the connection. */
 const ROUND_TIMEOUT_MS = 3000;
-/** Between two rounds, so that an attack that is cut at once is no test of how fast connections can be made. */
+/**
+ * Pause between rounds, so that an attack that is rejected immediately does not only measure the rate of new
+ * connections.
+ */
 const PAUSE_MS = 5;
 const MAX_ROUNDS = 500;
 
 /** An attack on a server of which only the address is known. */
 export interface Attack {
-  /** What the attacker does, to stand in a sentence. */
+  /** What the attacker does, as a verb phrase. */
   readonly name: string;
-  /** What the server counts it as; undefined where HTTP/2 or gRPC turns it away, or nothing is wrong with it. */
+  /**
+   * The reason under which the server counts the rejection; undefined when HTTP/2 or gRPC rejects it, or when
+   * nothing is wrong with it.
+   */
   readonly rejectedAs?: string;
-  /** One go. Peers that are opened through `open` are closed when it is over. */
+  /** Runs one round. Peers that were opened with `open` are closed afterwards. */
   readonly round: (open: OpenPeer) => Promise<void>;
 }
 
-/** Opens a connection, with preface and SETTINGS unless it is said otherwise. */
+/** Opens a connection; sends preface and SETTINGS unless `greet` is false. */
 export type OpenPeer = (greet?: boolean) => Promise<RawPeer>;
 
-/** Attacks until told to stop; resolves with the rounds that were begun. */
+/** Repeats an attack until aborted. Resolves with the number of rounds. */
 export async function runAttack(address: string, { round }: Attack, until: AbortSignal): Promise<number> {
   let rounds = 0;
   while (!until.aborted && rounds < MAX_ROUNDS) {
@@ -32,7 +38,7 @@ export async function runAttack(address: string, { round }: Attack, until: Abort
   return rounds;
 }
 
-/** One round, cut short when it takes longer than `mostMs`, 3 s by default, or is told to stop. */
+/** Runs one round until it ends, `timeoutMs` (3 s by default) has passed, or it is aborted. */
 export async function runRound(
   address: string,
   round: Attack['round'],
@@ -47,23 +53,23 @@ export async function runRound(
   const running = round(async (greet) => {
     const peer = await openRawPeer(address, greet);
     peers.push(peer);
-    // The round was given up while this connection was made.
+    // The round has ended while this connection was opened.
     if (roundEnded.signal.aborted) peer.destroy();
     return peer;
   });
-  // A server that refuses connections refuses this one too; that is for the caller to judge.
+  // A server that rejects connections also rejects this one; the caller checks the consequences.
   await Promise.race([running.catch(() => {}), stopped]);
   roundEnded.abort();
   for (const peer of peers) peer.destroy();
   await running.catch(() => {});
 }
 
-/** Writes the same bytes over and over, at most so many times; ends when the server ends the connection. */
+/** Writes the same bytes up to `times` times; ends when the server closes the connection. */
 export async function writeRepeatedly(peer: RawPeer, bytes: Buffer, times: number): Promise<void> {
   for (let i = 0; i < times && (await peer.write(bytes)); i += 1);
 }
 
-/** As many times the same, in one buffer. */
+/** Repeats bytes in one buffer. */
 export function repeat(count: number, bytes: Buffer): Buffer {
   return Buffer.concat(Array.from({ length: count }, () => bytes));
 }

@@ -1,4 +1,4 @@
-/** Attacks by connections: silent, slow, in other tongues, ended in the middle. */
+/** Attacks with connections that are idle, slow, aborted, or use another protocol. */
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { FRAME, frame, grpcMessage, openingFrame, PREFACE } from '../raw-http2.ts';
@@ -6,11 +6,11 @@ import { firstReport } from '../reporting-server.ts';
 import { fullPush } from '../wire.ts';
 import type { Attack } from './attack.ts';
 
-/** As an OpenSSL client begins. */
+/** The start of an OpenSSL ClientHello. */
 const CLIENT_HELLO = Buffer.concat([Buffer.from('1603010200010001fc0303', 'hex'), Buffer.alloc(505, 0x5a)]);
 const PUSH = grpcMessage(firstReport('cut', fullPush(2000)));
 
-/** Connections that all say the same and wait for what the server does. */
+/** Opens connections that all send the same bytes and wait for the server to close them. */
 function floodConnections(count: number, bytes: Buffer): Attack['round'] {
   return async (open) => {
     const peers = await Promise.all(Array.from({ length: count }, () => open(false)));
@@ -19,25 +19,25 @@ function floodConnections(count: number, bytes: Buffer): Attack['round'] {
   };
 }
 
-/** Connections on which nothing, or nothing of HTTP/2, is said. */
+/** Connections without HTTP/2 traffic. */
 export const CONNECTION_FLOODS: readonly Attack[] = [
   {
-    name: 'opens 2,000 connections and says nothing',
+    name: 'opens 2,000 idle connections',
     rejectedAs: 'handshake_timeout',
     round: floodConnections(2000, Buffer.alloc(0)),
   },
   {
-    name: 'says half of the preface on 200 connections',
+    name: 'sends half of the preface on 200 connections',
     rejectedAs: 'handshake_timeout',
     round: floodConnections(200, PREFACE.subarray(0, 12)),
   },
   {
-    name: 'says the preface and nothing more on 200 connections',
+    name: 'sends only the preface on 200 connections',
     rejectedAs: 'handshake_timeout',
     round: floodConnections(200, PREFACE),
   },
   {
-    name: 'says the preface byte by byte',
+    name: 'sends the preface byte by byte',
     rejectedAs: 'handshake_timeout',
     async round(open) {
       const peer = await open(false);
@@ -48,32 +48,32 @@ export const CONNECTION_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'speaks HTTP/1.1',
+    name: 'sends HTTP/1.1 requests',
     rejectedAs: 'http1',
     round: floodConnections(100, Buffer.from('GET / HTTP/1.1\r\nHost: a\r\n\r\n')),
   },
-  { name: 'speaks TLS', rejectedAs: 'tls', round: floodConnections(100, CLIENT_HELLO) },
+  { name: 'sends a TLS ClientHello', rejectedAs: 'tls', round: floodConnections(100, CLIENT_HELLO) },
   {
-    name: 'sends bytes that mean nothing',
+    name: 'sends meaningless bytes',
     rejectedAs: 'not_http2',
-    // The same each time, so that a failure can be had again.
+    // The same bytes each time, so that failures are reproducible.
     round: floodConnections(100, Buffer.from(Array.from({ length: 4096 }, (_, i) => (i * 167 + 13) % 251))),
   },
   {
-    name: 'says the preface and then bytes that mean nothing',
+    name: 'sends the preface followed by meaningless bytes',
     round: floodConnections(
       100,
       Buffer.concat([PREFACE, Buffer.from(Array.from({ length: 4096 }, (_, i) => (i * 167 + 13) % 251))]),
     ),
   },
   {
-    name: 'connects and goes, 500 times',
+    name: 'connects and disconnects 500 times',
     async round(open) {
       for (let i = 0; i < 500; i += 1) (await open(false)).destroy();
     },
   },
   {
-    name: 'goes in the middle of a report: reset, half-closed, stream reset',
+    name: 'disconnects in the middle of a report: by reset, half-close or stream reset',
     async round(open) {
       for (let i = 0; i < 30; i += 1) {
         const peer = await open();

@@ -1,4 +1,4 @@
-/** Attacks by frames that are rightful one by one. */
+/** Attacks with frames that are valid individually. */
 import {
   ACK,
   END_HEADERS,
@@ -27,7 +27,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'sends a report of 13 MB in frames of one byte and 200 of padding',
+    name: 'sends a report of 13 MB in frames of one byte and 200 bytes of padding',
     rejectedAs: 'small_frames',
     async round(open) {
       const peer = await open();
@@ -43,7 +43,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'sends DATA frames of no bytes',
+    name: 'sends empty DATA frames',
     async round(open) {
       const peer = await open();
       await peer.write(openingFrame(1));
@@ -59,7 +59,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'floods PING and reads no answer',
+    name: 'floods PING without reading the answers',
     async round(open) {
       const peer = await open();
       peer.socket.pause();
@@ -76,7 +76,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'floods acknowledgements of SETTINGS',
+    name: 'floods SETTINGS acknowledgements',
     async round(open) {
       const peer = await open();
       await writeRepeatedly(peer, repeat(1000, frame(FRAME.settings, ACK, 0)), 1000);
@@ -88,7 +88,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     async round(open) {
       const peer = await open();
       await peer.write(openingFrame(1));
-      // Down first, or the window would overflow.
+      // The initial window is reduced first, otherwise the updates would overflow it.
       await peer.write(frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 0, 0, 0])));
       await writeRepeatedly(peer, repeat(1000, frame(FRAME.windowUpdate, 0, 1, ONE_BYTE)), 1000);
     },
@@ -105,7 +105,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'floods frames of a type that there is not',
+    name: 'floods frames of an unknown type',
     rejectedAs: 'control_frames',
     async round(open) {
       const peer = await open();
@@ -113,7 +113,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'goes on with one header block for ever (CONTINUATION)',
+    name: 'sends an endless header block (CONTINUATION)',
     rejectedAs: 'header_block',
     async round(open) {
       const peer = await open();
@@ -126,7 +126,7 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'floods CONTINUATION of no bytes',
+    name: 'floods empty CONTINUATION frames',
     async round(open) {
       const peer = await open();
       await peer.write(frame(FRAME.headers, 0, 1, headerBlock(requestFields())));
@@ -134,10 +134,10 @@ export const FRAME_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'puts a header of 4 kB into the table and names it in every header block 16,000 times',
+    name: 'adds a header of 4 kB to the HPACK table and references it 16,000 times per header block',
     async round(open) {
       const peer = await open();
-      // Literal with indexing (0x40), name and value spelled out; then the first entry of the dynamic table (62).
+      // A literal with indexing (0x40) and literal name and value, then the first entry of the dynamic table (62).
       const entry = Buffer.from(headerBlock([['a', 'b'.repeat(4000)]]));
       entry.writeUInt8(0x40, 0);
       const fields = headerBlock(requestFields());

@@ -1,4 +1,4 @@
-/** Streams that begin wrongly, each in its own way (CVE-2026-48068, CVE-2026-33186). */
+/** Malformed starts of streams (CVE-2026-48068, CVE-2026-33186). */
 import {
   END_HEADERS,
   END_STREAM,
@@ -14,7 +14,7 @@ import {
 const PRIORITY = 0x20;
 const CANCEL = Buffer.from([0, 0, 0, 8]);
 
-/** What is sent on stream 1, right behind the preface. */
+/** Bytes sent on stream 1, directly after the preface. */
 export interface MalformedStream {
   readonly description: string;
   readonly bytes: Buffer;
@@ -35,14 +35,14 @@ function withField(name: string, value: string): Buffer {
 const DATA_FRAME = frame(FRAME.data, END_STREAM, 1, grpcMessage(Buffer.alloc(3)));
 const RESET_FRAME = frame(FRAME.rstStream, 0, 1, CANCEL);
 
-/** Streams whose first frames are no call of the service. */
+/** Streams whose first frames are not a call of the service. */
 export const MALFORMED_STREAMS: readonly MalformedStream[] = [
   ...[':method', ':path', ':scheme', ':authority', 'content-type', 'te'].map((name) => ({
     description: `no ${name}`,
     bytes: headersFrame(fieldsWithout(name)),
   })),
-  { description: 'no headers at all', bytes: frame(FRAME.headers, END_HEADERS, 1) },
-  { description: 'no headers at all, and its end', bytes: frame(FRAME.headers, END_HEADERS | END_STREAM, 1) },
+  { description: 'no headers', bytes: frame(FRAME.headers, END_HEADERS, 1) },
+  { description: 'no headers, with END_STREAM', bytes: frame(FRAME.headers, END_HEADERS | END_STREAM, 1) },
   ...[
     '',
     'no-slash',
@@ -64,7 +64,7 @@ export const MALFORMED_STREAMS: readonly MalformedStream[] = [
     bytes: withField(':method', method),
   })),
   {
-    description: 'a HEAD that has ended',
+    description: 'a HEAD with END_STREAM',
     bytes: headersFrame(requestFields({ ':method': 'HEAD' }), END_HEADERS | END_STREAM),
   },
   ...['', 'text/html', 'application/grpc-web', 'application/grpcx', 'Application/gRPC'].map((type) => ({
@@ -79,77 +79,77 @@ export const MALFORMED_STREAMS: readonly MalformedStream[] = [
     description: `the grpc-encoding ${JSON.stringify(encoding)}`,
     bytes: Buffer.concat([
       withField('grpc-encoding', encoding),
-      frame(FRAME.data, 0, 1, grpcMessage(Buffer.from('no gzip'), 7, 1)),
+      frame(FRAME.data, 0, 1, grpcMessage(Buffer.from('not gzip'), 7, 1)),
     ]),
   })),
-  { description: 'a header whose name is upper case', bytes: withField('X-Upper', 'a') },
+  { description: 'a header name in upper case', bytes: withField('X-Upper', 'a') },
   { description: 'a header with a line break', bytes: withField('a', 'b\r\nc: d') },
   { description: 'a header with a NUL', bytes: withField('a', 'b\0c') },
-  { description: 'a binary header that is no base64', bytes: withField('a-bin', '***') },
+  { description: 'a binary header that is not base64', bytes: withField('a-bin', '***') },
   { description: 'a header named __proto__', bytes: withField('__proto__', 'a') },
   {
-    description: 'the header that the server uses itself',
+    description: 'the header that the server uses internally',
     bytes: withField('reverse-tunnel-stream-id', '-1, x'),
   },
-  { description: 'a status', bytes: withField(':status', '200') },
-  { description: 'a pseudo-header that there is not', bytes: withField(':what', '1') },
+  { description: 'a :status header', bytes: withField(':status', '200') },
+  { description: 'an unknown pseudo-header', bytes: withField(':what', '1') },
   {
-    description: 'a pseudo-header behind others',
+    description: 'a pseudo-header after regular headers',
     bytes: headersFrame([...fieldsWithout(':path'), [':path', '/a/b']]),
   },
-  { description: 'each header twice', bytes: headersFrame([...requestFields(), ...requestFields()]) },
+  { description: 'every header twice', bytes: headersFrame([...requestFields(), ...requestFields()]) },
   { description: '200 headers', bytes: headersFrame([...requestFields(), ...manyFields(200)]) },
   { description: 'connection and transfer-encoding', bytes: withField('transfer-encoding', 'chunked') },
   {
-    description: 'a content-length that does not fit',
+    description: 'a wrong content-length',
     bytes: Buffer.concat([withField('content-length', '3'), DATA_FRAME]),
   },
-  { description: 'its reset in the same packet', bytes: Buffer.concat([openingFrame(1), RESET_FRAME]) },
+  { description: 'a reset in the same packet', bytes: Buffer.concat([openingFrame(1), RESET_FRAME]) },
   {
-    description: 'its end in the same frame',
+    description: 'END_STREAM in the same frame',
     bytes: headersFrame(requestFields(), END_HEADERS | END_STREAM),
   },
   {
-    description: 'its end in the same frame, and its reset behind it',
+    description: 'END_STREAM in the same frame, followed by a reset',
     bytes: Buffer.concat([headersFrame(requestFields(), END_HEADERS | END_STREAM), RESET_FRAME]),
   },
   {
-    description: 'an unknown path, its end and its reset',
+    description: 'an unknown path with END_STREAM and a reset',
     bytes: Buffer.concat([
       headersFrame(requestFields({ ':path': '/x' }), END_HEADERS | END_STREAM),
       RESET_FRAME,
     ]),
   },
   {
-    description: 'another content-type, and its reset',
+    description: 'another content-type, followed by a reset',
     bytes: Buffer.concat([withField('content-type', 'text/html'), RESET_FRAME]),
   },
-  { description: 'its headers again', bytes: Buffer.concat([openingFrame(1), openingFrame(1)]) },
+  { description: 'repeated headers', bytes: Buffer.concat([openingFrame(1), openingFrame(1)]) },
   {
     description: 'trailers',
     bytes: Buffer.concat([openingFrame(1), headersFrame([['a', 'b']], END_HEADERS | END_STREAM)]),
   },
-  { description: 'DATA first', bytes: DATA_FRAME },
-  { description: 'DATA behind its end', bytes: Buffer.concat([openingFrame(1), DATA_FRAME, DATA_FRAME]) },
+  { description: 'DATA before HEADERS', bytes: DATA_FRAME },
+  { description: 'DATA after END_STREAM', bytes: Buffer.concat([openingFrame(1), DATA_FRAME, DATA_FRAME]) },
   {
-    description: 'an even number',
+    description: 'an even stream ID',
     bytes: frame(FRAME.headers, END_HEADERS, 2, headerBlock(requestFields())),
   },
-  { description: 'the number 0', bytes: frame(FRAME.headers, END_HEADERS, 0, headerBlock(requestFields())) },
+  { description: 'stream ID 0', bytes: frame(FRAME.headers, END_HEADERS, 0, headerBlock(requestFields())) },
   {
-    description: 'the greatest number',
+    description: 'the maximum stream ID',
     bytes: frame(FRAME.headers, END_HEADERS, 0x7fff_ffff, headerBlock(requestFields())),
   },
   {
-    description: 'a lower number after a higher one',
+    description: 'a lower stream ID after a higher one',
     bytes: Buffer.concat([openingFrame(5), openingFrame(3)]),
   },
   {
-    description: 'more padding than there are bytes',
+    description: 'more padding than payload',
     bytes: frame(FRAME.headers, END_HEADERS | PADDED, 1, Buffer.from([255, 1])),
   },
   {
-    description: 'a priority that depends on itself',
+    description: 'a stream that depends on itself',
     bytes: frame(
       FRAME.headers,
       END_HEADERS | PRIORITY,
@@ -158,21 +158,21 @@ export const MALFORMED_STREAMS: readonly MalformedStream[] = [
     ),
   },
   {
-    description: 'header bytes that mean nothing',
+    description: 'invalid HPACK',
     bytes: frame(FRAME.headers, END_HEADERS, 1, Buffer.alloc(50, 0xff)),
   },
   {
-    description: 'a header length beyond its frame',
+    description: 'a header length beyond the frame',
     bytes: frame(FRAME.headers, END_HEADERS, 1, Buffer.from([0, 0x7f, 0xff])),
   },
   { description: 'PUSH_PROMISE', bytes: frame(FRAME.pushPromise, END_HEADERS, 1, Buffer.from([0, 0, 0, 2])) },
-  { description: 'a frame that is too long', bytes: frame(FRAME.data, 0, 1, Buffer.alloc(20_000)) },
+  { description: 'an oversized frame', bytes: frame(FRAME.data, 0, 1, Buffer.alloc(20_000)) },
   {
-    description: 'a frame whose length is a lie',
+    description: 'a frame with a wrong length',
     bytes: frame(FRAME.ping, 0, 0, Buffer.alloc(8), 0xff_ffff),
   },
   {
-    description: 'GOAWAY, then a stream',
+    description: 'GOAWAY followed by a stream',
     bytes: Buffer.concat([frame(FRAME.goaway, 0, 0, Buffer.alloc(8)), openingFrame(1), DATA_FRAME]),
   },
 ];

@@ -1,4 +1,4 @@
-/** Attacks that make the server keep what they send. */
+/** Attacks that make the server buffer what they send. */
 import { gzipSync } from 'node:zlib';
 import { dataFrames, FRAME, frame, grpcMessage, openingFrame } from '../raw-http2.ts';
 import { firstReport } from '../reporting-server.ts';
@@ -8,7 +8,7 @@ import { repeat, type Attack } from './attack.ts';
 const MB = 1_000_000;
 const GZIP = { 'grpc-encoding': 'gzip' };
 
-/** Zeros are a field number 0 to protobuf: no report, but one has to be whole to find out. */
+/** Zeros are protobuf field number 0: invalid, but this is detected only once the report is complete. */
 const UNFINISHED_MESSAGE = grpcMessage(Buffer.alloc(4 * MB), 8 * MB);
 /** 255 kB on the wire. */
 const GZIP_BOMB = gzipSync(Buffer.alloc(250 * MB));
@@ -16,10 +16,10 @@ const LARGE_REPORTS = Array.from({ length: 200 }, (_, i) =>
   grpcMessage(firstReport(`large-${i}`, fullPush(1500, `large-${i}`))),
 );
 
-/** Reports that are begun, held in memory, and never ended. */
+/** Reports that are started, buffered, and never completed. */
 export const MEMORY_EXHAUSTION: readonly Attack[] = [
   {
-    name: 'leaves reports unfinished on 1,000 streams of one connection',
+    name: 'leaves reports incomplete on 1,000 streams of one connection',
     rejectedAs: 'buffered_bytes',
     async round(open) {
       const peer = await open();
@@ -30,7 +30,7 @@ export const MEMORY_EXHAUSTION: readonly Attack[] = [
     },
   },
   {
-    name: 'leaves a report unfinished on each of 100 connections',
+    name: 'leaves a report incomplete on each of 100 connections',
     rejectedAs: 'buffered_bytes',
     async round(open) {
       const peers = await Promise.all(Array.from({ length: 100 }, () => open()));
@@ -43,7 +43,7 @@ export const MEMORY_EXHAUSTION: readonly Attack[] = [
     },
   },
   {
-    name: 'hides single bytes of unfinished reports in 64 kB of other frames each',
+    name: 'hides single bytes of incomplete reports among 64 kB of other frames each',
     async round(open) {
       const peer = await open();
       const other = repeat(1500, frame(0xbe, 0, 0, Buffer.alloc(32)));
@@ -70,7 +70,7 @@ export const MEMORY_EXHAUSTION: readonly Attack[] = [
       const peer = await open();
       for (let id = 1; id < 200; id += 2) {
         await peer.write(openingFrame(id, GZIP));
-        const broken = id % 4 === 1 ? Buffer.from('no gzip') : Buffer.from(GZIP_BOMB.subarray(0, 1000));
+        const broken = id % 4 === 1 ? Buffer.from('not gzip') : Buffer.from(GZIP_BOMB.subarray(0, 1000));
         await peer.sendData(id, grpcMessage(broken, broken.length, 1));
       }
     },
@@ -86,7 +86,7 @@ export const MEMORY_EXHAUSTION: readonly Attack[] = [
     },
   },
   {
-    name: 'has 200 reports of 140 kB whole in one moment',
+    name: 'completes 200 reports of 140 kB at the same moment',
     async round(open) {
       const peer = await open();
       for (const [i, report] of LARGE_REPORTS.entries()) {
@@ -96,7 +96,7 @@ export const MEMORY_EXHAUSTION: readonly Attack[] = [
       await peer.write(
         Buffer.concat(LARGE_REPORTS.map((report, i) => dataFrames(2 * i + 1, report.subarray(-1), 1))),
       );
-      // An ACK each.
+      // One ACK per report.
       await peer.waitUntil(() => peer.received(FRAME.data) >= LARGE_REPORTS.length);
     },
   },
@@ -110,15 +110,15 @@ export const MEMORY_EXHAUSTION: readonly Attack[] = [
     },
   },
   {
-    name: 'sends reports without end and takes no ACK',
+    name: 'sends reports endlessly without accepting ACKs',
     async round(open) {
       const peer = await open();
-      // No window at all for what the server sends on a stream.
+      // A window of 0 for what the server sends on a stream.
       await peer.write(frame(FRAME.settings, 0, 0, Buffer.from([0, 4, 0, 0, 0, 0])));
       const report = repeat(4000, grpcMessage(requestBytes({ node: { id: 'deaf' }, nonce: 1 })));
       for (let id = 1; id < 200; id += 2) {
         await peer.write(openingFrame(id));
-        // As much as is taken before the server stops reading.
+        // As much as the connection accepts before the server stops reading.
         if (!(await peer.sendData(id, report.subarray(0, peer.window(id))))) return;
       }
       await peer.closed;

@@ -1,19 +1,19 @@
-/** A reporter that behaves: it sends a report, waits for its ACK, and sends the next one. */
+/** A well-behaved reporter: it sends a report, waits for its ACK, and sends the next one. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { dialReportingService } from '../../../src/grpc/reporting-client.ts';
 import { eventually } from '../eventually.ts';
 
-/** A rightful reporter beside an attack, by whose ACKs one sees what that costs others. */
+/** A well-behaved reporter during an attack, whose ACK latency shows the effect on others. */
 export interface SteadyReporter extends AsyncDisposable {
-  /** How long each ACK took, in the order of the reports; ms. */
+  /** ACK latencies in the order of the reports, ms. */
   readonly ackMs: readonly number[];
-  /** Why its stream has ended, which it must not. */
+  /** Why the stream has ended, which must not happen. */
   readonly endReason: string | undefined;
-  /** Waits for so many more ACKs; fails when the stream ends. */
+  /** Waits for `count` more ACKs; rejects when the stream ends. */
   waitForAcks(count: number): Promise<void>;
 }
 
-/** Opens a stream on a connection of its own, and has its first report ACKed. */
+/** Opens a stream on a connection of its own and waits for the first ACK. */
 export async function startSteadyReporter(
   address: string,
   { id = 'steady', pauseMs = 1 } = {},
@@ -27,7 +27,7 @@ export async function startSteadyReporter(
   let sentMs = 0;
   const stream = connection.openStream({
     onResponse({ requestNonce }) {
-      if (requestNonce !== nonce) endReason = `nonce ${requestNonce} in place of ${nonce}`;
+      if (requestNonce !== nonce) endReason = `nonce ${requestNonce} instead of ${nonce}`;
       ackMs.push(performance.now() - sentMs);
       void delay(pauseMs).then(send);
     },

@@ -1,4 +1,4 @@
-/** Attacks by streams: opened, reset, left open, many at once. */
+/** Attacks with streams: opened, reset or left open in large numbers. */
 import {
   END_HEADERS,
   END_STREAM,
@@ -14,7 +14,7 @@ import type { Attack } from './attack.ts';
 const CANCEL = Buffer.from([0, 0, 0, 8]);
 const BATCH_SIZE = 100;
 
-/** Sends what `make` gives for one stream after the other, in batches, until the server ends the connection. */
+/** Sends the frames of `make` for many streams, in batches, until the server closes the connection. */
 function floodStreams(make: (streamId: number) => Buffer, streams: number): Attack['round'] {
   return async (open) => {
     const peer = await open();
@@ -29,17 +29,17 @@ function request(streamId: number, overrides: Readonly<Record<string, string>>):
   return frame(FRAME.headers, END_HEADERS | END_STREAM, streamId, headerBlock(requestFields(overrides)));
 }
 
-/** HealthCheckRequest: field 1, some 60 kB of text, another one for each stream. */
+/** A HealthCheckRequest (field 1) with about 60 kB of text that differs per stream. */
 function serviceName(streamId: number): Buffer {
   const name = Buffer.alloc(60_000, `${streamId} `);
-  // The length of a varint of three bytes.
+  // The length as a varint of three bytes.
   return Buffer.concat([
     Buffer.from([0x0a, (name.length & 0x7f) | 0x80, ((name.length >> 7) & 0x7f) | 0x80, name.length >> 14]),
     name,
   ]);
 }
 
-/** Each is cut as `stream_rate`, or by HTTP/2 itself where its own limit on refused streams comes first. */
+/** Each is rejected as `stream_rate`, or by HTTP/2 itself when its limit on rejected streams is reached first. */
 export const STREAM_FLOODS: readonly Attack[] = [
   {
     name: 'opens streams and resets them at once (rapid reset)',
@@ -53,26 +53,26 @@ export const STREAM_FLOODS: readonly Attack[] = [
     round: floodStreams((id) => openingFrame(id), 20_000),
   },
   {
-    name: 'calls a method that there is not, 20,000 times on each connection',
+    name: 'calls an unknown method 20,000 times on each connection',
     round: floodStreams((id) => request(id, { ':path': '/no/Such' }), 20_000),
   },
   {
-    name: 'calls a path without a slash, 20,000 times on each connection',
+    name: 'calls a path without a slash 20,000 times on each connection',
     round: floodStreams((id) => request(id, { ':path': 'no-slash' }), 20_000),
   },
   {
-    name: 'asks for the health of a service that there is not, 20,000 times on each connection',
+    name: 'checks the health of an unknown service 20,000 times on each connection',
     round: floodStreams((id) => request(id, { ':path': '/grpc.health.v1.Health/Check' }), 20_000),
   },
   {
-    name: 'watches the health of services that there are not, a new name each time, and goes',
+    name: 'watches the health of unknown services with a new name each time, and cancels',
     async round(open) {
       const peer = await open();
       for (let id = 1; id < 2 * 2000; id += 2) {
         await peer.write(openingFrame(id, { ':path': '/grpc.health.v1.Health/Watch' }));
         if (!(await peer.sendData(id, grpcMessage(serviceName(id))))) return;
         await peer.write(frame(FRAME.data, END_STREAM, id));
-        // Not before the answer: a stream that is reset at once is not looked at.
+        // After the response, because a stream that is reset immediately is not processed.
         const answered = (id + 1) / 2;
         await peer.waitUntil(() => peer.received(FRAME.headers) >= answered);
         if (!(await peer.write(frame(FRAME.rstStream, 0, id, CANCEL)))) return;
@@ -80,7 +80,7 @@ export const STREAM_FLOODS: readonly Attack[] = [
     },
   },
   {
-    name: 'sends requests that are not gRPC, 20,000 on each connection',
+    name: 'sends 20,000 requests that are not gRPC on each connection',
     round: floodStreams((id) => request(id, { 'content-type': 'text/html' }), 20_000),
   },
 ];

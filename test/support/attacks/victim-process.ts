@@ -1,23 +1,23 @@
-/** Starts the victim, and asks it how it is. */
+/** Starts the victim process and queries its state. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { VictimOptions, VictimState } from './victim.ts';
 
 const FILE = new URL('victim.ts', import.meta.url).pathname;
 
-/** The reporting service in a process of its own, to be attacked. */
+/** The reporting service in a process of its own. */
 export interface Victim extends AsyncDisposable {
   readonly address: string;
   readonly pid: number;
-  /** How it is now. Rejects when it has ended. */
+  /** Returns the current state. Rejects when the process has ended. */
   state(): Promise<VictimState>;
 }
 
-/** @param descriptors how many files and sockets it may have open, where that is to be few */
+/** Starts a victim. @param descriptors limit on open files and sockets */
 export async function startVictim(options: VictimOptions = {}, descriptors?: number): Promise<Victim> {
   const limited = descriptors === undefined ? '' : `ulimit -n ${descriptors} && `;
   const command = `${limited}exec "$0" --expose-gc "$1" "$2"`;
-  // It ends with this process, however that ends: the channel to it closes.
+  // The process ends with this one, however this one ends, because the channel to it closes.
   const child = spawn('/bin/sh', ['-c', command, process.execPath, FILE, JSON.stringify(options)], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
@@ -31,7 +31,8 @@ export async function startVictim(options: VictimOptions = {}, descriptors?: num
     try {
       const response = Promise.race([once(child, 'message', { signal }), once(child, 'exit', { signal })]);
       const [message] = (await response) as [VictimState | number];
-      if (endReason !== undefined || typeof message !== 'object') throw new Error(endReason ?? 'it ends');
+      if (endReason !== undefined || typeof message !== 'object')
+        throw new Error(endReason ?? 'the process is ending');
       return message;
     } finally {
       answered.abort();
@@ -43,11 +44,11 @@ export async function startVictim(options: VictimOptions = {}, descriptors?: num
     pid: child.pid ?? 0,
     async state() {
       if (endReason !== undefined) throw new Error(endReason);
-      child.send('how are you');
+      child.send('report your state');
       return nextState();
     },
     async [Symbol.asyncDispose]() {
-      // One that has crashed may have closed the channel, and its end not be told yet.
+      // A crashed process may have closed the channel before its exit is reported.
       if (child.connected) child.disconnect();
       if (endReason === undefined) await once(child, 'exit');
     },

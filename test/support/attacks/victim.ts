@@ -1,26 +1,26 @@
-/** A reporting server in a process of its own, so that what an attack makes it hold can be measured. */
+/** A reporting server in a process of its own, so that the memory used by an attack can be measured. */
 import { pino } from 'pino';
 import { systemClock } from '../../../src/clock.ts';
 import { ReportingServer, type ReportingServerOptions } from '../../../src/grpc/reporting-server.ts';
 import { createMetrics } from '../../../src/metrics.ts';
 
-/** Limits other than the operator's. */
+/** Limits that differ from the operator's. */
 export type VictimOptions = Pick<ReportingServerOptions, 'limits'> &
   Partial<Pick<ReportingServerOptions, 'maxMessageSizeBytes'>>;
 
-/** What the victim says of itself; the same each time it is asked, and with its address at the start. */
+/** The state of the victim. */
 export interface VictimState {
   readonly address: string;
-  /** After a collection of garbage. */
+  /** Heap and external memory after a garbage collection. */
   readonly usedBytes: number;
   readonly residentBytes: number;
-  /** The most there has been since the start. */
+  /** Peak since the start. */
   readonly peakResidentBytes: number;
-  /** Counted by reason. */
+  /** Counts by reason. */
   readonly rejected: Readonly<Record<string, number>>;
-  /** Lines that say that a connection was refused. */
+  /** Log lines about rejected connections. */
   readonly rejectionLogs: readonly { readonly address: string; readonly reason: string }[];
-  /** Lines of the level error and above. */
+  /** Log lines of level error and above. */
   readonly errors: readonly string[];
 }
 
@@ -38,7 +38,7 @@ const server = new ReportingServer({
   auth: { mode: 'insecure', tls: undefined },
   maxStreamAgeMs: 3_600_000,
   random: Math.random,
-  // Nothing is kept: what is held is held by the server.
+  // Reports are discarded, so that only the server buffers anything.
   sink: { reporterConnected() {}, reporterDisconnected() {}, apply: () => undefined },
   clock: systemClock,
   metrics,
