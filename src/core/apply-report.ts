@@ -2,27 +2,27 @@ import type { Grant } from './grant.ts';
 import type { Report } from './report.ts';
 import { sameTunnel, type ReporterId, type Tunnel } from './tunnel.ts';
 
-/** What is known of one reporter. */
+/** The latest reported state of one reporter. */
 export interface ReporterState {
   readonly reporter: ReporterId;
-  /** What the reporter holds, by tunnel name. */
+  /** Tunnels that the reporter holds, by name. */
   tunnels: Map<string, Tunnel>;
   /**
-   * Names that it removed before any full push said what it holds; undefined once one has, for then whatever is not
-   * held is absent.
+   * Names that were removed before the first full push; undefined after it, because every name that is not in `tunnels` is
+   * then known to be absent.
    */
   removed: Set<string> | undefined;
-  /** Names of those held that its grant does not permit: reported, and kept from everybody. Undefined: none. */
+  /** Names in `tunnels` that the grant does not permit, for which no objects are written. Undefined: none. */
   denied: Set<string> | undefined;
   /** What the reporter may report now. */
   grant: Grant;
 }
 
-/** What a report changed. */
+/** The effect of a report. */
 export interface ReportChange {
-  /** Names whose row may have to change, each once. */
+  /** Names whose objects may have to change, without duplicates. */
   readonly changed: readonly string[];
-  /** True for the first full push of a reporter: rows found from earlier may be collected now. */
+  /** True for the first full push of a reporter: stale objects can be deleted from now on. */
   readonly becameComplete: boolean;
 }
 
@@ -40,23 +40,23 @@ export interface LimitExceeded {
   readonly max: number;
 }
 
-/** How a ledger learns of rows that were there before it: what the tunnel was by then, by name. */
+/** The tunnels of existing objects, from which a ledger continues that has just been created. */
 export interface PriorState {
   tunnel(name: string): Tunnel | undefined;
   tunnels(): Iterable<Tunnel>;
 }
 
-/** What a report is held to. */
+/** The limits that apply to a report. */
 export interface Limits {
-  /** Tunnels of one reporter, beside what its grant says. */
+  /** Tunnels of one reporter; the grant may set a lower limit. */
   readonly perReporter: number;
-  /** Of all reporters. */
+  /** Tunnels and removed names of all reporters. */
   readonly globalLimit: number;
-  /** What the others have of that. */
+  /** The part of `globalLimit` that other reporters use. */
   readonly usedByOthers: number;
 }
 
-/** What a reporter counts for in the bound of all together: what it holds, and what it is remembered to have removed. */
+/** Returns what a reporter contributes to the limit of all reporters: its tunnels and its removed names. */
 export function sizeOf({ tunnels, removed }: ReporterState): number {
   return tunnels.size + (removed?.size ?? 0);
 }
@@ -71,7 +71,7 @@ function checkGlobalLimit(
   return { limit: 'tunnels', count: usedByOthers + after, max: globalLimit };
 }
 
-/** Names of those that are not permitted; undefined when there are none, as where there is no policy. */
+/** Returns the names of tunnels that the grant does not permit; undefined if there are none, as without policies. */
 export function deniedTunnels(
   tunnels: ReadonlyMap<string, Tunnel>,
   { permits }: Grant,
@@ -83,9 +83,9 @@ export function deniedTunnels(
 }
 
 /**
- * Folds a full push in. It is authoritative: what it lists is held, whatever else it says, and nothing besides.
+ * Applies a full push. It is authoritative: the reporter holds exactly the tunnels that it lists.
  *
- * @param state changed in place, or not at all
+ * @param state changed in place, or left unchanged if a limit is exceeded
  */
 export function applyFullPush(
   state: ReporterState,
@@ -99,7 +99,7 @@ export function applyFullPush(
   const after = new Map<string, Tunnel>();
   for (const reported of report.added) {
     const known = before.get(reported.name) ?? prior.tunnel(reported.name);
-    // Holding on to the object there is already keeps an unchanged full push from growing memory.
+    // Keeps the existing object of an unchanged tunnel, so that a repeated full push does not increase memory use.
     after.set(reported.name, known !== undefined && sameTunnel(known, reported) ? known : reported);
   }
   if (after.size > limit) return { limit: 'tunnelsPerReporter', count: after.size, max: limit };
@@ -112,19 +112,19 @@ export function applyFullPush(
   for (const name of before.keys()) {
     if (!after.has(name)) changed.push(name);
   }
-  const nowComplete = state.removed !== undefined;
+  const becameComplete = state.removed !== undefined;
   state.tunnels = after;
   state.removed = undefined;
   state.denied = deniedTunnels(after, grant);
-  return { changed, becameComplete: nowComplete };
+  return { changed, becameComplete };
 }
 
 /**
- * Folds a delta in: each name is counted. Held after = held before + adds - removals, at least 1. Envoy's adds and
- * removals of a name alternate, but a report carries them as two lists, so "adds, then removals" would lose a tunnel
- * that dropped and came back within one interval. A name's last entry tells the tunnel.
+ * Applies a delta by counting per name: a tunnel is held afterwards if (1 if held before) + adds - removals is at least 1.
+ * Envoy's adds and removals of a name alternate, but a report contains them as two lists, so applying all adds and then
+ * all removals would lose a tunnel that dropped and reconnected within one interval. The last entry of a name counts.
  *
- * @param state changed in place, or not at all
+ * @param state changed in place, or left unchanged if a limit is exceeded
  */
 export function applyDelta(
   state: ReporterState,
@@ -142,13 +142,13 @@ export function applyDelta(
   }
   for (const name of report.removedNames) balance.set(name, (balance.get(name) ?? 0) - 1);
 
-  // Decided first and done then, so that a report over the limit changes nothing. Undefined: not held after it.
+  // Computed first and applied last, so that a report over a limit changes nothing. Undefined: no longer held.
   const after = new Map<string, Tunnel | undefined>();
   const changed: string[] = [];
   let size = state.tunnels.size;
   for (const [name, net] of balance) {
     const current = state.tunnels.get(name);
-    // Rows may have been listed only after the reporter's first delta: what it has not spoken of is as its row says.
+    // Objects may have been listed only after the reporter's first delta: a name not mentioned so far is as its object.
     const known = current ?? (state.removed?.has(name) === false ? prior.tunnel(name) : undefined);
     const tunnel = lastEntry.get(name) ?? known;
     if (tunnel !== undefined && (known === undefined ? 0 : 1) + net >= 1) {
@@ -161,7 +161,7 @@ export function applyDelta(
       if (current !== undefined) size -= 1;
       changed.push(name);
     }
-    // Else it is known to be absent already; or not known, and as many adds as removals do not tell.
+    // Otherwise the tunnel is known to be absent, or it is unknown and equal numbers of adds and removals decide nothing.
   }
   if (size > limit && size > state.tunnels.size)
     return { limit: 'tunnelsPerReporter', count: size, max: limit };
@@ -183,7 +183,7 @@ export function applyDelta(
   return { changed, becameComplete: false };
 }
 
-/** The names removed longest ago: their rows have been deleted by now, and there is nothing left to remember. */
+/** Forgets the names that were removed first: their objects have been deleted, so they are no longer needed. */
 function evictOldest(limit: number, names: Set<string> | undefined): void {
   if (names === undefined) return;
   for (const name of names) {

@@ -1,23 +1,23 @@
-/** How far a reporter that nobody hears is lost. */
+/** Phases of a disconnected reporter. */
 export type DisconnectPhase =
-  /** Its rows stay as they are. */
+  /** Its objects stay unchanged. */
   | 'grace'
-  /** Its rows are to say that nobody knows. */
+  /** Its objects are set to Unknown. */
   | 'unknown'
-  /** Its rows are to go, and then its object. */
+  /** Its objects are deleted, and then its reporter object. */
   | 'expired';
 
-/** After this replica had no Lease: others may have acted meanwhile, and reporters had nobody to come back to. */
+/** After this replica has regained its Lease: other replicas may have acted, and reporters could not reconnect. */
 const PAUSE_AFTER_REGAIN_MS = 15_000;
-/** The first look after a stop of the process finds more time gone than it could have seen. */
+/** The first tick after the process was stopped would otherwise count time that the process did not observe. */
 const MAX_STEP_MS = 5000;
 
 /**
- * The time for which a reporter has been lost, as its owner counts it on its own monotonic clock: from the claim or the
- * end of the stream on, whichever is later, and standing still while the owner may not write and for 15 s after. Time
- * that nobody could have used to come back is not counted, and no other machine's clock is ever asked.
+ * Measures how long a reporter has been disconnected, on the monotonic clock of its owner: from the claim or the end of
+ * the stream, whichever is later. The timer is paused while the owner must not write and for 15 s afterwards, so time in
+ * which the reporter could not have reconnected is not counted. The clocks of other machines are never used.
  *
- * To be looked at every few seconds: of a longer gap 5 s count, as the process may have been stopped meanwhile.
+ * Must be ticked every few seconds: at most 5 s count per tick, because the process may have been stopped.
  */
 export class GraceTimer {
   #elapsedMs = 0;
@@ -29,9 +29,9 @@ export class GraceTimer {
   }
 
   /**
-   * Counts on to `nowMs`.
+   * Advances the timer to `nowMs`.
    *
-   * @param canWrite false while this replica holds no Lease
+   * @param canWrite false while this replica does not hold its Lease
    */
   tick(nowMs: number, canWrite: boolean): void {
     if (canWrite) {
@@ -43,12 +43,16 @@ export class GraceTimer {
     this.#lastTickMs = nowMs;
   }
 
-  /** For how long it has been lost, as counted. */
+  /** The time counted so far. */
   get elapsedMs(): number {
     return this.#elapsedMs;
   }
 
-  /** @param limits greater than 0; `unknownAfterMs` may be the greater of the two, and is never reached then */
+  /**
+   * Returns the current phase.
+   *
+   * @param limits greater than 0; if `unknownAfterMs` is the greater of the two, the phase `unknown` never occurs
+   */
   phase(limits: { readonly unknownAfterMs: number; readonly expireAfterMs: number }): DisconnectPhase {
     if (this.#elapsedMs >= limits.expireAfterMs) return 'expired';
     return this.#elapsedMs >= limits.unknownAfterMs ? 'unknown' : 'grace';

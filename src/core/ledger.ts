@@ -12,18 +12,18 @@ import { ALLOW_ALL, type Grant } from './grant.ts';
 import type { Report } from './report.ts';
 import { reporterKey, type ReporterId, type Tunnel } from './tunnel.ts';
 
-/** What is known of one tunnel. */
+/** What the ledger knows about one tunnel. */
 export type TunnelState =
   | { readonly state: 'present'; readonly tunnel: Tunnel }
-  /** The reporter does not hold it: a row for it is to go. */
+  /** The reporter does not hold the tunnel: its object should be deleted. */
   | { readonly state: 'absent' }
-  /** The reporter has not said: a row for it stays as it is. */
+  /** The reporter has not reported about the tunnel: its object stays unchanged. */
   | { readonly state: 'unknown' };
 
 const ABSENT: TunnelState = { state: 'absent' };
 const UNKNOWN: TunnelState = { state: 'unknown' };
 
-/** Bounds of what a ledger holds. */
+/** Limits of a ledger. */
 export interface LedgerLimits {
   /** Tunnels of one reporter, and names that it may have removed before its first full push. Default: no limit. */
   readonly tunnelsPerReporter?: number;
@@ -32,10 +32,10 @@ export interface LedgerLimits {
 }
 
 /**
- * The latest state of every reporter, held in memory: what the rows are to be.
+ * The latest state of all reporters in memory: the desired state of the objects.
  *
- * Reports are folded in as they are read, each whole or not at all, so its size depends on what tunnels there are and
- * never on how many reports came.
+ * Reports are applied as they are read, each as a whole or not at all. The size of a ledger therefore depends on the
+ * number of tunnels and never on the number of reports.
  */
 export class Ledger {
   readonly #reporters = new Map<string, ReporterState>();
@@ -48,11 +48,11 @@ export class Ledger {
   }
 
   /**
-   * Folds one report in: `core/fold` says how each kind counts.
+   * Applies a report; see `applyFullPush` and `applyDelta`.
    *
-   * @param prior rows known from before; a delta from a reporter that the ledger does not know counts from them, and
-   *   a tunnel that equals its row shares the row's memory
-   * @param grant what the reporter may report now; it stays in force until the next call, or `setGrant`
+   * @param prior the tunnels of existing objects; a delta of a reporter without a state is applied to them, and a tunnel
+   *   that equals that of its object shares its memory
+   * @param grant what the reporter may report from now on, until the next call or `setGrant`
    */
   apply(
     reporter: ReporterId,
@@ -63,7 +63,7 @@ export class Ledger {
     const isNew = !this.#reporters.has(reporterKey(reporter));
     const state = this.#stateFor(reporter, report.fullPush ? undefined : prior, grant);
     state.grant = grant;
-    // Rows from before that it is not permitted to have are to go, though the report need not name them.
+    // Existing objects that the grant does not permit must be deleted, although the report need not name them.
     const denied = isNew ? [...(state.denied ?? [])] : [];
     const applyReport = report.fullPush ? applyFullPush : applyDelta;
     const before = sizeOf(state);
@@ -80,9 +80,10 @@ export class Ledger {
   }
 
   /**
-   * What is known of one tunnel of one reporter. What it holds and is not permitted to is as if it were not there.
+   * Returns what is known about a tunnel of a reporter. A tunnel that the grant does not permit counts as absent.
    *
-   * @param observed what a row says of the tunnel, for a reporter that has not said
+   * @param key see `reporterKey`
+   * @param observed the tunnel of an existing object, which the grant is applied to if the reporter has not reported it
    */
   tunnelState(key: string, name: string, observed?: Tunnel): TunnelState {
     const state = this.#reporters.get(key);
@@ -90,14 +91,14 @@ export class Ledger {
     const tunnel = state.tunnels.get(name);
     if (tunnel !== undefined) return state.denied?.has(name) === true ? ABSENT : { state: 'present', tunnel };
     if (state.removed === undefined || state.removed.has(name)) return ABSENT;
-    // It need not say that it does not hold what it is not permitted to.
+    // A tunnel that is not permitted is absent whether or not the reporter holds it.
     return observed !== undefined && state.grant.permits?.(observed) === false ? ABSENT : UNKNOWN;
   }
 
   /**
-   * Replaces what a reporter may report, and compares its tunnels with it. A reporter without a report is ignored.
+   * Sets what a reporter may report and applies it to the tunnels that it holds. Does nothing before its first report.
    *
-   * @returns names of tunnels that are permitted now and were not, or the reverse
+   * @returns names of tunnels that are permitted now and were not before, or the reverse
    */
   setGrant(key: string, grant: Grant): string[] {
     const state = this.#reporters.get(key);
@@ -112,8 +113,8 @@ export class Ledger {
   }
 
   /**
-   * Forgets what a reporter holds and is not permitted to, as `setGrant` saw it last: another peer speaks for it from now
-   * on, whose grant is not to let be known what this one said.
+   * Forgets the tunnels of a reporter that its grant does not permit. Called when another peer takes over the reporter:
+   * the grant of that peer must not reveal what the previous peer has reported.
    */
   dropDenied(key: string): void {
     const state = this.#reporters.get(key);
@@ -121,14 +122,14 @@ export class Ledger {
     this.#size -= sizeOf(state);
     for (const name of state.denied) {
       state.tunnels.delete(name);
-      // As absent as it was.
+      // Keeps the tunnel absent, as it was while it was denied.
       state.removed?.add(name);
     }
     state.denied = undefined;
     this.#size += sizeOf(state);
   }
 
-  /** Names of what a reporter holds, and of what it removed before it said what it holds. */
+  /** Returns the names of the tunnels that a reporter holds, and of those removed before its first full push. */
   *tunnelNames(key: string): Iterable<string> {
     const state = this.#reporters.get(key);
     if (state === undefined) return;
@@ -136,30 +137,30 @@ export class Ledger {
     if (state.removed !== undefined) yield* state.removed;
   }
 
-  /** How many tunnels a reporter holds. */
+  /** Returns the number of tunnels that a reporter holds. */
   tunnelCount(key: string): number {
     return this.#reporters.get(key)?.tunnels.size ?? 0;
   }
 
-  /** How many of those it is not permitted to report. */
+  /** Returns the number of held tunnels that the grant does not permit. */
   deniedCount(key: string): number {
     return this.#reporters.get(key)?.denied?.size ?? 0;
   }
 
-  /** One of those, for a message; undefined when there are none. */
+  /** Returns one of the held tunnels that the grant does not permit, for a message; undefined if there are none. */
   firstDenied(key: string): Tunnel | undefined {
     const state = this.#reporters.get(key);
     const [name] = state?.denied ?? [];
     return name === undefined ? undefined : state?.tunnels.get(name);
   }
 
-  /** True once a full push has said what the reporter holds in all. */
+  /** Returns true after the first full push of a reporter. */
   isComplete(key: string): boolean {
     const state = this.#reporters.get(key);
     return state !== undefined && state.removed === undefined;
   }
 
-  /** Forgets a reporter: it is another replica's now, or gone. */
+  /** Forgets a reporter that another replica owns or that no longer exists. */
   forget(key: string): void {
     const state = this.#reporters.get(key);
     if (state === undefined) return;
@@ -167,17 +168,17 @@ export class Ledger {
     this.#reporters.delete(key);
   }
 
-  /** The tunnel that a reporter holds under a name; undefined when it does not, or is not known to. */
+  /** Returns the tunnel that a reporter holds under a name, whether or not the grant permits it. */
   tunnel(key: string, name: string): Tunnel | undefined {
     return this.#reporters.get(key)?.tunnels.get(name);
   }
 
-  /** The reporter of a key that a report was folded under. */
+  /** Returns the reporter of a key; undefined before its first report. */
   reporter(key: string): ReporterId | undefined {
     return this.#reporters.get(key)?.reporter;
   }
 
-  /** Tunnels held by all reporters together. */
+  /** Returns the number of tunnels that all reporters hold. */
   totalTunnelCount(): number {
     let total = 0;
     for (const state of this.#reporters.values()) total += state.tunnels.size;

@@ -3,26 +3,26 @@ import type { TunnelState } from './ledger.ts';
 import { Drift, type ObservedTunnel } from './tunnel-object.ts';
 import { sameIdentity, type Tunnel } from './tunnel.ts';
 
-/** One write to the API that brings the rows of a tunnel closer to what they are to be. */
+/** One API write that brings the objects of a tunnel closer to the desired state. */
 export type TunnelAction =
   | { readonly type: 'create'; readonly tunnel: Tunnel }
-  /** Merge patch of what may change on a row that stays: labels, createdAt. */
+  /** Merge patch of the mutable parts: labels and createdAt. */
   | { readonly type: 'patch'; readonly object: ObservedTunnel; readonly tunnel: Tunnel }
   | { readonly type: 'patchStatus'; readonly object: ObservedTunnel }
   | { readonly type: 'delete'; readonly object: ObservedTunnel }
-  /** Status: nobody knows, as the reporter is lost. */
+  /** Sets the status to Unknown because the reporter is disconnected. */
   | { readonly type: 'markUnknown'; readonly object: ObservedTunnel }
-  /** Delete, because the reporter has been lost for too long. */
+  /** Expiry delete: the reporter has been disconnected for too long. */
   | { readonly type: 'expire'; readonly object: ObservedTunnel };
 
 /**
- * Compares what is known of a tunnel with the rows that stand for it and gives the next write that is due; undefined
- * when all is as it should be. Asked again after each write, it comes to an end: every step removes one difference.
+ * Compares the desired state of a tunnel with its objects and returns the next write; undefined if there is no
+ * difference. Repeated calls terminate, because every write removes one difference.
  *
- * Spec is immutable but for createdAt, so another identity takes two writes: the old row is deleted, then the new one
- * created (under the same name, unless the initiator's node id changed).
+ * Spec is immutable except for createdAt, so a change of identity takes two writes: the old object is deleted, then the
+ * new one is created (under the same name, unless the initiator's node ID changed).
  *
- * @param objects normally none or one; more when somebody made a row by hand
+ * @param objects normally none or one; more if an object was created manually
  */
 export function nextAction(state: TunnelState, objects: readonly ObservedTunnel[]): TunnelAction | undefined {
   if (state.state === 'unknown') return undefined;
@@ -44,8 +44,9 @@ export function nextAction(state: TunnelState, objects: readonly ObservedTunnel[
 }
 
 /**
- * The next write that is due on the rows of a tunnel whose reporter is lost: at first what its last words left to do;
- * then its rows are marked, and in the end deleted, whoever made them. Nothing is created for a reporter that is gone.
+ * Returns the next write to the objects of a tunnel whose reporter is disconnected. In the grace phase, the last report
+ * is still applied. Then the objects are set to Unknown, and finally they are deleted, including those that were created
+ * manually. After the grace phase, no objects are created.
  */
 export function nextDisconnectedAction(
   state: TunnelState,

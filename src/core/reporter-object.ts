@@ -1,20 +1,20 @@
 import type { Condition } from './kubernetes.ts';
 import type { ReporterId } from './tunnel.ts';
 
-/** A ReverseTunnelReporter as the API server shows it: the parts that this project reads. */
+/** The parts of a ReverseTunnelReporter that this project reads. */
 export interface ReporterObject {
   readonly metadata: {
     readonly name: string;
     readonly uid: string;
     readonly resourceVersion: string;
-    /** It has been deleted, and stands until its finalizers are taken away. */
+    /** Set once the object has been deleted, until its finalizers are removed. */
     readonly deletionTimestamp?: string;
   };
   readonly spec: { readonly id: string; readonly cluster: string };
   readonly status?: ReporterStatus;
 }
 
-/** `crds/reversetunnelreporters.yaml` says what each field means. */
+/** The status of a reporter; `crds/reversetunnelreporters.yaml` describes each field. */
 export interface ReporterStatus {
   readonly owner?: Owner;
   readonly connectedSince?: string;
@@ -27,20 +27,20 @@ export interface ReporterStatus {
   readonly conditions?: readonly Condition[];
 }
 
-/** A status as it is written: null takes a field away, in a merge patch. */
+/** A merge patch of the status; null removes a field. */
 export type ReporterStatusPatch = {
   readonly [Field in keyof ReporterStatus]?: ReporterStatus[Field] | null;
 };
 
-/** Who may write a reporter's rows: one process, by the claim of that number. */
+/** The process that may write a reporter's objects, and the number of its claim. */
 export interface Owner {
   readonly replica: string;
   readonly epoch: number;
 }
 
 /**
- * `reported` are all that the reporter holds, `applied` those that are rows, `rejected` those rejected. The rest is
- * under way.
+ * Numbers of tunnels: `reported` counts all that the reporter holds, `applied` those with an object, `rejected` those
+ * that were rejected. The writes of the others are pending.
  */
 export interface TunnelCounts {
   readonly reported: number;
@@ -48,24 +48,24 @@ export interface TunnelCounts {
   readonly rejected: number;
 }
 
-/** Where an Envoy runs; parts that it did not tell are left out. */
+/** The locality that an Envoy reports; parts that it does not report are omitted. */
 export interface Locality {
   readonly region?: string;
   readonly zone?: string;
   readonly subZone?: string;
 }
 
-/** What decides about ownership, of a reporter's object at one version. */
+/** The parts of a reporter object at one version that determine ownership. */
 export interface ObservedReporter {
   readonly uid: string;
   readonly resourceVersion: string;
   /** Undefined before the first claim. */
   readonly owner: Owner | undefined;
-  /** True when the owner says that it holds a stream. */
+  /** True if the owner reports that it holds a stream. */
   readonly connected: boolean;
 }
 
-/** What the object says of its owner, in the words of `core/ownership`. */
+/** Extracts the parts that determine ownership. */
 export function observeReporter(object: ReporterObject): ObservedReporter {
   const { metadata, status } = object;
   return {
@@ -79,7 +79,7 @@ export function observeReporter(object: ReporterObject): ObservedReporter {
   };
 }
 
-/** Whose object it is. */
+/** Returns the reporter that an object describes. */
 export function reporterIdOf(object: ReporterObject): ReporterId {
   return { cluster: object.spec.cluster, id: object.spec.id };
 }

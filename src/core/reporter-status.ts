@@ -2,16 +2,16 @@ import { buildCondition, type ConditionContent } from './kubernetes.ts';
 import type { Locality, ReporterStatus, ReporterStatusPatch, TunnelCounts } from './reporter-object.ts';
 import { sanitize } from './text.ts';
 
-/** What an owner knows of its reporter. The status says it, and nothing else. */
+/** What an owner knows about its reporter. The status is derived from nothing else. */
 export interface StatusInputs {
-  /** `StreamOpen`, or why there is no stream. */
+  /** `StreamOpen`, or the reason why there is no stream. */
   readonly connected: 'StreamOpen' | ReporterDisconnectReason;
   readonly synced: SyncStatus;
-  /** True while two Envoys seem to report under this id. */
+  /** True while two Envoys appear to report with this ID. */
   readonly conflict: boolean;
-  /** When the stream being served sent its first report; undefined without one. */
+  /** When the current stream sent its first report; undefined without a stream. */
   readonly connectedSince: string | undefined;
-  /** The parts below are undefined where this owner does not know: what stands there stays. */
+  /** The fields below are undefined if this owner does not know them; the status then keeps their values. */
   readonly lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
   readonly tunnels: TunnelCounts | undefined;
   readonly reportIntervalSeconds: number | undefined;
@@ -19,35 +19,40 @@ export interface StatusInputs {
 }
 
 /**
- * Why a reporter has no stream: it ended, nothing came on it, no policy allows it any more, or the replica that held it
- * is gone.
+ * Why a reporter has no stream: the stream ended, no report arrived within the heartbeat timeout, no policy allows the
+ * reporter any longer, or the replica that held the stream has stopped.
  */
 export type ReporterDisconnectReason = 'StreamEnded' | 'HeartbeatTimeout' | 'PolicyDenied' | 'OwnerLost';
 
-/** How the rows of a connected reporter compare with what it reports. */
+/** How the objects of a connected reporter compare with its reports. */
 export type SyncStatus =
   | { readonly reason: 'UpToDate' | 'SyncInProgress' | 'AwaitingFullPush' }
-  /** Rows that the API server refuses, and its answer to the last of them. */
+  /** The number of objects that the API server rejects, and its response to the last of these writes. */
   | { readonly reason: 'WritesRejected'; readonly objects: number; readonly answer: string }
-  /** Rejected tunnels, and what was wrong with the first. */
+  /** The number of rejected tunnels, and the error of the first. */
   | { readonly reason: 'TunnelsRejected'; readonly tunnels: number; readonly first: string };
 
-/** What a reporter tells about itself beside its identity. */
+/** What a reporter reports about itself in addition to its identity. */
 export interface EnvoyMetadata {
-  /** As in 1.38.0; undefined when it told none. */
+  /** Such as 1.38.0; undefined if not reported. */
   readonly version: string | undefined;
   readonly locality: Locality | undefined;
 }
 
-/** Why a status is to be written: its meaning has changed, or only numbers, which can wait. */
-export type StatusChange = 'none' | 'counts' | 'meaning';
+/** How a status differs: a condition has changed, or only counts or messages, whose write can wait. */
+export type StatusChange = 'none' | 'counts' | 'conditions';
 
-/** Of a reporter's object: its spec never changes. */
+/** The spec of a reporter object never changes. */
 const OBSERVED_GENERATION = 1;
-/** The API server takes 4,096; a person reads less. */
+/** The API server accepts up to 4,096. */
 const MAX_MESSAGE_LENGTH = 1000;
 
-/** The status that says these facts, as a merge patch. */
+/**
+ * Returns the status for the inputs as a merge patch.
+ *
+ * @param before the current status
+ * @param now RFC 3339 with a precision of seconds
+ */
 export function statusPatch(
   inputs: StatusInputs,
   before: ReporterStatus | undefined,
@@ -62,14 +67,14 @@ export function statusPatch(
     ...(envoy === undefined
       ? {}
       : { envoyVersion: envoy.version ?? null, locality: localityPatch(envoy.locality, before?.locality) }),
-    observedGeneration: 1,
+    observedGeneration: OBSERVED_GENERATION,
     conditions: conditionContents(inputs).map((content) =>
       buildCondition(content, before?.conditions, now, OBSERVED_GENERATION),
     ),
   };
 }
 
-/** How a status differs from what these facts say. */
+/** Returns how the current status differs from the status for the inputs. */
 export function statusChange(inputs: StatusInputs, before: ReporterStatus | undefined): StatusChange {
   const desired = conditionContents(inputs);
   const current = before?.conditions ?? [];
@@ -81,7 +86,7 @@ export function statusChange(inputs: StatusInputs, before: ReporterStatus | unde
       existing.reason === content.reason
     );
   });
-  if (!sameConditions || current.length !== desired.length) return 'meaning';
+  if (!sameConditions || current.length !== desired.length) return 'conditions';
   const { lastFullPush, tunnels, reportIntervalSeconds } = inputs;
   const sameCounts =
     (tunnels === undefined ||
@@ -164,7 +169,7 @@ function readyContent(connected: ConditionContent, synced: ConditionContent): Co
     : { type, status: 'Unknown', reason: 'AwaitingFullPush', message: synced.message };
 }
 
-/** A merge patch keeps what it does not name, so the parts that are gone are named. */
+/** A merge patch keeps fields that it does not name, so parts that are no longer reported are set to null. */
 function localityPatch(locality: Locality | undefined, before: Locality | undefined): Locality | null {
   if (locality === undefined) return null;
   const removed = Object.keys(before ?? {}).filter((part) => !(part in locality));

@@ -1,7 +1,7 @@
 import { MANAGED_BY_LABELS, type Names } from './names.ts';
 import { type ReporterId, reporterKey, stripTenantPrefix, type Tunnel } from './tunnel.ts';
 
-/** A ReverseTunnel as the API server shows it: the parts that this project reads. */
+/** The parts of a ReverseTunnel that this project reads. */
 export interface TunnelObject {
   readonly metadata: {
     readonly name: string;
@@ -14,7 +14,7 @@ export interface TunnelObject {
   readonly status?: TunnelObjectStatus;
 }
 
-/** Identity, as reported; `crds/reversetunnels.yaml` bounds each field. All but `createdAt` never change. */
+/** The reported identity, immutable except for `createdAt`; `crds/reversetunnels.yaml` limits each field. */
 export interface TunnelObjectSpec {
   readonly tunnelName: string;
   readonly tenantID: string;
@@ -24,30 +24,30 @@ export interface TunnelObjectSpec {
   readonly createdAt?: string;
 }
 
-/** As stored, or the CRD's default where none was written. */
+/** The status as stored; the default of the CRD if it was never written. */
 export interface TunnelObjectStatus {
   readonly state?: string;
   readonly conditions?: readonly TunnelObjectCondition[];
 }
 
-/** A condition of a row: without observedGeneration, and with a message only where there is something to say. */
+/** A condition of a ReverseTunnel. It has no observedGeneration, and a message is optional. */
 export interface TunnelObjectCondition {
   readonly type: string;
   readonly status: string;
   readonly reason: string;
   readonly message?: string;
-  /** RFC 3339 to the second. Left out only in the CRD's default. */
+  /** RFC 3339 with a precision of seconds. Missing only in the default of the CRD. */
   readonly lastTransitionTime?: string;
 }
 
-/** What a row is to be, without anything the API server adds. Its status is the CRD's default. */
+/** The desired object, without what the API server adds. Its status is the default of the CRD. */
 export interface TunnelManifest {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly spec: TunnelObjectSpec;
 }
 
-/** A row as it was last seen, kept small: there is one for each tunnel. */
+/** An object as last observed, kept small because there is one per tunnel. */
 export interface ObservedTunnel {
   readonly name: string;
   readonly uid: string;
@@ -56,25 +56,25 @@ export interface ObservedTunnel {
   readonly drift: Drift;
 }
 
-/** In which ways a row differs from what its own spec derives; 0 when in none. */
+/** How an object differs from what is derived from its spec, as a set of bits; 0 if it does not. */
 export type Drift = number;
 /** The bits of a `Drift`; more than one may be set. */
 export const Drift = {
-  /** Its name is not the one that its spec derives: somebody else made it. */
+  /** The name is not the one derived from the spec: the object was not created by this project. */
   name: 1,
-  /** A label that this project writes is missing or says something else. */
+  /** A label that this project writes is missing or different. */
   labels: 2,
-  /** Its status is not that of a reported tunnel. */
+  /** The status is not that of a reported tunnel. */
   status: 4,
-  /** It is being deleted, so for what is to come it is absent. */
+  /** The object is being deleted and therefore counts as absent. */
   terminating: 8,
-  /** Its status is that of a tunnel whose reporter is lost; `status` is set as well. */
+  /** The status is that of a tunnel whose reporter is disconnected; `status` is set as well. */
   unknown: 16,
 } as const;
 
 const LABEL_PREFIX = 'reverse-tunnel.io';
 
-/** The row for a tunnel of a reporter. The only place that says how a row looks. */
+/** Returns the desired object for a tunnel. The only place that defines its content. */
 export function manifestFor(names: Names, reporter: ReporterId, tunnel: Tunnel): TunnelManifest {
   return {
     name: names.tunnelObjectName(reporter, tunnel),
@@ -84,14 +84,14 @@ export function manifestFor(names: Names, reporter: ReporterId, tunnel: Tunnel):
       tenantID: tunnel.tenantID,
       clusterID: tunnel.clusterID,
       nodeID: tunnel.nodeID,
-      // `cluster` is written even when empty: a missing one and "" differ to the immutability rule.
+      // `cluster` is written even if it is empty: to the immutability rule, a missing field differs from "".
       reporter: { id: reporter.id, cluster: reporter.cluster },
       ...(tunnel.createdAt === undefined ? {} : { createdAt: tunnel.createdAt }),
     },
   };
 }
 
-/** The labels of a row; others that it carries are nobody's business here. */
+/** Returns the labels that this project writes; other labels of an object are ignored. */
 export function labelsFor(names: Names, reporter: ReporterId, tunnel: Tunnel): Record<string, string> {
   return {
     [`${LABEL_PREFIX}/tenant`]: names.labelValue(tunnel.tenantID),
@@ -102,7 +102,7 @@ export function labelsFor(names: Names, reporter: ReporterId, tunnel: Tunnel): R
   };
 }
 
-/** The status of a reported tunnel, as the CRD's default has it, with the time of the change. */
+/** Returns the status of a reported tunnel: the default of the CRD, with the time of the change. */
 export function reportedStatus(transitionTime: string): TunnelObjectStatus {
   return {
     state: 'Connected',
@@ -110,7 +110,7 @@ export function reportedStatus(transitionTime: string): TunnelObjectStatus {
   };
 }
 
-/** The status of a tunnel whose reporter has been lost for too long to know whether it is still up. */
+/** Returns the status of a tunnel whose reporter has been disconnected for `unknownAfter`. */
 export function unknownStatus(transitionTime: string): TunnelObjectStatus {
   return {
     state: 'Unknown',
@@ -120,23 +120,23 @@ export function unknownStatus(transitionTime: string): TunnelObjectStatus {
   };
 }
 
-/** A row's place: its reporter and the tunnel's name there. Labels are no place: they are cut, and can be edited. */
+/** The reporter and the tunnel name of an object. Never derived from labels, which are truncated and can be edited. */
 export interface TunnelKey {
   readonly reporter: ReporterId;
   readonly key: string;
   readonly tunnelName: string;
 }
 
-/** Where a row belongs by its spec, whatever it is called. */
+/** Returns the key of an object from its spec, whatever its name is. */
 export function tunnelKeyOf(object: TunnelObject): TunnelKey {
   const reporter = { cluster: object.spec.reporter.cluster, id: object.spec.reporter.id };
   return { reporter, key: reporterKey(reporter), tunnelName: object.spec.tunnelName };
 }
 
 /**
- * A row as an object of the API shows it.
+ * Converts an object of the API to an observed tunnel.
  *
- * @param sent what was sent, where the object is the answer to that: its name and labels need not be derived again
+ * @param sent the manifest, if the object is the response to its write: name and labels are then not derived again
  */
 export function observeTunnel(names: Names, object: TunnelObject, sent?: TunnelManifest): ObservedTunnel {
   const { metadata, spec } = object;
@@ -178,7 +178,7 @@ function detectDrift(
   );
 }
 
-/** None for the CRD's default and for what `reportedStatus` writes; some when lost, emptied or edited. */
+/** Returns 0 for the default of the CRD and for what `reportedStatus` writes. */
 function statusDrift(status: TunnelObjectStatus | undefined): Drift {
   const [ready, ...others] = status?.conditions ?? [];
   if (others.length > 0 || ready?.type !== 'Ready') return Drift.status;
@@ -188,7 +188,7 @@ function statusDrift(status: TunnelObjectStatus | undefined): Drift {
   return isUnknown ? Drift.status | Drift.unknown : Drift.status;
 }
 
-/** True when both derive one name and one set of labels. */
+/** Returns true if the same name and labels are derived from both. */
 function haveSameIdentity(a: TunnelObjectSpec, b: TunnelObjectSpec): boolean {
   return (
     a.tunnelName === b.tunnelName &&

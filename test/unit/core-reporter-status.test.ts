@@ -124,12 +124,12 @@ describe('a status is written', () => {
   });
 
   it('at once when its meaning changes', () => {
-    expect(change({ connected: 'HeartbeatTimeout' })).to.equal('meaning');
-    expect(change({ synced: { reason: 'SyncInProgress' } })).to.equal('meaning');
-    expect(change({ conflict: true })).to.equal('meaning');
-    expect(statusChange(GOOD, undefined)).to.equal('meaning');
+    expect(change({ connected: 'HeartbeatTimeout' })).to.equal('conditions');
+    expect(change({ synced: { reason: 'SyncInProgress' } })).to.equal('conditions');
+    expect(change({ conflict: true })).to.equal('conditions');
+    expect(statusChange(GOOD, undefined)).to.equal('conditions');
     const foreign = { ...written(GOOD), conditions: [] };
-    expect(statusChange(GOOD, foreign)).to.equal('meaning');
+    expect(statusChange(GOOD, foreign)).to.equal('conditions');
   });
 
   it('in time when only numbers change', () => {
