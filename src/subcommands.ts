@@ -8,10 +8,10 @@ export const KUBECTL_SUBCOMMANDS: readonly string[] = ['doctor', 'status'];
 
 /** Each subcommand is loaded only when it is used, so that the operator's memory contains none of them. */
 const SUBCOMMANDS: Readonly<Record<string, Subcommand>> = {
-  doctor: async (argv) => (await import('./doctor/main.ts')).runDoctor(argv),
-  status: async (argv) => (await import('./status/main.ts')).runStatus(argv),
-  simulate: async (argv) => (await import('./simulate/main.ts')).runSimulate(argv),
-  selftest: async (argv) => (await import('./selftest/main.ts')).runSelftest(argv, packageVersion()),
+  doctor: async (argv) => (await import('./doctor/doctor.ts')).runDoctor(argv),
+  status: async (argv) => (await import('./status/status.ts')).runStatus(argv),
+  simulate: async (argv) => (await import('./simulate/simulate.ts')).runSimulate(argv),
+  selftest: async (argv) => (await import('./selftest/selftest.ts')).runSelftest(argv, packageVersion()),
 };
 
 /** Returns the subcommand of that name. */

@@ -7,30 +7,64 @@ import { type Connection, resolveConnection } from '../k8s/connection.ts';
 import { leaseResource, type LeaseObject } from '../k8s/lease.ts';
 import { listPages } from '../k8s/reflector.ts';
 import { reporterResource, tunnelResource } from '../k8s/resources.ts';
-import type { CommonFlags } from './command-flags.ts';
+import { enumOf, namespace, nonEmpty } from '../flag-values.ts';
+import type { Flags, FlagValues } from '../flags.ts';
 
-/** A hand tool waits for nothing and nobody else: few calls at a time. */
-const CONNECTIONS = 8;
-/** As the operator lists: 10,000 rows take about a second. */
+/** The flags of all commands that inspect a cluster. */
+export const COMMON_FLAGS = {
+  kubeconfig: {
+    metavar: 'FILE',
+    description: 'kubeconfig of the API server',
+    defaultText: 'in-cluster, then $KUBECONFIG, then ~/.kube/config',
+    read: nonEmpty,
+  },
+  context: {
+    metavar: 'NAME',
+    description: 'kubeconfig context',
+    defaultText: 'the current context',
+    read: nonEmpty,
+  },
+  namespace: {
+    short: 'n',
+    metavar: 'NAME',
+    description: 'namespace of the operator',
+    defaultText: "the pod's namespace, then the context's, then default",
+    read: namespace,
+  },
+  output: {
+    short: 'o',
+    metavar: 'text|json',
+    description: 'output format',
+    default: 'text',
+    read: enumOf(['text', 'json']),
+  },
+} satisfies Flags;
+
+/** The values of `COMMON_FLAGS`; undefined where the flag is omitted. */
+export type CommonFlags = FlagValues<typeof COMMON_FLAGS>;
+
+/** A command sends only a few requests at the same time. */
+const MAX_CONNECTIONS = 8;
+/** The operator's page size; a list of 10,000 objects takes about a second. */
 const PAGE_LIMIT = 2_000;
 
-/** The operator's objects in one namespace of one cluster, as the user who asks may see them. */
+/** The operator's objects in one namespace of a cluster, accessed with the permissions of the caller. */
 export interface Cluster {
   readonly connection: Connection;
   readonly client: ApiClient;
   readonly namespace: string;
   readonly tunnels: ResourceClient<TunnelObject>;
   readonly reporters: ResourceClient<ReporterObject>;
-  /** Leases of everybody in the namespace. */
+  /** All Leases of the namespace, including those of other programs. */
   readonly leases: ResourceClient<LeaseObject>;
   close(): Promise<void>;
 }
 
 /**
- * Finds the cluster; nothing is sent yet, so a cluster that is away shows only at the first call. To be closed by the
- * caller. Rejects with `ConnectionError`.
+ * Resolves the connection to the cluster. No request is sent yet, so an unreachable API server is noticed only by the
+ * first request. The caller must close the result. Rejects with `ConnectionError`.
  *
- * @param command stands in the API server's audit log, as the end of the user agent
+ * @param command suffix of the user agent, which appears in the API server's audit log
  */
 export async function openCluster(
   flags: CommonFlags,
@@ -44,7 +78,7 @@ export async function openCluster(
     connection,
     clock,
     userAgent: `reverse-tunnel-operator-${command}`,
-    connections: CONNECTIONS,
+    connections: MAX_CONNECTIONS,
   });
   const namespace = flags.namespace ?? connection.namespace ?? 'default';
   return {
@@ -58,7 +92,10 @@ export async function openCluster(
   };
 }
 
-/** Everything of a resource, `keep` applied to each object so that only what is needed stays in memory. Rejects with `ApiError`. */
+/**
+ * Lists all objects of a resource in pages. Only the result of `project` stays in memory for each object. Rejects with
+ * `ApiError`.
+ */
 export async function listAll<T extends ApiObject, K>(
   resource: ResourceClient<T>,
   project: (object: T) => K,

@@ -1,6 +1,7 @@
 import { isManaged } from '../core/names.ts';
+import { compareStrings } from './format.ts';
 
-/** A Lease, as far as it tells of replicas. */
+/** The fields of a Lease that describe a replica. */
 export interface LeaseInfo {
   readonly metadata: {
     readonly name: string;
@@ -12,24 +13,24 @@ export interface LeaseInfo {
   };
 }
 
-/** One process of the operator, by its Lease. */
+/** One operator process, as its Lease describes it. */
 export interface ReplicaInfo {
-  /** Its id and the suffix of its start. */
+  /** The replica ID and the random suffix of this process. */
   readonly replica: string;
-  /** Milliseconds since 1970, by the replica's own clock; undefined when the Lease holds none. */
+  /** Milliseconds since 1970, by the replica's own clock; undefined if the Lease has no valid renewTime. */
   readonly renewedMs: number | undefined;
 }
 
-/** The replicas of a namespace, and who of them leads ("" when nobody). */
+/** The replicas of a namespace, and the holder of the leader Lease ("" if there is none). */
 export interface ReplicaList {
   readonly replicas: readonly ReplicaInfo[];
   readonly leader: string;
 }
 
-/** As in `src/k8s/lease-object.ts`: a Lease that was not renewed for so long proves nobody. */
+/** The same as in `src/k8s/lease-object.ts`: a Lease expires if it is not renewed for this long. */
 const LEASE_DURATION_MS = 15_000;
 
-/** Reads replicas out of the Leases of a namespace; those of others are passed over. */
+/** Returns the replicas that the Leases of a namespace describe, sorted by name. Leases of other programs are ignored. */
 export function replicasFromLeases(leases: Iterable<LeaseInfo>, leaderLease: string): ReplicaList {
   const replicas: ReplicaInfo[] = [];
   let leader = '';
@@ -46,12 +47,10 @@ export function replicasFromLeases(leases: Iterable<LeaseInfo>, leaderLease: str
   return { replicas, leader };
 }
 
-/** True when the Lease was renewed within its 15 s, in either direction: by two machines' clocks, so it can be wrong. */
+/**
+ * Reports whether the Lease was renewed within 15 s of `nowMs`, before or after it. The two times come from two machines,
+ * so clock skew can make the result wrong.
+ */
 export function isProbablyAlive({ renewedMs }: ReplicaInfo, nowMs: number): boolean {
   return renewedMs !== undefined && Math.abs(nowMs - renewedMs) < LEASE_DURATION_MS;
-}
-
-/** For sorting: by code unit, the same everywhere. */
-export function compareStrings(a: string, b: string): number {
-  return a < b ? -1 : Number(a > b);
 }

@@ -1,26 +1,36 @@
-/** Exit code of a tool that was ended by Ctrl-C, as shells have it. */
-export const INTERRUPTED = 130;
+/** Exit code after SIGINT, by shell convention. */
+export const EXIT_INTERRUPTED = 130;
 
-/** Where a hand tool speaks, and how it is told to end. */
+/** The output of a CLI command, and the request to end it. */
 export interface Terminal {
-  /** The result. */
+  /** Writes the result. */
   out(text: string): void;
-  /** Problems, and what is being waited for. */
+  /** Writes errors and progress. */
   err(text: string): void;
-  /** True when `out` is a terminal that a screen can be drawn on anew. */
+  /** True if `out` is a terminal whose screen can be cleared and redrawn. */
   readonly canRedraw: boolean;
-  /** Aborted by SIGINT or SIGTERM; a second one ends the process. */
+  /** Returns the width of the terminal that `err` writes to; undefined if it is not a terminal. */
+  errColumns(): number | undefined;
+  /** Aborted by the first SIGINT or SIGTERM; a second one ends the process. */
   readonly interrupted: AbortSignal;
 }
 
-/** The process's own. */
+/** Returns the terminal of this process and starts to handle SIGINT and SIGTERM. */
 export function processTerminal(): Terminal {
   const interrupted = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+  function interrupt(): void {
+    // The default handler then ends the process at the next signal.
+    for (const signal of SIGNALS) process.off(signal, interrupt);
+    interrupted.abort();
+  }
+  for (const signal of SIGNALS) process.on(signal, interrupt);
   return {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),
     canRedraw: process.stdout.isTTY,
+    errColumns: () => (process.stderr.isTTY ? process.stderr.columns : undefined),
     interrupted: interrupted.signal,
   };
 }
+
+const SIGNALS = ['SIGINT', 'SIGTERM'] as const;

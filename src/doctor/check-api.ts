@@ -1,15 +1,15 @@
-import { pluralize } from '../cli/pluralize.ts';
+import { pluralize, truncateList } from '../cli/format.ts';
 import type { DoctorInputs, CrdInfo } from './inputs.ts';
-import { truncateList, unavailable, type CheckResult } from './check-result.ts';
+import { unavailable, type CheckResult } from './check-result.ts';
 
-/** From here on versions of one resource may be compared, on which the operator's cache stands. */
+/** The first version in which Kubernetes documents that resourceVersions can be compared, as the operator's cache does. */
 const MIN_MINOR_VERSION = 35;
-/** A write waits as long: with 64 in flight that bounds what a replica can write. */
+/** Each write takes at least one round trip, so with 64 writes in flight this limits the write rate of a replica. */
 const MAX_ROUND_TRIP_MS = 250;
 
 /**
- * The API server: it answers, it is new enough, the namespace is there. Without an answer that is the only finding, as
- * whatever else is asked of it would say the same.
+ * Checks that the API server is reachable, fast enough and new enough, and that the namespace exists. If it is unreachable,
+ * that is the only result.
  */
 export function checkApi({ api, namespace, namespaceExists }: DoctorInputs): CheckResult[] {
   if ('failure' in api) {
@@ -24,28 +24,28 @@ export function checkApi({ api, namespace, namespaceExists }: DoctorInputs): Che
     ];
   }
   const { server, version, roundTripMs } = api.value;
-  const findings: CheckResult[] = [checkVersion(server, version)];
+  const results: CheckResult[] = [checkVersion(server, version)];
   if (roundTripMs > MAX_ROUND_TRIP_MS) {
-    findings.push({
+    results.push({
       check: 'api',
       status: 'warn',
       message: `${server} took ${Math.round(roundTripMs)} ms to answer a small request`,
       remediation: 'every ReverseTunnel write takes at least this long; check the API server and etcd',
     });
   }
-  // Who may not ask for namespaces need not: each list of the operator's objects tells as well.
+  // If the account may not read the namespace, the lists of the operator's objects show whether it exists.
   if (namespaceExists === false) {
-    findings.push({
+    results.push({
       check: 'namespace',
       status: 'fail',
       message: `namespace ${namespace} not found`,
       remediation: 'set --namespace to the namespace of the operator',
     });
   }
-  return findings;
+  return results;
 }
 
-/** Judged is `v1.N` only: a version that is written otherwise is no sign of an old one. */
+/** Compares only versions of the form `v1.N`; another format does not indicate an old version. */
 function checkVersion(server: string, version: string): CheckResult {
   const [, major, minor] = /^v(\d+)\.(\d+)/.exec(version) ?? [];
   const message = `${server} is reachable, Kubernetes ${version}`;
@@ -60,11 +60,11 @@ function checkVersion(server: string, version: string): CheckResult {
   return { check: 'api', status: 'ok', message };
 }
 
-/** The CRDs: served at this version, and as this version ships them. */
+/** Checks that the bundled CRDs are installed and equal to the installed ones. */
 export function checkCrds({ crds }: DoctorInputs): CheckResult[] {
   if ('failure' in crds) return [unavailable('crds', crds)];
-  const findings = crds.value.flatMap((kind) => checkCrd(kind));
-  if (findings.length > 0) return findings;
+  const results = crds.value.flatMap((crd) => checkCrd(crd));
+  if (results.length > 0) return results;
   const plurals = crds.value.map(({ plural }) => plural);
   return [
     {
@@ -76,9 +76,9 @@ export function checkCrds({ crds }: DoctorInputs): CheckResult[] {
 }
 
 /**
- * Not served is a failure where the operator needs the kind; policies may be left out on purpose. Served differently is
- * one where something counts on it: a status that rows are not born with, a selector that finds nothing. The rest may be
- * an upgrade in which CRDs are ahead of the operator.
+ * Checks one CRD. A missing CRD fails the check if the operator requires it; the CRD of policies is optional. A difference
+ * fails the check if it breaks the contract: without the default, objects are created without a status, and without the
+ * selectable fields, field selectors are rejected. Other differences are warnings, as CRDs are upgraded before the operator.
  */
 function checkCrd({ plural, required, installed, differences }: CrdInfo): CheckResult[] {
   const name = `${plural}.reverse-tunnel.io`;
@@ -88,8 +88,8 @@ function checkCrd({ plural, required, installed, differences }: CrdInfo): CheckR
     return [{ check: 'crds', status: required ? 'fail' : 'warn', message, remediation }];
   }
   const remediation = `upgrade the CRD: kubectl apply --server-side --force-conflicts -f crds/${plural}.yaml (or the Helm release)`;
-  const pathsOf = (weight: string): string[] =>
-    differences.filter((difference) => difference.severity === weight).map(({ path }) => path);
+  const pathsOf = (severity: string): string[] =>
+    differences.filter((difference) => difference.severity === severity).map(({ path }) => path);
   const contract = pathsOf('contract');
   if (contract.length > 0) {
     return [
@@ -114,8 +114,8 @@ function checkCrd({ plural, required, installed, differences }: CrdInfo): CheckR
 }
 
 /**
- * The rights: each that the operator uses, in its namespace. One that is missing is a failure whatever it is for: what
- * it is needed for may come only hours later, as a delete does.
+ * Checks that the account has each permission that the operator needs in its namespace. Every missing one fails the check,
+ * even if it is needed only hours later, as for a delete.
  */
 export function checkPermissions({ permissions, account, namespace }: DoctorInputs): CheckResult[] {
   if ('failure' in permissions) return [unavailable('permissions', permissions)];

@@ -1,14 +1,14 @@
-import { formatAge } from '../cli/age.ts';
+import { formatAge } from '../cli/format.ts';
 import type { CertificateInfo, DoctorInputs } from './inputs.ts';
 import type { CheckResult } from './check-result.ts';
 
-/** Whoever renews does so well before; of short-lived certificates a fifth of their time. */
+/** Certificates are usually renewed before this; for short-lived ones, the limit is a fraction of their validity. */
 const MAX_RENEWAL_NOTICE_MS = 30 * 86_400_000;
 const RENEWAL_NOTICE_FRACTION = 0.2;
 
 /**
- * The certificates: each is valid now and for a while, by the clock of this machine. Whether somebody believes them is
- * not judged: that needs the other side's CA, and a probe shows it.
+ * Checks that each certificate is valid, and will be for a while, by the clock of this machine. Trust is not checked, as
+ * that requires the CA of the peer.
  */
 export function checkCertificates({ certificates, nowMs }: DoctorInputs): CheckResult[] {
   if (certificates.length === 0) {
@@ -24,7 +24,7 @@ export function checkCertificates({ certificates, nowMs }: DoctorInputs): CheckR
   return certificates.map((certificate) => checkCertificate(certificate, nowMs));
 }
 
-/** One finding a certificate, also where all is well: a file may hold others than one thinks. */
+/** Returns one result per certificate, including valid ones: the file may contain a certificate that nobody expects. */
 function checkCertificate(certificate: CertificateInfo, nowMs: number): CheckResult {
   const check = 'certificates';
   if ('failure' in certificate) {
@@ -49,7 +49,7 @@ function checkCertificate(certificate: CertificateInfo, nowMs: number): CheckRes
       remediation: 'check the clocks of this machine and of the issuer',
     };
   }
-  // Of one that is good for a day, 30 days before its end is before its beginning.
+  // A certificate that is valid for one day would always be within 30 days of its expiry.
   const remainingMs = notAfterMs - nowMs;
   if (remainingMs < Math.min(MAX_RENEWAL_NOTICE_MS, (notAfterMs - notBeforeMs) * RENEWAL_NOTICE_FRACTION)) {
     return {
@@ -62,7 +62,7 @@ function checkCertificate(certificate: CertificateInfo, nowMs: number): CheckRes
   return { check, status: 'ok', message: `${name} is valid until ${formatDate(notAfterMs)}` };
 }
 
-/** RFC 3339; certificates know whole seconds. */
+/** Formats a time as RFC 3339 without a fraction, as certificates contain whole seconds. */
 function formatDate(ms: number): string {
   return new Date(ms).toISOString().replace('.000', '');
 }

@@ -1,14 +1,14 @@
-import { formatAge } from '../cli/age.ts';
-import { pluralize } from '../cli/pluralize.ts';
+import { formatAge, pluralize, truncateList } from '../cli/format.ts';
 import type { DoctorInputs } from './inputs.ts';
-import { truncateList, unavailable, type CheckResult } from './check-result.ts';
+import { unavailable, type CheckResult } from './check-result.ts';
 
-/** A Lease is renewed every 5 s and proves for 15 s: what is less is no matter of clocks. */
+/** A Lease is valid for 15 s and renewed every 5 s, so a smaller difference can be due to a late renewal. */
 const CLOCK_TOLERANCE_MS = 15_000;
 
 /**
- * The replicas, by their Leases: somebody lives, somebody leads, who has died, whose clock is off. Nobody alive is a
- * failure, and then the only finding; the rest is served meanwhile by those who live.
+ * Checks the replicas by their Leases: at least one is alive, there is a leader, none has expired, and their clocks agree
+ * with this machine's. If no replica is alive, the check fails with that as its only result; everything else is a warning,
+ * as the other replicas continue to serve.
  */
 export function checkReplicas({ replicas, namespace, nowMs }: DoctorInputs): CheckResult[] {
   if ('failure' in replicas) return [unavailable('replicas', replicas)];
@@ -32,10 +32,10 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorInputs): Che
       },
     ];
   }
-  const findings: CheckResult[] = [];
-  // The leader's Lease may still name one that has died: that is no leader.
+  const results: CheckResult[] = [];
+  // The leader Lease may still name an expired replica.
   const hasLiveLeader = alive.some(({ replica }) => replica === leader);
-  findings.push(
+  results.push(
     hasLiveLeader
       ? {
           check: 'replicas',
@@ -50,9 +50,9 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorInputs): Che
             'only a leader takes over reporters of expired replicas; one is elected within 20 s, otherwise check the logs for Lease errors',
         },
   );
-  // Whoever is stopped deletes its Lease: one that is left was killed, or its node is gone.
+  // A replica deletes its Lease when it stops. A Lease that remains belongs to one that was killed or lost its node.
   if (expired.length > 0) {
-    findings.push({
+    results.push({
       check: 'replicas',
       status: 'warn',
       message: `${pluralize(expired.length, 'replica')} expired without releasing the Lease: ${expiredText}`,
@@ -60,26 +60,26 @@ export function checkReplicas({ replicas, namespace, nowMs }: DoctorInputs): Che
         'check the pod, e.g. for OOMKilled; the leader takes over the reporters and deletes the Lease after an hour',
     });
   }
-  // They are known to live, by a Lease that changed: a time far from this machine's can only be a clock.
+  // These replicas are alive, so a renewTime far from this machine's time can only be due to clock skew.
   const skewed = alive.flatMap(({ replica, renewedMs }) =>
     renewedMs === undefined || Math.abs(nowMs - renewedMs) < CLOCK_TOLERANCE_MS
       ? []
       : [`${replica} by ${formatAge(Math.abs(nowMs - renewedMs))}`],
   );
   if (skewed.length > 0) {
-    findings.push({
+    results.push({
       check: 'clocks',
       status: 'warn',
       message: `clocks differ from this machine's: ${truncateList(skewed)}`,
       remediation: 'set up NTP: displayed times are wrong (the operator never compares clocks)',
     });
   }
-  return findings;
+  return results;
 }
 
 /**
- * The addresses that were named: each answers as a ready replica does, from here. The way from an Envoy may be another;
- * so none is tried that nobody named.
+ * Checks that each probed endpoint responds as a ready replica does. Only endpoints given by flags are probed, as an Envoy
+ * may use another network path than this machine.
  */
 export function checkEndpoints({ endpoints }: DoctorInputs): CheckResult[] {
   if (endpoints.length === 0) {

@@ -1,14 +1,13 @@
 import type { Condition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
-import { formatAge } from '../cli/age.ts';
-import { pluralize } from '../cli/pluralize.ts';
+import { formatAge, pluralize, truncateList } from '../cli/format.ts';
 import type { DoctorInputs } from './inputs.ts';
-import { truncateList, unavailable, type CheckResult, type CheckStatus } from './check-result.ts';
+import { unavailable, type CheckResult, type CheckStatus } from './check-result.ts';
 
-/** The first full push of a large reporter takes some time to become rows; what takes longer is worth a look. */
+/** The objects of a large reporter's first full push take some time to write; a longer delay is a warning. */
 const SLOW_SYNC_MS = 60_000;
 
-/** The reporters: connected, in sync, one Envoy each, owned by somebody who lives. */
+/** Checks that reporters are connected, in sync, free of identity conflicts, and owned by a live replica. */
 export function checkReporters(inputs: DoctorInputs): CheckResult[] {
   const { reporters, namespace } = inputs;
   if ('failure' in reporters) return [unavailable('reporters', reporters)];
@@ -23,18 +22,18 @@ export function checkReporters(inputs: DoctorInputs): CheckResult[] {
       },
     ];
   }
-  const findings = [
+  const results = [
     ...checkConnected(reporters.value, inputs.nowMs),
     ...checkSynced(reporters.value, inputs.nowMs),
     ...checkConflicts(reporters.value),
     ...checkOwners(reporters.value, inputs),
   ];
-  if (findings.length > 0) return findings;
+  if (results.length > 0) return results;
   const message = `${pluralize(reporters.value.length, 'reporter')} connected and in sync`;
   return [{ check: 'reporters', status: 'ok', message }];
 }
 
-/** Those without a stream, in one finding. Unknown counts: nobody has claimed that object yet. */
+/** Returns one result for all reporters whose condition Connected is not True; it is Unknown until the first claim. */
 function checkConnected(reporters: readonly ReporterObject[], nowMs: number): CheckResult[] {
   const disconnected = reporters.flatMap((reporter) => {
     const connected = findCondition(reporter, 'Connected');
@@ -44,7 +43,7 @@ function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Ch
   return [
     {
       check: 'reporters',
-      // One Envoy that is gone may have been scaled away. All of them are no chance.
+      // A single Envoy may have been scaled down. If all are disconnected, something is broken.
       status: disconnected.length === reporters.length ? 'fail' : 'warn',
       message: `${disconnected.length} of ${pluralize(reporters.length, 'reporter')} not connected: ${truncateList(disconnected)}`,
       remediation:
@@ -55,12 +54,12 @@ function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Ch
 }
 
 /**
- * One finding a reason, the gravest first, so that a quota which refuses the rows of a hundred reporters is one line.
- * Reasons that only follow from another check (NotConnected, Pending) are left to that.
+ * Returns one result per reason of Synced, the most severe first: a quota that rejects the objects of a hundred reporters
+ * is one line. Reasons that follow from another check (NotConnected, Pending) are ignored.
  */
 function checkSynced(reporters: readonly ReporterObject[], nowMs: number): CheckResult[] {
-  const findings: CheckResult[] = [];
-  /** @param minDurationMs for how long it has to have been so: before, it is the way things go */
+  const results: CheckResult[] = [];
+  /** @param minDurationMs how long a reporter must have had this reason; a shorter time is normal */
   function addResult(
     reason: string,
     status: CheckStatus,
@@ -75,7 +74,7 @@ function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Check
       return [`${describe(reporter, synced, nowMs)}${synced.message === '' ? '' : `: ${synced.message}`}`];
     });
     if (affected.length > 0)
-      findings.push({
+      results.push({
         check: 'synced',
         status,
         message: `${message}: ${truncateList(affected, 3)}`,
@@ -108,10 +107,10 @@ function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Check
     'Envoy sends a full push on each connect; this is another client, or the stream is about to end',
     SLOW_SYNC_MS,
   );
-  return findings;
+  return results;
 }
 
-/** A failure: which of the two rows show is chance, and each takes the other's away. */
+/** Fails for identity conflicts: the reports of the two Envoys replace each other, so the objects are unreliable. */
 function checkConflicts(reporters: readonly ReporterObject[]): CheckResult[] {
   const shared = reporters.filter(
     (reporter) => findCondition(reporter, 'IdentityConflict')?.status === 'True',
@@ -128,13 +127,13 @@ function checkConflicts(reporters: readonly ReporterObject[]): CheckResult[] {
   ];
 }
 
-/** Owners without a Lease that lives. An object that names nobody counts too: it was created, and never claimed. */
+/** Checks that each reporter is owned by a live replica. One without an owner was created but never claimed. */
 function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorInputs): CheckResult[] {
   if ('failure' in replicas) return [];
   const alive = new Set(
-    replicas.value.replicas.filter((reporter) => reporter.alive).map(({ replica }) => replica),
+    replicas.value.replicas.filter((replica) => replica.alive).map(({ replica }) => replica),
   );
-  // Then that is the finding, and this would only say it again.
+  // The check of the replicas reports this already.
   if (alive.size === 0) return [];
   const unowned = reporters.filter(({ status }) => !alive.has(status?.owner?.replica ?? ''));
   if (unowned.length === 0) return [];
@@ -150,15 +149,15 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorI
 }
 
 /**
- * The rows: how many, how many Unknown, and none without a reporter's object. Only warnings: both are states that the
- * operator leads out of by itself, and what keeps it from that is a finding of another check.
+ * Checks for ReverseTunnel objects that are Unknown or orphaned. Both are warnings: the operator resolves these states
+ * itself, and another check reports what prevents it from doing so.
  */
 export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
   if ('failure' in tunnels) return [unavailable('objects', tunnels)];
   const { tunnels: count, unknown, orphaned } = tunnels.value;
-  const findings: CheckResult[] = [];
+  const results: CheckResult[] = [];
   if (unknown > 0) {
-    findings.push({
+    results.push({
       check: 'objects',
       status: 'warn',
       message: `${unknown} of ${pluralize(count, 'ReverseTunnel')} Unknown, as their reporter is disconnected`,
@@ -167,66 +166,66 @@ export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
     });
   }
   if (orphaned.size > 0) {
-    const shown = Array.from(orphaned, ([reporter, orphaned]) => `${reporter} (${orphaned})`);
-    findings.push({
+    const countsByReporter = Array.from(orphaned, ([reporter, objects]) => `${reporter} (${objects})`);
+    results.push({
       check: 'objects',
       status: 'warn',
-      message: `ReverseTunnels without a ReverseTunnelReporter: ${truncateList(shown)}`,
+      message: `ReverseTunnels without a ReverseTunnelReporter: ${truncateList(countsByReporter)}`,
       remediation:
         'the leader deletes them within about a minute; if they remain, check that there is a leader',
     });
   }
-  if (findings.length === 0)
-    findings.push({
+  if (results.length === 0)
+    results.push({
       check: 'objects',
       status: 'ok',
       message: count === 0 ? 'no ReverseTunnels' : `${pluralize(count, 'ReverseTunnel')}, all Connected`,
     });
-  return findings;
+  return results;
 }
 
 /**
- * The policies: each was accepted. One that is not is a failure: nothing that it allows is in force, while it still
- * makes an end of everybody being allowed everything.
+ * Checks that each policy is accepted. One that is not fails the check: it allows nothing, yet its existence means that
+ * peers are denied by default.
  */
 export function checkPolicies({ policies }: DoctorInputs): CheckResult[] {
   if (policies === undefined) return [];
   if ('failure' in policies) return [unavailable('policies', policies)];
-  const findings = policies.value.flatMap(({ name, accepted, conditionMessage: error }): CheckResult[] => {
+  const results = policies.value.flatMap(({ name, accepted, conditionMessage }): CheckResult[] => {
     if (accepted === 'True') return [];
     const message =
       accepted === undefined
         ? `${name} has not been evaluated yet`
-        : `${name} is not accepted${error === '' ? '' : `: ${error}`}`;
+        : `${name} is not accepted${conditionMessage === '' ? '' : `: ${conditionMessage}`}`;
     const remediation =
       accepted === undefined
         ? 'check that a replica is alive'
         : `kubectl describe rtp ${name}, and fix its spec`;
     return [{ check: 'policies', status: accepted === undefined ? 'warn' : 'fail', message, remediation }];
   });
-  if (findings.length > 0) return findings;
+  if (results.length > 0) return results;
   const count = policies.value.length;
   const message =
     count === 0 ? 'no ReverseTunnelPolicy' : `${pluralize(count, 'policy', 'policies')} accepted`;
   return [{ check: 'policies', status: 'ok', message }];
 }
 
-/** Undefined also in an object that an older version wrote. */
+/** Returns undefined if the object has no status, or was written by a version without this condition. */
 function findCondition(reporter: ReporterObject, type: string): Condition | undefined {
   return reporter.status?.conditions?.find((candidate) => candidate.type === type);
 }
 
-/** `edge/responder-0 (HeartbeatTimeout for 4m)`. */
+/** Formats a reporter with the reason of a condition: `edge/responder-0 (HeartbeatTimeout for 4m)`. */
 function describe(reporter: ReporterObject, condition: Condition | undefined, nowMs: number): string {
   const sinceMs = Date.parse(condition?.lastTransitionTime ?? '');
-  // The CRD's default says 1970.
+  // 1970 is the default in the CRD.
   const since = sinceMs > 0 ? ` for ${formatAge(nowMs - sinceMs)}` : '';
   return condition === undefined
     ? reporterName(reporter)
     : `${reporterName(reporter)} (${condition.reason}${since})`;
 }
 
-/** As log lines and pages write a reporter; an Envoy without a cluster has an empty one. */
+/** Formats a reporter as `cluster/id`, as log lines do; the cluster of an Envoy may be empty. */
 function reporterName({ spec }: ReporterObject): string {
   return spec.cluster === '' ? spec.id : `${spec.cluster}/${spec.id}`;
 }

@@ -1,23 +1,27 @@
 import type { CrdDifference } from './inputs.ts';
 
-/** A value out of JSON or YAML, unchecked. */
+/** An unchecked value from JSON or YAML. */
 export type JsonValue = unknown;
 
-/** What of a CRD's version is compared. */
+/** The parts of a CRD version that are compared. */
 export interface CrdSchema {
-  /** `openAPIV3Schema`, or what the API server publishes of it. */
+  /** `openAPIV3Schema`, or the schema that the API server publishes for it. */
   readonly schema: JsonValue;
-  /** Paths without the leading dot, as `spec.tenantID`. */
+  /** Paths without the leading dot, such as `spec.tenantID`. */
   readonly selectableFields: readonly string[];
 }
 
-/** Left out of the comparison: text for people may change, and the API server puts its own kind and metadata there. */
-const IGNORED = new Set(['description']);
-const COMPARED = ['spec', 'status'];
-/** So many are enough to see what kind of difference it is. */
+/** Descriptions may differ between versions. */
+const IGNORED_KEYS = new Set(['description']);
+/** The API server adds its own schemas for the other properties, such as `metadata`. */
+const COMPARED_PROPERTIES = ['spec', 'status'];
+/** Limits the result; more differences would not make it clearer. */
 const MAX_DIFFERENCES = 100;
 
-/** Where `served` is another than `shipped`, in `spec`, `status` and the selectable fields. Empty when it is the same. */
+/**
+ * Returns where the installed CRD differs from the bundled one: in `spec`, `status`, or a selectable field that is missing.
+ * At most 100 differences are returned.
+ */
 export function crdDifferences(bundled: CrdSchema, installed: CrdSchema): CrdDifference[] {
   const differences: CrdDifference[] = [];
   for (const field of bundled.selectableFields) {
@@ -25,14 +29,14 @@ export function crdDifferences(bundled: CrdSchema, installed: CrdSchema): CrdDif
       differences.push({ severity: 'contract', path: `selectableFields ${field}` });
     }
   }
-  for (const name of COMPARED) {
+  for (const name of COMPARED_PROPERTIES) {
     const path = ['properties', name];
     for (const differingPath of differingPaths(
       valueAt(bundled.schema, path),
       valueAt(installed.schema, path),
       name,
     )) {
-      // The status a row is born with: rows written under another default say what nobody meant.
+      // The operator relies on the default: a new object gets its status from there.
       const severity = differingPath.startsWith('status.default') ? 'contract' : 'schema';
       differences.push({ severity, path: differingPath });
       if (differences.length === MAX_DIFFERENCES) return differences;
@@ -41,11 +45,11 @@ export function crdDifferences(bundled: CrdSchema, installed: CrdSchema): CrdDif
   return differences;
 }
 
-/** Paths at which two trees differ, as a schema is read: the words `properties` and `items` left out. */
+/** Yields the paths at which two schemas differ, without the keys `properties`, such as `spec.tenantID.maxLength`. */
 function* differingPaths(a: JsonValue, b: JsonValue, path: string): Iterable<string> {
   if (isMapping(a) && isMapping(b)) {
     for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
-      if (IGNORED.has(key) && typeof (a[key] ?? b[key]) === 'string') continue;
+      if (IGNORED_KEYS.has(key) && typeof (a[key] ?? b[key]) === 'string') continue;
       const childPath = key === 'properties' ? path : `${path}.${key}`;
       yield* differingPaths(a[key], b[key], childPath);
     }
@@ -60,7 +64,7 @@ function valueAt(tree: JsonValue, path: readonly string[]): JsonValue {
   return value;
 }
 
-/** True for a mapping. */
+/** Reports whether a value is a mapping (a JSON object). */
 export function isMapping(value: JsonValue): value is Readonly<Record<string, JsonValue>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -1,95 +1,95 @@
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { ReplicaInfo } from '../cli/replicas.ts';
 
-/** What came of asking for something. */
-export type Result<T> =
+/** A fetched value, or why it could not be fetched. */
+export type Fetched<T> =
   | { readonly value: T }
-  /** One line: what was asked for and why there was no answer. `forbidden`: the asking account may not know. */
+  /** One line: the request and why it failed. `forbidden`: the account lacks the permission. */
   | { readonly failure: string; readonly forbidden: boolean };
 
-/** Everything that `doctor` judges by, gathered before anything is judged. */
+/** Everything that the checks of `doctor` evaluate; it is complete before the first check runs. */
 export interface DoctorInputs {
-  /** Wall clock of this machine, milliseconds since 1970. */
+  /** Wall clock of this machine, in milliseconds since 1970. */
   readonly nowMs: number;
   readonly namespace: string;
-  readonly api: Result<ApiServerInfo>;
-  /** False when there is no such namespace; undefined when the asking account may not know. */
+  readonly api: Fetched<ApiServerInfo>;
+  /** False if the namespace does not exist; undefined if the account lacks the permission to read it. */
   readonly namespaceExists: boolean | undefined;
-  readonly crds: Result<readonly CrdInfo[]>;
-  /** Whose rights were asked for, as a person says it. */
+  readonly crds: Fetched<readonly CrdInfo[]>;
+  /** The account whose permissions were reviewed, for messages. */
   readonly account: string;
-  readonly permissions: Result<readonly PermissionInfo[]>;
-  readonly replicas: Result<ReplicaInputs>;
-  readonly reporters: Result<readonly ReporterObject[]>;
-  readonly tunnels: Result<TunnelCounts>;
-  /** Undefined: the kind is not served. */
-  readonly policies: Result<readonly PolicyInfo[]> | undefined;
+  readonly permissions: Fetched<readonly PermissionInfo[]>;
+  readonly replicas: Fetched<ReplicaInputs>;
+  readonly reporters: Fetched<readonly ReporterObject[]>;
+  readonly tunnels: Fetched<TunnelCounts>;
+  /** Undefined if the CRD is not installed. */
+  readonly policies: Fetched<readonly PolicyInfo[]> | undefined;
   readonly certificates: readonly CertificateInfo[];
   readonly endpoints: readonly EndpointInfo[];
 }
 
-/** The API server, which answered. */
+/** The API server, which responded. */
 export interface ApiServerInfo {
   readonly server: string;
-  /** As `/version` says it: `v1.37.2`. */
+  /** `gitVersion` of `/version`, such as `v1.37.2`. */
   readonly version: string;
   readonly roundTripMs: number;
 }
 
-/** A kind that this version brings as a CRD, and what the API server makes of it. */
+/** A CRD that this version bundles, compared with the installed one. */
 export interface CrdInfo {
   readonly plural: string;
-  /** The operator does nothing without it. */
+  /** The operator cannot run without it. */
   readonly required: boolean;
-  /** As this version needs it, with its status subresource. */
+  /** It is served at the bundled version, with the status subresource. */
   readonly installed: boolean;
-  /** Where the served kind is another than the shipped one. */
+  /** Where the installed CRD differs from the bundled one. */
   readonly differences: readonly CrdDifference[];
 }
 
 /**
- * - `contract`: the default of the status or the selectable fields: the operator or its users count on it.
- * - `schema`: something else; an older or newer CRD.
+ * - `contract`: the default of `status` or the selectable fields, on which the operator or its users rely.
+ * - `schema`: anything else, as between an older and a newer CRD.
  */
 export interface CrdDifference {
   readonly severity: 'contract' | 'schema';
-  /** Where in the schema, as `spec.tenantID.maxLength`. */
+  /** Path in the schema, such as `spec.tenantID.maxLength`. */
   readonly path: string;
 }
 
-/** One right that the operator uses, and whether the account has it. */
+/** A permission that the operator needs, and whether the account has it. */
 export interface PermissionInfo {
-  /** As `patch reversetunnels/status.reverse-tunnel.io`. */
+  /** `VERB RESOURCE[/SUBRESOURCE].GROUP`, such as `patch reversetunnels/status.reverse-tunnel.io`. */
   readonly permission: string;
   readonly allowed: boolean;
 }
 
-/** The processes of the operator. */
+/** The operator processes. */
 export interface ReplicaInputs {
-  /** `alive`: its Lease was renewed within 15 s, or while the doctor looked. */
+  /** `alive`: the Lease was renewed less than 15 s ago, or while it was watched. */
   readonly replicas: readonly (ReplicaInfo & { readonly alive: boolean })[];
-  /** Replica that leads; "" when nobody does. */
+  /** Holder of the leader Lease; "" if there is none. */
   readonly leader: string;
 }
 
-/** The rows, counted. */
+/** Counts of ReverseTunnel objects. */
 export interface TunnelCounts {
   readonly tunnels: number;
   readonly unknown: number;
-  /** Rows of reporters that have no object, by reporter (as `cluster/id`). */
+  /** Number of orphaned objects by their reporter, written as `cluster/id`. */
   readonly orphaned: ReadonlyMap<string, number>;
 }
 
-/** A policy, and what the operator made of it. */
+/** A policy and its condition Accepted. */
 export interface PolicyInfo {
   readonly name: string;
-  /** Status of the condition Accepted; undefined when nobody has judged it yet. */
+  /** Status of the condition; undefined until the leader has evaluated the policy. */
   readonly accepted: string | undefined;
   readonly conditionMessage: string;
 }
 
-/** A certificate, or why there is none to look at. */
-export type CertificateInfo = { /** Where it was found. */ readonly source: string } & (
+/** A certificate, or why it could not be read. */
+export type CertificateInfo = { /** Where the certificate comes from. */ readonly source: string } & (
   | {
       readonly subject: string;
       /** Milliseconds since 1970. */
@@ -99,13 +99,13 @@ export type CertificateInfo = { /** Where it was found. */ readonly source: stri
   | { readonly failure: string }
 );
 
-/** An address of a replica that was tried. */
+/** The result of probing one endpoint of a replica. */
 export interface EndpointInfo {
-  /** The flag that named it. */
+  /** The flag that names the endpoint. */
   readonly flag: string;
   readonly address: string;
-  /** Undefined when it answered as a ready replica does; else what came instead. */
+  /** Undefined if the response is that of a ready replica. */
   readonly failure: string | undefined;
-  /** What it said, for people. */
+  /** Transport and state, for the message. */
   readonly detail: string;
 }

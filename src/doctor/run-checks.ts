@@ -6,14 +6,14 @@ import type { DoctorInputs } from './inputs.ts';
 import type { CheckResult } from './check-result.ts';
 
 /**
- * Judges everything, in the order in which it is to be mended: what stands first is often the cause of what follows.
- * Without an API server only what does not need one.
+ * Runs all checks in the order in which problems should be fixed: an earlier one often causes the later ones. If the
+ * API server is unreachable, only the checks that do not need it run.
  */
 export function runChecks(inputs: DoctorInputs): CheckResult[] {
   const api = checkApi(inputs);
   if ('failure' in inputs.api) return [...api, ...checkCertificates(inputs), ...checkEndpoints(inputs)];
   const crds = checkCrds(inputs);
-  // A missing kind would be said again by each list of it.
+  // Each list of a kind that is not installed would report the missing CRD again.
   const missing = crds.some(({ status }) => status === 'fail');
   return [
     ...api,

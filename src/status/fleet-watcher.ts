@@ -7,21 +7,22 @@ import { LEADER_LEASE, type LeaseObject } from '../k8s/lease.ts';
 import { Reflector, type ReflectorHandler } from '../k8s/reflector.ts';
 import { summarizeTunnel, type FleetSnapshot, type TunnelSummary } from './summary.ts';
 
-/** The fleet, kept up to date by watches. */
+/** The objects of a fleet, kept up to date by watches. */
 export interface FleetWatcher {
-  /** As it is known now. */
+  /** Returns the current state. */
   snapshot(): FleetSnapshot;
-  /** True once all three have been listed. */
+  /** Reports whether all three resources have been listed. */
   hasSynced(): boolean;
-  /** Why what is shown may be out of date; undefined while all watches stand. */
+  /** Returns why the snapshot may be out of date; undefined while all watches work. */
   staleReason(): string | undefined;
-  /** Resolves when the signal was aborted and all watches have ended. */
+  /** Resolves after the signal was aborted and all watches have ended. */
   readonly ended: Promise<unknown>;
 }
 
 /**
- * Watches rows, reporters and Leases until `signal` is aborted; each is listed first. `onChange` may be called often: for
- * every object of a list and every event. Whoever draws gathers them.
+ * Lists and watches ReverseTunnels, reporters and Leases until `signal` is aborted.
+ *
+ * @param onChange called for every event and every list, so the caller should batch updates
  */
 export function watchFleet(
   cluster: Cluster,
@@ -32,11 +33,11 @@ export function watchFleet(
   const objects = new Map<string, TunnelSummary>();
   const reporters = new Map<string, ReporterObject>();
   const leases = new Map<string, LeaseObject>();
-  // By resource: of three watches one may be broken while two stand.
+  // By resource: one watch can be broken while the others work.
   const errors = new Map<string, string>();
   const listed = new Set<string>();
 
-  /** Keeps `kept` as the API server has it, until `signal` is aborted. */
+  /** Keeps `cache` in sync with the API server until `signal` is aborted. */
   function watchResource<T extends ApiObject, K>(
     source: ResourceClient<T>,
     cache: Map<string, K>,
@@ -47,7 +48,7 @@ export function watchFleet(
       handler: createMapHandler(cache, project, onChange),
       clock,
       random: Math.random,
-      // Whoever watches the screen is told there.
+      // The output shows broken watches; log lines would break its layout.
       log: { debug: () => {}, info: () => {}, warn: () => {} },
       onStateChange(state, error) {
         if (state === 'broken') errors.set(source.title, error?.message ?? 'no response');
@@ -77,7 +78,7 @@ export function watchFleet(
   };
 }
 
-/** Keeps in `kept`, by name, what a reflector shows. */
+/** Returns a handler that stores the projected objects of a reflector in `cache`, by name. */
 function createMapHandler<T extends ApiObject, K>(
   cache: Map<string, K>,
   project: (object: T) => K,
@@ -96,7 +97,7 @@ function createMapHandler<T extends ApiObject, K>(
       set(object);
     },
     replaceEnd() {
-      // What was there before and is not listed now was deleted while no watch stood.
+      // Objects that are no longer listed were deleted while there was no watch.
       for (const name of cache.keys()) if (!listed.has(name)) cache.delete(name);
       listed.clear();
       onChange();

@@ -1,20 +1,21 @@
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
-import { compareStrings, isProbablyAlive, type ReplicaList } from '../cli/replicas.ts';
+import { compareStrings } from '../cli/format.ts';
+import { isProbablyAlive, type ReplicaList } from '../cli/replicas.ts';
 
-/** A row, as far as the summary counts it: kept small, as there may be 100,000. */
+/** The counted fields of a ReverseTunnel object. It is small, as there may be 500,000. */
 export interface TunnelSummary {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
-  /** As `reporterKey` gives it. */
+  /** Key of the reporter, see `reporterKey`. */
   readonly reporter: string;
-  /** Its reporter has been lost for longer than `--unknown-after`. */
+  /** The reporter has been disconnected for longer than `--unknown-after`. */
   readonly unknown: boolean;
 }
 
-/** What is kept of a row. */
+/** Returns the counted fields of a ReverseTunnel object. */
 export function summarizeTunnel({ spec, status }: TunnelObject): TunnelSummary {
   return {
     tenantID: spec.tenantID,
@@ -25,23 +26,23 @@ export function summarizeTunnel({ spec, status }: TunnelObject): TunnelSummary {
   };
 }
 
-/** The fleet at one moment, as far as the API server shows it. */
+/** The objects of a fleet at one point in time, as read from the API server. */
 export interface FleetSnapshot {
   readonly objects: Iterable<TunnelSummary>;
   readonly reporters: Iterable<ReporterObject>;
   readonly replicas: ReplicaList;
-  /** Wall clock of whoever asks, in milliseconds since 1970. */
+  /** Wall clock of this machine, in milliseconds since 1970. */
   readonly nowMs: number;
 }
 
-/** One process of the operator, with what it owns. */
+/** One operator process and the reporters that it owns. */
 export interface ReplicaSummary {
   readonly replica: string;
   readonly leader: boolean;
-  /** By this machine's clock against the replica's. */
+  /** See `isProbablyAlive`. */
   readonly alive: boolean;
   readonly renewedAgoMs: number | undefined;
-  /** Reporters whose rows it writes, and their tunnels. */
+  /** Number of owned reporters, and of the tunnels that they report. */
   readonly reporters: number;
   readonly tunnels: number;
 }
@@ -52,28 +53,29 @@ export interface ReporterSummary {
   readonly cluster: string;
   readonly connected: string;
   readonly synced: string;
-  /** Tunnels that it says it holds; up to 10 s old, as `pending` is. */
+  /** Number of reported tunnels. Like `pending`, it is up to 10 s old. */
   readonly reported: number;
   readonly objects: number;
-  /** Reported tunnels that are neither written nor rejected. */
+  /** Number of reported tunnels that are neither written nor rejected. */
   readonly pending: number;
   readonly owner: string;
-  /** Why it is not as it should be, and since when; "" when it is. */
+  /** Why the reporter is unhealthy: a condition or its reason; "" if it is healthy. */
   readonly note: string;
+  /** When that condition last changed, in milliseconds since 1970; undefined if unknown. */
   readonly noteSinceMs: number | undefined;
 }
 
-/** One tenant, over all reporters. */
+/** One tenant, across all reporters. */
 export interface TenantSummary {
   readonly tenant: string;
   readonly tunnels: number;
   readonly unknown: number;
-  /** Distinct initiators: a node with tunnels to two reporters counts once. */
+  /** Number of distinct initiators: a node with tunnels to two reporters counts once. */
   readonly nodes: number;
   readonly reporters: number;
 }
 
-/** The fleet at a glance; lists are complete, and sorted by size or name. */
+/** The fleet in numbers. Replicas and reporters are sorted by name, tenants by their number of tunnels. */
 export interface FleetSummary {
   readonly totals: {
     readonly tunnels: number;
@@ -91,10 +93,12 @@ export interface FleetSummary {
   readonly tenants: readonly TenantSummary[];
 }
 
-/** Counts the fleet. Rows and reporters are two lists: while much changes they may be moments apart. */
+/**
+ * Counts the objects of a fleet. ReverseTunnels and reporters come from two lists, which can be slightly apart in time.
+ */
 export function summarize({ objects, reporters, replicas, nowMs }: FleetSnapshot): FleetSummary {
   const { tenants, objectCounts, tunnels, unknown } = countTunnels(objects);
-  const reporterSummaries = Array.from(reporters, (replica) => summarizeReporter(replica, objectCounts));
+  const reporterSummaries = Array.from(reporters, (reporter) => summarizeReporter(reporter, objectCounts));
   reporterSummaries.sort((a, b) => compareStrings(a.cluster, b.cluster) || compareStrings(a.id, b.id));
   const replicaSummaries = replicas.replicas.map((replica): ReplicaSummary => {
     const owned = reporterSummaries.filter(({ owner }) => owner === replica.replica);
@@ -126,10 +130,10 @@ export function summarize({ objects, reporters, replicas, nowMs }: FleetSnapshot
 }
 
 /**
- * One pass over what may be 500,000 rows. In memory stays a count a reporter and tenant, and a set of a tenant's nodes.
- * Tenants with most tunnels stand first, as the screen shows only some.
+ * Counts tunnels in one pass over up to 500,000 objects. Memory use is one counter per reporter and tenant, and one set
+ * entry per node. Tenants are sorted by number of tunnels, as the text output is cut off.
  */
-function countTunnels(rows: Iterable<TunnelSummary>) {
+function countTunnels(objects: Iterable<TunnelSummary>) {
   const objectCounts = new Map<string, number>();
   const counts = new Map<
     string,
@@ -137,7 +141,7 @@ function countTunnels(rows: Iterable<TunnelSummary>) {
   >();
   let tunnels = 0;
   let unknown = 0;
-  for (const tunnel of rows) {
+  for (const tunnel of objects) {
     tunnels += 1;
     if (tunnel.unknown) unknown += 1;
     objectCounts.set(tunnel.reporter, (objectCounts.get(tunnel.reporter) ?? 0) + 1);
@@ -162,7 +166,7 @@ function countTunnels(rows: Iterable<TunnelSummary>) {
   return { tenants, objectCounts, tunnels, unknown };
 }
 
-/** What the object says of itself, and how many rows name it. Of an object that nobody has claimed all is Unknown. */
+/** Summarizes the status of a reporter object. Before the first claim, all its conditions are Unknown. */
 function summarizeReporter(
   { spec, status }: ReporterObject,
   objectCounts: ReadonlyMap<string, number>,
@@ -171,7 +175,7 @@ function summarizeReporter(
   const connected = condition('Connected');
   const synced = condition('Synced');
   const conflict = condition('IdentityConflict');
-  // The first that is wrong explains those after it.
+  // The first failing condition explains the later ones.
   const failing =
     conflict?.status === 'True'
       ? conflict
@@ -185,11 +189,11 @@ function summarizeReporter(
     synced: synced?.status ?? 'Unknown',
     reported,
     objects: objectCounts.get(reporterKey(spec)) ?? 0,
-    // Of one that is not connected nobody says that a tunnel still has to become a row.
+    // Without a stream, no tunnel is waiting to be written.
     pending: connected?.status === 'True' ? Math.max(0, reported - applied - rejected) : 0,
     owner: status?.owner?.replica ?? '',
     note: failing === conflict && conflict !== undefined ? conflict.type : (failing?.reason ?? ''),
-    // The CRD's default says 1970: nobody has said anything yet.
+    // 1970 is the default in the CRD: no replica has written the condition yet.
     noteSinceMs: sinceMs > 0 ? sinceMs : undefined,
   };
 }

@@ -3,11 +3,11 @@ import { expect } from 'chai';
 import { useControlPlane } from '../support/control-plane.ts';
 import { runOperatorToExit } from '../support/operator-process.ts';
 
-describe('the command line, used wrongly', () => {
+describe('an invalid command line or environment of the operator', () => {
   const controlPlane = useControlPlane();
   const ports = ['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'];
 
-  it('a wrong value: one line that names key, value and range, exit code 2', async () => {
+  it('reports an invalid value in one line with flag, value and range, and exits with 2', async () => {
     const { code, stderr } = await runOperatorToExit(['--auth', 'insecure', '--report-interval', '2h']);
     expect(stderr.split('\n')[0]).to.equal(
       'reverse-tunnel-operator: --report-interval: "2h" must be a duration from 25ms to 1h, such as 250ms, 30s or 5m',
@@ -15,19 +15,19 @@ describe('the command line, used wrongly', () => {
     expect(code).to.equal(2);
   });
 
-  it('no choice of who may report: exit code 2', async () => {
+  it('exits with 2 if --auth is missing', async () => {
     const { code, stderr } = await runOperatorToExit([]);
     expect(stderr).to.include('auth: must be one of');
     expect(code).to.equal(2);
   });
 
-  it('an unknown flag: exit code 2', async () => {
+  it('exits with 2 for an unknown flag', async () => {
     const { code, stderr } = await runOperatorToExit(['--no-such-flag']);
     expect(stderr).to.include("unknown option '--no-such-flag'");
     expect(code).to.equal(2);
   });
 
-  it('a kubeconfig that is not there: one line, exit code 1', async () => {
+  it('reports a missing kubeconfig in one line and exits with 1', async () => {
     const { code, stderr } = await runOperatorToExit([
       '--auth',
       'insecure',
@@ -40,7 +40,7 @@ describe('the command line, used wrongly', () => {
   });
 
   for (const flag of ['--grpc-address', '--http-address']) {
-    it(`a port in use for ${flag}: one line that says what to do, exit code 1`, async () => {
+    it(`reports a port in use for ${flag} in one line with a hint, and exits with 1`, async () => {
       const other = createServer();
       await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
       const address = `127.0.0.1:${(other.address() as AddressInfo).port}`;

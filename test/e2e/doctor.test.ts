@@ -18,21 +18,21 @@ import { createReplicas, type Replicas } from '../support/replicas.ts';
 const DEADLINE_MS = 60_000;
 const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
 
-/** As `fail rights`, of those that are neither ok nor skipped. */
-function wrong(findings: readonly CheckResultJson[]): string[] {
+/** Returns the results that are neither ok nor skipped, as `fail permissions`. */
+function problems(findings: readonly CheckResultJson[]): string[] {
   return findings
     .filter(({ status }) => status === 'warn' || status === 'fail')
     .map(({ status, check }) => `${status} ${check}`);
 }
 
-function says(findings: readonly CheckResultJson[], check: string): string {
+function messagesOf(findings: readonly CheckResultJson[], check: string): string {
   return findings
-    .filter((one) => one.check === check)
-    .map((one) => one.message)
+    .filter((finding) => finding.check === check)
+    .map(({ message }) => message)
     .join('\n');
 }
 
-describe('doctor, on a set-up that works', () => {
+describe('doctor on a healthy installation', () => {
   const controlPlane = useControlPlane();
   let replicas: Replicas;
   let flags: string[];
@@ -53,33 +53,33 @@ describe('doctor, on a set-up that works', () => {
   });
   after(() => replicas.stop());
 
-  it('finds nothing wrong, and has asked everything: exit code 0', async () => {
+  it('runs all checks, finds no problem and exits with 0', async () => {
     const { code, findings } = await runDoctor(flags);
-    expect(wrong(findings), JSON.stringify(findings)).to.deep.equal([]);
+    expect(problems(findings), JSON.stringify(findings)).to.deep.equal([]);
     expect(findings.map(({ check }) => check)).to.include.members([
       ...['api', 'crds', 'permissions', 'replicas', 'endpoints', 'certificates', 'reporters', 'objects'],
     ]);
-    expect(says(findings, 'replicas')).to.match(/^2 replicas alive, leader is replica-\d-[0-9a-f]{8}$/);
-    expect(says(findings, 'endpoints')).to.include('plaintext, SERVING').and.include(': ready');
-    expect(says(findings, 'certificates')).to.include('--tls-client-ca');
-    expect(says(findings, 'reporters')).to.equal('2 reporters connected and in sync');
-    expect(says(findings, 'objects')).to.equal('10 ReverseTunnels, all Connected');
+    expect(messagesOf(findings, 'replicas')).to.match(/^2 replicas alive, leader is replica-\d-[0-9a-f]{8}$/);
+    expect(messagesOf(findings, 'endpoints')).to.include('plaintext, SERVING').and.include(': ready');
+    expect(messagesOf(findings, 'certificates')).to.include('--tls-client-ca');
+    expect(messagesOf(findings, 'reporters')).to.equal('2 reporters connected and in sync');
+    expect(messagesOf(findings, 'objects')).to.equal('10 ReverseTunnels, all Connected');
     expect(code).to.equal(0);
   });
 
-  it('prints one line a check, and what to do below what is not well', async () => {
+  it('prints one line per check, and a remediation below each problem', async () => {
     const { code, stdout, stderr } = await runCommand(['doctor', ...flags, '--http-address', '127.0.0.1:1']);
     const lines = stdout.trimEnd().split('\n');
     expect(lines[0]).to.match(/^ok {4}api {11}https:/);
-    const bad = lines.findIndex((line) => line.startsWith('fail  endpoints'));
-    expect(lines[bad]).to.include('--http-address 127.0.0.1:1: connect ECONNREFUSED');
-    expect(lines[bad + 1]).to.match(/^ {20}→ /);
+    const failed = lines.findIndex((line) => line.startsWith('fail  endpoints'));
+    expect(lines[failed]).to.include('--http-address 127.0.0.1:1: connect ECONNREFUSED');
+    expect(lines[failed + 1]).to.match(/^ {20}→ /);
     expect(lines.at(-1)).to.match(/^1 failed, 0 warned, \d+ ok, 0 not checked$/);
     expect(stderr).to.equal('');
     expect(code).to.equal(1);
   });
 
-  it("by the operator's own account: what it may not know is not checked, nothing fails", async () => {
+  it('skips what the account of the operator may not read, without a failure', async () => {
     const own = await controlPlane().kubeconfigFor({
       namespace: replicas.namespace,
       serviceAccount: 'replica-0',
@@ -91,20 +91,20 @@ describe('doctor, on a set-up that works', () => {
       '-n',
       replicas.namespace,
     ]);
-    expect(wrong(findings), JSON.stringify(findings)).to.deep.equal([]);
+    expect(problems(findings), JSON.stringify(findings)).to.deep.equal([]);
     expect(findings.filter(({ status }) => status === 'skip').map(({ check }) => check)).to.deep.equal([
       'endpoints',
     ]);
     expect(code).to.equal(0);
   });
 
-  it('a right that is taken away: named, exit code 1', async () => {
+  it('names a missing permission and exits with 1', async () => {
     const rules = OPERATOR_RBAC_RULES.filter(({ resources }) => !resources.includes('reversetunnels/status'));
     const serviceAccount = 'without-status';
     await controlPlane().kubeconfigFor({ namespace: replicas.namespace, serviceAccount, rules });
     const { code, findings } = await runDoctor([...flags, '--service-account', serviceAccount]);
-    expect(wrong(findings)).to.deep.equal(['fail permissions']);
-    expect(says(findings, 'permissions'))
+    expect(problems(findings)).to.deep.equal(['fail permissions']);
+    expect(messagesOf(findings, 'permissions'))
       .to.include(`system:serviceaccount:${replicas.namespace}:without-status lacks 3 of `)
       .and.include('patch reversetunnels/status.reverse-tunnel.io')
       .and.include('patch reversetunnelreporters/status.reverse-tunnel.io')
@@ -112,7 +112,7 @@ describe('doctor, on a set-up that works', () => {
     expect(code).to.equal(1);
   });
 
-  it('an expired certificate, and a file that holds none: named with their date and path, exit code 1', async () => {
+  it('names an expired certificate and a file without one, and exits with 1', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'doctor-'));
     const expired = join(folder, 'tls.crt');
     const empty = join(folder, 'ca.crt');
@@ -120,29 +120,29 @@ describe('doctor, on a set-up that works', () => {
     await writeFile(empty, 'nothing\n');
     const { code, findings } = await runDoctor([...flags, '--tls-cert', expired, '--tls-client-ca', empty]);
     await rm(folder, { recursive: true });
-    expect(wrong(findings)).to.deep.equal(['fail certificates', 'fail certificates']);
-    expect(says(findings, 'certificates'))
+    expect(problems(findings)).to.deep.equal(['fail certificates', 'fail certificates']);
+    expect(messagesOf(findings, 'certificates'))
       .to.include(`--tls-cert ${expired}: CN=rto.example expired`)
       .and.include('at 2025-01-01T00:00:00Z')
       .and.include(`--tls-client-ca ${empty}: contains no PEM certificate`);
     expect(code).to.equal(1);
   });
 
-  it('an Envoy that is gone: a warning that names it; all of them gone: exit code 1', async function () {
+  it('warns about a disconnected reporter and exits with 0', async function () {
     this.timeout(DEADLINE_MS);
-    const gone = await replicas.startFleet({ reporters: 1, tunnels: 2, reporterCluster: 'leaves' });
+    const fleet = await replicas.startFleet({ reporters: 1, tunnels: 2, reporterCluster: 'leaves' });
     await replicas.waitUntilServed(3, DEADLINE_MS);
-    await gone.stop();
+    await fleet.stop();
     await poll(DEADLINE_MS, async () => {
       const { code, findings } = await runDoctor(flags);
-      if (!says(findings, 'reporters').includes('1 of 3 reporters not connected')) return undefined;
+      if (!messagesOf(findings, 'reporters').includes('1 of 3 reporters not connected')) return undefined;
       expect(code).to.equal(0);
       return true;
     });
   });
 });
 
-describe('doctor, on set-ups that are broken', () => {
+describe('doctor on a broken installation', () => {
   const controlPlane = useControlPlane();
   let namespace: string;
   let flags: string[];
@@ -153,8 +153,8 @@ describe('doctor, on set-ups that are broken', () => {
   });
 
   async function create(path: string, body: object): Promise<void> {
-    const answer = await controlPlane().request('POST', path, body);
-    expect(answer.status, JSON.stringify(answer.body)).to.equal(201);
+    const response = await controlPlane().request('POST', path, body);
+    expect(response.status, JSON.stringify(response.body)).to.equal(201);
   }
 
   async function createLease(name: string, holderIdentity: string, renewTime: string): Promise<void> {
@@ -164,7 +164,7 @@ describe('doctor, on set-ups that are broken', () => {
     });
   }
 
-  /** A reporter that somebody owned and wrote these conditions of. */
+  /** Creates a reporter object that is owned by `replica-a` and has these conditions. */
   async function createReporter(id: string, conditions: readonly object[]): Promise<void> {
     const path = `${GROUP}/namespaces/${namespace}/reversetunnelreporters`;
     const apiVersion = 'reverse-tunnel.io/v1alpha1';
@@ -185,23 +185,23 @@ describe('doctor, on set-ups that are broken', () => {
     expect(code, stderr).to.equal(0);
   }
 
-  it('no replica at all: exit code 1', async () => {
+  it('exits with 1 if there is no replica', async () => {
     const { code, findings } = await runDoctor(flags);
-    expect(wrong(findings)).to.deep.equal(['fail replicas', 'warn reporters']);
-    expect(says(findings, 'replicas')).to.include(`alive in ${namespace}: no replica Lease found`);
+    expect(problems(findings)).to.deep.equal(['fail replicas', 'warn reporters']);
+    expect(messagesOf(findings, 'replicas')).to.include(`alive in ${namespace}: no replica Lease found`);
     expect(code).to.equal(1);
   });
 
-  it('a replica that died: its Lease is not renewed while doctor looks', async () => {
+  it('reports a replica as expired if its Lease is not renewed while it is watched', async () => {
     await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
     const { code, findings } = await runDoctor(flags);
-    expect(says(findings, 'replicas')).to.match(
+    expect(messagesOf(findings, 'replicas')).to.match(
       /no operator replica is alive .*: replica-a \(last renewed \d+d ago\)/,
     );
     expect(code).to.equal(1);
   });
 
-  it('Ctrl-C while it looks: no verdict, and the exit code that shells have for it', async () => {
+  it('prints no results and exits with 130 if it is interrupted', async () => {
     await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
     const child = spawn(process.execPath, ['src/main.ts', 'doctor', ...flags], { cwd: ROOT });
     let printed = '';
@@ -216,67 +216,72 @@ describe('doctor, on set-ups that are broken', () => {
     expect(child.exitCode).to.equal(130);
   });
 
-  it('a Lease of somebody else proves no replica', async () => {
+  it('ignores the Lease of another program', async () => {
     const renewTime = new Date().toISOString().replace('Z', '000Z');
     await create(`/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`, {
       metadata: { name: 'other' },
       spec: { holderIdentity: 'other', leaseDurationSeconds: 15, renewTime },
     });
     const { findings } = await runDoctor(flags);
-    expect(says(findings, 'replicas')).to.include('no replica Lease found');
+    expect(messagesOf(findings, 'replicas')).to.include('no replica Lease found');
   });
 
-  it('an identity conflict, refused rows and a lost reporter: each named with its reporter', async () => {
+  it('names the reporters with an identity conflict, rejected writes or no stream', async () => {
     await createReporter('twin', [
       conditionOf('Connected', 'True', 'StreamOpen'),
       conditionOf('Synced', 'True', 'UpToDate'),
       conditionOf('IdentityConflict', 'True', 'DuplicateReporterID'),
     ]);
-    await createReporter('refused', [
+    await createReporter('rejected', [
       conditionOf('Connected', 'True', 'StreamOpen'),
-      conditionOf('Synced', 'False', 'WritesRejected', 3_600_000, '2 rows refused: 403 exceeded quota'),
+      conditionOf('Synced', 'False', 'WritesRejected', 3_600_000, '2 writes rejected: 403 exceeded quota'),
     ]);
-    await createReporter('lost', [
+    await createReporter('disconnected', [
       conditionOf('Connected', 'False', 'HeartbeatTimeout'),
       conditionOf('Synced', 'Unknown', 'NotConnected'),
     ]);
-    // The last, as it is alive for 15 s.
+    // Created last, as a Lease is valid for only 15 s.
     await createLease('a', 'replica-a', new Date().toISOString().replace('Z', '000Z'));
     const { code, findings } = await runDoctor(flags);
-    expect(wrong(findings)).to.deep.equal([
+    expect(problems(findings)).to.deep.equal([
       'warn replicas',
       'warn reporters',
       'fail synced',
       'fail identity',
     ]);
-    expect(says(findings, 'reporters')).to.include(
-      '1 of 3 reporters not connected: edge/lost (HeartbeatTimeout for',
+    expect(messagesOf(findings, 'reporters')).to.include(
+      '1 of 3 reporters not connected: edge/disconnected (HeartbeatTimeout for',
     );
-    expect(says(findings, 'synced')).to.include('edge/refused').and.include('403 exceeded quota');
-    expect(says(findings, 'identity')).to.include('edge/twin');
+    expect(messagesOf(findings, 'synced')).to.include('edge/rejected').and.include('403 exceeded quota');
+    expect(messagesOf(findings, 'identity')).to.include('edge/twin');
     expect(code).to.equal(1);
   });
 
-  it('rows that nobody owns: named by their reporter', async () => {
+  it('names the reporters of orphaned objects', async () => {
     const reporter = { id: 'gone', cluster: 'edge' };
     const spec = { tunnelName: 't', tenantID: 'acme', clusterID: 'eu-1', nodeID: 'node-1', reporter };
     await create(`${GROUP}/namespaces/${namespace}/reversetunnels`, {
-      ...{ apiVersion: 'reverse-tunnel.io/v1alpha1', kind: 'ReverseTunnel', metadata: { name: 'row' }, spec },
+      ...{
+        apiVersion: 'reverse-tunnel.io/v1alpha1',
+        kind: 'ReverseTunnel',
+        metadata: { name: 'orphan' },
+        spec,
+      },
     });
     const { findings } = await runDoctor(flags);
-    expect(says(findings, 'objects')).to.equal(
+    expect(messagesOf(findings, 'objects')).to.equal(
       'ReverseTunnels without a ReverseTunnelReporter: edge/gone (1)',
     );
   });
 
-  it('a namespace that is not there: says so', async () => {
+  it('reports a namespace that does not exist', async () => {
     const { code, findings } = await runDoctor([...flags, '--namespace', 'no-such-namespace']);
-    expect(says(findings, 'namespace')).to.equal('namespace no-such-namespace not found');
+    expect(messagesOf(findings, 'namespace')).to.equal('namespace no-such-namespace not found');
     expect(code).to.equal(1);
   });
 });
 
-describe('doctor, on a cluster of its own', () => {
+describe('doctor and the installed CRDs', () => {
   let plane: ControlPlane;
   let flags: string[];
   before(async function () {
@@ -286,19 +291,19 @@ describe('doctor, on a cluster of its own', () => {
   });
   after(() => plane.stop());
 
-  it('without the CRDs: names each once, with the command that installs it', async () => {
+  it('names each missing CRD once, with the command that installs it', async () => {
     const { code, findings } = await runDoctor(flags);
     const crds = findings.filter(({ check, status }) => check === 'crds' && status === 'fail');
-    expect(crds.map(({ message: text }) => text)).to.have.members([
+    expect(crds.map(({ message }) => message)).to.have.members([
       'reversetunnels.reverse-tunnel.io is not served at v1alpha1 with a status subresource',
       'reversetunnelreporters.reverse-tunnel.io is not served at v1alpha1 with a status subresource',
     ]);
     expect(crds[0]?.remediation).to.match(/kubectl apply --server-side -f crds\/\w+\.yaml/);
-    expect(findings.some(({ check }) => check === 'rows' || check === 'reporters')).to.equal(false);
+    expect(findings.some(({ check }) => check === 'objects' || check === 'reporters')).to.equal(false);
     expect(code).to.equal(1);
   });
 
-  it('with a CRD whose default and selectable fields somebody changed: says which', async function () {
+  it('names a changed default and a missing selectable field', async function () {
     this.timeout(DEADLINE_MS);
     await applyCrds(plane);
     const version = '/spec/versions/0';
@@ -325,23 +330,23 @@ describe('doctor, on a cluster of its own', () => {
       JSON.stringify(patch),
     ]);
     expect(code, stderr).to.equal(0);
-    // The schema is published a moment after it is served.
-    const found = await poll(DEADLINE_MS, async () => {
+    // A CRD is served a moment before its schema is published.
+    const finding = await poll(DEADLINE_MS, async () => {
       const { findings } = await runDoctor(flags);
-      return findings.find(({ message: text }) =>
-        text.includes('differs from the bundled CRD in required fields'),
+      return findings.find(({ message }) =>
+        message.includes('differs from the bundled CRD in required fields'),
       );
     });
-    expect(found.message).to.equal(
+    expect(finding.message).to.equal(
       `${name} differs from the bundled CRD in required fields: selectableFields status.state, status.default.state`,
     );
   });
 });
 
-describe('doctor, used wrongly', () => {
-  it('no API server: says why, exit code 1', async () => {
-    const controlPlaneless = await mkdtemp(join(tmpdir(), 'doctor-'));
-    const kubeconfig = join(controlPlaneless, 'config');
+describe('doctor with an invalid command line or kubeconfig', () => {
+  it('reports why the API server is unreachable and exits with 1', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'doctor-'));
+    const kubeconfig = join(folder, 'config');
     await writeFile(
       kubeconfig,
       JSON.stringify({
@@ -353,35 +358,35 @@ describe('doctor, used wrongly', () => {
     );
     const { code, findings } = await runDoctor(['--kubeconfig', kubeconfig]);
     const other = await runCommand(['doctor', '--kubeconfig', kubeconfig, '--context', 'y']);
-    await rm(controlPlaneless, { recursive: true });
-    expect(wrong(findings)).to.deep.equal(['fail api']);
-    expect(says(findings, 'api')).to.include('ECONNREFUSED');
+    await rm(folder, { recursive: true });
+    expect(problems(findings)).to.deep.equal(['fail api']);
+    expect(messagesOf(findings, 'api')).to.include('ECONNREFUSED');
     expect(code).to.equal(1);
     expect(other.stderr).to.equal(`doctor: kubeconfig ${kubeconfig}: context y not found\n`);
     expect(other.code).to.equal(1);
   });
 
-  for (const [args, mistake] of [
+  for (const [args, message] of [
     [['--grpc-address', 'nowhere'], 'doctor: --grpc-address: "nowhere" must be host:port'],
     [['-o', 'yaml'], 'doctor: --output: "yaml" must be one of text, json'],
-    [['--tls-cert='], 'doctor: --tls-cert: must not be empty'],
-    [['--no-such-flag'], "doctor: Unknown option '--no-such-flag'"],
+    [['--tls-cert='], 'doctor: --tls-cert: "" must not be empty'],
+    [['--no-such-flag'], "doctor: unknown option '--no-such-flag'"],
   ] as const) {
-    it(`${args.join(' ')}: one line, exit code 2`, async () => {
+    it(`rejects ${args.join(' ')} with one line and exit code 2`, async () => {
       const { code, stderr, stdout } = await runCommand(['doctor', ...args]);
-      expect(stderr.split('\n')[0]).to.include(mistake);
+      expect(stderr.split('\n')[0]).to.include(message);
       expect(stdout).to.equal('');
       expect(code).to.equal(2);
     });
   }
 
-  it('a kubeconfig that is not there: one line, exit code 1', async () => {
+  it('reports a missing kubeconfig in one line and exits with 1', async () => {
     const { code, stderr } = await runCommand(['doctor', '--kubeconfig', '/no/such/file']);
     expect(stderr).to.equal('doctor: kubeconfig /no/such/file: no such file\n');
     expect(code).to.equal(1);
   });
 
-  it('--help: all flags, exit code 0', async () => {
+  it('prints all flags for --help and exits with 0', async () => {
     const { code, stdout } = await runCommand(['doctor', '--help']);
     expect(stdout).to.include('--service-account').and.include('--context');
     expect(code).to.equal(0);

@@ -27,7 +27,7 @@ describe('status', () => {
   });
   after(() => replicas.stop());
 
-  it('shows replicas, reporters and tenants, as the fleet is', async () => {
+  it('shows replicas, reporters and tenants', async () => {
     const { code, stdout, stderr } = await runCommand(['status', ...flags]);
     const lines = stdout.split('\n');
     expect(lines[0]).to.equal(
@@ -43,7 +43,7 @@ describe('status', () => {
     expect(code).to.equal(0);
   });
 
-  it('-o json: the same for programs', async () => {
+  it('prints a JSON document with -o json', async () => {
     const { stdout } = await runCommand(['status', ...flags, '-o', 'json']);
     const { totals, reporters, tenants } = JSON.parse(stdout) as FleetSummary;
     expect(totals).to.include({ tunnels: 12, connected: 2, synced: 2, alive: 1 });
@@ -54,7 +54,7 @@ describe('status', () => {
     expect(tenants.map(({ tunnels }) => tunnels)).to.deep.equal([4, 4, 4]);
   });
 
-  it('as kubectl rt status: kubectl finds it by its name', async () => {
+  it('runs as kubectl rt status', async () => {
     const { code, stdout } = await runCommand(['status', ...flags], 'src/kubectl-rt.ts');
     expect(stdout).to.match(/^12 tunnels of 3 tenants;/);
     expect(code).to.equal(0);
@@ -63,7 +63,7 @@ describe('status', () => {
     expect(other.code).to.equal(2);
   });
 
-  it('-w: goes on, and shows a fleet that comes and one that goes', async function () {
+  it('shows reporters that connect and disconnect with -w', async function () {
     this.timeout(DEADLINE_MS);
     const child = spawn(process.execPath, ['src/main.ts', 'status', '-w', '-o', 'json', ...flags], {
       cwd: ROOT,
@@ -76,24 +76,24 @@ describe('status', () => {
     const connected = (count: number): Promise<true> =>
       poll(DEADLINE_MS, () => last?.totals.connected === count || undefined);
     await connected(2);
-    const more = await replicas.startFleet({ reporters: 1, tunnels: 3, reporterCluster: 'comes' });
+    const fleet = await replicas.startFleet({ reporters: 1, tunnels: 3, reporterCluster: 'other' });
     await connected(3);
     await poll(DEADLINE_MS, () => last?.totals.tunnels === 15 || undefined);
-    await more.stop();
+    await fleet.stop();
     await connected(2);
     child.kill('SIGINT');
     await waitForExit(child);
     expect(child.exitCode).to.equal(0);
   });
 
-  it('a namespace in which nothing is: says so, and it is no failure', async () => {
+  it('exits with 0 in an empty namespace and shows that it is empty', async () => {
     const namespace = await createNamespace(controlPlane(), 'status');
     const { code, stdout } = await runCommand(['status', ...flags, '-n', namespace]);
     expect(stdout).to.include('no operator replicas').and.include('no reporter').and.include('no tunnel');
     expect(code).to.equal(0);
   });
 
-  it('an account that may not list: one line, exit code 1', async () => {
+  it('reports a missing permission in one line and exits with 1', async () => {
     const { namespace } = replicas;
     const account = { namespace, serviceAccount: 'nobody', rules: [] };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
@@ -110,13 +110,13 @@ describe('status', () => {
     expect(code).to.equal(1);
   });
 
-  for (const [args, mistake] of [
+  for (const [args, message] of [
     [['--top', 'many'], 'status: --top: "many" must be a whole number from 0 to 999999'],
     [['-n', 'A'], 'status: --namespace: "A" must be at most 63 lower-case letters, digits and dashes'],
   ] as const) {
-    it(`${args.join(' ')}: one line, exit code 2`, async () => {
+    it(`rejects ${args.join(' ')} with one line and exit code 2`, async () => {
       const { code, stderr } = await runCommand(['status', ...args]);
-      expect(stderr.split('\n')[0]).to.equal(mistake);
+      expect(stderr.split('\n')[0]).to.equal(message);
       expect(code).to.equal(2);
     });
   }

@@ -12,22 +12,22 @@ import { expect } from 'chai';
 import { probeGrpc, probeHttp } from '../../src/doctor/probe-replica.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 
-/** `grpc.health.v1.HealthCheckResponse` with this status, in gRPC's frame. */
-const health = (status: number): Buffer => Buffer.from([0, 0, 0, 0, 2, 8, status]);
+/** Encodes a `grpc.health.v1.HealthCheckResponse` as a gRPC message. */
+const healthResponse = (status: number): Buffer => Buffer.from([0, 0, 0, 0, 2, 8, status]);
 
-describe('a replica, tried by its ports', () => {
+describe('doctor probes of a replica', () => {
   const controlPlane = useControlPlane();
   const closing: (() => void)[] = [];
   afterEach(() => {
     for (const close of closing.splice(0)) close();
   });
 
-  /** Listens on a free port of loopback until the test is over. */
+  /** Listens on a free loopback port until the test ends. */
   async function listen(server: Server | Http2Server | Http2SecureServer): Promise<string> {
     const sockets = new Set<Socket>();
     server.on('connection', (socket: Socket) => {
       sockets.add(socket);
-      // A probe that was answered resets the connection.
+      // A probe resets the connection after the response.
       socket.on('error', () => undefined);
     });
     await new Promise<void>((resolve) => {
@@ -40,7 +40,7 @@ describe('a replica, tried by its ports', () => {
     return `127.0.0.1:${(server.address() as AddressInfo).port}`;
   }
 
-  function answering<S extends Http2Server | Http2SecureServer>(
+  function withResponse<S extends Http2Server | Http2SecureServer>(
     server: S,
     body: Buffer,
     grpcStatus = '0',
@@ -56,7 +56,7 @@ describe('a replica, tried by its ports', () => {
     return server;
   }
 
-  /** The certificate that the API server made for itself. */
+  /** Returns the certificate that the API server generated for itself. */
   function certificate(): { cert: Buffer; key: Buffer } {
     const read = (name: string): Buffer =>
       readFileSync(join(controlPlane().folder, 'apiserver-certificates', name));
@@ -64,48 +64,48 @@ describe('a replica, tried by its ports', () => {
   }
 
   const plain: readonly (readonly [string, Buffer, string, string | undefined, string])[] = [
-    ['serves', health(1), '0', undefined, 'plaintext, SERVING'],
-    ['does not serve yet', health(2), '0', 'health status is NOT_SERVING', 'plaintext, NOT_SERVING'],
-    ['asks for a token', Buffer.alloc(0), '16', undefined, 'plaintext, authentication required'],
-    ['knows no health', Buffer.alloc(0), '12', 'health status is unavailable (gRPC status 12)', ''],
+    ['is serving', healthResponse(1), '0', undefined, 'plaintext, SERVING'],
+    ['is not serving yet', healthResponse(2), '0', 'health status is NOT_SERVING', 'plaintext, NOT_SERVING'],
+    ['requires a token', Buffer.alloc(0), '16', undefined, 'plaintext, authentication required'],
+    ['has no health service', Buffer.alloc(0), '12', 'health status is unavailable (gRPC status 12)', ''],
   ];
-  for (const [what, body, grpcStatus, failure, said] of plain) {
-    it(`in plaintext, one that ${what}`, async () => {
-      const address = await listen(answering(createHttp2Server(), body, grpcStatus));
-      const { endpoint, certificate: met } = await probeGrpc(address);
+  for (const [state, body, grpcStatus, failure, detail] of plain) {
+    it(`probes a plaintext port that ${state}`, async () => {
+      const address = await listen(withResponse(createHttp2Server(), body, grpcStatus));
+      const { endpoint, certificate: presented } = await probeGrpc(address);
       expect(endpoint.failure).to.equal(failure);
-      expect(endpoint.detail).to.include(said);
-      expect(met).to.equal(undefined);
+      expect(endpoint.detail).to.include(detail);
+      expect(presented).to.equal(undefined);
     });
   }
 
-  it('by TLS: its certificate is met, and not trusted or distrusted', async () => {
-    const address = await listen(answering(createSecureServer(certificate()), health(1)));
-    const { endpoint, certificate: met } = await probeGrpc(address);
-    expect(endpoint).to.include({ failure: undefined, said: 'TLS, SERVING' });
-    expect(met).to.have.property('notAfterMs').that.is.greaterThan(Date.now());
+  it('returns the certificate of a TLS port without verifying trust', async () => {
+    const address = await listen(withResponse(createSecureServer(certificate()), healthResponse(1)));
+    const { endpoint, certificate: presented } = await probeGrpc(address);
+    expect(endpoint).to.include({ failure: undefined, detail: 'TLS, SERVING' });
+    expect(presented).to.have.property('notAfterMs').that.is.greaterThan(Date.now());
   });
 
-  it('by TLS, one that wants a certificate of whoever asks: it is there', async () => {
-    const wants = { ...certificate(), requestCert: true, rejectUnauthorized: true };
-    const address = await listen(answering(createSecureServer(wants), health(1)));
-    const { endpoint, certificate: met } = await probeGrpc(address);
-    expect(endpoint).to.include({ failure: undefined, said: 'TLS, authentication required' });
-    expect(met).to.have.property('subject').that.includes('127.0.0.1');
+  it('reports a TLS port that requires a client certificate as reachable', async () => {
+    const options = { ...certificate(), requestCert: true, rejectUnauthorized: true };
+    const address = await listen(withResponse(createSecureServer(options), healthResponse(1)));
+    const { endpoint, certificate: presented } = await probeGrpc(address);
+    expect(endpoint).to.include({ failure: undefined, detail: 'TLS, authentication required' });
+    expect(presented).to.have.property('subject').that.includes('127.0.0.1');
   });
 
-  it('something that speaks TLS and is no replica', async () => {
+  it('fails for a TLS port that does not speak gRPC', async () => {
     const { endpoint } = await probeGrpc(new URL(controlPlane().url).host);
     expect(endpoint.failure).to.equal('health status is unavailable (gRPC status missing)');
   });
 
-  it('something that hangs up', async () => {
+  it('fails for a port that closes the connection', async () => {
     const address = await listen(createServer((socket) => socket.destroy()));
     const { endpoint } = await probeGrpc(address);
     expect(endpoint.failure).to.be.a('string').that.is.not.empty;
   });
 
-  it('nobody', async () => {
+  it('fails for a port without a listener', async () => {
     const server = createServer();
     const address = await listen(server);
     await new Promise((resolve) => {
@@ -115,7 +115,7 @@ describe('a replica, tried by its ports', () => {
     expect((await probeHttp(address)).endpoint.failure).to.include('ECONNREFUSED');
   });
 
-  it('probes of one that is not ready: its reason', async () => {
+  it('shows why a replica is not ready', async () => {
     const server = createHttpServer((_request, response) => {
       response.writeHead(503).end('not ready: the Lease is not held\n');
     });

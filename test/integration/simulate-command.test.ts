@@ -1,13 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { expect } from 'chai';
-import { runSimulate } from '../../src/simulate/main.ts';
+import { runSimulate } from '../../src/simulate/simulate.ts';
 import { eventually } from '../support/eventually.ts';
 import { ack, startRecordingServer, type RecordingServer } from '../support/recording-server.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 const COMMAND =
-  "process.exitCode = await (await import('./src/simulate/main.ts')).runSimulate(process.argv.slice(1));";
+  "process.exitCode = await (await import('./src/simulate/simulate.ts')).runSimulate(process.argv.slice(1));";
 
 const running = new Set<ChildProcess>();
 

@@ -5,8 +5,8 @@ import { conditionOf, NOW_MS, reporterObject } from '../support/reporter-objects
 
 const DAY_MS = 86_400_000;
 
-/** A set-up in which nothing is wrong. */
-const WELL: DoctorInputs = {
+/** The inputs of a healthy installation. */
+const HEALTHY: DoctorInputs = {
   nowMs: NOW_MS,
   namespace: 'tunnels',
   api: { value: { server: 'https://api/', version: 'v1.37.2', roundTripMs: 2 } },
@@ -40,19 +40,19 @@ const reporters = (...value: readonly ReturnType<typeof reporterObject>[]): Part
   reporters: { value },
 });
 
-describe('doctor, judging', () => {
-  it('a set-up in which nothing is wrong: each check is ok', () => {
-    const found = runChecks(WELL);
-    expect(found.map(({ check }) => check)).to.deep.equal([
+describe('doctor checks', () => {
+  it('reports ok for every check of a healthy installation', () => {
+    const results = runChecks(HEALTHY);
+    expect(results.map(({ check }) => check)).to.deep.equal([
       ...['api', 'crds', 'permissions', 'replicas', 'endpoints', 'certificates', 'reporters', 'objects'],
     ]);
-    expect(new Set(found.map(({ status }) => status))).to.deep.equal(new Set(['ok']));
+    expect(new Set(results.map(({ status }) => status))).to.deep.equal(new Set(['ok']));
   });
 
-  /** What is wrong, and the one line that it is to cost. */
+  /** A problem, its inputs, the first result that is not ok, and the message of that result. */
   const cases: readonly (readonly [string, Partial<DoctorInputs>, string, RegExp])[] = [
     [
-      'an old API server',
+      'an API server older than 1.35',
       { api: { value: { server: 'https://api/', version: 'v1.34.1', roundTripMs: 2 } } },
       'warn api',
       /v1\.34\.1: older than 1\.35/,
@@ -64,19 +64,19 @@ describe('doctor, judging', () => {
       /took 900 ms/,
     ],
     [
-      'a namespace that is not there',
+      'a namespace that does not exist',
       { namespaceExists: false },
       'fail namespace',
       /namespace tunnels not found/,
     ],
     [
-      'a CRD that is not served',
+      'a required CRD that is not installed',
       { crds: { value: [{ plural: 'reversetunnels', required: true, installed: false, differences: [] }] } },
       'fail crds',
       /reversetunnels\.reverse-tunnel\.io is not served/,
     ],
     [
-      'an optional CRD that is not served',
+      'an optional CRD that is not installed',
       {
         crds: {
           value: [{ plural: 'reversetunnelpolicies', required: false, installed: false, differences: [] }],
@@ -86,7 +86,7 @@ describe('doctor, judging', () => {
       /reversetunnelpolicies/,
     ],
     [
-      'another default of the status',
+      'a changed default of the status',
       {
         crds: {
           value: [
@@ -106,7 +106,7 @@ describe('doctor, judging', () => {
       /required fields: status\.default\.state$/,
     ],
     [
-      'an older schema',
+      'an older CRD schema',
       {
         crds: {
           value: [
@@ -123,7 +123,7 @@ describe('doctor, judging', () => {
       /1 difference, such as spec\.nodeID\.maxLength$/,
     ],
     [
-      'a right that is missing',
+      'a missing permission',
       {
         permissions: {
           value: [
@@ -136,19 +136,19 @@ describe('doctor, judging', () => {
       /lacks 1 of 2 permissions in tunnels: patch reversetunnels\/status\.reverse-tunnel\.io$/,
     ],
     [
-      'rights that this account may not ask for',
+      'permissions that the account may not review',
       { permissions: { failure: 'create subjectaccessreviews: 403 Forbidden', forbidden: true } },
       'skip permissions',
       /not checked: create/,
     ],
     [
-      'no replica, and never one',
+      'no replica Lease',
       { replicas: { value: { replicas: [], leader: '' } } },
       'fail replicas',
       /no operator replica is alive in tunnels: no replica Lease found$/,
     ],
     [
-      'all replicas dead',
+      'only expired replicas',
       {
         replicas: {
           value: {
@@ -161,7 +161,7 @@ describe('doctor, judging', () => {
       /replica-a \(last renewed 10m ago\)/,
     ],
     [
-      'one of two dead, and it led',
+      'an expired leader and a live replica',
       {
         replicas: {
           value: {
@@ -190,13 +190,13 @@ describe('doctor, judging', () => {
       /replica-a by 60m/,
     ],
     [
-      'nobody has reported',
+      'no reporter',
       { ...reporters(), tunnels: { value: { tunnels: 0, unknown: 0, orphaned: new Map() } } },
       'warn reporters',
       /no Envoy has reported in tunnels/,
     ],
     [
-      'one reporter of two lost',
+      'one of two reporters disconnected',
       reporters(
         reporterObject('responder-0'),
         reporterObject('responder-1', {
@@ -210,7 +210,7 @@ describe('doctor, judging', () => {
       /1 of 2 reporters not connected: edge\/responder-1 \(HeartbeatTimeout for 4m\)/,
     ],
     [
-      'every reporter lost',
+      'all reporters disconnected',
       reporters(
         reporterObject('responder-0', { conditions: [conditionOf('Connected', 'False', 'StreamEnded')] }),
       ),
@@ -218,17 +218,17 @@ describe('doctor, judging', () => {
       /1 of 1 reporter not connected: edge\/responder-0 \(StreamEnded for 60m\)/,
     ],
     [
-      'refused rows',
+      'rejected writes',
       reporters(
         reporterObject('responder-0', {
-          conditions: [conditionOf('Synced', 'False', 'WritesRejected', 30_000, '3 rows refused: 403 quota')],
+          conditions: [conditionOf('Synced', 'False', 'WritesRejected', 30_000, '3 writes rejected: 403 quota')],
         }),
       ),
       'fail synced',
-      /edge\/responder-0 \(WritesRejected for 30s\): 3 rows refused: 403 quota/,
+      /edge\/responder-0 \(WritesRejected for 30s\): 3 writes rejected: 403 quota/,
     ],
     [
-      'tunnels rejected',
+      'rejected tunnels',
       reporters(
         reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'TunnelsRejected')] }),
       ),
@@ -236,7 +236,7 @@ describe('doctor, judging', () => {
       /rejected/,
     ],
     [
-      'a backlog of two minutes',
+      'writes pending for two minutes',
       reporters(
         reporterObject('responder-0', {
           conditions: [conditionOf('Synced', 'False', 'SyncInProgress', 120_000)],
@@ -246,7 +246,7 @@ describe('doctor, judging', () => {
       /still being written: edge\/responder-0 \(SyncInProgress for 2m\)/,
     ],
     [
-      'two Envoys with one id',
+      'two Envoys with the same ID',
       reporters(
         reporterObject('responder-0', {
           conditions: [conditionOf('IdentityConflict', 'True', 'DuplicateReporterID')],
@@ -256,19 +256,19 @@ describe('doctor, judging', () => {
       /under the same node\.cluster and node\.id: edge\/responder-0$/,
     ],
     [
-      'a reporter whose owner is dead',
+      'a reporter owned by an expired replica',
       reporters(reporterObject('responder-0', { owner: 'replica-gone', cluster: '' })),
       'warn owners',
       /1 reporter owned by no live replica: responder-0$/,
     ],
     [
-      'rows of a lost reporter',
+      'objects of a disconnected reporter',
       { tunnels: { value: { tunnels: 6, unknown: 2, orphaned: new Map() } } },
       'warn objects',
       /2 of 6 ReverseTunnels Unknown/,
     ],
     [
-      'rows without a reporter',
+      'orphaned objects',
       { tunnels: { value: { tunnels: 6, unknown: 0, orphaned: new Map([['edge/gone', 3]]) } } },
       'warn objects',
       /without a ReverseTunnelReporter: edge\/gone \(3\)$/,
@@ -284,7 +284,7 @@ describe('doctor, judging', () => {
       /--tls-cert a\.pem: CN=rto expired 3d ago, at 2026-11-20T12:00:00Z$/,
     ],
     [
-      'a certificate of tomorrow',
+      'a certificate that is not yet valid',
       {
         certificates: [
           { source: 'a', subject: 'CN=rto', notBeforeMs: NOW_MS + DAY_MS, notAfterMs: NOW_MS + 9 * DAY_MS },
@@ -294,7 +294,7 @@ describe('doctor, judging', () => {
       /not yet valid, not before 2026-11-24T12:00:00Z/,
     ],
     [
-      'a certificate that ends next week',
+      'a certificate that expires next week',
       {
         certificates: [
           {
@@ -309,13 +309,13 @@ describe('doctor, judging', () => {
       /expires in 7d/,
     ],
     [
-      'a file without certificate',
+      'a file without a certificate',
       { certificates: [{ source: 'a', failure: 'contains no PEM certificate' }] },
       'fail certificates',
       /contains no PEM certificate/,
     ],
     [
-      'a port that nobody listens on',
+      'a port without a listener',
       {
         endpoints: [
           { flag: '--grpc-address', address: '127.0.0.1:1', failure: 'connect ECONNREFUSED', detail: '' },
@@ -332,27 +332,27 @@ describe('doctor, judging', () => {
       /p is not accepted: rule 2: no such peer$/,
     ],
     [
-      'a policy that nobody judged',
+      'a policy that has not been evaluated',
       { policies: { value: [{ name: 'p', accepted: undefined, conditionMessage: '' }] } },
       'warn policies',
       /has not been evaluated/,
     ],
   ];
-  for (const [what, facts, expected, says] of cases) {
-    it(`${what}: ${expected}, and what to do`, () => {
-      const found = runChecks({ ...WELL, ...facts }).filter(({ status }) => status !== 'ok');
-      const [first] = found;
-      expect(`${first?.status} ${first?.check}`, JSON.stringify(found)).to.equal(expected);
-      expect(first?.message).to.match(says);
+  for (const [problem, inputs, expected, message] of cases) {
+    it(`reports ${expected} with a remediation for ${problem}`, () => {
+      const results = runChecks({ ...HEALTHY, ...inputs }).filter(({ status }) => status !== 'ok');
+      const [first] = results;
+      expect(`${first?.status} ${first?.check}`, JSON.stringify(results)).to.equal(expected);
+      expect(first?.message).to.match(message);
       expect(first?.message).not.to.include('\n');
       expect(first?.remediation).to.be.a('string').that.is.not.empty;
     });
   }
 
-  /** What is in order though it might look wrong. */
-  const fine: readonly (readonly [string, Partial<DoctorInputs>])[] = [
+  /** States that are normal although they resemble a problem. */
+  const normal: readonly (readonly [string, Partial<DoctorInputs>])[] = [
     [
-      'a first full push that is being written',
+      'a first full push that is still being written',
       reporters(
         reporterObject('responder-0', {
           conditions: [conditionOf('Synced', 'False', 'SyncInProgress', 5_000)],
@@ -360,7 +360,7 @@ describe('doctor, judging', () => {
       ),
     ],
     [
-      'a certificate of one day with half of it left',
+      'a one-day certificate that is valid for another 12 h',
       {
         certificates: [
           {
@@ -372,47 +372,49 @@ describe('doctor, judging', () => {
         ],
       },
     ],
-    [
-      'policies that are accepted',
-      { policies: { value: [{ name: 'p', accepted: 'True', conditionMessage: '' }] } },
-    ],
+    ['accepted policies', { policies: { value: [{ name: 'p', accepted: 'True', conditionMessage: '' }] } }],
   ];
-  for (const [what, facts] of fine) {
-    it(`${what}: ok`, () => {
-      expect(runChecks({ ...WELL, ...facts }).filter(({ status }) => status !== 'ok')).to.deep.equal([]);
+  for (const [state, inputs] of normal) {
+    it(`reports ok for ${state}`, () => {
+      expect(runChecks({ ...HEALTHY, ...inputs }).filter(({ status }) => status !== 'ok')).to.deep.equal([]);
     });
   }
 
-  it('no API server: says so, and nothing of what could not be asked', () => {
-    const nothing = { failure: 'not asked', forbidden: false };
-    const found = runChecks({
-      ...WELL,
+  it('runs only checks that need no API server if it is unreachable', () => {
+    const notFetched = { failure: 'not asked', forbidden: false };
+    const results = runChecks({
+      ...HEALTHY,
       api: { failure: 'get /version: connect ECONNREFUSED', forbidden: false },
-      ...{ crds: nothing, permissions: nothing, replicas: nothing, reporters: nothing, tunnels: nothing },
+      ...{ crds: notFetched, permissions: notFetched, replicas: notFetched },
+      ...{ reporters: notFetched, tunnels: notFetched },
     });
-    expect(found.map(({ check, status }) => `${status} ${check}`)).to.deep.equal([
+    expect(results.map(({ check, status }) => `${status} ${check}`)).to.deep.equal([
       'fail api',
       'ok certificates',
       'ok endpoints',
     ]);
   });
 
-  it('a kind that is missing is said once, not again by each list of it', () => {
+  it('reports a missing CRD once, not again for each list of its objects', () => {
     const missing = { failure: 'list reversetunnels: 404 not served', forbidden: false };
-    const kinds = {
+    const crds = {
       value: [{ plural: 'reversetunnels', required: true, installed: false, differences: [] }],
     };
-    const found = runChecks({ ...WELL, crds: kinds, reporters: missing, tunnels: missing });
-    expect(found.filter(({ status }) => status === 'fail').map(({ check }) => check)).to.deep.equal(['crds']);
+    const results = runChecks({ ...HEALTHY, crds, reporters: missing, tunnels: missing });
+    expect(results.filter(({ status }) => status === 'fail').map(({ check }) => check)).to.deep.equal([
+      'crds',
+    ]);
   });
 
-  it('many names: five, and how many more', () => {
-    const lost = Array.from({ length: 7 }, (_, index) =>
+  it('lists at most five names and the number of the others', () => {
+    const disconnected = Array.from({ length: 7 }, (_, index) =>
       reporterObject(`r-${index}`, {
         conditions: [conditionOf('Connected', 'False', 'HeartbeatTimeout', 60_000)],
       }),
     );
-    const found = runChecks({ ...WELL, ...reporters(...lost) }).find(({ check }) => check === 'reporters');
-    expect(found?.message).to.match(/r-4 \(HeartbeatTimeout for 60s\) and 2 more$/);
+    const result = runChecks({ ...HEALTHY, ...reporters(...disconnected) }).find(
+      ({ check }) => check === 'reporters',
+    );
+    expect(result?.message).to.match(/r-4 \(HeartbeatTimeout for 60s\) and 2 more$/);
   });
 });

@@ -15,59 +15,59 @@ const SCHEMA = {
     status: { default: { state: 'Connected' }, properties: { state: { enum: ['Connected', 'Unknown'] } } },
   },
 };
-const SHIPPED: CrdSchema = { schema: SCHEMA, selectableFields: ['spec.nodeID', 'status.state'] };
+const BUNDLED: CrdSchema = { schema: SCHEMA, selectableFields: ['spec.nodeID', 'status.state'] };
 
-/** The schema with one change made by `change`. */
-function changed(change: (schema: typeof SCHEMA) => void): CrdSchema {
+/** Returns the bundled CRD with a change to its schema. */
+function withChange(change: (schema: typeof SCHEMA) => void): CrdSchema {
   const schema = structuredClone(SCHEMA);
   change(schema);
-  return { ...SHIPPED, schema };
+  return { ...BUNDLED, schema };
 }
 
-const paths = (served: CrdSchema): string[] =>
-  crdDifferences(SHIPPED, served).map(({ severity, path }) => `${severity} ${path}`);
+const paths = (installed: CrdSchema): string[] =>
+  crdDifferences(BUNDLED, installed).map(({ severity, path }) => `${severity} ${path}`);
 
-describe('the kind that is served, against the one that is shipped', () => {
-  it('the same: no difference', () => {
-    expect(paths(structuredClone(SHIPPED))).to.deep.equal([]);
+describe('differences between the installed and the bundled CRD', () => {
+  it('returns nothing for equal CRDs', () => {
+    expect(paths(structuredClone(BUNDLED))).to.deep.equal([]);
   });
 
-  it('another description, and another metadata: none that matters', () => {
-    const served = changed(({ properties }) => {
+  it('ignores descriptions and metadata', () => {
+    const installed = withChange(({ properties }) => {
       properties.spec.description = 'Else.';
       properties.spec.properties.nodeID.description = 'Else.';
       properties.metadata.type = 'any';
     });
-    expect(paths(served)).to.deep.equal([]);
+    expect(paths(installed)).to.deep.equal([]);
   });
 
-  it('another bound, a missing field (one called description too), another list: each by its path', () => {
-    const served = changed(({ properties }) => {
+  it('returns the path of a changed limit, a missing field (even one named description) and a changed list', () => {
+    const installed = withChange(({ properties }) => {
       properties.spec.properties.nodeID.maxLength = 128;
       Reflect.deleteProperty(properties.spec.properties, 'description');
       properties.spec.required.push('description');
     });
-    expect(paths(served)).to.have.members([
+    expect(paths(installed)).to.have.members([
       'schema spec.nodeID.maxLength',
       'schema spec.description',
       'schema spec.required',
     ]);
   });
 
-  it('another default of the status: counted on', () => {
-    const served = changed(({ properties }) => {
+  it('classifies a changed default of the status as contract', () => {
+    const installed = withChange(({ properties }) => {
       properties.status.default.state = 'Reported';
     });
-    expect(paths(served)).to.deep.equal(['contract status.default.state']);
+    expect(paths(installed)).to.deep.equal(['contract status.default.state']);
   });
 
-  it('a selectable field less: counted on; one more is nobody’s harm', () => {
-    expect(paths({ ...SHIPPED, selectableFields: ['spec.nodeID', 'spec.more'] })).to.deep.equal([
+  it('classifies a missing selectable field as contract, and ignores an additional one', () => {
+    expect(paths({ ...BUNDLED, selectableFields: ['spec.nodeID', 'spec.more'] })).to.deep.equal([
       'contract selectableFields status.state',
     ]);
   });
 
-  it('something that is no schema: differs', () => {
+  it('returns differences if there is no schema', () => {
     expect(paths({ schema: undefined, selectableFields: [] })).to.have.length.greaterThan(2);
   });
 });

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { runSimulate, type CommandTerminal } from '../../src/simulate/main.ts';
+import { runSimulate, type CommandTerminal } from '../../src/simulate/simulate.ts';
 import { parseCommand } from '../../src/simulate/command-options.ts';
 
 const DEFAULTS = {

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { replicasFromLeases, type LeaseInfo } from '../../src/cli/replicas.ts';
-import { renderScreen } from '../../src/status/screen.ts';
+import { renderSummary } from '../../src/status/render.ts';
 import {
   summarizeTunnel,
   summarize,
@@ -24,7 +24,7 @@ function lease(
   };
 }
 
-function row(tenantID: string, nodeID: string, reporter: string, state = 'Connected'): TunnelSummary {
+function tunnel(tenantID: string, nodeID: string, reporter: string, state = 'Connected'): TunnelSummary {
   return summarizeTunnel({
     metadata: { name: 'x', uid: 'u', resourceVersion: '1' },
     spec: {
@@ -41,10 +41,10 @@ function row(tenantID: string, nodeID: string, reporter: string, state = 'Connec
 const FLEET: FleetSnapshot = {
   nowMs: NOW_MS,
   objects: [
-    row('acme', 'node-1', 'responder-0'),
-    row('acme', 'node-1', 'responder-1', 'Unknown'),
-    row('acme', 'node-2', 'responder-0'),
-    row('zeta', 'node-1', 'responder-0'),
+    tunnel('acme', 'node-1', 'responder-0'),
+    tunnel('acme', 'node-1', 'responder-1', 'Unknown'),
+    tunnel('acme', 'node-2', 'responder-0'),
+    tunnel('zeta', 'node-1', 'responder-0'),
   ],
   reporters: [
     reporterObject('responder-1', {
@@ -61,30 +61,30 @@ const FLEET: FleetSnapshot = {
       lease('a', 'replica-a', 2_000),
       lease('b', 'replica-b', 60_000),
       lease(LEADER, 'replica-a', 1_000),
-      lease('c', 'somebody-else', 1_000, {}),
+      lease('c', 'another-program', 1_000, {}),
     ],
     LEADER,
   ),
 };
 
-describe('status, counting', () => {
+describe('summary of the status command', () => {
   const summary = summarize(FLEET);
 
-  it('totals', () => {
+  it('counts totals', () => {
     expect(summary.totals).to.deep.equal({
       ...{ tunnels: 4, unknown: 1, tenants: 2, reporters: 2, connected: 1, synced: 1, pending: 0 },
       ...{ replicas: 2, alive: 1 },
     });
   });
 
-  it('a node with tunnels to two reporters is one node; the greatest tenant comes first', () => {
+  it('counts a node with tunnels to two reporters once, and sorts tenants by number of tunnels', () => {
     expect(summary.tenants).to.deep.equal([
       { tenant: 'acme', tunnels: 3, unknown: 1, nodes: 2, reporters: 2 },
       { tenant: 'zeta', tunnels: 1, unknown: 0, nodes: 1, reporters: 1 },
     ]);
   });
 
-  it("replicas by their Leases, with what they own; others' Leases are none", () => {
+  it('reads replicas from Leases, counts what they own, and ignores the Leases of other programs', () => {
     expect(
       summary.replicas.map(({ replica, alive, leader, reporters }) => ({
         replica,
@@ -98,10 +98,10 @@ describe('status, counting', () => {
     ]);
   });
 
-  it('a reporter that is lost says since when; its tunnels are not behind, as nobody is to write them', () => {
-    const [well, lost] = summary.reporters;
-    expect(well).to.include({ id: 'responder-0', objects: 3, note: '', pending: 0 });
-    expect(lost).to.include({
+  it('shows since when a reporter has been disconnected, without pending tunnels', () => {
+    const [healthy, disconnected] = summary.reporters;
+    expect(healthy).to.include({ id: 'responder-0', objects: 3, note: '', pending: 0 });
+    expect(disconnected).to.include({
       id: 'responder-1',
       objects: 1,
       note: 'StreamEnded',
@@ -109,34 +109,37 @@ describe('status, counting', () => {
     });
   });
 
-  it('a connected reporter is behind by what is neither a row nor rejected', () => {
+  it('counts reported tunnels that are neither applied nor rejected as pending', () => {
     const { metadata, spec, status } = reporterObject('r');
     const tunnels = { reported: 10, applied: 6, rejected: 1 };
     const reporters = [{ metadata, spec, status: { ...status, tunnels } }];
     expect(summarize({ ...FLEET, reporters }).totals.pending).to.equal(3);
   });
 
-  it('an identity conflict is told before everything else', () => {
+  it('shows an identity conflict before any other condition', () => {
     const conditions = [conditionOf('IdentityConflict', 'True', 'DuplicateReporterID', 5_000)];
-    const [line] = summarize({ ...FLEET, reporters: [reporterObject('r', { conditions })] }).reporters;
-    expect(line?.note).to.equal('IdentityConflict');
+    const [reporter] = summarize({ ...FLEET, reporters: [reporterObject('r', { conditions })] }).reporters;
+    expect(reporter?.note).to.equal('IdentityConflict');
   });
 
-  it('a reporter that nobody has claimed yet: its conditions are the default of 1970, which is no age', () => {
+  it('shows no age for an unclaimed reporter, whose conditions have the default time of 1970', () => {
     const { metadata, spec } = reporterObject('r');
     const conditions = ['Connected', 'Synced', 'Ready'].map((type) =>
       conditionOf(type, 'Unknown', 'Pending', NOW_MS),
     );
-    const [line] = summarize({ ...FLEET, reporters: [{ metadata, spec, status: { conditions } }] }).reporters;
-    expect(line).to.include({ connected: 'Unknown', note: 'Pending', noteSinceMs: undefined, owner: '' });
+    const [reporter] = summarize({
+      ...FLEET,
+      reporters: [{ metadata, spec, status: { conditions } }],
+    }).reporters;
+    expect(reporter).to.include({ connected: 'Unknown', note: 'Pending', noteSinceMs: undefined, owner: '' });
   });
 });
 
-describe('status, drawing', () => {
+describe('text output of the status command', () => {
   const options = { namespace: 'tunnels', server: 'https://api/', nowMs: NOW_MS, top: 20 };
 
-  it('totals in the first line; those with something wrong before the others', () => {
-    const text = renderScreen(summarize(FLEET), options);
+  it('shows totals in the first line, and unhealthy reporters before healthy ones', () => {
+    const text = renderSummary(summarize(FLEET), options);
     expect(text).to
       .equal(`4 tunnels (1 Unknown) of 2 tenants; 1 of 2 reporters connected, 1 in sync, 0 pending; 1 of 2 replicas alive
 namespace tunnels at https://api/
@@ -155,21 +158,21 @@ zeta     1         0         1       1
 `);
   });
 
-  it('more than fit: the first ones, and how many are left', () => {
-    const text = renderScreen(summarize(FLEET), { ...options, top: 1 });
+  it('cuts tables off and shows the number of hidden rows', () => {
+    const text = renderSummary(summarize(FLEET), { ...options, top: 1 });
     expect(text).to.include('… and 1 more reporters (--top 0 shows all)');
     expect(text).not.to.include('zeta');
-    expect(renderScreen(summarize(FLEET), { ...options, top: 0 })).to.include('zeta');
+    expect(renderSummary(summarize(FLEET), { ...options, top: 0 })).to.include('zeta');
   });
 
-  it('nothing at all: says so', () => {
-    const nothing = summarize({
+  it('shows a line instead of an empty table', () => {
+    const emptySummary = summarize({
       objects: [],
       reporters: [],
       replicas: { replicas: [], leader: '' },
       nowMs: NOW_MS,
     });
-    const text = renderScreen(nothing, options);
+    const text = renderSummary(emptySummary, options);
     expect(text)
       .to.include('no operator replicas\n')
       .and.include('no reporters\n')

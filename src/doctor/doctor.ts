@@ -1,0 +1,109 @@
+import { systemClock } from '../clock.ts';
+import { COMMON_FLAGS, openCluster, type Cluster } from '../cli/cluster.ts';
+import { EXIT_INTERRUPTED, processTerminal } from '../cli/terminal.ts';
+import { hostPort, nonEmpty } from '../flag-values.ts';
+import {
+  EXIT_FAILURE,
+  EXIT_OK,
+  EXIT_USAGE,
+  formatUsageErrors,
+  parseFlags,
+  type CommandDescription,
+} from '../flags.ts';
+import { ConnectionError } from '../k8s/connection.ts';
+import { formatResults } from './check-result.ts';
+import { collectInputs } from './collect.ts';
+import { runChecks } from './run-checks.ts';
+
+const COMMAND = {
+  usage: ['reverse-tunnel-operator doctor [FLAG ...]', 'kubectl rt doctor [FLAG ...]'],
+  description:
+    'Checks the API server, CRDs, permissions, replicas, certificates, reporters, ReverseTunnel objects and policies. ' +
+    'Prints one line per check, with a remediation where one is needed. Read-only.',
+  flags: {
+    ...COMMON_FLAGS,
+    'service-account': {
+      metavar: 'NAME',
+      description:
+        'check the permissions of this ServiceAccount in the namespace instead of those of the caller',
+      read: nonEmpty,
+    },
+    'grpc-address': {
+      metavar: 'HOST:PORT',
+      description: 'reporting service of a replica to probe; repeatable',
+      repeatable: true,
+      read: hostPort(1),
+    },
+    'http-address': {
+      metavar: 'HOST:PORT',
+      description: 'HTTP port of a replica to probe; repeatable',
+      repeatable: true,
+      read: hostPort(1),
+    },
+    'tls-cert': {
+      metavar: 'FILE',
+      description: 'certificate of the operator, to check its validity dates',
+      read: nonEmpty,
+    },
+    'tls-client-ca': {
+      metavar: 'FILE',
+      description: 'client CA of the operator, to check its validity dates',
+      read: nonEmpty,
+    },
+  },
+  footer:
+    'Exit codes: 0 no check failed (there may be warnings); 1 a check failed; 2 invalid flag or value; 130 interrupted.\n',
+} satisfies CommandDescription;
+
+/**
+ * Runs the command `doctor`: collects the inputs, runs the checks and prints the results.
+ *
+ * @param argv the arguments after `doctor`
+ * @returns the exit code
+ */
+export async function runDoctor(argv: readonly string[], terminal = processTerminal()): Promise<number> {
+  const parsed = parseFlags(COMMAND, argv);
+  if ('help' in parsed) {
+    terminal.out(parsed.help);
+    return EXIT_OK;
+  }
+  if ('errors' in parsed) {
+    terminal.err(formatUsageErrors('doctor', parsed.errors));
+    return EXIT_USAGE;
+  }
+  const { values } = parsed;
+  let cluster: Cluster;
+  try {
+    cluster = await openCluster(values, process.env, systemClock, 'doctor');
+  } catch (error) {
+    if (!(error instanceof ConnectionError)) throw error;
+    terminal.err(`doctor: ${error.message}\n`);
+    return EXIT_FAILURE;
+  }
+  try {
+    const { interrupted } = terminal;
+    const options = {
+      serviceAccount: values['service-account'],
+      grpcAddresses: values['grpc-address'],
+      httpAddresses: values['http-address'],
+      tlsCert: values['tls-cert'],
+      tlsClientCa: values['tls-client-ca'],
+    };
+    const inputs = await collectInputs(cluster, options, systemClock, interrupted, (reason) =>
+      terminal.err(`doctor: ${reason}\n`),
+    );
+    // The inputs of an interrupted command are incomplete.
+    if (interrupted.aborted) return EXIT_INTERRUPTED;
+    const results = runChecks(inputs);
+    const failed = results.some(({ status }) => status === 'fail');
+    const { namespace } = inputs;
+    terminal.out(
+      values.output === 'json'
+        ? `${JSON.stringify({ namespace, failed, findings: results }, undefined, 2)}\n`
+        : formatResults(results),
+    );
+    return failed ? EXIT_FAILURE : EXIT_OK;
+  } finally {
+    await cluster.close();
+  }
+}

@@ -1,0 +1,117 @@
+import { formatAge, formatTable, pluralize } from '../cli/format.ts';
+import type { ReplicaSummary, ReporterSummary, FleetSummary, TenantSummary } from './summary.ts';
+
+/** What is rendered in addition to the summary. */
+export interface RenderOptions {
+  /** Shown in the second line. */
+  readonly namespace: string;
+  readonly server: string;
+  readonly nowMs: number;
+  /** Maximum number of reporters, and of tenants; 0: all. */
+  readonly top: number;
+}
+
+/** Renders the summary as text: totals, then tables of replicas, reporters (unhealthy ones first) and tenants. */
+export function renderSummary(summary: FleetSummary, options: RenderOptions): string {
+  const { top } = options;
+  // A fleet may have thousands of reporters, so only healthy ones are cut off.
+  const reporters = [
+    ...summary.reporters.filter(({ note }) => note !== ''),
+    ...summary.reporters.filter(({ note }) => note === ''),
+  ];
+  return [
+    `${totalsLine(summary)}\nnamespace ${options.namespace} at ${options.server}\n`,
+    section('no operator replicas', 'replicas', summary.replicas, 0, REPLICA_HEADER, replicaCells),
+    section('no reporters', 'reporters', reporters, top, REPORTER_HEADER, (reporter) =>
+      reporterCells(reporter, options.nowMs),
+    ),
+    section('no tunnels', 'tenants', summary.tenants, top, TENANT_HEADER, tenantCells),
+  ].join('\n');
+}
+
+function totalsLine({ totals }: FleetSummary): string {
+  const unknown = totals.unknown === 0 ? '' : ` (${totals.unknown} Unknown)`;
+  return [
+    `${pluralize(totals.tunnels, 'tunnel')}${unknown} of ${pluralize(totals.tenants, 'tenant')}`,
+    `${totals.connected} of ${pluralize(totals.reporters, 'reporter')} connected, ${totals.synced} in sync, ` +
+      `${totals.pending} pending`,
+    `${totals.alive} of ${pluralize(totals.replicas, 'replica')} alive`,
+  ].join('; ');
+}
+
+/**
+ * Renders a table of at most `top` rows (0: all), or `emptyText` if there are none: an empty table would look as if the
+ * objects could not be read.
+ */
+function section<T>(
+  emptyText: string,
+  noun: string,
+  rows: readonly T[],
+  top: number,
+  header: readonly string[],
+  cells: (row: T) => readonly string[],
+): string {
+  if (rows.length === 0) return `${emptyText}\n`;
+  const visible = top === 0 ? rows : rows.slice(0, top);
+  const hiddenCount = rows.length - visible.length;
+  return (
+    formatTable(header, visible.map(cells)) +
+    (hiddenCount === 0 ? '' : `… and ${hiddenCount} more ${noun} (--top 0 shows all)\n`)
+  );
+}
+
+/** STATE and RENEWED compare the clock of this machine with that of the replica. */
+const REPLICA_HEADER = ['REPLICA', 'STATE', 'RENEWED', 'REPORTERS', 'TUNNELS'];
+
+function replicaCells(replica: ReplicaSummary): string[] {
+  const state = replica.alive ? 'alive' : 'expired';
+  const renewed = replica.renewedAgoMs === undefined ? '' : `${formatAge(replica.renewedAgoMs)} ago`;
+  return [
+    replica.replica,
+    replica.leader ? `${state}, leader` : state,
+    renewed,
+    String(replica.reporters),
+    String(replica.tunnels),
+  ];
+}
+
+/** REPORTED and PENDING come from the reporter's status and are up to 10 s old; OBJECTS is counted. */
+const REPORTER_HEADER = [
+  'REPORTER',
+  'CLUSTER',
+  'CONNECTED',
+  'SYNCED',
+  'REPORTED',
+  'OBJECTS',
+  'PENDING',
+  'OWNER',
+  'NOTE',
+];
+
+function reporterCells(reporter: ReporterSummary, nowMs: number): string[] {
+  const since = reporter.noteSinceMs === undefined ? '' : ` ${formatAge(nowMs - reporter.noteSinceMs)}`;
+  return [
+    reporter.id,
+    reporter.cluster,
+    reporter.connected,
+    reporter.synced,
+    String(reporter.reported),
+    String(reporter.objects),
+    String(reporter.pending),
+    reporter.owner,
+    reporter.note === '' ? '' : `${reporter.note}${since}`,
+  ];
+}
+
+/** Derived from ReverseTunnel objects, as tenants have no objects of their own. */
+const TENANT_HEADER = ['TENANT', 'TUNNELS', 'UNKNOWN', 'NODES', 'REPORTERS'];
+
+function tenantCells(tenant: TenantSummary): string[] {
+  return [
+    tenant.tenant,
+    String(tenant.tunnels),
+    String(tenant.unknown),
+    String(tenant.nodes),
+    String(tenant.reporters),
+  ];
+}
