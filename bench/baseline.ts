@@ -2,8 +2,8 @@ import { hash } from 'node:crypto';
 import { formatCreatedAt } from '../src/core/tunnel.ts';
 import { createNames } from '../src/core/names.ts';
 import { manifestFor } from '../src/core/tunnel-object.ts';
-import { initiator } from '../src/simulate/initiators.ts';
-import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';
+import { initiator } from '../src/simulate/tunnel-registry.ts';
+import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 import { Pool, Client } from 'undici';
 import { API, type Access, type BenchCluster } from './cluster.ts';
 

@@ -1,7 +1,6 @@
 /** A fleet of reporters in a process of its own, so that its work counts neither as the operator's nor as the measurer's. */
 import { dialReportingService, type ReportingConnection } from '../src/grpc/reporting-client.ts';
-import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
-import type { FleetOptions } from '../src/simulate/fleet-options.ts';
+import { createFleet, type Fleet, type FleetOptions } from '../src/simulate/fleet.ts';
 import type { FleetStatistics } from '../src/simulate/fleet-statistics.ts';
 import { serveParent } from './child.ts';
 import { machineMs } from './machine.ts';

@@ -1,7 +1,7 @@
 /** One reporter at 100 times the rate of the others, which are not to notice: report → row of the others, p99. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ReportedTunnel } from '../src/grpc/report-message.ts';
-import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';
+import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 import { poll } from '../test/support/operator-process.ts';
 import {
   openBaselineLoop,

@@ -5,8 +5,8 @@ import type { ReporterId } from '../src/core/tunnel.ts';
 import { encodeReport } from '../src/grpc/encode.ts';
 import { loadReportingService, type ReportResponse } from '../src/grpc/proto.ts';
 import type { ReportedTunnel, ReportMessage } from '../src/grpc/report-message.ts';
-import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';
-import { initiator } from '../src/simulate/initiators.ts';
+import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
+import { initiator } from '../src/simulate/tunnel-registry.ts';
 import { machineMs } from './machine.ts';
 
 /** Often enough not to be taken for silent. */

@@ -8,7 +8,7 @@ import { openRawReporter, reportedTunnels } from './raw-reporter.ts';
 import type { ResidentFixture } from './resident.ts';
 import { openObjectWatch, type WatchEventType, type ObjectWatch } from './object-watch.ts';
 import type { BenchContext, Measurement } from './scenario.ts';
-import { FLEET_DEFAULTS } from '../src/simulate/fleet-options.ts';
+import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 
 /** 20 of each a second: reports and bare requests take turns, so that what disturbs the one disturbs the other. */
 const INTERVAL_MS = 25;

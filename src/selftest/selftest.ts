@@ -1,36 +1,116 @@
-/** `selftest`: what `helm test` runs. Composition root of its own: a reporter on one side, a reader of rows on the other. */
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import { COMMON_FLAGS } from '../cli/cluster.ts';
 import { systemClock } from '../clock.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
-import { reporterIdentity } from '../grpc/reporter-identity.ts';
-import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
+import { errorMessage } from '../error-message.ts';
+import { durationInRange, hostPort, type ReadValue } from '../flag-values.ts';
+import {
+  EXIT_FAILURE,
+  EXIT_OK,
+  EXIT_USAGE,
+  formatUsageErrors,
+  parseFlags,
+  type CommandDescription,
+} from '../flags.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
+import { reporterIdentity, type IdentityFiles } from '../grpc/reporter-identity.ts';
+import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
 import { resolveConnection } from '../k8s/connection.ts';
 import { tunnelResource } from '../k8s/resources.ts';
 import { createEnvoyClient } from '../simulate/envoy-client.ts';
-import { parseSelftest, type SelftestOptions } from './options.ts';
+import { IDENTITY_FLAGS, readIdentity } from '../simulate/identity-flags.ts';
 
-const POLL_MS = 200;
-/** A service that is only just starting is tried again so soon. */
+/** The options of `selftest`. */
+export interface SelftestOptions {
+  /** The reporting service, as host:port. */
+  readonly address: string;
+  /** Undefined: the pod's namespace, then the context's, then `default`. */
+  readonly namespace: string | undefined;
+  readonly kubeconfig: string | undefined;
+  /** Name of reporter, tenant, cluster and node. */
+  readonly reporter: string;
+  readonly timeoutMs: number;
+  readonly identityFiles: IdentityFiles;
+}
+
+const POLL_INTERVAL_MS = 200;
+/** Retry interval of the reporter, for a service that is still starting. */
 const RETRY_MS = 1000;
 
+const COMMAND = {
+  usage: ['reverse-tunnel-operator selftest [FLAG ...]'],
+  description:
+    'Tests an installation: reports one tunnel as an Envoy would, waits until its ReverseTunnel object exists, removes ' +
+    'the tunnel, and waits until the object is deleted. Needs the permission to list reversetunnels.',
+  flags: {
+    address: {
+      metavar: 'HOST:PORT',
+      description: 'address of the reporting service',
+      default: '127.0.0.1:18000',
+      read: hostPort(1),
+    },
+    namespace: COMMON_FLAGS.namespace,
+    kubeconfig: COMMON_FLAGS.kubeconfig,
+    reporter: {
+      metavar: 'NAME',
+      description: 'name of reporter, tenant, cluster and node',
+      default: 'selftest',
+      read: reporterName,
+    },
+    timeout: {
+      metavar: 'DURATION',
+      description: 'timeout of the whole test, from 1s to 1h',
+      default: '60s',
+      read: durationInRange(1000, 3_600_000),
+    },
+    ...IDENTITY_FLAGS,
+  },
+  footer: 'Exit codes: 0 the test passed; 1 it failed; 2 invalid flag or value.\n',
+} satisfies CommandDescription;
+
 /**
- * Runs the arguments after `selftest`.
+ * Parses the command line of `selftest`.
  *
- * @param version Of this program, for the API server's log.
- * @returns The exit code: 0 when the row came and went, 1 when not, 2 for wrong arguments.
+ * @param argv the arguments after `selftest`
+ */
+export function parseSelftest(
+  argv: readonly string[],
+):
+  { readonly options: SelftestOptions } | { readonly help: string } | { readonly errors: readonly string[] } {
+  const parsed = parseFlags(COMMAND, argv);
+  if (!('values' in parsed)) return parsed;
+  const { address, namespace, kubeconfig, reporter, timeout } = parsed.values;
+  const result = readIdentity(parsed.values);
+  if ('errors' in result) return result;
+  const identityFiles = result.identity;
+  return { options: { address, namespace, kubeconfig, reporter, timeoutMs: timeout, identityFiles } };
+}
+
+/** Accepts a name that needs no escaping in a field selector. */
+function reporterName(text: string): ReturnType<ReadValue<string>> {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)
+    ? { value: text }
+    : { expected: 'must be 1 to 63 letters, digits, dots, dashes and underscores' };
+}
+
+/**
+ * Runs the command `selftest`, which is the body of `helm test`: a reporter on one side, a reader of objects on the other.
+ *
+ * @param argv the arguments after `selftest`
+ * @param version version of this program, for the user agent
+ * @returns the exit code: 0 if the object was created and deleted, 1 if not, 2 for invalid flags
  */
 export async function runSelftest(argv: readonly string[], version: string): Promise<number> {
   const parsed = parseSelftest(argv);
   if ('help' in parsed) {
     process.stdout.write(parsed.help);
-    return 0;
+    return EXIT_OK;
   }
   if ('errors' in parsed) {
-    for (const error of parsed.errors) process.stderr.write(`selftest: ${error}\n`);
-    return 2;
+    process.stderr.write(formatUsageErrors('selftest', parsed.errors));
+    return EXIT_USAGE;
   }
   const { options } = parsed;
   let api: ApiClient | undefined;
@@ -43,17 +123,17 @@ export async function runSelftest(argv: readonly string[], version: string): Pro
     api = createApiClient({ connection, clock, userAgent, connections: 1 });
     reporting = dial(options);
     await reportAndVerify(options, api, namespace, reporting);
-    return 0;
+    return EXIT_OK;
   } catch (error) {
-    process.stderr.write(`selftest: failed: ${error instanceof Error ? error.message : String(error)}\n`);
-    return 1;
+    process.stderr.write(`selftest: failed: ${errorMessage(error)}\n`);
+    return EXIT_FAILURE;
   } finally {
     reporting?.close();
     await api?.close();
   }
 }
 
-/** @throws Error of the first step that was not seen in time, with what was seen instead */
+/** @throws Error if a step does not complete in time, with the step and the last observed state */
 async function reportAndVerify(
   { address, reporter, timeoutMs }: SelftestOptions,
   api: ApiClient,
@@ -86,29 +166,30 @@ async function reportAndVerify(
       },
     },
   );
-  // One row is asked for, however many thousands the namespace holds.
+  // The field selector avoids listing the other objects of the namespace.
   const tunnels = api.resource<TunnelObject>(tunnelResource(namespace));
   const findObject = async (): Promise<TunnelObject | undefined> => {
     const { items } = await tunnels.list({ fieldSelector: `spec.nodeID=${reporter}` });
     return items.find(({ spec }) => spec.tunnelName === tunnel.name);
   };
-  const logProgress = (describeFailure: string): void => {
-    process.stdout.write(
-      `selftest: ${describeFailure}, ${Math.round(performance.now() - startedMs)} ms after start\n`,
-    );
+  const logProgress = (step: string): void => {
+    process.stdout.write(`selftest: ${step}, ${Math.round(performance.now() - startedMs)} ms after start\n`);
   };
-  /** Polls until there is an answer. */
-  const waitFor = async <T>(describeFailure: () => string, ask: () => Promise<T | undefined>): Promise<T> => {
+  /** Polls until there is a value. */
+  const waitFor = async <T>(
+    describeFailure: () => string,
+    poll: () => Promise<T | undefined>,
+  ): Promise<T> => {
     for (;;) {
-      const answer = await ask();
-      if (answer !== undefined) return answer;
+      const value = await poll();
+      if (value !== undefined) return value;
       if (performance.now() - startedMs > timeoutMs)
         throw new Error(`${describeFailure()} within ${timeoutMs / 1000} s`);
-      await delay(POLL_MS);
+      await delay(POLL_INTERVAL_MS);
     }
   };
 
-  // ACK, row, removal, no row: each is waited for in turn, so that what is missing is said by name.
+  // The steps are waited for in turn, so that the error names the one that is missing.
   client.start();
   try {
     const object = await waitFor(
@@ -131,13 +212,13 @@ async function reportAndVerify(
   }
 }
 
-/** @throws Error the system's, when a file cannot be read */
+/** @throws Error if a file cannot be read */
 function dial({ address, identityFiles }: SelftestOptions): ReportingConnection {
   const identity = reporterIdentity(identityFiles);
   return dialReportingService({ address, ...(identity === undefined ? {} : { identity }) });
 }
 
-/** A tunnel that no earlier run has left a row of. */
+/** Returns a tunnel with a unique name, so that no earlier run can have left its object. */
 function newTunnel(name: string): ReportedTunnel {
   return {
     name: `${name}-${randomBytes(4).toString('hex')}`,

@@ -1,39 +1,42 @@
 import type { Random } from './random.ts';
+import type { FleetReporter } from './reporter.ts';
+import type { TunnelIdentity } from './tunnel-registry.ts';
 
-/** How much changes, over the whole fleet. */
+/** The rate of changes, for the whole fleet. */
 export interface ChurnPlan {
-  /** Tunnels a second that go for good, each followed at once by a new one, so the fleet keeps its size. */
+  /** Tunnels per second that end and are each replaced immediately by a new one, so the fleet keeps its size. */
   readonly churnPerSecond: number;
-  /** Tunnels a second that drop and return with the same identity and a new created_at. */
+  /** Tunnels per second that drop and return with the same identity and a new created_at. */
   readonly flapsPerSecond: number;
-  /** How long a flapping tunnel stays away, for every second one; the others return at once, inside one report. */
+  /** How long a flapping tunnel stays down, chosen for half of them; the others return at once, within one report. */
   readonly downtimeMs: number;
 }
 
-/** What churn acts on. */
+/** The changes that churn makes. */
 export interface ChurnTarget {
-  /** One tunnel goes, another initiator's comes. */
+  /** Ends one tunnel and starts a tunnel of another initiator. */
   replaceOne(random: Random): void;
-  /** One tunnel drops. The answer brings it back; undefined when there is none to drop. */
+  /** Drops one tunnel. Returns a function that brings it back; undefined if there is no tunnel. */
   dropOne(random: Random): (() => void) | undefined;
 }
 
+/** Applies a `ChurnPlan` to a `ChurnTarget`. */
 export interface Churn {
-  /** Lets fleet time pass and does everything that falls due, in order. */
+  /** Advances the time of the plan and makes all changes that are due, in order. */
   advance(elapsedMs: number): void;
-  /** Brings back at once what is away. */
+  /** Brings back all dropped tunnels immediately. */
   restoreDropped(): void;
 }
 
 /**
- * Churn in a time of its own: the order of events and every choice follow from plan and seed alone, however late
- * or early the calls of `advance` come.
+ * Creates churn with its own time: the order of the changes and every choice depend only on the plan and the seed, however
+ * irregularly `advance` is called.
  */
 export function createChurn(plan: ChurnPlan, target: ChurnTarget, random: Random): Churn {
   let nowMs = 0;
   let replaced = 0;
   let flapped = 0;
-  // All are away equally long, so they return in the order they went.
+  // All dropped tunnels stay down equally long, so they return in the order in which they were dropped.
   const dropped: { readonly returnAtMs: number; readonly bringUp: () => void }[] = [];
 
   function flap(): void {
@@ -48,7 +51,7 @@ export function createChurn(plan: ChurnPlan, target: ChurnTarget, random: Random
     advance(elapsedMs) {
       const untilMs = nowMs + elapsedMs;
       for (;;) {
-        // Counted, not added up, so that rates keep true over hours.
+        // Computed from a count instead of a sum, so that the rates stay exact over hours.
         const replaceAtMs = dueAt(replaced + 1, plan.churnPerSecond);
         const flapAtMs = dueAt(flapped + 1, plan.flapsPerSecond);
         const returnAtMs = dropped[0]?.returnAtMs ?? Number.POSITIVE_INFINITY;
@@ -73,7 +76,52 @@ export function createChurn(plan: ChurnPlan, target: ChurnTarget, random: Random
   };
 }
 
-/** When event number `count` of a steady rate falls due, in ms; never at rate 0. */
+/** Returns when event number `count` of a steady rate is due, in ms; infinity for rate 0. */
 function dueAt(count: number, perSecond: number): number {
   return perSecond > 0 ? (count * 1000) / perSecond : Number.POSITIVE_INFINITY;
+}
+
+/** The tunnels of a whole fleet, from which one is chosen at random in constant time. */
+export interface LiveTunnels extends ChurnTarget {
+  /** Connects a tunnel of this initiator to this reporter. */
+  bringUp(reporter: FleetReporter, identity: TunnelIdentity): void;
+}
+
+/**
+ * Creates an empty set of tunnels.
+ *
+ * @param newInitiator returns the initiator of a replacement tunnel
+ */
+export function createLiveTunnels(newInitiator: () => TunnelIdentity): LiveTunnels {
+  // Tunnels that were disconnected in another way stay in this list and are skipped when they are chosen.
+  const live: { readonly reporter: FleetReporter; readonly identity: TunnelIdentity }[] = [];
+
+  function bringUp(reporter: FleetReporter, identity: TunnelIdentity): void {
+    reporter.connectTunnel(identity);
+    live.push({ reporter, identity });
+  }
+
+  /** Disconnects a tunnel that is up, chosen with equal probability. */
+  function takeDown(random: Random): (typeof live)[number] | undefined {
+    while (live.length > 0) {
+      const index = random.below(live.length);
+      const chosen = live[index];
+      const last = live.pop();
+      if (last !== undefined && index < live.length) live[index] = last;
+      if (chosen?.reporter.disconnectTunnel(chosen.identity.nodeID)) return chosen;
+    }
+    return undefined;
+  }
+
+  return {
+    bringUp,
+    replaceOne(random) {
+      const removed = takeDown(random);
+      if (removed !== undefined) bringUp(removed.reporter, newInitiator());
+    },
+    dropOne(random) {
+      const removed = takeDown(random);
+      return removed && (() => bringUp(removed.reporter, removed.identity));
+    },
+  };
 }

@@ -10,64 +10,65 @@ import type {
 } from '../grpc/report-message.ts';
 
 /**
- * Envoy's client of the reporting service, as a state machine without a network and without a clock of its own.
- * Modelled on Envoy 1.38 to 1.40, contrib/reverse_tunnel_reporter, clients/grpc_client.
+ * Envoy's client of the reporting service, as a state machine whose network and clock are injected. Modelled on Envoy 1.38
+ * to 1.40, contrib/reverse_tunnel_reporter, clients/grpc_client.
  *
- *   state     | event                         | what happens                                          | next
+ *   state     | event                         | action                                                | next
  *   ----------|-------------------------------|-------------------------------------------------------|----------
  *   stopped   | start                         | open a stream (below)                                 | streaming
- *   streaming | opened                        | nonce epoch begins at 0; queue := everything; send     | streaming
- *             | send is due, unacked > max    | reset (max_retries_exceeded), arm retry                | waiting
- *             | send is due                   | send the queue, maybe empty, as nonce + 1; arm send    | streaming
- *             | ACK, acked < n <= current     | acked := n; interval := the one told, for later sends  | streaming
- *             | ACK, any other n              | counted as out of order; its interval is not taken     | streaming
- *             | NACK                          | reset (nack_received), arm retry                       | waiting
- *             | the server ends it, OK or not | (remote_close), arm retry                              | waiting
- *             | updates beyond the buffer     | drop them, reset (buffer_overflow), arm retry          | waiting
- *   waiting   | retry is due                  | open a stream; refused: (stream_creation_failed), arm  | streaming
- *             | updates                       | queued; the full push to come supersedes them          | waiting
- *   any       | stop                          | reset, no timers                                       | stopped
+ *   streaming | opened                        | nonces restart at 0; queue := all tunnels; send       | streaming
+ *             | send is due, unacked > max    | reset (max_retries_exceeded), arm retry               | waiting
+ *             | send is due                   | send the queue, even if empty, as nonce + 1; arm send | streaming
+ *             | ACK, acked < n <= current     | acked := n; use its interval for later sends          | streaming
+ *             | ACK, any other n              | count as out of order; ignore its interval            | streaming
+ *             | NACK                          | reset (nack_received), arm retry                      | waiting
+ *             | server ends stream, OK or not | (remote_close), arm retry                             | waiting
+ *             | updates beyond the buffer     | drop them, reset (buffer_overflow), arm retry         | waiting
+ *   waiting   | retry is due                  | open a stream; failed: (stream_creation_failed), arm  | streaming
+ *             | updates                       | queue them; the next full push supersedes them        | waiting
+ *   any       | stop                          | reset, cancel all timers                              | stopped
  *
- * The interval survives reconnects. A send that is already scheduled keeps its time when the interval changes.
+ * The interval is kept across reconnects. When it changes, a send that is already scheduled keeps its time.
  */
 export interface EnvoyClient {
-  /** Opens the first stream. Once only: an Envoy that restarts is a new client. */
+  /** Opens the first stream. Throws if called twice: an Envoy that restarts is a new client. */
   start(): void;
-  /** Queues what changed, in the order of time. Ignored unless started: the first full push will have it. */
+  /** Queues changes, in chronological order. They are ignored before the start, as the first full push includes them. */
   receive(updates: TunnelUpdates): void;
-  /** Ends the stream and all timers, for good. */
+  /** Ends the stream and all timers permanently. */
   stop(): void;
-  /** True when the server has ACKed this stream's full push and everything that changed since. */
+  /** Reports whether the server has ACKed this stream's full push and all later changes. */
   settled(): boolean;
-  /** True when the present stream has been ACKed at least once. */
+  /** Reports whether the current stream has been ACKed at least once. */
   connected(): boolean;
 }
 
-/** What changed: two lists, as on the wire, which is where the order between them is lost. */
+/** Changes as two lists, as on the wire; the order between the lists is lost. */
 export interface TunnelUpdates {
   readonly connections: readonly ReportedTunnel[];
   readonly disconnections: readonly string[];
 }
 
+/** The configuration of an Envoy's client, with Envoy's field names in the comments. */
 export interface EnvoyClientConfig {
   readonly node: ReporterId;
-  /** `default_send_interval`, until the server says otherwise. Envoy's default is 5000. */
+  /** `default_send_interval`, until the server sends another one. Envoy's default is 5000. */
   readonly sendIntervalMs: number;
   /** `connect_retry_interval`, without jitter. Envoy's default is 5000. */
   readonly connectRetryIntervalMs: number;
-  /** More unacknowledged reports than this when the next is due end the stream. Envoy's default is 5. */
+  /** `max_retries`: the stream is reset if more reports are unacknowledged when the next one is due. Envoy's default is 5. */
   readonly maxRetries: number;
-  /** Updates that may wait for the next send; full pushes have no limit. Envoy's default is 1,000,000. */
+  /** `max_buffer_count`: updates that can be queued for the next send; full pushes are unlimited. Envoy's default is 1,000,000. */
   readonly maxBufferCount: number;
-  /** Leave `node` out after a stream's first report: Envoy never does, xDS clients may. */
+  /** Whether `node` is omitted after the first report of a stream. Envoy never omits it; xDS clients may. */
   readonly nodeOnFirstOnly: boolean;
 }
 
-/** Why a stream ended, in Envoy's words (its `disconnect_reason` label). */
+/** Why a stream ended: the values of Envoy's label `disconnect_reason`. */
 export type DisconnectReason =
   'buffer_overflow' | 'max_retries_exceeded' | 'nack_received' | 'remote_close' | 'stream_creation_failed';
 
-/** What happened, told after the state has changed. */
+/** An event of a client, emitted after its state has changed. */
 export type ClientEvent =
   | { readonly type: 'connecting' }
   | { readonly type: 'sent'; readonly report: ReportMessage }
@@ -75,7 +76,7 @@ export type ClientEvent =
       readonly type: 'acked';
       /** True for the first ACK of a stream. */
       readonly first: boolean;
-      /** From send to ACK, for each report that this ACK covers: several when it is cumulative. */
+      /** Latency from send to ACK of each report that this ACK covers; a cumulative ACK covers several. */
       readonly latenciesMs: readonly number[];
     }
   | { readonly type: 'outOfOrderAck'; readonly requestNonce: bigint }
@@ -84,34 +85,36 @@ export type ClientEvent =
   | {
       readonly type: 'disconnected';
       readonly reason: DisconnectReason;
-      /** What the server said, for `remote_close` and `nack_received`. */
+      /** The status from the server, for `remote_close` and `nack_received`. */
       readonly status: StreamStatus | undefined;
-      /** True when that stream had been ACKed. */
+      /** Whether that stream had been ACKed. */
       readonly wasConnected: boolean;
     }
   | { readonly type: 'stopped'; readonly wasConnected: boolean };
 
+/** What a client depends on. */
 export interface EnvoyClientDependencies {
   readonly clock: Clock;
-  /** Undefined when no stream can be made at all. A connection that fails later ends the stream by `onEnd`. */
+  /** Returns undefined if no stream can be created. A connection that fails later ends the stream with `onEnd`. */
   openStream(handlers: StreamHandlers): ReportStream | undefined;
-  /** Everything that is up now, for a full push, in a new array: the report keeps it. */
+  /** Returns the tunnels that are up, for a full push, in a new array, which the report keeps. */
   allTunnels(): ReportedTunnel[];
+  /** Called for each event. */
   observe(event: ClientEvent): void;
 }
 
-/** One client, stopped. See `EnvoyClient`. */
+/** Creates a stopped client. */
 export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDependencies): EnvoyClient {
   const { clock } = deps;
   let started = false;
   let sendIntervalMs = config.sendIntervalMs;
   let stream: ReportStream | undefined;
-  // Streams tell apart what is theirs by it: an answer to a stream that was reset must not reach the next one.
+  // Identifies the current stream, so that a late response to a reset stream is not attributed to the next one.
   let epoch = 0;
   let nonceCurrent = 0n;
   let nonceAcked = 0n;
   let lastNonceWithContent = 0n;
-  // When each report beyond nonceAcked was sent, oldest first: never more than maxRetries + 1 of them.
+  // Send times of the unacknowledged reports, oldest first: at most maxRetries + 1.
   let unackedSentAtMs: number[] = [];
   let connections: ReportedTunnel[] = [];
   let disconnections: string[] = [];
@@ -131,7 +134,7 @@ export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDe
     }
     nonceCurrent = nonceAcked = lastNonceWithContent = 0n;
     unackedSentAtMs = [];
-    // Whatever was queued is older than this snapshot.
+    // Queued changes are older than this snapshot.
     connections = deps.allTunnels();
     disconnections = [];
     send(true);
@@ -153,13 +156,13 @@ export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDe
     };
     if (fullPush || connections.length + disconnections.length > 0) lastNonceWithContent = nonceCurrent;
     unackedSentAtMs.push(clock.monotonicMs());
-    // The report owns the lists now: a transport under backpressure reads them later.
+    // The report now owns the lists, as a transport under backpressure reads them later.
     connections = [];
     disconnections = [];
     deps.observe({ type: 'sent', report });
     const sentEpoch = epoch;
     stream.send(report);
-    // The answer may have come within send() and ended this stream; a timer would then outlive it.
+    // A response that arrived during send() may have ended this stream, and a timer would outlive it.
     if (sentEpoch === epoch) cancelSend = clock.setTimer(sendIntervalMs, () => send(false));
   }
 
@@ -202,7 +205,7 @@ export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDe
 
   return {
     start() {
-      if (epoch > 0) throw new Error('an Envoy client is started once; make a new one');
+      if (epoch > 0) throw new Error('start Envoy client: already started; create a new one');
       started = true;
       connect();
     },
@@ -211,7 +214,7 @@ export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDe
       const incoming = updates.connections.length + updates.disconnections.length;
       if (incoming + connections.length + disconnections.length > config.maxBufferCount) {
         deps.observe({ type: 'overflowed', droppedUpdates: incoming });
-        // While waiting, a second disconnect would only push the retry further away.
+        // While waiting for a retry, another disconnect would only postpone it.
         if (stream !== undefined) disconnect('buffer_overflow', undefined);
         return;
       }

@@ -2,54 +2,55 @@ import { createHistogram } from 'node:perf_hooks';
 import type { ClientEvent, DisconnectReason } from './envoy-client.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 
-/** What a fleet has done since it was made. */
+/** Counters of a fleet since it was created. */
 export interface FleetStatistics {
-  /** Reporters whose present stream has been ACKed. */
+  /** Number of reporters whose current stream has been ACKed. */
   readonly connected: number;
-  /** Streams begun, also those that never connected. */
+  /** Streams that were opened, including those that failed to connect. */
   readonly attempts: number;
   /** Streams that were ACKed at least once. */
   readonly connects: number;
-  /** Reporters that had such a stream; `connects` beyond it are reconnects. */
+  /** Reporters that had such a stream; `connects - everConnected` is the number of reconnects. */
   readonly everConnected: number;
   readonly disconnects: Readonly<Record<DisconnectReason, number>>;
-  /** The latest disconnect, for people. */
+  /** The most recent disconnect, for messages. */
   readonly lastDisconnect: LastDisconnect | undefined;
-  /** Sent, ACKed or not. A full push is one, however little it holds; a heartbeat changes nothing. */
+  /** Reports that were sent. An empty report is a full push if it is marked as one, otherwise a heartbeat. */
   readonly reports: { readonly full: number; readonly delta: number; readonly heartbeat: number };
-  /** Entries in the two lists of all reports: a full push counts everything again. */
+  /** Entries in the two lists of all reports; a full push counts all its tunnels again. */
   readonly tunnelsAdded: number;
   readonly tunnelsRemoved: number;
-  /** Answers that were valid ACKs; a cumulative one counts once. */
+  /** Valid ACKs; a cumulative one counts once. */
   readonly acks: number;
-  /** Answers with a nonce that was not waited for: a fault of the server. */
+  /** ACKs with an unexpected nonce, which is an error of the service. */
   readonly outOfOrderAcks: number;
-  /** Answers that refused a report; each has ended its stream. */
+  /** NACKs; each one ended its stream. */
   readonly nacks: number;
-  /** Updates lost because a client's buffer was full. */
+  /** Updates that were dropped because the buffer of a client was full. */
   readonly droppedUpdates: number;
-  /** From send to ACK for each report ACKed, in ms with three digits; 0 when there was none. */
+  /** Latency from sending a report to its ACK, in ms with three significant digits; 0 if there was no ACK. */
   readonly ackMs: { readonly p50: number; readonly p99: number; readonly max: number };
 }
 
 interface LastDisconnect {
   readonly reporter: ReporterId;
   readonly reason: DisconnectReason;
-  /** The server's words, or the network's; empty when this side ended the stream. */
+  /** The message of the service or of the network; empty if the reporter ended the stream. */
   readonly message: string;
 }
 
+/** Counts the events of all clients of a fleet. */
 export interface FleetStatisticsCollector {
-  /** Takes one event of one reporter's client. */
+  /** Counts one event of the client of a reporter. */
   count(reporter: ReporterId, event: ClientEvent): void;
-  /** The figures as they are now, in an object that does not change. */
+  /** Returns a copy of the counters. */
   snapshot(): FleetStatistics;
 }
 
-/** An hour in microseconds: the longest ACK latency told apart. */
+/** One hour in microseconds; a longer ACK latency counts as this one. */
 const MAX_LATENCY_MICROS = 3_600_000_000;
 
-/** Everything at 0. Takes constant memory, however many reports are counted. */
+/** Creates counters that start at 0. Their memory does not grow with the number of reports. */
 export function createFleetStatistics(): FleetStatisticsCollector {
   const ackMicros = createHistogram({ lowest: 1, highest: MAX_LATENCY_MICROS, figures: 3 });
   const disconnects: Record<DisconnectReason, number> = {
@@ -94,7 +95,7 @@ export function createFleetStatistics(): FleetStatisticsCollector {
             total.connected += 1;
             everConnected.add(reporter);
           }
-          // The histogram refuses 0 and what is beyond its end.
+          // The histogram rejects values outside of its range.
           for (const ms of event.latenciesMs) {
             ackMicros.record(Math.min(MAX_LATENCY_MICROS, Math.max(1, Math.round(ms * 1000))));
           }

@@ -2,11 +2,8 @@ import { systemClock, type Clock } from '../clock.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
-import { createChurn } from './churn.ts';
-import { FLEET_DEFAULTS, type FleetOptions } from './fleet-options.ts';
+import { createChurn, createLiveTunnels } from './churn.ts';
 import { createFleetStatistics, type FleetStatistics } from './fleet-statistics.ts';
-import { initiator } from './initiators.ts';
-import { createLiveTunnels } from './live-tunnels.ts';
 import { seededRandom } from './random.ts';
 import {
   directTransport,
@@ -15,51 +12,106 @@ import {
   type ReporterTransport,
 } from './reporter-transport.ts';
 import { createFleetReporter, type FleetReporter } from './reporter.ts';
-import type { TunnelIdentity } from './tunnel-registry.ts';
+import { initiator, type TunnelIdentity } from './tunnel-registry.ts';
 
-/** Envoy's default of `max_buffer_count`. */
+/** The options of a fleet; see `FLEET_DEFAULTS` for the defaults. */
+export interface FleetOptions {
+  /** The reporting service, as host:port. */
+  readonly address: string;
+  readonly reporters: number;
+  /** Number of tunnels per reporter at the start. */
+  readonly tunnels: number;
+  readonly tenants: number;
+  /** Per tenant. */
+  readonly clusters: number;
+  /** See `ChurnPlan`. */
+  readonly churnPerSecond: number;
+  readonly flapsPerSecond: number;
+  /** Report interval until the service sends another one. */
+  readonly intervalMs: number;
+  readonly connectRetryIntervalMs: number;
+  readonly maxRetries: number;
+  /** Seed of the churn, a whole number from 0 to 2^32 - 1. */
+  readonly seed: number;
+  readonly tenantIsolation: boolean;
+  /** `node.cluster` of every reporter; `node.id` is responder-0, responder-1, and so on. */
+  readonly reporterCluster: string;
+  /** See `EnvoyClientConfig`. */
+  readonly nodeOnFirstOnly: boolean;
+  /** The starts of the reporters are spread over this time, as Envoys do not all start at once. */
+  readonly rampUpMs: number;
+  /** Whether all reporters share one HTTP/2 connection instead of having one each. */
+  readonly sharedConnection: boolean;
+  /** Whether each connection passes a `TcpProxy`, so it can be reset or left half-open. Costs CPU; not with `sharedConnection`. */
+  readonly faultyLinks: boolean;
+}
+
+/** The defaults: Envoy's where it has one, and no churn. */
+export const FLEET_DEFAULTS: Omit<FleetOptions, 'address'> = {
+  reporters: 1,
+  tunnels: 100,
+  tenants: 4,
+  clusters: 2,
+  churnPerSecond: 0,
+  flapsPerSecond: 0,
+  intervalMs: 5000,
+  connectRetryIntervalMs: 5000,
+  maxRetries: 5,
+  seed: 1,
+  tenantIsolation: false,
+  reporterCluster: 'edge',
+  nodeOnFirstOnly: false,
+  rampUpMs: 0,
+  sharedConnection: false,
+  faultyLinks: false,
+};
+
+/** Envoy's default for `max_buffer_count`. */
 const MAX_BUFFER_COUNT = 1_000_000;
-/** How often churn looks at the clock. Below the least report interval, so that each report has its share. */
+/** Interval of churn. It is shorter than the minimum report interval, so that each report contains changes. */
 const CHURN_TICK_MS = 20;
-/** After a stall of the process, churn goes on where it was instead of making up for hours at once. */
+/** After a stall of the process, churn continues instead of catching up on hours at once. */
 const MAX_CHURN_STEP_MS = 1000;
 
-/** What a fleet needs of the world; tests put fakes here. */
+/** What a fleet depends on; tests inject fakes. */
 export interface FleetDependencies {
-  /** Default: the machine's. */
+  /** Default: the system clock. */
   readonly clock: Clock;
-  /** Default: plaintext gRPC. TLS and tokens come in here. */
+  /** Connects to the service. Default: plaintext gRPC; TLS and tokens need another function. */
   readonly dial: (address: string) => ReportingConnection;
 }
 
-/** Reporters with their tunnels, as a set of Envoys. */
+/** A set of simulated Envoys with their tunnels. */
 export interface Fleet {
-  /** responder-0 first. */
+  /** In the order of their IDs, from responder-0. */
   readonly reporters: readonly FleetReporter[];
-  /** Starts every reporter, and churn. Resolves when all are on their way, not when they are connected. Once only. */
+  /** Starts all reporters and churn. Resolves when the starts are scheduled, before the connections exist. Must be called once. */
   start(): Promise<void>;
-  /** Ends streams and connections; no timer and no handle is left. For good. */
+  /** Stops permanently: ends all streams and connections. No timer and no handle remains. */
   stop(): Promise<void>;
-  /** What each reporter holds now, also those that are stopped: reporter → tunnel name → tunnel. */
+  /** Returns the current tunnels of each reporter by name, including stopped reporters. */
   expectedTunnels(): ReadonlyMap<ReporterId, ReadonlyMap<string, ReportedTunnel>>;
-  /** Tunnels that are up, over all reporters. */
+  /** Returns the number of tunnels of all reporters. */
   tunnelCount(): number;
-  /** An initiator that no reporter has yet, spread over tenants and clusters as the others are. */
+  /** Returns an initiator that no reporter has yet, with a tenant and a cluster assigned like those of the others. */
   newInitiator(): TunnelIdentity;
-  /** No more changes by themselves; what is away in a flap returns at once. */
+  /** Pauses churn; flapping tunnels return immediately. */
   pauseChurn(): void;
-  /** Churn goes on where it was paused; nothing if it runs or none was asked for. */
+  /** Resumes churn. Has no effect if it is running, or if both rates are 0. */
   resumeChurn(): void;
   /**
-   * Resolves as soon as every reporter that was not stopped has everything sent and ACKed. Under churn that may
-   * never be: pause it first. Rejects when the fleet is stopped before.
+   * Resolves as soon as the current state of every reporter that is not stopped has been ACKed. With churn this may never
+   * happen, so pause it first. Rejects if the fleet is stopped first.
    */
   settled(): Promise<void>;
-  /** Counted since the fleet was made; a copy. */
+  /** Returns a copy of the statistics since the fleet was created. */
   statistics(): FleetStatistics;
 }
 
-/** A fleet that is not started, its tunnels up. Equal options, seed included, give equal tunnels and the same churn. */
+/**
+ * Creates a fleet that is not started and whose tunnels are up. Equal options, including the seed, produce the same tunnels
+ * and the same churn.
+ */
 export function createFleet(
   overrides: Partial<FleetOptions> & Pick<FleetOptions, 'address'>,
   deps: Partial<FleetDependencies> = {},
@@ -67,7 +119,7 @@ export function createFleet(
   const options: FleetOptions = { ...FLEET_DEFAULTS, ...overrides };
   const clock = deps.clock ?? systemClock;
   const dial = deps.dial ?? ((address: string) => dialReportingService({ address }));
-  // The wall clock has milliseconds, Envoy's timestamps microseconds: the monotonic clock adds them.
+  // Envoy's timestamps have microseconds, as the monotonic clock does; the wall clock has only milliseconds.
   const wallOffsetMs = clock.wallMs() - clock.monotonicMs();
   const nowMicros = (): number => Math.floor((wallOffsetMs + clock.monotonicMs()) * 1000);
   const statistics = createFleetStatistics();
@@ -76,7 +128,7 @@ export function createFleet(
   const waiters = new Set<{ resolve(): void; reject(error: Error): void }>();
   let cancelStarts: (() => void)[] = [];
   let cancelTick: (() => void) | undefined;
-  // Of the next initiator. Churn takes from it in a fixed order, which keeps a seed's names the same.
+  // The serial number of the next initiator. It is used in a fixed order, so the names depend only on the seed.
   let nextSerial = 0;
 
   const newInitiator = (): TunnelIdentity => initiator(nextSerial++, options);
@@ -87,7 +139,7 @@ export function createFleet(
     seededRandom(options.seed),
   );
 
-  /** Keeps the set of unsettled reporters after each event, so that nobody has to look at 2,000 of them in turn. */
+  /** Updates the set of unsettled reporters after each event, so that 2,000 of them are never scanned. */
   function updateUnsettled(reporter: FleetReporter, stopped: boolean): void {
     if (stopped || reporter.settled()) unsettled.delete(reporter);
     else unsettled.add(reporter);
@@ -96,7 +148,7 @@ export function createFleet(
     waiters.clear();
   }
 
-  function makeReporter(index: number): FleetReporter {
+  function createReporter(index: number): FleetReporter {
     const id: ReporterId = { cluster: options.reporterCluster, id: `responder-${index}` };
     const reporter = createFleetReporter(
       { ...options, node: id, sendIntervalMs: options.intervalMs, maxBufferCount: MAX_BUFFER_COUNT },
@@ -120,14 +172,14 @@ export function createFleet(
     return reporter;
   }
 
-  const reporters = Array.from({ length: options.reporters }, (_, index) => makeReporter(index));
+  const reporters = Array.from({ length: options.reporters }, (_, index) => createReporter(index));
 
-  /** Lets churn catch up with the clock, then waits again; the time between two ticks may be any. */
-  function tickAfter(thenMs: number): void {
+  /** Schedules the next tick of churn. The time between two ticks may vary. */
+  function scheduleTick(lastTickMs: number): void {
     cancelTick = clock.setTimer(CHURN_TICK_MS, () => {
       const nowMs = clock.monotonicMs();
-      tickAfter(nowMs);
-      churn.advance(Math.min(nowMs - thenMs, MAX_CHURN_STEP_MS));
+      scheduleTick(nowMs);
+      churn.advance(Math.min(nowMs - lastTickMs, MAX_CHURN_STEP_MS));
     });
   }
 
@@ -139,20 +191,20 @@ export function createFleet(
 
   function resumeChurn(): void {
     if (cancelTick !== undefined || options.churnPerSecond + options.flapsPerSecond === 0) return;
-    tickAfter(clock.monotonicMs());
+    scheduleTick(clock.monotonicMs());
   }
 
   return {
     reporters,
     async start() {
       const shared = options.sharedConnection ? sharedTransport(dial(options.address)) : undefined;
-      // Every line is laid before the first reporter starts, so that none finds its own missing.
+      // All transports exist before the first reporter starts, as each reporter uses its own.
       for (const { id } of reporters) {
-        const openOwn = (): Promise<ReporterTransport> | ReporterTransport =>
+        const openDedicated = (): Promise<ReporterTransport> | ReporterTransport =>
           options.faultyLinks
             ? faultyTransport(options.address, dial)
             : directTransport(dial(options.address));
-        transports.set(id, shared ?? (await openOwn()));
+        transports.set(id, shared ?? (await openDedicated()));
       }
       cancelStarts = reporters.map((reporter, index) =>
         clock.setTimer((index * options.rampUpMs) / reporters.length, () => reporter.start()),

@@ -1,13 +1,13 @@
 import type { FleetStatistics } from './fleet-statistics.ts';
 
-/** What the line of progress and the summary tell of, beside the statistics. */
+/** The current size of a fleet, for progress and summary. */
 export interface FleetSize {
   readonly reporters: number;
   readonly tunnels: number;
 }
 
-/** One line, about 100 characters, without an end of line. */
-export function progressLine(size: FleetSize, statistics: FleetStatistics): string {
+/** Formats progress as a line of about 100 characters, without a line feed. */
+export function formatProgress(size: FleetSize, statistics: FleetStatistics): string {
   return [
     `connected ${formatCount(statistics.connected)}/${formatCount(size.reporters)}`,
     `tunnels ${formatCount(size.tunnels)}`,
@@ -18,8 +18,8 @@ export function progressLine(size: FleetSize, statistics: FleetStatistics): stri
   ].join('  ');
 }
 
-/** The table of figures at the end, one line a figure, with an end of line after each. */
-export function summary(size: FleetSize, statistics: FleetStatistics, elapsedMs: number): string {
+/** Formats the final statistics as a table with one line per value. */
+export function formatSummary(size: FleetSize, statistics: FleetStatistics, elapsedMs: number): string {
   const rows: [string, string][] = [
     ['time', `${(elapsedMs / 1000).toFixed(1)} s`],
     ['reporters connected', `${formatCount(statistics.connected)} of ${formatCount(size.reporters)}`],
@@ -43,7 +43,7 @@ export function summary(size: FleetSize, statistics: FleetStatistics, elapsedMs:
   return rows.map(([name, value]) => `${name.padEnd(24)}${value}\n`).join('');
 }
 
-/** How the service can be reached no more, in a few words: the network's error code, or what was said. */
+/** Returns the cause of the last disconnect: the error code of the network, or the reason and the message. */
 export function disconnectCause(statistics: FleetStatistics): string {
   const last = statistics.lastDisconnect;
   if (last === undefined) return 'no response yet';
@@ -56,29 +56,28 @@ function totalReports(statistics: FleetStatistics): number {
   return statistics.reports.full + statistics.reports.delta + statistics.reports.heartbeat;
 }
 
-/** Connections that were made again; attempts in vain do not count. */
+/** Returns the number of reconnects; failed attempts are not counted. */
 function reconnects(statistics: FleetStatistics): number {
   return Math.max(0, statistics.connects - statistics.everConnected);
 }
 
-/** The reports by what was in them. */
 function formatKinds({ reports: { full, delta, heartbeat } }: FleetStatistics): string {
   return `${formatCount(full)} full, ${formatCount(delta)} delta, ${formatCount(heartbeat)} heartbeat`;
 }
 
-/** Only the reasons that occurred, in Envoy's words. */
+/** Formats the reasons that occurred, with Envoy's names. */
 function formatDisconnects(statistics: FleetStatistics): string {
-  const happened = Object.entries(statistics.disconnects).filter(([, times]) => times > 0);
-  return happened.length === 0
+  const occurred = Object.entries(statistics.disconnects).filter(([, count]) => count > 0);
+  return occurred.length === 0
     ? '0'
-    : happened.map(([reason, times]) => `${reason} ${formatCount(times)}`).join(', ');
+    : occurred.map(([reason, count]) => `${reason} ${formatCount(count)}`).join(', ');
 }
 
 function formatMilliseconds(ms: number): string {
   return `${ms.toFixed(1)} ms`;
 }
 
-/** With commas, as figures reach millions. */
+/** Formats a number with thousands separators, as counts reach millions. */
 function formatCount(value: number): string {
   return value.toLocaleString('en-US');
 }

@@ -1,10 +1,14 @@
-/** A reproducible source of choices. */
+/** A reproducible source of random numbers. */
 export interface Random {
-  /** A whole number from 0 to `limit` - 1; `limit` is 1 to 2^32. */
+  /** Returns a whole number from 0 to `limit` - 1; `limit` is from 1 to 2^32. */
   below(limit: number): number;
 }
 
-/** The same seed (a whole number, 0 to 2^32 - 1) gives the same choices on every machine. The generator is mulberry32. */
+/**
+ * Returns a mulberry32 generator, which produces the same numbers for the same seed on every machine.
+ *
+ * @param seed a whole number from 0 to 2^32 - 1
+ */
 export function seededRandom(seed: number): Random {
   let state = seed >>> 0;
   return {

@@ -1,22 +1,23 @@
 import type { ReportStream, StreamHandlers } from '../grpc/report-message.ts';
 import type { ReportingConnection } from '../grpc/reporting-client.ts';
-import { parseAddress } from './address.ts';
+import { parseHostPort } from '../host-port.ts';
 import { startTcpProxy } from './tcp-proxy.ts';
 
-/** One reporter's way to the service, and the ways in which it can fail. */
+/** The connection of one reporter to the service, with injectable failures. */
 export interface ReporterTransport {
+  /** See `ReportingConnection.openStream`. */
   openStream(handlers: StreamHandlers): ReportStream;
-  /** Breaks the connection; the next stream connects anew. */
+  /** Breaks the connection; the next stream reconnects. */
   reset(): void;
-  /** As `drop`, but the service is left with a half-open connection. Throws on a line that cannot. */
+  /** Like `reset`, but leaves the service with a half-open connection. Throws unless the transport has a proxy. */
   halfOpen(): void;
-  /** The reporter is done with it, for now or for good. */
+  /** Called when the reporter stops; it may start again later. */
   release(): void;
-  /** Ends it for good; no handle is left. */
+  /** Closes the transport permanently; no handle remains. */
   close(): Promise<void>;
 }
 
-/** A connection of the reporter's own. It ends politely at this side: RST_STREAM, GOAWAY, FIN. */
+/** Returns a transport with a dedicated connection, which this side closes in an orderly way: RST_STREAM, GOAWAY, FIN. */
 export function directTransport(connection: ReportingConnection): ReporterTransport {
   return {
     openStream: (handlers) => connection.openStream(handlers),
@@ -27,18 +28,18 @@ export function directTransport(connection: ReportingConnection): ReporterTransp
   };
 }
 
-/** A share in a connection that carries other reporters too: `drop` breaks it for all, `hangUp` leaves it to them. */
+/** Returns a transport for a connection that several reporters share: `reset` breaks it for all, `release` keeps it open. */
 export function sharedTransport(connection: ReportingConnection): ReporterTransport {
   return { ...directTransport(connection), release() {} };
 }
 
-/** A connection through a link of its own, which breaks with RST or is left half-open. */
+/** Returns a transport with a dedicated connection through a `TcpProxy`, which can reset it or leave it half-open. */
 export async function faultyTransport(
   address: string,
   dial: (address: string) => ReportingConnection,
 ): Promise<ReporterTransport> {
-  const target = parseAddress(address);
-  if ('error' in target) throw new Error(target.error);
+  const target = parseHostPort(address);
+  if (target === undefined) throw new Error(`address ${address}: must be host:port`);
   const proxy = await startTcpProxy(target);
   const connection = dial(proxy.address);
   return {

@@ -10,43 +10,46 @@ import {
 import type { ReporterTransport } from './reporter-transport.ts';
 import { createTunnelRegistry, type TunnelIdentity } from './tunnel-registry.ts';
 
-/** One simulated reporting Envoy: what tunnels it holds, and its client that reports them. */
+/** A simulated reporting Envoy: its tunnels, and the client that reports them. */
 export interface FleetReporter {
   readonly id: ReporterId;
-  /** Connects and reports, as a new client: the interval is the configured one again. Nothing if running. */
+  /** Starts a new client, with the configured interval. Has no effect while running. */
   start(): void;
-  /** Goes silent: its stream and connection end. It keeps its tunnels and reports them when started again. */
+  /** Ends the stream and the connection. The tunnels are kept and reported after the next start. */
   stop(): void;
-  /** One more connection from an initiator; the first of a name is a new tunnel. */
+  /** Adds a connection of an initiator; the first one of a name adds a tunnel. */
   connectTunnel(identity: TunnelIdentity): void;
-  /** One connection less; the last of a name ends the tunnel. False when there is no such tunnel. */
+  /** Removes a connection; the last one of a name removes the tunnel. Returns false if there is no such tunnel. */
   disconnectTunnel(name: string): boolean;
-  /** Drops the tunnel and brings it back at once, so that one report has the name in both lists. False when there is none. */
+  /** Drops a tunnel and restores it immediately, so one report contains the name in both lists. Returns false if there is none. */
   flap(name: string): boolean;
+  /** Reports whether the tunnel is up. */
   has(name: string): boolean;
-  /** What it holds now, by name. */
+  /** Returns the current tunnels, by name. */
   expectedTunnels(): ReadonlyMap<string, ReportedTunnel>;
-  /** As `truth().size`, without building the map. */
+  /** Size of `expectedTunnels()`, without building the map. */
   readonly tunnelCount: number;
-  /** Breaks the connection; it returns after the retry interval. With faulty links by RST, else by a polite end. */
+  /** Breaks the connection, which is retried after the retry interval: by RST with `faultyLinks`, otherwise in an orderly way. */
   resetConnection(): void;
-  /** As `dropConnection`, but the server is left with a half-open connection. Only in a fleet with faulty links. */
+  /** Like `resetConnection`, but leaves the service with a half-open connection. Requires `faultyLinks`. */
   halfOpenConnection(): void;
-  /** True when the server has ACKed everything that is so now. */
+  /** Reports whether the service has ACKed the current state. */
   settled(): boolean;
-  /** True when its present stream has been ACKed. */
+  /** Reports whether the current stream has been ACKed. */
   connected(): boolean;
 }
 
+/** What a reporter uses; shared by the reporters of a fleet. */
 export interface FleetReporterDependencies {
   readonly clock: Clock;
+  /** Returns microseconds since 1970. */
   readonly nowMicros: () => number;
-  /** Asked when it is needed: lines are laid when the fleet starts. */
+  /** Called on each use, as transports are created when the fleet starts. */
   readonly transport: () => ReporterTransport;
   readonly observe: (event: ClientEvent) => void;
 }
 
-/** A stopped reporter without tunnels. */
+/** Creates a stopped reporter without tunnels. */
 export function createFleetReporter(
   config: EnvoyClientConfig,
   deps: FleetReporterDependencies,
@@ -69,7 +72,7 @@ export function createFleetReporter(
     stop() {
       const stopping = client;
       if (stopping === undefined) return;
-      // First, so that an event of the stop finds it stopped.
+      // Cleared first, so that observers of the stop event see a stopped reporter.
       client = undefined;
       stopping.stop();
       deps.transport().release();
@@ -79,7 +82,7 @@ export function createFleetReporter(
     flap(name) {
       const tunnel = registry.get(name);
       if (tunnel === undefined) return false;
-      // With one connection only: of several, one that returns changes nothing.
+      // This assumes a single connection; with several, the tunnel stays up.
       registry.disconnect(name);
       registry.connect(tunnel);
       return true;

@@ -1,25 +1,24 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
-import { abortConnection } from './abort-connection.ts';
 
 /**
- * A TCP relay on loopback, between one reporter and the service, that can fail as networks do.
- * It exists because a client that ends its own connection always ends it politely.
+ * A TCP proxy on loopback, between one reporter and the service, that injects network failures. A client cannot do so
+ * itself, as it always closes its own connection in an orderly way.
  */
 export interface TcpProxy {
-  /** Where the reporter connects to, as host:port. */
+  /** The address for the reporter, as host:port. */
   readonly address: string;
-  /** Breaks every connection with RST, on both sides. New ones work. */
+  /** Resets every connection on both sides. New connections work. */
   reset(): void;
   /**
-   * Leaves the far side half-open: it hears nothing more, no FIN, no answer to a ping, and nobody reads what it
-   * sends. The near side gets RST, as after a restart or a change of network. New connections work.
+   * Leaves the service with half-open connections: it receives nothing any more, neither a FIN nor a response to a ping,
+   * and what it sends is not read. The reporter gets RST, as after a restart or a change of network. New connections work.
    */
   halfOpen(): void;
-  /** Ends everything, also what was abandoned, with RST. No handle is left. */
+  /** Resets all connections, including half-open ones, and stops listening. No handle remains. */
   close(): Promise<void>;
 }
 
-/** Listens on a free port of 127.0.0.1 and relays to `target`. Rejects when it cannot listen. */
+/** Listens on a free port of 127.0.0.1 and forwards to `target`. Rejects if it cannot listen. */
 export async function startTcpProxy(target: {
   readonly host: string;
   readonly port: number;
@@ -32,11 +31,11 @@ export async function startTcpProxy(target: {
     pairs.set(near, far);
     near.pipe(far);
     far.pipe(near);
-    // An error is always followed by close; what went wrong is for the two ends to say.
+    // An error is always followed by close, and both ends report it themselves.
     near.on('error', () => {});
     far.on('error', () => {});
     near.on('close', () => {
-      // False for a pair that was abandoned: its far side stays.
+      // A half-open pair is no longer in the map, so its far side stays open.
       if (pairs.delete(near)) far.destroy();
     });
     far.on('close', () => {
@@ -79,4 +78,15 @@ export async function startTcpProxy(target: {
       });
     },
   };
+}
+
+/**
+ * Closes a connection with RST if possible. A socket that has been ended, or is still connecting, is destroyed without a
+ * reset: Node never closes the handle of a socket that is destroyed while its reset is pending and its FIN unsent, and the
+ * process then never ends.
+ */
+export function abortConnection(socket: Socket): void {
+  if (socket.destroyed) return;
+  if (socket.connecting || socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }

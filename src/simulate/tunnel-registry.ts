@@ -1,34 +1,59 @@
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import type { TunnelUpdates } from './envoy-client.ts';
 
-/** Who is behind a tunnel. Envoy's name for the tunnel is `nodeID`, scoped by the tenant where tenants are isolated. */
+/** The initiator of a tunnel. Envoy names the tunnel after `nodeID`, with the tenant prefix under tenant isolation. */
 export interface TunnelIdentity {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
 }
 
+/** How the simulated initiators are spread over tenants and clusters. */
+export interface InitiatorPlan {
+  readonly tenants: number;
+  /** Per tenant. */
+  readonly clusters: number;
+  /** Prefix node and cluster IDs with the tenant, as Envoy does under tenant isolation. tenantID has no prefix. */
+  readonly tenantIsolation: boolean;
+}
+
 /**
- * What one Envoy holds, as its event reporter counts it: connections by name. The first connection of a name is
- * an add, the last one gone is a removal; those between change nothing, also not the identity or created_at.
+ * Returns the initiator with this serial number. Tenants are assigned round-robin, and so are the clusters of a tenant.
+ *
+ * @param serial from 0
+ */
+export function initiator(serial: number, plan: InitiatorPlan): TunnelIdentity {
+  const tenantID = `tenant-${serial % plan.tenants}`;
+  const clusterID = `cluster-${Math.floor(serial / plan.tenants) % plan.clusters}`;
+  const nodeID = `node-${serial}`;
+  return plan.tenantIsolation
+    ? { tenantID, clusterID: `${tenantID}:${clusterID}`, nodeID: `${tenantID}:${nodeID}` }
+    : { tenantID, clusterID, nodeID };
+}
+
+/**
+ * The tunnels of one Envoy, counted as its event reporter does: connections by name. The first connection of a name adds
+ * the tunnel, and the end of the last one removes it. Connections in between change nothing, neither identity nor
+ * created_at.
  */
 export interface TunnelRegistry {
-  /** One more connection from this initiator. */
+  /** Adds a connection of this initiator. */
   connect(identity: TunnelIdentity): void;
-  /** One connection of that name is gone. False when there was none. */
+  /** Removes a connection of that name. Returns false if there is none. */
   disconnect(name: string): boolean;
-  /** The tunnel of that name, if it is up. */
+  /** Returns the tunnel of that name; undefined if it is not up. */
   get(name: string): ReportedTunnel | undefined;
-  /** The tunnels that are up, in the order they came up; a new array. */
+  /** Returns the tunnels that are up, in the order in which they came up, in a new array. */
   all(): ReportedTunnel[];
-  /** Tunnels that are up, each name once. */
+  /** Number of tunnels that are up. */
   readonly size: number;
 }
 
 /**
- * An empty registry.
- * @param nowMicros Microseconds since 1970: the created_at of a tunnel that comes up.
- * @param onUpdate Told of each add and removal at once, in the order of time.
+ * Creates an empty registry.
+ *
+ * @param nowMicros returns microseconds since 1970, for created_at
+ * @param onUpdate called synchronously for each add and removal
  */
 export function createTunnelRegistry(
   nowMicros: () => number,

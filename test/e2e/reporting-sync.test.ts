@@ -1,7 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { expect } from 'chai';
-import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
-import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
+import { createFleet, type Fleet, type FleetOptions } from '../../src/simulate/fleet.ts';
 import { countTunnelWrites, writesBetween } from '../support/audit-log.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {

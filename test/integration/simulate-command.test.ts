@@ -11,7 +11,7 @@ const COMMAND =
 
 const running = new Set<ChildProcess>();
 
-/** `simulate` with this command line, as a process of its own, which ends by itself only if it leaves no handle behind. */
+/** Runs `simulate` as a child process, which ends by itself only if no handle remains. */
 function simulate(commandLine: string) {
   const child = spawn(
     process.execPath,
@@ -20,36 +20,34 @@ function simulate(commandLine: string) {
   );
   running.add(child);
   child.once('close', () => running.delete(child));
-  const said = { out: '', err: '' };
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (said.out += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (said.err += text));
+  const printed = { out: '', err: '' };
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (printed.out += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (printed.err += text));
   return {
     child,
-    said,
+    printed,
     async ended(): Promise<{ code: number | null; out: string; err: string }> {
       const [code] = (await once(child, 'close')) as [number | null];
-      return { code, ...said };
+      return { code, ...printed };
     },
   };
 }
 
-/** `simulate` in this process, on a terminal of so many columns or on none. */
+/** Runs `simulate` in this process, with a terminal of this width or without one. */
 function simulateHere(commandLine: string, columns: number | undefined) {
-  const said = { out: '', err: '' };
-  let interrupt: (() => void) | undefined;
+  const printed = { out: '', err: '' };
+  const interrupted = new AbortController();
   const code = runSimulate(commandLine.split(' '), {
-    out: (text) => void (said.out += text),
-    err: (text) => void (said.err += text),
-    columns: () => columns,
-    onInterrupt(callback) {
-      interrupt = callback;
-      return () => {};
-    },
+    out: (text) => void (printed.out += text),
+    err: (text) => void (printed.err += text),
+    canRedraw: false,
+    errColumns: () => columns,
+    interrupted: interrupted.signal,
   });
-  return { code, said, interrupt: () => interrupt?.() };
+  return { code, printed, interrupt: () => interrupted.abort() };
 }
 
-describe('simulate as a command', () => {
+describe('simulate command', () => {
   let server: RecordingServer;
 
   beforeEach(async () => {
@@ -58,11 +56,11 @@ describe('simulate as a command', () => {
 
   afterEach(() => {
     server.stop();
-    // None, unless a test has failed.
+    // Empty unless a test has failed.
     for (const child of running) child.kill('SIGKILL');
   });
 
-  it('reports for the time it was given, sums up and ends with 0', async () => {
+  it('reports for the given duration, prints a summary and exits with 0', async () => {
     const { code, out, err } = await simulate(
       `--address ${server.address} --reporters 3 --tunnels 7 --duration 3s --interval 50ms --churn 20`,
     ).ended();
@@ -77,9 +75,9 @@ describe('simulate as a command', () => {
     expect([...server.held.keys()]).to.have.members(['responder-0', 'responder-1', 'responder-2']);
   });
 
-  it('runs until Ctrl-C when it was given no time, and sums up then', async () => {
+  it('runs until it is interrupted if there is no duration, and prints a summary', async () => {
     const run = simulate(`--address ${server.address} --reporters 1 --interval 50ms`);
-    // So late that the first ACK has long arrived.
+    // By the fifth report, the first ACK has arrived.
     await eventually('the fifth report', () => (server.streams[0]?.reports.length ?? 0) >= 5, 20_000);
     run.child.kill('SIGINT');
     const { code, out } = await run.ended();
@@ -87,17 +85,17 @@ describe('simulate as a command', () => {
     expect(out).to.match(/^reporters connected +1 of 1$/m);
   });
 
-  it('says once that nobody answers, and ends with 1', async () => {
+  it('reports once that the service is unreachable, and exits with 1', async () => {
     server.stop();
     const { code, out, err } = await simulate(`--address ${server.address} --duration 1s`).ended();
     expect(code).to.equal(1);
     expect(err).to.equal(
-      `simulate: cannot report to ${server.address} (ECONNREFUSED); each reporter tries again every 5s\n`,
+      `simulate: cannot report to ${server.address} (ECONNREFUSED); each reporter retries every 5s\n`,
     );
     expect(out).to.match(/^reporters connected +0 of 10$/m);
   });
 
-  it('names what a service answers that refuses reports, and ends with 1', async () => {
+  it('shows the message of a NACK and exits with 1', async () => {
     server.respond = (report) => ({
       ...ack(report),
       error_detail: { code: 3, message: 'node.id: not wanted here' },
@@ -110,7 +108,7 @@ describe('simulate as a command', () => {
     expect(out).to.match(/^NACKs +2$/m);
   });
 
-  it('ends with 1 when an ACK was out of order', async () => {
+  it('exits with 1 after an out-of-order ACK', async () => {
     server.respond = (report) => (report.nonce === 2n ? { request_nonce: '1' } : ack(report));
     const { code, out } = await simulate(
       `--address ${server.address} --reporters 1 --duration 3s --interval 100ms`,
@@ -120,37 +118,41 @@ describe('simulate as a command', () => {
     expect(out).to.match(/^ACKs out of order +1$/m);
   });
 
-  it('says when the service is reached at last, and where it stands every few seconds', async function () {
+  it('reports when the service becomes reachable, and shows progress periodically', async function () {
     this.timeout(120_000);
     server.stop();
     const run = simulateHere(`--address ${server.address} --reporters 2 --interval 50ms`, undefined);
-    await eventually('it cannot report', () => run.said.err.includes('cannot report'));
+    await eventually('a message that the service is unreachable', () =>
+      run.printed.err.includes('cannot report'),
+    );
     server = await startRecordingServer(Number(server.address.split(':')[1]));
-    await eventually('it can report', () => run.said.err.includes('reached'));
-    // So late that both first ACKs have long arrived.
+    await eventually('a message that the service is reachable', () =>
+      run.printed.err.includes('connected to'),
+    );
+    // By the fifth report of each, both first ACKs have arrived.
     await eventually(
-      'five reports of both',
+      'five reports of each reporter',
       () => server.streams.filter(({ reports }) => reports.length >= 5).length === 2,
     );
-    await eventually('a line of progress', () => run.said.err.includes('connected '));
+    await eventually('a line of progress', () => run.printed.err.includes('\nconnected '));
     run.interrupt();
     expect(await run.code).to.equal(0);
-    expect(run.said.err.split('\n')[0]).to.match(
+    expect(run.printed.err.split('\n')[0]).to.match(
       /^simulate: cannot report to 127\.0\.0\.1:\d+ \(ECONNREFUSED\)/,
     );
-    expect(run.said.err).to.include(`simulate: reached ${server.address}\n`);
-    expect(run.said.err).to.match(
+    expect(run.printed.err).to.include(`simulate: connected to ${server.address}\n`);
+    expect(run.printed.err).to.match(
       /^connected [012]\/2 {2}tunnels 200 {2}reports \d+ {2}ACKs \d+ {2}reconnects 0 {2}ACK p99 \d+\.\d ms$/m,
     );
   });
 
-  it('rewrites one line on a terminal, never wider than it, and clears it at the end', async () => {
+  it('rewrites one line on a terminal, never wider than the terminal, and clears it at the end', async () => {
     const run = simulateHere(`--address ${server.address} --reporters 1 --interval 50ms`, 40);
-    await eventually('three lines', () => run.said.err.split('\r').length > 3);
+    await eventually('three lines', () => run.printed.err.split('\r').length > 3);
     run.interrupt();
     expect(await run.code).to.equal(0);
-    const [nothing, ...lines] = run.said.err.split('\r\u001B[2K');
-    expect(nothing).to.equal('');
+    const [beforeFirst, ...lines] = run.printed.err.split('\r\u001B[2K');
+    expect(beforeFirst).to.equal('');
     expect(lines.at(-1)).to.equal('');
     for (const line of lines.slice(0, -1)) expect(line).to.match(/^connected .{1,29}$/);
   });

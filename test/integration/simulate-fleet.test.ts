@@ -1,6 +1,5 @@
 import { expect } from 'chai';
-import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
-import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
+import { createFleet, type Fleet, type FleetOptions } from '../../src/simulate/fleet.ts';
 import { eventually } from '../support/eventually.ts';
 import { ack, startRecordingServer, type RecordingServer } from '../support/recording-server.ts';
 import { startTestServer } from '../support/reporting-server.ts';

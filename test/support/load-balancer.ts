@@ -1,5 +1,5 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
-import { abortConnection } from '../../src/simulate/abort-connection.ts';
+import { abortConnection } from '../../src/simulate/tcp-proxy.ts';
 
 /**
  * A TCP load balancer on loopback that behaves like a Service: a connection is assigned to one replica and stays

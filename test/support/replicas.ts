@@ -3,8 +3,12 @@
  * distinguishes them.
  */
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
-import { createFleet, type Fleet, type FleetDependencies } from '../../src/simulate/fleet.ts';
-import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
+import {
+  createFleet,
+  type Fleet,
+  type FleetDependencies,
+  type FleetOptions,
+} from '../../src/simulate/fleet.ts';
 import { listWrites, type Write } from './audit-log.ts';
 import { startLoadBalancer, type LoadBalancer } from './load-balancer.ts';
 import { createNamespace } from './start-with-crds.ts';

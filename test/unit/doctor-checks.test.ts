@@ -221,7 +221,9 @@ describe('doctor checks', () => {
       'rejected writes',
       reporters(
         reporterObject('responder-0', {
-          conditions: [conditionOf('Synced', 'False', 'WritesRejected', 30_000, '3 writes rejected: 403 quota')],
+          conditions: [
+            conditionOf('Synced', 'False', 'WritesRejected', 30_000, '3 writes rejected: 403 quota'),
+          ],
         }),
       ),
       'fail synced',

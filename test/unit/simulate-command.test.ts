@@ -1,6 +1,7 @@
 import { expect } from 'chai';
-import { runSimulate, type CommandTerminal } from '../../src/simulate/simulate.ts';
+import type { Terminal } from '../../src/cli/terminal.ts';
 import { parseCommand } from '../../src/simulate/command-options.ts';
+import { runSimulate } from '../../src/simulate/simulate.ts';
 
 const DEFAULTS = {
   address: '127.0.0.1:18000',
@@ -23,22 +24,23 @@ const DEFAULTS = {
   },
 };
 
-/** Runs the command where it must not get to the point of starting anything. */
+/** Runs the command with a terminal that fails if a fleet is started. */
 async function run(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
-  const said = { out: '', err: '' };
-  const terminal: CommandTerminal = {
-    out: (text) => void (said.out += text),
-    err: (text) => void (said.err += text),
-    columns: () => undefined,
-    onInterrupt() {
+  const printed = { out: '', err: '' };
+  const terminal: Terminal = {
+    out: (text) => void (printed.out += text),
+    err: (text) => void (printed.err += text),
+    canRedraw: false,
+    errColumns: () => undefined,
+    get interrupted(): never {
       throw new Error('a fleet was started');
     },
   };
-  return { code: await runSimulate(argv, terminal), ...said };
+  return { code: await runSimulate(argv, terminal), ...printed };
 }
 
-describe('simulate: its flags', () => {
-  it('reads by which files reporters prove who they are', () => {
+describe('flags of the simulate command', () => {
+  it('reads the files by which reporters authenticate', () => {
     const argv = ['--tls-ca=ca.crt', '--tls-cert=c.crt', '--tls-key=c.key', '--tls-server-name=rto.edge.svc'];
     const parsed = parseCommand([...argv, '--token-file', '/var/run/token']);
     expect('options' in parsed && parsed.options.identity).to.deep.equal({
@@ -55,31 +57,31 @@ describe('simulate: its flags', () => {
       argv: ['--tls-ca=ca.crt', '--tls-cert=c.crt'],
       want: /^--tls-cert, --tls-key: must be set together$/,
     },
-    { argv: ['--token-file=t'], want: /^--token-file t: needs --tls-ca$/ },
+    { argv: ['--token-file=t'], want: /^--token-file: "t" requires --tls-ca$/ },
     {
       argv: ['--tls-ca=ca.crt', '--tls-server-name=a b'],
-      want: /^--tls-server-name a b: must be a DNS name$/,
+      want: /^--tls-server-name: "a b" must be a DNS name$/,
     },
   ]) {
-    it(`${argv.join(' ')} is refused in one line`, () => {
+    it(`rejects ${argv.join(' ')} with one line`, () => {
       const parsed = parseCommand(argv);
-      const problems = 'errors' in parsed ? parsed.errors : [];
-      expect(problems).to.have.length(1);
-      expect(problems[0]).to.match(want);
+      const errors = 'errors' in parsed ? parsed.errors : [];
+      expect(errors).to.have.length(1);
+      expect(errors[0]).to.match(want);
     });
   }
 
-  it('says which file it cannot read, and that it was started wrongly', async () => {
+  it('names a file that cannot be read and exits with 2', async () => {
     const { code, err } = await run('--tls-ca', '/nowhere/ca.crt');
     expect(code).to.equal(2);
     expect(err).to.match(/^simulate: .*\/nowhere\/ca\.crt.*\n$/);
   });
 
-  it('has a default for each', () => {
+  it('has a default for each flag', () => {
     expect(parseCommand([])).to.deep.equal({ options: DEFAULTS });
   });
 
-  it('reads each, with a blank or with =', () => {
+  it('accepts values after a space or an equals sign', () => {
     const argv = [
       '--address',
       '[::1]:9',
@@ -121,39 +123,47 @@ describe('simulate: its flags', () => {
   });
 
   for (const [argv, line] of [
-    [['--reporters', '0'], '--reporters 0: must be a whole number from 1 to 10,000'],
-    [['--reporters', '1.5'], '--reporters 1.5: must be a whole number from 1 to 10,000'],
-    [['--tunnels', '-5'], '--tunnels -5: must be a whole number from 0 to 1,000,000'],
-    [['--tunnels', '1e3'], '--tunnels 1e3: must be a whole number from 0 to 1,000,000'],
-    [['--tunnels='], '--tunnels : must be a whole number from 0 to 1,000,000'],
-    [['--churn', 'much'], '--churn much: must be a number from 0 to 100,000, decimals allowed'],
-    [['--interval', '24ms'], '--interval 24ms: must be a duration from 25ms to 1h, such as 250ms, 30s or 5m'],
-    [['--interval', '5'], '--interval 5: must be a duration from 25ms to 1h, such as 250ms, 30s or 5m'],
-    [['--duration'], '--duration (nothing): must be a duration from 0s to 168h, such as 250ms, 30s or 5m'],
-    [['--seed', '4294967296'], '--seed 4294967296: must be a whole number from 0 to 4,294,967,295'],
+    [['--reporters', '0'], '--reporters: "0" must be a whole number from 1 to 10000'],
+    [['--reporters', '1.5'], '--reporters: "1.5" must be a whole number from 1 to 10000'],
+    [['--tunnels', '-5'], '--tunnels: "-5" must be a whole number from 0 to 1000000'],
+    [['--tunnels', '1e3'], '--tunnels: "1e3" must be a whole number from 0 to 1000000'],
+    [['--tunnels='], '--tunnels: "" must be a whole number from 0 to 1000000'],
+    [['--churn', 'much'], '--churn: "much" must be a number from 0 to 100000, decimals allowed'],
+    [
+      ['--interval', '24ms'],
+      '--interval: "24ms" must be a duration from 25ms to 1h, such as 250ms, 30s or 5m',
+    ],
+    [['--interval', '5'], '--interval: "5" must be a duration from 25ms to 1h, such as 250ms, 30s or 5m'],
+    [
+      ['--duration', '169h'],
+      '--duration: "169h" must be a duration from 0s to 168h, such as 250ms, 30s or 5m',
+    ],
+    [['--duration'], '--duration: requires a value'],
+    [['--seed', '4294967296'], '--seed: "4294967296" must be a whole number from 0 to 4294967295'],
     [
       ['--address', 'localhost'],
-      '--address localhost: must be host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000',
+      '--address: "localhost" must be host:port with a port from 1 to 65535, such as 127.0.0.1:18000 or [::1]:18000',
     ],
-    [['--adress', 'localhost:1'], '--adress: unknown flag; see --help'],
-    [['now'], 'now: unknown argument; see --help'],
-    [['--tenant-isolation=yes'], '--tenant-isolation yes: takes no value'],
+    [['--adress', 'localhost:1'], "unknown option '--adress' (Did you mean --address?)"],
+    [['now'], 'too many arguments. Expected 0 arguments but got 1: now.'],
+    [['--tenant-isolation=yes'], "unknown option '--tenant-isolation=yes'"],
     [
       ['--reporters', '10000', '--tunnels', '1000000'],
-      '--reporters × --tunnels 10,000,000,000: must be at most 5,000,000 tunnels in all',
+      '--reporters, --tunnels: "10000000000" must be at most 5000000 tunnels in total',
     ],
   ] as const) {
-    it(`answers ${argv.join(' ')} with one line on stderr and exit code 2, before anything starts`, async () => {
-      expect(await run(...argv)).to.deep.equal({ code: 2, out: '', err: `simulate: ${line}\n` });
+    it(`rejects ${argv.join(' ')} with one line on stderr and exit code 2, before anything starts`, async () => {
+      const err = `simulate: ${line}\nsimulate: see --help for all flags\n`;
+      expect(await run(...argv)).to.deep.equal({ code: 2, out: '', err });
     });
   }
 
-  it('names all mistakes at once', async () => {
+  it('reports all invalid values at once', async () => {
     const { err } = await run('--reporters', 'x', '--tunnels', 'y');
-    expect(err.split('\n')).to.have.length(3);
+    expect(err.split('\n')).to.have.length(4);
   });
 
-  it('explains every flag on --help, with exit code 0', async () => {
+  it('describes every flag and its range for --help, and exits with 0', async () => {
     const { code, out, err } = await run('--help');
     expect(code).to.equal(0);
     expect(err).to.equal('');
@@ -167,8 +177,10 @@ describe('simulate: its flags', () => {
       'flap',
       'interval',
     ]) {
-      expect(out).to.match(new RegExp(`--${flag} .*(?:from|host:port)`));
+      expect(out).to.match(new RegExp(`--${flag} (?:HOST:PORT|\\w+\\n +.* from )`));
     }
-    for (const flag of ['duration', 'seed', 'tenant-isolation', 'help']) expect(out).to.include(`--${flag} `);
+    for (const flag of ['duration', 'seed', 'tenant-isolation', 'help']) {
+      expect(out).to.match(new RegExp(`--${flag}[ \\n]`));
+    }
   });
 });

@@ -1,8 +1,7 @@
 import { expect } from 'chai';
 import type { ReportMessage, ReportStream, StreamHandlers } from '../../src/grpc/report-message.ts';
 import type { ReportingConnection } from '../../src/grpc/reporting-client.ts';
-import type { FleetOptions } from '../../src/simulate/fleet-options.ts';
-import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import { createFleet, type Fleet, type FleetOptions } from '../../src/simulate/fleet.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 /** A fleet in fake time whose reports are ACKed at once, unless `answers` is set to false. */

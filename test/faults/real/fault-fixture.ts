@@ -5,8 +5,7 @@ import type { ServiceAccountRequest } from '../../../control-plane/service-accou
 import type { ControlPlane, ControlPlaneClient } from '../../../control-plane/start.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import type { ReportedTunnel } from '../../../src/grpc/report-message.ts';
-import type { Fleet } from '../../../src/simulate/fleet.ts';
-import type { FleetOptions } from '../../../src/simulate/fleet-options.ts';
+import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
 import { seededRandom, type Random } from '../../../src/simulate/random.ts';
 import { poll } from '../../support/operator-process.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';

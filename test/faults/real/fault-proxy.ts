@@ -1,5 +1,5 @@
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
-import { abortConnection } from '../../../src/simulate/abort-connection.ts';
+import { abortConnection } from '../../../src/simulate/tcp-proxy.ts';
 
 /**
  * A TCP relay on loopback that can simulate network failures. It is agnostic of the protocol, so it can be placed

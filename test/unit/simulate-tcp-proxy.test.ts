@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { expect } from 'chai';
 import { waitForExit } from '../../control-plane/process-supervisor.ts';
 
-const ABORT_CONNECTION = new URL('../../src/simulate/abort-connection.ts', import.meta.url).href;
+const ABORT_CONNECTION = new URL('../../src/simulate/tcp-proxy.ts', import.meta.url).href;
 const DEADLINE_MS = 20_000;
 
 /** A connection that was ended a moment ago is broken off, and destroyed by whoever else hears of it. */
