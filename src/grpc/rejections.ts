@@ -1,8 +1,8 @@
 import { status } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { createLogThrottle } from '../log-throttle.ts';
 
 /**
  * Messages for the rejection of a connection, for the log and for the peer. The keys are the only values of the

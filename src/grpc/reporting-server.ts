@@ -9,6 +9,7 @@ import {
 import { ReflectionService } from '@grpc/reflection';
 import { HealthImplementation } from 'grpc-health-check';
 import { errorMessage } from '../error-message.ts';
+import { createLogThrottle } from '../log-throttle.ts';
 import { currentConnection, deliverOneByOne, guardCalls } from './call-guard.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
@@ -16,7 +17,6 @@ import { DecodeScheduler } from './decode-scheduler.ts';
 import { ackEncoder } from './encode.ts';
 import { addHealth } from './health.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
-import { createLogThrottle } from '../log-throttle.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createConnectionRejector, createStreamRejector } from './rejections.ts';
 import { ALLOW_ALL, type ReportPolicy } from './session-dependencies.ts';

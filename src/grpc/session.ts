@@ -2,10 +2,11 @@ import { status, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import type { LimitExceeded } from '../core/apply-report.ts';
 import type { Peer } from '../core/peer.ts';
+import type { Violation } from '../core/report.ts';
 import type { EnvoyMetadata } from '../core/reporter-status.ts';
-import { reporterKey, type ReporterId } from '../core/tunnel.ts';
-import { type Violation } from '../core/report.ts';
 import { quote } from '../core/text.ts';
+import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import type { LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { runCooperatively } from './decode-scheduler.ts';
@@ -17,7 +18,6 @@ import {
   type DecodedReport,
   type RejectedTunnels,
 } from './decode.ts';
-import type { LogThrottle } from '../log-throttle.ts';
 import { NodeIdentity } from './node-identity.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
 import type { ReportPolicy, ReportSink } from './session-dependencies.ts';
@@ -89,8 +89,8 @@ type Call = ServerDuplexStream<Buffer, ReportResponse>;
  * - *closed*: by the peer, a NACK, a newer stream, the heartbeat timeout, a policy or the shutdown. Nothing more is read
  *   or answered.
  *
- * An ACK carries the nonce of its report unchanged: Envoy treats a nonce that it did not send as an error. After a NACK
- * the stream ends, as the service definition requires; everything applied before is kept.
+ * An ACK carries the nonce of its report unchanged: Envoy treats a nonce that it did not send as an error. A NACK does
+ * too, unless the nonce is negative. After a NACK the stream ends, as the service definition requires; everything applied before is kept.
  */
 export class Session {
   /** Increases with each stream that is opened: of two sessions, the one with the higher number is newer. */
@@ -317,7 +317,8 @@ export class Session {
   #respond(nonce: bigint, error: { code: number; message: string } | undefined): void {
     const response: ReportResponse = {
       node_id: this.reporter?.id ?? '',
-      request_nonce: String(nonce),
+      // A negative nonce is rejected, and the contract requires that request_nonce is not negative either.
+      request_nonce: nonce < 0n ? '0' : String(nonce),
       ...(error === undefined ? this.#intervalUpdate() : { error_detail: error }),
     };
     this.#call.write(response);

@@ -1,9 +1,9 @@
 import { hash } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
+import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Credential } from './credential.ts';
-import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { StreamRejectionReason } from './rejections.ts';
 
 /** The API server's review of a token. */

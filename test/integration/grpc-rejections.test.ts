@@ -80,7 +80,8 @@ describe('a report that is refused', () => {
         stream.sendBytes(firstReport('r-0', { nonce: 8 }));
         const nack = await stream.next();
         expect(nack.node_id ?? '').to.equal(nodeId);
-        expect(nack.request_nonce).to.equal('nonce' in first ? first.nonce : '7');
+        // request_nonce must not be negative, so a negative nonce is answered with 0.
+        expect(nack.request_nonce).to.equal('nonce' in first ? '0' : '7');
         expect(nack).to.not.have.property('report_interval');
         expect(nack.error_detail?.code).to.equal(3);
         expect(nack.error_detail?.message).to.match(message);
@@ -128,7 +129,7 @@ describe('a report that is refused', () => {
         stream.sendBytes(firstReport('r-0', { nonce: 3 }));
         const nack = await stream.next();
         expect(nack.node_id).to.equal('r-0');
-        expect(nack.request_nonce).to.equal('nonce' in later ? later.nonce : '2');
+        expect(nack.request_nonce).to.equal('nonce' in later ? '0' : '2');
         expect(nack.error_detail).to.deep.include({ code: 3 });
         expect(nack.error_detail?.message).to.match(message);
         expect(await stream.ended).to.deep.include({ code: status.OK });

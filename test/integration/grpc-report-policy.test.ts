@@ -69,6 +69,15 @@ describe('a server whose streams are held to policies', () => {
     expect(await world.count('nacks', 'policy')).to.equal(1);
   });
 
+  it('a NACK for a denied reporter with a negative nonce does not contain the negative nonce', async () => {
+    await serve([RULE]);
+    const stream = world.open();
+    stream.sendBytes(firstReport('somebody-else', { nonce: '-7' }));
+    const nack = await stream.next();
+    expect(nack.request_nonce).to.equal('0');
+    expect(nack.error_detail?.code).to.equal(status.PERMISSION_DENIED);
+  });
+
   it('is told so before any tunnel is decoded, wherever in the report the node stands', async () => {
     await serve([RULE]);
     // What follows the node, or stands before it, would end the stream as malformed if it were decoded.
