@@ -8,25 +8,25 @@ import type { VictimState } from '../support/attacks/victim.ts';
 import { eventually } from '../support/eventually.ts';
 
 const MIB = 1024 * 1024;
-/** The default budget for what connections may make the server hold, and as much again for garbage on its way out. */
-const MOST_GROWTH_MIB = 600;
-/** A heap keeps some room. */
-const LASTING_GROWTH_MIB = 48;
-/** So long an attack is given that the server has to end: to send what is too much takes a busy machine a while. */
-const REFUSED_MS = 40_000;
+/** The default quota for buffered bytes, and as much again for garbage that has not been collected yet. */
+const MAX_GROWTH_MIB = 600;
+/** The heap keeps some free space. */
+const MAX_LASTING_GROWTH_MIB = 48;
+/** The deadline for the server to terminate an attack: exceeding a limit takes a while on a busy machine. */
+const REJECTION_TIMEOUT_MS = 40_000;
 
-describe('the reporting server, attacked', function () {
-  this.timeout(3 * REFUSED_MS);
+describe('the reporting server under attack', function () {
+  this.timeout(3 * REJECTION_TIMEOUT_MS);
   let victim: Victim;
   let steady: SteadyReporter;
-  let calm: VictimState;
+  let baseline: VictimState;
 
   before(async () => {
-    // Longer than this process rests where others take most of the machine: the decent greet in time.
+    // Longer than this process may be suspended on a busy machine, so that a valid handshake is in time.
     victim = await startVictim({ limits: { handshakeTimeoutMs: 1000 } });
     steady = await startSteadyReporter(victim.address);
     await steady.waitForAcks(200);
-    calm = await victim.state();
+    baseline = await victim.state();
   });
 
   after(async () => {
@@ -34,12 +34,12 @@ describe('the reporting server, attacked', function () {
     await victim[Symbol.asyncDispose]();
   });
 
-  describe('serves a reporter that behaves, while a peer', () => {
+  describe('serves a well-behaved reporter while a peer', () => {
     for (const { name, rejectedAs, round } of ATTACKS) {
       it(name, async () => {
         const before = await victim.state();
-        const mostMs = rejectedAs === undefined ? undefined : REFUSED_MS;
-        await runRound(victim.address, round, AbortSignal.timeout(REFUSED_MS), mostMs);
+        const timeoutMs = rejectedAs === undefined ? undefined : REJECTION_TIMEOUT_MS;
+        await runRound(victim.address, round, AbortSignal.timeout(REJECTION_TIMEOUT_MS), timeoutMs);
         await steady.waitForAcks(20);
         expect(steady.endReason).to.equal(undefined);
         const after = await victim.state();
@@ -50,16 +50,16 @@ describe('the reporting server, attacked', function () {
       });
     }
 
-    it('did all that: memory was bounded, and is given back', async () => {
+    it('did all of this: memory was bounded and is released', async () => {
       const { peakResidentBytes } = await victim.state();
-      expect((peakResidentBytes - calm.residentBytes) / MIB).to.be.below(MOST_GROWTH_MIB);
-      await eventually('what was held is let go', async () => {
+      expect((peakResidentBytes - baseline.residentBytes) / MIB).to.be.below(MAX_GROWTH_MIB);
+      await eventually('buffers are released', async () => {
         const { usedBytes } = await victim.state();
-        return (usedBytes - calm.usedBytes) / MIB < LASTING_GROWTH_MIB;
+        return (usedBytes - baseline.usedBytes) / MIB < MAX_LASTING_GROWTH_MIB;
       });
     });
 
-    it('did all that: the log has one line a minute of each reason', async () => {
+    it('did all of this: the log has one line per reason and minute', async () => {
       const { rejectionLogs, rejected } = await victim.state();
       const reasons = rejectionLogs.map(({ reason }) => reason);
       expect(reasons.toSorted()).to.include.members(Object.keys(rejected));
@@ -67,7 +67,7 @@ describe('the reporting server, attacked', function () {
     });
   });
 
-  describe('outlives a stream that begins with', () => {
+  describe('survives a stream that begins with', () => {
     for (const { description, bytes } of MALFORMED_STREAMS) {
       it(description, async () => {
         await runRound(
@@ -75,10 +75,10 @@ describe('the reporting server, attacked', function () {
           async (open) => {
             const peer = await open();
             await peer.write(bytes);
-            // Whatever it answers, it does so before the ACKs below, which it sends later.
+            // The server sends any response before the ACKs below.
             await Promise.race([peer.closed, steady.waitForAcks(5)]);
           },
-          AbortSignal.timeout(REFUSED_MS),
+          AbortSignal.timeout(REJECTION_TIMEOUT_MS),
         );
         await steady.waitForAcks(2);
         expect((await victim.state()).errors).to.deep.equal([]);

@@ -32,26 +32,26 @@ function plainConnection(address: string): Socket {
   return socket;
 }
 
-async function refused(world: TestServer, reason: string): Promise<number> {
-  const { values } = await world.metrics.connectionsRejected.get();
+async function rejectedConnections(fixture: TestServer, reason: string): Promise<number> {
+  const { values } = await fixture.metrics.connectionsRejected.get();
   return values.find(({ labels }) => labels.reason === reason)?.value ?? 0;
 }
 
 describe('connections to the reporting server', () => {
-  let world: TestServer;
+  let fixture: TestServer;
 
-  afterEach(() => world.stop());
+  afterEach(() => fixture.stop());
 
-  it('beyond the limit of one address are closed at once; a place that is freed can be had', async () => {
-    world = await startTestServer({ limits: { connectionsPerAddress: 2 } });
-    const [first, second] = [plainConnection(world.address), plainConnection(world.address)];
+  it('beyond the limit per address are closed; a closed one makes room for another', async () => {
+    fixture = await startTestServer({ limits: { connectionsPerAddress: 2 } });
+    const [first, second] = [plainConnection(fixture.address), plainConnection(fixture.address)];
     await Promise.all([once(first, 'connect'), once(second, 'connect')]);
-    await once(plainConnection(world.address), 'close');
-    expect(await refused(world, 'address_connections')).to.equal(1);
+    await once(plainConnection(fixture.address), 'close');
+    expect(await rejectedConnections(fixture, 'address_connections')).to.equal(1);
     first.destroy();
-    // The server learns of its end by and by.
+    // The server notices the end of the connection eventually.
     await eventually('a stream is served', async () => {
-      const stream = world.open();
+      const stream = fixture.open();
       stream.sendBytes(firstReport('r-0'));
       return stream.next().then(
         () => true,
@@ -61,83 +61,87 @@ describe('connections to the reporting server', () => {
     second.destroy();
   });
 
-  it('beyond the limit of all are closed at once', async () => {
-    world = await startTestServer({ limits: { connections: 1 } });
-    const first = plainConnection(world.address);
+  it('beyond the global limit are closed', async () => {
+    fixture = await startTestServer({ limits: { connections: 1 } });
+    const first = plainConnection(fixture.address);
     await once(first, 'connect');
-    await once(plainConnection(world.address), 'close');
-    expect(await refused(world, 'connections')).to.equal(1);
+    await once(plainConnection(fixture.address), 'close');
+    expect(await rejectedConnections(fixture, 'connections')).to.equal(1);
     first.destroy();
   });
 
-  for (const [what, bytes] of [
+  for (const [content, bytes] of [
     ['nothing', ''],
     ['half of the preface', 'PRI * HTTP/2.0'],
-    ['the preface alone', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
+    ['only the preface', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
   ] as const) {
-    it(`that say ${what} are closed after 10 s, and not before`, async () => {
+    it(`that send ${content} are closed after exactly 10 s`, async () => {
       const clock = new FakeClock();
-      world = await startTestServer({ clock });
-      const socket = plainConnection(world.address);
+      fixture = await startTestServer({ clock });
+      const socket = plainConnection(fixture.address);
       await once(socket, 'connect');
       socket.write(bytes);
       await eventually('the deadline is set', () => clock.pendingTimersMs.includes(10_000));
       clock.advance(9999);
-      expect(await refused(world, 'handshake_timeout')).to.equal(0);
+      expect(await rejectedConnections(fixture, 'handshake_timeout')).to.equal(0);
       clock.advance(1);
       await once(socket, 'close');
-      expect(await refused(world, 'handshake_timeout')).to.equal(1);
+      expect(await rejectedConnections(fixture, 'handshake_timeout')).to.equal(1);
     });
   }
 
-  it('that have spoken stay, however long they open no stream', async () => {
+  it('that have completed the handshake stay open without a stream', async () => {
     const clock = new FakeClock();
-    world = await startTestServer({ clock });
-    const peer = await openRawPeer(world.address);
-    await eventually('the greeting is read', () => peer.received(FRAME.settings) >= 2);
+    fixture = await startTestServer({ clock });
+    const peer = await openRawPeer(fixture.address);
+    await eventually('the handshake is complete', () => peer.received(FRAME.settings) >= 2);
     clock.advance(60_000);
     await peer.write(openingFrame(1));
     await peer.sendData(1, grpcMessage(firstReport('r-0')));
-    await eventually('the report is folded', () => world.applied.length === 1);
+    await eventually('the report is applied', () => fixture.applied.length === 1);
     peer.destroy();
   });
 
-  it('that hold too much are told so by GOAWAY, and what they had open is disconnected', async () => {
-    world = await startTestServer({ limits: { bufferedBytes: 2 * MIB } });
-    const other = world.open();
+  it('that buffer too many bytes get a GOAWAY, and their reporters are disconnected', async () => {
+    fixture = await startTestServer({ limits: { bufferedBytes: 2 * MIB } });
+    const other = fixture.open();
     other.sendBytes(firstReport('other'));
     await other.next();
-    const peer = await openRawPeer(world.address);
+    const peer = await openRawPeer(fixture.address);
     await peer.write(openingFrame(1));
-    await peer.sendData(1, grpcMessage(firstReport('greedy')));
-    await eventually('it is connected', () => world.connectionEvents.includes('greedy connected'));
+    await peer.sendData(1, grpcMessage(firstReport('excessive')));
+    await eventually('the reporter is connected', () =>
+      fixture.connectionEvents.includes('excessive connected'),
+    );
     await peer.sendData(1, grpcMessage(Buffer.alloc(MIB + 10_000), 4 * MIB));
     await peer.closed;
     expect(peer.goawayCode).to.equal(ENHANCE_YOUR_CALM);
-    expect(await refused(world, 'buffered_bytes')).to.equal(1);
-    await eventually('it is disconnected', () => world.connectionEvents.includes('greedy disconnected'));
+    expect(await rejectedConnections(fixture, 'buffered_bytes')).to.equal(1);
+    await eventually('the reporter is disconnected', () =>
+      fixture.connectionEvents.includes('excessive disconnected'),
+    );
     other.send({ nonce: 2 });
     expect(await other.next()).to.deep.include({ request_nonce: '2' });
   });
 
-  it('may have 200 streams open, as they are told; one that opens more has broken the protocol', async () => {
-    world = await startTestServer();
-    const peer = await openRawPeer(world.address);
+  it('may have 200 open streams, as announced in SETTINGS; more are a protocol error', async () => {
+    fixture = await startTestServer();
+    const peer = await openRawPeer(fixture.address);
     await peer.waitUntil(() => peer.received(FRAME.settings) >= 2);
     for (let i = 0; i < 200; i += 1) await peer.write(openingFrame(2 * i + 1));
     await peer.sendData(399, grpcMessage(firstReport('last')));
-    await eventually('the last of them is served', () => world.applied.length === 1);
+    await eventually('the last of them is served', () => fixture.applied.length === 1);
     await peer.write(openingFrame(401));
     await peer.closed;
     expect(peer.goawayCode).to.equal(PROTOCOL_ERROR);
-    const stream = world.open();
+    const stream = fixture.open();
     stream.sendBytes(firstReport('other'));
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
   });
 
-  it('take no compressed report: UNIMPLEMENTED, and the next stream is fine', async () => {
-    world = await startTestServer();
-    const client = new Client(world.address, credentials.createInsecure(), {
+  it('reject a compressed report with UNIMPLEMENTED, which does not affect the next stream', async () => {
+    fixture = await startTestServer();
+    const client = new Client(fixture.address, credentials.createInsecure(), {
       'grpc.default_compression_algorithm': compressionAlgorithms.gzip,
     });
     const call = client.makeBidiStreamRequest(
@@ -153,24 +157,24 @@ describe('connections to the reporting server', () => {
     client.close();
     expect(code).to.equal(status.UNIMPLEMENTED);
     expect(details).to.contain('identity');
-    expect(world.applied).to.deep.equal([]);
-    const stream = world.open();
+    expect(fixture.applied).to.deep.equal([]);
+    const stream = fixture.open();
     stream.sendBytes(firstReport('r-0'));
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
   });
 
-  it('may say an encoding as long as they do not use it', async () => {
-    world = await startTestServer();
-    const peer = await openRawPeer(world.address);
+  it('may announce an encoding as long as they do not use it', async () => {
+    fixture = await startTestServer();
+    const peer = await openRawPeer(fixture.address);
     await peer.write(openingFrame(1, { 'grpc-encoding': 'gzip' }));
     await peer.sendData(1, grpcMessage(firstReport('r-0')));
-    await eventually('the report is folded', () => world.applied.length === 1);
+    await eventually('the report is applied', () => fixture.applied.length === 1);
     peer.destroy();
   });
 
-  it('have a MiB of a report under way on a stream, and four on all: a long line is no hindrance', async () => {
-    world = await startTestServer();
-    const session = connectHttp2(`http://${world.address}`);
+  it('have windows of 1 MiB per stream and 4 MiB in total, for links with a high latency', async () => {
+    fixture = await startTestServer();
+    const session = connectHttp2(`http://${fixture.address}`);
     try {
       let settings: Settings = {};
       session.on('remoteSettings', (received) => (settings = received));
@@ -187,14 +191,14 @@ describe('connections to the reporting server', () => {
     }
   });
 
-  it('that keep their half of a refused stream open lose it after 10 s; the connection stays', async () => {
+  it('that keep their half of a rejected stream open lose the stream after 10 s, but not the connection', async () => {
     const clock = new FakeClock();
-    world = await startTestServer({ clock });
-    const peer = await openRawPeer(world.address);
+    fixture = await startTestServer({ clock });
+    const peer = await openRawPeer(fixture.address);
     await peer.write(openingFrame(1));
     await peer.sendData(1, grpcMessage(requestBytes({ nonce: 1 })));
     await peer.waitUntil(() => peer.received(FRAME.headers) >= 2);
-    await eventually('the last answer is out', () => clock.pendingTimersMs.includes(10_000));
+    await eventually('the last response is sent', () => clock.pendingTimersMs.includes(10_000));
     clock.advance(9999);
     expect(peer.resetCode(1)).to.equal(undefined);
     clock.advance(1);
@@ -202,19 +206,19 @@ describe('connections to the reporting server', () => {
     expect(peer.resetCode(1)).to.equal(0);
     await peer.write(openingFrame(3));
     await peer.sendData(3, grpcMessage(firstReport('r-0')));
-    await eventually('the next stream is served', () => world.applied.length === 1);
+    await eventually('the next stream is served', () => fixture.applied.length === 1);
     peer.destroy();
   });
 
-  it('that end their headers in a frame after the first are served as any other', async () => {
-    world = await startTestServer();
-    const peer = await openRawPeer(world.address);
+  it('may split a header block into several frames', async () => {
+    fixture = await startTestServer();
+    const peer = await openRawPeer(fixture.address);
     const whole = openingFrame(1);
     const block = whole.subarray(9);
     await peer.write(frame(FRAME.headers, 0, 1, block.subarray(0, 20)));
     await peer.write(frame(FRAME.continuation, END_HEADERS, 1, block.subarray(20)));
     await peer.sendData(1, grpcMessage(firstReport('r-0')));
-    await eventually('the report is folded', () => world.applied.length === 1);
+    await eventually('the report is applied', () => fixture.applied.length === 1);
     peer.destroy();
   });
 });
@@ -229,22 +233,22 @@ describe('gRPC reflection', () => {
       import.meta.url,
     ),
   );
-  let world: TestServer;
+  let fixture: TestServer;
 
-  afterEach(() => world.stop());
+  afterEach(() => fixture.stop());
 
   async function services(): Promise<{ names: string[]; code: number }> {
     const loaded = loadPackageDefinition(loadSync(V1, { keepCase: true })) as unknown as {
-      grpc: { reflection: { v1: { ServerReflection: new (...of: unknown[]) => Reflection } } };
+      grpc: { reflection: { v1: { ServerReflection: new (...args: unknown[]) => Reflection } } };
     };
     const client = new loaded.grpc.reflection.v1.ServerReflection(
-      world.address,
+      fixture.address,
       credentials.createInsecure(),
     );
     const call = client.ServerReflectionInfo();
     const names: string[] = [];
-    call.on('data', (answer: { list_services_response: { service: { name: string }[] } }) => {
-      for (const { name } of answer.list_services_response.service) names.push(name);
+    call.on('data', (response: { list_services_response: { service: { name: string }[] } }) => {
+      for (const { name } of response.list_services_response.service) names.push(name);
       call.end();
     });
     call.on('error', () => {});
@@ -255,13 +259,13 @@ describe('gRPC reflection', () => {
     return { names, code };
   }
 
-  it('is not served unless it is asked for', async () => {
-    world = await startTestServer();
+  it('is not served by default', async () => {
+    fixture = await startTestServer();
     expect(await services()).to.deep.equal({ names: [], code: status.UNIMPLEMENTED });
   });
 
-  it('tells of the reporting service when it is', async () => {
-    world = await startTestServer({ reflection: true });
+  it('lists the reporting service if it is enabled', async () => {
+    fixture = await startTestServer({ reflection: true });
     expect(await services()).to.deep.equal({
       names: [
         'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client.ReverseTunnelReportingService',

@@ -10,14 +10,14 @@ import {
 } from '../../src/http/http-server.ts';
 import { createMetrics } from '../../src/metrics.ts';
 
-interface Answer {
+interface Response {
   readonly code: number | undefined;
   readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly body: string;
 }
 
-/** One request on a connection of its own, with the path exactly as given. */
-async function ask(server: HttpServer, path: string, method = 'GET'): Promise<Answer> {
+/** Sends a request on a new connection, with the path unchanged. */
+async function send(server: HttpServer, path: string, method = 'GET'): Promise<Response> {
   const { hostname, port } = new URL(`http://${server.address}`);
   const sent = request({ host: hostname.replaceAll(/[[\]]/g, ''), port, path, method, agent: false });
   sent.end();
@@ -27,12 +27,12 @@ async function ask(server: HttpServer, path: string, method = 'GET'): Promise<An
   return { code: response.statusCode, headers: response.headers, body };
 }
 
-describe('http server', () => {
-  let why: string | undefined;
+describe('startHttpServer', () => {
+  let notReadyReason: string | undefined;
   let server: HttpServer;
   const metrics = createMetrics();
   const sources: HttpSources = {
-    notReady: () => why,
+    notReady: () => notReadyReason,
     metrics: async () => ({
       contentType: metrics.registry.contentType,
       text: await metrics.registry.metrics(),
@@ -43,46 +43,46 @@ describe('http server', () => {
   };
 
   beforeEach(() => {
-    why = undefined;
+    notReadyReason = undefined;
   });
   afterEach(() => server.close());
 
   for (const host of ['127.0.0.1', 'localhost', '[::1]']) {
-    it(`listens on ${host} with port 0, and says which port it is`, async () => {
+    it(`listens on ${host} with port 0, and returns the bound port`, async () => {
       await serve(`${host}:0`);
       expect(server.address).to.match(new RegExp(`^${host.replaceAll(/[[\].]/g, '\\$&')}:[1-9]\\d+$`));
-      expect(await ask(server, '/livez')).to.deep.include({ code: 200, body: 'ok\n' });
+      expect(await send(server, '/livez')).to.deep.include({ code: 200, body: 'ok\n' });
     });
   }
 
-  it('/readyz follows what it is told; /livez does not', async () => {
+  it('/readyz returns the given readiness; /livez does not depend on it', async () => {
     await serve();
-    expect(await ask(server, '/readyz')).to.deep.include({ code: 200, body: 'ok\n' });
-    why = 'the rows have not been listed yet';
-    expect(await ask(server, '/readyz')).to.deep.include({
+    expect(await send(server, '/readyz')).to.deep.include({ code: 200, body: 'ok\n' });
+    notReadyReason = 'the objects have not been listed yet';
+    expect(await send(server, '/readyz')).to.deep.include({
       code: 503,
-      body: 'not ready: the rows have not been listed yet\n',
+      body: 'not ready: the objects have not been listed yet\n',
     });
-    expect(await ask(server, '/livez')).to.deep.include({ code: 200 });
-    why = undefined;
-    expect(await ask(server, '/readyz')).to.deep.include({ code: 200 });
+    expect(await send(server, '/livez')).to.deep.include({ code: 200 });
+    notReadyReason = undefined;
+    expect(await send(server, '/readyz')).to.deep.include({ code: 200 });
   });
 
-  it('is asked with a query, as by kubelet and people: that does not matter', async () => {
+  it('ignores the query of a request', async () => {
     await serve();
-    expect(await ask(server, '/readyz?verbose')).to.deep.include({ code: 200 });
-    expect(await ask(server, '/metrics?name[]=x')).to.deep.include({ code: 200 });
+    expect(await send(server, '/readyz?verbose')).to.deep.include({ code: 200 });
+    expect(await send(server, '/metrics?name[]=x')).to.deep.include({ code: 200 });
   });
 
-  it('/metrics is text that Prometheus parses, with every metric of the operator', async () => {
+  it('/metrics returns text that Prometheus can parse, with every metric of the operator', async () => {
     await serve();
     metrics.nacks.inc({ reason: 'missing' });
-    const { code, headers, body } = await ask(server, '/metrics');
+    const { code, headers, body } = await send(server, '/metrics');
     expect(code).to.equal(200);
     expect(headers['content-type']).to.match(/^text\/plain; version=0\.0\.4/);
     expect(body.endsWith('\n')).to.equal(true);
     const types = new Map<string, string>();
-    // prom-client writes Nan; Prometheus reads it in any case.
+    // prom-client writes Nan; Prometheus accepts any case.
     const sample = /^[a-zA-Z_:][\w:]*(\{(\w+="[^"]*",?)+\})? (-?\d[\d.e+-]*|Na[Nn]|[+-]Inf)$/;
     for (const line of body.split('\n')) {
       const [, name, type] =
@@ -96,12 +96,12 @@ describe('http server', () => {
       expect(types.has(metric.name)).to.equal(true, metric.name);
   });
 
-  it('/metrics cannot be gathered: 500, and the next request is answered', async () => {
-    await serve(undefined, { metrics: () => Promise.reject(new Error('a secret of ours')) });
-    const { code, body } = await ask(server, '/metrics');
+  it('/metrics returns 500 without details if the metrics cannot be collected', async () => {
+    await serve(undefined, { metrics: () => Promise.reject(new Error('an internal secret')) });
+    const { code, body } = await send(server, '/metrics');
     expect(code).to.equal(500);
     expect(body).to.not.contain('secret');
-    expect(await ask(server, '/livez')).to.deep.include({ code: 200 });
+    expect(await send(server, '/livez')).to.deep.include({ code: 200 });
   });
 
   for (const path of [
@@ -116,31 +116,31 @@ describe('http server', () => {
     '*',
     '/__proto__',
   ]) {
-    it(`${path} is not found`, async () => {
+    it(`returns 404 for ${path}`, async () => {
       await serve();
-      expect(await ask(server, path)).to.deep.include({ code: 404 });
+      expect(await send(server, path)).to.deep.include({ code: 404 });
     });
   }
 
   for (const method of ['POST', 'PUT', 'DELETE', 'PATCH', 'OPTIONS', 'TRACE']) {
-    it(`${method} is not allowed, and told what is`, async () => {
+    it(`rejects ${method} with the allowed methods`, async () => {
       await serve();
-      const { code, headers } = await ask(server, '/livez', method);
+      const { code, headers } = await send(server, '/livez', method);
       expect(code).to.equal(405);
-      // A 405 must carry it: RFC 9110, 15.5.6.
+      // RFC 9110, section 15.5.6, requires it.
       expect(headers['allow']).to.equal('GET, HEAD');
     });
   }
 
-  it('HEAD is answered like GET, without a body', async () => {
+  it('answers HEAD like GET, without a body', async () => {
     await serve();
     for (const path of ['/livez', '/readyz', '/metrics']) {
-      expect(await ask(server, path, 'HEAD')).to.deep.include({ code: 200, body: '' });
+      expect(await send(server, path, 'HEAD')).to.deep.include({ code: 200, body: '' });
     }
-    expect(await ask(server, '/nothing', 'HEAD')).to.deep.include({ code: 404, body: '' });
+    expect(await send(server, '/nothing', 'HEAD')).to.deep.include({ code: 404, body: '' });
   });
 
-  it('is sent what is no HTTP: that connection ends, the next is served', async () => {
+  it('closes a connection that does not speak HTTP, and serves the next one', async () => {
     await serve();
     const { hostname, port } = new URL(`http://${server.address}`);
     const socket = connect(Number(port), hostname);
@@ -148,10 +148,10 @@ describe('http server', () => {
     socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
     socket.resume();
     await once(socket, 'close');
-    expect(await ask(server, '/livez')).to.deep.include({ code: 200 });
+    expect(await send(server, '/livez')).to.deep.include({ code: 200 });
   });
 
-  it('closes with connections open, idle ones and one in the middle of a request, and the port is free', async () => {
+  it('closes open connections, idle or with a partial request, and frees the port', async () => {
     await serve();
     const { hostname, port } = new URL(`http://${server.address}`);
     const closed: Promise<unknown>[] = [];
@@ -168,7 +168,7 @@ describe('http server', () => {
       if (bytes.endsWith('\r\n\r\n')) await once(socket, 'data');
       else socket.resume();
     }
-    await ask(server, '/livez');
+    await send(server, '/livez');
     await server.close();
     await Promise.all(closed);
     const other = createServer();
@@ -181,13 +181,13 @@ describe('http server', () => {
   for (const { what, host, want } of [
     { what: 'a port that is in use', host: '127.0.0.1', want: /EADDRINUSE/ },
     { what: 'an address of another machine', host: '192.0.2.1', want: /EADDRNOTAVAIL/ },
-    { what: 'a name that nobody has', host: 'no-such-host.invalid', want: /ENOTFOUND|EAI_AGAIN/ },
+    { what: 'an unknown host name', host: 'no-such-host.invalid', want: /ENOTFOUND|EAI_AGAIN/ },
   ]) {
-    it(`does not listen on ${what}: one line says which address and why`, async () => {
+    it(`fails for ${what}, with one line that names the address and the cause`, async () => {
       await serve();
       const address = `${host}:${new URL(`http://${server.address}`).port}`;
       const failure = await startHttpServer(address, sources).then(
-        () => expect.fail('it listens'),
+        () => expect.fail('the server listens'),
         (error: unknown) => error,
       );
       expect(failure).to.be.instanceOf(HttpListenError);

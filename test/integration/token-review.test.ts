@@ -19,7 +19,7 @@ import { peerCredentials, serverMaterial } from '../support/tls-fixtures.ts';
 
 const DEADLINE_MS = 30_000;
 const AUDIENCE = 'reverse-tunnel-operator';
-/** The least that the API server gives. */
+/** The minimum that the API server accepts. */
 const TOKEN_SECONDS = 600;
 
 const ours = createCertificateAuthority('ours');
@@ -29,7 +29,7 @@ describe('a ServiceAccount token on the reporting port', () => {
   const controlPlane = useControlPlane();
   let namespace: string;
   let client: ApiClient;
-  let world: TestServer;
+  let fixture: TestServer;
   let reviews: number;
 
   before(async () => {
@@ -56,7 +56,7 @@ describe('a ServiceAccount token on the reporting port', () => {
       mode === 'token'
         ? new TlsAcceptor(serverMaterial(ours), 'none')
         : new TlsAcceptor(serverMaterial(ours, ours), 'optional');
-    world = await startTestServer({
+    fixture = await startTestServer({
       auth: {
         mode,
         tls,
@@ -66,7 +66,7 @@ describe('a ServiceAccount token on the reporting port', () => {
       clock,
     });
   }
-  afterEach(() => world.stop());
+  afterEach(() => fixture.stop());
 
   async function newToken(account: string, audience = AUDIENCE): Promise<string> {
     const accounts = `/api/v1/namespaces/${namespace}/serviceaccounts`;
@@ -78,157 +78,157 @@ describe('a ServiceAccount token on the reporting port', () => {
     return (body as { status: { token: string } }).status.token;
   }
 
-  /** Reports once; how that ended, and whether anything was decoded. */
-  async function attempt(token: string | undefined): Promise<{ got: string; decoded: number }> {
+  /** Sends one report; returns `ACK` or the status, and the number of reports that were decoded. */
+  async function attempt(token: string | undefined): Promise<{ outcome: string; decoded: number }> {
     let decoded = 0;
     onDecodeStart(0, () => (decoded += 1));
-    const stream = world.open(peerCredentials(ours), token);
+    const stream = fixture.open(peerCredentials(ours), token);
     stream.sendBytes(firstReport('r-0'));
     const end = stream.ended.then(({ code, details }) => `${status[code]}: ${details}`);
-    const got = await Promise.race([
+    const outcome = await Promise.race([
       stream.next().then(
         () => 'ACK',
         () => end,
       ),
       end,
     ]);
-    return { got, decoded };
+    return { outcome, decoded };
   }
 
-  it('opens the port to who it was made for, and says which ServiceAccount that is', async () => {
+  it('authenticates a stream as its ServiceAccount', async () => {
     await serve();
-    expect(await attempt(await newToken('envoy'))).to.deep.equal({ got: 'ACK', decoded: 1 });
-    expect(world.peers).to.deep.equal([{ kind: 'token', namespace, serviceAccount: 'envoy' }]);
+    expect(await attempt(await newToken('envoy'))).to.deep.equal({ outcome: 'ACK', decoded: 1 });
+    expect(fixture.peers).to.deep.equal([{ kind: 'token', namespace, serviceAccount: 'envoy' }]);
     expect(reviews).to.equal(1);
   });
 
-  it('is reviewed once for 50 streams that come at once', async () => {
+  it('is reviewed once for 50 concurrent streams', async () => {
     await serve();
     const token = await newToken('envoy');
     const streams = Array.from({ length: 50 }, (_, i) => {
-      const stream = world.open(peerCredentials(ours), token);
+      const stream = fixture.open(peerCredentials(ours), token);
       stream.sendBytes(firstReport(`r-${i}`));
       return stream;
     });
     await Promise.all(streams.map((stream) => stream.next()));
-    expect(world.peers).to.have.length(50);
+    expect(fixture.peers).to.have.length(50);
     expect(reviews).to.equal(1);
   });
 
-  for (const { which, make, refused, said, asked } of [
+  for (const { token: description, make, rejectedAs, status: expected, reviewed } of [
     {
-      which: 'no token',
+      token: 'no token',
       make: async () => undefined,
-      refused: 'no_credential',
-      said: /^UNAUTHENTICATED: .*missing credential/,
-      asked: 0,
+      rejectedAs: 'no_credential',
+      status: /^UNAUTHENTICATED: .*missing credential/,
+      reviewed: 0,
     },
     {
-      which: 'garbage',
+      token: 'garbage',
       make: async () => 'garbage',
-      refused: 'malformed_token',
-      said: /^UNAUTHENTICATED: .*not a ServiceAccount token$/,
-      asked: 0,
+      rejectedAs: 'malformed_token',
+      status: /^UNAUTHENTICATED: .*not a ServiceAccount token$/,
+      reviewed: 0,
     },
     {
-      which: 'one for the API server',
+      token: 'one for the audience of the API server',
       make: () => newToken('envoy', 'https://kubernetes.default.svc'),
-      refused: 'token_audience',
-      said: /^UNAUTHENTICATED: .*another audience$/,
-      asked: 0,
+      rejectedAs: 'token_audience',
+      status: /^UNAUTHENTICATED: .*another audience$/,
+      reviewed: 0,
     },
     {
-      which: 'an expired one',
+      token: 'an expired one',
       make: () => signed({ exp: -60 }),
-      refused: 'token_expired',
-      said: /^UNAUTHENTICATED: .*has expired$/,
-      asked: 0,
+      rejectedAs: 'token_expired',
+      status: /^UNAUTHENTICATED: .*has expired$/,
+      reviewed: 0,
     },
     {
-      which: 'one for another audience that says it were for this one',
+      token: 'one for another audience with a forged audience claim',
       make: async () => forged(await newToken('envoy', 'others')),
-      refused: 'token_rejected',
-      said: /^UNAUTHENTICATED: .*token rejected by the API server/,
-      asked: 1,
+      rejectedAs: 'token_rejected',
+      status: /^UNAUTHENTICATED: .*token rejected by the API server/,
+      reviewed: 1,
     },
     {
-      which: 'one that is signed by somebody else',
+      token: 'one with another signature',
       make: async () => resigned(await newToken('envoy')),
-      refused: 'token_rejected',
-      said: /^UNAUTHENTICATED: .*token rejected by the API server/,
-      asked: 1,
+      rejectedAs: 'token_rejected',
+      status: /^UNAUTHENTICATED: .*token rejected by the API server/,
+      reviewed: 1,
     },
     {
-      which: 'one of a user who is no ServiceAccount',
+      token: 'one of a user that is not a ServiceAccount',
       make: async () => controlPlane().adminToken,
-      refused: 'malformed_token',
-      said: /^UNAUTHENTICATED: /,
-      asked: 0,
+      rejectedAs: 'malformed_token',
+      status: /^UNAUTHENTICATED: /,
+      reviewed: 0,
     },
     {
-      which: 'one of a deleted ServiceAccount',
+      token: 'one of a deleted ServiceAccount',
       make: () => ofDeleted(),
-      refused: 'token_rejected',
-      said: /^UNAUTHENTICATED: .*token rejected by the API server/,
-      asked: 1,
+      rejectedAs: 'token_rejected',
+      status: /^UNAUTHENTICATED: .*token rejected by the API server/,
+      reviewed: 1,
     },
   ]) {
-    it(`refuses ${which}, reads nothing of what is sent with it and tells nobody the token`, async function () {
+    it(`rejects ${description} without decoding the report or logging the token`, async function () {
       this.timeout(2 * DEADLINE_MS);
       const token = await make();
       await serve();
-      const { got, decoded } = await attempt(token);
-      expect(got).to.match(said);
-      expect({ decoded, presence: world.connectionEvents, reviews }).to.deep.equal({
+      const { outcome, decoded } = await attempt(token);
+      expect(outcome).to.match(expected);
+      expect({ decoded, events: fixture.connectionEvents, reviews }).to.deep.equal({
         decoded: 0,
-        presence: [],
-        reviews: asked,
+        events: [],
+        reviews: reviewed,
       });
-      expect(await world.count('streamsRejected', refused)).to.equal(1);
-      expect(world.logged.filter((line) => line['reason'] === refused)).to.have.length(1);
+      expect(await fixture.count('streamsRejected', rejectedAs)).to.equal(1);
+      expect(fixture.logged.filter((line) => line['reason'] === rejectedAs)).to.have.length(1);
       expectNoToken(token);
-      // By the same eyes: who is let in is decoded.
-      expect(await attempt(await newToken('good'))).to.deep.equal({ got: 'ACK', decoded: 1 });
+      // Shows that the same hook notices a report that is accepted.
+      expect(await attempt(await newToken('good'))).to.deep.equal({ outcome: 'ACK', decoded: 1 });
     });
   }
 
-  it('that has expired is refused by the API server too, where the clock here is behind', async () => {
+  it('that has expired is rejected by the API server if the local clock is behind', async () => {
     await serve('token', { ...systemClock, wallMs: () => Date.now() - 3_600_000 });
-    const { got, decoded } = await attempt(await signed({ exp: -60 }));
-    expect(got).to.match(/^UNAUTHENTICATED: .*token rejected by the API server/);
+    const { outcome, decoded } = await attempt(await signed({ exp: -60 }));
+    expect(outcome).to.match(/^UNAUTHENTICATED: .*token rejected by the API server/);
     expect({ decoded, reviews }).to.deep.equal({ decoded: 0, reviews: 1 });
   });
 
-  it('ends the stream when it expires', async function () {
+  it('closes its stream when it expires', async function () {
     this.timeout(DEADLINE_MS);
     await serve();
-    const stream = world.open(peerCredentials(ours), await signed({ exp: 6 }));
+    const stream = fixture.open(peerCredentials(ours), await signed({ exp: 6 }));
     stream.sendBytes(firstReport('r-0'));
     await stream.next();
     expect(await stream.ended).to.deep.equal({
       code: status.UNAVAILABLE,
       details: 'credential expired; reconnect with a new one',
     });
-    expect(await world.count('streamsClosed', 'credential_expired')).to.equal(1);
+    expect(await fixture.count('streamsClosed', 'credential_expired')).to.equal(1);
   });
 
-  it('goes by `mtls-or-token` where there is no certificate; a certificate goes first, and a bad one is refused', async () => {
+  it('is used in mode `mtls-or-token` if there is no certificate; an invalid certificate is rejected', async () => {
     await serve('mtls-or-token');
-    expect((await attempt(await newToken('envoy'))).got).to.equal('ACK');
-    const both = world.open(peerCredentials(ours, ours.issue({ uris: ['spiffe://ours/edge'] })), 'garbage');
+    expect((await attempt(await newToken('envoy'))).outcome).to.equal('ACK');
+    const both = fixture.open(peerCredentials(ours, ours.issue({ uris: ['spiffe://ours/edge'] })), 'garbage');
     both.sendBytes(firstReport('r-1'));
     await both.next();
-    expect(world.peers).to.deep.equal([
+    expect(fixture.peers).to.deep.equal([
       { kind: 'token', namespace, serviceAccount: 'envoy' },
       { kind: 'certificate', uris: ['spiffe://ours/edge'], dnsNames: [] },
     ]);
-    const bad = world.open(peerCredentials(ours, others.issue()), await newToken('envoy'));
-    bad.sendBytes(firstReport('r-2'));
-    expect((await bad.ended).code).to.equal(status.PERMISSION_DENIED);
-    expect((await attempt(undefined)).got).to.match(/^UNAUTHENTICATED: /);
+    const invalid = fixture.open(peerCredentials(ours, others.issue()), await newToken('envoy'));
+    invalid.sendBytes(firstReport('r-2'));
+    expect((await invalid.ended).code).to.equal(status.PERMISSION_DENIED);
+    expect((await attempt(undefined)).outcome).to.match(/^UNAUTHENTICATED: /);
   });
 
-  /** A token of the API server's own key with its claims as they are, but for these; `exp` in seconds from now. */
+  /** Returns a token signed with the API server's key, with its claims except for `exp`, in seconds from now. */
   async function signed(change: { readonly exp: number }): Promise<string> {
     const real = await newToken('envoy');
     const [head = '', payload = ''] = real.split('.');
@@ -241,13 +241,13 @@ describe('a ServiceAccount token on the reporting port', () => {
     return `${text}.${signature.toString('base64url')}`;
   }
 
-  /** The token of a ServiceAccount that is gone, also for the API server, which knows an answer for 10 s. */
+  /** Returns the token of a deleted ServiceAccount, once the API server's cache of 10 s has expired. */
   async function ofDeleted(): Promise<string> {
     const token = await newToken('gone');
     await controlPlane().request('DELETE', `/api/v1/namespaces/${namespace}/serviceaccounts/gone`);
     const resource = client.resource<TokenReviewObject>(TOKEN_REVIEW_RESOURCE);
     await eventually(
-      'the API server refuses it',
+      'the API server rejects the token',
       async () => !(await reviewToken(resource, AUDIENCE, token)).authenticated,
       DEADLINE_MS,
     );
@@ -256,27 +256,27 @@ describe('a ServiceAccount token on the reporting port', () => {
 
   function expectNoToken(token: string | undefined): void {
     if (token === undefined) return;
-    const said = JSON.stringify(world.logged);
-    for (const part of token.split('.')) expect(said).to.not.contain(part);
+    const log = JSON.stringify(fixture.logged);
+    for (const part of token.split('.')) expect(log).to.not.contain(part);
   }
 });
 
 describe('an API server that cannot review a token', () => {
-  for (const { what, answer, says } of [
-    { what: 'is out of order', answer: { status: 503, body: 'TOKEN' }, says: '503' },
-    { what: 'forbids it', answer: { status: 403, body: 'TOKEN' }, says: '403' },
+  for (const { failure, answer, logged } of [
+    { failure: 'is unavailable', answer: { status: 503, body: 'TOKEN' }, logged: '503' },
+    { failure: 'forbids it', answer: { status: 403, body: 'TOKEN' }, logged: '403' },
     {
-      what: 'gives it as its reason',
+      failure: 'repeats the token as its reason',
       answer: { status: 403, body: '{"kind":"Status","apiVersion":"v1","reason":TOKEN,"code":403}' },
-      says: '403 rejected',
+      logged: '403 rejected',
     },
     {
-      what: 'answers nonsense that repeats it',
+      failure: 'answers with malformed JSON that repeats the token',
       answer: { status: 200, body: '{"token": TOKEN' },
-      says: 'unexpected_response',
+      logged: 'unexpected_response',
     },
   ]) {
-    it(`because it ${what}: the stream ends with UNAVAILABLE, and no line holds the token`, async () => {
+    it(`because it ${failure}: the stream is rejected with UNAVAILABLE, and the token is not logged`, async () => {
       const api = await startScriptedApiServer();
       const client = createApiClient({
         connection: api.connection(),
@@ -285,7 +285,7 @@ describe('an API server that cannot review a token', () => {
         connections: 1,
       });
       const resource = client.resource<TokenReviewObject>(TOKEN_REVIEW_RESOURCE);
-      const world = await startTestServer({
+      const fixture = await startTestServer({
         auth: {
           mode: 'token',
           tls: new TlsAcceptor(serverMaterial(ours), 'none'),
@@ -296,7 +296,7 @@ describe('an API server that cannot review a token', () => {
       try {
         const claims = Buffer.from(JSON.stringify({ aud: AUDIENCE })).toString('base64url');
         const token = `eyJhbGciOiJSUzI1NiJ9.${claims}.c2VjcmV0`;
-        const stream = world.open(peerCredentials(ours), token);
+        const stream = fixture.open(peerCredentials(ours), token);
         stream.sendBytes(firstReport('r-0'));
         const request = await api.next();
         expect(JSON.parse(request.body)).to.deep.include({ spec: { token, audiences: [AUDIENCE] } });
@@ -305,11 +305,11 @@ describe('an API server that cannot review a token', () => {
           code: status.UNAVAILABLE,
           details: 'token review failed',
         });
-        const said = JSON.stringify(world.logged);
-        expect(said).to.contain('failed to review tokens').and.contain(says);
-        for (const part of token.split('.')) expect(said).to.not.contain(part);
+        const log = JSON.stringify(fixture.logged);
+        expect(log).to.contain('failed to review tokens').and.contain(logged);
+        for (const part of token.split('.')) expect(log).to.not.contain(part);
       } finally {
-        await world.stop();
+        await fixture.stop();
         await client.close();
         await api.close();
       }
@@ -321,7 +321,7 @@ function keyFileOf({ folder }: ControlPlaneClient): string {
   return join(folder, 'service-account.key');
 }
 
-/** With an audience that the API server has not signed. */
+/** Returns the token with an audience that the API server has not signed. */
 function forged(token: string): string {
   const [head = '', payload = '', signature = ''] = token.split('.');
   const claims = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Record<string, unknown>;

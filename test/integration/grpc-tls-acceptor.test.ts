@@ -21,21 +21,21 @@ const ours = createCertificateAuthority('ours');
 const others = createCertificateAuthority('others');
 
 describe('mutual TLS on the reporting port', () => {
-  let world: TestServer;
+  let fixture: TestServer;
   let tls: TlsAcceptor;
   const serve = async (options: Partial<Parameters<typeof startTestServer>[0]> = {}): Promise<void> => {
     tls = new TlsAcceptor(serverMaterial(ours, ours), 'required');
-    world = await startTestServer({ auth: { mode: 'mtls', tls }, ...options });
+    fixture = await startTestServer({ auth: { mode: 'mtls', tls }, ...options });
   };
-  /** Opens a stream by a certificate of ours, and sends its first report. */
+  /** Opens a stream with a certificate of our CA and sends its first report. */
   const report = (own: CertificateOptions, id = 'r-0'): TestStream => {
-    const stream = world.open(peerCredentials(ours, ours.issue({ usage: 'client', ...own })));
+    const stream = fixture.open(peerCredentials(ours, ours.issue({ usage: 'client', ...own })));
     stream.sendBytes(firstReport(id));
     return stream;
   };
-  /** Speaks TLS by hand. */
+  /** Opens a raw TLS connection. */
   const dialTls = async (options: ConnectionOptions): Promise<TLSSocket> => {
-    const { hostname, port } = new URL(`tcp://${world.address}`);
+    const { hostname, port } = new URL(`tcp://${fixture.address}`);
     const { cert, key } = ours.issue({ uris: ['spiffe://ours/edge'] });
     const socket = connectTls({ host: hostname, port: Number(port), ca: ours.ca, cert, key, ...options });
     socket.on('error', () => {});
@@ -45,16 +45,16 @@ describe('mutual TLS on the reporting port', () => {
     });
     return socket;
   };
-  const refused = (reason: string): Promise<void> =>
+  const rejected = (reason: string): Promise<void> =>
     eventually(
-      `a connection refused as ${reason}`,
-      async () => (await world.count('connectionsRejected', reason)) === 1,
+      `a connection rejected as ${reason}`,
+      async () => (await fixture.count('connectionsRejected', reason)) === 1,
       DEADLINE_MS,
     );
 
-  afterEach(() => world.stop());
+  afterEach(() => fixture.stop());
 
-  describe('hands on the names of a certificate as they stand there', () => {
+  describe('passes on the names of a certificate unchanged', () => {
     for (const names of [
       { uris: ['spiffe://ours/ns/edge/sa/envoy'], dnsNames: [] },
       { uris: ['spiffe://theirs/ns/edge/sa/envoy'], dnsNames: [] },
@@ -71,74 +71,74 @@ describe('mutual TLS on the reporting port', () => {
         await serve();
         const stream = report(names);
         await stream.next();
-        expect(world.peers).to.deep.equal([{ kind: 'certificate', ...names }]);
-        const said = world.logged.map((line) => Object.values(line).join(' '));
-        for (const line of said) expect(findForbiddenCharacter(line)).to.equal(undefined);
+        expect(fixture.peers).to.deep.equal([{ kind: 'certificate', ...names }]);
+        const lines = fixture.logged.map((line) => Object.values(line).join(' '));
+        for (const line of lines) expect(findForbiddenCharacter(line)).to.equal(undefined);
       });
     }
   });
 
-  for (const { who, own, authority = ours, reason } of [
-    { who: 'nobody: no certificate', own: undefined, reason: 'no_certificate' },
-    { who: 'of another authority', own: {}, authority: others, reason: 'certificate_untrusted' },
+  for (const { peer, own, authority = ours, reason } of [
+    { peer: 'without a certificate', own: undefined, reason: 'no_certificate' },
+    { peer: 'with a certificate of another CA', own: {}, authority: others, reason: 'certificate_untrusted' },
     {
-      who: 'whose certificate has expired',
+      peer: 'with an expired certificate',
       own: { notAfterMs: Date.now() - 5 * SECOND_MS },
       reason: 'certificate_expired',
     },
     {
-      who: 'whose certificate is not valid yet',
+      peer: 'with a certificate that is not valid yet',
       own: { notBeforeMs: Date.now() + 1800 * SECOND_MS },
       reason: 'certificate_not_yet_valid',
     },
-    { who: "with a server's certificate", own: { usage: 'server' as const }, reason: 'certificate_invalid' },
+    { peer: 'with a server certificate', own: { usage: 'server' as const }, reason: 'certificate_invalid' },
   ]) {
-    it(`refuses a peer ${who}, reads nothing of it and says why`, async () => {
+    it(`rejects a peer ${peer} without reading its data`, async () => {
       await serve();
       let decoded = 0;
       onDecodeStart(0, () => (decoded += 1));
-      const shown =
+      const presented =
         own === undefined
           ? undefined
           : authority.issue({ uris: ['spiffe://ours/edge'], usage: 'client', ...own });
-      const stream = world.open(peerCredentials(ours, shown));
+      const stream = fixture.open(peerCredentials(ours, presented));
       stream.sendBytes(firstReport('r-0'));
       expect((await stream.ended).code).to.equal(status.PERMISSION_DENIED);
-      await refused(reason);
-      expect({ decoded, responses: stream.responses, presence: world.connectionEvents }).to.deep.equal({
+      await rejected(reason);
+      expect({ decoded, responses: stream.responses, events: fixture.connectionEvents }).to.deep.equal({
         decoded: 0,
         responses: [],
-        presence: [],
+        events: [],
       });
-      // By the same eyes: who is let in is decoded.
+      // Shows that the same hook notices a report that is accepted.
       await report({}).next();
       expect(decoded).to.equal(1);
     });
   }
 
-  it('tells a peer that it refuses why, after the handshake, in a GOAWAY', async () => {
+  it('sends the reason to a rejected peer in a GOAWAY, after the handshake', async () => {
     await serve();
     const socket = await dialTls({ cert: '', key: '' });
-    const heard: Buffer[] = [];
-    socket.on('data', (chunk: Buffer) => void heard.push(chunk));
+    const chunks: Buffer[] = [];
+    socket.on('data', (chunk: Buffer) => void chunks.push(chunk));
     await once(socket, 'close');
-    expect(Buffer.concat(heard).toString('latin1')).to.contain('client certificate required');
+    expect(Buffer.concat(chunks).toString('latin1')).to.contain('client certificate required');
   });
 
-  it('refuses plaintext, and says so to HTTP/2 and HTTP/1', async () => {
+  it('rejects plaintext, with a response to HTTP/2 and HTTP/1 clients', async () => {
     await serve();
-    const peer = await openRawPeer(world.address);
+    const peer = await openRawPeer(fixture.address);
     await peer.closed;
     expect(peer.firstBytes.toString('latin1')).to.contain('this port requires TLS');
     expect(peer.goawayCode).to.equal(0xc);
-    const plain = await openRawPeer(world.address, false);
+    const plain = await openRawPeer(fixture.address, false);
     await plain.write(Buffer.from('GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n'));
     await plain.closed;
     expect(plain.firstBytes.toString()).to.match(/^HTTP\/1\.1 400 [^]*gRPC \(HTTP\/2\) over TLS\.\n$/);
-    expect(await world.count('connectionsRejected', 'plaintext')).to.equal(2);
+    expect(await fixture.count('connectionsRejected', 'plaintext')).to.equal(2);
   });
 
-  it('refuses TLS 1.1, and a client that wants another protocol than HTTP/2', async () => {
+  it('rejects TLS 1.1, and a client whose ALPN does not offer HTTP/2', async () => {
     await serve();
     const old = await dialTls({
       minVersion: 'TLSv1.1',
@@ -146,21 +146,21 @@ describe('mutual TLS on the reporting port', () => {
       ciphers: 'DEFAULT@SECLEVEL=0',
     });
     const http1 = await dialTls({ ALPNProtocols: ['http/1.1'] });
-    await eventually('both refused', () => old.destroyed && http1.destroyed, DEADLINE_MS);
-    expect(await world.count('connectionsRejected', 'tls_handshake')).to.equal(2);
+    await eventually('both connections are rejected', () => old.destroyed && http1.destroyed, DEADLINE_MS);
+    expect(await fixture.count('connectionsRejected', 'tls_handshake')).to.equal(2);
   });
 
-  it('speaks TLS 1.2 too, and with a client that names no protocol', async () => {
+  it('accepts TLS 1.2, and a client without ALPN', async () => {
     await serve();
     const socket = await dialTls({ maxVersion: 'TLSv1.2' });
     socket.write(Buffer.concat([PREFACE, frame(FRAME.settings, 0, 0)]));
-    const [answer] = (await once(socket, 'data')) as [Buffer];
-    expect(answer.readUInt8(3), 'the type of its first frame').to.equal(FRAME.settings);
+    const [response] = (await once(socket, 'data')) as [Buffer];
+    expect(response.readUInt8(3), 'the type of its first frame').to.equal(FRAME.settings);
     expect(socket.getProtocol()).to.equal('TLSv1.2');
     socket.destroy();
   });
 
-  it('negotiates nothing anew within a connection', async () => {
+  it('does not support renegotiation', async () => {
     await serve();
     const socket = await dialTls({ maxVersion: 'TLSv1.2' });
     const [error] = await new Promise<(Error | null)[]>((resolve) => {
@@ -172,7 +172,7 @@ describe('mutual TLS on the reporting port', () => {
   });
 
   for (const maxVersion of ['TLSv1.2', 'TLSv1.3'] as const) {
-    it(`resumes no session of ${maxVersion}: each connection shows its certificate`, async () => {
+    it(`does not resume sessions of ${maxVersion}: each connection presents its certificate`, async () => {
       await serve();
       const first = await dialTls({ maxVersion });
       const sessions: (Buffer | undefined)[] = [first.getSession()];
@@ -188,24 +188,24 @@ describe('mutual TLS on the reporting port', () => {
     });
   }
 
-  it('refuses HTTP/1 and noise inside TLS', async () => {
+  it('rejects HTTP/1 and random bytes inside TLS', async () => {
     await serve();
     const http1 = await dialTls({});
     http1.write('GET / HTTP/1.1\r\n\r\n');
-    const [answer] = (await once(http1, 'data')) as [Buffer];
-    expect(answer.toString()).to.match(/^HTTP\/1\.1 400 /);
+    const [response] = (await once(http1, 'data')) as [Buffer];
+    expect(response.toString()).to.match(/^HTTP\/1\.1 400 /);
     const noise = await dialTls({});
     noise.write('\0\0\0\0');
     await once(noise, 'close');
-    await refused('http1');
-    await refused('not_http2');
+    await rejected('http1');
+    await rejected('not_http2');
   });
 
   for (const { where, begin } of [
     {
       where: 'before its handshake',
       begin: async () => {
-        const { hostname, port } = new URL(`tcp://${world.address}`);
+        const { hostname, port } = new URL(`tcp://${fixture.address}`);
         const socket = connectTcp(Number(port), hostname);
         socket.on('error', () => {});
         await once(socket, 'connect');
@@ -215,18 +215,18 @@ describe('mutual TLS on the reporting port', () => {
     },
     { where: 'after its handshake', begin: () => dialTls({}) },
   ]) {
-    it(`ends a connection that falls silent ${where}, counted once`, async () => {
-      // Longer than a handshake takes a busy machine.
+    it(`closes a connection that stalls ${where}, and counts it once`, async () => {
+      // Longer than a handshake takes on a busy machine.
       await serve({ limits: { handshakeTimeoutMs: 1000 } });
       const socket = await begin();
       socket.resume();
-      await eventually('it is closed', () => socket.closed);
-      await refused('handshake_timeout');
-      expect(await world.count('connectionsRejected', 'tls_handshake')).to.equal(0);
+      await eventually('the connection is closed', () => socket.closed);
+      await rejected('handshake_timeout');
+      expect(await fixture.count('connectionsRejected', 'tls_handshake')).to.equal(0);
     });
   }
 
-  it('holds a peer to the same limits inside TLS: headers that are too long end its connection', async () => {
+  it('applies the same limits inside TLS: an oversized header block closes the connection', async () => {
     await serve();
     const socket = await dialTls({});
     socket.resume();
@@ -240,23 +240,23 @@ describe('mutual TLS on the reporting port', () => {
     );
     socket.write(frame(FRAME.continuation, 0x4, 1, Buffer.concat([block.subarray(16_384), block])));
     await once(socket, 'close');
-    await refused('header_block');
+    await rejected('header_block');
   });
 
-  it('takes no more of one address than it may have, handshakes included', async () => {
+  it('limits the connections per address, including handshakes', async () => {
     await serve({ limits: { connectionsPerAddress: 1 } });
     const first = await dialTls({});
     const second = await dialTls({});
-    await eventually('the second is refused', () => second.destroyed, DEADLINE_MS);
+    await eventually('the second connection is rejected', () => second.destroyed, DEADLINE_MS);
     expect(first.destroyed).to.equal(false);
-    expect(await world.count('connectionsRejected', 'address_connections')).to.equal(1);
+    expect(await fixture.count('connectionsRejected', 'address_connections')).to.equal(1);
     first.destroy();
   });
 
-  it('goes on with 100 streams while its certificate is replaced, and shows the new one from then on', async () => {
+  it('keeps 100 streams open when its certificate is replaced, and presents the new one from then on', async () => {
     await serve();
     const streams: TestStream[] = [];
-    // One after the other, as a hundred handshakes at once take a busy machine longer than the server waits.
+    // One after the other: a hundred handshakes at once exceed the server's deadline on a busy machine.
     for (let i = 0; i < 100; i += 1) {
       const stream = report({}, `r-${i}`);
       await stream.next();
@@ -270,57 +270,57 @@ describe('mutual TLS on the reporting port', () => {
       before.getPeerX509Certificate()?.fingerprint256,
     );
     for (const stream of streams) stream.send({ nonce: 2 });
-    const answers = await Promise.all(streams.map((stream) => stream.next()));
-    expect(answers.map(({ request_nonce }) => String(request_nonce))).to.deep.equal(streams.map(() => '2'));
-    expect(world.connectionEvents.filter((one) => one.endsWith(' disconnected'))).to.deep.equal([]);
+    const responses = await Promise.all(streams.map((stream) => stream.next()));
+    expect(responses.map(({ request_nonce }) => String(request_nonce))).to.deep.equal(streams.map(() => '2'));
+    expect(fixture.connectionEvents.filter((event) => event.endsWith(' disconnected'))).to.deep.equal([]);
     before.destroy();
     after.destroy();
   });
 
-  it('refuses the old peers on their next connection when its CA is replaced, and keeps those that are there', async () => {
+  it('rejects peers of the old CA on their next connection when its CA is replaced, and keeps open ones', async () => {
     await serve();
     const old = report({}, 'old');
     await old.next();
     tls.replace(serverMaterial(ours, others));
-    const again = report({}, 'again');
-    expect((await again.ended).code).to.equal(status.PERMISSION_DENIED);
-    await refused('certificate_untrusted');
-    const fresh = world.open(peerCredentials(ours, others.issue({ uris: ['spiffe://others/edge'] })));
-    fresh.sendBytes(firstReport('fresh'));
-    await fresh.next();
+    const reconnected = report({}, 'reconnected');
+    expect((await reconnected.ended).code).to.equal(status.PERMISSION_DENIED);
+    await rejected('certificate_untrusted');
+    const replaced = fixture.open(peerCredentials(ours, others.issue({ uris: ['spiffe://others/edge'] })));
+    replaced.sendBytes(firstReport('replaced'));
+    await replaced.next();
     old.send({ nonce: 2 });
     expect(String((await old.next()).request_nonce)).to.equal('2');
   });
 
-  it('keeps what it has when what is to replace it is broken, and says what is broken', async () => {
+  it('keeps its material if the replacement is invalid, and throws an error that names the invalid part', async () => {
     await serve();
-    const good = serverMaterial(ours, ours);
-    const wrong = [
-      { material: { ...good, key: serverMaterial(ours).key }, says: /certificate and key: .*mismatch/ },
-      { material: { ...good, cert: 'no certificate' }, says: /certificate and key: / },
-      { material: { ...good, key: '' }, says: /certificate and key: / },
-      { material: { ...good, clientCa: '' }, says: /client CA: contains no PEM certificate/ },
+    const valid = serverMaterial(ours, ours);
+    const invalid = [
+      { material: { ...valid, key: serverMaterial(ours).key }, message: /certificate and key: .*mismatch/ },
+      { material: { ...valid, cert: 'no certificate' }, message: /certificate and key: / },
+      { material: { ...valid, key: '' }, message: /certificate and key: / },
+      { material: { ...valid, clientCa: '' }, message: /client CA: contains no PEM certificate/ },
       {
         material: {
-          ...good,
+          ...valid,
           clientCa: `${ours.ca}-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`,
         },
-        says: /client CA: certificate 2: /,
+        message: /client CA: certificate 2: /,
       },
     ];
-    for (const { material, says } of wrong) {
-      expect(() => tls.replace(material)).to.throw(TlsMaterialError, says);
+    for (const { material, message } of invalid) {
+      expect(() => tls.replace(material)).to.throw(TlsMaterialError, message);
     }
     await report({}).next();
   });
 
-  it("ends a stream at its certificate's notAfter, with the connection, and refuses the next one", async function () {
+  it('closes a stream and its connection at notAfter of its certificate, and rejects the next connection', async function () {
     this.timeout(2 * DEADLINE_MS);
     await serve();
-    // Certificates know whole seconds; some for the handshake on a busy machine.
+    // Certificates have a resolution of one second; the rest is for the handshake on a busy machine.
     const notAfterMs = Math.ceil(Date.now() / SECOND_MS + 4) * SECOND_MS;
-    const own = peerCredentials(ours, ours.issue({ notAfterMs }));
-    const stream = world.open(own);
+    const expiring = peerCredentials(ours, ours.issue({ notAfterMs }));
+    const stream = fixture.open(expiring);
     stream.sendBytes(firstReport('r-0'));
     await stream.next();
     const end = await stream.ended;
@@ -330,22 +330,22 @@ describe('mutual TLS on the reporting port', () => {
       details: 'credential expired; reconnect with a new one',
     });
     expect(lateMs).to.be.greaterThan(-20);
-    expect(await world.count('streamsClosed', 'credential_expired')).to.equal(1);
-    const next = world.open(own);
+    expect(await fixture.count('streamsClosed', 'credential_expired')).to.equal(1);
+    const next = fixture.open(expiring);
     next.sendBytes(firstReport('r-0'));
     expect((await next.ended).code).to.equal(status.PERMISSION_DENIED);
-    await refused('certificate_expired');
-    expect(world.connectionEvents, 'the reporter is given a moment to come back').to.deep.equal([
+    await rejected('certificate_expired');
+    expect(fixture.connectionEvents, 'the reporter is within its grace period').to.deep.equal([
       'r-0 connected',
     ]);
   });
 
-  it('refuses a stream on a connection that is older than its certificate, and has it reconnect', async () => {
+  it('rejects a stream on a connection whose certificate has expired, and makes the peer reconnect', async () => {
     let aheadMs = 0;
     await serve({ clock: { ...systemClock, wallMs: () => Date.now() + aheadMs } });
     const { cert, key } = ours.issue();
     const client = credentials.createSsl(Buffer.from(ours.ca), Buffer.from(key), Buffer.from(cert));
-    const open = world.connection(client);
+    const open = fixture.connection(client);
     const first = open();
     first.sendBytes(firstReport('r-0'));
     await first.next();
@@ -356,32 +356,28 @@ describe('mutual TLS on the reporting port', () => {
       code: status.UNAUTHENTICATED,
       details: 'client certificate has expired',
     });
-    // The connection takes no more streams: a third one comes on a new connection, with what its peer has by now.
+    // The connection is draining: a third stream is opened on a new one, with the peer's current certificate.
     aheadMs = 0;
     const third = open();
     third.sendBytes(firstReport('r-2'));
     await third.next();
-    expect(world.connectionEvents).to.deep.equal(['r-0 connected', 'r-2 connected']);
+    expect(fixture.connectionEvents).to.deep.equal(['r-0 connected', 'r-2 connected']);
   });
 });
 
 describe('--auth insecure', () => {
-  it('takes plaintext, and TLS on the same port where it has a certificate; everybody is anybody', async () => {
+  it('accepts plaintext and, if it has a certificate, TLS on the same port; every peer is anonymous', async () => {
     const tls = new TlsAcceptor(serverMaterial(ours), 'none');
-    const world = await startTestServer({ auth: { mode: 'insecure', tls } });
+    const fixture = await startTestServer({ auth: { mode: 'insecure', tls } });
     try {
-      for (const by of [undefined, peerCredentials(ours), peerCredentials(ours, others.issue())]) {
-        const stream = world.open(by);
+      for (const peer of [undefined, peerCredentials(ours), peerCredentials(ours, others.issue())]) {
+        const stream = fixture.open(peer);
         stream.sendBytes(firstReport('r-0'));
         await stream.next();
       }
-      expect(world.peers).to.deep.equal([
-        { kind: 'anonymous' },
-        { kind: 'anonymous' },
-        { kind: 'anonymous' },
-      ]);
+      expect(fixture.peers).to.deep.equal([{ kind: 'nothing' }, { kind: 'nothing' }, { kind: 'nothing' }]);
     } finally {
-      await world.stop();
+      await fixture.stop();
     }
   });
 });

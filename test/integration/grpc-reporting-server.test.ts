@@ -14,10 +14,10 @@ import { fullPush } from '../support/wire.ts';
 
 const SERVICE =
   'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client.ReverseTunnelReportingService';
-/** Far more than a shutdown takes; a test that comes to it shows that something did not end by itself. */
+/** Far longer than a shutdown takes; a test that reaches it shows that something did not end on its own. */
 const GRACE_MS = 20_000;
 
-/** Listens where another would, and stops again: succeeds only when the port is free. */
+/** Binds the port and closes it again, which succeeds only if the port is free. */
 async function bindAndFree(address: string): Promise<void> {
   const other = createServer();
   const { hostname, port } = new URL(`tcp://${address}`);
@@ -27,17 +27,17 @@ async function bindAndFree(address: string): Promise<void> {
   await once(other, 'close');
 }
 
-describe('the reporting server', () => {
-  let world: TestServer;
+describe('ReportingServer', () => {
+  let fixture: TestServer;
 
-  afterEach(() => world.stop());
+  afterEach(() => fixture.stop());
 
   describe('listens', () => {
     for (const host of ['127.0.0.1', '[::1]', 'localhost']) {
-      it(`on ${host} with port 0, and says which port it is`, async () => {
-        world = await startTestServer({ address: `${host}:0` });
-        expect(world.address).to.match(new RegExp(`^${host.replaceAll(/[[\].]/g, '\\$&')}:[1-9]\\d+$`));
-        const stream = world.open();
+      it(`on ${host} with port 0, and returns the bound port`, async () => {
+        fixture = await startTestServer({ address: `${host}:0` });
+        expect(fixture.address).to.match(new RegExp(`^${host.replaceAll(/[[\].]/g, '\\$&')}:[1-9]\\d+$`));
+        const stream = fixture.open();
         stream.sendBytes(firstReport('r-0'));
         expect(await stream.next()).to.deep.include({ request_nonce: '1' });
       });
@@ -47,16 +47,16 @@ describe('the reporting server', () => {
     for (const { what, host, want } of [
       { what: 'a port that is in use', host: '127.0.0.1', want: /EADDRINUSE/ },
       { what: 'an address of another machine', host: '192.0.2.1', want: /EADDRNOTAVAIL/ },
-      { what: 'a name that nobody has', host: 'no-such-host.invalid', want: /no-such-host\.invalid/ },
+      { what: 'an unknown host name', host: 'no-such-host.invalid', want: /no-such-host\.invalid/ },
     ]) {
-      it(`not on ${what}: one line says which address and why`, async () => {
-        world = await startTestServer();
+      it(`fails for ${what}, with one line that names the address and the cause`, async () => {
+        fixture = await startTestServer();
         occupant = createServer();
         occupant.listen(0, '127.0.0.1');
         await once(occupant, 'listening');
         const address = `${host}:${(occupant.address() as AddressInfo).port}`;
         const failure = await startTestServer({ address }).then(
-          () => expect.fail('it listens'),
+          () => expect.fail('the server listens'),
           (error: unknown) => error,
         );
         occupant.close();
@@ -71,152 +71,152 @@ describe('the reporting server', () => {
   });
 
   describe('shuts down', () => {
-    it('with every ACK out, then UNAVAILABLE, and the port is free', async () => {
-      world = await startTestServer();
-      const open = world.connection();
-      const streams = [world.open(), open(), open(), open()];
+    it('after sending every ACK, with UNAVAILABLE, and frees the port', async () => {
+      fixture = await startTestServer();
+      const open = fixture.connection();
+      const streams = [fixture.open(), open(), open(), open()];
       for (const [i, stream] of streams.entries()) {
         stream.sendBytes(firstReport(`r-${i}`));
         await stream.next();
         for (let nonce = 2; nonce <= 50; nonce += 1) stream.send({ nonce });
       }
-      await eventually('all are folded', () => world.applied.length === 200, GRACE_MS);
-      await world.server.close(GRACE_MS);
+      await eventually('all reports are applied', () => fixture.applied.length === 200, GRACE_MS);
+      await fixture.server.close(GRACE_MS);
       for (const stream of streams) {
         expect(await stream.ended).to.deep.include({ code: status.UNAVAILABLE });
         expect(stream.responses.map(({ request_nonce: nonce }) => nonce)).to.deep.equal(
           Array.from({ length: 50 }, (_, i) => String(i + 1)),
         );
       }
-      expect(await world.count('streamsClosed', 'shutdown')).to.equal(4);
-      expect(world.server.connectedReporters).to.equal(0);
-      await bindAndFree(world.address);
+      expect(await fixture.count('streamsClosed', 'shutdown')).to.equal(4);
+      expect(fixture.server.connectedReporters).to.equal(0);
+      await bindAndFree(fixture.address);
     });
 
-    it('with nobody connected', async () => {
-      world = await startTestServer();
-      await world.server.close(GRACE_MS);
-      await bindAndFree(world.address);
+    it('without a connection', async () => {
+      fixture = await startTestServer();
+      await fixture.server.close(GRACE_MS);
+      await bindAndFree(fixture.address);
     });
 
-    it('without a timer left behind', async () => {
+    it('without leaving a timer', async () => {
       const clock = new FakeClock();
-      world = await startTestServer({ clock });
-      await world.server.close(GRACE_MS);
+      fixture = await startTestServer({ clock });
+      await fixture.server.close(GRACE_MS);
       expect(clock.pendingTimersMs).to.deep.equal([]);
     });
 
-    it('in the middle of a large report, which is then not folded', async () => {
-      world = await startTestServer();
+    it('during a large report, which is then not applied', async () => {
+      fixture = await startTestServer();
       let shutDown: Promise<void> | undefined;
       onDecodeStart(1_000_000, () => {
-        shutDown = world.server.close(GRACE_MS);
+        shutDown = fixture.server.close(GRACE_MS);
       });
-      const stream = world.open();
+      const stream = fixture.open();
       stream.sendBytes(firstReport('r-0', fullPush(100_000)));
       expect(await stream.ended).to.deep.include({ code: status.UNAVAILABLE });
       await shutDown;
-      expect(world.applied).to.deep.equal([]);
+      expect(fixture.applied).to.deep.equal([]);
       expect(stream.responses).to.deep.equal([]);
     });
 
-    it('with a stream that has not said whose it is, one that comes just then, and one that comes too late', async () => {
-      world = await startTestServer();
-      const open = world.connection();
-      const held = open();
-      held.sendBytes(firstReport('r-0'));
-      await held.next();
-      const silent = open();
+    it('with an unidentified stream, one that is opened during the shutdown, and one after it', async () => {
+      fixture = await startTestServer();
+      const open = fixture.connection();
+      const identified = open();
+      identified.sendBytes(firstReport('r-0'));
+      await identified.next();
+      const unidentified = open();
       const late = open();
       late.sendBytes(firstReport('r-1'));
-      await world.server.close(GRACE_MS);
+      await fixture.server.close(GRACE_MS);
       const tooLate = open();
       tooLate.sendBytes(firstReport('r-2'));
-      for (const stream of [held, silent, late, tooLate]) {
+      for (const stream of [identified, unidentified, late, tooLate]) {
         expect(await stream.ended).to.deep.include({ code: status.UNAVAILABLE });
       }
-      expect(world.applied).to.have.length(1);
+      expect(fixture.applied).to.have.length(1);
     });
 
-    it('cuts a connection that does not close within the grace', async () => {
+    it('and destroys a connection that does not close within the grace period', async () => {
       const clock = new FakeClock();
-      world = await startTestServer({ clock });
-      const peer = await stubbornPeer(world.address);
+      fixture = await startTestServer({ clock });
+      const peer = await stubbornPeer(fixture.address);
       let closed = false;
-      const closing = world.server.close(5000).then(() => (closed = true));
-      await eventually('the peer was told', () => peer.ended);
+      const closing = fixture.server.close(5000).then(() => (closed = true));
+      await eventually('the stream of the peer is closed', () => peer.ended);
       clock.advance(4999);
       await roundTrip();
       expect(closed).to.equal(false);
       clock.advance(1);
       await closing;
-      await bindAndFree(world.address);
+      await bindAndFree(fixture.address);
       peer.session.destroy();
     });
 
-    it('tells who watches its health, and cuts them after the grace', async () => {
+    it('and reports it to health watchers, which it disconnects after the grace period', async () => {
       const clock = new FakeClock();
-      world = await startTestServer({ clock });
-      const health = healthClient(world.address);
-      const seen: string[] = [];
-      let cut = false;
+      fixture = await startTestServer({ clock });
+      const health = healthClient(fixture.address);
+      const states: string[] = [];
+      let disconnected = false;
       const watch = health.watch({ service: '' });
-      watch.on('data', ({ status: state }: { status: string }) => seen.push(state));
+      watch.on('data', ({ status: state }: { status: string }) => states.push(state));
       watch.on('error', () => {
-        cut = true;
+        disconnected = true;
       });
-      await eventually('the first state', () => seen.length === 1);
-      world.server.setServing(true);
-      await eventually('the second state', () => seen.length === 2);
-      const closing = world.server.close(5000);
-      await eventually('the last state', () => seen.length === 3);
-      expect(seen).to.deep.equal(['NOT_SERVING', 'SERVING', 'NOT_SERVING']);
-      expect(cut).to.equal(false);
+      await eventually('the first state', () => states.length === 1);
+      fixture.server.setServing(true);
+      await eventually('the second state', () => states.length === 2);
+      const closing = fixture.server.close(5000);
+      await eventually('the last state', () => states.length === 3);
+      expect(states).to.deep.equal(['NOT_SERVING', 'SERVING', 'NOT_SERVING']);
+      expect(disconnected).to.equal(false);
       clock.advance(5000);
       await closing;
-      await eventually('the watcher is cut', () => cut);
+      await eventually('the watcher is disconnected', () => disconnected);
       health.close();
     });
   });
 
   describe('answers grpc.health.v1', () => {
-    it('NOT_SERVING until it is said otherwise, for itself and for the service', async () => {
-      world = await startTestServer();
-      const health = healthClient(world.address);
+    it('with NOT_SERVING until setServing is called, for the server and for the service', async () => {
+      fixture = await startTestServer();
+      const health = healthClient(fixture.address);
       for (const service of ['', SERVICE]) {
         expect(await check(health, service)).to.equal('NOT_SERVING');
-        world.server.setServing(true);
+        fixture.server.setServing(true);
         expect(await check(health, service)).to.equal('SERVING');
-        world.server.setServing(false);
+        fixture.server.setServing(false);
         expect(await check(health, service)).to.equal('NOT_SERVING');
       }
       health.close();
     });
 
-    it('of a service that there is not: NOT_FOUND without a word of its name, and to who watches, SERVICE_UNKNOWN', async () => {
-      world = await startTestServer();
-      const health = healthClient(world.address);
-      const refused = await new Promise<ServiceError | null>((resolve) => {
+    it('for an unknown service with NOT_FOUND, without repeating its name, and for a watch with SERVICE_UNKNOWN', async () => {
+      fixture = await startTestServer();
+      const health = healthClient(fixture.address);
+      const failure = await new Promise<ServiceError | null>((resolve) => {
         health.check({ service: 'another.Service' }, resolve);
       });
-      expect(refused?.code).to.equal(status.NOT_FOUND);
-      expect(refused?.details).to.equal('unknown service');
-      const seen: string[] = [];
+      expect(failure?.code).to.equal(status.NOT_FOUND);
+      expect(failure?.details).to.equal('unknown service');
+      const states: string[] = [];
       const watch = health.watch({ service: 'another.Service' });
-      watch.on('data', ({ status: state }: { status: string }) => seen.push(state));
+      watch.on('data', ({ status: state }: { status: string }) => states.push(state));
       let ended = false;
       watch.on('error', () => (ended = true)).on('end', () => (ended = true));
-      await eventually('an answer', () => seen.length > 0);
-      world.server.setServing(true);
+      await eventually('a response', () => states.length > 0);
+      fixture.server.setServing(true);
       // Later on the same connection.
       expect(await check(health, '')).to.equal('SERVING');
-      expect({ seen, ended }).to.deep.equal({ seen: ['SERVICE_UNKNOWN'], ended: false });
+      expect({ states, ended }).to.deep.equal({ states: ['SERVICE_UNKNOWN'], ended: false });
       health.close();
     });
 
-    it('and keeps nothing of services that there are not, when who watched them is gone', async () => {
-      world = await startTestServer();
-      const health = healthClient(world.address);
+    it('without keeping the names of unknown services that were watched', async () => {
+      fixture = await startTestServer();
+      const health = healthClient(fixture.address);
       const watchOne = async (serial: number): Promise<void> => {
         const watch = health.watch({ service: `${serial}${'x'.repeat(200_000)}` });
         watch.on('error', () => {});
@@ -226,16 +226,16 @@ describe('the reporting server', () => {
       for (let serial = 0; serial < 20; serial += 1) await watchOne(serial);
       const before = heapBytes();
       for (let serial = 20; serial < 320; serial += 1) await watchOne(serial);
-      // Of 60 MB.
-      await eventually('memory is given back', () => heapBytes() - before < 10_000_000);
+      // 60 MB of names were sent.
+      await eventually('memory is released', () => heapBytes() - before < 10_000_000);
       health.close();
     });
   });
 
-  describe('is left standing by a peer', () => {
-    it('that speaks HTTP/1.1, TLS or nothing at all, or opens and closes', async () => {
-      world = await startTestServer();
-      const { hostname, port } = new URL(`tcp://${world.address}`);
+  describe('keeps serving after a peer', () => {
+    it('has sent HTTP/1.1 or TLS, or has closed its connection', async () => {
+      fixture = await startTestServer();
+      const { hostname, port } = new URL(`tcp://${fixture.address}`);
       for (const bytes of ['GET / HTTP/1.1\r\nHost: a\r\n\r\n', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc', '']) {
         const socket = connectTcp(Number(port), hostname);
         socket.on('error', () => {});
@@ -248,27 +248,27 @@ describe('the reporting server', () => {
           await once(socket, 'close');
         }
       }
-      const stream = world.open();
+      const stream = fixture.open();
       stream.sendBytes(firstReport('r-0'));
       expect(await stream.next()).to.deep.include({ request_nonce: '1' });
     });
 
-    it('that calls a method that there is not', async () => {
-      world = await startTestServer();
-      const client = new Client(world.address, credentials.createInsecure());
+    it('has called an unknown method', async () => {
+      fixture = await startTestServer();
+      const client = new Client(fixture.address, credentials.createInsecure());
       for (const path of [`/${SERVICE}/Nothing`, '/nothing', `/${SERVICE}`]) {
         const failure = await new Promise<ServiceError | null>((resolve) => {
-          client.makeUnaryRequest(path, asIs, asIs, Buffer.alloc(0), (error) => resolve(error));
+          client.makeUnaryRequest(path, passThrough, passThrough, Buffer.alloc(0), (error) => resolve(error));
         });
         expect(failure?.code).to.equal(status.UNIMPLEMENTED);
       }
       client.close();
-      expect(world.logged).to.deep.equal([]);
+      expect(fixture.logged).to.deep.equal([]);
     });
   });
 });
 
-function asIs(bytes: Buffer): Buffer {
+function passThrough(bytes: Buffer): Buffer {
   return bytes;
 }
 
@@ -293,7 +293,7 @@ function check(health: HealthClient, service: string): Promise<string | number |
   });
 }
 
-/** A peer that has one report ACKed, and when the server ends the stream and the connection keeps its own side open. */
+/** Opens a peer that has one report ACKed and keeps its side open when the server closes the stream and connection. */
 async function stubbornPeer(
   address: string,
 ): Promise<{ readonly session: ClientHttp2Session; readonly ended: boolean }> {
@@ -327,7 +327,7 @@ async function stubbornPeer(
   };
 }
 
-/** Enough turns of the event loop for a socket of this process. */
+/** Waits for enough ticks of the event loop for a round trip over a socket within this process. */
 async function roundTrip(): Promise<void> {
-  for (let turn = 0; turn < 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  for (let tick = 0; tick < 20; tick += 1) await new Promise((resolve) => setImmediate(resolve));
 }
