@@ -1,12 +1,12 @@
-# The operator's image: Node and what it runs, no shell, no npm, for linux/amd64 and linux/arm64.
+# Image of the operator: Node and the compiled program, without a shell and npm, for linux/amd64 and linux/arm64.
 #   docker buildx build --platform linux/amd64,linux/arm64 .
 ARG NODE_VERSION=24
 
-# Built on the builder's own platform: no dependency in production has native code.
+# Built on the platform of the builder, because no production dependency has native code.
 FROM --platform=$BUILDPLATFORM docker.io/library/node:${NODE_VERSION}-trixie-slim AS build
 WORKDIR /src
 COPY package.json package-lock.json ./
-# The development dependency `node` is the Node that npm scripts run on elsewhere; here it is the image's own.
+# --ignore-scripts skips the development dependency `node`: the Node of the base image is used.
 RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src src
@@ -22,9 +22,9 @@ COPY --from=build /src/dist dist
 COPY proto proto
 COPY crds crds
 COPY LICENSE ./
-# By number, so that runAsNonRoot can be checked without the image's own /etc/passwd.
+# A numeric user, so that the kubelet can verify runAsNonRoot without /etc/passwd of the image.
 USER 65532:65532
 ENV NODE_ENV=production
 EXPOSE 18000 8080
-# The flag keeps V8's young generation, and so the memory after a full push, small (see src/main.ts).
+# The flag keeps the young generation of V8 small, and with it the memory after a full push (see src/main.ts).
 ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=16", "/app/dist/main.js"]

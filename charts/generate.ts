@@ -1,4 +1,4 @@
-/** `npm run chart`: writes what of the chart is made from other files. */
+/** `npm run chart`: writes the files of the chart that are generated from other files. */
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CHART_CRDS, generatedFiles } from './generated.ts';

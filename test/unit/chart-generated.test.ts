@@ -2,8 +2,7 @@ import { expect } from 'chai';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
-import { CHART_CRDS, generatedFiles } from '../../charts/generated.ts';
-import { chartValues } from '../../charts/chart-values.ts';
+import { CHART_CRDS, chartValues, generatedFiles } from '../../charts/generated.ts';
 import { readConfig } from '../../src/config.ts';
 
 const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');

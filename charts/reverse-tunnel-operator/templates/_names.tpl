@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* 50 characters, so that what is appended for an object fits into 63. */}}
+{{/* At most 50 characters, so that names with a suffix fit into 63. */}}
 {{- define "reverse-tunnel-operator.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
@@ -13,7 +13,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Cluster-wide objects of two releases with one name, in two namespaces, must not meet. */}}
+{{/* Contains the namespace, because cluster-wide objects of releases with the same name must not conflict. */}}
 {{- define "reverse-tunnel-operator.clusterName" -}}
 {{- printf "%s-%s" .Release.Namespace (include "reverse-tunnel-operator.fullname" .) }}
 {{- end }}
@@ -33,7 +33,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* metadata of an object: (dict "root" . "name" … "namespace" … "labels" … "annotations" …); the last three may be left out. */}}
+{{/* Metadata of an object: (dict "root" . "name" … "namespace" … "labels" … "annotations" …). The last three are optional. */}}
 {{- define "reverse-tunnel-operator.metadata" -}}
 name: {{ .name }}
 {{- with .namespace }}
@@ -79,7 +79,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* The name that reporters connect to. */}}
+{{/* DNS name that reporters connect to. */}}
 {{- define "reverse-tunnel-operator.host" -}}
 {{- printf "%s.%s.svc.%s" (include "reverse-tunnel-operator.fullname" .) .Release.Namespace .Values.clusterDomain }}
 {{- end }}

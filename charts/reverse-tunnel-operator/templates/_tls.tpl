@@ -1,4 +1,4 @@
-{{/* "true" where the port speaks TLS, else empty. */}}
+{{/* "true" if the port uses TLS, otherwise empty. */}}
 {{- define "reverse-tunnel-operator.tls" -}}
 {{- if or .Values.tls.secretName .Values.tls.certManager.enabled .Values.tls.selfSigned.enabled }}true{{ end }}
 {{- end }}
@@ -7,12 +7,12 @@
 {{- default (printf "%s-tls" (include "reverse-tunnel-operator.fullname" .)) .Values.tls.secretName }}
 {{- end }}
 
-{{/* "true" where certificates of reporters are checked, else empty. */}}
+{{/* "true" if client certificates are verified, otherwise empty. */}}
 {{- define "reverse-tunnel-operator.clientCerts" -}}
 {{- if has .Values.auth.mode (list "mtls" "mtls-or-token") }}true{{ end }}
 {{- end }}
 
-{{/* "true" where tokens of reporters are checked, else empty. */}}
+{{/* "true" if tokens are verified, otherwise empty. */}}
 {{- define "reverse-tunnel-operator.tokens" -}}
 {{- if has .Values.auth.mode (list "token" "mtls-or-token") }}true{{ end }}
 {{- end }}
@@ -21,7 +21,7 @@
 {{- default (include "reverse-tunnel-operator.tlsSecret" .) .Values.tls.clientCA.secretName }}
 {{- end }}
 
-{{/* Secret that `helm test` reports with; empty where there is none. */}}
+{{/* Secret with the client certificate of `helm test`; empty if there is none. */}}
 {{- define "reverse-tunnel-operator.testClientSecret" -}}
 {{- if .Values.tests.clientSecretName }}
 {{- .Values.tests.clientSecretName }}
@@ -30,12 +30,12 @@
 {{- end }}
 {{- end }}
 
-{{/* The name that clients verify in the operator's certificate. */}}
+{{/* Name that clients verify in the certificate of the operator. */}}
 {{- define "reverse-tunnel-operator.serverName" -}}
 {{- default (include "reverse-tunnel-operator.host" .) .Values.tls.serverName }}
 {{- end }}
 
-{{/* All names of the Service, as a YAML list, and what the user adds. */}}
+{{/* All names of the Service and the additional names, as a YAML list. */}}
 {{- define "reverse-tunnel-operator.dnsNames" -}}
 {{- $name := include "reverse-tunnel-operator.fullname" . }}
 {{- $namespace := .Release.Namespace }}
