@@ -264,7 +264,7 @@ export class ReporterReconciler {
       return undefined;
     } catch (error) {
       if (!isApiFailure(error)) throw error;
-      if (isOutcomeUnknown(error)) ownership.isUncertain();
+      if (isOutcomeUnknown(error)) ownership.markUncertain();
       return error;
     }
   }
@@ -299,7 +299,7 @@ export class ReporterReconciler {
       return undefined;
     } catch (error) {
       if (!isApiFailure(error)) throw error;
-      if (isOutcomeUnknown(error)) ownership.isUncertain();
+      if (isOutcomeUnknown(error)) ownership.markUncertain();
       return error;
     }
   }

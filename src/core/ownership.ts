@@ -1,48 +1,48 @@
 import type { Owner, ObservedReporter } from './reporter-object.ts';
 
-/** A stream is open this long after a moment only if its peer has answered a keepalive since (30 s and 10 s). */
+/** A stream is still open after this time only if its peer has answered a keepalive (interval 30 s, timeout 10 s). */
 const KEEPALIVE_PROOF_MS = 45_000;
 const INITIAL_WAIT_MS = 1000;
 const MAX_WAIT_MS = 300_000;
-/** Owning in peace for this long ends a quarrel: the next one begins with short waits again. */
+/** Owning without contention for this long resets the delay between claims. */
 const CONFLICT_RESET_MS = 600_000;
 
-/** What one object says about ownership, compared as a whole: equal, never higher. */
+/** The ownership recorded in a reporter object. Compared only for equality; a higher epoch means nothing. */
 interface ObservedClaim {
   readonly uid: string;
   readonly owner: Owner | undefined;
 }
 
-/** A claim to send: one status write of owner and epoch, at exactly this version. */
+/** A claim to send: one status write of owner and epoch, at exactly the version of `basis`. */
 export interface Claim {
-  /** Undefined: there is no object, and it has to be created before it can be claimed. */
+  /** Undefined: the reporter object does not exist and must be created before it can be claimed. */
   readonly basis: ObservedReporter | undefined;
   readonly owner: Owner;
-  /** False: nobody streams here; the claim only takes over what a dead owner left. */
+  /** False: this replica holds no stream; the claim takes over the objects of a dead owner. */
   readonly streaming: boolean;
 }
 
-/** What is to be done next about a reporter's object. */
+/** The next action on a reporter object. */
 export type OwnershipAction =
   | { readonly type: 'claim'; readonly claim: Claim }
-  /** What is known is in doubt (a conflict, a time-out): the object has to be read, not taken from a cache. */
+  /** The state is uncertain (a conflict, a timeout): the object must be read from the API server, not from a cache. */
   | { readonly type: 'read' }
-  /** Nothing before `atMs`, if that is defined, or before something is told. */
+  /** Wait until `atMs`, if that is defined, or until the next input. */
   | { readonly type: 'wait'; readonly atMs: number | undefined };
 
-/** May a row be written? `read`: not before a fresh read of the reporter's object. */
+/** Whether an object may be written. `verify`: only after a live read of the reporter object. */
 export type WritePermission = 'allow' | 'verify' | 'deny';
 
 interface StreamState {
   readonly openedMs: number;
   lastReportMs: number | undefined;
-  /** What the object said when the report was read that a claim is to be sent for; `none`: no claim is due. */
+  /** The ownership that was recorded when the report was read that causes the claim; `none`: no claim is pending. */
   pendingClaim: { readonly basis: ObservedClaim | undefined } | 'none';
-  /** When it was learnt that another stream's claim won; undefined when none has. */
+  /** When the claim of another stream was observed; undefined if the stream is not superseded. */
   supersededAtMs: number | undefined;
-  /** Claims of this stream that were lost to another: the wait before the next doubles with each. */
+  /** The number of claims that this stream lost to others: the delay before the next doubles with each. */
   lostClaims: number;
-  /** Not to be claimed for before this: streams of this reporter replace each other too often. */
+  /** No claim is sent before this time, because streams of this reporter replace each other too often. */
   readonly notBeforeMs: number;
 }
 
@@ -50,31 +50,32 @@ interface ConfirmedClaim {
   readonly uid: string;
   readonly owner: Owner;
   readonly atMs: number;
-  /** True: the claim took the reporter from another owner, and its stream has not been heard since. */
+  /** True if the claim was a takeover and its stream has not been confirmed fresh since. */
   needsFreshReport: boolean;
 }
 
 /**
- * One reporter as one replica sees it: may this replica write the reporter's rows, and what has it to do about it?
- * Facts go in with their time, decisions come out; nothing here waits, reads a clock or calls anybody.
+ * The ownership of one reporter from the point of view of one replica: whether this replica may write the reporter's
+ * objects, and what it has to do about the reporter object. Inputs are events with their times, outputs are decisions;
+ * this class never waits, reads a clock or calls anything.
  *
- * States, of which `owns` is the one that lets rows be written:
+ * States; objects may be written only in `owning`:
  *
- *   state        | what happens                                          | then
+ *   state        | event                                                 | next state
  *   -------------+-------------------------------------------------------+---------------------------------------
  *   idle         | first report of a stream; an owner is found dead      | wanting
- *   wanting      | the object is as it was when the report was read      | claiming (one write, under its version)
- *                | it is not: missing, only status moved, or no stream   | wanting, by what it says now
- *                | it is not: somebody else's stream won                 | superseded
+ *   wanting      | the object is as it was when the report was read      | claiming (one write at its version)
+ *                | missing, only the status moved, or no stream          | wanting, from its present content
+ *                | claimed by a stream on another replica                | superseded
  *   claiming     | 2xx                                                   | owning
- *                | conflict, time-out                                    | doubting
- *   doubting     | the object was read, by a read sent since             | wanting or superseded, as above
- *   owning       | the object says anything but this claim               | wanting or superseded; without stream idle
- *                | a new stream's first report                           | wanting
- *   superseded   | heard again since, and the growing wait is over       | wanting
- *                | the winner has no stream, or the object is gone       | wanting
+ *                | conflict, timeout                                     | uncertain
+ *   uncertain    | the object was read, by a read sent afterwards        | wanting or superseded, as above
+ *   owning       | the object records anything but this claim            | wanting or superseded; without stream idle
+ *                | first report of a new stream                          | wanting
+ *   superseded   | confirmed fresh, and the growing delay is over        | wanting
+ *                | the owner has no stream, or the object is missing     | wanting
  *
- * The rules were model-checked; each names the trace of docs/decisions/0005 that breaks without it.
+ * The rules were model-checked; each one names the trace of docs/decisions/0005 that breaks without it.
  */
 export class Ownership {
   readonly #self: string;
@@ -82,35 +83,35 @@ export class Ownership {
   #observed: ObservedReporter | undefined;
   #confirmed: ConfirmedClaim | undefined;
   #stream: StreamState | undefined;
-  /** An owner without a stream that is to be taken over, as it was found. */
+  /** A pending takeover of a reporter without a stream, with the ownership that was recorded when it was requested. */
   #takeover: { readonly basis: ObservedClaim | undefined } | undefined;
   #claiming: (Claim & { readonly needsFreshReport: boolean; readonly externalChanges: number }) | undefined;
   #isUncertain = false;
-  /** Changes of rows by somebody else, and doubts, counted: what a read has to be sent after. */
+  /** Counts external changes and uncertain outcomes. A live read must be sent after the last one. */
   #externalChanges = 0;
-  /** Which of them the doubt was. */
+  /** The value of `#externalChanges` at the last uncertain outcome. */
   #uncertaintyMark = 0;
-  /** Up to which of them ownership has been confirmed since. */
+  /** The value of `#externalChanges` up to which ownership has been confirmed. */
   #verifiedChanges = 0;
   #lastVerifiedMs = Number.NEGATIVE_INFINITY;
 
   /**
-   * @param self this process: no two that ever lived share it
-   * @param freshReportAfterMs how much later than a moment a report has to be read to have been sent since
+   * @param self ID of this process, which no other process ever has or had
+   * @param freshReportAfterMs how long after a time T a report must be read to be a fresh report since T
    */
   constructor(self: string, freshReportAfterMs: () => number) {
     this.#self = self;
     this.#freshReportAfterMs = freshReportAfterMs;
   }
 
-  /** The object as it was last seen. */
+  /** The reporter object as last observed. */
   get observed(): ObservedReporter | undefined {
     return this.#observed;
   }
 
   /**
-   * True while rows are this replica's: the object said so when the claim was answered, and nothing has said otherwise
-   * since. A claim under way, or a write that met another version, counts as not.
+   * True while this replica owns the reporter: the object recorded that when the claim was confirmed, and nothing has
+   * contradicted it since. False while a claim is in flight and after a write that met another version.
    */
   get owns(): boolean {
     return (
@@ -121,12 +122,12 @@ export class Ownership {
     );
   }
 
-  /** True from a confirmed claim until the object is known to say otherwise, also while that is in doubt or claimed anew. */
+  /** True from a confirmed claim until the object is known to record another, also while uncertain or claiming again. */
   get hasConfirmedClaim(): boolean {
     return this.#confirmed !== undefined;
   }
 
-  /** The confirmed claim, for writes that have to repeat it. */
+  /** The confirmed claim, which status writes must repeat; undefined if this replica does not own the reporter. */
   get owner(): Owner | undefined {
     return this.owns ? this.#confirmed?.owner : undefined;
   }
@@ -135,7 +136,7 @@ export class Ownership {
     return this.#stream !== undefined;
   }
 
-  /** True when there is nothing to remember but what the API server has. */
+  /** True if there is no state that cannot be restored from the API server. */
   get isIdle(): boolean {
     return (
       this.#stream === undefined &&
@@ -147,10 +148,10 @@ export class Ownership {
   }
 
   /**
-   * The reporter has a new stream here; one that was there before is no more.
+   * Handles a new stream of the reporter on this replica, which replaces the previous one.
    *
-   * @param delayMs how long to wait before its claim: above 0 where streams replace each other too often. Not longer than
-   *   the one before would have waited, if that is still to be claimed for: else faster streams would end all claims
+   * @param delayMs the delay before its claim: above 0 if streams replace each other too often. A pending claim of the
+   *   previous stream is not delayed further, because streams that are replaced faster than that would prevent all claims
    */
   onStreamOpened(nowMs: number, delayMs = 0): void {
     const previous = this.#stream;
@@ -165,7 +166,7 @@ export class Ownership {
     };
   }
 
-  /** A report has been read on the stream. */
+  /** Handles a report that was read from the stream. */
   onReport(nowMs: number): void {
     const stream = this.#stream;
     if (stream === undefined) return;
@@ -179,23 +180,23 @@ export class Ownership {
     this.#stream = undefined;
   }
 
-  /** Nobody streams here, and the owner is dead or there is none: take over what it left. */
+  /** Requests a takeover: this replica has no stream, and the owner is dead or there is none. */
   takeOver(): void {
     if (this.#stream === undefined && !this.owns) this.#takeover = { basis: observedClaim(this.#observed) };
   }
 
   /**
-   * The object as the watch, a list, a read or the answer to one's own write shows it; undefined when there is none.
-   * The caller sees to it that an older version never follows a newer one.
+   * Handles the reporter object as observed by the watch, a list, a read or the response to a write of this replica;
+   * undefined if it does not exist. The caller ensures that an older version never follows a newer one.
    */
   onObserved(observed: ObservedReporter | undefined, nowMs: number): void {
     this.#observed = observed;
-    // Whether the write that is under way came before or after this, only its answer tells.
+    // Only the response to the write in flight shows whether it was applied before or after this version.
     if (this.#claiming !== undefined || this.#isUncertain) return;
     this.#evaluate(nowMs);
   }
 
-  /** What to do now. `wait` also while a claim or a read is under way. */
+  /** Returns the next action; `wait` also while a claim is in flight. */
   decide(nowMs: number): OwnershipAction {
     if (this.#claiming !== undefined) return { type: 'wait', atMs: undefined };
     if (this.#isUncertain) return { type: 'read' };
@@ -207,11 +208,11 @@ export class Ownership {
       : { type: 'claim', claim: this.#nextClaim() };
   }
 
-  /** The claim that `decide` gave is sent now. */
+  /** Must be called when the claim that `decide` returned is sent. */
   claimSent(claim: Claim): void {
     const confirmed = this.#confirmed;
-    // Not by the owner's name: a claim that timed out and landed has this replica's name too. And of a claim that was
-    // never spoken on the debt stays: the next stream of this replica may hold just as old a report.
+    // Not decided by the owner's name: a claim that timed out but was applied has the name of this replica, too. A claim
+    // that never was confirmed fresh leaves its debt to the next stream, which may contain a report that is just as old.
     const unchanged =
       confirmed !== undefined &&
       !confirmed.needsFreshReport &&
@@ -219,7 +220,7 @@ export class Ownership {
     this.#claiming = { ...claim, needsFreshReport: !unchanged, externalChanges: this.#externalChanges };
   }
 
-  /** The claim was answered by 2xx: `answer` is the object as it was stored. `observed` may have shown a later one. */
+  /** Handles a claim that was answered with 2xx. `answer` is the stored object; a later one may have been observed already. */
   claimConfirmed(answer: ObservedReporter, nowMs: number): void {
     const claim = this.#claiming;
     if (claim === undefined) return;
@@ -233,47 +234,47 @@ export class Ownership {
     };
     this.#verifiedChanges = claim.externalChanges;
     if (this.#stream !== undefined && claim.streaming) {
-      // A stream that was opened meanwhile has not been claimed for.
+      // A stream that was opened after the claim was sent still has to claim.
       if (this.#stream.lastReportMs !== undefined) this.#stream.pendingClaim = 'none';
       this.#stream.supersededAtMs = undefined;
     }
     this.#evaluate(nowMs);
   }
 
-  /** The claim met another version, or was not answered: only a read tells what became of it. */
+  /** Handles a claim that met another version or was not answered: only a read shows its outcome. */
   claimOutcomeUnknown(): void {
     this.#claiming = undefined;
-    this.isUncertain();
+    this.markUncertain();
   }
 
-  /** The claim was refused for good, for now: the object is as it was, and the claim is still wanted. */
+  /** Handles a claim that was rejected: the object is unchanged, and the claim is still pending. */
   claimRejected(nowMs: number): void {
     this.#claiming = undefined;
     this.#evaluate(nowMs);
   }
 
-  /** A write of one's own to the object met another version. */
-  isUncertain(): void {
+  /** Handles a write of this replica to the reporter object that met another version. */
+  markUncertain(): void {
     if (this.#claiming !== undefined) return;
     this.#isUncertain = true;
     this.#externalChanges += 1;
     this.#uncertaintyMark = this.#externalChanges;
   }
 
-  /** A row of this reporter is not as this replica left it. */
+  /** Handles an external change of an object of this reporter. */
   externalChange(): void {
     this.#externalChanges += 1;
   }
 
-  /** What the read that is sent now comes after; to be kept until it is answered. */
+  /** Identifies the changes that precede a read that is sent now; to be passed to `readAnswered`. */
   get readMark(): number {
     return this.#externalChanges;
   }
 
-  /** A read, sent at `sentMs` with `mark`, was answered. */
+  /** Handles the response to a live read that was sent at `sentMs` with `mark`. */
   readAnswered(observed: ObservedReporter | undefined, mark: number, sentMs: number, nowMs: number): void {
     this.#observed = observed;
-    // A read that was sent before the write in doubt may have been answered before it landed.
+    // A read that was sent before the uncertain write may have been answered before that write was applied.
     if (this.#claiming !== undefined || (this.#isUncertain && mark < this.#uncertaintyMark)) return;
     this.#isUncertain = false;
     this.#evaluate(nowMs);
@@ -282,20 +283,20 @@ export class Ownership {
     this.#lastVerifiedMs = Math.max(this.#lastVerifiedMs, sentMs);
   }
 
-  /** May a row be created or changed? */
+  /** Returns whether objects may be created or updated. */
   canWrite(): WritePermission {
     if (!this.owns) return 'deny';
     return this.#externalChanges > this.#verifiedChanges ? 'verify' : 'allow';
   }
 
-  /** May a row be deleted because its reporter does not report it? */
+  /** Returns whether stale objects may be deleted. */
   canDelete(nowMs: number): WritePermission {
     return this.#confirmed?.needsFreshReport === true && !this.#hasReportedSinceClaim(nowMs)
       ? 'deny'
       : this.canWrite();
   }
 
-  /** May a row be deleted because its reporter has been lost for long? Needs a read within the last `freshForMs`. */
+  /** Returns whether expiry deletes are allowed. They need a live read within the last `maxAgeMs`. */
   canExpire(nowMs: number, maxAgeMs: number): WritePermission {
     if (!this.owns || this.#stream !== undefined) return 'deny';
     return this.#externalChanges > this.#verifiedChanges || nowMs - this.#lastVerifiedMs >= maxAgeMs
@@ -303,7 +304,7 @@ export class Ownership {
       : 'allow';
   }
 
-  /** Compares what is seen with what is held, claimed or wanted. */
+  /** Compares the observed ownership with the confirmed claim, the takeover and the pending claim. */
   #evaluate(nowMs: number): void {
     const observed = this.#observed;
     const confirmed = this.#confirmed;
@@ -312,13 +313,13 @@ export class Ownership {
       const stream = this.#stream;
       if (stream !== undefined) {
         if (nowMs - confirmed.atMs >= CONFLICT_RESET_MS) stream.lostClaims = 0;
-        // A stream that has not been read yet claims with its first report anyway.
+        // A stream without a report claims with its first report anyway.
         if (stream.lastReportMs !== undefined) this.#compete(stream, nowMs);
       }
     }
     const stream = this.#stream;
     if (stream === undefined) {
-      // Taken over by somebody else, or back: then nothing is left to inherit.
+      // The ownership has changed: another replica has taken over, or the reporter has reconnected.
       if (this.#takeover !== undefined && !sameClaim(this.#takeover.basis, observedClaim(observed)))
         this.#takeover = undefined;
       return;
@@ -329,7 +330,7 @@ export class Ownership {
     if (moved || (stream.supersededAtMs !== undefined && this.#isUncontended())) this.#compete(stream, nowMs);
   }
 
-  /** Somebody else has written the object since this stream's report was read. */
+  /** Decides what a stream does after the recorded ownership has changed: claim from its present state, or be superseded. */
   #compete(stream: StreamState, nowMs: number): void {
     if (this.#isUncontended()) {
       stream.pendingClaim = { basis: observedClaim(this.#observed) };
@@ -341,13 +342,13 @@ export class Ownership {
     stream.lostClaims += 1;
   }
 
-  /** True when no other stream stands behind the object: none has claimed it, or the owner says that it has none. */
+  /** Returns true if no other stream has claimed the reporter, or the owner reports that it has no stream. */
   #isUncontended(): boolean {
     const owner = this.#observed?.owner;
     return owner === undefined || owner.replica === this.#self || this.#observed?.connected === false;
   }
 
-  /** A superseded stream that has been heard again claims again. */
+  /** Lets a superseded stream claim again, and clears the debt of a takeover, once the stream is confirmed fresh. */
   #checkFreshReport(nowMs: number): void {
     const stream = this.#stream;
     const confirmed = this.#confirmed;
@@ -364,7 +365,7 @@ export class Ownership {
     return this.#confirmed !== undefined && this.#hasReportedSince(this.#confirmed.atMs, nowMs);
   }
 
-  /** A report was read late enough after a moment not to have been on its way before it, or the peer is proven. */
+  /** Returns true if the stream is confirmed fresh: a fresh report was read, or keepalive has proven the peer alive. */
   #hasReportedSince(sinceMs: number, nowMs: number): boolean {
     const stream = this.#stream;
     if (stream === undefined) return false;
@@ -373,7 +374,7 @@ export class Ownership {
     return nowMs >= Math.max(sinceMs, stream.openedMs) + KEEPALIVE_PROOF_MS;
   }
 
-  /** When something comes true by the passing of time alone. */
+  /** Returns the next time at which a decision changes without any input. */
   #nextDeadlineMs(): number | undefined {
     const stream = this.#stream;
     if (stream === undefined) return undefined;
@@ -407,7 +408,7 @@ export class Ownership {
   }
 }
 
-/** Before the n-th further claim of one stream: 1 s, then twice as long each time, to 5 minutes. */
+/** Returns the delay before a repeated claim: 1 s, doubling with each claim that the stream lost, up to 5 min. */
 function claimDelayMs(lostClaims: number): number {
   return lostClaims === 0 ? 0 : Math.min(MAX_WAIT_MS, INITIAL_WAIT_MS * 2 ** Math.min(lostClaims - 1, 30));
 }

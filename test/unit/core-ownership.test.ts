@@ -186,7 +186,7 @@ describe('ownership of a reporter', () => {
   it('stays in doubt after a read that was sent before the doubt arose', () => {
     const ownership = owning();
     const early = ownership.readMark;
-    ownership.isUncertain();
+    ownership.markUncertain();
     ownership.readAnswered(seen(11, 'me'), early, 1, 2);
     expect([ownership.owns, ownership.decide(3).type]).to.deep.equal([false, 'read']);
     ownership.readAnswered(seen(11, 'me'), ownership.readMark, 3, 4);
@@ -310,7 +310,7 @@ describe('ownership, whatever happens in whatever order', () => {
               ownership.externalChange();
               break;
             case 'doubt':
-              ownership.isUncertain();
+              ownership.markUncertain();
               break;
             case 'gone':
               stored = undefined;
