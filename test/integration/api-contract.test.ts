@@ -1,6 +1,6 @@
 /**
- * What the simulation's API server in memory is held to: each case is asked of it and of a real one, and both have to
- * answer alike.
+ * The contract of the simulation's API server: each case runs against it and against a real one, and both must answer
+ * alike.
  */
 import { expect } from 'chai';
 import { ApiError } from '../../src/k8s/api-error.ts';
@@ -33,7 +33,7 @@ interface Stored {
 
 const GROUP = { group: 'reverse-tunnel.io', version: 'v1alpha1' };
 
-function row(name: string, metadata: object = {}): object {
+function tunnel(name: string, metadata: object = {}): object {
   return {
     apiVersion: 'reverse-tunnel.io/v1alpha1',
     kind: 'ReverseTunnel',
@@ -42,17 +42,17 @@ function row(name: string, metadata: object = {}): object {
   };
 }
 
-describe('the contract of an API server', () => {
+describe('contract of the API server', () => {
   const controlPlane = useControlPlane();
-  for (const which of ['in memory', 'real'] as const) {
-    describe(which, () => {
+  for (const kind of ['in memory', 'real'] as const) {
+    describe(kind, () => {
       let server: ContractServer;
-      let rows: ResourceClient<Stored>;
+      let tunnels: ResourceClient<Stored>;
       let reporters: ResourceClient<Stored>;
 
       before(async () => {
-        server = which === 'real' ? await connectToRealServer(controlPlane()) : startMemoryServer();
-        rows = clientOf('reversetunnels');
+        server = kind === 'real' ? await connectToRealServer(controlPlane()) : startMemoryServer();
+        tunnels = clientOf('reversetunnels');
         reporters = clientOf('reversetunnelreporters');
       });
       after(() => server.close());
@@ -60,10 +60,10 @@ describe('the contract of an API server', () => {
       function clientOf(plural: string, namespace = server.namespace): ResourceClient<Stored> {
         return server.client.resource<Stored>({ ...GROUP, plural, namespace });
       }
-      const made = (name: string, metadata: object = {}): Promise<Stored> =>
-        server.settle(rows.create(row(name, metadata)));
+      const createTunnel = (name: string, metadata: object = {}): Promise<Stored> =>
+        server.settle(tunnels.create(tunnel(name, metadata)));
 
-      async function consequence(call: Promise<unknown>): Promise<string> {
+      async function errorKind(call: Promise<unknown>): Promise<string> {
         try {
           await server.settle(call);
           return 'none';
@@ -72,13 +72,13 @@ describe('the contract of an API server', () => {
         }
       }
 
-      /** Watches from a version on; lines as `TYPE name version`, and how it ended. */
+      /** Watches from a version and records lines as `TYPE name version`, and how the watch ended. */
       function watching(from: string) {
         const lines: string[] = [];
         const texts: string[] = [];
         const state = { lines, texts, open: false, ended: 'not' };
         const abort = new AbortController();
-        const over = rows.watch(
+        const over = tunnels.watch(
           { resourceVersion: from, timeoutSeconds: 60, signal: abort.signal },
           {
             onOpen: () => (state.open = true),
@@ -102,9 +102,9 @@ describe('the contract of an API server', () => {
         return Object.assign(state, { stop: () => abort.abort() });
       }
 
-      it('a row that is created has its default status, and no other', async () => {
+      it('sets the default status of a created tunnel, and no other', async () => {
         const status = { state: 'Unknown', conditions: [] };
-        const created = await server.settle(rows.create({ ...row('defaults'), status }));
+        const created = await server.settle(tunnels.create({ ...tunnel('defaults'), status }));
         expect(created.status).to.deep.equal({
           state: 'Connected',
           conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }],
@@ -113,94 +113,98 @@ describe('the contract of an API server', () => {
         expect(created.metadata.creationTimestamp).to.match(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
       });
 
-      it('is not created twice, nor at a version, nor with an illegal name or label', async () => {
-        await made('once');
-        expect(await consequence(rows.create(row('once')))).to.equal('409 already_exists');
-        expect(await consequence(rows.create(row('versioned', { resourceVersion: '5' })))).to.equal(
+      it('rejects a create of an existing object, with a version, or with an invalid name or label', async () => {
+        await createTunnel('once');
+        expect(await errorKind(tunnels.create(tunnel('once')))).to.equal('409 already_exists');
+        expect(await errorKind(tunnels.create(tunnel('versioned', { resourceVersion: '5' })))).to.equal(
           '500 unavailable',
         );
-        expect(await consequence(rows.create(row('Not_Legal')))).to.equal('422 rejected');
+        expect(await errorKind(tunnels.create(tunnel('Not_Legal')))).to.equal('422 rejected');
         const labels = { team: 'a b' };
-        expect(await consequence(rows.create(row('labelled', { labels })))).to.equal('422 rejected');
+        expect(await errorKind(tunnels.create(tunnel('labelled', { labels })))).to.equal('422 rejected');
       });
 
-      it('a merge patch holds its version for a precondition, and changes nothing where there is nothing to change', async () => {
-        const { metadata } = await made('patched', { labels: { a: '1', b: '2' } });
+      it('takes the version of a merge patch as a precondition and changes nothing for an identical patch', async () => {
+        const { metadata } = await createTunnel('patched', { labels: { a: '1', b: '2' } });
         const change = {
           metadata: { resourceVersion: metadata.resourceVersion, labels: { a: null, c: '3' } },
         };
-        const patched = await server.settle(rows.patch('patched', change));
+        const patched = await server.settle(tunnels.patch('patched', change));
         expect(patched.metadata.labels).to.deep.equal({ b: '2', c: '3' });
         expect(Number(patched.metadata.resourceVersion)).to.be.greaterThan(Number(metadata.resourceVersion));
         expect(patched.metadata.uid).to.equal(metadata.uid);
-        expect(await consequence(rows.patch('patched', change))).to.equal('409 conflict');
+        expect(await errorKind(tunnels.patch('patched', change))).to.equal('409 conflict');
         const { resourceVersion } = patched.metadata;
         const same = { metadata: { resourceVersion, labels: { c: '3' } } };
-        expect((await server.settle(rows.patch('patched', same))).metadata.resourceVersion).to.equal(
+        expect((await server.settle(tunnels.patch('patched', same))).metadata.resourceVersion).to.equal(
           resourceVersion,
         );
-        expect(await consequence(rows.patch('nobody', same))).to.equal('404 not_found');
+        expect(await errorKind(tunnels.patch('missing', same))).to.equal('404 not_found');
       });
 
-      it('spec and status are patched apart from each other', async () => {
-        await made('apart');
+      it('patches spec and status separately', async () => {
+        await createTunnel('apart');
         const both = { spec: { createdAt: null }, status: { state: 'Unknown' } };
-        const main = await server.settle(rows.patch('apart', both));
+        const main = await server.settle(tunnels.patch('apart', both));
         expect([main.spec['createdAt'], main.status?.state]).to.deep.equal([undefined, 'Connected']);
         const other = { spec: { createdAt: '2026-01-01T00:00:00Z' }, status: { state: 'Unknown' } };
-        const status = await server.settle(rows.patchStatus('apart', other));
+        const status = await server.settle(tunnels.patchStatus('apart', other));
         expect([status.spec['createdAt'], status.status?.state]).to.deep.equal([undefined, 'Unknown']);
       });
 
-      it('a list in a status is replaced whole, and a status that is taken away is the default again', async () => {
-        await made('listed');
+      it('replaces a list in a status as a whole and restores the default of a removed status', async () => {
+        await createTunnel('listed');
         const conditions = [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }];
-        const lost = await server.settle(rows.patchStatus('listed', { status: { conditions } }));
+        const lost = await server.settle(tunnels.patchStatus('listed', { status: { conditions } }));
         expect(lost.status).to.deep.equal({ state: 'Connected', conditions });
-        const reset = await server.settle(rows.patchStatus('listed', { status: null }));
+        const reset = await server.settle(tunnels.patchStatus('listed', { status: null }));
         expect(reset.status?.conditions?.map(({ reason }) => reason)).to.deep.equal(['Reported']);
       });
 
-      it('identity is immutable, createdAt is not', async () => {
-        await made('identity');
-        expect(await consequence(rows.patch('identity', { spec: { nodeID: 'other' } }))).to.equal(
+      it('keeps identity fields immutable but not createdAt', async () => {
+        await createTunnel('identity');
+        expect(await errorKind(tunnels.patch('identity', { spec: { nodeID: 'other' } }))).to.equal(
           '422 rejected',
         );
         const createdAt = '2027-01-01T00:00:00Z';
         expect(
-          (await server.settle(rows.patch('identity', { spec: { createdAt } }))).spec['createdAt'],
+          (await server.settle(tunnels.patch('identity', { spec: { createdAt } }))).spec['createdAt'],
         ).to.equal(createdAt);
       });
 
-      it('a deletion holds uid and version for preconditions', async () => {
-        const { uid, resourceVersion } = (await made('deleted')).metadata;
-        expect(await consequence(rows.delete('deleted', { uid: 'other', resourceVersion }))).to.equal(
+      it('takes uid and version as preconditions of a delete', async () => {
+        const { uid, resourceVersion } = (await createTunnel('deleted')).metadata;
+        expect(await errorKind(tunnels.delete('deleted', { uid: 'other', resourceVersion }))).to.equal(
           '409 conflict',
         );
-        expect(await consequence(rows.delete('deleted', { uid, resourceVersion: '1' }))).to.equal(
+        expect(await errorKind(tunnels.delete('deleted', { uid, resourceVersion: '1' }))).to.equal(
           '409 conflict',
         );
-        expect(await server.settle(rows.delete('deleted', { uid, resourceVersion }))).to.equal(undefined);
-        expect(await consequence(rows.delete('deleted', { uid, resourceVersion }))).to.equal('404 not_found');
-        expect(await consequence(rows.get('deleted'))).to.equal('404 not_found');
+        expect(await server.settle(tunnels.delete('deleted', { uid, resourceVersion }))).to.equal(undefined);
+        expect(await errorKind(tunnels.delete('deleted', { uid, resourceVersion }))).to.equal(
+          '404 not_found',
+        );
+        expect(await errorKind(tunnels.get('deleted'))).to.equal('404 not_found');
       });
 
-      it('an object with a finalizer stands, and keeps its name, until that is gone', async () => {
-        const { metadata } = await made('held', { finalizers: ['example.com/hold'] });
-        const left = await server.settle(rows.delete('held', metadata));
-        expect(left?.metadata.deletionTimestamp).to.be.a('string');
-        expect(Number(left?.metadata.resourceVersion)).to.be.greaterThan(Number(metadata.resourceVersion));
-        expect(await consequence(rows.create(row('held')))).to.equal('409 already_exists');
-        await server.settle(rows.patch('held', { metadata: { finalizers: null } }));
-        expect(await consequence(rows.get('held'))).to.equal('404 not_found');
-        expect((await made('held')).metadata.uid).not.to.equal(metadata.uid);
+      it('keeps an object with a finalizer, and its name, until the finalizer is removed', async () => {
+        const { metadata } = await createTunnel('held', { finalizers: ['example.com/hold'] });
+        const terminating = await server.settle(tunnels.delete('held', metadata));
+        expect(terminating?.metadata.deletionTimestamp).to.be.a('string');
+        expect(Number(terminating?.metadata.resourceVersion)).to.be.greaterThan(
+          Number(metadata.resourceVersion),
+        );
+        expect(await errorKind(tunnels.create(tunnel('held')))).to.equal('409 already_exists');
+        await server.settle(tunnels.patch('held', { metadata: { finalizers: null } }));
+        expect(await errorKind(tunnels.get('held'))).to.equal('404 not_found');
+        expect((await createTunnel('held')).metadata.uid).not.to.equal(metadata.uid);
       });
 
-      it('pages of a list show one version, whatever happens between them', async () => {
+      it('returns pages of one version, whatever changes between them', async () => {
         const listed = clientOf('reversetunnels');
-        for (const name of ['page-a', 'page-b', 'page-c']) await made(name);
+        for (const name of ['page-a', 'page-b', 'page-c']) await createTunnel(name);
         const first = await server.settle(listed.list({ limit: 1 }));
-        await made('page-0');
+        await createTunnel('page-0');
         const names = first.items.map(({ metadata }) => metadata.name);
         for (let token = first.continueToken; token !== undefined;) {
           const page = await server.settle(listed.list({ limit: 2, continueToken: token }));
@@ -209,23 +213,23 @@ describe('the contract of an API server', () => {
           token = page.continueToken;
         }
         expect(names.filter((name) => name.startsWith('page'))).to.deep.equal(['page-a', 'page-b', 'page-c']);
-        expect(names, 'in the order of names').to.deep.equal(names.toSorted());
+        expect(names, 'in alphabetical order').to.deep.equal(names.toSorted());
         const one = await server.settle(listed.list({ fieldSelector: 'metadata.name=page-0' }));
         expect(one.items.map(({ metadata }) => metadata.name)).to.deep.equal(['page-0']);
-        const none = await server.settle(listed.list({ fieldSelector: 'metadata.name=nobody' }));
+        const none = await server.settle(listed.list({ fieldSelector: 'metadata.name=missing' }));
         expect(none.items).to.deep.equal([]);
       });
 
-      it('a watch shows what happened since its version and what happens then, in order, each with its version', async () => {
-        const { resourceVersion } = await server.settle(rows.list());
-        const { metadata } = await made('watched', { labels: { a: '1' } });
+      it('watches past and future changes since a version in order, each with its version', async () => {
+        const { resourceVersion } = await server.settle(tunnels.list());
+        const { metadata } = await createTunnel('watched', { labels: { a: '1' } });
         const watch = watching(resourceVersion);
         await server.waitUntil('an event', () => watch.lines.length === 1);
-        const patched = await server.settle(rows.patch('watched', { metadata: { labels: { a: '2' } } }));
-        await server.settle(rows.delete('watched', patched.metadata));
+        const patched = await server.settle(tunnels.patch('watched', { metadata: { labels: { a: '2' } } }));
+        await server.settle(tunnels.delete('watched', patched.metadata));
         await server.waitUntil('the deletion', () => watch.lines.length >= 3);
         watch.stop();
-        await server.waitUntil('the end', () => watch.ended !== 'not');
+        await server.waitUntil('the watch to end', () => watch.ended !== 'not');
         expect(watch.lines).to.deep.equal(['ADDED watched', 'MODIFIED watched', 'DELETED watched']);
         const versions = watch.texts.map((text) =>
           Number((JSON.parse(text) as { object: Stored }).object.metadata.resourceVersion),
@@ -234,31 +238,31 @@ describe('the contract of an API server', () => {
           [metadata, patched.metadata].map((one) => Number(one.resourceVersion)),
         );
         expect(versions[2], "the deletion's own").to.be.greaterThan(versions[1] ?? 0);
-        // What the reflector finds own write by, without reading all of the line.
+        // The text by kind the reflector recognizes an own write without parsing the line.
         expect(watch.texts[0]).to.match(/^\{"type":"ADDED".*"resourceVersion":"\d+","uid":"[^"]+"\},"spec"/);
       });
 
-      it('a watch from too old a version is opened, told 410 as an event, and ended', async () => {
+      it('opens a watch from a version that is too old, sends a 410 event and ends it', async () => {
         const watch = watching('1');
-        await server.waitUntil('the end', () => watch.ended !== 'not');
+        await server.waitUntil('the watch to end', () => watch.ended !== 'not');
         expect([watch.lines, watch.open]).to.deep.equal([['ERROR 410'], true]);
         expect(watch.ended).to.equal('by the server');
       });
 
-      it('a watch from a version that is not there yet is silent', async () => {
-        const { resourceVersion } = await server.settle(rows.list());
+      it('sends nothing on a watch from a version not reached yet', async () => {
+        const { resourceVersion } = await server.settle(tunnels.list());
         const watch = watching(String(Number(resourceVersion) + 100_000));
-        await made('unseen');
-        await server.waitUntil('it is open', () => watch.open);
+        await createTunnel('unseen');
+        await server.waitUntil('the watch to open', () => watch.open);
         const control = watching(resourceVersion);
-        await server.waitUntil('another that shows it', () => control.lines.length > 0);
+        await server.waitUntil('an event on another watch', () => control.lines.length > 0);
         expect([watch.lines, watch.ended]).to.deep.equal([[], 'not']);
         watch.stop();
         control.stop();
-        await server.waitUntil('their ends', () => watch.ended !== 'not' && control.ended !== 'not');
+        await server.waitUntil('both watches to end', () => watch.ended !== 'not' && control.ended !== 'not');
       });
 
-      it("a reporter's status is its default until it is patched, and the patch leaves the rest", async () => {
+      it('sets the default status of a reporter object until it is patched, and a patch keeps the other fields', async () => {
         const created = await server.settle(
           reporters.create({
             apiVersion: 'reverse-tunnel.io/v1alpha1',
@@ -267,21 +271,21 @@ describe('the contract of an API server', () => {
             spec: { id: 'responder-0', cluster: '' },
           }),
         );
-        const shown = (of: Stored): unknown[] =>
+        const summarize = (of: Stored): unknown[] =>
           (of.status?.conditions ?? []).map(({ type, reason }) => [type, reason]);
         const pending = ['Connected', 'Synced', 'Ready'].map((type) => [type, 'Pending']);
-        expect(shown(created)).to.deep.equal(pending);
+        expect(summarize(created)).to.deep.equal(pending);
         const owner = { replica: 'a', epoch: 1 };
         const { resourceVersion } = created.metadata;
         const patched = await server.settle(
           reporters.patchStatus('reporter', { metadata: { resourceVersion }, status: { owner } }),
         );
-        expect([patched.status?.owner, shown(patched)]).to.deep.equal([owner, pending]);
+        expect([patched.status?.owner, summarize(patched)]).to.deep.equal([owner, pending]);
         const again = reporters.patchStatus('reporter', { metadata: { resourceVersion }, status: { owner } });
-        expect(await consequence(again), 'though nothing would change').to.equal('409 conflict');
+        expect(await errorKind(again), 'although the patch changes nothing').to.equal('409 conflict');
       });
 
-      it('a Lease is created, patched under its version and deleted', async () => {
+      it('creates a Lease, patches it at its version and deletes it', async () => {
         const leases = server.client.resource<Stored>({
           group: 'coordination.k8s.io',
           version: 'v1',
@@ -305,30 +309,30 @@ describe('the contract of an API server', () => {
         const renewal = { metadata: { resourceVersion }, spec: { holderIdentity: 'b' } };
         const patched = await server.settle(leases.patch('lease', renewal));
         expect(patched.spec).to.deep.equal({ ...spec, holderIdentity: 'b' });
-        expect(await consequence(leases.patch('lease', renewal))).to.equal('409 conflict');
+        expect(await errorKind(leases.patch('lease', renewal))).to.equal('409 conflict');
         expect(await server.settle(leases.delete('lease', patched.metadata))).to.equal(undefined);
       });
 
-      it('a refusal names the resource with its group', async () => {
-        await made('named');
-        const refused = async (call: Promise<unknown>): Promise<string> =>
+      it('names the resource with its group in a rejection', async () => {
+        await createTunnel('named');
+        const rejectionOf = async (call: Promise<unknown>): Promise<string> =>
           server.settle(call).then(
             () => 'nothing',
             (error: unknown) => String(error),
           );
-        expect(await refused(rows.get('nobody'))).to.include(
-          'reversetunnels.reverse-tunnel.io "nobody" not found',
+        expect(await rejectionOf(tunnels.get('missing'))).to.include(
+          'reversetunnels.reverse-tunnel.io "missing" not found',
         );
-        expect(await refused(rows.create(row('named')))).to.include(
+        expect(await rejectionOf(tunnels.create(tunnel('named')))).to.include(
           'reversetunnels.reverse-tunnel.io "named" already exists',
         );
         const stale = { metadata: { resourceVersion: '1' } };
-        expect(await refused(rows.patch('named', stale))).to.include(
+        expect(await rejectionOf(tunnels.patch('named', stale))).to.include(
           'Operation cannot be fulfilled on reversetunnels.reverse-tunnel.io "named"',
         );
       });
 
-      it('fields come in the order of the alphabet, in whichever they were sent', async () => {
+      it('returns fields in alphabetical order, whatever the order sent', async () => {
         const sent = { id: 'responder-1', cluster: 'edge' };
         await server.settle(
           reporters.create({
@@ -344,10 +348,10 @@ describe('the contract of an API server', () => {
         expect(Object.keys(patched.status?.owner ?? {})).to.deep.equal(['epoch', 'replica']);
       });
 
-      it('a kind that is not served is told in plain text', async () => {
-        const nonesuch = clientOf('nonesuch');
-        expect(await consequence(nonesuch.list())).to.equal('404 no_kind_match');
-        expect(await consequence(nonesuch.create({ metadata: { name: 'a' } }))).to.equal('404 no_kind_match');
+      it('answers in plain text for a kind that is not served', async () => {
+        const unserved = clientOf('nonesuch');
+        expect(await errorKind(unserved.list())).to.equal('404 no_kind_match');
+        expect(await errorKind(unserved.create({ metadata: { name: 'a' } }))).to.equal('404 no_kind_match');
       });
     });
   }

@@ -1,4 +1,4 @@
-/** What a user reads in the operator's log when the API server, or something in front of it, does not do as it should. */
+/** The operator's log when the API server, or something in front of it, misbehaves. */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
@@ -16,16 +16,18 @@ import {
   type OperatorProcess,
 } from '../support/operator-process.ts';
 
-/** A refused token is read again by a process, or 10 s later, and tried again 5 s after that: more on a busy machine. */
+/**
+ * A rejected token is reloaded by a process, or 10 s later, and retried 5 s after that; a busy machine takes longer.
+ */
 const DEADLINE_MS = 60_000;
 const FRESH = 'fresh-t0ken-of-the-account';
 const EXPIRED = 'expired-t0ken-of-the-account';
 const PROXY_PASSWORD = 'pr0xy-password';
-const ROWS = 'reversetunnels.reverse-tunnel.io in tunnels';
+const TUNNELS = 'reversetunnels.reverse-tunnel.io in tunnels';
 
 type Behaviour = 'as it should' | 'forbids' | 'a page' | 'repeats the request' | 'a page instead of a watch';
 
-/** So much of an API server as the operator needs to be content: nothing is stored, and each write is taken. */
+/** Answers the minimum that the operator needs to be ready: nothing is stored, and each write succeeds. */
 function answer(
   behaviour: Behaviour,
   request: IncomingMessage,
@@ -57,7 +59,7 @@ function answer(
 
 describe('log of the operator about its API server', function () {
   this.timeout(3 * DEADLINE_MS);
-  let folder: string;
+  let directory: string;
   let authority: CertificateAuthority;
   let api: HttpsServer;
   let proxy: Server;
@@ -65,7 +67,7 @@ describe('log of the operator about its API server', function () {
   let proxyResets = false;
   const sockets = new Set<Socket>();
   let operator: OperatorProcess;
-  let place: string;
+  let serverUrl: string;
   let from = 0;
 
   function follow(socket: Socket): void {
@@ -84,8 +86,8 @@ describe('log of the operator about its API server', function () {
     return by.issue({ addresses: ['127.0.0.1'], usage: 'server' });
   }
 
-  before('an API server behind a proxy, and an operator whose token has expired', async () => {
-    folder = await mkdtemp(join(tmpdir(), 'api-log-'));
+  before('starts an API server behind a proxy, and an operator whose token has expired', async () => {
+    directory = await mkdtemp(join(tmpdir(), 'api-log-'));
     authority = createCertificateAuthority();
     api = createHttpsServer(certified(authority), (request, response) => {
       let body = '';
@@ -112,15 +114,15 @@ describe('log of the operator about its API server', function () {
       });
     });
     const [apiPort, proxyPort] = [await listen(api), await listen(proxy)];
-    place = `https://127.0.0.1:${apiPort} through the proxy http://127.0.0.1:${proxyPort}`;
-    await writeFile(join(folder, 'ca.crt'), authority.ca);
-    await writeFile(join(folder, 'token'), EXPIRED);
+    serverUrl = `https://127.0.0.1:${apiPort} through the proxy http://127.0.0.1:${proxyPort}`;
+    await writeFile(join(directory, 'ca.crt'), authority.ca);
+    await writeFile(join(directory, 'token'), EXPIRED);
     const cluster = {
       server: `https://127.0.0.1:${apiPort}`,
       'certificate-authority': 'ca.crt',
       'proxy-url': `http://me:${PROXY_PASSWORD}@127.0.0.1:${proxyPort}`,
     };
-    const kubeconfigPath = join(folder, 'config');
+    const kubeconfigPath = join(directory, 'config');
     await writeFile(
       kubeconfigPath,
       stringify({
@@ -138,10 +140,10 @@ describe('log of the operator about its API server', function () {
     for (const socket of sockets) socket.destroy();
     api?.close();
     proxy?.close();
-    await rm(folder, { recursive: true });
+    await rm(directory, { recursive: true });
   });
 
-  /** From now on; connections that stand are broken, so that nobody goes on with what was before. */
+  /** Changes the behavior and resets the open connections, so that no request continues with the previous entry. */
   function change(what: { behaviour?: Behaviour; proxyResets?: boolean }): void {
     from = operator.log.length;
     behaviour = what.behaviour ?? 'as it should';
@@ -149,16 +151,16 @@ describe('log of the operator about its API server', function () {
     for (const socket of sockets) socket.destroy();
   }
 
-  /** The first line about the rows that says so, since the last change. */
+  /** Returns the first line about tunnels that matches, since the last change. */
   function line(about: RegExp): Promise<LogLine> {
     return poll(DEADLINE_MS, () =>
       operator.log
         .slice(from)
-        .find(({ resource, msg, error }) => resource === ROWS && about.test(`${msg}: ${String(error)}`)),
+        .find(({ resource, msg, error }) => resource === TUNNELS && about.test(`${msg}: ${String(error)}`)),
     );
   }
 
-  async function worksAgain(): Promise<void> {
+  async function waitForRecovery(): Promise<void> {
     change({});
     await line(/recovered|: 0 objects/);
     await ready();
@@ -171,98 +173,98 @@ describe('log of the operator about its API server', function () {
     );
   }
 
-  function expectNamed(one: LogLine, errorKind: string): void {
-    expect(one).to.include({ level: 'warn', errorKind, server: place });
-    expect(one['retry']).to.match(/^in \d+(\.\d)?s$/);
+  function expectErrorKind(entry: LogLine, errorKind: string): void {
+    expect(entry).to.include({ level: 'warn', errorKind, server: serverUrl });
+    expect(entry['retry']).to.match(/^in \d+(\.\d)?s$/);
   }
 
-  it('an expired token: refused, and what to look at', async () => {
-    const said = await line(/401/);
-    expectNamed(said, 'unauthorized');
-    expect(said).to.include({
+  it('logs the rejection of an expired token with a hint', async () => {
+    const entry = await line(/401/);
+    expectErrorKind(entry, 'unauthorized');
+    expect(entry).to.include({
       msg: 'list or watch failed; retrying',
-      error: `list ${ROWS}: 401 Unauthorized: Unauthorized`,
+      error: `list ${TUNNELS}: 401 Unauthorized: Unauthorized`,
       hint: 'check the credentials',
     });
     const lease = await poll(DEADLINE_MS, () =>
       operator.log.find(({ msg }) => msg.startsWith('cannot renew the replica Lease')),
     );
-    expect(lease).to.include({ level: 'warn', server: place, retry: 'every 1s' });
+    expect(lease).to.include({ level: 'warn', server: serverUrl, retry: 'every 1s' });
     expect(lease['error']).to.match(/: 401 Unauthorized: Unauthorized$/);
   });
 
-  it('401, then 200 with the token that was put in its place', async () => {
+  it('logs that the reloaded token was accepted after a 401', async () => {
     from = operator.log.length;
-    await writeFile(join(folder, 'token'), FRESH);
-    const said = await poll(DEADLINE_MS, () =>
+    await writeFile(join(directory, 'token'), FRESH);
+    const entry = await poll(DEADLINE_MS, () =>
       operator.log.slice(from).find(({ msg }) => /^credentials were rejected|recovered$/.test(msg)),
     );
-    expect(said).to.include({ level: 'info', server: place });
+    expect(entry).to.include({ level: 'info', server: serverUrl });
     await ready();
   });
 
-  it('a proxy that resets', async () => {
+  it('logs a proxy that resets connections', async () => {
     change({ proxyResets: true });
-    const said = await line(/reset|closed|socket/i);
-    expectNamed(said, 'unavailable');
-    await worksAgain();
+    const entry = await line(/reset|closed|socket/i);
+    expectErrorKind(entry, 'unavailable');
+    await waitForRecovery();
   });
 
-  it('HTML instead of an answer', async () => {
+  it('logs HTML instead of a response', async () => {
     change({ behaviour: 'a page' });
-    const said = await line(/Please log in/);
-    expectNamed(said, 'unexpected_response');
-    expect(said['error']).to.contain('<title>Please log in');
-    expect(said['hint']).to.equal('check that the address is that of the API server');
-    await worksAgain();
+    const entry = await line(/Please log in/);
+    expectErrorKind(entry, 'unexpected_response');
+    expect(entry['error']).to.contain('<title>Please log in');
+    expect(entry['hint']).to.equal('check that the address is that of the API server');
+    await waitForRecovery();
   });
 
-  it('a CA that was rotated: TLS, and how it failed', async () => {
+  it('logs a TLS failure and its cause after the CA was rotated', async () => {
     const next = createCertificateAuthority('next');
     api.setSecureContext(certified(next));
     change({});
-    const said = await line(/TLS: /);
-    expectNamed(said, 'unavailable');
-    expect(said['error']).to.match(
+    const entry = await line(/TLS: /);
+    expectErrorKind(entry, 'unavailable');
+    expect(entry['error']).to.match(
       /: TLS: unable to verify the first certificate \(UNABLE_TO_VERIFY_LEAF_SIGNATURE\)$/,
     );
-    expect(said['hint']).to.match(/^check the CA/);
-    await writeFile(join(folder, 'ca.crt'), next.ca);
+    expect(entry['hint']).to.match(/^check the CA/);
+    await writeFile(join(directory, 'ca.crt'), next.ca);
     await line(/recovered/);
     await ready();
   });
 
-  it('403: what is not allowed, and what is to be given', async () => {
+  it('logs a 403 with the missing permission and a hint', async () => {
     change({ behaviour: 'forbids' });
-    const said = await line(/403/);
-    expectNamed(said, 'rejected');
-    expect(said['error']).to.contain('cannot list resource "reversetunnels"');
-    expect(said['hint']).to.contain('RBAC permissions');
-    await worksAgain();
+    const entry = await line(/403/);
+    expectErrorKind(entry, 'rejected');
+    expect(entry['error']).to.contain('cannot list resource "reversetunnels"');
+    expect(entry['hint']).to.contain('RBAC permissions');
+    await waitForRecovery();
   });
 
-  it('HTML instead of a watch alone, without a line end', async () => {
+  it('logs HTML without a line feed instead of a watch', async () => {
     change({ behaviour: 'a page instead of a watch' });
-    const said = await line(/Please log in/);
-    expectNamed(said, 'unexpected_response');
-    expect(said['error']).to.match(/^watch .*: response ended within a line: <html>/);
-    await worksAgain();
+    const entry = await line(/Please log in/);
+    expectErrorKind(entry, 'unexpected_response');
+    expect(entry['error']).to.match(/^watch .*: response ended within a line: <html>/);
+    await waitForRecovery();
   });
 
-  it('a server that sends the request back', async () => {
-    // Of another kind than the last, which is not said twice in 30 s.
+  it('logs a server that returns the request', async () => {
+    // Another kind of failure than the last entry, which is logged at most once per 30 s.
     change({ behaviour: 'forbids' });
     await line(/403/);
     change({ behaviour: 'repeats the request' });
-    const said = await line(/404/);
-    expectNamed(said, 'unexpected_response');
-    expect(said['error']).to.contain('<pre>authorization: [credentials]');
-    await worksAgain();
+    const entry = await line(/404/);
+    expectErrorKind(entry, 'unexpected_response');
+    expect(entry['error']).to.contain('<pre>authorization: [credentials]');
+    await waitForRecovery();
   });
 
-  it('holds in no line a secret or a control character, and nothing on stderr', () => {
+  it('contains no secret and no control character, and nothing is written to stderr', () => {
     expect(operator.log.length).to.be.above(10);
-    const all = operator.log.map((one) => JSON.stringify(one)).join('\n');
+    const all = operator.log.map((entry) => JSON.stringify(entry)).join('\n');
     for (const secret of [FRESH, EXPIRED, PROXY_PASSWORD]) expect(all).not.to.contain(secret);
     for (const { msg } of operator.log) expect(msg).to.match(/^[^\p{Cc}]+$/u);
     expect(operator.stderr).to.equal('');

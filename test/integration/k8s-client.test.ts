@@ -44,7 +44,7 @@ function manifest(name: string, metadata: object = {}): object {
   };
 }
 
-async function consequenceOf(call: Promise<unknown>): Promise<string> {
+async function errorKindOf(call: Promise<unknown>): Promise<string> {
   try {
     await call;
     return 'none';
@@ -63,15 +63,15 @@ function clientBy(by: Connection): ApiClient {
   });
 }
 
-describe('client against a real API server', () => {
+describe('API client with a real API server', () => {
   const controlPlane = useControlPlane();
   let namespace: string;
   let token: string;
   let connection: Connection;
   let client: ApiClient;
-  let rows: ResourceClient<StoredRow>;
+  let tunnels: ResourceClient<StoredRow>;
 
-  function rowsOf(
+  function tunnelsOf(
     ofClient: ApiClient,
     inNamespace = namespace,
     plural = 'reversetunnels',
@@ -94,73 +94,76 @@ describe('client against a real API server', () => {
     token = account.token;
     connection = await resolveConnection({ kubeconfig: account.kubeconfigPath, env: {}, clock: systemClock });
     client = clientBy(connection);
-    rows = rowsOf(client);
+    tunnels = tunnelsOf(client);
   });
 
   after(() => client?.close());
 
-  it('knows the namespace of the context', () => {
+  it('reads the namespace of the context', () => {
     expect(connection.namespace).to.equal(namespace);
     expect(connection.server.href).to.equal(`${controlPlane().url}/`);
   });
 
-  it('creates a row under its own name as manager, and not twice', async () => {
-    const row = await rows.create(manifest('a'));
-    expect(row.metadata.managedFields.map(({ manager }) => manager)).to.deep.equal([
+  it('creates an object with its manager name, and rejects a second create', async () => {
+    const tunnel = await tunnels.create(manifest('a'));
+    expect(tunnel.metadata.managedFields.map(({ manager }) => manager)).to.deep.equal([
       'reverse-tunnel-operator',
     ]);
-    expect(await consequenceOf(rows.create(manifest('a')))).to.equal('already_exists');
-    expect(await rows.get('a')).to.deep.equal(row);
+    expect(await errorKindOf(tunnels.create(manifest('a')))).to.equal('already_exists');
+    expect(await tunnels.get('a')).to.deep.equal(tunnel);
   });
 
-  it('patches only the version that it means', async () => {
-    const first = await rows.create(manifest('patched'));
+  it('patches only the given version', async () => {
+    const first = await tunnels.create(manifest('patched'));
     const { resourceVersion } = first.metadata;
     const patch = { metadata: { resourceVersion }, spec: { createdAt: null } };
-    const second = await rows.patch('patched', patch);
+    const second = await tunnels.patch('patched', patch);
     expect(second.spec.createdAt).to.equal(undefined);
-    expect(await consequenceOf(rows.patch('patched', patch))).to.equal('conflict');
+    expect(await errorKindOf(tunnels.patch('patched', patch))).to.equal('conflict');
     expect(
-      await consequenceOf(
-        rows.patchStatus('patched', { metadata: { resourceVersion }, status: { state: 'Unknown' } }),
+      await errorKindOf(
+        tunnels.patchStatus('patched', { metadata: { resourceVersion }, status: { state: 'Unknown' } }),
       ),
     ).to.equal('conflict');
-    const third = await rows.patchStatus('patched', {
+    const third = await tunnels.patchStatus('patched', {
       metadata: { resourceVersion: second.metadata.resourceVersion },
       status: { state: 'Unknown' },
     });
     expect(third.status.state).to.equal('Unknown');
-    expect(await consequenceOf(rows.patch('nobody', patch))).to.equal('not_found');
+    expect(await errorKindOf(tunnels.patch('missing', patch))).to.equal('not_found');
   });
 
-  it('deletes only the row and the version that it means', async () => {
-    const { metadata } = await rows.create(manifest('deleted'));
+  it('deletes only the given object and version', async () => {
+    const { metadata } = await tunnels.create(manifest('deleted'));
     const otherUid = { ...metadata, uid: '00000000-0000-0000-0000-000000000000' };
-    expect(await consequenceOf(rows.delete('deleted', otherUid))).to.equal('conflict');
-    expect(await consequenceOf(rows.delete('deleted', { ...metadata, resourceVersion: '1' }))).to.equal(
+    expect(await errorKindOf(tunnels.delete('deleted', otherUid))).to.equal('conflict');
+    expect(await errorKindOf(tunnels.delete('deleted', { ...metadata, resourceVersion: '1' }))).to.equal(
       'conflict',
     );
-    expect((await rows.get('deleted')).metadata.uid).to.equal(metadata.uid);
-    expect(await rows.delete('deleted', metadata)).to.equal(undefined);
-    expect(await consequenceOf(rows.delete('deleted', metadata))).to.equal('not_found');
+    expect((await tunnels.get('deleted')).metadata.uid).to.equal(metadata.uid);
+    expect(await tunnels.delete('deleted', metadata)).to.equal(undefined);
+    expect(await errorKindOf(tunnels.delete('deleted', metadata))).to.equal('not_found');
   });
 
-  it('says so when a deleted row stands until a finalizer is gone', async () => {
-    const { metadata } = await rows.create(manifest('held', { finalizers: ['example.com/hold'] }));
-    const standing = await rows.delete('held', metadata);
-    expect(standing?.metadata.deletionTimestamp).to.be.a('string');
-    expect(await consequenceOf(rows.create(manifest('held')))).to.equal('already_exists');
-    await rows.patch('held', { metadata: { finalizers: null } });
-    expect(await consequenceOf(rows.get('held'))).to.equal('not_found');
+  it('returns the object if its deletion waits for a finalizer', async () => {
+    const { metadata } = await tunnels.create(manifest('held', { finalizers: ['example.com/hold'] }));
+    const terminating = await tunnels.delete('held', metadata);
+    expect(terminating?.metadata.deletionTimestamp).to.be.a('string');
+    expect(await errorKindOf(tunnels.create(manifest('held')))).to.equal('already_exists');
+    await tunnels.patch('held', { metadata: { finalizers: null } });
+    expect(await errorKindOf(tunnels.get('held'))).to.equal('not_found');
   });
 
-  it('lists by pages at one version, and one row by its name', async () => {
-    await Promise.all([...Array(7).keys()].map((i) => rows.create(manifest(`page-${i}`))));
+  it('lists pages at one version, and a single object by its name', async () => {
+    await Promise.all([...Array(7).keys()].map((i) => tunnels.create(manifest(`page-${i}`))));
     const names: string[] = [];
     const versions = new Set<string>();
     let continueToken: string | undefined;
     do {
-      const page = await rows.list({ limit: 3, ...(continueToken === undefined ? {} : { continueToken }) });
+      const page = await tunnels.list({
+        limit: 3,
+        ...(continueToken === undefined ? {} : { continueToken }),
+      });
       expect(page.items.length).to.be.at.most(3);
       names.push(...page.items.map(({ metadata }) => metadata.name));
       versions.add(page.resourceVersion);
@@ -168,36 +171,36 @@ describe('client against a real API server', () => {
     } while (continueToken !== undefined);
     expect(names).to.include.members([...Array(7).keys()].map((i) => `page-${i}`));
     expect(versions.size).to.equal(1);
-    const { items } = await rows.list({ fieldSelector: 'metadata.name=page-3' });
+    const { items } = await tunnels.list({ fieldSelector: 'metadata.name=page-3' });
     expect(items.map(({ metadata }) => metadata.name)).to.deep.equal(['page-3']);
   });
 
-  it('tells what is missing from what is refused', async () => {
-    expect(await consequenceOf(rowsOf(client, namespace, 'nothings').list())).to.equal('rejected');
+  it('distinguishes missing objects from rejected requests', async () => {
+    expect(await errorKindOf(tunnelsOf(client, namespace, 'nothings').list())).to.equal('rejected');
     const admin = clientBy(
       await resolveConnection({ kubeconfig: controlPlane().kubeconfigPath, env: {}, clock: systemClock }),
     );
-    expect(await consequenceOf(rowsOf(admin, namespace, 'nothings').list())).to.equal('no_kind_match');
-    expect(await consequenceOf(rowsOf(admin, 'no-such-namespace').create(manifest('a')))).to.equal(
+    expect(await errorKindOf(tunnelsOf(admin, namespace, 'nothings').list())).to.equal('no_kind_match');
+    expect(await errorKindOf(tunnelsOf(admin, 'no-such-namespace').create(manifest('a')))).to.equal(
       'namespace_not_found',
     );
-    expect(await consequenceOf(rowsOf(client, 'default').list())).to.equal('rejected');
+    expect(await errorKindOf(tunnelsOf(client, 'default').list())).to.equal('rejected');
     expect(
-      await consequenceOf(rows.create({ ...manifest('invalid'), spec: { ...TUNNEL_SPEC, tunnelName: '' } })),
+      await errorKindOf(tunnels.create({ ...manifest('invalid'), spec: { ...TUNNEL_SPEC, tunnelName: '' } })),
     ).to.equal('rejected');
-    expect(await consequenceOf(rows.list({ continueToken: 'nonsense' }))).to.equal('rejected');
+    expect(await errorKindOf(tunnels.list({ continueToken: 'nonsense' }))).to.equal('rejected');
     await admin.close();
   });
 
-  it('writes and deletes by the hundred over the connections that it may have', async () => {
+  it('creates and deletes hundreds of objects within the connection limit', async () => {
     const many = clientBy(connection);
-    const manyRows = rowsOf(many);
+    const manyTunnels = tunnelsOf(many);
     let next = 0;
     const worker = async (): Promise<void> => {
       while (next < 300) {
         const name = `many-${next}`;
         next += 1;
-        await manyRows.delete(name, (await manyRows.create(manifest(name))).metadata);
+        await manyTunnels.delete(name, (await manyTunnels.create(manifest(name))).metadata);
       }
     };
     await Promise.all(Array.from({ length: 2 * CONNECTIONS }, worker));
@@ -205,16 +208,16 @@ describe('client against a real API server', () => {
     await many.close();
   });
 
-  describe('with credentials that change', () => {
-    let folder: string;
+  describe('with changing credentials', () => {
+    let directory: string;
 
     beforeEach(async () => {
-      folder = await mkdtemp(join(tmpdir(), 'service-account-'));
-      await writeFile(join(folder, 'token'), token);
-      await writeFile(join(folder, 'ca.crt'), controlPlane().caData);
+      directory = await mkdtemp(join(tmpdir(), 'service-account-'));
+      await writeFile(join(directory, 'token'), token);
+      await writeFile(join(directory, 'ca.crt'), controlPlane().caData);
     });
 
-    afterEach(() => rm(folder, { recursive: true }));
+    afterEach(() => rm(directory, { recursive: true }));
 
     function inCluster(): Promise<Connection> {
       const { hostname, port } = new URL(controlPlane().url);
@@ -222,58 +225,56 @@ describe('client against a real API server', () => {
         kubeconfig: undefined,
         env: { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
         clock: systemClock,
-        serviceAccountDirectory: folder,
+        serviceAccountDirectory: directory,
       });
     }
 
-    it('does not talk to a server that the CA has not signed for, and does once the CA is replaced', async () => {
-      await writeFile(join(folder, 'ca.crt'), rootCertificates[0] ?? '');
+    it('rejects a server that the CA has not signed until the CA is replaced', async () => {
+      await writeFile(join(directory, 'ca.crt'), rootCertificates[0] ?? '');
       const rotating = clientBy(await inCluster());
-      const call = rowsOf(rotating).list();
+      const call = tunnelsOf(rotating).list();
       await call.catch((error: ApiError) =>
         expect(error.message).to.contain('TLS: ').and.to.contain('list reversetunnels'),
       );
-      expect(await consequenceOf(call)).to.equal('unavailable');
+      expect(await errorKindOf(call)).to.equal('unavailable');
       expect(rotating.connectionsOpened()).to.equal(0);
       await rotating.close();
 
       const before = clientBy(await inCluster());
-      await writeFile(join(folder, 'ca.crt'), controlPlane().caData);
-      expect(await consequenceOf(rowsOf(before).list())).to.equal('unavailable');
-      expect(await consequenceOf(rowsOf(before).list()), 'it was read again after the failure').to.equal(
-        'none',
-      );
+      await writeFile(join(directory, 'ca.crt'), controlPlane().caData);
+      expect(await errorKindOf(tunnelsOf(before).list())).to.equal('unavailable');
+      expect(await errorKindOf(tunnelsOf(before).list()), 'reloaded after the failure').to.equal('none');
       await before.close();
     });
 
-    it('goes on when its token was replaced, and is unauthorized while it has a wrong one', async () => {
-      await writeFile(join(folder, 'token'), 'wrong');
+    it('continues after the token was replaced and is unauthorized with an invalid one', async () => {
+      await writeFile(join(directory, 'token'), 'invalid');
       const rotating = clientBy(await inCluster());
-      await writeFile(join(folder, 'token'), token);
-      expect(await consequenceOf(rowsOf(rotating).list())).to.equal('none');
+      await writeFile(join(directory, 'token'), token);
+      expect(await errorKindOf(tunnelsOf(rotating).list())).to.equal('none');
       await rotating.close();
-      await writeFile(join(folder, 'token'), 'wrong');
-      const wrong = clientBy(await inCluster());
-      expect(await consequenceOf(rowsOf(wrong).list())).to.equal('unauthorized');
-      await wrong.close();
+      await writeFile(join(directory, 'token'), 'invalid');
+      const invalid = clientBy(await inCluster());
+      expect(await errorKindOf(tunnelsOf(invalid).list())).to.equal('unauthorized');
+      await invalid.close();
     });
   });
 
-  describe('through a proxy', () => {
+  describe('with a proxy', () => {
     let proxy: Server;
     let proxyUrl: string;
     let tunnels: string[];
-    let refuse: boolean;
+    let isRejecting: boolean;
 
     beforeEach(async () => {
       tunnels = [];
-      refuse = false;
+      isRejecting = false;
       proxy = createServer((socket) => {
         socket.on('error', () => undefined);
         socket.once('data', (head) => {
           const [line = ''] = head.toString('latin1').split('\r\n');
           tunnels.push(line);
-          if (refuse) {
+          if (isRejecting) {
             socket.resetAndDestroy();
             return;
           }
@@ -299,9 +300,9 @@ describe('client against a real API server', () => {
         }),
     );
 
-    it('reaches the API server, whose certificate it checks as before, by tunnels that are kept', async () => {
+    it('reuses its tunnels to the API server and verifies the certificate', async () => {
       const proxied = clientBy({ ...connection, proxyUrl });
-      for (let i = 0; i < 20; i += 1) await rowsOf(proxied).list({ limit: 1 });
+      for (let i = 0; i < 20; i += 1) await tunnelsOf(proxied).list({ limit: 1 });
       expect(tunnels.length).to.be.within(1, CONNECTIONS);
       expect(new Set(tunnels)).to.deep.equal(
         new Set([`CONNECT ${new URL(controlPlane().url).host} HTTP/1.1`]),
@@ -310,12 +311,12 @@ describe('client against a real API server', () => {
       await proxied.close();
     });
 
-    it('takes a proxy that resets for unavailable, and goes on when it works again', async () => {
+    it('classifies a proxy that resets connections as unavailable and recovers with it', async () => {
       const proxied = clientBy({ ...connection, proxyUrl });
-      refuse = true;
-      expect(await consequenceOf(rowsOf(proxied).list())).to.equal('unavailable');
-      refuse = false;
-      expect(await consequenceOf(rowsOf(proxied).list())).to.equal('none');
+      isRejecting = true;
+      expect(await errorKindOf(tunnelsOf(proxied).list())).to.equal('unavailable');
+      isRejecting = false;
+      expect(await errorKindOf(tunnelsOf(proxied).list())).to.equal('none');
       await proxied.close();
     });
   });

@@ -13,15 +13,18 @@ import { eventually } from '../support/eventually.ts';
 import { RecordingHandler } from '../support/reflector-fixture.ts';
 
 const CRDS = '/apis/apiextensions.k8s.io/v1/customresourcedefinitions/reversetunnels.reverse-tunnel.io';
-/** fault-injection.md: converged within 10 s of the API server's return. A busy machine gets more, for that is not what is tested. */
+/**
+ * fault-injection.md requires convergence within 10 s of the API server's return. A busy machine gets more, because
+ * the time is not what is tested.
+ */
 const CONVERGED_MS = 30_000;
 
-/** One control plane of its own, for the API server is killed here. */
-describe('reflector against a real API server', function () {
+/** A separate control plane, because the API server is killed here. */
+describe('reflector with a real API server', function () {
   this.timeout(6 * CONVERGED_MS);
   let controlPlane: ControlPlane;
   let client: ApiClient;
-  let rows: ResourceClient<ApiObject>;
+  let tunnels: ResourceClient<ApiObject>;
   let store: RecordingHandler;
   let states: string[];
   let reflector: Reflector<ApiObject>;
@@ -48,7 +51,7 @@ describe('reflector against a real API server', function () {
       userAgent: 'reverse-tunnel-operator/test',
       connections: 16,
     });
-    rows = client.resource<ApiObject>({
+    tunnels = client.resource<ApiObject>({
       group: 'reverse-tunnel.io',
       version: 'v1alpha1',
       plural: 'reversetunnels',
@@ -58,7 +61,7 @@ describe('reflector against a real API server', function () {
     states = [];
     abort = new AbortController();
     reflector = new Reflector<ApiObject>({
-      source: rows,
+      source: tunnels,
       handler: store,
       clock: systemClock,
       random: Math.random,
@@ -80,15 +83,15 @@ describe('reflector against a real API server', function () {
 
   function create(): Promise<ApiObject> {
     written += 1;
-    return rows.create({
+    return tunnels.create({
       apiVersion: 'reverse-tunnel.io/v1alpha1',
       kind: 'ReverseTunnel',
-      metadata: { name: `row-${written}` },
+      metadata: { name: `tunnel-${written}` },
       spec: TUNNEL_SPEC,
     });
   }
 
-  /** Creates rows until one is taken that came after as many failures as wanted. */
+  /** Creates objects until one succeeds after at least this many failures. */
   async function createPatiently(failures = 0): Promise<void> {
     const deadlineMs = performance.now() + CONVERGED_MS;
     for (let failed = 0; ;) {
@@ -104,12 +107,12 @@ describe('reflector against a real API server', function () {
     }
   }
 
-  /** An API server that has just started answers 429 while its watch cache fills. */
-  async function listPatiently(): ReturnType<typeof rows.list> {
+  /** Lists with retries: a starting API server answers 429 while its watch cache fills. */
+  async function listPatiently(): ReturnType<typeof tunnels.list> {
     const deadlineMs = performance.now() + CONVERGED_MS;
     for (;;) {
       try {
-        return await rows.list();
+        return await tunnels.list();
       } catch (error) {
         if (!(error instanceof ApiError) || error.kind !== 'throttled') throw error;
         if (performance.now() > deadlineMs) throw error;
@@ -123,7 +126,7 @@ describe('reflector against a real API server', function () {
     const stored = new RecordingHandler();
     for (const item of items) stored.event('ADDED', item);
     await eventually(
-      `the store to hold ${stored.versions.size} rows`,
+      `the store to hold ${stored.versions.size} objects`,
       () => store.toString() === String(stored),
       CONVERGED_MS,
     );
@@ -133,15 +136,15 @@ describe('reflector against a real API server', function () {
     return states.filter((state) => state === 'listing').length;
   }
 
-  it('holds what is stored: what was there, and what changes', async () => {
+  it('reflects existing objects and changes', async () => {
     const first = await Promise.all(Array.from({ length: 60 }, create));
     run();
     await eventually('synced', () => reflector.hasSynced, CONVERGED_MS);
     expect(store.calls.filter((call) => call.startsWith('item'))).to.have.length(60);
-    await Promise.all(first.slice(0, 20).map(({ metadata }) => rows.delete(metadata.name, metadata)));
+    await Promise.all(first.slice(0, 20).map(({ metadata }) => tunnels.delete(metadata.name, metadata)));
     await Promise.all(
       first.slice(20, 40).map(({ metadata }) =>
-        rows.patch(metadata.name, {
+        tunnels.patch(metadata.name, {
           metadata: { resourceVersion: metadata.resourceVersion },
           spec: { createdAt: null },
         }),
@@ -153,39 +156,39 @@ describe('reflector against a real API server', function () {
     expect(lists()).to.equal(1);
   });
 
-  it('goes on after the API server was killed and came back', async () => {
+  it('continues after the API server was killed and restarted', async () => {
     await Promise.all(Array.from({ length: 30 }, create));
     run();
     await eventually('watching', () => states.at(-1) === 'watching', CONVERGED_MS);
-    const doomed = await create();
+    const deleted = await create();
     await controlPlane.apiserver.kill();
     await eventually('broken', () => states.at(-1) === 'broken', CONVERGED_MS);
-    expect(store.versions.size, 'nothing is forgotten meanwhile').to.be.at.least(30);
+    expect(store.versions.size, 'nothing is removed meanwhile').to.be.at.least(30);
     await controlPlane.apiserver.start();
     await createPatiently();
-    await rows.delete(doomed.metadata.name, doomed.metadata);
+    await tunnels.delete(deleted.metadata.name, deleted.metadata);
     await converge();
     expect(store.versions.size).to.equal(31);
   });
 
-  it('does not wait for the end of an API server that was told to stop, when writes say that it is gone', async () => {
+  it('does not wait for a terminating API server to close the watch if writes fail', async () => {
     run();
     await eventually('watching', () => states.at(-1) === 'watching', CONVERGED_MS);
     await create();
     await converge();
     const stoppedMs = performance.now();
-    // By itself it would end its watches after a minute.
+    // Left alone, it would end its watches after a minute.
     const stopped = controlPlane.apiserver.kill('SIGTERM');
-    const made = createPatiently(1);
+    const pendingCreate = createPatiently(1);
     await stopped;
     expect(performance.now() - stoppedMs).to.be.below(45_000);
     await controlPlane.apiserver.start();
-    await made;
+    await pendingCreate;
     await converge();
     expect(store.versions.size).to.be.at.least(2);
   });
 
-  it('lists once more after the CRD was changed, for that ends its watches', async () => {
+  it('relists after a change of the CRD, which ends its watches', async () => {
     await create();
     run();
     await eventually('watching', () => states.at(-1) === 'watching', CONVERGED_MS);
@@ -194,7 +197,7 @@ describe('reflector against a real API server', function () {
       spec: { versions: { additionalPrinterColumns: { priority?: number }[] }[] };
     };
     const column = crd.spec.versions[0]?.additionalPrinterColumns.at(-1);
-    if (column === undefined) throw new Error('the CRD has no columns');
+    if (column === undefined) throw new Error('CRD without columns');
     column.priority = (column.priority ?? 0) + 1;
     expect((await controlPlane.request('PUT', CRDS, crd)).status).to.equal(200);
     await eventually('a second list', () => lists() >= 2 && states.at(-1) === 'watching', CONVERGED_MS);
@@ -203,17 +206,21 @@ describe('reflector against a real API server', function () {
     expect(store.versions.size).to.equal(2);
   });
 
-  it('forgets all rows when the CRD is deleted, and finds them again when it is back', async () => {
+  it('removes all objects when the CRD is deleted and lists them again when it is back', async () => {
     await create();
     run();
     await eventually('watching', () => states.at(-1) === 'watching', CONVERGED_MS);
     const { body } = await controlPlane.request('GET', CRDS);
     const { metadata: _metadata, status: _status, ...crd } = body as { metadata: object; status: object };
     expect((await controlPlane.request('DELETE', CRDS)).status).to.equal(200);
-    await eventually('no row', () => store.versions.size === 0 && states.at(-1) === 'broken', CONVERGED_MS);
+    await eventually(
+      'no objects',
+      () => store.versions.size === 0 && states.at(-1) === 'broken',
+      CONVERGED_MS,
+    );
     const again = { ...crd, metadata: { name: 'reversetunnels.reverse-tunnel.io' } };
     expect((await controlPlane.request('POST', CRDS.replace(/\/[^/]+$/, ''), again)).status).to.equal(201);
     await createPatiently();
-    await eventually('the row that was made since', () => store.versions.size === 1, CONVERGED_MS);
+    await eventually('the object created since', () => store.versions.size === 1, CONVERGED_MS);
   });
 });

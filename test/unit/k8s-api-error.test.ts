@@ -20,36 +20,36 @@ function page(status: number, body: string, headers: Record<string, string> = {}
 
 const HTML = '<html>\r\n<head><title>Sign in</title></head>\r\n<body>…</body></html>';
 
-describe('errors by their consequence', () => {
+describe('API errors', () => {
   const recorded: readonly (readonly [string, RecordedResponse, ApiErrorKind])[] = [
-    ['the name is taken', answers.ALREADY_EXISTS, 'already_exists'],
-    ['the name is taken by an object being deleted', answers.EXISTS_TERMINATING, 'already_exists'],
+    ['a name in use', answers.ALREADY_EXISTS, 'already_exists'],
+    ['a name in use by a terminating object', answers.EXISTS_TERMINATING, 'already_exists'],
     ['a stale resourceVersion', answers.CONFLICT, 'conflict'],
     ['another uid', answers.UID_CONFLICT, 'conflict'],
-    ['no such object', answers.NOT_FOUND, 'not_found'],
-    ['no such namespace', answers.NAMESPACE_MISSING, 'namespace_not_found'],
-    ['a namespace being deleted', answers.NAMESPACE_TERMINATING, 'terminating'],
-    ['a CRD being deleted', answers.CRD_TERMINATING, 'terminating'],
-    ['no CRD', answers.CRD_MISSING, 'no_kind_match'],
-    ['no right', answers.FORBIDDEN, 'rejected'],
+    ['a missing object', answers.NOT_FOUND, 'not_found'],
+    ['a missing namespace', answers.NAMESPACE_MISSING, 'namespace_not_found'],
+    ['a terminating namespace', answers.NAMESPACE_TERMINATING, 'terminating'],
+    ['a terminating CRD', answers.CRD_TERMINATING, 'terminating'],
+    ['a missing CRD', answers.CRD_MISSING, 'no_kind_match'],
+    ['a missing permission', answers.FORBIDDEN, 'rejected'],
     ['an invalid object', answers.INVALID, 'rejected'],
     ['a bad continue token', answers.BAD_CONTINUE, 'rejected'],
-    ['a wrong token', answers.UNAUTHORIZED, 'unauthorized'],
+    ['an invalid token', answers.UNAUTHORIZED, 'unauthorized'],
     ['a continue token that expired', answers.CONTINUE_EXPIRED, 'expired'],
-    ['a version from the future', answers.VERSION_TOO_LARGE, 'resource_version_too_large'],
+    ['a version that the store has not reached', answers.VERSION_TOO_LARGE, 'resource_version_too_large'],
     ['too many requests, in plain text', answers.TOO_MANY_REQUESTS, 'throttled'],
-    ['a watch cache that is being filled', answers.INITIALIZING, 'throttled'],
-    ['an API server that starts', answers.STARTING, 'throttled'],
+    ['a watch cache that is filling', answers.INITIALIZING, 'throttled'],
+    ['a starting API server', answers.STARTING, 'throttled'],
     ['an internal error', answers.BAD_VERSION, 'unavailable'],
   ];
-  for (const [situation, answer, consequence] of recorded) {
-    it(`${situation} is ${consequence}`, () => {
-      expect(errorOf(answer)).to.include({ kind: consequence, status: answer.status });
+  for (const [situation, answer, kind] of recorded) {
+    it(`classifies ${situation} as ${kind}`, () => {
+      expect(errorOf(answer)).to.include({ kind, status: answer.status });
     });
   }
 
-  // TestReflectorFullListIfTooLarge: as API servers since 1.18.6 say it, those since 1.17 and those before
-  it('knows a version from the future in each way in which API servers have said it', () => {
+  // TestReflectorFullListIfTooLarge: as reported by API servers since 1.18.6, since 1.17 and before
+  it('recognizes a resource version that is too large in each form that API servers use', () => {
     const timeout = { kind: 'Status', code: 504, reason: 'Timeout', message: 'Timeout: try again' };
     for (const status of [
       { ...timeout, details: { causes: [{ reason: 'ResourceVersionTooLarge' }] } },
@@ -61,7 +61,7 @@ describe('errors by their consequence', () => {
     expect(errorOf(page(504, JSON.stringify(timeout))).kind).to.equal('unavailable');
   });
 
-  it('waits as long as it is asked to, but no more than a minute', () => {
+  it('limits Retry-After to one minute', () => {
     expect(errorOf(answers.TOO_MANY_REQUESTS).retryAfterMs).to.equal(1_000);
     expect(errorOf(answers.STARTING).retryAfterMs).to.equal(5_000);
     expect(errorOf(page(429, '', { 'retry-after': '86400' })).retryAfterMs).to.equal(60_000);
@@ -70,7 +70,7 @@ describe('errors by their consequence', () => {
     }
   });
 
-  it('tells the answers of a proxy from those of the API server', () => {
+  it('distinguishes responses of a proxy from those of the API server', () => {
     expect(errorOf(page(404, HTML)).kind).to.equal('unexpected_response');
     expect(errorOf(page(403, HTML)).kind).to.equal('unexpected_response');
     expect(errorOf(page(302, '')).kind).to.equal('unexpected_response');
@@ -83,7 +83,7 @@ describe('errors by their consequence', () => {
     expect(errorOf(page(413, 'Request entity too large: limit is 3145728')).kind).to.equal('rejected');
   });
 
-  it('reads a Status whatever its content type is, as of a 504 that is labelled text/plain', () => {
+  it('parses a Status with any content type, such as a 504 labelled text/plain', () => {
     const timeout =
       '{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted timeout","reason":"Timeout","details":{},"code":504,"kind":"Status"}';
     expect(errorOf(page(504, timeout, { 'content-type': 'text/plain' }))).to.include({
@@ -92,7 +92,7 @@ describe('errors by their consequence', () => {
     });
   });
 
-  it('says in one line what was tried, on what, and why it failed', () => {
+  it('describes action, object and cause in one line', () => {
     expect(errorOf(answers.CONFLICT).message).to.equal(
       'create reversetunnels.reverse-tunnel.io in default a: 409 Conflict: Operation cannot be fulfilled on ' +
         'reversetunnels.reverse-tunnel.io "a": the object has been modified; please apply your changes to the latest ' +
@@ -107,7 +107,7 @@ describe('errors by their consequence', () => {
       .and.not.contain('\n');
   });
 
-  it('never says more than 300 characters, and never a line end or a control character', () => {
+  it('limits messages to 300 characters without line breaks and control characters', () => {
     const causes = [...Array(20).keys()].map((i) => ({
       field: `spec.f${i}`,
       message: `bad\n\u0000${'x'.repeat(5_000)}`,
@@ -131,22 +131,22 @@ describe('errors by their consequence', () => {
     }
   });
 
-  it('takes no answer for unavailable, keeps the cause, and says which address failed', () => {
+  it('classifies a missing response as unavailable, keeps the cause and names the failed address', () => {
     const refused = Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:443'), { code: 'ECONNREFUSED' });
-    const both = Object.assign(new AggregateError([refused, refused], ''), { code: 'ECONNREFUSED' });
-    expect(errorFromTransport('list rows', refused)).to.include({ kind: 'unavailable', cause: refused });
-    expect(errorFromTransport('list rows', both).message).to.equal(
-      'list rows: connect ECONNREFUSED 10.0.0.1:443',
+    const aggregate = Object.assign(new AggregateError([refused, refused], ''), { code: 'ECONNREFUSED' });
+    expect(errorFromTransport('list pods', refused)).to.include({ kind: 'unavailable', cause: refused });
+    expect(errorFromTransport('list pods', aggregate).message).to.equal(
+      'list pods: connect ECONNREFUSED 10.0.0.1:443',
     );
   });
 
-  it('says that TLS failed, and how, for whatever OpenSSL calls it', () => {
+  it('reports a TLS failure and its cause for every OpenSSL code', () => {
     const untrusted = Object.assign(new Error('unable to verify the first certificate'), {
       code: 'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
     });
     expect(isTrustFailure(untrusted)).to.equal(true);
-    expect(errorFromTransport('list rows', untrusted).message).to.equal(
-      'list rows: TLS: unable to verify the first certificate (UNABLE_TO_VERIFY_LEAF_SIGNATURE)',
+    expect(errorFromTransport('list pods', untrusted).message).to.equal(
+      'list pods: TLS: unable to verify the first certificate (UNABLE_TO_VERIFY_LEAF_SIGNATURE)',
     );
     for (const code of [
       'CERT_HAS_EXPIRED',
@@ -166,21 +166,21 @@ describe('errors by their consequence', () => {
     }
   });
 
-  it('names what OpenSSL found wrong, and not where in its source it found it', () => {
+  it('reports the reason of OpenSSL without the position in its source', () => {
     let thrown: unknown;
     try {
       createSecureContext({ cert: 'no certificate', key: 'no key' });
     } catch (error) {
       thrown = error;
     }
-    // As of a certificate and a key that were read while they were rotated.
+    // The failure of a certificate and a key that were read during a rotation.
     expect(isTrustFailure(thrown)).to.equal(true);
-    expect(errorFromTransport('list rows', thrown).message).to.equal(
-      'list rows: TLS: no start line (ERR_OSSL_PEM_NO_START_LINE)',
+    expect(errorFromTransport('list pods', thrown).message).to.equal(
+      'list pods: TLS: no start line (ERR_OSSL_PEM_NO_START_LINE)',
     );
   });
 
-  it('never repeats credentials, whoever sent them back, nor what turns the direction of text', () => {
+  it('redacts credentials in responses and removes bidirectional control characters', () => {
     const jwt = 'eyJhbGciOiJSUzI1NiIsImtpZCI6IkFCIn0.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl';
     for (const echo of [
       `<pre>GET / HTTP/1.1\r\nAuthorization: Bearer s3cret-token\r\n</pre>`,
@@ -196,7 +196,7 @@ describe('errors by their consequence', () => {
     expect(errorOf(page(404, 'a\u202Eb\u0007c')).message).to.match(/a b c$/);
   });
 
-  it('explains what is thrown that is no error', () => {
+  it('describes thrown values that are not errors', () => {
     expect(errorMessage('not_found')).to.equal('not_found');
     expect(errorMessage(undefined)).to.equal('undefined');
   });

@@ -1,4 +1,4 @@
-/** What a client of the API server makes of answers without end, of credentials that keep it waiting, of its own end. */
+/** The API client with endless responses, with credentials that are slow to renew, and after it is closed. */
 import { expect } from 'chai';
 import type { ApiObject, ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
@@ -12,11 +12,11 @@ import * as answers from '../support/recorded-responses.ts';
 const MIB = Buffer.alloc(1024 * 1024, 'x');
 const GET_A = 'get reversetunnels.reverse-tunnel.io in default a';
 
-describe('client of the API server, given bad input', () => {
+describe('API client with bad input', () => {
   let server: ScriptedApiServer;
   let clock: FakeClock;
   let client: ApiClient;
-  let rows: ResourceClient<ApiObject>;
+  let tunnels: ResourceClient<ApiObject>;
   let current: () => Credentials | Promise<Credentials>;
   let refresh: () => Promise<void>;
   let logged: string[];
@@ -34,7 +34,7 @@ describe('client of the API server, given bad input', () => {
       connections: 2,
       log: { info: (fields, message) => logged.push(`${JSON.stringify(fields)} ${message}`) },
     });
-    rows = client.resource<ApiObject>({
+    tunnels = client.resource<ApiObject>({
       group: 'reverse-tunnel.io',
       version: 'v1alpha1',
       plural: 'reversetunnels',
@@ -45,11 +45,11 @@ describe('client of the API server, given bad input', () => {
   afterEach(async () => {
     await client.close();
     await server.close();
-    expect(clock.pendingTimersMs, 'timers left').to.deep.equal([]);
+    expect(clock.pendingTimersMs, 'pending timers').to.deep.equal([]);
   });
 
-  it('gives up an answer without end instead of keeping it', async () => {
-    const call = expectApiError(rows.list());
+  it('aborts an endless response instead of buffering it', async () => {
+    const call = expectApiError(tunnels.list());
     const answer = (await server.next()).stream(200);
     while (!answer.closed) await answer.write(MIB);
     expect(await call).to.include({
@@ -58,9 +58,9 @@ describe('client of the API server, given bad input', () => {
     });
   });
 
-  it('reads of a refusal without end what says enough, and closes the connection', async () => {
-    for (const ask of [() => rows.get('a'), () => watchOf(rows)]) {
-      const call = expectApiError(ask());
+  it('reads the beginning of an endless error response and closes the connection', async () => {
+    for (const send of [() => tunnels.get('a'), () => watchOf(tunnels)]) {
+      const call = expectApiError(send());
       const answer = (await server.next()).stream(502);
       await answer.write('<h1>Bad Gateway</h1>');
       while (!answer.closed) await answer.write(MIB);
@@ -70,8 +70,8 @@ describe('client of the API server, given bad input', () => {
     }
   });
 
-  it('ends a call whose answer began in time and does not come to an end', async () => {
-    const call = expectApiError(rows.get('a'));
+  it('times out when a response begins in time but does not end', async () => {
+    const call = expectApiError(tunnels.get('a'));
     const answer = (await server.next()).stream(200);
     await answer.write('{"kind":');
     clock.advance(10_000);
@@ -79,12 +79,12 @@ describe('client of the API server, given bad input', () => {
       kind: 'unavailable',
       message: `${GET_A}: no response within 10 s`,
     });
-    await eventually('the connection is closed', () => answer.closed);
+    await eventually('the connection to close', () => answer.closed);
   });
 
-  it('takes JSON that is no object of Kubernetes for what it is', async () => {
+  it('rejects JSON that is not a Kubernetes object', async () => {
     for (const body of ['{}', '{"status":"please log in"}', '[]']) {
-      const call = expectApiError(rows.create({ metadata: { name: 'a' } }));
+      const call = expectApiError(tunnels.create({ metadata: { name: 'a' } }));
       (await server.next()).respond({ status: 200, headers: {}, body });
       const error = await call;
       expect(error.kind, body).to.equal('unexpected_response');
@@ -92,10 +92,10 @@ describe('client of the API server, given bad input', () => {
     }
   });
 
-  it('waits for credentials no longer than for the call, and no request is sent after it', async () => {
+  it('waits for credentials until the deadline of the call and then sends no request', async () => {
     const plugin = Promise.withResolvers<Credentials>();
     current = () => plugin.promise;
-    const call = expectApiError(rows.create({ metadata: { name: 'a' } }));
+    const call = expectApiError(tunnels.create({ metadata: { name: 'a' } }));
     clock.advance(10_000);
     expect(await call).to.include({
       kind: 'unauthorized',
@@ -103,7 +103,7 @@ describe('client of the API server, given bad input', () => {
     });
     plugin.resolve({ authorization: 'Bearer late' });
     current = () => ({ authorization: 'Bearer late' });
-    const next = rows.get('b');
+    const next = tunnels.get('b');
     const request = await server.next();
     expect(request.method, 'the create is never sent').to.equal('GET');
     request.respond(answers.okResponse('b', '5'));
@@ -111,15 +111,15 @@ describe('client of the API server, given bad input', () => {
     expect(server.count).to.equal(1);
   });
 
-  it('leaves a second try only what is left of the deadline, and tells the API server so', async () => {
+  it('gives the retry the rest of the deadline and passes it on to the API server', async () => {
     const plugin = Promise.withResolvers<void>();
     refresh = () => plugin.promise;
-    const call = expectApiError(rows.get('a'));
+    const call = expectApiError(tunnels.get('a'));
     const first = await server.next();
     expect(first.query.get('timeout')).to.equal('8000ms');
     first.respond(answers.UNAUTHORIZED);
     await eventually(
-      'the 401 is read',
+      'the 401 to arrive',
       () => clock.pendingTimersMs[0] === 10_000 && clock.pendingTimersMs.length === 1,
     );
     clock.advance(6_000);
@@ -135,12 +135,12 @@ describe('client of the API server, given bad input', () => {
     });
   });
 
-  it('waits for new credentials no longer than for the call, nor after it was cancelled', async () => {
+  it('waits for renewed credentials until the deadline or the cancellation of the call', async () => {
     refresh = () => new Promise(() => undefined);
-    const late = expectApiError(rows.get('a'));
+    const late = expectApiError(tunnels.get('a'));
     (await server.next()).respond(answers.UNAUTHORIZED);
     await eventually(
-      'the 401 is read',
+      'the 401 to arrive',
       () => server.openConnections === 1 && clock.pendingTimersMs.length === 1,
     );
     await errorOfAborted();
@@ -151,34 +151,34 @@ describe('client of the API server, given bad input', () => {
     });
   });
 
-  /** A second call, cancelled while it waits for credentials. */
+  /** Cancels another call while it waits for credentials. */
   async function errorOfAborted(): Promise<void> {
     const abort = new AbortController();
-    const call = expectApiError(rows.get('b', { signal: abort.signal }));
+    const call = expectApiError(tunnels.get('b', { signal: abort.signal }));
     (await server.next()).respond(answers.UNAUTHORIZED);
-    await eventually('it waits', () => clock.pendingTimersMs.length === 2);
+    await eventually('a pending call', () => clock.pendingTimersMs.length === 2);
     abort.abort();
     expect((await call).kind).to.equal('cancelled');
   }
 
-  it('opens no connection with new credentials once it is closed', async () => {
+  it('opens no connection with new credentials after it is closed', async () => {
     const plugin = Promise.withResolvers<void>();
     refresh = () => plugin.promise;
-    const call = expectApiError(rows.get('a'));
+    const call = expectApiError(tunnels.get('a'));
     (await server.next()).respond(answers.UNAUTHORIZED);
-    await eventually('the 401 is read', () => clock.pendingTimersMs.length === 1);
+    await eventually('the 401 to arrive', () => clock.pendingTimersMs.length === 1);
     await client.close();
     expect(await call).to.include({ kind: 'cancelled', message: `${GET_A}: client is closed` });
     current = () => ({ authorization: 'Bearer second', serverName: 'another' });
     plugin.resolve();
-    expect((await expectApiError(rows.get('b'))).kind).to.equal('cancelled');
+    expect((await expectApiError(tunnels.get('b'))).kind).to.equal('cancelled');
     expect(client.connectionsOpened()).to.equal(1);
-    await eventually('no connection', () => server.openConnections === 0);
+    await eventually('all connections to close', () => server.openConnections === 0);
   });
 
-  it('says once in 30 s that refused credentials were made good by new ones', async () => {
+  it('logs at most once per 30 s that reloaded credentials were accepted', async () => {
     for (let i = 0; i < 3; i += 1) {
-      const call = rows.get('a');
+      const call = tunnels.get('a');
       (await server.next()).respond(answers.UNAUTHORIZED);
       (await server.next()).respond(answers.okResponse('a', '5'));
       await call;
@@ -189,17 +189,17 @@ describe('client of the API server, given bad input', () => {
     expect(logged).to.deep.equal([`{${fields}} ${message}`, `{${fields},"suppressed":1} ${message}`]);
   });
 
-  it('takes a token that cannot stand in a header for refused, without repeating it', async () => {
+  it('reports a token that is invalid in a header as unauthorized, without repeating it', async () => {
     current = () => ({ authorization: 'Bearer se\ncret' });
-    const error = await expectApiError(rows.get('a'));
+    const error = await expectApiError(tunnels.get('a'));
     expect(error.kind).to.equal('unauthorized');
     expect(error.message).to.equal(`${GET_A}: invalid authorization header (UND_ERR_INVALID_ARG)`);
     expect(server.count).to.equal(0);
   });
 });
 
-function watchOf(rows: ResourceClient<ApiObject>): Promise<void> {
-  return rows.watch(
+function watchOf(tunnels: ResourceClient<ApiObject>): Promise<void> {
+  return tunnels.watch(
     { resourceVersion: '70', timeoutSeconds: 300 },
     { onOpen: () => undefined, onChunk: () => undefined },
   );

@@ -1,4 +1,4 @@
-/** What the client of the API server makes of certificates and ports that are not as they should be. */
+/** The API client with invalid certificates and ports that do not speak TLS or HTTP. */
 import { createServer as createHttpsServer, type Server as HttpsServer } from 'node:https';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { expect } from 'chai';
@@ -20,7 +20,7 @@ async function listen(server: Server, host: string): Promise<number> {
   return (server.address() as AddressInfo).port;
 }
 
-describe('client of the API server over TLS', () => {
+describe('API client over TLS', () => {
   const authority = createCertificateAuthority();
   let server: HttpsServer;
   let client: ApiClient | undefined;
@@ -70,10 +70,10 @@ describe('client of the API server over TLS', () => {
     return client.resource<ApiObject>({ group: '', version: 'v1', plural: 'pods', namespace: 'default' });
   }
 
-  it('reads certificate and key again that do not belong together: they were read while they were rotated', async () => {
-    const [one, other] = [authority.issue({ usage: 'client' }), authority.issue({ usage: 'client' })];
-    credentials = { ...credentials, cert: one.cert, key: other.key };
-    renewed = { ...credentials, cert: other.cert };
+  it('reloads a certificate and a key that do not match because they were read during a rotation', async () => {
+    const [first, second] = [authority.issue({ usage: 'client' }), authority.issue({ usage: 'client' })];
+    credentials = { ...credentials, cert: first.cert, key: second.key };
+    renewed = { ...credentials, cert: second.cert };
     const pods = podsOf(`https://127.0.0.1:${await listen(server, '127.0.0.1')}`);
     const error = await expectApiError(pods.get('a'));
     expect(error.kind).to.equal('unavailable');
@@ -81,8 +81,8 @@ describe('client of the API server over TLS', () => {
     expect((await pods.get('a')).metadata.name).to.equal('a');
   });
 
-  it('sends nothing to a server whose certificate has expired, or is for another name', async () => {
-    for (const [certificate, said] of [
+  it('sends nothing to a server whose certificate has expired or has another name', async () => {
+    for (const [certificate, cause] of [
       [
         authority.issue({ addresses: ['127.0.0.1'], notAfterMs: Date.now() - 1_000 }),
         'certificate has expired',
@@ -95,12 +95,12 @@ describe('client of the API server over TLS', () => {
       const { message } = await expectApiError(pods.get('a'));
       expect(message)
         .to.match(new RegExp(`^${GET_A}: TLS: `))
-        .and.to.contain(said);
+        .and.to.contain(cause);
       await client?.close();
     }
   });
 
-  it('reaches a server by its IPv6 address, whose certificate has the name of tls-server-name', async () => {
+  it('connects to an IPv6 address whose certificate has the name in tls-server-name', async () => {
     credentials = { ...credentials, serverName: 'api.test' };
     const port = await listen(server, '::1');
     expect((await podsOf(`https://[::1]:${port}`).get('a')).metadata.name).to.equal('a');
@@ -110,7 +110,7 @@ describe('client of the API server over TLS', () => {
     expect(message).to.match(/TLS: .*::1/);
   });
 
-  it('says what is wrong with a port that speaks no TLS, or no HTTP', async () => {
+  it('describes a port that does not speak TLS or HTTP', async () => {
     const plain = createServer((socket) => {
       socket.on('error', () => undefined);
       socket.end('HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n');
@@ -122,7 +122,7 @@ describe('client of the API server over TLS', () => {
     plain.close();
   });
 
-  it('gives up a proxy that takes CONNECT and never answers, and keeps no place of the pool for it', async () => {
+  it('times out on a proxy that accepts CONNECT and never answers, and frees its connection', async () => {
     const taken: Socket[] = [];
     const silent = createServer((socket) => {
       socket.on('error', () => undefined).resume();
@@ -131,7 +131,7 @@ describe('client of the API server over TLS', () => {
     try {
       const proxyPort = await listen(silent, '127.0.0.1');
       const pods = podsOf('https://127.0.0.1:6443', `http://127.0.0.1:${proxyPort}`);
-      // Both places of the pool, and one that waits for a place.
+      // Both connections of the pool, and one call that waits for a connection.
       const calls = await Promise.all(
         ['a', 'b', 'c'].map((name) => expectApiError(pods.get(name, { timeoutMs: 500 }))),
       );
@@ -141,8 +141,8 @@ describe('client of the API server over TLS', () => {
         new Promise((resolve) => {
           silent.getConnections((_error, count) => resolve(count));
         });
-      // undici gives up CONNECT after five minutes by itself; here after 10 s, and it may try once more for the call that waited.
-      await eventually('the places are free again', async () => (await open()) === 0, 60_000);
+      // undici's own timeout for CONNECT is five minutes; here it is 10 s, and undici may retry for the waiting call.
+      await eventually('free connections', async () => (await open()) === 0, 60_000);
     } finally {
       silent.close();
       for (const socket of taken) socket.destroy();

@@ -12,7 +12,7 @@ import { FakeClock } from '../support/fake-clock.ts';
 import { startScriptedApiServer, type ScriptedApiServer } from '../support/scripted-api-server.ts';
 import * as answers from '../support/recorded-responses.ts';
 
-const ROWS = {
+const TUNNELS = {
   group: 'reverse-tunnel.io',
   version: 'v1alpha1',
   plural: 'reversetunnels',
@@ -20,11 +20,11 @@ const ROWS = {
 };
 const COLLECTION = '/apis/reverse-tunnel.io/v1alpha1/namespaces/default/reversetunnels';
 
-describe('client of the API server', () => {
+describe('API client', () => {
   let server: ScriptedApiServer;
   let clock: FakeClock;
   let client: ApiClient;
-  let rows: ResourceClient<ApiObject>;
+  let tunnels: ResourceClient<ApiObject>;
   let samples: RequestSample[];
   let credentials: Credentials;
   let renewals: number;
@@ -48,36 +48,36 @@ describe('client of the API server', () => {
       connections: 3,
       onRequest: (sample) => samples.push(sample),
     });
-    rows = client.resource<ApiObject>(ROWS);
+    tunnels = client.resource<ApiObject>(TUNNELS);
   });
 
   afterEach(async () => {
     await client.close();
     await server.close();
-    expect(clock.pendingTimersMs, 'deadlines left').to.deep.equal([]);
+    expect(clock.pendingTimersMs, 'pending timers').to.deep.equal([]);
   });
 
-  it('that got no answer in time trusts no connection that was idle beside it', async () => {
-    const calls = ['a', 'b', 'c'].map((name) => rows.get(name));
+  it('closes idle connections after a call without a response', async () => {
+    const calls = ['a', 'b', 'c'].map((name) => tunnels.get(name));
     for (const name of ['a', 'b', 'c']) (await server.next()).respond(answers.okResponse(name, '100'));
     await Promise.all(calls);
     expect(client.connectionsOpened()).to.equal(3);
 
-    // As when something on the way has forgotten all connections: nobody resets them, and nobody answers.
-    const unanswered = expectApiError(rows.get('a'));
+    // A middlebox has lost the state of all connections: they are neither reset nor answered.
+    const unanswered = expectApiError(tunnels.get('a'));
     await server.next();
     clock.advance(10_000);
     expect(await unanswered).to.include({ kind: 'unavailable', status: undefined });
 
-    const next = [rows.get('a'), rows.get('b')];
+    const next = [tunnels.get('a'), tunnels.get('b')];
     for (const name of ['a', 'b']) (await server.next()).respond(answers.okResponse(name, '100'));
     await Promise.all(next);
     expect(client.connectionsOpened(), 'each on a new connection').to.equal(5);
-    await eventually('those that were idle are closed', () => server.openConnections === 2);
+    await eventually('the idle connections to close', () => server.openConnections === 2);
   });
 
-  it('creates with a POST of the object, by the name that managedFields are to show', async () => {
-    const call = rows.create({
+  it('creates an object with a POST and the manager name for managedFields', async () => {
+    const call = tunnels.create({
       apiVersion: 'reverse-tunnel.io/v1alpha1',
       kind: 'ReverseTunnel',
       metadata: { name: 'a' },
@@ -99,45 +99,45 @@ describe('client of the API server', () => {
     expect(samples).to.deep.equal([{ verb: 'create', code: '201' }]);
   });
 
-  it('patches an object, or its status alone, by a merge patch as given', async () => {
+  it('patches an object or its status with a merge patch', async () => {
     const patch = { metadata: { resourceVersion: '5' }, spec: { createdAt: null } };
-    const onMain = rows.patch('a', patch);
+    const onMain = tunnels.patch('a', patch);
     const main = await server.next();
     expect(main).to.include({ method: 'PATCH', path: `${COLLECTION}/a`, body: JSON.stringify(patch) });
     expect(main.headers['content-type']).to.equal('application/merge-patch+json');
     main.respond(answers.okResponse('a', '6'));
     expect((await onMain).metadata.resourceVersion).to.equal('6');
 
-    const onStatus = rows.patchStatus('a', { status: { state: 'Unknown' } });
+    const onStatus = tunnels.patchStatus('a', { status: { state: 'Unknown' } });
     const status = await server.next();
     expect(status).to.include({ method: 'PATCH', path: `${COLLECTION}/a/status` });
     status.respond(answers.okResponse('a', '7'));
     await onStatus;
   });
 
-  it('deletes with both preconditions, and tells an object that is gone from one that its finalizers hold', async () => {
-    const gone = rows.delete('a', { uid: 'uid-a', resourceVersion: '5' });
+  it('deletes with both preconditions and distinguishes a deleted object from one that waits for finalizers', async () => {
+    const gone = tunnels.delete('a', { uid: 'uid-a', resourceVersion: '5' });
     const first = await server.next();
     expect(first).to.include({ method: 'DELETE', path: `${COLLECTION}/a` });
     expect(JSON.parse(first.body)).to.deep.include({ preconditions: { uid: 'uid-a', resourceVersion: '5' } });
     first.respond(answers.DELETED);
     expect(await gone).to.equal(undefined);
 
-    const held = rows.delete('a', { uid: 'uid-a', resourceVersion: '5' });
+    const held = tunnels.delete('a', { uid: 'uid-a', resourceVersion: '5' });
     (await server.next()).respond(answers.okResponse('a', '9'));
     expect((await held)?.metadata.resourceVersion).to.equal('9');
   });
 
-  it('keeps its connections after deletions, although these have a body', async () => {
+  it('keeps connections open after deletes, which have a body', async () => {
     for (let i = 0; i < 12; i += 1) {
-      const call = rows.delete('a', { uid: 'u', resourceVersion: '5' });
+      const call = tunnels.delete('a', { uid: 'u', resourceVersion: '5' });
       (await server.next()).respond(answers.DELETED);
       await call;
     }
     expect(client.connectionsOpened()).to.be.at.most(3);
   });
 
-  it('reads a document of the API server that is no resource', async () => {
+  it('reads a path of the API server that is not a resource', async () => {
     const call = client.getRaw<{ gitVersion: string }>('/version');
     const request = await server.next();
     expect(request).to.include({ method: 'GET', path: '/version' });
@@ -155,8 +155,8 @@ describe('client of the API server', () => {
     expect(await missing).to.include({ status: 404, kind: 'no_kind_match' });
   });
 
-  it('lists a page with everything it is asked for', async () => {
-    const call = rows.list({
+  it('lists a page with all given parameters', async () => {
+    const call = tunnels.list({
       limit: 2,
       continueToken: 'c/1=',
       fieldSelector: 'metadata.name=a',
@@ -177,7 +177,7 @@ describe('client of the API server', () => {
     expect(page.items.map(({ metadata }) => metadata.name)).to.deep.equal(['a']);
   });
 
-  it('reads cluster-wide kinds and the core group by their own paths, behind a gateway too', async () => {
+  it('builds the paths of cluster-scoped resources and the core group, also behind a gateway', async () => {
     const reviews = client.resource({
       group: 'authentication.k8s.io',
       version: 'v1',
@@ -203,8 +203,8 @@ describe('client of the API server', () => {
     await behind.close();
   });
 
-  it('fails with the consequence of the answer, naming verb, resource and object', async () => {
-    const call = expectApiError(rows.create({ metadata: { name: 'a' } }));
+  it('rejects with the kind of the response and names verb, resource and object', async () => {
+    const call = expectApiError(tunnels.create({ metadata: { name: 'a' } }));
     (await server.next()).respond(answers.ALREADY_EXISTS);
     const error = await call;
     expect(error.kind).to.equal('already_exists');
@@ -214,8 +214,8 @@ describe('client of the API server', () => {
     expect(samples.map(({ code }) => code)).to.deep.equal(['409']);
   });
 
-  it('gives up at its deadline, having told the API server to give up before', async () => {
-    const call = expectApiError(rows.patch('a', {}, { timeoutMs: 6_000 }));
+  it('times out at its deadline and gives the API server an earlier one', async () => {
+    const call = expectApiError(tunnels.patch('a', {}, { timeoutMs: 6_000 }));
     const request = await server.next();
     expect(request.query.get('timeout')).to.equal('4000ms');
     clock.advance(5_999);
@@ -229,15 +229,15 @@ describe('client of the API server', () => {
     expect(samples).to.deep.equal([{ verb: 'patch', code: '<error>' }]);
   });
 
-  it('never sends a call that met its deadline while it waited for a connection', async () => {
-    const slow = [0, 1, 2].map((i) => rows.get(`slow-${i}`));
+  it('never sends a call that timed out while it waited for a connection', async () => {
+    const slow = [0, 1, 2].map((i) => tunnels.get(`slow-${i}`));
     const requests = [await server.next(), await server.next(), await server.next()];
-    const queued = expectApiError(rows.create({ metadata: { name: 'late' } }, { timeoutMs: 1_000 }));
+    const queued = expectApiError(tunnels.create({ metadata: { name: 'late' } }, { timeoutMs: 1_000 }));
     clock.advance(1_000);
     expect((await queued).kind).to.equal('unavailable');
     for (const request of requests) request.respond(answers.okResponse('a', '5'));
     await Promise.all(slow);
-    const next = rows.get('after');
+    const next = tunnels.get('after');
     const request = await server.next();
     expect(request.path).to.equal(`${COLLECTION}/after`);
     request.respond(answers.okResponse('a', '5'));
@@ -245,18 +245,18 @@ describe('client of the API server', () => {
     expect(server.count).to.equal(4);
   });
 
-  it('ends a call when its signal is aborted, before it is sent or while it waits', async () => {
+  it('cancels a call when its signal is aborted, before or after it is sent', async () => {
     const abort = new AbortController();
-    const waiting = expectApiError(rows.get('a', { signal: abort.signal }));
+    const waiting = expectApiError(tunnels.get('a', { signal: abort.signal }));
     await server.next();
     abort.abort();
     expect((await waiting).kind).to.equal('cancelled');
-    expect((await expectApiError(rows.get('b', { signal: abort.signal }))).kind).to.equal('cancelled');
+    expect((await expectApiError(tunnels.get('b', { signal: abort.signal }))).kind).to.equal('cancelled');
     expect(server.count).to.equal(1);
   });
 
-  it('renews the credentials when they are refused, and tries once more', async () => {
-    const call = rows.get('a');
+  it('renews rejected credentials and retries once', async () => {
+    const call = tunnels.get('a');
     (await server.next()).respond(answers.UNAUTHORIZED);
     const again = await server.next();
     expect(again.headers.authorization).to.equal('Bearer second');
@@ -266,14 +266,14 @@ describe('client of the API server', () => {
     expect(renewals).to.equal(1);
   });
 
-  it('is unauthorized when renewed credentials are refused as well, or none can be had', async () => {
-    const call = expectApiError(rows.get('a'));
+  it('reports unauthorized if renewed credentials are rejected too or cannot be loaded', async () => {
+    const call = expectApiError(tunnels.get('a'));
     (await server.next()).respond(answers.UNAUTHORIZED);
     (await server.next()).respond(answers.UNAUTHORIZED);
     expect((await call).kind).to.equal('unauthorized');
 
     renew = () => Promise.reject(new Error('kubeconfig x: exec plugin aws: not found'));
-    const without = expectApiError(rows.get('a'));
+    const without = expectApiError(tunnels.get('a'));
     (await server.next()).respond(answers.UNAUTHORIZED);
     const error = await without;
     expect(error.kind).to.equal('unauthorized');
@@ -281,33 +281,33 @@ describe('client of the API server', () => {
     expect(server.count, 'tries').to.equal(3);
   });
 
-  it('says that something else answered, when a 200 is no JSON', async () => {
-    for (const [body, ask] of [
-      ['<html><body>Sign in</body></html>', () => rows.get('a')],
-      ['{"kind":"Reverse', () => rows.get('a')],
-      ['null', () => rows.get('a')],
-      ['{"items":[]}', () => rows.list()],
-      ['{"metadata":{"resourceVersion":"5"}}', () => rows.list()],
+  it('reports an unexpected response if a 200 is not JSON', async () => {
+    for (const [body, send] of [
+      ['<html><body>Sign in</body></html>', () => tunnels.get('a')],
+      ['{"kind":"Reverse', () => tunnels.get('a')],
+      ['null', () => tunnels.get('a')],
+      ['{"items":[]}', () => tunnels.list()],
+      ['{"metadata":{"resourceVersion":"5"}}', () => tunnels.list()],
     ] as const) {
-      const call = expectApiError(ask());
+      const call = expectApiError(send());
       (await server.next()).respond({ status: 200, headers: {}, body });
       expect((await call).kind, body).to.equal('unexpected_response');
     }
   });
 
-  it('takes a connection that breaks, or an API server that is not there, for unavailable', async () => {
-    const broken = expectApiError(rows.create({ metadata: { name: 'a' } }));
+  it('classifies a broken connection or an unreachable API server as unavailable', async () => {
+    const broken = expectApiError(tunnels.create({ metadata: { name: 'a' } }));
     (await server.next()).reset();
     expect((await broken).kind).to.equal('unavailable');
     await server.close();
-    const absent = await expectApiError(rows.get('a'));
+    const absent = await expectApiError(tunnels.get('a'));
     expect(absent.kind).to.equal('unavailable');
     expect(absent.message).to.contain(`ECONNREFUSED 127.0.0.1:${server.url.port}`);
     expect(samples.map(({ code }) => code)).to.deep.equal(['<error>', '<error>']);
   });
 
-  it('opens no more connections for calls than it may, and uses them again', async () => {
-    const calls = [...Array(20).keys()].map((i) => rows.get(`n${i}`));
+  it('reuses connections and does not exceed their limit', async () => {
+    const calls = [...Array(20).keys()].map((i) => tunnels.get(`n${i}`));
     for (let i = 0; i < 20; i += 1) {
       const request = await server.next();
       expect(server.openConnections).to.be.at.most(3);
@@ -317,12 +317,12 @@ describe('client of the API server', () => {
     expect(client.connectionsOpened()).to.equal(3);
   });
 
-  it('watches on a connection of its own, and hands over bytes as they come', async () => {
-    const busy = [0, 1, 2].map((i) => rows.get(`busy-${i}`));
+  it('watches on a separate connection and passes chunks on as they arrive', async () => {
+    const busy = [0, 1, 2].map((i) => tunnels.get(`busy-${i}`));
     const requests = [await server.next(), await server.next(), await server.next()];
     const seen: string[] = [];
     let opened = 0;
-    const ended = rows.watch(
+    const ended = tunnels.watch(
       { resourceVersion: '70', timeoutSeconds: 300 },
       { onOpen: () => (opened += 1), onChunk: (chunk) => seen.push(chunk.toString()) },
     );
@@ -334,7 +334,7 @@ describe('client of the API server', () => {
       timeoutSeconds: '300',
     });
     const watch = request.watch();
-    await eventually('the watch is open', () => opened === 1);
+    await eventually('the watch to open', () => opened === 1);
     expect(samples.map(({ verb, code }) => `${verb} ${code}`)).to.deep.equal(['watch 200']);
     watch.sendRaw('{"half"');
     await eventually('half a line', () => seen.join('') === '{"half"');
@@ -348,8 +348,8 @@ describe('client of the API server', () => {
     expect(seen.join('')).to.equal('{"half":1}\n');
   });
 
-  it('ends a watch with what its reader throws, and closes the connection', async () => {
-    const ended = rows.watch(
+  it('ends a watch with the error of its reader and closes the connection', async () => {
+    const ended = tunnels.watch(
       { resourceVersion: '70', timeoutSeconds: 300 },
       {
         onOpen: () => undefined,
@@ -365,12 +365,12 @@ describe('client of the API server', () => {
       thrown = error;
     });
     expect(thrown).to.be.instanceOf(RangeError);
-    await eventually('the watch is closed', () => watch.closed);
+    await eventually('the watch to close', () => watch.closed);
   });
 
-  it('refuses a watch with the consequence of the answer', async () => {
+  it('rejects a watch with the kind of the response', async () => {
     const call = expectApiError(
-      rows.watch(
+      tunnels.watch(
         { resourceVersion: '70', timeoutSeconds: 300 },
         { onOpen: () => undefined, onChunk: () => undefined },
       ),
@@ -379,10 +379,10 @@ describe('client of the API server', () => {
     expect(await call).to.include({ kind: 'throttled', retryAfterMs: 1_000 });
   });
 
-  it('ends everything when it is closed, and does nothing afterwards', async () => {
-    const call = expectApiError(rows.get('a'));
+  it('cancels everything when it is closed and does nothing afterwards', async () => {
+    const call = expectApiError(tunnels.get('a'));
     const watch = expectApiError(
-      rows.watch(
+      tunnels.watch(
         { resourceVersion: '7', timeoutSeconds: 300 },
         { onOpen: () => undefined, onChunk: () => undefined },
       ),
@@ -392,16 +392,16 @@ describe('client of the API server', () => {
     await client.close();
     expect((await call).kind).to.equal('cancelled');
     expect((await watch).kind).to.equal('cancelled');
-    expect((await expectApiError(rows.get('b'))).kind).to.equal('cancelled');
-    await eventually('all connections are closed', () => server.openConnections === 0);
+    expect((await expectApiError(tunnels.get('b'))).kind).to.equal('cancelled');
+    await eventually('all connections to close', () => server.openConnections === 0);
     expect(server.count).to.equal(2);
   });
 
-  it('goes through the proxy of the kubeconfig', async () => {
+  it('connects through the proxy of the kubeconfig', async () => {
     const targets: string[] = [];
     const proxy = createServer((socket) => {
       socket.once('data', (head) => {
-        // Plain HTTP goes through a proxy as a request for a whole URL.
+        // A plain HTTP proxy receives a request for an absolute URL.
         const [line = ''] = head.toString('latin1').split('\r\n');
         targets.push(line.split(' ')[1] ?? '');
         const upstream = connect(Number(server.url.port), '127.0.0.1');
@@ -421,7 +421,7 @@ describe('client of the API server', () => {
       userAgent: 'test/1',
       connections: 1,
     });
-    const call = proxied.resource<ApiObject>(ROWS).get('a');
+    const call = proxied.resource<ApiObject>(TUNNELS).get('a');
     (await server.next()).respond(answers.okResponse('a', '5'));
     expect((await call).metadata.name).to.equal('a');
     expect(targets).to.deep.equal([`${server.url.origin}${COLLECTION}/a?timeout=8000ms`]);
@@ -429,10 +429,10 @@ describe('client of the API server', () => {
     proxy.close();
   });
 
-  it('stands on a file of undici that its package holds, and on nothing else of it', () => {
+  it('loads one internal file of undici, and nothing else of it', () => {
     const pool = fileURLToPath(import.meta.resolve('undici/lib/dispatcher/pool.js'));
     expect(existsSync(pool)).to.equal(true);
-    // In a process of its own: another test may have loaded the rest.
+    // A separate process, because another test may have loaded the rest.
     const script = `
       await import(${JSON.stringify(import.meta.resolve('../../src/k8s/client.ts'))});
       const { createRequire } = await import('node:module');

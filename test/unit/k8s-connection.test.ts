@@ -12,7 +12,7 @@ import {
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
-/** PEM as far as it is looked at here. */
+/** PEM with just enough content for these tests. */
 const CA = '-----BEGIN CERTIFICATE-----\nQ0E=\n-----END CERTIFICATE-----\n';
 const CA2 = CA.replace('Q0E=', 'Q0Ey');
 
@@ -32,7 +32,7 @@ function kubeconfig(cluster: object = {}, user: object = {}, context: object = {
   });
 }
 
-async function errorOf(attempt: Promise<Connection>): Promise<string> {
+async function connectionErrorOf(attempt: Promise<Connection>): Promise<string> {
   const error: unknown = await attempt.then(
     () => undefined,
     (thrown: unknown) => thrown,
@@ -43,38 +43,38 @@ async function errorOf(attempt: Promise<Connection>): Promise<string> {
   return message;
 }
 
-describe('way to the API server', () => {
-  let folder: string;
+describe('connection to the API server', () => {
+  let directory: string;
   let clock: FakeClock;
 
   beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'connection-'));
+    directory = await mkdtemp(join(tmpdir(), 'connection-'));
     clock = new FakeClock(Date.now());
   });
 
-  afterEach(() => rm(folder, { recursive: true }));
+  afterEach(() => rm(directory, { recursive: true }));
 
   function resolve(options: Partial<ConnectionOptions> = {}): Promise<Connection> {
     return resolveConnection({
       kubeconfig: undefined,
-      env: { HOME: folder },
+      env: { HOME: directory },
       clock,
-      serviceAccountDirectory: join(folder, 'serviceaccount'),
+      serviceAccountDirectory: join(directory, 'serviceaccount'),
       ...options,
     });
   }
 
   async function write(name: string, text: string): Promise<string> {
-    const path = join(folder, name);
+    const path = join(directory, name);
     await mkdir(join(path, '..'), { recursive: true });
     await writeFile(path, text);
     return path;
   }
 
-  /** The error for a kubeconfig of this content. */
-  async function refusalOf(text: string): Promise<string> {
-    const path = await write('refused', text);
-    const message = await errorOf(resolve({ kubeconfig: path }));
+  /** Returns the error for a kubeconfig with this content. */
+  async function errorOfKubeconfig(text: string): Promise<string> {
+    const path = await write('rejected', text);
+    const message = await connectionErrorOf(resolve({ kubeconfig: path }));
     expect(message.startsWith(`kubeconfig ${path}`), message).to.equal(true);
     return message.slice(`kubeconfig ${path}`.length);
   }
@@ -88,22 +88,22 @@ describe('way to the API server', () => {
       await write('serviceaccount/namespace', 'tunnels\n');
     });
 
-    it('is the service account, also when a kubeconfig is lying about', async () => {
+    it('uses the service account, even if a kubeconfig exists', async () => {
       await write('.kube/config', kubeconfig());
-      const connection = await resolve({ env: { ...env, HOME: folder } });
+      const connection = await resolve({ env: { ...env, HOME: directory } });
       expect(connection.server.href).to.equal('https://10.96.0.1/');
       expect(connection).to.include({ namespace: 'tunnels', source: 'in-cluster', proxyUrl: undefined });
       expect(connection.credentials.current()).to.deep.equal({ ca: CA, authorization: 'Bearer first' });
     });
 
-    it('writes an IPv6 address as a URL has it', async () => {
+    it('writes an IPv6 address in URL form', async () => {
       const connection = await resolve({
         env: { KUBERNETES_SERVICE_HOST: 'fd00::1', KUBERNETES_SERVICE_PORT: '6443' },
       });
       expect(connection.server.href).to.equal('https://[fd00::1]:6443/');
     });
 
-    it('reads a rotated token within 10 s, and a rotated CA', async () => {
+    it('reloads a rotated token within 10 s, and a rotated CA', async () => {
       const { credentials } = await resolve({ env });
       await write('serviceaccount/token', 'second\n');
       await write('serviceaccount/ca.crt', CA2);
@@ -119,61 +119,66 @@ describe('way to the API server', () => {
       expect(current).to.deep.equal({ ca: CA2, authorization: 'Bearer second' });
     });
 
-    it('reads both at once when they were refused', async () => {
+    it('reloads token and CA after a rejection', async () => {
       const { credentials } = await resolve({ env });
       await write('serviceaccount/token', 'second\n');
       await credentials.refresh();
       expect(credentials.current()).to.include({ authorization: 'Bearer second' });
     });
 
-    it('does without a namespace file, but not without a CA', async () => {
-      await rm(join(folder, 'serviceaccount/namespace'));
+    it('works without a namespace file but not without a CA', async () => {
+      await rm(join(directory, 'serviceaccount/namespace'));
       expect((await resolve({ env })).namespace).to.equal(undefined);
-      await rm(join(folder, 'serviceaccount/ca.crt'));
-      expect(await errorOf(resolve({ env }))).to.match(/^service account: ENOENT: .*serviceaccount\/ca\.crt/);
+      await rm(join(directory, 'serviceaccount/ca.crt'));
+      expect(await connectionErrorOf(resolve({ env }))).to.match(
+        /^service account: ENOENT: .*serviceaccount\/ca\.crt/,
+      );
     });
 
-    // To Node an empty CA is no CA, and it would trust whoever a public authority has signed for.
+    // Node.js takes an empty CA for none and would trust every public authority.
     for (const [file, what] of [
       ['ca.crt', 'contains no certificate'],
       ['token', 'is empty'],
     ] as const) {
-      it(`does not take an empty ${file}: not at the start, and not in place of a good one`, async () => {
+      it(`rejects an empty ${file} at the start and does not replace a valid one with it`, async () => {
         const { credentials } = await resolve({ env });
         const before = await credentials.current();
         const path = await write(`serviceaccount/${file}`, '\n');
-        expect(await errorOf(resolve({ env }))).to.equal(`service account: ${path} ${what}`);
+        expect(await connectionErrorOf(resolve({ env }))).to.equal(`service account: ${path} ${what}`);
         clock.advance(10_000);
         void credentials.current();
-        let said = '';
+        let message = '';
         await credentials.refresh().catch((error: Error) => {
-          said = error.message;
+          message = error.message;
         });
-        expect(said).to.equal(`service account: ${path} ${what}`);
+        expect(message).to.equal(`service account: ${path} ${what}`);
         expect(await credentials.current()).to.deep.equal(before);
       });
     }
 
-    it('falls back to a kubeconfig when no token is mounted', async () => {
-      await rm(join(folder, 'serviceaccount/token'));
-      expect(await errorOf(resolve({ env: { ...env, HOME: folder } }))).to.equal(
-        `no API server configured: no service account token in ${folder}/serviceaccount, KUBECONFIG is not set ` +
-          `and ${folder}/.kube/config does not exist; set --kubeconfig`,
+    it('falls back to a kubeconfig if no token is mounted', async () => {
+      await rm(join(directory, 'serviceaccount/token'));
+      expect(await connectionErrorOf(resolve({ env: { ...env, HOME: directory } }))).to.equal(
+        `no API server configured: no service account token in ${directory}/serviceaccount, KUBECONFIG is not set ` +
+          `and ${directory}/.kube/config does not exist; set --kubeconfig`,
       );
     });
   });
 
-  describe('by a kubeconfig', () => {
-    it('is the one given, with all that its context says', async () => {
+  describe('with a kubeconfig', () => {
+    it('uses the given kubeconfig and everything in its context', async () => {
       const path = await write(
         'given',
         kubeconfig(
           { 'tls-server-name': 'kube.local', 'proxy-url': 'http://proxy.example:3128' },
-          { token: 'secret', as: 'somebody' },
+          { token: 'secret', as: 'alice' },
           { namespace: 'tunnels' },
         ),
       );
-      const connection = await resolve({ kubeconfig: path, env: { KUBECONFIG: '/nowhere', HOME: folder } });
+      const connection = await resolve({
+        kubeconfig: path,
+        env: { KUBECONFIG: '/nowhere', HOME: directory },
+      });
       expect(connection.server.href).to.equal('https://c.example:6443/');
       expect(connection).to.include({
         namespace: 'tunnels',
@@ -185,11 +190,11 @@ describe('way to the API server', () => {
         ca: CA,
         serverName: 'kube.local',
         authorization: 'Bearer secret',
-        impersonateUser: 'somebody',
+        impersonateUser: 'alice',
       });
     });
 
-    it('reads certificates from data and from files beside it', async () => {
+    it('reads certificates from data and from files relative to the kubeconfig', async () => {
       await write('u.key', 'KEY');
       const path = await write(
         'given',
@@ -202,19 +207,19 @@ describe('way to the API server', () => {
       expect(await credentials.current()).to.include({ key: 'KEY2' });
     });
 
-    it('is that of KUBECONFIG, of whose files some may be missing, else the one at home', async () => {
+    it('uses the existing files of KUBECONFIG, otherwise the one in the home directory', async () => {
       const first = await write('first', stringify({ contexts: [] }));
       const second = await write('second', kubeconfig({}, { token: 'two' }));
       await write('.kube/config', kubeconfig({}, { token: 'home' }, { namespace: 'at-home' }));
       const listed = await resolve({
-        env: { KUBECONFIG: `${folder}/none:${first}:${second}`, HOME: folder },
+        env: { KUBECONFIG: `${directory}/none:${first}:${second}`, HOME: directory },
       });
       expect(listed.source).to.equal(`kubeconfig ${first}, ${second}, context x`);
       expect(await listed.credentials.current()).to.include({ authorization: 'Bearer two' });
       expect((await resolve()).namespace).to.equal('at-home');
     });
 
-    it('reads a token file again, as a mounted token has it', async () => {
+    it('reloads a token file, such as a mounted token', async () => {
       await write('token', 'first\n');
       const path = await write('given', kubeconfig({}, { token: 'stale', tokenFile: 'token' }));
       const { credentials } = await resolve({ kubeconfig: path });
@@ -228,12 +233,12 @@ describe('way to the API server', () => {
       expect(await credentials.current()).to.include({ ca: CA });
     });
 
-    it('asks an exec plugin, tells it what its protocol has it told, and asks again when its token expires', async () => {
+    it('runs an exec plugin with the input that its protocol requires, and again when its token expires', async () => {
       const plugin = await write(
         'bin/plugin',
         `#!/bin/sh
-n=$(cat "${folder}/count" 2>/dev/null || echo 0); echo $((n + 1)) > "${folder}/count"
-echo "$KUBERNETES_EXEC_INFO" > "${folder}/info"
+n=$(cat "${directory}/count" 2>/dev/null || echo 0); echo $((n + 1)) > "${directory}/count"
+echo "$KUBERNETES_EXEC_INFO" > "${directory}/info"
 echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"'"$1$n"'","expirationTimestamp":"2099-01-01T00:00:00Z"}}'
 `,
       );
@@ -257,7 +262,7 @@ echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","s
         authorization: 'Bearer token-0',
         expiresAtMs: Date.UTC(2099, 0, 1),
       });
-      expect(JSON.parse(await readFile(join(folder, 'info'), 'utf8'))).to.deep.equal({
+      expect(JSON.parse(await readFile(join(directory, 'info'), 'utf8'))).to.deep.equal({
         apiVersion: 'client.authentication.k8s.io/v1',
         kind: 'ExecCredential',
         spec: {
@@ -271,102 +276,112 @@ echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","s
       expect(await renewed).to.include({ authorization: 'Bearer token-1' });
     });
 
-    it('keeps what it has when the server moved, and says so', async () => {
+    it('keeps its credentials and reports an error if the server changed', async () => {
       const path = await write('given', kubeconfig({}, { token: 'one' }));
       const { credentials } = await resolve({ kubeconfig: path });
       await writeFile(path, kubeconfig({ server: 'https://other.example' }, { token: 'for another' }));
-      let said = '';
+      let message = '';
       await credentials.refresh().catch((error: Error) => {
-        said = error.message;
+        message = error.message;
       });
-      expect(said).to.equal(
+      expect(message).to.equal(
         `kubeconfig ${path}: server changed from https://c.example:6443 to https://other.example; restart to apply it`,
       );
       expect(await credentials.current()).to.include({ authorization: 'Bearer one' });
     });
   });
 
-  describe('refused', () => {
-    it('when a file is missing', async () => {
-      const path = join(folder, 'none');
-      expect(await errorOf(resolve({ kubeconfig: path }))).to.equal(`kubeconfig ${path}: no such file`);
-      expect(await errorOf(resolve({ env: { KUBECONFIG: `${path}:${path}2` } }))).to.equal(
+  describe('rejected kubeconfigs', () => {
+    it('rejects a missing file', async () => {
+      const path = join(directory, 'none');
+      expect(await connectionErrorOf(resolve({ kubeconfig: path }))).to.equal(
+        `kubeconfig ${path}: no such file`,
+      );
+      expect(await connectionErrorOf(resolve({ env: { KUBECONFIG: `${path}:${path}2` } }))).to.equal(
         `KUBECONFIG=${path}:${path}2: no such file`,
       );
-      expect(await errorOf(resolve())).to.contain('not in a pod, KUBECONFIG is not set and ');
+      expect(await connectionErrorOf(resolve())).to.contain('not in a pod, KUBECONFIG is not set and ');
     });
 
-    it('when it is a folder', async () => {
-      expect(await errorOf(resolve({ kubeconfig: folder }))).to.contain('EISDIR');
+    it('rejects a directory', async () => {
+      expect(await connectionErrorOf(resolve({ kubeconfig: directory }))).to.contain('EISDIR');
     });
 
-    it('when it does not say which API server', async () => {
-      expect(await refusalOf('%')).to.contain(': invalid YAML: ');
-      expect(await refusalOf('{}')).to.contain(': current-context is not set');
-      expect(await refusalOf(kubeconfig({ server: '' }))).to.equal(', context x: cluster has no server');
-      expect(await refusalOf(kubeconfig({ server: 'c.example' }))).to.equal(
+    it('rejects a kubeconfig without an API server', async () => {
+      expect(await errorOfKubeconfig('%')).to.contain(': invalid YAML: ');
+      expect(await errorOfKubeconfig('{}')).to.contain(': current-context is not set');
+      expect(await errorOfKubeconfig(kubeconfig({ server: '' }))).to.equal(
+        ', context x: cluster has no server',
+      );
+      expect(await errorOfKubeconfig(kubeconfig({ server: 'c.example' }))).to.equal(
         ', context x: server c.example is not a URL',
       );
     });
 
-    it('when it would send credentials in plain text, or to whoever answers', async () => {
-      expect(await refusalOf(kubeconfig({ server: 'http://localhost:8001' }))).to.equal(
+    it('rejects plain HTTP and skipped verification', async () => {
+      expect(await errorOfKubeconfig(kubeconfig({ server: 'http://localhost:8001' }))).to.equal(
         ', context x: server http://localhost:8001 is not https; credentials are never sent in plaintext',
       );
-      expect(await refusalOf(kubeconfig({ 'insecure-skip-tls-verify': true }))).to.equal(
+      expect(await errorOfKubeconfig(kubeconfig({ 'insecure-skip-tls-verify': true }))).to.equal(
         ', context x: insecure-skip-tls-verify is not supported; set certificate-authority-data instead',
       );
     });
 
-    it('when it wants what is not supported, rather than going without', async () => {
-      expect(await refusalOf(kubeconfig({}, { token: 'x', 'as-groups': ['admins'] }))).to.equal(
+    it('rejects unsupported fields instead of ignoring them', async () => {
+      expect(await errorOfKubeconfig(kubeconfig({}, { token: 'x', 'as-groups': ['admins'] }))).to.equal(
         ', context x: user field as-groups is not supported',
       );
-      expect(await refusalOf(kubeconfig({ 'proxy-url': 'ftp://p' }))).to.equal(
+      expect(await errorOfKubeconfig(kubeconfig({ 'proxy-url': 'ftp://p' }))).to.equal(
         ', context x: proxy-url ftp://p must be http, https or socks5',
       );
     });
 
-    it('when its CA is no certificate, or its token file is empty, rather than trusting or being anybody', async () => {
+    it('rejects a CA without a certificate and an empty token file instead of falling back', async () => {
       await write('empty', '');
       const noCertificate = ', context x: certificate-authority of the cluster contains no certificate';
       const byFile = { 'certificate-authority-data': undefined, 'certificate-authority': 'empty' };
-      expect(await refusalOf(kubeconfig(byFile, { token: 'x' }))).to.equal(noCertificate);
+      expect(await errorOfKubeconfig(kubeconfig(byFile, { token: 'x' }))).to.equal(noCertificate);
       const garbage = { 'certificate-authority-data': b64('CA') };
-      expect(await refusalOf(kubeconfig(garbage, { token: 'x' }))).to.equal(noCertificate);
-      expect(await refusalOf(kubeconfig({}, { tokenFile: 'empty' }))).to.equal(
-        `, context x: token file ${folder}/empty is empty`,
+      expect(await errorOfKubeconfig(kubeconfig(garbage, { token: 'x' }))).to.equal(noCertificate);
+      expect(await errorOfKubeconfig(kubeconfig({}, { tokenFile: 'empty' }))).to.equal(
+        `, context x: token file ${directory}/empty is empty`,
       );
     });
 
-    it('without a word of the secrets in it', async () => {
+    it('omits secrets from its errors', async () => {
       const secret = 'my-secret-token';
       const apiVersion = 'client.authentication.k8s.io/v1';
       const exec = { apiVersion, command: 'echo', args: [secret] };
-      expect(await refusalOf(kubeconfig({}, { exec }))).to.equal(
+      expect(await errorOfKubeconfig(kubeconfig({}, { exec }))).to.equal(
         ', context x: the exec plugin echo printed invalid JSON',
       );
       const failing = { apiVersion, command: 'sh', args: ['-c', `echo "sent Bearer ${secret}" >&2; exit 1`] };
-      expect(await refusalOf(kubeconfig({}, { exec: failing }))).to.equal(', context x: sent [credentials]');
-      expect(await refusalOf(kubeconfig({ server: `https://me:${secret}@c.example` }))).to.equal(
+      expect(await errorOfKubeconfig(kubeconfig({}, { exec: failing }))).to.equal(
+        ', context x: sent [credentials]',
+      );
+      expect(await errorOfKubeconfig(kubeconfig({ server: `https://me:${secret}@c.example` }))).to.equal(
         ', context x: server URL must not contain a password',
       );
       for (const proxyUrl of [`ftp://me:${secret}@p:1`, `me:${secret}@p:1`]) {
-        expect(await refusalOf(kubeconfig({ 'proxy-url': proxyUrl }))).not.to.contain(secret);
+        expect(await errorOfKubeconfig(kubeconfig({ 'proxy-url': proxyUrl }))).not.to.contain(secret);
       }
     });
 
-    it('when a file that it names cannot be read, or its plugin fails', async () => {
-      expect(await refusalOf(kubeconfig({}, { tokenFile: 'gone' }))).to.match(
+    it('reports an unreadable file and a failed plugin', async () => {
+      expect(await errorOfKubeconfig(kubeconfig({}, { tokenFile: 'gone' }))).to.match(
         /, context x: ENOENT: .*\/gone/,
       );
-      expect(await refusalOf(kubeconfig({ 'certificate-authority': 'gone.crt' }))).to.match(
+      expect(await errorOfKubeconfig(kubeconfig({ 'certificate-authority': 'gone.crt' }))).to.match(
         /, context x: ENOENT: .*\/gone\.crt/,
       );
       const exec = { apiVersion: 'client.authentication.k8s.io/v1', command: 'no-such-plugin' };
-      expect(await refusalOf(kubeconfig({}, { exec }))).to.equal(', context x: spawn no-such-plugin ENOENT');
+      expect(await errorOfKubeconfig(kubeconfig({}, { exec }))).to.equal(
+        ', context x: spawn no-such-plugin ENOENT',
+      );
       const failing = { ...exec, command: 'sh', args: ['-c', 'echo "please log in" >&2; exit 1'] };
-      expect(await refusalOf(kubeconfig({}, { exec: failing }))).to.equal(', context x: please log in');
+      expect(await errorOfKubeconfig(kubeconfig({}, { exec: failing }))).to.equal(
+        ', context x: please log in',
+      );
     });
   });
 });

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { createCredentialSource, type Credentials } from '../../src/k8s/credentials.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
-/** Lets what hangs on settled promises run. */
+/** Runs the callbacks of settled promises. */
 async function settle(): Promise<void> {
   for (let i = 0; i < 10; i += 1) await Promise.resolve();
 }
@@ -11,8 +11,8 @@ function token(text: string, expiresAtMs?: number): Credentials {
   return { ca: 'CA', authorization: `Bearer ${text}`, expiresAtMs };
 }
 
-describe('credentials over time', () => {
-  it('are read again when 10 s old and in use, without anybody waiting for it', async () => {
+describe('credential source', () => {
+  it('reloads credentials that are 10 s old and in use, in the background', async () => {
     const clock = new FakeClock();
     let reads = 0;
     const source = createCredentialSource(
@@ -38,7 +38,7 @@ describe('credentials over time', () => {
     expect(source.current()).to.deep.equal(token('2'));
   });
 
-  it('stay the same object while their content does, so that connections are kept', async () => {
+  it('returns the same object while its content is unchanged, so that connections are kept', async () => {
     const clock = new FakeClock();
     const first = token('1');
     const source = createCredentialSource(first, { renew: () => Promise.resolve(token('1')) }, clock);
@@ -46,7 +46,7 @@ describe('credentials over time', () => {
     expect(source.current()).to.equal(first);
   });
 
-  it('stay as they are when a file cannot be read for a moment', async () => {
+  it('keeps the credentials if a file is temporarily unreadable', async () => {
     const clock = new FakeClock();
     const source = createCredentialSource(
       token('1'),
@@ -62,7 +62,7 @@ describe('credentials over time', () => {
     expect(source.current()).to.deep.equal(token('1'));
   });
 
-  it('are renewed once for all that were refused at the same time, and not again within 5 s', async () => {
+  it('renews once for concurrent rejections, and not again within 5 s', async () => {
     const clock = new FakeClock();
     let renewals = 0;
     const source = createCredentialSource(
@@ -86,7 +86,7 @@ describe('credentials over time', () => {
     expect(source.current()).to.deep.equal(token('3'));
   });
 
-  it('say to everybody who asks that they could not be renewed, and why', async () => {
+  it('reports a failed renewal and its cause to every caller', async () => {
     const clock = new FakeClock();
     const source = createCredentialSource(
       token('1'),
@@ -94,16 +94,16 @@ describe('credentials over time', () => {
       clock,
     );
     for (const attempt of [source.refresh(), source.refresh()]) {
-      let said = '';
+      let message = '';
       await attempt.catch((error: Error) => {
-        said = error.message;
+        message = error.message;
       });
-      expect(said).to.equal('plugin aws not found');
+      expect(message).to.equal('plugin aws not found');
     }
     expect(source.current()).to.deep.equal(token('1'));
   });
 
-  it('are renewed in the background a minute before they expire', async () => {
+  it('renews in the background one minute before the expiry', async () => {
     const clock = new FakeClock();
     const expiresAtMs = clock.wallMs() + 300_000;
     const source = createCredentialSource(
@@ -114,14 +114,14 @@ describe('credentials over time', () => {
     clock.advance(240_000);
     expect(source.current()).to.deep.equal(token('1', expiresAtMs));
     await settle();
-    expect(source.current(), 'a minute is left').to.deep.equal(token('1', expiresAtMs));
+    expect(source.current(), 'one minute before the expiry').to.deep.equal(token('1', expiresAtMs));
     clock.advance(1);
-    expect(source.current(), 'nobody waits').to.deep.equal(token('1', expiresAtMs));
+    expect(source.current(), 'no caller waits').to.deep.equal(token('1', expiresAtMs));
     await settle();
     expect(source.current()).to.deep.equal(token('2', expiresAtMs + 300_000));
   });
 
-  it('are waited for once they have expired', async () => {
+  it('waits for the renewal of expired credentials', async () => {
     const clock = new FakeClock();
     const expiresAtMs = clock.wallMs() + 1_000;
     const source = createCredentialSource(
@@ -135,7 +135,7 @@ describe('credentials over time', () => {
     expect(await current).to.deep.equal(token('2'));
   });
 
-  it('are used when they seem to have expired and no others can be had: the clock may be wrong', async () => {
+  it('returns expired credentials if no others are available, because the clock may be wrong', async () => {
     const clock = new FakeClock();
     const expired = token('1', clock.wallMs() - 1);
     const source = createCredentialSource(
@@ -146,7 +146,7 @@ describe('credentials over time', () => {
     expect(await source.current()).to.equal(expired);
   });
 
-  it('of a renewal are not undone by a slower reading of the file', async () => {
+  it('does not replace renewed credentials with those of a slower reload', async () => {
     const clock = new FakeClock();
     const reading = Promise.withResolvers<Credentials>();
     const source = createCredentialSource(

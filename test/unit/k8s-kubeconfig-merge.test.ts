@@ -23,11 +23,11 @@ function errorOf(...files: KubeconfigFile[]): string {
     expect(error).to.be.instanceOf(KubeconfigError);
     return (error as Error).message;
   }
-  throw new Error('the kubeconfig was meant to be refused');
+  throw new Error('the kubeconfig was accepted');
 }
 
 describe('kubeconfig files', () => {
-  it('give the current context with its cluster and user, paths relative to the file', () => {
+  it('resolve the current context to its cluster and user, with paths relative to the file', () => {
     const { name, namespace, cluster, user } = currentContext([
       file('/home/a/config', {
         'current-context': 'x',
@@ -48,7 +48,7 @@ describe('kubeconfig files', () => {
     });
   });
 
-  it('are merged as kubectl does: the first that says a thing wins', () => {
+  it('are merged as in kubectl: the first file that sets a value wins', () => {
     const { name, cluster, user } = currentContext([
       file('/one/config', { contexts: [CONTEXT], clusters: null }),
       file('/two/config', {
@@ -68,7 +68,7 @@ describe('kubeconfig files', () => {
     expect(user).to.deep.equal({ token: 'second' });
   });
 
-  it('may leave the user out, and hold entries in disorder that are not used', () => {
+  it('may omit the user and contain invalid entries that are not used', () => {
     const { user, namespace } = currentContext([
       file('/config', {
         'current-context': 'x',
@@ -80,7 +80,7 @@ describe('kubeconfig files', () => {
     expect(namespace).to.equal(undefined);
   });
 
-  it('name a plugin in their folder by a path, and one in PATH by its name', () => {
+  it("resolve a plugin's path relative to the file and leave a bare command to PATH", () => {
     for (const [command, expected] of [
       ['./bin/plugin', '/home/a/bin/plugin'],
       ['/usr/bin/plugin', '/usr/bin/plugin'],
@@ -98,7 +98,7 @@ describe('kubeconfig files', () => {
     }
   });
 
-  it('say in one line what is wrong with them, and in which file', () => {
+  it('report errors in one line with the file name', () => {
     const base = { 'current-context': 'x', clusters: [CLUSTER], users: [USER], contexts: [CONTEXT] };
     expect(errorOf({ path: '/k', text: 'a: b: c\n  - d' })).to.match(
       /^kubeconfig \/k: invalid YAML: .*line 1[^\n]*$/,

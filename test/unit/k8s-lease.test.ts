@@ -34,7 +34,7 @@ describe('a Lease', () => {
     expect(clock.pendingTimersMs, 'timers left').to.deep.equal([]);
   });
 
-  /** A holder whose wall clock is ahead by so much. */
+  /** Creates a holder whose wall clock is ahead by `aheadMs`. */
   function holder(identity: string, { own = false, aheadMs = 0, watches = true } = {}) {
     const ownClock: Clock = {
       monotonicMs: () => clock.monotonicMs(),
@@ -66,22 +66,22 @@ describe('a Lease', () => {
     return Object.assign(lease, { seen });
   }
 
-  const pass = (ms: number): Promise<void> => advanceTime(clock, ms);
+  const advance = (ms: number): Promise<void> => advanceTime(clock, ms);
 
   it('is held once it is written, and renewed every 5 s', async () => {
     const lease = holder('a');
     expect(lease.isHeld).to.equal(false);
     await flushEventLoop();
     expect(lease.isHeld).to.equal(true);
-    await pass(60_000);
+    await advance(60_000);
     expect(lease.isHeld).to.equal(true);
     expect(lease.seen.times).to.equal(1);
     expect(leases.writes).to.have.length(1 + 12);
   });
 
-  it('is held by one of many, and costs the others no write', async () => {
+  it('has one holder of many candidates and costs the others no writes', async () => {
     const all = ['a', 'b', 'c'].map((identity) => holder(identity));
-    await pass(60_000);
+    await advance(60_000);
     expect(all.filter(({ isHeld }) => isHeld)).to.have.length(1);
     expect(new Set(leases.writes.map((write) => write.split(' ')[2])).size).to.equal(1);
   });
@@ -90,176 +90,176 @@ describe('a Lease', () => {
     const a = holder('a', { watches: false });
     await flushEventLoop();
     leases.failure = AWAY;
-    await pass(9999);
+    await advance(9999);
     expect(a.isHeld).to.equal(true);
-    await pass(2);
+    await advance(2);
     expect(a.isHeld).to.equal(false);
     expect(a.seen.failures).to.be.greaterThan(2);
     leases.failure = undefined;
-    await pass(3000);
+    await advance(3000);
     expect([a.isHeld, a.seen.times]).to.deep.equal([true, 2]);
   });
 
-  it('counts from when the renewal was sent, not from its answer', async () => {
+  it('is valid from when the renewal was sent, not from its response', async () => {
     const a = holder('a', { watches: false });
     await flushEventLoop();
     const { promise, resolve } = Promise.withResolvers<void>();
     leases.delay = promise;
-    await pass(20_000);
+    await advance(20_000);
     leases.delay = undefined;
     resolve();
     await flushEventLoop();
-    expect(a.isHeld, 'that answer is 15 s old').to.equal(false);
-    await pass(2000);
+    expect(a.isHeld, 'the response is 15 s late').to.equal(false);
+    await advance(2000);
     expect(a.isHeld).to.equal(true);
   });
 
-  it('of a dead holder is taken after 15 s without a change, within 17 s of its last sign', async () => {
+  it('of a dead holder is taken after 15 s without a change, within 17 s of the last renewal', async () => {
     const a = holder('a');
     await flushEventLoop();
     const b = holder('b');
-    await pass(12_000);
-    // Dead: it renews no more, and gives nothing up.
+    await advance(12_000);
+    // Dead: it neither renews nor releases.
     a.seen.may = false;
     const [lastMs] = [clock.monotonicMs()];
-    while (!b.isHeld) await pass(100);
+    while (!b.isHeld) await advance(100);
     expect(clock.monotonicMs() - lastMs).to.be.within(10_000, 17_000);
   });
 
-  it('that is given up is taken at once', async () => {
+  it('is taken immediately after its release', async () => {
     const a = holder('a');
     await flushEventLoop();
     const b = holder('b');
-    await pass(7000);
+    await advance(7000);
     await a.release();
     await flushEventLoop();
     expect([a.isHeld, b.isHeld]).to.deep.equal([false, true]);
   });
 
-  it('does not depend on clocks: an hour ahead and an hour behind', async () => {
+  it('does not depend on wall clocks that differ by two hours', async () => {
     const a = holder('a', { aheadMs: HOUR_MS });
     await flushEventLoop();
     const b = holder('b', { aheadMs: -HOUR_MS });
     const c = holder('c');
-    await pass(120_000);
+    await advance(120_000);
     expect([a.isHeld, b.isHeld, c.isHeld]).to.deep.equal([true, false, false]);
     a.seen.may = false;
-    await pass(17_000);
+    await advance(17_000);
     expect([a, b, c].filter(({ isHeld }) => isHeld)).to.have.length(1);
     expect(a.isHeld).to.equal(false);
   });
 
-  it('edited by hand, with a year of duration: nobody leads for 15 s at most, then one does', async () => {
+  it('with a manually edited duration of a year has no leader for at most 15 s, then one', async () => {
     const a = holder('a');
     const b = holder('b');
-    await pass(6000);
+    await advance(6000);
     leases.editManually(NAME, {
-      holderIdentity: 'nobody',
+      holderIdentity: 'other',
       leaseDurationSeconds: 31_536_000,
       renewTime: '2099-01-01T00:00:00.000000Z',
     });
     await flushEventLoop();
     expect([a.isHeld, b.isHeld], 'at once').to.deep.equal([false, false]);
-    await pass(17_000);
+    await advance(17_000);
     expect([a, b].filter(({ isHeld }) => isHeld)).to.have.length(1);
   });
 
-  it('deleted by hand is made anew, by one of them', async () => {
+  it('is recreated by one candidate after a manual deletion', async () => {
     const a = holder('a');
     const b = holder('b');
-    await pass(6000);
+    await advance(6000);
     leases.deleteManually(NAME);
-    await pass(17_000);
+    await advance(17_000);
     expect([a, b].filter(({ isHeld }) => isHeld)).to.have.length(1);
   });
 
-  it('with a label edited by somebody proves nobody alive', async () => {
+  it('does not count a changed label as a sign of life', async () => {
     const a = holder('a');
     await flushEventLoop();
     const b = holder('b');
     await flushEventLoop();
     a.seen.may = false;
     for (let times = 0; times < 20; times += 1) {
-      await pass(1000);
+      await advance(1000);
       leases.editManually(NAME, {});
     }
     expect(b.isHeld).to.equal(true);
   });
 
-  it('of its own is taken back at once from whoever edited it, and deleted at the end', async () => {
+  it('that is exclusive is taken back immediately after an edit and deleted on release', async () => {
     const own = holder('me', { own: true });
-    await pass(6000);
+    await advance(6000);
     leases.editManually(NAME, { holderIdentity: 'mallory' });
-    await pass(1000);
+    await advance(1000);
     expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
     leases.deleteManually(NAME);
-    await pass(1000);
+    await advance(1000);
     expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
-    expect([own.isHeld, own.seen.times], 'it was held all the time').to.deep.equal([true, 1]);
+    expect([own.isHeld, own.seen.times], 'held continuously').to.deep.equal([true, 1]);
     await own.release();
     expect(leases.objects.size).to.equal(0);
   });
 
-  it('tells when what is stored is older than what was shown before: etcd was restored', async () => {
+  it('reports a rollback if the stored version is older than one seen before: etcd was restored', async () => {
     const lease = holder('a', { own: true, watches: false });
-    await pass(20_000);
+    await advance(20_000);
     leases.editManually(NAME, { holderIdentity: 'mallory' });
-    await pass(20_000);
-    expect([lease.isHeld, lease.seen.setBack], 'another holder is newer').to.deep.equal([true, 0]);
+    await advance(20_000);
+    expect([lease.isHeld, lease.seen.setBack], 'the holder has changed').to.deep.equal([true, 0]);
     const backup = leases.objects.get(NAME);
-    await pass(20_000);
+    await advance(20_000);
     if (backup !== undefined) leases.objects.set(NAME, backup);
-    await pass(20_000);
+    await advance(20_000);
     expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
     leases.deleteManually(NAME);
-    await pass(20_000);
-    expect([lease.isHeld, lease.seen.setBack], 'deleted by hand').to.deep.equal([true, 1]);
+    await advance(20_000);
+    expect([lease.isHeld, lease.seen.setBack], 'deleted manually').to.deep.equal([true, 1]);
     leases.deleteManually(NAME);
     leases.restoreVersion(50);
-    await pass(20_000);
-    expect([lease.isHeld, lease.seen.setBack], 'made anew in an older store').to.deep.equal([true, 2]);
+    await advance(20_000);
+    expect([lease.isHeld, lease.seen.setBack], 'recreated in an older store').to.deep.equal([true, 2]);
   });
 
   for (const watches of [true, false]) {
-    it(`tells of its own that somebody else renewed it, at a newer version: etcd was restored to another history${watches ? '' : ', and no watch showed it'}`, async () => {
+    it(`that is exclusive reports a rollback for a foreign renewal at a newer version: etcd was restored to another history${watches ? '' : ', without a watch event'}`, async () => {
       const lease = holder('a', { own: true, watches });
-      await pass(20_000);
+      await advance(20_000);
       leases.editManually(NAME, { renewTime: '2026-11-22T00:00:00.000000Z' });
-      await pass(20_000);
+      await advance(20_000);
       expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
     });
   }
 
-  it('takes a renewal of its own whose answer was lost for its own', async () => {
+  it('accepts its own renewal whose response was lost', async () => {
     const lease = holder('a', { own: true });
-    await pass(6000);
+    await advance(6000);
     const patch = leases.patch.bind(leases);
     leases.patch = async (name, sent) => {
       await patch(name, sent);
       throw AWAY;
     };
-    await pass(6000);
+    await advance(6000);
     leases.patch = patch;
-    await pass(20_000);
+    await advance(20_000);
     expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 0]);
     expect(lease.seen.failures).to.be.greaterThan(0);
   });
 
-  it('says nothing of a Lease that a former process of its name left behind', async () => {
+  it('reports no rollback for a Lease that a previous process of the same name left behind', async () => {
     await holder('a', { own: true }).release();
     await leases.create({
       metadata: { name: NAME },
       spec: { holderIdentity: 'a', renewTime: '2026-11-22T00:00:00.000000Z' },
     });
     const lease = holder('a', { own: true });
-    await pass(20_000);
+    await advance(20_000);
     expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 0]);
   });
 
-  it('is not tried for while that is not allowed', async () => {
+  it('is not acquired while acquiring is not allowed', async () => {
     const lease = holder('a');
     lease.seen.may = false;
-    await pass(60_000);
+    await advance(60_000);
     expect(leases.writes.length).to.be.at.most(1);
   });
 });

@@ -4,8 +4,8 @@ import * as fc from 'fast-check';
 
 const LIMIT = 1 << 20;
 
-describe('splitting a watch into lines', () => {
-  it('gives the same lines however the bytes are cut, also in the middle of a character', () => {
+describe('line splitter of a watch', () => {
+  it('returns the same lines for any division into chunks, even within a character', () => {
     const line = fc.string({ unit: 'binary' }).map((text) => text.toWellFormed().replaceAll('\n', ''));
     fc.assert(
       fc.property(
@@ -26,7 +26,7 @@ describe('splitting a watch into lines', () => {
     );
   });
 
-  it('keeps an unfinished line to itself, and is not confused when the chunk is used again', () => {
+  it("keeps an incomplete line when the chunk's buffer is reused", () => {
     const seen: string[] = [];
     const take = createLineSplitter(LIMIT, (text) => seen.push(text));
     const chunk = Buffer.from('{"a":');
@@ -39,7 +39,7 @@ describe('splitting a watch into lines', () => {
     expect(seen).to.deep.equal(['{"a":1}', '{"b":2}']);
   });
 
-  it('takes a line of exactly the limit and refuses one byte more, in one chunk or in many', () => {
+  it('accepts a line of exactly the limit and rejects one byte more, in one chunk or in many', () => {
     for (const size of [16, 17]) {
       for (const step of [1, 5, 100]) {
         const bytes = Buffer.from(`${'x'.repeat(size)}\n`);
@@ -55,14 +55,14 @@ describe('splitting a watch into lines', () => {
     }
   });
 
-  it('takes a long line in small pieces in time that grows with its length, not with its square', () => {
+  it('takes linear instead of quadratic time for a long line in small chunks', () => {
     const piece = Buffer.alloc(64, 'x');
     let length = 0;
     const take = createLineSplitter(64 << 20, (text) => {
       length = text.length;
     });
     const startedMs = performance.now();
-    // Copied anew with each piece, these 32 MiB would be 8 TiB of copying.
+    // Copying everything with each piece would copy 8 TiB for these 32 MiB.
     for (let i = 0; i < 524_288; i += 1) take(piece);
     take(Buffer.from('\n'));
     expect(length).to.equal(32 << 20);

@@ -1,9 +1,9 @@
-/** Lists of the reflector. Beside each test the case of client-go's tools/cache/reflector_test.go that it stands for. */
+/** Lists of the reflector. Each test names the corresponding case of client-go's tools/cache/reflector_test.go. */
 import { expect } from 'chai';
 import * as answers from '../support/recorded-responses.ts';
 import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
 
-describe('reflector: lists', () => {
+describe('reflector lists', () => {
   let f: ReflectorFixture;
 
   beforeEach(async () => {
@@ -14,7 +14,7 @@ describe('reflector: lists', () => {
   afterEach(() => f.stop());
 
   // TestReflectorWatchListPageSize
-  it('asks for pages, all of them, and watches from the version that they show', async () => {
+  it('lists all pages and watches from their version', async () => {
     const names = [...Array(10).keys()].map((i) => answers.tunnelObject(`r${i}`, String(100 + i)));
     const first = await f.server.next();
     expect(first.query.get('limit')).to.equal('4');
@@ -39,8 +39,8 @@ describe('reflector: lists', () => {
     expect(f.logged).to.deep.equal(['info list reversetunnels.reverse-tunnel.io in default: 10 objects']);
   });
 
-  // TestReflectorListExtract, in its intent: the list is never in memory as a whole.
-  it('has handed over a page before it has the next', async () => {
+  // The intent of TestReflectorListExtract: the list is never completely in memory.
+  it('passes a page on before it has the next one', async () => {
     (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
     const second = await f.server.next();
     await f.waitForContent('a=1');
@@ -49,9 +49,10 @@ describe('reflector: lists', () => {
     await f.waitForContent('a=1 b=2');
   });
 
-  // TestReflectorNotPaginatingNotConsistentReads, TestReflectorPaginatingNonConsistentReadsIfWatchCacheDisabled, in their
-  // outcome: what a cache had is never taken for the store. TestReflectorResyncWithResourceVersion: instead of never going back, each list is consistent with the store.
-  it('lists what is stored now, and not what some cache had at a version', async () => {
+  // The outcome of TestReflectorNotPaginatingNotConsistentReads and
+  // TestReflectorPaginatingNonConsistentReadsIfWatchCacheDisabled: a cached state is never taken for the stored one.
+  // TestReflectorResyncWithResourceVersion: each list is consistent with the store, instead of never going back.
+  it('lists what is stored now instead of what was cached at a version', async () => {
     for (let i = 0; i < 2; i += 1) {
       const request = await f.server.next();
       expect([...request.query.keys()].toSorted()).to.deep.equal(['limit', 'timeout']);
@@ -63,23 +64,23 @@ describe('reflector: lists', () => {
   });
 
   // TestReflectorListAndWatchWithErrors, TestReflectorListAndWatchInitConnBackoff
-  it('tries again for ever, and rests longer each time, up to 5 s', async () => {
-    const rests: number[] = [];
+  it('retries forever with a growing backoff of up to 5 s', async () => {
+    const delays: number[] = [];
     for (let i = 0; i < 9; i += 1) {
       (await f.server.next()).respond(answers.BAD_VERSION);
-      const restMs = await f.backoffMs();
-      rests.push(restMs);
+      const delayMs = await f.backoffMs();
+      delays.push(delayMs);
       f.states.length = 0;
-      f.clock.advance(restMs);
+      f.clock.advance(delayMs);
     }
-    expect(rests).to.deep.equal([75, 150, 300, 600, 1_200, 2_400, 3_750, 3_750, 3_750]);
+    expect(delays).to.deep.equal([75, 150, 300, 600, 1_200, 2_400, 3_750, 3_750, 3_750]);
     (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')]));
     await f.waitForState('synced');
     expect(f.store.toString()).to.equal('a=1');
   });
 
   // TestReflectorListAndWatchInitConnBackoff
-  it('finds an API server that was not there yet', async () => {
+  it('connects to an API server that starts later', async () => {
     (await f.server.next()).reset();
     f.clock.advance(await f.backoffMs());
     (await f.server.next()).respond(answers.listResponse('200', []));
@@ -87,7 +88,7 @@ describe('reflector: lists', () => {
   });
 
   // TestBackoffOnTooManyRequests, for a list
-  it('waits as long as a starting API server asks', async () => {
+  it('waits as long as a starting API server asks for', async () => {
     (await f.server.next()).respond(answers.STARTING);
     expect(await f.backoffMs()).to.equal(5_000 * 1.125);
     f.clock.advance(5_000);
@@ -98,7 +99,7 @@ describe('reflector: lists', () => {
   });
 
   // TestReflectorFullListIfExpired
-  it('begins anew, with larger pages, when the pages took longer than their version is kept', async () => {
+  it('starts again with larger pages if the pages took longer than their version is kept', async () => {
     (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
     (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
     const again = await f.server.next();
@@ -106,17 +107,17 @@ describe('reflector: lists', () => {
     expect(again.query.get('limit')).to.equal('8');
     again.respond(answers.listResponse('300', [answers.tunnelObject('b', '250')], 'C2'));
     (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
-    // The second time in a row it is a fault, and no reason to hurry.
+    // Consecutive occurrences are a failure and cause a backoff.
     expect(f.states.filter((state) => state.startsWith('broken'))).to.deep.equal([]);
     f.clock.advance(await f.backoffMs());
     const third = await f.server.next();
     expect(third.query.get('limit')).to.equal('16');
     third.respond(answers.listResponse('400', [answers.tunnelObject('b', '250')]));
     await f.waitForState('synced');
-    expect(f.store.toString(), 'what only an unfinished list held is gone').to.equal('b=250');
+    expect(f.store.toString(), 'objects of the interrupted list are removed').to.equal('b=250');
   });
 
-  it('makes pages that expire no larger than an answer may be', async () => {
+  it('limits the growth of expired pages to what fits into a response', async () => {
     for (const limit of ['4', '8', '16', '32', '64', '64']) {
       const request = await f.server.next();
       expect(request.query.get('limit')).to.equal(limit);
@@ -130,7 +131,7 @@ describe('reflector: lists', () => {
     expect((await f.server.next()).query.get('limit'), 'afterwards').to.equal('4');
   });
 
-  it('does not go round for ever when something on the way answers each page by the same', async () => {
+  it('fails instead of listing forever if a proxy answers each page with the same one', async () => {
     (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
     (await f.server.next()).respond(answers.listResponse('200', [answers.tunnelObject('a', '1')], 'C1'));
     await f.backoffMs();
@@ -141,23 +142,23 @@ describe('reflector: lists', () => {
     expect(f.reflector.hasSynced).to.equal(false);
   });
 
-  it('keeps what it knew until a list is complete', async () => {
+  it('keeps the known objects until a list is complete', async () => {
     (await f.server.next()).respond(
       answers.listResponse('200', [answers.tunnelObject('a', '1'), answers.tunnelObject('b', '2')]),
     );
     (await f.server.next()).watch().send(answers.watchLines.expired);
     (await f.server.next()).respond(answers.listResponse('300', [answers.tunnelObject('b', '2')], 'C1'));
     (await f.server.next()).reset();
-    const restMs = await f.backoffMs();
+    const delayMs = await f.backoffMs();
     expect(f.store.toString()).to.equal('a=1 b=2');
     expect(f.reflector.hasSynced).to.equal(true);
-    f.clock.advance(restMs);
+    f.clock.advance(delayMs);
     (await f.server.next()).respond(answers.listResponse('301', [answers.tunnelObject('b', '2')]));
     await f.waitForContent('b=2');
   });
 
   // TestReflectorExpiredExactResourceVersion
-  it('lists once more, at once, when a list is answered by 410', async () => {
+  it('relists once without delay if a list is answered with 410', async () => {
     (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
     (await f.server.next()).respond(answers.listResponse('200', []));
     await f.waitForState('synced');
@@ -165,34 +166,34 @@ describe('reflector: lists', () => {
   });
 
   // TestReflectorFullListIfTooLarge
-  it('lists once more, at once, when its version is newer than the store', async () => {
+  it('relists once without delay if its version is newer than the store', async () => {
     (await f.server.next()).respond(answers.listResponse('999999999', [answers.tunnelObject('a', '5')]));
     (await f.server.next()).respond(answers.VERSION_TOO_LARGE);
     const again = await f.server.next();
     expect(again.query.has('resourceVersion')).to.equal(false);
-    expect(again.query.get('limit'), 'that was not for want of time').to.equal('4');
+    expect(again.query.get('limit'), 'not because of a timeout').to.equal('4');
     again.respond(answers.listResponse('210', [answers.tunnelObject('a', '4')]));
     const watch = await f.server.next();
     expect(watch.query.get('resourceVersion')).to.equal('210');
-    expect(f.store.toString(), 'taken although older: etcd was restored').to.equal('a=4');
+    expect(f.store.toString(), 'accepted although older: etcd was restored').to.equal('a=4');
     expect(f.clock.monotonicMs()).to.equal(0);
   });
 
-  it('goes on after the handler has thrown, and lists everything again', async () => {
+  it('continues with a relist after the handler has thrown', async () => {
     f.store.failOn = 'item b';
     (await f.server.next()).respond(
       answers.listResponse('200', [answers.tunnelObject('a', '1'), answers.tunnelObject('b', '2')]),
     );
-    const restMs = await f.backoffMs();
+    const delayMs = await f.backoffMs();
     expect(f.logged.filter((line) => line.startsWith('warn'))).to.deep.equal(['warn the store is full']);
-    f.clock.advance(restMs);
+    f.clock.advance(delayMs);
     (await f.server.next()).respond(
       answers.listResponse('200', [answers.tunnelObject('a', '1'), answers.tunnelObject('b', '2')]),
     );
     await f.waitForContent('a=1 b=2');
   });
 
-  for (const [situation, answer, said] of [
+  for (const [situation, answer, message] of [
     [
       'the CRD is missing',
       answers.CRD_MISSING,
@@ -200,23 +201,23 @@ describe('reflector: lists', () => {
         '(install the CRDs: kubectl apply -f crds/)',
     ],
     [
-      'it has no right to list',
+      'it must not list',
       answers.FORBIDDEN,
       'list reversetunnels.reverse-tunnel.io in default: 403 Forbidden: reversetunnels.reverse-tunnel.io is forbidden: ' +
-        'User "system:serviceaccount:default:nobody" cannot list resource "reversetunnels" in API group ' +
+        'User "system:serviceaccount:default:viewer" cannot list resource "reversetunnels" in API group ' +
         '"reverse-tunnel.io" in the namespace "default" (grant the RBAC permissions to the ServiceAccount)',
     ],
   ] as const) {
-    it(`says once, and then each 30 s, that ${situation}, and recovers`, async () => {
+    it(`warns once and then every 30 s that ${situation}, and logs the recovery`, async () => {
       const warnings = (): string[] => f.logged.filter((line) => line.startsWith('warn'));
       while (f.clock.monotonicMs() < 61_000) {
         (await f.server.next()).respond(answer);
-        const restMs = await f.backoffMs();
-        expect(restMs).to.be.at.most(5_000);
+        const delayMs = await f.backoffMs();
+        expect(delayMs).to.be.at.most(5_000);
         f.states.length = 0;
-        f.clock.advance(restMs);
+        f.clock.advance(delayMs);
       }
-      expect(warnings()).to.deep.equal(Array(3).fill(`warn ${said}`));
+      expect(warnings()).to.deep.equal(Array(3).fill(`warn ${message}`));
       (await f.server.next()).respond(answers.listResponse('200', []));
       (await f.server.next()).watch();
       await f.waitForState('watching');

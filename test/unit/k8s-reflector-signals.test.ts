@@ -1,4 +1,7 @@
-/** Stopping a reflector, and what it makes of signs from outside. With the case of client-go's reflector_test.go. */
+/**
+ * Stopping a reflector, and its external triggers. Comments name the corresponding case of client-go's
+ * reflector_test.go.
+ */
 import { expect } from 'chai';
 import * as answers from '../support/recorded-responses.ts';
 import { tunnelObject, watchLines } from '../support/recorded-responses.ts';
@@ -6,7 +9,7 @@ import { eventually } from '../support/eventually.ts';
 import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
 import type { ScriptedWatch } from '../support/scripted-api-server.ts';
 
-describe('reflector: end and signs from outside', () => {
+describe('reflector stop and triggers', () => {
   let f: ReflectorFixture;
 
   beforeEach(async () => {
@@ -24,7 +27,7 @@ describe('reflector: end and signs from outside', () => {
   }
 
   // TestReflectorWatchStoppedBefore, TestReflectorStopWatch, TestReflectorHandleWatchStoppedBefore
-  it('asks for nothing when it is stopped before it began', async () => {
+  it('sends no request if it is stopped before it starts', async () => {
     const stopped = AbortSignal.abort();
     await f.reflector.run(stopped);
     expect(f.server.count).to.equal(0);
@@ -32,16 +35,16 @@ describe('reflector: end and signs from outside', () => {
   });
 
   // TestReflectorWatchStoppedAfter, TestReflectorHandleWatchStoppedAfter, TestRunUntil
-  it('closes its watch when it is stopped, and calls nobody any more', async () => {
+  it('closes its watch when it is stopped and then calls no handler', async () => {
     const watch = await startWatching();
     await f.stop();
-    await eventually('the watch is closed', () => watch.closed);
+    await eventually('the watch to close', () => watch.closed);
     expect(f.states).to.deep.equal(['listing', 'synced', 'watching']);
     expect(f.logged.filter((line) => line.startsWith('warn'))).to.deep.equal([]);
     f = await startReflectorFixture();
   });
 
-  it('ends when it is stopped in the middle of a list, or at rest', async () => {
+  it('ends if it is stopped during a list or a backoff', async () => {
     f.run();
     const page = await f.server.next();
     await f.stop();
@@ -57,15 +60,15 @@ describe('reflector: end and signs from outside', () => {
     f = await startReflectorFixture();
   });
 
-  it('tries again within a second of its last try when hastened, however often', async () => {
+  it('retries within a second of its last attempt after retryNow, however often that is called', async () => {
     f.run();
     for (let i = 0; i < 8; i += 1) {
       (await f.server.next()).reset();
-      const restMs = await f.backoffMs();
+      const delayMs = await f.backoffMs();
       f.states.length = 0;
-      if (i < 7) f.clock.advance(restMs);
+      if (i < 7) f.clock.advance(delayMs);
     }
-    await eventually('a rest of seconds', () => f.clock.pendingTimersMs[0] === 3_750);
+    await eventually('a backoff of seconds', () => f.clock.pendingTimersMs[0] === 3_750);
     f.clock.advance(200);
     for (let i = 0; i < 64; i += 1) f.reflector.retryNow();
     expect(f.clock.pendingTimersMs).to.deep.equal([800]);
@@ -74,7 +77,7 @@ describe('reflector: end and signs from outside', () => {
     await f.waitForState('synced');
   });
 
-  it('does not rest longer for being hastened', async () => {
+  it('does not extend a backoff after retryNow', async () => {
     f.run();
     (await f.server.next()).reset();
     expect(await f.backoffMs()).to.equal(75);
@@ -82,7 +85,7 @@ describe('reflector: end and signs from outside', () => {
     expect(f.clock.pendingTimersMs).to.deep.equal([75]);
   });
 
-  it('opens a watch anew that stays silent for 2 s after a sign that its connection is lost', async () => {
+  it('reopens a watch that is silent for 2 s after retryNow', async () => {
     const watch = await startWatching();
     watch.send(watchLines.event('ADDED', tunnelObject('b', '20')));
     await f.waitForContent('a=5 b=20');
@@ -93,34 +96,34 @@ describe('reflector: end and signs from outside', () => {
     const again = await f.server.next();
     expect(again.query.get('watch')).to.equal('1');
     expect(again.query.get('resourceVersion')).to.equal('20');
-    await eventually('the first is closed', () => watch.closed);
+    await eventually('the first watch to close', () => watch.closed);
     expect(f.states.filter((state) => state.startsWith('broken'))).to.deep.equal([]);
   });
 
-  it('keeps a watch that shows that it lives', async () => {
+  it('keeps a watch that delivers data after retryNow', async () => {
     const watch = await startWatching();
     f.reflector.retryNow();
     f.clock.advance(1);
     watch.send(watchLines.event('ADDED', tunnelObject('b', '20')));
     await f.waitForContent('a=5 b=20');
     f.clock.advance(10_000);
-    await eventually('no timer but that for silence', () => f.clock.pendingTimersMs.length === 1);
+    await eventually('only the idle timer', () => f.clock.pendingTimersMs.length === 1);
     expect(watch.closed).to.equal(false);
     expect(f.server.count).to.equal(2);
   });
 
-  it('lists again at once when told that the watch did not show what is stored', async () => {
+  it('relists immediately when relist is called during a watch', async () => {
     const watch = await startWatching();
     f.reflector.relist();
     (await f.server.next()).respond(answers.listResponse('8', [tunnelObject('b', '7')]));
     await f.waitForContent('b=7');
     const again = await f.server.next();
     expect(again.query.get('resourceVersion')).to.equal('8');
-    await eventually('the first watch is closed', () => watch.closed);
+    await eventually('the first watch to close', () => watch.closed);
     expect(f.clock.monotonicMs()).to.equal(0);
   });
 
-  it('lists instead of watching when told so at rest', async () => {
+  it('relists instead of watching when relist is called during a backoff', async () => {
     const watch = await startWatching();
     watch.reset();
     await f.backoffMs();
@@ -129,14 +132,14 @@ describe('reflector: end and signs from outside', () => {
     expect(request.query.has('watch')).to.equal(false);
   });
 
-  it('lists once more when told so while a list is under way, which may show what was before', async () => {
+  it('lists again when relist is called during a list, which may show the state before', async () => {
     f.run();
     const first = await f.server.next();
     f.reflector.relist();
     f.reflector.relist();
     first.respond(answers.listResponse('8', [tunnelObject('a', '7')]));
     const second = await f.server.next();
-    expect(second.query.has('watch'), 'a list and no watch').to.equal(false);
+    expect(second.query.has('watch'), 'a list instead of a watch').to.equal(false);
     second.respond(answers.listResponse('9', [tunnelObject('b', '9')]));
     await f.waitForContent('b=9');
     const watch = await f.server.next();

@@ -1,4 +1,4 @@
-/** Watches of the reflector. Beside each test the case of client-go's tools/cache/reflector_test.go that it stands for. */
+/** Watches of the reflector. Each test names the corresponding case of client-go's tools/cache/reflector_test.go. */
 import { expect } from 'chai';
 import * as answers from '../support/recorded-responses.ts';
 import { tunnelObject, watchLines } from '../support/recorded-responses.ts';
@@ -6,7 +6,7 @@ import { eventually } from '../support/eventually.ts';
 import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
 import type { ScriptedRequest, ScriptedWatch } from '../support/scripted-api-server.ts';
 
-/** A watch that is open on the server and known to be so by the reflector. */
+/** Opens a watch and waits until the reflector knows that it is open. */
 async function openWatch(f: ReflectorFixture, request: ScriptedRequest): Promise<ScriptedWatch> {
   expect(request.query.get('watch')).to.equal('1');
   const watch = request.watch();
@@ -14,23 +14,23 @@ async function openWatch(f: ReflectorFixture, request: ScriptedRequest): Promise
   return watch;
 }
 
-describe('reflector: watches', () => {
+describe('reflector watches', () => {
   let f: ReflectorFixture;
   /** The first watch, from version 10 with a=5 in the store. */
   let watch: ScriptedWatch;
 
-  /** Takes the next request for a watch, and says from which version it is. */
+  /** Returns the next request, which must be a watch, and its version. */
   async function nextWatch(): Promise<[version: string | null, request: ScriptedRequest]> {
     const request = await f.server.next();
-    expect(request.query.get('watch'), 'a watch and no list').to.equal('1');
+    expect(request.query.get('watch'), 'a watch instead of a list').to.equal('1');
     return [request.query.get('resourceVersion'), request];
   }
 
-  /** Takes the next request for a list and answers it by these rows. */
-  async function answerList(version: string, ...rows: string[]): Promise<void> {
+  /** Answers the next request, which must be a list, with these objects. */
+  async function answerList(version: string, ...tunnels: string[]): Promise<void> {
     const request = await f.server.next();
-    expect(request.query.has('watch'), 'a list and no watch').to.equal(false);
-    request.respond(answers.listResponse(version, rows));
+    expect(request.query.has('watch'), 'a list instead of a watch').to.equal(false);
+    request.respond(answers.listResponse(version, tunnels));
   }
 
   beforeEach(async () => {
@@ -45,7 +45,7 @@ describe('reflector: watches', () => {
   afterEach(() => f.stop());
 
   // TestReflectorWatchHandler, TestReflectorListAndWatch
-  it('takes events in their order', async () => {
+  it('delivers events in order', async () => {
     watch.send(
       watchLines.event('MODIFIED', tunnelObject('a', '11')),
       watchLines.event('ADDED', tunnelObject('b', '12')),
@@ -61,7 +61,7 @@ describe('reflector: watches', () => {
     ]);
   });
 
-  it('skips the echo of an own write, goes on after its version, and takes a deletion of the same version', async () => {
+  it('skips the event of an own write, continues from its version and delivers a deletion at the same version', async () => {
     f.store.ownWrites.add('11').add('12').add('13');
     watch.send(
       watchLines.event('MODIFIED', tunnelObject('a', '11')),
@@ -74,13 +74,13 @@ describe('reflector: watches', () => {
     expect([...f.store.ownWrites]).to.deep.equal(['13']);
     f.store.ownWrites.add('15');
     watch.send(watchLines.event('MODIFIED', tunnelObject('c', '15')));
-    await eventually('the echo is skipped', () => !f.store.ownWrites.has('15'));
+    await eventually('the own event to be skipped', () => !f.store.ownWrites.has('15'));
     watch.end();
     const [version] = await nextWatch();
     expect(version).to.equal('15');
   });
 
-  it('is not taken in by a label that is called like the version', async () => {
+  it('does not confuse a label of the same name with the version', async () => {
     f.store.ownWrites.add('77');
     const labelled = tunnelObject('a', '11').replace(
       '"name":"a"',
@@ -91,7 +91,7 @@ describe('reflector: watches', () => {
   });
 
   // TestWatchTimeout
-  it('asks for bookmarks, and for an end after 5 to 10 minutes', async () => {
+  it('requests bookmarks and a timeout of 5 to 10 minutes', async () => {
     watch.end();
     f.clock.advance(await f.backoffMs());
     const [, request] = await nextWatch();
@@ -100,7 +100,7 @@ describe('reflector: watches', () => {
   });
 
   // TestReflectorResourceVersionUpdate
-  it('goes on after the last event or bookmark, whichever came last, without a list', async () => {
+  it('continues from the last event or bookmark, whichever came last, without a list', async () => {
     for (const [line, version] of [
       [watchLines.event('ADDED', tunnelObject('b', '20')), '20'],
       [watchLines.event('MODIFIED', tunnelObject('b', '30')), '30'],
@@ -114,45 +114,45 @@ describe('reflector: watches', () => {
       watch = await openWatch(f, request);
     }
     expect(f.clock.monotonicMs(), 'at once').to.equal(0);
-    expect(f.logged, 'an end in good order is nothing to speak of').to.have.length(1);
+    expect(f.logged, 'a normal end is not logged').to.have.length(1);
   });
 
   // TestReflectorHandleWatchResultChanClosedBefore, TestReflectorHandleWatchResultChanClosedAfter
-  it('rests, longer each time, when watches end as soon as they are open', async () => {
-    const rests: number[] = [];
+  it('backs off increasingly if watches end as soon as they are open', async () => {
+    const delays: number[] = [];
     for (let i = 0; i < 4; i += 1) {
       watch.end();
-      rests.push(await f.backoffMs());
-      f.clock.advance(rests.at(-1) ?? 0);
+      delays.push(await f.backoffMs());
+      f.clock.advance(delays.at(-1) ?? 0);
       const [from, request] = await nextWatch();
       expect(from).to.equal('10');
       watch = await openWatch(f, request);
     }
-    expect(rests).to.deep.equal([75, 150, 300, 600]);
+    expect(delays).to.deep.equal([75, 150, 300, 600]);
   });
 
-  // TestNewReflectorWithCustomBackoff: the backoff is reset by what stands long enough
-  it('begins with short rests again after a watch that brought something, or stood for 5 s', async () => {
-    for (const heal of [
+  // TestNewReflectorWithCustomBackoff: a watch that is open long enough resets the backoff
+  it('resets the backoff after a watch that delivered something or was open for 5 s', async () => {
+    for (const recover of [
       async () => {
         watch.send(watchLines.event('ADDED', tunnelObject('b', '20')));
         await f.waitForContent('a=5 b=20');
       },
       () => Promise.resolve(f.clock.advance(5_000)),
     ]) {
-      for (const restMs of [75, 150, 300]) {
+      for (const delayMs of [75, 150, 300]) {
         watch.reset();
-        expect(await f.backoffMs()).to.equal(restMs);
-        f.clock.advance(restMs);
+        expect(await f.backoffMs()).to.equal(delayMs);
+        f.clock.advance(delayMs);
         watch = await openWatch(f, (await nextWatch())[1]);
       }
-      await heal();
+      await recover();
     }
     watch.reset();
     expect(await f.backoffMs()).to.equal(75);
   });
 
-  it('lists again when a watch is a page without a line end, and names it', async () => {
+  it('relists if a watch is a page without a line feed, and logs its beginning', async () => {
     watch.sendRaw('<html><body>Please log in</body></html>');
     watch.end();
     f.clock.advance(await f.backoffMs());
@@ -164,7 +164,7 @@ describe('reflector: watches', () => {
     await f.waitForContent('b=20');
   });
 
-  it('names a line that is too long, and repeats no control character of one that is no event', async () => {
+  it('logs a line that is too long, and removes control characters from an invalid event', async () => {
     watch.sendRaw(Buffer.alloc(4 * 1024 * 1024 + 1, 'x'));
     f.clock.advance(await f.backoffMs());
     expect(f.logged.at(-1)).to.contain(
@@ -178,7 +178,7 @@ describe('reflector: watches', () => {
     expect(f.logged.at(-1)).to.match(/^warn [^\p{Cc}]+unknown type \[31m$/u);
   });
 
-  it('watches again at once when a quiet watch comes to its end', async () => {
+  it('watches again immediately if a watch without events ends normally', async () => {
     f.clock.advance(1_000);
     watch.end();
     const [from] = await nextWatch();
@@ -189,12 +189,12 @@ describe('reflector: watches', () => {
   // TestCloseWatchChannelOnError
   it('closes the watch after an ERROR event, whatever the server does', async () => {
     watch.send(watchLines.expired);
-    await eventually('the watch is closed', () => watch.closed);
+    await eventually('the watch to close', () => watch.closed);
     await answerList('220', tunnelObject('a', '5'));
   });
 
   // TestWatchList, "expiring an established watcher results in returning an error from the reflector"
-  it('lists again, at once, when its version expired while it was away: 410 as an event', async () => {
+  it('relists immediately if its version expired in the meantime, reported by a 410 event', async () => {
     watch.send(watchLines.expired);
     await answerList('220', tunnelObject('b', '200'));
     await f.waitForContent('b=200');
@@ -205,7 +205,7 @@ describe('reflector: watches', () => {
     expect(f.logged.at(1)).to.contain('410 Expired: too old resource version: 190 (220)');
   });
 
-  it('lists again, at once, when its version expired while it was away: 410 as a status', async () => {
+  it('relists immediately if its version expired in the meantime, reported by a 410 status', async () => {
     f.clock.advance(1_000);
     watch.end();
     (await nextWatch())[1].respond(answers.CONTINUE_EXPIRED);
@@ -213,8 +213,8 @@ describe('reflector: watches', () => {
     await f.waitForContent('b=200');
   });
 
-  /** The API server is away for so many tries, which rest longer and longer. */
-  async function away(tries: number): Promise<void> {
+  /** Makes the API server unavailable for this many attempts with a growing backoff. */
+  async function simulateOutage(tries: number): Promise<void> {
     watch.reset();
     for (let i = 0; i < tries; i += 1) {
       f.clock.advance(await f.backoffMs());
@@ -225,21 +225,21 @@ describe('reflector: watches', () => {
     f.clock.advance(await f.backoffMs());
   }
 
-  it('lists again, at once, when its version expired in an outage, however long that was', async () => {
-    await away(8);
+  it('relists immediately if its version expired in an outage of any length', async () => {
+    await simulateOutage(8);
     (await nextWatch())[1].watch().send(watchLines.expired);
     await answerList('220', tunnelObject('b', '200'));
     await f.waitForContent('b=200');
   });
 
-  it('waits no longer than a starting API server asks, however long it was away', async () => {
-    await away(8);
+  it('waits no longer than a starting API server asks for after an outage of any length', async () => {
+    await simulateOutage(8);
     f.states.length = 0;
     (await nextWatch())[1].respond(answers.INITIALIZING);
     expect(await f.backoffMs()).to.equal(1_125);
   });
 
-  it('rests when each list is followed by another 410', async () => {
+  it('backs off if each list is followed by another 410', async () => {
     watch.send(watchLines.expired);
     await answerList('220');
     (await nextWatch())[1].watch().send(watchLines.expired);
@@ -249,7 +249,7 @@ describe('reflector: watches', () => {
   });
 
   // TestNoRelistOnTooManyRequests, TestBackoffOnTooManyRequests
-  it('tries the watch again, and no list, after 429, and waits as long as it is asked to', async () => {
+  it('watches again without a list after a 429, with the requested delay', async () => {
     watch.send(watchLines.tooManyRequests);
     for (const answer of [answers.TOO_MANY_REQUESTS, answers.INITIALIZING, answers.TOO_MANY_REQUESTS]) {
       expect(await f.backoffMs()).to.equal(1_125);
@@ -264,15 +264,15 @@ describe('reflector: watches', () => {
   });
 
   // TestReflectorListAndWatchInitConnBackoff
-  it('goes on where it was, without a list, when the connection breaks or the API server is away for long', async () => {
+  it('continues without a list after a reset connection or a long outage', async () => {
     watch.send(watchLines.event('ADDED', tunnelObject('b', '20')));
     await f.waitForContent('a=5 b=20');
     watch.reset();
     for (let i = 0; i < 14; i += 1) {
-      const restMs = await f.backoffMs();
-      expect(restMs).to.be.at.most(5_000);
+      const delayMs = await f.backoffMs();
+      expect(delayMs).to.be.at.most(5_000);
       f.states.length = 0;
-      f.clock.advance(restMs);
+      f.clock.advance(delayMs);
       const [from, request] = await nextWatch();
       expect(from).to.equal('20');
       request.reset();
@@ -283,18 +283,18 @@ describe('reflector: watches', () => {
     await f.waitForContent('a=5 b=21');
     expect(
       f.logged.filter((line) => line.startsWith('warn')).length,
-      'one line a change, then one in 30 s',
+      'one line per change, then one per 30 s',
     ).to.equal(2);
     expect(f.logged.at(-1)).to.contain('list and watch recovered');
   });
 
   // TestRetryInternalError, TestRetryWithDeadline: by number and not by time, so that a slow try counts as well
-  it('tries the watch again after a 500, and lists when that does not help', async () => {
+  it('watches again after a 500 and relists if that does not help', async () => {
     for (let i = 0; i < 4; i += 1) {
       watch.send(watchLines.internal);
-      const restMs = await f.backoffMs();
+      const delayMs = await f.backoffMs();
       f.states.length = 0;
-      f.clock.advance(restMs);
+      f.clock.advance(delayMs);
       watch = await openWatch(f, (await nextWatch())[1]);
     }
     watch.send(watchLines.internal);
@@ -303,7 +303,7 @@ describe('reflector: watches', () => {
   });
 
   // TestReflectorReplacesStoreOnUnsafeDelete
-  it('lists again when an object was deleted that could not be read: no event tells of it', async () => {
+  it('relists if an unreadable object was deleted, because that causes no event', async () => {
     watch.send(watchLines.event('ADDED', tunnelObject('corrupt', '11')), watchLines.unsafeDelete);
     f.clock.advance(await f.backoffMs());
     expect(f.store.toString()).to.equal('a=5 corrupt=11');
@@ -311,21 +311,24 @@ describe('reflector: watches', () => {
     await f.waitForContent('a=5');
   });
 
-  it('lists again when no event or bookmark for 90 s, not even a bookmark: the connection is half-open', async () => {
+  it('relists after 90 s without an event or bookmark, because the connection is half-open', async () => {
     f.clock.advance(89_999);
     watch.send(watchLines.event('ADDED', tunnelObject('b', '11')));
     await f.waitForContent('a=5 b=11');
     f.clock.advance(89_999);
     expect(watch.closed).to.equal(false);
     f.clock.advance(1);
-    await eventually('the watch is closed', () => watch.closed);
+    await eventually('the watch to close', () => watch.closed);
     f.clock.advance(await f.backoffMs());
     expect(f.logged.at(-1)).to.match(/^debug .*no event or bookmark for 90 s$/);
     await answerList('12', tunnelObject('b', '11'));
     await f.waitForContent('b=11');
   });
 
-  /** Opens the next watch, lets it be idle for 90 s, and answers the list that follows. */
+  /**
+   * Opens the next watch, lets it be idle for 90 s and answers the list that follows. Returns the line that was
+   * logged.
+   */
   async function letNextWatchIdle(from: string): Promise<string> {
     const [version, request] = await nextWatch();
     expect(version).to.equal(from);
@@ -368,7 +371,7 @@ describe('reflector: watches', () => {
     ['a bookmark', watchLines.bookmark('9')],
     ['an event', watchLines.event('ADDED', tunnelObject('b', '9'))],
   ] as const) {
-    it(`lists again when ${what} goes back in time: etcd was restored`, async () => {
+    it(`relists if ${what} goes back in time: etcd was restored`, async () => {
       watch.send(line);
       f.clock.advance(await f.backoffMs());
       expect(f.logged.at(-1)).to.contain('goes back from resourceVersion 10 to 9');
@@ -379,8 +382,8 @@ describe('reflector: watches', () => {
   }
 
   for (const [what, bytes] of [
-    ['is no JSON', '{"type":"ADDED","object":{]}\n'],
-    ['is a page of some proxy', '<html><body>504 Gateway Time-out</body></html>\n'],
+    ['is not JSON', '{"type":"ADDED","object":{]}\n'],
+    ['is a proxy error page', '<html><body>504 Gateway Time-out</body></html>\n'],
     ['is null', 'null\n'],
     ['has no object', '{"type":"ADDED"}\n'],
     ['has an object without metadata', '{"type":"MODIFIED","object":{}}\n'],
@@ -390,7 +393,7 @@ describe('reflector: watches', () => {
     ['is of a type that does not exist', `{"type":"PATCHED","object":${tunnelObject('a', '11')}}\n`],
     ['is longer than any object', Buffer.alloc(4 * 1024 * 1024 + 1, 'x')],
   ] as const) {
-    it(`lists again when a line ${what}, and says so`, async () => {
+    it(`relists and logs the cause if a line ${what}`, async () => {
       watch.sendRaw(bytes);
       f.clock.advance(await f.backoffMs());
       expect(f.logged.at(-1)).to.match(/^warn .{20,300}$/);
@@ -399,7 +402,7 @@ describe('reflector: watches', () => {
     });
   }
 
-  it('lists again when the handler throws: what it holds is not known any more', async () => {
+  it('relists if the handler throws, because its state is unknown', async () => {
     f.store.failOn = 'ADDED';
     watch.send(
       watchLines.event('ADDED', tunnelObject('b', '11')),
@@ -413,7 +416,7 @@ describe('reflector: watches', () => {
     await f.waitForContent('b=11 c=12');
   });
 
-  it('watches again when its rights or its token are back, without a list', async () => {
+  it('watches again without a list once its permissions or its token are restored', async () => {
     f.clock.advance(1_000);
     watch.end();
     (await nextWatch())[1].respond(answers.FORBIDDEN);
@@ -425,7 +428,7 @@ describe('reflector: watches', () => {
     expect((await nextWatch())[0]).to.equal('10');
   });
 
-  it('lists again once the CRD is back', async () => {
+  it('relists once the CRD is back', async () => {
     watch.send(watchLines.event('DELETED', tunnelObject('a', '11')));
     watch.end();
     (await nextWatch())[1].respond(answers.CRD_MISSING);
