@@ -1,7 +1,7 @@
 /**
- * `npm run attacks [-- WORD]`: each attack of the tests (those whose name has WORD in it) for some seconds against a
- * reporting server in a process of its own, while a reporter that behaves sends one report after the other. Prints what
- * the attack makes the server hold and how long the ACKs of the other take, beside a calm run.
+ * `npm run attacks [-- WORD]`: runs the attacks of the tests whose name contains WORD, each for 3 s, against a reporting
+ * server in a separate process, while a steady reporter sends one report after another. Prints the memory of the server
+ * and the ACK latency of the steady reporter, compared to a run without an attack.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { ATTACKS } from '../test/support/attacks/all.ts';
@@ -13,10 +13,20 @@ import type { Attacker } from './attacker-process.ts';
 
 const ATTACK_MS = 3000;
 const WARM_UP_MS = 1500;
-/** Short, so that silent connections are seen to be closed within an attack. */
+/** Short, so that idle connections are closed within an attack. */
 const LIMITS = { handshakeTimeoutMs: 1000 };
 const MIB = 1024 * 1024;
-const HEADER = ['attack', 'rounds', 'refused', 'ACKs', 'p50 ms', 'p99 ms', 'worst', 'RSS +MiB', 'left +MiB'];
+const HEADER = [
+  'attack',
+  'rounds',
+  'rejected',
+  'ACKs',
+  'p50 ms',
+  'p99 ms',
+  'max ms',
+  'RSS +MiB',
+  'kept +MiB',
+];
 
 const word = process.argv[2] ?? '';
 await using attacker = startChild<Attacker>(new URL('attacker-process.ts', import.meta.url));
@@ -34,7 +44,7 @@ for (const cells of rows) {
   );
 }
 
-/** A row of the table; without an attack it is the calm run. */
+/** Returns a line of the table; without an attack, the one of the baseline run. */
 async function measured(attack: Attack | undefined): Promise<string[]> {
   await using victim = await startVictim({ limits: LIMITS });
   await using steady = await startSteadyReporter(victim.address);
@@ -47,7 +57,7 @@ async function measured(attack: Attack | undefined): Promise<string[]> {
   const after = await victim.state();
   const at = (share: number): string => (acks[Math.ceil(acks.length * share) - 1] ?? NaN).toFixed(1);
   return [
-    attack?.name ?? '(calm)',
+    attack?.name ?? '(none)',
     String(rounds),
     Object.entries(after.rejected)
       .map(([reason, times]) => `${reason} ${times}`)
@@ -68,7 +78,7 @@ function runUnderAttack({ name }: Attack, { address }: Victim): Promise<number> 
   return attacker.ask('run', { address, name, ms: ATTACK_MS });
 }
 
-/** Until the server has time for its ACKs again. */
+/** Waits until the server sends ACKs without delay again. */
 async function waitUntilResponsive(steady: SteadyReporter): Promise<void> {
   await steady.waitForAcks(50);
 }

@@ -1,3 +1,7 @@
+/**
+ * The baseline that the operator is compared to: the same objects, written by a loop that only sends requests, and a list
+ * that only reads pages.
+ */
 import { hash } from 'node:crypto';
 import { formatCreatedAt } from '../src/core/tunnel.ts';
 import { createNames } from '../src/core/names.ts';
@@ -7,12 +11,10 @@ import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 import { Pool, Client } from 'undici';
 import { API, type Access, type BenchCluster } from './cluster.ts';
 
-/** Rows for the bare loop: the same bytes that the operator would send for tunnels of the simulated fleet. */
-
-/** By the same digest as the operator's, so that names have the same length and spread over etcd's keys alike. */
+/** Uses the digest of the operator, so that names have the same length and distribution over etcd's keys. */
 export const NAMES = createNames((text) => hash('sha256', text, 'buffer'));
 
-/** One row, ready to be sent. */
+/** An encoded ReverseTunnel. */
 export interface BaselineObject {
   readonly name: string;
   /** The body of its POST. */
@@ -20,12 +22,14 @@ export interface BaselineObject {
 }
 
 /**
- * @param from serial number of the first initiator; rows of different serials have different names
- * @param count how many rows
+ * Returns the objects that the operator would create for tunnels of the simulated fleet, byte for byte.
+ *
+ * @param from serial number of the first initiator; different serials have different names
+ * @param count the number of objects
  */
 export function baselineObjects(from: number, count: number): BaselineObject[] {
   const reporter = { cluster: FLEET_DEFAULTS.reporterCluster, id: 'responder-0' };
-  // Microseconds, as Envoy's clock has them: a shorter text would be a smaller row.
+  // With microseconds, like Envoy's clock, so that the objects have the same size.
   const createdAt = formatCreatedAt(Math.floor(Date.now() / 1000), 123_456_000);
   return Array.from({ length: count }, (_, index) => {
     const identity = initiator(from + index, FLEET_DEFAULTS);
@@ -44,25 +48,24 @@ export function baselineObjects(from: number, count: number): BaselineObject[] {
   });
 }
 
-/** The bare limit: what the API server takes from a loop that does nothing but send. */
-
-/** As many as the operator's `--write-concurrency` is by default. */
+/** The default of the operator's `--write-concurrency`. */
 const IN_FLIGHT = 64;
-/** Longer than any pause between two phases, so that no phase but the warm-up pays for TLS. */
+/** Longer than any pause between two phases, so that only the warm-up includes TLS handshakes. */
 const KEEP_ALIVE_MS = 600_000;
-/** Opens every connection, and has the engine compile the loop. Serials that no measurement uses. */
+/** Opens every connection, and makes V8 compile the loop. No measurement uses these serials. */
 const WARM_UP = { from: 10_000_000, objects: 512 };
 
 export interface BaselineLoop extends AsyncDisposable {
-  /** POSTs all rows, 64 at a time; how long that took, from the first request to the last answer. */
-  create(rows: readonly BaselineObject[]): Promise<number>;
-  /** DELETEs all rows, 64 at a time, without a precondition; how long that took. */
-  delete(rows: readonly BaselineObject[]): Promise<number>;
+  /** Creates all objects, 64 at a time. Resolves with the ms from the first request to the last response. */
+  create(objects: readonly BaselineObject[]): Promise<number>;
+  /** Deletes all objects, 64 at a time, without preconditions. Resolves like `create`. */
+  delete(objects: readonly BaselineObject[]): Promise<number>;
 }
 
 /**
- * An undici Pool of 64 kept-alive HTTP/1.1 connections with a ServiceAccount's token, as the operator has; bodies are
- * made before the clock starts, answers are read and thrown away. It holds no watch. Warm when this resolves.
+ * Opens a baseline loop: an undici Pool of 64 kept-alive HTTP/1.1 connections with the token of a ServiceAccount, like the
+ * operator's. Bodies are encoded before the measurement, responses are read and discarded, and there is no watch. The
+ * loop is warmed up when this resolves.
  */
 export async function openBaselineLoop(cluster: BenchCluster, access: Access): Promise<BaselineLoop> {
   const pool = new Pool(cluster.url, {
@@ -74,14 +77,14 @@ export async function openBaselineLoop(cluster: BenchCluster, access: Access): P
   const collection = `${API}/namespaces/${access.namespace}/reversetunnels`;
   const headers = {
     accept: 'application/json',
-    // The manager's name in managedFields: another one would be another size of row.
+    // The name of the manager in managedFields, so that the objects have the same size.
     'user-agent': 'reverse-tunnel-operator/bench',
     authorization: `Bearer ${access.token}`,
     'content-type': 'application/json',
   };
 
   async function send(method: 'POST' | 'DELETE', path: string, requestBody: string | null): Promise<void> {
-    // `reset: false`: undici would else close the connection after each DELETE.
+    // `reset: false`: otherwise undici closes the connection after each DELETE.
     const { statusCode, body } = await pool.request({
       method,
       path,
@@ -90,7 +93,7 @@ export async function openBaselineLoop(cluster: BenchCluster, access: Access): P
       reset: false,
     });
     const text = await body.text();
-    if (statusCode > 299) throw new Error(`bare ${method}: ${statusCode} ${text.slice(0, 200)}`);
+    if (statusCode > 299) throw new Error(`baseline ${method}: ${statusCode} ${text.slice(0, 200)}`);
   }
 
   async function runConcurrently(
@@ -99,7 +102,7 @@ export async function openBaselineLoop(cluster: BenchCluster, access: Access): P
   ): Promise<number> {
     const startedMs = performance.now();
     const remaining = objects.values();
-    // Sharing one iterator, each of the 64 takes the next row as soon as it is free.
+    // The 64 workers share an iterator, and each takes the next object as soon as it is idle.
     await Promise.all(
       Array.from({ length: IN_FLIGHT }, async () => {
         for (const object of remaining) await act(object);
@@ -120,14 +123,15 @@ export async function openBaselineLoop(cluster: BenchCluster, access: Access): P
   return loop;
 }
 
-/** How long the API server takes to list rows: what a restart cannot be quicker than. */
-
-/** As the operator lists. */
+/** The page size of the operator's lists. */
 const PAGE_LIMIT = 2000;
-/** Of a list, items come first: the token stands behind them. Resource version and count are short. */
+/** Contains the metadata of a list, such as the token, which follow the items. */
 const TAIL_CHARACTERS = 4096;
 
-/** Reads every page on one connection, and nothing in it but the token of the next one; how long that took, ms. */
+/**
+ * Lists all ReverseTunnels on one connection, parsing nothing except for the token of the next page. A restart cannot be
+ * faster. Resolves with the duration in ms.
+ */
 export async function baselineList(cluster: BenchCluster, access: Access): Promise<number> {
   const client = new Client(cluster.url, { connect: { ca: cluster.ca } });
   const headers = { accept: 'application/json', authorization: `Bearer ${access.token}` };
@@ -135,7 +139,7 @@ export async function baselineList(cluster: BenchCluster, access: Access): Promi
   async function page(query: string): Promise<string> {
     const { statusCode, body } = await client.request({ method: 'GET', path: path + query, headers });
     const text = await body.text();
-    if (statusCode !== 200) throw new Error(`bare list: ${statusCode} ${text.slice(0, 200)}`);
+    if (statusCode !== 200) throw new Error(`baseline list: ${statusCode} ${text.slice(0, 200)}`);
     return text.slice(-TAIL_CHARACTERS);
   }
 

@@ -1,8 +1,8 @@
-/** A helper process that is asked to do things: what loads the machine must not load the process that measures. */
+/** Child processes that execute calls, so that load is not generated in the measuring process. */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 
-/** What a helper can be asked: each a function of one argument that can be sent as JSON. */
+/** The calls of a child process: functions with one argument that can be sent as JSON. */
 type Calls<C> = { [name in keyof C]: (argument: never) => Promise<unknown> };
 
 interface CallRequest {
@@ -18,11 +18,11 @@ interface CallResponse {
 }
 
 export interface Child<C extends Calls<C>> extends AsyncDisposable {
-  /** Rejects with what the call threw there, or when the helper ends. */
+  /** Executes a call in the child process. Rejects with its error, or if the child process exits. */
   ask<N extends keyof C & string>(name: N, argument: Parameters<C[N]>[0]): ReturnType<C[N]>;
 }
 
-/** Starts a helper; it ends with this process, however that ends. */
+/** Starts a child process, which ends with this process, however that ends. */
 export function startChild<C extends Calls<C>>(file: URL): Child<C> {
   const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
   const pendingCalls = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
@@ -36,20 +36,20 @@ export function startChild<C extends Calls<C>>(file: URL): Child<C> {
   });
   child.once('exit', (code, signal) => {
     for (const call of pendingCalls.values())
-      call.reject(new Error(`a helper process ended (${signal ?? code})`));
+      call.reject(new Error(`child process exited (${signal ?? code})`));
     pendingCalls.clear();
   });
   return {
     ask(name, argument) {
       lastId += 1;
       const id = lastId;
-      const answer = new Promise<unknown>((resolve, reject) => {
+      const response = new Promise<unknown>((resolve, reject) => {
         pendingCalls.set(id, { resolve, reject });
         child.send({ id, name, argument } satisfies CallRequest, (error) => {
-          if (error !== null) reject(new Error('a helper process has ended', { cause: error }));
+          if (error !== null) reject(new Error('child process has exited', { cause: error }));
         });
       });
-      return answer as ReturnType<C[typeof name]>;
+      return response as ReturnType<C[typeof name]>;
     },
     async [Symbol.asyncDispose]() {
       if (child.exitCode !== null || child.signalCode !== null) return;
@@ -59,7 +59,7 @@ export function startChild<C extends Calls<C>>(file: URL): Child<C> {
   };
 }
 
-/** In the helper: answers calls until the process that started it lets go or dies. */
+/** Executes calls of the parent process until it disconnects or exits. */
 export function serveParent<C extends Calls<C>>(calls: C): void {
   process.on('disconnect', () => process.exit(0));
   process.on('message', (message) => {

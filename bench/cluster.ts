@@ -1,4 +1,4 @@
-/** A control plane of a measurement's own, with the CRDs in place and ways in for ServiceAccounts. */
+/** A control plane for one scenario, with the CRDs and ServiceAccounts. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AdminRequest } from '../control-plane/service-account.ts';
 import { startControlPlane } from '../control-plane/start.ts';
@@ -6,10 +6,10 @@ import { applyCrds } from '../test/support/apply-crds.ts';
 import { OPERATOR_RBAC_RULES } from '../test/support/operator-process.ts';
 
 export const API = '/apis/reverse-tunnel.io/v1alpha1';
-/** The API server's first seconds go into its own start: caches, OpenAPI, the CRDs' storage. */
+/** In its first seconds, the API server is busy with its start: caches, OpenAPI, storage of the CRDs. */
 const SETTLE_MS = 3000;
 
-/** A ServiceAccount's way in, with the rights that the operator needs and no more, in a namespace of its own. */
+/** The credentials of a ServiceAccount with exactly the permissions of the operator, in a separate namespace. */
 export interface Access {
   readonly namespace: string;
   readonly kubeconfigPath: string;
@@ -22,20 +22,20 @@ export interface BenchCluster extends AsyncDisposable {
   /** PEM. */
   readonly ca: string;
   readonly adminToken: string;
-  /** Undefined unless the world was opened with it. */
+  /** Undefined unless the cluster was opened with `audit`. */
   readonly auditLogPath: string | undefined;
-  /** As the administrator, on a connection of its own. */
+  /** Sends a request as the administrator on a new connection. */
   readonly request: AdminRequest;
-  /** Makes the namespace and an account in it. */
+  /** Creates a namespace and a ServiceAccount in it. */
   access(namespace: string): Promise<Access>;
-  /** Rows of a namespace, by one list of a single row. */
+  /** Returns the number of ReverseTunnels in a namespace, using one list with limit 1. */
   countObjects(namespace: string): Promise<number>;
 }
 
 /**
- * Starts etcd and kube-apiserver, anew for each measurement, so that none pays for what another one left behind.
+ * Starts etcd and kube-apiserver. Each scenario starts its own, so that leftovers of others have no effect.
  *
- * @param audit the API server writes each row request into a log: for counts, not for speed
+ * @param audit whether the API server logs each request for ReverseTunnels, which is needed to count writes
  */
 export async function openBenchCluster({ audit }: { readonly audit: boolean }): Promise<BenchCluster> {
   const controlPlane = await startControlPlane({ audit });
@@ -55,14 +55,14 @@ export async function openBenchCluster({ audit }: { readonly audit: boolean }): 
     request,
     async access(namespace) {
       const { status, body } = await request('POST', '/api/v1/namespaces', { metadata: { name: namespace } });
-      if (status !== 201) throw new Error(`namespace ${namespace}: ${status} ${JSON.stringify(body)}`);
+      if (status !== 201) throw new Error(`create namespace ${namespace}: ${status} ${JSON.stringify(body)}`);
       const account = { namespace, serviceAccount: 'reverse-tunnel-operator', rules: OPERATOR_RBAC_RULES };
       return { namespace, ...(await controlPlane.kubeconfigFor(account)) };
     },
     async countObjects(namespace) {
       const path = `${API}/namespaces/${namespace}/reversetunnels?limit=1`;
       const { status, body } = await request('GET', path);
-      if (status !== 200) throw new Error(`counting rows: ${status} ${JSON.stringify(body)}`);
+      if (status !== 200) throw new Error(`count ReverseTunnels: ${status} ${JSON.stringify(body)}`);
       const page = body as { items: unknown[]; metadata: { remainingItemCount?: number } };
       return page.items.length + (page.metadata.remainingItemCount ?? 0);
     },

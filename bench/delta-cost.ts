@@ -1,4 +1,4 @@
-/** What one delta costs an operator that holds 100,000 tunnels, over one that holds 1,000. */
+/** The CPU cost of one delta for a reporter with 100,000 tunnels, compared to one with 1,000. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '../test/support/operator-process.ts';
 import type { Metric } from './metric.ts';
@@ -8,37 +8,38 @@ import { cpuMs } from './process-usage.ts';
 import { waitForObjectCount } from './resident.ts';
 import type { BenchContext, Measurement } from './scenario.ts';
 
-/** Blocks of each kind: the two operators take turns, so that what slows the machine down slows both. */
+/** Blocks of each kind: the two operators alternate, so that a slow machine affects both. */
 const ROUNDS = 4;
-/** Of deltas that change nothing. The large operator has run as much code before. */
+/** Blocks of unchanged deltas. The large operator has already executed as much code during its push. */
 const WARM_UP_BLOCK_COUNT = 20;
 const TIMEOUT_MS = 60_000;
-/** Between deltas that cost a write: as many a second as the API server takes without a queue. */
+/** Between deltas that cause a write: a rate that the API server sustains without a queue. */
 const WRITE_INTERVAL_MS = 4;
-/** Serials far from those of the push. */
+/** Outside the range of the serials of the push. */
 const BASE_SERIAL = 30_000_000;
 
 interface Side {
   readonly operator: Operator;
   readonly id: string;
-  /** Whole CPU of the operator while deltas of either kind came, ms. */
+  /** CPU time of the operator during deltas of each kind. */
   unchangedMs: number;
   writtenMs: number;
 }
 
 /**
- * The whole operator's CPU, from bytes read to the row seen on its own watch: the fold alone would leave out the queue,
- * the cache, and garbage collection over all that is held. Two processes, since in one heap both would pay for it.
+ * Measures the CPU of the whole operator process, from reading the bytes to the watch event of the object: applying the
+ * report alone would omit the queue, the cache, and garbage collection of all live objects. There are two operator
+ * processes because garbage collection of a shared heap would affect both sides.
  */
 export const deltaCost: Measurement<LargePushFixture> = {
   name: 'delta',
-  description: 'CPU of one delta with 100,000 tunnels held over one with 1,000',
+  description: 'CPU per delta of a reporter with 100,000 tunnels vs. one with 1,000',
   async measure(fixture, context): Promise<Metric[]> {
     await fixture.waitUntilWritten(context);
     await using cleanup = new AsyncDisposableStack();
     const { scale } = context;
-    const { world, pusher } = fixture;
-    const access = await world.access('small');
+    const { cluster, pusher } = fixture;
+    const access = await cluster.access('small');
     const smallOperator = cleanup.use(await startOperator({ access }));
     await smallOperator.ready();
     await pusher.ask('push', {
@@ -46,11 +47,11 @@ export const deltaCost: Measurement<LargePushFixture> = {
       id: 'small',
       tunnels: scale.smallPushTunnels,
     });
-    await waitForObjectCount(world, access.namespace, scale.smallPushTunnels, context.progress);
+    await waitForObjectCount(cluster, access.namespace, scale.smallPushTunnels, context.progress);
 
     const small: Side = { operator: smallOperator, id: 'small', unchangedMs: 0, writtenMs: 0 };
     const large: Side = { operator: fixture.operator, id: LARGE_REPORTER, unchangedMs: 0, writtenMs: 0 };
-    // Unmeasured: the large operator's code has been compiled while it wrote its rows, the small one's has not.
+    // Not measured: V8 compiled the code of the large operator while it wrote its objects.
     context.progress('warming up');
     for (let done = 0; done < WARM_UP_BLOCK_COUNT; done += 1)
       await runUnchangedBlock(fixture, small, context);
@@ -69,7 +70,12 @@ export const deltaCost: Measurement<LargePushFixture> = {
         large.unchangedMs / unchanged,
         small.unchangedMs / unchanged,
       ),
-      ...metrics(context, 'a delta that writes a row', large.writtenMs / written, small.writtenMs / written),
+      ...metrics(
+        context,
+        'a delta that writes an object',
+        large.writtenMs / written,
+        small.writtenMs / written,
+      ),
     ];
   },
 };
@@ -112,7 +118,7 @@ async function runBlock(
   side.writtenMs += await cpuOf(operator, () => pusher.ask('deltas', { ...deltas, kind: 'remove' }));
 }
 
-/** CPU of the operator until it has nothing to do any more, ms. */
+/** Returns the CPU time of the operator, in ms, until its queue is empty. */
 async function cpuOf(operator: Operator, act: () => Promise<void>): Promise<number> {
   const beforeMs = cpuMs(operator.pid);
   await act();
@@ -124,7 +130,7 @@ async function cpuOf(operator: Operator, act: () => Promise<void>): Promise<numb
 function metrics({ scale }: BenchContext, what: string, largeMs: number, smallMs: number): Metric[] {
   return [
     {
-      name: `${what}: CPU with ${scale.largePushTunnels} tunnels over ${scale.smallPushTunnels}`,
+      name: `${what}: CPU with ${scale.largePushTunnels} tunnels vs. ${scale.smallPushTunnels}`,
       unit: '',
       value: largeMs / smallMs,
       target: { atMost: 1.5 },

@@ -1,30 +1,30 @@
-/** A fleet of reporters in a process of its own, so that its work counts neither as the operator's nor as the measurer's. */
+/** A fleet of reporters in a separate process, so that it is measured neither as the operator nor as the benchmark. */
 import { dialReportingService, type ReportingConnection } from '../src/grpc/reporting-client.ts';
 import { createFleet, type Fleet, type FleetOptions } from '../src/simulate/fleet.ts';
 import type { FleetStatistics } from '../src/simulate/fleet-statistics.ts';
 import { serveParent } from './child.ts';
 import { machineMs } from './machine.ts';
 
-/** How many tunnels come, go, and drop and return (with a new created_at), over the whole fleet. */
+/** How many tunnels of the fleet are added, are removed, and flap (reconnect with a new created_at). */
 export interface Changes {
   readonly added: number;
   readonly removed: number;
   readonly flapped: number;
 }
 
-/** What the fleet can be asked. Each resolves when the change is queued in the reporters, not when it is reported. */
+/** The calls of the fleet. Changes resolve when they are queued in the reporters, not when they are reported. */
 export interface FleetCalls {
   start(options: Partial<FleetOptions> & Pick<FleetOptions, 'address'>): Promise<void>;
-  /** So many more tunnels for each reporter. */
+  /** Adds `tunnels` tunnels to each reporter. */
   grow(tunnels: number): Promise<void>;
   change(changes: Changes): Promise<void>;
-  /** Every tunnel goes. */
+  /** Removes every tunnel. */
   clear(nothing: null): Promise<void>;
-  /** Every reporter loses its connection, and comes back after its retry interval. */
+  /** Resets the connection of every reporter, which reconnects after its retry interval. */
   reconnect(nothing: null): Promise<void>;
   /**
-   * Resolves when everything is reported and ACKed, with the machine's time at which the first report that says
-   * anything was sent since the last change was asked for; undefined when there was none.
+   * Resolves when everything is reported and ACKed, with the machine time at which the first report with content since
+   * the last change was sent; undefined if there was none.
    */
   settled(nothing: null): Promise<number | undefined>;
   statistics(nothing: null): Promise<FleetStatistics>;
@@ -33,7 +33,7 @@ export interface FleetCalls {
 let fleet: Fleet | undefined;
 let firstSentMs: number | undefined;
 
-/** The service as ever, noting when the first report with content leaves. */
+/** Dials the service, and records when the first report with content is sent. */
 function dial(address: string): ReportingConnection {
   const connection = dialReportingService({ address });
   return {
@@ -53,11 +53,11 @@ function dial(address: string): ReportingConnection {
 }
 
 function requireFleet(): Fleet {
-  if (fleet === undefined) throw new Error('the fleet is not started');
+  if (fleet === undefined) throw new Error('fleet not started');
   return fleet;
 }
 
-/** The first `count` of the fleet's tunnels, a few of each reporter. */
+/** Yields `count` tunnels of the fleet, spread evenly over the reporters. */
 function* pickTunnels(count: number) {
   const { reporters } = requireFleet();
   const perReporter = Math.ceil(count / reporters.length);

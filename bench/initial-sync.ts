@@ -1,4 +1,4 @@
-/** 10,000 tunnels at once, then none: how near the operator comes to what the API server takes. */
+/** 10,000 tunnels are added and removed at once: the throughput of the operator compared to the baseline loop. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { openBaselineLoop, type BaselineLoop, baselineObjects, type BaselineObject } from './baseline.ts';
 import { startChild, type Child } from './child.ts';
@@ -10,11 +10,11 @@ import { openObjectWatch, type ObjectWatch } from './object-watch.ts';
 import { defineScenario, type BenchContext, type Scenario } from './scenario.ts';
 import { openBenchCluster } from './cluster.ts';
 
-/** For 10,000 rows; a machine that is busy with something else still writes 50 a second. */
+/** For 10,000 objects; even a busy machine writes 50 per second. */
 const TIMEOUT_MS = 200_000;
-/** From the last row seen to the look at CPU: the operator still reads its own watch. Also lets the machine calm down. */
+/** From the last watch event until CPU is read, because the operator is still reading its own watch. */
 const SETTLE_MS = 500;
-/** The operator's pool for calls: what `--write-concurrency` is by default, and 24 for claims, Leases and events. */
+/** The connection pool of the operator: the default of `--write-concurrency`, and 24 for claims, Leases and Events. */
 const MAX_CONNECTIONS = 64 + 24;
 
 interface Fixture {
@@ -25,30 +25,30 @@ interface Fixture {
   readonly apiPort: number;
 }
 
-/** One flood of rows by the operator, and the same by the bare loop. */
+/** The same number of writes by the operator and by the baseline loop. */
 interface Comparison {
-  /** Rows a second over the bare loop's. */
+  /** Objects per second of the operator, divided by those of the baseline loop. */
   readonly ratio: number;
-  /** From the first report sent to the last row seen on a watch. */
+  /** From the first report sent to the last event on a watch. */
   readonly objectsPerSecond: number;
   readonly baselineObjectsPerSecond: number;
   readonly cpuMsPerObject: number;
-  /** Connections to the API server, each a TLS handshake, that were opened while the operator wrote. */
+  /** Connections to the API server, each with a TLS handshake, that were opened while the operator wrote. */
   readonly connectionsOpened: number;
 }
 
 /**
- * A fresh operator that has written nothing yet. Half of the bare loop's rows are written before the operator's and half
- * after, so that a machine that gets slower or faster meanwhile does so for both.
+ * Returns a scenario with a new operator that has written nothing yet. The baseline loop writes half of its objects before
+ * the operator and half after it, so that a drift of the machine affects both.
  *
- * @param reporters that hold the tunnels between them
+ * @param reporters the number of reporters that share the tunnels
  */
 export function initialSync(reporters: number): Scenario {
-  const name = `cold-${reporters}`;
+  const name = `initial-sync-${reporters}`;
   return defineScenario<Fixture>(openFixture, [
     {
       name,
-      description: `10,000 tunnels of ${reporters === 1 ? '1 reporter' : `${reporters} reporters`} come, then go: rows a second over a bare loop, CPU a row`,
+      description: `10,000 tunnels of ${reporters === 1 ? '1 reporter' : `${reporters} reporters`} added, then removed: objects/s vs. baseline, CPU per object`,
       measure: (fixture, context) => measure(fixture, context, name, reporters),
     },
   ]);
@@ -57,14 +57,14 @@ export function initialSync(reporters: number): Scenario {
 async function openFixture(context: BenchContext, cleanup: AsyncDisposableStack): Promise<Fixture> {
   context.progress('starting');
   const cluster = cleanup.use(await openBenchCluster({ audit: false }));
-  const bare = cleanup.use(await openBaselineLoop(cluster, await cluster.access('bare')));
+  const baseline = cleanup.use(await openBaselineLoop(cluster, await cluster.access('baseline')));
   const access = await cluster.access('mirror');
   const watch = cleanup.use(await openObjectWatch(cluster, access.namespace));
   const fleet = cleanup.use(startChild<FleetCalls>(new URL('./fleet-process.ts', import.meta.url)));
-  // A second between reports, so that removals do not wait long to be reported.
+  // A short interval, so that removals are reported soon.
   const operator = cleanup.use(await startOperator({ access, flags: ['--report-interval', '1s'] }));
   await operator.ready();
-  return { baseline: bare, operator, fleet, watch, apiPort: Number(new URL(cluster.url).port) };
+  return { baseline, operator, fleet, watch, apiPort: Number(new URL(cluster.url).port) };
 }
 
 async function measure(
@@ -77,13 +77,13 @@ async function measure(
   const count = context.scale.initialSyncTunnels;
   const objects = baselineObjects(0, count);
 
-  /** When the first report of a change was sent. */
+  /** Applies a change and returns the machine time at which its first report was sent. */
   async function firstReportSentMs(change: Promise<void>): Promise<number> {
     await change;
     return (await fleet.ask('settled', null)) ?? Number.NaN;
   }
 
-  context.progress('rows are created');
+  context.progress('creating objects');
   const created = await compare(
     fixture,
     objects,
@@ -96,7 +96,7 @@ async function measure(
       ]);
     },
   );
-  context.progress('rows are deleted');
+  context.progress('deleting objects');
   const removed = await compare(
     fixture,
     objects,
@@ -109,10 +109,15 @@ async function measure(
     },
   );
 
-  return [...metrics(`${name}: new rows`, created), ...metrics(`${name}: removed rows`, removed)];
+  return [...metrics(`${name}: new objects`, created), ...metrics(`${name}: removed objects`, removed)];
 }
 
-/** @param writeWithOperator has the operator write as many rows; when the last row was seen, and when the first report was sent */
+/**
+ * Compares the operator to the baseline loop.
+ *
+ * @param writeWithOperator makes the operator write the same number of objects; resolves with the machine times of the last
+ *   watch event and of the first report
+ */
 async function compare(
   { operator, apiPort }: Fixture,
   objects: readonly BaselineObject[],
@@ -142,11 +147,11 @@ async function compare(
 
 function metrics(what: string, comparison: Comparison): Metric[] {
   return [
-    { name: `${what} over bare`, unit: '', value: comparison.ratio, target: { atLeast: 0.85 } },
-    { name: what, unit: 'rows/s', value: comparison.objectsPerSecond },
-    { name: `${what}, bare`, unit: 'rows/s', value: comparison.baselineObjectsPerSecond },
+    { name: `${what} vs. baseline`, unit: '', value: comparison.ratio, target: { atLeast: 0.85 } },
+    { name: what, unit: 'objects/s', value: comparison.objectsPerSecond },
+    { name: `${what}, baseline`, unit: 'objects/s', value: comparison.baselineObjectsPerSecond },
     {
-      name: `${what}, operator CPU a row`,
+      name: `${what}, operator CPU per object`,
       unit: 'ms',
       value: comparison.cpuMsPerObject,
       target: { atMost: 0.25 },

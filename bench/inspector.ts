@@ -1,19 +1,19 @@
-/** Node's inspector, spoken to from another process: nothing of it is loaded into the operator but what V8 has. */
+/** A client of Node's inspector in another process, so that the inspected process needs no additional code. */
 
 export interface Inspector {
-  /** Sends a command of the DevTools protocol, as `Profiler.start`; resolves with its result. */
+  /** Sends a command of the DevTools protocol, such as `Profiler.start`; resolves with its result. */
   post(method: string, params?: object): Promise<unknown>;
   close(): void;
 }
 
-/** @param url as Node prints it: `ws://127.0.0.1:<port>/<id>` */
+/** @param url as printed by Node: `ws://127.0.0.1:<port>/<id>` */
 export async function openInspector(url: string): Promise<Inspector> {
   const socket = new WebSocket(url);
   const pending = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
   let lastId = 0;
   await new Promise<void>((resolve, reject) => {
     socket.addEventListener('open', () => resolve());
-    socket.addEventListener('error', () => reject(new Error(`no inspector at ${url}`)));
+    socket.addEventListener('error', () => reject(new Error(`connect to inspector ${url}: failed`)));
   });
   socket.addEventListener('message', ({ data }) => {
     const { id, result, error } = JSON.parse(String(data)) as {
@@ -21,7 +21,7 @@ export async function openInspector(url: string): Promise<Inspector> {
       result?: unknown;
       error?: { message: string };
     };
-    // Without an id it is a notification, which nobody here waits for.
+    // A message without an ID is a notification, which is not used here.
     if (id === undefined) return;
     const command = pending.get(id);
     pending.delete(id);
@@ -29,7 +29,7 @@ export async function openInspector(url: string): Promise<Inspector> {
     else command?.reject(new Error(error.message));
   });
   socket.addEventListener('close', () => {
-    for (const command of pending.values()) command.reject(new Error('the inspector was closed'));
+    for (const command of pending.values()) command.reject(new Error('inspector closed'));
     pending.clear();
   });
   return {

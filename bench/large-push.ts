@@ -1,3 +1,4 @@
+/** Measurements with one reporter that sends a full push of 100,000 tunnels to a new operator. */
 import { startChild, type Child } from './child.ts';
 import { startOperator, type Operator } from './operator.ts';
 import type { PusherCalls } from './pusher-process.ts';
@@ -7,24 +8,22 @@ import type { BenchContext, Measurement } from './scenario.ts';
 import { openBenchCluster, type Access, type BenchCluster } from './cluster.ts';
 import type { Metric } from './metric.ts';
 
-/** One reporter that pushes 100,000 tunnels at once to a fresh operator, and what is looked at while and after it does. */
-
-/** Heartbeats before the push, so that neither side answers for the first time in it. */
+/** Heartbeats before the push, so that the code of both sides has been executed. */
 const WARM_UP_HEARTBEATS = 50;
-/** What the push leaves to do (keys queued, garbage) may hold up others after its ACK, too. */
+/** Measured after the ACK as well, because queued keys and garbage may delay other streams after it. */
 const AFTER_ACK_MS = 1000;
 
 export const LARGE_REPORTER = 'large';
 
 export interface LargePushFixture {
-  readonly world: BenchCluster;
+  readonly cluster: BenchCluster;
   readonly access: Access;
   readonly operator: Operator;
   readonly pusher: Child<PusherCalls>;
-  /** The first push, done once whoever asks; with the longest that another stream waited for an ACK meanwhile. */
-  pushOnce(bench: BenchContext): Promise<PushResult>;
-  /** The first push, and all of its rows written. */
-  waitUntilWritten(bench: BenchContext): Promise<void>;
+  /** Sends the first push, once for all measurements, and measures the ACK latency of another stream meanwhile. */
+  pushOnce(context: BenchContext): Promise<PushResult>;
+  /** Sends the first push, and waits until all of its objects have been written. */
+  waitUntilWritten(context: BenchContext): Promise<void>;
 }
 
 export interface PushResult {
@@ -48,7 +47,7 @@ export async function openLargePushFixture(
   let written: Promise<void> | undefined;
   const tunnels = context.scale.largePushTunnels;
   const fixture: LargePushFixture = {
-    world: cluster,
+    cluster,
     access,
     operator,
     pusher,
@@ -68,7 +67,7 @@ export async function openLargePushFixture(
   return fixture;
 }
 
-/** Pushes while another stream sends one heartbeat after the other, each as soon as the one before is ACKed. */
+/** Pushes while another stream sends each heartbeat as soon as the previous one is ACKed. */
 async function pushWithHeartbeats(
   heartbeatReporter: RawReporter,
   push: () => Promise<ReportAck>,
@@ -91,15 +90,16 @@ async function pushWithHeartbeats(
     return acked;
   }
   const [acked] = await Promise.all([pushAndExtend(), sendHeartbeats()]);
-  const meanwhile = heartbeats.filter(({ ackedMs }) => ackedMs > acked.sentMs);
-  return { ack: acked, maxOtherAckMs: Math.max(...meanwhile.map(({ sentMs, ackedMs }) => ackedMs - sentMs)) };
+  const concurrent = heartbeats.filter(({ ackedMs }) => ackedMs > acked.sentMs);
+  return {
+    ack: acked,
+    maxOtherAckMs: Math.max(...concurrent.map(({ sentMs, ackedMs }) => ackedMs - sentMs)),
+  };
 }
-
-/** A full push of 100,000 tunnels: how long until it is ACKed, how long others wait, and what it leaves in memory. */
 
 export const largePush: Measurement<LargePushFixture> = {
   name: 'push',
-  description: "one full push of 100,000 tunnels ACKed, and another stream's worst ACK meanwhile",
+  description: 'one full push of 100,000 tunnels: time to its ACK, and maximum ACK latency of another stream',
   async measure(fixture, context): Promise<Metric[]> {
     const { ack, maxOtherAckMs } = await fixture.pushOnce(context);
     const name = `a full push of ${context.scale.largePushTunnels} tunnels`;
@@ -111,7 +111,7 @@ export const largePush: Measurement<LargePushFixture> = {
         target: { atMost: 0.5 },
       },
       {
-        name: `${name}: another stream's worst ACK`,
+        name: `${name}: maximum ACK latency of another stream`,
         unit: 'ms',
         value: maxOtherAckMs,
         target: { atMost: 100 },
@@ -123,7 +123,7 @@ export const largePush: Measurement<LargePushFixture> = {
 
 export const largeMemory: Measurement<LargePushFixture> = {
   name: 'memory-large',
-  description: 'resident memory with 100,000 rows of one full push, and after the same push came again',
+  description: 'resident memory with 100,000 objects of one full push, and after the same push again',
   async measure(fixture, context): Promise<Metric[]> {
     const { largePushTunnels } = context.scale;
     await fixture.waitUntilWritten(context);

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { availableParallelism, cpus, loadavg, totalmem } from 'node:os';
 
-/** What a figure depends on beside the code: the machine, what else it does, and which state of the code it was. */
+/** The conditions of a measurement: the machine, its load, and the commit. Also the clock that all processes share. */
 
 const ROOT = new URL('..', import.meta.url).pathname;
 
@@ -12,6 +12,7 @@ export interface Machine {
   readonly node: string;
 }
 
+/** Returns a description of this machine. */
 export function machine(): Machine {
   return {
     cores: availableParallelism(),
@@ -21,12 +22,12 @@ export function machine(): Machine {
   };
 }
 
-/** Processes that ran or wanted to, averaged over the last minute. */
+/** Returns the load average of the last minute. */
 export function load(): number {
   return Number((loadavg()[0] ?? Number.NaN).toFixed(2));
 }
 
-/** The commit that is checked out, short; with `+` when files differ from it; `unknown` outside of a repository. */
+/** Returns the short hash of the commit, with `+` if src/ differs from it; `unknown` outside of a repository. */
 export function commit(): string {
   try {
     const git = (...args: string[]): string =>
@@ -40,8 +41,8 @@ export function commit(): string {
 }
 
 /**
- * Milliseconds, with fractions, of the machine's own monotonic clock (CLOCK_MONOTONIC): one time for all processes, so
- * that what one process sends and another one sees can be subtracted.
+ * Returns the milliseconds, with fractions, of CLOCK_MONOTONIC, which is the same for all processes of the machine, so
+ * times of different processes can be subtracted.
  */
 export function machineMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;

@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: the operator against the bare limit of the API server beside it. docs/benchmark.md has what each
- * figure means and how it is taken.
+ * `npm run bench`: measures the operator, and compares it to a baseline loop that sends the same requests directly.
+ * docs/benchmark.md describes each metric.
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -22,15 +22,17 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(helpText());
     return 0;
   }
-  if ('problem' in parsed) {
-    process.stderr.write(`bench: ${parsed.problem}\nbench: see --help for all flags\n`);
+  if ('error' in parsed) {
+    process.stderr.write(`bench: ${parsed.error}\nbench: see --help for all flags\n`);
     return 2;
   }
   if (process.platform !== 'linux') {
-    process.stderr.write('bench: needs Linux: it reads CPU time and memory of processes from /proc\n');
+    process.stderr.write(
+      `bench: unsupported platform ${process.platform}: CPU time and memory are read from /proc of Linux\n`,
+    );
     return 1;
   }
-  // No handler for Ctrl-C: the operator, etcd and kube-apiserver go with this process however it ends, and so do their folders.
+  // No handler for Ctrl-C: the operator, etcd, kube-apiserver and their folders are removed when this process ends.
   try {
     return parsed.options.profile ? await profile(parsed.options) : await measure(parsed.options);
   } catch (error) {
@@ -43,7 +45,7 @@ async function measure(options: Options): Promise<number> {
   const progress = createProgress(process.stderr);
   const metadata = { date: new Date().toISOString(), commit: commit(), machine: machine() };
   const file = options.json ?? defaultResultFile(options, metadata);
-  // Now and not after ten minutes: where it cannot be made nothing needs to be measured.
+  // Created first, so that a failure is reported before ten minutes of measurements.
   if (file !== undefined) await mkdir(dirname(file), { recursive: true });
   const runResults = await runAll(options, options.quick ? QUICK : FULL, progress);
   progress.end();
@@ -52,21 +54,21 @@ async function measure(options: Options): Promise<number> {
   const [before, ...after] = runResults.load;
   process.stdout.write(`${formatTable(results, !options.quick)}
 
-${options.runs} run(s) of commit ${metadata.commit}${options.quick ? ', a tenth of the size: not to be held against the targets' : ''}
+${options.runs} run(s) of commit ${metadata.commit}${options.quick ? ', a tenth of the size, so the targets do not apply' : ''}
 ${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
-load before ${before}, after each run ${after.join(', ')}
+load average before ${before}, after each run ${after.join(', ')}
 ${runResults.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
   if (file !== undefined) {
     const { quick, runs } = options;
     const { load, failures } = runResults;
-    const json = { ...metadata, quick, runs, load, failures, figures: results };
+    const json = { ...metadata, quick, runs, load, failures, metrics: results };
     await writeFile(file, `${JSON.stringify(json, undefined, 2)}\n`);
     process.stdout.write(`written to ${file}\n`);
   }
   return runResults.failures.length === 0 ? 0 : 1;
 }
 
-/** Only a whole run in full size is a result to be kept. */
+/** Returns the default file for a complete run in full size; the result of any other run is not kept. */
 function defaultResultFile(
   { quick, selected }: Options,
   metadata: { readonly date: string; readonly commit: string },
@@ -81,7 +83,7 @@ async function profile({ quick }: Options): Promise<number> {
   await mkdir(RESULTS, { recursive: true });
   const text = await profileInitialSync(file, {
     scale: quick ? QUICK : FULL,
-    progress: (doing) => progress.update(doing),
+    progress: (activity) => progress.update(activity),
   });
   progress.end();
   process.stdout.write(`${text}\nwritten to ${file}\n`);

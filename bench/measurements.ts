@@ -10,7 +10,7 @@ import type { Metric } from './metric.ts';
 import { load } from './machine.ts';
 import type { Progress } from './progress.ts';
 
-/** Everything that is measured, in the order in which it is done. On a stage that is shared, later ones find more in it. */
+/** All scenarios in the order of their execution. Within a scenario, each measurement starts with the state that the previous one left. */
 export const SCENARIOS: readonly Scenario[] = [
   initialSync(1),
   initialSync(100),
@@ -20,21 +20,21 @@ export const SCENARIOS: readonly Scenario[] = [
   defineScenario(openLargePushFixture, [largePush, largeMemory, deltaCost]),
 ];
 
-/** Names as `--only` takes them. */
+/** The values of `--only`. */
 export const MEASUREMENT_NAMES = SCENARIOS.flatMap(({ measurements }) =>
   measurements.map(({ name }) => name),
 );
 
-/** Everything that was seen in all runs. */
+/** The results of all runs. */
 export interface RunResults {
   readonly metrics: readonly Metric[];
-  /** Measurements that did not come to an end: which, in which run, and why. */
+  /** The failed measurements, each with its run and its cause. */
   readonly failures: readonly string[];
-  /** Before the first run, which says what else the machine does, and after each, which is mostly the benchmark's own. */
+  /** The load average before the first run, which other programs cause, and after each run, mostly caused by the benchmark. */
   readonly load: readonly number[];
 }
 
-/** Measures everything that is wanted, again and again: whole runs, so that what drifts shows in the spread. */
+/** Repeats all selected measurements in complete runs, so that a drift of the machine is visible in the spread. */
 export async function runAll(
   { selected, runs }: { readonly selected: ReadonlySet<string>; readonly runs: number },
   scale: Scale,
@@ -46,7 +46,7 @@ export async function runAll(
   for (let run = 1; run <= runs; run += 1) {
     const context = {
       scale,
-      progress: (doing: string) => progress.update(`run ${run} of ${runs}, ${doing}`),
+      progress: (activity: string) => progress.update(`run ${run} of ${runs}, ${activity}`),
     };
     for (const scenario of SCENARIOS) {
       try {

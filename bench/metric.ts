@@ -1,37 +1,37 @@
-/** What a measurement gives, and how it is judged. */
+/** The results of measurements, their targets, and the table that shows them. */
 
-/** What a figure is to be; exactly one of the three. */
+/** The target of a metric; exactly one of the three properties is set. */
 export interface Target {
   readonly atMost?: number;
   readonly atLeast?: number;
-  /** For counts, where one too many in one run is a fault. */
+  /** For counts, which must be met by every run. */
   readonly exactly?: number;
 }
 
-/** One figure of one run. */
+/** A metric of one run. */
 export interface Metric {
-  /** The same in each run, as `cold-1: created over bare`. */
+  /** The same in each run, such as `initial-sync-1: created vs. baseline`. */
   readonly name: string;
-  /** As `ms` or `MiB`; empty for ratios and counts. */
+  /** Such as `ms` or `MiB`; empty for ratios and counts. */
   readonly unit: string;
   readonly value: number;
-  /** Left out for figures that only explain others. */
+  /** Undefined for metrics that only explain others. */
   readonly target?: Target;
 }
 
-/** A figure over all runs. */
+/** A metric over all runs. */
 export interface MetricSummary extends Omit<Metric, 'value'> {
-  /** One for each run, in their order. */
+  /** One value per run, in the order of the runs. */
   readonly values: readonly number[];
   readonly min: number;
-  /** The median; of two runs the mean. */
+  /** For two runs, their mean. */
   readonly median: number;
   readonly max: number;
-  /** Undefined where there is no target. */
+  /** Undefined if there is no target. */
   readonly met: boolean | undefined;
 }
 
-/** Joins the figures of several runs by name, in the order in which names first came. */
+/** Groups the metrics of several runs by name, in the order of their first occurrence. */
 export function summarizeRuns(metrics: readonly Metric[]): MetricSummary[] {
   const byName = Map.groupBy(metrics, ({ name }) => name);
   return Array.from(byName.values(), (samples) => {
@@ -50,7 +50,7 @@ export function summarizeRuns(metrics: readonly Metric[]): MetricSummary[] {
   });
 }
 
-/** Measured quantities are judged by the middle run, counts by every run. */
+/** Measured quantities must meet their target in the median, counts in every run. */
 function isMet(target: Target, sorted: readonly number[]): boolean {
   const median = percentile(sorted, 50);
   if (target.atMost !== undefined) return median <= target.atMost;
@@ -59,9 +59,9 @@ function isMet(target: Target, sorted: readonly number[]): boolean {
 }
 
 /**
- * The value below which `percent` (0 to 100) of the values lie, between two neighbours in proportion.
+ * Returns the value below which `percent` (0 to 100) of the values lie, interpolated linearly.
  *
- * @param sorted ascending; of none the answer is NaN
+ * @param sorted ascending; if empty, the result is NaN
  */
 export function percentile(sorted: readonly number[], percent: number): number {
   const rank = ((sorted.length - 1) * percent) / 100;
@@ -71,16 +71,16 @@ export function percentile(sorted: readonly number[], percent: number): number {
 }
 
 /**
- * The table for people: figure, target, whether it is held, and the spread over runs.
+ * Formats a table with the median, the target, whether it is met, and the range over all runs.
  *
- * @param showVerdicts false for a quick run, whose sizes the targets are not set for
+ * @param showVerdicts false for a quick run, because the targets apply only to the full size
  */
 export function formatTable(results: readonly MetricSummary[], showVerdicts: boolean): string {
   const rows = results.map((result) => {
     const { name, unit, target, met, min, median, max } = result;
-    const verdict = met === undefined || !showVerdicts ? '' : met ? 'held' : 'MISSED';
+    const verdict = met === undefined || !showVerdicts ? '' : met ? 'met' : 'MISSED';
     return [
-      // Those without a target explain the ones above.
+      // Metrics without a target explain those above.
       target === undefined ? `  ${name}` : name,
       formatValue(median, unit),
       target === undefined ? '' : formatTarget(target),
@@ -88,7 +88,7 @@ export function formatTable(results: readonly MetricSummary[], showVerdicts: boo
       result.values.length === 1 ? '' : `${formatValue(min, '')} … ${formatValue(max, '')}`,
     ];
   });
-  const header = ['figure', 'middle', 'target', '', 'least … most'];
+  const header = ['metric', 'median', 'target', '', 'min … max'];
   const widths = header.map((_, column) =>
     Math.max(...[header, ...rows].map((cells) => (cells[column] ?? '').length)),
   );
@@ -108,7 +108,7 @@ function formatTarget({ atMost, atLeast, exactly }: Target): string {
   return `= ${exactly}`;
 }
 
-/** Three digits that count; whole numbers as they are. */
+/** Formats a value with three significant digits, or as a whole number. */
 function formatValue(value: number, unit: string): string {
   const text =
     Number.isInteger(value) || value >= 1000

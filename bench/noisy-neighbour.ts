@@ -1,4 +1,4 @@
-/** One reporter at 100 times the rate of the others, which are not to notice: report → row of the others, p99. */
+/** A reporter at 100 times the rate of 20 others: its effect on the p99 of their time from report to object. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ReportedTunnel } from '../src/grpc/report-message.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
@@ -18,27 +18,27 @@ import { openObjectWatch, type ObjectWatch } from './object-watch.ts';
 import { defineScenario, type BenchContext } from './scenario.ts';
 import { API, openBenchCluster, type Access, type BenchCluster } from './cluster.ts';
 
-/** Each sends one report a second: one tunnel more, one less. */
+/** Each sends one report per second, which adds a tunnel and removes one. */
 const NEIGHBOURS = 20;
 const REPORT_INTERVAL_MS = 1000;
 const RATE_FACTOR = 100;
-/** What is gone before it was written has no row, and is none to wait for. */
+/** A tunnel that is removed before it was written has no object to wait for. */
 const TUNNEL_LIFETIME_REPORTS = 10;
-/** Each other's report of that kind is a row, and soon none; as many are not allowed. */
-const NOISY_TENANT = 'hostile';
+/** The only tenant that the policy allows the noisy reporter. Every report also contains a tunnel that is denied. */
+const NOISY_TENANT = 'noisy';
 const LIMITED_RATE = 10;
 /**
- * What the others are looked at beside; also the ids of the two that are hostile. `bare`: as many writes as the hostile one
- * brings about, past the operator, so that what the API server itself costs the others is known. In turns, so that a
- * machine that gets slower or faster meanwhile does so for all.
+ * The load during which the neighbours are measured; `noisy` and `noisy-limited` are also the IDs of the two noisy
+ * reporters. `baseline` sends the writes that the noisy reporter causes directly to the API server, which shows the effect
+ * of the API server alone. The phases alternate, so that a drift of the machine affects all of them.
  */
-const PHASES = ['calm', 'hostile', 'hostile-held', 'bare'] as const;
+const PHASES = ['calm', 'noisy', 'noisy-limited', 'baseline'] as const;
 const ROUNDS = 6;
 const WARM_UP_MS = 3000;
 const TIMEOUT_MS = 120_000;
-/** Rows of the hostile ones stay as they are between two phases. */
+/** Long enough that the objects of the noisy reporters do not change between two phases. */
 const FLAGS = ['--unknown-after', '10m', '--expire-after', '20m'];
-/** Serials far apart, so that no two tunnels meet. */
+/** Ranges of serials that do not overlap. */
 const NOISY_SERIAL = 30_000_000;
 const NEIGHBOURS_SERIAL = 40_000_000;
 const BASELINE_SERIAL = 50_000_000;
@@ -49,9 +49,9 @@ interface Fixture {
   readonly operator: Operator;
   readonly watch: ObjectWatch;
   readonly neighbours: readonly RawReporter[];
-  /** Writes into another namespace. */
+  /** Writes to another namespace. */
   readonly baselineLoop: BaselineLoop;
-  /** One that was never made before. */
+  /** Returns an object that has not been used before. */
   readonly nextBaselineObject: () => BaselineObject;
 }
 
@@ -60,12 +60,15 @@ export const noisyNeighbour = defineScenario<Fixture>(
     context.progress('starting');
     const cluster = cleanup.use(await openBenchCluster({ audit: false }));
     const access = await cluster.access('mirror');
-    await createPolicy(cluster, access, 'others', { reporters: { ids: ['other-*'] }, tenants: ['*'] });
-    const rule = { reporters: { ids: ['hostile'] }, tenants: [NOISY_TENANT] };
-    await createPolicy(cluster, access, 'hostile', rule);
-    await createPolicy(cluster, access, 'hostile-held', {
+    await createPolicy(cluster, access, 'neighbours', {
+      reporters: { ids: ['neighbour-*'] },
+      tenants: ['*'],
+    });
+    const rule = { reporters: { ids: ['noisy'] }, tenants: [NOISY_TENANT] };
+    await createPolicy(cluster, access, 'noisy', rule);
+    await createPolicy(cluster, access, 'noisy-limited', {
       ...rule,
-      reporters: { ids: ['hostile-held'] },
+      reporters: { ids: ['noisy-limited'] },
       limits: { reportsPerSecond: LIMITED_RATE },
     });
     const operator = cleanup.use(await startOperator({ access, flags: FLAGS }));
@@ -73,25 +76,25 @@ export const noisyNeighbour = defineScenario<Fixture>(
     const watch = cleanup.use(await openObjectWatch(cluster, access.namespace));
     const neighbours: RawReporter[] = [];
     for (let i = 0; i < NEIGHBOURS; i += 1) {
-      const reporter = await openRawReporter(operator.grpcAddress, `other-${i}`);
+      const reporter = await openRawReporter(operator.grpcAddress, `neighbour-${i}`);
       cleanup.defer(() => reporter.close());
       await reporter.send({ fullPush: true });
       neighbours.push(reporter);
     }
-    const bareLoop = cleanup.use(await openBaselineLoop(cluster, await cluster.access('bare')));
-    let made = 0;
+    const baselineLoop = cleanup.use(await openBaselineLoop(cluster, await cluster.access('baseline')));
+    let created = 0;
     const nextBaselineObject = (): BaselineObject => {
-      const [object] = baselineObjects(BASELINE_SERIAL + made, 1);
-      made += 1;
-      if (object === undefined) throw new Error('no row was made');
+      const [object] = baselineObjects(BASELINE_SERIAL + created, 1);
+      created += 1;
+      if (object === undefined) throw new Error('no object created');
       return object;
     };
-    return { operator, watch, neighbours, baselineLoop: bareLoop, nextBaselineObject };
+    return { operator, watch, neighbours, baselineLoop, nextBaselineObject };
   },
   [
     {
-      name: 'hostile',
-      description: `${NEIGHBOURS} reporters beside one at ${RATE_FACTOR} times their rate: their report → row, p99, over a calm run`,
+      name: 'noisy-neighbour',
+      description: `${NEIGHBOURS} reporters next to one at ${RATE_FACTOR} times their rate: p99 from their report to the object vs. a calm run`,
       measure,
     },
   ],
@@ -110,7 +113,7 @@ async function measure(fixture: Fixture, context: BenchContext): Promise<Metric[
       await delay(context.scale.noisyNeighbourMs / ROUNDS);
       reports.phase = undefined;
       close?.();
-      // What is left of it is nothing that the next phase is to be judged by.
+      // The backlog of this phase must not affect the next one.
       await poll(TIMEOUT_MS, async () =>
         (await operator.metric('workqueue_depth')) < NEIGHBOURS ? true : undefined,
       );
@@ -124,66 +127,71 @@ async function measure(fixture: Fixture, context: BenchContext): Promise<Metric[
     );
   const phaseMetrics = (what: string, phase: Phase): Metric[] => [
     {
-      name: `others beside ${what}, p99 over calm`,
+      name: `neighbours of ${what}, p99 vs. calm`,
       unit: '',
       value: p99(phase) / p99('calm'),
       target: { atMost: 2 },
     },
-    { name: `others beside ${what}, p99`, unit: 'ms', value: p99(phase) },
+    { name: `neighbours of ${what}, p99`, unit: 'ms', value: p99(phase) },
   ];
   return [
-    ...phaseMetrics('a hostile reporter', 'hostile'),
-    ...phaseMetrics(`one held to ${LIMITED_RATE} reports/s`, 'hostile-held'),
+    ...phaseMetrics('a noisy reporter', 'noisy'),
+    ...phaseMetrics(`one limited to ${LIMITED_RATE} reports/s`, 'noisy-limited'),
     {
-      name: 'others beside as many writes of a bare loop, p99 over calm',
+      name: 'neighbours of the same writes by the baseline loop, p99 vs. calm',
       unit: '',
-      value: p99('bare') / p99('calm'),
+      value: p99('baseline') / p99('calm'),
     },
-    { name: 'others in a calm run, p99', unit: 'ms', value: p99('calm') },
+    { name: 'neighbours in a calm run, p99', unit: 'ms', value: p99('calm') },
   ];
 }
 
-/** Begins what the others are to be looked at beside; gives what ends it. */
+/** Starts the load of a phase. Returns a function that stops it. */
 async function startPhase(fixture: Fixture, phase: Phase): Promise<(() => void) | undefined> {
   if (phase === 'calm') return undefined;
-  if (phase === 'bare') return startNoisyWrites(fixture);
+  if (phase === 'baseline') return startNoisyWrites(fixture);
   return await startNoisyReports(fixture.operator, phase);
 }
 
-/** Writes what a hostile reporter brings about: a row made, and the one before it deleted, at its rate. */
+/** Sends the writes that a noisy reporter causes: at its rate, creates an object and deletes the previous one. */
 function startNoisyWrites({ baselineLoop, nextBaselineObject }: Fixture): () => void {
   let last: Promise<BaselineObject> | undefined;
   return runAtInterval(REPORT_INTERVAL_MS / RATE_FACTOR, () => {
     const object = nextBaselineObject();
-    const before = last;
+    const previous = last;
     last = baselineLoop.create([object]).then(() => object);
-    // The one that fails is missing from the writes, and the next goes on: the others' rows are what counts here.
+    // A failure only reduces the load; the objects of the neighbours are measured.
     last.catch(() => undefined);
-    before?.then((old) => baselineLoop.delete([old])).catch(() => undefined);
+    previous?.then((old) => baselineLoop.delete([old])).catch(() => undefined);
   });
 }
 
-/** Has the others report, evenly, until it is ended; how long each new tunnel took to be a row on a watch. */
+/** Sends reports of the neighbours at even intervals, and records the time from each report to the watch event. */
 function startNeighbours({ watch, neighbours }: Fixture) {
-  const latenciesMs: Record<Phase, number[]> = { calm: [], hostile: [], 'hostile-held': [], bare: [] };
-  const waiting = new Map<string, { readonly sentMs: number; readonly phase: Phase | undefined }>();
+  const latenciesMs: Record<Phase, number[]> = {
+    calm: [],
+    noisy: [],
+    'noisy-limited': [],
+    baseline: [],
+  };
+  const pending = new Map<string, { readonly sentMs: number; readonly phase: Phase | undefined }>();
   watch.onEvent = (type, line, seenMs) => {
     if (type !== 'ADDED') return;
     const { object } = JSON.parse(line) as { object: { metadata: { name: string } } };
-    const sent = waiting.get(object.metadata.name);
-    waiting.delete(object.metadata.name);
+    const sent = pending.get(object.metadata.name);
+    pending.delete(object.metadata.name);
     if (sent?.phase !== undefined) latenciesMs[sent.phase].push(seenMs - sent.sentMs);
   };
-  const held: ReportedTunnel[] = [];
+  const current: ReportedTunnel[] = [];
   const acks: Promise<unknown>[] = [];
   const reporting = {
     latenciesMs,
-    /** What the reports to come are sent beside; undefined: they do not count. */
+    /** The phase of the next reports; undefined if they are not measured. */
     phase: undefined as Phase | undefined,
     async end(): Promise<void> {
       stop();
       await Promise.all(acks);
-      await poll(TIMEOUT_MS, () => (waiting.size === 0 ? true : undefined));
+      await poll(TIMEOUT_MS, () => (pending.size === 0 ? true : undefined));
     },
   };
   const stop = runAtInterval(REPORT_INTERVAL_MS / NEIGHBOURS, (index) => {
@@ -191,29 +199,29 @@ function startNeighbours({ watch, neighbours }: Fixture) {
     const neighbourIndex = index % NEIGHBOURS;
     const reporter = neighbours[neighbourIndex];
     if (tunnel === undefined || reporter === undefined) return;
-    const id = { cluster: FLEET_DEFAULTS.reporterCluster, id: `other-${neighbourIndex}` };
+    const id = { cluster: FLEET_DEFAULTS.reporterCluster, id: `neighbour-${neighbourIndex}` };
     const objectName = NAMES.tunnelObjectName(id, { ...tunnel, createdAt: undefined });
-    waiting.set(objectName, { sentMs: machineMs(), phase: reporting.phase });
-    held.push(tunnel);
-    const gone = held.length > TUNNEL_LIFETIME_REPORTS * NEIGHBOURS ? held.shift() : undefined;
-    const ack = reporter.send({ added: [tunnel], removedNames: gone === undefined ? [] : [gone.name] });
-    // Awaited only at the end; until then a failure is nobody's.
+    pending.set(objectName, { sentMs: machineMs(), phase: reporting.phase });
+    current.push(tunnel);
+    const removed = current.length > TUNNEL_LIFETIME_REPORTS * NEIGHBOURS ? current.shift() : undefined;
+    const ack = reporter.send({ added: [tunnel], removedNames: removed === undefined ? [] : [removed.name] });
+    // Awaited at the end; a failure until then must not be an unhandled rejection.
     ack.catch(() => undefined);
     acks.push(ack);
   });
   return reporting;
 }
 
-/** Has a reporter report at its rate until what this gives is called. */
+/** Sends reports of a noisy reporter. Returns a function that stops it. */
 async function startNoisyReports({ grpcAddress }: Operator, id: string): Promise<() => void> {
   const reporter = await openRawReporter(grpcAddress, id);
   await reporter.send({ fullPush: true });
   let last: ReportedTunnel[] = [];
   const stop = runAtInterval(REPORT_INTERVAL_MS / RATE_FACTOR, (index) => {
-    const [mine, theirs] = reportedTunnels(NOISY_SERIAL + 2 * index, 2);
-    if (mine === undefined || theirs === undefined) return;
-    // One of its own, which goes again, and one that is not its own.
-    const added = [{ ...mine, tenantID: NOISY_TENANT }, theirs];
+    const [permitted, denied] = reportedTunnels(NOISY_SERIAL + 2 * index, 2);
+    if (permitted === undefined || denied === undefined) return;
+    // One tunnel of its tenant, which the next report removes, and one that the policy denies.
+    const added = [{ ...permitted, tenantID: NOISY_TENANT }, denied];
     reporter.send({ added, removedNames: last.map(({ name }) => name) }).catch(() => undefined);
     last = added;
   });
@@ -223,7 +231,7 @@ async function startNoisyReports({ grpcAddress }: Operator, id: string): Promise
   };
 }
 
-/** Calls something every so often, as many times as the time that has passed asks for; gives what ends it. */
+/** Calls `act` once per interval, and catches up after a delay. Returns a function that stops it. */
 function runAtInterval(intervalMs: number, act: (index: number) => void): () => void {
   const startedMs = machineMs();
   let index = 0;
@@ -245,7 +253,7 @@ async function createPolicy(
     metadata: { name },
     spec: { rules: [{ peers: [{ any: true }], ...rule }] },
   });
-  if (status !== 201) throw new Error(`policy ${name}: ${status} ${JSON.stringify(body)}`);
+  if (status !== 201) throw new Error(`create policy ${name}: ${status} ${JSON.stringify(body)}`);
 }
 
 function policiesPath(namespace: string): string {

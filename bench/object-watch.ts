@@ -1,4 +1,4 @@
-/** The judge of speed: a watch on the rows of a namespace, as somebody else than the operator has it. */
+/** A watch on the ReverseTunnels of a namespace, independent of the operator, which determines all latencies. */
 import { Client, type Dispatcher } from 'undici';
 import { createLineSplitter } from '../src/k8s/watch-once.ts';
 import { machineMs } from './machine.ts';
@@ -6,15 +6,15 @@ import { API, type BenchCluster } from './cluster.ts';
 
 const MAX_LINE_BYTES = 1024 * 1024;
 
-/** What happened to a row. MODIFIED counts as neither come nor gone. */
+/** The type of a watch event. */
 export type WatchEventType = 'ADDED' | 'MODIFIED' | 'DELETED';
 
 export interface ObjectWatch extends AsyncDisposable {
-  /** Called with each event as it comes; `line` is the whole event, not parsed. */
+  /** Called with each event; `line` is the complete event, not parsed. */
   onEvent: ((type: WatchEventType, line: string, seenMs: number) => void) | undefined;
   /**
-   * Resolves with the machine's time at which the `count`th event of that kind, counted from this call on, was seen.
-   * Rejects when it does not come within `limitMs`, or the API server refuses to go on.
+   * Resolves with the machine time of the `count`th event of a type since this call. Rejects if it does not arrive within
+   * `limitMs`, or if the watch cannot be reopened.
    */
   waitForNth(type: WatchEventType, count: number, limitMs: number): Promise<number>;
 }
@@ -27,14 +27,14 @@ interface PendingCount {
 }
 
 /**
- * Watches from now on, as the administrator, on a connection of its own. Open when this resolves. The API server ends a
- * watch that does not keep up with its events, which happens when 2 cores are busy with everything else; the next one
- * goes on where it ended, as every client's does.
+ * Opens a watch as the administrator, on a separate connection, and resolves when it is open. The API server closes a
+ * watch that does not keep up with its events, which happens on a busy machine with 2 cores; a new watch then continues
+ * after the last event.
  */
 export async function openObjectWatch(cluster: BenchCluster, namespace: string): Promise<ObjectWatch> {
   const collection = `${API}/namespaces/${namespace}/reversetunnels`;
   const { status, body } = await cluster.request('GET', `${collection}?limit=1`);
-  if (status !== 200) throw new Error(`listing rows of ${namespace}: ${status}`);
+  if (status !== 200) throw new Error(`list ReverseTunnels in ${namespace}: ${status}`);
   const { resourceVersion } = (body as { metadata: { resourceVersion: string } }).metadata;
 
   const client = new Client(cluster.url, { connect: { ca: cluster.ca }, headersTimeout: 0, bodyTimeout: 0 });
@@ -48,7 +48,7 @@ export async function openObjectWatch(cluster: BenchCluster, namespace: string):
         const timeout = setTimeout(() => {
           const seen = count - (pendingCount?.remaining ?? count);
           pendingCount?.reject(
-            new Error(`${seen} of ${count} rows were seen ${type} within ${limitMs / 1000} s`),
+            new Error(`received ${seen} of ${count} ${type} events within ${limitMs / 1000} s`),
           );
         }, limitMs);
         const settle = (): void => {
@@ -85,16 +85,16 @@ export async function openObjectWatch(cluster: BenchCluster, namespace: string):
     if (pendingCount.remaining === 0) pendingCount.resolve(seenMs);
   }
 
-  /** One watch, from the last event seen; resolves when it is open. */
+  /** Opens a watch after the last received event; resolves when it is open. */
   function open(): Promise<void> {
     const opened = Promise.withResolvers<void>();
     const handleChunk = createLineSplitter(MAX_LINE_BYTES, handleLine);
     const handler: Dispatcher.DispatchHandler = {
-      // undici asks for it; there is nothing to do.
+      // Required by undici.
       onRequestStart() {},
       onResponseStart(_controller, code) {
         if (code === 200) opened.resolve();
-        else opened.reject(new Error(`watching rows of ${namespace}: ${code}`));
+        else opened.reject(new Error(`watch ReverseTunnels in ${namespace}: ${code}`));
       },
       onResponseData: (_controller, chunk) => handleChunk(chunk),
       onResponseEnd() {
@@ -121,7 +121,7 @@ export async function openObjectWatch(cluster: BenchCluster, namespace: string):
   return watch;
 }
 
-/** From the first bytes alone: `{"type":"ADDED","object":…`. */
+/** Returns the type from the first bytes of an event: `{"type":"ADDED","object":…`. */
 function eventTypeOf(line: string): WatchEventType {
   switch (line.charAt(9)) {
     case 'A':
@@ -131,6 +131,6 @@ function eventTypeOf(line: string): WatchEventType {
     case 'D':
       return 'DELETED';
     default:
-      throw new Error(`the measuring watch got ${line.slice(0, 200)}`);
+      throw new Error(`unexpected watch event: ${line.slice(0, 200)}`);
   }
 }

@@ -1,4 +1,4 @@
-/** The operator as users run it: compiled, a process of its own, with a ServiceAccount's token and rights. */
+/** The operator as users run it: compiled, as a separate process, with the token and permissions of a ServiceAccount. */
 import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -9,14 +9,14 @@ import type { Access } from './cluster.ts';
 const ROOT = new URL('..', import.meta.url).pathname;
 const MAIN = 'dist/main.js';
 const START_TIMEOUT_MS = 60_000;
-/** A poll costs the operator some 0.1 ms of CPU, and a ready operator is noticed this much late at most. */
+/** The maximum error of the time of readiness. A poll costs the operator about 0.1 ms of CPU. */
 const POLL_INTERVAL_MS = 10;
 
 export interface OperatorOptions {
   readonly access: Access;
-  /** More flags of the operator; they win. */
+  /** Additional flags of the operator; they take precedence. */
   readonly flags?: readonly string[];
-  /** Flags of Node, as `--inspect=127.0.0.1:0`. */
+  /** Flags of Node, such as `--inspect=127.0.0.1:0`. */
   readonly nodeFlags?: readonly string[];
 }
 
@@ -24,21 +24,21 @@ export interface Operator extends AsyncDisposable {
   readonly pid: number;
   readonly grpcAddress: string;
   readonly httpAddress: string;
-  /** Where Node's inspector listens, when it was started with it. */
+  /** The URL of Node's inspector; undefined unless a flag enables it. */
   readonly inspectorUrl: string | undefined;
-  /** When the process was started, in the machine's time. */
+  /** The machine time at which the process was started. */
   readonly startedMs: number;
-  /** Resolves with the machine's time at which /readyz was first seen to say so. */
+  /** Resolves with the machine time of the first successful request to /readyz. */
   ready(): Promise<number>;
-  /** One series of /metrics, as `workqueue_depth`; 0 when it is not there. */
+  /** Returns the value of a series in /metrics, or 0 if there is no such series. */
   metric(series: string): Promise<number>;
-  /** SIGTERM, then waits for the end. */
+  /** Sends SIGTERM and waits for the exit. */
   stop(): Promise<void>;
 }
 
-/** Starts the operator; it serves reporters when this resolves, and may not be ready yet. */
+/** Starts the operator; it serves reporters when this resolves, but may not be ready yet. */
 export async function startOperator({ access, flags, nodeFlags }: OperatorOptions): Promise<Operator> {
-  if (!existsSync(`${ROOT}${MAIN}`)) throw new Error(`there is no ${MAIN}: run \`npm run build\` first`);
+  if (!existsSync(`${ROOT}${MAIN}`)) throw new Error(`${MAIN} does not exist: run \`npm run build\` first`);
   const startedMs = machineMs();
   const child = spawnGuarded(
     process.execPath,
@@ -57,7 +57,7 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
     },
   );
   const { stdout, stderr, pid } = child;
-  if (stdout === null || stderr === null || pid === undefined) throw new Error('the operator did not start');
+  if (stdout === null || stderr === null || pid === undefined) throw new Error('start operator: no process');
   let stderrText = '';
   stderr.setEncoding('utf8').on('data', (text: string) => (stderrText += text));
   const serving = Promise.withResolvers<{ grpcAddress: string; httpAddress: string }>();
@@ -67,11 +67,11 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
     if (entry.msg === 'serving') serving.resolve(entry);
   });
   child.once('exit', (code) =>
-    serving.reject(new Error(`the operator ended (${code}) before it served: ${errorLine(stderrText)}`)),
+    serving.reject(new Error(`operator exited (${code}) before it was serving: ${errorLine(stderrText)}`)),
   );
   const timeout = setTimeout(() => {
     killGroup(child);
-    serving.reject(new Error(`the operator does not serve after ${START_TIMEOUT_MS / 1000} s`));
+    serving.reject(new Error(`operator not serving after ${START_TIMEOUT_MS / 1000} s`));
   }, START_TIMEOUT_MS);
   const { grpcAddress, httpAddress } = await serving.promise.finally(() => clearTimeout(timeout));
 
@@ -89,8 +89,7 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
     async ready() {
       const untilMs = startedMs + START_TIMEOUT_MS;
       while (!(await fetch(`http://${httpAddress}/readyz`)).ok) {
-        if (machineMs() > untilMs)
-          throw new Error(`the operator is not ready after ${START_TIMEOUT_MS / 1000} s`);
+        if (machineMs() > untilMs) throw new Error(`operator not ready after ${START_TIMEOUT_MS / 1000} s`);
         await delay(POLL_INTERVAL_MS);
       }
       return machineMs();
@@ -102,20 +101,20 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
     },
     stop,
     async [Symbol.asyncDispose]() {
-      // What is left of it writes into a control plane that goes, too.
+      // SIGKILL is sufficient, because the control plane is removed too.
       killGroup(child);
       await waitForExit(child);
     },
   };
 }
 
-/** The line that says what went wrong, also of a stack trace. */
+/** Returns the line with the error message, also of a stack trace. */
 function errorLine(text: string): string {
   const lines = text.trim().split('\n');
   return lines.find((line) => /^(reverse-tunnel-operator:|\w*Error\b)/.test(line)) ?? lines[0] ?? '';
 }
 
-/** The flags of Node that the operator's first line asks for: it has them when it is started by its name. */
+/** Returns the Node flags in the shebang line of the operator, which apply when it is started by its name. */
 function shebangNodeFlags(): string[] {
   const [first = ''] = readFileSync(`${ROOT}${MAIN}`, 'utf8').split('\n', 1);
   return first.split(' ').filter((word) => word.startsWith('--'));

@@ -1,23 +1,23 @@
 import { parseArgs } from 'node:util';
 import { MEASUREMENT_NAMES, SCENARIOS } from './measurements.ts';
 
-/** What the benchmark was asked to do. */
+/** The options of the benchmark. */
 export interface Options {
-  /** Names of measurements; all of them unless `--only` chose. */
+  /** Names of measurements. Default: all. */
   readonly selected: ReadonlySet<string>;
   readonly quick: boolean;
   /** 1 to 99. */
   readonly runs: number;
   readonly profile: boolean;
-  /** Where the JSON goes; undefined: to bench/results, if the run is a whole one. */
+  /** The file for the JSON. Default: a file in bench/results if the run is complete. */
   readonly json: string | undefined;
 }
 
-/** The options, a wish for help, or one line that says what is wrong. */
+/** The options, a request for help, or an error in one line. */
 export type ParsedOptions =
-  { readonly options: Options } | { readonly help: true } | { readonly problem: string };
+  { readonly options: Options } | { readonly help: true } | { readonly error: string };
 
-/** Reads the arguments of `npm run bench -- …`. */
+/** Parses the arguments of `npm run bench -- …`. */
 export function parseOptions(args: readonly string[]): ParsedOptions {
   let values;
   try {
@@ -33,20 +33,20 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
       },
     }));
   } catch (error) {
-    return { problem: (error as Error).message.split('. ')[0] ?? '' };
+    return { error: (error as Error).message.split('. ')[0] ?? '' };
   }
   if (values.help) return { help: true };
   const unknown = values.only?.find((name) => !MEASUREMENT_NAMES.includes(name));
   if (unknown !== undefined) {
-    return { problem: `--only ${unknown}: must be one of ${MEASUREMENT_NAMES.join(', ')}` };
+    return { error: `--only ${unknown}: must be one of ${MEASUREMENT_NAMES.join(', ')}` };
   }
   const runs = values.runs ?? (values.quick ? '1' : '3');
-  if (!/^[1-9]\d?$/.test(runs)) return { problem: `--runs ${runs}: must be a whole number from 1 to 99` };
+  if (!/^[1-9]\d?$/.test(runs)) return { error: `--runs ${runs}: must be a whole number from 1 to 99` };
   if (
     values.profile &&
     (values.only !== undefined || values.runs !== undefined || values.json !== undefined)
   ) {
-    return { problem: '--profile: measures nothing, so it goes with --quick only' };
+    return { error: '--profile: can be combined only with --quick' };
   }
   return {
     options: {
@@ -59,26 +59,26 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   };
 }
 
-/** The text of `--help`. */
+/** Returns the text of `--help`. */
 export function helpText(): string {
   const measurements = SCENARIOS.flatMap((scenario) => scenario.measurements);
   return `Usage: npm run bench [-- FLAG ...]
 
-Measures the operator against what the API server takes, on this machine: etcd, kube-apiserver, the compiled operator
-and its reporters, each a process of its own. Takes about 10 minutes a run on 2 cores. docs/benchmark.md says what
-each figure means. Needs Linux.
+Measures the compiled operator on this machine, with etcd, kube-apiserver and reporters as separate processes, and
+compares it to a baseline loop that sends the same requests directly. A run takes about 10 minutes on 2 cores.
+docs/benchmark.md describes each metric. Requires Linux.
 
-  --only NAME  measure this alone; may be given several times
-  --quick      a tenth of everything, to try the benchmark itself: its figures say nothing about the targets
-  --runs N     how often to measure everything (default: 3; with --quick 1)
-  --json FILE  write the figures there (default: bench/results/DATE-COMMIT.json, if everything is measured in full size)
-  --profile    instead of measuring, write a CPU profile of the operator during a cold full push to
-               bench/results, and show where the time goes
-  --help
+  --only NAME  run only this measurement; can be repeated
+  --quick      run at a tenth of the size, to try the benchmark itself; the targets do not apply
+  --runs N     number of runs (default: 3, or 1 with --quick)
+  --json FILE  write the metrics to FILE (default: bench/results/DATE-COMMIT.json for a complete run in full size)
+  --profile    instead of measuring, write a CPU profile of the operator during the first full push to
+               bench/results, and print where the time is spent
+  --help       print this text
 
 Measurements:
-${measurements.map(({ name, description }) => `  ${name.padEnd(13)}${description}`).join('\n')}
+${measurements.map(({ name, description }) => `  ${name.padEnd(18)}${description}`).join('\n')}
 
-Exit codes: 0 measured, whatever the figures; 1 a measurement failed; 2 wrong flag or value.
+Exit codes: 0 if all measurements completed, even if targets are missed; 1 if one failed; 2 on a usage error.
 `;
 }

@@ -1,18 +1,18 @@
-/** What a process uses, as the kernel counts it. Linux only, like the whole benchmark: it reads /proc. */
+/** CPU time, memory and connections of a process, read from /proc. Linux only. */
 import { readFileSync } from 'node:fs';
 
-/** USER_HZ, 100 on every Linux that Node runs on: so CPU times are whole steps of 10 ms. */
+/** USER_HZ is 100 on every Linux that Node supports, so CPU times have a resolution of 10 ms. */
 const MS_PER_TICK = 10;
 
-/** CPU time of all threads since the start, user and system, ms. */
+/** Returns the CPU time (user and system) of all threads since the start of the process, in ms. */
 export function cpuMs(pid: number): number {
   const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-  // The second field is the command in parentheses, which may hold blanks; utime and stime are the 14th and 15th.
+  // The second field is the command in parentheses, which may contain blanks; utime and stime are the 14th and 15th.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[11]) + Number(fields[12])) * MS_PER_TICK;
 }
 
-/** Resident memory now and at its highest since the start, MiB. */
+/** Returns the current resident memory and its maximum since the start, in MiB. */
 export function memoryMiB(pid: number): { readonly resident: number; readonly peak: number } {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
   const mib = (field: string): number => {
@@ -24,14 +24,14 @@ export function memoryMiB(pid: number): { readonly resident: number; readonly pe
 }
 
 /**
- * The clients' ports of all TCP connections over IPv4 to a port of this machine, those that were closed within the last
- * minute included: a connection of which the kernel still knows (TIME_WAIT) was opened.
+ * Returns the client ports of all IPv4 connections to a port of this machine, including connections that were closed
+ * within the last minute, which the kernel still lists (TIME_WAIT).
  */
 export function clientPortsOf(serverPort: number): Set<number> {
   const ports = new Set<number>();
   for (const line of readFileSync('/proc/net/tcp', 'utf8').split('\n').slice(1)) {
     const [, local = '', remote = ''] = line.trim().split(/\s+/);
-    // Either end may be the one that waits.
+    // Either end may be in TIME_WAIT.
     if (portOf(remote) === serverPort) ports.add(portOf(local));
     else if (portOf(local) === serverPort && portOf(remote) !== 0) ports.add(portOf(remote));
   }

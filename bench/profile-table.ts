@@ -1,9 +1,9 @@
-/** What of a CPU profile is for people to read: where the time goes, by part of the program and by function. */
+/** A summary of a CPU profile: the time per part of the program and per function. */
 
-/** What of V8's profile is read here: https://chromedevtools.github.io/devtools-protocol/v8/Profiler/#type-Profile */
+/** The used part of a V8 profile: https://chromedevtools.github.io/devtools-protocol/v8/Profiler/#type-Profile */
 export interface CpuProfile {
   readonly nodes: readonly ProfileNode[];
-  /** The node of each sample, and the microseconds since the one before. */
+  /** The node of each sample. `timeDeltas` are the microseconds since the previous sample. */
   readonly samples: readonly number[];
   readonly timeDeltas: readonly number[];
 }
@@ -15,17 +15,17 @@ interface ProfileNode {
 }
 
 const MAX_LINES = 25;
-/** What V8 adds to the program's functions. `(program)` is native code that no function called, as TLS that reads. */
+/** Nodes that V8 adds. `(program)` is native code that no function called, such as reading from TLS. */
 const IDLE = '(idle)';
 const GARBAGE_COLLECTOR = '(garbage collector)';
 const NATIVE_PROGRAM = '(program)';
 
 /**
- * Self time by part and by function: the main thread's only, idle time left out. A function of Node's bindings counts
- * for the part that called it; those of the engine itself, as JSON.parse, V8 does not tell from the function that calls.
+ * Returns a table of the self time of the main thread per part and per function, without idle time. A function of Node's
+ * bindings counts for the part that called it. V8 attributes built-in functions such as JSON.parse to their caller.
  *
- * @param root as `file:///…/`, cut off from what is shown
- * @param objects how many rows were written meanwhile
+ * @param root such as `file:///…/`; omitted from the printed URLs
+ * @param objects the number of objects that were written during the profile
  */
 export function profileTable(profile: CpuProfile, root: string, objects: number): string {
   const described = describeNodes(profile.nodes, root);
@@ -50,9 +50,9 @@ export function profileTable(profile: CpuProfile, root: string, objects: number)
         return `${ms.toFixed(0).padStart(7)} ms  ${share.padStart(5)} %  ${name}`;
       });
   return [
-    `${busyMs.toFixed(0)} ms busy on the main thread for ${objects} rows, ${(busyMs / objects).toFixed(3)} ms each; by part:`,
+    `${busyMs.toFixed(0)} ms busy on the main thread for ${objects} objects, ${(busyMs / objects).toFixed(3)} ms per object; by part:`,
     ...lines(byPart),
-    `by function, without what it calls:`,
+    `by function (self time):`,
     ...lines(byFunction),
   ].join('\n');
 }
@@ -62,11 +62,11 @@ interface NodeDescription {
   readonly location: string;
 }
 
-/** The same function called from many places is one, unless it is native and counts for different parts. */
+/** Describes each node. Nodes of the same function share a description, unless native code counts for different parts. */
 function describeNodes(nodes: readonly ProfileNode[], root: string): Map<number, NodeDescription> {
   const parents = new Map(nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id])));
   const described = new Map<number, NodeDescription>();
-  // A parent comes before its children in V8's list.
+  // V8 lists a parent before its children.
   for (const { id, callFrame } of nodes) {
     const { functionName, url, lineNumber } = callFrame;
     const name = functionName === '' ? '(anonymous)' : functionName;
@@ -79,7 +79,7 @@ function describeNodes(nodes: readonly ProfileNode[], root: string): Map<number,
 
 function partOf(name: string, url: string, root: string, caller: string | undefined): string {
   if (name === GARBAGE_COLLECTOR) return 'garbage collection';
-  if (url === '') return name === NATIVE_PROGRAM || caller === undefined ? 'native alone' : caller;
+  if (url === '') return name === NATIVE_PROGRAM || caller === undefined ? 'native only' : caller;
   if (url.startsWith('node:')) return 'Node';
   const dependency = /node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(url)?.[1];
   if (dependency !== undefined) return dependency;

@@ -1,4 +1,4 @@
-/** A CPU profile of the operator while it takes a cold full push and writes its rows. */
+/** A CPU profile of the operator during the first full push and the creation of its objects. */
 import { writeFile } from 'node:fs/promises';
 import { startChild } from './child.ts';
 import type { FleetCalls } from './fleet-process.ts';
@@ -11,16 +11,16 @@ import { openBenchCluster } from './cluster.ts';
 
 const TIMEOUT_MS = 200_000;
 /**
- * Often enough to tell functions apart that take 1 % of 2 s. Four times as often doubles the main thread's CPU, and
- * keeps another thread of the profiler busy for as long as the push itself takes.
+ * Resolves functions that take 1 % of 2 s. A quarter of it would double the CPU of the main thread, and keep a thread of
+ * the profiler busy for as long as the push takes.
  */
 const SAMPLING_MICROS = 1000;
 const ROOT = new URL('..', import.meta.url).href;
 
 /**
- * Writes the profile to `file`, for the DevTools or an editor to open.
+ * Writes the profile to `file`, in the format that DevTools and editors open.
  *
- * @returns where the time went, as a table
+ * @returns the table of `profileTable`
  */
 export async function profileInitialSync(file: string, { scale, progress }: BenchContext): Promise<string> {
   await using cleanup = new AsyncDisposableStack();

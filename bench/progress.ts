@@ -1,21 +1,21 @@
-/** One line about what is being done: rewritten on a terminal, elsewhere a new one now and then. */
+/** A status line: rewritten in place on a terminal, otherwise printed at intervals. */
 import { formatElapsed } from '../control-plane/progress.ts';
 
-/** Where no terminal is: often enough to be seen alive. */
+/** Between two lines if the output is not a terminal. */
 const PLAIN_INTERVAL_MS = 10_000;
 
 export interface Progress {
-  /** What is being done now. */
-  update(doing: string): void;
-  /** A line that stays. */
+  /** Sets the current activity. */
+  update(activity: string): void;
+  /** Prints a permanent line. */
   log(line: string): void;
-  /** Removes the rewritten line. */
+  /** Clears the status line. */
   end(): void;
 }
 
 /**
- * @param out usually stderr, so that the table alone is on stdout
- * @param program what each line begins with
+ * @param out usually stderr, so that stdout contains only the results
+ * @param program the prefix of each line
  */
 export function createProgress(out: NodeJS.WriteStream, program = 'bench'): Progress {
   const startedMs = performance.now();
@@ -24,11 +24,11 @@ export function createProgress(out: NodeJS.WriteStream, program = 'bench'): Prog
     if (out.isTTY) out.write('\r\u001b[K');
   };
   return {
-    update(doing) {
+    update(activity) {
       const nowMs = performance.now();
       if (!out.isTTY && nowMs - lastMs < PLAIN_INTERVAL_MS) return;
       lastMs = nowMs;
-      const line = `${program}: [${formatElapsed(nowMs - startedMs)}] ${doing}`;
+      const line = `${program}: [${formatElapsed(nowMs - startedMs)}] ${activity}`;
       erase();
       out.write(out.isTTY ? line.slice(0, out.columns - 1) : `${line}\n`);
     },

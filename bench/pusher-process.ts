@@ -1,16 +1,20 @@
-/** Raw reporters in a process of their own: what they send is big, and encoding it must not delay what is measured. */
+/** Raw reporters in a separate process, so that encoding large reports does not delay measurements. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { serveParent } from './child.ts';
 import { openRawReporter, reportedTunnels, type ReportAck, type RawReporter } from './raw-reporter.ts';
 
 export interface PusherCalls {
-  /** Opens a reporter's stream and pushes so many tunnels whole; on a stream that is open, the same ones again. */
-  push(what: { readonly address: string; readonly id: string; readonly tunnels: number }): Promise<ReportAck>;
+  /** Opens a stream if the reporter has none, and sends a full push of `tunnels` tunnels, which are always the same. */
+  push(request: {
+    readonly address: string;
+    readonly id: string;
+    readonly tunnels: number;
+  }): Promise<ReportAck>;
   /**
-   * Sends `count` deltas with one tunnel each, the next one `gapMs` after the ACK of the one before: tunnels of serial
-   * numbers from `from` are added, or removed, or (`same`) held ones are reported again as they are.
+   * Sends `count` deltas with one tunnel each, waiting `gapMs` after each ACK. They add or remove the tunnels with serial
+   * numbers from `from`, or (`same`) report existing tunnels without a change.
    */
-  deltas(what: {
+  deltas(request: {
     readonly address: string;
     readonly id: string;
     readonly kind: 'add' | 'remove' | 'same';
@@ -20,7 +24,7 @@ export interface PusherCalls {
   }): Promise<void>;
 }
 
-/** Eight digits in each of the two names of a tunnel: 100,000 of them make 6.8 MB, as Envoy's node ids may well. */
+/** Eight digits, which occur in both names of a tunnel, so that 100,000 tunnels have a realistic size of 6.8 MB. */
 const BASE_SERIAL = 10_000_000;
 
 interface OpenReporter {
@@ -47,7 +51,7 @@ const calls: PusherCalls = {
   },
   async deltas({ kind, from, count, gapMs, ...where }) {
     const known = open.get(keyOf(where));
-    if (known === undefined) throw new Error(`${where.id} has no stream: push first`);
+    if (known === undefined) throw new Error(`${where.id} has no stream; push first`);
     const { reporter, tunnels } = known;
     const chosen = kind === 'same' ? tunnels.slice(0, count) : reportedTunnels(from, count);
     for (const tunnel of chosen) {

@@ -1,4 +1,4 @@
-/** A reporter by hand: one stream, whose every report is measured from its bytes being sent to its ACK. */
+/** A reporter that sends explicit reports on one stream, and measures the time from each report to its ACK. */
 import { promisify } from 'node:util';
 import { Client, credentials, type ClientDuplexStream } from '@grpc/grpc-js';
 import type { ReporterId } from '../src/core/tunnel.ts';
@@ -9,26 +9,26 @@ import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 import { initiator } from '../src/simulate/tunnel-registry.ts';
 import { machineMs } from './machine.ts';
 
-/** Often enough not to be taken for silent. */
+/** Below the heartbeat timeout. */
 const HEARTBEAT_MS = 5000;
 const CONNECT_TIMEOUT_MS = 10_000;
 
 export interface ReportAck {
-  /** The machine's time just before the encoded report was handed to gRPC. */
+  /** The machine time just before the encoded report was passed to gRPC. */
   readonly sentMs: number;
   readonly ackedMs: number;
   readonly bytes: number;
 }
 
 export interface RawReporter {
-  /** Resolves at the ACK; rejects on a NACK or when the stream ends. Reports may be sent before others are ACKed. */
+  /** Resolves at the ACK; rejects on a NACK or when the stream ends. Reports may be sent before previous ones are ACKed. */
   send(report: Partial<Pick<ReportMessage, 'added' | 'removedNames' | 'fullPush'>>): Promise<ReportAck>;
   close(): void;
 }
 
 /**
- * Opens a stream on a connection of its own, which stands when this resolves. The first report that is sent must be a
- * full push, as Envoy's is.
+ * Opens a stream on a separate connection, which is established when this resolves. The first report must be a full push,
+ * as with Envoy.
  */
 export async function openRawReporter(address: string, id: string): Promise<RawReporter> {
   const node: ReporterId = { cluster: FLEET_DEFAULTS.reporterCluster, id };
@@ -70,17 +70,16 @@ export async function openRawReporter(address: string, id: string): Promise<RawR
     if (error !== undefined && error !== null) report?.reject(new Error(`NACK: ${error.message}`));
     else report?.resolve({ sentMs: report.sentMs, bytes: report.bytes, ackedMs });
   });
-  // What went wrong is in the status, which always comes.
+  // The status contains the same error and always follows.
   call.on('error', () => {});
   call.on('status', ({ code, details }) => {
     clearInterval(heartbeat);
     if (closed) return;
-    for (const report of pending.values())
-      report.reject(new Error(`the stream was closed: ${code} ${details}`));
+    for (const report of pending.values()) report.reject(new Error(`stream closed: ${code} ${details}`));
     pending.clear();
   });
   const heartbeat = setInterval(() => {
-    // Its fate is that of the stream, and told there.
+    // A failure is reported by the status of the stream.
     if (nonce > 0n) send({}).catch(() => undefined);
   }, HEARTBEAT_MS);
 
@@ -95,7 +94,7 @@ export async function openRawReporter(address: string, id: string): Promise<RawR
   };
 }
 
-/** Tunnels of the initiators with these serial numbers, as the simulated fleet has them. */
+/** Returns the tunnels of the initiators with these serial numbers, like those of the simulated fleet. */
 export function reportedTunnels(from: number, count: number): ReportedTunnel[] {
   const seconds = Math.floor(Date.now() / 1000);
   return Array.from({ length: count }, (_, index) => {

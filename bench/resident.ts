@@ -1,3 +1,7 @@
+/**
+ * Measurements with 500 reporters that stay connected: memory, idle CPU and a restart. They share one operator, because
+ * creating 50,000 objects takes longer than measuring.
+ */
 import { poll } from '../test/support/operator-process.ts';
 import { startChild, type Child } from './child.ts';
 import type { FleetCalls } from './fleet-process.ts';
@@ -11,21 +15,19 @@ import { countTunnelWrites, writesBetween } from '../test/support/audit-log.ts';
 import { baselineList } from './baseline.ts';
 import { machineMs } from './machine.ts';
 
-/** An operator with 500 reporters that stay connected, and their rows, which several measurements look at. */
-
 const TIMEOUT_MS = 20 * 60_000;
 const COUNT_INTERVAL_MS = 500;
-/** Reporters start one after the other over a report interval, as Envoys that were not started all at once. */
+/** Reporters start one after another over a report interval, because real Envoys are not synchronized. */
 const START_SPREAD_MS = 5000;
 
 export interface ResidentFixture {
-  readonly world: BenchCluster;
+  readonly cluster: BenchCluster;
   readonly access: Access;
   readonly fleet: Child<FleetCalls>;
-  /** Replaced by a restart. Its report interval is the default, 5 s. */
+  /** Replaced by a restart. Uses the default report interval of 5 s. */
   operator: Operator;
-  /** Brings every reporter to so many tunnels, and waits for all rows; returns how many there are. Never shrinks. */
-  growTo(tunnelsEach: number, bench: BenchContext): Promise<number>;
+  /** Grows every reporter to `tunnelsEach` tunnels, and waits for all objects. Resolves with their number. Never shrinks. */
+  growTo(tunnelsEach: number, context: BenchContext): Promise<number>;
 }
 
 export async function openResidentFixture(
@@ -39,7 +41,7 @@ export async function openResidentFixture(
   const fleet = cleanup.use(startChild<FleetCalls>(new URL('./fleet-process.ts', import.meta.url)));
   let currentTunnelsEach: number | undefined;
   const fixture: ResidentFixture = {
-    world: cluster,
+    cluster,
     access,
     fleet,
     operator: await startOperator({ access }),
@@ -51,7 +53,7 @@ export async function openResidentFixture(
           reporters,
           tunnels: tunnelsEach,
           rampUpMs: START_SPREAD_MS,
-          // Short, so that a restart measures the operator and not Envoy's patience of 5 s.
+          // Short, so that a restart is not dominated by Envoy's retry interval of 5 s.
           connectRetryIntervalMs: 500,
         });
       } else if (tunnelsEach > currentTunnelsEach) {
@@ -68,30 +70,31 @@ export async function openResidentFixture(
   return fixture;
 }
 
-/** Waits for exactly so many rows, telling how far it has come. */
+/** Waits for exactly `objects` ReverseTunnels in a namespace, and reports the progress. */
 export async function waitForObjectCount(
   cluster: BenchCluster,
   namespace: string,
   objects: number,
-  progress: (doing: string) => void,
+  progress: (activity: string) => void,
 ): Promise<void> {
   let countedMs = Number.NEGATIVE_INFINITY;
   await poll(TIMEOUT_MS, async () => {
-    // A count is a list of the API server's cache: too dear to ask for at each turn.
+    // A count reads from the cache of the API server, which is too expensive for each poll.
     if (performance.now() - countedMs < COUNT_INTERVAL_MS) return undefined;
     countedMs = performance.now();
     const count = await cluster.countObjects(namespace);
-    progress(`${count} of ${objects} rows`);
+    progress(`${count} of ${objects} objects`);
     return count === objects ? true : undefined;
   });
 }
 
-/** Resident memory of the operator, with every reporter still connected and reporting. */
-
-/** With no rows, then as 500 reporters grow. The operator wrote every row itself, which takes more than listing them. */
+/**
+ * Measures memory without objects, then while 500 reporters grow. The operator has written every object itself, which
+ * needs more memory than listing them.
+ */
 export const memory: Measurement<ResidentFixture> = {
   name: 'memory',
-  description: 'resident memory with 0, 10,000 and 50,000 rows of 500 reporters',
+  description: 'resident memory with 0, 10,000 and 50,000 objects of 500 reporters',
   async measure(fixture, context) {
     const metrics = await measureMemory(fixture.operator, 0, context);
     const { initialTunnels, residentTunnels } = context.scale;
@@ -103,7 +106,11 @@ export const memory: Measurement<ResidentFixture> = {
   },
 };
 
-/** @param note for rows that came in another way */
+/**
+ * Returns the current and the maximum resident memory of the operator, with all reporters connected.
+ *
+ * @param note appended to the name, for objects that were reported differently
+ */
 export async function measureMemory(
   operator: Operator,
   objects: number,
@@ -111,27 +118,25 @@ export async function measureMemory(
   target?: Target,
   note = '',
 ): Promise<Metric[]> {
-  progress(`${objects} rows settle`);
+  progress(`${objects} objects, settling`);
   await delay(scale.settleMs);
   const { resident, peak } = memoryMiB(operator.pid);
-  const name = `memory with ${objects} rows${note}`;
+  const name = `memory with ${objects} objects${note}`;
   return [
     { name, unit: 'MiB', value: resident, ...(target && { target }) },
-    { name: `${name}, highest so far`, unit: 'MiB', value: peak },
+    { name: `${name}, maximum so far`, unit: 'MiB', value: peak },
   ];
 }
 
-/** What reporters cost that have nothing to say: a heartbeat every 5 s each. */
-
 export const idle: Measurement<ResidentFixture> = {
   name: 'idle',
-  description: '500 reporters with 100 tunnels each and nothing to say: CPU of one core, writes',
+  description: '500 idle reporters with 100 tunnels each: CPU of one core, writes',
   async measure(fixture, context) {
-    const { operator, fleet, world, access } = fixture;
+    const { operator, fleet, cluster, access } = fixture;
     const objects = await fixture.growTo(context.scale.residentTunnels, context);
     await delay(context.scale.settleMs);
     context.progress(`${context.scale.idleMs / 1000} s of heartbeats`);
-    const writesBefore = await countTunnelWrites(world.auditLogPath ?? '', access.namespace);
+    const writesBefore = await countTunnelWrites(cluster.auditLogPath ?? '', access.namespace);
     const heartbeatsBefore = (await fleet.ask('statistics', null)).reports.heartbeat;
     const cpuBeforeMs = cpuMs(operator.pid);
     const startedMs = performance.now();
@@ -143,23 +148,23 @@ export const idle: Measurement<ResidentFixture> = {
       throw new Error(`only ${connected} reporters connected`);
     const writes = writesBetween(
       writesBefore,
-      await countTunnelWrites(world.auditLogPath ?? '', access.namespace),
+      await countTunnelWrites(cluster.auditLogPath ?? '', access.namespace),
     );
     return [
       {
-        name: `idle with ${objects} rows: CPU of one core`,
+        name: `idle with ${objects} objects: CPU of one core`,
         unit: '%',
         value: (usedMs / elapsedMs) * 100,
         target: { atMost: 2 },
       },
       {
-        name: `idle with ${objects} rows: row writes`,
+        name: `idle with ${objects} objects: object writes`,
         unit: '',
         value: writes.create + writes.patch + writes.delete + writes.status + writes.failed,
         target: { exactly: 0 },
       },
       {
-        name: `idle with ${objects} rows: heartbeats`,
+        name: `idle with ${objects} objects: heartbeats`,
         unit: '/s',
         value: ((reports.heartbeat - heartbeatsBefore) / elapsedMs) * 1000,
       },
@@ -167,20 +172,18 @@ export const idle: Measurement<ResidentFixture> = {
   },
 };
 
-/** The operator is restarted with 50,000 rows, and all of its reporters come back at once. */
-
 const RESTART_TIMEOUT_MS = 120_000;
-/** Writes that are not to come are given this long to come. */
+/** Wait for unexpected writes after the restart. */
 const QUIET_MS = 5000;
 
 export const restart: Measurement<ResidentFixture> = {
   name: 'restart',
   description:
-    'restart with 50,000 rows: from the start of the process to ready, and to the last full push ACKed; writes',
+    'restart with 50,000 objects: time from process start to ready, and to the last full push ACKed; writes',
   async measure(fixture, context) {
-    const { fleet, world, access } = fixture;
+    const { fleet, cluster, access } = fixture;
     const objects = await fixture.growTo(context.scale.residentTunnels, context);
-    const writesBefore = await countTunnelWrites(world.auditLogPath ?? '', access.namespace);
+    const writesBefore = await countTunnelWrites(cluster.auditLogPath ?? '', access.namespace);
     const { connects } = await fleet.ask('statistics', null);
     const { grpcAddress } = fixture.operator;
     context.progress('stopping');
@@ -188,42 +191,42 @@ export const restart: Measurement<ResidentFixture> = {
     await poll(RESTART_TIMEOUT_MS, async () =>
       (await fleet.ask('statistics', null)).connected === 0 ? true : undefined,
     );
-    context.progress('a bare list');
-    const listedMs = await baselineList(world, access);
+    context.progress('baseline list');
+    const listedMs = await baselineList(cluster, access);
     context.progress('restarting');
     fixture.operator = await startOperator({ access, flags: ['--grpc-address', grpcAddress] });
     const { startedMs } = fixture.operator;
-    const backMs = poll(RESTART_TIMEOUT_MS, async () => {
+    const lastAckMs = poll(RESTART_TIMEOUT_MS, async () => {
       const statistics = await fleet.ask('statistics', null);
       return statistics.connects >= connects + context.scale.residentReporters ? machineMs() : undefined;
     });
-    const [readyMs, ackedMs] = await Promise.all([fixture.operator.ready(), backMs]);
+    const [readyMs, ackedMs] = await Promise.all([fixture.operator.ready(), lastAckMs]);
     context.progress('quiet');
     await delay(QUIET_MS);
     const writes = writesBetween(
       writesBefore,
-      await countTunnelWrites(world.auditLogPath ?? '', access.namespace),
+      await countTunnelWrites(cluster.auditLogPath ?? '', access.namespace),
     );
     return [
       {
-        name: `restart with ${objects} rows: ready`,
+        name: `restart with ${objects} objects: ready`,
         unit: 's',
         value: (readyMs - startedMs) / 1000,
         target: { atMost: 4 },
       },
       {
-        name: `restart with ${objects} rows: a bare list of them`,
+        name: `restart with ${objects} objects: baseline list`,
         unit: 's',
         value: listedMs / 1000,
       },
       {
-        name: `restart with ${objects} rows: all full pushes ACKed`,
+        name: `restart with ${objects} objects: all full pushes ACKed`,
         unit: 's',
         value: (ackedMs - startedMs) / 1000,
         target: { atMost: 5 },
       },
       {
-        name: `restart with ${objects} rows: row writes`,
+        name: `restart with ${objects} objects: object writes`,
         unit: '',
         value: writes.create + writes.patch + writes.delete + writes.status + writes.failed,
         target: { exactly: 0 },

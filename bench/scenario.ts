@@ -1,31 +1,32 @@
+/** Scenarios: measurements that share a fixture, and the sizes that they run with. */
 import type { Metric } from './metric.ts';
 
-/** How much of everything. The full sizes are those that the targets are set for. */
+/** The sizes of all measurements. The targets apply to the full sizes. */
 export interface Scale {
-  /** Tunnels that come and go at once. */
+  /** Tunnels that are added and removed at once. */
   readonly initialSyncTunnels: number;
-  /** Of the measurement that counts writes. */
+  /** Tunnels, changes and heartbeats of the measurement that counts writes. */
   readonly countedTunnels: number;
   readonly countedChanges: number;
   readonly heartbeats: number;
-  /** Reporters that stay connected, and how many tunnels each holds in the end. */
+  /** Reporters that stay connected, and the final number of tunnels of each. */
   readonly residentReporters: number;
   readonly residentTunnels: number;
-  /** Of those, before the first look at memory. */
+  /** Tunnels of each at the first measurement of memory. */
   readonly initialTunnels: number;
-  /** One full push. */
+  /** Tunnels in the large full push. */
   readonly largePushTunnels: number;
-  /** What `large` is compared with in the cost of a delta. */
+  /** Tunnels of the reporter that the cost of a delta is compared to. */
   readonly smallPushTunnels: number;
-  /** Deltas of a block, of which there are several. */
+  /** Deltas per block; there are several blocks. */
   readonly deltasPerBlock: number;
-  /** Single tunnels added, and removed again. */
+  /** Single tunnels that are added, and removed again. */
   readonly singleChanges: number;
-  /** How long others report beside a hostile one. */
+  /** The duration of each phase of the noisy neighbour measurement, over all rounds. */
   readonly noisyNeighbourMs: number;
-  /** How long idle reporters are looked at. */
+  /** The duration of the idle measurement. */
   readonly idleMs: number;
-  /** From the last row to a look at memory: time for what is garbage to be found. */
+  /** From the last object to a measurement of memory, so that garbage is collected. */
   readonly settleMs: number;
 }
 
@@ -46,7 +47,7 @@ export const FULL: Scale = {
   settleMs: 10_000,
 };
 
-/** A tenth, to try the benchmark itself: too small for the targets to mean anything. */
+/** A tenth of the size, to try the benchmark itself; too small for the targets. */
 export const QUICK: Scale = {
   initialSyncTunnels: 1000,
   countedTunnels: 1000,
@@ -64,37 +65,39 @@ export const QUICK: Scale = {
   settleMs: 2000,
 };
 
-/** How measurements are written down and run. */
-
-/** What every measurement is given. */
+/** The arguments of every measurement. */
 export interface BenchContext {
   readonly scale: Scale;
-  /** Says what is being done; the runner adds run and measurement. */
-  readonly progress: (doing: string) => void;
+  /** Reports the current activity; the caller adds the run and the measurement. */
+  readonly progress: (activity: string) => void;
 }
 
-/** One measurement: what it is called on the command line, and what it says of itself in `--help`. */
+/** A measurement, with its name on the command line and its description in `--help`. */
 export interface Measurement<S> {
   readonly name: string;
   readonly description: string;
-  readonly measure: (stage: S, bench: BenchContext) => Promise<readonly Metric[]>;
+  readonly measure: (fixture: S, context: BenchContext) => Promise<readonly Metric[]>;
 }
 
-/** Measurements that share a stage: building 50,000 rows for each anew would take a minute each time. */
+/** Measurements that share a fixture, because creating 50,000 objects takes a minute. */
 export interface Scenario {
   readonly measurements: readonly Pick<Measurement<never>, 'name' | 'description'>[];
   /**
-   * Opens the stage, runs those measurements of `wanted` that are its own, in their order, and takes the stage down.
-   * What one of them throws ends the scenario, for the stage cannot be relied on any more.
+   * Opens the fixture, runs the selected measurements in their order, and closes the fixture. An error of a measurement
+   * ends the scenario, because the state of the fixture is unknown then.
    */
   run(
-    wanted: ReadonlySet<string>,
-    bench: BenchContext,
-    take: (figures: readonly Metric[]) => void,
+    selected: ReadonlySet<string>,
+    context: BenchContext,
+    collect: (metrics: readonly Metric[]) => void,
   ): Promise<void>;
 }
 
-/** @param open builds the stage; whatever it leaves in `undo` goes when the scenario ends, last first */
+/**
+ * Defines a scenario.
+ *
+ * @param open creates the fixture; `cleanup` is disposed of when the scenario ends
+ */
 export function defineScenario<S>(
   open: (context: BenchContext, cleanup: AsyncDisposableStack) => Promise<S>,
   measurements: readonly Measurement<S>[],
@@ -108,7 +111,7 @@ export function defineScenario<S>(
       const [first] = chosen;
       const withPrefix = (name: string): BenchContext => ({
         ...context,
-        progress: (doing) => context.progress(`${name}: ${doing}`),
+        progress: (activity) => context.progress(`${name}: ${activity}`),
       });
       const fixture = await open(withPrefix(first?.name ?? ''), cleanup);
       for (const { name, measure } of chosen) collect(await measure(fixture, withPrefix(name)));

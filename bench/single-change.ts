@@ -1,4 +1,4 @@
-/** One tunnel comes or goes while 50,000 stay: from the report to the row on somebody's watch. */
+/** One tunnel is added or removed while 50,000 exist: the time from the report to the event on a watch. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '../test/support/operator-process.ts';
 import { baselineObjects, NAMES, openBaselineLoop } from './baseline.ts';
@@ -10,34 +10,34 @@ import { openObjectWatch, type WatchEventType, type ObjectWatch } from './object
 import type { BenchContext, Measurement } from './scenario.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 
-/** 20 of each a second: reports and bare requests take turns, so that what disturbs the one disturbs the other. */
+/** Reports and baseline requests alternate at 20 each per second, so that disturbances affect both. */
 const INTERVAL_MS = 25;
 const TIMEOUT_MS = 60_000;
 const REPORTER = 'single';
-/** Serials far from the fleet's. */
+/** Outside the range of the serials of the fleet. */
 const BASE_SERIAL = 20_000_000;
 
-/** Something that is sent, and the row in which it will show. */
+/** A request, and the object that it changes. */
 interface TimedChange {
-  readonly row: string;
+  readonly objectName: string;
   readonly send: () => Promise<unknown>;
 }
 
 export const singleChange: Measurement<ResidentFixture> = {
   name: 'single',
   description:
-    'one tunnel added or removed, 20 a second, 50,000 resident: report → watch over bare request → watch',
+    'one tunnel added or removed, 20 per second, 50,000 resident: report → watch vs. baseline request → watch',
   measure,
 };
 
 async function measure(fixture: ResidentFixture, context: BenchContext): Promise<Metric[]> {
-  const { world, access, operator } = fixture;
+  const { cluster, access, operator } = fixture;
   await fixture.growTo(context.scale.residentTunnels, context);
   await using cleanup = new AsyncDisposableStack();
-  const baselineAccess = await world.access('bare');
-  const baseline = cleanup.use(await openBaselineLoop(world, baselineAccess));
-  const operatorWatch = cleanup.use(await openObjectWatch(world, access.namespace));
-  const baselineWatch = cleanup.use(await openObjectWatch(world, baselineAccess.namespace));
+  const baselineAccess = await cluster.access('baseline');
+  const baseline = cleanup.use(await openBaselineLoop(cluster, baselineAccess));
+  const operatorWatch = cleanup.use(await openObjectWatch(cluster, access.namespace));
+  const baselineWatch = cleanup.use(await openObjectWatch(cluster, baselineAccess.namespace));
   const reporter = await openRawReporter(operator.grpcAddress, REPORTER);
   cleanup.defer(() => reporter.close());
   await reporter.send({ fullPush: true });
@@ -45,7 +45,7 @@ async function measure(fixture: ResidentFixture, context: BenchContext): Promise
   const id = { cluster: FLEET_DEFAULTS.reporterCluster, id: REPORTER };
   const tunnels = reportedTunnels(BASE_SERIAL, context.scale.singleChanges).map((tunnel) => ({
     tunnel,
-    row: NAMES.tunnelObjectName(id, { ...tunnel, createdAt: undefined }),
+    objectName: NAMES.tunnelObjectName(id, { ...tunnel, createdAt: undefined }),
   }));
   const objects = baselineObjects(BASE_SERIAL, context.scale.singleChanges);
 
@@ -75,19 +75,25 @@ async function measure(fixture: ResidentFixture, context: BenchContext): Promise
     ...(await runPhase(
       'added',
       'ADDED',
-      tunnels.map(({ tunnel, row }) => ({ row, send: () => reporter.send({ added: [tunnel] }) })),
-      objects.map((row) => ({ row: row.name, send: () => baseline.create([row]) })),
+      tunnels.map(({ tunnel, objectName }) => ({
+        objectName,
+        send: () => reporter.send({ added: [tunnel] }),
+      })),
+      objects.map((object) => ({ objectName: object.name, send: () => baseline.create([object]) })),
     )),
     ...(await runPhase(
       'removed',
       'DELETED',
-      tunnels.map(({ tunnel, row }) => ({ row, send: () => reporter.send({ removedNames: [tunnel.name] }) })),
-      objects.map((row) => ({ row: row.name, send: () => baseline.delete([row]) })),
+      tunnels.map(({ tunnel, objectName }) => ({
+        objectName,
+        send: () => reporter.send({ removedNames: [tunnel.name] }),
+      })),
+      objects.map((object) => ({ objectName: object.name, send: () => baseline.delete([object]) })),
     )),
   ];
 }
 
-/** Notes when each change was sent and when its row was seen. */
+/** Measures the time from sending each change to the event of its object. */
 function trackLatencies(watch: ObjectWatch, expectedType: WatchEventType) {
   const sentMs = new Map<string, number>();
   const seenAfterMs: number[] = [];
@@ -100,14 +106,14 @@ function trackLatencies(watch: ObjectWatch, expectedType: WatchEventType) {
     seenAfterMs.push(seenMs - since);
   };
   return {
-    send({ row, send }: TimedChange): Promise<unknown> {
-      sentMs.set(row, machineMs());
+    send({ objectName, send }: TimedChange): Promise<unknown> {
+      sentMs.set(objectName, machineMs());
       const response = send();
-      // Awaited only at the end; until then a failure is nobody's.
+      // Awaited at the end; a failure until then must not be an unhandled rejection.
       response.catch(() => undefined);
       return response;
     },
-    /** All of them in ms, ascending, once every row was seen. */
+    /** Resolves with all times in ms, ascending, once every event has arrived. */
     all: () =>
       poll(TIMEOUT_MS, () => (sentMs.size === 0 ? seenAfterMs.toSorted((a, b) => a - b) : undefined)),
   };
@@ -129,9 +135,9 @@ function comparisonMetrics(
   ].flatMap(({ percent, atMost }) => {
     const [ms, baselineMs] = [percentile(viaOperator, percent), percentile(direct, percent)];
     return [
-      { name: `${what}, p${percent} over bare`, unit: '', value: ms / baselineMs, target: { atMost } },
+      { name: `${what}, p${percent} vs. baseline`, unit: '', value: ms / baselineMs, target: { atMost } },
       { name: `${what}, p${percent}`, unit: 'ms', value: ms },
-      { name: `${what}, p${percent}, bare`, unit: 'ms', value: baselineMs },
+      { name: `${what}, p${percent}, baseline`, unit: 'ms', value: baselineMs },
     ];
   });
 }

@@ -1,4 +1,4 @@
-/** How many writes it takes: one for each change and none for anything else, by the API server's own audit log. */
+/** The number of writes, from the audit log of the API server: one per change, and none for anything else. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { countTunnelWrites, writesBetween, type TunnelWriteCounts } from '../test/support/audit-log.ts';
 import { poll } from '../test/support/operator-process.ts';
@@ -14,7 +14,7 @@ const REPORTERS = 10;
 /** Short, so that 1,000 heartbeats of 10 reporters take 10 s. */
 const FLAGS = ['--report-interval', '100ms'];
 const TIMEOUT_MS = 200_000;
-/** After the last expected write: what is not to come is given this long to come. */
+/** Wait for unexpected writes after the last expected one. */
 const QUIET_MS = 3000;
 
 interface Fixture {
@@ -44,7 +44,7 @@ export const writeCounts = defineScenario<Fixture>(
     {
       name: 'writes',
       description:
-        'row writes for new tunnels, changes, heartbeats, an identical full push, a reconnect, a restart',
+        'object writes for new tunnels, changes, heartbeats, an identical full push, a reconnect, a restart',
       measure,
     },
   ],
@@ -56,18 +56,18 @@ async function measure(fixture: Fixture, { scale, progress }: BenchContext): Pro
   const objects = scale.countedTunnels;
   const changes = scale.countedChanges;
 
-  /** Has something done, and counts the writes, refused ones included, that came of it. */
+  /** Executes `act` and counts the resulting writes, including rejected ones. */
   async function countWrites(what: string, expected: number, act: () => Promise<void>): Promise<void> {
     progress(what);
     const before = await readWrites(fixture);
     await act();
     const value = totalAttempts(writesBetween(before, await waitUntilQuiet(fixture, before, expected)));
-    metrics.push({ name: `row writes for ${what}`, unit: '', value, target: { exactly: expected } });
+    metrics.push({ name: `object writes for ${what}`, unit: '', value, target: { exactly: expected } });
   }
 
   await countWrites(`${objects} new tunnels`, objects, async () => {
     const address = fixture.operator.grpcAddress;
-    // Short, so that reconnects are about what the operator does and not about Envoy's patience.
+    // Short, so that a reconnect is not dominated by Envoy's retry interval.
     const options = {
       address,
       reporters: REPORTERS,
@@ -100,12 +100,12 @@ async function measure(fixture: Fixture, { scale, progress }: BenchContext): Pro
   });
   rawReporter.close();
 
-  await countWrites(`a reconnect of ${REPORTERS} reporters with ${objects} rows`, 0, async () => {
+  await countWrites(`a reconnect of ${REPORTERS} reporters with ${objects} objects`, 0, async () => {
     const { connects } = await fleet.ask('statistics', null);
     await fleet.ask('reconnect', null);
     await waitForConnects(fleet, connects + REPORTERS);
   });
-  await countWrites(`a restart with ${objects} rows`, 0, async () => {
+  await countWrites(`a restart with ${objects} objects`, 0, async () => {
     const { connects } = await fleet.ask('statistics', null);
     const { grpcAddress } = fixture.operator;
     await fixture.operator.stop();
@@ -116,7 +116,7 @@ async function measure(fixture: Fixture, { scale, progress }: BenchContext): Pro
   return metrics;
 }
 
-/** Until so many streams have been ACKed since the fleet was made: each begins with a full push. */
+/** Waits until the first full push of `connects` streams has been ACKed since the fleet was created. */
 async function waitForConnects(fleet: Child<FleetCalls>, connects: number): Promise<void> {
   await poll(TIMEOUT_MS, async () =>
     (await fleet.ask('statistics', null)).connects >= connects ? true : undefined,
@@ -127,7 +127,7 @@ async function readWrites({ cluster, access }: Fixture): Promise<TunnelWriteCoun
   return await countTunnelWrites(cluster.auditLogPath ?? '', access.namespace);
 }
 
-/** Waits for the writes that are expected, and a while longer for those that are not. */
+/** Waits for the expected writes, and then `QUIET_MS` for unexpected ones. */
 async function waitUntilQuiet(
   fixture: Fixture,
   before: TunnelWriteCounts,

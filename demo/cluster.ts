@@ -5,29 +5,33 @@ import type { AdminRequest } from '../control-plane/service-account.ts';
 import { startControlPlane } from '../control-plane/start.ts';
 import { OPERATOR_RBAC_RULES } from '../test/support/operator-process.ts';
 
-/** The cluster that the demo plays in: one of its own on this machine, or the user's. */
+/** The cluster of the demo: a temporary one on this machine, or the cluster of the user's kubeconfig. */
 
 const CRD_FOLDER = new URL('../crds', import.meta.url).pathname;
 const KUBECTL_TIMEOUT_MS = 60_000;
 
-/** The cluster that the demo plays in: its own, or the one of the user's kubeconfig. */
+/** The cluster of the demo. */
 export interface Cluster {
   readonly namespace: string;
-  /** For the person who tries things out. */
+  /** The kubeconfig for the user of the demo. */
   readonly kubeconfigPath: string;
-  /** For the operator: in a cluster of the demo's own with the rights that it needs and no more. */
+  /** The kubeconfig for the operator; in a temporary cluster, it has exactly the operator's permissions. */
   readonly operatorKubeconfigPath: string;
-  /** The folder of the kubectl that the demo uses, for those who have none. */
+  /** The folder of the kubectl that the demo uses, for users without kubectl. */
   readonly kubectlFolder: string;
-  /** Runs kubectl in the demo's namespace; fails with what kubectl says. */
+  /** Runs kubectl in the namespace of the demo. Rejects with the error of kubectl. */
   kubectl(...args: string[]): Promise<string>;
-  /** A GET as the person would be allowed it; any status is an answer. */
+  /** Sends a GET with the permissions of the user, and resolves with any status. */
   readonly request: AdminRequest;
-  /** Leaves nothing behind, but for the CRDs in a user's cluster. */
+  /** Removes everything except for the CRDs in a user's cluster. */
   close(): Promise<void>;
 }
 
-/** @param kubeconfigPath the user's cluster; undefined for one of the demo's own */
+/**
+ * Opens the cluster and applies the CRDs.
+ *
+ * @param kubeconfigPath the kubeconfig of the user's cluster; undefined for a temporary cluster
+ */
 export async function openCluster(kubeconfigPath: string | undefined): Promise<Cluster> {
   const cluster =
     kubeconfigPath === undefined ? await startOwnCluster() : await connectToUserCluster(kubeconfigPath);
@@ -98,7 +102,7 @@ function requireSuccess(
   throw new DemoError(`kubectl ${args.join(' ')}: ${line}`);
 }
 
-/** The demo cannot go on, or has shown something untrue; the message says what, for a person. */
+/** The demo cannot continue, or a step had an unexpected result. */
 export class DemoError extends Error {
-  override readonly name = 'DemoFailure';
+  override readonly name = 'DemoError';
 }

@@ -1,6 +1,6 @@
 /**
- * `npm run demo`: a control plane, the operator and a fleet of reporters on this machine, and what comes of it, step
- * by step. Each step is checked: the rows in the API must equal what the fleet holds.
+ * `npm run demo`: runs a control plane, the operator and a fleet of reporters on this machine, and shows step by step
+ * what the operator does. After each step, the ReverseTunnels must match the tunnels of the fleet.
  */
 import { parseArgs } from 'node:util';
 import { openCluster, type Cluster } from './cluster.ts';
@@ -8,15 +8,16 @@ import { runSteps } from './steps.ts';
 
 const HELP = `Usage: npm run demo [-- FLAG ...]
 
-Starts etcd and kube-apiserver (fetched or built once), the operator, and a fleet of simulated reporters in front of
-it; shows what the operator does; then stays up to be played with, until Ctrl-C.
+Starts etcd and kube-apiserver (downloaded or built once), the operator, and a fleet of simulated reporters. Shows
+what the operator does, then keeps everything running until Ctrl-C, so that you can try it out.
 
-  --once             end after the last step; exit code 0 only if the ReverseTunnels matched the fleet at each step
-  --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs and makes a namespace that goes at the end (the CRDs stay)
-  --help
+  --once             exit after the last step, with code 0 only if the ReverseTunnels matched the fleet at each step
+  --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs, which are kept, and creates a namespace,
+                     which is deleted at the end
+  --help             print this text
 `;
 
-/** What shells give for a program that Ctrl-C ended. */
+/** The exit code that shells report for a program that was ended by Ctrl-C. */
 const EXIT_INTERRUPTED = 130;
 
 process.exitCode = await main();

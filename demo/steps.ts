@@ -1,32 +1,32 @@
-/** What the demo shows, in order; each step ends with the rows equal to what the fleet holds. */
+/** The steps of the demo. At the end of each step, the ReverseTunnels match the tunnels of the fleet. */
 import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
 import { poll, startOperatorProcess, type OperatorProcess } from '../test/support/operator-process.ts';
 import { waitForMatch, type ObservedTunnelObject } from '../test/support/expected-objects.ts';
 import { type Cluster, DemoError } from './cluster.ts';
 
 const SYNC_DEADLINE_MS = 60_000;
-/** Rows of a table that are shown; the rest is counted. */
+/** The maximum number of printed table lines. */
 const MAX_TABLE_LINES = 6;
 const FLEET = { reporters: 4, tunnels: 25, tenants: 3, clusters: 2, churnPerSecond: 1 };
 
-/** How long the demo goes on. */
+/** When the demo ends. */
 export interface StepsOptions {
-  /** Go on with a little churn when the steps are over, until Ctrl-C. */
+  /** Whether to keep running with churn after the last step, until Ctrl-C. */
   readonly stayUp: boolean;
-  /** Ends the demo at the next step, or the staying up. */
+  /** Ends the demo before the next step, or while it keeps running. */
   readonly interrupted: AbortSignal;
 }
 
-/** Plays all steps. Rejects with a DemoFailure when the rows are not what the fleet holds, or when interrupted. */
+/** Runs all steps. Rejects with a DemoError if the ReverseTunnels do not match the fleet, or if interrupted. */
 export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsOptions): Promise<void> {
   let operator = await startOperator(cluster);
   const fleet = createFleet({ address: operator.grpcAddress, ...FLEET, connectRetryIntervalMs: 500 });
   const steps = new Steps(cluster, fleet, interrupted);
   try {
     await fleet.start();
-    // Until the steps are over nothing is to change by itself.
+    // Only the steps should change tunnels.
     fleet.pauseChurn();
-    await steps.run(`${FLEET.reporters} Envoys connect, each holding ${FLEET.tunnels} tunnels`, async () => {
+    await steps.run(`${FLEET.reporters} Envoys connect, each with ${FLEET.tunnels} tunnels`, async () => {
       await fleet.settled();
     });
     await steps.show('get', 'reversetunnels');
@@ -70,8 +70,8 @@ export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsO
     if (deleted === undefined) throw new DemoError('no ReverseTunnel objects');
     await steps.run('A ReverseTunnel is deleted manually: the operator recreates it', async () => {
       await steps.show('delete', 'rt', deleted.metadata.name);
-      const isRecreated = (row: ObservedTunnelObject): boolean =>
-        row.metadata.name === deleted.metadata.name && row.metadata.uid !== deleted.metadata.uid;
+      const isRecreated = ({ metadata }: ObservedTunnelObject): boolean =>
+        metadata.name === deleted.metadata.name && metadata.uid !== deleted.metadata.uid;
       await poll(SYNC_DEADLINE_MS, async () =>
         (await steps.objects()).some(isRecreated) ? true : undefined,
       );
@@ -115,7 +115,7 @@ class Steps {
     this.#interrupted = interrupted;
   }
 
-  /** Does something, then waits until the rows are what the fleet holds, and says so. */
+  /** Executes `act`, then waits until the ReverseTunnels match the fleet, and prints the result. */
   async run(title: string, act: () => Promise<void>): Promise<void> {
     if (this.#interrupted.aborted) throw new DemoError('interrupted');
     this.#number += 1;
@@ -129,7 +129,7 @@ class Steps {
     );
   }
 
-  /** The rows, once they equal the truth. */
+  /** Returns the ReverseTunnels once they match the fleet. */
   async objects(): Promise<ObservedTunnelObject[]> {
     try {
       return await waitForMatch(
@@ -143,7 +143,7 @@ class Steps {
     }
   }
 
-  /** Runs kubectl as a person would, and prints what it prints. */
+  /** Runs kubectl, and prints the command and its output. */
   async show(...args: string[]): Promise<void> {
     const text = await this.#cluster.kubectl(...args);
     const lines = (text === '' ? 'No resources found.' : text.trimEnd()).split('\n');
@@ -177,7 +177,7 @@ function resourceVersions(objects: readonly ObservedTunnelObject[]): string {
     .join('\n');
 }
 
-/** Stays up until Ctrl-C, and says what can be tried. */
+/** Prints commands to try, and waits until Ctrl-C. */
 async function stayUpUntilInterrupted(
   cluster: Cluster,
   operator: OperatorProcess,
@@ -185,7 +185,7 @@ async function stayUpUntilInterrupted(
 ): Promise<void> {
   const namespaceFlag = cluster.namespace === 'default' ? '' : ` -n ${cluster.namespace}`;
   console.log(`
-── All of it stays up. In another terminal:
+── Everything keeps running. In another terminal:
 
   export KUBECONFIG=${cluster.kubeconfigPath}
   export PATH="$PATH:${cluster.kubectlFolder}"
@@ -196,7 +196,7 @@ async function stayUpUntilInterrupted(
   curl -s http://${operator.httpAddress}/metrics | grep ^reverse_tunnel
   npm run simulate -- --address ${operator.grpcAddress} --reporters 3 --tunnels 50 --churn 5
 
-Ctrl-C ends it and removes everything.`);
+Ctrl-C stops and removes everything.`);
   if (interrupted.aborted) return;
   await new Promise<void>((resolve) => interrupted.addEventListener('abort', () => resolve()));
 }

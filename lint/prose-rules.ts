@@ -24,9 +24,10 @@ export interface AllowedText {
 }
 
 const UNIT = '(?:second|minute|hour|day|row|object|tick|run|line|connection|stream|reporter)';
-const COUNT = '(?:\\d[\\d,.]*|once|twice|often|times)';
-const PREPOSITION =
-  'of|in|for|from|with|to|as|is|by|than|after|before|on|and|or|when|at|per|about|within|not';
+const COUNT = '(?:\\d[\\d,.]*|once|twice|times)';
+/** Words before "a second" that show that it does not mean "per second". */
+const NOT_PER =
+  'of|in|for|from|with|to|as|is|by|than|after|before|on|and|or|when|at|per|about|within|not|take|takes|need|needs';
 
 export const PROSE_RULES: readonly ProseRule[] = [
   { name: 'anew', pattern: 'anew', suggestion: 'again, or a verb with re-' },
@@ -66,7 +67,7 @@ export const PROSE_RULES: readonly ProseRule[] = [
   { name: 'once more', pattern: 'once more', suggestion: 'again' },
   {
     name: 'per',
-    pattern: `${COUNT}(?: (?!(?:${PREPOSITION})\\b)[\\w%-]+){0,2} a ${UNIT}(?! (?:of|stream|replica|reporter)\\b)`,
+    pattern: `${COUNT}(?: (?!(?:${NOT_PER})\\b)[\\w%-]+){0,2} a ${UNIT}(?! (?:of|stream|replica|reporter)\\b)`,
     suggestion: 'per',
   },
   {

@@ -2,26 +2,26 @@ import { createContext, Script } from 'node:vm';
 import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
 import { caseRandom, mutatedReport, type Corpus } from './mutations.ts';
 
-/** Cases of a seed: `from` up to, and without, `to`. */
+/** The cases of a seed from `from` (inclusive) to `to` (exclusive). */
 export interface Cases {
   readonly seed: number;
   readonly from: number;
   readonly to: number;
 }
 
-/** Far beyond what so many may take: the large report takes 10 ms. */
+/** Far longer than a batch takes: the large report takes 10 ms. */
 const HANG_TIMEOUT_MS = 60_000;
 const CREATED_AT = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.(?:\d{3}){1,3})?Z$/;
-/** In code points; see the rules of `core/report`. */
+/** In code points; `core/report` defines these limits. */
 const MAX_LENGTHS = { name: 512, tenantID: 128, clusterID: 257, nodeID: 257 } as const;
-// oxlint-disable-next-line no-control-regex -- it is control characters that must not be let through
+// oxlint-disable-next-line no-control-regex -- control characters must be rejected
 const FORBIDDEN_CHARACTERS = /[\u0000-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/u;
 
 /**
- * Decodes mutated reports: each is a report that keeps the rules, or is refused as none.
+ * Decodes mutated reports: each must be either a report that follows the rules, or malformed.
  *
- * @returns how many were what
- * @throws Error naming the case that ended otherwise, or never
+ * @returns the number of each
+ * @throws CaseError for a case with another result, or without one
  */
 export function decodeCases(corpus: Corpus, cases: Cases): { reports: number; malformed: number } {
   const counts = { reports: 0, malformed: 0 };
@@ -32,7 +32,7 @@ export function decodeCases(corpus: Corpus, cases: Cases): { reports: number; ma
     }
   };
   try {
-    // For its time limit alone: it ends even a loop without end.
+    // Only for the timeout, which interrupts even an endless loop.
     new Script('decodeAll()').runInContext(createContext({ decodeAll }), { timeout: HANG_TIMEOUT_MS });
   } catch (error) {
     throw new CaseError(cases.seed, index, error instanceof Error ? error.message : String(error));
@@ -40,7 +40,7 @@ export function decodeCases(corpus: Corpus, cases: Cases): { reports: number; ma
   return counts;
 }
 
-/** A case that did not end as it must. */
+/** A case with an unexpected result. */
 export class CaseError extends Error {
   override readonly name = 'CaseError';
   readonly seed: number;
@@ -53,7 +53,7 @@ export class CaseError extends Error {
   }
 }
 
-/** False for bytes that are no report; throws where the decoder fails otherwise, or lets through what breaks a rule. */
+/** Returns false for a malformed report. Throws if the decoder fails otherwise, or accepts a value that breaks a rule. */
 function isReport(bytes: Buffer): boolean {
   let report: DecodedReport;
   try {
@@ -67,7 +67,7 @@ function isReport(bytes: Buffer): boolean {
       checkText(part, tunnel[part], maxLength);
     }
     const { createdAt } = tunnel;
-    if (createdAt !== undefined && !CREATED_AT.test(createdAt)) throw new Error(`let through ${createdAt}`);
+    if (createdAt !== undefined && !CREATED_AT.test(createdAt)) throw new Error(`accepted ${createdAt}`);
   }
   for (const name of report.removedNames) checkText('a removed name', name, MAX_LENGTHS.name);
   const { count, byReason } = report.rejected;
@@ -79,7 +79,7 @@ function isReport(bytes: Buffer): boolean {
 function checkText(what: string, text: string, maxLength: number): void {
   const length = text.length > maxLength ? Array.from(text).length : text.length;
   if (text === '' || length > maxLength || !text.isWellFormed() || FORBIDDEN_CHARACTERS.test(text)) {
-    throw new Error(`let through ${what}: ${JSON.stringify(text)}`);
+    throw new Error(`accepted ${what}: ${JSON.stringify(text)}`);
   }
 }
 

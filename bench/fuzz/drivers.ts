@@ -1,4 +1,4 @@
-/** Plays one case against a live server: a message on a gRPC stream, or a sequence of frames on a connection. */
+/** Runs a case against a live server: a message on a gRPC stream, or a sequence of frames on a connection. */
 import { setImmediate, setTimeout as delay } from 'node:timers/promises';
 import { Client, credentials, status } from '@grpc/grpc-js';
 import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
@@ -6,12 +6,12 @@ import { FRAME, openRawPeer } from '../../test/support/raw-http2.ts';
 import { caseRandom, mutatedReport, pickOne, type Corpus } from './mutations.ts';
 import { createSequence } from './sequences.ts';
 
-/** Plays cases of one seed against one server; closed and made anew after some hundred. */
+/** Runs cases of one seed against one server; recreated after some hundred cases. */
 export interface CaseDriver {
   /**
-   * Plays a case to its end, and tells what came back, in words to be counted.
+   * Runs a case, and resolves with the names of the responses, which are counted.
    *
-   * @throws Error when what came back, or that nothing did, is a fault
+   * @throws Error if a response is unexpected or missing
    */
   run(index: number): Promise<string[]>;
   close(): void;
@@ -19,13 +19,13 @@ export interface CaseDriver {
 
 export type CreateCaseDriver = (address: string, corpus: Corpus, seed: number) => CaseDriver;
 
-/** No answer, or no end of a connection, for so long is a hang. */
+/** A missing response, or a connection that stays open, counts as a hang after this time. */
 const HANG_TIMEOUT_MS = 30_000;
-/** How long a client that lingers waits for an answer before its FIN. */
+/** How long a lingering client waits for a response before it sends FIN. */
 const LINGER_MS = 50;
-/** What ends the waiting for an answer. */
+/** The frames that count as a response. */
 const RESPONSE_FRAMES = [FRAME.data, FRAME.headers, FRAME.rstStream, FRAME.goaway];
-/** How the server may end a stream. `ABORTED`: another one of the same reporter was opened meanwhile. */
+/** The valid statuses of a stream. `ABORTED` means that the same reporter has opened another stream meanwhile. */
 const EXPECTED_STATUSES: ReadonlySet<status> = new Set([
   status.OK,
   status.INVALID_ARGUMENT,
@@ -35,7 +35,7 @@ const EXPECTED_STATUSES: ReadonlySet<status> = new Set([
 
 const { StreamReverseTunnels: METHOD } = loadReportingService().service;
 
-/** Each case is a stream: the mutated report, and before it in every second case one that is not mutated. */
+/** Each case is a stream with a mutated report, after an unmodified report in every second case. */
 export const createMessageDriver: CreateCaseDriver = (address, corpus, seed) => {
   const client = connectClient(address);
   return {
@@ -49,16 +49,16 @@ export const createMessageDriver: CreateCaseDriver = (address, corpus, seed) => 
   };
 };
 
-/** A client with a connection of its own. */
+/** Returns a client with a separate connection. */
 export function connectClient(address: string): Client {
   return new Client(address, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
 }
 
 /**
- * Sends reports on a stream of their own, half-closes, and waits for its end.
+ * Sends reports on a new stream, half-closes it, and waits for its end.
  *
- * @returns the status, and `ACK` or `NACK` for each answer
- * @throws Error on a status that none of this deserves, or when answers are missing
+ * @returns the status, and `ACK` or `NACK` for each response
+ * @throws Error on an unexpected status, or if responses are missing
  */
 export async function sendReports(client: Client, messages: readonly Buffer[]): Promise<string[]> {
   const call = client.makeBidiStreamRequest(
@@ -67,26 +67,26 @@ export async function sendReports(client: Client, messages: readonly Buffer[]): 
     (bytes: Buffer): Partial<ReportResponse> => METHOD.responseDeserialize(bytes),
     { deadline: Date.now() + HANG_TIMEOUT_MS },
   );
-  const answers: string[] = [];
+  const responses: string[] = [];
   call.on('data', ({ error_detail: error }: Partial<ReportResponse>) => {
-    answers.push(error === undefined || error === null ? 'ACK' : 'NACK');
+    responses.push(error === undefined || error === null ? 'ACK' : 'NACK');
   });
-  // The status says the same.
+  // The status contains the same error.
   call.on('error', () => {});
   const ended = new Promise<{ code: status; details: string }>((resolve) => call.on('status', resolve));
   for (const message of messages) call.write(message);
   call.end();
   const { code, details } = await ended;
-  if (!EXPECTED_STATUSES.has(code)) throw new Error(`its stream ended with ${status[code]}: ${details}`);
-  if (code === status.OK && answers.length < messages.length && !answers.includes('NACK')) {
+  if (!EXPECTED_STATUSES.has(code)) throw new Error(`stream ended with ${status[code]}: ${details}`);
+  if (code === status.OK && responses.length < messages.length && !responses.includes('NACK')) {
     throw new Error(
-      `${answers.length} of ${messages.length} reports were answered, and the stream was closed OK`,
+      `${responses.length} of ${messages.length} reports got a response before the stream was closed with OK`,
     );
   }
-  return [status[code], ...answers];
+  return [status[code], ...responses];
 }
 
-/** Each case is a connection of its own. */
+/** Each case is a separate connection. */
 export const createSequenceDriver: CreateCaseDriver = (address, corpus, seed) => ({
   async run(index) {
     const { writes, end } = createSequence(corpus, seed, index);
@@ -96,8 +96,8 @@ export const createSequenceDriver: CreateCaseDriver = (address, corpus, seed) =>
       if (writes.length > 1) await setImmediate();
     }
     if (end === 'linger') {
-      const answered = peer.waitUntil(() => RESPONSE_FRAMES.some((type) => peer.received(type) > 0));
-      await Promise.race([answered, delay(LINGER_MS)]);
+      const responded = peer.waitUntil(() => RESPONSE_FRAMES.some((type) => peer.received(type) > 0));
+      await Promise.race([responded, delay(LINGER_MS)]);
     }
     if (end === 'rst') peer.socket.resetAndDestroy();
     else peer.socket.end();
@@ -106,8 +106,7 @@ export const createSequenceDriver: CreateCaseDriver = (address, corpus, seed) =>
     const isHung = await Promise.race([peer.closed.then(() => false), hangTimer]);
     cancelTimer.abort();
     peer.destroy();
-    if (isHung)
-      throw new Error(`the server did not close the connection within ${HANG_TIMEOUT_MS} ms of the FIN`);
+    if (isHung) throw new Error(`connection not closed by the server within ${HANG_TIMEOUT_MS} ms of FIN`);
     const types = (['data', 'headers', 'rstStream', 'settings'] as const).filter(
       (type) => peer.received(FRAME[type]) > 0,
     );

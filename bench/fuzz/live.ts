@@ -3,65 +3,65 @@ import { CaseError, type Cases } from './decode.ts';
 import { createCorpus, type Corpus } from './mutations.ts';
 import type { CreateCaseDriver } from './drivers.ts';
 
-/** A server in a process of its own. */
+/** A server in a separate process. */
 export interface FuzzTarget extends AsyncDisposable {
   readonly address: string;
-  /** How it is, after a collection of garbage. Rejects when it has ended. */
+  /** Collects garbage, and resolves with the state of the server. Rejects if the server has exited. */
   state(): Promise<FuzzTargetState>;
-  /** Makes it forget what it should remember of the reporters that came by. */
+  /** Removes the expected state of past reporters from the server. */
   readonly forgetReporters?: () => Promise<void>;
 }
 
 export interface FuzzTargetState {
-  /** Heap and buffers. */
+  /** The size of the heap and of buffers. */
   readonly usedBytes: number;
   readonly residentBytes: number;
-  /** What it has logged as errors. */
+  /** The logged errors. */
   readonly errors: readonly string[];
 }
 
 export interface LiveFuzzOptions extends Cases {
   readonly createDriver: CreateCaseDriver;
   readonly startTarget: () => Promise<FuzzTarget>;
-  /** One case in so many. */
-  readonly every: number;
-  /** Cases of another seed that are played first: caches fill, code is compiled. */
+  /** Run one case of this many. */
+  readonly stride: number;
+  /** The number of cases of another seed that run first, to fill caches and to compile code. */
   readonly warmUp: number;
   readonly onProgress: (index: number) => void;
 }
 
 export interface LiveFuzzResult {
   readonly executed: number;
-  /** All batches together, the waiting for ACKs between them included. */
+  /** The duration of all batches, including the ACKs between them. */
   readonly durationMs: number;
-  /** What came back, and how often. */
-  readonly answers: ReadonlyMap<string, number>;
+  /** The count of each response. */
+  readonly responses: ReadonlyMap<string, number>;
   readonly before: FuzzTargetState;
   readonly loaded: FuzzTargetState;
   readonly after: FuzzTargetState;
-  /** ACKs of the reporter that behaves, and the slowest of them. */
+  /** The number of ACKs of the steady reporter, and their maximum latency. */
   readonly acks: number;
   readonly maxAckMs: number;
 }
 
-/** Below what a connection may open at once (`stream_rate`). */
+/** Below the burst of new streams per connection (`stream_rate`). */
 const BATCH_SIZE = 500;
 const CONCURRENCY = 16;
-/** A heap keeps some room, and the operator remembers each reporter that it ever heard of. */
+/** V8 does not return all of the heap, and the operator keeps some state of each reporter. */
 export const MAX_GROWTH_BYTES = 16 * 1024 * 1024;
 
 /**
- * Plays cases against a server, 16 at once, and asks after each batch of 500: does it live, does it log no error, does
- * a reporter that behaves get ACKs? And at the end: is memory back to where it was?
+ * Runs cases against a server, 16 concurrently. After each batch of 500, the server must be alive and must not have logged
+ * an error, and a steady reporter must get ACKs. At the end, memory must be released.
  *
- * @throws CaseError naming the first case that did harm: of a batch that did, the cases are played again one by one
- * @throws Error when it was none of them by itself
+ * @throws CaseError for the first failing case, which is found by repeating the cases of the batch one by one
+ * @throws Error if the batch fails but none of its cases does individually
  */
 export async function runCases(run: LiveFuzzOptions): Promise<LiveFuzzResult> {
   await using target = await run.startTarget();
   await using steady = await startSteadyReporter(target.address);
-  const answers = new Map<string, number>();
-  let played = 0;
+  const responses = new Map<string, number>();
+  let executed = 0;
 
   async function runBatch(cases: Cases, corpus: Corpus): Promise<FuzzTargetState> {
     const driver = run.createDriver(target.address, corpus, cases.seed);
@@ -69,12 +69,12 @@ export async function runCases(run: LiveFuzzOptions): Promise<LiveFuzzResult> {
     const runNextUntilDone = async (): Promise<void> => {
       while (next < cases.to) {
         const index = next;
-        next += run.every;
+        next += run.stride;
         const outcomes = await driver.run(index).catch((error: unknown) => {
           throw new CaseError(cases.seed, index, error instanceof Error ? error.message : String(error));
         });
-        for (const outcome of outcomes) answers.set(outcome, (answers.get(outcome) ?? 0) + 1);
-        played += 1;
+        for (const outcome of outcomes) responses.set(outcome, (responses.get(outcome) ?? 0) + 1);
+        executed += 1;
       }
     };
     try {
@@ -84,20 +84,20 @@ export async function runCases(run: LiveFuzzOptions): Promise<LiveFuzzResult> {
     }
     await steady.waitForAcks(3);
     const state = await target.state();
-    if (state.errors.length > 0) throw new Error(`it logged ${state.errors.join('\n')}`);
+    if (state.errors.length > 0) throw new Error(`server logged ${state.errors.join('\n')}`);
     return state;
   }
 
   async function runBatches(cases: Cases): Promise<FuzzTargetState | undefined> {
     const corpus = createCorpus(cases.seed);
     let state: FuzzTargetState | undefined;
-    for (const batch of batches(cases, run.every)) {
+    for (const batch of batches(cases, run.stride)) {
       try {
         state = await runBatch(batch, corpus);
       } catch (error) {
         await findFailingCase(run, batch, corpus);
         const description = `cases ${batch.from} to ${batch.to - 1} of seed ${batch.seed}`;
-        throw new Error(`${description} did harm, none by itself: ${(error as Error).message}`, {
+        throw new Error(`${description} failed, but none individually: ${(error as Error).message}`, {
           cause: error,
         });
       }
@@ -106,10 +106,10 @@ export async function runCases(run: LiveFuzzOptions): Promise<LiveFuzzResult> {
     return state;
   }
 
-  await runBatches({ seed: (run.seed ^ 0x5eed) >>> 0, from: 0, to: run.warmUp * run.every });
+  await runBatches({ seed: (run.seed ^ 0x5eed) >>> 0, from: 0, to: run.warmUp * run.stride });
   await target.forgetReporters?.();
-  answers.clear();
-  played = 0;
+  responses.clear();
+  executed = 0;
   const before = await target.state();
   const acksBefore = steady.ackMs.length;
   const startedMs = performance.now();
@@ -118,9 +118,9 @@ export async function runCases(run: LiveFuzzOptions): Promise<LiveFuzzResult> {
   await target.forgetReporters?.();
   return {
     ...{
-      executed: played,
+      executed,
       durationMs: tookMs,
-      answers,
+      responses,
       before,
       loaded,
       after: await waitForMemoryRelease(target, before),
@@ -135,17 +135,17 @@ function* batches({ seed, from, to }: Cases, stride: number): Generator<Cases> {
   for (let at = from; at < to; at += step) yield { seed, from: at, to: Math.min(to, at + step) };
 }
 
-/** Plays the cases again, one by one, against a server of their own; throws with the first that does harm. */
+/** Repeats the cases one by one against a new server. Throws for the first one that fails. */
 async function findFailingCase(run: LiveFuzzOptions, cases: Cases, corpus: Corpus): Promise<void> {
   await using target = await run.startTarget();
   await using steady = await startSteadyReporter(target.address);
-  for (let index = cases.from; index < cases.to; index += run.every) {
+  for (let index = cases.from; index < cases.to; index += run.stride) {
     const driver = run.createDriver(target.address, corpus, cases.seed);
     try {
       await driver.run(index);
       await steady.waitForAcks(3);
       const { errors } = await target.state();
-      if (errors.length > 0) throw new Error(`it logged ${errors.join('\n')}`);
+      if (errors.length > 0) throw new Error(`server logged ${errors.join('\n')}`);
     } catch (error) {
       throw new CaseError(cases.seed, index, (error as Error).message);
     } finally {
@@ -154,7 +154,7 @@ async function findFailingCase(run: LiveFuzzOptions, cases: Cases, corpus: Corpu
   }
 }
 
-/** The state once what was held is let go, or after half a minute: closed connections linger for 10 s at most. */
+/** Returns the state once memory has been released, or after 30 s: closed connections linger for at most 10 s. */
 async function waitForMemoryRelease(target: FuzzTarget, before: FuzzTargetState): Promise<FuzzTargetState> {
   const untilMs = performance.now() + 30_000;
   for (;;) {

@@ -1,4 +1,4 @@
-/** `npm run fuzz`: mutated messages and frame sequences by the million against the running operator; see `--help`. */
+/** `npm run fuzz`: sends millions of mutated messages and frame sequences to the running operator; see `--help`. */
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
 import { startVictim } from '../../test/support/attacks/victim-process.ts';
@@ -10,16 +10,16 @@ import { createMessageDriver, createSequenceDriver } from './drivers.ts';
 
 const HELP = `Usage: npm run fuzz -- [flags]
 
-  --messages N   mutated reports to decode; one in ten also goes to the compiled operator, as a
-                 gRPC stream, with a control plane behind it (default 1000000)
-  --frames N     mutated sequences of HTTP/2 frames, each on a connection to a server process
-                 (default 100000)
-  --seed N       0 to 4294967295: the same seed sends the same bytes (default: a random one)
-  --case KIND:N  only this one, as a finding names it: message:N or frames:N
-  --help
+  --messages N   number of mutated reports to decode; one in ten is also sent to the compiled
+                 operator, which runs with a control plane (default 1000000)
+  --frames N     number of mutated sequences of HTTP/2 frames, each sent on a new connection to a
+                 server process (default 100000)
+  --seed N       0 to 4294967295; the same seed sends the same bytes (default: random)
+  --case KIND:N  run only the case that a finding names: message:N or frames:N
+  --help         print this text
 
-Nothing may crash, hang, be let through against the rules, or stay in memory; a reporter that behaves
-gets its ACKs all the while. Exit code: 0, 1 on a finding, 2 on wrong use.
+A crash, a hang, an accepted value that breaks a rule, growing memory, or a steady reporter that gets
+no ACKs is a finding. Exit codes: 0 without findings, 1 with a finding, 2 on a usage error.
 `;
 
 const LIVE_STRIDE = 10;
@@ -31,7 +31,7 @@ const EXIT_USAGE = 2;
 interface Plan {
   readonly messages: Cases;
   readonly frames: Cases;
-  /** One case is played by itself, without a warm-up. */
+  /** Whether only one case runs, without a warm-up. */
   readonly isSingleCase: boolean;
 }
 
@@ -46,9 +46,9 @@ async function main(): Promise<number> {
   const messageRun = {
     createDriver: createMessageDriver,
     startTarget: startOperatorTarget,
-    every: isSingleCase ? 1 : LIVE_STRIDE,
+    stride: isSingleCase ? 1 : LIVE_STRIDE,
   };
-  const frameRun = { createDriver: createSequenceDriver, startTarget: () => startVictim(), every: 1 };
+  const frameRun = { createDriver: createSequenceDriver, startTarget: () => startVictim(), stride: 1 };
   const findings = [
     await runAndReport('message', messages, decodeAll),
     await runAndReport('message', messages, (cases) => runLive({ ...cases, ...messageRun, warmUp })),
@@ -57,7 +57,7 @@ async function main(): Promise<number> {
   return findings.includes(true) ? 1 : 0;
 }
 
-/** Does it, and prints what it finds, with how to see it again; true on a finding. */
+/** Runs `fuzz` and prints its result, with the flags that reproduce a finding. Returns true on a finding. */
 async function runAndReport(
   kind: 'message' | 'frames',
   cases: Cases,
@@ -68,7 +68,7 @@ async function runAndReport(
   try {
     for (const line of await fuzz(cases)) console.log(line);
     const seconds = (performance.now() - startedMs) / 1000;
-    console.log(`  ${seconds.toFixed(1)} s in all`);
+    console.log(`  ${seconds.toFixed(1)} s in total`);
     return false;
   } catch (error) {
     const reproduceFlags =
@@ -92,8 +92,8 @@ async function decodeAll(cases: Cases): Promise<string[]> {
   }
   const count = cases.to - cases.from;
   return [
-    `${count} messages decoded, ${perSecond(count, startedMs)} a second`,
-    `  ${reports} were reports, ${malformed} were refused as none`,
+    `${count} messages decoded, ${perSecond(count, startedMs)} per second`,
+    `  ${reports} reports, ${malformed} malformed`,
   ];
 }
 
@@ -105,26 +105,26 @@ async function runLive(run: Omit<LiveFuzzOptions, 'onProgress'>): Promise<string
   const { before, after } = result;
   const grownBytes = after.usedBytes - before.usedBytes;
   const lines = [
-    `${result.executed} ${what}, ${Math.round((result.executed * 1000) / result.durationMs)} a second`,
-    `  answers: ${formatAnswers(result)}`,
-    `  the reporter that behaves: ${result.acks} ACKs, the slowest after ${Math.round(result.maxAckMs)} ms`,
+    `${result.executed} ${what}, ${Math.round((result.executed * 1000) / result.durationMs)} per second`,
+    `  responses: ${formatResponses(result)}`,
+    `  steady reporter: ${result.acks} ACKs, maximum latency ${Math.round(result.maxAckMs)} ms`,
     ...(['before', 'loaded', 'after'] as const).map((when) => `  memory ${formatMemory(when, result)}`),
   ];
-  if (grownBytes > MAX_GROWTH_BYTES) throw new Error(`memory was not given back:\n${lines.join('\n')}`);
+  if (grownBytes > MAX_GROWTH_BYTES) throw new Error(`memory not released:\n${lines.join('\n')}`);
   return lines;
 }
 
-function formatAnswers({ answers }: LiveFuzzResult): string {
-  const sorted = [...answers].toSorted(([, a], [, b]) => b - a);
+function formatResponses({ responses }: LiveFuzzResult): string {
+  const sorted = [...responses].toSorted(([, a], [, b]) => b - a);
   return sorted.map(([word, times]) => `${word} ${times}`).join(', ');
 }
 
 function formatMemory(when: 'before' | 'loaded' | 'after', result: LiveFuzzResult): string {
   const { usedBytes, residentBytes } = result[when];
-  return `${when}: held ${(usedBytes / MIB).toFixed(1)} MiB, RSS ${(residentBytes / MIB).toFixed(1)} MiB`;
+  return `${when}: used ${(usedBytes / MIB).toFixed(1)} MiB, RSS ${(residentBytes / MIB).toFixed(1)} MiB`;
 }
 
-/** Tells on stderr how far it is, at most every 2 s. */
+/** Returns a function that prints the progress on stderr, at most every 2 s. */
 function startProgress(what: string, { from, to }: Cases): (index: number) => void {
   const startedMs = performance.now();
   let reportedMs = startedMs;
@@ -140,7 +140,7 @@ function perSecond(count: number, startedMs: number): number {
   return Math.round((count * 1000) / (performance.now() - startedMs));
 }
 
-/** The exit code, where there is nothing to do. */
+/** Returns the plan, or an exit code if there is nothing to run. */
 function parsePlan(): Plan | number {
   const text = { type: 'string' } as const;
   try {

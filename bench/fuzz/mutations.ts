@@ -1,27 +1,27 @@
-/** Reports that are almost right: rightful ones, changed as a broken or hostile peer might. The same for a seed. */
+/** Mutated reports: valid ones with changes that a broken or malicious peer might make. Deterministic per seed. */
 import { seededRandom, type Random } from '../../src/simulate/random.ts';
 import { requestBytes, type TunnelFields } from '../../test/support/wire.ts';
 
-/** Rightful reports on the wire, to be changed; none is empty. */
+/** Encoded valid reports that are mutated; none is empty. */
 export type Corpus = readonly Buffer[];
 
 const CORPUS_SIZE = 500;
-/** One of them is so large that its decoding rests twice. */
+/** One report is so large that its decoding yields twice. */
 const LARGE_REPORT_TUNNELS = 2500;
-/** Few, so that streams of a run are often of one reporter, and reports of one tunnel. */
+/** Few, so that the streams of a run often share a reporter, and reports often share a tunnel. */
 const REPORTERS = 8;
 const TUNNELS = 20;
 const MAX_CHANGES = 4;
-/** Nesting far beyond what any reader should follow. */
+/** Far deeper than any decoder should follow. */
 const NESTING_BYTES = 20_000;
 
 const NAMES = ['__proto__', 'a:b', '🚇', 'x'.repeat(512), 'x'.repeat(600), '', '\u202e', 'line\nbreak'];
 const NONCES = ['0', '9223372036854775807', '-1', '-9223372036854775808'];
 const SECONDS = ['0', '-62135596801', '253402300800', '9223372036854775807'];
-/** Groups in groups, and tiny fields: what a reader might follow until its stack or memory ends. */
+/** Nested groups and tiny fields, which may exhaust the stack or memory of a decoder. */
 const UNITS = ['0b', '3b', '0a00', '1200', '1a00', '12021200', '2801'];
 
-/** A source of choices for one case of a run: case `index` of `seed` is the same in whatever run it stands. */
+/** Returns the random numbers of a case, which depend only on `seed` and `index`. */
 export function caseRandom(seed: number, index: number): Random {
   return seededRandom((Math.imul(seed, 0x9e3779b1) + index) >>> 0);
 }
@@ -34,12 +34,12 @@ export function createCorpus(seed: number): Corpus {
   });
 }
 
-/** One of them; `values` is not empty. */
+/** Returns one of `values`, which must not be empty. */
 export function pickOne<T>(values: readonly T[], random: Random): T {
   return values[random.below(values.length)] as T;
 }
 
-/** A report from the corpus with one to four changes, the fewer the likelier. */
+/** Returns a report of the corpus with one to four changes; fewer changes are more likely. */
 export function mutatedReport(corpus: Corpus, random: Random): Buffer {
   let bytes = pickOne(corpus, random);
   for (let remaining = random.below(1 + random.below(MAX_CHANGES)); remaining >= 0; remaining -= 1) {
@@ -48,12 +48,12 @@ export function mutatedReport(corpus: Corpus, random: Random): Buffer {
   return bytes;
 }
 
-/** Bytes with one change; never the buffer that was given. */
+/** Returns a changed copy of `bytes`. */
 export function mutateOnce(bytes: Buffer, random: Random, corpus: Corpus): Buffer {
   const at = random.below(bytes.length + 1);
   const to = Math.min(bytes.length, at + 1 + random.below(random.below(4) === 0 ? 64 : 4));
   const [head, tail] = [bytes.subarray(0, at), bytes.subarray(at)];
-  // More often than not one bit or byte, so that many a message is still a report, of something else.
+  // Mostly one bit or byte, so that many messages are still reports, with other contents.
   switch (random.below(16)) {
     case 0:
       return Buffer.from(head);
@@ -121,7 +121,7 @@ function randomBytes(random: Random): Buffer {
   return Buffer.from(Array.from({ length: 1 + random.below(16) }, () => random.below(256)));
 }
 
-/** A varint of any length, in up to 12 bytes: 11 and more are none. */
+/** Returns a varint of up to 13 bytes; more than 10 are invalid. */
 function varint(random: Random): Buffer {
   const bytes = randomBytes(random)
     .subarray(0, 12)

@@ -6,16 +6,16 @@ import type { FuzzTarget } from './live.ts';
 import { sendReports, connectClient } from './drivers.ts';
 
 const DEADLINE_MS = 60_000;
-/** Of the reporter that behaves: it holds no tunnels, and must not be superseded. */
+/** The cluster of the steady reporter, which has no tunnels and must not be superseded. */
 const STEADY_CLUSTER = 'edge';
 const IDLE_DEADLINE_MS = 300_000;
-/** Loaded before the operator: at SIGUSR2 it collects garbage and logs what memory is left. */
+/** Loaded before the operator. On SIGUSR2, it collects garbage and logs the memory usage. */
 const MEMORY_PROBE = `process.on('SIGUSR2', () => {
   gc();
   console.log(JSON.stringify({ level: 'probe', msg: 'memory', ...process.memoryUsage() }));
 });`;
 
-/** The operator as users run it, compiled, with a control plane of its own that it mirrors into. */
+/** Starts the compiled operator as users run it, with a new control plane. */
 export async function startOperatorTarget(): Promise<FuzzTarget> {
   const cluster = await openCluster(undefined);
   const operator = await startOperatorProcess({
@@ -29,7 +29,7 @@ export async function startOperatorTarget(): Promise<FuzzTarget> {
   const errors: string[] = [];
   const reporters = new Map<string, ReporterId>();
   let memory: { readonly heapUsed: number; readonly external: number; readonly rss: number } | undefined;
-  /** Each line once: there are some hundred thousand in a run. */
+  /** Reads each line once, because a run produces hundreds of thousands. */
   const readLog = (): void => {
     for (; readLines < operator.log.length; readLines += 1) {
       const line = operator.log[readLines];
@@ -40,7 +40,7 @@ export async function startOperatorTarget(): Promise<FuzzTarget> {
         if (reporter.cluster !== STEADY_CLUSTER) reporters.set(JSON.stringify(reporter), reporter);
       }
     }
-    if (operator.stderr !== '') throw new Error(`the operator said ${operator.stderr}`);
+    if (operator.stderr !== '') throw new Error(`operator wrote to stderr: ${operator.stderr}`);
   };
   return {
     address: operator.grpcAddress,
@@ -56,7 +56,7 @@ export async function startOperatorTarget(): Promise<FuzzTarget> {
     async forgetReporters() {
       readLog();
       const client = connectClient(operator.grpcAddress);
-      // One says of each that it has no tunnels any more.
+      // One client reports for each reporter that it has no tunnels.
       for (const node of reporters.values()) {
         await sendReports(client, [requestBytes({ node: { ...node }, full_push: true, nonce: 1 })]);
       }

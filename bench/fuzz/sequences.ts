@@ -1,4 +1,4 @@
-/** Bytes of a connection that are almost right: HTTP/2 frames of gRPC calls, changed. The same for a seed. */
+/** Mutated byte sequences of a connection: changed HTTP/2 frames of gRPC calls. Deterministic per seed. */
 import type { Random } from '../../src/simulate/random.ts';
 import { MALFORMED_STREAMS } from '../../test/support/attacks/malformed-streams.ts';
 import {
@@ -14,21 +14,21 @@ import {
 } from '../../test/support/raw-http2.ts';
 import { caseRandom, mutateOnce, mutatedReport, pickOne, type Corpus } from './mutations.ts';
 
-/** What to do on one connection. */
+/** The actions on one connection. */
 export interface Sequence {
-  /** Written one after the other, with a turn of the event loop in between. */
+  /** Written one after another, with an iteration of the event loop in between. */
   readonly writes: readonly Buffer[];
-  /** How the client ends it: by FIN, by RST, or by FIN once it has heard something. */
+  /** How the client ends the connection: with FIN, with RST, or with FIN after a response. */
   readonly end: 'fin' | 'rst' | 'linger';
 }
 
 const MAX_CHANGES = 4;
 const MAX_COPIES = 40;
-/** The window that a server gives at first. */
+/** Below the initial window of a server. */
 const MAX_REPORT_BYTES = 16_000;
-/** What fits in a frame's length. */
+/** The maximum of the length field of a frame. */
 const MAX_FRAME_LENGTH = 2 ** 24 - 1;
-/** Where the parts of a frame's head stand. */
+/** Offsets in the header of a frame. */
 const OFFSET = { length: 0, type: 3, flags: 4, streamId: 5, payload: 9 } as const;
 
 const HEADERS: readonly Readonly<Record<string, string>>[] = [
@@ -45,7 +45,7 @@ const HEADERS: readonly Readonly<Record<string, string>>[] = [
 const STREAM_IDS = [0, 1, 2, 3, 5, 7, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1];
 const RESET_CODES = [0, 1, 2, 7, 8, 11, 99];
 
-/** Case `index` of a seed. */
+/** Returns case `index` of a seed. */
 export function createSequence(corpus: Corpus, seed: number, index: number): Sequence {
   const random = caseRandom(seed, index);
   let frames = conversation(corpus, random);
@@ -60,7 +60,7 @@ export function createSequence(corpus: Corpus, seed: number, index: number): Seq
   };
 }
 
-/** What a client might say: one to three calls, and the frames between their messages. */
+/** Returns the frames of a valid client: one or two calls, with other frames between their messages. */
 function conversation(corpus: Corpus, random: Random): Buffer[] {
   const frames = [frame(FRAME.settings, 0, 0)];
   const calls = random.below(4) === 0 ? 3 : 1;
@@ -77,7 +77,7 @@ function conversation(corpus: Corpus, random: Random): Buffer[] {
 }
 
 function openStreamFrames(id: number, random: Random): Buffer[] {
-  // They are all of stream 1.
+  // Malformed streams use stream ID 1.
   if (id === 1 && random.below(8) === 0) return [pickOne(MALFORMED_STREAMS, random).bytes];
   const block = headerBlock(requestFields(random.below(4) === 0 ? pickOne(HEADERS, random) : {}));
   const flags = random.below(8) === 0 ? END_STREAM : 0;
@@ -89,7 +89,7 @@ function openStreamFrames(id: number, random: Random): Buffer[] {
   ];
 }
 
-/** A report in one or two DATA frames; now and then the report itself, or what gRPC says of it, is changed. */
+/** Returns a report in one or two DATA frames; sometimes the report or its gRPC header is changed. */
 function messageFrames(corpus: Corpus, random: Random, id: number): Buffer[] {
   const whole = random.below(3) === 0 ? mutatedReport(corpus, random) : pickOne(corpus, random);
   const report = whole.subarray(0, MAX_REPORT_BYTES);
@@ -100,7 +100,7 @@ function messageFrames(corpus: Corpus, random: Random, id: number): Buffer[] {
   const parts = cut > 0 ? [bytes.subarray(0, cut), bytes.subarray(cut)] : [bytes];
   return parts.map((part) => {
     if (random.below(10) > 0) return frame(FRAME.data, 0, id, part);
-    // Now and then there is less padding than it says, down to none.
+    // Sometimes there is less padding than declared, or none.
     const padding = Buffer.alloc(random.below(200));
     const actualPadding = padding.subarray(0, random.below(2) === 0 ? padding.length : random.below(200));
     return frame(FRAME.data, PADDED, id, Buffer.concat([Buffer.from([padding.length]), part, actualPadding]));
@@ -111,7 +111,7 @@ function resetFrame(id: number, random: Random): Buffer {
   return frame(FRAME.rstStream, 0, id, uint32(pickOne(RESET_CODES, random)));
 }
 
-/** What may stand between messages. */
+/** Returns a frame that may occur between messages. */
 function randomFrame(random: Random, id: number): Buffer {
   switch (random.below(8)) {
     case 0:
@@ -149,7 +149,7 @@ function mutateFrame(frames: readonly Buffer[], random: Random, corpus: Corpus):
   const at = random.below(frames.length);
   const target = Buffer.from(frames[at] ?? []);
   const [before, after] = [frames.slice(0, at), frames.slice(at + 1)];
-  // Of a start that is malformed it is the first frame's head that is changed.
+  // A malformed start of a stream may be shorter than the header of a frame.
   if (target.length < OFFSET.payload) return [...before, ...after];
   const id = target.readUInt32BE(OFFSET.streamId);
   switch (random.below(10)) {
@@ -186,7 +186,7 @@ function mutateFrame(frames: readonly Buffer[], random: Random, corpus: Corpus):
   return [...before, target, ...after];
 }
 
-/** Mostly whole; now and then cut in two anywhere, or byte by byte for a while. */
+/** Returns the bytes in one write, or sometimes split in two, or partly byte by byte. */
 function splitIntoWrites(bytes: Buffer, random: Random): Buffer[] {
   if (random.below(6) > 0) return [bytes];
   const cut = random.below(bytes.length + 1);

@@ -21,7 +21,7 @@ const MAX_LEAKED_BYTES = 6 * 1024 * 1024;
 
 describe('fuzzing the reporting server', () => {
   function run(create: CreateCaseDriver, to: number): Promise<LiveFuzzResult> {
-    const cases = { seed: SEED, from: 0, to, every: 1 };
+    const cases = { seed: SEED, from: 0, to, stride: 1 };
     return runCases({
       ...cases,
       createDriver: create,
@@ -38,16 +38,16 @@ describe('fuzzing the reporting server', () => {
   });
 
   it('answers or rejects each message, serves a well-behaved reporter, and leaks no memory', async () => {
-    const { executed, answers, before, after } = await run(createMessageDriver, LIVE_MESSAGES);
+    const { executed, responses, before, after } = await run(createMessageDriver, LIVE_MESSAGES);
     expect(executed).to.equal(LIVE_MESSAGES);
-    expect(answers).to.include.keys('ACK', 'NACK', 'OK', 'INVALID_ARGUMENT');
+    expect(responses).to.include.keys('ACK', 'NACK', 'OK', 'INVALID_ARGUMENT');
     expect(after.usedBytes - before.usedBytes).to.be.below(MAX_GROWTH_BYTES);
   });
 
   it('closes each connection with mutated frames, serves a well-behaved reporter, and leaks no memory', async () => {
-    const { executed, answers, before, after } = await run(createSequenceDriver, SEQUENCES);
+    const { executed, responses, before, after } = await run(createSequenceDriver, SEQUENCES);
     expect(executed).to.equal(SEQUENCES);
-    expect(answers).to.include.keys('data', 'headers', 'rstStream', 'goaway 1');
+    expect(responses).to.include.keys('data', 'headers', 'rstStream', 'goaway 1');
     expect(after.usedBytes - before.usedBytes).to.be.below(MAX_GROWTH_BYTES);
   });
 

@@ -9,7 +9,7 @@ function options(...args: readonly string[]): Options {
 }
 
 describe('flags of the benchmark', () => {
-  it('no flag: everything, in full size, three times', () => {
+  it('run everything three times in full size by default', () => {
     expect(options()).to.deep.equal({
       selected: new Set(MEASUREMENT_NAMES),
       quick: false,
@@ -19,18 +19,18 @@ describe('flags of the benchmark', () => {
     });
   });
 
-  it('--quick: once, unless --runs says otherwise', () => {
+  it('run once with --quick unless --runs is given', () => {
     expect(options('--quick').runs).to.equal(1);
     expect(options('--quick', '--runs', '12').runs).to.equal(12);
   });
 
-  it('--only, several times: those measurements', () => {
+  it('select the measurements given with --only', () => {
     const { selected } = options('--only', 'idle', '--only', 'push');
     expect([...selected]).to.deep.equal(['idle', 'push']);
   });
 
-  it('a wrong flag or value: one line that names it', () => {
-    const wrong: [readonly string[], RegExp][] = [
+  it('report an unknown flag or an invalid value in one line that quotes it', () => {
+    const invalid: [readonly string[], RegExp][] = [
       [['--only', 'nonsense'], /^--only nonsense: must be one of .*\bidle\b/],
       [['--runs', '0'], /^--runs 0: must be a whole number from 1 to 99$/],
       [['--runs', '1.5'], /^--runs 1\.5: /],
@@ -38,15 +38,15 @@ describe('flags of the benchmark', () => {
       [['--nonsense'], /--nonsense/],
       [['word'], /word/],
     ];
-    for (const [args, line] of wrong) {
+    for (const [args, line] of invalid) {
       const parsed = parseOptions(args);
-      expect('problem' in parsed && parsed.problem, args.join(' '))
+      expect('error' in parsed && parsed.error, args.join(' '))
         .to.match(line)
         .and.not.include('\n');
     }
   });
 
-  it('--help: names every measurement and every flag', () => {
+  it('list every measurement and every flag in --help', () => {
     expect(parseOptions(['--help', '--quick'])).to.deep.equal({ help: true });
     for (const name of [...MEASUREMENT_NAMES, '--only', '--quick', '--runs', '--json', '--profile']) {
       expect(helpText()).to.include(`  ${name} `);

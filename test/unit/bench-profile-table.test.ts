@@ -24,22 +24,24 @@ describe('the table of a CPU profile', () => {
   };
   const lines = profileTable(profile, ROOT, 200).split('\n');
 
-  it('adds up self time of the busy thread, and what a row took of it', () => {
-    expect(lines[0]).to.equal('100 ms busy on the main thread for 200 rows, 0.500 ms each; by part:');
+  it('adds up the busy time of the main thread, in total and per object', () => {
+    expect(lines[0]).to.equal(
+      '100 ms busy on the main thread for 200 objects, 0.500 ms per object; by part:',
+    );
   });
 
-  it('by part: a native function counts for the package that called it, the engine alone for itself', () => {
-    const until = lines.indexOf('by function, without what it calls:');
-    expect(lines.slice(1, until).map((line) => line.trim())).to.deep.equal([
+  it('attributes a native function to the package that called it', () => {
+    const end = lines.indexOf('by function (self time):');
+    expect(lines.slice(1, end).map((line) => line.trim())).to.deep.equal([
       '40 ms   40.0 %  undici',
       '30 ms   30.0 %  own code',
       '10 ms   10.0 %  garbage collection',
       '10 ms   10.0 %  Node',
-      '10 ms   10.0 %  native alone',
+      '10 ms   10.0 %  native only',
     ]);
   });
 
-  it('by function: most time first, with the place in the file', () => {
+  it('lists functions by descending time, with their location', () => {
     expect(lines).to.include(
       '     30 ms   30.0 %  own code            reconcile  dist/controller/reconciler.js:7',
     );
