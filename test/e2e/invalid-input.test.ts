@@ -79,8 +79,8 @@ const CASES: readonly Case[] = [
   },
   {
     what: 'a node.id that changes within the stream',
-    report: { node: { id: 'somebody-else', cluster: 'edge' }, ...fullPush(1) },
-    nack: /^node\.id: changed from "r-\d+-\w+" to "somebody-else"/,
+    report: { node: { id: 'another-reporter', cluster: 'edge' }, ...fullPush(1) },
+    nack: /^node\.id: changed from "r-\d+-\w+" to "another-reporter"/,
     status: OK,
   },
   { what: 'a negative nonce', report: { nonce: '-1', ...fullPush(1) }, nack: /^nonce: -1 /, status: OK },
@@ -190,7 +190,7 @@ const CASES: readonly Case[] = [
   },
 ];
 
-/** Rejected with `skip`; with `nack` the whole report is rejected. Each report also adds a valid tunnel `beside`. */
+/** Rejected with `skip`; with `nack` the whole report is rejected. Each report also adds a valid tunnel `valid`. */
 const INVALID_TUNNELS: readonly { what: string; invalid: TunnelFields; field: string }[] = [
   { what: 'no identity', invalid: { name: 'odd' }, field: 'identity' },
   {
@@ -222,13 +222,13 @@ const INVALID_TUNNELS: readonly { what: string; invalid: TunnelFields; field: st
 
 const SKIPPED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid }) => ({
   what: `a tunnel with ${what}`,
-  report: addition(tunnel('beside'), invalid),
-  objects: ['beside', 'kept'],
+  report: addition(tunnel('valid'), invalid),
+  objects: ['valid', 'kept'],
 }));
 
 const NACKED: readonly Case[] = INVALID_TUNNELS.map(({ what, invalid, field }) => ({
   what: `a tunnel with ${what}`,
-  report: addition(tunnel('beside'), invalid),
+  report: addition(tunnel('valid'), invalid),
   nack: new RegExp(`^added_tunnels\\[1\\]\\.${field.replaceAll('.', '\\.')}: `),
   status: OK,
 }));

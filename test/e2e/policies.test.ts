@@ -166,32 +166,32 @@ describe('reporting with policies', function () {
   });
 
   it('denies all reports while the only policy is invalid, and explains the errors in its status', async () => {
-    await start('mistake');
+    await start('invalid');
     await fixture.createPolicy(
-      'mistaken',
+      'invalid-policy',
       { ...ALLOW_ALL, peers: [{ spiffeID: 'spiffe://*.example.org/sa' }, ...ANY_PEER] },
       { ...ALLOW_ALL, tenants: ['ac*me'] },
     );
-    await fixture.kubectl('wait', '--for=condition=Accepted=False', 'rtp/mistaken', '--timeout=20s');
+    await fixture.kubectl('wait', '--for=condition=Accepted=False', 'rtp/invalid-policy', '--timeout=20s');
     expect((await fixture.report('r-0', tunnelOf('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
     const [header = '', line = ''] = (await fixture.kubectl('get', 'rtp', '-o', 'wide')).split('\n');
     expect(header.trimEnd().split(/\s{2,}/)).to.deep.equal(['NAME', 'ACCEPTED', 'RULES', 'AGE', 'MESSAGE']);
     const [name, accepted, rules, , message] = line.trimEnd().split(/\s{2,}/);
-    expect([name, accepted, rules]).to.deep.equal(['mistaken', 'False', '0']);
+    expect([name, accepted, rules]).to.deep.equal(['invalid-policy', 'False', '0']);
     expect(message)
       .to.include(
         'spec.rules[0].peers[0].spiffeID: "spiffe://*.example.org/sa" must not have a * in the trust domain',
       )
       .and.include('spec.rules[1].tenants[0]: "ac*me" has a misplaced *');
-    await fixture.updatePolicy('mistaken', ALLOW_ALL, { ...ALLOW_ALL, tenants: ['acme*'] });
-    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/mistaken', '--timeout=20s');
+    await fixture.updatePolicy('invalid-policy', ALLOW_ALL, { ...ALLOW_ALL, tenants: ['acme*'] });
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/invalid-policy', '--timeout=20s');
     const table = await fixture.kubectl('get', 'rtp');
     expect(
       table
         .split('\n')[1]
         ?.split(/\s{2,}/)
         .slice(0, 3),
-    ).to.deep.equal(['mistaken', 'True', '2']);
+    ).to.deep.equal(['invalid-policy', 'True', '2']);
     reportMeasurement(table.trimEnd());
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
     await stream.next();

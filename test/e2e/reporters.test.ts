@@ -213,7 +213,7 @@ describe('reporter objects', () => {
     };
     await patchStatus(metadata.name, { conditions: [edit] });
     await waitUntilServed();
-    await patchStatus(metadata.name, { owner: { replica: 'somebody', epoch: 99 } });
+    await patchStatus(metadata.name, { owner: { replica: 'another-replica', epoch: 99 } });
     await waitUntilServed();
     await patchStatus(metadata.name, { owner: null });
     await waitUntilServed();

@@ -7,14 +7,14 @@ const REPORTED = { state: 'Connected', conditions: [{ type: 'Ready', status: 'Tr
 const LOST = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }] };
 const rows = 'reversetunnels';
 
-describe('Default status on a real API server', () => {
+describe('default status on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
     space = await createCrdNamespace(controlPlane());
   });
 
-  /** A row with the default status. */
+  /** Creates an object with the default status. */
   async function newRow(name: string): Promise<void> {
     const { code } = await space.create(rows, { name, spec: TUNNEL_SPEC });
     expect(code).to.equal(201);
@@ -25,7 +25,7 @@ describe('Default status on a real API server', () => {
   }
 
   describe('ReverseTunnel', () => {
-    it('makes a row of one POST ready, with nobody owning or writing a status', async () => {
+    it('makes an object Ready with one POST, without an owner or a status write', async () => {
       const { code, object } = await space.create(rows, { name: 'one-post', spec: TUNNEL_SPEC });
       expect(code).to.equal(201);
       expect(object?.status).to.deep.equal(REPORTED);
@@ -36,12 +36,12 @@ describe('Default status on a real API server', () => {
       expect(read.metadata.managedFields[0]?.fieldsV1).to.not.have.property('f:status');
     });
 
-    it('drops a status that comes with the POST', async () => {
+    it('ignores a status in the POST', async () => {
       const { object } = await space.create(rows, { spec: TUNNEL_SPEC, status: LOST });
       expect(object?.status).to.deep.equal(REPORTED);
     });
 
-    it('lets kubectl wait for Ready be met at once, also after createdAt changed', async () => {
+    it('lets kubectl wait for Ready return immediately, also after a change of createdAt', async () => {
       await newRow('wait');
       const wait = ['wait', '--for=condition=Ready', 'rt/wait', '--timeout=10s'];
       expect(await space.kubectl(...wait)).to.contain('condition met');
@@ -54,7 +54,7 @@ describe('Default status on a real API server', () => {
       expect(await space.kubectl(...wait)).to.contain('condition met');
     });
 
-    it('takes the status of a lost reporter, and back', async () => {
+    it('accepts the status of a disconnected reporter and the return to the default', async () => {
       await newRow('lost');
       await patchStatus('lost', LOST);
       expect((await space.get(rows, 'lost')).status).to.deep.equal(LOST);
@@ -68,14 +68,14 @@ describe('Default status on a real API server', () => {
       expect((await space.get(rows, 'lost')).status).to.deep.equal(written);
     });
 
-    it('goes back to the default when the whole status is taken away', async () => {
+    it('applies the default again when the whole status is removed', async () => {
       await newRow('reset');
       await patchStatus('reset', LOST);
       await patchStatus('reset', null);
       expect((await space.get(rows, 'reset')).status).to.deep.equal(REPORTED);
     });
 
-    it('keeps its status when the spec is patched', async () => {
+    it('keeps the status when the spec is patched', async () => {
       await newRow('kept');
       await patchStatus('kept', LOST);
       await space.kubectl('patch', 'rt/kept', '--type=merge', '-p={"spec":{"createdAt":null}}');
@@ -85,20 +85,20 @@ describe('Default status on a real API server', () => {
     const ready = REPORTED.conditions[0];
     const refusals: [string, object, string][] = [
       [
-        'no conditions, which tools would take for ready',
+        'no conditions, which tools would interpret as ready',
         { conditions: null },
         'status.conditions: Required value',
       ],
       ['an empty list of conditions', { conditions: [] }, 'should have at least 1 items'],
-      ['no state, which no selector would find', { state: null }, 'status.state: Required value'],
-      ['another state', { state: 'Lost' }, 'status.state: Unsupported value: "Lost"'],
-      ['one type twice', { conditions: [ready, ready] }, 'Duplicate value'],
-      ['a condition that is neither', { conditions: [{ ...ready, status: 'Maybe' }] }, 'supported values'],
-      ['a reason with blanks', { conditions: [{ ...ready, reason: 'not a word' }] }, 'reason'],
-      ['an escape in a message', { conditions: [{ ...ready, message: '\u001b[2J' }] }, 'message'],
+      ['no state, which no selector would match', { state: null }, 'status.state: Required value'],
+      ['an unknown state', { state: 'Lost' }, 'status.state: Unsupported value: "Lost"'],
+      ['a repeated condition type', { conditions: [ready, ready] }, 'Duplicate value'],
+      ['an unknown condition status', { conditions: [{ ...ready, status: 'Maybe' }] }, 'supported values'],
+      ['a reason with spaces', { conditions: [{ ...ready, reason: 'not a word' }] }, 'reason'],
+      ['an escape character in a message', { conditions: [{ ...ready, message: '\u001b[2J' }] }, 'message'],
     ];
     for (const [index, [what, status, message]] of refusals.entries()) {
-      it(`refuses a status with ${what}`, async () => {
+      it(`rejects a status with ${what}`, async () => {
         const name = `refused-${index}`;
         await newRow(name);
         expect(await space.kubectlRejected(...statusPatch(name, status))).to.contain(message);
@@ -108,7 +108,7 @@ describe('Default status on a real API server', () => {
   });
 
   describe('ReverseTunnelReporter', () => {
-    it('is Unknown in every condition until somebody claims it', async () => {
+    it('sets every condition of a reporter object to Unknown until it is claimed', async () => {
       const spec = { id: 'responder-0', cluster: '' };
       const { code, object } = await space.create('reversetunnelreporters', { name: 'new', spec });
       expect(code).to.equal(201);

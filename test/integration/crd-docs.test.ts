@@ -5,14 +5,14 @@ import { parse } from 'yaml';
 import { useControlPlane } from '../support/control-plane.ts';
 import { createCrdNamespace, type CrdNamespace, type StoredObject } from '../support/crd-objects.ts';
 
-/** The pages, each with the words that belong to one kind. */
+/** The pages with the words that are specific to a kind. */
 const PAGES = [
   { file: 'reversetunnel.md', resource: 'reversetunnels', short: 'rt' },
   { file: 'reversetunnelreporter.md', resource: 'reversetunnelreporters', short: 'rtr' },
   { file: 'reversetunnelpolicy.md', resource: 'reversetunnelpolicies', short: 'rtp' },
 ] as const;
 
-describe('The pages of docs/spec, on a real API server', () => {
+describe('pages of docs/spec on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
@@ -23,17 +23,17 @@ describe('The pages of docs/spec, on a real API server', () => {
     const page = readFileSync(new URL(`../../docs/spec/v1alpha1/${file}`, import.meta.url), 'utf8');
     const yaml = /```yaml\n([^]*?)```/.exec(page)?.[1] ?? '';
 
-    it(`${file}: its example is accepted field by field, and kept as it stands`, async () => {
+    it(`${file} has an example that is accepted and stored unchanged`, async () => {
       const { metadata, spec, status }: StoredObject = parse(yaml);
       expect((await space.create(resource, { name: metadata.name, spec })).code).to.equal(201);
       const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
       await space.kubectl('patch', `${short}/${metadata.name}`, ...patch);
       const stored = await space.get(resource, metadata.name);
-      // What the schema does not know is pruned without an error, so it would be missing here.
+      // Unknown fields are pruned without an error, so they would be missing here.
       expect({ spec: stored.spec, status: stored.status }).to.deep.equal({ spec, status });
     });
 
-    it(`${file}: the commands it shows print the header it shows`, async () => {
+    it(`${file} shows commands that print the documented header`, async () => {
       const shown = /```console\n\$ kubectl (.*)\n(.*)\n/.exec(page);
       const printed = await space.kubectl(...(shown?.[1] ?? '').split(' '));
       expect(printed.split('\n')[0]?.trimEnd().split(/\s+/)).to.deep.equal(
@@ -41,7 +41,7 @@ describe('The pages of docs/spec, on a real API server', () => {
       );
     });
 
-    it(`${file}: names every field, and its bound where it has one`, async () => {
+    it(`${file} documents every field and its bounds`, async () => {
       const text = await space.kubectl('get', 'crd', `${resource}.reverse-tunnel.io`, '-o', 'json');
       const crd: { spec: { versions: { schema: { openAPIV3Schema: Field } }[] } } = JSON.parse(text);
       const schema = crd.spec.versions[0]?.schema.openAPIV3Schema;
@@ -67,7 +67,7 @@ interface Field {
   readonly items?: Field;
 }
 
-/** Each text below a field, with its least and its greatest length. */
+/** Returns each string below a field with its minimum and maximum length. */
 function* textBounds(
   field: Field | undefined,
   path = '',

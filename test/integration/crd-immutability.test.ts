@@ -3,13 +3,13 @@ import { expect } from 'chai';
 import { useControlPlane } from '../support/control-plane.ts';
 import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
-describe('Immutable identities on a real API server', () => {
+describe('immutable identities on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
     space = await createCrdNamespace(controlPlane());
-    const row = await space.create('reversetunnels', { name: 'row', spec: TUNNEL_SPEC });
-    expect(row.code).to.equal(201);
+    const tunnel = await space.create('reversetunnels', { name: 'tunnel', spec: TUNNEL_SPEC });
+    expect(tunnel.code).to.equal(201);
     const reporter = await space.create('reversetunnelreporters', {
       name: 'reporter',
       spec: { id: 'responder-0', cluster: '' },
@@ -17,43 +17,43 @@ describe('Immutable identities on a real API server', () => {
     expect(reporter.code).to.equal(201);
   });
 
-  const changes: [object: string, change: object, refused: string][] = [
-    ['rt/row', { tunnelName: 'other' }, 'only createdAt may change; differs: tunnelName\n'],
-    ['rt/row', { tenantID: 'other' }, 'only createdAt may change; differs: tenantID\n'],
-    ['rt/row', { clusterID: 'other' }, 'only createdAt may change; differs: clusterID\n'],
-    ['rt/row', { nodeID: 'other' }, 'only createdAt may change; differs: nodeID\n'],
-    ['rt/row', { reporter: { id: 'other' } }, 'only createdAt may change; differs: reporter.id\n'],
-    ['rt/row', { reporter: { cluster: '' } }, 'only createdAt may change; differs: reporter.cluster\n'],
-    ['rt/row', { nodeID: 'other', createdAt: null }, 'only createdAt may change; differs: nodeID\n'],
+  const changes: [object: string, change: object, message: string][] = [
+    ['rt/tunnel', { tunnelName: 'other' }, 'only createdAt may change; differs: tunnelName\n'],
+    ['rt/tunnel', { tenantID: 'other' }, 'only createdAt may change; differs: tenantID\n'],
+    ['rt/tunnel', { clusterID: 'other' }, 'only createdAt may change; differs: clusterID\n'],
+    ['rt/tunnel', { nodeID: 'other' }, 'only createdAt may change; differs: nodeID\n'],
+    ['rt/tunnel', { reporter: { id: 'other' } }, 'only createdAt may change; differs: reporter.id\n'],
+    ['rt/tunnel', { reporter: { cluster: '' } }, 'only createdAt may change; differs: reporter.cluster\n'],
+    ['rt/tunnel', { nodeID: 'other', createdAt: null }, 'only createdAt may change; differs: nodeID\n'],
     [
-      'rt/row',
+      'rt/tunnel',
       { tenantID: 'other', nodeID: 'other' },
       'only createdAt may change; differs: tenantID nodeID\n',
     ],
-    ['rt/row', { reporter: { cluster: null } }, 'spec.reporter.cluster: Required value'],
-    ['rt/row', { reporter: null }, 'spec.reporter: Required value'],
+    ['rt/tunnel', { reporter: { cluster: null } }, 'spec.reporter.cluster: Required value'],
+    ['rt/tunnel', { reporter: null }, 'spec.reporter: Required value'],
     ['rtr/reporter', { id: 'other' }, "a reporter's identity is immutable; differs: id\n"],
     ['rtr/reporter', { cluster: 'other' }, "a reporter's identity is immutable; differs: cluster\n"],
     ['rtr/reporter', { cluster: null }, 'spec.cluster: Required value'],
   ];
-  for (const [object, change, refused] of changes) {
-    it(`refuses ${JSON.stringify(change)} on ${object} and names the field`, async () => {
+  for (const [object, change, message] of changes) {
+    it(`rejects ${JSON.stringify(change)} on ${object} and names the field`, async () => {
       const patch = JSON.stringify({ spec: change });
       const before = await space.kubectl('get', object, '-o', 'jsonpath={.spec}');
-      expect(await space.kubectlRejected('patch', object, '--type=merge', '-p', patch)).to.contain(refused);
+      expect(await space.kubectlRejected('patch', object, '--type=merge', '-p', patch)).to.contain(message);
       expect(await space.kubectl('get', object, '-o', 'jsonpath={.spec}')).to.equal(before);
     });
   }
 
-  it('lets createdAt change, be taken away and come again, on the same row', async () => {
-    const { metadata } = await space.get('reversetunnels', 'row');
+  it('lets createdAt change, be removed and be added again on the same object', async () => {
+    const { metadata } = await space.get('reversetunnels', 'tunnel');
     const { createdAt, ...identity } = TUNNEL_SPEC;
     for (const next of ['2026-11-23T06:00:00Z', null, createdAt]) {
       const patch = JSON.stringify({ spec: { createdAt: next } });
-      await space.kubectl('patch', 'rt/row', '--type=merge', '-p', patch);
-      const row = await space.get('reversetunnels', 'row');
-      expect(row.spec).to.deep.equal(next === null ? identity : { ...identity, createdAt: next });
-      expect(row.metadata.uid).to.equal(metadata.uid);
+      await space.kubectl('patch', 'rt/tunnel', '--type=merge', '-p', patch);
+      const tunnel = await space.get('reversetunnels', 'tunnel');
+      expect(tunnel.spec).to.deep.equal(next === null ? identity : { ...identity, createdAt: next });
+      expect(tunnel.metadata.uid).to.equal(metadata.uid);
     }
   });
 });

@@ -7,12 +7,12 @@ import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/c
 
 const ROW_COLUMNS = ['NAME', 'TENANT', 'CLUSTER', 'NODE', 'REPORTER', 'STATE', 'UP', 'AGE'];
 
-/** Cells of a line that kubectl prints: columns stand at least two blanks apart. */
+/** Splits a line of kubectl output into cells, which are at least two spaces apart. */
 function cells(line: string | undefined): string[] {
   return (line ?? '').trimEnd().split(/\s{2,}/);
 }
 
-describe('The CRDs in kubectl, on a real API server', () => {
+describe('CRDs in kubectl on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
@@ -23,7 +23,7 @@ describe('The CRDs in kubectl, on a real API server', () => {
     expect((await space.create('reversetunnelreporters', { name: 'responder-0', spec })).code).to.equal(201);
   });
 
-  /** What `kubectl get` prints, line by line. */
+  /** Returns the output of `kubectl get`, line by line. */
   async function table(...args: string[]): Promise<string[]> {
     return (await space.kubectl('get', ...args)).trimEnd().split('\n');
   }
@@ -33,14 +33,14 @@ describe('The CRDs in kubectl, on a real API server', () => {
     'reversetunnelreporters.reverse-tunnel.io',
     'reversetunnelpolicies.reverse-tunnel.io',
   ]) {
-    it(`${crd} is established, with its names accepted and nothing to complain about`, async () => {
+    it(`${crd} is established with accepted names and without problems`, async () => {
       const condition = '{range .status.conditions[*]}{.type}={.status} {end}';
       const given = await space.kubectl('get', 'crd', crd, '-o', `jsonpath=${condition}`);
       expect(given.trim().split(' ').toSorted()).to.deep.equal(['Established=True', 'NamesAccepted=True']);
     });
   }
 
-  it('prints the columns of rt', async () => {
+  it('kubectl get rt prints the columns', async () => {
     const [header, row] = await table('rt');
     expect(cells(header)).to.deep.equal(ROW_COLUMNS);
     const values = cells(row);
@@ -55,20 +55,20 @@ describe('The CRDs in kubectl, on a real API server', () => {
     expect(values).to.have.length(8);
   });
 
-  it('adds TUNNEL and REASON to rt -o wide', async () => {
+  it('kubectl get rt -o wide adds TUNNEL and REASON', async () => {
     const [header, row] = await table('rt', '-o', 'wide');
     expect(cells(header)).to.deep.equal([...ROW_COLUMNS, 'TUNNEL', 'REASON']);
     expect(cells(row).slice(8)).to.deep.equal(['acme:node-17', 'Reported']);
   });
 
-  it('prints UP as the time since createdAt', async () => {
+  it('kubectl get rt prints the time since createdAt as UP', async () => {
     const createdAt = new Date(Date.now() - 3 * 3_600_000).toISOString();
     await space.create('reversetunnels', { name: 'three-hours', spec: { ...TUNNEL_SPEC, createdAt } });
     const [, row] = await table('rt', 'three-hours');
     expect(cells(row)[6]).to.match(/^3h/);
   });
 
-  it('prints the columns of rtr, before a claim and after it', async () => {
+  it('kubectl get rtr prints the columns before and after a claim', async () => {
     const [header, unclaimed] = await table('rtr');
     expect(cells(header)).to.deep.equal([
       'NAME',
@@ -101,11 +101,11 @@ describe('The CRDs in kubectl, on a real API server', () => {
     const [, claimed] = await table('rtr');
     const wanted = ['responder-0', 'edge', 'True', 'False', '12', 'replica-a-1'];
     expect(cells(claimed).slice(0, 6)).to.deep.equal(wanted);
-    // Nothing of it is pruned: the schema knows every field.
+    // Nothing is pruned, because the schema knows every field.
     expect((await space.get('reversetunnelreporters', 'responder-0')).status).to.deep.equal(status);
   });
 
-  it('lists both kinds by their category', async () => {
+  it('kubectl get lists both kinds by their category', async () => {
     const names = (await space.kubectl('get', 'reverse-tunnels', '-o', 'name')).trim().split('\n');
     expect(names).to.include.members([
       'reversetunnel.reverse-tunnel.io/node-17',
@@ -127,7 +127,7 @@ describe('The CRDs in kubectl, on a real API server', () => {
     'rtp.spec.rules.limits',
     'rtp.status',
   ]) {
-    it(`explains ${path}, each field with its text`, async () => {
+    it(`kubectl explain ${path} prints each field with its description`, async () => {
       const printed = words(await space.kubectl('explain', path));
       const { own, fields } = described(path);
       expect(printed).to.contain(words(own));
@@ -136,7 +136,7 @@ describe('The CRDs in kubectl, on a real API server', () => {
     });
   }
 
-  it('explains the whole spec of rt at a glance', async () => {
+  it('kubectl explain --recursive prints the whole spec of rt', async () => {
     const printed = await space.kubectl('explain', 'rt.spec', '--recursive');
     const fields = [...printed.matchAll(/^ +(\w+)\t<(\w+)>(?: (-required-))?$/gm)].map((match) =>
       match.slice(1),
@@ -154,7 +154,7 @@ describe('The CRDs in kubectl, on a real API server', () => {
   });
 });
 
-/** A text without its line breaks, as kubectl wraps it in its own way. */
+/** Returns a text without line breaks, because kubectl wraps lines differently. */
 function words(text: string): string {
   return text.split(/\s+/).join(' ').trim();
 }
@@ -172,7 +172,7 @@ interface Described {
   readonly items?: Described;
 }
 
-/** The descriptions that stand in the YAML at a path as `kubectl explain` takes it. */
+/** Returns the descriptions in the YAML at a path of `kubectl explain`. */
 function described(path: string): { own: string; fields: Record<string, string> } {
   const [short, ...names] = path.split('.');
   const file = FILES[short ?? ''];
@@ -187,7 +187,7 @@ function described(path: string): { own: string; fields: Record<string, string> 
   if (schema === undefined) throw new Error(`${file}.yaml has no ${path}`);
   const fields: Record<string, string> = {};
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
-    // The API server puts its own texts there.
+    // The API server inserts its own descriptions there.
     if (!['apiVersion', 'kind', 'metadata'].includes(name)) fields[name] = property.description;
   }
   return { own: schema.description, fields };

@@ -4,7 +4,7 @@ import { useControlPlane } from '../support/control-plane.ts';
 import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 const { reporter } = TUNNEL_SPEC;
-/** Each row differs from `base` in the one field that names it. */
+/** Each object differs from `base` only in the field that names it. */
 const ROWS: Readonly<Record<string, object>> = {
   base: TUNNEL_SPEC,
   tenant: { ...TUNNEL_SPEC, tenantID: 'globex' },
@@ -15,14 +15,14 @@ const ROWS: Readonly<Record<string, object>> = {
   unknown: TUNNEL_SPEC,
 };
 
-/** The names of the others, as a list has them. */
+/** Returns the names of the other objects, in list order. */
 function allBut(name: string): string[] {
   return Object.keys(ROWS)
     .filter((each) => each !== name)
     .toSorted();
 }
 
-describe('Field selectors on a real API server', () => {
+describe('field selectors on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
@@ -93,11 +93,11 @@ describe('Field selectors on a real API server', () => {
     });
   }
 
-  it('refuses a field that is not selectable, rather than selecting nothing', async () => {
+  it('reject a field that is not selectable instead of matching nothing', async () => {
     expect(await space.select('reversetunnels', 'spec.tunnelName=acme:node-17')).to.equal(undefined);
   });
 
-  it('works in kubectl as in the API', async () => {
+  it('work in kubectl as in the API', async () => {
     const names = await space.kubectl('get', 'rt', '--field-selector=status.state=Unknown', '-o', 'name');
     expect(names).to.equal('reversetunnel.reverse-tunnel.io/unknown\n');
   });

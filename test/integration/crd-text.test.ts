@@ -6,127 +6,122 @@ import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/c
 /** One code point, two UTF-16 units, four bytes. */
 const EMOJI = '\u{1f600}';
 
-/** A text field of a spec: where it stands, its least and greatest length, and a spec with a value there. */
+/** A string field of a spec: its path, its minimum and maximum length, and a spec with a value for it. */
 interface TextField {
   readonly resource: 'reversetunnels' | 'reversetunnelreporters';
   readonly path: string;
-  readonly least: number;
-  readonly greatest: number;
+  readonly min: number;
+  readonly max: number;
   readonly specWith: (value: string) => object;
 }
 
 const REPORTER_SPEC = { id: 'responder-0', cluster: 'edge' };
-const ofRow = { resource: 'reversetunnels', least: 1 } as const;
-const ofReporter = { resource: 'reversetunnelreporters', greatest: 256 } as const;
+const ofRow = { resource: 'reversetunnels', min: 1 } as const;
+const ofReporter = { resource: 'reversetunnelreporters', max: 256 } as const;
 const FIELDS: readonly TextField[] = [
   {
     ...ofRow,
     path: 'spec.tunnelName',
-    greatest: 512,
+    max: 512,
     specWith: (tunnelName) => ({ ...TUNNEL_SPEC, tunnelName }),
   },
-  { ...ofRow, path: 'spec.tenantID', greatest: 128, specWith: (tenantID) => ({ ...TUNNEL_SPEC, tenantID }) },
+  { ...ofRow, path: 'spec.tenantID', max: 128, specWith: (tenantID) => ({ ...TUNNEL_SPEC, tenantID }) },
   {
     ...ofRow,
     path: 'spec.clusterID',
-    greatest: 257,
+    max: 257,
     specWith: (clusterID) => ({ ...TUNNEL_SPEC, clusterID }),
   },
-  { ...ofRow, path: 'spec.nodeID', greatest: 257, specWith: (nodeID) => ({ ...TUNNEL_SPEC, nodeID }) },
+  { ...ofRow, path: 'spec.nodeID', max: 257, specWith: (nodeID) => ({ ...TUNNEL_SPEC, nodeID }) },
   {
     ...ofRow,
     path: 'spec.reporter.id',
-    greatest: 256,
+    max: 256,
     specWith: (id) => ({ ...TUNNEL_SPEC, reporter: { ...REPORTER_SPEC, id } }),
   },
   {
     ...ofRow,
     path: 'spec.reporter.cluster',
-    least: 0,
-    greatest: 256,
+    min: 0,
+    max: 256,
     specWith: (cluster) => ({ ...TUNNEL_SPEC, reporter: { ...REPORTER_SPEC, cluster } }),
   },
-  { ...ofReporter, path: 'spec.id', least: 1, specWith: (id) => ({ ...REPORTER_SPEC, id }) },
-  { ...ofReporter, path: 'spec.cluster', least: 0, specWith: (cluster) => ({ ...REPORTER_SPEC, cluster }) },
+  { ...ofReporter, path: 'spec.id', min: 1, specWith: (id) => ({ ...REPORTER_SPEC, id }) },
+  { ...ofReporter, path: 'spec.cluster', min: 0, specWith: (cluster) => ({ ...REPORTER_SPEC, cluster }) },
 ];
 
-/** The edges of each refused range. */
+/** The bounds of each rejected range. */
 const REFUSED = [
   0x00, 0x09, 0x0a, 0x1b, 0x1f, 0x7f, 0x80, 0x85, 0x9b, 0x9f, 0x2028, 0x2029, 0x202a, 0x202e, 0x2066, 0x2069,
 ];
-/** Their neighbours, and what a careless class would take along. */
+/** Neighbors of the rejected ranges, which an imprecise character class would include. */
 const ALLOWED = [0x20, 0x7e, 0xa0, 0xad, 0x2027, 0x202f, 0x2065, 0x206a, 0xfeff, 0x1f600, 0x10ffff];
 
-describe('Text in specs on a real API server', () => {
+describe('strings in specs on a real API server', () => {
   const controlPlane = useControlPlane();
   let space: CrdNamespace;
   before(async () => {
     space = await createCrdNamespace(controlPlane());
   });
 
-  /** What the API server says to a create with this value, without storing it: 'taken', or what it refuses. */
+  /** Validates a create with this value without storing it. Returns 'accepted' or what is rejected. */
   async function verdict({ resource, specWith }: TextField, value: string): Promise<string> {
     const { code, rejected } = await space.create(resource, { spec: specWith(value) }, true);
     expect(code).to.be.oneOf([201, 422]);
-    return code === 201 ? 'taken' : rejected.join(', ');
+    return code === 201 ? 'accepted' : rejected.join(', ');
   }
 
   for (const field of FIELDS) {
-    const { path, least, greatest } = field;
+    const { path, min, max } = field;
 
-    it(`${path}: ${least} to ${greatest} code points, whatever their bytes`, async () => {
+    it(`${path} accepts ${min} to ${max} code points, regardless of their size in bytes`, async () => {
       const given = await Promise.all(
-        [
-          '',
-          'x',
-          'x'.repeat(greatest),
-          EMOJI.repeat(greatest),
-          'x'.repeat(greatest + 1),
-          EMOJI.repeat(greatest + 1),
-        ].map(async (value) => verdict(field, value)),
+        ['', 'x', 'x'.repeat(max), EMOJI.repeat(max), 'x'.repeat(max + 1), EMOJI.repeat(max + 1)].map(
+          async (value) => verdict(field, value),
+        ),
       );
       const tooLong = `${path} FieldValueTooLong`;
-      const empty = least === 0 ? 'taken' : `${path} FieldValueInvalid`;
-      expect(given).to.deep.equal([empty, 'taken', 'taken', 'taken', tooLong, tooLong]);
+      const empty = min === 0 ? 'accepted' : `${path} FieldValueInvalid`;
+      expect(given).to.deep.equal([empty, 'accepted', 'accepted', 'accepted', tooLong, tooLong]);
     });
 
-    it(`${path}: refuses control and bidi characters, and no others`, async () => {
-      for (const [points, wanted] of [
+    it(`${path} rejects control and bidi characters, and no others`, async () => {
+      for (const [points, expected] of [
         [REFUSED, `${path} FieldValueInvalid`],
-        [ALLOWED, 'taken'],
+        [ALLOWED, 'accepted'],
       ] as const) {
         for (const point of points) {
           const character = String.fromCodePoint(point);
           const given = await verdict(field, `a${character}b`);
-          expect(given, `U+${point.toString(16)}`).to.equal(wanted);
+          expect(given, `U+${point.toString(16)}`).to.equal(expected);
         }
       }
-      // In some engines a $ lets one newline through at the end.
+      // In some engines, `$` also matches before a newline at the end.
       expect(await verdict(field, 'a\n')).to.equal(`${path} FieldValueInvalid`);
     });
   }
 
-  it('createdAt: takes what the operator writes, from year 1 to 9999, and refuses what it leaves out', async () => {
-    const given: [createdAt: string, wanted: string][] = [
-      ['0001-01-01T00:00:00Z', 'taken'],
-      ['2026-11-23T05:00:00.123Z', 'taken'],
-      ['9999-12-31T23:59:59.999999999Z', 'taken'],
+  it('createdAt accepts what the operator writes, from year 1 to 9999, and rejects what it omits', async () => {
+    const given: [createdAt: string, expected: string][] = [
+      ['0001-01-01T00:00:00Z', 'accepted'],
+      ['2026-11-23T05:00:00.123Z', 'accepted'],
+      ['9999-12-31T23:59:59.999999999Z', 'accepted'],
       ['10000-01-01T00:00:00Z', 'spec.createdAt FieldValueTypeInvalid'],
       ['yesterday', 'spec.createdAt FieldValueTypeInvalid'],
       ['', 'spec.createdAt FieldValueTypeInvalid'],
     ];
-    for (const [createdAt, wanted] of given) {
+    for (const [createdAt, expected] of given) {
       const { code, object, rejected } = await space.create('reversetunnels', {
         spec: { ...TUNNEL_SPEC, createdAt },
       });
-      expect(code === 201 ? 'taken' : rejected.join(', '), createdAt).to.equal(wanted);
-      // Stored as sent: rows are compared as text.
+      expect(code === 201 ? 'accepted' : rejected.join(', '), createdAt).to.equal(expected);
+      // Stored unchanged, because objects are compared as text.
       if (code === 201) expect(object?.spec).to.have.property('createdAt', createdAt);
     }
   });
 
   for (const missing of ['tunnelName', 'tenantID', 'clusterID', 'nodeID', 'reporter'] as const) {
-    it(`refuses a row without ${missing}`, async () => {
+    it(`rejects an object without ${missing}`, async () => {
       const { [missing]: _, ...spec } = TUNNEL_SPEC;
       const { code, rejected } = await space.create('reversetunnels', { spec });
       expect(code).to.equal(422);

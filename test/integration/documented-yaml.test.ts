@@ -6,16 +6,16 @@ import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import type { Manifest } from '../support/helm.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
-/** Kinds of other projects, which the tests' API server does not have: these are parsed only. */
+/** Kinds of other projects, which the API server of the tests does not serve; these are only parsed. */
 const FOREIGN_KINDS = ['Application', 'HelmRelease', 'Kustomization', 'OCIRepository'];
 
 interface Shown {
-  /** File, and number of the block in it. */
+  /** The file and the number of the block. */
   readonly where: string;
   readonly text: string;
 }
 
-/** Every YAML that users are shown: the blocks of all pages, and the files of examples/. */
+/** All YAML in the documentation: the blocks of all pages, and the files of examples/. */
 function everythingShown(): Shown[] {
   const pages = globSync(['*.md', 'docs/**/*.md', 'examples/*.md', 'charts/*/*.md'], { cwd: ROOT }).flatMap(
     (file) =>
@@ -40,7 +40,7 @@ function isObject(value: unknown): value is Manifest {
   );
 }
 
-describe('YAML that users are shown', () => {
+describe('documented YAML', () => {
   const controlPlane = useControlPlane();
   const shown = everythingShown();
   let served: Set<string>;
@@ -52,18 +52,18 @@ describe('YAML that users are shown', () => {
     namespace = await createNamespace(controlPlane(), 'shown');
   });
 
-  it('there is some', () => {
+  it('exists', () => {
     expect(shown.length).to.be.greaterThan(8);
   });
 
   for (const { where, text } of shown) {
-    it(`${where}: is YAML, and the API server takes what is for it`, async () => {
+    it(`${where} is valid, and the API server accepts its Kubernetes objects`, async () => {
       const documents = parseAllDocuments(text);
       for (const document of documents) expect(document.errors, where).to.deep.equal([]);
       const objects = documents.map((document): unknown => document.toJS()).filter(isObject);
       for (const object of objects) {
         if (!served.has(object.kind)) {
-          expect(FOREIGN_KINDS, `${object.kind} is no kind that is known here`).to.include(object.kind);
+          expect(FOREIGN_KINDS, `unknown kind ${object.kind}`).to.include(object.kind);
           continue;
         }
         const moved = { ...object, metadata: { ...object.metadata, namespace } };
@@ -76,7 +76,7 @@ describe('YAML that users are shown', () => {
   }
 
   for (const file of globSync('examples/envoy-*.yaml', { cwd: ROOT })) {
-    it(`${file}: names only clusters that it has, and extensions by their types`, () => {
+    it(`${file} refers only to clusters that it defines, and to extensions by their types`, () => {
       const bootstrap = parse(readFileSync(join(ROOT, file), 'utf8')) as {
         readonly static_resources: { readonly clusters: readonly { readonly name: string }[] };
       };
@@ -88,7 +88,7 @@ describe('YAML that users are shown', () => {
         if (key === '@type') types.push(String(value));
         return value;
       });
-      // node.cluster is a name of another sort.
+      // node.cluster is a different kind of name.
       expect(clusters).to.include.members(named.filter((name) => !['edge', 'eu-1'].includes(name)));
       expect(types.length).to.be.at.least(3);
       for (const type of types)
@@ -96,7 +96,7 @@ describe('YAML that users are shown', () => {
     });
   }
 
-  it('a responder reports as the chart’s notes say', () => {
+  it('the responder example reports as the chart’s notes describe', () => {
     const notes = readFileSync(join(ROOT, 'charts/reverse-tunnel-operator/templates/NOTES.txt'), 'utf8');
     for (const file of ['examples/envoy-responder.yaml', 'examples/envoy-responder-mtls.yaml']) {
       const example = readFileSync(join(ROOT, file), 'utf8');

@@ -3,9 +3,9 @@ import { expect } from 'chai';
 import { openFaultProxy, type FaultProxy } from '../faults/real/fault-proxy.ts';
 import { eventually } from '../support/eventually.ts';
 
-describe('a TCP proxy that fails as networks do', () => {
+describe('TCP proxy that simulates network failures', () => {
   let target: Server;
-  /** Connections that the target has, and what it has read. */
+  /** The target's connections and what it has read. */
   let served: { readonly socket: Socket; text: string; ended: boolean }[];
   let proxy: FaultProxy;
   let clients: Socket[];
@@ -57,34 +57,34 @@ describe('a TCP proxy that fails as networks do', () => {
   async function openAndTalk(): Promise<ReturnType<typeof open>> {
     const client = open();
     client.socket.write('a');
-    await eventually('an answer', () => client.text === 'A');
+    await eventually('a response', () => client.text === 'A');
     return client;
   }
 
-  it('reset: both ends break, and new connections work', async () => {
+  it('reset breaks both ends, and new connections work', async () => {
     const client = await openAndTalk();
     proxy.reset();
-    await eventually('both ended', () => client.ended && served[0]?.ended === true);
+    await eventually('both ends closed', () => client.ended && served[0]?.ended === true);
     await openAndTalk();
   });
 
-  it('cut: new connections break too, until it passes again', async () => {
+  it('cut also breaks new connections, until restore', async () => {
     const client = await openAndTalk();
     proxy.cut();
-    await eventually('it ended', () => client.ended);
+    await eventually('the end', () => client.ended);
     const next = open();
-    await eventually('the next ended', () => next.ended);
+    await eventually('the end of the next connection', () => next.ended);
     proxy.restore();
     await openAndTalk();
   });
 
-  it('stall: nothing passes and nothing ends; then all of it passes, also what was said meanwhile', async () => {
+  it('stall passes nothing and ends nothing; restore passes everything, including what was sent meanwhile', async () => {
     const client = await openAndTalk();
     proxy.stall();
     client.socket.write('b');
     const next = open();
     next.socket.write('c');
-    await eventually('the next is connected', () => !next.socket.connecting);
+    await eventually('the next connection', () => !next.socket.connecting);
     expect([client.text, client.ended, next.text, next.ended, served.length]).to.deep.equal([
       'A',
       false,
@@ -93,34 +93,34 @@ describe('a TCP proxy that fails as networks do', () => {
       1,
     ]);
     proxy.restore();
-    await eventually('all is answered', () => client.text === 'AB' && next.text === 'C');
+    await eventually('all responses', () => client.text === 'AB' && next.text === 'C');
   });
 
-  it('half-open: one end is gone, and the other hears nothing of it', async () => {
+  it('halfOpen closes one end without notifying the other', async () => {
     const client = await openAndTalk();
     proxy.halfOpen('clients');
-    await eventually('the client ended', () => client.ended);
-    served[0]?.socket.write('anybody?');
+    await eventually('the end of the client', () => client.ended);
+    served[0]?.socket.write('anyone?');
     await openAndTalk();
     expect(served[0]?.ended).to.equal(false);
 
     proxy.halfOpen('targets');
-    await eventually('the target ended', () => served[1]?.ended === true);
-    clients[1]?.write('anybody?');
+    await eventually('the end of the target', () => served[1]?.ended === true);
+    clients[1]?.write('anyone?');
     await openAndTalk();
     expect(clients[1]?.destroyed).to.equal(false);
   });
 
-  it('slow: all passes, in its time and order', async () => {
+  it('throttle passes everything in order at the given rate', async () => {
     proxy.throttle(20_000);
     const client = open();
     const text = Array.from({ length: 2000 }, (_, i) => `${i},`).join('');
     const startedMs = performance.now();
     client.socket.write(text);
-    await eventually('most is answered', () => client.text.length > 0);
+    await eventually('most of the response', () => client.text.length > 0);
     client.socket.write('the end');
-    await eventually('all is answered', () => client.text === `${text}THE END`);
-    // 9 kB and a bit: what comes behind them waits for their time to be over.
+    await eventually('the whole response', () => client.text === `${text}THE END`);
+    // About 9 kB; what follows must wait for its transfer time.
     expect(performance.now() - startedMs).to.be.greaterThan(400);
   });
 });

@@ -6,10 +6,10 @@ import { formatFailure, runOnce, runSeeds } from '../faults/sim/run-seeds.ts';
 import type { Schedule } from '../faults/sim/schedule.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 
-/** A share of what `npm run test:faults -- --api real` plays; some 1 s each. */
+/** A few of the seeds of `npm run test:faults -- --api real`; about 1 s each. */
 const SEEDS = 6;
 
-/** A namespace that goes and comes back while it does, beside a hand that holds a row. */
+/** A namespace that is deleted and recreated, while an object is held by a manual finalizer. */
 const NAMESPACE_GONE: Schedule = {
   seed: 73,
   replicas: 2,
@@ -22,7 +22,7 @@ const NAMESPACE_GONE: Schedule = {
   ],
 };
 
-describe('the operator as a whole, in fake time, against a real API server', () => {
+describe('simulation of the whole operator in fake time with a real API server', () => {
   const controlPlane = useControlPlane();
   let server: RealServer;
 
@@ -37,18 +37,18 @@ describe('the operator as a whole, in fake time, against a real API server', () 
     return items.filter(({ metadata }) => metadata.namespace.startsWith('sim-')).length;
   }
 
-  it('comes right after any faults, and everything goes as it does with the API server in memory', async function () {
+  it('converges after any faults with the same trace as with the in-memory API server', async function () {
     this.timeout(120_000);
     const { failures, requests } = await runSeeds(1, SEEDS, {
       maxFailures: 1,
       openApi: (changed, failed) => openRealApi(server, changed, failed),
     });
     expect(failures.map((failure) => formatFailure(failure, 'real')).join('\n\n')).to.equal('');
-    expect(requests, 'requests, so that something happened').to.be.greaterThan(20 * SEEDS);
-    expect(await rowsStored(), 'rows that stand in a real store').to.be.greaterThan(0);
+    expect(requests, 'requests, to show that something happened').to.be.greaterThan(20 * SEEDS);
+    expect(await rowsStored(), 'objects in a real store').to.be.greaterThan(0);
   });
 
-  it('does so, too, when its namespace goes and comes back', async function () {
+  it('also does so when its namespace is deleted and recreated', async function () {
     this.timeout(60_000);
     const { violations } = await runOnce(NAMESPACE_GONE, {
       openApi: (changed, failed) => openRealApi(server, changed, failed),
@@ -56,7 +56,7 @@ describe('the operator as a whole, in fake time, against a real API server', () 
     expect(violations).to.deep.equal([]);
   });
 
-  it('shows where an API server does otherwise than the one in memory', async function () {
+  it('detects a difference between a real API server and the in-memory one', async function () {
     this.timeout(60_000);
     let refused = 0;
     const other: RealServer = {

@@ -13,7 +13,7 @@ import type { TestStream } from '../support/test-stream.ts';
 import type { RequestFields } from '../support/wire.ts';
 
 type OnInvalid = 'skip' | 'nack';
-/** So that the property is known to have had something to say. */
+/** Minimum occurrences, to show that the property was exercised. */
 const seen = {
   acks: 0,
   nacks: 0,
@@ -25,7 +25,7 @@ const seen = {
   rows: 0,
 };
 
-/** Places in `Serving.connections`, after those of one place each. */
+/** Indexes in `Serving.connections`, after the connections of one place each. */
 const SHARED = MAX_STREAMS;
 const SPARE = MAX_STREAMS + 1;
 
@@ -33,17 +33,17 @@ interface Serving {
   readonly server: TestServer;
   /** Each opens a stream on its connection. */
   readonly connections: readonly (() => TestStream)[];
-  /** How many sequences it has served. */
+  /** Number of sequences that it has served. */
   sequences: number;
 }
 
 /**
- * Then another server: one connection may open only so many streams a second, and a test server remembers all that it
- * was told.
+ * Starts another server after this many sequences: a connection may open only a limited number of streams per
+ * second, and a test server records everything that it received.
  */
 const SEQUENCES_A_SERVER = 50;
 
-/** A stream as client and model know it. */
+/** A stream as known by the client and the model. */
 interface Place {
   readonly client: TestStream;
   readonly model: ModelStream;
@@ -52,8 +52,8 @@ interface Place {
   acks: number;
 }
 
-describe('reports, through the reporting server over loopback', () => {
-  /** What the servers hand reports to; each sequence, and each restart in it, has its own. */
+describe('reports sent to the reporting server over loopback', () => {
+  /** The receivers of the servers' reports; each sequence, and each restart in it, has its own. */
   let world: ControllerHarness;
   const servers = new Map<OnInvalid, Serving>();
 
@@ -64,7 +64,7 @@ describe('reports, through the reporting server over loopback', () => {
       reporterDisconnected: (reporter, why) => world.enqueuer.reporterDisconnected(reporter, why),
       apply: (reporter, report) => world.enqueuer.apply(reporter, report, world.clock.monotonicMs()),
     });
-    // One connection that all places share, one for each place, and one more.
+    // One connection shared by all places, one for each place, and one more.
     const connections = Array.from({ length: MAX_STREAMS + 2 }, () => server.connection());
     return { server, connections, sequences: 0 };
   };
@@ -84,7 +84,7 @@ describe('reports, through the reporting server over loopback', () => {
     return now;
   }
 
-  /** Gives one sequence to the model and to the server, and compares answers and rows. */
+  /** Runs a sequence against the model and the server and compares responses and objects. */
   async function play(onInvalid: OnInvalid, steps: readonly Step[]): Promise<void> {
     const api = new MemoryTunnelApi();
     const model = new Model(onInvalid);
@@ -94,11 +94,11 @@ describe('reports, through the reporting server over loopback', () => {
     let begun = false;
     world = createHarness({ api });
 
-    /** The server knows of it when this returns: of two streams the one opened later is the newer. */
+    /** Resolves when the server has seen the stream, because of two streams the one opened later is the newer. */
     async function open(reporter: ReporterNode, connection = SHARED): Promise<Place> {
       const [client, later] = [connections[connection]?.(), connections[connection]?.()];
       if (client === undefined || later === undefined) throw new Error(`no connection ${connection}`);
-      // What comes later on a connection is seen later.
+      // What is sent later on a connection is read later.
       later.end();
       expect(await later.ended).to.deep.include({ code: status.OK });
       return { client, model: model.open(), reporter, nonce: 0n, acks: 0 };
@@ -113,7 +113,7 @@ describe('reports, through the reporting server over loopback', () => {
       };
     }
 
-    /** Sends, asks the model, and gives what has to come back. */
+    /** Sends a report and returns the response that the model expects. */
     function send(at: Place, burst: readonly ReportSpec[]): ExpectedResponse[] {
       return burst.map((one) => {
         const fields = fieldsOf(at, one);
@@ -136,16 +136,16 @@ describe('reports, through the reporting server over loopback', () => {
           seen.nacks += 1;
         } else {
           expect(error_detail ?? undefined).to.equal(undefined);
-          expect(report_interval?.seconds, 'told once').to.equal(at.acks === 0 ? '5' : undefined);
+          expect(report_interval?.seconds, 'sent once').to.equal(at.acks === 0 ? '5' : undefined);
           at.acks += 1;
           seen.acks += 1;
         }
       }
-      expect(at.client.responses.length, 'nothing else came').to.equal(at.acks + (nacked(answers) ? 1 : 0));
+      expect(at.client.responses.length, 'no other response').to.equal(at.acks + (nacked(answers) ? 1 : 0));
       await othersEnded();
     }
 
-    /** Streams that a newer one of their reporter has taken the place of. */
+    /** Streams that were superseded by a newer one of their reporter. */
     async function othersEnded(): Promise<void> {
       for (const [index, at] of places.entries()) {
         if (at === undefined || at.model.open || at.model.reporter === undefined) continue;
@@ -204,7 +204,7 @@ describe('reports, through the reporting server over loopback', () => {
       }
     }
 
-    /** What the older stream said may have been read or not; what the newer one says counts. */
+    /** A report of the older stream may have been read or not; the newer stream's reports count. */
     async function overtake(older: Place, reporter: ReporterNode, content: RequestFields): Promise<Place> {
       const newer = await open(reporter, SPARE);
       const answers = send(newer, [{ content, node: 'there', nonce: 'next' }]);
@@ -215,7 +215,7 @@ describe('reports, through the reporting server over loopback', () => {
       return newer;
     }
 
-    /** The server knows of it when this returns, so that the next stream is not taken for one too many. */
+    /** Resolves when the server has seen the end, so that the next stream does not exceed a limit. */
     async function leave(at: Place): Promise<void> {
       at.client.cancel();
       model.end(at.model);
@@ -261,12 +261,12 @@ describe('reports, through the reporting server over loopback', () => {
       await check();
     } finally {
       for (const at of places) at?.client.cancel();
-      await eventually('every reporter is gone', () => server.server.connectedReporters === 0);
+      await eventually('every reporter disconnected', () => server.server.connectedReporters === 0);
       world.workers.stop();
     }
   }
 
-  it('get the answers and leave the rows that the model says, whatever comes in whatever order', async function () {
+  it('get the responses and result in the objects that the model expects, in any order', async function () {
     this.timeout(1_800_000);
     const property = fc.asyncProperty(
       fc.constantFrom('skip' as const, 'nack' as const),

@@ -15,11 +15,11 @@ import { startOperatorProcess, type OperatorProcess } from '../support/operator-
 import { waitForMatch } from '../support/expected-objects.ts';
 import { anchorsOf, blocksOf, codeOf, linksOf, pages, ROOT, type Block } from '../support/markdown-pages.ts';
 
-/** The namespace that the pages talk of. */
+/** The namespace in the pages' commands. */
 const NAMESPACE = 'tunnels';
 const BLOCK_TIMEOUT_MS = 60_000;
 
-/** Flags of other programs that the pages name by themselves. */
+/** Flags of other programs that the pages mention outside of commands. */
 const OTHERS_FLAGS = new Set([
   // kubectl, Helm, kube-apiserver, Envoy.
   ...[
@@ -32,7 +32,7 @@ const OTHERS_FLAGS = new Set([
     '--wait',
   ],
   ...['--take-ownership', '--skip-crds', '--set', '--no-hooks', '--namespaces'],
-  ...['--endpoint-reconciler-type', '--service-node', '--service-cluster'],
+  ...['--endpoint-reconciler-type', '--service-node', '--service-cluster', '--concurrency'],
   // This project's npm scripts.
   ...['--once', '--runs', '--only', '--quick', '--profile', '--json', '--seed', '--messages', '--frames'],
   ...['--api', '--fetch'],
@@ -48,8 +48,8 @@ function where({ page, line, text }: Block): string {
   return `${page.path}:${line}: ${text.trim().split('\n')[0]?.slice(0, 60)}`;
 }
 
-describe('The pages', () => {
-  it('are found, with blocks to run and YAML', () => {
+describe('documentation pages', () => {
+  it('include blocks to run and YAML', () => {
     expect(ALL.map(({ path }) => path)).to.include.members([
       'README.md',
       'CONTRIBUTING.md',
@@ -60,7 +60,7 @@ describe('The pages', () => {
   });
 
   for (const page of ALL) {
-    it(`${page.path}: each link into the project leads to a file, and to a heading where it names one`, () => {
+    it(`${page.path} links only to files and headings that exist`, () => {
       for (const link of linksOf(page)) {
         const [file = '', anchor] = link.split('#');
         const path = file === '' ? page.path : normalize(join(dirname(page.path), file)).replace(/\/$/, '');
@@ -71,14 +71,14 @@ describe('The pages', () => {
       }
     });
 
-    it(`${page.path}: each metric that it names is served`, () => {
+    it(`${page.path} mentions only metrics that are served`, () => {
       const served = new Set(
         createMetrics()
           .registry.getMetricsAsArray()
           .map(({ name }) => name),
       );
       for (const [name] of page.text.matchAll(/\b(?:reverse_tunnel|workqueue|rest_client)_[a-z_]+[a-z]\b/g)) {
-        // Of Envoy's service and extensions, not of this program.
+        // These belong to Envoy's service and extensions, not to this program.
         if (name.startsWith('reverse_tunnel_report') && !name.startsWith('reverse_tunnel_reporters_'))
           continue;
         expect(served.has(name.replace(/_(bucket|sum|count)$/, '')), `${name} of ${page.path}`).to.equal(
@@ -89,13 +89,13 @@ describe('The pages', () => {
   }
 
   for (const block of BLOCKS.filter(({ info }) => /^ya?ml\b/.test(info))) {
-    it(`${where(block)}: is YAML`, () => {
+    it(`${where(block)} is YAML`, () => {
       const documents = parseAllDocuments(block.text);
       expect(documents.flatMap(({ errors }) => errors)).to.deep.equal([]);
     });
   }
 
-  it('operations.md lists each right that the operator uses', () => {
+  it('operations.md lists every permission of the operator', () => {
     const page = ALL.find(({ path }) => path === 'docs/operations.md');
     const listed = new Set<string>();
     for (const [, group = '', resources = '', verbs = ''] of page?.text.matchAll(
@@ -112,8 +112,8 @@ describe('The pages', () => {
   });
 });
 
-describe('The workflow of CI', () => {
-  it('runs .ci/run, and checks nothing beside it', () => {
+describe('CI workflow', () => {
+  it('runs .ci/run and no other checks', () => {
     const text = readFileSync(join(ROOT, '.github/workflows/ci.yaml'), 'utf8');
     const { jobs } = parse(text) as { jobs: Record<string, { steps: { run?: string }[] }> };
     const runs = Object.values(jobs).flatMap(({ steps }) =>
@@ -123,7 +123,7 @@ describe('The workflow of CI', () => {
     expect(existsSync(join(ROOT, '.ci/run'))).to.equal(true);
   });
 
-  it('is what a release waits for, in each of its jobs', () => {
+  it('is required by every job of a release', () => {
     const read = (name: string): unknown =>
       parse(readFileSync(join(ROOT, '.github/workflows', name), 'utf8'));
     expect((read('ci.yaml') as { on: object }).on).to.have.property('workflow_call');
@@ -136,8 +136,8 @@ describe('The workflow of CI', () => {
   });
 });
 
-describe('The flags in the pages', () => {
-  /** By the words that start a command. */
+describe('flags in the documentation', () => {
+  /** Help texts by the words that start a command. */
   const helps = new Map<string, string>();
   before(async function () {
     this.timeout(BLOCK_TIMEOUT_MS);
@@ -154,7 +154,7 @@ describe('The flags in the pages', () => {
     return help?.split(/[\s,]+/).includes(flag) ?? false;
   }
 
-  it('exist: those named by themselves', () => {
+  it('exist when mentioned outside of commands', () => {
     for (const page of ALL) {
       for (const code of codeOf(page)) {
         const flag = /^--[a-z][a-z-]*/.exec(code)?.[0];
@@ -165,7 +165,7 @@ describe('The flags in the pages', () => {
     }
   });
 
-  it('exist: those of the commands shown, each in the help of its command', () => {
+  it('exist in the help of the command that uses them', () => {
     const lines = [
       ...BLOCKS.filter(({ info }) => /^(sh|console)\b/.test(info)).flatMap(({ page, text }) =>
         text
@@ -191,7 +191,7 @@ describe('The flags in the pages', () => {
   });
 });
 
-describe('The commands in the pages, on a real API server', () => {
+describe('commands in the documentation, on a real API server', () => {
   const controlPlane = useControlPlane();
   let operator: OperatorProcess | undefined;
   let fleet: Fleet | undefined;
@@ -223,7 +223,8 @@ describe('The commands in the pages, on a real API server', () => {
     fleet = createFleet({ address: operator.grpcAddress, reporters: 3, tunnels: 10 });
     await fleet.start();
     await fleet.settled();
-    // Rows come after the objects of their reporters, and kubectl waits for no object that is not there yet.
+    // Objects are created after their reporter objects, and kubectl does not wait for objects that do not exist
+    // yet.
     await waitForMatch(fleet, plane.request, NAMESPACE, BLOCK_TIMEOUT_MS / 2);
     const wait = ['wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=30s', '-n', NAMESPACE];
     const { code, stderr } = await plane.kubectl(wait);
@@ -236,17 +237,17 @@ describe('The commands in the pages, on a real API server', () => {
   });
 
   for (const block of BLOCKS.filter(({ info }) => info === 'sh run')) {
-    it(`${where(block)}: runs`, async function () {
+    it(`${where(block)} runs`, async function () {
       this.timeout(BLOCK_TIMEOUT_MS);
       const { code, stdout, stderr } = await run(block.text, env);
       expect(code, `${stdout}${stderr}`).to.equal(0);
-      // kubectl says so with exit code 0: then the page shows nothing.
+      // kubectl prints this with exit code 0; the page would then show nothing.
       expect(stderr).not.to.include('No resources found');
     });
   }
 });
 
-/** Runs a block as a person would, but stops at the first line that fails. */
+/** Runs a block as a user would, but stops at the first failing line. */
 function run(
   script: string,
   env: Record<string, string | undefined>,

@@ -15,7 +15,7 @@ export interface LoadBalancer {
 }
 
 /**
- * Starts a load balancer on a free port. A target that refuses a connection is skipped, like one that is not ready.
+ * Starts a load balancer on a free port. A target that does not accept a connection is skipped, like one that is not ready.
  */
 export async function startLoadBalancer(): Promise<LoadBalancer> {
   let targets: readonly string[] = [];

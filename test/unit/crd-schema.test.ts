@@ -6,7 +6,7 @@ import { reportedStatus } from '../../src/core/tunnel-object.ts';
 import { findForbiddenCharacter } from '../../src/core/text.ts';
 import { MAX_IDENTITY_PART, MAX_REPORTER_PART, MAX_TUNNEL_NAME } from '../../src/core/report.ts';
 
-/** The parts of a structural schema that these tests look at. */
+/** The parts of a structural schema that these tests use. */
 interface Schema {
   readonly type: string;
   readonly description?: string;
@@ -40,7 +40,7 @@ function readVersion(file: string): Version {
   return version;
 }
 
-/** Every schema below `schema`, with its path; items of a list as `path[]`. */
+/** Returns every schema below `schema` with its path; list items as `path[]`. */
 function* fields(schema: Schema, path = ''): Generator<[path: string, schema: Schema]> {
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
     yield [`${path}.${name}`, property];
@@ -58,7 +58,7 @@ function at(schema: Schema, path: string): Schema {
   return found[1];
 }
 
-/** A condition of what no replica has looked at yet. */
+/** A condition that no replica has evaluated yet. */
 function pending(type: string): object {
   return {
     type,
@@ -76,7 +76,7 @@ const reporter = reporters.schema.openAPIV3Schema;
 const policies = readVersion('reversetunnelpolicies.yaml');
 const policy = policies.schema.openAPIV3Schema;
 
-/** The class of characters in RE2's notation, which JavaScript does not read. */
+/** The character class in RE2's notation, which JavaScript cannot parse. */
 const SHOWN_TEXT = String.raw`^[^\x00-\x1f\x7f-\x9f\x{2028}-\x{202e}\x{2066}-\x{2069}]*$`;
 
 describe('CRD schemas', () => {
@@ -88,8 +88,8 @@ describe('CRD schemas', () => {
     const schema = version.schema.openAPIV3Schema;
 
     describe(kind, () => {
-      it('describes itself, every field and every column', () => {
-        // The API server refuses a CRD that describes `metadata`, and prints a text of its own.
+      it('have a description for every kind, field and column', () => {
+        // The API server rejects a description of `metadata` and prints its own.
         const undescribed = [...fields(schema)]
           .filter(([path, field]) => path !== '.metadata' && (field.description ?? '').length < 20)
           .map(([path]) => path);
@@ -99,7 +99,7 @@ describe('CRD schemas', () => {
         for (const column of version.additionalPrinterColumns) expect(column.description).to.be.a('string');
       });
 
-      it('bounds every text and every list', () => {
+      it('bound every string and every list', () => {
         for (const [path, field] of fields(schema)) {
           if (path === '.apiVersion' || path === '.kind') continue;
           if (field.type === 'string' && field.enum === undefined)
@@ -108,7 +108,7 @@ describe('CRD schemas', () => {
         }
       });
 
-      it('refuses the same characters in every text that is free', () => {
+      it('reject the same characters in every free-form string', () => {
         const free = [...fields(schema)].filter(
           ([path, field]) =>
             field.type === 'string' &&
@@ -129,13 +129,13 @@ describe('CRD schemas', () => {
     const schema = version.schema.openAPIV3Schema;
 
     describe(kind, () => {
-      it('has at most the 8 selectable fields that an API server takes, each of them a field of the schema', () => {
+      it('have at most the 8 selectable fields that an API server accepts, each a field of the schema', () => {
         expect(version.selectableFields.length).to.be.within(1, 8);
         for (const { jsonPath } of version.selectableFields)
           expect(at(schema, jsonPath).type).to.equal('string');
       });
 
-      it('holds every field of spec but createdAt immutable, and names the one that differs', () => {
+      it('make every spec field except createdAt immutable, and name the field that differs', () => {
         const spec = at(schema, '.spec');
         const leaves = [...fields(spec)]
           .filter(([path, field]) => field.type !== 'object' && path !== '.createdAt')
@@ -150,7 +150,7 @@ describe('CRD schemas', () => {
     });
   }
 
-  it('refuses exactly the characters that the operator refuses', () => {
+  it('reject exactly the characters that the operator rejects', () => {
     const pattern = new RegExp(SHOWN_TEXT.replaceAll(/\\x\{(\w{4})\}/g, String.raw`\u$1`), 'u');
     for (let point = 0; point <= 0xffff; point += 1) {
       if (point >= 0xd800 && point <= 0xdfff) continue;
@@ -161,7 +161,7 @@ describe('CRD schemas', () => {
     }
   });
 
-  it('allows the lengths that the operator lets through', () => {
+  it('allow the lengths that the operator accepts', () => {
     const scoped = MAX_IDENTITY_PART + 1 + MAX_IDENTITY_PART;
     const given = (
       [
@@ -188,7 +188,7 @@ describe('CRD schemas', () => {
     expect(scoped).to.equal(257);
   });
 
-  it('requires all of an identity, an empty reporter cluster included', () => {
+  it('require a complete identity, including an empty reporter cluster', () => {
     expect(at(row, '.spec').required).to.have.members([
       'tunnelName',
       'tenantID',
@@ -203,15 +203,15 @@ describe('CRD schemas', () => {
   });
 });
 
-describe('CRD defaults, which are contract: a change alters every object whose status was never written', () => {
-  it('gives a new row the status of a reported tunnel', () => {
+describe('CRD defaults, which are part of the contract: a change would alter every object whose status was never written', () => {
+  it('give a new object the status of a reported tunnel', () => {
     expect(at(row, '.status').default).to.deep.equal({
       state: 'Connected',
       conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }],
     });
   });
 
-  it('gives a new row what the operator would write, but for the time', () => {
+  it('give a new object what the operator would write, except for the time', () => {
     const written = reportedStatus('2026-11-23T05:00:00Z');
     expect(at(row, '.status').default).to.deep.equal({
       ...written,
@@ -222,23 +222,23 @@ describe('CRD defaults, which are contract: a change alters every object whose s
     });
   });
 
-  it('gives a new reporter conditions that let a reader wait', () => {
+  it('give a new reporter object conditions that clients can wait for', () => {
     const given = at(reporter, '.status').default;
     expect(given).to.deep.equal({ conditions: [pending('Connected'), pending('Synced'), pending('Ready')] });
   });
 
-  it('gives a new policy a condition that lets a reader wait', () => {
+  it('give a new policy a condition that clients can wait for', () => {
     expect(at(policy, '.status').default).to.deep.equal({ conditions: [pending('Accepted')] });
   });
 
-  it('has no default anywhere else', () => {
+  it('exist nowhere else', () => {
     for (const schema of [row, reporter, policy]) {
       const defaulted = [...fields(schema)].filter(([, field]) => field.default !== undefined);
       expect(defaulted.map(([path]) => path)).to.deep.equal(['.status']);
     }
   });
 
-  it('keeps observedGeneration off rows, where a changed createdAt would let kubectl wait run out', () => {
+  it('omit observedGeneration from ReverseTunnels, where a changed createdAt would make kubectl wait time out', () => {
     const names = [...fields(row)].map(([path]) => path);
     expect(names.filter((path) => path.includes('observedGeneration'))).to.deep.equal([]);
     expect(at(row, '.status.conditions[]').required).to.deep.equal(['type', 'status', 'reason']);

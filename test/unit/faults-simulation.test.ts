@@ -2,14 +2,14 @@ import { expect } from 'chai';
 import { generateSchedule, type Schedule } from '../faults/sim/schedule.ts';
 import { formatFailure, runOnce, runSeeds } from '../faults/sim/run-seeds.ts';
 
-/** A share of what `npm run test:faults` plays; some 20 ms each. */
+/** A few of the seeds of `npm run test:faults`; about 20 ms each. */
 const SEEDS = 250;
 
-/** Courses that came out wrong once, cut down, each with what was wrong. */
-const REGRESSIONS: readonly (Schedule & { readonly wrong: string })[] = [
+/** Shrunk schedules that failed once, each with the cause. */
+const REGRESSIONS: readonly (Schedule & { readonly cause: string })[] = [
   {
-    wrong:
-      'a row that a restored etcd had lost was not made again, as its watch went on from a version of before',
+    cause:
+      'an object that was lost by a restore of etcd was not recreated, because its watch continued from an earlier version',
     seed: 34,
     replicas: 1,
     reporters: 1,
@@ -20,8 +20,8 @@ const REGRESSIONS: readonly (Schedule & { readonly wrong: string })[] = [
     ],
   },
   {
-    wrong:
-      'etcd was restored five times, at last to a history whose Leases and objects have the versions of the present one, and nobody noticed',
+    cause:
+      'etcd was restored five times, finally to a history whose Leases and objects had the current versions, which was not detected',
     seed: 9442,
     replicas: 3,
     reporters: 2,
@@ -42,29 +42,29 @@ const REGRESSIONS: readonly (Schedule & { readonly wrong: string })[] = [
   },
 ];
 
-describe('the operator as a whole, in fake time', () => {
-  it('comes right after any faults, and deletes no row of a reporter that is served', async function () {
+describe('simulation of the whole operator in fake time', () => {
+  it('converges after any faults and deletes no object of a reporter that is served', async function () {
     this.timeout(180_000);
     const { failures, seeds, requests } = await runSeeds(1, SEEDS, { maxFailures: 2 });
     expect(failures.map((failure) => formatFailure(failure)).join('\n\n')).to.equal('');
     expect(seeds).to.equal(SEEDS);
-    expect(requests, 'requests, so that something happened').to.be.greaterThan(20 * SEEDS);
+    expect(requests, 'requests, to show that something happened').to.be.greaterThan(20 * SEEDS);
   });
 
-  for (const { wrong, ...course } of REGRESSIONS) {
-    it(`no longer: ${wrong}`, async () => {
+  for (const { cause, ...course } of REGRESSIONS) {
+    it(`no longer: ${cause}`, async () => {
       expect((await runOnce(course)).violations).to.deep.equal([]);
     });
   }
 
-  it('does the same with the same seed', async () => {
-    const play = async (): Promise<string[]> => {
+  it('gives the same result for the same seed', async () => {
+    const traceOf = async (): Promise<string[]> => {
       const lines: string[] = [];
       await runOnce(generateSchedule(7), { trace: (line) => lines.push(line) });
       return lines;
     };
-    const first = await play();
+    const first = await traceOf();
     expect(first.length).to.be.greaterThan(20);
-    expect(await play()).to.deep.equal(first);
+    expect(await traceOf()).to.deep.equal(first);
   });
 });

@@ -13,7 +13,7 @@ const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
 const DEADLINE_MS = 90_000;
 const POLICY_NAME = 'reject-one-object';
 
-/** Rejects creates of objects with this tunnel name with 403 or 422, whoever sends them. */
+/** Rejects creates of objects with this tunnel name with 403 or 422. */
 async function rejectObject(
   fixture: FaultFixture,
   tunnelName: string,

@@ -25,7 +25,7 @@ export interface SentCall {
 /** The network between a process and the API server. */
 export interface ApiLink {
   readonly client: ApiClient;
-  /** `cut`: connections are refused. `blackhole`: packets are lost, so callers notice only by their own timeouts. */
+  /** `cut`: connections fail with ECONNREFUSED. `blackhole`: packets are lost, so callers notice only by their own timeouts. */
   mode: 'open' | 'cut' | 'blackhole';
   /** Additional delay of watch events, by resource. */
   readonly lagMs: Map<string, number>;

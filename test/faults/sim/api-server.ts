@@ -68,8 +68,8 @@ export class SimApiServer {
   /** True while a real API server executes a request; requests that arrive meanwhile are queued. */
   #busy = false;
   readonly #queue: (() => Promise<void> | undefined)[] = [];
-  /** `refusing`: its port is closed. `hanging`: it accepts requests and does not answer them. */
-  mode: 'up' | 'refusing' | 'hanging' = 'up';
+  /** `down`: its port is closed. `hanging`: it accepts requests and does not answer them. */
+  mode: 'up' | 'down' | 'hanging' = 'up';
   /** Probability of each failure per request, 0 to 1. */
   readonly rates = { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 };
   /** Maximum additional latency of a request. */
@@ -107,7 +107,7 @@ export class SimApiServer {
       return;
     }
     const arrival = { request, atMs: this.#time.nowMs, answer };
-    if (this.mode === 'refusing') answer(new Error('connect ECONNREFUSED'));
+    if (this.mode === 'down') answer(new Error('connect ECONNREFUSED'));
     else if (this.mode === 'hanging') this.#stalled.push(arrival);
     else if (this.extraLatencyMs === 0) this.#process(arrival);
     else this.#time.after(this.extraLatencyMs * this.#prng.fraction(), () => this.#process(arrival));
@@ -129,7 +129,7 @@ export class SimApiServer {
 
   /** Simulates the end of the process: connections break, and pending requests are lost. */
   close(): void {
-    this.mode = 'refusing';
+    this.mode = 'down';
     for (const { answer } of this.#stalled.splice(0)) answer(new Error('read ECONNRESET'));
     this.endWatches(new Error('read ECONNRESET'));
   }
@@ -157,7 +157,7 @@ export class SimApiServer {
 
   /** Opens a watch; returns a response or an error if it is rejected. */
   watch(watch: OpenWatch, timeoutMs: number): ApiResponse | Error | undefined {
-    if (this.mode === 'refusing') return new Error('connect ECONNREFUSED');
+    if (this.mode === 'down') return new Error('connect ECONNREFUSED');
     if (!this.backend.isServed(watch.resource)) return responses.NO_KIND_MATCH;
     const failed = this.#injectedFailure();
     if (failed !== undefined) return failed;

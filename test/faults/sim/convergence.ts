@@ -83,7 +83,7 @@ function checkReporterObjects({ envoys, store, replicas }: SimHarness): string[]
     if (stream?.isLive !== true) differences.push(`reporter ${envoy.reporter.id} has no stream`);
     else if (status?.owner?.replica !== stream.process.name) {
       differences.push(
-        `reporter ${envoy.reporter.id} is owned by ${status?.owner?.replica ?? 'nobody'}, served by ${stream.process.name}`,
+        `reporter ${envoy.reporter.id} is owned by ${status?.owner?.replica ?? 'no replica'}, served by ${stream.process.name}`,
       );
     }
     for (const type of ['Connected', 'Synced', 'Ready']) {

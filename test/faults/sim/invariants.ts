@@ -49,7 +49,7 @@ export function createInvariants(harness: SimHarness): Invariants {
   const violations: string[] = [];
   const served = new Map<string, ServiceRecord>();
   const duplicates = new Set<string>();
-  /** Reporters whose object was deleted by somebody other than a replica. */
+  /** Reporters whose object was deleted by another client than a replica. */
   const orphaned = new Set<string>();
   /** When each process was last the owner of a reporter in the store; infinity for the current owner. */
   const owners = new Map<string, Map<string, number>>();
@@ -128,7 +128,7 @@ export function createInvariants(harness: SimHarness): Invariants {
       if (resource !== 'reversetunnels') return;
       const object = (name === undefined ? JSON.parse(body ?? '{}') : harness.store.get(resource, name)) as
         Pick<TunnelObject, 'metadata' | 'spec'> | undefined;
-      // The API server rejects a write with another version, whoever sends it.
+      // The API server rejects a write with another version, regardless of the sender.
       if (object === undefined || (name !== undefined && object.metadata.resourceVersion !== sentVersion))
         return;
       const key = reporterKey(object.spec.reporter);

@@ -53,12 +53,12 @@ const TUNNEL_STATUS_EDITS: readonly object[] = [
 const REPORTER_EDITS: readonly object[] = [
   { status: { tunnels: { reported: 99, applied: 1, rejected: 98 } } },
   { status: { conditions: [] } },
-  { status: { owner: { replica: 'nobody', epoch: 1 } } },
-  { status: { owner: { replica: 'nobody', epoch: 1000 } } },
+  { status: { owner: { replica: 'unknown', epoch: 1 } } },
+  { status: { owner: { replica: 'unknown', epoch: 1000 } } },
   { status: { owner: null } },
 ];
 const LEASE_EDITS: readonly object[] = [
-  { spec: { holderIdentity: 'somebody' } },
+  { spec: { holderIdentity: 'another' } },
   { spec: { holderIdentity: '' } },
   { spec: { leaseDurationSeconds: 31_536_000 } },
 ];

@@ -103,7 +103,7 @@ export class SimProcess implements Clock {
     }
   }
 
-  /** Ends the process; no callback runs any more. */
+  /** Ends the process; callbacks no longer run. */
   kill(): void {
     this.#state = 'dead';
     this.#timers = [];

@@ -130,9 +130,9 @@ export function openSimStream(
 ): SimStream {
   let live = true;
   let deliveredSentMs = Number.NEGATIVE_INFINITY;
-  /** True once nothing reaches the reporter any more. */
+  /** True once the reporter no longer receives anything. */
   let downBlocked = false;
-  /** True once nothing reaches the server any more. */
+  /** True once the server no longer receives anything. */
   let upBlocked = false;
   let upMs = 0;
   let downMs = 0;
