@@ -18,12 +18,25 @@ export interface ReportingConnection {
   close(): void;
 }
 
-/** The address of the reporting service and the identity to use. */
+/** The HTTP/2 keepalive of a connection: Envoy's `connection_keepalive`, without its jitter. */
+export interface Keepalive {
+  /** A PING is sent this often, also while there is no stream. */
+  readonly intervalMs: number;
+  /** The connection is closed if a PING is not acknowledged within this time. */
+  readonly timeoutMs: number;
+}
+
+/** The keepalive in the bootstrap of examples/envoy-responder.yaml. */
+export const ENVOY_KEEPALIVE: Keepalive = { intervalMs: 30_000, timeoutMs: 5_000 };
+
+/** The address of the reporting service, the identity to use, and the keepalive. */
 export interface ReportingConnectionOptions {
   /** host:port; an IPv6 host in brackets. */
   readonly address: string;
   /** Default: plaintext without credentials. */
   readonly identity?: ReporterIdentity;
+  /** Default: `ENVOY_KEEPALIVE`. */
+  readonly keepalive?: Keepalive;
 }
 
 /** One definition per process: loading the .proto files takes longer than opening a stream. */
@@ -39,6 +52,7 @@ const CHANNEL_OPTIONS: ChannelOptions = {
   'grpc.enable_channelz': 0,
   // Envoy's cluster determines the endpoint; a proxy from the environment must not be used.
   'grpc.enable_http_proxy': 0,
+  'grpc.keepalive_permit_without_calls': 1,
 };
 
 /** Creates a connection to the service at `address`; nothing is sent before the first stream. */
@@ -46,7 +60,7 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
   reportingMethod ??= loadReportingService().service.StreamReverseTunnels;
   const method = reportingMethod;
   const decode = (bytes: Buffer): ResponseMessage => toResponse(method.responseDeserialize(bytes));
-  const { identity } = options;
+  const { identity, keepalive = ENVOY_KEEPALIVE } = options;
   let client: Client | undefined;
   const calls = new Set<OpenCall>();
 
@@ -68,6 +82,8 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
     openStream(handlers) {
       client ??= new Client(options.address, identity?.credentials() ?? credentials.createInsecure(), {
         ...CHANNEL_OPTIONS,
+        'grpc.keepalive_time_ms': keepalive.intervalMs,
+        'grpc.keepalive_timeout_ms': keepalive.timeoutMs,
         ...identity?.channelOptions,
       });
       const metadata = identity?.metadata() ?? new Metadata();
