@@ -7,12 +7,12 @@ import { startTestServer } from '../support/reporting-server.ts';
 const INTERVAL_MS = 50;
 const RETRY_MS = 100;
 
-describe('the reporter fleet over gRPC', () => {
-  const open: { stop(): void | Promise<void> }[] = [];
+describe('reporter fleet over gRPC', () => {
+  const running: { stop(): void | Promise<void> }[] = [];
 
   async function serve(port?: number): Promise<RecordingServer> {
     const server = await startRecordingServer(port);
-    open.push(server);
+    running.push(server);
     return server;
   }
 
@@ -25,16 +25,16 @@ describe('the reporter fleet over gRPC', () => {
       tunnels: 10,
       ...options,
     });
-    open.push(fleet);
+    running.push(fleet);
     await fleet.start();
     return fleet;
   }
 
   afterEach(async () => {
-    for (const one of open.splice(0).toReversed()) await one.stop();
+    for (const resource of running.splice(0).toReversed()) await resource.stop();
   });
 
-  it('reports what is there at the connect, then what comes and goes (Envoy: HappyPath)', async () => {
+  it('reports existing tunnels on connect, then additions and removals (Envoy: HappyPath)', async () => {
     const server = await serve();
     const fleet = await start(server.address, { tunnels: 0 });
     const [reporter] = fleet.reporters;
@@ -54,7 +54,7 @@ describe('the reporter fleet over gRPC', () => {
     expect(fleet.statistics()).to.deep.include({ connects: 2, outOfOrderAcks: 0, nacks: 0 });
   });
 
-  it('scopes names and ids by the tenant (Envoy: TenantIsolation)', async () => {
+  it('prefixes names and IDs with the tenant (Envoy: TenantIsolation)', async () => {
     const server = await serve();
     const fleet = await start(server.address, { tenantIsolation: true });
     await expectEqual(fleet, server);
@@ -65,19 +65,19 @@ describe('the reporter fleet over gRPC', () => {
     });
   });
 
-  it('comes back with a full push when the server is restarted (Envoy: ServerReconnect)', async () => {
+  it('reconnects with a full push after a restart of the server (Envoy: ServerReconnect)', async () => {
     const server = await serve();
     const fleet = await start(server.address);
     await expectEqual(fleet, server);
     server.stop();
     await eventually('both reporters are disconnected', () => fleet.statistics().connected === 0);
-    const again = await serve(Number(server.address.split(':')[1]));
-    await expectEqual(fleet, again);
-    expect(again.streams.map(({ reports }) => reports[0]?.fullPush)).to.deep.equal([true, true]);
+    const restarted = await serve(Number(server.address.split(':')[1]));
+    await expectEqual(fleet, restarted);
+    expect(restarted.streams.map(({ reports }) => reports[0]?.fullPush)).to.deep.equal([true, true]);
     expect(fleet.statistics().connects).to.equal(4);
   });
 
-  it('tells what is true in the end of what happened while the server was dead (Envoy: EventsWhenServerIsDead)', async () => {
+  it('reports the final state of changes during an outage of the server (Envoy: EventsWhenServerIsDead)', async () => {
     const server = await serve();
     const fleet = await start(server.address);
     await expectEqual(fleet, server);
@@ -88,13 +88,13 @@ describe('the reporter fleet over gRPC', () => {
     reporter?.flap('node-1');
     const added = fleet.newInitiator();
     reporter?.connectTunnel(added);
-    const again = await serve(Number(server.address.split(':')[1]));
-    await expectEqual(fleet, again);
-    expect(again.held.get('responder-0')).to.include.keys('node-1', added.nodeID);
-    expect(again.held.get('responder-0')).to.not.include.keys('node-0');
+    const restarted = await serve(Number(server.address.split(':')[1]));
+    await expectEqual(fleet, restarted);
+    expect(restarted.held.get('responder-0')).to.include.keys('node-1', added.nodeID);
+    expect(restarted.held.get('responder-0')).to.not.include.keys('node-0');
   });
 
-  it('keeps trying without end, and connects when the server comes at last (Envoy: ServerDead, ServerLate)', async () => {
+  it('retries without limit until the server starts (Envoy: ServerDead, ServerLate)', async () => {
     const port = await freePort();
     const fleet = await start(`127.0.0.1:${port}`, { connectRetryIntervalMs: 20 });
     await eventually('ten attempts of both', () => fleet.statistics().attempts >= 20);
@@ -104,16 +104,16 @@ describe('the reporter fleet over gRPC', () => {
     await expectEqual(fleet, server);
   });
 
-  it('reports as often as the server says (Envoy: ServerSentTime)', async () => {
+  it('reports at the interval that the server sends (Envoy: ServerSentTime)', async () => {
     const server = await serve();
     server.respond = (report) => ack(report, report.nonce === 1n ? 25 : undefined);
     await start(server.address, { reporters: 1, intervalMs: 2000 });
-    // At the configured 2 s eleven more reports would take 22 s, which is longer than this waits.
+    // At the configured interval of 2 s, eleven more reports would take 22 s and exceed the timeout.
     await eventually('the twelfth report', () => (server.streams[0]?.reports.length ?? 0) >= 12);
     expect(server.streams).to.have.length(1);
   });
 
-  it('reports a thousand nodes coming and going (Envoy: LoadTest)', async () => {
+  it('reports additions and removals of a thousand nodes (Envoy: LoadTest)', async () => {
     const server = await serve();
     const fleet = await start(server.address, { reporters: 1, tunnels: 0 });
     const [reporter] = fleet.reporters;
@@ -126,7 +126,7 @@ describe('the reporter fleet over gRPC', () => {
     expect(server.held.get('responder-0')?.size).to.equal(0);
   });
 
-  it('counts many tunnels of one node as one (Envoy: ManyTunnelsSingleListenerDrain)', async () => {
+  it('counts several connections of a node as one tunnel (Envoy: ManyTunnelsSingleListenerDrain)', async () => {
     const server = await serve();
     const fleet = await start(server.address, { reporters: 1, tunnels: 0 });
     const [reporter] = fleet.reporters;
@@ -139,7 +139,7 @@ describe('the reporter fleet over gRPC', () => {
     expect(fleet.statistics().tunnelsRemoved).to.equal(1);
   });
 
-  it('takes an ACK that came before the stream was ended with OK, and comes back', async () => {
+  it('processes an ACK that precedes the end of a stream with OK, and reconnects', async () => {
     const server = await serve();
     server.respond = (report, stream) => {
       if (server.streams.length === 1) setImmediate(() => stream.end(0));
@@ -151,7 +151,7 @@ describe('the reporter fleet over gRPC', () => {
     expect(fleet.statistics().disconnects.remote_close).to.equal(1);
   });
 
-  it('sees the NACK that a server sends before it ends the stream', async () => {
+  it('processes a NACK that precedes the end of a stream', async () => {
     const server = await serve();
     server.respond = (report, stream) => {
       if (server.streams.length > 1) return ack(report);
@@ -165,26 +165,29 @@ describe('the reporter fleet over gRPC', () => {
     expect(fleet.statistics().lastDisconnect?.message).to.equal('node.id: is empty');
   });
 
-  it('drops a stream that is not ACKed, on the same connection, and counts nonces that were never sent', async () => {
+  it('resets a stream without ACKs, keeps the connection, and counts ACKs with unknown nonces', async () => {
     const server = await serve();
     server.respond = (report) =>
       server.streams.length === 1 ? { request_nonce: '9223372036854775807' } : ack(report);
     const fleet = await start(server.address, { reporters: 1, maxRetries: 2, intervalMs: 100 });
     await eventually('the connect after it', () => fleet.statistics().connected === 1);
     expect(fleet.statistics().disconnects).to.include({ max_retries_exceeded: 1, remote_close: 0 });
-    // How many of the three answers came before the stream was dropped is a matter of load.
+    // The number of responses that arrive before the reset, at most three, depends on the load.
     expect(fleet.statistics().outOfOrderAcks).to.be.within(1, 3);
     expect(server.streams[0]).to.include({ ended: true });
     expect(server.streams[1]?.peer).to.equal(server.streams[0]?.peer);
   });
 
   for (const faultyLinks of [false, true]) {
-    it(`comes back after its connection was dropped${faultyLinks ? ' by RST' : ''}, alone`, async () => {
+    it(`reconnects a single reporter after its connection was ${faultyLinks ? 'reset by RST' : 'closed'}`, async () => {
       const server = await serve();
       const fleet = await start(server.address, { faultyLinks });
       await expectEqual(fleet, server);
       fleet.reporters[0]?.resetConnection();
-      await eventually('one is disconnected', () => fleet.statistics().disconnects.remote_close === 1);
+      await eventually(
+        'one reporter is disconnected',
+        () => fleet.statistics().disconnects.remote_close === 1,
+      );
       fleet.reporters[0]?.disconnectTunnel('node-3');
       await expectEqual(fleet, server);
       expect(fleet.statistics()).to.deep.include({ connected: 2, connects: 3 });
@@ -195,7 +198,7 @@ describe('the reporter fleet over gRPC', () => {
     });
   }
 
-  it('leaves the server with a half-open connection when told to, and comes back on a new one', async () => {
+  it('leaves a half-open connection at the server and reconnects', async () => {
     const server = await serve();
     const fleet = await start(server.address, { reporters: 1, faultyLinks: true });
     await expectEqual(fleet, server);
@@ -208,7 +211,7 @@ describe('the reporter fleet over gRPC', () => {
     expect(server.streams[0]?.reports).to.have.length(heard ?? Number.NaN);
   });
 
-  it('stops and starts one reporter and leaves the others alone, also on a shared connection', async () => {
+  it('stops and starts one reporter without affecting the others, even on a shared connection', async () => {
     const server = await serve();
     const fleet = await start(server.address, { reporters: 3, sharedConnection: true });
     await expectEqual(fleet, server);
@@ -232,7 +235,7 @@ describe('the reporter fleet over gRPC', () => {
     expect(server.held.get('responder-0')?.size).to.equal(100_000);
   });
 
-  it('ends where it should under churn, flaps and dropped connections', async () => {
+  it('converges under churn, flaps and connection failures', async () => {
     const server = await serve();
     const fleet = await start(server.address, {
       reporters: 10,
@@ -254,9 +257,9 @@ describe('the reporter fleet over gRPC', () => {
     expect(fleet.statistics()).to.deep.include({ outOfOrderAcks: 0, nacks: 0, droppedUpdates: 0 });
   });
 
-  it("is understood and ACKed by the operator's own server, nothing rejected", async () => {
+  it("is accepted by the operator's server without rejections", async () => {
     const server = await startTestServer({ reportIntervalMs: () => 25 });
-    open.push(server);
+    running.push(server);
     const fleet = await start(server.address, {
       reporters: 5,
       tunnels: 100,
@@ -272,19 +275,21 @@ describe('the reporter fleet over gRPC', () => {
     expect(acks?.value).to.be.at.least(fleet.statistics().acks);
     const firstPushes = server.applied.filter(({ report }) => report.fullPush);
     expect(firstPushes.map(({ report }) => report.added.length)).to.deep.equal([100, 100, 100, 100, 100]);
-    const folded = server.applied.reduce((sum, { report }) => sum + report.added.length, 0);
-    expect(folded).to.equal(fleet.statistics().tunnelsAdded);
+    const applied = server.applied.reduce((sum, { report }) => sum + report.added.length, 0);
+    expect(applied).to.equal(fleet.statistics().tunnelsAdded);
   });
 });
 
-/** Waits until all is ACKed and holds the server's view against the fleet's. */
+/** Waits until all reports are ACKed, and compares the tunnels at the server with those of the fleet. */
 async function expectEqual(fleet: Fleet, server: RecordingServer): Promise<void> {
   await fleet.settled();
-  const truth = new Map(Array.from(fleet.expectedTunnels(), ([{ id }, tunnels]) => [id, new Map(tunnels)]));
-  expect(server.held).to.deep.equal(truth);
+  const expected = new Map(
+    Array.from(fleet.expectedTunnels(), ([{ id }, tunnels]) => [id, new Map(tunnels)]),
+  );
+  expect(server.held).to.deep.equal(expected);
 }
 
-/** A port of loopback that nobody listens on now. */
+/** Returns a loopback port without a listener. */
 async function freePort(): Promise<number> {
   const server = await startRecordingServer();
   server.stop();

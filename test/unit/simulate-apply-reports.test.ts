@@ -8,42 +8,42 @@ import { applyReport } from '../support/apply-reports.ts';
 const INTERVAL_MS = 1000;
 const NODES = ['a', 'b', 'c', '__proto__'];
 
-type Answer = 'ack' | 'nothing' | 'nack';
-type Step =
-  | { readonly do: 'connect' | 'disconnect' | 'flap'; readonly nodeID: string; readonly tenantID: string }
-  | { readonly do: 'wait'; readonly ms: number }
-  | { readonly do: 'answer'; readonly how: Answer }
-  | { readonly do: 'end'; readonly code: number };
+type Response = 'ack' | 'none' | 'nack';
+type Action =
+  | { readonly type: 'connect' | 'disconnect' | 'flap'; readonly nodeID: string; readonly tenantID: string }
+  | { readonly type: 'wait'; readonly ms: number }
+  | { readonly type: 'respond'; readonly response: Response }
+  | { readonly type: 'end'; readonly code: number };
 
-const step: fc.Arbitrary<Step> = fc.oneof(
+const action: fc.Arbitrary<Action> = fc.oneof(
   {
     weight: 8,
     arbitrary: fc.record({
-      do: fc.constantFrom('connect' as const, 'disconnect' as const, 'flap' as const),
+      type: fc.constantFrom('connect' as const, 'disconnect' as const, 'flap' as const),
       nodeID: fc.constantFrom(...NODES),
       tenantID: fc.constantFrom('acme', 'globex'),
     }),
   },
   {
     weight: 4,
-    arbitrary: fc.record({ do: fc.constant('wait' as const), ms: fc.integer({ min: 1, max: 2500 }) }),
+    arbitrary: fc.record({ type: fc.constant('wait' as const), ms: fc.integer({ min: 1, max: 2500 }) }),
   },
   {
     weight: 1,
     arbitrary: fc.record({
-      do: fc.constant('answer' as const),
-      how: fc.constantFrom<Answer[]>('ack', 'nothing', 'nack'),
+      type: fc.constant('respond' as const),
+      response: fc.constantFrom<Response[]>('ack', 'none', 'nack'),
     }),
   },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant('end' as const), code: fc.constantFrom(0, 14) }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('end' as const), code: fc.constantFrom(0, 14) }) },
 );
 
-/** A reporter and a server that folds each report as it is sent, and checks what it then holds. */
-function world() {
+/** Creates a reporter, and a server that applies each report and compares the result with the reporter's tunnels. */
+function createHarness() {
   const clock = new FakeClock();
   const held = new Map<string, ReportedTunnel>();
-  const seen = { reports: 0, inBothLists: 0 };
-  let how: Answer = 'ack';
+  const counts = { reports: 0, inBothLists: 0 };
+  let response: Response = 'ack';
   let open: StreamHandlers | undefined;
   const reporter = createFleetReporter(
     {
@@ -56,7 +56,7 @@ function world() {
     },
     {
       clock,
-      nowMicros: () => (clock.wallMs() + seen.reports) * 1000,
+      nowMicros: () => (clock.wallMs() + counts.reports) * 1000,
       observe() {},
       transport: () => ({
         openStream(handlers) {
@@ -64,12 +64,13 @@ function world() {
           return {
             send(report: ReportMessage) {
               applyReport(held, report);
-              seen.reports += 1;
-              if (report.added.some(({ name }) => report.removedNames.includes(name))) seen.inBothLists += 1;
-              // A stream is gapless from its full push on, so after every report the server holds the truth.
+              counts.reports += 1;
+              if (report.added.some(({ name }) => report.removedNames.includes(name)))
+                counts.inBothLists += 1;
+              // A stream has no gaps after its full push, so the two are equal after every report.
               expect(held).to.deep.equal(new Map(reporter.expectedTunnels()));
-              const error = how === 'nack' ? { code: 3, message: 'refused' } : undefined;
-              if (how === 'ack' || how === 'nack') {
+              const error = response === 'nack' ? { code: 3, message: 'rejected' } : undefined;
+              if (response === 'ack' || response === 'nack') {
                 handlers.onResponse({ requestNonce: report.nonce, reportIntervalMs: undefined, error });
               }
             },
@@ -86,9 +87,9 @@ function world() {
   return {
     reporter,
     held,
-    seen,
-    take: (next: Step): void => {
-      switch (next.do) {
+    counts,
+    perform: (next: Action): void => {
+      switch (next.type) {
         case 'connect':
           return reporter.connectTunnel({ tenantID: next.tenantID, clusterID: 'eu-1', nodeID: next.nodeID });
         case 'disconnect':
@@ -97,8 +98,8 @@ function world() {
           return void reporter.flap(next.nodeID);
         case 'wait':
           return clock.advance(next.ms);
-        case 'answer':
-          how = next.how;
+        case 'respond':
+          response = next.response;
           return undefined;
         case 'end':
           return open?.onEnd({ code: next.code, message: '' });
@@ -107,24 +108,24 @@ function world() {
   };
 }
 
-describe('what a simulated reporter sends', () => {
-  it('always folds to what it holds, through flaps, silence, NACKs and reconnects', () => {
+describe('reports of a simulated reporter', () => {
+  it('always add up to the tunnels of the reporter, with flaps, missing ACKs, NACKs and reconnects', () => {
     const total = { reports: 0, inBothLists: 0 };
     fc.assert(
-      fc.property(fc.array(step, { maxLength: 80, size: 'max' }), (steps) => {
-        const { reporter, held, seen, take } = world();
+      fc.property(fc.array(action, { maxLength: 80, size: 'max' }), (actions) => {
+        const { reporter, held, counts, perform } = createHarness();
         reporter.start();
-        for (const next of steps) take(next);
-        take({ do: 'answer', how: 'ack' });
-        for (let i = 0; i < 20 && !reporter.settled(); i += 1) take({ do: 'wait', ms: INTERVAL_MS });
+        for (const next of actions) perform(next);
+        perform({ type: 'respond', response: 'ack' });
+        for (let i = 0; i < 20 && !reporter.settled(); i += 1) perform({ type: 'wait', ms: INTERVAL_MS });
         expect(reporter.settled()).to.equal(true);
         expect(held).to.deep.equal(new Map(reporter.expectedTunnels()));
-        total.reports += seen.reports;
-        total.inBothLists += seen.inBothLists;
+        total.reports += counts.reports;
+        total.inBothLists += counts.inBothLists;
       }),
       { numRuns: 500 },
     );
-    // The property would hold for a reporter that never reports; this one did, and with names in both lists.
+    // The property also holds for a reporter that never reports, so reports and names in both lists are required.
     expect(total.reports).to.be.greaterThan(5000);
     expect(total.inBothLists).to.be.greaterThan(100);
   });

@@ -27,22 +27,22 @@ function tunnel(nodeID: string): ReportedTunnel {
   };
 }
 
-/** A stream as the server sees it. */
+/** A stream, as seen by the server. */
 interface FakeStream {
   readonly reports: ReportMessage[];
   readonly handlers: StreamHandlers;
   reset: boolean;
 }
 
-/** A client with a network that records, and answers only when told to. */
-function world(config: Partial<EnvoyClientConfig> = {}) {
+/** Creates a client with a fake network, which records reports and responds only if the test sets `respond`. */
+function createHarness(config: Partial<EnvoyClientConfig> = {}) {
   const clock = new FakeClock();
   const streams: FakeStream[] = [];
   const events: ClientEvent[] = [];
   const held: ReportedTunnel[] = [];
   const network = {
-    refuses: false,
-    answer: undefined as ((report: ReportMessage) => ResponseMessage) | undefined,
+    fails: false,
+    respond: undefined as ((report: ReportMessage) => ResponseMessage) | undefined,
   };
   const client = createEnvoyClient(
     {
@@ -57,13 +57,13 @@ function world(config: Partial<EnvoyClientConfig> = {}) {
     {
       clock,
       openStream(handlers) {
-        if (network.refuses) return undefined;
+        if (network.fails) return undefined;
         const stream: FakeStream = { reports: [], handlers, reset: false };
         streams.push(stream);
         return {
           send(report) {
             stream.reports.push(report);
-            if (network.answer !== undefined) handlers.onResponse(network.answer(report));
+            if (network.respond !== undefined) handlers.onResponse(network.respond(report));
           },
           reset() {
             stream.reset = true;
@@ -76,7 +76,7 @@ function world(config: Partial<EnvoyClientConfig> = {}) {
   );
   const at = (index: number): FakeStream => {
     const stream = streams[index];
-    if (stream === undefined) throw new Error(`there is no stream ${index}`);
+    if (stream === undefined) throw new Error(`no stream ${index}`);
     return stream;
   };
   return {
@@ -102,9 +102,9 @@ const ackAll = ({ nonce }: ReportMessage): ResponseMessage => ({
   error: undefined,
 });
 
-describe('simulated Envoy client: connecting', () => {
-  it('sends a full push of everything with nonce 1 at once, in a single message', () => {
-    const w = world();
+describe('simulated Envoy client: connect', () => {
+  it('immediately sends a full push with nonce 1 in a single message', () => {
+    const w = createHarness();
     w.held.push(tunnel('a'), tunnel('b'));
     w.client.start();
     expect(w.at(0).reports).to.deep.equal([
@@ -112,31 +112,31 @@ describe('simulated Envoy client: connecting', () => {
     ]);
   });
 
-  it('sends a full push also when it holds nothing, and however much it holds', () => {
-    const empty = world();
+  it('sends a full push of any size, including an empty one', () => {
+    const empty = createHarness();
     empty.client.start();
     expect(empty.at(0).reports).to.have.length(1);
     expect(empty.at(0).reports[0]).to.include({ fullPush: true });
 
-    const full = world({ maxBufferCount: 10 });
+    const full = createHarness({ maxBufferCount: 10 });
     full.held.push(...Array.from({ length: 11 }, (_, i) => tunnel(`n-${i}`)));
     full.client.start();
     expect(full.at(0).reports[0]?.added).to.have.length(11);
   });
 
-  it('tries again after each retry interval, without end, when no stream can be made', () => {
-    const w = world();
-    w.network.refuses = true;
+  it('retries without limit at the retry interval if no stream can be created', () => {
+    const w = createHarness();
+    w.network.fails = true;
     w.client.start();
     w.clock.advance(RETRY_MS * 10);
     expect(w.disconnects()).to.deep.equal(Array.from({ length: 11 }, () => 'stream_creation_failed'));
-    w.network.refuses = false;
+    w.network.fails = false;
     w.clock.advance(RETRY_MS);
     expect(w.sent(0)).to.deep.equal([1]);
   });
 
-  it('ignores updates before the start, as the full push will have them', () => {
-    const w = world();
+  it('ignores updates before the start, as the full push includes them', () => {
+    const w = createHarness();
     w.client.receive({ connections: [tunnel('early')], disconnections: [] });
     w.client.start();
     w.ack(0, 1);
@@ -145,10 +145,10 @@ describe('simulated Envoy client: connecting', () => {
   });
 });
 
-describe('simulated Envoy client: a stream that lives', () => {
-  it('sends what changed with the next report, and an empty report when nothing did', () => {
-    const w = world();
-    w.network.answer = ackAll;
+describe('simulated Envoy client: reports', () => {
+  it('sends changes with the next report, and an empty report if there are none', () => {
+    const w = createHarness();
+    w.network.respond = ackAll;
     w.held.push(tunnel('a'));
     w.client.start();
     w.client.receive({ connections: [tunnel('b')], disconnections: [] });
@@ -161,9 +161,9 @@ describe('simulated Envoy client: a stream that lives', () => {
     ]);
   });
 
-  it('puts a name that drops and returns between two reports into both lists', () => {
-    const w = world();
-    w.network.answer = ackAll;
+  it('lists a name in both lists if it drops and returns between two reports', () => {
+    const w = createHarness();
+    w.network.respond = ackAll;
     w.held.push(tunnel('a'));
     w.client.start();
     w.client.receive({ connections: [], disconnections: ['a'] });
@@ -172,15 +172,15 @@ describe('simulated Envoy client: a stream that lives', () => {
     expect(w.at(0).reports[1]).to.deep.include({ added: [tunnel('a')], removedNames: ['a'] });
   });
 
-  it('names its node in every report, or on request in the first of each stream only', () => {
-    const always = world();
-    always.network.answer = ackAll;
+  it('includes its node in every report, or with nodeOnFirstOnly in the first one of each stream', () => {
+    const always = createHarness();
+    always.network.respond = ackAll;
     always.client.start();
     always.clock.advance(INTERVAL_MS * 3);
     expect(always.at(0).reports.map(({ node }) => node)).to.deep.equal([NODE, NODE, NODE, NODE]);
 
-    const once = world({ nodeOnFirstOnly: true });
-    once.network.answer = ackAll;
+    const once = createHarness({ nodeOnFirstOnly: true });
+    once.network.respond = ackAll;
     once.client.start();
     once.clock.advance(INTERVAL_MS);
     once.at(0).handlers.onEnd({ code: 14, message: '' });
@@ -189,8 +189,8 @@ describe('simulated Envoy client: a stream that lives', () => {
     expect(once.at(1).reports.map(({ node }) => node)).to.deep.equal([NODE]);
   });
 
-  it('leaves the lists of a report as they were sent when more changes come', () => {
-    const w = world();
+  it('does not modify the lists of a report after it was sent', () => {
+    const w = createHarness();
     w.held.push(tunnel('a'));
     w.client.start();
     w.client.receive({ connections: [tunnel('b')], disconnections: ['a'] });
@@ -199,8 +199,8 @@ describe('simulated Envoy client: a stream that lives', () => {
 });
 
 describe('simulated Envoy client: ACKs', () => {
-  it('drops the stream when more than max_retries reports are unacknowledged as the next is due', () => {
-    const w = world();
+  it('resets the stream if more than max_retries reports are unacknowledged when the next one is due', () => {
+    const w = createHarness();
     w.client.start();
     w.clock.advance(INTERVAL_MS * MAX_RETRIES);
     expect(w.sent(0)).to.deep.equal([1, 2, 3]);
@@ -215,8 +215,8 @@ describe('simulated Envoy client: ACKs', () => {
     expect(w.sent(1)).to.deep.equal([1]);
   });
 
-  it('takes one late ACK for all reports up to its nonce', () => {
-    const w = world();
+  it('accepts a late ACK for all reports up to its nonce', () => {
+    const w = createHarness();
     w.client.start();
     w.clock.advance(INTERVAL_MS * MAX_RETRIES);
     w.ack(0, 3);
@@ -230,13 +230,13 @@ describe('simulated Envoy client: ACKs', () => {
   for (const [situation, nonce] of [
     ['0', 0n],
     ['already acknowledged', 2n],
-    ['older than one acknowledged', 1n],
+    ['lower than the acknowledged one', 1n],
     ['negative', -1n],
     ['never sent', 4n],
-    ['the greatest int64, one digit of which a double would lose', 9_223_372_036_854_775_807n],
+    ['the maximum int64, which a double cannot represent', 9_223_372_036_854_775_807n],
   ] as const) {
-    it(`counts an ACK as out of order whose nonce is ${situation}, and does not move for it`, () => {
-      const w = world();
+    it(`counts an ACK whose nonce is ${situation} as out of order and ignores it`, () => {
+      const w = createHarness();
       w.client.start();
       w.clock.advance(INTERVAL_MS * 2);
       w.ack(0, 2);
@@ -244,23 +244,23 @@ describe('simulated Envoy client: ACKs', () => {
       expect(w.count('outOfOrderAck')).to.equal(1);
       expect(w.count('acked')).to.equal(1);
       expect(w.disconnects()).to.deep.equal([]);
-      // Its interval of 10 ms was not taken: after the send that is scheduled, the next is a whole interval away.
+      // The interval of 10 ms was ignored: after the scheduled send, the next one is due a whole interval later.
       w.clock.advance(INTERVAL_MS * 2 - 1);
       expect(w.sent(0)).to.deep.equal([1, 2, 3, 4]);
     });
   }
 
-  it('drops the stream in the end when every answer is out of order', () => {
-    const w = world();
-    w.network.answer = () => ({ requestNonce: 0n, reportIntervalMs: undefined, error: undefined });
+  it('resets the stream if every ACK is out of order', () => {
+    const w = createHarness();
+    w.network.respond = () => ({ requestNonce: 0n, reportIntervalMs: undefined, error: undefined });
     w.client.start();
     w.clock.advance(INTERVAL_MS * (MAX_RETRIES + 1));
     expect(w.count('outOfOrderAck')).to.equal(MAX_RETRIES + 1);
     expect(w.disconnects()).to.deep.equal(['max_retries_exceeded']);
   });
 
-  it('does not take an answer on an old stream for one on the new', () => {
-    const w = world();
+  it('ignores a response on an old stream', () => {
+    const w = createHarness();
     w.client.start();
     w.at(0).handlers.onEnd({ code: 14, message: '' });
     w.clock.advance(RETRY_MS);
@@ -273,9 +273,9 @@ describe('simulated Envoy client: ACKs', () => {
   });
 });
 
-describe('simulated Envoy client: the report interval', () => {
-  it('takes effect with the send after the one that is already scheduled', () => {
-    const w = world();
+describe('simulated Envoy client: report interval', () => {
+  it('applies a new interval after the send that is already scheduled', () => {
+    const w = createHarness();
     w.client.start();
     w.ack(0, 1, 100);
     w.clock.advance(INTERVAL_MS - 1);
@@ -287,9 +287,9 @@ describe('simulated Envoy client: the report interval', () => {
     expect(w.sent(0)).to.deep.equal([1, 2, 3]);
   });
 
-  it('stays when later ACKs do not repeat it, and across reconnects', () => {
-    const w = world();
-    w.network.answer = (report) => ({
+  it('keeps the interval if later ACKs do not repeat it, and across reconnects', () => {
+    const w = createHarness();
+    w.network.respond = (report) => ({
       ...ackAll(report),
       reportIntervalMs: w.streams.length === 1 ? 100 : undefined,
     });
@@ -300,8 +300,8 @@ describe('simulated Envoy client: the report interval', () => {
     expect(w.sent(1)).to.deep.equal([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
   });
 
-  it('is not taken from a NACK', () => {
-    const w = world();
+  it('ignores the interval of a NACK', () => {
+    const w = createHarness();
     w.client.start();
     const error = { code: 3, message: 'node.id is empty' };
     w.at(0).handlers.onResponse({ requestNonce: 1n, reportIntervalMs: 10, error });
@@ -312,9 +312,9 @@ describe('simulated Envoy client: the report interval', () => {
   });
 });
 
-describe('simulated Envoy client: the end of a stream', () => {
-  it('answers a NACK by a reset, and comes back after the retry interval with a full push', () => {
-    const w = world();
+describe('simulated Envoy client: end of a stream', () => {
+  it('resets the stream after a NACK and reconnects after the retry interval with a full push', () => {
+    const w = createHarness();
     w.held.push(tunnel('a'));
     w.client.start();
     const error = { code: 3, message: 'node.id is empty' };
@@ -326,9 +326,9 @@ describe('simulated Envoy client: the end of a stream', () => {
     expect(w.at(1).reports[0]).to.deep.include({ fullPush: true, nonce: 1n, added: [tunnel('a')] });
   });
 
-  it('leaves no send behind when the NACK comes before send has returned', () => {
-    const w = world();
-    w.network.answer = () => ({
+  it('leaves no scheduled send if a NACK arrives before send returns', () => {
+    const w = createHarness();
+    w.network.respond = () => ({
       requestNonce: 1n,
       reportIntervalMs: undefined,
       error: { code: 3, message: '' },
@@ -345,8 +345,8 @@ describe('simulated Envoy client: the end of a stream', () => {
     ['UNAVAILABLE', 14],
     ['RESOURCE_EXHAUSTED', 8],
   ] as const) {
-    it(`takes an end with ${name} for a failure: reconnect and full push`, () => {
-      const w = world();
+    it(`reconnects with a full push after the server ends the stream with ${name}`, () => {
+      const w = createHarness();
       w.client.start();
       w.ack(0, 1);
       w.at(0).handlers.onEnd({ code, message: '' });
@@ -357,9 +357,9 @@ describe('simulated Envoy client: the end of a stream', () => {
     });
   }
 
-  it('supersedes what was queued while disconnected by the full push', () => {
-    const w = world();
-    w.network.answer = ackAll;
+  it('replaces changes that were queued while disconnected with the full push', () => {
+    const w = createHarness();
+    w.network.respond = ackAll;
     w.held.push(tunnel('a'));
     w.client.start();
     w.at(0).handlers.onEnd({ code: 14, message: '' });
@@ -372,8 +372,8 @@ describe('simulated Envoy client: the end of a stream', () => {
     ]);
   });
 
-  it('drops updates beyond its buffer and the stream with them, once, without putting off the retry', () => {
-    const w = world({ maxBufferCount: 2 });
+  it('drops updates beyond its buffer and resets the stream once, without postponing the retry', () => {
+    const w = createHarness({ maxBufferCount: 2 });
     w.client.start();
     w.ack(0, 1);
     const three = { connections: [tunnel('a'), tunnel('b')], disconnections: ['c'] };
@@ -387,14 +387,14 @@ describe('simulated Envoy client: the end of a stream', () => {
     expect(w.streams).to.have.length(2);
   });
 
-  it('leaves no timer when it is stopped, streaming or waiting', () => {
-    const streaming = world();
+  it('leaves no timer when it is stopped while streaming or waiting', () => {
+    const streaming = createHarness();
     streaming.client.start();
     streaming.client.stop();
     expect(streaming.at(0).reset).to.equal(true);
     expect(streaming.clock.pendingTimersMs).to.have.length(0);
 
-    const waiting = world();
+    const waiting = createHarness();
     waiting.client.start();
     waiting.at(0).handlers.onEnd({ code: 14, message: '' });
     waiting.client.stop();
@@ -403,8 +403,8 @@ describe('simulated Envoy client: the end of a stream', () => {
 });
 
 describe('simulated Envoy client: settled', () => {
-  it('is true once everything is sent and ACKed, whatever heartbeats are under way', () => {
-    const w = world();
+  it('is settled once all changes are sent and ACKed, regardless of unacknowledged heartbeats', () => {
+    const w = createHarness();
     w.client.start();
     expect(w.client.settled()).to.equal(false);
     w.ack(0, 1);

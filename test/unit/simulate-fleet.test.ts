@@ -4,12 +4,12 @@ import type { ReportingConnection } from '../../src/grpc/reporting-client.ts';
 import { createFleet, type Fleet, type FleetOptions } from '../../src/simulate/fleet.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
-/** A fleet in fake time whose reports are ACKed at once, unless `answers` is set to false. */
-function world(options: Partial<FleetOptions> = {}) {
+/** Creates a fleet with a fake clock, whose reports are ACKed immediately unless `network.responds` is set to false. */
+function createHarness(options: Partial<FleetOptions> = {}) {
   const clock = new FakeClock();
   const reports: ReportMessage[] = [];
   const open = new Set<StreamHandlers>();
-  const network = { answers: true };
+  const network = { responds: true };
   const connections = new Set<object>();
   const fleet = createFleet(
     {
@@ -30,7 +30,7 @@ function world(options: Partial<FleetOptions> = {}) {
             return {
               send(report) {
                 reports.push(report);
-                if (!network.answers) return;
+                if (!network.responds) return;
                 handlers.onResponse({
                   requestNonce: report.nonce,
                   reportIntervalMs: undefined,
@@ -57,9 +57,9 @@ function names(fleet: Fleet): string[] {
   return [...fleet.expectedTunnels().values()].flatMap((tunnels) => Array.from(tunnels.keys()));
 }
 
-/** What a fleet of this seed holds after 20 s of churn and flaps. */
-async function holdsAfterChurn(seed: number): Promise<string[]> {
-  const { fleet, clock } = world({ seed, churnPerSecond: 7, flapsPerSecond: 3 });
+/** Returns the tunnel names of a fleet with this seed after 20 s of churn and flaps. */
+async function namesAfterChurn(seed: number): Promise<string[]> {
+  const { fleet, clock } = createHarness({ seed, churnPerSecond: 7, flapsPerSecond: 3 });
   await fleet.start();
   clock.advance(20_000);
   fleet.pauseChurn();
@@ -68,9 +68,9 @@ async function holdsAfterChurn(seed: number): Promise<string[]> {
   return held;
 }
 
-describe('the reporter fleet: what it holds', () => {
-  it('gives each reporter an id and its tunnels, spread over tenants and clusters, no node twice', () => {
-    const { fleet, clock } = world();
+describe('reporter fleet: tunnels', () => {
+  it('gives each reporter an ID and tunnels of distinct nodes, spread over tenants and clusters', () => {
+    const { fleet, clock } = createHarness();
     expect([...fleet.expectedTunnels().keys()]).to.deep.equal([
       { cluster: 'edge', id: 'responder-0' },
       { cluster: 'edge', id: 'responder-1' },
@@ -111,8 +111,8 @@ describe('the reporter fleet: what it holds', () => {
     ]);
   });
 
-  it('scopes name, node and cluster by the tenant under tenant isolation, the tenant not', () => {
-    const { fleet } = world({ tenantIsolation: true });
+  it('prefixes name, node and cluster with the tenant under tenant isolation, but not tenantID', () => {
+    const { fleet } = createHarness({ tenantIsolation: true });
     expect(fleet.reporters[0]?.expectedTunnels().get('tenant-1:node-1')).to.deep.include({
       name: 'tenant-1:node-1',
       tenantID: 'tenant-1',
@@ -122,9 +122,9 @@ describe('the reporter fleet: what it holds', () => {
   });
 });
 
-describe('the reporter fleet: churn', () => {
-  it('replaces tunnels at the rate asked for, keeping its size, and stops when paused', async () => {
-    const { fleet, clock } = world({ churnPerSecond: 5 });
+describe('reporter fleet: churn', () => {
+  it('replaces tunnels at the configured rate, keeps its size, and stops when it is paused', async () => {
+    const { fleet, clock } = createHarness({ churnPerSecond: 5 });
     await fleet.start();
     clock.advance(10_000);
     expect(fleet.tunnelCount()).to.equal(60);
@@ -139,37 +139,37 @@ describe('the reporter fleet: churn', () => {
     await fleet.stop();
   });
 
-  it('flaps tunnels, some inside one report, some for longer; all are back when it is paused', async () => {
-    const { fleet, clock, reports } = world({ flapsPerSecond: 10 });
+  it('flaps tunnels within one report or for longer, and restores all of them when it is paused', async () => {
+    const { fleet, clock, reports } = createHarness({ flapsPerSecond: 10 });
     const before = new Set(names(fleet));
     await fleet.start();
-    let fewest = fleet.tunnelCount();
+    let minTunnels = fleet.tunnelCount();
     for (let i = 0; i < 100; i += 1) {
       clock.advance(100);
-      fewest = Math.min(fewest, fleet.tunnelCount());
+      minTunnels = Math.min(minTunnels, fleet.tunnelCount());
     }
-    expect(fewest).to.be.lessThan(60);
+    expect(minTunnels).to.be.lessThan(60);
     fleet.pauseChurn();
     expect(new Set(names(fleet))).to.deep.equal(before);
     const inBoth = reports.filter(({ added, removedNames }) =>
       added.some(({ name }) => removedNames.includes(name)),
     );
-    const goneOnly = reports.filter(({ added, removedNames }) =>
-      removedNames.some((gone) => added.every(({ name }) => name !== gone)),
+    const removedOnly = reports.filter(({ added, removedNames }) =>
+      removedNames.some((removed) => added.every(({ name }) => name !== removed)),
     );
     expect(inBoth).to.have.length.greaterThan(5);
-    expect(goneOnly).to.have.length.greaterThan(5);
+    expect(removedOnly).to.have.length.greaterThan(5);
     await fleet.stop();
   });
 
-  it('ends with the same tunnels for the same seed, and with others for another', async () => {
-    const one = await holdsAfterChurn(1);
-    expect(await holdsAfterChurn(1)).to.deep.equal(one);
-    expect(await holdsAfterChurn(2)).to.not.have.members(one);
+  it('ends with the same tunnels for the same seed, and with different ones for another seed', async () => {
+    const reference = await namesAfterChurn(1);
+    expect(await namesAfterChurn(1)).to.deep.equal(reference);
+    expect(await namesAfterChurn(2)).to.not.have.members(reference);
   });
 
-  it('leaves alone what a test has disconnected by hand', async () => {
-    const { fleet, clock } = world({ reporters: 1, tunnels: 5, churnPerSecond: 1 });
+  it('does not restore tunnels that a test has disconnected', async () => {
+    const { fleet, clock } = createHarness({ reporters: 1, tunnels: 5, churnPerSecond: 1 });
     await fleet.start();
     for (const name of names(fleet)) fleet.reporters[0]?.disconnectTunnel(name);
     clock.advance(10_000);
@@ -178,9 +178,9 @@ describe('the reporter fleet: churn', () => {
   });
 });
 
-describe('the reporter fleet: starting, settling, stopping', () => {
-  it('starts its reporters one after the other over the time given', async () => {
-    const { fleet, clock } = world({ rampUpMs: 3000 });
+describe('reporter fleet: start, settle and stop', () => {
+  it('spreads the starts of its reporters over the ramp-up time', async () => {
+    const { fleet, clock } = createHarness({ rampUpMs: 3000 });
     await fleet.start();
     const connected: number[] = [];
     for (let i = 0; i < 3; i += 1) {
@@ -191,9 +191,9 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     await fleet.stop();
   });
 
-  it('settles when every report with content is ACKed, not before, and again after each change', async () => {
-    const { fleet, clock, network, open } = world();
-    network.answers = false;
+  it('settles once every report with content is ACKed, and again after each change', async () => {
+    const { fleet, clock, network, open } = createHarness();
+    network.responds = false;
     await fleet.start();
     clock.advance(0);
     let settled = 0;
@@ -204,7 +204,7 @@ describe('the reporter fleet: starting, settling, stopping', () => {
       handlers.onResponse({ requestNonce: 1n, reportIntervalMs: undefined, error: undefined });
     await first;
 
-    network.answers = true;
+    network.responds = true;
     fleet.reporters[1]?.connectTunnel(fleet.newInitiator());
     const second = fleet.settled().then(() => (settled += 1));
     await Promise.resolve();
@@ -215,8 +215,8 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     await fleet.stop();
   });
 
-  it('does not wait for a reporter that was stopped, and does again when it is started', async () => {
-    const { fleet, clock, network } = world();
+  it('does not wait for a stopped reporter, but for one that is started again', async () => {
+    const { fleet, clock, network } = createHarness();
     await fleet.start();
     clock.advance(0);
     fleet.reporters[0]?.stop();
@@ -224,7 +224,7 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     await fleet.settled();
     expect(fleet.statistics().connected).to.equal(2);
 
-    network.answers = false;
+    network.responds = false;
     fleet.reporters[0]?.start();
     let outcome = 'waiting';
     const waiting = fleet.settled().then(
@@ -239,7 +239,7 @@ describe('the reporter fleet: starting, settling, stopping', () => {
   });
 
   it('counts streams, disconnects by reason and reconnects', async () => {
-    const { fleet, clock } = world({ reporters: 1, connectRetryIntervalMs: 500 });
+    const { fleet, clock } = createHarness({ reporters: 1, connectRetryIntervalMs: 500 });
     await fleet.start();
     clock.advance(0);
     fleet.reporters[0]?.resetConnection();
@@ -255,8 +255,8 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     await fleet.stop();
   });
 
-  it('leaves no timer, stream or connection behind', async () => {
-    const { fleet, clock, connections, open } = world({
+  it('leaves no timer, stream or connection after a stop', async () => {
+    const { fleet, clock, connections, open } = createHarness({
       churnPerSecond: 5,
       flapsPerSecond: 5,
       rampUpMs: 3000,
@@ -270,8 +270,8 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     expect(connections.size).to.equal(0);
   });
 
-  it('makes one connection for all when asked to share it, which outlives a reporter', async () => {
-    const { fleet, clock, connections, open } = world({ sharedConnection: true });
+  it('uses a single connection with sharedConnection and keeps it when a reporter stops', async () => {
+    const { fleet, clock, connections, open } = createHarness({ sharedConnection: true });
     await fleet.start();
     clock.advance(0);
     expect(connections.size).to.equal(1);
@@ -281,8 +281,8 @@ describe('the reporter fleet: starting, settling, stopping', () => {
     await fleet.stop();
   });
 
-  it('says what a half-open connection needs', async () => {
-    const { fleet, clock } = world();
+  it('rejects a half-open connection without faultyLinks', async () => {
+    const { fleet, clock } = createHarness();
     await fleet.start();
     clock.advance(0);
     expect(() => fleet.reporters[0]?.halfOpenConnection()).to.throw('needs a fleet with faultyLinks');

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import type { TunnelUpdates } from '../../src/simulate/envoy-client.ts';
 import { createTunnelRegistry } from '../../src/simulate/tunnel-registry.ts';
 
-function world() {
+function createHarness() {
   const updates: TunnelUpdates[] = [];
   const time = { micros: 1_764_000_000_123_456 };
   const registry = createTunnelRegistry(
@@ -19,16 +19,16 @@ const TUNNEL = {
   createdAt: { seconds: 1_764_000_000, nanos: 123_456_000 },
 };
 
-describe("the simulated Envoy's count of connections", () => {
-  it('makes a tunnel of the first connection of a name, with the microsecond it came up', () => {
-    const { registry, updates } = world();
+describe('tunnel registry of a simulated Envoy', () => {
+  it('adds a tunnel for the first connection of a name, with a created_at in microseconds', () => {
+    const { registry, updates } = createHarness();
     registry.connect(NODE);
     expect(updates).to.deep.equal([{ connections: [TUNNEL], disconnections: [] }]);
     expect(registry.all()).to.deep.equal([TUNNEL]);
   });
 
-  it('says nothing of further connections of that name, and keeps the identity of the first', () => {
-    const { registry, updates, time } = world();
+  it('ignores further connections of a name and keeps the identity of the first one', () => {
+    const { registry, updates, time } = createHarness();
     registry.connect(NODE);
     time.micros += 1_000_000;
     registry.connect({ ...NODE, tenantID: 'globex' });
@@ -36,8 +36,8 @@ describe("the simulated Envoy's count of connections", () => {
     expect(registry.all()).to.deep.equal([TUNNEL]);
   });
 
-  it('ends the tunnel with the last connection of that name, not before', () => {
-    const { registry, updates } = world();
+  it('removes a tunnel with its last connection', () => {
+    const { registry, updates } = createHarness();
     registry.connect(NODE);
     registry.connect(NODE);
     expect(registry.disconnect('node-1')).to.equal(true);
@@ -48,8 +48,8 @@ describe("the simulated Envoy's count of connections", () => {
     expect(registry.size).to.equal(0);
   });
 
-  it('takes a name that returns for a new tunnel, with its new identity and time', () => {
-    const { registry, time } = world();
+  it('treats a name that returns as a new tunnel with a new identity and time', () => {
+    const { registry, time } = createHarness();
     registry.connect(NODE);
     registry.disconnect('node-1');
     time.micros += 1_000_001;
@@ -59,8 +59,8 @@ describe("the simulated Envoy's count of connections", () => {
     ]);
   });
 
-  it('ignores the end of a connection that it does not know', () => {
-    const { registry, updates } = world();
+  it('ignores the end of an unknown connection', () => {
+    const { registry, updates } = createHarness();
     expect(registry.disconnect('node-1')).to.equal(false);
     expect(updates).to.deep.equal([]);
   });
