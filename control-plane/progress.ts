@@ -26,6 +26,7 @@ export interface ProgressStream {
 export function createProgress(
   stream: ProgressStream = process.stderr,
   nowMs: () => number = () => performance.now(),
+  name = 'control-plane',
 ): Progress {
   const live = stream.isTTY === true;
   const startedMs = nowMs();
@@ -33,14 +34,14 @@ export function createProgress(
   let liveLine = false;
   return {
     log(line) {
-      stream.write(`${liveLine ? '\r\u001b[K' : ''}control-plane: ${line}\n`);
+      stream.write(`${liveLine ? '\r\u001b[K' : ''}${name}: ${line}\n`);
       liveLine = false;
     },
     update(text) {
       const now = nowMs();
       if (now - lastMs < (live ? LIVE_INTERVAL_MS : PLAIN_INTERVAL_MS)) return;
       lastMs = now;
-      const line = `control-plane: [${formatElapsed(now - startedMs)}] ${text}`;
+      const line = `${name}: [${formatElapsed(now - startedMs)}] ${text}`;
       stream.write(live ? `\r${line}\u001b[K` : `${line}\n`);
       liveLine = live;
     },
