@@ -11,6 +11,7 @@ const SUBCOMMANDS: Readonly<Record<string, Subcommand>> = {
   doctor: async (argv) => (await import('./doctor/doctor.ts')).runDoctor(argv),
   status: async (argv) => (await import('./status/status.ts')).runStatus(argv),
   simulate: async (argv) => (await import('./simulate/simulate.ts')).runSimulate(argv),
+  agent: async (argv) => (await import('./agent/agent-command.ts')).runAgent(argv),
   selftest: async (argv) => (await import('./selftest/selftest.ts')).runSelftest(argv, packageVersion()),
 };
 

@@ -59,8 +59,10 @@ export function encodeReport(report: ReportMessage): Buffer {
     const cluster = Buffer.byteLength(value.clusterID);
     const node = Buffer.byteLength(value.nodeID);
     const identity = fieldSize(tenant) + fieldSize(cluster) + fieldSize(node);
-    const createdAt = 2 + varintSize(value.createdAt.seconds) + varintSize(value.createdAt.nanos);
-    const size = fieldSize(name) + fieldSize(identity) + fieldSize(createdAt);
+    const { createdAt } = value;
+    const timestamp =
+      createdAt === undefined ? 0 : 2 + varintSize(createdAt.seconds) + varintSize(createdAt.nanos);
+    const size = fieldSize(name) + fieldSize(identity) + (createdAt === undefined ? 0 : fieldSize(timestamp));
     ensureCapacity(fieldSize(size));
     bytes[at++] = REQUEST.addedTunnels;
     writeNumber(size);
@@ -70,12 +72,13 @@ export function encodeReport(report: ReportMessage): Buffer {
     writeText(IDENTITY.tenantID, value.tenantID, tenant);
     writeText(IDENTITY.clusterID, value.clusterID, cluster);
     writeText(IDENTITY.nodeID, value.nodeID, node);
+    if (createdAt === undefined) return;
     bytes[at++] = TUNNEL.createdAt;
-    writeNumber(createdAt);
+    writeNumber(timestamp);
     bytes[at++] = TIMESTAMP.seconds;
-    writeNumber(value.createdAt.seconds);
+    writeNumber(createdAt.seconds);
     bytes[at++] = TIMESTAMP.nanos;
-    writeNumber(value.createdAt.nanos);
+    writeNumber(createdAt.nanos);
   }
 
   if (report.node !== undefined) {

@@ -11,8 +11,8 @@ export interface ReportedTunnel {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
-  /** Envoy's clock has microsecond resolution: `nanos` is a multiple of 1000, 0 to 999,999,000. */
-  readonly createdAt: { readonly seconds: number; readonly nanos: number };
+  /** Envoy's clock has microsecond resolution: `nanos` is a multiple of 1000, 0 to 999,999,000. Undefined: not reported. */
+  readonly createdAt: { readonly seconds: number; readonly nanos: number } | undefined;
 }
 
 /** StreamReverseTunnelsRequest. If it adds and removes nothing, it is a heartbeat (unless it is a full push). */

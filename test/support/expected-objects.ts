@@ -88,10 +88,10 @@ export function compareWithExpected(
   const expected = new Map<string, string>();
   for (const [reporter, tunnels] of fleet.expectedTunnels()) {
     for (const [name, { tenantID, clusterID, nodeID, createdAt }] of tunnels) {
-      const micros = String(createdAt.nanos / 1000).padStart(6, '0');
+      const micros = String((createdAt?.nanos ?? 0) / 1000).padStart(6, '0');
       expected.set(
         JSON.stringify([reporter.cluster, reporter.id, name]),
-        JSON.stringify([tenantID, clusterID, nodeID, createdAt.seconds, micros]),
+        JSON.stringify([tenantID, clusterID, nodeID, createdAt?.seconds, micros]),
       );
     }
   }

@@ -25,7 +25,8 @@ function expected(report: ReportMessage): object {
     addedTunnels: report.added.map(({ name, tenantID, clusterID, nodeID, createdAt }) => ({
       name,
       identity: { tenantId: tenantID, clusterId: clusterID, nodeId: nodeID },
-      createdAt: { seconds: String(createdAt.seconds), nanos: createdAt.nanos },
+      createdAt:
+        createdAt === undefined ? null : { seconds: String(createdAt.seconds), nanos: createdAt.nanos },
     })),
     removedTunnelNames: report.removedNames,
     fullPush: report.fullPush,
@@ -47,10 +48,13 @@ const report: fc.Arbitrary<ReportMessage> = fc.record({
       tenantID: text,
       clusterID: text,
       nodeID: text,
-      createdAt: fc.record({
-        seconds: fc.oneof(fc.integer({ min: 0, max: 300 }), fc.maxSafeNat()),
-        nanos: fc.integer({ min: 0, max: 999_999_999 }),
-      }),
+      createdAt: fc.option(
+        fc.record({
+          seconds: fc.oneof(fc.integer({ min: 0, max: 300 }), fc.maxSafeNat()),
+          nanos: fc.integer({ min: 0, max: 999_999_999 }),
+        }),
+        { nil: undefined },
+      ),
     }),
     { maxLength: 20 },
   ),

@@ -24,7 +24,7 @@ function checkTunnelObjects({ envoys, store }: SimHarness): string[] {
   for (const envoy of envoys) {
     if (!envoy.isRunning) continue;
     for (const { reportedMs: _, createdAt, ...rest } of envoy.tunnels().values()) {
-      const tunnel = { ...rest, createdAt: formatCreatedAt(createdAt.seconds, createdAt.nanos) };
+      const tunnel = { ...rest, createdAt: createdAt && formatCreatedAt(createdAt.seconds, createdAt.nanos) };
       const manifest = manifestFor(names, envoy.reporter, tunnel);
       expected.set(manifest.name, manifest);
     }

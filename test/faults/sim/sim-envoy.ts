@@ -12,7 +12,7 @@ export interface ActiveTunnel {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
-  readonly createdAt: { readonly seconds: number; readonly nanos: number };
+  readonly createdAt: { readonly seconds: number; readonly nanos: number } | undefined;
   /** When the tunnel, as it is now, was first reported; undefined until then. */
   readonly reportedMs: number | undefined;
 }

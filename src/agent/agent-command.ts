@@ -1,0 +1,234 @@
+import { systemClock } from '../clock.ts';
+import { exceedsLength, findForbiddenCharacter } from '../core/text.ts';
+import { errorMessage } from '../error-message.ts';
+import { durationInRange, enumOf, hostPort, nonEmpty, type ReadValue } from '../flag-values.ts';
+import {
+  EXIT_FAILURE,
+  EXIT_OK,
+  EXIT_USAGE,
+  formatUsageErrors,
+  parseFlags,
+  type CommandDescription,
+  type Flags,
+  type FlagValues,
+} from '../flags.ts';
+import { reporterIdentity, type ReporterIdentity } from '../grpc/reporter-identity.ts';
+import { dialReportingService } from '../grpc/reporting-client.ts';
+import { parseHostPort } from '../host-port.ts';
+import { HttpListenError, startHttpServer, type HttpServer } from '../http/http-server.ts';
+import { createLog, LOG_LEVELS } from '../log.ts';
+import { Agent } from './agent.ts';
+import { EnvoyAdmin, type AdminAddress } from './envoy-admin.ts';
+import { createAgentMetrics } from './metrics.ts';
+
+/** A tenant ID has at most this many code points, as in the service definition. */
+const MAX_TENANT_LENGTH = 128;
+const MIN_TIMEOUT_MS = 1000;
+const MINUTE_MS = 60_000;
+
+const adminAddress: ReadValue<AdminAddress> = (text) => {
+  const address = parseHostPort(/^http:\/\/([^/]+)\/?$/.exec(text)?.[1] ?? '');
+  if (address !== undefined && address.port > 0) return { value: address };
+  const socketPath = /^unix:(?:\/\/)?(\/.+)$/.exec(text)?.[1];
+  return socketPath === undefined
+    ? { expected: 'must be http://HOST:PORT or unix:/PATH, such as http://127.0.0.1:9901' }
+    : { value: { socketPath } };
+};
+
+const tenant: ReadValue<string> = (text) => {
+  const isValid =
+    text !== '' && !exceedsLength(text, MAX_TENANT_LENGTH) && findForbiddenCharacter(text) === undefined;
+  return isValid
+    ? { value: text }
+    : { expected: `must have 1 to ${MAX_TENANT_LENGTH} characters without control characters` };
+};
+
+const FLAGS = {
+  address: {
+    metavar: 'HOST:PORT',
+    description: 'address of the reporting service of the operator',
+    required: true,
+    read: hostPort(1),
+  },
+  admin: {
+    metavar: 'URL',
+    description: "Envoy's admin interface: http://HOST:PORT or unix:/PATH",
+    default: 'http://127.0.0.1:9901',
+    read: adminAddress,
+  },
+  'poll-interval': {
+    metavar: 'DURATION',
+    description: "interval between two polls of Envoy's tunnel gauges, 100ms to 1m",
+    default: '1s',
+    read: durationInRange(100, MINUTE_MS),
+  },
+  'settle-time': {
+    metavar: 'DURATION',
+    description: 'how long after a start of Envoy its tunnels may return before they are reported, 0 to 10m',
+    default: '10s',
+    read: durationInRange(0, 10 * MINUTE_MS),
+  },
+  'lifecycle-log': {
+    metavar: 'FILE',
+    description:
+      "Envoy's lifecycle access log: adds tenant and creation time, and polls at once when a line is added",
+    read: nonEmpty,
+  },
+  'default-tenant': {
+    metavar: 'TENANT',
+    description: 'tenant of the tunnels whose tenant is known neither from tenant isolation nor from the log',
+    read: tenant,
+  },
+  'tls-ca': {
+    metavar: 'FILE',
+    description: 'PEM CA bundle of the service; enables TLS; reloaded on each connection',
+    read: nonEmpty,
+  },
+  'tls-cert': {
+    metavar: 'FILE',
+    description: 'PEM client certificate; requires --tls-key; reloaded on each connection',
+    read: nonEmpty,
+  },
+  'tls-key': {
+    metavar: 'FILE',
+    description: 'PEM private key for --tls-cert; reloaded on each connection',
+    read: nonEmpty,
+  },
+  'tls-server-name': {
+    metavar: 'NAME',
+    description: "expected name in the service's certificate",
+    defaultText: 'the host of --address',
+    read: nonEmpty,
+  },
+  'token-file': {
+    metavar: 'FILE',
+    description: 'file with the ServiceAccount token to send over TLS; read again for each stream',
+    read: nonEmpty,
+  },
+  'http-address': {
+    metavar: 'HOST:PORT',
+    description: 'address of /livez, /readyz and /metrics',
+    default: '0.0.0.0:8081',
+    read: hostPort(0),
+  },
+  'log-level': {
+    metavar: 'LEVEL',
+    description: `one of ${LOG_LEVELS.join(', ')}`,
+    default: 'info',
+    read: enumOf(LOG_LEVELS),
+  },
+} as const satisfies Flags;
+
+const COMMAND: CommandDescription<typeof FLAGS> = {
+  usage: ['reverse-tunnel-operator agent --address HOST:PORT [flags]'],
+  description:
+    'Reports the reverse tunnels of a standard Envoy (1.39 or later) next to which it runs, as the reporter of a contrib build does.',
+  flags: FLAGS,
+  footer: [
+    'Envoy needs enable_detailed_stats: true in its upstream_socket_interface; see examples/envoy-responder-standard.yaml.',
+    'Durations: 250ms, 30s, 5m. Exit codes: 0 after SIGTERM or SIGINT; 1 the agent could not start; 2 invalid flag or value.',
+  ].join('\n'),
+};
+
+type Values = FlagValues<typeof FLAGS>;
+
+/**
+ * Runs the agent until SIGTERM or SIGINT.
+ *
+ * @param argv the arguments after `agent`
+ * @returns the exit code
+ */
+export async function runAgent(argv: readonly string[]): Promise<number> {
+  const parsed = parseFlags(COMMAND, argv);
+  if ('help' in parsed) {
+    process.stdout.write(parsed.help);
+    return EXIT_OK;
+  }
+  const errors = 'errors' in parsed ? parsed.errors : findContradictions(parsed.values);
+  if ('errors' in parsed || errors.length > 0) {
+    process.stderr.write(formatUsageErrors('agent', errors));
+    return EXIT_USAGE;
+  }
+  return await serve(parsed.values);
+}
+
+/** Returns an error per combination of flags that cannot work. */
+function findContradictions(values: Values): string[] {
+  const errors: string[] = [];
+  const { 'tls-ca': ca, 'tls-cert': cert, 'tls-key': key } = values;
+  if ((cert === undefined) !== (key === undefined))
+    errors.push('--tls-cert, --tls-key: must be set together');
+  if (ca === undefined) {
+    for (const flag of ['tls-cert', 'tls-server-name', 'token-file'] as const) {
+      if (values[flag] !== undefined) errors.push(`--${flag}: requires --tls-ca`);
+    }
+  }
+  return errors;
+}
+
+async function serve(values: Values): Promise<number> {
+  const stopRequested = waitForSignal();
+  const log = createLog(values['log-level']);
+  const metrics = createAgentMetrics();
+  const pollIntervalMs = values['poll-interval'];
+  let identity: ReporterIdentity | undefined;
+  let agent: Agent;
+  let http: HttpServer;
+  try {
+    identity = reporterIdentity({
+      caFile: values['tls-ca'],
+      certFile: values['tls-cert'],
+      keyFile: values['tls-key'],
+      serverName: values['tls-server-name'],
+      tokenFile: values['token-file'],
+    });
+    agent = new Agent({
+      pollIntervalMs,
+      settleTimeMs: values['settle-time'],
+      lifecycleLog: values['lifecycle-log'],
+      defaultTenant: values['default-tenant'],
+      admin: new EnvoyAdmin(values.admin, Math.max(MIN_TIMEOUT_MS, pollIntervalMs)),
+      connection: dialReportingService({
+        address: values.address,
+        ...(identity === undefined ? {} : { identity }),
+      }),
+      clock: systemClock,
+      random: Math.random,
+      metrics,
+      log,
+    });
+    http = await startHttpServer(values['http-address'], {
+      notReady: () => agent.notReady,
+      metrics: async () => ({
+        contentType: metrics.registry.contentType,
+        text: await metrics.registry.metrics(),
+      }),
+    });
+  } catch (error) {
+    const hint = error instanceof HttpListenError ? '; set another --http-address' : '';
+    process.stderr.write(`agent: ${errorMessage(error)}${hint}\n`);
+    return EXIT_FAILURE;
+  }
+  log.info({ address: values.address, httpAddress: http.address }, 'serving');
+  agent.start();
+  await stopRequested;
+  log.info('stopping');
+  await agent.stop();
+  await http.close();
+  log.info('stopped');
+  return EXIT_OK;
+}
+
+/** Resolves at the first SIGTERM or SIGINT; the second of either ends the process at once. */
+function waitForSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    let requested = false;
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.on(signal, () => {
+        if (requested) process.exit(EXIT_FAILURE);
+        requested = true;
+        resolve();
+      });
+    }
+  });
+}
