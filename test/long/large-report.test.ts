@@ -13,7 +13,7 @@ describe('large report', () => {
 
   /**
    * The report exceeds gRPC's default limit of 4 MiB, decoding it yields about twenty times, and its objects fill
-   * ten pages of a list. grpc-streams.test.ts sends 100,000 tunnels, and the benchmark also syncs them.
+   * ten pages of a list. grpc-stream-registry.test.ts sends 100,000 tunnels, and the benchmark also syncs them.
    */
   it('a full push of 20,000 tunnels in 5 MB is ACKed and synced', async function () {
     this.timeout(1.2 * DEADLINE_MS);

@@ -5,35 +5,36 @@ import { END_STREAM, FRAME, frame, grpcMessage, openingFrame, PADDED } from '../
 
 const MAX_MESSAGE_BYTES = 100_000;
 
-interface Reader {
+interface Harness {
   readonly frames: InboundFrames;
-  /** What the peer makes the process hold, as told. */
-  readonly held: () => number;
+  /** The sum of the reported changes of buffered bytes. */
+  readonly buffered: () => number;
+  /** The sum of the reported changes of the stream count. */
   readonly streams: () => number;
-  /** Reads it all, in pieces that end at `cuts`. */
+  /** Reads all bytes, in chunks that end at `cuts`. */
   readonly read: (bytes: Buffer, cuts?: readonly number[]) => void;
 }
 
-function reader(other: Partial<InboundFramesOptions> = {}): Reader {
-  let held = 0;
+function createHarness(overrides: Partial<InboundFramesOptions> = {}): Harness {
+  let buffered = 0;
   let streams = 0;
   const frames = new InboundFrames({
     maxMessageSizeBytes: MAX_MESSAGE_BYTES,
-    onBufferedChange: (change) => (held += change),
+    onBufferedChange: (change) => (buffered += change),
     onStreamCountChange: (change) => (streams += change),
     ageSeconds: () => 0,
-    ...other,
+    ...overrides,
   });
   return {
     frames,
-    held: () => held,
+    buffered: () => buffered,
     streams: () => streams,
     read(bytes, cuts = []) {
       const ends = [...new Set([...cuts.map((cut) => cut % (bytes.length + 1)), bytes.length])];
       let from = 0;
       for (const end of ends.toSorted((a, b) => a - b)) {
-        const piece = bytes.subarray(from, end);
-        for (let at = 0; at < piece.length;) at = frames.readFrame(piece, at);
+        const chunk = bytes.subarray(from, end);
+        for (let at = 0; at < chunk.length;) at = frames.readFrame(chunk, at);
         from = end;
       }
     },
@@ -49,24 +50,24 @@ function padded(streamId: number, payload: Buffer, padding: number): Buffer {
   );
 }
 
-describe('what a connection makes the operator hold', () => {
-  it('is the message that is not whole yet, and no more once it has been dealt with', () => {
-    const { read, held, frames } = reader();
+describe('InboundFrames', () => {
+  it('charges for an incomplete message, and releases it once it has been processed', () => {
+    const { read, buffered, frames } = createHarness();
     read(openingFrame(1));
-    const opened = held();
+    const opened = buffered();
     const message = grpcMessage(Buffer.alloc(1000));
     read(frame(FRAME.data, 0, 1, message.subarray(0, 600)));
-    expect(held() - opened).to.be.within(600, 1000);
+    expect(buffered() - opened).to.be.within(600, 1000);
     read(frame(FRAME.data, 0, 1, message.subarray(600)));
-    expect(held() - opened).to.be.above(1005);
+    expect(buffered() - opened).to.be.above(1005);
     frames.messageDone(1);
-    expect(held()).to.equal(opened);
+    expect(buffered()).to.equal(opened);
   });
 
-  it('counts each whole message until it has been dealt with, oldest first', () => {
-    const { read, held, frames } = reader();
+  it('charges for each complete message until it has been processed, oldest first', () => {
+    const { read, buffered, frames } = createHarness();
     read(openingFrame(1));
-    const opened = held();
+    const opened = buffered();
     read(
       frame(
         FRAME.data,
@@ -76,56 +77,56 @@ describe('what a connection makes the operator hold', () => {
       ),
     );
     frames.messageDone(1);
-    expect(held() - opened).to.be.within(10, 5000);
+    expect(buffered() - opened).to.be.within(10, 5000);
     frames.messageDone(1);
-    expect(held()).to.equal(opened);
+    expect(buffered()).to.equal(opened);
     frames.messageDone(1);
-    expect(held()).to.equal(opened);
+    expect(buffered()).to.equal(opened);
   });
 
-  it('is nothing once the stream is gone: reset by the peer, by the server, or ended by both', () => {
+  it('releases a stream that is reset by the peer or the server, or ended by both', () => {
     for (const end of [
-      ({ read }: Reader) => read(frame(FRAME.rstStream, 0, 1, Buffer.alloc(4))),
-      ({ frames }: Reader) => frames.streamReset(1),
-      ({ read, frames }: Reader) => {
+      ({ read }: Harness) => read(frame(FRAME.rstStream, 0, 1, Buffer.alloc(4))),
+      ({ frames }: Harness) => frames.streamReset(1),
+      ({ read, frames }: Harness) => {
         frames.serverEnded(1);
         read(frame(FRAME.data, END_STREAM, 1));
       },
-      ({ read, frames }: Reader) => {
+      ({ read, frames }: Harness) => {
         read(frame(FRAME.data, END_STREAM, 1));
         frames.serverEnded(1);
       },
     ]) {
-      const one = reader();
-      one.read(
+      const harness = createHarness();
+      harness.read(
         Buffer.concat([
           openingFrame(1),
           frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(50)).subarray(0, 20)),
         ]),
       );
-      expect(one.held()).to.be.above(0);
-      expect(one.streams()).to.equal(1);
-      end(one);
-      expect(one.held()).to.equal(0);
-      expect(one.streams()).to.equal(0);
+      expect(harness.buffered()).to.be.above(0);
+      expect(harness.streams()).to.equal(1);
+      end(harness);
+      expect(harness.buffered()).to.equal(0);
+      expect(harness.streams()).to.equal(0);
     }
   });
 
-  it('does not count what gRPC drops: a message over the limit, and what comes after the answer', () => {
-    const { read, held, frames } = reader();
+  it('does not charge for data that grpc-js discards', () => {
+    const { read, buffered, frames } = createHarness();
     read(openingFrame(1));
     read(frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(0), MAX_MESSAGE_BYTES + 1)));
-    const before = held();
+    const before = buffered();
     read(frame(FRAME.data, 0, 1, Buffer.alloc(10_000)));
-    expect(held()).to.equal(before);
+    expect(buffered()).to.equal(before);
     read(openingFrame(3));
     frames.serverEnded(3);
-    const answered = held();
+    const afterResponse = buffered();
     read(frame(FRAME.data, 0, 3, Buffer.alloc(10_000)));
-    expect(held()).to.equal(answered);
+    expect(buffered()).to.equal(afterResponse);
   });
 
-  it('does not depend on how the bytes are cut, nor on padding', () => {
+  it('does not depend on chunk boundaries or padding', () => {
     const part = fc.record({
       stream: fc.constantFrom(1, 3, 5),
       bytes: fc.nat(3000),
@@ -139,35 +140,35 @@ describe('what a connection makes the operator hold', () => {
         (parts, cuts) => {
           const frames = parts.flatMap(({ stream, bytes, frameBytes, padding }) => {
             const message = grpcMessage(Buffer.alloc(bytes, 7));
-            const made: Buffer[] = [];
+            const messageFrames: Buffer[] = [];
             for (let at = 0; at < message.length; at += frameBytes) {
               const payload = message.subarray(at, at + frameBytes);
-              made.push(
+              messageFrames.push(
                 padding === undefined
                   ? frame(FRAME.data, 0, stream, payload)
                   : padded(stream, payload, padding),
               );
             }
-            return made;
+            return messageFrames;
           });
           const bytes = Buffer.concat([openingFrame(1), openingFrame(3), openingFrame(5), ...frames]);
-          const [whole, cut] = [reader(), reader()];
-          whole.read(bytes);
-          cut.read(bytes, cuts);
-          expect(cut.held()).to.equal(whole.held());
-          expect(cut.frames.violation).to.equal(whole.frames.violation);
-          // As many messages as were sent, on each stream, and nothing else.
-          const opened = reader();
+          const [unsplit, split] = [createHarness(), createHarness()];
+          unsplit.read(bytes);
+          split.read(bytes, cuts);
+          expect(split.buffered()).to.equal(unsplit.buffered());
+          expect(split.frames.violation).to.equal(unsplit.frames.violation);
+          // Processing every message releases everything that was charged after the streams were opened.
+          const opened = createHarness();
           opened.read(Buffer.concat([openingFrame(1), openingFrame(3), openingFrame(5)]));
-          for (const { stream } of parts) cut.frames.messageDone(stream);
-          expect(cut.held()).to.equal(opened.held());
+          for (const { stream } of parts) split.frames.messageDone(stream);
+          expect(split.buffered()).to.equal(opened.buffered());
         },
       ),
     );
   });
 
-  it('grows with each frame, so that a message in frames of one byte is cut early', () => {
-    const { read, frames } = reader();
+  it('charges per frame, and reports a message in frames of one byte as a violation', () => {
+    const { read, frames } = createHarness();
     read(openingFrame(1));
     read(frame(FRAME.data, 0, 1, grpcMessage(Buffer.alloc(0), 50_000)));
     let sent = 0;
@@ -179,11 +180,11 @@ describe('what a connection makes the operator hold', () => {
     expect(sent).to.be.below(1100);
   });
 
-  it('may be a large report in frames as flow control cuts them', () => {
-    const { read, frames } = reader({ maxMessageSizeBytes: 20_000_000 });
+  it('accepts a large report in frames that are split by flow control', () => {
+    const { read, frames } = createHarness({ maxMessageSizeBytes: 20_000_000 });
     read(openingFrame(1));
     const message = grpcMessage(Buffer.alloc(13_000_000));
-    // 16 KiB and the rest of a window of 65,535, over and over.
+    // Frames of 16 KiB, and a smaller one at the end of each window of 65,535 bytes.
     for (let at = 0; at < message.length; at += 65_535) {
       const window = message.subarray(at, at + 65_535);
       for (let from = 0; from < window.length; from += 16_384) {
@@ -193,9 +194,9 @@ describe('what a connection makes the operator hold', () => {
     expect(frames.violation).to.equal(undefined);
   });
 
-  it("frames that carry no report are limited by the connection's age", () => {
+  it("limits control frames by the connection's age", () => {
     let ageSeconds = 0;
-    const { read, frames } = reader({ ageSeconds: () => ageSeconds });
+    const { read, frames } = createHarness({ ageSeconds: () => ageSeconds });
     const ping = frame(FRAME.ping, 0, 0, Buffer.alloc(8));
     for (let i = 0; i < 10_000; i += 1) read(ping);
     expect(frames.violation).to.equal(undefined);

@@ -16,29 +16,29 @@ function decode(bytes: Buffer): DecodedReport {
   }
 }
 
-/** What is compared: everything but the texts of violations. */
-interface Read {
+/** The parts of a decoded report that are compared: everything except the violations' messages. */
+interface ComparedReport {
   readonly node: Buffer | undefined;
   readonly fullPush: boolean;
   readonly nonce: bigint;
   readonly added: readonly Tunnel[];
   readonly removedNames: readonly string[];
-  readonly setAside: number;
+  readonly rejectedCount: number;
 }
 
-function read(bytes: Buffer): Read {
+function read(bytes: Buffer): ComparedReport {
   const { node, rejected, ...rest } = decode(bytes);
-  return { ...rest, node: node && Buffer.from(node), setAside: rejected.count };
+  return { ...rest, node: node && Buffer.from(node), rejectedCount: rejected.count };
 }
 
-/** What a report says, put together from parts whose rules `core` holds and tests. */
+/** Computes the expected result with the rules of `core`, which have their own tests. */
 function expected(
   node: Buffer | undefined,
   fullPush: boolean,
   nonce: bigint,
   tunnels: readonly TunnelFields[],
   removed: readonly string[],
-): Read {
+): ComparedReport {
   const added: Tunnel[] = [];
   for (const { name = '', identity, created_at: createdAt } of tunnels) {
     const { tenant_id: tenantID = '', cluster_id: clusterID = '', node_id: nodeID = '' } = identity ?? {};
@@ -48,8 +48,8 @@ function expected(
     added.push({ name, ...parts, createdAt: createdAt && formatCreatedAt(Number(seconds), nanos) });
   }
   const removedNames = removed.filter((name) => textViolation('name', name, MAX_TUNNEL_NAME) === undefined);
-  const setAside = tunnels.length - added.length + (removed.length - removedNames.length);
-  return { node, fullPush, nonce, added, removedNames, setAside };
+  const rejectedCount = tunnels.length - added.length + (removed.length - removedNames.length);
+  return { node, fullPush, nonce, added, removedNames, rejectedCount };
 }
 
 const int64Value = fc.oneof(
@@ -58,7 +58,7 @@ const int64Value = fc.oneof(
 );
 const seconds = fc.oneof(fc.bigInt({ min: -70_000_000_000n, max: 260_000_000_000n }), int64Value);
 const int32Value = fc.oneof(fc.integer(), fc.integer({ min: 0, max: 999_999_999 }));
-/** Mostly rightful names; now and then empty, too long, or with what is refused. */
+/** Mostly valid names; some are empty, too long, or contain forbidden characters. */
 const anyText = fc.oneof(
   { weight: 6, arbitrary: fc.string({ minLength: 1, maxLength: 12, unit: 'grapheme' }) },
   { weight: 1, arbitrary: fc.string({ maxLength: 200, unit: 'binary' }) },
@@ -66,7 +66,7 @@ const anyText = fc.oneof(
 
 const optional = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined, freq: 8 });
 
-describe('grpc/decode against protobufjs', () => {
+describe('decodeReport compared with protobufjs', () => {
   const tunnelFields = fc
     .record({
       name: optional(anyText),
@@ -90,66 +90,66 @@ describe('grpc/decode against protobufjs', () => {
     })
     .map((fields) => defined(fields) as RequestFields);
 
-  it('what protobufjs writes is read as protobufjs reads it', () => {
+  it('decodes messages of protobufjs in the same way', () => {
     fc.assert(
       fc.property(requestFields, (fields) => {
         const bytes = requestBytes(fields);
-        const theirs = requestOf(bytes);
-        const { node, ...ours } = read(bytes);
-        expect({ ...ours, node: undefined }).to.deep.equal(
+        const reference = requestOf(bytes);
+        const { node, ...actual } = read(bytes);
+        expect({ ...actual, node: undefined }).to.deep.equal(
           expected(
             undefined,
-            theirs.full_push ?? false,
-            BigInt(theirs.nonce ?? 0),
-            theirs.added_tunnels,
-            theirs.removed_tunnel_names,
+            reference.full_push ?? false,
+            BigInt(reference.nonce ?? 0),
+            reference.added_tunnels,
+            reference.removed_tunnel_names,
           ),
         );
         const nodeOnly = node === undefined ? Buffer.alloc(0) : lengthDelimited(1, node);
-        expect(requestOf(nodeOnly).node).to.deep.equal(theirs.node);
+        expect(requestOf(nodeOnly).node).to.deep.equal(reference.node);
       }),
       { numRuns: RUNS },
     );
   });
 });
 
-/** One field as it goes on the wire, beside what it means. */
+/** The encoding of a field, and its value. */
 interface Field<T> {
   readonly bytes: Buffer;
-  /** Undefined: nothing, as it is unknown. */
-  readonly says: T | undefined;
+  /** Undefined for an unknown field. */
+  readonly value: T | undefined;
 }
 
-interface IdentitySays {
+interface IdentityValue {
   tenant_id?: string;
   cluster_id?: string;
   node_id?: string;
 }
 
-interface TimestampSays {
+interface TimestampValue {
   seconds?: bigint;
   nanos?: number;
 }
 
-interface TunnelSays {
+interface TunnelValue {
   name?: string;
-  identity?: IdentitySays;
-  created_at?: TimestampSays;
+  identity?: IdentityValue;
+  created_at?: TimestampValue;
 }
 
-interface RequestSays {
+interface RequestValue {
   node?: Buffer;
-  tunnel?: TunnelSays;
+  tunnel?: TunnelValue;
   removed?: string;
   full_push?: boolean;
   nonce?: bigint;
 }
 
 /**
- * Messages as an ill-disposed writer makes them: fields in any order and any number, needlessly long varints, unknown
- * fields between, text that is no UTF-8. Each comes with what it means.
+ * Messages of an adversarial encoder: fields in any order and number, redundant varint bytes, unknown fields in between,
+ * and text that is not UTF-8, each with its expected value.
  */
-describe('grpc/decode of messages written by hand', () => {
+describe('decodeReport with adversarial encodings', () => {
   const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
   const padding = fc.integer({ min: 0, max: 1 });
   const content = fc.oneof(
@@ -158,7 +158,7 @@ describe('grpc/decode of messages written by hand', () => {
   );
   const unsigned = int64Value.map((value) => BigInt.asUintN(64, value));
 
-  /** Unknown: a number that no message has, or a known number with a wire type that it does not have. */
+  /** An unknown field: an unused field number, or a known one with another wire type. */
   const unknownField = (known: readonly number[]): fc.Arbitrary<Field<never>> => {
     const number = fc.integer({ min: 6, max: 536_870_911 });
     return fc
@@ -168,114 +168,121 @@ describe('grpc/decode of messages written by hand', () => {
         fc.tuple(number, unsigned).map(([field, value]) => group(field, group(3, varint(1, value)))),
         ...known.map((field) => unsigned.map((value) => varint(field, value))),
       )
-      .map((bytes) => ({ bytes, says: undefined }));
+      .map((bytes) => ({ bytes, value: undefined }));
   };
-  const textField = <T>(field: number, says: (value: string) => T): fc.Arbitrary<Field<T>> =>
+  const textField = <T>(field: number, toValue: (text: string) => T): fc.Arbitrary<Field<T>> =>
     fc.tuple(content, padding).map(([value, pad]) => ({
       bytes: lengthDelimited(field, value, pad),
-      says: says(utf8.decode(value)),
+      value: toValue(utf8.decode(value)),
     }));
   const message = <Part, T>(
     field: number,
     parts: fc.Arbitrary<Field<Part>>,
-    says: (parts: readonly Part[]) => T,
+    toValue: (parts: readonly Part[]) => T,
   ): fc.Arbitrary<Field<T>> =>
     fc.tuple(fc.array(parts, { maxLength: 5 }), padding).map(([fields, pad]) => ({
       bytes: lengthDelimited(field, concat(...fields.map(({ bytes }) => bytes)), pad),
-      says: says(saidBy(fields)),
+      value: toValue(valuesOf(fields)),
     }));
 
-  const identityField: fc.Arbitrary<Field<IdentitySays>> = fc.oneof(
-    { weight: 3, arbitrary: textField(1, (value): IdentitySays => ({ tenant_id: value })) },
-    { weight: 3, arbitrary: textField(2, (value): IdentitySays => ({ cluster_id: value })) },
-    { weight: 3, arbitrary: textField(3, (value): IdentitySays => ({ node_id: value })) },
+  const identityField: fc.Arbitrary<Field<IdentityValue>> = fc.oneof(
+    { weight: 3, arbitrary: textField(1, (value): IdentityValue => ({ tenant_id: value })) },
+    { weight: 3, arbitrary: textField(2, (value): IdentityValue => ({ cluster_id: value })) },
+    { weight: 3, arbitrary: textField(3, (value): IdentityValue => ({ node_id: value })) },
     unknownField([1, 2, 3]),
   );
-  const timestampField: fc.Arbitrary<Field<TimestampSays>> = fc.oneof(
-    { weight: 3, arbitrary: seconds.map((value) => ({ bytes: int64(1, value), says: { seconds: value } })) },
+  const timestampField: fc.Arbitrary<Field<TimestampValue>> = fc.oneof(
+    { weight: 3, arbitrary: seconds.map((value) => ({ bytes: int64(1, value), value: { seconds: value } })) },
     {
       weight: 3,
-      arbitrary: int32Value.map((value) => ({ bytes: int64(2, BigInt(value)), says: { nanos: value } })),
+      arbitrary: int32Value.map((value) => ({ bytes: int64(2, BigInt(value)), value: { nanos: value } })),
     },
     unknownField([]),
   );
-  const tunnelField: fc.Arbitrary<Field<TunnelSays>> = fc.oneof(
-    { weight: 3, arbitrary: textField(1, (name): TunnelSays => ({ name })) },
+  const tunnelField: fc.Arbitrary<Field<TunnelValue>> = fc.oneof(
+    { weight: 3, arbitrary: textField(1, (name): TunnelValue => ({ name })) },
     {
       weight: 6,
-      arbitrary: message(2, identityField, (parts): TunnelSays => ({ identity: laterOverEarlier(parts) })),
+      arbitrary: message(2, identityField, (parts): TunnelValue => ({ identity: laterOverEarlier(parts) })),
     },
     {
       weight: 2,
-      arbitrary: message(3, timestampField, (parts): TunnelSays => ({ created_at: laterOverEarlier(parts) })),
+      arbitrary: message(3, timestampField, (parts): TunnelValue => ({
+        created_at: laterOverEarlier(parts),
+      })),
     },
     unknownField([1, 2, 3]),
   );
-  const requestField: fc.Arbitrary<Field<RequestSays>> = fc.oneof(
+  const requestField: fc.Arbitrary<Field<RequestValue>> = fc.oneof(
     { weight: 5, arbitrary: message(2, tunnelField, (parts) => ({ tunnel: mergedTunnel(parts) })) },
-    { weight: 2, arbitrary: textField(3, (removed): RequestSays => ({ removed })) },
+    { weight: 2, arbitrary: textField(3, (removed): RequestValue => ({ removed })) },
     fc
       .tuple(content, padding)
-      .map(([node, pad]) => ({ bytes: lengthDelimited(1, node, pad), says: { node } })),
+      .map(([node, pad]) => ({ bytes: lengthDelimited(1, node, pad), value: { node } })),
     fc.tuple(fc.boolean(), padding).map(([value, pad]) => ({
       bytes: varint(4, value ? 1n : 0n, pad),
-      says: { full_push: value },
+      value: { full_push: value },
     })),
-    int64Value.map((nonce) => ({ bytes: int64(5, nonce), says: { nonce } })),
+    int64Value.map((nonce) => ({ bytes: int64(5, nonce), value: { nonce } })),
     unknownField([1, 2, 3]),
   );
   const request = fc.array(requestField, { maxLength: 12 });
 
-  it('the last of a field counts, messages are merged, unknown fields do not matter', () => {
+  it('uses the last of several equal fields, merges messages, and skips unknown fields', () => {
     fc.assert(
       fc.property(request, (fields) => {
-        expect(read(concat(...fields.map(({ bytes }) => bytes)))).to.deep.equal(meaning(fields));
+        expect(read(concat(...fields.map(({ bytes }) => bytes)))).to.deep.equal(expectedReport(fields));
       }),
       { numRuns: RUNS },
     );
   });
 
-  it('cut anywhere: between two fields it is a shorter report, elsewhere it is malformed', () => {
+  it('decodes a report that is truncated between two fields, and rejects it when truncated elsewhere', () => {
     fc.assert(
       fc.property(request, fc.nat(), (fields, at) => {
         const bytes = concat(...fields.map((field) => field.bytes));
         const cut = at % (bytes.length + 1);
-        let whole = 0;
+        let completeFields = 0;
         let end = 0;
         for (const field of fields) {
           if (end + field.bytes.length > cut) break;
           end += field.bytes.length;
-          whole += 1;
+          completeFields += 1;
         }
-        if (end === cut) expect(read(bytes.subarray(0, cut))).to.deep.equal(meaning(fields.slice(0, whole)));
+        if (end === cut)
+          expect(read(bytes.subarray(0, cut))).to.deep.equal(expectedReport(fields.slice(0, completeFields)));
         else expect(() => read(bytes.subarray(0, cut))).to.throw(MalformedReportError);
       }),
       { numRuns: RUNS },
     );
   });
 
-  it('with bytes changed, put in or left out, it is read or malformed, and nothing else happens', () => {
+  it('decodes or rejects a report with changed, inserted or removed bytes', () => {
     const change = fc.record({
       at: fc.nat(),
-      leftOut: fc.integer({ min: 0, max: 3 }),
-      putIn: fc.uint8Array({ maxLength: 3 }),
+      removedBytes: fc.integer({ min: 0, max: 3 }),
+      insertedBytes: fc.uint8Array({ maxLength: 3 }),
     });
     fc.assert(
       fc.property(request, fc.array(change, { minLength: 1, maxLength: 4 }), (fields, changes) => {
         let bytes = concat(...fields.map((field) => field.bytes));
-        for (const { at, leftOut, putIn } of changes) {
+        for (const { at, removedBytes, insertedBytes } of changes) {
           const from = at % (bytes.length + 1);
-          bytes = concat(bytes.subarray(0, from), Buffer.from(putIn), bytes.subarray(from + leftOut));
+          bytes = concat(
+            bytes.subarray(0, from),
+            Buffer.from(insertedBytes),
+            bytes.subarray(from + removedBytes),
+          );
         }
-        readOrMalformed(bytes);
+        decodeOrReject(bytes);
       }),
       { numRuns: RUNS * 5 },
     );
   });
 
-  it('random bytes are read or malformed, and nothing else happens', () => {
+  it('decodes or rejects random bytes', () => {
     fc.assert(
-      fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => readOrMalformed(Buffer.from(bytes))),
+      fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => decodeOrReject(Buffer.from(bytes))),
       { numRuns: RUNS * 5 },
     );
   });
@@ -285,13 +292,13 @@ function laterOverEarlier<T extends object>(parts: readonly T[]): T {
   return Object.assign({}, ...parts) as T;
 }
 
-function saidBy<T>(fields: readonly Field<T>[]): T[] {
-  return fields.flatMap(({ says }) => (says === undefined ? [] : [says]));
+function valuesOf<T>(fields: readonly Field<T>[]): T[] {
+  return fields.flatMap(({ value }) => (value === undefined ? [] : [value]));
 }
 
-/** The naive reading: later parts over earlier ones, messages part by part. */
-function mergedTunnel(parts: readonly TunnelSays[]): TunnelSays {
-  const merged: TunnelSays = {};
+/** Merges the parts naively: later ones override earlier ones, messages part by part. */
+function mergedTunnel(parts: readonly TunnelValue[]): TunnelValue {
+  const merged: TunnelValue = {};
   for (const { name, identity, created_at: createdAt } of parts) {
     if (name !== undefined) merged.name = name;
     if (identity !== undefined) merged.identity = { ...merged.identity, ...identity };
@@ -300,24 +307,24 @@ function mergedTunnel(parts: readonly TunnelSays[]): TunnelSays {
   return merged;
 }
 
-function meaning(fields: readonly Field<RequestSays>[]): Read {
-  const said = saidBy(fields);
-  const nodes = said.flatMap(({ node }) => (node === undefined ? [] : [node]));
+function expectedReport(fields: readonly Field<RequestValue>[]): ComparedReport {
+  const values = valuesOf(fields);
+  const nodes = values.flatMap(({ node }) => (node === undefined ? [] : [node]));
   return expected(
     nodes.length === 0 ? undefined : concat(...nodes),
-    said.findLast((one) => one.full_push !== undefined)?.full_push ?? false,
-    said.findLast(({ nonce }) => nonce !== undefined)?.nonce ?? 0n,
-    said.flatMap(({ tunnel }) => (tunnel === undefined ? [] : [textual(tunnel)])),
-    said.flatMap(({ removed }) => (removed === undefined ? [] : [removed])),
+    values.findLast((value) => value.full_push !== undefined)?.full_push ?? false,
+    values.findLast(({ nonce }) => nonce !== undefined)?.nonce ?? 0n,
+    values.flatMap(({ tunnel }) => (tunnel === undefined ? [] : [withDecimalSeconds(tunnel)])),
+    values.flatMap(({ removed }) => (removed === undefined ? [] : [removed])),
   );
 }
 
-function textual({ created_at: createdAt, ...rest }: TunnelSays): TunnelFields {
+function withDecimalSeconds({ created_at: createdAt, ...rest }: TunnelValue): TunnelFields {
   if (createdAt === undefined) return rest;
   return { ...rest, created_at: { seconds: String(createdAt.seconds ?? 0), nanos: createdAt.nanos ?? 0 } };
 }
 
-function readOrMalformed(bytes: Buffer): void {
+function decodeOrReject(bytes: Buffer): void {
   let report: DecodedReport;
   try {
     report = decode(bytes);
@@ -330,7 +337,7 @@ function readOrMalformed(bytes: Buffer): void {
   for (const { message } of report.rejected.first) expect(message).to.not.match(/\p{Cc}/u);
 }
 
-/** The same without the parts that are undefined, so that they stay off the wire. */
+/** Removes undefined fields, so that they are not encoded. */
 function defined<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   const entries = Object.entries(fields)
     .filter(([, value]) => value !== undefined)
