@@ -50,7 +50,7 @@ describe('the reporting server under attack', function () {
       });
     }
 
-    it('did all of this: memory was bounded and is released', async () => {
+    it('bounds its memory during the attacks and releases it afterwards', async () => {
       const { peakResidentBytes } = await victim.state();
       expect((peakResidentBytes - baseline.residentBytes) / MIB).to.be.below(MAX_GROWTH_MIB);
       await eventually('buffers are released', async () => {
@@ -59,7 +59,7 @@ describe('the reporting server under attack', function () {
       });
     });
 
-    it('did all of this: the log has one line per reason and minute', async () => {
+    it('logs one line per rejection reason and minute', async () => {
       const { rejectionLogs, rejected } = await victim.state();
       const reasons = rejectionLogs.map(({ reason }) => reason);
       expect(reasons.toSorted()).to.include.members(Object.keys(rejected));

@@ -37,12 +37,12 @@ async function rejectedConnections(fixture: TestServer, reason: string): Promise
   return values.find(({ labels }) => labels.reason === reason)?.value ?? 0;
 }
 
-describe('connections to the reporting server', () => {
+describe('the reporting port', () => {
   let fixture: TestServer;
 
   afterEach(() => fixture.stop());
 
-  it('beyond the limit per address are closed; a closed one makes room for another', async () => {
+  it('closes connections beyond the limit per address until another one is closed', async () => {
     fixture = await startTestServer({ limits: { connectionsPerAddress: 2 } });
     const [first, second] = [plainConnection(fixture.address), plainConnection(fixture.address)];
     await Promise.all([once(first, 'connect'), once(second, 'connect')]);
@@ -61,7 +61,7 @@ describe('connections to the reporting server', () => {
     second.destroy();
   });
 
-  it('beyond the global limit are closed', async () => {
+  it('closes connections beyond the global limit', async () => {
     fixture = await startTestServer({ limits: { connections: 1 } });
     const first = plainConnection(fixture.address);
     await once(first, 'connect');
@@ -75,7 +75,7 @@ describe('connections to the reporting server', () => {
     ['half of the preface', 'PRI * HTTP/2.0'],
     ['only the preface', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'],
   ] as const) {
-    it(`that send ${content} are closed after exactly 10 s`, async () => {
+    it(`closes a connection that sends ${content} after exactly 10 s`, async () => {
       const clock = new FakeClock();
       fixture = await startTestServer({ clock });
       const socket = plainConnection(fixture.address);
@@ -90,7 +90,7 @@ describe('connections to the reporting server', () => {
     });
   }
 
-  it('that have completed the handshake stay open without a stream', async () => {
+  it('keeps a connection without a stream open after the handshake', async () => {
     const clock = new FakeClock();
     fixture = await startTestServer({ clock });
     const peer = await openRawPeer(fixture.address);
@@ -102,7 +102,7 @@ describe('connections to the reporting server', () => {
     peer.destroy();
   });
 
-  it('that buffer too many bytes get a GOAWAY, and their reporters are disconnected', async () => {
+  it('sends GOAWAY to a connection that buffers too many bytes, and disconnects its reporters', async () => {
     fixture = await startTestServer({ limits: { bufferedBytes: 2 * MIB } });
     const other = fixture.open();
     other.sendBytes(firstReport('other'));
@@ -124,7 +124,7 @@ describe('connections to the reporting server', () => {
     expect(await other.next()).to.deep.include({ request_nonce: '2' });
   });
 
-  it('may have 200 open streams, as announced in SETTINGS; more are a protocol error', async () => {
+  it('allows 200 open streams per connection, as announced in SETTINGS', async () => {
     fixture = await startTestServer();
     const peer = await openRawPeer(fixture.address);
     await peer.waitUntil(() => peer.received(FRAME.settings) >= 2);
@@ -139,7 +139,7 @@ describe('connections to the reporting server', () => {
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
   });
 
-  it('reject a compressed report with UNIMPLEMENTED, which does not affect the next stream', async () => {
+  it('rejects a compressed report with UNIMPLEMENTED, and serves the next stream', async () => {
     fixture = await startTestServer();
     const client = new Client(fixture.address, credentials.createInsecure(), {
       'grpc.default_compression_algorithm': compressionAlgorithms.gzip,
@@ -163,7 +163,7 @@ describe('connections to the reporting server', () => {
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
   });
 
-  it('may announce an encoding as long as they do not use it', async () => {
+  it('accepts a stream that announces an encoding but does not use it', async () => {
     fixture = await startTestServer();
     const peer = await openRawPeer(fixture.address);
     await peer.write(openingFrame(1, { 'grpc-encoding': 'gzip' }));
@@ -172,7 +172,7 @@ describe('connections to the reporting server', () => {
     peer.destroy();
   });
 
-  it('have windows of 1 MiB per stream and 4 MiB in total, for links with a high latency', async () => {
+  it('opens windows of 1 MiB per stream and 4 MiB per connection, for links with a high latency', async () => {
     fixture = await startTestServer();
     const session = connectHttp2(`http://${fixture.address}`);
     try {
@@ -191,7 +191,7 @@ describe('connections to the reporting server', () => {
     }
   });
 
-  it('that keep their half of a rejected stream open lose the stream after 10 s, but not the connection', async () => {
+  it('closes a rejected stream whose peer keeps its half open after 10 s, and keeps the connection', async () => {
     const clock = new FakeClock();
     fixture = await startTestServer({ clock });
     const peer = await openRawPeer(fixture.address);
@@ -210,7 +210,7 @@ describe('connections to the reporting server', () => {
     peer.destroy();
   });
 
-  it('may split a header block into several frames', async () => {
+  it('accepts a header block that is split into several frames', async () => {
     fixture = await startTestServer();
     const peer = await openRawPeer(fixture.address);
     const whole = openingFrame(1);

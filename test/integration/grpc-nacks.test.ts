@@ -14,7 +14,7 @@ function withInvalid(invalid: TunnelFields): RequestFields {
   return { added_tunnels: [tunnel('before'), invalid, tunnel('after')] };
 }
 
-describe('a rejected report', () => {
+describe('rejected reports', () => {
   let fixture: TestServer;
   const serve = async (options?: TestServerOptions): Promise<void> => {
     fixture = await startTestServer(options);
@@ -28,7 +28,7 @@ describe('a rejected report', () => {
 
   afterEach(() => fixture.stop());
 
-  describe('is answered with a NACK that names the field, and the stream ends', () => {
+  describe('with a violation of the contract', () => {
     const node = { id: 'r-0', cluster: 'edge' };
     for (const { what, first, message, reason, nodeId = '' } of [
       { what: 'no node', first: {}, message: /^node: .*required/, reason: 'missing' },
@@ -72,7 +72,7 @@ describe('a rejected report', () => {
         nodeId: 'r-0',
       },
     ]) {
-      it(`for ${what} in the first report of a stream`, async () => {
+      it(`answers ${what} in the first report with a NACK that names the field, and ends the stream`, async () => {
         await serve();
         const stream = fixture.open();
         stream.send({ nonce: 7, ...first, ...fullPush(2) });
@@ -122,7 +122,7 @@ describe('a rejected report', () => {
       },
       { what: 'a negative nonce', later: { nonce: '-5' }, message: /^nonce: -5 /, reason: 'negative' },
     ]) {
-      it(`for ${what} in a later report, which does not affect earlier reports`, async () => {
+      it(`answers ${what} in a later report with a NACK, and keeps earlier reports`, async () => {
         await serve();
         const stream = await openIdentified();
         stream.send({ nonce: 2, ...later, ...fullPush(1) });
@@ -140,7 +140,7 @@ describe('a rejected report', () => {
       });
     }
 
-    it('after which the reporter may reconnect immediately', async () => {
+    it('lets the reporter reconnect immediately after a NACK', async () => {
       await serve();
       const stream = await openIdentified();
       stream.send({ nonce: '-1' });
@@ -151,7 +151,7 @@ describe('a rejected report', () => {
     });
   });
 
-  describe('because of an invalid tunnel', () => {
+  describe('with an invalid tunnel', () => {
     const { identity } = tunnel('a');
     const cases: { what: string; invalid: TunnelFields; field: string; reason: string }[] = [
       {
@@ -176,7 +176,7 @@ describe('a rejected report', () => {
     ];
 
     for (const { what, invalid, field, reason } of cases) {
-      it(`is accepted without that tunnel if onInvalid is skip: ${what}`, async () => {
+      it(`accepts the other tunnels if onInvalid is skip: ${what}`, async () => {
         await serve({ onInvalid: 'skip' });
         const stream = fixture.open();
         stream.sendBytes(firstReport('r-0', withInvalid(invalid)));
@@ -191,7 +191,7 @@ describe('a rejected report', () => {
         expect(await stream.next()).to.deep.include({ request_nonce: '2' });
       });
 
-      it(`is answered with a NACK if onInvalid is nack: ${what}`, async () => {
+      it(`rejects the report if onInvalid is nack: ${what}`, async () => {
         await serve({ onInvalid: 'nack' });
         const stream = await openIdentified();
         stream.send({ nonce: 2, ...withInvalid(invalid) });
@@ -206,7 +206,7 @@ describe('a rejected report', () => {
       });
     }
 
-    it('causes one log line for a million invalid tunnels, and counts all of them', async () => {
+    it('logs one line for a million invalid tunnels, and counts all of them', async () => {
       await serve();
       const stream = fixture.open();
       const nameless = Buffer.from([0x12, 0x00]);
@@ -220,8 +220,8 @@ describe('a rejected report', () => {
     });
   });
 
-  describe('because of a tunnel limit', () => {
-    it('is answered with a NACK and RESOURCE_EXHAUSTED, and earlier reports are kept', async () => {
+  describe('over a tunnel limit', () => {
+    it('answers with a NACK and RESOURCE_EXHAUSTED, and keeps earlier reports', async () => {
       await serve({
         apply: (_, { added }) =>
           added.length > 3 ? { limit: 'tunnelsPerReporter', count: added.length, max: 3 } : undefined,
@@ -243,7 +243,7 @@ describe('a rejected report', () => {
       expect(fixture.logged.filter(({ level }) => level === 40)).to.have.length(1);
     });
 
-    it('names the limit of reporters per peer', async () => {
+    it('names the limit of reporters per peer in the message', async () => {
       await serve({ apply: () => ({ limit: 'reportersPerPeer', count: 4, max: 3 }) });
       const stream = fixture.open();
       stream.sendBytes(firstReport('r-0'));
@@ -253,7 +253,7 @@ describe('a rejected report', () => {
       });
     });
 
-    it('names the limit for all reporters together', async () => {
+    it('names the limit for all reporters together in the message', async () => {
       await serve({ apply: () => ({ limit: 'tunnels', count: 4, max: 3 }) });
       const stream = fixture.open();
       stream.sendBytes(firstReport('r-0'));
@@ -261,7 +261,7 @@ describe('a rejected report', () => {
       expect(details).to.equal('all reporters: would hold 4 tunnels, limit is 3');
     });
 
-    it('is answered without a report interval, even as the first report of a stream', async () => {
+    it('does not send a report interval with the NACK of a first report', async () => {
       await serve({ apply: () => ({ limit: 'tunnelsPerReporter', count: 2, max: 1 }) });
       const stream = fixture.open();
       stream.sendBytes(firstReport('r-0', fullPush(2)));
@@ -271,10 +271,10 @@ describe('a rejected report', () => {
     });
   });
 
-  describe('because of the message size limit', () => {
+  describe('over the message size limit', () => {
     const LIMIT = 100_000;
 
-    it('ends its stream with RESOURCE_EXHAUSTED, but not other streams on the same connection', async () => {
+    it('ends its stream with RESOURCE_EXHAUSTED, and keeps other streams of the connection', async () => {
       await serve({ maxMessageSizeBytes: LIMIT });
       const open = fixture.connection();
       const large = open();
@@ -298,7 +298,7 @@ describe('a rejected report', () => {
       expect(fixture.server.connectedReporters).to.equal(1);
     });
 
-    it('is counted as over_limit, and logged once with the reporter', async () => {
+    it('counts the stream as over_limit, and logs the reporter once', async () => {
       await serve({ maxMessageSizeBytes: LIMIT });
       const stream = await openIdentified();
       stream.send({ nonce: 2, ...fullPush(2000) });
@@ -309,7 +309,7 @@ describe('a rejected report', () => {
       expect(warnings[0]?.['reporter']).to.deep.equal({ cluster: 'edge', id: 'r-0' });
     });
 
-    it('is accepted if it has exactly the maximum size', async () => {
+    it('accepts a report of exactly the maximum size', async () => {
       await serve({ maxMessageSizeBytes: LIMIT });
       const stream = fixture.open();
       const report = firstReport('r-0');
@@ -328,7 +328,7 @@ describe('a rejected report', () => {
     });
   });
 
-  it('ends with RESOURCE_EXHAUSTED if it lists more than twice the maximum number of tunnels', async () => {
+  it('ends a stream with RESOURCE_EXHAUSTED if a report lists more than twice the maximum number of tunnels', async () => {
     await serve({ maxTunnelsPerReporter: 10 });
     const stream = await openIdentified();
     stream.send({ nonce: 2, removed_tunnel_names: Array.from({ length: 21 }, () => 'x') });
@@ -368,7 +368,7 @@ describe('a rejected report', () => {
       });
     }
 
-    it('disconnects the reporter, and earlier reports are kept', async () => {
+    it('disconnects the reporter, and keeps earlier reports', async () => {
       await serve();
       const stream = await openIdentified();
       stream.sendBytes(Buffer.from([0xff]));
@@ -377,7 +377,7 @@ describe('a rejected report', () => {
       expect(fixture.server.connectedReporters).to.equal(0);
     });
 
-    it('is not an empty report, which is a heartbeat without a node', async () => {
+    it('decodes an empty report as a heartbeat without a node', async () => {
       await serve();
       const stream = await openIdentified();
       stream.sendBytes(Buffer.alloc(0));
@@ -390,7 +390,7 @@ describe('a rejected report', () => {
     });
   });
 
-  it('is rejected for an invalid field at the end of a large report', async () => {
+  it('rejects a large report for an invalid field at its end', async () => {
     await serve({ onInvalid: 'nack' });
     const stream = fixture.open();
     const { added_tunnels: valid = [] } = fullPush(30_000);

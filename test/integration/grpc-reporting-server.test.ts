@@ -32,9 +32,9 @@ describe('ReportingServer', () => {
 
   afterEach(() => fixture.stop());
 
-  describe('listens', () => {
+  describe('listen', () => {
     for (const host of ['127.0.0.1', '[::1]', 'localhost']) {
-      it(`on ${host} with port 0, and returns the bound port`, async () => {
+      it(`listens on ${host} with port 0, and returns the bound port`, async () => {
         fixture = await startTestServer({ address: `${host}:0` });
         expect(fixture.address).to.match(new RegExp(`^${host.replaceAll(/[[\].]/g, '\\$&')}:[1-9]\\d+$`));
         const stream = fixture.open();
@@ -70,8 +70,8 @@ describe('ReportingServer', () => {
     }
   });
 
-  describe('shuts down', () => {
-    it('after sending every ACK, with UNAVAILABLE, and frees the port', async () => {
+  describe('close', () => {
+    it('sends every ACK, ends streams with UNAVAILABLE, and frees the port', async () => {
       fixture = await startTestServer();
       const open = fixture.connection();
       const streams = [fixture.open(), open(), open(), open()];
@@ -93,20 +93,20 @@ describe('ReportingServer', () => {
       await bindAndFree(fixture.address);
     });
 
-    it('without a connection', async () => {
+    it('frees the port without any connection', async () => {
       fixture = await startTestServer();
       await fixture.server.close(GRACE_MS);
       await bindAndFree(fixture.address);
     });
 
-    it('without leaving a timer', async () => {
+    it('leaves no timer', async () => {
       const clock = new FakeClock();
       fixture = await startTestServer({ clock });
       await fixture.server.close(GRACE_MS);
       expect(clock.pendingTimersMs).to.deep.equal([]);
     });
 
-    it('during a large report, which is then not applied', async () => {
+    it('does not apply a large report that is being decoded', async () => {
       fixture = await startTestServer();
       let shutDown: Promise<void> | undefined;
       onDecodeStart(1_000_000, () => {
@@ -120,7 +120,7 @@ describe('ReportingServer', () => {
       expect(stream.responses).to.deep.equal([]);
     });
 
-    it('with an unidentified stream, one that is opened during the shutdown, and one after it', async () => {
+    it('ends unidentified streams, and streams that are opened during or after the shutdown', async () => {
       fixture = await startTestServer();
       const open = fixture.connection();
       const identified = open();
@@ -138,7 +138,7 @@ describe('ReportingServer', () => {
       expect(fixture.applied).to.have.length(1);
     });
 
-    it('and destroys a connection that does not close within the grace period', async () => {
+    it('destroys a connection that does not close within the grace period', async () => {
       const clock = new FakeClock();
       fixture = await startTestServer({ clock });
       const peer = await stubbornPeer(fixture.address);
@@ -154,7 +154,7 @@ describe('ReportingServer', () => {
       peer.session.destroy();
     });
 
-    it('and reports it to health watchers, which it disconnects after the grace period', async () => {
+    it('notifies health watchers, and disconnects them after the grace period', async () => {
       const clock = new FakeClock();
       fixture = await startTestServer({ clock });
       const health = healthClient(fixture.address);
@@ -179,8 +179,8 @@ describe('ReportingServer', () => {
     });
   });
 
-  describe('answers grpc.health.v1', () => {
-    it('with NOT_SERVING until setServing is called, for the server and for the service', async () => {
+  describe('grpc.health.v1', () => {
+    it('returns NOT_SERVING until setServing is called, for the server and for the service', async () => {
       fixture = await startTestServer();
       const health = healthClient(fixture.address);
       for (const service of ['', SERVICE]) {
@@ -193,7 +193,7 @@ describe('ReportingServer', () => {
       health.close();
     });
 
-    it('for an unknown service with NOT_FOUND, without repeating its name, and for a watch with SERVICE_UNKNOWN', async () => {
+    it('answers a check of an unknown service with NOT_FOUND, and a watch with SERVICE_UNKNOWN', async () => {
       fixture = await startTestServer();
       const health = healthClient(fixture.address);
       const failure = await new Promise<ServiceError | null>((resolve) => {
@@ -214,7 +214,7 @@ describe('ReportingServer', () => {
       health.close();
     });
 
-    it('without keeping the names of unknown services that were watched', async () => {
+    it('does not keep the names of unknown services that were watched', async () => {
       fixture = await startTestServer();
       const health = healthClient(fixture.address);
       const watchOne = async (serial: number): Promise<void> => {
@@ -232,8 +232,8 @@ describe('ReportingServer', () => {
     });
   });
 
-  describe('keeps serving after a peer', () => {
-    it('has sent HTTP/1.1 or TLS, or has closed its connection', async () => {
+  describe('unexpected clients', () => {
+    it('serves streams after clients that send HTTP/1.1 or TLS, or close their connection', async () => {
       fixture = await startTestServer();
       const { hostname, port } = new URL(`tcp://${fixture.address}`);
       for (const bytes of ['GET / HTTP/1.1\r\nHost: a\r\n\r\n', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc', '']) {
@@ -253,7 +253,7 @@ describe('ReportingServer', () => {
       expect(await stream.next()).to.deep.include({ request_nonce: '1' });
     });
 
-    it('has called an unknown method', async () => {
+    it('answers unknown methods with UNIMPLEMENTED', async () => {
       fixture = await startTestServer();
       const client = new Client(fixture.address, credentials.createInsecure());
       for (const path of [`/${SERVICE}/Nothing`, '/nothing', `/${SERVICE}`]) {

@@ -261,7 +261,7 @@ describe('Session', () => {
     expect(fixture.applied).to.have.length(count + 1);
   });
 
-  it('ends with INTERNAL after an unexpected error, without details for the peer', async () => {
+  it('ends the stream with INTERNAL after an unexpected error, without details for the peer', async () => {
     await serve({
       apply: () => {
         throw new Error('an internal secret');

@@ -94,7 +94,7 @@ describe('a stream with a pending token review', () => {
     expect(fixture.connectionEvents).to.deep.equal(['other connected']);
   });
 
-  it('exists only for reporting: health checks need no token', async () => {
+  it('is required for reporting, but not for health checks', async () => {
     const client = dial(fixture.address, peerCredentials(authority));
     fixture.server.setServing(true);
     const response = await new Promise<Buffer>((resolve, reject) => {

@@ -18,7 +18,7 @@ async function identify(stream: TestStream, id = 'r-0'): Promise<TestStream> {
   return stream;
 }
 
-describe('concurrent streams', () => {
+describe('StreamRegistry', () => {
   let fixture: TestServer;
 
   afterEach(() => fixture.stop());
@@ -26,7 +26,7 @@ describe('concurrent streams', () => {
   const reported = (): unknown[] =>
     fixture.applied.map(({ reporter, report }) => `${reporter.id} ${report.added.length}`);
 
-  describe('of one reporter', () => {
+  describe('with several streams of one reporter', () => {
     beforeEach(async () => {
       fixture = await startTestServer();
     });
@@ -35,7 +35,7 @@ describe('concurrent streams', () => {
       { where: 'separate connections', isShared: false },
       { where: 'one connection', isShared: true },
     ]) {
-      it(`on ${where}: the newer one supersedes the older one, which ends with ABORTED`, async () => {
+      it(`serves the newer stream and ends the older one with ABORTED, on ${where}`, async () => {
         const open = isShared ? fixture.connection() : () => fixture.open();
         const older = await identify(open());
         const newer = open();
@@ -52,7 +52,7 @@ describe('concurrent streams', () => {
       });
     }
 
-    it('do not unregister the newer one when the older one ends late', async () => {
+    it('keeps the newer stream registered when the older one ends late', async () => {
       const older = await identify(fixture.open());
       const newer = await identify(fixture.open());
       await older.ended;
@@ -75,7 +75,7 @@ describe('concurrent streams', () => {
       ]);
     });
 
-    it('supersede each other: of ten, the last one is served', async () => {
+    it('serves the last of ten streams and ends the others', async () => {
       const open = fixture.connection();
       const streams: TestStream[] = [];
       for (let i = 0; i < 10; i += 1) streams.push(await identify(open()));
@@ -87,7 +87,7 @@ describe('concurrent streams', () => {
       expect(await fixture.count('streamsClosed', 'superseded')).to.equal(9);
     });
 
-    it('are told apart by cluster and ID together', async () => {
+    it('identifies a reporter by cluster and ID together', async () => {
       const reporters = [
         { cluster: 'edge', id: 'r-0' },
         { cluster: 'core', id: 'r-0' },
@@ -108,7 +108,7 @@ describe('concurrent streams', () => {
       expect(fixture.server.connectedReporters).to.equal(reporters.length);
     });
 
-    it('report connected per stream, and disconnected at the end of the last one', async () => {
+    it('reports each stream as connected, and the end of the last one as disconnected', async () => {
       const older = await identify(fixture.open());
       const newer = await identify(fixture.open());
       await older.ended;
@@ -124,7 +124,7 @@ describe('concurrent streams', () => {
     { violation: 'a negative nonce', onInvalid: 'skip', fields: { nonce: -1 } },
     { violation: 'an invalid tunnel', onInvalid: 'nack', fields: { added_tunnels: [{ name: 'bad' }] } },
   ] as const) {
-    it(`of one reporter: a newer one that is rejected for ${violation} does not supersede the older one`, async () => {
+    it(`keeps the older stream if the newer one is rejected for ${violation}`, async () => {
       fixture = await startTestServer({ onInvalid });
       const older = await identify(fixture.open());
       const rejected = fixture.open();
@@ -140,7 +140,7 @@ describe('concurrent streams', () => {
   }
 
   describe('while a full push of 100,000 tunnels is decoded', () => {
-    it('ACK a small report on another stream first', async () => {
+    it('ACKs a small report on another stream first', async () => {
       fixture = await startTestServer();
       const small = await identify(fixture.open(), 'small');
       const large = fixture.open();
@@ -152,7 +152,7 @@ describe('concurrent streams', () => {
       expect(reported()).to.deep.equal(['small 0', 'small 1', 'large 100000']);
     });
 
-    it('do not apply the full push if the peer cancels its stream', async () => {
+    it('does not apply the full push if the peer cancels its stream', async () => {
       fixture = await startTestServer();
       const large = fixture.open();
       onDecodeStart(LARGE_BYTES, () => large.cancel());
@@ -167,7 +167,7 @@ describe('concurrent streams', () => {
       expect(await fixture.count('streamsClosed', 'client_closed')).to.equal(1);
     });
 
-    it('do not apply the full push if its reporter opens a newer stream', async () => {
+    it('does not apply the full push if its reporter opens a newer stream', async () => {
       fixture = await startTestServer();
       const older = await identify(fixture.open());
       const newer = fixture.open();
@@ -182,7 +182,7 @@ describe('concurrent streams', () => {
       expect(older.responses).to.have.length(1);
     });
 
-    it('keep the newer stream if the full push is the first report of an older stream', async () => {
+    it('keeps the newer stream if the full push is the first report of an older stream', async () => {
       fixture = await startTestServer();
       const older = fixture.open();
       const opened = new Promise<TestStream>((resolve) => {
@@ -198,7 +198,7 @@ describe('concurrent streams', () => {
       expect(older.responses).to.deep.equal([]);
     });
 
-    it('process the next report of the same stream afterwards', async () => {
+    it('processes the next report of the same stream afterwards', async () => {
       fixture = await startTestServer();
       const stream = fixture.open();
       stream.sendBytes(firstReport('r-0', LARGE));

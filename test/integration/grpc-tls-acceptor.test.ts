@@ -54,7 +54,7 @@ describe('mutual TLS on the reporting port', () => {
 
   afterEach(() => fixture.stop());
 
-  describe('passes on the names of a certificate unchanged', () => {
+  describe('names of a client certificate', () => {
     for (const names of [
       { uris: ['spiffe://ours/ns/edge/sa/envoy'], dnsNames: [] },
       { uris: ['spiffe://theirs/ns/edge/sa/envoy'], dnsNames: [] },
@@ -67,7 +67,7 @@ describe('mutual TLS on the reporting port', () => {
       { uris: [], dnsNames: ['envoy.edge.example', '*.example'] },
       { uris: [], dnsNames: [] },
     ]) {
-      it(JSON.stringify(names), async () => {
+      it(`passes on ${JSON.stringify(names)}`, async () => {
         await serve();
         const stream = report(names);
         await stream.next();

@@ -192,7 +192,7 @@ describe('a ServiceAccount token on the reporting port', () => {
     });
   }
 
-  it('that has expired is rejected by the API server if the local clock is behind', async () => {
+  it('is rejected by the API server after its expiry, even if the local clock is behind', async () => {
     await serve('token', { ...systemClock, wallMs: () => Date.now() - 3_600_000 });
     const { outcome, decoded } = await attempt(await signed({ exp: -60 }));
     expect(outcome).to.match(/^UNAUTHENTICATED: .*token rejected by the API server/);
@@ -261,7 +261,7 @@ describe('a ServiceAccount token on the reporting port', () => {
   }
 });
 
-describe('an API server that cannot review a token', () => {
+describe('a failed token review', () => {
   for (const { failure, answer, logged } of [
     { failure: 'is unavailable', answer: { status: 503, body: 'TOKEN' }, logged: '503' },
     { failure: 'forbids it', answer: { status: 403, body: 'TOKEN' }, logged: '403' },
@@ -276,7 +276,7 @@ describe('an API server that cannot review a token', () => {
       logged: 'unexpected_response',
     },
   ]) {
-    it(`because it ${failure}: the stream is rejected with UNAVAILABLE, and the token is not logged`, async () => {
+    it(`rejects the stream with UNAVAILABLE without logging the token if the API server ${failure}`, async () => {
       const api = await startScriptedApiServer();
       const client = createApiClient({
         connection: api.connection(),

@@ -38,8 +38,8 @@ function identityBytes(...parts: Buffer[]): Buffer {
 const COMPLETE_IDENTITY = identityBytes(text(1, 'acme'), text(2, 'eu-1'), text(3, 'node-17'));
 
 describe('decodeReport', () => {
-  describe('decodes', () => {
-    it('an empty message as a heartbeat without node and with nonce 0', () => {
+  describe('fields', () => {
+    it('decodes an empty message as a heartbeat without node and with nonce 0', () => {
       expect(decode(Buffer.alloc(0))).to.deep.equal({
         node: undefined,
         fullPush: false,
@@ -50,7 +50,7 @@ describe('decodeReport', () => {
       });
     });
 
-    it('every field of a report, with lists in the order of the wire', () => {
+    it('decodes every field of a report, with lists in the order of the wire', () => {
       const report = decodeFields({
         node: { id: 'responder-0', cluster: 'edge' },
         added_tunnels: [tunnel('b'), tunnel('a'), tunnel('b')],
@@ -84,7 +84,7 @@ describe('decodeReport', () => {
       -(2n ** 53n) - 1n,
       -(2n ** 63n),
     ]) {
-      it(`all digits of nonce ${nonce}`, () => {
+      it(`preserves all digits of nonce ${nonce}`, () => {
         expect(decodeFields({ nonce: String(nonce) }).nonce).to.equal(nonce);
       });
     }
@@ -106,7 +106,7 @@ describe('decodeReport', () => {
       // 2^53 + 1 is the first integer that a double cannot hold.
       { given: { seconds: '9007199254740993' }, want: undefined },
     ]) {
-      it(`a tunnel with created_at ${JSON.stringify(given)} as ${want ?? 'undefined'}`, () => {
+      it(`decodes created_at ${JSON.stringify(given)} as ${want ?? 'undefined'}`, () => {
         const { created_at: _, ...bare } = tunnel('a');
         const report = decodeFields({
           added_tunnels: [given === undefined ? bare : { ...bare, created_at: given }],
@@ -126,7 +126,7 @@ describe('decodeReport', () => {
       'trailing---',
       'x'.repeat(512),
     ]) {
-      it(`a tunnel with the name ${name.slice(0, 20)}`, () => {
+      it(`accepts the tunnel name ${name.slice(0, 20)}`, () => {
         const report = decodeFields({ added_tunnels: [tunnel(name)], removed_tunnel_names: [name] });
         expect(report.added.map((added) => added.name)).to.deep.equal([name]);
         expect(report.removedNames).to.deep.equal([name]);
@@ -134,7 +134,7 @@ describe('decodeReport', () => {
       });
     }
 
-    it('text that is not UTF-8 with U+FFFD in place of invalid bytes', () => {
+    it('replaces bytes that are not UTF-8 with U+FFFD', () => {
       for (const [bytes, want] of [
         [[0xff], '\uFFFD'],
         [[0x61, 0xc3], 'a\uFFFD'],
@@ -161,8 +161,8 @@ describe('decodeReport', () => {
     });
   });
 
-  describe('follows protobuf', () => {
-    it('and skips unknown fields anywhere, including nested groups', () => {
+  describe('protobuf rules', () => {
+    it('skips unknown fields anywhere, including nested groups', () => {
       const unknown = concat(
         varint(6, 2n ** 64n - 1n),
         lengthDelimited(7, Buffer.from('ignored')),
@@ -197,7 +197,7 @@ describe('decodeReport', () => {
       expect(report.nonce).to.equal(9n);
     });
 
-    it('and treats a known field number with another wire type as unknown', () => {
+    it('treats a known field number with another wire type as unknown', () => {
       const report = decode(
         concat(
           varint(NODE, 1n),
@@ -212,7 +212,7 @@ describe('decodeReport', () => {
       expect(report.added.map(({ name }) => name)).to.deep.equal(['a']);
     });
 
-    it('and uses the last of several equal fields', () => {
+    it('uses the last of several equal fields', () => {
       const report = decode(
         concat(
           varint(FULL_PUSH, 1n),
@@ -226,7 +226,7 @@ describe('decodeReport', () => {
       expect(report.added.map(({ name }) => name)).to.deep.equal(['last']);
     });
 
-    it('and merges repeated messages: identity, created_at and node', () => {
+    it('merges repeated messages: identity, created_at and node', () => {
       const report = decode(
         concat(
           lengthDelimited(NODE, text(1, 'first')),
@@ -255,12 +255,12 @@ describe('decodeReport', () => {
       );
     });
 
-    it('and decodes any varint except 0 as true', () => {
+    it('decodes any varint except 0 as true', () => {
       expect(decode(varint(FULL_PUSH, 2n)).fullPush).to.equal(true);
       expect(decode(varint(FULL_PUSH, 2n ** 31n)).fullPush).to.equal(true);
     });
 
-    it('without changing the bytes', () => {
+    it('does not change the input bytes', () => {
       const bytes = concat(
         lengthDelimited(NODE, text(1, 'a')),
         varint(NONCE, 1n),
@@ -272,7 +272,7 @@ describe('decodeReport', () => {
     });
   });
 
-  describe('throws MalformedReportError for', () => {
+  describe('malformed reports', () => {
     for (const [what, bytes] of [
       ['a tag without a value', [0x12]],
       ['an unterminated tag', [0x92, 0x80]],
@@ -303,19 +303,19 @@ describe('decodeReport', () => {
       ['a truncated fixed32', [0x35, 1, 2, 3]],
       ['text', [...Buffer.from('GET / HTTP/1.1\r\n\r\n')]],
     ] as const) {
-      it(`${what}`, () => {
+      it(`throws MalformedReportError for ${what}`, () => {
         expect(() => decode(Buffer.from(bytes)))
           .to.throw(MalformedReportError, /^cannot decode StreamReverseTunnelsRequest: [^\n]+$/)
           .with.property('cause');
       });
     }
 
-    it('groups that are nested 100,000 levels deep, without a stack overflow', () => {
+    it('throws MalformedReportError for groups nested 100,000 levels deep', () => {
       expect(() => decode(Buffer.alloc(100_000, 0x33))).to.throw(MalformedReportError);
     });
   });
 
-  describe('rejects', () => {
+  describe('violations', () => {
     const { identity } = tunnel('a');
     for (const { what, fields, field, reason } of [
       { what: 'an empty name', fields: { identity }, field: 'added_tunnels[1].name', reason: 'empty' },
@@ -357,7 +357,7 @@ describe('decodeReport', () => {
         reason: 'forbidden_character',
       },
     ] as const) {
-      it(`a tunnel with ${what} as ${field}, and keeps the others`, () => {
+      it(`rejects a tunnel with ${what} as ${field}, and keeps the others`, () => {
         const report = decodeFields({ added_tunnels: [tunnel('a'), fields, tunnel('c')] });
         expect(report.added.map(({ name }) => name)).to.deep.equal(['a', 'c']);
         expect(report.rejected.count).to.equal(1);
@@ -370,7 +370,7 @@ describe('decodeReport', () => {
       });
     }
 
-    it('removed names that no tunnel can have', () => {
+    it('rejects removed names that no tunnel can have', () => {
       const tooLong = 'x'.repeat(513);
       const report = decodeFields({ removed_tunnel_names: [tooLong, 'a\u0000b', 'kept'] });
       expect(report.removedNames).to.deep.equal(['kept']);
@@ -380,7 +380,7 @@ describe('decodeReport', () => {
       ]);
     });
 
-    it('an empty removed name, with its index among the removed names', () => {
+    it('rejects an empty removed name with its index among the removed names', () => {
       const report = decodeFields({
         added_tunnels: [tunnel('a')],
         removed_tunnel_names: ['x', 'y', '', 'z'],
@@ -399,7 +399,7 @@ describe('decodeReport', () => {
       });
     });
 
-    it('any number of parts, which are all counted by reason, and keeps the first five violations', () => {
+    it('counts all violations by reason, and keeps the first five', () => {
       const report = decodeFields({
         added_tunnels: [
           ...Array.from({ length: 3000 }, () => ({ identity })),
@@ -416,7 +416,7 @@ describe('decodeReport', () => {
       );
     });
 
-    it('a late tunnel with its own index', () => {
+    it('rejects a late tunnel with its own index', () => {
       const added = Array.from({ length: 12_345 }, (_, i) => tunnel(`n${i}`));
       const report = decodeFields({ added_tunnels: [...added, { name: 'b' }] });
       expect(report.added).to.have.length(12_345);
@@ -425,7 +425,7 @@ describe('decodeReport', () => {
       ]);
     });
 
-    it('a very long text with a truncated message', () => {
+    it('truncates a very long text in the message', () => {
       const [violation] = decodeFields({ added_tunnels: [{ name: 'x'.repeat(100_000), identity }] }).rejected
         .first;
       expect(violation?.reason).to.equal('too_long');
@@ -433,8 +433,8 @@ describe('decodeReport', () => {
     });
   });
 
-  describe('yields', () => {
-    it('often during a full push of 100,000 tunnels, without losing or duplicating any', () => {
+  describe('yielding', () => {
+    it('yields often during a full push of 100,000 tunnels, without losing or duplicating any', () => {
       const { report, yields } = decodeCounting(requestBytes(fullPush(100_000)));
       expect(report.added).to.have.length(100_000);
       expect(new Set(report.added.map(({ name }) => name)).size).to.equal(100_000);
@@ -442,7 +442,7 @@ describe('decodeReport', () => {
       expect(yields).to.be.within(50, 200);
     });
 
-    it('never during a small report', () => {
+    it('does not yield during a small report', () => {
       expect(decodeCounting(requestBytes(fullPush(100))).yields).to.equal(0);
     });
 
@@ -456,7 +456,7 @@ describe('decodeReport', () => {
       // Concatenating them one by one would take quadratic time: minutes for these 2 MB.
       { what: 'parts of a node', unit: lengthDelimited(NODE, text(2, '')), count: 500_000 },
     ]) {
-      it(`during a report of ${count} ${what}`, () => {
+      it(`yields during a report of ${count} ${what}`, () => {
         const { yields } = decodeCounting(withFinalNonce(Buffer.alloc(unit.length * count, unit)));
         expect(yields).to.be.at.least(minYields);
       });
