@@ -73,7 +73,7 @@ async function serve(
             onChange(contents) {
               const result = readConfig(flags, contents.config);
               if ('config' in result) operator.reconfigure(result.config);
-              // A mistake in an edited file must not stop a running server.
+              // An error in an edited file must not stop a running server.
               else
                 log.error(
                   { file: file.path, errors: result.errors },

@@ -10,7 +10,7 @@
  * - `resource_version_too_large`: the resourceVersion is newer than the store (504) because etcd was restored; list
  *   again without it.
  * - `throttled`: too many requests, or not ready yet (429, 503 with Retry-After).
- * - `rejected`: the same request fails until somebody changes something (400, 403, 405, 413, 422 …).
+ * - `rejected`: the same request fails until the request or the cluster changes (400, 403, 405, 413, 422 …).
  * - `unauthorized`: the credentials were rejected even after they were reloaded (401), or could not be obtained.
  * - `no_kind_match`: the API server does not know the resource (404 in plain text); the CRD is not installed.
  * - `namespace_not_found`: the namespace does not exist (404).

@@ -44,7 +44,7 @@ const DEFAULT_BURST = 10;
 const DNS_1123 = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
 
 /**
- * Parses a policy. One error makes the whole policy invalid, so that a policy never allows less, or more, than it says:
+ * Parses a policy. One error makes the whole policy invalid, so that a policy never allows less, or more, than its text:
  * until the error is fixed, the policy allows nothing.
  */
 export function parsePolicy(spec: PolicySpec): ParsedPolicy {

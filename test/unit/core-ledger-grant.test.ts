@@ -6,82 +6,87 @@ import { reporterKey } from '../../src/core/tunnel.ts';
 import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const KEY = reporterKey(RESPONDER);
-const MINE = tunnel('mine');
-const THEIRS = tunnel('theirs', { tenantID: 'globex' });
-const NO_ROWS: PriorState = { tunnel: () => undefined, tunnels: () => [] };
+const PERMITTED = tunnel('permitted');
+const DENIED = tunnel('denied', { tenantID: 'globex' });
+const NO_OBJECTS: PriorState = { tunnel: () => undefined, tunnels: () => [] };
 const ACME: Grant = { ...ALLOW_ALL, permits: ({ tenantID }) => tenantID === 'acme', scopes: [] };
 
-describe('a ledger whose reporter may not report everything', () => {
+describe('ledger with a restrictive grant', () => {
   let grant: Grant;
   let ledger: Ledger;
   beforeEach(() => {
     grant = ACME;
     ledger = new Ledger({ tunnelsPerReporter: 100 });
   });
-  const known = (name: string): string => ledger.tunnelState(KEY, name).state;
+  const stateOf = (name: string): string => ledger.tunnelState(KEY, name).state;
 
-  it('holds what it may not report, and lets nobody know', () => {
-    ledger.apply(RESPONDER, fullPush(MINE, THEIRS), NO_ROWS, grant);
-    expect(known('mine')).to.equal('present');
-    expect(known('theirs')).to.equal('absent');
+  it('stores denied tunnels and treats them as absent', () => {
+    ledger.apply(RESPONDER, fullPush(PERMITTED, DENIED), NO_OBJECTS, grant);
+    expect(stateOf('permitted')).to.equal('present');
+    expect(stateOf('denied')).to.equal('absent');
     expect([ledger.tunnelCount(KEY), ledger.deniedCount(KEY)]).to.deep.equal([2, 1]);
-    expect(ledger.firstDenied(KEY)).to.equal(THEIRS);
+    expect(ledger.firstDenied(KEY)).to.equal(DENIED);
   });
 
-  it('lets it be known once it may, and names what changed', () => {
-    ledger.apply(RESPONDER, fullPush(MINE, THEIRS), NO_ROWS, grant);
+  it('returns the names that a changed grant permits or denies', () => {
+    ledger.apply(RESPONDER, fullPush(PERMITTED, DENIED), NO_OBJECTS, grant);
     grant = ALLOW_ALL;
-    expect(ledger.setGrant(KEY, grant)).to.deep.equal(['theirs']);
-    expect(known('theirs')).to.equal('present');
+    expect(ledger.setGrant(KEY, grant)).to.deep.equal(['denied']);
+    expect(stateOf('denied')).to.equal('present');
     expect(ledger.deniedCount(KEY)).to.equal(0);
     grant = DENY_ALL;
-    expect(ledger.setGrant(KEY, grant)).to.have.members(['mine', 'theirs']);
-    expect([known('mine'), known('theirs')]).to.deep.equal(['absent', 'absent']);
+    expect(ledger.setGrant(KEY, grant)).to.have.members(['permitted', 'denied']);
+    expect([stateOf('permitted'), stateOf('denied')]).to.deep.equal(['absent', 'absent']);
     expect(ledger.setGrant(KEY, grant), 'nothing changed').to.deep.equal([]);
   });
 
-  it('keeps count through deltas: come, gone, another identity under the name', () => {
-    ledger.apply(RESPONDER, fullPush(), NO_ROWS, grant);
-    ledger.apply(RESPONDER, delta([MINE, THEIRS]), NO_ROWS, grant);
+  it('counts denied tunnels through deltas and changes of identity', () => {
+    ledger.apply(RESPONDER, fullPush(), NO_OBJECTS, grant);
+    ledger.apply(RESPONDER, delta([PERMITTED, DENIED]), NO_OBJECTS, grant);
     expect(ledger.deniedCount(KEY)).to.equal(1);
     ledger.apply(
       RESPONDER,
       delta([
-        { ...THEIRS, tenantID: 'acme' },
-        { ...MINE, tenantID: 'globex' },
+        { ...DENIED, tenantID: 'acme' },
+        { ...PERMITTED, tenantID: 'globex' },
       ]),
-      NO_ROWS,
+      NO_OBJECTS,
       grant,
     );
-    expect([known('mine'), known('theirs')]).to.deep.equal(['absent', 'present']);
-    ledger.apply(RESPONDER, delta([], ['mine', 'theirs']), NO_ROWS, grant);
+    expect([stateOf('permitted'), stateOf('denied')]).to.deep.equal(['absent', 'present']);
+    ledger.apply(RESPONDER, delta([], ['permitted', 'denied']), NO_OBJECTS, grant);
     expect([ledger.tunnelCount(KEY), ledger.deniedCount(KEY)]).to.deep.equal([0, 0]);
   });
 
-  it('knows rows from before by what they say, where the reporter has not spoken of them', () => {
-    // Rows that are listed only after the reporter's first delta.
-    ledger.apply(RESPONDER, delta([MINE]), NO_ROWS, grant);
+  it('applies the grant to existing objects that the reporter has not reported', () => {
+    // Objects that are listed only after the reporter's first delta.
+    ledger.apply(RESPONDER, delta([PERMITTED]), NO_OBJECTS, grant);
     expect(ledger.tunnelState(KEY, 'other', tunnel('other')).state).to.equal('unknown');
-    expect(ledger.tunnelState(KEY, 'theirs', THEIRS).state).to.equal('absent');
+    expect(ledger.tunnelState(KEY, 'denied', DENIED).state).to.equal('absent');
   });
 
-  it('takes rows from before for held, those that it may not report too', () => {
-    ledger.apply(RESPONDER, delta([]), { tunnel: () => undefined, tunnels: () => [MINE, THEIRS] }, grant);
-    expect([known('mine'), known('theirs')]).to.deep.equal(['present', 'absent']);
+  it('starts a delta from all existing objects, including denied ones', () => {
+    ledger.apply(
+      RESPONDER,
+      delta([]),
+      { tunnel: () => undefined, tunnels: () => [PERMITTED, DENIED] },
+      grant,
+    );
+    expect([stateOf('permitted'), stateOf('denied')]).to.deep.equal(['present', 'absent']);
   });
 
-  it('is held to the lesser of both limits, by what it reports and not by what it may', () => {
+  it('applies the lower of both limits to all reported tunnels', () => {
     grant = { ...ACME, tunnels: 2 };
-    ledger.apply(RESPONDER, fullPush(MINE, THEIRS), NO_ROWS, grant);
-    expect(ledger.apply(RESPONDER, delta([tunnel('third')]), NO_ROWS, grant)).to.have.property('max', 2);
+    ledger.apply(RESPONDER, fullPush(PERMITTED, DENIED), NO_OBJECTS, grant);
+    expect(ledger.apply(RESPONDER, delta([tunnel('third')]), NO_OBJECTS, grant)).to.have.property('max', 2);
     grant = { ...ACME, tunnels: 1000 };
     const many = Array.from({ length: 101 }, (_, i) => tunnel(`n-${i}`));
-    expect(ledger.apply(RESPONDER, fullPush(...many), NO_ROWS, grant)).to.have.property('max', 100);
+    expect(ledger.apply(RESPONDER, fullPush(...many), NO_OBJECTS, grant)).to.have.property('max', 100);
   });
 
-  it('of which nothing is known is not known to hold anything', () => {
+  it('ignores a grant for a reporter without a report', () => {
     expect(ledger.setGrant(KEY, grant)).to.deep.equal([]);
-    expect(ledger.tunnelState(KEY, 'theirs', THEIRS).state).to.equal('unknown');
+    expect(ledger.tunnelState(KEY, 'denied', DENIED).state).to.equal('unknown');
     expect([ledger.deniedCount(KEY), ledger.firstDenied(KEY)]).to.deep.equal([0, undefined]);
   });
 });

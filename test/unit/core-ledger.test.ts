@@ -10,7 +10,7 @@ import { delta, fullPush, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/
 
 const KEY = reporterKey(RESPONDER);
 
-function rowsFrom(...tunnels: Tunnel[]): PriorState {
+function priorState(...tunnels: Tunnel[]): PriorState {
   const byName = new Map(tunnels.map((each) => [each.name, each]));
   return { tunnel: (name) => byName.get(name), tunnels: () => byName.values() };
 }
@@ -22,53 +22,53 @@ function apply(ledger: Ledger, ...args: Parameters<Ledger['apply']>): ReportChan
   return result;
 }
 
-const NO_ROWS = rowsFrom();
+const NO_OBJECTS = priorState();
 
 function copy(of: Tunnel): Tunnel {
   return { ...of };
 }
 
-/** What is known, as text: a name's tunnel, `absent` or `unknown`. */
-function said(known: TunnelState): string {
-  return known.state === 'present' ? JSON.stringify(known.tunnel) : known.state;
+/** Returns a state as text: the tunnel, `absent` or `unknown`. */
+function describeState(state: TunnelState): string {
+  return state.state === 'present' ? JSON.stringify(state.tunnel) : state.state;
 }
 
 /**
- * What the protocol page says, in the plainest words: of each name it keeps what the tunnels may be, and the only rule
- * for a delta is present_after = clamp(present_before + adds - removals, 0, 1).
+ * A naive model of the protocol: it stores all possible states of each name, and the only rule for a delta is
+ * present_after = clamp(present_before + adds - removals, 0, 1).
  */
 class NaiveReporter {
-  readonly #may = new Map<string, { present: (0 | 1)[]; tunnel: Tunnel | undefined }>();
+  readonly #possible = new Map<string, { present: (0 | 1)[]; tunnel: Tunnel | undefined }>();
   #complete = false;
 
-  constructor(rows: readonly Tunnel[]) {
-    for (const row of rows) this.#may.set(row.name, { present: [1], tunnel: row });
+  constructor(existing: readonly Tunnel[]) {
+    for (const of of existing) this.#possible.set(of.name, { present: [1], tunnel: of });
   }
 
-  fold({ fullPush, added, removedNames }: Report): void {
+  apply({ fullPush, added, removedNames }: Report): void {
     if (fullPush) {
       this.#complete = true;
-      this.#may.clear();
-      for (const each of added) this.#may.set(each.name, { present: [1], tunnel: each });
+      this.#possible.clear();
+      for (const each of added) this.#possible.set(each.name, { present: [1], tunnel: each });
       return;
     }
     for (const name of new Set([...added.map((each) => each.name), ...removedNames])) {
       const adds = added.filter((each) => each.name === name);
       const removals = removedNames.filter((each) => each === name);
       const before = this.#at(name);
-      const present = before.present.map((was) => clamp(was + adds.length - removals.length));
-      this.#may.set(name, { present, tunnel: adds.at(-1) ?? before.tunnel });
+      const present = before.present.map((count) => clamp(count + adds.length - removals.length));
+      this.#possible.set(name, { present, tunnel: adds.at(-1) ?? before.tunnel });
     }
   }
 
-  known(name: string): string {
+  describeState(name: string): string {
     const { present, tunnel: of } = this.#at(name);
-    if (present.every((is) => is === 0)) return 'absent';
-    return present.every((is) => is === 1) ? JSON.stringify(of) : 'unknown';
+    if (present.every((count) => count === 0)) return 'absent';
+    return present.every((count) => count === 1) ? JSON.stringify(of) : 'unknown';
   }
 
   #at(name: string): { present: (0 | 1)[]; tunnel: Tunnel | undefined } {
-    return this.#may.get(name) ?? { present: this.#complete ? [0] : [0, 1], tunnel: undefined };
+    return this.#possible.get(name) ?? { present: this.#complete ? [0] : [0, 1], tunnel: undefined };
   }
 }
 
@@ -93,7 +93,7 @@ const anyReport: fc.Arbitrary<Report> = fc.record({
   added: fc.array(anyTunnel, { maxLength: 6 }),
   removedNames: fc.array(fc.constantFrom(...NAMES), { maxLength: 6 }),
 });
-const anyRows = fc.uniqueArray(anyTunnel, { selector: (of) => of.name, maxLength: 3 });
+const anyObjects = fc.uniqueArray(anyTunnel, { selector: (of) => of.name, maxLength: 3 });
 const anyHistory = fc.array(
   fc.record({
     reporter: fc.constantFrom(RESPONDER, OTHER_RESPONDER, { cluster: '', id: 'responder-0' }),
@@ -102,20 +102,20 @@ const anyHistory = fc.array(
   { maxLength: 12, size: 'max' },
 );
 
-describe('the ledger', () => {
-  it('knows what the protocol page says, for any reports of any reporters over any rows from before', () => {
+describe('ledger', () => {
+  it('agrees with the naive model for any reports of any reporters and any existing objects', () => {
     fc.assert(
-      fc.property(anyRows, anyHistory, (rows, history) => {
+      fc.property(anyObjects, anyHistory, (existing, history) => {
         const ledger = new Ledger();
         const naive = new Map<string, NaiveReporter>();
         for (const { reporter, report } of history) {
           const key = reporterKey(reporter);
-          if (!naive.has(key)) naive.set(key, new NaiveReporter(report.fullPush ? [] : rows));
-          naive.get(key)?.fold(report);
-          apply(ledger, reporter, report, rowsFrom(...rows));
+          if (!naive.has(key)) naive.set(key, new NaiveReporter(report.fullPush ? [] : existing));
+          naive.get(key)?.apply(report);
+          apply(ledger, reporter, report, priorState(...existing));
           for (const [each, model] of naive) {
             for (const name of NAMES)
-              expect(said(ledger.tunnelState(each, name)), name).to.equal(model.known(name));
+              expect(describeState(ledger.tunnelState(each, name)), name).to.equal(model.describeState(name));
           }
         }
       }),
@@ -123,30 +123,30 @@ describe('the ledger', () => {
     );
   });
 
-  it('says that exactly those names changed of which it now knows something else', () => {
+  it('reports exactly the names whose state changed', () => {
     fc.assert(
-      fc.property(anyRows, anyHistory, (rows, history) => {
+      fc.property(anyObjects, anyHistory, (existing, history) => {
         const ledger = new Ledger();
         const complete = new Set<string>();
         for (const { reporter, report } of history) {
           const key = reporterKey(reporter);
-          const seeded = ledger.reporter(key) === undefined && !report.fullPush ? rows : [];
+          const seeded = ledger.reporter(key) === undefined && !report.fullPush ? existing : [];
           const before = NAMES.map((name) => {
-            const row = seeded.find((each) => each.name === name);
-            return row === undefined
-              ? said(ledger.tunnelState(key, name))
-              : said({ state: 'present', tunnel: row });
+            const prior = seeded.find((each) => each.name === name);
+            return prior === undefined
+              ? describeState(ledger.tunnelState(key, name))
+              : describeState({ state: 'present', tunnel: prior });
           });
-          const { changed, becameComplete } = apply(ledger, reporter, report, rowsFrom(...rows));
+          const { changed, becameComplete } = apply(ledger, reporter, report, priorState(...existing));
           const differing = NAMES.filter((name, index) => {
-            const after = said(ledger.tunnelState(key, name));
-            // What a full push leaves out was never held: a row of it is collected on account of `nowComplete`.
+            const after = describeState(ledger.tunnelState(key, name));
+            // A tunnel missing in a first full push was never held: its object is deleted because of `becameComplete`.
             return (
               after !== before[index] &&
               !(before[index] === 'unknown' && after === 'absent' && becameComplete)
             );
           });
-          expect(new Set(changed).size, 'each once').to.equal(changed.length);
+          expect(new Set(changed).size, 'without duplicates').to.equal(changed.length);
           expect([...changed].toSorted()).to.deep.equal(differing.toSorted());
           expect(becameComplete).to.equal(report.fullPush && !complete.has(key));
           if (report.fullPush) complete.add(key);
@@ -156,27 +156,27 @@ describe('the ledger', () => {
     );
   });
 
-  it('finds nothing new in a full push, or in additions, that come a second time', () => {
+  it('finds no changes in a repeated full push or repeated additions', () => {
     fc.assert(
       fc.property(anyHistory, anyReport, (history, report) => {
         const ledger = new Ledger();
-        for (const { report: each } of history) apply(ledger, RESPONDER, each, NO_ROWS);
-        const again = report.fullPush ? report : { ...report, removedNames: [] };
-        apply(ledger, RESPONDER, again, NO_ROWS);
+        for (const { report: each } of history) apply(ledger, RESPONDER, each, NO_OBJECTS);
+        const repeated = report.fullPush ? report : { ...report, removedNames: [] };
+        apply(ledger, RESPONDER, repeated, NO_OBJECTS);
         const held = ledger.totalTunnelCount();
-        expect(apply(ledger, RESPONDER, again, NO_ROWS).changed).to.deep.equal([]);
+        expect(apply(ledger, RESPONDER, repeated, NO_OBJECTS).changed).to.deep.equal([]);
         expect(ledger.totalTunnelCount()).to.equal(held);
       }),
     );
   });
 });
 
-describe('a full push', () => {
-  it('again, in other objects, changes nothing and is not kept: the first objects stay', () => {
+describe('full push', () => {
+  it('keeps the existing memory if it is repeated with equal tunnels', () => {
     const ledger = new Ledger();
     const first = [tunnel('node-1'), tunnel('node-2', { createdAt: undefined })];
-    apply(ledger, RESPONDER, fullPush(...first), NO_ROWS);
-    const again = apply(ledger, RESPONDER, fullPush(...first.map(copy)), NO_ROWS);
+    apply(ledger, RESPONDER, fullPush(...first), NO_OBJECTS);
+    const again = apply(ledger, RESPONDER, fullPush(...first.map(copy)), NO_OBJECTS);
     expect(again).to.deep.equal({ changed: [], becameComplete: false });
     for (const each of first) {
       const known = ledger.tunnelState(KEY, each.name);
@@ -184,47 +184,49 @@ describe('a full push', () => {
     }
   });
 
-  it('shares the memory of rows that say the same', () => {
+  it('shares the memory of equal existing objects', () => {
     const ledger = new Ledger();
-    const row = tunnel('node-1');
-    apply(ledger, RESPONDER, fullPush(copy(row)), rowsFrom(row));
+    const existing = tunnel('node-1');
+    apply(ledger, RESPONDER, fullPush(copy(existing)), priorState(existing));
     const known = ledger.tunnelState(KEY, 'node-1');
-    expect(known.state === 'present' && known.tunnel === row).to.equal(true);
+    expect(known.state === 'present' && known.tunnel === existing).to.equal(true);
   });
 
-  it('that comes first says that rows from before may be collected; a later one does not', () => {
+  it('makes the state complete only the first time', () => {
     const ledger = new Ledger();
     expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'unknown' });
-    expect(apply(ledger, RESPONDER, delta([], ['node-2']), NO_ROWS).becameComplete).to.equal(false);
-    expect(apply(ledger, RESPONDER, fullPush(), NO_ROWS).becameComplete).to.equal(true);
-    expect(apply(ledger, RESPONDER, fullPush(), NO_ROWS).becameComplete).to.equal(false);
+    expect(apply(ledger, RESPONDER, delta([], ['node-2']), NO_OBJECTS).becameComplete).to.equal(false);
+    expect(apply(ledger, RESPONDER, fullPush(), NO_OBJECTS).becameComplete).to.equal(true);
+    expect(apply(ledger, RESPONDER, fullPush(), NO_OBJECTS).becameComplete).to.equal(false);
     expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'absent' });
   });
 
-  it('takes away what it does not list, of its own reporter only', () => {
+  it('removes tunnels that it does not list, of its own reporter only', () => {
     const ledger = new Ledger();
-    apply(ledger, RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
-    apply(ledger, OTHER_RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
-    expect(apply(ledger, RESPONDER, fullPush(tunnel('node-2')), NO_ROWS).changed).to.deep.equal(['node-1']);
+    apply(ledger, RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_OBJECTS);
+    apply(ledger, OTHER_RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_OBJECTS);
+    expect(apply(ledger, RESPONDER, fullPush(tunnel('node-2')), NO_OBJECTS).changed).to.deep.equal([
+      'node-1',
+    ]);
     expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('absent');
     expect(ledger.tunnelState(reporterKey(OTHER_RESPONDER), 'node-1').state).to.equal('present');
     expect(ledger.totalTunnelCount()).to.equal(3);
   });
 
-  it('holds what it lists, also where its removed names say otherwise', () => {
+  it('ignores its removed names', () => {
     const ledger = new Ledger();
     const report: Report = { fullPush: true, added: [tunnel('node-1')], removedNames: ['node-1', 'node-2'] };
-    apply(ledger, RESPONDER, report, NO_ROWS);
-    apply(ledger, RESPONDER, report, NO_ROWS);
+    apply(ledger, RESPONDER, report, NO_OBJECTS);
+    apply(ledger, RESPONDER, report, NO_OBJECTS);
     expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('present');
     expect(ledger.tunnelState(KEY, 'node-2').state).to.equal('absent');
   });
 
-  it('with a name twice holds the last one', () => {
+  it('uses the last entry of a duplicate name', () => {
     const ledger = new Ledger();
     const [older, newer] = [tunnel('node-1', { nodeID: 'a' }), tunnel('node-1', { nodeID: 'b' })];
-    for (let time = 0; time < 2; time += 1) {
-      apply(ledger, RESPONDER, fullPush(older, newer), NO_ROWS);
+    for (let repetition = 0; repetition < 2; repetition += 1) {
+      apply(ledger, RESPONDER, fullPush(older, newer), NO_OBJECTS);
       expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'present', tunnel: newer });
       expect(ledger.totalTunnelCount()).to.equal(1);
     }
@@ -233,181 +235,187 @@ describe('a full push', () => {
 
 function holding(...tunnels: Tunnel[]): Ledger {
   const ledger = new Ledger();
-  apply(ledger, RESPONDER, fullPush(...tunnels), NO_ROWS);
+  apply(ledger, RESPONDER, fullPush(...tunnels), NO_OBJECTS);
   return ledger;
 }
 
-describe('a delta', () => {
+describe('delta', () => {
   const before = tunnel('node-1', { createdAt: '2026-11-23T05:00:00Z' });
   const after = tunnel('node-1', { createdAt: '2026-11-23T05:01:00Z' });
 
   const situations: [
     situation: string,
-    had: Tunnel[],
+    held: Tunnel[],
     report: Report,
-    then: TunnelState,
+    expected: TunnelState,
     changed: boolean,
   ][] = [
-    ['adds', [], delta([after]), { state: 'present', tunnel: after }, true],
-    ['removes', [before], delta([], ['node-1']), { state: 'absent' }, true],
+    ['adds a tunnel', [], delta([after]), { state: 'present', tunnel: after }, true],
+    ['removes a tunnel', [before], delta([], ['node-1']), { state: 'absent' }, true],
     [
-      'of a tunnel that dropped and came back',
+      'contains a drop and a reconnect',
       [before],
       delta([after], ['node-1']),
       { state: 'present', tunnel: after },
       true,
     ],
-    ['of one that came and went', [], delta([after], ['node-1']), { state: 'absent' }, false],
+    ['contains a connect and a drop', [], delta([after], ['node-1']), { state: 'absent' }, false],
     [
-      'of one that came, went and came',
+      'contains a connect, a drop and a reconnect',
       [],
       delta([before, after], ['node-1']),
       { state: 'present', tunnel: after },
       true,
     ],
     [
-      'of one that went, came and went',
+      'contains a drop, a reconnect and a drop',
       [before],
       delta([after], ['node-1', 'node-1']),
       { state: 'absent' },
       true,
     ],
-    ['removes what is not held', [], delta([], ['node-1']), { state: 'absent' }, false],
-    ['adds what is held', [before], delta([{ ...before }]), { state: 'present', tunnel: before }, false],
+    ['removes a tunnel that is not held', [], delta([], ['node-1']), { state: 'absent' }, false],
     [
-      'adds twice, removes once',
+      'adds a tunnel that is held',
+      [before],
+      delta([{ ...before }]),
+      { state: 'present', tunnel: before },
+      false,
+    ],
+    [
+      'adds twice and removes once',
       [before],
       delta([before, after], ['node-1']),
       { state: 'present', tunnel: after },
       true,
     ],
-    ['with another createdAt', [before], delta([after]), { state: 'present', tunnel: after }, true],
+    ['changes createdAt', [before], delta([after]), { state: 'present', tunnel: after }, true],
     [
-      'without createdAt',
+      'omits createdAt',
       [before],
       delta([tunnel('node-1', { createdAt: undefined })]),
       { state: 'present', tunnel: tunnel('node-1', { createdAt: undefined }) },
       true,
     ],
     [
-      'with another tenant',
+      'changes the tenant',
       [before],
       delta([{ ...before, tenantID: 'beta' }]),
       { state: 'present', tunnel: { ...before, tenantID: 'beta' } },
       true,
     ],
   ];
-  for (const [situation, had, report, then, changed] of situations) {
-    it(`${situation}: ${then.state}, ${changed ? 'changed' : 'unchanged'}`, () => {
-      const ledger = holding(...had);
-      expect(apply(ledger, RESPONDER, report, NO_ROWS).changed).to.deep.equal(changed ? ['node-1'] : []);
-      expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal(then);
+  for (const [situation, held, report, expected, changed] of situations) {
+    it(`that ${situation} leaves the tunnel ${expected.state} and ${changed ? 'changed' : 'unchanged'}`, () => {
+      const ledger = holding(...held);
+      expect(apply(ledger, RESPONDER, report, NO_OBJECTS).changed).to.deep.equal(changed ? ['node-1'] : []);
+      expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal(expected);
     });
   }
 
-  it('that says nothing changes nothing', () => {
+  it('that is empty changes nothing', () => {
     const ledger = holding(before);
-    expect(apply(ledger, RESPONDER, delta([]), NO_ROWS)).to.deep.equal({
+    expect(apply(ledger, RESPONDER, delta([]), NO_OBJECTS)).to.deep.equal({
       changed: [],
       becameComplete: false,
     });
   });
 });
 
-describe('a delta first, after a restart', () => {
-  const row = tunnel('node-1');
+describe('first delta after a restart', () => {
+  const existing = tunnel('node-1');
 
-  it('counts from the rows there are', () => {
+  it('is applied to the existing objects', () => {
     const ledger = new Ledger();
-    apply(ledger, RESPONDER, delta([copy(row)], ['node-1']), rowsFrom(row));
-    expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'present', tunnel: row });
-    expect(apply(ledger, RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
+    apply(ledger, RESPONDER, delta([copy(existing)], ['node-1']), priorState(existing));
+    expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'present', tunnel: existing });
+    expect(apply(ledger, RESPONDER, delta([], ['node-1']), NO_OBJECTS).changed).to.deep.equal(['node-1']);
     expect(ledger.tunnelState(KEY, 'node-1')).to.deep.equal({ state: 'absent' });
   });
 
-  it('lets the rows stand that it does not speak of', () => {
+  it('keeps objects that it does not mention', () => {
     const ledger = new Ledger();
-    apply(ledger, RESPONDER, delta([tunnel('node-2')]), rowsFrom(row));
+    apply(ledger, RESPONDER, delta([tunnel('node-2')]), priorState(existing));
     expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('present');
     expect(ledger.tunnelState(KEY, 'node-3').state).to.equal('unknown');
   });
 
-  it('knows that what it removes is gone, also where no row is known yet', () => {
+  it('makes removed tunnels absent, even without a known object', () => {
     const ledger = new Ledger();
-    expect(apply(ledger, RESPONDER, delta([], ['node-1']), NO_ROWS).changed).to.deep.equal(['node-1']);
+    expect(apply(ledger, RESPONDER, delta([], ['node-1']), NO_OBJECTS).changed).to.deep.equal(['node-1']);
     expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('absent');
-    apply(ledger, RESPONDER, delta([row]), NO_ROWS);
+    apply(ledger, RESPONDER, delta([existing]), NO_OBJECTS);
     expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('present');
   });
 
-  it('cannot tell of a name in both lists whether it dropped and came back, or came and went: its row stays', () => {
+  it('leaves a name in both lists unknown, because the order is ambiguous', () => {
     const ledger = new Ledger();
-    expect(apply(ledger, RESPONDER, delta([row], ['node-1']), NO_ROWS).changed).to.deep.equal([]);
+    expect(apply(ledger, RESPONDER, delta([existing], ['node-1']), NO_OBJECTS).changed).to.deep.equal([]);
     expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('unknown');
   });
 
-  it('is about one reporter: the same id in another cluster is another', () => {
+  it('does not affect a reporter with the same ID in another cluster', () => {
     const ledger = new Ledger();
     const elsewhere: ReporterId = { cluster: 'core', id: RESPONDER.id };
-    apply(ledger, elsewhere, fullPush(tunnel('node-1')), NO_ROWS);
+    apply(ledger, elsewhere, fullPush(tunnel('node-1')), NO_OBJECTS);
     expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('unknown');
     expect(ledger.reporter(reporterKey(elsewhere))).to.deep.equal(elsewhere);
     expect(ledger.reporter(KEY)).to.equal(undefined);
   });
 });
 
-describe('what the ledger remembers', () => {
-  it('is what is held, however many reports came', () => {
+describe('memory of the ledger', () => {
+  it('depends on held tunnels, not on the number of reports', () => {
     const ledger = new Ledger();
-    apply(ledger, RESPONDER, fullPush(tunnel('node-0')), NO_ROWS);
+    apply(ledger, RESPONDER, fullPush(tunnel('node-0')), NO_OBJECTS);
     for (let index = 0; index < 1000; index += 1) {
-      apply(ledger, RESPONDER, delta([tunnel(`passing-${index}`)]), NO_ROWS);
-      apply(ledger, RESPONDER, delta([], [`passing-${index}`, `never-${index}`]), NO_ROWS);
+      apply(ledger, RESPONDER, delta([tunnel(`temporary-${index}`)]), NO_OBJECTS);
+      apply(ledger, RESPONDER, delta([], [`temporary-${index}`, `never-${index}`]), NO_OBJECTS);
     }
     expect(ledger.totalTunnelCount()).to.equal(1);
     expect(ledger.totalTunnelCount()).to.equal(1);
   });
 
-  it('is of names removed before the first full push no more than the limit, the latest', () => {
+  it('keeps only the latest names removed before the first full push, up to the limit', () => {
     const ledger = new Ledger({ tunnelsPerReporter: 2 });
-    apply(ledger, RESPONDER, delta([], ['node-1', 'node-2']), NO_ROWS);
-    apply(ledger, RESPONDER, delta([], ['node-3']), NO_ROWS);
-    const known = ['node-1', 'node-2', 'node-3'].map((name) => ledger.tunnelState(KEY, name).state);
-    expect(known).to.deep.equal(['unknown', 'absent', 'absent']);
+    apply(ledger, RESPONDER, delta([], ['node-1', 'node-2']), NO_OBJECTS);
+    apply(ledger, RESPONDER, delta([], ['node-3']), NO_OBJECTS);
+    const states = ['node-1', 'node-2', 'node-3'].map((name) => ledger.tunnelState(KEY, name).state);
+    expect(states).to.deep.equal(['unknown', 'absent', 'absent']);
   });
 
-  it('is nothing of a reporter that never reported', () => {
+  it('is empty before the first report', () => {
     expect(new Ledger().totalTunnelCount()).to.equal(0);
   });
 });
 
-describe('a reporter at the limit of tunnels', () => {
+describe('reporter at its limit', () => {
   const full = (): Ledger => {
     const ledger = new Ledger({ tunnelsPerReporter: 2 });
-    apply(ledger, RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_ROWS);
+    apply(ledger, RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_OBJECTS);
     return ledger;
   };
 
   for (const { title, report } of [
-    { title: 'flaps', report: delta([tunnel('node-1')], ['node-1']) },
-    { title: 'gives one for another', report: delta([tunnel('node-3')], ['node-1']) },
-    { title: 'sees one come and go', report: delta([tunnel('node-3')], ['node-3']) },
+    { title: 'a flap', report: delta([tunnel('node-1')], ['node-1']) },
+    { title: 'a replaced tunnel', report: delta([tunnel('node-3')], ['node-1']) },
+    { title: 'a temporary tunnel', report: delta([tunnel('node-3')], ['node-3']) },
     {
-      title: 'pushes one name twice',
+      title: 'a duplicate name in a full push',
       report: fullPush(tunnel('node-1'), tunnel('node-2'), tunnel('node-2')),
     },
   ]) {
-    it(`${title}: is not over it`, () => {
+    it(`may report ${title}`, () => {
       const ledger = full();
-      apply(ledger, RESPONDER, report, NO_ROWS);
+      apply(ledger, RESPONDER, report, NO_OBJECTS);
       expect(ledger.totalTunnelCount()).to.equal(2);
     });
   }
 
-  it('adds one: nothing of that report is taken', () => {
+  it('has a report with one more tunnel rejected as a whole', () => {
     const ledger = full();
     const report = delta([tunnel('node-3'), tunnel('node-4')], ['node-1']);
-    expect(ledger.apply(RESPONDER, report, NO_ROWS)).to.deep.equal({
+    expect(ledger.apply(RESPONDER, report, NO_OBJECTS)).to.deep.equal({
       limit: 'tunnelsPerReporter',
       count: 3,
       max: 2,
@@ -417,14 +425,14 @@ describe('a reporter at the limit of tunnels', () => {
   });
 });
 
-describe('reporters that together are at the limit', () => {
+describe('reporters at the global limit', () => {
   const tunnels = (count: number): Tunnel[] => Array.from({ length: count }, (_, i) => tunnel(`node-${i}`));
   const OTHER_KEY = reporterKey(OTHER_RESPONDER);
   let ledger: Ledger;
   beforeEach(() => {
     ledger = new Ledger({ tunnelsPerReporter: 100, tunnels: 5 });
-    apply(ledger, RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
-    apply(ledger, OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
+    apply(ledger, RESPONDER, fullPush(...tunnels(3)), NO_OBJECTS);
+    apply(ledger, OTHER_RESPONDER, fullPush(...tunnels(2)), NO_OBJECTS);
   });
 
   const TOO_MANY: LimitExceeded = { limit: 'tunnels', count: 6, max: 5 };
@@ -432,24 +440,24 @@ describe('reporters that together are at the limit', () => {
     ['by a full push', fullPush(...tunnels(4))],
     ['by a delta', delta([tunnel('node-3')])],
   ] as const) {
-    it(`one more, ${title}, is not taken, and nothing has changed`, () => {
-      expect(ledger.apply(RESPONDER, report, NO_ROWS)).to.deep.equal(TOO_MANY);
+    it(`have one more tunnel ${title} rejected without any change`, () => {
+      expect(ledger.apply(RESPONDER, report, NO_OBJECTS)).to.deep.equal(TOO_MANY);
       expect([ledger.tunnelCount(KEY), ledger.tunnelCount(OTHER_KEY)]).to.deep.equal([3, 2]);
     });
   }
 
-  it('one for another, fewer, and the same again are', () => {
-    apply(ledger, RESPONDER, delta([tunnel('node-3')], ['node-0']), NO_ROWS);
-    apply(ledger, RESPONDER, fullPush(...tunnels(3)), NO_ROWS);
-    apply(ledger, RESPONDER, fullPush(...tunnels(1)), NO_ROWS);
-    apply(ledger, OTHER_RESPONDER, fullPush(...tunnels(4)), NO_ROWS);
+  it('may replace, remove and repeat tunnels', () => {
+    apply(ledger, RESPONDER, delta([tunnel('node-3')], ['node-0']), NO_OBJECTS);
+    apply(ledger, RESPONDER, fullPush(...tunnels(3)), NO_OBJECTS);
+    apply(ledger, RESPONDER, fullPush(...tunnels(1)), NO_OBJECTS);
+    apply(ledger, OTHER_RESPONDER, fullPush(...tunnels(4)), NO_OBJECTS);
     expect(ledger.totalTunnelCount()).to.equal(5);
   });
 
-  it('there is room again when one is forgotten, removes tunnels, or loses what it may not report', () => {
+  it('regain quota if one is forgotten, removes tunnels or loses denied tunnels', () => {
     const add = (...names: string[]): LimitExceeded | ReportChange =>
-      ledger.apply(RESPONDER, delta(names.map((name) => tunnel(name))), NO_ROWS);
-    apply(ledger, OTHER_RESPONDER, delta([], ['node-0']), NO_ROWS);
+      ledger.apply(RESPONDER, delta(names.map((name) => tunnel(name))), NO_OBJECTS);
+    apply(ledger, OTHER_RESPONDER, delta([], ['node-0']), NO_OBJECTS);
     expect(add('removed')).not.to.have.property('limit');
     ledger.forget(OTHER_KEY);
     expect(add('forgotten')).not.to.have.property('limit');
@@ -460,15 +468,15 @@ describe('reporters that together are at the limit', () => {
     expect(add('6')).to.deep.equal(TOO_MANY);
   });
 
-  it('names that are removed before anybody said what it holds take what room there is', () => {
+  it('use quota for names removed before the first full push', () => {
     const third = { cluster: 'edge', id: 'third' };
     ledger.forget(OTHER_KEY);
-    apply(ledger, third, delta([], ['a', 'b', 'c']), NO_ROWS);
-    const known = ['a', 'b', 'c'].map((name) => ledger.tunnelState(reporterKey(third), name).state);
-    expect(known).to.deep.equal(['unknown', 'absent', 'absent']);
-    expect(ledger.apply(OTHER_RESPONDER, fullPush(tunnel('x')), NO_ROWS)).to.deep.equal(TOO_MANY);
-    apply(ledger, third, fullPush(), NO_ROWS);
-    apply(ledger, OTHER_RESPONDER, fullPush(...tunnels(2)), NO_ROWS);
+    apply(ledger, third, delta([], ['a', 'b', 'c']), NO_OBJECTS);
+    const states = ['a', 'b', 'c'].map((name) => ledger.tunnelState(reporterKey(third), name).state);
+    expect(states).to.deep.equal(['unknown', 'absent', 'absent']);
+    expect(ledger.apply(OTHER_RESPONDER, fullPush(tunnel('x')), NO_OBJECTS)).to.deep.equal(TOO_MANY);
+    apply(ledger, third, fullPush(), NO_OBJECTS);
+    apply(ledger, OTHER_RESPONDER, fullPush(...tunnels(2)), NO_OBJECTS);
     expect(ledger.totalTunnelCount()).to.equal(5);
   });
 });

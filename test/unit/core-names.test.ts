@@ -7,7 +7,7 @@ import { reporterKey } from '../../src/core/tunnel.ts';
 import { createNames } from '../../src/core/names.ts';
 import { names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
-/** UTF-16 units of every kind: lone surrogates, controls, emoji by chance, and long ones. */
+/** UTF-16 units of every kind: lone surrogates, control characters, emoji by chance. */
 const anyUnits = fc
   .array(fc.integer({ min: 0, max: 0xffff }), { maxLength: 40 })
   .map((units) => String.fromCharCode(...units));
@@ -27,12 +27,12 @@ const anyTunnel: fc.Arbitrary<Tunnel> = fc.record({
   createdAt: fc.constant(undefined),
 });
 
-/** RFC 1123 label: a legal object name, and with at most 63 characters a legal label value as well. */
+/** RFC 1123 label: a valid object name, and with at most 63 characters a valid label value as well. */
 const DNS_LABEL = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
-/** As the API server checks a label's value. */
+/** The rule by which the API server validates label values. */
 const LABEL_VALUE = /^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/;
 
-/** 65 bits in Crockford's base 32, by whole numbers and not by shifting bytes. */
+/** Computes 65 bits in Crockford's base 32 with big integers instead of shifted bytes. */
 function expectedHash(text: string): string {
   const bits = BigInt(`0x${createHash('sha256').update(text).digest('hex')}`) >> (256n - 65n);
   const digits: string[] = [];
@@ -42,45 +42,45 @@ function expectedHash(text: string): string {
   return digits.join('');
 }
 
-function rowNameOf(of: Tunnel, reporter = RESPONDER): string {
-  return names.tunnelObjectName(reporter, of);
+function objectNameOf(reported: Tunnel, reporter = RESPONDER): string {
+  return names.tunnelObjectName(reporter, reported);
 }
 
-/** What stands before the hash. */
+/** Returns the part of an object name before the hash. */
 function prefix(nodeID: string, tenantID = 'acme'): string {
-  return rowNameOf(tunnel('t', { nodeID, tenantID })).slice(0, -13);
+  return objectNameOf(tunnel('t', { nodeID, tenantID })).slice(0, -13);
 }
 
-describe('row names', () => {
-  it('are legal, total and the same each time', () => {
+describe('object names', () => {
+  it('are valid and deterministic for any text', () => {
     fc.assert(
-      fc.property(anyReporter, anyTunnel, (reporter, of) => {
-        const name = names.tunnelObjectName(reporter, of);
+      fc.property(anyReporter, anyTunnel, (reporter, reported) => {
+        const name = names.tunnelObjectName(reporter, reported);
         expect(name).to.match(DNS_LABEL);
-        expect(names.tunnelObjectName({ ...reporter }, { ...of })).to.equal(name);
+        expect(names.tunnelObjectName({ ...reporter }, { ...reported })).to.equal(name);
       }),
       { numRuns: 1000 },
     );
   });
 
-  it('are the same for a text and what the API server stores of it, where lone surrogates become U+FFFD', () => {
+  it('are equal for a text and its stored form, in which lone surrogates become U+FFFD', () => {
     fc.assert(
-      fc.property(anyReporter, anyTunnel, (reporter, of) => {
+      fc.property(anyReporter, anyTunnel, (reporter, reported) => {
         const stored = { cluster: reporter.cluster.toWellFormed(), id: reporter.id.toWellFormed() };
         expect(
           names.tunnelObjectName(stored, {
-            ...of,
-            name: of.name.toWellFormed(),
-            tenantID: of.tenantID.toWellFormed(),
-            nodeID: of.nodeID.toWellFormed(),
+            ...reported,
+            name: reported.name.toWellFormed(),
+            tenantID: reported.tenantID.toWellFormed(),
+            nodeID: reported.nodeID.toWellFormed(),
           }),
-        ).to.equal(names.tunnelObjectName(reporter, of));
+        ).to.equal(names.tunnelObjectName(reporter, reported));
       }),
     );
   });
 
-  it('differ where reporter or tunnel name differ, wherever a colon or digit moves', () => {
-    const places: [cluster: string, id: string, name: string][] = [
+  it('differ if the reporter or the tunnel name differs, wherever a colon or digit is', () => {
+    const keys: [cluster: string, id: string, name: string][] = [
       ['a:b', 'c', 'n'],
       ['a', 'b:c', 'n'],
       ['a', 'b', 'c:n'],
@@ -93,32 +93,32 @@ describe('row names', () => {
       ['a', '1:b', 'n'],
       ['A', 'b:c', 'n'],
     ];
-    const given = places.map(([cluster, id, name]) =>
+    const objectNames = keys.map(([cluster, id, name]) =>
       names.tunnelObjectName({ cluster, id }, tunnel(name, { nodeID: 'same' })),
     );
-    expect(new Set(given).size).to.equal(places.length);
-    expect(new Set(places.map(([cluster, id]) => reporterKey({ cluster, id }))).size).to.equal(
-      new Set(places.map(([cluster, id]) => JSON.stringify([cluster, id]))).size,
+    expect(new Set(objectNames).size).to.equal(keys.length);
+    expect(new Set(keys.map(([cluster, id]) => reporterKey({ cluster, id }))).size).to.equal(
+      new Set(keys.map(([cluster, id]) => JSON.stringify([cluster, id]))).size,
     );
   });
 
-  it('hash exactly what they say they hash: SHA-256, 65 bits, over length-prefixed parts', () => {
+  it('end with 65 bits of SHA-256 over length-prefixed parts', () => {
     fc.assert(
-      fc.property(anyReporter, anyTunnel, (reporter, of) => {
-        const parts = [reporter.cluster, reporter.id, of.name].map((part) => `${part.length}:${part}`);
-        expect(names.tunnelObjectName(reporter, of).slice(-13)).to.equal(expectedHash(parts.join('')));
+      fc.property(anyReporter, anyTunnel, (reporter, reported) => {
+        const parts = [reporter.cluster, reporter.id, reported.name].map((part) => `${part.length}:${part}`);
+        expect(names.tunnelObjectName(reporter, reported).slice(-13)).to.equal(expectedHash(parts.join('')));
       }),
     );
   });
 
-  it('are what they were in the first release: another name would rename every row', () => {
+  it('never change between releases, because a change would rename every object', () => {
     expect([
-      rowNameOf(tunnel('node-17')),
-      rowNameOf(tunnel('acme:node-17', { nodeID: 'acme:node-17' })),
-      rowNameOf(tunnel('NODE_17.example.com')),
-      rowNameOf(tunnel('日本')),
-      rowNameOf(tunnel('x'.repeat(200))),
-      rowNameOf(tunnel('node-17'), { cluster: '', id: 'r' }),
+      objectNameOf(tunnel('node-17')),
+      objectNameOf(tunnel('acme:node-17', { nodeID: 'acme:node-17' })),
+      objectNameOf(tunnel('NODE_17.example.com')),
+      objectNameOf(tunnel('日本')),
+      objectNameOf(tunnel('x'.repeat(200))),
+      objectNameOf(tunnel('node-17'), { cluster: '', id: 'r' }),
     ]).to.deep.equal([
       'node-17-the2rz0rcb0vk',
       'node-17-mdssa2m62y8ex',
@@ -129,7 +129,7 @@ describe('row names', () => {
     ]);
   });
 
-  it('begin with the node id, readable, without its tenant scope', () => {
+  it('start with the readable node ID without its tenant prefix', () => {
     expect(prefix('node-17')).to.equal('node-17-');
     expect(prefix('acme:node-17')).to.equal('node-17-');
     expect(prefix('beta:node-17')).to.equal('beta-node-17-');
@@ -152,7 +152,7 @@ describe('row names', () => {
     ).to.equal(name);
   });
 
-  it('use no more than the first bytes that a digest gives', () => {
+  it('use only the first bytes of the digest', () => {
     const zeros = createNames(() => new Uint8Array(9));
     const ones = createNames(() => new Uint8Array(9).fill(255));
     expect(zeros.tunnelObjectName(RESPONDER, tunnel('日本'))).to.equal('0'.repeat(13));
@@ -161,7 +161,7 @@ describe('row names', () => {
 });
 
 describe('label values', () => {
-  it('are legal, total and the same each time', () => {
+  it('are valid and deterministic for any text', () => {
     fc.assert(
       fc.property(anyText, (raw) => {
         const value = names.labelValue(raw);
@@ -175,8 +175,8 @@ describe('label values', () => {
     );
   });
 
-  it('stay as they are where that is legal', () => {
-    const legal = [
+  it('are the raw values if these are valid', () => {
+    const valid = [
       '',
       'a',
       'acme',
@@ -189,7 +189,7 @@ describe('label values', () => {
       'node-17',
       'constructor',
     ];
-    for (const raw of legal) expect(names.labelValue(raw)).to.equal(raw);
+    for (const raw of valid) expect(names.labelValue(raw)).to.equal(raw);
     fc.assert(
       fc.property(fc.stringMatching(/^[A-Za-z0-9]([A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/), (raw) => {
         expect(names.labelValue(raw)).to.equal(raw);
@@ -213,7 +213,7 @@ describe('label values', () => {
     }
   });
 
-  it('of two raw values are two: none can be chosen to be like the hashed value of another', () => {
+  it('differ for different raw values, so none can be chosen to equal the hashed value of another', () => {
     fc.assert(
       fc.property(anyText, anyText, (victim, other) => {
         const target = names.labelValue(victim);
@@ -225,7 +225,7 @@ describe('label values', () => {
           `${target}-`,
           `-${target}`,
         ]) {
-          // What the API server stores is all that counts as the raw value.
+          // The stored form is what counts as the raw value.
           if (raw.toWellFormed() === victim.toWellFormed()) continue;
           expect(names.labelValue(raw), JSON.stringify([victim, raw])).not.to.equal(target);
         }
@@ -234,7 +234,7 @@ describe('label values', () => {
     );
   });
 
-  it('of a value without any legal character cannot be mimicked by a tenant that is named like its hash', () => {
+  it('of a value without valid characters differ from those of tenants named like its hash', () => {
     const label = names.labelValue('日本');
     expect(label).to.equal(`x--${expectedHash('日本')}`);
     for (const raw of [label, expectedHash('日本'), 'x']) expect(names.labelValue(raw)).not.to.equal(label);

@@ -18,171 +18,169 @@ const UNKNOWN: TunnelState = { state: 'unknown' };
 const ABSENT: TunnelState = { state: 'absent' };
 const present = (of: Tunnel): TunnelState => ({ state: 'present', tunnel: of });
 
-function row(of: Tunnel, drift = 0, name = names.tunnelObjectName(RESPONDER, of)): ObservedTunnel {
+function object(of: Tunnel, drift = 0, name = names.tunnelObjectName(RESPONDER, of)): ObservedTunnel {
   return { name, uid: `uid of ${name}`, resourceVersion: '100', tunnel: of, drift };
 }
 
-describe('the next step', () => {
-  const good = row(WANTED);
-  const handMade = row(WANTED, Drift.name, 'mine');
+describe('nextAction', () => {
+  const good = object(WANTED);
+  const manual = object(WANTED, Drift.name, 'mine');
   const table: [
     situation: string,
-    known: TunnelState,
-    rows: ObservedTunnel[],
-    step: TunnelAction | undefined,
+    state: TunnelState,
+    objects: ObservedTunnel[],
+    action: TunnelAction | undefined,
   ][] = [
-    ['a reporter has not said, no row: none', UNKNOWN, [], undefined],
-    ['a reporter has not said, a row: none', UNKNOWN, [good], undefined],
+    ['unknown state, no object', UNKNOWN, [], undefined],
+    ['unknown state, an object', UNKNOWN, [good], undefined],
+    ['unknown state, an edited object', UNKNOWN, [object(WANTED, Drift.labels | Drift.status)], undefined],
+    ['unknown state, a manually created object', UNKNOWN, [manual], undefined],
+    ['absent, no object', ABSENT, [], undefined],
+    ['absent, an object', ABSENT, [good], { type: 'delete', object: good }],
+    ['absent, a terminating object', ABSENT, [object(WANTED, Drift.terminating)], undefined],
     [
-      'a reporter has not said, an edited row: none',
-      UNKNOWN,
-      [row(WANTED, Drift.labels | Drift.status)],
-      undefined,
-    ],
-    ['a reporter has not said, a row made by hand: none', UNKNOWN, [handMade], undefined],
-    ['not held, no row: none', ABSENT, [], undefined],
-    ['not held, a row: delete', ABSENT, [good], { type: 'delete', object: good }],
-    ['not held, a row that goes already: none', ABSENT, [row(WANTED, Drift.terminating)], undefined],
-    [
-      'not held, one going and one made by hand: delete',
+      'absent, a terminating and a manually created object',
       ABSENT,
-      [row(WANTED, Drift.terminating), handMade],
-      { type: 'delete', object: handMade },
+      [object(WANTED, Drift.terminating), manual],
+      { type: 'delete', object: manual },
     ],
-    ['held, no row: create', present(WANTED), [], { type: 'create', tunnel: WANTED }],
-    ['held, its row: none', present(WANTED), [good], undefined],
-    ['held, its row, in another object: none', present({ ...WANTED }), [row({ ...WANTED })], undefined],
+    ['present, no object', present(WANTED), [], { type: 'create', tunnel: WANTED }],
+    ['present, its object', present(WANTED), [good], undefined],
+    ['present, an equal object', present({ ...WANTED }), [object({ ...WANTED })], undefined],
     [
-      'held, a row that goes: create',
+      'present, a terminating object',
       present(WANTED),
-      [row(WANTED, Drift.terminating)],
+      [object(WANTED, Drift.terminating)],
       { type: 'create', tunnel: WANTED },
     ],
     [
-      'held, a row with another createdAt: patch',
+      'present, an object with another createdAt',
       present(LATER),
       [good],
       { type: 'patch', object: good, tunnel: LATER },
     ],
     [
-      'held without createdAt, a row with one: patch',
+      'present without createdAt, an object with createdAt',
       present(TIMELESS),
       [good],
       { type: 'patch', object: good, tunnel: TIMELESS },
     ],
+    ['present, an object of another tenant', present(OTHER_TENANT), [good], { type: 'delete', object: good }],
+    ['present, an object of another node', present(OTHER_NODE), [good], { type: 'delete', object: good }],
     [
-      'held, a row of another tenant: delete',
-      present(OTHER_TENANT),
-      [good],
-      { type: 'delete', object: good },
-    ],
-    ['held, a row of another node: delete', present(OTHER_NODE), [good], { type: 'delete', object: good }],
-    [
-      'held, only a row made by hand: delete it',
+      'present, only a manually created object',
       present(WANTED),
-      [handMade],
-      { type: 'delete', object: handMade },
+      [manual],
+      { type: 'delete', object: manual },
     ],
     [
-      'held, its row and one made by hand: delete that',
+      'present, its object and a manually created one',
       present(WANTED),
-      [good, handMade],
-      { type: 'delete', object: handMade },
+      [good, manual],
+      { type: 'delete', object: manual },
     ],
     [
-      'the same, found the other way round',
+      'present, a manually created object and its object',
       present(WANTED),
-      [handMade, good],
-      { type: 'delete', object: handMade },
+      [manual, good],
+      { type: 'delete', object: manual },
     ],
   ];
-  for (const [situation, known, rows, step] of table) {
-    it(situation, () => {
-      expect(nextAction(known, rows)).to.deep.equal(step);
+  for (const [situation, state, objects, action] of table) {
+    it(`${action?.type ?? 'does nothing'}: ${situation}`, () => {
+      expect(nextAction(state, objects)).to.deep.equal(action);
     });
   }
 
-  it('mends labels and createdAt in one patch, then the status', () => {
-    const edited = row(WANTED, Drift.labels | Drift.status);
+  it('fixes labels and createdAt in one patch, then the status', () => {
+    const edited = object(WANTED, Drift.labels | Drift.status);
     expect(nextAction(present(LATER), [edited])).to.deep.equal({
       type: 'patch',
       object: edited,
       tunnel: LATER,
     });
-    const patched = row(LATER, Drift.status);
+    const patched = object(LATER, Drift.status);
     expect(nextAction(present(LATER), [patched])).to.deep.equal({ type: 'patchStatus', object: patched });
   });
 });
 
-/** The API server with these rows alone. */
-function take(step: TunnelAction, rows: ObservedTunnel[]): ObservedTunnel[] {
-  switch (step.type) {
+/** Returns the objects after an action. */
+function execute(action: TunnelAction, objects: ObservedTunnel[]): ObservedTunnel[] {
+  switch (action.type) {
     case 'create': {
-      const made = row(step.tunnel);
-      const taken = rows.find(({ name }) => name === made.name);
-      if (taken === undefined) return [...rows, made];
-      // 409 until the finalizer is done: only a row that is going may stand in a create's way.
-      expect(taken.drift & Drift.terminating).not.to.equal(0);
-      return rows.filter((each) => each !== taken);
+      const created = object(action.tunnel);
+      const existing = objects.find(({ name }) => name === created.name);
+      if (existing === undefined) return [...objects, created];
+      // 409 until the finalizer is removed: only a terminating object can be in the way of a create.
+      expect(existing.drift & Drift.terminating).not.to.equal(0);
+      return objects.filter((each) => each !== existing);
     }
     case 'delete':
     case 'expire':
-      expect(rows).to.include(step.object);
-      return rows.filter((each) => each !== step.object);
+      expect(objects).to.include(action.object);
+      return objects.filter((each) => each !== action.object);
     case 'patch':
-      expect(rows).to.include(step.object);
-      return rows.map((each) =>
-        each === step.object
+      expect(objects).to.include(action.object);
+      return objects.map((each) =>
+        each === action.object
           ? {
               ...each,
               drift: each.drift & ~Drift.labels,
-              tunnel: { ...each.tunnel, createdAt: step.tunnel.createdAt },
+              tunnel: { ...each.tunnel, createdAt: action.tunnel.createdAt },
             }
           : each,
       );
     case 'patchStatus':
-      expect(rows).to.include(step.object);
-      return rows.map((each) =>
-        each === step.object ? { ...each, drift: each.drift & ~Drift.status & ~Drift.unknown } : each,
+      expect(objects).to.include(action.object);
+      return objects.map((each) =>
+        each === action.object ? { ...each, drift: each.drift & ~Drift.status & ~Drift.unknown } : each,
       );
     case 'markUnknown':
-      expect(rows).to.include(step.object);
-      return rows.map((each) =>
-        each === step.object ? { ...each, drift: each.drift | Drift.status | Drift.unknown } : each,
+      expect(objects).to.include(action.object);
+      return objects.map((each) =>
+        each === action.object ? { ...each, drift: each.drift | Drift.status | Drift.unknown } : each,
       );
   }
 }
 
-describe('steps taken one after the other', () => {
+describe('repeated actions', () => {
   const anyTunnel = fc.constantFrom(WANTED, LATER, TIMELESS, OTHER_TENANT, OTHER_NODE);
-  const anyRow = fc
+  const anyObject = fc
     .record({
       of: anyTunnel,
       labels: fc.constantFrom(0, Drift.labels),
       status: fc.constantFrom(0, Drift.status, Drift.status | Drift.unknown),
       terminating: fc.constantFrom(0, 0, Drift.terminating),
-      madeAs: fc.option(fc.constantFrom('mine', 'yours')),
+      manualName: fc.option(fc.constantFrom('mine', 'yours')),
     })
-    .map(({ of, labels, status, terminating, madeAs }) =>
-      row(of, labels | status | terminating | (madeAs === null ? 0 : Drift.name), madeAs ?? undefined),
+    .map(({ of, labels, status, terminating, manualName }) =>
+      object(
+        of,
+        labels | status | terminating | (manualName === null ? 0 : Drift.name),
+        manualName ?? undefined,
+      ),
     );
-  const anyRows = fc.uniqueArray(anyRow, { selector: ({ name }) => name, maxLength: 4 });
-  const anyKnown = fc.oneof(fc.constant(ABSENT), anyTunnel.map(present));
+  const anyObjects = fc.uniqueArray(anyObject, { selector: ({ name }) => name, maxLength: 4 });
+  const anyState = fc.oneof(fc.constant(ABSENT), anyTunnel.map(present));
 
-  it('come to an end where the rows say what is known, each taking one difference away', () => {
+  it('terminate at the desired state, removing one difference each', () => {
     fc.assert(
-      fc.property(anyKnown, anyRows, (known, found) => {
-        let rows = found;
+      fc.property(anyState, anyObjects, (state, initial) => {
+        let objects = initial;
         let steps = 0;
-        for (let step = nextAction(known, rows); step !== undefined; step = nextAction(known, rows)) {
-          rows = take(step, rows);
+        for (
+          let action = nextAction(state, objects);
+          action !== undefined;
+          action = nextAction(state, objects)
+        ) {
+          objects = execute(action, objects);
           steps += 1;
-          expect(steps).to.be.at.most(found.length + 2);
+          expect(steps).to.be.at.most(initial.length + 2);
         }
-        const standing = rows.filter(({ drift }) => (drift & Drift.terminating) === 0);
-        expect(standing.map(({ name, tunnel: of, drift }) => ({ name, of, drift }))).to.deep.equal(
-          known.state === 'present'
-            ? [{ name: names.tunnelObjectName(RESPONDER, known.tunnel), of: known.tunnel, drift: 0 }]
+        const remaining = objects.filter(({ drift }) => (drift & Drift.terminating) === 0);
+        expect(remaining.map(({ name, tunnel: of, drift }) => ({ name, of, drift }))).to.deep.equal(
+          state.state === 'present'
+            ? [{ name: names.tunnelObjectName(RESPONDER, state.tunnel), of: state.tunnel, drift: 0 }]
             : [],
         );
       }),
@@ -190,76 +188,76 @@ describe('steps taken one after the other', () => {
     );
   });
 
-  it('never delete the row that is right', () => {
+  it('never delete the correct object', () => {
     fc.assert(
-      fc.property(anyTunnel, anyRows, (of, found) => {
-        const right = row(of);
-        let rows = [right, ...found.filter(({ name }) => name !== right.name)];
+      fc.property(anyTunnel, anyObjects, (of, others) => {
+        const correct = object(of);
+        let objects = [correct, ...others.filter(({ name }) => name !== correct.name)];
         for (
-          let step = nextAction(present(of), rows);
-          step !== undefined;
-          step = nextAction(present(of), rows)
+          let action = nextAction(present(of), objects);
+          action !== undefined;
+          action = nextAction(present(of), objects)
         ) {
-          expect(step.type).to.equal('delete');
-          rows = take(step, rows);
-          expect(rows).to.include(right);
+          expect(action.type).to.equal('delete');
+          objects = execute(action, objects);
+          expect(objects).to.include(correct);
         }
       }),
     );
   });
 });
 
-describe('the rows of a reporter that is lost', () => {
-  const marked = (of: Tunnel): ObservedTunnel => row(of, Drift.status | Drift.unknown);
+describe('nextDisconnectedAction', () => {
+  const marked = (of: Tunnel): ObservedTunnel => object(of, Drift.status | Drift.unknown);
 
   const table: [
     situation: string,
     phase: DisconnectPhase,
-    known: TunnelState,
-    rows: ObservedTunnel[],
-    step: TunnelAction | undefined,
+    state: TunnelState,
+    objects: ObservedTunnel[],
+    action: TunnelAction | undefined,
   ][] = [
-    ['stay as they are at first', 'grace', UNKNOWN, [row(WANTED)], undefined],
+    ['leaves objects unchanged in the grace phase', 'grace', UNKNOWN, [object(WANTED)], undefined],
     [
-      'are still brought to its last words',
+      'still applies the last report in the grace phase',
       'grace',
       ABSENT,
-      [row(WANTED)],
-      { type: 'delete', object: row(WANTED) },
+      [object(WANTED)],
+      { type: 'delete', object: object(WANTED) },
     ],
-    ['are marked', 'unknown', UNKNOWN, [row(WANTED)], { type: 'markUnknown', object: row(WANTED) }],
     [
-      'are marked though it held them',
+      'marks objects of an unknown state',
+      'unknown',
+      UNKNOWN,
+      [object(WANTED)],
+      { type: 'markUnknown', object: object(WANTED) },
+    ],
+    [
+      'marks objects of held tunnels',
       'unknown',
       present(WANTED),
-      [row(WANTED)],
-      { type: 'markUnknown', object: row(WANTED) },
+      [object(WANTED)],
+      { type: 'markUnknown', object: object(WANTED) },
     ],
-    ['are marked once', 'unknown', present(WANTED), [marked(WANTED)], undefined],
-    ['are not made any more', 'unknown', present(WANTED), [], undefined],
+    ['marks objects only once', 'unknown', present(WANTED), [marked(WANTED)], undefined],
+    ['creates no objects after the grace phase', 'unknown', present(WANTED), [], undefined],
     [
-      'go in the end, though it held them',
+      'expires objects of held tunnels',
       'expired',
       present(WANTED),
       [marked(WANTED)],
       { type: 'expire', object: marked(WANTED) },
     ],
-    [
-      'that are going already are left alone',
-      'expired',
-      UNKNOWN,
-      [row(WANTED, Drift.terminating)],
-      undefined,
-    ],
-    ['are not made in the end either', 'expired', present(WANTED), [], undefined],
+    ['ignores terminating objects', 'expired', UNKNOWN, [object(WANTED, Drift.terminating)], undefined],
+    ['creates no objects after expiry', 'expired', present(WANTED), [], undefined],
   ];
-  for (const [situation, phase, known, rows, step] of table) {
+  for (const [situation, phase, state, objects, action] of table) {
     it(situation, () => {
-      expect(nextDisconnectedAction(known, rows, phase)).to.deep.equal(step);
+      expect(nextDisconnectedAction(state, objects, phase)).to.deep.equal(action);
     });
   }
 
-  it('are as reported again in one write each, once it is back', () => {
+  it('is followed by one status patch per object when the reporter reconnects', () => {
     expect(nextAction(present(WANTED), [marked(WANTED)])).to.deep.equal({
       type: 'patchStatus',
       object: marked(WANTED),
@@ -267,22 +265,22 @@ describe('the rows of a reporter that is lost', () => {
   });
 
   for (const phase of ['unknown', 'expired'] as const) {
-    it(`come to an end when ${phase}, each step taking one difference away`, () => {
+    it(`terminates in the phase ${phase}, removing one difference per action`, () => {
       fc.assert(
         fc.property(
           fc.constantFrom(UNKNOWN, ABSENT, present(WANTED)),
           fc.array(fc.nat(31), { maxLength: 4 }),
-          (known, drifts) => {
-            let rows = drifts.map((drift, index) => row(WANTED, drift, `row-${index}`));
+          (state, drifts) => {
+            let objects = drifts.map((drift, index) => object(WANTED, drift, `object-${index}`));
             for (let steps = 0; ; steps += 1) {
-              const step = nextDisconnectedAction(known, rows, phase);
-              if (step === undefined) break;
+              const action = nextDisconnectedAction(state, objects, phase);
+              if (action === undefined) break;
               expect(steps).to.be.lessThan(drifts.length);
-              rows = take(step, rows);
+              objects = execute(action, objects);
             }
-            const standing = rows.filter(({ drift }) => (drift & Drift.terminating) === 0);
-            if (phase === 'expired' || known.state === 'absent') expect(standing).to.deep.equal([]);
-            else expect(standing.every(({ drift }) => (drift & Drift.unknown) !== 0)).to.equal(true);
+            const remaining = objects.filter(({ drift }) => (drift & Drift.terminating) === 0);
+            if (phase === 'expired' || state.state === 'absent') expect(remaining).to.deep.equal([]);
+            else expect(remaining.every(({ drift }) => (drift & Drift.unknown) !== 0)).to.equal(true);
           },
         ),
       );

@@ -16,7 +16,7 @@ function rulesOf(...rules: RuleSpec[]): readonly Rule[] {
   return parsed;
 }
 
-function mistakesOf(rule: RuleSpec): readonly string[] {
+function errorsOf(rule: RuleSpec): readonly string[] {
   return parsePolicy({ rules: [{ ...EVERY_RULE, ...rule }] }).errors ?? [];
 }
 
@@ -24,7 +24,7 @@ function certificate(...uris: string[]): Peer {
   return { kind: 'certificate', uris, dnsNames: [] };
 }
 
-function named(...dnsNames: string[]): Peer {
+function certificateForDns(...dnsNames: string[]): Peer {
   return { kind: 'certificate', uris: [], dnsNames };
 }
 
@@ -36,7 +36,7 @@ function admits(spec: PeerSpec, peer: Peer): boolean {
   return createPolicySet(rulesOf({ ...EVERY_RULE, peers: [spec] })).admits(peer);
 }
 
-describe('which peers a policy is about', () => {
+describe('peers of a policy', () => {
   const ID = 'spiffe://example.org/ns/edge/sa/responder';
 
   for (const [pattern, ids, others] of [
@@ -59,14 +59,14 @@ describe('which peers a policy is about', () => {
     ['spiffe://example.org', ['spiffe://example.org'], [ID]],
     ['spiffe://example.org/*/**', [ID, 'spiffe://example.org/a/b'], ['spiffe://example.org/a']],
   ] as const) {
-    it(`spiffeID ${pattern}`, () => {
+    it(`match spiffeID ${pattern}`, () => {
       for (const id of ids) expect(admits({ spiffeID: pattern }, certificate(id)), id).to.equal(true);
       for (const id of others) expect(admits({ spiffeID: pattern }, certificate(id)), id).to.equal(false);
     });
   }
 
-  it('no other way to write an id, and no second URI beside it, passes for it', () => {
-    const tricks = [
+  it('do not match another spelling of an ID or a certificate with a second URI', () => {
+    const spellings = [
       'SPIFFE://example.org/ns/edge/sa/responder',
       'spiffe://EXAMPLE.org/ns/edge/sa/responder',
       'spiffe://example.org:443/ns/edge/sa/responder',
@@ -82,25 +82,25 @@ describe('which peers a policy is about', () => {
       '',
     ];
     for (const pattern of [ID, 'spiffe://example.org/ns/*/sa/responder', 'spiffe://example.org/**']) {
-      for (const id of tricks) expect(admits({ spiffeID: pattern }, certificate(id)), id).to.equal(false);
+      for (const id of spellings) expect(admits({ spiffeID: pattern }, certificate(id)), id).to.equal(false);
       expect(admits({ spiffeID: pattern }, certificate(ID, 'https://example.org/'))).to.equal(false);
       expect(admits({ spiffeID: pattern }, certificate('https://example.org/', ID))).to.equal(false);
       expect(admits({ spiffeID: pattern }, certificate())).to.equal(false);
-      expect(admits({ spiffeID: pattern }, named(ID))).to.equal(false);
+      expect(admits({ spiffeID: pattern }, certificateForDns(ID))).to.equal(false);
     }
   });
 
-  it('dnsName: in any case, and *. for one whole label', () => {
-    const peer = named('other.example.com', 'R-0.Edge.example.org');
+  it('match dnsName in any case, with *. for one whole label', () => {
+    const peer = certificateForDns('other.example.com', 'R-0.Edge.example.org');
     expect(admits({ dnsName: 'r-0.edge.example.org' }, peer)).to.equal(true);
     expect(admits({ dnsName: 'R-0.EDGE.example.org' }, peer)).to.equal(true);
     expect(admits({ dnsName: '*.edge.example.org' }, peer)).to.equal(true);
     expect(admits({ dnsName: '*.example.org' }, peer)).to.equal(false);
     expect(admits({ dnsName: 'edge.example.org' }, peer)).to.equal(false);
-    expect(admits({ dnsName: '*.edge.example.org' }, named('edge.example.org'))).to.equal(false);
+    expect(admits({ dnsName: '*.edge.example.org' }, certificateForDns('edge.example.org'))).to.equal(false);
   });
 
-  it('dnsName: a certificate for a wildcard, or with what is not a DNS name, must not be empty', () => {
+  it('do not match dnsName with a wildcard certificate or an invalid DNS name', () => {
     for (const name of [
       '*.example.org',
       '.example.org',
@@ -108,23 +108,23 @@ describe('which peers a policy is about', () => {
       'a.example.org.',
       '\u212a.example.org',
     ]) {
-      expect(admits({ dnsName: '*.example.org' }, named(name)), name).to.equal(false);
+      expect(admits({ dnsName: '*.example.org' }, certificateForDns(name)), name).to.equal(false);
     }
-    // The Kelvin sign is a small k in lower case.
-    expect(admits({ dnsName: 'k.example.org' }, named('\u212a.example.org'))).to.equal(false);
+    // The lower case of the Kelvin sign is a k.
+    expect(admits({ dnsName: 'k.example.org' }, certificateForDns('\u212a.example.org'))).to.equal(false);
   });
 
-  it('serviceAccount: namespace and name, or all of a namespace', () => {
-    const one = { serviceAccount: { namespace: 'edge', name: 'responder' } };
-    expect(admits(one, account('edge', 'responder'))).to.equal(true);
-    expect(admits(one, account('core', 'responder'))).to.equal(false);
-    expect(admits(one, account('edge', 'other'))).to.equal(false);
+  it('match serviceAccount by namespace and name, or all of a namespace', () => {
+    const single = { serviceAccount: { namespace: 'edge', name: 'responder' } };
+    expect(admits(single, account('edge', 'responder'))).to.equal(true);
+    expect(admits(single, account('core', 'responder'))).to.equal(false);
+    expect(admits(single, account('edge', 'other'))).to.equal(false);
     const all = { serviceAccount: { namespace: 'edge', name: '*' } };
     expect(admits(all, account('edge', 'other'))).to.equal(true);
     expect(admits(all, account('edge-2', 'other'))).to.equal(false);
   });
 
-  it('a peer that proves nothing is meant by `anybody` alone, and `anybody` means every peer', () => {
+  it('match an anonymous peer only with `any`, which matches every peer', () => {
     const specs: PeerSpec[] = [
       { spiffeID: 'spiffe://example.org/**' },
       { dnsName: '*.example.org' },
@@ -136,10 +136,10 @@ describe('which peers a policy is about', () => {
   });
 });
 
-describe('mistakes in a policy', () => {
-  for (const [what, rule, mistake] of [
-    ['no peer', { peers: [] }, /^spec\.rules\[0\]\.peers: must not be empty/],
-    ['a peer of no kind', { peers: [{}] }, /peers\[0\]: must set exactly one of/],
+describe('policy errors', () => {
+  for (const [what, rule, expected] of [
+    ['a rule without peers', { peers: [] }, /^spec\.rules\[0\]\.peers: must not be empty/],
+    ['a peer without a kind', { peers: [{}] }, /peers\[0\]: must set exactly one of/],
     ['a peer of two kinds', { peers: [{ any: true, dnsName: 'a.b' }] }, /peers\[0\]: must set exactly one/],
     ['any: false', { peers: [{ any: false }] }, /peers\[0\]\.any: must be true/],
     [
@@ -153,14 +153,14 @@ describe('mistakes in a policy', () => {
       /must not have a \* in the trust domain/,
     ],
     [
-      'a star for the trust domain',
+      'a star as the trust domain',
       { peers: [{ spiffeID: 'spiffe://*/a' }] },
       /must not have a \* in the trust domain/,
     ],
-    ['half a segment', { peers: [{ spiffeID: 'spiffe://a/b*' }] }, /a misplaced \*/],
+    ['a star in a segment', { peers: [{ spiffeID: 'spiffe://a/b*' }] }, /a misplaced \*/],
     ['** in the middle', { peers: [{ spiffeID: 'spiffe://a/**/b' }] }, /a misplaced \*/],
-    ['a slash at the end', { peers: [{ spiffeID: 'spiffe://a/b/' }] }, /is not a SPIFFE ID/],
-    ['capitals in the trust domain', { peers: [{ spiffeID: 'spiffe://A/b' }] }, /is not a SPIFFE ID/],
+    ['a trailing slash', { peers: [{ spiffeID: 'spiffe://a/b/' }] }, /is not a SPIFFE ID/],
+    ['upper case in the trust domain', { peers: [{ spiffeID: 'spiffe://A/b' }] }, /is not a SPIFFE ID/],
     [
       'a star inside a DNS name',
       { peers: [{ dnsName: 'a.*.org' }] },
@@ -172,34 +172,34 @@ describe('mistakes in a policy', () => {
       /serviceAccount\.namespace: "a\/b" is not a namespace name/,
     ],
     [
-      'a pattern of accounts',
+      'a pattern for accounts',
       { peers: [{ serviceAccount: { namespace: 'a', name: 'r-*' } }] },
       /serviceAccount\.name: "r-\*" is not a ServiceAccount name/,
     ],
-    ['no reporter', { reporters: { ids: [] } }, /reporters\.ids: must not be empty/],
+    ['a rule without reporters', { reporters: { ids: [] } }, /reporters\.ids: must not be empty/],
     ['an empty reporter id', { reporters: { ids: [''] } }, /reporters\.ids\[0\]: must not be empty/],
     ['a star in the middle', { tenants: ['ok', 'a*b'] }, /tenants\[1\]: "a\*b" has a misplaced \*/],
     ['two stars', { clusters: ['a**'] }, /clusters\[0\]: "a\*\*" has a misplaced \*/],
-    ['no tenant', { tenants: [] }, /tenants: must not be empty/],
-    ['half a tunnel', { limits: { tunnels: 0.5 } }, /limits\.tunnels: 0\.5 must be a whole number/],
+    ['a rule without tenants', { tenants: [] }, /tenants: must not be empty/],
+    ['a fractional limit', { limits: { tunnels: 0.5 } }, /limits\.tunnels: 0\.5 must be a whole number/],
     ['a burst without a rate', { limits: { reportsBurst: 3 } }, /limits\.reportsBurst: requires /],
   ] as const satisfies readonly [string, RuleSpec, RegExp][]) {
-    it(`${what}: said with field and value`, () => {
-      const mistakes = mistakesOf(rule);
-      expect(mistakes).to.have.length(1);
-      expect(mistakes[0]).to.match(mistake);
+    it(`name field and value for ${what}`, () => {
+      const errors = errorsOf(rule);
+      expect(errors).to.have.length(1);
+      expect(errors[0]).to.match(expected);
     });
   }
 
-  it('are all told, and one refuses the whole policy', () => {
-    const wrong: RuleSpec = { ...EVERY_RULE, tenants: ['a*b'], clusters: [''] };
-    const { rules, errors } = parsePolicy({ rules: [EVERY_RULE, wrong] });
+  it('are all reported, and one makes the whole policy invalid', () => {
+    const invalid: RuleSpec = { ...EVERY_RULE, tenants: ['a*b'], clusters: [''] };
+    const { rules, errors } = parsePolicy({ rules: [EVERY_RULE, invalid] });
     expect(rules).to.equal(undefined);
     expect(errors).to.have.length(2);
     expect(errors?.[0]).to.match(/^spec\.rules\[1\]\.tenants\[0\]: /);
   });
 
-  it('are found in whatever the API server lets through, and nothing is thrown', () => {
+  it('are found without exceptions in anything that the API server accepts', () => {
     const anyText = fc.oneof(fc.string(), fc.constantFrom('*', '**', '/', 'spiffe://', 'spiffe://a/*', 'a*'));
     const anyRule = fc.record({
       peers: fc.array(
@@ -217,54 +217,54 @@ describe('mistakes in a policy', () => {
       tenants: fc.array(anyText),
       limits: fc.record({ tunnels: fc.double(), reportsPerSecond: fc.double() }, { requiredKeys: [] }),
     });
-    let read = 0;
+    let admitted = 0;
     fc.assert(
       fc.property(fc.array(anyRule), (rules) => {
         const parsed = parsePolicy({ rules });
         if (parsed.rules === undefined) expect(parsed.errors.length).to.be.greaterThan(0);
-        else read += createPolicySet(parsed.rules).admits(ANONYMOUS) ? 1 : 0;
+        else admitted += createPolicySet(parsed.rules).admits(ANONYMOUS) ? 1 : 0;
       }),
       { numRuns: 2000 },
     );
-    expect(read).to.be.at.least(0);
+    expect(admitted).to.be.at.least(0);
   });
 });
 
-describe('what a reporter may report', () => {
-  const place = (tenantID: string, clusterID = 'eu-1') => tunnel('n', { tenantID, clusterID });
-  const permits = (rules: readonly Rule[], of = place('acme')): boolean => {
+describe('grants of a policy set', () => {
+  const tunnelOf = (tenantID: string, clusterID = 'eu-1') => tunnel('n', { tenantID, clusterID });
+  const permits = (rules: readonly Rule[], of = tunnelOf('acme')): boolean => {
     const grant = createPolicySet(rules).grant(ANONYMOUS, RESPONDER);
     return grant !== undefined && grant.permits?.(of) !== false;
   };
 
-  it('is asked of each rule as a whole: two halves of two rules allow nothing', () => {
+  it('apply each rule as a whole: halves of two rules do not combine', () => {
     const rules = rulesOf(
       { ...EVERY_RULE, tenants: ['acme'], clusters: ['us-*'] },
       { ...EVERY_RULE, tenants: ['globex'], clusters: ['eu-*'] },
     );
-    expect(permits(rules, place('acme', 'eu-1'))).to.equal(false);
-    expect(permits(rules, place('acme', 'us-1'))).to.equal(true);
-    expect(permits(rules, place('globex', 'eu-1'))).to.equal(true);
-    expect(permits(rules, place('initech', 'eu-1'))).to.equal(false);
+    expect(permits(rules, tunnelOf('acme', 'eu-1'))).to.equal(false);
+    expect(permits(rules, tunnelOf('acme', 'us-1'))).to.equal(true);
+    expect(permits(rules, tunnelOf('globex', 'eu-1'))).to.equal(true);
+    expect(permits(rules, tunnelOf('initech', 'eu-1'))).to.equal(false);
   });
 
-  it('is what one of the rules allows', () => {
+  it('permit what any one rule permits', () => {
     const rules = rulesOf(
       { ...EVERY_RULE, tenants: ['acme'], clusters: ['us-1'] },
       { ...EVERY_RULE, tenants: ['a*'], clusters: ['eu-1'] },
     );
-    expect(permits(rules, place('acme', 'eu-1'))).to.equal(true);
-    expect(permits(rules, place('acme', 'us-1'))).to.equal(true);
-    expect(permits(rules, place('abc', 'us-1'))).to.equal(false);
+    expect(permits(rules, tunnelOf('acme', 'eu-1'))).to.equal(true);
+    expect(permits(rules, tunnelOf('acme', 'us-1'))).to.equal(true);
+    expect(permits(rules, tunnelOf('abc', 'us-1'))).to.equal(false);
   });
 
-  it("knows a cluster without its own tenant's scope, and not without another's", () => {
+  it('match a cluster without the prefix of its own tenant, not of another', () => {
     const rules = rulesOf({ ...EVERY_RULE, clusters: ['eu-1'] });
-    expect(permits(rules, place('acme', 'acme:eu-1'))).to.equal(true);
-    expect(permits(rules, place('acme', 'globex:eu-1'))).to.equal(false);
+    expect(permits(rules, tunnelOf('acme', 'acme:eu-1'))).to.equal(true);
+    expect(permits(rules, tunnelOf('acme', 'globex:eu-1'))).to.equal(false);
   });
 
-  it('is for the reporters of the rule alone, by id and by cluster', () => {
+  it('apply only to the reporters of the rule, by ID and by cluster', () => {
     const set = createPolicySet(
       rulesOf({ ...EVERY_RULE, reporters: { ids: ['responder-*'], clusters: ['', 'edge'] } }),
     );
@@ -274,18 +274,18 @@ describe('what a reporter may report', () => {
     expect(set.grant(ANONYMOUS, { cluster: 'edge', id: 'Responder-0' })).to.equal(undefined);
   });
 
-  it('is nothing where there is a policy without rules', () => {
+  it('permit nothing if a policy has no rules', () => {
     expect(createPolicySet([]).admits(ANONYMOUS)).to.equal(false);
     expect(createPolicySet([]).hasPolicies).to.equal(true);
-    expect(DENY_ALL.permits?.(place('acme'))).to.equal(false);
+    expect(DENY_ALL.permits?.(tunnelOf('acme'))).to.equal(false);
   });
 
-  it('need not be asked tunnel by tunnel where a rule allows all', () => {
+  it('have no filter if a rule permits everything', () => {
     const [narrow, wide] = [{ ...EVERY_RULE, tenants: ['acme'] }, EVERY_RULE];
     expect(createPolicySet(rulesOf(narrow, wide)).grant(ANONYMOUS, RESPONDER)?.permits).to.equal(undefined);
   });
 
-  it('has the widest of the limits, and none where a rule has none', () => {
+  it('have the widest limits, and no limit if one rule has none', () => {
     const few = { ...EVERY_RULE, limits: { tunnels: 10, reportsPerSecond: 1, reportsBurst: 20 } };
     const more = { ...EVERY_RULE, limits: { tunnels: 20, reportsPerSecond: 5 } };
     const limits = (...rules: RuleSpec[]) => createPolicySet(rulesOf(...rules)).grant(ANONYMOUS, RESPONDER);
@@ -293,7 +293,7 @@ describe('what a reporter may report', () => {
     expect(limits(few, EVERY_RULE)).to.deep.include({ tunnels: Infinity, rate: undefined });
   });
 
-  it('is the same by the same rules, however often they are read', () => {
+  it('are equal for equal rules that were parsed twice', () => {
     const rule = { ...EVERY_RULE, tenants: ['acme'] };
     const grant = () => grantFromScopes(rulesOf(rule).map(({ scope }) => scope));
     expect(sameGrant(grant(), grant())).to.equal(true);
@@ -303,7 +303,7 @@ describe('what a reporter may report', () => {
     expect(sameGrant(grant(), DENY_ALL)).to.equal(false);
   });
 
-  it('for any patterns is what a plain look at each pattern says', () => {
+  it('match any patterns as a naive matcher does', () => {
     const letters = fc.string({ unit: fc.constantFrom('a', 'b', ':'), maxLength: 4 });
     const pattern = fc.oneof(
       letters,
@@ -311,10 +311,10 @@ describe('what a reporter may report', () => {
     );
     fc.assert(
       fc.property(fc.array(pattern), letters, (patterns, text) => {
-        const plain = patterns.some((one) =>
-          one.endsWith('*') ? text.startsWith(one.slice(0, -1)) : text === one,
+        const expected = patterns.some((pattern) =>
+          pattern.endsWith('*') ? text.startsWith(pattern.slice(0, -1)) : text === pattern,
         );
-        expect(matchesText(createTextMatcher(patterns), text)).to.equal(plain);
+        expect(matchesText(createTextMatcher(patterns), text)).to.equal(expected);
       }),
       { numRuns: 2000 },
     );

@@ -7,15 +7,15 @@ const IDENTITY: ReportedIdentity = { tenantID: 'acme', clusterID: 'eu-1', nodeID
 
 const long = (length: number): string => 'é'.repeat(length);
 
-function violated(name: string, identity: ReportedIdentity | undefined): [string, string] | undefined {
+function violationOf(name: string, identity: ReportedIdentity | undefined): [string, string] | undefined {
   const violation = tunnelViolation(name, identity, () => 'added_tunnels[3]');
   if (violation === undefined) return undefined;
   expect(violation.message.startsWith(`${violation.field}: `), violation.message).to.equal(true);
   return [violation.field, violation.reason];
 }
 
-describe('tenant isolation', () => {
-  it('scopes an id with its own tenant and a colon, and only that is taken off', () => {
+describe('stripTenantPrefix', () => {
+  it('removes exactly one prefix of the own tenant and a colon', () => {
     expect(stripTenantPrefix('acme', 'acme:node-17')).to.equal('node-17');
     expect(stripTenantPrefix('acme', 'acme:acme:node')).to.equal('acme:node');
     expect(stripTenantPrefix('a:b', 'a:b:node')).to.equal('node');
@@ -27,14 +27,14 @@ describe('tenant isolation', () => {
     expect(stripTenantPrefix('😀', '😀:node')).to.equal('node');
   });
 
-  it('leaves an id that is nothing but the scope', () => {
+  it('keeps an ID that is nothing but the prefix', () => {
     expect(stripTenantPrefix('acme', 'acme:')).to.equal('acme:');
     expect(stripTenantPrefix('acme', 'acme')).to.equal('acme');
     expect(stripTenantPrefix('acme', '')).to.equal('');
   });
 });
 
-describe('a reported tunnel', () => {
+describe('tunnelViolation', () => {
   const identities: [situation: string, ReportedIdentity | undefined, string, string][] = [
     ['without identity', undefined, 'identity', 'missing'],
     ['without tenant', { ...IDENTITY, tenantID: '' }, 'identity.tenant_id', 'empty'],
@@ -44,66 +44,71 @@ describe('a reported tunnel', () => {
     ['with a cluster of 129', { ...IDENTITY, clusterID: long(129) }, 'identity.cluster_id', 'too_long'],
     ['with a node of 129', { ...IDENTITY, nodeID: long(129) }, 'identity.node_id', 'too_long'],
     [
-      'with a node of 129 behind its scope',
+      'with a node of 129 after its prefix',
       { ...IDENTITY, nodeID: `acme:${long(129)}` },
       'identity.node_id',
       'too_long',
     ],
     [
-      'with a node of 128 behind another scope',
+      'with a node of 128 after another prefix',
       { ...IDENTITY, nodeID: `beta:${long(128)}` },
       'identity.node_id',
       'too_long',
     ],
     ['with NUL in its tenant', { ...IDENTITY, tenantID: 'a\0' }, 'identity.tenant_id', 'forbidden_character'],
     [
-      'with a line end in its cluster',
+      'with a newline in its cluster',
       { ...IDENTITY, clusterID: 'a\n' },
       'identity.cluster_id',
       'forbidden_character',
     ],
-    ['with bidi in its node', { ...IDENTITY, nodeID: 'a\u202eb' }, 'identity.node_id', 'forbidden_character'],
+    [
+      'with a bidirectional override in its node',
+      { ...IDENTITY, nodeID: 'a\u202eb' },
+      'identity.node_id',
+      'forbidden_character',
+    ],
   ];
   for (const [situation, identity, field, reason] of identities) {
-    it(`${situation} is rejected: ${reason}`, () => {
-      expect(violated('node-17', identity)).to.deep.equal([`added_tunnels[3].${field}`, reason]);
+    it(`rejects a tunnel ${situation} as ${reason}`, () => {
+      expect(violationOf('node-17', identity)).to.deep.equal([`added_tunnels[3].${field}`, reason]);
     });
   }
 
-  it('is rejected for its name when empty, longer than 512 or holding a control character', () => {
-    expect(violated('', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'empty']);
-    expect(violated(long(513), IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'too_long']);
-    expect(violated('a\u0085', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'forbidden_character']);
-    expect(violated(long(512), IDENTITY)).to.equal(undefined);
+  it('rejects a name that is empty, longer than 512 or contains a control character', () => {
+    expect(violationOf('', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'empty']);
+    expect(violationOf(long(513), IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'too_long']);
+    expect(violationOf('a\u0085', IDENTITY)).to.deep.equal(['added_tunnels[3].name', 'forbidden_character']);
+    expect(violationOf(long(512), IDENTITY)).to.equal(undefined);
   });
 
-  it('is rightful with every part at its limit, scoped or not', () => {
+  it('accepts every part at its limit, with or without a prefix', () => {
     const tenantID = '😀'.repeat(128);
     const identity = { tenantID, clusterID: `${tenantID}:${long(128)}`, nodeID: `${tenantID}:${long(128)}` };
-    expect(violated(`${tenantID}:${long(128)}`, identity)).to.equal(undefined);
-    expect(violated('n', { tenantID: long(128), clusterID: long(128), nodeID: long(128) })).to.equal(
+    expect(violationOf(`${tenantID}:${long(128)}`, identity)).to.equal(undefined);
+    expect(violationOf('n', { tenantID: long(128), clusterID: long(128), nodeID: long(128) })).to.equal(
       undefined,
     );
   });
 
-  it('may have any name that a prototype has', () => {
+  it('accepts names of properties of a prototype', () => {
     for (const name of ['__proto__', 'constructor', 'toString']) {
-      expect(violated(name, { tenantID: name, clusterID: name, nodeID: name })).to.equal(undefined);
+      expect(violationOf(name, { tenantID: name, clusterID: name, nodeID: name })).to.equal(undefined);
     }
   });
 });
 
-describe('a reporter', () => {
-  it('needs an id, and may have no cluster', () => {
+describe('reporterViolation', () => {
+  it('requires an ID and accepts an empty cluster', () => {
     expect(reporterViolation('responder-0', '')).to.equal(undefined);
     expect(reporterViolation('', 'edge')).to.include({ field: 'node.id', reason: 'empty' });
   });
 
-  it('has at most 256 characters in either, and no control characters', () => {
-    const most = '😀'.repeat(256);
-    expect(reporterViolation(most, most)).to.equal(undefined);
-    expect(reporterViolation(`${most}x`, '')).to.include({ field: 'node.id', reason: 'too_long' });
-    expect(reporterViolation('r', `${most}x`)).to.include({ field: 'node.cluster', reason: 'too_long' });
+  it('rejects more than 256 characters and control characters in either part', () => {
+    const longest = '😀'.repeat(256);
+    expect(reporterViolation(longest, longest)).to.equal(undefined);
+    expect(reporterViolation(`${longest}x`, '')).to.include({ field: 'node.id', reason: 'too_long' });
+    expect(reporterViolation('r', `${longest}x`)).to.include({ field: 'node.cluster', reason: 'too_long' });
     expect(reporterViolation('r\u007f', '')).to.include({ field: 'node.id', reason: 'forbidden_character' });
     expect(reporterViolation('r', '\u2067')).to.include({
       field: 'node.cluster',

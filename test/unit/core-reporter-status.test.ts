@@ -17,31 +17,35 @@ const GOOD: StatusInputs = {
   envoy: { version: '1.38.0', locality: { region: 'eu', zone: 'a' } },
 };
 
-/** The status that stands after these facts were written. */
-function written(facts: StatusInputs): ReporterStatus {
-  const patch = statusPatch(facts, undefined, THEN);
+/** Returns the status after these inputs were written. */
+function written(inputs: StatusInputs): ReporterStatus {
+  const patch = statusPatch(inputs, undefined, THEN);
   return Object.fromEntries(Object.entries(patch).filter(([, value]) => value !== null));
 }
 
-function conditions(facts: StatusInputs): string[] {
-  return (written(facts).conditions ?? []).map(({ type, status, reason }) => `${type}=${status} ${reason}`);
+function conditions(inputs: StatusInputs): string[] {
+  return (written(inputs).conditions ?? []).map(({ type, status, reason }) => `${type}=${status} ${reason}`);
 }
 
-describe("a reporter's conditions", () => {
+describe('reporter conditions', () => {
   const table: [string, Partial<StatusInputs>, string[]][] = [
-    ['served and mirrored', {}, ['Connected=True StreamOpen', 'Synced=True UpToDate', 'Ready=True Synced']],
     [
-      'rows are being written',
+      'all objects are up to date',
+      {},
+      ['Connected=True StreamOpen', 'Synced=True UpToDate', 'Ready=True Synced'],
+    ],
+    [
+      'objects are being written',
       { synced: { reason: 'SyncInProgress' } },
       ['Connected=True StreamOpen', 'Synced=False SyncInProgress', 'Ready=False NotSynced'],
     ],
     [
-      'only changes came',
+      'only deltas were received',
       { synced: { reason: 'AwaitingFullPush' } },
       ['Connected=True StreamOpen', 'Synced=Unknown AwaitingFullPush', 'Ready=Unknown AwaitingFullPush'],
     ],
     [
-      'rows are refused',
+      'the API server rejects writes',
       { synced: { reason: 'WritesRejected', objects: 3, answer: '422' } },
       ['Connected=True StreamOpen', 'Synced=False WritesRejected', 'Ready=False NotSynced'],
     ],
@@ -56,17 +60,17 @@ describe("a reporter's conditions", () => {
       ['Connected=False StreamEnded', 'Synced=Unknown NotConnected', 'Ready=False NotConnected'],
     ],
     [
-      'it is silent',
+      'no report arrived within the heartbeat timeout',
       { connected: 'HeartbeatTimeout' },
       ['Connected=False HeartbeatTimeout', 'Synced=Unknown NotConnected', 'Ready=False NotConnected'],
     ],
     [
-      'its owner is gone',
+      'the owner has stopped',
       { connected: 'OwnerLost' },
       ['Connected=False OwnerLost', 'Synced=Unknown NotConnected', 'Ready=False NotConnected'],
     ],
     [
-      'another uses its id',
+      'another Envoy uses the ID',
       { conflict: true },
       [
         'Connected=True StreamOpen',
@@ -76,13 +80,13 @@ describe("a reporter's conditions", () => {
       ],
     ],
   ];
-  for (const [situation, facts, expected] of table) {
-    it(situation, () => {
-      expect(conditions({ ...GOOD, ...facts })).to.deep.equal(expected);
+  for (const [situation, inputs, expected] of table) {
+    it(`are correct when ${situation}`, () => {
+      expect(conditions({ ...GOOD, ...inputs })).to.deep.equal(expected);
     });
   }
 
-  it('keep their time while their status stays, also with another reason', () => {
+  it('keep their transition time while the status is unchanged, even if the reason changes', () => {
     const before = written({ ...GOOD, synced: { reason: 'SyncInProgress' } });
     const patch = statusPatch(
       { ...GOOD, synced: { reason: 'TunnelsRejected', tunnels: 1, first: '' } },
@@ -102,7 +106,7 @@ describe("a reporter's conditions", () => {
     ]);
   });
 
-  it("show the API server's answer without what the CRD refuses, and short", () => {
+  it('contain the sanitized and truncated response of the API server', () => {
     const answer = `bad \u202e\u0007 ${'x'.repeat(5000)}`;
     const patch = statusPatch(
       { ...GOOD, synced: { reason: 'WritesRejected', objects: 1, answer } },
@@ -115,15 +119,16 @@ describe("a reporter's conditions", () => {
   });
 });
 
-describe('a status is written', () => {
-  const change = (facts: Partial<StatusInputs>): string => statusChange({ ...GOOD, ...facts }, written(GOOD));
+describe('status changes', () => {
+  const change = (inputs: Partial<StatusInputs>): string =>
+    statusChange({ ...GOOD, ...inputs }, written(GOOD));
 
-  it('never for what it says already, nor for an identical full push or another stream alone', () => {
+  it('are none for equal inputs, an identical full push or only another stream', () => {
     expect(change({})).to.equal('none');
     expect(change({ lastFullPush: { time: NOW, tunnels: 7 } })).to.equal('none');
   });
 
-  it('at once when its meaning changes', () => {
+  it('are conditions if the status or reason of a condition changes', () => {
     expect(change({ connected: 'HeartbeatTimeout' })).to.equal('conditions');
     expect(change({ synced: { reason: 'SyncInProgress' } })).to.equal('conditions');
     expect(change({ conflict: true })).to.equal('conditions');
@@ -132,14 +137,14 @@ describe('a status is written', () => {
     expect(statusChange(GOOD, foreign)).to.equal('conditions');
   });
 
-  it('in time when only numbers change', () => {
+  it('are counts if only numbers change', () => {
     expect(change({ tunnels: { reported: 8, applied: 7, rejected: 0 } })).to.equal('counts');
     expect(change({ lastFullPush: { time: NOW, tunnels: 8 } })).to.equal('counts');
     expect(change({ reportIntervalSeconds: 6 })).to.equal('counts');
   });
 
-  it('without what its owner does not know, which stays as it stands', () => {
-    const heir: StatusInputs = {
+  it('omit fields that the owner does not know', () => {
+    const takenOver: StatusInputs = {
       ...GOOD,
       connected: 'OwnerLost',
       connectedSince: undefined,
@@ -148,14 +153,14 @@ describe('a status is written', () => {
       reportIntervalSeconds: undefined,
       envoy: undefined,
     };
-    expect(Object.keys(statusPatch(heir, written(GOOD), NOW)).toSorted()).to.deep.equal([
+    expect(Object.keys(statusPatch(takenOver, written(GOOD), NOW)).toSorted()).to.deep.equal([
       'conditions',
       'connectedSince',
       'observedGeneration',
     ]);
   });
 
-  it('with what is gone named, as a merge patch keeps the rest', () => {
+  it('set fields that are no longer reported to null', () => {
     const moved = statusPatch(
       { ...GOOD, envoy: { version: undefined, locality: { region: 'us' } } },
       written(GOOD),

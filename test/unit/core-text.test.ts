@@ -6,12 +6,12 @@ import { parse } from 'yaml';
 import { exceedsLength, findForbiddenCharacter, quote } from '../../src/core/text.ts';
 import { optionalTextViolation, textViolation } from '../../src/core/report.ts';
 
-/** UTF-16 units of every kind, so lone surrogates too. */
+/** UTF-16 units of every kind, including lone surrogates. */
 const anyText = fc
   .array(fc.oneof(fc.integer({ min: 0, max: 0xff }), fc.integer({ min: 0, max: 0xffff })), { maxLength: 200 })
   .map((units) => String.fromCharCode(...units));
 
-/** The patterns that spec strings have, by path. */
+/** Returns the patterns of strings in the spec of a CRD, by path. */
 function specPatterns(file: string): Map<string, string> {
   interface Schema {
     readonly pattern?: string;
@@ -20,29 +20,29 @@ function specPatterns(file: string): Map<string, string> {
   const crd: {
     spec: { versions: { schema: { openAPIV3Schema: Schema } }[] };
   } = parse(readFileSync(new URL(`../../crds/${file}`, import.meta.url), 'utf8'));
-  const found = new Map<string, string>();
+  const patterns = new Map<string, string>();
   const visit = (path: string, schema: Schema | undefined): void => {
-    if (schema?.pattern !== undefined) found.set(path, schema.pattern);
+    if (schema?.pattern !== undefined) patterns.set(path, schema.pattern);
     for (const [name, property] of Object.entries(schema?.properties ?? {}))
       visit(`${path}.${name}`, property);
   };
   visit('spec', crd.spec.versions[0]?.schema.openAPIV3Schema.properties?.['spec']);
-  return found;
+  return patterns;
 }
 
-describe('lengths', () => {
-  it('count code points: 257 emoji are 257, though they are 514 UTF-16 units', () => {
+describe('exceedsLength', () => {
+  it('counts code points, not UTF-16 units', () => {
     expect(exceedsLength('😀'.repeat(257), 257)).to.equal(false);
     expect(exceedsLength('😀'.repeat(258), 257)).to.equal(true);
     expect(exceedsLength(`${'😀'.repeat(256)}ab`, 257)).to.equal(true);
   });
 
-  it('count combining marks singly', () => {
+  it('counts combining marks individually', () => {
     expect(exceedsLength('e\u0301'.repeat(64), 128)).to.equal(false);
     expect(exceedsLength(`${'e\u0301'.repeat(64)}e`, 128)).to.equal(true);
   });
 
-  it('agree with a plain count, for any text and limit', () => {
+  it('agrees with a plain count for any text and limit', () => {
     fc.assert(
       fc.property(anyText, fc.integer({ min: 0, max: 220 }), (text, limit) => {
         expect(exceedsLength(text, limit)).to.equal(Array.from(text).length > limit);
@@ -51,14 +51,14 @@ describe('lengths', () => {
   });
 });
 
-describe('forbidden characters', () => {
+describe('findForbiddenCharacter', () => {
   const all = [
     ...specPatterns('reversetunnels.yaml'),
     ...specPatterns('reversetunnelreporters.yaml'),
     ...specPatterns('reversetunnelpolicies.yaml'),
   ];
 
-  it('are those that the CRDs refuse in every string that a reporter chooses', () => {
+  it('agrees with the patterns of the CRDs for every string that a reporter chooses', () => {
     expect(all.map(([path]) => path)).to.include.members([
       'spec.tunnelName',
       'spec.tenantID',
@@ -70,25 +70,25 @@ describe('forbidden characters', () => {
       'spec.cluster',
     ]);
     for (const pattern of new Set(all.map(([, pattern]) => pattern))) {
-      // RE2 writes \x{202e} where JavaScript writes \u202e.
+      // RE2 uses \x{202e} for what is \u202e in JavaScript.
       const crd = new RegExp(pattern.replaceAll(/\\x\{(\w{4})\}/g, String.raw`\u$1`), 'u');
       for (let point = 0; point <= 0x10ffff; point += 1) {
         const character = String.fromCodePoint(point);
         if ((findForbiddenCharacter(character) === undefined) !== crd.test(character)) {
-          expect.fail(`U+${point.toString(16)} is refused by only one of the CRD and the operator`);
+          expect.fail(`U+${point.toString(16)} is rejected by only one of the CRD and the operator`);
         }
       }
     }
   });
 
-  it('are named by their code point, the first of them', () => {
+  it('returns the code point of the first forbidden character', () => {
     expect(findForbiddenCharacter('a\u0000')).to.equal('U+0000');
     expect(findForbiddenCharacter('a\nb\u202e')).to.equal('U+000A');
     expect(findForbiddenCharacter('\u009f')).to.equal('U+009F');
     expect(findForbiddenCharacter('x\u2066y')).to.equal('U+2066');
   });
 
-  it('are not those that names rightfully hold', () => {
+  it('accepts characters that are common in names', () => {
     for (const text of [
       'acme:node-17',
       'über/straße',
@@ -104,18 +104,20 @@ describe('forbidden characters', () => {
     }
   });
 
-  it('are found anywhere in a text', () => {
+  it('finds a character anywhere in a text', () => {
     fc.assert(
       fc.property(anyText, (text) => {
-        const found = Array.from(text).some((character) => findForbiddenCharacter(character) !== undefined);
-        expect(findForbiddenCharacter(text) !== undefined).to.equal(found);
+        const isForbidden = Array.from(text).some(
+          (character) => findForbiddenCharacter(character) !== undefined,
+        );
+        expect(findForbiddenCharacter(text) !== undefined).to.equal(isForbidden);
       }),
     );
   });
 });
 
-describe('a violation', () => {
-  it('says empty, too long, forbidden, in this order, or nothing', () => {
+describe('text violations', () => {
+  it('check for empty, too long and forbidden in this order', () => {
     expect(textViolation('f', '', 3)?.reason).to.equal('empty');
     expect(optionalTextViolation('f', '', 3)).to.equal(undefined);
     expect(textViolation('f', 'abcd', 3)?.reason).to.equal('too_long');
@@ -125,7 +127,7 @@ describe('a violation', () => {
     expect(textViolation('f', '😀😀😀', 3)).to.equal(undefined);
   });
 
-  it('names field, value and limit', () => {
+  it('name the field, the value and the limit', () => {
     expect(textViolation('identity.tenant_id', 'abcd', 3)?.message).to.equal(
       'identity.tenant_id: "abcd" exceeds 3 characters',
     );
@@ -134,7 +136,7 @@ describe('a violation', () => {
     );
   });
 
-  it('shows any value well-formed, without a character that is refused, and short', () => {
+  it('quote any value as short, well-formed text without forbidden characters', () => {
     fc.assert(
       fc.property(
         fc.oneof(
@@ -152,7 +154,7 @@ describe('a violation', () => {
     );
   });
 
-  it('of a value as large as a message can be is one short line', () => {
+  it('of the largest value that fits a message are one short line', () => {
     const message = textViolation('name', 'x'.repeat(64 * 1024 * 1024), 512)?.message;
     expect(message).to.match(/^name: "x{64}…" exceeds 512 characters$/);
   });
