@@ -2,7 +2,15 @@ import type { ApiErrorKind } from '../core/kubernetes.ts';
 import { errorCode, errorMessage } from '../error-message.ts';
 
 /**
- * A failed call to the API server. `message` is one line of at most 300 characters: action, status, reason, cause.
+ * Leaves room for an admission policy's own message, which follows the names of the object and the policy. An Event
+ * holds 1,024 bytes.
+ */
+const MAX_MESSAGE_LENGTH = 600;
+/** Maximum length of the part of the message that comes from a `Status`. */
+const MAX_STATUS_MESSAGE_LENGTH = 400;
+
+/**
+ * A failed call to the API server. `message` is one line of at most 600 characters: action, status, reason, cause.
  */
 export class ApiError extends Error {
   override readonly name = 'ApiError';
@@ -19,7 +27,10 @@ export class ApiError extends Error {
     message: string,
     details: { status?: number; reason?: string; retryAfterMs?: number | undefined; cause?: unknown } = {},
   ) {
-    super(oneLine(message, 300), details.cause === undefined ? undefined : { cause: details.cause });
+    super(
+      oneLine(message, MAX_MESSAGE_LENGTH),
+      details.cause === undefined ? undefined : { cause: details.cause },
+    );
     this.kind = kind;
     this.status = details.status;
     this.reason = details.reason;
@@ -62,7 +73,8 @@ export function errorFromStatus(
 ): ApiError {
   const seconds = parseRetryAfter(retryAfter) ?? body.details?.retryAfterSeconds;
   const kind = kindFromStatus(status, body, seconds !== undefined);
-  return new ApiError(kind, `${action}: ${status} ${body.reason ?? ''}: ${statusMessage(body)}`, {
+  const statusText = body.reason === undefined ? String(status) : `${status} ${body.reason}`;
+  return new ApiError(kind, `${action}: ${statusText}: ${statusMessage(body)}`, {
     status,
     ...(body.reason === undefined ? {} : { reason: body.reason }),
     retryAfterMs: clampedMs(seconds),
@@ -165,16 +177,29 @@ function isResourceVersionTooLarge(body: KubernetesStatus): boolean {
 }
 
 /**
- * Returns the causes of a 422, because its message may repeat the whole object, and the message of any other
- * `Status`.
+ * Returns the causes of a 422, because its message may repeat the whole object, and the message of any other `Status`.
+ * Long texts keep their end, which contains what an admission policy or a validation rule reports.
  */
 function statusMessage(body: KubernetesStatus): string {
-  const causes = body.code === 422 ? (body.details?.causes ?? []) : [];
-  if (causes.length === 0) return body.message ?? 'no message';
-  const details = causes
-    .slice(0, 3)
-    .map((cause) => `${cause.field ?? ''}: ${oneLine(cause.message ?? '', 80)}`);
-  return details.join('; ') + (causes.length > 3 ? ` (and ${causes.length - 3} more)` : '');
+  const causes = (body.code === 422 ? (body.details?.causes ?? []) : [])
+    .map(({ field = '', message = '' }) => [field, message].filter((part) => part !== '').join(': '))
+    .filter((cause) => cause !== '');
+  if (causes.length === 0) return omitMiddle(body.message ?? '', MAX_STATUS_MESSAGE_LENGTH) || 'no message';
+  const listed = causes.slice(0, 3);
+  const limit = Math.floor(MAX_STATUS_MESSAGE_LENGTH / listed.length);
+  const omitted = causes.length - listed.length;
+  return (
+    listed.map((cause) => omitMiddle(cause, limit)).join('; ') + (omitted > 0 ? ` (and ${omitted} more)` : '')
+  );
+}
+
+/** Returns `text` on one line of at most `limit` UTF-16 units: the first third and the end if it is longer. */
+function omitMiddle(text: string, limit: number): string {
+  const line = oneLine(text, Number.POSITIVE_INFINITY);
+  if (line.length <= limit) return line;
+  const headLength = Math.floor(limit / 3);
+  const tailLength = limit - headLength - 1;
+  return `${line.slice(0, headLength).toWellFormed()}…${line.slice(-tailLength).toWellFormed()}`;
 }
 
 /** Describes a response without a Kubernetes reason. */

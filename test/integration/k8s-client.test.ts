@@ -11,6 +11,7 @@ import { type Connection, resolveConnection } from '../../src/k8s/connection.ts'
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { TUNNEL_SPEC } from '../support/crd-objects.ts';
+import { poll } from '../support/operator-process.ts';
 
 const CONNECTIONS = 8;
 const RULES = [
@@ -190,6 +191,57 @@ describe('API client with a real API server', () => {
     ).to.equal('rejected');
     expect(await errorKindOf(tunnels.list({ continueToken: 'nonsense' }))).to.equal('rejected');
     await admin.close();
+  });
+
+  it('returns the whole message of an admission policy, without an empty field name', async () => {
+    const name = `${namespace}-tunnels-need-a-team.policies.example.com`;
+    const denied = 'tunnels of tenant acme need the label team; ask the platform team for one';
+    for (const [kind, spec] of [
+      [
+        'ValidatingAdmissionPolicy',
+        {
+          matchConstraints: {
+            resourceRules: [
+              {
+                apiGroups: ['reverse-tunnel.io'],
+                apiVersions: ['*'],
+                operations: ['CREATE'],
+                resources: ['reversetunnels'],
+              },
+            ],
+          },
+          validations: [{ expression: "!object.metadata.name.startsWith('denied-')", message: denied }],
+        },
+      ],
+      [
+        'ValidatingAdmissionPolicyBinding',
+        {
+          policyName: name,
+          validationActions: ['Deny'],
+          matchResources: {
+            namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': namespace } },
+          },
+        },
+      ],
+    ] as const) {
+      const policy = { apiVersion: 'admissionregistration.k8s.io/v1', kind, metadata: { name }, spec };
+      const { code, stderr } = await controlPlane().kubectl(['create', '-f', '-'], {
+        input: JSON.stringify(policy),
+      });
+      expect(code, stderr).to.equal(0);
+    }
+    let attempts = 0;
+    const error = await poll(30_000, async () => {
+      attempts += 1;
+      return await tunnels.create(manifest(`denied-${attempts}`)).then(
+        () => undefined,
+        (thrown: unknown) => thrown as ApiError,
+      );
+    });
+    expect(error.message).to.equal(
+      `create reversetunnels.reverse-tunnel.io in ${namespace} denied-${attempts}: 422 Invalid: ` +
+        `ValidatingAdmissionPolicy '${name}' with binding '${name}' denied request: ${denied}`,
+    );
   });
 
   it('creates and deletes hundreds of objects within the connection limit', async () => {

@@ -107,7 +107,7 @@ describe('API errors', () => {
       .and.not.contain('\n');
   });
 
-  it('limits messages to 300 characters without line breaks and control characters', () => {
+  it('limits messages to 600 characters without line breaks and control characters', () => {
     const causes = [...Array(20).keys()].map((i) => ({
       field: `spec.f${i}`,
       message: `bad\n\u0000${'x'.repeat(5_000)}`,
@@ -125,10 +125,31 @@ describe('API errors', () => {
       errorOf(page(400, `\u2028${'🙂'.repeat(400)}`)),
       errorFromTransport('list\nrows', new Error('a\r\nb'.repeat(500))),
     ]) {
-      expect(error.message.length).to.be.at.most(300);
+      expect(error.message.length).to.be.at.most(600);
       expect(error.message).to.match(/^[^\p{Cc}\u2028\u2029]+$/u);
       expect(error.message.isWellFormed()).to.equal(true);
     }
+  });
+
+  it('keeps the end of a long rejection, which contains the message of a policy or a rule', () => {
+    const denied = 'tunnels of tenant acme need the label team; ask the platform team for one';
+    const policy = 'p'.repeat(253);
+    const message = `ValidatingAdmissionPolicy '${policy}' with binding '${policy}' denied request: ${denied}`;
+    const response = (causes: object[]): RecordedResponse =>
+      page(
+        422,
+        JSON.stringify({ kind: 'Status', code: 422, reason: 'Invalid', message, details: { causes } }),
+      );
+    for (const causes of [[], [{ message }], [{ message: '' }], [{ message }, { field: 'spec', message }]]) {
+      const error = errorOf(response(causes));
+      expect(error.message)
+        .to.match(/: 422 Invalid: (spec: )?ValidatingAdmissionPolicy 'p+…/)
+        .and.to.match(new RegExp(`${denied}$`));
+    }
+    const webhook = { kind: 'Status', code: 403, message: `admission webhook denied the request: ${denied}` };
+    expect(errorOf(page(403, JSON.stringify(webhook))).message).to.match(
+      new RegExp(`: 403: admission webhook denied the request: ${denied}$`),
+    );
   });
 
   it('classifies a missing response as unavailable, keeps the cause and names the failed address', () => {
