@@ -19,7 +19,7 @@ import { HttpListenError, startHttpServer, type HttpServer } from '../http/http-
 import { createLog, LOG_LEVELS } from '../log.ts';
 import { Agent } from './agent.ts';
 import { EnvoyAdmin, type AdminAddress } from './envoy-admin.ts';
-import { createAgentMetrics } from './metrics.ts';
+import { createAgentMetrics } from './agent-metrics.ts';
 
 /** A tenant ID has at most this many code points, as in the service definition. */
 const MAX_TENANT_LENGTH = 128;

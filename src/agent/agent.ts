@@ -7,7 +7,7 @@ import { createEnvoyClient, type ClientEvent, type EnvoyClient } from '../simula
 import { EnvoyAdminError, type EnvoyAdmin, type EnvoyInfo, type TunnelExtension } from './envoy-admin.ts';
 import { parseLifecycleLine } from './lifecycle-log.ts';
 import { LogFollower, LogFollowerError } from './log-follower.ts';
-import { SKIP_REASONS, type AgentMetrics } from './metrics.ts';
+import { SKIP_REASONS, type AgentMetrics } from './agent-metrics.ts';
 import { TunnelTracker, type SkipReason } from './tunnel-tracker.ts';
 
 /** Envoy's defaults of its own client, and the interval until the operator sends one. */

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { Agent, type AgentOptions } from '../../src/agent/agent.ts';
 import { EnvoyAdmin, type AdminAddress } from '../../src/agent/envoy-admin.ts';
-import { createAgentMetrics } from '../../src/agent/metrics.ts';
+import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
 import { systemClock } from '../../src/clock.ts';
 import type { ReportMessage } from '../../src/grpc/report-message.ts';
 import { eventually } from '../support/eventually.ts';

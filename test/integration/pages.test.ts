@@ -6,6 +6,7 @@ import { dirname, join, normalize } from 'node:path';
 import { expect } from 'chai';
 import { parse, parseAllDocuments } from 'yaml';
 import type { RunResult } from '../../control-plane/run.ts';
+import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
 import { OPERATOR_RBAC_RULES, permissionsOf } from '../../src/k8s/rbac-rules.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
@@ -33,6 +34,7 @@ const OTHERS_FLAGS = new Set([
   ],
   ...['--take-ownership', '--skip-crds', '--set', '--no-hooks', '--namespaces'],
   ...['--endpoint-reconciler-type', '--service-node', '--service-cluster', '--concurrency'],
+  ...['--base-id', '--use-dynamic-base-id', '--file-flush-interval-msec'],
   // This project's npm scripts.
   ...['--once', '--runs', '--only', '--quick', '--profile', '--json', '--seed', '--messages', '--frames'],
   ...['--api', '--fetch'],
@@ -73,9 +75,9 @@ describe('documentation pages', () => {
 
     it(`${page.path} mentions only metrics that are served`, () => {
       const served = new Set(
-        createMetrics()
-          .registry.getMetricsAsArray()
-          .map(({ name }) => name),
+        [createMetrics().registry, createAgentMetrics().registry].flatMap((registry) =>
+          registry.getMetricsAsArray().map(({ name }) => name),
+        ),
       );
       for (const [name] of page.text.matchAll(/\b(?:reverse_tunnel|workqueue|rest_client)_[a-z_]+[a-z]\b/g)) {
         // These belong to Envoy's service and extensions, not to this program.
@@ -144,6 +146,7 @@ describe('flags in the documentation', () => {
     const tools: readonly (readonly [string, readonly string[]])[] = [
       ['serve', []],
       ['simulate', ['simulate']],
+      ['agent', ['agent']],
       ['doctor', ['doctor']],
       ['status', ['status']],
     ];
@@ -178,7 +181,7 @@ describe('flags in the documentation', () => {
     let checked = 0;
     for (const { page, line } of lines) {
       const command =
-        /(?:kubectl rt|reverse-tunnel-operator) (doctor|status|simulate)\b(.*)/.exec(line) ??
+        /(?:kubectl rt|reverse-tunnel-operator) (doctor|status|simulate|agent)\b(.*)/.exec(line) ??
         /npm run (doctor|status|simulate) --(.*)/.exec(line);
       const serve = /(?:npm start --|^\$? ?reverse-tunnel-operator (?=--))(.*)/.exec(line);
       const [name, rest] = command === null ? ['serve', serve?.[1]] : [command[1] ?? '', command[2]];
