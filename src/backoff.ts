@@ -7,7 +7,7 @@ export interface Backoff {
 
 /** For failures that are likely to go away soon, such as an unavailable API server. */
 export const RETRY: Backoff = { initialMs: 100, maxMs: 30_000 };
-/** For rejections that last until somebody changes a quota, a permission or a schema. */
+/** For rejections that last until a quota, a permission or a schema is changed. */
 export const SLOW_RETRY: Backoff = { initialMs: 5000, maxMs: 300_000 };
 
 /**

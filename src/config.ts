@@ -1,5 +1,4 @@
 import { parse as parseYaml } from 'yaml';
-import { parseDuration } from './duration.ts';
 import {
   boolean,
   durationInRange,
@@ -8,8 +7,9 @@ import {
   namespace,
   nonEmpty,
   numberInRange,
-  sizeInRange,
+  parseDuration,
   type ReadValue,
+  sizeInRange,
 } from './flag-values.ts';
 import {
   helpText as formatHelp,
@@ -194,9 +194,7 @@ const SETTINGS = {
 const COMMAND = {
   usage: [
     'reverse-tunnel-operator [FLAG ...]',
-    'reverse-tunnel-operator doctor|status --help',
-    'reverse-tunnel-operator simulate --help',
-    'reverse-tunnel-operator selftest --help',
+    'reverse-tunnel-operator agent|doctor|selftest|simulate|status --help',
   ],
   description:
     "Serves Envoy's ReverseTunnelReportingService and maintains one ReverseTunnel object per reported tunnel.",

@@ -1,6 +1,6 @@
 /**
  * Returns the message of anything thrown, on one line in practice: the reason for an OpenSSL error, the first inner
- * message for an error that only wraps others (a refused connection to a name with two addresses). A system or library
+ * message for an error that only wraps others (a failed connection to a name with two addresses). A system or library
  * code that the message does not contain is appended: `socket hang up (ECONNRESET)`.
  */
 export function errorMessage(error: unknown): string {

@@ -15,7 +15,7 @@
  * - `no_kind_match`: the API server does not know the resource (404 in plain text); the CRD is not installed.
  * - `namespace_not_found`: the namespace does not exist (404).
  * - `terminating`: the namespace or the CRD is being deleted; nothing can be created in it.
- * - `unavailable`: no response, or the API server failed (refused, reset, timeout, 5xx); the request may have been executed.
+ * - `unavailable`: no response, or the API server failed (no connection, reset, timeout, 5xx); the request may have been executed.
  * - `unexpected_response`: the response does not come from an API server but from a proxy or a login page, for example.
  * - `cancelled`: the caller's signal was aborted, or the client was closed.
  */

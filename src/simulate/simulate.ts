@@ -1,5 +1,5 @@
 import { processTerminal, type Terminal } from '../cli/terminal.ts';
-import { formatDuration } from '../duration.ts';
+import { formatDuration } from '../flag-values.ts';
 import { errorMessage } from '../error-message.ts';
 import { EXIT_FAILURE, EXIT_OK, EXIT_USAGE, formatUsageErrors } from '../flags.ts';
 import { reporterIdentity, type ReporterIdentity } from '../grpc/reporter-identity.ts';

@@ -5,7 +5,7 @@ import { GraceTimer } from '../../src/core/grace-timer.ts';
 
 const LIMITS = { unknownAfterMs: 30_000, expireAfterMs: 300_000 };
 
-/** Returns a timer that was ticked every second; `leaseHeld` tells for each tick whether the Lease was held. */
+/** Returns a timer that was ticked every second; `leaseHeld` contains for each tick whether the Lease was held. */
 function timerAfter(leaseHeld: readonly boolean[]): GraceTimer {
   const timer = new GraceTimer(1000);
   for (const [second, isHeld] of leaseHeld.entries()) timer.tick(1000 + (second + 1) * 1000, isHeld);
