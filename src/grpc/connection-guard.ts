@@ -4,9 +4,8 @@ import { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import type { Credential } from './credential.ts';
 import { InboundFrames } from './connection-guard-inbound.ts';
-import { OutboundFrames } from './connection-guard-outbound.ts';
 import type { FairQuota } from './fair-quota.ts';
-import { encodeEnhanceYourCalm } from './http2-frame.ts';
+import { encodeEnhanceYourCalm, OutboundFrames } from './http2-frame.ts';
 import {
   connectionRejectionMessage,
   type ConnectionRejectionReason,
