@@ -13,7 +13,7 @@ import {
 } from '../core/policy-set.ts';
 import { newBucket, take, delayMs, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
-import type { Violation, ViolationReason } from '../core/report.ts';
+import type { RejectedTunnels, Violation } from '../core/report.ts';
 
 /** Whom changed grants concern, and the clock of the rates. */
 export interface AuthorizerOptions {
@@ -43,14 +43,6 @@ interface ReporterGrant {
   readonly bucket: TokenBucket;
   /** Its peer was as many reporters as one may be before it became this one. */
   isOverLimit: boolean;
-}
-
-/** Tunnels of a report that its reporter may not report. */
-export interface RejectedTunnels {
-  readonly count: number;
-  readonly byReason: ReadonlyMap<ViolationReason, number>;
-  /** The first few, to be shown. */
-  readonly first: readonly Violation[];
 }
 
 /**

@@ -36,6 +36,14 @@ export interface Violation {
   readonly message: string;
 }
 
+/** The parts of a report that violate the contract or a policy. */
+export interface RejectedTunnels {
+  readonly count: number;
+  readonly byReason: ReadonlyMap<ViolationReason, number>;
+  /** The first few violations, for messages; there may be a million. */
+  readonly first: readonly Violation[];
+}
+
 /** Maximum length of a tunnel name in code points. Envoy's own names have at most 257 (`tenant:node`). */
 export const MAX_TUNNEL_NAME = 512;
 /** Maximum length in code points that the wire contract sets for each part of an identity, without the tenant prefix. */

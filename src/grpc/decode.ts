@@ -1,13 +1,14 @@
 import protobuf from 'protobufjs/minimal.js';
-import { formatCreatedAt, type Tunnel } from '../core/tunnel.ts';
 import {
   MAX_TUNNEL_NAME,
+  type RejectedTunnels,
   type ReportedIdentity,
   textViolation,
   tunnelViolation,
   type Violation,
   type ViolationReason,
 } from '../core/report.ts';
+import { formatCreatedAt, type Tunnel } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
 
 type Reader = protobuf.Reader;
@@ -23,14 +24,6 @@ export interface DecodedReport {
   readonly added: readonly Tunnel[];
   readonly removedNames: readonly string[];
   readonly rejected: RejectedTunnels;
-}
-
-/** The parts of a report that violate the contract or a policy. */
-export interface RejectedTunnels {
-  readonly count: number;
-  readonly byReason: ReadonlyMap<ViolationReason, number>;
-  /** The first few, for messages; there may be a million. */
-  readonly first: readonly Violation[];
 }
 
 /** The bytes are not a StreamReverseTunnelsRequest. */

@@ -19,7 +19,7 @@ import { addHealth } from './health.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
 import { loadReportingService, type ReportResponse } from './proto.ts';
 import { createConnectionRejector, createStreamRejector } from './rejections.ts';
-import { ALLOW_ALL, type ReportPolicy } from './session-dependencies.ts';
+import { ALLOW_ALL_REPORTS, type ReportPolicy } from './session-dependencies.ts';
 import { Session, type SessionOptions } from './session.ts';
 import { recordStatus } from './status-interceptor.ts';
 import {
@@ -157,7 +157,7 @@ export class ReportingServer {
     const scheduler = new DecodeScheduler();
     const sessionOptions: Omit<SessionOptions, 'yieldTurn'> = {
       ...options,
-      policy: options.policy ?? ALLOW_ALL,
+      policy: options.policy ?? ALLOW_ALL_REPORTS,
       throttled: createLogThrottle(options.clock),
       throttledDenials: createLogThrottle(options.clock),
       decodeNode,

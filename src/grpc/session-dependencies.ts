@@ -1,12 +1,12 @@
 import type { LimitExceeded } from '../core/apply-report.ts';
 import type { Peer } from '../core/peer.ts';
+import type { RejectedTunnels, Violation } from '../core/report.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
 import type { ReporterId, Tunnel } from '../core/tunnel.ts';
-import type { Violation } from '../core/report.ts';
-import type { DecodedReport, RejectedTunnels } from './decode.ts';
+import type { DecodedReport } from './decode.ts';
 
 /** Why a reporter no longer has a stream on this replica. */
-export type DisconnectReason = Exclude<ReporterDisconnectReason, 'OwnerLost'> | 'shutdown';
+export type LocalDisconnectReason = Exclude<ReporterDisconnectReason, 'OwnerLost'> | 'shutdown';
 
 /** Where valid reports go. Declared here, implemented by the controller. */
 export interface ReportSink {
@@ -17,7 +17,7 @@ export interface ReportSink {
    */
   reporterConnected(reporter: ReporterId, envoy: EnvoyMetadata, peer: Peer, isReconnect: boolean): void;
   /** A reporter no longer has a stream here. */
-  reporterDisconnected(reporter: ReporterId, reason: DisconnectReason): void;
+  reporterDisconnected(reporter: ReporterId, reason: LocalDisconnectReason): void;
   /**
    * Applies a report in memory, synchronously. The report is ACKed when this returns.
    *
@@ -47,7 +47,7 @@ export interface ReportPolicy {
 }
 
 /** The policy of a server without policies. */
-export const ALLOW_ALL: ReportPolicy = {
+export const ALLOW_ALL_REPORTS: ReportPolicy = {
   hasPolicies: false,
   peerRejection: () => undefined,
   reporterRejection: () => undefined,

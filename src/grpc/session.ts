@@ -2,7 +2,7 @@ import { status, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import type { LimitExceeded } from '../core/apply-report.ts';
 import type { Peer } from '../core/peer.ts';
-import type { Violation } from '../core/report.ts';
+import type { RejectedTunnels, Violation } from '../core/report.ts';
 import type { EnvoyMetadata } from '../core/reporter-status.ts';
 import { quote } from '../core/text.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
@@ -16,7 +16,6 @@ import {
   MalformedReportError,
   TooManyEntriesError,
   type DecodedReport,
-  type RejectedTunnels,
 } from './decode.ts';
 import { NodeIdentity } from './node-identity.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';

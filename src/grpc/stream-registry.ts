@@ -4,7 +4,7 @@ import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import type { CloseReason, Session } from './session.ts';
-import type { DisconnectReason, ReportSink } from './session-dependencies.ts';
+import type { LocalDisconnectReason, ReportSink } from './session-dependencies.ts';
 
 /**
  * How long a reporter whose stream ended because of its age may take to reconnect before it is reported as
@@ -103,7 +103,7 @@ export class StreamRegistry {
   }
 }
 
-function disconnectReason(reason: CloseReason): DisconnectReason {
+function disconnectReason(reason: CloseReason): LocalDisconnectReason {
   if (reason === 'shutdown') return reason;
   if (reason === 'policy') return 'PolicyDenied';
   return reason === 'heartbeat_timeout' ? 'HeartbeatTimeout' : 'StreamEnded';

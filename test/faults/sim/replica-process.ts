@@ -7,7 +7,7 @@ import { RevertBackoff } from '../../../src/controller/revert-backoff.ts';
 import { Workers } from '../../../src/controller/workers.ts';
 import { Workqueue } from '../../../src/controller/workqueue.ts';
 import { Ledger } from '../../../src/core/ledger.ts';
-import { ALLOW_ALL as ALLOW_ALL_GRANT } from '../../../src/core/grant.ts';
+import { ALLOW_ALL } from '../../../src/core/grant.ts';
 import { createNames } from '../../../src/core/names.ts';
 import type { TunnelObject } from '../../../src/core/tunnel-object.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
@@ -19,7 +19,7 @@ import { createReplica, type Replica } from '../../../src/replica.ts';
 import type { ApiLink } from './api-link.ts';
 import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
-import { ALLOW_ALL } from '../../../src/grpc/session-dependencies.ts';
+import { ALLOW_ALL_REPORTS } from '../../../src/grpc/session-dependencies.ts';
 import { createReportingService, type ReportingService } from './reporting-service.ts';
 
 /** `--report-interval`. */
@@ -147,7 +147,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
   });
   const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
     ledger,
-    grantFor: () => ALLOW_ALL_GRANT,
+    grantFor: () => ALLOW_ALL,
     cache,
     queue,
     workers,
@@ -171,7 +171,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     reportIntervalMs: () => REPORT_INTERVAL_MS,
     maxTunnelsPerReporter: 1000,
     onInvalid: 'skip',
-    policy: ALLOW_ALL,
+    policy: ALLOW_ALL_REPORTS,
     throttled: (_key, emit) => emit({}),
     throttledDenials: () => {},
     clock,
