@@ -47,7 +47,7 @@ export function crdDifferences(bundled: CrdSchema, installed: CrdSchema): CrdDif
 
 /** Yields the paths at which two schemas differ, without the keys `properties`, such as `spec.tenantID.maxLength`. */
 function* differingPaths(a: JsonValue, b: JsonValue, path: string): Iterable<string> {
-  if (isMapping(a) && isMapping(b)) {
+  if (isJsonObject(a) && isJsonObject(b)) {
     for (const key of new Set([...Object.keys(a), ...Object.keys(b)])) {
       if (IGNORED_KEYS.has(key) && typeof (a[key] ?? b[key]) === 'string') continue;
       const childPath = key === 'properties' ? path : `${path}.${key}`;
@@ -60,11 +60,11 @@ function* differingPaths(a: JsonValue, b: JsonValue, path: string): Iterable<str
 
 function valueAt(tree: JsonValue, path: readonly string[]): JsonValue {
   let value = tree;
-  for (const key of path) value = isMapping(value) ? value[key] : undefined;
+  for (const key of path) value = isJsonObject(value) ? value[key] : undefined;
   return value;
 }
 
-/** Reports whether a value is a mapping (a JSON object). */
-export function isMapping(value: JsonValue): value is Readonly<Record<string, JsonValue>> {
+/** Reports whether a value is a JSON object. */
+export function isJsonObject(value: JsonValue): value is Readonly<Record<string, JsonValue>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

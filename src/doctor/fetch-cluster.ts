@@ -8,7 +8,13 @@ import { ApiError } from '../k8s/api-error.ts';
 import { LEADER_LEASE } from '../k8s/lease.ts';
 import { policyResource } from '../k8s/resources.ts';
 import { OPERATOR_RBAC_RULES, permissionsOf, type Permission } from '../k8s/rbac-rules.ts';
-import type { ApiServerInfo, PermissionInfo, PolicyInfo, ReplicaInputs, TunnelCounts } from './inputs.ts';
+import type {
+  ApiServerInfo,
+  PermissionInfo,
+  PolicyInfo,
+  ReplicaInputs,
+  TunnelObjectCounts,
+} from './inputs.ts';
 
 /** Fetches the version of the API server and measures the round trip on an open connection, as each write needs it. */
 export async function fetchApiServerInfo(
@@ -144,7 +150,7 @@ async function listReplicas({ leases }: Cluster, signal: AbortSignal): Promise<R
 export async function fetchTunnelsAndReporters(
   cluster: Cluster,
   signal: AbortSignal,
-): Promise<{ tunnels: TunnelCounts; reporters: ReporterObject[] }> {
+): Promise<{ tunnels: TunnelObjectCounts; reporters: ReporterObject[] }> {
   const tunnelStates = await listAll(
     cluster.tunnels,
     ({ spec, status }) => ({ reporter: spec.reporter, unknown: status?.state === 'Unknown' }),

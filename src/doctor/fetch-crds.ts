@@ -3,7 +3,7 @@ import { parse } from 'yaml';
 import { ApiError } from '../k8s/api-error.ts';
 import type { ApiClient } from '../k8s/client.ts';
 import { API_VERSION, GROUP_VERSION } from '../k8s/resources.ts';
-import { crdDifferences, isMapping, type CrdSchema, type JsonValue } from './crd-differences.ts';
+import { crdDifferences, isJsonObject, type CrdSchema, type JsonValue } from './crd-differences.ts';
 import type { CrdInfo } from './inputs.ts';
 
 /** The operator cannot run without these CRDs. */
@@ -96,23 +96,23 @@ function parseCrd(text: string, file: string): BundledCrd {
 
 /** Returns the schema of a kind from the OpenAPI document of the API group; undefined if it is not published yet. */
 function findPublishedSchema(document: JsonValue, kind: string): CrdSchema | undefined {
-  const components = isMapping(document) ? document['components'] : undefined;
-  const schemas = isMapping(components) ? components['schemas'] : undefined;
-  if (!isMapping(schemas)) return undefined;
+  const components = isJsonObject(document) ? document['components'] : undefined;
+  const schemas = isJsonObject(components) ? components['schemas'] : undefined;
+  if (!isJsonObject(schemas)) return undefined;
   // Schemas are identified by their extension; the names that the API server gives them are not part of its contract.
   for (const schema of Object.values(schemas)) {
-    if (!isMapping(schema)) continue;
+    if (!isJsonObject(schema)) continue;
     const kinds = schema['x-kubernetes-group-version-kind'];
     if (
       !Array.isArray(kinds) ||
-      !kinds.some((entry: JsonValue) => isMapping(entry) && entry['kind'] === kind)
+      !kinds.some((entry: JsonValue) => isJsonObject(entry) && entry['kind'] === kind)
     )
       continue;
     const selectable = schema['x-kubernetes-selectable-fields'];
     return {
       schema,
       selectableFields: Array.isArray(selectable)
-        ? selectable.map((entry: JsonValue) => (isMapping(entry) ? String(entry['fieldPath']) : ''))
+        ? selectable.map((entry: JsonValue) => (isJsonObject(entry) ? String(entry['fieldPath']) : ''))
         : [],
     };
   }

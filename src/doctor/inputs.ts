@@ -21,7 +21,7 @@ export interface DoctorInputs {
   readonly permissions: Fetched<readonly PermissionInfo[]>;
   readonly replicas: Fetched<ReplicaInputs>;
   readonly reporters: Fetched<readonly ReporterObject[]>;
-  readonly tunnels: Fetched<TunnelCounts>;
+  readonly tunnels: Fetched<TunnelObjectCounts>;
   /** Undefined if the CRD is not installed. */
   readonly policies: Fetched<readonly PolicyInfo[]> | undefined;
   readonly certificates: readonly CertificateInfo[];
@@ -73,7 +73,7 @@ export interface ReplicaInputs {
 }
 
 /** Counts of ReverseTunnel objects. */
-export interface TunnelCounts {
+export interface TunnelObjectCounts {
   readonly tunnels: number;
   readonly unknown: number;
   /** Number of orphaned objects by their reporter, written as `cluster/id`. */

@@ -65,7 +65,7 @@ export interface EnvoyClientConfig {
 }
 
 /** Why a stream ended: the values of Envoy's label `disconnect_reason`. */
-export type DisconnectReason =
+export type EnvoyDisconnectReason =
   'buffer_overflow' | 'max_retries_exceeded' | 'nack_received' | 'remote_close' | 'stream_creation_failed';
 
 /** An event of a client, emitted after its state has changed. */
@@ -84,7 +84,7 @@ export type ClientEvent =
   | { readonly type: 'overflowed'; readonly droppedUpdates: number }
   | {
       readonly type: 'disconnected';
-      readonly reason: DisconnectReason;
+      readonly reason: EnvoyDisconnectReason;
       /** The status from the server, for `remote_close` and `nack_received`. */
       readonly status: StreamStatus | undefined;
       /** Whether that stream had been ACKed. */
@@ -184,7 +184,7 @@ export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDe
     deps.observe({ type: 'acked', first, latenciesMs: covered.map((sentAtMs) => nowMs - sentAtMs) });
   }
 
-  function disconnect(reason: DisconnectReason, status: StreamStatus | undefined): void {
+  function disconnect(reason: EnvoyDisconnectReason, status: StreamStatus | undefined): void {
     const wasConnected = connected();
     closeStream();
     cancelRetry = clock.setTimer(config.connectRetryIntervalMs, connect);

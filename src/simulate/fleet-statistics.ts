@@ -1,5 +1,5 @@
 import { createHistogram } from 'node:perf_hooks';
-import type { ClientEvent, DisconnectReason } from './envoy-client.ts';
+import type { ClientEvent, EnvoyDisconnectReason } from './envoy-client.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 
 /** Counters of a fleet since it was created. */
@@ -12,7 +12,7 @@ export interface FleetStatistics {
   readonly connects: number;
   /** Reporters that had such a stream; `connects - everConnected` is the number of reconnects. */
   readonly everConnected: number;
-  readonly disconnects: Readonly<Record<DisconnectReason, number>>;
+  readonly disconnects: Readonly<Record<EnvoyDisconnectReason, number>>;
   /** The most recent disconnect, for messages. */
   readonly lastDisconnect: LastDisconnect | undefined;
   /** Reports that were sent. An empty report is a full push if it is marked as one, otherwise a heartbeat. */
@@ -34,7 +34,7 @@ export interface FleetStatistics {
 
 interface LastDisconnect {
   readonly reporter: ReporterId;
-  readonly reason: DisconnectReason;
+  readonly reason: EnvoyDisconnectReason;
   /** The message of the service or of the network; empty if the reporter ended the stream. */
   readonly message: string;
 }
@@ -53,7 +53,7 @@ const MAX_LATENCY_MICROS = 3_600_000_000;
 /** Creates counters that start at 0. Their memory does not grow with the number of reports. */
 export function createFleetStatistics(): FleetStatisticsCollector {
   const ackMicros = createHistogram({ lowest: 1, highest: MAX_LATENCY_MICROS, figures: 3 });
-  const disconnects: Record<DisconnectReason, number> = {
+  const disconnects: Record<EnvoyDisconnectReason, number> = {
     buffer_overflow: 0,
     max_retries_exceeded: 0,
     nack_received: 0,
