@@ -26,11 +26,11 @@ export function truncateList(names: readonly string[], limit = 5): string {
 const COLUMN_GAP = '   ';
 
 /**
- * Formats rows below a header, each column as wide as its longest cell, without trailing spaces. The text ends with a
- * line feed. Widths are counted in UTF-16 units, so a cell with wide or combining characters shifts only its own row.
+ * Formats lines of cells below a header, each column as wide as its longest cell, without trailing spaces. The text ends
+ * with a line feed. Widths are counted in UTF-16 units, so wide or combining characters shift only their own line.
  */
-export function formatTable(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const lines = [header, ...rows];
+export function formatTable(header: readonly string[], body: readonly (readonly string[])[]): string {
+  const lines = [header, ...body];
   const widths = header.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? '').length)));
   return lines
     .map((line) =>

@@ -24,7 +24,7 @@ export function checkCertificates({ certificates, nowMs }: DoctorInputs): CheckR
   return certificates.map((certificate) => checkCertificate(certificate, nowMs));
 }
 
-/** Returns one result per certificate, including valid ones: the file may contain a certificate that nobody expects. */
+/** Returns one result per certificate, including valid ones, as a file may contain an unexpected one. */
 function checkCertificate(certificate: CertificateInfo, nowMs: number): CheckResult {
   const check = 'certificates';
   if ('failure' in certificate) {

@@ -10,7 +10,7 @@ export interface TcpProxy {
   /** Resets every connection on both sides. New connections work. */
   reset(): void;
   /**
-   * Leaves the service with half-open connections: it receives nothing any more, neither a FIN nor a response to a ping,
+   * Leaves the service with half-open connections: it no longer receives anything, neither a FIN nor a response to a ping,
    * and what it sends is not read. The reporter gets RST, as after a restart or a change of network. New connections work.
    */
   halfOpen(): void;

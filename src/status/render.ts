@@ -40,20 +40,20 @@ function totalsLine({ totals }: FleetSummary): string {
 }
 
 /**
- * Renders a table of at most `top` rows (0: all), or `emptyText` if there are none: an empty table would look as if the
+ * Renders a table of at most `top` lines (0: all), or `emptyText` if there are none: an empty table would look as if the
  * objects could not be read.
  */
 function section<T>(
   emptyText: string,
   noun: string,
-  rows: readonly T[],
+  items: readonly T[],
   top: number,
   header: readonly string[],
-  cells: (row: T) => readonly string[],
+  cells: (item: T) => readonly string[],
 ): string {
-  if (rows.length === 0) return `${emptyText}\n`;
-  const visible = top === 0 ? rows : rows.slice(0, top);
-  const hiddenCount = rows.length - visible.length;
+  if (items.length === 0) return `${emptyText}\n`;
+  const visible = top === 0 ? items : items.slice(0, top);
+  const hiddenCount = items.length - visible.length;
   return (
     formatTable(header, visible.map(cells)) +
     (hiddenCount === 0 ? '' : `… and ${hiddenCount} more ${noun} (--top 0 shows all)\n`)

@@ -95,7 +95,7 @@ describe('status', () => {
 
   it('reports a missing permission in one line and exits with 1', async () => {
     const { namespace } = replicas;
-    const account = { namespace, serviceAccount: 'nobody', rules: [] };
+    const account = { namespace, serviceAccount: 'unprivileged', rules: [] };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
     const { code, stdout, stderr } = await runCommand([
       'status',

@@ -77,7 +77,7 @@ describe('simulate command', () => {
 
   it('runs until it is interrupted if there is no duration, and prints a summary', async () => {
     const run = simulate(`--address ${server.address} --reporters 1 --interval 50ms`);
-    // By the fifth report, the first ACK has arrived.
+    // The first ACK precedes the fifth report.
     await eventually('the fifth report', () => (server.streams[0]?.reports.length ?? 0) >= 5, 20_000);
     run.child.kill('SIGINT');
     const { code, out } = await run.ended();
@@ -129,7 +129,7 @@ describe('simulate command', () => {
     await eventually('a message that the service is reachable', () =>
       run.printed.err.includes('connected to'),
     );
-    // By the fifth report of each, both first ACKs have arrived.
+    // The first ACK of each reporter precedes its fifth report.
     await eventually(
       'five reports of each reporter',
       () => server.streams.filter(({ reports }) => reports.length >= 5).length === 2,

@@ -5,9 +5,9 @@ const SCHEMA = {
   properties: {
     metadata: { type: 'object' },
     spec: {
-      description: 'What it is.',
+      description: 'Identity of the tunnel.',
       properties: {
-        nodeID: { type: 'string', maxLength: 257, description: 'Who.' },
+        nodeID: { type: 'string', maxLength: 257, description: 'ID of the node.' },
         description: { type: 'string' },
       },
       required: ['nodeID'],
@@ -34,8 +34,8 @@ describe('differences between the installed and the bundled CRD', () => {
 
   it('ignores descriptions and metadata', () => {
     const installed = withChange(({ properties }) => {
-      properties.spec.description = 'Else.';
-      properties.spec.properties.nodeID.description = 'Else.';
+      properties.spec.description = 'Another text.';
+      properties.spec.properties.nodeID.description = 'Another text.';
       properties.metadata.type = 'any';
     });
     expect(paths(installed)).to.deep.equal([]);

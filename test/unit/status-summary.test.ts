@@ -158,7 +158,7 @@ zeta     1         0         1       1
 `);
   });
 
-  it('cuts tables off and shows the number of hidden rows', () => {
+  it('cuts tables off and shows the number of hidden lines', () => {
     const text = renderSummary(summarize(FLEET), { ...options, top: 1 });
     expect(text).to.include('… and 1 more reporters (--top 0 shows all)');
     expect(text).not.to.include('zeta');
