@@ -41,6 +41,8 @@ export const PROSE_RULES: readonly ProseRule[] = [
     pattern: '(?<!(?:thing|body|one|where|what|who|or) )else(?! if)',
     suggestion: 'otherwise',
   },
+  { name: 'for ever', pattern: 'for ever', suggestion: 'forever' },
+  { name: 'goes on', pattern: '(?:goes|went|going) on', suggestion: 'continue' },
   { name: 'hand tool', pattern: 'hand(?:-| )tools?', suggestion: 'CLI command' },
   { name: 'heal', pattern: 'heal(?:s|ed)?', suggestion: 'revert, reconcile, recover' },
   { name: 'heard', pattern: 'heard|unheard|spoken', suggestion: 'received, reported' },
@@ -61,7 +63,7 @@ export const PROSE_RULES: readonly ProseRule[] = [
   { name: 'mistake', pattern: 'mistakes?', suggestion: 'error' },
   {
     name: 'nobody',
-    pattern: '(?:no|some|every|any)body',
+    pattern: '(?:no|some|every|any)body(?!-)',
     suggestion: 'the noun: client, peer, user, caller',
   },
   { name: 'once more', pattern: 'once more', suggestion: 'again' },
@@ -76,6 +78,7 @@ export const PROSE_RULES: readonly ProseRule[] = [
     suggestion: 'contention, contended, flap, stable',
   },
   { name: 'refuse', pattern: 'refus(?:e|es|ed|ing|als?)', suggestion: 'reject, rejection' },
+  { name: 'rightful', pattern: 'rightful(?:ly)?', suggestion: 'valid, permitted' },
   { name: 'row', pattern: 'rows?', suggestion: 'object, ReverseTunnel' },
   { name: 'said', pattern: 'says|said', suggestion: 'report, state, return, contain' },
   { name: 'self-made', pattern: 'self-made', suggestion: 'self-signed' },
@@ -86,26 +89,25 @@ export const PROSE_RULES: readonly ProseRule[] = [
     suggestion: 'this long, up to N',
   },
   { name: 'takes turns', pattern: 'takes? turns', suggestion: 'alternate, are scheduled round-robin' },
-  { name: 'told', pattern: '(?:told|tells)(?! (?:\\w+ )?apart)', suggestion: 'log, report, return, notify' },
+  {
+    name: 'told',
+    pattern: '(?:told|tells)(?! (?:\\S+ ){0,4}apart)',
+    suggestion: 'log, report, return, notify',
+  },
   { name: 'whom', pattern: 'whom|whoever|whomever', suggestion: 'the noun: client, peer, user, caller' },
   {
     name: 'fragment',
-    pattern:
-      'Of (?:a|an|one|the|those|each|several|two|all|what|its)|By (?:what|the|its|name|number)|Not so|Who',
+    pattern: 'Of (?:a|an|one|the|those|each|several|two|all|what|its)|By (?:what|its|name|number)|Not so|Who',
     suggestion: 'a whole sentence with a subject',
     sentenceStart: true,
   },
 ];
 
 export const ALLOWED_TEXTS: readonly AllowedText[] = [
-  {
-    rule: 'else',
-    path: 'docs/gitops.md',
-    reason: 'a keyword of Lua, in which Argo CD health checks are written',
-  },
-  {
-    rule: 'refuse',
-    text: 'connection refused',
-    reason: 'the text of ECONNREFUSED',
-  },
+  { rule: 'refuse', text: 'refused connection', reason: 'describes ECONNREFUSED' },
+  { rule: 'refuse', text: 'refused, reset, timeout', reason: 'describes ECONNREFUSED' },
+  { rule: 'row', text: 'in a row', reason: 'consecutive' },
+  { rule: 'row', path: 'src/cli/format.ts', reason: 'rows of a printed table' },
+  { rule: 'row', path: 'src/status/', reason: 'rows of a printed table' },
+  { rule: 'row', path: 'test/unit/status-summary.test.ts', reason: 'rows of a printed table' },
 ];
