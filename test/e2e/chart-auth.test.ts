@@ -8,15 +8,15 @@ import { concurrent } from '../support/concurrent.ts';
 
 const DEADLINE_MS = 90_000;
 
-interface World {
+interface Fixture {
   readonly balancer: LoadBalancer;
-  /** Starts to run the pods of a namespace. */
+  /** Starts a kubelet that runs the pods of a namespace. */
   readonly kubelet: (namespace: string) => Promise<Kubelet>;
   readonly close: () => Promise<void>;
 }
 
-/** Each mode in a namespace of its own, with a certificate that Helm makes. */
-describe('the chart with proof of who reports, on a real cluster that enforces restricted Pod Security', () => {
+/** Each mode runs in its own namespace, with a certificate that Helm generates. */
+describe('chart with client authentication, on a cluster that enforces restricted Pod Security', () => {
   let controlPlane: ControlPlane;
   let helm: Helm;
 
@@ -30,7 +30,7 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
     await controlPlane?.stop();
   });
 
-  async function open(): Promise<World> {
+  async function open(): Promise<Fixture> {
     const balancer = await startLoadBalancer();
     const kubelets: Kubelet[] = [];
     return {
@@ -39,7 +39,7 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
         const kubelet = await startKubelet({
           controlPlane,
           namespace,
-          // A name, as the certificate has names only.
+          // A DNS name, because the certificate contains no IP addresses.
           service: balancer.address.replace('127.0.0.1', 'localhost'),
           onEndpoints: (addresses) => balancer.setTargets(addresses),
         });
@@ -52,18 +52,18 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
       },
     };
   }
-  // Helm looks every few seconds whether pods are ready.
-  const it = concurrent({ timeoutMs: 6 * DEADLINE_MS, open, close: (world) => world.close() });
+  // Helm polls every few seconds for ready pods.
+  const it = concurrent({ timeoutMs: 6 * DEADLINE_MS, open, close: (fixture) => fixture.close() });
 
   for (const [mode, name] of [
     ['mtls', 'tls.dnsNames={localhost}'],
     ['token', 'tls.serverName=reports.example.com'],
     ['mtls-or-token', 'tls.dnsNames={localhost}'],
   ] as const) {
-    it(`${mode}, ${name}: helm test proves who it is, and its row is seen`, async (world, told) => {
+    it(`${mode}, ${name}: helm test authenticates and finds the object of its tunnel`, async (fixture, report) => {
       const labels = { 'pod-security.kubernetes.io/enforce': 'restricted' };
       await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name: mode, labels } });
-      const kubelet = await world.kubelet(mode);
+      const kubelet = await fixture.kubelet(mode);
       const values = `auth.mode=${mode},tls.selfSigned.enabled=true,${name},replicaCount=1,crds.enabled=false`;
       const run = async (...args: string[]): Promise<void> => {
         const { code, stdout, stderr } = await helm([...args, '--namespace', mode]);
@@ -74,15 +74,15 @@ describe('the chart with proof of who reports, on a real cluster that enforces r
       await run('test', mode, '--timeout', '150s');
       const tested = kubelet.pods.find(({ name }) => name.endsWith('-test'));
       expect(tested?.output.join('\n')).to.include('exists, Ready=True');
-      told(tested?.output.at(-1) ?? '');
+      report(tested?.output.at(-1) ?? '');
       const secret = async (): Promise<unknown> => {
         const tls = ['--field-selector', 'type=kubernetes.io/tls'];
         const args = ['get', 'secret', '-n', mode, ...tls, '-o', 'jsonpath={.items[*].data}'];
         return (await controlPlane.kubectl(args)).stdout;
       };
-      const made = await secret();
+      const generated = await secret();
       await run('upgrade', mode, CHART, '--set', `${values},config.logLevel=debug`);
-      expect(await secret(), 'the certificates are kept over upgrades').to.equal(made);
+      expect(await secret(), 'the certificates are kept over upgrades').to.equal(generated);
     });
   }
 });

@@ -15,8 +15,8 @@ interface PolicyList {
   }[];
 }
 
-/** What no rendering shows: how the chart meets what the cluster has already. No pod is run here. */
-describe('the chart, by what it finds in a cluster', () => {
+/** Behavior that depends on existing objects of the cluster, which rendering cannot show. No pods run here. */
+describe('chart in a cluster with existing objects', () => {
   let controlPlane: ControlPlane;
   let helm: Helm;
 
@@ -37,11 +37,11 @@ describe('the chart, by what it finds in a cluster', () => {
     expect(code, `helm ${args.join(' ')}: ${stdout}${stderr}`).to.equal(0);
   }
 
-  it('policies of the first install outlast a rollback to it, also one that fails half-way, and go when they are taken out', async function () {
+  it('keeps policies of the first install across a rollback to it, also a failed one, and deletes removed policies', async function () {
     this.timeout(4 * STEP_TIMEOUT_MS);
     const rule = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
     const values = (rules: Readonly<Record<string, readonly unknown[]>>): string[] => {
-      const policies = Object.entries(rules).map(([name, of]) => ({ name, spec: { rules: of } }));
+      const policies = Object.entries(rules).map(([name, list]) => ({ name, spec: { rules: list } }));
       return ['--set', 'auth.mode=insecure', '--set-json', `policies=${JSON.stringify(policies)}`];
     };
     /** Number of rules, by policy. */
@@ -56,7 +56,7 @@ describe('the chart, by what it finds in a cluster', () => {
     await ok('upgrade', ...release, CHART, ...values({ first: [], second: [], third: [] }));
     expect(await stored()).to.deep.equal({ first: 0, second: 0, third: 0 });
 
-    // No pod gets ready here, so this is a rollback in trouble.
+    // No pod becomes ready here, so this rollback fails.
     const failed = await helm(['rollback', ...release, '1', '--wait', '--timeout', '5s']);
     expect(failed.code).to.not.equal(0);
     reportMeasurement(failed.stderr.trim().slice(0, 160));
@@ -72,7 +72,7 @@ describe('the chart, by what it finds in a cluster', () => {
     expect(await stored()).to.deep.equal({});
   });
 
-  it('a Secret without the CA of reporters is refused in a sentence, and one with it is taken', async function () {
+  it('rejects a Secret without the client CA with an explanation, and accepts one with it', async function () {
     this.timeout(STEP_TIMEOUT_MS);
     const secret = (name: string, ...keys: string[]): Promise<unknown> =>
       controlPlane.request('POST', '/api/v1/namespaces/certificates/secrets', {
@@ -96,7 +96,7 @@ describe('the chart, by what it finds in a cluster', () => {
     for (const values of [
       [...own, 'tls.clientCA.key=bundle.pem'],
       ['auth.mode=token'],
-      // It may come later.
+      // The Secret may be created later.
       ['auth.mode=mtls', 'tls.clientCA.secretName=later'],
     ]) {
       const { code, stderr } = await install(...values);

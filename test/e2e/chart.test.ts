@@ -16,15 +16,15 @@ const RELEASE = 'tunnels';
 const CRDS = join(import.meta.dirname, '..', '..', 'crds');
 const DEADLINE_MS = 120_000;
 
-/** One release's life, in order: each step goes on from the one before. */
-describe('the chart, from install to uninstall, on a real cluster that enforces restricted Pod Security', () => {
+/** The life cycle of one release. Each test continues from the previous one. */
+describe('chart from install to uninstall, on a cluster that enforces restricted Pod Security', () => {
   let controlPlane: ControlPlane;
   let helm: Helm;
   let kubelet: Kubelet;
   let balancer: LoadBalancer;
   let fleet: Fleet;
-  /** Of every row, before the release was touched. */
-  let rowUids: string[];
+  /** uid of every object after the install, sorted. */
+  let initialUids: string[];
 
   before(async function () {
     this.timeout(FIRST_START_TIMEOUT_MS);
@@ -51,14 +51,14 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     await controlPlane?.stop();
   });
 
-  /** Runs helm in the namespace, tells how long it took and its last line, and fails when helm does. */
+  /** Runs helm in the namespace, reports its duration and status line, and fails if helm fails. */
   async function ok(...args: string[]): Promise<string> {
     const startedMs = performance.now();
     const { code, stdout, stderr } = await helm([...args, '--namespace', NAMESPACE]);
     const spent = `${((performance.now() - startedMs) / 1000).toFixed(1)} s`;
     expect(code, `helm ${args.join(' ')}: ${stdout}${stderr}`).to.equal(0);
-    const said = stdout.split('\n').find((line) => /^(STATUS|Phase|release|Rollback)/.test(line)) ?? '';
-    reportMeasurement(`helm ${args.slice(0, 2).join(' ')}: ${said.trim()}, ${spent}`);
+    const statusLine = stdout.split('\n').find((line) => /^(STATUS|Phase|release|Rollback)/.test(line)) ?? '';
+    reportMeasurement(`helm ${args.slice(0, 2).join(' ')}: ${statusLine.trim()}, ${spent}`);
     return stdout;
   }
   const install = (verb: readonly string[], ...values: string[]): string[] => [
@@ -66,19 +66,19 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     ...values.flatMap((value) => ['--set', value]),
   ];
   const alive = (): PodProcess[] => kubelet.pods.filter(({ exitCode }) => exitCode === undefined);
-  async function everyAliveIsNew(replicas: number, argument: string): Promise<void> {
+  async function waitForNewPods(replicas: number, argument: string): Promise<void> {
     await poll(
       DEADLINE_MS,
       () =>
         (alive().length === replicas && alive().every(({ args }) => args.includes(argument))) || undefined,
     );
   }
-  async function rows(): Promise<string[]> {
+  async function objectUids(): Promise<string[]> {
     return (await listTunnelObjects(controlPlane.request, NAMESPACE))
       .map(({ metadata }) => metadata.uid)
       .toSorted();
   }
-  const endedWell = (): void => {
+  const expectCleanExits = (): void => {
     for (const { name, exitCode, stoppedInMs, output } of kubelet.pods) {
       if (exitCode === undefined) continue;
       expect(exitCode, `${name}: ${output.at(-1)}`).to.equal(0);
@@ -86,7 +86,7 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     }
   };
 
-  it('installs: two replicas get ready with the release’s own token, and mirror a fleet', async function () {
+  it('install starts two replicas with the token of the release, which mirror a fleet', async function () {
     this.timeout(2 * DEADLINE_MS);
     await ok(...install(['install']));
     expect(alive().map(({ ready }) => ready)).to.deep.equal([true, true]);
@@ -104,51 +104,51 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
       String.raw`jsonpath={.items[*].metadata.annotations.argocd\.argoproj\.io/ignore-resource-updates}`,
     ]);
     expect(quiet.stdout).to.equal('true true true true');
-    rowUids = await rows();
-    expect(rowUids.length).to.equal(100);
+    initialUids = await objectUids();
+    expect(initialUids.length).to.equal(100);
   });
 
-  it('helm test: reports one tunnel, sees its row and takes it back, as a pod of the release', async function () {
+  it('helm test reports one tunnel, finds its object and removes it', async function () {
     this.timeout(2 * DEADLINE_MS);
     await ok('test', RELEASE);
     const pod = kubelet.pods.find(({ name }) => name.endsWith('-test'));
     for (const line of pod?.output ?? []) reportMeasurement(line);
     expect(pod?.output.join('\n')).to.include('exists, Ready=True').and.include('ReverseTunnel deleted');
-    expect(await rows()).to.deep.equal(rowUids);
+    expect(await objectUids()).to.deep.equal(initialUids);
   });
 
-  it('upgrades to other values: every pod is replaced, and no row', async function () {
+  it('upgrade with other values replaces every pod and no object', async function () {
     this.timeout(2 * DEADLINE_MS);
     await ok(...install(['upgrade'], 'config.reportInterval=1s', 'config.logLevel=debug'));
-    await everyAliveIsNew(2, '--report-interval=1s');
+    await waitForNewPods(2, '--report-interval=1s');
     await fleet.settled();
-    expect(await rows()).to.deep.equal(rowUids);
-    endedWell();
+    expect(await objectUids()).to.deep.equal(initialUids);
+    expectCleanExits();
   });
 
-  it('rolls back: the former arguments, the same rows', async function () {
+  it('rollback restores the previous arguments and replaces no object', async function () {
     this.timeout(2 * DEADLINE_MS);
     await ok('rollback', RELEASE, '1', '--wait', '--timeout', '150s');
-    await everyAliveIsNew(2, '--report-interval=5s');
+    await waitForNewPods(2, '--report-interval=5s');
     await fleet.settled();
-    expect(await rows()).to.deep.equal(rowUids);
-    endedWell();
+    expect(await objectUids()).to.deep.equal(initialUids);
+    expectCleanExits();
   });
 
-  it('uninstalls: pods end by themselves, CRDs and every row stay', async function () {
+  it('uninstall stops the pods and keeps the CRDs and every object', async function () {
     this.timeout(2 * DEADLINE_MS);
     await ok('uninstall', RELEASE, '--wait', '--timeout', '150s');
     await poll(DEADLINE_MS, () => alive().length === 0 || undefined);
-    endedWell();
+    expectCleanExits();
     await fleet.stop();
-    expect(await rows()).to.deep.equal(rowUids);
+    expect(await objectUids()).to.deep.equal(initialUids);
     const slowest = Math.max(...kubelet.pods.map(({ stoppedInMs }) => stoppedInMs ?? 0));
     reportMeasurement(
-      `${kubelet.pods.length} pods were run; the slowest stopped in ${slowest.toFixed(0)} ms after SIGTERM`,
+      `${kubelet.pods.length} pods ran; the slowest stopped in ${slowest.toFixed(0)} ms after SIGTERM`,
     );
   });
 
-  it('over CRDs of another version put there by kubectl apply: refused by plain Helm, taken over by the documented flags', async function () {
+  it('install over CRDs from kubectl apply fails without the documented flags and adopts them with these flags', async function () {
     this.timeout(3 * DEADLINE_MS);
     await controlPlane.kubectl(['delete', 'crd', '-l', 'app.kubernetes.io/instance=tunnels', '--wait']);
     const older = readdirSync(CRDS)
@@ -161,11 +161,11 @@ describe('the chart, from install to uninstall, on a real cluster that enforces 
     const { code, stderr } = await helm([...install(['install']), '--namespace', NAMESPACE]);
     expect(code).to.not.equal(0);
     expect(stderr).to.include('cannot be imported into the current release');
-    reportMeasurement(`plain install: ${stderr.trim().slice(0, 110)}…`);
+    reportMeasurement(`install without flags: ${stderr.trim().slice(0, 110)}…`);
     await ok(...install(['upgrade', '--install'], 'replicaCount=1'), '--take-ownership', '--force-conflicts');
-    // Later upgrades need no flag, also when the CRDs have changed hands.
+    // Later upgrades need no flags, even though the CRDs changed their owner.
     await ok(...install(['upgrade'], 'replicaCount=1', 'config.reportInterval=2s'));
-    await everyAliveIsNew(1, '--report-interval=2s');
+    await waitForNewPods(1, '--report-interval=2s');
     const crd = await controlPlane.kubectl([
       'get',
       'crd',

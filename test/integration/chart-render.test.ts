@@ -17,10 +17,10 @@ import { OPERATOR_RBAC_RULES } from '../support/operator-process.ts';
 const ROOT = join(import.meta.dirname, '..', '..');
 const GOLDEN = join(ROOT, 'test', 'golden', 'chart');
 const INSECURE = ['--set', 'auth.mode=insecure'];
-/** To write the golden files anew: GOLDEN=write. */
+/** GOLDEN=write rewrites the golden files. */
 const WRITES = process.env['GOLDEN'] === 'write';
 
-describe('the chart, rendered by the real helm', () => {
+describe('chart rendered by helm', () => {
   let helm: Helm;
   before(async () => {
     helm = await createHelm();
@@ -32,21 +32,21 @@ describe('the chart, rendered by the real helm', () => {
     expect(code, stderr).to.equal(0);
     return manifests(stdout);
   }
-  async function refusal(...values: string[]): Promise<string> {
+  async function rejection(...values: string[]): Promise<string> {
     const { code, stderr } = await helm(templateArgs(values, false));
     expect(code).to.not.equal(0);
     return stderr;
   }
-  const one = (objects: readonly Manifest[], kind: string): Manifest => {
-    const found = objects.find(
+  const findObject = (objects: readonly Manifest[], kind: string): Manifest => {
+    const match = objects.find(
       (object) => object.kind === kind && object.metadata.annotations?.['helm.sh/hook'] === undefined,
     );
-    if (found === undefined) throw new Error(`no ${kind} is rendered`);
-    return found;
+    if (match === undefined) throw new Error(`no ${kind} is rendered`);
+    return match;
   };
 
   for (const { name, file } of variants()) {
-    it(`${name}: lint finds nothing, and what is rendered is what is kept in test/golden`, async () => {
+    it(`${name}: lint reports no problems, and the output equals the golden file`, async () => {
       const { code, stdout, stderr } = await helm(['lint', '--strict', CHART, '--values', file]);
       expect(code, stdout + stderr).to.equal(0);
       const { stdout: text } = await helm(templateArgs(['--values', file, '--set', 'crds.enabled=false']));
@@ -58,7 +58,7 @@ describe('the chart, rendered by the real helm', () => {
       expect(text).to.equal(readFileSync(golden, 'utf8'));
     });
 
-    it(`${name}: every pod asks for what the restricted Pod Security Standard asks`, async () => {
+    it(`${name}: every pod complies with the restricted Pod Security Standard`, async () => {
       const objects = await rendered('--values', file);
       const pods = objects.flatMap((object) => podSpecs(object));
       expect(pods.length).to.be.greaterThan(0);
@@ -76,7 +76,7 @@ describe('the chart, rendered by the real helm', () => {
     });
   }
 
-  it('the CRDs are those of crds/, kept when the release goes', async () => {
+  it('contains the CRDs of crds/ and keeps them when the release is uninstalled', async () => {
     const crds = (await rendered(...INSECURE)).filter(({ kind }) => kind === 'CustomResourceDefinition');
     const sources = readdirSync(join(ROOT, 'crds')).map(
       (name) => parse(readFileSync(join(ROOT, 'crds', name), 'utf8')) as Manifest,
@@ -88,11 +88,11 @@ describe('the chart, rendered by the real helm', () => {
     for (const { metadata } of crds)
       expect(metadata.annotations?.['helm.sh/resource-policy']).to.equal('keep');
     const given = await rendered(...INSECURE, '--set', 'crds.keep=false');
-    expect(one(given, 'CustomResourceDefinition').metadata.annotations).to.equal(undefined);
+    expect(findObject(given, 'CustomResourceDefinition').metadata.annotations).to.equal(undefined);
   });
 
-  it('the Role is what the operator uses, to the verb; TokenReviews may be made in token modes only', async () => {
-    const rights = (rules: unknown): string[] =>
+  it('grants exactly the permissions of the operator, and TokenReviews in token modes only', async () => {
+    const permissions = (rules: unknown): string[] =>
       (rules as typeof OPERATOR_RBAC_RULES)
         .flatMap(({ apiGroups, resources, verbs }) =>
           apiGroups.flatMap((group) =>
@@ -107,26 +107,28 @@ describe('the chart, rendered by the real helm', () => {
           ({ kind, metadata }) =>
             kind === 'ClusterRole' && metadata.name === 'edge-tunnels-reverse-tunnel-operator',
         )
-        .flatMap(({ rules }) => rights(rules));
-    expect(rights(one(insecure, 'Role')['rules'])).to.deep.equal(rights(OPERATOR_RBAC_RULES));
+        .flatMap(({ rules }) => permissions(rules));
+    expect(permissions(findObject(insecure, 'Role')['rules'])).to.deep.equal(
+      permissions(OPERATOR_RBAC_RULES),
+    );
     expect(tokens(insecure)).to.deep.equal([]);
     const secret = ['--set', 'tls.secretName=x', '--set'];
     expect(tokens(await rendered(...secret, 'auth.mode=mtls'))).to.deep.equal([]);
     for (const mode of ['token', 'mtls-or-token']) {
-      const may = tokens(await rendered(...secret, `auth.mode=${mode}`));
-      expect(may).to.deep.equal(['create tokenreviews.authentication.k8s.io']);
+      const allowed = tokens(await rendered(...secret, `auth.mode=${mode}`));
+      expect(allowed).to.deep.equal(['create tokenreviews.authentication.k8s.io']);
     }
   });
 
-  it('readiness is asked over gRPC where the port takes plaintext, and over HTTP where it speaks TLS', async () => {
+  it('uses a gRPC readiness probe with plaintext and an HTTP probe with TLS', async () => {
     const probe = (objects: readonly Manifest[]): unknown =>
-      podSpecs(one(objects, 'Deployment'))[0]?.containers[0]?.readinessProbe;
+      podSpecs(findObject(objects, 'Deployment'))[0]?.containers[0]?.readinessProbe;
     expect(probe(await rendered(...INSECURE))).to.have.property('grpc');
     expect(probe(await rendered(...INSECURE, '--set', 'probes.grpc=false'))).to.have.property('httpGet');
     expect(probe(await rendered(...INSECURE, '--set', 'tls.secretName=x'))).to.have.property('httpGet');
   });
 
-  it('a self-made certificate has the Service’s names, and its CA signs one for reporters', async () => {
+  it('generates a self-signed certificate for the Service and a client certificate of the same CA', async () => {
     const objects = await rendered('--set', 'auth.mode=mtls,tls.selfSigned.enabled=true');
     const secrets = objects.filter(({ kind }) => kind === 'Secret');
     const names = ['tunnels-reverse-tunnel-operator-tls', 'tunnels-reverse-tunnel-operator-client-tls'];
@@ -135,11 +137,11 @@ describe('the chart, rendered by the real helm', () => {
     expect(cas[0]).to.be.a('string').and.equal(cas[1]);
   });
 
-  for (const [what, values, said] of [
-    ['no choice of auth', [], 'auth.mode: required'],
-    ['a misspelt key', ['auth.mod=insecure'], "at '/auth': additional properties 'mod' not allowed"],
+  for (const [what, values, message] of [
+    ['a missing auth mode', [], 'auth.mode: required'],
+    ['a misspelled key', ['auth.mod=insecure'], "at '/auth': additional properties 'mod' not allowed"],
     [
-      'a misspelt key at the top',
+      'a misspelled top-level key',
       ['auth.mode=insecure', 'replicas=3'],
       "additional properties 'replicas' not allowed",
     ],
@@ -157,42 +159,42 @@ describe('the chart, rendered by the real helm', () => {
       'tls: at most one of',
     ],
     [
-      'a headless Service with an address',
+      'a headless Service of type LoadBalancer',
       ['auth.mode=insecure', 'service.headless=true', 'service.type=LoadBalancer'],
       'service.headless: requires service.type ClusterIP, got LoadBalancer',
     ],
     [
-      'a headless Service at another port than the pods listen on',
+      'a headless Service with another port than that of the pods',
       ['auth.mode=insecure', 'service.headless=true', 'service.port=443'],
       'service.headless: requires service.port 18000, got 443',
     ],
     [
-      'too little time to stop',
+      'a termination grace period that is too short',
       ['auth.mode=insecure', 'preStopSleepSeconds=15'],
       'terminationGracePeriodSeconds 20: must exceed',
     ],
     [
-      'a ServiceMonitor where there is no such kind',
+      'a ServiceMonitor without its CRD',
       ['auth.mode=insecure', 'metrics.serviceMonitor.enabled=true'],
       'the cluster does not serve kind ServiceMonitor (monitoring.coreos.com/v1): install',
     ],
     [
-      'a PrometheusRule where there is no such kind',
+      'a PrometheusRule without its CRD',
       ['auth.mode=insecure', 'metrics.prometheusRule.enabled=true'],
       'the cluster does not serve kind PrometheusRule',
     ],
     [
-      'cert-manager where there is none',
+      'cert-manager without its CRDs',
       ['auth.mode=mtls', 'tls.certManager.enabled=true', 'tls.certManager.issuerRef.name=x'],
       'the cluster does not serve kind Certificate',
     ],
   ] as const) {
-    it(`refuses ${what}, and says so in a sentence`, async () => {
-      expect(await refusal(...values.flatMap((value) => ['--set', value]))).to.include(said);
+    it(`rejects ${what} with an explanation`, async () => {
+      expect(await rejection(...values.flatMap((value) => ['--set', value]))).to.include(message);
     });
   }
 
-  it('a policy is a hook where its kind is only about to be, also before a rollback to that, and an ordinary object where it is known', async () => {
+  it('creates policies in hooks before their CRD exists, also before a rollback, and as ordinary objects afterwards', async () => {
     const hooks = async (...values: string[]): Promise<unknown[]> =>
       (await rendered(...INSECURE, '--set-json', 'policies=[{"name":"x","spec":{"rules":[]}}]', ...values))
         .filter(({ kind }) => kind === 'ReverseTunnelPolicy')
@@ -208,7 +210,7 @@ describe('the chart, rendered by the real helm', () => {
     expect(await hooks(...known)).to.deep.equal([[undefined, undefined]]);
   });
 
-  it('another name in the certificate is insisted on by the notes and by helm test, and asked of cert-manager', async () => {
+  it('uses another server name in the notes, in helm test and in the certificate of cert-manager', async () => {
     const name = 'reports.example.com';
     const own = ['--set', `auth.mode=token,tls.secretName=x,tls.serverName=${name}`];
     const install = ['install', 'tunnels', CHART, '--namespace', 'edge', '--dry-run=client'];
@@ -227,17 +229,17 @@ describe('the chart, rendered by the real helm', () => {
     const objects = await rendered(
       ...[...issued, `tls.serverName=${name}`].flatMap((value) => ['--set', value]),
     );
-    const { dnsNames } = one(objects, 'Certificate')['spec'] as { dnsNames: string[] };
+    const { dnsNames } = findObject(objects, 'Certificate')['spec'] as { dnsNames: string[] };
     expect(dnsNames).to.include(name).and.include('tunnels-reverse-tunnel-operator.edge.svc');
   });
 
-  it('refuses Kubernetes before 1.35', async () => {
+  it('rejects Kubernetes before 1.35', async () => {
     const { code, stderr } = await helm([...templateArgs(INSECURE), '--kube-version', '1.34.9']);
     expect(code).to.not.equal(0);
     expect(stderr).to.include('chart requires kubeVersion: >=1.35.0-0');
   });
 
-  it('is a dependency of another chart, with its condition and that chart’s global values', async () => {
+  it('works as a dependency of another chart, with its condition and global values', async () => {
     const folder = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-parent-');
     try {
       const chart =
@@ -263,7 +265,7 @@ describe('the chart, rendered by the real helm', () => {
     ['mtls', ['--set', 'auth.mode=mtls,tls.secretName=x'], { tls: true, certificate: true, token: false }],
     ['token', ['--set', 'auth.mode=token,tls.secretName=x'], { tls: true, certificate: false, token: true }],
   ] as const) {
-    it(`${mode}: the notes hold the bootstrap of an Envoy that reports to this release`, async () => {
+    it(`${mode}: the notes contain the bootstrap of an Envoy that reports to this release`, async () => {
       const args = ['install', 'tunnels', CHART, '--namespace', 'edge', '--dry-run=client', ...values];
       const { code, stdout, stderr } = await helm(args);
       expect(code, stderr).to.equal(0);
@@ -314,7 +316,7 @@ interface Container {
   readonly securityContext?: Readonly<Record<string, unknown>>;
 }
 
-/** Of pods, and of what makes pods. */
+/** Returns the pod specs of a Pod or a Deployment. */
 function podSpecs({ kind, spec }: Manifest): PodSpec[] {
   if (kind === 'Pod') return [spec as PodSpec];
   if (kind === 'Deployment') return [(spec as { template: { spec: PodSpec } }).template.spec];

@@ -8,31 +8,33 @@ import { readConfig } from '../../src/config.ts';
 const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');
 const read = (path: string): string => readFileSync(join(CHART, path), 'utf8');
 
-describe('the chart and what it is made from', () => {
-  it('holds the CRDs of crds/, and lists its values in the README, as `npm run chart` writes them', () => {
+describe('generated files of the chart', () => {
+  it('equal the CRDs and the table of values that `npm run chart` writes', () => {
     const files = generatedFiles();
     const stale = [...files].filter(([path, text]) => readFileSync(path, 'utf8') !== text);
     expect(stale.map(([path]) => path)).to.deep.equal([]);
     expect(readdirSync(CHART_CRDS).filter((name) => !files.has(join(CHART_CRDS, name)))).to.deep.equal([]);
   });
 
-  it('has the version of the operator', () => {
+  it('belong to a chart with the version of the operator', () => {
     const { version } = JSON.parse(read('../../package.json')) as { version: string };
     const { appVersion } = parse(read('Chart.yaml')) as { appVersion: string };
     expect(appVersion).to.equal(version);
   });
 
-  it('explains every value, and refuses one without an explanation', () => {
+  it('document every value, and an undocumented value is rejected', () => {
     const values = read('values.yaml');
-    const rows = chartValues(values, parse(values));
-    expect(rows.find(({ path }) => path === 'tls.certManager.issuerRef.kind')?.defaultValue).to.equal(
+    const entries = chartValues(values, parse(values));
+    expect(entries.find(({ path }) => path === 'tls.certManager.issuerRef.kind')?.defaultValue).to.equal(
       'Issuer',
     );
-    expect(rows.map(({ path }) => path)).to.not.include('podSecurityContext.runAsUser');
-    expect(() => chartValues('a:\n  # -- told\n  b: 1\n  c: 2\n', { a: { b: 1, c: 2 } })).to.throw('a.c');
+    expect(entries.map(({ path }) => path)).to.not.include('podSecurityContext.runAsUser');
+    expect(() => chartValues('a:\n  # -- documented\n  b: 1\n  c: 2\n', { a: { b: 1, c: 2 } })).to.throw(
+      'a.c',
+    );
   });
 
-  it('names each value in its schema, and nothing else', () => {
+  it('list exactly the values of the schema', () => {
     const schema = JSON.parse(read('values.schema.json')) as Schema;
     const text = read('values.yaml');
     const paths = chartValues(text, parse(text)).map(({ path }) => path);
@@ -42,7 +44,7 @@ describe('the chart and what it is made from', () => {
     );
   });
 
-  it('has the operator’s own defaults', () => {
+  it('contain the defaults of the operator', () => {
     const { config } = parse(read('values.yaml')) as { config: Record<string, string | number | boolean> };
     const { objectsNamespace: _, listenAddress: __, maxStreamAge: ___, ...named } = config;
     const flags = Object.entries(named).map(([key, value]) => [
