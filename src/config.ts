@@ -12,7 +12,7 @@ import {
   sizeInRange,
 } from './flag-values.ts';
 import {
-  helpText as formatHelp,
+  formatHelp,
   parseArguments,
   readFlags,
   type FlagErrors,

@@ -137,7 +137,7 @@ export function readFlags<F extends Flags>(
 }
 
 /** Returns the text of `--help`. */
-export function helpText(description: CommandDescription): string {
+export function formatHelp(description: CommandDescription): string {
   let help = '';
   createCommand(description, (text) => (help += text)).outputHelp();
   return help;

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { enumOf, hostPort, nonEmpty, numberInRange } from '../../src/flag-values.ts';
-import { formatUsageErrors, helpText, parseFlags } from '../../src/flags.ts';
+import { formatUsageErrors, formatHelp, parseFlags } from '../../src/flags.ts';
 
 const COMMAND = {
   usage: ['tool check [FLAG ...]', 'kubectl tool check [FLAG ...]'],
@@ -69,9 +69,9 @@ describe('flags', () => {
 
   it('are described by --help, which takes precedence over errors', () => {
     for (const argv of [['--help'], ['-h', '--top', 'x'], ['--nothing', '--help']]) {
-      expect(parseFlags(COMMAND, argv)).to.deep.equal({ help: helpText(COMMAND) });
+      expect(parseFlags(COMMAND, argv)).to.deep.equal({ help: formatHelp(COMMAND) });
     }
-    expect(helpText(COMMAND).split('\n')).to.deep.equal([
+    expect(formatHelp(COMMAND).split('\n')).to.deep.equal([
       'Usage: tool check [FLAG ...]',
       '       kubectl tool check [FLAG ...]',
       '',
