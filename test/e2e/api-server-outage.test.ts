@@ -56,8 +56,10 @@ describe('operator with an API server that is down, forbids access, or lacks the
   }
 
   const waitForLog = (process: OperatorProcess, text: string): Promise<true> =>
-    poll(DEADLINE_MS, () =>
-      process.log.some(({ error }) => String(error).includes(text)) ? true : undefined,
+    poll(
+      DEADLINE_MS,
+      () =>
+        process.log.some(({ error, hint }) => `${String(error)} ${String(hint)}`.includes(text)) || undefined,
     );
 
   it('ACKs reports while kube-apiserver is down and syncs the objects after it restarts', async function () {

@@ -9,18 +9,23 @@ const EAGER_POLL_MS = 100;
 const DEADLINE_MS = 20_000;
 
 /**
- * Waits until `predicate` returns true because of something real (a socket, a process). Rejects after `timeoutMs`
- * (20 s by default) with `what`.
+ * Waits until `predicate` returns true because of something real (a socket, a process). Rejects after `timeoutMs` (20 s by default) with `what`.
+ *
+ * @param intervalMs between two calls; more than the default of 5 where a call is expensive
  */
 export async function eventually(
   what: string,
   predicate: () => boolean | Promise<boolean>,
   timeoutMs = DEADLINE_MS,
+  intervalMs?: number,
 ): Promise<void> {
   const startedMs = performance.now();
-  while (!(await predicate())) {
+  for (;;) {
+    const isTrue = await predicate();
     const passedMs = performance.now() - startedMs;
+    if (isTrue) return;
     if (passedMs > timeoutMs) throw new Error(`not within ${timeoutMs} ms: ${what}`);
-    await (passedMs < EAGER_POLL_MS ? setImmediate() : delay(5));
+    if (intervalMs === undefined && passedMs < EAGER_POLL_MS) await setImmediate();
+    else await delay(intervalMs ?? 5);
   }
 }

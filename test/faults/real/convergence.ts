@@ -1,6 +1,7 @@
 /** Checks of one fault: the state before, the expected state after, and the time to converge. */
 import { open, stat } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../support/eventually.ts';
 import { conditionText, type RunningReplica } from '../../support/replicas.ts';
 import {
   countTunnelObjects,
@@ -194,18 +195,16 @@ export async function waitUntilServed(fixture: FaultFixture, deadlineMs: number)
  * Waits until all reporters are connected to a running replica that owns them; their objects may still be pending.
  */
 export async function waitUntilOwned(fixture: FaultFixture, deadlineMs: number): Promise<void> {
-  const untilMs = performance.now() + deadlineMs;
-  for (;;) {
+  const isOwned = async (): Promise<boolean> => {
     const owners = new Set(fixture.replicas.running.map(({ process: operator }) => operator.replica));
     const observed = await fixture.replicas.reporters();
-    const unowned = observed.filter(
+    const owned = observed.filter(
       ({ status }) =>
-        !owners.has(status.owner?.replica ?? '') || !conditionText(status, 'Connected').startsWith('True'),
+        owners.has(status.owner?.replica ?? '') && conditionText(status, 'Connected').startsWith('True'),
     );
-    if (unowned.length === 0 && observed.length === fixture.reporterCount()) return;
-    if (performance.now() > untilMs) throw new Error(`${unowned.length} reporters are not served`);
-    await delay(100);
-  }
+    return owned.length === observed.length && observed.length === fixture.reporterCount();
+  };
+  await eventually('every reporter is connected and owned', isOwned, deadlineMs, 100);
 }
 
 /** Counts replicas that exited, printed to stderr, or logged an internal error. */

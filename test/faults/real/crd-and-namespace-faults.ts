@@ -1,5 +1,6 @@
 /** Deletion and recreation of CRDs and of the namespace. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../support/eventually.ts';
 import { applyCrds } from '../../support/apply-crds.ts';
 import { applyChanges } from './changes.ts';
 import { kubectl } from './manual-edits.ts';
@@ -100,11 +101,8 @@ export const namespaceTerminating: FaultScenario = {
       '-p',
       '{"metadata":{"finalizers":null}}',
     );
-    const untilMs = performance.now() + DEADLINE_MS;
-    while ((await request('GET', path)).status !== 404) {
-      if (performance.now() > untilMs) throw new Error('the namespace was not deleted');
-      await delay(200);
-    }
+    const isDeleted = async (): Promise<boolean> => (await request('GET', path)).status === 404;
+    await eventually('the namespace is deleted', isDeleted, DEADLINE_MS, 200);
     setStatus('gone');
     await delay(2000);
     await request('POST', '/api/v1/namespaces', { metadata: { name: fixture.namespace } });

@@ -1,5 +1,6 @@
 /** Edits and deletions of the operator's objects by an administrator. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../support/eventually.ts';
 import { listTunnelObjects, type ObservedTunnelObject } from '../../support/expected-objects.ts';
 import { applyChanges } from './changes.ts';
 import {
@@ -133,12 +134,11 @@ export const manualEdits: FaultScenario = {
     await deleteReporters(fixture, 3);
     const editedMs = performance.now();
     const after = await waitForConvergence(fixture, withoutObjects(before, deleted), DEADLINE_MS);
-    for (;;) {
+    const areLabelsReverted = async (): Promise<boolean> => {
       const now = labelsOf(await listTunnelObjects(fixture.controlPlane.request, fixture.namespace));
-      if ([...labels].every(([key, text]) => now.get(key) === text)) break;
-      if (performance.now() - editedMs > DEADLINE_MS) throw new Error('labels were not reverted');
-      await delay(200);
-    }
+      return [...labels].every(([key, text]) => now.get(key) === text);
+    };
+    await eventually('all labels are reverted', areLabelsReverted, DEADLINE_MS, 200);
     await waitUntilServed(fixture, DEADLINE_MS);
     const recoveredMs = performance.now() - editedMs;
     const writes = objectWriteCount(await writesSince(fixture, before));

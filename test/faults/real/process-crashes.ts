@@ -1,7 +1,7 @@
 /** Crashes of the operator: of one of three replicas, and of the only one at random points. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../support/eventually.ts';
 import { poll } from '../../support/operator-process.ts';
-import type { RunningReplica } from '../../support/replicas.ts';
 import { countTunnelObjects } from '../../support/expected-objects.ts';
 import { applyChangesOver } from './changes.ts';
 import {
@@ -31,7 +31,7 @@ function createReplicaScenario(how: 'SIGKILL' | 'SIGTERM'): FaultScenario {
     name: how === 'SIGKILL' ? 'replica-killed' : 'replica-terminated',
     description: `leader of three replicas ended by ${how}`,
     async run(fixture, scale, setStatus) {
-      const leader = await waitForLeader(fixture);
+      const leader = await fixture.replicas.waitForLeader(DEADLINE_MS);
       const before = await snapshot(fixture);
       const changing = applyChangesOver(fixture, scale.changes, 10_000);
       await delay(1000);
@@ -202,24 +202,7 @@ async function killAtRandom(fixture: FaultFixture): Promise<void> {
   await fixture.replicas.end(only, 'SIGKILL');
 }
 
-/** Waits for a leader among the running replicas and returns it. */
-export async function waitForLeader({ replicas }: FaultFixture): Promise<RunningReplica> {
-  const untilMs = performance.now() + DEADLINE_MS;
-  for (;;) {
-    const holder = await replicas.leader();
-    const leader = replicas.running.find(({ process }) => process.replica === holder);
-    if (leader !== undefined) return leader;
-    if (performance.now() > untilMs) throw new Error('no replica leads');
-    await delay(100);
-  }
-}
-
 async function waitForAnotherLeader({ replicas }: FaultFixture, former: string): Promise<void> {
-  const untilMs = performance.now() + DEADLINE_MS;
-  for (;;) {
-    const holder = await replicas.leader();
-    if (holder !== '' && holder !== former) return;
-    if (performance.now() > untilMs) throw new Error('no other replica leads');
-    await delay(25);
-  }
+  const isReplaced = async (): Promise<boolean> => !['', former].includes(await replicas.leader());
+  await eventually('another leader', isReplaced, DEADLINE_MS, 25);
 }

@@ -1,5 +1,5 @@
 /** An object that the API server rejects permanently must not delay others and must be visible. */
-import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../support/eventually.ts';
 import { conditionText } from '../../support/replicas.ts';
 import { compareWithExpected, listTunnelObjects } from '../../support/expected-objects.ts';
 import { applyChanges } from './changes.ts';
@@ -108,15 +108,13 @@ function createRejectionScenario({ name, description, inject, recover }: Rejecti
         reporter.connectTunnel(identity);
         await fleet.settled();
         // Checked before other tunnels change, because with a quota one object less would make room.
-        const startedMs = performance.now();
-        await waitUntil('the reporter object shows the rejection', async () => {
+        const shownMs = await waitUntil('the reporter object shows the rejection', async () => {
           const observed = await fixture.replicas.reporters();
           const object = observed.find(
             ({ spec }) => spec.id === reporter.id.id && spec.cluster === reporter.id.cluster,
           );
           return object !== undefined && conditionText(object.status, 'Synced') === 'False WritesRejected';
         });
-        const shownMs = performance.now() - startedMs;
         applyChanges(fixture, name.endsWith('quota') ? 0 : scale.changes, identity.nodeID);
         for (const flapping of fleet.reporters.slice(0, 10))
           flapping.flap(String(flapping.expectedTunnels().keys().next().value));
@@ -140,23 +138,20 @@ function createRejectionScenario({ name, description, inject, recover }: Rejecti
 }
 
 /** Waits until all objects but one match. Returns the time in milliseconds. */
-async function waitForAllButOne(fixture: FaultFixture): Promise<number> {
-  const startedMs = performance.now();
-  await waitUntil('all other objects match', async () => {
+function waitForAllButOne(fixture: FaultFixture): Promise<number> {
+  return waitUntil('all other objects match', async () => {
     const objects = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
     const { missing, extra, mismatched } = compareWithExpected(fixture, objects);
     if (missing === 0) throw new Error('the object was not rejected');
     return missing === 1 && extra + mismatched === 0;
   });
-  return performance.now() - startedMs;
 }
 
-async function waitUntil(what: string, predicate: () => Promise<boolean>): Promise<void> {
-  const untilMs = performance.now() + DEADLINE_MS;
-  while (!(await predicate())) {
-    if (performance.now() > untilMs) throw new Error(`not within ${DEADLINE_MS / 1000} s: ${what}`);
-    await delay(200);
-  }
+/** Waits for a condition, polling the API server every 200 ms. Returns the elapsed milliseconds. */
+async function waitUntil(what: string, predicate: () => Promise<boolean>): Promise<number> {
+  const startedMs = performance.now();
+  await eventually(what, predicate, DEADLINE_MS, 200);
+  return performance.now() - startedMs;
 }
 
 /** By an admission policy, with each of the status codes that a policy can choose. */

@@ -1,5 +1,6 @@
 /** Reporters that disconnect, all at once or without notification. */
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../support/eventually.ts';
 import { conditionText } from '../../support/replicas.ts';
 import { applyChangesOver } from './changes.ts';
 import {
@@ -32,14 +33,14 @@ export const reporterHalfOpen: FaultScenario = {
     }
     setStatus('silent');
     const ids = new Set(silent.map(({ id }) => id.id));
-    const shownMs = await waitUntil(startedMs, async () => {
+    const shownMs = await waitUntil('disconnected reporters', startedMs, async () => {
       const observed = await fixture.replicas.reporters();
       const disconnected = observed.filter(
         ({ spec, status }) => ids.has(spec.id) && conditionText(status, 'Connected').startsWith('False'),
       );
       return disconnected.length === SILENT_REPORTERS;
     });
-    const endedMs = await waitUntil(startedMs, async () => {
+    const endedMs = await waitUntil('ended streams', startedMs, async () => {
       let open = 0;
       for (const { process } of fixture.replicas.running) {
         open += await process.metric('reverse_tunnel_reporters_connected');
@@ -77,8 +78,12 @@ export const allReportersDropped: FaultScenario = {
     setStatus('reset');
     const startedMs = performance.now();
     fixture.reporterProxy.reset();
-    await waitUntil(startedMs, () => fleet.statistics().connected < total / 2);
-    const ackedMs = await waitUntil(startedMs, () => fleet.statistics().connected === total);
+    await waitUntil('broken connections', startedMs, () => fleet.statistics().connected < total / 2);
+    const ackedMs = await waitUntil(
+      'reconnected reporters',
+      startedMs,
+      () => fleet.statistics().connected === total,
+    );
     await fleet.settled();
     setStatus('all ACKed');
     const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
@@ -163,12 +168,12 @@ export const reporterFaults: readonly FaultScenario[] = [
   ),
 ];
 
-/** Waits for a condition. Returns the milliseconds since `startedMs`. */
-async function waitUntil(startedMs: number, predicate: () => boolean | Promise<boolean>): Promise<number> {
-  for (;;) {
-    if (await predicate()) return performance.now() - startedMs;
-    const passedMs = performance.now() - startedMs;
-    if (passedMs > DEADLINE_MS) throw new Error(`not within ${DEADLINE_MS / 1000} s`);
-    await delay(100);
-  }
+/** Waits for a condition, checked every 100 ms. Returns the milliseconds since `startedMs`. */
+async function waitUntil(
+  what: string,
+  startedMs: number,
+  predicate: () => boolean | Promise<boolean>,
+): Promise<number> {
+  await eventually(what, predicate, DEADLINE_MS, 100);
+  return performance.now() - startedMs;
 }
