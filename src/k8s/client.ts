@@ -251,7 +251,7 @@ function createHeaders(userAgent: string, credentials: Credentials): Headers {
 }
 
 /** The deadline of an operation, and the signals that cancel it. */
-export interface DeadlineOptions {
+interface DeadlineOptions {
   /** On the monotonic clock. */
   readonly deadlineMs: number;
   readonly clock: Clock;
@@ -267,7 +267,7 @@ export interface DeadlineOptions {
  * Returns the result of `work` unless the deadline or a signal comes first; `work` itself is not cancelled. Timer and
  * listeners are removed in either case.
  */
-export function withDeadline<T>(work: Promise<T>, options: DeadlineOptions): Promise<T> {
+function withDeadline<T>(work: Promise<T>, options: DeadlineOptions): Promise<T> {
   const { clock, deadlineMs, signals, onTimeout, onCancel } = options;
   return new Promise((resolve, reject) => {
     const onAbort = (): void => {

@@ -101,13 +101,13 @@ async function exists(path: string): Promise<boolean> {
 }
 
 /** Where Kubernetes mounts a pod's service account. */
-export const SERVICE_ACCOUNT_DIRECTORY = '/var/run/secrets/kubernetes.io/serviceaccount';
+const SERVICE_ACCOUNT_DIRECTORY = '/var/run/secrets/kubernetes.io/serviceaccount';
 
 /**
  * Connects with a pod's service account. The kubelet rotates `token` and `ca.crt`, so they are reloaded; `namespace`
  * is read once. It does not use @kubernetes/client-node, which would cost 60 MiB of memory for these few lines.
  */
-export async function connectInCluster(
+async function connectInCluster(
   host: string,
   port: string,
   directory: string,
@@ -157,7 +157,7 @@ const RESOLVER_TIMEOUT_MS = 60_000;
  * rejected; a token file is reloaded in between.
  * @param contextName default: the current context
  */
-export async function connectWithKubeconfig(
+async function connectWithKubeconfig(
   paths: readonly string[],
   clock: Clock,
   contextName?: string,

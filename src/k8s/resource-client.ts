@@ -45,7 +45,7 @@ export function resourcePath(base: string, resource: ResourceType): ResourcePath
 }
 
 /** Returns `path` with the defined parameters as its query. */
-export function withQuery(
+function withQuery(
   path: string,
   parameters: Readonly<Record<string, string | number | boolean | undefined>>,
 ): string {

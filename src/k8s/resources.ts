@@ -19,7 +19,7 @@ export const API_VERSION = 'v1alpha1';
 export const GROUP_VERSION = `${API_GROUP}/${API_VERSION}`;
 
 /** Returns the location of a namespaced resource of that group. */
-export function customResource<P extends string>(plural: P, namespace: string) {
+function customResource<P extends string>(plural: P, namespace: string) {
   return { group: API_GROUP, version: API_VERSION, plural, namespace } as const;
 }
 
@@ -169,7 +169,7 @@ export function createEventApi(
         eventTime: rfc3339Micro(wallMs),
         reportingController: REPORTING_CONTROLLER,
         reportingInstance: instance.slice(0, 128),
-        regarding: { apiVersion: 'reverse-tunnel.io/v1alpha1', namespace, ...regarding },
+        regarding: { apiVersion: GROUP_VERSION, namespace, ...regarding },
         ...content,
         note: truncateNote(content.note),
       });
