@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
 import {
+  constants,
   createSecureServer,
   createServer as createHttp2Server,
   type Http2SecureServer,
@@ -92,6 +93,25 @@ describe('doctor probes of a replica', () => {
     const { endpoint, certificate: presented } = await probeGrpc(address);
     expect(endpoint).to.include({ failure: undefined, detail: 'TLS, authentication required' });
     expect(presented).to.have.property('subject').that.includes('127.0.0.1');
+  });
+
+  it('reports a TLS port that rejects the connection with INADEQUATE_SECURITY as reachable', async () => {
+    const server = createSecureServer(certificate());
+    server.on('sessionError', () => undefined);
+    server.on('session', (session) => session.goaway(constants.NGHTTP2_INADEQUATE_SECURITY));
+    const { endpoint } = await probeGrpc(await listen(server));
+    expect(endpoint).to.include({ failure: undefined, detail: 'TLS, authentication required' });
+  });
+
+  it('fails for a TLS port whose server responds with UNAVAILABLE', async () => {
+    const server = createSecureServer(certificate());
+    server.on('sessionError', () => undefined);
+    server.on('stream', (stream) => {
+      const headers = { ':status': 200, 'content-type': 'application/grpc', 'grpc-status': '14' };
+      stream.respond(headers, { endStream: true });
+    });
+    const { endpoint } = await probeGrpc(await listen(server));
+    expect(endpoint.failure).to.equal('health status is unavailable (gRPC status 14)');
   });
 
   it('fails for a TLS port that does not speak gRPC', async () => {
