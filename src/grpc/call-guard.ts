@@ -37,7 +37,7 @@ subscribe('http2.server.stream.created', (message) => {
   headers[STREAM_ID] = String(stream.id);
   const encoding = headers['grpc-encoding'];
   if (encoding !== undefined && encoding !== 'identity')
-    headers['grpc-encoding'] = 'any; only identity is read';
+    headers['grpc-encoding'] = 'any; only identity is supported';
 });
 
 /**

@@ -1,8 +1,7 @@
 import { reporterViolation, type Violation } from '../core/report.ts';
-import { quote } from '../core/text.ts';
 import type { Locality } from '../core/reporter-object.ts';
 import type { EnvoyMetadata } from '../core/reporter-status.ts';
-import { sanitize } from '../core/text.ts';
+import { quote, sanitize } from '../core/text.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
 import { MalformedReportError } from './decode.ts';
