@@ -38,13 +38,15 @@ const maxArrowFunctions = {
 };
 
 /**
- * Rejects `const x: T = create(…)`: an annotation that only repeats what the call returns is a sign that the type
+ * Rejects `const x: T = create(…)` within a function: an annotation that only repeats what the call returns is a sign that the type
  * cannot be inferred because the declaration refers to a later one.
  */
 const noAnnotatedConstruction = {
   create(context: RuleContext): Visitor {
     return {
       VariableDeclarator(node) {
+        const declaration = node['parent'] as Node;
+        if ((declaration['parent'] as Node).type === 'Program') return;
         const id = node['id'] as Node;
         const init = node['init'] as Node | null;
         if (id['typeAnnotation'] == null || init === null || !RUNTIME_VALUES.has(init.type)) return;

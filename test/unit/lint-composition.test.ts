@@ -42,10 +42,10 @@ describe('the rules for a composition built in one direction', () => {
   });
 
   it('reject the annotation of a constructed value', () => {
-    const bad = 'const a: A = new A(); const b: B = createB(); const c: C = await openC();';
+    const bad = 'async () => { const a: A = new A(); const b: B = createB(); const c: C = await openC(); };';
     expect(lint('no-annotated-construction', [], bad)).to.have.lengthOf(3);
     const good =
-      'const a = new A(); const b: readonly string[] = []; let c: C | undefined; const d: D = { a };';
+      'const TOP: Set<A> = new Set(); () => { const a = new A(); const b: B[] = []; let c: C | undefined; const d: D = { a }; };';
     expect(lint('no-annotated-construction', [], good)).to.be.empty;
   });
 
