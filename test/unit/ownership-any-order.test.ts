@@ -1,7 +1,7 @@
 /**
- * Three replicas and one Envoy that moves between them, with everything that may go wrong in any order: half-open streams
- * whose reports come late, watches that lag (rows and reporters apart), calls that arrive late or whose answers are lost,
- * hands that delete rows and objects, replicas held for dead, and dead ones. Seeded, so that a failing play comes again.
+ * Three replicas and one Envoy that moves between them, with faults in random order: half-open streams with delayed
+ * reports, watches that lag (objects and reporter objects separately), delayed requests, lost responses, manual deletes
+ * and edits, replicas that are dead or wrongly presumed dead. Seeded, so that a failing run can be repeated.
  */
 import { expect } from 'chai';
 
@@ -12,98 +12,99 @@ import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tun
 
 type Replica = ReturnType<MultiReplicaHarness['replica']>;
 
-const PLAYS = 150;
+const RUNS = 150;
 const STEPS = 40;
-/** After this the server has found out that nobody is at the other end (30 s and 10 s). */
+/** The time in which keepalive detects a half-open stream (interval 30 s, timeout 10 s). */
 const KEEPALIVE_MS = 40_000;
-/** It lives throughout: nobody but a hand may delete its row. */
+/** Connected throughout: its object must only be deleted manually. */
 const LIVE = tunnel('live');
 const NAME = names.reporterObjectName(RESPONDER);
 
-/** One play; throws what is wrong, with its seed. */
-async function play(seed: number): Promise<void> {
+/** Runs the faults of one seed; throws an error that names the seed and the faults. */
+async function run(seed: number): Promise<void> {
   const random = seededRandom(seed);
   const below = (limit: number): number => random.below(limit);
-  const world = createMultiReplicaHarness();
-  const replicas = [world.replica('a'), world.replica('b'), world.replica('c')];
+  const harness = createMultiReplicaHarness();
+  const replicas = [harness.replica('a'), harness.replica('b'), harness.replica('c')];
   const pick = (): Replica => replicas[below(replicas.length)] as Replica;
-  const truth = new Map<string, Tunnel>([[LIVE.name, LIVE]]);
+  const tunnels = new Map<string, Tunnel>([[LIVE.name, LIVE]]);
   const history: string[] = [];
-  let at: Replica | undefined;
-  /** Streams that nobody is at the other end of, with what their replica has not read yet. */
+  let current: Replica | undefined;
+  /** Half-open streams, with the reports that their replica has not read yet. */
   let halfOpen: { readonly replica: Replica; readonly sinceMs: number; unread: (() => void)[] }[] = [];
   let serial = 0;
 
-  const push = (): ReturnType<typeof fullPush> => fullPush(...truth.values());
+  const push = (): ReturnType<typeof fullPush> => fullPush(...tunnels.values());
 
   function leave(): void {
-    if (at === undefined) return;
-    const left = at;
-    at = undefined;
-    // What it was about to read is what was true then.
+    if (current === undefined) return;
+    const previous = current;
+    current = undefined;
+    // The unread report has the content at this time.
     const late = push();
-    if (below(2) === 0) left.disconnect(RESPONDER);
+    if (below(2) === 0) previous.disconnect(RESPONDER);
     else {
-      const unread = [(): void => left.report(RESPONDER, late)];
-      halfOpen.push({ replica: left, sinceMs: world.clock.monotonicMs(), unread });
+      const unread = [(): void => previous.report(RESPONDER, late)];
+      halfOpen.push({ replica: previous, sinceMs: harness.clock.monotonicMs(), unread });
     }
   }
 
   function connect(): void {
     leave();
-    at = pick();
+    current = pick();
     // The newest stream on a replica ends the older ones there.
-    halfOpen = halfOpen.filter(({ replica }) => replica !== at);
-    at.connect(RESPONDER, push());
+    halfOpen = halfOpen.filter(({ replica }) => replica !== current);
+    current.connect(RESPONDER, push());
   }
 
-  const acts: [name: string, weight: number, act: () => void][] = [
-    ['connects', 4, connect],
-    ['leaves', 2, leave],
-    ['reports', 6, () => at?.report(RESPONDER, delta([]))],
+  const faults: [name: string, weight: number, inject: () => void][] = [
+    ['connect', 4, connect],
+    ['leave', 2, leave],
+    ['report', 6, () => current?.report(RESPONDER, delta([]))],
     [
-      'a tunnel comes',
+      'tunnel added',
       3,
       () => {
-        const come = tunnel(`t-${serial++}`);
-        truth.set(come.name, come);
-        at?.report(RESPONDER, delta([come]));
+        const added = tunnel(`t-${serial++}`);
+        tunnels.set(added.name, added);
+        current?.report(RESPONDER, delta([added]));
       },
     ],
     [
-      'a tunnel goes',
+      'tunnel removed',
       3,
       () => {
-        const gone = [...truth.keys()].find((name) => name !== LIVE.name);
-        if (gone === undefined) return;
-        truth.delete(gone);
-        at?.report(RESPONDER, delta([], [gone]));
+        const removed = [...tunnels.keys()].find((name) => name !== LIVE.name);
+        if (removed === undefined) return;
+        tunnels.delete(removed);
+        current?.report(RESPONDER, delta([], [removed]));
       },
     ],
-    ['reads late', 3, () => halfOpen.find(({ unread }) => unread.length > 0)?.unread.shift()?.()],
-    ['rows lag', 2, () => (pick().state.watchesTunnels = false)],
+    ['delayed read', 3, () => halfOpen.find(({ unread }) => unread.length > 0)?.unread.shift()?.()],
+    ['objects lag', 2, () => (pick().state.watchesTunnels = false)],
     ['reporters lag', 2, () => (pick().state.watchesReporters = false)],
-    ['calls are on their way', 2, () => pick().hold()],
-    ['answers are lost', 1, () => (pick().state.dropsResponses = true)],
-    ['may not write', 1, () => (pick().state.writes = false)],
-    ['is held for dead', 1, () => pick().state.presumedDead.add(['a', 'b', 'c'][below(3)] ?? '')],
-    ['leads', 2, () => (pick().state.leads = true)],
-    ['mends', 6, () => mend(pick())],
+    ['requests delayed', 2, () => pick().hold()],
+    ['responses lost', 1, () => (pick().state.dropsResponses = true)],
+    ['fenced', 1, () => (pick().state.writes = false)],
+    ['presumed dead', 1, () => pick().state.presumedDead.add(['a', 'b', 'c'][below(3)] ?? '')],
+    ['leader', 2, () => (pick().state.leads = true)],
+    ['recover', 6, () => recover(pick())],
     [
-      'object deleted by hand',
+      'reporter object deleted manually',
       1,
-      () => world.reporterApi.objects.has(NAME) && world.reporterApi.deleteManually(NAME),
+      () => harness.reporterApi.objects.has(NAME) && harness.reporterApi.deleteManually(NAME),
     ],
     [
-      'status edited by hand',
+      'status edited manually',
       1,
       () =>
-        world.reporterApi.objects.has(NAME) && world.reporterApi.editManually(NAME, { connectedSince: null }),
+        harness.reporterApi.objects.has(NAME) &&
+        harness.reporterApi.editManually(NAME, { connectedSince: null }),
     ],
   ];
-  const total = acts.reduce((sum, [, weight]) => sum + weight, 0);
+  const total = faults.reduce((sum, [, weight]) => sum + weight, 0);
 
-  function mend(replica: Replica): void {
+  function recover(replica: Replica): void {
     const { state } = replica;
     state.watchesTunnels = true;
     state.watchesReporters = true;
@@ -117,13 +118,13 @@ async function play(seed: number): Promise<void> {
     }
   }
 
-  /** Of the row that lives throughout; it may go with a reporter that was lost for long, or whose object a hand deleted. */
+  /** Deletes of the object of LIVE. An expiry delete or the manual delete of the reporter object may delete it, too. */
   const wrongDeletions = (): string[] =>
-    world.deletions.filter((deletion) => deletion.endsWith(' live') && !deletion.includes('expiring'));
+    harness.deletions.filter((deletion) => deletion.endsWith(' live') && !deletion.includes('expiring'));
 
-  /** Keepalive ends them. */
+  /** Ends half-open streams as keepalive does. */
   function endHalfOpen(): void {
-    const nowMs = world.clock.monotonicMs();
+    const nowMs = harness.clock.monotonicMs();
     for (const { replica, sinceMs } of halfOpen) {
       if (nowMs - sinceMs >= KEEPALIVE_MS) replica.disconnect(RESPONDER);
     }
@@ -132,46 +133,52 @@ async function play(seed: number): Promise<void> {
 
   try {
     for (let steps = 0; steps < STEPS; steps += 1) {
-      let left = below(total);
-      const [name, , act] = acts.find(([, weight]) => (left -= weight) < 0) ?? acts[0] ?? ['', 0, () => {}];
+      let position = below(total);
+      const [name, , inject] = faults.find(([, weight]) => (position -= weight) < 0) ??
+        faults[0] ?? ['', 0, () => {}];
       history.push(name);
       endHalfOpen();
-      act();
-      await world.advance([0, 100, 1100, 6000][below(4)] ?? 0);
+      inject();
+      await harness.advance([0, 100, 1100, 6000][below(4)] ?? 0);
     }
-    expect(wrongDeletions(), 'deletions of a live row').to.deep.equal([]);
+    expect(wrongDeletions(), 'deletes of the object of a connected tunnel').to.deep.equal([]);
 
-    // Everything heals, one Envoy is left, and what is half-open is found.
-    for (const replica of replicas) mend(replica);
+    // Everything recovers, one Envoy remains, and half-open streams are detected.
+    for (const replica of replicas) recover(replica);
     (replicas[0] as Replica).state.leads = true;
-    if (at === undefined) connect();
+    if (current === undefined) connect();
     for (let seconds = 0; seconds < 700; seconds += 5) {
       if (seconds === 45)
-        for (const { replica } of halfOpen) if (replica !== at) replica.disconnect(RESPONDER);
-      at?.report(RESPONDER, delta([]));
-      await world.advance(5000);
+        for (const { replica } of halfOpen) if (replica !== current) replica.disconnect(RESPONDER);
+      current?.report(RESPONDER, delta([]));
+      await harness.advance(5000);
     }
-    expect(world.tunnelNames(RESPONDER), 'rows in the end').to.deep.equal([...truth.keys()].toSorted());
-    expect(world.condition(RESPONDER, 'Ready')).to.equal('True Synced');
-    expect(wrongDeletions(), 'deletions of a live row').to.deep.equal([]);
-    world.tunnelApi.calls.length = 0;
-    world.reporterApi.calls.length = 0;
-    for (let times = 0; times < 24; times += 1) {
-      at?.report(RESPONDER, delta([]));
-      await world.advance(5000);
+    expect(harness.tunnelNames(RESPONDER), 'objects at the end').to.deep.equal(
+      [...tunnels.keys()].toSorted(),
+    );
+    expect(harness.condition(RESPONDER, 'Ready')).to.equal('True Synced');
+    expect(wrongDeletions(), 'deletes of the object of a connected tunnel').to.deep.equal([]);
+    harness.tunnelApi.calls.length = 0;
+    harness.reporterApi.calls.length = 0;
+    for (let reports = 0; reports < 24; reports += 1) {
+      current?.report(RESPONDER, delta([]));
+      await harness.advance(5000);
     }
-    expect([world.tunnelApi.calls, world.reporterApi.calls], 'calls at rest').to.deep.equal([[], []]);
+    expect([harness.tunnelApi.calls, harness.reporterApi.calls], 'requests while idle').to.deep.equal([
+      [],
+      [],
+    ]);
   } catch (error) {
     throw new Error(`seed ${seed}: ${(error as Error).message}; ${history.join(', ')}`, { cause: error });
   } finally {
-    world.stop();
-    await world.settle();
+    harness.stop();
+    await harness.settle();
   }
 }
 
-describe('three replicas, and whatever happens in whatever order', () => {
-  it(`a live row is never deleted, and rows become the truth and stay so (${PLAYS} plays)`, async function () {
+describe('three replicas with faults in any order', () => {
+  it(`never delete the object of a connected tunnel, and converge (${RUNS} runs)`, async function () {
     this.timeout(240_000);
-    for (let seed = 1; seed <= PLAYS; seed += 1) await play(seed);
+    for (let seed = 1; seed <= RUNS; seed += 1) await run(seed);
   });
 });
