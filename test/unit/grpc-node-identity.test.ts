@@ -57,7 +57,7 @@ describe('NodeIdentity', () => {
   });
 
   it('throws MalformedReportError for bytes that are not a Node', () => {
-    expect(() => identity.check(Buffer.from([0x0a, 0x05, 0x61]))).to.throw(
+    expect(() => identity.check(Buffer.from([0x22, 0x7f]))).to.throw(
       MalformedReportError,
       /^node: cannot decode Node: /,
     );
