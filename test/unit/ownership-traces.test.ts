@@ -56,7 +56,7 @@ class ComparesEpochs extends Ownership {
   }
 }
 
-/** Deletes stale objects immediately, whoever owned the reporter before. */
+/** Deletes stale objects immediately, regardless of the previous owner. */
 class DeletesBeforeConfirmedFresh extends Ownership {
   override canDelete(): WritePermission {
     return this.canWrite();
