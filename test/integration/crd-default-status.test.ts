@@ -5,7 +5,7 @@ import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/c
 
 const REPORTED = { state: 'Connected', conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }] };
 const LOST = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }] };
-const rows = 'reversetunnels';
+const tunnels = 'reversetunnels';
 
 describe('default status on a real API server', () => {
   const controlPlane = useControlPlane();
@@ -15,8 +15,8 @@ describe('default status on a real API server', () => {
   });
 
   /** Creates an object with the default status. */
-  async function newRow(name: string): Promise<void> {
-    const { code } = await space.create(rows, { name, spec: TUNNEL_SPEC });
+  async function createTunnel(name: string): Promise<void> {
+    const { code } = await space.create(tunnels, { name, spec: TUNNEL_SPEC });
     expect(code).to.equal(201);
   }
 
@@ -26,10 +26,10 @@ describe('default status on a real API server', () => {
 
   describe('ReverseTunnel', () => {
     it('makes an object Ready with one POST, without an owner or a status write', async () => {
-      const { code, object } = await space.create(rows, { name: 'one-post', spec: TUNNEL_SPEC });
+      const { code, object } = await space.create(tunnels, { name: 'one-post', spec: TUNNEL_SPEC });
       expect(code).to.equal(201);
       expect(object?.status).to.deep.equal(REPORTED);
-      const read = await space.get(rows, 'one-post');
+      const read = await space.get(tunnels, 'one-post');
       expect(read.status).to.deep.equal(REPORTED);
       expect(read.metadata.resourceVersion).to.equal(object?.metadata.resourceVersion);
       expect(read.metadata.managedFields).to.have.length(1);
@@ -37,12 +37,12 @@ describe('default status on a real API server', () => {
     });
 
     it('ignores a status in the POST', async () => {
-      const { object } = await space.create(rows, { spec: TUNNEL_SPEC, status: LOST });
+      const { object } = await space.create(tunnels, { spec: TUNNEL_SPEC, status: LOST });
       expect(object?.status).to.deep.equal(REPORTED);
     });
 
     it('lets kubectl wait for Ready return immediately, also after a change of createdAt', async () => {
-      await newRow('wait');
+      await createTunnel('wait');
       const wait = ['wait', '--for=condition=Ready', 'rt/wait', '--timeout=10s'];
       expect(await space.kubectl(...wait)).to.contain('condition met');
       await space.kubectl(
@@ -55,35 +55,40 @@ describe('default status on a real API server', () => {
     });
 
     it('accepts the status of a disconnected reporter and the return to the default', async () => {
-      await newRow('lost');
+      await createTunnel('lost');
       await patchStatus('lost', LOST);
-      expect((await space.get(rows, 'lost')).status).to.deep.equal(LOST);
-      const refused = await space.kubectlRejected('wait', '--for=condition=Ready', 'rt/lost', '--timeout=1s');
-      expect(refused).to.contain('timed out');
+      expect((await space.get(tunnels, 'lost')).status).to.deep.equal(LOST);
+      const rejected = await space.kubectlRejected(
+        'wait',
+        '--for=condition=Ready',
+        'rt/lost',
+        '--timeout=1s',
+      );
+      expect(rejected).to.contain('timed out');
       const written = {
         ...REPORTED,
         conditions: [{ ...REPORTED.conditions[0], lastTransitionTime: '2026-11-23T05:00:00Z' }],
       };
       await patchStatus('lost', written);
-      expect((await space.get(rows, 'lost')).status).to.deep.equal(written);
+      expect((await space.get(tunnels, 'lost')).status).to.deep.equal(written);
     });
 
     it('applies the default again when the whole status is removed', async () => {
-      await newRow('reset');
+      await createTunnel('reset');
       await patchStatus('reset', LOST);
       await patchStatus('reset', null);
-      expect((await space.get(rows, 'reset')).status).to.deep.equal(REPORTED);
+      expect((await space.get(tunnels, 'reset')).status).to.deep.equal(REPORTED);
     });
 
     it('keeps the status when the spec is patched', async () => {
-      await newRow('kept');
+      await createTunnel('kept');
       await patchStatus('kept', LOST);
       await space.kubectl('patch', 'rt/kept', '--type=merge', '-p={"spec":{"createdAt":null}}');
-      expect((await space.get(rows, 'kept')).status).to.deep.equal(LOST);
+      expect((await space.get(tunnels, 'kept')).status).to.deep.equal(LOST);
     });
 
     const ready = REPORTED.conditions[0];
-    const refusals: [string, object, string][] = [
+    const rejections: [string, object, string][] = [
       [
         'no conditions, which tools would interpret as ready',
         { conditions: null },
@@ -97,12 +102,12 @@ describe('default status on a real API server', () => {
       ['a reason with spaces', { conditions: [{ ...ready, reason: 'not a word' }] }, 'reason'],
       ['an escape character in a message', { conditions: [{ ...ready, message: '\u001b[2J' }] }, 'message'],
     ];
-    for (const [index, [what, status, message]] of refusals.entries()) {
+    for (const [index, [what, status, message]] of rejections.entries()) {
       it(`rejects a status with ${what}`, async () => {
-        const name = `refused-${index}`;
-        await newRow(name);
+        const name = `rejected-${index}`;
+        await createTunnel(name);
         expect(await space.kubectlRejected(...statusPatch(name, status))).to.contain(message);
-        expect((await space.get(rows, name)).status).to.deep.equal(REPORTED);
+        expect((await space.get(tunnels, name)).status).to.deep.equal(REPORTED);
       });
     }
   });
@@ -125,8 +130,13 @@ describe('default status on a real API server', () => {
           { type: 'Ready', ...pending },
         ],
       });
-      const refused = await space.kubectlRejected('wait', '--for=condition=Ready', 'rtr/new', '--timeout=1s');
-      expect(refused).to.contain('timed out');
+      const rejected = await space.kubectlRejected(
+        'wait',
+        '--for=condition=Ready',
+        'rtr/new',
+        '--timeout=1s',
+      );
+      expect(rejected).to.contain('timed out');
     });
   });
 });

@@ -48,7 +48,7 @@ describe('pages of docs/spec on a real API server', () => {
       const bounds = [...textBounds(schema?.properties?.['spec'])];
       expect(bounds.length).to.be.greaterThan(1);
       for (const [path, least, greatest] of bounds) {
-        const line = page.split('\n').find((each) => each.startsWith(`| \`${path}\` `));
+        const line = page.split('\n').find((candidate) => candidate.startsWith(`| \`${path}\` `));
         expect(line, path).to.match(new RegExp(`\\| (required|optional) \\| ${least}-${greatest} +\\|`));
       }
       const status = schema?.properties?.['status'];
@@ -71,15 +71,15 @@ interface Field {
 function* textBounds(
   field: Field | undefined,
   path = '',
-): Generator<[path: string, least: number, greatest: number]> {
+): Generator<[path: string, min: number, max: number]> {
   const below = Object.entries(field?.properties ?? {}).map(
     ([name, property]) => [`${path}${name}`, property] as const,
   );
   for (const [at, property] of below) {
-    const [place, each] = property.items === undefined ? [at, property] : [`${at}[]`, property.items];
-    yield* textBounds(each, `${place}.`);
-    if (each.maxLength !== undefined && each.format === undefined) {
-      yield [place, each.minLength ?? 0, each.maxLength];
+    const [place, schema] = property.items === undefined ? [at, property] : [`${at}[]`, property.items];
+    yield* textBounds(schema, `${place}.`);
+    if (schema.maxLength !== undefined && schema.format === undefined) {
+      yield [place, schema.minLength ?? 0, schema.maxLength];
     }
   }
 }

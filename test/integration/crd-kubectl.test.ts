@@ -41,9 +41,9 @@ describe('CRDs in kubectl on a real API server', () => {
   }
 
   it('kubectl get rt prints the columns', async () => {
-    const [header, row] = await table('rt');
+    const [header, line] = await table('rt');
     expect(cells(header)).to.deep.equal(ROW_COLUMNS);
-    const values = cells(row);
+    const values = cells(line);
     expect(values.slice(0, 6)).to.deep.equal([
       'node-17',
       'acme',
@@ -56,16 +56,16 @@ describe('CRDs in kubectl on a real API server', () => {
   });
 
   it('kubectl get rt -o wide adds TUNNEL and REASON', async () => {
-    const [header, row] = await table('rt', '-o', 'wide');
+    const [header, line] = await table('rt', '-o', 'wide');
     expect(cells(header)).to.deep.equal([...ROW_COLUMNS, 'TUNNEL', 'REASON']);
-    expect(cells(row).slice(8)).to.deep.equal(['acme:node-17', 'Reported']);
+    expect(cells(line).slice(8)).to.deep.equal(['acme:node-17', 'Reported']);
   });
 
   it('kubectl get rt prints the time since createdAt as UP', async () => {
     const createdAt = new Date(Date.now() - 3 * 3_600_000).toISOString();
     await space.create('reversetunnels', { name: 'three-hours', spec: { ...TUNNEL_SPEC, createdAt } });
-    const [, row] = await table('rt', 'three-hours');
-    expect(cells(row)[6]).to.match(/^3h/);
+    const [, line] = await table('rt', 'three-hours');
+    expect(cells(line)[6]).to.match(/^3h/);
   });
 
   it('kubectl get rtr prints the columns before and after a claim', async () => {

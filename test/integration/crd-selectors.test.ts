@@ -18,7 +18,7 @@ const ROWS: Readonly<Record<string, object>> = {
 /** Returns the names of the other objects, in list order. */
 function allBut(name: string): string[] {
   return Object.keys(ROWS)
-    .filter((each) => each !== name)
+    .filter((candidate) => candidate !== name)
     .toSorted();
 }
 

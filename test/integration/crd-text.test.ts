@@ -16,31 +16,31 @@ interface TextField {
 }
 
 const REPORTER_SPEC = { id: 'responder-0', cluster: 'edge' };
-const ofRow = { resource: 'reversetunnels', min: 1 } as const;
+const ofTunnel = { resource: 'reversetunnels', min: 1 } as const;
 const ofReporter = { resource: 'reversetunnelreporters', max: 256 } as const;
 const FIELDS: readonly TextField[] = [
   {
-    ...ofRow,
+    ...ofTunnel,
     path: 'spec.tunnelName',
     max: 512,
     specWith: (tunnelName) => ({ ...TUNNEL_SPEC, tunnelName }),
   },
-  { ...ofRow, path: 'spec.tenantID', max: 128, specWith: (tenantID) => ({ ...TUNNEL_SPEC, tenantID }) },
+  { ...ofTunnel, path: 'spec.tenantID', max: 128, specWith: (tenantID) => ({ ...TUNNEL_SPEC, tenantID }) },
   {
-    ...ofRow,
+    ...ofTunnel,
     path: 'spec.clusterID',
     max: 257,
     specWith: (clusterID) => ({ ...TUNNEL_SPEC, clusterID }),
   },
-  { ...ofRow, path: 'spec.nodeID', max: 257, specWith: (nodeID) => ({ ...TUNNEL_SPEC, nodeID }) },
+  { ...ofTunnel, path: 'spec.nodeID', max: 257, specWith: (nodeID) => ({ ...TUNNEL_SPEC, nodeID }) },
   {
-    ...ofRow,
+    ...ofTunnel,
     path: 'spec.reporter.id',
     max: 256,
     specWith: (id) => ({ ...TUNNEL_SPEC, reporter: { ...REPORTER_SPEC, id } }),
   },
   {
-    ...ofRow,
+    ...ofTunnel,
     path: 'spec.reporter.cluster',
     min: 0,
     max: 256,

@@ -19,6 +19,10 @@ import { anchorsOf, blocksOf, codeOf, linksOf, pages, ROOT, type Block } from '.
 /** The namespace in the pages' commands. */
 const NAMESPACE = 'tunnels';
 const BLOCK_TIMEOUT_MS = 60_000;
+const MAX_CELL_LENGTH = 150;
+/** Inline code that names a source file: a path below the root, or a path below src without its extension. */
+const SOURCE_FILE =
+  /^((?:src|test|bench|control-plane|core|controller|grpc|k8s|http|doctor|status|cli|simulate|agent)\/[a-z0-9/-]+(?:\.test)?(?:\.ts)?)$/;
 
 /** Flags of other programs that the pages mention outside of commands. */
 const OTHERS_FLAGS = new Set([
@@ -68,9 +72,29 @@ describe('documentation pages', () => {
         const path = file === '' ? page.path : normalize(join(dirname(page.path), file)).replace(/\/$/, '');
         expect(existsSync(join(ROOT, path)), `${link} of ${page.path}`).to.equal(true);
         if (anchor === undefined) continue;
-        const target = ALL.find((one) => one.path === path);
+        const target = ALL.find((candidate) => candidate.path === path);
         expect(target && anchorsOf(target).has(anchor), `${link} of ${page.path}`).to.equal(true);
       }
+    });
+
+    it(`${page.path} mentions only source files that exist`, () => {
+      for (const code of codeOf(page)) {
+        const path = SOURCE_FILE.exec(code)?.[1];
+        if (path === undefined) continue;
+        const candidates = [path, `${path}.ts`, join('src', path), `${join('src', path)}.ts`];
+        expect(
+          candidates.some((candidate) => existsSync(join(ROOT, candidate))),
+          `${code} of ${page.path}`,
+        ).to.equal(true);
+      }
+    });
+
+    it(`${page.path} has no table cell with more than ${MAX_CELL_LENGTH} characters`, () => {
+      const cells = page.prose.matchAll(/(?<=^\|.*?)[^|\n]+(?=\|)/gm);
+      const long = Array.from(cells, ([cell]) => cell.trim()).filter(
+        (cell) => cell.length > MAX_CELL_LENGTH && !/^[-:]+$/.test(cell),
+      );
+      expect(long).to.deep.equal([]);
     });
 
     it(`${page.path} mentions only metrics that are served`, () => {
