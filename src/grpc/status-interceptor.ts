@@ -16,7 +16,7 @@ const statuses = new WeakMap<Metadata, RecordedStatus>();
 export const recordStatus: ServerInterceptor = (_method, call) => {
   let metadata: Metadata | undefined;
   const sendStatus = call.sendStatus.bind(call);
-  // grpc-js bypasses the interceptors and calls this method directly, so the method has to be replaced.
+  // grpc-js bypasses the interceptors and calls this method directly, so the method must be replaced.
   call.sendStatus = (sentStatus) => {
     if (metadata !== undefined && !statuses.has(metadata)) statuses.set(metadata, sentStatus);
     sendStatus(sentStatus);

@@ -136,7 +136,7 @@ export class TokenAuthenticator {
         if (isCancelled) return;
         isCancelled = true;
         pending.waiters -= 1;
-        // A flood of calls must not leave queued reviews behind that nobody waits for.
+        // A flood of calls must not leave queued reviews without a waiting call.
         if (pending.waiters > 0 || pending.isSent) return;
         this.#dequeue(pending);
         this.#pending.delete(pending.key);

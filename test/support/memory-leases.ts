@@ -6,17 +6,17 @@ interface LeasePatch {
   readonly spec?: LeaseSpec;
 }
 
-/** Leases of an API server, in memory: versions, 404, 409; calls can be made to fail or to hang. */
+/** Leases of an API server in memory, with versions, 404 and 409. Calls can fail or hang. */
 export class MemoryLeases {
   readonly title = 'leases in memory';
   readonly objects = new Map<string, LeaseObject>();
-  /** Writes that were carried out, as `verb name holder`. */
+  /** Executed writes, as `verb name holder`. */
   readonly writes: string[] = [];
-  /** Told of each change, as a watch would. */
+  /** Called for each change, like a watch. */
   readonly watches: ((name: string, object: LeaseObject | undefined) => void)[] = [];
-  /** Every call fails with it. */
+  /** The error of every call. */
   failure: ApiError | undefined;
-  /** Every call waits for it. */
+  /** Awaited by every call. */
   delay: Promise<void> | undefined;
   #version = 95;
 
@@ -52,24 +52,24 @@ export class MemoryLeases {
     return undefined;
   }
 
-  /** Somebody deletes it by hand. */
+  /** Deletes a Lease like a user. */
   deleteManually(name: string): void {
     this.objects.delete(name);
     for (const watch of this.watches) watch(name, undefined);
   }
 
-  /** The store goes back in time: this is what stands there now, and no watch tells of it. */
+  /** Restores a Lease from a backup of etcd, without a watch event. */
   restore(name: string, object: LeaseObject): void {
     this.objects.set(name, object);
   }
 
-  /** Somebody edits it by hand. */
+  /** Edits a Lease like a user. */
   editManually(name: string, spec: LeaseSpec): void {
     const object = this.#at(name, undefined);
     this.#put('edit', { ...object, spec: { ...object.spec, ...spec } });
   }
 
-  /** etcd is restored to a moment when it had come to this version. */
+  /** Restores the resource version from a backup of etcd. */
   restoreVersion(version: number): void {
     this.#version = version;
   }

@@ -3,14 +3,17 @@ import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { ModelObject } from './model.ts';
 
 /**
- * Judges rows by the model's, as often as it is called in the course of one sequence: they say the same, every row is
- * Connected and Ready, and a tunnel that was held all the while still has its first row, by name and uid.
+ * Returns a function that compares the objects with those of the model, and that is called repeatedly for one sequence:
+ * they must be equal, Connected and Ready, and an uninterrupted tunnel must keep its object (name and uid).
  */
 export function createObjectChecker(): (
   expected: readonly ModelObject[],
   objects: readonly TunnelObject[],
 ) => void {
-  const previous = new Map<string, { readonly life: number; readonly name: string; readonly uid: string }>();
+  const previous = new Map<
+    string,
+    { readonly generation: number; readonly name: string; readonly uid: string }
+  >();
   return (expected, objects) => {
     expect(objects.map(objectText).toSorted()).to.deep.equal(expected.map(modelText).toSorted());
     const generations = new Map(expected.map((object) => [modelText(object), object.generation]));
@@ -27,9 +30,9 @@ export function createObjectChecker(): (
         object.spec.tunnelName,
       ]);
       const before = previous.get(key);
-      if (before?.life === generation)
+      if (before?.generation === generation)
         expect({ name, uid }, key).to.deep.equal({ name: before.name, uid: before.uid });
-      previous.set(key, { life: generation, name, uid });
+      previous.set(key, { generation, name, uid });
     }
   };
 }

@@ -1,11 +1,11 @@
-/** Reports as reporters may send them, rightful and not: what the model and the operator are both given. */
+/** Random reports, valid and invalid, for both the model and the operator. */
 import * as fc from 'fast-check';
 import type { RequestFields, TunnelFields } from './wire.ts';
 
 const LONG = 'x'.repeat(2000);
 const SUBWAYS = '🚇'.repeat(512);
 
-/** Few, so that reports meet; then those that are traps to a map, a name, a label or a separator. */
+/** Few usual names, so that reports concern the same tunnels, and names that may break a map, a name, a label or a separator. */
 const NAMES = ['node-1', 'node-2', 'node-3', 'acme:node-1'];
 const HOSTILE_NAMES = [
   ...[
@@ -37,7 +37,7 @@ const INVALID_NAMES = [
 const usually = <T>(usual: fc.Arbitrary<T>, rare: fc.Arbitrary<T>, weight = 5): fc.Arbitrary<T> =>
   fc.oneof({ weight, arbitrary: usual }, { weight: 1, arbitrary: rare });
 
-/** A name that a tunnel may have. */
+/** A valid name of a tunnel. */
 const validName = usually(fc.constantFrom(...NAMES), fc.constantFrom(...HOSTILE_NAMES), 8);
 const anyName = usually(validName, fc.constantFrom(...INVALID_NAMES), 15);
 
@@ -92,7 +92,7 @@ const anyTunnel: fc.Arbitrary<TunnelFields> = fc
   .tuple(anyName, identity, createdAt)
   .map(([name, tunnelIdentity, at]) => withoutUndefined({ name, identity: tunnelIdentity, created_at: at }));
 
-/** What a report says of tunnels; more often than not a delta, now and then nothing. */
+/** The tunnels of a report; mostly a delta, sometimes empty. */
 export const anyContent: fc.Arbitrary<RequestFields> = fc.record({
   full_push: fc.oneof(
     { weight: 4, arbitrary: fc.constant(false) },
@@ -102,7 +102,7 @@ export const anyContent: fc.Arbitrary<RequestFields> = fc.record({
   removed_tunnel_names: fc.array(anyName, { maxLength: 4 }),
 });
 
-/** As `anyContent`, but nothing in it breaks a rule. */
+/** A full push that contains only valid tunnels. */
 export const fullPushOfValidTunnels: fc.Arbitrary<RequestFields> = fc.record({
   full_push: fc.constant(true),
   added_tunnels: fc.array(
@@ -115,7 +115,7 @@ export const fullPushOfValidTunnels: fc.Arbitrary<RequestFields> = fc.record({
   ),
 });
 
-/** Reporters: one id in two clusters, and pairs that are one text when they are joined. */
+/** Reporters, among them one ID in two clusters, and pairs that are equal when their parts are joined. */
 export const anyReporter: fc.Arbitrary<{ readonly cluster: string; readonly id: string }> = usually(
   fc.constantFrom({ cluster: 'edge', id: 'responder-0' }, { cluster: 'core', id: 'responder-0' }),
   fc.constantFrom(
@@ -129,7 +129,7 @@ export const anyReporter: fc.Arbitrary<{ readonly cluster: string; readonly id: 
   4,
 );
 
-/** Reporters that are none. */
+/** Invalid reporters. */
 export const invalidReporter = fc.constantFrom(
   { cluster: 'edge', id: '' },
   { cluster: 'edge', id: 'x'.repeat(257) },
@@ -138,7 +138,7 @@ export const invalidReporter = fc.constantFrom(
   { cluster: '\u2066', id: 'responder-0' },
 );
 
-/** The same without the parts that are undefined, so that they stay off the wire. */
+/** Returns the fields that are not undefined, so that the others are not encoded. */
 function withoutUndefined<T extends object>(fields: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
     [K in keyof T]?: Exclude<T[K], undefined>;

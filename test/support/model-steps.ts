@@ -1,28 +1,28 @@
-/** What reporters, the network and the operator itself may do, as sequences of steps for the model and the server. */
+/** Random steps of reporters, the network and the operator, for the model and the server. */
 import * as fc from 'fast-check';
 import { anyContent, anyReporter, fullPushOfValidTunnels, invalidReporter } from './model-reports.ts';
 import type { RequestFields } from './wire.ts';
 
-/** Who a stream says that it is. */
+/** The node of the first report of a stream. */
 export type ReporterNode = { readonly cluster: string; readonly id: string };
 
-/** A report as a stream's reporter sends it. */
+/** A report, and how its node and nonce are set. */
 export interface ReportSpec {
   readonly content: RequestFields;
   readonly node: 'there' | 'left out' | ReporterNode;
   readonly nonce: 'next' | 'same' | '0' | '-1' | '9223372036854775807';
 }
 
-/** One thing that happens to the operator from outside. */
+/** An external event for the operator. */
 export type Step =
-  /** A new stream for a reporter, in a place where another one may still be: that one is cancelled. */
+  /** Opens a stream of a reporter; an existing stream in that place is cancelled. */
   | {
       readonly do: 'open';
       readonly place: number;
       readonly reporter: ReporterNode;
       readonly ownConnection: boolean;
     }
-  /** Reports sent without waiting for the answers in between; on a new stream where there is none. */
+  /** Sends reports without waiting for their responses; opens a stream if there is none. */
   | {
       readonly do: 'report';
       readonly place: number;
@@ -30,19 +30,19 @@ export type Step =
       readonly burst: readonly ReportSpec[];
     }
   | { readonly do: 'cancel' | 'half-close' | 'malformed'; readonly place: number }
-  /** Reports are on their way while the same reporter comes back on another stream with a full push. */
+  /** Sends reports while the same reporter reconnects on another stream with a full push. */
   | {
       readonly do: 'overtake';
       readonly place: number;
       readonly burst: readonly ReportSpec[];
       readonly by: RequestFields;
     }
-  /** Everything comes to rest; the rows must be right. */
+  /** Waits until everything is idle and compares the objects. */
   | { readonly do: 'settle' }
-  /** The operator ends and starts; until the next rest it has not listed the rows. */
+  /** Restarts the operator, which lists the objects only at the next `settle`. */
   | { readonly do: 'restart' };
 
-/** Streams at a time, at most. */
+/** The maximum number of concurrent streams. */
 export const MAX_STREAMS = 3;
 const place = fc.nat({ max: MAX_STREAMS - 1 });
 const reportSpec: fc.Arbitrary<ReportSpec> = fc.record({
@@ -60,7 +60,7 @@ const reportSpec: fc.Arbitrary<ReportSpec> = fc.record({
   ),
 });
 const burst = fc.array(reportSpec, { minLength: 1, maxLength: 4 });
-/** Weighted so that a sequence is mostly reports, and now and then all the rest. */
+/** Weighted so that a sequence consists mostly of reports. */
 export const step: fc.Arbitrary<Step> = fc.oneof(
   {
     weight: 3,

@@ -1,10 +1,10 @@
 /**
- * What the rows must be after any sequence of reports, connects, disconnects and restarts: the rules of the wire in the
- * plainest way, with lists and loops. It shares no code with what it judges, and is slow on purpose.
+ * A model of the objects that must exist after any sequence of reports, connects, disconnects and restarts. It implements
+ * the rules of the protocol as simply as possible, with lists and loops, and shares no code with the operator.
  */
 import type { RequestFields, TunnelFields } from './wire.ts';
 
-/** A row that has to be there, and says this. */
+/** An object that must exist, with these values. */
 export interface ModelObject {
   readonly cluster: string;
   readonly id: string;
@@ -12,39 +12,39 @@ export interface ModelObject {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
-  /** Undefined: left out. */
+  /** Undefined if the object has no createdAt. */
   readonly createdAt: string | undefined;
-  /** Another number than before: the tunnel was gone for a moment, or is another one, so the row may be another one. */
+  /** Changes when the tunnel was removed for a moment, or is another one; only then may the object be another one. */
   readonly generation: number;
 }
 
-/** A stream as the model knows it; made by `open`. */
+/** A stream of the model; created by `open`. */
 export interface ModelStream {
   reporter: { readonly cluster: string; readonly id: string } | undefined;
   open: boolean;
 }
 
-/** What has to come back for a report. */
+/** The expected response to a report. */
 export type ExpectedResponse =
   | { readonly kind: 'ack'; readonly nonce: string }
-  /** Refused because of `field`; the stream ends after it. */
+  /** Rejected because of `field`; the stream ends after it. */
   | { readonly kind: 'nack'; readonly nonce: string; readonly field: string }
-  /** The stream had ended before, or ends by this report as a newer one is served. */
+  /** The stream has ended, or ends at this report because a newer stream is served. */
   | { readonly kind: 'nothing' };
 
-/** Greatest lengths in characters, as the objects' pages in docs/spec have them; the wire has 128 for an identity. */
+/** Maximum lengths in characters, as in docs/spec; the limit of 128 for an identity excludes the tenant prefix. */
 const MAX_NAME_LENGTH = 512;
 const MAX_IDENTITY_LENGTH = 128;
 const MAX_REPORTER_LENGTH = 256;
 
-/** What the operator is to do, as plainly as it can be written: lists, and no thought for speed. */
+/** The expected behavior of the operator. Uses only lists, so it is slow. */
 export class Model {
-  /** What the rows must be, in the order in which they came. */
+  /** The objects that must exist, in the order of their creation. */
   objects: readonly ModelObject[] = [];
   readonly #onInvalid: 'skip' | 'nack';
   #streams: ModelStream[] = [];
   #generations = 0;
-  /** Since the operator's start: which reporters have said everything, and which names each has spoken of. */
+  /** Since the start of the operator: the reporters that have sent a full push, and the names that each has reported. */
   #complete: string[] = [];
   #mentioned: string[] = [];
   #listed = true;
@@ -59,14 +59,15 @@ export class Model {
     return stream;
   }
 
-  /** The stream ends, by whomever; what it reported stays. */
+  /** Ends the stream, by either side; its tunnels remain. */
   end(stream: ModelStream): void {
     stream.open = false;
   }
 
   /**
-   * The operator is started anew: every stream ends, and what is known of every reporter are its rows.
-   * @param existing the rows that are there, where the end was a sudden one; else everything was written before it
+   * Restarts the operator: every stream ends, and only the objects of each reporter are known.
+   *
+   * @param existing the existing objects after a crash; undefined after a graceful stop, which has written everything
    */
   restart(existing?: readonly Omit<ModelObject, 'generation'>[]): void {
     for (const stream of this.#streams) stream.open = false;
@@ -78,17 +79,17 @@ export class Model {
       existing?.map((object) => ({ ...object, generation: this.#nextGeneration() })) ?? this.objects;
   }
 
-  /** How many reporters have a stream that is served. */
+  /** The number of reporters with a served stream. */
   get connectedReporters(): number {
     return this.#served().length;
   }
 
-  /** The operator has listed the rows that were there when it started. */
+  /** Records that the operator has listed the objects that existed when it started. */
   markListed(): void {
     this.#listed = true;
   }
 
-  /** A report is read on a stream. */
+  /** Applies a report of a stream, and returns the expected response. */
   report(stream: ModelStream, report: RequestFields): ExpectedResponse {
     const nonce = String(report.nonce ?? 0);
     if (!stream.open) return { kind: 'nothing' };
@@ -107,7 +108,7 @@ export class Model {
     return { kind: 'ack', nonce };
   }
 
-  /** Lives of all tunnels of a reporter begin anew: it cannot be told what was read of it in between. */
+  /** Starts a new generation of all tunnels of a reporter, because it is unknown which of its reports were read. */
   renewGenerations(cluster: string, id: string): void {
     this.objects = this.objects.map((object) =>
       object.cluster === cluster && object.id === id
@@ -116,7 +117,7 @@ export class Model {
     );
   }
 
-  /** Of a reporter's streams that have said whose they are only the one that was opened last goes on. Is it this? */
+  /** Ends all identified streams of a reporter except for the newest one, and returns whether `stream` is that one. */
   #newest(stream: ModelStream): boolean {
     const { id, cluster } = stream.reporter ?? {};
     const rivals = this.#served().filter(
@@ -127,12 +128,12 @@ export class Model {
     return stream === newest;
   }
 
-  /** Open streams that have said whose they are, in the order they were opened. */
+  /** Returns the open and identified streams, in the order in which they were opened. */
   #served(): ModelStream[] {
     return this.#streams.filter(({ open, reporter }) => open && reporter !== undefined);
   }
 
-  /** Whose stream it is: told by its first report, the same ever after. */
+  /** Identifies the reporter from the first report, which later reports must not change. Returns the invalid field. */
   #identify(stream: ModelStream, { node }: RequestFields): string | undefined {
     if (node === undefined) return stream.reporter === undefined ? 'node' : undefined;
     const { id = '', cluster = '' } = node;
@@ -146,12 +147,12 @@ export class Model {
     return undefined;
   }
 
-  /** The first part that breaks a rule, where one is enough to refuse the report. */
+  /** Returns the first invalid field, if one is sufficient to reject the report. */
   #firstViolation(report: RequestFields): string | undefined {
     return this.#onInvalid === 'nack' ? violations(report)[0] : undefined;
   }
 
-  /** A full push is authoritative: what it lists is held, whatever else it says, and nothing besides. */
+  /** Applies a full push, which is authoritative: the reporter has exactly the listed tunnels. */
   #applyFullPush(cluster: string, id: string, report: RequestFields): void {
     const before = this.objects.filter((object) => object.cluster === cluster && object.id === id);
     this.objects = this.objects.filter((object) => !(object.cluster === cluster && object.id === id));
@@ -166,7 +167,7 @@ export class Model {
     this.#complete.push(JSON.stringify([cluster, id]));
   }
 
-  /** Per name: held after = held before + adds - removals, at least 0 and at most 1. */
+  /** Applies a delta. Per name, count after = count before + adds - removals, limited to 0 and 1. */
   #applyDelta(cluster: string, id: string, report: RequestFields): void {
     const added = validTunnels(report);
     const removed = (report.removed_tunnel_names ?? []).filter((name) => !isInvalidName(name));
@@ -190,8 +191,8 @@ export class Model {
   }
 
   /**
-   * Before the rows are listed, a name that comes as often as it goes may have dropped and come back, or come and gone:
-   * what is there stays, until the reporter has spoken of it plainly.
+   * Returns whether a name with as many adds as removals is ambiguous: before the objects are listed, the tunnel may have
+   * flapped, or may have been added and removed. The state is kept until the reporter reports it unambiguously.
    */
   #isAmbiguous(cluster: string, id: string, name: string): boolean {
     return (
@@ -201,7 +202,7 @@ export class Model {
     );
   }
 
-  /** The tunnel is held from now on, or still; its last entry tells what it is. */
+  /** Adds or updates a tunnel with its last entry. */
   #upsert(cluster: string, id: string, tunnel: ValidTunnel, before: ModelObject | undefined): void {
     const same =
       before?.tenantID === tunnel.tenantID &&
@@ -230,7 +231,7 @@ interface ValidTunnel {
   readonly createdAt: string | undefined;
 }
 
-/** The field paths of all that breaks a rule in a report's lists, in the order of the wire. */
+/** Returns the field paths of all invalid entries in the lists of a report, in their order. */
 export function violations({
   added_tunnels: added = [],
   removed_tunnel_names: removed = [],
@@ -246,7 +247,7 @@ export function violations({
   return paths;
 }
 
-/** What is wrong with a tunnel, as the path of the field within it; undefined when it is rightful. */
+/** Returns the path of the invalid field of a tunnel; undefined if the tunnel is valid. */
 function tunnelViolation({ name = '', identity }: TunnelFields): string | undefined {
   if (isInvalidName(name)) return 'name';
   if (identity === undefined) return 'identity';
@@ -259,12 +260,12 @@ function tunnelViolation({ name = '', identity }: TunnelFields): string | undefi
   return undefined;
 }
 
-/** True for a name that no tunnel may have; one that is removed is held to the same. */
+/** Returns whether a name is invalid; the same rules apply to removed names. */
 function isInvalidName(name: string): boolean {
   return name === '' || isInvalidText(name, MAX_NAME_LENGTH);
 }
 
-/** The tunnels of a report that break no rule. */
+/** Returns the valid tunnels of a report. */
 function validTunnels({ added_tunnels: added = [] }: RequestFields): ValidTunnel[] {
   const tunnels: ValidTunnel[] = [];
   for (const tunnel of added) {
@@ -280,12 +281,12 @@ function validTunnels({ added_tunnels: added = [] }: RequestFields): ValidTunnel
   return tunnels;
 }
 
-/** Under tenant isolation ids come as `tenant:id`; the limit is for the id. */
+/** Removes the tenant from `tenant:id`, which is used with tenant isolation; the limit applies to the ID. */
 function stripTenantPrefix(tenant: string, id: string): string {
   return id.startsWith(`${tenant}:`) && id !== `${tenant}:` ? id.slice(tenant.length + 1) : id;
 }
 
-/** Too long, or with a character that must not be shown: a control character, a line break, a change of direction. */
+/** Returns whether a text is too long, or contains a control character, a line break or a change of direction. */
 function isInvalidText(text: string, maxLength: number): boolean {
   const points = Array.from(text, (character) => character.codePointAt(0) ?? 0);
   return (
@@ -300,7 +301,7 @@ function isInvalidText(text: string, maxLength: number): boolean {
   );
 }
 
-/** One text an instant, in UTC, of the years 1 to 9999, with as many digits as it needs in threes; else left out. */
+/** Returns the canonical UTC text of a time, with 0, 3, 6 or 9 digits; undefined outside of the years 1 to 9999. */
 function createdAtOf({ created_at: createdAt }: TunnelFields): string | undefined {
   if (createdAt === undefined) return undefined;
   const seconds = Number(createdAt.seconds ?? 0);

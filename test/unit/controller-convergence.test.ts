@@ -20,47 +20,47 @@ const anyTunnel: fc.Arbitrary<Tunnel> = fc
   })
   .map(({ name, ...parts }) => tunnel(name, parts));
 
-/** Two operators one after the other, the API server, and who meddles with it. */
-interface Play {
+/** The state of one run: the API server, the current operator, and the expected tunnels. */
+interface Run {
   readonly api: MemoryTunnelApi;
-  world: ControllerHarness;
-  /** What each reporter holds, by the naive rule. */
+  harness: ControllerHarness;
+  /** The tunnels of each reporter, computed independently. */
   readonly held: Map<string, Map<string, Tunnel>>;
-  /** Rows that the operator deleted without a reason. */
-  readonly wrongs: string[];
+  /** Deletions without a reason. */
+  readonly violations: string[];
 }
 
-type Happening = (play: Play) => void | Promise<void>;
+type Step = (run: Run) => void | Promise<void>;
 
-function holdings({ held }: Play, reporter: ReporterId): Map<string, Tunnel> {
+function tunnelsOf({ held }: Run, reporter: ReporterId): Map<string, Tunnel> {
   const key = reporterKey(reporter);
-  const found = held.get(key) ?? new Map<string, Tunnel>();
-  held.set(key, found);
-  return found;
+  const tunnels = held.get(key) ?? new Map<string, Tunnel>();
+  held.set(key, tunnels);
+  return tunnels;
 }
 
-/** Some row, if there is any. */
-function pick({ api }: Play, index: number): TunnelObject | undefined {
+/** Returns any object, or undefined if there is none. */
+function pick({ api }: Run, index: number): TunnelObject | undefined {
   return [...api.stored.values()][index % Math.max(1, api.stored.size)];
 }
 
-const aFullPush: fc.Arbitrary<Happening> = fc
+const aFullPush: fc.Arbitrary<Step> = fc
   .tuple(anyReporter, fc.uniqueArray(anyTunnel, { selector: ({ name }) => name }))
-  .map(([reporter, tunnels]) => (play) => {
-    const held = holdings(play, reporter);
+  .map(([reporter, tunnels]) => (run) => {
+    const held = tunnelsOf(run, reporter);
     held.clear();
     for (const each of tunnels) held.set(each.name, each);
-    play.world.report(reporter, fullPush(...tunnels));
+    run.harness.report(reporter, fullPush(...tunnels));
   });
 
-/** As Envoy makes it: of each name adds and removals alternate, and the lists have lost their order. */
-const aDelta: fc.Arbitrary<Happening> = fc
+/** A delta like Envoy's: adds and removals of a name alternate, but their order is not in the lists. */
+const aDelta: fc.Arbitrary<Step> = fc
   .tuple(anyReporter, fc.array(anyTunnel, { maxLength: 4 }))
-  .map(([reporter, happened]) => (play) => {
-    const held = holdings(play, reporter);
+  .map(([reporter, changes]) => (run) => {
+    const held = tunnelsOf(run, reporter);
     const added: Tunnel[] = [];
     const removed: string[] = [];
-    for (const each of happened) {
+    for (const each of changes) {
       if (held.delete(each.name)) {
         removed.push(each.name);
       } else {
@@ -68,21 +68,21 @@ const aDelta: fc.Arbitrary<Happening> = fc
         added.push(each);
       }
     }
-    play.world.report(reporter, delta(added, removed));
+    run.harness.report(reporter, delta(added, removed));
   });
 
-const anEdit: fc.Arbitrary<Happening> = fc.tuple(fc.nat(9), fc.nat(4)).map(([index, what]) => (play) => {
-  const row = pick(play, index);
-  if (row === undefined) return;
-  const { name } = row.metadata;
-  if (what === 0) play.api.editManually(name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
-  else if (what === 1) play.api.editManually(name, { labels: { team: 'network' } });
-  else if (what === 2) play.api.editManually(name, { createdAt: null });
-  else if (what === 3) play.api.editManually(name, { status: { state: 'Unknown' } });
-  else play.api.deleteManually(name);
+const anEdit: fc.Arbitrary<Step> = fc.tuple(fc.nat(9), fc.nat(4)).map(([index, what]) => (run) => {
+  const object = pick(run, index);
+  if (object === undefined) return;
+  const { name } = object.metadata;
+  if (what === 0) run.api.editManually(name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
+  else if (what === 1) run.api.editManually(name, { labels: { team: 'network' } });
+  else if (what === 2) run.api.editManually(name, { createdAt: null });
+  else if (what === 3) run.api.editManually(name, { status: { state: 'Unknown' } });
+  else run.api.deleteManually(name);
 });
 
-const aRowByHand: fc.Arbitrary<Happening> = fc
+const aManualCreate: fc.Arbitrary<Step> = fc
   .tuple(anyReporter, anyTunnel, fc.constantFrom('mine', 'yours', undefined))
   .map(([reporter, of, name]) => ({ api }) => {
     const manifest = manifestFor(names, reporter, of);
@@ -90,14 +90,14 @@ const aRowByHand: fc.Arbitrary<Happening> = fc
       api.createManually({ ...manifest, name: name ?? manifest.name });
   });
 
-const aFinalizer: fc.Arbitrary<Happening> = fc.nat(9).map((index) => (play) => {
-  const row = pick(play, index);
-  if (row !== undefined) play.api.addFinalizer(row.metadata.name);
+const aFinalizer: fc.Arbitrary<Step> = fc.nat(9).map((index) => (run) => {
+  const object = pick(run, index);
+  if (object !== undefined) run.api.addFinalizer(object.metadata.name);
 });
 
-const aRelease: fc.Arbitrary<Happening> = fc.nat(9).map((index) => (play) => {
-  const row = pick(play, index);
-  if (row !== undefined) play.api.removeFinalizer(row.metadata.name);
+const aRelease: fc.Arbitrary<Step> = fc.nat(9).map((index) => (run) => {
+  const object = pick(run, index);
+  if (object !== undefined) run.api.removeFinalizer(object.metadata.name);
 });
 
 const FAILURES = [
@@ -107,58 +107,56 @@ const FAILURES = [
   apiFailure('rejected', { status: 403 }),
   apiFailure('terminating', { status: 403 }),
 ];
-/** The next calls fail, some after they were made. */
-const aFault: fc.Arbitrary<Happening> = fc
+/** The next calls fail, some after they have been executed. */
+const aFault: fc.Arbitrary<Step> = fc
   .tuple(fc.constantFrom(...FAILURES), fc.integer({ min: 1, max: 5 }), fc.boolean())
-  .map(([failure, times, afterwards]) => (play) => {
-    let left = times;
+  .map(([failure, times, afterwards]) => (run) => {
+    let remaining = times;
     const fail = (): void => {
-      left -= 1;
-      if (left >= 0) throw failure;
+      remaining -= 1;
+      if (remaining >= 0) throw failure;
     };
-    if (afterwards) play.api.after = fail;
-    else play.api.before = fail;
+    if (afterwards) run.api.after = fail;
+    else run.api.before = fail;
   });
 
-/** From now on calls take their time, there or back. */
-const aSlowServer: fc.Arbitrary<Happening> = fc
-  .tuple(fc.nat(400), fc.boolean())
-  .map(([ms, back]) => (play) => {
-    const wait = (): Promise<void> =>
-      new Promise((resolve) => {
-        play.world.clock.setTimer(ms, resolve);
-      });
-    if (back) play.api.after = wait;
-    else play.api.before = wait;
-  });
-
-/** The watch brings some events, or everything is listed. */
-const aWatch: fc.Arbitrary<Happening> = fc.nat(6).map((most) => ({ api, world }) => {
-  if (most === 0) api.relist(world.cache);
-  else api.deliver(world.cache, most);
+/** From now on, calls are delayed before or after their execution. */
+const aSlowServer: fc.Arbitrary<Step> = fc.tuple(fc.nat(400), fc.boolean()).map(([ms, back]) => (run) => {
+  const wait = (): Promise<void> =>
+    new Promise((resolve) => {
+      run.harness.clock.setTimer(ms, resolve);
+    });
+  if (back) run.api.after = wait;
+  else run.api.before = wait;
 });
 
-/** Time passes; the watch brings nothing meanwhile. */
-const aWhile: fc.Arbitrary<Happening> = fc.oneof(fc.nat(50), fc.nat(2000), fc.nat(60_000)).map(
+/** The watch returns some events, or a relist returns everything. */
+const aWatch: fc.Arbitrary<Step> = fc.nat(6).map((events) => ({ api, harness }) => {
+  if (events === 0) api.relist(harness.cache);
+  else api.deliver(harness.cache, events);
+});
+
+/** Time passes without watch events. */
+const aWhile: fc.Arbitrary<Step> = fc.oneof(fc.nat(50), fc.nat(2000), fc.nat(60_000)).map(
   (ms) =>
-    ({ world }) =>
-      world.advanceUnwatched(ms),
+    ({ harness }) =>
+      harness.advanceUnwatched(ms),
 );
 
-/** The operator dies, with its calls on their way, and another one begins. */
-const aRestart: fc.Arbitrary<Happening> = fc.constant(async (play: Play) => {
-  play.world.workers.stop();
-  await play.world.advanceUnwatched(1000);
-  play.world = createHarness({ api: play.api, concurrency: 3 });
-  await play.world.start();
+/** The operator stops with calls in flight, and another one starts. */
+const aRestart: fc.Arbitrary<Step> = fc.constant(async (run: Run) => {
+  run.harness.workers.stop();
+  await run.harness.advanceUnwatched(1000);
+  run.harness = createHarness({ api: run.api, concurrency: 3 });
+  await run.harness.start();
 });
 
-const anyCourse = fc.array(
+const anySteps = fc.array(
   fc.oneof(
     { weight: 3, arbitrary: aFullPush },
     { weight: 6, arbitrary: aDelta },
     { weight: 4, arbitrary: anEdit },
-    { weight: 2, arbitrary: aRowByHand },
+    { weight: 2, arbitrary: aManualCreate },
     { weight: 1, arbitrary: aFinalizer },
     { weight: 1, arbitrary: aRelease },
     { weight: 3, arbitrary: aFault },
@@ -170,58 +168,63 @@ const anyCourse = fc.array(
   { maxLength: 60, size: 'max' },
 );
 
-/** Why a row may not be deleted, by what the ledger knows when that is sent; undefined when it may. */
-function wrongOf({ api, world }: Play, { name, uid, resourceVersion }: ObservedTunnel): string | undefined {
+/** Returns why an object must not be deleted, from the ledger at that time; undefined if it may be deleted. */
+function deleteViolation(
+  { api, harness }: Run,
+  { name, uid, resourceVersion }: ObservedTunnel,
+): string | undefined {
   const stored = api.stored.get(name);
-  // Refused by its preconditions.
+  // Rejected because of its preconditions.
   if (stored?.metadata.uid !== uid || stored.metadata.resourceVersion !== resourceVersion) return undefined;
   const { spec } = stored;
-  const known = world.ledger.tunnelState(reporterKey(spec.reporter), spec.tunnelName);
-  if (known.state === 'absent') return undefined;
-  const rightful =
-    known.state === 'present' &&
-    name === names.tunnelObjectName(spec.reporter, known.tunnel) &&
-    sameIdentity(known.tunnel, { ...spec, name: spec.tunnelName, createdAt: undefined });
-  return known.state === 'unknown' || rightful ? `delete ${name}, which is ${known.state}` : undefined;
+  const tunnelState = harness.ledger.tunnelState(reporterKey(spec.reporter), spec.tunnelName);
+  if (tunnelState.state === 'absent') return undefined;
+  const isCurrent =
+    tunnelState.state === 'present' &&
+    name === names.tunnelObjectName(spec.reporter, tunnelState.tunnel) &&
+    sameIdentity(tunnelState.tunnel, { ...spec, name: spec.tunnelName, createdAt: undefined });
+  return tunnelState.state === 'unknown' || isCurrent
+    ? `delete ${name}, which is ${tunnelState.state}`
+    : undefined;
 }
 
-async function playThrough(course: readonly Happening[]): Promise<Play> {
+async function execute(steps: readonly Step[]): Promise<Run> {
   const api = new MemoryTunnelApi();
-  const play: Play = { api, world: createHarness({ api, concurrency: 3 }), held: new Map(), wrongs: [] };
+  const run: Run = { api, harness: createHarness({ api, concurrency: 3 }), held: new Map(), violations: [] };
   const remove = api.delete.bind(api);
-  api.delete = (row) => {
-    const wrong = wrongOf(play, row);
-    if (wrong !== undefined) play.wrongs.push(wrong);
-    return remove(row);
+  api.delete = (object) => {
+    const violation = deleteViolation(run, object);
+    if (violation !== undefined) run.violations.push(violation);
+    return remove(object);
   };
-  await play.world.start();
-  for (const happens of course) await happens(play);
+  await run.harness.start();
+  for (const step of steps) await step(run);
 
-  // Everybody leaves it alone, and every reporter says what it holds.
+  // No more external changes, and every reporter sends a full push.
   api.before = () => {};
   api.after = () => {};
   for (const reporter of REPORTERS) {
-    play.world.report(reporter, fullPush(...holdings(play, reporter).values()));
+    run.harness.report(reporter, fullPush(...tunnelsOf(run, reporter).values()));
   }
   for (const name of api.stored.keys()) api.removeFinalizer(name);
-  await play.world.advance(1_200_000);
-  return play;
+  await run.harness.advance(1_200_000);
+  return run;
 }
 
-describe('whatever happens', () => {
-  it('the rows come to be what the reporters hold, and nobody writes any more', async function () {
+describe('the controller, after any sequence of events', () => {
+  it('converges to the tunnels of the reporters, and then sends no more writes', async function () {
     this.timeout(120_000);
     await fc.assert(
-      fc.asyncProperty(anyCourse, async (course) => {
-        const play = await playThrough(course);
-        const { api, world } = play;
-        expect(play.wrongs).to.deep.equal([]);
+      fc.asyncProperty(anySteps, async (steps) => {
+        const run = await execute(steps);
+        const { api, harness } = run;
+        expect(run.violations).to.deep.equal([]);
 
-        const wanted = REPORTERS.flatMap((reporter) =>
-          [...holdings(play, reporter).values()].map((of) => {
+        const expected = REPORTERS.flatMap((reporter) =>
+          [...tunnelsOf(run, reporter).values()].map((of) => {
             const { name, labels, spec } = manifestFor(names, reporter, of);
             const {
-              labels: found,
+              labels: actualLabels,
               uid,
               resourceVersion,
             } = api.stored.get(name)?.metadata ?? {
@@ -229,7 +232,7 @@ describe('whatever happens', () => {
               uid: '',
               resourceVersion: '',
             };
-            const foreign = Object.entries(found ?? {}).filter(([label]) => label === 'team');
+            const foreign = Object.entries(actualLabels ?? {}).filter(([label]) => label === 'team');
             return {
               metadata: { name, uid, resourceVersion, labels: { ...labels, ...Object.fromEntries(foreign) } },
               spec,
@@ -240,17 +243,17 @@ describe('whatever happens', () => {
             };
           }),
         );
-        expect(objectTexts(api.stored.values())).to.deep.equal(objectTexts(wanted));
+        expect(objectTexts(api.stored.values())).to.deep.equal(objectTexts(expected));
 
         const { writes } = api;
         for (const reporter of REPORTERS) {
-          world.report(reporter, fullPush(...structuredClone([...holdings(play, reporter).values()])));
+          harness.report(reporter, fullPush(...structuredClone([...tunnelsOf(run, reporter).values()])));
         }
-        await world.advance(600_000);
-        expect(api.writes, 'writes once all is well').to.equal(writes);
-        expect(world.queue.idle, 'nothing waits for a worker, and none works').to.equal(true);
-        expect(world.queue.delayedCount).to.equal(0);
-        expect(world.clock.pendingTimersMs, 'no timer is left').to.deep.equal([]);
+        await harness.advance(600_000);
+        expect(api.writes, 'writes after convergence').to.equal(writes);
+        expect(harness.queue.idle, 'queue idle').to.equal(true);
+        expect(harness.queue.delayedCount).to.equal(0);
+        expect(harness.clock.pendingTimersMs, 'pending timers').to.deep.equal([]);
       }),
       { numRuns: 300 },
     );

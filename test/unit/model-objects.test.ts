@@ -11,28 +11,28 @@ import { createObjectChecker } from '../support/model-objects.ts';
 import { assertHolds } from '../support/property-runs.ts';
 import { requestBytes, tunnel, type RequestFields } from '../support/wire.ts';
 
-interface Said {
+interface SentReport {
   readonly reporter: { readonly cluster: string; readonly id: string };
   readonly content: RequestFields;
 }
 
 type Step =
-  | ({ readonly do: 'report' | 'reconnect' } & Said)
-  /** Writes go out; the watch does not show them yet. */
+  | ({ readonly do: 'report' | 'reconnect' } & SentReport)
+  /** Writes are sent; the watch does not return them yet. */
   | { readonly do: 'write' }
   | { readonly do: 'watch'; readonly events: number }
-  /** Everything comes to rest; the rows must be right. */
+  /** Waits until everything is idle and compares the objects. */
   | { readonly do: 'settle' }
-  /** The operator ends and starts; some reports come before it has listed the rows. */
-  | { readonly do: 'restart' | 'crash'; readonly early: readonly Said[] };
+  /** Restarts the operator; some reports arrive before it has listed the objects. */
+  | { readonly do: 'restart' | 'crash'; readonly early: readonly SentReport[] };
 
 const parts = { reporter: anyReporter, content: anyContent };
-const said: fc.Arbitrary<Said> = fc.record(parts);
+const sentReport: fc.Arbitrary<SentReport> = fc.record(parts);
 const report: fc.Arbitrary<Step> = fc.record({ do: fc.constant('report' as const), ...parts });
 const reconnect: fc.Arbitrary<Step> = fc.record({ do: fc.constant('reconnect' as const), ...parts });
-const again: fc.Arbitrary<Step> = fc.record({
+const restart: fc.Arbitrary<Step> = fc.record({
   do: fc.constantFrom('restart' as const, 'crash' as const),
-  early: fc.array(said, { maxLength: 3 }),
+  early: fc.array(sentReport, { maxLength: 3 }),
 });
 const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 12, arbitrary: report },
@@ -40,19 +40,19 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 3, arbitrary: fc.constant<Step>({ do: 'write' }) },
   { weight: 2, arbitrary: fc.nat({ max: 4 }).map((events): Step => ({ do: 'watch', events })) },
   { weight: 3, arbitrary: fc.constant<Step>({ do: 'settle' }) },
-  { weight: 1, arbitrary: again },
+  { weight: 1, arbitrary: restart },
 );
 
-/** So that the property is known to have had something to say. */
-const seen = {
+/** Counts what the runs covered, so that the test fails if it covers too little. */
+const covered = {
   reports: 0,
-  refused: 0,
-  setAside: 0,
+  nacks: 0,
+  rejectedTunnels: 0,
   inBothLists: 0,
   restarts: 0,
   early: 0,
   checks: 0,
-  rows: 0,
+  objects: 0,
 };
 
 function decode(bytes: Buffer): DecodedReport {
@@ -63,63 +63,63 @@ function decode(bytes: Buffer): DecodedReport {
   }
 }
 
-/** Gives one sequence to the model and to the operator's own parts, and compares. */
-async function play(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise<void> {
+/** Applies one sequence to the model and to the parts of the operator, and compares the objects. */
+async function run(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise<void> {
   const api = new MemoryTunnelApi();
   const model = new Model(onInvalid);
-  const judge = createObjectChecker();
+  const checkObjects = createObjectChecker();
   const streams = new Map<string, ModelStream>();
-  let world = createHarness({ api });
-  await world.start();
+  let harness = createHarness({ api });
+  await harness.start();
 
-  function report({ reporter, content }: Said): void {
+  function report({ reporter, content }: SentReport): void {
     const key = JSON.stringify(reporter);
     const stream = streams.get(key) ?? model.open();
     streams.set(key, stream);
     const fields: RequestFields = { ...content, node: reporter, nonce: 1 };
-    const answer = model.report(stream, fields);
+    const response = model.report(stream, fields);
     const decoded = decode(requestBytes(fields));
     expect(decoded.rejected.count).to.equal(violations(fields).length);
-    seen.setAside += decoded.rejected.count;
-    if (answer.kind === 'nack') {
-      expect(decoded.rejected.first[0]?.field).to.equal(answer.field);
+    covered.rejectedTunnels += decoded.rejected.count;
+    if (response.kind === 'nack') {
+      expect(decoded.rejected.first[0]?.field).to.equal(response.field);
       streams.delete(key);
-      seen.refused += 1;
+      covered.nacks += 1;
       return;
     }
-    world.report(reporter, decoded);
-    seen.reports += 1;
+    harness.report(reporter, decoded);
+    covered.reports += 1;
     if (decoded.removedNames.some((name) => decoded.added.some((tunnel) => tunnel.name === name))) {
-      seen.inBothLists += 1;
+      covered.inBothLists += 1;
     }
   }
 
   async function check(): Promise<void> {
-    await world.settle();
-    const rows = [...api.stored.values()];
-    judge(model.objects, rows);
-    seen.checks += 1;
-    seen.rows += rows.length;
+    await harness.settle();
+    const objects = [...api.stored.values()];
+    checkObjects(model.objects, objects);
+    covered.checks += 1;
+    covered.objects += objects.length;
   }
 
-  async function restart(suddenly: boolean, early: readonly Said[]): Promise<void> {
-    if (suddenly) {
-      world.workers.stop();
-      // Writes in flight cannot be called back.
+  async function restart(crashed: boolean, early: readonly SentReport[]): Promise<void> {
+    if (crashed) {
+      harness.workers.stop();
+      // Writes in flight cannot be recalled.
       await flushEventLoop();
-      model.restart([...api.stored.values()].map(modelRow));
+      model.restart([...api.stored.values()].map(modelObject));
     } else {
-      await world.settle();
-      world.workers.stop();
+      await harness.settle();
+      harness.workers.stop();
       model.restart();
     }
     streams.clear();
-    world = createHarness({ api });
-    for (const one of early) report(one);
+    harness = createHarness({ api });
+    for (const sent of early) report(sent);
     model.markListed();
-    await world.start();
-    seen.restarts += 1;
-    seen.early += early.length;
+    await harness.start();
+    covered.restarts += 1;
+    covered.early += early.length;
   }
 
   for (const next of steps) {
@@ -135,7 +135,7 @@ async function play(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise
         await flushEventLoop();
         break;
       case 'watch':
-        api.deliver(world.cache, next.events);
+        api.deliver(harness.cache, next.events);
         break;
       case 'settle':
         await check();
@@ -146,35 +146,35 @@ async function play(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise
     }
   }
   await check();
-  world.workers.stop();
+  harness.workers.stop();
 }
 
-function modelRow({ spec }: TunnelObject) {
+function modelObject({ spec }: TunnelObject) {
   const { tunnelName: name, tenantID, clusterID, nodeID, reporter, createdAt } = spec;
   return { cluster: reporter.cluster, id: reporter.id, name, tenantID, clusterID, nodeID, createdAt };
 }
 
-describe('reports, through decoder, ledger, mirror and reconciler', () => {
-  it('leave the rows that the model says, whatever comes in whatever order', async function () {
+describe('the controller, compared to a model', () => {
+  it('has the objects of the model after any sequence of reports and restarts', async function () {
     this.timeout(600_000);
     const property = fc.asyncProperty(
       fc.constantFrom('skip' as const, 'nack' as const),
       fc.array(step, { maxLength: 25, size: 'max' }),
-      play,
+      run,
     );
     const runs = await assertHolds(property, { runs: 1000, file: 'test/unit/model-objects.test.ts' });
-    for (const [what, times] of Object.entries(seen))
+    for (const [what, times] of Object.entries(covered))
       expect(times, what).to.be.at.least(Math.floor(runs / 20));
   });
 
-  it('a heartbeat before the rows are listed does not keep a later flap from being counted from its row', async () => {
+  it('detects a flap after a heartbeat that arrived before the objects were listed', async () => {
     const reporter = { cluster: 'edge', id: 'responder-0' };
-    const at = (seconds: number): Said => ({
+    const at = (seconds: number): SentReport => ({
       reporter,
       content: { added_tunnels: [{ ...tunnel('node-1'), created_at: { seconds } }] },
     });
-    const heartbeat: Said = { reporter, content: {} };
-    await play('skip', [
+    const heartbeat: SentReport = { reporter, content: {} };
+    await run('skip', [
       { do: 'report', ...at(1) },
       { do: 'restart', early: [heartbeat] },
       { do: 'report', reporter, content: { ...at(2).content, removed_tunnel_names: ['node-1'] } },
