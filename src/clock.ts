@@ -1,23 +1,28 @@
-/** A source of time. Code that waits or measures takes one as an argument, so that tests control the time. */
+/** A clock that is passed as an argument, so that tests can control the time of everything that waits or measures. */
 export interface Clock {
-  /** Milliseconds since an arbitrary moment, with fractions; never decreases. For durations and deadlines. */
+  /** Returns milliseconds, with fractions, since an arbitrary moment. Never goes back. For durations and deadlines. */
   monotonicMs(): number;
-  /** Milliseconds since 1970 in UTC, according to the machine. For timestamps and expiry dates set by other machines. */
+  /** Returns milliseconds since 1970 in UTC by the machine's clock. For timestamps and expiry dates of other machines. */
   wallMs(): number;
   /**
    * Calls `callback` once after `delayMs` (at least 0).
    *
-   * @returns a function that cancels the timer; it can be called at any time and more than once
+   * @returns a function that cancels the call; it may be called at any time, and more than once
    */
   setTimer(delayMs: number, callback: () => void): () => void;
+  /** Calls `callback` once on a later tick, after everything that the current tick writes was handed to the kernel. */
+  setImmediate(callback: () => void): void;
 }
 
-/** The clock of the machine. Its timers keep the process alive until they fire or are cancelled. */
+/** The machine's clock. Its timers keep the process alive until they fire or are cancelled. */
 export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
   wallMs: () => Date.now(),
   setTimer(delayMs, callback) {
     const timer = setTimeout(callback, delayMs);
     return () => clearTimeout(timer);
+  },
+  setImmediate(callback) {
+    setImmediate(callback);
   },
 };

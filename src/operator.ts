@@ -1,49 +1,58 @@
 import { hash, randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
+import { createAuthentication } from './authentication.ts';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
-import { TunnelEnqueuer } from './controller/tunnel-enqueuer.ts';
-import { TunnelReconciler } from './controller/tunnel-reconciler.ts';
-import { TunnelCache } from './controller/tunnel-cache.ts';
-import { RevertBackoff } from './controller/revert-backoff.ts';
-import { Workers } from './controller/workers.ts';
-import { Workqueue } from './controller/workqueue.ts';
+import { updateControllerMetrics } from './controller/controller-stats.ts';
+import { createReporterEvents } from './controller/reporter-events.ts';
+import type { ControllerSettings } from './controller/settings.ts';
+import { createCaches, createControllers } from './controllers.ts';
 import { Ledger } from './core/ledger.ts';
 import { createNames } from './core/names.ts';
+import type { PolicyObject } from './core/policy-object.ts';
+import type { ReporterObject } from './core/reporter-object.ts';
 import type { TunnelObject } from './core/tunnel-object.ts';
+import { FileReadError } from './file-watcher.ts';
 import { ListenError, ReportingServer } from './grpc/reporting-server.ts';
 import { TlsMaterialError } from './grpc/tls-acceptor.ts';
 import { MAX_CONCURRENT_REVIEWS } from './grpc/token-authenticator.ts';
 import { startHeapTrimmer, v8Heap } from './heap-trimmer.ts';
 import { HttpListenError, startHttpServer, type HttpServer } from './http/http-server.ts';
-import { createApiClient } from './k8s/client.ts';
+import { createApiClient, type ApiClient } from './k8s/client.ts';
 import { ConnectionError, describeServer, resolveConnection } from './k8s/connection.ts';
-import { Reflector } from './k8s/reflector.ts';
-import { createTunnelApi, tunnelResource } from './k8s/resources.ts';
+import { leaseResource, type LeaseObject } from './k8s/lease.ts';
+import {
+  createEventApi,
+  createPolicyApi,
+  createReporterApi,
+  createTunnelApi,
+  eventResource,
+  policyResource,
+  reporterResource,
+  tunnelResource,
+} from './k8s/resources.ts';
 import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
-import { createPolicyController, type PolicyController } from './policy-controller.ts';
-import { createReplica, type Replica } from './replica.ts';
-import { createAuthentication } from './authentication.ts';
-import { FileReadError } from './file-watcher.ts';
+import { Reflectors } from './reflectors.ts';
+import { createReplicaLeases, updateLeaseMetrics } from './replica-leases.ts';
 
-/** How long the queue may go on after the last stream has ended. */
+/** Time limit for writing pending changes after the last stream has ended. */
 const FLUSH_TIMEOUT_MS = 5000;
-/** What a changed configuration file may change while the operator runs. */
-const RELOADABLE: ReadonlySet<string> = new Set<keyof Config>(['reportIntervalMs', 'logLevel']);
-/** How long connections of reporters may take to close. */
+/** Time limit for closing the connections of reporters. */
 const DRAIN_TIMEOUT_MS = 2000;
-/** How long giving up the replica's own Lease may take; without it others wait until it has run out. */
+/** Time limit for releasing the replica's Lease. If it is not released, other replicas wait until it expires. */
 const RELEASE_TIMEOUT_MS = 1500;
-/** Connections for claims, Leases and events, so that no row write stands before them. */
+/** Settings that can change without a restart. */
+const RELOADABLE: ReadonlySet<string> = new Set<keyof Config>(['reportIntervalMs', 'logLevel']);
+/** Connections for claims, Leases and Events, so that object writes never delay them. */
 const RESERVED_CONNECTIONS = 24;
-/** A superseded stream needs so long, and one report interval, to claim again: no reporter may expire before. */
+/** Time that a superseded stream needs to claim again, without the report interval: no reporter may expire sooner. */
 const MIN_EXPIRE_AFTER_MS = 90_000;
-/** Tunnels that all reporters together may hold: as many as four at their limit, and no fewer than this. */
+/** Limit of all reporters together: four reporters at their limit, but at least 2,000,000 tunnels. */
 const MIN_GLOBAL_TUNNELS = 2_000_000;
 const GLOBAL_LIMIT_FACTOR = 4;
 
-/** What the operator takes from the process that it runs in, so that a test can give it something else. */
+/** What the operator uses of its process. Tests replace it. */
 export interface OperatorDependencies {
   readonly version: string;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -53,244 +62,158 @@ export interface OperatorDependencies {
   readonly log: Log;
 }
 
-/** The operator cannot start; one line that says what, where, and what to do. */
+/** The operator cannot start. The message is one line with the reason and the remedy. */
 export class StartError extends Error {
   override readonly name = 'StartError';
 }
 
-/** An operator that serves; it goes on without the API server, and ends only by `stop`. */
+/** A running operator. An outage of the API server does not end it; only `stop` does. */
 export interface RunningOperator {
-  /** The addresses that were bound, with their ports. */
+  /** The bound addresses, with their ports. */
   readonly grpcAddress: string;
   readonly httpAddress: string;
-  /** Takes over what may change while it runs, the report interval and the log level, and says what else changed. */
+  /** Applies the settings that can change without a restart (report interval, log level), and logs the others. */
   reconfigure(changed: Config): void;
   /**
-   * Ends streams once their last ACK is out, gives the queue at most 5 s to empty, and closes everything. Rows stay.
-   * Resolves within 10 s; may be called once.
+   * Ends the streams once their pending ACKs are sent, writes pending changes for at most 5 s, and closes everything.
+   * Objects stay. Resolves within 10 s. Must be called at most once.
    */
   stop(): Promise<void>;
 }
 
 /**
- * Builds the parts, hands them to each other and starts them. No rules live here.
+ * Builds and starts the operator. Each statement uses only what is declared above it.
  *
- * @throws StartError when a port is taken or there is no way to the API server. An API server that does not answer is
- *   no such error: it is waited for, and reports are taken meanwhile.
+ * @throws StartError if a port is in use, a file cannot be read, or no API server is configured. An API server that does
+ *   not respond is not an error: reports are accepted until it does.
  */
 export async function startOperator(config: Config, deps: OperatorDependencies): Promise<RunningOperator> {
   const { clock, random, log } = deps;
   const metrics = createMetrics();
   addProcessMetrics(metrics);
-  const isInsecure = config.auth === 'insecure';
-  metrics.insecure.set(isInsecure ? 1 : 0);
-  if (isInsecure) {
-    log.warn({ tls: config.tlsCert !== undefined }, 'auth is insecure: any client may report');
-  }
+  checkConfig(config, metrics, log);
 
   const connection = await wrapStartError(
     resolveConnection({ kubeconfig: config.kubeconfig, env: deps.env, clock }),
   );
   const namespace = config.namespace ?? connection.namespace ?? 'default';
   log.info({ server: connection.server.href, source: connection.source, namespace }, 'resolved API server');
-  // What goes wrong between here and the API server is said with its name, as that is where to look.
+  // The address of the API server is part of every line about it.
   const apiLog = log.child({ server: describeServer(connection) });
-  const reviewsTokens = config.auth === 'token' || config.auth === 'mtls-or-token';
   const client = createApiClient({
     connection,
     clock,
     userAgent: `reverse-tunnel-operator/${deps.version}`,
-    connections:
-      config.writeConcurrency + RESERVED_CONNECTIONS + (reviewsTokens ? MAX_CONCURRENT_REVIEWS : 0),
+    connections: config.writeConcurrency + RESERVED_CONNECTIONS + reviewConnections(config),
     onRequest: ({ verb, code }) => metrics.restClientRequests.inc({ method: verb, code }),
     log: apiLog,
   });
   const authentication = await wrapStartError(createAuthentication(config, { client, clock, log }));
-  const tunnels = client.resource<TunnelObject>(tunnelResource(namespace));
 
+  // The ID alone does not identify a process: replicas may share one, and so does the next start of this one.
+  const self = `${config.replicaId ?? hostname()}-${randomBytes(4).toString('hex')}`;
+  const settings: ControllerSettings = {
+    reportIntervalMs: config.reportIntervalMs,
+    unknownAfterMs: config.unknownAfterMs,
+    expireAfterMs: config.expireAfterMs,
+    writeConcurrency: config.writeConcurrency,
+  };
   const names = createNames((text) => hash('sha256', text, 'buffer'));
   const ledger = new Ledger({
     tunnelsPerReporter: config.maxTunnelsPerReporter,
     tunnels: Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
   });
-  const queue = new Workqueue(clock);
-  const cache: TunnelCache = new TunnelCache(
-    names,
-    (key, tunnelName) => ledger.tunnel(key, tunnelName),
-    (key, tunnelName) => enqueuer.onObjectChanged(key, tunnelName),
-  );
-  let { reportIntervalMs } = config;
-  if (config.expireAfterMs < MIN_EXPIRE_AFTER_MS + reportIntervalMs) {
-    const minMs = MIN_EXPIRE_AFTER_MS + reportIntervalMs;
-    log.warn(
-      { expireAfterMs: config.expireAfterMs, minMs },
-      'expire-after is too short: a replica may expire tunnels that another has just claimed',
-    );
-  }
-  // The id alone is no identity: two replicas may have the same, and so has the next start of this one.
-  const self = `${config.replicaId ?? hostname()}-${randomBytes(4).toString('hex')}`;
-  const replica: Replica = createReplica({
+  const caches = createCaches({ names, ledger, clock, metrics, log: apiLog });
+  const reflectors = new Reflectors({ client, namespace, caches, clock, random, log: apiLog });
+  const leaseClient = client.resource<LeaseObject>(leaseResource(namespace));
+  const leases = createReplicaLeases({
     self,
-    namespace,
-    client,
+    names,
+    client: leaseClient,
+    replicas: caches.replicas,
+    reporters: caches.reporters,
+    reflectors,
+    clock,
+    random,
+    log: apiLog,
+  });
+  const events = createReporterEvents({
+    api: createEventApi(client.resource<object>(eventResource(namespace)), namespace, self),
+    cache: caches.reporters,
+    fence: leases.fence,
+    clock,
+    metrics,
+    log: apiLog,
+  });
+  const controllers = createControllers({
+    self,
     names,
     ledger,
-    queue,
-    rows: cache,
-    objectsSynced: () => reflector.hasSynced,
-    policiesSynced: () => policyController.hasSynced(),
-    onReporterRemoved: (key) => policyController.authorizer.forget(key),
-    needsWrite: (key, tunnelName) => reconciler.nextWrite(key, tunnelName) !== undefined,
-    enqueuer: () => enqueuer,
-    reportIntervalMs: () => reportIntervalMs,
-    unknownAfterMs: config.unknownAfterMs,
-    expireAfterMs: config.expireAfterMs,
-    relistOthers() {
-      reflector.relist();
-      policyController.relist();
-    },
-    onUnreachable: () => retryNow(),
-    onReadinessChanged: () => updateReadiness(),
+    caches,
+    watches: reflectors,
+    apis: { ...createApis(client, namespace), leases: leaseClient, events },
+    fence: leases.fence,
+    leader: leases.leader,
+    settings,
     clock,
     random,
     metrics,
     log: apiLog,
   });
-  const policyController: PolicyController = createPolicyController({
-    namespace,
-    client,
-    objectsSynced: () => reflector.hasSynced,
-    onGrantChanged: (key) => enqueuer.onGrantChanged(key),
-    onPeerChanged: (key) => ledger.dropDenied(key),
-    onPolicyChanged: () => grpc.reauthorize(),
-    onPoliciesSynced() {
-      replica.resume();
-      updateReadiness();
-    },
-    isLeader: () => replica.isLeader(),
-    clock,
-    random,
-    metrics,
-    log: apiLog,
-  });
-  const writeAuthorizer = replica.reporters;
-  const retryNow = (): void => {
-    reflector.retryNow();
-    replica.retryNow();
-    policyController.retryNow();
-  };
-  const reconciler: TunnelReconciler = new TunnelReconciler({
-    api: createTunnelApi(tunnels),
-    ledger,
-    cache,
-    writeAuthorizer,
-    names,
-    relist: () => reflector.relist(),
-    clock,
-    metrics,
-    log: apiLog,
-  });
-  const workers = new Workers({
-    queue,
-    reconcile: (item) => reconciler.reconcile(item),
-    concurrency: config.writeConcurrency,
-    onUnreachable: retryNow,
-    onRejected: ({ key, tunnelName }, answer) => writeAuthorizer.writeRejected(key, tunnelName, answer),
-    clock,
-    random,
-    metrics,
-    log,
-  });
-  const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
-    ledger,
-    grantFor: (key) => policyController.authorizer.grantFor(key),
-    cache,
-    queue,
-    workers,
-    writeAuthorizer,
-    streams: writeAuthorizer,
-    needsWrite: (key, tunnelName) => reconciler.nextWrite(key, tunnelName) !== undefined,
-    revertBackoff: new RevertBackoff(clock),
-    clock,
-    metrics,
-  });
+  const { authorizer, readiness, registry, intake, tunnels } = controllers;
 
   const grpc = new ReportingServer({
     address: config.grpcAddress,
     maxMessageSizeBytes: config.maxMessageSizeBytes,
     maxTunnelsPerReporter: config.maxTunnelsPerReporter,
-    reportIntervalMs: () => reportIntervalMs,
+    reportIntervalMs: () => settings.reportIntervalMs,
     onInvalid: config.onInvalid,
     reflection: config.grpcReflection,
     auth: authentication.auth,
     maxStreamAgeMs: config.maxStreamAgeMs,
-    sink: {
-      reporterConnected(reporter, envoy, peer, isExpected) {
-        policyController.authorizer.onStreamOpened(reporter, peer);
-        enqueuer.reporterConnected(reporter, envoy, isExpected);
-      },
-      reporterDisconnected: (reporter, why) => enqueuer.reporterDisconnected(reporter, why),
-      apply: (reporter, report, receivedMs) =>
-        policyController.authorizer.limitExceeded(reporter) ?? enqueuer.apply(reporter, report, receivedMs),
-    },
-    policy: policyController.authorizer,
+    sink: intake,
+    policy: authorizer,
     clock,
     random,
     log,
     metrics,
   });
   let stopping = false;
-  /** Says that it is ready, as soon as it is. */
-  const updateReadiness = (): void => {
-    if (!stopping && replica.notReady() === undefined) grpc.setServing(true);
-  };
-  const reflector: Reflector<TunnelObject> = new Reflector<TunnelObject>({
-    source: tunnels,
-    handler: cache,
-    clock,
-    random,
-    log: apiLog,
-    onStateChange: (state) => {
-      // Before every row is known a write could only guess; and what the list shows may already be right.
-      if (state !== 'synced' || stopping) return;
-      metrics.cacheSynced.set(1);
-      workers.start();
-      replica.resume();
-      updateReadiness();
-    },
-  });
+  authorizer.addEventHandler({ onPoliciesChanged: () => grpc.reauthorize() });
+  readiness.addEventHandler({ onReady: () => stopping || grpc.setServing(true) });
 
   const http = await wrapStartError(
     startHttpServer(config.httpAddress, {
-      notReady: () => (stopping ? 'stopping' : replica.notReady()),
-      metrics: async () => {
-        updateGauges(metrics, ledger, cache, queue);
-        replica.updateGauges();
+      notReady: () => (stopping ? 'stopping' : readiness.notReady()),
+      async metrics() {
+        updateControllerMetrics({
+          registry,
+          ledger,
+          objects: caches.tunnels,
+          queue: tunnels.queue,
+          clock,
+          metrics,
+        });
+        updateLeaseMetrics(leases, metrics);
         return { contentType: metrics.registry.contentType, text: await metrics.registry.metrics() };
       },
     }),
   );
   const grpcAddress = await wrapStartError(grpc.listen(), http);
   const stopWatching = authentication.watchFiles();
-  const stopHeapTrimmer = startHeapTrimmer({ heap: v8Heap, isIdle: () => queue.idle, clock });
+  const stopHeapTrimmer = startHeapTrimmer({ heap: v8Heap, isIdle: () => tunnels.queue.idle, clock });
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
-  const reflecting = Promise.all([
-    reflector.run(ended.signal),
-    replica.start(ended.signal),
-    policyController.start(ended.signal),
-  ]);
+  const reflecting = reflectors.run(ended.signal);
+  leases.own.start();
+  leases.leader.start();
+  controllers.start();
 
-  /** Streams end once their last ACK is out; then what they said is written. False when that took too long. */
+  /** Ends the streams and writes what they reported. Returns false if that takes too long. */
   async function flush(): Promise<boolean> {
     await grpc.close(DRAIN_TIMEOUT_MS);
-    // A stream that has just begun is claimed for first.
-    const written = replica.reporters.reconciler
-      .idleWaiters()
-      .then(() => enqueuer.drainWaiters())
-      .then(() => workers.drained());
-    return await resolvesWithin(written, FLUSH_TIMEOUT_MS, clock);
+    return await resolvesWithin(controllers.drained(), FLUSH_TIMEOUT_MS, clock);
   }
 
   return {
@@ -299,25 +222,24 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     reconfigure(changed) {
       log.level = changed.logLevel;
       apiLog.level = changed.logLevel;
-      reportIntervalMs = changed.reportIntervalMs;
+      settings.reportIntervalMs = changed.reportIntervalMs;
       const keys = Object.keys(changed) as (keyof Config)[];
       const needRestart = keys.filter((key) => !RELOADABLE.has(key) && changed[key] !== config[key]);
-      log.info({ reportIntervalMs, needRestart }, 'configuration changed');
+      log.info({ reportIntervalMs: changed.reportIntervalMs, needRestart }, 'configuration changed');
     },
     async stop() {
       stopping = true;
       log.info('stopping');
       stopWatching();
       stopHeapTrimmer();
-      // Another replica may lead at once; what is left to do here has nothing to do with it.
+      // Another replica may lead at once; nothing that remains to be done here depends on it.
       const [flushed] = await Promise.all([
         flush(),
-        resolvesWithin(replica.stopLeading(), DRAIN_TIMEOUT_MS + FLUSH_TIMEOUT_MS, clock),
+        resolvesWithin(leases.leader.release(), DRAIN_TIMEOUT_MS + FLUSH_TIMEOUT_MS, clock),
       ]);
-      if (!flushed) log.warn({ keys: queue.depth }, 'stopping with pending changes');
-      workers.stop();
-      policyController.stop();
-      await resolvesWithin(replica.stop(), RELEASE_TIMEOUT_MS, clock);
+      if (!flushed) log.warn({ keys: tunnels.queue.depth }, 'stopping with pending changes');
+      controllers.stop();
+      await resolvesWithin(leases.own.release(), RELEASE_TIMEOUT_MS, clock);
       ended.abort();
       await client.close();
       await reflecting;
@@ -327,15 +249,36 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   };
 }
 
-/** Sets what is read at a scrape and changes too often to be set when it does. */
-function updateGauges(metrics: Metrics, ledger: Ledger, cache: TunnelCache, queue: Workqueue): void {
-  metrics.reportedTunnels.set(ledger.totalTunnelCount());
-  metrics.objects.set(cache.size);
-  metrics.workqueueDepth.set({ name: 'tunnels' }, queue.depth);
-  metrics.workqueueDelayed.set({ name: 'tunnels' }, queue.delayedCount);
+function checkConfig(config: Config, metrics: Metrics, log: Log): void {
+  const isInsecure = config.auth === 'insecure';
+  metrics.insecure.set(isInsecure ? 1 : 0);
+  if (isInsecure) {
+    log.warn({ tls: config.tlsCert !== undefined }, 'auth is insecure: any client may report');
+  }
+  const { expireAfterMs, reportIntervalMs } = config;
+  const minMs = MIN_EXPIRE_AFTER_MS + reportIntervalMs;
+  if (expireAfterMs < minMs) {
+    log.warn(
+      { expireAfterMs, minMs },
+      'expire-after is too short: a replica may expire tunnels that another has just claimed',
+    );
+  }
 }
 
-/** False when it did not resolve in time; it goes on. */
+/** Returns the number of connections for TokenReviews. */
+function reviewConnections({ auth }: Config): number {
+  return auth === 'token' || auth === 'mtls-or-token' ? MAX_CONCURRENT_REVIEWS : 0;
+}
+
+function createApis(client: ApiClient, namespace: string) {
+  return {
+    tunnels: createTunnelApi(client.resource<TunnelObject>(tunnelResource(namespace))),
+    reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
+    policies: createPolicyApi(client.resource<PolicyObject>(policyResource(namespace))),
+  };
+}
+
+/** Returns false if `work` does not resolve within `limitMs`; it is not cancelled. */
 async function resolvesWithin(work: Promise<void>, limitMs: number, clock: Clock): Promise<boolean> {
   const timeout = Promise.withResolvers<boolean>();
   const cancel = clock.setTimer(limitMs, () => timeout.resolve(false));
@@ -344,7 +287,7 @@ async function resolvesWithin(work: Promise<void>, limitMs: number, clock: Clock
   return inTime;
 }
 
-/** Turns what a person can mend into a StartError, closing what runs already. */
+/** Converts errors that an administrator can fix into a StartError, after closing `running`. */
 async function wrapStartError<T>(starting: Promise<T>, running?: HttpServer): Promise<T> {
   try {
     return await starting;

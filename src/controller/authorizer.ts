@@ -15,25 +15,25 @@ import { newBucket, take, delayMs, type TokenBucket } from '../core/token-bucket
 import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
 import type { RejectedTunnels, Violation } from '../core/report.ts';
 
-/** Whom changed grants concern, and the clock of the rates. */
-export interface AuthorizerOptions {
-  /** What a reporter may report is another than before: what it holds is to be looked at again. */
-  readonly onGrantChanged: (key: string) => void;
-  /** Another peer is about to speak for a reporter: what the former said and may not say is to be forgotten, at once. */
-  readonly onPeerChanged: (key: string) => void;
-  /** Every reporter has been looked at since the policies changed last. */
-  readonly onReevaluated: () => void;
-  readonly clock: Clock;
+export interface AuthorizerEventHandler {
+  /** The policies changed, before any reporter was evaluated with them. */
+  onPoliciesChanged?(): void;
+  /** What a reporter may report has changed. */
+  onGrantChanged?(key: string, grant: Grant): void;
+  /** Another peer reports as a reporter from now on. Called before the new peer's grant applies. */
+  onPeerChanged?(key: string): void;
+  /** All reporters have been evaluated for the first time. */
+  onReviewed?(): void;
 }
 
-/** Reporters whose grant is worked out anew in one turn of the event loop, if it stays the same for all of them. */
+/** Reporters evaluated per tick of the event loop, if the grant of none of them changes. */
 const REPORTERS_PER_TICK = 256;
 /**
- * Reporters that one peer may be here, with those whose rows have not expired; without authentication all are one peer. More
- * than a replica has connections; the tunnels of each have a bound of their own.
+ * Reporters that one peer may report as, including those whose objects have not expired; without authentication all
+ * clients are one peer. More than a replica has connections, and the tunnels of each reporter have a limit of their own.
  */
 const MAX_REPORTERS_PER_PEER = 10_000;
-/** Tunnels that are spelt out for the log. */
+/** Denied tunnels of a report that are described in the log. */
 const MAX_LISTED_TUNNELS = 5;
 
 interface ReporterGrant {
@@ -41,39 +41,50 @@ interface ReporterGrant {
   peer: Peer;
   grant: Grant;
   readonly bucket: TokenBucket;
-  /** Its peer was as many reporters as one may be before it became this one. */
+  /** True if the peer was at the limit of reporters when it opened its stream. */
   isOverLimit: boolean;
 }
 
 /**
- * What each reporter may report, by the policies as they are and by the peer of its last stream here; kept after that
- * stream's end, for its rows stay too. When the policies change, reporters are gone through in turns: for each the grant
- * switches in one moment, together with what is known of its tunnels.
+ * What each reporter may report, by the current policies and the peer of its last stream. A grant outlives the stream,
+ * because the objects do too. A change of policies is applied to a limited number of reporters per tick; for each of them
+ * the grant and the resulting state of its tunnels change together.
  */
 export class Authorizer {
-  readonly #options: AuthorizerOptions;
+  readonly #clock: Clock;
+  readonly #handlers: AuthorizerEventHandler[] = [];
   readonly #reporters = new Map<string, ReporterGrant>();
-  /** How many of them each peer has, by its text. */
+  /** Number of reporters by `peerKey`. */
   readonly #reportersPerPeer = new Map<string, number>();
   #policies: PolicySet = ALLOW_ALL_POLICIES;
-  /** Those that have not been looked at since the policies changed. */
+  #hasReviewed = false;
+  /** Reporters that have not been evaluated since the last change of policies. */
   #pendingReview: Iterator<[string, ReporterGrant], unknown> | undefined;
 
-  constructor(options: AuthorizerOptions) {
-    this.#options = options;
+  constructor(clock: Clock) {
+    this.#clock = clock;
   }
 
-  /** False: everybody may report everything, and nothing else need be asked. */
+  addEventHandler(handler: AuthorizerEventHandler): void {
+    this.#handlers.push(handler);
+  }
+
+  /** False if all clients may report everything. */
   get hasPolicies(): boolean {
     return this.#policies.hasPolicies;
   }
 
-  /** What the reporter may report; of one that has had no stream here nothing is known to be allowed. */
+  /** True once the policies are known and all reporters have been evaluated with them. */
+  get hasReviewed(): boolean {
+    return this.#hasReviewed;
+  }
+
+  /** Returns what a reporter may report. With policies, a reporter without a stream here so far may report nothing. */
   grantFor(key: string): Grant {
     return this.#reporters.get(key)?.grant ?? (this.hasPolicies ? DENY_ALL : ALLOW_ALL);
   }
 
-  /** A reporter has a new stream; to be told before its first report is folded. */
+  /** Records the peer of a reporter's new stream. Must be called before the first report is applied. */
   onStreamOpened(reporter: ReporterId, peer: Peer): void {
     const key = reporterKey(reporter);
     const grant = grantOrDeny(this.#policies, peer, reporter);
@@ -89,16 +100,16 @@ export class Authorizer {
       this.#count(holder.peer, -1);
       this.#count(peer, 1);
       holder.isOverLimit = this.#isOverLimit(peer);
-      // By the policies of now, which may not have come to this reporter yet.
+      // The current policies may not have been applied to this reporter yet.
       this.#applyGrant(key, holder, grantOrDeny(this.#policies, holder.peer, reporter));
-      this.#options.onPeerChanged(key);
+      for (const handler of this.#handlers) handler.onPeerChanged?.(key);
     }
     holder.peer = peer;
     this.#applyGrant(key, holder, grant);
   }
 
-  /** Nothing has to be remembered of a reporter any more. */
-  forget(key: string): void {
+  /** Handles the removal of a reporter from this replica. */
+  onReporterRemoved(key: string): void {
     const holder = this.#reporters.get(key);
     if (holder === undefined) return;
     this.#reporters.delete(key);
@@ -116,23 +127,27 @@ export class Authorizer {
     };
   }
 
-  /** The policies are others. @param beforeReview called when they are in force and no reporter has been looked at yet */
-  setPolicies(policies: PolicySet, beforeReview?: () => void): void {
+  /**
+   * Handles new policies. Streams are checked before the reporters: the first policies enable writes, which a stream that
+   * they end must not cause.
+   */
+  onPoliciesChanged(policies: PolicySet): void {
     this.#policies = policies;
-    beforeReview?.();
+    for (const handler of this.#handlers) handler.onPoliciesChanged?.();
     const isRunning = this.#pendingReview !== undefined;
     this.#pendingReview = this.#reporters.entries();
     if (!isRunning) this.#reviewNext();
   }
 
-  /** Why a peer may not report at all; undefined when it may. */
+  /** Returns why a peer may not report at all; undefined if it may. */
   peerRejection(peer: Peer): string | undefined {
     return this.#policies.admits(peer) ? undefined : peerRejection(peer);
   }
 
   /**
-   * Why a peer may not report as this reporter; undefined when it may. While another peer is known here for it, with rows
-   * or a stream, only one that may report all that the other may: else its first report would delete the other's rows.
+   * Returns why a peer may not report as a reporter; undefined if it may. While another peer has a stream or objects as
+   * that reporter, a peer must be allowed to report everything that the other may: otherwise its first report would
+   * delete objects of the other peer.
    */
   reporterRejection(peer: Peer, reporter: ReporterId): Violation | undefined {
     const grant = this.#policies.grant(peer, reporter);
@@ -143,7 +158,7 @@ export class Authorizer {
     return isSuperset(grant, heldGrant) ? undefined : heldByOtherPeer(peer, reporter);
   }
 
-  /** Those of the tunnels that a peer may not report as this reporter; undefined when there are none. */
+  /** Returns the tunnels that a peer may not report as a reporter; undefined if there are none. */
   deniedTunnels(peer: Peer, reporter: ReporterId, added: readonly Tunnel[]): RejectedTunnels | undefined {
     if (added.length === 0 || !this.#policies.hasPolicies) return undefined;
     const { permits } = grantOrDeny(this.#policies, peer, reporter);
@@ -160,20 +175,20 @@ export class Authorizer {
     return count === 0 ? undefined : { count, byReason: new Map([['policy', count]]), first };
   }
 
-  /** A report of the reporter was read: how many milliseconds the next one is to be left unread. 0: none. */
+  /** Counts a report of a reporter. Returns the delay in ms before the next one may be read; 0: no delay. */
   throttleDelayMs(reporter: ReporterId): number {
     const holder = this.#reporters.get(reporterKey(reporter));
     const rate = holder?.grant.rate;
     if (holder === undefined || rate === undefined) return 0;
-    return take(holder.bucket, rate, this.#options.clock.monotonicMs());
+    return take(holder.bucket, rate, this.#clock.monotonicMs());
   }
 
-  /** How many milliseconds a new stream's first report is to be left unread, for what was read before. 0: none. */
+  /** Returns the delay in ms before the first report of a new stream may be read, for reports read before. */
   rateDebtMs(reporter: ReporterId): number {
     const holder = this.#reporters.get(reporterKey(reporter));
     const rate = holder?.grant.rate;
     if (holder === undefined || rate === undefined) return 0;
-    return delayMs(holder.bucket, rate, this.#options.clock.monotonicMs());
+    return delayMs(holder.bucket, rate, this.#clock.monotonicMs());
   }
 
   #count(peer: Peer, delta: number): void {
@@ -190,22 +205,28 @@ export class Authorizer {
   #applyGrant(key: string, holder: ReporterGrant, grant: Grant): boolean {
     const isSame = sameGrant(holder.grant, grant);
     holder.grant = grant;
-    if (!isSame) this.#options.onGrantChanged(key);
+    if (!isSame) for (const handler of this.#handlers) handler.onGrantChanged?.(key, grant);
     return !isSame;
   }
 
-  /** A change may mean a look at 100,000 tunnels: after one the others have their turn. */
+  /** Evaluates reporters up to the first changed grant, which may concern 100,000 tunnels; continues on the next tick. */
   #reviewNext(): void {
     for (let reviewed = 0; reviewed < REPORTERS_PER_TICK; reviewed += 1) {
       const next = this.#pendingReview?.next();
       if (next === undefined || next.done === true) {
         this.#pendingReview = undefined;
-        this.#options.onReevaluated();
+        this.#completeReview();
         return;
       }
       const [key, holder] = next.value;
       if (this.#applyGrant(key, holder, grantOrDeny(this.#policies, holder.peer, holder.reporter))) break;
     }
-    this.#options.clock.setTimer(0, () => this.#reviewNext());
+    this.#clock.setTimer(0, () => this.#reviewNext());
+  }
+
+  #completeReview(): void {
+    if (this.#hasReviewed) return;
+    this.#hasReviewed = true;
+    for (const handler of this.#handlers) handler.onReviewed?.();
   }
 }

@@ -1,30 +1,37 @@
 import type { Clock } from '../clock.ts';
 import { parsePolicy, type ParsedPolicy } from '../core/policy.ts';
 import type { PolicyObject } from '../core/policy-object.ts';
+import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
 import { ALLOW_ALL_POLICIES, createPolicySet, type PolicySet } from '../core/policy-set.ts';
 
-/** A policy as last seen, and what it says. */
+/** A policy as last seen, and its parsed spec. */
 export interface CachedPolicy {
   readonly object: PolicyObject;
   readonly parsed: ParsedPolicy;
 }
 
-/** Who is told of the policies, and the clock of the pause in which changes are gathered. */
-export interface PolicyCacheOptions {
-  /** Policies are others than before, or known for the first time. */
-  readonly onChanged: (set: PolicySet) => void;
-  readonly clock: Clock;
+export interface PolicyCacheEventHandler {
+  /** The policies changed, or are known for the first time. */
+  onPoliciesChanged(set: PolicySet): void;
 }
 
-/** Of policies that are applied together each is an event: they are read as one change. */
+export interface PolicyCacheOptions {
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/** Policies that are applied together arrive as one event each; changes within this time are handled as one. */
 const DEBOUNCE_MS = 50;
 
 /**
- * The policies as last seen, fed by a list and the watch. What was known stays while the API server is away or refuses to
- * tell. One policy is enough for nothing to be allowed that none allows, also where that one has mistakes.
+ * The policies as last seen, filled by lists and the watch. While the API server is unavailable, or rejects the requests,
+ * the known policies stay in force. With at least one policy, even an invalid one, whatever no policy allows is denied.
  */
 export class PolicyCache {
   readonly #options: PolicyCacheOptions;
+  readonly #handlers: PolicyCacheEventHandler[] = [];
   readonly #byName = new Map<string, CachedPolicy>();
   #listed: Set<string> | undefined;
   #hasSynced = false;
@@ -34,7 +41,11 @@ export class PolicyCache {
     this.#options = options;
   }
 
-  /** True once it is known which policies there are. */
+  addEventHandler(handler: PolicyCacheEventHandler): void {
+    this.#handlers.push(handler);
+  }
+
+  /** True once the policies are known. */
   get hasSynced(): boolean {
     return this.#hasSynced;
   }
@@ -43,7 +54,7 @@ export class PolicyCache {
     return this.#byName.values();
   }
 
-  /** The API server does not serve the kind, so there can be none. What was known before counts for more. */
+  /** Handles an API server that does not serve the kind: there are no policies, unless some are known already. */
   onKindMissing(): void {
     if (!this.#hasSynced) this.#notify();
   }
@@ -70,16 +81,16 @@ export class PolicyCache {
     this.#cancelNotify ??= this.#options.clock.setTimer(DEBOUNCE_MS, () => this.#notify());
   }
 
-  /** Leaves no timer. */
+  /** Ends the timer. */
   stop(): void {
     this.#cancelNotify?.();
   }
 
-  /** True when it says something else than before: a status of its own is nothing new. */
+  /** Stores a policy. Returns true if its spec changed; a change of its status has no effect. */
   #upsert({ metadata, spec, status }: PolicyObject): boolean {
     const { name, uid, resourceVersion, generation } = metadata;
     const before = this.#byName.get(name);
-    // By what it says: after a restore of etcd one generation may stand for two texts.
+    // Generations are not compared: after a restore of etcd, one generation may have two specs.
     const isSame = before !== undefined && JSON.stringify(before.object.spec) === JSON.stringify(spec);
     this.#byName.set(name, {
       object: {
@@ -96,9 +107,20 @@ export class PolicyCache {
     this.#cancelNotify?.();
     this.#cancelNotify = undefined;
     this.#hasSynced = true;
-    // In one order, so that the same policies make the same set.
+    // Sorted, so that the same policies always create the same set.
     const policies = [...this.#byName].toSorted(([a], [b]) => (a < b ? -1 : 1));
     const rules = policies.flatMap(([, { parsed }]) => parsed.rules ?? []);
-    this.#options.onChanged(policies.length === 0 ? ALLOW_ALL_POLICIES : createPolicySet(rules));
+    this.#report();
+    const set = policies.length === 0 ? ALLOW_ALL_POLICIES : createPolicySet(rules);
+    for (const handler of this.#handlers) handler.onPoliciesChanged(set);
+  }
+
+  #report(): void {
+    const { metrics, log } = this.#options;
+    const all = [...this.#byName.values()];
+    const accepted = all.filter(({ parsed }) => parsed.errors === undefined).length;
+    metrics.policies.set({ accepted: 'true' }, accepted);
+    metrics.policies.set({ accepted: 'false' }, all.length - accepted);
+    log.info({ policies: all.length, accepted }, 'policies loaded');
   }
 }

@@ -1,32 +1,36 @@
 import type { Clock } from '../clock.ts';
 import { type PolicyStatus, policyStatusPatch } from '../core/policy-object.ts';
 import { runPeriodically } from '../run-periodically.ts';
-import type { CachedPolicy } from './policy-cache.ts';
+import { errorMessage } from '../error-message.ts';
+import type { Log } from '../log.ts';
 import { rfc3339 } from '../timestamps.ts';
+import type { PolicyCache } from './policy-cache.ts';
+import { isApiFailure } from './write-outcome.ts';
 
-/** How often policies are looked at; a status that was not taken is tried again then. */
+/** How often statuses are compared; a failed write is retried then. */
 const POLL_INTERVAL_MS = 1000;
 
-/** Where policies come from, and how a status of one is written. */
-export interface PolicyStatusWriterOptions {
-  readonly policies: () => Iterable<CachedPolicy>;
-  /** One replica writes: two versions side by side might not agree what is a mistake. */
-  readonly isLeader: () => boolean;
-  /** Rejects when it was not written, for whatever reason. */
-  readonly patchStatus: (name: string, resourceVersion: string, status: PolicyStatus) => Promise<unknown>;
-  /** Told of each write that failed. */
-  readonly onFailed: (name: string, error: unknown) => void;
-  readonly clock: Clock;
+/** Writes the status of a policy; `createPolicyApi` in `src/k8s/resources.ts` implements it. */
+export interface PolicyStatusApi {
+  /** Sends a merge patch with `resourceVersion` as precondition. */
+  patchStatus(name: string, resourceVersion: string, status: PolicyStatus): Promise<unknown>;
 }
 
-/**
- * Writes what the operator makes of each policy into its status. Nothing is remembered of writes that failed: what a
- * policy says now is compared with what it is to say, once a second.
- */
+export interface PolicyStatusWriterOptions {
+  readonly api: PolicyStatusApi;
+  readonly policies: Pick<PolicyCache, 'list'>;
+  /** Only the leader writes: two versions of the operator could disagree about what is an error. */
+  readonly leader: { readonly isHeld: boolean };
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Writes the result of parsing each policy to its status. Stateless: it compares the statuses once per second. */
 export class PolicyStatusWriter {
   readonly #options: PolicyStatusWriterOptions;
-  /** The version that a status was last written on, by name: the watch is about to show the next. */
+  /** The version on which a status was last written, by name; the watch has not shown the next one yet. */
   readonly #writtenVersions = new Map<string, string>();
+  #rejectionLogged = false;
   #stopPolling: (() => void) | undefined;
   #stopped = false;
 
@@ -43,24 +47,34 @@ export class PolicyStatusWriter {
     this.#stopPolling?.();
   }
 
-  /** One at a time: there are few, and rows need the connections. */
+  /** Writes one status at a time: there are few policies, and tunnels need the connections. */
   async #poll(): Promise<void> {
-    const { policies, isLeader, patchStatus, onFailed, clock } = this.#options;
-    const all = [...policies()];
+    const { api, policies, leader, clock } = this.#options;
+    const all = [...policies.list()];
     const names = new Set(all.map(({ object }) => object.metadata.name));
     for (const name of this.#writtenVersions.keys()) if (!names.has(name)) this.#writtenVersions.delete(name);
     for (const { object, parsed } of all) {
-      if (this.#stopped || !isLeader()) break;
+      if (this.#stopped || !leader.isHeld) break;
       const { name, resourceVersion } = object.metadata;
       if (this.#writtenVersions.get(name) === resourceVersion) continue;
       const status = policyStatusPatch(object, parsed, rfc3339(clock.wallMs()));
       if (status === undefined) continue;
       try {
-        await patchStatus(name, resourceVersion, status);
+        await api.patchStatus(name, resourceVersion, status);
         this.#writtenVersions.set(name, resourceVersion);
       } catch (error) {
-        onFailed(name, error);
+        this.#logFailure(name, error);
       }
     }
+  }
+
+  /** Logs the first rejection as a warning. Other failures are retried every second, and usually temporary. */
+  #logFailure(policy: string, error: unknown): void {
+    const isFirstRejection = isApiFailure(error) && error.kind === 'rejected' && !this.#rejectionLogged;
+    this.#rejectionLogged ||= isFirstRejection;
+    this.#options.log[isFirstRejection ? 'warn' : 'debug'](
+      { policy, error: errorMessage(error) },
+      'failed to update policy status; the policy is enforced regardless',
+    );
   }
 }

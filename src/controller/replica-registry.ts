@@ -1,7 +1,7 @@
 import { isManaged, type Names } from '../core/names.ts';
 import type { Clock } from '../clock.ts';
 
-/** A Lease as far as it says who is alive. */
+/** The parts of a Lease that show whether its holder is alive. */
 export interface ObservedLease {
   readonly metadata: {
     readonly name: string;
@@ -14,36 +14,45 @@ export interface ObservedLease {
 
 interface ReplicaEntry {
   lease: ObservedLease;
-  /** What its spec said last, and when that was first seen: only a change is a sign of life. */
+  /** The spec as JSON, and when it was first seen: only a change proves that the holder is alive. */
   lastSpec: string;
   changedMs: number;
   deleted: boolean;
 }
 
-/** As in `src/k8s/lease.ts`: the holder has given itself up 5 s before. */
+/** As in `src/k8s/lease.ts`: the holder itself stopped using the Lease 5 s earlier. */
 const EXPIRED_AFTER_MS = 15_000;
-/** So long a dead replica's Lease is kept, for people to look at. */
+/** How long the Lease of a dead replica is kept for inspection. */
 const LEASE_RETENTION_MS = 3_600_000;
 
+export interface LeaseWatchHandler {
+  /** A Lease was listed, or changed; undefined if it was deleted. */
+  onWatchEvent(lease: ObservedLease | undefined): void;
+}
+
 /**
- * Which replicas live, by their Leases as the watch shows them. A Lease proves its holder for 15 s from when a change of
- * it was *seen here*; what time stands in it does not matter, as clocks may be hours apart. One that is deleted proves
- * its holder for the rest of that time: who was shut down has reporters that are about to come back somewhere.
+ * The replicas that are alive, by their Leases. A Lease proves that its holder is alive for 15 s from the moment when a
+ * change of its spec was *seen by this replica*, whatever times it contains, because clocks may differ by hours. A deleted
+ * Lease counts for the rest of its 15 s: the reporters of a replica that was shut down are about to reconnect.
  */
 export class ReplicaRegistry {
   readonly #names: Names;
   readonly #clock: Clock;
+  readonly #handlers = new Map<string, LeaseWatchHandler>();
   readonly #byName = new Map<string, ReplicaEntry>();
   #listed: Set<string> | undefined;
-  /** Called for each Lease that is seen, with undefined when it is gone. */
-  onLease: (name: string, lease: ObservedLease | undefined) => void = () => {};
 
   constructor(names: Names, clock: Clock) {
     this.#names = names;
     this.#clock = clock;
   }
 
-  /** True while the Lease of a replica proves it. */
+  /** Registers the handler of the Lease with this name. */
+  addEventHandler(leaseName: string, handler: LeaseWatchHandler): void {
+    this.#handlers.set(leaseName, handler);
+  }
+
+  /** Returns true while the Lease of a replica proves that it is alive. */
   isAlive(replica: string): boolean {
     const known = this.#byName.get(this.#names.leaseName(replica));
     return (
@@ -52,12 +61,12 @@ export class ReplicaRegistry {
     );
   }
 
-  /** True while it lives and has not given its Lease up. */
+  /** Returns true while a replica is alive and has not released its Lease. */
   isServing(replica: string): boolean {
     return this.isAlive(replica) && this.#byName.get(this.#names.leaseName(replica))?.deleted === false;
   }
 
-  /** Leases of replicas that have been dead for an hour; others' Leases are not among them. */
+  /** Yields the Leases of replicas that have been dead for an hour, never Leases of other programs. */
   *expiredLeases(): Iterable<ObservedLease> {
     const nowMs = this.#clock.monotonicMs();
     for (const [name, { lease, changedMs, deleted }] of this.#byName) {
@@ -96,17 +105,17 @@ export class ReplicaRegistry {
     };
     const changedMs = known?.lastSpec === lastSpec ? known.changedMs : this.#clock.monotonicMs();
     this.#byName.set(name, { lease: stored, lastSpec, changedMs, deleted: false });
-    this.onLease(name, stored);
+    this.#handlers.get(name)?.onWatchEvent(stored);
   }
 
   #markDeleted(name: string): void {
     const known = this.#byName.get(name);
     if (known === undefined) return;
     known.deleted = true;
-    this.onLease(name, undefined);
+    this.#handlers.get(name)?.onWatchEvent(undefined);
   }
 
-  /** By label and by name: the leader's Lease, and others' in the namespace, are none. */
+  /** Returns true for Leases of replicas, by label and name; false for the leader's Lease and those of other programs. */
   #isReplicaLease({ metadata, spec }: ObservedLease): boolean {
     return isManaged(metadata.labels) && metadata.name === this.#names.leaseName(spec?.holderIdentity ?? '');
   }

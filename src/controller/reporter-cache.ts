@@ -3,38 +3,48 @@ import { reporterIdOf, type ReporterObject } from '../core/reporter-object.ts';
 import { compareResourceVersions } from '../core/kubernetes.ts';
 import { reporterKey } from '../core/tunnel.ts';
 
-/** Told of each change of what is known of a reporter's object; either side undefined when there is none. */
-export type ReporterChangeHandler = (
-  key: string,
-  after: ReporterObject | undefined,
-  before: ReporterObject | undefined,
-) => void;
+export interface ReporterCacheEventHandler {
+  /** A reporter object was added, changed or removed; undefined where it does not exist. */
+  onReporterObjectChanged?(
+    key: string,
+    after: ReporterObject | undefined,
+    before: ReporterObject | undefined,
+  ): void;
+  /** A list is complete. */
+  onListed?(): void;
+}
 
 /**
- * The reporters' objects as last seen, by reporter key. Fed as the rows' cache is: by lists and the watch, and by answers
- * to own writes and reads, which run ahead of the watch. An older version never replaces a newer one, but
- * for a list and `restored`.
+ * The reporter objects as last seen, by reporter key. Like `TunnelCache` it is filled by lists, by the watch, and by the
+ * responses to own writes and reads, which are ahead of the watch. An older version never replaces a newer one, except
+ * in a list and in `resetTo`.
  *
- * An object under a name that its spec does not derive is somebody's own and counts for nothing.
+ * An object whose name does not match its spec was created manually, and is ignored.
  */
 export class ReporterCache {
   readonly #names: Names;
-  readonly #onChange: ReporterChangeHandler;
+  readonly #handlers: ReporterCacheEventHandler[] = [];
   readonly #byKey = new Map<string, ReporterObject>();
-  /** Uids of objects whose deletion is known though the watch has not told it. */
+  /** Uids of objects whose deletion is known, but was not shown by the watch yet. */
   readonly #deletedUids = new Set<string>();
   #pendingList: Map<string, ReporterObject> | undefined;
-  /** Written or read since the list began: the list may be older than these. */
+  /** Keys of objects that were written or read since the list began, and may be newer than the list. */
   readonly #sinceListBegan = new Set<string>();
-  /** Lists that have begun; and the number of the last one that was complete. */
+  /** The number of lists that were started, and the number of the last one that was complete. */
   #listsBegun = 0;
   #lastCompleteList = 0;
-  /** Called after each complete list. */
-  onListed: () => void = () => {};
 
-  constructor(names: Names, onChange: ReporterChangeHandler) {
+  constructor(names: Names) {
     this.#names = names;
-    this.#onChange = onChange;
+  }
+
+  addEventHandler(handler: ReporterCacheEventHandler): void {
+    this.#handlers.push(handler);
+  }
+
+  /** True once a list was complete. */
+  get hasSynced(): boolean {
+    return this.#lastCompleteList > 0;
   }
 
   get(key: string): ReporterObject | undefined {
@@ -45,12 +55,12 @@ export class ReporterCache {
     return this.#byKey.entries();
   }
 
-  /** The number that the next list to begin will have, to be compared with `completeList`. */
+  /** The number of the next list, for comparison with `completeList`. */
   get nextList(): number {
     return this.#listsBegun + 1;
   }
 
-  /** The number of the last list that was handed over whole. */
+  /** The number of the last complete list; 0 before the first. */
   get completeList(): number {
     return this.#lastCompleteList;
   }
@@ -68,10 +78,10 @@ export class ReporterCache {
   }
 
   /**
-   * The list is complete: what it did not hold is gone, but for what was written after it was read.
+   * Completes a list: removes objects that it did not contain, except those that were written after it was read.
    *
-   * @param version the list's own, which tells that from what was written while the list was on its way, and deleted by
-   *   somebody before it was read: the watch goes on from this version and never shows the deletion
+   * @param version the resourceVersion of the list. An object that was written after the list began, but is not newer than
+   *   the list, was deleted by somebody else; the watch continues from this version and never shows that deletion
    */
   replaceEnd(version: string): void {
     const pendingList = this.#pendingList ?? new Map<string, ReporterObject>();
@@ -81,7 +91,7 @@ export class ReporterCache {
       const known = this.#byKey.get(key);
       if (this.#deletedUids.has(object.metadata.uid)) continue;
       if (this.#sinceListBegan.has(key) && known !== undefined && isNewer(known, object)) continue;
-      // Not by its version: in a restored etcd an object may be another at the version that was known.
+      // Versions are not compared: after a restore of etcd an object may differ at the same version.
       if (JSON.stringify(known) !== JSON.stringify(object)) this.#set(key, object);
     }
     for (const [key, { metadata }] of this.#byKey) {
@@ -90,7 +100,7 @@ export class ReporterCache {
         this.#sinceListBegan.has(key) && compareResourceVersions(metadata.resourceVersion, version) > 0;
       if (!isNewerThanList) this.#set(key, undefined);
     }
-    this.onListed();
+    for (const handler of this.#handlers) handler.onListed?.();
   }
 
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: ReporterObject): void {
@@ -105,7 +115,7 @@ export class ReporterCache {
     this.#upsertIfNewer(key, object, known);
   }
 
-  /** What the API server answered to an own write or read. */
+  /** Adds the response to an own write or read, unless a newer version is known. */
   upsert(object: ReporterObject): void {
     const key = this.#keyOf(object);
     if (key === undefined) return;
@@ -113,13 +123,13 @@ export class ReporterCache {
     this.#upsertIfNewer(key, object, this.#byKey.get(key));
   }
 
-  /** What a read has shown that was sent when a newer version was known: etcd was restored, and goes on from here. */
+  /** Replaces an object with an older version: etcd was restored. */
   resetTo(object: ReporterObject): void {
     const key = this.#keyOf(object);
     if (key !== undefined) this.#set(key, withoutManagedFields(object));
   }
 
-  /** The API server answered that there is no such object (any more). */
+  /** Removes an object that does not exist according to the API server. */
   remove(key: string): void {
     const known = this.#byKey.get(key);
     if (known === undefined) return;
@@ -138,7 +148,8 @@ export class ReporterCache {
     const before = this.#byKey.get(key);
     if (object === undefined) this.#byKey.delete(key);
     else this.#byKey.set(key, object);
-    if (before !== object) this.#onChange(key, object, before);
+    if (before === object) return;
+    for (const handler of this.#handlers) handler.onReporterObjectChanged?.(key, object, before);
   }
 
   #keyOf(object: ReporterObject): string | undefined {
@@ -153,7 +164,7 @@ function isNewer(a: ReporterObject, b: ReporterObject): boolean {
   return compareResourceVersions(a.metadata.resourceVersion, b.metadata.resourceVersion) > 0;
 }
 
-/** Without managedFields and the like, which are most of an object. */
+/** Returns the parts of an object that are used. The others, such as managedFields, take most of its memory. */
 function withoutManagedFields({ metadata, spec, status }: ReporterObject): ReporterObject {
   const { name, uid, resourceVersion, deletionTimestamp } = metadata;
   return {

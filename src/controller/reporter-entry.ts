@@ -1,111 +1,113 @@
 import { GraceTimer, type DisconnectPhase } from '../core/grace-timer.ts';
 import { FlapDetector } from '../core/duplicate-reporter.ts';
-import { Ownership } from '../core/ownership.ts';
+import type { Ownership } from '../core/ownership.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
-import { newBucket, type TokenBucket } from '../core/token-bucket.ts';
 import type { ReporterId } from '../core/tunnel.ts';
-import type { ApiFailure } from './tunnel-object-api.ts';
+import { PendingWrites } from './pending-writes.ts';
+import { StatusState } from './status-schedule.ts';
 
-/** What is known of the stream that a reporter has here. */
+/** The stream that a reporter has on this replica. */
 export interface StreamInfo {
   readonly envoy: EnvoyMetadata;
-  /** RFC 3339, of the first report; undefined before it. */
-  connectedSince: string | undefined;
-  lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
-  /** Rejected tunnels since the last full push. A removal does not name them, so the number falls with the next one. */
-  rejected: number;
-  firstRejection: string;
+  /** RFC 3339, time of the first report; undefined before it. */
+  readonly connectedSince: string | undefined;
+  readonly lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
+  /** Tunnels rejected since the last full push. A removal does not name them, so only the next full push lowers this. */
+  readonly rejected: number;
+  readonly firstRejection: string;
 }
 
-/** A reporter that is owned here and has no stream. */
-export interface DisconnectedState {
-  readonly timer: GraceTimer;
-  /** Orphans are kept for less time. */
-  readonly expireAfterMs: number;
-  /** The phase that rows are brought to. */
-  phase: DisconnectPhase;
-  /** Names of rows that are still to be looked at in this phase; undefined when it has just begun. */
-  remaining: string[] | undefined;
-}
-
-/** One reporter that has a stream here, or is owned here, or is about to be. */
+/** One reporter that has a stream on this replica, is owned by it, or is about to be claimed. */
 export interface ReporterEntry {
   readonly key: string;
   readonly reporter: ReporterId;
-  /** Of its object. */
-  readonly name: string;
+  /** Name of the ReverseTunnelReporter object. */
+  readonly objectName: string;
   readonly ownership: Ownership;
   readonly flaps: FlapDetector;
+  readonly pendingWrites: PendingWrites;
+  readonly status: StatusState;
+
+  /** Written by `ReporterEnqueuer`. */
   stream: StreamInfo | undefined;
-  /** Why there is none. */
+  /** Why there is no stream. Written by `ReporterEnqueuer`. */
   disconnectReason: ReporterDisconnectReason;
-  disconnected: DisconnectedState | undefined;
-  /** True: its rows were found without its object, which the claim makes; they are to go soon. */
+  /** True if the claim creates the missing reporter object of orphaned objects. Written by `ReporterEnqueuer`. */
   isOrphan: boolean;
-  /** A report was read before the caches were complete: the claim is still to be asked for. */
+  /** True if a report arrived before the caches had synced, so its claim is outstanding. Written by `ReporterEnqueuer`. */
   claimPending: boolean;
-  /** A call about its object is under way or waits for a slot. One at a time, so that own writes do not conflict. */
-  busy: boolean;
-  /** Calls that failed in a row, and when the next may be sent. */
-  failures: number;
-  retryAtMs: number;
-  /** Calls in a row after which the object was in doubt, until it is owned: reads between them do not count. */
-  consecutiveConflicts: number;
-  cancelWake: (() => void) | undefined;
-  wakeAtMs: number;
-  /** The read under way, for all who wait for one. */
-  pendingRead: Promise<ApiFailure | undefined> | undefined;
-  /** Row writes were left out while the gate was closed, since when. */
-  writesSkippedSinceMs: number | undefined;
-  /** Deletions were left out because the stream had not been heard since the claim. */
-  deletionsDeferred: boolean;
-  /** Something that the status says may have changed. */
-  statusDirty: boolean;
-  statusWrittenMs: number;
-  /** Of status writes. */
-  readonly statusBucket: TokenBucket;
+  /** Defined while the reporter is owned and has no stream. Written by `ReporterRegistry.trackDisconnect`. */
+  disconnection: Disconnection | undefined;
   /**
-   * Since when rows have been waiting to be written without a break. Refused ones do not count: they wait for hours, and
-   * the next row that comes must not be taken for as old.
+   * Consecutive writes to the reporter object that left ownership uncertain; successful reads between them do not reset
+   * it. Written by `ReporterReconciler`.
    */
-  backlogSinceMs: number | undefined;
-  /** Rows that the API server refuses; undefined while there are none. */
-  rejectedWrites: Set<string> | undefined;
-  lastRejection: string;
+  conflicts: number;
 }
 
-/** An entry about which nothing is known yet. */
-export function newEntry(
+/** Creates the entry of a reporter about which nothing is known yet. */
+export function createReporterEntry(
   key: string,
   reporter: ReporterId,
-  name: string,
+  objectName: string,
   ownership: Ownership,
 ): ReporterEntry {
   return {
     key,
     reporter,
-    name,
+    objectName,
     ownership,
     flaps: new FlapDetector(),
+    pendingWrites: new PendingWrites(),
+    status: new StatusState(),
     stream: undefined,
     disconnectReason: 'OwnerLost',
-    disconnected: undefined,
     isOrphan: false,
     claimPending: false,
-    busy: false,
-    failures: 0,
-    retryAtMs: Number.NEGATIVE_INFINITY,
-    consecutiveConflicts: 0,
-    cancelWake: undefined,
-    wakeAtMs: Number.POSITIVE_INFINITY,
-    pendingRead: undefined,
-    writesSkippedSinceMs: undefined,
-    deletionsDeferred: false,
-    statusDirty: false,
-    statusWrittenMs: Number.NEGATIVE_INFINITY,
-    statusBucket: newBucket(),
-    backlogSinceMs: undefined,
-    rejectedWrites: undefined,
-    lastRejection: '',
+    disconnection: undefined,
+    conflicts: 0,
   };
+}
+
+/** The expiry of one disconnected reporter: its grace timer, and a scan of its objects in each phase. */
+export class Disconnection {
+  readonly #timer: GraceTimer;
+  readonly #expireAfterMs: number;
+  #phase: DisconnectPhase = 'grace';
+  /** Names that the scan of this phase has not reached; undefined before it starts. */
+  #remaining: string[] | undefined;
+
+  constructor(nowMs: number, expireAfterMs: number) {
+    this.#timer = new GraceTimer(nowMs);
+    this.#expireAfterMs = expireAfterMs;
+  }
+
+  get phase(): DisconnectPhase {
+    return this.#phase;
+  }
+
+  /** Advances the grace timer. A new phase starts a new scan. */
+  tick(nowMs: number, canWrite: boolean, unknownAfterMs: number): void {
+    this.#timer.tick(nowMs, canWrite);
+    const phase = this.#timer.phase({ unknownAfterMs, expireAfterMs: this.#expireAfterMs });
+    if (phase === this.#phase) return;
+    this.#phase = phase;
+    this.restartScan();
+  }
+
+  /** Continues the scan, or starts it with `names`. Returns the next name; undefined if the scan is complete. */
+  nextName(names: Iterable<string>): string | undefined {
+    this.#remaining ??= [...names];
+    return this.#remaining.pop();
+  }
+
+  /** True if the scan has reached all names. */
+  get isScanComplete(): boolean {
+    return this.#remaining?.length === 0;
+  }
+
+  /** Makes the next call of `nextName` start from the beginning: writes were skipped or rejected. */
+  restartScan(): void {
+    this.#remaining = undefined;
+  }
 }

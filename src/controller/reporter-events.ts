@@ -1,65 +1,73 @@
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
+
 import { delayMs, newBucket, take, type Rate, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import { errorMessage } from '../error-message.ts';
+import type { Log } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
 import type { ReporterCache } from './reporter-cache.ts';
+import type { WriteFence } from './write-fence.ts';
 
-/** What is told about reporters. A closed set: each has one type, reason and action. */
-export type ReporterEventKind = 'connected' | 'lost' | 'expired' | 'conflict' | 'setAside';
+/** Kinds of Events about reporters. Each has one type, reason and action. */
+export type ReporterEventKind = 'connected' | 'disconnected' | 'expired' | 'conflict' | 'tunnelsRejected';
 
-/** Tells what happened to a reporter, where it can be told at all: never waits, never fails. */
+/** Records Events about reporters. Never waits and never fails: an Event that cannot be sent is dropped. */
 export interface ReporterEvents {
   record(reporter: ReporterId, kind: ReporterEventKind, note: string): void;
 }
 
 const EVENT_TYPES = {
   connected: { type: 'Normal', reason: 'Connected', action: 'AcceptStream' },
-  lost: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
+  disconnected: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
   expired: { type: 'Warning', reason: 'Expired', action: 'DeleteTunnels' },
   conflict: { type: 'Warning', reason: 'IdentityConflict', action: 'BackOff' },
-  setAside: { type: 'Warning', reason: 'TunnelsRejected', action: 'RejectTunnels' },
+  tunnelsRejected: { type: 'Warning', reason: 'TunnelsRejected', action: 'RejectTunnels' },
 } as const;
 
-/** What the API server is asked to keep for an hour: not more than this for a fleet, nor for one reporter. */
+/** Limits of all Events, and of the Events of one reporter: the API server stores each Event for an hour. */
 const FLEET_RATE: Rate = { burst: 50, perSecond: 1 };
 const REPORTER_RATE: Rate = { burst: 10, perSecond: 1 / 60 };
-/** Reporters of which it is remembered what they used; the others have used nothing of it. */
+/** Reporters whose rate is tracked; the least recently used one starts with a full burst again. */
 const MAX_TRACKED_REPORTERS = 5000;
 
-/** How Events are sent, and what is told of those that are not. */
-export interface ReporterEventsOptions {
-  /** Sends one event. */
-  readonly create: (
+/** Creates an Event; `createEventApi` in `src/k8s/resources.ts` implements it. */
+export interface EventApi {
+  create(
     regarding: { readonly kind: string; readonly name: string; readonly uid: string },
-    text: {
+    content: {
       readonly type: 'Normal' | 'Warning';
       readonly reason: string;
       readonly action: string;
       readonly note: string;
     },
     wallMs: number,
-  ) => Promise<void>;
-  readonly cache: Pick<ReporterCache, 'get'>;
-  readonly canWrite: () => boolean;
-  /** Told of each event that is not sent as there were too many. */
-  readonly onDropped: () => void;
-  /** Told of each event that the API server did not take. */
-  readonly onFailed: (error: unknown) => void;
-  readonly clock: Clock;
+  ): Promise<void>;
 }
 
-/** Events about reporters, at most 50 at once and one a second over all, ten at once and one a minute for each. */
+export interface ReporterEventsOptions {
+  readonly api: EventApi;
+  readonly cache: Pick<ReporterCache, 'get'>;
+  readonly fence: Pick<WriteFence, 'canWrite'>;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/**
+ * Creates a recorder that sends up to 50 Events at once and one per second over all reporters, and up to 10 at once and
+ * one per minute for each of them.
+ */
 export function createReporterEvents(options: ReporterEventsOptions): ReporterEvents {
-  const { clock, cache } = options;
+  const { api, cache, fence, clock, metrics, log } = options;
   const fleet = newBucket();
-  const byReporter = new Map<string, TokenBucket>();
+  const byReporter = new LRUCache<string, TokenBucket>({ max: MAX_TRACKED_REPORTERS });
 
   function bucketOf(key: string): TokenBucket {
     const known = byReporter.get(key);
     if (known !== undefined) return known;
     const bucket = newBucket();
     byReporter.set(key, bucket);
-    const [oldest] = byReporter.keys();
-    if (byReporter.size > MAX_TRACKED_REPORTERS && oldest !== undefined) byReporter.delete(oldest);
     return bucket;
   }
 
@@ -67,18 +75,20 @@ export function createReporterEvents(options: ReporterEventsOptions): ReporterEv
     record(reporter, kind, note) {
       const key = reporterKey(reporter);
       const object = cache.get(key);
-      if (object === undefined || !options.canWrite()) return;
+      if (object === undefined || !fence.canWrite()) return;
       const nowMs = clock.monotonicMs();
       const bucket = bucketOf(key);
       if (delayMs(bucket, REPORTER_RATE, nowMs) > 0 || delayMs(fleet, FLEET_RATE, nowMs) > 0) {
-        options.onDropped();
+        metrics.eventsDropped.inc();
         return;
       }
       take(bucket, REPORTER_RATE, nowMs);
       take(fleet, FLEET_RATE, nowMs);
       const { name, uid } = object.metadata;
       const regarding = { kind: 'ReverseTunnelReporter', name, uid };
-      options.create(regarding, { ...EVENT_TYPES[kind], note }, clock.wallMs()).catch(options.onFailed);
+      api
+        .create(regarding, { ...EVENT_TYPES[kind], note }, clock.wallMs())
+        .catch((error: unknown) => log.debug({ error: errorMessage(error) }, 'failed to create event'));
     },
   };
 }

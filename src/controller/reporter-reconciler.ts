@@ -1,196 +1,150 @@
 import type { Clock } from '../clock.ts';
-import { GraceTimer } from '../core/grace-timer.ts';
 import type { Claim } from '../core/ownership.ts';
-import { reporterIdOf, observeReporter } from '../core/reporter-object.ts';
+import { observeReporter, type ReporterObject } from '../core/reporter-object.ts';
 import { statusPatch, type StatusInputs } from '../core/reporter-status.ts';
-import { compareResourceVersions } from '../core/kubernetes.ts';
-import { reporterKey } from '../core/tunnel.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { backoffDelayMs, RETRY, SLOW_RETRY } from '../backoff.ts';
-import { isBenignConflict, isTerminal, isOutcomeUnknown, nameTakenError } from './write-outcome.ts';
-import { Semaphore } from './semaphore.ts';
-import type { ReporterObjectApi } from './reporter-object-api.ts';
+import { rfc3339 } from '../timestamps.ts';
+import type { LiveReader } from './live-reader.ts';
+import type { ReporterObjectApi } from './object-api.ts';
+import type { Readiness } from './readiness.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterEvents } from './reporter-events.ts';
-import { collectStatusInputs, type StatusInputsOptions } from './status-inputs.ts';
-import { isApiFailure, type ApiFailure } from './tunnel-object-api.ts';
-import { rfc3339 } from '../timestamps.ts';
+import type { ReporterRegistry } from './reporter-registry.ts';
+import { collectStatusInputs, type StatusSources } from './status-inputs.ts';
+import { nextStatusWrite } from './status-schedule.ts';
+import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
+import type { Outcome, Reconciler } from './workers.ts';
+import type { QueueItem } from './workqueue.ts';
 import type { WriteFence } from './write-fence.ts';
-import { nextStatusWrite } from './status-scheduler.ts';
+import {
+  isApiFailure,
+  isBenignConflict,
+  isOutcomeUnknown,
+  isTerminal,
+  type ApiFailure,
+} from './write-outcome.ts';
 
-/** A used-up quota rejects thousands of writes, each again and again: one line in 10 s stands for all of them. */
-const REJECTION_LOG_INTERVAL_MS = 10_000;
-/** Calls about reporters at once. */
-const MAX_CONCURRENT_CALLS = 16;
-/** Rows without an object of their reporter go after this, or after `--expire-after` if that is less. */
-const ORPHAN_EXPIRE_AFTER_MS = 60_000;
-/** A reporter that cannot be claimed has no rows: this is not left alone for as long as a single row. */
-const MAX_RETRY_MS = 10_000;
-/** Races in a row that are run again at once. */
+/** Lost races in a row that are retried without a delay. */
 const IMMEDIATE_RACE_RETRIES = 2;
+/** A used-up quota rejects many writes again and again; one line per 10 s stands for all of them. */
+const REJECTION_LOG_INTERVAL_MS = 10_000;
 
-/** What the driver asks, calls and tells. Everything here is shared by all reporters. */
-export interface ReporterReconcilerOptions extends StatusInputsOptions {
+export interface ReporterReconcilerOptions extends StatusSources {
   readonly api: ReporterObjectApi;
   readonly cache: ReporterCache;
+  readonly registry: ReporterRegistry;
+  readonly reader: LiveReader;
+  readonly tunnels: TunnelEnqueuer;
   readonly fence: WriteFence;
-  /** Both kinds have been listed: before that nothing may be claimed. */
-  readonly hasSynced: () => boolean;
-  /** Reads all reporters anew: those that are known are of a time that etcd no longer knows. */
-  readonly relist: () => void;
-  /** The gate of a reporter has opened: every row of it is to be looked at. */
-  readonly resync: (key: string, sinceMs: number) => void;
-  /** Nothing is left to know about a reporter. */
-  readonly forget: (entry: ReporterEntry) => void;
-  readonly expireAfterMs: number;
+  readonly readiness: Readiness;
   readonly events: ReporterEvents;
   readonly clock: Clock;
-  readonly random: () => number;
   readonly metrics: Metrics;
   readonly log: Log;
 }
 
+/** Nothing to do until the next event. */
+const WAIT_FOR_EVENT: Outcome = { kind: 'done', answered: false };
+/** There may be more to do, such as a status write after a claim. */
+const REQUEUE: Outcome = { kind: 'requeue', afterMs: 0 };
+
 /**
- * Does what the reporters' state machines decide: claims, reads, status writes, the deletion at the end. For each
- * reporter one call at a time, so that own writes do not conflict; over all reporters 16, claims first. They have
- * connections of their own, so that no row write stands before a claim.
+ * Carries out what a reporter's state machine decides: claims, live reads, status writes, and the delete after expiry.
+ * A reconciliation sends at most one of them, and the queue runs one reconciliation per reporter at a time, so own
+ * writes never conflict with each other.
  */
-export class ReporterReconciler {
+export class ReporterReconciler implements Reconciler {
   readonly #options: ReporterReconcilerOptions;
-  readonly #semaphore = new Semaphore(MAX_CONCURRENT_CALLS);
   readonly #throttled: LogThrottle;
-  #callsInFlight = 0;
-  #idleWaiters: (() => void)[] = [];
-  #stopped = false;
 
   constructor(options: ReporterReconcilerOptions) {
     this.#options = options;
     this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
   }
 
-  /** Resolves when no call about a reporter is under way or waits for a slot. */
-  idleWaiters(): Promise<void> {
-    return this.#callsInFlight === 0
-      ? Promise.resolve()
-      : new Promise((resolve) => this.#idleWaiters.push(resolve));
+  describe({ key }: QueueItem): object {
+    return { reporter: this.#options.registry.entry(key)?.reporter };
   }
 
-  /** Begins nothing more. */
-  stop(): void {
-    this.#stopped = true;
-  }
-
-  /** Looks what is to be done about a reporter now, and begins it. Cheap where there is nothing. */
-  reconcile(entry: ReporterEntry): void {
+  async reconcile({ key }: QueueItem): Promise<Outcome> {
+    const { registry, readiness, fence, reader, cache, clock } = this.#options;
+    const entry = registry.entry(key);
+    if (entry === undefined) return WAIT_FOR_EVENT;
     const { ownership } = entry;
-    this.#trackDisconnect(entry);
-    if (entry.busy || this.#stopped) return;
+    registry.trackDisconnect(entry);
     if (ownership.isIdle) {
-      this.#options.forget(entry);
-      return;
+      registry.remove(entry);
+      return WAIT_FOR_EVENT;
     }
-    const { clock, fence, hasSynced } = this.#options;
-    if (!hasSynced() || !fence.canWrite()) return;
+    if (!readiness.hasSynced || !fence.canWrite()) return WAIT_FOR_EVENT;
     const nowMs = clock.monotonicMs();
-    if (nowMs < entry.retryAtMs) {
-      this.#scheduleAt(entry, entry.retryAtMs);
-      return;
-    }
     const action = ownership.decide(nowMs);
-    if (action.type === 'claim') this.#run(entry, true, () => this.#claimIfNeeded(entry));
-    else if (action.type === 'read') this.#run(entry, true, () => this.liveRead(entry));
-    else {
-      if (ownership.owns) this.#resyncSkipped(entry, nowMs);
-      const statusMs = ownership.owns && entry.statusDirty ? this.#reconcileStatus(entry, nowMs) : undefined;
-      if (action.atMs !== undefined || statusMs !== undefined) {
-        this.#scheduleAt(entry, Math.min(action.atMs ?? Infinity, statusMs ?? Infinity));
-      }
-    }
+    if (action.type === 'claim') return this.#completeCall(entry, await this.#claim(entry, action.claim));
+    if (action.type === 'read') return this.#completeCall(entry, await reader.read(entry));
+    if (!ownership.owns) return waitUntil(nowMs, action.atMs);
+    const known = cache.get(key);
+    if (known !== undefined && this.#isExpired(entry, known))
+      return this.#completeCall(entry, await this.#delete(entry, known));
+    this.#resyncSkipped(entry, nowMs);
+    if (known === undefined || !entry.status.isDirty) return waitUntil(nowMs, action.atMs);
+    const next = nextStatusWrite(entry, known.status, this.#options, nowMs);
+    if (next.type === 'wait') return waitUntil(nowMs, action.atMs, next.atMs);
+    return this.#completeCall(entry, await this.#writeStatus(entry, known, next.inputs));
   }
 
-  /** Reads a reporter's object; one read under way serves all who ask. Gives why it could not be read. */
-  liveRead(entry: ReporterEntry): Promise<ApiFailure | undefined> {
-    entry.pendingRead ??= this.#read(entry).finally(() => {
-      entry.pendingRead = undefined;
-    });
-    return entry.pendingRead;
+  /** Returns true once the reporter has expired and all of its objects are deleted, until its own object is. */
+  #isExpired({ key, disconnection }: ReporterEntry, { metadata }: ReporterObject): boolean {
+    const { objects, queue } = this.#options;
+    return (
+      disconnection?.phase === 'expired' &&
+      objects.tunnelCount(key) === 0 &&
+      queue.pending(key) === 0 &&
+      // An object that was deleted already disappears when its finalizers are removed.
+      metadata.deletionTimestamp === undefined
+    );
   }
 
-  /** Deletes the object of a reporter whose rows are gone; asked for every second, and not done before a retry is due. */
-  deleteObject(entry: ReporterEntry): void {
-    if (entry.busy || this.#stopped || this.#options.clock.monotonicMs() < entry.retryAtMs) return;
-    this.#run(entry, false, () => this.#delete(entry));
-  }
-
-  /** A reporter that is owned and has no stream is lost: from the loss or from the claim on. */
-  #trackDisconnect(entry: ReporterEntry): void {
-    const { owns, hasConfirmedClaim, hasStream } = entry.ownership;
-    // Not by a moment of doubt after a write that failed: the time would begin anew, and rows that expired come back.
-    if (!hasConfirmedClaim || hasStream) entry.disconnected = undefined;
-    if (!owns || hasStream) return;
-    const { clock, expireAfterMs } = this.#options;
-    entry.disconnected ??= {
-      timer: new GraceTimer(clock.monotonicMs()),
-      expireAfterMs: entry.isOrphan ? Math.min(expireAfterMs, ORPHAN_EXPIRE_AFTER_MS) : expireAfterMs,
-      phase: 'grace',
-      remaining: undefined,
-    };
-  }
-
-  /** Rows that were left out while they were not to be written. */
-  #resyncSkipped(entry: ReporterEntry, nowMs: number): void {
-    const { writesSkippedSinceMs } = entry;
-    const canDelete = entry.deletionsDeferred && entry.ownership.canDelete(nowMs) !== 'deny';
-    if (writesSkippedSinceMs === undefined && !canDelete) return;
-    entry.writesSkippedSinceMs = undefined;
-    entry.statusDirty = true;
-    if (canDelete) entry.deletionsDeferred = false;
-    // Rows of a lost reporter are gone through by `LostReporters`, which has done with those that were left out.
-    if (entry.disconnected !== undefined) entry.disconnected.remaining = undefined;
-    entry.backlogSinceMs ??= nowMs;
-    this.#options.resync(entry.key, writesSkippedSinceMs ?? nowMs);
-    if (this.#options.queue.pending(entry.key) === 0) entry.backlogSinceMs = undefined;
-  }
-
-  /** By the time a slot is free the object may be another. */
-  async #claimIfNeeded(entry: ReporterEntry): Promise<ApiFailure | undefined> {
-    const action = entry.ownership.decide(this.#options.clock.monotonicMs());
-    return action.type === 'claim' ? await this.#claim(entry, action.claim) : undefined;
+  /** Compares all objects of the reporter if writes were skipped while they were not authorized. */
+  #resyncSkipped(
+    { key, ownership, pendingWrites, status, disconnection }: ReporterEntry,
+    nowMs: number,
+  ): void {
+    const { tunnels, queue } = this.#options;
+    const sinceMs = pendingWrites.takeSkipped(ownership.canDelete(nowMs) !== 'deny', nowMs);
+    if (sinceMs === undefined) return;
+    status.markDirty();
+    // `ExpiryController` scans the objects of a disconnected reporter, and may have passed the skipped ones.
+    disconnection?.restartScan();
+    tunnels.resync(key, sinceMs);
+    if (queue.pending(key) === 0) pendingWrites.endBacklog();
   }
 
   async #claim(entry: ReporterEntry, claim: Claim): Promise<ApiFailure | undefined> {
-    const { api, cache, clock, metrics, events, log } = this.#options;
-    const { ownership, reporter, key, name } = entry;
+    const { api, cache, clock, metrics } = this.#options;
+    const { ownership, reporter, key, objectName } = entry;
     ownership.claimSent(claim);
     try {
       let resourceVersion = claim.basis?.resourceVersion;
       if (resourceVersion === undefined) {
-        const created = await api.create(name, { id: reporter.id, cluster: reporter.cluster });
+        const created = await api.create(objectName, { id: reporter.id, cluster: reporter.cluster });
         cache.upsert(created);
         ({ resourceVersion } = created.metadata);
       }
       const inputs = collectStatusInputs(entry, this.#options, clock.monotonicMs(), false);
-      const answer = await api.patchStatus(name, resourceVersion, {
+      const stored = await api.patchStatus(objectName, resourceVersion, {
         owner: claim.owner,
         ...statusPatch(inputs, cache.get(key)?.status, this.#timestamp()),
       });
-      cache.upsert(answer);
-      ownership.claimConfirmed(observeReporter(answer), clock.monotonicMs());
+      cache.upsert(stored);
+      ownership.claimConfirmed(observeReporter(stored), clock.monotonicMs());
       metrics.claims.inc({ outcome: 'ok' });
-      this.#recordStatusWrite(entry, inputs);
-      // What was reported, and what was done to rows, while they were somebody else's.
-      entry.writesSkippedSinceMs ??= clock.monotonicMs();
-      log.info({ reporter, epoch: claim.owner.epoch, streaming: claim.streaming }, 'claimed reporter');
-      if (!claim.streaming) events.record(reporter, 'lost', 'The replica that held the stream has stopped');
-      else {
-        events.record(reporter, 'connected', `Stream accepted by replica ${claim.owner.replica}`);
-        // It ended while the claim was on its way, when it could not be told that a reporter is lost that is not owned.
-        if (entry.stream === undefined)
-          events.record(reporter, 'lost', `Stream closed: ${entry.disconnectReason}`);
-      }
+      entry.status.written(inputs, clock.monotonicMs());
+      // Reports and object changes since another replica owned the reporter.
+      entry.pendingWrites.skip(clock.monotonicMs());
+      this.#recordClaim(entry, claim);
       return undefined;
     } catch (error) {
       if (!isApiFailure(error)) throw error;
@@ -201,90 +155,39 @@ export class ReporterReconciler {
     }
   }
 
-  async #read(entry: ReporterEntry): Promise<ApiFailure | undefined> {
-    const { api, cache, clock, metrics, relist } = this.#options;
-    const { ownership, key, name } = entry;
-    const mark = ownership.readMark;
-    const sentMs = clock.monotonicMs();
-    const before = cache.get(key)?.metadata;
-    try {
-      const object = await api.read(name);
-      const isForeign = object !== undefined && reporterKey(reporterIdOf(object)) !== key;
-      if (object !== undefined && !isForeign) {
-        // A GET shows nothing older than what was known when it was sent, unless etcd was restored. Without this the cache
-        // would answer for it, and name an owner that was before the restore.
-        const { resourceVersion } = object.metadata;
-        const isRestored =
-          before !== undefined && compareResourceVersions(resourceVersion, before.resourceVersion) < 0;
-        if (isRestored) {
-          cache.resetTo(object);
-          relist();
-        } else cache.upsert(object);
-      }
-      // An object that was created after this was sent is not gone: so taken, nothing would let it in again.
-      else if (cache.get(key)?.metadata.uid === before?.uid) cache.remove(key);
-      // By what is known now: the watch, or the answer to a write, may have been quicker than this read.
-      const known = cache.get(key);
-      ownership.readAnswered(
-        known === undefined ? undefined : observeReporter(known),
-        mark,
-        sentMs,
-        clock.monotonicMs(),
-      );
-      if (!isForeign) return undefined;
-      // Made by hand, or by the hash of another reporter. It is never overwritten: a creation fails as long as it stands.
-      metrics.claims.inc({ outcome: 'name_taken' });
-      return nameTakenError(name);
-    } catch (error) {
-      if (!isApiFailure(error)) throw error;
-      return error;
+  #recordClaim({ reporter, stream, disconnectReason }: ReporterEntry, { owner, streaming }: Claim): void {
+    const { events, log } = this.#options;
+    log.info({ reporter, epoch: owner.epoch, streaming }, 'claimed reporter');
+    if (!streaming) {
+      events.record(reporter, 'disconnected', 'The replica that held the stream has stopped');
+      return;
     }
+    events.record(reporter, 'connected', `Stream accepted by replica ${owner.replica}`);
+    // The stream ended during the claim, when the reporter was not owned and the end could not be recorded.
+    if (stream === undefined) events.record(reporter, 'disconnected', `Stream closed: ${disconnectReason}`);
   }
 
-  /** Writes the status if it is due; else gives when it will be. */
-  #reconcileStatus(entry: ReporterEntry, nowMs: number): number | undefined {
-    const known = this.#options.cache.get(entry.key);
-    if (known === undefined) return undefined;
-    const action = nextStatusWrite(entry, known.status, this.#options, nowMs);
-    if (action.type === 'wait') return action.atMs;
-    this.#run(entry, false, () => this.#writeStatus(entry, action.inputs));
-    return undefined;
-  }
-
-  async #writeStatus(entry: ReporterEntry, inputs: StatusInputs): Promise<ApiFailure | undefined> {
-    const { api, cache } = this.#options;
-    const { ownership, key, name } = entry;
-    const known = cache.get(key);
-    // By the time a slot was free all may be different: then it is looked at again.
-    if (known === undefined || !ownership.owns || !this.#options.fence.canWrite()) return undefined;
+  async #writeStatus(
+    entry: ReporterEntry,
+    known: ReporterObject,
+    inputs: StatusInputs,
+  ): Promise<ApiFailure | undefined> {
+    const { api, cache, clock } = this.#options;
     try {
       const patch = statusPatch(inputs, known.status, this.#timestamp());
-      cache.upsert(await api.patchStatus(name, known.metadata.resourceVersion, patch));
-      this.#recordStatusWrite(entry, inputs);
+      cache.upsert(await api.patchStatus(entry.objectName, known.metadata.resourceVersion, patch));
+      entry.status.written(inputs, clock.monotonicMs());
       return undefined;
     } catch (error) {
-      if (!isApiFailure(error)) throw error;
-      if (isOutcomeUnknown(error)) ownership.markUncertain();
-      return error;
+      return handleWriteError(entry, error);
     }
   }
 
-  #recordStatusWrite(entry: ReporterEntry, inputs: StatusInputs): void {
-    entry.statusWrittenMs = this.#options.clock.monotonicMs();
-    // More may have happened while it was written: `statusChange` tells.
-    entry.statusDirty = inputs.synced.reason !== 'UpToDate' || inputs.conflict || entry.statusDirty;
-  }
-
-  async #delete(entry: ReporterEntry): Promise<ApiFailure | undefined> {
+  async #delete(entry: ReporterEntry, { metadata }: ReporterObject): Promise<ApiFailure | undefined> {
     const { api, cache, events, log } = this.#options;
-    const { ownership, key, name, reporter } = entry;
-    const known = cache.get(key);
-    if (known === undefined || !ownership.owns || ownership.hasStream || !this.#options.fence.canWrite())
-      return undefined;
-    // Deleted already: it goes when its finalizers do.
-    if (known.metadata.deletionTimestamp !== undefined) return undefined;
+    const { key, objectName, reporter } = entry;
     try {
-      const remaining = await api.delete(name, known.metadata.uid, known.metadata.resourceVersion);
+      const remaining = await api.delete(objectName, metadata.uid, metadata.resourceVersion);
       log.info(
         { reporter },
         'reporter expired; deleted its ReverseTunnel objects and its ReverseTunnelReporter',
@@ -298,75 +201,55 @@ export class ReporterReconciler {
       else cache.upsert(remaining);
       return undefined;
     } catch (error) {
-      if (!isApiFailure(error)) throw error;
-      if (isOutcomeUnknown(error)) ownership.markUncertain();
-      return error;
+      return handleWriteError(entry, error);
     }
   }
 
-  /** Runs a call about one reporter, and looks again when it is answered. */
-  #run(entry: ReporterEntry, urgent: boolean, call: () => Promise<ApiFailure | undefined>): void {
-    entry.busy = true;
-    this.#callsInFlight += 1;
-    void this.#semaphore
-      .run(urgent, async () => (this.#options.fence.canWrite() ? await call() : undefined))
-      .catch((error: unknown) => {
-        // A fault of this program in one reporter is that reporter's alone, and is not repeated at full speed.
-        this.#options.log.error(
-          { err: error, reporter: entry.reporter },
-          'unexpected error while updating a ReverseTunnelReporter',
-        );
-        return 'fault' as const;
-      })
-      .then((failure) => this.#completeCall(entry, failure));
-  }
-
-  #completeCall(entry: ReporterEntry, failure: ApiFailure | 'fault' | undefined): void {
-    const { clock, random } = this.#options;
-    entry.busy = false;
-    this.#callsInFlight -= 1;
+  /** Continues after a call: with the next step, or with a retry. */
+  #completeCall(entry: ReporterEntry, failure: ApiFailure | undefined): Outcome {
+    const { registry, clock, log } = this.#options;
+    const { ownership, reporter } = entry;
+    registry.trackDisconnect(entry);
     if (failure === undefined) {
-      entry.failures = 0;
-      if (entry.ownership.owns) entry.consecutiveConflicts = 0;
-    } else if (failure !== 'fault' && isOutcomeUnknown(failure)) entry.consecutiveConflicts += 1;
-    const races = entry.consecutiveConflicts - IMMEDIATE_RACE_RETRIES;
-    // Somebody else was quicker: no failure, and the read that follows tells what is there. But not without an end.
-    const isDone = failure === undefined || (failure !== 'fault' && isBenignConflict(failure) && races <= 0);
-    if (!isDone) {
-      entry.failures += 1;
-      const retrySlowly = failure === 'fault' || isTerminal(failure);
-      const serverDelayMs = failure === 'fault' ? 0 : (failure.retryAfterMs ?? 0) * (1 + random() / 2);
-      const ownDelayMs = Math.min(
-        backoffDelayMs(retrySlowly ? SLOW_RETRY : RETRY, Math.max(entry.failures, races), random()),
-        MAX_RETRY_MS,
-      );
-      entry.retryAtMs = clock.monotonicMs() + Math.max(ownDelayMs, serverDelayMs);
-      if (retrySlowly && failure !== 'fault') {
-        const fields = { reporter: entry.reporter, error: failure.message };
-        this.#throttled('rejected', (suppressed) =>
-          this.#options.log.warn(
-            { ...fields, ...suppressed },
-            'ReverseTunnel write rejected; retrying with backoff',
-          ),
-        );
+      if (ownership.owns) {
+        entry.conflicts = 0;
+        this.#resyncSkipped(entry, clock.monotonicMs());
       }
+      return REQUEUE;
     }
-    this.reconcile(entry);
-    if (this.#callsInFlight === 0) for (const resolve of this.#idleWaiters.splice(0)) resolve();
+    if (isOutcomeUnknown(failure)) entry.conflicts += 1;
+    const races = entry.conflicts - IMMEDIATE_RACE_RETRIES;
+    // Another write came first, which is not a failure: the next step reads the object. The number of races is bounded.
+    if (isBenignConflict(failure) && races <= 0) return REQUEUE;
+    const { message, retryAfterMs } = failure;
+    if (!isTerminal(failure))
+      return { kind: 'retry', blocked: false, unreachable: false, retryAfterMs, failures: races };
+    this.#throttled('rejected', (suppressed) =>
+      log.warn(
+        { reporter, error: message, ...suppressed },
+        'ReverseTunnel write rejected; retrying with backoff',
+      ),
+    );
+    return { kind: 'rejected', answer: message, retryAfterMs, failures: races };
   }
 
   #timestamp(): string {
     return rfc3339(this.#options.clock.wallMs());
   }
+}
 
-  #scheduleAt(entry: ReporterEntry, atMs: number): void {
-    if (entry.cancelWake !== undefined && entry.wakeAtMs === atMs) return;
-    entry.cancelWake?.();
-    const { clock } = this.#options;
-    entry.wakeAtMs = atMs;
-    entry.cancelWake = clock.setTimer(Math.max(0, atMs - clock.monotonicMs()), () => {
-      entry.cancelWake = undefined;
-      this.reconcile(entry);
-    });
-  }
+/** Returns the failure of a status write or a delete; its effect on the object may be unknown. */
+function handleWriteError({ ownership }: ReporterEntry, error: unknown): ApiFailure {
+  if (!isApiFailure(error)) throw error;
+  if (isOutcomeUnknown(error)) ownership.markUncertain();
+  return error;
+}
+
+/** Returns the outcome of a reconciliation that must be repeated at the earlier of two times, if they are defined. */
+function waitUntil(nowMs: number, ownershipMs: number | undefined, statusMs?: number): Outcome {
+  const dueMs = Math.min(ownershipMs ?? Infinity, statusMs ?? Infinity);
+  if (dueMs === Infinity) return WAIT_FOR_EVENT;
+  // A claim may be due then.
+  const priority = ownershipMs === undefined ? 'normal' : 'high';
+  return { kind: 'requeue', afterMs: Math.max(1, dueMs - nowMs), priority };
 }

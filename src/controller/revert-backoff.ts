@@ -1,48 +1,43 @@
+import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
 
 interface Reverted {
   readonly times: number;
-  /** When the wait for the last of these times is over. */
+  /** When the delay before the last revert ends. */
   readonly untilMs: number;
 }
 
-/** Undone once in a while is an accident; a row that stays as it is for this long has its history forgotten. */
-const FORGET_AFTER_MS = 600_000;
-const INITIAL_WAIT_MS = 1000;
-const MAX_WAIT_MS = 300_000;
-/** Rows whose history is kept: far more than a person edits, and a bound on what a program can make this remember. */
+/** An object that was not reverted for this long starts without a delay again. */
+const RESET_AFTER_MS = 600_000;
+const INITIAL_DELAY_MS = 1000;
+const MAX_DELAY_MS = 300_000;
+/** Objects that are tracked: far more than a person edits, and a bound on the memory that a program can cause to be used. */
 const MAX_TRACKED_OBJECTS = 10_000;
 
 /**
- * How long to wait before a row that somebody else changed is put right again: not at all the first time, then 1 s
- * and twice as long each time, to 5 minutes. Two controllers that want a row to differ would else write without end.
+ * The delay before an external change of an object is reverted: none the first time, then 1 s, doubling up to 5 min.
+ * Without it, two controllers that want different states of an object would write it in a loop.
  */
 export class RevertBackoff {
   readonly #clock: Clock;
-  readonly #reverted = new Map<string, Reverted>();
+  readonly #reverted = new LRUCache<string, Reverted>({ max: MAX_TRACKED_OBJECTS });
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
   /**
-   * Notes that a row was undone, and gives the wait in ms. While a wait is under way nothing was put right that could
-   * be undone once more: then it gives what is left of that, so that many edits in a row count as one.
+   * Records an external change, and returns the delay before it may be reverted, in ms. During a delay nothing was
+   * reverted that could have been changed again, so further changes count as the same one and return the remaining delay.
    */
   nextDelayMs(key: string, tunnelName: string): number {
     const id = `${key}\0${tunnelName}`;
     const nowMs = this.#clock.monotonicMs();
-    const known = this.#reverted.get(id);
+    const known = this.#reverted.peek(id);
     if (known !== undefined && nowMs < known.untilMs) return known.untilMs - nowMs;
-    const times = known !== undefined && nowMs - known.untilMs < FORGET_AFTER_MS ? known.times + 1 : 1;
-    const waitMs = times === 1 ? 0 : Math.min(MAX_WAIT_MS, INITIAL_WAIT_MS * 2 ** (times - 2));
-    // Put back at the end, so that the first in the map is the one longest left alone.
-    this.#reverted.delete(id);
-    this.#reverted.set(id, { times, untilMs: nowMs + waitMs });
-    if (this.#reverted.size > MAX_TRACKED_OBJECTS) {
-      const [oldest] = this.#reverted.keys();
-      if (oldest !== undefined) this.#reverted.delete(oldest);
-    }
-    return waitMs;
+    const times = known !== undefined && nowMs - known.untilMs < RESET_AFTER_MS ? known.times + 1 : 1;
+    const delayMs = times === 1 ? 0 : Math.min(MAX_DELAY_MS, INITIAL_DELAY_MS * 2 ** (times - 2));
+    this.#reverted.set(id, { times, untilMs: nowMs + delayMs });
+    return delayMs;
   }
 }

@@ -2,31 +2,33 @@ import type { Ledger } from '../core/ledger.ts';
 import { deniedTunnelMessage } from '../core/policy-set.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
 import type { StatusInputs, SyncStatus } from '../core/reporter-status.ts';
+import { BACKLOG_THRESHOLD_MS } from './pending-writes.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
+import type { ControllerSettings } from './settings.ts';
+import type { TunnelCache } from './tunnel-cache.ts';
 import type { Workqueue } from './workqueue.ts';
+import type { WritePlanner } from './write-planner.ts';
 
-/** A backlog that is younger than this is no news: changes are always on their way. */
-export const BACKLOG_THRESHOLD_MS = 10_000;
-
-/** What is looked at to tell how a reporter and its rows stand. */
-export interface StatusInputsOptions {
+/** What the status of a reporter is computed from, in addition to its entry. */
+export interface StatusSources {
   readonly ledger: Ledger;
+  readonly objects: TunnelCache;
+  readonly planner: WritePlanner;
+  /** The queue of tunnels. */
   readonly queue: Workqueue;
-  /** True when the row of a tunnel is not as it is to be. */
-  readonly needsWrite: (key: string, tunnelName: string) => boolean;
-  /** Names of the reporter's tunnels that have a row. */
-  readonly objectNames: (key: string) => Iterable<string>;
-  /** How many of the reporter's tunnels have a row. */
-  readonly objectCount: (key: string) => number;
-  readonly reportIntervalMs: () => number;
+  readonly settings: ControllerSettings;
 }
 
-/** What the status of a reporter is to say now. */
+/**
+ * Returns what the status of a reporter should report now.
+ *
+ * @param isSynced true if the status reports `Synced=True` now
+ */
 export function collectStatusInputs(
   entry: ReporterEntry,
-  options: StatusInputsOptions,
+  sources: StatusSources,
   nowMs: number,
-  syncedNow: boolean,
+  isSynced: boolean,
 ): StatusInputs {
   const { stream } = entry;
   const conflict = entry.flaps.isConflict(nowMs);
@@ -42,46 +44,47 @@ export function collectStatusInputs(
       envoy: undefined,
     };
   }
-  const { unwritten, extra } = diffObjects(entry, options);
+  const { unwritten, extra } = diffObjects(entry, sources);
   return {
     connected: 'StreamOpen',
-    synced: syncStatus(entry, options, nowMs, unwritten > 0 || extra, syncedNow),
+    synced: syncStatus(entry, sources, nowMs, unwritten > 0 || extra, isSynced),
     conflict,
     connectedSince: stream.connectedSince,
     lastFullPush: stream.lastFullPush,
-    tunnels: countTunnels(entry, options, unwritten),
-    reportIntervalSeconds: options.reportIntervalMs() / 1000,
+    tunnels: countTunnels(entry, sources, unwritten),
+    reportIntervalSeconds: sources.settings.reportIntervalMs / 1000,
     envoy: stream.envoy,
   };
 }
 
 /**
- * How rows and ledger differ: not at all where nothing waits. Before the gate has opened, tunnels without a row are only
- * counted: all of them are about to be looked at anyway, and a look at 100,000 holds up every stream.
+ * Counts the tunnels whose objects are not in the desired state; `extra` is true if there are objects that must be
+ * deleted. Without waiting writes there are none. While writes are skipped, missing objects are only estimated from the
+ * totals: all tunnels will be compared anyway, and a comparison of 100,000 tunnels delays every stream.
  */
 function diffObjects(
-  entry: ReporterEntry,
-  { ledger, queue, needsWrite, objectNames, objectCount }: StatusInputsOptions,
+  { key, pendingWrites }: ReporterEntry,
+  { ledger, queue, planner, objects }: StatusSources,
 ): { unwritten: number; extra: boolean } {
-  const { key } = entry;
-  const isClosed = entry.writesSkippedSinceMs !== undefined;
-  if (queue.pending(key) === 0 && !isClosed) return { unwritten: 0, extra: false };
-  const missing = ledger.tunnelCount(key) - ledger.deniedCount(key) - objectCount(key);
-  if (isClosed && missing > 0) return { unwritten: missing, extra: false };
+  const isSkipping = pendingWrites.skippedSinceMs !== undefined;
+  if (queue.pending(key) === 0 && !isSkipping) return { unwritten: 0, extra: false };
+  const missing = ledger.tunnelCount(key) - ledger.deniedCount(key) - objects.tunnelCount(key);
+  if (isSkipping && missing > 0) return { unwritten: missing, extra: false };
   let unwritten = 0;
   for (const name of ledger.tunnelNames(key)) {
-    if (!needsWrite(key, name)) continue;
+    if (!planner.needsWrite(key, name)) continue;
     unwritten += 1;
-    if (isClosed) return { unwritten, extra: false };
+    if (isSkipping) return { unwritten, extra: false };
   }
   if (unwritten > 0) return { unwritten, extra: false };
-  for (const name of objectNames(key)) if (needsWrite(key, name)) return { unwritten, extra: true };
+  for (const name of objects.tunnelNames(key))
+    if (planner.needsWrite(key, name)) return { unwritten, extra: true };
   return { unwritten, extra: false };
 }
 
 function countTunnels(
   { key, stream }: ReporterEntry,
-  { ledger }: StatusInputsOptions,
+  { ledger }: StatusSources,
   unwritten: number,
 ): TunnelCounts {
   const reported = ledger.tunnelCount(key);
@@ -96,24 +99,25 @@ function countTunnels(
 
 function syncStatus(
   entry: ReporterEntry,
-  { ledger, queue }: StatusInputsOptions,
+  { ledger, queue }: StatusSources,
   nowMs: number,
   hasDiff: boolean,
-  syncedNow: boolean,
+  isSynced: boolean,
 ): SyncStatus {
-  const { key, stream, rejectedWrites } = entry;
-  if (rejectedWrites !== undefined && rejectedWrites.size > 0) {
-    return { reason: 'WritesRejected', objects: rejectedWrites.size, answer: entry.lastRejection };
+  const { key, stream, pendingWrites } = entry;
+  const { rejectedCount, lastRejection, backlogSinceMs, deletionsDeferred } = pendingWrites;
+  if (rejectedCount > 0) {
+    return { reason: 'WritesRejected', objects: rejectedCount, answer: lastRejection };
   }
   if (!ledger.isComplete(key)) return { reason: 'AwaitingFullPush' };
-  const isPending = hasDiff || queue.pending(key) > 0 || entry.deletionsDeferred;
-  const isOld = entry.backlogSinceMs !== undefined && nowMs - entry.backlogSinceMs >= BACKLOG_THRESHOLD_MS;
-  // From not synced to synced only when nothing waits; and back only when something has waited for long.
-  if (isPending && (isOld || !syncedNow)) return { reason: 'SyncInProgress' };
+  const isPending = hasDiff || queue.pending(key) > 0 || deletionsDeferred;
+  const isOld = backlogSinceMs !== undefined && nowMs - backlogSinceMs >= BACKLOG_THRESHOLD_MS;
+  // Becomes Synced=True only without waiting writes, and Synced=False only if writes have waited for long.
+  if (isPending && (isOld || !isSynced)) return { reason: 'SyncInProgress' };
   const denied = ledger.firstDenied(key);
   const tunnels = (stream?.rejected ?? 0) + ledger.deniedCount(key);
   if (stream !== undefined && tunnels > 0) {
-    // What breaks the contract is a fault of the reporter; what policy does not allow may be meant so.
+    // Invalid tunnels are an error of the reporter; tunnels that a policy denies may be intended.
     const first =
       stream.rejected === 0 && denied !== undefined ? deniedTunnelMessage(denied) : stream.firstRejection;
     return { reason: 'TunnelsRejected', tunnels, first };

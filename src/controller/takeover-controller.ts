@@ -2,43 +2,53 @@ import type { Clock } from '../clock.ts';
 import { reporterIdOf } from '../core/reporter-object.ts';
 import { parseReporterKey, type ReporterId } from '../core/tunnel.ts';
 import { runPeriodically } from '../run-periodically.ts';
-import type { ObservedLease, ReplicaRegistry } from './replica-registry.ts';
+import type { Readiness } from './readiness.ts';
+import type { ReplicaRegistry } from './replica-registry.ts';
 import type { ReporterCache } from './reporter-cache.ts';
-import type { ReporterController } from './reporter-controller.ts';
+import type { ReporterEnqueuer } from './reporter-enqueuer.ts';
+import type { ReporterRegistry } from './reporter-registry.ts';
+import type { TunnelCache } from './tunnel-cache.ts';
 import type { WriteFence } from './write-fence.ts';
 
 const SCAN_INTERVAL_MS = 2000;
 /**
- * Rows, reporters and Leases are three watches without a common order: what looks abandoned has to look so for this
- * long. A mistake would cost writes, never rows: the claim's precondition and its reader's next report mend it.
+ * Objects, reporters and Leases come from three watches without a common order, so a reporter must appear abandoned for
+ * this long. A mistake would cost writes, never objects: the claim has a precondition, and the real owner claims again
+ * with its next report.
  */
 const ABANDONED_AFTER_MS = 5000;
 
-/** What the leader has to know of others to take over what they left. */
 export interface TakeoverControllerOptions {
+  /** This process, as the owner of reporters. */
   readonly self: string;
-  readonly isLeader: () => boolean;
-  readonly reporters: Pick<ReporterController, 'entry' | 'takeOver'>;
-  readonly cache: ReporterCache;
-  /** Reporters that have rows, by key. */
-  readonly reportersWithObjects: () => Iterable<string>;
-  readonly registry: Pick<ReplicaRegistry, 'expiredLeases' | 'isAlive'>;
+  /** The Lease of the leader. */
+  readonly leader: { readonly isHeld: boolean };
+  readonly registry: Pick<ReporterRegistry, 'entry'>;
+  readonly reporters: Pick<ReporterEnqueuer, 'takeOver' | 'isActive'>;
+  readonly cache: Pick<ReporterCache, 'get' | 'entries'>;
+  readonly objects: Pick<TunnelCache, 'reporterKeys'>;
+  readonly replicas: Pick<ReplicaRegistry, 'expiredLeases' | 'isAlive'>;
   readonly fence: WriteFence;
-  readonly hasSynced: () => boolean;
-  /** Deletes a Lease; what it rejects with is not looked at. */
-  readonly deleteLease: (lease: ObservedLease) => Promise<void>;
+  readonly readiness: Pick<Readiness, 'hasSynced'>;
+  /** Deletes a Lease. Errors are ignored. */
+  readonly leases: {
+    delete(
+      name: string,
+      preconditions: { readonly uid: string; readonly resourceVersion: string },
+    ): Promise<unknown>;
+  };
   readonly clock: Clock;
 }
 
 /**
- * Sees to it that every row has an owner that lives. The leader claims reporters whose owner holds no live Lease, and
- * rows without any reporter's object; each replica claims again what is written to its own name without being its own
- * (a claim that timed out and landed). From the claim on it is an owner without a stream like any other, also when it
- * leads no more; until the claim it touches nothing.
+ * Ensures that every object has a live owner. The leader claims reporters whose owner does not hold a live Lease, and
+ * orphaned objects (without a reporter object). Every replica claims reporters whose object names it as the owner
+ * without a confirmed claim (a claim that timed out and took effect). From the claim on the replica is an owner without
+ * a stream, which does not end with its leadership; before the claim it writes nothing.
  */
 export class TakeoverController {
   readonly #options: TakeoverControllerOptions;
-  /** Since when a reporter has looked abandoned, by key. */
+  /** Since when a reporter has appeared abandoned, by key. */
   #abandoned = new Map<string, number>();
   #stopScanning: (() => void) | undefined;
 
@@ -55,42 +65,47 @@ export class TakeoverController {
   }
 
   #scan(): void {
-    const { self, isLeader, hasSynced, fence, cache, reportersWithObjects, registry, deleteLease } =
-      this.#options;
-    if (!hasSynced() || !fence.canWrite()) return;
-    // A watch of Leases that does not show this replica's own renewals shows nobody's: all others would look dead.
-    if (!registry.isAlive(self)) return;
-    const leading = isLeader();
+    const { self, leader, readiness, fence, cache, objects, replicas, leases } = this.#options;
+    if (!readiness.hasSynced || !fence.canWrite()) return;
+    // If the watch of Leases does not show this replica's renewals, it shows no others, and all replicas would appear dead.
+    if (!replicas.isAlive(self)) return;
+    const isLeader = leader.isHeld;
     const stillAbandoned = new Map<string, number>();
-    // A few replicas own all reporters: each is judged once.
-    const abandoned = new Map<string | undefined, boolean>();
+    // A few replicas own all reporters, so each owner is evaluated once.
+    const isAbandonedBy = new Map<string | undefined, boolean>();
     for (const [key, object] of cache.entries()) {
       const owner = object.status?.owner?.replica;
-      let isAbandoned = abandoned.get(owner);
-      if (isAbandoned === undefined) abandoned.set(owner, (isAbandoned = this.#isAbandoned(owner, leading)));
+      let isAbandoned = isAbandonedBy.get(owner);
+      if (isAbandoned === undefined)
+        isAbandonedBy.set(owner, (isAbandoned = this.#isAbandoned(owner, isLeader)));
       if (isAbandoned) this.#track(stillAbandoned, key, reporterIdOf(object), false);
     }
-    if (leading) {
-      for (const key of reportersWithObjects()) {
+    if (isLeader) {
+      for (const key of objects.reporterKeys()) {
         if (cache.get(key) === undefined) this.#track(stillAbandoned, key, parseReporterKey(key), true);
       }
     }
-    // Also by those that do not lead, whose memory of the dead ends here.
-    for (const lease of registry.expiredLeases()) if (leading) void deleteLease(lease).catch(() => undefined);
+    // Evaluated on all replicas, because this removes deleted Leases from the registry.
+    for (const { metadata } of replicas.expiredLeases())
+      if (isLeader) void leases.delete(metadata.name, metadata).catch(() => undefined);
     this.#abandoned = stillAbandoned;
   }
 
-  #isAbandoned(owner: string | undefined, leading: boolean): boolean {
+  #isAbandoned(owner: string | undefined, isLeader: boolean): boolean {
     const { self, fence } = this.#options;
     if (owner === self) return true;
-    return leading && (owner === undefined || !fence.isAlive(owner));
+    return isLeader && (owner === undefined || !fence.isAlive(owner));
   }
 
   #track(stillAbandoned: Map<string, number>, key: string, reporter: ReporterId, isOrphan: boolean): void {
-    const { reporters, clock } = this.#options;
-    const entry = reporters.entry(key);
-    // Served or owned here: then what is to be done about it is decided there.
-    if (entry !== undefined && (entry.stream !== undefined || entry.ownership.owns || entry.busy)) return;
+    const { registry, reporters, clock } = this.#options;
+    const entry = registry.entry(key);
+    // A reporter that is connected to or owned by this replica is the business of the reporter controller.
+    if (
+      entry !== undefined &&
+      (entry.stream !== undefined || entry.ownership.owns || reporters.isActive(entry))
+    )
+      return;
     const nowMs = clock.monotonicMs();
     const sinceMs = this.#abandoned.get(key) ?? nowMs;
     if (nowMs - sinceMs < ABANDONED_AFTER_MS) stillAbandoned.set(key, sinceMs);

@@ -27,11 +27,17 @@ interface CacheEntry {
  */
 const MAX_PENDING_OWN_WRITES = 20_000;
 
-/** Told of each change that somebody else may have made, by reporter key and tunnel name. */
-export type ChangeHandler = (key: string, tunnelName: string) => void;
+export interface TunnelCacheEventHandler {
+  /** A list or the watch showed a change of a tunnel's objects, which another client may have made. */
+  onTunnelObjectChanged?(key: string, tunnelName: string): void;
+  /** A list is complete. */
+  onListed?(): void;
+}
 
-/** Gives the tunnel that the ledger holds under a place, to share its memory. */
-export type TunnelLookup = (key: string, tunnelName: string) => Tunnel | undefined;
+/** Looks up reported tunnels; `Ledger` implements it. */
+export interface TunnelSource {
+  tunnel(key: string, tunnelName: string): Tunnel | undefined;
+}
 
 /**
  * The rows as last seen, indexed by what their spec says: reporter (cluster and id), then tunnel name.
@@ -42,8 +48,8 @@ export type TunnelLookup = (key: string, tunnelName: string) => Tunnel | undefin
  */
 export class TunnelCache {
   readonly #names: Names;
-  readonly #onChange: ChangeHandler;
-  readonly #lookupTunnel: TunnelLookup;
+  readonly #ledger: TunnelSource;
+  readonly #handlers: TunnelCacheEventHandler[] = [];
   readonly #byReporter = new Map<string, Map<string, CacheEntry>>();
   /** Uids of rows whose deletion was answered but not yet seen on the watch. */
   readonly #deletedUids = new Set<string>();
@@ -56,10 +62,14 @@ export class TunnelCache {
   #hasSynced = false;
   #size = 0;
 
-  constructor(names: Names, lookupTunnel: TunnelLookup, onChange: ChangeHandler) {
+  /** @param ledger a tunnel that equals its object shares the memory of the reported one */
+  constructor(names: Names, ledger: TunnelSource) {
     this.#names = names;
-    this.#lookupTunnel = lookupTunnel;
-    this.#onChange = onChange;
+    this.#ledger = ledger;
+  }
+
+  addEventHandler(handler: TunnelCacheEventHandler): void {
+    this.#handlers.push(handler);
   }
 
   /** Rows known. */
@@ -142,7 +152,7 @@ export class TunnelCache {
     // In a restored etcd labels and status may be others at the version that was known; the spec is one for each uid.
     const { drift } = entry.observed;
     if (before?.uid !== uid || before.resourceVersion !== resourceVersion || before.drift !== drift) {
-      this.#onChange(tunnelKey.key, tunnelKey.tunnelName);
+      this.#notify(tunnelKey.key, tunnelKey.tunnelName);
     }
   }
 
@@ -166,11 +176,12 @@ export class TunnelCache {
             compareResourceVersions(entry.observed.resourceVersion, version) > 0;
           if (isNewerThanList || entry.listed === this.#generation) continue;
           this.#remove(key, tunnelName, entry.observed.name);
-          this.#onChange(key, tunnelName);
+          this.#notify(key, tunnelName);
         }
       }
     }
     this.#hasSynced = true;
+    for (const handler of this.#handlers) handler.onListed?.();
   }
 
   /** A watch event. */
@@ -190,7 +201,7 @@ export class TunnelCache {
       if (known !== undefined && compareResourceVersions(known.resourceVersion, resourceVersion) >= 0) return;
       this.#put(tunnelKey, object);
     }
-    this.#onChange(tunnelKey.key, tunnelKey.tunnelName);
+    this.#notify(tunnelKey.key, tunnelKey.tunnelName);
   }
 
   /**
@@ -232,6 +243,10 @@ export class TunnelCache {
     if (entry !== undefined) this.#remove(key, tunnelName, object.name);
   }
 
+  #notify(key: string, tunnelName: string): void {
+    for (const handler of this.#handlers) handler.onTunnelObjectChanged?.(key, tunnelName);
+  }
+
   #advanceVersion(version: string): void {
     if (compareResourceVersions(version, this.#latestResourceVersion) > 0)
       this.#latestResourceVersion = version;
@@ -246,7 +261,7 @@ export class TunnelCache {
   #put(tunnelKey: TunnelKey, object: TunnelObject, sent?: TunnelManifest): CacheEntry {
     const { key, tunnelName } = tunnelKey;
     const parsed = observeTunnel(this.#names, object, sent);
-    const ledgerTunnel = this.#lookupTunnel(key, tunnelName);
+    const ledgerTunnel = this.#ledger.tunnel(key, tunnelName);
     const observed =
       ledgerTunnel !== undefined && sameTunnel(ledgerTunnel, parsed.tunnel)
         ? { ...parsed, tunnel: ledgerTunnel }

@@ -1,58 +1,35 @@
 import type { Clock } from '../clock.ts';
-import type { TunnelState, Ledger } from '../core/ledger.ts';
+import type { Ledger } from '../core/ledger.ts';
 import type { Names } from '../core/names.ts';
-import { nextDisconnectedAction, nextAction, type TunnelAction } from '../core/plan.ts';
+import type { TunnelAction } from '../core/plan.ts';
+import { compareResourceVersions } from '../core/kubernetes.ts';
 import {
-  unknownStatus,
-  reportedStatus,
   labelsFor,
   manifestFor,
+  reportedStatus,
   tunnelKeyOf,
-  type TunnelObject,
+  unknownStatus,
   type TunnelKey,
+  type TunnelObject,
 } from '../core/tunnel-object.ts';
-import { compareResourceVersions } from '../core/kubernetes.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { isApiFailure, type ApiFailure, type TunnelObjectApi } from './tunnel-object-api.ts';
-import type { TunnelCache } from './tunnel-cache.ts';
-import type { WriteAuthorizer } from './write-authorizer.ts';
 import { rfc3339 } from '../timestamps.ts';
+import type { TunnelObjectApi } from './object-api.ts';
+import type { ReporterRegistry } from './reporter-registry.ts';
+import type { TunnelCache } from './tunnel-cache.ts';
+import { RETRY_SOON, type Outcome, type Reconciler, type Retry } from './workers.ts';
 import type { QueueItem } from './workqueue.ts';
+import type { WriteAuthorizer } from './write-authorizer.ts';
+import { isApiFailure, type ApiFailure } from './write-outcome.ts';
+import type { WritePlanner } from './write-planner.ts';
 
-/** What became of one look at a key. */
-export type Outcome =
-  /** The row is as it is to be. `answered`: the API server had a part in it, so it is there. */
-  | Done
-  /** Worth another try soon. */
-  | Retry
-  /** Refused, with what answer; it will be again until somebody changes something. */
-  | { readonly kind: 'rejected'; readonly answer: string };
-
-interface Done {
-  readonly kind: 'done';
-  readonly answered: boolean;
-}
-
-/** A look that came to no end. It is never taken for a refusal: by itself the next try may succeed. */
-export interface Retry {
-  readonly kind: 'retry';
-  /** True when nothing says that another key would fare better: the API server is away, busy, or lacks the kind. */
-  readonly blocked: boolean;
-  /** True when there was no answer at all: the watch may have lost its connection too. */
-  readonly unreachable: boolean;
-  /** How long the API server asks to wait. */
-  readonly retryAfterMs: number | undefined;
-}
-
-/** This row needs another look, for a reason of its own. */
-const REQUEUE: Retry = { kind: 'retry', blocked: false, unreachable: false, retryAfterMs: undefined };
-
-/** A used-up quota rejects thousands of writes, each again and again: one line in 10 s stands for all of them. */
+/** A used-up quota rejects thousands of writes again and again; one line per 10 s stands for all of them. */
 const REJECTION_LOG_INTERVAL_MS = 10_000;
-/** How metrics and log lines call a step: by the call that it takes. */
+
+/** The verb of each action, in metrics and logs. */
 const VERBS = {
   create: 'create',
   patch: 'patch',
@@ -63,33 +40,33 @@ const VERBS = {
 } as const;
 
 /**
- * Writes that one look may take. Two are the most that a rightful change needs (another identity: delete, create);
- * the rest leaves room for answers that teach something. A key that needs more is fought over, and goes back to the
- * queue.
+ * Writes per reconciliation. A change needs two at most (another identity: delete, create); the others leave room for
+ * conflicts. A contended object goes back to the queue.
  */
 const MAX_WRITES = 4;
 
-/** What is compared (ledger, cache), what is asked (gate) and where the difference is written (api). */
 export interface TunnelReconcilerOptions {
   readonly api: TunnelObjectApi;
   readonly ledger: Ledger;
   readonly cache: TunnelCache;
+  readonly planner: WritePlanner;
+  readonly registry: ReporterRegistry;
   /** Asked before each write. */
   readonly writeAuthorizer: WriteAuthorizer;
   readonly names: Names;
-  /** Lists all rows again: those that are known are of a time that etcd no longer knows. */
-  readonly relist: () => void;
+  /** Lists the objects again: etcd was restored, and the watch may not show it. */
+  readonly watches: { relistTunnels(): void };
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
 }
 
 /**
- * Brings the rows of one tunnel to what the ledger knows: compares the whole of both, writes the difference, learns
- * from the answer, and compares again until there is none. It asks only what is to be now, never what happened, so a
- * key that failed, was skipped or changed ten times meanwhile is served by the same one look.
+ * Brings the objects of one tunnel to the desired state: compares them with the ledger, sends the next write, updates
+ * the cache with the response, and repeats until nothing differs. It is level-triggered: an item that failed, was
+ * skipped or changed several times is handled by the same comparison.
  */
-export class TunnelReconciler {
+export class TunnelReconciler implements Reconciler {
   readonly #options: TunnelReconcilerOptions;
   readonly #throttled: LogThrottle;
 
@@ -98,19 +75,27 @@ export class TunnelReconciler {
     this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
   }
 
+  describe({ name }: QueueItem): object {
+    return { tunnel: name };
+  }
+
+  onRejected({ key, name }: QueueItem, answer: string): void {
+    this.#options.writeAuthorizer.writeRejected(key, name, answer);
+  }
+
   async reconcile(item: QueueItem): Promise<Outcome> {
-    const { ledger, writeAuthorizer, clock, metrics } = this.#options;
-    const reporter = ledger.reporter(item.key) ?? writeAuthorizer.reporter(item.key);
+    const { ledger, planner, registry, writeAuthorizer, clock, metrics } = this.#options;
+    const reporter = ledger.reporter(item.key) ?? registry.entry(item.key)?.reporter;
     if (reporter === undefined) return { kind: 'done', answered: false };
     let written = 0;
     for (let steps = 0; ; steps += 1) {
-      const action = this.nextWrite(item.key, item.tunnelName);
+      const action = planner.nextWrite(item.key, item.name);
       if (action === undefined) {
         if (written > 0) metrics.syncLagSeconds.observe((clock.monotonicMs() - item.sinceMs) / 1000);
-        writeAuthorizer.writeRejected(item.key, item.tunnelName, undefined);
+        writeAuthorizer.writeAccepted(item.key, item.name);
         return { kind: 'done', answered: steps > 0 };
       }
-      if (steps === MAX_WRITES) return REQUEUE;
+      if (steps === MAX_WRITES) return RETRY_SOON;
       const permission = writeAuthorizer.authorize(item.key, action.type);
       if (permission === 'deny') {
         writeAuthorizer.writeSkipped(item.key);
@@ -119,30 +104,21 @@ export class TunnelReconciler {
       if (permission === 'verify') {
         const failure = await writeAuthorizer.liveRead(item.key);
         if (failure !== undefined) return this.#handleReadFailure(failure, reporter, item);
-        // What was read, or came meanwhile, may say that nothing is to be done, or by somebody else.
+        // The read, or an event during it, may have made the write unnecessary, or ended the ownership.
         continue;
       }
       const outcome = await this.#execute(action, reporter, item);
       if (outcome === 'written') written += 1;
-      else if (outcome !== 'learnt') return outcome;
+      else if (outcome !== 'refreshed') return outcome;
     }
   }
 
-  /** The next write that a key needs, by what is known now; undefined when it needs none. */
-  nextWrite(key: string, tunnelName: string): TunnelAction | undefined {
-    const { ledger, cache, writeAuthorizer } = this.#options;
-    const objects = cache.objects(key, tunnelName);
-    const state: TunnelState = ledger.tunnelState(key, tunnelName, objects[0]?.tunnel);
-    const phase = writeAuthorizer.phase(key);
-    return phase === undefined ? nextAction(state, objects) : nextDisconnectedAction(state, objects, phase);
-  }
-
-  /** Takes one step. `written` and `learnt` (it was not, but the answer says more): look again at once. */
+  /** Sends one write. Returns `written`, or `refreshed` if it failed and the cache was updated with its cause. */
   async #execute(
     action: TunnelAction,
     reporter: ReporterId,
     item: QueueItem,
-  ): Promise<Outcome | 'written' | 'learnt'> {
+  ): Promise<Outcome | 'written' | 'refreshed'> {
     const { metrics } = this.#options;
     try {
       await this.#write(action, reporter, item);
@@ -173,38 +149,38 @@ export class TunnelReconciler {
         return;
       case 'patchStatus':
       case 'markUnknown': {
-        const seconds = rfc3339(clock.wallMs());
-        const status = action.type === 'markUnknown' ? unknownStatus(seconds) : reportedStatus(seconds);
+        const now = rfc3339(clock.wallMs());
+        const status = action.type === 'markUnknown' ? unknownStatus(now) : reportedStatus(now);
         cache.applyWrite(await api.patchStatus(action.object, status));
         return;
       }
       case 'delete':
       case 'expire': {
         const remaining = await api.delete(action.object);
-        // With a finalizer it stands until somebody removes that, and its name cannot be had before.
-        if (remaining === undefined) cache.applyDelete(item.key, item.tunnelName, action.object);
+        // With a finalizer the object stays, and keeps its name, until somebody removes the finalizer.
+        if (remaining === undefined) cache.applyDelete(item.key, item.name, action.object);
         else cache.applyWrite(remaining);
       }
     }
   }
 
-  /** What follows from a failed step. */
+  /** Reacts to a failed write by its kind. */
   async #handleFailure(
     failure: ApiFailure,
     action: TunnelAction,
     reporter: ReporterId,
     item: QueueItem,
-  ): Promise<Outcome | 'learnt'> {
+  ): Promise<Outcome | 'refreshed'> {
     switch (failure.kind) {
       case 'conflict':
       case 'already_exists':
         return await this.#refresh(action, reporter, item);
       case 'not_found':
-        // Of a create it says nothing about a row: something between here and the API server answers 404.
+        // For a create this does not concern the object: something on the way to the API server responds with 404.
         if (action.type === 'create') return retry(failure);
-        this.#options.cache.applyDelete(item.key, item.tunnelName, action.object);
+        this.#options.cache.applyDelete(item.key, item.name, action.object);
         this.#options.writeAuthorizer.externalChange(item.key);
-        return 'learnt';
+        return 'refreshed';
       case 'throttled':
       case 'unavailable':
         return retry(failure);
@@ -213,95 +189,93 @@ export class TunnelReconciler {
       case 'no_kind_match':
       case 'namespace_not_found':
       case 'terminating':
-        this.#logRejection(failure, action, reporter, item);
+        this.#logRejection(reporter, item, VERBS[action.type], failure.message);
         return retry(failure);
       case 'cancelled':
-        // Only the shutdown cancels: nothing will come of another try.
+        // Only the shutdown cancels requests; a retry would be cancelled too.
         return { kind: 'done', answered: false };
       case 'rejected':
       case 'expired':
       case 'resource_version_too_large':
-        this.#logRejection(failure, action, reporter, item);
+        this.#logRejection(reporter, item, VERBS[action.type], failure.message);
         return { kind: 'rejected', answer: failure.message };
     }
   }
 
-  #logRejection(failure: ApiFailure, action: TunnelAction, reporter: ReporterId, item: QueueItem): void {
-    this.#logRejectedCall(reporter, item, VERBS[action.type], failure.message);
+  /** Reacts to a failed live read. A rejection concerns this reporter; other reporters may fare better. */
+  #handleReadFailure(failure: ApiFailure, reporter: ReporterId, item: QueueItem): Outcome {
+    if (failure.kind !== 'rejected') return retry(failure);
+    this.#logRejection(reporter, item, 'get', failure.message);
+    return { kind: 'rejected', answer: failure.message };
   }
 
-  #logRejectedCall(reporter: ReporterId, item: QueueItem, verb: string, error: string): void {
+  #logRejection(reporter: ReporterId, item: QueueItem, verb: string, error: string): void {
     this.#throttled('rejected', (suppressed) =>
       this.#options.log.warn(
-        { reporter, tunnel: item.tunnelName, verb, error, ...suppressed },
+        { reporter, tunnel: item.name, verb, error, ...suppressed },
         'ReverseTunnel write rejected; retrying with backoff',
       ),
     );
   }
 
-  /** The reporter's object could not be read. Where that is not allowed, other reporters need not fare the same. */
-  #handleReadFailure(failure: ApiFailure, reporter: ReporterId, item: QueueItem): Outcome {
-    if (failure.kind !== 'rejected') return retry(failure);
-    const { message } = failure;
-    this.#logRejectedCall(reporter, item, 'get', message);
-    return { kind: 'rejected', answer: message };
-  }
-
-  /** Teaches the cache how the row that a step was about stands now. */
-  async #refresh(action: TunnelAction, reporter: ReporterId, item: QueueItem): Promise<Outcome | 'learnt'> {
-    const { api, cache, writeAuthorizer, names, relist } = this.#options;
-    // Whoever it was may own the reporter by now.
+  /** Reads the object of a conflicting write again, and updates the cache. */
+  async #refresh(
+    action: TunnelAction,
+    reporter: ReporterId,
+    item: QueueItem,
+  ): Promise<Outcome | 'refreshed'> {
+    const { api, cache, writeAuthorizer, names, watches } = this.#options;
+    // The writer of the other version may own the reporter by now.
     writeAuthorizer.externalChange(item.key);
-    const name =
+    const objectName =
       action.type === 'create' ? names.tunnelObjectName(reporter, action.tunnel) : action.object.name;
-    const known = cache.objects(item.key, item.tunnelName).find((known) => known.name === name);
+    const known = cache.objects(item.key, item.name).find(({ name }) => name === objectName);
     const newest = known?.resourceVersion ?? cache.latestResourceVersion;
     let object: TunnelObject | undefined;
     try {
-      object = await api.read(name);
+      object = await api.read(objectName);
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       return retry(error);
     }
-    // Again: a fresh read that was answered meanwhile says nothing of what this answer shows.
+    // Recorded again: a live read that was answered in the meantime does not cover what this read returned.
     writeAuthorizer.externalChange(item.key);
     if (object === undefined) {
-      if (action.type !== 'create') cache.applyDelete(item.key, item.tunnelName, action.object);
-      return 'learnt';
+      if (action.type !== 'create') cache.applyDelete(item.key, item.name, action.object);
+      return 'refreshed';
     }
     const tunnelKey = tunnelKeyOf(object);
-    if (tunnelKey.key !== item.key || tunnelKey.tunnelName !== item.tunnelName) {
-      return this.#handleNameCollision(name, tunnelKey, item);
+    if (tunnelKey.key !== item.key || tunnelKey.tunnelName !== item.name) {
+      return this.#handleNameCollision(objectName, tunnelKey, item);
     }
-    // A read shows nothing older than what was known when it was sent, unless etcd was restored. The cache takes no older
-    // version but from a list: without one this write would meet the same conflict for ever.
-    if (compareResourceVersions(object.metadata.resourceVersion, newest) < 0) relist();
+    // A read never returns an older version than the one known when it was sent, unless etcd was restored. The cache
+    // accepts an older version only from a list; without a list this write would conflict forever.
+    if (compareResourceVersions(object.metadata.resourceVersion, newest) < 0) watches.relistTunnels();
     cache.applyWrite(object);
-    // While it is being deleted, it holds the name until its last finalizer is gone.
-    return object.metadata.deletionTimestamp === undefined ? 'learnt' : REQUEUE;
+    // An object that is being deleted keeps its name until its last finalizer is removed.
+    return object.metadata.deletionTimestamp === undefined ? 'refreshed' : RETRY_SOON;
   }
 
   /**
-   * The name that a row derives is taken by the row of another tunnel: 65 bits of two hashes are the same, or somebody
-   * made that row by hand. It is not overwritten.
+   * Rejects a tunnel whose object name is taken by the object of another tunnel: 65 bits of two hashes are equal, or the
+   * object was created manually. It is not overwritten.
    */
-  #handleNameCollision(name: string, tunnelKey: TunnelKey, item: QueueItem): Outcome {
+  #handleNameCollision(objectName: string, tunnelKey: TunnelKey, item: QueueItem): Outcome {
     const { log, metrics } = this.#options;
     metrics.tunnelRejections.inc({ reason: 'name_collision' });
     log.error(
       {
-        object: name,
-        tunnel: item.tunnelName,
+        object: objectName,
+        tunnel: item.name,
         conflictingObject: { reporter: tunnelKey.reporter, tunnel: tunnelKey.tunnelName },
         hint: 'delete the existing object if it is stale',
       },
       'tunnel rejected: its object name is taken by another tunnel',
     );
-    return { kind: 'rejected', answer: `object name ${name} is taken by another tunnel` };
+    return { kind: 'rejected', answer: `object name ${objectName} is taken by another tunnel` };
   }
 }
 
-function retry(failure: ApiFailure): Retry {
-  const noAnswer = failure.status === undefined;
-  return { kind: 'retry', blocked: true, unreachable: noAnswer, retryAfterMs: failure.retryAfterMs };
+function retry({ status, retryAfterMs }: ApiFailure): Retry {
+  return { kind: 'retry', blocked: true, unreachable: status === undefined, retryAfterMs };
 }

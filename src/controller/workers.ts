@@ -1,62 +1,136 @@
+import { backoffDelayMs, RETRY, SLOW_RETRY } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { backoffDelayMs, RETRY, SLOW_RETRY } from '../backoff.ts';
-import type { Outcome } from './tunnel-reconciler.ts';
-import type { QueueItem, Workqueue } from './workqueue.ts';
+import type { QueueItem, Workqueue, WorkqueueEventHandler } from './workqueue.ts';
 
-/** Where keys come from, what is done with one, and who is told of what became of it. */
+/** The result of one reconciliation. */
+export type Outcome =
+  | Done
+  | RequeueAfter
+  | Retry
+  /** The API server rejected a write, and will again until somebody changes something: retried slowly. */
+  | Rejected;
+
+/** The object is in the desired state. */
+export interface Done {
+  readonly kind: 'done';
+  /** True if the API server answered a request, which proves that it is available. */
+  readonly answered: boolean;
+}
+
+/** Nothing failed, but there is more to do: now, or when time has passed. */
+export interface RequeueAfter {
+  readonly kind: 'requeue';
+  /** 0: immediately, after the items that wait already. */
+  readonly afterMs: number;
+  /** Default: the priority of the reconciled item. */
+  readonly priority?: QueueItem['priority'];
+}
+
+/** The reconciliation failed, and the next attempt may succeed without any change. */
+export interface Retry {
+  readonly kind: 'retry';
+  /** True if other items would probably fail too: the API server is down, overloaded, or does not serve the kind. */
+  readonly blocked: boolean;
+  /** True if there was no response at all: the watches may have lost their connections too. */
+  readonly unreachable: boolean;
+  /** The delay that the API server asks for. */
+  readonly retryAfterMs: number | undefined;
+  /** The number of consecutive failures, if the reconciler counts more than the queue does. */
+  readonly failures?: number;
+}
+
+export interface Rejected {
+  readonly kind: 'rejected';
+  /** The response of the API server. */
+  readonly answer: string;
+  readonly retryAfterMs?: number | undefined;
+  /** As in `Retry`. */
+  readonly failures?: number;
+}
+
+/** Another attempt is needed for a reason that concerns this object only. */
+export const RETRY_SOON: Retry = {
+  kind: 'retry',
+  blocked: false,
+  unreachable: false,
+  retryAfterMs: undefined,
+};
+
+/** Brings one object to the desired state. */
+export interface Reconciler {
+  reconcile(item: QueueItem): Promise<Outcome>;
+  /** Returns the log fields that identify an item. */
+  describe(item: QueueItem): object;
+  /** Called when a reconciliation was rejected, while the item is still running. */
+  onRejected?(item: QueueItem, answer: string): void;
+}
+
 export interface WorkersOptions {
   readonly queue: Workqueue;
-  readonly reconcile: (item: QueueItem) => Promise<Outcome>;
-  /** Keys worked on at once, which bounds the API writes in flight. */
+  readonly reconciler: Reconciler;
+  /** Concurrent reconciliations, which bounds the number of API requests in flight. */
   readonly concurrency: number;
-  /** Told of each write that got no answer: the watch may have lost its connection too. */
-  readonly onUnreachable: () => void;
-  /** Told of each key that is refused, with the API server's answer. */
-  readonly onRejected: (item: QueueItem, answer: string) => void;
+  /**
+   * - `shortened`: a change of an object that failed is reconciled at once.
+   * - `held`: it waits for the end of the backoff, which is at most 10 s or what the API server asks for.
+   */
+  readonly backoff: 'shortened' | 'held';
+  /** Called after each request without a response. */
+  readonly onUnreachable: { retryNow(): void };
   readonly clock: Clock;
+  /** 0 to 1, for jitter. */
   readonly random: () => number;
-  readonly metrics: Metrics;
+  /** Counts retries; undefined: they are not counted. */
+  readonly metrics: Metrics | undefined;
   readonly log: Log;
 }
 
-/** While the API server takes nothing at all, one key knocks for all of them, at most this far apart. */
+/** While the API server is unavailable, one worker sends a probe at most this often. */
 const PROBE_BACKOFF = { initialMs: 100, maxMs: 2000 };
+/** Longest own delay of a held backoff. */
+const MAX_HELD_MS = 10_000;
 
 /**
- * Takes keys from the queue, a bounded number at a time, and puts back what failed.
+ * Takes items from a queue, reconciles up to `concurrency` of them at a time, and requeues what failed. Workers are
+ * woken by the queue on a later tick than the one in which an item was added, so the handler that added it (and the
+ * ACK that it writes) always finishes before the first request.
  *
- * States: *stopped* (before `start`, after `stop`: nothing is taken) → *working* → *knocking* (a request was blocked,
- * and no other has had an answer since it was sent: one key at a time, with a growing pause) → working again at the
- * first answer. So an outage costs a request every 2 s, however many keys wait and however many of them turn out to
- * need nothing, and its end is noticed within 2 s, also when requests hang. A row that is refused for a reason of its
- * own waits alone.
+ * States:
+ * - *stopped*: before `start` and after `stop`; nothing is taken.
+ * - *working*.
+ * - *probing*: a request was blocked, and no other request was answered since it was sent. A single worker probes the
+ *   API server, with a growing delay of at most 2 s, whatever the number of waiting items and however many of them turn
+ *   out to need no request. The first response ends this state; a probe without a response does not delay the next one.
+ *
+ * An item that is rejected for a reason of its own only delays itself.
  */
-export class Workers {
+export class Workers implements WorkqueueEventHandler {
   readonly #options: WorkersOptions;
-  #isRunning = false;
+  #state: 'new' | 'running' | 'stopped' = 'new';
   #busyWorkers = 0;
-  /** Knocks in a row; 0 while working. */
+  /** Consecutive probes; 0 while working. */
   #probes = 0;
-  /** While knocking: the next key may be taken. */
+  /** While probing: the next item may be taken. */
   #canProbe = false;
   #cancelProbe: (() => void) | undefined;
   #lastAnswerMs = 0;
-  #drained: (() => void)[] = [];
+  #drainWaiters: (() => void)[] = [];
 
   constructor(options: WorkersOptions) {
     this.#options = options;
-    options.queue.onReady = () => this.wake();
+    options.queue.addEventHandler(this);
   }
 
+  /** Starts the workers, unless they were stopped. */
   start(): void {
-    this.#isRunning = true;
-    this.wake();
+    if (this.#state === 'new') this.#state = 'running';
+    this.onReady();
   }
 
-  /** Looks whether the queue has work; to be called when keys have been added. */
-  wake(): void {
+  /** Gives waiting items to free workers. */
+  onReady(): void {
     const { queue, concurrency } = this.#options;
     while (this.#isRunning && this.#busyWorkers < concurrency && (this.#probes === 0 || this.#canProbe)) {
       const item = queue.take();
@@ -67,81 +141,100 @@ export class Workers {
     }
   }
 
-  /**
-   * Resolves when no key waits for a worker and none has one; at once where nothing is taken. What waits for a time
-   * does not hold it up.
-   */
+  /** Resolves when no item waits or is being reconciled; immediately if the workers do not run. Ignores delayed items. */
   drained(): Promise<void> {
     if (!this.#isRunning || this.#options.queue.idle) return Promise.resolve();
-    return new Promise((resolve) => this.#drained.push(resolve));
+    return new Promise((resolve) => this.#drainWaiters.push(resolve));
   }
 
-  /** Takes nothing more. What is being worked on ends by itself. */
+  /** Takes no more items. Reconciliations in progress end by themselves. */
   stop(): void {
-    this.#isRunning = false;
+    this.#state = 'stopped';
     this.#stopProbing();
     this.#options.queue.close();
   }
 
+  get #isRunning(): boolean {
+    return this.#state === 'running';
+  }
+
   async #work(item: QueueItem): Promise<void> {
-    const { queue, reconcile, clock, log } = this.#options;
+    const { queue, reconciler, clock, log } = this.#options;
     const sentMs = clock.monotonicMs();
     let outcome: Outcome;
     try {
-      outcome = await reconcile(item);
+      outcome = await reconciler.reconcile(item);
     } catch (error) {
-      // A fault of this program in one key is that key's alone.
-      log.error({ err: error, tunnel: item.tunnelName }, 'unexpected error while reconciling a tunnel');
+      // A bug that one object triggers must neither affect other objects nor be repeated at full speed.
+      log.error({ err: error, ...reconciler.describe(item) }, 'unexpected error in a reconciliation');
       outcome = { kind: 'rejected', answer: 'internal error of the operator; see its log' };
     }
     this.#busyWorkers -= 1;
     this.#settle(item, outcome, sentMs);
     queue.done(item);
-    this.wake();
+    this.onReady();
     if (queue.idle) {
-      for (const resolve of this.#drained.splice(0)) resolve();
+      for (const resolve of this.#drainWaiters.splice(0)) resolve();
     }
   }
 
   #settle(item: QueueItem, outcome: Outcome, sentMs: number): void {
-    const { queue, clock, random, metrics } = this.#options;
+    const { queue, reconciler, clock } = this.#options;
     if (wasAnswered(outcome)) {
       this.#lastAnswerMs = clock.monotonicMs();
       this.#stopProbing();
     }
-    if (outcome.kind === 'rejected') this.#options.onRejected(item, outcome.answer);
-    if (outcome.kind === 'done') {
-      queue.forgetFailures(item);
-      // Nothing was sent for it, so the knock is another key's.
-      if (!outcome.answered && this.#probes > 0) this.#canProbe = true;
-      return;
+    switch (outcome.kind) {
+      case 'done':
+        queue.forgetFailures(item);
+        // No request was sent for it, so another item may be the probe.
+        if (!outcome.answered && this.#probes > 0) this.#canProbe = true;
+        return;
+      case 'requeue': {
+        const { afterMs, priority = item.priority } = outcome;
+        queue.forgetFailures(item);
+        if (afterMs > 0) queue.addAfter({ ...item, priority }, afterMs);
+        else queue.add(item.key, item.name, item.sinceMs, priority);
+        return;
+      }
+      case 'rejected':
+        reconciler.onRejected?.(item, outcome.answer);
+        this.#retry(item, outcome, sentMs);
+        return;
+      case 'retry':
+        if (outcome.unreachable) this.#options.onUnreachable.retryNow();
+        this.#retry(item, outcome, sentMs);
     }
-    metrics.workqueueRetries.inc({ name: 'tunnels' });
-    const serverDelayMs = outcome.kind === 'retry' ? (outcome.retryAfterMs ?? 0) * (1 + random() / 2) : 0;
-    if (outcome.kind === 'retry' && outcome.unreachable) this.#options.onUnreachable();
-    if (outcome.kind === 'retry' && outcome.blocked && this.#lastAnswerMs < sentMs) {
-      // Nobody has had an answer since this was sent: it is not this key's fault, and the next knock may be its own.
-      this.#scheduleProbe(serverDelayMs);
-      queue.add(item.key, item.tunnelName, item.sinceMs);
-      return;
-    }
-    const failures = queue.recordFailure(item);
-    const waitMs = backoffDelayMs(outcome.kind === 'rejected' ? SLOW_RETRY : RETRY, failures, random());
-    queue.addAfter(item, Math.max(waitMs, serverDelayMs));
   }
 
-  /** Lets one key knock after a pause, and others after it for as long as none has an answer. */
+  #retry(item: QueueItem, outcome: Retry | Rejected, sentMs: number): void {
+    const { queue, backoff, random, metrics } = this.#options;
+    metrics?.workqueueRetries.inc({ name: 'tunnels' });
+    const serverDelayMs = (outcome.retryAfterMs ?? 0) * (1 + random() / 2);
+    if (outcome.kind === 'retry' && outcome.blocked && this.#lastAnswerMs < sentMs) {
+      // No request was answered since this one was sent: not the fault of this item, which may be the next probe.
+      this.#scheduleProbe(serverDelayMs);
+      queue.add(item.key, item.name, item.sinceMs);
+      return;
+    }
+    const failures = Math.max(queue.recordFailure(item), outcome.failures ?? 0);
+    const ownDelayMs = backoffDelayMs(outcome.kind === 'rejected' ? SLOW_RETRY : RETRY, failures, random());
+    if (backoff === 'shortened') queue.addAfter(item, Math.max(ownDelayMs, serverDelayMs));
+    else queue.backOff(item, Math.max(Math.min(ownDelayMs, MAX_HELD_MS), serverDelayMs));
+  }
+
+  /** Lets one item through after a delay, and another one each time it gets no response. */
   #scheduleProbe(serverDelayMs: number): void {
-    // Once stopped, what is still answered must leave no timer behind.
+    // A response after `stop` must not leave a timer behind.
     if (this.#cancelProbe !== undefined || !this.#isRunning) return;
     this.#probes += 1;
     const { clock, random } = this.#options;
-    const pauseMs = Math.max(backoffDelayMs(PROBE_BACKOFF, this.#probes, random()), serverDelayMs);
-    this.#cancelProbe = clock.setTimer(pauseMs, () => {
+    const delayMs = Math.max(backoffDelayMs(PROBE_BACKOFF, this.#probes, random()), serverDelayMs);
+    this.#cancelProbe = clock.setTimer(delayMs, () => {
       this.#cancelProbe = undefined;
       this.#canProbe = true;
-      this.wake();
-      // A knock that hangs until its deadline must not keep the next one.
+      this.onReady();
+      // A probe that hangs until its timeout must not delay the next one.
       if (!this.#canProbe) this.#scheduleProbe(0);
     });
   }
@@ -154,13 +247,14 @@ export class Workers {
   }
 }
 
-/** True when the API server did something for this key, or refused it for a reason of its own. */
+/** Returns true if the API server processed a request for the item, or rejected it for a reason of its own. */
 function wasAnswered(outcome: Outcome): boolean {
   switch (outcome.kind) {
     case 'done':
       return outcome.answered;
     case 'retry':
       return !outcome.blocked;
+    case 'requeue':
     case 'rejected':
       return true;
   }

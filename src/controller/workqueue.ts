@@ -1,172 +1,192 @@
+import TinyQueue from 'tinyqueue';
 import type { Clock } from '../clock.ts';
-import { DelayHeap } from './delay-heap.ts';
 
-/** One thing to reconcile: a tunnel name of a reporter. */
+/** An object to reconcile: of all objects of one reporter, the one of this name. */
 export interface QueueItem {
+  /** The reporter key. Reporters share the workers round-robin. */
   readonly key: string;
-  readonly tunnelName: string;
-  /** When the oldest of the changes that it stands for came, monotonic ms. */
+  /** The tunnel name; empty for the reporter's own object. */
+  readonly name: string;
+  readonly priority: Priority;
+  /** When the oldest change since the last reconciliation arrived, monotonic ms. */
   readonly sinceMs: number;
 }
 
-/** The keys of one reporter. */
+/** Items of high priority are taken before all others. */
+export type Priority = 'high' | 'normal';
+
+/** Receives what happens to a queue. */
+export interface WorkqueueEventHandler {
+  /** Items became ready. Called on a later tick than `add`, once for all items added until then. */
+  onReady?(): void;
+  /** The last item of a reporter was completed, and no item of the reporter is delayed. */
+  onEmptied?(key: string): void;
+}
+
+/** The items of one reporter. */
 interface ReporterQueue {
   readonly key: string;
-  /** Names waiting for a worker, in the order in which they came, with the time of their oldest change. */
+  /** Names that wait for a worker, in order of arrival, with the time of their oldest change. */
   readonly waiting: Map<string, number>;
-  /** One iterator for as long as names wait: a new one each time would step over all that were taken before. */
+  /** A single iterator as long as names wait: a new one per item would step over all names taken before. */
   iterator: MapIterator<[string, number]> | undefined;
-  /** Names with a worker; the value is the time of the oldest change that came meanwhile. */
+  /** Names being reconciled, with the time of the oldest change since the start of the reconciliation, if any. */
   readonly running: Map<string, number | undefined>;
-  /** Names that wait for a time. */
   readonly delayed: Map<string, Delay>;
-  /** Names by the number of tries that failed in a row. */
+  /** Consecutive failures by name. */
   readonly failures: Map<string, number>;
-  isScheduled: boolean;
+  /** The rotations that contain the reporter. */
+  readonly scheduled: Record<Priority, boolean>;
+  /** The highest priority of the changes to running items. */
+  changePriority: Priority;
 }
 
-/** Stands for nothing once its lane holds another delay for the name, or none. */
+/** A delayed name. Obsolete once the reporter's queue contains another delay for the name, or none. */
 interface Delay {
   readonly queue: ReporterQueue;
-  readonly tunnelName: string;
+  readonly name: string;
+  readonly priority: Priority;
   readonly atMs: number;
   readonly sinceMs: number;
+  /** True for a backoff, which later changes do not cut short. */
+  readonly isHeld: boolean;
 }
 
-/** Delays that stand for nothing are dropped when they are this many more than the others. */
-const MAX_STALE_DELAYS = 1024;
+/** Reporters with waiting items, in the order of their turns from index `next` on. */
+interface Rotation {
+  queues: ReporterQueue[];
+  next: number;
+}
+
+/** Obsolete delays are dropped when they outnumber the current ones by this many. */
+const MAX_OBSOLETE_DELAYS = 1024;
 
 /**
- * Keys, never events: a key stands in the queue once however often it is added, has one worker at a time, and is
- * looked at again if it changes while it has one. Reporters take turns, so that one reporter's flood delays another's
- * change by at most one key a reporter.
+ * A queue of items to reconcile, with the guarantees of client-go's workqueue: an item is queued once however often it
+ * is added, is reconciled by one worker at a time, and is queued again if it changed during its reconciliation. Items
+ * of high priority go first; within a priority reporters take turns, so that a flood of changes from one reporter
+ * delays a change of another reporter by at most one item per reporter.
  *
- * What is remembered is bounded by the number of keys: it does not grow with the number of changes.
+ * Memory depends on the number of items, never on the number of changes.
  */
 export class Workqueue {
   readonly #clock: Clock;
+  readonly #handlers: WorkqueueEventHandler[] = [];
   readonly #queues = new Map<string, ReporterQueue>();
-  /** Lanes with names waiting, whose turn it is first at the front. */
-  #rotation: ReporterQueue[] = [];
-  #nextInRotation = 0;
-  readonly #delays = new DelayHeap<Delay>();
+  readonly #rotations: Record<Priority, Rotation> = {
+    high: { queues: [], next: 0 },
+    normal: { queues: [], next: 0 },
+  };
+  #delays = new TinyQueue<Delay>([], byTime);
   #delayedCount = 0;
   #cancelTimer: (() => void) | undefined;
   #timerAtMs = Number.POSITIVE_INFINITY;
   #depth = 0;
   #runningCount = 0;
   #closed = false;
-  /** Called when a key becomes ready without `add` having been called: a delay is over. */
-  onReady: () => void = () => {};
-  /** Called when nothing of a reporter waits, runs or is delayed any more. */
-  onEmptied: (key: string) => void = () => {};
+  #readyScheduled = false;
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** Keys that wait for a worker now; those that wait for a time do not count. */
+  addEventHandler(handler: WorkqueueEventHandler): void {
+    this.#handlers.push(handler);
+  }
+
+  /** Items that wait for a worker; delayed items do not count. */
   get depth(): number {
     return this.#depth;
   }
 
-  /** Keys that wait for a time. */
   get delayedCount(): number {
     return this.#delayedCount;
   }
 
-  /** True while nothing waits for a worker and none works. */
+  /** True if no item waits for a worker and none is being reconciled. */
   get idle(): boolean {
     return this.#depth === 0 && this.#runningCount === 0;
   }
 
-  /** Names of a reporter that wait for a worker or for a time, or have a worker. */
+  /** Returns the number of a reporter's items that wait, are delayed or are being reconciled. */
   pending(key: string): number {
     const queue = this.#queues.get(key);
     return queue === undefined ? 0 : queue.waiting.size + queue.running.size + queue.delayed.size;
   }
 
-  /** True while a key has a worker: what is seen of its row may be the worker's own doing. */
-  isRunning(key: string, tunnelName: string): boolean {
-    return this.#queues.get(key)?.running.has(tunnelName) ?? false;
+  /** Returns true while an item is being reconciled: a change of its object may be the result of that. */
+  isRunning(key: string, name: string): boolean {
+    return this.#queues.get(key)?.running.has(name) ?? false;
   }
 
-  /** True when a key waits for a worker or has one, so that it is looked at again in any case. */
-  isActive(key: string, tunnelName: string): boolean {
+  /** Returns true if an item waits for a worker or is being reconciled. */
+  isActive(key: string, name: string): boolean {
     const queue = this.#queues.get(key);
-    return queue !== undefined && (queue.waiting.has(tunnelName) || queue.running.has(tunnelName));
+    return queue !== undefined && (queue.waiting.has(name) || queue.running.has(name));
   }
 
-  /** The key has changed: it is to be looked at as soon as its turn comes, also when it was to wait for a time. */
-  add(key: string, tunnelName: string, sinceMs: number): void {
+  /** Queues an item. If it is delayed it becomes ready at once, unless the delay is a backoff (`backOff`). */
+  add(key: string, name: string, sinceMs: number, priority: Priority = 'normal'): void {
     const queue = this.#queueFor(key);
-    const delayed = queue.delayed.get(tunnelName);
-    if (delayed !== undefined) this.#endDelay(queue, tunnelName);
-    this.#enqueue(queue, tunnelName, Math.min(sinceMs, delayed?.sinceMs ?? sinceMs));
+    const delayed = queue.delayed.get(name);
+    if (delayed?.isHeld === true && !queue.running.has(name)) return;
+    if (delayed !== undefined && !delayed.isHeld) this.#endDelay(queue, name);
+    this.#enqueue(queue, name, Math.min(sinceMs, delayed?.sinceMs ?? sinceMs), priority);
+    this.#scheduleReady();
   }
 
-  /**
-   * The key is to be looked at again after `delayMs`; an `add` before that makes it due at once. A time that was set
-   * earlier and comes sooner stands.
-   */
+  /** Queues an item after `delayMs`, unless it waits already or is delayed for less. A later `add` overtakes the delay. */
   addAfter(item: QueueItem, delayMs: number): void {
-    const queue = this.#queueFor(item.key);
-    const atMs = this.#clock.monotonicMs() + delayMs;
-    const existing = queue.delayed.get(item.tunnelName);
-    if (queue.waiting.has(item.tunnelName) || (existing !== undefined && existing.atMs <= atMs)) return;
-    const sinceMs = Math.min(item.sinceMs, existing?.sinceMs ?? item.sinceMs);
-    const delay = { queue, tunnelName: item.tunnelName, atMs, sinceMs };
-    if (existing === undefined) this.#delayedCount += 1;
-    queue.delayed.set(item.tunnelName, delay);
-    this.#delays.push(atMs, delay);
-    // Changes that keep overtaking a long delay would else pile up until it is over.
-    if (this.#delays.size > 2 * this.#delayedCount + MAX_STALE_DELAYS) this.#delays.retain(isCurrent);
-    this.#setTimer();
+    this.#delay(item, delayMs, false);
   }
 
-  /** One more failed try of a key: how many in a row there are now. */
+  /** Queues an item after `delayMs`. A later `add` does not overtake the delay. */
+  backOff(item: QueueItem, delayMs: number): void {
+    this.#delay(item, delayMs, true);
+  }
+
+  /** Counts another failure of an item, and returns the number of consecutive ones. */
   recordFailure(item: QueueItem): number {
     const queue = this.#queueFor(item.key);
-    const failures = (queue.failures.get(item.tunnelName) ?? 0) + 1;
-    queue.failures.set(item.tunnelName, failures);
+    const failures = (queue.failures.get(item.name) ?? 0) + 1;
+    queue.failures.set(item.name, failures);
     return failures;
   }
 
-  /** A key has been brought to what it is to be: its failures are forgotten. */
+  /** Resets the failures of an item that was reconciled. */
   forgetFailures(item: QueueItem): void {
-    this.#queues.get(item.key)?.failures.delete(item.tunnelName);
+    this.#queues.get(item.key)?.failures.delete(item.name);
   }
 
-  /** The next key whose turn it is, now running; undefined when none waits. `done` must be called with it. */
+  /** Returns the next item, which is running until `done` is called with it; undefined if none waits. */
   take(): QueueItem | undefined {
-    while (this.#nextInRotation < this.#rotation.length) {
-      const queue = this.#rotation[this.#nextInRotation];
-      this.#nextInRotation += 1;
-      if (this.#nextInRotation > 1024 && this.#nextInRotation * 2 > this.#rotation.length) {
-        this.#rotation = this.#rotation.slice(this.#nextInRotation);
-        this.#nextInRotation = 0;
-      }
-      if (queue === undefined) continue;
-      queue.isScheduled = false;
-      const item = this.#takeFrom(queue);
-      this.#schedule(queue);
-      if (item !== undefined) return item;
-    }
-    return undefined;
+    return this.#takeFrom('high') ?? this.#takeFrom('normal');
   }
 
-  /** The worker of `item` is done with it; a change that came meanwhile puts it into the queue again. */
+  /** Completes an item. If it changed while it was running, it is queued again. */
   done(item: QueueItem): void {
     const queue = this.#queueFor(item.key);
-    const changedSinceMs = queue.running.get(item.tunnelName);
-    queue.running.delete(item.tunnelName);
+    const changedSinceMs = queue.running.get(item.name);
+    queue.running.delete(item.name);
     this.#runningCount -= 1;
-    if (changedSinceMs !== undefined) this.#enqueue(queue, item.tunnelName, changedSinceMs);
-    this.#forgetIfEmpty(queue);
-    if (queue.waiting.size + queue.running.size + queue.delayed.size === 0) this.onEmptied(queue.key);
+    if (changedSinceMs !== undefined && queue.delayed.get(item.name)?.isHeld !== true)
+      this.#enqueue(queue, item.name, changedSinceMs, queue.changePriority);
+    if (queue.running.size === 0) queue.changePriority = 'normal';
+    this.#removeIfUnused(queue);
+    if (queue.waiting.size + queue.running.size + queue.delayed.size > 0) return;
+    for (const handler of this.#handlers) handler.onEmptied?.(queue.key);
   }
 
-  /** Delays never end from now on, so that no timer is left. Keys can still be added and taken. */
+  /** Drops the delays and failures of a reporter that was forgotten. Items that wait or are running stay. */
+  forget(key: string): void {
+    const queue = this.#queues.get(key);
+    if (queue === undefined) return;
+    for (const name of queue.delayed.keys()) this.#endDelay(queue, name);
+    queue.failures.clear();
+    this.#removeIfUnused(queue);
+  }
+
+  /** Ends the timers: delayed items no longer become ready. Items can still be added and taken. */
   close(): void {
     this.#closed = true;
     this.#cancelTimer?.();
@@ -174,7 +194,45 @@ export class Workqueue {
     this.#timerAtMs = Number.POSITIVE_INFINITY;
   }
 
-  #takeFrom(queue: ReporterQueue): QueueItem | undefined {
+  #delay(item: QueueItem, delayMs: number, isHeld: boolean): void {
+    const queue = this.#queueFor(item.key);
+    const { name, priority } = item;
+    const atMs = this.#clock.monotonicMs() + delayMs;
+    const existing = queue.delayed.get(name);
+    if (queue.waiting.has(name)) return;
+    if (existing !== undefined && !isHeld && existing.atMs <= atMs) return;
+    const sinceMs = Math.min(item.sinceMs, existing?.sinceMs ?? item.sinceMs);
+    const delay = { queue, name, priority, atMs, sinceMs, isHeld };
+    if (existing === undefined) this.#delayedCount += 1;
+    queue.delayed.set(name, delay);
+    this.#delays.push(delay);
+    // Changes that keep overtaking a long delay would otherwise pile up until it ends.
+    if (this.#delays.length > 2 * this.#delayedCount + MAX_OBSOLETE_DELAYS)
+      this.#delays = new TinyQueue(this.#delays.data.filter(isCurrent), byTime);
+    this.#setTimer();
+  }
+
+  #takeFrom(priority: Priority): QueueItem | undefined {
+    const rotation = this.#rotations[priority];
+    while (rotation.next < rotation.queues.length) {
+      const queue = rotation.queues[rotation.next];
+      rotation.next += 1;
+      if (rotation.next > 1024 && rotation.next * 2 > rotation.queues.length) {
+        rotation.queues = rotation.queues.slice(rotation.next);
+        rotation.next = 0;
+      }
+      if (queue === undefined) continue;
+      queue.scheduled[priority] = false;
+      const item = this.#takeNext(queue, priority);
+      // The rest of the reporter's items get their turn after those of the other reporters.
+      this.#schedule(queue, priority);
+      if (item !== undefined) return item;
+      this.#removeIfUnused(queue);
+    }
+    return undefined;
+  }
+
+  #takeNext(queue: ReporterQueue, priority: Priority): QueueItem | undefined {
     for (;;) {
       queue.iterator ??= queue.waiting.entries();
       const { value } = queue.iterator.next();
@@ -183,31 +241,33 @@ export class Workqueue {
         if (queue.waiting.size === 0) return undefined;
         continue;
       }
-      const [tunnelName, sinceMs] = value;
-      queue.waiting.delete(tunnelName);
-      queue.running.set(tunnelName, undefined);
+      const [name, sinceMs] = value;
+      queue.waiting.delete(name);
+      queue.running.set(name, undefined);
       this.#depth -= 1;
       this.#runningCount += 1;
-      return { key: queue.key, tunnelName, sinceMs };
+      return { key: queue.key, name, priority, sinceMs };
     }
   }
 
-  #enqueue(queue: ReporterQueue, tunnelName: string, sinceMs: number): void {
-    if (queue.running.has(tunnelName)) {
-      queue.running.set(tunnelName, Math.min(sinceMs, queue.running.get(tunnelName) ?? sinceMs));
+  #enqueue(queue: ReporterQueue, name: string, sinceMs: number, priority: Priority): void {
+    if (queue.running.has(name)) {
+      if (priority === 'high') queue.changePriority = priority;
+      queue.running.set(name, Math.min(sinceMs, queue.running.get(name) ?? sinceMs));
       return;
     }
-    const waitingSinceMs = queue.waiting.get(tunnelName);
-    queue.waiting.set(tunnelName, Math.min(sinceMs, waitingSinceMs ?? sinceMs));
-    if (waitingSinceMs !== undefined) return;
-    this.#depth += 1;
-    this.#schedule(queue);
+    const waitingSinceMs = queue.waiting.get(name);
+    queue.waiting.set(name, Math.min(sinceMs, waitingSinceMs ?? sinceMs));
+    if (waitingSinceMs === undefined) this.#depth += 1;
+    this.#schedule(queue, priority);
   }
 
-  #schedule(queue: ReporterQueue): void {
-    if (queue.isScheduled || queue.waiting.size === 0) return;
-    queue.isScheduled = true;
-    this.#rotation.push(queue);
+  /** Gives a reporter with waiting items a turn. With a turn in both rotations, the later one may find nothing. */
+  #schedule(queue: ReporterQueue, priority: Priority): void {
+    const { scheduled } = queue;
+    if (queue.waiting.size === 0 || scheduled[priority] || scheduled.high) return;
+    scheduled[priority] = true;
+    this.#rotations[priority].queues.push(queue);
   }
 
   #queueFor(key: string): ReporterQueue {
@@ -220,28 +280,28 @@ export class Workqueue {
         running: new Map(),
         delayed: new Map(),
         failures: new Map(),
-        isScheduled: false,
+        scheduled: { high: false, normal: false },
+        changePriority: 'normal',
       };
       this.#queues.set(key, queue);
     }
     return queue;
   }
 
-  #forgetIfEmpty(queue: ReporterQueue): void {
-    const kept =
-      queue.waiting.size + queue.running.size + queue.delayed.size + queue.failures.size > 0 ||
-      queue.isScheduled;
-    if (!kept) this.#queues.delete(queue.key);
+  #removeIfUnused(queue: ReporterQueue): void {
+    const { waiting, running, delayed, failures, scheduled } = queue;
+    const isUsed = waiting.size + running.size + delayed.size + failures.size > 0;
+    if (!isUsed && !scheduled.high && !scheduled.normal) this.#queues.delete(queue.key);
   }
 
-  #endDelay(queue: ReporterQueue, tunnelName: string): void {
-    queue.delayed.delete(tunnelName);
+  #endDelay(queue: ReporterQueue, name: string): void {
+    queue.delayed.delete(name);
     this.#delayedCount -= 1;
   }
 
   #setTimer(): void {
     if (this.#closed) return;
-    const earliestMs = this.#delays.earliestMs ?? Number.POSITIVE_INFINITY;
+    const earliestMs = this.#delays.peek()?.atMs ?? Number.POSITIVE_INFINITY;
     if (earliestMs >= this.#timerAtMs) return;
     this.#cancelTimer?.();
     this.#timerAtMs = earliestMs;
@@ -254,17 +314,36 @@ export class Workqueue {
 
   #releaseDue(): void {
     const nowMs = this.#clock.monotonicMs();
-    for (let due = this.#delays.popDue(nowMs); due !== undefined; due = this.#delays.popDue(nowMs)) {
-      // Not if an `add` overtook it, or a sooner time was set.
-      if (!isCurrent(due)) continue;
-      this.#endDelay(due.queue, due.tunnelName);
-      this.#enqueue(due.queue, due.tunnelName, due.sinceMs);
+    for (let delay = this.#delays.peek(); delay !== undefined && delay.atMs <= nowMs;) {
+      this.#delays.pop();
+      if (isCurrent(delay)) {
+        this.#endDelay(delay.queue, delay.name);
+        this.#enqueue(delay.queue, delay.name, delay.sinceMs, delay.priority);
+      }
+      delay = this.#delays.peek();
     }
     this.#setTimer();
-    this.onReady();
+    this.#notifyReady();
+  }
+
+  #scheduleReady(): void {
+    if (this.#readyScheduled) return;
+    this.#readyScheduled = true;
+    this.#clock.setImmediate(() => {
+      this.#readyScheduled = false;
+      this.#notifyReady();
+    });
+  }
+
+  #notifyReady(): void {
+    for (const handler of this.#handlers) handler.onReady?.();
   }
 }
 
+function byTime(a: Delay, b: Delay): number {
+  return a.atMs - b.atMs;
+}
+
 function isCurrent(delay: Delay): boolean {
-  return delay.queue.delayed.get(delay.tunnelName) === delay;
+  return delay.queue.delayed.get(delay.name) === delay;
 }

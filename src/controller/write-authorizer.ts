@@ -1,28 +1,99 @@
-import type { DisconnectPhase } from '../core/grace-timer.ts';
+import type { Clock } from '../clock.ts';
 import type { WritePermission } from '../core/ownership.ts';
 import type { TunnelAction } from '../core/plan.ts';
-import type { ReporterId } from '../core/tunnel.ts';
-import type { ApiFailure } from './tunnel-object-api.ts';
+import type { LiveReader } from './live-reader.ts';
+import type { ReporterEnqueuer } from './reporter-enqueuer.ts';
+import type { ReporterRegistry } from './reporter-registry.ts';
+import type { ApiFailure } from './write-outcome.ts';
+import type { Workqueue } from './workqueue.ts';
+import type { WriteFence } from './write-fence.ts';
+
+/** An expiry delete is sent at most this long after a live read that confirmed ownership. */
+const EXPIRY_READ_MAX_AGE_MS = 1000;
+
+export interface WriteAuthorizerOptions {
+  readonly registry: ReporterRegistry;
+  readonly fence: WriteFence;
+  readonly reader: LiveReader;
+  readonly reporters: ReporterEnqueuer;
+  /** The queue of tunnels. */
+  readonly queue: Workqueue;
+  readonly clock: Clock;
+}
 
 /**
- * May this replica write the rows of a reporter? Asked by reporter, never by tunnel, so that it costs a lookup and
- * no memory: before each write, at the last moment.
+ * Decides whether this replica may write the objects of a reporter, and records the writes that were skipped or
+ * rejected. It decides per reporter, not per tunnel, so that a check before each write costs one lookup and no memory.
  */
-export interface WriteAuthorizer {
-  /** True while the reporter's rows are this replica's, and it may write at all. */
-  canWrite(key: string): boolean;
-  /** May this write be sent now? `read`: ask again after `freshRead`. */
-  authorize(key: string, write: TunnelAction['type']): WritePermission;
-  /** Reads the reporter's object anew; one read under way serves all who ask. Gives why it could not be read. */
-  liveRead(key: string): Promise<ApiFailure | undefined>;
-  /** How far the reporter is lost; undefined: it has a stream here. */
-  phase(key: string): DisconnectPhase | undefined;
-  /** Whose rows they are; undefined for a reporter that is none of this replica's business. */
-  reporter(key: string): ReporterId | undefined;
-  /** A row of the reporter is not as this replica left it: somebody else may own it by now. */
-  externalChange(key: string): void;
-  /** A row write is left out because the gate is closed: all rows are to be looked at when it opens. */
-  writeSkipped(key: string): void;
-  /** A row of the reporter is refused by the API server, with its answer; undefined: it is not any more. */
-  writeRejected(key: string, tunnelName: string, answer: string | undefined): void;
+export class WriteAuthorizer {
+  readonly #options: WriteAuthorizerOptions;
+
+  constructor(options: WriteAuthorizerOptions) {
+    this.#options = options;
+  }
+
+  /** Returns true while this replica owns the reporter and is not fenced. */
+  canWrite(key: string): boolean {
+    const { registry, fence } = this.#options;
+    return registry.entry(key)?.ownership.owns === true && fence.canWrite();
+  }
+
+  /** Decides about a write immediately before it is sent. With `verify`, it must be called again after `liveRead`. */
+  authorize(key: string, write: TunnelAction['type']): WritePermission {
+    const { registry, fence, clock } = this.#options;
+    const ownership = registry.entry(key)?.ownership;
+    if (ownership === undefined || !fence.canWrite()) return 'deny';
+    switch (write) {
+      case 'expire':
+        return ownership.canExpire(clock.monotonicMs(), EXPIRY_READ_MAX_AGE_MS);
+      case 'delete':
+        return ownership.canDelete(clock.monotonicMs());
+      case 'create':
+      case 'patch':
+      case 'patchStatus':
+      case 'markUnknown':
+        return ownership.canWrite();
+    }
+  }
+
+  /** Reads the reporter's object. Returns why that failed; undefined if it did not. */
+  liveRead(key: string): Promise<ApiFailure | undefined> {
+    const { registry, reader } = this.#options;
+    const entry = registry.entry(key);
+    return entry === undefined ? Promise.resolve(undefined) : reader.read(entry);
+  }
+
+  /** Records that an object of the reporter was changed by somebody else, who may own the reporter now. */
+  externalChange(key: string): void {
+    this.#options.registry.entry(key)?.ownership.externalChange();
+  }
+
+  /** Records that a write was not sent because it was not authorized: all objects are compared once it may be. */
+  writeSkipped(key: string): void {
+    const { registry, reporters, clock } = this.#options;
+    const entry = registry.entry(key);
+    if (entry === undefined) return;
+    if (this.canWrite(key)) {
+      entry.pendingWrites.deferDeletion();
+      reporters.enqueue(entry);
+    } else entry.pendingWrites.skip(clock.monotonicMs());
+  }
+
+  /** Records that the API server rejected a write of a tunnel. */
+  writeRejected(key: string, tunnelName: string, answer: string): void {
+    const { registry, reporters, queue } = this.#options;
+    const entry = registry.entry(key);
+    if (entry === undefined) return;
+    entry.status.markDirty();
+    if (entry.pendingWrites.reject(tunnelName, answer, queue.pending(key))) reporters.enqueue(entry);
+  }
+
+  /** Records that the objects of a tunnel are in the desired state, while its item is still running. */
+  writeAccepted(key: string, tunnelName: string): void {
+    const { registry, queue } = this.#options;
+    const entry = registry.entry(key);
+    if (entry === undefined || entry.pendingWrites.rejectedCount === 0) return;
+    entry.status.markDirty();
+    entry.pendingWrites.accept(tunnelName, queue.pending(key) - 1);
+  }
 }

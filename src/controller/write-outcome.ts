@@ -1,15 +1,28 @@
 import type { ApiErrorKind } from '../core/kubernetes.ts';
-import type { ApiFailure } from './tunnel-object-api.ts';
+
+/** A failed API call, reduced to what the controllers react to. */
+export interface ApiFailure extends Error {
+  readonly kind: ApiErrorKind;
+  /** The HTTP status; undefined if there was no response. */
+  readonly status: number | undefined;
+  /** The delay that the API server asks for; undefined if it does not. */
+  readonly retryAfterMs: number | undefined;
+}
+
+/** Returns true for errors of `TunnelObjectApi` and `ReporterObjectApi`; every other error is a bug. */
+export function isApiFailure(error: unknown): error is ApiFailure {
+  return error instanceof Error && 'kind' in error;
+}
 
 /**
- * What a failed call about a reporter's object leaves behind. Every consequence has its line, so that a new one is not
- * taken for something by being forgotten.
+ * The effect of a failed write to a reporter object. Every kind has an entry, so that a new kind cannot be handled by
+ * accident.
  *
- * - `raced`: somebody else was quicker, and the object is not as it was.
- * - `unknown`: it may have been done or not; only a read tells.
- * - `ended`: this replica itself gave it up.
- * - `rejected`: nothing will change before somebody changes something.
- * - `later`: nothing was done, and the same call may be sent again.
+ * - `raced`: another write came first; the object has changed.
+ * - `unknown`: the write may or may not have taken effect; only a read can tell.
+ * - `ended`: this replica cancelled the call.
+ * - `rejected`: the call will fail until somebody changes something.
+ * - `later`: the write had no effect; the same call can be repeated.
  */
 const OUTCOMES: Readonly<Record<ApiErrorKind, 'raced' | 'unknown' | 'ended' | 'rejected' | 'later'>> = {
   conflict: 'raced',
@@ -28,22 +41,22 @@ const OUTCOMES: Readonly<Record<ApiErrorKind, 'raced' | 'unknown' | 'ended' | 'r
   resource_version_too_large: 'later',
 };
 
-/** True where ownership is in doubt: what became of the write is not known, or the object is not as it was. */
+/** Returns true if ownership is uncertain: the effect of the write is unknown, or the object has changed. */
 export function isOutcomeUnknown({ kind }: ApiFailure): boolean {
   return OUTCOMES[kind] === 'raced' || OUTCOMES[kind] === 'unknown';
 }
 
-/** True where the call is to be counted as no failure: it was overtaken, or given up. */
+/** Returns true if the call does not count as a failure: another write came first, or the call was cancelled. */
 export function isBenignConflict({ kind }: ApiFailure): boolean {
   return OUTCOMES[kind] === 'raced' || OUTCOMES[kind] === 'ended';
 }
 
-/** True where tries are to be far apart, and somebody is to be told. */
+/** Returns true if the call must be retried slowly, and the failure must be logged. */
 export function isTerminal({ kind }: ApiFailure): boolean {
   return OUTCOMES[kind] === 'rejected';
 }
 
-/** Another reporter's object stands under the name of this one's: as good as a refusal, until somebody deletes it. */
+/** Creates the failure of a claim whose object name is taken by the object of another reporter. It acts as a rejection. */
 export function nameTakenError(name: string): ApiFailure {
   const error = new Error(
     `claim ReverseTunnelReporter ${name}: name is taken by another reporter's object; delete it`,

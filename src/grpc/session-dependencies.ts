@@ -24,7 +24,7 @@ export interface ReportSink {
    * @param receivedMs when the whole report had been read, monotonic
    * @returns the limit that the report exceeds, in which case nothing has changed
    */
-  apply(reporter: ReporterId, report: DecodedReport, receivedMs: number): LimitExceeded | undefined;
+  accept(reporter: ReporterId, report: DecodedReport, receivedMs: number): LimitExceeded | undefined;
 }
 
 /**

@@ -274,7 +274,7 @@ export class Session {
       if (this.#closed) return;
     }
 
-    const exceeded = sink.apply(reporter, decoded, receivedMs);
+    const exceeded = sink.accept(reporter, decoded, receivedMs);
     if (exceeded !== undefined) {
       const details = limitExceededMessage(reporter, exceeded);
       this.#warn('over the limit', { error: details }, 'limit exceeded; closing the stream');

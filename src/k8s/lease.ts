@@ -55,6 +55,22 @@ const TIMEOUT_MS = 3000;
 /** Bounds the release, because it must not delay the exit of the process. */
 const RELEASE_TIMEOUT_MS = 1500;
 
+/** Receives what happens to a Lease. */
+export interface LeaseEventHandler {
+  /**
+   * The Lease was acquired: the first time, or again after it was lost. State from before the loss may be outdated. Not
+   * called for a renewal that was only late.
+   */
+  onAcquired?(): void;
+  /**
+   * The stored Lease is older than one seen before, or an exclusive Lease has a renewal other than the last one sent by
+   * this process: etcd was restored from a backup, so other resources are outdated too.
+   */
+  onRollback?(): void;
+  /** An attempt failed with this error, or succeeded (undefined). */
+  onResult?(failure: Error | undefined): void;
+}
+
 export interface LeaseOptions {
   readonly client: Pick<ResourceClient<LeaseObject>, 'get' | 'create' | 'patch' | 'delete' | 'title'>;
   /** Name of the Lease object. */
@@ -67,20 +83,8 @@ export interface LeaseOptions {
    * its holder is cleared on release.
    */
   readonly exclusive: boolean;
-  /** Called before each attempt; returns false while another reason forbids this process to write. */
-  readonly canAcquire: () => boolean;
-  /**
-   * Called when the Lease is acquired: the first time, and each time after it was lost. State from before the loss
-   * may be outdated. Not called for a renewal that was only late.
-   */
-  readonly onAcquired: () => void;
-  /**
-   * Called when the stored Lease is older than one seen before, or when an exclusive Lease has a renewal other than
-   * the last one sent by this process: etcd was restored from a backup, so other resources are outdated too.
-   */
-  readonly onRollback?: () => void;
-  /** Called with the error of each failed attempt, and with undefined after each successful one. */
-  readonly onResult: (failure: Error | undefined) => void;
+  /** Asked before each attempt: a process that may not write must not acquire this Lease. Default: it always may. */
+  readonly fence?: { canWrite(): boolean };
   readonly clock: Clock;
   readonly random: () => number;
 }
@@ -95,6 +99,7 @@ export interface LeaseOptions {
  */
 export class Lease {
   readonly #options: LeaseOptions;
+  readonly #handlers: LeaseEventHandler[] = [];
   #object: LeaseObject | undefined;
   /** The newest version that was ever seen, also of a Lease deleted since. */
   #latestResourceVersion = '';
@@ -112,6 +117,10 @@ export class Lease {
 
   constructor(options: LeaseOptions) {
     this.#options = options;
+  }
+
+  addEventHandler(handler: LeaseEventHandler): void {
+    this.#handlers.push(handler);
   }
 
   /**
@@ -176,8 +185,12 @@ export class Lease {
         await client.patch(name, { metadata: { resourceVersion }, spec }, { timeoutMs: RELEASE_TIMEOUT_MS });
       }
     } catch (error) {
-      this.#options.onResult(error instanceof Error ? error : new Error(errorMessage(error)));
+      this.#notifyResult(error instanceof Error ? error : new Error(errorMessage(error)));
     }
+  }
+
+  #notifyResult(failure: Error | undefined): void {
+    for (const handler of this.#handlers) handler.onResult?.(failure);
   }
 
   #attempt(): void {
@@ -189,12 +202,12 @@ export class Lease {
   }
 
   async #runAttempt(): Promise<void> {
-    const { clock, onResult, random } = this.#options;
+    const { clock, random } = this.#options;
     let delayMs: number;
     try {
       delayMs = (await this.#acquireOrRenew()) ? RENEW_INTERVAL_MS : this.#retryDelayMs();
     } catch (error) {
-      onResult(error instanceof Error ? error : new Error(errorMessage(error)));
+      this.#notifyResult(error instanceof Error ? error : new Error(errorMessage(error)));
       delayMs = RETRY_INTERVAL_MS * (1 + random() / 5);
     }
     this.#attemptInProgress = undefined;
@@ -218,8 +231,8 @@ export class Lease {
 
   /** Returns true if the Lease is held afterwards. */
   async #acquireOrRenew(): Promise<boolean> {
-    const { clock, canAcquire, identity, exclusive, onAcquired, onResult } = this.#options;
-    if (!canAcquire()) return false;
+    const { clock, fence, identity, exclusive } = this.#options;
+    if (fence?.canWrite() === false) return false;
     if (this.#object === undefined) await this.#read();
     const current = this.#object;
     const holder = current?.spec?.holderIdentity ?? '';
@@ -241,14 +254,14 @@ export class Lease {
       this.#retryImmediately = exclusive;
       return false;
     }
-    onResult(undefined);
+    this.#notifyResult(undefined);
     this.#sentRenewTimes = new Set([stored.spec?.renewTime ?? '']);
     this.#everStored = true;
     this.#update(stored, latestResourceVersion);
     const wasNotHeld = !this.isHeld;
     // Counted from when the renewal was sent, because it may have been stored then and answered late.
     this.#validUntilMs = sentMs + RENEW_DEADLINE_MS;
-    if (wasNotHeld && this.isHeld) onAcquired();
+    if (wasNotHeld && this.isHeld) for (const handler of this.#handlers) handler.onAcquired?.();
     return this.isHeld;
   }
 
@@ -318,7 +331,7 @@ export class Lease {
       const isForeign =
         (latestResourceVersion !== undefined || uid === previous?.metadata.uid) &&
         this.#isForeignRenewal(object);
-      if (isOlder || isForeign) this.#options.onRollback?.();
+      if (isOlder || isForeign) for (const handler of this.#handlers) handler.onRollback?.();
     }
     const spec = JSON.stringify(object?.spec ?? null);
     if (spec === this.#lastSpec) return;

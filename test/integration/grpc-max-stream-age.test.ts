@@ -98,15 +98,15 @@ describe('a reporter whose streams repeatedly reach their maximum age', () => {
   let open: () => TestStream;
 
   before(async () => {
-    const { enqueuer } = replicas.replica('a');
+    const { intake } = replicas.replica('a');
     fixture = await startTestServer({
       clock,
       maxStreamAgeMs: AGE_MS,
       random: () => 0.5,
-      reporterConnected: (reporter, envoy, _peer, isExpected) =>
-        enqueuer.reporterConnected(reporter, envoy, isExpected),
-      reporterDisconnected: (reporter, why) => enqueuer.reporterDisconnected(reporter, why),
-      apply: (reporter, report, receivedMs) => enqueuer.apply(reporter, report, receivedMs),
+      reporterConnected: (reporter, envoy, peer, isReconnect) =>
+        intake.reporterConnected(reporter, envoy, peer, isReconnect),
+      reporterDisconnected: (reporter, why) => intake.reporterDisconnected(reporter, why),
+      accept: (reporter, report, receivedMs) => intake.accept(reporter, report, receivedMs),
     });
     open = fixture.connection();
   });

@@ -223,7 +223,7 @@ describe('rejected reports', () => {
   describe('over a tunnel limit', () => {
     it('answers with a NACK and RESOURCE_EXHAUSTED, and keeps earlier reports', async () => {
       await serve({
-        apply: (_, { added }) =>
+        accept: (_, { added }) =>
           added.length > 3 ? { limit: 'tunnelsPerReporter', count: added.length, max: 3 } : undefined,
       });
       const stream = fixture.open();
@@ -244,7 +244,7 @@ describe('rejected reports', () => {
     });
 
     it('names the limit of reporters per peer in the message', async () => {
-      await serve({ apply: () => ({ limit: 'reportersPerPeer', count: 4, max: 3 }) });
+      await serve({ accept: () => ({ limit: 'reportersPerPeer', count: 4, max: 3 }) });
       const stream = fixture.open();
       stream.sendBytes(firstReport('r-0'));
       expect(await stream.ended).to.deep.include({
@@ -254,7 +254,7 @@ describe('rejected reports', () => {
     });
 
     it('names the limit for all reporters together in the message', async () => {
-      await serve({ apply: () => ({ limit: 'tunnels', count: 4, max: 3 }) });
+      await serve({ accept: () => ({ limit: 'tunnels', count: 4, max: 3 }) });
       const stream = fixture.open();
       stream.sendBytes(firstReport('r-0'));
       const { details } = await stream.ended;
@@ -262,7 +262,7 @@ describe('rejected reports', () => {
     });
 
     it('does not send a report interval with the NACK of a first report', async () => {
-      await serve({ apply: () => ({ limit: 'tunnelsPerReporter', count: 2, max: 1 }) });
+      await serve({ accept: () => ({ limit: 'tunnelsPerReporter', count: 2, max: 1 }) });
       const stream = fixture.open();
       stream.sendBytes(firstReport('r-0', fullPush(2)));
       expect(await stream.next()).to.not.have.property('report_interval');

@@ -27,7 +27,7 @@ describe('a server with policies', () => {
     onInvalid: 'skip' | 'nack' = 'skip',
     clock: Clock = systemClock,
   ): Promise<void> {
-    grants = new Authorizer({ onGrantChanged() {}, onPeerChanged() {}, onReevaluated() {}, clock });
+    grants = new Authorizer(clock);
     applyPolicies(rules);
     fixture = await startTestServer({
       policy: grants,
@@ -38,7 +38,7 @@ describe('a server with policies', () => {
   }
   /** @param rules undefined: no policies exist */
   function applyPolicies(rules: readonly RuleSpec[] | undefined): void {
-    grants.setPolicies(
+    grants.onPoliciesChanged(
       rules === undefined ? ALLOW_ALL_POLICIES : createPolicySet(parsePolicy({ rules }).rules ?? []),
     );
   }

@@ -263,7 +263,7 @@ describe('Session', () => {
 
   it('ends the stream with INTERNAL after an unexpected error, without details for the peer', async () => {
     await serve({
-      apply: () => {
+      accept: () => {
         throw new Error('an internal secret');
       },
     });

@@ -60,9 +60,9 @@ describe('reports sent to the reporting server over loopback', () => {
   const start = async (onInvalid: OnInvalid): Promise<Serving> => {
     const server = await startTestServer({
       onInvalid,
-      reporterConnected: (reporter, envoy) => world.enqueuer.reporterConnected(reporter, envoy),
-      reporterDisconnected: (reporter, why) => world.enqueuer.reporterDisconnected(reporter, why),
-      apply: (reporter, report) => world.enqueuer.apply(reporter, report, world.clock.monotonicMs()),
+      reporterConnected: (reporter, envoy, peer) => world.intake.reporterConnected(reporter, envoy, peer),
+      reporterDisconnected: (reporter, why) => world.intake.reporterDisconnected(reporter, why),
+      accept: (reporter, report) => world.intake.accept(reporter, report, world.clock.monotonicMs()),
     });
     // One connection shared by all places, one for each place, and one more.
     const connections = Array.from({ length: MAX_STREAMS + 2 }, () => server.connection());

@@ -1,14 +1,7 @@
 import { pino } from 'pino';
-
-import { Authorizer } from '../../src/controller/authorizer.ts';
-import { TunnelEnqueuer } from '../../src/controller/tunnel-enqueuer.ts';
-import { TunnelReconciler } from '../../src/controller/tunnel-reconciler.ts';
-import { TunnelCache } from '../../src/controller/tunnel-cache.ts';
-import { RevertBackoff } from '../../src/controller/revert-backoff.ts';
-import { Workers } from '../../src/controller/workers.ts';
-import { Workqueue } from '../../src/controller/workqueue.ts';
-import type { WriteAuthorizer } from '../../src/controller/write-authorizer.ts';
+import { createCaches, createControllers, type ObservableFence } from '../../src/controllers.ts';
 import { Ledger } from '../../src/core/ledger.ts';
+import { Ownership, type WritePermission } from '../../src/core/ownership.ts';
 import { ANONYMOUS, type Peer } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
@@ -16,40 +9,86 @@ import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
 import { advanceTime, flushEventLoop } from './fake-time.ts';
+import { MemoryReporterApi } from './memory-reporter-api.ts';
 import { MemoryTunnelApi } from './memory-tunnel-api.ts';
 import { names } from './sample-tunnels.ts';
 
-/** One for all worlds, as each would observe garbage collections for itself. */
+/** Shared by all harnesses, because each instance would observe garbage collections. */
 const metrics = createMetrics();
 
-/** A replica that owns every reporter, for tests about rows and not about whose they are. */
-export const ALLOW_ALL_WRITES: WriteAuthorizer = {
-  canWrite: () => true,
-  authorize: () => 'allow',
-  liveRead: () => Promise.resolve(undefined),
-  phase: () => undefined,
-  reporter: () => undefined,
-  externalChange() {},
-  writeSkipped() {},
-  writeRejected() {},
-};
-
-/** What an Envoy that tells nothing tells about itself. */
+/** The metadata of an Envoy that sends none. */
 export const PLAIN_ENVOY = { version: undefined, locality: undefined };
-/** A report in which everything was right. */
+/** The rejections of a valid report. */
 export const NONE_REJECTED = { rejected: { count: 0, first: [] } };
 
-/** The controller as the operator composes it, over rows in memory, in fake time. Metrics begin at zero. */
+/** A fence of a replica that always holds its Lease. */
+export const OPEN_FENCE: ObservableFence = {
+  everHeld: true,
+  canWrite: () => true,
+  isAlive: () => true,
+  isServing: () => true,
+  addEventHandler() {},
+};
+
+/** What a test decides about ownership. Default: every reporter is owned, and every write is allowed. */
+export interface OwnershipStub {
+  owns?: () => boolean;
+  permission?: () => WritePermission;
+  externalChange?: () => void;
+}
+
+/** Ownership that a test decides about, for tests about objects and not about owners. */
+class StubbedOwnership extends Ownership {
+  readonly #stub: OwnershipStub;
+  #verified = false;
+
+  constructor(self: string, freshReportAfterMs: () => number, stub: OwnershipStub) {
+    super(self, freshReportAfterMs);
+    this.#stub = stub;
+  }
+
+  override get owns(): boolean {
+    return this.#stub.owns?.() ?? true;
+  }
+
+  override get isIdle(): boolean {
+    return false;
+  }
+
+  override canWrite(): WritePermission {
+    const permission = this.#stub.permission?.() ?? 'allow';
+    return permission === 'verify' && this.#verified ? 'allow' : permission;
+  }
+
+  override readAnswered(): void {
+    this.#verified = true;
+  }
+
+  override canDelete(): WritePermission {
+    return this.canWrite();
+  }
+
+  override externalChange(): void {
+    this.#stub.externalChange?.();
+  }
+}
+
+/**
+ * The controllers as the operator builds them, over objects in memory, in fake time. Reporter objects are never listed,
+ * so nothing is claimed, and the stub decides about ownership. Metrics start at 0.
+ */
 export function createHarness({
   api = new MemoryTunnelApi(),
+  reporterApi = new MemoryReporterApi(),
   concurrency = 8,
   maxTunnelsPerReporter = 1000,
-  gate = ALLOW_ALL_WRITES,
+  ownership = {},
 }: {
   api?: MemoryTunnelApi;
+  reporterApi?: MemoryReporterApi;
   concurrency?: number;
   maxTunnelsPerReporter?: number;
-  gate?: WriteAuthorizer;
+  ownership?: OwnershipStub;
 } = {}) {
   metrics.registry.resetMetrics();
   const logged: Record<string, unknown>[] = [];
@@ -58,58 +97,41 @@ export function createHarness({
     { write: (line: string) => logged.push(JSON.parse(line) as Record<string, unknown>) },
   );
   const clock = new FakeClock();
-  // As on a real machine, whose monotonic clock began before the process did.
+  // On a real machine the monotonic clock started before the process did.
   clock.advance(60_000);
-  const authorizer = new Authorizer({
-    onGrantChanged: (key) => enqueuer.onGrantChanged(key),
-    onPeerChanged: (key) => ledger.dropDenied(key),
-    onReevaluated() {},
-    clock,
-  });
   const ledger = new Ledger({ tunnelsPerReporter: maxTunnelsPerReporter });
-  const queue = new Workqueue(clock);
-  const cache: TunnelCache = new TunnelCache(
+  const caches = createCaches({ names, ledger, clock, metrics, log: pino({ level: 'silent' }) });
+  const cache = caches.tunnels;
+  const { authorizer, registry, intake, writeAuthorizer, tunnels } = createControllers({
+    self: 'replica',
     names,
-    (key, tunnelName) => ledger.tunnel(key, tunnelName),
-    (key, tunnelName) => enqueuer.onObjectChanged(key, tunnelName),
-  );
-  const reconciler = new TunnelReconciler({
-    api,
     ledger,
-    cache,
-    writeAuthorizer: gate,
-    names,
-    relist: () => api.relist(cache),
-    clock,
-    metrics,
-    log,
-  });
-  const workers = new Workers({
-    queue,
-    reconcile: (item) => reconciler.reconcile(item),
-    concurrency,
-    onUnreachable: () => {},
-    onRejected: () => {},
+    caches,
+    watches: { retryNow() {}, relistTunnels: () => api.relist(cache), relistAll() {} },
+    apis: {
+      tunnels: api,
+      reporters: reporterApi,
+      policies: { patchStatus: () => Promise.resolve() },
+      leases: { delete: () => Promise.resolve() },
+      events: { record() {} },
+    },
+    fence: OPEN_FENCE,
+    leader: { isHeld: false },
+    settings: {
+      reportIntervalMs: 5000,
+      unknownAfterMs: 30_000,
+      expireAfterMs: 300_000,
+      writeConcurrency: concurrency,
+    },
+    createOwnership: (self, freshReportAfterMs) => new StubbedOwnership(self, freshReportAfterMs, ownership),
     clock,
     random: () => 0.5,
     metrics,
     log,
   });
-  const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
-    ledger,
-    grantFor: (key) => authorizer.grantFor(key),
-    cache,
-    queue,
-    workers,
-    writeAuthorizer: gate,
-    streams: { onStreamOpened() {}, onStreamClosed() {}, onReport() {}, onGrantChanged() {} },
-    needsWrite: (key, tunnelName) => reconciler.nextWrite(key, tunnelName) !== undefined,
-    revertBackoff: new RevertBackoff(clock),
-    clock,
-    metrics,
-  });
+  const { enqueuer, queue, workers } = tunnels;
 
-  /** Lets all run that can without time passing, the watch included. */
+  /** Lets everything run that can without time passing, including the watch. */
   async function settle(): Promise<void> {
     do await flushEventLoop();
     while (api.deliver(cache) > 0);
@@ -117,48 +139,53 @@ export function createHarness({
 
   return {
     api,
+    reporterApi,
     cache,
     clock,
     authorizer,
+    registry,
     ledger,
     logged,
     metrics,
+    intake,
+    writeAuthorizer,
     enqueuer,
     queue,
     workers,
     settle,
 
-    /** The operator has listed the rows, and begins to write. */
+    /** Lists the objects, which starts the workers. */
     start: async (): Promise<void> => {
       api.relist(cache);
-      workers.start();
       await settle();
     },
 
-    /** A report comes; it has to be accepted. */
+    connect: (reporter: ReporterId, peer: Peer = ANONYMOUS): void =>
+      intake.reporterConnected(reporter, PLAIN_ENVOY, peer),
+
+    /** Receives a report on a new stream, which must be accepted. */
     report: (reporter: ReporterId, report: Report, peer: Peer = ANONYMOUS): void => {
-      authorizer.onStreamOpened(reporter, peer);
-      enqueuer.reporterConnected(reporter, PLAIN_ENVOY);
-      const limitExceeded = enqueuer.apply(reporter, { ...report, ...NONE_REJECTED }, clock.monotonicMs());
-      if (limitExceeded !== undefined) throw new Error(`over the limit: ${JSON.stringify(limitExceeded)}`);
+      intake.reporterConnected(reporter, PLAIN_ENVOY, peer);
+      const exceeded = intake.accept(reporter, { ...report, ...NONE_REJECTED }, clock.monotonicMs());
+      if (exceeded !== undefined) throw new Error(`over the limit: ${JSON.stringify(exceeded)}`);
     },
 
-    /** Lets time pass, everything running meanwhile, the watch included. */
+    /** Lets time pass while everything runs, including the watch. */
     advance: (ms: number): Promise<void> => advanceTime(clock, ms, settle),
 
-    /** Lets time pass while the watch is silent. */
+    /** Lets time pass while the watch delivers nothing. */
     advanceUnwatched: (ms: number): Promise<void> => advanceTime(clock, ms),
 
-    /** The row that stands for a tunnel in the API server. */
+    /** Returns the object of a tunnel in the API server. */
     object: (reporter: ReporterId, of: Tunnel): TunnelObject | undefined =>
       api.stored.get(names.tunnelObjectName(reporter, of)),
   };
 }
 
-/** One replica that owns every reporter, over an API server in memory, in fake time. */
+/** The harness that `createHarness` returns. */
 export type ControllerHarness = ReturnType<typeof createHarness>;
 
-/** What the rows say, and nothing of how they came to say it; in the order of their text. */
+/** Returns the state of objects without anything that depends on their history, as sorted texts. */
 export function objectTexts(objects: Iterable<TunnelObject>): string[] {
   return [...objects]
     .map(({ metadata, spec, status }) =>

@@ -1,5 +1,12 @@
 import type { Clock } from '../../src/clock.ts';
 
+let pendingImmediates = 0;
+
+/** Returns true while callbacks of `FakeClock.setImmediate` have not run yet. */
+export function hasPendingImmediates(): boolean {
+  return pendingImmediates > 0;
+}
+
 interface Timer {
   readonly dueMs: number;
   readonly callback: () => void;
@@ -30,6 +37,15 @@ export class FakeClock implements Clock {
     const timer = { dueMs: this.#nowMs + Math.max(delayMs, 0), callback };
     this.#timers.add(timer);
     return () => void this.#timers.delete(timer);
+  }
+
+  /** Calls `callback` in the next iteration of the real event loop; fake time does not pass. */
+  setImmediate(callback: () => void): void {
+    pendingImmediates += 1;
+    setImmediate(() => {
+      pendingImmediates -= 1;
+      callback();
+    });
   }
 
   /** Remaining time of each pending timer, shortest first. */

@@ -1,10 +1,12 @@
-import type { FakeClock } from './fake-clock.ts';
+import { hasPendingImmediates, type FakeClock } from './fake-clock.ts';
 
 /** Resolves when everything that is ready to run has run, including promise continuations. */
-export function flushEventLoop(): Promise<void> {
-  return new Promise((resolve) => {
-    setImmediate(resolve);
-  });
+export async function flushEventLoop(): Promise<void> {
+  do {
+    await new Promise((resolve) => {
+      setImmediate(resolve);
+    });
+  } while (hasPendingImmediates());
 }
 
 /** Advances time from timer to timer; everything that can run has run between two timers. */

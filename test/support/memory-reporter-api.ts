@@ -1,5 +1,5 @@
 import type { Condition } from '../../src/core/kubernetes.ts';
-import type { ReporterObjectApi } from '../../src/controller/reporter-object-api.ts';
+import type { ReporterObjectApi } from '../../src/controller/object-api.ts';
 import type { ReporterObject, ReporterStatus, ReporterStatusPatch } from '../../src/core/reporter-object.ts';
 import { apiFailure } from './memory-tunnel-api.ts';
 

@@ -1,10 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import type {
-  ApiFailure,
-  TunnelObjectApi,
-  TunnelObjectPatch,
-} from '../../src/controller/tunnel-object-api.ts';
+import type { TunnelObjectApi, TunnelObjectPatch } from '../../src/controller/object-api.ts';
+import type { ApiFailure } from '../../src/controller/write-outcome.ts';
 import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
 import type {
   ObservedTunnel,

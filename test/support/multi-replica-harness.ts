@@ -1,20 +1,12 @@
 import { pino } from 'pino';
 
-import { TakeoverController } from '../../src/controller/takeover-controller.ts';
-import { ExpiryController } from '../../src/controller/expiry-controller.ts';
-import { TunnelEnqueuer } from '../../src/controller/tunnel-enqueuer.ts';
-import { TunnelReconciler } from '../../src/controller/tunnel-reconciler.ts';
-import type { ReporterObjectApi } from '../../src/controller/reporter-object-api.ts';
-import { ReporterCache } from '../../src/controller/reporter-cache.ts';
-import { ReporterController } from '../../src/controller/reporter-controller.ts';
-import type { TunnelObjectApi } from '../../src/controller/tunnel-object-api.ts';
+import type { ReporterObjectApi, TunnelObjectApi } from '../../src/controller/object-api.ts';
+import type { CreateOwnership } from '../../src/controller/reporter-registry.ts';
+import { ReplicaRegistry } from '../../src/controller/replica-registry.ts';
 import { TunnelCache } from '../../src/controller/tunnel-cache.ts';
-import { RevertBackoff } from '../../src/controller/revert-backoff.ts';
-import { Workers } from '../../src/controller/workers.ts';
-import { Workqueue } from '../../src/controller/workqueue.ts';
+import { createCaches, createControllers } from '../../src/controllers.ts';
 import { Ledger } from '../../src/core/ledger.ts';
-import { ALLOW_ALL } from '../../src/core/grant.ts';
-import type { Ownership } from '../../src/core/ownership.ts';
+import { ANONYMOUS } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
 import { createMetrics } from '../../src/metrics.ts';
@@ -31,10 +23,26 @@ const metrics = createMetrics();
 const UNKNOWN_AFTER_MS = 30_000;
 const EXPIRE_AFTER_MS = 300_000;
 
+/** Leases of replicas that are all alive. */
+class LiveReplicas extends ReplicaRegistry {
+  override isAlive(): boolean {
+    return true;
+  }
+
+  override *expiredLeases(): Iterable<never> {}
+}
+
+/** A cache for a leader that ignores orphaned objects. */
+class WithoutOrphans extends TunnelCache {
+  override reporterKeys(): Iterable<string> {
+    return [];
+  }
+}
+
 /** In what a replica differs from the operator: a rule left out, to see what breaks. */
 export interface ReplicaOptions {
   /** Makes the state machine of one reporter; one that leaves a rule out, to see what breaks. */
-  readonly createOwnership?: (self: string, spokenAfterMs: () => number) => Ownership;
+  readonly createOwnership?: CreateOwnership;
   /** The leader's rule for rows without a reporter's object. Default true. */
   readonly takesOverOrphans?: boolean;
   /** Reads reporters from its own cache, which is no read at all. Default false. */
@@ -111,124 +119,79 @@ export function createMultiReplicaHarness() {
       delete: (name, uid, version) => call(() => reporterApi.delete(name, uid, version)),
     };
     const fence = {
+      everHeld: true,
       canWrite: () => state.writes,
       isAlive: (name: string) => !state.presumedDead.has(name),
       isServing: (name: string) => !state.presumedDead.has(name),
+      addEventHandler() {},
     };
     const ledger = new Ledger();
-    const queue = new Workqueue(clock);
-    const tunnelCache: TunnelCache = new TunnelCache(
-      names,
-      (key, name) => ledger.tunnel(key, name),
-      (key, name) => enqueuer.onObjectChanged(key, name),
-    );
-    const cache: ReporterCache = new ReporterCache(names, (key, after, before) =>
-      reporters.onObjectChanged(key, after, before),
-    );
-    const needsWrite = (key: string, name: string): boolean => reconciler.nextWrite(key, name) !== undefined;
-    const reporters: ReporterController = new ReporterController({
+    const allCaches = createCaches({ names, ledger, clock, metrics, log });
+    const caches = {
+      ...allCaches,
+      replicas: new LiveReplicas(names, clock),
+      tunnels: options.takesOverOrphans === false ? new WithoutOrphans(names, ledger) : allCaches.tunnels,
+    };
+    const { reporters: cache } = caches;
+    const controllers = createControllers({
       self,
-      api,
-      cache,
       names,
       ledger,
-      queue,
-      fence,
-      needsWrite,
-      hasSynced: () => true,
-      relist() {
-        state.relists += 1;
-        reporterApi.list(cache);
+      caches,
+      watches: {
+        retryNow() {},
+        relistTunnels() {},
+        relistAll() {
+          state.relists += 1;
+          reporterApi.list(cache);
+        },
       },
-      objectNames: (key) => tunnelCache.tunnelNames(key),
-      objectCount: (key) => tunnelCache.tunnelCount(key),
-      resync: (key, sinceMs) => enqueuer.resync(key, sinceMs),
-      onReporterRemoved: (key) => enqueuer.forget(key),
-      reportIntervalMs: () => options.reportIntervalMs ?? 5000,
-      expireAfterMs: EXPIRE_AFTER_MS,
-      events: { record: (reporter, kind) => events.push(`${self} ${kind} ${reporter.id}`) },
-      ...(options.createOwnership === undefined ? {} : { newOwnership: options.createOwnership }),
+      apis: {
+        tunnels: rows,
+        reporters: api,
+        policies: { patchStatus: () => Promise.resolve() },
+        leases: { delete: () => Promise.resolve() },
+        events: { record: (reporter, kind) => events.push(`${self} ${kind} ${reporter.id}`) },
+      },
+      fence,
+      leader: {
+        get isHeld() {
+          return state.leads;
+        },
+      },
+      settings: {
+        reportIntervalMs: options.reportIntervalMs ?? 5000,
+        unknownAfterMs: UNKNOWN_AFTER_MS,
+        expireAfterMs: EXPIRE_AFTER_MS,
+        writeConcurrency: 8,
+      },
+      createOwnership: options.createOwnership,
       clock,
       random: () => 0.5,
       metrics,
       log,
     });
-    queue.onEmptied = (key) => reporters.onQueueEmptied(key);
-    const reconciler: TunnelReconciler = new TunnelReconciler({
-      api: rows,
-      ledger,
-      cache: tunnelCache,
-      writeAuthorizer: reporters,
-      names,
-      relist: () => {},
-      clock,
-      metrics,
-      log,
-    });
-    const workers = new Workers({
-      queue,
-      reconcile: (item) => reconciler.reconcile(item),
-      concurrency: 8,
-      onUnreachable: () => {},
-      onRejected: ({ key, tunnelName }, answer) => reporters.writeRejected(key, tunnelName, answer),
-      clock,
-      random: () => 0.5,
-      metrics,
-      log,
-    });
-    const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
-      ledger,
-      grantFor: () => ALLOW_ALL,
-      cache: tunnelCache,
-      queue,
-      workers,
-      writeAuthorizer: reporters,
-      streams: reporters,
-      needsWrite,
-      revertBackoff: new RevertBackoff(clock),
-      clock,
-      metrics,
-    });
-    const expiry = new ExpiryController({
-      entries: () => reporters.entries(),
-      reconciler: reporters.reconciler,
-      fence,
-      objectNames: (key) => tunnelCache.tunnelNames(key),
-      enqueue: (key, name) => enqueuer.enqueue(key, name),
-      pending: (key) => queue.pending(key),
-      unknownAfterMs: UNKNOWN_AFTER_MS,
-      clock,
-    });
-    const takeover = new TakeoverController({
-      self,
-      isLeader: () => state.leads,
-      reporters,
-      cache,
-      reportersWithObjects: () => (options.takesOverOrphans === false ? [] : tunnelCache.reporterKeys()),
-      registry: { isAlive: () => true, *expiredLeases() {} },
-      fence,
-      hasSynced: () => true,
-      deleteLease: () => Promise.resolve(),
-      clock,
-    });
-    const deliverTunnels = tunnelApi.watch(tunnelCache);
+    const { registry, intake, writeAuthorizer, tunnels, reporters } = controllers;
+    caches.policies.onKindMissing();
+    const deliverTunnels = tunnelApi.watch(caches.tunnels);
     const deliverReporters = reporterApi.watch(cache);
-    workers.start();
-    expiry.start();
-    takeover.start();
+    controllers.start();
 
     const instance = {
       state,
-      reporters,
-      enqueuer,
+      registry,
+      reporters: reporters.enqueuer,
+      writeAuthorizer,
+      intake,
+      enqueuer: tunnels.enqueuer,
       ledger,
-      queue,
+      queue: tunnels.queue,
       /** `expiring` while it deletes the rows of its one reporter as lost and owns it by the object itself, else `serving`. */
       get role(): 'expiring' | 'serving' {
-        const [entry] = reporters.entries();
+        const [entry] = registry.entries();
         const [object] = reporterApi.objects.values();
         const owns = object?.status?.owner?.replica === self;
-        return owns && entry?.disconnected?.phase === 'expired' ? 'expiring' : 'serving';
+        return owns && entry?.disconnection?.phase === 'expired' ? 'expiring' : 'serving';
       },
       /** Brings what its watches hold. */
       deliver: (): number =>
@@ -237,13 +200,13 @@ export function createMultiReplicaHarness() {
           : (state.watchesTunnels ? deliverTunnels() : 0) + (state.watchesReporters ? deliverReporters() : 0),
       /** An Envoy opens a stream here and sends its first report. */
       connect(reporter: ReporterId, report: Report): void {
-        enqueuer.reporterConnected(reporter, PLAIN_ENVOY);
+        intake.reporterConnected(reporter, PLAIN_ENVOY, ANONYMOUS);
         instance.report(reporter, report);
       },
       report(reporter: ReporterId, report: Report): void {
-        enqueuer.apply(reporter, { ...report, ...NONE_REJECTED }, clock.monotonicMs());
+        intake.accept(reporter, { ...report, ...NONE_REJECTED }, clock.monotonicMs());
       },
-      disconnect: (reporter: ReporterId): void => enqueuer.reporterDisconnected(reporter, 'StreamEnded'),
+      disconnect: (reporter: ReporterId): void => intake.reporterDisconnected(reporter, 'StreamEnded'),
       /** From now on its calls wait on their way. */
       hold(): void {
         if (state.held !== undefined) return;
@@ -259,10 +222,7 @@ export function createMultiReplicaHarness() {
       /** It dies: no step more; what it has sent may still arrive with `release`. */
       crash(): void {
         state.stopped = true;
-        workers.stop();
-        reporters.stop();
-        expiry.stop();
-        takeover.stop();
+        controllers.stop();
         for (const other of replicas) other.state.presumedDead.add(self);
       },
     };

@@ -53,7 +53,7 @@ export interface TestServer {
 
 /** Starts a server with the operator's defaults, unless overridden. */
 export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
-  const { apply, reporterConnected, reporterDisconnected, ...given } = options;
+  const { accept, reporterConnected, reporterDisconnected, ...given } = options;
   const applied: TestServer['applied'] = [];
   const peers: Peer[] = [];
   const connectionEvents: string[] = [];
@@ -83,8 +83,8 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
         reporterDisconnected?.(reporter, why);
         connectionEvents.push(`${reporter.id} disconnected`);
       },
-      apply(reporter, report, receivedMs) {
-        const limitExceeded = apply?.(reporter, report, receivedMs);
+      accept(reporter, report, receivedMs) {
+        const limitExceeded = accept?.(reporter, report, receivedMs);
         if (limitExceeded === undefined) applied.push({ reporter, report });
         return limitExceeded;
       },

@@ -33,7 +33,7 @@ describe('the backlog of a reporter with a row that is refused', () => {
 
   /** For how long rows have been waiting, refused ones aside; undefined when none wait. */
   function backlogMs(): number | undefined {
-    const sinceMs = replica.reporters.entry(KEY)?.backlogSinceMs;
+    const sinceMs = replica.registry.entry(KEY)?.pendingWrites.backlogSinceMs;
     return sinceMs === undefined ? undefined : world.clock.monotonicMs() - sinceMs;
   }
 

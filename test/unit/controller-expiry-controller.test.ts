@@ -59,7 +59,7 @@ describe('a reporter that is lost', () => {
     expect(world.reporterApi.objects.size).to.equal(0);
     expect(world.tunnelApi.writes).to.equal(10);
     expect(replica.ledger.totalTunnelCount(), 'tunnels remembered').to.equal(0);
-    expect([...replica.reporters.entries()], 'reporters remembered').to.deep.equal([]);
+    expect([...replica.registry.entries()], 'reporters remembered').to.deep.equal([]);
   });
 
   it('and comes back before that costs no row a write', async () => {

@@ -1,14 +1,17 @@
 import { expect } from 'chai';
-import { LeaseWriteFence } from '../../src/controller/lease-write-fence.ts';
+import { LeaseWriteFence } from '../../src/controller/write-fence.ts';
 
 describe('a replica may write', () => {
   function scene() {
     const state = { held: false, begun: 0, complete: 0, relists: 0, opened: 0 };
     const standing = new LeaseWriteFence({
       self: 'me',
-      isHeld: () => state.held,
-      isAlive: () => false,
-      isServing: () => false,
+      lease: {
+        get isHeld() {
+          return state.held;
+        },
+      },
+      replicas: { isAlive: () => false, isServing: () => false },
       cache: {
         get nextList() {
           return state.begun + 1;
@@ -17,8 +20,16 @@ describe('a replica may write', () => {
           return state.complete;
         },
       },
-      relist: () => (state.relists += 1),
-      onWritable: () => (state.opened += 1),
+      reflector: {
+        relist() {
+          state.relists += 1;
+        },
+      },
+    });
+    standing.addEventHandler({
+      onWritable() {
+        state.opened += 1;
+      },
     });
     return { state, standing };
   }
@@ -27,7 +38,7 @@ describe('a replica may write', () => {
     const { state, standing } = scene();
     expect(standing.canWrite()).to.equal(false);
     state.held = true;
-    standing.onLeaseHeld();
+    standing.onAcquired();
     expect([standing.canWrite(), state.relists, state.opened]).to.deep.equal([true, 0, 1]);
     state.held = false;
     expect([standing.canWrite(), standing.isAlive('me')]).to.deep.equal([false, false]);
@@ -36,18 +47,18 @@ describe('a replica may write', () => {
   it('again only once a list is complete that began after the Lease was regained', () => {
     const { state, standing } = scene();
     state.held = true;
-    standing.onLeaseHeld();
+    standing.onAcquired();
     // One is under way already.
     state.begun = 5;
     state.complete = 4;
-    standing.onLeaseHeld();
+    standing.onAcquired();
     expect([standing.canWrite(), state.relists]).to.deep.equal([false, 1]);
     state.complete = 5;
-    standing.onReportersListed();
+    standing.onListed();
     expect([standing.canWrite(), state.opened]).to.deep.equal([false, 1]);
     state.begun = 6;
     state.complete = 6;
-    standing.onReportersListed();
+    standing.onListed();
     expect([standing.canWrite(), state.opened]).to.deep.equal([true, 2]);
   });
 });

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { pino } from 'pino';
 import { Authorizer } from '../../src/controller/authorizer.ts';
 import { PolicyCache } from '../../src/controller/policy-cache.ts';
 import { PolicyStatusWriter } from '../../src/controller/policy-status-writer.ts';
@@ -8,6 +9,7 @@ import type { PolicyObject, PolicySpec, PolicyStatus } from '../../src/core/poli
 import { parsePolicy } from '../../src/core/policy.ts';
 import { createPolicySet, type PolicySet } from '../../src/core/policy-set.ts';
 import { reporterKey, type ReporterId } from '../../src/core/tunnel.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { advanceTime } from '../support/fake-time.ts';
 import { RESPONDER } from '../support/sample-tunnels.ts';
@@ -25,6 +27,9 @@ function policy(name: string, spec: PolicySpec, generation = 1, status?: PolicyS
   return { metadata, spec, ...(status === undefined ? {} : { status }) };
 }
 
+const metrics = createMetrics();
+const log = pino({ level: 'silent' });
+
 describe('policies as they are seen', () => {
   let clock: FakeClock;
   let sets: PolicySet[];
@@ -32,7 +37,8 @@ describe('policies as they are seen', () => {
   beforeEach(() => {
     clock = new FakeClock();
     sets = [];
-    policies = new PolicyCache({ onChanged: (set) => sets.push(set), clock });
+    policies = new PolicyCache({ clock, metrics, log });
+    policies.addEventHandler({ onPoliciesChanged: (set) => sets.push(set) });
   });
 
   function list(...objects: PolicyObject[]): void {
@@ -114,14 +120,20 @@ describe("a policy's status", () => {
     leads = true;
     fails = false;
     writer = new PolicyStatusWriter({
-      policies: () => known.map((object) => ({ object, parsed: parsePolicy(object.spec) })),
-      isLeader: () => leads,
-      patchStatus(name, resourceVersion, status) {
-        if (fails) return Promise.reject(new Error('no'));
-        writes.push({ name, resourceVersion, status });
-        return Promise.resolve();
+      policies: { list: () => known.map((object) => ({ object, parsed: parsePolicy(object.spec) })) },
+      leader: {
+        get isHeld() {
+          return leads;
+        },
       },
-      onFailed: () => {},
+      api: {
+        patchStatus(name, resourceVersion, status) {
+          if (fails) return Promise.reject(new Error('no'));
+          writes.push({ name, resourceVersion, status });
+          return Promise.resolve();
+        },
+      },
+      log,
       clock,
     });
     writer.start();
@@ -203,13 +215,12 @@ describe('grants', () => {
     clock = new FakeClock();
     changed = [];
     reviews = 0;
-    grants = new Authorizer({
+    grants = new Authorizer(clock);
+    grants.addEventHandler({
       onGrantChanged: (key) => changed.push(key),
-      onPeerChanged: () => {},
-      onReevaluated: () => {
+      onReviewed: () => {
         reviews += 1;
       },
-      clock,
     });
   });
   const set = (spec: PolicySpec): PolicySet => createPolicySet(parsePolicy(spec).rules ?? []);
@@ -220,14 +231,14 @@ describe('grants', () => {
       grants.onStreamOpened({ cluster: 'edge', id: `r-${i}` }, i % 2 === 0 ? ANONYMOUS : EDGE);
     const edge = { serviceAccount: { namespace: 'edge', name: 'responder' } };
     const rule = { reporters: { ids: ['*'] }, tenants: ['*'] };
-    grants.setPolicies(set({ rules: [{ ...rule, peers: [edge] }] }));
+    grants.onPoliciesChanged(set({ rules: [{ ...rule, peers: [edge] }] }));
     clock.advance(1000);
     expect(changed).to.have.length(1000);
     expect(reviews).to.equal(1);
     expect(grants.grantFor(reporterKey({ cluster: 'edge', id: 'r-0' })).permits).not.to.equal(undefined);
     expect(grants.grantFor(reporterKey({ cluster: 'edge', id: 'r-1' })).permits).to.equal(undefined);
     changed.length = 0;
-    grants.setPolicies(
+    grants.onPoliciesChanged(
       set({
         rules: [
           { ...rule, peers: [edge] },
@@ -241,15 +252,15 @@ describe('grants', () => {
 
   it('that change again while they are gone through are as the last policies say', () => {
     for (let i = 0; i < 1000; i += 1) grants.onStreamOpened({ cluster: 'edge', id: `r-${i}` }, ANONYMOUS);
-    grants.setPolicies(set({}));
-    grants.setPolicies(set(ALL));
+    grants.onPoliciesChanged(set({}));
+    grants.onPoliciesChanged(set(ALL));
     clock.advance(1000);
     for (let i = 0; i < 1000; i += 1)
       expect(grants.grantFor(reporterKey({ cluster: 'edge', id: `r-${i}` })).permits).to.equal(undefined);
   });
 
   it('are of the peer of the newest stream', () => {
-    grants.setPolicies(
+    grants.onPoliciesChanged(
       set({ rules: [{ ...ALL.rules?.[0], peers: [{ serviceAccount: { namespace: 'edge', name: '*' } }] }] }),
     );
     grants.onStreamOpened(RESPONDER, EDGE);
@@ -257,7 +268,7 @@ describe('grants', () => {
     grants.onStreamOpened(RESPONDER, ANONYMOUS);
     expect(changed).to.deep.equal([KEY]);
     expect(grants.grantFor(KEY).permits?.({ tenantID: 'acme', clusterID: 'eu' })).to.equal(false);
-    grants.forget(KEY);
+    grants.onReporterRemoved(KEY);
     expect(grants.grantFor(KEY), 'of whom nothing is known').to.equal(DENY_ALL);
   });
 
@@ -277,8 +288,8 @@ describe('grants', () => {
     });
     grants.onStreamOpened(reporter(7), EDGE);
     expect(grants.limitExceeded(reporter(7)), 'that was there before').to.equal(undefined);
-    grants.forget(reporterKey(RESPONDER));
-    grants.forget(reporterKey(reporter(7)));
+    grants.onReporterRemoved(reporterKey(RESPONDER));
+    grants.onReporterRemoved(reporterKey(reporter(7)));
     grants.onStreamOpened(reporter(10_000), EDGE);
     expect(grants.limitExceeded(reporter(10_000)), 'that comes again').to.equal(undefined);
     expect(grants.limitExceeded(RESPONDER), 'of whom nothing is known').to.equal(undefined);
@@ -286,7 +297,7 @@ describe('grants', () => {
 
   it('hold back reports beyond their rate, and a reconnect is no way round', () => {
     const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
-    grants.setPolicies(set({ rules: [rule] }));
+    grants.onPoliciesChanged(set({ rules: [rule] }));
     grants.onStreamOpened(RESPONDER, ANONYMOUS);
     expect([1, 2, 3, 4].map(() => grants.throttleDelayMs(RESPONDER))).to.deep.equal([0, 0, 100, 200]);
     grants.onStreamOpened(RESPONDER, ANONYMOUS);
@@ -301,7 +312,7 @@ describe('grants', () => {
 
   it('say how long a new stream has to wait for what was read before, and take nothing for it', () => {
     const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
-    grants.setPolicies(set({ rules: [rule] }));
+    grants.onPoliciesChanged(set({ rules: [rule] }));
     expect(grants.rateDebtMs(RESPONDER), 'of whom nothing was read').to.equal(0);
     grants.onStreamOpened(RESPONDER, ANONYMOUS);
     for (let i = 0; i < 5; i += 1) grants.throttleDelayMs(RESPONDER);

@@ -77,12 +77,15 @@ describe('who lives, by the Leases', () => {
 
   it('is told by a list too, which says who is gone', () => {
     const seen: string[] = [];
-    directory.onLease = (name, one) => seen.push(`${one === undefined ? 'gone' : 'there'} ${name}`);
+    const name = names.leaseName('a');
+    directory.addEventHandler(name, {
+      onWatchEvent: (one) => seen.push(`${one === undefined ? 'gone' : 'there'} ${name}`),
+    });
     directory.replaceBegin();
     directory.replaceItem(lease('a', 0));
     directory.replaceEnd();
     directory.replaceBegin();
     directory.replaceEnd();
-    expect(seen).to.deep.equal([`there ${names.leaseName('a')}`, `gone ${names.leaseName('a')}`]);
+    expect(seen).to.deep.equal([`there ${name}`, `gone ${name}`]);
   });
 });

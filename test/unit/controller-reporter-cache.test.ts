@@ -21,9 +21,11 @@ describe('the cache of reporters', () => {
 
   beforeEach(() => {
     told = [];
-    cache = new ReporterCache(names, (_key, after, before) =>
-      told.push(`${versionOf(before)} > ${versionOf(after)}`),
-    );
+    cache = new ReporterCache(names);
+    cache.addEventHandler({
+      onReporterObjectChanged: (_key, after, before) =>
+        told.push(`${versionOf(before)} > ${versionOf(after)}`),
+    });
   });
 
   function list(...objects: ReporterObject[]): void {

@@ -1,18 +1,24 @@
 import { expect } from 'chai';
+import { pino } from 'pino';
 import { createReporterEvents } from '../../src/controller/reporter-events.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { flushEventLoop } from '../support/fake-time.ts';
 import { OTHER_RESPONDER, RESPONDER } from '../support/sample-tunnels.ts';
+
+const metrics = createMetrics();
 
 describe('events about reporters', () => {
   function scene(mayWrite = true) {
     const clock = new FakeClock();
     const sent: string[] = [];
-    let dropped = 0;
+    metrics.eventsDropped.reset();
     const events = createReporterEvents({
-      create: ({ name }, { reason }) => {
-        sent.push(`${reason} ${name}`);
-        return Promise.reject(new Error('the API server is away'));
+      api: {
+        create({ name }, { reason }) {
+          sent.push(`${reason} ${name}`);
+          return Promise.reject(new Error('the API server is away'));
+        },
       },
       cache: {
         get: () => ({
@@ -20,19 +26,21 @@ describe('events about reporters', () => {
           spec: { id: 'r', cluster: '' },
         }),
       },
-      canWrite: () => mayWrite,
-      onDropped: () => (dropped += 1),
-      onFailed: () => {},
+      fence: { canWrite: () => mayWrite },
       clock,
+      metrics,
+      log: pino({ level: 'silent' }),
     });
-    return { clock, sent, events, dropped: () => dropped };
+    const dropped = async (): Promise<number | undefined> =>
+      (await metrics.eventsDropped.get()).values[0]?.value;
+    return { clock, sent, events, dropped };
   }
 
   it('are sent, ten of one reporter at once and then one a minute; the rest is counted', async () => {
     const { clock, sent, events, dropped } = scene();
     for (let times = 0; times < 25; times += 1) events.record(RESPONDER, 'connected', '');
-    expect([sent.length, dropped()]).to.deep.equal([10, 15]);
-    events.record(OTHER_RESPONDER, 'lost', '');
+    expect([sent.length, await dropped()]).to.deep.equal([10, 15]);
+    events.record(OTHER_RESPONDER, 'disconnected', '');
     expect(sent.at(-1)).to.equal('Disconnected r');
     clock.advance(60_000);
     for (let times = 0; times < 3; times += 1) events.record(RESPONDER, 'connected', '');

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
-import { newEntry, type ReporterEntry } from '../../src/controller/reporter-entry.ts';
-import { collectReporterStats } from '../../src/controller/reporter-stats.ts';
+import { PendingWrites } from '../../src/controller/pending-writes.ts';
+import { createReporterEntry, type ReporterEntry } from '../../src/controller/reporter-entry.ts';
+import { collectReporterStats } from '../../src/controller/controller-stats.ts';
 import type { Ownership } from '../../src/core/ownership.ts';
 
 const NOW_MS = 100_000;
@@ -8,12 +9,25 @@ const ROWS: Readonly<Record<string, number>> = { lost: 3, connected: 5 };
 
 function entry(key: string, owns: boolean, facts: Partial<ReporterEntry> = {}): ReporterEntry {
   const ownership = { owns } as unknown as Ownership;
-  return { ...newEntry(key, { cluster: 'edge', id: key }, key, ownership), ...facts };
+  return { ...createReporterEntry(key, { cluster: 'edge', id: key }, key, ownership), ...facts };
 }
 
 function stream(rejected = 0): NonNullable<ReporterEntry['stream']> {
   const envoy = {} as NonNullable<ReporterEntry['stream']>['envoy'];
   return { envoy, connectedSince: undefined, lastFullPush: undefined, rejected, firstRejection: '' };
+}
+
+function pendingWrites({
+  rejected = [],
+  backlogSinceMs,
+}: {
+  rejected?: string[];
+  backlogSinceMs?: number;
+}): PendingWrites {
+  const pending = new PendingWrites();
+  for (const name of rejected) pending.reject(name, '422', rejected.length);
+  if (backlogSinceMs !== undefined) pending.updateBacklog(rejected.length + 1, backlogSinceMs);
+  return pending;
 }
 
 const figures = (
@@ -25,9 +39,9 @@ const figures = (
   collectReporterStats(
     entries,
     {
-      objectCount: (key) => ROWS[key] ?? 0,
-      pending: (key) => pending[key] ?? 0,
-      deniedCount: (key) => outside[key] ?? 0,
+      objects: { tunnelCount: (key) => ROWS[key] ?? 0 },
+      queue: { pending: (key) => pending[key] ?? 0 },
+      ledger: { deniedCount: (key) => outside[key] ?? 0 },
     },
     nowMs,
   );
@@ -47,9 +61,9 @@ describe('figures over the reporters of a replica', () => {
 
   it('tunnels rejected are counted while they are, by why', () => {
     const entries = [
-      entry('a', true, { stream: stream(2), rejectedWrites: new Set(['x']) }),
+      entry('a', true, { stream: stream(2), pendingWrites: pendingWrites({ rejected: ['x'] }) }),
       entry('b', true, { stream: stream(1) }),
-      entry('c', true, { rejectedWrites: new Set(['y', 'z']) }),
+      entry('c', true, { pendingWrites: pendingWrites({ rejected: ['y', 'z'] }) }),
     ];
     const { rejected } = figures(entries, {}, { b: 4, c: 1 });
     expect(rejected).to.deep.equal({ invalid: 3, rejected: 3, policy: 5 });
@@ -57,9 +71,12 @@ describe('figures over the reporters of a replica', () => {
 
   it('the backlog is the oldest that still waits', () => {
     const waiting = [
-      entry('a', true, { stream: stream(), backlogSinceMs: NOW_MS - 5000 }),
-      entry('b', true, { stream: stream(), backlogSinceMs: NOW_MS - 9000 }),
-      entry('done since', true, { stream: stream(), backlogSinceMs: NOW_MS - 60_000 }),
+      entry('a', true, { stream: stream(), pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 5000 }) }),
+      entry('b', true, { stream: stream(), pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 9000 }) }),
+      entry('done since', true, {
+        stream: stream(),
+        pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 60_000 }),
+      }),
     ];
     expect(figures(waiting, { a: 1, b: 4 }).backlogMs).to.equal(9000);
     expect(figures(waiting).backlogMs).to.equal(0);
@@ -70,8 +87,7 @@ describe('figures over the reporters of a replica', () => {
     const waitingSinceMs = NOW_MS - 3_600_000;
     const refusing = entry('a', true, {
       stream: stream(),
-      rejectedWrites: new Set(['x', 'y']),
-      backlogSinceMs: waitingSinceMs,
+      pendingWrites: pendingWrites({ rejected: ['x', 'y'], backlogSinceMs: waitingSinceMs }),
     });
     expect(figures([refusing], { a: 2 }).backlogMs).to.equal(0);
     expect(figures([refusing], { a: 3 }).backlogMs).to.equal(3_600_000);
@@ -79,9 +95,17 @@ describe('figures over the reporters of a replica', () => {
 
   it('a scrape changes nothing', () => {
     const seen = [
-      entry('waits', true, { stream: stream(), backlogSinceMs: NOW_MS - 5000 }),
-      entry('refused', true, { rejectedWrites: new Set(['x']), backlogSinceMs: NOW_MS - 9000 }),
-      entry('done', true, { stream: stream(), backlogSinceMs: NOW_MS - 60_000 }),
+      entry('waits', true, {
+        stream: stream(),
+        pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 5000 }),
+      }),
+      entry('refused', true, {
+        pendingWrites: pendingWrites({ rejected: ['x'], backlogSinceMs: NOW_MS - 9000 }),
+      }),
+      entry('done', true, {
+        stream: stream(),
+        pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 60_000 }),
+      }),
     ].map((one) => Object.freeze(one));
     const first = figures(seen, { waits: 1, refused: 1 });
     expect(figures(seen, { waits: 1, refused: 1 })).to.deep.equal(first);

@@ -26,25 +26,30 @@ function createScene() {
     ownLeaseShows: true,
     orphans: [] as string[],
   };
-  const cache = new ReporterCache(names, () => {});
+  const cache = new ReporterCache(names);
   cache.upsert(owned('other'));
   const inheritance = new TakeoverController({
     self: 'self',
-    isLeader: () => world.leads,
+    leader: {
+      get isHeld() {
+        return world.leads;
+      },
+    },
+    registry: { entry: () => undefined },
     reporters: {
-      entry: () => undefined,
+      isActive: () => false,
       takeOver: ({ id }, orphan) => void inherited.push(orphan ? `${id} orphan` : id),
     },
     cache,
-    reportersWithObjects: () => world.orphans,
-    registry: { isAlive: () => world.ownLeaseShows, *expiredLeases() {} },
+    objects: { reporterKeys: () => world.orphans },
+    replicas: { isAlive: () => world.ownLeaseShows, *expiredLeases() {} },
     fence: {
       canWrite: () => world.mayWrite,
       isAlive: () => world.otherLives,
       isServing: () => world.otherLives,
     },
-    hasSynced: () => true,
-    deleteLease: () => Promise.resolve(),
+    readiness: { hasSynced: true },
+    leases: { delete: () => Promise.resolve() },
     clock,
   });
   inheritance.start();

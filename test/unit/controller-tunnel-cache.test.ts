@@ -21,7 +21,8 @@ const T2 = tunnel('node-2');
 /** A cache, the rows of an API server, and whom the cache told of a change. */
 function createScene(held: (key: string, name: string) => Tunnel | undefined = () => undefined) {
   const told: string[] = [];
-  const cache = new TunnelCache(names, held, (key, tunnelName) => told.push(`${key}/${tunnelName}`));
+  const cache = new TunnelCache(names, { tunnel: held });
+  cache.addEventHandler({ onTunnelObjectChanged: (key, tunnelName) => told.push(`${key}/${tunnelName}`) });
   const api = new MemoryTunnelApi();
   return {
     api,

@@ -1,7 +1,5 @@
 import { expect } from 'chai';
 
-import type { ApiFailure } from '../../src/controller/tunnel-object-api.ts';
-import type { WritePermission } from '../../src/core/ownership.ts';
 import { manifestFor } from '../../src/core/tunnel-object.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
 import {
@@ -14,7 +12,6 @@ import { flushEventLoop } from '../support/fake-time.ts';
 import {
   createHarness,
   NONE_REJECTED,
-  ALLOW_ALL_WRITES,
   objectTexts,
   type ControllerHarness,
 } from '../support/controller-harness.ts';
@@ -451,7 +448,7 @@ describe('the limit of tunnels a reporter may hold', () => {
     await world.settle();
     calls(world);
     const over = { ...fullPush(T2, T3, tunnel('node-4'), tunnel('node-5')), ...NONE_REJECTED };
-    expect(world.enqueuer.apply(RESPONDER, over, 0)).to.deep.equal({
+    expect(world.intake.accept(RESPONDER, over, 0)).to.deep.equal({
       limit: 'tunnelsPerReporter',
       count: 4,
       max: 3,
@@ -466,7 +463,7 @@ describe('the limit of tunnels a reporter may hold', () => {
     await world.start();
     world.report(RESPONDER, fullPush(T1, T2));
     const over = { ...delta([T3, tunnel('node-4')]), ...NONE_REJECTED };
-    expect(world.enqueuer.apply(RESPONDER, over, 0)).to.deep.equal({
+    expect(world.intake.accept(RESPONDER, over, 0)).to.deep.equal({
       limit: 'tunnelsPerReporter',
       count: 4,
       max: 3,
@@ -494,14 +491,14 @@ describe('a reporter without a stream', () => {
     await world.start();
     world.report(RESPONDER, fullPush(T1, T2));
     await world.settle();
-    world.enqueuer.reporterDisconnected(RESPONDER, 'StreamEnded');
+    world.intake.reporterDisconnected(RESPONDER, 'StreamEnded');
     return world;
   }
 
   it('has what it said before still written', async () => {
     const world = createHarness();
     world.report(RESPONDER, fullPush(T1));
-    world.enqueuer.reporterDisconnected(RESPONDER, 'StreamEnded');
+    world.intake.reporterDisconnected(RESPONDER, 'StreamEnded');
     await world.start();
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
   });
@@ -511,7 +508,7 @@ describe('a reporter without a stream', () => {
       const { api } = await left();
       const world = createHarness({ api });
       world.report(RESPONDER, report);
-      world.enqueuer.reporterDisconnected(RESPONDER, 'StreamEnded');
+      world.intake.reporterDisconnected(RESPONDER, 'StreamEnded');
       await world.start();
       expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-2']);
     }
@@ -537,7 +534,7 @@ describe('a full push of more tunnels than are looked at in one go', () => {
     await world.start();
     world.report(RESPONDER, fullPush(...many));
     let looked = false;
-    void world.enqueuer.drainWaiters().then(() => (looked = true));
+    void world.enqueuer.drained().then(() => (looked = true));
     world.report(OTHER_RESPONDER, fullPush(T1));
     // In this turn: some of the large one, and the small one whole.
     expect(world.queue.depth).to.be.below(9000);
@@ -547,7 +544,7 @@ describe('a full push of more tunnels than are looked at in one go', () => {
     await world.advance(10);
     expect(looked).to.equal(true);
     expect(rowsOf(world, RESPONDER)).to.have.length(9000);
-    await world.enqueuer.drainWaiters();
+    await world.enqueuer.drained();
   });
 
   it('that takes back most of itself before it was looked at ends as the last one says', async () => {
@@ -561,24 +558,21 @@ describe('a full push of more tunnels than are looked at in one go', () => {
 });
 
 describe('a gate in front of the rows', () => {
-  /** Notes what it is told; `isOpen` and `permission` as the test sets them. */
+  /** Records external changes; a test sets `open`. */
   function recordingGate() {
     const gate = {
-      ...ALLOW_ALL_WRITES,
       open: false,
       foreign: 0,
-      read: undefined as ApiFailure | undefined,
-      canWrite: () => gate.open,
-      authorize: (): WritePermission => (gate.foreign > 0 ? 'verify' : 'allow'),
+      owns: () => gate.open,
       externalChange: () => void (gate.foreign += 1),
-      liveRead: () => Promise.resolve(gate.read),
     };
     return gate;
   }
 
   it('that is closed is told of rows that somebody changes meanwhile', async () => {
     const gate = recordingGate();
-    const world = createHarness({ gate });
+    const world = createHarness({ ownership: gate });
+    world.connect(RESPONDER);
     await world.start();
     world.api.createManually(manifestFor(names, RESPONDER, T1));
     await world.settle();
@@ -588,7 +582,7 @@ describe('a gate in front of the rows', () => {
   it('is told again when a conflict was read again: what that shows is newer than any read before', async () => {
     const gate = recordingGate();
     gate.open = true;
-    const world = createHarness({ gate: { ...gate, authorize: () => 'allow' } });
+    const world = createHarness({ ownership: gate });
     await world.start();
     world.api.createManually(manifestFor(names, RESPONDER, T1));
     // The watch has not brought it: the create meets it.
@@ -603,14 +597,12 @@ describe('a gate in front of the rows', () => {
   });
 
   it('that may not be read holds up its own reporter, and says so, but nobody else', async () => {
-    const gate = recordingGate();
-    gate.open = true;
-    gate.foreign = 1;
-    gate.read = apiFailure('rejected', { status: 403 });
-    const world = createHarness({
-      gate: { ...gate, authorize: (key) => (key === reporterKey(RESPONDER) ? 'verify' : 'allow') },
-      concurrency: 1,
-    });
+    const world = createHarness({ ownership: { permission: () => 'verify' }, concurrency: 1 });
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.read = (name) =>
+      name === names.reporterObjectName(RESPONDER)
+        ? Promise.reject(apiFailure('rejected', { status: 403 }))
+        : read(name);
     await world.start();
     world.report(RESPONDER, fullPush(T1, T2));
     world.report(OTHER_RESPONDER, fullPush(T1));

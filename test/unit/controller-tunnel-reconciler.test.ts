@@ -531,7 +531,7 @@ describe('a write that may be tried again soon', () => {
     world.api.createManually(manifestFor(names, OTHER_RESPONDER, T1));
     await world.start();
     world.queue.add(reporterKey(OTHER_RESPONDER), 'node-1', 0);
-    world.workers.wake();
+    world.workers.onReady();
     await world.settle();
     expect(verbs(world)).to.deep.equal([]);
     expect(world.api.stored.size).to.equal(1);

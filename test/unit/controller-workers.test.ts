@@ -1,8 +1,7 @@
 import { expect } from 'chai';
 import { pino } from 'pino';
 
-import type { Outcome } from '../../src/controller/tunnel-reconciler.ts';
-import { Workers } from '../../src/controller/workers.ts';
+import { Workers, type Outcome } from '../../src/controller/workers.ts';
 import { Workqueue, type QueueItem } from '../../src/controller/workqueue.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from '../support/fake-clock.ts';
@@ -31,19 +30,24 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
   let answer: ((name: string) => Outcome | undefined) | undefined;
   const workers = new Workers({
     queue,
-    reconcile: ({ tunnelName: name }: QueueItem): Promise<Outcome> => {
-      looks.push({ name, atMs: clock.monotonicMs() - startMs });
-      const outcome = answer?.(name);
-      if (outcome !== undefined) return Promise.resolve(outcome);
-      const { promise, resolve } = Promise.withResolvers<Outcome>();
-      open.push({ name, resolve });
-      return promise;
+    reconciler: {
+      describe: ({ name }) => ({ tunnel: name }),
+      reconcile: ({ name }: QueueItem): Promise<Outcome> => {
+        looks.push({ name, atMs: clock.monotonicMs() - startMs });
+        const outcome = answer?.(name);
+        if (outcome !== undefined) return Promise.resolve(outcome);
+        const { promise, resolve } = Promise.withResolvers<Outcome>();
+        open.push({ name, resolve });
+        return promise;
+      },
     },
     concurrency,
-    onUnreachable: () => {
-      noAnswers += 1;
+    backoff: 'shortened',
+    onUnreachable: {
+      retryNow() {
+        noAnswers += 1;
+      },
     },
-    onRejected: () => {},
     clock,
     random: () => random,
     metrics,
@@ -65,7 +69,7 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
     },
     add: (...names: string[]): void => {
       for (const name of names) queue.add('r', name, clock.monotonicMs());
-      workers.wake();
+      workers.onReady();
     },
     /** Names whose look is not answered yet. */
     working: (): string[] => open.map(({ name }) => name),

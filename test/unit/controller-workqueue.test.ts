@@ -1,7 +1,6 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { DelayHeap } from '../../src/controller/delay-heap.ts';
 import { Workqueue, type QueueItem } from '../../src/controller/workqueue.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { heapBytes } from '../support/heap.ts';
@@ -22,7 +21,7 @@ function take(queue: Workqueue): QueueItem {
 function drain(queue: Workqueue): string[] {
   const taken: string[] = [];
   for (let item = queue.take(); item !== undefined; item = queue.take()) {
-    taken.push(`${item.key}/${item.tunnelName}`);
+    taken.push(`${item.key}/${item.name}`);
     queue.done(item);
   }
   return taken;
@@ -108,7 +107,7 @@ describe('the time of the oldest change', () => {
     queue.add('r', 't', 5);
     const item = take(queue);
     queue.add('r', 't', 9);
-    queue.add(item.key, item.tunnelName, item.sinceMs);
+    queue.add(item.key, item.name, item.sinceMs);
     queue.done(item);
     expect(take(queue).sinceMs).to.equal(5);
   });
@@ -144,7 +143,7 @@ describe('reporters', () => {
     for (let other = 0; other < 20; other += 1) {
       queue.add(`quiet-${other}`, 'now', 0);
       const before: string[] = [];
-      for (let item = take(queue); item.key === 'flood'; item = take(queue)) before.push(item.tunnelName);
+      for (let item = take(queue); item.key === 'flood'; item = take(queue)) before.push(item.name);
       expect(before.length, `keys before that of reporter ${other}`).to.be.at.most(1);
     }
     for (const item of running) queue.done(item);
@@ -184,19 +183,19 @@ describe('a delay', () => {
   it('ends at its time, and says so', () => {
     const { queue, clock } = createQueue();
     let ready = 0;
-    queue.onReady = () => (ready += 1);
-    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 1000);
+    queue.addEventHandler({ onReady: () => (ready += 1) });
+    queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, 1000);
     clock.advance(999);
     expect([queue.take(), ready, queue.delayedCount]).to.deep.equal([undefined, 0, 1]);
     clock.advance(1);
     expect([ready, queue.delayedCount, queue.depth]).to.deep.equal([1, 0, 1]);
-    expect(take(queue)).to.deep.equal({ key: 'r', tunnelName: 't', sinceMs: 0 });
+    expect(take(queue)).to.deep.equal({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 });
     expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
   it('is overtaken by a change, and does not come a second time', () => {
     const { queue, clock } = createQueue();
-    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 1000);
+    queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, 1000);
     queue.add('r', 't', 10);
     expect(drain(queue)).to.deep.equal(['r/t']);
     expect(queue.delayedCount, 'nothing waits for a time any more').to.equal(0);
@@ -222,8 +221,8 @@ describe('a delay', () => {
       [1000, 100],
     ] as const) {
       const { queue, clock } = createQueue();
-      queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, first);
-      queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, second);
+      queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, first);
+      queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, second);
       clock.advance(100);
       expect(drain(queue)).to.deep.equal(['r/t']);
       clock.advance(5000);
@@ -234,17 +233,17 @@ describe('a delay', () => {
   it('is not set for a key that waits for a worker anyway', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 0);
-    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 100);
+    queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, 100);
     expect(queue.delayedCount).to.equal(0);
   });
 
   it('comes in the order of time and through one timer, for 10,000 keys', () => {
     const { queue, clock } = createQueue();
     const taken: string[] = [];
-    queue.onReady = () => taken.push(...drain(queue));
+    queue.addEventHandler({ onReady: () => taken.push(...drain(queue)) });
     const delays = Array.from({ length: 10_000 }, (_, index) => (index * 7919) % 10_007);
     for (const [index, delayMs] of delays.entries()) {
-      queue.addAfter({ key: 'r', tunnelName: `t${index}`, sinceMs: 0 }, delayMs);
+      queue.addAfter({ key: 'r', name: `t${index}`, priority: 'normal', sinceMs: 0 }, delayMs);
       expect(clock.pendingTimersMs).to.have.length(1);
     }
     clock.advance(10_007);
@@ -258,11 +257,13 @@ describe('a delay', () => {
       fc.property(anySet, (set) => {
         const { queue, clock } = createQueue();
         const came: [string, number][] = [];
-        queue.onReady = () =>
-          came.push(...drain(queue).map((name): [string, number] => [name, clock.monotonicMs()]));
+        queue.addEventHandler({
+          onReady: () =>
+            came.push(...drain(queue).map((name): [string, number] => [name, clock.monotonicMs()])),
+        });
         const wanted = new Map<string, number>();
         for (const [name, delayMs] of set) {
-          queue.addAfter({ key: 'r', tunnelName: `t${name}`, sinceMs: 0 }, delayMs);
+          queue.addAfter({ key: 'r', name: `t${name}`, priority: 'normal', sinceMs: 0 }, delayMs);
           wanted.set(`r/t${name}`, Math.min(delayMs, wanted.get(`r/t${name}`) ?? delayMs));
         }
         clock.advance(1000);
@@ -273,10 +274,10 @@ describe('a delay', () => {
 
   it('leaves no timer behind when the queue is closed, nor does one that is set afterwards', () => {
     const { queue, clock } = createQueue();
-    queue.addAfter({ key: 'r', tunnelName: 't', sinceMs: 0 }, 1000);
+    queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, 1000);
     queue.close();
     expect(clock.pendingTimersMs).to.deep.equal([]);
-    queue.addAfter({ key: 'r', tunnelName: 'u', sinceMs: 0 }, 1000);
+    queue.addAfter({ key: 'r', name: 'u', priority: 'normal', sinceMs: 0 }, 1000);
     expect(clock.pendingTimersMs).to.deep.equal([]);
     queue.add('r', 'v', 0);
     expect(drain(queue)).to.deep.equal(['r/v']);
@@ -291,7 +292,7 @@ describe('failures of a key', () => {
     expect([queue.recordFailure(item), queue.recordFailure(item), queue.recordFailure(item)]).to.deep.equal([
       1, 2, 3,
     ]);
-    expect(queue.recordFailure({ ...item, tunnelName: 'u' })).to.equal(1);
+    expect(queue.recordFailure({ ...item, name: 'u' })).to.equal(1);
     expect(queue.recordFailure({ ...item, key: 's' })).to.equal(1);
     queue.done(item);
     expect(queue.recordFailure(item), 'also after the worker was done with it').to.equal(4);
@@ -347,7 +348,7 @@ describe('what the queue remembers', () => {
     for (let index = 0; index < 600_000; index += 1) queue.add('r', `t${index}`, 0);
     for (let index = 0; index < 600_000; index += 1) {
       const item = take(queue);
-      if (item.tunnelName !== `t${index}`) expect.fail(`${item.tunnelName} came in place of t${index}`);
+      if (item.name !== `t${index}`) expect.fail(`${item.name} came in place of t${index}`);
       queue.done(item);
     }
     expect(queue.idle).to.equal(true);
@@ -358,45 +359,10 @@ describe('what the queue remembers', () => {
     for (let index = 0; index < 100_000; index += 1) queue.add('r', `t${index}`, 0);
     for (let time = 0; time < 200_000; time += 1) {
       const item = take(queue);
-      queue.add(item.key, item.tunnelName, item.sinceMs);
+      queue.add(item.key, item.name, item.sinceMs);
       queue.done(item);
     }
     expect(queue.depth).to.equal(100_000);
     expect(new Set(drain(queue)).size).to.equal(100_000);
-  });
-});
-
-describe('a heap of times', () => {
-  it('gives up what is due, earliest first, and nothing that is not', () => {
-    fc.assert(
-      fc.property(fc.array(fc.nat(20)), fc.nat(20), (times, nowMs) => {
-        const heap = new DelayHeap<number>();
-        for (const atMs of times) heap.push(atMs, atMs);
-        const due: number[] = [];
-        for (let item = heap.popDue(nowMs); item !== undefined; item = heap.popDue(nowMs)) due.push(item);
-        const sorted = times.toSorted((a, b) => a - b);
-        expect(due).to.deep.equal(sorted.filter((atMs) => atMs <= nowMs));
-        expect(heap.size).to.equal(times.length - due.length);
-        expect(heap.earliestMs).to.equal(sorted[due.length]);
-      }),
-    );
-  });
-
-  it('stays in order while pushing and popping alternate', () => {
-    fc.assert(
-      fc.property(fc.array(fc.oneof(fc.nat(100), fc.constant('pop' as const))), (happenings) => {
-        const heap = new DelayHeap<number>();
-        let model: number[] = [];
-        for (const happening of happenings) {
-          if (happening === 'pop') {
-            expect(heap.popDue(Number.POSITIVE_INFINITY)).to.equal(model.shift());
-          } else {
-            heap.push(happening, happening);
-            model = [...model, happening].toSorted((a, b) => a - b);
-          }
-        }
-        expect(heap.size).to.equal(model.length);
-      }),
-    );
   });
 });

@@ -40,6 +40,7 @@ describe('a Lease', () => {
       monotonicMs: () => clock.monotonicMs(),
       wallMs: () => clock.wallMs() + aheadMs,
       setTimer: (delayMs, callback) => clock.setTimer(delayMs, callback),
+      setImmediate: (callback) => clock.setImmediate(callback),
     };
     const seen = { times: 0, may: true, failures: 0, setBack: 0 };
     const lease = new Lease({
@@ -47,7 +48,11 @@ describe('a Lease', () => {
       name: NAME,
       identity,
       exclusive: own,
-      canAcquire: () => seen.may,
+      fence: { canWrite: () => seen.may },
+      clock: ownClock,
+      random: () => 0.5,
+    });
+    lease.addEventHandler({
       onAcquired: () => {
         seen.times += 1;
       },
@@ -57,8 +62,6 @@ describe('a Lease', () => {
       onResult: (failure) => {
         if (failure !== undefined) seen.failures += 1;
       },
-      clock: ownClock,
-      random: () => 0.5,
     });
     if (watches) leases.watches.push((name, object) => name === NAME && lease.onWatchEvent(object));
     running.push(lease);

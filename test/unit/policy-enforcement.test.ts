@@ -250,11 +250,11 @@ async function play(steps: readonly Step[]): Promise<void> {
   /** As the server does when policies change: the authorizer are gone through, and streams are asked for. */
   async function change(): Promise<void> {
     seen.changes += 1;
-    world.authorizer.setPolicies(set());
+    world.authorizer.onPoliciesChanged(set());
     for (const [place, one] of held) {
       const reporter = REPORTERS[place] ?? expect.fail();
       if (!one.connected || mayReport(one.peer, place)) continue;
-      world.enqueuer.reporterDisconnected(reporter, 'PolicyDenied');
+      world.intake.reporterDisconnected(reporter, 'PolicyDenied');
       one.connected = false;
       seen.endedStreams += 1;
     }
@@ -292,7 +292,7 @@ async function play(steps: readonly Step[]): Promise<void> {
       held.set(place, one);
     }
     world = createHarness({ api });
-    world.authorizer.setPolicies(set());
+    world.authorizer.onPoliciesChanged(set());
     await world.start();
     seen.restarts += 1;
   }
@@ -312,7 +312,7 @@ async function play(steps: readonly Step[]): Promise<void> {
         const one = held.get(next.reporter);
         if (one?.connected !== true) break;
         one.connected = false;
-        world.enqueuer.reporterDisconnected(REPORTERS[next.reporter] ?? expect.fail(), 'StreamEnded');
+        world.intake.reporterDisconnected(REPORTERS[next.reporter] ?? expect.fail(), 'StreamEnded');
         break;
       }
       case 'write':

@@ -27,7 +27,7 @@ describe('a reporter id that peers with different authorizer share', () => {
   afterEach(() => world.workers.stop());
 
   function inForce(...rules: RuleSpec[]): void {
-    world.authorizer.setPolicies(createPolicySet(parsePolicy({ rules }).rules ?? expect.fail()));
+    world.authorizer.onPoliciesChanged(createPolicySet(parsePolicy({ rules }).rules ?? expect.fail()));
   }
   const created = (): number => world.api.calls.filter(({ verb }) => verb === 'create').length;
 
@@ -70,10 +70,10 @@ describe('a reporter id that peers with different authorizer share', () => {
     const said = /^node\.id: "responder-0" in node\.cluster "edge" is held by another peer/;
     expect(refusal()).to.match(said);
     expect(world.authorizer.reporterRejection(WIDE, RESPONDER)).to.equal(undefined);
-    world.enqueuer.reporterDisconnected(RESPONDER, 'StreamEnded');
+    world.intake.reporterDisconnected(RESPONDER, 'StreamEnded');
     expect(refusal(), 'while its rows stand').to.match(said);
-    world.enqueuer.forget(KEY);
-    world.authorizer.forget(KEY);
+    world.enqueuer.onReporterRemoved(KEY);
+    world.authorizer.onReporterRemoved(KEY);
     expect(refusal(), 'when they have expired').to.equal(undefined);
   });
 

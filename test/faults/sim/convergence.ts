@@ -101,7 +101,9 @@ function checkReporterObjects({ envoys, store, replicas }: SimHarness): string[]
         `reporter ${envoy.reporter.id} has tunnel counts ${JSON.stringify(status?.tunnels)}, expected ${size}`,
       );
     }
-    const owners = replicas().filter(({ components }) => components.replica.reporters.canWrite(key));
+    const owners = replicas().filter(({ components }) =>
+      components.controllers.writeAuthorizer.canWrite(key),
+    );
     if (owners.length !== 1)
       differences.push(
         `reporter ${envoy.reporter.id} has ${owners.length} replicas that consider themselves its owner`,
@@ -131,7 +133,8 @@ function checkReplicas(harness: SimHarness): string[] {
   const differences: string[] = [];
   const objects = [...harness.store.objects('reversetunnels')].length;
   for (const { process, components, service } of harness.replicas()) {
-    const { queue, cache, ledger, replica } = components;
+    const { cache, ledger, controllers } = components;
+    const { queue } = controllers.tunnels;
     if (!queue.idle || queue.delayedCount > 0) {
       differences.push(
         `${process.name} has ${queue.depth} keys queued and ${queue.delayedCount} delayed, or is processing one`,
@@ -151,7 +154,7 @@ function checkReplicas(harness: SimHarness): string[] {
         `${process.name} holds ${ledger.totalTunnelCount()} tunnels in its ledger, not ${held}`,
       );
     }
-    const entries = [...replica.reporters.entries()].length;
+    const entries = [...controllers.registry.entries()].length;
     if (entries !== streams.length)
       differences.push(`${process.name} tracks ${entries} reporters, not ${streams.length}`);
   }
@@ -162,13 +165,14 @@ function checkReplicas(harness: SimHarness): string[] {
 export function findLeaks(harness: SimHarness): string[] {
   const leaks: string[] = [];
   for (const { process, components } of harness.replicas()) {
-    const { queue, cache, ledger, enqueuer, replica } = components;
-    const streams = [...replica.reporters.entries()].length;
+    const { cache, ledger, controllers } = components;
+    const { queue, enqueuer } = controllers.tunnels;
+    const streams = [...controllers.registry.entries()].length;
     const expected: [what: string, of: object, sizes: Record<string, number>][] = [
       ['queue', queue, { '#queues': 0 }],
       ['tunnel cache', cache, { '#pendingOwnWrites': 0 }],
       ['ledger', ledger, { '#reporters': streams }],
-      ['mirror', enqueuer, { '#connected': streams, '#deferred': 0 }],
+      ['mirror', enqueuer, { '#deferred': 0 }],
     ];
     for (const [what, owner, sizes] of expected) {
       const actual = internalSizes(owner);

@@ -75,6 +75,14 @@ export class SimProcess implements Clock {
     };
   }
 
+  setImmediate(callback: () => void): void {
+    const run = (): void => {
+      if (this.#state === 'running') callback();
+      else if (this.#state === 'stopped') this.#timers.push(run);
+    };
+    this.#time.after(0, run);
+  }
+
   /** Delivers input: immediately, when the process is continued, or never. */
   receive(callback: () => void): void {
     if (this.#state === 'running') callback();

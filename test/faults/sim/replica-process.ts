@@ -1,21 +1,26 @@
 import { hash } from 'node:crypto';
 import { pino } from 'pino';
-import { TunnelEnqueuer } from '../../../src/controller/tunnel-enqueuer.ts';
-import { TunnelReconciler } from '../../../src/controller/tunnel-reconciler.ts';
-import { TunnelCache } from '../../../src/controller/tunnel-cache.ts';
-import { RevertBackoff } from '../../../src/controller/revert-backoff.ts';
-import { Workers } from '../../../src/controller/workers.ts';
-import { Workqueue } from '../../../src/controller/workqueue.ts';
+import { createReporterEvents } from '../../../src/controller/reporter-events.ts';
+import type { TunnelCache } from '../../../src/controller/tunnel-cache.ts';
+import { createCaches, createControllers, type Controllers } from '../../../src/controllers.ts';
 import { Ledger } from '../../../src/core/ledger.ts';
-import { ALLOW_ALL } from '../../../src/core/grant.ts';
 import { createNames } from '../../../src/core/names.ts';
+import type { ReporterObject } from '../../../src/core/reporter-object.ts';
 import type { TunnelObject } from '../../../src/core/tunnel-object.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
-import { Reflector } from '../../../src/k8s/reflector.ts';
-import { createTunnelApi, tunnelResource } from '../../../src/k8s/resources.ts';
+import { leaseResource, type LeaseObject } from '../../../src/k8s/lease.ts';
+import {
+  createEventApi,
+  createReporterApi,
+  createTunnelApi,
+  eventResource,
+  reporterResource,
+  tunnelResource,
+} from '../../../src/k8s/resources.ts';
 import type { Log } from '../../../src/log.ts';
 import { createMetrics } from '../../../src/metrics.ts';
-import { createReplica, type Replica } from '../../../src/replica.ts';
+import { Reflectors } from '../../../src/reflectors.ts';
+import { createReplicaLeases } from '../../../src/replica-leases.ts';
 import type { ApiLink } from './api-link.ts';
 import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
@@ -50,11 +55,8 @@ export interface ReplicaProcess {
   /** Internals for the checks only. */
   readonly components: {
     readonly ledger: Ledger;
-    readonly queue: Workqueue;
     readonly cache: TunnelCache;
-    readonly enqueuer: TunnelEnqueuer;
-    readonly workers: Workers;
-    readonly replica: Replica;
+    readonly controllers: Controllers;
   };
   /** Terminates as `stop` of `src/operator.ts` does; calls `exited` when the process may exit. */
   terminate(exited: () => void): void;
@@ -83,89 +85,77 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     write === undefined
       ? silentLog
       : pino({ base: null, timestamp: false, level: 'info' }, { write: (line) => write(line) });
-  const rows = link.client.resource<TunnelObject>(tunnelResource(namespace));
+  const { client } = link;
+  const self = process.name;
   const ledger = new Ledger({ tunnelsPerReporter: 1000 });
-  const queue = new Workqueue(clock);
-  const cache: TunnelCache = new TunnelCache(
-    names,
-    (key, tunnelName) => ledger.tunnel(key, tunnelName),
-    (key, tunnelName) => enqueuer.onObjectChanged(key, tunnelName),
-  );
-  const retryNow = (): void => {
-    reflector.retryNow();
-    replica.retryNow();
-  };
-  const needsWrite = (key: string, tunnelName: string): boolean =>
-    reconciler.nextWrite(key, tunnelName) !== undefined;
-  const replica: Replica = createReplica({
-    self: process.name,
+  const caches = createCaches({ names, ledger, clock, metrics, log: silentLog });
+  const reflectors = new Reflectors({
+    client,
     namespace,
-    client: link.client,
+    caches,
+    watchPolicies: false,
+    tunnelPageLimit: options.pageLimit,
+    clock,
+    random,
+    log,
+  });
+  const leaseClient = client.resource<LeaseObject>(leaseResource(namespace));
+  const leases = createReplicaLeases({
+    self,
+    names,
+    client: leaseClient,
+    replicas: caches.replicas,
+    reporters: caches.reporters,
+    reflectors,
+    clock,
+    random,
+    log,
+  });
+  const controllers = createControllers({
+    self,
     names,
     ledger,
-    queue,
-    rows: cache,
-    objectsSynced: () => reflector.hasSynced,
-    // The simulation has no policies; test/unit/policy-enforcement.test.ts covers them.
-    policiesSynced: () => true,
-    onReporterRemoved: () => {},
-    needsWrite,
-    enqueuer: () => enqueuer,
-    reportIntervalMs: () => REPORT_INTERVAL_MS,
-    unknownAfterMs: UNKNOWN_AFTER_MS,
-    expireAfterMs: EXPIRE_AFTER_MS,
-    relistOthers: () => reflector.relist(),
-    onUnreachable: retryNow,
-    onReadinessChanged: () => {},
+    caches,
+    watches: reflectors,
+    apis: {
+      tunnels: createTunnelApi(client.resource<TunnelObject>(tunnelResource(namespace))),
+      reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
+      policies: { patchStatus: () => Promise.resolve() },
+      leases: leaseClient,
+      events: createReporterEvents({
+        api: createEventApi(client.resource<object>(eventResource(namespace)), namespace, self),
+        cache: caches.reporters,
+        fence: leases.fence,
+        clock,
+        metrics,
+        log,
+      }),
+    },
+    fence: leases.fence,
+    leader: leases.leader,
+    settings: {
+      reportIntervalMs: REPORT_INTERVAL_MS,
+      unknownAfterMs: UNKNOWN_AFTER_MS,
+      expireAfterMs: EXPIRE_AFTER_MS,
+      writeConcurrency: WRITE_CONCURRENCY,
+    },
     clock,
     random,
     metrics,
     log,
   });
-  const reporters = replica.reporters;
-  const reconciler: TunnelReconciler = new TunnelReconciler({
-    api: createTunnelApi(rows),
-    ledger,
-    cache,
-    writeAuthorizer: reporters,
-    names,
-    relist: () => reflector.relist(),
-    clock,
-    metrics,
-    log,
-  });
-  const workers = new Workers({
-    queue,
-    reconcile: (item) => reconciler.reconcile(item),
-    concurrency: WRITE_CONCURRENCY,
-    onUnreachable: retryNow,
-    onRejected: ({ key, tunnelName }, answer) => reporters.writeRejected(key, tunnelName, answer),
-    clock,
-    random,
-    metrics,
-    log,
-  });
-  const enqueuer: TunnelEnqueuer = new TunnelEnqueuer({
-    ledger,
-    grantFor: () => ALLOW_ALL,
-    cache,
-    queue,
-    workers,
-    writeAuthorizer: reporters,
-    streams: reporters,
-    needsWrite,
-    revertBackoff: new RevertBackoff(clock),
-    clock,
-    metrics,
-  });
+  const { intake } = controllers;
+  // The simulation has no policies; test/unit/policy-enforcement.test.ts has.
+  caches.policies.onKindMissing();
   const service = createReportingService({
     sink: {
-      reporterConnected: (reporter, envoy) => enqueuer.reporterConnected(reporter, envoy),
-      reporterDisconnected: (reporter, why) => enqueuer.reporterDisconnected(reporter, why),
-      apply(reporter, report, receivedMs) {
-        const limitExceeded = enqueuer.apply(reporter, report, receivedMs);
+      reporterConnected: (reporter, envoy, peer, isReconnect) =>
+        intake.reporterConnected(reporter, envoy, peer, isReconnect),
+      reporterDisconnected: (reporter, reason) => intake.reporterDisconnected(reporter, reason),
+      accept(reporter, report, receivedMs) {
+        const exceeded = intake.accept(reporter, report, receivedMs);
         options.onReport(reporter);
-        return limitExceeded;
+        return exceeded;
       },
     },
     reportIntervalMs: () => REPORT_INTERVAL_MS,
@@ -178,46 +168,29 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     log,
     metrics,
   });
-  let stopping = false;
-  const reflector: Reflector<TunnelObject> = new Reflector<TunnelObject>({
-    source: rows,
-    handler: cache,
-    clock,
-    random,
-    log,
-    pageLimit: options.pageLimit,
-    onStateChange: (state) => {
-      if (state !== 'synced' || stopping) return;
-      workers.start();
-      replica.resume();
-    },
-  });
   const ended = new AbortController();
-  void reflector.run(ended.signal);
-  void replica.start(ended.signal);
+  void reflectors.run(ended.signal);
+  leases.own.start();
+  leases.leader.start();
+  controllers.start();
 
   async function terminate(): Promise<void> {
-    stopping = true;
     service.close();
-    const written = replica.reporters.reconciler
-      .idleWaiters()
-      .then(() => enqueuer.drainWaiters())
-      .then(() => workers.drained());
     await Promise.all([
-      withTimeout(written, FLUSH_TIMEOUT_MS, process),
-      withTimeout(replica.stopLeading(), FLUSH_TIMEOUT_MS, process),
+      withTimeout(controllers.drained(), FLUSH_TIMEOUT_MS, process),
+      withTimeout(leases.leader.release(), FLUSH_TIMEOUT_MS, process),
     ]);
-    workers.stop();
-    await withTimeout(replica.stop(), 1500, process);
+    controllers.stop();
+    await withTimeout(leases.own.release(), 1500, process);
     ended.abort();
-    await link.client.close();
+    await client.close();
   }
 
   return {
     process,
     link,
     service,
-    components: { ledger, queue, cache, enqueuer, workers, replica },
+    components: { ledger, cache: caches.tunnels, controllers },
     terminate: (exited) => void terminate().then(exited),
   };
 }

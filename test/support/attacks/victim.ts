@@ -39,7 +39,7 @@ const server = new ReportingServer({
   maxStreamAgeMs: 3_600_000,
   random: Math.random,
   // Reports are discarded, so that only the server buffers anything.
-  sink: { reporterConnected() {}, reporterDisconnected() {}, apply: () => undefined },
+  sink: { reporterConnected() {}, reporterDisconnected() {}, accept: () => undefined },
   clock: systemClock,
   metrics,
   log: pino({ base: null }, { write: recordLogLine }),

@@ -1,0 +1,113 @@
+/** Changes that wait for longer than this are reported as a backlog. */
+export const BACKLOG_THRESHOLD_MS = 10_000;
+
+/**
+ * The writes of one reporter's objects that are outstanding: skipped while this replica did not own the reporter,
+ * deferred, rejected by the API server, or waiting in the queue. Its methods are the only writers of this state.
+ */
+export class PendingWrites {
+  #skippedSinceMs: number | undefined;
+  #deletionsDeferred = false;
+  #backlogSinceMs: number | undefined;
+  /** Undefined while no write is rejected. */
+  #rejected: Set<string> | undefined;
+  #lastRejection = '';
+
+  /** When the first write was skipped since the last resync, monotonic ms; undefined if none was. */
+  get skippedSinceMs(): number | undefined {
+    return this.#skippedSinceMs;
+  }
+
+  /** True if deletes were skipped because the reporter's stream is not confirmed fresh since the claim. */
+  get deletionsDeferred(): boolean {
+    return this.#deletionsDeferred;
+  }
+
+  /**
+   * Since when there has always been a waiting write, monotonic ms; undefined if none waits. Rejected writes do not
+   * count: they wait for hours, and the next change must not be taken for as old as they are.
+   */
+  get backlogSinceMs(): number | undefined {
+    return this.#backlogSinceMs;
+  }
+
+  /** The number of tunnels whose writes the API server rejects. */
+  get rejectedCount(): number {
+    return this.#rejected?.size ?? 0;
+  }
+
+  /** The latest rejection, for the status; empty before the first. */
+  get lastRejection(): string {
+    return this.#lastRejection;
+  }
+
+  /** Records that a write was not sent because this replica may not write. */
+  skip(nowMs: number): void {
+    this.#skippedSinceMs ??= nowMs;
+  }
+
+  /** Records that a delete was not sent because the stream is not confirmed fresh. */
+  deferDeletion(): void {
+    this.#deletionsDeferred = true;
+  }
+
+  /**
+   * Takes the skipped writes for a resync.
+   *
+   * @param canDelete true once the stream is confirmed fresh
+   * @returns when the first of them was skipped; undefined if there is nothing to resync
+   */
+  takeSkipped(canDelete: boolean, nowMs: number): number | undefined {
+    const resyncsDeletions = this.#deletionsDeferred && canDelete;
+    const skippedSinceMs = this.#skippedSinceMs;
+    if (skippedSinceMs === undefined && !resyncsDeletions) return undefined;
+    this.#skippedSinceMs = undefined;
+    if (resyncsDeletions) this.#deletionsDeferred = false;
+    this.#backlogSinceMs ??= nowMs;
+    return skippedSinceMs ?? nowMs;
+  }
+
+  /** Records that no write waits. */
+  endBacklog(): void {
+    this.#backlogSinceMs = undefined;
+  }
+
+  /**
+   * Records a rejection.
+   *
+   * @param waiting writes that wait, this one included
+   * @returns true if no other write of the reporter was rejected
+   */
+  reject(tunnelName: string, answer: string, waiting: number): boolean {
+    const isFirst = this.#rejected === undefined;
+    this.#rejected ??= new Set();
+    this.#rejected.add(tunnelName);
+    this.#lastRejection = answer;
+    this.#endBacklogIfOnlyRejected(waiting);
+    return isFirst;
+  }
+
+  /**
+   * Records that a tunnel needs no write.
+   *
+   * @param waiting other writes that wait
+   */
+  accept(tunnelName: string, waiting: number): void {
+    if (this.#rejected === undefined) return;
+    this.#rejected.delete(tunnelName);
+    this.#endBacklogIfOnlyRejected(waiting);
+    if (this.#rejected.size === 0) this.#rejected = undefined;
+  }
+
+  /** Starts or ends the backlog by the number of waiting writes. Returns when it is reported; Infinity without one. */
+  updateBacklog(waiting: number, nowMs: number): number {
+    this.#endBacklogIfOnlyRejected(waiting);
+    if (waiting <= this.rejectedCount) return Number.POSITIVE_INFINITY;
+    this.#backlogSinceMs ??= nowMs;
+    return this.#backlogSinceMs + BACKLOG_THRESHOLD_MS;
+  }
+
+  #endBacklogIfOnlyRejected(waiting: number): void {
+    if (waiting <= this.rejectedCount) this.#backlogSinceMs = undefined;
+  }
+}

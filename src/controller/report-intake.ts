@@ -1,0 +1,73 @@
+import type { LimitExceeded } from '../core/apply-report.ts';
+import type { Ledger } from '../core/ledger.ts';
+import type { Peer } from '../core/peer.ts';
+import type { Report } from '../core/report.ts';
+import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
+import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import type { Authorizer } from './authorizer.ts';
+import type { ReporterEnqueuer, ReportSummary } from './reporter-enqueuer.ts';
+import type { TunnelCache } from './tunnel-cache.ts';
+import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
+
+export interface ReportIntakeOptions {
+  readonly ledger: Ledger;
+  readonly objects: TunnelCache;
+  readonly authorizer: Authorizer;
+  readonly reporters: ReporterEnqueuer;
+  readonly tunnels: TunnelEnqueuer;
+}
+
+/**
+ * The entry point for everything that the gRPC server receives: streams and reports. It implements `ReportSink`, which
+ * `src/grpc/session.ts` declares.
+ */
+export class ReportIntake {
+  readonly #options: ReportIntakeOptions;
+
+  constructor(options: ReportIntakeOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Records a new stream of a reporter, which replaces the previous one, if any. Must be called before its first report.
+   *
+   * @param isReconnect true if the reporter was asked to reconnect
+   */
+  reporterConnected(reporter: ReporterId, envoy: EnvoyMetadata, peer: Peer, isReconnect = false): void {
+    const { authorizer, reporters } = this.#options;
+    authorizer.onStreamOpened(reporter, peer);
+    reporters.streamOpened(reporter, envoy, isReconnect);
+  }
+
+  /**
+   * Records the end of a reporter's stream. What it reported is still written.
+   *
+   * @param reason `shutdown`: this replica stops, which is not recorded as a disconnect of the reporter
+   */
+  reporterDisconnected(reporter: ReporterId, reason: ReporterDisconnectReason | 'shutdown'): void {
+    if (reason !== 'shutdown') this.#options.reporters.streamClosed(reporter, reason);
+  }
+
+  /**
+   * Applies a report to the ledger and queues what it changed, synchronously. The workers start on a later tick, so the
+   * ACK that the caller writes next precedes every request to the API server.
+   *
+   * @param receivedMs when the complete report was received, monotonic ms
+   * @returns the limit that the report would exceed, in which case nothing has changed; undefined if it was accepted
+   */
+  accept(
+    reporter: ReporterId,
+    report: Report & Pick<ReportSummary, 'rejected'>,
+    receivedMs: number,
+  ): LimitExceeded | undefined {
+    const { ledger, objects, authorizer, reporters, tunnels } = this.#options;
+    const exceeded = authorizer.limitExceeded(reporter);
+    if (exceeded !== undefined) return exceeded;
+    const key = reporterKey(reporter);
+    const result = ledger.apply(reporter, report, objects.priorState(key), authorizer.grantFor(key));
+    if ('limit' in result) return result;
+    reporters.reportReceived(key, report, result.changed.length > 0 || result.becameComplete);
+    tunnels.enqueueReport(key, result, receivedMs);
+    return undefined;
+  }
+}

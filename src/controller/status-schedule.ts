@@ -1,0 +1,96 @@
+import type { ReporterStatus } from '../core/reporter-object.ts';
+import { statusChange, type StatusInputs } from '../core/reporter-status.ts';
+import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
+import type { ReporterEntry } from './reporter-entry.ts';
+import { collectStatusInputs, type StatusSources } from './status-inputs.ts';
+
+/** A status in which only counts changed is written at most this often. */
+const COUNTS_INTERVAL_MS = 10_000;
+/** Status writes of one reporter: 5 at once, then one per 2 s, because somebody may keep editing the status. */
+const STATUS_WRITE_RATE: Rate = { burst: 5, perSecond: 0.5 };
+
+/** The state of a reporter's status writes. */
+export class StatusState {
+  readonly #bucket = newBucket();
+  #isDirty = false;
+  #writtenMs = Number.NEGATIVE_INFINITY;
+
+  /** True if the status may differ from what it should be. */
+  get isDirty(): boolean {
+    return this.#isDirty;
+  }
+
+  /** When changed counts may be written, monotonic ms. */
+  get countsDueMs(): number {
+    return this.#writtenMs + COUNTS_INTERVAL_MS;
+  }
+
+  /** Records that something changed that the status may report. */
+  markDirty(): void {
+    this.#isDirty = true;
+  }
+
+  /** Records that the status is up to date, or that it will only change with the passing of time. */
+  settle(stillChanges: boolean): void {
+    this.#isDirty = stillChanges;
+  }
+
+  /** Records a write. Events during the write leave the state dirty, and `statusChange` decides about them. */
+  written(inputs: StatusInputs, nowMs: number): void {
+    this.#writtenMs = nowMs;
+    if (inputs.synced.reason !== 'UpToDate' || inputs.conflict) this.#isDirty = true;
+  }
+
+  /** Takes one write from the reporter's rate. Returns how long to wait instead, in ms, if it is used up. */
+  tryTake(nowMs: number): number {
+    const waitMs = delayMs(this.#bucket, STATUS_WRITE_RATE, nowMs);
+    if (waitMs === 0) take(this.#bucket, STATUS_WRITE_RATE, nowMs);
+    return waitMs;
+  }
+}
+
+/** What to do about the status of a reporter. */
+export type StatusAction =
+  | { readonly type: 'write'; readonly inputs: StatusInputs }
+  /** Evaluate again at `atMs`; undefined: after the next event. */
+  | { readonly type: 'wait'; readonly atMs: number | undefined };
+
+/**
+ * Decides whether the status of a reporter must be written: immediately if its meaning changed, with a delay if only
+ * counts changed. Takes a write that it returns from the reporter's rate.
+ *
+ * @param before the status as last seen
+ */
+export function nextStatusWrite(
+  entry: ReporterEntry,
+  before: ReporterStatus | undefined,
+  sources: StatusSources,
+  nowMs: number,
+): StatusAction {
+  const { status, pendingWrites } = entry;
+  const syncedCondition = before?.conditions?.find(({ type }) => type === 'Synced');
+  const wasSynced = syncedCondition?.status === 'True';
+  const rejectionsChanged =
+    pendingWrites.rejectedCount > 0 !== (syncedCondition?.reason === 'WritesRejected');
+  const { countsDueMs } = status;
+  const pending = sources.queue.pending(entry.key);
+  const backlogMs = pendingWrites.updateBacklog(pending, nowMs);
+  // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
+  if (pending > 0 && entry.stream !== undefined && !rejectionsChanged) {
+    const nextMs = wasSynced && nowMs < backlogMs ? Math.min(backlogMs, countsDueMs) : countsDueMs;
+    if (nowMs < nextMs) return { type: 'wait', atMs: nextMs };
+  }
+  const inputs = collectStatusInputs(entry, sources, nowMs, wasSynced);
+  const change = statusChange(inputs, before);
+  if (change === 'none') {
+    // No event announces what changes with the passing of time alone.
+    const conflictEndsMs = entry.flaps.conflictEndsMs(nowMs);
+    status.settle(pending > 0 || conflictEndsMs !== undefined);
+    const recheckMs = nowMs + COUNTS_INTERVAL_MS;
+    if (pending === 0) return { type: 'wait', atMs: conflictEndsMs };
+    return { type: 'wait', atMs: backlogMs === Infinity ? recheckMs : Math.max(backlogMs, recheckMs) };
+  }
+  if (change === 'counts' && nowMs < countsDueMs) return { type: 'wait', atMs: countsDueMs };
+  const waitMs = status.tryTake(nowMs);
+  return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
+}

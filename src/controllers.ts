@@ -1,0 +1,319 @@
+import type { Clock } from './clock.ts';
+import { Authorizer } from './controller/authorizer.ts';
+import { ExpiryController } from './controller/expiry-controller.ts';
+import { LiveReader } from './controller/live-reader.ts';
+import type { ReporterObjectApi, TunnelObjectApi } from './controller/object-api.ts';
+import { PolicyCache } from './controller/policy-cache.ts';
+import { PolicyStatusWriter, type PolicyStatusApi } from './controller/policy-status-writer.ts';
+import { Readiness } from './controller/readiness.ts';
+import { ReplicaRegistry } from './controller/replica-registry.ts';
+import { ReportIntake } from './controller/report-intake.ts';
+import { ReporterCache } from './controller/reporter-cache.ts';
+import { ReporterEnqueuer } from './controller/reporter-enqueuer.ts';
+import type { ReporterEvents } from './controller/reporter-events.ts';
+import { ReporterReconciler } from './controller/reporter-reconciler.ts';
+import { ReporterRegistry, type CreateOwnership } from './controller/reporter-registry.ts';
+import type { ControllerSettings } from './controller/settings.ts';
+import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
+import { TunnelCache } from './controller/tunnel-cache.ts';
+import { TunnelEnqueuer } from './controller/tunnel-enqueuer.ts';
+import { TunnelReconciler } from './controller/tunnel-reconciler.ts';
+import { Workers } from './controller/workers.ts';
+import { Workqueue } from './controller/workqueue.ts';
+import { WriteAuthorizer } from './controller/write-authorizer.ts';
+import type { WriteFence, WriteFenceEventHandler } from './controller/write-fence.ts';
+import { WritePlanner } from './controller/write-planner.ts';
+import type { Ledger } from './core/ledger.ts';
+import type { Names } from './core/names.ts';
+import type { Log } from './log.ts';
+import type { Metrics } from './metrics.ts';
+
+/** Concurrent reconciliations of reporters. They use connections of their own, so object writes never delay claims. */
+const REPORTER_CONCURRENCY = 16;
+
+/** The objects as last seen, by kind. Reflectors fill them. */
+export interface Caches {
+  readonly tunnels: TunnelCache;
+  readonly reporters: ReporterCache;
+  readonly policies: PolicyCache;
+  /** Leases. */
+  readonly replicas: ReplicaRegistry;
+}
+
+export interface CachesOptions {
+  readonly names: Names;
+  readonly ledger: Ledger;
+  readonly clock: Clock;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+export function createCaches({ names, ledger, clock, metrics, log }: CachesOptions): Caches {
+  return {
+    tunnels: new TunnelCache(names, ledger),
+    reporters: new ReporterCache(names),
+    policies: new PolicyCache({ clock, metrics, log }),
+    replicas: new ReplicaRegistry(names, clock),
+  };
+}
+
+/** The API server as the controllers see it. */
+export interface ControllerApis {
+  readonly tunnels: TunnelObjectApi;
+  readonly reporters: ReporterObjectApi;
+  readonly policies: PolicyStatusApi;
+  readonly leases: TakeoverControllerOptions['leases'];
+  readonly events: ReporterEvents;
+}
+
+/** The reflectors as the controllers see them. */
+export interface Watches {
+  /** Retries failed lists and watches soon, and checks whether open watches are alive. */
+  retryNow(): void;
+  /** Lists ReverseTunnel objects again. */
+  relistTunnels(): void;
+  /** Lists all kinds again: etcd was restored. */
+  relistAll(): void;
+}
+
+/** The write fence with its events; `LeaseWriteFence` implements it. */
+export interface ObservableFence extends WriteFence {
+  readonly everHeld: boolean;
+  addEventHandler(handler: WriteFenceEventHandler): void;
+}
+
+export interface ControllersOptions {
+  /** This process: the replica ID with a random suffix per start. */
+  readonly self: string;
+  readonly names: Names;
+  readonly ledger: Ledger;
+  readonly caches: Caches;
+  readonly watches: Watches;
+  readonly apis: ControllerApis;
+  readonly fence: ObservableFence;
+  /** The Lease of the leader. */
+  readonly leader: { readonly isHeld: boolean };
+  readonly settings: ControllerSettings;
+  /** Default: `Ownership`. Tests replace it with one that violates a rule. */
+  readonly createOwnership?: CreateOwnership | undefined;
+  readonly clock: Clock;
+  /** 0 to 1, for jitter. */
+  readonly random: () => number;
+  readonly metrics: Metrics;
+  readonly log: Log;
+}
+
+/** The controllers of one replica. */
+export interface Controllers {
+  readonly authorizer: Authorizer;
+  readonly readiness: Readiness;
+  readonly registry: ReporterRegistry;
+  readonly intake: ReportIntake;
+  readonly writeAuthorizer: WriteAuthorizer;
+  readonly tunnels: {
+    readonly queue: Workqueue;
+    readonly enqueuer: TunnelEnqueuer;
+    readonly workers: Workers;
+  };
+  readonly reporters: {
+    readonly queue: Workqueue;
+    readonly enqueuer: ReporterEnqueuer;
+    readonly workers: Workers;
+  };
+  /** Starts everything that acts on its own. Workers of tunnels start with the first complete list. */
+  start(): void;
+  /** Resolves when everything that was reported is written, except what is delayed. */
+  drained(): Promise<void>;
+  /** Stops everything and ends all timers. Requests in flight end by themselves. */
+  stop(): void;
+}
+
+/**
+ * Builds the controllers of one replica. Each line uses only lines above it; whatever must react to an event of an
+ * earlier line is added to it as an event handler. The operator, the simulation and the tests all call this function.
+ */
+export function createControllers(options: ControllersOptions): Controllers {
+  const { self, names, ledger, caches, watches, apis, fence, leader, settings } = options;
+  const { clock, random, metrics, log } = options;
+  const { events } = apis;
+
+  const authorizer = new Authorizer(clock);
+  const readiness = new Readiness({
+    objects: caches.tunnels,
+    reporters: caches.reporters,
+    authorizer,
+    fence,
+  });
+  const registry = new ReporterRegistry({
+    self,
+    names,
+    cache: caches.reporters,
+    settings,
+    createOwnership: options.createOwnership,
+    clock,
+  });
+  const planner = new WritePlanner(ledger, caches.tunnels, registry);
+  const tunnelQueue = new Workqueue(clock);
+  const reporterQueue = new Workqueue(clock);
+
+  const reporterEnqueuer = new ReporterEnqueuer({
+    registry,
+    queue: reporterQueue,
+    fence,
+    readiness,
+    events,
+    clock,
+    metrics,
+    log,
+  });
+  const reader = new LiveReader({ api: apis.reporters, cache: caches.reporters, watches, clock, metrics });
+  const writeAuthorizer = new WriteAuthorizer({
+    registry,
+    fence,
+    reader,
+    reporters: reporterEnqueuer,
+    queue: tunnelQueue,
+    clock,
+  });
+  const tunnelEnqueuer = new TunnelEnqueuer({
+    ledger,
+    objects: caches.tunnels,
+    planner,
+    registry,
+    writeAuthorizer,
+    queue: tunnelQueue,
+    clock,
+    metrics,
+  });
+  const intake = new ReportIntake({
+    ledger,
+    objects: caches.tunnels,
+    authorizer,
+    reporters: reporterEnqueuer,
+    tunnels: tunnelEnqueuer,
+  });
+
+  const tunnelWorkers = new Workers({
+    queue: tunnelQueue,
+    reconciler: new TunnelReconciler({
+      api: apis.tunnels,
+      ledger,
+      cache: caches.tunnels,
+      planner,
+      registry,
+      writeAuthorizer,
+      names,
+      watches,
+      clock,
+      metrics,
+      log,
+    }),
+    concurrency: settings.writeConcurrency,
+    backoff: 'shortened',
+    onUnreachable: watches,
+    clock,
+    random,
+    metrics,
+    log,
+  });
+  const reporterWorkers = new Workers({
+    queue: reporterQueue,
+    reconciler: new ReporterReconciler({
+      api: apis.reporters,
+      cache: caches.reporters,
+      registry,
+      reader,
+      ledger,
+      objects: caches.tunnels,
+      planner,
+      queue: tunnelQueue,
+      tunnels: tunnelEnqueuer,
+      fence,
+      readiness,
+      settings,
+      events,
+      clock,
+      metrics,
+      log,
+    }),
+    concurrency: REPORTER_CONCURRENCY,
+    backoff: 'held',
+    onUnreachable: watches,
+    clock,
+    random,
+    metrics: undefined,
+    log,
+  });
+  const expiry = new ExpiryController({
+    registry,
+    reporters: reporterEnqueuer,
+    tunnels: tunnelEnqueuer,
+    queue: tunnelQueue,
+    objects: caches.tunnels,
+    fence,
+    settings,
+    clock,
+  });
+  const takeover = new TakeoverController({
+    self,
+    leader,
+    registry,
+    reporters: reporterEnqueuer,
+    cache: caches.reporters,
+    objects: caches.tunnels,
+    replicas: caches.replicas,
+    fence,
+    readiness,
+    leases: apis.leases,
+    clock,
+  });
+  const policyStatus = new PolicyStatusWriter({
+    api: apis.policies,
+    policies: caches.policies,
+    leader,
+    clock,
+    log,
+  });
+
+  caches.tunnels.addEventHandler(tunnelEnqueuer);
+  caches.tunnels.addEventHandler({ onListed: () => tunnelWorkers.start() });
+  caches.policies.addEventHandler(authorizer);
+  authorizer.addEventHandler(tunnelEnqueuer);
+  registry.addEventHandler(tunnelEnqueuer);
+  registry.addEventHandler(authorizer);
+  tunnelQueue.addEventHandler(reporterEnqueuer);
+  for (const source of [caches.tunnels, caches.reporters, authorizer, fence]) {
+    source.addEventHandler(reporterEnqueuer);
+    source.addEventHandler(readiness);
+  }
+
+  return {
+    authorizer,
+    readiness,
+    registry,
+    intake,
+    writeAuthorizer,
+    tunnels: { queue: tunnelQueue, enqueuer: tunnelEnqueuer, workers: tunnelWorkers },
+    reporters: { queue: reporterQueue, enqueuer: reporterEnqueuer, workers: reporterWorkers },
+    start() {
+      reporterWorkers.start();
+      expiry.start();
+      takeover.start();
+      policyStatus.start();
+    },
+    async drained() {
+      // A stream that has just opened must be claimed first.
+      await reporterWorkers.drained();
+      await tunnelEnqueuer.drained();
+      await tunnelWorkers.drained();
+    },
+    stop() {
+      tunnelWorkers.stop();
+      reporterWorkers.stop();
+      expiry.stop();
+      takeover.stop();
+      policyStatus.stop();
+      caches.policies.stop();
+    },
+  };
+}
