@@ -1,10 +1,9 @@
 import { expect } from 'chai';
 import { apiHalfOpen, apiOutages, apiRejects } from '../faults/real/api-outages.ts';
-import { formatMetric, isWithinBounds } from '../faults/real/metric.ts';
+import { formatMetric, isWithinBounds, SMALL, type FaultScenario } from '../faults/real/scenario.ts';
 import { waitForInitialSync } from '../faults/real/convergence.ts';
 import { tunnelCrdDeleted } from '../faults/real/crd-and-namespace-faults.ts';
 import { rejectedByPolicy } from '../faults/real/rejected-objects.ts';
-import { SMALL, type FaultScenario } from '../faults/real/scenario.ts';
 import { openFaultFixture, type FaultFixture } from '../faults/real/fault-fixture.ts';
 import { etcdCompacted, etcdRestored } from '../faults/real/etcd-faults.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';

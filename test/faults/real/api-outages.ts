@@ -2,7 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { waitUntilWritable, startApiServer } from './api-readiness.ts';
 import { applyChangesOver } from './changes.ts';
-import type { Metric } from './metric.ts';
+import type { Metric, FaultScenario, Scale } from './scenario.ts';
 import {
   commonMetrics,
   waitForConvergence,
@@ -12,7 +12,6 @@ import {
   streamCounts,
   writesSince,
 } from './convergence.ts';
-import type { FaultScenario, Scale } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const DEADLINE_MS = 90_000;

@@ -9,7 +9,7 @@ import {
   listTunnelObjects,
   type ObservedTunnelObject,
 } from '../../support/expected-objects.ts';
-import type { Metric } from './metric.ts';
+import type { Metric } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const POLL_INTERVAL_MS = 200;

@@ -1,5 +1,5 @@
 /** Real processes for fault injection: a control plane, replicas and fleets, with a proxy between each two. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile, mkdtemp } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ServiceAccountRequest } from '../../../control-plane/service-account.ts';
 import type { ControlPlane, ControlPlaneClient } from '../../../control-plane/start.ts';
@@ -12,6 +12,7 @@ import { startWithCrds } from '../../support/start-with-crds.ts';
 import { createReplicas, type Replicas, type RunningReplica } from '../../support/replicas.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
 import { openRejectingProxy, type RejectingProxy } from './rejecting-proxy.ts';
+import { tmpdir } from 'node:os';
 
 /** Each link needs two more connections of this process. */
 const MAX_LINKS = 200;
@@ -169,4 +170,14 @@ async function grantRole(
     const { status } = await request('POST', `${RBAC_PATH}/${namespace}/${resource}`, body);
     if (status !== 201 && status !== 409) throw new Error(`POST ${resource} of ${name}: ${status}`);
   }
+}
+
+/** Writes the operators' logs into a folder that is kept, for the analysis of a failure. */
+export async function saveLogs({ replicas }: FaultFixture, name: string): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), `reverse-tunnel-faults-${name}-`));
+  for (const { account, process: operator } of replicas.running) {
+    const lines = operator.log.map((line) => JSON.stringify(line));
+    await writeFile(join(folder, `${account}.log`), [...lines, operator.stderr].join('\n'));
+  }
+  return folder;
 }

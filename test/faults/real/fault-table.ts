@@ -1,9 +1,17 @@
 /** The table of faults over real processes, with one result line per scenario. */
 import { apiHalfOpen, apiOutages, apiRejects } from './api-outages.ts';
-import { formatMetric, isWithinBounds, type Metric } from './metric.ts';
+import {
+  formatMetric,
+  isWithinBounds,
+  type Metric,
+  FULL,
+  type ScenarioGroup,
+  type FaultScenario,
+  type Scale,
+} from './scenario.ts';
 import { contendedObject, manualEdits } from './manual-edits.ts';
 import { waitForInitialSync } from './convergence.ts';
-import { saveLogs } from './save-logs.ts';
+import { saveLogs, openFaultFixture, type FaultFixture } from './fault-fixture.ts';
 import { bothCrdsDeleted, namespaceTerminating, tunnelCrdDeleted } from './crd-and-namespace-faults.ts';
 import {
   killedInDeletion,
@@ -14,8 +22,6 @@ import {
 } from './process-crashes.ts';
 import { rejectedByPolicy, rejectedByQuota } from './rejected-objects.ts';
 import { allReportersDropped, reporterHalfOpen, reporterFaults } from './reporter-faults.ts';
-import { FULL, type ScenarioGroup, type FaultScenario, type Scale } from './scenario.ts';
-import { openFaultFixture, type FaultFixture } from './fault-fixture.ts';
 import { etcdCompacted, etcdRestored } from './etcd-faults.ts';
 
 /** Writing 100,000 objects takes two minutes on an idle machine and several on a busy one. */

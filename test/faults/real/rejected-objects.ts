@@ -3,9 +3,8 @@ import { eventually } from '../../support/eventually.ts';
 import { conditionText } from '../../support/replicas.ts';
 import { compareWithExpected, listTunnelObjects } from '../../support/expected-objects.ts';
 import { applyChanges } from './changes.ts';
-import type { Metric } from './metric.ts';
+import type { Metric, FaultScenario } from './scenario.ts';
 import { countCrashes, waitForConvergence, commonMetrics, snapshot, waitUntilServed } from './convergence.ts';
-import type { FaultScenario } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const ADMISSION_PATH = '/apis/admissionregistration.k8s.io/v1';

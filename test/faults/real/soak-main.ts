@@ -2,7 +2,7 @@
 import { randomInt } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { isWithinBounds } from './metric.ts';
+import { isWithinBounds } from './scenario.ts';
 import { openStatusLine } from './status-line.ts';
 import { formatReport, soak } from './soak.ts';
 

@@ -3,14 +3,12 @@
  * resource growth.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { formatMetric, isWithinBounds, type Metric } from './metric.ts';
+import { formatMetric, isWithinBounds, type Metric, SOAK } from './scenario.ts';
 import { estimateGrowth, median, type Growth, type Observation } from './growth.ts';
 import { waitForInitialSync, countCrashes, snapshot, objectWriteCount, writesSince } from './convergence.ts';
-import { saveLogs } from './save-logs.ts';
+import { saveLogs, openFaultFixture, type FaultFixture } from './fault-fixture.ts';
 import { openProbe, PROBE_NODE_FLAGS, type ProcessStats } from './process-stats.ts';
-import { SOAK } from './scenario.ts';
 import { shuffledFaults } from './soak-faults.ts';
-import { openFaultFixture, type FaultFixture } from './fault-fixture.ts';
 
 const FAULT_INTERVAL_MS = 30_000;
 const BUILD_DEADLINE_MS = 5 * 60_000;

@@ -7,8 +7,6 @@ import {
   mergePatch,
   metadataViolation,
   type JsonObject,
-} from './api-kinds.ts';
-import {
   metadataOf,
   parseApiPath,
   parseBody,

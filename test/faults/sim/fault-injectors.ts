@@ -4,7 +4,7 @@ import { apiFaults } from './api-faults.ts';
 import { manualEditFaults } from './manual-edits.ts';
 import type { SimEnvoy } from './sim-envoy.ts';
 import { names, type ReplicaProcess } from './replica-process.ts';
-import type { ScheduledFault, FaultKind } from './scheduled-fault.ts';
+import type { ScheduledFault, FaultKind } from './schedule.ts';
 import { TENANTS, type Slot, type SimHarness } from './harness.ts';
 
 /** What a fault is injected into. */

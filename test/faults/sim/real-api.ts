@@ -1,6 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { API_KINDS } from './api-kinds.ts';
-import { parseApiPath, type ApiChange, type ApiServerObject, type ApiRequest } from './api-objects.ts';
+import {
+  API_KINDS,
+  parseApiPath,
+  type ApiChange,
+  type ApiServerObject,
+  type ApiRequest,
+} from './api-objects.ts';
 import * as responses from './api-responses.ts';
 import type { ApiResponse } from './api-responses.ts';
 import type { NamespaceState } from './api-store.ts';

@@ -1,9 +1,8 @@
 import { MAX_REQUESTS } from './api-server.ts';
 import type { Backup } from './api-store.ts';
-import type { Schedule } from './schedule.ts';
+import { type Schedule, formatFault } from './schedule.ts';
 import { FAULT_INJECTORS, recover } from './fault-injectors.ts';
 import { checkConverged, findLeaks } from './convergence.ts';
-import { formatFault } from './scheduled-fault.ts';
 import { createSimHarness, type OpenApi, type SimHarness } from './harness.ts';
 
 /** The result of one run. */
