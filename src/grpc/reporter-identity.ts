@@ -1,5 +1,7 @@
 import { readFileSync } from 'node:fs';
+import { createSecureContext } from 'node:tls';
 import { credentials, Metadata, type ChannelCredentials, type ChannelOptions } from '@grpc/grpc-js';
+import { trustOptions } from '../tls-trust.ts';
 
 /** Paths of a reporter's credentials; PEM files, except for the token. */
 export interface IdentityFiles {
@@ -37,7 +39,10 @@ export function reporterIdentity(files: IdentityFiles): ReporterIdentity | undef
   const key = keyFile === undefined ? undefined : fileReader(keyFile);
   const token = tokenFile === undefined ? undefined : fileReader(tokenFile);
   return {
-    credentials: () => credentials.createSsl(ca(), key?.() ?? null, cert?.() ?? null),
+    credentials: () =>
+      credentials.createFromSecureContext(
+        createSecureContext({ ...trustOptions(ca()), key: key?.(), cert: cert?.() }),
+      ),
     metadata() {
       const metadata = new Metadata();
       if (token !== undefined) metadata.set('authorization', `Bearer ${token().toString('utf8').trim()}`);

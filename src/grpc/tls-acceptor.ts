@@ -9,6 +9,7 @@ import {
   type TLSSocket,
 } from 'node:tls';
 import { errorMessage } from '../error-message.ts';
+import { trustOptions } from '../tls-trust.ts';
 import { certificateCredential, type Credential } from './credential.ts';
 import type { ConnectionRejectionReason } from './rejections.ts';
 
@@ -85,13 +86,15 @@ export class TlsAcceptor {
   /** @throws TlsMaterialError */
   constructor(material: TlsMaterial, clientCertMode: ClientCertMode) {
     this.#clientCertMode = clientCertMode;
+    const options = contextOptions(material);
     this.#server = createServer({
-      ...contextOptions(material),
+      ...options,
       ALPNProtocols: ['h2'],
       requestCert: clientCertMode !== 'none',
       // Verified below, where it can be counted and reported to the peer: Node would close the connection silently.
       rejectUnauthorized: false,
     });
+    useContext(this.#server, options);
     this.#server.on('secureConnection', (socket) => this.#handshakes.getStore()?.(this.#verifyPeer(socket)));
     this.#server.on('tlsClientError', (error: NodeJS.ErrnoException) =>
       this.#handshakes.getStore()?.({
@@ -108,7 +111,7 @@ export class TlsAcceptor {
    * @throws TlsMaterialError and keeps the previous material
    */
   replace(material: TlsMaterial): void {
-    this.#server.setSecureContext(contextOptions(material));
+    useContext(this.#server, contextOptions(material));
   }
 
   /** Starts the handshake on a connection; everything that was read from it must have been unshifted. */
@@ -137,6 +140,15 @@ export class TlsAcceptor {
   }
 }
 
+/**
+ * Makes a server use a context for new connections. `Server.setSecureContext` ignores `allowPartialTrustChain` (Node
+ * 24.21), so the context that it creates is replaced by one that does not.
+ */
+function useContext(server: Server, options: SecureContextOptions): void {
+  server.setSecureContext(options);
+  Object.assign(server, { _sharedCreds: createSecureContext(options) });
+}
+
 /** Validates all of the material: Node accepts a CA file without a certificate, which would reject every client. */
 function contextOptions({ cert, key, clientCa }: TlsMaterial): SecureContextOptions {
   if (clientCa !== undefined) checkAuthorities(clientCa);
@@ -145,8 +157,8 @@ function contextOptions({ cert, key, clientCa }: TlsMaterial): SecureContextOpti
   const options: SecureContextOptions = {
     cert,
     key,
-    // Without it, Node would trust every public CA.
-    ca: clientCa ?? [],
+    // Without a bundle, Node would trust every public CA.
+    ...trustOptions(clientCa ?? []),
     minVersion: 'TLSv1.2',
     ciphers: CIPHERS,
     secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,

@@ -1,7 +1,9 @@
 import { createRequire } from 'node:module';
+import type { SecureContextOptions } from 'node:tls';
 import type { Dispatcher, Pool as PoolType } from 'undici';
 import Pool from 'undici/lib/dispatcher/pool.js';
 import type { Clock } from '../clock.ts';
+import { trustOptions } from '../tls-trust.ts';
 import type { Credentials } from './credentials.ts';
 import { ResponseHandler, type HttpResponse, type HttpRequest } from './response-handler.ts';
 
@@ -48,7 +50,8 @@ export function createTransport(options: TransportOptions): Transport {
   const openPools = new Set<Dispatcher>();
   let connectionCount = 0;
   let lastRecycledMs = Number.NEGATIVE_INFINITY;
-  let current: { tls: TlsMaterial; calls: Dispatcher; streams: Dispatcher } | undefined;
+  let current:
+    { credentials: Credentials; tls: TlsMaterial; calls: Dispatcher; streams: Dispatcher } | undefined;
 
   function countConnections(pool: PoolType): PoolType {
     return pool.on('connect', () => {
@@ -118,13 +121,18 @@ export function createTransport(options: TransportOptions): Transport {
 
   function poolsFor(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
     // Four string comparisons per call, by reference because equal `Credentials` keep their identity.
-    if (current !== undefined && sameTls(current.tls, credentials)) return current;
+    if (current !== undefined && sameTls(current.credentials, credentials)) return current;
     if (current !== undefined) {
       closeGracefully(current.calls);
       closeGracefully(current.streams);
     }
     const tls = tlsMaterial(credentials);
-    current = { tls, calls: createPool(tls, options.connections), streams: createPool(tls, null) };
+    current = {
+      credentials,
+      tls,
+      calls: createPool(tls, options.connections),
+      streams: createPool(tls, null),
+    };
     return current;
   }
 
@@ -157,7 +165,8 @@ export function createTransport(options: TransportOptions): Transport {
 }
 
 interface TlsMaterial {
-  ca?: string;
+  ca: SecureContextOptions['ca'];
+  allowPartialTrustChain: boolean | undefined;
   cert?: string;
   key?: string;
   servername?: string;
@@ -165,13 +174,13 @@ interface TlsMaterial {
 
 function tlsMaterial({ ca, cert, key, serverName }: Credentials): TlsMaterial {
   return {
-    ...(ca === undefined ? {} : { ca }),
+    ...trustOptions(ca),
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
     ...(serverName === undefined ? {} : { servername: serverName }),
   };
 }
 
-function sameTls(tls: TlsMaterial, { ca, cert, key, serverName }: Credentials): boolean {
-  return tls.ca === ca && tls.cert === cert && tls.key === key && tls.servername === serverName;
+function sameTls(a: Credentials, b: Credentials): boolean {
+  return a.ca === b.ca && a.cert === b.cert && a.key === b.key && a.serverName === b.serverName;
 }

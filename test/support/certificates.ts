@@ -31,6 +31,8 @@ export interface CertificateAuthority {
   /** PEM of the CA certificate. */
   readonly ca: string;
   issue(options?: CertificateOptions): IssuedCertificate;
+  /** Issues a CA certificate for a new intermediate authority. */
+  issueAuthority(): CertificateAuthority;
 }
 
 const OID = {
@@ -45,21 +47,35 @@ const OID = {
 const HOUR_MS = 3_600_000;
 const MINUTE_MS = 60_000;
 
-/** Creates a self-signed authority. */
-export function createCertificateAuthority(name = 'test authority'): CertificateAuthority {
+/** Creates a self-signed authority, which is valid for a day unless `notAfterMs` is given. */
+export function createCertificateAuthority(
+  name = 'test authority',
+  notAfterMs?: number,
+): CertificateAuthority {
+  return createAuthority(name, notAfterMs);
+}
+
+/** @param parent the authority that signs; undefined: the authority itself */
+function createAuthority(
+  name: string,
+  notAfterMs = Date.now() + 24 * HOUR_MS,
+  parent?: { readonly issuer: string; readonly signer: KeyObject },
+): CertificateAuthority {
   const { privateKey, publicKey } = generateKeys();
   const rootName = `${name} ${randomBytes(4).toString('hex')}`;
   const ca = encodeCertificate({
-    issuer: rootName,
+    issuer: parent?.issuer ?? rootName,
     subject: rootName,
     publicKey,
-    signer: privateKey,
-    notBeforeMs: Date.now() - 24 * HOUR_MS,
-    notAfterMs: Date.now() + 24 * HOUR_MS,
+    signer: parent?.signer ?? privateKey,
+    notBeforeMs: Date.now() - 48 * HOUR_MS,
+    notAfterMs,
     extensions: [encodeExtension(OID.basicConstraints, sequence(tlv(0x01, Buffer.from([0xff]))))],
   });
   return {
     ca,
+    issueAuthority: () =>
+      createAuthority(`${name} intermediate`, undefined, { issuer: rootName, signer: privateKey }),
     issue(options = {}) {
       const keys = generateKeys();
       const cert = encodeCertificate({
