@@ -47,9 +47,9 @@ describe('pages of docs/spec on a real API server', () => {
       const schema = crd.spec.versions[0]?.schema.openAPIV3Schema;
       const bounds = [...textBounds(schema?.properties?.['spec'])];
       expect(bounds.length).to.be.greaterThan(1);
-      for (const [path, least, greatest] of bounds) {
+      for (const [path, min, max] of bounds) {
         const line = page.split('\n').find((candidate) => candidate.startsWith(`| \`${path}\` `));
-        expect(line, path).to.match(new RegExp(`\\| (required|optional) \\| ${least}-${greatest} +\\|`));
+        expect(line, path).to.match(new RegExp(`\\| (required|optional) \\| ${min}-${max} +\\|`));
       }
       const status = schema?.properties?.['status'];
       for (const name of Object.keys(status?.properties ?? {})) {
