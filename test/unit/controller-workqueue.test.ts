@@ -3,6 +3,7 @@ import * as fc from 'fast-check';
 
 import { Workqueue, type QueueItem } from '../../src/controller/workqueue.ts';
 import { FakeClock } from '../support/fake-clock.ts';
+import { flushEventLoop } from '../support/fake-time.ts';
 import { heapBytes } from '../support/heap.ts';
 
 function createQueue(): { queue: Workqueue; clock: FakeClock } {
@@ -364,5 +365,85 @@ describe('what the queue remembers', () => {
     }
     expect(queue.depth).to.equal(100_000);
     expect(new Set(drain(queue)).size).to.equal(100_000);
+  });
+});
+
+describe('an item of high priority', () => {
+  it('is taken before all items of normal priority, in order of arrival among its own', () => {
+    const { queue } = createQueue();
+    queue.add('a', '', 0);
+    queue.add('b', '', 0);
+    queue.add('c', '', 0, 'high');
+    queue.add('d', '', 0, 'high');
+    expect(drain(queue)).to.deep.equal(['c/', 'd/', 'a/', 'b/']);
+  });
+
+  it('overtakes the others when its priority is raised while it waits, and is taken once', () => {
+    const { queue } = createQueue();
+    for (const key of ['a', 'b', 'c']) queue.add(key, '', 0);
+    queue.add('c', '', 0, 'high');
+    expect(queue.depth).to.equal(3);
+    expect(drain(queue)).to.deep.equal(['c/', 'a/', 'b/']);
+    expect(queue.idle).to.equal(true);
+  });
+
+  it('keeps its priority when it changes during its reconciliation, and through a delay', () => {
+    const { queue, clock } = createQueue();
+    queue.add('b', '', 0, 'high');
+    const item = take(queue);
+    queue.add('a', '', 0);
+    queue.add('b', '', 0, 'high');
+    queue.done(item);
+    const again = take(queue);
+    expect(again.key).to.equal('b');
+    queue.addAfter(again, 10);
+    queue.done(again);
+    clock.advance(10);
+    expect(drain(queue)).to.deep.equal(['b/', 'a/']);
+  });
+});
+
+describe('a backoff', () => {
+  it('is not cut short by changes, before or after the end of the reconciliation', () => {
+    const { queue, clock } = createQueue();
+    queue.add('r', '', 0);
+    const item = take(queue);
+    queue.add('r', '', 1);
+    queue.backOff(item, 1000);
+    queue.done(item);
+    queue.add('r', '', 2);
+    expect(queue.take()).to.equal(undefined);
+    expect([queue.pending('r'), queue.idle]).to.deep.equal([1, true]);
+    clock.advance(999);
+    expect(queue.take()).to.equal(undefined);
+    clock.advance(1);
+    expect(drain(queue)).to.deep.equal(['r/']);
+  });
+
+  it('ends with its failures when the reporter is forgotten', () => {
+    const { queue } = createQueue();
+    queue.add('r', '', 0);
+    const item = take(queue);
+    queue.recordFailure(item);
+    queue.backOff(item, 1000);
+    queue.done(item);
+    queue.forget('r');
+    expect(queue.delayedCount).to.equal(0);
+    queue.add('r', '', 0);
+    expect(queue.recordFailure(take(queue))).to.equal(1);
+    queue.close();
+  });
+});
+
+describe('the readiness event', () => {
+  it('is emitted on a later tick, once for all items added until then', async () => {
+    const { queue } = createQueue();
+    let ready = 0;
+    queue.addEventHandler({ onReady: () => (ready += 1) });
+    for (let index = 0; index < 10; index += 1) queue.add('r', `t${index}`, 0);
+    await Promise.resolve();
+    expect(ready).to.equal(0);
+    await flushEventLoop();
+    expect(ready).to.equal(1);
   });
 });
