@@ -17,7 +17,7 @@ export interface LiveReaderOptions {
   readonly metrics: Metrics;
 }
 
-/** Reads reporter objects from the API server, and tells their state machines the result. */
+/** Reads reporter objects from the API server, and passes the results to their state machines. */
 export class LiveReader {
   readonly #options: LiveReaderOptions;
   /** Reads in progress, by reporter key. */

@@ -81,7 +81,7 @@ export class ReporterCache {
    * Completes a list: removes objects that it did not contain, except those that were written after it was read.
    *
    * @param version the resourceVersion of the list. An object that was written after the list began, but is not newer than
-   *   the list, was deleted by somebody else; the watch continues from this version and never shows that deletion
+   *   the list, was deleted by another client; the watch continues from this version and never shows that deletion
    */
   replaceEnd(version: string): void {
     const pendingList = this.#pendingList ?? new Map<string, ReporterObject>();

@@ -6,7 +6,7 @@ import { collectStatusInputs, type StatusSources } from './status-inputs.ts';
 
 /** A status in which only counts changed is written at most this often. */
 const COUNTS_INTERVAL_MS = 10_000;
-/** Status writes of one reporter: 5 at once, then one per 2 s, because somebody may keep editing the status. */
+/** Status writes of one reporter: 5 at once, then one per 2 s, because a user may keep editing the status. */
 const STATUS_WRITE_RATE: Rate = { burst: 5, perSecond: 0.5 };
 
 /** The state of a reporter's status writes. */

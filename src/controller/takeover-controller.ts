@@ -13,7 +13,7 @@ import type { WriteFence } from './write-fence.ts';
 const SCAN_INTERVAL_MS = 2000;
 /**
  * Objects, reporters and Leases come from three watches without a common order, so a reporter must appear abandoned for
- * this long. A mistake would cost writes, never objects: the claim has a precondition, and the real owner claims again
+ * this long. An error would cost writes, never objects: the claim has a precondition, and the real owner claims again
  * with its next report.
  */
 const ABANDONED_AFTER_MS = 5000;

@@ -13,17 +13,17 @@ import { sameTunnel, type Tunnel } from '../core/tunnel.ts';
 
 interface CacheEntry {
   observed: ObservedTunnel;
-  /** The replacement since whose begin it was last set, by a list, an event or an own write. */
+  /** The number of the list after whose start the object was last set: by that list, an event or an own write. */
   generation: number;
-  /** The replacement whose list held it; what an older one left behind is swept. */
+  /** The number of the last list that contained the object. */
   listed: number;
-  /** Another row with the same reporter and tunnel name, made by hand. */
+  /** Another object with the same reporter and tunnel name, created manually. */
   next: CacheEntry | undefined;
 }
 
 /**
- * Own writes and deletions that the watch has yet to show. It shows them within moments; but while it is forbidden, or the
- * lines it brings are not taken, they would be remembered without end. What is forgotten costs a look at an event.
+ * Own writes and deletes that the watch has not shown yet. It usually shows them within moments, but not while it is
+ * forbidden or its events are invalid; the bound limits the memory. Forgetting one costs the comparison of an event.
  */
 const MAX_PENDING_OWN_WRITES = 20_000;
 
@@ -40,22 +40,22 @@ export interface TunnelSource {
 }
 
 /**
- * The rows as last seen, indexed by what their spec says: reporter (cluster and id), then tunnel name.
+ * The ReverseTunnel objects as last seen, indexed by their spec: reporter (cluster and ID), then tunnel name.
  *
- * Three sources feed it: lists, watch events, and the answers to own writes, which run ahead of the watch. So a watch
- * event older than what is known changes nothing; a deletion is remembered by uid until the watch has caught up; only
- * a relist replaces without comparing versions, since an etcd restored from a backup goes back in time.
+ * It is filled by lists, by watch events, and by the responses to own writes, which are ahead of the watch. A watch event
+ * that is older than the known version is therefore ignored, and a deletion is remembered by uid until the watch has
+ * caught up. Only a list replaces objects without comparing versions, because a restored etcd goes back in time.
  */
 export class TunnelCache {
   readonly #names: Names;
   readonly #ledger: TunnelSource;
   readonly #handlers: TunnelCacheEventHandler[] = [];
   readonly #byReporter = new Map<string, Map<string, CacheEntry>>();
-  /** Uids of rows whose deletion was answered but not yet seen on the watch. */
+  /** Uids of objects whose deletion was answered, but was not shown by the watch yet. */
   readonly #deletedUids = new Set<string>();
-  /** Versions that an own write, or the read after a conflict, has shown and the watch has not yet. */
+  /** Versions from responses to own writes and reads that the watch has not shown yet. */
   readonly #pendingOwnWrites = new Set<string>();
-  /** The newest version that the list or the watch has shown: they have told all there is to tell of older ones. */
+  /** The newest version that a list or the watch has shown; they will not show older ones. */
   #latestResourceVersion = '';
   #generation = 0;
   #replacing = false;
@@ -72,22 +72,22 @@ export class TunnelCache {
     this.#handlers.push(handler);
   }
 
-  /** Rows known. */
+  /** The number of objects. */
   get size(): number {
     return this.#size;
   }
 
-  /** True once a whole list has been read. */
+  /** True once a list was complete. */
   get hasSynced(): boolean {
     return this.#hasSynced;
   }
 
-  /** The newest version that a list or the watch has shown; "" before the first. */
+  /** The newest version that a list or the watch has shown; empty before the first list. */
   get latestResourceVersion(): string {
     return this.#latestResourceVersion;
   }
 
-  /** The rows of one tunnel: none, one, or more where somebody made one by hand. */
+  /** Returns the objects of a tunnel: at most one, unless one was created manually. */
   objects(key: string, tunnelName: string): ObservedTunnel[] {
     const objects: ObservedTunnel[] = [];
     for (let entry = this.#byReporter.get(key)?.get(tunnelName); entry !== undefined; entry = entry.next) {
@@ -96,22 +96,22 @@ export class TunnelCache {
     return objects;
   }
 
-  /** Names of the tunnels of a reporter that have a row. */
+  /** Returns the names of a reporter's tunnels that have an object. */
   tunnelNames(key: string): Iterable<string> {
     return this.#byReporter.get(key)?.keys() ?? [];
   }
 
-  /** How many tunnels of a reporter have a row. */
+  /** Returns the number of a reporter's tunnels that have an object. */
   tunnelCount(key: string): number {
     return this.#byReporter.get(key)?.size ?? 0;
   }
 
-  /** Reporters that have rows, by key. */
+  /** Returns the keys of reporters that have objects. */
   reporterKeys(): Iterable<string> {
     return this.#byReporter.keys();
   }
 
-  /** The rows of a reporter as the ledger asks for what was there before it. */
+  /** Returns the tunnels of a reporter's objects, from which the ledger starts without a full push. */
   priorState(key: string): PriorState {
     const ofReporter = this.#byReporter.get(key);
     return {
@@ -122,17 +122,17 @@ export class TunnelCache {
     };
   }
 
-  /** A list begins. Until it ends the rows known so far stay. */
+  /** Starts a list. The known objects stay until it is complete. */
   replaceBegin(): void {
     this.#generation += 1;
     this.#replacing = true;
-    // The list is read after these deletions were answered, so it does not hold them.
+    // The list is read after these deletions were answered, so it does not contain the objects.
     this.#deletedUids.clear();
     this.#pendingOwnWrites.clear();
     this.#latestResourceVersion = '';
   }
 
-  /** One object of the list, whatever version was known; but not older than an own write since the list began. */
+  /** Adds an object of the list, whatever version is known, unless an own write since the start of the list is newer. */
   replaceItem(object: TunnelObject): void {
     const { uid, name, resourceVersion } = object.metadata;
     this.#advanceVersion(resourceVersion);
@@ -149,7 +149,7 @@ export class TunnelCache {
     }
     const entry = this.#put(tunnelKey, object);
     entry.listed = this.#generation;
-    // In a restored etcd labels and status may be others at the version that was known; the spec is one for each uid.
+    // After a restore of etcd, labels and status may differ at the same version; the spec is immutable per uid.
     const { drift } = entry.observed;
     if (before?.uid !== uid || before.resourceVersion !== resourceVersion || before.drift !== drift) {
       this.#notify(tunnelKey.key, tunnelKey.tunnelName);
@@ -157,15 +157,15 @@ export class TunnelCache {
   }
 
   /**
-   * The list is complete: rows that it did not hold are gone, but for those that were written after it was read.
+   * Completes a list: removes objects that it did not contain, except those that were written after it was read.
    *
-   * @param version the list's own, which tells such a row from one that was written while the list was on its way, and
-   *   deleted by somebody before it was read
+   * @param version the resourceVersion of the list. An object that was written after the list began, but is not newer than
+   *   the list, was deleted by another client before the list was read
    */
   replaceEnd(version: string): void {
     this.#replacing = false;
     this.#advanceVersion(version);
-    // The watch goes on from the list: it shows nothing that is older.
+    // The watch continues from the list and shows nothing older.
     for (const ownVersion of this.#pendingOwnWrites)
       if (compareResourceVersions(ownVersion, version) <= 0) this.#pendingOwnWrites.delete(ownVersion);
     for (const [key, ofReporter] of this.#byReporter) {
@@ -184,7 +184,7 @@ export class TunnelCache {
     for (const handler of this.#handlers) handler.onListed?.();
   }
 
-  /** A watch event. */
+  /** Applies a watch event. */
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: TunnelObject): void {
     const { uid, name, resourceVersion } = object.metadata;
     this.#advanceVersion(resourceVersion);
@@ -193,7 +193,7 @@ export class TunnelCache {
     const known = this.#entry(tunnelKey, name)?.observed;
     if (type === 'DELETED') {
       this.#deletedUids.delete(uid);
-      // Of an earlier row of that name: the one known is its successor, learnt from the answer to its creation.
+      // The deleted object is a predecessor of the known one, which came from the response to its creation.
       if (known?.uid !== uid) return;
       this.#remove(tunnelKey.key, tunnelKey.tunnelName, name);
     } else {
@@ -205,8 +205,8 @@ export class TunnelCache {
   }
 
   /**
-   * A watch event of this version has come; true when it shows what an own write was answered with, so that there is
-   * nothing to learn from it and it need not be read. Each version is asked for once.
+   * Returns true if a watch event of this version shows an own write whose response was applied already, so that the
+   * event need not be parsed. Must be called once per version.
    */
   acknowledgeOwnWrite(resourceVersion: string): boolean {
     if (!this.#pendingOwnWrites.delete(resourceVersion)) return false;
@@ -215,16 +215,16 @@ export class TunnelCache {
   }
 
   /**
-   * What the API server answered to an own create or patch.
+   * Applies the response to an own create or patch.
    *
-   * @param sent what was created
+   * @param sent the manifest that was created
    */
   applyWrite(object: TunnelObject, sent?: TunnelManifest): void {
     const tunnelKey = tunnelKeyOf(object);
     const known = this.#entry(tunnelKey, object.metadata.name)?.observed;
     if (this.#deletedUids.has(object.metadata.uid)) return;
-    // The watch may have been quicker, and have shown a later change by somebody else: if it is past this version and
-    // the row is not there, that change was its deletion.
+    // The watch may have been faster, and may have shown a later change by another client. If it is past this version and
+    // the object does not exist, that change was its deletion.
     const newest = known?.resourceVersion ?? this.#latestResourceVersion;
     if (compareResourceVersions(newest, object.metadata.resourceVersion) >= 0) return;
     this.#put(tunnelKey, object, sent);
@@ -233,11 +233,11 @@ export class TunnelCache {
     }
   }
 
-  /** The API server answered that a row is deleted, or that it is not there. */
+  /** Applies a response that an object was deleted, or does not exist. */
   applyDelete(key: string, tunnelName: string, object: ObservedTunnel): void {
     let entry = this.#byReporter.get(key)?.get(tunnelName);
     while (entry !== undefined && entry.observed.uid !== object.uid) entry = entry.next;
-    // Not known any more: the watch was quicker, and there is nothing to remember.
+    // An unknown object means that the watch was faster, and there is nothing to remember.
     if (entry === undefined && !this.#replacing) return;
     addBounded(this.#deletedUids, object.uid);
     if (entry !== undefined) this.#remove(key, tunnelName, object.name);
@@ -298,7 +298,7 @@ export class TunnelCache {
   }
 }
 
-/** Adds one, and drops the one that was added first where there are too many. */
+/** Adds a value, and removes the oldest one if there are too many. */
 function addBounded(values: Set<string>, value: string): void {
   values.add(value);
   if (values.size <= MAX_PENDING_OWN_WRITES) return;

@@ -37,7 +37,7 @@ interface ScanJob {
  * change of an object. The queue contains only names; what to do is decided when a worker takes them.
  *
  * An external change is reverted only while the reporter has a stream here. Without one the ledger may be outdated, and
- * whoever changed the object (another replica that the reporter moved to, an administrator) may know better; the change
+ * the client that changed the object (another replica that the reporter moved to, an administrator) may know better; the change
  * is deferred to the next report. What the first list shows is not deferred: as far as this replica can tell it was not
  * changed since the report, and the ACK of the report promised that it will be written.
  */

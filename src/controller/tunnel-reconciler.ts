@@ -157,7 +157,7 @@ export class TunnelReconciler implements Reconciler {
       case 'delete':
       case 'expire': {
         const remaining = await api.delete(action.object);
-        // With a finalizer the object stays, and keeps its name, until somebody removes the finalizer.
+        // With a finalizer the object stays, and keeps its name, until the finalizer is removed.
         if (remaining === undefined) cache.applyDelete(item.key, item.name, action.object);
         else cache.applyWrite(remaining);
       }

@@ -9,7 +9,7 @@ export type Outcome =
   | Done
   | RequeueAfter
   | Retry
-  /** The API server rejected a write, and will again until somebody changes something: retried slowly. */
+  /** The API server rejected a write, and will again until something changes on the server: retried slowly. */
   | Rejected;
 
 /** The object is in the desired state. */

@@ -64,7 +64,7 @@ const MAX_OBSOLETE_DELAYS = 1024;
 /**
  * A queue of items to reconcile, with the guarantees of client-go's workqueue: an item is queued once however often it
  * is added, is reconciled by one worker at a time, and is queued again if it changed during its reconciliation. Items
- * of high priority go first; within a priority reporters take turns, so that a flood of changes from one reporter
+ * of high priority go first; within a priority the reporters are scheduled round-robin, so that a flood of changes from one reporter
  * delays a change of another reporter by at most one item per reporter.
  *
  * Memory depends on the number of items, never on the number of changes.

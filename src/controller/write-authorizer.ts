@@ -63,7 +63,7 @@ export class WriteAuthorizer {
     return entry === undefined ? Promise.resolve(undefined) : reader.read(entry);
   }
 
-  /** Records that an object of the reporter was changed by somebody else, who may own the reporter now. */
+  /** Records that an object of the reporter was changed by another client, which may own the reporter now. */
   externalChange(key: string): void {
     this.#options.registry.entry(key)?.ownership.externalChange();
   }

@@ -21,7 +21,7 @@ export function isApiFailure(error: unknown): error is ApiFailure {
  * - `raced`: another write came first; the object has changed.
  * - `unknown`: the write may or may not have taken effect; only a read can tell.
  * - `ended`: this replica cancelled the call.
- * - `rejected`: the call will fail until somebody changes something.
+ * - `rejected`: the call will fail until something changes on the server.
  * - `later`: the write had no effect; the same call can be repeated.
  */
 const OUTCOMES: Readonly<Record<ApiErrorKind, 'raced' | 'unknown' | 'ended' | 'rejected' | 'later'>> = {

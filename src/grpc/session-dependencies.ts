@@ -8,7 +8,7 @@ import type { DecodedReport } from './decode.ts';
 /** Why a reporter no longer has a stream on this replica. */
 export type LocalDisconnectReason = Exclude<ReporterDisconnectReason, 'OwnerLost'> | 'shutdown';
 
-/** Where valid reports go. Declared here, implemented by the controller. */
+/** Where valid reports go. Implemented by `ReportIntake` (`src/controller/report-intake.ts`). */
 export interface ReportSink {
   /**
    * A reporter opened a stream, possibly in place of an older one; called before its first report is applied.
@@ -19,7 +19,8 @@ export interface ReportSink {
   /** A reporter no longer has a stream here. */
   reporterDisconnected(reporter: ReporterId, reason: LocalDisconnectReason): void;
   /**
-   * Applies a report in memory, synchronously. The report is ACKed when this returns.
+   * Applies a report in memory, synchronously. The report is ACKed when this returns; requests to the API server are
+   * sent on a later tick.
    *
    * @param receivedMs when the whole report had been read, monotonic
    * @returns the limit that the report exceeds, in which case nothing has changed
@@ -28,8 +29,8 @@ export interface ReportSink {
 }
 
 /**
- * Who may report what. Declared here, implemented by the controller, which calls `ReportingServer.reauthorize` when the
- * answers change.
+ * Who may report what. Implemented by `Authorizer` (`src/controller/authorizer.ts`). When the answers change,
+ * `ReportingServer.reauthorize` must be called.
  */
 export interface ReportPolicy {
   /** False: every peer may report everything, and the other members need not be called. */
