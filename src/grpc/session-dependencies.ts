@@ -29,7 +29,7 @@ export interface ReportSink {
 }
 
 /**
- * Who may report what. Implemented by `Authorizer` (`src/controller/authorizer.ts`). When the answers change,
+ * The permissions of reporters. Implemented by `Authorizer` (`src/controller/authorizer.ts`). When the answers change,
  * `ReportingServer.reauthorize` must be called.
  */
 export interface ReportPolicy {

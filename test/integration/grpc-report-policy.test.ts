@@ -174,13 +174,13 @@ describe('a server with policies', () => {
     await serve(undefined);
     const [kept, denied, unidentified] = [fixture.open(), fixture.open(), fixture.open()];
     kept.sendBytes(firstReport('r-0'));
-    denied.sendBytes(firstReport('somebody'));
+    denied.sendBytes(firstReport('denied'));
     await Promise.all([kept.next(), denied.next()]);
     applyPolicies([RULE]);
     fixture.server.reauthorize();
     const { code, details } = await denied.ended;
     expect(code).to.equal(status.PERMISSION_DENIED);
-    expect(details).to.match(/^node\.id: "somebody"/);
+    expect(details).to.match(/^node\.id: "denied"/);
     kept.send({ nonce: 2 });
     await kept.next();
     applyPolicies([OTHERS]);
@@ -190,8 +190,8 @@ describe('a server with policies', () => {
     await eventually('both are disconnected', () => fixture.connectionEvents.length === 4);
     expect(fixture.connectionEvents).to.have.members([
       'r-0 connected',
-      'somebody connected',
-      'somebody disconnected',
+      'denied connected',
+      'denied disconnected',
       'r-0 disconnected',
     ]);
     // Grants change in later ticks.

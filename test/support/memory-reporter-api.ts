@@ -3,7 +3,7 @@ import type { ReporterObjectApi } from '../../src/controller/object-api.ts';
 import type { ReporterObject, ReporterStatus, ReporterStatusPatch } from '../../src/core/reporter-object.ts';
 import { apiFailure } from './memory-tunnel-api.ts';
 
-/** What a reporter cache and a list need of each other. */
+/** The part of a reporter cache that a list needs. */
 export interface ReporterSink {
   replaceBegin(): void;
   replaceItem(object: ReporterObject): void;
@@ -24,9 +24,9 @@ const PENDING = ['Connected', 'Synced', 'Ready'].map((type): Condition => ({
   lastTransitionTime: '1970-01-01T00:00:00Z',
 }));
 
-/** The API server's reporters, in memory: versions of one counter, 409 on a stale one, merge patches, the status default. */
+/** The reporter objects of an API server in memory, with versions, 409 for a stale one, merge patches and the default status. */
 export class MemoryReporterApi implements ReporterObjectApi {
-  /** Every call that was carried out, as `verb name`. */
+  /** Every executed call, as `verb name`. */
   readonly calls: string[] = [];
   readonly #objects = new Map<string, ReporterObject>();
   /** Names of objects with a finalizer. */
@@ -39,7 +39,7 @@ export class MemoryReporterApi implements ReporterObjectApi {
     return this.#objects;
   }
 
-  /** A watch, which begins with what is there now; gives what brings at most so many of its events. */
+  /** Opens a watch from now on. Returns a function that delivers up to `count` of its events. */
   watch(sink: ReporterSink): (maxEvents?: number) => number {
     const events: ReporterEvent[] = [];
     this.list(sink);
@@ -51,7 +51,7 @@ export class MemoryReporterApi implements ReporterObjectApi {
     };
   }
 
-  /** Lists into `sink`, whole. */
+  /** Lists everything into `sink`. */
   list(sink: ReporterSink): void {
     sink.replaceBegin();
     for (const object of this.#objects.values()) sink.replaceItem(object);
@@ -95,12 +95,12 @@ export class MemoryReporterApi implements ReporterObjectApi {
     return undefined;
   }
 
-  /** Somebody adds a finalizer: a deletion leaves the object standing until `remove`. */
+  /** Adds a finalizer: after a deletion, the object stays until `remove`. */
   addFinalizer(name: string): void {
     this.#finalized.add(name);
   }
 
-  /** Somebody deletes it by hand. */
+  /** Deletes an object like a user. */
   deleteManually(name: string): void {
     const object = this.#at(name);
     this.#objects.delete(name);
@@ -111,13 +111,13 @@ export class MemoryReporterApi implements ReporterObjectApi {
     });
   }
 
-  /** etcd is restored from a backup that holds this; no watch tells. */
+  /** Restores an object from a backup of etcd, without a watch event. */
   restore(object: ReporterObject): void {
     this.#objects.set(object.metadata.name, object);
     this.#version = Number(object.metadata.resourceVersion);
   }
 
-  /** Somebody edits its status by hand. */
+  /** Edits the status like a user. */
   editManually(name: string, patch: ReporterStatusPatch): void {
     this.#change(this.#at(name), patch);
   }

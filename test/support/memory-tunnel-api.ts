@@ -11,13 +11,13 @@ import type {
   TunnelObjectStatus,
 } from '../../src/core/tunnel-object.ts';
 
-/** A call as it arrives. */
+/** A call of the API. */
 export interface TunnelApiCall {
   readonly verb: 'create' | 'patch' | 'patchStatus' | 'delete' | 'read';
   readonly name: string;
 }
 
-/** What a row cache and a relist need of each other. */
+/** The part of a tunnel cache that a list needs. */
 export interface TunnelSink {
   replaceBegin(): void;
   replaceItem(object: TunnelObject): void;
@@ -26,7 +26,7 @@ export interface TunnelSink {
   acknowledgeOwnWrite?(resourceVersion: string): boolean;
 }
 
-/** What somebody with kubectl may change; null takes a label or createdAt away, and a status back to its default. */
+/** A manual edit; null removes a label or createdAt, and resets a status to its default. */
 export interface ManualEdit {
   readonly labels?: Readonly<Record<string, string | null>>;
   readonly createdAt?: string | null;
@@ -44,10 +44,10 @@ interface StoredTunnel {
   resourceVersion: number;
   labels: Readonly<Record<string, string>>;
   spec: TunnelObjectSpec;
-  /** Undefined until written: the default is computed at each read, never stored. */
+  /** Undefined until written: the default is computed for each read and never stored. */
   status: TunnelObjectStatus | undefined;
   deletionTimestamp: string | undefined;
-  /** Somebody's finalizer: a deletion leaves the row standing. */
+  /** Whether there is a finalizer, which keeps the object after a deletion. */
   hasFinalizer: boolean;
 }
 
@@ -56,20 +56,20 @@ const DEFAULT_STATUS: TunnelObjectStatus = {
   conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }],
 };
 
-/** How an API call fails; the status that the consequence has where none is given, and none without an answer. */
+/** Returns the error of a call, with the usual status of its kind unless one is given; none without a response. */
 export function apiFailure(
   kind: ApiErrorKind,
   details: { readonly retryAfterMs?: number; readonly status?: number | undefined } = {},
 ): ApiFailure {
   const status = 'status' in details ? details.status : (STATUS[kind] ?? 400);
-  return Object.assign(new Error(`the API server answers: ${kind}`), {
+  return Object.assign(new Error(`the API server responded: ${kind}`), {
     kind,
     status,
     retryAfterMs: details.retryAfterMs,
   });
 }
 
-/** A connection refused, reset or timed out. */
+/** Returns the error of a failed connection. */
 export function connectionFailure(): ApiFailure {
   return apiFailure('unavailable', { status: undefined });
 }
@@ -84,44 +84,44 @@ const STATUS: Partial<Record<ApiErrorKind, number>> = {
 };
 
 /**
- * The API server's rows, in memory, with what was tried on a real one: versions of one counter, 409 Conflict on a
- * stale version, 409 AlreadyExists also for a row that is being deleted, the status default, no new version for a patch
- * that changes nothing, and 422 for what the CRD's schema refuses.
+ * The ReverseTunnels of an API server in memory, with verified behavior: versions of one counter, 409 Conflict for a stale
+ * version, 409 AlreadyExists also for an object that is being deleted, the default status, no new version for a patch that
+ * changes nothing, and 422 for an object that violates the schema of the CRD.
  *
- * Its watch brings events when `deliver` is called, and not before.
+ * The watch delivers events only when `deliver` is called.
  */
 export class MemoryTunnelApi implements TunnelObjectApi {
-  /** Every call that arrived, failed ones included. */
+  /** Every call, including failed ones. */
   readonly calls: TunnelApiCall[] = [];
-  /** Runs before a call acts: what it throws is the answer, and nothing was done. */
+  /** Runs before a call is executed; if it throws, the call fails and is not executed. */
   before: (call: TunnelApiCall) => void | Promise<void> = () => {};
-  /** Runs after a call acted: what it throws is the answer, though it was done. */
+  /** Runs after a call was executed; if it throws, the call fails nevertheless. */
   after: (call: TunnelApiCall) => void | Promise<void> = () => {};
 
   readonly #stored = new Map<string, StoredTunnel>();
   #events: TunnelEvent[] = [];
   readonly #watches = new Set<TunnelEvent[]>();
   #failures: ApiFailure[] = [];
-  /** So that versions grow a digit within any test. */
+  /** Chosen so that versions get another digit within any test. */
   #version = 95;
   #uids = 0;
 
-  /** The rows as a list would show them, by name. */
+  /** Returns the objects of a list, by name. */
   get stored(): Map<string, TunnelObject> {
     return new Map([...this.#stored].map(([name, row]) => [name, toObject(row)]));
   }
 
-  /** Calls that arrived and would change something. */
+  /** The number of calls other than reads. */
   get writes(): number {
     return this.calls.filter(({ verb }) => verb !== 'read').length;
   }
 
-  /** Events that the watch has not brought yet. */
+  /** The number of events that the watch has not delivered yet. */
   get pendingEvents(): number {
     return this.#events.length;
   }
 
-  /** The next calls fail, and nothing is done. */
+  /** Makes the next calls fail without being executed. */
   failNext(failure: ApiFailure, times = 1): void {
     for (let index = 0; index < times; index += 1) this.#failures.push(failure);
   }
@@ -156,7 +156,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     return this.#call({ verb: 'read', name }, () => this.stored.get(name));
   }
 
-  /** The watch brings at most so many events; gives how many. */
+  /** Delivers up to `count` events of the watch; returns their number. */
   deliver(sink: TunnelSink, maxEvents = Number.POSITIVE_INFINITY): number {
     const delivered = this.#events.splice(0, Math.min(maxEvents, this.#events.length));
     for (const { type, object } of delivered) {
@@ -167,7 +167,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     return delivered.length;
   }
 
-  /** One more watch, which begins with what is there now; gives what brings at most so many of its events. */
+  /** Opens another watch from now on. Returns a function that delivers up to `count` of its events. */
   watch(sink: TunnelSink): (maxEvents?: number) => number {
     const events: TunnelEvent[] = [];
     sink.replaceBegin();
@@ -181,13 +181,13 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     };
   }
 
-  /** A list as of now. The watch goes on after it: what it had not brought yet is in the list. */
+  /** Lists the objects. The watch continues after the list, which contains all events that were not delivered. */
   list(): { items: TunnelObject[]; version: string } {
     this.#events = [];
     return { items: [...this.stored.values()], version: String(this.#version) };
   }
 
-  /** Lists into `sink`, whole. */
+  /** Lists everything into `sink`. */
   relist(sink: TunnelSink): void {
     sink.replaceBegin();
     const { items, version } = this.list();
@@ -195,34 +195,34 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     sink.replaceEnd(version);
   }
 
-  /** Somebody makes a row by hand. */
+  /** Creates an object like a user. */
   createManually(manifest: TunnelManifest): TunnelObject {
     return this.#create(manifest);
   }
 
-  /** Somebody edits a row by hand. */
+  /** Edits an object like a user. */
   editManually(name: string, edit: ManualEdit): TunnelObject {
     return this.#change(this.#at(name), edit);
   }
 
-  /** Somebody deletes a row by hand. */
+  /** Deletes an object like a user. */
   deleteManually(name: string): void {
     this.#delete(this.#at(name));
   }
 
-  /** Puts a finalizer on a row: deleted, it stays until `release`. */
+  /** Adds a finalizer: after a deletion, the object stays until `removeFinalizer`. */
   addFinalizer(name: string): void {
     this.#at(name).hasFinalizer = true;
   }
 
-  /** The finalizer is done. */
+  /** Removes the finalizer. */
   removeFinalizer(name: string): void {
     const stored = this.#at(name);
     stored.hasFinalizer = false;
     if (stored.deletionTimestamp !== undefined) this.#remove(stored);
   }
 
-  /** A copy of everything that is stored, versions included. */
+  /** Returns a copy of the stored objects with their versions. */
   backup(): () => void {
     const copies = structuredClone([...this.#stored.values()]);
     const version = this.#version;
@@ -230,7 +230,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
       this.#stored.clear();
       for (const row of structuredClone(copies)) this.#stored.set(row.name, row);
       this.#version = version;
-      // A watch from a version that is in the future now: silence.
+      // A watch from a version in the future delivers nothing.
       this.#events = [];
     };
   }
@@ -284,7 +284,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
       ...(createdAtAfter === undefined ? {} : { createdAt: createdAtAfter }),
     };
     checkSpec(spec);
-    // A merge patch of the status replaces its conditions whole.
+    // A merge patch of the status replaces the whole list of conditions.
     const statusAfter =
       status === undefined ? stored.status : status === null ? undefined : { ...statusOf(stored), ...status };
     if (statusAfter !== undefined) checkStatus(statusAfter);
@@ -308,7 +308,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
 
   #remove(stored: StoredTunnel): void {
     this.#stored.delete(stored.name);
-    // The event has the deletion's own version.
+    // The event has the version of the deletion.
     stored.resourceVersion = this.#nextVersion();
     this.#emit('DELETED', stored);
   }
@@ -353,7 +353,7 @@ function withoutNulls(labels: Readonly<Record<string, string | null>>): Record<s
   return kept;
 }
 
-/** A lone surrogate is stored as U+FFFD, without a word. */
+/** Replaces a lone surrogate with U+FFFD, without an error. */
 function wellFormed(spec: TunnelObjectSpec): TunnelObjectSpec {
   return JSON.parse(JSON.stringify(spec), (_key, value: unknown) =>
     typeof value === 'string' ? value.toWellFormed() : value,
@@ -390,7 +390,7 @@ function checkSpec(spec: TunnelObjectSpec): void {
 
 function checkText(text: string, min: number, max: number): void {
   const points = Array.from(text).length;
-  // oxlint-disable-next-line no-control-regex -- the CRD's own pattern
+  // oxlint-disable-next-line no-control-regex -- the pattern of the CRD
   const pattern = /^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$/;
   if (points < min || points > max || !pattern.test(text)) throw apiFailure('rejected');
 }

@@ -19,11 +19,11 @@ import { names } from './sample-tunnels.ts';
 
 const metrics = createMetrics();
 
-/** Times of the rules, as the operator has them by default. */
+/** The default times of the operator. */
 const UNKNOWN_AFTER_MS = 30_000;
 const EXPIRE_AFTER_MS = 300_000;
 
-/** Leases of replicas that are all alive. */
+/** A registry in which all replicas are alive. */
 class LiveReplicas extends ReplicaRegistry {
   override isAlive(): boolean {
     return true;
@@ -39,19 +39,19 @@ class WithoutOrphans extends TunnelCache {
   }
 }
 
-/** In what a replica differs from the operator: a rule left out, to see what breaks. */
+/** Differences of a replica from the operator: omitted rules, to show what breaks without them. */
 export interface ReplicaOptions {
-  /** Makes the state machine of one reporter; one that leaves a rule out, to see what breaks. */
+  /** Creates the state machine of a reporter, possibly without a rule. */
   readonly createOwnership?: CreateOwnership;
-  /** The leader's rule for rows without a reporter's object. Default true. */
+  /** Whether the leader claims orphaned objects. Default: true. */
   readonly takesOverOrphans?: boolean;
-  /** Reads reporters from its own cache, which is no read at all. Default false. */
+  /** Whether live reads use the cache, which violates a rule. Default: false. */
   readonly readsFromCache?: boolean;
-  /** Another than 5 s. */
+  /** Default: 5 s. */
   readonly reportIntervalMs?: number;
 }
 
-/** What the world does to all replicas. */
+/** The environment of all replicas. */
 interface HarnessReplica {
   readonly state: { readonly stopped: boolean; readonly presumedDead: Set<string> };
   deliver(): number;
@@ -59,31 +59,31 @@ interface HarnessReplica {
   crash(): void;
 }
 
-/** Several replicas over one API server, in fake time, each with watches that bring what they bring when a test says so. */
+/** Several replicas with one API server, in fake time; the test controls the delivery of watch events. */
 export function createMultiReplicaHarness() {
   const clock = new FakeClock();
   clock.advance(60_000);
   const tunnelApi = new MemoryTunnelApi();
   const reporterApi = new MemoryReporterApi();
   const replicas: HarnessReplica[] = [];
-  /** Row deletions that were carried out, as `replica rights name`: the rights are those when it was sent. */
+  /** Executed deletions, as `replica rights name`, with the rights when the request was sent. */
   const deletions: string[] = [];
-  /** Events that were told, as `replica kind reporter`. */
+  /** Recorded Events, as `replica kind reporter`. */
   const events: string[] = [];
 
   function replica(self: string, options: ReplicaOptions = {}) {
     const log = pino({ base: null, level: 'silent' });
     const state = {
       leads: false,
-      /** By name; all others are alive. */
+      /** Names of the dead replicas; all others are alive. */
       presumedDead: new Set<string>(),
       writes: true,
       watchesTunnels: true,
       watchesReporters: true,
-      /** Calls wait before they reach the API server while this is set. */
+      /** While set, calls wait before they reach the API server. */
       held: undefined as Promise<void> | undefined,
       release: undefined as (() => void) | undefined,
-      /** Calls are carried out, and their answers lost. */
+      /** Calls are executed, but their responses are lost. */
       dropsResponses: false,
       stopped: false,
       relists: 0,
@@ -186,19 +186,19 @@ export function createMultiReplicaHarness() {
       enqueuer: tunnels.enqueuer,
       ledger,
       queue: tunnels.queue,
-      /** `expiring` while it deletes the rows of its one reporter as lost and owns it by the object itself, else `serving`. */
+      /** `expiring` while it expires its only reporter and owns it according to its object, otherwise `serving`. */
       get role(): 'expiring' | 'serving' {
         const [entry] = registry.entries();
         const [object] = reporterApi.objects.values();
         const owns = object?.status?.owner?.replica === self;
         return owns && entry?.disconnection?.phase === 'expired' ? 'expiring' : 'serving';
       },
-      /** Brings what its watches hold. */
+      /** Delivers all pending watch events. */
       deliver: (): number =>
         state.stopped
           ? 0
           : (state.watchesTunnels ? deliverTunnels() : 0) + (state.watchesReporters ? deliverReporters() : 0),
-      /** An Envoy opens a stream here and sends its first report. */
+      /** Opens a stream of an Envoy to this replica and sends its first report. */
       connect(reporter: ReporterId, report: Report): void {
         intake.reporterConnected(reporter, PLAIN_ENVOY, ANONYMOUS);
         instance.report(reporter, report);
@@ -207,19 +207,19 @@ export function createMultiReplicaHarness() {
         intake.accept(reporter, { ...report, ...NONE_REJECTED }, clock.monotonicMs());
       },
       disconnect: (reporter: ReporterId): void => intake.reporterDisconnected(reporter, 'StreamEnded'),
-      /** From now on its calls wait on their way. */
+      /** Holds the calls of this replica from now on. */
       hold(): void {
         if (state.held !== undefined) return;
         const { promise, resolve } = Promise.withResolvers<void>();
         state.held = promise;
         state.release = resolve;
       },
-      /** What was on its way arrives. */
+      /** Releases the held calls. */
       release(): void {
         state.held = undefined;
         state.release?.();
       },
-      /** It dies: no step more; what it has sent may still arrive with `release`. */
+      /** Kills the replica; calls that it has sent may still arrive with `release`. */
       crash(): void {
         state.stopped = true;
         controllers.stop();
@@ -245,22 +245,22 @@ export function createMultiReplicaHarness() {
     replica,
     settle,
     advance: (ms: number): Promise<void> => advanceTime(clock, ms, settle),
-    /** Which tunnels of a reporter have a row, by name. */
+    /** Returns the names of the tunnels of a reporter that have an object. */
     tunnelNames: (reporter: ReporterId): string[] =>
       [...tunnelApi.stored.values()]
         .filter(({ spec }) => spec.reporter.id === reporter.id && spec.reporter.cluster === reporter.cluster)
         .map(({ spec }) => spec.tunnelName)
         .toSorted(),
-    /** Who owns a reporter, as its object says. */
+    /** Returns the owner of a reporter according to its object. */
     owner: (reporter: ReporterId): string | undefined =>
       reporterApi.objects.get(names.reporterObjectName(reporter))?.status?.owner?.replica,
-    /** Status and reason of a condition of a reporter. */
+    /** Returns the status and reason of a condition of a reporter. */
     condition(reporter: ReporterId, type: string): string {
       const { conditions } = reporterApi.objects.get(names.reporterObjectName(reporter))?.status ?? {};
       const condition = conditions?.find((candidate) => candidate.type === type);
       return condition === undefined ? 'none' : `${condition.status} ${condition.reason}`;
     },
-    /** Ends all timers. */
+    /** Stops all timers. */
     stop(): void {
       for (const candidate of replicas) {
         candidate.release();

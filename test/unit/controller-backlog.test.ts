@@ -8,10 +8,10 @@ const KEY = reporterKey(RESPONDER);
 const [GOOD, BAD, LATE] = [tunnel('good'), tunnel('bad'), tunnel('late')];
 const HOUR_MS = 3_600_000;
 
-describe('the backlog of a reporter with a row that is refused', () => {
+describe('the backlog of a reporter with a rejected object', () => {
   let world: MultiReplicaHarness;
   let replica: ReturnType<MultiReplicaHarness['replica']>;
-  /** Names of rows whose creation is refused, and of those that meet an API server which is away. */
+  /** Names of objects whose creation is rejected, and of those whose creation fails because of an outage. */
   let refused: Set<string>;
   let unanswered: Set<string>;
 
@@ -31,20 +31,20 @@ describe('the backlog of a reporter with a row that is refused', () => {
     await world.settle();
   });
 
-  /** For how long rows have been waiting, refused ones aside; undefined when none wait. */
+  /** Returns how long objects have been waiting, without rejected ones; undefined if none are waiting. */
   function backlogMs(): number | undefined {
     const sinceMs = replica.registry.entry(KEY)?.pendingWrites.backlogSinceMs;
     return sinceMs === undefined ? undefined : world.clock.monotonicMs() - sinceMs;
   }
 
-  it('is none, however long the refusal lasts', async () => {
+  it('does not exist, however long the rejection lasts', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
     await world.advance(HOUR_MS);
     expect(world.condition(RESPONDER, 'Synced')).to.equal('False WritesRejected');
     expect([replica.queue.pending(KEY), backlogMs()]).to.deep.equal([1, undefined]);
   });
 
-  it('is as old as what waits beside it, and ends with that', async () => {
+  it('is as old as other waiting objects, and ends with them', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
     await world.advance(HOUR_MS);
     unanswered.add(names.tunnelObjectName(RESPONDER, LATE));
@@ -57,7 +57,7 @@ describe('the backlog of a reporter with a row that is refused', () => {
     expect([replica.queue.pending(KEY), backlogMs()]).to.deep.equal([1, undefined]);
   });
 
-  it('ends when the last row that waited is refused as well', async () => {
+  it('ends when the last waiting object is rejected as well', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
     await world.advance(HOUR_MS);
     const late = names.tunnelObjectName(RESPONDER, LATE);
@@ -70,7 +70,7 @@ describe('the backlog of a reporter with a row that is refused', () => {
     expect([replica.queue.pending(KEY), backlogMs()]).to.deep.equal([2, undefined]);
   });
 
-  it('is none after each of many changes, though one waits at each look at the status', async () => {
+  it('does not exist after each of many changes, although one is waiting at each check of the status', async () => {
     replica.connect(RESPONDER, fullPush(GOOD, BAD));
     await world.advance(HOUR_MS);
     for (let change = 0; change < 30; change += 1) {

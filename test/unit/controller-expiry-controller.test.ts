@@ -12,7 +12,7 @@ function states(world: MultiReplicaHarness): string[] {
   return [...world.tunnelApi.stored.values()].map(({ status }) => status?.state ?? '');
 }
 
-describe('a reporter that is lost', () => {
+describe('a disconnected reporter', () => {
   let world: MultiReplicaHarness;
   let replica: ReturnType<MultiReplicaHarness['replica']>;
 
@@ -31,14 +31,14 @@ describe('a reporter that is lost', () => {
     await world.settle();
   });
 
-  /** The reporter comes to hold 1,000 tunnels, more than a few seconds' worth of rows, and is lost. */
+  /** The reporter gets 1,000 tunnels, which take several seconds to mark or delete, and disconnects. */
   async function loseMany(): Promise<void> {
     replica.report(RESPONDER, fullPush(...MANY));
     await world.advance(5000);
     replica.disconnect(RESPONDER);
   }
 
-  it('is said so at once, in one write, and no row is touched for 30 s', async () => {
+  it('is recorded immediately in one write, and no object is written for 30 s', async () => {
     replica.disconnect(RESPONDER);
     await world.settle();
     expect(world.condition(RESPONDER, 'Connected')).to.equal('False StreamEnded');
@@ -47,7 +47,7 @@ describe('a reporter that is lost', () => {
     expect(world.tunnelApi.calls).to.deep.equal([]);
   });
 
-  it('has rows Unknown after 30 s, in one write each, and none after 5 minutes; then its object goes', async () => {
+  it('has its objects set to Unknown after 30 s, in one write each, and deleted after 5 minutes, followed by its own object', async () => {
     replica.disconnect(RESPONDER);
     await world.advance(33_000);
     expect(new Set(states(world))).to.deep.equal(new Set(['Unknown']));
@@ -62,18 +62,18 @@ describe('a reporter that is lost', () => {
     expect([...replica.registry.entries()], 'reporters remembered').to.deep.equal([]);
   });
 
-  it('and comes back before that costs no row a write', async () => {
+  it('causes no object write if it reconnects before that', async () => {
     replica.disconnect(RESPONDER);
     await world.advance(28_000);
     replica.connect(RESPONDER, fullPush(...TUNNELS));
     await world.advance(600_000);
     expect(world.tunnelApi.writes).to.equal(0);
     expect(world.condition(RESPONDER, 'Ready')).to.equal('True Synced');
-    // The loss, and the claim of the new stream.
+    // The disconnection, and the claim of the new stream.
     expect(world.reporterApi.calls).to.have.length(2);
   });
 
-  it('and comes back with Unknown rows costs each of them one write', async () => {
+  it('causes one write per object if it reconnects after they were set to Unknown', async () => {
     replica.disconnect(RESPONDER);
     await world.advance(200_000);
     world.tunnelApi.calls.length = 0;
@@ -85,7 +85,7 @@ describe('a reporter that is lost', () => {
     expect(new Set(states(world))).to.deep.equal(new Set(['Connected']));
   });
 
-  it('and comes back in the middle of its expiry has all its rows again', async () => {
+  it('gets all its objects again if it reconnects during the expiry', async () => {
     await loseMany();
     await world.advance(303_000);
     expect(states(world).length).to.be.within(1, 999);
@@ -95,7 +95,7 @@ describe('a reporter that is lost', () => {
     expect(new Set(states(world))).to.deep.equal(new Set(['Connected']));
   });
 
-  it('is expired at a pace, with a fresh read for each batch', async () => {
+  it('is expired at a limited rate, with a live read per batch', async () => {
     await loseMany();
     await world.advance(298_000);
     world.reporterApi.calls.length = 0;
@@ -110,7 +110,7 @@ describe('a reporter that is lost', () => {
     expect(world.reporterApi.calls.filter((call) => call.startsWith('read')).length).to.be.at.least(5);
   });
 
-  it('is not kept for 5 minutes more by a deletion of its object that failed once', async () => {
+  it('is not kept for another 5 minutes if the deletion of its object failed once', async () => {
     const remove = world.reporterApi.delete.bind(world.reporterApi);
     let failures = 0;
     world.reporterApi.delete = (name, uid, version) => {
@@ -124,14 +124,14 @@ describe('a reporter that is lost', () => {
     expect(world.reporterApi.objects.size).to.equal(0);
   });
 
-  it('has no row again that has expired, though a write of its status fails meanwhile', async () => {
+  it('gets no expired object again even if a status write fails meanwhile', async () => {
     await loseMany();
     await world.advance(303_000);
     const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
     const read = world.reporterApi.read.bind(world.reporterApi);
     world.reporterApi.patchStatus = () => Promise.reject(connectionFailure());
     world.reporterApi.read = () => Promise.reject(connectionFailure());
-    // Somebody edits the status, which is to be put right; and a row, while nobody can tell whose it is.
+    // A manual edit of the status, which must be reverted, and of an object while its ownership is unknown.
     world.reporterApi.editManually(NAME, { conditions: [] });
     await world.settle();
     world.tunnelApi.deleteManually([...world.tunnelApi.stored.keys()].at(-1) ?? '');
@@ -143,7 +143,7 @@ describe('a reporter that is lost', () => {
     expect(states(world)).to.deep.equal([]);
   });
 
-  it('has all rows Unknown, though it was in doubt whose they were while they were being marked', async () => {
+  it('has all objects set to Unknown even if ownership was uncertain meanwhile', async () => {
     await loseMany();
     await world.advance(29_000);
     const { promise: arrived, resolve: arrive } = Promise.withResolvers<void>();
@@ -166,7 +166,7 @@ describe('a reporter that is lost', () => {
     expect(states(world).filter((state) => state !== 'Unknown')).to.deep.equal([]);
   });
 
-  it('is not expired while this replica may not write, nor in the 15 s after', async () => {
+  it('is not expired while this replica is fenced, nor in the following 15 s', async () => {
     replica.disconnect(RESPONDER);
     await world.advance(298_000);
     replica.state.writes = false;
@@ -179,7 +179,7 @@ describe('a reporter that is lost', () => {
     expect(states(world)).to.deep.equal([]);
   });
 
-  it('whose owner dies is taken over by the leader, marked, and expired', async () => {
+  it('is taken over by the leader, marked and expired if its owner dies', async () => {
     const leader = world.replica('leader');
     leader.state.leads = true;
     replica.crash();
@@ -191,11 +191,11 @@ describe('a reporter that is lost', () => {
     expect(new Set(states(world))).to.deep.equal(new Set(['Unknown']));
     leader.state.leads = false;
     await world.advance(280_000);
-    expect(states(world), 'though it leads no more').to.deep.equal([]);
+    expect(states(world), 'although it is no longer the leader').to.deep.equal([]);
     expect(world.reporterApi.objects.size).to.equal(0);
   });
 
-  it('whose owner dies and whose Envoy comes back elsewhere costs no row a write', async () => {
+  it('causes no object write if its owner dies and its Envoy reconnects to another replica', async () => {
     const leader = world.replica('leader');
     leader.state.leads = true;
     replica.crash();
@@ -209,8 +209,8 @@ describe('a reporter that is lost', () => {
   });
 });
 
-describe('reporters that are lost together', () => {
-  it('share what is marked and expired: a few rows do not wait for the thousands of another', async () => {
+describe('reporters that disconnect at the same time', () => {
+  it('share the rate of marking and expiry: a few objects do not wait for thousands of another reporter', async () => {
     const world = createMultiReplicaHarness();
     const replica = world.replica('a');
     const states = (id: string): (string | undefined)[] =>
@@ -238,7 +238,7 @@ describe('reporters that are lost together', () => {
     await world.settle();
   });
 
-  it('come in turn where there are more than are served at once, and those that are lost later behind them', async () => {
+  it('are processed round-robin if there are too many, and later ones follow', async () => {
     const world = createMultiReplicaHarness();
     const replica = world.replica('a');
     const some = Array.from({ length: 30 }, (_, index) => ({ cluster: 'edge', id: `r-${index}` }));
@@ -250,15 +250,15 @@ describe('reporters that are lost together', () => {
     for (const { spec, status } of world.tunnelApi.stored.values()) {
       if (status?.state === 'Unknown') marked.set(spec.reporter.id, (marked.get(spec.reporter.id) ?? 0) + 1);
     }
-    expect(marked.size, 'reporters of which some rows are marked').to.equal(30);
+    expect(marked.size, 'reporters with some marked objects').to.equal(30);
     expect(Math.max(...marked.values())).to.be.at.most(60);
     world.stop();
     await world.settle();
   });
 });
 
-describe('a replica that may not write', () => {
-  it('takes reports, writes nothing, and brings rows to the truth when it may again', async () => {
+describe('a fenced replica', () => {
+  it('accepts reports, writes nothing, and updates the objects once it may write again', async () => {
     const world = createMultiReplicaHarness();
     const replica = world.replica('a');
     replica.connect(RESPONDER, fullPush(...TUNNELS));

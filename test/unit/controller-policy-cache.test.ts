@@ -30,7 +30,7 @@ function policy(name: string, spec: PolicySpec, generation = 1, status?: PolicyS
 const metrics = createMetrics();
 const log = pino({ level: 'silent' });
 
-describe('policies as they are seen', () => {
+describe('the policy cache', () => {
   let clock: FakeClock;
   let sets: PolicySet[];
   let policies: PolicyCache;
@@ -46,25 +46,25 @@ describe('policies as they are seen', () => {
     for (const object of objects) policies.replaceItem(object);
     policies.replaceEnd();
   }
-  const now = (): PolicySet => sets.at(-1) ?? expect.fail('no set was made');
+  const now = (): PolicySet => sets.at(-1) ?? expect.fail('no policy set');
 
-  it('none at all: everything is allowed, once that is known', () => {
+  it('allows everything once it is known that there are no policies', () => {
     expect(policies.hasSynced).to.equal(false);
     list();
     expect(policies.hasSynced).to.equal(true);
     expect(now().hasPolicies).to.equal(false);
   });
 
-  it('one with a mistake: nothing is allowed', () => {
+  it('allows nothing with one invalid policy', () => {
     list(policy('wrong', WRONG));
     expect(now().hasPolicies).to.equal(true);
     expect(now().admits(ANONYMOUS)).to.equal(false);
     policies.event('ADDED', policy('right', ALL));
     clock.advance(1000);
-    expect(now().admits(ANONYMOUS), 'others hold beside it').to.equal(true);
+    expect(now().admits(ANONYMOUS), 'enforces other policies next to an invalid one').to.equal(true);
   });
 
-  it('a list that breaks off takes nothing away, the next one does', () => {
+  it('removes policies only at a complete list', () => {
     list(policy('right', ALL));
     policies.replaceBegin();
     expect([...policies.list()]).to.have.length(1);
@@ -72,7 +72,7 @@ describe('policies as they are seen', () => {
     expect(now().hasPolicies).to.equal(false);
   });
 
-  it('many events at once are one change, and a status alone is none', () => {
+  it('reports many events as one change, and a status update as none', () => {
     list();
     for (let i = 0; i < 100; i += 1) policies.event('ADDED', policy(`p-${i}`, ALL));
     clock.advance(1000);
@@ -88,7 +88,7 @@ describe('policies as they are seen', () => {
     expect([...policies.list()].map(({ parsed }) => parsed.errors?.length ?? 0)).to.include(1);
   });
 
-  it('one that says something else under the same generation, as after a restore of etcd, is read again', () => {
+  it('parses a policy again that differs with the same generation, as after a restore of etcd', () => {
     list(policy('edge', ALL, 2));
     list(policy('edge', WRONG, 2));
     expect(now().admits(ANONYMOUS)).to.equal(false);
@@ -97,7 +97,7 @@ describe('policies as they are seen', () => {
     expect(now().admits(ANONYMOUS)).to.equal(true);
   });
 
-  it('a kind that is not served is no policy, unless there were some', () => {
+  it('treats a kind that is not served as no policies, unless there were some', () => {
     policies.onKindMissing();
     expect(now().hasPolicies).to.equal(false);
     list(policy('right', WRONG));
@@ -140,7 +140,7 @@ describe("a policy's status", () => {
   });
   afterEach(() => writer.stop());
 
-  it('says Accepted, once', async () => {
+  it('is set to Accepted once', async () => {
     known = [policy('right', ALL)];
     await advanceTime(clock, 5000);
     expect(writes).to.have.length(1);
@@ -157,7 +157,7 @@ describe("a policy's status", () => {
         },
       ],
     });
-    // The watch shows it, and later a change that changes no status.
+    // The watch returns it, and later a change that does not affect the status.
     known = [policy('right', ALL, 1, status)];
     await advanceTime(clock, 5000);
     expect(writes).to.have.length(1);
@@ -170,7 +170,7 @@ describe("a policy's status", () => {
     });
   });
 
-  it('is written again where a policy of that name is gone and comes back, at whatever version', async () => {
+  it('is written again if a policy is deleted and recreated, at any version', async () => {
     known = [policy('edge', ALL), policy('other', ALL)];
     await advanceTime(clock, 2000);
     known = [policy('other', ALL)];
@@ -180,7 +180,7 @@ describe("a policy's status", () => {
     expect(writes.map(({ name }) => name)).to.deep.equal(['edge', 'other', 'edge']);
   });
 
-  it('explains mistakes', async () => {
+  it('explains errors', async () => {
     known = [policy('wrong', WRONG)];
     await advanceTime(clock, 2000);
     expect(writes[0]?.status.conditions?.[0]).to.deep.include({
@@ -192,7 +192,7 @@ describe("a policy's status", () => {
     expect(writes[0]?.status.rules).to.equal(0);
   });
 
-  it('is written by the leader alone, also when it leads later, and again where a write failed', async () => {
+  it('is written only by the leader, also if it becomes the leader later, and again after a failed write', async () => {
     known = [policy('right', ALL)];
     leads = false;
     await advanceTime(clock, 5000);
@@ -226,7 +226,7 @@ describe('grants', () => {
   const set = (spec: PolicySpec): PolicySet => createPolicySet(parsePolicy(spec).rules ?? []);
   const KEY = reporterKey(RESPONDER);
 
-  it('change for each reporter that they change for, and for no other', () => {
+  it('change only for the affected reporters', () => {
     for (let i = 0; i < 1000; i += 1)
       grants.onStreamOpened({ cluster: 'edge', id: `r-${i}` }, i % 2 === 0 ? ANONYMOUS : EDGE);
     const edge = { serviceAccount: { namespace: 'edge', name: 'responder' } };
@@ -247,10 +247,10 @@ describe('grants', () => {
       }),
     );
     clock.advance(1000);
-    expect(changed, 'of those that had something').to.have.length(500);
+    expect(changed, 'of the affected reporters').to.have.length(500);
   });
 
-  it('that change again while they are gone through are as the last policies say', () => {
+  it('equal the last policies if these change again meanwhile', () => {
     for (let i = 0; i < 1000; i += 1) grants.onStreamOpened({ cluster: 'edge', id: `r-${i}` }, ANONYMOUS);
     grants.onPoliciesChanged(set({}));
     grants.onPoliciesChanged(set(ALL));
@@ -259,7 +259,7 @@ describe('grants', () => {
       expect(grants.grantFor(reporterKey({ cluster: 'edge', id: `r-${i}` })).permits).to.equal(undefined);
   });
 
-  it('are of the peer of the newest stream', () => {
+  it('belong to the peer of the newest stream', () => {
     grants.onPoliciesChanged(
       set({ rules: [{ ...ALL.rules?.[0], peers: [{ serviceAccount: { namespace: 'edge', name: '*' } }] }] }),
     );
@@ -269,10 +269,10 @@ describe('grants', () => {
     expect(changed).to.deep.equal([KEY]);
     expect(grants.grantFor(KEY).permits?.({ tenantID: 'acme', clusterID: 'eu' })).to.equal(false);
     grants.onReporterRemoved(KEY);
-    expect(grants.grantFor(KEY), 'of whom nothing is known').to.equal(DENY_ALL);
+    expect(grants.grantFor(KEY), 'of an unknown reporter').to.equal(DENY_ALL);
   });
 
-  it('count the reporters of each peer: one beyond 10,000 is over the limit until one of them is forgotten', () => {
+  it('limit the reporters of each peer to 10,000 until one of them is removed', () => {
     const reporter = (i: number): ReporterId => ({ cluster: 'edge', id: `r-${i}` });
     for (let i = 0; i < 10_000; i += 1) grants.onStreamOpened(reporter(i), EDGE);
     for (let i = 0; i < 10_000; i += 1) expect(grants.limitExceeded(reporter(i))).to.equal(undefined);
@@ -292,10 +292,10 @@ describe('grants', () => {
     grants.onReporterRemoved(reporterKey(reporter(7)));
     grants.onStreamOpened(reporter(10_000), EDGE);
     expect(grants.limitExceeded(reporter(10_000)), 'that comes again').to.equal(undefined);
-    expect(grants.limitExceeded(RESPONDER), 'of whom nothing is known').to.equal(undefined);
+    expect(grants.limitExceeded(RESPONDER), 'of an unknown reporter').to.equal(undefined);
   });
 
-  it('hold back reports beyond their rate, and a reconnect is no way round', () => {
+  it('throttle reports beyond their rate, also across a reconnect', () => {
     const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
     grants.onPoliciesChanged(set({ rules: [rule] }));
     grants.onStreamOpened(RESPONDER, ANONYMOUS);
@@ -304,16 +304,16 @@ describe('grants', () => {
     expect(grants.throttleDelayMs(RESPONDER)).to.equal(300);
     for (let i = 0; i < 1000; i += 1) grants.onStreamOpened(RESPONDER, ANONYMOUS);
     for (let i = 0; i < 1000; i += 1) grants.throttleDelayMs(RESPONDER);
-    expect(grants.throttleDelayMs(RESPONDER), 'less than the silence that ends a stream').to.equal(4100);
+    expect(grants.throttleDelayMs(RESPONDER), 'less than the heartbeat timeout').to.equal(4100);
     clock.advance(10_000);
     expect(grants.throttleDelayMs(RESPONDER)).to.equal(0);
     expect(grants.throttleDelayMs({ cluster: '', id: 'other' })).to.equal(0);
   });
 
-  it('say how long a new stream has to wait for what was read before, and take nothing for it', () => {
+  it('return the delay of a new stream for previous reports, without using tokens', () => {
     const rule = { ...ALL.rules?.[0], limits: { reportsPerSecond: 10, reportsBurst: 3 } };
     grants.onPoliciesChanged(set({ rules: [rule] }));
-    expect(grants.rateDebtMs(RESPONDER), 'of whom nothing was read').to.equal(0);
+    expect(grants.rateDebtMs(RESPONDER), 'of a reporter without reports').to.equal(0);
     grants.onStreamOpened(RESPONDER, ANONYMOUS);
     for (let i = 0; i < 5; i += 1) grants.throttleDelayMs(RESPONDER);
     grants.onStreamOpened(RESPONDER, ANONYMOUS);

@@ -16,12 +16,12 @@ function lease(
     resourceVersion: String(100 + renewals),
     labels: { ...LABELS, ...(parts.label === undefined ? {} : { theirs: parts.label }) },
   };
-  // Whatever clock wrote it.
+  // Any clock.
   const spec = { holderIdentity: holder, renewTime: `1999-01-01T00:00:0${renewals}.000000Z` };
   return { metadata, spec };
 }
 
-describe('who lives, by the Leases', () => {
+describe('replicas that are alive according to their Leases', () => {
   let clock: FakeClock;
   let directory: ReplicaRegistry;
   beforeEach(() => {
@@ -29,7 +29,7 @@ describe('who lives, by the Leases', () => {
     directory = new ReplicaRegistry(names, clock);
   });
 
-  it('is who renewed within 15 s as seen here, whatever time stands in the Lease', () => {
+  it('are those that renewed within 15 s on the local clock, independent of the time in the Lease', () => {
     directory.event('ADDED', lease('a', 0));
     clock.advance(14_999);
     expect(directory.isAlive('a')).to.equal(true);
@@ -38,10 +38,10 @@ describe('who lives, by the Leases', () => {
     expect(directory.isAlive('a')).to.equal(true);
     clock.advance(1);
     expect(directory.isAlive('a')).to.equal(false);
-    expect(directory.isAlive('nobody')).to.equal(false);
+    expect(directory.isAlive('unknown')).to.equal(false);
   });
 
-  it('is not who is named by a Lease that somebody touched, or by one of another name', () => {
+  it('are not those named by an edited Lease, or by a Lease with another name', () => {
     directory.event('ADDED', lease('a', 0));
     clock.advance(10_000);
     directory.event('MODIFIED', lease('a', 0, { label: 'touched' }));
@@ -51,7 +51,7 @@ describe('who lives, by the Leases', () => {
     expect(directory.isAlive('b')).to.equal(false);
   });
 
-  it('is for the rest of 15 s who has given its Lease up: its reporters are about to come back', () => {
+  it('include, for the rest of 15 s, a replica that released its Lease, whose reporters are about to reconnect', () => {
     directory.event('ADDED', lease('a', 0));
     clock.advance(5000);
     directory.event('DELETED', lease('a', 0));
@@ -60,7 +60,7 @@ describe('who lives, by the Leases', () => {
     expect(directory.isAlive('a')).to.equal(false);
   });
 
-  it('has Leases to delete an hour after their last sign, and those of replicas only', () => {
+  it('leave Leases to delete one hour after their last renewal, and only Leases of replicas', () => {
     directory.event('ADDED', lease('a', 0));
     directory.event('ADDED', lease('leader', 0, { name: 'reverse-tunnel-operator-leader' }));
     directory.event('ADDED', {
@@ -75,7 +75,7 @@ describe('who lives, by the Leases', () => {
     ]);
   });
 
-  it('is told by a list too, which says who is gone', () => {
+  it('are updated by a list too, including deleted Leases', () => {
     const seen: string[] = [];
     const name = names.leaseName('a');
     directory.addEventHandler(name, {

@@ -14,7 +14,7 @@ function object(version: number, uid = 'u1', name = names.reporterObjectName(RES
   };
 }
 
-describe('the cache of reporters', () => {
+describe('the reporter cache', () => {
   let told: string[];
   let cache: ReporterCache;
   const versionOf = (of: ReporterObject | undefined): string => of?.metadata.resourceVersion ?? 'none';
@@ -34,7 +34,7 @@ describe('the cache of reporters', () => {
     cache.replaceEnd('104');
   }
 
-  it('follows lists, events and answers, and tells each change once', () => {
+  it('follows lists, events and responses, and reports each change once', () => {
     list(object(100));
     cache.event('MODIFIED', object(101));
     cache.upsert(object(102));
@@ -43,7 +43,7 @@ describe('the cache of reporters', () => {
     expect(told).to.deep.equal(['none > 100', '100 > 101', '101 > 102', '102 > none']);
   });
 
-  it('takes no older version but from a list, as etcd may have been restored', () => {
+  it('accepts an older version only from a list, because etcd may have been restored', () => {
     list(object(100));
     cache.event('MODIFIED', object(99));
     cache.upsert(object(98));
@@ -52,7 +52,7 @@ describe('the cache of reporters', () => {
     expect(cache.get(KEY)?.metadata.resourceVersion).to.equal('90');
   });
 
-  it('takes from a list what is another at the version that it knew, as restored histories overlap', () => {
+  it('accepts other contents with the same version from a list, because restored histories overlap', () => {
     list(object(100));
     list(object(100));
     expect(told, 'the same').to.deep.equal(['none > 100']);
@@ -61,7 +61,7 @@ describe('the cache of reporters', () => {
     expect(told).to.deep.equal(['none > 100', '100 > 100']);
   });
 
-  it('keeps what was answered since a list began', () => {
+  it('keeps responses that arrived during a list', () => {
     cache.replaceBegin();
     cache.upsert(object(105));
     cache.replaceItem(object(100));
@@ -74,18 +74,18 @@ describe('the cache of reporters', () => {
     expect(cache.get(KEY)).to.equal(undefined);
   });
 
-  it('drops what was written while a list was on its way and deleted before it was read', () => {
+  it('removes an object that was written during a list and deleted before it was read', () => {
     cache.replaceBegin();
     cache.upsert(object(105));
     cache.replaceEnd('106');
-    expect(cache.get(KEY), 'the watch goes on from 106, and never shows the deletion').to.equal(undefined);
+    expect(cache.get(KEY), 'the watch continues from 106 and never returns the deletion').to.equal(undefined);
     cache.replaceBegin();
     cache.upsert(object(108));
     cache.replaceEnd('107');
     expect(cache.get(KEY)?.metadata.resourceVersion, 'written after the list was read').to.equal('108');
   });
 
-  it('does not bring back by a late event what is known to be gone', () => {
+  it('does not restore a deleted object for a late event', () => {
     list(object(100));
     cache.remove(KEY);
     cache.event('MODIFIED', object(101));
@@ -95,7 +95,7 @@ describe('the cache of reporters', () => {
     expect(cache.get(KEY)?.metadata.uid).to.equal('u2');
   });
 
-  it('drops what a complete list does not hold, and nothing by one that breaks off', () => {
+  it('removes objects that are not in a complete list, and none at an incomplete one', () => {
     list(object(100));
     cache.replaceBegin();
     cache.replaceBegin();
@@ -105,7 +105,7 @@ describe('the cache of reporters', () => {
     expect([cache.completeList, cache.nextList]).to.deep.equal([3, 4]);
   });
 
-  it('counts an object under a name that its spec does not derive for nothing', () => {
+  it('ignores an object whose name does not match its spec', () => {
     list(object(100, 'u9', 'made-by-hand'));
     cache.event('ADDED', object(101, 'u9', 'made-by-hand'));
     expect(cache.get(KEY)).to.equal(undefined);

@@ -8,7 +8,7 @@ import { OTHER_RESPONDER, RESPONDER } from '../support/sample-tunnels.ts';
 
 const metrics = createMetrics();
 
-describe('events about reporters', () => {
+describe('Events of reporters', () => {
   function scene(mayWrite = true) {
     const clock = new FakeClock();
     const sent: string[] = [];
@@ -17,7 +17,7 @@ describe('events about reporters', () => {
       api: {
         create({ name }, { reason }) {
           sent.push(`${reason} ${name}`);
-          return Promise.reject(new Error('the API server is away'));
+          return Promise.reject(new Error('the API server is unreachable'));
         },
       },
       cache: {
@@ -36,7 +36,7 @@ describe('events about reporters', () => {
     return { clock, sent, events, dropped };
   }
 
-  it('are sent, ten of one reporter at once and then one a minute; the rest is counted', async () => {
+  it('are sent up to ten at once per reporter and then one per minute; the others are counted', async () => {
     const { clock, sent, events, dropped } = scene();
     for (let times = 0; times < 25; times += 1) events.record(RESPONDER, 'connected', '');
     expect([sent.length, await dropped()]).to.deep.equal([10, 15]);
@@ -48,7 +48,7 @@ describe('events about reporters', () => {
     await flushEventLoop();
   });
 
-  it('of a fleet that comes back at once are 50, then one a second', async () => {
+  it('are limited to 50, then one per second, if a whole fleet reconnects', async () => {
     const { clock, sent, events } = scene();
     const all = Array.from({ length: 500 }, (_, index) => ({ cluster: '', id: `r-${index}` }));
     for (const reporter of all) events.record(reporter, 'connected', '');
@@ -59,7 +59,7 @@ describe('events about reporters', () => {
     await flushEventLoop();
   });
 
-  it('are not sent by a replica that may not write', () => {
+  it('are not sent by a fenced replica', () => {
     const { sent, events } = scene(false);
     events.record(RESPONDER, 'conflict', '');
     expect(sent).to.deep.equal([]);

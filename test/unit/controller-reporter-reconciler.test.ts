@@ -10,7 +10,7 @@ const NAME = names.reporterObjectName(RESPONDER);
 const KEY = reporterKey(RESPONDER);
 const T1 = tunnel('node-1');
 
-describe('calls about a reporter', () => {
+describe('calls for a reporter', () => {
   let world: MultiReplicaHarness;
   let replica: ReturnType<MultiReplicaHarness['replica']>;
   let calls: string[];
@@ -19,7 +19,7 @@ describe('calls about a reporter', () => {
     world = createMultiReplicaHarness();
     replica = world.replica('a');
     ({ calls } = world.reporterApi);
-    // Each read takes a turn of the event loop, so that an endless loop of calls does not keep the test from its end.
+    // Each read takes an iteration of the event loop, so that an endless loop of calls does not block the test.
     const read = world.reporterApi.read.bind(world.reporterApi);
     world.reporterApi.read = async (name) => {
       const answer = await read(name);
@@ -38,7 +38,7 @@ describe('calls about a reporter', () => {
     for (let turn = 0; turn < 200; turn += 1) await world.settle();
   }
 
-  it('are not repeated at full speed when each claim meets another version', async () => {
+  it('are not repeated without a delay when each claim conflicts', async () => {
     world.reporterApi.patchStatus = () => Promise.reject(apiFailure('conflict'));
     replica.connect(RESPONDER, fullPush(T1));
     await turns();
@@ -47,7 +47,7 @@ describe('calls about a reporter', () => {
     expect(count('read')).to.be.within(8, 20);
   });
 
-  it('tell that a reporter is lost also when its stream ends while its claim is on its way', async () => {
+  it('record the disconnection also if the stream ends while its claim is in flight', async () => {
     replica.hold();
     replica.connect(RESPONDER, fullPush(T1));
     await world.settle();
@@ -59,7 +59,7 @@ describe('calls about a reporter', () => {
     expect(world.events).to.deep.equal(['a connected responder-0', 'a disconnected responder-0']);
   });
 
-  it('are few and far between while somebody else has an object of that name', async () => {
+  it('are rare while a foreign object has that name', async () => {
     await world.reporterApi.create(NAME, { id: OTHER_RESPONDER.id, cluster: OTHER_RESPONDER.cluster });
     await world.settle();
     calls.length = 0;
@@ -75,7 +75,7 @@ describe('calls about a reporter', () => {
     expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
   });
 
-  it('delete an object once that a finalizer keeps, and claim it when its Envoy comes back', async () => {
+  it('delete an object with a finalizer only once, and claim it when its Envoy reconnects', async () => {
     replica.connect(RESPONDER, fullPush(T1));
     await world.advance(2000);
     world.reporterApi.addFinalizer(NAME);
@@ -93,7 +93,7 @@ describe('calls about a reporter', () => {
     expect([count('create'), world.tunnelNames(RESPONDER)]).to.deep.equal([1, ['node-1']]);
   });
 
-  it('forget a reporter whose object goes at last, when its finalizer is taken away', async () => {
+  it('remove a reporter once the finalizer of its object is removed', async () => {
     replica.connect(RESPONDER, fullPush(T1));
     await world.advance(2000);
     world.reporterApi.addFinalizer(NAME);
@@ -105,7 +105,7 @@ describe('calls about a reporter', () => {
     expect([...replica.registry.entries()]).to.deep.equal([]);
   });
 
-  it('take the answer to a read that was sent before the object was created for no deletion of it', async () => {
+  it('do not treat a read that was sent before the creation as a deletion', async () => {
     let answer = (): void => {};
     const answered = new Promise<void>((resolve) => (answer = resolve));
     const { reporterApi } = world;
@@ -130,7 +130,7 @@ describe('calls about a reporter', () => {
     expect(replica.writeAuthorizer.canWrite(KEY)).to.equal(true);
   });
 
-  it('are a read more where the one under way was sent before the doubt', async () => {
+  it('include another read if the pending one was sent before the ownership became uncertain', async () => {
     replica.connect(RESPONDER, fullPush(T1));
     await world.advance(2000);
     let answer = (): void => {};
@@ -145,7 +145,7 @@ describe('calls about a reporter', () => {
     calls.length = 0;
     void replica.writeAuthorizer.liveRead(KEY);
     await world.settle();
-    // What becomes of this write, which takes the condition back, is not known.
+    // The outcome of this write, which removes the condition, is unknown.
     replica.state.dropsResponses = true;
     world.reporterApi.editManually(NAME, { conditions: [] });
     await world.settle();
@@ -157,7 +157,7 @@ describe('calls about a reporter', () => {
     expect(replica.writeAuthorizer.canWrite(KEY)).to.equal(true);
   });
 
-  it('believe what is older than what is known, as etcd was restored, and list anew', async () => {
+  it('accept an older version, because etcd was restored, and relist', async () => {
     const b = world.replica('b');
     b.connect(RESPONDER, fullPush(T1));
     await world.advance(2000);
@@ -178,7 +178,7 @@ describe('calls about a reporter', () => {
     expect([replica.writeAuthorizer.canWrite(KEY), replica.state.relists]).to.deep.equal([true, 1]);
   });
 
-  it('delete an object no more often than a refusal is to be tried again', async () => {
+  it('delete an object only as often as a rejected write is retried', async () => {
     replica.connect(RESPONDER, fullPush());
     await world.advance(2000);
     let deletions = 0;

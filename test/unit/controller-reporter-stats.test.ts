@@ -46,8 +46,8 @@ const figures = (
     nowMs,
   );
 
-describe('figures over the reporters of a replica', () => {
-  it('a reporter stands in one state: with a stream, without one, with rows left, with none', () => {
+describe('statistics of the reporters of a replica', () => {
+  it('count each reporter in one state: with a stream, without one, with remaining objects, without objects', () => {
     const { byState, owned } = figures([
       entry('connected', true, { stream: stream() }),
       entry('superseded', false, { stream: stream() }),
@@ -59,7 +59,7 @@ describe('figures over the reporters of a replica', () => {
     expect(owned).to.equal(3);
   });
 
-  it('tunnels rejected are counted while they are, by why', () => {
+  it('count currently rejected tunnels by reason', () => {
     const entries = [
       entry('a', true, { stream: stream(2), pendingWrites: pendingWrites({ rejected: ['x'] }) }),
       entry('b', true, { stream: stream(1) }),
@@ -69,7 +69,7 @@ describe('figures over the reporters of a replica', () => {
     expect(rejected).to.deep.equal({ invalid: 3, rejected: 3, policy: 5 });
   });
 
-  it('the backlog is the oldest that still waits', () => {
+  it('report the age of the oldest pending write', () => {
     const waiting = [
       entry('a', true, { stream: stream(), pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 5000 }) }),
       entry('b', true, { stream: stream(), pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 9000 }) }),
@@ -83,7 +83,7 @@ describe('figures over the reporters of a replica', () => {
     expect(figures([]).backlogMs).to.equal(0);
   });
 
-  it('a row that is only refused is no backlog', () => {
+  it('do not count a rejected object as a pending write', () => {
     const waitingSinceMs = NOW_MS - 3_600_000;
     const refusing = entry('a', true, {
       stream: stream(),
@@ -93,13 +93,13 @@ describe('figures over the reporters of a replica', () => {
     expect(figures([refusing], { a: 3 }).backlogMs).to.equal(3_600_000);
   });
 
-  it('a scrape changes nothing', () => {
+  it('are not changed by a scrape', () => {
     const seen = [
       entry('waits', true, {
         stream: stream(),
         pendingWrites: pendingWrites({ backlogSinceMs: NOW_MS - 5000 }),
       }),
-      entry('refused', true, {
+      entry('rejected', true, {
         pendingWrites: pendingWrites({ rejected: ['x'], backlogSinceMs: NOW_MS - 9000 }),
       }),
       entry('done', true, {

@@ -15,7 +15,7 @@ function owned(owner: string): ReporterObject {
   };
 }
 
-/** A replica that scans, in a world that a test sets; what it inherits is noted as `id` or `id orphan`. */
+/** A scanning replica; takeovers are recorded as `id` or `id orphan`. */
 function createScene() {
   const clock = new FakeClock();
   const inherited: string[] = [];
@@ -56,8 +56,8 @@ function createScene() {
   return { clock, world, inherited, stop: () => inheritance.stop() };
 }
 
-describe('what an owner leaves behind', () => {
-  it('is claimed by the leader once it has looked abandoned for 5 s', () => {
+describe('the reporters of a dead owner', () => {
+  it('are claimed by the leader once they have been orphaned for 5 s', () => {
     const { clock, inherited, stop } = createScene();
     clock.advance(4000);
     expect(inherited).to.deep.equal([]);
@@ -67,7 +67,7 @@ describe('what an owner leaves behind', () => {
     expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
-  it('is left alone while its owner lives, and by whoever leads not, or may not write', () => {
+  it('are not claimed while their owner is alive, nor by a replica that is fenced or not the leader', () => {
     for (const other of [{ otherLives: true }, { leads: false }, { mayWrite: false }]) {
       const { clock, world, inherited, stop } = createScene();
       Object.assign(world, other);
@@ -77,7 +77,7 @@ describe('what an owner leaves behind', () => {
     }
   });
 
-  it("is not judged by a watch of Leases that does not show one's own: all others would look dead", () => {
+  it('are not evaluated with a watch of Leases that lacks the own Lease, because all others would appear dead', () => {
     const { clock, world, inherited, stop } = createScene();
     world.ownLeaseShows = false;
     clock.advance(60_000);
@@ -90,7 +90,7 @@ describe('what an owner leaves behind', () => {
     stop();
   });
 
-  it('may be rows without an object: those are claimed by making it', () => {
+  it('may be orphaned objects, which are claimed by creating the reporter object', () => {
     const { clock, world, inherited, stop } = createScene();
     world.otherLives = true;
     world.orphans = [reporterKey(OTHER_RESPONDER), reporterKey(RESPONDER)];

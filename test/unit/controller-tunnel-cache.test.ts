@@ -18,7 +18,7 @@ const KEY = reporterKey(RESPONDER);
 const T1 = tunnel('node-1');
 const T2 = tunnel('node-2');
 
-/** A cache, the rows of an API server, and whom the cache told of a change. */
+/** A cache, the objects of an API server, and the changes that the cache reported. */
 function createScene(held: (key: string, name: string) => Tunnel | undefined = () => undefined) {
   const told: string[] = [];
   const cache = new TunnelCache(names, { tunnel: held });
@@ -27,12 +27,12 @@ function createScene(held: (key: string, name: string) => Tunnel | undefined = (
   return {
     api,
     cache,
-    /** What was told since the last time this was asked. */
+    /** Returns the changes since the last call. */
     told: (): string[] => told.splice(0),
-    /** The only row of a tunnel. */
+    /** Returns the only object of a tunnel. */
     only: (of: Tunnel): ObservedTunnel => {
       const [row, ...others] = cache.objects(KEY, of.name);
-      if (row === undefined || others.length > 0) throw new Error(`${others.length + 1} rows, or none`);
+      if (row === undefined || others.length > 0) throw new Error(`${others.length + 1} objects, or none`);
       return row;
     },
     make: (of: Tunnel, reporter = RESPONDER): TunnelObject =>
@@ -44,13 +44,13 @@ function told(...tunnels: Tunnel[]): string[] {
   return tunnels.map((of) => `${KEY}/${of.name}`);
 }
 
-/** What a cache says about rows, compared with what is stored. */
+/** Compares the contents of a cache with the stored objects. */
 function texts(rows: Iterable<ObservedTunnel>): string[] {
   return [...rows].map((row) => JSON.stringify(row)).toSorted();
 }
 
-describe('a row cache that follows the watch', () => {
-  it('shows each row under its reporter and tunnel name, and tells of each change', () => {
+describe('a tunnel cache that follows the watch', () => {
+  it('indexes each object by reporter and tunnel name, and reports each change', () => {
     const { api, cache, told: toldNow, make, only } = createScene();
     const made = make(T1);
     make(T1, OTHER_RESPONDER);
@@ -71,7 +71,7 @@ describe('a row cache that follows the watch', () => {
     expect(cache.size).to.equal(1);
   });
 
-  it('takes no notice of an event that is older than what is known, and tells nobody', () => {
+  it('ignores an event that is older than the known version, and reports nothing', () => {
     const { api, cache, told: toldNow, make, only } = createScene();
     const { metadata } = make(T1);
     api.editManually(metadata.name, { createdAt: '2026-11-23T06:00:00Z' });
@@ -82,7 +82,7 @@ describe('a row cache that follows the watch', () => {
     expect(toldNow()).to.deep.equal([]);
   });
 
-  it('remembers own writes and deletions for the watch, but not without end while it shows nothing', () => {
+  it('remembers own writes and deletions for the watch, but a limited number while the watch is idle', () => {
     const { cache } = createScene();
     const [object] = [manifestFor(names, RESPONDER, T1)].map(({ name, labels, spec }): TunnelObject => ({
       metadata: { name, labels, uid: 'uid', resourceVersion: '' },
@@ -102,24 +102,24 @@ describe('a row cache that follows the watch', () => {
     expect(cache.acknowledgeOwnWrite(String(100_000 + 20_099)), 'the newest is known').to.equal(true);
   });
 
-  it('knows the echo of an own write, once, and not what came before or was listed', () => {
+  it('recognizes the event of an own write once, but not earlier or listed versions', () => {
     const { api, cache, make, only } = createScene();
     const made = make(T1);
     cache.applyWrite(made, manifestFor(names, RESPONDER, T1));
     expect(only(T1)).to.deep.equal(observeTunnel(names, made));
     expect(cache.acknowledgeOwnWrite(made.metadata.resourceVersion)).to.equal(true);
     expect(cache.acknowledgeOwnWrite(made.metadata.resourceVersion)).to.equal(false);
-    // Somebody changed it: that is no echo, and seen.
+    // An external change, which is not an own write.
     const edited = api.editManually(made.metadata.name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
     expect(cache.acknowledgeOwnWrite(edited.metadata.resourceVersion)).to.equal(false);
     api.deliver(cache);
     expect(only(T1).drift).not.to.equal(0);
-    // The watch was quicker than the answer.
+    // The watch event arrived before the response.
     const other = make(T2);
     api.deliver(cache);
     cache.applyWrite(other);
     expect(cache.acknowledgeOwnWrite(other.metadata.resourceVersion)).to.equal(false);
-    // Written while a list was on its way, and in it: the watch begins after it.
+    // Written during a list and contained in it: the watch begins after it.
     cache.replaceBegin();
     const third = make(tunnel('node-3'));
     cache.applyWrite(third);
@@ -129,7 +129,7 @@ describe('a row cache that follows the watch', () => {
     expect(cache.acknowledgeOwnWrite(third.metadata.resourceVersion)).to.equal(false);
   });
 
-  it('sees what somebody made of an own write on its way into the store', () => {
+  it('detects that an own write was changed by admission', () => {
     const { cache, make, only } = createScene();
     const sent = manifestFor(names, RESPONDER, T1);
     const stored = make(T1);
@@ -139,7 +139,7 @@ describe('a row cache that follows the watch', () => {
     expect(only(T1).drift).not.to.equal(0);
   });
 
-  it('compares versions as numbers: 99 is older than 100', () => {
+  it('compares versions as numbers, so 99 is older than 100', () => {
     const { api, cache, make, only } = createScene();
     const made = make(T1);
     api.deliver(cache);
@@ -152,7 +152,7 @@ describe('a row cache that follows the watch', () => {
     expect(Number(only(T1).resourceVersion)).to.be.above(100);
   });
 
-  it('keeps both rows of one tunnel, where somebody made a second by hand, whichever goes first', () => {
+  it('keeps both objects of a tunnel after a manual create, whichever is deleted first', () => {
     for (const first of ['own', 'hand-made'] as const) {
       const { api, cache, make, told: toldNow } = createScene();
       const own = make(T1).metadata.name;
@@ -179,8 +179,8 @@ describe('a row cache that follows the watch', () => {
   });
 });
 
-describe('a row cache that runs ahead of the watch', () => {
-  it('shows an own create at once; its event changes nothing and tells nobody', () => {
+describe('a tunnel cache ahead of the watch', () => {
+  it('contains an own create immediately; its event changes and reports nothing', () => {
     const { api, cache, told: toldNow, make, only } = createScene();
     cache.applyWrite(make(T1));
     const known = only(T1);
@@ -190,7 +190,7 @@ describe('a row cache that runs ahead of the watch', () => {
     expect(toldNow()).to.deep.equal([]);
   });
 
-  it('takes no notice of an answer that the watch has overtaken', () => {
+  it('ignores a response that the watch has overtaken', () => {
     const { api, cache, make, only } = createScene();
     const made = make(T1);
     api.editManually(made.metadata.name, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
@@ -200,7 +200,7 @@ describe('a row cache that runs ahead of the watch', () => {
     expect(only(T1)).to.equal(known);
   });
 
-  it('does not bring a deleted row back for events that come late', () => {
+  it('does not restore a deleted object for late events', () => {
     const { api, cache, told: toldNow, make, only } = createScene();
     const { metadata } = make(T1);
     api.editManually(metadata.name, { createdAt: '2026-11-23T06:00:00Z' });
@@ -216,7 +216,7 @@ describe('a row cache that runs ahead of the watch', () => {
     expect(cache.size).to.equal(1);
   });
 
-  it('knows the next row of a name from the one before, also when all events come late', () => {
+  it('distinguishes the next object of a name from the previous one when all events are late', () => {
     const { api, cache, told: toldNow, make, only } = createScene();
     const { metadata } = make(T1);
     api.deliver(cache);
@@ -232,13 +232,13 @@ describe('a row cache that runs ahead of the watch', () => {
     expect(cache.size).to.equal(1);
   });
 
-  it('knows the next row of a name also when somebody else deleted and made it', () => {
+  it('distinguishes the next object of a name when it was replaced externally', () => {
     const { api, cache, make, only } = createScene();
     const { metadata } = make(T1);
     api.deliver(cache);
     api.deleteManually(metadata.name);
     const next = make({ ...T1, createdAt: '2026-11-23T06:00:00Z' });
-    // Read again after a conflict, before the watch has shown any of it.
+    // Read after a conflict, before the watch has returned any of it.
     cache.applyWrite(next);
     expect(only(T1).uid).to.equal(next.metadata.uid);
     api.deliver(cache);
@@ -246,7 +246,7 @@ describe('a row cache that runs ahead of the watch', () => {
     expect(cache.size).to.equal(1);
   });
 
-  it('forgets a deletion that the watch had shown already, so that nothing is left behind', () => {
+  it('forgets a deletion that the watch had already returned', () => {
     const { api, cache, make, only } = createScene();
     const { metadata } = make(T1);
     api.deliver(cache);
@@ -259,7 +259,7 @@ describe('a row cache that runs ahead of the watch', () => {
     expect(only(T1).uid).to.equal(next.metadata.uid);
   });
 
-  it('does not show a row again whose deletion overtook the answer to its own creation', () => {
+  it('does not restore an object whose deletion overtook the response to its creation', () => {
     const { api, cache, make } = createScene();
     const made = make(T1);
     api.deleteManually(made.metadata.name);
@@ -269,7 +269,7 @@ describe('a row cache that runs ahead of the watch', () => {
     expect(cache.size).to.equal(0);
   });
 
-  it('does not show a row again whose deletion overtook the answer to a patch', () => {
+  it('does not restore an object whose deletion overtook the response to a patch', () => {
     const { api, cache, make } = createScene();
     const { metadata } = make(T1);
     api.deliver(cache);
@@ -282,7 +282,7 @@ describe('a row cache that runs ahead of the watch', () => {
 });
 
 describe('a list', () => {
-  it('replaces what is known: rows that it does not hold are gone, and told of', () => {
+  it('replaces the contents: objects that are not in the list are removed and reported', () => {
     const { api, cache, told: toldNow, make } = createScene();
     const { metadata } = make(T1);
     make(T2);
@@ -296,7 +296,7 @@ describe('a list', () => {
     expect(cache.size).to.equal(1);
   });
 
-  it('tells only of rows that are not what they were', () => {
+  it('reports only changed objects', () => {
     const { api, cache, told: toldNow, make } = createScene();
     make(T1);
     const { metadata } = make(T2);
@@ -309,7 +309,7 @@ describe('a list', () => {
     expect(toldNow()).to.deep.equal([]);
   });
 
-  it('of a store that was restored replaces rows by their older versions', () => {
+  it('replaces objects with older versions after a restore of etcd', () => {
     const { api, cache, make, only } = createScene();
     const made = make(T1);
     const restore = api.backup();
@@ -321,13 +321,13 @@ describe('a list', () => {
     expect(only(T1)).to.deep.equal(observeTunnel(names, made));
     expect(cache.objects(KEY, 'node-2')).to.deep.equal([]);
 
-    // And the watch goes on from there, below the versions that were known before.
+    // The watch continues from there, below the versions that were known before.
     const edited = api.editManually(made.metadata.name, { labels: { team: 'x' } });
     api.deliver(cache);
     expect(only(T1).resourceVersion).to.equal(edited.metadata.resourceVersion);
   });
 
-  it('of a store that was restored, and came to the same version another way: tells of the row that is another there', () => {
+  it('reports an object with the same version but other contents after a restore of etcd', () => {
     const { api, cache, told: toldNow, make, only } = createScene();
     const { metadata } = make(T1);
     make(T2);
@@ -343,7 +343,7 @@ describe('a list', () => {
     expect(toldNow()).to.deep.equal(told(T1));
   });
 
-  it('of a store that was restored does not bring back its version for what was written since', () => {
+  it('does not replace later own writes with the versions of a restored etcd', () => {
     const { api, cache, make, only } = createScene();
     const made = make(T1);
     const restore = api.backup();
@@ -359,7 +359,7 @@ describe('a list', () => {
     expect(cache.objects(KEY, 'node-2')).to.have.length(1);
   });
 
-  it('that breaks off leaves what was known; the next one settles it', () => {
+  it('keeps the contents if it is incomplete; the next one replaces them', () => {
     const { api, cache, told: toldNow, make, only } = createScene();
     const first = make(T1).metadata.name;
     make(T2);
@@ -381,7 +381,7 @@ describe('a list', () => {
     expect(cache.size).to.equal(1);
   });
 
-  it('does not sweep a row that was made while it ran, whether or not the list shows it', () => {
+  it('does not remove an object that was created during the list', () => {
     const { api, cache, make } = createScene();
     make(T1);
     cache.replaceBegin();
@@ -396,7 +396,7 @@ describe('a list', () => {
     expect(cache.size).to.equal(2);
   });
 
-  it('does not undo a patch that was answered while it ran', () => {
+  it('does not revert a patch whose response arrived during the list', () => {
     const { api, cache, make, only } = createScene();
     const { metadata } = make(T1);
     api.deliver(cache);
@@ -409,7 +409,7 @@ describe('a list', () => {
     expect(only(T1).resourceVersion).to.equal(patched.metadata.resourceVersion);
   });
 
-  it('does not bring back a row that was deleted while it ran, known before or not', () => {
+  it('does not restore an object that was deleted during the list, known before or not', () => {
     for (const knownBefore of [true, false]) {
       const { api, cache, make } = createScene();
       const made = make(T1);
@@ -429,7 +429,7 @@ describe('a list', () => {
     }
   });
 
-  it('shows what somebody did to a row after its own creation was answered, both while the list ran', () => {
+  it('contains an external change after an own create, both during the list', () => {
     const { api, cache, make, only, told: toldNow } = createScene();
     cache.replaceBegin();
     cache.applyWrite(make(T1));
@@ -439,13 +439,13 @@ describe('a list', () => {
     const list = api.list();
     for (const object of list.items) cache.replaceItem(object);
     cache.replaceEnd(list.version);
-    // The watch begins after the list, so nothing else will ever tell.
+    // The watch begins after the list, so there is no event.
     expect(api.pendingEvents).to.equal(0);
     expect(only(T1).resourceVersion).to.equal(edited.metadata.resourceVersion);
     expect(toldNow()).to.deep.equal(told(T1));
   });
 
-  it('sweeps a row that was made while it was on its way, and deleted by somebody before it was read', () => {
+  it('removes an object that was created during the list and deleted externally before it was read', () => {
     for (const answered of ['before the list', 'after the list']) {
       const { api, cache, make } = createScene();
       make(T2);
@@ -462,7 +462,7 @@ describe('a list', () => {
     }
   });
 
-  it('sweeps both rows of one tunnel', () => {
+  it('removes both objects of a tunnel', () => {
     const { api, cache, make } = createScene();
     make(T1);
     api.createManually({ ...manifestFor(names, RESPONDER, T1), name: 'hand-made' });
@@ -475,27 +475,27 @@ describe('a list', () => {
   });
 });
 
-describe('what a row cache remembers of rows that are gone', () => {
+describe('the memory of deleted objects in a tunnel cache', () => {
   const deletions: [
     order: string,
     happens: (scene: ReturnType<typeof createScene>, row: ObservedTunnel) => void,
   ][] = [
     [
-      'answered, then seen on the watch',
+      'response, then watch event',
       ({ api, cache }, row) => {
         cache.applyDelete(KEY, 'node-1', row);
         api.deliver(cache);
       },
     ],
     [
-      'seen on the watch, then answered',
+      'watch event, then response',
       ({ api, cache }, row) => {
         api.deliver(cache);
         cache.applyDelete(KEY, 'node-1', row);
       },
     ],
     [
-      'answered, then no longer in a list',
+      'response, then not in a list',
       ({ api, cache }, row) => {
         cache.applyDelete(KEY, 'node-1', row);
         api.relist(cache);
@@ -503,7 +503,7 @@ describe('what a row cache remembers of rows that are gone', () => {
     ],
   ];
   for (const [order, happens] of deletions) {
-    it(`is nothing in the end, for deletions ${order}`, () => {
+    it(`is empty in the end, for deletions: ${order}`, () => {
       const scene = createScene();
       const { api, cache, make, only } = scene;
       const comeAndGo = (times: number): void => {
@@ -525,8 +525,8 @@ describe('what a row cache remembers of rows that are gone', () => {
   }
 });
 
-describe('what the ledger learns from the rows', () => {
-  it('is every tunnel of the reporter, and none of another', () => {
+describe('the tunnels that the ledger gets from the objects', () => {
+  it('are all tunnels of the reporter, and none of another', () => {
     const { api, cache, make } = createScene();
     make(T1);
     make(T2);
@@ -536,11 +536,11 @@ describe('what the ledger learns from the rows', () => {
     expect(cache.priorState(KEY).tunnel('node-2')).to.deep.equal(T2);
     expect(cache.priorState(KEY).tunnel('node-3')).to.equal(undefined);
     expect([...cache.tunnelNames(KEY)]).to.deep.equal(['node-1', 'node-2']);
-    expect([...cache.priorState('nobody').tunnels()]).to.deep.equal([]);
-    expect([...cache.tunnelNames('nobody')]).to.deep.equal([]);
+    expect([...cache.priorState('unknown').tunnels()]).to.deep.equal([]);
+    expect([...cache.tunnelNames('unknown')]).to.deep.equal([]);
   });
 
-  it('is the same object that the ledger holds, where both say the same: a tunnel is kept once', () => {
+  it('are shared with the ledger if they are equal, so that a tunnel is kept once', () => {
     const { api, cache, make, only } = createScene((key, name) =>
       key === KEY && name === 'node-1' ? T1 : undefined,
     );
@@ -559,18 +559,18 @@ function rowNow(api: MemoryTunnelApi, of: Tunnel): TunnelObject | undefined {
   return api.stored.get(names.tunnelObjectName(RESPONDER, of));
 }
 
-describe('a row cache after any course of events', () => {
+describe('a tunnel cache after any sequence of events', () => {
   const TUNNELS = [T1, T2];
   interface World {
     readonly api: MemoryTunnelApi;
     readonly cache: TunnelCache;
-    /** Answers to own writes, on their way; they arrive in any order. */
+    /** Pending responses to own writes; they arrive in any order. */
     readonly answers: (() => void)[];
-    /** While it has begun the watch brings nothing; `items` are those that were not handed over yet. */
+    /** A list in progress, during which the watch is idle; `items` are not delivered yet. */
     list: { read: ReturnType<MemoryTunnelApi['list']> | undefined } | undefined;
   }
 
-  /** One thing that happens; those that cannot happen now change nothing. */
+  /** An event; an impossible event changes nothing. */
   type Happening = (world: World) => void;
 
   const anyOf = fc.constantFrom(...TUNNELS);
@@ -589,7 +589,7 @@ describe('a row cache after any course of events', () => {
       };
     });
   const ownDelete: fc.Arbitrary<Happening> = anyOf.map((of) => ({ api, answers, cache }) => {
-    // Only a row that is known as it stands can be deleted.
+    // Only the known version of an object can be deleted.
     const row = cache.objects(KEY, of.name).find(({ uid }) => uid === rowNow(api, of)?.metadata.uid);
     if (row === undefined || row.resourceVersion !== rowNow(api, of)?.metadata.resourceVersion) return;
     api.deleteManually(row.name);
@@ -639,7 +639,7 @@ describe('a row cache after any course of events', () => {
     { maxLength: 60, size: 'max' },
   );
 
-  it('shows the rows as they are stored, once all answers and events have come', () => {
+  it('contains the stored objects once all responses and events have arrived', () => {
     fc.assert(
       fc.property(anyCourse, (course) => {
         const { api, cache } = createScene();

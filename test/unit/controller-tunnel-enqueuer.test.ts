@@ -22,7 +22,7 @@ const T2 = tunnel('node-2');
 const T3 = tunnel('node-3');
 const NAME = names.tunnelObjectName(RESPONDER, T1);
 
-/** The calls since the last time, as `verb name`, in the order of their text. */
+/** Returns the sorted calls since the last time, as `verb name`. */
 function calls({ api }: ControllerHarness): string[] {
   return api.calls
     .splice(0)
@@ -34,7 +34,7 @@ function called(verb: string, reporter: ReporterId, ...tunnels: Tunnel[]): strin
   return tunnels.map((of) => `${verb} ${names.tunnelObjectName(reporter, of)}`).toSorted();
 }
 
-/** Which tunnels of a reporter have a row, by name. */
+/** Returns the names of the tunnels of a reporter that have an object. */
 function rowsOf({ api }: { readonly api: MemoryTunnelApi }, reporter: ReporterId): string[] {
   return [...api.stored.values()]
     .filter(({ spec }) => spec.reporter.cluster === reporter.cluster && spec.reporter.id === reporter.id)
@@ -42,14 +42,14 @@ function rowsOf({ api }: { readonly api: MemoryTunnelApi }, reporter: ReporterId
     .toSorted();
 }
 
-/** An API server with rows from an operator that is no more. */
+/** An API server with objects of a previous operator. */
 function rowsFromBefore(of: readonly [ReporterId, Tunnel][]): MemoryTunnelApi {
   const api = new MemoryTunnelApi();
   for (const [reporter, each] of of) api.createManually(manifestFor(names, reporter, each));
   return api;
 }
 
-/** A world in which T1 and T2 are held and have their rows. */
+/** A harness in which T1 and T2 are reported and have objects. */
 async function holding(): Promise<ControllerHarness> {
   const world = createHarness();
   await world.start();
@@ -68,7 +68,7 @@ describe('after a restart', () => {
     [{ cluster: 'core', id: RESPONDER.id }, T1],
   ];
 
-  it('a full push of what the rows say costs no call', async () => {
+  it('a full push that equals the objects causes no call', async () => {
     const world = createHarness({ api: rowsFromBefore(before) });
     await world.start();
     world.report(RESPONDER, fullPush(T1, T2, T3));
@@ -76,7 +76,7 @@ describe('after a restart', () => {
     expect(calls(world)).to.deep.equal([]);
   });
 
-  it('a full push deletes the rows of its reporter that it does not list, and no others', async () => {
+  it('a full push deletes the objects of its reporter that it does not list, and no others', async () => {
     const world = createHarness({ api: rowsFromBefore(before) });
     await world.start();
     world.report(RESPONDER, fullPush(T2));
@@ -93,7 +93,7 @@ describe('after a restart', () => {
     expect(calls(world)).to.deep.equal(called('delete', RESPONDER, T1, T2, T3));
   });
 
-  it('a full push that comes before the rows are listed does the same once they are', async () => {
+  it('a full push before the list of objects has the same effect once they are listed', async () => {
     const world = createHarness({ api: rowsFromBefore(before) });
     world.report(RESPONDER, fullPush(T2));
     await world.settle();
@@ -103,7 +103,7 @@ describe('after a restart', () => {
     expect(calls(world)).to.deep.equal(called('delete', RESPONDER, T1, T3));
   });
 
-  it('rows of reporters that have not reported stay as they are, also edited ones', async () => {
+  it('objects of reporters that have not reported are unchanged, even edited ones', async () => {
     const api = rowsFromBefore(before);
     api.editManually(NAME, { labels: { 'reverse-tunnel.io/tenant': 'mine' } });
     const world = createHarness({ api });
@@ -113,7 +113,7 @@ describe('after a restart', () => {
     expect(calls(world)).to.deep.equal([]);
   });
 
-  it('a delta first deletes what it removes, adds what it adds, and nothing else', async () => {
+  it('a delta deletes what it removes, creates what it adds, and changes nothing else', async () => {
     const world = createHarness({ api: rowsFromBefore(before) });
     await world.start();
     const T4 = tunnel('node-4');
@@ -125,7 +125,7 @@ describe('after a restart', () => {
     );
   });
 
-  it('a full push after that collects the rest', async () => {
+  it('a full push after that deletes the stale objects', async () => {
     const world = createHarness({ api: rowsFromBefore(before) });
     await world.start();
     world.report(RESPONDER, delta([]));
@@ -135,7 +135,7 @@ describe('after a restart', () => {
     expect(calls(world)).to.deep.equal(called('delete', RESPONDER, T2, T3));
   });
 
-  it('rows that somebody else changed meanwhile are put right with the first full push', async () => {
+  it('external changes during the downtime are reverted at the first full push', async () => {
     const api = rowsFromBefore(before);
     api.editManually(NAME, { labels: { 'reverse-tunnel.io/tenant': null }, createdAt: null });
     const world = createHarness({ api });
@@ -146,7 +146,7 @@ describe('after a restart', () => {
     expect(world.object(RESPONDER, T1)?.spec.createdAt).to.equal(T1.createdAt);
   });
 
-  it('every row keeps uid and version through a restart, also of 1,000', async () => {
+  it('every one of 1,000 objects keeps its uid and version across a restart', async () => {
     const tunnels = Array.from({ length: 1000 }, (_, index) => tunnel(`node-${index}`));
     const api = rowsFromBefore(tunnels.map((each) => [RESPONDER, each]));
     const rows = [...api.stored.values()];
@@ -159,8 +159,8 @@ describe('after a restart', () => {
   });
 });
 
-describe('what somebody does to a row by hand', () => {
-  it('deleting it: it comes back at once', async () => {
+describe('a manual edit of an object', () => {
+  it('is reverted immediately if it deletes the object', async () => {
     const world = await holding();
     world.api.deleteManually(NAME);
     await world.settle();
@@ -171,20 +171,24 @@ describe('what somebody does to a row by hand', () => {
   const ready = { type: 'Ready', status: 'True', reason: 'Reported' };
   const edits: [what: string, edit: ManualEdit, verb: 'patch' | 'patchStatus'][] = [
     ['another label value', { labels: { 'reverse-tunnel.io/node': 'mine' } }, 'patch'],
-    ['a label taken off', { labels: { 'app.kubernetes.io/managed-by': null } }, 'patch'],
+    ['a removed label', { labels: { 'app.kubernetes.io/managed-by': null } }, 'patch'],
     ['another createdAt', { createdAt: '2020-01-01T00:00:00Z' }, 'patch'],
-    ['createdAt taken out', { createdAt: null }, 'patch'],
-    ['the same instant, written another way', { createdAt: '2026-11-23T06:00:00.123456+01:00' }, 'patch'],
+    ['a removed createdAt', { createdAt: null }, 'patch'],
+    ['the same time in another format', { createdAt: '2026-11-23T06:00:00.123456+01:00' }, 'patch'],
     ['another state', { status: { state: 'Unknown' } }, 'patchStatus'],
     [
       'Ready Unknown',
       { status: { conditions: [{ ...ready, status: 'Unknown', reason: 'Mine' }] } },
       'patchStatus',
     ],
-    ['a condition more', { status: { conditions: [ready, { ...ready, type: 'Stalled' }] } }, 'patchStatus'],
+    [
+      'an additional condition',
+      { status: { conditions: [ready, { ...ready, type: 'Stalled' }] } },
+      'patchStatus',
+    ],
   ];
   for (const [what, edit, verb] of edits) {
-    it(`${what}: put right by one ${verb}, and it stays the same object`, async () => {
+    it(`${what}: is reverted by one ${verb}, and the object is kept`, async () => {
       const world = await holding();
       const before = objectTexts(world.api.stored.values());
       const uid = world.object(RESPONDER, T1)?.metadata.uid;
@@ -199,7 +203,7 @@ describe('what somebody does to a row by hand', () => {
     });
   }
 
-  it('all of it at once: put right by two writes', async () => {
+  it('is reverted by two writes if it changes everything', async () => {
     const world = await holding();
     const before = objectTexts(world.api.stored.values());
     world.api.editManually(NAME, {
@@ -212,7 +216,7 @@ describe('what somebody does to a row by hand', () => {
     expect(objectTexts(world.api.stored.values())).to.deep.equal(before);
   });
 
-  it('a restored status says when it changed, in whole seconds', async () => {
+  it('has its time in whole seconds in the reverted status', async () => {
     const world = await holding();
     world.api.editManually(NAME, { status: { state: 'Unknown' } });
     await world.settle();
@@ -221,7 +225,7 @@ describe('what somebody does to a row by hand', () => {
     ]);
   });
 
-  it('a label of their own: left alone, also when something else is written', async () => {
+  it('is kept if it adds another label, even when the object is written', async () => {
     const world = await holding();
     world.api.editManually(NAME, { labels: { team: 'network' } });
     await world.advance(60_000);
@@ -231,7 +235,7 @@ describe('what somebody does to a row by hand', () => {
     expect(world.object(RESPONDER, T1)?.metadata.labels).to.include({ team: 'network' });
   });
 
-  it('another row for a tunnel that has one: that one goes, the right one stays', async () => {
+  it('is deleted if it creates a second object of a tunnel, and the first one is kept', async () => {
     const world = await holding();
     const uid = world.object(RESPONDER, T1)?.metadata.uid;
     world.api.createManually({ ...manifestFor(names, RESPONDER, T1), name: 'mine' });
@@ -240,7 +244,7 @@ describe('what somebody does to a row by hand', () => {
     expect(world.object(RESPONDER, T1)?.metadata.uid).to.equal(uid);
   });
 
-  it('a row for a tunnel that a reporter does not hold goes; of a reporter that nobody knows it stays', async () => {
+  it('is deleted if it creates an object for a tunnel that is not reported; of an unknown reporter, it is kept', async () => {
     const world = await holding();
     world.api.createManually({ ...manifestFor(names, RESPONDER, T3), name: 'mine' });
     world.api.createManually(manifestFor(names, RESPONDER, tunnel('node-4')));
@@ -250,7 +254,7 @@ describe('what somebody does to a row by hand', () => {
     expect(rowsOf(world, OTHER_RESPONDER)).to.deep.equal(['node-3']);
   });
 
-  it('deleting all of 500 rows: all come back, each by one POST', async () => {
+  it('is reverted with one POST per object if it deletes all 500 objects', async () => {
     const world = createHarness();
     await world.start();
     const tunnels = Array.from({ length: 500 }, (_, index) => tunnel(`node-${index}`));
@@ -267,7 +271,7 @@ describe('the watch', () => {
   const adds = async ({ metrics }: ControllerHarness): Promise<number> =>
     (await metrics.workqueueAdds.get()).values.reduce((sum, { value }) => sum + value, 0);
 
-  it('puts no key into the queue for own writes, whether it is slower or quicker than their answers', async () => {
+  it('enqueues no key for own writes, before or after their responses', async () => {
     for (const order of ['slower', 'quicker'] as const) {
       const world = await holding();
       const before = await adds(world);
@@ -283,7 +287,7 @@ describe('the watch', () => {
     }
   });
 
-  it('puts no key into the queue for rows of reporters that have not reported', async () => {
+  it('enqueues no key for objects of reporters that have not reported', async () => {
     const api = rowsFromBefore([T1, T2, T3].map((each) => [RESPONDER, each]));
     const world = createHarness({ api });
     await world.start();
@@ -293,7 +297,7 @@ describe('the watch', () => {
     expect(await adds(world)).to.equal(0);
   });
 
-  it("that shows the first half of a change of identity before it is answered takes it for nobody's deed", async () => {
+  it('treats the first half of a change of identity as an own write before its response', async () => {
     const world = await holding();
     world.api.after = ({ verb }) => {
       if (verb === 'delete') world.api.deliver(world.cache);
@@ -309,8 +313,8 @@ describe('the watch', () => {
   });
 });
 
-describe('somebody who wants a row to differ', () => {
-  /** Edits the row whenever the operator has put it right; gives how often. */
+describe('an external controller that keeps changing an object', () => {
+  /** Edits the object after each revert; returns the number of reverts. */
   function fightOver(world: ControllerHarness): () => number {
     let fought = 0;
     world.api.after = ({ name, verb }) => {
@@ -322,7 +326,7 @@ describe('somebody who wants a row to differ', () => {
     return () => fought;
   }
 
-  it('is answered ever more rarely, to once in 5 minutes, and delays no other tunnel', async () => {
+  it('is reverted with increasing delays of up to 5 minutes, and delays no other tunnel', async () => {
     const world = await holding();
     const fought = fightOver(world);
     await world.advance(3_600_000);
@@ -332,7 +336,7 @@ describe('somebody who wants a row to differ', () => {
     expect(rowsOf(world, RESPONDER)).to.include('node-3');
   });
 
-  it('does not win: left alone, the row is put right', async () => {
+  it('does not win: the object is reverted once the changes stop', async () => {
     const world = await holding();
     fightOver(world);
     await world.advance(60_000);
@@ -341,7 +345,7 @@ describe('somebody who wants a row to differ', () => {
     expect(world.object(RESPONDER, T1)?.metadata.labels).to.include({ 'reverse-tunnel.io/node': 'node-1' });
   });
 
-  it('does not keep a report from being written at once', async () => {
+  it('does not delay the write of a report', async () => {
     const world = await holding();
     const fought = fightOver(world);
     await world.advance(600_000);
@@ -352,7 +356,7 @@ describe('somebody who wants a row to differ', () => {
     expect(world.object(RESPONDER, T1)?.spec.createdAt).to.equal('2026-11-23T07:00:00Z');
   });
 
-  it('by deleting it again and again is answered as rarely', async () => {
+  it('is reverted with the same delays if it deletes the object repeatedly', async () => {
     const world = await holding();
     let made = 0;
     world.api.after = ({ name, verb }) => {
@@ -368,9 +372,9 @@ describe('somebody who wants a row to differ', () => {
     expect(world.object(RESPONDER, T1)).not.to.equal(undefined);
   });
 
-  it('once, in many steps, is no fight: a later accident is put right soon', async () => {
+  it('is not assumed after one edit in many steps: a later edit is reverted soon', async () => {
     const world = await holding();
-    // The first is put right at once; the others fall into the wait of 1 s that the second one begins.
+    // The first edit is reverted immediately; the others fall into the delay of 1 s that the second one starts.
     for (let step = 0; step < 12; step += 1) {
       world.api.editManually(NAME, { labels: { 'reverse-tunnel.io/node': `mine-${step}` } });
       await world.advance(20);
@@ -384,8 +388,8 @@ describe('somebody who wants a row to differ', () => {
   });
 });
 
-describe('an API server that was away', () => {
-  it('finds what was reported meanwhile, within 3 s, by the writes that this needs and hardly more', async () => {
+describe('an API server after an outage', () => {
+  it('gets the changes that were reported meanwhile within 3 s, with few additional writes', async () => {
     const world = await holding();
     const tunnels = Array.from({ length: 300 }, (_, index) => tunnel(`new-${index}`));
     await world.advance(10);
@@ -394,7 +398,7 @@ describe('an API server that was away', () => {
     };
     world.report(RESPONDER, delta([...tunnels, { ...T1, createdAt: undefined }], ['node-1', 'node-2']));
     await world.advance(60_000);
-    expect(rowsOf(world, RESPONDER), 'nothing is deleted because of the outage').to.deep.equal([
+    expect(rowsOf(world, RESPONDER), 'loses no object because of the outage').to.deep.equal([
       'node-1',
       'node-2',
     ]);
@@ -406,7 +410,7 @@ describe('an API server that was away', () => {
     expect(calls(world)).to.have.length(302);
   });
 
-  it('and came back without the rows, as its namespace was deleted and made again, has them again soon', async () => {
+  it('gets the objects again if the namespace was deleted and recreated', async () => {
     for (const awayMs of [5000, 600_000]) {
       const world = await holding();
       world.api.before = () => {
@@ -421,7 +425,7 @@ describe('an API server that was away', () => {
     }
   });
 
-  it('and was restored to an older state gets its rows back as they are to be', async () => {
+  it('gets the current objects if etcd was restored to an older state', async () => {
     const world = await holding();
     const restore = world.api.backup();
     world.report(RESPONDER, delta([T3, { ...T1, createdAt: undefined }], ['node-1', 'node-2']));
@@ -436,12 +440,12 @@ describe('an API server that was away', () => {
   });
 });
 
-describe('the limit of tunnels a reporter may hold', () => {
+describe('the limit of tunnels per reporter', () => {
   function limited(): ControllerHarness {
     return createHarness({ maxTunnelsPerReporter: 3 });
   }
 
-  it('refuses a full push that is over it, whole: what was held before stays', async () => {
+  it('rejects a whole full push that exceeds it: the previous tunnels stay', async () => {
     const world = limited();
     await world.start();
     world.report(RESPONDER, fullPush(T1));
@@ -458,7 +462,7 @@ describe('the limit of tunnels a reporter may hold', () => {
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
   });
 
-  it('refuses a delta that leads over it, and takes one that does not', async () => {
+  it('rejects a delta that would exceed it, and accepts another one', async () => {
     const world = limited();
     await world.start();
     world.report(RESPONDER, fullPush(T1, T2));
@@ -475,7 +479,7 @@ describe('the limit of tunnels a reporter may hold', () => {
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-2', 'node-3']);
   });
 
-  it("is each reporter's own", async () => {
+  it('is separate for each reporter', async () => {
     const world = limited();
     await world.start();
     world.report(RESPONDER, fullPush(T1, T2, T3));
@@ -495,7 +499,7 @@ describe('a reporter without a stream', () => {
     return world;
   }
 
-  it('has what it said before still written', async () => {
+  it('has its previous reports written', async () => {
     const world = createHarness();
     world.report(RESPONDER, fullPush(T1));
     world.intake.reporterDisconnected(RESPONDER, 'StreamEnded');
@@ -503,7 +507,7 @@ describe('a reporter without a stream', () => {
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1']);
   });
 
-  it('has what it said before the rows were listed still written, also that a tunnel is gone', async () => {
+  it('has its reports from before the list written, including removed tunnels', async () => {
     for (const report of [delta([], ['node-1']), fullPush(T2)]) {
       const { api } = await left();
       const world = createHarness({ api });
@@ -514,29 +518,29 @@ describe('a reporter without a stream', () => {
     }
   });
 
-  it('keeps its rows, and has none that somebody deletes brought back, until it reports again', async () => {
+  it('keeps its objects, and manually deleted ones are not recreated until it reports again', async () => {
     const world = await left();
     world.api.deleteManually(NAME);
     await world.advance(600_000);
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-2']);
-    // An identical full push: nothing is new in it, but for the row.
+    // An identical full push: only the object is missing.
     world.report(RESPONDER, fullPush(T1, T2));
     await world.settle();
     expect(rowsOf(world, RESPONDER)).to.deep.equal(['node-1', 'node-2']);
   });
 });
 
-describe('a full push of more tunnels than are looked at in one go', () => {
+describe('a full push of more tunnels than one batch', () => {
   const many = Array.from({ length: 9000 }, (_, i) => tunnel(`node-${i}`));
 
-  it('is taken at once, leaves room for others, and is written whole', async () => {
+  it('is applied immediately, does not block others, and is written completely', async () => {
     const world = createHarness({ maxTunnelsPerReporter: 10_000 });
     await world.start();
     world.report(RESPONDER, fullPush(...many));
     let looked = false;
     void world.enqueuer.drained().then(() => (looked = true));
     world.report(OTHER_RESPONDER, fullPush(T1));
-    // In this turn: some of the large one, and the small one whole.
+    // In this batch: a part of the large push, and the complete small one.
     expect(world.queue.depth).to.be.below(9000);
     expect(world.queue.isActive(reporterKey(OTHER_RESPONDER), T1.name)).to.equal(true);
     await world.settle();
@@ -547,7 +551,7 @@ describe('a full push of more tunnels than are looked at in one go', () => {
     await world.enqueuer.drained();
   });
 
-  it('that takes back most of itself before it was looked at ends as the last one says', async () => {
+  it('ends with the last report if most of it is removed before it was enqueued', async () => {
     const world = createHarness({ maxTunnelsPerReporter: 10_000 });
     await world.start();
     world.report(RESPONDER, fullPush(...many));
@@ -557,7 +561,7 @@ describe('a full push of more tunnels than are looked at in one go', () => {
   });
 });
 
-describe('a gate in front of the rows', () => {
+describe('the write authorizer', () => {
   /** Records external changes; a test sets `open`. */
   function recordingGate() {
     const gate = {
@@ -569,7 +573,7 @@ describe('a gate in front of the rows', () => {
     return gate;
   }
 
-  it('that is closed is told of rows that somebody changes meanwhile', async () => {
+  it('is notified of external changes while it denies writes', async () => {
     const gate = recordingGate();
     const world = createHarness({ ownership: gate });
     world.connect(RESPONDER);
@@ -579,13 +583,13 @@ describe('a gate in front of the rows', () => {
     expect(gate.foreign).to.equal(1);
   });
 
-  it('is told again when a conflict was read again: what that shows is newer than any read before', async () => {
+  it('is notified again after the read that follows a conflict, which is newer than any previous read', async () => {
     const gate = recordingGate();
     gate.open = true;
     const world = createHarness({ ownership: gate });
     await world.start();
     world.api.createManually(manifestFor(names, RESPONDER, T1));
-    // The watch has not brought it: the create meets it.
+    // The watch has not returned it, so the create conflicts with it.
     world.report(RESPONDER, fullPush(T1));
     let duringRead = 0;
     world.api.after = ({ verb }) => {
@@ -596,7 +600,7 @@ describe('a gate in front of the rows', () => {
     expect(gate.foreign).to.equal(2);
   });
 
-  it('that may not be read holds up its own reporter, and says so, but nobody else', async () => {
+  it('delays and logs only the reporter whose object cannot be read', async () => {
     const world = createHarness({ ownership: { permission: () => 'verify' }, concurrency: 1 });
     const read = world.reporterApi.read.bind(world.reporterApi);
     world.reporterApi.read = (name) =>

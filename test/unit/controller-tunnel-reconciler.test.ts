@@ -14,12 +14,12 @@ const OTHER_TENANT = { ...T1, tenantID: 'beta' };
 const OTHER_NODE = { ...T1, nodeID: 'node-one' };
 const NAME = names.tunnelObjectName(RESPONDER, T1);
 
-/** The calls since the last time, by verb. */
+/** Returns the calls since the last time, by verb. */
 function verbs({ api }: ControllerHarness): string[] {
   return api.calls.splice(0).map(({ verb }) => verb);
 }
 
-/** A world in which the operator has run for a while, and holds a row for T1. */
+/** A harness in which the operator has been running, with an object for T1. */
 async function holdingT1(): Promise<ControllerHarness> {
   const world = createHarness();
   await world.start();
@@ -29,7 +29,7 @@ async function holdingT1(): Promise<ControllerHarness> {
   return world;
 }
 
-/** That the API server's rows say exactly what these tunnels of RESPONDER say, in good order. */
+/** Expects exactly the objects of these tunnels of RESPONDER. */
 function expectRows({ api }: ControllerHarness, ...tunnels: (typeof T1)[]): void {
   const status = { state: 'Connected', conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }] };
   const wanted = tunnels.map((of) => {
@@ -39,8 +39,8 @@ function expectRows({ api }: ControllerHarness, ...tunnels: (typeof T1)[]): void
   expect(objectTexts(api.stored.values())).to.deep.equal(objectTexts(wanted));
 }
 
-describe('a row write', () => {
-  it('is one POST for a new tunnel, and one DELETE for one that is gone', async () => {
+describe('an object write', () => {
+  it('is one POST for a new tunnel, and one DELETE for a removed one', async () => {
     const world = await holdingT1();
     expectRows(world, T1);
     world.report(RESPONDER, delta([], ['node-1']));
@@ -49,7 +49,7 @@ describe('a row write', () => {
     expectRows(world);
   });
 
-  it('is one PATCH for another createdAt, one less or one more, and the row stays the same object', async () => {
+  it('is one PATCH for a changed, removed or added createdAt, which keeps the object', async () => {
     const world = await holdingT1();
     const before = world.object(RESPONDER, T1)?.metadata.uid;
     for (const next of [LATER, { ...T1, createdAt: undefined }, T1]) {
@@ -61,7 +61,7 @@ describe('a row write', () => {
     expect(world.object(RESPONDER, T1)?.metadata.uid).to.equal(before);
   });
 
-  it('is a DELETE, then a POST for another identity, under the same name or another', async () => {
+  it('is a DELETE and then a POST for another identity, with or without another name', async () => {
     const world = await holdingT1();
     for (const next of [OTHER_TENANT, OTHER_NODE, T1]) {
       world.report(RESPONDER, delta([next], ['node-1']));
@@ -71,7 +71,7 @@ describe('a row write', () => {
     }
   });
 
-  it('is none for what is so already: heartbeats, the same full push, the same tunnel again', async () => {
+  it('does not occur without a change: for heartbeats, the same full push, the same tunnel', async () => {
     const world = await holdingT1();
     for (let time = 0; time < 3; time += 1) {
       world.report(RESPONDER, delta([]));
@@ -85,7 +85,7 @@ describe('a row write', () => {
     expect(verbs(world)).to.deep.equal([]);
   });
 
-  it('is none for a tunnel that came and went before it was its turn', async () => {
+  it('does not occur for a tunnel that was added and removed before its turn', async () => {
     const world = createHarness();
     await world.start();
     world.workers.stop();
@@ -97,7 +97,7 @@ describe('a row write', () => {
     expect(verbs(world)).to.deep.equal([]);
   });
 
-  it('is one more, whatever happened while one was on its way', async () => {
+  it('is followed by only one more, whatever happened while it was in flight', async () => {
     const world = createHarness();
     await world.start();
     const answer = Promise.withResolvers<void>();
@@ -117,7 +117,7 @@ describe('a row write', () => {
     expectRows(world, LATER);
   });
 
-  it('undoes a create that was on its way when the tunnel went', async () => {
+  it('deletes an object whose tunnel was removed while the create was in flight', async () => {
     const world = createHarness();
     await world.start();
     const arrival = Promise.withResolvers<void>();
@@ -131,7 +131,7 @@ describe('a row write', () => {
     expectRows(world);
   });
 
-  it('carries every rightful name to a row that the API server takes', async () => {
+  it('gives every valid name an object that the API server accepts', async () => {
     const world = createHarness();
     await world.start();
     const strange = [
@@ -155,14 +155,14 @@ describe('a row write', () => {
 });
 
 describe('a conflict', () => {
-  it('with a row that is older than it was known lists everything again: etcd was restored', async () => {
+  it('with an older version of a known object causes a relist, because etcd was restored', async () => {
     const world = createHarness();
     await world.start();
     world.report(RESPONDER, fullPush(T1));
     await world.settle();
     const stored = world.object(RESPONDER, T1);
-    if (stored === undefined) throw new Error('the row was not made');
-    // What the restored store has never seen.
+    if (stored === undefined) throw new Error('object not created');
+    // Unknown to the restored etcd.
     const labels = { ...stored.metadata.labels, 'reverse-tunnel.io/tenant': 'mine' };
     const metadata = { ...stored.metadata, labels, resourceVersion: '100000' };
     world.cache.event('MODIFIED', { ...stored, metadata });
@@ -172,7 +172,7 @@ describe('a conflict', () => {
     expect(known?.resourceVersion).to.equal(stored.metadata.resourceVersion);
   });
 
-  it('with an edit that the watch has not shown yet is read again, and the write repeated on what is there', async () => {
+  it('with an edit that the watch has not returned yet causes a read and another write', async () => {
     const world = await holdingT1();
     world.api.editManually(NAME, { labels: { team: 'network' } });
     world.report(RESPONDER, delta([LATER], ['node-1']));
@@ -182,7 +182,7 @@ describe('a conflict', () => {
     expect(world.object(RESPONDER, T1)?.metadata.labels).to.include({ team: 'network' });
   });
 
-  it("of a DELETE with somebody else's edit is read again, and the row deleted all the same", async () => {
+  it('of a DELETE with an external edit causes a read, and the object is still deleted', async () => {
     const world = await holdingT1();
     world.api.editManually(NAME, { labels: { team: 'network' } });
     world.report(RESPONDER, delta([], ['node-1']));
@@ -191,7 +191,7 @@ describe('a conflict', () => {
     expectRows(world);
   });
 
-  it('that somebody else has brought about what was wanted ends without another write', async () => {
+  it('causes no further write if the external change has the intended result', async () => {
     const world = await holdingT1();
     world.api.editManually(NAME, { createdAt: LATER.createdAt });
     world.report(RESPONDER, delta([LATER], ['node-1']));
@@ -200,7 +200,7 @@ describe('a conflict', () => {
     expectRows(world, LATER);
   });
 
-  it('with a deletion by hand makes the row anew', async () => {
+  it('with a manual deletion recreates the object', async () => {
     const world = await holdingT1();
     world.api.deleteManually(NAME);
     world.report(RESPONDER, delta([LATER], ['node-1']));
@@ -209,7 +209,7 @@ describe('a conflict', () => {
     expectRows(world, LATER);
   });
 
-  it('whose row is gone by the time it is read makes the row anew', async () => {
+  it('recreates the object if the read does not find it', async () => {
     const world = await holdingT1();
     world.api.editManually(NAME, { labels: { team: 'network' } });
     world.api.deliver = () => 0;
@@ -222,7 +222,7 @@ describe('a conflict', () => {
     expectRows(world, LATER);
   });
 
-  it('with a deletion and a new row by hand goes on from the new one', async () => {
+  it('with a manual deletion and creation continues with the new object', async () => {
     const world = await holdingT1();
     world.api.deleteManually(NAME);
     world.api.createManually(manifestFor(names, RESPONDER, T1));
@@ -232,7 +232,7 @@ describe('a conflict', () => {
     expectRows(world, LATER);
   });
 
-  it('whose reading fails is tried again', async () => {
+  it('is retried if the read fails', async () => {
     const world = await holdingT1();
     world.api.editManually(NAME, { labels: { team: 'network' } });
     let reads = 0;
@@ -248,7 +248,7 @@ describe('a conflict', () => {
   });
 });
 
-describe('an answer that was lost, though the write was made', () => {
+describe('a lost response to an executed write', () => {
   const situations: [
     write: string,
     report: () => ReturnType<typeof delta>,
@@ -260,10 +260,10 @@ describe('an answer that was lost, though the write was made', () => {
     ['a DELETE', () => delta([], ['node-1']), [], ['delete', 'delete']],
   ];
   for (const [write, report, then, calls] of situations) {
-    it(`of ${write} is found out, and nothing is done twice`, async () => {
+    it(`of ${write} is detected, and nothing is repeated`, async () => {
       const world = await holdingT1();
       const deliver = world.api.deliver.bind(world.api);
-      // The watch is silent too.
+      // The watch is idle too.
       world.api.deliver = () => 0;
       world.api.after = () => {
         world.api.after = () => {};
@@ -280,7 +280,7 @@ describe('an answer that was lost, though the write was made', () => {
     });
   }
 
-  it('is not missed when the watch tells of the write', async () => {
+  it('is replaced by the watch event of the write', async () => {
     const world = await holdingT1();
     world.api.after = () => {
       world.api.after = () => {};
@@ -293,17 +293,17 @@ describe('an answer that was lost, though the write was made', () => {
   });
 });
 
-/** Tunnels that were rejected, by reason. */
+/** Returns the rejected tunnels by reason. */
 async function rejections({ metrics }: ControllerHarness): Promise<[unknown, number][]> {
   const { values } = await metrics.tunnelRejections.get();
   return values.map(({ labels, value }) => [labels.reason, value]);
 }
 
-describe('a row name that is taken', () => {
-  it('by a row that says it is of another tunnel of the same reporter: the tunnel is rejected', async () => {
+describe('an object name that is taken', () => {
+  it('by an object of another tunnel of the same reporter: the tunnel is rejected', async () => {
     const world = createHarness();
     await world.start();
-    // Nothing says yet that this reporter does not hold node-9.
+    // It is not known yet that this reporter does not have node-9.
     world.report(RESPONDER, delta([]));
     const foreign = world.api.createManually({
       ...manifestFor(names, RESPONDER, tunnel('node-9')),
@@ -316,10 +316,10 @@ describe('a row name that is taken', () => {
     expect(await rejections(world)).to.deep.equal([['name_collision', 1]]);
   });
 
-  it('by a row of another tunnel: the tunnel is rejected, counted and said, and that row is never touched', async () => {
+  it('by an object of another tunnel: the tunnel is rejected, counted and logged, and that object is never written', async () => {
     const world = createHarness();
     const foreign = world.api.createManually({
-      ...manifestFor(names, { cluster: 'core', id: 'nobody' }, tunnel('node-9')),
+      ...manifestFor(names, { cluster: 'core', id: 'unknown' }, tunnel('node-9')),
       name: NAME,
     });
     await world.start();
@@ -329,7 +329,7 @@ describe('a row name that is taken', () => {
     expect(world.object(RESPONDER, T2)).not.to.equal(undefined);
     const calls = world.api.calls.filter(({ name }) => name === NAME).map(({ verb }) => verb);
     expect(new Set(calls)).to.deep.equal(new Set(['create', 'read']));
-    expect(calls.length, 'tried rarely').to.be.below(20);
+    expect(calls.length, 'retried slowly').to.be.below(20);
     const [[reason, times] = ['', 0], ...others] = await rejections(world);
     expect([reason, others]).to.deep.equal(['name_collision', []]);
     expect(times).to.equal(calls.length / 2);
@@ -340,7 +340,7 @@ describe('a row name that is taken', () => {
     expectRows(world, T1, T2);
   });
 
-  it("by the same tunnel's row, made by hand and not seen yet: it is taken over, and put in order", async () => {
+  it('by a manually created object of the same tunnel: it is adopted and corrected', async () => {
     const world = createHarness();
     await world.start();
     const made = world.api.createManually({ ...manifestFor(names, RESPONDER, LATER), labels: {} });
@@ -351,7 +351,7 @@ describe('a row name that is taken', () => {
     expect(world.object(RESPONDER, T1)?.metadata.uid).to.equal(made.metadata.uid);
   });
 
-  it('by a row of the same tunnel with another identity: that one goes', async () => {
+  it('by an object of the same tunnel with another identity: that object is deleted', async () => {
     const world = createHarness();
     await world.start();
     world.api.createManually(manifestFor(names, RESPONDER, OTHER_TENANT));
@@ -362,7 +362,7 @@ describe('a row name that is taken', () => {
     expect(verbs(world)).to.deep.equal(['create', 'read', 'delete', 'create']);
   });
 
-  it('by a row that is being deleted: it is tried again until the name is free', async () => {
+  it('by an object that is being deleted: it is retried until the name is free', async () => {
     const world = await holdingT1();
     world.api.addFinalizer(NAME);
     const before = world.object(RESPONDER, T1)?.metadata.uid;
@@ -377,7 +377,7 @@ describe('a row name that is taken', () => {
     expect(world.object(RESPONDER, T1)?.metadata.uid).not.to.equal(before);
   });
 
-  it('by its own row, which a finalizer holds after the tunnel went and came back', async () => {
+  it('by its own object, which a finalizer keeps after the tunnel was removed and added', async () => {
     const world = await holdingT1();
     world.api.addFinalizer(NAME);
     world.report(RESPONDER, delta([], ['node-1']));
@@ -393,10 +393,10 @@ describe('a row name that is taken', () => {
   });
 });
 
-describe('a write that is refused', () => {
+describe('a rejected write', () => {
   const refusals: ApiErrorKind[] = ['rejected', 'expired', 'resource_version_too_large'];
   for (const consequence of refusals) {
-    it(`as ${consequence} is tried again rarely, delays no other tunnel, and comes right when the cause is gone`, async () => {
+    it(`as ${consequence} is retried slowly, delays no other tunnel, and succeeds once the cause is resolved`, async () => {
       const world = createHarness({ concurrency: 1 });
       await world.start();
       world.api.before = ({ name }: TunnelApiCall) => {
@@ -422,7 +422,7 @@ describe('a write that is refused', () => {
     'not_found',
   ];
   for (const consequence of blocks) {
-    it(`as ${consequence}, which no other write would escape: one key knocks, and all is right 2 s after the cause is gone`, async () => {
+    it(`as ${consequence}, which affects all writes: one key probes, and all succeed within 2 s after the cause is resolved`, async () => {
       const world = createHarness();
       await world.start();
       world.api.before = () => {
@@ -438,7 +438,7 @@ describe('a write that is refused', () => {
     });
   }
 
-  it('is refused no more once the tunnel is gone', async () => {
+  it('is no longer counted once the tunnel is removed', async () => {
     const world = createHarness();
     await world.start();
     world.api.before = () => {
@@ -453,7 +453,7 @@ describe('a write that is refused', () => {
     expect(verbs(world)).to.deep.equal([]);
   });
 
-  it('is counted by verb and consequence', async () => {
+  it('is counted by verb and outcome', async () => {
     const world = createHarness();
     await world.start();
     world.api.failNext(apiFailure('rejected'));
@@ -467,7 +467,7 @@ describe('a write that is refused', () => {
   });
 });
 
-describe('a write that may be tried again soon', () => {
+describe('a write that may be retried soon', () => {
   const failures: [
     situation: string,
     failure: ReturnType<typeof apiFailure>,
@@ -477,17 +477,12 @@ describe('a write that may be tried again soon', () => {
     ['429 with Retry-After', apiFailure('throttled', { retryAfterMs: 1000 }), 1500, 1000],
     ['503 with Retry-After', apiFailure('throttled', { retryAfterMs: 5000, status: 503 }), 7500, 5000],
     ['500', apiFailure('unavailable', { status: 500 }), 100, 1],
-    ['504, as of a frozen etcd', apiFailure('unavailable', { status: 504 }), 100, 1],
-    [
-      'an answer from something that is no API server',
-      apiFailure('unexpected_response', { status: 502 }),
-      100,
-      1,
-    ],
+    ['504, as with a paused etcd', apiFailure('unavailable', { status: 504 }), 100, 1],
+    ['a response that is not from an API server', apiFailure('unexpected_response', { status: 502 }), 100, 1],
     ['no answer', connectionFailure(), 100, 1],
   ];
   for (const [situation, failure, withinMs, leastMs] of failures) {
-    it(`${situation}: is, and in time`, async () => {
+    it(`${situation}: is retried in time`, async () => {
       const world = createHarness();
       await world.start();
       world.api.failNext(failure);
@@ -500,7 +495,7 @@ describe('a write that may be tried again soon', () => {
     });
   }
 
-  it('that something else than the API server answered is said, for the watch may fare well meanwhile', async () => {
+  it('logs a response that is not from the API server, because the watch may work meanwhile', async () => {
     const world = createHarness();
     await world.start();
     world.api.failNext(apiFailure('unexpected_response', { status: 200 }));
@@ -512,7 +507,7 @@ describe('a write that may be tried again soon', () => {
     ).to.have.length(1);
   });
 
-  it('under 30 % failures comes to at most twice the writes', async () => {
+  it('with 30 % failures causes at most twice the writes', async () => {
     const world = createHarness();
     await world.start();
     let calls = 0;
@@ -526,7 +521,7 @@ describe('a write that may be tried again soon', () => {
     expect(calls).to.be.at.most(1000);
   });
 
-  it('is not that of a tunnel whose reporter the ledger does not know', async () => {
+  it('is not delayed for a tunnel whose reporter the ledger does not know', async () => {
     const world = createHarness();
     world.api.createManually(manifestFor(names, OTHER_RESPONDER, T1));
     await world.start();

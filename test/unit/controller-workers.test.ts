@@ -11,12 +11,12 @@ const DONE: Outcome = { kind: 'done', answered: true };
 const REFUSED: Outcome = { kind: 'rejected', answer: '422' };
 const RETRY: Outcome = { kind: 'retry', blocked: false, unreachable: false, retryAfterMs: undefined };
 const NO_ANSWER: Outcome = { kind: 'retry', blocked: true, unreachable: true, retryAfterMs: undefined };
-/** The tunnel came and went: nothing was asked of the API server. */
+/** The tunnel was added and removed, so no request was sent. */
 const NOTHING_DUE: Outcome = { kind: 'done', answered: false };
 
 const metrics = createMetrics();
 
-/** Workers over a queue, with looks that are answered as `answer` says or, where it says nothing, by the test. */
+/** Workers of a queue; `answer` returns the result of a reconcile, or undefined if the test completes it. */
 function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; random?: number } = {}) {
   metrics.registry.resetMetrics();
   const clock = new FakeClock();
@@ -61,7 +61,7 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
     queue,
     workers,
     logged,
-    /** Every look, with the ms since the start. */
+    /** Every reconcile, with the ms since the start. */
     looks,
     noAnswers: (): number => noAnswers,
     answers: (how: (name: string) => Outcome | undefined): void => {
@@ -71,13 +71,13 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
       for (const name of names) queue.add('r', name, clock.monotonicMs());
       workers.onReady();
     },
-    /** Names whose look is not answered yet. */
+    /** Names whose reconcile is not completed yet. */
     working: (): string[] => open.map(({ name }) => name),
-    /** Answers the oldest look at a name. */
+    /** Completes the oldest reconcile of a name. */
     answerNow: async (name: string, outcome: Outcome): Promise<void> => {
       const index = open.findIndex((each) => each.name === name);
       const [look] = open.splice(index, 1);
-      if (index < 0 || look === undefined) throw new Error(`nobody looks at ${name}`);
+      if (index < 0 || look === undefined) throw new Error(`no reconcile of ${name}`);
       look.resolve(outcome);
       await flushEventLoop();
     },
@@ -86,7 +86,7 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
 }
 
 describe('workers', () => {
-  it('take nothing before they are started, and at most so many keys at once', async () => {
+  it('take no key before they are started, and then at most `concurrency` keys', async () => {
     const { add, working, workers, answerNow } = createScene({ concurrency: 3 });
     add('1', '2', '3', '4', '5');
     expect(working()).to.deep.equal([]);
@@ -101,7 +101,7 @@ describe('workers', () => {
     expect(working()).to.deep.equal([]);
   });
 
-  it('look at a key again that changed while one was on it', async () => {
+  it('reconcile a key again that changed during its reconcile', async () => {
     const { add, working, workers, answerNow, queue } = createScene();
     workers.start();
     add('1');
@@ -113,7 +113,7 @@ describe('workers', () => {
     expect(queue.idle).to.equal(true);
   });
 
-  it('delay no other key on account of one that is refused for ever; it is tried again ever more rarely', async () => {
+  it('delay no other key because of one that is always rejected, and retry it with increasing delays', async () => {
     const { add, workers, answers, looks, pass, queue } = createScene({ concurrency: 1 });
     answers((name) => (name === 'bad' ? REFUSED : DONE));
     workers.start();
@@ -131,7 +131,7 @@ describe('workers', () => {
     expect(queue.delayedCount).to.equal(1);
   });
 
-  it('look at a refused key at once when it changes', async () => {
+  it('reconcile a rejected key immediately when it changes', async () => {
     const { add, workers, answers, looks, pass } = createScene();
     answers(() => REFUSED);
     workers.start();
@@ -143,7 +143,7 @@ describe('workers', () => {
     expect(looks.map(({ atMs }) => atMs)).to.deep.equal([0, 1000]);
   });
 
-  it('wait longer for a key each time it fails, and forget that once it succeeds', async () => {
+  it('double the delay of a key at each failure, and reset it at a success', async () => {
     const { add, workers, answers, looks, pass } = createScene();
     let fails = 3;
     answers(() => ((fails -= 1) >= 0 ? RETRY : DONE));
@@ -157,7 +157,7 @@ describe('workers', () => {
     expect(looks.slice(4).map(({ atMs }) => atMs)).to.deep.equal([10_000, 10_100]);
   });
 
-  it('take a fault of this program in one key for a refusal of that key, and say so', async () => {
+  it('treat and log an internal error in one key as a rejection of that key', async () => {
     const { add, workers, answers, logged, looks, pass } = createScene({ concurrency: 1 });
     answers((name) => {
       if (name === 'bad') throw new Error('a fault');
@@ -173,8 +173,8 @@ describe('workers', () => {
   });
 });
 
-describe('an API server that asks for less', () => {
-  it('is asked again by that key after the time it named, and not sooner', async () => {
+describe('a throttling API server', () => {
+  it('gets the key again after the Retry-After time, and not earlier', async () => {
     for (const random of [0, 0.5, 1]) {
       const { add, workers, answers, looks, pass } = createScene({ random });
       answers(() =>
@@ -188,7 +188,7 @@ describe('an API server that asks for less', () => {
     }
   });
 
-  it('that names no time, or none to wait, is asked again with backoff', async () => {
+  it('gets the key again with backoff if there is no Retry-After, or if it is 0', async () => {
     for (const afterMs of [undefined, 0]) {
       const { add, workers, answers, looks, pass } = createScene();
       answers(() =>
@@ -204,7 +204,7 @@ describe('an API server that asks for less', () => {
   });
 });
 
-/** Everybody is at work with an answer behind them; then the connection is gone. */
+/** All workers are busy after a response; then the connection is lost. */
 async function outage(keys: number) {
   const scene = createScene({ concurrency: 8 });
   scene.answers(() => DONE);
@@ -218,8 +218,8 @@ async function outage(keys: number) {
   return scene;
 }
 
-describe('an API server that does not answer', () => {
-  it('is knocked at by one key at a time, at most every 2 s, however many keys wait', async () => {
+describe('an unreachable API server', () => {
+  it('is probed by one key at a time, at most every 2 s, however many keys wait', async () => {
     const { looks, pass, queue, clock, noAnswers } = await outage(1000);
     await pass(10_000);
     looks.length = 0;
@@ -231,7 +231,7 @@ describe('an API server that does not answer', () => {
     expect(clock.pendingTimersMs, 'one timer').to.have.length(1);
   });
 
-  it('is still knocked at when most keys turn out to need nothing, and its return is noticed as soon', async () => {
+  it('is still probed when most keys need no request, and its return is detected as soon', async () => {
     const { looks, pass, queue, answers } = await outage(1000);
     await pass(10_000);
     looks.length = 0;
@@ -244,25 +244,25 @@ describe('an API server that does not answer', () => {
     expect(queue.idle).to.equal(true);
   });
 
-  it('is knocked at again while an earlier knock hangs', async () => {
+  it('is probed again while an earlier probe hangs', async () => {
     const { looks, pass, answers, workers } = await outage(1000);
     await pass(10_000);
     looks.length = 0;
-    // From now on nothing is answered, nor refused.
+    // From now on, there is neither a response nor an error.
     answers(() => undefined);
     await pass(10_000);
     expect(looks.length).to.be.within(4, 6);
     workers.stop();
   });
 
-  it('costs at its beginning what was in flight, and no more', async () => {
+  it('fails only the requests in flight at its beginning', async () => {
     const { looks, pass } = await outage(1000);
     await pass(100);
-    // 8 in flight, and the first knock after 100 ms.
+    // 8 in flight, and the first probe after 100 ms.
     expect(looks).to.have.length(9);
   });
 
-  it('does not count as the failure of any key: all are served within 2 s of its return', async () => {
+  it('does not count as a failure of any key: all are reconciled within 2 s of its return', async () => {
     const { looks, pass, queue, answers } = await outage(1000);
     await pass(3_600_000);
     looks.length = 0;
@@ -274,7 +274,7 @@ describe('an API server that does not answer', () => {
     expect(queue.delayedCount).to.equal(0);
   });
 
-  it('is there again when any answer comes, a refusal too', async () => {
+  it('is reachable again at any response, even a rejection', async () => {
     const { looks, pass, answers } = await outage(10);
     await pass(60_000);
     looks.length = 0;
@@ -283,7 +283,7 @@ describe('an API server that does not answer', () => {
     expect(new Set(looks.map(({ name }) => name)).size).to.equal(10);
   });
 
-  it('that answers a request which was in flight is asked by everybody at once, before the next knock', async () => {
+  it('that responds to a request in flight gets all keys immediately, before the next probe', async () => {
     const { add, workers, working, answerNow, pass, clock } = createScene({ concurrency: 2 });
     workers.start();
     add('slow', '1', '2', '3');
@@ -295,7 +295,7 @@ describe('an API server that does not answer', () => {
     expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
-  it('for one key alone, which times out while others are answered, delays that key alone', async () => {
+  it('is not assumed if only one key times out, which delays only that key', async () => {
     const { add, workers, answers, answerNow, looks, pass, queue } = createScene({ concurrency: 2 });
     answers((name) => (name === 'bad' ? undefined : DONE));
     workers.start();
@@ -310,7 +310,7 @@ describe('an API server that does not answer', () => {
     expect(looks.map(({ name }) => name)).to.deep.equal(['bad', '1', '2', '3', '4']);
   });
 
-  it('from the very start is knocked at too', async () => {
+  it('is probed also from the start', async () => {
     const { add, workers, answers, looks, pass, queue } = createScene({ concurrency: 8 });
     answers(() => NO_ANSWER);
     workers.start();
@@ -327,7 +327,7 @@ describe('drained', () => {
     await workers.drained();
   });
 
-  it('waits for what waits and for what is being worked on, and not for what waits for a time', async () => {
+  it('waits for queued and running keys, but not for delayed ones', async () => {
     const { add, workers, answerNow, queue } = createScene({ concurrency: 1 });
     workers.start();
     add('1', '2');
@@ -344,7 +344,7 @@ describe('drained', () => {
     expect(queue.delayedCount).to.equal(1);
   });
 
-  it('does not resolve while the API server is away and keys wait', async () => {
+  it('does not resolve while the API server is unreachable and keys wait', async () => {
     const { add, workers, answers, pass } = createScene();
     answers(() => NO_ANSWER);
     workers.start();
@@ -364,7 +364,7 @@ describe('drained', () => {
 });
 
 describe('stopped workers', () => {
-  it('take nothing more; what is being worked on ends by itself, and its change is not lost', async () => {
+  it('take no more keys; running reconciles complete, and changes are not lost', async () => {
     const { add, workers, working, answerNow, queue } = createScene({ concurrency: 1 });
     workers.start();
     add('1', '2');
@@ -376,7 +376,7 @@ describe('stopped workers', () => {
     expect(working()).to.deep.equal([]);
   });
 
-  it('leave no timer behind, whatever they were waiting for', async () => {
+  it('leave no timer, whatever they were waiting for', async () => {
     for (const outcome of [RETRY, REFUSED, NO_ANSWER]) {
       const { add, workers, answerNow, clock } = createScene();
       workers.start();
@@ -388,7 +388,7 @@ describe('stopped workers', () => {
     }
   });
 
-  it('leave no timer behind, whatever is answered later', async () => {
+  it('leave no timer, whatever completes later', async () => {
     for (const late of [DONE, RETRY, REFUSED, NO_ANSWER]) {
       const { add, workers, working, answerNow, clock } = createScene();
       workers.start();

@@ -11,14 +11,14 @@ function createQueue(): { queue: Workqueue; clock: FakeClock } {
   return { queue: new Workqueue(clock), clock };
 }
 
-/** Takes the next key, which has to be there. */
+/** Takes the next key, which must exist. */
 function take(queue: Workqueue): QueueItem {
   const item = queue.take();
-  if (item === undefined) throw new Error('no key waits');
+  if (item === undefined) throw new Error('no key is waiting');
   return item;
 }
 
-/** Takes, and is done with, all that wait, in their order. */
+/** Takes and completes all waiting keys in their order. */
 function drain(queue: Workqueue): string[] {
   const taken: string[] = [];
   for (let item = queue.take(); item !== undefined; item = queue.take()) {
@@ -28,8 +28,8 @@ function drain(queue: Workqueue): string[] {
   return taken;
 }
 
-describe('a key in the queue', () => {
-  it('stands there once, however often it is added', () => {
+describe('a key in the workqueue', () => {
+  it('is queued once, however often it is added', () => {
     const { queue } = createQueue();
     for (let time = 0; time < 10; time += 1) queue.add('r', 't', time);
     queue.add('r', 'u', 0);
@@ -40,7 +40,7 @@ describe('a key in the queue', () => {
     expect(queue.depth).to.equal(0);
   });
 
-  it('has one worker at a time, and is looked at once more if it changed meanwhile, however often', () => {
+  it('has one worker at a time, and is reconciled again once if it changed meanwhile', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 0);
     const item = take(queue);
@@ -52,7 +52,7 @@ describe('a key in the queue', () => {
     expect(queue.idle).to.equal(true);
   });
 
-  it('that did not change meanwhile is not looked at again', () => {
+  it('is not reconciled again if it did not change meanwhile', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 0);
     queue.done(take(queue));
@@ -60,7 +60,7 @@ describe('a key in the queue', () => {
     expect(queue.idle).to.equal(true);
   });
 
-  it('is held while it waits or has a worker, and not while it waits for a time', () => {
+  it('is kept while it waits or has a worker, but not while it is delayed', () => {
     const { queue } = createQueue();
     expect(queue.isActive('r', 't')).to.equal(false);
     queue.add('r', 't', 0);
@@ -75,7 +75,7 @@ describe('a key in the queue', () => {
     queue.close();
   });
 
-  it('names of a prototype are names like any other', () => {
+  it('may be named like a property of a prototype', () => {
     const { queue } = createQueue();
     queue.add('__proto__', '__proto__', 0);
     queue.add('constructor', 'toString', 0);
@@ -84,7 +84,7 @@ describe('a key in the queue', () => {
 });
 
 describe('the time of the oldest change', () => {
-  it('is kept, whatever comes after, while the key waits', () => {
+  it('is kept while the key waits, whatever follows', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 5);
     queue.add('r', 't', 7);
@@ -92,7 +92,7 @@ describe('the time of the oldest change', () => {
     expect(take(queue).sinceMs).to.equal(3);
   });
 
-  it('is that of the changes since, once the key has a worker', () => {
+  it('is that of later changes once the key has a worker', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 5);
     const item = take(queue);
@@ -103,7 +103,7 @@ describe('the time of the oldest change', () => {
     expect(take(queue).sinceMs).to.equal(8);
   });
 
-  it('is that of the failed try, for a key that is put back as it was', () => {
+  it('is that of the failed attempt if the key is requeued', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 5);
     const item = take(queue);
@@ -129,7 +129,7 @@ describe('the time of the oldest change', () => {
 });
 
 describe('reporters', () => {
-  it('take turns, each in the order of its own changes', () => {
+  it('are served round-robin, each in the order of its own changes', () => {
     const { queue } = createQueue();
     for (const name of ['1', '2', '3']) queue.add('r', name, 0);
     for (const name of ['1', '2']) queue.add('s', name, 0);
@@ -151,7 +151,7 @@ describe('reporters', () => {
     expect(queue.depth).to.be.above(99_000);
   });
 
-  it('come to their turn again when their key changes, though the flood goes on', () => {
+  it('get their turn again when their key changes, while the flood continues', () => {
     const { queue } = createQueue();
     for (let index = 0; index < 1000; index += 1) queue.add('flood', `t${index}`, 0);
     let added = 1000;
@@ -166,7 +166,7 @@ describe('reporters', () => {
     expect(turns).to.be.within(499, 501);
   });
 
-  it('are all served, each key once, for any mixture of them', () => {
+  it('are all processed, each key once, for any mixture', () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.nat(3), fc.nat(5))), (added) => {
         const { queue } = createQueue();
@@ -181,7 +181,7 @@ describe('reporters', () => {
 });
 
 describe('a delay', () => {
-  it('ends at its time, and says so', () => {
+  it('ends at its time with a notification', () => {
     const { queue, clock } = createQueue();
     let ready = 0;
     queue.addEventHandler({ onReady: () => (ready += 1) });
@@ -194,18 +194,18 @@ describe('a delay', () => {
     expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
-  it('is overtaken by a change, and does not come a second time', () => {
+  it('is overtaken by a change, and does not occur again', () => {
     const { queue, clock } = createQueue();
     queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, 1000);
     queue.add('r', 't', 10);
     expect(drain(queue)).to.deep.equal(['r/t']);
-    expect(queue.delayedCount, 'nothing waits for a time any more').to.equal(0);
+    expect(queue.delayedCount, 'nothing is delayed').to.equal(0);
     clock.advance(2000);
     expect(queue.take()).to.equal(undefined);
     expect(clock.pendingTimersMs).to.deep.equal([]);
   });
 
-  it('that is over while the key has a worker means one more look', () => {
+  it('causes another reconcile if it ends while the key has a worker', () => {
     const { queue, clock } = createQueue();
     queue.add('r', 't', 0);
     const item = take(queue);
@@ -216,7 +216,7 @@ describe('a delay', () => {
     expect(drain(queue)).to.deep.equal(['r/t']);
   });
 
-  it('of the sooner time stands, whichever was set first', () => {
+  it('ends at the earlier time, whichever was set first', () => {
     for (const [first, second] of [
       [100, 1000],
       [1000, 100],
@@ -231,14 +231,14 @@ describe('a delay', () => {
     }
   });
 
-  it('is not set for a key that waits for a worker anyway', () => {
+  it('is not set for a key that is already waiting', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 0);
     queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, 100);
     expect(queue.delayedCount).to.equal(0);
   });
 
-  it('comes in the order of time and through one timer, for 10,000 keys', () => {
+  it('ends in the order of time with one timer for 10,000 keys', () => {
     const { queue, clock } = createQueue();
     const taken: string[] = [];
     queue.addEventHandler({ onReady: () => taken.push(...drain(queue)) });
@@ -252,7 +252,7 @@ describe('a delay', () => {
     expect(times).to.deep.equal(delays.toSorted((a, b) => a - b));
   });
 
-  it('of any keys comes neither early nor late, and for each once', () => {
+  it('ends neither early nor late, and once per key', () => {
     const anySet = fc.array(fc.tuple(fc.nat(4), fc.nat(1000)), { maxLength: 30 });
     fc.assert(
       fc.property(anySet, (set) => {
@@ -273,7 +273,7 @@ describe('a delay', () => {
     );
   });
 
-  it('leaves no timer behind when the queue is closed, nor does one that is set afterwards', () => {
+  it('leaves no timer when the queue is closed, even if it is set afterwards', () => {
     const { queue, clock } = createQueue();
     queue.addAfter({ key: 'r', name: 't', priority: 'normal', sinceMs: 0 }, 1000);
     queue.close();
@@ -286,7 +286,7 @@ describe('a delay', () => {
 });
 
 describe('failures of a key', () => {
-  it('are counted in a row, for that key alone, until it succeeds', () => {
+  it('are counted consecutively per key until it succeeds', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 0);
     const item = take(queue);
@@ -296,14 +296,14 @@ describe('failures of a key', () => {
     expect(queue.recordFailure({ ...item, name: 'u' })).to.equal(1);
     expect(queue.recordFailure({ ...item, key: 's' })).to.equal(1);
     queue.done(item);
-    expect(queue.recordFailure(item), 'also after the worker was done with it').to.equal(4);
+    expect(queue.recordFailure(item), 'also after the worker has completed it').to.equal(4);
     queue.forgetFailures(item);
     expect(queue.recordFailure(item)).to.equal(1);
   });
 });
 
-describe('what the queue remembers', () => {
-  it('is nothing of reporters that are served: 50,000 leave no trace', () => {
+describe('the memory of the workqueue', () => {
+  it('contains nothing of processed reporters, even of 50,000', () => {
     const { queue, clock } = createQueue();
     const serve = (from: number, to: number): void => {
       for (let index = from; index < to; index += 1) {
@@ -325,7 +325,7 @@ describe('what the queue remembers', () => {
     expect(queue.idle).to.equal(true);
   });
 
-  it('does not grow with the number of changes: 200,000 that each overtake a long delay', () => {
+  it('does not grow with 200,000 changes that each overtake a long delay', () => {
     const { queue } = createQueue();
     const change = (times: number): void => {
       for (let time = 0; time < times; time += 1) {
@@ -343,8 +343,8 @@ describe('what the queue remembers', () => {
     queue.close();
   });
 
-  it('does not make a key dearer the more there are: 600,000 of one reporter, taken in order', () => {
-    // Linear, this takes less than a second; a search from the front for each would run into the test's time-out.
+  it('has a constant cost per key, with 600,000 keys of one reporter', () => {
+    // Linear cost takes less than a second; a search from the front for each key would exceed the timeout.
     const { queue } = createQueue();
     for (let index = 0; index < 600_000; index += 1) queue.add('r', `t${index}`, 0);
     for (let index = 0; index < 600_000; index += 1) {
@@ -355,7 +355,7 @@ describe('what the queue remembers', () => {
     expect(queue.idle).to.equal(true);
   });
 
-  it('is all in the end, when the same 100,000 keys are put back again and again', () => {
+  it('does not grow when the same 100,000 keys are requeued repeatedly', () => {
     const { queue } = createQueue();
     for (let index = 0; index < 100_000; index += 1) queue.add('r', `t${index}`, 0);
     for (let time = 0; time < 200_000; time += 1) {

@@ -1,6 +1,6 @@
 /**
- * No row whose tenant its peer may not write, and no allowed tunnel without a row: whatever the order of reports, policy
- * changes, reconnects by other peers and restarts. The judge looks up in hand-written lists what each pattern means.
+ * Verifies that no object has a tenant that its peer may not report, and that every allowed tunnel has an object, for any
+ * order of reports, policy changes, reconnects of other peers and restarts. The meaning of each pattern is listed explicitly.
  */
 import { expect } from 'chai';
 import * as fc from 'fast-check';
@@ -14,7 +14,7 @@ import { createHarness } from '../support/controller-harness.ts';
 import { assertHolds } from '../support/property-runs.ts';
 import { delta, fullPush, tunnel } from '../support/sample-tunnels.ts';
 
-/** A pattern, and by their place in a list those that it means. */
+/** A pattern, and the indexes of the entries that it matches. */
 interface Meaning<P> {
   readonly pattern: P;
   readonly means: readonly number[];
@@ -24,7 +24,7 @@ const PEERS: readonly Peer[] = [
   ANONYMOUS,
   { kind: 'certificate', uris: ['spiffe://example.org/ns/edge/sa/responder'], dnsNames: ['r.example.org'] },
   { kind: 'certificate', uris: ['spiffe://example.org/ns/core/sa/responder'], dnsNames: [] },
-  // Two URIs: no SPIFFE id at all.
+  // Two URIs, so there is no SPIFFE ID.
   {
     kind: 'certificate',
     uris: ['spiffe://example.org/ns/edge/sa/responder', 'urn:x'],
@@ -50,7 +50,7 @@ const REPORTERS: readonly ReporterId[] = [
 const REPORTER_PATTERNS: readonly Meaning<{ ids: string[]; clusters?: string[] }>[] = [
   { pattern: { ids: ['*'] }, means: [0, 1, 2] },
   { pattern: { ids: ['responder-0'] }, means: [0] },
-  { pattern: { ids: ['responder-*', 'nobody'] }, means: [0, 1] },
+  { pattern: { ids: ['responder-*', 'unknown'] }, means: [0, 1] },
   { pattern: { ids: ['*'], clusters: [''] }, means: [2] },
   { pattern: { ids: ['responder-1', 'other'], clusters: ['ed*', 'other'] }, means: [1] },
 ];
@@ -62,7 +62,7 @@ const TENANT_PATTERNS: readonly Meaning<string[]>[] = [
   { pattern: ['globex', 'initech'], means: [2] },
   { pattern: ['acme-2', 'glob*'], means: [1, 2] },
 ];
-/** The last one is, without the tenant `globex`' own scope, the first. */
+/** Without the prefix of the tenant `globex`, the last one equals the first. */
 const CLUSTERS = ['eu-1', 'us-1', 'globex:eu-1'];
 const CLUSTER_PATTERNS: readonly Meaning<string[] | undefined>[] = [
   { pattern: undefined, means: [0, 1, 2] },
@@ -78,7 +78,7 @@ interface RuleMeaning {
   readonly clusters: readonly number[];
 }
 
-/** Undefined: a policy with a mistake. */
+/** Undefined for an invalid policy. */
 type Policy = readonly RuleMeaning[] | undefined;
 
 type Step =
@@ -132,7 +132,7 @@ const anyTunnel = fc
     clusterID: fc.constantFrom(...CLUSTERS),
   })
   .map(({ name, ...parts }) => tunnel(name, parts));
-/** Mostly one that comes often, so that something is allowed. */
+/** Mostly a frequent one, so that something is allowed. */
 const stream = {
   peer: fc.oneof({ weight: 3, arbitrary: fc.constant(1) }, { weight: 2, arbitrary: fc.nat({ max: 4 }) }),
   reporter: fc.nat({ max: REPORTERS.length - 1 }),
@@ -151,18 +151,18 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 1, arbitrary: fc.constant<Step>({ do: 'restart' }) },
 );
 
-/** So that the property is known to have had something to say. */
+/** Counts what the runs covered, so that the test fails if it covers too little. */
 const seen = {
   ...{ checks: 0, rows: 0, keptOut: 0, dropped: 0, keptFromAnother: 0 },
   ...{ refusedStreams: 0, endedStreams: 0, restarts: 0, changes: 0 },
 };
 
-/** What a reporter said and who said it, by the place in `REPORTERS`. */
+/** The reports of each reporter and their peers, by the index in `REPORTERS`. */
 interface Held {
   peer: number;
   tunnels: Map<string, Tunnel>;
   connected: boolean;
-  /** False: nothing was heard since the last start, so its rows stay as they are. */
+  /** False if there was no report since the last start, so its objects are unchanged. */
   heard: boolean;
 }
 
@@ -201,7 +201,7 @@ async function play(steps: readonly Step[]): Promise<void> {
     );
   }
 
-  /** Another peer has the reporter only if that one may report all that the former may; and has it if its rules say just so. */
+  /** Another peer gets the reporter only if it may report everything that the previous peer may. */
   function expectFairRefusal(
     former: number,
     { peer, reporter }: { peer: number; reporter: number },
@@ -215,7 +215,7 @@ async function play(steps: readonly Step[]): Promise<void> {
     else expect(rulesFor(peer, reporter)).not.to.include.members(rulesFor(former, reporter));
   }
 
-  /** A report on the reporter's stream, or on a new one, as a session has it. */
+  /** Sends a report on the stream of the reporter, or on a new one. */
   function report(one: Extract<Step, { peer: number }>): void {
     const reporter = REPORTERS[one.reporter] ?? expect.fail();
     const peer = PEERS[one.peer] ?? expect.fail();
@@ -232,7 +232,7 @@ async function play(steps: readonly Step[]): Promise<void> {
       return;
     }
     const after = one.do === 'full' ? new Map<string, Tunnel>() : new Map(before?.tunnels);
-    // What another said and may not say is nothing that this one holds.
+    // Tunnels that another peer reported without permission do not count for this one.
     if (before?.heard === true && before.peer !== one.peer)
       for (const [name, each] of after)
         if (!isAllowed(before.peer, one.reporter, each)) {
@@ -247,7 +247,7 @@ async function play(steps: readonly Step[]): Promise<void> {
     else world.report(reporter, delta([], one.names), peer);
   }
 
-  /** As the server does when policies change: the authorizer are gone through, and streams are asked for. */
+  /** Applies changed policies like the server: updates the grants and reauthorizes the streams. */
   async function change(): Promise<void> {
     seen.changes += 1;
     world.authorizer.onPoliciesChanged(set());
@@ -261,7 +261,7 @@ async function play(steps: readonly Step[]): Promise<void> {
   }
 
   async function check(): Promise<void> {
-    // The reporters are gone through in turns, each a timer.
+    // The reporters are updated in batches, each with a timer.
     await world.advance(10);
     await world.settle();
     const wanted: string[] = [];
@@ -343,8 +343,8 @@ function text(place: number, { name, tenantID, clusterID, nodeID }: Tunnel): str
   return JSON.stringify([place, name, tenantID, clusterID, nodeID]);
 }
 
-describe('rows and policies', () => {
-  it('for any order of reports, policy changes, other peers and restarts: a row for each tunnel that is allowed, and none besides', async function () {
+describe('objects and policies', () => {
+  it('there is an object for each allowed tunnel, and no other, after any order of reports, policy changes, other peers and restarts', async function () {
     this.timeout(600_000);
     const property = fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 24 }), play);
     const runs = await assertHolds(property, { runs: 1000, file: 'test/unit/policy-enforcement.test.ts' });

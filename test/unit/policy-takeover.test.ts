@@ -18,7 +18,7 @@ function rule(peer: Peer, ids: string[], tenants: string[]): RuleSpec {
   return { peers: [{ serviceAccount: { namespace: 'edge', name } }], reporters: { ids }, tenants };
 }
 
-describe('a reporter id that peers with different authorizer share', () => {
+describe('a reporter ID that peers with different grants share', () => {
   let world: ControllerHarness;
   beforeEach(async () => {
     world = createHarness();
@@ -31,27 +31,27 @@ describe('a reporter id that peers with different authorizer share', () => {
   }
   const created = (): number => world.api.calls.filter(({ verb }) => verb === 'create').length;
 
-  it('what one may not report never has a row by the grant of another that takes over', async () => {
+  it('creates no object for a denied tunnel when another peer takes over', async () => {
     inForce(rule(NARROW, ['*'], ['acme']), rule(WIDE, ['*'], ['acme', 'globex']));
     world.report(RESPONDER, fullPush(OWN, FORGED), NARROW);
     await world.settle();
     expect(world.ledger.deniedCount(KEY)).to.equal(1);
     world.report(RESPONDER, fullPush(OWN), WIDE);
     await world.settle();
-    expect(created(), 'rows that were made').to.equal(1);
+    expect(created(), 'created objects').to.equal(1);
     expect(world.object(RESPONDER, FORGED)).to.equal(undefined);
   });
 
-  it('nor does it count for the other, where that goes on with a delta', async () => {
+  it('does not count it for the other peer, which continues with a delta', async () => {
     inForce(rule(NARROW, ['*'], ['acme']), rule(WIDE, ['*'], ['acme', 'globex']));
     world.report(RESPONDER, delta([OWN, FORGED]), NARROW);
     world.report(RESPONDER, delta([tunnel('more')]), WIDE);
     await world.settle();
-    expect(created(), 'rows that were made').to.equal(2);
+    expect(created(), 'created objects').to.equal(2);
     expect([world.ledger.tunnelCount(KEY), world.ledger.deniedCount(KEY)]).to.deep.equal([2, 0]);
   });
 
-  it('nor after a change of policies that has not come to this reporter yet', async () => {
+  it('does not count it after a change of policies that is not applied to this reporter yet', async () => {
     inForce(rule(NARROW, ['*'], ['*']), rule(WIDE, ['*'], ['*']));
     for (let i = 0; i < 300; i += 1) world.report({ cluster: '', id: `first-${i}` }, fullPush(), WIDE);
     world.report(RESPONDER, fullPush(OWN, FORGED), NARROW);
@@ -63,7 +63,7 @@ describe('a reporter id that peers with different authorizer share', () => {
     expect(world.object(RESPONDER, FORGED)).to.equal(undefined);
   });
 
-  it('another peer may not have it that would delete rows of tenants which are none of its own', async () => {
+  it('is denied to a peer that would delete objects of other tenants', async () => {
     inForce(rule(WIDE, ['r*'], ['acme']), rule(NARROW, ['*'], ['globex']));
     world.report(RESPONDER, fullPush(OWN), WIDE);
     const refusal = (): string | undefined => world.authorizer.reporterRejection(NARROW, RESPONDER)?.message;
@@ -71,13 +71,13 @@ describe('a reporter id that peers with different authorizer share', () => {
     expect(refusal()).to.match(said);
     expect(world.authorizer.reporterRejection(WIDE, RESPONDER)).to.equal(undefined);
     world.intake.reporterDisconnected(RESPONDER, 'StreamEnded');
-    expect(refusal(), 'while its rows stand').to.match(said);
+    expect(refusal(), 'while its objects exist').to.match(said);
     world.enqueuer.onReporterRemoved(KEY);
     world.authorizer.onReporterRemoved(KEY);
-    expect(refusal(), 'when they have expired').to.equal(undefined);
+    expect(refusal(), 'after their expiry').to.equal(undefined);
   });
 
-  it('another peer may have it that may report the same, or when the former may not any more', () => {
+  it('is granted to a peer that may report the same, or once the previous peer has lost access', () => {
     inForce(rule(NARROW, ['*'], ['acme']), rule(WIDE, ['*'], ['acme', 'globex']));
     world.report(RESPONDER, fullPush(OWN), NARROW);
     expect(world.authorizer.reporterRejection(WIDE, RESPONDER)).to.equal(undefined);
@@ -87,7 +87,7 @@ describe('a reporter id that peers with different authorizer share', () => {
     expect(world.authorizer.reporterRejection(NARROW, RESPONDER)).to.equal(undefined);
   });
 
-  it('what it reports itself is kept when it comes back: the same peer has the same grant', async () => {
+  it('keeps its tunnels when the same peer reconnects, which has the same grant', async () => {
     inForce(rule(NARROW, ['*'], ['acme']));
     world.report(RESPONDER, fullPush(OWN, FORGED), NARROW);
     world.report(RESPONDER, delta([]), NARROW);

@@ -11,7 +11,7 @@ const MIN_TIMER_MS = 1;
 
 /**
  * A process on a machine of its own, with its clock, its timers and its input. It can be stopped (SIGSTOP: time
- * goes on without it), suspended with its machine (its monotonic clock stands still), and killed.
+ * continues without it), suspended with its machine (its monotonic clock stands still), and killed.
  */
 export class SimProcess implements Clock {
   /** Unique within a run. */
