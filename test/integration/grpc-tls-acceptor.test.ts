@@ -375,7 +375,11 @@ describe('--auth insecure', () => {
         stream.sendBytes(firstReport('r-0'));
         await stream.next();
       }
-      expect(fixture.peers).to.deep.equal([{ kind: 'nothing' }, { kind: 'nothing' }, { kind: 'nothing' }]);
+      expect(fixture.peers).to.deep.equal([
+        { kind: 'anonymous' },
+        { kind: 'anonymous' },
+        { kind: 'anonymous' },
+      ]);
     } finally {
       await fixture.stop();
     }
