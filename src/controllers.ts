@@ -211,9 +211,9 @@ export function createControllers(options: ControllersOptions): Controllers {
     concurrency: settings.writeConcurrency,
     backoff: 'shortened',
     onUnreachable: watches,
+    retryCounter: metrics.workqueueRetries.labels({ name: 'tunnels' }),
     clock,
     random,
-    metrics,
     log,
   });
   const reporterWorkers = new Workers({
@@ -241,7 +241,6 @@ export function createControllers(options: ControllersOptions): Controllers {
     onUnreachable: watches,
     clock,
     random,
-    metrics: undefined,
     log,
   });
   const expiry = new ExpiryController({

@@ -1,7 +1,6 @@
 import { backoffDelayMs, RETRY, SLOW_RETRY } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { Metrics } from '../metrics.ts';
 import type { QueueItem, Workqueue, WorkqueueEventHandler } from './workqueue.ts';
 
 /** The result of one reconciliation. */
@@ -82,8 +81,8 @@ export interface WorkersOptions {
   readonly clock: Clock;
   /** 0 to 1, for jitter. */
   readonly random: () => number;
-  /** Counts retries; undefined: they are not counted. */
-  readonly metrics: Metrics | undefined;
+  /** Counts failed reconciliations. Default: they are not counted. */
+  readonly retryCounter?: { inc(): void };
   readonly log: Log;
 }
 
@@ -208,8 +207,8 @@ export class Workers implements WorkqueueEventHandler {
   }
 
   #retry(item: QueueItem, outcome: Retry | Rejected, sentMs: number): void {
-    const { queue, backoff, random, metrics } = this.#options;
-    metrics?.workqueueRetries.inc({ name: 'tunnels' });
+    const { queue, backoff, retryCounter, random } = this.#options;
+    retryCounter?.inc();
     const serverDelayMs = (outcome.retryAfterMs ?? 0) * (1 + random() / 2);
     if (outcome.kind === 'retry' && outcome.blocked && this.#lastAnswerMs < sentMs) {
       // No request was answered since this one was sent: not the fault of this item, which may be the next probe.

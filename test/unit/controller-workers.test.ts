@@ -3,7 +3,6 @@ import { pino } from 'pino';
 
 import { Workers, type Outcome } from '../../src/controller/workers.ts';
 import { Workqueue, type QueueItem } from '../../src/controller/workqueue.ts';
-import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { advanceTime, flushEventLoop } from '../support/fake-time.ts';
 
@@ -14,11 +13,8 @@ const NO_ANSWER: Outcome = { kind: 'retry', blocked: true, unreachable: true, re
 /** The tunnel was added and removed, so no request was sent. */
 const NOTHING_DUE: Outcome = { kind: 'done', answered: false };
 
-const metrics = createMetrics();
-
 /** Workers of a queue; `answer` returns the result of a reconcile, or undefined if the test completes it. */
 function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; random?: number } = {}) {
-  metrics.registry.resetMetrics();
   const clock = new FakeClock();
   clock.advance(60_000);
   const startMs = clock.monotonicMs();
@@ -50,7 +46,6 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
     },
     clock,
     random: () => random,
-    metrics,
     log: pino(
       { base: null },
       { write: (line: string) => logged.push(JSON.parse(line) as Record<string, unknown>) },

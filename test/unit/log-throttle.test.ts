@@ -2,14 +2,14 @@ import { expect } from 'chai';
 import { createLogThrottle } from '../../src/log-throttle.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
-describe('a sparing log', () => {
-  it('tells 256 reasons apart in a minute, and has one line for all others, whatever a peer makes up', () => {
+describe('a log throttle', () => {
+  it('logs one line per minute for each of 256 keys, and one for all others, whatever keys a peer makes up', () => {
     const clock = new FakeClock();
-    const say = createLogThrottle(clock);
+    const throttled = createLogThrottle(clock);
     const lines: string[] = [];
     const flood = (name: string): void => {
       for (let i = 0; i < 1000; i += 1) {
-        say(`${name} ${i}`, ({ suppressed = 0 }) => lines.push(`${name} ${i}: ${suppressed}`));
+        throttled(`${name} ${i}`, ({ suppressed = 0 }) => lines.push(`${name} ${i}: ${suppressed}`));
       }
     };
     flood('first');
@@ -20,6 +20,6 @@ describe('a sparing log', () => {
     clock.advance(1);
     lines.length = 0;
     flood('third');
-    expect(lines, 'those of the last minute are forgotten').to.have.length(257);
+    expect(lines, 'the keys of the last minute have expired').to.have.length(257);
   });
 });
