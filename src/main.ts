@@ -84,7 +84,8 @@ async function serve(
         );
   await stopRequested;
   stopWatching?.();
-  await operator.stop();
+  // Something that could not be closed would keep the process running.
+  if (!(await operator.stop())) process.exit(EXIT_OK);
   return EXIT_OK;
 }
 

@@ -38,10 +38,12 @@ import { createReplicaLeases, updateLeaseMetrics } from './replica-leases.ts';
 
 /** Time limit for writing pending changes after the last stream has ended. */
 const FLUSH_TIMEOUT_MS = 5000;
-/** Time limit for closing the connections of reporters. */
+/** Time limit for closing the connections of reporters, before they are destroyed. */
 const DRAIN_TIMEOUT_MS = 2000;
 /** Time limit for releasing the replica's Lease. If it is not released, other replicas wait until it expires. */
 const RELEASE_TIMEOUT_MS = 1500;
+/** Time limit for each of the last steps, which take milliseconds: API client, watches, HTTP. */
+const CLOSE_TIMEOUT_MS = 250;
 /** Settings that can change without a restart. */
 const RELOADABLE: ReadonlySet<string> = new Set<keyof Config>(['reportIntervalMs', 'logLevel']);
 /** Connections for claims, Leases and Events, so that object writes never delay them. */
@@ -76,9 +78,12 @@ export interface RunningOperator {
   reconfigure(changed: Config): void;
   /**
    * Ends the streams once their pending ACKs are sent, writes pending changes for at most 5 s, and closes everything.
-   * Objects stay. Resolves within 10 s. Must be called at most once.
+   * Objects stay. Resolves within 10 s, because each step has a limit: a step that exceeds it is logged and skipped. Must
+   * be called at most once.
+   *
+   * @returns false if something was not closed, so that the process does not end by itself
    */
-  stop(): Promise<void>;
+  stop(): Promise<boolean>;
 }
 
 /**
@@ -211,9 +216,21 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   controllers.start();
 
   /** Ends the streams and writes what they reported. Returns false if that takes too long. */
-  async function flush(): Promise<boolean> {
-    await grpc.close(DRAIN_TIMEOUT_MS);
-    return await resolvesWithin(controllers.drained(), FLUSH_TIMEOUT_MS, clock);
+  async function flush(): Promise<{ readonly closed: boolean; readonly flushed: boolean }> {
+    const closed = await grpc.close(DRAIN_TIMEOUT_MS);
+    if (!closed) logSkipped('close the reporting service');
+    return { closed, flushed: await resolvesWithin(controllers.drained(), FLUSH_TIMEOUT_MS, clock) };
+  }
+
+  /** Runs a step of the shutdown. Returns false if it exceeds its limit. */
+  async function closeWithin(step: string, work: Promise<unknown>, limitMs: number): Promise<boolean> {
+    const closed = await resolvesWithin(work, limitMs, clock);
+    if (!closed) logSkipped(step);
+    return closed;
+  }
+
+  function logSkipped(step: string): void {
+    log.warn({ step }, 'a step of the shutdown exceeded its time limit and is skipped');
   }
 
   return {
@@ -233,18 +250,26 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
       stopWatching();
       stopHeapTrimmer();
       // Another replica may lead at once; nothing that remains to be done here depends on it.
-      const [flushed] = await Promise.all([
+      const [{ closed, flushed }] = await Promise.all([
         flush(),
-        resolvesWithin(leases.leader.release(), DRAIN_TIMEOUT_MS + FLUSH_TIMEOUT_MS, clock),
+        closeWithin(
+          'release the Lease of the leader',
+          leases.leader.release(),
+          DRAIN_TIMEOUT_MS + FLUSH_TIMEOUT_MS,
+        ),
       ]);
       if (!flushed) log.warn({ keys: tunnels.queue.depth }, 'stopping with pending changes');
       controllers.stop();
-      await resolvesWithin(leases.own.release(), RELEASE_TIMEOUT_MS, clock);
+      await closeWithin('release the Lease', leases.own.release(), RELEASE_TIMEOUT_MS);
       ended.abort();
-      await client.close();
-      await reflecting;
-      await http.close();
+      const steps = [
+        closed,
+        await closeWithin('close the API client', client.close(), CLOSE_TIMEOUT_MS),
+        await closeWithin('end the watches', reflecting, CLOSE_TIMEOUT_MS),
+        await closeWithin('close the HTTP server', http.close(), CLOSE_TIMEOUT_MS),
+      ];
       log.info('stopped');
+      return !steps.includes(false);
     },
   };
 }
@@ -279,7 +304,7 @@ function createApis(client: ApiClient, namespace: string) {
 }
 
 /** Returns false if `work` does not resolve within `limitMs`; it is not cancelled. */
-async function resolvesWithin(work: Promise<void>, limitMs: number, clock: Clock): Promise<boolean> {
+async function resolvesWithin(work: Promise<unknown>, limitMs: number, clock: Clock): Promise<boolean> {
   const timeout = Promise.withResolvers<boolean>();
   const cancel = clock.setTimer(limitMs, () => timeout.resolve(false));
   const inTime = await Promise.race([work.then(() => true), timeout.promise]);

@@ -1,7 +1,14 @@
 import { once } from 'node:events';
 import { createServer, connect as connectTcp, type AddressInfo, type Server } from 'node:net';
 import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
-import { Client, credentials, loadPackageDefinition, status, type ServiceError } from '@grpc/grpc-js';
+import {
+  Client,
+  credentials,
+  loadPackageDefinition,
+  Server as GrpcServer,
+  status,
+  type ServiceError,
+} from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { service as healthService } from 'grpc-health-check';
 import { ListenError } from '../../src/grpc/reporting-server.ts';
@@ -106,9 +113,21 @@ describe('ReportingServer', () => {
       expect(clock.pendingTimersMs).to.deep.equal([]);
     });
 
+    it('gives up if grpc-js never reports that it is shut down', async () => {
+      fixture = await startTestServer();
+      const original = Object.getOwnPropertyDescriptor(GrpcServer.prototype, 'tryShutdown');
+      // As seen with Go clients that reset their streams and close their connections a millisecond before.
+      GrpcServer.prototype.tryShutdown = () => undefined;
+      try {
+        expect(await fixture.server.close(100)).to.equal(false);
+      } finally {
+        Object.defineProperty(GrpcServer.prototype, 'tryShutdown', original ?? {});
+      }
+    });
+
     it('does not apply a large report that is being decoded', async () => {
       fixture = await startTestServer();
-      let shutDown: Promise<void> | undefined;
+      let shutDown: Promise<boolean> | undefined;
       onDecodeStart(1_000_000, () => {
         shutDown = fixture.server.close(GRACE_MS);
       });
