@@ -6,7 +6,7 @@ import type { SimProcess } from './process.ts';
 import type { SimStream } from './report-stream.ts';
 import type { SimTime } from './time.ts';
 
-const DAY_MS = 86_400_000;
+const YEAR_MS = 365 * 86_400_000;
 
 /** A connected tunnel. */
 export interface ActiveTunnel {
@@ -58,8 +58,8 @@ export function createSimEnvoy(
 
   function newRegistry(): TunnelRegistry {
     return createTunnelRegistry(
-      // A day behind: no replica's clock is so far behind that it would omit the time as one in the future.
-      () => (clock.wallMs() - DAY_MS) * 1000,
+      // A year behind: a replica's clock can jump back by days, and a time in its future would be omitted.
+      () => (clock.wallMs() - YEAR_MS) * 1000,
       (updates) => client?.receive(updates),
     );
   }
