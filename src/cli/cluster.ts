@@ -80,14 +80,14 @@ export async function openCluster(
     userAgent: `reverse-tunnel-operator-${command}`,
     connections: MAX_CONNECTIONS,
   });
-  const namespace = flags.namespace ?? connection.namespace ?? 'default';
+  const operatorNamespace = flags.namespace ?? connection.namespace ?? 'default';
   return {
     connection,
     client,
-    namespace,
-    tunnels: client.resource(tunnelResource(namespace)),
-    reporters: client.resource(reporterResource(namespace)),
-    leases: client.resource(leaseResource(namespace)),
+    namespace: operatorNamespace,
+    tunnels: client.resource(tunnelResource(operatorNamespace)),
+    reporters: client.resource(reporterResource(operatorNamespace)),
+    leases: client.resource(leaseResource(operatorNamespace)),
     close: () => client.close(),
   };
 }

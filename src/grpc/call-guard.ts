@@ -100,8 +100,8 @@ export const guardCalls: ServerInterceptor = (method, call) => {
     },
   };
   return new ServerInterceptingCall(call, {
-    start(next) {
-      next({
+    start(startCall) {
+      startCall({
         onReceiveMetadata(metadata, next) {
           streamId = Number(metadata.get(STREAM_ID)[0]);
           metadata.remove(STREAM_ID);
