@@ -187,10 +187,14 @@ describe('log of the operator about its API server', function () {
       hint: 'check the credentials',
     });
     const lease = await poll(DEADLINE_MS, () =>
-      operator.log.find(({ msg }) => msg.startsWith('cannot renew the replica Lease')),
+      operator.log.find(
+        ({ msg, error }) =>
+          msg.startsWith('cannot renew the replica Lease') &&
+          String(error).endsWith(': 401 Unauthorized: Unauthorized'),
+      ),
     );
     expect(lease).to.include({ level: 'warn', server: serverUrl, retry: 'every 1s' });
-    expect(lease['error']).to.match(/: 401 Unauthorized: Unauthorized$/);
+    expect(lease['error']).to.match(/^[^:]*: 401 Unauthorized: Unauthorized$/);
   });
 
   it('logs that the reloaded token was accepted after a 401', async () => {
