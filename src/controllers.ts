@@ -10,7 +10,7 @@ import { ReplicaRegistry } from './controller/replica-registry.ts';
 import { ReportIntake } from './controller/report-intake.ts';
 import { ReporterCache } from './controller/reporter-cache.ts';
 import { ReporterEnqueuer } from './controller/reporter-enqueuer.ts';
-import type { ReporterEvents } from './controller/reporter-events.ts';
+import type { EventRecorder } from './controller/event-recorder.ts';
 import { ReporterReconciler } from './controller/reporter-reconciler.ts';
 import { ReporterRegistry, type CreateOwnership } from './controller/reporter-registry.ts';
 import type { ControllerSettings } from './controller/settings.ts';
@@ -63,7 +63,7 @@ export interface ControllerApis {
   readonly reporters: ReporterObjectApi;
   readonly policies: PolicyStatusApi;
   readonly leases: TakeoverControllerOptions['leases'];
-  readonly events: ReporterEvents;
+  readonly events: EventRecorder;
 }
 
 /** The reflectors as the controllers see them. */

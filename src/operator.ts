@@ -4,7 +4,7 @@ import { createAuthentication } from './authentication.ts';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { updateControllerMetrics } from './controller/controller-stats.ts';
-import { createReporterEvents } from './controller/reporter-events.ts';
+import { createEventRecorder } from './controller/event-recorder.ts';
 import type { ControllerSettings } from './controller/settings.ts';
 import { createCaches, createControllers } from './controllers.ts';
 import { Ledger } from './core/ledger.ts';
@@ -142,7 +142,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     random,
     log: apiLog,
   });
-  const events = createReporterEvents({
+  const events = createEventRecorder({
     api: createEventApi(client.resource<object>(eventResource(namespace)), namespace, self),
     cache: caches.reporters,
     fence: leases.fence,

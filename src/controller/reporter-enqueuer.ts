@@ -7,7 +7,7 @@ import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
 import type { Readiness } from './readiness.ts';
 import type { ReporterEntry, StreamInfo } from './reporter-entry.ts';
-import type { ReporterEvents } from './reporter-events.ts';
+import type { EventRecorder } from './event-recorder.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { Workqueue } from './workqueue.ts';
 import type { WriteFence } from './write-fence.ts';
@@ -28,7 +28,7 @@ export interface ReporterEnqueuerOptions {
   readonly queue: Workqueue;
   readonly fence: WriteFence;
   readonly readiness: Readiness;
-  readonly events: ReporterEvents;
+  readonly events: EventRecorder;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;

@@ -11,7 +11,7 @@ import type { ReporterObjectApi } from './object-api.ts';
 import type { Readiness } from './readiness.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
-import type { ReporterEvents } from './reporter-events.ts';
+import type { EventRecorder } from './event-recorder.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import { collectStatusInputs, type StatusSources } from './status-inputs.ts';
 import { nextStatusWrite } from './status-schedule.ts';
@@ -40,7 +40,7 @@ export interface ReporterReconcilerOptions extends StatusSources {
   readonly tunnels: TunnelEnqueuer;
   readonly fence: WriteFence;
   readonly readiness: Readiness;
-  readonly events: ReporterEvents;
+  readonly events: EventRecorder;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;

@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { pino } from 'pino';
-import { createReporterEvents } from '../../../src/controller/reporter-events.ts';
+import { createEventRecorder } from '../../../src/controller/event-recorder.ts';
 import type { TunnelCache } from '../../../src/controller/tunnel-cache.ts';
 import { createCaches, createControllers, type Controllers } from '../../../src/controllers.ts';
 import { Ledger } from '../../../src/core/ledger.ts';
@@ -122,7 +122,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
       reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
       policies: { patchStatus: () => Promise.resolve() },
       leases: leaseClient,
-      events: createReporterEvents({
+      events: createEventRecorder({
         api: createEventApi(client.resource<object>(eventResource(namespace)), namespace, self),
         cache: caches.reporters,
         fence: leases.fence,

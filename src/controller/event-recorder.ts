@@ -1,6 +1,5 @@
 import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
-
 import { delayMs, newBucket, take, type Rate, type TokenBucket } from '../core/token-bucket.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
@@ -13,7 +12,7 @@ import type { WriteFence } from './write-fence.ts';
 export type ReporterEventKind = 'connected' | 'disconnected' | 'expired' | 'conflict' | 'tunnelsRejected';
 
 /** Records Events about reporters. Never waits and never fails: an Event that cannot be sent is dropped. */
-export interface ReporterEvents {
+export interface EventRecorder {
   record(reporter: ReporterId, kind: ReporterEventKind, note: string): void;
 }
 
@@ -45,7 +44,7 @@ export interface EventApi {
   ): Promise<void>;
 }
 
-export interface ReporterEventsOptions {
+export interface EventRecorderOptions {
   readonly api: EventApi;
   readonly cache: Pick<ReporterCache, 'get'>;
   readonly fence: Pick<WriteFence, 'canWrite'>;
@@ -58,7 +57,7 @@ export interface ReporterEventsOptions {
  * Creates a recorder that sends up to 50 Events at once and one per second over all reporters, and up to 10 at once and
  * one per minute for each of them.
  */
-export function createReporterEvents(options: ReporterEventsOptions): ReporterEvents {
+export function createEventRecorder(options: EventRecorderOptions): EventRecorder {
   const { api, cache, fence, clock, metrics, log } = options;
   const fleet = newBucket();
   const byReporter = new LRUCache<string, TokenBucket>({ max: MAX_TRACKED_REPORTERS });

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { pino } from 'pino';
-import { createReporterEvents } from '../../src/controller/reporter-events.ts';
+import { createEventRecorder } from '../../src/controller/event-recorder.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { flushEventLoop } from '../support/fake-time.ts';
@@ -13,7 +13,7 @@ describe('Events of reporters', () => {
     const clock = new FakeClock();
     const sent: string[] = [];
     metrics.eventsDropped.reset();
-    const events = createReporterEvents({
+    const events = createEventRecorder({
       api: {
         create({ name }, { reason }) {
           sent.push(`${reason} ${name}`);
