@@ -5,7 +5,7 @@ import { collectReporterStats } from '../../src/controller/controller-stats.ts';
 import type { Ownership } from '../../src/core/ownership.ts';
 
 const NOW_MS = 100_000;
-const ROWS: Readonly<Record<string, number>> = { lost: 3, connected: 5 };
+const ROWS: Readonly<Record<string, number>> = { disconnected: 3, connected: 5 };
 
 function entry(key: string, owns: boolean, facts: Partial<ReporterEntry> = {}): ReporterEntry {
   const ownership = { owns } as unknown as Ownership;
@@ -51,7 +51,7 @@ describe('statistics of the reporters of a replica', () => {
     const { byState, owned } = figures([
       entry('connected', true, { stream: stream() }),
       entry('superseded', false, { stream: stream() }),
-      entry('lost', true),
+      entry('disconnected', true),
       entry('gone', true),
       entry('of another replica', false),
     ]);
