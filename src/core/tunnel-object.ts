@@ -74,6 +74,18 @@ export const Drift = {
 
 const LABEL_PREFIX = 'reverse-tunnel.io';
 
+/** The state and the Ready condition of a tunnel, as written and as recognised when an object is observed. */
+interface StatusContent {
+  readonly state: string;
+  readonly status: string;
+  readonly reason: string;
+}
+
+/** The status of a reported tunnel; it equals the default of the CRD. */
+const REPORTED: StatusContent = { state: 'Connected', status: 'True', reason: 'Reported' };
+/** The status of a tunnel whose reporter is disconnected. */
+const UNKNOWN: StatusContent = { state: 'Unknown', status: 'Unknown', reason: 'ReporterLost' };
+
 /** Returns the desired object for a tunnel. The only place that defines its content. */
 export function manifestFor(names: Names, reporter: ReporterId, tunnel: Tunnel): TunnelManifest {
   return {
@@ -104,20 +116,16 @@ export function labelsFor(names: Names, reporter: ReporterId, tunnel: Tunnel): R
 
 /** Returns the status of a reported tunnel: the default of the CRD, with the time of the change. */
 export function reportedStatus(transitionTime: string): TunnelObjectStatus {
-  return {
-    state: 'Connected',
-    conditions: [{ type: 'Ready', status: 'True', reason: 'Reported', lastTransitionTime: transitionTime }],
-  };
+  return statusWith(REPORTED, transitionTime);
 }
 
 /** Returns the status of a tunnel whose reporter has been disconnected for `unknownAfter`. */
 export function unknownStatus(transitionTime: string): TunnelObjectStatus {
-  return {
-    state: 'Unknown',
-    conditions: [
-      { type: 'Ready', status: 'Unknown', reason: 'ReporterLost', lastTransitionTime: transitionTime },
-    ],
-  };
+  return statusWith(UNKNOWN, transitionTime);
+}
+
+function statusWith({ state, status, reason }: StatusContent, transitionTime: string): TunnelObjectStatus {
+  return { state, conditions: [{ type: 'Ready', status, reason, lastTransitionTime: transitionTime }] };
 }
 
 /** The reporter and the tunnel name of an object. Never derived from labels, which are truncated and can be edited. */
@@ -180,12 +188,19 @@ function detectDrift(
 
 /** Returns 0 for the default of the CRD and for what `reportedStatus` writes. */
 function statusDrift(status: TunnelObjectStatus | undefined): Drift {
-  const [ready, ...others] = status?.conditions ?? [];
-  if (others.length > 0 || ready?.type !== 'Ready') return Drift.status;
-  if (status?.state === 'Connected' && ready.status === 'True' && ready.reason === 'Reported') return 0;
-  const isUnknown =
-    status?.state === 'Unknown' && ready.status === 'Unknown' && ready.reason === 'ReporterLost';
-  return isUnknown ? Drift.status | Drift.unknown : Drift.status;
+  if (hasContent(status, REPORTED)) return 0;
+  return hasContent(status, UNKNOWN) ? Drift.status | Drift.unknown : Drift.status;
+}
+
+function hasContent(actual: TunnelObjectStatus | undefined, expected: StatusContent): boolean {
+  const [ready, ...others] = actual?.conditions ?? [];
+  return (
+    others.length === 0 &&
+    ready?.type === 'Ready' &&
+    actual?.state === expected.state &&
+    ready.status === expected.status &&
+    ready.reason === expected.reason
+  );
 }
 
 /** Returns true if the same name and labels are derived from both. */

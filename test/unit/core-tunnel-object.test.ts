@@ -6,6 +6,7 @@ import {
   reportedStatus,
   manifestFor,
   tunnelKeyOf,
+  unknownStatus,
   type TunnelObject,
 } from '../../src/core/tunnel-object.ts';
 import { reporterKey, type Tunnel } from '../../src/core/tunnel.ts';
@@ -117,7 +118,9 @@ describe('drift', () => {
   });
 
   const ready = { type: 'Ready', status: 'True', reason: 'Reported' };
-  const statuses: [situation: string, status: TunnelObject['status']][] = [
+  const unknown = { type: 'Ready', status: 'Unknown', reason: 'ReporterLost' };
+  const unknownDrift = Drift.status | Drift.unknown;
+  const statuses: [situation: string, status: TunnelObject['status'], drift?: number][] = [
     ['is missing', undefined],
     ['is empty', {}],
     ['has no conditions', { state: 'Connected', conditions: [] }],
@@ -127,11 +130,16 @@ describe('drift', () => {
     ['is Ready for another reason', { state: 'Connected', conditions: [{ ...ready, reason: 'Mine' }] }],
     ['has one more condition', { state: 'Connected', conditions: [ready, { ...ready, type: 'Stalled' }] }],
     ['has another condition', { state: 'Connected', conditions: [{ ...ready, type: 'Stalled' }] }],
+    ['is Unknown as the operator writes it', unknownStatus('2026-11-23T05:00:00Z'), unknownDrift],
+    ['is Unknown without a time', { state: 'Unknown', conditions: [unknown] }, unknownDrift],
+    ['is Unknown for another reason', { state: 'Unknown', conditions: [{ ...unknown, reason: 'Mine' }] }],
+    ['is Unknown but Ready', { state: 'Unknown', conditions: [{ ...unknown, status: 'True' }] }],
+    ['is Connected but Unknown by its condition', { state: 'Connected', conditions: [unknown] }],
   ];
-  for (const [situation, status] of statuses) {
-    it(`is status if the status ${situation}`, () => {
+  for (const [situation, status, expected = Drift.status] of statuses) {
+    it(`is ${expected === Drift.status ? 'status' : 'status and unknown'} if the status ${situation}`, () => {
       const { status: _, ...without } = created;
-      expect(drift(status === undefined ? without : { ...created, status })).to.equal(Drift.status);
+      expect(drift(status === undefined ? without : { ...created, status })).to.equal(expected);
     });
   }
 
