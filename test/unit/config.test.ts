@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect } from 'chai';
 import { helpText, parseCommandLine, readConfig, type Config } from '../../src/config.ts';
 
@@ -6,6 +8,15 @@ const REQUIRED = { auth: 'insecure' };
 
 /** The TLS files, which must be set together. */
 const TLS = { 'tls-cert': '/tls/tls.crt', 'tls-key': '/tls/tls.key', 'tls-client-ca': '/tls/ca.crt' };
+
+/** The flags that the README's table omits, with the reason. */
+const UNDOCUMENTED_FLAGS: Readonly<Record<string, string>> = {
+  '--help': 'not a setting',
+  '--version': 'not a setting',
+  '--config': 'not a setting; the text above the table describes it',
+  '--kubeconfig': 'only outside of a cluster, with the lookup order of kubectl',
+  '--replica-id': 'the default, the name of the pod, suits every Deployment',
+};
 
 function configOf(flags: Record<string, unknown>, fileText?: string): Config {
   const result = readConfig(flags, fileText);
@@ -421,6 +432,16 @@ describe('config', () => {
         const argv = [flag, ...(metavar === undefined ? [] : ['x'])];
         expect(parseCommandLine(argv)).to.have.property('commandLine');
       }
+    });
+
+    it('lists the flags in the configuration table of the README, and those that it omits', () => {
+      const readme = readFileSync(join(import.meta.dirname, '..', '..', 'README.md'), 'utf8');
+      const [, section = ''] = /^## Configuration\n([^]*?)^## /m.exec(readme) ?? [];
+      // The first column; a cell can contain two flags.
+      const lines = section.matchAll(/^\|([^|]+)\|/gm);
+      const documented = Array.from(lines, ([, cell = '']) => cell.match(/--[a-z][a-z-]*/g) ?? []).flat();
+      const listed = Array.from(helpText().matchAll(/^ {2}(?:-h, )?(--[a-z-]+)/gm), ([, flag]) => flag);
+      expect(documented).to.have.same.members(listed.filter((flag = '') => !(flag in UNDOCUMENTED_FLAGS)));
     });
 
     it('fits into 120 columns', () => {
