@@ -154,6 +154,9 @@ export function createHarness({
     workers,
     settle,
 
+    /** Lets everything run that can without time passing, while the watch delivers nothing. */
+    settleUnwatched: flushEventLoop,
+
     /** Lists the objects, which starts the workers. */
     start: async (): Promise<void> => {
       api.relist(cache);

@@ -131,6 +131,36 @@ describe('an object write', () => {
     expectRows(world);
   });
 
+  const removals = [
+    { by: 'a delta', removal: () => delta([], ['node-1']) },
+    { by: 'a full push', removal: () => fullPush(T2) },
+  ];
+  for (const { by, removal } of removals) {
+    for (const isWatchLate of [false, true]) {
+      const watch = isWatchLate ? 'the watch is late' : 'the watch has delivered the object';
+      it(`deletes an object whose tunnel ${by} removed before the response to the create, if ${watch}`, async () => {
+        const world = createHarness();
+        await world.start();
+        const settle = isWatchLate ? world.settleUnwatched : world.settle;
+        const response = Promise.withResolvers<void>();
+        world.api.after = () => response.promise;
+        world.report(RESPONDER, fullPush(T1, T2));
+        await settle();
+        expectRows(world, T1, T2);
+        world.report(RESPONDER, removal());
+        await settle();
+        expect(verbs(world), 'before the response').to.deep.equal(['create', 'create']);
+        response.resolve();
+        await settle();
+        expect(verbs(world), 'after the response').to.deep.equal(['delete']);
+        expectRows(world, T2);
+        await world.advance(600_000);
+        expect(verbs(world), 'after the watch has caught up').to.deep.equal([]);
+        expectRows(world, T2);
+      });
+    }
+  }
+
   it('gives every valid name an object that the API server accepts', async () => {
     const world = createHarness();
     await world.start();
