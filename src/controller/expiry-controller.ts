@@ -10,7 +10,7 @@ import type { Workqueue } from './workqueue.ts';
 import type { WriteFence } from './write-fence.ts';
 
 const TICK_INTERVAL_MS = 1000;
-/** Objects set to Unknown or deleted per tick, over all reporters: a third of what a small API server can process. */
+/** Tunnels queued per tick, over all reporters: a third of the writes that a small API server can process. */
 const OBJECTS_PER_TICK = 200;
 /** Smallest batch of one reporter: each batch of expiry deletes costs a live read. */
 const MIN_BATCH = 20;
@@ -34,9 +34,11 @@ interface ExpiryCandidate {
 }
 
 /**
- * Expires reporters that are owned by this replica and have no stream: sets their objects to Unknown, deletes them, and
- * finally has the reporter object deleted. One batch per second leaves the API server capacity for connected reporters
- * even if thousands of tunnels are lost. Each batch of deletes follows a live read (`Ownership.canExpire`).
+ * Queues the tunnels of reporters that are owned by this replica and have no stream, in each phase after the grace
+ * phase, and finally the reporter. It limits the rate and writes nothing: `nextDisconnectedAction` of `core/plan` decides
+ * whether an object is set to Unknown or deleted, and `TunnelReconciler` writes it. One batch per second leaves the API
+ * server capacity for connected reporters even if thousands of tunnels are lost. Each batch of deletes follows a live
+ * read (`Ownership.canExpire`).
  */
 export class ExpiryController {
   readonly #options: ExpiryControllerOptions;
