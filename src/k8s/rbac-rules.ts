@@ -9,8 +9,8 @@ export interface RbacRule {
 
 /**
  * Permissions of the operator in its namespace: exactly what it uses. This is the single list: tests run the operator
- * with exactly these permissions, `doctor` checks each of them, and the README and the chart's Role are compared with
- * it.
+ * with exactly these permissions, `doctor` checks each of them, and `docs/operations.md` and the chart's Role are
+ * compared with it. The permissions depend on no flag, except for `TOKEN_RBAC_RULES`.
  */
 export const OPERATOR_RBAC_RULES: readonly RbacRule[] = [
   {
