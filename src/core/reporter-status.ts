@@ -34,7 +34,7 @@ export type SyncStatus =
 
 /** What a reporter reports about itself in addition to its identity. */
 export interface EnvoyMetadata {
-  /** Such as 1.38.0; undefined if not reported. */
+  /** Such as 1.40.0; undefined if not reported. */
   readonly version: string | undefined;
   readonly locality: Locality | undefined;
 }
