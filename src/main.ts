@@ -9,6 +9,7 @@ import { createLog } from './log.ts';
 import { StartError, startOperator, type RunningOperator } from './operator.ts';
 import { findSubcommand } from './subcommands.ts';
 import { packageVersion } from './version.ts';
+import { waitForSignal } from './wait-for-signal.ts';
 
 process.exitCode = await main(process.argv.slice(2));
 
@@ -87,20 +88,6 @@ async function serve(
   // Something that could not be closed would keep the process running.
   if (!(await operator.stop())) process.exit(EXIT_OK);
   return EXIT_OK;
-}
-
-/** Resolves at the first SIGTERM or SIGINT. A second signal ends the process immediately. */
-function waitForSignal(): Promise<void> {
-  return new Promise((resolve) => {
-    let isStopRequested = false;
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.on(signal, () => {
-        if (isStopRequested) process.exit(EXIT_FAILURE);
-        isStopRequested = true;
-        resolve();
-      });
-    }
-  });
 }
 
 function usageError(errors: readonly string[]): number {

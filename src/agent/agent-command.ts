@@ -12,18 +12,21 @@ import {
   type Flags,
   type FlagValues,
 } from '../flags.ts';
-import { reporterIdentity, type ReporterIdentity } from '../grpc/reporter-identity.ts';
+import { reporterIdentity, type IdentityFiles, type ReporterIdentity } from '../grpc/reporter-identity.ts';
 import { dialReportingService } from '../grpc/reporting-client.ts';
 import { parseHostPort } from '../host-port.ts';
 import { HttpListenError, startHttpServer, type HttpServer } from '../http/http-server.ts';
+import { IDENTITY_FLAGS, readIdentity } from '../identity-flags.ts';
 import { createLog, LOG_LEVELS } from '../log.ts';
+import { waitForSignal } from '../wait-for-signal.ts';
 import { Agent } from './agent.ts';
 import { EnvoyAdmin, type AdminAddress } from './envoy-admin.ts';
 import { createAgentMetrics } from './agent-metrics.ts';
 
 /** A tenant ID has at most this many code points, as in the service definition. */
 const MAX_TENANT_LENGTH = 128;
-const MIN_TIMEOUT_MS = 1000;
+/** Less than the timeout of a poll, so that the error names the request. */
+const REQUEST_TIMEOUT_MS = 900;
 const MINUTE_MS = 60_000;
 
 const adminAddress: ReadValue<AdminAddress> = (text) => {
@@ -79,32 +82,7 @@ const FLAGS = {
     description: 'tenant of the tunnels whose tenant is known neither from tenant isolation nor from the log',
     read: tenant,
   },
-  'tls-ca': {
-    metavar: 'FILE',
-    description: 'PEM CA bundle of the service; enables TLS; reloaded on each connection',
-    read: nonEmpty,
-  },
-  'tls-cert': {
-    metavar: 'FILE',
-    description: 'PEM client certificate; requires --tls-key; reloaded on each connection',
-    read: nonEmpty,
-  },
-  'tls-key': {
-    metavar: 'FILE',
-    description: 'PEM private key for --tls-cert; reloaded on each connection',
-    read: nonEmpty,
-  },
-  'tls-server-name': {
-    metavar: 'NAME',
-    description: "expected name in the service's certificate",
-    defaultText: 'the host of --address',
-    read: nonEmpty,
-  },
-  'token-file': {
-    metavar: 'FILE',
-    description: 'file with the ServiceAccount token to send over TLS; read again for each stream',
-    read: nonEmpty,
-  },
+  ...IDENTITY_FLAGS,
   'http-address': {
     metavar: 'HOST:PORT',
     description: 'address of /livez, /readyz and /metrics',
@@ -144,29 +122,18 @@ export async function runAgent(argv: readonly string[]): Promise<number> {
     process.stdout.write(parsed.help);
     return EXIT_OK;
   }
-  const errors = 'errors' in parsed ? parsed.errors : findContradictions(parsed.values);
-  if ('errors' in parsed || errors.length > 0) {
-    process.stderr.write(formatUsageErrors('agent', errors));
-    return EXIT_USAGE;
-  }
-  return await serve(parsed.values);
+  if ('errors' in parsed) return usageError(parsed.errors);
+  const identity = readIdentity(parsed.values);
+  if ('errors' in identity) return usageError(identity.errors);
+  return await serve(parsed.values, identity.identity);
 }
 
-/** Returns an error per combination of flags that cannot work. */
-function findContradictions(values: Values): string[] {
-  const errors: string[] = [];
-  const { 'tls-ca': ca, 'tls-cert': cert, 'tls-key': key } = values;
-  if ((cert === undefined) !== (key === undefined))
-    errors.push('--tls-cert, --tls-key: must be set together');
-  if (ca === undefined) {
-    for (const flag of ['tls-cert', 'tls-server-name', 'token-file'] as const) {
-      if (values[flag] !== undefined) errors.push(`--${flag}: requires --tls-ca`);
-    }
-  }
-  return errors;
+function usageError(errors: readonly string[]): number {
+  process.stderr.write(formatUsageErrors('agent', errors));
+  return EXIT_USAGE;
 }
 
-async function serve(values: Values): Promise<number> {
+async function serve(values: Values, files: IdentityFiles): Promise<number> {
   const stopRequested = waitForSignal();
   const log = createLog(values['log-level']);
   const metrics = createAgentMetrics();
@@ -175,19 +142,13 @@ async function serve(values: Values): Promise<number> {
   let agent: Agent;
   let http: HttpServer;
   try {
-    identity = reporterIdentity({
-      caFile: values['tls-ca'],
-      certFile: values['tls-cert'],
-      keyFile: values['tls-key'],
-      serverName: values['tls-server-name'],
-      tokenFile: values['token-file'],
-    });
+    identity = reporterIdentity(files);
     agent = new Agent({
       pollIntervalMs,
       settleTimeMs: values['settle-time'],
       lifecycleLog: values['lifecycle-log'],
       defaultTenant: values['default-tenant'],
-      admin: new EnvoyAdmin(values.admin, Math.max(MIN_TIMEOUT_MS, pollIntervalMs)),
+      admin: new EnvoyAdmin(values.admin, REQUEST_TIMEOUT_MS),
       connection: dialReportingService({
         address: values.address,
         ...(identity === undefined ? {} : { identity }),
@@ -217,18 +178,4 @@ async function serve(values: Values): Promise<number> {
   await http.close();
   log.info('stopped');
   return EXIT_OK;
-}
-
-/** Resolves at the first SIGTERM or SIGINT; the second of either ends the process at once. */
-function waitForSignal(): Promise<void> {
-  return new Promise((resolve) => {
-    let requested = false;
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.on(signal, () => {
-        if (requested) process.exit(EXIT_FAILURE);
-        requested = true;
-        resolve();
-      });
-    }
-  });
 }

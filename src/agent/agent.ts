@@ -15,6 +15,11 @@ const SEND_INTERVAL_MS = 5000;
 const CONNECT_RETRY_INTERVAL_MS = 5000;
 const MAX_RETRIES = 5;
 const MAX_BUFFER_COUNT = 1_000_000;
+/** Maximum time for a poll, including the log. The tunnels that are reported are out of date after it. */
+const MAX_POLL_TIMEOUT_MS = 5000;
+const MIN_POLL_TIMEOUT_MS = 1000;
+/** How long `stop` waits for a poll that is under way, such as a read of a file system that hangs. */
+const STOP_TIMEOUT_MS = 1000;
 /** Between two polls that log lines caused. Envoy writes its log in bursts. */
 const MIN_POLL_GAP_MS = 20;
 /** The uptime has whole seconds, and a response may take a while. */
@@ -30,7 +35,7 @@ const SKIP_HINTS: Readonly<Record<SkipReason, string>> = {
 
 /** What the agent runs with. */
 export interface AgentOptions {
-  /** 100 ms to 1 min. Also the timeout of a poll, if it is at least 1 s. */
+  /** 100 ms to 1 min. Also the timeout of a poll, but at least 1 s and at most 5 s. */
   readonly pollIntervalMs: number;
   /** How long after a start of Envoy nothing is reported, so that its tunnels can return: 0 to 10 min. */
   readonly settleTimeMs: number;
@@ -81,6 +86,8 @@ export class Agent {
   readonly #connectRetryIntervalMs: number;
   #run: EnvoyRun | undefined;
   #client: EnvoyClient | undefined;
+  /** Whether the current stream began with a full push. */
+  #sentFullPush = false;
   #notReady: string | undefined = 'Envoy has not been polled yet';
   #stopped = false;
   #cancelPoll: (() => void) | undefined;
@@ -116,14 +123,25 @@ export class Agent {
     // Ends a poll that is under way.
     this.#options.admin.close();
     this.#options.connection.close();
-    await this.#polling;
-    await this.#follower?.close();
+    const { promise: timeout, resolve } = Promise.withResolvers<void>();
+    const cancel = this.#options.clock.setTimer(STOP_TIMEOUT_MS, resolve);
+    const polled = this.#polling ?? Promise.resolve();
+    await Promise.race([polled.then(() => this.#follower?.close()), timeout]);
+    cancel();
   }
 
   async #poll(): Promise<void> {
     this.#pollRequested = false;
+    const { clock, log, pollIntervalMs } = this.#options;
+    const timeoutMs = Math.min(Math.max(MIN_POLL_TIMEOUT_MS, pollIntervalMs), MAX_POLL_TIMEOUT_MS);
+    const cancelTimeout = clock.setTimer(timeoutMs, () => {
+      this.#notReady = `a poll takes longer than ${timeoutMs} ms`;
+      this.#stopReporting();
+      log.error({ timeoutMs }, 'a poll of Envoy takes too long; reports are paused');
+    });
     this.#polling = this.#pollOnce();
     await this.#polling;
+    cancelTimeout();
     if (this.#stopped) return;
     this.#schedulePoll(this.#pollRequested ? MIN_POLL_GAP_MS : this.#options.pollIntervalMs);
   }
@@ -145,7 +163,8 @@ export class Agent {
     const { clock, metrics, log } = this.#options;
     const startedMs = clock.monotonicMs();
     try {
-      await this.#readLog();
+      // Before Envoy is known, its lines cannot be distinguished from those of an earlier process.
+      if (this.#run !== undefined) await this.#readLog();
       await this.#readEnvoy();
       metrics.polls.inc({ outcome: 'ok' });
       metrics.pollSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
@@ -153,7 +172,10 @@ export class Agent {
       metrics.polls.inc({ outcome: 'error' });
       this.#stopReporting();
       if (this.#stopped) return;
-      const isExpected = error instanceof EnvoyAdminError || error instanceof UnsupportedEnvoyError;
+      const isExpected =
+        error instanceof EnvoyAdminError ||
+        error instanceof UnsupportedEnvoyError ||
+        error instanceof LogFollowerError;
       this.#notReady = errorMessage(error);
       const fields = isExpected ? { error: errorMessage(error) } : { err: error };
       this.#throttled(`poll ${errorMessage(error)}`, (suppressed) =>
@@ -171,7 +193,9 @@ export class Agent {
       await this.#follower.read();
     } catch (error) {
       if (!(error instanceof LogFollowerError)) throw error;
-      // The gauges are enough to know which tunnels are up.
+      const { tenantIsolation } = this.#run?.extension ?? { tenantIsolation: true };
+      // Otherwise nothing names the tenants, and the tunnels could not be reported.
+      if (!tenantIsolation && this.#options.defaultTenant === undefined) throw error;
       this.#throttled(`log ${error.message}`, (suppressed) =>
         this.#options.log.warn(
           { error: error.message, ...suppressed },
@@ -201,6 +225,8 @@ export class Agent {
       return;
     }
     this.#notReady = undefined;
+    // A full push follows once every tunnel can be reported.
+    if (this.#client !== undefined && !this.#sentFullPush && run.tracker.isComplete) this.#stopReporting();
     if (this.#client === undefined) this.#startReporting(run);
     else if (updates.connections.length + updates.disconnections.length > 0) this.#client.receive(updates);
     this.#options.metrics.connected.set(this.#client?.connected() === true ? 1 : 0);
@@ -278,6 +304,7 @@ export class Agent {
         clock,
         openStream: (handlers) => connection.openStream(handlers),
         allTunnels: () => tracker.all(),
+        isComplete: () => tracker.isComplete,
         observe: (event) => this.#onClientEvent(event),
       },
     );
@@ -288,10 +315,12 @@ export class Agent {
     this.#client?.stop();
     this.#client = undefined;
     this.#options.metrics.connected.set(0);
+    this.#options.metrics.tunnels.set(0);
   }
 
   #onClientEvent(event: ClientEvent): void {
     const { log, metrics } = this.#options;
+    if (event.type === 'sent' && event.report.nonce === 1n) this.#sentFullPush = event.report.fullPush;
     if (event.type === 'acked' && event.first) {
       metrics.connected.set(1);
       log.info('the operator acknowledges reports');
@@ -325,7 +354,7 @@ export class Agent {
       );
       return;
     }
-    // A line of an earlier process of Envoy, which is never followed by the end of its tunnel.
+    // An earlier process of Envoy wrote this line, and did not necessarily log the end of its tunnel.
     if (event.time !== undefined && event.time.seconds * 1000 < run.startedWallMs - RESTART_TOLERANCE_MS)
       return;
     run.tracker.onLogEvent(event);

@@ -6,7 +6,7 @@ export interface LifecycleEvent {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
-  /** Tells apart the connections of one initiator: unique among those that are open. */
+  /** Identifies a connection among those of the initiator that are open. */
   readonly connection: string;
   /** When it happened, by the clock of the responder; undefined if the line has no valid time. */
   readonly time: { readonly seconds: number; readonly nanos: number } | undefined;
@@ -37,13 +37,15 @@ export function parseLifecycleLine(line: string): LifecycleEvent | undefined | {
   if (typeof clusterID !== 'string' || typeof nodeID !== 'string') {
     return { error: 'no field lifecycle.cluster_id or lifecycle.node_id' };
   }
+  const [worker, fd] = [propertyOf(lifecycle, 'worker'), propertyOf(lifecycle, 'fd')];
+  if (worker === undefined || fd === undefined) return { error: 'no field lifecycle.worker or lifecycle.fd' };
   const [, seconds, micros] = TIME.exec(String(propertyOf(entry, 'time'))) ?? [];
   return {
     type: event === 'tunnel_setup' ? 'setup' : 'closed',
     tenantID: typeof tenantID === 'string' ? tenantID : '',
     clusterID,
     nodeID,
-    connection: `${String(propertyOf(lifecycle, 'worker'))}/${String(propertyOf(lifecycle, 'fd'))}`,
+    connection: JSON.stringify([worker, fd]),
     time:
       seconds === undefined || micros === undefined
         ? undefined

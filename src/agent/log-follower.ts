@@ -1,6 +1,7 @@
 import { watch, type FSWatcher } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
+import { errorCode, errorMessage } from '../error-message.ts';
 
 /** The file cannot be followed at the moment. One line, without a period. */
 export class LogFollowerError extends Error {
@@ -65,7 +66,7 @@ export class LogFollower {
    * @throws LogFollowerError if the file is missing, is not a regular file, or cannot be read
    */
   read(): Promise<void> {
-    this.#reading ??= this.#readOn().finally(() => {
+    this.#reading ??= this.#readNewLines().finally(() => {
       this.#reading = undefined;
     });
     return this.#reading;
@@ -82,7 +83,7 @@ export class LogFollower {
     await this.rewind();
   }
 
-  async #readOn(): Promise<void> {
+  async #readNewLines(): Promise<void> {
     try {
       const stats = await stat(this.#path);
       // Opening a FIFO would wait for a writer.
@@ -106,8 +107,8 @@ export class LogFollower {
       }
       await this.#drain(this.#current);
     } catch (error) {
-      if (error instanceof LogFollowerError) throw error;
-      throw new LogFollowerError((error as Error).message, { cause: error });
+      if (errorCode(error) === undefined) throw error;
+      throw new LogFollowerError(errorMessage(error), { cause: error });
     }
   }
 

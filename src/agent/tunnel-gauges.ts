@@ -1,6 +1,6 @@
 /** The hidden gauges in which a standard Envoy counts its reverse tunnels. */
 
-/** What the gauges of one poll say. Names with a count of 0 are left out: Envoy keeps a gauge after its tunnel ends. */
+/** The tunnels counted by one poll. Names with a count of 0 are left out: Envoy keeps a gauge after its tunnel ends. */
 export interface TunnelGauges {
   /** Open connections per `cluster:node`, or `tenant:cluster:node` under tenant isolation; each at least 1. */
   readonly tunnels: ReadonlyMap<string, number>;
@@ -47,13 +47,13 @@ export function parseTunnelGauges(
     const gauge = name.startsWith(`${statPrefix}.`) ? name.slice(statPrefix.length + 1) : '';
     const dot = gauge.indexOf('.');
     const kind = gauge.slice(0, dot);
-    const of = gauge.slice(dot + 1);
+    const subject = gauge.slice(dot + 1);
     if (separator < 0 || count === undefined || !['tunnels', 'clusters', 'nodes'].includes(kind)) {
       return { error: `not a tunnel gauge: ${JSON.stringify(line.slice(0, MAX_QUOTED))}` };
     }
     if (count === 0) continue;
-    if (kind === 'tunnels') tunnels.set(of, count);
-    else (kind === 'clusters' ? clusters : nodes).add(of);
+    if (kind === 'tunnels') tunnels.set(subject, count);
+    else (kind === 'clusters' ? clusters : nodes).add(subject);
   }
   return { tunnels, clusters, nodes };
 }

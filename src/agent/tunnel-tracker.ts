@@ -34,6 +34,8 @@ interface LoggedTunnel {
   createdAt: LifecycleEvent['time'];
   /** Whether all connections had closed and another one has opened since the last poll. */
   replaced: boolean;
+  /** Consecutive polls without the gauge. */
+  absentPolls: number;
 }
 
 /**
@@ -60,6 +62,11 @@ export class TunnelTracker {
     return [...this.#reported.values()];
   }
 
+  /** Whether every tunnel that is up is reported: the last poll knew the tenant and the name of each. */
+  get isComplete(): boolean {
+    return !this.#skipped.some(({ reason }) => reason === 'unknown_tenant' || reason === 'ambiguous_name');
+  }
+
   get tunnelCount(): number {
     return this.#reported.size;
   }
@@ -78,7 +85,7 @@ export class TunnelTracker {
       const { clusterID, nodeID } = event;
       const tenantID = this.#options.tenantIsolation ? event.tenantID : undefined;
       const identity = { tenantID, clusterID, nodeID };
-      logged = { identity, open: new Map(), createdAt: undefined, replaced: false };
+      logged = { identity, open: new Map(), createdAt: undefined, replaced: false, absentPolls: 0 };
       this.#logged.set(gauge, logged);
     }
     if (event.type === 'closed') {
@@ -86,8 +93,9 @@ export class TunnelTracker {
       return;
     }
     if (logged.open.size === 0) {
+      // Without a known connection before, the log line only arrived after the gauge.
+      logged.replaced = logged.createdAt !== undefined && this.#reported.has(gauge);
       logged.createdAt = event.time;
-      logged.replaced = this.#reported.has(gauge);
     }
     logged.open.set(event.connection, event.tenantID);
   }
@@ -122,9 +130,11 @@ export class TunnelTracker {
       this.#gaugeOfName.set(tunnel.name, gauge);
       connections.push(tunnel);
     }
-    // A log line may run ahead of the gauge by one poll, so a name is kept while it is open in the log.
-    for (const [gauge, { open }] of this.#logged) {
-      if (open.size === 0 && !gauges.tunnels.has(gauge)) this.#logged.delete(gauge);
+    // A log line may run ahead of the gauge by a poll. A line that is lost must not be remembered forever.
+    for (const [gauge, logged] of this.#logged) {
+      logged.absentPolls = gauges.tunnels.has(gauge) ? 0 : logged.absentPolls + 1;
+      if (logged.absentPolls > 1 || (logged.absentPolls > 0 && logged.open.size === 0))
+        this.#logged.delete(gauge);
     }
     return { connections, disconnections };
   }

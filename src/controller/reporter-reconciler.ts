@@ -227,7 +227,7 @@ export class ReporterReconciler implements Reconciler {
     this.#throttled('rejected', (suppressed) =>
       log.warn(
         { reporter, error: message, ...suppressed },
-        'ReverseTunnel write rejected; retrying with backoff',
+        'ReverseTunnelReporter request rejected; retrying with backoff',
       ),
     );
     return { kind: 'rejected', answer: message, retryAfterMs, failures: races };

@@ -20,7 +20,7 @@ import { createApiClient, type ApiClient } from '../k8s/client.ts';
 import { resolveConnection } from '../k8s/connection.ts';
 import { tunnelResource } from '../k8s/resources.ts';
 import { createEnvoyClient } from '../simulate/envoy-client.ts';
-import { IDENTITY_FLAGS, readIdentity } from '../simulate/identity-flags.ts';
+import { IDENTITY_FLAGS, readIdentity } from '../identity-flags.ts';
 
 /** The options of `selftest`. */
 export interface SelftestOptions {

@@ -1,7 +1,7 @@
 import { decimalInRange, durationInRange, hostPort, numberInRange } from '../flag-values.ts';
 import { parseFlags, type CommandDescription } from '../flags.ts';
 import type { IdentityFiles } from '../grpc/reporter-identity.ts';
-import { IDENTITY_FLAGS, readIdentity } from './identity-flags.ts';
+import { IDENTITY_FLAGS, readIdentity } from '../identity-flags.ts';
 
 /** The options of `simulate`. */
 export interface CommandOptions {

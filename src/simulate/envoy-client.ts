@@ -99,6 +99,11 @@ export interface EnvoyClientDependencies {
   openStream(handlers: StreamHandlers): ReportStream | undefined;
   /** Returns the tunnels that are up, for a full push, in a new array, which the report keeps. */
   allTunnels(): ReportedTunnel[];
+  /**
+   * Whether `allTunnels` has every tunnel. If not, the first report of a stream is a delta, which deletes nothing that it
+   * does not name. Default: always, as for Envoy.
+   */
+  isComplete?(): boolean;
   /** Called for each event. */
   observe(event: ClientEvent): void;
 }
@@ -137,7 +142,7 @@ export function createEnvoyClient(config: EnvoyClientConfig, deps: EnvoyClientDe
     // Queued changes are older than this snapshot.
     connections = deps.allTunnels();
     disconnections = [];
-    send(true);
+    send(deps.isComplete?.() ?? true);
   }
 
   function send(fullPush: boolean): void {

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { appendFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pino } from 'pino';
@@ -183,6 +183,38 @@ describe("The agent and Envoy's admin interface", () => {
     await new Promise((resolve) => server.close(resolve));
     startAgent(address);
     await waitForReason(/^GET \/server_info: connect ECONNREFUSED /);
+  });
+
+  it('reports nothing and gives the reason if the log that names the tenants is missing', async () => {
+    respond = adminInterface();
+    startAgent(await listen(), { defaultTenant: undefined, lifecycleLog: '/nonexistent/tunnels.log' });
+    await waitForReason(/ENOENT.*tunnels\.log/);
+  });
+
+  it('sends no full push until the log has named the tenant of every tunnel', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'log-'));
+    const lifecycleLog = join(folder, 'tunnels.log');
+    const line = (node: string): string =>
+      `${JSON.stringify({
+        time: `${Math.floor(Date.now() / 1000)}.000000`,
+        lifecycle: {
+          ...{ event: 'tunnel_setup', tenant_id: 'acme', cluster_id: 'eu-1' },
+          ...{ node_id: node, worker: 'worker_0', fd: node },
+        },
+      })}\n`;
+    await writeFile(lifecycleLog, line('node-17'));
+    respond = adminInterface({
+      stats: (_, response) => response.end(`${GAUGES}edge.tunnels.eu-1:node-18: 1\n`),
+    });
+    startAgent(await listen(), { defaultTenant: undefined, lifecycleLog });
+    await eventually('the first tunnel is reported', () => reports.length > 2);
+    expect(reports.filter(({ fullPush }) => fullPush)).to.deep.equal([]);
+    expect(reports[0]?.added.map(({ name }) => name)).to.deep.equal(['node-17']);
+    await appendFile(lifecycleLog, line('node-18'));
+    await eventually('there is a full push', () => reports.some(({ fullPush }) => fullPush));
+    const complete = reports.find(({ fullPush }) => fullPush);
+    expect(complete?.added.map(({ name }) => name)).to.have.members(['node-17', 'node-18']);
+    await rm(folder, { recursive: true, force: true });
   });
 
   it('reads the interface over a UNIX socket', async () => {

@@ -17,7 +17,7 @@ describe('A line of the lifecycle log', () => {
       tenantID: 'acme',
       clusterID: 'eu-1',
       nodeID: 'node-17',
-      connection: 'worker_0/33',
+      connection: '["worker_0",33]',
       time: { seconds: 1_795_864_794, nanos: 82_196_000 },
     });
   });
@@ -34,6 +34,11 @@ describe('A line of the lifecycle log', () => {
     expect(parseLifecycleLine(JSON.stringify({ lifecycle: { ...lifecycle, event: 'ping' } }))).to.equal(
       undefined,
     );
+  });
+
+  it('is rejected if it does not identify the connection', () => {
+    const { fd: _, ...rest } = lifecycle;
+    expect(parseLifecycleLine(JSON.stringify({ lifecycle: rest }))).to.have.property('error');
   });
 
   for (const line of ['', '{"time": "17', 'null', '[]', '{}', '{"lifecycle":{"event":"tunnel_setup"}}']) {

@@ -65,6 +65,36 @@ describe('The tunnels of a standard Envoy', () => {
     expect(connections.map(({ createdAt }) => createdAt)).to.deep.equal([later]);
   });
 
+  it('are not reported again if their log line arrives after the gauge', () => {
+    const tracker = createTracker({ defaultTenant: 'acme' });
+    tracker.onPoll(gauges('eu-1:node-17'));
+    tracker.onLogEvent(event('setup'));
+    expect(tracker.onPoll(gauges('eu-1:node-17'))).to.deep.equal({ connections: [], disconnections: [] });
+  });
+
+  it('get the time of their new connection if the line about the end of the old one was lost', () => {
+    const tracker = createTracker();
+    tracker.onLogEvent(event('setup'));
+    tracker.onPoll(gauges('eu-1:node-17'));
+    tracker.onPoll(gauges());
+    tracker.onPoll(gauges());
+    const later = { ...TIME, seconds: TIME.seconds + 60 };
+    tracker.onLogEvent(event('setup', { time: later, tenantID: 'umbrella', connection: 'worker_0/34' }));
+    const { connections } = tracker.onPoll(gauges('eu-1:node-17'));
+    expect(connections.map(({ createdAt, tenantID }) => [createdAt, tenantID])).to.deep.equal([
+      [later, 'umbrella'],
+    ]);
+  });
+
+  it('are incomplete while one of them has no known tenant', () => {
+    const tracker = createTracker();
+    tracker.onPoll(gauges('eu-1:node-17'));
+    expect(tracker.isComplete).to.equal(false);
+    tracker.onLogEvent(event('setup'));
+    tracker.onPoll(gauges('eu-1:node-17'));
+    expect(tracker.isComplete).to.equal(true);
+  });
+
   it('stay up while one of several connections is open', () => {
     const tracker = createTracker();
     tracker.onLogEvent(event('setup'));

@@ -1,8 +1,8 @@
-import { nonEmpty, type ReadValue } from '../flag-values.ts';
-import type { Flags, FlagValues } from '../flags.ts';
-import type { IdentityFiles } from '../grpc/reporter-identity.ts';
+import { nonEmpty, type ReadValue } from './flag-values.ts';
+import type { Flags, FlagValues } from './flags.ts';
+import type { IdentityFiles } from './grpc/reporter-identity.ts';
 
-/** The flags by which simulated reporters authenticate. */
+/** The flags by which a client of the reporting service authenticates: `simulate`, `selftest`, `agent`. */
 export const IDENTITY_FLAGS = {
   'tls-ca': {
     metavar: 'FILE',
