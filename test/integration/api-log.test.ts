@@ -230,7 +230,7 @@ describe('log of the operator about its API server', function () {
     const entry = await line(/TLS: /);
     expectErrorKind(entry, 'unavailable');
     expect(entry['error']).to.match(
-      /: TLS: unable to verify the first certificate \(UNABLE_TO_VERIFY_LEAF_SIGNATURE\)$/,
+      /: TLS: unable to get local issuer certificate \(UNABLE_TO_GET_ISSUER_CERT_LOCALLY\)$/,
     );
     expect(entry['hint']).to.match(/^check the CA/);
     await writeFile(join(directory, 'ca.crt'), next.ca);
