@@ -62,7 +62,7 @@ describe('simulate command', () => {
 
   it('reports for the given duration, prints a summary and exits with 0', async () => {
     const { code, out, err } = await simulate(
-      `--address ${server.address} --reporters 3 --tunnels 7 --duration 3s --interval 50ms --churn 20`,
+      `--address ${server.address} --reporters 3 --tunnels 7 --duration 4s --interval 200ms --churn 20`,
     ).ended();
     expect(code).to.equal(0);
     expect(out).to.match(/^reporters connected +3 of 3$/m);
