@@ -182,7 +182,7 @@ export class Reflector<T extends ApiObject> {
     this.#setState('synced');
     const durationMs = Math.round(clock.monotonicMs() - startedMs);
     const level = this.#idleWatches === 1 ? 'debug' : 'info';
-    log[level]({ resource: source.title, count, durationMs }, `list ${source.title}: ${count} objects`);
+    log[level]({ resource: source.title, count, durationMs }, 'listed all objects');
     return 0;
   }
 

@@ -162,7 +162,7 @@ describe('log of the operator about its API server', function () {
 
   async function waitForRecovery(): Promise<void> {
     change({});
-    await line(/recovered|: 0 objects/);
+    await line(/recovered|listed all objects/);
     await ready();
   }
 
