@@ -75,7 +75,10 @@ export const etcdRestored: FaultScenario = {
 function countLists({ replicas }: FaultFixture): number {
   return replicas.running.reduce(
     (sum, { process }) =>
-      sum + process.log.filter(({ msg }) => msg.startsWith('list reversetunnels.')).length,
+      sum +
+      process.log.filter(
+        ({ msg, resource }) => msg === 'listed all objects' && String(resource).startsWith('reversetunnels.'),
+      ).length,
     0,
   );
 }
