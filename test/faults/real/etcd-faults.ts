@@ -4,6 +4,7 @@ import { applyChanges } from './changes.ts';
 import { backUpEtcd, compactEtcd, restoreEtcd } from './etcd.ts';
 import { deleteObjects, shuffledObjects, withoutObjects } from './manual-edits.ts';
 import { commonMetrics, waitForConvergence, snapshot, tunnelKeyOf, waitUntilServed } from './convergence.ts';
+import { eventually } from '../../support/eventually.ts';
 import type { FaultScenario } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
@@ -56,6 +57,8 @@ export const etcdRestored: FaultScenario = {
     applyChanges(fixture, scale.changes);
     await fixture.fleet.settled();
     await waitForConvergence(fixture, backup, DEADLINE_MS);
+    // A restore of a backup that is younger than a renewal can go unnoticed (docs/operations.md).
+    await waitForLeaseRenewals(fixture);
     setStatus('restoring');
     await restoreEtcd(fixture.controlPlane);
     await waitUntilWatchable(fixture);
@@ -70,6 +73,29 @@ export const etcdRestored: FaultScenario = {
     ];
   },
 };
+
+/** Waits until every Lease of a running replica has been renewed since the call. */
+async function waitForLeaseRenewals({ controlPlane, namespace, replicas }: FaultFixture): Promise<void> {
+  const path = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`;
+  const renewTimes = async (): Promise<Map<string, string>> => {
+    const { body } = await controlPlane.request('GET', path);
+    const { items } = body as {
+      items: readonly { metadata: { name: string }; spec: { holderIdentity: string; renewTime: string } }[];
+    };
+    const running = new Set(replicas.running.map(({ process }) => process.replica));
+    const held = items.filter(({ spec }) => running.has(spec.holderIdentity));
+    return new Map(held.map(({ metadata, spec }) => [metadata.name, spec.renewTime]));
+  };
+  const before = await renewTimes();
+  await eventually(
+    'every Lease is renewed',
+    async () => {
+      const now = await renewTimes();
+      return [...before].every(([name, renewTime]) => now.get(name) !== renewTime);
+    },
+    DEADLINE_MS,
+  );
+}
 
 /** Counts lists of objects by all running replicas. */
 function countLists({ replicas }: FaultFixture): number {
