@@ -42,11 +42,6 @@ export function createMetrics() {
       'Tunnels rejected, so that no ReverseTunnel object is written for them.',
       ['reason'],
     ),
-    createdInFuture: counter(
-      'reverse_tunnel_created_at_in_future_total',
-      'Reported tunnels whose created_at was in the future, so that it was omitted.',
-      [],
-    ),
     nonceAnomalies: counter(
       'reverse_tunnel_nonce_anomalies_total',
       'Acknowledged nonces that did not follow the previous nonce.',

@@ -24,8 +24,6 @@ export interface DecodedReport {
   readonly added: readonly Tunnel[];
   readonly removedNames: readonly string[];
   readonly rejected: RejectedTunnels;
-  /** Tunnels whose `created_at` was omitted because it is in the future, and the name of the first one. */
-  readonly createdInFuture: { readonly count: number; readonly first: string | undefined };
 }
 
 /** The bytes are not a StreamReverseTunnelsRequest. */
@@ -65,14 +63,12 @@ const TIMESTAMP = { seconds: tag(1, 0), nanos: tag(2, 0) };
  * Follows protobuf's rules: unknown fields are skipped, the last of several equal fields counts, messages are merged.
  *
  * @param maxEntries limit on added tunnels and removed names together
- * @param maxCreatedAtMs latest `created_at` that is kept, in ms since 1970; a later one is omitted and counted
  * @throws MalformedReportError if the bytes cannot be parsed
  * @throws TooManyEntriesError
  */
 export function* decodeReport(
   bytes: Buffer,
   maxEntries = Number.POSITIVE_INFINITY,
-  maxCreatedAtMs = Number.POSITIVE_INFINITY,
 ): Generator<undefined, DecodedReport> {
   const reader = protobuf.Reader.create(bytes);
   const intern = internStrings();
@@ -81,11 +77,6 @@ export function* decodeReport(
   const byReason = new Map<ViolationReason, number>();
   const first: Violation[] = [];
   let count = 0;
-  const createdInFuture = { count: 0, first: undefined as string | undefined };
-  const onCreatedInFuture = (name: string): void => {
-    createdInFuture.count += 1;
-    createdInFuture.first ??= name;
-  };
   const reject = (violation: Violation): void => {
     count += 1;
     byReason.set(violation.reason, (byReason.get(violation.reason) ?? 0) + 1);
@@ -103,7 +94,7 @@ export function* decodeReport(
       const field = reader.uint32();
       switch (field) {
         case REQUEST.added: {
-          const tunnel = decodeTunnel(reader, addedIndex, intern, maxCreatedAtMs, onCreatedInFuture);
+          const tunnel = decodeTunnel(reader, addedIndex, intern);
           addedIndex += 1;
           if ('reason' in tunnel) reject(tunnel);
           else added.push(tunnel);
@@ -140,15 +131,7 @@ export function* decodeReport(
   } catch (error) {
     throw error instanceof TooManyEntriesError ? error : malformedReport(error);
   }
-  return {
-    node: node.whole(),
-    fullPush,
-    nonce,
-    added,
-    removedNames,
-    rejected: { count, byReason, first },
-    createdInFuture,
-  };
+  return { node: node.whole(), fullPush, nonce, added, removedNames, rejected: { count, byReason, first } };
 }
 
 /** The part of a report that identifies it. */
@@ -178,13 +161,7 @@ export function* decodeHead(bytes: Buffer): Generator<undefined, ReportHead> {
   return { node: node.whole(), nonce };
 }
 
-function decodeTunnel(
-  reader: Reader,
-  index: number,
-  intern: (text: string) => string,
-  maxCreatedAtMs: number,
-  onCreatedInFuture: (name: string) => void,
-): Tunnel | Violation {
+function decodeTunnel(reader: Reader, index: number, intern: (text: string) => string): Tunnel | Violation {
   const end = readFieldEnd(reader, reader.len);
   let name = '';
   let identity: { tenantID: string; clusterID: string; nodeID: string } | undefined;
@@ -220,10 +197,6 @@ function decodeTunnel(
   assertAtEnd(reader, end);
   const violation = tunnelViolation(name, identity, () => `added_tunnels[${index}]`);
   if (violation !== undefined || identity === undefined) return violation as Violation;
-  if (seconds !== undefined && seconds * 1000 + nanos / 1_000_000 > maxCreatedAtMs) {
-    onCreatedInFuture(name);
-    seconds = undefined;
-  }
   const createdAt = seconds === undefined ? undefined : formatCreatedAt(seconds, nanos);
   return { name, ...identity, createdAt };
 }

@@ -41,11 +41,6 @@ export type CloseReason =
 /** A few hundred tunnels, decoded in a fraction of a millisecond: not worth waiting for a turn. */
 const SMALL_REPORT_BYTES = 16 * 1024;
 /**
- * How far a `created_at` may be ahead of this replica's clock. It comes from the clock of the initiator, and kubectl
- * prints `<invalid>` for a time that is 2 s or more in the future.
- */
-const MAX_CLOCK_AHEAD_MS = 1000;
-/**
  * The minimum interval at which streams of one reporter that wait for its rate check again: each check costs
  * microseconds, and there may be many streams.
  */
@@ -174,11 +169,7 @@ export class Session {
         if (this.#closed) return;
       }
       const decoded = await runCooperatively(
-        decodeReport(
-          bytes,
-          2 * this.#options.maxTunnelsPerReporter,
-          this.#options.clock.wallMs() + MAX_CLOCK_AHEAD_MS,
-        ),
+        decodeReport(bytes, 2 * this.#options.maxTunnelsPerReporter),
         this.#options.yieldTurn,
         () => this.#closed,
       );
@@ -275,7 +266,6 @@ export class Session {
       }
       this.#recordRejected(rejected);
     }
-    this.#recordCreatedInFuture(decoded.createdInFuture);
     this.#recordNonce(decoded.nonce);
     if (!this.#identified) {
       this.#identified = true;
@@ -312,16 +302,6 @@ export class Session {
     for (const [reason, times] of byReason) this.#options.metrics.tunnelRejections.inc({ reason }, times);
     const messages = first.map(({ message }) => message);
     this.#warn('rejected tunnels', { count, first: messages }, 'rejected invalid tunnels; keeping the rest');
-  }
-
-  #recordCreatedInFuture({ count, first }: DecodedReport['createdInFuture']): void {
-    if (count === 0) return;
-    this.#options.metrics.createdInFuture.inc(count);
-    this.#warn(
-      'created in the future',
-      { count, first, hint: 'synchronize the clock of the initiator' },
-      'omitted creation times that are in the future',
-    );
   }
 
   #nack(decoded: DecodedReport, violation: Violation): void {

@@ -106,19 +106,7 @@ const CASES: readonly Case[] = [
     what: 'created_at in the year 9999',
     report: createdAt('253402300799', 999_999_999),
     objects: ['kept', 'odd'],
-    createdAt: undefined,
-  },
-  {
-    what: 'created_at one hour in the future',
-    report: createdAt(Math.floor(Date.now() / 1000) + 3600),
-    objects: ['kept', 'odd'],
-    createdAt: undefined,
-  },
-  {
-    what: 'created_at in 1970',
-    report: createdAt(0),
-    objects: ['kept', 'odd'],
-    createdAt: '1970-01-01T00:00:00Z',
+    createdAt: '9999-12-31T23:59:59.999999999Z',
   },
   {
     what: 'created_at in the year 10000',

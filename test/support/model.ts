@@ -301,15 +301,14 @@ function isInvalidText(text: string, maxLength: number): boolean {
   );
 }
 
-/** Returns the canonical UTC text of a time, with 0, 3, 6 or 9 digits; undefined before the year 1 and in the future. */
+/** Returns the canonical UTC text of a time, with 0, 3, 6 or 9 digits; undefined outside of the years 1 to 9999. */
 function createdAtOf({ created_at: createdAt }: TunnelFields): string | undefined {
   if (createdAt === undefined) return undefined;
   const seconds = Number(createdAt.seconds ?? 0);
   const nanos = createdAt.nanos ?? 0;
   const date = new Date(seconds * 1000);
   if (nanos < 0 || nanos >= 1e9 || Number.isNaN(date.getTime())) return undefined;
-  // No time that the reports contain is between now and the year 2100.
-  if (date.getUTCFullYear() < 1 || date.getUTCFullYear() > 2100) return undefined;
+  if (date.getUTCFullYear() < 1 || date.getUTCFullYear() > 9999) return undefined;
   const [day, time] = date
     .toISOString()
     .replace(/\.000Z$/, '')

@@ -27,7 +27,7 @@ interface ComparedReport {
 }
 
 function read(bytes: Buffer): ComparedReport {
-  const { node, rejected, createdInFuture: _, ...rest } = decode(bytes);
+  const { node, rejected, ...rest } = decode(bytes);
   return { ...rest, node: node && Buffer.from(node), rejectedCount: rejected.count };
 }
 

@@ -56,8 +56,7 @@ const covered = {
 };
 
 function decode(bytes: Buffer): DecodedReport {
-  // As the session does, with a limit between now and the times of the reports that are far in the future.
-  const work = decodeReport(bytes, undefined, Date.UTC(2100, 0, 1));
+  const work = decodeReport(bytes);
   for (;;) {
     const { done, value } = work.next();
     if (done === true) return value;
