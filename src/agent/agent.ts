@@ -143,7 +143,7 @@ export class Agent {
     await this.#polling;
     cancelTimeout();
     if (this.#stopped) return;
-    this.#schedulePoll(this.#pollRequested ? MIN_POLL_GAP_MS : this.#options.pollIntervalMs);
+    this.#schedulePoll(this.#pollRequested ? MIN_POLL_GAP_MS : pollIntervalMs);
   }
 
   #schedulePoll(delayMs: number): void {
@@ -164,7 +164,7 @@ export class Agent {
     const startedMs = clock.monotonicMs();
     try {
       // Before Envoy is known, its lines cannot be distinguished from those of an earlier process.
-      if (this.#run !== undefined) await this.#readLog();
+      if (this.#run !== undefined) await this.#readLog(this.#run);
       await this.#readEnvoy();
       metrics.polls.inc({ outcome: 'ok' });
       metrics.pollSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
@@ -186,16 +186,15 @@ export class Agent {
     }
   }
 
-  async #readLog(): Promise<void> {
+  async #readLog({ extension }: EnvoyRun): Promise<void> {
     if (this.#follower === undefined) return;
     this.#follower.watch(() => this.#requestPoll());
     try {
       await this.#follower.read();
     } catch (error) {
       if (!(error instanceof LogFollowerError)) throw error;
-      const { tenantIsolation } = this.#run?.extension ?? { tenantIsolation: true };
       // Otherwise nothing names the tenants, and the tunnels could not be reported.
-      if (!tenantIsolation && this.#options.defaultTenant === undefined) throw error;
+      if (!extension.tenantIsolation && this.#options.defaultTenant === undefined) throw error;
       this.#throttled(`log ${error.message}`, (suppressed) =>
         this.#options.log.warn(
           { error: error.message, ...suppressed },
@@ -272,7 +271,7 @@ export class Agent {
     log.info({ reporter: { id, cluster }, envoy: version, tenantIsolation }, 'found Envoy');
     // Lines that were read before this Envoy was known.
     await this.#follower?.rewind();
-    await this.#readLog();
+    await this.#readLog(this.#run);
     return this.#run;
   }
 
