@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { unavailable } from '../faults/sim/api-responses.ts';
+import { unavailable } from '../../embedded-api-server/responses.ts';
 import { openRealApi } from '../faults/sim/real-api.ts';
 import { createRealServer, type RealServer } from '../faults/sim/real-server.ts';
 import { formatFailure, runOnce, runSeeds } from '../faults/sim/run-seeds.ts';

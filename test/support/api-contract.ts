@@ -1,6 +1,6 @@
 import { createApiLink } from '../faults/sim/api-link.ts';
 import { SimApiServer } from '../faults/sim/api-server.ts';
-import { ApiStore } from '../faults/sim/api-store.ts';
+import { ApiStore } from '../../embedded-api-server/store.ts';
 import { createPrng } from '../faults/sim/prng.ts';
 import { SimProcess } from '../faults/sim/process.ts';
 import { SimTime } from '../faults/sim/time.ts';
@@ -26,16 +26,17 @@ export interface ContractServer {
 export function startMemoryServer(): ContractServer {
   const time = new SimTime();
   const process = new SimProcess('client', time);
-  const store = new ApiStore(
-    () => '2026-11-23T05:00:00Z',
-    (change) => server.onChange(change),
-  );
+  const store = new ApiStore({
+    namespace: 'default',
+    now: () => '2026-11-23T05:00:00Z',
+    onChange: (change) => server.onChange(change),
+  });
   const prng = createPrng(1);
   const server: SimApiServer = new SimApiServer(time, prng, store);
   const { client } = createApiLink(process, server, { time, prng, onSend: () => {} });
   return {
     client,
-    namespace: 'default',
+    namespace: store.namespace,
     async settle(call) {
       const state = { settled: false };
       const watched = call.finally(() => {

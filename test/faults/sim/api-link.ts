@@ -7,9 +7,9 @@ import {
 } from '../../../src/k8s/resource-client.ts';
 import { ApiError, errorFromResponse, errorFromTransport } from '../../../src/k8s/api-error.ts';
 import type { ApiClient } from '../../../src/k8s/client.ts';
-import type { ApiResponse } from './api-responses.ts';
-import type { OpenWatch, SimApiServer } from './api-server.ts';
-import { parseApiPath } from './api-objects.ts';
+import { parseApiPath } from '../../../embedded-api-server/requests.ts';
+import type { ApiResponse } from '../../../embedded-api-server/responses.ts';
+import type { SimApiServer, SimWatch } from './api-server.ts';
 import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
 import type { SimTime } from './time.ts';
@@ -47,7 +47,7 @@ export function createApiLink(
   { time, prng, onSend }: { time: SimTime; prng: Prng; onSend: (call: SentCall) => void },
 ): ApiLink {
   const watches = new Set<{
-    readonly open: OpenWatch;
+    readonly open: SimWatch;
     halfOpen: boolean;
     readonly fail: (e: Error) => void;
   }>();
@@ -157,7 +157,7 @@ export function createApiLink(
         if (!watch.halfOpen) process.receive(handleAnswer);
       });
     }
-    const open: OpenWatch = {
+    const open: SimWatch = {
       resource,
       path: call.path,
       fromVersion: Number(query.get('resourceVersion')),

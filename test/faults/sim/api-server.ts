@@ -1,6 +1,7 @@
-import * as responses from './api-responses.ts';
-import type { ApiResponse } from './api-responses.ts';
-import type { ApiChange, ApiRequest } from './api-objects.ts';
+import type { ApiRequest } from '../../../embedded-api-server/requests.ts';
+import * as responses from '../../../embedded-api-server/responses.ts';
+import type { ApiResponse } from '../../../embedded-api-server/responses.ts';
+import { type ApiChange, type OpenWatch, WatchCache } from '../../../embedded-api-server/watch-cache.ts';
 import type { Prng } from './prng.ts';
 import type { SimTime } from './time.ts';
 
@@ -16,7 +17,7 @@ export interface ApiBackend {
    * Bookmarks are sent by `SimApiServer` in either case, at fake times.
    */
   readonly watch?: (
-    open: OpenWatch,
+    open: SimWatch,
     line: (text: string, version: number) => void,
   ) => {
     /** Resolves when the watch has sent everything up to the time of the call. */
@@ -25,15 +26,10 @@ export interface ApiBackend {
   };
 }
 
-/** A watch as the server sees it. */
-export interface OpenWatch {
-  readonly resource: string;
+/** A watch over the simulated network. */
+export interface SimWatch extends OpenWatch {
   /** Path and query, as the client sent them. */
   readonly path: string;
-  /** Only newer versions are sent. */
-  fromVersion: number;
-  /** Sends one line of the stream, without its line feed. */
-  readonly sendLine: (text: string) => void;
   /** Ends the stream; with an error, the connection breaks. */
   readonly end: (error?: Error) => void;
   cancels: (() => void)[];
@@ -49,8 +45,6 @@ interface PendingRequest {
 /** More than any run needs; a client that exceeds it is in a loop that would never end. */
 export const MAX_REQUESTS = 20_000;
 const BOOKMARK_INTERVAL_MS = 60_000;
-/** Number of changes in the watch cache. */
-const MAX_CACHED_CHANGES = 4096;
 
 /**
  * The layer between requests and the store, and between changes and watches: the watch cache and the faults of an
@@ -60,10 +54,7 @@ export class SimApiServer {
   readonly #time: SimTime;
   readonly #prng: Prng;
   readonly backend: ApiBackend;
-  readonly #watches = new Set<OpenWatch>();
-  #changes: ApiChange[] = [];
-  /** A watch from an older version is answered 410. */
-  #oldestVersion = 0;
+  readonly #watchCache: WatchCache<SimWatch>;
   #stalled: PendingRequest[] = [];
   /** True while a real API server executes a request; requests that arrive meanwhile are queued. */
   #busy = false;
@@ -81,22 +72,16 @@ export class SimApiServer {
     this.#time = time;
     this.#prng = prng;
     this.backend = backend;
-    this.#oldestVersion = backend.version;
+    this.#watchCache = new WatchCache(backend.version);
   }
 
   get watchCount(): number {
-    return this.#watches.size;
+    return this.#watchCache.watches.size;
   }
 
   /** Sends a change to the watches and adds it to the watch cache. */
   onChange(change: ApiChange): void {
-    if (this.backend.watch !== undefined) return;
-    this.#changes.push(change);
-    if (this.#changes.length > MAX_CACHED_CHANGES) {
-      const [oldest] = this.#changes.splice(0, MAX_CACHED_CHANGES / 2);
-      this.#oldestVersion = Math.max(this.#oldestVersion, oldest?.version ?? 0);
-    }
-    for (const watch of this.#watches) this.#sendChange(watch, change);
+    if (this.backend.watch === undefined) this.#watchCache.onChange(change);
   }
 
   /** Receives a request. */
@@ -142,13 +127,12 @@ export class SimApiServer {
 
   /** Empties the watch cache; watches from earlier versions are answered 410. */
   clearWatchCache(): void {
-    this.#changes = [];
-    this.#oldestVersion = this.backend.version;
+    this.#watchCache.clear(this.backend.version);
   }
 
   /** Ends the watches of one resource or of all; without an error, as if their timeout had passed. */
   endWatches(error?: Error, resource?: string): void {
-    for (const watch of this.#watches) {
+    for (const watch of this.#watchCache.watches) {
       if (resource !== undefined && watch.resource !== resource) continue;
       this.removeWatch(watch);
       watch.end(error);
@@ -156,18 +140,17 @@ export class SimApiServer {
   }
 
   /** Opens a watch; returns a response or an error if it is rejected. */
-  watch(watch: OpenWatch, timeoutMs: number): ApiResponse | Error | undefined {
+  watch(watch: SimWatch, timeoutMs: number): ApiResponse | Error | undefined {
     if (this.mode === 'down') return new Error('connect ECONNREFUSED');
     if (!this.backend.isServed(watch.resource)) return responses.NO_KIND_MATCH;
     const failed = this.#injectedFailure();
     if (failed !== undefined) return failed;
-    this.#watches.add(watch);
+    this.#watchCache.add(watch);
     watch.cancels.push(
       this.#time.after(timeoutMs, () => {
-        if (this.#watches.has(watch)) {
-          this.removeWatch(watch);
-          watch.end();
-        }
+        if (!this.#watchCache.watches.has(watch)) return;
+        this.removeWatch(watch);
+        watch.end();
       }),
     );
     this.#scheduleBookmark(watch);
@@ -175,11 +158,8 @@ export class SimApiServer {
   }
 
   /** Sends the changes since the watch's version. Must be called after the watch has been opened. */
-  replay(watch: OpenWatch): void {
-    const { fromVersion } = watch;
-    if (fromVersion < this.#oldestVersion) {
-      const { text } = responses.expired(`too old resource version: ${fromVersion} (${this.#oldestVersion})`);
-      watch.sendLine(`{"type":"ERROR","object":${text}}`);
+  replay(watch: SimWatch): void {
+    if (!this.#watchCache.replay(watch)) {
       this.removeWatch(watch);
       watch.end();
       return;
@@ -188,26 +168,18 @@ export class SimApiServer {
       watch.fromVersion = version;
       watch.sendLine(text);
     });
-    if (real !== undefined) {
-      watch.cancels.push(() => real.stop());
-      this.#time.blockOn(real.ready);
-    }
-    for (const change of this.#changes) this.#sendChange(watch, change);
+    if (real === undefined) return;
+    watch.cancels.push(() => real.stop());
+    this.#time.blockOn(real.ready);
   }
 
   /** Removes a watch; nothing more is sent to it. */
-  removeWatch(watch: OpenWatch): void {
-    this.#watches.delete(watch);
+  removeWatch(watch: SimWatch): void {
+    this.#watchCache.remove(watch);
     for (const cancel of watch.cancels.splice(0)) cancel();
   }
 
-  #sendChange(watch: OpenWatch, change: ApiChange): void {
-    if (watch.resource !== change.resource || change.version <= watch.fromVersion) return;
-    watch.fromVersion = change.version;
-    watch.sendLine(`{"type":"${change.type}","object":${change.text}}`);
-  }
-
-  #scheduleBookmark(watch: OpenWatch): void {
+  #scheduleBookmark(watch: SimWatch): void {
     watch.cancels.push(
       this.#time.after(BOOKMARK_INTERVAL_MS, () => {
         // A real store never goes back, and a list from it can be newer than the version known here.
@@ -215,11 +187,7 @@ export class SimApiServer {
           this.backend.version,
           this.backend.watch === undefined ? 0 : watch.fromVersion,
         );
-        // A bookmark never names a version that does not exist yet.
-        if (this.mode === 'up' && version >= watch.fromVersion) {
-          watch.fromVersion = version;
-          watch.sendLine(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"${version}"}}}`);
-        }
+        if (this.mode === 'up') this.#watchCache.sendBookmark(watch, version);
         this.#scheduleBookmark(watch);
       }),
     );

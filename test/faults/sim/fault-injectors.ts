@@ -1,5 +1,5 @@
 import { manifestFor } from '../../../src/core/tunnel-object.ts';
-import type { Backup } from './api-store.ts';
+import type { Backup } from '../../../embedded-api-server/store.ts';
 import { apiFaults } from './api-faults.ts';
 import { manualEditFaults } from './manual-edits.ts';
 import type { SimEnvoy } from './sim-envoy.ts';

@@ -1,8 +1,8 @@
 import { createApiLink, type SentCall } from './api-link.ts';
 import { SimApiServer } from './api-server.ts';
-import { type ApiChange, type ApiServerObject } from './api-objects.ts';
-import type { ApiResponse } from './api-responses.ts';
-import { ApiStore } from './api-store.ts';
+import type { ApiServerObject } from '../../../embedded-api-server/objects.ts';
+import type { ApiResponse } from '../../../embedded-api-server/responses.ts';
+import type { ApiChange } from '../../../embedded-api-server/watch-cache.ts';
 import type { Schedule } from './schedule.ts';
 import { createPrng, type Prng } from './prng.ts';
 import { createSimEnvoy, type SimEnvoy } from './sim-envoy.ts';
@@ -11,7 +11,7 @@ import { startReplicaProcess, type ReplicaProcess } from './replica-process.ts';
 import { openSimStream, type SimStream } from './report-stream.ts';
 import { SimTime } from './time.ts';
 import { createInvariants, type Invariants } from './invariants.ts';
-import type { SimApi } from './sim-api.ts';
+import { MemoryApi, type SimApi } from './sim-api.ts';
 
 /** The tenants of the simulated tunnels. */
 export const TENANTS = ['acme', 'beta'] as const;
@@ -80,10 +80,11 @@ export async function createSimHarness(
 
   const traceLine = (line: () => string): void => trace?.(`${(time.nowMs / 1000).toFixed(3)} ${line()}`);
   const inMemory = (): SimApi =>
-    new ApiStore(
-      () => new Date(wallClock.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z'),
-      (change) => onChange(change),
-    );
+    new MemoryApi({
+      namespace: 'sim',
+      now: () => new Date(wallClock.wallMs()).toISOString().replace(/\.\d+Z$/, 'Z'),
+      onChange: (change) => onChange(change),
+    });
   const onFailure = (error: unknown): void =>
     void invariants.violations.push(
       `the API server: ${error instanceof Error ? error.message : String(error)}`,

@@ -2,7 +2,7 @@ import { tunnelKeyOf, type TunnelObject } from '../../../src/core/tunnel-object.
 import type { Owner } from '../../../src/core/reporter-object.ts';
 import { reporterKey, type ReporterId } from '../../../src/core/tunnel.ts';
 import type { SentCall } from './api-link.ts';
-import type { ApiChange } from './api-objects.ts';
+import type { ApiChange } from '../../../embedded-api-server/watch-cache.ts';
 import type { SimProcess } from './process.ts';
 import { EXPIRE_AFTER_MS, names } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';

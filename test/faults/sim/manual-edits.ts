@@ -1,4 +1,4 @@
-import type { ApiServerObject } from './api-objects.ts';
+import type { ApiServerObject } from '../../../embedded-api-server/objects.ts';
 import type { FaultInjector, FaultContext } from './fault-injectors.ts';
 import { names } from './replica-process.ts';
 

@@ -1,14 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import {
-  API_KINDS,
-  parseApiPath,
-  type ApiChange,
-  type ApiServerObject,
-  type ApiRequest,
-} from './api-objects.ts';
-import * as responses from './api-responses.ts';
-import type { ApiResponse } from './api-responses.ts';
-import type { NamespaceState } from './api-store.ts';
+import { API_KINDS } from '../../../embedded-api-server/kinds.ts';
+import type { ApiServerObject } from '../../../embedded-api-server/objects.ts';
+import { type ApiRequest, parseApiPath } from '../../../embedded-api-server/requests.ts';
+import * as responses from '../../../embedded-api-server/responses.ts';
+import type { ApiResponse } from '../../../embedded-api-server/responses.ts';
+import type { NamespaceState } from '../../../embedded-api-server/store.ts';
+import type { ApiChange } from '../../../embedded-api-server/watch-cache.ts';
 import type { RealServer } from './real-server.ts';
 import { openRealWatch, type RealWatch, type WatchLine } from './real-watch.ts';
 import type { SimApi } from './sim-api.ts';

@@ -1,6 +1,6 @@
 import type { HttpResponse } from '../../../src/k8s/response-handler.ts';
 import { createLineSplitter } from '../../../src/k8s/watch-once.ts';
-import type { ApiServerObject } from './api-objects.ts';
+import type { ApiServerObject } from '../../../embedded-api-server/objects.ts';
 
 /** A line of a real watch. */
 export interface WatchLine {

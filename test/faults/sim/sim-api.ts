@@ -1,6 +1,6 @@
-import type { ApiServerObject } from './api-objects.ts';
+import type { ApiServerObject } from '../../../embedded-api-server/objects.ts';
+import { ApiStore, type NamespaceState } from '../../../embedded-api-server/store.ts';
 import type { ApiBackend } from './api-server.ts';
-import type { ApiStore, NamespaceState } from './api-store.ts';
 
 /** The API server of a run behind its faults: in memory, or a real one. Results that are promises block fake time. */
 export interface SimApi extends ApiBackend {
@@ -20,4 +20,13 @@ export interface SimApi extends ApiBackend {
   deleteAll(resource: string): void | Promise<void>;
   setNamespaceState(state: NamespaceState): void | Promise<void>;
   close(): Promise<void>;
+}
+
+/** The in-memory store as the API server of a run. */
+export class MemoryApi extends ApiStore implements SimApi {
+  readonly memory = this;
+
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
 }

@@ -1,5 +1,5 @@
 import { MAX_REQUESTS } from './api-server.ts';
-import type { Backup } from './api-store.ts';
+import type { Backup } from '../../../embedded-api-server/store.ts';
 import { type Schedule, formatFault } from './schedule.ts';
 import { FAULT_INJECTORS, recover } from './fault-injectors.ts';
 import { checkConverged, findLeaks } from './convergence.ts';

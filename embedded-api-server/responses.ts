@@ -1,5 +1,5 @@
 /** Responses of the API server, each recorded from a real one. */
-import { API_KINDS } from './api-objects.ts';
+import { API_KINDS } from './kinds.ts';
 
 /** An HTTP response. */
 export interface ApiResponse {

@@ -1,24 +1,19 @@
 import { isDeepStrictEqual } from 'node:util';
+import { API_KINDS, isImmutable } from './kinds.ts';
 import {
-  API_KINDS,
-  sortFields,
-  isImmutable,
-  isJsonObject,
-  mergePatch,
-  metadataViolation,
-  type JsonObject,
-  metadataOf,
-  parseApiPath,
-  parseBody,
-  updateMetadata,
-  type ApiChange,
   type ApiServerObject,
-  type ApiPath,
-  type ApiRequest,
-} from './api-objects.ts';
-import * as responses from './api-responses.ts';
-import type { ApiResponse } from './api-responses.ts';
-import type { SimApi } from './sim-api.ts';
+  isJsonObject,
+  type JsonObject,
+  mergePatch,
+  metadataOf,
+  metadataViolation,
+  sortFields,
+  updateMetadata,
+} from './objects.ts';
+import { type ApiPath, type ApiRequest, parseApiPath, parseBody } from './requests.ts';
+import * as responses from './responses.ts';
+import type { ApiResponse } from './responses.ts';
+import type { ApiChange } from './watch-cache.ts';
 
 interface StoredObject {
   readonly object: ApiServerObject;
@@ -30,6 +25,16 @@ export interface Backup {
   readonly atMs: number;
   readonly version: number;
   readonly objects: ReadonlyMap<string, ReadonlyMap<string, StoredObject>>;
+}
+
+/** What a store needs. */
+export interface StoreOptions {
+  /** The namespace of all objects. */
+  readonly namespace: string;
+  /** Returns the time in RFC 3339, without fractions of seconds. */
+  readonly now: () => string;
+  /** Receives each change, in the order of versions. */
+  readonly onChange: (change: ApiChange) => void;
 }
 
 /** State of a CRD. */
@@ -45,9 +50,8 @@ export type NamespaceState = 'active' | 'terminating' | 'missing';
  *
  * Fields are in alphabetical order, as the real one writes them.
  */
-export class ApiStore implements SimApi {
-  readonly namespace = 'sim';
-  readonly memory = this;
+export class ApiStore {
+  readonly namespace: string;
   readonly #onChange: (change: ApiChange) => void;
   readonly #now: () => string;
   #objects = new Map<string, Map<string, StoredObject>>();
@@ -58,10 +62,10 @@ export class ApiStore implements SimApi {
   readonly #kinds = new Map<string, KindState>();
   #namespaceState: NamespaceState = 'active';
 
-  /** @param now returns the time in RFC 3339, without fractions of seconds */
-  constructor(now: () => string, changed: (change: ApiChange) => void) {
+  constructor({ namespace, now, onChange }: StoreOptions) {
+    this.namespace = namespace;
     this.#now = now;
-    this.#onChange = changed;
+    this.#onChange = onChange;
   }
 
   get version(): number {
@@ -89,10 +93,6 @@ export class ApiStore implements SimApi {
     if (from === 'terminating' && state !== from)
       for (const resource of this.#objects.keys()) this.deleteAll(resource);
     this.#namespaceState = state;
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve();
   }
 
   /** Iterates over the objects of a kind. */
