@@ -123,7 +123,9 @@ async function cpuOf(operator: Operator, act: () => Promise<void>): Promise<numb
   const beforeMs = cpuMs(operator.pid);
   await act();
   await delay(200);
-  await poll(TIMEOUT_MS, async () => ((await operator.metric('workqueue_depth')) === 0 ? true : undefined));
+  await poll(TIMEOUT_MS, async () =>
+    (await operator.metric('workqueue_depth{name="tunnels"}')) === 0 ? true : undefined,
+  );
   return cpuMs(operator.pid) - beforeMs;
 }
 

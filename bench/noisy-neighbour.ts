@@ -115,7 +115,7 @@ async function measure(fixture: Fixture, context: BenchContext): Promise<Metric[
       close?.();
       // The backlog of this phase must not affect the next one.
       await poll(TIMEOUT_MS, async () =>
-        (await operator.metric('workqueue_depth')) < NEIGHBOURS ? true : undefined,
+        (await operator.metric('workqueue_depth{name="tunnels"}')) < NEIGHBOURS ? true : undefined,
       );
     }
   }

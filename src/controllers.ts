@@ -239,6 +239,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     concurrency: REPORTER_CONCURRENCY,
     backoff: 'held',
     onUnreachable: watches,
+    retryCounter: metrics.workqueueRetries.labels({ name: 'reporters' }),
     clock,
     random,
     log,

@@ -5,6 +5,9 @@ const DURATION_BUCKETS = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300,
 ];
 
+/** The values of the label `name` of the workqueue metrics. */
+const WORKQUEUES = ['tunnels', 'reporters'] as const;
+
 /**
  * All metrics of the operator; a test checks that docs/metrics.md names each. Labels have closed sets of values: an
  * outcome is `ok` or an `ApiErrorKind`, a reason is a value of a union type. No label contains a reported string, so the
@@ -22,6 +25,18 @@ export function createMetrics() {
     new Gauge({ name, help, labelNames, registers });
   const seconds = (name: string, help: string) =>
     new Histogram({ name, help, buckets: DURATION_BUCKETS, registers });
+  const workqueueAdds = counter(
+    'workqueue_adds_total',
+    'Keys added to the queue by a report or an object change, including duplicates.',
+    ['name'],
+  );
+  const workqueueRetries = counter('workqueue_retries_total', 'Keys requeued after a failed attempt.', [
+    'name',
+  ]);
+  for (const name of WORKQUEUES) {
+    workqueueAdds.inc({ name }, 0);
+    workqueueRetries.inc({ name }, 0);
+  }
   return {
     registry,
     reportedTunnels: gauge(
@@ -81,12 +96,8 @@ export function createMetrics() {
     workqueueDelayed: gauge('reverse_tunnel_workqueue_delayed', 'Keys delayed by backoff or rate limiting.', [
       'name',
     ]),
-    workqueueAdds: counter(
-      'workqueue_adds_total',
-      'Keys added to the queue by a report or an object change, including duplicates.',
-      ['name'],
-    ),
-    workqueueRetries: counter('workqueue_retries_total', 'Keys requeued after a failed attempt.', ['name']),
+    workqueueAdds,
+    workqueueRetries,
     claims: counter('reverse_tunnel_claims_total', 'Reporter claims sent to the API server.', ['outcome']),
     identityConflicts: counter(
       'reverse_tunnel_identity_conflicts_total',

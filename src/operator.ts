@@ -165,7 +165,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     metrics,
     log: apiLog,
   });
-  const { authorizer, readiness, registry, intake, tunnels } = controllers;
+  const { authorizer, readiness, registry, intake, tunnels, reporters } = controllers;
 
   const grpc = new ReportingServer({
     address: config.grpcAddress,
@@ -195,7 +195,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
           registry,
           ledger,
           objects: caches.tunnels,
-          queue: tunnels.queue,
+          queues: { tunnels: tunnels.queue, reporters: reporters.queue },
           clock,
           metrics,
         });

@@ -63,7 +63,11 @@ export async function startOperatorTarget(): Promise<FuzzTarget> {
       client.close();
       reporters.clear();
       await poll(IDLE_DEADLINE_MS, async () => {
-        const series = ['workqueue_depth', 'reverse_tunnel_workqueue_delayed', 'reverse_tunnel_objects'];
+        const series = [
+          'workqueue_depth{name="tunnels"}',
+          'reverse_tunnel_workqueue_delayed{name="tunnels"}',
+          'reverse_tunnel_objects',
+        ];
         const values = await Promise.all(series.map((name) => operator.metric(name)));
         return values.every((value) => value === 0) || undefined;
       });

@@ -69,21 +69,23 @@ export interface ControllerMetricsOptions {
   readonly registry: ReporterRegistry;
   readonly ledger: Ledger;
   readonly objects: TunnelCache;
-  /** The queue of tunnels. */
-  readonly queue: Workqueue;
+  readonly queues: Readonly<Record<'tunnels' | 'reporters', Workqueue>>;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }
 
 /** Sets the gauges that are computed for each scrape, because their values change too often. */
 export function updateControllerMetrics(options: ControllerMetricsOptions): void {
-  const { registry, ledger, objects, queue, clock, metrics } = options;
-  const stats = collectReporterStats(registry.entries(), options, clock.monotonicMs());
+  const { registry, ledger, objects, queues, clock, metrics } = options;
+  const sources = { ledger, objects, queue: queues.tunnels };
+  const stats = collectReporterStats(registry.entries(), sources, clock.monotonicMs());
   metrics.reportedTunnels.set(ledger.totalTunnelCount());
   metrics.objects.set(objects.size);
   metrics.cacheSynced.set(objects.hasSynced ? 1 : 0);
-  metrics.workqueueDepth.set({ name: 'tunnels' }, queue.depth);
-  metrics.workqueueDelayed.set({ name: 'tunnels' }, queue.delayedCount);
+  for (const [name, queue] of Object.entries(queues)) {
+    metrics.workqueueDepth.set({ name }, queue.depth);
+    metrics.workqueueDelayed.set({ name }, queue.delayedCount);
+  }
   metrics.reportersOwned.set(stats.owned);
   for (const [state, count] of Object.entries(stats.byState)) metrics.reporters.set({ state }, count);
   for (const [reason, count] of Object.entries(stats.rejected))

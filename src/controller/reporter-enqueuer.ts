@@ -47,7 +47,7 @@ export class ReporterEnqueuer {
 
   /** Queues a reporter, or removes it if nothing about it must be remembered. */
   enqueue(entry: ReporterEntry): void {
-    const { registry, queue, clock } = this.#options;
+    const { registry, queue, clock, metrics } = this.#options;
     const { ownership, key } = entry;
     registry.trackDisconnect(entry);
     if (ownership.isIdle && !queue.isActive(key, OWN_OBJECT)) {
@@ -58,6 +58,7 @@ export class ReporterEnqueuer {
     const nowMs = clock.monotonicMs();
     const isUrgent = this.#canAct && ownership.decide(nowMs).type !== 'wait';
     queue.add(key, OWN_OBJECT, nowMs, isUrgent ? 'high' : 'normal');
+    metrics.workqueueAdds.inc({ name: 'reporters' });
   }
 
   /** Returns true while the reporter's object is being reconciled or waits for that. */

@@ -48,8 +48,6 @@ export interface ReporterReconcilerOptions extends StatusSources {
 
 /** Nothing to do until the next event. */
 const WAIT_FOR_EVENT: Outcome = { kind: 'done', answered: false };
-/** There may be more to do, such as a status write after a claim. */
-const REQUEUE: Outcome = { kind: 'requeue', afterMs: 0 };
 
 /**
  * Carries out what a reporter's state machine decides: claims, live reads, status writes, and the delete after expiry.
@@ -210,27 +208,31 @@ export class ReporterReconciler implements Reconciler {
     const { registry, clock, log } = this.#options;
     const { ownership, reporter } = entry;
     registry.trackDisconnect(entry);
+    // The next step may be a claim or a live read, whatever this one was, and the reverse.
+    const priority = ownership.decide(clock.monotonicMs()).type === 'wait' ? 'normal' : 'high';
+    // There may be more to do, such as a status write after a claim.
+    const requeue = { kind: 'requeue', afterMs: 0, priority } as const;
     if (failure === undefined) {
       if (ownership.owns) {
         entry.conflicts = 0;
         this.#resyncSkipped(entry, clock.monotonicMs());
       }
-      return REQUEUE;
+      return requeue;
     }
     if (isOutcomeUnknown(failure)) entry.conflicts += 1;
     const races = entry.conflicts - IMMEDIATE_RACE_RETRIES;
     // Another write came first, which is not a failure: the next step reads the object. The number of races is bounded.
-    if (isBenignConflict(failure) && races <= 0) return REQUEUE;
+    if (isBenignConflict(failure) && races <= 0) return requeue;
     const { message, retryAfterMs } = failure;
     if (!isTerminal(failure))
-      return { kind: 'retry', blocked: false, unreachable: false, retryAfterMs, failures: races };
+      return { kind: 'retry', blocked: false, unreachable: false, retryAfterMs, failures: races, priority };
     this.#throttled('rejected', (suppressed) =>
       log.warn(
         { reporter, error: message, ...suppressed },
         'ReverseTunnelReporter request rejected; retrying with backoff',
       ),
     );
-    return { kind: 'rejected', answer: message, retryAfterMs, failures: races };
+    return { kind: 'rejected', answer: message, retryAfterMs, failures: races, priority };
   }
 
   #timestamp(): string {

@@ -27,26 +27,29 @@ export interface RequeueAfter {
   readonly priority?: QueueItem['priority'];
 }
 
+/** When a failed reconciliation is retried. */
+interface RetrySchedule {
+  /** The delay that the API server asks for. */
+  readonly retryAfterMs?: number | undefined;
+  /** The number of consecutive failures, if the reconciler counts more than the queue does. */
+  readonly failures?: number;
+  /** Default: the priority of the reconciled item. */
+  readonly priority?: QueueItem['priority'];
+}
+
 /** The reconciliation failed, and the next attempt may succeed without any change. */
-export interface Retry {
+export interface Retry extends RetrySchedule {
   readonly kind: 'retry';
   /** True if other items would probably fail too: the API server is down, overloaded, or does not serve the kind. */
   readonly blocked: boolean;
   /** True if there was no response at all: the watches may have lost their connections too. */
   readonly unreachable: boolean;
-  /** The delay that the API server asks for. */
-  readonly retryAfterMs: number | undefined;
-  /** The number of consecutive failures, if the reconciler counts more than the queue does. */
-  readonly failures?: number;
 }
 
-export interface Rejected {
+export interface Rejected extends RetrySchedule {
   readonly kind: 'rejected';
   /** The response of the API server. */
   readonly answer: string;
-  readonly retryAfterMs?: number | undefined;
-  /** As in `Retry`. */
-  readonly failures?: number;
 }
 
 /** Another attempt is needed for a reason that concerns this object only. */
@@ -81,8 +84,8 @@ export interface WorkersOptions {
   readonly clock: Clock;
   /** 0 to 1, for jitter. */
   readonly random: () => number;
-  /** Counts failed reconciliations. Default: they are not counted. */
-  readonly retryCounter?: { inc(): void };
+  /** Counts failed reconciliations. */
+  readonly retryCounter: { inc(): void };
   readonly log: Log;
 }
 
@@ -206,14 +209,15 @@ export class Workers implements WorkqueueEventHandler {
     }
   }
 
-  #retry(item: QueueItem, outcome: Retry | Rejected, sentMs: number): void {
+  #retry(reconciled: QueueItem, outcome: Retry | Rejected, sentMs: number): void {
     const { queue, backoff, retryCounter, random } = this.#options;
-    retryCounter?.inc();
+    const item = { ...reconciled, priority: outcome.priority ?? reconciled.priority };
+    retryCounter.inc();
     const serverDelayMs = (outcome.retryAfterMs ?? 0) * (1 + random() / 2);
     if (outcome.kind === 'retry' && outcome.blocked && this.#lastAnswerMs < sentMs) {
       // No request was answered since this one was sent: not the fault of this item, which may be the next probe.
       this.#scheduleProbe(serverDelayMs);
-      queue.add(item.key, item.name, item.sinceMs);
+      queue.add(item.key, item.name, item.sinceMs, item.priority);
       return;
     }
     const failures = Math.max(queue.recordFailure(item), outcome.failures ?? 0);

@@ -12,7 +12,10 @@ export interface QueueItem {
   readonly sinceMs: number;
 }
 
-/** Items of high priority are taken before all others. */
+/**
+ * Items of high priority are taken before all others. An item that is added again, while it waits, is reconciled or is
+ * held by a backoff, gets the higher of both priorities. The priority of a delay applies only when the delay ends.
+ */
 export type Priority = 'high' | 'normal';
 
 /** Receives what happens to a queue. */
@@ -30,24 +33,27 @@ interface ReporterQueue {
   readonly waiting: Map<string, number>;
   /** A single iterator as long as names wait: a new one per item would step over all names taken before. */
   iterator: MapIterator<[string, number]> | undefined;
-  /** Names being reconciled, with the time of the oldest change since the start of the reconciliation, if any. */
-  readonly running: Map<string, number | undefined>;
+  /** Names being reconciled, with what was added since the start of the reconciliation, if anything. */
+  readonly running: Map<string, Addition | undefined>;
   readonly delayed: Map<string, Delay>;
   /** Consecutive failures by name. */
   readonly failures: Map<string, number>;
   /** The rotations that contain the reporter. */
   readonly scheduled: Record<Priority, boolean>;
-  /** The highest priority of the changes to running items. */
-  changePriority: Priority;
+}
+
+/** All additions of one name: the time of the oldest and the highest priority. */
+interface Addition {
+  readonly sinceMs: number;
+  readonly priority: Priority;
 }
 
 /** A delayed name. Obsolete once the reporter's queue contains another delay for the name, or none. */
 interface Delay {
   readonly queue: ReporterQueue;
   readonly name: string;
-  readonly priority: Priority;
   readonly atMs: number;
-  readonly sinceMs: number;
+  addition: Addition;
   /** True for a backoff, which later changes do not cut short. */
   readonly isHeld: boolean;
 }
@@ -64,8 +70,8 @@ const MAX_OBSOLETE_DELAYS = 1024;
 /**
  * A queue of items to reconcile, with the guarantees of client-go's workqueue: an item is queued once however often it
  * is added, is reconciled by one worker at a time, and is queued again if it changed during its reconciliation. Items
- * of high priority go first; within a priority the reporters are scheduled round-robin, so that a flood of changes from one reporter
- * delays a change of another reporter by at most one item per reporter.
+ * of high priority go first; within a priority the reporters are scheduled round-robin, so that a flood of changes from
+ * one reporter delays a change of another reporter by at most one item per reporter.
  *
  * Memory depends on the number of items, never on the number of changes.
  */
@@ -129,9 +135,15 @@ export class Workqueue {
   add(key: string, name: string, sinceMs: number, priority: Priority = 'normal'): void {
     const queue = this.#queueFor(key);
     const delayed = queue.delayed.get(name);
-    if (delayed?.isHeld === true && !queue.running.has(name)) return;
-    if (delayed !== undefined && !delayed.isHeld) this.#endDelay(queue, name);
-    this.#enqueue(queue, name, Math.min(sinceMs, delayed?.sinceMs ?? sinceMs), priority);
+    if (delayed?.isHeld === true) {
+      delayed.addition = merge({ sinceMs, priority }, delayed.addition);
+      return;
+    }
+    if (delayed !== undefined) this.#endDelay(queue, name);
+    this.#enqueue(queue, name, {
+      sinceMs: Math.min(sinceMs, delayed?.addition.sinceMs ?? sinceMs),
+      priority,
+    });
     this.#scheduleReady();
   }
 
@@ -166,12 +178,14 @@ export class Workqueue {
   /** Completes an item. If it changed while it was running, it is queued again. */
   done(item: QueueItem): void {
     const queue = this.#queueFor(item.key);
-    const changedSinceMs = queue.running.get(item.name);
+    const addition = queue.running.get(item.name);
     queue.running.delete(item.name);
     this.#runningCount -= 1;
-    if (changedSinceMs !== undefined && queue.delayed.get(item.name)?.isHeld !== true)
-      this.#enqueue(queue, item.name, changedSinceMs, queue.changePriority);
-    if (queue.running.size === 0) queue.changePriority = 'normal';
+    if (addition !== undefined) {
+      const delayed = queue.delayed.get(item.name);
+      if (delayed?.isHeld === true) delayed.addition = merge(addition, delayed.addition);
+      else this.#enqueue(queue, item.name, addition);
+    }
     this.#removeIfUnused(queue);
     if (queue.waiting.size + queue.running.size + queue.delayed.size > 0) return;
     for (const handler of this.#handlers) handler.onEmptied?.(queue.key);
@@ -196,13 +210,13 @@ export class Workqueue {
 
   #delay(item: QueueItem, delayMs: number, isHeld: boolean): void {
     const queue = this.#queueFor(item.key);
-    const { name, priority } = item;
+    const { name, sinceMs, priority } = item;
     const atMs = this.#clock.monotonicMs() + delayMs;
     const existing = queue.delayed.get(name);
     if (queue.waiting.has(name)) return;
     if (existing !== undefined && !isHeld && existing.atMs <= atMs) return;
-    const sinceMs = Math.min(item.sinceMs, existing?.sinceMs ?? item.sinceMs);
-    const delay = { queue, name, priority, atMs, sinceMs, isHeld };
+    const addition = { sinceMs: Math.min(sinceMs, existing?.addition.sinceMs ?? sinceMs), priority };
+    const delay = { queue, name, atMs, addition, isHeld };
     if (existing === undefined) this.#delayedCount += 1;
     queue.delayed.set(name, delay);
     this.#delays.push(delay);
@@ -250,12 +264,12 @@ export class Workqueue {
     }
   }
 
-  #enqueue(queue: ReporterQueue, name: string, sinceMs: number, priority: Priority): void {
+  #enqueue(queue: ReporterQueue, name: string, addition: Addition): void {
     if (queue.running.has(name)) {
-      if (priority === 'high') queue.changePriority = priority;
-      queue.running.set(name, Math.min(sinceMs, queue.running.get(name) ?? sinceMs));
+      queue.running.set(name, merge(addition, queue.running.get(name)));
       return;
     }
+    const { sinceMs, priority } = addition;
     const waitingSinceMs = queue.waiting.get(name);
     queue.waiting.set(name, Math.min(sinceMs, waitingSinceMs ?? sinceMs));
     if (waitingSinceMs === undefined) this.#depth += 1;
@@ -281,7 +295,6 @@ export class Workqueue {
         delayed: new Map(),
         failures: new Map(),
         scheduled: { high: false, normal: false },
-        changePriority: 'normal',
       };
       this.#queues.set(key, queue);
     }
@@ -318,7 +331,7 @@ export class Workqueue {
       this.#delays.pop();
       if (isCurrent(delay)) {
         this.#endDelay(delay.queue, delay.name);
-        this.#enqueue(delay.queue, delay.name, delay.sinceMs, delay.priority);
+        this.#enqueue(delay.queue, delay.name, delay.addition);
       }
       delay = this.#delays.peek();
     }
@@ -338,6 +351,14 @@ export class Workqueue {
   #notifyReady(): void {
     for (const handler of this.#handlers) handler.onReady?.();
   }
+}
+
+function merge(addition: Addition, previous: Addition | undefined): Addition {
+  if (previous === undefined) return addition;
+  return {
+    sinceMs: Math.min(addition.sinceMs, previous.sinceMs),
+    priority: addition.priority === 'high' ? 'high' : previous.priority,
+  };
 }
 
 function byTime(a: Delay, b: Delay): number {

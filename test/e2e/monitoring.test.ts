@@ -125,6 +125,18 @@ describe('metrics, alerts and dashboard', () => {
     expect(() => check('sum by (tenant) (reverse_tunnel_objects)')).to.throw();
   });
 
+  it('both workqueues have all series', async () => {
+    for (const metric of [
+      'workqueue_depth',
+      'reverse_tunnel_workqueue_delayed',
+      'workqueue_adds_total',
+      'workqueue_retries_total',
+    ]) {
+      for (const name of ['tunnels', 'reporters']) expect(text).to.include(`\n${metric}{name="${name}"} `);
+    }
+    expect(await operator.metric('workqueue_adds_total{name="reporters"}')).to.be.at.least(3);
+  });
+
   it('a scrape is cheap and its values are correct', async () => {
     expect(await operator.metric('reverse_tunnel_reporters{state="connected"}')).to.equal(3);
     expect(await operator.metric('reverse_tunnel_insecure')).to.equal(1);

@@ -97,7 +97,7 @@ describe('objects in sync with reports, end to end', () => {
       return pushes >= 20 ? true : undefined;
     });
     await poll(DEADLINE_MS, async () =>
-      (await restarted.metric('workqueue_depth')) === 0 ? true : undefined,
+      (await restarted.metric('workqueue_depth{name="tunnels"}')) === 0 ? true : undefined,
     );
     expect(writesBetween(created, await writes()), 'restart').to.deep.equal(NONE);
     const kept = new Set(objects.map(({ metadata }) => metadata.uid));

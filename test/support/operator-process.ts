@@ -94,7 +94,10 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
     },
     async metric(series) {
       const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
-      const line = text.split('\n').find((candidate) => candidate.startsWith(`${series} `));
+      const lines = text.split('\n');
+      const line = lines.find((candidate) => candidate.startsWith(`${series} `));
+      if (line === undefined && lines.some((candidate) => candidate.startsWith(`${series}{`)))
+        throw new Error(`${series} has labels`);
       return line === undefined ? 0 : Number(line.slice(series.length + 1));
     },
     signal: (signal) => void child.kill(signal),

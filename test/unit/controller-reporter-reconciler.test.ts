@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { expect } from 'chai';
 
 import { reporterKey } from '../../src/core/tunnel.ts';
@@ -45,6 +46,27 @@ describe('calls for a reporter', () => {
     expect(count('read'), 'without any time passing').to.be.within(2, 3);
     await world.advance(60_000);
     expect(count('read')).to.be.within(8, 20);
+  });
+
+  it('include a read before pending status writes once one of these has shown that the object was deleted', async () => {
+    const others = Array.from({ length: 60 }, (_, index) => ({ cluster: 'edge', id: `other-${index}` }));
+    for (const reporter of [...others, RESPONDER]) replica.connect(reporter, fullPush(T1));
+    await world.advance(20_000);
+    replica.state.watchesReporters = false;
+    world.reporterApi.deleteManually(NAME);
+    calls.length = 0;
+    const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
+    world.reporterApi.patchStatus = async (...request) => {
+      await setImmediate();
+      return await patchStatus(...request);
+    };
+    // More status writes than workers. That of the deleted object is the first.
+    for (const reporter of [RESPONDER, ...others]) replica.disconnect(reporter);
+    await turns();
+    await world.advance(1000);
+    // The read overtakes the status writes that were still waiting when the first one failed.
+    expect(calls).to.have.lengthOf.above(60);
+    expect(calls.indexOf(`read ${NAME}`)).to.be.within(0, 30);
   });
 
   it('record the disconnection also if the stream ends while its claim is in flight', async () => {

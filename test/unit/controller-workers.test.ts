@@ -20,7 +20,7 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
   const startMs = clock.monotonicMs();
   const queue = new Workqueue(clock);
   const logged: Record<string, unknown>[] = [];
-  const looks: { readonly name: string; readonly atMs: number }[] = [];
+  const looks: { readonly name: string; readonly priority: string; readonly atMs: number }[] = [];
   const open: { readonly name: string; readonly resolve: (outcome: Outcome) => void }[] = [];
   let noAnswers = 0;
   let answer: ((name: string) => Outcome | undefined) | undefined;
@@ -28,8 +28,8 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
     queue,
     reconciler: {
       describe: ({ name }) => ({ tunnel: name }),
-      reconcile: ({ name }: QueueItem): Promise<Outcome> => {
-        looks.push({ name, atMs: clock.monotonicMs() - startMs });
+      reconcile: ({ name, priority }: QueueItem): Promise<Outcome> => {
+        looks.push({ name, priority, atMs: clock.monotonicMs() - startMs });
         const outcome = answer?.(name);
         if (outcome !== undefined) return Promise.resolve(outcome);
         const { promise, resolve } = Promise.withResolvers<Outcome>();
@@ -46,6 +46,7 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
     },
     clock,
     random: () => random,
+    retryCounter: { inc() {} },
     log: pino(
       { base: null },
       { write: (line: string) => logged.push(JSON.parse(line) as Record<string, unknown>) },
@@ -81,6 +82,28 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
 }
 
 describe('workers', () => {
+  const retries: Record<string, [failure: Outcome, priority: QueueItem['priority']]> = {
+    'an item without a response at its own priority': [NO_ANSWER, 'high'],
+    'a failed item at its own priority': [RETRY, 'high'],
+    'a rejected item at its own priority': [REFUSED, 'high'],
+    'a failed item at the priority of its next step': [{ ...RETRY, priority: 'high' }, 'normal'],
+    'a rejected item at the priority of its next step': [{ ...REFUSED, priority: 'high' }, 'normal'],
+    'an item without a response at the priority of its next step': [
+      { ...NO_ANSWER, priority: 'high' },
+      'normal',
+    ],
+  };
+  for (const [title, [failure, priority]] of Object.entries(retries)) {
+    it(`retry ${title}`, async () => {
+      const { queue, clock, looks, answers, workers, pass } = createScene();
+      queue.add('r', 't', clock.monotonicMs(), priority);
+      answers(() => (looks.length === 1 ? failure : DONE));
+      workers.start();
+      await pass(60_000);
+      expect(looks.map((look) => look.priority)).to.deep.equal([priority, 'high']);
+    });
+  }
+
   it('take no key before they are started, and then at most `concurrency` keys', async () => {
     const { add, working, workers, answerNow } = createScene({ concurrency: 3 });
     add('1', '2', '3', '4', '5');

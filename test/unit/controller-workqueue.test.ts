@@ -403,6 +403,73 @@ describe('an item of high priority', () => {
   });
 });
 
+describe('a priority that is raised', () => {
+  /** Adds `a` and `b` at normal priority, then brings `b` into a state in which its priority is raised. */
+  const raises: Record<string, (queue: Workqueue) => void> = {
+    'while the item is held': (queue) => {
+      const item = take(queue);
+      queue.backOff(item, 10);
+      queue.done(item);
+      queue.add('b', '', 0, 'high');
+    },
+    'while the item is reconciled, before a backoff': (queue) => {
+      const item = take(queue);
+      queue.add('b', '', 0, 'high');
+      queue.backOff(item, 10);
+      queue.done(item);
+    },
+    'while the item is reconciled, after a backoff': (queue) => {
+      const item = take(queue);
+      queue.backOff(item, 10);
+      queue.add('b', '', 0, 'high');
+      queue.done(item);
+    },
+    'while the item is reconciled, before a shorter delay': (queue) => {
+      const item = take(queue);
+      queue.add('b', '', 0, 'high');
+      queue.addAfter(item, 10);
+      queue.done(item);
+    },
+  };
+  for (const [situation, raise] of Object.entries(raises)) {
+    it(`is kept until the item is taken: ${situation}`, () => {
+      const { queue, clock } = createQueue();
+      queue.add('b', '', 0);
+      raise(queue);
+      queue.add('a', '', 0);
+      clock.advance(10);
+      const { key, priority } = take(queue);
+      expect({ key, priority }).to.deep.equal({ key: 'b', priority: 'high' });
+      queue.close();
+    });
+  }
+
+  it('does not belong to a delay that an item of normal priority overtakes', () => {
+    const { queue } = createQueue();
+    queue.add('b', '', 0, 'high');
+    const item = take(queue);
+    queue.addAfter(item, 1000);
+    queue.done(item);
+    queue.add('a', '', 0);
+    queue.add('b', '', 0);
+    expect(drain(queue)).to.deep.equal(['a/', 'b/']);
+  });
+
+  it('ends when the item is taken', () => {
+    const { queue } = createQueue();
+    queue.add('b', '', 0);
+    const first = take(queue);
+    queue.add('b', '', 0, 'high');
+    queue.done(first);
+    const second = take(queue);
+    expect(second.priority).to.equal('high');
+    queue.add('a', '', 0);
+    queue.add('b', '', 0);
+    queue.done(second);
+    expect(drain(queue)).to.deep.equal(['a/', 'b/']);
+  });
+});
+
 describe('a backoff', () => {
   it('is not cut short by changes, before or after the end of the reconciliation', () => {
     const { queue, clock } = createQueue();
