@@ -4,6 +4,8 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { measureCounterpart } from './counterpart.ts';
+import { compareResults, foreignCpuSeconds, formatComparisons } from './counterpart-table.ts';
 import { summarizeRuns, formatTable } from './metric.ts';
 import { commit, machine } from './machine.ts';
 import { MEASUREMENT_NAMES, runAll } from './measurements.ts';
@@ -34,7 +36,9 @@ async function main(args: readonly string[]): Promise<number> {
   }
   // No handler for Ctrl-C: the operator, etcd, kube-apiserver and their folders are removed when this process ends.
   try {
-    return parsed.options.profile ? await profile(parsed.options) : await measure(parsed.options);
+    const { options } = parsed;
+    if (options.counterpart !== undefined) return await compare(options, options.counterpart);
+    return options.profile ? await profile(options) : await measure(options);
   } catch (error) {
     process.stderr.write(`bench: ${(error as Error).message}\n`);
     return 1;
@@ -66,6 +70,34 @@ ${runResults.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
     process.stdout.write(`written to ${file}\n`);
   }
   return runResults.failures.length === 0 ? 0 : 1;
+}
+
+async function compare({ quick, runs, json }: Options, folder: string): Promise<number> {
+  const progress = createProgress(process.stderr);
+  const metadata = { date: new Date().toISOString(), commit: commit(), machine: machine() };
+  const defaultFile = quick
+    ? undefined
+    : `${RESULTS}peer-${metadata.date.slice(0, 10)}-${metadata.commit}.json`;
+  const file = json ?? defaultFile;
+  if (file !== undefined) await mkdir(dirname(file), { recursive: true });
+  const results = await measureCounterpart({ folder, quick, runs }, progress);
+  progress.end();
+  const comparisons = compareResults(results);
+  const { cores, processor, memoryGiB, node } = metadata.machine;
+  process.stdout.write(`${formatComparisons(comparisons)}
+
+${runs} run(s) of commit ${metadata.commit}${quick ? ', a tenth of the size' : ''}
+${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
+CPU of other processes during one measurement: at most ${foreignCpuSeconds(results).toFixed(1)} s
+`);
+  if (file !== undefined) {
+    await writeFile(
+      file,
+      `${JSON.stringify({ ...metadata, quick, runs, comparisons, results }, undefined, 2)}\n`,
+    );
+    process.stdout.write(`written to ${file}\n`);
+  }
+  return 0;
 }
 
 /** Returns the default file for a complete run in full size; the result of any other run is not kept. */

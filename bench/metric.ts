@@ -89,10 +89,14 @@ export function formatTable(results: readonly MetricSummary[], showVerdicts: boo
     ];
   });
   const header = ['metric', 'median', 'target', '', 'min … max'];
-  const widths = header.map((_, column) =>
-    Math.max(...[header, ...rows].map((cells) => (cells[column] ?? '').length)),
-  );
-  return [header, ...rows]
+  return formatColumns([header, ...rows]);
+}
+
+/** Formats lines of cells, of which the first is the header, as columns that are as wide as their widest cell. */
+export function formatColumns(rows: readonly (readonly string[])[]): string {
+  const [header = []] = rows;
+  const widths = header.map((_, column) => Math.max(...rows.map((cells) => (cells[column] ?? '').length)));
+  return rows
     .map((cells) =>
       cells
         .map((cell, column) => cell.padEnd(widths[column] ?? 0))
@@ -109,7 +113,7 @@ function formatTarget({ atMost, atLeast, exactly }: Target): string {
 }
 
 /** Formats a value with three significant digits, or as a whole number. */
-function formatValue(value: number, unit: string): string {
+export function formatValue(value: number, unit: string): string {
   const text =
     Number.isInteger(value) || value >= 1000
       ? value.toLocaleString('en-US', { maximumFractionDigits: 0 })

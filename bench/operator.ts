@@ -38,14 +38,12 @@ export interface Operator extends AsyncDisposable {
 
 /** Starts the operator; it serves reporters when this resolves, but may not be ready yet. */
 export async function startOperator({ access, flags, nodeFlags }: OperatorOptions): Promise<Operator> {
-  if (!existsSync(`${ROOT}${MAIN}`)) throw new Error(`${MAIN} does not exist: run \`npm run build\` first`);
+  const [program = '', ...args] = operatorCommand(nodeFlags);
   const startedMs = machineMs();
   const child = spawnGuarded(
-    process.execPath,
+    program,
     [
-      ...shebangNodeFlags(),
-      ...(nodeFlags ?? []),
-      MAIN,
+      ...args,
       ...['--auth', 'insecure', '--kubeconfig', access.kubeconfigPath, '--namespace', access.namespace],
       ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
       ...(flags ?? []),
@@ -112,6 +110,16 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
 function errorLine(text: string): string {
   const lines = text.trim().split('\n');
   return lines.find((line) => /^(reverse-tunnel-operator:|\w*Error\b)/.test(line)) ?? lines[0] ?? '';
+}
+
+/**
+ * Returns the command that starts the compiled operator from any folder, without its flags.
+ *
+ * @throws Error if it has not been compiled
+ */
+export function operatorCommand(nodeFlags: readonly string[] = []): readonly string[] {
+  if (!existsSync(`${ROOT}${MAIN}`)) throw new Error(`${MAIN} does not exist: run \`npm run build\` first`);
+  return [process.execPath, ...shebangNodeFlags(), ...nodeFlags, `${ROOT}${MAIN}`];
 }
 
 /** Returns the Node flags in the shebang line of the operator, which apply when it is started by its name. */

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MEASUREMENT_NAMES, SCENARIOS } from './measurements.ts';
 
@@ -9,9 +10,14 @@ export interface Options {
   /** 1 to 99. */
   readonly runs: number;
   readonly profile: boolean;
+  /** The folder of the counterpart that the operator is compared to, instead of the measurements. Default: none. */
+  readonly counterpart: string | undefined;
   /** The file for the JSON. Default: a file in bench/results if the run is complete. */
   readonly json: string | undefined;
 }
+
+/** Next to this repository. */
+const COUNTERPART_FOLDER = new URL('../../shared/peer', import.meta.url).pathname;
 
 /** The options, a request for help, or an error in one line. */
 export type ParsedOptions =
@@ -28,6 +34,8 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
         quick: { type: 'boolean', default: false },
         runs: { type: 'string' },
         profile: { type: 'boolean', default: false },
+        peer: { type: 'boolean', default: false },
+        'peer-folder': { type: 'string' },
         json: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
@@ -48,12 +56,17 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   ) {
     return { error: '--profile: can be combined only with --quick' };
   }
+  if (values.peer && (values.only !== undefined || values.profile)) {
+    return { error: '--peer: can be combined only with --peer-folder, --quick, --runs and --json' };
+  }
+  if (values['peer-folder'] !== undefined && !values.peer) return { error: '--peer-folder: requires --peer' };
   return {
     options: {
       selected: new Set(values.only ?? MEASUREMENT_NAMES),
       quick: values.quick,
       runs: Number(runs),
       profile: values.profile,
+      counterpart: values.peer ? resolve(values['peer-folder'] ?? COUNTERPART_FOLDER) : undefined,
       json: values.json,
     },
   };
@@ -74,6 +87,9 @@ docs/benchmark.md describes each metric. Requires Linux.
   --json FILE  write the metrics to FILE (default: bench/results/DATE-COMMIT.json for a complete run in full size)
   --profile    instead of measuring, write a CPU profile of the operator during the first full push to
                bench/results, and print where the time is spent
+  --peer       instead of measuring against the baseline, compare the operator with a counterpart in Go, using the
+               counterpart's driver; about 15 minutes per run on 2 cores; requires Go
+  --peer-folder DIR  the sources of the counterpart (default: ../shared/peer)
   --help       print this text
 
 Measurements:

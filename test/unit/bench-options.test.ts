@@ -15,6 +15,7 @@ describe('flags of the benchmark', () => {
       quick: false,
       runs: 3,
       profile: false,
+      counterpart: undefined,
       json: undefined,
     });
   });
@@ -29,12 +30,19 @@ describe('flags of the benchmark', () => {
     expect([...selected]).to.deep.equal(['idle', 'push']);
   });
 
+  it('compare the operator with the counterpart in the given folder with --peer', () => {
+    expect(options('--peer', '--peer-folder', '/nowhere').counterpart).to.equal('/nowhere');
+    expect(options('--peer').counterpart).to.match(/\/shared\/peer$/);
+  });
+
   it('report an unknown flag or an invalid value in one line that quotes it', () => {
     const invalid: [readonly string[], RegExp][] = [
       [['--only', 'nonsense'], /^--only nonsense: must be one of .*\bidle\b/],
       [['--runs', '0'], /^--runs 0: must be a whole number from 1 to 99$/],
       [['--runs', '1.5'], /^--runs 1\.5: /],
       [['--profile', '--runs', '2'], /^--profile: /],
+      [['--peer', '--only', 'idle'], /^--peer: /],
+      [['--peer-folder', '/nowhere'], /^--peer-folder: requires --peer$/],
       [['--nonsense'], /--nonsense/],
       [['word'], /word/],
     ];
@@ -48,7 +56,16 @@ describe('flags of the benchmark', () => {
 
   it('list every measurement and every flag in --help', () => {
     expect(parseOptions(['--help', '--quick'])).to.deep.equal({ help: true });
-    for (const name of [...MEASUREMENT_NAMES, '--only', '--quick', '--runs', '--json', '--profile']) {
+    for (const name of [
+      ...MEASUREMENT_NAMES,
+      '--only',
+      '--quick',
+      '--runs',
+      '--json',
+      '--profile',
+      '--peer',
+      '--peer-folder',
+    ]) {
       expect(helpText()).to.include(`  ${name} `);
     }
   });

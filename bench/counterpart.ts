@@ -1,0 +1,186 @@
+/**
+ * Measures the operator next to a counterpart: the same operator, written in Go with controller-runtime, which comes with
+ * a driver that plays Envoys and measures both by the same clock. The sources of the counterpart are not part of this
+ * repository.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { reservePorts } from '../control-plane/ports.ts';
+import { COMMAND_NOT_FOUND, lastLines, run } from '../control-plane/run.ts';
+import { startControlPlane, type ControlPlane } from '../control-plane/start.ts';
+import { applyCrds } from '../test/support/apply-crds.ts';
+import type { DriverResult } from './counterpart-table.ts';
+import { operatorCommand } from './operator.ts';
+import type { Progress } from './progress.ts';
+
+/** The programs that are built from the counterpart's folder, and the folder of each package. */
+const PACKAGES = { peer: '.', drive: './drive', rawwrite: '../rawwrite' } as const;
+const ERROR_LINES = 6;
+/** The gRPC, HTTP and metrics ports of one operator. */
+const PORTS_PER_OPERATOR = 3;
+/** How long the driver waits at most for other processes to be quiet before it measures. */
+const QUIET_WAIT = '60s';
+
+/** What the driver measures: its flags, in full size and in a tenth of it. */
+const SCENARIOS = [
+  { name: 'cold', full: ['-reporters', '100', '-per', '100'], quick: ['-reporters', '100', '-per', '10'] },
+  {
+    name: 'resident',
+    full: ['-reporters', '500', '-per', '100'],
+    quick: ['-reporters', '50', '-per', '100'],
+  },
+  { name: 'big', full: ['-per', '100000'], quick: ['-per', '10000'] },
+] as const;
+
+/** One of the two operators that are compared. */
+interface Candidate {
+  readonly label: 'counterpart' | 'operator';
+  readonly namespace: string;
+  /** The command that starts it, and the flags that tell the driver where it serves and how it stores a tunnel. */
+  flags(ports: number, controlPlane: ControlPlane): readonly string[];
+}
+
+export interface CounterpartOptions {
+  /** The folder of the counterpart: a Go module with the operator and its driver in `drive/`. */
+  readonly folder: string;
+  readonly quick: boolean;
+  /** In each, all scenarios run with the counterpart and with the operator. */
+  readonly runs: number;
+}
+
+/**
+ * Runs each scenario of the driver with the counterpart and with the operator in alternation, each on a control plane of
+ * its own, and returns what the driver reported.
+ *
+ * @throws Error in one line if the folder or Go is missing, or a build or the driver fails
+ */
+export async function measureCounterpart(
+  { folder, quick, runs }: CounterpartOptions,
+  progress: Progress,
+): Promise<readonly DriverResult[]> {
+  const binaries = await build(folder, progress);
+  const results: DriverResult[] = [];
+  for (let round = 1; round <= runs; round += 1) {
+    // The order changes from run to run, so that drift of the machine affects both.
+    const pair = round % 2 === 1 ? candidates(binaries) : candidates(binaries).toReversed();
+    for (const scenario of SCENARIOS) {
+      for (const candidate of pair) {
+        progress.update(`run ${round} of ${runs}, ${scenario.name}: ${candidate.label}`);
+        const flags = ['-scenario', scenario.name, ...(quick ? scenario.quick : scenario.full)];
+        results.push(...(await drive({ binaries, candidate, flags, folder })));
+      }
+    }
+  }
+  return results;
+}
+
+function candidates(binaries: string): Candidate[] {
+  return [
+    {
+      label: 'counterpart',
+      namespace: 'counterpart',
+      flags(port, { kubeconfigPath }) {
+        const command = [
+          `${join(binaries, 'peer')} -kubeconfig ${kubeconfigPath} -namespace counterpart`,
+          `-grpc-bind-address 127.0.0.1:${port} -health-probe-bind-address 127.0.0.1:${port + 1}`,
+          `-metrics-bind-address 127.0.0.1:${port + 2}`,
+        ];
+        return ['-op-cmd', command.join(' '), '-metrics-url', `http://127.0.0.1:${port + 2}/metrics`];
+      },
+    },
+    {
+      label: 'operator',
+      namespace: 'operator',
+      flags(port, { kubeconfigPath }) {
+        const address = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
+        const access = `--auth insecure --kubeconfig ${kubeconfigPath} --namespace operator`;
+        const label = String.raw`.metadata.labels.reverse-tunnel\.io/`;
+        const identity = ['tenant', 'cluster', 'node'].flatMap((name) => [
+          `${name}=.spec.${name}ID`,
+          `${name}=${label}${name}`,
+        ]);
+        return [
+          ...['-op-cmd', `${operatorCommand().join(' ')} ${access} ${address}`],
+          ...['-metrics-url', `http://127.0.0.1:${port + 1}/metrics`],
+          ...['-gvr', 'reverse-tunnel.io/v1alpha1/reversetunnels', '-name-path', '.spec.tunnelName'],
+          ...['-reporter-path', '.spec.reporter.id', '-created-path', '.spec.createdAt'],
+          ...['-fields', [...identity, `reporter=${label}reporter`].join(',')],
+        ];
+      },
+    },
+  ];
+}
+
+interface DriverRun {
+  readonly binaries: string;
+  readonly folder: string;
+  readonly candidate: Candidate;
+  readonly flags: readonly string[];
+}
+
+/** Runs one scenario of the driver with one operator, on a fresh control plane. */
+async function drive({ binaries, folder, candidate, flags }: DriverRun): Promise<readonly DriverResult[]> {
+  const controlPlane = await startControlPlane();
+  const ports = await reservePorts(PORTS_PER_OPERATOR);
+  try {
+    await applyCrds(controlPlane);
+    await controlPlane.kubectl(['apply', '-f', join(folder, 'crd.yaml')]);
+    const { request } = controlPlane;
+    await request('POST', '/api/v1/namespaces', { metadata: { name: candidate.namespace } });
+    const out = join(controlPlane.folder, 'results.jsonl');
+    // The driver reads the CPU time of both programs from these files.
+    await writeFile(join(controlPlane.folder, 'api.pid'), String(controlPlane.apiserver.pid));
+    await writeFile(join(controlPlane.folder, 'etcd.pid'), String(controlPlane.etcd.pid));
+    const log = join(controlPlane.folder, 'operator.log');
+    const { code, stdout, stderr } = await run(
+      join(binaries, 'drive'),
+      [
+        ...['-label', candidate.label, '-out', out, '-rounds', '1', '-quiet-wait', QUIET_WAIT],
+        ...['-addr', `127.0.0.1:${ports.first}`, '-ready-url', `http://127.0.0.1:${ports.first + 1}/readyz`],
+        ...['-kubeconfig', controlPlane.kubeconfigPath, '-namespace', candidate.namespace],
+        ...['-cp-dir', controlPlane.folder, '-op-log', log, '-raw', join(binaries, 'rawwrite')],
+        ...candidate.flags(ports.first, controlPlane),
+        ...flags,
+      ],
+      { cwd: folder, env: process.env },
+    );
+    if (code !== 0) {
+      throw new Error(
+        `drive ${flags.join(' ')} with the ${candidate.label}: ${lastLines(stdout + stderr, ERROR_LINES)}`,
+      );
+    }
+    const text = await readFile(out, 'utf8');
+    return text
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as DriverResult);
+  } finally {
+    await controlPlane.stop();
+    await ports.release();
+  }
+}
+
+/** Builds the programs into the user's cache and returns their folder. Takes minutes with an empty build cache of Go. */
+async function build(folder: string, progress: Progress): Promise<string> {
+  if (!existsSync(join(folder, 'drive')) || !existsSync(join(folder, 'go.mod'))) {
+    throw new Error(`--peer-folder ${folder}: there is no Go module with a driver in drive/`);
+  }
+  const root = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
+  const binaries = join(root, 'reverse-tunnel-operator', 'counterpart');
+  // Binaries of an earlier build must not be measured if a build fails.
+  await rm(binaries, { recursive: true, force: true });
+  await mkdir(binaries, { recursive: true });
+  for (const [name, path] of Object.entries(PACKAGES)) {
+    progress.update(`go build ${name}`);
+    const cwd = path.startsWith('../') ? join(folder, path) : folder;
+    const target = path.startsWith('../') ? '.' : path;
+    const args = ['build', '-mod=readonly', '-buildvcs=false', '-o', join(binaries, name), target];
+    const { code, stderr } = await run('go', args, { cwd, env: { ...process.env, GOWORK: 'off' } });
+    if (code === COMMAND_NOT_FOUND)
+      throw new Error('--peer: Go 1.26 or later is required to build the counterpart');
+    if (code !== 0) throw new Error(`go build ${name}: ${lastLines(stderr, ERROR_LINES)}`);
+  }
+  return binaries;
+}
