@@ -5,6 +5,8 @@ export const SKIP_REASONS: readonly SkipReason[] = [
   'unknown_tenant',
   'several_tenants',
   'ambiguous_name',
+  'malformed_name',
+  'invalid_utf8',
   'duplicate_name',
 ];
 

@@ -1,14 +1,16 @@
 import type { Clock } from '../clock.ts';
 import { errorMessage } from '../error-message.ts';
 import type { ReportingConnection } from '../grpc/reporting-client.ts';
-import { createLogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import { createEnvoyClient, type ClientEvent, type EnvoyClient } from '../simulate/envoy-client.ts';
-import { EnvoyAdminError, type EnvoyAdmin, type EnvoyInfo, type TunnelExtension } from './envoy-admin.ts';
+import { SKIP_REASONS, type AgentMetrics } from './agent-metrics.ts';
+import { AgentWarnings } from './agent-warnings.ts';
+import { EnvoyAdminError, type EnvoyAdmin } from './envoy-admin.ts';
+import { EnvoyRun, UnsupportedEnvoyError } from './envoy-run.ts';
 import { parseLifecycleLine } from './lifecycle-log.ts';
 import { LogFollower, LogFollowerError } from './log-follower.ts';
-import { SKIP_REASONS, type AgentMetrics } from './agent-metrics.ts';
-import { TunnelTracker, type SkipReason } from './tunnel-tracker.ts';
+import { missingGauge, type TunnelGauges } from './tunnel-gauges.ts';
+import type { TunnelTracker } from './tunnel-tracker.ts';
 
 /** Envoy's defaults of its own client, and the interval until the operator sends one. */
 const SEND_INTERVAL_MS = 5000;
@@ -20,19 +22,12 @@ const MAX_POLL_TIMEOUT_MS = 5000;
 const MIN_POLL_TIMEOUT_MS = 1000;
 /** How long `stop` waits for a poll that is under way, such as a read of a file system that hangs. */
 const STOP_TIMEOUT_MS = 1000;
-/** Between two polls that log lines caused. Envoy writes its log in bursts. */
+/**
+ * Pause before a poll that log lines caused: Envoy writes its log in bursts. Where a poll takes long, the pause is a
+ * multiple of this time, so that frequent changes do not keep Envoy's main thread busy.
+ */
 const MIN_POLL_GAP_MS = 20;
-/** The uptime has whole seconds, and a response may take a while. */
-const RESTART_TOLERANCE_MS = 2500;
-
-/** How to change a configuration for a tunnel that cannot be reported. */
-const SKIP_HINTS: Readonly<Record<SkipReason, string>> = {
-  unknown_tenant: 'set --default-tenant or --lifecycle-log, or enable tenant isolation in Envoy',
-  several_tenants: 'enable tenant isolation in Envoy (enable_tenant_isolation)',
-  ambiguous_name: 'avoid ":" in the cluster and node IDs of initiators, or set --lifecycle-log',
-  duplicate_name: 'give each initiator a node ID of its own, or enable tenant isolation in Envoy',
-};
-
+const POLL_GAP_FACTOR = 4;
 /** What the agent runs with. */
 export interface AgentOptions {
   /** 100 ms to 1 min. Also the timeout of a poll, but at least 1 s and at most 5 s. */
@@ -52,23 +47,6 @@ export interface AgentOptions {
   readonly log: Log;
 }
 
-/** Envoy's configuration does not allow the agent to work. One line that names what to change. */
-class UnsupportedEnvoyError extends Error {
-  override readonly name = 'UnsupportedEnvoyError';
-}
-
-/** One process of Envoy, from its start to its end. */
-interface EnvoyRun {
-  readonly info: EnvoyInfo;
-  readonly extension: TunnelExtension;
-  /** When it started, to the second: by the wall clock, and monotonic. */
-  readonly startedWallMs: number;
-  readonly startedMonotonicMs: number;
-  /** As of the last poll. */
-  uptimeSeconds: number;
-  readonly tracker: TunnelTracker;
-}
-
 /**
  * Reports the tunnels of a standard Envoy. States:
  *
@@ -81,7 +59,7 @@ interface EnvoyRun {
  */
 export class Agent {
   readonly #options: AgentOptions;
-  readonly #throttled;
+  readonly #warnings: AgentWarnings;
   readonly #follower: LogFollower | undefined;
   readonly #connectRetryIntervalMs: number;
   #run: EnvoyRun | undefined;
@@ -93,13 +71,21 @@ export class Agent {
   #cancelPoll: (() => void) | undefined;
   #polling: Promise<void> | undefined;
   #pollRequested = false;
+  #pollTookMs = 0;
+  #timedOut = false;
+  /** Whether the log is being read from its beginning, which earlier processes of Envoy may have written. */
+  #catchingUp = false;
 
   constructor(options: AgentOptions) {
     this.#options = options;
-    this.#throttled = createLogThrottle(options.clock);
+    this.#warnings = new AgentWarnings(options.log, options.clock);
     const { lifecycleLog, random } = options;
     if (lifecycleLog !== undefined) {
-      this.#follower = new LogFollower(lifecycleLog, (line) => this.#onLogLine(line));
+      this.#follower = new LogFollower(
+        lifecycleLog,
+        (line) => this.#onLogLine(line),
+        (maxBytes) => this.#onInvalidLine(`longer than ${maxBytes} bytes`, ''),
+      );
     }
     // Agents that lose the same operator must not return at the same moment.
     this.#connectRetryIntervalMs = CONNECT_RETRY_INTERVAL_MS * (0.8 + 0.4 * random());
@@ -132,18 +118,26 @@ export class Agent {
 
   async #poll(): Promise<void> {
     this.#pollRequested = false;
-    const { clock, log, pollIntervalMs } = this.#options;
+    this.#timedOut = false;
+    const { clock, pollIntervalMs } = this.#options;
     const timeoutMs = Math.min(Math.max(MIN_POLL_TIMEOUT_MS, pollIntervalMs), MAX_POLL_TIMEOUT_MS);
+    const startedMs = clock.monotonicMs();
     const cancelTimeout = clock.setTimer(timeoutMs, () => {
-      this.#notReady = `a poll takes longer than ${timeoutMs} ms`;
-      this.#stopReporting();
-      log.error({ timeoutMs }, 'a poll of Envoy takes too long; reports are paused');
+      this.#timedOut = true;
+      this.#onFailure(new EnvoyAdminError(`a poll takes longer than ${timeoutMs} ms`));
     });
     this.#polling = this.#pollOnce();
     await this.#polling;
+    this.#polling = undefined;
     cancelTimeout();
     if (this.#stopped) return;
-    this.#schedulePoll(this.#pollRequested ? MIN_POLL_GAP_MS : pollIntervalMs);
+    this.#pollTookMs = clock.monotonicMs() - startedMs;
+    this.#schedulePoll(this.#pollRequested ? this.#pollGapMs() : pollIntervalMs);
+  }
+
+  #pollGapMs(): number {
+    const gapMs = Math.max(MIN_POLL_GAP_MS, this.#pollTookMs * POLL_GAP_FACTOR);
+    return Math.min(gapMs, this.#options.pollIntervalMs);
   }
 
   #schedulePoll(delayMs: number): void {
@@ -156,135 +150,128 @@ export class Agent {
     if (this.#pollRequested || this.#stopped) return;
     this.#pollRequested = true;
     // A poll that is under way schedules the next one itself.
-    if (this.#polling === undefined) this.#schedulePoll(MIN_POLL_GAP_MS);
+    if (this.#polling === undefined) this.#schedulePoll(this.#pollGapMs());
   }
 
   async #pollOnce(): Promise<void> {
-    const { clock, metrics, log } = this.#options;
+    const { clock, metrics } = this.#options;
     const startedMs = clock.monotonicMs();
     try {
       // Before Envoy is known, its lines cannot be distinguished from those of an earlier process.
       if (this.#run !== undefined) await this.#readLog(this.#run);
+      // The gauges that follow are newer than the lines that were read.
+      this.#pollRequested = false;
       await this.#readEnvoy();
-      metrics.polls.inc({ outcome: 'ok' });
+      metrics.polls.inc({ outcome: this.#timedOut ? 'error' : 'ok' });
       metrics.pollSeconds.observe((clock.monotonicMs() - startedMs) / 1000);
     } catch (error) {
       metrics.polls.inc({ outcome: 'error' });
-      this.#stopReporting();
-      if (this.#stopped) return;
-      const isExpected =
-        error instanceof EnvoyAdminError ||
-        error instanceof UnsupportedEnvoyError ||
-        error instanceof LogFollowerError;
-      this.#notReady = errorMessage(error);
-      const fields = isExpected ? { error: errorMessage(error) } : { err: error };
-      this.#throttled(`poll ${errorMessage(error)}`, (suppressed) =>
-        log.error({ ...fields, ...suppressed }, 'failed to poll Envoy; reports are paused'),
-      );
-    } finally {
-      this.#polling = undefined;
+      if (!this.#timedOut) this.#onFailure(error);
     }
+  }
+
+  /** Pauses reports, because the list of tunnels is out of date from now on. */
+  #onFailure(error: unknown): void {
+    this.#stopReporting();
+    if (this.#stopped) return;
+    this.#run?.requireCheck();
+    const isExpected =
+      error instanceof EnvoyAdminError ||
+      error instanceof UnsupportedEnvoyError ||
+      error instanceof LogFollowerError;
+    this.#notReady = errorMessage(error);
+    this.#warnings.pollFailed(error, isExpected);
   }
 
   async #readLog({ extension }: EnvoyRun): Promise<void> {
     if (this.#follower === undefined) return;
-    this.#follower.watch(() => this.#requestPoll());
+    this.#follower.watch(() => this.#onLogChange());
     try {
       await this.#follower.read();
+      this.#catchingUp = false;
     } catch (error) {
       if (!(error instanceof LogFollowerError)) throw error;
       // Otherwise nothing names the tenants, and the tunnels could not be reported.
       if (!extension.tenantIsolation && this.#options.defaultTenant === undefined) throw error;
-      this.#throttled(`log ${error.message}`, (suppressed) =>
-        this.#options.log.warn(
-          { error: error.message, ...suppressed },
-          'failed to read the lifecycle log; polling only',
-        ),
-      );
+      this.#warnings.lifecycleLogUnreadable(error);
     }
+  }
+
+  /** Reads the log, which requests a poll if it contains a change. The next poll reports what prevents it. */
+  #onLogChange(): void {
+    if (this.#run === undefined || this.#catchingUp || this.#stopped) return;
+    this.#follower?.read().catch(() => {});
   }
 
   async #readEnvoy(): Promise<void> {
-    const { admin, clock, settleTimeMs } = this.#options;
     const run = this.#run ?? (await this.#identifyEnvoy());
-    if (this.#stopped) return;
-    const gauges = await admin.readGauges(run.extension.statPrefix);
-    // After the gauges: if Envoy restarted in between, these gauges may be those of the new process.
-    const info = await admin.readInfo();
-    if (this.#stopped) return;
-    if (isOtherProcess(run, info, clock.monotonicMs())) {
-      this.#onEnvoyRestart(info);
+    const gauges = await this.#readGauges(run);
+    if (this.#stopped || this.#timedOut) return;
+    if (gauges === undefined) {
+      this.#onEnvoyRestart();
       return;
     }
-    run.uptimeSeconds = info.uptimeSeconds;
+    run.gauges = gauges;
     const updates = run.tracker.onPoll(gauges);
+    const { settlesInMs } = run;
+    if (settlesInMs > 0) {
+      this.#notReady = `Envoy has started recently; waiting another ${Math.ceil(settlesInMs / 1000)} s for its tunnels to return`;
+    } else {
+      this.#notReady = undefined;
+      // A full push follows once every tunnel can be reported.
+      if (this.#client !== undefined && !this.#sentFullPush && run.tracker.isComplete) this.#stopReporting();
+      if (this.#client === undefined) this.#startReporting(run);
+      else if (updates.connections.length + updates.disconnections.length > 0) this.#client.receive(updates);
+    }
     this.#observeTracker(run.tracker);
-    if (info.uptimeSeconds * 1000 < settleTimeMs) {
-      this.#notReady = `Envoy started ${info.uptimeSeconds} s ago; waiting ${settleTimeMs / 1000} s for its tunnels to return`;
-      return;
-    }
-    this.#notReady = undefined;
-    // A full push follows once every tunnel can be reported.
-    if (this.#client !== undefined && !this.#sentFullPush && run.tracker.isComplete) this.#stopReporting();
-    if (this.#client === undefined) this.#startReporting(run);
-    else if (updates.connections.length + updates.disconnections.length > 0) this.#client.receive(updates);
-    this.#options.metrics.connected.set(this.#client?.connected() === true ? 1 : 0);
   }
 
-  /** @throws UnsupportedEnvoyError */
+  /**
+   * Returns the gauges of the process that is known; undefined if there is another one.
+   *
+   * @throws EnvoyAdminError
+   */
+  async #readGauges(run: EnvoyRun): Promise<TunnelGauges | undefined> {
+    const { admin } = this.#options;
+    const { statPrefix, tenantIsolation } = run.extension;
+    let missing: string | undefined;
+    // Again, because a tunnel may come up while Envoy collects the gauges.
+    for (let attempt = 0; attempt < 2; attempt += 1) {
+      const gauges = await admin.readGauges(statPrefix);
+      // After the gauges: if Envoy restarted before, they may be those of the new process.
+      if (run.needsCheck(gauges) && !(await run.isSameProcess())) return undefined;
+      missing = gauges === run.gauges ? undefined : missingGauge(gauges, run.gauges, tenantIsolation);
+      if (missing === undefined) return gauges;
+    }
+    throw new EnvoyAdminError(`GET /stats: incomplete list of gauges: ${missing}`);
+  }
+
+  /** @throws EnvoyAdminError, UnsupportedEnvoyError */
   async #identifyEnvoy(): Promise<EnvoyRun> {
-    const { admin, clock, defaultTenant, lifecycleLog, log } = this.#options;
-    const info = await admin.readInfo();
-    const [major = 0, minor = 0] = info.version.split('.').map(Number);
-    if (major < 1 || (major === 1 && minor < 39)) {
-      throw new UnsupportedEnvoyError(`Envoy ${info.version} has no tunnel gauges: use Envoy 1.39 or later`);
-    }
-    if (info.nodeId === '')
-      throw new UnsupportedEnvoyError('Envoy has no node ID: set node.id in its bootstrap');
-    const extension = await admin.readExtension();
-    if (extension === undefined) {
-      throw new UnsupportedEnvoyError(
-        'Envoy accepts no reverse tunnels: add the bootstrap extension envoy.bootstrap.reverse_tunnel.upstream_socket_interface',
-      );
-    }
-    if (!extension.detailedStats) {
-      throw new UnsupportedEnvoyError(
-        'Envoy does not count its tunnels: set enable_detailed_stats: true in its upstream_socket_interface',
-      );
-    }
-    if (!extension.tenantIsolation && defaultTenant === undefined && lifecycleLog === undefined) {
-      throw new UnsupportedEnvoyError(
-        'the tenant of the tunnels is unknown: set --default-tenant or --lifecycle-log, or enable tenant isolation in Envoy',
-      );
-    }
-    const { tenantIsolation } = extension;
-    const { uptimeSeconds } = info;
-    this.#run = {
-      info,
-      extension,
-      startedWallMs: clock.wallMs() - uptimeSeconds * 1000,
-      startedMonotonicMs: clock.monotonicMs() - uptimeSeconds * 1000,
-      uptimeSeconds,
-      tracker: new TunnelTracker({ tenantIsolation, defaultTenant }),
-    };
-    const { nodeId: id, nodeCluster: cluster, version } = info;
-    log.info({ reporter: { id, cluster }, envoy: version, tenantIsolation }, 'found Envoy');
+    const run = await EnvoyRun.identify(this.#options);
+    const { info, extension } = run;
+    this.#run = run;
+    this.#options.log.info(
+      {
+        reporter: { id: info.nodeId, cluster: info.nodeCluster },
+        envoy: info.version,
+        tenantIsolation: extension.tenantIsolation,
+      },
+      'found Envoy',
+    );
     // Lines that were read before this Envoy was known.
+    this.#catchingUp = true;
     await this.#follower?.rewind();
-    await this.#readLog(this.#run);
-    return this.#run;
+    await this.#readLog(run);
+    return run;
   }
 
-  #onEnvoyRestart(info: EnvoyInfo): void {
-    const { log, metrics } = this.#options;
+  #onEnvoyRestart(): void {
     this.#stopReporting();
     this.#run = undefined;
     this.#notReady = 'Envoy has restarted';
-    metrics.envoyRestarts.inc();
-    log.warn(
-      { uptimeSeconds: info.uptimeSeconds },
-      'Envoy has restarted; reports are paused until it has settled',
-    );
+    this.#options.metrics.envoyRestarts.inc();
+    this.#options.log.warn('Envoy has restarted; reports are paused until it has settled');
     this.#requestPoll();
   }
 
@@ -326,66 +313,39 @@ export class Agent {
     } else if (event.type === 'disconnected') {
       metrics.connected.set(0);
       metrics.disconnects.inc({ reason: event.reason });
-      const { reason, status } = event;
-      this.#throttled(`stream ${reason} ${status?.message ?? ''}`, (suppressed) =>
-        log.warn(
-          { reason, code: status?.code, error: status?.message, ...suppressed },
-          'the stream to the operator ended; reconnecting',
-        ),
-      );
+      this.#warnings.streamEnded(event.reason, event.status);
     }
   }
 
   #onLogLine(line: string): void {
-    const { log, metrics } = this.#options;
     const run = this.#run;
     // Read again once Envoy is known.
     if (run === undefined) return;
     const event = parseLifecycleLine(line);
     if (event === undefined) return;
     if ('error' in event) {
-      metrics.invalidLogLines.inc();
-      this.#throttled(`line ${event.error}`, (suppressed) =>
-        log.warn(
-          { error: event.error, line: line.slice(0, 200), ...suppressed },
-          'skipped a line of the lifecycle log',
-        ),
-      );
+      this.#onInvalidLine(event.error, line);
       return;
     }
-    // An earlier process of Envoy wrote this line, and did not necessarily log the end of its tunnel.
-    if (event.time !== undefined && event.time.seconds * 1000 < run.startedWallMs - RESTART_TOLERANCE_MS)
-      return;
+    if (event.time === undefined) this.#onInvalidLine('no valid time; createdAt is omitted', line);
+    if (this.#catchingUp && run.isEarlier(event.time?.seconds)) return;
     run.tracker.onLogEvent(event);
+    if (!this.#catchingUp) this.#requestPoll();
+  }
+
+  #onInvalidLine(error: string, line: string): void {
+    this.#options.metrics.invalidLogLines.inc();
+    this.#warnings.invalidLogLine(error, line);
   }
 
   #observeTracker({ skipped, tunnelCount }: TunnelTracker): void {
-    const { log, metrics } = this.#options;
-    metrics.tunnels.set(tunnelCount);
+    const { metrics } = this.#options;
+    metrics.connected.set(this.#client?.connected() === true ? 1 : 0);
+    metrics.tunnels.set(this.#client === undefined ? 0 : tunnelCount);
     for (const reason of SKIP_REASONS) {
       const tunnels = skipped.filter((tunnel) => tunnel.reason === reason);
       metrics.skipped.set({ reason }, tunnels.length);
-      const [first] = tunnels;
-      if (first === undefined) continue;
-      this.#throttled(`skipped ${reason}`, (suppressed) =>
-        log.warn(
-          { reason, tunnels: tunnels.length, example: first.gauge, hint: SKIP_HINTS[reason], ...suppressed },
-          'tunnels are up and not, or not completely, reported',
-        ),
-      );
+      this.#warnings.tunnelsSkipped(reason, tunnels);
     }
   }
-}
-
-/** Whether the response is that of another process of Envoy than the one that was identified. */
-function isOtherProcess(run: EnvoyRun, info: EnvoyInfo, nowMs: number): boolean {
-  const { info: known, startedMonotonicMs, uptimeSeconds } = run;
-  return (
-    info.uptimeSeconds < uptimeSeconds ||
-    info.restartEpoch !== known.restartEpoch ||
-    info.nodeId !== known.nodeId ||
-    info.nodeCluster !== known.nodeCluster ||
-    info.version !== known.version ||
-    nowMs - info.uptimeSeconds * 1000 > startedMonotonicMs + RESTART_TOLERANCE_MS
-  );
 }

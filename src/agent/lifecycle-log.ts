@@ -9,14 +9,23 @@ export interface LifecycleEvent {
   /** Identifies a connection among those of the initiator that are open. */
   readonly connection: string;
   /** When it happened, by the clock of the responder; undefined if the line has no valid time. */
-  readonly time: { readonly seconds: number; readonly nanos: number } | undefined;
+  readonly time: LifecycleTime | undefined;
 }
 
-/** Seconds since 1970 with microseconds, as `%START_TIME(%s.%6f)%` prints them. */
-const TIME = /^(\d{1,11})\.(\d{6})$/;
+/** A moment since 1970 in UTC; `nanos` is a multiple of 1000. */
+export interface LifecycleTime {
+  readonly seconds: number;
+  readonly nanos: number;
+}
+
+/** Seconds since 1970 with an optional fraction, as `%START_TIME(%s.%6f)%` prints them. */
+const UNIX_TIME = /^(\d{1,11})(?:\.(\d{1,9}))?$/;
+/** RFC 3339, as `%START_TIME%` prints it. A time without an offset from UTC is ambiguous, and not accepted. */
+const RFC3339_TIME = /^(\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})(?:\.(\d{1,9}))?(Z|[+-]\d{2}:\d{2})$/;
 
 /**
- * Parses one line: `{"time": "SECONDS.MICROS", "lifecycle": {"event": …, "tenant_id": …, "cluster_id": …, "node_id": …}}`.
+ * Parses one line: `{"time": …, "lifecycle": {"event": …, "tenant_id": …, "cluster_id": …, "node_id": …}}`. The time is
+ * `SECONDS.FRACTION` since 1970, or RFC 3339.
  *
  * @returns undefined for an event of another type, such as a ping; an error for anything else
  */
@@ -39,18 +48,28 @@ export function parseLifecycleLine(line: string): LifecycleEvent | undefined | {
   }
   const [worker, fd] = [propertyOf(lifecycle, 'worker'), propertyOf(lifecycle, 'fd')];
   if (worker === undefined || fd === undefined) return { error: 'no field lifecycle.worker or lifecycle.fd' };
-  const [, seconds, micros] = TIME.exec(String(propertyOf(entry, 'time'))) ?? [];
   return {
     type: event === 'tunnel_setup' ? 'setup' : 'closed',
     tenantID: typeof tenantID === 'string' ? tenantID : '',
     clusterID,
     nodeID,
     connection: JSON.stringify([worker, fd]),
-    time:
-      seconds === undefined || micros === undefined
-        ? undefined
-        : { seconds: Number(seconds), nanos: Number(micros) * 1000 },
+    time: parseTime(propertyOf(entry, 'time')),
   };
+}
+
+function parseTime(value: unknown): LifecycleTime | undefined {
+  const text = String(value);
+  const unix = UNIX_TIME.exec(text);
+  if (unix !== null) return { seconds: Number(unix[1]), nanos: nanosOf(unix[2]) };
+  const [, time = '', fraction, offset = ''] = RFC3339_TIME.exec(text) ?? [];
+  const seconds = Date.parse(time + offset) / 1000;
+  return Number.isNaN(seconds) ? undefined : { seconds, nanos: nanosOf(fraction) };
+}
+
+/** Returns the digits after the decimal point as nanoseconds, truncated to microseconds. */
+function nanosOf(fraction = ''): number {
+  return Number(fraction.slice(0, 6).padEnd(6, '0')) * 1000;
 }
 
 function propertyOf(value: unknown, key: string): unknown {

@@ -1,4 +1,4 @@
-import { watch, type FSWatcher } from 'node:fs';
+import { watch, type FSWatcher, type Stats } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname } from 'node:path';
 import { errorCode, errorMessage } from '../error-message.ts';
@@ -10,15 +10,20 @@ export class LogFollowerError extends Error {
 
 /** Only this much of the end is read if the file is longer at the start. */
 const MAX_INITIAL_BYTES = 64 * 1024 * 1024;
-const CHUNK_BYTES = 256 * 1024;
+const CHUNK_BYTES = 64 * 1024;
 /** A longer line is not a line of the lifecycle log. It is skipped. */
 const MAX_LINE_BYTES = 64 * 1024;
+/** As many bytes before the position are compared, so that other content is noticed. Longer than a line usually is. */
+const FINGERPRINT_BYTES = 1024;
 
 /** One file that is being read, with the position and the beginning of a line that is not complete yet. */
 interface OpenFile {
   readonly handle: FileHandle;
+  readonly device: number;
   readonly inode: number;
   offset: number;
+  /** The last bytes before the position. */
+  fingerprint: Buffer;
   partial: string;
   /** Whether the rest of the current line is skipped. */
   skipping: boolean;
@@ -31,15 +36,24 @@ interface OpenFile {
 export class LogFollower {
   readonly #path: string;
   readonly #onLine: (line: string) => void;
+  readonly #onTooLongLine: (maxBytes: number) => void;
   #current: OpenFile | undefined;
   #previous: OpenFile | undefined;
   #watcher: FSWatcher | undefined;
   #reading: Promise<void> | undefined;
 
-  /** @param onLine receives each complete line, without its end */
-  constructor(path: string, onLine: (line: string) => void) {
+  /**
+   * @param onLine receives each complete line, without its end
+   * @param onTooLongLine called for each line of more than `maxBytes`, which is skipped
+   */
+  constructor(
+    path: string,
+    onLine: (line: string) => void,
+    onTooLongLine: (maxBytes: number) => void = () => {},
+  ) {
     this.#path = path;
     this.#onLine = onLine;
+    this.#onTooLongLine = onTooLongLine;
   }
 
   /**
@@ -89,7 +103,7 @@ export class LogFollower {
       // Opening a FIFO would wait for a writer.
       if (!stats.isFile()) throw new LogFollowerError(`read ${this.#path}: not a regular file`);
       if (this.#previous !== undefined) await this.#drain(this.#previous);
-      if (this.#current !== undefined && this.#current.inode !== stats.ino) {
+      if (this.#current !== undefined && !isSameFile(this.#current, stats)) {
         await this.#drain(this.#current);
         await this.#previous?.handle.close();
         this.#previous = this.#current;
@@ -99,11 +113,15 @@ export class LogFollower {
         const isFirst = this.#previous === undefined;
         const offset = isFirst ? Math.max(0, stats.size - MAX_INITIAL_BYTES) : 0;
         const handle = await open(this.#path, 'r');
-        this.#current = { handle, inode: stats.ino, offset, partial: '', skipping: offset > 0 };
-      } else if (stats.size < this.#current.offset) {
-        this.#current.offset = 0;
-        this.#current.partial = '';
-        this.#current.skipping = false;
+        this.#current = {
+          handle,
+          device: stats.dev,
+          inode: stats.ino,
+          offset,
+          fingerprint: Buffer.alloc(0),
+          partial: '',
+          skipping: offset > 0,
+        };
       }
       await this.#drain(this.#current);
     } catch (error) {
@@ -113,22 +131,39 @@ export class LogFollower {
   }
 
   async #drain(file: OpenFile): Promise<void> {
-    const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+    const buffer = Buffer.allocUnsafe(FINGERPRINT_BYTES + CHUNK_BYTES);
     for (;;) {
-      const { bytesRead } = await file.handle.read(buffer, 0, CHUNK_BYTES, file.offset);
-      if (bytesRead === 0) return;
-      file.offset += bytesRead;
-      // Envoy escapes everything beyond ASCII in JSON, so that a chunk never ends within a character.
-      const lines = (file.partial + buffer.toString('utf8', 0, bytesRead)).split('\n');
-      file.partial = lines.pop() ?? '';
-      for (const line of lines) {
-        if (file.skipping) file.skipping = false;
-        else if (line !== '' && line.length <= MAX_LINE_BYTES) this.#onLine(line);
-      }
-      if (file.partial.length > MAX_LINE_BYTES) {
+      // One read returns the fingerprint and what follows it, so that a truncation cannot come in between.
+      const known = file.fingerprint.length;
+      const { bytesRead } = await file.handle.read(buffer, 0, known + CHUNK_BYTES, file.offset - known);
+      if (bytesRead < known || !file.fingerprint.equals(buffer.subarray(0, known))) {
+        // Truncated, and perhaps already longer than it was (copytruncate).
+        file.offset = 0;
+        file.fingerprint = Buffer.alloc(0);
         file.partial = '';
-        file.skipping = true;
+        file.skipping = false;
+        continue;
       }
+      if (bytesRead === known) return;
+      file.offset += bytesRead - known;
+      file.fingerprint = Buffer.from(buffer.subarray(Math.max(0, bytesRead - FINGERPRINT_BYTES), bytesRead));
+      this.#splitLines(file, buffer.toString('utf8', known, bytesRead));
+    }
+  }
+
+  /** Envoy escapes everything beyond ASCII in JSON, so that a chunk of its log never ends within a character. */
+  #splitLines(file: OpenFile, text: string): void {
+    const lines = (file.partial + text).split('\n');
+    file.partial = lines.pop() ?? '';
+    for (const line of lines) {
+      if (file.skipping) file.skipping = false;
+      else if (line.length > MAX_LINE_BYTES) this.#onTooLongLine(MAX_LINE_BYTES);
+      else if (line !== '') this.#onLine(line);
+    }
+    if (file.partial.length > MAX_LINE_BYTES) {
+      if (!file.skipping) this.#onTooLongLine(MAX_LINE_BYTES);
+      file.partial = '';
+      file.skipping = true;
     }
   }
 
@@ -143,4 +178,8 @@ export class LogFollower {
     this.#previous = undefined;
     for (const file of files) await file?.handle.close();
   }
+}
+
+function isSameFile(file: OpenFile, stats: Stats): boolean {
+  return file.inode === stats.ino && file.device === stats.dev;
 }

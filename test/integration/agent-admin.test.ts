@@ -1,123 +1,30 @@
 import { expect } from 'chai';
-import { once } from 'node:events';
-import { createServer, type RequestListener, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { appendFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { pino } from 'pino';
-import { Agent, type AgentOptions } from '../../src/agent/agent.ts';
-import { EnvoyAdmin, type AdminAddress } from '../../src/agent/envoy-admin.ts';
-import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
-import { systemClock } from '../../src/clock.ts';
-import type { ReportMessage } from '../../src/grpc/report-message.ts';
+import { gzipSync } from 'node:zlib';
+import type { AgentOptions } from '../../src/agent/agent.ts';
+import {
+  adminInterface,
+  EXTENSION,
+  GAUGES,
+  gaugesOf,
+  SERVER_INFO,
+  startAdmin,
+  startAgentHarness,
+  type AdminResponses,
+  type AgentHarness,
+} from '../support/agent-harness.ts';
 import { eventually } from '../support/eventually.ts';
 
-const SERVER_INFO = {
-  version: '9e55809337/1.40.0/Clean/RELEASE/BoringSSL',
-  uptime_current_epoch: '3600s',
-  command_line_options: { restart_epoch: 0 },
-  node: { id: 'responder-0', cluster: 'edge' },
-};
-const EXTENSION = {
-  name: 'envoy.bootstrap.reverse_tunnel.upstream_socket_interface',
-  typed_config: { stat_prefix: 'edge', enable_detailed_stats: true },
-};
-const GAUGES = 'edge.tunnels.eu-1:node-17: 1\n';
-
-/** What the admin interface of an Envoy returns. */
-interface Responses {
-  readonly info?: object;
-  readonly extension?: object | null;
-  readonly stats?: RequestListener;
-}
-
-function adminInterface({
-  info = SERVER_INFO,
-  extension = EXTENSION,
-  stats,
-}: Responses = {}): RequestListener {
-  return (request, response) => {
-    const path = request.url?.split('?')[0];
-    if (path === '/server_info') response.end(JSON.stringify(info));
-    else if (path === '/config_dump') {
-      const extensions = extension === null ? [] : [extension];
-      response.end(JSON.stringify({ configs: [{ bootstrap: { bootstrap_extensions: extensions } }] }));
-    } else if (path === '/stats') {
-      if (stats === undefined) response.end(GAUGES);
-      else stats(request, response);
-    } else response.writeHead(404).end();
-  };
+/** Waits until the agent gives a reason: one line in the log, and nothing reported. */
+async function waitForReason({ agent, logged, reports }: AgentHarness, pattern: RegExp): Promise<void> {
+  await eventually(`the agent reports ${pattern}`, () => pattern.test(agent.notReady ?? ''));
+  expect(agent.notReady).to.not.include('\n');
+  expect(reports).to.deep.equal([]);
+  expect(logged.filter(({ error }) => error !== undefined && pattern.test(error))).to.have.length(1);
 }
 
 describe("The agent and Envoy's admin interface", () => {
-  let server: Server;
-  let respond: RequestListener;
-  let agent: Agent | undefined;
-  let reports: ReportMessage[];
-  let openStreams: number;
-  let logged: { msg: string; error?: string }[];
-
-  beforeEach(() => {
-    reports = [];
-    openStreams = 0;
-    logged = [];
-    server = createServer((request, response) => respond(request, response));
-  });
-  afterEach(async () => {
-    await agent?.stop();
-    server.closeAllConnections();
-    if (server.listening) await new Promise((resolve) => server.close(resolve));
-  });
-
-  async function listen(): Promise<AdminAddress> {
-    server.listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    return { host: '127.0.0.1', port: (server.address() as AddressInfo).port };
-  }
-
-  /** Starts an agent whose operator acknowledges every report. */
-  function startAgent(address: AdminAddress, overrides: Partial<AgentOptions> = {}): Agent {
-    agent = new Agent({
-      pollIntervalMs: 20,
-      settleTimeMs: 0,
-      lifecycleLog: undefined,
-      defaultTenant: 'acme',
-      admin: new EnvoyAdmin(address, 500),
-      connection: {
-        openStream(handlers) {
-          openStreams += 1;
-          return {
-            send(report) {
-              reports.push(report);
-              const response = { requestNonce: report.nonce, reportIntervalMs: 25, error: undefined };
-              queueMicrotask(() => handlers.onResponse(response));
-            },
-            reset: () => void (openStreams -= 1),
-          };
-        },
-        reset() {},
-        close() {},
-      },
-      clock: systemClock,
-      random: () => 0.5,
-      metrics: createAgentMetrics(),
-      log: pino({ base: null }, { write: (line) => void logged.push(JSON.parse(line)) }),
-      ...overrides,
-    });
-    agent.start();
-    return agent;
-  }
-
-  async function waitForReason(pattern: RegExp): Promise<void> {
-    await eventually(`the agent reports ${pattern}`, () => pattern.test(agent?.notReady ?? ''));
-    expect(agent?.notReady).to.not.include('\n');
-    expect(reports).to.deep.equal([]);
-    expect(logged.filter(({ error }) => error !== undefined && pattern.test(error))).to.have.length(1);
-  }
-
   const rejected: Readonly<
-    Record<string, { responses: Responses; reason: RegExp; overrides?: Partial<AgentOptions> }>
+    Record<string, { responses: AdminResponses; reason: RegExp; overrides?: Partial<AgentOptions> }>
   > = {
     'the interface forbids access': {
       responses: { stats: (_, response) => response.writeHead(403).end('RBAC: access denied') },
@@ -143,6 +50,96 @@ describe("The agent and Envoy's admin interface", () => {
     'a response does not end': {
       responses: { stats: (_, response) => void response.write(GAUGES) },
       reason: /^GET \/stats: no complete response within 500 ms$/,
+    },
+    'a response ends between two lines': {
+      responses: {
+        stats: (_, response) => response.end('edge.clusters.eu-1: 1\nedge.nodes.node-17: 1\n'),
+      },
+      reason: /^GET \/stats: incomplete list of gauges: cluster "eu-1" has connections, but no tunnel$/,
+    },
+    'a response is compressed': {
+      responses: {
+        stats(_, response) {
+          response.writeHead(200, { 'content-encoding': 'gzip' }).end(gzipSync(GAUGES));
+        },
+      },
+      reason: /^GET \/stats: unexpected content-encoding "gzip"$/,
+    },
+    'a response is compressed without a header': {
+      responses: { stats: (_, response) => response.end(gzipSync(GAUGES)) },
+      reason: /^GET \/stats: /,
+    },
+    'a response has chunks that are not HTTP': {
+      responses: {
+        stats(_, response) {
+          response.socket?.end('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\nedge\r\n');
+        },
+      },
+      reason: /^GET \/stats: Parse Error: Invalid character in chunk size/,
+    },
+    'a response is not HTTP': {
+      responses: { stats: (_, response) => void response.socket?.end('SSH-2.0-OpenSSH_9.9\r\n') },
+      reason: /^GET \/stats: Parse Error: Expected HTTP/,
+    },
+    'a response redirects': {
+      responses: {
+        stats: (_, response) => response.writeHead(302, { location: 'https://login.example.com/' }).end(),
+      },
+      reason: /^GET \/stats: 302 ""$/,
+    },
+    'a response is larger than any list of gauges': {
+      responses: {
+        stats(_, response) {
+          const chunk = Buffer.alloc(8 * 1024 * 1024, 'x');
+          for (let i = 0; i < 5; i += 1) response.write(chunk);
+          response.end();
+        },
+      },
+      reason: /^GET \/stats: (more than 33554432 bytes|no complete response within 500 ms)$/,
+    },
+    'a gauge is not a count': {
+      responses: { stats: (_, response) => response.end('edge.tunnels.eu-1:node-17: NaN\n') },
+      reason: /^GET \/stats: not a tunnel gauge: "edge\.tunnels\.eu-1:node-17: NaN"$/,
+    },
+    'the connection is closed without a response': {
+      responses: { stats: (_, response) => void response.socket?.destroy() },
+      reason: /^GET \/stats: (socket hang up|read ECONNRESET)/,
+    },
+    'the interface has no configuration dump': {
+      responses: { configDump: (_, response) => response.writeHead(404).end('invalid path') },
+      reason: /^GET \/config_dump: 404 "invalid path"$/,
+    },
+    'the configuration dump is an array': {
+      responses: { configDump: (_, response) => response.end('[]') },
+      reason: /^GET \/config_dump: no field configs$/,
+    },
+    'the server information is not JSON': {
+      responses: { info: '{"version": "9e5580\u001b[31m' },
+      reason: /^GET \/server_info: not JSON: "\{\\"version\\": \\"9e5580\\u001b\[31m"$/,
+    },
+    'the server information is null': {
+      responses: { info: null },
+      reason: /^GET \/server_info: not the response of an Envoy$/,
+    },
+    'the server information is empty': {
+      responses: { info: '' },
+      reason: /^GET \/server_info: not JSON: ""$/,
+    },
+    'the server information contains no node': {
+      responses: { info: { ...SERVER_INFO, node: undefined } },
+      reason: /^Envoy has no node ID: set node\.id in its bootstrap$/,
+    },
+    'the node ID contains a control character': {
+      responses: { info: { ...SERVER_INFO, node: { id: 'responder-0\u0007' } } },
+      reason: /^node\.id: "responder-0\\u0007" contains U\+0007; .*: change node\.id in Envoy's bootstrap$/,
+    },
+    'the node ID is too long': {
+      responses: { info: { ...SERVER_INFO, node: { id: 'x'.repeat(257) } } },
+      reason: /^node\.id: "x+…" exceeds 256 characters: change node\.id in Envoy's bootstrap$/,
+    },
+    'the cluster contains a line break': {
+      responses: { info: { ...SERVER_INFO, node: { id: 'responder-0', cluster: 'a\nb' } } },
+      reason: /^node\.cluster: "a\\nb" contains U\+000A; .*: change node\.cluster in Envoy's bootstrap$/,
     },
     'the server is not an Envoy': {
       responses: { info: { version: '2' } },
@@ -172,99 +169,43 @@ describe("The agent and Envoy's admin interface", () => {
   };
   for (const [what, { responses, reason, overrides }] of Object.entries(rejected)) {
     it(`reports nothing and gives the reason if ${what}`, async () => {
-      respond = adminInterface(responses);
-      startAgent(await listen(), overrides);
-      await waitForReason(reason);
+      await using admin = await startAdmin(adminInterface(responses));
+      await using harness = startAgentHarness(admin.address, overrides);
+      await waitForReason(harness, reason);
     });
   }
 
-  it('reports nothing and gives the reason if the port is closed', async () => {
-    const address = await listen();
-    await new Promise((resolve) => server.close(resolve));
-    startAgent(address);
-    await waitForReason(/^GET \/server_info: connect ECONNREFUSED /);
-  });
-
-  it('reports nothing and gives the reason if the log that names the tenants is missing', async () => {
-    respond = adminInterface();
-    startAgent(await listen(), { defaultTenant: undefined, lifecycleLog: '/nonexistent/tunnels.log' });
-    await waitForReason(/ENOENT.*tunnels\.log/);
-  });
-
-  it('sends no full push until the log has named the tenant of every tunnel', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'log-'));
-    const lifecycleLog = join(folder, 'tunnels.log');
-    const line = (node: string): string =>
-      `${JSON.stringify({
-        time: `${Math.floor(Date.now() / 1000)}.000000`,
-        lifecycle: {
-          ...{ event: 'tunnel_setup', tenant_id: 'acme', cluster_id: 'eu-1' },
-          ...{ node_id: node, worker: 'worker_0', fd: node },
-        },
-      })}\n`;
-    await writeFile(lifecycleLog, line('node-17'));
-    respond = adminInterface({
-      stats: (_, response) => response.end(`${GAUGES}edge.tunnels.eu-1:node-18: 1\n`),
-    });
-    startAgent(await listen(), { defaultTenant: undefined, lifecycleLog });
-    await eventually('the first tunnel is reported', () => reports.length > 2);
-    expect(reports.filter(({ fullPush }) => fullPush)).to.deep.equal([]);
-    expect(reports[0]?.added.map(({ name }) => name)).to.deep.equal(['node-17']);
-    await appendFile(lifecycleLog, line('node-18'));
-    await eventually('there is a full push', () => reports.some(({ fullPush }) => fullPush));
-    const complete = reports.find(({ fullPush }) => fullPush);
-    expect(complete?.added.map(({ name }) => name)).to.have.members(['node-17', 'node-18']);
-    await rm(folder, { recursive: true, force: true });
-  });
-
-  it('reads the interface over a UNIX socket', async () => {
-    const folder = await mkdtemp(join(tmpdir(), 'admin-'));
-    const socketPath = join(folder, 'admin.sock');
-    respond = adminInterface();
-    server.listen(socketPath);
-    await once(server, 'listening');
-    startAgent({ socketPath });
-    await eventually('the agent is ready', () => agent?.notReady === undefined);
-    expect(reports[0]).to.include({ fullPush: true });
-    expect(reports[0]?.node).to.deep.equal({ id: 'responder-0', cluster: 'edge' });
-    expect(reports[0]?.added.map(({ name }) => name)).to.deep.equal(['node-17']);
-    await rm(folder, { recursive: true, force: true });
-  });
-
-  it('ends the stream with the first poll that fails, and opens another one after the next that succeeds', async () => {
-    let failing = false;
-    respond = adminInterface({
-      stats: (_, response) => (failing ? response.writeHead(503).end() : response.end(GAUGES)),
-    });
-    startAgent(await listen());
-    await eventually('the agent is ready', () => agent?.notReady === undefined);
-    failing = true;
-    await eventually('the stream has ended', () => openStreams === 0);
-    failing = false;
-    await eventually('the agent is ready again', () => agent?.notReady === undefined && openStreams === 1);
-    expect(reports.filter(({ fullPush }) => fullPush)).to.have.length(2);
-    expect(reports.flatMap(({ removedNames }) => removedNames)).to.deep.equal([]);
-  });
-
-  it('never reports the empty list of an Envoy that has just restarted', async () => {
-    let uptime = 3600;
-    respond = (request, response) =>
-      adminInterface({
-        info: { ...SERVER_INFO, uptime_current_epoch: `${uptime}s` },
-        stats: (_, stats) => stats.end(uptime < 5 ? '' : GAUGES),
-      })(request, response);
-    const address = await listen();
-    startAgent(address, { settleTimeMs: 10_000 });
-    await eventually('the agent is ready', () => agent?.notReady === undefined);
-    const before = reports.length;
-    uptime = 0;
-    await eventually('the restart is noticed', () =>
-      logged.some(({ msg }) => msg.includes('Envoy has restarted')),
+  it('reports nothing and gives the reason if each poll takes too long', async () => {
+    // Each request is fast enough, but not three of them.
+    await using admin = await startAdmin(
+      (request, response) => void setTimeout(() => adminInterface()(request, response), 400),
     );
-    uptime = 20;
-    await eventually('the agent is ready again', () => agent?.notReady === undefined);
-    const after = reports.slice(before);
-    expect(after.filter(({ fullPush, added }) => fullPush && added.length === 0)).to.deep.equal([]);
-    expect(after.flatMap(({ removedNames }) => removedNames)).to.deep.equal([]);
+    await using harness = startAgentHarness(admin.address);
+    await waitForReason(harness, /^a poll takes longer than 1000 ms$/);
+  });
+
+  it('reports nothing and gives the reason if the UNIX socket does not exist', async () => {
+    await using harness = startAgentHarness({ socketPath: '/nonexistent/admin.sock' });
+    await waitForReason(harness, /^GET \/server_info: connect ENOENT \/nonexistent\/admin\.sock$/);
+  });
+
+  it('reports nothing and gives the reason if the port is closed', async () => {
+    const admin = await startAdmin(adminInterface());
+    await admin[Symbol.asyncDispose]();
+    await using harness = startAgentHarness(admin.address);
+    await waitForReason(harness, /^GET \/server_info: connect ECONNREFUSED /);
+  });
+
+  it('reports 10,000 tunnels of an interface that takes 200 ms per response', async () => {
+    const names = Array.from({ length: 10_000 }, (_, i) => `eu-1:node-${i}` as const);
+    const stats = gaugesOf(...names);
+    const respond = adminInterface({ stats: (_, response) => response.end(stats) });
+    await using admin = await startAdmin(
+      (request, response) => void setTimeout(() => respond(request, response), 200),
+    );
+    await using harness = startAgentHarness(admin.address, { pollIntervalMs: 4000 });
+    await harness.ready();
+    expect(harness.reports[0]).to.include({ fullPush: true });
+    expect(harness.reports[0]?.added).to.have.length(10_000);
   });
 });

@@ -22,6 +22,33 @@ describe('A line of the lifecycle log', () => {
     });
   });
 
+  const times = {
+    '1795864794': { seconds: 1_795_864_794, nanos: 0 },
+    '1795864794.5': { seconds: 1_795_864_794, nanos: 500_000_000 },
+    '1795864794.082196999': { seconds: 1_795_864_794, nanos: 82_196_000 },
+    '2026-11-28T11:19:54.082Z': { seconds: 1_795_864_794, nanos: 82_000_000 },
+    '2026-11-28T11:19:54Z': { seconds: 1_795_864_794, nanos: 0 },
+    '2026-11-28T16:49:54.082196+05:30': { seconds: 1_795_864_794, nanos: 82_196_000 },
+    // The time zone is unknown.
+    '2026-11-28T11:19:54': undefined,
+    '2026-11-28 11:19:54': undefined,
+    '28/Nov/2026:11:19:54 +0000': undefined,
+    '2026-13-28T11:19:54Z': undefined,
+    '2026-11-28T25:19:54Z': undefined,
+    '-1.000000': undefined,
+    '1e9': undefined,
+    '999999999999': undefined,
+    NaN: undefined,
+    '': undefined,
+    '-': undefined,
+  };
+  for (const [time, expected] of Object.entries(times)) {
+    it(`has ${expected === undefined ? 'no time' : 'a time'} if it contains "${time}"`, () => {
+      const event = parseLifecycleLine(JSON.stringify({ time, lifecycle }));
+      expect(event).to.have.property('time').that.deep.equals(expected);
+    });
+  }
+
   it('may lack the time and the tenant', () => {
     const { tenant_id: _, ...rest } = lifecycle;
     expect(parseLifecycleLine(JSON.stringify({ time: '-', lifecycle: rest }))).to.include({
@@ -41,7 +68,24 @@ describe('A line of the lifecycle log', () => {
     expect(parseLifecycleLine(JSON.stringify({ lifecycle: rest }))).to.have.property('error');
   });
 
-  for (const line of ['', '{"time": "17', 'null', '[]', '{}', '{"lifecycle":{"event":"tunnel_setup"}}']) {
+  const setup = JSON.stringify({ time: '1795864794.082196', lifecycle });
+  const rejected = [
+    ...[
+      '',
+      '{"time": "17',
+      'null',
+      '[]',
+      '{}',
+      '1',
+      '"tunnel_setup"',
+      '{"lifecycle":{"event":"tunnel_setup"}}',
+    ],
+    ...['{"lifecycle":null}', '{"lifecycle":{"event":1}}', setup.slice(1), setup.slice(0, -1), setup + setup],
+    '[2026-11-28T11:19:54.082Z] "- - -" 0 - 0 0 0 - "-" "-" "-" "-" "-"',
+    JSON.stringify({ lifecycle: { ...lifecycle, node_id: 17 } }),
+    JSON.stringify({ lifecycle: { ...lifecycle, cluster_id: ['eu-1'] } }),
+  ];
+  for (const line of rejected) {
     it(`is rejected if it is ${JSON.stringify(line)}`, () => {
       expect(parseLifecycleLine(line)).to.have.property('error');
     });

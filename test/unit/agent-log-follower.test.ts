@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { execFileSync } from 'node:child_process';
-import { appendFile, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises';
+import { appendFile, mkdir, mkdtemp, rename, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LogFollower, LogFollowerError } from '../../src/agent/log-follower.ts';
@@ -9,13 +9,19 @@ describe('The follower of a log file', () => {
   let folder: string;
   let path: string;
   let lines: string[];
+  let skipped: number[];
   let follower: LogFollower;
 
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'log-follower-'));
     path = join(folder, 'tunnels.log');
     lines = [];
-    follower = new LogFollower(path, (line) => lines.push(line));
+    skipped = [];
+    follower = new LogFollower(
+      path,
+      (line) => lines.push(line),
+      (maxBytes) => skipped.push(maxBytes),
+    );
   });
   afterEach(async () => {
     await follower.close();
@@ -63,10 +69,67 @@ describe('The follower of a log file', () => {
     expect(lines).to.deep.equal(['a long first line', 'two']);
   });
 
-  it('skips a line that is too long, and only that one', async () => {
-    await writeFile(path, `${'x'.repeat(1_000_000)}\ntwo\n`);
+  /** What `copytruncate` of logrotate, or an editor, leaves behind. */
+  const rewritten: Readonly<Record<string, string>> = {
+    'is shorter': 'two\n',
+    'has the same length': 'a long second lin\n',
+    'is longer': 'two\nthree, which is a long line\nfour\n',
+  };
+  for (const [what, content] of Object.entries(rewritten)) {
+    it(`starts again at the beginning of a file that was truncated and ${what} by the next read`, async () => {
+      await writeFile(path, 'a long first line\n');
+      await follower.read();
+      await writeFile(path, content);
+      await follower.read();
+      await appendFile(path, 'last\n');
+      await follower.read();
+      expect(lines).to.deep.equal(['a long first line', ...content.trim().split('\n'), 'last']);
+    });
+  }
+
+  it('forgets the beginning of a line whose rest was truncated', async () => {
+    await writeFile(path, 'one\nhalf a li');
     await follower.read();
-    expect(lines).to.deep.equal(['two']);
+    await writeFile(path, 'a line of another content\n');
+    await follower.read();
+    expect(lines).to.deep.equal(['one', 'a line of another content']);
+  });
+
+  for (const length of [100_000, 1_000_000, 10_000_000]) {
+    it(`skips a line of ${length} bytes, and only that one`, async () => {
+      await writeFile(path, `one\n${'x'.repeat(length)}\ntwo\n`);
+      await follower.read();
+      expect(lines).to.deep.equal(['one', 'two']);
+      expect(skipped).to.deep.equal([64 * 1024]);
+    });
+  }
+
+  it('reads on after bytes that are not UTF-8', async () => {
+    await writeFile(path, Buffer.from([0x6f, 0xff, 0xfe, 0x00, 0x0a, 0x74, 0x77, 0x6f, 0x0a]));
+    await follower.read();
+    expect(lines).to.have.length(2);
+    expect(lines[1]).to.equal('two');
+  });
+
+  it('follows a link to the file that it names', async () => {
+    await writeFile(`${path}.1`, 'one\n');
+    await symlink(`${path}.1`, path);
+    await follower.read();
+    await rm(path);
+    await writeFile(`${path}.2`, 'two\n');
+    await symlink(`${path}.2`, path);
+    await follower.read();
+    expect(lines).to.deep.equal(['one', 'two']);
+  });
+
+  it('names a file that cannot be read', async () => {
+    await mkdir(path);
+    expect(await rejection()).to.equal(`read ${path}: not a regular file`);
+    await rm(path, { recursive: true });
+    await symlink(path, path);
+    expect(await rejection())
+      .to.include('ELOOP')
+      .and.include(path);
   });
 
   it('names a file that is missing, and reads it once it exists', async () => {

@@ -6,7 +6,9 @@ import { TunnelTracker, type TunnelTrackerOptions } from '../../src/agent/tunnel
 const TIME = { seconds: 1_795_864_794, nanos: 82_196_000 };
 
 function gauges(...names: readonly string[]): TunnelGauges {
-  return { tunnels: new Map(names.map((name) => [name, 1])), clusters: new Set(), nodes: new Set() };
+  const none = new Set<string>();
+  const tunnels = new Map(names.map((name) => [name, 1]));
+  return { tunnels, clusters: none, nodes: none, endedTunnels: none, endedClusters: none };
 }
 
 function event(type: LifecycleEvent['type'], overrides: Partial<LifecycleEvent> = {}): LifecycleEvent {
@@ -65,12 +67,79 @@ describe('The tunnels of a standard Envoy', () => {
     expect(connections.map(({ createdAt }) => createdAt)).to.deep.equal([later]);
   });
 
-  it('are not reported again if their log line arrives after the gauge', () => {
-    const tracker = createTracker({ defaultTenant: 'acme' });
+  it('are corrected once if their log line arrives after the gauge', () => {
+    const tracker = createTracker({ defaultTenant: 'other' });
     tracker.onPoll(gauges('eu-1:node-17'));
     tracker.onLogEvent(event('setup'));
+    const { connections, disconnections } = tracker.onPoll(gauges('eu-1:node-17'));
+    expect(disconnections).to.deep.equal(['node-17']);
+    expect(connections).to.deep.equal([
+      { name: 'node-17', tenantID: 'acme', clusterID: 'eu-1', nodeID: 'node-17', createdAt: TIME },
+    ]);
+    tracker.onLogEvent(event('setup', { connection: 'worker_0/34' }));
     expect(tracker.onPoll(gauges('eu-1:node-17'))).to.deep.equal({ connections: [], disconnections: [] });
   });
+
+  it('keep their tenant while the line about their end is ahead of the gauge', () => {
+    const tracker = createTracker({ defaultTenant: 'other' });
+    tracker.onLogEvent(event('setup'));
+    tracker.onPoll(gauges('eu-1:node-17'));
+    tracker.onLogEvent(event('closed'));
+    expect(tracker.onPoll(gauges('eu-1:node-17'))).to.deep.equal({ connections: [], disconnections: [] });
+  });
+
+  it('change to the tenant that remains of two that shared their gauge', () => {
+    const tracker = createTracker();
+    tracker.onLogEvent(event('setup'));
+    tracker.onPoll(gauges('eu-1:node-17'));
+    tracker.onLogEvent(event('setup', { tenantID: 'umbrella', connection: 'worker_0/34' }));
+    tracker.onPoll(gauges('eu-1:node-17'));
+    tracker.onLogEvent(event('closed'));
+    const { connections, disconnections } = tracker.onPoll(gauges('eu-1:node-17'));
+    expect(disconnections).to.deep.equal(['node-17']);
+    expect(connections).to.have.nested.property('0.tenantID', 'umbrella');
+    expect(tracker.skipped).to.deep.equal([]);
+  });
+
+  it('have ended if Envoy reuses their connection, although the line about the end was lost', () => {
+    const tracker = createTracker();
+    tracker.onLogEvent(event('setup'));
+    tracker.onPoll(gauges('eu-1:node-17'));
+    const later = { ...TIME, seconds: TIME.seconds + 60 };
+    tracker.onLogEvent(event('setup', { nodeID: 'node-18', tenantID: 'umbrella', time: later }));
+    tracker.onLogEvent(event('setup', { connection: 'worker_0/34', time: later }));
+    const { connections, disconnections } = tracker.onPoll(gauges('eu-1:node-17', 'eu-1:node-18'));
+    expect(disconnections).to.deep.equal(['node-17']);
+    expect(connections.map(({ name, tenantID, createdAt }) => [name, tenantID, createdAt])).to.deep.equal([
+      ['node-17', 'acme', later],
+      ['node-18', 'umbrella', later],
+    ]);
+  });
+
+  it('are skipped if a report cannot contain their ID, which leaves the others complete', () => {
+    const tracker = createTracker({ defaultTenant: 'acme' });
+    expect(tracker.onPoll(gauges('eu-1:node-\uFFFD', 'eu-1:node-17')).connections).to.have.length(1);
+    expect(tracker.skipped).to.deep.equal([{ gauge: 'eu-1:node-\uFFFD', reason: 'invalid_utf8' }]);
+    expect(tracker.isComplete).to.equal(true);
+  });
+
+  for (const gauge of ['node-17', '', ':', 'eu-1:', ':node-17']) {
+    it(`are skipped, and incomplete, if a gauge is named "${gauge}"`, () => {
+      const tracker = createTracker({ defaultTenant: 'acme' });
+      expect(tracker.onPoll(gauges(gauge)).connections).to.deep.equal([]);
+      expect(tracker.skipped).to.deep.equal([{ gauge, reason: 'malformed_name' }]);
+      expect(tracker.isComplete).to.equal(false);
+    });
+  }
+
+  for (const gauge of ['eu-1:node-17', 'a:b:c:d', ':eu-1:node-17', 'acme::node-17', 'acme:eu-1:']) {
+    it(`are skipped, and incomplete, if a gauge is named "${gauge}" under tenant isolation`, () => {
+      const tracker = createTracker({ tenantIsolation: true });
+      expect(tracker.onPoll(gauges(gauge)).connections).to.deep.equal([]);
+      expect(tracker.skipped).to.deep.equal([{ gauge, reason: 'malformed_name' }]);
+      expect(tracker.isComplete).to.equal(false);
+    });
+  }
 
   it('get the time of their new connection if the line about the end of the old one was lost', () => {
     const tracker = createTracker();

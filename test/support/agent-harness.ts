@@ -1,0 +1,186 @@
+/** An agent in this process, between an admin interface that a test scripts and an operator that acknowledges everything. */
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { pino } from 'pino';
+import { createAgentMetrics, type AgentMetrics } from '../../src/agent/agent-metrics.ts';
+import { Agent, type AgentOptions } from '../../src/agent/agent.ts';
+import { EnvoyAdmin, type AdminAddress } from '../../src/agent/envoy-admin.ts';
+import { systemClock, type Clock } from '../../src/clock.ts';
+import type { ReportMessage } from '../../src/grpc/report-message.ts';
+import { eventually } from './eventually.ts';
+
+export const SERVER_INFO = {
+  version: '9e55809337/1.40.0/Clean/RELEASE/BoringSSL',
+  uptime_current_epoch: '3600s',
+  command_line_options: { restart_epoch: 0 },
+  node: { id: 'responder-0', cluster: 'edge' },
+};
+export const EXTENSION = {
+  name: 'envoy.bootstrap.reverse_tunnel.upstream_socket_interface',
+  typed_config: { stat_prefix: 'edge', enable_detailed_stats: true },
+};
+/** The gauges of one tunnel, of node-17. */
+export const GAUGES = gaugesOf('eu-1:node-17');
+
+/** Sends the second report of a stream as early as the others, whose interval the operator sets. */
+export const HASTY_CLOCK: Clock = {
+  ...systemClock,
+  setTimer: (delayMs, callback) => systemClock.setTimer(delayMs === 5000 ? 25 : delayMs, callback),
+};
+
+/** What the admin interface of an Envoy returns. */
+export interface AdminResponses {
+  /** Text is returned as it is, anything else as JSON. */
+  readonly info?: unknown;
+  readonly extension?: object | null;
+  readonly configDump?: RequestListener;
+  readonly stats?: RequestListener;
+}
+
+/** An agent and what it did. */
+export interface AgentHarness extends AsyncDisposable {
+  readonly agent: Agent;
+  readonly metrics: AgentMetrics;
+  readonly reports: readonly ReportMessage[];
+  readonly logged: readonly LoggedLine[];
+  /** Streams to the operator that are open: 0 or 1. */
+  readonly openStreams: number;
+  /** Waits until the operator acknowledges reports. */
+  ready(): Promise<void>;
+  /** Waits for 5 more polls that succeed. */
+  polled(): Promise<void>;
+  /** Waits until the gauge of reported tunnels has this value. */
+  counts(tunnels: number): Promise<void>;
+}
+
+interface LoggedLine {
+  readonly msg: string;
+  readonly error?: string;
+  readonly reason?: string;
+  readonly hint?: string;
+}
+
+/** Returns the text of `/stats` for tunnels that are up, as Envoy writes it without tenant isolation. */
+export function gaugesOf(...tunnels: readonly `${string}:${string}`[]): string {
+  const count = (kind: string, names: readonly string[]): string[] => {
+    const counts = new Map<string, number>();
+    for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+    return [...counts].map(([name, connections]) => `edge.${kind}.${name}: ${connections}\n`);
+  };
+  const clusters = count(
+    'clusters',
+    tunnels.map((tunnel) => tunnel.split(':')[0] ?? ''),
+  );
+  const nodes = count(
+    'nodes',
+    tunnels.map((tunnel) => tunnel.split(':')[1] ?? ''),
+  );
+  return [...clusters, ...nodes, ...count('tunnels', tunnels)].join('');
+}
+
+/** Returns an admin interface whose Envoy has one tunnel. */
+export function adminInterface({
+  info = SERVER_INFO,
+  extension = EXTENSION,
+  configDump,
+  stats,
+}: AdminResponses = {}): RequestListener {
+  return (request, response) => {
+    const path = request.url?.split('?')[0];
+    if (path === '/server_info') response.end(typeof info === 'string' ? info : JSON.stringify(info));
+    else if (path === '/config_dump' && configDump !== undefined) configDump(request, response);
+    else if (path === '/config_dump') {
+      const extensions = extension === null ? [] : [extension];
+      response.end(JSON.stringify({ configs: [{ bootstrap: { bootstrap_extensions: extensions } }] }));
+    } else if (path === '/stats') {
+      if (stats === undefined) response.end(GAUGES);
+      else stats(request, response);
+    } else response.writeHead(404).end();
+  };
+}
+
+/** Serves an admin interface on a free port, or on a UNIX socket. */
+export async function startAdmin(
+  listener: RequestListener,
+  socketPath?: string,
+): Promise<AsyncDisposable & { readonly address: AdminAddress }> {
+  const server = createServer(listener);
+  if (socketPath === undefined) server.listen(0, '127.0.0.1');
+  else server.listen(socketPath);
+  await once(server, 'listening');
+  const address =
+    socketPath === undefined
+      ? { host: '127.0.0.1', port: (server.address() as AddressInfo).port }
+      : { socketPath };
+  return {
+    address,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+
+/** Starts an agent that polls every 20 ms and has a default tenant. */
+export function startAgentHarness(
+  address: AdminAddress,
+  overrides: Partial<AgentOptions> = {},
+): AgentHarness {
+  const reports: ReportMessage[] = [];
+  const logged: LoggedLine[] = [];
+  const metrics = createAgentMetrics();
+  let openStreams = 0;
+  const agent = new Agent({
+    pollIntervalMs: 20,
+    settleTimeMs: 0,
+    lifecycleLog: undefined,
+    defaultTenant: 'acme',
+    admin: new EnvoyAdmin(address, 500),
+    connection: {
+      openStream(handlers) {
+        openStreams += 1;
+        return {
+          send(report) {
+            reports.push(report);
+            const response = { requestNonce: report.nonce, reportIntervalMs: 25, error: undefined };
+            queueMicrotask(() => handlers.onResponse(response));
+          },
+          reset: () => void (openStreams -= 1),
+        };
+      },
+      reset() {},
+      close() {},
+    },
+    clock: HASTY_CLOCK,
+    random: () => 0.5,
+    metrics,
+    log: pino({ base: null }, { write: (line) => void logged.push(JSON.parse(line) as LoggedLine) }),
+    ...overrides,
+  });
+  agent.start();
+  return {
+    agent,
+    metrics,
+    reports,
+    logged,
+    get openStreams() {
+      return openStreams;
+    },
+    ready: () => eventually('the agent is ready', () => agent.notReady === undefined),
+    async polled() {
+      const polls = async (): Promise<number> => {
+        const { values } = await metrics.polls.get();
+        return values.find(({ labels }) => labels.outcome === 'ok')?.value ?? 0;
+      };
+      const before = await polls();
+      await eventually('there are 5 more polls', async () => (await polls()) >= before + 5);
+    },
+    counts: (tunnels) =>
+      eventually(
+        `${tunnels} tunnels are reported`,
+        async () => (await metrics.tunnels.get()).values[0]?.value === tunnels,
+      ),
+    [Symbol.asyncDispose]: () => agent.stop(),
+  };
+}
