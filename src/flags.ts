@@ -94,7 +94,7 @@ export function parseArguments(
   let help = '';
   const command = createCommand(description, (text) => (help += text));
   try {
-    command.parse([...argv], { from: 'user' });
+    command.parse(withSwitchValues(description.flags, argv), { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.code === 'commander.helpDisplayed') return { help };
@@ -134,6 +134,16 @@ export function readFlags<F extends Flags>(
     } else values[name] = readValue(flag, source, rawValue, errors);
   }
   return errors.length > 0 ? { errors } : { values: values as FlagValues<F> };
+}
+
+/** Rewrites `--switch=true` and `--switch=false`, which kubectl accepts for its own switches. */
+function withSwitchValues(flags: Flags, argv: readonly string[]): string[] {
+  return argv.flatMap((argument) => {
+    const [, name = '', value] = /^--([^=]+)=(true|false)$/.exec(argument) ?? [];
+    const flag = flags[name];
+    if (flag === undefined || 'read' in flag) return [argument];
+    return value === 'true' ? [`--${name}`] : [];
+  });
 }
 
 /** Returns the text of `--help`. */

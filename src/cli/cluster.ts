@@ -3,45 +3,13 @@ import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import type { ApiObject, ResourceClient } from '../k8s/resource-client.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
-import { type Connection, resolveConnection } from '../k8s/connection.ts';
+import type { Connection } from '../k8s/connection.ts';
+import { resolveKubectlConnection } from '../k8s/kubectl-connection.ts';
 import { leaseResource, type LeaseObject } from '../k8s/lease.ts';
 import { listPages } from '../k8s/reflector.ts';
 import { reporterResource, tunnelResource } from '../k8s/resources.ts';
-import { enumOf, namespace, nonEmpty } from '../flag-values.ts';
-import type { Flags, FlagValues } from '../flags.ts';
-
-/** The flags of all commands that inspect a cluster. */
-export const COMMON_FLAGS = {
-  kubeconfig: {
-    metavar: 'FILE',
-    description: 'kubeconfig of the API server',
-    defaultText: 'in-cluster, then $KUBECONFIG, then ~/.kube/config',
-    read: nonEmpty,
-  },
-  context: {
-    metavar: 'NAME',
-    description: 'kubeconfig context',
-    defaultText: 'the current context',
-    read: nonEmpty,
-  },
-  namespace: {
-    short: 'n',
-    metavar: 'NAME',
-    description: 'namespace of the operator',
-    defaultText: "the pod's namespace, then the context's, then default",
-    read: namespace,
-  },
-  output: {
-    short: 'o',
-    metavar: 'text|json',
-    description: 'output format',
-    default: 'text',
-    read: enumOf(['text', 'json']),
-  },
-} satisfies Flags;
-
-/** The values of `COMMON_FLAGS`; undefined where the flag is omitted. */
-export type CommonFlags = FlagValues<typeof COMMON_FLAGS>;
+import type { Terminal } from './terminal.ts';
+import { toOverrides, type KubectlFlags } from './kubectl-flags.ts';
 
 /** A command sends only a few requests at the same time. */
 const MAX_CONNECTIONS = 8;
@@ -67,18 +35,25 @@ export interface Cluster {
  * @param command suffix of the user agent, which appears in the API server's audit log
  */
 export async function openCluster(
-  flags: CommonFlags,
+  flags: KubectlFlags,
   env: Readonly<Record<string, string | undefined>>,
   clock: Clock,
+  terminal: Pick<Terminal, 'askForCredentials'>,
   command: string,
 ): Promise<Cluster> {
-  const { kubeconfig, context } = flags;
-  const connection = await resolveConnection({ kubeconfig, context, env, clock });
+  const connection = await resolveKubectlConnection({
+    kubeconfig: flags.kubeconfig,
+    overrides: toOverrides(flags),
+    env,
+    clock,
+    askForCredentials: terminal.askForCredentials,
+  });
   const client = createApiClient({
     connection,
     clock,
     userAgent: `reverse-tunnel-operator-${command}`,
     connections: MAX_CONNECTIONS,
+    requestTimeoutMs: flags['request-timeout'],
   });
   const operatorNamespace = flags.namespace ?? connection.namespace ?? 'default';
   return {

@@ -1,3 +1,7 @@
+import { isatty } from 'node:tty';
+import type { BasicCredentials } from '../k8s/kubeconfig-resolver.ts';
+import { askForCredentials } from './ask-for-credentials.ts';
+
 /** Exit code after SIGINT, by shell convention. */
 export const EXIT_INTERRUPTED = 130;
 
@@ -11,6 +15,8 @@ export interface Terminal {
   readonly canRedraw: boolean;
   /** Returns the width of the terminal that `err` writes to; undefined if it is not a terminal. */
   errColumns(): number | undefined;
+  /** Asks the user for a name and a password; undefined if standard input is not a terminal. */
+  readonly askForCredentials?: (() => Promise<BasicCredentials>) | undefined;
   /** Aborted by the first SIGINT or SIGTERM; a second one ends the process. */
   readonly interrupted: AbortSignal;
 }
@@ -29,6 +35,7 @@ export function processTerminal(): Terminal {
     err: (text) => void process.stderr.write(text),
     canRedraw: process.stdout.isTTY,
     errColumns: () => (process.stderr.isTTY ? process.stderr.columns : undefined),
+    askForCredentials: isatty(0) ? askForCredentials : undefined,
     interrupted: interrupted.signal,
   };
 }

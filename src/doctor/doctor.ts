@@ -1,5 +1,6 @@
 import { systemClock } from '../clock.ts';
-import { COMMON_FLAGS, openCluster, type Cluster } from '../cli/cluster.ts';
+import { openCluster, type Cluster } from '../cli/cluster.ts';
+import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { EXIT_INTERRUPTED, processTerminal } from '../cli/terminal.ts';
 import { hostPort, nonEmpty } from '../flag-values.ts';
 import {
@@ -50,6 +51,7 @@ const COMMAND = {
       description: 'client CA of the operator, to check its validity dates',
       read: nonEmpty,
     },
+    ...CONNECTION_FLAGS,
   },
   footer:
     'Exit codes: 0 no check failed (there may be warnings); 1 a check failed; 2 invalid flag or value; 130 interrupted.\n',
@@ -61,7 +63,11 @@ const COMMAND = {
  * @param argv the arguments after `doctor`
  * @returns the exit code
  */
-export async function runDoctor(argv: readonly string[], terminal = processTerminal()): Promise<number> {
+export async function runDoctor(
+  argv: readonly string[],
+  terminal = processTerminal(),
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<number> {
   const parsed = parseFlags(COMMAND, argv);
   if ('help' in parsed) {
     terminal.out(parsed.help);
@@ -74,8 +80,9 @@ export async function runDoctor(argv: readonly string[], terminal = processTermi
   const { values } = parsed;
   let cluster: Cluster;
   try {
-    cluster = await openCluster(values, process.env, systemClock, 'doctor');
+    cluster = await openCluster(values, env, systemClock, terminal, 'doctor');
   } catch (error) {
+    if (terminal.interrupted.aborted) return EXIT_INTERRUPTED;
     if (!(error instanceof ConnectionError)) throw error;
     terminal.err(`doctor: ${error.message}\n`);
     return EXIT_FAILURE;

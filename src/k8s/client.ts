@@ -3,7 +3,7 @@ import { errorMessage } from '../error-message.ts';
 import { createLogThrottle } from '../log-throttle.ts';
 import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from './api-error.ts';
 import type { Connection } from './connection.ts';
-import type { Credentials } from './credentials.ts';
+import type { Credentials, Impersonation } from './credentials.ts';
 import type { ReflectorLog } from './reflector-log.ts';
 import {
   HTTP_METHODS,
@@ -37,6 +37,8 @@ export interface ApiClientOptions {
    * connections of their own.
    */
   readonly connections: number;
+  /** Replaces the limit of each call, at least 1 ms. Default: the limits of `CallOptions`. */
+  readonly requestTimeoutMs?: number | undefined;
   /** Called for each request sent, including the retry after a 401. Must not throw. */
   readonly onRequest?: (sample: RequestSample) => void;
   /** Reports that a 401 was fixed by reloading the credentials. Callers report failures. */
@@ -70,7 +72,7 @@ export interface ApiClient {
  * error's kind.
  */
 export function createApiClient(options: ApiClientOptions): ApiClient {
-  const { connection, clock, onRequest } = options;
+  const { connection, clock, onRequest, requestTimeoutMs } = options;
   const { credentials } = connection;
   const transport = createTransport({
     server: connection.server,
@@ -156,7 +158,8 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
   }
 
   /** Returns the body of a 2xx response. After a 401, it retries once with reloaded credentials. */
-  async function send(call: Call): Promise<string> {
+  async function send(requested: Call): Promise<string> {
+    const call = requestTimeoutMs === undefined ? requested : { ...requested, timeoutMs: requestTimeoutMs };
     if (closing.signal.aborted) throw closedError(call);
     const deadlineMs = clock.monotonicMs() + call.timeoutMs;
     const initial = credentials.current();
@@ -233,14 +236,14 @@ function withServerTimeout(path: string, timeoutMs: number): string {
 type Headers = Record<(typeof HTTP_METHODS)[Verb], string[]>;
 
 function createHeaders(userAgent: string, credentials: Credentials): Headers {
-  const { authorization, impersonateUser } = credentials;
+  const { authorization, impersonation } = credentials;
   const common = [
     'accept',
     'application/json',
     'user-agent',
     userAgent,
     ...(authorization === undefined ? [] : ['authorization', authorization]),
-    ...(impersonateUser === undefined ? [] : ['impersonate-user', impersonateUser]),
+    ...(impersonation === undefined ? [] : impersonationHeaders(impersonation)),
   ];
   return {
     GET: common,
@@ -248,6 +251,28 @@ function createHeaders(userAgent: string, credentials: Credentials): Headers {
     PATCH: [...common, 'content-type', 'application/merge-patch+json'],
     DELETE: [...common, 'content-type', 'application/json'],
   };
+}
+
+function impersonationHeaders({ user, uid, groups, extra }: Impersonation): string[] {
+  return [
+    'impersonate-user',
+    user,
+    ...(uid === undefined ? [] : ['impersonate-uid', uid]),
+    ...groups.flatMap((group) => ['impersonate-group', group]),
+    ...extra.flatMap(([key, value]) => [`impersonate-extra-${escapeHeaderKey(key)}`, value]),
+  ];
+}
+
+/** Percent-encodes what a header name must not contain; the API server decodes it. */
+function escapeHeaderKey(key: string): string {
+  return [...Buffer.from(key)]
+    .map((byte) => {
+      const character = String.fromCodePoint(byte);
+      return /[\w!#$&'*+.^`|~-]/.test(character)
+        ? character
+        : `%${byte.toString(16).toUpperCase().padStart(2, '0')}`;
+    })
+    .join('');
 }
 
 /** The deadline of an operation, and the signals that cancel it. */

@@ -1,9 +1,6 @@
-import { execFile } from 'node:child_process';
 import { access, readFile } from 'node:fs/promises';
 import { isIPv6 } from 'node:net';
-import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Clock } from '../clock.ts';
 import { errorMessage } from '../error-message.ts';
 import {
@@ -13,12 +10,18 @@ import {
   type Credentials,
   type CredentialLoader,
 } from './credentials.ts';
-import type { KubeconfigResult, ResolvedKubeconfig } from './kubeconfig-resolver.ts';
+import { KubeconfigError } from './kubeconfig-merge.ts';
+import {
+  readContext,
+  resolveContext,
+  type KubeconfigRules,
+  type ResolvedKubeconfig,
+} from './kubeconfig-resolver.ts';
 
 /** An API server's address and the credentials for it. */
 export interface Connection {
   readonly server: URL;
-  /** Proxy from the kubeconfig. */
+  /** Proxy from the kubeconfig, or with kubectl's rules from the environment. */
   readonly proxyUrl: string | undefined;
   /** Namespace of the pod or of the kubeconfig context; undefined if neither sets one. */
   readonly namespace: string | undefined;
@@ -45,8 +48,6 @@ export function describeServer({ server, proxyUrl }: Pick<Connection, 'server' |
 export interface ConnectionOptions {
   /** Path given by the user; if set, no other source is used. */
   readonly kubeconfig: string | undefined;
-  /** Context to use instead of the current one; if set, only kubeconfig files are used. */
-  readonly context?: string | undefined;
   /** Environment of the process: KUBERNETES_SERVICE_HOST and _PORT, KUBECONFIG, HOME. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
@@ -55,42 +56,91 @@ export interface ConnectionOptions {
 }
 
 /**
- * Finds the API server. The order is: the given kubeconfig, the pod's service account, KUBECONFIG (a list of files,
- * of which missing ones are ignored), `~/.kube/config`. Rejects with `ConnectionError`.
+ * Finds the API server of the operator. The order is: the given kubeconfig, the pod's service account, KUBECONFIG (a list
+ * of files, of which missing ones are ignored), `~/.kube/config`. Rejects with `ConnectionError`.
  */
 export async function resolveConnection(options: ConnectionOptions): Promise<Connection> {
-  const { env, clock, kubeconfig, context } = options;
+  const { env, clock, kubeconfig } = options;
+  const rules: KubeconfigRules = {
+    terminal: { hasInput: false, inheritsStderr: false, timeoutMs: PLUGIN_TIMEOUT_MS, env },
+    acceptsInsecureServers: false,
+  };
   if (kubeconfig !== undefined) {
     if (!(await exists(kubeconfig))) throw new ConnectionError(`kubeconfig ${kubeconfig}: no such file`);
-    return connectWithKubeconfig([kubeconfig], clock, context);
+    return connectWithKubeconfig([kubeconfig], rules, clock);
   }
 
   const directory = options.serviceAccountDirectory ?? SERVICE_ACCOUNT_DIRECTORY;
-  const host = env['KUBERNETES_SERVICE_HOST'];
-  const port = env['KUBERNETES_SERVICE_PORT'];
-  const inPod = host !== undefined && host !== '' && port !== undefined && port !== '';
-  if (inPod && context === undefined && (await exists(join(directory, 'token')))) {
-    return connectInCluster(host, port, directory, clock);
-  }
+  const pod = await findPod(env, directory);
+  if (pod !== undefined) return connectInCluster(pod, clock);
 
-  const kubeconfigPaths = (env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== '');
+  const kubeconfigPaths = kubeconfigList(env);
   if (kubeconfigPaths.length > 0) {
-    const existingPaths: string[] = [];
-    for (const path of kubeconfigPaths) if (await exists(path)) existingPaths.push(path);
+    const existingPaths = await existingFiles(kubeconfigPaths);
     if (existingPaths.length === 0)
       throw new ConnectionError(`KUBECONFIG=${env['KUBECONFIG']}: no such file`);
-    return connectWithKubeconfig(existingPaths, clock, context);
+    return connectWithKubeconfig(existingPaths, rules, clock);
   }
 
-  const defaultPath = join(env['HOME'] ?? homedir(), '.kube', 'config');
-  if (await exists(defaultPath)) return connectWithKubeconfig([defaultPath], clock, context);
+  const defaultPath = defaultKubeconfig(env);
+  if (defaultPath !== undefined && (await exists(defaultPath)))
+    return connectWithKubeconfig([defaultPath], rules, clock);
   throw new ConnectionError(
-    `no API server configured: ${inPod ? `no service account token in ${directory}` : 'not in a pod'}, ` +
-      `KUBECONFIG is not set and ${defaultPath} does not exist; set --kubeconfig`,
+    `no API server configured: ${describePod(env, directory)}, KUBECONFIG is not set and ` +
+      `${defaultPath === undefined ? 'HOME is not set' : `${defaultPath} does not exist`}; set --kubeconfig`,
   );
 }
 
-async function exists(path: string): Promise<boolean> {
+/** Returns the files in KUBECONFIG, without duplicates. */
+export function kubeconfigList(env: ConnectionOptions['env']): string[] {
+  return [...new Set((env['KUBECONFIG'] ?? '').split(delimiter).filter((path) => path !== ''))];
+}
+
+/**
+ * Returns the default path of the kubeconfig; undefined without HOME. `os.homedir` is not used: it throws for a user ID
+ * that the system does not know, as is common in containers, and kubectl reads HOME as well.
+ */
+export function defaultKubeconfig(env: ConnectionOptions['env']): string | undefined {
+  const home = env['HOME'];
+  return home === undefined || home === '' ? undefined : join(home, '.kube', 'config');
+}
+
+/** Returns the paths that exist, in the same order. */
+export async function existingFiles(paths: readonly string[]): Promise<string[]> {
+  const existingPaths: string[] = [];
+  for (const path of paths) if (await exists(path)) existingPaths.push(path);
+  return existingPaths;
+}
+
+/** The API server of a pod, and the mounted service account. */
+export interface Pod {
+  readonly host: string;
+  readonly port: string;
+  readonly directory: string;
+}
+
+/** Returns the pod in which this process runs; undefined outside of pods and without a mounted service account. */
+export async function findPod(
+  env: ConnectionOptions['env'],
+  directory: string = SERVICE_ACCOUNT_DIRECTORY,
+): Promise<Pod | undefined> {
+  const host = env['KUBERNETES_SERVICE_HOST'] ?? '';
+  const port = env['KUBERNETES_SERVICE_PORT'] ?? '';
+  if (host === '' || port === '' || !(await exists(join(directory, 'token')))) return undefined;
+  return { host, port, directory };
+}
+
+/** Describes why `findPod` returned undefined. */
+export function describePod(
+  env: ConnectionOptions['env'],
+  directory: string = SERVICE_ACCOUNT_DIRECTORY,
+): string {
+  const { KUBERNETES_SERVICE_HOST: host = '', KUBERNETES_SERVICE_PORT: port = '' } = env;
+  return host === '' || port === '' ? 'not in a pod' : `no service account token in ${directory}`;
+}
+
+/** Reports whether a file exists, readable or not. */
+export async function exists(path: string): Promise<boolean> {
   try {
     await access(path);
     return true;
@@ -105,13 +155,14 @@ const SERVICE_ACCOUNT_DIRECTORY = '/var/run/secrets/kubernetes.io/serviceaccount
 
 /**
  * Connects with a pod's service account. The kubelet rotates `token` and `ca.crt`, so they are reloaded; `namespace`
- * is read once. It does not use @kubernetes/client-node, which would cost 60 MiB of memory for these few lines.
+ * is read once.
+ *
+ * @param overrides credentials that replace those of the service account
  */
-async function connectInCluster(
-  host: string,
-  port: string,
-  directory: string,
+export async function connectInCluster(
+  { host, port, directory }: Pod,
   clock: Clock,
+  overrides: Credentials = {},
 ): Promise<Connection> {
   async function load(): Promise<Credentials> {
     const [tokenPath, caPath] = [join(directory, 'token'), join(directory, 'ca.crt')];
@@ -120,7 +171,7 @@ async function connectInCluster(
     if (token === '') throw new ConnectionError(`service account: ${tokenPath} is empty`);
     if (!containsCertificate(ca))
       throw new ConnectionError(`service account: ${caPath} contains no certificate`);
-    return { ca, authorization: `Bearer ${token}` };
+    return { ca, authorization: `Bearer ${token}`, ...overrides };
   }
   const initial = await load();
   const namespace = await readFile(join(directory, 'namespace'), 'utf8').catch(() => '');
@@ -141,44 +192,35 @@ async function read(path: string): Promise<string> {
   }
 }
 
-/** The resolver program in the same directory: TypeScript in `src`, JavaScript in `dist`. */
-const RESOLVER_PATH = fileURLToPath(
-  new URL(`./kubeconfig-resolver${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url),
-);
-
-/**
- * Allows for an exec plugin that asks its provider over the network. A plugin that waits for user input never
- * returns.
- */
-const RESOLVER_TIMEOUT_MS = 60_000;
+/** Allows for an exec plugin that asks its provider over the network. */
+const PLUGIN_TIMEOUT_MS = 60_000;
 
 /**
  * Connects with a context of existing kubeconfig files. The credentials are resolved again when they expire or are
- * rejected; a token file is reloaded in between.
- * @param contextName default: the current context
+ * rejected; a token file is reloaded in between. Rejects with `ConnectionError`.
  */
-async function connectWithKubeconfig(
+export async function connectWithKubeconfig(
   paths: readonly string[],
+  rules: KubeconfigRules,
   clock: Clock,
-  contextName?: string,
 ): Promise<Connection> {
-  const args = [...(contextName === undefined ? [] : [`--context=${contextName}`]), '--', ...paths];
   const source = `kubeconfig ${paths.join(', ')}`;
-  const initial = await runResolver(source, args);
+  const resolve = (): Promise<ResolvedKubeconfig> => resolveOnce(paths, rules);
+  const initial = await resolve();
   const { server, proxyUrl, namespace, context } = initial;
   let { tokenFile } = initial;
   const loader: CredentialLoader = {
     async renew() {
-      const renewed = await runResolver(source, args);
+      const renewed = await resolve();
       // The existing connections lead to the old server, and the new credentials are not meant for it.
-      if (renewed.server !== server) {
+      if (renewed.server.href !== server.href) {
         throw new ConnectionError(
-          `${source}: server changed from ${server} to ${renewed.server}; restart to apply it`,
+          `${source}: server changed from ${server.href} to ${renewed.server.href}; restart to apply it`,
         );
       }
       // The user may have switched to another kind of credentials.
       tokenFile = renewed.tokenFile;
-      return toCredentials(renewed);
+      return renewed.credentials;
     },
     async reload(last) {
       if (tokenFile === undefined) return last;
@@ -188,64 +230,19 @@ async function connectWithKubeconfig(
     },
   };
   return {
-    server: new URL(server),
+    server,
     proxyUrl,
     namespace,
-    source: `${source}, context ${context}`,
-    credentials: createCredentialSource(toCredentials(initial), loader, clock),
+    source: context === '' ? source : `${source}, context ${context}`,
+    credentials: createCredentialSource(initial.credentials, loader, clock),
   };
 }
 
-/** Returns the part that may change while the operator runs. */
-function toCredentials(resolved: ResolvedKubeconfig): Credentials {
-  const { ca, cert, key, serverName, authorization, impersonateUser, expiresAtMs } = resolved;
-  return { ca, cert, key, serverName, authorization, impersonateUser, expiresAtMs };
-}
-
-/**
- * Runs the resolver once. Rejects with `ConnectionError`, which contains the resolver's error or how it ended without
- * one.
- */
-function runResolver(source: string, args: readonly string[]): Promise<ResolvedKubeconfig> {
-  return new Promise((resolve, reject) => {
-    const child = execFile(
-      process.execPath,
-      [RESOLVER_PATH, ...args],
-      { timeout: RESOLVER_TIMEOUT_MS, maxBuffer: 16 * 1024 * 1024 },
-      (failure, stdout, stderr) => {
-        const result = parseResult(stdout);
-        if (result !== undefined && 'resolved' in result) resolve(result.resolved);
-        else if (result !== undefined) reject(new ConnectionError(result.error));
-        else if (failure?.killed === true) {
-          reject(
-            new ConnectionError(
-              `${source}: credentials not available within ${RESOLVER_TIMEOUT_MS / 1000} s`,
-            ),
-          );
-        } else {
-          const errorLine = stderr.split('\n').find((line) => /error/i.test(line)) ?? 'no error output';
-          reject(
-            new ConnectionError(`${source}: cannot resolve credentials: ${errorLine.trim()}`, {
-              cause: failure,
-            }),
-          );
-        }
-      },
-    );
-    // Without input, a plugin that asks for a password fails immediately instead of waiting.
-    child.stdin?.end();
-  });
-}
-
-/**
- * Parses the last line, because libraries of an exec plugin may print before it. Returns undefined if the resolver
- * printed no result.
- */
-function parseResult(stdout: string): KubeconfigResult | undefined {
+async function resolveOnce(paths: readonly string[], rules: KubeconfigRules): Promise<ResolvedKubeconfig> {
   try {
-    const result: KubeconfigResult = JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '');
-    return result;
-  } catch {
-    return undefined;
+    return await resolveContext(await readContext(paths, rules.overrides), rules);
+  } catch (error) {
+    if (!(error instanceof KubeconfigError)) throw error;
+    throw new ConnectionError(error.message, { cause: error });
   }
 }

@@ -11,10 +11,21 @@ export interface Credentials {
   readonly serverName?: string | undefined;
   /** Value of the Authorization header. */
   readonly authorization?: string | undefined;
-  /** The kubeconfig's `as`. */
-  readonly impersonateUser?: string | undefined;
+  /** The account as which the API server executes the requests; undefined for the authenticated one. */
+  readonly impersonation?: Impersonation | undefined;
+  /** True: the server's certificate is not verified. */
+  readonly skipsVerification?: boolean | undefined;
   /** Expiry in wall-clock milliseconds since 1970; undefined if unknown. */
   readonly expiresAtMs?: number | undefined;
+}
+
+/** An account to impersonate, as in the fields `as`, `as-uid`, `as-groups` and `as-user-extra` of a kubeconfig. */
+export interface Impersonation {
+  readonly user: string;
+  readonly uid: string | undefined;
+  readonly groups: readonly string[];
+  /** Keys with one value each; a key may occur more than once. */
+  readonly extra: readonly (readonly [key: string, value: string])[];
 }
 
 /** A source of credentials that are renewed over time. */

@@ -1,237 +1,315 @@
-/**
- * A separate program that `connection.ts` runs. It reads the kubeconfig files given as arguments (`--context=NAME`
- * selects a context other than the current one), resolves the credentials with @kubernetes/client-node (files, exec
- * plugins, OIDC), prints one line of JSON and exits. It is a separate process because importing that package costs 60
- * MiB and half a second, and the operator would keep that memory.
- */
+import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import type { RequestOptions } from 'node:https';
-import { parseArgs } from 'node:util';
-import type { KubeConfig } from '@kubernetes/client-node';
+import { fileURLToPath } from 'node:url';
 import { errorMessage } from '../error-message.ts';
 import { oneLine } from './api-error.ts';
-import { containsCertificate } from './credentials.ts';
+import { containsCertificate, type Credentials, type Impersonation } from './credentials.ts';
+import { runExecPlugin, type PluginTerminal } from './exec-plugin.ts';
 import {
-  currentContext,
   isMapping,
-  isNonEmptyString,
   KubeconfigError,
+  selectContext,
+  stringField,
   type CurrentContext,
+  type KubeconfigOverrides,
+  type YamlMapping,
 } from './kubeconfig-merge.ts';
+import { kubeconfigErrors } from './kubeconfig-validation.ts';
+import type { OidcResult } from './oidc-process.ts';
 
-/** Limit for an error; a plugin's stderr may be a page long. */
+/** Limit for an error of a library, which may be a page long. */
 const MAX_ERROR_LENGTH = 300;
 
-/** The program's output: a resolved connection, or an error. */
-export type KubeconfigResult = { readonly resolved: ResolvedKubeconfig } | { readonly error: string };
-
-/** A connection in JSON. */
-export interface ResolvedKubeconfig extends ResolvedCredentials {
+/** A connection that a kubeconfig describes. */
+export interface ResolvedKubeconfig {
+  /** Name of the context; "" if none is selected. */
   readonly context: string;
-  readonly server: string;
+  readonly server: URL;
   readonly namespace: string | undefined;
   readonly proxyUrl: string | undefined;
-}
-
-/** The fields of `Credentials`; undefined fields are absent from the JSON. */
-export interface ResolvedCredentials {
-  readonly ca: string | undefined;
-  readonly cert: string | undefined;
-  readonly key: string | undefined;
-  readonly serverName: string | undefined;
-  readonly authorization: string | undefined;
-  /** File that contains the bearer token; `authorization` is its present content. */
+  readonly credentials: Credentials;
+  /** File that contains the bearer token; `credentials.authorization` contains its present content. */
   readonly tokenFile: string | undefined;
-  readonly impersonateUser: string | undefined;
-  /** Expiry of an exec plugin's or OIDC provider's token, in milliseconds since 1970. */
-  readonly expiresAtMs: number | undefined;
 }
 
-/** Resolves the context. Errors are one line that begins with the names of the files. */
-async function resolveKubeconfig(
+/** A user name and a password. */
+export interface BasicCredentials {
+  readonly username: string;
+  readonly password: string;
+}
+
+/** What a program accepts in a kubeconfig. */
+export interface KubeconfigRules {
+  readonly overrides?: KubeconfigOverrides | undefined;
+  readonly terminal: PluginTerminal;
+  /**
+   * True: servers without https and without verification are accepted, as by kubectl, which sends no credentials to
+   * an http server. False: both are rejected, because the operator may write all tunnels.
+   */
+  readonly acceptsInsecureServers: boolean;
+  /**
+   * Asks for credentials if the context contains none. Undefined: they are omitted.
+   */
+  readonly askForCredentials?: (() => Promise<BasicCredentials>) | undefined;
+}
+
+/**
+ * Selects a context of kubeconfig files. @throws KubeconfigError one line that begins with the names of the files
+ */
+export async function readContext(
   paths: readonly string[],
-  contextName: string | undefined,
+  overrides?: KubeconfigOverrides,
+): Promise<CurrentContext> {
+  const files = await Promise.all(
+    paths.map(async (path) => {
+      try {
+        return { path, text: await readFile(path, 'utf8') };
+      } catch (error) {
+        throw new KubeconfigError(`kubeconfig ${path}: ${errorMessage(error)}`, { cause: error });
+      }
+    }),
+  );
+  return selectContext(files, overrides);
+}
+
+/**
+ * Resolves a context: reads its files, runs its exec plugin or refreshes its OIDC token.
+ * @throws KubeconfigError one line that begins with the names of the files and of the context
+ */
+export async function resolveContext(
+  context: CurrentContext,
+  rules: KubeconfigRules,
 ): Promise<ResolvedKubeconfig> {
-  const files = await Promise.all(paths.map(async (path) => ({ path, text: await readFile(path, 'utf8') })));
-  const context = currentContext(files, contextName);
-  const source = `kubeconfig ${paths.join(', ')}, context ${context.name}`;
-  const server = validateServer(source, context);
-  validateUser(source, context);
-  const proxyUrl = optionalString(context.cluster['proxy-url']);
+  const source = context.name === '' ? context.source : `${context.source}, context ${context.name}`;
+  if (context.noServer !== undefined) throw new KubeconfigError(`${context.source}: ${context.noServer}`);
+  const errors = kubeconfigErrors(context);
+  if (errors.length > 0) throw new KubeconfigError(`${source}: ${errors.join('; ')}`);
+  const server = readServer(source, context, rules);
   try {
     return {
       context: context.name,
       server,
       namespace: context.namespace,
-      proxyUrl: proxyUrl === undefined ? undefined : validateProxyUrl(source, proxyUrl),
-      ...(await resolveCredentials(context)),
+      proxyUrl: stringField(context.cluster, 'proxy-url'),
+      ...(await resolveCredentials(context, server, rules)),
     };
   } catch (error) {
-    if (error instanceof KubeconfigError) throw error;
-    throw new KubeconfigError(`${source}: ${oneLine(errorMessage(error), MAX_ERROR_LENGTH)}`);
+    throw new KubeconfigError(`${source}: ${oneLine(errorMessage(error), MAX_ERROR_LENGTH)}`, {
+      cause: error,
+    });
   }
 }
 
-function validateServer(source: string, { cluster }: CurrentContext): string {
-  const server = optionalString(cluster['server']);
-  if (server === undefined) throw new KubeconfigError(`${source}: cluster has no server`);
-  if (!URL.canParse(server)) throw new KubeconfigError(`${source}: server ${server} is not a URL`);
-  if (hasPassword(server)) {
+function readServer(
+  source: string,
+  { cluster }: CurrentContext,
+  { acceptsInsecureServers }: KubeconfigRules,
+): URL {
+  const text = stringField(cluster, 'server') ?? '';
+  // kubectl takes a server without a scheme for http.
+  const href = acceptsInsecureServers && !text.includes('://') ? `http://${text}` : text;
+  if (!URL.canParse(href)) throw new KubeconfigError(`${source}: server ${text} is not a URL`);
+  const server = new URL(href);
+  if (server.username !== '' || server.password !== '')
     throw new KubeconfigError(`${source}: server URL must not contain a password`);
-  }
-  if (new URL(server).protocol !== 'https:') {
+  if (acceptsInsecureServers) {
+    if (server.protocol !== 'https:' && server.protocol !== 'http:')
+      throw new KubeconfigError(`${source}: server ${text} is neither https nor http`);
+  } else if (server.protocol !== 'https:') {
     throw new KubeconfigError(
-      `${source}: server ${server} is not https; credentials are never sent in plaintext`,
+      `${source}: server ${text} is not https; credentials are never sent in plaintext`,
     );
-  }
-  if (cluster['insecure-skip-tls-verify'] === true) {
+  } else if (cluster['insecure-skip-tls-verify'] === true) {
     throw new KubeconfigError(
       `${source}: insecure-skip-tls-verify is not supported; set certificate-authority-data instead`,
     );
   }
+  server.search = '';
+  server.hash = '';
   return server;
 }
 
-/** Rejects fields that client-node ignores, because the operator would act as another user than configured. */
-function validateUser(source: string, { user }: CurrentContext): void {
-  for (const field of ['as-uid', 'as-groups', 'as-user-extra']) {
-    if (user[field] !== undefined)
-      throw new KubeconfigError(`${source}: user field ${field} is not supported`);
-  }
-}
+/** Resolves the credentials in the order of client-go: a bearer token, a password, a certificate, then a plugin. */
+async function resolveCredentials(
+  { cluster, user, noUser }: CurrentContext,
+  server: URL,
+  rules: KubeconfigRules,
+): Promise<Pick<ResolvedKubeconfig, 'credentials' | 'tokenFile'>> {
+  const impersonation = readImpersonation(user);
+  if (server.protocol === 'http:') return { credentials: { impersonation }, tokenFile: undefined };
 
-function validateProxyUrl(source: string, proxyUrl: string): string {
-  const supported = ['http:', 'https:', 'socks5:'];
-  if (!URL.canParse(proxyUrl) || !supported.includes(new URL(proxyUrl).protocol)) {
-    // The URL may contain a password, even if it is invalid.
-    const redacted = proxyUrl.replace(/[^/]*@/, '');
-    throw new KubeconfigError(`${source}: proxy-url ${redacted} must be http, https or socks5`);
-  }
-  return proxyUrl;
-}
-
-function hasPassword(url: string): boolean {
-  const { username, password } = new URL(url);
-  return username !== '' || password !== '';
-}
-
-/** Resolves the credentials with client-node, which reads the files, runs the plugin and refreshes the OIDC token. */
-async function resolveCredentials(context: CurrentContext): Promise<ResolvedCredentials> {
-  const { KubeConfig } = await import('@kubernetes/client-node');
-  const config = new KubeConfig();
-  // JSON is YAML. Only the entries in use are passed, and no proxy, because the operator itself connects through it.
-  const { 'proxy-url': _proxyUrl, ...cluster } = context.cluster;
-  config.loadFromString(
-    JSON.stringify({
-      'current-context': 'current',
-      contexts: [{ name: 'current', context: { cluster: 'current', user: 'current' } }],
-      clusters: [{ name: 'current', cluster }],
-      users: [{ name: 'current', user: context.user }],
-    }),
-  );
-  setExecInfo(context);
-  const options: RequestOptions = {};
-  try {
-    await config.applyToHTTPSOptions(options);
-  } catch (error) {
-    // The parser's message quotes its input, and a plugin that does not print JSON may print its token.
-    if (!(error instanceof SyntaxError) || !isMapping(context.user['exec'])) throw error;
-    throw new Error(`the exec plugin ${String(context.user['exec']['command'])} printed invalid JSON`, {
-      cause: error,
-    });
-  }
-
-  const tokenFile = optionalString(context.user['tokenFile']);
-  const token = tokenFile === undefined ? undefined : (await readFile(tokenFile, 'utf8')).trim();
-  if (token === '') throw new Error(`token file ${tokenFile} is empty`);
-  const ca = pemText(options.ca);
-  if (ca !== undefined && !containsCertificate(ca)) {
+  const ca = await readPem(cluster, 'certificate-authority');
+  if (ca !== undefined && !containsCertificate(ca))
     throw new Error('certificate-authority of the cluster contains no certificate');
-  }
-  const headers = new Headers(
-    Object.entries(options.headers ?? {}).map(([name, value]) => [name, String(value)]),
-  );
-  const basic = options.auth == null ? undefined : `Basic ${Buffer.from(options.auth).toString('base64')}`;
-  // The API server no longer supports basic authentication, but gateways in front of it do. In kubectl too, a token
-  // file takes precedence over a token; client-node does not support token files.
-  const authorization = token === undefined ? (headers.get('authorization') ?? basic) : `Bearer ${token}`;
-  return {
+  const cert = await readPem(user, 'client-certificate');
+  const key = cert === undefined ? undefined : await readPem(user, 'client-key');
+  const tls = {
     ca,
-    cert: pemText(options.cert),
-    key: pemText(options.key),
-    serverName: optionalString(options.servername),
-    authorization,
-    tokenFile,
-    impersonateUser: headers.get('impersonate-user') ?? undefined,
-    expiresAtMs: credentialExpiryMs(config, context, authorization),
+    serverName: stringField(cluster, 'tls-server-name'),
+    skipsVerification: cluster['insecure-skip-tls-verify'] === true ? true : undefined,
   };
-}
+  const tokenFile = stringField(user, 'tokenFile');
+  const authorization = await readAuthorization(user);
+  if (authorization !== undefined || cert !== undefined)
+    return { credentials: { ...tls, cert, key, authorization, impersonation }, tokenFile };
 
-/**
- * Sets the input of exec plugins, which their protocol requires and client-node omits. They inherit this environment.
- */
-function setExecInfo({ cluster, user }: CurrentContext): void {
   const { exec } = user;
-  if (!isMapping(exec)) return;
-  const clusterInfo = {
-    server: cluster['server'],
-    'tls-server-name': cluster['tls-server-name'],
-    'certificate-authority-data': cluster['certificate-authority-data'],
-    'proxy-url': cluster['proxy-url'],
-  };
-  process.env['KUBERNETES_EXEC_INFO'] = JSON.stringify({
-    apiVersion: exec['apiVersion'],
-    kind: 'ExecCredential',
-    spec: { interactive: false, ...(exec['provideClusterInfo'] === true ? { cluster: clusterInfo } : {}) },
-  });
-}
-
-/**
- * Returns the expiry of credentials that another run renews. Only client-node's cache knows the expiry of an exec
- * plugin's token; if the cache's location in client-node changes, the expiry is unknown and a token is renewed only
- * after it is rejected.
- */
-function credentialExpiryMs(
-  config: KubeConfig,
-  { user }: CurrentContext,
-  authorization: string | undefined,
-): number | undefined {
-  if (user['exec'] !== undefined) {
-    const internals: { authenticators?: { tokenCache?: { current?: ExecCredential } }[] } = JSON.parse(
-      JSON.stringify(config),
-    );
-    const cached = internals.authenticators?.find(({ tokenCache }) => tokenCache?.current !== undefined);
-    const expiry = Date.parse(cached?.tokenCache?.current?.status?.expirationTimestamp ?? '');
-    return Number.isNaN(expiry) ? undefined : expiry;
+  if (isMapping(exec)) {
+    const plugin = await runExecPlugin(exec, pluginCluster(cluster, server, ca), rules.terminal);
+    const bearer = plugin.token === undefined ? undefined : `Bearer ${plugin.token}`;
+    const { cert: pluginCert, key: pluginKey, expiresAtMs } = plugin;
+    return {
+      credentials: {
+        ...tls,
+        cert: pluginCert,
+        key: pluginKey,
+        authorization: bearer,
+        impersonation,
+        expiresAtMs,
+      },
+      tokenFile: undefined,
+    };
   }
-  const provider = user['auth-provider'];
-  if (!isMapping(provider) || provider['name'] !== 'oidc') return undefined;
-  const [, payload = ''] = (authorization ?? '').split('.');
-  const claims: { exp?: unknown } = JSON.parse(Buffer.from(payload, 'base64url').toString() || '{}');
-  return typeof claims.exp === 'number' ? claims.exp * 1000 : undefined;
+  if (user['auth-provider'] !== undefined) {
+    const token = await runOidcProcess(user);
+    return {
+      credentials: {
+        ...tls,
+        authorization: `Bearer ${token}`,
+        impersonation,
+        expiresAtMs: tokenExpiryMs(token),
+      },
+      tokenFile: undefined,
+    };
+  }
+  if (rules.askForCredentials === undefined) {
+    if (noUser !== undefined) throw new Error(noUser.replace(/^context .* refers/, 'refers'));
+    return { credentials: { ...tls, impersonation }, tokenFile: undefined };
+  }
+  return {
+    credentials: { ...tls, authorization: basic(await rules.askForCredentials()), impersonation },
+    tokenFile: undefined,
+  };
 }
 
-interface ExecCredential {
-  status?: { expirationTimestamp?: string };
+/** Returns the Authorization header of a user with a token or a password. A readable token file precedes a token. */
+async function readAuthorization(user: YamlMapping): Promise<string | undefined> {
+  const token = stringField(user, 'token');
+  const tokenFile = stringField(user, 'tokenFile');
+  if (tokenFile !== undefined) {
+    const content = await readFile(tokenFile, 'utf8').catch((error: unknown) => {
+      if (token === undefined) throw error;
+      return token;
+    });
+    if (content.trim() === '') throw new Error(`token file ${tokenFile} is empty`);
+    return `Bearer ${content.trim()}`;
+  }
+  if (token !== undefined) return `Bearer ${token}`;
+  const username = stringField(user, 'username');
+  const password = stringField(user, 'password');
+  return username === undefined && password === undefined
+    ? undefined
+    : basic({ username: username ?? '', password: password ?? '' });
 }
 
-function pemText(value: unknown): string | undefined {
-  return typeof value === 'string' || Buffer.isBuffer(value) ? value.toString() : undefined;
+/** The API server no longer supports basic authentication, but gateways in front of it do. */
+function basic({ username, password }: BasicCredentials): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`;
 }
 
-function optionalString(value: unknown): string | undefined {
-  return isNonEmptyString(value) ? value : undefined;
+/** Reads a field that is a path, or its counterpart with base64 data. */
+async function readPem(content: YamlMapping, field: string): Promise<string | undefined> {
+  const data = stringField(content, `${field}-data`);
+  if (data !== undefined) {
+    if (!/^[A-Za-z0-9+/\s]+={0,2}\s*$/.test(data)) throw new Error(`${field}-data is not base64`);
+    return Buffer.from(data, 'base64').toString();
+  }
+  const path = stringField(content, field);
+  return path === undefined ? undefined : await readFile(path, 'utf8');
 }
 
-// The result never depends on exit codes or stderr, because plugins use these in their own ways.
-let result: KubeconfigResult;
-try {
-  const { values, positionals } = parseArgs({
-    options: { context: { type: 'string' } },
-    allowPositionals: true,
+/** Returns the account to impersonate; undefined if the fields of the user name none. */
+export function readImpersonation(user: YamlMapping): Impersonation | undefined {
+  const name = stringField(user, 'as');
+  if (name === undefined) return undefined;
+  const groups = Array.isArray(user['as-groups']) ? user['as-groups'].map(String) : [];
+  const extra = isMapping(user['as-user-extra']) ? Object.entries(user['as-user-extra']) : [];
+  return {
+    user: name,
+    uid: stringField(user, 'as-uid'),
+    groups,
+    extra: extra.flatMap(([key, values]) =>
+      Array.isArray(values) ? values.map((value) => [key, String(value)] as const) : [],
+    ),
+  };
+}
+
+/** Name of the extension whose content is passed on to exec plugins. */
+const CLUSTER_EXTENSION = 'client.authentication.k8s.io/exec';
+
+/** Returns the `cluster` of a plugin's input. The CA is the content of the file, if the kubeconfig contains a path. */
+function pluginCluster(cluster: YamlMapping, server: URL, ca: string | undefined): YamlMapping {
+  const extensions = Array.isArray(cluster['extensions']) ? cluster['extensions'].filter(isMapping) : [];
+  const config = extensions.find(({ name }) => name === CLUSTER_EXTENSION)?.['extension'];
+  const fields = {
+    server: server.pathname === '/' ? (stringField(cluster, 'server') ?? server.origin) : server.href,
+    'tls-server-name': cluster['tls-server-name'],
+    'insecure-skip-tls-verify': cluster['insecure-skip-tls-verify'] === true ? true : undefined,
+    'certificate-authority-data': ca === undefined ? undefined : Buffer.from(ca).toString('base64'),
+    'proxy-url': cluster['proxy-url'],
+    'disable-compression': cluster['disable-compression'] === true ? true : undefined,
+    config: config ?? null,
+  };
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+/** The OIDC program in the same directory: TypeScript in `src`, JavaScript in `dist`. */
+const OIDC_PROCESS_PATH = fileURLToPath(
+  new URL(`./oidc-process${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url),
+);
+/** Allows for an identity provider that is slow. */
+const OIDC_TIMEOUT_MS = 60_000;
+
+/** Returns a valid ID token of a user with the auth provider `oidc`. */
+function runOidcProcess(user: YamlMapping): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = execFile(
+      process.execPath,
+      [OIDC_PROCESS_PATH],
+      { timeout: OIDC_TIMEOUT_MS, maxBuffer: 1024 * 1024 },
+      (failure, stdout, stderr) => {
+        const result = parseResult(stdout);
+        if (result !== undefined && 'token' in result) resolve(result.token);
+        else if (result !== undefined) reject(new Error(`auth-provider oidc: ${result.error}`));
+        else if (failure?.killed === true)
+          reject(new Error(`auth-provider oidc: no ID token within ${OIDC_TIMEOUT_MS / 1000} s`));
+        else {
+          const line = stderr.split('\n').find((candidate) => /error/i.test(candidate)) ?? 'no error output';
+          reject(new Error(`auth-provider oidc: ${line.trim()}`, { cause: failure }));
+        }
+      },
+    );
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(JSON.stringify(user));
   });
-  result = { resolved: await resolveKubeconfig(positionals, values.context) };
-} catch (error) {
-  result = { error: oneLine(errorMessage(error), MAX_ERROR_LENGTH) };
 }
-process.stdout.write(`${JSON.stringify(result)}\n`);
+
+function parseResult(stdout: string): OidcResult | undefined {
+  try {
+    const result: OidcResult = JSON.parse(stdout.trimEnd().split('\n').at(-1) ?? '');
+    return result;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Returns the expiry of a JWT in milliseconds since 1970. */
+function tokenExpiryMs(token: string): number | undefined {
+  const [, payload = ''] = token.split('.');
+  try {
+    const claims: { exp?: unknown } = JSON.parse(Buffer.from(payload, 'base64url').toString());
+    return typeof claims.exp === 'number' ? claims.exp * 1000 : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -19,7 +19,7 @@ const require = createRequire(import.meta.url);
 
 /** Configuration of a transport. */
 export interface TransportOptions {
-  /** Scheme, host and port. `http:` is for tests only; `connection.ts` rejects it. */
+  /** Scheme, host and port. With `http:`, the credentials must be empty. */
   readonly server: URL;
   /** Proxy URL with scheme `http:`, `https:` or `socks5:`; undefined for none. */
   readonly proxyUrl: string | undefined;
@@ -85,10 +85,16 @@ export function createTransport(options: TransportOptions): Transport {
   function createProxyPool(uri: string, tls: TlsMaterial, poolOptions: PoolType.Options): Dispatcher {
     // The proxy agent needs all of undici, which is loaded only here because few installations use a proxy.
     const { ProxyAgent }: typeof import('undici') = require('undici');
+    if (new URL(uri).protocol === 'socks5:') silenceExperimentalWarnings();
     return new ProxyAgent({
       ...poolOptions,
       uri,
       requestTls: { ...tls, timeout: CONNECT_TIMEOUT_MS },
+      // As in Go, the CAs of the cluster also verify an https proxy. The name is the proxy's own.
+      ...(new URL(uri).protocol === 'https:'
+        ? { proxyTls: { ...tls, servername: new URL(uri).hostname } }
+        : {}),
+      proxyTunnel: server.protocol === 'https:',
       factory: (origin, inner) => countConnections(new Pool(origin, inner)),
       // Otherwise a proxy that accepts CONNECT and never answers would occupy a connection of the pool for five
       // minutes.
@@ -120,7 +126,7 @@ export function createTransport(options: TransportOptions): Transport {
   }
 
   function poolsFor(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
-    // Four string comparisons per call, by reference because equal `Credentials` keep their identity.
+    // A few comparisons per call, by reference because equal `Credentials` keep their identity.
     if (current !== undefined && sameTls(current.credentials, credentials)) return current;
     if (current !== undefined) {
       closeGracefully(current.calls);
@@ -164,17 +170,32 @@ export function createTransport(options: TransportOptions): Transport {
   };
 }
 
+let areWarningsSilenced = false;
+
+/** Hides what undici prints to standard error at the first use of SOCKS 5: that its support is experimental. */
+function silenceExperimentalWarnings(): void {
+  if (areWarningsSilenced) return;
+  areWarningsSilenced = true;
+  const listeners = process.listeners('warning');
+  process.removeAllListeners('warning');
+  process.on('warning', (warning) => {
+    if (warning.name !== 'ExperimentalWarning') for (const listener of listeners) listener(warning);
+  });
+}
+
 interface TlsMaterial {
   ca: SecureContextOptions['ca'];
   allowPartialTrustChain: boolean | undefined;
   cert?: string;
   key?: string;
   servername?: string;
+  rejectUnauthorized?: false;
 }
 
-function tlsMaterial({ ca, cert, key, serverName }: Credentials): TlsMaterial {
+function tlsMaterial({ ca, cert, key, serverName, skipsVerification }: Credentials): TlsMaterial {
   return {
     ...trustOptions(ca),
+    ...(skipsVerification === true ? { rejectUnauthorized: false } : {}),
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
     ...(serverName === undefined ? {} : { servername: serverName }),
@@ -182,5 +203,11 @@ function tlsMaterial({ ca, cert, key, serverName }: Credentials): TlsMaterial {
 }
 
 function sameTls(a: Credentials, b: Credentials): boolean {
-  return a.ca === b.ca && a.cert === b.cert && a.key === b.key && a.serverName === b.serverName;
+  return (
+    a.ca === b.ca &&
+    a.cert === b.cert &&
+    a.key === b.key &&
+    a.serverName === b.serverName &&
+    a.skipsVerification === b.skipsVerification
+  );
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
-import { COMMON_FLAGS } from '../cli/cluster.ts';
+import { COMMON_FLAGS } from '../cli/kubectl-flags.ts';
 import { systemClock } from '../clock.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { errorMessage } from '../error-message.ts';
@@ -51,8 +51,11 @@ const COMMAND = {
       default: '127.0.0.1:18000',
       read: hostPort(1),
     },
-    namespace: COMMON_FLAGS.namespace,
-    kubeconfig: COMMON_FLAGS.kubeconfig,
+    namespace: { ...COMMON_FLAGS.namespace, defaultText: "the pod's, then the context's, then default" },
+    kubeconfig: {
+      ...COMMON_FLAGS.kubeconfig,
+      defaultText: 'in-cluster, then $KUBECONFIG, then ~/.kube/config, as for the operator',
+    },
     reporter: {
       metavar: 'NAME',
       description: 'name of reporter, tenant, cluster and node',

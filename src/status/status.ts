@@ -1,5 +1,6 @@
 import { systemClock } from '../clock.ts';
-import { COMMON_FLAGS, listAll, openCluster, type Cluster } from '../cli/cluster.ts';
+import { listAll, openCluster, type Cluster } from '../cli/cluster.ts';
+import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { replicasFromLeases } from '../cli/replicas.ts';
 import { EXIT_INTERRUPTED, processTerminal, type Terminal } from '../cli/terminal.ts';
 import { numberInRange } from '../flag-values.ts';
@@ -38,6 +39,7 @@ const COMMAND = {
       default: '20',
       read: numberInRange(0, 999_999),
     },
+    ...CONNECTION_FLAGS,
   },
   footer: 'Exit codes: 0 success; 1 failure; 2 invalid flag or value; 130 interrupted.\n',
 } satisfies CommandDescription;
@@ -50,7 +52,11 @@ type StatusFlags = FlagValues<(typeof COMMAND)['flags']>;
  * @param argv the arguments after `status`
  * @returns the exit code
  */
-export async function runStatus(argv: readonly string[], terminal = processTerminal()): Promise<number> {
+export async function runStatus(
+  argv: readonly string[],
+  terminal = processTerminal(),
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Promise<number> {
   const parsed = parseFlags(COMMAND, argv);
   if ('help' in parsed) {
     terminal.out(parsed.help);
@@ -63,7 +69,7 @@ export async function runStatus(argv: readonly string[], terminal = processTermi
   const flags = parsed.values;
   let cluster: Cluster | undefined;
   try {
-    cluster = await openCluster(flags, process.env, systemClock, 'status');
+    cluster = await openCluster(flags, env, systemClock, terminal, 'status');
     // This also precedes a watch: an error at the start ends the command, while later errors are retried.
     const snapshot = await fetchSnapshot(cluster, terminal.interrupted);
     if (flags.watch) await watch(cluster, flags, terminal);

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { stringify } from 'yaml';
-import { currentContext, KubeconfigError, type KubeconfigFile } from '../../src/k8s/kubeconfig-merge.ts';
+import { KubeconfigError, selectContext, type KubeconfigFile } from '../../src/k8s/kubeconfig-merge.ts';
 
 function file(path: string, content: object): KubeconfigFile {
   return { path, text: stringify(content) };
@@ -18,7 +18,9 @@ const CONTEXT = { name: 'x', context: { cluster: 'c', user: 'u', namespace: 'tun
 
 function errorOf(...files: KubeconfigFile[]): string {
   try {
-    currentContext(files);
+    const { source, noServer, noUser } = selectContext(files);
+    const reason = noServer ?? noUser;
+    if (reason !== undefined) return `${source}: ${reason}`;
   } catch (error) {
     expect(error).to.be.instanceOf(KubeconfigError);
     return (error as Error).message;
@@ -28,7 +30,7 @@ function errorOf(...files: KubeconfigFile[]): string {
 
 describe('kubeconfig files', () => {
   it('resolve the current context to its cluster and user, with paths relative to the file', () => {
-    const { name, namespace, cluster, user } = currentContext([
+    const { name, namespace, cluster, user } = selectContext([
       file('/home/a/config', {
         'current-context': 'x',
         clusters: [CLUSTER],
@@ -49,7 +51,7 @@ describe('kubeconfig files', () => {
   });
 
   it('are merged as in kubectl: the first file that sets a value wins', () => {
-    const { name, cluster, user } = currentContext([
+    const { name, cluster, user } = selectContext([
       file('/one/config', { contexts: [CONTEXT], clusters: null }),
       file('/two/config', {
         'current-context': 'x',
@@ -69,10 +71,10 @@ describe('kubeconfig files', () => {
   });
 
   it('may omit the user and contain invalid entries that are not used', () => {
-    const { user, namespace } = currentContext([
+    const { user, namespace } = selectContext([
       file('/config', {
         'current-context': 'x',
-        clusters: ['?', { name: 'broken' }, CLUSTER],
+        clusters: ['?', { name: 'broken', cluster: 7 }, CLUSTER],
         contexts: [{ name: 'x', context: { cluster: 'c', namespace: '' } }],
       }),
     ]);
@@ -86,7 +88,7 @@ describe('kubeconfig files', () => {
       ['/usr/bin/plugin', '/usr/bin/plugin'],
       ['aws', 'aws'],
     ]) {
-      const { user } = currentContext([
+      const { user } = selectContext([
         file('/home/a/config', {
           'current-context': 'x',
           clusters: [CLUSTER],
