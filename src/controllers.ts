@@ -12,6 +12,7 @@ import { ReporterCache } from './controller/reporter-cache.ts';
 import { ReporterEnqueuer } from './controller/reporter-enqueuer.ts';
 import type { EventRecorder } from './controller/event-recorder.ts';
 import { ReporterReconciler } from './controller/reporter-reconciler.ts';
+import { RewriteLimiter } from './controller/rewrite-limiter.ts';
 import { ReporterRegistry, type CreateOwnership } from './controller/reporter-registry.ts';
 import type { ControllerSettings } from './controller/settings.ts';
 import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
@@ -193,6 +194,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     tunnels: tunnelEnqueuer,
   });
 
+  const limiter = new RewriteLimiter();
   const tunnelWorkers = new Workers({
     queue: tunnelQueue,
     reconciler: new TunnelReconciler({
@@ -203,6 +205,9 @@ export function createControllers(options: ControllersOptions): Controllers {
       registry,
       writeAuthorizer,
       names,
+      queue: tunnelQueue,
+      events,
+      limiter,
       watches,
       clock,
       metrics,
@@ -231,6 +236,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       fence,
       readiness,
       settings,
+      limiter,
       events,
       clock,
       metrics,

@@ -116,6 +116,15 @@ export function createMetrics() {
       labelNames: ['reason'],
       registers,
     }),
+    objectsRewritten: gauge(
+      'reverse_tunnel_objects_rewritten',
+      'Objects, reporter objects included, that admission stores with other values than this replica writes.',
+    ),
+    writesRewritten: counter(
+      'reverse_tunnel_writes_rewritten_total',
+      'Writes whose response differs from what was sent, because a webhook or policy rewrote the object.',
+      ['resource', 'part'],
+    ),
     oldestPendingWriteSeconds: gauge(
       'reverse_tunnel_oldest_pending_write_seconds',
       'Longest time for which a reporter has continuously had pending ReverseTunnel writes.',

@@ -27,6 +27,8 @@ export interface ReporterStats {
   readonly owned: number;
   readonly byState: Readonly<Record<ReporterConnectionState, number>>;
   readonly rejected: Readonly<Record<TunnelRejectionReason, number>>;
+  /** Objects that admission rewrites, reporter objects included. */
+  readonly rewritten: number;
   /** How long writes of any reporter have been waiting; rejected writes do not count. 0 if none waits. */
   readonly backlogMs: number;
 }
@@ -47,8 +49,9 @@ export function collectReporterStats(
   const byState = { connected: 0, pending: 0, disconnected: 0, idle: 0 };
   const rejected = { invalid: 0, rejected: 0, policy: 0 };
   let owned = 0;
+  let rewritten = 0;
   let sinceMs = nowMs;
-  for (const { key, ownership, stream, pendingWrites } of entries) {
+  for (const { key, ownership, stream, pendingWrites, status } of entries) {
     if (ownership.owns) owned += 1;
     if (stream !== undefined) {
       byState[ownership.owns ? 'connected' : 'pending'] += 1;
@@ -56,13 +59,14 @@ export function collectReporterStats(
     } else if (ownership.owns) {
       byState[objects.tunnelCount(key) > 0 ? 'disconnected' : 'idle'] += 1;
     }
-    const { rejectedCount, backlogSinceMs } = pendingWrites;
+    const { rejectedCount, blockedCount, backlogSinceMs } = pendingWrites;
     rejected.rejected += rejectedCount;
+    if (ownership.owns) rewritten += pendingWrites.rewritten.size + (status.rewritten === undefined ? 0 : 1);
     rejected.policy += ledger.deniedCount(key);
-    // Skipped writes leave the queue without ending the backlog, while rejected writes stay in the queue.
-    if (queue.pending(key) > rejectedCount) sinceMs = Math.min(sinceMs, backlogSinceMs ?? nowMs);
+    // Skipped writes leave the queue without ending the backlog, while blocked writes stay in the queue.
+    if (queue.pending(key) > blockedCount) sinceMs = Math.min(sinceMs, backlogSinceMs ?? nowMs);
   }
-  return { owned, byState, rejected, backlogMs: nowMs - sinceMs };
+  return { owned, byState, rejected, rewritten, backlogMs: nowMs - sinceMs };
 }
 
 export interface ControllerMetricsOptions {
@@ -90,5 +94,6 @@ export function updateControllerMetrics(options: ControllerMetricsOptions): void
   for (const [state, count] of Object.entries(stats.byState)) metrics.reporters.set({ state }, count);
   for (const [reason, count] of Object.entries(stats.rejected))
     metrics.tunnelsRejected.set({ reason }, count);
+  metrics.objectsRewritten.set(stats.rewritten);
   metrics.oldestPendingWriteSeconds.set(stats.backlogMs / 1000);
 }

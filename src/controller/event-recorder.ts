@@ -9,7 +9,8 @@ import type { ReporterCache } from './reporter-cache.ts';
 import type { WriteFence } from './write-fence.ts';
 
 /** Kinds of Events about reporters. Each has one type, reason and action. */
-export type ReporterEventKind = 'connected' | 'disconnected' | 'expired' | 'conflict' | 'tunnelsRejected';
+export type ReporterEventKind =
+  'connected' | 'disconnected' | 'expired' | 'conflict' | 'tunnelsRejected' | 'rewritten';
 
 /** Records Events about reporters. Never waits and never fails: an Event that cannot be sent is dropped. */
 export interface EventRecorder {
@@ -21,6 +22,7 @@ const EVENT_TYPES = {
   disconnected: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
   expired: { type: 'Warning', reason: 'Expired', action: 'DeleteTunnels' },
   conflict: { type: 'Warning', reason: 'IdentityConflict', action: 'BackOff' },
+  rewritten: { type: 'Warning', reason: 'RewrittenByAdmission', action: 'BackOff' },
   tunnelsRejected: { type: 'Warning', reason: 'TunnelsRejected', action: 'RejectTunnels' },
 } as const;
 

@@ -1,4 +1,4 @@
-import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
+import type { ReporterManifest, ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
 import type {
   ObservedTunnel,
   TunnelManifest,
@@ -39,7 +39,7 @@ export interface TunnelObjectPatch {
  */
 export interface ReporterObjectApi {
   /** Returns the object as stored, with the default status of the CRD. */
-  create(name: string, spec: ReporterObject['spec']): Promise<ReporterObject>;
+  create(manifest: ReporterManifest): Promise<ReporterObject>;
   /** Sends a merge patch of the status with `resourceVersion` as precondition. */
   patchStatus(name: string, resourceVersion: string, status: ReporterStatusPatch): Promise<ReporterObject>;
   /** Reads the object, consistent with every write answered before; undefined if it does not exist. */

@@ -1,3 +1,5 @@
+import { RewrittenObjects, type RewrittenWrite } from './rewritten-objects.ts';
+
 /** Changes that wait for longer than this are reported as a backlog. */
 export const BACKLOG_THRESHOLD_MS = 10_000;
 
@@ -12,6 +14,8 @@ export class PendingWrites {
   /** Undefined while no write is rejected. */
   #rejected: Set<string> | undefined;
   #lastRejection = '';
+  /** The objects that admission rewrites. */
+  readonly rewritten = new RewrittenObjects();
 
   /** When the first write was skipped since the last resync, monotonic ms; undefined if none was. */
   get skippedSinceMs(): number | undefined {
@@ -24,8 +28,8 @@ export class PendingWrites {
   }
 
   /**
-   * Since when there has always been a waiting write, monotonic ms; undefined if none waits. Rejected writes do not
-   * count: they wait for hours, and the next change must not be taken for as old as they are.
+   * Since when there has always been a waiting write, monotonic ms; undefined if none waits. Rejected and rewritten
+   * writes do not count: they wait for hours, and the next change must not be taken for as old as they are.
    */
   get backlogSinceMs(): number | undefined {
     return this.#backlogSinceMs;
@@ -34,6 +38,21 @@ export class PendingWrites {
   /** The number of tunnels whose writes the API server rejects. */
   get rejectedCount(): number {
     return this.#rejected?.size ?? 0;
+  }
+
+  /** The number of tunnels that wait for a change on the server: rejected or rewritten. */
+  get blockedCount(): number {
+    return this.rejectedCount + this.rewritten.size;
+  }
+
+  /** Returns true if a write of a tunnel waits for a change on the server. */
+  isBlocked(tunnelName: string): boolean {
+    return this.#rejected?.has(tunnelName) === true || this.rewritten.has(tunnelName);
+  }
+
+  /** Returns the tunnels that wait for a change on the server. */
+  blockedNames(): string[] {
+    return [...(this.#rejected ?? []), ...this.rewritten.names()];
   }
 
   /** The latest rejection, for the status; empty before the first. */
@@ -83,7 +102,19 @@ export class PendingWrites {
     this.#rejected ??= new Set();
     this.#rejected.add(tunnelName);
     this.#lastRejection = answer;
-    this.#endBacklogIfOnlyRejected(waiting);
+    this.#endBacklogIfOnlyBlocked(waiting);
+    return isFirst;
+  }
+
+  /**
+   * Records a write that admission rewrote.
+   *
+   * @param waiting writes that wait, this one included
+   * @returns true if no other object of the reporter is rewritten
+   */
+  rewrite(tunnelName: string, write: RewrittenWrite, waiting: number, nowMs: number): boolean {
+    const isFirst = this.rewritten.record(tunnelName, write, nowMs);
+    this.#endBacklogIfOnlyBlocked(waiting);
     return isFirst;
   }
 
@@ -91,23 +122,25 @@ export class PendingWrites {
    * Records that a tunnel needs no write.
    *
    * @param waiting other writes that wait
+   * @param isCompared true if no part of the objects differs from what is desired
    */
-  accept(tunnelName: string, waiting: number): void {
-    if (this.#rejected === undefined) return;
-    this.#rejected.delete(tunnelName);
-    this.#endBacklogIfOnlyRejected(waiting);
-    if (this.#rejected.size === 0) this.#rejected = undefined;
+  accept(tunnelName: string, waiting: number, isCompared = true): void {
+    if (this.blockedCount === 0) return;
+    this.#rejected?.delete(tunnelName);
+    if (isCompared) this.rewritten.remove(tunnelName);
+    this.#endBacklogIfOnlyBlocked(waiting);
+    if (this.#rejected?.size === 0) this.#rejected = undefined;
   }
 
   /** Starts or ends the backlog by the number of waiting writes. Returns when it is reported; Infinity without one. */
   updateBacklog(waiting: number, nowMs: number): number {
-    this.#endBacklogIfOnlyRejected(waiting);
-    if (waiting <= this.rejectedCount) return Number.POSITIVE_INFINITY;
+    this.#endBacklogIfOnlyBlocked(waiting);
+    if (waiting <= this.blockedCount) return Number.POSITIVE_INFINITY;
     this.#backlogSinceMs ??= nowMs;
     return this.#backlogSinceMs + BACKLOG_THRESHOLD_MS;
   }
 
-  #endBacklogIfOnlyRejected(waiting: number): void {
-    if (waiting <= this.rejectedCount) this.#backlogSinceMs = undefined;
+  #endBacklogIfOnlyBlocked(waiting: number): void {
+    if (waiting <= this.blockedCount) this.#backlogSinceMs = undefined;
   }
 }

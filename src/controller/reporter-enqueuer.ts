@@ -8,12 +8,10 @@ import { rfc3339 } from '../timestamps.ts';
 import type { Readiness } from './readiness.ts';
 import type { ReporterEntry, StreamInfo } from './reporter-entry.ts';
 import type { EventRecorder } from './event-recorder.ts';
+import { OWN_OBJECT } from './rewritten-objects.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { Workqueue } from './workqueue.ts';
 import type { WriteFence } from './write-fence.ts';
-
-/** The name of a reporter's own object in the queue of reporters. */
-const OWN_OBJECT = '';
 
 /** What a report contains about its reporter as a whole. */
 export interface ReportSummary {

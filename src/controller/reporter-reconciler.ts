@@ -1,7 +1,13 @@
 import type { Clock } from '../clock.ts';
 import type { Claim } from '../core/ownership.ts';
-import { observeReporter, type ReporterObject } from '../core/reporter-object.ts';
-import { statusPatch, type StatusInputs } from '../core/reporter-status.ts';
+import {
+  observeReporter,
+  reporterManifest,
+  type ReporterObject,
+  type ReporterStatusPatch,
+} from '../core/reporter-object.ts';
+import { rewrittenMessage, statusPatch, type StatusInputs } from '../core/reporter-status.ts';
+import { findDifference, rewrittenPart, type RewrittenField } from '../core/rewrite.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -13,7 +19,8 @@ import type { ReporterCache } from './reporter-cache.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { EventRecorder } from './event-recorder.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
-import { collectStatusInputs, type StatusSources } from './status-inputs.ts';
+import { REWRITE_RETRY_MS } from './rewritten-objects.ts';
+import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
 import { nextStatusWrite } from './status-schedule.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 import type { Outcome, Reconciler } from './workers.ts';
@@ -24,6 +31,7 @@ import {
   isBenignConflict,
   isOutcomeUnknown,
   isTerminal,
+  rewrittenError,
   type ApiFailure,
 } from './write-outcome.ts';
 
@@ -57,10 +65,12 @@ const WAIT_FOR_EVENT: Outcome = { kind: 'done', answered: false };
 export class ReporterReconciler implements Reconciler {
   readonly #options: ReporterReconcilerOptions;
   readonly #throttled: LogThrottle;
+  readonly #throttledRewrites: LogThrottle;
 
   constructor(options: ReporterReconcilerOptions) {
     this.#options = options;
     this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
+    this.#throttledRewrites = createLogThrottle(options.clock);
   }
 
   describe({ key }: QueueItem): object {
@@ -122,21 +132,29 @@ export class ReporterReconciler implements Reconciler {
 
   async #claim(entry: ReporterEntry, claim: Claim): Promise<ApiFailure | undefined> {
     const { api, cache, clock, metrics } = this.#options;
-    const { ownership, reporter, key, objectName } = entry;
+    const { ownership, key, objectName } = entry;
     ownership.claimSent(claim);
     try {
       let resourceVersion = claim.basis?.resourceVersion;
       if (resourceVersion === undefined) {
-        const created = await api.create(objectName, { id: reporter.id, cluster: reporter.cluster });
+        const created = await this.#create(entry);
         cache.upsert(created);
         ({ resourceVersion } = created.metadata);
       }
       const inputs = collectStatusInputs(entry, this.#options, clock.monotonicMs(), false);
-      const stored = await api.patchStatus(objectName, resourceVersion, {
+      const patch = {
         owner: claim.owner,
         ...statusPatch(inputs, cache.get(key)?.status, this.#timestamp()),
-      });
+      };
+      const stored = await api.patchStatus(objectName, resourceVersion, patch);
       cache.upsert(stored);
+      const rewrittenOwner = findDifference(claim.owner, stored.status?.owner, 'status.owner');
+      // Such a claim confirms nothing: every other replica, and this one, would read another owner.
+      if (rewrittenOwner !== undefined) {
+        this.#recordRewrite(entry, rewrittenOwner, 'patchStatus');
+        throw rewrittenError(`claim ReverseTunnelReporter ${objectName}`, rewrittenOwner, REWRITE_RETRY_MS);
+      }
+      this.#compareStatus(entry, patch, stored);
       ownership.claimConfirmed(observeReporter(stored), clock.monotonicMs());
       metrics.claims.inc({ outcome: 'ok' });
       entry.status.written(inputs, clock.monotonicMs());
@@ -151,6 +169,78 @@ export class ReporterReconciler implements Reconciler {
       else ownership.claimRejected(clock.monotonicMs());
       return error;
     }
+  }
+
+  /** Creates the reporter object. One that is stored as that of another reporter is deleted, and the claim fails. */
+  async #create(entry: ReporterEntry): Promise<ReporterObject> {
+    const { api } = this.#options;
+    const { reporter, objectName } = entry;
+    const manifest = reporterManifest(objectName, reporter);
+    const created = await api.create(manifest);
+    const { metadata, spec } = created;
+    const misplaced =
+      findDifference(manifest.metadata.name, metadata.name, 'metadata.name') ??
+      findDifference(manifest.spec, spec, 'spec');
+    if (misplaced === undefined) {
+      // Nothing depends on these, and they are not written again.
+      const { labels, annotations } = manifest.metadata;
+      const difference = findDifference({ labels, annotations }, metadata, 'metadata');
+      if (difference !== undefined) this.#recordRewrite(entry, difference, 'create');
+      return created;
+    }
+    this.#recordRewrite(entry, misplaced, 'create');
+    try {
+      await api.delete(metadata.name, metadata.uid, metadata.resourceVersion);
+    } catch (error) {
+      // The leader takes over what remains.
+      if (!isApiFailure(error)) throw error;
+    }
+    throw rewrittenError(`create ReverseTunnelReporter ${objectName}`, misplaced, REWRITE_RETRY_MS);
+  }
+
+  /** Records whether a status write was stored as sent. */
+  #compareStatus(entry: ReporterEntry, patch: ReporterStatusPatch, stored: ReporterObject): void {
+    const { events, clock } = this.#options;
+    const difference = findDifference(patch, stored.status ?? {}, 'status');
+    if (difference === undefined) {
+      entry.status.rewritten = undefined;
+      return;
+    }
+    const isFirst = rewrittenSummary(entry) === undefined;
+    const conditions = patch.conditions ?? [];
+    entry.status.rewritten = {
+      ...difference,
+      conditions,
+      retryAtMs: clock.monotonicMs() + REWRITE_RETRY_MS,
+    };
+    this.#recordRewrite(entry, difference, 'patchStatus');
+    const summary = rewrittenSummary(entry);
+    if (isFirst && summary !== undefined)
+      events.record(entry.reporter, 'rewritten', rewrittenMessage(summary));
+  }
+
+  #recordRewrite(
+    { reporter, objectName }: ReporterEntry,
+    { field, desired, stored }: RewrittenField,
+    verb: string,
+  ): void {
+    const { metrics, log } = this.#options;
+    metrics.writesRewritten.inc({ resource: 'reversetunnelreporters', part: rewrittenPart(field) });
+    this.#throttledRewrites('', (suppressed) =>
+      log.warn(
+        {
+          reporter,
+          object: objectName,
+          verb,
+          field,
+          desired,
+          stored,
+          hint: 'a mutating admission webhook or policy matches reversetunnelreporters; doctor names them',
+          ...suppressed,
+        },
+        'admission rewrote a ReverseTunnelReporter',
+      ),
+    );
   }
 
   #recordClaim({ reporter, stream, disconnectReason }: ReporterEntry, { owner, streaming }: Claim): void {
@@ -173,7 +263,9 @@ export class ReporterReconciler implements Reconciler {
     const { api, cache, clock } = this.#options;
     try {
       const patch = statusPatch(inputs, known.status, this.#timestamp());
-      cache.upsert(await api.patchStatus(entry.objectName, known.metadata.resourceVersion, patch));
+      const stored = await api.patchStatus(entry.objectName, known.metadata.resourceVersion, patch);
+      cache.upsert(stored);
+      this.#compareStatus(entry, patch, stored);
       entry.status.written(inputs, clock.monotonicMs());
       return undefined;
     } catch (error) {

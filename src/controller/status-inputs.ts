@@ -1,8 +1,9 @@
 import type { Ledger } from '../core/ledger.ts';
 import { deniedTunnelMessage } from '../core/policy-set.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
-import type { StatusInputs, SyncStatus } from '../core/reporter-status.ts';
+import type { RewrittenObjectsSummary, StatusInputs, SyncStatus } from '../core/reporter-status.ts';
 import { BACKLOG_THRESHOLD_MS } from './pending-writes.ts';
+import type { RewriteLimiter } from './rewrite-limiter.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ControllerSettings } from './settings.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
@@ -17,6 +18,8 @@ export interface StatusSources {
   /** The queue of tunnels. */
   readonly queue: Workqueue;
   readonly settings: ControllerSettings;
+  /** Limits the attempts to write what admission rewrites. */
+  readonly limiter: RewriteLimiter;
 }
 
 /**
@@ -97,6 +100,17 @@ function countTunnels(
   };
 }
 
+/** Returns what admission rewrites of a reporter's objects and of its own object; undefined if nothing. */
+export function rewrittenSummary({
+  pendingWrites,
+  status,
+  objectName,
+}: ReporterEntry): RewrittenObjectsSummary | undefined {
+  const { first, size } = pendingWrites.rewritten;
+  if (first !== undefined) return { ...first, objects: size };
+  return status.rewritten === undefined ? undefined : { ...status.rewritten, objects: 0, objectName };
+}
+
 function syncStatus(
   entry: ReporterEntry,
   { ledger, queue }: StatusSources,
@@ -109,6 +123,8 @@ function syncStatus(
   if (rejectedCount > 0) {
     return { reason: 'WritesRejected', objects: rejectedCount, answer: lastRejection };
   }
+  const rewritten = rewrittenSummary(entry);
+  if (rewritten !== undefined) return { reason: 'RewrittenByAdmission', ...rewritten };
   if (!ledger.isComplete(key)) return { reason: 'AwaitingFullPush' };
   const isPending = hasDiff || queue.pending(key) > 0 || deletionsDeferred;
   const isOld = backlogSinceMs !== undefined && nowMs - backlogSinceMs >= BACKLOG_THRESHOLD_MS;

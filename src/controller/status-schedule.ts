@@ -1,18 +1,34 @@
+import type { Condition } from '../core/kubernetes.ts';
 import type { ReporterStatus } from '../core/reporter-object.ts';
 import { statusChange, type StatusInputs } from '../core/reporter-status.ts';
+import type { RewrittenField } from '../core/rewrite.ts';
 import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
-import { collectStatusInputs, type StatusSources } from './status-inputs.ts';
+import { OWN_OBJECT } from './rewritten-objects.ts';
+import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
 
 /** A status in which only counts changed is written at most this often. */
 const COUNTS_INTERVAL_MS = 10_000;
 /** Status writes of one reporter: 5 at once, then one per 2 s, because a user may keep editing the status. */
 const STATUS_WRITE_RATE: Rate = { burst: 5, perSecond: 0.5 };
 
+/** The reasons of Synced that are written without waiting for the counts. */
+const BLOCKED_REASONS = ['WritesRejected', 'RewrittenByAdmission'] as const;
+
+/** A status write that admission rewrote. */
+export interface RewrittenStatus extends RewrittenField {
+  /** The conditions that were written. */
+  readonly conditions: readonly Condition[];
+  /** When the status may be written again without a change of a condition, monotonic ms. */
+  readonly retryAtMs: number;
+}
+
 /** The state of a reporter's status writes. */
 export class StatusState {
   readonly #bucket = newBucket();
   #isDirty = false;
+  /** Defined if admission rewrote the last write. Written by `ReporterReconciler`. */
+  rewritten: RewrittenStatus | undefined;
   #writtenMs = Number.NEGATIVE_INFINITY;
 
   /** True if the status may differ from what it should be. */
@@ -70,8 +86,8 @@ export function nextStatusWrite(
   const { status, pendingWrites } = entry;
   const syncedCondition = before?.conditions?.find(({ type }) => type === 'Synced');
   const wasSynced = syncedCondition?.status === 'True';
-  const rejectionsChanged =
-    pendingWrites.rejectedCount > 0 !== (syncedCondition?.reason === 'WritesRejected');
+  const shownReason = BLOCKED_REASONS.find((reason) => reason === syncedCondition?.reason);
+  const rejectionsChanged = blockedReason(entry) !== shownReason;
   const { countsDueMs } = status;
   const pending = sources.queue.pending(entry.key);
   const backlogMs = pendingWrites.updateBacklog(pending, nowMs);
@@ -81,6 +97,13 @@ export function nextStatusWrite(
     if (nowMs < nextMs) return { type: 'wait', atMs: nextMs };
   }
   const inputs = collectStatusInputs(entry, sources, nowMs, wasSynced);
+  const { rewritten } = status;
+  if (rewritten !== undefined && statusChange(inputs, rewritten) !== 'conditions') {
+    // Even if nothing differs: only the response to a write shows whether it is rewritten.
+    if (nowMs < rewritten.retryAtMs) return { type: 'wait', atMs: rewritten.retryAtMs };
+    const waitMs = sources.limiter.delayMs(pendingWrites.rewritten, OWN_OBJECT, nowMs);
+    return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
+  }
   const change = statusChange(inputs, before);
   if (change === 'none') {
     // No event announces what changes with the passing of time alone.
@@ -93,4 +116,10 @@ export function nextStatusWrite(
   if (change === 'counts' && nowMs < countsDueMs) return { type: 'wait', atMs: countsDueMs };
   const waitMs = status.tryTake(nowMs);
   return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
+}
+
+/** Returns the reason of Synced if writes wait for a change on the server; undefined if none does. */
+function blockedReason(entry: ReporterEntry): (typeof BLOCKED_REASONS)[number] | undefined {
+  if (entry.pendingWrites.rejectedCount > 0) return 'WritesRejected';
+  return rewrittenSummary(entry) === undefined ? undefined : 'RewrittenByAdmission';
 }

@@ -92,7 +92,12 @@ export class TunnelEnqueuer {
     const isNeeded = planner.needsWrite(key, tunnelName);
     // While it is being reconciled, the change is probably the reconciler's own write, seen before its response.
     if (isNeeded || !queue.isRunning(key, tunnelName)) writeAuthorizer.externalChange(key);
-    if (!isNeeded) return;
+    if (!isNeeded) {
+      // The rejected or rewritten write is no longer needed, which must not be noticed only at the next attempt.
+      if (registry.entry(key)?.pendingWrites.isBlocked(tunnelName) === true)
+        queue.add(key, tunnelName, clock.monotonicMs());
+      return;
+    }
     // A tunnel that is queued or being reconciled is compared again anyway: nothing was reverted.
     const isActive = queue.isActive(key, tunnelName);
     if (!isActive && objects.hasSynced && registry.entry(key)?.stream === undefined) {
@@ -120,6 +125,8 @@ export class TunnelEnqueuer {
     this.#deferred.delete(key);
     this.#enqueueChanged(key, ledger.tunnelNames(key), sinceMs);
     this.#enqueueChanged(key, this.#namesNotReported(key), sinceMs);
+    // Writes that are no longer needed.
+    this.#enqueueChanged(key, registry.entry(key)?.pendingWrites.blockedNames() ?? [], sinceMs);
   }
 
   /** Handles a change of what a reporter may report: objects are created or deleted without a report. */
@@ -187,7 +194,8 @@ export class TunnelEnqueuer {
 
   /** Compares the next names of a scan. Returns true if it is complete. */
   #scanNext({ key, tunnelNames, sinceMs }: ScanJob): boolean {
-    const { queue, planner, metrics } = this.#options;
+    const { queue, planner, registry, metrics } = this.#options;
+    const pendingWrites = registry.entry(key)?.pendingWrites;
     let added = 0;
     let isDone = false;
     for (let scanned = 0; scanned < NAMES_PER_TICK; scanned += 1) {
@@ -197,7 +205,12 @@ export class TunnelEnqueuer {
         break;
       }
       // The response that a running reconciliation waits for may change the result of the comparison.
-      if (!queue.isActive(key, value) && !planner.needsWrite(key, value)) continue;
+      if (
+        !queue.isActive(key, value) &&
+        !planner.needsWrite(key, value) &&
+        pendingWrites?.isBlocked(value) !== true
+      )
+        continue;
       queue.add(key, value, sinceMs);
       added += 1;
     }

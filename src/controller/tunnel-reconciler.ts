@@ -2,10 +2,22 @@ import type { Clock } from '../clock.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Names } from '../core/names.ts';
 import type { TunnelAction } from '../core/plan.ts';
+import { rewrittenMessage } from '../core/reporter-status.ts';
+import {
+  ObjectParts,
+  rewriteOfCreate,
+  rewriteOfPatch,
+  rewriteOfStatus,
+  rewrittenPart,
+  type Rewrite,
+} from '../core/rewrite.ts';
 import { compareResourceVersions } from '../core/kubernetes.ts';
 import {
+  closedStatus,
+  Drift,
   labelsFor,
   manifestFor,
+  observeTunnel,
   reportedStatus,
   tunnelKeyOf,
   unknownStatus,
@@ -17,11 +29,15 @@ import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
+import type { EventRecorder } from './event-recorder.ts';
 import type { TunnelObjectApi } from './object-api.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
+import type { RewriteLimiter } from './rewrite-limiter.ts';
+import { OWN_OBJECT } from './rewritten-objects.ts';
+import { rewrittenSummary } from './status-inputs.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import { RETRY_SOON, type Outcome, type Reconciler, type Retry } from './workers.ts';
-import type { QueueItem } from './workqueue.ts';
+import type { QueueItem, Workqueue } from './workqueue.ts';
 import type { WriteAuthorizer } from './write-authorizer.ts';
 import { isApiFailure, type ApiFailure } from './write-outcome.ts';
 import type { WritePlanner } from './write-planner.ts';
@@ -35,6 +51,7 @@ const VERBS = {
   patch: 'patch',
   patchStatus: 'patchStatus',
   markUnknown: 'patchStatus',
+  markClosed: 'patchStatus',
   delete: 'delete',
   expire: 'delete',
 } as const;
@@ -45,6 +62,14 @@ const VERBS = {
  */
 const MAX_WRITES = 4;
 
+/** Writes that make an object absent. */
+const DELETES: ReadonlySet<TunnelAction['type']> = new Set(['delete', 'expire']);
+
+const STATUSES = { patchStatus: reportedStatus, markUnknown: unknownStatus, markClosed: closedStatus };
+
+/** A webhook rewrites thousands of objects; one line per minute stands for all of them. */
+const REWRITE_LOG_INTERVAL_MS = 60_000;
+
 export interface TunnelReconcilerOptions {
   readonly api: TunnelObjectApi;
   readonly ledger: Ledger;
@@ -54,6 +79,11 @@ export interface TunnelReconcilerOptions {
   /** Asked before each write. */
   readonly writeAuthorizer: WriteAuthorizer;
   readonly names: Names;
+  /** The queue of tunnels. */
+  readonly queue: Workqueue;
+  readonly events: EventRecorder;
+  /** Shared with the reconciler of reporters. */
+  readonly limiter: RewriteLimiter;
   /** Lists the objects again: etcd was restored, and the watch may not show it. */
   readonly watches: { relistTunnels(): void };
   readonly clock: Clock;
@@ -69,10 +99,12 @@ export interface TunnelReconcilerOptions {
 export class TunnelReconciler implements Reconciler {
   readonly #options: TunnelReconcilerOptions;
   readonly #throttled: LogThrottle;
+  readonly #throttledRewrites: LogThrottle;
 
   constructor(options: TunnelReconcilerOptions) {
     this.#options = options;
     this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
+    this.#throttledRewrites = createLogThrottle(options.clock, REWRITE_LOG_INTERVAL_MS);
   }
 
   describe({ name }: QueueItem): object {
@@ -88,10 +120,18 @@ export class TunnelReconciler implements Reconciler {
     const reporter = ledger.reporter(item.key) ?? registry.entry(item.key)?.reporter;
     if (reporter === undefined) return { kind: 'done', answered: false };
     let written = 0;
+    // Only the first write of an attempt waits: an object that was deleted is created again without a delay.
+    let isAttempt = false;
+    /** Parts whose correction waits for its turn, which delays no other write. */
+    let waitingParts: ObjectParts = 0;
+    let waitMs = 0;
     for (let steps = 0; ; steps += 1) {
-      const action = planner.nextWrite(item.key, item.name);
+      const nowMs = clock.monotonicMs();
+      const action = planner.nextWrite(item.key, item.name, nowMs, waitingParts);
       if (action === undefined) {
-        if (written > 0) metrics.syncLagSeconds.observe((clock.monotonicMs() - item.sinceMs) / 1000);
+        if (waitMs === 0) waitMs = this.#retryDelayMs(item, nowMs);
+        if (waitMs > 0) return { kind: 'requeue', afterMs: waitMs, answered: written > 0 };
+        if (written > 0) metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
         writeAuthorizer.writeAccepted(item.key, item.name);
         return { kind: 'done', answered: steps > 0 };
       }
@@ -107,10 +147,27 @@ export class TunnelReconciler implements Reconciler {
         // The read, or an event during it, may have made the write unnecessary, or ended the ownership.
         continue;
       }
+      const delayMs = isAttempt ? 0 : this.#attemptDelayMs(action, item, waitingParts, nowMs);
+      if (delayMs > 0) {
+        waitMs = delayMs;
+        const parts = correctedParts(action);
+        if (parts === 0) return { kind: 'requeue', afterMs: waitMs, answered: written > 0 };
+        waitingParts |= parts;
+        continue;
+      }
+      isAttempt = true;
       const outcome = await this.#execute(action, reporter, item);
       if (outcome === 'written') written += 1;
       else if (outcome !== 'refreshed') return outcome;
     }
+  }
+
+  /** Returns when a rewritten object may be corrected again, as a delay in ms; 0 if nothing needs a correction. */
+  #retryDelayMs({ key, name }: QueueItem, nowMs: number): number {
+    const { registry, planner } = this.#options;
+    const retryAtMs = registry.entry(key)?.pendingWrites.rewritten.retryAtMs(name);
+    const waits = retryAtMs !== undefined && nowMs < retryAtMs && planner.needsWrite(key, name);
+    return waits ? retryAtMs - nowMs : 0;
   }
 
   /** Sends one write. Returns `written`, or `refreshed` if it failed and the cache was updated with its cause. */
@@ -136,22 +193,38 @@ export class TunnelReconciler implements Reconciler {
     switch (action.type) {
       case 'create': {
         const manifest = manifestFor(names, reporter, action.tunnel);
-        cache.applyWrite(await api.create(manifest), manifest);
+        const stored = await api.create(manifest);
+        const rewrite = rewriteOfCreate(manifest, stored);
+        const isMisplaced = rewrite !== undefined && (rewrite.parts & ObjectParts.key) !== 0;
+        if (isMisplaced) await this.#deleteMisplaced(stored);
+        else cache.applyWrite(stored, manifest);
+        this.#recordRewrite(rewrite, ObjectParts.identity, action, reporter, item, stored);
         return;
       }
-      case 'patch':
-        cache.applyWrite(
-          await api.patch(action.object, {
-            labels: labelsFor(names, reporter, action.tunnel),
-            createdAt: action.tunnel.createdAt ?? null,
-          }),
-        );
+      case 'patch': {
+        const { createdAt } = action.tunnel;
+        const labels = labelsFor(names, reporter, action.tunnel);
+        const stored = await api.patch(action.object, { labels, createdAt: createdAt ?? null });
+        cache.applyWrite(stored);
+        const rewrite = rewriteOfPatch(labels, createdAt, stored);
+        this.#recordRewrite(rewrite, correctedParts(action), action, reporter, item, stored);
         return;
+      }
       case 'patchStatus':
-      case 'markUnknown': {
-        const now = rfc3339(clock.wallMs());
-        const status = action.type === 'markUnknown' ? unknownStatus(now) : reportedStatus(now);
-        cache.applyWrite(await api.patchStatus(action.object, status));
+      case 'markUnknown':
+      case 'markClosed': {
+        const status = STATUSES[action.type](rfc3339(clock.wallMs()));
+        const stored = await api.patchStatus(action.object, status);
+        cache.applyWrite(stored);
+        const parts = action.type === 'patchStatus' ? ObjectParts.reported : ObjectParts.notReported;
+        this.#recordRewrite(
+          rewriteOfStatus(status, stored, parts),
+          correctedParts(action),
+          action,
+          reporter,
+          item,
+          stored,
+        );
         return;
       }
       case 'delete':
@@ -162,6 +235,102 @@ export class TunnelReconciler implements Reconciler {
         else cache.applyWrite(remaining);
       }
     }
+  }
+
+  /**
+   * Deletes an object that was stored as that of another reporter or tunnel. It would be an orphaned object, or an
+   * external change of the other reporter, and its owner would delete it.
+   */
+  async #deleteMisplaced(stored: TunnelObject): Promise<void> {
+    const { api, names, metrics } = this.#options;
+    try {
+      await api.delete(observeTunnel(names, stored));
+      metrics.apiWrites.inc({ verb: 'delete', outcome: 'ok' });
+    } catch (error) {
+      if (!isApiFailure(error)) throw error;
+      metrics.apiWrites.inc({ verb: 'delete', outcome: error.kind });
+    }
+  }
+
+  /**
+   * Returns how long a write must wait because it corrects what admission probably rewrites again, in ms. Writes that a
+   * report caused are not delayed.
+   */
+  #attemptDelayMs(
+    action: TunnelAction,
+    { key, name }: QueueItem,
+    waitingParts: ObjectParts,
+    nowMs: number,
+  ): number {
+    const { registry, ledger } = this.#options;
+    const rewritten = registry.entry(key)?.pendingWrites.rewritten;
+    if (rewritten === undefined) return 0;
+    const isRemoved = ledger.tunnelState(key, name).state !== 'present';
+    const isReplaced = action.type === 'delete' && !isRemoved;
+    const retryAtMs = rewritten.retryAtMs(name) ?? Number.POSITIVE_INFINITY;
+    const isRepeated = nowMs >= retryAtMs && (isReplaced || !DELETES.has(action.type));
+    const parts = isReplaced ? ObjectParts.identity : correctedParts(action);
+    // A report changed something that the same patch writes.
+    if ((parts & waitingParts) !== 0) return 0;
+    if (!isRepeated && !this.#options.limiter.limits(parts)) return 0;
+    return this.#options.limiter.delayMs(rewritten, name, nowMs);
+  }
+
+  /**
+   * Records whether a write was stored as sent.
+   *
+   * @param corrects the parts whose corrections are limited if this one was rewritten
+   */
+  #recordRewrite(
+    rewrite: Rewrite | undefined,
+    corrects: ObjectParts,
+    action: TunnelAction,
+    reporter: ReporterId,
+    item: QueueItem,
+    stored: TunnelObject,
+  ): void {
+    if (rewrite === undefined) {
+      if (corrects !== 0 && this.#options.limiter.stored(corrects)) this.#resumeWaiting();
+      return;
+    }
+    const { registry, writeAuthorizer, ledger, metrics, events, log } = this.#options;
+    const { parts, field, desired, stored: value } = rewrite;
+    const { name: objectName, uid } = stored.metadata;
+    this.#options.limiter.rewritten(parts);
+    metrics.writesRewritten.inc({ resource: 'reversetunnels', part: rewrittenPart(field) });
+    const isFirst = writeAuthorizer.writeRewritten(item.key, item.name, {
+      ...rewrite,
+      objectName,
+      uid: (parts & ObjectParts.key) === 0 ? uid : undefined,
+      tunnel: 'tunnel' in action ? action.tunnel : ledger.tunnel(item.key, item.name),
+    });
+    this.#throttledRewrites('', (suppressed) =>
+      log.warn(
+        {
+          reporter,
+          object: objectName,
+          verb: VERBS[action.type],
+          field,
+          desired,
+          stored: value,
+          retry: 'in 5m',
+          hint: 'a mutating admission webhook or policy matches reversetunnels; doctor names them',
+          ...suppressed,
+        },
+        'admission rewrote a ReverseTunnel',
+      ),
+    );
+    const entry = registry.entry(item.key);
+    const summary = entry === undefined ? undefined : rewrittenSummary(entry);
+    if (isFirst && summary !== undefined) events.record(reporter, 'rewritten', rewrittenMessage(summary));
+  }
+
+  /** Queues the corrections that wait because earlier ones were rewritten. */
+  #resumeWaiting(): void {
+    const { registry, queue, clock } = this.#options;
+    for (const { key, pendingWrites } of registry.entries())
+      for (const name of pendingWrites.rewritten.takeSlots())
+        if (name !== OWN_OBJECT) queue.add(key, name, clock.monotonicMs());
   }
 
   /** Reacts to a failed write by its kind. */
@@ -273,6 +442,21 @@ export class TunnelReconciler implements Reconciler {
       'tunnel rejected: its object name is taken by another tunnel',
     );
     return { kind: 'rejected', answer: `object name ${objectName} is taken by another tunnel` };
+  }
+}
+
+/** Returns the parts of an existing object that a write corrects, as opposed to those that a report changed. */
+function correctedParts(action: TunnelAction): ObjectParts {
+  switch (action.type) {
+    case 'patch':
+      return action.object.drift & Drift.labels ? ObjectParts.labels : 0;
+    case 'patchStatus':
+      return ObjectParts.reported;
+    case 'markUnknown':
+    case 'markClosed':
+      return ObjectParts.notReported;
+    default:
+      return 0;
   }
 }
 

@@ -25,6 +25,8 @@ export interface RequeueAfter {
   readonly afterMs: number;
   /** Default: the priority of the reconciled item. */
   readonly priority?: QueueItem['priority'];
+  /** As in `Done`. Default: true. */
+  readonly answered?: boolean;
 }
 
 /** When a failed reconciliation is retried. */
@@ -195,6 +197,7 @@ export class Workers implements WorkqueueEventHandler {
       case 'requeue': {
         const { afterMs, priority = item.priority } = outcome;
         queue.forgetFailures(item);
+        if (outcome.answered === false && this.#probes > 0) this.#canProbe = true;
         if (afterMs > 0) queue.addAfter({ ...item, priority }, afterMs);
         else queue.add(item.key, item.name, item.sinceMs, priority);
         return;
@@ -258,6 +261,7 @@ function wasAnswered(outcome: Outcome): boolean {
     case 'retry':
       return !outcome.blocked;
     case 'requeue':
+      return outcome.answered !== false;
     case 'rejected':
       return true;
   }

@@ -4,6 +4,7 @@ import type { TunnelAction } from '../core/plan.ts';
 import type { LiveReader } from './live-reader.ts';
 import type { ReporterEnqueuer } from './reporter-enqueuer.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
+import type { RewrittenWrite } from './rewritten-objects.ts';
 import type { ApiFailure } from './write-outcome.ts';
 import type { Workqueue } from './workqueue.ts';
 import type { WriteFence } from './write-fence.ts';
@@ -52,6 +53,7 @@ export class WriteAuthorizer {
       case 'patch':
       case 'patchStatus':
       case 'markUnknown':
+      case 'markClosed':
         return ownership.canWrite();
     }
   }
@@ -88,12 +90,26 @@ export class WriteAuthorizer {
     if (entry.pendingWrites.reject(tunnelName, answer, queue.pending(key))) reporters.enqueue(entry);
   }
 
+  /** Records a write that admission rewrote. Returns true if no other object of the reporter is rewritten. */
+  writeRewritten(key: string, tunnelName: string, write: RewrittenWrite): boolean {
+    const { registry, reporters, queue, clock } = this.#options;
+    const entry = registry.entry(key);
+    if (entry === undefined) return false;
+    entry.status.markDirty();
+    const isFirst = entry.pendingWrites.rewrite(tunnelName, write, queue.pending(key), clock.monotonicMs());
+    if (isFirst) reporters.enqueue(entry);
+    return isFirst;
+  }
+
   /** Records that the objects of a tunnel are in the desired state, while its item is still running. */
   writeAccepted(key: string, tunnelName: string): void {
     const { registry, queue } = this.#options;
     const entry = registry.entry(key);
-    if (entry === undefined || entry.pendingWrites.rejectedCount === 0) return;
+    if (entry === undefined || entry.pendingWrites.blockedCount === 0) return;
     entry.status.markDirty();
-    entry.pendingWrites.accept(tunnelName, queue.pending(key) - 1);
+    // An object of a disconnected reporter is not compared with everything that is desired.
+    const phase = registry.phase(key);
+    const isCompared = phase === undefined || phase === 'grace';
+    entry.pendingWrites.accept(tunnelName, queue.pending(key) - 1, isCompared);
   }
 }

@@ -1,4 +1,5 @@
 import type { ApiErrorKind } from '../core/kubernetes.ts';
+import type { RewrittenField } from '../core/rewrite.ts';
 
 /** A failed API call, reduced to what the controllers react to. */
 export interface ApiFailure extends Error {
@@ -54,6 +55,18 @@ export function isBenignConflict({ kind }: ApiFailure): boolean {
 /** Returns true if the call must be retried slowly, and the failure must be logged. */
 export function isTerminal({ kind }: ApiFailure): boolean {
   return OUTCOMES[kind] === 'rejected';
+}
+
+/** Creates the failure of a write that admission rewrote such that it has no effect. It acts as a rejection. */
+export function rewrittenError(
+  what: string,
+  { field, desired, stored }: RewrittenField,
+  retryAfterMs: number,
+): ApiFailure {
+  const error = new Error(
+    `${what}: a mutating admission webhook or policy rewrites ${field}: ${desired} was written, ${stored} was stored`,
+  );
+  return Object.assign(error, { kind: 'rejected' as const, status: undefined, retryAfterMs });
 }
 
 /** Creates the failure of a claim whose object name is taken by the object of another reporter. It acts as a rejection. */

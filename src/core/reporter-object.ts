@@ -1,4 +1,5 @@
 import type { Condition } from './kubernetes.ts';
+import { MANAGED_BY_LABELS } from './names.ts';
 import type { ReporterId } from './tunnel.ts';
 
 /** The parts of a ReverseTunnelReporter that this project reads. */
@@ -7,11 +8,37 @@ export interface ReporterObject {
     readonly name: string;
     readonly uid: string;
     readonly resourceVersion: string;
+    readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
     /** Set once the object has been deleted, until its finalizers are removed. */
     readonly deletionTimestamp?: string;
   };
   readonly spec: { readonly id: string; readonly cluster: string };
   readonly status?: ReporterStatus;
+}
+
+/** A reporter object to create. */
+export interface ReporterManifest {
+  readonly metadata: {
+    readonly name: string;
+    readonly labels: Readonly<Record<string, string>>;
+    readonly annotations: Readonly<Record<string, string>>;
+  };
+  readonly spec: ReporterObject['spec'];
+}
+
+/**
+ * Keeps Argo CD from refreshing an Application for each change of an object that it does not manage. ReverseTunnel
+ * objects do not carry it: see decision 7.
+ */
+const ARGOCD_ANNOTATIONS = { 'argocd.argoproj.io/ignore-resource-updates': 'true' };
+
+/** Returns the desired reporter object, without its status. */
+export function reporterManifest(name: string, { id, cluster }: ReporterId): ReporterManifest {
+  return {
+    metadata: { name, labels: MANAGED_BY_LABELS, annotations: ARGOCD_ANNOTATIONS },
+    spec: { id, cluster },
+  };
 }
 
 /** The status of a reporter; `crds/reversetunnelreporters.yaml` describes each field. */

@@ -1,5 +1,6 @@
 import { buildCondition, type ConditionContent } from './kubernetes.ts';
 import type { Locality, ReporterStatus, ReporterStatusPatch, TunnelCounts } from './reporter-object.ts';
+import type { RewrittenField } from './rewrite.ts';
 import { sanitize } from './text.ts';
 
 /** What an owner knows about its reporter. The status is derived from nothing else. */
@@ -29,8 +30,17 @@ export type SyncStatus =
   | { readonly reason: 'UpToDate' | 'SyncInProgress' | 'AwaitingFullPush' }
   /** The number of objects that the API server rejects, and its response to the last of these writes. */
   | { readonly reason: 'WritesRejected'; readonly objects: number; readonly answer: string }
+  /** What admission rewrites. */
+  | ({ readonly reason: 'RewrittenByAdmission' } & RewrittenObjectsSummary)
   /** The number of rejected tunnels, and the error of the first. */
   | { readonly reason: 'TunnelsRejected'; readonly tunnels: number; readonly first: string };
+
+/** Objects that admission stores with other values than those that were written, and the first of them. */
+export interface RewrittenObjectsSummary extends RewrittenField {
+  /** The number of ReverseTunnel objects; 0 if only the reporter object is rewritten. */
+  readonly objects: number;
+  readonly objectName: string;
+}
 
 /** What a reporter reports about itself in addition to its identity. */
 export interface EnvoyMetadata {
@@ -149,6 +159,8 @@ function syncedContent({ connected, synced }: StatusInputs): ConditionContent {
           MAX_MESSAGE_LENGTH,
         ),
       };
+    case 'RewrittenByAdmission':
+      return { type, status: 'False', reason, message: rewrittenMessage(synced) };
     case 'TunnelsRejected':
       return {
         type,
@@ -157,6 +169,20 @@ function syncedContent({ connected, synced }: StatusInputs): ConditionContent {
         message: sanitize(`${synced.tunnels} tunnels were rejected: ${synced.first}`, MAX_MESSAGE_LENGTH),
       };
   }
+}
+
+/** Returns one line with the first rewritten field, for the condition and the Event. */
+export function rewrittenMessage(rewritten: RewrittenObjectsSummary): string {
+  const { objects, objectName, field, desired, stored } = rewritten;
+  const what =
+    objects === 0
+      ? 'this object'
+      : `${objects} ReverseTunnel ${objects === 1 ? 'object' : 'objects'}, such as ${objectName}`;
+  return sanitize(
+    `a mutating admission webhook or policy rewrites ${what}: ${field}: ${desired} was written, ${stored} was stored; ` +
+      'retried every 5 minutes',
+    MAX_MESSAGE_LENGTH,
+  );
 }
 
 function readyContent(connected: ConditionContent, synced: ConditionContent): ConditionContent {

@@ -70,6 +70,8 @@ export const Drift = {
   terminating: 8,
   /** The status is that of a tunnel whose reporter is disconnected; `status` is set as well. */
   unknown: 16,
+  /** The status is that of a tunnel that has closed; `status` is set as well. */
+  closed: 32,
 } as const;
 
 const LABEL_PREFIX = 'reverse-tunnel.io';
@@ -85,6 +87,8 @@ interface StatusContent {
 const REPORTED: StatusContent = { state: 'Connected', status: 'True', reason: 'Reported' };
 /** The status of a tunnel whose reporter is disconnected. */
 const UNKNOWN: StatusContent = { state: 'Unknown', status: 'Unknown', reason: 'ReporterLost' };
+/** The status of an object whose tunnel has closed, and which a finalizer keeps. */
+const CLOSED: StatusContent = { state: 'Closed', status: 'False', reason: 'TunnelClosed' };
 
 /** Returns the desired object for a tunnel. The only place that defines its content. */
 export function manifestFor(names: Names, reporter: ReporterId, tunnel: Tunnel): TunnelManifest {
@@ -122,6 +126,11 @@ export function reportedStatus(transitionTime: string): TunnelObjectStatus {
 /** Returns the status of a tunnel whose reporter has been disconnected for `unknownAfter`. */
 export function unknownStatus(transitionTime: string): TunnelObjectStatus {
   return statusWith(UNKNOWN, transitionTime);
+}
+
+/** Returns the status of an object that was deleted because its tunnel has closed, and that a finalizer keeps. */
+export function closedStatus(transitionTime: string): TunnelObjectStatus {
+  return statusWith(CLOSED, transitionTime);
 }
 
 function statusWith({ state, status, reason }: StatusContent, transitionTime: string): TunnelObjectStatus {
@@ -189,7 +198,8 @@ function detectDrift(
 /** Returns 0 for the default of the CRD and for what `reportedStatus` writes. */
 function statusDrift(status: TunnelObjectStatus | undefined): Drift {
   if (hasContent(status, REPORTED)) return 0;
-  return hasContent(status, UNKNOWN) ? Drift.status | Drift.unknown : Drift.status;
+  if (hasContent(status, UNKNOWN)) return Drift.status | Drift.unknown;
+  return hasContent(status, CLOSED) ? Drift.status | Drift.closed : Drift.status;
 }
 
 function hasContent(actual: TunnelObjectStatus | undefined, expected: StatusContent): boolean {
@@ -204,7 +214,7 @@ function hasContent(actual: TunnelObjectStatus | undefined, expected: StatusCont
 }
 
 /** Returns true if the same name and labels are derived from both. */
-function haveSameIdentity(a: TunnelObjectSpec, b: TunnelObjectSpec): boolean {
+export function haveSameIdentity(a: TunnelObjectSpec, b: TunnelObjectSpec): boolean {
   return (
     a.tunnelName === b.tunnelName &&
     a.tenantID === b.tenantID &&

@@ -1,6 +1,5 @@
-import { MANAGED_BY_LABELS } from '../core/names.ts';
 import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
-import type { ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
+import type { ReporterManifest, ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
 import type {
   ObservedTunnel,
   TunnelManifest,
@@ -66,12 +65,6 @@ export function createTunnelApi(client: ResourceClient<TunnelObject>) {
   };
 }
 
-/**
- * Keeps Argo CD from refreshing an Application for each change of an object that it does not manage. ReverseTunnel
- * objects do not carry it: see decision 7.
- */
-const ARGOCD_ANNOTATIONS = { 'argocd.argoproj.io/ignore-resource-updates': 'true' };
-
 /** Returns the location of ReverseTunnelReporter objects (`crds/reversetunnelreporters.yaml`). */
 export function reporterResource(namespace: string) {
   return customResource('reversetunnelreporters', namespace);
@@ -80,13 +73,8 @@ export function reporterResource(namespace: string) {
 /** Calls on ReverseTunnelReporter objects. */
 export function createReporterApi(client: ResourceClient<ReporterObject>) {
   return {
-    create: (name: string, spec: ReporterObject['spec']): Promise<ReporterObject> =>
-      client.create({
-        apiVersion: GROUP_VERSION,
-        kind: 'ReverseTunnelReporter',
-        metadata: { name, labels: MANAGED_BY_LABELS, annotations: ARGOCD_ANNOTATIONS },
-        spec,
-      }),
+    create: (manifest: ReporterManifest): Promise<ReporterObject> =>
+      client.create({ apiVersion: GROUP_VERSION, kind: 'ReverseTunnelReporter', ...manifest }),
 
     patchStatus: (
       name: string,

@@ -1,6 +1,11 @@
 import type { Condition } from '../../src/core/kubernetes.ts';
 import type { ReporterObjectApi } from '../../src/controller/object-api.ts';
-import type { ReporterObject, ReporterStatus, ReporterStatusPatch } from '../../src/core/reporter-object.ts';
+import type {
+  ReporterManifest,
+  ReporterObject,
+  ReporterStatus,
+  ReporterStatusPatch,
+} from '../../src/core/reporter-object.ts';
 import { apiFailure } from './memory-tunnel-api.ts';
 
 /** The part of a reporter cache that a list needs. */
@@ -24,10 +29,14 @@ const PENDING = ['Connected', 'Synced', 'Ready'].map((type): Condition => ({
   lastTransitionTime: '1970-01-01T00:00:00Z',
 }));
 
+const NO_WEBHOOK: MemoryReporterApi['admit'] = (object) => object;
+
 /** The reporter objects of an API server in memory, with versions, 409 for a stale one, merge patches and the default status. */
 export class MemoryReporterApi implements ReporterObjectApi {
   /** Every executed call, as `verb name`. */
   readonly calls: string[] = [];
+  /** A mutating admission webhook. */
+  admit: (object: ReporterObject, verb: 'create' | 'patchStatus') => ReporterObject = (object) => object;
   readonly #objects = new Map<string, ReporterObject>();
   /** Names of objects with a finalizer. */
   readonly #finalized = new Set<string>();
@@ -58,12 +67,13 @@ export class MemoryReporterApi implements ReporterObjectApi {
     sink.replaceEnd(String(this.#version));
   }
 
-  async create(name: string, spec: ReporterObject['spec']): Promise<ReporterObject> {
+  async create({ metadata: { name, labels, annotations }, spec }: ReporterManifest): Promise<ReporterObject> {
     this.calls.push(`create ${name}`);
     if (this.#objects.has(name)) throw apiFailure('already_exists');
     this.#uids += 1;
-    const metadata = { name, uid: `reporter-uid-${this.#uids}`, resourceVersion: '' };
-    return this.#put('ADDED', { metadata, spec, status: { conditions: PENDING } });
+    const uid = `reporter-uid-${this.#uids}`;
+    const metadata = { name, labels, annotations, uid, resourceVersion: '' };
+    return this.#put('ADDED', this.admit({ metadata, spec, status: { conditions: PENDING } }, 'create'));
   }
 
   async patchStatus(
@@ -74,7 +84,7 @@ export class MemoryReporterApi implements ReporterObjectApi {
     const object = this.#at(name);
     if (object.metadata.resourceVersion !== resourceVersion) throw apiFailure('conflict');
     this.calls.push(`patchStatus ${name}`);
-    return this.#change(object, patch);
+    return this.#change(object, patch, this.admit);
   }
 
   async read(name: string): Promise<ReporterObject | undefined> {
@@ -128,10 +138,10 @@ export class MemoryReporterApi implements ReporterObjectApi {
     return object;
   }
 
-  #change(object: ReporterObject, patch: ReporterStatusPatch): ReporterObject {
+  #change(object: ReporterObject, patch: ReporterStatusPatch, admit = NO_WEBHOOK): ReporterObject {
     const entries = Object.entries({ ...object.status, ...patch }).filter(([, value]) => value !== null);
     const status = Object.fromEntries(entries) as ReporterStatus;
-    return this.#put('MODIFIED', { ...object, status });
+    return this.#put('MODIFIED', admit({ ...object, status }, 'patchStatus'));
   }
 
   #put(type: 'ADDED' | 'MODIFIED', object: ReporterObject): ReporterObject {

@@ -38,6 +38,8 @@ interface TunnelEvent {
   readonly object: TunnelObject;
 }
 
+type Admit = (object: TunnelObject, verb: 'create' | 'patch' | 'patchStatus') => TunnelObject;
+
 interface StoredTunnel {
   readonly name: string;
   readonly uid: string;
@@ -98,6 +100,9 @@ export class MemoryTunnelApi implements TunnelObjectApi {
   /** Runs after a call was executed; if it throws, the call fails nevertheless. */
   after: (call: TunnelApiCall) => void | Promise<void> = () => {};
 
+  /** A mutating admission webhook: returns what is stored. It cannot change the status, except with `patchStatus`. */
+  admit: Admit = (object) => object;
+
   readonly #stored = new Map<string, StoredTunnel>();
   #events: TunnelEvent[] = [];
   readonly #watches = new Set<TunnelEvent[]>();
@@ -127,19 +132,19 @@ export class MemoryTunnelApi implements TunnelObjectApi {
   }
 
   create(manifest: TunnelManifest): Promise<TunnelObject> {
-    return this.#call({ verb: 'create', name: manifest.name }, () => this.#create(manifest));
+    return this.#call({ verb: 'create', name: manifest.name }, () => this.#create(manifest, this.admit));
   }
 
   patch(row: ObservedTunnel, change: TunnelObjectPatch): Promise<TunnelObject> {
     return this.#call({ verb: 'patch', name: row.name }, () => {
       const stored = this.#at(row.name, row.resourceVersion);
-      return this.#change(stored, { labels: change.labels, createdAt: change.createdAt });
+      return this.#change(stored, { labels: change.labels, createdAt: change.createdAt }, 'patch');
     });
   }
 
   patchStatus(row: ObservedTunnel, status: TunnelObjectStatus): Promise<TunnelObject> {
     return this.#call({ verb: 'patchStatus', name: row.name }, () =>
-      this.#change(this.#at(row.name, row.resourceVersion), { status }),
+      this.#change(this.#at(row.name, row.resourceVersion), { status }, 'patchStatus'),
     );
   }
 
@@ -254,7 +259,8 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     return stored;
   }
 
-  #create({ name, labels, spec }: TunnelManifest): TunnelObject {
+  #create(manifest: TunnelManifest, admit?: Admit): TunnelObject {
+    const { name, labels, spec } = admit === undefined ? manifest : admitted(manifest, admit);
     if (this.#stored.has(name)) throw apiFailure('already_exists');
     checkName(name);
     checkLabels(labels);
@@ -274,19 +280,34 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     return this.#emit('ADDED', stored);
   }
 
-  #change(stored: StoredTunnel, { labels, createdAt, status }: ManualEdit): TunnelObject {
-    const labelsAfter = withoutNulls({ ...stored.labels, ...labels });
-    checkLabels(labelsAfter);
+  /** @param verb undefined: no webhook sees the change */
+  #change(
+    stored: StoredTunnel,
+    { labels, createdAt, status }: ManualEdit,
+    verb?: 'patch' | 'patchStatus',
+  ): TunnelObject {
+    let labelsAfter = withoutNulls({ ...stored.labels, ...labels });
     const { createdAt: createdAtBefore, ...identity } = stored.spec;
     const createdAtAfter = createdAt === undefined ? createdAtBefore : (createdAt ?? undefined);
-    const spec: TunnelObjectSpec = {
+    let spec: TunnelObjectSpec = {
       ...identity,
       ...(createdAtAfter === undefined ? {} : { createdAt: createdAtAfter }),
     };
-    checkSpec(spec);
     // A merge patch of the status replaces the whole list of conditions.
-    const statusAfter =
+    let statusAfter =
       status === undefined ? stored.status : status === null ? undefined : { ...statusOf(stored), ...status };
+    if (verb !== undefined) {
+      const after = { ...stored, labels: labelsAfter, spec, status: statusAfter };
+      const result = this.admit(toObject(after), verb);
+      if (verb === 'patch') {
+        labelsAfter = { ...result.metadata.labels };
+        spec = result.spec;
+      } else statusAfter = result.status;
+    }
+    checkLabels(labelsAfter);
+    checkSpec(spec);
+    const { createdAt: _, ...identityAfter } = spec;
+    if (!isDeepStrictEqual(identityAfter, identity)) throw apiFailure('rejected');
     if (statusAfter !== undefined) checkStatus(statusAfter);
     if (isDeepStrictEqual([labelsAfter, spec, statusAfter], [stored.labels, stored.spec, stored.status])) {
       return toObject(stored);
@@ -324,6 +345,15 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     for (const events of this.#watches) events.push({ type, object });
     return object;
   }
+}
+
+/** Returns what a webhook makes of a new object. */
+function admitted({ name, labels, spec }: TunnelManifest, admit: Admit): TunnelManifest {
+  const { metadata, spec: specAfter } = admit(
+    { metadata: { name, labels, uid: '', resourceVersion: '' }, spec },
+    'create',
+  );
+  return { name: metadata.name, labels: metadata.labels ?? {}, spec: specAfter };
 }
 
 function statusOf(stored: StoredTunnel): TunnelObjectStatus {

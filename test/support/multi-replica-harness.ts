@@ -109,7 +109,7 @@ export function createMultiReplicaHarness() {
       read: (name) => call(() => tunnelApi.read(name)),
     };
     const api: ReporterObjectApi = {
-      create: (name, spec) => call(() => reporterApi.create(name, spec)),
+      create: (manifest) => call(() => reporterApi.create(manifest)),
       patchStatus: (name, version, status) => call(() => reporterApi.patchStatus(name, version, status)),
       read: (name) =>
         call(async () => {

@@ -1,7 +1,9 @@
 import { setImmediate } from 'node:timers/promises';
 import { expect } from 'chai';
 
+import { reporterManifest } from '../../src/core/reporter-object.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
+
 import { flushEventLoop } from '../support/fake-time.ts';
 import { apiFailure } from '../support/memory-tunnel-api.ts';
 import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
@@ -82,7 +84,7 @@ describe('calls for a reporter', () => {
   });
 
   it('are rare while a foreign object has that name', async () => {
-    await world.reporterApi.create(NAME, { id: OTHER_RESPONDER.id, cluster: OTHER_RESPONDER.cluster });
+    await world.reporterApi.create(reporterManifest(NAME, OTHER_RESPONDER));
     await world.settle();
     calls.length = 0;
     replica.connect(RESPONDER, fullPush(T1));
@@ -138,9 +140,9 @@ describe('calls for a reporter', () => {
       return found;
     };
     const create = reporterApi.create.bind(reporterApi);
-    reporterApi.create = async (name, spec) => {
+    reporterApi.create = async (manifest) => {
       await flushEventLoop();
-      return await create(name, spec);
+      return await create(manifest);
     };
     replica.connect(RESPONDER, fullPush(T1));
     void replica.writeAuthorizer.liveRead(KEY);

@@ -22,6 +22,8 @@ function object(of: Tunnel, drift = 0, name = names.tunnelObjectName(RESPONDER, 
   return { name, uid: `uid of ${name}`, resourceVersion: '100', tunnel: of, drift };
 }
 
+const CLOSED = object(WANTED, Drift.terminating | Drift.status | Drift.closed);
+
 describe('nextAction', () => {
   const good = object(WANTED);
   const manual = object(WANTED, Drift.name, 'mine');
@@ -37,11 +39,35 @@ describe('nextAction', () => {
     ['unknown state, a manually created object', UNKNOWN, [manual], undefined],
     ['absent, no object', ABSENT, [], undefined],
     ['absent, an object', ABSENT, [good], { type: 'delete', object: good }],
-    ['absent, a terminating object', ABSENT, [object(WANTED, Drift.terminating)], undefined],
     [
-      'absent, a terminating and a manually created object',
+      'absent, a terminating object that is shown as connected',
       ABSENT,
-      [object(WANTED, Drift.terminating), manual],
+      [object(WANTED, Drift.terminating)],
+      { type: 'markClosed', object: object(WANTED, Drift.terminating) },
+    ],
+    [
+      'absent, a terminating object that is shown as unknown',
+      ABSENT,
+      [object(WANTED, Drift.terminating | Drift.status | Drift.unknown)],
+      { type: 'markClosed', object: object(WANTED, Drift.terminating | Drift.status | Drift.unknown) },
+    ],
+    ['absent, a terminating object that is shown as closed', ABSENT, [CLOSED], undefined],
+    [
+      'present with another identity, a terminating object',
+      present(OTHER_TENANT),
+      [object(WANTED, Drift.terminating)],
+      { type: 'markClosed', object: object(WANTED, Drift.terminating) },
+    ],
+    [
+      'present again, a terminating object that is shown as closed',
+      present(WANTED),
+      [CLOSED],
+      { type: 'patchStatus', object: CLOSED },
+    ],
+    [
+      'absent, a closed terminating and a manually created object',
+      ABSENT,
+      [CLOSED, manual],
       { type: 'delete', object: manual },
     ],
     ['present, no object', present(WANTED), [], { type: 'create', tunnel: WANTED }],
@@ -133,12 +159,23 @@ function execute(action: TunnelAction, objects: ObservedTunnel[]): ObservedTunne
     case 'patchStatus':
       expect(objects).to.include(action.object);
       return objects.map((each) =>
-        each === action.object ? { ...each, drift: each.drift & ~Drift.status & ~Drift.unknown } : each,
+        each === action.object
+          ? { ...each, drift: each.drift & ~(Drift.status | Drift.unknown | Drift.closed) }
+          : each,
+      );
+    case 'markClosed':
+      expect(objects).to.include(action.object);
+      return objects.map((each) =>
+        each === action.object
+          ? { ...each, drift: (each.drift & ~Drift.unknown) | Drift.status | Drift.closed }
+          : each,
       );
     case 'markUnknown':
       expect(objects).to.include(action.object);
       return objects.map((each) =>
-        each === action.object ? { ...each, drift: each.drift | Drift.status | Drift.unknown } : each,
+        each === action.object
+          ? { ...each, drift: (each.drift & ~Drift.closed) | Drift.status | Drift.unknown }
+          : each,
       );
   }
 }
@@ -192,7 +229,10 @@ describe('repeated actions', () => {
     fc.assert(
       fc.property(anyTunnel, anyObjects, (of, others) => {
         const correct = object(of);
-        let objects = [correct, ...others.filter(({ name }) => name !== correct.name)];
+        let objects = [
+          correct,
+          ...others.filter(({ name, drift }) => name !== correct.name && (drift & Drift.terminating) === 0),
+        ];
         for (
           let action = nextAction(present(of), objects);
           action !== undefined;
@@ -249,6 +289,14 @@ describe('nextDisconnectedAction', () => {
       { type: 'expire', object: marked(WANTED) },
     ],
     ['ignores terminating objects', 'expired', UNKNOWN, [object(WANTED, Drift.terminating)], undefined],
+    [
+      'marks a terminating object, whose tunnel may be down',
+      'unknown',
+      present(WANTED),
+      [object(WANTED, Drift.terminating)],
+      { type: 'markUnknown', object: object(WANTED, Drift.terminating) },
+    ],
+    ['does not mark a terminating object of a closed tunnel', 'unknown', UNKNOWN, [CLOSED], undefined],
     ['creates no objects after expiry', 'expired', present(WANTED), [], undefined],
   ];
   for (const [situation, phase, state, objects, action] of table) {
@@ -269,18 +317,21 @@ describe('nextDisconnectedAction', () => {
       fc.assert(
         fc.property(
           fc.constantFrom(UNKNOWN, ABSENT, present(WANTED)),
-          fc.array(fc.nat(31), { maxLength: 4 }),
+          fc.array(fc.nat(63), { maxLength: 4 }),
           (state, drifts) => {
             let objects = drifts.map((drift, index) => object(WANTED, drift, `object-${index}`));
             for (let steps = 0; ; steps += 1) {
               const action = nextDisconnectedAction(state, objects, phase);
               if (action === undefined) break;
-              expect(steps).to.be.lessThan(drifts.length);
+              expect(steps).to.be.lessThan(2 * drifts.length);
               objects = execute(action, objects);
             }
             const remaining = objects.filter(({ drift }) => (drift & Drift.terminating) === 0);
             if (phase === 'expired' || state.state === 'absent') expect(remaining).to.deep.equal([]);
-            else expect(remaining.every(({ drift }) => (drift & Drift.unknown) !== 0)).to.equal(true);
+            else
+              expect(remaining.every(({ drift }) => (drift & (Drift.unknown | Drift.closed)) !== 0)).to.equal(
+                true,
+              );
           },
         ),
       );
