@@ -76,8 +76,11 @@ const reporter = reporters.schema.openAPIV3Schema;
 const policies = readVersion('reversetunnelpolicies.yaml');
 const policy = policies.schema.openAPIV3Schema;
 
-/** The character class in RE2's notation, which JavaScript cannot parse. */
-const SHOWN_TEXT = String.raw`^[^\x00-\x1f\x7f-\x9f\x{2028}-\x{202e}\x{2066}-\x{2069}]*$`;
+/**
+ * RE2, JavaScript, Python and Rust have no escape in common for the last characters, so they are literal. Go's YAML
+ * writers break the line after U+2028, so the class ends next to it, and what it includes in excess is added again.
+ */
+const SHOWN_TEXT = '^(?:[^\\x00-\\x1f\\x7f-\\x9f\u2027-\u202f\u2066-\u2069]|[\u2027\u202f])*$';
 
 describe('CRD schemas', () => {
   for (const [kind, version, greatestList] of [
@@ -106,6 +109,11 @@ describe('CRD schemas', () => {
             expect(field.maxLength, path).to.be.a('number');
           if (field.type === 'array') expect(field.maxItems, path).to.be.within(1, greatestList);
         }
+      });
+
+      it('have enums of strings only, because generators of types reject others', () => {
+        for (const [path, field] of fields(schema))
+          if (field.enum !== undefined) expect(field.type, path).to.equal('string');
       });
 
       it('reject the same characters in every free-form string', () => {
@@ -151,7 +159,7 @@ describe('CRD schemas', () => {
   }
 
   it('reject exactly the characters that the operator rejects', () => {
-    const pattern = new RegExp(SHOWN_TEXT.replaceAll(/\\x\{(\w{4})\}/g, String.raw`\u$1`), 'u');
+    const pattern = new RegExp(SHOWN_TEXT, 'u');
     for (let point = 0; point <= 0xffff; point += 1) {
       if (point >= 0xd800 && point <= 0xdfff) continue;
       const character = String.fromCodePoint(point);
