@@ -74,33 +74,54 @@ export function policyStatusPatch(
   now: string,
 ): Required<PolicyStatus> | undefined {
   const { generation } = metadata;
-  const desired = conditionContent(parsed);
-  const current = status?.conditions?.find(({ type }) => type === 'Accepted');
+  const before = status?.conditions ?? [];
+  const desired = conditionContents(parsed);
   const rules = parsed.rules?.length ?? 0;
   const isCurrent =
-    current?.status === desired.status &&
-    current.reason === desired.reason &&
-    current.message === desired.message &&
-    current.observedGeneration === generation &&
     status?.observedGeneration === generation &&
     status.rules === rules &&
-    status.conditions?.length === 1;
+    before.length === desired.length &&
+    desired.every((content) =>
+      before.some(
+        (condition) => condition.observedGeneration === generation && hasContent(condition, content),
+      ),
+    );
   if (isCurrent) return undefined;
   return {
     observedGeneration: generation,
     rules,
-    conditions: [buildCondition(desired, status?.conditions, now, generation)],
+    conditions: desired.map((content) => buildCondition(content, before, now, generation)),
   };
 }
 
-function conditionContent({ errors }: PolicyResult): ConditionContent {
-  if (errors === undefined) return { type: 'Accepted', status: 'True', reason: 'Accepted', message: '' };
+function hasContent(condition: Condition, { type, status, reason, message }: ConditionContent): boolean {
+  return (
+    condition.type === type &&
+    condition.status === status &&
+    condition.reason === reason &&
+    condition.message === message
+  );
+}
+
+/**
+ * Accepted is the result. Ready repeats it for tools that evaluate every kind by Ready. Stalled exists only for a policy
+ * that is not accepted: kstatus takes Ready=False as progress and waits until its timeout.
+ */
+function conditionContents({ errors }: PolicyResult): readonly ConditionContent[] {
+  if (errors === undefined) {
+    const accepted = { status: 'True', reason: 'Accepted', message: '' } as const;
+    return [
+      { type: 'Accepted', ...accepted },
+      { type: 'Ready', ...accepted },
+    ];
+  }
   const listed = errors.slice(0, MAX_LISTED_ERRORS).join('; ');
   const more = errors.length > MAX_LISTED_ERRORS ? ` (and ${errors.length - MAX_LISTED_ERRORS} more)` : '';
-  return {
-    type: 'Accepted',
-    status: 'False',
-    reason: 'Invalid',
-    message: sanitize(`policy is not enforced: ${listed}${more}`, MAX_MESSAGE_LENGTH),
-  };
+  const reason = 'Invalid';
+  const message = sanitize(`policy is not enforced: ${listed}${more}`, MAX_MESSAGE_LENGTH);
+  return [
+    { type: 'Accepted', status: 'False', reason, message },
+    { type: 'Ready', status: 'False', reason, message },
+    { type: 'Stalled', status: 'True', reason, message },
+  ];
 }

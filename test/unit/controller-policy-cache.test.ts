@@ -149,13 +149,14 @@ describe("a policy's status", () => {
     expect(status).to.deep.equal({
       observedGeneration: 1,
       rules: 1,
-      conditions: [
-        {
-          ...{ type: 'Accepted', status: 'True', reason: 'Accepted', message: '' },
-          lastTransitionTime: '2026-11-23T00:00:01Z',
-          observedGeneration: 1,
-        },
-      ],
+      conditions: ['Accepted', 'Ready'].map((type) => ({
+        type,
+        status: 'True',
+        reason: 'Accepted',
+        message: '',
+        lastTransitionTime: '2026-11-23T00:00:01Z',
+        observedGeneration: 1,
+      })),
     });
     // The watch returns it, and later a change that does not affect the status.
     known = [policy('right', ALL, 1, status)];
@@ -180,16 +181,38 @@ describe("a policy's status", () => {
     expect(writes.map(({ name }) => name)).to.deep.equal(['edge', 'other', 'edge']);
   });
 
-  it('explains errors', async () => {
+  it('explains errors in Accepted, in Ready and in Stalled, which kstatus treats as a failure', async () => {
     known = [policy('wrong', WRONG)];
     await advanceTime(clock, 2000);
-    expect(writes[0]?.status.conditions?.[0]).to.deep.include({
-      status: 'False',
+    const condition = {
       reason: 'Invalid',
       message:
         'policy is not enforced: spec.rules[0].tenants[0]: "a*b" has a misplaced *: only * and prefix* are supported',
-    });
+      lastTransitionTime: '2026-11-23T00:00:01Z',
+      observedGeneration: 1,
+    };
+    expect(writes[0]?.status.conditions).to.deep.equal([
+      { type: 'Accepted', status: 'False', ...condition },
+      { type: 'Ready', status: 'False', ...condition },
+      { type: 'Stalled', status: 'True', ...condition },
+    ]);
     expect(writes[0]?.status.rules).to.equal(0);
+  });
+
+  it('is not stalled any longer once the error is fixed', async () => {
+    known = [policy('edge', WRONG)];
+    await advanceTime(clock, 2000);
+    const rejected = writes[0]?.status ?? expect.fail();
+    known = [policy('edge', ALL, 2, rejected)];
+    await advanceTime(clock, 2000);
+    const accepted = writes[1]?.status ?? expect.fail();
+    expect(accepted.conditions?.map(({ type, status }) => `${type}=${status}`)).to.deep.equal([
+      'Accepted=True',
+      'Ready=True',
+    ]);
+    known = [policy('edge', ALL, 2, accepted)];
+    await advanceTime(clock, 5000);
+    expect(writes).to.have.length(2);
   });
 
   it('is written only by the leader, also if it becomes the leader later, and again after a failed write', async () => {

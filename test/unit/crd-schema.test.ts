@@ -235,8 +235,10 @@ describe('CRD defaults, which are part of the contract: a change would alter eve
     expect(given).to.deep.equal({ conditions: [pending('Connected'), pending('Synced'), pending('Ready')] });
   });
 
-  it('give a new policy a condition that clients can wait for', () => {
-    expect(at(policy, '.status').default).to.deep.equal({ conditions: [pending('Accepted')] });
+  it('give a new policy conditions that clients can wait for', () => {
+    expect(at(policy, '.status').default).to.deep.equal({
+      conditions: [pending('Accepted'), pending('Ready')],
+    });
   });
 
   it('exist nowhere else', () => {
