@@ -104,6 +104,10 @@ export function createMetrics() {
       'Times two Envoys were found to report under the same node.cluster and node.id.',
       [],
     ),
+    reportersInConflict: gauge(
+      'reverse_tunnel_reporters_in_conflict',
+      'Reporters of this replica under whose node.cluster and node.id two Envoys report.',
+    ),
     reporters: new Gauge({
       name: 'reverse_tunnel_reporters',
       help: 'Reporters by state on this replica.',

@@ -26,6 +26,8 @@ export type TunnelRejectionReason = 'invalid' | 'rejected' | 'policy';
 export interface ReporterStats {
   readonly owned: number;
   readonly byState: Readonly<Record<ReporterConnectionState, number>>;
+  /** Reporters under whose identity two Envoys report, also while neither has a stream. */
+  readonly inConflict: number;
   readonly rejected: Readonly<Record<TunnelRejectionReason, number>>;
   /** Objects that admission rewrites, reporter objects included. */
   readonly rewritten: number;
@@ -50,9 +52,11 @@ export function collectReporterStats(
   const rejected = { invalid: 0, rejected: 0, policy: 0 };
   let owned = 0;
   let rewritten = 0;
+  let inConflict = 0;
   let sinceMs = nowMs;
-  for (const { key, ownership, stream, pendingWrites, status } of entries) {
+  for (const { key, ownership, stream, flaps, pendingWrites, status } of entries) {
     if (ownership.owns) owned += 1;
+    if (flaps.isConflict(nowMs)) inConflict += 1;
     if (stream !== undefined) {
       byState[ownership.owns ? 'connected' : 'pending'] += 1;
       rejected.invalid += stream.rejected;
@@ -66,7 +70,7 @@ export function collectReporterStats(
     // Skipped writes leave the queue without ending the backlog, while blocked writes stay in the queue.
     if (queue.pending(key) > blockedCount) sinceMs = Math.min(sinceMs, backlogSinceMs ?? nowMs);
   }
-  return { owned, byState, rejected, rewritten, backlogMs: nowMs - sinceMs };
+  return { owned, byState, inConflict, rejected, rewritten, backlogMs: nowMs - sinceMs };
 }
 
 export interface ControllerMetricsOptions {
@@ -91,6 +95,7 @@ export function updateControllerMetrics(options: ControllerMetricsOptions): void
     metrics.workqueueDelayed.set({ name }, queue.delayedCount);
   }
   metrics.reportersOwned.set(stats.owned);
+  metrics.reportersInConflict.set(stats.inConflict);
   for (const [state, count] of Object.entries(stats.byState)) metrics.reporters.set({ state }, count);
   for (const [reason, count] of Object.entries(stats.rejected))
     metrics.tunnelsRejected.set({ reason }, count);

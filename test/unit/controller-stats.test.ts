@@ -59,6 +59,21 @@ describe('statistics of the reporters of a replica', () => {
     expect(owned).to.equal(3);
   });
 
+  it('count a reporter in conflict from the fourth flap within a minute until 10 minutes after the last one', () => {
+    const flapping = entry('flapping', true, { stream: stream() });
+    const reconnected = entry('reconnected', true, { stream: stream() });
+    const inConflictAt = (nowMs: number): number =>
+      figures([flapping, reconnected], {}, {}, nowMs).inConflict;
+    for (let i = 0; i < 3; i += 1) for (const { flaps } of [flapping, reconnected]) flaps.record(NOW_MS + i);
+    expect(inConflictAt(NOW_MS + 3)).to.equal(0);
+    flapping.flaps.record(NOW_MS + 3);
+    expect(inConflictAt(NOW_MS + 3)).to.equal(1);
+    // The conflict outlasts the delay before a repeated claim, during which no flap is visible.
+    flapping.flaps.record(NOW_MS + 300_000);
+    expect(inConflictAt(NOW_MS + 899_999)).to.equal(1);
+    expect(inConflictAt(NOW_MS + 900_000)).to.equal(0);
+  });
+
   it('count currently rejected tunnels by reason', () => {
     const entries = [
       entry('a', true, { stream: stream(2), pendingWrites: pendingWrites({ rejected: ['x'] }) }),
