@@ -1,7 +1,9 @@
+import type { FieldError } from './field-error.ts';
+
 /** A JSON object. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** Returns a copy with all fields in alphabetical order, as the API server writes them. */
+/** Returns a copy with all fields in alphabetical order, as the API server writes custom objects. */
 export function sortFields<T>(value: T): T {
   if (Array.isArray(value)) return value.map((item: unknown) => sortFields(item)) as T;
   if (!isJsonObject(value)) return value;
@@ -27,20 +29,37 @@ export function isJsonObject(value: unknown): value is JsonObject {
 
 const SUBDOMAIN = /^[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*$/;
 const LABEL_VALUE = /^(?:(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$/;
+const LABEL_KEY = /^(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?\/)?(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]$/;
 
-/** Returns what is invalid about a name or labels; undefined when nothing is. */
-export function metadataViolation(name: string, labels: JsonObject): string | undefined {
-  if (name.length > 253 || !SUBDOMAIN.test(name)) return `metadata.name: Invalid value: "${name}"`;
-  for (const value of Object.values(labels)) {
-    if (typeof value !== 'string' || value.length > 63 || !LABEL_VALUE.test(value)) {
-      return `metadata.labels: Invalid value: ${JSON.stringify(value)}`;
-    }
+const SUBDOMAIN_RULE =
+  "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const LABEL_VALUE_RULE =
+  "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+const LABEL_KEY_RULE =
+  "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
+
+/** Returns what is invalid about a name and labels. */
+export function validateMetadata(name: string, labels: JsonObject): FieldError[] {
+  const errors: FieldError[] = [];
+  const reject = (field: string, value: unknown, rule: string): void =>
+    void errors.push({
+      reason: 'FieldValueInvalid',
+      message: `Invalid value: ${JSON.stringify(value)}: ${rule}`,
+      field,
+    });
+  if (!SUBDOMAIN.test(name)) reject('metadata.name', name, SUBDOMAIN_RULE);
+  else if (name.length > 253) reject('metadata.name', name, 'must be no more than 253 characters');
+  for (const [key, value] of Object.entries(labels)) {
+    if (!LABEL_KEY.test(key)) reject('metadata.labels', key, LABEL_KEY_RULE);
+    if (typeof value !== 'string') continue;
+    if (value.length > 63) reject('metadata.labels', value, 'must be no more than 63 bytes');
+    else if (!LABEL_VALUE.test(value)) reject('metadata.labels', value, LABEL_VALUE_RULE);
   }
-  return undefined;
+  return errors;
 }
 
-/** An object as it is stored and returned. */
-export interface ApiServerObject {
+/** An object as it is stored and returned. Kinds without a spec have other fields instead. */
+export interface ApiServerObject extends JsonObject {
   readonly apiVersion: string;
   readonly kind: string;
   readonly metadata: ApiMetadata;
@@ -48,49 +67,62 @@ export interface ApiServerObject {
   readonly status?: JsonObject;
 }
 
-/** Metadata with its fields in alphabetical order. */
-export interface ApiMetadata {
+/** Metadata of a stored object. */
+export interface ApiMetadata extends WritableMetadata {
   readonly creationTimestamp: string;
+  readonly deletionGracePeriodSeconds?: number;
   readonly deletionTimestamp?: string;
-  readonly finalizers?: readonly string[];
-  readonly labels?: JsonObject;
+  /** Incremented by each change except for those of metadata and status. Only for kinds that have it. */
+  readonly generation?: number;
   readonly name: string;
-  readonly namespace: string;
+  /** Absent for kinds without namespaces. */
+  readonly namespace?: string;
   readonly resourceVersion: string;
   readonly uid: string;
 }
 
 /** The metadata that a write may set. */
-export interface MetadataPatch {
-  readonly name?: string;
+export interface WritableMetadata {
+  readonly annotations?: JsonObject;
+  readonly finalizers?: readonly string[];
   readonly generateName?: string;
   readonly labels?: JsonObject;
-  readonly finalizers?: readonly string[] | null;
-  readonly resourceVersion?: string;
+  readonly ownerReferences?: readonly unknown[];
 }
 
+const WRITABLE_FIELDS = ['annotations', 'finalizers', 'generateName', 'labels', 'ownerReferences'] as const;
+
+/** The metadata of a write; a field that is null is removed. */
+export type SentMetadata = {
+  readonly [F in keyof ApiMetadata]?: ApiMetadata[F] | null;
+};
+
 /** Returns the metadata of a write. */
-export function metadataOf(sent: JsonObject): MetadataPatch {
+export function metadataOf(sent: JsonObject): SentMetadata {
   return isJsonObject(sent['metadata']) ? sent['metadata'] : {};
 }
 
-/** Returns metadata with some fields replaced, in the field order of the API server. */
-export function updateMetadata(
-  before: ApiMetadata,
-  changes: { deletionTimestamp?: string; finalizers?: readonly string[] | undefined; labels?: JsonObject },
-): ApiMetadata {
-  const { creationTimestamp, name, namespace, resourceVersion, uid } = before;
-  const deletionTimestamp = changes.deletionTimestamp ?? before.deletionTimestamp;
-  const finalizers = changes.finalizers ?? before.finalizers ?? [];
-  const labels = changes.labels ?? before.labels ?? {};
-  return {
-    creationTimestamp,
-    ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),
-    ...(finalizers.length === 0 ? {} : { finalizers }),
-    ...(Object.keys(labels).length === 0 ? {} : { labels }),
-    name,
-    namespace,
-    resourceVersion,
-    uid,
-  };
+/** Returns the fields that a write may set, without empty ones. */
+export function writableMetadata(sent: SentMetadata): WritableMetadata {
+  const fields: Record<string, unknown> = {};
+  for (const field of WRITABLE_FIELDS) {
+    const value = sent[field];
+    if (value === undefined || value === null || value === '') continue;
+    if (typeof value === 'object' && Object.keys(value).length === 0) continue;
+    fields[field] = value;
+  }
+  return fields;
+}
+
+/** Returns the fields that only the API server sets. */
+export function serverMetadata(before: ApiMetadata): Omit<ApiMetadata, keyof WritableMetadata> {
+  const {
+    annotations: _annotations,
+    finalizers: _finalizers,
+    generateName: _generateName,
+    labels: _labels,
+    ownerReferences: _ownerReferences,
+    ...kept
+  } = before;
+  return kept;
 }

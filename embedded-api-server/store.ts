@@ -1,18 +1,22 @@
 import { isDeepStrictEqual } from 'node:util';
-import { API_KINDS, isImmutable } from './kinds.ts';
+import type { ApiKind } from './api-kind.ts';
+import { API_KINDS, kindOfCrd } from './kinds.ts';
 import {
   type ApiServerObject,
   isJsonObject,
   type JsonObject,
   mergePatch,
   metadataOf,
-  metadataViolation,
+  serverMetadata,
   sortFields,
-  updateMetadata,
+  validateMetadata,
+  writableMetadata,
 } from './objects.ts';
+import { ListPages } from './list-pages.ts';
 import { type ApiPath, type ApiRequest, parseApiPath, parseBody } from './requests.ts';
 import * as responses from './responses.ts';
 import type { ApiResponse } from './responses.ts';
+import { parseFieldSelector, parseLabelSelector, type Selector, SelectorError } from './selectors.ts';
 import type { ApiChange } from './watch-cache.ts';
 
 interface StoredObject {
@@ -29,51 +33,82 @@ export interface Backup {
 
 /** What a store needs. */
 export interface StoreOptions {
-  /** The namespace of all objects. */
+  /** A namespace that exists from the start; the default of `get`. */
   readonly namespace: string;
   /** Returns the time in RFC 3339, without fractions of seconds. */
   readonly now: () => string;
   /** Receives each change, in the order of versions. */
   readonly onChange: (change: ApiChange) => void;
+  /** Returns a new uid. Default: a counter, so that runs can be repeated. */
+  readonly createUid?: () => string;
 }
 
 /** State of a CRD. */
 export type KindState = 'served' | 'terminating' | 'missing';
-/** State of the namespace. */
+/** State of a namespace. */
 export type NamespaceState = 'active' | 'terminating' | 'missing';
 
+/** A write that is being executed. */
+interface Write {
+  readonly method: ApiRequest['method'];
+  readonly kind: ApiKind;
+  readonly path: ApiPath;
+  readonly actor: string;
+  /** Whether the query asks to store nothing. */
+  readonly dryRun: boolean;
+}
+
+/** The API server keeps Events for an hour; this is more than the operator records in that time. */
+const MAX_EVENTS = 1000;
+const NAMESPACES = 'namespaces';
+const CRDS = 'customresourcedefinitions';
+
 /**
- * The objects of one namespace, with the verified behavior of a real API server: one version counter for all kinds,
- * preconditions, merge patches, the status subresource and its default, immutable specs, finalizers, paged lists
- * from one version, a namespace and CRDs that are deleted and created, and backups that can be restored.
- * `test/integration/api-contract.test.ts` compares it with a real one.
+ * The objects of an API server, with the verified behavior of a real one: one version counter for all kinds,
+ * schemas with defaults and validation, preconditions, merge patches, the status subresource, finalizers, selectors,
+ * paged lists from one version, namespaces and CRDs that are deleted and created, and backups that can be restored.
+ * `test/integration/api-contract.test.ts` compares it with a real one. It does not record managed fields.
  *
- * Fields are in alphabetical order, as the real one writes them.
+ * Fields are in alphabetical order, as the real one writes those of custom objects.
  */
 export class ApiStore {
   readonly namespace: string;
   readonly #onChange: (change: ApiChange) => void;
   readonly #now: () => string;
+  readonly #createUid: () => string;
   #objects = new Map<string, Map<string, StoredObject>>();
   #version = 95;
   #uids = 0;
-  /** Unfinished lists, by continue token. */
-  readonly #pages = new Map<string, { readonly version: number; readonly remaining: readonly string[] }>();
-  readonly #kinds = new Map<string, KindState>();
-  #namespaceState: NamespaceState = 'active';
+  readonly #pages = new ListPages();
+  readonly #kinds = new Map<string, ApiKind>(Object.entries(API_KINDS));
+  readonly #kindStates = new Map<string, KindState>();
+  readonly #namespaceStates = new Map<string, NamespaceState>();
 
-  constructor({ namespace, now, onChange }: StoreOptions) {
+  constructor({ namespace, now, onChange, createUid }: StoreOptions) {
     this.namespace = namespace;
     this.#now = now;
     this.#onChange = onChange;
+    this.#createUid = createUid ?? (() => `uid-${(this.#uids += 1)}`);
+    this.#namespaceStates.set(namespace, 'active');
   }
 
   get version(): number {
     return this.#version;
   }
 
+  /** The kinds that are served. */
+  get kinds(): Iterable<ApiKind> {
+    return [...this.#kinds.values()].filter(({ plural }) => this.isServed(plural));
+  }
+
+  /** Returns the kind of a path; undefined if it is not served. */
+  kindAt({ resource, group, version }: Pick<ApiPath, 'resource' | 'group' | 'version'>): ApiKind | undefined {
+    const kind = this.#kinds.get(resource);
+    return kind?.group === group && kind.version === version && this.isServed(resource) ? kind : undefined;
+  }
+
   kindState(resource: string): KindState {
-    return this.#kinds.get(resource) ?? 'served';
+    return this.#kindStates.get(resource) ?? 'served';
   }
 
   isServed(resource: string): boolean {
@@ -81,37 +116,48 @@ export class ApiStore {
   }
 
   setKindState(resource: string, state: KindState): void {
-    this.#kinds.set(resource, state);
+    this.#kindStates.set(resource, state);
   }
 
   /**
-   * Changes the namespace from active to terminating to missing and back; a terminating namespace is emptied first.
+   * Changes a namespace from active to terminating to missing and back, without an object for it; a terminating
+   * namespace is emptied first.
    */
-  setNamespaceState(state: NamespaceState): void {
-    const from = this.#namespaceState;
+  setNamespaceState(state: NamespaceState, namespace = this.namespace): void {
+    const from = this.#namespaceState(namespace);
     if ((from === 'missing' && state === 'terminating') || (from === 'active' && state === 'missing')) return;
     if (from === 'terminating' && state !== from)
-      for (const resource of this.#objects.keys()) this.deleteAll(resource);
-    this.#namespaceState = state;
+      for (const resource of this.#objects.keys()) this.deleteAll(resource, namespace);
+    this.#namespaceStates.set(namespace, state);
   }
 
-  /** Iterates over the objects of a kind. */
+  /** Iterates over the objects of a kind in all namespaces. */
   *objects(resource: string): Iterable<ApiServerObject> {
     for (const { object } of this.#objects.get(resource)?.values() ?? []) yield object;
   }
 
-  get(resource: string, name: string): ApiServerObject | undefined {
-    return this.#objects.get(resource)?.get(name)?.object;
+  get(
+    resource: string,
+    name: string,
+    namespace: string | undefined = this.namespace,
+  ): ApiServerObject | undefined {
+    return this.#objects.get(resource)?.get(keyOf(this.#kinds.get(resource), namespace, name))?.object;
   }
 
-  /** Deletes all objects of a kind and removes their finalizers, as when its CRD or the namespace is deleted. */
-  deleteAll(resource: string): void {
-    for (const { metadata } of [...this.objects(resource)]) {
-      const path = `/apis/group/version/namespaces/${this.namespace}/${resource}/${metadata.name}`;
+  /**
+   * Deletes all objects of a kind in one or all namespaces and removes their finalizers, as when its CRD or the
+   * namespace is deleted.
+   */
+  deleteAll(resource: string, namespace?: string): void {
+    for (const { apiVersion, metadata } of [...this.objects(resource)]) {
+      if (namespace !== undefined && metadata.namespace !== namespace) continue;
+      const scope = metadata.namespace === undefined ? '' : `/namespaces/${metadata.namespace}`;
+      const root = apiVersion.includes('/') ? '/apis' : '/api';
+      const path = `${root}/${apiVersion}${scope}/${resource}/${metadata.name}`;
       if (metadata.finalizers !== undefined) {
         this.handle({ method: 'PATCH', path, body: '{"metadata":{"finalizers":null}}', actor: 'server' });
       }
-      if (this.get(resource, metadata.name) !== undefined)
+      if (this.get(resource, metadata.name, metadata.namespace) !== undefined)
         this.handle({ method: 'DELETE', path, actor: 'server' });
     }
   }
@@ -123,201 +169,361 @@ export class ApiStore {
 
   /** @param atMs the time of the backup */
   backup(atMs: number): Backup {
-    const objects = new Map([...this.#objects].map(([resource, byName]) => [resource, new Map(byName)]));
+    const objects = new Map([...this.#objects].map(([resource, byKey]) => [resource, new Map(byKey)]));
     return { atMs, version: this.#version, objects };
   }
 
   /** Restores a backup of etcd; watches do not notice. UIDs are never reused, because real ones are random. */
   restore({ version, objects }: Backup): void {
-    this.#objects = new Map([...objects].map(([resource, byName]) => [resource, new Map(byName)]));
+    this.#objects = new Map([...objects].map(([resource, byKey]) => [resource, new Map(byKey)]));
     this.#version = version;
     this.#pages.clear();
   }
 
   handle(request: ApiRequest): ApiResponse {
     const path = parseApiPath(request.path);
-    const { resource, name } = path;
-    const kind = this.kindState(resource);
-    if (kind === 'missing' || !(resource in API_KINDS)) return responses.NO_KIND_MATCH;
-    switch (request.method) {
-      case 'GET':
-        return name === undefined ? this.#list(path) : this.#get(path, name);
-      case 'POST':
-        return this.#create(path, request);
-      case 'PATCH':
-        return this.#patch(path, name ?? '', request);
-      case 'DELETE':
-        return this.#delete(path, name ?? '', request);
+    const { name, query } = path;
+    const kind = this.kindAt(path);
+    if (kind === undefined || (path.status && !kind.hasStatus)) return responses.NO_KIND_MATCH;
+    const { method, actor } = request;
+    const write = { method, kind, path, actor, dryRun: query.has('dryRun') };
+    try {
+      switch (method) {
+        case 'GET':
+          return name === undefined ? this.#list(kind, path) : this.#get(kind, path, name);
+        case 'POST':
+          return name === undefined
+            ? this.#create(write, parseBody(request.body))
+            : responses.methodNotAllowed();
+        case 'PUT':
+        case 'PATCH':
+          return name === undefined
+            ? responses.methodNotAllowed()
+            : this.#update(write, name, parseBody(request.body));
+        case 'DELETE':
+          return name === undefined
+            ? this.#deleteCollection(write)
+            : this.#delete(write, name, parseBody(request.body));
+      }
+    } catch (error) {
+      if (error instanceof SelectorError || error instanceof SyntaxError)
+        return responses.badRequest(error.message);
+      throw error;
     }
   }
 
-  #get({ resource }: ApiPath, name: string): ApiResponse {
-    const stored = this.#objects.get(resource)?.get(name);
-    return stored === undefined ? responses.notFound(resource, name) : responses.ok(stored.text);
+  /**
+   * Returns what a list or watch selects.
+   *
+   * @throws SelectorError if a selector is not valid
+   */
+  selectorFor(kind: ApiKind, { namespace, name, query }: ApiPath): Selector {
+    const byLabel = parseLabelSelector(query.get('labelSelector') ?? '');
+    const byField = parseFieldSelector(query.get('fieldSelector') ?? '', kind);
+    return (object) =>
+      (namespace === undefined || !kind.namespaced || object.metadata.namespace === namespace) &&
+      (name === undefined || object.metadata.name === name) &&
+      byLabel(object) &&
+      byField(object);
   }
 
-  #list({ resource, query }: ApiPath): ApiResponse {
-    const token = query.get('continue');
-    let { version, remaining }: { version: number; remaining: readonly string[] } = {
-      version: this.#version,
-      remaining: [],
-    };
-    if (token === null) {
-      const only = /^metadata\.name=(.*)$/.exec(query.get('fieldSelector') ?? '')?.[1];
-      const sorted = [...(this.#objects.get(resource) ?? [])].toSorted(([a], [b]) => (a < b ? -1 : 1));
-      remaining = sorted.filter(([name]) => only === undefined || name === only).map(([, { text }]) => text);
-    } else {
-      const page = this.#pages.get(token);
-      if (page === undefined) return responses.expired('The provided continue parameter is too old');
-      ({ version, remaining } = page);
-    }
-    const limit = Number(query.get('limit') ?? remaining.length);
-    const nextPage = remaining.slice(limit);
-    const next = nextPage.length === 0 ? '' : `${version}-${nextPage.length}-${resource}`;
-    if (next !== '') this.#pages.set(next, { version, remaining: nextPage });
-    const { kind, apiVersion } = kindOf(resource);
-    const metadata = JSON.stringify({ continue: next, resourceVersion: String(version) });
-    const items = remaining.slice(0, limit).join(',');
+  /** Returns the selected objects with their texts, in the order of their keys. */
+  select(kind: ApiKind, selector: Selector): readonly StoredObject[] {
+    return [...(this.#objects.get(kind.plural) ?? [])]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .flatMap(([, stored]) => (selector(stored.object) ? [stored] : []));
+  }
+
+  #namespaceState(namespace: string): NamespaceState {
+    return this.#namespaceStates.get(namespace) ?? 'missing';
+  }
+
+  #get(kind: ApiKind, { namespace }: ApiPath, name: string): ApiResponse {
+    const stored = this.#objects.get(kind.plural)?.get(keyOf(kind, namespace, name));
+    return stored === undefined ? responses.notFound(kind, name) : responses.ok(stored.text);
+  }
+
+  #list(kind: ApiKind, path: ApiPath): ApiResponse {
+    const { query } = path;
+    const token = query.get('continue') ?? '';
+    const page =
+      token === ''
+        ? this.#pages.first(
+            this.#version,
+            this.select(kind, this.selectorFor(kind, path)).map(({ text }) => text),
+            Number(query.get('limit') ?? 0),
+          )
+        : this.#pages.next(token, Number(query.get('limit') ?? 0));
+    if (page === undefined) return responses.expired('The provided continue parameter is too old');
+    const isFiltered = (query.get('labelSelector') ?? query.get('fieldSelector') ?? '') !== '';
+    const metadata = JSON.stringify({
+      continue: page.token,
+      // The real one counts the rest only without a selector.
+      ...(page.remaining === 0 || isFiltered ? {} : { remainingItemCount: page.remaining }),
+      resourceVersion: String(page.version),
+    });
     return responses.ok(
-      `{"apiVersion":"${apiVersion}","items":[${items}],"kind":"${kind}List","metadata":${metadata}}`,
+      `{"apiVersion":"${kind.apiVersion}","items":[${page.items.join(',')}],"kind":"${kind.kind}List","metadata":${metadata}}`,
     );
   }
 
-  #create({ resource, namespace }: ApiPath, { body, actor }: ApiRequest): ApiResponse {
-    const sent = parseBody(body);
-    const { name: givenName, generateName, labels, finalizers, resourceVersion } = metadataOf(sent);
-    const name = givenName ?? `${generateName ?? ''}${this.#version + 1}`;
-    if (this.#namespaceState === 'missing') return responses.missingNamespace(namespace);
-    if (this.#namespaceState === 'terminating')
-      return responses.namespaceTerminating(resource, name, namespace);
-    if (this.kindState(resource) === 'terminating') return responses.kindTerminating(resource, name);
-    if (resourceVersion !== undefined) return responses.internalError('resourceVersion should not be set');
-    const violation = metadataViolation(name, labels ?? {});
-    if (violation !== undefined) return responses.invalid(resource, name, violation);
-    const existing = this.get(resource, name);
-    if (existing !== undefined) {
-      return responses.alreadyExists(resource, name, existing.metadata.deletionTimestamp !== undefined);
+  #create(write: Write, sent: JsonObject): ApiResponse {
+    const { kind, path } = write;
+    const metadata = metadataOf(sent);
+    const namespace = kind.namespaced ? (path.namespace ?? metadata.namespace ?? '') : undefined;
+    const name = metadata.name ?? `${metadata.generateName ?? ''}${this.#version + 1}`;
+    if (namespace !== undefined) {
+      const state = this.#namespaceState(namespace);
+      if (state === 'missing') return responses.missingNamespace(namespace);
+      if (state === 'terminating') return responses.namespaceTerminating(kind, name, namespace);
     }
-    const { kind, apiVersion, defaultStatus } = kindOf(resource);
-    this.#uids += 1;
-    const object: ApiServerObject = {
-      apiVersion,
-      kind,
+    if (this.kindState(kind.plural) === 'terminating') return responses.kindTerminating(kind, name);
+    if ((metadata.resourceVersion ?? '') !== '')
+      return responses.internalError('resourceVersion should not be set on objects to be created');
+    const { status: _status, ...content } = sent;
+    const object = {
+      ...(kind.hasStatus ? content : sent),
+      ...(kind.plural === CRDS ? { status: crdStatus(sent, this.#now()) } : {}),
+      apiVersion: kind.apiVersion,
+      kind: kind.kind,
       metadata: {
+        ...writableMetadata(metadata),
         creationTimestamp: this.#now(),
-        ...(finalizers === undefined || finalizers === null ? {} : { finalizers }),
-        ...(labels === undefined ? {} : { labels }),
+        ...(kind.hasStatus && kind.isCustom ? { generation: 1 } : {}),
         name,
-        namespace,
+        ...(namespace === undefined ? {} : { namespace }),
         resourceVersion: '',
-        uid: `uid-${this.#uids}`,
+        uid: this.#createUid(),
       },
-      spec: isJsonObject(sent['spec']) ? sent['spec'] : {},
-      ...(defaultStatus === undefined ? {} : { status: defaultStatus }),
     };
-    if (resource === 'events') {
-      this.#version += 1;
-      return { status: 201, text: JSON.stringify(object), retryAfter: undefined };
+    const checked = this.#check(write, object, undefined);
+    if (!('object' in checked)) return checked;
+    const existing = this.get(kind.plural, name, namespace);
+    if (existing !== undefined) {
+      return responses.alreadyExists(kind, name, existing.metadata.deletionTimestamp !== undefined);
     }
-    return { ...responses.ok(this.#put('ADDED', resource, object, actor)), status: 201 };
+    const rejection = this.#onCreate(write, checked.object);
+    if (rejection !== undefined) return rejection;
+    return { ...responses.ok(this.#put('ADDED', write, checked.object)), status: 201 };
   }
 
-  #patch({ resource, status }: ApiPath, name: string, { body, actor }: ApiRequest): ApiResponse {
-    const before = this.get(resource, name);
-    if (before === undefined) return responses.notFound(resource, name);
-    const sent = parseBody(body);
-    const { resourceVersion, labels, finalizers } = metadataOf(sent);
-    if (resourceVersion !== undefined && resourceVersion !== before.metadata.resourceVersion) {
-      return responses.conflict(resource, name);
+  /** Executes a PUT, which replaces the object, or a merge patch. */
+  #update(write: Write, name: string, sent: JsonObject): ApiResponse {
+    const { kind, path, method } = write;
+    const before = this.get(kind.plural, name, path.namespace);
+    if (before === undefined) return responses.notFound(kind, name);
+    const { resourceVersion } = metadataOf(sent);
+    if (
+      resourceVersion !== undefined &&
+      resourceVersion !== null &&
+      resourceVersion !== before.metadata.resourceVersion
+    ) {
+      return responses.conflict(kind, name);
     }
-    const kind = kindOf(resource);
-    let after: ApiServerObject;
-    if (status) {
-      const merged = sent['status'] === null ? undefined : mergePatch(before.status, sent['status'] ?? {});
-      after = { ...before, status: isJsonObject(merged) ? merged : (kind.defaultStatus ?? {}) };
-    } else {
-      const merged = mergePatch(before.spec, sent['spec'] ?? {});
-      const spec = isJsonObject(merged) ? merged : before.spec;
-      const labelled = mergePatch(before.metadata.labels ?? {}, labels ?? {}) as JsonObject;
-      const violation = metadataViolation(name, labelled);
-      if (violation !== undefined) return responses.invalid(resource, name, violation);
-      if (isImmutable(kind, before.spec, spec)) {
-        return responses.invalid(resource, name, 'spec: Forbidden: immutable');
-      }
-      after = {
-        ...before,
-        metadata: updateMetadata(before.metadata, {
-          // Null removes the finalizers.
-          finalizers: finalizers === undefined ? before.metadata.finalizers : (finalizers ?? []),
-          labels: labelled,
-        }),
-        spec,
-      };
+    if (method === 'PUT' && kind.isCustom && (resourceVersion ?? '') === '')
+      return responses.missingVersion(kind, name);
+    const merged = (method === 'PUT' ? sent : mergePatch(before, sent)) as JsonObject;
+    const content = this.#updatedContent(write, before, merged);
+    const checked = this.#check(write, content, before);
+    if (!('object' in checked)) return checked;
+    const { object } = checked;
+    if (isDeepStrictEqual(object, before)) return responses.ok(this.#text(kind, before));
+    const after = incrementGeneration(object, before);
+    const { deletionTimestamp, finalizers = [] } = after.metadata;
+    if (deletionTimestamp === undefined || finalizers.length > 0) {
+      const text = this.#put('MODIFIED', write, after);
+      if (kind.plural === CRDS) this.#serve(after);
+      return responses.ok(text);
     }
-    if (isDeepStrictEqual(after, before)) return responses.ok(this.#text(resource, name));
-    const isFinalized =
-      after.metadata.deletionTimestamp !== undefined && (after.metadata.finalizers ?? []).length === 0;
-    if (!isFinalized) return responses.ok(this.#put('MODIFIED', resource, after, actor));
-    this.#remove(resource, name, actor);
+    this.#remove(write, after);
     return responses.ok(JSON.stringify(after));
   }
 
-  #delete({ resource }: ApiPath, name: string, { body, actor }: ApiRequest): ApiResponse {
-    const object = this.get(resource, name);
-    if (object === undefined) return responses.notFound(resource, name);
-    const { uid, resourceVersion, finalizers, deletionTimestamp } = object.metadata;
-    const preconditions = parseBody(body)['preconditions'] as
-      { uid?: string; resourceVersion?: string } | undefined;
-    if (
-      (preconditions?.uid !== undefined && preconditions.uid !== uid) ||
-      (preconditions?.resourceVersion !== undefined && preconditions.resourceVersion !== resourceVersion)
-    ) {
-      return responses.conflict(resource, name);
-    }
-    if ((finalizers ?? []).length === 0) {
-      this.#remove(resource, name, actor);
-      return responses.deleted(resource, name, uid);
-    }
-    if (deletionTimestamp !== undefined) return responses.ok(this.#text(resource, name));
-    const metadata = updateMetadata(object.metadata, { deletionTimestamp: this.#now() });
-    return responses.ok(this.#put('MODIFIED', resource, { ...object, metadata }, actor));
+  /** Returns the object with the part that the path writes. */
+  #updatedContent({ kind, path }: Write, before: ApiServerObject, merged: JsonObject): ApiServerObject {
+    if (path.status) return { ...before, status: merged['status'] as JsonObject };
+    const { status: _status, ...content } = merged;
+    return {
+      ...(kind.hasStatus ? { ...content, status: before.status } : merged),
+      apiVersion: before.apiVersion,
+      kind: before.kind,
+      metadata: { ...writableMetadata(metadataOf(merged)), ...serverMetadata(before.metadata) },
+    } as ApiServerObject;
   }
 
-  #text(resource: string, name: string): string {
-    return this.#objects.get(resource)?.get(name)?.text ?? '';
+  /** Prunes, sets defaults and validates; returns the object, or the response that rejects it. */
+  #check(
+    { kind, path, method }: Write,
+    content: JsonObject & { metadata: ApiServerObject['metadata'] },
+    before: ApiServerObject | undefined,
+  ): { readonly object: ApiServerObject } | ApiResponse {
+    const { name, labels = {} } = content.metadata;
+    const unknown: string[] = [];
+    const { status, ...rest } = kind.schema.prune(content, unknown);
+    if (unknown.length > 0 && path.query.get('fieldValidation') === 'Strict') {
+      const fields = `strict decoding error: ${unknown.map((field) => `unknown field "${field}"`).join(', ')}`;
+      return method === 'PATCH'
+        ? responses.invalidPatch(content, fields)
+        : responses.undecodable(kind, fields);
+    }
+    const pruned = status === undefined || status === null ? rest : { ...rest, status };
+    const object = sortFields(kind.schema.applyDefaults(pruned)) as ApiServerObject;
+    const errors = path.status
+      ? kind.schema.validateStatus(object.status)
+      : [...validateMetadata(name, labels), ...kind.schema.validate(object, before)];
+    return errors.length > 0 ? responses.invalid(kind, name, errors) : { object };
   }
 
-  #put(type: 'ADDED' | 'MODIFIED', resource: string, unversioned: ApiServerObject, by: string): string {
+  #delete(write: Write, name: string, { preconditions }: JsonObject): ApiResponse {
+    const { kind, path } = write;
+    const object = this.get(kind.plural, name, path.namespace);
+    if (object === undefined) return responses.notFound(kind, name);
+    const { uid, resourceVersion, finalizers = [], deletionTimestamp, generation } = object.metadata;
+    const expected = isJsonObject(preconditions) ? preconditions : {};
+    if (typeof expected['uid'] === 'string' && expected['uid'] !== uid)
+      return responses.preconditionFailed(kind, name, 'UID', [expected['uid'], uid]);
+    if (typeof expected['resourceVersion'] === 'string' && expected['resourceVersion'] !== resourceVersion)
+      return responses.preconditionFailed(kind, name, 'ResourceVersion', [
+        expected['resourceVersion'],
+        resourceVersion,
+      ]);
+    if (write.dryRun) return responses.deleted(kind, name, uid);
+    if (finalizers.length === 0) {
+      this.#remove(write, object);
+      return responses.deleted(kind, name, uid);
+    }
+    if (deletionTimestamp !== undefined) return responses.ok(this.#text(kind, object));
+    const metadata = {
+      ...object.metadata,
+      deletionGracePeriodSeconds: 0,
+      deletionTimestamp: this.#now(),
+      ...(generation === undefined ? {} : { generation: generation + 1 }),
+    };
+    return responses.ok(this.#put('MODIFIED', write, { ...object, metadata }));
+  }
+
+  #deleteCollection(write: Write): ApiResponse {
+    const { kind, path } = write;
+    const selected = this.select(kind, this.selectorFor(kind, path));
+    for (const { object } of selected) {
+      const { name, namespace } = object.metadata;
+      this.#delete({ ...write, path: { ...path, name, namespace } }, name, {});
+    }
+    const items = selected.map(({ text }) => text).join(',');
+    const metadata = `{"continue":"","resourceVersion":"${this.#version}"}`;
+    return responses.ok(
+      `{"apiVersion":"${kind.apiVersion}","items":[${items}],"kind":"${kind.kind}List","metadata":${metadata}}`,
+    );
+  }
+
+  #text({ plural }: ApiKind, { metadata }: ApiServerObject): string {
+    const key = keyOf(this.#kinds.get(plural), metadata.namespace, metadata.name);
+    return this.#objects.get(plural)?.get(key)?.text ?? '';
+  }
+
+  #put(type: 'ADDED' | 'MODIFIED', write: Write, unversioned: ApiServerObject): string {
+    const { kind, actor, dryRun } = write;
+    if (dryRun) {
+      const { resourceVersion, ...metadata } = unversioned.metadata;
+      const shown = resourceVersion === '' ? metadata : unversioned.metadata;
+      return JSON.stringify(sortFields({ ...unversioned, metadata: shown }));
+    }
     this.#version += 1;
-    const { name } = unversioned.metadata;
     const object = sortFields({
       ...unversioned,
       metadata: { ...unversioned.metadata, resourceVersion: String(this.#version) },
     });
     const text = JSON.stringify(object);
-    let byName = this.#objects.get(resource);
-    if (byName === undefined) this.#objects.set(resource, (byName = new Map()));
-    const before = byName.get(name)?.object;
-    byName.set(name, { object, text });
-    this.#onChange({ resource, type, version: this.#version, object, text, before, actor: by });
+    const resource = kind.plural;
+    let byKey = this.#objects.get(resource);
+    if (byKey === undefined) this.#objects.set(resource, (byKey = new Map()));
+    const key = keyOf(kind, object.metadata.namespace, object.metadata.name);
+    const before = byKey.get(key)?.object;
+    byKey.set(key, { object, text });
+    this.#onChange({ resource, type, version: this.#version, object, text, before, actor });
+    const [oldest] = byKey.values();
+    if (resource === 'events' && byKey.size > MAX_EVENTS && oldest !== undefined)
+      this.#remove(write, oldest.object);
     return text;
   }
 
   /** The event carries a version of its own for the deletion. */
-  #remove(resource: string, name: string, by: string): void {
-    const byName = this.#objects.get(resource);
-    const before = byName?.get(name)?.object;
-    if (byName === undefined || before === undefined) return;
-    byName.delete(name);
+  #remove({ kind, actor }: Write, { metadata: { name, namespace } }: ApiServerObject): void {
+    const resource = kind.plural;
+    const byKey = this.#objects.get(resource);
+    const key = keyOf(kind, namespace, name);
+    const before = byKey?.get(key)?.object;
+    if (byKey === undefined || before === undefined) return;
+    byKey.delete(key);
     this.#version += 1;
     const object = { ...before, metadata: { ...before.metadata, resourceVersion: String(this.#version) } };
     const text = JSON.stringify(object);
-    this.#onChange({ resource, type: 'DELETED', version: this.#version, object, text, before, actor: by });
+    this.#onChange({ resource, type: 'DELETED', version: this.#version, object, text, before, actor });
+    this.#onRemove(resource, before);
+  }
+
+  /** Applies what the object of a namespace or a CRD stands for; returns a response if that is not possible. */
+  #onCreate({ kind, dryRun }: Write, object: ApiServerObject): ApiResponse | undefined {
+    if (dryRun) return undefined;
+    const { name } = object.metadata;
+    if (kind.plural === NAMESPACES) this.#namespaceStates.set(name, 'active');
+    if (kind.plural !== CRDS) return undefined;
+    const message = this.#serve(object);
+    if (message === undefined) return undefined;
+    return responses.invalid(kind, name, [
+      { reason: 'FieldValueInvalid', message: `Invalid value: ${message}`, field: 'spec' },
+    ]);
+  }
+
+  /** Removes what a deleted namespace or CRD contains. */
+  #onRemove(resource: string, { spec, metadata: { name } }: ApiServerObject): void {
+    if (resource === NAMESPACES) {
+      this.#namespaceStates.set(name, 'terminating');
+      this.setNamespaceState('missing', name);
+    } else if (resource === CRDS) {
+      const { plural } = spec['names'] as { plural: string };
+      this.deleteAll(plural);
+      this.#kinds.delete(plural);
+    }
+  }
+
+  /** Serves the kind of a CRD; returns why that is not possible. */
+  #serve(crd: ApiServerObject): string | undefined {
+    try {
+      const kind = kindOfCrd(crd);
+      const existing = this.#kinds.get(kind.plural);
+      if (existing !== undefined && existing.group !== kind.group)
+        return `${kind.plural} exists in the group ${existing.group}; this API server needs distinct plurals`;
+      this.#kinds.set(kind.plural, kind);
+      return undefined;
+    } catch (error) {
+      return (error as Error).message;
+    }
   }
 }
 
-function kindOf(resource: string) {
-  const kind = API_KINDS[resource];
-  if (kind === undefined) throw new Error(`${resource}: not a kind of this store`);
-  return kind;
+function keyOf(kind: ApiKind | undefined, namespace: string | undefined, name: string): string {
+  return kind?.namespaced === false || namespace === undefined ? name : `${namespace}/${name}`;
+}
+
+/** Returns the status of a CRD whose kind is served. */
+function crdStatus({ spec }: JsonObject, now: string): JsonObject {
+  const { names } = spec as { names?: unknown };
+  const conditions = ['NamesAccepted', 'Established'].map((type) => ({
+    lastTransitionTime: now,
+    message: type === 'Established' ? 'the initial names have been accepted' : 'no conflicts found',
+    reason: type === 'Established' ? 'InitialNamesAccepted' : 'NoConflicts',
+    status: 'True',
+    type,
+  }));
+  return { acceptedNames: names, conditions, storedVersions: ['v1alpha1'] };
+}
+
+/** Increments the generation if anything has changed except for metadata and status. */
+function incrementGeneration(after: ApiServerObject, before: ApiServerObject): ApiServerObject {
+  const { generation } = before.metadata;
+  if (generation === undefined) return after;
+  const content = ({ metadata: _metadata, status: _status, ...rest }: ApiServerObject): JsonObject => rest;
+  if (isDeepStrictEqual(content(after), content(before))) return after;
+  return { ...after, metadata: { ...after.metadata, generation: generation + 1 } };
 }

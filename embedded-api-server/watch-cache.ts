@@ -20,6 +20,10 @@ export interface OpenWatch {
   fromVersion: number;
   /** Sends one line of the stream, without its line feed. */
   readonly sendLine: (text: string) => void;
+  /** Selects objects; an object that is no longer selected is reported as deleted. Default: all. */
+  readonly selects?: (object: ApiServerObject) => boolean;
+  /** Returns an object as it is sent, given its JSON. Default: that JSON. */
+  readonly encode?: (object: ApiServerObject, text: string) => string;
 }
 
 /** Number of changes that a watch can start from. */
@@ -86,16 +90,36 @@ export class WatchCache<W extends OpenWatch = OpenWatch> {
     return true;
   }
 
-  /** Sends a bookmark with the current version, unless the watch starts from a version in the future. */
-  sendBookmark(watch: W, version: number): void {
+  /**
+   * Sends a bookmark with the current version, unless the watch starts from a version in the future.
+   *
+   * @param content further fields of the bookmark's object
+   */
+  sendBookmark(watch: W, version: number, content: object = {}): void {
     if (version < watch.fromVersion) return;
     watch.fromVersion = version;
-    watch.sendLine(`{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"${version}"}}}`);
+    const object = { ...content, metadata: { ...metadataIn(content), resourceVersion: String(version) } };
+    watch.sendLine(JSON.stringify({ type: 'BOOKMARK', object }));
   }
 }
 
+function metadataIn(content: { readonly metadata?: object }): object {
+  return content.metadata ?? {};
+}
+
 function sendChange(watch: OpenWatch, change: ApiChange): void {
-  if (watch.resource !== change.resource || change.version <= watch.fromVersion) return;
-  watch.fromVersion = change.version;
-  watch.sendLine(`{"type":"${change.type}","object":${change.text}}`);
+  const { resource, version, type, object, text, before } = change;
+  if (watch.resource !== resource || version <= watch.fromVersion) return;
+  watch.fromVersion = version;
+  const { selects = () => true, encode = (_object, encoded) => encoded } = watch;
+  const isSelected = type !== 'DELETED' && selects(object);
+  const wasSelected = before !== undefined && selects(before);
+  if (isSelected) {
+    watch.sendLine(`{"type":"${wasSelected ? 'MODIFIED' : 'ADDED'}","object":${encode(object, text)}}`);
+  } else if (wasSelected) {
+    // The last selected state, with the version of the change.
+    const metadata = { ...before.metadata, resourceVersion: String(version) };
+    const last = { ...before, metadata };
+    watch.sendLine(`{"type":"DELETED","object":${encode(last, JSON.stringify(last))}}`);
+  }
 }

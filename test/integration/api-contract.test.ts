@@ -1,11 +1,16 @@
 /**
- * The contract of the simulation's API server: each case runs against it and against a real one, and both must answer
- * alike.
+ * The contract of the embedded API server: each case runs against its store, against the store behind HTTP, and against
+ * a real API server, and all must answer alike.
  */
 import { expect } from 'chai';
 import { ApiError } from '../../src/k8s/api-error.ts';
 import type { ResourceClient } from '../../src/k8s/resource-client.ts';
-import { connectToRealServer, startMemoryServer, type ContractServer } from '../support/api-contract.ts';
+import {
+  connectToRealServer,
+  type ContractServer,
+  startHttpServer,
+  startMemoryServer,
+} from '../support/api-contract.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { TUNNEL_SPEC } from '../support/crd-objects.ts';
 
@@ -44,14 +49,19 @@ function tunnel(name: string, metadata: object = {}): object {
 
 describe('contract of the API server', () => {
   const controlPlane = useControlPlane();
-  for (const kind of ['in memory', 'real'] as const) {
+  for (const kind of ['in memory', 'over HTTP', 'real'] as const) {
     describe(kind, () => {
       let server: ContractServer;
       let tunnels: ResourceClient<Stored>;
       let reporters: ResourceClient<Stored>;
 
       before(async () => {
-        server = kind === 'real' ? await connectToRealServer(controlPlane()) : startMemoryServer();
+        server =
+          kind === 'real'
+            ? await connectToRealServer(controlPlane())
+            : kind === 'over HTTP'
+              ? await startHttpServer()
+              : startMemoryServer();
         tunnels = clientOf('reversetunnels');
         reporters = clientOf('reversetunnelreporters');
       });

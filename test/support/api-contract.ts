@@ -1,5 +1,6 @@
 import { createApiLink } from '../faults/sim/api-link.ts';
 import { SimApiServer } from '../faults/sim/api-server.ts';
+import { startEmbeddedApiServer } from '../../embedded-api-server/start.ts';
 import { ApiStore } from '../../embedded-api-server/store.ts';
 import { createPrng } from '../faults/sim/prng.ts';
 import { SimProcess } from '../faults/sim/process.ts';
@@ -56,6 +57,12 @@ export function startMemoryServer(): ContractServer {
   };
 }
 
+/** Starts the embedded API server, and connects to it over HTTP. */
+export async function startHttpServer(): Promise<ContractServer> {
+  const embedded = await startEmbeddedApiServer();
+  return connect(embedded.kubeconfigPath, 'default', () => embedded.stop());
+}
+
 /** Connects to a real API server with a ServiceAccount that has the permissions of the cases. */
 export async function connectToRealServer(controlPlane: ControlPlaneClient): Promise<ContractServer> {
   const namespace = await createNamespace(controlPlane, 'contract');
@@ -78,8 +85,16 @@ export async function connectToRealServer(controlPlane: ControlPlaneClient): Pro
     serviceAccount: 'contract',
     rules,
   });
+  return connect(kubeconfigPath, namespace, () => Promise.resolve());
+}
+
+async function connect(
+  kubeconfig: string,
+  namespace: string,
+  close: () => Promise<void>,
+): Promise<ContractServer> {
   const client = createApiClient({
-    connection: await resolveConnection({ kubeconfig: kubeconfigPath, env: {}, clock: systemClock }),
+    connection: await resolveConnection({ kubeconfig, env: {}, clock: systemClock }),
     clock: systemClock,
     userAgent: 'reverse-tunnel-operator/contract',
     connections: 4,
@@ -89,6 +104,9 @@ export async function connectToRealServer(controlPlane: ControlPlaneClient): Pro
     namespace,
     settle: (call) => call,
     waitUntil: (what, predicate) => eventually(what, predicate),
-    close: () => client.close(),
+    async close() {
+      await client.close();
+      await close();
+    },
   };
 }

@@ -1,0 +1,273 @@
+/**
+ * The HTTP front of the embedded API server: each request is sent to it and to a real API server, and the responses
+ * must be equal, except for what differs between two runs of the same server.
+ */
+import { expect } from 'chai';
+import { type EmbeddedApiServer, startEmbeddedApiServer } from '../../embedded-api-server/start.ts';
+import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import { TUNNEL_SPEC } from '../support/crd-objects.ts';
+import { type RawApiRequest, type RawApiTarget, sendRaw } from '../support/raw-api-request.ts';
+
+const TABLE = { accept: 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json' };
+const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
+/** Times that are long ago in both runs, so that ages are equal. */
+const CREATED_AT = '2020-01-01T00:00:00Z';
+
+type Body = Readonly<Record<string, unknown>>;
+
+function tunnel(name: string, spec: object = {}, metadata: object = {}): Body {
+  return {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnel',
+    metadata: { name, ...metadata },
+    spec: { ...TUNNEL_SPEC, createdAt: CREATED_AT, ...spec },
+  };
+}
+
+function policy(name: string, rules: unknown): Body {
+  return {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnelPolicy',
+    metadata: { name },
+    spec: { rules },
+  };
+}
+
+const VALID_RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
+
+/** Requests in order, with NS in place of the namespace. */
+const SCENARIOS: Readonly<Record<string, readonly RawApiRequest[]>> = {
+  'creates an object, and rejects it when it exists': [
+    post('reversetunnels', tunnel('once', {}, { labels: { a: '1' }, annotations: { note: 'x' } })),
+    post('reversetunnels', tunnel('once')),
+    get('reversetunnels/once'),
+    get('reversetunnels/missing'),
+  ],
+  'rejects invalid fields with all of their errors': [
+    post(
+      'reversetunnels',
+      tunnel('invalid', { nodeID: '', tenantID: 'a\u0007', clusterID: 'x'.repeat(258) }),
+    ),
+    post('reversetunnels', tunnel('invalid', { nodeID: 5, reporter: {} })),
+    post('reversetunnels', tunnel('invalid', { createdAt: 'yesterday' })),
+    post('reversetunnels', { ...tunnel('invalid'), spec: undefined }),
+    post('reversetunnels', tunnel('Not_Legal', { nodeID: '' })),
+    post('reversetunnels', tunnel('labelled', {}, { labels: { 'a b': 'c d' } })),
+    post('reversetunnelpolicies', policy('invalid', [{ ...VALID_RULE, peers: [] }])),
+    post('reversetunnelpolicies', policy('invalid', [{ ...VALID_RULE, peers: [{ any: false }] }])),
+    post(
+      'reversetunnelpolicies',
+      policy('invalid', [{ ...VALID_RULE, limits: { tunnels: 0, reportsBurst: 1001 } }]),
+    ),
+    post(
+      'reversetunnelpolicies',
+      policy(
+        'invalid',
+        Array.from({ length: 65 }, () => VALID_RULE),
+      ),
+    ),
+  ],
+  'evaluates the rules of a CRD': [
+    post('reversetunnelpolicies', policy('rule', [{ ...VALID_RULE, peers: [{ any: true, dnsName: 'a' }] }])),
+    post('reversetunnelpolicies', policy('rule', [{ ...VALID_RULE, peers: [{}] }])),
+    post('reversetunnels', tunnel('identity')),
+    patch('reversetunnels/identity', { spec: { nodeID: 'other', reporter: { id: 'other' } } }),
+  ],
+  'prunes unknown fields, or rejects them if the client asks for it': [
+    post('reversetunnels', tunnel('pruned', { extra: 1 })),
+    post('reversetunnels?fieldValidation=Strict', tunnel('strict', { extra: 1 })),
+    patch('reversetunnels/pruned?fieldValidation=Strict', { spec: { extra: 1 } }),
+  ],
+  'counts generations of the spec, not of metadata and status': [
+    post('reversetunnelpolicies', policy('counted', [VALID_RULE])),
+    patch('reversetunnelpolicies/counted', { metadata: { labels: { a: '1' } } }),
+    patch('reversetunnelpolicies/counted', { spec: { rules: [] } }),
+    patch('reversetunnelpolicies/counted/status', { status: { rules: 0 } }),
+    patch('reversetunnelpolicies/counted/status', { status: { rules: -1 } }),
+    get('reversetunnelpolicies/counted/status'),
+  ],
+  'replaces an object, and stores nothing in a dry run': [
+    post('reversetunnels?dryRun=All', tunnel('dry')),
+    get('reversetunnels/dry'),
+    post('reversetunnels', tunnel('replaced', {}, { labels: { a: '1' } })),
+    {
+      method: 'PUT',
+      path: `${GROUP}/namespaces/NS/reversetunnels/replaced`,
+      body: tunnel('replaced', { createdAt: undefined }),
+    },
+    {
+      method: 'PUT',
+      path: `${GROUP}/namespaces/NS/reversetunnels/replaced`,
+      body: tunnel('replaced', {}, { resourceVersion: '1' }),
+    },
+    del('reversetunnels/replaced', { preconditions: { uid: 'other' } }),
+    del('reversetunnels/replaced', { preconditions: { resourceVersion: '1' } }),
+    del('reversetunnels/replaced'),
+    del('reversetunnels/replaced'),
+  ],
+  'keeps an object until its last finalizer is removed': [
+    post('reversetunnels', tunnel('held', {}, { finalizers: ['example.com/hold'] })),
+    del('reversetunnels/held'),
+    post('reversetunnels', tunnel('held')),
+    patch('reversetunnels/held', { metadata: { finalizers: null } }),
+    get('reversetunnels/held'),
+  ],
+  'selects by label and by field': [
+    ...['sel-a', 'sel-b', 'sel-c'].map((name, index) =>
+      post(
+        'reversetunnels',
+        tunnel(name, { tenantID: `tenant-${index}` }, { labels: { sel: name, n: String(index) } }),
+      ),
+    ),
+    ...[
+      'sel',
+      'sel=sel-a',
+      'sel!=sel-a,sel',
+      'sel in (sel-a,sel-c)',
+      'sel,n notin (1)',
+      'sel,!n',
+      'n==1',
+      'sel in sel-a',
+    ].map((selector) => get(`reversetunnels?labelSelector=${encodeURIComponent(selector)}`)),
+    ...[
+      'spec.tenantID=tenant-1',
+      'spec.tenantID!=tenant-1,metadata.name=sel-a',
+      'status.state=Unknown',
+      'spec.foo=a',
+    ].map((selector) =>
+      get(`reversetunnels?labelSelector=sel&fieldSelector=${encodeURIComponent(selector)}`),
+    ),
+  ],
+  'returns pages with the number of remaining objects': [
+    ...['a', 'b', 'c'].map((name) => post('reversetunnelreporters', reporter(name))),
+    get('reversetunnelreporters?limit=2'),
+    get('reversetunnelreporters?limit=2&labelSelector=a'),
+    get('reversetunnelreporters?limit=3'),
+  ],
+  'returns tables with the printer columns': [
+    post('reversetunnels', tunnel('shown')),
+    patch('reversetunnels/shown/status', { status: { state: 'Unknown' } }),
+    { ...get('reversetunnels?fieldSelector=metadata.name%3Dshown'), headers: TABLE },
+    { ...get('reversetunnels/shown?includeObject=None'), headers: TABLE },
+    { ...get('reversetunnels/missing'), headers: TABLE },
+    post('reversetunnelpolicies', policy('shown', [VALID_RULE])),
+    { ...get('reversetunnelpolicies/shown?includeObject=None'), headers: TABLE },
+    post('reversetunnelreporters', reporter('shown')),
+    { ...get('reversetunnelreporters/shown?includeObject=Object'), headers: TABLE },
+  ],
+  'answers watches from too old versions and with the current objects': [
+    get('reversetunnels?watch=1&resourceVersion=1&timeoutSeconds=1'),
+    get('reversetunnels?watch=1&timeoutSeconds=1&fieldSelector=spec.foo%3Da'),
+  ],
+  'deletes the selected objects of a collection': [
+    post('reversetunnels', tunnel('many-1', {}, { labels: { many: '1' } })),
+    post('reversetunnels', tunnel('many-2', {}, { labels: { many: '2' } })),
+    del('reversetunnels?labelSelector=many%3D1'),
+    get('reversetunnels?labelSelector=many'),
+  ],
+  'rejects what it does not serve': [
+    get('nonesuch'),
+    { method: 'GET', path: '/apis/example.com/v1' },
+    { method: 'GET', path: `${GROUP}/namespaces/missing/reversetunnels` },
+    { method: 'POST', path: `${GROUP}/namespaces/missing/reversetunnels`, body: tunnel('a') },
+    { method: 'GET', path: `${GROUP}/reversetunnels`, headers: { authorization: 'Bearer wrong' } },
+  ],
+  'describes the kinds of the group': [
+    { method: 'GET', path: GROUP },
+    { method: 'GET', path: '/apis/reverse-tunnel.io' },
+  ],
+};
+
+function reporter(name: string): Body {
+  return {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnelReporter',
+    metadata: { name },
+    spec: { id: name, cluster: 'edge' },
+  };
+}
+
+function get(path: string): RawApiRequest {
+  return { method: 'GET', path: `${GROUP}/namespaces/NS/${path}` };
+}
+function post(path: string, body: Body): RawApiRequest {
+  return { method: 'POST', path: `${GROUP}/namespaces/NS/${path}`, body };
+}
+function patch(path: string, body: Body): RawApiRequest {
+  return { method: 'PATCH', path: `${GROUP}/namespaces/NS/${path}`, body };
+}
+function del(path: string, body?: Body): RawApiRequest {
+  return {
+    method: 'DELETE',
+    path: `${GROUP}/namespaces/NS/${path}`,
+    ...(body === undefined ? {} : { body }),
+  };
+}
+
+function byText(a: unknown, b: unknown): number {
+  return JSON.stringify(a) < JSON.stringify(b) ? -1 : 1;
+}
+
+/** Removes what differs between two runs: versions, uids, times, tokens, and managed fields, which are not served. */
+function normalize(value: unknown, field = ''): unknown {
+  if (Array.isArray(value)) {
+    const items = value.map((item) => normalize(item));
+    // The order of kinds depends on the order in which their CRDs were created; that of errors is random.
+    return field === 'resources' || field === 'causes' ? items.toSorted(byText) : items;
+  }
+  if (typeof value === 'object' && value !== null) {
+    const kept = Object.entries(value).filter(
+      ([name]) => name !== 'managedFields' && name !== 'storageVersionHash',
+    );
+    return Object.fromEntries(kept.map(([name, item]) => [name, normalize(item, name)]));
+  }
+  if (typeof value !== 'string') return value;
+  if (['resourceVersion', 'uid', 'continue'].includes(field)) return value === '' ? '' : `a ${field}`;
+  if (['creationTimestamp', 'deletionTimestamp'].includes(field)) return 'a time';
+  // Ages, and what messages contain of versions, uids and objects.
+  return (
+    value
+      .replace(/^\d+s$/, 'seconds')
+      // The causes contain each of them.
+      .replace(/ is invalid: \[.*\]$/s, ' is invalid: several errors')
+      .replace(/(too old resource version: 1 \()\d+/, '$1…')
+      .replace(/Invalid value: "\{.*\}"/, 'Invalid value: an object')
+      .replace(/in record \([-0-9a-f]+\)/, 'in record (…)')
+  );
+}
+
+describe('HTTP front of the embedded API server', () => {
+  const controlPlane = useControlPlane();
+  let embedded: EmbeddedApiServer;
+  let targets: readonly { readonly target: RawApiTarget; readonly namespace: string }[];
+
+  before(async () => {
+    embedded = await startEmbeddedApiServer();
+    const { url, caData, adminToken } = controlPlane();
+    const namespace = await createNamespace(controlPlane(), 'contract-http');
+    await embedded.request('POST', '/api/v1/namespaces', { metadata: { name: namespace } });
+    targets = [
+      { target: embedded, namespace },
+      { target: { url, caData, token: adminToken }, namespace },
+    ];
+  });
+  after(() => embedded.stop());
+
+  for (const [title, requests] of Object.entries(SCENARIOS)) {
+    it(`${title}, like a real one`, async () => {
+      const [embeddedResponses, realResponses] = await Promise.all(
+        targets.map(async ({ target, namespace }) => {
+          const responses = [];
+          for (const request of requests) {
+            const path = request.path.replace('NS', namespace);
+            const { status, body } = await sendRaw(target, { ...request, path });
+            responses.push({ request: `${request.method} ${path}`, status, body: normalize(body) });
+          }
+          return responses;
+        }),
+      );
+      for (const [index, response] of (embeddedResponses ?? []).entries())
+        expect(response).to.deep.equal(realResponses?.[index]);
+    });
+  }
+});
