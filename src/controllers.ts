@@ -1,5 +1,6 @@
 import type { Clock } from './clock.ts';
 import { Authorizer } from './controller/authorizer.ts';
+import { CreationTimes, type CreationTimesOptions } from './controller/creation-times.ts';
 import { ExpiryController } from './controller/expiry-controller.ts';
 import { LiveReader } from './controller/live-reader.ts';
 import type { ReporterObjectApi, TunnelObjectApi } from './controller/object-api.ts';
@@ -65,6 +66,7 @@ export interface ControllerApis {
   readonly policies: PolicyStatusApi;
   readonly leases: TakeoverControllerOptions['leases'];
   readonly events: EventRecorder;
+  readonly serverClock: CreationTimesOptions['serverClock'];
 }
 
 /** The reflectors as the controllers see them. */
@@ -136,7 +138,7 @@ export interface Controllers {
 export function createControllers(options: ControllersOptions): Controllers {
   const { self, names, ledger, caches, watches, apis, fence, leader, settings } = options;
   const { clock, random, metrics, log } = options;
-  const { events } = apis;
+  const { events, serverClock } = apis;
 
   const authorizer = new Authorizer(clock);
   const readiness = new Readiness({
@@ -195,6 +197,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   });
 
   const limiter = new RewriteLimiter();
+  const creationTimes = new CreationTimes({ serverClock, settings, clock, metrics, log });
   const tunnelWorkers = new Workers({
     queue: tunnelQueue,
     reconciler: new TunnelReconciler({
@@ -203,6 +206,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       cache: caches.tunnels,
       planner,
       registry,
+      creationTimes,
       writeAuthorizer,
       names,
       queue: tunnelQueue,

@@ -57,6 +57,11 @@ export function createMetrics() {
       'Tunnels rejected, so that no ReverseTunnel object is written for them.',
       ['reason'],
     ),
+    createdAtOmitted: counter(
+      'reverse_tunnel_created_at_omitted_total',
+      'ReverseTunnel objects written without createdAt because the reported time was in the future.',
+      [],
+    ),
     nonceAnomalies: counter(
       'reverse_tunnel_nonce_anomalies_total',
       'Acknowledged nonces that did not follow the previous nonce.',
@@ -87,6 +92,10 @@ export function createMetrics() {
     syncLagSeconds: seconds(
       'reverse_tunnel_sync_lag_seconds',
       'Time from receiving a report, or observing drift, to writing the ReverseTunnel object.',
+    ),
+    upToObjectSeconds: seconds(
+      'reverse_tunnel_up_to_object_seconds',
+      'Time from the reported created_at of a tunnel to writing its ReverseTunnel object, if that time is plausible.',
     ),
     apiWrites: counter('reverse_tunnel_api_writes_total', 'ReverseTunnel writes sent to the API server.', [
       'verb',

@@ -300,6 +300,7 @@ function createApis(client: ApiClient, namespace: string) {
     tunnels: createTunnelApi(client.resource<TunnelObject>(tunnelResource(namespace))),
     reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
     policies: createPolicyApi(client.resource<PolicyObject>(policyResource(namespace))),
+    serverClock: client.serverClock,
   };
 }
 

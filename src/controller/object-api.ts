@@ -3,6 +3,7 @@ import type {
   ObservedTunnel,
   TunnelManifest,
   TunnelObject,
+  TunnelObjectPatch,
   TunnelObjectStatus,
 } from '../core/tunnel-object.ts';
 
@@ -24,13 +25,6 @@ export interface TunnelObjectApi {
   delete(object: ObservedTunnel): Promise<TunnelObject | undefined>;
   /** Reads an object from the API server, not from a cache; undefined if it does not exist. */
   read(name: string): Promise<TunnelObject | undefined>;
-}
-
-/** The mutable parts of a ReverseTunnel object. */
-export interface TunnelObjectPatch {
-  readonly labels: Readonly<Record<string, string>>;
-  /** Null removes the field. */
-  readonly createdAt: string | null;
 }
 
 /**

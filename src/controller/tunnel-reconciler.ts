@@ -15,7 +15,7 @@ import { compareResourceVersions } from '../core/kubernetes.ts';
 import {
   closedStatus,
   Drift,
-  labelsFor,
+  patchFor,
   manifestFor,
   observeTunnel,
   reportedStatus,
@@ -29,6 +29,7 @@ import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
+import type { CreationTimes } from './creation-times.ts';
 import type { EventRecorder } from './event-recorder.ts';
 import type { TunnelObjectApi } from './object-api.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
@@ -76,6 +77,7 @@ export interface TunnelReconcilerOptions {
   readonly cache: TunnelCache;
   readonly planner: WritePlanner;
   readonly registry: ReporterRegistry;
+  readonly creationTimes: CreationTimes;
   /** Asked before each write. */
   readonly writeAuthorizer: WriteAuthorizer;
   readonly names: Names;
@@ -189,24 +191,30 @@ export class TunnelReconciler implements Reconciler {
   }
 
   async #write(action: TunnelAction, reporter: ReporterId, item: QueueItem): Promise<void> {
-    const { api, cache, names, clock } = this.#options;
+    const { api, cache, names, creationTimes, clock } = this.#options;
     switch (action.type) {
       case 'create': {
-        const manifest = manifestFor(names, reporter, action.tunnel);
+        const { tunnel } = action;
+        const omit = creationTimes.mustOmit(tunnel);
+        const manifest = manifestFor(names, reporter, tunnel, omit);
         const stored = await api.create(manifest);
         const rewrite = rewriteOfCreate(manifest, stored);
         const isMisplaced = rewrite !== undefined && (rewrite.parts & ObjectParts.key) !== 0;
         if (isMisplaced) await this.#deleteMisplaced(stored);
         else cache.applyWrite(stored, manifest);
+        creationTimes.record(reporter, tunnel, omit, item.sinceMs);
         this.#recordRewrite(rewrite, ObjectParts.identity, action, reporter, item, stored);
         return;
       }
       case 'patch': {
-        const { createdAt } = action.tunnel;
-        const labels = labelsFor(names, reporter, action.tunnel);
-        const stored = await api.patch(action.object, { labels, createdAt: createdAt ?? null });
+        const { object, tunnel } = action;
+        const omit = creationTimes.mustOmit(tunnel);
+        const patch = patchFor(names, reporter, tunnel, omit);
+        const stored = await api.patch(object, patch);
         cache.applyWrite(stored);
-        const rewrite = rewriteOfPatch(labels, createdAt, stored);
+        if (object.tunnel.createdAt !== tunnel.createdAt)
+          creationTimes.record(reporter, tunnel, omit, item.sinceMs);
+        const rewrite = rewriteOfPatch(patch, stored);
         this.#recordRewrite(rewrite, correctedParts(action), action, reporter, item, stored);
         return;
       }

@@ -7,7 +7,7 @@ import { sameIdentity, type Tunnel } from './tunnel.ts';
 /** One API write that brings the objects of a tunnel closer to the desired state. */
 export type TunnelAction =
   | { readonly type: 'create'; readonly tunnel: Tunnel }
-  /** Merge patch of the mutable parts: labels and createdAt. */
+  /** Merge patch of the mutable parts: labels, createdAt, and the annotation with an omitted createdAt. */
   | { readonly type: 'patch'; readonly object: ObservedTunnel; readonly tunnel: Tunnel }
   | { readonly type: 'patchStatus'; readonly object: ObservedTunnel }
   | { readonly type: 'delete'; readonly object: ObservedTunnel }

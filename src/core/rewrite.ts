@@ -1,8 +1,10 @@
 import { sanitize } from './text.ts';
 import {
   haveSameIdentity,
+  OMITTED_CREATED_AT,
   type TunnelManifest,
   type TunnelObject,
+  type TunnelObjectPatch,
   type TunnelObjectStatus,
 } from './tunnel-object.ts';
 
@@ -49,7 +51,9 @@ const MAX_VALUE_LENGTH = 128;
  */
 export function rewriteOfCreate(sent: TunnelManifest, stored: TunnelObject): Rewrite | undefined {
   const { metadata, spec } = stored;
-  const mutable = mutableDifferences(sent.labels, sent.spec.createdAt, stored);
+  const omittedCreatedAt = sent.annotations?.[OMITTED_CREATED_AT] ?? null;
+  const createdAt = sent.spec.createdAt ?? null;
+  const mutable = mutableDifferences({ labels: sent.labels, createdAt, omittedCreatedAt }, stored);
   if (metadata.name === sent.name && haveSameIdentity(sent.spec, spec)) return combine(mutable);
   const { reporter, tunnelName, tenantID, clusterID, nodeID } = sent.spec;
   // The labels of an object are compared with its own spec, so they differ too.
@@ -62,17 +66,9 @@ export function rewriteOfCreate(sent: TunnelManifest, stored: TunnelObject): Rew
   ]);
 }
 
-/**
- * Compares the response to a patch of the mutable parts with what was sent.
- *
- * @param createdAt undefined: it was removed
- */
-export function rewriteOfPatch(
-  labels: Readonly<Record<string, string>>,
-  createdAt: string | undefined,
-  stored: TunnelObject,
-): Rewrite | undefined {
-  return combine(mutableDifferences(labels, createdAt, stored));
+/** Compares the response to a patch of the mutable parts with what was sent. */
+export function rewriteOfPatch(sent: TunnelObjectPatch, stored: TunnelObject): Rewrite | undefined {
+  return combine(mutableDifferences(sent, stored));
 }
 
 /**
@@ -125,8 +121,7 @@ export function rewrittenPart(field: string): 'metadata' | 'spec' | 'status' {
 type PartDifference = readonly [difference: RewrittenField | undefined, parts: ObjectParts];
 
 function mutableDifferences(
-  labels: Readonly<Record<string, string>>,
-  createdAt: string | undefined,
+  { labels, createdAt, omittedCreatedAt }: TunnelObjectPatch,
   { metadata, spec }: TunnelObject,
 ): PartDifference[] {
   const differences: PartDifference[] = [];
@@ -136,8 +131,17 @@ function mutableDifferences(
     const field = `metadata.labels[${label}]`;
     differences.push([formatField(field, labels[label], stored), ObjectParts.labels]);
   }
-  if (createdAt !== spec.createdAt)
-    differences.push([formatField('spec.createdAt', createdAt, spec.createdAt), ObjectParts.createdAt]);
+  if (createdAt !== (spec.createdAt ?? null)) {
+    const difference = formatField('spec.createdAt', createdAt ?? undefined, spec.createdAt);
+    differences.push([difference, ObjectParts.createdAt]);
+  }
+  const annotation = metadata.annotations?.[OMITTED_CREATED_AT];
+  if (omittedCreatedAt !== (annotation ?? null)) {
+    const field = `metadata.annotations[${OMITTED_CREATED_AT}]`;
+    // An annotation that contradicts the spec is part of the drift of labels.
+    const parts = ObjectParts.createdAt | ObjectParts.labels;
+    differences.push([formatField(field, omittedCreatedAt ?? undefined, annotation), parts]);
+  }
   return differences;
 }
 

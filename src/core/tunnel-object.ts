@@ -9,6 +9,7 @@ export interface TunnelObject {
     readonly resourceVersion: string;
     readonly deletionTimestamp?: string;
     readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
   };
   readonly spec: TunnelObjectSpec;
   readonly status?: TunnelObjectStatus;
@@ -44,10 +45,11 @@ export interface TunnelObjectCondition {
 export interface TunnelManifest {
   readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
+  readonly annotations?: Readonly<Record<string, string>>;
   readonly spec: TunnelObjectSpec;
 }
 
-/** An object as last observed, kept small because there is one per tunnel. */
+/** An object as last observed, kept small because there is one per tunnel. Its `tunnel` has `createdAt` as reported. */
 export interface ObservedTunnel {
   readonly name: string;
   readonly uid: string;
@@ -62,7 +64,7 @@ export type Drift = number;
 export const Drift = {
   /** The name is not the one derived from the spec: the object was not created by this project. */
   name: 1,
-  /** A label that this project writes is missing or different. */
+  /** A label that this project writes is missing or different, or an annotation that contradicts `spec` is present. */
   labels: 2,
   /** The status is not that of a reported tunnel. */
   status: 4,
@@ -75,6 +77,12 @@ export const Drift = {
 } as const;
 
 const LABEL_PREFIX = 'reverse-tunnel.io';
+
+/**
+ * The annotation with the reported creation time of a tunnel whose `spec.createdAt` was omitted. With it, an object shows
+ * everything that was reported, so no replica decides again whether the value is omitted.
+ */
+export const OMITTED_CREATED_AT = `${LABEL_PREFIX}/omitted-created-at`;
 
 /** The state and the Ready condition of a tunnel, as written and as recognised when an object is observed. */
 interface StatusContent {
@@ -90,11 +98,24 @@ const UNKNOWN: StatusContent = { state: 'Unknown', status: 'Unknown', reason: 'R
 /** The status of an object whose tunnel has closed, and which a finalizer keeps. */
 const CLOSED: StatusContent = { state: 'Closed', status: 'False', reason: 'TunnelClosed' };
 
-/** Returns the desired object for a tunnel. The only place that defines its content. */
-export function manifestFor(names: Names, reporter: ReporterId, tunnel: Tunnel): TunnelManifest {
+/**
+ * Returns the desired object for a tunnel. The only place that defines its content.
+ *
+ * @param omitCreatedAt whether `createdAt` is recorded in an annotation instead of the spec
+ */
+export function manifestFor(
+  names: Names,
+  reporter: ReporterId,
+  tunnel: Tunnel,
+  omitCreatedAt = false,
+): TunnelManifest {
+  const { createdAt } = tunnel;
   return {
     name: names.tunnelObjectName(reporter, tunnel),
     labels: labelsFor(names, reporter, tunnel),
+    ...(createdAt === undefined || !omitCreatedAt
+      ? {}
+      : { annotations: { [OMITTED_CREATED_AT]: createdAt } }),
     spec: {
       tunnelName: tunnel.name,
       tenantID: tunnel.tenantID,
@@ -102,8 +123,32 @@ export function manifestFor(names: Names, reporter: ReporterId, tunnel: Tunnel):
       nodeID: tunnel.nodeID,
       // `cluster` is written even if it is empty: to the immutability rule, a missing field differs from "".
       reporter: { id: reporter.id, cluster: reporter.cluster },
-      ...(tunnel.createdAt === undefined ? {} : { createdAt: tunnel.createdAt }),
+      ...(createdAt === undefined || omitCreatedAt ? {} : { createdAt }),
     },
+  };
+}
+
+/** The mutable parts of a ReverseTunnel object. */
+export interface TunnelObjectPatch {
+  readonly labels: Readonly<Record<string, string>>;
+  /** Null removes the field. */
+  readonly createdAt: string | null;
+  /** The annotation with an omitted `createdAt`; null removes it. */
+  readonly omittedCreatedAt: string | null;
+}
+
+/** Returns the mutable parts of `manifestFor`. */
+export function patchFor(
+  names: Names,
+  reporter: ReporterId,
+  tunnel: Tunnel,
+  omitCreatedAt: boolean,
+): TunnelObjectPatch {
+  const createdAt = tunnel.createdAt ?? null;
+  return {
+    labels: labelsFor(names, reporter, tunnel),
+    createdAt: omitCreatedAt ? null : createdAt,
+    omittedCreatedAt: omitCreatedAt ? createdAt : null,
   };
 }
 
@@ -162,7 +207,7 @@ export function observeTunnel(names: Names, object: TunnelObject, sent?: TunnelM
     tenantID: spec.tenantID,
     clusterID: spec.clusterID,
     nodeID: spec.nodeID,
-    createdAt: spec.createdAt,
+    createdAt: spec.createdAt ?? metadata.annotations?.[OMITTED_CREATED_AT],
   };
   return {
     name: metadata.name,
@@ -183,7 +228,7 @@ function detectDrift(
   const derived = sent !== undefined && haveSameIdentity(sent.spec, spec) ? sent : undefined;
   const expected = derived?.labels ?? labelsFor(names, spec.reporter, tunnel);
   const name = derived?.name ?? names.tunnelObjectName(spec.reporter, tunnel);
-  let labelsMatch = true;
+  let labelsMatch = spec.createdAt === undefined || metadata.annotations?.[OMITTED_CREATED_AT] === undefined;
   for (const label in expected) {
     if (metadata.labels?.[label] !== expected[label]) labelsMatch = false;
   }

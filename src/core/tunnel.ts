@@ -18,7 +18,10 @@ export interface Tunnel {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
-  /** Canonical RFC 3339 text in UTC (see `formatCreatedAt`); undefined if not reported or not representable. */
+  /**
+   * As reported, by the clock of the initiator: canonical RFC 3339 text in UTC (see `formatCreatedAt`); undefined if not
+   * reported or not representable.
+   */
   readonly createdAt: string | undefined;
 }
 

@@ -149,12 +149,12 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorI
 }
 
 /**
- * Checks for ReverseTunnel objects that are Unknown or orphaned. Both are warnings: the operator resolves these states
- * itself, and another check reports what prevents it from doing so.
+ * Checks for ReverseTunnel objects that are Unknown or orphaned, and for initiators whose clocks are ahead. All are
+ * warnings: the operator resolves the first two states itself, and another check reports what prevents it from doing so.
  */
 export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
   if ('failure' in tunnels) return [unavailable('objects', tunnels)];
-  const { tunnels: count, unknown, orphaned } = tunnels.value;
+  const { tunnels: count, unknown, orphaned, createdInFuture } = tunnels.value;
   const results: CheckResult[] = [];
   if (unknown > 0) {
     results.push({
@@ -173,6 +173,15 @@ export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
       message: `ReverseTunnels without a ReverseTunnelReporter: ${truncateList(countsByReporter)}`,
       remediation:
         'the leader deletes them within about a minute; if they remain, check that there is a leader',
+    });
+  }
+  if (createdInFuture.size > 0) {
+    results.push({
+      check: 'initiators',
+      status: 'warn',
+      message: `the clock was ahead when a tunnel came up, so createdAt is omitted: ${truncateList([...createdInFuture.keys()])}`,
+      remediation:
+        'synchronize the clocks of these initiators; createdAt and UP return when the tunnel reconnects',
     });
   }
   if (results.length === 0)

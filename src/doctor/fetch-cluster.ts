@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { PolicyObject } from '../core/policy-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
+import { OMITTED_CREATED_AT } from '../core/tunnel-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
 import { listAll, type Cluster } from '../cli/cluster.ts';
 import { isProbablyAlive, replicasFromLeases, type ReplicaList } from '../cli/replicas.ts';
@@ -145,7 +146,7 @@ async function listReplicas({ leases }: Cluster, signal: AbortSignal): Promise<R
 /**
  * Lists ReverseTunnel objects, then reporter objects. A reporter object is created before its ReverseTunnel objects, so in
  * this order a missing reporter object is really missing. Only the reporter and the state of each ReverseTunnel are kept,
- * as there may be 500,000.
+ * as there may be 500,000, and the initiators whose clocks are ahead.
  */
 export async function fetchTunnelsAndReporters(
   cluster: Cluster,
@@ -153,19 +154,25 @@ export async function fetchTunnelsAndReporters(
 ): Promise<{ tunnels: TunnelObjectCounts; reporters: ReporterObject[] }> {
   const tunnelStates = await listAll(
     cluster.tunnels,
-    ({ spec, status }) => ({ reporter: spec.reporter, unknown: status?.state === 'Unknown' }),
+    ({ metadata, spec, status }) => ({
+      reporter: spec.reporter,
+      unknown: status?.state === 'Unknown',
+      ...(metadata.annotations?.[OMITTED_CREATED_AT] === undefined ? {} : { aheadNode: spec.nodeID }),
+    }),
     signal,
   );
   const reporters = await listAll(cluster.reporters, (object) => object, signal);
   const knownReporters = new Set(reporters.map(({ spec }) => reporterKey(spec)));
   const orphaned = new Map<string, number>();
-  for (const { reporter } of tunnelStates) {
+  const createdInFuture = new Map<string, number>();
+  for (const { reporter, aheadNode } of tunnelStates) {
+    if (aheadNode !== undefined) createdInFuture.set(aheadNode, (createdInFuture.get(aheadNode) ?? 0) + 1);
     if (knownReporters.has(reporterKey(reporter))) continue;
     const name = `${reporter.cluster}/${reporter.id}`;
     orphaned.set(name, (orphaned.get(name) ?? 0) + 1);
   }
   const unknown = tunnelStates.filter((tunnel) => tunnel.unknown).length;
-  return { tunnels: { tunnels: tunnelStates.length, unknown, orphaned }, reporters };
+  return { tunnels: { tunnels: tunnelStates.length, unknown, orphaned, createdInFuture }, reporters };
 }
 
 /** Lists the policies of the namespace. The CRD must be installed. */

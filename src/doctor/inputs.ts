@@ -78,6 +78,8 @@ export interface TunnelObjectCounts {
   readonly unknown: number;
   /** Number of orphaned objects by their reporter, written as `cluster/id`. */
   readonly orphaned: ReadonlyMap<string, number>;
+  /** Number of objects whose `createdAt` was omitted, by the node ID of the initiator. */
+  readonly createdInFuture: ReadonlyMap<string, number>;
 }
 
 /** A policy and its condition Accepted. */

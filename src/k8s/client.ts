@@ -16,6 +16,7 @@ import {
   resourcePath,
 } from './resource-client.ts';
 import { StreamReaderError, type HttpResponse, type HttpRequest } from './response-handler.ts';
+import { ServerClock } from './server-clock.ts';
 import { createTransport } from './transport.ts';
 
 /** A completed request, for metrics. */
@@ -61,6 +62,8 @@ export interface ApiClient {
   getRaw<T>(path: string): Promise<T>;
   /** Connections opened since the start, including those of watches. With TLS, each is one handshake. */
   connectionsOpened(): number;
+  /** The clock of the API server. */
+  readonly serverClock: Pick<ServerClock, 'nowMs'>;
   /**
    * Ends all calls and watches with kind `cancelled` and closes all connections. Later calls fail in the same way.
    */
@@ -74,12 +77,14 @@ export interface ApiClient {
 export function createApiClient(options: ApiClientOptions): ApiClient {
   const { connection, clock, onRequest, requestTimeoutMs } = options;
   const { credentials } = connection;
+  const serverClock = new ServerClock(clock);
   const transport = createTransport({
     server: connection.server,
     proxyUrl: connection.proxyUrl,
     connections: options.connections,
     clock,
   });
+  const onDate = (date: string): void => serverClock.observe(date);
   let cachedHeaders: { credentials: Credentials; headers: Headers } | undefined;
   const closing = new AbortController();
   const throttleRenewalLog = createLogThrottle(clock, RENEWAL_LOG_INTERVAL_MS);
@@ -113,6 +118,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
       timeoutMs,
       signal: call.signal,
       onChunk: call.onChunk,
+      onDate,
       onOpen:
         onOpen === undefined
           ? undefined
@@ -215,6 +221,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
       createResourceClient<T>(resourcePath(connection.server.pathname, resource), send),
     getRaw: <T>(path: string) => getRaw<T>(`${connection.server.pathname.replace(/\/+$/, '')}${path}`, send),
     connectionsOpened: () => transport.connectionsOpened(),
+    serverClock,
     close() {
       closing.abort();
       return transport.close();

@@ -1,10 +1,12 @@
 import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
 import type { ReporterManifest, ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
-import type {
-  ObservedTunnel,
-  TunnelManifest,
-  TunnelObject,
-  TunnelObjectStatus,
+import {
+  OMITTED_CREATED_AT,
+  type ObservedTunnel,
+  type TunnelManifest,
+  type TunnelObject,
+  type TunnelObjectPatch,
+  type TunnelObjectStatus,
 } from '../core/tunnel-object.ts';
 import { rfc3339Micro } from '../timestamps.ts';
 import { ApiError } from './api-error.ts';
@@ -36,15 +38,21 @@ export function tunnelResource(namespace: string) {
  */
 export function createTunnelApi(client: ResourceClient<TunnelObject>) {
   return {
-    create: ({ name, labels, spec }: TunnelManifest): Promise<TunnelObject> =>
-      client.create({ apiVersion: GROUP_VERSION, kind: 'ReverseTunnel', metadata: { name, labels }, spec }),
+    create: ({ name, labels, annotations, spec }: TunnelManifest): Promise<TunnelObject> =>
+      client.create({
+        apiVersion: GROUP_VERSION,
+        kind: 'ReverseTunnel',
+        metadata: annotations === undefined ? { name, labels } : { name, labels, annotations },
+        spec,
+      }),
 
-    patch: (
-      object: ObservedTunnel,
-      change: { labels: Readonly<Record<string, string>>; createdAt: string | null },
-    ): Promise<TunnelObject> =>
+    patch: (object: ObservedTunnel, change: TunnelObjectPatch): Promise<TunnelObject> =>
       client.patch(object.name, {
-        metadata: { resourceVersion: object.resourceVersion, labels: change.labels },
+        metadata: {
+          resourceVersion: object.resourceVersion,
+          labels: change.labels,
+          annotations: { [OMITTED_CREATED_AT]: change.omittedCreatedAt },
+        },
         spec: { createdAt: change.createdAt },
       }),
 

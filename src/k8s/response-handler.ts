@@ -21,6 +21,8 @@ export interface HttpRequest {
   readonly onChunk?: ((chunk: Buffer) => void) | undefined;
   /** Called when a stream's 200 response begins. */
   readonly onOpen?: (() => void) | undefined;
+  /** Called with the Date header of a 2xx response as soon as it is received. */
+  readonly onDate?: ((date: string) => void) | undefined;
 }
 
 /** A complete response. */
@@ -95,6 +97,9 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     this.#status = status;
     const retryAfter = headers['retry-after'];
     this.#retryAfter = typeof retryAfter === 'string' ? retryAfter : undefined;
+    const { date } = headers;
+    // An error may come from a load balancer, which has a clock of its own.
+    if (typeof date === 'string' && status >= 200 && status <= 299) this.#request.onDate?.(date);
     if (this.#request.onChunk === undefined || status !== 200) return;
     this.#streaming = true;
     // From now on, silence is normal; the reader of the stream limits it.

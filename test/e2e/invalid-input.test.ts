@@ -21,6 +21,7 @@ const OK = 0;
 const INVALID_ARGUMENT = 3;
 const RESOURCE_EXHAUSTED = 8;
 const UNIMPLEMENTED = 12;
+const OMITTED_CREATED_AT = 'reverse-tunnel.io/omitted-created-at';
 const MAX_INT64 = '9223372036854775807';
 
 interface Case {
@@ -39,6 +40,8 @@ interface Case {
   readonly objects?: readonly string[];
   /** The expected spec.createdAt of `odd`; undefined when the field must be absent. */
   readonly createdAt?: string | undefined;
+  /** The expected annotation with an omitted time; undefined when it must be absent. */
+  readonly omitted?: string;
 }
 
 const { identity } = tunnel('x');
@@ -106,7 +109,8 @@ const CASES: readonly Case[] = [
     what: 'created_at in the year 9999',
     report: createdAt('253402300799', 999_999_999),
     objects: ['kept', 'odd'],
-    createdAt: '9999-12-31T23:59:59.999999999Z',
+    createdAt: undefined,
+    omitted: '9999-12-31T23:59:59.999999999Z',
   },
   {
     what: 'created_at in the year 10000',
@@ -315,6 +319,7 @@ describe('invalid input from reporters', () => {
           if ('createdAt' in testCase) {
             const object = mine.find(({ spec }) => spec.tunnelName === 'odd');
             expect(object?.spec.createdAt).to.equal(testCase.createdAt);
+            expect(object?.metadata.annotations?.[OMITTED_CREATED_AT]).to.equal(testCase.omitted);
           }
           stream.cancel();
         });

@@ -23,6 +23,7 @@ interface Stored {
     readonly deletionTimestamp?: string;
     readonly finalizers?: readonly string[];
     readonly labels?: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
   };
   readonly spec: Readonly<Record<string, unknown>>;
   readonly status?: {
@@ -150,6 +151,17 @@ describe('contract of the API server', () => {
           resourceVersion,
         );
         expect(await errorKind(tunnels.patch('missing', same))).to.equal('404 not_found');
+      });
+
+      it('removes an annotation by a merge patch, and leaves an object without it unchanged', async () => {
+        await createTunnel('annotated');
+        const annotate = (value: string | null) =>
+          server.settle(tunnels.patch('annotated', { metadata: { annotations: { 'a.io/b': value } } }));
+        const { metadata } = await annotate('1');
+        expect(metadata.annotations).to.deep.equal({ 'a.io/b': '1' });
+        const removed = await annotate(null);
+        expect(removed.metadata.annotations).to.equal(undefined);
+        expect((await annotate(null)).metadata.resourceVersion).to.equal(removed.metadata.resourceVersion);
       });
 
       it('patches spec and status separately', async () => {

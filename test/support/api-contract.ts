@@ -34,7 +34,12 @@ export function startMemoryServer(): ContractServer {
   });
   const prng = createPrng(1);
   const server: SimApiServer = new SimApiServer(time, prng, store);
-  const { client } = createApiLink(process, server, { time, prng, onSend: () => {} });
+  const { client } = createApiLink(process, server, {
+    time,
+    prng,
+    serverWallMs: () => process.wallMs(),
+    onSend: () => {},
+  });
   return {
     client,
     namespace: store.namespace,

@@ -73,6 +73,8 @@ class StubbedOwnership extends Ownership {
   }
 }
 
+const NO_CLOCK = { nowMs: () => undefined };
+
 /**
  * The controllers as the operator builds them, over objects in memory, in fake time. Reporter objects are never listed,
  * so nothing is claimed, and the stub decides about ownership. Metrics start at 0.
@@ -83,12 +85,15 @@ export function createHarness({
   concurrency = 8,
   maxTunnelsPerReporter = 1000,
   ownership = {},
+  serverClock = NO_CLOCK,
 }: {
   api?: MemoryTunnelApi;
   reporterApi?: MemoryReporterApi;
   concurrency?: number;
   maxTunnelsPerReporter?: number;
   ownership?: OwnershipStub;
+  /** The clock of the API server. Default: unknown. */
+  serverClock?: { nowMs(): number | undefined };
 } = {}) {
   metrics.registry.resetMetrics();
   const logged: Record<string, unknown>[] = [];
@@ -114,6 +119,7 @@ export function createHarness({
       policies: { patchStatus: () => Promise.resolve() },
       leases: { delete: () => Promise.resolve() },
       events: { record() {} },
+      serverClock,
     },
     fence: OPEN_FENCE,
     leader: { isHeld: false },

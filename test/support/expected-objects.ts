@@ -17,6 +17,7 @@ export interface ObservedTunnelObject {
     readonly resourceVersion: string;
     readonly creationTimestamp: string;
     readonly labels: Readonly<Record<string, string>>;
+    readonly annotations?: Readonly<Record<string, string>>;
   };
   readonly spec: {
     readonly tunnelName: string;

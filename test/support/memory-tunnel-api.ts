@@ -1,14 +1,16 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import type { TunnelObjectApi, TunnelObjectPatch } from '../../src/controller/object-api.ts';
+import type { TunnelObjectApi } from '../../src/controller/object-api.ts';
 import type { ApiFailure } from '../../src/controller/write-outcome.ts';
 import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
-import type {
-  ObservedTunnel,
-  TunnelManifest,
-  TunnelObject,
-  TunnelObjectSpec,
-  TunnelObjectStatus,
+import {
+  OMITTED_CREATED_AT,
+  type ObservedTunnel,
+  type TunnelManifest,
+  type TunnelObject,
+  type TunnelObjectPatch,
+  type TunnelObjectSpec,
+  type TunnelObjectStatus,
 } from '../../src/core/tunnel-object.ts';
 
 /** A call of the API. */
@@ -26,10 +28,11 @@ export interface TunnelSink {
   acknowledgeOwnWrite?(resourceVersion: string): boolean;
 }
 
-/** A manual edit; null removes a label or createdAt, and resets a status to its default. */
+/** A manual edit; null removes a label, createdAt or the annotation, and resets a status to its default. */
 export interface ManualEdit {
   readonly labels?: Readonly<Record<string, string | null>>;
   readonly createdAt?: string | null;
+  readonly omittedCreatedAt?: string | null;
   readonly status?: TunnelObjectStatus | null;
 }
 
@@ -45,6 +48,8 @@ interface StoredTunnel {
   readonly uid: string;
   resourceVersion: number;
   labels: Readonly<Record<string, string>>;
+  /** The only annotation that is stored. */
+  omittedCreatedAt: string | undefined;
   spec: TunnelObjectSpec;
   /** Undefined until written: the default is computed for each read and never stored. */
   status: TunnelObjectStatus | undefined;
@@ -138,7 +143,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
   patch(row: ObservedTunnel, change: TunnelObjectPatch): Promise<TunnelObject> {
     return this.#call({ verb: 'patch', name: row.name }, () => {
       const stored = this.#at(row.name, row.resourceVersion);
-      return this.#change(stored, { labels: change.labels, createdAt: change.createdAt }, 'patch');
+      return this.#change(stored, change, 'patch');
     });
   }
 
@@ -260,7 +265,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
   }
 
   #create(manifest: TunnelManifest, admit?: Admit): TunnelObject {
-    const { name, labels, spec } = admit === undefined ? manifest : admitted(manifest, admit);
+    const { name, labels, annotations, spec } = admit === undefined ? manifest : admitted(manifest, admit);
     if (this.#stored.has(name)) throw apiFailure('already_exists');
     checkName(name);
     checkLabels(labels);
@@ -271,6 +276,7 @@ export class MemoryTunnelApi implements TunnelObjectApi {
       uid: `uid-${this.#uids}`,
       resourceVersion: this.#nextVersion(),
       labels: { ...labels },
+      omittedCreatedAt: annotations?.[OMITTED_CREATED_AT],
       spec: wellFormed(spec),
       status: undefined,
       deletionTimestamp: undefined,
@@ -283,12 +289,14 @@ export class MemoryTunnelApi implements TunnelObjectApi {
   /** @param verb undefined: no webhook sees the change */
   #change(
     stored: StoredTunnel,
-    { labels, createdAt, status }: ManualEdit,
+    { labels, createdAt, omittedCreatedAt, status }: ManualEdit,
     verb?: 'patch' | 'patchStatus',
   ): TunnelObject {
     let labelsAfter = withoutNulls({ ...stored.labels, ...labels });
     const { createdAt: createdAtBefore, ...identity } = stored.spec;
     const createdAtAfter = createdAt === undefined ? createdAtBefore : (createdAt ?? undefined);
+    let omittedAfter =
+      omittedCreatedAt === undefined ? stored.omittedCreatedAt : (omittedCreatedAt ?? undefined);
     let spec: TunnelObjectSpec = {
       ...identity,
       ...(createdAtAfter === undefined ? {} : { createdAt: createdAtAfter }),
@@ -297,10 +305,17 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     let statusAfter =
       status === undefined ? stored.status : status === null ? undefined : { ...statusOf(stored), ...status };
     if (verb !== undefined) {
-      const after = { ...stored, labels: labelsAfter, spec, status: statusAfter };
+      const after = {
+        ...stored,
+        labels: labelsAfter,
+        omittedCreatedAt: omittedAfter,
+        spec,
+        status: statusAfter,
+      };
       const result = this.admit(toObject(after), verb);
       if (verb === 'patch') {
         labelsAfter = { ...result.metadata.labels };
+        omittedAfter = result.metadata.annotations?.[OMITTED_CREATED_AT];
         spec = result.spec;
       } else statusAfter = result.status;
     }
@@ -309,10 +324,14 @@ export class MemoryTunnelApi implements TunnelObjectApi {
     const { createdAt: _, ...identityAfter } = spec;
     if (!isDeepStrictEqual(identityAfter, identity)) throw apiFailure('rejected');
     if (statusAfter !== undefined) checkStatus(statusAfter);
-    if (isDeepStrictEqual([labelsAfter, spec, statusAfter], [stored.labels, stored.spec, stored.status])) {
-      return toObject(stored);
-    }
-    Object.assign(stored, { labels: labelsAfter, spec, status: statusAfter });
+    const before = [stored.labels, stored.omittedCreatedAt, stored.spec, stored.status];
+    if (isDeepStrictEqual([labelsAfter, omittedAfter, spec, statusAfter], before)) return toObject(stored);
+    Object.assign(stored, {
+      labels: labelsAfter,
+      omittedCreatedAt: omittedAfter,
+      spec,
+      status: statusAfter,
+    });
     stored.resourceVersion = this.#nextVersion();
     return this.#emit('MODIFIED', stored);
   }
@@ -348,12 +367,11 @@ export class MemoryTunnelApi implements TunnelObjectApi {
 }
 
 /** Returns what a webhook makes of a new object. */
-function admitted({ name, labels, spec }: TunnelManifest, admit: Admit): TunnelManifest {
-  const { metadata, spec: specAfter } = admit(
-    { metadata: { name, labels, uid: '', resourceVersion: '' }, spec },
-    'create',
-  );
-  return { name: metadata.name, labels: metadata.labels ?? {}, spec: specAfter };
+function admitted({ spec, ...metadata }: TunnelManifest, admit: Admit): TunnelManifest {
+  const object = { metadata: { ...metadata, uid: '', resourceVersion: '' }, spec };
+  const { metadata: after, spec: specAfter } = admit(object, 'create');
+  const { name, labels = {}, annotations } = after;
+  return { name, labels, ...(annotations === undefined ? {} : { annotations }), spec: specAfter };
 }
 
 function statusOf(stored: StoredTunnel): TunnelObjectStatus {
@@ -361,13 +379,14 @@ function statusOf(stored: StoredTunnel): TunnelObjectStatus {
 }
 
 function toObject(stored: StoredTunnel): TunnelObject {
-  const { name, uid, resourceVersion, labels, spec, deletionTimestamp } = stored;
+  const { name, uid, resourceVersion, labels, omittedCreatedAt, spec, deletionTimestamp } = stored;
   return {
     metadata: {
       name,
       uid,
       resourceVersion: String(resourceVersion),
       labels: { ...labels },
+      ...(omittedCreatedAt === undefined ? {} : { annotations: { [OMITTED_CREATED_AT]: omittedCreatedAt } }),
       ...(deletionTimestamp === undefined ? {} : { deletionTimestamp }),
     },
     spec,

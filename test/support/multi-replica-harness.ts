@@ -152,6 +152,7 @@ export function createMultiReplicaHarness() {
         policies: { patchStatus: () => Promise.resolve() },
         leases: { delete: () => Promise.resolve() },
         events: { record: (reporter, kind) => events.push(`${self} ${kind} ${reporter.id}`) },
+        serverClock: { nowMs: () => undefined },
       },
       fence,
       leader: {

@@ -23,7 +23,7 @@ const HEALTHY: DoctorInputs = {
     value: { leader: 'replica-a', replicas: [{ replica: 'replica-a', renewedMs: NOW_MS, alive: true }] },
   },
   reporters: { value: [reporterObject('responder-0'), reporterObject('responder-1')] },
-  tunnels: { value: { tunnels: 6, unknown: 0, orphaned: new Map() } },
+  tunnels: { value: { tunnels: 6, unknown: 0, orphaned: new Map(), createdInFuture: new Map() } },
   policies: undefined,
   certificates: [
     {
@@ -191,7 +191,10 @@ describe('doctor checks', () => {
     ],
     [
       'no reporter',
-      { ...reporters(), tunnels: { value: { tunnels: 0, unknown: 0, orphaned: new Map() } } },
+      {
+        ...reporters(),
+        tunnels: { value: { tunnels: 0, unknown: 0, orphaned: new Map(), createdInFuture: new Map() } },
+      },
       'warn reporters',
       /no Envoy has reported in tunnels/,
     ],
@@ -265,15 +268,34 @@ describe('doctor checks', () => {
     ],
     [
       'objects of a disconnected reporter',
-      { tunnels: { value: { tunnels: 6, unknown: 2, orphaned: new Map() } } },
+      { tunnels: { value: { tunnels: 6, unknown: 2, orphaned: new Map(), createdInFuture: new Map() } } },
       'warn objects',
       /2 of 6 ReverseTunnels Unknown/,
     ],
     [
       'orphaned objects',
-      { tunnels: { value: { tunnels: 6, unknown: 0, orphaned: new Map([['edge/gone', 3]]) } } },
+      {
+        tunnels: {
+          value: {
+            tunnels: 6,
+            unknown: 0,
+            orphaned: new Map([['edge/gone', 3]]),
+            createdInFuture: new Map(),
+          },
+        },
+      },
       'warn objects',
       /without a ReverseTunnelReporter: edge\/gone \(3\)$/,
+    ],
+    [
+      'initiators whose clocks were ahead',
+      {
+        tunnels: {
+          value: { tunnels: 6, unknown: 0, orphaned: new Map(), createdInFuture: new Map([['node-1', 2]]) },
+        },
+      },
+      'warn initiators',
+      /createdAt is omitted: node-1$/,
     ],
     [
       'an expired certificate',

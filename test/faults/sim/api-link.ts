@@ -7,6 +7,7 @@ import {
 } from '../../../src/k8s/resource-client.ts';
 import { ApiError, errorFromResponse, errorFromTransport } from '../../../src/k8s/api-error.ts';
 import type { ApiClient } from '../../../src/k8s/client.ts';
+import { ServerClock } from '../../../src/k8s/server-clock.ts';
 import { parseApiPath } from '../../../embedded-api-server/requests.ts';
 import type { ApiResponse } from '../../../embedded-api-server/responses.ts';
 import type { SimApiServer, SimWatch } from './api-server.ts';
@@ -39,18 +40,25 @@ export interface ApiLink {
  * Creates the API client of a process, which sends the calls of `src/k8s` over a simulated network. Requests and
  * responses have random latencies and can overtake each other; the lines of one watch stay in order.
  *
+ * @param serverWallMs the clock of the API server, which its responses contain
  * @param onSend called for each call that leaves the process
  */
 export function createApiLink(
   process: SimProcess,
   server: SimApiServer,
-  { time, prng, onSend }: { time: SimTime; prng: Prng; onSend: (call: SentCall) => void },
+  {
+    time,
+    prng,
+    serverWallMs,
+    onSend,
+  }: { time: SimTime; prng: Prng; serverWallMs: () => number; onSend: (call: SentCall) => void },
 ): ApiLink {
   const watches = new Set<{
     readonly open: SimWatch;
     halfOpen: boolean;
     readonly fail: (e: Error) => void;
   }>();
+  const serverClock = new ServerClock(process);
   let closed = false;
 
   const link: ApiLink = {
@@ -70,6 +78,7 @@ export function createApiLink(
         createResourceClient<T>(resourcePath('', resource), (call) => send(call)),
       getRaw: (path) => Promise.reject(new Error(`nothing is at ${path} here`)),
       connectionsOpened: () => 0,
+      serverClock,
       close() {
         closed = true;
         for (const watch of watches) server.removeWatch(watch.open);
@@ -98,17 +107,20 @@ export function createApiLink(
     function fail(error: unknown): void {
       if (settle()) reject(errorFromTransport(call.action(), error));
     }
-    function handleAnswer(answer: ApiResponse | Error): void {
+    function handleAnswer(answer: ApiResponse | Error, date: string): void {
       if (answer instanceof Error) fail(answer);
       else if (settle()) {
-        if (answer.status >= 200 && answer.status <= 299) resolve(answer.text);
-        else reject(errorFromResponse(call.action(), answer));
+        if (answer.status >= 200 && answer.status <= 299) {
+          serverClock.observe(date);
+          resolve(answer.text);
+        } else reject(errorFromResponse(call.action(), answer));
       }
     }
     /** Delivers a response, if the network lets it through. */
     function respond(answer: ApiResponse | Error): void {
       if (link.mode !== 'open' && !(answer instanceof Error)) return;
-      time.after(randomLatencyMs(), () => process.receive(() => handleAnswer(answer)));
+      const date = new Date(serverWallMs()).toUTCString();
+      time.after(randomLatencyMs(), () => process.receive(() => handleAnswer(answer, date)));
     }
     if (call.signal?.aborted === true) onAbort();
     else call.signal?.addEventListener('abort', onAbort);

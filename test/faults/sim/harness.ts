@@ -32,6 +32,8 @@ export interface SimHarness {
   readonly server: SimApiServer;
   readonly slots: readonly Slot[];
   readonly envoys: SimEnvoy[];
+  /** Returns the wall clock of the API server, in ms since 1970. */
+  serverWallMs(): number;
   /** Envoys that are stopped and will be restarted. */
   readonly stoppedEnvoys: Set<SimEnvoy>;
   readonly invariants: Invariants;
@@ -109,6 +111,7 @@ export async function createSimHarness(
     server,
     slots,
     envoys,
+    serverWallMs: () => wallClock.wallMs(),
     stoppedEnvoys: new Set(),
     writes,
     traceLine,
@@ -128,6 +131,7 @@ export async function createSimHarness(
       const link = createApiLink(process, server, {
         time,
         prng,
+        serverWallMs: () => wallClock.wallMs(),
         onSend: (call) => onCall(process, call),
       });
       slot.running = startReplicaProcess({

@@ -1,4 +1,4 @@
-import { tunnelKeyOf, type TunnelObject } from '../../../src/core/tunnel-object.ts';
+import { OMITTED_CREATED_AT, tunnelKeyOf, type TunnelObject } from '../../../src/core/tunnel-object.ts';
 import type { Owner } from '../../../src/core/reporter-object.ts';
 import { reporterKey, type ReporterId } from '../../../src/core/tunnel.ts';
 import type { SentCall } from './api-link.ts';
@@ -13,6 +13,11 @@ const ORPHAN_EXPIRE_AFTER_MS = 60_000;
 const MAX_DELETE_DELAY_MS = 30_000;
 /** How long a former owner may not know that it is superseded: a silent watch, followed by a list. */
 const MAX_STALE_OWNER_MS = 130_000;
+
+/** The API server prints `<invalid>` for a time that is this far in the future. */
+const INVALID_AGE_MS = 2000;
+/** Maximum time between the end of a tunnel's setup by a correct clock and a decision by the oldest date of a response. */
+const MAX_CLOCK_LAG_MS = 30_000;
 
 /** Checks every event for violations. */
 export interface Invariants {
@@ -41,6 +46,7 @@ interface ServiceRecord {
 /**
  * Creates checks for what must hold at every moment:
  * - Every patch has a resourceVersion, every delete a UID and a resourceVersion.
+ * - No replica writes a creation time that is in the future, or omits one that is in the past, whatever its clock is.
  * - A process writes only objects of reporters that it has claimed, and stops soon after it lost the claim.
  * - No replica deletes the object of a tunnel that has been up since before the object was created, unless the
  * reporter was unserved for `expireAfter`.
@@ -105,6 +111,27 @@ export function createInvariants(harness: SimHarness): Invariants {
     );
   }
 
+  function onObjectWritten({ object, before, actor }: ApiChange): void {
+    if (actor === 'kubectl' || actor === 'server') return;
+    const { metadata, spec } = object as unknown as TunnelObject;
+    const previous = before as unknown as TunnelObject | undefined;
+    const aheadMs = (createdAt: string): number => Date.parse(createdAt) - harness.serverWallMs();
+    const { createdAt } = spec;
+    if (
+      createdAt !== undefined &&
+      createdAt !== previous?.spec.createdAt &&
+      aheadMs(createdAt) >= INVALID_AGE_MS
+    )
+      violation(`${actor} writes createdAt ${createdAt} of ${metadata.name}, which is in the future`);
+    const omitted = metadata.annotations?.[OMITTED_CREATED_AT];
+    if (
+      omitted !== undefined &&
+      omitted !== previous?.metadata.annotations?.[OMITTED_CREATED_AT] &&
+      aheadMs(omitted) < -MAX_CLOCK_LAG_MS
+    )
+      violation(`${actor} omits createdAt ${omitted} of ${metadata.name}, which is in the past`);
+  }
+
   return {
     violations,
     onDuplicateReporter: (key) => void duplicates.add(key),
@@ -145,6 +172,7 @@ export function createInvariants(harness: SimHarness): Invariants {
       if (resource !== 'reversetunnels') return;
       if (type === 'ADDED') createdMs.set(object.metadata.uid, harness.time.nowMs);
       if (type === 'DELETED') onObjectDeleted(change);
+      else onObjectWritten(change);
     },
     onReport(reporter, process) {
       const key = reporterKey(reporter);

@@ -130,6 +130,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
         metrics,
         log,
       }),
+      serverClock: client.serverClock,
     },
     fence: leases.fence,
     leader: leases.leader,
