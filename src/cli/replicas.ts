@@ -1,11 +1,11 @@
-import { isManaged } from '../core/names.ts';
+import { hash } from 'node:crypto';
+import { createNames } from '../core/names.ts';
 import { compareStrings } from './format.ts';
 
 /** The fields of a Lease that describe a replica. */
 export interface LeaseInfo {
   readonly metadata: {
     readonly name: string;
-    readonly labels?: Readonly<Record<string, string>>;
   };
   readonly spec?: {
     readonly holderIdentity?: string | null;
@@ -30,15 +30,17 @@ export interface ReplicaList {
 /** The same as in `src/k8s/lease-object.ts`: a Lease expires if it is not renewed for this long. */
 const LEASE_DURATION_MS = 15_000;
 
+const names = createNames((text) => hash('sha256', text, 'buffer'));
+
 /** Returns the replicas that the Leases of a namespace describe, sorted by name. Leases of other programs are ignored. */
 export function replicasFromLeases(leases: Iterable<LeaseInfo>, leaderLease: string): ReplicaList {
   const replicas: ReplicaInfo[] = [];
   let leader = '';
   for (const { metadata, spec } of leases) {
     const holder = spec?.holderIdentity ?? '';
-    if (!isManaged(metadata.labels)) continue;
     if (metadata.name === leaderLease) leader = holder;
-    else if (holder !== '') {
+    // Not by label, which admission may rewrite.
+    else if (holder !== '' && metadata.name === names.leaseName(holder)) {
       const renewedMs = Date.parse(spec?.renewTime ?? '');
       replicas.push({ replica: holder, renewedMs: Number.isNaN(renewedMs) ? undefined : renewedMs });
     }

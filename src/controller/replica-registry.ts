@@ -1,4 +1,4 @@
-import { isManaged, type Names } from '../core/names.ts';
+import type { Names } from '../core/names.ts';
 import type { Clock } from '../clock.ts';
 
 /** The parts of a Lease that show whether its holder is alive. */
@@ -7,7 +7,6 @@ export interface ObservedLease {
     readonly name: string;
     readonly uid: string;
     readonly resourceVersion: string;
-    readonly labels?: Readonly<Record<string, string>>;
   };
   readonly spec?: { readonly holderIdentity?: string | null };
 }
@@ -96,11 +95,11 @@ export class ReplicaRegistry {
   }
 
   #upsert(lease: ObservedLease): void {
-    const { name, uid, resourceVersion, labels } = lease.metadata;
+    const { name, uid, resourceVersion } = lease.metadata;
     const lastSpec = JSON.stringify(lease.spec ?? null);
     const known = this.#byName.get(name);
     const stored: ObservedLease = {
-      metadata: { name, uid, resourceVersion, ...(labels === undefined ? {} : { labels }) },
+      metadata: { name, uid, resourceVersion },
       ...(lease.spec === undefined ? {} : { spec: lease.spec }),
     };
     const changedMs = known?.lastSpec === lastSpec ? known.changedMs : this.#clock.monotonicMs();
@@ -115,8 +114,8 @@ export class ReplicaRegistry {
     this.#handlers.get(name)?.onWatchEvent(undefined);
   }
 
-  /** Returns true for Leases of replicas, by label and name; false for the leader's Lease and those of other programs. */
+  /** Returns true for Leases of replicas, by name: admission may rewrite labels. False for the leader's Lease and those of other programs. */
   #isReplicaLease({ metadata, spec }: ObservedLease): boolean {
-    return isManaged(metadata.labels) && metadata.name === this.#names.leaseName(spec?.holderIdentity ?? '');
+    return metadata.name === this.#names.leaseName(spec?.holderIdentity ?? '');
   }
 }

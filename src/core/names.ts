@@ -88,13 +88,5 @@ function base32(bytes: Uint8Array): string {
   return text;
 }
 
-const MANAGED_BY_LABEL = 'app.kubernetes.io/managed-by';
-const MANAGED_BY_VALUE = 'reverse-tunnel-operator';
-
 /** Labels of every object that this project creates. */
-export const MANAGED_BY_LABELS = { [MANAGED_BY_LABEL]: MANAGED_BY_VALUE } as const;
-
-/** Returns true if this project created the object: the namespace may contain Leases of others. */
-export function isManaged(labels: Readonly<Record<string, string>> | undefined): boolean {
-  return labels?.[MANAGED_BY_LABEL] === MANAGED_BY_VALUE;
-}
+export const MANAGED_BY_LABELS = { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' } as const;

@@ -4,7 +4,10 @@ import { formatAge, pluralize, truncateList } from '../cli/format.ts';
 import type { DoctorInputs } from './inputs.ts';
 import { unavailable, type CheckResult, type CheckStatus } from './check-result.ts';
 
-/** The objects of a large reporter's first full push take some time to write; a longer delay is a warning. */
+/**
+ * The objects of a large reporter's first full push take some time to write. A reporter that is not in sync for longer
+ * fails the check, whatever the reason.
+ */
 const SLOW_SYNC_MS = 60_000;
 
 /** Checks that reporters are connected, in sync, free of identity conflicts, and owned by a live replica. */
@@ -24,7 +27,7 @@ export function checkReporters(inputs: DoctorInputs): CheckResult[] {
   }
   const results = [
     ...checkConnected(reporters.value, inputs.nowMs),
-    ...checkSynced(reporters.value, inputs.nowMs),
+    ...checkSynced(reporters.value, inputs),
     ...checkConflicts(reporters.value),
     ...checkOwners(reporters.value, inputs),
   ];
@@ -57,29 +60,38 @@ function checkConnected(reporters: readonly ReporterObject[], nowMs: number): Ch
  * Returns one result per reason of Synced, the most severe first: a quota that rejects the objects of a hundred reporters
  * is one line. Reasons that follow from another check (NotConnected, Pending) are ignored.
  */
-function checkSynced(reporters: readonly ReporterObject[], nowMs: number): CheckResult[] {
+function checkSynced(reporters: readonly ReporterObject[], inputs: DoctorInputs): CheckResult[] {
+  const { nowMs } = inputs;
   const results: CheckResult[] = [];
-  /** @param minDurationMs how long a reporter must have had this reason; a shorter time is normal */
+  /** @param initialStatus in the first minute; undefined: it is normal then, and not a result */
   function addResult(
     reason: string,
-    status: CheckStatus,
+    initialStatus: CheckStatus | undefined,
     message: string,
     remediation: string,
-    minDurationMs = 0,
   ): void {
-    const affected = reporters.flatMap((reporter) => {
+    const recent: string[] = [];
+    const lasting: string[] = [];
+    for (const reporter of reporters) {
       const synced = findCondition(reporter, 'Synced');
-      if (synced === undefined || synced.status === 'True' || synced.reason !== reason) return [];
-      if (nowMs - Date.parse(synced.lastTransitionTime) < minDurationMs) return [];
-      return [`${describe(reporter, synced, nowMs)}${synced.message === '' ? '' : `: ${synced.message}`}`];
-    });
-    if (affected.length > 0)
+      if (synced === undefined || synced.status === 'True' || synced.reason !== reason) continue;
+      const isLasting = nowMs - Date.parse(synced.lastTransitionTime) >= SLOW_SYNC_MS;
+      const suffix = synced.message === '' ? '' : `: ${synced.message}`;
+      (isLasting ? lasting : recent).push(`${describe(reporter, synced, nowMs)}${suffix}`);
+    }
+    const lastingStatus = reason === 'AwaitingFullPush' ? 'warn' : 'fail';
+    for (const [status, affected] of [
+      [lastingStatus, lasting],
+      [initialStatus, recent],
+    ] as const) {
+      if (status === undefined || affected.length === 0) continue;
       results.push({
         check: 'synced',
         status,
         message: `${message}: ${truncateList(affected, 3)}`,
         remediation,
       });
+    }
   }
   addResult(
     'WritesRejected',
@@ -87,6 +99,7 @@ function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Check
     'the API server rejects ReverseTunnel writes',
     'see the error: a missing permission, a quota (kubectl describe quota), a webhook, or an older CRD',
   );
+  addResult('RewrittenByAdmission', 'fail', 'admission rewrites objects', rewriteRemediation(inputs));
   addResult(
     'TunnelsRejected',
     'warn',
@@ -95,19 +108,30 @@ function checkSynced(reporters: readonly ReporterObject[], nowMs: number): Check
   );
   addResult(
     'SyncInProgress',
-    'warn',
+    undefined,
     'ReverseTunnel objects are still being written',
     'the API server is slow or throttling: see reverse_tunnel_sync_lag_seconds and rest_client_requests_total',
-    SLOW_SYNC_MS,
   );
   addResult(
     'AwaitingFullPush',
-    'warn',
+    undefined,
     'only deltas received, no full push',
     'Envoy sends a full push on each connect; this is another client, or the stream is about to end',
-    SLOW_SYNC_MS,
   );
   return results;
+}
+
+/** Names the webhooks and policies that match the operator's objects. */
+function rewriteRemediation({ mutatingAdmission }: DoctorInputs): string {
+  if ('failure' in mutatingAdmission)
+    return `exclude the group reverse-tunnel.io from the webhook or policy (not listed: ${mutatingAdmission.failure})`;
+  if (mutatingAdmission.value.length === 0)
+    return 'no mutating webhook or policy matches reverse-tunnel.io: compare the CRDs, or look for a proxy of the API server';
+  const names = mutatingAdmission.value.map(
+    ({ kind, name, webhook, resources }) =>
+      `${kind} ${name} (${webhook === undefined ? '' : `webhook ${webhook}, `}${resources.join(', ')})`,
+  );
+  return `exclude the group reverse-tunnel.io from what matches it: ${truncateList(names)}`;
 }
 
 /** Fails for identity conflicts: the reports of the two Envoys replace each other, so the objects are unreliable. */

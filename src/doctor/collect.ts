@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts';
 import type { Cluster } from '../cli/cluster.ts';
 import { ApiError } from '../k8s/api-error.ts';
 import { certificatesFromConnection, certificatesFromFile } from './certificates.ts';
+import { fetchMutatingAdmission } from './fetch-admission.ts';
 import {
   fetchApiServerInfo,
   fetchNamespaceExists,
@@ -51,17 +52,19 @@ export async function collectInputs(
   // Listing a kind that is not installed would fail with 404, which the check of the CRDs reports already.
   const isInstalled = (plural: string): boolean =>
     'value' in crds && crds.value.some((crd) => crd.plural === plural && crd.installed);
-  const [namespaceExists, permissions, replicas, objects, policies, probes] = await Promise.all([
-    'failure' in api ? undefined : fetchNamespaceExists(cluster),
-    request(() => fetchPermissions(cluster, options.serviceAccount)),
-    request(() => fetchReplicas(cluster, clock, signal, onWait)),
-    request(() => fetchTunnelsAndReporters(cluster, signal)),
-    isInstalled(POLICIES) ? request(() => fetchPolicies(cluster, signal)) : undefined,
-    Promise.all([
-      ...options.grpcAddresses.map((address) => probeGrpc(address)),
-      ...options.httpAddresses.map((address) => probeHttp(address)),
-    ]),
-  ]);
+  const [namespaceExists, permissions, replicas, objects, policies, mutatingAdmission, probes] =
+    await Promise.all([
+      'failure' in api ? undefined : fetchNamespaceExists(cluster),
+      request(() => fetchPermissions(cluster, options.serviceAccount)),
+      request(() => fetchReplicas(cluster, clock, signal, onWait)),
+      request(() => fetchTunnelsAndReporters(cluster, signal)),
+      isInstalled(POLICIES) ? request(() => fetchPolicies(cluster, signal)) : undefined,
+      request(() => fetchMutatingAdmission(cluster, signal)),
+      Promise.all([
+        ...options.grpcAddresses.map((address) => probeGrpc(address)),
+        ...options.httpAddresses.map((address) => probeHttp(address)),
+      ]),
+    ]);
   const { tlsCert, tlsClientCa } = options;
   return {
     nowMs: clock.wallMs(),
@@ -78,6 +81,7 @@ export async function collectInputs(
     reporters: 'value' in objects ? { value: objects.value.reporters } : objects,
     tunnels: 'value' in objects ? { value: objects.value.tunnels } : objects,
     policies,
+    mutatingAdmission,
     certificates: [
       ...(await certificatesFromConnection(cluster.connection)),
       ...(tlsCert === undefined ? [] : certificatesFromFile('--tls-cert', tlsCert)),

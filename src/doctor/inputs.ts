@@ -24,6 +24,7 @@ export interface DoctorInputs {
   readonly tunnels: Fetched<TunnelObjectCounts>;
   /** Undefined if the CRD is not installed. */
   readonly policies: Fetched<readonly PolicyInfo[]> | undefined;
+  readonly mutatingAdmission: Fetched<readonly MutatingAdmission[]>;
   readonly certificates: readonly CertificateInfo[];
   readonly endpoints: readonly EndpointInfo[];
 }
@@ -88,6 +89,17 @@ export interface PolicyInfo {
   /** Status of the condition; undefined until the leader has evaluated the policy. */
   readonly accepted: string | undefined;
   readonly conditionMessage: string;
+}
+
+/** A webhook or policy that may rewrite the operator's objects. */
+export interface MutatingAdmission {
+  /** `MutatingWebhookConfiguration` or `MutatingAdmissionPolicy`. */
+  readonly kind: string;
+  readonly name: string;
+  /** The webhook within the configuration; undefined for a policy. */
+  readonly webhook: string | undefined;
+  /** The operator's resources that it matches. */
+  readonly resources: readonly string[];
 }
 
 /** A certificate, or why it could not be read. */

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { MANAGED_BY_LABELS } from '../core/names.ts';
 import { compareResourceVersions } from '../core/kubernetes.ts';
+import { findDifference } from '../core/rewrite.ts';
 import { errorMessage } from '../error-message.ts';
 import { rfc3339Micro } from '../timestamps.ts';
 import { ApiError } from './api-error.ts';
@@ -113,6 +114,8 @@ export class Lease {
   #cancelAttempt: (() => void) | undefined;
   #attemptInProgress: Promise<void> | undefined;
   #retryImmediately = false;
+  /** True if admission rewrote the last write. */
+  #isRewritten = false;
   #stopped = true;
 
   constructor(options: LeaseOptions) {
@@ -152,6 +155,8 @@ export class Lease {
     // Released by its holder, or taken from this process: waiting for the next attempt is pointless.
     if (
       !this.#stopped &&
+      // Otherwise each own write that is stored without a holder would cause the next one.
+      !this.#isRewritten &&
       holder !== this.#options.identity &&
       (holder === '' || previousHolder === this.#options.identity)
     ) {
@@ -254,10 +259,12 @@ export class Lease {
       this.#retryImmediately = exclusive;
       return false;
     }
-    this.#notifyResult(undefined);
-    this.#sentRenewTimes = new Set([stored.spec?.renewTime ?? '']);
+    const { lease: storedLease, renewTime } = stored;
+    this.#sentRenewTimes = new Set([storedLease.spec?.renewTime ?? '']);
     this.#everStored = true;
-    this.#update(stored, latestResourceVersion);
+    this.#update(storedLease, latestResourceVersion);
+    this.#checkStored(storedLease, { holderIdentity: identity, renewTime });
+    this.#notifyResult(undefined);
     const wasNotHeld = !this.isHeld;
     // Counted from when the renewal was sent, because it may have been stored then and answered late.
     this.#validUntilMs = sentMs + RENEW_DEADLINE_MS;
@@ -265,8 +272,30 @@ export class Lease {
     return this.isHeld;
   }
 
-  /** Writes this process as holder and returns the stored Lease; undefined if it differed from `current`. */
-  async #write(current: LeaseObject | undefined, isHolder: boolean): Promise<LeaseObject | undefined> {
+  /**
+   * Throws if admission rewrote what other processes read: to them, the Lease would have another holder, or would never
+   * be renewed. Labels do not matter.
+   */
+  #checkStored({ spec }: LeaseObject, sent: { holderIdentity: string; renewTime: string }): void {
+    const difference = findDifference(sent, spec ?? {}, 'spec');
+    this.#isRewritten = difference !== undefined;
+    if (difference === undefined) return;
+    this.#validUntilMs = Number.NEGATIVE_INFINITY;
+    const { field, desired, stored } = difference;
+    throw new ApiError(
+      'rejected',
+      `renew Lease ${this.#options.name}: a mutating admission webhook or policy rewrites ${field}: ${desired} was written, ${stored} was stored`,
+    );
+  }
+
+  /**
+   * Writes this process as holder. Returns the stored Lease and the renewTime that was sent; undefined if the Lease
+   * differed from `current`.
+   */
+  async #write(
+    current: LeaseObject | undefined,
+    isHolder: boolean,
+  ): Promise<{ readonly lease: LeaseObject; readonly renewTime: string } | undefined> {
     const { client, name, identity, clock } = this.#options;
     const now = rfc3339Micro(clock.wallMs());
     this.#sentRenewTimes.add(now);
@@ -280,7 +309,7 @@ export class Lease {
     };
     try {
       if (current === undefined) {
-        return await client.create(
+        const created = await client.create(
           {
             apiVersion: 'coordination.k8s.io/v1',
             kind: 'Lease',
@@ -289,9 +318,15 @@ export class Lease {
           },
           { timeoutMs: TIMEOUT_MS },
         );
+        return { lease: created, renewTime: now };
       }
       const { resourceVersion } = current.metadata;
-      return await client.patch(name, { metadata: { resourceVersion }, spec }, { timeoutMs: TIMEOUT_MS });
+      const patched = await client.patch(
+        name,
+        { metadata: { resourceVersion }, spec },
+        { timeoutMs: TIMEOUT_MS },
+      );
+      return { lease: patched, renewTime: now };
     } catch (error) {
       if (error instanceof ApiError && ['conflict', 'already_exists', 'not_found'].includes(error.kind)) {
         return undefined;
@@ -351,7 +386,8 @@ export class Lease {
   #isForeignRenewal({ spec }: LeaseObject): boolean {
     const renewTime = spec?.renewTime;
     // Before the first write, it is a renewal of an earlier process.
-    if (!this.#options.exclusive || !this.#everStored || typeof renewTime !== 'string') return false;
+    if (!this.#options.exclusive || !this.#everStored || this.#isRewritten) return false;
+    if (typeof renewTime !== 'string') return false;
     if (this.#sentRenewTimes.has(renewTime)) return false;
     // Reported once.
     this.#sentRenewTimes.add(renewTime);

@@ -18,6 +18,8 @@ export class MemoryLeases {
   failure: ApiError | undefined;
   /** Awaited by every call. */
   delay: Promise<void> | undefined;
+  /** A mutating admission webhook: returns the spec that is stored. */
+  admit: (spec: LeaseSpec | undefined) => LeaseSpec | undefined = (spec) => spec;
   #version = 95;
 
   async get(name: string): Promise<LeaseObject> {
@@ -33,7 +35,7 @@ export class MemoryLeases {
     if (this.objects.has(metadata.name)) throw new ApiError('already_exists', 'create: 409', { status: 409 });
     return this.#put('create', {
       metadata: { name: metadata.name, uid: `uid-${this.#version}`, resourceVersion: '' },
-      spec,
+      ...withSpec(this.admit(spec)),
     });
   }
 
@@ -41,7 +43,8 @@ export class MemoryLeases {
     await this.#beforeCall();
     const { metadata, spec } = patch as LeasePatch;
     const object = this.#at(name, metadata?.resourceVersion);
-    return this.#put('patch', { ...object, spec: { ...object.spec, ...spec } });
+    const { spec: _, ...others } = object;
+    return this.#put('patch', { ...others, ...withSpec(this.admit({ ...object.spec, ...spec })) });
   }
 
   async delete(name: string, { resourceVersion }: { resourceVersion: string }): Promise<undefined> {
@@ -96,4 +99,8 @@ export class MemoryLeases {
     for (const watch of this.watches) watch(stored.metadata.name, stored);
     return stored;
   }
+}
+
+function withSpec(spec: LeaseSpec | undefined): Pick<LeaseObject, 'spec'> {
+  return spec === undefined ? {} : { spec };
 }

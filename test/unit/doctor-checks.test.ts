@@ -25,6 +25,7 @@ const HEALTHY: DoctorInputs = {
   reporters: { value: [reporterObject('responder-0'), reporterObject('responder-1')] },
   tunnels: { value: { tunnels: 6, unknown: 0, orphaned: new Map(), createdInFuture: new Map() } },
   policies: undefined,
+  mutatingAdmission: { value: [] },
   certificates: [
     {
       source: '--tls-cert a.pem',
@@ -233,9 +234,36 @@ describe('doctor checks', () => {
       /edge\/responder-0 \(WritesRejected for 30s\): 3 writes rejected: 403 quota/,
     ],
     [
+      'rejected tunnels for two minutes',
+      reporters(
+        reporterObject('responder-0', {
+          conditions: [conditionOf('Synced', 'False', 'TunnelsRejected', 120_000)],
+        }),
+      ),
+      'fail synced',
+      /rejected/,
+    ],
+    [
+      'objects that admission rewrites',
+      reporters(
+        reporterObject('responder-0', {
+          conditions: [
+            {
+              ...conditionOf('Synced', 'False', 'RewrittenByAdmission', 1000),
+              message: 'metadata.labels[x]',
+            },
+          ],
+        }),
+      ),
+      'fail synced',
+      /^admission rewrites objects: edge\/responder-0 \(RewrittenByAdmission for 1s\): metadata\.labels\[x\]$/,
+    ],
+    [
       'rejected tunnels',
       reporters(
-        reporterObject('responder-0', { conditions: [conditionOf('Synced', 'False', 'TunnelsRejected')] }),
+        reporterObject('responder-0', {
+          conditions: [conditionOf('Synced', 'False', 'TunnelsRejected', 30_000)],
+        }),
       ),
       'warn synced',
       /rejected/,
@@ -247,7 +275,7 @@ describe('doctor checks', () => {
           conditions: [conditionOf('Synced', 'False', 'SyncInProgress', 120_000)],
         }),
       ),
-      'warn synced',
+      'fail synced',
       /still being written: edge\/responder-0 \(SyncInProgress for 2m\)/,
     ],
     [
@@ -440,5 +468,40 @@ describe('doctor checks', () => {
       ({ check }) => check === 'reporters',
     );
     expect(result?.message).to.match(/r-4 \(HeartbeatTimeout for 60s\) and 2 more$/);
+  });
+});
+
+describe('the remediation of rewritten objects', () => {
+  const remediationOf = (mutatingAdmission: DoctorInputs['mutatingAdmission']): string | undefined =>
+    runChecks({
+      ...HEALTHY,
+      mutatingAdmission,
+      ...reporters(
+        reporterObject('responder-0', {
+          conditions: [conditionOf('Synced', 'False', 'RewrittenByAdmission')],
+        }),
+      ),
+    }).find(({ check }) => check === 'synced')?.remediation;
+
+  it('names the webhooks and policies that match', () => {
+    const resources = ['reversetunnels'];
+    const webhook = { kind: 'MutatingWebhookConfiguration', name: 'kyverno', webhook: 'mutate.kyverno.svc' };
+    const policy = { kind: 'MutatingAdmissionPolicy', name: 'add-team', webhook: undefined };
+    expect(
+      remediationOf({
+        value: [
+          { ...webhook, resources },
+          { ...policy, resources },
+        ],
+      }),
+    ).to.include(
+      'MutatingWebhookConfiguration kyverno (webhook mutate.kyverno.svc, reversetunnels), ' +
+        'MutatingAdmissionPolicy add-team (reversetunnels)',
+    );
+  });
+
+  it('states why they cannot be named', () => {
+    expect(remediationOf({ value: [] })).to.include('no mutating webhook or policy matches');
+    expect(remediationOf({ failure: 'list: 403', forbidden: true })).to.include('not listed: list: 403');
   });
 });

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import type { Clock } from '../../src/clock.ts';
 import { ApiError } from '../../src/k8s/api-error.ts';
-import { Lease } from '../../src/k8s/lease.ts';
+import { Lease, type LeaseSpec } from '../../src/k8s/lease.ts';
 import { rfc3339Micro } from '../../src/timestamps.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { advanceTime, flushEventLoop } from '../support/fake-time.ts';
@@ -101,6 +101,38 @@ describe('a Lease', () => {
     leases.failure = undefined;
     await advance(3000);
     expect([a.isHeld, a.seen.times]).to.deep.equal([true, 2]);
+  });
+
+  const rewrites: Record<string, (spec: LeaseSpec | undefined) => LeaseSpec | undefined> = {
+    'another holder': (spec) => ({ ...spec, holderIdentity: 'another' }),
+    'no holder': (spec) => ({ ...spec, holderIdentity: null }),
+    'a renewal time that never changes': (spec) => ({ ...spec, renewTime: '2026-11-23T05:00:00.000000Z' }),
+    'no spec': () => undefined,
+  };
+  for (const [rewrite, admit] of Object.entries(rewrites)) {
+    for (const own of [true, false]) {
+      it(`is not held if admission stores ${rewrite} (${own ? 'exclusive' : 'shared'})`, async () => {
+        const lease = holder('a', { own });
+        await flushEventLoop();
+        expect(lease.isHeld).to.equal(true);
+        leases.admit = admit;
+        await advance(60_000);
+        expect(lease.isHeld).to.equal(false);
+        expect(lease.seen.failures).to.be.within(1, 60);
+        expect(leases.writes.length, 'at most one write per second').to.be.at.most(62);
+        leases.admit = (spec) => spec;
+        await advance(20_000);
+        expect(lease.isHeld).to.equal(true);
+        expect(lease.seen.setBack, 'the watch may be ahead of the first response').to.be.at.most(1);
+      });
+    }
+  }
+
+  it('is held if admission rewrites what no other process reads', async () => {
+    const lease = holder('a', { own: true });
+    leases.admit = (spec) => ({ ...spec, leaseDurationSeconds: 1, leaseTransitions: 9 });
+    await advance(60_000);
+    expect([lease.isHeld, lease.seen.failures]).to.deep.equal([true, 0]);
   });
 
   it('is valid from when the renewal was sent, not from its response', async () => {

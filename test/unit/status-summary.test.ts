@@ -7,19 +7,18 @@ import {
   type FleetSnapshot,
   type TunnelSummary,
 } from '../../src/status/summary.ts';
+import { names } from '../support/sample-tunnels.ts';
 import { conditionOf, NOW_MS, reporterObject } from '../support/reporter-objects.ts';
 
 const LEADER = 'leader';
-const OURS = { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' };
 
 function lease(
-  name: string,
   holderIdentity: string,
   agoMs: number,
-  labels: Readonly<Record<string, string>> = OURS,
+  name: string = names.leaseName(holderIdentity),
 ): LeaseInfo {
   return {
-    metadata: { name, labels },
+    metadata: { name },
     spec: { holderIdentity, renewTime: new Date(NOW_MS - agoMs).toISOString() },
   };
 }
@@ -58,10 +57,10 @@ const FLEET: FleetSnapshot = {
   ],
   replicas: replicasFromLeases(
     [
-      lease('a', 'replica-a', 2_000),
-      lease('b', 'replica-b', 60_000),
-      lease(LEADER, 'replica-a', 1_000),
-      lease('c', 'another-program', 1_000, {}),
+      lease('replica-a', 2_000),
+      lease('replica-b', 60_000),
+      lease('replica-a', 1_000, LEADER),
+      lease('another-program', 1_000, 'c'),
     ],
     LEADER,
   ),
