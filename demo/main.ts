@@ -4,6 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 import { openCluster, type Cluster } from './cluster.ts';
+import { runEnvoySteps } from './envoy-steps.ts';
 import { runSteps } from './steps.ts';
 
 const HELP = `Usage: npm run demo [-- FLAG ...]
@@ -11,6 +12,8 @@ const HELP = `Usage: npm run demo [-- FLAG ...]
 Starts etcd and kube-apiserver (downloaded or built once), the operator, and a fleet of simulated reporters. Shows
 what the operator does, then keeps everything running until Ctrl-C, so that you can try it out.
 
+  --envoy            run real Envoys (downloaded once with pip) instead of simulated reporters: a standard Envoy with
+                     the agent, and three initiators, of which one is killed and one hangs
   --once             exit after the last step, with code 0 only if the ReverseTunnels matched the fleet at each step
   --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs, which are kept, and creates a namespace,
                      which is deleted at the end
@@ -27,6 +30,7 @@ async function main(): Promise<number> {
   try {
     ({ values } = parseArgs({
       options: {
+        envoy: { type: 'boolean', default: false },
         once: { type: 'boolean', default: false },
         kubeconfig: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
@@ -45,7 +49,8 @@ async function main(): Promise<number> {
   let cluster: Cluster | undefined;
   try {
     cluster = await openCluster(values.kubeconfig);
-    await runSteps(cluster, { stayUp: !values.once, interrupted: interrupted.signal });
+    const run = values.envoy ? runEnvoySteps : runSteps;
+    await run(cluster, { stayUp: !values.once, interrupted: interrupted.signal });
     return 0;
   } catch (error) {
     if (interrupted.signal.aborted) return EXIT_INTERRUPTED;

@@ -31,6 +31,8 @@ export interface EnvoyResolveOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Receives downloads. Default: stderr. */
   readonly progress?: Progress;
+  /** Default: all pinned releases. */
+  readonly releases?: readonly EnvoyRelease[];
 }
 
 /**
@@ -47,7 +49,7 @@ export async function resolveEnvoys(options: EnvoyResolveOptions = {}): Promise<
   if (configured !== undefined && configured !== '') return [await configuredEnvoy(configured, env)];
   const installed = await installedEnvoy(env);
   const resolved: ResolvedEnvoy[] = [];
-  for (const release of ENVOY_RELEASES) {
+  for (const release of options.releases ?? ENVOY_RELEASES) {
     resolved.push(
       installed?.version === release.version ? installed : await cachedEnvoy(release, env, progress),
     );

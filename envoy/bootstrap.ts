@@ -1,0 +1,80 @@
+/** The bootstrap files in `examples/`, adapted to loopback. */
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parse, stringify } from 'yaml';
+import { run, type RunResult } from '../control-plane/run.ts';
+
+const EXAMPLES = join(import.meta.dirname, '../examples');
+/** Envoy validates a bootstrap within a second on an idle machine. */
+const VALIDATE_TIMEOUT_MS = 60_000;
+
+/** What is substituted in a shipped bootstrap. Everything else runs as shipped. */
+export interface BootstrapSubstitutions {
+  /** `address:port` in the file → port on 127.0.0.1. Each address in the file must be listed. */
+  readonly ports: Readonly<Record<string, number>>;
+  /** Path in the file → path on this machine. Each certificate, key and log in the file must be listed. */
+  readonly files?: Readonly<Record<string, string>>;
+  /** Removes `reporter_config`, which only a contrib build knows. */
+  readonly withoutReporter?: boolean;
+  /** Replaces the identity of an initiator: `node` and the address `rc://NODE:CLUSTER:TENANT@…`. */
+  readonly initiator?: InitiatorIdentity;
+}
+
+/** The identity with which an initiator opens its tunnels. */
+export interface InitiatorIdentity {
+  readonly node: string;
+  readonly cluster: string;
+  readonly tenant: string;
+}
+
+/** Returns the YAML of a file in `examples/` with its addresses, ports and certificates substituted. */
+export async function substituteExample(name: string, options: BootstrapSubstitutions): Promise<string> {
+  const bootstrap: unknown = parse(await readFile(join(EXAMPLES, name), 'utf8'));
+  if (options.initiator !== undefined) {
+    const { node, cluster } = options.initiator;
+    (bootstrap as { node: object }).node = { id: node, cluster };
+  }
+  substitute(bootstrap, options);
+  return stringify(bootstrap, { aliasDuplicateObjects: false });
+}
+
+function substitute(value: unknown, options: BootstrapSubstitutions): void {
+  if (typeof value !== 'object' || value === null) return;
+  const object = value as Record<string, unknown>;
+  const { address, port_value: port } = object;
+  if (typeof address === 'string' && options.initiator !== undefined) {
+    const { node, cluster, tenant } = options.initiator;
+    object['address'] = address.replace(/^rc:\/\/[^@]*@/, `rc://${node}:${cluster}:${tenant}@`);
+  }
+  if (typeof address === 'string' && typeof port === 'number' && !address.startsWith('rc://')) {
+    object['port_value'] = lookUp(options.ports, `${address}:${port}`, 'address');
+    object['address'] = '127.0.0.1';
+  }
+  for (const key of ['filename', 'path']) {
+    const file = object[key];
+    if (typeof file === 'string') object[key] = lookUp(options.files ?? {}, file, 'file');
+  }
+  if (options.withoutReporter === true) delete object['reporter_config'];
+  for (const child of Object.values(object)) substitute(child, options);
+}
+
+function lookUp<T>(substitutions: Readonly<Record<string, T>>, key: string, what: string): T {
+  const found = substitutions[key];
+  if (found === undefined)
+    throw new Error(`the example contains the ${what} ${key}, which is not substituted`);
+  return found;
+}
+
+/** Runs `envoy --mode validate` over a bootstrap. */
+export async function validateBootstrap(envoy: string, bootstrap: string): Promise<RunResult> {
+  const folder = await mkdtemp(join(tmpdir(), 'envoy-'));
+  try {
+    const path = join(folder, 'bootstrap.yaml');
+    await writeFile(path, bootstrap);
+    const args = ['--mode', 'validate', '--config-path', path, '--use-dynamic-base-id'];
+    return await run(envoy, args, { cwd: folder, env: process.env, timeoutMs: VALIDATE_TIMEOUT_MS });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
