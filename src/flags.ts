@@ -153,9 +153,34 @@ export function formatHelp(description: CommandDescription): string {
   return help;
 }
 
-/** Formats errors as the lines that a command prints before it exits with `EXIT_USAGE`. */
-export function formatUsageErrors(command: string, errors: readonly string[]): string {
-  return [...errors, 'see --help for all flags'].map((line) => `${command}: ${line}\n`).join('');
+/** Where a command writes its result and its errors. */
+interface CommandOutput {
+  out(text: string): void;
+  err(text: string): void;
+}
+
+const PROCESS_OUTPUT: CommandOutput = {
+  out: (text) => void process.stdout.write(text),
+  err: (text) => void process.stderr.write(text),
+};
+
+/**
+ * Ends a command that does not run: writes the help that was requested, or one line per error.
+ *
+ * @param output default: stdout and stderr of the process
+ * @returns the exit code
+ */
+export function endWithUsage(
+  command: string,
+  result: { readonly help: string } | { readonly errors: readonly string[] },
+  output = PROCESS_OUTPUT,
+): number {
+  if ('help' in result) {
+    output.out(result.help);
+    return EXIT_OK;
+  }
+  output.err([...result.errors, 'see --help for all flags'].map((line) => `${command}: ${line}\n`).join(''));
+  return EXIT_USAGE;
 }
 
 function readValue<T>(

@@ -4,12 +4,14 @@ import { readFileSync } from 'node:fs';
 import { systemClock } from './clock.ts';
 import { parseCommandLine, readConfig, type CommandLine, type Config } from './config.ts';
 import { watchFiles } from './file-watcher.ts';
-import { EXIT_FAILURE, EXIT_OK, EXIT_USAGE, formatUsageErrors } from './flags.ts';
+import { endWithUsage, EXIT_FAILURE, EXIT_OK } from './flags.ts';
 import { createLog } from './log.ts';
 import { StartError, startOperator, type RunningOperator } from './operator.ts';
 import { findSubcommand } from './subcommands.ts';
 import { packageVersion } from './version.ts';
 import { waitForSignal } from './wait-for-signal.ts';
+
+const COMMAND = 'reverse-tunnel-operator';
 
 process.exitCode = await main(process.argv.slice(2));
 
@@ -18,11 +20,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const subcommand = findSubcommand(argv[0]);
   if (subcommand !== undefined) return await subcommand(argv.slice(1));
   const parsed = parseCommandLine(argv);
-  if ('errors' in parsed) return usageError(parsed.errors);
-  if ('help' in parsed) {
-    process.stdout.write(parsed.help);
-    return EXIT_OK;
-  }
+  if (!('commandLine' in parsed)) return endWithUsage(COMMAND, parsed);
   const { version, configFile, flags } = parsed.commandLine;
   if (version) {
     process.stdout.write(`${packageVersion()}\n`);
@@ -32,10 +30,10 @@ async function main(argv: readonly string[]): Promise<number> {
   try {
     fileText = configFile === undefined ? undefined : readFileSync(configFile, 'utf8');
   } catch (error) {
-    return usageError([`--config: cannot read file: ${(error as Error).message}`]);
+    return endWithUsage(COMMAND, { errors: [`--config: cannot read file: ${(error as Error).message}`] });
   }
   const result = readConfig(flags, fileText);
-  if ('errors' in result) return usageError(result.errors);
+  if ('errors' in result) return endWithUsage(COMMAND, result);
   const file =
     configFile === undefined || fileText === undefined ? undefined : { path: configFile, text: fileText };
   return await serve(result.config, flags, file);
@@ -60,7 +58,7 @@ async function serve(
     });
   } catch (error) {
     if (!(error instanceof StartError)) throw error;
-    process.stderr.write(`reverse-tunnel-operator: ${error.message}\n`);
+    process.stderr.write(`${COMMAND}: ${error.message}\n`);
     return EXIT_FAILURE;
   }
   const stopWatching =
@@ -88,9 +86,4 @@ async function serve(
   // Something that could not be closed would keep the process running.
   if (!(await operator.stop())) process.exit(EXIT_OK);
   return EXIT_OK;
-}
-
-function usageError(errors: readonly string[]): number {
-  process.stderr.write(formatUsageErrors('reverse-tunnel-operator', errors));
-  return EXIT_USAGE;
 }

@@ -4,37 +4,20 @@ import { createAuthentication } from './authentication.ts';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { updateControllerMetrics } from './controller/controller-stats.ts';
-import { createEventRecorder } from './controller/event-recorder.ts';
 import type { ControllerSettings } from './controller/settings.ts';
-import { createCaches, createControllers } from './controllers.ts';
-import { Ledger } from './core/ledger.ts';
 import { createNames } from './core/names.ts';
-import type { PolicyObject } from './core/policy-object.ts';
-import type { ReporterObject } from './core/reporter-object.ts';
-import type { TunnelObject } from './core/tunnel-object.ts';
 import { FileReadError } from './file-watcher.ts';
 import { ListenError, ReportingServer } from './grpc/reporting-server.ts';
 import { TlsMaterialError } from './grpc/tls-acceptor.ts';
 import { MAX_CONCURRENT_REVIEWS } from './grpc/token-authenticator.ts';
 import { startHeapTrimmer, v8Heap } from './heap-trimmer.ts';
 import { HttpListenError, startHttpServer, type HttpServer } from './http/http-server.ts';
-import { createApiClient, type ApiClient } from './k8s/client.ts';
+import { createApiClient } from './k8s/client.ts';
 import { ConnectionError, describeServer, resolveConnection } from './k8s/connection.ts';
-import { leaseResource, type LeaseObject } from './k8s/lease.ts';
-import {
-  createEventApi,
-  createPolicyApi,
-  createReporterApi,
-  createTunnelApi,
-  eventResource,
-  policyResource,
-  reporterResource,
-  tunnelResource,
-} from './k8s/resources.ts';
 import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
-import { Reflectors } from './reflectors.ts';
-import { createReplicaLeases, updateLeaseMetrics } from './replica-leases.ts';
+import { createReplica } from './replica.ts';
+import { updateLeaseMetrics } from './replica-leases.ts';
 
 /** Time limit for writing pending changes after the last stream has ended. */
 const FLUSH_TIMEOUT_MS = 5000;
@@ -123,48 +106,22 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     expireAfterMs: config.expireAfterMs,
     writeConcurrency: config.writeConcurrency,
   };
-  const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const ledger = new Ledger({
-    tunnelsPerReporter: config.maxTunnelsPerReporter,
-    tunnels: Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
-  });
-  const caches = createCaches({ names, ledger, clock, metrics, log: apiLog });
-  const reflectors = new Reflectors({ client, namespace, caches, clock, random, log: apiLog });
-  const leaseClient = client.resource<LeaseObject>(leaseResource(namespace));
-  const leases = createReplicaLeases({
+  const replica = createReplica({
     self,
-    names,
-    client: leaseClient,
-    replicas: caches.replicas,
-    reporters: caches.reporters,
-    reflectors,
-    clock,
-    random,
-    log: apiLog,
-  });
-  const events = createEventRecorder({
-    api: createEventApi(client.resource<object>(eventResource(namespace)), namespace, self),
-    cache: caches.reporters,
-    fence: leases.fence,
-    clock,
-    metrics,
-    log: apiLog,
-  });
-  const controllers = createControllers({
-    self,
-    names,
-    ledger,
-    caches,
-    watches: reflectors,
-    apis: { ...createApis(client, namespace), leases: leaseClient, events },
-    fence: leases.fence,
-    leader: leases.leader,
+    names: createNames((text) => hash('sha256', text, 'buffer')),
+    client,
+    namespace,
+    limits: {
+      tunnelsPerReporter: config.maxTunnelsPerReporter,
+      tunnels: Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
+    },
     settings,
     clock,
     random,
     metrics,
     log: apiLog,
   });
+  const { ledger, caches, leases, controllers } = replica;
   const { authorizer, readiness, registry, intake, tunnels, reporters } = controllers;
 
   const grpc = new ReportingServer({
@@ -210,10 +167,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
-  const reflecting = reflectors.run(ended.signal);
-  leases.own.start();
-  leases.leader.start();
-  controllers.start();
+  const watching = replica.run(ended.signal);
 
   /** Ends the streams and writes what they reported. Returns false if that takes too long. */
   async function flush(): Promise<{ readonly closed: boolean; readonly flushed: boolean }> {
@@ -265,7 +219,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
       const steps = [
         closed,
         await closeWithin('close the API client', client.close(), CLOSE_TIMEOUT_MS),
-        await closeWithin('end the watches', reflecting, CLOSE_TIMEOUT_MS),
+        await closeWithin('end the watches', watching, CLOSE_TIMEOUT_MS),
         await closeWithin('close the HTTP server', http.close(), CLOSE_TIMEOUT_MS),
       ];
       log.info('stopped');
@@ -293,15 +247,6 @@ function checkConfig(config: Config, metrics: Metrics, log: Log): void {
 /** Returns the number of connections for TokenReviews. */
 function reviewConnections({ auth }: Config): number {
   return auth === 'token' || auth === 'mtls-or-token' ? MAX_CONCURRENT_REVIEWS : 0;
-}
-
-function createApis(client: ApiClient, namespace: string) {
-  return {
-    tunnels: createTunnelApi(client.resource<TunnelObject>(tunnelResource(namespace))),
-    reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
-    policies: createPolicyApi(client.resource<PolicyObject>(policyResource(namespace))),
-    serverClock: client.serverClock,
-  };
 }
 
 /** Returns false if `work` does not resolve within `limitMs`; it is not cancelled. */

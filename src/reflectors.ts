@@ -7,7 +7,7 @@ import type { TunnelObject } from './core/tunnel-object.ts';
 import { ApiError } from './k8s/api-error.ts';
 import type { ApiClient } from './k8s/client.ts';
 import { leaseResource, type LeaseObject } from './k8s/lease.ts';
-import type { ReflectorLog } from './k8s/reflector-log.ts';
+import type { FaultLogger } from './k8s/fault-log.ts';
 import { Reflector, type ReflectorState } from './k8s/reflector.ts';
 import { policyResource, reporterResource, tunnelResource } from './k8s/resources.ts';
 import type { Log } from './log.ts';
@@ -17,7 +17,7 @@ export interface ReflectorsOptions {
   readonly namespace: string;
   readonly caches: Caches;
   /** False: policies are not watched. Default true. */
-  readonly watchPolicies?: boolean;
+  readonly watchPolicies?: boolean | undefined;
   /** Maximum number of ReverseTunnel objects per page of a list. Default: that of the reflector. */
   readonly tunnelPageLimit?: number | undefined;
   readonly clock: Clock;
@@ -112,7 +112,7 @@ export class Reflectors {
  * Handles failures of the policies' reflector. An API server that serves ReverseTunnels and not ReverseTunnelPolicies
  * has no policies; one that rejects the list may have policies that deny what would be written.
  */
-class MissingPolicyHandler implements ReflectorLog {
+class MissingPolicyHandler implements FaultLogger {
   readonly #title: string;
   readonly #policies: PolicyCache;
   readonly #tunnels: { readonly hasSynced: boolean };

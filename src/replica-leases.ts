@@ -4,6 +4,7 @@ import type { ReporterCache } from './controller/reporter-cache.ts';
 import { LeaseWriteFence } from './controller/write-fence.ts';
 import type { Names } from './core/names.ts';
 import { ApiError } from './k8s/api-error.ts';
+import { createFaultLog, type FaultLog } from './k8s/fault-log.ts';
 import { LEADER_LEASE, Lease, type LeaseEventHandler, type LeaseObject } from './k8s/lease.ts';
 import type { ResourceClient } from './k8s/resource-client.ts';
 import type { Log } from './log.ts';
@@ -51,19 +52,29 @@ export function createReplicaLeases(options: ReplicaLeasesOptions): ReplicaLease
   const leader = new Lease({ ...common, name: LEADER_LEASE, exclusive: false, fence });
 
   own.addEventHandler(
-    new LeaseLog(log, reflectors, {
+    new LeaseLog(reflectors, log, self, {
       acquired: 'acquired replica Lease',
       reacquired: 'reacquired replica Lease; rereading all reporters',
-      failed: 'cannot renew the replica Lease; writes are paused while it is not held',
-      replica: self,
+      faults: createFaultLog({
+        fields: { replica: self },
+        failed: 'cannot renew the replica Lease; writes are paused while it is not held',
+        recovered: 'renewal of the replica Lease recovered',
+        log,
+        clock,
+      }),
     }),
   );
   leader.addEventHandler(
-    new LeaseLog(log, reflectors, {
+    new LeaseLog(reflectors, log, self, {
       acquired: 'became leader',
       reacquired: 'became leader',
-      failed: 'cannot acquire leader lease; takeover of orphaned reporters is paused',
-      replica: self,
+      faults: createFaultLog({
+        fields: { replica: self },
+        failed: 'cannot acquire leader lease; takeover of orphaned reporters is paused',
+        recovered: 'acquisition of the leader lease recovered',
+        log,
+        clock,
+      }),
     }),
   );
   own.addEventHandler(fence);
@@ -84,39 +95,38 @@ export function updateLeaseMetrics({ own, leader }: ReplicaLeases, metrics: Metr
 interface LeaseMessages {
   readonly acquired: string;
   readonly reacquired: string;
-  readonly failed: string;
-  readonly replica: string;
+  readonly faults: FaultLog;
 }
 
-/** Logs when a Lease is acquired, and the first of consecutive failures. */
+/** Logs when a Lease is acquired, and why it cannot be. */
 class LeaseLog implements LeaseEventHandler {
-  readonly #log: Log;
   readonly #reflectors: Pick<Reflectors, 'retryNow'>;
+  readonly #log: Log;
+  readonly #replica: string;
   readonly #messages: LeaseMessages;
   #everAcquired = false;
-  #isFailing = false;
 
-  constructor(log: Log, reflectors: Pick<Reflectors, 'retryNow'>, messages: LeaseMessages) {
-    this.#log = log;
+  constructor(reflectors: Pick<Reflectors, 'retryNow'>, log: Log, replica: string, messages: LeaseMessages) {
     this.#reflectors = reflectors;
+    this.#log = log;
+    this.#replica = replica;
     this.#messages = messages;
   }
 
   onAcquired(): void {
-    const { acquired, reacquired, replica } = this.#messages;
-    this.#log.info({ replica }, this.#everAcquired ? reacquired : acquired);
+    const { acquired, reacquired } = this.#messages;
+    this.#log.info({ replica: this.#replica }, this.#everAcquired ? reacquired : acquired);
     this.#everAcquired = true;
   }
 
   onResult(failure: Error | undefined): void {
+    const { faults } = this.#messages;
     if (failure === undefined) {
-      this.#isFailing = false;
+      faults.logRecovery();
       return;
     }
     // A response of any kind does not indicate that the watches have lost their connections.
     if (failure instanceof ApiError && failure.status === undefined) this.#reflectors.retryNow();
-    if (!this.#isFailing)
-      this.#log.warn({ error: failure.message, retry: 'every 1s' }, this.#messages.failed);
-    this.#isFailing = true;
+    faults.logFailure(failure, 'every 1s');
   }
 }

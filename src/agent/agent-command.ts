@@ -5,8 +5,7 @@ import { durationInRange, enumOf, hostPort, nonEmpty, type ReadValue } from '../
 import {
   EXIT_FAILURE,
   EXIT_OK,
-  EXIT_USAGE,
-  formatUsageErrors,
+  endWithUsage,
   parseFlags,
   type CommandDescription,
   type Flags,
@@ -118,19 +117,10 @@ type Values = FlagValues<typeof FLAGS>;
  */
 export async function runAgent(argv: readonly string[]): Promise<number> {
   const parsed = parseFlags(COMMAND, argv);
-  if ('help' in parsed) {
-    process.stdout.write(parsed.help);
-    return EXIT_OK;
-  }
-  if ('errors' in parsed) return usageError(parsed.errors);
+  if (!('values' in parsed)) return endWithUsage('agent', parsed);
   const identity = readIdentity(parsed.values);
-  if ('errors' in identity) return usageError(identity.errors);
+  if ('errors' in identity) return endWithUsage('agent', identity);
   return await serve(parsed.values, identity.identity);
-}
-
-function usageError(errors: readonly string[]): number {
-  process.stderr.write(formatUsageErrors('agent', errors));
-  return EXIT_USAGE;
 }
 
 async function serve(values: Values, files: IdentityFiles): Promise<number> {

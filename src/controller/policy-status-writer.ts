@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts';
 import { type PolicyStatus, policyStatusPatch } from '../core/policy-object.ts';
 import { runPeriodically } from '../run-periodically.ts';
 import { errorMessage } from '../error-message.ts';
+import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import { rfc3339 } from '../timestamps.ts';
 import type { PolicyCache } from './policy-cache.ts';
@@ -30,12 +31,13 @@ export class PolicyStatusWriter {
   readonly #options: PolicyStatusWriterOptions;
   /** The version on which a status was last written, by name; the watch has not shown the next one yet. */
   readonly #writtenVersions = new Map<string, string>();
-  #rejectionLogged = false;
+  readonly #throttled: LogThrottle;
   #stopPolling: (() => void) | undefined;
   #stopped = false;
 
   constructor(options: PolicyStatusWriterOptions) {
     this.#options = options;
+    this.#throttled = createLogThrottle(options.clock);
   }
 
   start(): void {
@@ -68,13 +70,12 @@ export class PolicyStatusWriter {
     }
   }
 
-  /** Logs the first rejection as a warning. Other failures are retried every second, and usually temporary. */
+  /** Logs a rejection as a warning. Other failures are retried every second, and usually temporary. */
   #logFailure(policy: string, error: unknown): void {
-    const isFirstRejection = isApiFailure(error) && error.kind === 'rejected' && !this.#rejectionLogged;
-    this.#rejectionLogged ||= isFirstRejection;
-    this.#options.log[isFirstRejection ? 'warn' : 'debug'](
-      { policy, error: errorMessage(error) },
-      'failed to update policy status; the policy is enforced regardless',
-    );
+    const { log } = this.#options;
+    const fields = { policy, error: errorMessage(error) };
+    const message = 'failed to update policy status; the policy is enforced regardless';
+    if (!isApiFailure(error) || error.kind !== 'rejected') log.debug(fields, message);
+    else this.#throttled('rejected', (suppressed) => log.warn({ ...fields, ...suppressed }, message));
   }
 }

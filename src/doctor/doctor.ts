@@ -3,14 +3,7 @@ import { openCluster, type Cluster } from '../cli/cluster.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { EXIT_INTERRUPTED, processTerminal } from '../cli/terminal.ts';
 import { hostPort, nonEmpty } from '../flag-values.ts';
-import {
-  EXIT_FAILURE,
-  EXIT_OK,
-  EXIT_USAGE,
-  formatUsageErrors,
-  parseFlags,
-  type CommandDescription,
-} from '../flags.ts';
+import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescription } from '../flags.ts';
 import { ConnectionError } from '../k8s/connection.ts';
 import { formatResults } from './check-result.ts';
 import { collectInputs } from './collect.ts';
@@ -69,14 +62,7 @@ export async function runDoctor(
   env: Readonly<Record<string, string | undefined>> = process.env,
 ): Promise<number> {
   const parsed = parseFlags(COMMAND, argv);
-  if ('help' in parsed) {
-    terminal.out(parsed.help);
-    return EXIT_OK;
-  }
-  if ('errors' in parsed) {
-    terminal.err(formatUsageErrors('doctor', parsed.errors));
-    return EXIT_USAGE;
-  }
+  if (!('values' in parsed)) return endWithUsage('doctor', parsed, terminal);
   const { values } = parsed;
   let cluster: Cluster;
   try {

@@ -1,8 +1,7 @@
-import { isIP } from 'node:net';
 import { Client, credentials, status, type ServiceError } from '@grpc/grpc-js';
 import type { MethodDefinition } from '@grpc/proto-loader';
 import { service } from 'grpc-health-check';
-import { parseHostPort } from '../host-port.ts';
+import { tlsServerName } from './tls-server-name.ts';
 
 /**
  * The health of a server:
@@ -51,10 +50,7 @@ export function checkServerHealth(
       'grpc.enable_retries': 0,
       'grpc.service_config_disable_resolution': 1,
       'grpc.enable_channelz': 0,
-      // grpc-js would send an IP address as the TLS server name, which RFC 6066 forbids and Node warns about.
-      ...(isIP(parseHostPort(address)?.host ?? '') === 0
-        ? {}
-        : { 'grpc.ssl_target_name_override': 'localhost' }),
+      ...tlsServerName(address).channelOptions,
     },
   );
   return new Promise((resolve) => {

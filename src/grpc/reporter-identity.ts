@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { createSecureContext } from 'node:tls';
 import { credentials, Metadata, type ChannelCredentials, type ChannelOptions } from '@grpc/grpc-js';
 import { trustOptions } from '../tls-trust.ts';
+import { tlsServerName } from './tls-server-name.ts';
 
 /** Paths of a reporter's credentials; PEM files, except for the token. */
 export interface IdentityFiles {
@@ -17,11 +18,12 @@ export interface IdentityFiles {
 
 /** The credentials of a reporter's connections and streams. */
 export interface ReporterIdentity {
-  /** Returns the credentials for a new connection. */
-  credentials(): ChannelCredentials;
+  /** Returns the credentials for a new connection to `address` (host:port). */
+  credentials(address: string): ChannelCredentials;
   /** Returns the metadata for a new stream. */
   metadata(): Metadata;
-  readonly channelOptions: ChannelOptions;
+  /** Returns the options for a new connection to `address` (host:port). */
+  channelOptions(address: string): ChannelOptions;
 }
 
 /**
@@ -39,16 +41,17 @@ export function reporterIdentity(files: IdentityFiles): ReporterIdentity | undef
   const key = keyFile === undefined ? undefined : fileReader(keyFile);
   const token = tokenFile === undefined ? undefined : fileReader(tokenFile);
   return {
-    credentials: () =>
+    credentials: (address) =>
       credentials.createFromSecureContext(
         createSecureContext({ ...trustOptions(ca()), key: key?.(), cert: cert?.() }),
+        tlsServerName(address, serverName).verifyOptions,
       ),
     metadata() {
       const metadata = new Metadata();
       if (token !== undefined) metadata.set('authorization', `Bearer ${token().toString('utf8').trim()}`);
       return metadata;
     },
-    channelOptions: serverName === undefined ? {} : { 'grpc.ssl_target_name_override': serverName },
+    channelOptions: (address) => tlsServerName(address, serverName).channelOptions,
   };
 }
 

@@ -80,12 +80,16 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
 
   return {
     openStream(handlers) {
-      client ??= new Client(options.address, identity?.credentials() ?? credentials.createInsecure(), {
-        ...CHANNEL_OPTIONS,
-        'grpc.keepalive_time_ms': keepalive.intervalMs,
-        'grpc.keepalive_timeout_ms': keepalive.timeoutMs,
-        ...identity?.channelOptions,
-      });
+      client ??= new Client(
+        options.address,
+        identity?.credentials(options.address) ?? credentials.createInsecure(),
+        {
+          ...CHANNEL_OPTIONS,
+          'grpc.keepalive_time_ms': keepalive.intervalMs,
+          'grpc.keepalive_timeout_ms': keepalive.timeoutMs,
+          ...identity?.channelOptions(options.address),
+        },
+      );
       const metadata = identity?.metadata() ?? new Metadata();
       const call = client.makeBidiStreamRequest<ReportMessage, ResponseMessage>(
         method.path,

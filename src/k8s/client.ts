@@ -4,7 +4,7 @@ import { createLogThrottle } from '../log-throttle.ts';
 import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from './api-error.ts';
 import type { Connection } from './connection.ts';
 import type { Credentials, Impersonation } from './credentials.ts';
-import type { ReflectorLog } from './reflector-log.ts';
+import type { FaultLogger } from './fault-log.ts';
 import {
   HTTP_METHODS,
   type Call,
@@ -43,7 +43,7 @@ export interface ApiClientOptions {
   /** Called for each request sent, including the retry after a 401. Must not throw. */
   readonly onRequest?: (sample: RequestSample) => void;
   /** Reports that a 401 was fixed by reloading the credentials. Callers report failures. */
-  readonly log?: Pick<ReflectorLog, 'info'>;
+  readonly log?: Pick<FaultLogger, 'info'>;
 }
 
 /**

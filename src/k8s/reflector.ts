@@ -2,7 +2,7 @@ import { backoffDelayMs, type Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import { errorMessage } from '../error-message.ts';
 import { ApiError } from './api-error.ts';
-import { createFaultLog, type FaultLog, type ReflectorLog } from './reflector-log.ts';
+import { createFaultLog, type FaultLog, type FaultLogger } from './fault-log.ts';
 import type { ApiObject, ResourceClient, ListPage } from './resource-client.ts';
 import {
   watchOnce,
@@ -64,7 +64,7 @@ export interface ReflectorOptions<T extends ApiObject> {
   readonly clock: Clock;
   /** Returns 0 to below 1, for jitter. */
   readonly random: () => number;
-  readonly log: ReflectorLog;
+  readonly log: FaultLogger;
   /** Called at each change of state, and at each failure with its error and `broken`. */
   readonly onStateChange?: (state: ReflectorState, error?: Error) => void;
   /** Maximum objects per page of a list; default 2,000. */
@@ -99,7 +99,13 @@ export class Reflector<T extends ApiObject> {
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
     this.#pageLimit = options.pageLimit ?? DEFAULT_PAGE_LIMIT;
-    this.#faultLog = createFaultLog(options.source.title, options.log, options.clock);
+    this.#faultLog = createFaultLog({
+      fields: { resource: options.source.title },
+      failed: 'list or watch failed; retrying',
+      recovered: 'list and watch recovered',
+      log: options.log,
+      clock: options.clock,
+    });
   }
 
   /** True once a list was complete; stays true when the API server becomes unreachable. */
@@ -246,7 +252,8 @@ export class Reflector<T extends ApiObject> {
     const delayMs =
       retryAfterMs === undefined || retryAfterMs === 0 ? ownDelayMs : retryAfterMs * (1 + random() / 4);
     const isFirstIdleWatch = failure instanceof WatchIdleError && this.#idleWatches === 1;
-    this.#faultLog.logFailure(failure, delayMs, isFirstIdleWatch ? 'debug' : 'warn');
+    const retry = `in ${Math.ceil(delayMs / 100) / 10}s`;
+    this.#faultLog.logFailure(failure, retry, isFirstIdleWatch ? 'debug' : 'warn');
     this.#setState('broken', failure);
     return delayMs;
   }

@@ -5,14 +5,7 @@ import { systemClock } from '../clock.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { errorMessage } from '../error-message.ts';
 import { durationInRange, hostPort, type ReadValue } from '../flag-values.ts';
-import {
-  EXIT_FAILURE,
-  EXIT_OK,
-  EXIT_USAGE,
-  formatUsageErrors,
-  parseFlags,
-  type CommandDescription,
-} from '../flags.ts';
+import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescription } from '../flags.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import { reporterIdentity, type IdentityFiles } from '../grpc/reporter-identity.ts';
 import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
@@ -107,14 +100,7 @@ function reporterName(text: string): ReturnType<ReadValue<string>> {
  */
 export async function runSelftest(argv: readonly string[], version: string): Promise<number> {
   const parsed = parseSelftest(argv);
-  if ('help' in parsed) {
-    process.stdout.write(parsed.help);
-    return EXIT_OK;
-  }
-  if ('errors' in parsed) {
-    process.stderr.write(formatUsageErrors('selftest', parsed.errors));
-    return EXIT_USAGE;
-  }
+  if (!('options' in parsed)) return endWithUsage('selftest', parsed);
   const { options } = parsed;
   let api: ApiClient | undefined;
   let reporting: ReportingConnection | undefined;

@@ -1,7 +1,7 @@
 import { processTerminal, type Terminal } from '../cli/terminal.ts';
 import { formatDuration } from '../flag-values.ts';
 import { errorMessage } from '../error-message.ts';
-import { EXIT_FAILURE, EXIT_OK, EXIT_USAGE, formatUsageErrors } from '../flags.ts';
+import { EXIT_FAILURE, EXIT_OK, EXIT_USAGE, endWithUsage } from '../flags.ts';
 import { reporterIdentity, type ReporterIdentity } from '../grpc/reporter-identity.ts';
 import { dialReportingService } from '../grpc/reporting-client.ts';
 import { parseCommand, type CommandOptions } from './command-options.ts';
@@ -22,14 +22,7 @@ const RAMP_UP_MS_PER_REPORTER = 2;
  */
 export async function runSimulate(argv: readonly string[], terminal = processTerminal()): Promise<number> {
   const parsed = parseCommand(argv);
-  if ('help' in parsed) {
-    terminal.out(parsed.help);
-    return EXIT_OK;
-  }
-  if ('errors' in parsed) {
-    terminal.err(formatUsageErrors('simulate', parsed.errors));
-    return EXIT_USAGE;
-  }
+  if (!('options' in parsed)) return endWithUsage('simulate', parsed, terminal);
   return await runFleet(parsed.options, terminal);
 }
 

@@ -7,8 +7,7 @@ import { numberInRange } from '../flag-values.ts';
 import {
   EXIT_FAILURE,
   EXIT_OK,
-  EXIT_USAGE,
-  formatUsageErrors,
+  endWithUsage,
   parseFlags,
   type CommandDescription,
   type FlagValues,
@@ -58,14 +57,7 @@ export async function runStatus(
   env: Readonly<Record<string, string | undefined>> = process.env,
 ): Promise<number> {
   const parsed = parseFlags(COMMAND, argv);
-  if ('help' in parsed) {
-    terminal.out(parsed.help);
-    return EXIT_OK;
-  }
-  if ('errors' in parsed) {
-    terminal.err(formatUsageErrors('status', parsed.errors));
-    return EXIT_USAGE;
-  }
+  if (!('values' in parsed)) return endWithUsage('status', parsed, terminal);
   const flags = parsed.values;
   let cluster: Cluster | undefined;
   try {

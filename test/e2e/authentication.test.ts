@@ -209,9 +209,11 @@ describe('mutual TLS, end to end', () => {
       { cwd: ROOT, env: { PATH: process.env['PATH'] }, stdio: ['ignore', 'pipe', 'pipe'] },
     );
     simulate.stdout?.resume();
-    simulate.stderr?.resume();
+    let errors = '';
+    simulate.stderr?.setEncoding('utf8').on('data', (text: string) => (errors += text));
     await waitForExit(simulate);
     expect(simulate.exitCode).to.equal(0);
+    expect(errors, 'an IP address is not sent as the TLS server name').not.to.contain('Warning');
   });
 
   it('exits with code 1 and one line that names the flags when a TLS file is missing or invalid', async (fixture) => {

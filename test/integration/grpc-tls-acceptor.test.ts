@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { connect as connectTcp } from 'node:net';
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls';
-import { credentials, status } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { systemClock } from '../../src/clock.ts';
 import { findForbiddenCharacter } from '../../src/core/text.ts';
@@ -343,9 +343,7 @@ describe('mutual TLS on the reporting port', () => {
   it('rejects a stream on a connection whose certificate has expired, and makes the peer reconnect', async () => {
     let aheadMs = 0;
     await serve({ clock: { ...systemClock, wallMs: () => Date.now() + aheadMs } });
-    const { cert, key } = ours.issue();
-    const client = credentials.createSsl(Buffer.from(ours.ca), Buffer.from(key), Buffer.from(cert));
-    const open = fixture.connection(client);
+    const open = fixture.connection(peerCredentials(ours, ours.issue()));
     const first = open();
     first.sendBytes(firstReport('r-0'));
     await first.next();

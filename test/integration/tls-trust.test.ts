@@ -5,7 +5,6 @@ import { createServer as createHttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { credentials } from '@grpc/grpc-js';
 import { systemClock } from '../../src/clock.ts';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
@@ -13,6 +12,7 @@ import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { createApiClient } from '../../src/k8s/client.ts';
 import type { ApiObject } from '../../src/k8s/resource-client.ts';
 import { createCertificateAuthority, type IssuedCertificate } from '../support/certificates.ts';
+import { peerCredentials } from '../support/tls-fixtures.ts';
 import { startTestServer } from '../support/reporting-server.ts';
 import { fullPush } from '../support/wire.ts';
 
@@ -85,6 +85,21 @@ describe('The trust rule', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
+  /** Returns whether a reporter that trusts `ca` gets a response of the service at `address`. */
+  async function isTrusted(address: string, ca: string, serverName?: string): Promise<boolean> {
+    const caFile = join(folder, 'ca.pem');
+    await writeFile(caFile, ca);
+    const files = { certFile: undefined, keyFile: undefined, tokenFile: undefined };
+    const identity = reporterIdentity({ caFile, serverName, ...files });
+    const connection = dialReportingService({ address, ...(identity === undefined ? {} : { identity }) });
+    const trusted = await new Promise<boolean>((resolve) => {
+      const report = { node: NODE, added: [], removedNames: [], fullPush: true, nonce: 1n };
+      connection.openStream({ onResponse: () => resolve(true), onEnd: () => resolve(false) }).send(report);
+    });
+    connection.close();
+    return trusted;
+  }
+
   for (const row of table) {
     const verb = row.trusted ? 'accepts' : 'rejects';
     const title = `with ${row.bundle} as bundle, where the peer sends ${row.sent}`;
@@ -137,9 +152,7 @@ describe('The trust rule', () => {
           tls: new TlsAcceptor({ ...serverCertificate, clientCa: row.ca }, 'required'),
         },
       });
-      const stream = server.open(
-        credentials.createSsl(Buffer.from(root.ca), Buffer.from(row.chain.key), Buffer.from(chainOf(row))),
-      );
+      const stream = server.open(peerCredentials(root, { cert: chainOf(row), key: row.chain.key }));
       stream.send({ node: NODE, nonce: 1, ...fullPush(1) });
       const trusted = await stream.next().then(
         () => true,
@@ -156,21 +169,33 @@ describe('The trust rule', () => {
           tls: new TlsAcceptor({ cert: chainOf(row), key: row.chain.key, clientCa: undefined }, 'none'),
         },
       });
-      const caFile = join(folder, 'ca.pem');
-      await writeFile(caFile, row.ca);
-      const files = { certFile: undefined, keyFile: undefined, serverName: undefined, tokenFile: undefined };
-      const identity = reporterIdentity({ caFile, ...files });
-      const connection = dialReportingService({
-        address: server.address,
-        ...(identity === undefined ? {} : { identity }),
-      });
-      const trusted = await new Promise<boolean>((resolve) => {
-        const report = { node: NODE, added: [], removedNames: [], fullPush: true, nonce: 1n };
-        connection.openStream({ onResponse: () => resolve(true), onEnd: () => resolve(false) }).send(report);
-      });
-      connection.close();
+      const trusted = await isTrusted(server.address, row.ca);
       await server.stop();
       expect(trusted).to.equal(row.trusted);
+    });
+  }
+
+  const certificateNames: readonly {
+    certificate: string;
+    serverName: string | undefined;
+    trusted: boolean;
+  }[] = [
+    { certificate: '127.0.0.1', serverName: undefined, trusted: true },
+    { certificate: '127.0.0.2', serverName: undefined, trusted: false },
+    { certificate: '127.0.0.2', serverName: '127.0.0.2', trusted: true },
+    { certificate: '127.0.0.1', serverName: '127.0.0.2', trusted: false },
+    { certificate: '127.0.0.1', serverName: 'reporting.example', trusted: false },
+  ];
+  for (const { certificate, serverName, trusted } of certificateNames) {
+    const verb = trusted ? 'accepts' : 'rejects';
+    const expected = serverName ?? 'the address 127.0.0.1';
+    it(`of a reporter ${verb} a certificate for ${certificate} where it expects ${expected}`, async () => {
+      const { cert, key } = root.issue({ addresses: [certificate], usage: 'server' });
+      const tls = new TlsAcceptor({ cert, key, clientCa: undefined }, 'none');
+      const server = await startTestServer({ auth: { mode: 'insecure', tls } });
+      const result = await isTrusted(server.address, root.ca, serverName);
+      await server.stop();
+      expect(result).to.equal(trusted);
     });
   }
 });

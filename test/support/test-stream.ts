@@ -7,6 +7,7 @@ import {
   type ClientDuplexStream,
 } from '@grpc/grpc-js';
 import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
+import { tlsServerName } from '../../src/grpc/tls-server-name.ts';
 import { eventually } from './eventually.ts';
 import { requestBytes, type RequestFields } from './wire.ts';
 
@@ -44,6 +45,7 @@ export function dial(address: string, by: ChannelCredentials = credentials.creat
   return new Client(address, by, {
     'grpc.use_local_subchannel_pool': 1,
     'grpc.enable_channelz': 0,
+    ...tlsServerName(address).channelOptions,
   });
 }
 

@@ -1,14 +1,17 @@
 /** TLS material of servers and peers. */
 import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import type { TlsMaterial } from '../../src/grpc/tls-acceptor.ts';
+import { tlsServerName } from '../../src/grpc/tls-server-name.ts';
 import type { CertificateAuthority, IssuedCertificate } from './certificates.ts';
+
+const LOOPBACK = '127.0.0.1';
 
 /** Returns the TLS material of a server on loopback, which trusts the given client authority. */
 export function serverMaterial(
   authority: CertificateAuthority,
   clientAuthority?: CertificateAuthority,
 ): TlsMaterial {
-  const { cert, key } = authority.issue({ addresses: ['127.0.0.1'], usage: 'server' });
+  const { cert, key } = authority.issue({ addresses: [LOOPBACK], usage: 'server' });
   return { cert, key, clientCa: clientAuthority?.ca };
 }
 
@@ -22,5 +25,6 @@ export function peerCredentials(
     Buffer.from(authority.ca),
     key === null ? null : Buffer.from(key),
     cert === null ? null : Buffer.from(cert),
+    tlsServerName(LOOPBACK).verifyOptions,
   );
 }

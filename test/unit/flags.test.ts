@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { enumOf, hostPort, nonEmpty, numberInRange } from '../../src/flag-values.ts';
-import { formatUsageErrors, formatHelp, parseFlags } from '../../src/flags.ts';
+import { endWithUsage, formatHelp, parseFlags } from '../../src/flags.ts';
 
 const COMMAND = {
   usage: ['tool check [FLAG ...]', 'kubectl tool check [FLAG ...]'],
@@ -97,8 +97,9 @@ describe('flags', () => {
   });
 
   it('format their errors with the name of the command', () => {
-    expect(formatUsageErrors('check', ['--top: x'])).to.equal(
-      'check: --top: x\ncheck: see --help for all flags\n',
-    );
+    let written = '';
+    const output = { out: () => {}, err: (text: string) => void (written += text) };
+    expect(endWithUsage('check', { errors: ['--top: x'] }, output)).to.equal(2);
+    expect(written).to.equal('check: --top: x\ncheck: see --help for all flags\n');
   });
 });

@@ -1,26 +1,13 @@
 import { hash } from 'node:crypto';
 import { pino } from 'pino';
-import { createEventRecorder } from '../../../src/controller/event-recorder.ts';
 import type { TunnelCache } from '../../../src/controller/tunnel-cache.ts';
-import { createCaches, createControllers, type Controllers } from '../../../src/controllers.ts';
-import { Ledger } from '../../../src/core/ledger.ts';
+import type { Controllers } from '../../../src/controllers.ts';
+import type { Ledger } from '../../../src/core/ledger.ts';
 import { createNames } from '../../../src/core/names.ts';
-import type { ReporterObject } from '../../../src/core/reporter-object.ts';
-import type { TunnelObject } from '../../../src/core/tunnel-object.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
-import { leaseResource, type LeaseObject } from '../../../src/k8s/lease.ts';
-import {
-  createEventApi,
-  createReporterApi,
-  createTunnelApi,
-  eventResource,
-  reporterResource,
-  tunnelResource,
-} from '../../../src/k8s/resources.ts';
 import type { Log } from '../../../src/log.ts';
 import { createMetrics } from '../../../src/metrics.ts';
-import { Reflectors } from '../../../src/reflectors.ts';
-import { createReplicaLeases } from '../../../src/replica-leases.ts';
+import { createReplica } from '../../../src/replica.ts';
 import type { ApiLink } from './api-link.ts';
 import type { Prng } from './prng.ts';
 import type { SimProcess } from './process.ts';
@@ -79,72 +66,32 @@ export interface ReplicaProcessOptions {
 export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProcess {
   const { process, namespace, link, prng } = options;
   const clock = process;
-  const random = (): number => prng.fraction();
   const write = options.log;
   const log: Log =
     write === undefined
       ? silentLog
       : pino({ base: null, timestamp: false, level: 'info' }, { write: (line) => write(line) });
   const { client } = link;
-  const self = process.name;
-  const ledger = new Ledger({ tunnelsPerReporter: 1000 });
-  const caches = createCaches({ names, ledger, clock, metrics, log: silentLog });
-  const reflectors = new Reflectors({
+  const replica = createReplica({
+    self: process.name,
+    names,
     client,
     namespace,
-    caches,
-    watchPolicies: false,
-    tunnelPageLimit: options.pageLimit,
-    clock,
-    random,
-    log,
-  });
-  const leaseClient = client.resource<LeaseObject>(leaseResource(namespace));
-  const leases = createReplicaLeases({
-    self,
-    names,
-    client: leaseClient,
-    replicas: caches.replicas,
-    reporters: caches.reporters,
-    reflectors,
-    clock,
-    random,
-    log,
-  });
-  const controllers = createControllers({
-    self,
-    names,
-    ledger,
-    caches,
-    watches: reflectors,
-    apis: {
-      tunnels: createTunnelApi(client.resource<TunnelObject>(tunnelResource(namespace))),
-      reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
-      policies: { patchStatus: () => Promise.resolve() },
-      leases: leaseClient,
-      events: createEventRecorder({
-        api: createEventApi(client.resource<object>(eventResource(namespace)), namespace, self),
-        cache: caches.reporters,
-        fence: leases.fence,
-        clock,
-        metrics,
-        log,
-      }),
-      serverClock: client.serverClock,
-    },
-    fence: leases.fence,
-    leader: leases.leader,
+    limits: { tunnelsPerReporter: 1000 },
     settings: {
       reportIntervalMs: REPORT_INTERVAL_MS,
       unknownAfterMs: UNKNOWN_AFTER_MS,
       expireAfterMs: EXPIRE_AFTER_MS,
       writeConcurrency: WRITE_CONCURRENCY,
     },
+    watchPolicies: false,
+    tunnelPageLimit: options.pageLimit,
     clock,
-    random,
+    random: () => prng.fraction(),
     metrics,
     log,
   });
+  const { ledger, caches, leases, controllers } = replica;
   const { intake } = controllers;
   // The simulation has no policies; test/unit/policy-enforcement.test.ts has.
   caches.policies.onKindMissing();
@@ -170,10 +117,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     metrics,
   });
   const ended = new AbortController();
-  void reflectors.run(ended.signal);
-  leases.own.start();
-  leases.leader.start();
-  controllers.start();
+  void replica.run(ended.signal);
 
   async function terminate(): Promise<void> {
     service.close();

@@ -2,8 +2,8 @@ import type { Clock } from '../clock.ts';
 import { createLogThrottle } from '../log-throttle.ts';
 import { ApiError, isTrustFailure, oneLine } from './api-error.ts';
 
-/** The methods of a logger that a reflector uses; compatible with pino. */
-export interface ReflectorLog {
+/** The methods of a logger that are used; compatible with pino. */
+export interface FaultLogger {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
   warn(fields: object, message: string): void;
@@ -12,54 +12,70 @@ export interface ReflectorLog {
 /** Interval at which a persistent failure is logged again. */
 const REPEAT_INTERVAL_MS = 30_000;
 
-/** Logs failures and recoveries of a reflector. */
+/** Logs failures and recoveries of requests that are retried until they succeed. */
 export interface FaultLog {
   /**
    * Logs a failure.
    *
-   * @param retryMs delay until the next attempt
-   * @param level `debug` for a failure that is expected and whose recovery is not worth a line
+   * @param retry when the next attempt is made, for example `in 1.5s`
+   * @param level default `warn`; `debug` for a failure that is expected and whose recovery is not worth a line
    */
-  logFailure(error: Error, retryMs: number, level: 'debug' | 'warn'): void;
+  logFailure(error: Error, retry: string, level?: 'debug' | 'warn'): void;
   /** Logs the recovery if the failure was logged as a warning. */
   logRecovery(): void;
+}
+
+export interface FaultLogOptions {
+  /** Fields of each line. */
+  readonly fields: object;
+  /** The message of a failure. */
+  readonly failed: string;
+  /** The message of the recovery. */
+  readonly recovered: string;
+  readonly log: FaultLogger;
+  readonly clock: Clock;
 }
 
 /**
  * Creates a log with one line per kind of failure and 30 s instead of one per retry: an API server that is down for an
  * hour would fill the log.
  */
-export function createFaultLog(title: string, log: ReflectorLog, clock: Clock): FaultLog {
+export function createFaultLog({
+  fields: context,
+  failed,
+  recovered,
+  log,
+  clock,
+}: FaultLogOptions): FaultLog {
   const throttle = createLogThrottle(clock, REPEAT_INTERVAL_MS);
   let isFailing = false;
 
   return {
-    logFailure(error, retryMs, level) {
+    logFailure(error, retry, level = 'warn') {
       const errorKind = error instanceof ApiError ? error.kind : 'reader';
       const hint = hintFor(error);
       const fields = {
-        resource: title,
+        ...context,
         errorKind,
         // The message may contain unfiltered data of a watch.
         error: oneLine(error.message, 300),
-        retry: `in ${Math.ceil(retryMs / 100) / 10}s`,
+        retry,
         ...(hint === undefined ? {} : { hint }),
       };
-      const message = 'list or watch failed; retrying';
       if (level === 'debug') {
-        log.debug(fields, message);
+        log.debug(fields, failed);
         return;
       }
       // An untrusted server differs from an unreachable one, and only an administrator can fix it.
       throttle(isTrustFailure(error.cause) ? 'trust' : errorKind, (suppressed) => {
         isFailing = true;
-        log.warn({ ...fields, ...suppressed }, message);
+        log.warn({ ...fields, ...suppressed }, failed);
       });
     },
     logRecovery() {
       if (!isFailing) return;
       isFailing = false;
-      log.info({ resource: title }, 'list and watch recovered');
+      log.info(context, recovered);
     },
   };
 }
