@@ -58,6 +58,8 @@ export interface Config {
   readonly tlsClientCa: string | undefined;
   /** Audience that tokens must carry. */
   readonly tokenAudience: string;
+  /** Whether every client is rejected while the namespace has no ReverseTunnelPolicy. */
+  readonly requirePolicy: boolean;
   /** Age, 10 s to 7 days and with some percent of jitter, at which a stream ends so that its peer authenticates again. */
   readonly maxStreamAgeMs: number;
   readonly logLevel: LogLevel;
@@ -176,6 +178,12 @@ const SETTINGS = {
     default: 'reverse-tunnel-operator',
     read: audience,
   },
+  'require-policy': {
+    metavar: 'true|false',
+    description: 'reject every client while no ReverseTunnelPolicy exists, instead of accepting every client',
+    default: 'false',
+    read: boolean,
+  },
   'max-stream-age': {
     metavar: 'DURATION',
     description:
@@ -263,6 +271,7 @@ export function readConfig(flags: RawFlags, fileText?: string): { readonly confi
     tlsKey: values['tls-key'],
     tlsClientCa: values['tls-client-ca'],
     tokenAudience: values['token-audience'],
+    requirePolicy: values['require-policy'],
     maxStreamAgeMs: values['max-stream-age'],
     logLevel: values['log-level'],
   };

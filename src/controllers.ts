@@ -45,16 +45,19 @@ export interface Caches {
 export interface CachesOptions {
   readonly names: Names;
   readonly ledger: Ledger;
+  /** `--require-policy`. Default: false. */
+  readonly requirePolicy?: boolean | undefined;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
 }
 
-export function createCaches({ names, ledger, clock, metrics, log }: CachesOptions): Caches {
+export function createCaches(options: CachesOptions): Caches {
+  const { names, ledger, requirePolicy, clock, metrics, log } = options;
   return {
     tunnels: new TunnelCache(names, ledger),
     reporters: new ReporterCache(names),
-    policies: new PolicyCache({ clock, metrics, log }),
+    policies: new PolicyCache({ requirePolicy, clock, metrics, log }),
     replicas: new ReplicaRegistry(names, clock),
   };
 }

@@ -84,6 +84,10 @@ export function createMetrics() {
       'Streams rejected before authentication succeeded.',
       ['reason'],
     ),
+    requiredPolicyMissing: gauge(
+      'reverse_tunnel_required_policy_missing',
+      '1 if every client is rejected because no ReverseTunnelPolicy exists (--require-policy), otherwise 0.',
+    ),
     insecure: gauge('reverse_tunnel_insecure', '1 if any client may report (--auth insecure), otherwise 0.'),
     ackSeconds: seconds(
       'reverse_tunnel_ack_seconds',

@@ -115,6 +115,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
       tunnelsPerReporter: config.maxTunnelsPerReporter,
       tunnels: Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
     },
+    requirePolicy: config.requirePolicy,
     settings,
     clock,
     random,

@@ -3,6 +3,7 @@ import type { ReplicaRegistry } from './controller/replica-registry.ts';
 import type { ReporterCache } from './controller/reporter-cache.ts';
 import { LeaseWriteFence } from './controller/write-fence.ts';
 import type { Names } from './core/names.ts';
+import { REQUIRE_POLICY_ANNOTATIONS } from './core/policy-object.ts';
 import { ApiError } from './k8s/api-error.ts';
 import { createFaultLog, type FaultLog } from './k8s/fault-log.ts';
 import { LEADER_LEASE, Lease, type LeaseEventHandler, type LeaseObject } from './k8s/lease.ts';
@@ -14,6 +15,8 @@ import type { Reflectors } from './reflectors.ts';
 export interface ReplicaLeasesOptions {
   /** This process: the replica ID with a random suffix per start. */
   readonly self: string;
+  /** `--require-policy`, which the replica's Lease shows to `doctor`. Default: false. */
+  readonly requirePolicy?: boolean | undefined;
   readonly names: Names;
   readonly client: ResourceClient<LeaseObject>;
   readonly replicas: ReplicaRegistry;
@@ -36,11 +39,12 @@ export interface ReplicaLeases {
 
 /** Creates the Leases of a replica. Neither is acquired before its `start` is called. */
 export function createReplicaLeases(options: ReplicaLeasesOptions): ReplicaLeases {
-  const { self, names, client, replicas, reporters, reflectors, clock, random, log } = options;
+  const { self, requirePolicy, names, client, replicas, reporters, reflectors, clock, random, log } = options;
   const common = { client, identity: self, clock, random };
   const ownName = names.leaseName(self);
 
-  const own = new Lease({ ...common, name: ownName, exclusive: true });
+  const annotations = requirePolicy === true ? REQUIRE_POLICY_ANNOTATIONS : undefined;
+  const own = new Lease({ ...common, name: ownName, annotations, exclusive: true });
   const fence = new LeaseWriteFence({
     self,
     lease: own,

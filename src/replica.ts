@@ -32,6 +32,8 @@ export interface ReplicaOptions {
   readonly namespace: string;
   readonly limits: LedgerLimits;
   readonly settings: ControllerSettings;
+  /** `--require-policy`. Default: false. */
+  readonly requirePolicy?: boolean;
   /** As in `Reflectors`. */
   readonly watchPolicies?: boolean;
   /** As in `Reflectors`. */
@@ -56,9 +58,9 @@ export interface Replica {
 
 /** Builds a replica. Each line uses only lines above it. The operator and the simulation call this function. */
 export function createReplica(options: ReplicaOptions): Replica {
-  const { self, names, client, namespace, settings, clock, random, metrics, log } = options;
+  const { self, names, client, namespace, settings, requirePolicy, clock, random, metrics, log } = options;
   const ledger = new Ledger(options.limits);
-  const caches = createCaches({ names, ledger, clock, metrics, log });
+  const caches = createCaches({ names, ledger, requirePolicy, clock, metrics, log });
   const reflectors = new Reflectors({
     client,
     namespace,
@@ -72,6 +74,7 @@ export function createReplica(options: ReplicaOptions): Replica {
   const leaseClient = client.resource<LeaseObject>(leaseResource(namespace));
   const leases = createReplicaLeases({
     self,
+    requirePolicy,
     names,
     client: leaseClient,
     replicas: caches.replicas,

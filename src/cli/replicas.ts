@@ -1,11 +1,13 @@
 import { hash } from 'node:crypto';
 import { createNames } from '../core/names.ts';
+import { requiresPolicy } from '../core/policy-object.ts';
 import { compareStrings } from './format.ts';
 
 /** The fields of a Lease that describe a replica. */
 export interface LeaseInfo {
   readonly metadata: {
     readonly name: string;
+    readonly annotations?: Readonly<Record<string, string>>;
   };
   readonly spec?: {
     readonly holderIdentity?: string | null;
@@ -19,6 +21,8 @@ export interface ReplicaInfo {
   readonly replica: string;
   /** Milliseconds since 1970, by the replica's own clock; undefined if the Lease has no valid renewTime. */
   readonly renewedMs: number | undefined;
+  /** True if it runs with `--require-policy`: it rejects every client while no policy exists. */
+  readonly requiresPolicy?: true | undefined;
 }
 
 /** The replicas of a namespace, and the holder of the leader Lease ("" if there is none). */
@@ -42,7 +46,11 @@ export function replicasFromLeases(leases: Iterable<LeaseInfo>, leaderLease: str
     // Not by label, which admission may rewrite.
     else if (holder !== '' && metadata.name === names.leaseName(holder)) {
       const renewedMs = Date.parse(spec?.renewTime ?? '');
-      replicas.push({ replica: holder, renewedMs: Number.isNaN(renewedMs) ? undefined : renewedMs });
+      replicas.push({
+        replica: holder,
+        renewedMs: Number.isNaN(renewedMs) ? undefined : renewedMs,
+        ...(requiresPolicy(metadata.annotations) ? { requiresPolicy: true } : {}),
+      });
     }
   }
   replicas.sort((a, b) => compareStrings(a.replica, b.replica));

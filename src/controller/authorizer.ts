@@ -141,7 +141,7 @@ export class Authorizer {
 
   /** Returns why a peer may not report at all; undefined if it may. */
   peerRejection(peer: Peer): string | undefined {
-    return this.#policies.admits(peer) ? undefined : peerRejection(peer);
+    return this.#policies.admits(peer) ? undefined : peerRejection(this.#policies, peer);
   }
 
   /**

@@ -3,7 +3,7 @@ import { parsePolicy, type ParsedPolicy } from '../core/policy.ts';
 import type { PolicyObject } from '../core/policy-object.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
-import { ALLOW_ALL_POLICIES, createPolicySet, type PolicySet } from '../core/policy-set.ts';
+import { policySetInForce, REQUIRED_POLICY_MISSING, type PolicySet } from '../core/policy-set.ts';
 
 /** A policy as last seen, and its parsed spec. */
 export interface CachedPolicy {
@@ -17,6 +17,8 @@ export interface PolicyCacheEventHandler {
 }
 
 export interface PolicyCacheOptions {
+  /** `--require-policy`: without policies, every client is rejected. Default: false, every client is accepted. */
+  readonly requirePolicy?: boolean | undefined;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -110,17 +112,23 @@ export class PolicyCache {
     // Sorted, so that the same policies always create the same set.
     const policies = [...this.#byName].toSorted(([a], [b]) => (a < b ? -1 : 1));
     const rules = policies.flatMap(([, { parsed }]) => parsed.rules ?? []);
-    this.#report();
-    const set = policies.length === 0 ? ALLOW_ALL_POLICIES : createPolicySet(rules);
+    const set = policySetInForce(policies.length, rules, this.#options.requirePolicy === true);
+    this.#report(set === REQUIRED_POLICY_MISSING);
     for (const handler of this.#handlers) handler.onPoliciesChanged(set);
   }
 
-  #report(): void {
+  #report(isRequiredMissing: boolean): void {
     const { metrics, log } = this.#options;
     const all = [...this.#byName.values()];
     const accepted = all.filter(({ parsed }) => parsed.errors === undefined).length;
     metrics.policies.set({ accepted: 'true' }, accepted);
     metrics.policies.set({ accepted: 'false' }, all.length - accepted);
+    metrics.requiredPolicyMissing.set(isRequiredMissing ? 1 : 0);
     log.info({ policies: all.length, accepted }, 'policies loaded');
+    if (!isRequiredMissing) return;
+    log.warn(
+      { hint: 'create a ReverseTunnelPolicy in this namespace, or remove --require-policy' },
+      'no ReverseTunnelPolicy exists; every client is rejected',
+    );
   }
 }

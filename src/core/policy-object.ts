@@ -125,3 +125,11 @@ function conditionContents({ errors }: PolicyResult): readonly ConditionContent[
     { type: 'Stalled', status: 'True', reason, message },
   ];
 }
+
+/** Annotations of the Lease of a replica that runs with `--require-policy`; `doctor` reads them. */
+export const REQUIRE_POLICY_ANNOTATIONS = { 'reverse-tunnel.io/require-policy': 'true' } as const;
+
+/** Returns true if the replica with this Lease rejects every client while no policy exists. */
+export function requiresPolicy(annotations: Readonly<Record<string, string>> | undefined): boolean {
+  return annotations?.['reverse-tunnel.io/require-policy'] === 'true';
+}

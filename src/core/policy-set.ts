@@ -16,7 +16,7 @@ import type { ReporterId, Tunnel } from './tunnel.ts';
 
 /** All policies of the namespace at one moment. */
 export interface PolicySet {
-  /** False if there are no policies: everything is then allowed, and no check is needed. */
+  /** False if everything is allowed, because there are no policies and none is required; no check is then needed. */
   readonly hasPolicies: boolean;
   /** Returns true if the peer may report at all. */
   admits(peer: Peer): boolean;
@@ -30,6 +30,29 @@ export const ALLOW_ALL_POLICIES: PolicySet = {
   admits: () => true,
   grant: () => ALLOW_ALL,
 };
+
+/** The set without policies if one is required: no peer may report. */
+export const REQUIRED_POLICY_MISSING: PolicySet = {
+  hasPolicies: true,
+  admits: () => false,
+  grant: () => undefined,
+};
+
+/**
+ * Returns the set that is in force.
+ *
+ * @param policyCount number of policies in the namespace, accepted or not
+ * @param rules of all policies that were accepted
+ * @param isRequired whether a namespace without policies admits nobody (`--require-policy`) instead of everybody
+ */
+export function policySetInForce(
+  policyCount: number,
+  rules: readonly Rule[],
+  isRequired: boolean,
+): PolicySet {
+  if (policyCount > 0) return createPolicySet(rules);
+  return isRequired ? REQUIRED_POLICY_MISSING : ALLOW_ALL_POLICIES;
+}
 
 /** Maximum number of cached peers and of cached grants. A fleet has fewer; the others are computed each time. */
 const MAX_CACHED = 4096;
@@ -88,9 +111,11 @@ export function grantOrDeny(set: PolicySet, peer: Peer, reporter: ReporterId): G
   return set.grant(peer, reporter) ?? DENY_ALL;
 }
 
-/** Returns the message for a peer that no policy admits. */
-export function peerRejection(peer: Peer): string {
-  return `no ReverseTunnelPolicy admits ${describePeer(peer)}`;
+/** Returns the message for a peer that the set does not admit. */
+export function peerRejection(set: PolicySet, peer: Peer): string {
+  return set === REQUIRED_POLICY_MISSING
+    ? 'no ReverseTunnelPolicy exists, and --require-policy is set: every client is rejected until one exists'
+    : `no ReverseTunnelPolicy admits ${describePeer(peer)}`;
 }
 
 /** Returns the violation of a peer that must not report as this reporter. */

@@ -219,11 +219,26 @@ export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
 
 /**
  * Checks that each policy is accepted. One that is not fails the check: it allows nothing, yet its existence means that
- * peers are denied by default.
+ * peers are denied by default. The check also fails if replicas require a policy and none exists.
  */
-export function checkPolicies({ policies }: DoctorInputs): CheckResult[] {
+export function checkPolicies({ policies, replicas, namespace }: DoctorInputs): CheckResult[] {
+  if (policies !== undefined && 'failure' in policies) return [unavailable('policies', policies)];
+  const requiring =
+    'value' in replicas
+      ? replicas.value.replicas.filter((replica) => replica.alive && replica.requiresPolicy === true)
+      : [];
+  if (requiring.length > 0 && (policies === undefined || policies.value.length === 0)) {
+    return [
+      {
+        check: 'policies',
+        status: 'fail',
+        message: `no ReverseTunnelPolicy exists in ${namespace}, and ${pluralize(requiring.length, 'replica')} with --require-policy ${requiring.length === 1 ? 'rejects' : 'reject'} every client`,
+        remediation:
+          'apply the policies (with the chart: helm upgrade with the same values, once the CRDs exist), or remove --require-policy',
+      },
+    ];
+  }
   if (policies === undefined) return [];
-  if ('failure' in policies) return [unavailable('policies', policies)];
   const results = policies.value.flatMap(({ name, accepted, conditionMessage }): CheckResult[] => {
     if (accepted === 'True') return [];
     const message =
@@ -239,7 +254,9 @@ export function checkPolicies({ policies }: DoctorInputs): CheckResult[] {
   if (results.length > 0) return results;
   const count = policies.value.length;
   const message =
-    count === 0 ? 'no ReverseTunnelPolicy' : `${pluralize(count, 'policy', 'policies')} accepted`;
+    count === 0
+      ? 'no ReverseTunnelPolicy: every client that passes --auth may report'
+      : `${pluralize(count, 'policy', 'policies')} accepted`;
   return [{ check: 'policies', status: 'ok', message }];
 }
 

@@ -134,6 +134,7 @@ export async function fetchReplicas(
     replicas: second.replicas.map((replica) => ({
       replica: replica.replica,
       renewedMs: replica.renewedMs,
+      requiresPolicy: replica.requiresPolicy,
       alive: isProbablyAlive(replica, nowMs) || previousRenewals.get(replica.replica) !== replica.renewedMs,
     })),
   };

@@ -78,6 +78,8 @@ export interface LeaseOptions {
   readonly name: string;
   /** Identity of this process, written into the Lease. */
   readonly identity: string;
+  /** Annotations of the Lease if this process creates it. Default: none. */
+  readonly annotations?: Readonly<Record<string, string>> | undefined;
   /**
    * True for a Lease that only this process may hold: it is taken back immediately after an external edit and deleted
    * on release. False for a shared Lease: it is acquired once it has not changed for 15 s or has been released, and
@@ -296,7 +298,7 @@ export class Lease {
     current: LeaseObject | undefined,
     isHolder: boolean,
   ): Promise<{ readonly lease: LeaseObject; readonly renewTime: string } | undefined> {
-    const { client, name, identity, clock } = this.#options;
+    const { client, name, identity, annotations, clock } = this.#options;
     const now = rfc3339Micro(clock.wallMs());
     this.#sentRenewTimes.add(now);
     if (this.#sentRenewTimes.size > MAX_PENDING_RENEWALS)
@@ -313,7 +315,11 @@ export class Lease {
           {
             apiVersion: 'coordination.k8s.io/v1',
             kind: 'Lease',
-            metadata: { name, labels: MANAGED_BY_LABELS },
+            metadata: {
+              name,
+              labels: MANAGED_BY_LABELS,
+              ...(annotations === undefined ? {} : { annotations }),
+            },
             spec: { ...spec, leaseTransitions: 0 },
           },
           { timeoutMs: TIMEOUT_MS },

@@ -3,6 +3,7 @@ import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
+import { runDoctor } from '../support/cli-process.ts';
 import {
   createNamespace,
   FIRST_START_TIMEOUT_MS,
@@ -62,6 +63,7 @@ async function openFixture(
 
   return {
     namespace,
+    kubeconfigPath,
     operator,
     kubectl,
     async createPolicy(name: string, ...rules: object[]): Promise<void> {
@@ -163,6 +165,36 @@ describe('reporting with policies', function () {
     reportMeasurement(
       `policy created: stream and object gone after ${seconds(goneMs)}; deleted: back after ${seconds(performance.now() - backMs)}`,
     );
+  });
+
+  it('rejects every client with --require-policy until a policy exists, and again when the last one is deleted', async () => {
+    await start('required', ['--require-policy', 'true']);
+    const rejected = async (): Promise<void> => {
+      const { code, details } = await fixture.report('r-0', tunnelOf('acme', 'a')).ended;
+      expect(code).to.equal(PERMISSION_DENIED);
+      expect(details).to.match(/^no ReverseTunnelPolicy exists, and --require-policy is set/);
+      expect(await fixture.operator.metric('reverse_tunnel_required_policy_missing')).to.equal(1);
+    };
+    await rejected();
+    const warning = fixture.operator.log.find(({ msg }) => msg.startsWith('no ReverseTunnelPolicy exists'));
+    expect(warning?.level).to.equal('warn');
+    const flags = ['--kubeconfig', fixture.kubeconfigPath, '--namespace', fixture.namespace];
+    const { code, findings } = await runDoctor(flags);
+    expect(code).to.equal(1);
+    const finding = findings.find(({ check }) => check === 'policies');
+    expect(finding?.message).to.match(
+      /^no ReverseTunnelPolicy exists .* --require-policy rejects every client$/,
+    );
+
+    await fixture.createPolicy('edge', ALLOW_ALL);
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
+    const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
+    await fixture.waitForTunnels('a');
+    expect(await fixture.operator.metric('reverse_tunnel_required_policy_missing')).to.equal(0);
+
+    await fixture.deletePolicy('edge');
+    expect((await stream.ended).code).to.equal(PERMISSION_DENIED);
+    await rejected();
   });
 
   it('denies all reports while the only policy is invalid, and explains the errors in its status', async () => {

@@ -55,6 +55,7 @@ describe('config', () => {
       expireAfterMs: 300_000,
       onInvalid: 'skip',
       grpcReflection: false,
+      requirePolicy: false,
       maxMessageSizeBytes: 64 * 1024 * 1024,
       maxTunnelsPerReporter: 500_000,
       writeConcurrency: 64,
@@ -100,6 +101,8 @@ describe('config', () => {
       text: 'https://tunnels.example',
       in: { tokenAudience: 'https://tunnels.example' },
     },
+    { key: 'require-policy', text: 'true', in: { requirePolicy: true } },
+    { key: 'require-policy', text: 'false', in: { requirePolicy: false } },
     { key: 'max-stream-age', text: '10s', in: { maxStreamAgeMs: 10_000 } },
     { key: 'max-stream-age', text: '168h', in: { maxStreamAgeMs: 604_800_000 } },
     { key: 'max-stream-age', text: '0', in: { maxStreamAgeMs: 3_600_000 } },
@@ -208,6 +211,11 @@ describe('config', () => {
       key: 'token-audience',
       texts: ['', 'a b', 'é', 'x'.repeat(257)],
       expected: /must be 1 to 256 printable/,
+    },
+    {
+      key: 'require-policy',
+      texts: ['', 'yes', 'True', '1'],
+      expected: /must be true or false/,
     },
     {
       key: 'max-stream-age',

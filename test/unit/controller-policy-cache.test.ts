@@ -55,6 +55,34 @@ describe('the policy cache', () => {
     expect(now().hasPolicies).to.equal(false);
   });
 
+  for (const [what, arrive] of [
+    ['an empty list', () => list()],
+    ['a kind that is not served', () => policies.onKindMissing()],
+  ] as const) {
+    it(`admits nobody after ${what} if a policy is required, until one exists, and again without it`, () => {
+      policies = new PolicyCache({ requirePolicy: true, clock, metrics, log });
+      policies.addEventHandler({ onPoliciesChanged: (set) => sets.push(set) });
+      const authorizer = new Authorizer(clock);
+      policies.addEventHandler(authorizer);
+      const missing = async (): Promise<number | undefined> =>
+        (await metrics.requiredPolicyMissing.get()).values[0]?.value;
+      arrive();
+      expect(now().hasPolicies, 'reporters are checked').to.equal(true);
+      expect(now().grant(ANONYMOUS, RESPONDER)).to.equal(undefined);
+      expect(authorizer.peerRejection(ANONYMOUS)).to.match(/no ReverseTunnelPolicy exists.*--require-policy/);
+      policies.event('ADDED', policy('right', ALL));
+      clock.advance(1000);
+      expect(authorizer.peerRejection(ANONYMOUS)).to.equal(undefined);
+      policies.event('DELETED', policy('right', ALL));
+      clock.advance(1000);
+      expect(authorizer.peerRejection(ANONYMOUS)).to.match(/--require-policy/);
+      policies.event('ADDED', policy('wrong', WRONG));
+      clock.advance(1000);
+      expect(authorizer.peerRejection(ANONYMOUS), 'an invalid policy denies too').to.match(/admits/);
+      return missing().then((value) => expect(value).to.equal(0));
+    });
+  }
+
   it('allows nothing with one invalid policy', () => {
     list(policy('wrong', WRONG));
     expect(now().hasPolicies).to.equal(true);

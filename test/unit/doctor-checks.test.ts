@@ -378,6 +378,36 @@ describe('doctor checks', () => {
     ],
     ['no port named', { endpoints: [] }, 'skip endpoints', /no endpoints probed/],
     [
+      'a required policy that does not exist',
+      {
+        policies: { value: [] },
+        replicas: {
+          value: {
+            leader: 'replica-a',
+            replicas: [
+              { replica: 'replica-a', renewedMs: NOW_MS, alive: true, requiresPolicy: true },
+              { replica: 'replica-b', renewedMs: NOW_MS, alive: true },
+            ],
+          },
+        },
+      },
+      'fail policies',
+      /no ReverseTunnelPolicy exists in tunnels, and 1 replica with --require-policy rejects every client/,
+    ],
+    [
+      'a required policy whose CRD is not installed',
+      {
+        replicas: {
+          value: {
+            leader: 'replica-a',
+            replicas: [{ replica: 'replica-a', renewedMs: NOW_MS, alive: true, requiresPolicy: true }],
+          },
+        },
+      },
+      'fail policies',
+      /no ReverseTunnelPolicy exists in tunnels/,
+    ],
+    [
       'a policy that is not accepted',
       { policies: { value: [{ name: 'p', accepted: 'False', conditionMessage: 'rule 2: no such peer' }] } },
       'fail policies',
