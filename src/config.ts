@@ -2,16 +2,18 @@ import { parse as parseYaml } from 'yaml';
 import {
   boolean,
   durationInRange,
+  durationWithDefault,
   enumOf,
   hostPort,
   namespace,
   nonEmpty,
   numberInRange,
-  parseDuration,
   type ReadValue,
   sizeInRange,
+  textMatching,
 } from './flag-values.ts';
 import {
+  flagRanges,
   formatHelp,
   parseArguments,
   readFlags,
@@ -64,6 +66,12 @@ export interface Config {
   readonly maxStreamAgeMs: number;
   readonly logLevel: LogLevel;
 }
+
+/** Accepts any JWT audience that can be logged as it is; audiences are compared as a whole. */
+const audience = textMatching(
+  String.raw`^[\x21-\x7e]{1,256}$`,
+  'must be 1 to 256 printable ASCII characters without spaces',
+);
 
 const AUTH_MODES = ['mtls', 'token', 'mtls-or-token', 'insecure'] as const;
 
@@ -199,6 +207,9 @@ const SETTINGS = {
   },
 } as const satisfies Flags;
 
+/** The accepted values of the settings, by flag, for the schema of the chart. */
+export const SETTING_RANGES = flagRanges(SETTINGS);
+
 const COMMAND = {
   usage: [
     'reverse-tunnel-operator [FLAG ...]',
@@ -326,22 +337,6 @@ function parseConfigFile(text: string, errors: string[]): RawFlags {
     if (!Object.hasOwn(SETTINGS, key)) errors.push(`${key}: unknown setting; see --help`);
   }
   return parsed as RawFlags;
-}
-
-/** Accepts any JWT audience that can be logged as it is; audiences are compared as a whole. */
-function audience(text: string): ReturnType<ReadValue<string>> {
-  return /^[\x21-\x7e]{1,256}$/.test(text)
-    ? { value: text }
-    : { expected: 'must be 1 to 256 printable ASCII characters without spaces' };
-}
-
-/** Zero stands for the default and not for "immediately": an empty value in a template must not cause objects to be deleted. */
-function durationWithDefault(defaultText: string, minMs = 1000): ReadValue<number> {
-  const read = durationInRange(minMs, 7 * 24 * 3_600_000);
-  return (text) => {
-    const parsed = parseDuration(text);
-    return read('ms' in parsed && parsed.ms === 0 ? defaultText : text);
-  };
 }
 
 /** The ID and the suffix of a start must fit the 320 characters that the CRD allows for an owner. */

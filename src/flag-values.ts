@@ -2,7 +2,26 @@
 import { parseHostPort } from './host-port.ts';
 
 /** Reads the text of a value. `expected` completes an error: "must be …". */
-export type ReadValue<T> = (text: string) => { readonly value: T } | { readonly expected: string };
+export interface ReadValue<T> {
+  (text: string): { readonly value: T } | { readonly expected: string };
+  /** The accepted values, for the schema of the chart; undefined if no schema describes them. */
+  readonly range?: ValueRange;
+}
+
+/** The values that a setting accepts. Durations are in milliseconds, sizes in bytes; bounds are inclusive. */
+export type ValueRange =
+  | { readonly kind: 'boolean' }
+  | { readonly kind: 'enum'; readonly values: readonly string[] }
+  | { readonly kind: 'integer' | 'size'; readonly min: number; readonly max: number }
+  /** `zeroIsDefault`: 0 is accepted as well and stands for the default. */
+  | {
+      readonly kind: 'duration';
+      readonly min: number;
+      readonly max: number;
+      readonly zeroIsDefault: boolean;
+    }
+  /** `pattern`: a regular expression in the common subset of JavaScript and RE2, for the whole text. */
+  | { readonly kind: 'text'; readonly pattern: string };
 
 type Result<T> = ReturnType<ReadValue<T>>;
 
@@ -17,13 +36,15 @@ export function boolean(text: string): Result<boolean> {
     ? { value: text === 'true' }
     : { expected: 'must be true or false' };
 }
+boolean.range = { kind: 'boolean' } as const;
 
 /** Accepts one of the values, in the same case. */
 export function enumOf<const T extends string>(values: readonly T[], hint = ''): ReadValue<T> {
-  return (text) => {
+  const read = (text: string): Result<T> => {
     const value = values.find((candidate) => candidate === text);
     return value === undefined ? { expected: `must be one of ${values.join(', ')}${hint}` } : { value };
   };
+  return Object.assign(read, { range: { kind: 'enum', values } as const });
 }
 
 /**
@@ -43,20 +64,31 @@ export function hostPort(minPort: 0 | 1): ReadValue<string> {
 }
 
 /** Accepts a DNS label (RFC 1123), as the API server requires; anything else could change the path of a request. */
-export function namespace(text: string): Result<string> {
-  return /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/.test(text)
-    ? { value: text }
-    : { expected: 'must be at most 63 lower-case letters, digits and dashes' };
+export const namespace = textMatching(
+  '^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$',
+  'must be at most 63 lower-case letters, digits and dashes',
+);
+
+/**
+ * Accepts text that matches a regular expression.
+ *
+ * @param pattern in the common subset of JavaScript and RE2, with ^ and $
+ */
+export function textMatching(pattern: string, expected: string): ReadValue<string> {
+  const expression = new RegExp(pattern);
+  const read = (text: string): Result<string> => (expression.test(text) ? { value: text } : { expected });
+  return Object.assign(read, { range: { kind: 'text', pattern } as const });
 }
 
 /** Accepts decimal digits only: no sign, no exponent, no separators. */
 export function numberInRange(min: number, max: number): ReadValue<number> {
-  return (text) => {
+  const read = (text: string): Result<number> => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
     return value >= min && value <= max
       ? { value }
       : { expected: `must be a whole number from ${min} to ${max}` };
   };
+  return Object.assign(read, { range: { kind: 'integer', min, max } as const });
 }
 
 /** Accepts digits with an optional fraction: no sign, no exponent, no separators. */
@@ -71,7 +103,7 @@ export function decimalInRange(min: number, max: number): ReadValue<number> {
 
 /** Accepts a duration (see `parseDuration`) in the range; the value is in milliseconds. */
 export function durationInRange(minMs: number, maxMs: number): ReadValue<number> {
-  return (text) => {
+  const read = (text: string): Result<number> => {
     const parsed = parseDuration(text);
     return 'ms' in parsed && parsed.ms >= minMs && parsed.ms <= maxMs
       ? { value: parsed.ms }
@@ -79,13 +111,32 @@ export function durationInRange(minMs: number, maxMs: number): ReadValue<number>
           expected: `must be a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}, such as 250ms, 30s or 5m`,
         };
   };
+  return Object.assign(read, {
+    range: { kind: 'duration', min: minMs, max: maxMs, zeroIsDefault: false } as const,
+  });
+}
+
+/**
+ * Accepts a duration from a minimum to 7 days. Zero stands for the default and not for "immediately": an empty value in
+ * a template must not cause objects to be deleted.
+ */
+export function durationWithDefault(defaultText: string, minMs = 1000): ReadValue<number> {
+  const maxMs = 7 * 24 * 3_600_000;
+  const readInRange = durationInRange(minMs, maxMs);
+  const read = (text: string): Result<number> => {
+    const parsed = parseDuration(text);
+    return readInRange('ms' in parsed && parsed.ms === 0 ? defaultText : text);
+  };
+  return Object.assign(read, {
+    range: { kind: 'duration', min: minMs, max: maxMs, zeroIsDefault: true } as const,
+  });
 }
 
 const BYTES_PER_UNIT: Readonly<Record<string, number>> = { '': 1, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };
 
 /** Accepts a size such as `65536`, `512Ki`, `64Mi` or `1Gi` in the range; the value is in bytes. */
 export function sizeInRange(minBytes: number, maxBytes: number): ReadValue<number> {
-  return (text) => {
+  const read = (text: string): Result<number> => {
     const [, digits, unit = ''] = /^(\d{1,12})(Ki|Mi|Gi)?$/.exec(text) ?? [];
     const value = digits === undefined ? Number.NaN : Number(digits) * (BYTES_PER_UNIT[unit] ?? Number.NaN);
     return value >= minBytes && value <= maxBytes
@@ -94,6 +145,7 @@ export function sizeInRange(minBytes: number, maxBytes: number): ReadValue<numbe
           expected: `must be a size from ${minBytes / 1024}Ki to ${maxBytes / 1024 ** 3}Gi, such as 512Ki or 64Mi`,
         };
   };
+  return Object.assign(read, { range: { kind: 'size', min: minBytes, max: maxBytes } as const });
 }
 
 const MS_PER_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };

@@ -1,6 +1,6 @@
 /** The command lines of all commands: a declarative description of flags on top of commander. */
 import { Command, CommanderError, Option } from 'commander';
-import type { ReadValue } from './flag-values.ts';
+import type { ReadValue, ValueRange } from './flag-values.ts';
 
 /** Exit codes of all commands. */
 export const EXIT_OK = 0;
@@ -144,6 +144,15 @@ function withSwitchValues(flags: Flags, argv: readonly string[]): string[] {
     if (flag === undefined || 'read' in flag) return [argument];
     return value === 'true' ? [`--${name}`] : [];
   });
+}
+
+/** Returns the accepted values of the flags that describe them, by name. */
+export function flagRanges(flags: Flags): Readonly<Record<string, ValueRange>> {
+  return Object.fromEntries(
+    Object.entries(flags).flatMap(([name, flag]) =>
+      'read' in flag && flag.read.range !== undefined ? [[name, flag.read.range]] : [],
+    ),
+  );
 }
 
 /** Returns the text of `--help`. */

@@ -43,7 +43,7 @@ export const REQUIRED_POLICY_MISSING: PolicySet = {
  *
  * @param policyCount number of policies in the namespace, accepted or not
  * @param rules of all policies that were accepted
- * @param isRequired whether a namespace without policies admits nobody (`--require-policy`) instead of everybody
+ * @param isRequired whether a namespace without policies admits no peer (`--require-policy`) instead of every peer
  */
 export function policySetInForce(
   policyCount: number,

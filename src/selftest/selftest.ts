@@ -2,16 +2,26 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { COMMON_FLAGS } from '../cli/kubectl-flags.ts';
 import { systemClock } from '../clock.ts';
+import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { errorMessage } from '../error-message.ts';
-import { durationInRange, hostPort, type ReadValue } from '../flag-values.ts';
-import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescription } from '../flags.ts';
+import { durationInRange, hostPort, textMatching } from '../flag-values.ts';
+import {
+  EXIT_FAILURE,
+  EXIT_OK,
+  endWithUsage,
+  flagRanges,
+  parseFlags,
+  type CommandDescription,
+} from '../flags.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import { reporterIdentity, type IdentityFiles } from '../grpc/reporter-identity.ts';
 import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
+import { ApiError } from '../k8s/api-error.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
 import { resolveConnection } from '../k8s/connection.ts';
-import { tunnelResource } from '../k8s/resources.ts';
+import type { ResourceClient } from '../k8s/resource-client.ts';
+import { reporterResource, tunnelResource } from '../k8s/resources.ts';
 import { createEnvoyClient } from '../simulate/envoy-client.ts';
 import { IDENTITY_FLAGS, readIdentity } from '../identity-flags.ts';
 
@@ -31,12 +41,21 @@ export interface SelftestOptions {
 const POLL_INTERVAL_MS = 200;
 /** Retry interval of the reporter, for a service that is still starting. */
 const RETRY_MS = 1000;
+/** The operator writes Connected=False as soon as the stream has ended; it may be busy. */
+const DISCONNECT_TIMEOUT_MS = 15_000;
+
+/** Accepts a name that needs no escaping in a field selector. */
+const reporterName = textMatching(
+  '^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$',
+  'must be 1 to 63 letters, digits, dots, dashes and underscores',
+);
 
 const COMMAND = {
   usage: ['reverse-tunnel-operator selftest [FLAG ...]'],
   description:
     'Tests an installation: reports one tunnel as an Envoy would, waits until its ReverseTunnel object exists, removes ' +
-    'the tunnel, and waits until the object is deleted. Needs the permission to list reversetunnels.',
+    'the tunnel, and waits until the object is deleted. Then it deletes its reporter object. Needs the permissions to list ' +
+    'reversetunnels, and to list and delete reversetunnelreporters.',
   flags: {
     address: {
       metavar: 'HOST:PORT',
@@ -66,6 +85,9 @@ const COMMAND = {
   footer: 'Exit codes: 0 the test passed; 1 it failed; 2 invalid flag or value.\n',
 } satisfies CommandDescription;
 
+/** The accepted values of the flags, for the schema of the chart. */
+export const SELFTEST_RANGES = flagRanges(COMMAND.flags);
+
 /**
  * Parses the command line of `selftest`.
  *
@@ -82,13 +104,6 @@ export function parseSelftest(
   if ('errors' in result) return result;
   const identityFiles = result.identity;
   return { options: { address, namespace, kubeconfig, reporter, timeoutMs: timeout, identityFiles } };
-}
-
-/** Accepts a name that needs no escaping in a field selector. */
-function reporterName(text: string): ReturnType<ReadValue<string>> {
-  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/.test(text)
-    ? { value: text }
-    : { expected: 'must be 1 to 63 letters, digits, dots, dashes and underscores' };
 }
 
 /**
@@ -111,7 +126,11 @@ export async function runSelftest(argv: readonly string[], version: string): Pro
     const userAgent = `reverse-tunnel-operator-selftest/${version}`;
     api = createApiClient({ connection, clock, userAgent, connections: 1 });
     reporting = dial(options);
-    await reportAndVerify(options, api, namespace, reporting);
+    try {
+      await reportAndVerify(options, api, namespace, reporting);
+    } finally {
+      await deleteReporterObject(options.reporter, api, namespace);
+    }
     return EXIT_OK;
   } catch (error) {
     process.stderr.write(`selftest: failed: ${errorMessage(error)}\n`);
@@ -198,6 +217,46 @@ async function reportAndVerify(
     logProgress('tunnel removed and ReverseTunnel deleted');
   } finally {
     client.stop();
+  }
+}
+
+/**
+ * Deletes the reporter object of this test: it would otherwise show a disconnected reporter, which `doctor` and an alert
+ * report, until it expires. Waits until the operator has recorded the end of the stream, because it recreates the object of
+ * a connected reporter. Never rejects: whatever remains expires.
+ */
+async function deleteReporterObject(reporter: string, api: ApiClient, namespace: string): Promise<void> {
+  const reporters = api.resource<ReporterObject>(reporterResource(namespace));
+  const startedMs = performance.now();
+  try {
+    for (;;) {
+      const { items } = await reporters.list({
+        fieldSelector: `spec.id=${reporter},spec.cluster=${reporter}`,
+      });
+      const [object] = items;
+      if (object === undefined) return;
+      const connected = object.status?.conditions?.find(({ type }) => type === 'Connected');
+      if (connected?.status === 'False' && (await wasDeleted(reporters, object))) return;
+      if (performance.now() - startedMs > DISCONNECT_TIMEOUT_MS) throw new Error('it is still connected');
+      await delay(POLL_INTERVAL_MS);
+    }
+  } catch (error) {
+    process.stdout.write(`selftest: the reporter object stays until it expires: ${errorMessage(error)}\n`);
+  }
+}
+
+/** Deletes a reporter object. Returns false if it has changed since it was read. */
+async function wasDeleted(
+  reporters: ResourceClient<ReporterObject>,
+  { metadata: { name, uid, resourceVersion } }: ReporterObject,
+): Promise<boolean> {
+  try {
+    await reporters.delete(name, { uid, resourceVersion });
+    return true;
+  } catch (error) {
+    if (error instanceof ApiError && error.kind === 'conflict') return false;
+    if (error instanceof ApiError && error.kind === 'not_found') return true;
+    throw error;
   }
 }
 

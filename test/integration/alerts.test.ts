@@ -207,6 +207,16 @@ const CASES: readonly AlertCase[] = [
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
+    alert: 'ReverseTunnelRequiredPolicyMissing',
+    when: 'the only policy was deleted',
+    series: {
+      'reverse_tunnel_required_policy_missing{pod="a"}': gauge(0, 1),
+      'reverse_tunnel_required_policy_missing{pod="b"}': gauge(0, 1),
+    },
+    summary: 'Every client is rejected, because no ReverseTunnelPolicy exists (--require-policy).',
+    resolvesS: GAUGE_RESOLVES_S,
+  },
+  {
     alert: 'ReverseTunnelInsecure',
     when: 'authentication is off',
     series: { 'reverse_tunnel_insecure{pod="a"}': gauge(0, 1) },

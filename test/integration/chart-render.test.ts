@@ -194,22 +194,6 @@ describe('chart rendered by helm', () => {
     });
   }
 
-  it('creates policies in hooks before their CRD exists, also before a rollback, and as ordinary objects afterwards', async () => {
-    const hooks = async (...values: string[]): Promise<unknown[]> =>
-      (await rendered(...INSECURE, '--set-json', 'policies=[{"name":"x","spec":{"rules":[]}}]', ...values))
-        .filter(({ kind }) => kind === 'ReverseTunnelPolicy')
-        .map(({ metadata }) => [
-          metadata.annotations?.['helm.sh/hook'],
-          metadata.annotations?.['helm.sh/resource-policy'],
-        ]);
-    expect(await hooks()).to.deep.equal([
-      ['post-install,post-upgrade', undefined],
-      ['pre-rollback', 'keep'],
-    ]);
-    const known = ['--api-versions', 'reverse-tunnel.io/v1alpha1/ReverseTunnelPolicy'];
-    expect(await hooks(...known)).to.deep.equal([[undefined, undefined]]);
-  });
-
   it('uses another server name in the notes, in helm test and in the certificate of cert-manager', async () => {
     const name = 'reports.example.com';
     const own = ['--set', `auth.mode=token,tls.secretName=x,tls.serverName=${name}`];

@@ -40,12 +40,16 @@ export interface Helm {
   readonly dispose: () => Promise<void>;
 }
 
-/** Creates a helm with an empty home. @param kubeconfigPath undefined: rendering only */
+/**
+ * Creates a helm with an empty home. The environment variable HELM_PROGRAM selects another helm, such as Helm 3.
+ *
+ * @param kubeconfigPath undefined: rendering only
+ */
 export async function createHelm(kubeconfigPath?: string): Promise<Helm> {
-  const { folder } = await resolveBinaries(['helm']);
+  const program = process.env['HELM_PROGRAM'] ?? join((await resolveBinaries(['helm'])).folder, 'helm');
   const home = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-helm-');
   const helm = (args: readonly string[]): Promise<RunResult> =>
-    run(join(folder, 'helm'), args, {
+    run(program, args, {
       cwd: process.cwd(),
       env: {
         PATH: process.env['PATH'],
@@ -64,9 +68,14 @@ export async function createHelm(kubeconfigPath?: string): Promise<Helm> {
  * Returns arguments that render the chart for the cluster version of the tests, with or without the usual
  * companions.
  */
-export function templateArgs(values: readonly string[], companions = true): string[] {
+export function templateArgs(
+  values: readonly string[],
+  companions = true,
+  release = 'tunnels',
+  namespace = 'edge',
+): string[] {
   return [
-    ...['template', 'tunnels', CHART, '--namespace', 'edge', '--kube-version', '1.37.2'],
+    ...['template', release, CHART, '--namespace', namespace, '--kube-version', '1.37.2'],
     ...(companions ? COMPANIONS.flatMap((kind) => ['--api-versions', kind]) : []),
     ...values,
   ];
@@ -79,6 +88,18 @@ export function manifests(text: string): Manifest[] {
     const object = document.toJS() as Manifest | null;
     return object === null ? [] : [object];
   });
+}
+
+/** Returns the first object of a kind. @throws Error if there is none */
+export function firstOfKind(objects: readonly Manifest[], kind: string): Manifest {
+  const match = objects.find((object) => object.kind === kind);
+  if (match === undefined) throw new Error(`no ${kind} is rendered`);
+  return match;
+}
+
+/** Identifies an object as kubectl and kustomize do: kind, namespace and name. */
+export function objectId({ apiVersion, kind, metadata }: Manifest): string {
+  return [apiVersion.replace(/\/?v\d\w*$/, ''), kind, metadata.namespace ?? '', metadata.name].join('/');
 }
 
 /** Returns the chart's example values, which chart linters also use. */

@@ -59,7 +59,7 @@ describe('the policy cache', () => {
     ['an empty list', () => list()],
     ['a kind that is not served', () => policies.onKindMissing()],
   ] as const) {
-    it(`admits nobody after ${what} if a policy is required, until one exists, and again without it`, () => {
+    it(`admits no peer after ${what} if a policy is required, until one exists, and again without it`, () => {
       policies = new PolicyCache({ requirePolicy: true, clock, metrics, log });
       policies.addEventHandler({ onPoliciesChanged: (set) => sets.push(set) });
       const authorizer = new Authorizer(clock);

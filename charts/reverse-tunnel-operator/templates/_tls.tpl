@@ -40,5 +40,5 @@
 {{- $name := include "reverse-tunnel-operator.fullname" . }}
 {{- $namespace := .Release.Namespace }}
 {{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (include "reverse-tunnel-operator.host" .) (include "reverse-tunnel-operator.serverName" .) }}
-{{- toYaml (concat $names .Values.tls.dnsNames | uniq) }}
+{{- toYaml (concat $names (.Values.tls.dnsNames | default list) | uniq) }}
 {{- end }}
