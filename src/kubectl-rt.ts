@@ -1,14 +1,9 @@
 #!/usr/bin/env node
-// kubectl runs a program of this name for `kubectl rt ...`. It offers the subcommands that inspect a cluster.
-import { EXIT_USAGE } from './flags.ts';
-import { findSubcommand, KUBECTL_SUBCOMMANDS } from './subcommands.ts';
+// kubectl runs a program of this name for `kubectl rt ...`.
+// Everything else is imported after the check: an older Node cannot load it, and fails with a stack trace.
+import { checkNodeVersion } from './node-version.ts';
 
-const [name, ...argv] = process.argv.slice(2);
-const subcommand =
-  name !== undefined && KUBECTL_SUBCOMMANDS.includes(name) ? findSubcommand(name) : undefined;
-if (subcommand === undefined) {
-  process.stderr.write(
-    `kubectl rt: ${name === undefined ? 'missing subcommand' : `unknown subcommand "${name}"`}; must be one of ${KUBECTL_SUBCOMMANDS.join(', ')}\n`,
-  );
-  process.exitCode = EXIT_USAGE;
-} else process.exitCode = await subcommand(argv);
+if (checkNodeVersion('kubectl rt')) {
+  const { runKubectlCommand } = await import('./kubectl-command.ts');
+  process.exitCode = await runKubectlCommand(process.argv.slice(2));
+}

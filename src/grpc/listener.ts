@@ -8,7 +8,7 @@ import { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
 import { FairQuota } from './fair-quota.ts';
 import { PREFACE, encodeInadequateSecurity } from './http2-frame.ts';
-import { readPreface, type Protocol } from './protocol-detection.ts';
+import { describePeer, readPreface, type Protocol } from './protocol-detection.ts';
 import {
   connectionRejectionMessage,
   type ConnectionRejectionReason,
@@ -156,9 +156,11 @@ export class Listener {
     }
     this.#sockets.add(socket);
     this.#connectionsByAddress.set(address, addressCount + 1);
+    let undecided: Buffer | undefined;
     const cancel = clock.setTimer(limits.handshakeTimeoutMs, () => {
       this.#handshakeDone(socket);
-      this.#reject('handshake_timeout', socket, address);
+      this.#options.reject('handshake_timeout', address, undecided && describePeer(undecided));
+      socket.destroySoon();
     });
     this.#handshaking.set(socket, cancel);
     socket.on('close', () => {
@@ -168,13 +170,21 @@ export class Listener {
       if (remaining > 0) this.#connectionsByAddress.set(address, remaining);
       else this.#connectionsByAddress.delete(address);
     });
-    readPreface(socket, (protocol, first) => {
-      const { tls, plaintext } = this.#options;
-      if (tls !== undefined && protocol === 'tls') this.#startTls(tls, socket, first, address);
-      else if (!plaintext) this.#reject('plaintext', socket, address, protocol);
-      else if (protocol === 'http2') this.#guard(socket, first, undefined, socket);
-      else this.#reject(protocol, socket, address, protocol);
-    });
+    readPreface(
+      socket,
+      (protocol, first) => {
+        undecided = undefined;
+        const { tls, plaintext } = this.#options;
+        if (tls !== undefined && protocol === 'tls') this.#startTls(tls, socket, first, address);
+        else if (protocol === 'http2' && plaintext) this.#guard(socket, first, undefined, socket);
+        else if (protocol === 'http2' || (protocol === 'http1' && !plaintext))
+          this.#reject('plaintext', socket, address, protocol, first);
+        else this.#reject(protocol, socket, address, protocol, first);
+      },
+      (first) => {
+        undecided = first;
+      },
+    );
   }
 
   /** Cancels the handshake deadline of a connection that has completed its handshake or is closed. */
@@ -200,7 +210,7 @@ export class Listener {
       const { socket, certificate } = result;
       readPreface(socket, (protocol, inner) => {
         if (protocol === 'http2') this.#guard(socket, inner, certificate, accepted);
-        else this.#reject(protocol === 'tls' ? 'not_http2' : protocol, socket, address, protocol);
+        else this.#reject(protocol === 'tls' ? 'not_http2' : protocol, socket, address, protocol, inner);
       });
     });
   }
@@ -221,9 +231,18 @@ export class Listener {
     guard.receiveInitial(first.subarray(PREFACE.length));
   }
 
-  /** @param protocol the protocol of the response to the peer; undefined: no response */
-  #reject(reason: ConnectionRejectionReason, socket: Socket, address: string, protocol?: Protocol): void {
-    this.#options.reject(reason, address);
+  /**
+   * @param protocol the protocol of the response to the peer; undefined: no response
+   * @param first what the peer sent instead of HTTP/2
+   */
+  #reject(
+    reason: ConnectionRejectionReason,
+    socket: Socket,
+    address: string,
+    protocol?: Protocol,
+    first?: Buffer,
+  ): void {
+    this.#options.reject(reason, address, first && describePeer(first));
     if (protocol === 'http1') socket.write(`${HTTP1_HEAD}${reason === 'plaintext' ? ' over TLS' : ''}.\n`);
     if (protocol === 'http2') socket.write(encodeInadequateSecurity(connectionRejectionMessage(reason)));
     socket.destroySoon();

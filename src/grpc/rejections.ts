@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts';
 import { createLogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import type { PeerDescription } from './protocol-detection.ts';
 
 /**
  * Messages for the rejection of a connection, for the log and for the peer. The keys are the only values of the
@@ -14,6 +15,8 @@ const CONNECTION_MESSAGES = {
   http1: 'client sent HTTP/1; this port serves gRPC (HTTP/2)',
   tls: 'client sent TLS; this port serves plaintext',
   plaintext: 'client sent plaintext; this port requires TLS',
+  proxy_protocol:
+    'client sent a PROXY protocol header, which is not supported; disable it at the load balancer',
   tls_handshake: 'TLS handshake failed',
   no_certificate: 'client certificate required',
   certificate_expired: 'client certificate has expired',
@@ -37,9 +40,13 @@ export type ConnectionRejectionReason = keyof typeof CONNECTION_MESSAGES;
 /**
  * Counts and logs a connection that was rejected or terminated.
  *
- * @param detail a code from a closed set, such as an OpenSSL error code; never text from the peer
+ * @param detail a code from a closed set, such as an OpenSSL error code, or what the peer sent instead of HTTP/2
  */
-export type RejectConnection = (reason: ConnectionRejectionReason, address: string, detail?: string) => void;
+export type RejectConnection = (
+  reason: ConnectionRejectionReason,
+  address: string,
+  detail?: string | PeerDescription,
+) => void;
 
 /**
  * gRPC statuses for the rejection of a stream before any of its messages is read. The keys are the only values of
@@ -86,14 +93,17 @@ export interface RejectorOptions {
   readonly metrics: Metrics;
 }
 
-/** Creates a `RejectConnection` that logs at most one line per reason and minute. */
+/** Creates a `RejectConnection` that logs at most one line per reason, recognized protocol and minute. */
 export function createConnectionRejector({ clock, log, metrics }: RejectorOptions): RejectConnection {
   const throttled = createLogThrottle(clock);
   return (reason, address, detail) => {
     metrics.connectionsRejected.inc({ reason });
     const error = CONNECTION_MESSAGES[reason];
-    const fields = { address, reason, error, ...(detail === undefined ? {} : { detail }) };
-    throttled(reason, (more) => log.warn({ ...fields, ...more }, 'connection rejected'));
+    const details = typeof detail === 'object' ? detail : detail === undefined ? {} : { detail };
+    const fields = { address, reason, error, ...details };
+    // Names of protocols are a closed set, unlike bytes.
+    const key = 'protocol' in details ? `${reason} ${details.protocol}` : reason;
+    throttled(key, (more) => log.warn({ ...fields, ...more }, 'connection rejected'));
   };
 }
 
