@@ -3,6 +3,7 @@ import { setImmediate, setTimeout as delay } from 'node:timers/promises';
 import { Client, credentials, status } from '@grpc/grpc-js';
 import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
 import { FRAME, openRawPeer } from '../../test/support/raw-http2.ts';
+import { responseViolation } from '../../test/support/response-rules.ts';
 import { caseRandom, mutatedReport, pickOne, type Corpus } from './mutations.ts';
 import { createSequence } from './sequences.ts';
 
@@ -58,7 +59,7 @@ export function connectClient(address: string): Client {
  * Sends reports on a new stream, half-closes it, and waits for its end.
  *
  * @returns the status, and `ACK` or `NACK` for each response
- * @throws Error on an unexpected status, or if responses are missing
+ * @throws Error on an unexpected status, an invalid response, or if responses are missing
  */
 export async function sendReports(client: Client, messages: readonly Buffer[]): Promise<string[]> {
   const call = client.makeBidiStreamRequest(
@@ -68,7 +69,10 @@ export async function sendReports(client: Client, messages: readonly Buffer[]): 
     { deadline: Date.now() + HANG_TIMEOUT_MS },
   );
   const responses: string[] = [];
-  call.on('data', ({ error_detail: error }: Partial<ReportResponse>) => {
+  let violation: string | undefined;
+  call.on('data', (response: Partial<ReportResponse>) => {
+    violation ??= responseViolation(response);
+    const { error_detail: error } = response;
     responses.push(error === undefined || error === null ? 'ACK' : 'NACK');
   });
   // The status contains the same error.
@@ -77,6 +81,7 @@ export async function sendReports(client: Client, messages: readonly Buffer[]): 
   for (const message of messages) call.write(message);
   call.end();
   const { code, details } = await ended;
+  if (violation !== undefined) throw new Error(`a response violates the service definition: ${violation}`);
   if (!EXPECTED_STATUSES.has(code)) throw new Error(`stream ended with ${status[code]}: ${details}`);
   if (code === status.OK && responses.length < messages.length && !responses.includes('NACK')) {
     throw new Error(

@@ -5,7 +5,7 @@ import { eventually } from '../support/eventually.ts';
 import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
 import { createHarness, type ControllerHarness } from '../support/controller-harness.ts';
 import { Model, type ExpectedResponse, type ModelStream } from '../support/model.ts';
-import { createObjectChecker } from '../support/model-objects.ts';
+import { createObjectChecker, MODEL_CLOCK } from '../support/model-objects.ts';
 import { MAX_STREAMS, step, type ReporterNode, type ReportSpec, type Step } from '../support/model-steps.ts';
 import { assertHolds } from '../support/property-runs.ts';
 import { startTestServer, type TestServer } from '../support/reporting-server.ts';
@@ -92,7 +92,7 @@ describe('reports sent to the reporting server over loopback', () => {
     const places: (Place | undefined)[] = Array.from({ length: MAX_STREAMS }, () => undefined);
     let { server, connections } = await serving(onInvalid);
     let begun = false;
-    world = createHarness({ api });
+    world = createHarness({ api, serverClock: MODEL_CLOCK });
 
     /** Resolves when the server has seen the stream, because of two streams the one opened later is the newer. */
     async function open(reporter: ReporterNode, connection = SHARED): Promise<Place> {
@@ -249,7 +249,7 @@ describe('reports sent to the reporting server over loopback', () => {
       for (const at of places) await at?.client.ended;
       places.fill(undefined);
       model.restart();
-      world = createHarness({ api });
+      world = createHarness({ api, serverClock: MODEL_CLOCK });
       begun = false;
       ({ server, connections } = await start(onInvalid));
       servers.set(onInvalid, { server, connections, sequences: 0 });

@@ -2,6 +2,11 @@ import { expect } from 'chai';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { ModelObject } from './model.ts';
 
+/** The clock of the API server in the tests of the model: after most of the reported times, and before the others. */
+export const MODEL_CLOCK = { nowMs: () => Date.UTC(2100, 0, 1) };
+const MAX_AHEAD_MS = 1000;
+const OMITTED_CREATED_AT = 'reverse-tunnel.io/omitted-created-at';
+
 /**
  * Returns a function that compares the objects with those of the model, and that is called repeatedly for one sequence:
  * they must be equal, Connected and Ready, and an uninterrupted tunnel must keep its object (name and uid).
@@ -19,6 +24,11 @@ export function createObjectChecker(): (
     const generations = new Map(expected.map((object) => [modelText(object), object.generation]));
     for (const object of objects) {
       const { name, uid } = object.metadata;
+      const reported = createdAtOf(object) ?? '';
+      const isAhead = Date.parse(reported) > MODEL_CLOCK.nowMs() + MAX_AHEAD_MS;
+      expect(object.spec.createdAt === undefined && reported !== '', `${reported} is omitted`).to.equal(
+        isAhead,
+      );
       const [ready, ...others] = object.status?.conditions ?? [];
       expect({ state: object.status?.state, others, ...ready }).to.deep.include({
         ...{ state: 'Connected', others: [], type: 'Ready', status: 'True', reason: 'Reported' },
@@ -37,8 +47,13 @@ export function createObjectChecker(): (
   };
 }
 
-function objectText({ spec }: TunnelObject): string {
-  const { tunnelName, tenantID, clusterID, nodeID, reporter, createdAt } = spec;
+/** Returns the reported creation time, which is in the spec or omitted from it. */
+export function createdAtOf({ metadata, spec }: TunnelObject): string | undefined {
+  return spec.createdAt ?? metadata.annotations?.[OMITTED_CREATED_AT];
+}
+
+function objectText(object: TunnelObject): string {
+  const { tunnelName, tenantID, clusterID, nodeID, reporter } = object.spec;
   return JSON.stringify([
     reporter.cluster,
     reporter.id,
@@ -46,7 +61,7 @@ function objectText({ spec }: TunnelObject): string {
     tenantID,
     clusterID,
     nodeID,
-    createdAt ?? null,
+    createdAtOf(object) ?? null,
   ]);
 }
 

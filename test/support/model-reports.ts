@@ -92,8 +92,29 @@ const anyTunnel: fc.Arbitrary<TunnelFields> = fc
   .tuple(anyName, identity, createdAt)
   .map(([name, tunnelIdentity, at]) => withoutUndefined({ name, identity: tunnelIdentity, created_at: at }));
 
+/**
+ * A delta about one valid tunnel: a removal by GOAWAY, which the end of the connection may repeat, and a reconnect in the
+ * same interval.
+ */
+const removalOfOneTunnel: fc.Arbitrary<RequestFields> = fc
+  .record({
+    name: validName,
+    removals: fc.integer({ min: 1, max: 2 }),
+    adds: fc.integer({ min: 0, max: 2 }),
+    createdAt,
+  })
+  .map(({ name, removals, adds, createdAt: at }) => {
+    const tunnelIdentity = { tenant_id: 'acme', cluster_id: 'eu-1', node_id: 'node-1' };
+    const added = withoutUndefined({ name, identity: tunnelIdentity, created_at: at });
+    return {
+      full_push: false,
+      added_tunnels: Array.from({ length: adds }, () => added),
+      removed_tunnel_names: Array.from({ length: removals }, () => name),
+    };
+  });
+
 /** The tunnels of a report; mostly a delta, sometimes empty. */
-export const anyContent: fc.Arbitrary<RequestFields> = fc.record({
+const arbitraryContent: fc.Arbitrary<RequestFields> = fc.record({
   full_push: fc.oneof(
     { weight: 4, arbitrary: fc.constant(false) },
     { weight: 1, arbitrary: fc.constant(true) },
@@ -101,6 +122,9 @@ export const anyContent: fc.Arbitrary<RequestFields> = fc.record({
   added_tunnels: fc.array(anyTunnel, { maxLength: 5 }),
   removed_tunnel_names: fc.array(anyName, { maxLength: 4 }),
 });
+
+/** The tunnels of a report; often a delta that removes one tunnel. */
+export const anyContent = usually(arbitraryContent, removalOfOneTunnel, 4);
 
 /** A full push that contains only valid tunnels. */
 export const fullPushOfValidTunnels: fc.Arbitrary<RequestFields> = fc.record({

@@ -10,7 +10,7 @@ export type ReporterNode = { readonly cluster: string; readonly id: string };
 export interface ReportSpec {
   readonly content: RequestFields;
   readonly node: 'there' | 'left out' | ReporterNode;
-  readonly nonce: 'next' | 'same' | '0' | '-1' | '9223372036854775807';
+  readonly nonce: 'next' | 'same' | '0' | '-1' | '-9223372036854775808' | '9223372036854775807';
 }
 
 /** An external event for the operator. */
@@ -56,7 +56,7 @@ const reportSpec: fc.Arbitrary<ReportSpec> = fc.record({
   nonce: fc.oneof(
     { weight: 30, arbitrary: fc.constant('next' as const) },
     { weight: 4, arbitrary: fc.constantFrom('same' as const, '0' as const, '9223372036854775807' as const) },
-    { weight: 1, arbitrary: fc.constant('-1' as const) },
+    { weight: 1, arbitrary: fc.constantFrom('-1' as const, '-9223372036854775808' as const) },
   ),
 });
 const burst = fc.array(reportSpec, { minLength: 1, maxLength: 4 });

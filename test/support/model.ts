@@ -12,7 +12,7 @@ export interface ModelObject {
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
-  /** Undefined if the object has no createdAt. */
+  /** As reported; undefined if it is not reported, or not representable. */
   readonly createdAt: string | undefined;
   /** Changes when the tunnel was removed for a moment, or is another one; only then may the object be another one. */
   readonly generation: number;

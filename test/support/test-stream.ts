@@ -9,6 +9,7 @@ import {
 import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
 import { tlsServerName } from '../../src/grpc/tls-server-name.ts';
 import { eventually } from './eventually.ts';
+import { responseViolation } from './response-rules.ts';
 import { requestBytes, type RequestFields } from './wire.ts';
 
 /** Long enough for two busy cores; only reached when the response never arrives. */
@@ -23,7 +24,10 @@ export interface TestStream {
   send(fields: RequestFields): void;
   /** All decoded responses so far; fields that the server left out are missing. */
   readonly responses: Partial<ReportResponse>[];
-  /** Returns the next response that was not returned yet; rejects when the stream ends before. */
+  /**
+   * Returns the next response that was not returned yet; rejects when the stream ends before, and when any response
+   * violates the rules of the service definition.
+   */
   next(): Promise<Partial<ReportResponse>>;
   /** The status that ended the stream. */
   readonly ended: Promise<{ readonly code: number; readonly details: string }>;
@@ -85,6 +89,9 @@ export function openStream(client: Client, token?: string): TestStream {
     async next() {
       await eventually('a response', () => responses.length > nextIndex || final !== undefined, DEADLINE_MS);
       const response = responses[nextIndex];
+      const violation = responses.map(responseViolation).find((found) => found !== undefined);
+      if (violation !== undefined)
+        throw new Error(`a response violates the service definition: ${violation}`);
       if (response === undefined)
         throw new Error(`the stream ended instead: ${final?.code} ${final?.details}`);
       nextIndex += 1;

@@ -7,7 +7,7 @@ import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
 import { createHarness } from '../support/controller-harness.ts';
 import { Model, violations, type ModelStream } from '../support/model.ts';
 import { anyContent, anyReporter } from '../support/model-reports.ts';
-import { createObjectChecker } from '../support/model-objects.ts';
+import { createdAtOf, createObjectChecker, MODEL_CLOCK } from '../support/model-objects.ts';
 import { assertHolds } from '../support/property-runs.ts';
 import { requestBytes, tunnel, type RequestFields } from '../support/wire.ts';
 
@@ -49,6 +49,8 @@ const covered = {
   nacks: 0,
   rejectedTunnels: 0,
   inBothLists: 0,
+  removedTwice: 0,
+  omitted: 0,
   restarts: 0,
   early: 0,
   checks: 0,
@@ -69,7 +71,7 @@ async function run(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise<
   const model = new Model(onInvalid);
   const checkObjects = createObjectChecker();
   const streams = new Map<string, ModelStream>();
-  let harness = createHarness({ api });
+  let harness = createHarness({ api, serverClock: MODEL_CLOCK });
   await harness.start();
 
   function report({ reporter, content }: SentReport): void {
@@ -92,6 +94,7 @@ async function run(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise<
     if (decoded.removedNames.some((name) => decoded.added.some((tunnel) => tunnel.name === name))) {
       covered.inBothLists += 1;
     }
+    if (new Set(decoded.removedNames).size < decoded.removedNames.length) covered.removedTwice += 1;
   }
 
   async function check(): Promise<void> {
@@ -100,6 +103,7 @@ async function run(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise<
     checkObjects(model.objects, objects);
     covered.checks += 1;
     covered.objects += objects.length;
+    covered.omitted += objects.filter(({ metadata }) => metadata.annotations !== undefined).length;
   }
 
   async function restart(crashed: boolean, early: readonly SentReport[]): Promise<void> {
@@ -114,7 +118,7 @@ async function run(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise<
       model.restart();
     }
     streams.clear();
-    harness = createHarness({ api });
+    harness = createHarness({ api, serverClock: MODEL_CLOCK });
     for (const sent of early) report(sent);
     model.markListed();
     await harness.start();
@@ -149,8 +153,9 @@ async function run(onInvalid: 'skip' | 'nack', steps: readonly Step[]): Promise<
   harness.workers.stop();
 }
 
-function modelObject({ spec }: TunnelObject) {
-  const { tunnelName: name, tenantID, clusterID, nodeID, reporter, createdAt } = spec;
+function modelObject(object: TunnelObject) {
+  const { tunnelName: name, tenantID, clusterID, nodeID, reporter } = object.spec;
+  const createdAt = createdAtOf(object);
   return { cluster: reporter.cluster, id: reporter.id, name, tenantID, clusterID, nodeID, createdAt };
 }
 
