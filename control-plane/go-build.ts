@@ -31,7 +31,15 @@ export async function goBuildFlags(): Promise<string[]> {
     `-X ${target}.gitMinor=${minor}`,
   ]);
   // readonly: builds exactly what go.sum lists, whatever GOFLAGS contains.
-  return ['-mod=readonly', '-trimpath', '-buildvcs=false', '-ldflags', `-s -w ${stamps.join(' ')}`];
+  return [
+    '-mod=readonly',
+    '-trimpath',
+    '-buildvcs=false',
+    // The linker would omit it anyway; without it, the compiler has less to do.
+    '-gcflags=all=-dwarf=false',
+    '-ldflags',
+    `-s -w ${stamps.join(' ')}`,
+  ];
 }
 
 /**
@@ -63,7 +71,17 @@ export async function buildWithGo(
   const work = join(folder, '.go-build');
   await mkdir(work);
   // GOWORK: a workspace file in a parent folder must not apply. GOOS, GOARCH: the binaries run on this machine.
-  const goEnv = { ...env, CGO_ENABLED: '0', GOWORK: 'off', GOOS: os, GOARCH: arch, GOTMPDIR: work };
+  const goEnv = {
+    // The compiler collects garbage less often, up to a limit that fits machines with little memory.
+    GOGC: '400',
+    GOMEMLIMIT: '1500MiB',
+    ...env,
+    CGO_ENABLED: '0',
+    GOWORK: 'off',
+    GOOS: os,
+    GOARCH: arch,
+    GOTMPDIR: work,
+  };
 
   let downloaded = 0;
   const recordDownload = (line: string): boolean => {

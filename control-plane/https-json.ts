@@ -18,6 +18,8 @@ export interface JsonRequest {
   readonly ca?: string;
   readonly token?: string;
   readonly body?: unknown;
+  /** The Accept header. Default: JSON. */
+  readonly accept?: string | undefined;
   /** For the complete exchange. */
   readonly timeoutMs: number;
 }
@@ -29,7 +31,7 @@ export async function requestJson(request: JsonRequest): Promise<JsonResponse> {
     `${request.method} ${request.url}: no response within ${request.timeoutMs} ms`,
   );
   const payload = request.body === undefined ? undefined : JSON.stringify(request.body);
-  const headers: Record<string, string> = { accept: 'application/json' };
+  const headers: Record<string, string> = { accept: request.accept ?? 'application/json' };
   if (request.token !== undefined) headers['authorization'] = `Bearer ${request.token}`;
   if (payload !== undefined) headers['content-type'] = 'application/json';
   const options = { method: request.method, headers, agent: false as const, signal };

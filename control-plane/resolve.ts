@@ -13,6 +13,8 @@ import { unpackPublishedArchive } from './published-archive.ts';
 export interface ResolveOptions {
   /** KUBEBUILDER_ASSETS, XDG_CACHE_HOME, HOME, ENVTEST_INDEX_URL and PATH are read. Default: the process environment. */
   readonly env?: NodeJS.ProcessEnv;
+  /** The most expensive source to use: the cache, a download, or a build, which takes minutes. Default: build. */
+  readonly allow?: 'cache' | 'download' | 'build';
   /** Receives the progress of downloads and builds. Default: stderr. */
   readonly progress?: Progress;
 }
@@ -33,6 +35,7 @@ export async function resolveBinaries(
   names: readonly BinaryName[],
   options: ResolveOptions = {},
 ): Promise<ResolvedBinaries> {
+  const { allow = 'build' } = options;
   const env = options.env ?? process.env;
   const progress = options.progress ?? createProgress();
 
@@ -57,6 +60,9 @@ export async function resolveBinaries(
 
   const tried = [`KUBEBUILDER_ASSETS is not set`, `the cache folder ${cache} does not contain them`];
   // All binaries must come from one folder, so that their versions match.
+  const fail = (remedy: string): ControlPlaneError =>
+    new ControlPlaneError(`cannot provide ${names.join(', ')}: ${tried.join('; ')}; ${remedy}`);
+  if (allow === 'cache') throw fail('downloads are not allowed');
   const unpublished = names.filter((name) => !PUBLISHED_BINARIES.includes(name));
   if (unpublished.length > 0) {
     tried.push(`published archives do not contain ${unpublished.join(', ')}`);
@@ -74,22 +80,32 @@ export async function resolveBinaries(
       // full disk, are final.
       if (!(error instanceof ControlPlaneError)) throw error;
       tried.push(`published archive not available: ${error.message}`);
-      progress.log(`published archive not available: ${error.message}`);
+      if (allow === 'build') progress.log(`published archive not available: ${error.message}`);
     }
   }
 
+  if (allow === 'download') throw fail('builds are not allowed');
   const go = await findGo(env);
   if (go === undefined) {
-    throw new ControlPlaneError(
-      `cannot provide ${names.join(', ')}: ${tried.join('; ')}; no \`go\` on the PATH. ` +
-        `Install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a folder that contains them.`,
+    throw fail(
+      'no `go` on the PATH. Install Go 1.26 or later, or set KUBEBUILDER_ASSETS to a folder that contains them.',
     );
   }
-  const isBuilt = async (): Promise<boolean> => (await findMissing(built, names)) === undefined;
+  const missing = async (): Promise<BinaryName[]> => {
+    const checks = names.map(async (name) =>
+      (await findMissing(built, [name])) === undefined ? [] : [name],
+    );
+    return (await Promise.all(checks)).flat();
+  };
   progress.log(
-    `building ${names.join(', ')} with ${go} into ${built} (takes several minutes the first time)`,
+    `building ${(await missing()).join(', ')} with ${go} into ${built} (takes minutes the first time)`,
   );
-  await installOnce(built, isBuilt, async (folder) => buildWithGo(folder, names, env, progress), progress);
+  await installOnce(
+    built,
+    async () => (await missing()).length === 0,
+    async (folder) => buildWithGo(folder, await missing(), env, progress),
+    progress,
+  );
   progress.log(`built ${built}`);
   return { folder: built, source: 'Go build' };
 }

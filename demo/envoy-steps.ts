@@ -4,8 +4,10 @@ import type { InitiatorIdentity } from '../envoy/bootstrap.ts';
 import { ENVOY_RELEASES } from '../envoy/releases.ts';
 import { resolveEnvoys } from '../envoy/resolve.ts';
 import { startOperatorProcess } from '../test/support/operator-process.ts';
-import { type Cluster, DemoError } from './cluster.ts';
+import type { Cluster } from './cluster.ts';
+import { DemoError } from './errors.ts';
 import { startEnvoyNetwork, type EnvoyNetwork } from './envoy-network.ts';
+import { exportPath } from './kubectl.ts';
 import type { StepsOptions } from './steps.ts';
 
 /** A hung initiator is noticed after 7 to 9 s, a tunnel returns within 11 s, and the agent waits for 15 s. */
@@ -206,7 +208,7 @@ async function stayUpUntilInterrupted(
 ── Everything keeps running. In another terminal:
 
   export KUBECONFIG=${cluster.kubeconfigPath}
-  export PATH="$PATH:${cluster.kubectlFolder}"
+${exportPath(cluster)}
   kubectl${namespaceFlag} get rt -w
   curl http://${network.requestAddress}/ -H 'x-node-id: node-3'
 

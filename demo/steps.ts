@@ -2,7 +2,10 @@
 import { createFleet, type Fleet } from '../src/simulate/fleet.ts';
 import { poll, startOperatorProcess, type OperatorProcess } from '../test/support/operator-process.ts';
 import { waitForMatch, type ObservedTunnelObject } from '../test/support/expected-objects.ts';
-import { type Cluster, DemoError } from './cluster.ts';
+import type { Cluster } from './cluster.ts';
+import { exportPath } from './kubectl.ts';
+import { DemoError } from './errors.ts';
+import { drawPicture } from './picture.ts';
 
 const SYNC_DEADLINE_MS = 60_000;
 /** The maximum number of printed table lines. */
@@ -22,6 +25,9 @@ export async function runSteps(cluster: Cluster, { stayUp, interrupted }: StepsO
   let operator = await startOperator(cluster);
   const fleet = createFleet({ address: operator.grpcAddress, ...FLEET, connectRetryIntervalMs: 500 });
   const steps = new Steps(cluster, fleet, interrupted);
+  console.log(
+    `\n${drawPicture({ ...FLEET, grpcAddress: operator.grpcAddress })}\n  Kubernetes API: ${cluster.description}`,
+  );
   try {
     await fleet.start();
     // Only the steps should change tunnels.
@@ -183,20 +189,23 @@ async function stayUpUntilInterrupted(
   operator: OperatorProcess,
   interrupted: AbortSignal,
 ): Promise<void> {
-  const namespaceFlag = cluster.namespace === 'default' ? '' : ` -n ${cluster.namespace}`;
+  const kubectl = cluster.namespace === 'default' ? 'kubectl' : `kubectl -n ${cluster.namespace}`;
   console.log(`
-── Everything keeps running. In another terminal:
+── Everything keeps running, and tunnels come and go. In another terminal:
 
   export KUBECONFIG=${cluster.kubeconfigPath}
-  export PATH="$PATH:${cluster.kubectlFolder}"
-  kubectl${namespaceFlag} get rt
-  kubectl${namespaceFlag} get rt -w
-  kubectl${namespaceFlag} get rt --field-selector spec.tenantID=tenant-1 -o wide
+${exportPath(cluster)}
+
+  ${kubectl} get rt                    # tunnels
+  ${kubectl} get rtr                   # the Envoys that report them
+  ${kubectl} get rt -w                 # tunnels that come and go
+  ${kubectl} get rt --field-selector spec.tenantID=tenant-1 -o wide
+  ${kubectl} delete rt --all           # the operator recreates them
   kubectl explain rt.spec --recursive
   curl -s http://${operator.httpAddress}/metrics | grep ^reverse_tunnel
   npm run simulate -- --address ${operator.grpcAddress} --reporters 3 --tunnels 50 --churn 5
 
-Ctrl-C stops and removes everything.`);
+Next: your own Envoy and cluster, docs/quickstart.md. Ctrl-C stops and removes everything.`);
   if (interrupted.aborted) return;
   await new Promise<void>((resolve) => interrupted.addEventListener('abort', () => resolve()));
 }

@@ -49,6 +49,8 @@ const ACCESS_REVIEWS: Readonly<Record<string, string>> = {
   '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews': 'SelfSubjectAccessReview',
   '/apis/authorization.k8s.io/v1/subjectaccessreviews': 'SubjectAccessReview',
 };
+const OPENAPI_V2_PATH = '/openapi/v2';
+const OPENAPI_V2_TYPE = 'application/com.github.proto-openapi.spec.v2.v1.0+protobuf';
 const MERGE_PATCH = 'application/merge-patch+json';
 const STRATEGIC_MERGE_PATCH = 'application/strategic-merge-patch+json';
 const APPLY_PATCH = 'application/apply-patch+yaml';
@@ -114,6 +116,11 @@ async function handle(
 function serveDocument(store: ApiStore, pathname: string, accept: string, response: ServerResponse): boolean {
   if (pathname === '/healthz' || pathname === '/livez' || pathname === '/readyz') {
     response.writeHead(200, { 'content-type': 'text/plain; charset=utf-8' }).end('ok');
+    return true;
+  }
+  if (pathname === OPENAPI_V2_PATH) {
+    // An empty document: kubectl reads it for lists of objects, and leaves the validation to the server then.
+    response.writeHead(200, { 'content-type': OPENAPI_V2_TYPE }).end();
     return true;
   }
   const kinds = [CORE_EVENTS, ...store.kinds];

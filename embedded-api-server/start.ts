@@ -3,9 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { generateToken, renderKubeconfig, writeSecret } from '../control-plane/credentials.ts';
-import { requestJson } from '../control-plane/https-json.ts';
+import { type JsonResponse, requestJson } from '../control-plane/https-json.ts';
 import { createDisposableFolder } from '../control-plane/process-supervisor.ts';
-import type { AdminRequest } from '../control-plane/service-account.ts';
 import { createCertificateAuthority } from '../test/support/certificates.ts';
 import { startHttpServer } from './http-server.ts';
 import { readProjectCrds } from './kinds.ts';
@@ -27,8 +26,8 @@ export interface EmbeddedApiServer {
   readonly kubeconfigPath: string;
   /** The temporary folder of the kubeconfig. */
   readonly folder: string;
-  /** Sends a request on a new connection, and returns a response with any status. */
-  readonly request: AdminRequest;
+  /** Sends a request on a new connection, and returns a response with any status. `accept` is the Accept header. */
+  readonly request: (method: string, path: string, body?: unknown, accept?: string) => Promise<JsonResponse>;
   /** Ends all connections and removes the folder. Nothing is kept. */
   stop(): Promise<void>;
 }
@@ -66,8 +65,16 @@ export async function startEmbeddedApiServer(): Promise<EmbeddedApiServer> {
     token,
     folder: temporary.path,
     kubeconfigPath: await writeSecret(join(temporary.path, 'admin.kubeconfig'), renderKubeconfig(kubeconfig)),
-    request: (method, path, body) =>
-      requestJson({ method, url: url + path, ca: authority.ca, token, body, timeoutMs: REQUEST_TIMEOUT_MS }),
+    request: (method, path, body, accept) =>
+      requestJson({
+        method,
+        url: url + path,
+        ca: authority.ca,
+        token,
+        body,
+        accept,
+        timeoutMs: REQUEST_TIMEOUT_MS,
+      }),
     async stop() {
       await server.close();
       await temporary.dispose();

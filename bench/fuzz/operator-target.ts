@@ -1,4 +1,4 @@
-import { openCluster } from '../../demo/cluster.ts';
+import { openCluster } from '../../demo/open-cluster.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
 import { poll, startOperatorProcess } from '../../test/support/operator-process.ts';
 import { requestBytes } from '../../test/support/wire.ts';
@@ -17,7 +17,7 @@ const MEMORY_PROBE = `process.on('SIGUSR2', () => {
 
 /** Starts the compiled operator as users run it, with a new control plane. */
 export async function startOperatorTarget(): Promise<FuzzTarget> {
-  const cluster = await openCluster(undefined);
+  const cluster = await openCluster({ real: true });
   const operator = await startOperatorProcess({
     kubeconfigPath: cluster.operatorKubeconfigPath,
     namespace: cluster.namespace,

@@ -183,6 +183,33 @@ describe('resolveBinaries', () => {
     expect((await resolve(['etcd', 'helm'])).source).to.equal('cache');
   });
 
+  it('builds only the programs that are missing', async () => {
+    await installGo();
+    await resolve(['etcd']);
+    await resolve(['etcd', 'kubectl']);
+    const { folder: built } = await resolve(['etcd', 'kubectl', 'helm']);
+    expect((await readdir(built)).toSorted()).to.deep.equal(['etcd', 'helm', 'kubectl']);
+    const packages = logged
+      .filter((line) => line.startsWith('building'))
+      .map((line) => line.split(' with ')[0]);
+    expect(packages).to.deep.equal(['building etcd', 'building kubectl', 'building helm']);
+  });
+
+  for (const [allow, remedy, expectedRequests] of [
+    ['cache', 'downloads are not allowed', 0],
+    ['download', 'builds are not allowed', 1],
+  ] as const) {
+    it(`uses nothing beyond ${allow} if only that is allowed, and logs nothing`, async () => {
+      await installGo();
+      const result = resolveBinaries(PUBLISHED_BINARIES, { env, progress, allow });
+      const message = await result.then(() => 'resolved', errorMessage);
+      expect(message).to.include(remedy);
+      expect([requests, logged]).to.deep.equal([expectedRequests, []]);
+      await putBinaries(join(await cache(), 'built'), ALL_BINARIES);
+      expect((await resolveBinaries(PUBLISHED_BINARIES, { env, progress, allow })).source).to.equal('cache');
+    });
+  }
+
   it('builds once for two concurrent calls, and leaves nothing else in the cache', async () => {
     await installGo();
     const both = await Promise.all([resolve(ALL_BINARIES), resolve(ALL_BINARIES)]);
@@ -214,11 +241,12 @@ describe('resolveBinaries', () => {
     expect((await readdir(folder)).filter((name) => name.includes('target'))).to.deep.equal(['target']);
   });
 
-  it('rebuilds into a cache folder that has lost a file', async () => {
+  it('builds what a cache folder has lost, and keeps the rest', async () => {
     await installGo();
     const built = await putBinaries(join(await cache(), 'built'), ['etcd', 'helm']);
     expect((await resolve(ALL_BINARIES)).folder).to.equal(built);
-    expect(await readFile(join(built, 'etcd'), 'utf8')).to.equal('built\n');
+    expect(await readFile(join(built, 'kubectl'), 'utf8')).to.equal('built\n');
+    expect(await readFile(join(built, 'etcd'), 'utf8')).to.equal('');
   });
 
   it('fails with the reason of a failed build, and leaves nothing in the cache', async () => {
