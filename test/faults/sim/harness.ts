@@ -126,7 +126,8 @@ export async function createSimHarness(
       if (slot.running !== undefined) return;
       slot.starts += 1;
       const process = new SimProcess(`r${slot.index}-${slot.starts}`, time);
-      process.wallOffsetMs = prng.between(-3000, 3000);
+      // No rule depends on the wall clocks of replicas.
+      process.wallOffsetMs = prng.between(-3000, 3000) * 2400;
       traceLine(() => `${process.name} starts`);
       const link = createApiLink(process, server, {
         time,
