@@ -11,8 +11,12 @@ RUN npm ci --ignore-scripts
 COPY tsconfig.json tsconfig.build.json ./
 COPY src src
 RUN node node_modules/typescript/bin/tsc -p tsconfig.build.json \
- && npm ci --ignore-scripts --omit=dev \
- && find node_modules \( -name '*.map' -o -name '*.md' -o -name '*.d.ts' -o -name '*.d.mts' -o -name '*.d.cts' \) -type f -delete
+ && npm ci --ignore-scripts --omit=dev
+# Removes what Node does not load: documentation except licenses, source maps, TypeScript, and binaries for other runtimes.
+RUN find node_modules -type d -name prebuilds -prune -exec rm -rf {} + \
+ && find node_modules -type f \( -name '*.map' -o -name '*.[mc]ts' -o -name '*.ts' -o -name '*.node' -o -name '*.bare' -o \
+      -name '*.md' ! -iname 'licen[sc]e*' ! -iname 'copying*' ! -iname 'notice*' ! -iname 'copyright*' ! -iname 'authors*' \
+    \) -delete
 
 FROM gcr.io/distroless/nodejs${NODE_VERSION}-debian13:nonroot
 WORKDIR /app

@@ -5,6 +5,7 @@ import { startControlPlane, type ControlPlane } from '../../control-plane/start.
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import { startLoadBalancer, type LoadBalancer } from '../support/load-balancer.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
+import { runDoctor } from '../support/cli-process.ts';
 import { CHART, createHelm, type Helm } from '../support/helm.ts';
 import { startKubelet, type Kubelet, type PodProcess } from '../support/kubelet.ts';
 import { poll } from '../support/operator-process.ts';
@@ -108,13 +109,24 @@ describe('chart from install to uninstall, on a cluster that enforces restricted
     expect(initialUids.length).to.equal(100);
   });
 
-  it('helm test reports one tunnel, finds its object and removes it', async function () {
+  it('helm test reports one tunnel, finds its object, and leaves neither an object nor a reporter', async function () {
     this.timeout(2 * DEADLINE_MS);
     await ok('test', RELEASE);
     const pod = kubelet.pods.find(({ name }) => name.endsWith('-test'));
     for (const line of pod?.output ?? []) reportMeasurement(line);
     expect(pod?.output.join('\n')).to.include('exists, Ready=True').and.include('ReverseTunnel deleted');
     expect(await objectUids()).to.deep.equal(initialUids);
+    // A disconnected reporter would fail doctor and fire an alert.
+    const { findings } = await runDoctor([
+      ...['--kubeconfig', controlPlane.kubeconfigPath, '--namespace', NAMESPACE],
+      ...['--http-address', alive()[0]?.httpAddress ?? ''],
+    ]);
+    const failed = findings.filter(({ status }) => status === 'fail' || status === 'warn');
+    expect(failed.filter(({ check }) => check !== 'permissions')).to.deep.equal([]);
+    const reporters = await controlPlane.kubectl([
+      ...['get', 'reversetunnelreporters', '--namespace', NAMESPACE, '-o', 'jsonpath={.items[*].spec.id}'],
+    ]);
+    expect(reporters.stdout.split(' ')).to.have.length(4).and.not.include('helm-test');
   });
 
   it('upgrade with other values replaces every pod and no object', async function () {
