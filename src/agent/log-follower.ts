@@ -99,10 +99,14 @@ export class LogFollower {
 
   async #readNewLines(): Promise<void> {
     try {
-      const stats = await stat(this.#path);
+      if (this.#previous !== undefined) await this.#drain(this.#previous);
+      const stats = await this.#stat();
+      if (stats === undefined) {
+        if (this.#current !== undefined) await this.#drain(this.#current);
+        return;
+      }
       // Opening a FIFO would wait for a writer.
       if (!stats.isFile()) throw new LogFollowerError(`read ${this.#path}: not a regular file`);
-      if (this.#previous !== undefined) await this.#drain(this.#previous);
       if (this.#current !== undefined && !isSameFile(this.#current, stats)) {
         await this.#drain(this.#current);
         await this.#previous?.handle.close();
@@ -127,6 +131,16 @@ export class LogFollower {
     } catch (error) {
       if (errorCode(error) === undefined) throw error;
       throw new LogFollowerError(errorMessage(error), { cause: error });
+    }
+  }
+
+  /** Returns undefined between the two steps of a rotation: the file was renamed, and Envoy writes to it as before. */
+  async #stat(): Promise<Stats | undefined> {
+    try {
+      return await stat(this.#path);
+    } catch (error) {
+      if (this.#current !== undefined && errorCode(error) === 'ENOENT') return undefined;
+      throw error;
     }
   }
 

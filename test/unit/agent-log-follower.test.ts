@@ -60,6 +60,18 @@ describe('The follower of a log file', () => {
     expect(lines).to.have.members(['one', 'two', 'three', 'late']).and.have.length(4);
   });
 
+  it('reads the renamed file until there is another one', async () => {
+    await writeFile(path, 'one\n');
+    await follower.read();
+    await rename(path, `${path}.1`);
+    await appendFile(`${path}.1`, 'two\n');
+    await follower.read();
+    await appendFile(`${path}.1`, 'three\n');
+    await writeFile(path, 'four\n');
+    await follower.read();
+    expect(lines).to.deep.equal(['one', 'two', 'three', 'four']);
+  });
+
   it('starts again at the beginning of a file that was truncated', async () => {
     await writeFile(path, 'a long first line\n');
     await follower.read();
