@@ -30,7 +30,12 @@ export interface InitiatorIdentity {
 
 /** Returns the YAML of a file in `examples/` with its addresses, ports and certificates substituted. */
 export async function substituteExample(name: string, options: BootstrapSubstitutions): Promise<string> {
-  const bootstrap: unknown = parse(await readFile(join(EXAMPLES, name), 'utf8'));
+  return substituteBootstrap(await readFile(join(EXAMPLES, name), 'utf8'), options);
+}
+
+/** Does the same with the text of a bootstrap. */
+export function substituteBootstrap(text: string, options: BootstrapSubstitutions): string {
+  const bootstrap: unknown = parse(text);
   if (options.initiator !== undefined) {
     const { node, cluster } = options.initiator;
     (bootstrap as { node: object }).node = { id: node, cluster };

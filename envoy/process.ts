@@ -25,8 +25,16 @@ export interface EnvoyProcess extends AsyncDisposable {
   kill(): Promise<void>;
 }
 
-/** Starts an Envoy with one worker and a base ID of its own. Resolves when its admin interface listens. */
-export async function startEnvoy(envoy: string, bootstrap: string): Promise<EnvoyProcess> {
+/**
+ * Starts an Envoy with one worker and a base ID of its own. Resolves when its admin interface listens.
+ *
+ * @param flags further flags of Envoy
+ */
+export async function startEnvoy(
+  envoy: string,
+  bootstrap: string,
+  flags: readonly string[] = [],
+): Promise<EnvoyProcess> {
   const folder = await mkdtemp(join(tmpdir(), 'envoy-'));
   const path = join(folder, 'bootstrap.yaml');
   const logPath = join(folder, 'envoy.log');
@@ -45,6 +53,7 @@ export async function startEnvoy(envoy: string, bootstrap: string): Promise<Envo
       'warning',
       '--admin-address-path',
       adminPath,
+      ...flags,
     ],
     { cwd: folder, env: process.env, stdio: ['ignore', logFile, logFile] },
   );
