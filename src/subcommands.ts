@@ -11,7 +11,11 @@ const SUBCOMMANDS: Readonly<Record<string, Subcommand>> = {
   doctor: async (argv) => (await import('./doctor/doctor.ts')).runDoctor(argv),
   status: async (argv) => (await import('./status/status.ts')).runStatus(argv),
   simulate: async (argv) => (await import('./simulate/simulate.ts')).runSimulate(argv),
-  agent: async (argv) => (await import('./agent/agent-command.ts')).runAgent(argv),
+  agent: async (argv) => {
+    const { preferSmallHeap } = await import('./agent/small-heap.ts');
+    preferSmallHeap();
+    return (await import('./agent/agent-command.ts')).runAgent(argv);
+  },
   selftest: async (argv) => (await import('./selftest/selftest.ts')).runSelftest(argv, packageVersion()),
 };
 
