@@ -21,11 +21,18 @@ export interface AgentProcess extends AsyncDisposable {
   stop(): Promise<number | null>;
 }
 
-/** Starts an agent from source. Resolves when it serves; it may not be ready by then. */
-export async function startAgent(flags: readonly string[]): Promise<AgentProcess> {
+/**
+ * Starts an agent. Resolves when it serves; it may not be ready by then.
+ *
+ * @param program flags and program for Node; by default, the source, so that tests need no build
+ */
+export async function startAgent(
+  flags: readonly string[],
+  program: readonly string[] = ['src/main.ts'],
+): Promise<AgentProcess> {
   const child: ChildProcess = spawnGuarded(
     process.execPath,
-    ['src/main.ts', 'agent', '--http-address', '127.0.0.1:0', ...flags],
+    [...program, 'agent', '--http-address', '127.0.0.1:0', ...flags],
     {
       cwd: ROOT,
       env: { PATH: process.env['PATH'], HOME: process.env['HOME'] },
