@@ -167,6 +167,14 @@ const CASES: readonly AlertCase[] = [
     resolvesS: RATE_RESOLVES_S,
   },
   {
+    alert: 'ReverseTunnelReportsRejected',
+    when: 'reports are too large to be decoded, so that there is no NACK',
+    series: { 'reverse_tunnel_streams_closed_total{reason="over_limit"}': events(6) },
+    labels: { reason: 'over_limit' },
+    summary: 'Reports are rejected (over_limit); tunnels of those reporters are not mirrored.',
+    resolvesS: RATE_RESOLVES_S,
+  },
+  {
     alert: 'ReverseTunnelClientsRejected',
     when: 'the tokens of two clients are rejected, while streams reach their maximum age',
     series: {

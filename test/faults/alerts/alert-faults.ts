@@ -1,0 +1,183 @@
+/** Faults, each with the alerts that must fire while it lasts. */
+import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
+import type { Installation } from './installation.ts';
+
+export interface AlertFault {
+  /** Also the name of the namespace. */
+  readonly name: string;
+  readonly description: string;
+  /** Alerts that must fire, with `reason` if the alert has that label. Others are reported. */
+  readonly alerts: readonly string[];
+  readonly flags?: readonly string[];
+  readonly fleet?: Partial<FleetOptions>;
+  inject(installation: Installation): Promise<void>;
+  recover(installation: Installation): Promise<void>;
+}
+
+const RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
+
+async function createPolicy({ controlPlane, namespace }: Installation, rule: object): Promise<void> {
+  const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies`;
+  const { status } = await controlPlane.request('POST', path, {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnelPolicy',
+    metadata: { name: 'fault' },
+    spec: { rules: [rule] },
+  });
+  if (status !== 201) throw new Error(`create policy: ${status}`);
+}
+
+async function deletePolicy({ controlPlane, namespace }: Installation): Promise<void> {
+  const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies/fault`;
+  await controlPlane.request('DELETE', path);
+}
+
+const ADMISSION = '/apis/admissionregistration.k8s.io/v1';
+
+/** Rejects each create of a ReverseTunnel in the namespace with 422. */
+async function rejectCreates({ controlPlane: { request }, namespace }: Installation): Promise<void> {
+  const spec = {
+    failurePolicy: 'Fail',
+    matchConstraints: {
+      resourceRules: [
+        {
+          apiGroups: ['reverse-tunnel.io'],
+          apiVersions: ['*'],
+          operations: ['CREATE'],
+          resources: ['reversetunnels'],
+        },
+      ],
+    },
+    validations: [
+      { expression: `object.metadata.namespace != '${namespace}'`, message: 'rejected', reason: 'Invalid' },
+    ],
+  };
+  await request('POST', `${ADMISSION}/validatingadmissionpolicies`, { metadata: { name: namespace }, spec });
+  await request('POST', `${ADMISSION}/validatingadmissionpolicybindings`, {
+    metadata: { name: namespace },
+    spec: { policyName: namespace, validationActions: ['Deny'] },
+  });
+}
+
+async function stopRejecting({ controlPlane: { request }, namespace }: Installation): Promise<void> {
+  await request('DELETE', `${ADMISSION}/validatingadmissionpolicybindings/${namespace}`);
+  await request('DELETE', `${ADMISSION}/validatingadmissionpolicies/${namespace}`);
+}
+
+/** Replaces the verbs of the operator's permissions on Leases. */
+async function setLeaseVerbs(installation: Installation, verbs: readonly string[]): Promise<void> {
+  const { controlPlane, namespace } = installation;
+  const path = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/roles/operator`;
+  const role = (await controlPlane.request('GET', path)).body as { rules: { resources: string[] }[] };
+  const rules = role.rules.map((rule) =>
+    Object.assign(rule, rule.resources.includes('leases') ? { verbs } : {}),
+  );
+  await controlPlane.request('PUT', path, { ...role, rules });
+}
+
+/** The fleets that faults have added, by namespace. */
+const added = new Map<string, Fleet>();
+
+async function addFleet(installation: Installation, options: Partial<FleetOptions>): Promise<void> {
+  added.set(installation.namespace, await installation.addFleet(options));
+}
+
+async function stopAddedFleet({ namespace }: Installation): Promise<void> {
+  await added.get(namespace)?.stop();
+}
+
+const CHURN = { reporters: 2, tunnels: 20, churnPerSecond: 2 };
+
+export const ALERT_FAULTS: readonly AlertFault[] = [
+  {
+    name: 'operator-killed',
+    description: 'the only replica is killed, and started again',
+    alerts: ['ReverseTunnelOperatorAbsent'],
+    inject: async ({ operator }) => operator.kill(),
+    recover: async (installation) => installation.startOperator(),
+  },
+  {
+    name: 'lease-permissions',
+    description: 'the permissions on Leases are removed',
+    alerts: ['ReverseTunnelReplicaWithoutLease', 'ReverseTunnelNoLeader'],
+    inject: async (installation) => setLeaseVerbs(installation, ['get']),
+    recover: async (installation) =>
+      setLeaseVerbs(installation, ['get', 'list', 'watch', 'create', 'patch', 'delete']),
+  },
+  {
+    name: 'reporters-stopped',
+    description: 'all reporters stop; their objects expire after 5 min',
+    alerts: ['ReverseTunnelReporterLost'],
+    inject: async ({ fleet }) => fleet.stop(),
+    recover: async () => {},
+  },
+  {
+    name: 'api-outage',
+    description: 'the API server is unreachable while tunnels change',
+    alerts: ['ReverseTunnelSyncLagging', 'ReverseTunnelReplicaWithoutLease', 'ReverseTunnelNoLeader'],
+    fleet: CHURN,
+    inject: async ({ apiProxy }) => Promise.resolve(apiProxy.cut()),
+    recover: async ({ apiProxy }) => Promise.resolve(apiProxy.restore()),
+  },
+  {
+    name: 'api-rejects',
+    description: 'a third of all requests is answered with 429 or 503 while tunnels change',
+    alerts: ['ReverseTunnelApiWritesFailing'],
+    fleet: CHURN,
+    async inject({ apiProxy, rejectingProxy }) {
+      rejectingProxy.setFaults({ delayMs: 0, rejectedPercent: 33 });
+      apiProxy.setTarget(rejectingProxy.address);
+      apiProxy.reset();
+      await Promise.resolve();
+    },
+    recover: async ({ rejectingProxy }) =>
+      Promise.resolve(rejectingProxy.setFaults({ delayMs: 0, rejectedPercent: 0 })),
+  },
+  {
+    name: 'admission-rejects',
+    description: 'an admission policy rejects new objects',
+    alerts: ['ReverseTunnelTunnelsRejected{rejected}'],
+    async inject(installation) {
+      await rejectCreates(installation);
+      await addFleet(installation, { reporterCluster: 'second' });
+    },
+    recover: stopRejecting,
+  },
+  {
+    name: 'same-identity',
+    description: 'a second Envoy reports with the same node.cluster and node.id',
+    alerts: ['ReverseTunnelIdentityConflict'],
+    inject: async (installation) => addFleet(installation, {}),
+    recover: stopAddedFleet,
+  },
+  {
+    name: 'report-too-large',
+    description: 'a reporter reports more tunnels than --max-tunnels-per-reporter',
+    alerts: ['ReverseTunnelReportsRejected{over_limit}'],
+    flags: ['--max-tunnels-per-reporter', '10'],
+    inject: async (installation) => addFleet(installation, { tunnels: 30, reporterCluster: 'second' }),
+    recover: stopAddedFleet,
+  },
+  {
+    name: 'peer-not-allowed',
+    description: 'a policy does not name the peers of the reporters',
+    alerts: ['ReverseTunnelClientsRejected{policy}'],
+    inject: async (installation) =>
+      createPolicy(installation, { ...RULE, peers: [{ dnsName: 'a.example' }] }),
+    recover: deletePolicy,
+  },
+  {
+    name: 'invalid-policy',
+    description: 'a policy has an invalid pattern',
+    alerts: ['ReverseTunnelPolicyNotAccepted'],
+    inject: async (installation) => createPolicy(installation, { ...RULE, tenants: ['a*b'] }),
+    recover: deletePolicy,
+  },
+  {
+    name: 'insecure',
+    description: 'no fault: authentication is off, as in every run of this table',
+    alerts: ['ReverseTunnelInsecure'],
+    inject: async () => {},
+    recover: async ({ operator }) => operator.kill(),
+  },
+];
