@@ -36,6 +36,7 @@ export const CONFIG_FLAGS = {
   onInvalid: 'on-invalid',
   maxMessageSize: 'max-message-size',
   maxTunnelsPerReporter: 'max-tunnels-per-reporter',
+  maxConnectionsPerAddress: 'max-connections-per-address',
   writeConcurrency: 'write-concurrency',
   maxStreamAge: 'max-stream-age',
   grpcReflection: 'grpc-reflection',

@@ -47,6 +47,7 @@ export interface Config {
   readonly grpcReflection: boolean;
   /** 1 KiB to 1 GiB. */
   readonly maxMessageSizeBytes: number;
+  readonly maxConnectionsPerAddress: number;
   /** 1 to 10,000,000. */
   readonly maxTunnelsPerReporter: number;
   /** Maximum number of API writes in flight, 1 to 1024. */
@@ -149,6 +150,12 @@ const SETTINGS = {
     description: 'maximum number of tunnels per reporter',
     default: '500000',
     read: numberInRange(1, 10_000_000),
+  },
+  'max-connections-per-address': {
+    metavar: 'N',
+    description: 'maximum number of connections per IP address, such as that of a NAT or proxy',
+    default: '2000',
+    read: numberInRange(1, 100_000),
   },
   'write-concurrency': {
     metavar: 'N',
@@ -275,6 +282,7 @@ export function readConfig(flags: RawFlags, fileText?: string): { readonly confi
     onInvalid: values['on-invalid'],
     grpcReflection: values['grpc-reflection'],
     maxMessageSizeBytes: values['max-message-size'],
+    maxConnectionsPerAddress: values['max-connections-per-address'],
     maxTunnelsPerReporter: values['max-tunnels-per-reporter'],
     writeConcurrency: values['write-concurrency'],
     auth: values.auth,

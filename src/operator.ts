@@ -128,6 +128,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   const grpc = new ReportingServer({
     address: config.grpcAddress,
     maxMessageSizeBytes: config.maxMessageSizeBytes,
+    maxConnectionsPerAddress: config.maxConnectionsPerAddress,
     maxTunnelsPerReporter: config.maxTunnelsPerReporter,
     reportIntervalMs: () => settings.reportIntervalMs,
     onInvalid: config.onInvalid,

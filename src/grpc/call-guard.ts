@@ -3,6 +3,7 @@ import { subscribe } from 'node:diagnostics_channel';
 import type { Http2Session, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { ServerInterceptingCall, type Metadata, type ServerInterceptor } from '@grpc/grpc-js';
 import type { ConnectionGuard } from './connection-guard.ts';
+import type { MessageProgress } from './connection-guard-inbound.ts';
 
 /**
  * How much a stream, and a connection, may send ahead of what has been read. With HTTP/2's default of 64 KiB, a full
@@ -33,7 +34,7 @@ subscribe('http2.server.stream.created', (message) => {
   const { stream, headers } = message as { stream: ServerHttp2Stream; headers: IncomingHttpHeaders };
   if (stream.session !== undefined) widenWindows(stream.session);
   connection.onStreamOpened(stream);
-  ignoreLateResponse(stream);
+  guardResponse(stream);
   headers[STREAM_ID] = String(stream.id);
   const encoding = headers['grpc-encoding'];
   if (encoding !== undefined && encoding !== 'identity')
@@ -50,14 +51,22 @@ function widenWindows(session: Http2Session): void {
   session.settings({ initialWindowSize: STREAM_WINDOW_BYTES });
 }
 
+/** The name and the only value of the header that states which encodings the server accepts. */
+const ACCEPT_ENCODING = 'grpc-accept-encoding';
+
 /**
- * Ignores a response to a stream that is already closed, because its end and its reset arrived in one packet. Node
+ * Adds to every response, also to one that consists of trailers only, which encodings the server accepts: a client that
+ * sent a compressed message learns from it that it must not. grpc-js adds it only to responses with a message, and names
+ * encodings that this server rejects.
+ *
+ * Also ignores a response to a stream that is already closed, because its end and its reset arrived in one packet. Node
  * would throw where nothing catches it, so an unknown path or content-type sent that way would end the process.
  */
-function ignoreLateResponse(stream: ServerHttp2Stream): void {
+function guardResponse(stream: ServerHttp2Stream): void {
   const respond = stream.respond.bind(stream);
-  stream.respond = (...response) => {
-    if (!stream.destroyed && !stream.closed) respond(...response);
+  stream.respond = (headers, options) => {
+    if (stream.destroyed || stream.closed) return;
+    respond(Object.assign({}, headers, { [ACCEPT_ENCODING]: 'identity' }), options);
   };
 }
 
@@ -75,6 +84,8 @@ export function currentConnection(): ConnectionGuard | undefined {
 interface MessageGate {
   /** The delivered message has been processed, so the next one may be delivered. */
   open(): void;
+  /** Returns how far the next message has arrived; undefined if none has begun. */
+  progress(): MessageProgress | undefined;
 }
 
 const gates = new WeakMap<Metadata, MessageGate>();
@@ -98,6 +109,7 @@ export const guardCalls: ServerInterceptor = (method, call) => {
       pending = undefined;
       next?.();
     },
+    progress: () => connection.messageProgress(streamId),
   };
   return new ServerInterceptingCall(call, {
     start(startCall) {
@@ -122,10 +134,6 @@ export const guardCalls: ServerInterceptor = (method, call) => {
         },
       });
     },
-    sendMetadata(metadata, next) {
-      metadata.set('grpc-accept-encoding', 'identity');
-      next(metadata);
-    },
   });
 };
 
@@ -133,4 +141,9 @@ export const guardCalls: ServerInterceptor = (method, call) => {
 export function deliverOneByOne(call: NodeJS.EventEmitter & { readonly metadata: Metadata }): void {
   const gate = gates.get(call.metadata);
   if (gate !== undefined) call.on('resume', () => gate.open());
+}
+
+/** Returns how far the call's next message has arrived; undefined if none has begun. */
+export function messageProgress(metadata: Metadata): MessageProgress | undefined {
+  return gates.get(metadata)?.progress();
 }

@@ -30,12 +30,21 @@ const PREFIX_BYTES = 5;
 /** In frames: a new stream is some 50 µs of work, any other frame about 1 µs. */
 const STREAM_COST = 32;
 
+/** The arrival of an incomplete message, in ms of the age of its connection. */
+export interface MessageProgress {
+  readonly firstByteMs: number;
+  readonly lastByteMs: number;
+}
+
 /** The inbound half of a stream. */
 interface InboundStream {
   /** Bytes received of the incomplete message, including its prefix. */
   unfinishedBytes: number;
   /** Bytes of the message that have not been received yet, once the prefix has been read. */
   remainingBytes: number;
+  /** When the first and the last byte of the incomplete message were received, by the age of the connection. */
+  firstByteMs: number;
+  lastByteMs: number;
   /** DATA frames since the last complete message. */
   frames: number;
   /** The total charge for the stream. */
@@ -53,7 +62,7 @@ export interface InboundFramesOptions {
   /** Called with the change of the number of buffered bytes. */
   readonly onBufferedChange: (change: number) => void;
   /** The age of the connection. */
-  readonly ageSeconds: () => number;
+  readonly ageMs: () => number;
   /** Called when a stream is opened (1) or closed (-1). */
   readonly onStreamCountChange: (change: number) => void;
 }
@@ -115,6 +124,14 @@ export class InboundFrames {
     return at + take;
   }
 
+  /** Returns how far a stream's incomplete message has arrived; undefined if there is none. */
+  messageProgress(streamId: number): MessageProgress | undefined {
+    const stream = this.#streams.get(streamId);
+    if (stream === undefined || stream.unfinishedBytes === 0) return undefined;
+    const { firstByteMs, lastByteMs } = stream;
+    return { firstByteMs, lastByteMs };
+  }
+
   /** Releases the charge for the stream's oldest complete message, which has been processed. */
   messageDone(streamId: number): void {
     const stream = this.#streams.get(streamId);
@@ -164,7 +181,7 @@ export class InboundFrames {
   }
 
   #checkRate(violation: LimitViolation, count: number, free: number, perSecond: number): void {
-    if (count > free && count > free + perSecond * this.#options.ageSeconds()) this.violation = violation;
+    if (count > free && count > free + (perSecond * this.#options.ageMs()) / 1000) this.violation = violation;
   }
 
   #openStream(streamId: number): void {
@@ -175,6 +192,8 @@ export class InboundFrames {
     this.#streams.set(streamId, {
       unfinishedBytes: 0,
       remainingBytes: 0,
+      firstByteMs: 0,
+      lastByteMs: 0,
       frames: 0,
       bufferedBytes: 0,
       completeMessageCosts: [],
@@ -226,7 +245,12 @@ export class InboundFrames {
     // The padding is at the end of the payload; it may begin in this chunk.
     const remainingAfter = this.#remainingPayload - (to - from);
     const end = to - Math.max(0, Math.min(this.#paddingBytes - remainingAfter, to - at));
-    while (at < end && !stream.ignored) at = this.#readMessage(stream, chunk, at, end);
+    const before = stream.unfinishedBytes;
+    let messages = 0;
+    for (; at < end && !stream.ignored; messages += 1) at = this.#readMessage(stream, chunk, at, end);
+    if (stream.unfinishedBytes === 0) return;
+    stream.lastByteMs = this.#options.ageMs();
+    if (before === 0 || messages > 1) stream.firstByteMs = stream.lastByteMs;
   }
 
   /** Reads one message, or the part of it that is in the chunk, and returns the index after it. */

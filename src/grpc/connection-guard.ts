@@ -3,7 +3,7 @@ import { constants, type Http2Session, type ServerHttp2Stream } from 'node:http2
 import { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import type { Credential } from './credential.ts';
-import { InboundFrames } from './connection-guard-inbound.ts';
+import { InboundFrames, type MessageProgress } from './connection-guard-inbound.ts';
 import type { FairQuota } from './fair-quota.ts';
 import { encodeEnhanceYourCalm, OutboundFrames } from './http2-frame.ts';
 import {
@@ -75,7 +75,7 @@ export class ConnectionGuard {
     this.#inbound = new InboundFrames({
       maxMessageSizeBytes: options.maxMessageSizeBytes,
       onBufferedChange: (change) => options.bufferedBytes.change(this, change),
-      ageSeconds: () => this.ageMs / 1000,
+      ageMs: () => this.ageMs,
       onStreamCountChange: (change) => options.openStreams.change(this, change),
     });
     this.#outbound = new OutboundFrames({
@@ -105,6 +105,16 @@ export class ConnectionGuard {
   /** Records that the oldest unprocessed message of this stream has been processed. */
   messageDone(streamId: number): void {
     this.#inbound.messageDone(streamId);
+  }
+
+  /** Returns how far a stream's incomplete message has arrived, in monotonic ms; undefined if there is none. */
+  messageProgress(streamId: number): MessageProgress | undefined {
+    const progress = this.#inbound.messageProgress(streamId);
+    if (progress === undefined) return undefined;
+    return {
+      firstByteMs: this.#acceptedMs + progress.firstByteMs,
+      lastByteMs: this.#acceptedMs + progress.lastByteMs,
+    };
   }
 
   /** Records that a call begins (1) or ends (-1) to wait for a token review. */

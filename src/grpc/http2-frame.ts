@@ -122,10 +122,16 @@ export function encodeEnhanceYourCalm(lastStreamId: number, message: string): Bu
  * INADEQUATE_SECURITY.
  */
 export function encodeInadequateSecurity(message: string): Buffer {
-  const settings = Buffer.alloc(HEADER_BYTES);
-  settings.writeUInt8(FRAME.settings, 3);
-  return Buffer.concat([settings, encodeGoAway(0, INADEQUATE_SECURITY, message)]);
+  return Buffer.concat([EMPTY_SETTINGS, encodeGoAway(0, INADEQUATE_SECURITY, message)]);
 }
+
+/** Encodes the whole response to a peer that has too many connections; as above, with ENHANCE_YOUR_CALM. */
+export function encodeTooManyConnections(message: string): Buffer {
+  return Buffer.concat([EMPTY_SETTINGS, encodeEnhanceYourCalm(0, message)]);
+}
+
+/** A SETTINGS frame without settings. */
+const EMPTY_SETTINGS = Buffer.from([0, 0, 0, FRAME.settings, 0, 0, 0, 0, 0]);
 
 function encodeGoAway(lastStreamId: number, code: number, message: string): Buffer {
   const text = Buffer.from(message);

@@ -8,6 +8,7 @@ import { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
 import { FairQuota } from './fair-quota.ts';
 import { PREFACE, encodeInadequateSecurity } from './http2-frame.ts';
+import { OverLimitRejection } from './over-limit-rejection.ts';
 import { describePeer, readPreface, type Protocol } from './protocol-detection.ts';
 import {
   connectionRejectionMessage,
@@ -61,6 +62,7 @@ export class Listener {
   /** Connections whose handshake is not complete, with the function that cancels their deadline. */
   readonly #handshaking = new Map<Socket, () => void>();
   readonly #connectionsByAddress = new Map<string, number>();
+  readonly #overLimit: OverLimitRejection;
   readonly #bufferedBytes: FairQuota<ConnectionGuard>;
   readonly #openStreams: FairQuota<ConnectionGuard>;
   readonly #pendingAuthentications: FairQuota<ConnectionGuard>;
@@ -68,6 +70,7 @@ export class Listener {
   constructor(options: ListenerOptions) {
     this.#options = options;
     const { limits } = options;
+    this.#overLimit = new OverLimitRejection(options.clock);
     this.#bufferedBytes = new FairQuota({
       limit: limits.bufferedBytes,
       onExceeded: (guard) => guard.terminate('buffered_bytes'),
@@ -110,6 +113,7 @@ export class Listener {
    * too.
    */
   async close(): Promise<void> {
+    this.#overLimit.close();
     const closed = this.#servers.map((server) => new Promise((resolve) => server.close(resolve)));
     for (const socket of this.#handshaking.keys()) {
       this.#handshakeDone(socket);
@@ -146,12 +150,10 @@ export class Listener {
     const address = socket.remoteAddress ?? 'unknown';
     const addressCount = this.#connectionsByAddress.get(address) ?? 0;
     const { limits, clock } = this.#options;
-    if (this.#sockets.size >= limits.connections) {
-      this.#reject('connections', socket, address);
-      return;
-    }
-    if (addressCount >= limits.connectionsPerAddress) {
-      this.#reject('address_connections', socket, address);
+    const exceeded = this.#exceededLimit(addressCount);
+    if (exceeded !== undefined) {
+      this.#options.reject(exceeded, address);
+      this.#overLimit.reject(socket, connectionRejectionMessage(exceeded));
       return;
     }
     this.#sockets.add(socket);
@@ -185,6 +187,12 @@ export class Listener {
         undecided = first;
       },
     );
+  }
+
+  #exceededLimit(addressCount: number): 'connections' | 'address_connections' | undefined {
+    const { connections, connectionsPerAddress } = this.#options.limits;
+    if (this.#sockets.size >= connections) return 'connections';
+    return addressCount >= connectionsPerAddress ? 'address_connections' : undefined;
   }
 
   /** Cancels the handshake deadline of a connection that has completed its handshake or is closed. */

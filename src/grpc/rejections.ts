@@ -34,6 +34,11 @@ const CONNECTION_MESSAGES = {
   pending_authentication: 'too many calls with a pending token review',
 } as const;
 
+/** What an operator can do about a rejection, for the log. */
+const CONNECTION_HINTS: Partial<Record<ConnectionRejectionReason, string>> = {
+  address_connections: 'many reporters behind one NAT or proxy? raise --max-connections-per-address',
+};
+
 /** Why a connection is rejected or terminated. */
 export type ConnectionRejectionReason = keyof typeof CONNECTION_MESSAGES;
 
@@ -100,7 +105,8 @@ export function createConnectionRejector({ clock, log, metrics }: RejectorOption
     metrics.connectionsRejected.inc({ reason });
     const error = CONNECTION_MESSAGES[reason];
     const details = typeof detail === 'object' ? detail : detail === undefined ? {} : { detail };
-    const fields = { address, reason, error, ...details };
+    const hint = CONNECTION_HINTS[reason];
+    const fields = { address, reason, error, ...details, ...(hint === undefined ? {} : { hint }) };
     // Names of protocols are a closed set, unlike bytes.
     const key = 'protocol' in details ? `${reason} ${details.protocol}` : reason;
     throttled(key, (more) => log.warn({ ...fields, ...more }, 'connection rejected'));

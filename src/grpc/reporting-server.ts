@@ -52,11 +52,17 @@ const STREAMS_PER_CONNECTION = 200;
 const REAUTHORIZATIONS_PER_TICK = 256;
 const MIB = 1024 * 1024;
 
+/** Default maximum number of open connections, of all addresses together. */
+const MAX_CONNECTIONS = 10_000;
+
 /** `bufferedBytes` holds four messages of the maximum size, or the full pushes of 2,000,000 tunnels. */
-function defaultLimits(maxMessageSizeBytes: number): ConnectionLimits {
+function defaultLimits({
+  maxMessageSizeBytes,
+  maxConnectionsPerAddress,
+}: ReportingServerOptions): ConnectionLimits {
   return {
-    connections: 10_000,
-    connectionsPerAddress: 2000,
+    connections: Math.max(MAX_CONNECTIONS, maxConnectionsPerAddress),
+    connectionsPerAddress: maxConnectionsPerAddress,
     handshakeTimeoutMs: 10_000,
     streams: 20_000,
     bufferedBytes: Math.max(256 * MIB, 4 * maxMessageSizeBytes),
@@ -93,6 +99,8 @@ export interface ReportingServerOptions extends Omit<
   readonly address: string;
   /** The maximum size of a report. A larger one ends its stream with RESOURCE_EXHAUSTED. */
   readonly maxMessageSizeBytes: number;
+  /** The maximum number of open connections per IP address. */
+  readonly maxConnectionsPerAddress: number;
   /** Whether to serve grpc.reflection.v1, for users of grpcurl; no authentication is required. Default: false. */
   readonly reflection?: boolean;
   readonly auth: ServerAuth;
@@ -145,7 +153,7 @@ export class ReportingServer {
     });
     const injector = this.#server.createConnectionInjector(ServerCredentials.createInsecure());
     this.#listener = new Listener({
-      limits: { ...defaultLimits(options.maxMessageSizeBytes), ...options.limits },
+      limits: { ...defaultLimits(options), ...options.limits },
       maxMessageSizeBytes: options.maxMessageSizeBytes,
       tls: auth.tls,
       plaintext: auth.mode === 'insecure',

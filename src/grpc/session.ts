@@ -9,6 +9,7 @@ import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
+import { messageProgress } from './call-guard.ts';
 import { runCooperatively } from './decode-scheduler.ts';
 import {
   decodeHead,
@@ -114,7 +115,11 @@ export class Session {
     this.#call = call;
     this.#options = options;
     this.#node = new NodeIdentity(options.decodeNode);
-    this.#heartbeatTimer = new HeartbeatTimer(options.clock, (details) => this.#onHeartbeatTimeout(details));
+    this.#heartbeatTimer = new HeartbeatTimer(
+      options.clock,
+      (details) => this.#onHeartbeatTimeout(details),
+      () => messageProgress(call.metadata),
+    );
     call.on('data', (bytes: Buffer) => void this.#read(bytes));
     call.on('end', () => this.#finish('client_closed'));
     call.on('cancelled', () => this.#onCancelled());

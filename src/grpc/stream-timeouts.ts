@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { MessageProgress } from './connection-guard-inbound.ts';
 
 /** Envoy sends a report per interval, an empty one if nothing changed: after three missed ones it is gone. */
 const MAX_MISSED_INTERVALS = 3;
@@ -9,21 +10,35 @@ const INITIAL_TIMEOUT_MS = 300_000;
 /** The share by which a stream's maximum age varies, so that streams opened together do not end together. */
 const JITTER = 0.1;
 
+/** The maximum time for which the bytes of one report count as signs of life: a report of 64 MiB at 2 Mbit/s. */
+const MAX_RECEIVE_MS = 300_000;
+
 /**
  * Detects that a reporter no longer sends reports. The heartbeat timeout is three report intervals, at least 15 s;
- * until an interval has been sent to the reporter, it is 5 minutes.
+ * until an interval has been sent to the reporter, it is 5 minutes. While a report arrives, each of its bytes counts as a
+ * sign of life, for 5 minutes at most: a large report on a slow line takes longer than the timeout, and a client that
+ * sends a byte now and then must not keep its stream forever.
  *
  * A single timer rechecks at the earliest possible timeout, so a report does not have to reset a timer.
  */
 export class HeartbeatTimer {
   readonly #clock: Clock;
   readonly #onTimeout: (details: string) => void;
+  readonly #progress: () => MessageProgress | undefined;
   #timeoutMs = INITIAL_TIMEOUT_MS;
   #lastReportMs: number;
   #cancel: (() => void) | undefined;
 
-  /** @param onTimeout called once, with the message for the peer; may call `stop` */
-  constructor(clock: Clock, onTimeout: (details: string) => void) {
+  /**
+   * @param onTimeout called once, with the message for the peer; may call `stop`
+   * @param progress returns how far a report that is not complete has arrived, in monotonic ms
+   */
+  constructor(
+    clock: Clock,
+    onTimeout: (details: string) => void,
+    progress: () => MessageProgress | undefined = () => undefined,
+  ) {
+    this.#progress = progress;
     this.#clock = clock;
     this.#onTimeout = onTimeout;
     this.#lastReportMs = clock.monotonicMs();
@@ -49,9 +64,18 @@ export class HeartbeatTimer {
 
   #check(): void {
     this.stop();
-    const remainingMs = this.#lastReportMs + this.#timeoutMs - this.#clock.monotonicMs();
+    const remainingMs = this.#deadlineMs() - this.#clock.monotonicMs();
     if (remainingMs > 0) this.#cancel = this.#clock.setTimer(remainingMs, () => this.#check());
     else this.#onTimeout(`no report within ${Math.round(this.#timeoutMs / 1000)} s`);
+  }
+
+  #deadlineMs(): number {
+    const deadlineMs = this.#lastReportMs + this.#timeoutMs;
+    // The timeout of the first report is long enough for its arrival.
+    const progress = this.#timeoutMs === INITIAL_TIMEOUT_MS ? undefined : this.#progress();
+    if (progress === undefined) return deadlineMs;
+    const { firstByteMs, lastByteMs } = progress;
+    return Math.max(deadlineMs, Math.min(lastByteMs + this.#timeoutMs, firstByteMs + MAX_RECEIVE_MS));
   }
 }
 

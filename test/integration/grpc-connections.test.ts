@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { connect as connectHttp2, type Settings } from 'node:http2';
+import { connect as connectHttp2, type IncomingHttpHeaders, type Settings } from 'node:http2';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import {
@@ -59,6 +59,78 @@ describe('the reporting port', () => {
       );
     });
     second.destroy();
+  });
+
+  describe('a connection beyond the limit per address', () => {
+    let first: Socket;
+
+    beforeEach(async () => {
+      fixture = await startTestServer({ limits: { connectionsPerAddress: 1 } });
+      first = plainConnection(fixture.address);
+      await once(first, 'connect');
+    });
+    afterEach(() => first.destroy());
+
+    /** Returns everything that the server sends until the connection is closed. */
+    async function responseTo(bytes: Buffer): Promise<Buffer> {
+      const socket = connectTcp(Number(fixture.address.split(':')[1]), '127.0.0.1');
+      const chunks: Buffer[] = [];
+      socket.on('error', () => {});
+      socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+      if (bytes.length > 0) socket.write(bytes);
+      await once(socket, 'close');
+      return Buffer.concat(chunks);
+    }
+
+    it('receives GOAWAY with the reason if it speaks HTTP/2', async () => {
+      const peer = await openRawPeer(fixture.address);
+      await peer.closed;
+      expect(peer.goawayCode).to.equal(ENHANCE_YOUR_CALM);
+      expect(peer.firstBytes.toString('latin1')).to.contain('connection limit per address reached');
+    });
+
+    it('receives the reason as the status of its call if it speaks gRPC', async () => {
+      const stream = fixture.open();
+      stream.sendBytes(firstReport('r-0'));
+      expect((await stream.ended).code).to.equal(status.RESOURCE_EXHAUSTED);
+    });
+
+    it('receives 503 with the reason if it speaks HTTP/1', async () => {
+      const response = await responseTo(Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'));
+      expect(response.toString()).to.match(/^HTTP\/1\.1 503 .*connection limit per address reached\n$/s);
+    });
+
+    it('receives the alert access_denied if it starts a TLS handshake', async () => {
+      expect(await responseTo(Buffer.from([0x16, 0x03, 0x01, 0x00, 0x05]))).to.deep.equal(
+        Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x31]),
+      );
+    });
+
+    it('is closed without a response if it sends something else, or nothing for a second', async () => {
+      expect(await responseTo(Buffer.from('\0\0\0\0'))).to.have.length(0);
+      expect(await responseTo(Buffer.alloc(0))).to.have.length(0);
+    });
+
+    it('is logged with a hint, once per minute', async () => {
+      await Promise.all([responseTo(Buffer.alloc(4)), responseTo(Buffer.alloc(4))]);
+      expect(await rejectedConnections(fixture, 'address_connections')).to.equal(2);
+      const lines = fixture.logged.filter(({ msg }) => msg === 'connection rejected');
+      expect(lines).to.have.length(1);
+      expect(lines[0]).to.deep.include({
+        reason: 'address_connections',
+        hint: 'many reporters behind one NAT or proxy? raise --max-connections-per-address',
+      });
+    });
+  });
+
+  it('gives at most 100 connections beyond a limit the reason at the same time', async () => {
+    fixture = await startTestServer({ limits: { connectionsPerAddress: 1 }, clock: new FakeClock() });
+    const first = plainConnection(fixture.address);
+    await once(first, 'connect');
+    const silent = Array.from({ length: 150 }, () => plainConnection(fixture.address));
+    await eventually('50 are closed', () => silent.filter(({ destroyed }) => destroyed).length === 50);
+    expect(await rejectedConnections(fixture, 'address_connections')).to.equal(150);
+    for (const socket of [first, ...silent]) socket.destroy();
   });
 
   it('closes connections beyond the global limit', async () => {
@@ -137,6 +209,63 @@ describe('the reporting port', () => {
     const stream = fixture.open();
     stream.sendBytes(firstReport('other'));
     expect(await stream.next()).to.deep.include({ request_nonce: '1' });
+  });
+
+  const encodings = [
+    { encoding: 'gzip', flag: 1, code: status.UNIMPLEMENTED },
+    { encoding: 'deflate', flag: 1, code: status.UNIMPLEMENTED },
+    { encoding: 'snappy', flag: 1, code: status.UNIMPLEMENTED },
+    { encoding: 'zstd', flag: 1, code: status.UNIMPLEMENTED },
+    { encoding: 'br', flag: 1, code: status.UNIMPLEMENTED },
+    { encoding: 'x'.repeat(1000), flag: 1, code: status.UNIMPLEMENTED },
+    // The message itself is not compressed, as a client may decide for a small one.
+    { encoding: 'gzip', flag: 0, code: undefined },
+    { encoding: 'identity', flag: 0, code: undefined },
+  ];
+  for (const { encoding, flag, code } of encodings) {
+    const outcome = code === undefined ? 'is accepted' : `is rejected with ${status[code]}`;
+    const name = `grpc-encoding ${encoding.slice(0, 10)} and ${flag === 1 ? 'a compressed' : 'an uncompressed'} message`;
+    it(`a stream with ${name} ${outcome}, and the response names the accepted encodings`, async () => {
+      fixture = await startTestServer();
+      const session = connectHttp2(`http://${fixture.address}`);
+      const request = session.request({
+        ':method': 'POST',
+        ':path': METHOD.path,
+        'content-type': 'application/grpc',
+        te: 'trailers',
+        'grpc-encoding': encoding,
+      });
+      const headers = new Promise<IncomingHttpHeaders>((resolve) => request.once('response', resolve));
+      request.resume();
+      request.write(grpcMessage(firstReport('r-0'), undefined, flag));
+      const received = await headers;
+      expect(received['grpc-accept-encoding']).to.equal('identity');
+      if (code === undefined) {
+        await eventually('the report is applied', () => fixture.applied.length === 1);
+      } else {
+        expect(received['grpc-status']).to.equal(String(code));
+        expect(fixture.applied).to.deep.equal([]);
+      }
+      session.destroy();
+    });
+  }
+
+  it('names the accepted encodings in every response, also to an unknown method', async () => {
+    fixture = await startTestServer();
+    const session = connectHttp2(`http://${fixture.address}`);
+    for (const path of ['/nothing', '/grpc.health.v1.Health/Check']) {
+      const request = session.request({
+        ':method': 'POST',
+        ':path': path,
+        'content-type': 'application/grpc',
+        te: 'trailers',
+      });
+      const headers = new Promise<IncomingHttpHeaders>((resolve) => request.once('response', resolve));
+      request.resume();
+      request.end(grpcMessage(Buffer.alloc(0)));
+      expect((await headers)['grpc-accept-encoding'], path).to.equal('identity');
+    }
+    session.destroy();
   });
 
   it('rejects a compressed report with UNIMPLEMENTED, and serves the next stream', async () => {

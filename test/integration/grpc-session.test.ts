@@ -8,7 +8,8 @@ import {
   type TestServer,
   type TestServerOptions,
 } from '../support/reporting-server.ts';
-import { fullPush, tunnel } from '../support/wire.ts';
+import { FRAME, frame, grpcMessage, openingFrame, openRawPeer } from '../support/raw-http2.ts';
+import { fullPush, requestBytes, tunnel } from '../support/wire.ts';
 
 describe('Session', () => {
   let fixture: TestServer;
@@ -118,6 +119,73 @@ describe('Session', () => {
       expect(await fixture.count('streamsClosed', 'heartbeat_timeout')).to.equal(1);
     });
   }
+
+  describe('a report on a slow line', () => {
+    /** Opens a stream with a first report, and returns functions that send parts of the second one. */
+    async function startReport(clock: FakeClock) {
+      await serve({ clock });
+      const peer = await openRawPeer(fixture.address);
+      await peer.write(openingFrame(1));
+      await peer.sendData(1, grpcMessage(firstReport('r-0')));
+      await eventually('the first report is applied', () => fixture.applied.length === 1);
+      let pings = 0;
+      return {
+        peer,
+        /** Sends a part; resolves when the server has received it, which the response to a ping proves. */
+        send: async (part: Buffer): Promise<void> => {
+          await peer.sendData(1, part);
+          pings += 1;
+          await peer.write(frame(FRAME.ping, 0, 0, Buffer.alloc(8)));
+          await peer.waitUntil(() => peer.received(FRAME.ping) >= pings);
+        },
+      };
+    }
+
+    it('is accepted although 0.8 MB take 22 s', async () => {
+      const clock = new FakeClock();
+      const { peer, send } = await startReport(clock);
+      const added = Array.from({ length: 6000 }, (_, index) => ({
+        name: `tunnel-${index}-${'x'.repeat(100)}`,
+        identity: { tenant_id: 'acme', cluster_id: 'eu-1', node_id: `node-${index}` },
+      }));
+      const message = grpcMessage(requestBytes({ nonce: 2, added_tunnels: added }));
+      expect(message.length).to.be.greaterThan(800_000);
+      const partBytes = Math.ceil(message.length / 22);
+      for (let at = 0; at < message.length; at += partBytes) {
+        clock.advance(1000);
+        await send(message.subarray(at, at + partBytes));
+      }
+      await eventually('the second report is applied', () => fixture.applied.length === 2);
+      expect(fixture.server.connectedReporters).to.equal(1);
+      peer.destroy();
+    });
+
+    it('ends 5 minutes after its first byte, if a byte arrives every 10 s', async () => {
+      const clock = new FakeClock();
+      const { peer, send } = await startReport(clock);
+      await send(grpcMessage(Buffer.alloc(0), 1000));
+      let seconds = 0;
+      for (; seconds < 600 && fixture.server.connectedReporters === 1; seconds += 10) {
+        await send(Buffer.alloc(1));
+        clock.advance(10_000);
+      }
+      expect(seconds).to.equal(300);
+      expect(await fixture.count('streamsClosed', 'heartbeat_timeout')).to.equal(1);
+      peer.destroy();
+    });
+
+    it('ends when no byte arrives for 15 s', async () => {
+      const clock = new FakeClock();
+      const { peer, send } = await startReport(clock);
+      clock.advance(10_000);
+      await send(grpcMessage(Buffer.alloc(10), 1000));
+      clock.advance(14_999);
+      expect(fixture.server.connectedReporters).to.equal(1);
+      clock.advance(1);
+      expect(fixture.server.connectedReporters).to.equal(0);
+      peer.destroy();
+    });
+  });
 
   it('ACKs every nonce unchanged, and counts repeated, decreased and skipped nonces', async () => {
     await serve();

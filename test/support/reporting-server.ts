@@ -63,6 +63,7 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
   const server = new ReportingServer({
     address: '127.0.0.1:0',
     maxMessageSizeBytes: 64 * 1024 * 1024,
+    maxConnectionsPerAddress: 2000,
     reportIntervalMs: () => 5000,
     maxTunnelsPerReporter: 500_000,
     onInvalid: 'skip',

@@ -58,6 +58,7 @@ describe('config', () => {
       requirePolicy: false,
       maxMessageSizeBytes: 64 * 1024 * 1024,
       maxTunnelsPerReporter: 500_000,
+      maxConnectionsPerAddress: 2000,
       writeConcurrency: 64,
       auth: 'insecure',
       tlsCert: undefined,
@@ -94,6 +95,8 @@ describe('config', () => {
     { key: 'max-message-size', text: '5000000', in: { maxMessageSizeBytes: 5_000_000 } },
     { key: 'max-tunnels-per-reporter', text: '1', in: { maxTunnelsPerReporter: 1 } },
     { key: 'max-tunnels-per-reporter', text: '10000000', in: { maxTunnelsPerReporter: 10_000_000 } },
+    { key: 'max-connections-per-address', text: '1', in: { maxConnectionsPerAddress: 1 } },
+    { key: 'max-connections-per-address', text: '100000', in: { maxConnectionsPerAddress: 100_000 } },
     { key: 'write-concurrency', text: '1', in: { writeConcurrency: 1 } },
     { key: 'write-concurrency', text: '1024', in: { writeConcurrency: 1024 } },
     {
@@ -196,6 +199,11 @@ describe('config', () => {
       key: 'max-tunnels-per-reporter',
       texts: ['', '0', '-1', '10000001', '1.5', '1e3', '1,000', '0x10', '9'.repeat(400)],
       expected: /must be a whole number from 1 to 10000000/,
+    },
+    {
+      key: 'max-connections-per-address',
+      texts: ['', '0', '-1', '100001', '1.5', '2k'],
+      expected: /must be a whole number from 1 to 100000/,
     },
     {
       key: 'write-concurrency',

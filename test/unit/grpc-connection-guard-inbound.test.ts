@@ -22,7 +22,7 @@ function createHarness(overrides: Partial<InboundFramesOptions> = {}): Harness {
     maxMessageSizeBytes: MAX_MESSAGE_BYTES,
     onBufferedChange: (change) => (buffered += change),
     onStreamCountChange: (change) => (streams += change),
-    ageSeconds: () => 0,
+    ageMs: () => 0,
     ...overrides,
   });
   return {
@@ -195,15 +195,33 @@ describe('InboundFrames', () => {
   });
 
   it("limits control frames by the connection's age", () => {
-    let ageSeconds = 0;
-    const { read, frames } = createHarness({ ageSeconds: () => ageSeconds });
+    let ageMs = 0;
+    const { read, frames } = createHarness({ ageMs: () => ageMs });
     const ping = frame(FRAME.ping, 0, 0, Buffer.alloc(8));
     for (let i = 0; i < 10_000; i += 1) read(ping);
     expect(frames.violation).to.equal(undefined);
-    ageSeconds = 60;
+    ageMs = 60_000;
     for (let i = 0; i < 50_000; i += 1) read(ping);
     expect(frames.violation).to.equal(undefined);
     for (let i = 0; i < 20_000; i += 1) read(ping);
     expect(frames.violation).to.equal('control_frames');
+  });
+
+  it('report when the first and the last byte of an incomplete message were received', () => {
+    let ageMs = 1000;
+    const { read, frames } = createHarness({ ageMs: () => ageMs });
+    read(openingFrame(1));
+    expect(frames.messageProgress(1)).to.equal(undefined);
+    const message = grpcMessage(Buffer.alloc(100));
+    read(frame(FRAME.data, 0, 1, message.subarray(0, 3)));
+    expect(frames.messageProgress(1)).to.deep.equal({ firstByteMs: 1000, lastByteMs: 1000 });
+    ageMs = 5000;
+    read(frame(FRAME.data, 0, 1, message.subarray(3, 50)));
+    expect(frames.messageProgress(1)).to.deep.equal({ firstByteMs: 1000, lastByteMs: 5000 });
+    ageMs = 6000;
+    read(frame(FRAME.data, 0, 1, Buffer.concat([message.subarray(50), message.subarray(0, 10)])));
+    expect(frames.messageProgress(1)).to.deep.equal({ firstByteMs: 6000, lastByteMs: 6000 });
+    read(frame(FRAME.data, 0, 1, message.subarray(10)));
+    expect(frames.messageProgress(1)).to.equal(undefined);
   });
 });

@@ -42,6 +42,66 @@ describe('HeartbeatTimer', () => {
     });
   }
 
+  describe('while a report arrives', () => {
+    let progress: { firstByteMs: number; lastByteMs: number } | undefined;
+
+    beforeEach(() => {
+      progress = undefined;
+      timer.stop();
+      timer = new HeartbeatTimer(
+        clock,
+        (details) => timeouts.push(details),
+        () => progress,
+      );
+    });
+
+    it('does not time out for 22 s, and restarts with the complete report', () => {
+      timer.setInterval(5000);
+      const firstByteMs = clock.monotonicMs();
+      for (let second = 0; second < 22; second += 1) {
+        progress = { firstByteMs, lastByteMs: clock.monotonicMs() };
+        clock.advance(1000);
+      }
+      expect(timeouts).to.deep.equal([]);
+      progress = undefined;
+      timer.reset(clock.monotonicMs());
+      expect(timeoutAfterMs()).to.equal(15_000);
+    });
+
+    it('times out when no byte arrives for the heartbeat timeout', () => {
+      timer.setInterval(5000);
+      clock.advance(10_000);
+      progress = { firstByteMs: clock.monotonicMs(), lastByteMs: clock.monotonicMs() };
+      expect(timeoutAfterMs()).to.equal(15_000);
+    });
+
+    it('times out 5 minutes after the first byte, however often a byte arrives', () => {
+      timer.setInterval(5000);
+      const firstByteMs = clock.monotonicMs();
+      for (let second = 0; second < 400 && timeouts.length === 0; second += 1) {
+        progress = { firstByteMs, lastByteMs: clock.monotonicMs() };
+        clock.advance(1000);
+      }
+      expect([clock.monotonicMs() - firstByteMs, timeouts]).to.deep.equal([
+        300_000,
+        ['no report within 15 s'],
+      ]);
+    });
+
+    it('does not time out earlier than without it', () => {
+      timer.setInterval(1_200_000);
+      progress = { firstByteMs: clock.monotonicMs(), lastByteMs: clock.monotonicMs() };
+      clock.advance(3_599_999);
+      expect(timeouts).to.deep.equal([]);
+    });
+
+    it('does not extend the timeout of the first report', () => {
+      clock.advance(200_000);
+      progress = { firstByteMs: clock.monotonicMs(), lastByteMs: clock.monotonicMs() };
+      expect(timeoutAfterMs()).to.equal(100_000);
+    });
+  });
+
   it('restarts with each report', () => {
     timer.setInterval(5000);
     for (let report = 0; report < 10; report += 1) {

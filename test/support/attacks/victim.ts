@@ -30,6 +30,7 @@ const rejectionLogs: { address: string; reason: string }[] = [];
 const errors: string[] = [];
 const server = new ReportingServer({
   maxMessageSizeBytes: 64 * 1024 * 1024,
+  maxConnectionsPerAddress: 2000,
   maxTunnelsPerReporter: 500_000,
   ...options,
   address: '127.0.0.1:0',
