@@ -67,6 +67,9 @@ export function collectReporterStats(
     rejected.rejected += rejectedCount;
     if (ownership.owns) rewritten += pendingWrites.rewritten.size + (status.rewritten === undefined ? 0 : 1);
     rejected.policy += ledger.deniedCount(key);
+    // Without a Lease or a confirmed claim, as during an outage of the API server, nothing stays in the queue.
+    const isWriter = ownership.hasConfirmedClaim || (stream !== undefined && !ownership.isSuperseded);
+    if (isWriter) sinceMs = Math.min(sinceMs, pendingWrites.skippedChangeSinceMs ?? nowMs);
     // Skipped writes leave the queue without ending the backlog, while blocked writes stay in the queue.
     if (queue.pending(key) > blockedCount) sinceMs = Math.min(sinceMs, backlogSinceMs ?? nowMs);
   }

@@ -9,6 +9,7 @@ export const BACKLOG_THRESHOLD_MS = 10_000;
  */
 export class PendingWrites {
   #skippedSinceMs: number | undefined;
+  #skippedChangeSinceMs: number | undefined;
   #deletionsDeferred = false;
   #backlogSinceMs: number | undefined;
   /** Undefined while no write is rejected. */
@@ -20,6 +21,14 @@ export class PendingWrites {
   /** When the first write was skipped since the last resync, monotonic ms; undefined if none was. */
   get skippedSinceMs(): number | undefined {
     return this.#skippedSinceMs;
+  }
+
+  /**
+   * Since when a change has waited that was skipped, monotonic ms; undefined if none was. Unlike `skippedSinceMs`, it is
+   * not set by reports without a change.
+   */
+  get skippedChangeSinceMs(): number | undefined {
+    return this.#skippedChangeSinceMs;
   }
 
   /** True if deletes were skipped because the reporter's stream is not confirmed fresh since the claim. */
@@ -60,9 +69,14 @@ export class PendingWrites {
     return this.#lastRejection;
   }
 
-  /** Records that a write was not sent because this replica may not write. */
-  skip(nowMs: number): void {
+  /**
+   * Records that this replica may not write.
+   *
+   * @param isChange true if there is something to write
+   */
+  skip(nowMs: number, isChange: boolean): void {
     this.#skippedSinceMs ??= nowMs;
+    if (isChange) this.#skippedChangeSinceMs ??= nowMs;
   }
 
   /** Records that a delete was not sent because the stream is not confirmed fresh. */
@@ -81,6 +95,7 @@ export class PendingWrites {
     const skippedSinceMs = this.#skippedSinceMs;
     if (skippedSinceMs === undefined && !resyncsDeletions) return undefined;
     this.#skippedSinceMs = undefined;
+    this.#skippedChangeSinceMs = undefined;
     if (resyncsDeletions) this.#deletionsDeferred = false;
     this.#backlogSinceMs ??= nowMs;
     return skippedSinceMs ?? nowMs;

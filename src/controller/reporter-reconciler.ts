@@ -159,7 +159,7 @@ export class ReporterReconciler implements Reconciler {
       metrics.claims.inc({ outcome: 'ok' });
       entry.status.written(inputs, clock.monotonicMs());
       // Reports and object changes since another replica owned the reporter.
-      entry.pendingWrites.skip(clock.monotonicMs());
+      entry.pendingWrites.skip(clock.monotonicMs(), false);
       this.#recordClaim(entry, claim);
       return undefined;
     } catch (error) {

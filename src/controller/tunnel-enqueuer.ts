@@ -64,7 +64,7 @@ export class TunnelEnqueuer {
     const { objects, writeAuthorizer } = this.#options;
     if (!writeAuthorizer.canWrite(key)) {
       // Once this replica may write, all objects of the reporter are compared.
-      writeAuthorizer.writeSkipped(key);
+      writeAuthorizer.writeSkipped(key, changed.length > 0);
       return;
     }
     this.#enqueueChanged(key, changed, receivedMs);
@@ -86,7 +86,7 @@ export class TunnelEnqueuer {
       // Recorded although nothing is written now: when writing becomes possible, the reporter object may not show yet
       // which replica changed this one.
       writeAuthorizer.externalChange(key);
-      writeAuthorizer.writeSkipped(key);
+      writeAuthorizer.writeSkipped(key, false);
       return;
     }
     const isNeeded = planner.needsWrite(key, tunnelName);
@@ -214,6 +214,8 @@ export class TunnelEnqueuer {
       queue.add(key, value, sinceMs);
       added += 1;
     }
+    // Here and not only with the next status, which is not evaluated while the API server is unavailable.
+    if (added > 0) pendingWrites?.updateBacklog(queue.pending(key), sinceMs);
     metrics.workqueueAdds.inc({ name: 'tunnels' }, added);
     return isDone;
   }

@@ -70,15 +70,19 @@ export class WriteAuthorizer {
     this.#options.registry.entry(key)?.ownership.externalChange();
   }
 
-  /** Records that a write was not sent because it was not authorized: all objects are compared once it may be. */
-  writeSkipped(key: string): void {
+  /**
+   * Records that a write was not sent because it was not authorized: all objects are compared once it may be.
+   *
+   * @param isChange false if there may be nothing to write
+   */
+  writeSkipped(key: string, isChange = true): void {
     const { registry, reporters, clock } = this.#options;
     const entry = registry.entry(key);
     if (entry === undefined) return;
     if (this.canWrite(key)) {
       entry.pendingWrites.deferDeletion();
       reporters.enqueue(entry);
-    } else entry.pendingWrites.skip(clock.monotonicMs());
+    } else entry.pendingWrites.skip(clock.monotonicMs(), isChange);
   }
 
   /** Records that the API server rejected a write of a tunnel. */

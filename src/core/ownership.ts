@@ -136,6 +136,11 @@ export class Ownership {
     return this.#stream !== undefined;
   }
 
+  /** True if a stream on another replica has claimed the reporter, which writes its objects. */
+  get isSuperseded(): boolean {
+    return this.#stream?.supersededAtMs !== undefined;
+  }
+
   /** True if there is no state that cannot be restored from the API server. */
   get isIdle(): boolean {
     return (

@@ -1,8 +1,9 @@
 import { expect } from 'chai';
+import { collectReporterStats } from '../../src/controller/controller-stats.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
 import { apiFailure } from '../support/memory-tunnel-api.ts';
 import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
-import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const KEY = reporterKey(RESPONDER);
 const [GOOD, BAD, LATE] = [tunnel('good'), tunnel('bad'), tunnel('late')];
@@ -78,5 +79,81 @@ describe('the backlog of a reporter with a rejected object', () => {
       await world.advance(1000);
       expect(backlogMs(), `after ${change + 1} changes`).to.equal(undefined);
     }
+  });
+});
+
+describe('the age of the oldest pending write during an outage of the API server', () => {
+  let world: MultiReplicaHarness;
+  let replica: ReturnType<MultiReplicaHarness['replica']>;
+  let isDown: boolean;
+
+  beforeEach(async () => {
+    world = createMultiReplicaHarness();
+    replica = world.replica('a');
+    isDown = false;
+    world.tunnelApi.before = () => {
+      if (isDown) throw apiFailure('unavailable');
+    };
+    const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
+    world.reporterApi.patchStatus = (...call) =>
+      isDown ? Promise.reject(apiFailure('unavailable')) : patchStatus(...call);
+    const create = world.reporterApi.create.bind(world.reporterApi);
+    world.reporterApi.create = (...call) =>
+      isDown ? Promise.reject(apiFailure('unavailable')) : create(...call);
+    const read = world.reporterApi.read.bind(world.reporterApi);
+    world.reporterApi.read = (...call) =>
+      isDown ? Promise.reject(apiFailure('unavailable')) : read(...call);
+    replica.connect(RESPONDER, fullPush(GOOD));
+    await world.advance(5000);
+  });
+  afterEach(async () => {
+    isDown = false;
+    world.stop();
+    await world.settle();
+  });
+
+  const ageMs = (): number => {
+    const { ledger, queue, registry } = replica;
+    const objects = { tunnelCount: () => 1 };
+    return collectReporterStats(registry.entries(), { ledger, queue, objects }, world.clock.monotonicMs())
+      .backlogMs;
+  };
+  const heartbeats = async (seconds: number): Promise<void> => {
+    for (let second = 0; second < seconds; second += 5) {
+      replica.report(RESPONDER, delta([]));
+      await world.advance(5000);
+    }
+  };
+
+  for (const losesLease of [false, true]) {
+    const lease = losesLease ? 'with the loss of the Lease' : 'while the Lease is held';
+    it(`grows with a pending change, and ends with the outage (${lease})`, async () => {
+      isDown = true;
+      replica.report(RESPONDER, delta([LATE]));
+      await heartbeats(10);
+      if (losesLease) replica.state.writes = false;
+      await heartbeats(290);
+      expect(ageMs()).to.be.within(285_000, 301_000);
+      isDown = false;
+      replica.state.writes = true;
+      replica.reporters.resume();
+      await heartbeats(60);
+      expect(ageMs()).to.equal(0);
+      expect(world.tunnelNames(RESPONDER)).to.deep.equal(['good', 'late']);
+    });
+
+    it(`is 0 without a pending change (${lease})`, async () => {
+      isDown = true;
+      if (losesLease) replica.state.writes = false;
+      await heartbeats(300);
+      expect(ageMs()).to.equal(0);
+    });
+  }
+
+  it('grows for a reporter that connects during the outage', async () => {
+    isDown = true;
+    replica.connect(OTHER_RESPONDER, fullPush(LATE));
+    await heartbeats(120);
+    expect(ageMs()).to.be.within(100_000, 121_000);
   });
 });

@@ -8,7 +8,7 @@ const NOW_MS = 100_000;
 const ROWS: Readonly<Record<string, number>> = { disconnected: 3, connected: 5 };
 
 function entry(key: string, owns: boolean, facts: Partial<ReporterEntry> = {}): ReporterEntry {
-  const ownership = { owns } as unknown as Ownership;
+  const ownership = { owns, hasConfirmedClaim: owns } as unknown as Ownership;
   return { ...createReporterEntry(key, { cluster: 'edge', id: key }, key, ownership), ...facts };
 }
 
@@ -27,6 +27,12 @@ function pendingWrites({
   const pending = new PendingWrites();
   for (const name of rejected) pending.reject(name, '422', rejected.length);
   if (backlogSinceMs !== undefined) pending.updateBacklog(rejected.length + 1, backlogSinceMs);
+  return pending;
+}
+
+function skipped(isChange: boolean): PendingWrites {
+  const pending = new PendingWrites();
+  pending.skip(NOW_MS - 120_000, isChange);
   return pending;
 }
 
@@ -96,6 +102,29 @@ describe('statistics of the reporters of a replica', () => {
     expect(figures(waiting, { a: 1, b: 4 }).backlogMs).to.equal(9000);
     expect(figures(waiting).backlogMs).to.equal(0);
     expect(figures([]).backlogMs).to.equal(0);
+  });
+
+  it('count changes that are skipped while this replica cannot write, as during an outage', () => {
+    const pending = { pendingWrites: skipped(true) };
+    expect(figures([entry('owned', true, { stream: stream(), ...pending })]).backlogMs).to.equal(120_000);
+    expect(figures([entry('disconnected', true, pending)]).backlogMs).to.equal(120_000);
+    expect(figures([entry('not claimed yet', false, { stream: stream(), ...pending })]).backlogMs).to.equal(
+      120_000,
+    );
+  });
+
+  it('do not count skipped reports without a change, or those of a reporter that another replica owns', () => {
+    expect(
+      figures([entry('a', true, { stream: stream(), pendingWrites: skipped(false) })]).backlogMs,
+    ).to.equal(0);
+    const superseded = { owns: false, hasConfirmedClaim: false, isSuperseded: true } as unknown as Ownership;
+    const other = entry('b', false, {
+      stream: stream(),
+      pendingWrites: skipped(true),
+      ownership: superseded,
+    });
+    expect(figures([other]).backlogMs).to.equal(0);
+    expect(figures([entry('gone', false, { pendingWrites: skipped(true) })]).backlogMs).to.equal(0);
   });
 
   it('do not count a rejected object as a pending write', () => {
