@@ -8,7 +8,7 @@ import type { Cluster } from './cluster.ts';
 import { DemoError } from './errors.ts';
 import { startEnvoyNetwork, type EnvoyNetwork } from './envoy-network.ts';
 import { exportPath } from './kubectl.ts';
-import type { StepsOptions } from './steps.ts';
+import type { runSteps, StepsOptions } from './steps.ts';
 
 /** A hung initiator is noticed after 7 to 9 s, a tunnel returns within 11 s, and the agent waits for 15 s. */
 const STEP_DEADLINE_MS = 90_000;
@@ -28,20 +28,30 @@ interface DemoObject {
 }
 
 /**
- * Runs all steps. Rejects with a DemoError if the ReverseTunnels do not match the tunnels, or if interrupted, and with an
- * EnvoyError if there is no Envoy.
+ * Finds or downloads an Envoy. Rejects with an EnvoyError if there is none.
+ *
+ * @returns a function that runs all steps. It rejects with a DemoError if the ReverseTunnels do not match the tunnels, or
+ *   if interrupted
  */
-export async function runEnvoySteps(cluster: Cluster, { stayUp, interrupted }: StepsOptions): Promise<void> {
+export async function prepareEnvoySteps(): Promise<typeof runSteps> {
   const [envoy] = await resolveEnvoys({ releases: ENVOY_RELEASES.slice(0, 1) });
   if (envoy === undefined) throw new DemoError('no Envoy');
   console.log(`Envoy ${envoy.version} (${envoy.path})`);
+  return (cluster, options) => runEnvoySteps(envoy.path, cluster, options);
+}
+
+async function runEnvoySteps(
+  envoyPath: string,
+  cluster: Cluster,
+  { stayUp, interrupted }: StepsOptions,
+): Promise<void> {
   const operator = await startOperatorProcess({
     kubeconfigPath: cluster.operatorKubeconfigPath,
     namespace: cluster.namespace,
     flags: ['--grpc-address', '127.0.0.1:0', '--report-interval', '500ms'],
   });
   try {
-    await using network = await startEnvoyNetwork(envoy.path, operator.grpcAddress);
+    await using network = await startEnvoyNetwork(envoyPath, operator.grpcAddress);
     const steps = new EnvoySteps(cluster, interrupted);
     const [first, second, third] = INITIATORS;
 

@@ -4,7 +4,7 @@
  */
 import { parseArgs } from 'node:util';
 import type { Cluster } from './cluster.ts';
-import { runEnvoySteps } from './envoy-steps.ts';
+import { prepareEnvoySteps } from './envoy-steps.ts';
 import { openCluster } from './open-cluster.ts';
 import { runSteps } from './steps.ts';
 
@@ -54,8 +54,8 @@ async function main(): Promise<number> {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
   let cluster: Cluster | undefined;
   try {
+    const run = values.envoy ? await prepareEnvoySteps() : runSteps;
     cluster = await openCluster({ kubeconfigPath: values.kubeconfig, real: values.real });
-    const run = values.envoy ? runEnvoySteps : runSteps;
     await run(cluster, { stayUp: !values.once, interrupted: interrupted.signal });
     return 0;
   } catch (error) {
