@@ -220,7 +220,9 @@ export class CompiledSchema {
       if (isTransition && before === undefined) continue;
       const variables = { self: value, oldSelf: before };
       if (rule(variables) === true) continue;
-      const prefix = reason === 'FieldValueForbidden' ? 'Forbidden' : 'Invalid value';
+      // Objects and lists are not printed.
+      const shown = typeof value === 'object' ? '' : `: ${goQuote(value)}`;
+      const prefix = reason === 'FieldValueForbidden' ? 'Forbidden' : `Invalid value${shown}`;
       errors.push({ reason, message: `${prefix}: ${message(variables)}`, field: path });
     }
     if (Array.isArray(value)) {

@@ -2,15 +2,20 @@ import { isDeepStrictEqual } from 'node:util';
 import type { ApiKind } from './api-kind.ts';
 import { API_KINDS, kindOfCrd } from './kinds.ts';
 import {
+  checkObject,
+  CRDS,
+  incrementGeneration,
+  newObject,
+  updatedObject,
+  type Write,
+} from './object-content.ts';
+import {
   type ApiServerObject,
   isJsonObject,
   type JsonObject,
   mergePatch,
   metadataOf,
-  serverMetadata,
   sortFields,
-  validateMetadata,
-  writableMetadata,
 } from './objects.ts';
 import { ListPages } from './list-pages.ts';
 import { type ApiPath, type ApiRequest, parseApiPath, parseBody } from './requests.ts';
@@ -48,20 +53,9 @@ export type KindState = 'served' | 'terminating' | 'missing';
 /** State of a namespace. */
 export type NamespaceState = 'active' | 'terminating' | 'missing';
 
-/** A write that is being executed. */
-interface Write {
-  readonly method: ApiRequest['method'];
-  readonly kind: ApiKind;
-  readonly path: ApiPath;
-  readonly actor: string;
-  /** Whether the query asks to store nothing. */
-  readonly dryRun: boolean;
-}
-
 /** The API server keeps Events for an hour; this is more than the operator records in that time. */
 const MAX_EVENTS = 1000;
 const NAMESPACES = 'namespaces';
-const CRDS = 'customresourcedefinitions';
 
 /**
  * The objects of an API server, with the verified behavior of a real one: one version counter for all kinds,
@@ -280,23 +274,14 @@ export class ApiStore {
     if (this.kindState(kind.plural) === 'terminating') return responses.kindTerminating(kind, name);
     if ((metadata.resourceVersion ?? '') !== '')
       return responses.internalError('resourceVersion should not be set on objects to be created');
-    const { status: _status, ...content } = sent;
-    const object = {
-      ...(kind.hasStatus ? content : sent),
-      ...(kind.plural === CRDS ? { status: crdStatus(sent, this.#now()) } : {}),
-      apiVersion: kind.apiVersion,
-      kind: kind.kind,
-      metadata: {
-        ...writableMetadata(metadata),
-        creationTimestamp: this.#now(),
-        ...(kind.hasStatus && kind.isCustom ? { generation: 1 } : {}),
-        name,
-        ...(namespace === undefined ? {} : { namespace }),
-        resourceVersion: '',
-        uid: this.#createUid(),
-      },
-    };
-    const checked = this.#check(write, object, undefined);
+    const object = newObject(write, sent, {
+      creationTimestamp: this.#now(),
+      name,
+      ...(namespace === undefined ? {} : { namespace }),
+      resourceVersion: '',
+      uid: this.#createUid(),
+    });
+    const checked = checkObject(write, object, undefined);
     if (!('object' in checked)) return checked;
     const existing = this.get(kind.plural, name, namespace);
     if (existing !== undefined) {
@@ -323,8 +308,8 @@ export class ApiStore {
     if (method === 'PUT' && kind.isCustom && (resourceVersion ?? '') === '')
       return responses.missingVersion(kind, name);
     const merged = (method === 'PUT' ? sent : mergePatch(before, sent)) as JsonObject;
-    const content = this.#updatedContent(write, before, merged);
-    const checked = this.#check(write, content, before);
+    const content = updatedObject(write, before, merged);
+    const checked = checkObject(write, content, before);
     if (!('object' in checked)) return checked;
     const { object } = checked;
     if (isDeepStrictEqual(object, before)) return responses.ok(this.#text(kind, before));
@@ -337,41 +322,6 @@ export class ApiStore {
     }
     this.#remove(write, after);
     return responses.ok(JSON.stringify(after));
-  }
-
-  /** Returns the object with the part that the path writes. */
-  #updatedContent({ kind, path }: Write, before: ApiServerObject, merged: JsonObject): ApiServerObject {
-    if (path.status) return { ...before, status: merged['status'] as JsonObject };
-    const { status: _status, ...content } = merged;
-    return {
-      ...(kind.hasStatus ? { ...content, status: before.status } : merged),
-      apiVersion: before.apiVersion,
-      kind: before.kind,
-      metadata: { ...writableMetadata(metadataOf(merged)), ...serverMetadata(before.metadata) },
-    } as ApiServerObject;
-  }
-
-  /** Prunes, sets defaults and validates; returns the object, or the response that rejects it. */
-  #check(
-    { kind, path, method }: Write,
-    content: JsonObject & { metadata: ApiServerObject['metadata'] },
-    before: ApiServerObject | undefined,
-  ): { readonly object: ApiServerObject } | ApiResponse {
-    const { name, labels = {} } = content.metadata;
-    const unknown: string[] = [];
-    const { status, ...rest } = kind.schema.prune(content, unknown);
-    if (unknown.length > 0 && path.query.get('fieldValidation') === 'Strict') {
-      const fields = `strict decoding error: ${unknown.map((field) => `unknown field "${field}"`).join(', ')}`;
-      return method === 'PATCH'
-        ? responses.invalidPatch(content, fields)
-        : responses.undecodable(kind, fields);
-    }
-    const pruned = status === undefined || status === null ? rest : { ...rest, status };
-    const object = sortFields(kind.schema.applyDefaults(pruned)) as ApiServerObject;
-    const errors = path.status
-      ? kind.schema.validateStatus(object.status)
-      : [...validateMetadata(name, labels), ...kind.schema.validate(object, before)];
-    return errors.length > 0 ? responses.invalid(kind, name, errors) : { object };
   }
 
   #delete(write: Write, name: string, { preconditions }: JsonObject): ApiResponse {
@@ -504,26 +454,4 @@ export class ApiStore {
 
 function keyOf(kind: ApiKind | undefined, namespace: string | undefined, name: string): string {
   return kind?.namespaced === false || namespace === undefined ? name : `${namespace}/${name}`;
-}
-
-/** Returns the status of a CRD whose kind is served. */
-function crdStatus({ spec }: JsonObject, now: string): JsonObject {
-  const { names } = spec as { names?: unknown };
-  const conditions = ['NamesAccepted', 'Established'].map((type) => ({
-    lastTransitionTime: now,
-    message: type === 'Established' ? 'the initial names have been accepted' : 'no conflicts found',
-    reason: type === 'Established' ? 'InitialNamesAccepted' : 'NoConflicts',
-    status: 'True',
-    type,
-  }));
-  return { acceptedNames: names, conditions, storedVersions: ['v1alpha1'] };
-}
-
-/** Increments the generation if anything has changed except for metadata and status. */
-function incrementGeneration(after: ApiServerObject, before: ApiServerObject): ApiServerObject {
-  const { generation } = before.metadata;
-  if (generation === undefined) return after;
-  const content = ({ metadata: _metadata, status: _status, ...rest }: ApiServerObject): JsonObject => rest;
-  if (isDeepStrictEqual(content(after), content(before))) return after;
-  return { ...after, metadata: { ...after.metadata, generation: generation + 1 } };
 }
