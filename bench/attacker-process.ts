@@ -1,6 +1,6 @@
 /** The attacker, in a separate process, so that its work does not delay the steady reporter. */
-import { runAttack } from '../test/support/attacks/attack.ts';
-import { ATTACKS } from '../test/support/attacks/all.ts';
+import { runAttack } from '../test/support/attack.ts';
+import { ATTACKS } from '../test/integration/attacks/all.ts';
 import { serveParent } from './child.ts';
 
 export interface Attacker {

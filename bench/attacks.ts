@@ -4,10 +4,10 @@
  * and the ACK latency of the steady reporter, compared to a run without an attack.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { ATTACKS } from '../test/support/attacks/all.ts';
-import type { Attack } from '../test/support/attacks/attack.ts';
-import { startSteadyReporter, type SteadyReporter } from '../test/support/attacks/steady-reporter.ts';
-import { startVictim, type Victim } from '../test/support/attacks/victim-process.ts';
+import { ATTACKS } from '../test/integration/attacks/all.ts';
+import type { Attack } from '../test/support/attack.ts';
+import { startSteadyReporter, type SteadyReporter } from '../test/support/steady-reporter.ts';
+import { startVictim, type Victim } from '../test/support/victim-process.ts';
 import { startChild } from './child.ts';
 import type { Attacker } from './attacker-process.ts';
 

@@ -1,4 +1,4 @@
-import { startSteadyReporter } from '../../test/support/attacks/steady-reporter.ts';
+import { startSteadyReporter } from '../../test/support/steady-reporter.ts';
 import { CaseError, type Cases } from './decode.ts';
 import { createCorpus, type Corpus } from './mutations.ts';
 import type { CreateCaseDriver } from './drivers.ts';

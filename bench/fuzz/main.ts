@@ -1,7 +1,7 @@
 /** `npm run fuzz`: sends millions of mutated messages and frame sequences to the running operator; see `--help`. */
 import { randomInt } from 'node:crypto';
 import { parseArgs } from 'node:util';
-import { startVictim } from '../../test/support/attacks/victim-process.ts';
+import { startVictim } from '../../test/support/victim-process.ts';
 import { CaseError, decodeCases, type Cases } from './decode.ts';
 import { MAX_GROWTH_BYTES, runCases, type LiveFuzzResult, type LiveFuzzOptions } from './live.ts';
 import { createCorpus } from './mutations.ts';

@@ -1,6 +1,6 @@
 /** Mutated byte sequences of a connection: changed HTTP/2 frames of gRPC calls. Deterministic per seed. */
 import type { Random } from '../../src/simulate/random.ts';
-import { MALFORMED_STREAMS } from '../../test/support/attacks/malformed-streams.ts';
+import { MALFORMED_STREAMS } from '../../test/integration/attacks/malformed-streams.ts';
 import {
   END_HEADERS,
   END_STREAM,

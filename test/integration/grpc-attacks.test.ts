@@ -1,10 +1,10 @@
 import { expect } from 'chai';
-import { ATTACKS } from '../support/attacks/all.ts';
-import { runRound } from '../support/attacks/attack.ts';
-import { MALFORMED_STREAMS } from '../support/attacks/malformed-streams.ts';
-import { startSteadyReporter, type SteadyReporter } from '../support/attacks/steady-reporter.ts';
-import { startVictim, type Victim } from '../support/attacks/victim-process.ts';
-import type { VictimState } from '../support/attacks/victim.ts';
+import { ATTACKS } from './attacks/all.ts';
+import { runRound } from '../support/attack.ts';
+import { MALFORMED_STREAMS } from './attacks/malformed-streams.ts';
+import { startSteadyReporter, type SteadyReporter } from '../support/steady-reporter.ts';
+import { startVictim, type Victim } from '../support/victim-process.ts';
+import type { VictimState } from '../support/victim.ts';
 import { eventually } from '../support/eventually.ts';
 
 const MIB = 1024 * 1024;

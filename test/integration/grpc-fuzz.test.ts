@@ -7,7 +7,7 @@ import {
   createSequenceDriver,
   type CreateCaseDriver,
 } from '../../bench/fuzz/drivers.ts';
-import { startVictim } from '../support/attacks/victim-process.ts';
+import { startVictim } from '../support/victim-process.ts';
 import { frame, FRAME, openRawPeer, PREFACE } from '../support/raw-http2.ts';
 
 /** A fixed part of `npm run fuzz`. */

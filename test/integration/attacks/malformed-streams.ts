@@ -9,7 +9,7 @@ import {
   openingFrame,
   PADDED,
   requestFields,
-} from '../raw-http2.ts';
+} from '../../support/raw-http2.ts';
 
 const PRIORITY = 0x20;
 const CANCEL = Buffer.from([0, 0, 0, 8]);

@@ -1,5 +1,5 @@
 /** All attacks that can be repeated until they are stopped. */
-import type { Attack } from './attack.ts';
+import type { Attack } from '../../support/attack.ts';
 import { CONNECTION_FLOODS } from './connection-floods.ts';
 import { FRAME_FLOODS } from './frame-floods.ts';
 import { MEMORY_EXHAUSTION } from './memory-exhaustion.ts';

@@ -8,8 +8,8 @@ import {
   headerBlock,
   openingFrame,
   requestFields,
-} from '../raw-http2.ts';
-import type { Attack } from './attack.ts';
+} from '../../support/raw-http2.ts';
+import type { Attack } from '../../support/attack.ts';
 
 const CANCEL = Buffer.from([0, 0, 0, 8]);
 const BATCH_SIZE = 100;

@@ -1,7 +1,7 @@
 /** A well-behaved reporter: it sends a report, waits for its ACK, and sends the next one. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { dialReportingService } from '../../../src/grpc/reporting-client.ts';
-import { eventually } from '../eventually.ts';
+import { dialReportingService } from '../../src/grpc/reporting-client.ts';
+import { eventually } from './eventually.ts';
 
 /** A well-behaved reporter during an attack, whose ACK latency shows the effect on others. */
 export interface SteadyReporter extends AsyncDisposable {

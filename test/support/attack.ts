@@ -1,6 +1,6 @@
 /** Attacks: rounds on separate connections, repeated until they are stopped. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { openRawPeer, type RawPeer } from '../raw-http2.ts';
+import { openRawPeer, type RawPeer } from './raw-http2.ts';
 
 /** Maximum duration of a round; a server that stops reading need not close the connection. */
 const ROUND_TIMEOUT_MS = 3000;

@@ -1,10 +1,10 @@
 /** Attacks with connections that are idle, slow, aborted, or use another protocol. */
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import { FRAME, frame, grpcMessage, openingFrame, PREFACE } from '../raw-http2.ts';
-import { firstReport } from '../reporting-server.ts';
-import { fullPush } from '../wire.ts';
-import type { Attack } from './attack.ts';
+import { FRAME, frame, grpcMessage, openingFrame, PREFACE } from '../../support/raw-http2.ts';
+import { firstReport } from '../../support/reporting-server.ts';
+import { fullPush } from '../../support/wire.ts';
+import type { Attack } from '../../support/attack.ts';
 
 /** The start of an OpenSSL ClientHello. */
 const CLIENT_HELLO = Buffer.concat([Buffer.from('1603010200010001fc0303', 'hex'), Buffer.alloc(505, 0x5a)]);

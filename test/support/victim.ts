@@ -1,8 +1,8 @@
 /** A reporting server in a process of its own, so that the memory used by an attack can be measured. */
 import { pino } from 'pino';
-import { systemClock } from '../../../src/clock.ts';
-import { ReportingServer, type ReportingServerOptions } from '../../../src/grpc/reporting-server.ts';
-import { createMetrics } from '../../../src/metrics.ts';
+import { systemClock } from '../../src/clock.ts';
+import { ReportingServer, type ReportingServerOptions } from '../../src/grpc/reporting-server.ts';
+import { createMetrics } from '../../src/metrics.ts';
 
 /** Limits that differ from the operator's. */
 export type VictimOptions = Pick<ReportingServerOptions, 'limits'> &

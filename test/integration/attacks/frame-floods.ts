@@ -9,8 +9,8 @@ import {
   openingFrame,
   PADDED,
   requestFields,
-} from '../raw-http2.ts';
-import { repeat, writeRepeatedly, type Attack } from './attack.ts';
+} from '../../support/raw-http2.ts';
+import { repeat, writeRepeatedly, type Attack } from '../../support/attack.ts';
 
 const MB = 1_000_000;
 const ONE_BYTE = Buffer.from([0, 0, 0, 1]);

@@ -1,9 +1,9 @@
 /** Attacks that make the server buffer what they send. */
 import { gzipSync } from 'node:zlib';
-import { dataFrames, FRAME, frame, grpcMessage, openingFrame } from '../raw-http2.ts';
-import { firstReport } from '../reporting-server.ts';
-import { fullPush, requestBytes } from '../wire.ts';
-import { repeat, type Attack } from './attack.ts';
+import { dataFrames, FRAME, frame, grpcMessage, openingFrame } from '../../support/raw-http2.ts';
+import { firstReport } from '../../support/reporting-server.ts';
+import { fullPush, requestBytes } from '../../support/wire.ts';
+import { repeat, type Attack } from '../../support/attack.ts';
 
 const MB = 1_000_000;
 const GZIP = { 'grpc-encoding': 'gzip' };
