@@ -2,7 +2,7 @@ import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { eventually } from '../support/eventually.ts';
-import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
+import { MemoryTunnelApi } from '../support/memory-api.ts';
 import { createHarness, type ControllerHarness } from '../support/controller-harness.ts';
 import { Model, type ExpectedResponse, type ModelStream } from '../support/model.ts';
 import { createObjectChecker, MODEL_CLOCK } from '../support/model-objects.ts';

@@ -1,4 +1,5 @@
 import { pino } from 'pino';
+import { sortFields } from '../../embedded-api-server/objects.ts';
 import { createCaches, createControllers, type ObservableFence } from '../../src/controllers.ts';
 import { Ledger } from '../../src/core/ledger.ts';
 import { Ownership, type WritePermission } from '../../src/core/ownership.ts';
@@ -9,8 +10,8 @@ import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
 import { advanceTime, flushEventLoop } from './fake-time.ts';
-import { MemoryReporterApi } from './memory-reporter-api.ts';
-import { MemoryTunnelApi } from './memory-tunnel-api.ts';
+import { MemoryReporterApi } from './memory-api.ts';
+import { MemoryTunnelApi } from './memory-api.ts';
 import { names } from './sample-tunnels.ts';
 
 /** Shared by all harnesses, because each instance would observe garbage collections. */
@@ -198,13 +199,15 @@ export type ControllerHarness = ReturnType<typeof createHarness>;
 export function objectTexts(objects: Iterable<TunnelObject>): string[] {
   return [...objects]
     .map(({ metadata, spec, status }) =>
-      JSON.stringify([
-        metadata.name,
-        metadata.labels,
-        spec,
-        status?.state,
-        status?.conditions?.map(({ type, status, reason }) => [type, status, reason]),
-      ]),
+      JSON.stringify(
+        sortFields([
+          metadata.name,
+          metadata.labels,
+          spec,
+          status?.state,
+          status?.conditions?.map(({ type, status, reason }) => [type, status, reason]),
+        ]),
+      ),
     )
     .toSorted();
 }

@@ -12,8 +12,8 @@ import type { ReporterId } from '../../src/core/tunnel.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
 import { advanceTime, flushEventLoop } from './fake-time.ts';
-import { MemoryReporterApi } from './memory-reporter-api.ts';
-import { MemoryTunnelApi, connectionFailure } from './memory-tunnel-api.ts';
+import { MemoryReporterApi } from './memory-api.ts';
+import { MemoryTunnelApi, connectionFailure } from './memory-api.ts';
 import { NONE_REJECTED, PLAIN_ENVOY } from './controller-harness.ts';
 import { names } from './sample-tunnels.ts';
 
@@ -143,7 +143,7 @@ export function createMultiReplicaHarness() {
         relistTunnels() {},
         relistAll() {
           state.relists += 1;
-          reporterApi.list(cache);
+          reporterApi.relist(cache);
         },
       },
       apis: {
@@ -190,7 +190,7 @@ export function createMultiReplicaHarness() {
       /** `expiring` while it expires its only reporter and owns it according to its object, otherwise `serving`. */
       get role(): 'expiring' | 'serving' {
         const [entry] = registry.entries();
-        const [object] = reporterApi.objects.values();
+        const [object] = reporterApi.stored.values();
         const owns = object?.status?.owner?.replica === self;
         return owns && entry?.disconnection?.phase === 'expired' ? 'expiring' : 'serving';
       },
@@ -254,10 +254,10 @@ export function createMultiReplicaHarness() {
         .toSorted(),
     /** Returns the owner of a reporter according to its object. */
     owner: (reporter: ReporterId): string | undefined =>
-      reporterApi.objects.get(names.reporterObjectName(reporter))?.status?.owner?.replica,
+      reporterApi.stored.get(names.reporterObjectName(reporter))?.status?.owner?.replica,
     /** Returns the status and reason of a condition of a reporter. */
     condition(reporter: ReporterId, type: string): string {
-      const { conditions } = reporterApi.objects.get(names.reporterObjectName(reporter))?.status ?? {};
+      const { conditions } = reporterApi.stored.get(names.reporterObjectName(reporter))?.status ?? {};
       const condition = conditions?.find((candidate) => candidate.type === type);
       return condition === undefined ? 'none' : `${condition.status} ${condition.reason}`;
     },

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import { collectReporterStats } from '../../src/controller/controller-stats.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
-import { apiFailure } from '../support/memory-tunnel-api.ts';
+import { apiFailure } from '../support/memory-api.ts';
 import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 

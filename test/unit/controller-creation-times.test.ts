@@ -3,7 +3,7 @@ import { OMITTED_CREATED_AT } from '../../src/core/tunnel-object.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { Tunnel } from '../../src/core/tunnel.ts';
 import { createHarness, type ControllerHarness } from '../support/controller-harness.ts';
-import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
+import { MemoryTunnelApi } from '../support/memory-api.ts';
 import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
 const NOW_MS = Date.UTC(2026, 10, 28, 12);

@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 
-import { connectionFailure } from '../support/memory-tunnel-api.ts';
+import { connectionFailure } from '../support/memory-api.ts';
 import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
@@ -56,7 +56,7 @@ describe('a disconnected reporter', () => {
     expect(states(world)).to.have.length(5);
     await world.advance(6000);
     expect(states(world)).to.deep.equal([]);
-    expect(world.reporterApi.objects.size).to.equal(0);
+    expect(world.reporterApi.stored.size).to.equal(0);
     expect(world.tunnelApi.writes).to.equal(10);
     expect(replica.ledger.totalTunnelCount(), 'tunnels remembered').to.equal(0);
     expect([...replica.registry.entries()], 'reporters remembered').to.deep.equal([]);
@@ -121,7 +121,7 @@ describe('a disconnected reporter', () => {
     await world.advance(330_000);
     expect(failures).to.equal(2);
     expect(states(world)).to.deep.equal([]);
-    expect(world.reporterApi.objects.size).to.equal(0);
+    expect(world.reporterApi.stored.size).to.equal(0);
   });
 
   it('gets no expired object again even if a status write fails meanwhile', async () => {
@@ -192,7 +192,7 @@ describe('a disconnected reporter', () => {
     leader.state.leads = false;
     await world.advance(280_000);
     expect(states(world), 'although it is no longer the leader').to.deep.equal([]);
-    expect(world.reporterApi.objects.size).to.equal(0);
+    expect(world.reporterApi.stored.size).to.equal(0);
   });
 
   it('causes no object write if its owner dies and its Envoy reconnects to another replica', async () => {
@@ -233,7 +233,7 @@ describe('reporters that disconnect at the same time', () => {
     for (const { id } of few) expect(states(id), id).to.deep.equal([]);
     expect(states(RESPONDER.id).length).to.be.within(1, 999);
     await world.advance(10_000);
-    expect(world.tunnelApi.stored.size + world.reporterApi.objects.size).to.equal(0);
+    expect(world.tunnelApi.stored.size + world.reporterApi.stored.size).to.equal(0);
     world.stop();
     await world.settle();
   });

@@ -5,7 +5,7 @@ import { reporterManifest } from '../../src/core/reporter-object.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
 
 import { flushEventLoop } from '../support/fake-time.ts';
-import { apiFailure } from '../support/memory-tunnel-api.ts';
+import { apiFailure } from '../support/memory-api.ts';
 import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
@@ -111,7 +111,7 @@ describe('calls for a reporter', () => {
     await turns();
     expect([count('create'), count('read')]).to.deep.equal([0, 0]);
     expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-1']);
-    world.reporterApi.deleteManually(NAME);
+    world.reporterApi.removeFinalizer(NAME);
     await world.advance(2000);
     expect(world.condition(RESPONDER, 'Connected')).to.equal('True StreamOpen');
     expect([count('create'), world.tunnelNames(RESPONDER)]).to.deep.equal([1, ['node-1']]);
@@ -124,7 +124,7 @@ describe('calls for a reporter', () => {
     replica.disconnect(RESPONDER);
     await world.advance(400_000);
     expect([...replica.registry.entries()]).to.have.length(1);
-    world.reporterApi.deleteManually(NAME);
+    world.reporterApi.removeFinalizer(NAME);
     await world.advance(2000);
     expect([...replica.registry.entries()]).to.deep.equal([]);
   });
@@ -185,12 +185,11 @@ describe('calls for a reporter', () => {
     const b = world.replica('b');
     b.connect(RESPONDER, fullPush(T1));
     await world.advance(2000);
-    const backup = world.reporterApi.objects.get(NAME);
-    if (backup === undefined) throw new Error('there is no object to back up');
+    const restore = world.reporterApi.backup();
     replica.connect(RESPONDER, fullPush(T1));
     await world.advance(500);
     expect(replica.writeAuthorizer.canWrite(KEY)).to.equal(true);
-    world.reporterApi.restore(backup);
+    restore();
     await replica.writeAuthorizer.liveRead(KEY);
     expect(replica.writeAuthorizer.canWrite(KEY), 'the object names b').to.equal(false);
     expect(replica.state.relists).to.equal(1);

@@ -2,7 +2,7 @@ import { expect } from 'chai';
 import type { ReporterObject } from '../../src/core/reporter-object.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import { reporterKey, type Tunnel } from '../../src/core/tunnel.ts';
-import type { TunnelApiCall } from '../support/memory-tunnel-api.ts';
+import type { TunnelApiCall } from '../support/memory-api.ts';
 import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
@@ -106,7 +106,7 @@ describe('a mutating webhook', () => {
   const repeated = (verbs: readonly string[]): string[] => TUNNELS.flatMap(() => verbs).toSorted();
   const synced = (): string => world.condition(RESPONDER, 'Synced');
   const message = (): string =>
-    world.reporterApi.objects
+    world.reporterApi.stored
       .get(names.reporterObjectName(RESPONDER))
       ?.status?.conditions?.find(({ type }) => type === 'Synced')?.message ?? '';
 
@@ -343,7 +343,16 @@ describe('a mutating webhook for reporter objects', () => {
     'removes the interval': (object) => withStatus(object, { reportIntervalSeconds: undefined }),
     'adds a condition': (object) =>
       withStatus(object, {
-        conditions: [...(object.status?.conditions ?? []).slice(0, 3), { type: 'Audited', status: 'True' }],
+        conditions: [
+          ...(object.status?.conditions ?? []).slice(0, 3),
+          {
+            type: 'Audited',
+            status: 'True',
+            reason: 'Audited',
+            message: '',
+            lastTransitionTime: '2026-11-23T05:00:00Z',
+          },
+        ],
       }),
     'rewrites the reason of a condition': (object) =>
       withStatus(object, {
@@ -390,7 +399,7 @@ describe('a mutating webhook for reporter objects', () => {
       await world.advance(MINUTE_MS);
     }
     expect(writes().length).to.be.within(2, 6);
-    expect(world.reporterApi.objects.size).to.equal(0);
+    expect(world.reporterApi.stored.size).to.equal(0);
     world.reporterApi.admit = (object) => object;
     await world.advance(8 * MINUTE_MS);
     expect(world.tunnelNames(RESPONDER)).to.deep.equal(['node-0']);

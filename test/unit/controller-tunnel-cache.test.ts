@@ -10,7 +10,7 @@ import {
 } from '../../src/core/tunnel-object.ts';
 import { reporterKey, type Tunnel } from '../../src/core/tunnel.ts';
 import { heapBytes } from '../support/heap.ts';
-import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
+import { MemoryTunnelApi } from '../support/memory-api.ts';
 import { internalSizes } from '../support/internal-sizes.ts';
 import { names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
@@ -476,44 +476,37 @@ describe('a list', () => {
 });
 
 describe('the memory of deleted objects in a tunnel cache', () => {
-  const deletions: [
-    order: string,
-    happens: (scene: ReturnType<typeof createScene>, row: ObservedTunnel) => void,
-  ][] = [
-    [
-      'response, then watch event',
-      ({ api, cache }, row) => {
-        cache.applyDelete(KEY, 'node-1', row);
-        api.deliver(cache);
-      },
-    ],
-    [
-      'watch event, then response',
-      ({ api, cache }, row) => {
-        api.deliver(cache);
-        cache.applyDelete(KEY, 'node-1', row);
-      },
-    ],
-    [
-      'response, then not in a list',
-      ({ api, cache }, row) => {
-        cache.applyDelete(KEY, 'node-1', row);
-        api.relist(cache);
-      },
-    ],
-  ];
-  for (const [order, happens] of deletions) {
+  type Deletion = (cache: TunnelCache, row: ObservedTunnel, deleted: TunnelObject) => void;
+  const deletions: Record<string, Deletion> = {
+    'response, then watch event': (cache, row, deleted) => {
+      cache.applyDelete(KEY, 'node-1', row);
+      cache.event('DELETED', deleted);
+    },
+    'watch event, then response': (cache, row, deleted) => {
+      cache.event('DELETED', deleted);
+      cache.applyDelete(KEY, 'node-1', row);
+    },
+    'response, then not in a list': (cache, row, deleted) => {
+      cache.applyDelete(KEY, 'node-1', row);
+      cache.replaceBegin();
+      cache.replaceEnd(deleted.metadata.resourceVersion);
+    },
+  };
+  for (const [order, happens] of Object.entries(deletions)) {
     it(`is empty in the end, for deletions: ${order}`, () => {
-      const scene = createScene();
-      const { api, cache, make, only } = scene;
+      const { cache, make, only, told: toldNow } = createScene();
+      const template = make(T1);
+      let version = Number(template.metadata.resourceVersion);
+      const nextVersion = (uid: string): TunnelObject => {
+        version += 1;
+        return { ...template, metadata: { ...template.metadata, uid, resourceVersion: String(version) } };
+      };
       const comeAndGo = (times: number): void => {
         for (let time = 0; time < times; time += 1) {
-          const { metadata } = make(T1);
-          api.deliver(cache);
-          const row = only(T1);
-          api.deleteManually(metadata.name);
-          happens(scene, row);
-          scene.told();
+          const uid = `uid-${version}`;
+          cache.event('ADDED', nextVersion(uid));
+          happens(cache, only(T1), nextVersion(uid));
+          toldNow();
         }
         expect(cache.size).to.equal(0);
       };

@@ -2,12 +2,7 @@ import { expect } from 'chai';
 
 import { manifestFor } from '../../src/core/tunnel-object.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
-import {
-  apiFailure,
-  MemoryTunnelApi,
-  connectionFailure,
-  type ManualEdit,
-} from '../support/memory-tunnel-api.ts';
+import { apiFailure, MemoryTunnelApi, connectionFailure, type ManualEdit } from '../support/memory-api.ts';
 import { flushEventLoop } from '../support/fake-time.ts';
 import {
   createHarness,

@@ -3,7 +3,7 @@ import { expect } from 'chai';
 import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
 import { manifestFor } from '../../src/core/tunnel-object.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
-import { apiFailure, connectionFailure, type TunnelApiCall } from '../support/memory-tunnel-api.ts';
+import { apiFailure, connectionFailure, type TunnelApiCall } from '../support/memory-api.ts';
 import { createHarness, objectTexts, type ControllerHarness } from '../support/controller-harness.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 

@@ -3,7 +3,7 @@ import * as fc from 'fast-check';
 
 import { manifestFor, type ObservedTunnel, type TunnelObject } from '../../src/core/tunnel-object.ts';
 import { reporterKey, sameIdentity, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
-import { apiFailure, MemoryTunnelApi, connectionFailure } from '../support/memory-tunnel-api.ts';
+import { apiFailure, MemoryTunnelApi, connectionFailure } from '../support/memory-api.ts';
 import { createHarness, objectTexts, type ControllerHarness } from '../support/controller-harness.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 

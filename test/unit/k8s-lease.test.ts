@@ -5,7 +5,7 @@ import { Lease, type LeaseSpec } from '../../src/k8s/lease.ts';
 import { rfc3339Micro } from '../../src/timestamps.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { advanceTime, flushEventLoop } from '../support/fake-time.ts';
-import { MemoryLeases } from '../support/memory-leases.ts';
+import { MemoryLeases } from '../support/memory-api.ts';
 
 const NAME = 'the-lease';
 const AWAY = new ApiError('unavailable', 'connect ECONNREFUSED');
@@ -115,12 +115,15 @@ describe('a Lease', () => {
         const lease = holder('a', { own });
         await flushEventLoop();
         expect(lease.isHeld).to.equal(true);
-        leases.admit = admit;
+        leases.admit = ({ spec, ...object }) => {
+          const stored = admit(spec);
+          return stored === undefined ? object : { ...object, spec: stored };
+        };
         await advance(60_000);
         expect(lease.isHeld).to.equal(false);
         expect(lease.seen.failures).to.be.within(1, 60);
         expect(leases.writes.length, 'at most one write per second').to.be.at.most(62);
-        leases.admit = (spec) => spec;
+        leases.admit = undefined;
         await advance(20_000);
         expect(lease.isHeld).to.equal(true);
         expect(lease.seen.setBack, 'the watch may be ahead of the first response').to.be.at.most(1);
@@ -130,7 +133,10 @@ describe('a Lease', () => {
 
   it('is held if admission rewrites what no other process reads', async () => {
     const lease = holder('a', { own: true });
-    leases.admit = (spec) => ({ ...spec, leaseDurationSeconds: 1, leaseTransitions: 9 });
+    leases.admit = ({ spec, ...object }) => ({
+      ...object,
+      spec: { ...spec, leaseDurationSeconds: 1, leaseTransitions: 9 },
+    });
     await advance(60_000);
     expect([lease.isHeld, lease.seen.failures]).to.deep.equal([true, 0]);
   });
@@ -216,7 +222,7 @@ describe('a Lease', () => {
     a.seen.may = false;
     for (let times = 0; times < 20; times += 1) {
       await advance(1000);
-      leases.editManually(NAME, {});
+      leases.editManually(NAME, {}, { edited: String(times) });
     }
     expect(b.isHeld).to.equal(true);
   });
@@ -226,31 +232,31 @@ describe('a Lease', () => {
     await advance(6000);
     leases.editManually(NAME, { holderIdentity: 'mallory' });
     await advance(1000);
-    expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
+    expect(leases.stored.get(NAME)?.spec?.holderIdentity).to.equal('me');
     leases.deleteManually(NAME);
     await advance(1000);
-    expect(leases.objects.get(NAME)?.spec?.holderIdentity).to.equal('me');
+    expect(leases.stored.get(NAME)?.spec?.holderIdentity).to.equal('me');
     expect([own.isHeld, own.seen.times], 'held continuously').to.deep.equal([true, 1]);
     await own.release();
-    expect(leases.objects.size).to.equal(0);
+    expect(leases.stored.size).to.equal(0);
   });
 
   it('reports a rollback if the stored version is older than one seen before: etcd was restored', async () => {
+    const restoreEmpty = leases.backup();
     const lease = holder('a', { own: true, watches: false });
     await advance(20_000);
     leases.editManually(NAME, { holderIdentity: 'mallory' });
     await advance(20_000);
     expect([lease.isHeld, lease.seen.setBack], 'the holder has changed').to.deep.equal([true, 0]);
-    const backup = leases.objects.get(NAME);
+    const restore = leases.backup();
     await advance(20_000);
-    if (backup !== undefined) leases.objects.set(NAME, backup);
+    restore();
     await advance(20_000);
     expect([lease.isHeld, lease.seen.setBack]).to.deep.equal([true, 1]);
     leases.deleteManually(NAME);
     await advance(20_000);
     expect([lease.isHeld, lease.seen.setBack], 'deleted manually').to.deep.equal([true, 1]);
-    leases.deleteManually(NAME);
-    leases.restoreVersion(50);
+    restoreEmpty();
     await advance(20_000);
     expect([lease.isHeld, lease.seen.setBack], 'recreated in an older store').to.deep.equal([true, 2]);
   });

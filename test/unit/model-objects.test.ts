@@ -3,7 +3,7 @@ import * as fc from 'fast-check';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import { decodeReport, type DecodedReport } from '../../src/grpc/decode.ts';
 import { flushEventLoop } from '../support/fake-time.ts';
-import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
+import { MemoryTunnelApi } from '../support/memory-api.ts';
 import { createHarness } from '../support/controller-harness.ts';
 import { Model, violations, type ModelStream } from '../support/model.ts';
 import { anyContent, anyReporter } from '../support/model-reports.ts';

@@ -92,13 +92,13 @@ async function run(seed: number): Promise<void> {
     [
       'reporter object deleted manually',
       1,
-      () => harness.reporterApi.objects.has(NAME) && harness.reporterApi.deleteManually(NAME),
+      () => harness.reporterApi.stored.has(NAME) && harness.reporterApi.deleteManually(NAME),
     ],
     [
       'status edited manually',
       1,
       () =>
-        harness.reporterApi.objects.has(NAME) &&
+        harness.reporterApi.stored.has(NAME) &&
         harness.reporterApi.editManually(NAME, { connectedSince: null }),
     ],
   ];

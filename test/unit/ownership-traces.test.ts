@@ -297,7 +297,7 @@ describe('ownership traces', () => {
     await harness.advance(2000);
     a.disconnect(RESPONDER);
     await harness.advance(6 * MINUTE);
-    expect(harness.reporterApi.objects.size).to.equal(0);
+    expect(harness.reporterApi.stored.size).to.equal(0);
     harness.tunnelApi.createManually(manifestFor(names, RESPONDER, T1));
     await harness.advance(MINUTE);
     await harness.advance(20_000);
@@ -308,7 +308,7 @@ describe('ownership traces', () => {
       await lateCreate(harness, {});
       expect(harness.tunnelNames(RESPONDER)).to.deep.equal([]);
       expect(
-        harness.reporterApi.objects.size,
+        harness.reporterApi.stored.size,
         'the reporter object that was created for it is deleted as well',
       ).to.equal(0);
     });

@@ -9,7 +9,7 @@ import { parsePolicy } from '../../src/core/policy.ts';
 import type { PeerSpec, RuleSpec } from '../../src/core/policy-object.ts';
 import { ALLOW_ALL_POLICIES, createPolicySet, type PolicySet } from '../../src/core/policy-set.ts';
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
-import { MemoryTunnelApi } from '../support/memory-tunnel-api.ts';
+import { MemoryTunnelApi } from '../support/memory-api.ts';
 import { createHarness } from '../support/controller-harness.ts';
 import { assertHolds } from '../support/property-runs.ts';
 import { delta, fullPush, tunnel } from '../support/sample-tunnels.ts';

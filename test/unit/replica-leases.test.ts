@@ -9,7 +9,7 @@ import { Reflectors } from '../../src/reflectors.ts';
 import { createReplicaLeases, type ReplicaLeases } from '../../src/replica-leases.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { advanceTime } from '../support/fake-time.ts';
-import { MemoryLeases } from '../support/memory-leases.ts';
+import { MemoryLeases } from '../support/memory-api.ts';
 import { names } from '../support/sample-tunnels.ts';
 
 const UNREACHABLE = new ApiError('unavailable', 'create leases: connect ECONNREFUSED');
