@@ -51,11 +51,17 @@ async function main(): Promise<number> {
     return 0;
   }
   const interrupted = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+  const listenForSignals = (): void => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+  };
   let cluster: Cluster | undefined;
   try {
     const run = values.envoy ? await prepareEnvoySteps() : runSteps;
+    // A namespace in the user's cluster must be deleted. A cluster on this machine ends with this process, and a signal
+    // must not wait for a build.
+    if (values.kubeconfig !== undefined) listenForSignals();
     cluster = await openCluster({ kubeconfigPath: values.kubeconfig, real: values.real });
+    if (values.kubeconfig === undefined) listenForSignals();
     await run(cluster, { stayUp: !values.once, interrupted: interrupted.signal });
     return 0;
   } catch (error) {
