@@ -1,5 +1,6 @@
 import { expect } from 'chai';
 import { generateSchedule, type Schedule } from '../faults/sim/schedule.ts';
+import { WEBHOOK_MUTATIONS } from '../faults/sim/webhook.ts';
 import { formatFailure, runOnce, runSeeds } from '../faults/sim/run-seeds.ts';
 
 /** A few of the seeds of `npm run test:faults`; about 20 ms each. */
@@ -54,6 +55,27 @@ describe('simulation of the whole operator in fake time', () => {
   for (const { cause, ...course } of REGRESSIONS) {
     it(`no longer: ${cause}`, async () => {
       expect((await runOnce(course)).violations).to.deep.equal([]);
+    });
+  }
+
+  for (let variant = 0; variant < WEBHOOK_MUTATIONS; variant += 1) {
+    it(`converges after a webhook has rewritten objects (${variant})`, async () => {
+      const faults = [
+        { atMs: 1000, kind: 'api-rewrites', pick: 0, variant, durationMs: 60_000 },
+        { atMs: 9000, kind: 'tunnel-up', pick: 0, variant: 1, durationMs: 0 },
+        { atMs: 15_000, kind: 'tunnel-retenant', pick: 1, variant: 2, durationMs: 1 },
+        { atMs: 20_000, kind: 'kubectl-edits-object', pick: 1, variant, durationMs: 0 },
+        { atMs: 30_000, kind: 'replica-crash', pick: 0, variant: 0, durationMs: 5000 },
+      ] as const;
+      const { violations, requests } = await runOnce({
+        seed: 1,
+        replicas: 2,
+        reporters: 2,
+        tunnels: 4,
+        faults,
+      });
+      expect(violations).to.deep.equal([]);
+      expect(requests, 'no loop').to.be.lessThan(1000);
     });
   }
 

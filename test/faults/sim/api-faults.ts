@@ -1,5 +1,6 @@
 import type { FaultInjector, FaultContext } from './fault-injectors.ts';
 import type { SimHarness } from './harness.ts';
+import { createWebhook } from './webhook.ts';
 
 const TUNNELS = 'reversetunnels';
 const REPORTERS = 'reversetunnelreporters';
@@ -52,6 +53,14 @@ export const apiFaults = {
     },
     ({ harness }) => {
       harness.server.extraLatencyMs = 0;
+    },
+  ),
+  'api-rewrites': temporarily(
+    ({ harness, fault }) => {
+      harness.server.admit = createWebhook(fault.variant);
+    },
+    ({ harness }) => {
+      harness.server.admit = undefined;
     },
   ),
   'api-throttling': injectErrors('throttled'),

@@ -63,6 +63,8 @@ export class SimApiServer {
   mode: 'up' | 'down' | 'hanging' = 'up';
   /** Probability of each failure per request, 0 to 1. */
   readonly rates = { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 };
+  /** A mutating admission webhook: returns the request that is executed. */
+  admit: ((request: ApiRequest) => ApiRequest) | undefined;
   /** Maximum additional latency of a request. */
   extraLatencyMs = 0;
   /** Number of requests received so far. */
@@ -223,7 +225,7 @@ export class SimApiServer {
       return undefined;
     }
     const lost = this.#prng.chance(this.rates.brokenAfter);
-    const done = this.backend.handle(request);
+    const done = this.backend.handle(this.admit?.(request) ?? request);
     const respondWith = (response: ApiResponse): void =>
       answer(lost ? new Error('read ECONNRESET') : response);
     if (done instanceof Promise) return done.then(respondWith);

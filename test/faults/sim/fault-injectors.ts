@@ -184,6 +184,7 @@ export async function recover(harness: SimHarness): Promise<void> {
   // A real API server may have pending requests; the order must be the same with both.
   await time.advance(0);
   server.extraLatencyMs = 0;
+  server.admit = undefined;
   Object.assign(server.rates, { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 });
   for (const resource of [TUNNELS, REPORTERS]) {
     if (store.memory === undefined || store.memory.kindState(resource) === 'served') continue;

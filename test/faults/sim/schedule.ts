@@ -42,6 +42,7 @@ export const FAULT_KINDS = [
   { kind: 'api-hanging', weight: 2 },
   { kind: 'api-restart', weight: 2 },
   { kind: 'api-slow', weight: 2 },
+  { kind: 'api-rewrites', weight: 2 },
   { kind: 'api-throttling', weight: 2 },
   { kind: 'api-unavailable', weight: 2 },
   { kind: 'api-resets-before', weight: 2 },
