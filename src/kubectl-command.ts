@@ -1,4 +1,5 @@
 import { EXIT_OK, EXIT_USAGE } from './flags.ts';
+import { handleOutputErrors } from './output-errors.ts';
 import { findSubcommand, KUBECTL_SUBCOMMANDS } from './subcommands.ts';
 import { packageVersion } from './version.ts';
 
@@ -13,6 +14,7 @@ Inspects an installation of the reverse tunnel operator. Run kubectl rt COMMAND 
  * @param argv the arguments after `kubectl rt`
  */
 export async function runKubectlCommand([name, ...argv]: readonly string[]): Promise<number> {
+  handleOutputErrors('kubectl rt');
   if (name === 'help' || name === '--help' || name === '-h') {
     process.stdout.write(HELP);
     return EXIT_OK;

@@ -1,3 +1,4 @@
+import { handleOutputErrors } from './output-errors.ts';
 import { findSubcommand } from './subcommands.ts';
 
 /**
@@ -6,6 +7,7 @@ import { findSubcommand } from './subcommands.ts';
  * @param argv the arguments after the name of the program
  */
 export async function runOperatorCommand(argv: readonly string[]): Promise<number> {
+  handleOutputErrors('reverse-tunnel-operator');
   const subcommand = findSubcommand(argv[0]);
   if (subcommand !== undefined) return await subcommand(argv.slice(1));
   // Loaded only when it is used: an agent next to each Envoy must not hold the operator in memory.

@@ -7,7 +7,7 @@ import { updateControllerMetrics } from './controller/controller-stats.ts';
 import type { ControllerSettings } from './controller/settings.ts';
 import { createNames } from './core/names.ts';
 import { FileReadError } from './file-watcher.ts';
-import { ListenError, ReportingServer } from './grpc/reporting-server.ts';
+import { ListenError, MAX_CONNECTIONS, ReportingServer } from './grpc/reporting-server.ts';
 import { TlsMaterialError } from './grpc/tls-acceptor.ts';
 import { MAX_CONCURRENT_REVIEWS } from './grpc/token-authenticator.ts';
 import { startHeapTrimmer, v8Heap } from './heap-trimmer.ts';
@@ -18,6 +18,7 @@ import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
 import { createReplica } from './replica.ts';
 import { updateLeaseMetrics } from './replica-leases.ts';
+import { fitOpenFiles, openFileLimit, type ConnectionCounts } from './open-files.ts';
 
 /** Time limit for writing pending changes after the last stream has ended. */
 const FLUSH_TIMEOUT_MS = 5000;
@@ -88,11 +89,12 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   log.info({ server: connection.server.href, source: connection.source, namespace }, 'resolved API server');
   // The address of the API server is part of every line about it.
   const apiLog = log.child({ server: describeServer(connection) });
+  const connections = limitConnections(config, log);
   const client = createApiClient({
     connection,
     clock,
     userAgent: `reverse-tunnel-operator/${deps.version}`,
-    connections: config.writeConcurrency + RESERVED_CONNECTIONS + reviewConnections(config),
+    connections: connections.api,
     onRequest: ({ verb, code }) => metrics.restClientRequests.inc({ method: verb, code }),
     log: apiLog,
   });
@@ -134,6 +136,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     onInvalid: config.onInvalid,
     reflection: config.grpcReflection,
     auth: authentication.auth,
+    limits: { connections: connections.reporters },
     maxStreamAgeMs: config.maxStreamAgeMs,
     sink: intake,
     policy: authorizer,
@@ -244,6 +247,21 @@ function checkConfig(config: Config, metrics: Metrics, log: Log): void {
       'expire-after is too short: a replica may expire tunnels that another has just claimed',
     );
   }
+}
+
+/** Limits the connections such that they fit into the limit of open files. */
+function limitConnections(config: Config, log: Log): ConnectionCounts {
+  const api = config.writeConcurrency + RESERVED_CONNECTIONS + reviewConnections(config);
+  const openFiles = openFileLimit();
+  const reporters = Math.max(MAX_CONNECTIONS, config.maxConnectionsPerAddress);
+  const counts = fitOpenFiles(openFiles, { api, reporters });
+  if (counts.reporters < reporters) {
+    log.warn(
+      { openFiles, maxConnections: counts.reporters, maxApiConnections: counts.api },
+      'the limit of open files is low; accepting fewer connections',
+    );
+  }
+  return counts;
 }
 
 /** Returns the number of connections for TokenReviews. */

@@ -43,7 +43,7 @@ async function serve(
   file: { readonly path: string; readonly text: string } | undefined,
 ): Promise<number> {
   const stopRequested = waitForSignal();
-  const log = createLog(config.logLevel);
+  const log = createLog(config.logLevel, COMMAND);
   let operator: RunningOperator;
   try {
     operator = await startOperator(config, {

@@ -125,7 +125,7 @@ export async function runAgent(argv: readonly string[]): Promise<number> {
 
 async function serve(values: Values, files: IdentityFiles): Promise<number> {
   const stopRequested = waitForSignal();
-  const log = createLog(values['log-level']);
+  const log = createLog(values['log-level'], 'agent');
   const metrics = createAgentMetrics();
   const pollIntervalMs = values['poll-interval'];
   let identity: ReporterIdentity | undefined;

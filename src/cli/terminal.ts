@@ -30,6 +30,8 @@ export function processTerminal(): Terminal {
     interrupted.abort();
   }
   for (const signal of SIGNALS) process.on(signal, interrupt);
+  // A command that runs until it is interrupted must also end when its output is closed.
+  process.stdout.once('error', () => interrupted.abort());
   return {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),

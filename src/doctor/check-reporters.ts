@@ -1,6 +1,7 @@
 import type { Condition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { formatAge, pluralize, truncateList } from '../cli/format.ts';
+import { reporterState } from '../cli/reporter-state.ts';
 import type { DoctorInputs } from './inputs.ts';
 import { unavailable, type CheckResult, type CheckStatus } from './check-result.ts';
 
@@ -32,15 +33,24 @@ export function checkReporters(inputs: DoctorInputs): CheckResult[] {
     ...checkOwners(reporters.value, inputs),
   ];
   if (results.length > 0) return results;
-  const message = `${pluralize(reporters.value.length, 'reporter')} connected and in sync`;
-  return [{ check: 'reporters', status: 'ok', message }];
+  return [{ check: 'reporters', status: 'ok', message: describeSync(reporters.value) }];
+}
+
+/** Describes reporters that are all connected. Those that are not in sync are in the first minute of a normal sync. */
+function describeSync(reporters: readonly ReporterObject[]): string {
+  const states = reporters.map((reporter) => reporterState(reporter));
+  const count = pluralize(reporters.length, 'reporter');
+  const behind = states.filter(({ isSynced, pending }) => !isSynced || pending > 0);
+  if (behind.length === 0) return `${count} connected and in sync`;
+  const pending = behind.reduce((total, state) => total + state.pending, 0);
+  return `${count} connected, ${reporters.length - behind.length} in sync, ${pluralize(pending, 'tunnel')} pending`;
 }
 
 /** Returns one result for all reporters whose condition Connected is not True; it is Unknown until the first claim. */
 function checkConnected(reporters: readonly ReporterObject[], nowMs: number): CheckResult[] {
   const disconnected = reporters.flatMap((reporter) => {
     const connected = findCondition(reporter, 'Connected');
-    return connected?.status === 'True' ? [] : [describe(reporter, connected, nowMs)];
+    return reporterState(reporter).isConnected ? [] : [describe(reporter, connected, nowMs)];
   });
   if (disconnected.length === 0) return [];
   return [
@@ -136,9 +146,7 @@ function rewriteRemediation({ mutatingAdmission }: DoctorInputs): string {
 
 /** Fails for identity conflicts: the reports of the two Envoys replace each other, so the objects are unreliable. */
 function checkConflicts(reporters: readonly ReporterObject[]): CheckResult[] {
-  const shared = reporters.filter(
-    (reporter) => findCondition(reporter, 'IdentityConflict')?.status === 'True',
-  );
+  const shared = reporters.filter((reporter) => reporterState(reporter).hasConflict);
   if (shared.length === 0) return [];
   return [
     {
@@ -178,7 +186,7 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorI
  */
 export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
   if ('failure' in tunnels) return [unavailable('objects', tunnels)];
-  const { tunnels: count, unknown, orphaned, createdInFuture } = tunnels.value;
+  const { tunnels: count, unknown, returning, orphaned, createdInFuture } = tunnels.value;
   const results: CheckResult[] = [];
   if (unknown > 0) {
     results.push({
@@ -212,9 +220,17 @@ export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
     results.push({
       check: 'objects',
       status: 'ok',
-      message: count === 0 ? 'no ReverseTunnels' : `${pluralize(count, 'ReverseTunnel')}, all Connected`,
+      message: count === 0 ? 'no ReverseTunnels' : describeObjects(count, returning),
     });
   return results;
+}
+
+/** @param returning objects of connected reporters that are about to be set from Unknown to Connected */
+function describeObjects(count: number, returning: number): string {
+  const objects = pluralize(count, 'ReverseTunnel');
+  return returning === 0
+    ? `${objects}, all Connected`
+    : `${objects}, ${returning} about to be set to Connected`;
 }
 
 /**

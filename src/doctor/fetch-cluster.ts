@@ -4,6 +4,7 @@ import type { ReporterObject } from '../core/reporter-object.ts';
 import { OMITTED_CREATED_AT } from '../core/tunnel-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
 import { listAll, type Cluster } from '../cli/cluster.ts';
+import { reporterState } from '../cli/reporter-state.ts';
 import { isProbablyAlive, replicasFromLeases, type ReplicaList } from '../cli/replicas.ts';
 import { ApiError } from '../k8s/api-error.ts';
 import { LEADER_LEASE } from '../k8s/lease.ts';
@@ -172,8 +173,13 @@ export async function fetchTunnelsAndReporters(
     const name = `${reporter.cluster}/${reporter.id}`;
     orphaned.set(name, (orphaned.get(name) ?? 0) + 1);
   }
-  const unknown = tunnelStates.filter((tunnel) => tunnel.unknown).length;
-  return { tunnels: { tunnels: tunnelStates.length, unknown, orphaned, createdInFuture }, reporters };
+  const connected = new Set(
+    reporters.filter((reporter) => reporterState(reporter).isConnected).map(({ spec }) => reporterKey(spec)),
+  );
+  const unknown = tunnelStates.filter((tunnel) => tunnel.unknown);
+  const returning = unknown.filter(({ reporter }) => connected.has(reporterKey(reporter))).length;
+  const counts = { tunnels: tunnelStates.length, unknown: unknown.length - returning, returning };
+  return { tunnels: { ...counts, orphaned, createdInFuture }, reporters };
 }
 
 /** Lists the policies of the namespace. The CRD must be installed. */

@@ -76,7 +76,10 @@ export interface ReplicaInputs {
 /** Counts of ReverseTunnel objects. */
 export interface TunnelObjectCounts {
   readonly tunnels: number;
+  /** Objects that are Unknown, of reporters that are not connected. */
   readonly unknown: number;
+  /** Objects that are Unknown although their reporter is connected: the next write sets them to Connected. */
+  readonly returning: number;
   /** Number of orphaned objects by their reporter, written as `cluster/id`. */
   readonly orphaned: ReadonlyMap<string, number>;
   /** Number of objects whose `createdAt` was omitted, by the node ID of the initiator. */

@@ -70,7 +70,7 @@ export class Listener {
   constructor(options: ListenerOptions) {
     this.#options = options;
     const { limits } = options;
-    this.#overLimit = new OverLimitRejection(options.clock);
+    this.#overLimit = new OverLimitRejection(options.clock, limits.connections);
     this.#bufferedBytes = new FairQuota({
       limit: limits.bufferedBytes,
       onExceeded: (guard) => guard.terminate('buffered_bytes'),

@@ -5,6 +5,8 @@ import { readPreface, type Protocol } from './protocol-detection.ts';
 
 /** Connections that get the reason at the same time; all others are closed without one. */
 const MAX_PENDING = 100;
+/** The same as a fraction of the limit, so that few file descriptors are used where few are available. */
+const MAX_PENDING_FRACTION = 0.25;
 /** A rejected peer has this long to send its first bytes, and to read the response. */
 const LINGER_MS = 1000;
 /** A fatal TLS alert `access_denied`: a handshake, which costs a millisecond, would defeat the limit. */
@@ -16,15 +18,18 @@ const TLS_ACCESS_DENIED = Buffer.from([0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x31]
  */
 export class OverLimitRejection {
   readonly #clock: Clock;
+  readonly #maxPending: number;
   readonly #pending = new Map<Socket, () => void>();
 
-  constructor(clock: Clock) {
+  /** @param maxConnections limit of open connections */
+  constructor(clock: Clock, maxConnections: number) {
     this.#clock = clock;
+    this.#maxPending = Math.min(MAX_PENDING, Math.ceil(maxConnections * MAX_PENDING_FRACTION));
   }
 
   /** Closes a connection from which nothing has been read. */
   reject(socket: Socket, message: string): void {
-    if (this.#pending.size >= MAX_PENDING) {
+    if (this.#pending.size >= this.#maxPending) {
       socket.destroy();
       return;
     }

@@ -53,7 +53,7 @@ const REAUTHORIZATIONS_PER_TICK = 256;
 const MIB = 1024 * 1024;
 
 /** Default maximum number of open connections, of all addresses together. */
-const MAX_CONNECTIONS = 10_000;
+export const MAX_CONNECTIONS = 10_000;
 
 /** `bufferedBytes` holds four messages of the maximum size, or the full pushes of 2,000,000 tunnels. */
 function defaultLimits({

@@ -3,6 +3,7 @@ import type { TunnelObject } from '../core/tunnel-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
 import { compareStrings } from '../cli/format.ts';
 import { isProbablyAlive, type ReplicaList } from '../cli/replicas.ts';
+import { reporterState } from '../cli/reporter-state.ts';
 
 /** The counted fields of a ReverseTunnel object. It is small, as there may be 500,000. */
 export interface TunnelSummary {
@@ -168,31 +169,24 @@ function countTunnels(objects: Iterable<TunnelSummary>) {
 
 /** Summarizes the status of a reporter object. Before the first claim, all its conditions are Unknown. */
 function summarizeReporter(
-  { spec, status }: ReporterObject,
+  reporter: ReporterObject,
   objectCounts: ReadonlyMap<string, number>,
 ): ReporterSummary {
-  const condition = (type: string) => status?.conditions?.find((candidate) => candidate.type === type);
-  const connected = condition('Connected');
-  const synced = condition('Synced');
-  const conflict = condition('IdentityConflict');
-  // The first failing condition explains the later ones.
-  const failing =
-    conflict?.status === 'True'
-      ? conflict
-      : [connected, synced].find((candidate) => candidate?.status !== 'True');
-  const { reported = 0, applied = 0, rejected = 0 } = status?.tunnels ?? {};
+  const { spec, status } = reporter;
+  const { failing, hasConflict, pending } = reporterState(reporter);
+  const statusOf = (type: string): string =>
+    status?.conditions?.find((condition) => condition.type === type)?.status ?? 'Unknown';
   const sinceMs = Date.parse(failing?.lastTransitionTime ?? '');
   return {
     id: spec.id,
     cluster: spec.cluster,
-    connected: connected?.status ?? 'Unknown',
-    synced: synced?.status ?? 'Unknown',
-    reported,
+    connected: statusOf('Connected'),
+    synced: statusOf('Synced'),
+    reported: status?.tunnels?.reported ?? 0,
     objects: objectCounts.get(reporterKey(spec)) ?? 0,
-    // Without a stream, no tunnel is waiting to be written.
-    pending: connected?.status === 'True' ? Math.max(0, reported - applied - rejected) : 0,
+    pending,
     owner: status?.owner?.replica ?? '',
-    note: failing === conflict && conflict !== undefined ? conflict.type : (failing?.reason ?? ''),
+    note: (hasConflict ? failing?.type : failing?.reason) ?? '',
     // 1970 is the default in the CRD: no replica has written the condition yet.
     noteSinceMs: sinceMs > 0 ? sinceMs : undefined,
   };

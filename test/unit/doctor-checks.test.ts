@@ -23,7 +23,9 @@ const HEALTHY: DoctorInputs = {
     value: { leader: 'replica-a', replicas: [{ replica: 'replica-a', renewedMs: NOW_MS, alive: true }] },
   },
   reporters: { value: [reporterObject('responder-0'), reporterObject('responder-1')] },
-  tunnels: { value: { tunnels: 6, unknown: 0, orphaned: new Map(), createdInFuture: new Map() } },
+  tunnels: {
+    value: { tunnels: 6, unknown: 0, returning: 0, orphaned: new Map(), createdInFuture: new Map() },
+  },
   policies: undefined,
   mutatingAdmission: { value: [] },
   certificates: [
@@ -194,7 +196,9 @@ describe('doctor checks', () => {
       'no reporter',
       {
         ...reporters(),
-        tunnels: { value: { tunnels: 0, unknown: 0, orphaned: new Map(), createdInFuture: new Map() } },
+        tunnels: {
+          value: { tunnels: 0, unknown: 0, returning: 0, orphaned: new Map(), createdInFuture: new Map() },
+        },
       },
       'warn reporters',
       /no Envoy has reported in tunnels/,
@@ -296,7 +300,11 @@ describe('doctor checks', () => {
     ],
     [
       'objects of a disconnected reporter',
-      { tunnels: { value: { tunnels: 6, unknown: 2, orphaned: new Map(), createdInFuture: new Map() } } },
+      {
+        tunnels: {
+          value: { tunnels: 6, unknown: 2, returning: 0, orphaned: new Map(), createdInFuture: new Map() },
+        },
+      },
       'warn objects',
       /2 of 6 ReverseTunnels Unknown/,
     ],
@@ -307,6 +315,7 @@ describe('doctor checks', () => {
           value: {
             tunnels: 6,
             unknown: 0,
+            returning: 0,
             orphaned: new Map([['edge/gone', 3]]),
             createdInFuture: new Map(),
           },
@@ -319,7 +328,13 @@ describe('doctor checks', () => {
       'initiators whose clocks were ahead',
       {
         tunnels: {
-          value: { tunnels: 6, unknown: 0, orphaned: new Map(), createdInFuture: new Map([['node-1', 2]]) },
+          value: {
+            tunnels: 6,
+            unknown: 0,
+            returning: 0,
+            orphaned: new Map(),
+            createdInFuture: new Map([['node-1', 2]]),
+          },
         },
       },
       'warn initiators',
