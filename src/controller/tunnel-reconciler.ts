@@ -375,6 +375,7 @@ export class TunnelReconciler implements Reconciler {
       case 'expired':
       case 'resource_version_too_large':
         this.#logRejection(reporter, item, VERBS[action.type], failure.message);
+        this.#recordRejection(reporter, item, failure.message);
         return { kind: 'rejected', answer: failure.message };
     }
   }
@@ -393,6 +394,13 @@ export class TunnelReconciler implements Reconciler {
         'ReverseTunnel write rejected; retrying with backoff',
       ),
     );
+  }
+
+  /** Records an Event for the first rejected object of a reporter; those that follow at once are rejected alike. */
+  #recordRejection(reporter: ReporterId, { key }: QueueItem, answer: string): void {
+    const { registry, events } = this.#options;
+    if (registry.entry(key)?.pendingWrites.rejectedCount !== 0) return;
+    this.#throttled(`event ${key}`, () => events.record(reporter, 'writesRejected', answer));
   }
 
   /** Reads the object of a conflicting write again, and updates the cache. */

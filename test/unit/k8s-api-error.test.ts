@@ -152,6 +152,84 @@ describe('API errors', () => {
     );
   });
 
+  describe('keeps the useful end of what rejects a write', () => {
+    const long = 'x'.repeat(300);
+    const fields = ['spec.tenantID', 'spec.clusterID', 'spec.nodeID'];
+    const rejections: readonly (readonly [string, number, string, object[], readonly string[]])[] = [
+      [
+        'a webhook',
+        400,
+        `admission webhook "w.${long}" denied the request: ask the team`,
+        [],
+        ['ask the team'],
+      ],
+      [
+        'a webhook without an explanation',
+        403,
+        'admission webhook "w" denied the request without explanation',
+        [],
+        ['without explanation'],
+      ],
+      [
+        'a quota',
+        403,
+        `reversetunnels.reverse-tunnel.io "${long}" is forbidden: exceeded quota: q, requested: count/a=1, used: count/a=5, limited: count/a=5`,
+        [],
+        ['limited: count/a=5'],
+      ],
+      [
+        'a policy of several lines',
+        422,
+        `ValidatingAdmissionPolicy 'p' denied request: first\n\tsecond`,
+        [{ message: `ValidatingAdmissionPolicy 'p' denied request: first\n\tsecond` }],
+        ['denied request: first second'],
+      ],
+      [
+        'one cause',
+        422,
+        long,
+        [{ field: 'spec', message: `Invalid value: "${long}": must be short` }],
+        ['must be short'],
+      ],
+      [
+        'three long causes',
+        422,
+        long,
+        fields.map((field) => ({ field, message: `Invalid value: "${long}": rule of ${field}` })),
+        fields.map((field) => `rule of ${field}`),
+      ],
+      [
+        'ten causes',
+        422,
+        long,
+        Array.from({ length: 10 }, (_, i) => ({
+          field: `spec.f${i}`,
+          message: `Invalid value: "${long}": rule ${i}`,
+        })),
+        ['rule 0', 'rule 1', 'rule 2', '(and 7 more)'],
+      ],
+      [
+        'causes without any text',
+        422,
+        'the message',
+        [{}, { field: '', message: '' }],
+        [': 422 Invalid: the message'],
+      ],
+      ['neither causes nor a message', 422, '', [], [': 422 Invalid: no message']],
+      ['a cause without a field', 422, long, [{ message: 'only this' }], [': 422 Invalid: only this']],
+      ['a cause without a message', 422, long, [{ field: 'spec.a' }], [': 422 Invalid: spec.a']],
+    ];
+    for (const [title, code, message, causes, expected] of rejections) {
+      it(`of ${title}`, () => {
+        const reason = code === 422 ? 'Invalid' : 'Forbidden';
+        const status = { kind: 'Status', code, reason, message, details: { causes } };
+        const text = errorOf(page(code, JSON.stringify(status))).message;
+        for (const part of expected) expect(text).to.contain(part);
+        expect(text).not.to.match(/\n|: :|: $/);
+      });
+    }
+  });
+
   it('classifies a missing response as unavailable, keeps the cause and names the failed address', () => {
     const refused = Object.assign(new Error('connect ECONNREFUSED 10.0.0.1:443'), { code: 'ECONNREFUSED' });
     const aggregate = Object.assign(new AggregateError([refused, refused], ''), { code: 'ECONNREFUSED' });
