@@ -40,7 +40,19 @@ const OTHERS_FLAGS = new Set([
   ...['--endpoint-reconciler-type', '--service-node', '--service-cluster', '--concurrency'],
   ...['--base-id', '--use-dynamic-base-id', '--file-flush-interval-msec'],
   // This project's npm scripts.
-  ...['--once', '--runs', '--only', '--quick', '--profile', '--json', '--seed', '--messages', '--frames'],
+  ...[
+    '--once',
+    '--envoy',
+    '--real',
+    '--runs',
+    '--only',
+    '--quick',
+    '--profile',
+    '--json',
+    '--seed',
+    '--messages',
+    '--frames',
+  ],
   ...['--api', '--fetch'],
   // Node and V8.
   ...['--expose-gc', '--max-semi-space-size', '--heap-growing-percent', '--memory-saver-mode'],
