@@ -9,6 +9,7 @@ import { startControlPlane, type ControlPlane } from '../../control-plane/start.
 import { applyCrds } from '../support/apply-crds.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { EXPIRED_CERTIFICATE } from '../support/expired-certificate.ts';
+import { names } from '../support/sample-tunnels.ts';
 import { conditionOf } from '../support/reporter-objects.ts';
 import { runDoctor, runCommand, type CheckResultJson } from '../support/cli-process.ts';
 import { ROOT } from '../support/markdown-pages.ts';
@@ -157,9 +158,12 @@ describe('doctor on a broken installation', () => {
     expect(response.status, JSON.stringify(response.body)).to.equal(201);
   }
 
-  async function createLease(name: string, holderIdentity: string, renewTime: string): Promise<void> {
+  async function createLease(holderIdentity: string, renewTime: string): Promise<void> {
     await create(`/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases`, {
-      metadata: { name, labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' } },
+      metadata: {
+        name: names.leaseName(holderIdentity),
+        labels: { 'app.kubernetes.io/managed-by': 'reverse-tunnel-operator' },
+      },
       spec: { holderIdentity, leaseDurationSeconds: 15, renewTime },
     });
   }
@@ -193,7 +197,7 @@ describe('doctor on a broken installation', () => {
   });
 
   it('reports a replica as expired if its Lease is not renewed while it is watched', async () => {
-    await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
+    await createLease('replica-a', '2026-01-01T00:00:00.000000Z');
     const { code, findings } = await runDoctor(flags);
     expect(messagesOf(findings, 'replicas')).to.match(
       /no operator replica is alive .*: replica-a \(last renewed \d+d ago\)/,
@@ -202,7 +206,7 @@ describe('doctor on a broken installation', () => {
   });
 
   it('prints no results and exits with 130 if it is interrupted', async () => {
-    await createLease('a', 'replica-a', '2026-01-01T00:00:00.000000Z');
+    await createLease('replica-a', '2026-01-01T00:00:00.000000Z');
     const child = spawn(process.execPath, ['src/main.ts', 'doctor', ...flags], { cwd: ROOT });
     let printed = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -241,7 +245,7 @@ describe('doctor on a broken installation', () => {
       conditionOf('Synced', 'Unknown', 'NotConnected'),
     ]);
     // Created last, as a Lease is valid for only 15 s.
-    await createLease('a', 'replica-a', new Date().toISOString().replace('Z', '000Z'));
+    await createLease('replica-a', new Date().toISOString().replace('Z', '000Z'));
     const { code, findings } = await runDoctor(flags);
     expect(problems(findings)).to.deep.equal([
       'warn replicas',
