@@ -16,12 +16,6 @@ import { substituteExample, type InitiatorIdentity } from '../envoy/bootstrap.ts
 import { startEnvoy, type EnvoyProcess } from '../envoy/process.ts';
 
 const ROOT = new URL('..', import.meta.url).pathname;
-/**
- * Longer than the 10 to 11 s after which an initiator connects to a responder that was restarted: the agent must not
- * report before its tunnel is back.
- */
-const SETTLE_TIME = '15s';
-
 /** A running initiator. */
 export interface Initiator {
   readonly identity: InitiatorIdentity;
@@ -66,14 +60,7 @@ export async function startEnvoyNetwork(envoyPath: string, operatorAddress: stri
     let responder = await startResponder();
     stack.defer(() => responder[Symbol.asyncDispose]());
     const flags = ['--address', operatorAddress, '--admin', `http://127.0.0.1:${admin}`];
-    const logFlags = [
-      '--lifecycle-log',
-      lifecycleLog,
-      '--settle-time',
-      SETTLE_TIME,
-      '--http-address',
-      '127.0.0.1:0',
-    ];
+    const logFlags = ['--lifecycle-log', lifecycleLog, '--http-address', '127.0.0.1:0'];
     const agent: ChildProcess = spawnGuarded(
       process.execPath,
       ['src/main.ts', 'agent', ...flags, ...logFlags],

@@ -67,7 +67,8 @@ const FLAGS = {
   'settle-time': {
     metavar: 'DURATION',
     description: 'how long after a start of Envoy its tunnels may return before they are reported, 0 to 10m',
-    default: '10s',
+    // An initiator tries again 10 to 11 s after its responder was restarted.
+    default: '15s',
     read: durationInRange(0, 10 * MINUTE_MS),
   },
   'lifecycle-log': {
