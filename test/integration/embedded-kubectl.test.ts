@@ -117,7 +117,9 @@ describe('kubectl with the embedded API server', () => {
   });
 
   it('shows changes with get --watch, and an object that no longer matches as deleted', async () => {
-    const lines: string[] = [];
+    let printed = '';
+    // A chunk may end within a line.
+    const lines = (): string[] => printed.split('\n').slice(0, -1);
     await kubectl(embedded, ['create', '-f', '-'], JSON.stringify(TUNNELS[0]));
     const watch = spawnGuarded(
       `${controlPlane().binaries}/kubectl`,
@@ -128,16 +130,16 @@ describe('kubectl with the embedded API server', () => {
       { cwd: process.cwd(), env: { HOME: embedded.folder }, stdio: ['ignore', 'pipe', 'pipe'] },
     );
     try {
-      watch.stdout?.setEncoding('utf8').on('data', (text: string) => lines.push(...text.trim().split('\n')));
-      await eventually('the object', () => lines.length === 2);
+      watch.stdout?.setEncoding('utf8').on('data', (text: string) => (printed += text));
+      await eventually('the object', () => lines().length === 2);
       for (const label of ['x=1', 'team=z', 'team=a'])
         await kubectl(embedded, ['label', 'rt', 'a', label, '--overwrite']);
       await kubectl(embedded, ['delete', 'rt', 'a']);
-      await eventually('the deletion', () => lines.length >= 6);
+      await eventually('the deletion', () => lines().length >= 6);
     } finally {
       killGroup(watch);
     }
-    expect(lines.map((line) => line.split(/ +/).slice(0, 2).join(' '))).to.deep.equal([
+    expect(lines().map((line) => line.split(/ +/).slice(0, 2).join(' '))).to.deep.equal([
       'EVENT NAME',
       'ADDED a',
       'MODIFIED a',
