@@ -94,7 +94,6 @@ describe('API client', () => {
       accept: 'application/json',
       'content-type': 'application/json',
     });
-    expect(request.query.get('fieldValidation'), 'the client does not read its warnings').to.equal('Ignore');
     request.respond(answers.createdResponse('a', '205'));
     expect((await call).metadata).to.include({ name: 'a', resourceVersion: '205', uid: 'uid-a' });
     expect(samples).to.deep.equal([{ verb: 'create', code: '201' }]);
@@ -105,7 +104,6 @@ describe('API client', () => {
     const onMain = tunnels.patch('a', patch);
     const main = await server.next();
     expect(main).to.include({ method: 'PATCH', path: `${COLLECTION}/a`, body: JSON.stringify(patch) });
-    expect(main.query.get('fieldValidation')).to.equal('Ignore');
     expect(main.headers['content-type']).to.equal('application/merge-patch+json');
     main.respond(answers.okResponse('a', '6'));
     expect((await onMain).metadata.resourceVersion).to.equal('6');
@@ -113,7 +111,6 @@ describe('API client', () => {
     const onStatus = tunnels.patchStatus('a', { status: { state: 'Unknown' } });
     const status = await server.next();
     expect(status).to.include({ method: 'PATCH', path: `${COLLECTION}/a/status` });
-    expect(status.query.get('fieldValidation')).to.equal('Ignore');
     status.respond(answers.okResponse('a', '7'));
     await onStatus;
   });
