@@ -5,8 +5,8 @@
  */
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { cacheRoot } from '../control-plane/cache.ts';
 import { reservePorts } from '../control-plane/ports.ts';
 import { COMMAND_NOT_FOUND, lastLines, run } from '../control-plane/run.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/start.ts';
@@ -167,8 +167,7 @@ async function build(folder: string, progress: Progress): Promise<string> {
   if (!existsSync(join(folder, 'drive')) || !existsSync(join(folder, 'go.mod'))) {
     throw new Error(`--peer-folder ${folder}: there is no Go module with a driver in drive/`);
   }
-  const root = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
-  const binaries = join(root, 'reverse-tunnel-operator', 'counterpart');
+  const binaries = join(cacheRoot(process.env), 'counterpart');
   // Binaries of an earlier build must not be measured if a build fails.
   await rm(binaries, { recursive: true, force: true });
   await mkdir(binaries, { recursive: true });

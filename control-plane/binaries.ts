@@ -1,6 +1,5 @@
 /** The programs of the control plane, their Kubernetes version, and the platform that they run on. */
-import { constants } from 'node:fs';
-import { access, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ControlPlaneError } from './errors.ts';
 
@@ -62,19 +61,4 @@ export async function pinnedVersion(module: string): Promise<string> {
     if (name === module && version?.startsWith('v') === true) return version;
   }
   throw new ControlPlaneError(`control-plane/go.mod: no version of ${module}`);
-}
-
-/** Returns the first of `names` that is not an executable file in `folder`, or undefined if all of them are. */
-export async function findMissing(
-  folder: string,
-  names: readonly BinaryName[],
-): Promise<BinaryName | undefined> {
-  for (const name of names) {
-    try {
-      await access(join(folder, name), constants.X_OK);
-    } catch {
-      return name;
-    }
-  }
-  return undefined;
 }

@@ -14,6 +14,11 @@ const LOCK_STALE_MS = 30_000;
 const LOCK_REFRESH_MS = 5_000;
 const LOCK_POLL_MS = 500;
 
+/** Returns `${XDG_CACHE_HOME:-~/.cache}/reverse-tunnel-operator`, which caches all programs that this project obtains. */
+export function cacheRoot(env: NodeJS.ProcessEnv): string {
+  return join(env['XDG_CACHE_HOME'] || join(env['HOME'] || homedir(), '.cache'), 'reverse-tunnel-operator');
+}
+
 /**
  * Returns `${XDG_CACHE_HOME:-~/.cache}/reverse-tunnel-operator/control-plane/<version>-<hash>/<os>-<arch>`.
  * The hash covers `go.mod`, `go.sum` and the build flags, so different builds never share a folder.
@@ -24,9 +29,8 @@ export async function cacheFolder(env: NodeJS.ProcessEnv, buildFlags: readonly s
   hash.update(JSON.stringify(buildFlags));
   const version = await pinnedVersion('k8s.io/kubernetes');
   const { os, arch } = currentPlatform();
-  const root = env['XDG_CACHE_HOME'] || join(env['HOME'] || homedir(), '.cache');
   const pins = `${version}-${hash.digest('hex').slice(0, 12)}`;
-  return join(root, 'reverse-tunnel-operator', 'control-plane', pins, `${os}-${arch}`);
+  return join(cacheRoot(env), 'control-plane', pins, `${os}-${arch}`);
 }
 
 /**

@@ -1,9 +1,10 @@
 /** Finds the programs of the control plane, or downloads or builds them. */
 import { join } from 'node:path';
-import { findMissing, PUBLISHED_BINARIES } from './binaries.ts';
+import { PUBLISHED_BINARIES } from './binaries.ts';
 import type { BinaryName } from './binaries.ts';
 import { cacheFolder, installOnce } from './cache.ts';
 import { ControlPlaneError } from './errors.ts';
+import { findMissing } from './executables.ts';
 import { buildWithGo, findGo, goBuildFlags } from './go-build.ts';
 import { createProgress } from './progress.ts';
 import type { Progress } from './progress.ts';

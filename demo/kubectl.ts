@@ -1,7 +1,6 @@
-import { constants } from 'node:fs';
-import { access } from 'node:fs/promises';
-import { delimiter, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { ControlPlaneError } from '../control-plane/errors.ts';
+import { findInPath } from '../control-plane/executables.ts';
 import { resolveBinaries } from '../control-plane/resolve.ts';
 import { run, type RunResult } from '../control-plane/run.ts';
 import type { Cluster } from './cluster.ts';
@@ -23,11 +22,8 @@ export async function findKubectl(): Promise<Kubectl | undefined> {
   } catch (error) {
     if (!(error instanceof ControlPlaneError)) throw error;
   }
-  for (const folder of (process.env['PATH'] ?? '').split(delimiter)) {
-    const path = join(folder, 'kubectl');
-    if (folder !== '' && (await isExecutable(path))) return { path, folder: dirname(path) };
-  }
-  return undefined;
+  const folder = await findInPath(['kubectl'], process.env);
+  return folder === undefined ? undefined : { folder, path: join(folder, 'kubectl') };
 }
 
 /** Returns a kubectl, which is downloaded or built if necessary. */
@@ -59,13 +55,4 @@ export function requireSuccess(
   if (code === 0) return stdout;
   const [line = `exit code ${code}`] = stderr.trim().split('\n');
   throw new DemoError(`kubectl ${args.join(' ')}: ${line}`);
-}
-
-async function isExecutable(path: string): Promise<boolean> {
-  try {
-    await access(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }

@@ -1,8 +1,8 @@
 /** Finds the Envoys that tests and the demo run, or downloads them. */
-import { access, chmod, constants, rename, rm, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
-import { installOnce } from '../control-plane/cache.ts';
+import { chmod, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { cacheRoot, installOnce } from '../control-plane/cache.ts';
+import { findInPath, isExecutable } from '../control-plane/executables.ts';
 import { createProgress, type Progress } from '../control-plane/progress.ts';
 import { lastLines, run, type RunResult } from '../control-plane/run.ts';
 import { ENVOY_RELEASES, MIN_ENVOY_VERSION, type EnvoyRelease } from './releases.ts';
@@ -75,14 +75,11 @@ async function configuredEnvoy(path: string, env: NodeJS.ProcessEnv): Promise<Re
 
 /** Returns the first `envoy` in the PATH, or undefined if there is none that runs. */
 async function installedEnvoy(env: NodeJS.ProcessEnv): Promise<ResolvedEnvoy | undefined> {
-  for (const folder of (env['PATH'] ?? '').split(delimiter)) {
-    if (folder === '') continue;
-    const path = join(folder, 'envoy');
-    if (!(await isExecutable(path))) continue;
-    const version = await versionOf(path, env);
-    return version === undefined ? undefined : { path, version, source: 'PATH' };
-  }
-  return undefined;
+  const folder = await findInPath(['envoy'], env);
+  if (folder === undefined) return undefined;
+  const path = join(folder, 'envoy');
+  const version = await versionOf(path, env);
+  return version === undefined ? undefined : { path, version, source: 'PATH' };
 }
 
 async function cachedEnvoy(
@@ -91,10 +88,9 @@ async function cachedEnvoy(
   progress: Progress,
 ): Promise<ResolvedEnvoy> {
   const { version } = release;
-  const root = env['XDG_CACHE_HOME'] || join(env['HOME'] || homedir(), '.cache');
   // The hash is part of the path, so that another wheel of the same version never replaces this one.
   const key = `${version}-${release.wheelSha256.slice(0, 12)}`;
-  const folder = join(root, 'reverse-tunnel-operator', 'envoy', key);
+  const folder = join(cacheRoot(env), 'envoy', key);
   const path = join(folder, 'envoy');
   if (await isExecutable(path)) return { path, version, source: 'cache' };
   if (process.platform !== 'linux' || process.arch !== 'x64') {
@@ -157,15 +153,6 @@ async function versionOf(path: string, env: NodeJS.ProcessEnv): Promise<string |
     timeoutMs: VERSION_TIMEOUT_MS,
   });
   return code === 0 ? /version: [0-9a-f]+\/(\d+\.\d+\.\d+)[-/]/.exec(stdout)?.[1] : undefined;
-}
-
-async function isExecutable(path: string): Promise<boolean> {
-  try {
-    await access(path, constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Compares by major and minor version: negative if `a` is older than `b`. */

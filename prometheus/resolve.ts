@@ -1,9 +1,9 @@
 /** Finds promtool and Prometheus for the tests of alerts and of the dashboard, or obtains them. */
-import { access, constants, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
-import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { mkdir, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { createHash } from 'node:crypto';
-import { installOnce } from '../control-plane/cache.ts';
+import { cacheRoot, installOnce } from '../control-plane/cache.ts';
+import { findInPath, findMissing } from '../control-plane/executables.ts';
 import { createProgress, type Progress } from '../control-plane/progress.ts';
 import { lastLines, run } from '../control-plane/run.ts';
 
@@ -44,13 +44,11 @@ export interface PrometheusResolveOptions {
 export async function resolvePrometheus(options: PrometheusResolveOptions = {}): Promise<ResolvedPrometheus> {
   const env = options.env ?? process.env;
   const progress = options.progress ?? createProgress(process.stderr, undefined, 'prometheus');
-  for (const folder of (env['PATH'] ?? '').split(delimiter)) {
-    if (folder !== '' && (await hasPrograms(folder))) return programsIn(folder, 'PATH');
-  }
-  const root = env['XDG_CACHE_HOME'] || join(env['HOME'] || homedir(), '.cache');
+  const installed = await findInPath(PROGRAMS, env);
+  if (installed !== undefined) return programsIn(installed, 'PATH');
   // The modules are part of the path, so that a cached build of other modules is never used.
   const modules = createHash('sha256').update(await readFile(join(FOLDER, 'go.sum')));
-  const folder = join(root, 'reverse-tunnel-operator', 'prometheus', modules.digest('hex').slice(0, 12));
+  const folder = join(cacheRoot(env), 'prometheus', modules.digest('hex').slice(0, 12));
   if (await hasPrograms(folder)) return programsIn(folder, 'cache');
   let source: ResolvedPrometheus['source'] = 'apt';
   await installOnce(
@@ -80,12 +78,7 @@ function programsIn(folder: string, source: ResolvedPrometheus['source']): Resol
 }
 
 async function hasPrograms(folder: string): Promise<boolean> {
-  try {
-    for (const program of PROGRAMS) await access(join(folder, program), constants.X_OK);
-    return true;
-  } catch {
-    return false;
-  }
+  return (await findMissing(folder, PROGRAMS)) === undefined;
 }
 
 /** Unpacks the package of the distribution. apt verifies its signature. Returns the error, or undefined. */

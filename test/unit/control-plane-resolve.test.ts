@@ -7,10 +7,10 @@ import { expect } from 'chai';
 import {
   ALL_BINARIES,
   currentPlatform,
-  findMissing,
   pinnedVersion,
   PUBLISHED_BINARIES,
 } from '../../control-plane/binaries.ts';
+import { findMissing } from '../../control-plane/executables.ts';
 import type { BinaryName } from '../../control-plane/binaries.ts';
 import { cacheFolder, installOnce } from '../../control-plane/cache.ts';
 import { errorMessage } from '../../control-plane/errors.ts';
