@@ -14,6 +14,7 @@ import { ReporterEnqueuer } from './controller/reporter-enqueuer.ts';
 import type { EventRecorder } from './controller/event-recorder.ts';
 import { ReporterReconciler } from './controller/reporter-reconciler.ts';
 import { RewriteLimiter } from './controller/rewrite-limiter.ts';
+import { RewriteRecorder } from './controller/rewrite-recorder.ts';
 import { ReporterRegistry, type CreateOwnership } from './controller/reporter-registry.ts';
 import type { ControllerSettings } from './controller/settings.ts';
 import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
@@ -200,6 +201,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   });
 
   const limiter = new RewriteLimiter();
+  const rewrites = new RewriteRecorder({ events, clock, metrics, log });
   const creationTimes = new CreationTimes({ serverClock, settings, clock, metrics, log });
   const tunnelWorkers = new Workers({
     queue: tunnelQueue,
@@ -214,6 +216,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       names,
       queue: tunnelQueue,
       events,
+      rewrites,
       limiter,
       watches,
       clock,
@@ -245,6 +248,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       settings,
       limiter,
       events,
+      rewrites,
       clock,
       metrics,
       log,

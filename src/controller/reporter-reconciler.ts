@@ -6,8 +6,8 @@ import {
   type ReporterObject,
   type ReporterStatusPatch,
 } from '../core/reporter-object.ts';
-import { rewrittenMessage, statusPatch, type StatusInputs } from '../core/reporter-status.ts';
-import { findDifference, rewrittenPart, type RewrittenField } from '../core/rewrite.ts';
+import { statusPatch, type StatusInputs } from '../core/reporter-status.ts';
+import { findDifference, type RewrittenField } from '../core/rewrite.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -19,6 +19,7 @@ import type { ReporterCache } from './reporter-cache.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { EventRecorder } from './event-recorder.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
+import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { REWRITE_RETRY_MS } from './rewritten-objects.ts';
 import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
 import { nextStatusWrite } from './status-schedule.ts';
@@ -49,6 +50,8 @@ export interface ReporterReconcilerOptions extends StatusSources {
   readonly fence: WriteFence;
   readonly readiness: Readiness;
   readonly events: EventRecorder;
+  /** Shared with the reconciler of tunnels. */
+  readonly rewrites: RewriteRecorder;
   readonly clock: Clock;
   readonly metrics: Metrics;
   readonly log: Log;
@@ -65,12 +68,10 @@ const WAIT_FOR_EVENT: Outcome = { kind: 'done', answered: false };
 export class ReporterReconciler implements Reconciler {
   readonly #options: ReporterReconcilerOptions;
   readonly #throttled: LogThrottle;
-  readonly #throttledRewrites: LogThrottle;
 
   constructor(options: ReporterReconcilerOptions) {
     this.#options = options;
     this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
-    this.#throttledRewrites = createLogThrottle(options.clock);
   }
 
   describe({ key }: QueueItem): object {
@@ -200,7 +201,7 @@ export class ReporterReconciler implements Reconciler {
 
   /** Records whether a status write was stored as sent. */
   #compareStatus(entry: ReporterEntry, patch: ReporterStatusPatch, stored: ReporterObject): void {
-    const { events, clock } = this.#options;
+    const { rewrites, clock } = this.#options;
     const difference = findDifference(patch, stored.status ?? {}, 'status');
     if (difference === undefined) {
       entry.status.rewritten = undefined;
@@ -214,33 +215,12 @@ export class ReporterReconciler implements Reconciler {
       retryAtMs: clock.monotonicMs() + REWRITE_RETRY_MS,
     };
     this.#recordRewrite(entry, difference, 'patchStatus');
-    const summary = rewrittenSummary(entry);
-    if (isFirst && summary !== undefined)
-      events.record(entry.reporter, 'rewritten', rewrittenMessage(summary));
+    if (isFirst) rewrites.announce(entry);
   }
 
-  #recordRewrite(
-    { reporter, objectName }: ReporterEntry,
-    { field, desired, stored }: RewrittenField,
-    verb: string,
-  ): void {
-    const { metrics, log } = this.#options;
-    metrics.writesRewritten.inc({ resource: 'reversetunnelreporters', part: rewrittenPart(field) });
-    this.#throttledRewrites('', (suppressed) =>
-      log.warn(
-        {
-          reporter,
-          object: objectName,
-          verb,
-          field,
-          desired,
-          stored,
-          hint: 'a mutating admission webhook or policy matches reversetunnelreporters; doctor names them',
-          ...suppressed,
-        },
-        'admission rewrote a ReverseTunnelReporter',
-      ),
-    );
+  #recordRewrite({ reporter, objectName }: ReporterEntry, field: RewrittenField, verb: string): void {
+    const { rewrites } = this.#options;
+    rewrites.record('reversetunnelreporters', { ...field, reporter, object: objectName, verb });
   }
 
   #recordClaim({ reporter, stream, disconnectReason }: ReporterEntry, { owner, streaming }: Claim): void {

@@ -2,13 +2,11 @@ import type { Clock } from '../clock.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Names } from '../core/names.ts';
 import type { TunnelAction } from '../core/plan.ts';
-import { rewrittenMessage } from '../core/reporter-status.ts';
 import {
   ObjectParts,
   rewriteOfCreate,
   rewriteOfPatch,
   rewriteOfStatus,
-  rewrittenPart,
   type Rewrite,
 } from '../core/rewrite.ts';
 import { compareResourceVersions } from '../core/kubernetes.ts';
@@ -34,8 +32,8 @@ import type { EventRecorder } from './event-recorder.ts';
 import type { TunnelObjectApi } from './object-api.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
+import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
-import { rewrittenSummary } from './status-inputs.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import { RETRY_SOON, type Outcome, type Reconciler, type Retry } from './workers.ts';
 import type { QueueItem, Workqueue } from './workqueue.ts';
@@ -68,9 +66,6 @@ const DELETES: ReadonlySet<TunnelAction['type']> = new Set(['delete', 'expire'])
 
 const STATUSES = { patchStatus: reportedStatus, markUnknown: unknownStatus, markClosed: closedStatus };
 
-/** A webhook rewrites thousands of objects; one line per minute stands for all of them. */
-const REWRITE_LOG_INTERVAL_MS = 60_000;
-
 export interface TunnelReconcilerOptions {
   readonly api: TunnelObjectApi;
   readonly ledger: Ledger;
@@ -84,6 +79,8 @@ export interface TunnelReconcilerOptions {
   /** The queue of tunnels. */
   readonly queue: Workqueue;
   readonly events: EventRecorder;
+  /** Shared with the reconciler of reporters. */
+  readonly rewrites: RewriteRecorder;
   /** Shared with the reconciler of reporters. */
   readonly limiter: RewriteLimiter;
   /** Lists the objects again: etcd was restored, and the watch may not show it. */
@@ -101,12 +98,10 @@ export interface TunnelReconcilerOptions {
 export class TunnelReconciler implements Reconciler {
   readonly #options: TunnelReconcilerOptions;
   readonly #throttled: LogThrottle;
-  readonly #throttledRewrites: LogThrottle;
 
   constructor(options: TunnelReconcilerOptions) {
     this.#options = options;
     this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
-    this.#throttledRewrites = createLogThrottle(options.clock, REWRITE_LOG_INTERVAL_MS);
   }
 
   describe({ name }: QueueItem): object {
@@ -301,36 +296,27 @@ export class TunnelReconciler implements Reconciler {
       if (corrects !== 0 && this.#options.limiter.stored(corrects)) this.#resumeWaiting();
       return;
     }
-    const { registry, writeAuthorizer, ledger, metrics, events, log } = this.#options;
+    const { registry, writeAuthorizer, ledger, rewrites } = this.#options;
     const { parts, field, desired, stored: value } = rewrite;
     const { name: objectName, uid } = stored.metadata;
     this.#options.limiter.rewritten(parts);
-    metrics.writesRewritten.inc({ resource: 'reversetunnels', part: rewrittenPart(field) });
     const isFirst = writeAuthorizer.writeRewritten(item.key, item.name, {
       ...rewrite,
       objectName,
       uid: (parts & ObjectParts.key) === 0 ? uid : undefined,
       tunnel: 'tunnel' in action ? action.tunnel : ledger.tunnel(item.key, item.name),
     });
-    this.#throttledRewrites('', (suppressed) =>
-      log.warn(
-        {
-          reporter,
-          object: objectName,
-          verb: VERBS[action.type],
-          field,
-          desired,
-          stored: value,
-          retry: 'in 5m',
-          hint: 'a mutating admission webhook or policy matches reversetunnels; doctor names them',
-          ...suppressed,
-        },
-        'admission rewrote a ReverseTunnel',
-      ),
-    );
+    rewrites.record('reversetunnels', {
+      field,
+      desired,
+      stored: value,
+      reporter,
+      object: objectName,
+      verb: VERBS[action.type],
+      retry: 'in 5m',
+    });
     const entry = registry.entry(item.key);
-    const summary = entry === undefined ? undefined : rewrittenSummary(entry);
-    if (isFirst && summary !== undefined) events.record(reporter, 'rewritten', rewrittenMessage(summary));
+    if (isFirst && entry !== undefined) rewrites.announce(entry);
   }
 
   /** Queues the corrections that wait because earlier ones were rewritten. */
