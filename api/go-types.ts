@@ -88,6 +88,12 @@ function deepCopy(name: string, fields: readonly Field[]): string[] {
     ...copies,
     '}',
     '',
+    ...deepCopyMethod(name),
+  ];
+}
+
+function deepCopyMethod(name: string): string[] {
+  return [
     '// DeepCopy returns a deep copy.',
     `func (in *${name}) DeepCopy() *${name} {`,
     '\tif in == nil {',
@@ -169,15 +175,7 @@ function kindTypes(kind: Kind): string {
 function objectMethods(name: string): string[] {
   return [
     '',
-    '// DeepCopy returns a deep copy.',
-    `func (in *${name}) DeepCopy() *${name} {`,
-    '\tif in == nil {',
-    '\t\treturn nil',
-    '\t}',
-    `\tout := new(${name})`,
-    '\tin.DeepCopyInto(out)',
-    '\treturn out',
-    '}',
+    ...deepCopyMethod(name),
     '',
     '// DeepCopyObject implements runtime.Object.',
     `func (in *${name}) DeepCopyObject() runtime.Object {`,

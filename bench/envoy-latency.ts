@@ -3,7 +3,7 @@
  * tunnel to its object. Prints the tables of docs/envoy.md.
  */
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -18,7 +18,7 @@ import { startEnvoy, type EnvoyProcess } from '../envoy/process.ts';
 import { resolveEnvoys, type ResolvedEnvoy } from '../envoy/resolve.ts';
 import { createFleet } from '../src/simulate/fleet.ts';
 import { startAgent } from '../test/support/agent-process.ts';
-import { createCertificateAuthority } from '../test/support/certificates.ts';
+import { writeEnvoyCertificates } from '../test/support/certificates.ts';
 import { startOperatorProcess } from '../test/support/operator-process.ts';
 import { startWithCrds } from '../test/support/start-with-crds.ts';
 
@@ -77,7 +77,7 @@ async function measureAgent(
       'reports.example.com:18000': unused,
       'backend.example.com:80': (backend.address() as AddressInfo).port,
     },
-    files: { ...(await writeCertificates(folder)), '/var/log/envoy/tunnels.log': log },
+    files: { ...(await writeEnvoyCertificates(folder)), '/var/log/envoy/tunnels.log': log },
     withoutReporter: true,
   };
   const standard = parse(await substituteExample('envoy-responder-standard.yaml', options)) as Bootstrap;
@@ -179,21 +179,6 @@ async function measureReporter(controlPlane: ControlPlane, interval: string): Pr
 
 interface Bootstrap {
   readonly bootstrap_extensions: unknown;
-}
-
-async function writeCertificates(folder: string): Promise<Record<string, string>> {
-  const authority = createCertificateAuthority();
-  const { cert, key } = authority.issue({
-    dnsNames: ['responder.example.com'],
-    uris: ['spiffe://example.com/envoy/responder-0'],
-  });
-  const files: Record<string, string> = {};
-  for (const [name, text] of Object.entries({ 'tls.crt': cert, 'tls.key': key, 'ca.crt': authority.ca })) {
-    const path = join(folder, name);
-    await writeFile(path, text);
-    for (const use of ['tunnels', 'reporter']) files[`/etc/envoy/${use}/${name}`] = path;
-  }
-  return files;
 }
 
 async function passes(port: number): Promise<boolean> {

@@ -1,27 +1,20 @@
 import { expect } from 'chai';
-import { resolveEnvoys } from '../../envoy/resolve.ts';
 import { startAgentStack } from '../support/agent-stack.ts';
 import { concurrent } from '../support/concurrent.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { eventually } from '../support/eventually.ts';
+import { useNewestEnvoy } from '../support/newest-envoy.ts';
 
 const AT_ONCE = ['--settle-time', '0'];
 const DEFAULT_TENANT = ['--default-tenant', 'acme'];
 
 describe('The agent next to a standard Envoy', function () {
   const controlPlane = useControlPlane();
-  let envoy: string;
-
-  before('provides an Envoy', async function () {
-    this.timeout(600_000);
-    const [newest] = await resolveEnvoys();
-    if (newest === undefined) throw new Error('no Envoy');
-    envoy = newest.path;
-  });
+  const envoy = useNewestEnvoy();
 
   const test = concurrent({
     timeoutMs: 300_000,
-    open: () => startAgentStack(controlPlane(), envoy),
+    open: () => startAgentStack(controlPlane(), envoy()),
     close: async (stack) => await stack[Symbol.asyncDispose](),
   });
 

@@ -4,6 +4,7 @@ import type { Condition } from '../../src/core/kubernetes.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { poll } from '../support/operator-process.ts';
 import { createReplicas, type Replicas } from '../support/replicas.ts';
+import { MATCH_CREATES } from '../support/tunnel-admission.ts';
 
 const DEADLINE_MS = 90_000;
 
@@ -38,16 +39,7 @@ describe('messages of rejected writes', function () {
     const explanation = 'Objects of this tenant are created by the provisioning pipeline only. '.repeat(3);
     const useful = 'ask #platform-team for the label team=NAME on namespace tunnels';
     await create('ValidatingAdmissionPolicy', name, {
-      matchConstraints: {
-        resourceRules: [
-          {
-            apiGroups: ['reverse-tunnel.io'],
-            apiVersions: ['*'],
-            operations: ['CREATE'],
-            resources: ['reversetunnels'],
-          },
-        ],
-      },
+      matchConstraints: MATCH_CREATES,
       validations: [{ expression: 'false', message: `${explanation}${useful}` }],
     });
     await create('ValidatingAdmissionPolicyBinding', name, {

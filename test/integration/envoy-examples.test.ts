@@ -1,14 +1,15 @@
 import { expect } from 'chai';
 import { once } from 'node:events';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { reservePorts, type ReservedPorts } from '../../control-plane/ports.ts';
+import { substituteExample, validateBootstrap } from '../../envoy/bootstrap.ts';
+import { startEnvoy } from '../../envoy/process.ts';
 import { resolveEnvoys, type ResolvedEnvoy } from '../../envoy/resolve.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
-import { startEnvoy, substituteExample, validateBootstrap } from '../support/envoy-process.ts';
+import { writeEnvoyCertificates } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 
 /** Keepalive finds a hung initiator within 8 to 9 s. */
@@ -30,17 +31,7 @@ async function createFixture(): Promise<Fixture> {
   backend.listen(0, '127.0.0.1');
   await once(backend, 'listening');
   const folder = await mkdtemp(join(tmpdir(), 'envoy-certificates-'));
-  const authority = createCertificateAuthority();
-  const { cert, key } = authority.issue({
-    dnsNames: ['responder.example.com'],
-    uris: ['spiffe://example.com/envoy/responder-0'],
-  });
-  const files: Record<string, string> = {};
-  for (const [name, text] of Object.entries({ 'tls.crt': cert, 'tls.key': key, 'ca.crt': authority.ca })) {
-    const path = join(folder, name);
-    await writeFile(path, text);
-    for (const use of ['tunnels', 'reporter']) files[`/etc/envoy/${use}/${name}`] = path;
-  }
+  const files = await writeEnvoyCertificates(folder);
   return {
     ports: {
       '127.0.0.1:9901': 0,

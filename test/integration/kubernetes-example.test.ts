@@ -4,16 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseAllDocuments } from 'yaml';
 import { reservePorts } from '../../control-plane/ports.ts';
+import { substituteBootstrap, substituteExample, validateBootstrap } from '../../envoy/bootstrap.ts';
+import { startEnvoy } from '../../envoy/process.ts';
 import { resolveEnvoys, type ResolvedEnvoy } from '../../envoy/resolve.ts';
 import { startAgent } from '../support/agent-process.ts';
 import { createCertificateAuthority } from '../support/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
-import {
-  startEnvoy,
-  substituteBootstrap,
-  substituteExample,
-  validateBootstrap,
-} from '../support/envoy-process.ts';
 import { eventually } from '../support/eventually.ts';
 import { OPERATOR_RBAC_RULES, startOperatorProcess, TOKEN_RBAC_RULES } from '../support/operator-process.ts';
 

@@ -1,13 +1,13 @@
 import { expect } from 'chai';
 import { copyFile, rename, truncate } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { resolveEnvoys } from '../../envoy/resolve.ts';
 import { openFaultProxy } from '../faults/real/fault-proxy.ts';
 import { startAgentStack, type AgentStack } from '../support/agent-stack.ts';
 import { countTunnelWrites } from '../support/audit-log.ts';
 import { concurrent } from '../support/concurrent.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { eventually } from '../support/eventually.ts';
+import { useNewestEnvoy } from '../support/newest-envoy.ts';
 
 const PAUSE_MS = 20_000;
 const OUTAGE_MS = 60_000;
@@ -18,18 +18,11 @@ const DEFAULT_TENANT = ['--default-tenant', 'acme'];
 
 describe('The agent and faults around a standard Envoy', function () {
   const controlPlane = useControlPlane();
-  let envoy: string;
-
-  before('provides an Envoy', async function () {
-    this.timeout(600_000);
-    const [newest] = await resolveEnvoys();
-    if (newest === undefined) throw new Error('no Envoy');
-    envoy = newest.path;
-  });
+  const envoy = useNewestEnvoy();
 
   const test = concurrent({
     timeoutMs: 400_000,
-    open: () => startAgentStack(controlPlane(), envoy),
+    open: () => startAgentStack(controlPlane(), envoy()),
     close: async (stack) => await stack[Symbol.asyncDispose](),
   });
 

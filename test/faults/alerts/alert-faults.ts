@@ -1,5 +1,6 @@
 /** Faults, each with the alerts that must fire while it lasts. */
 import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
+import { acceptCreates, rejectCreates } from '../../support/tunnel-admission.ts';
 import type { Installation } from './installation.ts';
 
 export interface AlertFault {
@@ -30,38 +31,6 @@ async function createPolicy({ controlPlane, namespace }: Installation, rule: obj
 async function deletePolicy({ controlPlane, namespace }: Installation): Promise<void> {
   const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies/fault`;
   await controlPlane.request('DELETE', path);
-}
-
-const ADMISSION = '/apis/admissionregistration.k8s.io/v1';
-
-/** Rejects each create of a ReverseTunnel in the namespace with 422. */
-async function rejectCreates({ controlPlane: { request }, namespace }: Installation): Promise<void> {
-  const spec = {
-    failurePolicy: 'Fail',
-    matchConstraints: {
-      resourceRules: [
-        {
-          apiGroups: ['reverse-tunnel.io'],
-          apiVersions: ['*'],
-          operations: ['CREATE'],
-          resources: ['reversetunnels'],
-        },
-      ],
-    },
-    validations: [
-      { expression: `object.metadata.namespace != '${namespace}'`, message: 'rejected', reason: 'Invalid' },
-    ],
-  };
-  await request('POST', `${ADMISSION}/validatingadmissionpolicies`, { metadata: { name: namespace }, spec });
-  await request('POST', `${ADMISSION}/validatingadmissionpolicybindings`, {
-    metadata: { name: namespace },
-    spec: { policyName: namespace, validationActions: ['Deny'] },
-  });
-}
-
-async function stopRejecting({ controlPlane: { request }, namespace }: Installation): Promise<void> {
-  await request('DELETE', `${ADMISSION}/validatingadmissionpolicybindings/${namespace}`);
-  await request('DELETE', `${ADMISSION}/validatingadmissionpolicies/${namespace}`);
 }
 
 /** Replaces the verbs of the operator's permissions on Leases. */
@@ -138,10 +107,14 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     description: 'an admission policy rejects new objects',
     alerts: ['ReverseTunnelTunnelsRejected{rejected}'],
     async inject(installation) {
-      await rejectCreates(installation);
+      await rejectCreates(installation.controlPlane.request, installation.namespace, {
+        expression: `object.metadata.namespace != '${installation.namespace}'`,
+        message: 'rejected',
+        reason: 'Invalid',
+      });
       await addFleet(installation, { reporterCluster: 'second' });
     },
-    recover: stopRejecting,
+    recover: ({ controlPlane, namespace }) => acceptCreates(controlPlane.request, namespace),
   },
   {
     name: 'same-identity',

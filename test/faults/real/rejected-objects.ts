@@ -2,12 +2,12 @@
 import { eventually } from '../../support/eventually.ts';
 import { conditionText } from '../../support/replicas.ts';
 import { compareWithExpected, listTunnelObjects } from '../../support/expected-objects.ts';
+import { acceptCreates, rejectCreates } from '../../support/tunnel-admission.ts';
 import { applyChanges } from './changes.ts';
 import type { Metric, FaultScenario } from './scenario.ts';
 import { countCrashes, waitForConvergence, commonMetrics, snapshot, waitUntilServed } from './convergence.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
-const ADMISSION_PATH = '/apis/admissionregistration.k8s.io/v1';
 const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
 const DEADLINE_MS = 90_000;
 const POLICY_NAME = 'reject-one-object';
@@ -18,30 +18,10 @@ async function rejectObject(
   tunnelName: string,
   reason: 'Forbidden' | 'Invalid',
 ): Promise<void> {
-  const { request } = fixture.controlPlane;
-  const spec = {
-    failurePolicy: 'Fail',
-    matchConstraints: {
-      resourceRules: [
-        {
-          apiGroups: ['reverse-tunnel.io'],
-          apiVersions: ['*'],
-          operations: ['CREATE'],
-          resources: ['reversetunnels'],
-        },
-      ],
-    },
-    validations: [
-      { expression: `object.spec.tunnelName != '${tunnelName}'`, message: 'not this one', reason },
-    ],
-  };
-  await request('POST', `${ADMISSION_PATH}/validatingadmissionpolicies`, {
-    metadata: { name: POLICY_NAME },
-    spec,
-  });
-  await request('POST', `${ADMISSION_PATH}/validatingadmissionpolicybindings`, {
-    metadata: { name: POLICY_NAME },
-    spec: { policyName: POLICY_NAME, validationActions: ['Deny'] },
+  await rejectCreates(fixture.controlPlane.request, POLICY_NAME, {
+    expression: `object.spec.tunnelName != '${tunnelName}'`,
+    message: 'not this one',
+    reason,
   });
   await waitUntilRejected(fixture, tunnelName);
 }
@@ -56,11 +36,6 @@ async function waitUntilRejected(fixture: FaultFixture, tunnelName: string): Pro
     const path = `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels?dryRun=All`;
     return (await request('POST', path, object)).status >= 400;
   });
-}
-
-async function removePolicy({ controlPlane: { request } }: FaultFixture): Promise<void> {
-  await request('DELETE', `${ADMISSION_PATH}/validatingadmissionpolicybindings/${POLICY_NAME}`);
-  await request('DELETE', `${ADMISSION_PATH}/validatingadmissionpolicies/${POLICY_NAME}`);
 }
 
 /**
@@ -164,7 +139,7 @@ export const rejectedByPolicy: readonly FaultScenario[] = (
     name: `object-rejected-${code}`,
     description: `one object rejected with ${code}, then accepted`,
     inject: (fixture, tunnelName) => rejectObject(fixture, tunnelName, reason),
-    recover: removePolicy,
+    recover: ({ controlPlane }) => acceptCreates(controlPlane.request, POLICY_NAME),
   }),
 );
 
