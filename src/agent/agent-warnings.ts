@@ -19,14 +19,28 @@ const SKIP_HINTS: Readonly<Record<SkipReason, string>> = {
   duplicate_name: 'give each initiator a node ID of its own, or enable tenant isolation in Envoy',
 };
 
+/** With these, a line of the lifecycle log completes what the gauge lacks. */
+const COMPLETED_BY_LOG: ReadonlySet<SkipReason> = new Set(['unknown_tenant', 'ambiguous_name']);
+/** Longer than Envoy keeps a line before it writes it, which is 10 s by default (`--file-flush-interval-msec`). */
+const LOG_LINE_TIMEOUT_MS = 15_000;
+const LATE_LINE_HINT =
+  'the lifecycle log does not name it: check that its listener writes the log, or set --default-tenant';
+
 /** The log lines about what prevents or limits reports: one per cause and minute. */
 export class AgentWarnings {
   readonly #log: Log;
+  readonly #clock: Clock;
   readonly #throttled: LogThrottle;
+  readonly #followsLog: boolean;
+  /** Since when the gauges that wait for a line of the lifecycle log have been skipped. */
+  #waitingSinceMs: ReadonlyMap<string, number> = new Map();
 
-  constructor(log: Log, clock: Clock) {
+  /** @param followsLog whether there is a lifecycle log, whose lines may arrive after the gauge */
+  constructor(log: Log, clock: Clock, followsLog: boolean) {
     this.#log = log;
+    this.#clock = clock;
     this.#throttled = createLogThrottle(clock);
+    this.#followsLog = followsLog;
   }
 
   /** @param isExpected whether the message of the error suffices, without its stack */
@@ -56,14 +70,36 @@ export class AgentWarnings {
     );
   }
 
-  /** @param tunnels all have this reason; logs nothing if there are none */
-  tunnelsSkipped(reason: SkipReason, tunnels: readonly SkippedTunnel[]): void {
-    const [first] = tunnels;
-    if (first === undefined) return;
-    const example = sanitize(first.gauge, MAX_LOGGED_LENGTH);
+  /**
+   * A tunnel that a line of the lifecycle log may still complete is logged 15 s after it came up.
+   *
+   * @param skipped all tunnels that the last poll skipped
+   */
+  tunnelsSkipped(skipped: readonly SkippedTunnel[]): void {
+    const nowMs = this.#clock.monotonicMs();
+    const waiting = new Map<string, number>();
+    const tunnelsByReason = new Map<SkipReason, SkippedTunnel[]>();
+    for (const tunnel of skipped) {
+      const { gauge, reason } = tunnel;
+      if (this.#followsLog && COMPLETED_BY_LOG.has(reason)) {
+        const sinceMs = this.#waitingSinceMs.get(gauge) ?? nowMs;
+        waiting.set(gauge, sinceMs);
+        if (nowMs - sinceMs < LOG_LINE_TIMEOUT_MS) continue;
+      }
+      const tunnels = tunnelsByReason.get(reason);
+      if (tunnels === undefined) tunnelsByReason.set(reason, [tunnel]);
+      else tunnels.push(tunnel);
+    }
+    this.#waitingSinceMs = waiting;
+    for (const [reason, tunnels] of tunnelsByReason) this.#logSkipped(reason, tunnels);
+  }
+
+  #logSkipped(reason: SkipReason, tunnels: readonly SkippedTunnel[]): void {
+    const example = sanitize(tunnels[0]?.gauge ?? '', MAX_LOGGED_LENGTH);
+    const hint = this.#followsLog && COMPLETED_BY_LOG.has(reason) ? LATE_LINE_HINT : SKIP_HINTS[reason];
     this.#throttled(`skipped ${reason}`, (suppressed) =>
       this.#log.warn(
-        { reason, tunnels: tunnels.length, example, hint: SKIP_HINTS[reason], ...suppressed },
+        { reason, tunnels: tunnels.length, example, hint, ...suppressed },
         'tunnels are up and not, or not completely, reported',
       ),
     );

@@ -78,8 +78,8 @@ export class Agent {
 
   constructor(options: AgentOptions) {
     this.#options = options;
-    this.#warnings = new AgentWarnings(options.log, options.clock);
-    const { lifecycleLog, random } = options;
+    const { clock, lifecycleLog, log, random } = options;
+    this.#warnings = new AgentWarnings(log, clock, lifecycleLog !== undefined);
     if (lifecycleLog !== undefined) {
       this.#follower = new LogFollower(
         lifecycleLog,
@@ -343,9 +343,8 @@ export class Agent {
     metrics.connected.set(this.#client?.connected() === true ? 1 : 0);
     metrics.tunnels.set(this.#client === undefined ? 0 : tunnelCount);
     for (const reason of SKIP_REASONS) {
-      const tunnels = skipped.filter((tunnel) => tunnel.reason === reason);
-      metrics.skipped.set({ reason }, tunnels.length);
-      this.#warnings.tunnelsSkipped(reason, tunnels);
+      metrics.skipped.set({ reason }, skipped.filter((tunnel) => tunnel.reason === reason).length);
     }
+    this.#warnings.tunnelsSkipped(skipped);
   }
 }

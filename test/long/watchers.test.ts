@@ -106,10 +106,14 @@ describe('the example watchers', () => {
         child.stdout?.setEncoding('utf8').on('data', (text: string) => (stdout += text));
         child.stderr?.setEncoding('utf8').on('data', (text: string) => (stderr += text));
         const expectLine = async (line: string): Promise<void> => {
-          await poll(DEADLINE_MS, () => {
-            if (child?.exitCode !== null) throw new Error(`the watcher exited: ${stderr}`);
-            return Promise.resolve(stdout.split('\n').includes(line) ? true : undefined);
-          });
+          try {
+            await poll(DEADLINE_MS, () => {
+              if (child?.exitCode !== null) throw new Error('the watcher exited');
+              return Promise.resolve(stdout.split('\n').includes(line) ? true : undefined);
+            });
+          } catch (error) {
+            throw new Error(`no line "${line}" in "${stdout}"; stderr: ${stderr}`, { cause: error });
+          }
         };
         const [reporter] = fleet.reporters;
         const [[name, { tenantID, nodeID }] = expect.fail()] = [...(reporter?.expectedTunnels() ?? [])];
