@@ -3,7 +3,7 @@
 Run: kopf run --namespace NAMESPACE watcher.py
 
 `kopf.on.event` only watches. Handlers such as `kopf.on.create` would write annotations or finalizers to the objects,
-which the operator reverts.
+which the operator reverts. The handler is `async`: kopf calls other handlers in several threads, which mixes their lines.
 """
 import kopf
 
@@ -12,7 +12,7 @@ known = set()
 
 
 @kopf.on.event(*KIND)
-def on_event(type, uid, spec, **_):
+async def on_event(type, uid, spec, **_):
     line = f"{spec['tenantID']} {spec['nodeID']} {spec['reporter']['id']}"
     if type == "DELETED":
         known.discard(uid)
