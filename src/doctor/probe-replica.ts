@@ -59,11 +59,14 @@ export async function probeGrpc(address: string): Promise<ProbeResult> {
     if ('failure' in health) {
       return { endpoint: { flag, address, failure: health.failure, detail: '' }, certificate };
     }
+    const transport = peer === undefined ? 'plaintext' : 'TLS';
+    if ('rejection' in health) {
+      const detail = `${transport}, ${health.rejection}`;
+      return { endpoint: { flag, address, failure: undefined, detail }, certificate };
+    }
     const { status } = health;
-    const isReachable = status === 'SERVING' || status === 'authentication required';
-    const failure = isReachable ? undefined : `health status is ${status}`;
-    const detail = `${peer === undefined ? 'plaintext' : 'TLS'}, ${status}`;
-    return { endpoint: { flag, address, failure, detail }, certificate };
+    const failure = status === 'SERVING' ? undefined : `health status is ${status}`;
+    return { endpoint: { flag, address, failure, detail: `${transport}, ${status}` }, certificate };
   } catch (error) {
     return { endpoint: { flag, address, failure: errorMessage(error), detail: '' }, certificate };
   }

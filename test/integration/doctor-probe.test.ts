@@ -9,6 +9,7 @@ import {
 } from 'node:http2';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { createServer as createTlsServer, type TlsOptions } from 'node:tls';
 import { expect } from 'chai';
 import { probeGrpc, probeHttp } from '../../src/doctor/probe-replica.ts';
 import { useControlPlane } from '../support/control-plane.ts';
@@ -68,6 +69,13 @@ describe('doctor probes of a replica', () => {
     ['is serving', healthResponse(1), '0', undefined, 'plaintext, SERVING'],
     ['is not serving yet', healthResponse(2), '0', 'health status is NOT_SERVING', 'plaintext, NOT_SERVING'],
     ['requires a token', Buffer.alloc(0), '16', undefined, 'plaintext, authentication required'],
+    [
+      'denies the call',
+      Buffer.alloc(0),
+      '7',
+      undefined,
+      'plaintext, permission denied to a client without credentials',
+    ],
     ['has no health service', Buffer.alloc(0), '12', 'health status is unavailable (gRPC status 12)', ''],
   ];
   for (const [state, body, grpcStatus, failure, detail] of plain) {
@@ -91,7 +99,7 @@ describe('doctor probes of a replica', () => {
     const options = { ...certificate(), requestCert: true, rejectUnauthorized: true };
     const address = await listen(withResponse(createSecureServer(options), healthResponse(1)));
     const { endpoint, certificate: presented } = await probeGrpc(address);
-    expect(endpoint).to.include({ failure: undefined, detail: 'TLS, authentication required' });
+    expect(endpoint).to.include({ failure: undefined, detail: 'TLS, client certificate required' });
     expect(presented).to.have.property('subject').that.includes('127.0.0.1');
   });
 
@@ -100,7 +108,53 @@ describe('doctor probes of a replica', () => {
     server.on('sessionError', () => undefined);
     server.on('session', (session) => session.goaway(constants.NGHTTP2_INADEQUATE_SECURITY));
     const { endpoint } = await probeGrpc(await listen(server));
-    expect(endpoint).to.include({ failure: undefined, detail: 'TLS, authentication required' });
+    expect(endpoint).to.include({
+      failure: undefined,
+      detail: 'TLS, connection without a client certificate rejected (INADEQUATE_SECURITY)',
+    });
+  });
+
+  // A missing client certificate is only one of the causes, so none is claimed.
+  const closed = 'the server closed the connection before the HTTP/2 handshake';
+  const broken: readonly (readonly [string, TlsOptions, (socket: Socket) => void, string])[] = [
+    [
+      'closes each connection after the TLS handshake',
+      { ALPNProtocols: ['h2'] },
+      (socket) => socket.end(),
+      closed,
+    ],
+    [
+      'resets each connection after the TLS handshake',
+      { ALPNProtocols: ['h2'] },
+      (socket) => socket.destroy(),
+      closed,
+    ],
+    [
+      'ends each connection after the first bytes',
+      { ALPNProtocols: ['h2'] },
+      (socket) => socket.once('data', () => socket.end()),
+      closed,
+    ],
+  ];
+  for (const [behavior, options, onConnection, failure] of broken) {
+    it(`fails for a TLS port that ${behavior}`, async () => {
+      const server = createTlsServer({ ...certificate(), ...options }, (socket) => {
+        socket.on('error', () => undefined);
+        onConnection(socket);
+      });
+      const { endpoint, certificate: presented } = await probeGrpc(await listen(server));
+      expect(endpoint.failure).to.equal(failure);
+      expect(presented).to.have.property('notAfterMs');
+    });
+  }
+
+  it('fails for a TLS port whose server stops between the two connections of the probe', async () => {
+    const server = createTlsServer({ ...certificate(), ALPNProtocols: ['h2'] }, (socket) => {
+      socket.on('error', () => undefined);
+    });
+    server.on('connection', () => server.close());
+    const { endpoint } = await probeGrpc(await listen(server));
+    expect(endpoint.failure).to.match(/^the connection failed: connect ECONNREFUSED 127\.0\.0\.1:\d+$/);
   });
 
   it('fails for a TLS port whose server responds with UNAVAILABLE', async () => {
