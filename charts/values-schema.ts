@@ -33,6 +33,8 @@ export const CONFIG_FLAGS = {
   reportInterval: 'report-interval',
   unknownAfter: 'unknown-after',
   expireAfter: 'expire-after',
+  removalHold: 'removal-hold',
+  removalHoldThreshold: 'removal-hold-threshold',
   onInvalid: 'on-invalid',
   maxMessageSize: 'max-message-size',
   maxTunnelsPerReporter: 'max-tunnels-per-reporter',
@@ -144,6 +146,13 @@ export function schemaOf(range: ValueRange): JsonSchema {
         pattern: '^$|^[0-9]{1,12}(Ki|Mi|Gi)?$',
         minimum: range.min,
         maximum: range.max,
+      };
+    case 'percentage':
+      return {
+        type: ['string', 'integer', 'null'],
+        pattern: `^$|${range.pattern}`,
+        minimum: 0,
+        maximum: 100,
       };
     case 'text':
       return { type: 'string', pattern: range.pattern };

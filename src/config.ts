@@ -8,6 +8,7 @@ import {
   namespace,
   nonEmpty,
   numberInRange,
+  percentage,
   type ReadValue,
   sizeInRange,
   textMatching,
@@ -41,6 +42,10 @@ export interface Config {
   readonly unknownAfterMs: number;
   /** 1 s to 7 days after a reporter has disconnected, its objects are deleted. */
   readonly expireAfterMs: number;
+  /** 0 to 7 days for which objects that a full push lacks are kept, if they are many; 0: never. */
+  readonly removalHoldMs: number;
+  /** 0 to 100: the share of a reporter's objects that a full push must lack for its removals to be held. */
+  readonly removalHoldThresholdPercent: number;
   /** Whether an invalid tunnel alone is rejected (`skip`) or the whole report (`nack`). */
   readonly onInvalid: 'skip' | 'nack';
   /** Whether gRPC reflection is served. */
@@ -126,6 +131,19 @@ const SETTINGS = {
     description: 'time after a reporter disconnects until its tunnels are deleted; 0 is the default',
     default: '5m',
     read: durationWithDefault('5m'),
+  },
+  'removal-hold': {
+    metavar: 'DURATION',
+    description: 'time to keep objects that a full push lacks, if they are many; 0 deletes immediately',
+    default: '30s',
+    // A report that names a removed tunnel still removes its object immediately.
+    read: durationInRange(0, 7 * 24 * 3_600_000),
+  },
+  'removal-hold-threshold': {
+    metavar: 'PERCENT',
+    description: "--removal-hold applies above this share of a reporter's objects, and above 10 objects",
+    default: '50%',
+    read: percentage,
   },
   'on-invalid': {
     metavar: 'skip|nack',
@@ -279,6 +297,8 @@ export function readConfig(flags: RawFlags, fileText?: string): { readonly confi
     reportIntervalMs: values['report-interval'],
     unknownAfterMs: values['unknown-after'],
     expireAfterMs: values['expire-after'],
+    removalHoldMs: values['removal-hold'],
+    removalHoldThresholdPercent: values['removal-hold-threshold'],
     onInvalid: values['on-invalid'],
     grpcReflection: values['grpc-reflection'],
     maxMessageSizeBytes: values['max-message-size'],

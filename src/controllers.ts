@@ -7,6 +7,7 @@ import type { ReporterObjectApi, TunnelObjectApi } from './controller/object-api
 import { PolicyCache } from './controller/policy-cache.ts';
 import { PolicyStatusWriter, type PolicyStatusApi } from './controller/policy-status-writer.ts';
 import { Readiness } from './controller/readiness.ts';
+import { RemovalHolds } from './controller/removal-holds.ts';
 import { ReplicaRegistry } from './controller/replica-registry.ts';
 import { ReportIntake } from './controller/report-intake.ts';
 import { ReporterCache } from './controller/reporter-cache.ts';
@@ -192,12 +193,27 @@ export function createControllers(options: ControllersOptions): Controllers {
     clock,
     metrics,
   });
+  const holds = new RemovalHolds({
+    ledger,
+    objects: caches.tunnels,
+    registry,
+    reporters: reporterEnqueuer,
+    tunnels: tunnelEnqueuer,
+    events,
+    clock,
+    metrics,
+    log,
+  });
   const intake = new ReportIntake({
     ledger,
     objects: caches.tunnels,
     authorizer,
     reporters: reporterEnqueuer,
     tunnels: tunnelEnqueuer,
+    registry,
+    holds,
+    queue: tunnelQueue,
+    clock,
   });
 
   const limiter = new RewriteLimiter();
@@ -292,6 +308,8 @@ export function createControllers(options: ControllersOptions): Controllers {
     log,
   });
 
+  // Before the workers start.
+  caches.tunnels.addEventHandler(holds);
   caches.tunnels.addEventHandler(tunnelEnqueuer);
   caches.tunnels.addEventHandler({ onListed: () => tunnelWorkers.start() });
   caches.policies.addEventHandler(authorizer);
@@ -327,6 +345,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     stop() {
       tunnelWorkers.stop();
       reporterWorkers.stop();
+      holds.stop();
       expiry.stop();
       takeover.stop();
       policyStatus.stop();

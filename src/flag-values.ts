@@ -13,6 +13,8 @@ export type ValueRange =
   | { readonly kind: 'boolean' }
   | { readonly kind: 'enum'; readonly values: readonly string[] }
   | { readonly kind: 'integer' | 'size'; readonly min: number; readonly max: number }
+  /** A whole number of percent, from 0 to 100; `pattern` is that of its text. */
+  | { readonly kind: 'percentage'; readonly pattern: string }
   /** `zeroIsDefault`: 0 is accepted as well and stands for the default. */
   | {
       readonly kind: 'duration';
@@ -90,6 +92,16 @@ export function numberInRange(min: number, max: number): ReadValue<number> {
   };
   return Object.assign(read, { range: { kind: 'integer', min, max } as const });
 }
+
+const PERCENTAGE_PATTERN = '^(100|[1-9]?[0-9])%?$';
+
+/** Accepts a whole number of percent from 0 to 100, as `50%` or `50`; the value is that number. */
+export function percentage(text: string): Result<number> {
+  return new RegExp(PERCENTAGE_PATTERN).test(text)
+    ? { value: Number(text.replace('%', '')) }
+    : { expected: 'must be a whole percentage from 0% to 100%, such as 50%' };
+}
+percentage.range = { kind: 'percentage', pattern: PERCENTAGE_PATTERN } as const;
 
 /** Accepts digits with an optional fraction: no sign, no exponent, no separators. */
 export function decimalInRange(min: number, max: number): ReadValue<number> {

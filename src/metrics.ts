@@ -142,6 +142,15 @@ export function createMetrics() {
       'Writes whose response differs from what was sent, because a webhook or policy rewrote the object.',
       ['resource', 'part'],
     ),
+    removalsHeld: gauge(
+      'reverse_tunnel_removals_held',
+      'ReverseTunnel objects that the last full push of a reporter lacks and that are kept for --removal-hold.',
+    ),
+    removalHolds: counter(
+      'reverse_tunnel_removal_holds_total',
+      'Full pushes that lacked so many ReverseTunnel objects that the removals were held.',
+      [],
+    ),
     oldestPendingWriteSeconds: gauge(
       'reverse_tunnel_oldest_pending_write_seconds',
       'Longest time for which a reporter has continuously had pending ReverseTunnel writes.',

@@ -6,6 +6,7 @@ import type { Config } from './config.ts';
 import { updateControllerMetrics } from './controller/controller-stats.ts';
 import type { ControllerSettings } from './controller/settings.ts';
 import { createNames } from './core/names.ts';
+import { MAX_IMMEDIATE_REMOVALS } from './core/removal-hold.ts';
 import { FileReadError } from './file-watcher.ts';
 import { ListenError, MAX_CONNECTIONS, ReportingServer } from './grpc/reporting-server.ts';
 import { TlsMaterialError } from './grpc/tls-acceptor.ts';
@@ -106,6 +107,11 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     reportIntervalMs: config.reportIntervalMs,
     unknownAfterMs: config.unknownAfterMs,
     expireAfterMs: config.expireAfterMs,
+    removalHold: {
+      holdMs: config.removalHoldMs,
+      thresholdPercent: config.removalHoldThresholdPercent,
+      maxImmediate: MAX_IMMEDIATE_REMOVALS,
+    },
     writeConcurrency: config.writeConcurrency,
   };
   const replica = createReplica({
@@ -239,12 +245,18 @@ function checkConfig(config: Config, metrics: Metrics, log: Log): void {
   if (isInsecure) {
     log.warn({ tls: config.tlsCert !== undefined }, 'auth is insecure: any client may report');
   }
-  const { expireAfterMs, reportIntervalMs } = config;
+  const { expireAfterMs, reportIntervalMs, removalHoldMs } = config;
   const minMs = MIN_EXPIRE_AFTER_MS + reportIntervalMs;
   if (expireAfterMs < minMs) {
     log.warn(
       { expireAfterMs, minMs },
       'expire-after is too short: a replica may expire tunnels that another has just claimed',
+    );
+  }
+  if (removalHoldMs > expireAfterMs) {
+    log.warn(
+      { removalHoldMs, expireAfterMs },
+      'removal-hold exceeds expire-after: tunnels that are gone are shown as connected for that long',
     );
   }
 }

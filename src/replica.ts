@@ -59,7 +59,7 @@ export interface Replica {
 /** Builds a replica. Each line uses only lines above it. The operator and the simulation call this function. */
 export function createReplica(options: ReplicaOptions): Replica {
   const { self, names, client, namespace, settings, requirePolicy, clock, random, metrics, log } = options;
-  const ledger = new Ledger(options.limits);
+  const ledger = new Ledger(options.limits, settings.removalHold);
   const caches = createCaches({ names, ledger, requirePolicy, clock, metrics, log });
   const reflectors = new Reflectors({
     client,

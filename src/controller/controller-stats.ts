@@ -92,6 +92,7 @@ export function updateControllerMetrics(options: ControllerMetricsOptions): void
   const stats = collectReporterStats(registry.entries(), sources, clock.monotonicMs());
   metrics.reportedTunnels.set(ledger.totalTunnelCount());
   metrics.objects.set(objects.size);
+  metrics.removalsHeld.set(ledger.heldCount);
   metrics.cacheSynced.set(objects.hasSynced ? 1 : 0);
   for (const [name, queue] of Object.entries(queues)) {
     metrics.workqueueDepth.set({ name }, queue.depth);

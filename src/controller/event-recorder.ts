@@ -10,7 +10,14 @@ import type { WriteFence } from './write-fence.ts';
 
 /** Kinds of Events about reporters. Each has one type, reason and action. */
 export type ReporterEventKind =
-  'connected' | 'disconnected' | 'expired' | 'conflict' | 'tunnelsRejected' | 'writesRejected' | 'rewritten';
+  | 'connected'
+  | 'disconnected'
+  | 'expired'
+  | 'conflict'
+  | 'removalsHeld'
+  | 'tunnelsRejected'
+  | 'writesRejected'
+  | 'rewritten';
 
 /** Records Events about reporters. Never waits and never fails: an Event that cannot be sent is dropped. */
 export interface EventRecorder {
@@ -22,6 +29,7 @@ const EVENT_TYPES = {
   disconnected: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
   expired: { type: 'Warning', reason: 'Expired', action: 'DeleteTunnels' },
   conflict: { type: 'Warning', reason: 'IdentityConflict', action: 'BackOff' },
+  removalsHeld: { type: 'Warning', reason: 'RemovalsHeld', action: 'AwaitTunnels' },
   rewritten: { type: 'Warning', reason: 'RewrittenByAdmission', action: 'BackOff' },
   writesRejected: { type: 'Warning', reason: 'WritesRejected', action: 'BackOff' },
   tunnelsRejected: { type: 'Warning', reason: 'TunnelsRejected', action: 'RejectTunnels' },

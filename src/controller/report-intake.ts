@@ -1,13 +1,17 @@
-import type { LimitExceeded } from '../core/apply-report.ts';
+import type { Clock } from '../clock.ts';
+import type { LimitExceeded, ObjectsContext } from '../core/apply-report.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Peer } from '../core/peer.ts';
 import type { Report } from '../core/report.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { Authorizer } from './authorizer.ts';
+import type { RemovalHolds } from './removal-holds.ts';
 import type { ReporterEnqueuer, ReportSummary } from './reporter-enqueuer.ts';
+import type { ReporterRegistry } from './reporter-registry.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
+import type { Workqueue } from './workqueue.ts';
 
 export interface ReportIntakeOptions {
   readonly ledger: Ledger;
@@ -15,6 +19,11 @@ export interface ReportIntakeOptions {
   readonly authorizer: Authorizer;
   readonly reporters: ReporterEnqueuer;
   readonly tunnels: TunnelEnqueuer;
+  readonly registry: ReporterRegistry;
+  readonly holds: RemovalHolds;
+  /** The queue of tunnels. */
+  readonly queue: Workqueue;
+  readonly clock: Clock;
 }
 
 /**
@@ -60,14 +69,26 @@ export class ReportIntake {
     report: Report & Pick<ReportSummary, 'rejected'>,
     receivedMs: number,
   ): LimitExceeded | undefined {
-    const { ledger, objects, authorizer, reporters, tunnels } = this.#options;
+    const { ledger, objects, authorizer, reporters, tunnels, holds } = this.#options;
     const exceeded = authorizer.limitExceeded(reporter);
     if (exceeded !== undefined) return exceeded;
     const key = reporterKey(reporter);
-    const result = ledger.apply(reporter, report, objects.priorState(key), authorizer.grantFor(key));
+    const context = report.fullPush ? this.#objectsContext(key) : undefined;
+    const result = ledger.apply(reporter, report, objects.priorState(key), authorizer.grantFor(key), context);
     if ('limit' in result) return result;
+    if (result.hold !== undefined) holds.start(key, result.hold);
     reporters.reportReceived(key, report, result.changed.length > 0 || result.becameComplete);
     tunnels.enqueueReport(key, result, receivedMs);
     return undefined;
+  }
+
+  #objectsContext(key: string): ObjectsContext {
+    const { objects, registry, queue, clock } = this.#options;
+    return {
+      nowMs: clock.monotonicMs(),
+      isListed: objects.hasSynced,
+      isOwned: registry.entry(key)?.ownership.hasConfirmedClaim === true,
+      isBeingWritten: (name) => queue.isRunning(key, name),
+    };
   }
 }

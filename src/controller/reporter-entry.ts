@@ -43,6 +43,8 @@ export interface ReporterEntry {
    * it. Written by `ReporterReconciler`.
    */
   conflicts: number;
+  /** When the latest hold of removals ends, RFC 3339; outdated if nothing is held. Written by `RemovalHolds`. */
+  removalsHeldUntil: string;
 }
 
 /** Creates the entry of a reporter about which nothing is known yet. */
@@ -66,6 +68,7 @@ export function createReporterEntry(
     claimPending: false,
     disconnection: undefined,
     conflicts: 0,
+    removalsHeldUntil: '',
   };
 }
 

@@ -1,3 +1,5 @@
+import type { RemovalHoldRule } from '../core/removal-hold.ts';
+
 /** Settings of the controllers. `reportIntervalMs` may change while they run. */
 export interface ControllerSettings {
   /** `--report-interval`. */
@@ -6,6 +8,8 @@ export interface ControllerSettings {
   readonly unknownAfterMs: number;
   /** `--expire-after`. */
   readonly expireAfterMs: number;
+  /** `--removal-hold` and `--removal-hold-threshold`. */
+  readonly removalHold: RemovalHoldRule;
   /** `--write-concurrency`: concurrent writes of ReverseTunnel objects. */
   readonly writeConcurrency: number;
 }

@@ -126,6 +126,9 @@ function syncStatus(
   const rewritten = rewrittenSummary(entry);
   if (rewritten !== undefined) return { reason: 'RewrittenByAdmission', ...rewritten };
   if (!ledger.isComplete(key)) return { reason: 'AwaitingFullPush' };
+  const held = ledger.heldRemovals(key);
+  if (held !== undefined)
+    return { reason: 'RemovalsHeld', objects: held.size, until: entry.removalsHeldUntil };
   const isPending = hasDiff || queue.pending(key) > 0 || deletionsDeferred;
   const isOld = backlogSinceMs !== undefined && nowMs - backlogSinceMs >= BACKLOG_THRESHOLD_MS;
   // Becomes Synced=True only without waiting writes, and Synced=False only if writes have waited for long.

@@ -13,7 +13,7 @@ const COUNTS_INTERVAL_MS = 10_000;
 const STATUS_WRITE_RATE: Rate = { burst: 5, perSecond: 0.5 };
 
 /** The reasons of Synced that are written without waiting for the counts. */
-const BLOCKED_REASONS = ['WritesRejected', 'RewrittenByAdmission'] as const;
+const URGENT_REASONS = ['WritesRejected', 'RewrittenByAdmission', 'RemovalsHeld'] as const;
 
 /** A status write that admission rewrote. */
 export interface RewrittenStatus extends RewrittenField {
@@ -86,13 +86,13 @@ export function nextStatusWrite(
   const { status, pendingWrites } = entry;
   const syncedCondition = before?.conditions?.find(({ type }) => type === 'Synced');
   const wasSynced = syncedCondition?.status === 'True';
-  const shownReason = BLOCKED_REASONS.find((reason) => reason === syncedCondition?.reason);
-  const rejectionsChanged = blockedReason(entry) !== shownReason;
+  const shownReason = URGENT_REASONS.find((reason) => reason === syncedCondition?.reason);
+  const reasonChanged = urgentReason(entry, sources) !== shownReason;
   const { countsDueMs } = status;
   const pending = sources.queue.pending(entry.key);
   const backlogMs = pendingWrites.updateBacklog(pending, nowMs);
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
-  if (pending > 0 && entry.stream !== undefined && !rejectionsChanged) {
+  if (pending > 0 && entry.stream !== undefined && !reasonChanged) {
     const nextMs = wasSynced && nowMs < backlogMs ? Math.min(backlogMs, countsDueMs) : countsDueMs;
     if (nowMs < nextMs) return { type: 'wait', atMs: nextMs };
   }
@@ -118,8 +118,14 @@ export function nextStatusWrite(
   return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
 }
 
-/** Returns the reason of Synced if writes wait for a change on the server; undefined if none does. */
-function blockedReason(entry: ReporterEntry): (typeof BLOCKED_REASONS)[number] | undefined {
+/** Returns the reason of Synced if writes wait for something else than a worker; undefined if none does. */
+function urgentReason(
+  entry: ReporterEntry,
+  { ledger }: StatusSources,
+): (typeof URGENT_REASONS)[number] | undefined {
   if (entry.pendingWrites.rejectedCount > 0) return 'WritesRejected';
-  return rewrittenSummary(entry) === undefined ? undefined : 'RewrittenByAdmission';
+  if (rewrittenSummary(entry) !== undefined) return 'RewrittenByAdmission';
+  return entry.stream !== undefined && ledger.heldRemovals(entry.key) !== undefined
+    ? 'RemovalsHeld'
+    : undefined;
 }

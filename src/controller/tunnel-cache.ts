@@ -115,6 +115,7 @@ export class TunnelCache {
   priorState(key: string): PriorState {
     const ofReporter = this.#byReporter.get(key);
     return {
+      size: ofReporter?.size ?? 0,
       tunnel: (name) => ofReporter?.get(name)?.observed.tunnel,
       *tunnels() {
         for (const entry of ofReporter?.values() ?? []) yield entry.observed.tunnel;

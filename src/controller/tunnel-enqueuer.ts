@@ -129,6 +129,14 @@ export class TunnelEnqueuer {
     this.#enqueueChanged(key, registry.entry(key)?.pendingWrites.blockedNames() ?? [], sinceMs);
   }
 
+  /** Queues tunnels whose removal is no longer held. */
+  enqueueReleased(key: string, tunnelNames: readonly string[]): void {
+    const { registry, writeAuthorizer, clock } = this.#options;
+    if (!writeAuthorizer.canWrite(key)) writeAuthorizer.writeSkipped(key);
+    // All objects of an expired reporter are deleted anyway, at a limited rate.
+    else if (registry.phase(key) !== 'expired') this.#enqueueChanged(key, tunnelNames, clock.monotonicMs());
+  }
+
   /** Handles a change of what a reporter may report: objects are created or deleted without a report. */
   onGrantChanged(key: string, grant: Grant): void {
     const { ledger, objects, registry, writeAuthorizer, clock, metrics } = this.#options;

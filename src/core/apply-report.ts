@@ -1,4 +1,5 @@
 import type { Grant } from './grant.ts';
+import { HeldRemovals, holdsRemovals, NO_REMOVAL_HOLD, type RemovalHoldRule } from './removal-hold.ts';
 import type { Report } from './report.ts';
 import { sameTunnel, type ReporterId, type Tunnel } from './tunnel.ts';
 
@@ -14,6 +15,13 @@ export interface ReporterState {
   removed: Set<string> | undefined;
   /** Names in `tunnels` that the grant does not permit, for which no objects are written. Undefined: none. */
   denied: Set<string> | undefined;
+  /** Names that the last full push lacks and whose objects are kept for now. None of them is in `tunnels`. */
+  readonly held: HeldRemovals;
+  /**
+   * Defined after a full push that could not be compared with the objects, because they had not been listed: the names
+   * that were removed by name, before that full push or since. See `holdUncompared`.
+   */
+  uncompared: Set<string> | undefined;
   /** What the reporter may report now. */
   grant: Grant;
 }
@@ -24,6 +32,16 @@ export interface ReportChange {
   readonly changed: readonly string[];
   /** True for the first full push of a reporter: stale objects can be deleted from now on. */
   readonly becameComplete: boolean;
+  /** The hold that a full push has started; undefined: all of its removals are immediate. */
+  readonly hold?: StartedHold | undefined;
+}
+
+/** The start of a hold. */
+export interface StartedHold {
+  /** Objects of the reporter that are held, earlier ones included. */
+  readonly held: number;
+  /** Objects of the reporter. */
+  readonly objects: number;
 }
 
 /** A limit that a report would exceed. The report was rejected as a whole: nothing has changed. */
@@ -42,8 +60,21 @@ export interface LimitExceeded {
 
 /** The tunnels of existing objects, from which a ledger continues that has just been created. */
 export interface PriorState {
+  readonly size: number;
   tunnel(name: string): Tunnel | undefined;
   tunnels(): Iterable<Tunnel>;
+}
+
+/** What is known about the objects of a reporter when a full push is applied. */
+export interface ObjectsContext {
+  /** Monotonic ms. */
+  readonly nowMs: number;
+  /** False before the first complete list of objects. */
+  readonly isListed: boolean;
+  /** True if this replica writes the objects of the reporter, so that an object without a tunnel was removed by name. */
+  readonly isOwned: boolean;
+  /** True while an object is being written, which may create it after the full push. */
+  isBeingWritten(name: string): boolean;
 }
 
 /** The limits that apply to a report. */
@@ -54,11 +85,13 @@ export interface Limits {
   readonly globalLimit: number;
   /** The part of `globalLimit` that other reporters use. */
   readonly usedByOthers: number;
+  /** Held names of other reporters, which never prevent a tunnel from being reported. */
+  readonly heldByOthers: number;
 }
 
 /** Returns what a reporter contributes to the limit of all reporters: its tunnels and its removed names. */
-export function sizeOf({ tunnels, removed }: ReporterState): number {
-  return tunnels.size + (removed?.size ?? 0);
+export function sizeOf({ tunnels, removed, uncompared }: ReporterState): number {
+  return tunnels.size + (removed?.size ?? 0) + (uncompared?.size ?? 0);
 }
 
 /** Checks the limit of all reporters together. It never rejects a reporter that does not grow. */
@@ -86,12 +119,15 @@ export function deniedTunnels(
  * Applies a full push. It is authoritative: the reporter holds exactly the tunnels that it lists.
  *
  * @param state changed in place, or left unchanged if a limit is exceeded
+ * @param context undefined: nothing is held
  */
 export function applyFullPush(
   state: ReporterState,
   report: Report,
   prior: PriorState,
   limits: Limits,
+  rule: RemovalHoldRule = NO_REMOVAL_HOLD,
+  context?: ObjectsContext,
 ): ReportChange | LimitExceeded {
   const { grant } = state;
   const limit = Math.min(limits.perReporter, grant.tunnels);
@@ -109,14 +145,103 @@ export function applyFullPush(
   for (const [name, tunnel] of after) {
     if (before.get(name) !== tunnel) changed.push(name);
   }
+  const firstRemoved = changed.length;
   for (const name of before.keys()) {
     if (!after.has(name)) changed.push(name);
   }
   const becameComplete = state.removed !== undefined;
+  const removedByName = state.removed ?? state.uncompared;
   state.tunnels = after;
   state.removed = undefined;
+  state.uncompared = undefined;
   state.denied = deniedTunnels(after, grant);
-  return { changed, becameComplete };
+  for (const name of state.held.names()) if (after.has(name)) state.held.remove(name);
+  let isHeld = false;
+  if (rule.holdMs > 0 && context !== undefined) {
+    const { nowMs, isListed, isOwned } = context;
+    if (isListed) {
+      const lacked =
+        isOwned && removedByName === undefined
+          ? changed
+              .slice(firstRemoved)
+              .filter((name) => prior.tunnel(name) !== undefined || context.isBeingWritten(name))
+          : lackedObjects(state, prior, removedByName);
+      isHeld = holdLacked(state, lacked, prior, rule, nowMs);
+    } else {
+      state.uncompared = new Set(removedByName);
+      for (const name of after.keys()) state.uncompared.delete(name);
+    }
+  }
+  for (const name of fitHeld(state, limits)) changed.push(name);
+  return {
+    changed,
+    becameComplete,
+    ...(isHeld && state.held.size > 0 ? { hold: { held: state.held.size, objects: prior.size } } : {}),
+  };
+}
+
+/**
+ * Compares the last full push with the objects, which had not been listed when it was applied, and holds what it lacks.
+ * Does nothing if it was compared already.
+ */
+export function holdUncompared(
+  state: ReporterState,
+  prior: PriorState,
+  limits: Limits,
+  rule: RemovalHoldRule,
+  nowMs: number,
+): StartedHold | undefined {
+  const removedByName = state.uncompared;
+  if (removedByName === undefined) return undefined;
+  state.uncompared = undefined;
+  if (!holdLacked(state, lackedObjects(state, prior, removedByName), prior, rule, nowMs)) return undefined;
+  // All objects are compared once this replica owns the reporter, so the names that do not fit need not be returned.
+  fitHeld(state, limits);
+  return state.held.size === 0 ? undefined : { held: state.held.size, objects: prior.size };
+}
+
+/** Returns the names that have an object, are not reported, and were not removed by name. */
+function lackedObjects(
+  { tunnels, held }: ReporterState,
+  prior: PriorState,
+  removedByName: ReadonlySet<string> | undefined,
+): string[] {
+  const lacked: string[] = [];
+  for (const { name } of prior.tunnels()) {
+    if (!tunnels.has(name) && !held.has(name) && removedByName?.has(name) !== true) lacked.push(name);
+  }
+  return lacked;
+}
+
+/**
+ * Holds the names that a full push lacks, if they and the names that are held already are so many that the rule applies.
+ * A name that is held already stays held in any case, until the same time as before.
+ *
+ * @returns true if a hold has started
+ */
+function holdLacked(
+  { held }: ReporterState,
+  lacked: readonly string[],
+  prior: PriorState,
+  rule: RemovalHoldRule,
+  nowMs: number,
+): boolean {
+  if (lacked.length === 0 || !holdsRemovals(rule, held.size + lacked.length, prior.size)) return false;
+  for (const name of lacked) held.add(name, nowMs + rule.holdMs);
+  return true;
+}
+
+/**
+ * Ends the oldest holds if the held objects and those of the reported tunnels together exceed a limit: a peer that reports
+ * other tunnels each time would otherwise have more objects than it may.
+ *
+ * @returns the names that are no longer held
+ */
+function fitHeld({ tunnels, held, grant }: ReporterState, limits: Limits): string[] {
+  if (held.size === 0) return [];
+  const max = Math.min(limits.perReporter, grant.tunnels);
+  const globalMax = limits.globalLimit - limits.usedByOthers - limits.heldByOthers;
+  return held.shrink(Math.min(max, globalMax) - tunnels.size);
 }
 
 /**
@@ -151,12 +276,23 @@ export function applyDelta(
     // Objects may have been listed only after the reporter's first delta: a name not mentioned so far is as its object.
     const known = current ?? (state.removed?.has(name) === false ? prior.tunnel(name) : undefined);
     const tunnel = lastEntry.get(name) ?? known;
+    const isHeld = state.held.has(name);
     if (tunnel !== undefined && (known === undefined ? 0 : 1) + net >= 1) {
       const isSame = known !== undefined && sameTunnel(known, tunnel);
-      after.set(name, isSame ? known : tunnel);
+      const stored = isHeld ? prior.tunnel(name) : known;
+      after.set(name, stored !== undefined && sameTunnel(stored, tunnel) ? stored : tunnel);
       if (current === undefined) size += 1;
       if (!isSame) changed.push(name);
-    } else if (known !== undefined || (net !== 0 && state.removed?.has(name) === false)) {
+    } else if (isHeld) {
+      // Removed by name, possibly after it had returned within the interval of the report.
+      after.set(name, undefined);
+      changed.push(name);
+    } else if (
+      known !== undefined ||
+      (net !== 0 && state.removed?.has(name) === false) ||
+      // Removed by name, which matters as long as its object is not known: it must not be held.
+      state.uncompared?.has(name) === false
+    ) {
       after.set(name, undefined);
       if (current !== undefined) size -= 1;
       changed.push(name);
@@ -168,18 +304,24 @@ export function applyDelta(
   const exceeded = checkGlobalLimit(state.tunnels.size, size, limits);
   if (exceeded !== undefined) return exceeded;
   for (const [name, tunnel] of after) {
+    state.held.remove(name);
     if (tunnel === undefined) {
       state.tunnels.delete(name);
       state.removed?.add(name);
+      state.uncompared?.add(name);
     } else {
       state.tunnels.set(name, tunnel);
       state.removed?.delete(name);
+      state.uncompared?.delete(name);
     }
     if (tunnel !== undefined && permits?.(tunnel) === false) (state.denied ??= new Set()).add(name);
     else state.denied?.delete(name);
   }
   const remaining = Math.max(0, limits.globalLimit - limits.usedByOthers - state.tunnels.size);
-  evictOldest(Math.min(limits.perReporter, remaining), state.removed);
+  const maxRemoved = Math.min(limits.perReporter, remaining);
+  evictOldest(maxRemoved, state.removed);
+  evictOldest(maxRemoved, state.uncompared);
+  for (const name of fitHeld(state, limits)) changed.push(name);
   return { changed, becameComplete: false };
 }
 

@@ -2,13 +2,18 @@ import {
   applyDelta,
   applyFullPush,
   deniedTunnels,
+  holdUncompared,
   sizeOf,
   type LimitExceeded,
+  type Limits,
+  type ObjectsContext,
   type PriorState,
   type ReportChange,
   type ReporterState,
+  type StartedHold,
 } from './apply-report.ts';
 import { ALLOW_ALL, type Grant } from './grant.ts';
+import { HeldRemovals, NO_REMOVAL_HOLD, type RemovalHoldRule } from './removal-hold.ts';
 import type { Report } from './report.ts';
 import { reporterKey, type ReporterId, type Tunnel } from './tunnel.ts';
 
@@ -17,10 +22,13 @@ export type TunnelState =
   | { readonly state: 'present'; readonly tunnel: Tunnel }
   /** The reporter does not hold the tunnel: its object should be deleted. */
   | { readonly state: 'absent' }
+  /** A full push lacks the tunnel, and its removal is held: its object stays unchanged for now. */
+  | { readonly state: 'held' }
   /** The reporter has not reported about the tunnel: its object stays unchanged. */
   | { readonly state: 'unknown' };
 
 const ABSENT: TunnelState = { state: 'absent' };
+const HELD: TunnelState = { state: 'held' };
 const UNKNOWN: TunnelState = { state: 'unknown' };
 
 /** Limits of a ledger. */
@@ -40,11 +48,16 @@ export interface LedgerLimits {
 export class Ledger {
   readonly #reporters = new Map<string, ReporterState>();
   readonly #limits: LedgerLimits;
+  readonly #rule: RemovalHoldRule;
   /** Tunnels and removed names of all reporters. */
   #size = 0;
+  /** Held names of all reporters. */
+  #heldCount = 0;
 
-  constructor(limits: LedgerLimits = {}) {
+  /** @param rule when the removals of a full push are held. Default: never */
+  constructor(limits: LedgerLimits = {}, rule: RemovalHoldRule = NO_REMOVAL_HOLD) {
     this.#limits = limits;
+    this.#rule = rule;
   }
 
   /**
@@ -53,27 +66,27 @@ export class Ledger {
    * @param prior the tunnels of existing objects; a delta of a reporter without a state is applied to them, and a tunnel
    *   that equals that of its object shares its memory
    * @param grant what the reporter may report from now on, until the next call or `setGrant`
+   * @param context what is known about the objects; undefined: no removal is held
    */
   apply(
     reporter: ReporterId,
     report: Report,
     prior: PriorState,
     grant: Grant = ALLOW_ALL,
+    context?: ObjectsContext,
   ): ReportChange | LimitExceeded {
     const isNew = !this.#reporters.has(reporterKey(reporter));
     const state = this.#stateFor(reporter, report.fullPush ? undefined : prior, grant);
     state.grant = grant;
     // Existing objects that the grant does not permit must be deleted, although the report need not name them.
     const denied = isNew ? [...(state.denied ?? [])] : [];
-    const applyReport = report.fullPush ? applyFullPush : applyDelta;
-    const before = sizeOf(state);
-    const change = applyReport(state, report, prior, {
-      perReporter: this.#limits.tunnelsPerReporter ?? Number.POSITIVE_INFINITY,
-      globalLimit: this.#limits.tunnels ?? Number.POSITIVE_INFINITY,
-      usedByOthers: this.#size - before,
-    });
+    const limits = this.#limitsFor(state);
+    this.#subtract(state);
+    const change = report.fullPush
+      ? applyFullPush(state, report, prior, limits, this.#rule, context)
+      : applyDelta(state, report, prior, limits);
+    this.#add(state);
     if ('limit' in change) return change;
-    this.#size += sizeOf(state) - before;
     return denied.length === 0
       ? change
       : { ...change, changed: [...new Set([...change.changed, ...denied])] };
@@ -90,9 +103,45 @@ export class Ledger {
     if (state === undefined) return UNKNOWN;
     const tunnel = state.tunnels.get(name);
     if (tunnel !== undefined) return state.denied?.has(name) === true ? ABSENT : { state: 'present', tunnel };
-    if (state.removed === undefined || state.removed.has(name)) return ABSENT;
+    const isHeld = state.held.has(name);
+    if (!isHeld && (state.removed === undefined || state.removed.has(name))) return ABSENT;
     // A tunnel that is not permitted is absent whether or not the reporter holds it.
-    return observed !== undefined && state.grant.permits?.(observed) === false ? ABSENT : UNKNOWN;
+    if (observed !== undefined && state.grant.permits?.(observed) === false) return ABSENT;
+    return isHeld ? HELD : UNKNOWN;
+  }
+
+  /**
+   * Compares the last full push with the objects, which were not listed when it was applied, and holds what it lacks.
+   * Must be called for each reporter when the first list is complete, before its objects are compared.
+   *
+   * @returns the hold that has started; undefined if none has
+   */
+  holdUncompared(key: string, prior: PriorState, nowMs: number): StartedHold | undefined {
+    const state = this.#reporters.get(key);
+    if (state?.uncompared === undefined) return undefined;
+    const limits = this.#limitsFor(state);
+    this.#subtract(state);
+    const hold = holdUncompared(state, prior, limits, this.#rule, nowMs);
+    this.#add(state);
+    return hold;
+  }
+
+  /** Returns the removals of a reporter that are held, and until when; undefined if there are none. */
+  heldRemovals(key: string): Pick<HeldRemovals, 'size' | 'nextUntilMs' | 'lastUntilMs'> | undefined {
+    const held = this.#reporters.get(key)?.held;
+    return held === undefined || held.size === 0 ? undefined : held;
+  }
+
+  /** The number of held removals of all reporters. */
+  get heldCount(): number {
+    return this.#heldCount;
+  }
+
+  /** Ends the holds of a reporter whose time has passed. Returns their names, which are absent from now on. */
+  releaseHeld(key: string, nowMs: number): string[] {
+    const released = this.#reporters.get(key)?.held.takeEnded(nowMs) ?? [];
+    this.#heldCount -= released.length;
+    return released;
   }
 
   /**
@@ -119,14 +168,14 @@ export class Ledger {
   dropDenied(key: string): void {
     const state = this.#reporters.get(key);
     if (state?.denied === undefined) return;
-    this.#size -= sizeOf(state);
+    this.#subtract(state);
     for (const name of state.denied) {
       state.tunnels.delete(name);
       // Keeps the tunnel absent, as it was while it was denied.
       state.removed?.add(name);
     }
     state.denied = undefined;
-    this.#size += sizeOf(state);
+    this.#add(state);
   }
 
   /** Returns the names of the tunnels that a reporter holds, and of those removed before its first full push. */
@@ -164,7 +213,7 @@ export class Ledger {
   forget(key: string): void {
     const state = this.#reporters.get(key);
     if (state === undefined) return;
-    this.#size -= sizeOf(state);
+    this.#subtract(state);
     this.#reporters.delete(key);
   }
 
@@ -189,12 +238,41 @@ export class Ledger {
     const key = reporterKey(reporter);
     let state = this.#reporters.get(key);
     if (state === undefined) {
-      state = { reporter, tunnels: new Map(), removed: new Set(), denied: undefined, grant };
+      state = {
+        reporter,
+        tunnels: new Map(),
+        removed: new Set(),
+        denied: undefined,
+        held: new HeldRemovals(),
+        uncompared: undefined,
+        grant,
+      };
       for (const tunnel of prior?.tunnels() ?? []) state.tunnels.set(tunnel.name, tunnel);
       state.denied = deniedTunnels(state.tunnels, grant);
-      this.#size += sizeOf(state);
+      this.#add(state);
       this.#reporters.set(key, state);
     }
     return state;
+  }
+
+  #limitsFor(state: ReporterState): Limits {
+    return {
+      perReporter: this.#limits.tunnelsPerReporter ?? Number.POSITIVE_INFINITY,
+      globalLimit: this.#limits.tunnels ?? Number.POSITIVE_INFINITY,
+      usedByOthers: this.#size - sizeOf(state),
+      heldByOthers: this.#heldCount - state.held.size,
+    };
+  }
+
+  /** Removes a reporter from the totals, before its state changes. */
+  #subtract(state: ReporterState): void {
+    this.#size -= sizeOf(state);
+    this.#heldCount -= state.held.size;
+  }
+
+  /** Adds a reporter to the totals, after its state has changed. */
+  #add(state: ReporterState): void {
+    this.#size += sizeOf(state);
+    this.#heldCount += state.held.size;
   }
 }

@@ -40,7 +40,7 @@ export function nextAction(
   objects: readonly ObservedTunnel[],
   tolerated: ToleratedParts = TOLERATE_NOTHING,
 ): TunnelAction | undefined {
-  if (state.state === 'unknown') return undefined;
+  if (state.state === 'unknown' || state.state === 'held') return undefined;
   const desired = state.state === 'present' ? state.tunnel : undefined;
   let kept: ObservedTunnel | undefined;
   for (const object of objects) {

@@ -30,6 +30,8 @@ export type SyncStatus =
   | { readonly reason: 'UpToDate' | 'SyncInProgress' | 'AwaitingFullPush' }
   /** The number of objects that the API server rejects, and its response to the last of these writes. */
   | { readonly reason: 'WritesRejected'; readonly objects: number; readonly answer: string }
+  /** Objects that the last full push lacks are kept until a time, RFC 3339. */
+  | { readonly reason: 'RemovalsHeld'; readonly objects: number; readonly until: string }
   /** What admission rewrites. */
   | ({ readonly reason: 'RewrittenByAdmission' } & RewrittenObjectsSummary)
   /** The number of rejected tunnels, and the error of the first. */
@@ -161,6 +163,13 @@ function syncedContent({ connected, synced }: StatusInputs): ConditionContent {
       };
     case 'RewrittenByAdmission':
       return { type, status: 'False', reason, message: rewrittenMessage(synced) };
+    case 'RemovalsHeld':
+      return {
+        type,
+        status: 'False',
+        reason,
+        message: `${synced.objects} ReverseTunnel objects that the last full push lacks are kept until ${synced.until}, unless their tunnels return`,
+      };
     case 'TunnelsRejected':
       return {
         type,

@@ -89,7 +89,7 @@ function checkSynced(reporters: readonly ReporterObject[], inputs: DoctorInputs)
       const suffix = synced.message === '' ? '' : `: ${synced.message}`;
       (isLasting ? lasting : recent).push(`${describe(reporter, synced, nowMs)}${suffix}`);
     }
-    const lastingStatus = reason === 'AwaitingFullPush' ? 'warn' : 'fail';
+    const lastingStatus = reason === 'AwaitingFullPush' || reason === 'RemovalsHeld' ? 'warn' : 'fail';
     for (const [status, affected] of [
       [lastingStatus, lasting],
       [initialStatus, recent],
@@ -115,6 +115,12 @@ function checkSynced(reporters: readonly ReporterObject[], inputs: DoctorInputs)
     'warn',
     'invalid tunnels were rejected',
     'fix the tenant, cluster or node ID of the initiator: docs/troubleshooting.md#tunnels-are-rejected',
+  );
+  addResult(
+    'RemovalsHeld',
+    'warn',
+    'many tunnels are missing from a full push',
+    'check that the initiators reach the Envoy: docs/troubleshooting.md#many-tunnels-are-missing',
   );
   addResult(
     'SyncInProgress',

@@ -90,6 +90,7 @@ const REPORTER_HEADER = [
 
 function reporterCells(reporter: ReporterSummary, nowMs: number): string[] {
   const since = reporter.noteSinceMs === undefined ? '' : ` ${formatAge(nowMs - reporter.noteSinceMs)}`;
+  const details = reporter.details === '' ? '' : `: ${reporter.details}`;
   return [
     reporter.id,
     reporter.cluster,
@@ -99,7 +100,7 @@ function reporterCells(reporter: ReporterSummary, nowMs: number): string[] {
     String(reporter.objects),
     String(reporter.pending),
     reporter.owner,
-    reporter.note === '' ? '' : `${reporter.note}${since}`,
+    reporter.note === '' ? '' : `${reporter.note}${since}${details}`,
   ];
 }
 

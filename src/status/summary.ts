@@ -62,6 +62,8 @@ export interface ReporterSummary {
   readonly owner: string;
   /** Why the reporter is unhealthy: a condition or its reason; "" if it is healthy. */
   readonly note: string;
+  /** The message of that condition, if it contains numbers or names: those of held removals; "" otherwise. */
+  readonly details: string;
   /** When that condition last changed, in milliseconds since 1970; undefined if unknown. */
   readonly noteSinceMs: number | undefined;
 }
@@ -187,6 +189,7 @@ function summarizeReporter(
     pending,
     owner: status?.owner?.replica ?? '',
     note: (hasConflict ? failing?.type : failing?.reason) ?? '',
+    details: failing?.reason === 'RemovalsHeld' ? failing.message : '',
     // 1970 is the default in the CRD: no replica has written the condition yet.
     noteSinceMs: sinceMs > 0 ? sinceMs : undefined,
   };

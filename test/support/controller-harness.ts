@@ -4,6 +4,7 @@ import { createCaches, createControllers, type ObservableFence } from '../../src
 import { Ledger } from '../../src/core/ledger.ts';
 import { Ownership, type WritePermission } from '../../src/core/ownership.ts';
 import { ANONYMOUS, type Peer } from '../../src/core/peer.ts';
+import { MAX_IMMEDIATE_REMOVALS, type RemovalHoldRule } from '../../src/core/removal-hold.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
@@ -21,6 +22,13 @@ const metrics = createMetrics();
 export const PLAIN_ENVOY = { version: undefined, locality: undefined };
 /** The rejections of a valid report. */
 export const NONE_REJECTED = { rejected: { count: 0, first: [] } };
+
+/** The default of the operator. */
+const DEFAULT_REMOVAL_HOLD: RemovalHoldRule = {
+  holdMs: 30_000,
+  thresholdPercent: 50,
+  maxImmediate: MAX_IMMEDIATE_REMOVALS,
+};
 
 /** A fence of a replica that always holds its Lease. */
 export const OPEN_FENCE: ObservableFence = {
@@ -50,6 +58,10 @@ class StubbedOwnership extends Ownership {
 
   override get owns(): boolean {
     return this.#stub.owns?.() ?? true;
+  }
+
+  override get hasConfirmedClaim(): boolean {
+    return this.owns;
   }
 
   override get isIdle(): boolean {
@@ -87,6 +99,7 @@ export function createHarness({
   maxTunnelsPerReporter = 1000,
   ownership = {},
   serverClock = NO_CLOCK,
+  removalHold = DEFAULT_REMOVAL_HOLD,
 }: {
   api?: MemoryTunnelApi;
   reporterApi?: MemoryReporterApi;
@@ -95,6 +108,7 @@ export function createHarness({
   ownership?: OwnershipStub;
   /** The clock of the API server. Default: unknown. */
   serverClock?: { nowMs(): number | undefined };
+  removalHold?: RemovalHoldRule;
 } = {}) {
   metrics.registry.resetMetrics();
   const logged: Record<string, unknown>[] = [];
@@ -105,7 +119,8 @@ export function createHarness({
   const clock = new FakeClock();
   // On a real machine the monotonic clock started before the process did.
   clock.advance(60_000);
-  const ledger = new Ledger({ tunnelsPerReporter: maxTunnelsPerReporter });
+  const ledger = new Ledger({ tunnelsPerReporter: maxTunnelsPerReporter }, removalHold);
+  const events: string[] = [];
   const caches = createCaches({ names, ledger, clock, metrics, log: pino({ level: 'silent' }) });
   const cache = caches.tunnels;
   const { authorizer, registry, intake, writeAuthorizer, tunnels } = createControllers({
@@ -119,7 +134,7 @@ export function createHarness({
       reporters: reporterApi,
       policies: { patchStatus: () => Promise.resolve() },
       leases: { delete: () => Promise.resolve() },
-      events: { record() {} },
+      events: { record: (_reporter, kind, note) => void events.push(`${kind}: ${note}`) },
       serverClock,
     },
     fence: OPEN_FENCE,
@@ -128,6 +143,7 @@ export function createHarness({
       reportIntervalMs: 5000,
       unknownAfterMs: 30_000,
       expireAfterMs: 300_000,
+      removalHold,
       writeConcurrency: concurrency,
     },
     createOwnership: (self, freshReportAfterMs) => new StubbedOwnership(self, freshReportAfterMs, ownership),
@@ -152,6 +168,7 @@ export function createHarness({
     authorizer,
     registry,
     ledger,
+    events,
     logged,
     metrics,
     intake,

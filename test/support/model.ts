@@ -18,6 +18,16 @@ export interface ModelObject {
   readonly generation: number;
 }
 
+/** An object whose removal is held. */
+export interface HeldObject extends ModelObject {
+  readonly untilMs: number;
+  /** False if it was being written when its removal was held, so that it may not exist. */
+  readonly isCertain: boolean;
+}
+
+/** Returns whether a tunnel has an object now; `maybe` while it is being written. */
+export type ObjectLookup = (cluster: string, id: string, name: string) => 'yes' | 'no' | 'maybe';
+
 /** A stream of the model; created by `open`. */
 export interface ModelStream {
   reporter: { readonly cluster: string; readonly id: string } | undefined;
@@ -41,7 +51,12 @@ const MAX_REPORTER_LENGTH = 256;
 export class Model {
   /** The objects that must exist, in the order of their creation. */
   objects: readonly ModelObject[] = [];
+  /** The objects that the last full push of their reporter lacks and that must be kept for now. */
+  held: readonly HeldObject[] = [];
   readonly #onInvalid: 'skip' | 'nack';
+  /** How long every removal of a full push is held; 0: not at all. */
+  readonly #holdMs: number;
+  #nowMs = 0;
   #streams: ModelStream[] = [];
   #generations = 0;
   /** Since the start of the operator: the reporters that have sent a full push, and the names that each has reported. */
@@ -49,8 +64,15 @@ export class Model {
   #mentioned: string[] = [];
   #listed = true;
 
-  constructor(onInvalid: 'skip' | 'nack') {
+  constructor(onInvalid: 'skip' | 'nack', holdMs = 0) {
     this.#onInvalid = onInvalid;
+    this.#holdMs = holdMs;
+  }
+
+  /** Lets time pass. */
+  advance(ms: number): void {
+    this.#nowMs += ms;
+    this.held = this.held.filter(({ untilMs }) => untilMs > this.#nowMs);
   }
 
   open(): ModelStream {
@@ -75,6 +97,7 @@ export class Model {
     this.#complete = [];
     this.#mentioned = [];
     this.#listed = false;
+    this.held = [];
     this.objects =
       existing?.map((object) => ({ ...object, generation: this.#nextGeneration() })) ?? this.objects;
   }
@@ -90,7 +113,7 @@ export class Model {
   }
 
   /** Applies a report of a stream, and returns the expected response. */
-  report(stream: ModelStream, report: RequestFields): ExpectedResponse {
+  report(stream: ModelStream, report: RequestFields, objectOf: ObjectLookup = () => 'no'): ExpectedResponse {
     const nonce = String(report.nonce ?? 0);
     if (!stream.open) return { kind: 'nothing' };
     const field =
@@ -103,7 +126,7 @@ export class Model {
     }
     if (!this.#newest(stream)) return { kind: 'nothing' };
     const { cluster, id } = stream.reporter ?? { cluster: '', id: '' };
-    if (report.full_push === true) this.#applyFullPush(cluster, id, report);
+    if (report.full_push === true) this.#applyFullPush(cluster, id, report, objectOf);
     else this.#applyDelta(cluster, id, report);
     return { kind: 'ack', nonce };
   }
@@ -153,16 +176,23 @@ export class Model {
   }
 
   /** Applies a full push, which is authoritative: the reporter has exactly the listed tunnels. */
-  #applyFullPush(cluster: string, id: string, report: RequestFields): void {
+  #applyFullPush(cluster: string, id: string, report: RequestFields, objectOf: ObjectLookup): void {
     const before = this.objects.filter((object) => object.cluster === cluster && object.id === id);
     this.objects = this.objects.filter((object) => !(object.cluster === cluster && object.id === id));
-    for (const tunnel of validTunnels(report)) {
+    const tunnels = validTunnels(report);
+    for (const tunnel of tunnels) {
       this.#upsert(
         cluster,
         id,
         tunnel,
-        before.find((object) => object.name === tunnel.name),
+        before.find((object) => object.name === tunnel.name) ?? this.#takeHeld(cluster, id, tunnel.name),
       );
+    }
+    for (const object of before) {
+      const exists = objectOf(cluster, id, object.name);
+      if (this.#holdMs === 0 || exists === 'no' || tunnels.some(({ name }) => name === object.name)) continue;
+      const untilMs = this.#nowMs + this.#holdMs;
+      this.held = [...this.held, { ...object, untilMs, isCertain: exists === 'yes' }];
     }
     this.#complete.push(JSON.stringify([cluster, id]));
   }
@@ -182,12 +212,22 @@ export class Model {
         (object) => object.cluster === cluster && object.id === id && object.name === name,
       );
       if (adds.length === removals.length && this.#isAmbiguous(cluster, id, name)) continue;
+      const held = this.#takeHeld(cluster, id, name);
       this.#mentioned.push(JSON.stringify([cluster, id, name]));
       const after = Math.min(1, Math.max(0, (before === undefined ? 0 : 1) + adds.length - removals.length));
       const last = adds.at(-1);
       if (after === 0) this.objects = this.objects.filter((object) => object !== before);
-      else if (last !== undefined) this.#upsert(cluster, id, last, before);
+      else if (last !== undefined) this.#upsert(cluster, id, last, before ?? held);
     }
+  }
+
+  /** Ends the hold of a tunnel, and returns its object. */
+  #takeHeld(cluster: string, id: string, name: string): HeldObject | undefined {
+    const held = this.held.find(
+      (object) => object.cluster === cluster && object.id === id && object.name === name,
+    );
+    this.held = this.held.filter((object) => object !== held);
+    return held;
   }
 
   /**

@@ -9,6 +9,7 @@ import { Ledger } from '../../src/core/ledger.ts';
 import { ANONYMOUS } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
+import { NO_REMOVAL_HOLD, type RemovalHoldRule } from '../../src/core/removal-hold.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
 import { advanceTime, flushEventLoop } from './fake-time.ts';
@@ -59,8 +60,12 @@ interface HarnessReplica {
   crash(): void;
 }
 
-/** Several replicas with one API server, in fake time; the test controls the delivery of watch events. */
-export function createMultiReplicaHarness() {
+/**
+ * Several replicas with one API server, in fake time; the test controls the delivery of watch events.
+ *
+ * @param removalHold default: removals are never held
+ */
+export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMOVAL_HOLD) {
   const clock = new FakeClock();
   clock.advance(60_000);
   const tunnelApi = new MemoryTunnelApi();
@@ -125,7 +130,7 @@ export function createMultiReplicaHarness() {
       isServing: (name: string) => !state.presumedDead.has(name),
       addEventHandler() {},
     };
-    const ledger = new Ledger();
+    const ledger = new Ledger({}, removalHold);
     const allCaches = createCaches({ names, ledger, clock, metrics, log });
     const caches = {
       ...allCaches,
@@ -164,6 +169,7 @@ export function createMultiReplicaHarness() {
         reportIntervalMs: options.reportIntervalMs ?? 5000,
         unknownAfterMs: UNKNOWN_AFTER_MS,
         expireAfterMs: EXPIRE_AFTER_MS,
+        removalHold,
         writeConcurrency: 8,
       },
       createOwnership: options.createOwnership,

@@ -8,7 +8,7 @@ import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts
 const KEY = reporterKey(RESPONDER);
 const PERMITTED = tunnel('permitted');
 const DENIED = tunnel('denied', { tenantID: 'globex' });
-const NO_OBJECTS: PriorState = { tunnel: () => undefined, tunnels: () => [] };
+const NO_OBJECTS: PriorState = { size: 0, tunnel: () => undefined, tunnels: () => [] };
 const ACME: Grant = { ...ALLOW_ALL, permits: ({ tenantID }) => tenantID === 'acme', scopes: [] };
 
 describe('ledger with a restrictive grant', () => {
@@ -69,7 +69,7 @@ describe('ledger with a restrictive grant', () => {
     ledger.apply(
       RESPONDER,
       delta([]),
-      { tunnel: () => undefined, tunnels: () => [PERMITTED, DENIED] },
+      { size: 2, tunnel: () => undefined, tunnels: () => [PERMITTED, DENIED] },
       grant,
     );
     expect([stateOf('permitted'), stateOf('denied')]).to.deep.equal(['present', 'absent']);

@@ -12,7 +12,7 @@ const KEY = reporterKey(RESPONDER);
 
 function priorState(...tunnels: Tunnel[]): PriorState {
   const byName = new Map(tunnels.map((each) => [each.name, each]));
-  return { tunnel: (name) => byName.get(name), tunnels: () => byName.values() };
+  return { size: byName.size, tunnel: (name) => byName.get(name), tunnels: () => byName.values() };
 }
 
 /** Applies a report that must be accepted. */

@@ -50,6 +50,11 @@ describe('reporter conditions', () => {
       ['Connected=True StreamOpen', 'Synced=False WritesRejected', 'Ready=False NotSynced'],
     ],
     [
+      'removals are held',
+      { synced: { reason: 'RemovalsHeld', objects: 60, until: NOW } },
+      ['Connected=True StreamOpen', 'Synced=False RemovalsHeld', 'Ready=False NotSynced'],
+    ],
+    [
       'tunnels were rejected',
       { synced: { reason: 'TunnelsRejected', tunnels: 2, first: 'name: empty' } },
       ['Connected=True StreamOpen', 'Synced=False TunnelsRejected', 'Ready=False NotSynced'],

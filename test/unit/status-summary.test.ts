@@ -121,6 +121,22 @@ describe('summary of the status command', () => {
     expect(reporter?.note).to.equal('IdentityConflict');
   });
 
+  it('shows held removals with their number and end', () => {
+    const message =
+      '60 ReverseTunnel objects that the last full push lacks are kept until 2026-11-23T05:00:30Z';
+    const held = { ...conditionOf('Synced', 'False', 'RemovalsHeld', 5000), message };
+    const conditions = [conditionOf('Connected', 'True', 'StreamOpen', 5000), held];
+    const held60 = summarize({ ...FLEET, reporters: [reporterObject('r', { conditions })] });
+    expect(held60.reporters[0]).to.include({ note: 'RemovalsHeld', details: message });
+    const text = renderSummary(held60, {
+      namespace: 'tunnels',
+      server: 'https://api/',
+      nowMs: NOW_MS,
+      top: 20,
+    });
+    expect(text).to.contain(`RemovalsHeld 5s: ${message}\n`);
+  });
+
   it('shows no age for an unclaimed reporter, whose conditions have the default time of 1970', () => {
     const { metadata, spec } = reporterObject('r');
     const conditions = ['Connected', 'Synced', 'Ready'].map((type) =>

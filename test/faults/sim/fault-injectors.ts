@@ -18,6 +18,8 @@ export interface FaultContext {
 /** Injects a fault; a fault with a duration ends by itself. */
 export type FaultInjector = (scene: FaultContext) => void;
 
+/** All faults must have ended 20 s after the last one. */
+const MAX_RETURN_MS = 18_000;
 const TUNNELS = 'reversetunnels';
 const REPORTERS = 'reversetunnelreporters';
 const RESOURCES = [TUNNELS, REPORTERS, 'leases'];
@@ -115,6 +117,23 @@ export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
     context.harness.time.after(context.fault.durationMs, () => {
       if (context.harness.stoppedEnvoys.delete(envoy)) envoy.start();
     });
+  },
+  // An Envoy that crashes: some of its tunnels return one after the other.
+  'envoy-loses-tunnels': (context) => {
+    const { fault, harness } = context;
+    const envoy = pickEnvoy(context);
+    if (envoy === undefined) return;
+    const tunnels = [...envoy.tunnels().values()];
+    envoy.stop(true);
+    harness.stoppedEnvoys.add(envoy);
+    harness.time.after(1000, () => {
+      if (harness.stoppedEnvoys.delete(envoy)) envoy.start();
+    });
+    const returnMs = Math.min(fault.durationMs, MAX_RETURN_MS) / Math.max(1, tunnels.length);
+    for (const [index, { name, tenantID }] of tunnels.entries()) {
+      if ((fault.variant + index) % 4 === 0) continue;
+      harness.time.after(1000 + returnMs * (index + 1), () => envoy.connectTunnel(name, tenantID));
+    }
   },
   'envoy-twin': (context) => {
     const envoy = pickEnvoy(context);

@@ -140,6 +140,7 @@ export async function createSimHarness(
         namespace: store.namespace,
         link,
         prng,
+        beforeReport: (reporter, report) => invariants.beforeReport(reporter, report, process),
         onReport: (reporter) => invariants.onReport(reporter, process),
         log: trace === undefined ? undefined : (line) => traceLine(() => `  ${process.name} ${line.trim()}`),
         // Small, so that lists have several pages.

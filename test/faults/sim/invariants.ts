@@ -1,10 +1,12 @@
 import { OMITTED_CREATED_AT, tunnelKeyOf, type TunnelObject } from '../../../src/core/tunnel-object.ts';
+import type { Report } from '../../../src/core/report.ts';
 import type { Owner } from '../../../src/core/reporter-object.ts';
 import { reporterKey, type ReporterId } from '../../../src/core/tunnel.ts';
 import type { SentCall } from './api-link.ts';
 import type { ApiChange } from '../../../embedded-api-server/watch-cache.ts';
 import type { SimProcess } from './process.ts';
-import { EXPIRE_AFTER_MS, names } from './replica-process.ts';
+import { HoldInvariant } from './hold-invariant.ts';
+import { EXPIRE_AFTER_MS, names, type ReplicaProcess } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';
 
 /** Objects whose reporter object is missing expire after a minute. */
@@ -27,6 +29,8 @@ export interface Invariants {
   onCall(process: SimProcess, call: SentCall): void;
   /** Checks a change of the store. */
   onChange(change: ApiChange): void;
+  /** Notes a report that a process is about to apply. */
+  beforeReport(reporter: ReporterId, report: Report, process: SimProcess): void;
   /** Notes that a process has applied a report. */
   onReport(reporter: ReporterId, process: SimProcess): void;
   /** Exempts a reporter ID that two Envoys have used: the tunnels of either may be removed. */
@@ -50,9 +54,11 @@ interface ServiceRecord {
  * - A process writes only objects of reporters that it has claimed, and stops soon after it lost the claim.
  * - No replica deletes the object of a tunnel that has been up since before the object was created, unless the
  * reporter was unserved for `expireAfter`.
+ * - No replica deletes an object whose removal is held.
  */
 export function createInvariants(harness: SimHarness): Invariants {
   const violations: string[] = [];
+  const holds = new HoldInvariant();
   const served = new Map<string, ServiceRecord>();
   const duplicates = new Set<string>();
   /** Reporters whose object was deleted by another client than a replica. */
@@ -132,6 +138,18 @@ export function createInvariants(harness: SimHarness): Invariants {
       violation(`${actor} omits createdAt ${omitted} of ${metadata.name}, which is in the past`);
   }
 
+  function replicaOf(process: SimProcess): ReplicaProcess | undefined {
+    return harness.replicas().find((replica) => replica.process === process);
+  }
+
+  function checkHold(process: SimProcess, key: string, tunnelName: string): void {
+    const replica = replicaOf(process);
+    if (replica === undefined) return;
+    const remainingMs = holds.remainingMs(replica, key, tunnelName, process.monotonicMs());
+    if (remainingMs > 0)
+      violation(`${process.name} deletes ${tunnelName}, whose removal is held for another ${remainingMs} ms`);
+  }
+
   return {
     violations,
     onDuplicateReporter: (key) => void duplicates.add(key),
@@ -165,6 +183,11 @@ export function createInvariants(harness: SimHarness): Invariants {
       else if (harness.time.nowMs - Math.max(lastMs, process.resumedAtMs) > MAX_STALE_OWNER_MS) {
         violation(`${process.name} sends ${verb} of an object of ${key} long after it lost the claim`);
       }
+      if (verb === 'delete') checkHold(process, key, object.spec.tunnelName);
+    },
+    beforeReport(reporter, report, process) {
+      const replica = replicaOf(process);
+      if (replica !== undefined) holds.onReport(replica, reporter, report, process.monotonicMs());
     },
     onChange(change) {
       const { resource, type, object } = change;

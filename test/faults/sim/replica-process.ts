@@ -4,6 +4,7 @@ import type { TunnelCache } from '../../../src/controller/tunnel-cache.ts';
 import type { Controllers } from '../../../src/controllers.ts';
 import type { Ledger } from '../../../src/core/ledger.ts';
 import { createNames } from '../../../src/core/names.ts';
+import type { Report } from '../../../src/core/report.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import type { Log } from '../../../src/log.ts';
 import { createMetrics } from '../../../src/metrics.ts';
@@ -20,6 +21,8 @@ export const REPORT_INTERVAL_MS = 5000;
 export const UNKNOWN_AFTER_MS = 20_000;
 /** `--expire-after`: short, but longer than a superseded stream needs to claim again. */
 export const EXPIRE_AFTER_MS = 120_000;
+/** `--removal-hold`, and a threshold that the few tunnels of a simulated reporter reach. */
+export const REMOVAL_HOLD = { holdMs: 15_000, thresholdPercent: 50, maxImmediate: 1 };
 const WRITE_CONCURRENCY = 8;
 const FLUSH_TIMEOUT_MS = 5000;
 
@@ -55,6 +58,8 @@ export interface ReplicaProcessOptions {
   readonly namespace: string;
   readonly link: ApiLink;
   readonly prng: Prng;
+  /** Called for each report before it is applied. */
+  readonly beforeReport: (reporter: ReporterId, report: Report) => void;
   /** Called for each report that was applied. */
   readonly onReport: (reporter: ReporterId) => void;
   /** Receives log lines; undefined: logging is off. */
@@ -82,6 +87,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
       reportIntervalMs: REPORT_INTERVAL_MS,
       unknownAfterMs: UNKNOWN_AFTER_MS,
       expireAfterMs: EXPIRE_AFTER_MS,
+      removalHold: REMOVAL_HOLD,
       writeConcurrency: WRITE_CONCURRENCY,
     },
     watchPolicies: false,
@@ -101,6 +107,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
         intake.reporterConnected(reporter, envoy, peer, isReconnect),
       reporterDisconnected: (reporter, reason) => intake.reporterDisconnected(reporter, reason),
       accept(reporter, report, receivedMs) {
+        options.beforeReport(reporter, report);
         const exceeded = intake.accept(reporter, report, receivedMs);
         options.onReport(reporter);
         return exceeded;

@@ -26,6 +26,7 @@ export const FAULT_KINDS = [
   { kind: 'stream-stall', weight: 4 },
   { kind: 'envoy-removed', weight: 1 },
   { kind: 'envoy-restart', weight: 2 },
+  { kind: 'envoy-loses-tunnels', weight: 3 },
   { kind: 'envoy-twin', weight: 1 },
   { kind: 'replica-crash', weight: 3 },
   { kind: 'replica-terminate', weight: 2 },
