@@ -7,6 +7,10 @@ const MAX_MISSED_INTERVALS = 3;
 const MIN_TIMEOUT_MS = 15_000;
 /** The timeout for the first report, which may have 64 MiB and arrive over a slow link. */
 const INITIAL_TIMEOUT_MS = 300_000;
+/** A check that runs later than this shows that the process itself was stopped or starved for that time. */
+const MAX_CHECK_DELAY_MS = 1000;
+/** The time until the next check in that case: the reports that arrived meanwhile are read first. */
+const RECHECK_MS = 1000;
 /** The share by which a stream's maximum age varies, so that streams opened together do not end together. */
 const JITTER = 0.1;
 
@@ -20,6 +24,9 @@ const MAX_RECEIVE_MS = 300_000;
  * sends a byte now and then must not keep its stream forever.
  *
  * A single timer rechecks at the earliest possible timeout, so a report does not have to reset a timer.
+ *
+ * A check that runs late proves nothing about the reporter: a process that was frozen, or had no CPU, runs its timers
+ * before it reads the reports in its sockets. It is repeated after 1 s; otherwise all streams would end at once.
  */
 export class HeartbeatTimer {
   readonly #clock: Clock;
@@ -62,11 +69,18 @@ export class HeartbeatTimer {
     this.#cancel = undefined;
   }
 
-  #check(): void {
+  /** @param dueMs when the check was to run; undefined: now */
+  #check(dueMs?: number): void {
     this.stop();
-    const remainingMs = this.#deadlineMs() - this.#clock.monotonicMs();
-    if (remainingMs > 0) this.#cancel = this.#clock.setTimer(remainingMs, () => this.#check());
+    const nowMs = this.#clock.monotonicMs();
+    const remainingMs = this.#deadlineMs() - nowMs;
+    if (remainingMs > 0) this.#checkAfter(nowMs, remainingMs);
+    else if (dueMs !== undefined && nowMs - dueMs > MAX_CHECK_DELAY_MS) this.#checkAfter(nowMs, RECHECK_MS);
     else this.#onTimeout(`no report within ${Math.round(this.#timeoutMs / 1000)} s`);
+  }
+
+  #checkAfter(nowMs: number, delayMs: number): void {
+    this.#cancel = this.#clock.setTimer(delayMs, () => this.#check(nowMs + delayMs));
   }
 
   #deadlineMs(): number {

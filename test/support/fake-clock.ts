@@ -64,6 +64,15 @@ export class FakeClock implements Clock {
     this.#nowMs = untilMs;
   }
 
+  /** Advances the clock without running timers, as while a process is stopped, and then runs those that are due. */
+  freeze(ms: number): void {
+    this.#nowMs += ms;
+    for (let next = this.#next(); next !== undefined && next.dueMs <= this.#nowMs; next = this.#next()) {
+      this.#timers.delete(next);
+      next.callback();
+    }
+  }
+
   /** Returns the next timer; of equal times, the one that was set first, as in Node. */
   #next(): Timer | undefined {
     let first: Timer | undefined;

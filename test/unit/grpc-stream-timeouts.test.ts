@@ -112,6 +112,22 @@ describe('HeartbeatTimer', () => {
     expect(timeoutAfterMs()).to.equal(15_000);
   });
 
+  describe('in a process that was frozen', () => {
+    it('waits for the reports that arrived meanwhile', () => {
+      timer.setInterval(5000);
+      clock.freeze(60_000);
+      expect(timeouts).to.deep.equal([]);
+      timer.reset(clock.monotonicMs());
+      expect(timeoutAfterMs()).to.equal(15_000);
+    });
+
+    it('times out 1 s later if no report has arrived', () => {
+      timer.setInterval(5000);
+      clock.freeze(60_000);
+      expect(timeoutAfterMs()).to.equal(1000);
+    });
+  });
+
   it('applies a changed report interval from the last report on', () => {
     timer.setInterval(60_000);
     clock.advance(14_000);
