@@ -3,7 +3,8 @@ import { promisify } from 'node:util';
 import { Client, credentials, type ClientDuplexStream } from '@grpc/grpc-js';
 import type { ReporterId } from '../src/core/tunnel.ts';
 import { encodeReport } from '../src/grpc/encode.ts';
-import { loadReportingService, type ReportResponse } from '../src/grpc/proto.ts';
+import type { ReportResponse } from '../src/grpc/messages.ts';
+import { REPORTING_SERVICE } from '../src/grpc/reporting-service.ts';
 import type { ReportedTunnel, ReportMessage } from '../src/grpc/report-message.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 import { initiator } from '../src/simulate/tunnel-registry.ts';
@@ -32,11 +33,11 @@ export interface RawReporter {
  */
 export async function openRawReporter(address: string, id: string): Promise<RawReporter> {
   const node: ReporterId = { cluster: FLEET_DEFAULTS.reporterCluster, id };
-  const method = loadReportingService().service.StreamReverseTunnels;
+  const method = REPORTING_SERVICE.StreamReverseTunnels;
   const client = new Client(address, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
   const connected = promisify<number, void>(client.waitForReady.bind(client));
   await connected(Date.now() + CONNECT_TIMEOUT_MS);
-  const call: ClientDuplexStream<Buffer, ReportResponse> = client.makeBidiStreamRequest(
+  const call: ClientDuplexStream<Buffer, Partial<ReportResponse>> = client.makeBidiStreamRequest(
     method.path,
     method.requestSerialize,
     method.responseDeserialize,

@@ -1,7 +1,8 @@
+import { useCompileCache } from './compile-cache.ts';
 import { EXIT_OK, EXIT_USAGE } from './flags.ts';
 import { handleOutputErrors } from './output-errors.ts';
 import { findSubcommand, KUBECTL_SUBCOMMANDS } from './subcommands.ts';
-import { packageVersion } from './version.ts';
+import { packageVersion } from './package-files.ts';
 
 const HELP = `Usage: kubectl rt ${KUBECTL_SUBCOMMANDS.join('|')} [FLAG ...]
 
@@ -14,6 +15,7 @@ Inspects an installation of the reverse tunnel operator. Run kubectl rt COMMAND 
  * @param argv the arguments after `kubectl rt`
  */
 export async function runKubectlCommand([name, ...argv]: readonly string[]): Promise<number> {
+  useCompileCache();
   handleOutputErrors('kubectl rt');
   if (name === 'help' || name === '--help' || name === '-h') {
     process.stdout.write(HELP);

@@ -5,7 +5,7 @@ import { watchFiles } from './file-watcher.ts';
 import { endWithUsage, EXIT_FAILURE, EXIT_OK } from './flags.ts';
 import { createLog } from './log.ts';
 import { StartError, startOperator, type RunningOperator } from './operator.ts';
-import { packageVersion } from './version.ts';
+import { packageVersion } from './package-files.ts';
 import { waitForSignal } from './wait-for-signal.ts';
 
 const COMMAND = 'reverse-tunnel-operator';

@@ -1,4 +1,4 @@
-import { packageVersion } from './version.ts';
+import { packageVersion } from './package-files.ts';
 
 /** A subcommand: takes the arguments after its name and resolves with the exit code. */
 export type Subcommand = (argv: readonly string[]) => Promise<number>;

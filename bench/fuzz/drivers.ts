@@ -1,7 +1,8 @@
 /** Runs a case against a live server: a message on a gRPC stream, or a sequence of frames on a connection. */
 import { setImmediate, setTimeout as delay } from 'node:timers/promises';
 import { Client, credentials, status } from '@grpc/grpc-js';
-import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
+import type { ReportResponse } from '../../src/grpc/messages.ts';
+import { REPORTING_SERVICE } from '../../src/grpc/reporting-service.ts';
 import { FRAME, openRawPeer } from '../../test/support/raw-http2.ts';
 import { responseViolation } from '../../test/support/response-rules.ts';
 import { caseRandom, mutatedReport, pickOne, type Corpus } from './mutations.ts';
@@ -34,7 +35,7 @@ const EXPECTED_STATUSES: ReadonlySet<status> = new Set([
   status.ABORTED,
 ]);
 
-const { StreamReverseTunnels: METHOD } = loadReportingService().service;
+const { StreamReverseTunnels: METHOD } = REPORTING_SERVICE;
 
 /** Each case is a stream with a mutated report, after an unmodified report in every second case. */
 export const createMessageDriver: CreateCaseDriver = (address, corpus, seed) => {

@@ -3,14 +3,12 @@ import { parse } from 'yaml';
 import { ApiError } from '../k8s/api-error.ts';
 import type { ApiClient } from '../k8s/client.ts';
 import { API_VERSION, GROUP_VERSION } from '../k8s/resources.ts';
+import { packageFile } from '../package-files.ts';
 import { crdDifferences, isJsonObject, type CrdSchema, type JsonValue } from './crd-differences.ts';
 import type { CrdInfo } from './inputs.ts';
 
 /** The operator cannot run without these CRDs. */
 const REQUIRED_CRDS = new Set(['reversetunnels', 'reversetunnelreporters']);
-
-/** In the package, next to `src` and `dist`. */
-const CRD_FOLDER = new URL('../../crds/', import.meta.url);
 
 /** The part of an APIResourceList that is read: `reversetunnels`, and `reversetunnels/status` for the subresource. */
 interface Discovery {
@@ -79,9 +77,9 @@ interface CrdDocument {
 }
 
 function readBundledCrds(): BundledCrd[] {
-  return readdirSync(CRD_FOLDER)
+  return readdirSync(packageFile('crds'))
     .filter((file) => file.endsWith('.yaml'))
-    .map((file) => parseCrd(readFileSync(new URL(file, CRD_FOLDER), 'utf8'), file));
+    .map((file) => parseCrd(readFileSync(packageFile(`crds/${file}`), 'utf8'), file));
 }
 
 function parseCrd(text: string, file: string): BundledCrd {

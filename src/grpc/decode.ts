@@ -10,8 +10,18 @@ import {
 } from '../core/report.ts';
 import { formatCreatedAt, type Tunnel } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
-
-type Reader = protobuf.Reader;
+import {
+  asBigInt,
+  asNumber,
+  assertAtEnd,
+  int64,
+  readBytes,
+  readFieldEnd,
+  readString,
+  skipField,
+  tag,
+  type Reader,
+} from './wire-reader.ts';
 
 /** A decoded StreamReverseTunnelsRequest: its valid parts, and a summary of the rejected ones. */
 export interface DecodedReport {
@@ -48,7 +58,6 @@ const YIELD_EVERY_FIELDS = 16_384;
 /** The same few tenants and clusters occur in every tunnel of a report: up to this many are stored once. */
 const MAX_INTERNED_STRINGS = 1024;
 
-const LENGTH_DELIMITED = 2;
 /** Tags (field number and wire type) of the fields that are decoded, as on the wire. */
 const REQUEST = { node: tag(1), added: tag(2), removed: tag(3), fullPush: tag(4, 0), nonce: tag(5, 0) };
 const TUNNEL = { name: tag(1), identity: tag(2), createdAt: tag(3) };
@@ -226,37 +235,6 @@ function removedNameViolation(name: string, index: number): Violation | undefine
     : textViolation(`removed_tunnel_names[${index}]`, name, MAX_TUNNEL_NAME);
 }
 
-function tag(fieldNumber: number, wireType = LENGTH_DELIMITED): number {
-  return (fieldNumber << 3) | wireType;
-}
-
-/** Returns the end of the length-delimited field that begins here; checked, because the reader itself clamps. */
-function readFieldEnd(reader: Reader, limit: number): number {
-  const length = reader.uint32();
-  const end = reader.pos + length;
-  if (end > limit) throw new RangeError(`field of ${length} bytes at byte ${reader.pos} exceeds its message`);
-  return end;
-}
-
-function assertAtEnd(reader: Reader, end: number): void {
-  if (reader.pos !== end) throw new RangeError(`message ends at byte ${reader.pos}, declared end is ${end}`);
-}
-
-/** Reads a string; bytes that are not UTF-8 become U+FFFD, so the result is always well-formed. */
-function readString(reader: Reader, limit: number): string {
-  const end = readFieldEnd(reader, limit);
-  const start = reader.pos;
-  reader.pos = end;
-  return (reader.buf as Buffer).toString('utf8', start, end);
-}
-
-function readBytes(reader: Reader): Buffer {
-  const end = readFieldEnd(reader, reader.len);
-  const bytes = (reader.buf as Buffer).subarray(reader.pos, end);
-  reader.pos = end;
-  return bytes;
-}
-
 /**
  * Joins the occurrences of a repeated message field, as protobuf merges it. All of them are copied into one buffer of
  * `capacity` bytes, which is allocated for the second part: concatenating per part would take quadratic time, and a
@@ -278,35 +256,6 @@ function mergeParts(capacity: number) {
     },
     whole: () => whole?.subarray(0, length),
   };
-}
-
-function skipField(reader: Reader, field: number, limit: number): void {
-  if (field >>> 3 === 0) throw new RangeError(`field number 0 at byte ${reader.pos}`);
-  reader.skipType(field & 7);
-  if (reader.pos > limit) throw new RangeError(`unknown field exceeds its message at byte ${limit}`);
-}
-
-/** Reads an int64; checked, because the reader accepts a varint that is truncated by the end of the bytes. */
-function int64(reader: Reader) {
-  const value = reader.int64();
-  const last = reader.buf[reader.pos - 1];
-  if (last === undefined || last >= 0x80) throw new RangeError(`unterminated varint at byte ${reader.pos}`);
-  return value;
-}
-
-/** The reader's representation, in two halves. */
-interface Int64 {
-  readonly high: number;
-  readonly low: number;
-}
-
-/** Avoids the conversion to text, which would process each nonce digit by digit. */
-function asBigInt({ high, low }: Int64): bigint {
-  return high === 0 ? BigInt(low >>> 0) : (BigInt(high) << 32n) | BigInt(low >>> 0);
-}
-
-function asNumber({ high, low }: Int64): number {
-  return high * 2 ** 32 + (low >>> 0);
 }
 
 function internStrings(): (text: string) => string {

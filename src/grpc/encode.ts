@@ -1,4 +1,5 @@
-import type { ReportResponse } from './proto.ts';
+import protobuf from 'protobufjs/minimal.js';
+import type { ReportResponse } from './messages.ts';
 import type { ReportMessage, ReportedTunnel } from './report-message.ts';
 
 /**
@@ -15,7 +16,9 @@ const NODE = { id: 0x0a, cluster: 0x12 };
 const TUNNEL = { name: 0x0a, identity: 0x12, createdAt: 0x1a };
 const IDENTITY = { tenantID: 0x0a, clusterID: 0x12, nodeID: 0x1a };
 const TIMESTAMP = { seconds: 0x08, nanos: 0x10 };
-const RESPONSE = { nodeID: 0x0a, requestNonce: 0x18 };
+const RESPONSE = { nodeID: 0x0a, reportInterval: 0x12, requestNonce: 0x18, errorDetail: 0x22 };
+const DURATION = { seconds: 0x08, nanos: 0x10 };
+const STATUS = { code: 0x08, message: 0x12 };
 
 /** Room for everything that is not a list: node, full_push, nonce. The strings of the node are added to it. */
 const FIXED_BYTES = 64;
@@ -109,23 +112,48 @@ export function encodeReport(report: ReportMessage): Buffer {
   return bytes.subarray(0, at);
 }
 
-/** Creates an encoder for plain ACKs, which are nearly all responses; `encodeOther` encodes the others. */
-export function ackEncoder(
-  encodeOther: (response: ReportResponse) => Buffer,
-): (response: ReportResponse) => Buffer {
-  return (response) => {
-    const nonce = Number(response.request_nonce);
-    const isPlain = response.report_interval === undefined && response.error_detail === undefined;
-    if (!isPlain || !Number.isSafeInteger(nonce) || nonce < 0) return encodeOther(response);
-    const idBytes = Buffer.byteLength(response.node_id);
-    const bytes = Buffer.allocUnsafe(MAX_ACK_OVERHEAD_BYTES + idBytes);
-    bytes[0] = RESPONSE.nodeID;
-    let at = writeVarint(bytes, 1, idBytes);
-    at += bytes.write(response.node_id, at);
-    bytes[at] = RESPONSE.requestNonce;
-    at = writeVarint(bytes, at + 1, nonce);
-    return bytes.subarray(0, at);
-  };
+/** Encodes a StreamReverseTunnelsResponse. Fields that are missing are omitted. */
+export function encodeResponse(response: Partial<ReportResponse>): Buffer {
+  const {
+    node_id: nodeID,
+    request_nonce: nonceText,
+    report_interval: interval,
+    error_detail: error,
+  } = response;
+  const nonce = Number(nonceText);
+  // Nearly all responses are plain ACKs.
+  const isPlain = nodeID !== undefined && interval === undefined && error === undefined;
+  if (!isPlain || !Number.isSafeInteger(nonce) || nonce < 0) return encodeAnyResponse(response);
+  const idBytes = Buffer.byteLength(nodeID);
+  const bytes = Buffer.allocUnsafe(MAX_ACK_OVERHEAD_BYTES + idBytes);
+  bytes[0] = RESPONSE.nodeID;
+  let at = writeVarint(bytes, 1, idBytes);
+  at += bytes.write(nodeID, at);
+  bytes[at] = RESPONSE.requestNonce;
+  at = writeVarint(bytes, at + 1, nonce);
+  return bytes.subarray(0, at);
+}
+
+function encodeAnyResponse({
+  node_id: nodeID,
+  report_interval: interval,
+  request_nonce: nonce,
+  error_detail: error,
+}: Partial<ReportResponse>): Buffer {
+  const writer = protobuf.Writer.create();
+  if (nodeID !== undefined) writer.uint32(RESPONSE.nodeID).string(nodeID);
+  if (interval !== undefined) {
+    writer.uint32(RESPONSE.reportInterval).fork();
+    writer.uint32(DURATION.seconds).int64(interval.seconds);
+    writer.uint32(DURATION.nanos).int32(interval.nanos).ldelim();
+  }
+  if (nonce !== undefined) writer.uint32(RESPONSE.requestNonce).int64(nonce);
+  if (error !== undefined) {
+    writer.uint32(RESPONSE.errorDetail).fork();
+    writer.uint32(STATUS.code).int32(error.code);
+    writer.uint32(STATUS.message).string(error.message).ldelim();
+  }
+  return Buffer.from(writer.finish());
 }
 
 /** Writes a varint and returns the index after it. Divides, because shifts keep only 32 bits. */

@@ -1,6 +1,5 @@
 import { Client, credentials, status, type ServiceError } from '@grpc/grpc-js';
-import type { MethodDefinition } from '@grpc/proto-loader';
-import { service } from 'grpc-health-check';
+import { HEALTH_SERVICE, type ServingStatus } from './health-service.ts';
 import { tlsServerName } from './tls-server-name.ts';
 
 /**
@@ -12,15 +11,11 @@ import { tlsServerName } from './tls-server-name.ts';
  * A connection that is closed without a reason is a failure: a missing credential is only one of its possible causes.
  */
 export type ServerHealth =
-  | { readonly status: 'UNKNOWN' | 'SERVING' | 'NOT_SERVING' }
+  | { readonly status: ServingStatus }
   | { readonly rejection: string }
   | { readonly failure: string };
 
-interface HealthCheckResponse {
-  readonly status: 'UNKNOWN' | 'SERVING' | 'NOT_SERVING';
-}
-
-const CHECK = service['Check'] as MethodDefinition<object, HealthCheckResponse>;
+const CHECK = HEALTH_SERVICE.Check;
 
 /** What grpc-js reports if a server that does not speak gRPC responds. */
 const NO_GRPC_STATUS = /^Received HTTP status code /;

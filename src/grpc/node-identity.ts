@@ -5,7 +5,7 @@ import { quote, sanitize } from '../core/text.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
 import { MalformedReportError } from './decode.ts';
-import type { NodeMessage } from './proto.ts';
+import type { NodeMessage } from './messages.ts';
 
 /** The CRD's limit for each text of the metadata, applied to UTF-16 units, so at most as many characters. */
 const MAX_TEXT_LENGTH = 256;

@@ -1,9 +1,10 @@
 import { Client, Metadata, connectivityState, credentials, status } from '@grpc/grpc-js';
 import type { ChannelOptions, ClientDuplexStream } from '@grpc/grpc-js';
 import { encodeReport } from './encode.ts';
-import { loadReportingService, type ReportResponse, type StreamReverseTunnels } from './proto.ts';
+import type { ReportResponse } from './messages.ts';
 import type { ReportMessage, ReportStream, ResponseMessage, StreamHandlers } from './report-message.ts';
 import type { ReporterIdentity } from './reporter-identity.ts';
+import { REPORTING_SERVICE } from './reporting-service.ts';
 
 /**
  * The client of the service: streams over one HTTP/2 connection, like those of one Envoy. It connects when a stream is
@@ -39,9 +40,6 @@ export interface ReportingConnectionOptions {
   readonly keepalive?: Keepalive;
 }
 
-/** One definition per process: loading the .proto files takes longer than opening a stream. */
-let reportingMethod: StreamReverseTunnels | undefined;
-
 const CHANNEL_OPTIONS: ChannelOptions = {
   // Otherwise all channels to one address would share one connection; each Envoy has its own.
   'grpc.use_local_subchannel_pool': 1,
@@ -57,8 +55,7 @@ const CHANNEL_OPTIONS: ChannelOptions = {
 
 /** Creates a connection to the service at `address`; nothing is sent before the first stream. */
 export function dialReportingService(options: ReportingConnectionOptions): ReportingConnection {
-  reportingMethod ??= loadReportingService().service.StreamReverseTunnels;
-  const method = reportingMethod;
+  const method = REPORTING_SERVICE.StreamReverseTunnels;
   const decode = (bytes: Buffer): ResponseMessage => toResponse(method.responseDeserialize(bytes));
   const { identity, keepalive = ENVOY_KEEPALIVE } = options;
   let client: Client | undefined;
@@ -140,14 +137,11 @@ interface OpenCall {
   end(code: number | undefined, message: string): void;
 }
 
-/** Fields that the server omitted are missing from the decoded message, whatever their types say. */
 function toResponse(wire: Partial<ReportResponse>): ResponseMessage {
-  const interval = wire.report_interval ?? undefined;
-  const error = wire.error_detail ?? undefined;
+  const { report_interval: interval, error_detail: error } = wire;
   return {
     requestNonce: BigInt(wire.request_nonce ?? 0),
-    reportIntervalMs:
-      interval && Number(interval.seconds ?? 0) * 1000 + Math.trunc((interval.nanos ?? 0) / 1e6),
-    error: error && { code: error.code ?? status.OK, message: error.message ?? '' },
+    reportIntervalMs: interval && Number(interval.seconds) * 1000 + Math.trunc(interval.nanos / 1e6),
+    error,
   };
 }

@@ -6,19 +6,18 @@ import {
   status,
   type ServerDuplexStream,
 } from '@grpc/grpc-js';
-import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation } from 'grpc-health-check';
 import { errorMessage } from '../error-message.ts';
 import { createLogThrottle } from '../log-throttle.ts';
 import { currentConnection, deliverOneByOne, guardCalls } from './call-guard.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
 import { DecodeScheduler } from './decode-scheduler.ts';
-import { ackEncoder } from './encode.ts';
-import { addHealth } from './health.ts';
+import { decodeNode } from './decode-node.ts';
+import { Health } from './health.ts';
 import { Listener, type ConnectionLimits } from './listener.ts';
-import { loadReportingService, type ReportResponse } from './proto.ts';
+import type { ReportResponse } from './messages.ts';
 import { createConnectionRejector, createStreamRejector } from './rejections.ts';
+import { REPORTING_SERVICE, REPORTING_SERVICE_NAME } from './reporting-service.ts';
 import { ALLOW_ALL_REPORTS, type ReportPolicy } from './session-dependencies.ts';
 import { Session, type SessionOptions } from './session.ts';
 import { recordStatus } from './status-interceptor.ts';
@@ -122,8 +121,7 @@ export class ReportingServer {
   readonly #options: ReportingServerOptions;
   readonly #server: Server;
   readonly #listener: Listener;
-  readonly #health = new HealthImplementation();
-  readonly #serviceName: string;
+  readonly #health = new Health(['', REPORTING_SERVICE_NAME]);
   readonly #authenticator: StreamAuthenticator;
   readonly #registry: StreamRegistry;
   /** Open sessions, with the function that cancels the timer of their deadline. */
@@ -162,8 +160,6 @@ export class ReportingServer {
       clock: options.clock,
       log: options.log,
     });
-    const { service, name, definitions, decodeNode } = loadReportingService();
-    this.#serviceName = name;
     const scheduler = new DecodeScheduler();
     const sessionOptions: Omit<SessionOptions, 'yieldTurn'> = {
       ...options,
@@ -178,30 +174,21 @@ export class ReportingServer {
         this.#registry.onClosed(session, reason);
       },
     };
-    const method = service.StreamReverseTunnels;
-    const methodWithAckEncoder = { ...method, responseSerialize: ackEncoder(method.responseSerialize) };
-    this.#server.addService(
-      { StreamReverseTunnels: methodWithAckEncoder },
-      {
-        StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
-          this.#streamsOpened += 1;
-          const number = this.#streamsOpened;
-          deliverOneByOne(call);
-          const connection = currentConnection();
-          const yieldTurn = (): Promise<void> => scheduler.wait(connection ?? call);
-          this.#authenticator.authenticate(call, connection, (credential) => {
-            const session = new Session(call, number, credential.peer, { ...sessionOptions, yieldTurn });
-            this.#sessions.set(session, this.#startDeadlineTimer(session, credential, connection));
-            session.reauthorize();
-          });
-        },
+    this.#server.addService(REPORTING_SERVICE, {
+      StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
+        this.#streamsOpened += 1;
+        const number = this.#streamsOpened;
+        deliverOneByOne(call);
+        const connection = currentConnection();
+        const yieldTurn = (): Promise<void> => scheduler.wait(connection ?? call);
+        this.#authenticator.authenticate(call, connection, (credential) => {
+          const session = new Session(call, number, credential.peer, { ...sessionOptions, yieldTurn });
+          this.#sessions.set(session, this.#startDeadlineTimer(session, credential, connection));
+          session.reauthorize();
+        });
       },
-    );
-    addHealth(this.#server, this.#health, ['', name]);
-    if (options.reflection === true) {
-      new ReflectionService(definitions, { services: [name] }).addToServer(this.#server);
-    }
-    this.setServing(false);
+    });
+    this.#health.addToServer(this.#server);
   }
 
   /** The number of reporters with an identified stream. */
@@ -211,8 +198,7 @@ export class ReportingServer {
 
   /** Sets the status that grpc.health.v1 returns for the whole server and for the service. */
   setServing(serving: boolean): void {
-    this.#health.setStatus('', serving ? 'SERVING' : 'NOT_SERVING');
-    this.#health.setStatus(this.#serviceName, serving ? 'SERVING' : 'NOT_SERVING');
+    this.#health.setServing(serving);
   }
 
   /**
@@ -233,7 +219,8 @@ export class ReportingServer {
    * @throws ListenError if the address is in use, not local, or invalid
    */
   async listen(): Promise<string> {
-    const { address } = this.#options;
+    const { address, reflection } = this.#options;
+    if (reflection === true) (await import('./reflection.ts')).addReflection(this.#server);
     try {
       return await this.#listener.listen(address);
     } catch (error) {

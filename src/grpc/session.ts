@@ -19,7 +19,7 @@ import {
   type DecodedReport,
 } from './decode.ts';
 import { NodeIdentity } from './node-identity.ts';
-import type { DurationMessage, NodeMessage, ReportResponse } from './proto.ts';
+import type { DurationMessage, NodeMessage, ReportResponse } from './messages.ts';
 import type { ReportPolicy, ReportSink } from './session-dependencies.ts';
 import { recordedStatus } from './status-interceptor.ts';
 import { HeartbeatTimer } from './stream-timeouts.ts';

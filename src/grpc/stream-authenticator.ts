@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import { ANONYMOUS } from '../core/peer.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
-import type { ReportResponse } from './proto.ts';
+import type { ReportResponse } from './messages.ts';
 import type { StreamRejectionReason, RejectStream } from './rejections.ts';
 import type {
   AuthenticationResult,

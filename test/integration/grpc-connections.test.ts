@@ -12,14 +12,14 @@ import {
 } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { expect } from 'chai';
-import { loadReportingService } from '../../src/grpc/proto.ts';
+import { REPORTING_SERVICE } from '../../src/grpc/reporting-service.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { END_HEADERS, FRAME, frame, grpcMessage, openingFrame, openRawPeer } from '../support/raw-http2.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { fullPush, requestBytes } from '../support/wire.ts';
 
-const { StreamReverseTunnels: METHOD } = loadReportingService().service;
+const { StreamReverseTunnels: METHOD } = REPORTING_SERVICE;
 const PROTOCOL_ERROR = 0x1;
 const ENHANCE_YOUR_CALM = 0xb;
 const MIB = 1024 * 1024;

@@ -4,7 +4,8 @@
  */
 import { Server, ServerCredentials, type ServerDuplexStream } from '@grpc/grpc-js';
 import type { ReportMessage, ReportedTunnel } from '../../src/grpc/report-message.ts';
-import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
+import type { ReportResponse } from '../../src/grpc/messages.ts';
+import { REPORTING_SERVICE } from '../../src/grpc/reporting-service.ts';
 import { applyReport } from './apply-reports.ts';
 import { requestOf } from './wire.ts';
 
@@ -52,7 +53,7 @@ export async function startRecordingServer(port = 0): Promise<RecordingServer> {
   const held = new Map<string, Map<string, ReportedTunnel>>();
   const recording: { respond: RecordingServer['respond'] } = { respond: (report) => ack(report) };
 
-  server.addService(loadReportingService().service, {
+  server.addService(REPORTING_SERVICE, {
     StreamReverseTunnels(call: ServerDuplexStream<Buffer, Partial<ReportResponse>>) {
       const stream: RecordedStream = {
         reports: [],

@@ -1,4 +1,4 @@
-import type { ReportResponse } from '../../src/grpc/proto.ts';
+import type { ReportResponse } from '../../src/grpc/messages.ts';
 
 const MIN_INTERVAL_NANOS = 25_000_000;
 const MAX_INTERVAL_SECONDS = 3600;

@@ -6,7 +6,8 @@ import {
   type ChannelCredentials,
   type ClientDuplexStream,
 } from '@grpc/grpc-js';
-import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
+import type { ReportResponse } from '../../src/grpc/messages.ts';
+import { REPORTING_SERVICE } from '../../src/grpc/reporting-service.ts';
 import { tlsServerName } from '../../src/grpc/tls-server-name.ts';
 import { eventually } from './eventually.ts';
 import { responseViolation } from './response-rules.ts';
@@ -15,7 +16,7 @@ import { requestBytes, type RequestFields } from './wire.ts';
 /** Long enough for two busy cores; only reached when the response never arrives. */
 const DEADLINE_MS = 60_000;
 
-const { StreamReverseTunnels: METHOD } = loadReportingService().service;
+const { StreamReverseTunnels: METHOD } = REPORTING_SERVICE;
 
 /** A stream on which a test sends reports. */
 export interface TestStream {

@@ -2,8 +2,9 @@ import { fileURLToPath } from 'node:url';
 import { loadSync, type MessageTypeDefinition } from '@grpc/proto-loader';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
-import { ackEncoder, encodeReport } from '../../src/grpc/encode.ts';
-import { loadReportingService, type ReportResponse } from '../../src/grpc/proto.ts';
+import { decodeResponse } from '../../src/grpc/decode-response.ts';
+import { encodeReport, encodeResponse } from '../../src/grpc/encode.ts';
+import type { ReportResponse } from '../../src/grpc/messages.ts';
 import type { ReportMessage } from '../../src/grpc/report-message.ts';
 
 const PACKAGE = 'envoy.extensions.reverse_tunnel_reporters.v3alpha.clients.grpc_client';
@@ -12,12 +13,19 @@ const definitions = loadSync(`${PACKAGE.replaceAll('.', '/')}/stream_reverse_tun
   longs: String,
   defaults: true,
 });
+const withoutDefaults = loadSync(`${PACKAGE.replaceAll('.', '/')}/stream_reverse_tunnels.proto`, {
+  includeDirs: [fileURLToPath(new URL('../../proto', import.meta.url))],
+  longs: String,
+  keepCase: true,
+});
+const responseType = withoutDefaults[`${PACKAGE}.StreamReverseTunnelsResponse`] as MessageTypeDefinition<
+  object,
+  object
+>;
 const request = definitions[`${PACKAGE}.StreamReverseTunnelsRequest`] as MessageTypeDefinition<
   object,
   object
 >;
-const { responseSerialize, responseDeserialize } = loadReportingService().service.StreamReverseTunnels;
-const encodeAck = ackEncoder(responseSerialize);
 
 /** The message that the generic decoder must find in the bytes, without `node`. */
 function expected(report: ReportMessage): object {
@@ -73,8 +81,11 @@ const response: fc.Arbitrary<ReportResponse> = fc.record(
     request_nonce: fc
       .oneof(fc.bigInt({ min: -2n, max: 300n }), fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }))
       .map(String),
-    report_interval: fc.record({ seconds: fc.constant('5'), nanos: fc.constant(0) }),
-    error_detail: fc.record({ code: fc.constant(3), message: fc.string() }),
+    report_interval: fc.record({
+      seconds: fc.integer({ min: 0, max: 3600 }).map(String),
+      nanos: fc.integer({ min: 0, max: 999_999_999 }),
+    }),
+    error_detail: fc.record({ code: fc.nat(16), message: fc.string({ unit: 'binary' }) }),
   },
   { requiredKeys: ['node_id', 'request_nonce'] },
 );
@@ -105,17 +116,26 @@ describe('grpc/encode encodeReport', () => {
   });
 });
 
-describe('grpc/encode ackEncoder', () => {
+describe('grpc/encode encodeResponse', () => {
   it('writes the same bytes as the .proto, for any response', () => {
     fc.assert(
       fc.property(response, (sent) => {
-        expect(encodeAck(sent).toString('hex')).to.equal(responseSerialize(sent).toString('hex'));
+        expect(encodeResponse(sent).toString('hex')).to.equal(responseType.serialize(sent).toString('hex'));
+      }),
+    );
+  });
+
+  it('writes what decodeResponse and the .proto decode to the same response', () => {
+    fc.assert(
+      fc.property(response, (sent) => {
+        const bytes = encodeResponse(sent);
+        expect(decodeResponse(bytes)).to.deep.equal(responseType.deserialize(bytes));
       }),
     );
   });
 
   it('preserves all digits of a nonce that a double cannot represent', () => {
     const sent = { node_id: 'r-0', request_nonce: '9007199254740993' };
-    expect(responseDeserialize(encodeAck(sent))).to.deep.equal(sent);
+    expect(decodeResponse(encodeResponse(sent))).to.deep.equal(sent);
   });
 });

@@ -1,7 +1,8 @@
 import { expect } from 'chai';
 import { MalformedReportError } from '../../src/grpc/decode.ts';
 import { envoyMetadata, NodeIdentity } from '../../src/grpc/node-identity.ts';
-import { loadReportingService, type NodeMessage } from '../../src/grpc/proto.ts';
+import type { NodeMessage } from '../../src/grpc/messages.ts';
+import { decodeNode } from '../../src/grpc/decode-node.ts';
 import { text } from '../support/wire-writer.ts';
 
 /** Encodes a Node. */
@@ -15,7 +16,6 @@ describe('NodeIdentity', () => {
 
   beforeEach(() => {
     decoded = 0;
-    const { decodeNode } = loadReportingService();
     identity = new NodeIdentity((bytes): NodeMessage => {
       decoded += 1;
       return decodeNode(bytes);

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { encodeReport } from '../../../src/grpc/encode.ts';
-import type { ReportResponse } from '../../../src/grpc/proto.ts';
+import type { ReportResponse } from '../../../src/grpc/messages.ts';
 import type {
   ReportMessage,
   ReportStream,

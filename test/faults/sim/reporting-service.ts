@@ -1,6 +1,6 @@
 import { ANONYMOUS } from '../../../src/core/peer.ts';
 import { reporterKey } from '../../../src/core/tunnel.ts';
-import { loadReportingService } from '../../../src/grpc/proto.ts';
+import { decodeNode } from '../../../src/grpc/decode-node.ts';
 import type { ReportSink } from '../../../src/grpc/session-dependencies.ts';
 import { Session, type SessionOptions } from '../../../src/grpc/session.ts';
 import type { SimStream } from './report-stream.ts';
@@ -26,7 +26,6 @@ export function createReportingService(
     readonly sink: ReportSink;
   },
 ): ReportingService {
-  const { decodeNode } = loadReportingService();
   const open = new Set<Session>();
   const byReporter = new Map<string, Session>();
   let lastNumber = 0;
