@@ -1,5 +1,6 @@
-# Image of the operator: Node and the compiled program, without a shell and npm, for linux/amd64 and linux/arm64.
+# Image of the operator: Node and the bundled program, without a shell and npm, for linux/amd64 and linux/arm64.
 #   docker buildx build --platform linux/amd64,linux/arm64 .
+# A platform other than the builder's needs an emulator (QEMU), because the program runs once during the build.
 ARG NODE_VERSION=24
 
 # Built on the platform of the builder, because no production dependency has native code.
@@ -8,17 +9,23 @@ WORKDIR /src
 COPY package.json package-lock.json ./
 # --ignore-scripts skips the development dependency `node`: the Node of the base image is used.
 RUN npm ci --ignore-scripts
-COPY tsconfig.json tsconfig.build.json ./
+COPY tsconfig.json ./
 COPY src src
-RUN node node_modules/typescript/bin/tsc -p tsconfig.build.json \
+# What the build needs in addition: see build/warm-up.ts.
+COPY build build
+COPY embedded-api-server embedded-api-server
+COPY control-plane/credentials.ts control-plane/
+COPY test/support/certificates.ts test/support/
+RUN node build/main.ts --without-cache \
  && npm ci --ignore-scripts --omit=dev
 # Removes what Node does not load: documentation except licenses, source maps, TypeScript, and binaries for other runtimes.
+# Node loads only the packages that are not bundled; the others remain for their licenses.
 RUN find node_modules -type d -name prebuilds -prune -exec rm -rf {} + \
  && find node_modules -type f \( -name '*.map' -o -name '*.[mc]ts' -o -name '*.ts' -o -name '*.node' -o -name '*.bare' -o \
       -name '*.md' ! -iname 'licen[sc]e*' ! -iname 'copying*' ! -iname 'notice*' ! -iname 'copyright*' ! -iname 'authors*' \
     \) -delete
 
-FROM gcr.io/distroless/nodejs${NODE_VERSION}-debian13:nonroot
+FROM gcr.io/distroless/nodejs${NODE_VERSION}-debian13:nonroot AS program
 WORKDIR /app
 COPY --from=build /src/package.json ./
 COPY --from=build /src/node_modules node_modules
@@ -29,6 +36,15 @@ COPY LICENSE ./
 # A numeric user, so that the kubelet can verify runAsNonRoot without /etc/passwd of the image.
 USER 65532:65532
 ENV NODE_ENV=production
+
+# Writes the code that V8 compiles at the start. It is valid for this Node, path and user, and for the flags of V8.
+FROM program AS compiled
+ENV NODE_COMPILE_CACHE=/tmp/compile-cache
+RUN ["/nodejs/bin/node", "--max-semi-space-size=16", "/app/dist/warm-up.js"]
+
+FROM program
+# Node creates these files for their owner only; the program must be able to read them, but not to write them.
+COPY --from=compiled --chown=0:0 --chmod=0755 /tmp/compile-cache dist/compile-cache
 EXPOSE 18000 8080
 # The flag keeps the young generation of V8 small, and with it the memory after a full push (see src/main.ts).
 ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=16", "/app/dist/main.js"]

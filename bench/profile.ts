@@ -1,5 +1,8 @@
 /** A CPU profile of the operator during the first full push and the creation of its objects. */
+import { existsSync, readFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
+import { SourceMap } from 'node:module';
+import { fileURLToPath } from 'node:url';
 import { startChild } from './child.ts';
 import type { FleetCalls } from './fleet-process.ts';
 import { openInspector } from './inspector.ts';
@@ -43,6 +46,29 @@ export async function profileInitialSync(file: string, { scale, progress }: Benc
     fleet.ask('start', options),
   ]);
   const { profile } = (await inspector.post('Profiler.stop')) as { profile: CpuProfile };
-  await writeFile(file, JSON.stringify(profile));
-  return profileTable(profile, ROOT, scale.initialSyncTunnels);
+  const located = locateSources(profile);
+  await writeFile(file, JSON.stringify(located));
+  return profileTable(located, ROOT, scale.initialSyncTunnels);
+}
+
+/** Replaces the positions in bundles by those in the sources, as far as the source maps know them. */
+function locateSources(profile: CpuProfile): CpuProfile {
+  const maps = new Map<string, SourceMap | undefined>();
+  function mapOf(url: string): SourceMap | undefined {
+    const path = url.startsWith('file:') ? `${fileURLToPath(url)}.map` : '';
+    if (!maps.has(url)) {
+      const hasMap = path !== '' && existsSync(path);
+      maps.set(url, hasMap ? new SourceMap(JSON.parse(readFileSync(path, 'utf8'))) : undefined);
+    }
+    return maps.get(url);
+  }
+  const nodes = profile.nodes.map((node) => {
+    const { url, lineNumber, columnNumber } = node.callFrame;
+    const entry = mapOf(url)?.findEntry(lineNumber, columnNumber);
+    if (entry === undefined || !('originalSource' in entry)) return node;
+    const { originalSource, originalLine } = entry;
+    const source = new URL(originalSource, url).href;
+    return { ...node, callFrame: { ...node.callFrame, url: source, lineNumber: originalLine } };
+  });
+  return { ...profile, nodes };
 }

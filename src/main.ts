@@ -3,7 +3,10 @@
 // Everything else is imported after the check: an older Node cannot load it, and fails with a stack trace.
 import { checkNodeVersion } from './node-version.ts';
 
-if (checkNodeVersion('reverse-tunnel-operator')) {
+async function main(): Promise<void> {
+  if (!checkNodeVersion('reverse-tunnel-operator')) return;
   const { runOperatorCommand } = await import('./operator-command.ts');
   process.exitCode = await runOperatorCommand(process.argv.slice(2));
 }
+
+void main();

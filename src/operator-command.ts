@@ -1,3 +1,4 @@
+import { useCompileCache } from './compile-cache.ts';
 import { handleOutputErrors } from './output-errors.ts';
 import { findSubcommand } from './subcommands.ts';
 
@@ -7,6 +8,7 @@ import { findSubcommand } from './subcommands.ts';
  * @param argv the arguments after the name of the program
  */
 export async function runOperatorCommand(argv: readonly string[]): Promise<number> {
+  useCompileCache();
   handleOutputErrors('reverse-tunnel-operator');
   const subcommand = findSubcommand(argv[0]);
   if (subcommand !== undefined) return await subcommand(argv.slice(1));

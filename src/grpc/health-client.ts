@@ -11,9 +11,7 @@ import { tlsServerName } from './tls-server-name.ts';
  * A connection that is closed without a reason is a failure: a missing credential is only one of its possible causes.
  */
 export type ServerHealth =
-  | { readonly status: ServingStatus }
-  | { readonly rejection: string }
-  | { readonly failure: string };
+  { readonly status: ServingStatus } | { readonly rejection: string } | { readonly failure: string };
 
 const CHECK = HEALTH_SERVICE.Check;
 

@@ -31,10 +31,16 @@ async function refreshToken(user: unknown): Promise<string> {
   return token;
 }
 
-let result: OidcResult;
-try {
-  result = { token: await refreshToken(JSON.parse(await text(process.stdin))) };
-} catch (error) {
-  result = { error: errorMessage(error) };
+async function readAndRefresh(): Promise<OidcResult> {
+  try {
+    return { token: await refreshToken(JSON.parse(await text(process.stdin))) };
+  } catch (error) {
+    return { error: errorMessage(error) };
+  }
 }
-process.stdout.write(`${JSON.stringify(result)}\n`);
+
+async function main(): Promise<void> {
+  process.stdout.write(`${JSON.stringify(await readAndRefresh())}\n`);
+}
+
+void main();

@@ -83,8 +83,9 @@ export function createTransport(options: TransportOptions): Transport {
   }
 
   function createProxyPool(uri: string, tls: TlsMaterial, poolOptions: PoolType.Options): Dispatcher {
-    // The proxy agent needs all of undici, which is loaded only here because few installations use a proxy.
-    const { ProxyAgent }: typeof import('undici') = require('undici');
+    // The proxy agent needs all of undici, which is loaded only here because few installations use a proxy. Its pools
+    // must be of the same copy of undici: in a bundle, the one imported above is another.
+    const { ProxyAgent, Pool: ProxyPool }: typeof import('undici') = require('undici');
     if (new URL(uri).protocol === 'socks5:') silenceExperimentalWarnings();
     return new ProxyAgent({
       ...poolOptions,
@@ -95,10 +96,10 @@ export function createTransport(options: TransportOptions): Transport {
         ? { proxyTls: { ...tls, servername: new URL(uri).hostname } }
         : {}),
       proxyTunnel: server.protocol === 'https:',
-      factory: (origin, inner) => countConnections(new Pool(origin, inner)),
+      factory: (origin, inner) => countConnections(new ProxyPool(origin, inner)),
       // Otherwise a proxy that accepts CONNECT and never answers would occupy a connection of the pool for five
       // minutes.
-      clientFactory: (proxy, inner) => new Pool(proxy, { ...inner, headersTimeout: CONNECT_TIMEOUT_MS }),
+      clientFactory: (proxy, inner) => new ProxyPool(proxy, { ...inner, headersTimeout: CONNECT_TIMEOUT_MS }),
       connectTimeout: CONNECT_TIMEOUT_MS,
     });
   }

@@ -4,7 +4,7 @@ import { profileTable } from '../../bench/profile-table.ts';
 const ROOT = 'file:///project/';
 
 function node(id: number, functionName: string, url: string, children: readonly number[] = []) {
-  return { id, callFrame: { functionName, url, lineNumber: 6 }, children };
+  return { id, callFrame: { functionName, url, lineNumber: 6, columnNumber: 0 }, children };
 }
 
 describe('the table of a CPU profile', () => {
