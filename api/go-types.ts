@@ -1,5 +1,13 @@
 /** Generates the Go types of the kinds, with the deep copies that `runtime.Object` needs. */
-import { commentLines, isConditions, nestedTypes, typeName, type Kind, type Schema } from './schema.ts';
+import {
+  commentLines,
+  isConditions,
+  isMap,
+  nestedTypes,
+  typeName,
+  type Kind,
+  type Schema,
+} from './schema.ts';
 
 /** Go capitalizes initialisms. */
 const FIELD_NAMES: Readonly<Record<string, string>> = {
@@ -34,6 +42,7 @@ function fieldType(path: string, name: string, schema: Schema, required: boolean
   // An absent number or boolean differs from 0 and false, so it is a pointer.
   const optional = (type: string): string => (required ? type : `*${type}`);
   if (isConditions(name, schema)) return '[]metav1.Condition';
+  if (isMap(schema)) return 'map[string]string';
   switch (schema.type) {
     case 'object':
       return optional(typeName(elementPath));
@@ -116,6 +125,16 @@ function copyField(name: string, type: string): string[] {
       ? [`\t\tcopy(out.${name}, in.${name})`]
       : [`\t\tfor i := range in.${name} {`, `\t\t\tin.${name}[i].DeepCopyInto(&out.${name}[i])`, '\t\t}'];
     return [`\tif in.${name} != nil {`, `\t\tout.${name} = make(${type}, len(in.${name}))`, ...body, '\t}'];
+  }
+  if (type.startsWith('map[')) {
+    return [
+      `\tif in.${name} != nil {`,
+      `\t\tout.${name} = make(${type}, len(in.${name}))`,
+      `\t\tfor key, value := range in.${name} {`,
+      `\t\t\tout.${name}[key] = value`,
+      '\t\t}',
+      '\t}',
+    ];
   }
   if (type.startsWith('*')) {
     const target = type.slice(1);

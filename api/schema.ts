@@ -12,6 +12,8 @@ export interface Schema {
   readonly required?: readonly string[];
   readonly properties?: Readonly<Record<string, Schema>>;
   readonly items?: Schema;
+  /** Schema of the values of a map, whose keys are texts. */
+  readonly additionalProperties?: Schema;
 }
 
 /** A kind at its only version. */
@@ -51,6 +53,11 @@ const TYPE_NAMES: Readonly<Record<string, string>> = {
   'ReverseTunnelPolicy.spec.rules[].reporters': 'ReporterMatcher',
   'ReverseTunnelPolicy.spec.rules[].limits': 'PolicyLimits',
   'ReverseTunnelPolicy.status': 'ReverseTunnelPolicyStatus',
+  'ReverseTunnelExpectation.spec': 'ReverseTunnelExpectationSpec',
+  'ReverseTunnelExpectation.spec.match': 'TunnelMatch',
+  'ReverseTunnelExpectation.spec.match.selector': 'TunnelSelector',
+  'ReverseTunnelExpectation.spec.match.selector.matchExpressions[]': 'TunnelSelectorRequirement',
+  'ReverseTunnelExpectation.status': 'ReverseTunnelExpectationStatus',
 };
 
 const CRDS = join(import.meta.dirname, '..', 'crds');
@@ -80,6 +87,11 @@ export function isConditions(name: string, schema: Schema): boolean {
   return name === 'conditions' && schema.type === 'array';
 }
 
+/** True for a map from texts to texts, the only kind of map in the API. */
+export function isMap({ type, additionalProperties }: Schema): boolean {
+  return type === 'object' && additionalProperties !== undefined;
+}
+
 /** Returns the name of the type of a nested object. @throws Error if `TYPE_NAMES` has none */
 export function typeName(path: string): string {
   const name = TYPE_NAMES[path];
@@ -97,7 +109,7 @@ export function nestedTypes({ kind, schema }: Kind): Generator<NestedType> {
 
 function* typesBelow(schema: Schema, path: string): Generator<NestedType> {
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
-    if (isConditions(name, property) || name === 'metadata') continue;
+    if (isConditions(name, property) || isMap(property) || name === 'metadata') continue;
     const isList = property.type === 'array';
     const element = isList ? property.items : property;
     if (element?.type !== 'object') continue;

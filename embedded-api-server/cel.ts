@@ -1,7 +1,7 @@
 /**
  * The part of the Common Expression Language that validation rules of CRDs commonly use: literals, `self` and
- * `oldSelf`, fields, operators, the conditional operator, lists, `has`, `size` and functions of strings. Fields are
- * compared by value.
+ * `oldSelf`, fields, operators, the conditional operator, lists, `has`, `size`, `duration` and functions of strings.
+ * Fields are compared by value.
  */
 import { isDeepStrictEqual } from 'node:util';
 
@@ -165,6 +165,7 @@ class Parser {
     if (!this.#take('(')) return (variables) => select(variables, token);
     const [argument = this.#fail()] = this.#arguments(')');
     if (token === 'size') return (variables) => size(argument(variables));
+    if (token === 'duration') return (variables) => durationNs(argument(variables) as string);
     if (token === 'has') return (variables) => isPresent(() => argument(variables));
     return this.#fail();
   }
@@ -228,6 +229,20 @@ function size(target: unknown): number {
 function contains(collection: unknown, item: unknown): boolean {
   if (Array.isArray(collection)) return collection.some((candidate) => isDeepStrictEqual(candidate, item));
   return Object.hasOwn(collection as object, item as string);
+}
+
+/** Nanoseconds per unit of a duration. */
+const UNITS_NS: Readonly<Record<string, number>> = { ms: 1e6, s: 1e9, m: 60e9, h: 3600e9 };
+/** The longest duration that Go represents. */
+const MAX_DURATION_NS = 2 ** 63;
+
+/** Returns a duration such as `1h30m` in nanoseconds. @throws Error if it is not one, as the evaluation of a rule does */
+function durationNs(text: string): number {
+  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/gy)];
+  const total = parts.reduce((sum, [, value, unit]) => sum + Number(value) * (UNITS_NS[unit ?? ''] ?? 0), 0);
+  if (text === '' || parts.map(([part]) => part).join('') !== text || total >= MAX_DURATION_NS)
+    throw new Error(`invalid duration ${JSON.stringify(text)}`);
+  return total;
 }
 
 function unescape(escaped: string): string {

@@ -219,7 +219,7 @@ export class CompiledSchema {
     for (const { rule, isTransition, message, reason } of this.#rules.get(schema) ?? []) {
       if (isTransition && before === undefined) continue;
       const variables = { self: value, oldSelf: before };
-      if (rule(variables) === true) continue;
+      if (holds(rule, variables)) continue;
       // Objects and lists are not printed.
       const shown = typeof value === 'object' ? '' : `: ${goQuote(value)}`;
       const prefix = reason === 'FieldValueForbidden' ? 'Forbidden' : `Invalid value${shown}`;
@@ -238,6 +238,15 @@ export class CompiledSchema {
         this.#evaluate(property, value[name], previous, join(path, name), errors);
       }
     }
+  }
+}
+
+/** Returns true if the rule holds. A rule that cannot be evaluated, as for an invalid duration, does not. */
+function holds(rule: CelProgram, variables: Readonly<Record<string, unknown>>): boolean {
+  try {
+    return rule(variables) === true;
+  } catch {
+    return false;
   }
 }
 

@@ -1,6 +1,9 @@
 import type { Clock } from './clock.ts';
 import { Authorizer } from './controller/authorizer.ts';
 import { CreationTimes, type CreationTimesOptions } from './controller/creation-times.ts';
+import { ExpectationCache } from './controller/expectation-cache.ts';
+import { ExpectationReconciler, type ExpectationStatusApi } from './controller/expectation-reconciler.ts';
+import { ExpectationTracker } from './controller/expectation-tracker.ts';
 import { ExpiryController } from './controller/expiry-controller.ts';
 import { LiveReader } from './controller/live-reader.ts';
 import type { ReporterObjectApi, TunnelObjectApi } from './controller/object-api.ts';
@@ -12,7 +15,7 @@ import { ReplicaRegistry } from './controller/replica-registry.ts';
 import { ReportIntake } from './controller/report-intake.ts';
 import { ReporterCache } from './controller/reporter-cache.ts';
 import { ReporterEnqueuer } from './controller/reporter-enqueuer.ts';
-import type { EventRecorder } from './controller/event-recorder.ts';
+import type { EventRecorder, ObjectEventRecorder } from './controller/event-recorder.ts';
 import { ReporterReconciler } from './controller/reporter-reconciler.ts';
 import { RewriteLimiter } from './controller/rewrite-limiter.ts';
 import { RewriteRecorder } from './controller/rewrite-recorder.ts';
@@ -34,12 +37,15 @@ import type { Metrics } from './metrics.ts';
 
 /** Concurrent reconciliations of reporters. They use connections of their own, so object writes never delay claims. */
 const REPORTER_CONCURRENCY = 16;
+/** Concurrent writes of statuses of expectations; the writes of tunnels need the connections more. */
+const EXPECTATION_CONCURRENCY = 4;
 
 /** The objects as last seen, by kind. Reflectors fill them. */
 export interface Caches {
   readonly tunnels: TunnelCache;
   readonly reporters: ReporterCache;
   readonly policies: PolicyCache;
+  readonly expectations: ExpectationCache;
   /** Leases. */
   readonly replicas: ReplicaRegistry;
 }
@@ -60,6 +66,7 @@ export function createCaches(options: CachesOptions): Caches {
     tunnels: new TunnelCache(names, ledger),
     reporters: new ReporterCache(names),
     policies: new PolicyCache({ requirePolicy, clock, metrics, log }),
+    expectations: new ExpectationCache(),
     replicas: new ReplicaRegistry(names, clock),
   };
 }
@@ -69,8 +76,10 @@ export interface ControllerApis {
   readonly tunnels: TunnelObjectApi;
   readonly reporters: ReporterObjectApi;
   readonly policies: PolicyStatusApi;
+  readonly expectations: ExpectationStatusApi;
   readonly leases: TakeoverControllerOptions['leases'];
   readonly events: EventRecorder;
+  readonly objectEvents: ObjectEventRecorder;
   readonly serverClock: CreationTimesOptions['serverClock'];
 }
 
@@ -127,6 +136,10 @@ export interface Controllers {
     readonly queue: Workqueue;
     readonly enqueuer: ReporterEnqueuer;
     readonly workers: Workers;
+  };
+  readonly expectations: {
+    readonly queue: Workqueue;
+    readonly tracker: ExpectationTracker;
   };
   /** Starts everything that acts on its own. Workers of tunnels start with the first complete list. */
   start(): void;
@@ -307,11 +320,41 @@ export function createControllers(options: ControllersOptions): Controllers {
     clock,
     log,
   });
+  const expectationQueue = new Workqueue(clock);
+  const expectationTracker = new ExpectationTracker({
+    expectations: caches.expectations,
+    tunnels: caches.tunnels,
+    names,
+    leader,
+    queue: expectationQueue,
+    clock,
+  });
+  const expectationWorkers = new Workers({
+    queue: expectationQueue,
+    reconciler: new ExpectationReconciler({
+      api: apis.expectations,
+      cache: caches.expectations,
+      tracker: expectationTracker,
+      leader,
+      events: apis.objectEvents,
+      clock,
+      log,
+    }),
+    concurrency: EXPECTATION_CONCURRENCY,
+    backoff: 'held',
+    onUnreachable: watches,
+    retryCounter: metrics.workqueueRetries.labels({ name: 'expectations' }),
+    clock,
+    random,
+    log,
+  });
 
   // Before the workers start.
   caches.tunnels.addEventHandler(holds);
   caches.tunnels.addEventHandler(tunnelEnqueuer);
   caches.tunnels.addEventHandler({ onListed: () => tunnelWorkers.start() });
+  caches.tunnels.addEventHandler(expectationTracker);
+  caches.expectations.addEventHandler(expectationTracker);
   caches.policies.addEventHandler(authorizer);
   authorizer.addEventHandler(tunnelEnqueuer);
   registry.addEventHandler(tunnelEnqueuer);
@@ -330,11 +373,14 @@ export function createControllers(options: ControllersOptions): Controllers {
     writeAuthorizer,
     tunnels: { queue: tunnelQueue, enqueuer: tunnelEnqueuer, workers: tunnelWorkers },
     reporters: { queue: reporterQueue, enqueuer: reporterEnqueuer, workers: reporterWorkers },
+    expectations: { queue: expectationQueue, tracker: expectationTracker },
     start() {
       reporterWorkers.start();
       expiry.start();
       takeover.start();
       policyStatus.start();
+      expectationTracker.start();
+      expectationWorkers.start();
     },
     async drained() {
       // A stream that has just opened must be claimed first.
@@ -349,6 +395,8 @@ export function createControllers(options: ControllersOptions): Controllers {
       expiry.stop();
       takeover.stop();
       policyStatus.stop();
+      expectationTracker.stop();
+      expectationWorkers.stop();
       caches.policies.stop();
     },
   };

@@ -6,7 +6,7 @@ const DURATION_BUCKETS = [
 ];
 
 /** The values of the label `name` of the workqueue metrics. */
-const WORKQUEUES = ['tunnels', 'reporters'] as const;
+const WORKQUEUES = ['tunnels', 'reporters', 'expectations'] as const;
 
 /**
  * All metrics of the operator; a test checks that docs/metrics.md names each. Labels have closed sets of values: an
@@ -71,6 +71,12 @@ export function createMetrics() {
       name: 'reverse_tunnel_policies',
       help: 'ReverseTunnelPolicies in the namespace, by whether they are accepted and enforced.',
       labelNames: ['accepted'],
+      registers,
+    }),
+    expectations: new Gauge({
+      name: 'reverse_tunnel_expectations',
+      help: 'ReverseTunnelExpectations by state on the leader; 0 on the other replicas.',
+      labelNames: ['state'],
       registers,
     }),
     streamsClosed: counter('reverse_tunnel_streams_closed_total', 'Streams closed.', ['reason']),

@@ -131,7 +131,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     log: apiLog,
   });
   const { ledger, caches, leases, controllers } = replica;
-  const { authorizer, readiness, registry, intake, tunnels, reporters } = controllers;
+  const { authorizer, readiness, registry, intake, tunnels, reporters, expectations } = controllers;
 
   const grpc = new ReportingServer({
     address: config.grpcAddress,
@@ -163,7 +163,12 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
           registry,
           ledger,
           objects: caches.tunnels,
-          queues: { tunnels: tunnels.queue, reporters: reporters.queue },
+          queues: {
+            tunnels: tunnels.queue,
+            reporters: reporters.queue,
+            expectations: expectations.queue,
+          },
+          expectations: expectations.tracker,
           clock,
           metrics,
         });

@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts';
-import type { PolicyCache } from './controller/policy-cache.ts';
 import type { Caches } from './controllers.ts';
+import type { ExpectationObject } from './core/expectation-object.ts';
 import type { PolicyObject } from './core/policy-object.ts';
 import type { ReporterObject } from './core/reporter-object.ts';
 import type { TunnelObject } from './core/tunnel-object.ts';
@@ -9,7 +9,7 @@ import type { ApiClient } from './k8s/client.ts';
 import { leaseResource, type LeaseObject } from './k8s/lease.ts';
 import type { FaultLogger } from './k8s/fault-log.ts';
 import { Reflector, type ReflectorState } from './k8s/reflector.ts';
-import { policyResource, reporterResource, tunnelResource } from './k8s/resources.ts';
+import { expectationResource, policyResource, reporterResource, tunnelResource } from './k8s/resources.ts';
 import type { Log } from './log.ts';
 
 export interface ReflectorsOptions {
@@ -18,6 +18,8 @@ export interface ReflectorsOptions {
   readonly caches: Caches;
   /** False: policies are not watched. Default true. */
   readonly watchPolicies?: boolean | undefined;
+  /** False: expectations are not watched. Default true. */
+  readonly watchExpectations?: boolean | undefined;
   /** Maximum number of ReverseTunnel objects per page of a list. Default: that of the reflector. */
   readonly tunnelPageLimit?: number | undefined;
   readonly clock: Clock;
@@ -33,6 +35,7 @@ export class Reflectors {
   readonly reporters: Reflector<ReporterObject>;
   readonly #leases: Reflector<LeaseObject>;
   readonly #policies: Reflector<PolicyObject> | undefined;
+  readonly #expectations: Reflector<ExpectationObject> | undefined;
   readonly #log: Log;
 
   constructor({
@@ -40,6 +43,7 @@ export class Reflectors {
     namespace,
     caches,
     watchPolicies = true,
+    watchExpectations = true,
     tunnelPageLimit,
     ...common
   }: ReflectorsOptions) {
@@ -62,10 +66,36 @@ export class Reflectors {
     });
     if (watchPolicies) {
       const source = client.resource<PolicyObject>(policyResource(namespace));
-      const fallback = new MissingPolicyHandler(source.title, caches.policies, this.#tunnels, common.log);
+      const fallback = new OptionalKindHandler({
+        title: source.title,
+        cache: caches.policies,
+        tunnels: this.#tunnels,
+        missing: 'ReverseTunnelPolicy CRD is not installed; policy enforcement is disabled',
+        forbidden: 'cannot list ReverseTunnelPolicies; ReverseTunnel writes are paused until they are listed',
+        log: common.log,
+      });
       this.#policies = new Reflector<PolicyObject>({
         source,
         handler: caches.policies,
+        ...common,
+        log: fallback,
+        onStateChange: (state, error) => fallback.onStateChange(state, error),
+      });
+    }
+    if (watchExpectations) {
+      const source = client.resource<ExpectationObject>(expectationResource(namespace));
+      const fallback = new OptionalKindHandler({
+        title: source.title,
+        cache: caches.expectations,
+        tunnels: this.#tunnels,
+        missing: 'ReverseTunnelExpectation CRD is not installed; expectations are not evaluated',
+        forbidden:
+          'cannot list ReverseTunnelExpectations; expectations are not evaluated until they are listed',
+        log: common.log,
+      });
+      this.#expectations = new Reflector<ExpectationObject>({
+        source,
+        handler: caches.expectations,
         ...common,
         log: fallback,
         onStateChange: (state, error) => fallback.onStateChange(state, error),
@@ -103,71 +133,77 @@ export class Reflectors {
   }
 
   #all(): Pick<Reflector<never>, 'run' | 'relist' | 'retryNow'>[] {
-    const policies = this.#policies === undefined ? [] : [this.#policies];
-    return [this.#tunnels, this.reporters, this.#leases, ...policies];
+    const optional = [this.#policies, this.#expectations].filter((reflector) => reflector !== undefined);
+    return [this.#tunnels, this.reporters, this.#leases, ...optional];
   }
 }
 
+interface OptionalKindOptions {
+  /** The title of the resource. */
+  readonly title: string;
+  readonly cache: {
+    readonly hasSynced: boolean;
+    /** Called while the API server serves ReverseTunnels and not this kind. */
+    onKindMissing?(): void;
+  };
+  readonly tunnels: { readonly hasSynced: boolean };
+  /** The log lines about a kind that is not installed, and about one that must not be listed, with the consequence. */
+  readonly missing: string;
+  readonly forbidden: string;
+  readonly log: Log;
+}
+
 /**
- * Handles failures of the policies' reflector. An API server that serves ReverseTunnels and not ReverseTunnelPolicies
- * has no policies; one that rejects the list may have policies that deny what would be written.
+ * Handles failures of the reflector of a kind that the operator works without, because upgrades with Helm may leave CRDs
+ * unchanged. An API server that serves ReverseTunnels and not the kind has no such objects; one that rejects the list may
+ * have some.
  */
-class MissingPolicyHandler implements FaultLogger {
-  readonly #title: string;
-  readonly #policies: PolicyCache;
-  readonly #tunnels: { readonly hasSynced: boolean };
-  readonly #log: Log;
+class OptionalKindHandler implements FaultLogger {
+  readonly #options: OptionalKindOptions;
   #isMissing = false;
   #isForbidden = false;
 
-  constructor(title: string, policies: PolicyCache, tunnels: { readonly hasSynced: boolean }, log: Log) {
-    this.#title = title;
-    this.#policies = policies;
-    this.#tunnels = tunnels;
-    this.#log = log;
+  constructor(options: OptionalKindOptions) {
+    this.#options = options;
   }
 
   onStateChange(state: ReflectorState, error: Error | undefined): void {
     if (state === 'synced') this.#isMissing = false;
-    if (state !== 'broken' || !(error instanceof ApiError) || this.#policies.hasSynced) return;
+    if (state !== 'broken' || !(error instanceof ApiError) || this.#options.cache.hasSynced) return;
     if (error.kind === 'no_kind_match') this.#handleMissing();
     else if (error.kind === 'rejected') this.#handleForbidden();
   }
 
   debug(fields: object, message: string): void {
-    this.#log.debug(fields, message);
+    this.#options.log.debug(fields, message);
   }
 
   info(fields: object, message: string): void {
-    this.#log.info(fields, message);
+    this.#options.log.info(fields, message);
   }
 
   /** Logs a failure, unless the missing kind was logged already with its consequence. */
   warn(fields: object, message: string): void {
+    const { cache, log } = this.#options;
     const isNoKindMatch = (fields as { errorKind?: string }).errorKind === 'no_kind_match';
-    if (isNoKindMatch && (this.#isMissing || !this.#policies.hasSynced)) return;
-    this.#log.warn(fields, message);
+    if (isNoKindMatch && (this.#isMissing || !cache.hasSynced)) return;
+    log.warn(fields, message);
   }
 
   #handleMissing(): void {
-    if (!this.#tunnels.hasSynced) return;
+    const { title, cache, tunnels, missing, log } = this.#options;
+    if (!tunnels.hasSynced) return;
+    if (!this.#isMissing) log.warn({ resource: title, hint: 'kubectl apply -f crds/' }, missing);
     this.#isMissing = true;
-    this.#log.warn(
-      { resource: this.#title, hint: 'kubectl apply -f crds/' },
-      'ReverseTunnelPolicy CRD is not installed; policy enforcement is disabled',
-    );
-    this.#policies.onKindMissing();
+    cache.onKindMissing?.();
   }
 
   #handleForbidden(): void {
+    const { title, forbidden, log } = this.#options;
     if (this.#isForbidden) return;
     this.#isForbidden = true;
-    this.#log.error(
-      {
-        resource: this.#title,
-        hint: 'grant list and watch on reversetunnelpolicies to the ServiceAccount',
-      },
-      'cannot list ReverseTunnelPolicies; ReverseTunnel writes are paused until they are listed',
-    );
+    const [plural = title] = title.split('.');
+    const hint = `grant list and watch on ${plural} to the ServiceAccount`;
+    log.error({ resource: title, hint }, forbidden);
   }
 }

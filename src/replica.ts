@@ -4,6 +4,7 @@ import type { ControllerSettings } from './controller/settings.ts';
 import { createCaches, createControllers, type Caches, type Controllers } from './controllers.ts';
 import { Ledger, type LedgerLimits } from './core/ledger.ts';
 import type { Names } from './core/names.ts';
+import type { ExpectationObject } from './core/expectation-object.ts';
 import type { PolicyObject } from './core/policy-object.ts';
 import type { ReporterObject } from './core/reporter-object.ts';
 import type { TunnelObject } from './core/tunnel-object.ts';
@@ -11,10 +12,12 @@ import type { ApiClient } from './k8s/client.ts';
 import { leaseResource, type LeaseObject } from './k8s/lease.ts';
 import {
   createEventApi,
+  createExpectationApi,
   createPolicyApi,
   createReporterApi,
   createTunnelApi,
   eventResource,
+  expectationResource,
   policyResource,
   reporterResource,
   tunnelResource,
@@ -36,6 +39,8 @@ export interface ReplicaOptions {
   readonly requirePolicy?: boolean;
   /** As in `Reflectors`. */
   readonly watchPolicies?: boolean;
+  /** As in `Reflectors`. */
+  readonly watchExpectations?: boolean;
   /** As in `Reflectors`. */
   readonly tunnelPageLimit?: number;
   readonly clock: Clock;
@@ -66,6 +71,7 @@ export function createReplica(options: ReplicaOptions): Replica {
     namespace,
     caches,
     watchPolicies: options.watchPolicies,
+    watchExpectations: options.watchExpectations,
     tunnelPageLimit: options.tunnelPageLimit,
     clock,
     random,
@@ -102,8 +108,10 @@ export function createReplica(options: ReplicaOptions): Replica {
       tunnels: createTunnelApi(client.resource<TunnelObject>(tunnelResource(namespace))),
       reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
       policies: createPolicyApi(client.resource<PolicyObject>(policyResource(namespace))),
+      expectations: createExpectationApi(client.resource<ExpectationObject>(expectationResource(namespace))),
       leases: leaseClient,
       events,
+      objectEvents: events,
       serverClock: client.serverClock,
     },
     fence: leases.fence,

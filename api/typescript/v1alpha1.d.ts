@@ -39,6 +39,172 @@ export interface Condition {
 }
 
 /**
+ * ReverseTunnelExpectation is a statement of which reverse tunnels should be connected in its
+ * namespace, through how many reporters, and shows whether they are. Users create it, usually from git;
+ * the leader of the operator writes its status. ReverseTunnels that are Unknown, because their reporter
+ * is disconnected, count as not connected. An expectation changes nothing else.
+ */
+export interface ReverseTunnelExpectation<Metadata = ObjectMeta> {
+  readonly apiVersion: 'reverse-tunnel.io/v1alpha1';
+  readonly kind: 'ReverseTunnelExpectation';
+  readonly metadata: Metadata;
+  readonly spec: ReverseTunnelExpectationSpec;
+  /** Present on every object that the API server returns. */
+  readonly status: ReverseTunnelExpectationStatus;
+}
+
+/** A list of ReverseTunnelExpectation objects. */
+export interface ReverseTunnelExpectationList<Metadata = ObjectMeta> {
+  readonly apiVersion: 'reverse-tunnel.io/v1alpha1';
+  readonly kind: 'ReverseTunnelExpectationList';
+  readonly metadata: ListMeta;
+  readonly items: readonly ReverseTunnelExpectation<Metadata>[];
+}
+
+/**
+ * What should be connected.
+ */
+export interface ReverseTunnelExpectationSpec {
+  /**
+   * The tunnels that the expectation is about: by the values in the spec of ReverseTunnels, all of which
+   * must match, or by a label selector. Empty matches every tunnel of the namespace. With nodes,
+   * minTunnels and minReporters apply to each node, otherwise to all matching tunnels together.
+   */
+  readonly match: TunnelMatch;
+  /**
+   * Minimum number of connected tunnels. Defaults to 1. 1 to 1,000,000.
+   */
+  readonly minTunnels?: number;
+  /**
+   * Minimum number of distinct reporters of those tunnels: 2 means that the loss of one reporter does not
+   * disconnect the node. Defaults to 1. 1 to 10,000.
+   */
+  readonly minReporters?: number;
+  /**
+   * How long the tunnels may fall short before the expectation becomes unsatisfied, such as 90s, 5m or
+   * 1h30m. 0s: immediately. Defaults to 60s. At most 168h.
+   */
+  readonly gracePeriod?: string;
+  /**
+   * True: the expectation is not evaluated, for example during maintenance; Ready is Unknown with reason
+   * Paused. Defaults to false.
+   */
+  readonly paused?: boolean;
+}
+
+/**
+ * The tunnels that the expectation is about: by the values in the spec of ReverseTunnels, all of which
+ * must match, or by a label selector. Empty matches every tunnel of the namespace. With nodes,
+ * minTunnels and minReporters apply to each node, otherwise to all matching tunnels together.
+ */
+export interface TunnelMatch {
+  /**
+   * Tenant of the initiator, equal to spec.tenantID of the ReverseTunnels. Defaults to all. 1 to 128
+   * characters.
+   */
+  readonly tenantID?: string;
+  /**
+   * Cluster of the initiator, equal to spec.clusterID of the ReverseTunnels; with tenant isolation, that
+   * is "tenant:cluster". Defaults to all. 1 to 257 characters.
+   */
+  readonly clusterID?: string;
+  /**
+   * Node ID of the initiator, equal to spec.nodeID of the ReverseTunnels; with tenant isolation, that is
+   * "tenant:node". Defaults to all. Excludes nodes. 1 to 257 characters.
+   */
+  readonly nodeID?: string;
+  /**
+   * Node IDs, each of which must be connected: minTunnels and minReporters apply to each. tenantID and
+   * clusterID apply as well. 1 to 1,000; use several expectations for more. Excludes nodeID.
+   */
+  readonly nodes?: readonly string[];
+  /**
+   * Label selector for the labels that the operator gives to ReverseTunnels: reverse-tunnel.io/tenant,
+   * /cluster, /node and /reporter. Other labels are rejected. Excludes the other fields.
+   */
+  readonly selector?: TunnelSelector;
+}
+
+/**
+ * Label selector for the labels that the operator gives to ReverseTunnels: reverse-tunnel.io/tenant,
+ * /cluster, /node and /reporter. Other labels are rejected. Excludes the other fields.
+ */
+export interface TunnelSelector {
+  /**
+   * Labels with their value; all must match. Keys are the four labels of ReverseTunnels.
+   */
+  readonly matchLabels?: Readonly<Record<string, string>>;
+  /**
+   * Requirements; all must match. At most 16.
+   */
+  readonly matchExpressions?: readonly TunnelSelectorRequirement[];
+}
+
+/**
+ * One requirement on a label.
+ */
+export interface TunnelSelectorRequirement {
+  /**
+   * Key of the label; one of the four.
+   */
+  readonly key: 'reverse-tunnel.io/tenant' | 'reverse-tunnel.io/cluster' | 'reverse-tunnel.io/node' | 'reverse-tunnel.io/reporter';
+  /**
+   * How the label relates to values: In, NotIn, Exists or DoesNotExist. Every ReverseTunnel has all four
+   * labels, so DoesNotExist matches nothing.
+   */
+  readonly operator: 'In' | 'NotIn' | 'Exists' | 'DoesNotExist';
+  /**
+   * Values of the label for In and NotIn. At most 256.
+   */
+  readonly values?: readonly string[];
+}
+
+/**
+ * What is connected. Written when the meaning of a condition changes; changed counts are written after
+ * 10 seconds.
+ */
+export interface ReverseTunnelExpectationStatus {
+  /**
+   * metadata.generation that this status is about.
+   */
+  readonly observedGeneration?: number;
+  /**
+   * Number of matching tunnels that are connected. Absent while the expectation is not evaluated.
+   */
+  readonly tunnels?: number;
+  /**
+   * Number of distinct reporters of the connected tunnels.
+   */
+  readonly reporters?: number;
+  /**
+   * Number of matching tunnels that are Unknown, because their reporter is disconnected. They do not
+   * count as connected.
+   */
+  readonly unknown?: number;
+  /**
+   * Number of nodes of spec.match without a connected tunnel. 0 if spec.match names no node.
+   */
+  readonly missing?: number;
+  /**
+   * The first 20 of those nodes, in the order of spec.match.nodes.
+   */
+  readonly missingNodes?: readonly string[];
+  /**
+   * Since when the expectation has been in its present state, by the clock of the leader. For an
+   * unsatisfied expectation, this is when the tunnels began to fall short, before the grace period.
+   */
+  readonly since?: string;
+  /**
+   * Conditions of the expectation, at most one of each type. Ready: True with reason Satisfied; False
+   * with reason Missing, TooFewTunnels, TooFewReporters or Invalid; Unknown with reason Unknown if
+   * disconnected reporters may hold what is missing, with reason Paused, or with reason Pending until the
+   * expectation was satisfied or its first grace period has ended. Stalled: True if the spec can match
+   * nothing, otherwise absent.
+   */
+  readonly conditions?: readonly Condition[];
+}
+
+/**
  * ReverseTunnelPolicy is a list of rules that define who may report which reverse tunnels to the
  * operator of this namespace. Without any policy in the namespace, every client that passes --auth may
  * report everything. With at least one policy, accepted or not, only what a rule of an accepted policy

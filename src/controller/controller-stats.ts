@@ -3,6 +3,7 @@ import type { Ledger } from '../core/ledger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
+import type { ExpectationTracker } from './expectation-tracker.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { Workqueue } from './workqueue.ts';
 
@@ -80,14 +81,15 @@ export interface ControllerMetricsOptions {
   readonly registry: ReporterRegistry;
   readonly ledger: Ledger;
   readonly objects: TunnelCache;
-  readonly queues: Readonly<Record<'tunnels' | 'reporters', Workqueue>>;
+  readonly queues: Readonly<Record<'tunnels' | 'reporters' | 'expectations', Workqueue>>;
+  readonly expectations: Pick<ExpectationTracker, 'countStates'>;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }
 
 /** Sets the gauges that are computed for each scrape, because their values change too often. */
 export function updateControllerMetrics(options: ControllerMetricsOptions): void {
-  const { registry, ledger, objects, queues, clock, metrics } = options;
+  const { registry, ledger, objects, queues, expectations, clock, metrics } = options;
   const sources = { ledger, objects, queue: queues.tunnels };
   const stats = collectReporterStats(registry.entries(), sources, clock.monotonicMs());
   metrics.reportedTunnels.set(ledger.totalTunnelCount());
@@ -103,6 +105,8 @@ export function updateControllerMetrics(options: ControllerMetricsOptions): void
   for (const [state, count] of Object.entries(stats.byState)) metrics.reporters.set({ state }, count);
   for (const [reason, count] of Object.entries(stats.rejected))
     metrics.tunnelsRejected.set({ reason }, count);
+  for (const [state, count] of Object.entries(expectations.countStates()))
+    metrics.expectations.set({ state }, count);
   metrics.objectsRewritten.set(stats.rewritten);
   metrics.oldestPendingWriteSeconds.set(stats.backlogMs / 1000);
 }

@@ -24,6 +24,27 @@ export interface EventRecorder {
   record(reporter: ReporterId, kind: ReporterEventKind, note: string): void;
 }
 
+/** Records Events about objects of other kinds, in the same way. */
+export interface ObjectEventRecorder {
+  recordFor(regarding: EventSubject, content: EventMessage): void;
+}
+
+/** The object that an Event is about. */
+export interface EventSubject {
+  readonly kind: string;
+  readonly name: string;
+  readonly uid: string;
+}
+
+/** The content of an Event. */
+export interface EventMessage {
+  readonly type: 'Normal' | 'Warning';
+  /** CamelCase, at most 128 characters, like `action`. */
+  readonly reason: string;
+  readonly action: string;
+  readonly note: string;
+}
+
 const EVENT_TYPES = {
   connected: { type: 'Normal', reason: 'Connected', action: 'AcceptStream' },
   disconnected: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
@@ -35,24 +56,15 @@ const EVENT_TYPES = {
   tunnelsRejected: { type: 'Warning', reason: 'TunnelsRejected', action: 'RejectTunnels' },
 } as const;
 
-/** Limits of all Events, and of the Events of one reporter: the API server stores each Event for an hour. */
+/** Limits of all Events, and of the Events of one object: the API server stores each Event for an hour. */
 const FLEET_RATE: Rate = { burst: 50, perSecond: 1 };
-const REPORTER_RATE: Rate = { burst: 10, perSecond: 1 / 60 };
-/** Reporters whose rate is tracked; the least recently used one starts with a full burst again. */
-const MAX_TRACKED_REPORTERS = 5000;
+const OBJECT_RATE: Rate = { burst: 10, perSecond: 1 / 60 };
+/** Objects whose rate is tracked; the least recently used one starts with a full burst again. */
+const MAX_TRACKED_OBJECTS = 5000;
 
 /** Creates an Event; `createEventApi` in `src/k8s/resources.ts` implements it. */
 export interface EventApi {
-  create(
-    regarding: { readonly kind: string; readonly name: string; readonly uid: string },
-    content: {
-      readonly type: 'Normal' | 'Warning';
-      readonly reason: string;
-      readonly action: string;
-      readonly note: string;
-    },
-    wallMs: number,
-  ): Promise<void>;
+  create(regarding: EventSubject, content: EventMessage, wallMs: number): Promise<void>;
 }
 
 export interface EventRecorderOptions {
@@ -65,40 +77,46 @@ export interface EventRecorderOptions {
 }
 
 /**
- * Creates a recorder that sends up to 50 Events at once and one per second over all reporters, and up to 10 at once and
- * one per minute for each of them.
+ * Creates a recorder that sends up to 50 Events at once and one per second over all objects, and up to 10 at once and one
+ * per minute for each of them.
  */
-export function createEventRecorder(options: EventRecorderOptions): EventRecorder {
+export function createEventRecorder(options: EventRecorderOptions): EventRecorder & ObjectEventRecorder {
   const { api, cache, fence, clock, metrics, log } = options;
   const fleet = newBucket();
-  const byReporter = new LRUCache<string, TokenBucket>({ max: MAX_TRACKED_REPORTERS });
+  const byKey = new LRUCache<string, TokenBucket>({ max: MAX_TRACKED_OBJECTS });
 
   function bucketOf(key: string): TokenBucket {
-    const known = byReporter.get(key);
+    const known = byKey.get(key);
     if (known !== undefined) return known;
     const bucket = newBucket();
-    byReporter.set(key, bucket);
+    byKey.set(key, bucket);
     return bucket;
   }
 
+  /** @param key of the object whose rate counts */
+  function send(key: string, regarding: EventSubject, content: EventMessage): void {
+    if (!fence.canWrite()) return;
+    const nowMs = clock.monotonicMs();
+    const bucket = bucketOf(key);
+    if (delayMs(bucket, OBJECT_RATE, nowMs) > 0 || delayMs(fleet, FLEET_RATE, nowMs) > 0) {
+      metrics.eventsDropped.inc();
+      return;
+    }
+    take(bucket, OBJECT_RATE, nowMs);
+    take(fleet, FLEET_RATE, nowMs);
+    api
+      .create(regarding, content, clock.wallMs())
+      .catch((error: unknown) => log.debug({ error: errorMessage(error) }, 'failed to create event'));
+  }
+
   return {
+    recordFor: (regarding, content) => send(regarding.uid, regarding, content),
     record(reporter, kind, note) {
       const key = reporterKey(reporter);
       const object = cache.get(key);
-      if (object === undefined || !fence.canWrite()) return;
-      const nowMs = clock.monotonicMs();
-      const bucket = bucketOf(key);
-      if (delayMs(bucket, REPORTER_RATE, nowMs) > 0 || delayMs(fleet, FLEET_RATE, nowMs) > 0) {
-        metrics.eventsDropped.inc();
-        return;
-      }
-      take(bucket, REPORTER_RATE, nowMs);
-      take(fleet, FLEET_RATE, nowMs);
+      if (object === undefined) return;
       const { name, uid } = object.metadata;
-      const regarding = { kind: 'ReverseTunnelReporter', name, uid };
-      api
-        .create(regarding, { ...EVENT_TYPES[kind], note }, clock.wallMs())
-        .catch((error: unknown) => log.debug({ error: errorMessage(error) }, 'failed to create event'));
+      send(key, { kind: 'ReverseTunnelReporter', name, uid }, { ...EVENT_TYPES[kind], note });
     },
   };
 }

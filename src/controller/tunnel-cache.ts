@@ -30,6 +30,8 @@ const MAX_PENDING_OWN_WRITES = 20_000;
 export interface TunnelCacheEventHandler {
   /** A list or the watch showed a change of a tunnel's objects, which another client may have made. */
   onTunnelObjectChanged?(key: string, tunnelName: string): void;
+  /** The cache contains another state of an object, for whatever reason; undefined where it does not exist. */
+  onTunnelObserved?(key: string, before: ObservedTunnel | undefined, after: ObservedTunnel | undefined): void;
   /** A list is complete. */
   onListed?(): void;
 }
@@ -104,6 +106,16 @@ export class TunnelCache {
   /** Returns the number of a reporter's tunnels that have an object. */
   tunnelCount(key: string): number {
     return this.#byReporter.get(key)?.size ?? 0;
+  }
+
+  /** Returns all objects with the keys of their reporters. */
+  *observed(): Generator<[key: string, object: ObservedTunnel]> {
+    for (const [key, ofReporter] of this.#byReporter) {
+      for (const first of ofReporter.values()) {
+        for (let entry: CacheEntry | undefined = first; entry !== undefined; entry = entry.next)
+          yield [key, entry.observed];
+      }
+    }
   }
 
   /** Returns the keys of reporters that have objects. */
@@ -248,6 +260,10 @@ export class TunnelCache {
     for (const handler of this.#handlers) handler.onTunnelObjectChanged?.(key, tunnelName);
   }
 
+  #notifyObserved(key: string, before: ObservedTunnel | undefined, after: ObservedTunnel | undefined): void {
+    for (const handler of this.#handlers) handler.onTunnelObserved?.(key, before, after);
+  }
+
   #advanceVersion(version: string): void {
     if (compareResourceVersions(version, this.#latestResourceVersion) > 0)
       this.#latestResourceVersion = version;
@@ -269,8 +285,10 @@ export class TunnelCache {
         : parsed;
     const known = this.#entry(tunnelKey, observed.name);
     if (known !== undefined) {
+      const before = known.observed;
       known.observed = observed;
       known.generation = this.#generation;
+      this.#notifyObserved(key, before, observed);
       return known;
     }
     let ofReporter = this.#byReporter.get(key);
@@ -282,6 +300,7 @@ export class TunnelCache {
     const entry = { observed, generation: this.#generation, listed: 0, next };
     ofReporter.set(observed.tunnel.name, entry);
     this.#size += 1;
+    this.#notifyObserved(key, undefined, observed);
     return entry;
   }
 
@@ -296,6 +315,7 @@ export class TunnelCache {
     else if (entry.next !== undefined) ofReporter.set(tunnelName, entry.next);
     else ofReporter.delete(tunnelName);
     if (ofReporter.size === 0) this.#byReporter.delete(key);
+    this.#notifyObserved(key, entry.observed, undefined);
   }
 }
 

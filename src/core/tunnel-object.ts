@@ -78,6 +78,15 @@ export const Drift = {
 
 const LABEL_PREFIX = 'reverse-tunnel.io';
 
+/** The labels that show the identity of a tunnel. Each object has all of them. */
+export const TUNNEL_LABELS = [
+  `${LABEL_PREFIX}/tenant`,
+  `${LABEL_PREFIX}/cluster`,
+  `${LABEL_PREFIX}/node`,
+  `${LABEL_PREFIX}/reporter`,
+] as const;
+export type TunnelLabel = (typeof TUNNEL_LABELS)[number];
+
 /**
  * The annotation with the reported creation time of a tunnel whose `spec.createdAt` was omitted. With it, an object shows
  * everything that was reported, so no replica decides again whether the value is omitted.
@@ -153,7 +162,11 @@ export function patchFor(
 }
 
 /** Returns the labels that this project writes; other labels of an object are ignored. */
-export function labelsFor(names: Names, reporter: ReporterId, tunnel: Tunnel): Record<string, string> {
+export function labelsFor(
+  names: Pick<Names, 'labelValue'>,
+  reporter: ReporterId,
+  tunnel: Tunnel,
+): Record<string, string> {
   return {
     [`${LABEL_PREFIX}/tenant`]: names.labelValue(tunnel.tenantID),
     [`${LABEL_PREFIX}/cluster`]: names.labelValue(stripTenantPrefix(tunnel.tenantID, tunnel.clusterID)),

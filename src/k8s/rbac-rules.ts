@@ -29,6 +29,8 @@ export const OPERATOR_RBAC_RULES: readonly RbacRule[] = [
     verbs: ['patch'],
   },
   { apiGroups: [API_GROUP], resources: ['reversetunnelpolicies'], verbs: ['list', 'watch'] },
+  { apiGroups: [API_GROUP], resources: ['reversetunnelexpectations'], verbs: ['list', 'watch'] },
+  { apiGroups: [API_GROUP], resources: ['reversetunnelexpectations/status'], verbs: ['patch'] },
   {
     apiGroups: ['coordination.k8s.io'],
     resources: ['leases'],

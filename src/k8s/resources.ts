@@ -1,3 +1,4 @@
+import type { ExpectationObject, ExpectationStatusPatch } from '../core/expectation-object.ts';
 import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
 import type { ReporterManifest, ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
 import {
@@ -117,6 +118,22 @@ export function createPolicyApi(client: ResourceClient<PolicyObject>) {
   return {
     patchStatus: (name: string, resourceVersion: string, status: PolicyStatus): Promise<PolicyObject> =>
       client.patchStatus(name, { metadata: { resourceVersion }, status }),
+  };
+}
+
+/** Returns the location of ReverseTunnelExpectation objects (`crds/reversetunnelexpectations.yaml`). */
+export function expectationResource(namespace: string) {
+  return customResource('reversetunnelexpectations', namespace);
+}
+
+/** Calls on ReverseTunnelExpectation objects. Users own them; the operator writes only their status. */
+export function createExpectationApi(client: ResourceClient<ExpectationObject>) {
+  return {
+    patchStatus: (
+      name: string,
+      resourceVersion: string,
+      status: ExpectationStatusPatch,
+    ): Promise<ExpectationObject> => client.patchStatus(name, { metadata: { resourceVersion }, status }),
   };
 }
 

@@ -225,6 +225,19 @@ const CASES: readonly AlertCase[] = [
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
+    alert: 'ReverseTunnelExpectationUnsatisfied',
+    when: 'the leader sees two unsatisfied expectations and an invalid one, next to unknown ones',
+    series: {
+      'reverse_tunnel_expectations{pod="a", state="unsatisfied"}': gauge(0, 2),
+      'reverse_tunnel_expectations{pod="a", state="invalid"}': gauge(0, 1),
+      'reverse_tunnel_expectations{pod="a", state="unknown"}': gauge(4, 4),
+      'reverse_tunnel_expectations{pod="a", state="satisfied"}': gauge(7, 4),
+      'reverse_tunnel_expectations{pod="b", state="unsatisfied"}': gauge(0, 0),
+    },
+    summary: 'Expected tunnels are not connected (3 ReverseTunnelExpectations).',
+    resolvesS: GAUGE_RESOLVES_S,
+  },
+  {
     alert: 'ReverseTunnelInsecure',
     when: 'authentication is off',
     series: { 'reverse_tunnel_insecure{pod="a"}': gauge(0, 1) },

@@ -10,6 +10,7 @@ const PAGES = [
   { file: 'reversetunnel.md', resource: 'reversetunnels', short: 'rt' },
   { file: 'reversetunnelreporter.md', resource: 'reversetunnelreporters', short: 'rtr' },
   { file: 'reversetunnelpolicy.md', resource: 'reversetunnelpolicies', short: 'rtp' },
+  { file: 'reversetunnelexpectation.md', resource: 'reversetunnelexpectations', short: 'rte' },
 ] as const;
 
 describe('pages of docs/spec on a real API server', () => {

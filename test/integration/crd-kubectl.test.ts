@@ -32,6 +32,7 @@ describe('CRDs in kubectl on a real API server', () => {
     'reversetunnels.reverse-tunnel.io',
     'reversetunnelreporters.reverse-tunnel.io',
     'reversetunnelpolicies.reverse-tunnel.io',
+    'reversetunnelexpectations.reverse-tunnel.io',
   ]) {
     it(`${crd} is established with accepted names and without problems`, async () => {
       const condition = '{range .status.conditions[*]}{.type}={.status} {end}';
@@ -126,6 +127,12 @@ describe('CRDs in kubectl on a real API server', () => {
     'rtp.spec.rules.peers',
     'rtp.spec.rules.limits',
     'rtp.status',
+    'rte',
+    'rte.spec',
+    'rte.spec.match',
+    'rte.spec.match.selector',
+    'rte.spec.match.selector.matchExpressions',
+    'rte.status',
   ]) {
     it(`kubectl explain ${path} prints each field with its description`, async () => {
       const printed = words(await space.kubectl('explain', path));
@@ -164,6 +171,7 @@ const FILES: Readonly<Record<string, string>> = {
   rt: 'reversetunnels',
   rtr: 'reversetunnelreporters',
   rtp: 'reversetunnelpolicies',
+  rte: 'reversetunnelexpectations',
 };
 
 interface Described {

@@ -8,7 +8,7 @@ const CRD_FOLDER = join(import.meta.dirname, '..', '..', 'crds');
 const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 const SERVED_DEADLINE_MS = 60_000;
 
-/** Installs the CRDs. Resolves when all three kinds are served. @throws ControlPlaneError after a minute */
+/** Installs the CRDs. Resolves when all kinds are served. @throws ControlPlaneError after a minute */
 export async function applyCrds(controlPlane: ControlPlaneClient): Promise<void> {
   for (const args of [
     ['apply', '--server-side', '-f', CRD_FOLDER],
@@ -19,7 +19,12 @@ export async function applyCrds(controlPlane: ControlPlaneClient): Promise<void>
   }
   // Established is reported a moment before the paths are served.
   const deadlineMs = performance.now() + SERVED_DEADLINE_MS;
-  for (const resource of ['reversetunnels', 'reversetunnelreporters', 'reversetunnelpolicies']) {
+  for (const resource of [
+    'reversetunnels',
+    'reversetunnelreporters',
+    'reversetunnelpolicies',
+    'reversetunnelexpectations',
+  ]) {
     while ((await controlPlane.request('GET', `${API_PATH}/${resource}`)).status !== 200) {
       if (performance.now() > deadlineMs)
         throw new ControlPlaneError(`${API_PATH}/${resource} is not served`);

@@ -58,12 +58,14 @@ export interface CrdNamespace {
 }
 
 /** Plural names, as used in paths. */
-export type Resource = 'reversetunnels' | 'reversetunnelreporters' | 'reversetunnelpolicies';
+export type Resource =
+  'reversetunnels' | 'reversetunnelreporters' | 'reversetunnelpolicies' | 'reversetunnelexpectations';
 
 const KINDS = {
   reversetunnels: 'ReverseTunnel',
   reversetunnelreporters: 'ReverseTunnelReporter',
   reversetunnelpolicies: 'ReverseTunnelPolicy',
+  reversetunnelexpectations: 'ReverseTunnelExpectation',
 };
 
 /** Creates a namespace on a control plane with the CRDs. It is not deleted; it ends with the control plane. */

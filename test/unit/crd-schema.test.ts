@@ -75,6 +75,8 @@ const reporters = readVersion('reversetunnelreporters.yaml');
 const reporter = reporters.schema.openAPIV3Schema;
 const policies = readVersion('reversetunnelpolicies.yaml');
 const policy = policies.schema.openAPIV3Schema;
+const expectations = readVersion('reversetunnelexpectations.yaml');
+const expectation = expectations.schema.openAPIV3Schema;
 
 /**
  * RE2, JavaScript, Python and Rust have no escape in common for the last characters, so they are literal. Go's YAML
@@ -87,6 +89,7 @@ describe('CRD schemas', () => {
     ['ReverseTunnel', rows, 8],
     ['ReverseTunnelReporter', reporters, 16],
     ['ReverseTunnelPolicy', policies, 256],
+    ['ReverseTunnelExpectation', expectations, 1000],
   ] as const) {
     const schema = version.schema.openAPIV3Schema;
 
@@ -122,7 +125,9 @@ describe('CRD schemas', () => {
             field.type === 'string' &&
             field.enum === undefined &&
             field.format === undefined &&
-            !/^\.(?:apiVersion|kind)$|conditions\[\]\.(?:type|reason)$/.test(path),
+            !/^\.(?:apiVersion|kind)$|conditions\[\]\.(?:type|reason)$|\.gracePeriod$|\.values\[\]$/.test(
+              path,
+            ),
         );
         expect(free.length).to.be.greaterThan(5);
         for (const [path, field] of free) expect(field.pattern, path).to.equal(SHOWN_TEXT);
@@ -241,11 +246,23 @@ describe('CRD defaults, which are part of the contract: a change would alter eve
     });
   });
 
-  it('exist nowhere else', () => {
+  it('give a new expectation a condition that clients can wait for', () => {
+    expect(at(expectation, '.status').default).to.deep.equal({ conditions: [pending('Ready')] });
+  });
+
+  it('exist nowhere else, except for the minimums of expectations', () => {
     for (const schema of [row, reporter, policy]) {
       const defaulted = [...fields(schema)].filter(([, field]) => field.default !== undefined);
       expect(defaulted.map(([path]) => path)).to.deep.equal(['.status']);
     }
+    const defaults = [...fields(expectation)].flatMap(([path, field]) =>
+      field.default === undefined || path === '.status' ? [] : [[path, field.default]],
+    );
+    expect(defaults).to.deep.equal([
+      ['.spec.minTunnels', 1],
+      ['.spec.minReporters', 1],
+      ['.spec.gracePeriod', '60s'],
+    ]);
   });
 
   it('omit observedGeneration from ReverseTunnels, where a changed createdAt would make kubectl wait time out', () => {

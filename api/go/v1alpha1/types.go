@@ -15,6 +15,8 @@ var GroupVersion = schema.GroupVersion{Group: "reverse-tunnel.io", Version: "v1a
 // AddToScheme registers the kinds, for clients such as the one of controller-runtime.
 func AddToScheme(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
+		&ReverseTunnelExpectation{},
+		&ReverseTunnelExpectationList{},
 		&ReverseTunnelPolicy{},
 		&ReverseTunnelPolicyList{},
 		&ReverseTunnelReporter{},
@@ -24,6 +26,313 @@ func AddToScheme(scheme *runtime.Scheme) error {
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
+}
+
+// ReverseTunnelExpectation is a statement of which reverse tunnels should be connected in its
+// namespace, through how many reporters, and shows whether they are. Users create it, usually from git;
+// the leader of the operator writes its status. ReverseTunnels that are Unknown, because their reporter
+// is disconnected, count as not connected. An expectation changes nothing else.
+type ReverseTunnelExpectation struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ReverseTunnelExpectationSpec   `json:"spec"`
+	Status ReverseTunnelExpectationStatus `json:"status,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelExpectation) DeepCopyInto(out *ReverseTunnelExpectation) {
+	*out = *in
+	in.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	in.Spec.DeepCopyInto(&out.Spec)
+	in.Status.DeepCopyInto(&out.Status)
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelExpectation) DeepCopy() *ReverseTunnelExpectation {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelExpectation)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// DeepCopyObject implements runtime.Object.
+func (in *ReverseTunnelExpectation) DeepCopyObject() runtime.Object {
+	if in == nil {
+		return nil
+	}
+	return in.DeepCopy()
+}
+
+// ReverseTunnelExpectationList is a list of ReverseTunnelExpectation objects.
+type ReverseTunnelExpectationList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []ReverseTunnelExpectation `json:"items"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelExpectationList) DeepCopyInto(out *ReverseTunnelExpectationList) {
+	*out = *in
+	in.ListMeta.DeepCopyInto(&out.ListMeta)
+	if in.Items != nil {
+		out.Items = make([]ReverseTunnelExpectation, len(in.Items))
+		for i := range in.Items {
+			in.Items[i].DeepCopyInto(&out.Items[i])
+		}
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelExpectationList) DeepCopy() *ReverseTunnelExpectationList {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelExpectationList)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// DeepCopyObject implements runtime.Object.
+func (in *ReverseTunnelExpectationList) DeepCopyObject() runtime.Object {
+	if in == nil {
+		return nil
+	}
+	return in.DeepCopy()
+}
+
+// What should be connected.
+type ReverseTunnelExpectationSpec struct {
+	// The tunnels that the expectation is about: by the values in the spec of ReverseTunnels, all of which
+	// must match, or by a label selector. Empty matches every tunnel of the namespace. With nodes,
+	// minTunnels and minReporters apply to each node, otherwise to all matching tunnels together.
+	Match TunnelMatch `json:"match"`
+	// Minimum number of connected tunnels. Defaults to 1. 1 to 1,000,000.
+	MinTunnels *int32 `json:"minTunnels,omitempty"`
+	// Minimum number of distinct reporters of those tunnels: 2 means that the loss of one reporter does not
+	// disconnect the node. Defaults to 1. 1 to 10,000.
+	MinReporters *int32 `json:"minReporters,omitempty"`
+	// How long the tunnels may fall short before the expectation becomes unsatisfied, such as 90s, 5m or
+	// 1h30m. 0s: immediately. Defaults to 60s. At most 168h.
+	GracePeriod string `json:"gracePeriod,omitempty"`
+	// True: the expectation is not evaluated, for example during maintenance; Ready is Unknown with reason
+	// Paused. Defaults to false.
+	Paused *bool `json:"paused,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelExpectationSpec) DeepCopyInto(out *ReverseTunnelExpectationSpec) {
+	*out = *in
+	in.Match.DeepCopyInto(&out.Match)
+	if in.MinTunnels != nil {
+		value := *in.MinTunnels
+		out.MinTunnels = &value
+	}
+	if in.MinReporters != nil {
+		value := *in.MinReporters
+		out.MinReporters = &value
+	}
+	if in.Paused != nil {
+		value := *in.Paused
+		out.Paused = &value
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelExpectationSpec) DeepCopy() *ReverseTunnelExpectationSpec {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelExpectationSpec)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// The tunnels that the expectation is about: by the values in the spec of ReverseTunnels, all of which
+// must match, or by a label selector. Empty matches every tunnel of the namespace. With nodes,
+// minTunnels and minReporters apply to each node, otherwise to all matching tunnels together.
+type TunnelMatch struct {
+	// Tenant of the initiator, equal to spec.tenantID of the ReverseTunnels. Defaults to all. 1 to 128
+	// characters.
+	TenantID string `json:"tenantID,omitempty"`
+	// Cluster of the initiator, equal to spec.clusterID of the ReverseTunnels; with tenant isolation, that
+	// is "tenant:cluster". Defaults to all. 1 to 257 characters.
+	ClusterID string `json:"clusterID,omitempty"`
+	// Node ID of the initiator, equal to spec.nodeID of the ReverseTunnels; with tenant isolation, that is
+	// "tenant:node". Defaults to all. Excludes nodes. 1 to 257 characters.
+	NodeID string `json:"nodeID,omitempty"`
+	// Node IDs, each of which must be connected: minTunnels and minReporters apply to each. tenantID and
+	// clusterID apply as well. 1 to 1,000; use several expectations for more. Excludes nodeID.
+	Nodes []string `json:"nodes,omitempty"`
+	// Label selector for the labels that the operator gives to ReverseTunnels: reverse-tunnel.io/tenant,
+	// /cluster, /node and /reporter. Other labels are rejected. Excludes the other fields.
+	Selector *TunnelSelector `json:"selector,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *TunnelMatch) DeepCopyInto(out *TunnelMatch) {
+	*out = *in
+	if in.Nodes != nil {
+		out.Nodes = make([]string, len(in.Nodes))
+		copy(out.Nodes, in.Nodes)
+	}
+	if in.Selector != nil {
+		out.Selector = in.Selector.DeepCopy()
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *TunnelMatch) DeepCopy() *TunnelMatch {
+	if in == nil {
+		return nil
+	}
+	out := new(TunnelMatch)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// Label selector for the labels that the operator gives to ReverseTunnels: reverse-tunnel.io/tenant,
+// /cluster, /node and /reporter. Other labels are rejected. Excludes the other fields.
+type TunnelSelector struct {
+	// Labels with their value; all must match. Keys are the four labels of ReverseTunnels.
+	MatchLabels map[string]string `json:"matchLabels,omitempty"`
+	// Requirements; all must match. At most 16.
+	MatchExpressions []TunnelSelectorRequirement `json:"matchExpressions,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *TunnelSelector) DeepCopyInto(out *TunnelSelector) {
+	*out = *in
+	if in.MatchLabels != nil {
+		out.MatchLabels = make(map[string]string, len(in.MatchLabels))
+		for key, value := range in.MatchLabels {
+			out.MatchLabels[key] = value
+		}
+	}
+	if in.MatchExpressions != nil {
+		out.MatchExpressions = make([]TunnelSelectorRequirement, len(in.MatchExpressions))
+		for i := range in.MatchExpressions {
+			in.MatchExpressions[i].DeepCopyInto(&out.MatchExpressions[i])
+		}
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *TunnelSelector) DeepCopy() *TunnelSelector {
+	if in == nil {
+		return nil
+	}
+	out := new(TunnelSelector)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// One requirement on a label.
+type TunnelSelectorRequirement struct {
+	// Key of the label; one of the four.
+	Key string `json:"key"`
+	// How the label relates to values: In, NotIn, Exists or DoesNotExist. Every ReverseTunnel has all four
+	// labels, so DoesNotExist matches nothing.
+	Operator string `json:"operator"`
+	// Values of the label for In and NotIn. At most 256.
+	Values []string `json:"values,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *TunnelSelectorRequirement) DeepCopyInto(out *TunnelSelectorRequirement) {
+	*out = *in
+	if in.Values != nil {
+		out.Values = make([]string, len(in.Values))
+		copy(out.Values, in.Values)
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *TunnelSelectorRequirement) DeepCopy() *TunnelSelectorRequirement {
+	if in == nil {
+		return nil
+	}
+	out := new(TunnelSelectorRequirement)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// What is connected. Written when the meaning of a condition changes; changed counts are written after
+// 10 seconds.
+type ReverseTunnelExpectationStatus struct {
+	// metadata.generation that this status is about.
+	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
+	// Number of matching tunnels that are connected. Absent while the expectation is not evaluated.
+	Tunnels *int64 `json:"tunnels,omitempty"`
+	// Number of distinct reporters of the connected tunnels.
+	Reporters *int64 `json:"reporters,omitempty"`
+	// Number of matching tunnels that are Unknown, because their reporter is disconnected. They do not
+	// count as connected.
+	Unknown *int64 `json:"unknown,omitempty"`
+	// Number of nodes of spec.match without a connected tunnel. 0 if spec.match names no node.
+	Missing *int64 `json:"missing,omitempty"`
+	// The first 20 of those nodes, in the order of spec.match.nodes.
+	MissingNodes []string `json:"missingNodes,omitempty"`
+	// Since when the expectation has been in its present state, by the clock of the leader. For an
+	// unsatisfied expectation, this is when the tunnels began to fall short, before the grace period.
+	Since *metav1.Time `json:"since,omitempty"`
+	// Conditions of the expectation, at most one of each type. Ready: True with reason Satisfied; False
+	// with reason Missing, TooFewTunnels, TooFewReporters or Invalid; Unknown with reason Unknown if
+	// disconnected reporters may hold what is missing, with reason Paused, or with reason Pending until the
+	// expectation was satisfied or its first grace period has ended. Stalled: True if the spec can match
+	// nothing, otherwise absent.
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelExpectationStatus) DeepCopyInto(out *ReverseTunnelExpectationStatus) {
+	*out = *in
+	if in.ObservedGeneration != nil {
+		value := *in.ObservedGeneration
+		out.ObservedGeneration = &value
+	}
+	if in.Tunnels != nil {
+		value := *in.Tunnels
+		out.Tunnels = &value
+	}
+	if in.Reporters != nil {
+		value := *in.Reporters
+		out.Reporters = &value
+	}
+	if in.Unknown != nil {
+		value := *in.Unknown
+		out.Unknown = &value
+	}
+	if in.Missing != nil {
+		value := *in.Missing
+		out.Missing = &value
+	}
+	if in.MissingNodes != nil {
+		out.MissingNodes = make([]string, len(in.MissingNodes))
+		copy(out.MissingNodes, in.MissingNodes)
+	}
+	if in.Since != nil {
+		out.Since = in.Since.DeepCopy()
+	}
+	if in.Conditions != nil {
+		out.Conditions = make([]metav1.Condition, len(in.Conditions))
+		for i := range in.Conditions {
+			in.Conditions[i].DeepCopyInto(&out.Conditions[i])
+		}
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelExpectationStatus) DeepCopy() *ReverseTunnelExpectationStatus {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelExpectationStatus)
+	in.DeepCopyInto(out)
+	return out
 }
 
 // ReverseTunnelPolicy is a list of rules that define who may report which reverse tunnels to the

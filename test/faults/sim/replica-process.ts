@@ -91,6 +91,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
       writeConcurrency: WRITE_CONCURRENCY,
     },
     watchPolicies: false,
+    watchExpectations: false,
     tunnelPageLimit: options.pageLimit,
     clock,
     random: () => prng.fraction(),

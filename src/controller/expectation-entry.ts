@@ -1,0 +1,55 @@
+import type { Expectation } from '../core/expectation.ts';
+import type { ExpectationSpec } from '../core/expectation-object.ts';
+import type { ExpectationTally, Finding } from '../core/expectation-tally.ts';
+import type { ExpectationState, Progress } from '../core/expectation-status.ts';
+import type { TokenBucket } from '../core/token-bucket.ts';
+import type { TunnelGroup } from '../core/tunnel-groups.ts';
+
+/** What the leader knows about one expectation. */
+export interface ExpectationEntry {
+  readonly name: string;
+  readonly uid: string;
+  /** The spec that is evaluated, and its generation; a newer one may wait. Written by `ExpectationTracker`. */
+  spec: ExpectationSpec;
+  generation: number;
+  expectation: Expectation;
+  /** One per match, in the same order. Empty while the expectation is paused or invalid. */
+  members: readonly GroupMember[];
+  /** Undefined until all groups have been counted. */
+  tally: ExpectationTally | undefined;
+  /** Written by the reconciler, like all fields below. */
+  progress: Progress;
+  /** Undefined before the first evaluation. */
+  state: ExpectationState | undefined;
+  /** The finding that was last compared with the status. */
+  finding: Finding | undefined;
+  /** When changed counts are written, monotonic ms; undefined if the status shows them. */
+  countsDueMs: number | undefined;
+  /** False from an edit until the expectation has been evaluated. */
+  isEvaluated: boolean;
+  /** Limits for edits and for writes of this expectation. */
+  readonly edits: TokenBucket;
+  readonly writes: TokenBucket;
+}
+
+/** A group of tunnels with the expectations that depend on it. */
+export interface CountedGroup {
+  readonly group: TunnelGroup;
+  /**
+   * - `waiting`: the next scan of all objects counts its tunnels.
+   * - `counting`: a scan is in progress; changes since its start are applied as well.
+   * - `counted`.
+   */
+  phase: 'waiting' | 'counting' | 'counted';
+  readonly members: Set<GroupMember>;
+  /** When a change may next be passed on to the members, monotonic ms. */
+  nextNotifyMs: number;
+}
+
+/** The dependence of an expectation on one of its groups. */
+export interface GroupMember {
+  readonly counted: CountedGroup;
+  readonly entry: ExpectationEntry;
+  /** The index of the group within those of the expectation. */
+  readonly index: number;
+}
