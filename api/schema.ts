@@ -46,6 +46,7 @@ const TYPE_NAMES: Readonly<Record<string, string>> = {
   'ReverseTunnelReporter.status.lastFullPush': 'FullPush',
   'ReverseTunnelReporter.status.tunnels': 'TunnelCounts',
   'ReverseTunnelReporter.status.locality': 'Locality',
+  'ReverseTunnelReporter.status.recentDisconnects[]': 'ReporterDisconnect',
   'ReverseTunnelPolicy.spec': 'ReverseTunnelPolicySpec',
   'ReverseTunnelPolicy.spec.rules[]': 'PolicyRule',
   'ReverseTunnelPolicy.spec.rules[].peers[]': 'PolicyPeer',

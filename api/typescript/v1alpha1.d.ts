@@ -449,6 +449,12 @@ export interface ReverseTunnelReporterStatus {
    */
   readonly locality?: Locality;
   /**
+   * The last 10 times that a stream of this reporter ended, the newest first. Written together with the
+   * conditions. A stream that reconnects because it reached its maximum age, or whose replica shuts down,
+   * is not a disconnect. Absent until the first one.
+   */
+  readonly recentDisconnects?: readonly ReporterDisconnect[];
+  /**
    * metadata.generation that this status is about. As spec is immutable, always 1.
    */
   readonly observedGeneration?: number;
@@ -530,6 +536,25 @@ export interface Locality {
    * Part of the zone, such as a rack. At most 256 characters.
    */
   readonly subZone?: string;
+}
+
+/**
+ * The end of one stream.
+ */
+export interface ReporterDisconnect {
+  /**
+   * When the stream ended, by the owner's clock.
+   */
+  readonly time: string;
+  /**
+   * Why it ended, as in the condition Connected: StreamEnded, HeartbeatTimeout, PolicyDenied or
+   * OwnerLost. More reasons may be added.
+   */
+  readonly reason: string;
+  /**
+   * How long the stream had been connected, in whole seconds.
+   */
+  readonly durationSeconds: number;
 }
 
 /**

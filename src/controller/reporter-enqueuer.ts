@@ -78,6 +78,7 @@ export class ReporterEnqueuer {
     entry.stream = {
       envoy,
       connectedSince: undefined,
+      connectedMs: undefined,
       lastFullPush: undefined,
       rejected: 0,
       firstRejection: '',
@@ -91,6 +92,7 @@ export class ReporterEnqueuer {
   streamClosed(reporter: ReporterId, reason: ReporterDisconnectReason): void {
     const entry = this.#options.registry.entry(reporterKey(reporter));
     if (entry === undefined) return;
+    this.#recordDisconnect(entry, reason);
     entry.stream = undefined;
     entry.disconnectReason = reason;
     entry.ownership.onStreamClosed();
@@ -218,15 +220,28 @@ export class ReporterEnqueuer {
   #withReport(stream: StreamInfo, report: ReportSummary): StreamInfo {
     const { count, first } = report.rejected;
     if (stream.connectedSince !== undefined && !report.fullPush && count === 0) return stream;
-    const now = rfc3339(this.#options.clock.wallMs());
+    const { clock } = this.#options;
+    const now = rfc3339(clock.wallMs());
     const rejectedBefore = report.fullPush ? 0 : stream.rejected;
     return {
       ...stream,
       connectedSince: stream.connectedSince ?? now,
+      connectedMs: stream.connectedMs ?? clock.monotonicMs(),
       ...(report.fullPush ? { lastFullPush: { time: now, tunnels: report.added.length + count } } : {}),
       rejected: rejectedBefore + count,
       firstRejection: count > 0 ? (first[0]?.message ?? '') : stream.firstRejection,
     };
+  }
+
+  /** Records the end of a stream for the status, unless it never reported, or is superseded by one on another replica. */
+  #recordDisconnect({ stream, ownership, status }: ReporterEntry, reason: ReporterDisconnectReason): void {
+    if (stream?.connectedMs === undefined || ownership.isSuperseded) return;
+    const { clock } = this.#options;
+    status.recordDisconnect({
+      time: rfc3339(clock.wallMs()),
+      reason,
+      durationSeconds: Math.floor((clock.monotonicMs() - stream.connectedMs) / 1000),
+    });
   }
 
   /** Returns true if a report changed nothing that a reconciliation would act on, as most heartbeats do. */

@@ -11,6 +11,8 @@ export interface StreamInfo {
   readonly envoy: EnvoyMetadata;
   /** RFC 3339, time of the first report; undefined before it. */
   readonly connectedSince: string | undefined;
+  /** The same time, monotonic ms. */
+  readonly connectedMs: number | undefined;
   readonly lastFullPush: { readonly time: string; readonly tunnels: number } | undefined;
   /** Tunnels rejected since the last full push. A removal does not name them, so only the next full push lowers this. */
   readonly rejected: number;
@@ -74,6 +76,8 @@ export function createReporterEntry(
 
 /** The expiry of one disconnected reporter: its grace timer, and a scan of its objects in each phase. */
 export class Disconnection {
+  /** When the stream ended, or when this replica took the reporter over, monotonic ms. */
+  readonly sinceMs: number;
   readonly #timer: GraceTimer;
   readonly #expireAfterMs: number;
   #phase: DisconnectPhase = 'grace';
@@ -81,6 +85,7 @@ export class Disconnection {
   #remaining: string[] | undefined;
 
   constructor(nowMs: number, expireAfterMs: number) {
+    this.sinceMs = nowMs;
     this.#timer = new GraceTimer(nowMs);
     this.#expireAfterMs = expireAfterMs;
   }

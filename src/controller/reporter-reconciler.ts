@@ -3,6 +3,7 @@ import type { Claim } from '../core/ownership.ts';
 import {
   observeReporter,
   reporterManifest,
+  type ReporterDisconnect,
   type ReporterObject,
   type ReporterStatusPatch,
 } from '../core/reporter-object.ts';
@@ -142,7 +143,9 @@ export class ReporterReconciler implements Reconciler {
         cache.upsert(created);
         ({ resourceVersion } = created.metadata);
       }
-      const inputs = collectStatusInputs(entry, this.#options, clock.monotonicMs(), false);
+      const collected = collectStatusInputs(entry, this.#options, clock.monotonicMs(), false);
+      const disconnects = [...this.#disconnectOfLostOwner(key), ...collected.disconnects];
+      const inputs = { ...collected, disconnects };
       const patch = {
         owner: claim.owner,
         ...statusPatch(inputs, cache.get(key)?.status, this.#timestamp()),
@@ -170,6 +173,20 @@ export class ReporterReconciler implements Reconciler {
       else ownership.claimRejected(clock.monotonicMs());
       return error;
     }
+  }
+
+  /** Returns the end of the stream of an owner that has died, which could not record it. */
+  #disconnectOfLostOwner(key: string): ReporterDisconnect[] {
+    const { cache, fence, clock } = this.#options;
+    const object = cache.get(key);
+    if (object === undefined) return [];
+    const { owner, connected } = observeReporter(object);
+    if (!connected || owner === undefined || fence.isServing(owner.replica)) return [];
+    const wallMs = clock.wallMs();
+    const connectedMs = Date.parse(object.status?.connectedSince ?? '');
+    // By the clocks of two replicas.
+    const durationMs = Math.max(0, Number.isNaN(connectedMs) ? 0 : wallMs - connectedMs);
+    return [{ time: rfc3339(wallMs), reason: 'OwnerLost', durationSeconds: Math.floor(durationMs / 1000) }];
   }
 
   /** Creates the reporter object. One that is stored as that of another reporter is deleted, and the claim fails. */

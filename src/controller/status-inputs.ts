@@ -34,6 +34,7 @@ export function collectStatusInputs(
   isSynced: boolean,
 ): StatusInputs {
   const { stream } = entry;
+  const { disconnects } = entry.status;
   const conflict = entry.flaps.isConflict(nowMs);
   if (stream === undefined) {
     return {
@@ -45,6 +46,7 @@ export function collectStatusInputs(
       tunnels: undefined,
       reportIntervalSeconds: undefined,
       envoy: undefined,
+      disconnects,
     };
   }
   const { unwritten, extra } = diffObjects(entry, sources);
@@ -57,6 +59,7 @@ export function collectStatusInputs(
     tunnels: countTunnels(entry, sources, unwritten),
     reportIntervalSeconds: sources.settings.reportIntervalMs / 1000,
     envoy: stream.envoy,
+    disconnects,
   };
 }
 

@@ -50,8 +50,19 @@ export interface ReporterStatus {
   readonly reportIntervalSeconds?: number;
   readonly envoyVersion?: string;
   readonly locality?: Locality;
+  /** The newest first, at most `MAX_RECENT_DISCONNECTS`. */
+  readonly recentDisconnects?: readonly ReporterDisconnect[];
   readonly observedGeneration?: number;
   readonly conditions?: readonly Condition[];
+}
+
+/** The end of a reporter's stream. */
+export interface ReporterDisconnect {
+  /** RFC 3339 with a precision of seconds. */
+  readonly time: string;
+  readonly reason: string;
+  /** How long the stream had been connected, in whole seconds. */
+  readonly durationSeconds: number;
 }
 
 /** A merge patch of the status; null removes a field. */

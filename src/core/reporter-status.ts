@@ -1,5 +1,11 @@
 import { buildCondition, type ConditionContent } from './kubernetes.ts';
-import type { Locality, ReporterStatus, ReporterStatusPatch, TunnelCounts } from './reporter-object.ts';
+import type {
+  Locality,
+  ReporterDisconnect,
+  ReporterStatus,
+  ReporterStatusPatch,
+  TunnelCounts,
+} from './reporter-object.ts';
 import type { RewrittenField } from './rewrite.ts';
 import { sanitize } from './text.ts';
 
@@ -17,6 +23,8 @@ export interface StatusInputs {
   readonly tunnels: TunnelCounts | undefined;
   readonly reportIntervalSeconds: number | undefined;
   readonly envoy: EnvoyMetadata | undefined;
+  /** Ends of streams that the status may not contain yet. They are written with the next change, and cause no write. */
+  readonly disconnects: readonly ReporterDisconnect[];
 }
 
 /**
@@ -56,6 +64,8 @@ export type StatusChange = 'none' | 'counts' | 'conditions';
 
 /** The spec of a reporter object never changes. */
 const OBSERVED_GENERATION = 1;
+/** Ends of streams that a status keeps, as in the schema of the CRD. */
+const MAX_RECENT_DISCONNECTS = 10;
 /** The API server accepts up to 4,096. */
 const MAX_MESSAGE_LENGTH = 1000;
 
@@ -79,11 +89,30 @@ export function statusPatch(
     ...(envoy === undefined
       ? {}
       : { envoyVersion: envoy.version ?? null, locality: localityPatch(envoy.locality, before?.locality) }),
+    ...(inputs.disconnects.length === 0
+      ? {}
+      : { recentDisconnects: addDisconnects(inputs.disconnects, before?.recentDisconnects ?? []) }),
     observedGeneration: OBSERVED_GENERATION,
     conditions: conditionContents(inputs).map((content) =>
       buildCondition(content, before?.conditions, now, OBSERVED_GENERATION),
     ),
   };
+}
+
+/**
+ * Adds ends of streams to those of the status; the newest come first. One that the status contains already, because the
+ * response to its write was lost, is not added again.
+ */
+function addDisconnects(
+  added: readonly ReporterDisconnect[],
+  before: readonly ReporterDisconnect[],
+): ReporterDisconnect[] {
+  const isKnown = ({ time, reason }: ReporterDisconnect): boolean =>
+    before.some((known) => known.time === time && known.reason === reason);
+  const all = [...added.filter((disconnect) => !isKnown(disconnect)), ...before];
+  return all
+    .toSorted((a, b) => (a.time < b.time ? 1 : a.time > b.time ? -1 : 0))
+    .slice(0, MAX_RECENT_DISCONNECTS);
 }
 
 /** Returns how the current status differs from the status for the inputs. */

@@ -90,6 +90,7 @@ describe('CRDs in kubectl on a real API server', () => {
       reportIntervalSeconds: 0.025,
       envoyVersion: '1.38.0',
       locality: { region: 'eu', zone: 'eu-a', subZone: 'rack-4' },
+      recentDisconnects: [{ time: '2026-11-23T04:59:00Z', reason: 'StreamEnded', durationSeconds: 60 }],
       observedGeneration: 1,
       conditions: [
         { ...condition, type: 'Connected', status: 'True', reason: 'StreamOpen' },
@@ -122,6 +123,7 @@ describe('CRDs in kubectl on a real API server', () => {
     'rt.status.conditions',
     'rtr.spec',
     'rtr.status',
+    'rtr.status.recentDisconnects',
     'rtp',
     'rtp.spec.rules',
     'rtp.spec.rules.peers',

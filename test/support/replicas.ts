@@ -31,6 +31,12 @@ export interface ObservedReporter {
   readonly status: {
     readonly owner?: { readonly replica: string; readonly epoch: number };
     readonly tunnels?: { readonly reported: number; readonly applied: number; readonly rejected: number };
+    /** The newest first. */
+    readonly recentDisconnects?: readonly {
+      readonly time: string;
+      readonly reason: string;
+      readonly durationSeconds: number;
+    }[];
     readonly conditions: readonly {
       readonly type: string;
       readonly status: string;

@@ -14,7 +14,14 @@ function entry(key: string, owns: boolean, facts: Partial<ReporterEntry> = {}): 
 
 function stream(rejected = 0): NonNullable<ReporterEntry['stream']> {
   const envoy = {} as NonNullable<ReporterEntry['stream']>['envoy'];
-  return { envoy, connectedSince: undefined, lastFullPush: undefined, rejected, firstRejection: '' };
+  return {
+    envoy,
+    connectedSince: undefined,
+    connectedMs: undefined,
+    lastFullPush: undefined,
+    rejected,
+    firstRejection: '',
+  };
 }
 
 function pendingWrites({

@@ -15,6 +15,7 @@ const GOOD: StatusInputs = {
   tunnels: { reported: 7, applied: 7, rejected: 0 },
   reportIntervalSeconds: 5,
   envoy: { version: '1.38.0', locality: { region: 'eu', zone: 'a' } },
+  disconnects: [],
 };
 
 /** Returns the status after these inputs were written. */

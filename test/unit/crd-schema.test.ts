@@ -125,7 +125,7 @@ describe('CRD schemas', () => {
             field.type === 'string' &&
             field.enum === undefined &&
             field.format === undefined &&
-            !/^\.(?:apiVersion|kind)$|conditions\[\]\.(?:type|reason)$|\.gracePeriod$|\.values\[\]$/.test(
+            !/^\.(?:apiVersion|kind)$|conditions\[\]\.type$|\[\]\.reason$|\.gracePeriod$|\.values\[\]$/.test(
               path,
             ),
         );

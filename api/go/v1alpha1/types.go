@@ -794,6 +794,10 @@ type ReverseTunnelReporterStatus struct {
 	EnvoyVersion string `json:"envoyVersion,omitempty"`
 	// Where the reporter runs, from its Envoy bootstrap (node.locality). Absent when not reported.
 	Locality *Locality `json:"locality,omitempty"`
+	// The last 10 times that a stream of this reporter ended, the newest first. Written together with the
+	// conditions. A stream that reconnects because it reached its maximum age, or whose replica shuts down,
+	// is not a disconnect. Absent until the first one.
+	RecentDisconnects []ReporterDisconnect `json:"recentDisconnects,omitempty"`
 	// metadata.generation that this status is about. As spec is immutable, always 1.
 	ObservedGeneration *int64 `json:"observedGeneration,omitempty"`
 	// Conditions of the reporter, at most one of each type. Connected: the owner holds a live stream of the
@@ -824,6 +828,12 @@ func (in *ReverseTunnelReporterStatus) DeepCopyInto(out *ReverseTunnelReporterSt
 	}
 	if in.Locality != nil {
 		out.Locality = in.Locality.DeepCopy()
+	}
+	if in.RecentDisconnects != nil {
+		out.RecentDisconnects = make([]ReporterDisconnect, len(in.RecentDisconnects))
+		for i := range in.RecentDisconnects {
+			in.RecentDisconnects[i].DeepCopyInto(&out.RecentDisconnects[i])
+		}
 	}
 	if in.ObservedGeneration != nil {
 		value := *in.ObservedGeneration
@@ -947,6 +957,33 @@ func (in *Locality) DeepCopy() *Locality {
 		return nil
 	}
 	out := new(Locality)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// The end of one stream.
+type ReporterDisconnect struct {
+	// When the stream ended, by the owner's clock.
+	Time metav1.Time `json:"time"`
+	// Why it ended, as in the condition Connected: StreamEnded, HeartbeatTimeout, PolicyDenied or
+	// OwnerLost. More reasons may be added.
+	Reason string `json:"reason"`
+	// How long the stream had been connected, in whole seconds.
+	DurationSeconds int64 `json:"durationSeconds"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReporterDisconnect) DeepCopyInto(out *ReporterDisconnect) {
+	*out = *in
+	in.Time.DeepCopyInto(&out.Time)
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReporterDisconnect) DeepCopy() *ReporterDisconnect {
+	if in == nil {
+		return nil
+	}
+	out := new(ReporterDisconnect)
 	in.DeepCopyInto(out)
 	return out
 }
