@@ -43,6 +43,7 @@ export const CONFIG_FLAGS = {
   maxStreamAge: 'max-stream-age',
   grpcReflection: 'grpc-reflection',
   logLevel: 'log-level',
+  tunnelLog: 'tunnel-log',
 } as const;
 
 const DURATION = String.raw`([0-9]+(\.[0-9]+)?(ms|s|m|h))+`;
@@ -155,7 +156,7 @@ export function schemaOf(range: ValueRange): JsonSchema {
         maximum: 100,
       };
     case 'text':
-      return { type: 'string', pattern: range.pattern };
+      return { type: ['string', 'null'], pattern: `^$|${range.pattern}` };
   }
 }
 
@@ -163,6 +164,11 @@ function settingSchema(ranges: Readonly<Record<string, ValueRange>>, flag: strin
   const range = ranges[flag];
   if (range === undefined) throw new Error(`--${flag}: has no range that a schema could contain`);
   return schemaOf(range);
+}
+
+/** Returns the schema of a text that is always rendered, so that neither null nor an empty text is accepted. */
+function required(schema: JsonSchema): JsonSchema {
+  return { ...schema, type: 'string', pattern: schema.pattern?.replace(/^\^\$\|/, '') ?? '' };
 }
 
 const authModes = settingSchema(SETTING_RANGES, 'auth');
@@ -266,7 +272,7 @@ export function valuesSchema(): JsonSchema {
     auth: closed(
       {
         mode: { type: ['string', 'null'], enum: ['', ...(authModes.enum ?? [])] },
-        tokenAudience: settingSchema(SETTING_RANGES, 'token-audience'),
+        tokenAudience: required(settingSchema(SETTING_RANGES, 'token-audience')),
       },
       { required: ['tokenAudience'] },
     ),
@@ -367,7 +373,7 @@ export function valuesSchema(): JsonSchema {
     crds: closed({ enabled: bool, keep: bool, annotations }),
     tests: closed({
       enabled: bool,
-      reporter: settingSchema(SELFTEST_RANGES, 'reporter'),
+      reporter: required(settingSchema(SELFTEST_RANGES, 'reporter')),
       timeout: settingSchema(SELFTEST_RANGES, 'timeout'),
       resources,
       podLabels: labels,

@@ -71,12 +71,20 @@ export interface Config {
   /** Age, 10 s to 7 days and with some percent of jitter, at which a stream ends so that its peer authenticates again. */
   readonly maxStreamAgeMs: number;
   readonly logLevel: LogLevel;
+  /** `off`, `stdout`, or the path of the file that gets one line per transition of a tunnel. */
+  readonly tunnelLog: string;
 }
 
 /** Accepts any JWT audience that can be logged as it is; audiences are compared as a whole. */
 const audience = textMatching(
   String.raw`^[\x21-\x7e]{1,256}$`,
   'must be 1 to 256 printable ASCII characters without spaces',
+);
+
+/** A word without a slash is not a path, so that a misspelled word does not become the name of a file. */
+const tunnelLogTarget = textMatching(
+  String.raw`^(off|stdout|[^\x00-\x1f]*/[^\x00-\x1f]*)$`,
+  'must be off, stdout, or a path with a slash, such as ./tunnels.jsonl',
 );
 
 const AUTH_MODES = ['mtls', 'token', 'mtls-or-token', 'insecure'] as const;
@@ -230,6 +238,12 @@ const SETTINGS = {
     default: 'info',
     read: enumOf(LOG_LEVELS),
   },
+  'tunnel-log': {
+    metavar: 'off|stdout|FILE',
+    description: 'where to write one JSON line whenever a tunnel comes up, goes down or becomes Unknown',
+    default: 'off',
+    read: tunnelLogTarget,
+  },
 } as const satisfies Flags;
 
 /** The accepted values of the settings, by flag, for the schema of the chart. */
@@ -313,6 +327,7 @@ export function readConfig(flags: RawFlags, fileText?: string): { readonly confi
     requirePolicy: values['require-policy'],
     maxStreamAgeMs: values['max-stream-age'],
     logLevel: values['log-level'],
+    tunnelLog: values['tunnel-log'],
   };
   // Only once each setting is valid on its own: an error in one of them would cause misleading errors here.
   const conflicts = tlsErrors(config);

@@ -22,6 +22,7 @@ import { RewriteRecorder } from './controller/rewrite-recorder.ts';
 import { ReporterRegistry, type CreateOwnership } from './controller/reporter-registry.ts';
 import type { ControllerSettings } from './controller/settings.ts';
 import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
+import { TransitionRecorder, type TransitionSink } from './controller/transition-recorder.ts';
 import { TunnelCache } from './controller/tunnel-cache.ts';
 import { TunnelEnqueuer } from './controller/tunnel-enqueuer.ts';
 import { TunnelReconciler } from './controller/tunnel-reconciler.ts';
@@ -110,6 +111,8 @@ export interface ControllersOptions {
   readonly fence: ObservableFence;
   /** The Lease of the leader. */
   readonly leader: { readonly isHeld: boolean };
+  /** Where the transitions of tunnels are recorded. Default: nowhere. */
+  readonly transitionSink?: TransitionSink | undefined;
   readonly settings: ControllerSettings;
   /** Default: `Ownership`. Tests replace it with one that violates a rule. */
   readonly createOwnership?: CreateOwnership | undefined;
@@ -155,7 +158,7 @@ export interface Controllers {
  */
 export function createControllers(options: ControllersOptions): Controllers {
   const { self, names, ledger, caches, watches, apis, fence, leader, settings } = options;
-  const { clock, random, metrics, log } = options;
+  const { transitionSink: sink, clock, random, metrics, log } = options;
   const { events, serverClock } = apis;
 
   const authorizer = new Authorizer(clock);
@@ -196,6 +199,18 @@ export function createControllers(options: ControllersOptions): Controllers {
     queue: tunnelQueue,
     clock,
   });
+  const transitions =
+    sink === undefined
+      ? undefined
+      : new TransitionRecorder({
+          sink,
+          ledger,
+          objects: caches.tunnels,
+          registry,
+          queue: tunnelQueue,
+          authorizer,
+          clock,
+        });
   const tunnelEnqueuer = new TunnelEnqueuer({
     ledger,
     objects: caches.tunnels,
@@ -203,6 +218,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     registry,
     writeAuthorizer,
     queue: tunnelQueue,
+    transitions,
     clock,
     metrics,
   });
@@ -227,6 +243,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     holds,
     queue: tunnelQueue,
     clock,
+    transitions,
   });
 
   const limiter = new RewriteLimiter();
@@ -247,6 +264,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       events,
       rewrites,
       limiter,
+      transitions,
       watches,
       clock,
       metrics,
@@ -351,6 +369,11 @@ export function createControllers(options: ControllersOptions): Controllers {
 
   // Before the workers start.
   caches.tunnels.addEventHandler(holds);
+  if (transitions !== undefined) {
+    // Before the enqueuer, which makes the tunnel active.
+    caches.tunnels.addEventHandler(transitions);
+    registry.addEventHandler(transitions);
+  }
   caches.tunnels.addEventHandler(tunnelEnqueuer);
   caches.tunnels.addEventHandler({ onListed: () => tunnelWorkers.start() });
   caches.tunnels.addEventHandler(expectationTracker);

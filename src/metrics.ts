@@ -169,6 +169,11 @@ export function createMetrics() {
       'reverse_tunnel_lease_held',
       '1 while this replica holds its own Lease, otherwise 0 and it writes nothing.',
     ),
+    tunnelLogLines: counter(
+      'reverse_tunnel_tunnel_log_lines_total',
+      'Lines of the tunnel log (--tunnel-log) by whether they were written or dropped.',
+      ['outcome'],
+    ),
     eventsDropped: counter('reverse_tunnel_events_dropped_total', 'Events dropped by the rate limit.', []),
     leaderElectionMasterStatus: new Gauge({
       name: 'leader_election_master_status',

@@ -19,6 +19,7 @@ import type { Log } from './log.ts';
 import { addProcessMetrics, createMetrics, type Metrics } from './metrics.ts';
 import { createReplica } from './replica.ts';
 import { updateLeaseMetrics } from './replica-leases.ts';
+import { openTunnelLog, TunnelLogError } from './tunnel-log.ts';
 import { fitOpenFiles, openFileLimit, type ConnectionCounts } from './open-files.ts';
 
 /** Time limit for writing pending changes after the last stream has ended. */
@@ -114,6 +115,12 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     },
     writeConcurrency: config.writeConcurrency,
   };
+  const tunnelLog =
+    config.tunnelLog === 'off'
+      ? undefined
+      : await wrapStartError(
+          openTunnelLog({ target: config.tunnelLog, namespace, replica: self, clock, metrics, log }),
+        );
   const replica = createReplica({
     self,
     names: createNames((text) => hash('sha256', text, 'buffer')),
@@ -124,6 +131,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
       tunnels: Math.max(MIN_GLOBAL_TUNNELS, GLOBAL_LIMIT_FACTOR * config.maxTunnelsPerReporter),
     },
     requirePolicy: config.requirePolicy,
+    transitionSink: tunnelLog,
     settings,
     clock,
     random,
@@ -232,11 +240,13 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
       controllers.stop();
       await closeWithin('release the Lease', leases.own.release(), RELEASE_TIMEOUT_MS);
       ended.abort();
+      const logged = tunnelLog?.close() ?? Promise.resolve();
       const steps = [
         closed,
         await closeWithin('close the API client', client.close(), CLOSE_TIMEOUT_MS),
         await closeWithin('end the watches', watching, CLOSE_TIMEOUT_MS),
         await closeWithin('close the HTTP server', http.close(), CLOSE_TIMEOUT_MS),
+        await closeWithin('close the tunnel log', logged, CLOSE_TIMEOUT_MS),
       ];
       log.info('stopped');
       return !steps.includes(false);
@@ -304,6 +314,9 @@ async function wrapStartError<T>(starting: Promise<T>, running?: HttpServer): Pr
     if (error instanceof ConnectionError) throw new StartError(error.message, { cause: error });
     if (error instanceof TlsMaterialError || error instanceof FileReadError) {
       throw new StartError(`--tls-cert, --tls-key, --tls-client-ca: ${error.message}`, { cause: error });
+    }
+    if (error instanceof TunnelLogError) {
+      throw new StartError(`--tunnel-log: ${error.message}`, { cause: error });
     }
     if (error instanceof ListenError || error instanceof HttpListenError) {
       const flag = error instanceof ListenError ? '--grpc-address' : '--http-address';

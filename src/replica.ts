@@ -1,6 +1,7 @@
 import type { Clock } from './clock.ts';
 import { createEventRecorder } from './controller/event-recorder.ts';
 import type { ControllerSettings } from './controller/settings.ts';
+import type { TransitionSink } from './controller/transition-recorder.ts';
 import { createCaches, createControllers, type Caches, type Controllers } from './controllers.ts';
 import { Ledger, type LedgerLimits } from './core/ledger.ts';
 import type { Names } from './core/names.ts';
@@ -37,6 +38,8 @@ export interface ReplicaOptions {
   readonly settings: ControllerSettings;
   /** `--require-policy`. Default: false. */
   readonly requirePolicy?: boolean;
+  /** Where the transitions of tunnels are recorded. Default: nowhere. */
+  readonly transitionSink?: TransitionSink | undefined;
   /** As in `Reflectors`. */
   readonly watchPolicies?: boolean;
   /** As in `Reflectors`. */
@@ -116,6 +119,7 @@ export function createReplica(options: ReplicaOptions): Replica {
     },
     fence: leases.fence,
     leader: leases.leader,
+    transitionSink: options.transitionSink,
     settings,
     clock,
     random,

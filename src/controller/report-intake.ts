@@ -9,6 +9,7 @@ import type { Authorizer } from './authorizer.ts';
 import type { RemovalHolds } from './removal-holds.ts';
 import type { ReporterEnqueuer, ReportSummary } from './reporter-enqueuer.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
+import type { TransitionRecorder } from './transition-recorder.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 import type { Workqueue } from './workqueue.ts';
@@ -24,6 +25,8 @@ export interface ReportIntakeOptions {
   /** The queue of tunnels. */
   readonly queue: Workqueue;
   readonly clock: Clock;
+  /** Undefined: transitions are not recorded. */
+  readonly transitions: TransitionRecorder | undefined;
 }
 
 /**
@@ -69,7 +72,7 @@ export class ReportIntake {
     report: Report & Pick<ReportSummary, 'rejected'>,
     receivedMs: number,
   ): LimitExceeded | undefined {
-    const { ledger, objects, authorizer, reporters, tunnels, holds } = this.#options;
+    const { ledger, objects, authorizer, reporters, tunnels, holds, transitions } = this.#options;
     const exceeded = authorizer.limitExceeded(reporter);
     if (exceeded !== undefined) return exceeded;
     const key = reporterKey(reporter);
@@ -77,6 +80,7 @@ export class ReportIntake {
     const result = ledger.apply(reporter, report, objects.priorState(key), authorizer.grantFor(key), context);
     if ('limit' in result) return result;
     if (result.hold !== undefined) holds.start(key, result.hold);
+    transitions?.reportApplied(key, report, result.changed);
     reporters.reportReceived(key, report, result.changed.length > 0 || result.becameComplete);
     tunnels.enqueueReport(key, result, receivedMs);
     return undefined;

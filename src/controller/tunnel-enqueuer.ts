@@ -5,6 +5,7 @@ import type { Ledger } from '../core/ledger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import { RevertBackoff } from './revert-backoff.ts';
+import type { TransitionRecorder } from './transition-recorder.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { Workqueue } from './workqueue.ts';
 import type { WriteAuthorizer } from './write-authorizer.ts';
@@ -18,6 +19,8 @@ export interface TunnelEnqueuerOptions {
   readonly writeAuthorizer: WriteAuthorizer;
   /** The queue of tunnels. */
   readonly queue: Workqueue;
+  /** Undefined: transitions are not recorded. */
+  readonly transitions: TransitionRecorder | undefined;
   readonly clock: Clock;
   readonly metrics: Metrics;
 }
@@ -139,10 +142,11 @@ export class TunnelEnqueuer {
 
   /** Handles a change of what a reporter may report: objects are created or deleted without a report. */
   onGrantChanged(key: string, grant: Grant): void {
-    const { ledger, objects, registry, writeAuthorizer, clock, metrics } = this.#options;
+    const { ledger, objects, registry, writeAuthorizer, transitions, clock, metrics } = this.#options;
     const nowMs = clock.monotonicMs();
     const before = ledger.deniedCount(key);
     const changed = ledger.setGrant(key, grant);
+    transitions?.grantChanged(key, changed);
     metrics.tunnelRejections.inc({ reason: 'policy' }, Math.max(0, ledger.deniedCount(key) - before));
     if (!writeAuthorizer.canWrite(key)) writeAuthorizer.writeSkipped(key);
     // All objects of an expired reporter are deleted anyway, at a limited rate.

@@ -35,6 +35,7 @@ import type { RewriteLimiter } from './rewrite-limiter.ts';
 import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
+import type { PlannedTransition, TransitionRecorder } from './transition-recorder.ts';
 import { RETRY_SOON, type Outcome, type Reconciler, type Retry } from './workers.ts';
 import type { QueueItem, Workqueue } from './workqueue.ts';
 import type { WriteAuthorizer } from './write-authorizer.ts';
@@ -83,6 +84,8 @@ export interface TunnelReconcilerOptions {
   readonly rewrites: RewriteRecorder;
   /** Shared with the reconciler of reporters. */
   readonly limiter: RewriteLimiter;
+  /** Undefined: transitions are not recorded. */
+  readonly transitions: TransitionRecorder | undefined;
   /** Lists the objects again: etcd was restored, and the watch may not show it. */
   readonly watches: { relistTunnels(): void };
   readonly clock: Clock;
@@ -130,12 +133,14 @@ export class TunnelReconciler implements Reconciler {
         if (waitMs > 0) return { kind: 'requeue', afterMs: waitMs, answered: written > 0 };
         if (written > 0) metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
         writeAuthorizer.writeAccepted(item.key, item.name);
+        this.#options.transitions?.settled(item.key, item.name);
         return { kind: 'done', answered: steps > 0 };
       }
       if (steps === MAX_WRITES) return RETRY_SOON;
       const permission = writeAuthorizer.authorize(item.key, action.type);
       if (permission === 'deny') {
         writeAuthorizer.writeSkipped(item.key);
+        this.#options.transitions?.skipped(item.key, item.name);
         return { kind: 'done', answered: written > 0 };
       }
       if (permission === 'verify') {
@@ -173,19 +178,37 @@ export class TunnelReconciler implements Reconciler {
     reporter: ReporterId,
     item: QueueItem,
   ): Promise<Outcome | 'written' | 'refreshed'> {
-    const { metrics } = this.#options;
+    const { metrics, transitions } = this.#options;
+    const planned = transitions?.plan(item.key, item.name, action);
     try {
-      await this.#write(action, reporter, item);
+      const objectName = await this.#write(action, reporter, item);
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: 'ok' });
+      if (planned !== undefined && objectName !== undefined) transitions?.written(planned, objectName);
       return 'written';
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: error.kind });
+      if (planned !== undefined) this.#recordFailedTransition(error, planned);
       return await this.#handleFailure(error, action, reporter, item);
     }
   }
 
-  async #write(action: TunnelAction, reporter: ReporterId, item: QueueItem): Promise<void> {
+  /** Records a transition whose write failed, if the object shows it or may show it. */
+  #recordFailedTransition({ kind }: ApiFailure, planned: PlannedTransition): void {
+    const { transitions } = this.#options;
+    const { action } = planned;
+    if (kind === 'unavailable' || kind === 'unexpected_response') transitions?.outcomeUnknown(planned);
+    else if (kind === 'not_found' && (action.type === 'delete' || action.type === 'expire'))
+      transitions?.written(planned, action.object.name);
+  }
+
+  /**
+   * Sends one write.
+   *
+   * @returns the name of the object that now shows the desired state; undefined if admission rewrote what was written, or
+   *   if a finalizer keeps an object whose status must still be set to Closed
+   */
+  async #write(action: TunnelAction, reporter: ReporterId, item: QueueItem): Promise<string | undefined> {
     const { api, cache, names, creationTimes, clock } = this.#options;
     switch (action.type) {
       case 'create': {
@@ -199,7 +222,7 @@ export class TunnelReconciler implements Reconciler {
         else cache.applyWrite(stored, manifest);
         creationTimes.record(reporter, tunnel, omit, item.sinceMs);
         this.#recordRewrite(rewrite, ObjectParts.identity, action, reporter, item, stored);
-        return;
+        return isMisplaced ? undefined : stored.metadata.name;
       }
       case 'patch': {
         const { object, tunnel } = action;
@@ -211,7 +234,9 @@ export class TunnelReconciler implements Reconciler {
           creationTimes.record(reporter, tunnel, omit, item.sinceMs);
         const rewrite = rewriteOfPatch(patch, stored);
         this.#recordRewrite(rewrite, correctedParts(action), action, reporter, item, stored);
-        return;
+        return rewrite === undefined || (rewrite.parts & ObjectParts.createdAt) === 0
+          ? stored.metadata.name
+          : undefined;
       }
       case 'patchStatus':
       case 'markUnknown':
@@ -220,15 +245,9 @@ export class TunnelReconciler implements Reconciler {
         const stored = await api.patchStatus(action.object, status);
         cache.applyWrite(stored);
         const parts = action.type === 'patchStatus' ? ObjectParts.reported : ObjectParts.notReported;
-        this.#recordRewrite(
-          rewriteOfStatus(status, stored, parts),
-          correctedParts(action),
-          action,
-          reporter,
-          item,
-          stored,
-        );
-        return;
+        const rewrite = rewriteOfStatus(status, stored, parts);
+        this.#recordRewrite(rewrite, correctedParts(action), action, reporter, item, stored);
+        return rewrite === undefined ? stored.metadata.name : undefined;
       }
       case 'delete':
       case 'expire': {
@@ -236,6 +255,7 @@ export class TunnelReconciler implements Reconciler {
         // With a finalizer the object stays, and keeps its name, until the finalizer is removed.
         if (remaining === undefined) cache.applyDelete(item.key, item.name, action.object);
         else cache.applyWrite(remaining);
+        return remaining === undefined || action.type === 'expire' ? action.object.name : undefined;
       }
     }
   }
@@ -342,6 +362,7 @@ export class TunnelReconciler implements Reconciler {
         // For a create this does not concern the object: something on the way to the API server responds with 404.
         if (action.type === 'create') return retry(failure);
         this.#options.cache.applyDelete(item.key, item.name, action.object);
+        this.#options.transitions?.objectLost(item.key, item.name);
         this.#options.writeAuthorizer.externalChange(item.key);
         return 'refreshed';
       case 'throttled':
@@ -412,7 +433,10 @@ export class TunnelReconciler implements Reconciler {
     // Recorded again: a live read that was answered in the meantime does not cover what this read returned.
     writeAuthorizer.externalChange(item.key);
     if (object === undefined) {
-      if (action.type !== 'create') cache.applyDelete(item.key, item.name, action.object);
+      if (action.type !== 'create') {
+        cache.applyDelete(item.key, item.name, action.object);
+        this.#options.transitions?.objectLost(item.key, item.name);
+      }
       return 'refreshed';
     }
     const tunnelKey = tunnelKeyOf(object);

@@ -26,7 +26,7 @@ function everythingShown(): Shown[] {
         }),
       ),
   );
-  const files = globSync('examples/*.yaml', { cwd: ROOT });
+  const files = globSync(['examples/*.yaml', 'examples/tunnel-log/*.yaml'], { cwd: ROOT });
   return [...pages, ...files.map((file) => ({ where: file, text: readFileSync(join(ROOT, file), 'utf8') }))];
 }
 

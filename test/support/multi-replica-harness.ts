@@ -2,6 +2,7 @@ import { pino } from 'pino';
 
 import type { ReporterObjectApi, TunnelObjectApi } from '../../src/controller/object-api.ts';
 import type { CreateOwnership } from '../../src/controller/reporter-registry.ts';
+import type { RecordedTransition } from '../../src/controller/transition-recorder.ts';
 import { ReplicaRegistry } from '../../src/controller/replica-registry.ts';
 import { TunnelCache } from '../../src/controller/tunnel-cache.ts';
 import { createCaches, createControllers } from '../../src/controllers.ts';
@@ -75,6 +76,8 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
   const deletions: string[] = [];
   /** Recorded Events, as `replica kind reporter`. */
   const events: string[] = [];
+  /** The tunnel logs of all replicas. */
+  const transitions: (RecordedTransition & { readonly replica: string })[] = [];
 
   function replica(self: string, options: ReplicaOptions = {}) {
     const log = pino({ base: null, level: 'silent' });
@@ -175,6 +178,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
         writeConcurrency: 8,
       },
       createOwnership: options.createOwnership,
+      transitionSink: { write: (transition) => transitions.push({ ...transition, replica: self }) },
       clock,
       random: () => 0.5,
       metrics,
@@ -189,6 +193,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
     const instance = {
       state,
       registry,
+      authorizer: controllers.authorizer,
       reporters: reporters.enqueuer,
       writeAuthorizer,
       intake,
@@ -251,6 +256,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
     reporterApi,
     deletions,
     events,
+    transitions,
     replica,
     settle,
     advance: (ms: number): Promise<void> => advanceTime(clock, ms, settle),

@@ -46,11 +46,14 @@ describe('generated files of the chart', () => {
 
   it('contain the defaults of the operator', () => {
     const { config } = parse(read('values.yaml')) as { config: Record<string, string | number | boolean> };
-    const { objectsNamespace: _, listenAddress: __, maxStreamAge: ___, ...named } = config;
-    const flags = Object.entries(named).map(([key, value]) => [
-      key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`),
-      String(value),
-    ]);
+    const { objectsNamespace: _, listenAddress: __, ...named } = config;
+    // An empty value is not rendered.
+    const flags = Object.entries(named)
+      .filter(([, value]) => value !== '')
+      .map(([key, value]) => [
+        key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`),
+        String(value),
+      ]);
     expect(flags.length).to.be.greaterThan(8);
     const auth = { auth: 'insecure' };
     expect(readConfig({ ...auth, ...Object.fromEntries(flags) })).to.deep.equal(readConfig(auth));

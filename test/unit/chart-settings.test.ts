@@ -79,6 +79,7 @@ describe('settings of the chart', () => {
         ...['50', '100', '101', '0%', '50%', '100%', '101%', '050%', '50.5%', '%'],
         ...['true', 'false', 'yes', 'skip', 'nack', 'Skip', 'mtls', 'token', 'insecure', 'either'],
         ...['trace', 'info', 'error', 'fatal', 'silent', 'INFO', 'warning'],
+        ...['off', 'stdout', 'stderr', '/var/log/tunnels.jsonl', './tunnels.jsonl'],
         ...['a b', 'é', 'x'.repeat(256), 'x'.repeat(257), 'x'.repeat(63), 'x'.repeat(64), '-a', 'a.b_c'],
       ];
       // An empty text is not rendered, so the program uses its default.

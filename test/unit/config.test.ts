@@ -69,6 +69,7 @@ describe('config', () => {
       tokenAudience: 'reverse-tunnel-operator',
       maxStreamAgeMs: 3_600_000,
       logLevel: 'info',
+      tunnelLog: 'off',
     });
   });
 
@@ -119,6 +120,10 @@ describe('config', () => {
     { key: 'max-stream-age', text: '168h', in: { maxStreamAgeMs: 604_800_000 } },
     { key: 'max-stream-age', text: '0', in: { maxStreamAgeMs: 3_600_000 } },
     { key: 'log-level', text: 'silent', in: { logLevel: 'silent' } },
+    { key: 'tunnel-log', text: 'off', in: { tunnelLog: 'off' } },
+    { key: 'tunnel-log', text: 'stdout', in: { tunnelLog: 'stdout' } },
+    { key: 'tunnel-log', text: './stdout', in: { tunnelLog: './stdout' } },
+    { key: 'tunnel-log', text: '/var/log/a b.jsonl', in: { tunnelLog: '/var/log/a b.jsonl' } },
   ];
   for (const { key, text, in: want } of valid) {
     it(`accepts ${key} ${text.slice(0, 20)} as a flag and in the file`, () => {
@@ -253,6 +258,11 @@ describe('config', () => {
       key: 'log-level',
       texts: ['', 'INFO', 'verbose', 'warning'],
       expected: /must be one of trace, debug, info, warn, error, silent/,
+    },
+    {
+      key: 'tunnel-log',
+      texts: ['', 'true', 'false', 'Off', 'stderr', 'tunnels.jsonl', 'stdout ', '/a\nb'],
+      expected: /must be off, stdout, or a path with a slash/,
     },
   ];
   for (const { key, texts, expected } of invalid) {
