@@ -35,7 +35,7 @@ import type { RewriteLimiter } from './rewrite-limiter.ts';
 import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
-import type { PlannedTransition, TransitionRecorder } from './transition-recorder.ts';
+import type { TransitionRecorder } from './transition-recorder.ts';
 import { RETRY_SOON, type Outcome, type Reconciler, type Retry } from './workers.ts';
 import type { QueueItem, Workqueue } from './workqueue.ts';
 import type { WriteAuthorizer } from './write-authorizer.ts';
@@ -188,18 +188,10 @@ export class TunnelReconciler implements Reconciler {
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: error.kind });
-      if (planned !== undefined) this.#recordFailedTransition(error, planned);
+      const isUnknown = error.kind === 'unavailable' || error.kind === 'unexpected_response';
+      if (planned !== undefined && isUnknown) transitions?.outcomeUnknown(planned);
       return await this.#handleFailure(error, action, reporter, item);
     }
-  }
-
-  /** Records a transition whose write failed, if the object shows it or may show it. */
-  #recordFailedTransition({ kind }: ApiFailure, planned: PlannedTransition): void {
-    const { transitions } = this.#options;
-    const { action } = planned;
-    if (kind === 'unavailable' || kind === 'unexpected_response') transitions?.outcomeUnknown(planned);
-    else if (kind === 'not_found' && (action.type === 'delete' || action.type === 'expire'))
-      transitions?.written(planned, action.object.name);
   }
 
   /**
