@@ -1,13 +1,15 @@
 import type { Clock } from '../clock.ts';
+import type { ExpectationObject } from '../core/expectation-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
+import { ApiError } from '../k8s/api-error.ts';
 import type { ApiObject, ResourceClient } from '../k8s/resource-client.ts';
 import { createApiClient, type ApiClient } from '../k8s/client.ts';
 import type { Connection } from '../k8s/connection.ts';
 import { resolveKubectlConnection } from '../k8s/kubectl-connection.ts';
 import { leaseResource, type LeaseObject } from '../k8s/lease.ts';
 import { listPages } from '../k8s/reflector.ts';
-import { reporterResource, tunnelResource } from '../k8s/resources.ts';
+import { expectationResource, reporterResource, tunnelResource } from '../k8s/resources.ts';
 import type { Terminal } from './terminal.ts';
 import { toOverrides, type KubectlFlags } from './kubectl-flags.ts';
 
@@ -23,6 +25,8 @@ export interface Cluster {
   readonly namespace: string;
   readonly tunnels: ResourceClient<TunnelObject>;
   readonly reporters: ResourceClient<ReporterObject>;
+  /** The CRD of expectations may be missing, or the caller may lack the permission to list them. */
+  readonly expectations: ResourceClient<ExpectationObject>;
   /** All Leases of the namespace, including those of other programs. */
   readonly leases: ResourceClient<LeaseObject>;
   close(): Promise<void>;
@@ -62,6 +66,7 @@ export async function openCluster(
     namespace: operatorNamespace,
     tunnels: client.resource(tunnelResource(operatorNamespace)),
     reporters: client.resource(reporterResource(operatorNamespace)),
+    expectations: client.resource(expectationResource(operatorNamespace)),
     leases: client.resource(leaseResource(operatorNamespace)),
     close: () => client.close(),
   };
@@ -70,15 +75,36 @@ export async function openCluster(
 /**
  * Lists all objects of a resource in pages. Only the result of `project` stays in memory for each object. Rejects with
  * `ApiError`.
+ *
+ * @param labelSelector default: all objects
  */
 export async function listAll<T extends ApiObject, K>(
   resource: ResourceClient<T>,
   project: (object: T) => K,
   signal: AbortSignal,
+  labelSelector?: string,
 ): Promise<K[]> {
   const results: K[] = [];
-  await listPages(resource, PAGE_LIMIT, signal, (items) => {
+  const onPage = (items: readonly T[]): void => {
     for (const item of items) results.push(project(item));
-  });
+  };
+  await listPages(resource, PAGE_LIMIT, signal, onPage, labelSelector);
   return results;
+}
+
+/**
+ * Lists the expectations of the namespace.
+ *
+ * @returns an empty list if the CRD is not installed or the caller must not list them: both are optional
+ */
+export async function listExpectations(
+  { expectations }: Cluster,
+  signal: AbortSignal,
+): Promise<ExpectationObject[]> {
+  try {
+    return await listAll(expectations, (object) => object, signal);
+  } catch (error) {
+    if (error instanceof ApiError && (error.kind === 'no_kind_match' || error.status === 403)) return [];
+    throw error;
+  }
 }

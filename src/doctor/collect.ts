@@ -5,6 +5,7 @@ import { certificatesFromConnection, certificatesFromFile } from './certificates
 import { fetchMutatingAdmission } from './fetch-admission.ts';
 import {
   fetchApiServerInfo,
+  fetchExpectations,
   fetchNamespaceExists,
   fetchPermissions,
   fetchPolicies,
@@ -18,6 +19,8 @@ import { probeGrpc, probeHttp } from './probe-replica.ts';
 
 /** Plural of ReverseTunnelPolicy, whose CRD is optional. */
 const POLICIES = 'reversetunnelpolicies';
+/** Plural of ReverseTunnelExpectation, whose CRD is optional, too. */
+const EXPECTATIONS = 'reversetunnelexpectations';
 
 /** What `doctor` inspects in addition to the cluster. */
 export interface DoctorOptions {
@@ -52,13 +55,14 @@ export async function collectInputs(
   // Listing a kind that is not installed would fail with 404, which the check of the CRDs reports already.
   const isInstalled = (plural: string): boolean =>
     'value' in crds && crds.value.some((crd) => crd.plural === plural && crd.installed);
-  const [namespaceExists, permissions, replicas, objects, policies, mutatingAdmission, probes] =
+  const [namespaceExists, permissions, replicas, objects, policies, expectations, mutatingAdmission, probes] =
     await Promise.all([
       'failure' in api ? undefined : fetchNamespaceExists(cluster),
       request(() => fetchPermissions(cluster, options.serviceAccount)),
       request(() => fetchReplicas(cluster, clock, signal, onWait)),
       request(() => fetchTunnelsAndReporters(cluster, signal)),
       isInstalled(POLICIES) ? request(() => fetchPolicies(cluster, signal)) : undefined,
+      isInstalled(EXPECTATIONS) ? request(() => fetchExpectations(cluster, signal)) : undefined,
       request(() => fetchMutatingAdmission(cluster, signal)),
       Promise.all([
         ...options.grpcAddresses.map((address) => probeGrpc(address)),
@@ -81,6 +85,7 @@ export async function collectInputs(
     reporters: 'value' in objects ? { value: objects.value.reporters } : objects,
     tunnels: 'value' in objects ? { value: objects.value.tunnels } : objects,
     policies,
+    expectations,
     mutatingAdmission,
     certificates: [
       ...(await certificatesFromConnection(cluster.connection)),

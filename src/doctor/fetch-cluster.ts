@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import { stateOf } from '../core/expectation-status.ts';
 import type { PolicyObject } from '../core/policy-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { OMITTED_CREATED_AT } from '../core/tunnel-object.ts';
@@ -12,6 +13,7 @@ import { policyResource } from '../k8s/resources.ts';
 import { OPERATOR_RBAC_RULES, permissionsOf, type Permission } from '../k8s/rbac-rules.ts';
 import type {
   ApiServerInfo,
+  ExpectationInfo,
   PermissionInfo,
   PolicyInfo,
   ReplicaInputs,
@@ -180,6 +182,21 @@ export async function fetchTunnelsAndReporters(
   const returning = unknown.filter(({ reporter }) => connected.has(reporterKey(reporter))).length;
   const counts = { tunnels: tunnelStates.length, unknown: unknown.length - returning, returning };
   return { tunnels: { ...counts, orphaned, createdInFuture }, reporters };
+}
+
+/** Lists the expectations of the namespace. The CRD must be installed. */
+export async function fetchExpectations(
+  { expectations }: Cluster,
+  signal: AbortSignal,
+): Promise<ExpectationInfo[]> {
+  return await listAll(
+    expectations,
+    ({ metadata, status }) => {
+      const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+      return { name: metadata.name, state: stateOf(status), conditionMessage: ready?.message ?? '' };
+    },
+    signal,
+  );
 }
 
 /** Lists the policies of the namespace. The CRD must be installed. */

@@ -1,3 +1,4 @@
+import type { ExpectationState } from '../core/expectation-status.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { ReplicaInfo } from '../cli/replicas.ts';
 
@@ -24,6 +25,8 @@ export interface DoctorInputs {
   readonly tunnels: Fetched<TunnelObjectCounts>;
   /** Undefined if the CRD is not installed. */
   readonly policies: Fetched<readonly PolicyInfo[]> | undefined;
+  /** Undefined if the CRD is not installed. */
+  readonly expectations: Fetched<readonly ExpectationInfo[]> | undefined;
   readonly mutatingAdmission: Fetched<readonly MutatingAdmission[]>;
   readonly certificates: readonly CertificateInfo[];
   readonly endpoints: readonly EndpointInfo[];
@@ -91,6 +94,15 @@ export interface PolicyInfo {
   readonly name: string;
   /** Status of the condition; undefined until the leader has evaluated the policy. */
   readonly accepted: string | undefined;
+  readonly conditionMessage: string;
+}
+
+/** An expectation, as its status shows it. */
+export interface ExpectationInfo {
+  readonly name: string;
+  /** Undefined until the leader has evaluated the expectation. */
+  readonly state: ExpectationState | undefined;
+  /** The message of Ready. */
   readonly conditionMessage: string;
 }
 

@@ -1,6 +1,7 @@
 import { checkApi, checkCrds, checkPermissions } from './check-api.ts';
 import { checkCertificates } from './check-certificates.ts';
 import { checkEndpoints, checkReplicas } from './check-replicas.ts';
+import { checkExpectations } from './check-expectations.ts';
 import { checkPolicies, checkReporters, checkTunnels } from './check-reporters.ts';
 import type { DoctorInputs } from './inputs.ts';
 import type { CheckResult } from './check-result.ts';
@@ -25,5 +26,6 @@ export function runChecks(inputs: DoctorInputs): CheckResult[] {
     ...(missing && 'failure' in inputs.reporters ? [] : checkReporters(inputs)),
     ...(missing && 'failure' in inputs.tunnels ? [] : checkTunnels(inputs)),
     ...checkPolicies(inputs),
+    ...checkExpectations(inputs),
   ];
 }

@@ -295,16 +295,22 @@ function isVersionLost(error: unknown): boolean {
  * keeps a version; only a new list fixes that.
  *
  * @param limit maximum objects per page
+ * @param labelSelector default: all objects
  */
 export async function listPages<T>(
   source: Pick<ResourceClient<T>, 'list' | 'title'>,
   limit: number,
   signal: AbortSignal,
   onPage: (items: readonly T[]) => void,
+  labelSelector?: string,
 ): Promise<string> {
   const failure = new AbortController();
   const combinedSignal = AbortSignal.any([signal, failure.signal]);
-  let nextPage: Promise<ListPage<T>> | undefined = source.list({ limit, signal: combinedSignal });
+  let nextPage: Promise<ListPage<T>> | undefined = source.list({
+    limit,
+    labelSelector,
+    signal: combinedSignal,
+  });
   let resourceVersion = '';
   let previousToken: string | undefined;
   try {
@@ -321,7 +327,7 @@ export async function listPages<T>(
       nextPage =
         continueToken === undefined
           ? undefined
-          : source.list({ limit, signal: combinedSignal, continueToken });
+          : source.list({ limit, labelSelector, signal: combinedSignal, continueToken });
       // If `onPage` throws, nothing awaits the page already requested.
       nextPage?.catch(() => undefined);
       resourceVersion = version;

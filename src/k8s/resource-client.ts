@@ -103,6 +103,8 @@ export interface ListOptions extends CallOptions {
   readonly continueToken?: string;
   /** As in `metadata.name=a` or `spec.tenantID=acme`. */
   readonly fieldSelector?: string;
+  /** As in `app=a,tier in (b,c)`. */
+  readonly labelSelector?: string | undefined;
 }
 
 /** A page of a list. */
@@ -205,8 +207,8 @@ export function createResourceClient<T>(
     get: (name, options) => call<T>('get', objectPath(name), name, options),
 
     async list(options = {}) {
-      const { limit, continueToken, fieldSelector } = options;
-      const query = { limit, continue: continueToken, fieldSelector };
+      const { limit, continueToken, fieldSelector, labelSelector } = options;
+      const query = { limit, continue: continueToken, fieldSelector, labelSelector };
       const response = await call<ListResponse<T>>('list', withQuery(collection, query), undefined, options);
       return toListPage(`list ${title}`, response);
     },

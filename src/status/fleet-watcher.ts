@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { ExpectationObject } from '../core/expectation-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { Cluster } from '../cli/cluster.ts';
 import { replicasFromLeases } from '../cli/replicas.ts';
@@ -11,7 +12,7 @@ import { summarizeTunnel, type FleetSnapshot, type TunnelSummary } from './summa
 export interface FleetWatcher {
   /** Returns the current state. */
   snapshot(): FleetSnapshot;
-  /** Reports whether all three resources have been listed. */
+  /** Reports whether all resources but the optional expectations have been listed. */
   hasSynced(): boolean;
   /** Returns why the snapshot may be out of date; undefined while all watches work. */
   staleReason(): string | undefined;
@@ -20,7 +21,7 @@ export interface FleetWatcher {
 }
 
 /**
- * Lists and watches ReverseTunnels, reporters and Leases until `signal` is aborted.
+ * Lists and watches ReverseTunnels, reporters, expectations and Leases until `signal` is aborted.
  *
  * @param onChange called for every event and every list, so the caller should batch updates
  */
@@ -32,16 +33,22 @@ export function watchFleet(
 ): FleetWatcher {
   const objects = new Map<string, TunnelSummary>();
   const reporters = new Map<string, ReporterObject>();
+  const expectations = new Map<string, ExpectationObject>();
   const leases = new Map<string, LeaseObject>();
   // By resource: one watch can be broken while the others work.
   const errors = new Map<string, string>();
   const listed = new Set<string>();
 
-  /** Keeps `cache` in sync with the API server until `signal` is aborted. */
+  /**
+   * Keeps `cache` in sync with the API server until `signal` is aborted.
+   *
+   * @param isOptional the kind may be missing or forbidden; failures are not shown
+   */
   function watchResource<T extends ApiObject, K>(
     source: ResourceClient<T>,
     cache: Map<string, K>,
     project: (object: T) => K,
+    isOptional = false,
   ): Promise<void> {
     const reflector = new Reflector<T>({
       source,
@@ -51,6 +58,7 @@ export function watchFleet(
       // The output shows broken watches; log lines would break its layout.
       log: { debug: () => {}, info: () => {}, warn: () => {} },
       onStateChange(state, error) {
+        if (isOptional) return;
         if (state === 'broken') errors.set(source.title, error?.message ?? 'no response');
         if (state === 'synced') listed.add(source.title);
         if (state === 'watching') errors.delete(source.title);
@@ -63,12 +71,14 @@ export function watchFleet(
   const ended = Promise.all([
     watchResource(cluster.tunnels, objects, summarizeTunnel),
     watchResource(cluster.reporters, reporters, (object) => object),
+    watchResource(cluster.expectations, expectations, (object) => object, true),
     watchResource(cluster.leases, leases, (object) => object),
   ]);
   return {
     snapshot: () => ({
       objects: objects.values(),
       reporters: reporters.values(),
+      expectations: expectations.values(),
       replicas: replicasFromLeases(leases.values(), LEADER_LEASE),
       nowMs: clock.wallMs(),
     }),

@@ -1,5 +1,14 @@
-import { formatAge, formatTable, pluralize } from '../cli/format.ts';
-import type { ReplicaSummary, ReporterSummary, FleetSummary, TenantSummary } from './summary.ts';
+import { formatAge, formatTable, pluralize, truncateList } from '../cli/format.ts';
+import type {
+  ExpectationSummary,
+  ReplicaSummary,
+  ReporterSummary,
+  FleetSummary,
+  TenantSummary,
+} from './summary.ts';
+
+/** Missing nodes that a line names. */
+const MAX_SHOWN_NODES = 3;
 
 /** What is rendered in addition to the summary. */
 export interface RenderOptions {
@@ -11,7 +20,10 @@ export interface RenderOptions {
   readonly top: number;
 }
 
-/** Renders the summary as text: totals, then tables of replicas, reporters (unhealthy ones first) and tenants. */
+/**
+ * Renders the summary as text: totals, then tables of expectations that are not satisfied, replicas, reporters (unhealthy
+ * ones first) and tenants.
+ */
 export function renderSummary(summary: FleetSummary, options: RenderOptions): string {
   const { top } = options;
   // A fleet may have thousands of reporters, so only healthy ones are cut off.
@@ -19,11 +31,20 @@ export function renderSummary(summary: FleetSummary, options: RenderOptions): st
     ...summary.reporters.filter(({ note }) => note !== ''),
     ...summary.reporters.filter(({ note }) => note === ''),
   ];
+  const { nowMs } = options;
+  const open = summary.expectations.filter(({ state }) => state !== 'satisfied' && state !== 'paused');
   return [
     `${totalsLine(summary)}\nnamespace ${options.namespace} at ${options.server}\n`,
+    ...(open.length === 0
+      ? []
+      : [
+          section('', 'expectations', open, top, EXPECTATION_HEADER, (expectation) =>
+            expectationCells(expectation, nowMs),
+          ),
+        ]),
     section('no operator replicas', 'replicas', summary.replicas, 0, REPLICA_HEADER, replicaCells),
     section('no reporters', 'reporters', reporters, top, REPORTER_HEADER, (reporter) =>
-      reporterCells(reporter, options.nowMs),
+      reporterCells(reporter, nowMs),
     ),
     section('no tunnels', 'tenants', summary.tenants, top, TENANT_HEADER, tenantCells),
   ].join('\n');
@@ -36,6 +57,9 @@ function totalsLine({ totals }: FleetSummary): string {
     `${totals.connected} of ${pluralize(totals.reporters, 'reporter')} connected, ${totals.synced} in sync, ` +
       `${totals.pending} pending`,
     `${totals.alive} of ${pluralize(totals.replicas, 'replica')} alive`,
+    ...(totals.expectations === 0
+      ? []
+      : [`${totals.unsatisfied} of ${pluralize(totals.expectations, 'expectation')} unsatisfied`]),
   ].join('; ');
 }
 
@@ -58,6 +82,36 @@ function section<T>(
     formatTable(header, visible.map(cells)) +
     (hiddenCount === 0 ? '' : `… and ${hiddenCount} more ${noun} (--top 0 shows all)\n`)
   );
+}
+
+/** SINCE is when the tunnels began to fall short, by the clock of the leader. */
+const EXPECTATION_HEADER = [
+  'EXPECTATION',
+  'STATE',
+  'REASON',
+  'TUNNELS',
+  'REPORTERS',
+  'UNKNOWN',
+  'MISSING',
+  'SINCE',
+  'NODES',
+];
+
+function expectationCells(expectation: ExpectationSummary, nowMs: number): string[] {
+  const { missing, missingNodes, sinceMs } = expectation;
+  const shown = truncateList(missingNodes.slice(0, MAX_SHOWN_NODES), MAX_SHOWN_NODES);
+  const hiddenCount = missing - Math.min(missingNodes.length, MAX_SHOWN_NODES);
+  return [
+    expectation.name,
+    expectation.state,
+    expectation.reason,
+    String(expectation.tunnels),
+    String(expectation.reporters),
+    String(expectation.unknown),
+    String(missing),
+    sinceMs === undefined ? '' : `${formatAge(nowMs - sinceMs)} ago`,
+    hiddenCount > 0 ? `${shown} and ${hiddenCount} more` : shown,
+  ];
 }
 
 /** STATE and RENEWED compare the clock of this machine with that of the replica. */

@@ -1,5 +1,5 @@
 import { systemClock } from '../clock.ts';
-import { listAll, openCluster, type Cluster } from '../cli/cluster.ts';
+import { listAll, listExpectations, openCluster, type Cluster } from '../cli/cluster.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { replicasFromLeases } from '../cli/replicas.ts';
 import { EXIT_INTERRUPTED, processTerminal, type Terminal } from '../cli/terminal.ts';
@@ -25,7 +25,8 @@ const REDRAW_INTERVAL_MS = 1000;
 const COMMAND = {
   usage: ['reverse-tunnel-operator status [FLAG ...]', 'kubectl rt status [FLAG ...]'],
   description:
-    'Summarizes operator replicas, reporters and tenants, and how many reported tunnels are pending.',
+    'Summarizes operator replicas, reporters and tenants, and how many reported tunnels are pending. Expectations ' +
+    'that are not satisfied come first.',
   flags: {
     ...COMMON_FLAGS,
     watch: {
@@ -79,14 +80,16 @@ export async function runStatus(
 
 /** Lists all objects concurrently; the lists can be as far apart in time as the longest one takes. Rejects with `ApiError`. */
 async function fetchSnapshot(cluster: Cluster, signal: AbortSignal): Promise<FleetSnapshot> {
-  const [objects, reporters, leases] = await Promise.all([
+  const [objects, reporters, expectations, leases] = await Promise.all([
     listAll(cluster.tunnels, summarizeTunnel, signal),
     listAll(cluster.reporters, (object) => object, signal),
+    listExpectations(cluster, signal),
     listAll(cluster.leases, (object) => object, signal),
   ]);
   return {
     objects,
     reporters,
+    expectations,
     replicas: replicasFromLeases(leases, LEADER_LEASE),
     nowMs: systemClock.wallMs(),
   };

@@ -1,3 +1,5 @@
+import type { ExpectationObject } from '../core/expectation-object.ts';
+import { stateOf, type ExpectationState } from '../core/expectation-status.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
@@ -31,6 +33,8 @@ export function summarizeTunnel({ spec, status }: TunnelObject): TunnelSummary {
 export interface FleetSnapshot {
   readonly objects: Iterable<TunnelSummary>;
   readonly reporters: Iterable<ReporterObject>;
+  /** Default: none. */
+  readonly expectations?: Iterable<ExpectationObject>;
   readonly replicas: ReplicaList;
   /** Wall clock of this machine, in milliseconds since 1970. */
   readonly nowMs: number;
@@ -68,6 +72,22 @@ export interface ReporterSummary {
   readonly noteSinceMs: number | undefined;
 }
 
+/** One expectation, as its status shows it. */
+export interface ExpectationSummary {
+  readonly name: string;
+  readonly state: ExpectationState;
+  readonly reason: string;
+  readonly message: string;
+  readonly tunnels: number;
+  readonly reporters: number;
+  readonly unknown: number;
+  readonly missing: number;
+  /** The first of the missing nodes, at most 20. */
+  readonly missingNodes: readonly string[];
+  /** Since when it has been in this state, in milliseconds since 1970; undefined before the first evaluation. */
+  readonly sinceMs: number | undefined;
+}
+
 /** One tenant, across all reporters. */
 export interface TenantSummary {
   readonly tenant: string;
@@ -78,7 +98,10 @@ export interface TenantSummary {
   readonly reporters: number;
 }
 
-/** The fleet in numbers. Replicas and reporters are sorted by name, tenants by their number of tunnels. */
+/**
+ * The fleet in numbers. Replicas and reporters are sorted by name, tenants by their number of tunnels, expectations by
+ * their state (unsatisfied ones first) and name.
+ */
 export interface FleetSummary {
   readonly totals: {
     readonly tunnels: number;
@@ -90,7 +113,11 @@ export interface FleetSummary {
     readonly pending: number;
     readonly replicas: number;
     readonly alive: number;
+    readonly expectations: number;
+    /** Expectations that are unsatisfied or invalid. */
+    readonly unsatisfied: number;
   };
+  readonly expectations: readonly ExpectationSummary[];
   readonly replicas: readonly ReplicaSummary[];
   readonly reporters: readonly ReporterSummary[];
   readonly tenants: readonly TenantSummary[];
@@ -99,7 +126,16 @@ export interface FleetSummary {
 /**
  * Counts the objects of a fleet. ReverseTunnels and reporters come from two lists, which can be slightly apart in time.
  */
-export function summarize({ objects, reporters, replicas, nowMs }: FleetSnapshot): FleetSummary {
+export function summarize({
+  objects,
+  reporters,
+  expectations = [],
+  replicas,
+  nowMs,
+}: FleetSnapshot): FleetSummary {
+  const expectationSummaries = Array.from(expectations, summarizeExpectation).toSorted(
+    (a, b) => STATE_ORDER.indexOf(a.state) - STATE_ORDER.indexOf(b.state) || compareStrings(a.name, b.name),
+  );
   const { tenants, objectCounts, tunnels, unknown } = countTunnels(objects);
   const reporterSummaries = Array.from(reporters, (reporter) => summarizeReporter(reporter, objectCounts));
   reporterSummaries.sort((a, b) => compareStrings(a.cluster, b.cluster) || compareStrings(a.id, b.id));
@@ -125,7 +161,11 @@ export function summarize({ objects, reporters, replicas, nowMs }: FleetSnapshot
       pending: sum(reporterSummaries.map(({ pending }) => pending)),
       replicas: replicaSummaries.length,
       alive: replicaSummaries.filter(({ alive }) => alive).length,
+      expectations: expectationSummaries.length,
+      unsatisfied: expectationSummaries.filter(({ state }) => state === 'unsatisfied' || state === 'invalid')
+        .length,
     },
+    expectations: expectationSummaries,
     replicas: replicaSummaries,
     reporters: reporterSummaries,
     tenants,
@@ -192,6 +232,33 @@ function summarizeReporter(
     details: failing?.reason === 'RemovalsHeld' ? failing.message : '',
     // 1970 is the default in the CRD: no replica has written the condition yet.
     noteSinceMs: sinceMs > 0 ? sinceMs : undefined,
+  };
+}
+
+/** The states by urgency. */
+const STATE_ORDER: readonly ExpectationState[] = [
+  'unsatisfied',
+  'invalid',
+  'unknown',
+  'pending',
+  'paused',
+  'satisfied',
+];
+
+function summarizeExpectation({ metadata, status }: ExpectationObject): ExpectationSummary {
+  const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+  const sinceMs = Date.parse(status?.since ?? '');
+  return {
+    name: metadata.name,
+    state: stateOf(status) ?? 'pending',
+    reason: ready?.reason ?? 'Pending',
+    message: ready?.message ?? '',
+    tunnels: status?.tunnels ?? 0,
+    reporters: status?.reporters ?? 0,
+    unknown: status?.unknown ?? 0,
+    missing: status?.missing ?? 0,
+    missingNodes: status?.missingNodes ?? [],
+    sinceMs: Number.isNaN(sinceMs) ? undefined : sinceMs,
   };
 }
 

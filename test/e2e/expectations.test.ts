@@ -1,9 +1,12 @@
 /** ReverseTunnelExpectation with a running operator: kubectl, leaders, and an operator that is newer than its CRDs. */
 import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
+import { mkdtemp, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
-import { runDoctor } from '../support/cli-process.ts';
+import { runCommand, runDoctor } from '../support/cli-process.ts';
 import {
   createNamespace,
   FIRST_START_TIMEOUT_MS,
@@ -223,6 +226,42 @@ describe('expectations of a running operator', function () {
     reporter.disconnect();
   });
 
+  it('are printed for what is connected now, can be applied, and come first in kubectl rt status', async () => {
+    const reporter = fixture.connect('responder-4', 'node-50', 'node-51');
+    await fixture.waitForObjects(2);
+    const flags = ['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', fixture.namespace];
+    const command = (...args: string[]) => runCommand([...args, ...flags], 'src/kubectl-rt.ts');
+    const { code, stdout, stderr } = await command('expect', '--from-current', '--grace-period', '0s');
+    expect([code, stderr]).to.deep.equal([0, '']);
+    const file = join(await mkdtemp(join(tmpdir(), 'rt-expect-')), 'expectations.yaml');
+    await writeFile(file, stdout);
+    await fixture.kubectl('apply', '--server-side', '-f', file);
+    await fixture.waitFor('Ready', 'acme-eu-1');
+    reporter.remove('node-51');
+    await fixture.waitForReason('acme-eu-1', 'Missing');
+    const status = await command('status');
+    expect(status.stdout.split('\n\n')[1]).to.match(
+      /^EXPECTATION .*\nacme-eu-1 +unsatisfied +Missing .*node-51$/,
+    );
+    if (process.env['SHOW'] !== undefined) process.stdout.write(`${stdout}\n${status.stdout}`);
+    const json = await command(
+      'expect',
+      '--from-current',
+      '-o',
+      'json',
+      '-l',
+      'reverse-tunnel.io/node=node-50',
+    );
+    expect(JSON.parse(json.stdout))
+      .to.have.nested.property('items[0].spec.match.nodes')
+      .deep.equal(['node-50']);
+    const nothing = await command('expect', '--from-current', '-l', 'reverse-tunnel.io/node=other');
+    expect([nothing.code, nothing.stdout]).to.deep.equal([1, '']);
+    expect((await command('expect')).stderr).to.include('--from-current: is required');
+    await fixture.kubectl('delete', 'rte', '--all');
+    reporter.disconnect();
+  });
+
   for (const [title, spec, message] of [
     [
       'a node and a list of nodes',
@@ -289,6 +328,10 @@ describe('operator that is newer than its CRDs and its Role', function () {
       expect(findings.filter(({ status }) => status === 'warn').map(({ message }) => message)).to.include(
         'reversetunnelexpectations.reverse-tunnel.io is not served at v1alpha1 with a status subresource',
       );
+
+      const flags = ['--kubeconfig', controlPlane.kubeconfigPath, '-n', fixture.namespace];
+      const shown = await runCommand(['status', ...flags]);
+      expect([shown.code, shown.stderr]).to.deep.equal([0, '']);
 
       await applyCrds(controlPlane);
       expect(await fixture.apply('edge', { match: { nodeID: 'node-17' } })).to.equal(201);

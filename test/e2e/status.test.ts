@@ -59,7 +59,9 @@ describe('status', () => {
     expect(stdout).to.match(/^12 tunnels of 3 tenants;/);
     expect(code).to.equal(0);
     const other = await runCommand(['serve'], 'src/kubectl-rt.ts');
-    expect(other.stderr).to.equal('kubectl rt: unknown subcommand "serve"; must be one of doctor, status\n');
+    expect(other.stderr).to.equal(
+      'kubectl rt: unknown subcommand "serve"; must be one of doctor, status, expect\n',
+    );
     expect(other.code).to.equal(2);
   });
 

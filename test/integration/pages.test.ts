@@ -22,7 +22,7 @@ const BLOCK_TIMEOUT_MS = 60_000;
 const MAX_CELL_LENGTH = 150;
 /** Inline code that names a source file: a path below the root, or a path below src without its extension. */
 const SOURCE_FILE =
-  /^((?:src|test|bench|control-plane|core|controller|grpc|k8s|http|doctor|status|cli|simulate|agent)\/[a-z0-9/-]+(?:\.test)?(?:\.ts)?)$/;
+  /^((?:src|test|bench|control-plane|core|controller|grpc|k8s|http|doctor|status|expect|cli|simulate|agent)\/[a-z0-9/-]+(?:\.test)?(?:\.ts)?)$/;
 
 /** Flags of other programs that the pages mention outside of commands. */
 const OTHERS_FLAGS = new Set([
@@ -217,7 +217,7 @@ describe('flags in the documentation', () => {
     let checked = 0;
     for (const { page, line } of lines) {
       const command =
-        /(?:kubectl rt|reverse-tunnel-operator) (doctor|status|simulate|agent)\b(.*)/.exec(line) ??
+        /(?:kubectl rt|reverse-tunnel-operator) (doctor|status|expect|simulate|agent)\b(.*)/.exec(line) ??
         /npm run (doctor|status|simulate) --(.*)/.exec(line);
       const serve = /(?:npm start --|^\$? ?reverse-tunnel-operator (?=--))(.*)/.exec(line);
       const [name, rest] = command === null ? ['serve', serve?.[1]] : [command[1] ?? '', command[2]];

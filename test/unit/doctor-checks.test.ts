@@ -27,6 +27,7 @@ const HEALTHY: DoctorInputs = {
     value: { tunnels: 6, unknown: 0, returning: 0, orphaned: new Map(), createdInFuture: new Map() },
   },
   policies: undefined,
+  expectations: undefined,
   mutatingAdmission: { value: [] },
   certificates: [
     {
@@ -434,6 +435,34 @@ describe('doctor checks', () => {
       'warn policies',
       /has not been evaluated/,
     ],
+    [
+      'an expectation that can match nothing',
+      {
+        expectations: { value: [{ name: 'e', state: 'invalid', conditionMessage: 'it contradicts itself' }] },
+      },
+      'fail expectations',
+      /^e can match nothing: it contradicts itself$/,
+    ],
+    [
+      'expectations that are not satisfied',
+      {
+        expectations: {
+          value: [
+            { name: 'a', state: 'unsatisfied', conditionMessage: '' },
+            { name: 'b', state: 'satisfied', conditionMessage: '' },
+            { name: 'c', state: 'unknown', conditionMessage: '' },
+          ],
+        },
+      },
+      'warn expectations',
+      /^2 expectations not satisfied: a, c$/,
+    ],
+    [
+      'an expectation that has not been evaluated',
+      { expectations: { value: [{ name: 'e', state: undefined, conditionMessage: '' }] } },
+      'warn expectations',
+      /1 expectation not evaluated yet: e/,
+    ],
   ];
   for (const [problem, inputs, expected, message] of cases) {
     it(`reports ${expected} with a remediation for ${problem}`, () => {
@@ -469,6 +498,19 @@ describe('doctor checks', () => {
         ],
       },
     ],
+    [
+      'satisfied, pending and paused expectations',
+      {
+        expectations: {
+          value: (['satisfied', 'pending', 'paused'] as const).map((state) => ({
+            name: state,
+            state,
+            conditionMessage: '',
+          })),
+        },
+      },
+    ],
+    ['a namespace without expectations', { expectations: { value: [] } }],
     ['accepted policies', { policies: { value: [{ name: 'p', accepted: 'True', conditionMessage: '' }] } }],
   ];
   for (const [state, inputs] of normal) {

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import type { ExpectationObject } from '../../src/core/expectation-object.ts';
 import { replicasFromLeases, type LeaseInfo } from '../../src/cli/replicas.ts';
 import { renderSummary } from '../../src/status/render.ts';
 import {
@@ -72,7 +73,7 @@ describe('summary of the status command', () => {
   it('counts totals', () => {
     expect(summary.totals).to.deep.equal({
       ...{ tunnels: 4, unknown: 1, tenants: 2, reporters: 2, connected: 1, synced: 1, pending: 0 },
-      ...{ replicas: 2, alive: 1 },
+      ...{ replicas: 2, expectations: 0, unsatisfied: 0, alive: 1 },
     });
   });
 
@@ -147,6 +148,77 @@ describe('summary of the status command', () => {
       reporters: [{ metadata, spec, status: { conditions } }],
     }).reporters;
     expect(reporter).to.include({ connected: 'Unknown', note: 'Pending', noteSinceMs: undefined, owner: '' });
+  });
+});
+
+/** An expectation in a state, as its status shows it. */
+function expectation(
+  name: string,
+  [status, reason]: readonly [string, string],
+  missingNodes: readonly string[] = [],
+): ExpectationObject {
+  return {
+    metadata: { name, uid: name, resourceVersion: '1', generation: 1 },
+    spec: { match: {} },
+    status: {
+      observedGeneration: 1,
+      tunnels: 5,
+      reporters: 2,
+      unknown: 1,
+      missing: missingNodes.length,
+      missingNodes,
+      since: new Date(NOW_MS - 300_000).toISOString(),
+      conditions: [conditionOf('Ready', status, reason, 240_000)],
+    },
+  };
+}
+
+const EXPECTATIONS: readonly ExpectationObject[] = [
+  expectation('a-satisfied', ['True', 'Satisfied']),
+  expectation('b-unknown', ['Unknown', 'Unknown'], ['n']),
+  expectation('c-invalid', ['False', 'Invalid']),
+  expectation('d-paused', ['Unknown', 'Paused']),
+  expectation('e-missing', ['False', 'Missing'], ['n-1', 'n-2', 'n-3', 'n-4', 'n-5']),
+  { ...expectation('f-new', ['Unknown', 'Pending']), status: {} },
+];
+
+describe('expectations in the status command', () => {
+  const summary = summarize({ ...FLEET, expectations: EXPECTATIONS });
+
+  it('are sorted by urgency and counted', () => {
+    expect(summary.expectations.map(({ name, state }) => `${name} ${state}`)).to.deep.equal([
+      'e-missing unsatisfied',
+      'c-invalid invalid',
+      'b-unknown unknown',
+      'f-new pending',
+      'd-paused paused',
+      'a-satisfied satisfied',
+    ]);
+    expect(summary.totals).to.include({ expectations: 6, unsatisfied: 2 });
+  });
+
+  it('come first in the text if they are not satisfied, with the missing nodes', () => {
+    const text = renderSummary(summary, {
+      namespace: 'tunnels',
+      server: 'https://api/',
+      nowMs: NOW_MS,
+      top: 20,
+    });
+    expect(text).to.include('; 2 of 6 expectations unsatisfied\n');
+    expect(text.split('\n\n')[1]).to.equal(
+      `EXPECTATION   STATE         REASON    TUNNELS   REPORTERS   UNKNOWN   MISSING   SINCE    NODES
+e-missing     unsatisfied   Missing   5         2           1         5         5m ago   n-1, n-2, n-3 and 2 more
+c-invalid     invalid       Invalid   5         2           1         0         5m ago
+b-unknown     unknown       Unknown   5         2           1         1         5m ago   n
+f-new         pending       Pending   0         0           0         0`,
+    );
+  });
+
+  it('are not shown while all of them are satisfied', () => {
+    const satisfied = summarize({ ...FLEET, expectations: EXPECTATIONS.slice(0, 1) });
+    const options = { namespace: 'tunnels', server: 'https://api/', nowMs: NOW_MS, top: 20 };
+    const text = renderSummary(satisfied, options);
+    expect(text).to.include('; 0 of 1 expectation unsatisfied\n').and.not.include('EXPECTATION');
   });
 });
 
