@@ -102,12 +102,17 @@ export class LineWriter {
     return true;
   }
 
-  /** Writes what is buffered, without a retry, and closes the file. */
-  async close(): Promise<void> {
+  /**
+   * Writes what is buffered, without a retry, and closes the file.
+   *
+   * @returns the number of lines that could not be written
+   */
+  async close(): Promise<number> {
     this.#isClosing = true;
     this.#endDelay?.();
     await this.#running;
     await this.#close();
+    return this.#lines.length + (this.#chunk === undefined ? 0 : countLines(this.#chunk));
   }
 
   async #run(): Promise<void> {

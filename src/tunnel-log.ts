@@ -94,7 +94,8 @@ export async function openTunnelLog(options: TunnelLogOptions): Promise<TunnelLo
     async close() {
       reportDropped();
       cancelReport?.();
-      await writer.close();
+      const lost = await writer.close();
+      if (lost > 0) log.warn({ target, lines: lost }, 'lost the last lines of the tunnel log');
     },
   };
 }

@@ -59,7 +59,7 @@ describe('a line writer', () => {
   it('appends lines to a file that is not readable by others', async () => {
     const first = await openWriter(path('appended'));
     for (const line of ['a\n', 'é\n', 'c\n']) expect(first.writer.write(line)).to.equal(true);
-    await first.writer.close();
+    expect(await first.writer.close()).to.equal(0);
     const second = await openWriter(path('appended'));
     second.writer.write('d\n');
     await second.waitUntilWritten(1);
@@ -109,7 +109,7 @@ describe('a line writer', () => {
     await eventually('a failure', () => failures.length > 0, DEADLINE_MS);
     expect(failures[0]).to.include('ENOSPC');
     expect(writer.write(line)).to.equal(false);
-    await writer.close();
+    expect(await writer.close()).to.equal(accepted);
   });
 
   it('opens a FIFO without a reader, and writes to it once there is one', async () => {
