@@ -4,6 +4,7 @@ import { CreationTimes, type CreationTimesOptions } from './controller/creation-
 import { ExpectationCache } from './controller/expectation-cache.ts';
 import { ExpectationReconciler, type ExpectationStatusApi } from './controller/expectation-reconciler.ts';
 import { ExpectationTracker } from './controller/expectation-tracker.ts';
+import { FlapRecorder } from './controller/flap-recorder.ts';
 import { ExpiryController } from './controller/expiry-controller.ts';
 import { LiveReader } from './controller/live-reader.ts';
 import type { ReporterObjectApi, TunnelObjectApi } from './controller/object-api.ts';
@@ -31,6 +32,7 @@ import { Workqueue } from './controller/workqueue.ts';
 import { WriteAuthorizer } from './controller/write-authorizer.ts';
 import type { WriteFence, WriteFenceEventHandler } from './controller/write-fence.ts';
 import { WritePlanner } from './controller/write-planner.ts';
+import { FlappingTunnels } from './core/flapping-tunnels.ts';
 import type { Ledger } from './core/ledger.ts';
 import type { Names } from './core/names.ts';
 import type { Log } from './log.ts';
@@ -128,6 +130,7 @@ export interface Controllers {
   readonly authorizer: Authorizer;
   readonly readiness: Readiness;
   readonly registry: ReporterRegistry;
+  readonly flapping: FlappingTunnels;
   readonly intake: ReportIntake;
   readonly writeAuthorizer: WriteAuthorizer;
   readonly tunnels: {
@@ -176,6 +179,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     createOwnership: options.createOwnership,
     clock,
   });
+  const flapping = new FlappingTunnels();
   const planner = new WritePlanner(ledger, caches.tunnels, registry);
   const tunnelQueue = new Workqueue(clock);
   const reporterQueue = new Workqueue(clock);
@@ -215,6 +219,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     ledger,
     objects: caches.tunnels,
     planner,
+    flapping,
     registry,
     writeAuthorizer,
     queue: tunnelQueue,
@@ -233,6 +238,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     metrics,
     log,
   });
+  const flaps = new FlapRecorder({ flapping, registry, events, clock, log });
   const intake = new ReportIntake({
     ledger,
     objects: caches.tunnels,
@@ -241,6 +247,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     tunnels: tunnelEnqueuer,
     registry,
     holds,
+    flaps,
     queue: tunnelQueue,
     clock,
     transitions,
@@ -257,6 +264,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       cache: caches.tunnels,
       planner,
       registry,
+      flapping,
       creationTimes,
       writeAuthorizer,
       names,
@@ -293,6 +301,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       fence,
       readiness,
       settings,
+      flapping,
       limiter,
       events,
       rewrites,
@@ -382,6 +391,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   authorizer.addEventHandler(tunnelEnqueuer);
   registry.addEventHandler(tunnelEnqueuer);
   registry.addEventHandler(authorizer);
+  registry.addEventHandler(flaps);
   tunnelQueue.addEventHandler(reporterEnqueuer);
   for (const source of [caches.tunnels, caches.reporters, authorizer, fence]) {
     source.addEventHandler(reporterEnqueuer);
@@ -392,6 +402,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     authorizer,
     readiness,
     registry,
+    flapping,
     intake,
     writeAuthorizer,
     tunnels: { queue: tunnelQueue, enqueuer: tunnelEnqueuer, workers: tunnelWorkers },

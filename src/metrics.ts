@@ -148,6 +148,15 @@ export function createMetrics() {
       'Writes whose response differs from what was sent, because a webhook or policy rewrote the object.',
       ['resource', 'part'],
     ),
+    tunnelsFlapping: gauge(
+      'reverse_tunnel_tunnels_flapping',
+      'Tunnels that have gone down more than 6 times within 10 minutes, so that their writes are limited.',
+    ),
+    flappingWritesSuppressed: counter(
+      'reverse_tunnel_writes_suppressed_total',
+      'Changes of flapping tunnels that were not written at once; a later write contains the latest state.',
+      [],
+    ),
     removalsHeld: gauge(
       'reverse_tunnel_removals_held',
       'ReverseTunnel objects that the last full push of a reporter lacks and that are kept for --removal-hold.',

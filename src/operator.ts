@@ -171,6 +171,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
           registry,
           ledger,
           objects: caches.tunnels,
+          flapping: controllers.flapping,
           queues: {
             tunnels: tunnels.queue,
             reporters: reporters.queue,

@@ -19,6 +19,7 @@ export function reporterState({ status }: ReporterObject): ReporterState {
     status?.conditions?.find((condition) => condition.type === type);
   const [connected, synced, conflict] = [find('Connected'), find('Synced'), find('IdentityConflict')];
   const hasConflict = conflict?.status === 'True';
+  const flapping = find('Flapping');
   const isConnected = connected?.status === 'True';
   const { reported = 0, applied = 0, rejected = 0 } = status?.tunnels ?? {};
   return {
@@ -28,6 +29,8 @@ export function reporterState({ status }: ReporterObject): ReporterState {
     // Without a stream, no tunnel is waiting to be written.
     pending: isConnected ? Math.max(0, reported - applied - rejected) : 0,
     // The first failing condition explains the later ones.
-    failing: hasConflict ? conflict : [connected, synced].find((condition) => condition?.status !== 'True'),
+    failing: hasConflict
+      ? conflict
+      : ([connected, synced].find((condition) => condition?.status !== 'True') ?? flapping),
   };
 }

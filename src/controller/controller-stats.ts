@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { FlappingTunnels } from '../core/flapping-tunnels.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
@@ -81,6 +82,7 @@ export interface ControllerMetricsOptions {
   readonly registry: ReporterRegistry;
   readonly ledger: Ledger;
   readonly objects: TunnelCache;
+  readonly flapping: FlappingTunnels;
   readonly queues: Readonly<Record<'tunnels' | 'reporters' | 'expectations', Workqueue>>;
   readonly expectations: Pick<ExpectationTracker, 'countStates'>;
   readonly clock: Clock;
@@ -89,12 +91,13 @@ export interface ControllerMetricsOptions {
 
 /** Sets the gauges that are computed for each scrape, because their values change too often. */
 export function updateControllerMetrics(options: ControllerMetricsOptions): void {
-  const { registry, ledger, objects, queues, expectations, clock, metrics } = options;
+  const { registry, ledger, objects, flapping, queues, expectations, clock, metrics } = options;
   const sources = { ledger, objects, queue: queues.tunnels };
   const stats = collectReporterStats(registry.entries(), sources, clock.monotonicMs());
   metrics.reportedTunnels.set(ledger.totalTunnelCount());
   metrics.objects.set(objects.size);
   metrics.removalsHeld.set(ledger.heldCount);
+  metrics.tunnelsFlapping.set(flapping.count(clock.monotonicMs()));
   metrics.cacheSynced.set(objects.hasSynced ? 1 : 0);
   for (const [name, queue] of Object.entries(queues)) {
     metrics.workqueueDepth.set({ name }, queue.depth);

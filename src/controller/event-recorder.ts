@@ -14,6 +14,7 @@ export type ReporterEventKind =
   | 'disconnected'
   | 'expired'
   | 'conflict'
+  | 'flapping'
   | 'removalsHeld'
   | 'tunnelsRejected'
   | 'writesRejected'
@@ -50,6 +51,7 @@ const EVENT_TYPES = {
   disconnected: { type: 'Warning', reason: 'Disconnected', action: 'AwaitReconnect' },
   expired: { type: 'Warning', reason: 'Expired', action: 'DeleteTunnels' },
   conflict: { type: 'Warning', reason: 'IdentityConflict', action: 'BackOff' },
+  flapping: { type: 'Warning', reason: 'TunnelsFlapping', action: 'LimitWrites' },
   removalsHeld: { type: 'Warning', reason: 'RemovalsHeld', action: 'AwaitTunnels' },
   rewritten: { type: 'Warning', reason: 'RewrittenByAdmission', action: 'BackOff' },
   writesRejected: { type: 'Warning', reason: 'WritesRejected', action: 'BackOff' },

@@ -15,6 +15,8 @@ export class PendingWrites {
   /** Undefined while no write is rejected. */
   #rejected: Set<string> | undefined;
   #lastRejection = '';
+  /** Flapping tunnels whose next write is delayed; undefined while there are none. */
+  #limited: Set<string> | undefined;
   /** The objects that admission rewrites. */
   readonly rewritten = new RewrittenObjects();
 
@@ -37,8 +39,8 @@ export class PendingWrites {
   }
 
   /**
-   * Since when there has always been a waiting write, monotonic ms; undefined if none waits. Rejected and rewritten
-   * writes do not count: they wait for hours, and the next change must not be taken for as old as they are.
+   * Since when there has always been a waiting write, monotonic ms; undefined if none waits. Blocked
+   * writes do not count: rejected ones wait for hours, and the next change must not be taken for as old as they are.
    */
   get backlogSinceMs(): number | undefined {
     return this.#backlogSinceMs;
@@ -49,9 +51,38 @@ export class PendingWrites {
     return this.#rejected?.size ?? 0;
   }
 
-  /** The number of tunnels that wait for a change on the server: rejected or rewritten. */
+  /** The number of flapping tunnels whose next write is delayed. */
+  get limitedCount(): number {
+    return this.#limited?.size ?? 0;
+  }
+
+  /** The number of tunnels that wait for something else than a worker: rejected, rewritten or limited. */
   get blockedCount(): number {
-    return this.rejectedCount + this.rewritten.size;
+    return this.rejectedCount + this.rewritten.size + this.limitedCount;
+  }
+
+  /** Returns true while the next write of a flapping tunnel is delayed. */
+  isLimited(tunnelName: string): boolean {
+    return this.#limited?.has(tunnelName) === true;
+  }
+
+  limitedNames(): Iterable<string> {
+    return this.#limited ?? [];
+  }
+
+  /**
+   * Records that the next write of a flapping tunnel is delayed.
+   *
+   * @param waiting writes that wait, this one included
+   */
+  limit(tunnelName: string, waiting: number): void {
+    (this.#limited ??= new Set()).add(tunnelName);
+    this.#endBacklogIfOnlyBlocked(waiting);
+  }
+
+  /** Records that a flapping tunnel is reconciled. */
+  endLimit(tunnelName: string): void {
+    if (this.#limited?.delete(tunnelName) === true && this.#limited.size === 0) this.#limited = undefined;
   }
 
   /** Returns true if a write of a tunnel waits for a change on the server. */

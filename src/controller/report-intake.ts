@@ -6,6 +6,7 @@ import type { Report } from '../core/report.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { Authorizer } from './authorizer.ts';
+import type { FlapRecorder } from './flap-recorder.ts';
 import type { RemovalHolds } from './removal-holds.ts';
 import type { ReporterEnqueuer, ReportSummary } from './reporter-enqueuer.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
@@ -22,6 +23,7 @@ export interface ReportIntakeOptions {
   readonly tunnels: TunnelEnqueuer;
   readonly registry: ReporterRegistry;
   readonly holds: RemovalHolds;
+  readonly flaps: FlapRecorder;
   /** The queue of tunnels. */
   readonly queue: Workqueue;
   readonly clock: Clock;
@@ -72,13 +74,14 @@ export class ReportIntake {
     report: Report & Pick<ReportSummary, 'rejected'>,
     receivedMs: number,
   ): LimitExceeded | undefined {
-    const { ledger, objects, authorizer, reporters, tunnels, holds, transitions } = this.#options;
+    const { ledger, objects, authorizer, reporters, tunnels, holds, flaps, transitions } = this.#options;
     const exceeded = authorizer.limitExceeded(reporter);
     if (exceeded !== undefined) return exceeded;
     const key = reporterKey(reporter);
     const context = report.fullPush ? this.#objectsContext(key) : undefined;
     const result = ledger.apply(reporter, report, objects.priorState(key), authorizer.grantFor(key), context);
     if ('limit' in result) return result;
+    if (result.drops !== undefined) flaps.record(key, result.drops);
     if (result.hold !== undefined) holds.start(key, result.hold);
     transitions?.reportApplied(key, report, result.changed);
     reporters.reportReceived(key, report, result.changed.length > 0 || result.becameComplete);

@@ -161,7 +161,7 @@ export class ReporterReconciler implements Reconciler {
       this.#compareStatus(entry, patch, stored);
       ownership.claimConfirmed(observeReporter(stored), clock.monotonicMs());
       metrics.claims.inc({ outcome: 'ok' });
-      entry.status.written(inputs, clock.monotonicMs());
+      this.#recordStatusWrite(entry, inputs);
       // Reports and object changes since another replica owned the reporter.
       entry.pendingWrites.skip(clock.monotonicMs(), false);
       this.#recordClaim(entry, claim);
@@ -257,17 +257,24 @@ export class ReporterReconciler implements Reconciler {
     known: ReporterObject,
     inputs: StatusInputs,
   ): Promise<ApiFailure | undefined> {
-    const { api, cache, clock } = this.#options;
+    const { api, cache } = this.#options;
     try {
       const patch = statusPatch(inputs, known.status, this.#timestamp());
       const stored = await api.patchStatus(entry.objectName, known.metadata.resourceVersion, patch);
       cache.upsert(stored);
       this.#compareStatus(entry, patch, stored);
-      entry.status.written(inputs, clock.monotonicMs());
+      this.#recordStatusWrite(entry, inputs);
       return undefined;
     } catch (error) {
       return handleWriteError(entry, error);
     }
+  }
+
+  #recordStatusWrite({ key, status }: ReporterEntry, inputs: StatusInputs): void {
+    const { flapping, clock } = this.#options;
+    const nowMs = clock.monotonicMs();
+    status.written(inputs, nowMs);
+    flapping.statusWritten(key, nowMs);
   }
 
   async #delete(entry: ReporterEntry, { metadata }: ReporterObject): Promise<ApiFailure | undefined> {

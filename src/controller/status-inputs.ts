@@ -1,3 +1,4 @@
+import type { FlappingTunnels } from '../core/flapping-tunnels.ts';
 import type { Ledger } from '../core/ledger.ts';
 import { deniedTunnelMessage } from '../core/policy-set.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
@@ -18,6 +19,7 @@ export interface StatusSources {
   /** The queue of tunnels. */
   readonly queue: Workqueue;
   readonly settings: ControllerSettings;
+  readonly flapping: FlappingTunnels;
   /** Limits the attempts to write what admission rewrites. */
   readonly limiter: RewriteLimiter;
 }
@@ -36,11 +38,13 @@ export function collectStatusInputs(
   const { stream } = entry;
   const { disconnects } = entry.status;
   const conflict = entry.flaps.isConflict(nowMs);
+  const flapping = sources.flapping.summary(entry.key, nowMs);
   if (stream === undefined) {
     return {
       connected: entry.disconnectReason,
       synced: { reason: 'UpToDate' },
       conflict,
+      flapping,
       connectedSince: undefined,
       lastFullPush: undefined,
       tunnels: undefined,
@@ -49,43 +53,59 @@ export function collectStatusInputs(
       disconnects,
     };
   }
-  const { unwritten, extra } = diffObjects(entry, sources);
+  const { unwritten, limited, extra } = diffObjects(entry, sources);
   return {
     connected: 'StreamOpen',
     synced: syncStatus(entry, sources, nowMs, unwritten > 0 || extra, isSynced),
     conflict,
+    flapping,
     connectedSince: stream.connectedSince,
     lastFullPush: stream.lastFullPush,
-    tunnels: countTunnels(entry, sources, unwritten),
+    tunnels: countTunnels(entry, sources, unwritten + limited),
     reportIntervalSeconds: sources.settings.reportIntervalMs / 1000,
     envoy: stream.envoy,
     disconnects,
   };
 }
 
+/** The differences between the reported tunnels of a reporter and its objects. */
+interface ObjectsDiff {
+  /** Tunnels whose objects are not in the desired state, except flapping ones whose next write is delayed. */
+  readonly unwritten: number;
+  /** Those flapping tunnels. */
+  readonly limited: number;
+  /** True if there are objects that must be deleted. */
+  readonly extra: boolean;
+}
+
 /**
- * Counts the tunnels whose objects are not in the desired state; `extra` is true if there are objects that must be
- * deleted. Without waiting writes there are none. While writes are skipped, missing objects are only estimated from the
+ * Compares the reported tunnels of a reporter with its objects. Without waiting writes there are none. While writes are skipped, missing objects are only estimated from the
  * totals: all tunnels will be compared anyway, and a comparison of 100,000 tunnels delays every stream.
  */
 function diffObjects(
   { key, pendingWrites }: ReporterEntry,
   { ledger, queue, planner, objects }: StatusSources,
-): { unwritten: number; extra: boolean } {
+): ObjectsDiff {
   const isSkipping = pendingWrites.skippedSinceMs !== undefined;
-  if (queue.pending(key) === 0 && !isSkipping) return { unwritten: 0, extra: false };
+  const pending = queue.pending(key);
+  if (pending === 0 && !isSkipping) return { unwritten: 0, limited: 0, extra: false };
   const missing = ledger.tunnelCount(key) - ledger.deniedCount(key) - objects.tunnelCount(key);
-  if (isSkipping && missing > 0) return { unwritten: missing, extra: false };
+  if (isSkipping && missing > 0) return { unwritten: missing, limited: 0, extra: false };
+  let limited = 0;
+  for (const name of pendingWrites.limitedNames())
+    if (ledger.tunnel(key, name) !== undefined && planner.needsWrite(key, name)) limited += 1;
+  if (pending <= pendingWrites.limitedCount && !isSkipping) return { unwritten: 0, limited, extra: false };
   let unwritten = 0;
   for (const name of ledger.tunnelNames(key)) {
-    if (!planner.needsWrite(key, name)) continue;
+    if (pendingWrites.isLimited(name) || !planner.needsWrite(key, name)) continue;
     unwritten += 1;
-    if (isSkipping) return { unwritten, extra: false };
+    if (isSkipping) return { unwritten, limited, extra: false };
   }
-  if (unwritten > 0) return { unwritten, extra: false };
+  if (unwritten > 0) return { unwritten, limited, extra: false };
   for (const name of objects.tunnelNames(key))
-    if (planner.needsWrite(key, name)) return { unwritten, extra: true };
-  return { unwritten, extra: false };
+    if (!pendingWrites.isLimited(name) && planner.needsWrite(key, name))
+      return { unwritten, limited, extra: true };
+  return { unwritten, limited, extra: false };
 }
 
 function countTunnels(
@@ -132,7 +152,8 @@ function syncStatus(
   const held = ledger.heldRemovals(key);
   if (held !== undefined)
     return { reason: 'RemovalsHeld', objects: held.size, until: entry.removalsHeldUntil };
-  const isPending = hasDiff || queue.pending(key) > 0 || deletionsDeferred;
+  // The condition Flapping reports the writes for flapping tunnels, which would otherwise make this one flap as well.
+  const isPending = hasDiff || queue.pending(key) > pendingWrites.limitedCount || deletionsDeferred;
   const isOld = backlogSinceMs !== undefined && nowMs - backlogSinceMs >= BACKLOG_THRESHOLD_MS;
   // Becomes Synced=True only without waiting writes, and Synced=False only if writes have waited for long.
   if (isPending && (isOld || !isSynced)) return { reason: 'SyncInProgress' };

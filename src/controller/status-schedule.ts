@@ -68,7 +68,8 @@ export class StatusState {
   written(inputs: StatusInputs, nowMs: number): void {
     this.#writtenMs = nowMs;
     this.#disconnects = this.#disconnects.filter((disconnect) => !inputs.disconnects.includes(disconnect));
-    if (inputs.synced.reason !== 'UpToDate' || inputs.conflict) this.#isDirty = true;
+    const { synced, conflict, flapping } = inputs;
+    if (synced.reason !== 'UpToDate' || conflict || flapping !== undefined) this.#isDirty = true;
   }
 
   /** Takes one write from the reporter's rate. Returns how long to wait instead, in ms, if it is used up. */
@@ -101,7 +102,10 @@ export function nextStatusWrite(
   const syncedCondition = before?.conditions?.find(({ type }) => type === 'Synced');
   const wasSynced = syncedCondition?.status === 'True';
   const shownReason = URGENT_REASONS.find((reason) => reason === syncedCondition?.reason);
-  const reasonChanged = urgentReason(entry, sources) !== shownReason;
+  const summary = sources.flapping.summary(entry.key, nowMs);
+  const showsFlapping = before?.conditions?.some(({ type }) => type === 'Flapping') === true;
+  const reasonChanged =
+    urgentReason(entry, sources) !== shownReason || showsFlapping !== (summary !== undefined);
   const { countsDueMs } = status;
   const pending = sources.queue.pending(entry.key);
   const backlogMs = pendingWrites.updateBacklog(pending, nowMs);
@@ -122,14 +126,24 @@ export function nextStatusWrite(
   if (change === 'none') {
     // No event announces what changes with the passing of time alone.
     const conflictEndsMs = entry.flaps.conflictEndsMs(nowMs);
-    status.settle(pending > 0 || conflictEndsMs !== undefined);
+    const flappingEndsMs = sources.flapping.nextEndMs(entry.key, nowMs);
+    status.settle(pending > 0 || conflictEndsMs !== undefined || flappingEndsMs !== undefined);
     const recheckMs = nowMs + COUNTS_INTERVAL_MS;
-    if (pending === 0) return { type: 'wait', atMs: conflictEndsMs };
+    if (pending === 0) return { type: 'wait', atMs: earlier(conflictEndsMs, flappingEndsMs) };
     return { type: 'wait', atMs: backlogMs === Infinity ? recheckMs : Math.max(backlogMs, recheckMs) };
   }
   if (change === 'counts' && nowMs < countsDueMs) return { type: 'wait', atMs: countsDueMs };
+  if (change === 'counts' && summary !== undefined) {
+    const slotMs = sources.flapping.statusDelayMs(entry.key, nowMs);
+    if (slotMs > 0) return { type: 'wait', atMs: nowMs + slotMs };
+  }
   const waitMs = status.tryTake(nowMs);
   return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
+}
+
+/** Returns the earlier of two times that may be undefined. */
+function earlier(a: number | undefined, b: number | undefined): number | undefined {
+  return a === undefined || b === undefined ? (a ?? b) : Math.min(a, b);
 }
 
 /** Returns the reason of Synced if writes wait for something else than a worker; undefined if none does. */

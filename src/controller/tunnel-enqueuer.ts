@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { ReportChange } from '../core/apply-report.ts';
+import type { FlappingTunnels } from '../core/flapping-tunnels.ts';
 import type { Grant } from '../core/grant.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Metrics } from '../metrics.ts';
@@ -15,6 +16,7 @@ export interface TunnelEnqueuerOptions {
   readonly ledger: Ledger;
   readonly objects: TunnelCache;
   readonly planner: WritePlanner;
+  readonly flapping: FlappingTunnels;
   readonly registry: ReporterRegistry;
   readonly writeAuthorizer: WriteAuthorizer;
   /** The queue of tunnels. */
@@ -206,7 +208,8 @@ export class TunnelEnqueuer {
 
   /** Compares the next names of a scan. Returns true if it is complete. */
   #scanNext({ key, tunnelNames, sinceMs }: ScanJob): boolean {
-    const { queue, planner, registry, metrics } = this.#options;
+    const { ledger, queue, planner, registry, flapping, clock, metrics } = this.#options;
+    const nowMs = clock.monotonicMs();
     const pendingWrites = registry.entry(key)?.pendingWrites;
     let added = 0;
     let isDone = false;
@@ -223,6 +226,14 @@ export class TunnelEnqueuer {
         pendingWrites?.isBlocked(value) !== true
       )
         continue;
+      // A tunnel that the policies deny loses its object immediately.
+      const delayMs = ledger.isDenied(key, value) ? 0 : flapping.writeDelayMs(key, value, nowMs);
+      if (delayMs > 0) {
+        metrics.flappingWritesSuppressed.inc();
+        queue.addAfter({ key, name: value, priority: 'normal', sinceMs }, delayMs);
+        pendingWrites?.limit(value, queue.pending(key));
+        continue;
+      }
       queue.add(key, value, sinceMs);
       added += 1;
     }

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { FlappingTunnels } from '../core/flapping-tunnels.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Names } from '../core/names.ts';
 import type { TunnelAction } from '../core/plan.ts';
@@ -73,6 +74,7 @@ export interface TunnelReconcilerOptions {
   readonly cache: TunnelCache;
   readonly planner: WritePlanner;
   readonly registry: ReporterRegistry;
+  readonly flapping: FlappingTunnels;
   readonly creationTimes: CreationTimes;
   /** Asked before each write. */
   readonly writeAuthorizer: WriteAuthorizer;
@@ -116,9 +118,11 @@ export class TunnelReconciler implements Reconciler {
   }
 
   async reconcile(item: QueueItem): Promise<Outcome> {
-    const { ledger, planner, registry, writeAuthorizer, clock, metrics } = this.#options;
-    const reporter = ledger.reporter(item.key) ?? registry.entry(item.key)?.reporter;
+    const { ledger, planner, registry, writeAuthorizer, flapping, clock, metrics } = this.#options;
+    const entry = registry.entry(item.key);
+    const reporter = ledger.reporter(item.key) ?? entry?.reporter;
     if (reporter === undefined) return { kind: 'done', answered: false };
+    entry?.pendingWrites.endLimit(item.name);
     let written = 0;
     // Only the first write of an attempt waits: an object that was deleted is created again without a delay.
     let isAttempt = false;
@@ -131,12 +135,15 @@ export class TunnelReconciler implements Reconciler {
       if (action === undefined) {
         if (waitMs === 0) waitMs = this.#retryDelayMs(item, nowMs);
         if (waitMs > 0) return { kind: 'requeue', afterMs: waitMs, answered: written > 0 };
-        if (written > 0) metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
+        if (written > 0 && !flapping.isFlapping(item.key, item.name, nowMs))
+          metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
         writeAuthorizer.writeAccepted(item.key, item.name);
         this.#options.transitions?.settled(item.key, item.name);
         return { kind: 'done', answered: steps > 0 };
       }
       if (steps === MAX_WRITES) return RETRY_SOON;
+      const limitedMs = this.#flappingDelayMs(action, item, nowMs);
+      if (limitedMs > 0) return { kind: 'requeue', afterMs: limitedMs, answered: written > 0 };
       const permission = writeAuthorizer.authorize(item.key, action.type);
       if (permission === 'deny') {
         writeAuthorizer.writeSkipped(item.key);
@@ -164,6 +171,18 @@ export class TunnelReconciler implements Reconciler {
     }
   }
 
+  /** Returns how long a write must wait because its tunnel flaps, in ms. */
+  #flappingDelayMs({ type }: TunnelAction, { key, name }: QueueItem, nowMs: number): number {
+    const { flapping, ledger, registry, queue } = this.#options;
+    // The objects of a disconnected reporter have a limit of their own.
+    if (type === 'expire' || type === 'markUnknown' || type === 'markClosed') return 0;
+    // A tunnel that the policies deny loses its object immediately.
+    if (ledger.isDenied(key, name)) return 0;
+    const delayMs = flapping.writeDelayMs(key, name, nowMs);
+    if (delayMs > 0) registry.entry(key)?.pendingWrites.limit(name, queue.pending(key));
+    return delayMs;
+  }
+
   /** Returns when a rewritten object may be corrected again, as a delay in ms; 0 if nothing needs a correction. */
   #retryDelayMs({ key, name }: QueueItem, nowMs: number): number {
     const { registry, planner } = this.#options;
@@ -178,8 +197,9 @@ export class TunnelReconciler implements Reconciler {
     reporter: ReporterId,
     item: QueueItem,
   ): Promise<Outcome | 'written' | 'refreshed'> {
-    const { metrics, transitions } = this.#options;
+    const { flapping, clock, metrics, transitions } = this.#options;
     const planned = transitions?.plan(item.key, item.name, action);
+    flapping.written(item.key, item.name, clock.monotonicMs());
     try {
       const objectName = await this.#write(action, reporter, item);
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: 'ok' });

@@ -32,6 +32,8 @@ export interface ReportChange {
   readonly changed: readonly string[];
   /** True for the first full push of a reporter: stale objects can be deleted from now on. */
   readonly becameComplete: boolean;
+  /** How often tunnels have gone down, by name; undefined if none has. */
+  readonly drops?: ReadonlyMap<string, number> | undefined;
   /** The hold that a full push has started; undefined: all of its removals are immediate. */
   readonly hold?: StartedHold | undefined;
 }
@@ -142,12 +144,18 @@ export function applyFullPush(
   const exceeded = checkGlobalLimit(before.size, after.size, limits);
   if (exceeded !== undefined) return exceeded;
   const changed: string[] = [];
+  const drops = new Map<string, number>();
   for (const [name, tunnel] of after) {
-    if (before.get(name) !== tunnel) changed.push(name);
+    const known = before.get(name);
+    if (known === tunnel) continue;
+    changed.push(name);
+    if (known !== undefined) drops.set(name, 1);
   }
   const firstRemoved = changed.length;
   for (const name of before.keys()) {
-    if (!after.has(name)) changed.push(name);
+    if (after.has(name)) continue;
+    changed.push(name);
+    drops.set(name, 1);
   }
   const becameComplete = state.removed !== undefined;
   const removedByName = state.removed ?? state.uncompared;
@@ -176,6 +184,7 @@ export function applyFullPush(
   return {
     changed,
     becameComplete,
+    ...(drops.size > 0 ? { drops } : {}),
     ...(isHeld && state.held.size > 0 ? { hold: { held: state.held.size, objects: prior.size } } : {}),
   };
 }
@@ -265,11 +274,16 @@ export function applyDelta(
     balance.set(tunnel.name, (balance.get(tunnel.name) ?? 0) + 1);
     lastEntry.set(tunnel.name, tunnel);
   }
-  for (const name of report.removedNames) balance.set(name, (balance.get(name) ?? 0) - 1);
+  const removals = new Map<string, number>();
+  for (const name of report.removedNames) {
+    balance.set(name, (balance.get(name) ?? 0) - 1);
+    removals.set(name, (removals.get(name) ?? 0) + 1);
+  }
 
   // Computed first and applied last, so that a report over a limit changes nothing. Undefined: no longer held.
   const after = new Map<string, Tunnel | undefined>();
   const changed: string[] = [];
+  const drops = new Map<string, number>();
   let size = state.tunnels.size;
   for (const [name, net] of balance) {
     const current = state.tunnels.get(name);
@@ -277,13 +291,22 @@ export function applyDelta(
     const known = current ?? (state.removed?.has(name) === false ? prior.tunnel(name) : undefined);
     const tunnel = lastEntry.get(name) ?? known;
     const isHeld = state.held.has(name);
-    if (tunnel !== undefined && (known === undefined ? 0 : 1) + net >= 1) {
+    const heldBefore = known === undefined ? 0 : 1;
+    const removed = removals.get(name) ?? 0;
+    let dropped = 0;
+    if (tunnel !== undefined && heldBefore + net >= 1) {
       const isSame = known !== undefined && sameTunnel(known, tunnel);
+      // It is up again after all of its removals but one, or was replaced without a removal.
+      dropped = Math.max(
+        Math.min(removed, heldBefore + net + removed - 1),
+        known === undefined || isSame ? 0 : 1,
+      );
       const stored = isHeld ? prior.tunnel(name) : known;
       after.set(name, stored !== undefined && sameTunnel(stored, tunnel) ? stored : tunnel);
       if (current === undefined) size += 1;
       if (!isSame) changed.push(name);
     } else if (isHeld) {
+      dropped = Math.min(removed, net + removed);
       // Removed by name, possibly after it had returned within the interval of the report.
       after.set(name, undefined);
       changed.push(name);
@@ -293,10 +316,12 @@ export function applyDelta(
       // Removed by name, which matters as long as its object is not known: it must not be held.
       state.uncompared?.has(name) === false
     ) {
+      dropped = Math.min(removed, heldBefore + net + removed);
       after.set(name, undefined);
       if (current !== undefined) size -= 1;
       changed.push(name);
-    }
+    } else dropped = Math.min(removed, net + removed);
+    if (dropped > 0) drops.set(name, dropped);
     // Otherwise the tunnel is known to be absent, or it is unknown and equal numbers of adds and removals decide nothing.
   }
   if (size > limit && size > state.tunnels.size)
@@ -322,7 +347,7 @@ export function applyDelta(
   evictOldest(maxRemoved, state.removed);
   evictOldest(maxRemoved, state.uncompared);
   for (const name of fitHeld(state, limits)) changed.push(name);
-  return { changed, becameComplete: false };
+  return { changed, becameComplete: false, ...(drops.size > 0 ? { drops } : {}) };
 }
 
 /** Forgets the names that were removed first: their objects have been deleted, so they are no longer needed. */

@@ -191,6 +191,11 @@ export class Ledger {
     return this.#reporters.get(key)?.tunnels.size ?? 0;
   }
 
+  /** Returns true if a reporter holds a tunnel that the grant does not permit. */
+  isDenied(key: string, name: string): boolean {
+    return this.#reporters.get(key)?.denied?.has(name) === true;
+  }
+
   /** Returns the number of held tunnels that the grant does not permit. */
   deniedCount(key: string): number {
     return this.#reporters.get(key)?.denied?.size ?? 0;

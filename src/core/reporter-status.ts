@@ -1,3 +1,4 @@
+import type { FlappingSummary } from './flapping-tunnels.ts';
 import { buildCondition, type ConditionContent } from './kubernetes.ts';
 import type {
   Locality,
@@ -7,7 +8,7 @@ import type {
   TunnelCounts,
 } from './reporter-object.ts';
 import type { RewrittenField } from './rewrite.ts';
-import { sanitize } from './text.ts';
+import { quote, sanitize } from './text.ts';
 
 /** What an owner knows about its reporter. The status is derived from nothing else. */
 export interface StatusInputs {
@@ -16,6 +17,8 @@ export interface StatusInputs {
   readonly synced: SyncStatus;
   /** True while two Envoys appear to report with this ID. */
   readonly conflict: boolean;
+  /** Tunnels whose writes are limited because they come and go; undefined: none. */
+  readonly flapping: FlappingSummary | undefined;
   /** When the current stream sent its first report; undefined without a stream. */
   readonly connectedSince: string | undefined;
   /** The fields below are undefined if this owner does not know them; the status then keeps their values. */
@@ -153,7 +156,25 @@ function conditionContents(inputs: StatusInputs): ConditionContent[] {
         'two Envoys appear to report under this node.cluster and node.id; give each Envoy a unique node.id',
     });
   }
+  if (inputs.flapping !== undefined) {
+    contents.push({
+      type: 'Flapping',
+      status: 'True',
+      reason: 'TunnelsFlapping',
+      message: flappingMessage(inputs.flapping),
+    });
+  }
   return contents;
+}
+
+/** Returns one line about flapping tunnels, for the condition and the Event. */
+export function flappingMessage({ tunnels, worst }: FlappingSummary): string {
+  const noun = tunnels === 1 ? 'tunnel has' : 'tunnels have';
+  return sanitize(
+    `${tunnels} ${noun} gone down more than 6 times within 10 minutes; ReverseTunnel objects of such tunnels are ` +
+      `written at most every 30 s; worst: ${worst.map((name) => quote(name)).join(', ')}`,
+    MAX_MESSAGE_LENGTH,
+  );
 }
 
 function connectedContent(reason: StatusInputs['connected']): ConditionContent {

@@ -66,7 +66,7 @@ export interface ReporterSummary {
   readonly owner: string;
   /** Why the reporter is unhealthy: a condition or its reason; "" if it is healthy. */
   readonly note: string;
-  /** The message of that condition, if it contains numbers or names: those of held removals; "" otherwise. */
+  /** The message of that condition if it is about held removals or flapping tunnels; "" otherwise. */
   readonly details: string;
   /** When that condition last changed, in milliseconds since 1970; undefined if unknown. */
   readonly noteSinceMs: number | undefined;
@@ -209,6 +209,9 @@ function countTunnels(objects: Iterable<TunnelSummary>) {
   return { tenants, objectCounts, tunnels, unknown };
 }
 
+/** Reasons of conditions whose messages are shown. */
+const DETAILED_REASONS: ReadonlySet<string> = new Set(['RemovalsHeld', 'TunnelsFlapping']);
+
 /** Summarizes the status of a reporter object. Before the first claim, all its conditions are Unknown. */
 function summarizeReporter(
   reporter: ReporterObject,
@@ -229,7 +232,7 @@ function summarizeReporter(
     pending,
     owner: status?.owner?.replica ?? '',
     note: (hasConflict ? failing?.type : failing?.reason) ?? '',
-    details: failing?.reason === 'RemovalsHeld' ? failing.message : '',
+    details: DETAILED_REASONS.has(failing?.reason ?? '') ? (failing?.message ?? '') : '',
     // 1970 is the default in the CRD: no replica has written the condition yet.
     noteSinceMs: sinceMs > 0 ? sinceMs : undefined,
   };

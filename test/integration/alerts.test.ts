@@ -133,6 +133,16 @@ const CASES: readonly AlertCase[] = [
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
+    alert: 'ReverseTunnelTunnelsFlapping',
+    when: 'tunnels of both replicas flap',
+    series: {
+      'reverse_tunnel_tunnels_flapping{pod="a"}': gauge(0, 5),
+      'reverse_tunnel_tunnels_flapping{pod="b"}': gauge(0, 2),
+    },
+    summary: '7 tunnels come and go; their objects are written at most every 30 s.',
+    resolvesS: GAUGE_RESOLVES_S,
+  },
+  {
     alert: 'ReverseTunnelApiWritesFailing',
     when: 'a tenth of the writes is throttled, while rejected writes and conflicts do not count',
     series: {

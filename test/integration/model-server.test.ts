@@ -234,7 +234,7 @@ describe('reports sent to the reporting server over loopback', () => {
         await world.start();
       }
       begun = true;
-      await world.settle();
+      await world.settleFlapping();
       const rows = [...api.stored.values()];
       judge(model.objects, rows);
       await connectedAsTheModelSays();

@@ -86,6 +86,7 @@ class StubbedOwnership extends Ownership {
   }
 }
 
+const FLAPPING_SETTLE_MS = 90_000;
 const NO_CLOCK = { nowMs: () => undefined };
 
 /**
@@ -123,7 +124,7 @@ export function createHarness({
   const events: string[] = [];
   const caches = createCaches({ names, ledger, clock, metrics, log: pino({ level: 'silent' }) });
   const cache = caches.tunnels;
-  const { authorizer, registry, intake, writeAuthorizer, tunnels } = createControllers({
+  const { authorizer, registry, flapping, intake, writeAuthorizer, tunnels } = createControllers({
     self: 'replica',
     names,
     ledger,
@@ -162,6 +163,9 @@ export function createHarness({
     while (api.deliver(cache) > 0);
   }
 
+  /** Lets time pass while everything runs, including the watch. */
+  const advance = (ms: number): Promise<void> => advanceTime(clock, ms, settle);
+
   return {
     api,
     reporterApi,
@@ -169,6 +173,7 @@ export function createHarness({
     clock,
     authorizer,
     registry,
+    flapping,
     ledger,
     events,
     logged,
@@ -199,8 +204,19 @@ export function createHarness({
       if (exceeded !== undefined) throw new Error(`over the limit: ${JSON.stringify(exceeded)}`);
     },
 
-    /** Lets time pass while everything runs, including the watch. */
-    advance: (ms: number): Promise<void> => advanceTime(clock, ms, settle),
+    advance,
+
+    /**
+     * As `settle`, but also waits for the writes of flapping tunnels, which are delayed: two writes replace an object.
+     *
+     * @returns the time that has passed, in ms
+     */
+    async settleFlapping(): Promise<number> {
+      await settle();
+      if (flapping.count(clock.monotonicMs()) === 0) return 0;
+      await advance(FLAPPING_SETTLE_MS);
+      return FLAPPING_SETTLE_MS;
+    },
 
     /** Lets time pass while the watch delivers nothing. */
     advanceUnwatched: (ms: number): Promise<void> => advanceTime(clock, ms),

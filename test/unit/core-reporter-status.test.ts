@@ -10,6 +10,7 @@ const GOOD: StatusInputs = {
   connected: 'StreamOpen',
   synced: { reason: 'UpToDate' },
   conflict: false,
+  flapping: undefined,
   connectedSince: THEN,
   lastFullPush: { time: THEN, tunnels: 7 },
   tunnels: { reported: 7, applied: 7, rejected: 0 },
@@ -74,6 +75,16 @@ describe('reporter conditions', () => {
       'the owner has stopped',
       { connected: 'OwnerLost' },
       ['Connected=False OwnerLost', 'Synced=Unknown NotConnected', 'Ready=False NotConnected'],
+    ],
+    [
+      'tunnels flap',
+      { flapping: { tunnels: 2, worst: ['node-1', 'node-2'] } },
+      [
+        'Connected=True StreamOpen',
+        'Synced=True UpToDate',
+        'Ready=True Synced',
+        'Flapping=True TunnelsFlapping',
+      ],
     ],
     [
       'another Envoy uses the ID',

@@ -122,8 +122,18 @@ async function run(
     if (new Set(decoded.removedNames).size < decoded.removedNames.length) covered.removedTwice += 1;
   }
 
+  async function settle(): Promise<void> {
+    advanceModel(await harness.settleFlapping());
+  }
+
+  function advanceModel(ms: number): void {
+    const { length } = model.held;
+    model.advance(ms);
+    covered.ended += length - model.held.length;
+  }
+
   async function check(): Promise<void> {
-    await harness.settle();
+    await settle();
     const objects = [...api.stored.values()];
     checkObjects(model.objects, objects, model.held);
     covered.checks += 1;
@@ -138,7 +148,7 @@ async function run(
       await flushEventLoop();
       model.restart([...api.stored.values()].map(modelObject));
     } else {
-      await harness.settle();
+      await settle();
       harness.workers.stop();
       // The next process knows nothing of holds: it finds objects like any other.
       model.restart(model.held.length === 0 ? undefined : [...api.stored.values()].map(modelObject));
@@ -167,13 +177,10 @@ async function run(
       case 'watch':
         api.deliver(harness.cache, next.events);
         break;
-      case 'wait': {
+      case 'wait':
         await harness.advance(next.ms);
-        const { length } = model.held;
-        model.advance(next.ms);
-        covered.ended += length - model.held.length;
+        advanceModel(next.ms);
         break;
-      }
       case 'settle':
         await check();
         break;

@@ -138,6 +138,17 @@ describe('summary of the status command', () => {
     expect(text).to.contain(`RemovalsHeld 5s: ${message}\n`);
   });
 
+  it('shows flapping tunnels of a reporter that is in sync', () => {
+    const message = '1 tunnel has gone down more than 6 times within 10 minutes; worst: "node-1"';
+    const conditions = [
+      conditionOf('Connected', 'True', 'StreamOpen', 5000),
+      conditionOf('Synced', 'True', 'UpToDate', 5000),
+      { ...conditionOf('Flapping', 'True', 'TunnelsFlapping', 5000), message },
+    ];
+    const [reporter] = summarize({ ...FLEET, reporters: [reporterObject('r', { conditions })] }).reporters;
+    expect(reporter).to.include({ synced: 'True', note: 'TunnelsFlapping', details: message });
+  });
+
   it('shows no age for an unclaimed reporter, whose conditions have the default time of 1970', () => {
     const { metadata, spec } = reporterObject('r');
     const conditions = ['Connected', 'Synced', 'Ready'].map((type) =>

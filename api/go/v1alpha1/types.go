@@ -803,7 +803,8 @@ type ReverseTunnelReporterStatus struct {
 	// Conditions of the reporter, at most one of each type. Connected: the owner holds a live stream of the
 	// reporter. Synced: every reported tunnel is a ReverseTunnel and every ReverseTunnel of this reporter
 	// is reported. Ready: both. Unknown with reason Pending until the first claim. IdentityConflict:
-	// present only while two Envoys appear to report with this cluster and id.
+	// present only while two Envoys appear to report with this cluster and id. Flapping: present only while
+	// tunnels come and go so often that their writes are limited.
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 

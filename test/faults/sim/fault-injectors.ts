@@ -88,6 +88,23 @@ export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
     envoy.disconnectTunnel(previous.name);
     envoy.connectTunnel(previous.name, previous.tenantID === 'acme' ? 'beta' : 'acme');
   },
+  // Some tunnels of an Envoy come and go so often that their writes are limited.
+  'tunnel-storm': (context) => {
+    const { fault, harness } = context;
+    const envoy = pickEnvoy(context);
+    if (envoy === undefined) return;
+    const changes = 16 + (fault.variant % 20);
+    const intervalMs = Math.min(fault.durationMs, MAX_RETURN_MS) / changes;
+    const tunnels = [...envoy.tunnels().values()].filter((_, index) => (fault.pick >> index) % 2 === 0);
+    for (const { name, tenantID } of tunnels) {
+      for (let change = 0; change < changes; change += 1) {
+        harness.time.after(intervalMs * change, () => {
+          if (change % 2 === 0) envoy.disconnectTunnel(name);
+          else envoy.connectTunnel(name, tenantID);
+        });
+      }
+    }
+  },
   'stream-cut': (context) => pickEnvoy(context)?.stream()?.disconnect(),
   'stream-stall': (context) => pickEnvoy(context)?.stream()?.stall(context.fault.durationMs),
   'stream-half-open': (context) => {

@@ -5,6 +5,7 @@ import { reporterKey, type ReporterId } from '../../../src/core/tunnel.ts';
 import type { SentCall } from './api-link.ts';
 import type { ApiChange } from '../../../embedded-api-server/watch-cache.ts';
 import type { SimProcess } from './process.ts';
+import { FlapInvariant } from './flap-invariant.ts';
 import { HoldInvariant } from './hold-invariant.ts';
 import { EXPIRE_AFTER_MS, names, type ReplicaProcess } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';
@@ -55,10 +56,12 @@ interface ServiceRecord {
  * - No replica deletes the object of a tunnel that has been up since before the object was created, unless the
  * reporter was unserved for `expireAfter`.
  * - No replica deletes an object whose removal is held.
+ * - No replica writes the objects of a flapping tunnel more often than every 30 s.
  */
 export function createInvariants(harness: SimHarness): Invariants {
   const violations: string[] = [];
   const holds = new HoldInvariant();
+  const flaps = new FlapInvariant();
   const served = new Map<string, ServiceRecord>();
   const duplicates = new Set<string>();
   /** Reporters whose object was deleted by another client than a replica. */
@@ -150,6 +153,16 @@ export function createInvariants(harness: SimHarness): Invariants {
       violation(`${process.name} deletes ${tunnelName}, whose removal is held for another ${remainingMs} ms`);
   }
 
+  function checkFlaps(process: SimProcess, key: string, tunnelName: string): void {
+    const elapsedMs = flaps.onWrite(process, key, tunnelName, process.monotonicMs());
+    // The objects of a disconnected reporter have a limit of their own, and a misplaced object is deleted at once.
+    const isExempt =
+      replicaOf(process)?.components.controllers.registry.phase(key) !== undefined ||
+      harness.server.admit !== undefined;
+    if (elapsedMs === undefined || isExempt) return;
+    violation(`${process.name} writes ${tunnelName}, which flaps, ${elapsedMs} ms after its last write`);
+  }
+
   return {
     violations,
     onDuplicateReporter: (key) => void duplicates.add(key),
@@ -184,10 +197,12 @@ export function createInvariants(harness: SimHarness): Invariants {
         violation(`${process.name} sends ${verb} of an object of ${key} long after it lost the claim`);
       }
       if (verb === 'delete') checkHold(process, key, object.spec.tunnelName);
+      checkFlaps(process, key, object.spec.tunnelName);
     },
     beforeReport(reporter, report, process) {
       const replica = replicaOf(process);
       if (replica !== undefined) holds.onReport(replica, reporter, report, process.monotonicMs());
+      flaps.onReport(process, reporter, report, process.monotonicMs());
     },
     onChange(change) {
       const { resource, type, object } = change;

@@ -21,6 +21,7 @@ export const FAULT_KINDS = [
   { kind: 'tunnel-down', weight: 8 },
   { kind: 'tunnel-flap', weight: 4 },
   { kind: 'tunnel-retenant', weight: 3 },
+  { kind: 'tunnel-storm', weight: 2 },
   { kind: 'stream-cut', weight: 4 },
   { kind: 'stream-half-open', weight: 4 },
   { kind: 'stream-stall', weight: 4 },
@@ -85,6 +86,7 @@ const TUNNEL_CHANGES: ReadonlySet<FaultKind> = new Set([
   'tunnel-down',
   'tunnel-flap',
   'tunnel-retenant',
+  'tunnel-storm',
 ]);
 
 /**
