@@ -4,9 +4,17 @@ import { join } from 'node:path';
 import { ControlPlaneError } from './errors.ts';
 
 /** A program of the control plane; also the name of its file in `KUBEBUILDER_ASSETS` and in the cache folder. */
-export type BinaryName = 'etcd' | 'kube-apiserver' | 'kubectl' | 'kube-controller-manager' | 'helm';
+export type BinaryName =
+  | 'etcd'
+  | 'kube-apiserver'
+  | 'kubectl'
+  | 'kube-controller-manager'
+  | 'helm'
+  | 'kubelet'
+  | 'kube-proxy'
+  | 'kube-scheduler';
 
-/** Every program that is built from the pinned Go modules. */
+/** The programs of the control plane, built from the pinned Go modules. */
 export const ALL_BINARIES: readonly BinaryName[] = [
   'etcd',
   'kube-apiserver',
@@ -14,6 +22,9 @@ export const ALL_BINARIES: readonly BinaryName[] = [
   'kube-controller-manager',
   'helm',
 ];
+
+/** The programs that make it a cluster with a node, built from the same modules only where `cluster/` needs them. */
+export const NODE_BINARIES: readonly BinaryName[] = ['kubelet', 'kube-proxy', 'kube-scheduler'];
 
 /** The programs in a published envtest archive; the others must be built. */
 export const PUBLISHED_BINARIES: readonly BinaryName[] = ['etcd', 'kube-apiserver', 'kubectl'];

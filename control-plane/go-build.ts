@@ -1,6 +1,6 @@
 /** Builds binaries from the Go modules that `go.mod` pins. */
 import { mkdir, rename, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { currentPlatform, pinnedVersion, SOURCE_FOLDER } from './binaries.ts';
 import type { BinaryName } from './binaries.ts';
 import { ControlPlaneError } from './errors.ts';
@@ -14,6 +14,9 @@ const PACKAGES: Readonly<Record<BinaryName, string>> = {
   kubectl: 'k8s.io/kubernetes/cmd/kubectl',
   'kube-controller-manager': 'k8s.io/kubernetes/cmd/kube-controller-manager',
   helm: 'helm.sh/helm/v4/cmd/helm',
+  kubelet: 'k8s.io/kubernetes/cmd/kubelet',
+  'kube-proxy': 'k8s.io/kubernetes/cmd/kube-proxy',
+  'kube-scheduler': 'k8s.io/kubernetes/cmd/kube-scheduler',
 };
 /** Lines of compiler output in an error: enough for a message of the linker or of a module proxy. */
 const ERROR_LINES = 6;
@@ -51,13 +54,13 @@ export async function goBuildFlags(): Promise<string[]> {
 export async function findGo(env: NodeJS.ProcessEnv): Promise<string | undefined> {
   const { code, stdout, stderr } = await run('go', ['version'], { cwd: SOURCE_FOLDER, env });
   if (code === COMMAND_NOT_FOUND) return undefined;
-  if (code !== 0) throw goError('go version', stderr);
+  if (code !== 0) throw goError('go version', SOURCE_FOLDER, stderr);
   return stdout.trim();
 }
 
 /**
- * Builds programs into `folder`. All of them take 6 to 10 minutes on 2 cores, and well below a minute with Go's build
- * cache. Go verifies each module against `go.sum`.
+ * Builds programs of the control plane into `folder`. All of them take 6 to 10 minutes on 2 cores, and well below a
+ * minute with Go's build cache.
  */
 export async function buildWithGo(
   folder: string,
@@ -66,6 +69,29 @@ export async function buildWithGo(
   progress: Progress,
 ): Promise<void> {
   const packages = names.map((name) => PACKAGES[name]);
+  await buildPackages({ folder, modules: SOURCE_FOLDER, packages, env, progress });
+  // Go names a program after the folder of its package, which is `server` for etcd.
+  if (names.includes('etcd')) await rename(join(folder, 'server'), join(folder, 'etcd'));
+}
+
+/** What Go builds, and where. */
+export interface GoBuild {
+  /** Receives the programs, each named after the folder of its package. */
+  readonly folder: string;
+  /** The folder of the `go.mod` that pins the modules. */
+  readonly modules: string;
+  readonly packages: readonly string[];
+  readonly env: NodeJS.ProcessEnv;
+  readonly progress: Progress;
+}
+
+/**
+ * Builds packages with the flags of `goBuildFlags`, so that all programs of this project share Go's build cache. Go
+ * verifies each module against `go.sum`.
+ *
+ * @throws ControlPlaneError if it fails
+ */
+export async function buildPackages({ folder, modules, packages, env, progress }: GoBuild): Promise<void> {
   const { os, arch } = currentPlatform();
   // Inside the folder, so that it is removed together with the result of a killed build.
   const work = join(folder, '.go-build');
@@ -91,11 +117,11 @@ export async function buildWithGo(
     return true;
   };
   const list = await run('go', ['list', '-mod=readonly', '-deps', ...packages], {
-    cwd: SOURCE_FOLDER,
+    cwd: modules,
     env: goEnv,
     onStderrLine: recordDownload,
   });
-  if (list.code !== 0) throw goError('go list', list.stderr);
+  if (list.code !== 0) throw goError('go list', modules, list.stderr);
   const total = list.stdout.split('\n').length - 1;
 
   let compiled = 0;
@@ -108,21 +134,21 @@ export async function buildWithGo(
   try {
     const flags = await goBuildFlags();
     const build = await run('go', ['build', '-v', ...flags, '-o', folder, ...packages], {
-      cwd: SOURCE_FOLDER,
+      cwd: modules,
       env: goEnv,
       onStderrLine(line) {
         if (!recordDownload(line)) compiled += 1;
       },
     });
-    if (build.code !== 0) throw goError('go build', build.stderr);
+    if (build.code !== 0) throw goError('go build', modules, build.stderr);
   } finally {
     clearInterval(ticker);
   }
-  // Go names a program after the folder of its package, which is `server` for etcd.
-  if (names.includes('etcd')) await rename(join(folder, 'server'), join(folder, 'etcd'));
   await rm(work, { recursive: true, force: true });
 }
 
-function goError(command: string, stderr: string): ControlPlaneError {
-  return new ControlPlaneError(`\`${command}\` in control-plane/ failed: ${lastLines(stderr, ERROR_LINES)}`);
+function goError(command: string, modules: string, stderr: string): ControlPlaneError {
+  return new ControlPlaneError(
+    `\`${command}\` in ${basename(modules)}/ failed: ${lastLines(stderr, ERROR_LINES)}`,
+  );
 }

@@ -1,0 +1,76 @@
+import { expect } from 'chai';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { run } from '../../control-plane/run.ts';
+import { compareFootprints } from '../cluster/footprint.ts';
+
+const ROOT = new URL('../..', import.meta.url).pathname;
+
+describe('npm run cluster', () => {
+  let cache: string;
+  before(async () => {
+    cache = await mkdtemp(join(tmpdir(), 'cluster-command-'));
+    await writeFile(join(cache, 'image.tar'), '');
+  });
+  after(async () => await rm(cache, { recursive: true }));
+
+  const cluster = async (args: readonly string[], path = process.env['PATH']) =>
+    await run(process.execPath, [join(ROOT, 'cluster', 'main.ts'), ...args], {
+      cwd: cache,
+      env: { PATH: path, HOME: cache, XDG_CACHE_HOME: cache },
+    });
+
+  const failures: readonly { args: readonly string[]; code: number; error: RegExp }[] = [
+    { args: [], code: 2, error: /^cluster: no command; see --help\n$/ },
+    { args: ['start'], code: 2, error: /^cluster: unknown command start; see --help\n$/ },
+    { args: ['up', 'now'], code: 2, error: /^cluster: unexpected argument now; see --help\n$/ },
+    { args: ['down', '--all'], code: 2, error: /^cluster: unexpected argument --all; see --help\n$/ },
+    { args: ['exec'], code: 2, error: /^cluster: no command to execute; see --help\n$/ },
+    { args: ['exec', '--node', '--'], code: 2, error: /^cluster: no command to execute; see --help\n$/ },
+    { args: ['load-image', 'a', 'b'], code: 2, error: /^cluster: unexpected argument b; see --help\n$/ },
+    { args: ['load-image', 'none.tar'], code: 1, error: /^cluster: cannot load none\.tar: no such file\n$/ },
+    {
+      args: ['load-image', 'image.tar'],
+      code: 1,
+      error: /^cluster: no node is running \(.*\); start it with /,
+    },
+    { args: ['exec', 'true'], code: 1, error: /^cluster: no node is running \(.*\); start it with / },
+  ];
+  for (const { args, code, error } of failures) {
+    it(`rejects the arguments "${args.join(' ')}" with exit code ${code}`, async () => {
+      const result = await cluster(args);
+      expect(result.code).to.equal(code);
+      expect(result.stdout).to.equal('');
+      expect(result.stderr).to.match(error);
+    });
+  }
+
+  it('reports in one line why a node cannot run on this machine', async () => {
+    // A PATH without the programs that create namespaces; the supervisor of the test needs the shell only.
+    const result = await cluster(['up'], cache);
+    expect(result.code).to.equal(1);
+    expect(result.stderr).to.match(/^cluster: cannot run a node on this machine: .+\n$/);
+    expect(result.stderr.trim().split('\n')).to.have.length(1);
+  });
+
+  it('ends nothing if no node is running', async () => {
+    const result = await cluster(['down']);
+    expect(result.code).to.equal(0);
+    expect(result.stderr).to.equal('cluster: no node is running\n');
+  });
+
+  it('prints its usage', async () => {
+    const result = await cluster(['--help']);
+    expect(result.code).to.equal(0);
+    expect(result.stdout).to.match(/^Usage: npm run cluster -- COMMAND\n/);
+  });
+
+  it('finds what a node left behind on the machine', () => {
+    const before = ['mount tmpfs /dev/shm tmpfs', 'link lo'];
+    const after = ['link lo', 'link veth0', 'mount tmpfs /dev/shm tmpfs'];
+    expect(compareFootprints(before, before)).to.deep.equal([]);
+    expect(compareFootprints(before, after)).to.deep.equal(['+ link veth0']);
+    expect(compareFootprints(after, before)).to.deep.equal(['- link veth0']);
+  });
+});
