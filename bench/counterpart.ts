@@ -6,6 +6,7 @@
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { cacheRoot } from '../control-plane/cache.ts';
 import { reservePorts } from '../control-plane/ports.ts';
 import { COMMAND_NOT_FOUND, lastLines, run } from '../control-plane/run.ts';
@@ -22,6 +23,8 @@ const ERROR_LINES = 6;
 const PORTS_PER_OPERATOR = 3;
 /** How long the driver waits at most for other processes to be quiet before it measures. */
 const QUIET_WAIT = '60s';
+const SETTLE_SECONDS = 3;
+const SETTLE_POLL_MS = 200;
 
 /**
  * The operator's report interval in scenarios in which the driver's reporters send a full push and then nothing until the
@@ -145,6 +148,8 @@ async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
     await controlPlane.kubectl(['apply', '-f', join(folder, 'crd.yaml')]);
     const { request } = controlPlane;
     await request('POST', '/api/v1/namespaces', { metadata: { name: candidate.namespace } });
+    for (const group of ['reverse-tunnel.io', 'bench.test'])
+      await watchesStayOpen(controlPlane, `/apis/${group}/v1alpha1/reversetunnels`);
     const out = join(controlPlane.folder, 'results.jsonl');
     // The driver reads the CPU time of both programs from these files.
     await writeFile(join(controlPlane.folder, 'api.pid'), String(controlPlane.apiserver.pid));
@@ -175,6 +180,18 @@ async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
   } finally {
     await controlPlane.stop();
     await ports.release();
+  }
+}
+
+/**
+ * Resolves when a watch of a new kind stays open. The API server ends the first ones when it learns that the kind has
+ * been established, which takes seconds on a busy machine; the driver would fail with `EOF`.
+ */
+async function watchesStayOpen({ request }: ControlPlane, path: string): Promise<void> {
+  for (let startMs = performance.now(); ; startMs = performance.now()) {
+    await request('GET', `${path}?watch=1&timeoutSeconds=${SETTLE_SECONDS}`);
+    if (performance.now() - startMs >= SETTLE_SECONDS * 1000) return;
+    await delay(SETTLE_POLL_MS);
   }
 }
 
