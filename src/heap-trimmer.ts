@@ -13,8 +13,8 @@ const TRIM_POLLS = 5;
 /** The controls of V8's heap that trimming uses. */
 export interface HeapControl {
   /**
-   * Returns the bytes that the heap has reserved from the machine, in use or not. Excludes the young generation, which
-   * grows and shrinks with any small amount of work and must not trigger trimming again and again.
+   * Returns the bytes that the heap has reserved from the machine, in use or not. The young generation, which grows and
+   * shrinks with any small amount of work, has 16 MiB at most (see src/main.ts) and cannot trigger trimming alone.
    */
   committedBytes(): number;
   /** Makes V8 return memory as soon as possible, at the cost of more collections. */
@@ -24,8 +24,7 @@ export interface HeapControl {
 /** The heap of this process. */
 export const v8Heap: HeapControl = {
   committedBytes() {
-    const oldSpaces = getHeapSpaceStatistics().filter(({ space_name: name }) => !name.startsWith('new_'));
-    return oldSpaces.reduce((sum, { space_size: bytes }) => sum + bytes, 0);
+    return getHeapSpaceStatistics().reduce((sum, { space_size: bytes }) => sum + bytes, 0);
   },
   setMemorySaver(on) {
     setFlagsFromString(`--gc-memory-reducer-start-delay-ms=${REDUCER_DELAY_MS}`);

@@ -1,5 +1,6 @@
-#!/usr/bin/env -S node --max-semi-space-size=16
-// Without the flag, V8 lets the young generation grow to 128 MiB while much is alive, as in a full push, and keeps it.
+#!/usr/bin/env -S node --max-semi-space-size=8 --no-flush-bytecode
+// Without the first flag, V8 lets the young generation grow to 128 MiB while much is alive, as in a full push, and keeps
+// it; without the second one, it compiles code again that was not used for a while. See docs/decisions/0017-v8-flags.md.
 // Everything else is imported after the check: an older Node cannot load it, and fails with a stack trace.
 import { checkNodeVersion } from './node-version.ts';
 

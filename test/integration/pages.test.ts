@@ -55,7 +55,13 @@ const OTHERS_FLAGS = new Set([
   ],
   ...['--api', '--fetch'],
   // Node and V8.
-  ...['--expose-gc', '--max-semi-space-size', '--heap-growing-percent', '--memory-saver-mode'],
+  ...[
+    '--expose-gc',
+    '--max-semi-space-size',
+    '--no-flush-bytecode',
+    '--heap-growing-percent',
+    '--memory-saver-mode',
+  ],
   '--gc-memory-reducer-start-delay-ms',
 ]);
 

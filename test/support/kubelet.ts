@@ -23,7 +23,7 @@ import type { ControlPlane } from '../../control-plane/start.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** The image's ENTRYPOINT, from source. */
-const ENTRYPOINT = ['--max-semi-space-size=16', join(ROOT, 'src', 'main.ts')];
+const ENTRYPOINT = ['--max-semi-space-size=8', '--no-flush-bytecode', join(ROOT, 'src', 'main.ts')];
 const SYNC_INTERVAL_MS = 100;
 
 interface Probe {
