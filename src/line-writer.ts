@@ -58,6 +58,8 @@ export class LineWriter {
   readonly #options: LineWriterOptions;
   readonly #isStdout: boolean;
   #file: number | undefined;
+  /** The file that was opened last; undefined for standard output. */
+  #opened: Pick<Stats, 'ino' | 'dev'> | undefined;
   #chunkBytes = FILE_CHUNK_BYTES;
   #checkedMs = 0;
   readonly #lines: string[] = [];
@@ -142,7 +144,7 @@ export class LineWriter {
     const nowMs = this.#options.clock.monotonicMs();
     if (this.#file !== undefined && nowMs - this.#checkedMs >= ROTATION_CHECK_INTERVAL_MS) {
       this.#checkedMs = nowMs;
-      if (!this.#isStdout && !(await this.#isCurrent(this.#file))) await this.#close();
+      if (!this.#isStdout && !(await this.#isCurrent())) await this.#close();
     }
     if (this.#file === undefined) await this.#open();
   }
@@ -187,22 +189,22 @@ export class LineWriter {
     const { target, clock } = this.#options;
     this.#file = await openFile(target, APPEND, FILE_MODE);
     this.#checkedMs = clock.monotonicMs();
-    if (this.#chunk === undefined) return;
-    // Another file contains the beginning of the line, so this one gets the whole line.
-    const end = this.#chunk.lastIndexOf('\n', this.#offset - 1);
-    this.#offset = this.#offset === 0 ? 0 : end + 1;
+    const opened = await statOpenFile(this.#file);
+    // It contains the beginning of the line that is being written, unless it was truncated.
+    const isContinued = opened.isFile() && opened.size > 0 && isSameFile(opened, this.#opened);
+    this.#opened = opened;
+    if (isContinued || this.#chunk === undefined || this.#offset === 0) return;
+    this.#offset = this.#chunk.lastIndexOf('\n', this.#offset - 1) + 1;
   }
 
-  async #isCurrent(file: number): Promise<boolean> {
-    let current: Stats;
+  /** Returns false if the path names another file than the open one, or none. */
+  async #isCurrent(): Promise<boolean> {
     try {
-      current = await statFile(this.#options.target);
+      return isSameFile(await statFile(this.#options.target), this.#opened);
     } catch (error) {
       // Another error may be temporary; the open file can still be written.
       return errorCode(error) !== 'ENOENT';
     }
-    const opened = await statOpenFile(file);
-    return current.ino === opened.ino && current.dev === opened.dev;
   }
 
   async #close(): Promise<void> {
@@ -255,6 +257,10 @@ async function isFifo(path: string): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+function isSameFile(a: Pick<Stats, 'ino' | 'dev'>, b: Pick<Stats, 'ino' | 'dev'> | undefined): boolean {
+  return a.ino === b?.ino && a.dev === b.dev;
 }
 
 function countLines(chunk: Buffer): number {

@@ -112,6 +112,44 @@ describe('a line writer', () => {
     expect(await writer.close()).to.equal(accepted);
   });
 
+  it('continues within a line when a file can grow again, and starts a line again in another file', async () => {
+    // A limit of the process stands for a full disk. Bash ignores the signal that would end the process.
+    const program = `
+      import { spawnSync } from 'node:child_process';
+      import { renameSync } from 'node:fs';
+      import { systemClock } from ${JSON.stringify(new URL('../../src/clock.ts', import.meta.url).href)};
+      import { LineWriter } from ${JSON.stringify(new URL('../../src/line-writer.ts', import.meta.url).href)};
+      const [target, rotate] = process.argv.slice(1);
+      let failures = 0;
+      const writer = await LineWriter.open({
+        target,
+        clock: systemClock,
+        onWritten: () => {},
+        onFailure() {
+          failures += 1;
+          if (failures < 2) return;
+          if (rotate === 'rotate') renameSync(target, target + '.1');
+          spawnSync('prlimit', ['--pid', String(process.pid), '--fsize=unlimited']);
+        },
+        onRecovery: () => void writer.close(),
+      });
+      for (let i = 0; i < 120; i += 1) writer.write(JSON.stringify({ i, text: 'x'.repeat(300) }) + '\\n');
+    `;
+    const indexes = (text: string): number[] =>
+      text
+        .trim()
+        .split('\n')
+        .map((line) => (JSON.parse(line) as { readonly i: number }).i);
+    const script = `trap '' XFSZ; ulimit -S -f 10; exec "$0" --input-type=module -e "$@"`;
+    for (const how of ['continue', 'rotate']) {
+      execFileSync('bash', ['-c', script, process.execPath, program, path(`limited-${how}`), how]);
+    }
+    const all = Array.from({ length: 120 }, (_, index) => index);
+    expect(indexes(read('limited-continue'))).to.deep.equal(all);
+    const first = read('limited-rotate.1').split('\n').slice(0, -1).join('\n');
+    expect([...indexes(first), ...indexes(read('limited-rotate'))]).to.deep.equal(all);
+  });
+
   it('opens a FIFO without a reader, and writes to it once there is one', async () => {
     execFileSync('mkfifo', [path('fifo')]);
     const { writer, failures, recovered, waitUntilWritten } = await openWriter(path('fifo'));
