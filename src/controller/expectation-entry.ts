@@ -1,9 +1,12 @@
 import type { Expectation } from '../core/expectation.ts';
 import type { ExpectationSpec } from '../core/expectation-object.ts';
-import type { ExpectationTally, Finding } from '../core/expectation-tally.ts';
+import type { ExpectationTally } from '../core/expectation-tally.ts';
 import type { ExpectationState, Progress } from '../core/expectation-status.ts';
 import type { TokenBucket } from '../core/token-bucket.ts';
 import type { TunnelGroup } from '../core/tunnel-groups.ts';
+
+/** How long changed counts wait for further changes before they are written. */
+export const COUNTS_DELAY_MS = 10_000;
 
 /** What the leader knows about one expectation. */
 export interface ExpectationEntry {
@@ -17,15 +20,14 @@ export interface ExpectationEntry {
   members: readonly GroupMember[];
   /** Undefined until all groups have been counted. */
   tally: ExpectationTally | undefined;
-  /** Written by the reconciler, like all fields below. */
+  /** Written by both, with each evaluation. */
   progress: Progress;
-  /** Undefined before the first evaluation. */
+  /** The result that was last compared with the status. Written by the reconciler; undefined before the first. */
   state: ExpectationState | undefined;
-  /** The finding that was last compared with the status. */
-  finding: Finding | undefined;
-  /** When changed counts are written, monotonic ms; undefined if the status shows them. */
+  reason: string | undefined;
+  /** When changed counts are written, monotonic ms; undefined if the status shows them. Set by both. */
   countsDueMs: number | undefined;
-  /** False from an edit until the expectation has been evaluated. */
+  /** False from an edit until the reconciler has evaluated it. */
   isEvaluated: boolean;
   /** Limits for edits and for writes of this expectation. */
   readonly edits: TokenBucket;

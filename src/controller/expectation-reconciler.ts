@@ -13,7 +13,7 @@ import type { Log } from '../log.ts';
 import { rfc3339 } from '../timestamps.ts';
 import type { ObjectEventRecorder } from './event-recorder.ts';
 import type { ExpectationCache } from './expectation-cache.ts';
-import type { ExpectationEntry } from './expectation-entry.ts';
+import { COUNTS_DELAY_MS, type ExpectationEntry } from './expectation-entry.ts';
 import type { ExpectationTracker } from './expectation-tracker.ts';
 import { RETRY_SOON, type Outcome, type Reconciler } from './workers.ts';
 import type { QueueItem } from './workqueue.ts';
@@ -42,8 +42,6 @@ export interface ExpectationReconcilerOptions {
 
 /** Limits edits, and writes, of one expectation: one that is edited continuously costs one write per second. */
 const ENTRY_RATE: Rate = { burst: 6, perSecond: 1 };
-/** How long changed counts wait for further changes. */
-const COUNTS_DELAY_MS = 10_000;
 /** Writes of all expectations for changed counts alone. */
 const COUNTS_RATE: Rate = { burst: 100, perSecond: 2 };
 
@@ -89,9 +87,9 @@ export class ExpectationReconciler implements Reconciler {
     // The end of the scan queues it again.
     if (isCounting(entry)) return NOTHING_TO_DO;
     const evaluation = evaluate(entry.expectation, entry.tally?.finding, entry.progress, nowMs);
-    entry.finding = entry.tally?.finding;
     entry.progress = evaluation.progress;
     entry.state = evaluation.state;
+    entry.reason = evaluation.reason;
     entry.isEvaluated = true;
     const status = this.#desiredStatus(object, entry, evaluation, nowMs);
     const writeMs = this.#writeDelayMs(object, entry, status, nowMs);
@@ -220,7 +218,7 @@ export class ExpectationReconciler implements Reconciler {
 }
 
 function messageOf(
-  { expectation, finding }: ExpectationEntry,
+  { expectation, tally }: ExpectationEntry,
   evaluation: Evaluation,
   connected: string,
 ): string {
@@ -228,7 +226,7 @@ function messageOf(
   if (state === 'paused') return 'spec.paused is true: the expectation is not evaluated';
   if (state === 'invalid') return expectation.error ?? 'the expectation cannot be evaluated';
   const explained =
-    finding === 'Unknown'
+    tally?.finding === 'Unknown'
       ? `${connected}; reporters are disconnected, so it is unknown whether they are up`
       : connected;
   return graceEndsAtMs === undefined

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { expectsSame, parseExpectation, type Match } from '../core/expectation.ts';
 import type { ExpectationObject } from '../core/expectation-object.ts';
-import { EXPECTATION_STATES, progressAfterEdit, progressFrom } from '../core/expectation-status.ts';
+import { evaluate, EXPECTATION_STATES, progressAfterEdit, progressFrom } from '../core/expectation-status.ts';
 import type { ExpectationState } from '../core/expectation-status.ts';
 import { ExpectationTally } from '../core/expectation-tally.ts';
 import type { Names } from '../core/names.ts';
@@ -11,6 +11,7 @@ import type { ObservedTunnel } from '../core/tunnel-object.ts';
 import { sameIdentity } from '../core/tunnel.ts';
 import { runPeriodically } from '../run-periodically.ts';
 import type { ExpectationCache, ExpectationCacheEventHandler } from './expectation-cache.ts';
+import { COUNTS_DELAY_MS } from './expectation-entry.ts';
 import type { CountedGroup, ExpectationEntry, GroupMember } from './expectation-entry.ts';
 import type { TunnelCache, TunnelCacheEventHandler } from './tunnel-cache.ts';
 import type { Workqueue } from './workqueue.ts';
@@ -137,7 +138,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
       tally: undefined,
       progress: progressFrom(object),
       state: undefined,
-      finding: undefined,
+      reason: undefined,
       countsDueMs: undefined,
       isEvaluated: false,
       edits: newBucket(),
@@ -276,19 +277,36 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
       }
       this.#changed.delete(counted);
       counted.nextNotifyMs = nowMs + Math.floor(counted.members.size / MEMBERS_PER_MS);
-      for (const member of counted.members) this.#notify(member);
+      for (const member of counted.members) this.#notify(member, nowMs);
     }
     this.#cancelNotify?.();
     this.#cancelNotify =
       nextMs === Infinity ? undefined : clock.setTimer(nextMs - nowMs, () => this.#notifyMembers());
   }
 
-  /** Queues an expectation, unless only counts changed and their write is due later anyway. */
-  #notify({ entry, index }: GroupMember): void {
-    const { tally, finding, countsDueMs } = entry;
+  /**
+   * Evaluates an expectation again. If its state or reason changes, it is queued at once; otherwise it is queued once for
+   * when changed counts are written or its grace period ends, however many changes follow until then.
+   */
+  #notify({ entry, index }: GroupMember, nowMs: number): void {
+    const { name, tally, expectation, progress } = entry;
     if (tally === undefined) return;
     tally.update(index);
-    if (countsDueMs === undefined || tally.finding !== finding) this.#enqueue(entry.name);
+    const { state, reason, graceEndsAtMs, ...evaluation } = evaluate(
+      expectation,
+      tally.finding,
+      progress,
+      nowMs,
+    );
+    entry.progress = evaluation.progress;
+    if (state !== entry.state || reason !== entry.reason) {
+      this.#enqueue(name);
+      return;
+    }
+    entry.countsDueMs ??= nowMs + COUNTS_DELAY_MS;
+    const dueMs = Math.min(entry.countsDueMs, graceEndsAtMs ?? Infinity);
+    const item = { key: EXPECTATIONS_KEY, name, priority: 'normal', sinceMs: nowMs } as const;
+    this.#options.queue.addAfter(item, Math.max(0, dueMs - nowMs));
   }
 
   #scheduleScan(): void {

@@ -1,6 +1,6 @@
 import type { LabelMatch, Match } from './expectation.ts';
 import type { Names } from './names.ts';
-import { Drift, labelsFor, TUNNEL_LABELS, type ObservedTunnel, type TunnelLabel } from './tunnel-object.ts';
+import { Drift, tunnelLabel, type ObservedTunnel, type TunnelLabel } from './tunnel-object.ts';
 import { parseReporterKey, type Tunnel } from './tunnel.ts';
 
 /** Whether the tunnel of an object counts: an Unknown one does not count as connected, an absent one not at all. */
@@ -77,16 +77,17 @@ const NODE = 4;
 
 /**
  * Finds the groups of a tunnel. Identity matches cost one lookup per combination of compared values that is in use, at
- * most 8. Label matches are indexed by the label with the fewest allowed values; those that only exclude values are
- * compared one by one. The cost does not depend on the number of groups that do not match, except for the latter.
+ * most 8. A label match is indexed by one of its labels, the one by which the fewest others are indexed so far; those that
+ * only exclude values are compared one by one. The cost hardly depends on groups that do not match, except for the latter.
  */
 export class GroupIndex {
   readonly #names: Pick<Names, 'labelValue'>;
   /** By shape, then by the compared values. */
   readonly #byIdentity: (Map<string, TunnelGroup> | undefined)[] = [];
   readonly #byLabel = new Map<TunnelLabel, Map<string, Set<TunnelGroup>>>();
+  /** The requirement by which a label match is indexed. */
+  readonly #anchors = new Map<TunnelGroup, Anchor>();
   readonly #excluding = new Set<TunnelGroup>();
-  #labelGroups = 0;
 
   constructor(names: Pick<Names, 'labelValue'>) {
     this.#names = names;
@@ -101,12 +102,12 @@ export class GroupIndex {
       byValues.set(identityKey(shape, match), group);
       return;
     }
-    this.#labelGroups += 1;
-    const anchor = anchorOf(match);
+    const anchor = this.#anchorFor(match);
     if (anchor === undefined) {
       this.#excluding.add(group);
       return;
     }
+    this.#anchors.set(group, anchor);
     let byValue = this.#byLabel.get(anchor.label);
     if (byValue === undefined) this.#byLabel.set(anchor.label, (byValue = new Map()));
     for (const value of anchor.allowed) {
@@ -125,10 +126,10 @@ export class GroupIndex {
       if (byValues?.size === 0) this.#byIdentity[shape] = undefined;
       return;
     }
-    this.#labelGroups -= 1;
     this.#excluding.delete(group);
-    const anchor = anchorOf(match);
+    const anchor = this.#anchors.get(group);
     if (anchor === undefined) return;
+    this.#anchors.delete(group);
     const byValue = this.#byLabel.get(anchor.label);
     for (const value of anchor.allowed) {
       const groups = byValue?.get(value);
@@ -145,20 +146,43 @@ export class GroupIndex {
       const group = this.#byIdentity[shape]?.get(identityKey(shape, tunnel));
       if (group !== undefined) found.push(group);
     }
-    if (this.#labelGroups > 0) this.#addLabelGroups(reporterKey, tunnel, found);
+    if (this.#anchors.size + this.#excluding.size > 0) this.#addLabelGroups(reporterKey, tunnel, found);
     return found;
   }
 
-  #addLabelGroups(reporterKey: string, tunnel: Tunnel, found: TunnelGroup[]): void {
-    const labels = labelsFor(this.#names, parseReporterKey(reporterKey), tunnel);
-    for (const label of TUNNEL_LABELS) {
-      const value = labels[label] ?? '';
-      for (const group of this.#byLabel.get(label)?.get(value) ?? [])
-        if (matchesLabels(group.match as LabelMatch, labels)) found.push(group);
+  /** Returns the requirement that shares its values with the fewest groups; undefined if all only exclude values. */
+  #anchorFor({ requirements }: LabelMatch): Anchor | undefined {
+    let best: Anchor | undefined;
+    let bestCost = Infinity;
+    for (const { label, allowed } of requirements) {
+      if (allowed === undefined) continue;
+      const byValue = this.#byLabel.get(label);
+      let cost = 0;
+      for (const value of allowed) cost = Math.max(cost, byValue?.get(value)?.size ?? 0);
+      if (cost > bestCost || (cost === bestCost && allowed.size >= (best?.allowed.size ?? Infinity)))
+        continue;
+      best = { label, allowed };
+      bestCost = cost;
     }
-    for (const group of this.#excluding)
-      if (matchesLabels(group.match as LabelMatch, labels)) found.push(group);
+    return best;
   }
+
+  #addLabelGroups(reporterKey: string, tunnel: Tunnel, found: TunnelGroup[]): void {
+    const reporter = parseReporterKey(reporterKey);
+    // Computed on demand: most tunnels have no candidate.
+    const valueOf = (label: TunnelLabel): string => tunnelLabel(this.#names, label, reporter, tunnel);
+    for (const [label, byValue] of this.#byLabel)
+      for (const group of byValue.get(valueOf(label)) ?? [])
+        if (matchesLabels(group.match as LabelMatch, valueOf)) found.push(group);
+    for (const group of this.#excluding)
+      if (matchesLabels(group.match as LabelMatch, valueOf)) found.push(group);
+  }
+}
+
+/** A requirement that allows certain values only. */
+interface Anchor {
+  readonly label: TunnelLabel;
+  readonly allowed: ReadonlySet<string>;
 }
 
 /** The values that an identity match compares. */
@@ -198,22 +222,11 @@ function identityKey(shape: number, { tenantID = '', clusterID = '', nodeID = ''
   }
 }
 
-/** Returns the requirement with the fewest allowed values; undefined if all only exclude values. */
-function anchorOf({ requirements }: LabelMatch) {
-  let anchor: { readonly label: TunnelLabel; readonly allowed: ReadonlySet<string> } | undefined;
-  for (const { label, allowed } of requirements)
-    if (allowed !== undefined && allowed.size < (anchor?.allowed.size ?? Infinity))
-      anchor = { label, allowed };
-  return anchor;
-}
-
 /** Returns true if the labels of a tunnel meet all requirements. */
-export function matchesLabels(
-  { requirements }: LabelMatch,
-  labels: Readonly<Record<string, string>>,
-): boolean {
-  return requirements.every(({ label, allowed, denied }) => {
-    const value = labels[label] ?? '';
-    return allowed === undefined ? !denied.has(value) : allowed.has(value);
-  });
+function matchesLabels({ requirements }: LabelMatch, valueOf: (label: TunnelLabel) => string): boolean {
+  for (const { label, allowed, denied } of requirements) {
+    const value = valueOf(label);
+    if (allowed === undefined ? denied.has(value) : !allowed.has(value)) return false;
+  }
+  return true;
 }

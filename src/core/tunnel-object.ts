@@ -168,12 +168,31 @@ export function labelsFor(
   tunnel: Tunnel,
 ): Record<string, string> {
   return {
-    [`${LABEL_PREFIX}/tenant`]: names.labelValue(tunnel.tenantID),
-    [`${LABEL_PREFIX}/cluster`]: names.labelValue(stripTenantPrefix(tunnel.tenantID, tunnel.clusterID)),
-    [`${LABEL_PREFIX}/node`]: names.labelValue(stripTenantPrefix(tunnel.tenantID, tunnel.nodeID)),
-    [`${LABEL_PREFIX}/reporter`]: names.labelValue(reporter.id),
+    [`${LABEL_PREFIX}/tenant`]: tunnelLabel(names, `${LABEL_PREFIX}/tenant`, reporter, tunnel),
+    [`${LABEL_PREFIX}/cluster`]: tunnelLabel(names, `${LABEL_PREFIX}/cluster`, reporter, tunnel),
+    [`${LABEL_PREFIX}/node`]: tunnelLabel(names, `${LABEL_PREFIX}/node`, reporter, tunnel),
+    [`${LABEL_PREFIX}/reporter`]: tunnelLabel(names, `${LABEL_PREFIX}/reporter`, reporter, tunnel),
     ...MANAGED_BY_LABELS,
   };
+}
+
+/** Returns the value of one of the labels of `labelsFor`. */
+export function tunnelLabel(
+  names: Pick<Names, 'labelValue'>,
+  label: TunnelLabel,
+  reporter: ReporterId,
+  { tenantID, clusterID, nodeID }: Tunnel,
+): string {
+  switch (label) {
+    case 'reverse-tunnel.io/tenant':
+      return names.labelValue(tenantID);
+    case 'reverse-tunnel.io/cluster':
+      return names.labelValue(stripTenantPrefix(tenantID, clusterID));
+    case 'reverse-tunnel.io/node':
+      return names.labelValue(stripTenantPrefix(tenantID, nodeID));
+    case 'reverse-tunnel.io/reporter':
+      return names.labelValue(reporter.id);
+  }
 }
 
 /** Returns the status of a reported tunnel: the default of the CRD, with the time of the change. */

@@ -71,6 +71,7 @@ describe('permissions of the operator', () => {
     await waitForObjects();
     await replicas.waitUntilServed(4, DEADLINE_MS);
     await createPolicy();
+    await createExpectation();
     // A changed createdAt causes a PATCH, an ended tunnel a DELETE.
     const [changing, stopping] = fleet.reporters;
     const [flapped, gone] = changing?.expectedTunnels().keys() ?? [];
@@ -106,6 +107,23 @@ describe('permissions of the operator', () => {
       kind: 'ReverseTunnelPolicy',
       metadata: { name: 'everything' },
       spec: { rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] }] },
+    });
+    expect(status).to.equal(201);
+    await poll(DEADLINE_MS, async () => {
+      const { body } = await controlPlane().request('GET', `${path}/everything`);
+      const { conditions } = (body as { status: { conditions: { status: string }[] } }).status;
+      return conditions[0]?.status === 'True' ? true : undefined;
+    });
+  }
+
+  /** Creates an expectation and waits until the operator has evaluated it. */
+  async function createExpectation(): Promise<void> {
+    const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${replicas.namespace}/reversetunnelexpectations`;
+    const { status } = await controlPlane().request('POST', path, {
+      apiVersion: 'reverse-tunnel.io/v1alpha1',
+      kind: 'ReverseTunnelExpectation',
+      metadata: { name: 'everything' },
+      spec: { match: {} },
     });
     expect(status).to.equal(201);
     await poll(DEADLINE_MS, async () => {

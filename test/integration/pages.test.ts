@@ -191,6 +191,7 @@ describe('flags in the documentation', () => {
       ['agent', ['agent']],
       ['doctor', ['doctor']],
       ['status', ['status']],
+      ['expect', ['expect']],
     ];
     for (const [name, args] of tools) helps.set(name, (await runCommand([...args, '--help'])).stdout);
   });
