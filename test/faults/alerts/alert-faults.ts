@@ -1,5 +1,6 @@
 /** Faults, each with the alerts that must fire while it lasts. */
 import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
+import { startMutatingWebhook, type MutatingWebhook } from '../../support/mutating-webhook.ts';
 import { acceptCreates, rejectCreates } from '../../support/tunnel-admission.ts';
 import type { Installation } from './installation.ts';
 
@@ -54,6 +55,9 @@ async function addFleet(installation: Installation, options: Partial<FleetOption
 async function stopAddedFleet({ namespace }: Installation): Promise<void> {
   await added.get(namespace)?.stop();
 }
+
+/** The webhooks that faults have registered, by namespace. */
+const webhooks = new Map<string, MutatingWebhook>();
 
 const CHURN = { reporters: 2, tunnels: 20, churnPerSecond: 2 };
 
@@ -145,6 +149,41 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     alerts: ['ReverseTunnelPolicyNotAccepted'],
     inject: async (installation) => createPolicy(installation, { ...RULE, tenants: ['a*b'] }),
     recover: deletePolicy,
+  },
+  {
+    name: 'too-many-connections',
+    description: 'more reporters connect from one address than --max-connections-per-address',
+    alerts: ['ReverseTunnelConnectionLimitReached{address_connections}'],
+    flags: ['--max-connections-per-address', '5'],
+    inject: async (installation) => addFleet(installation, { reporters: 10, reporterCluster: 'second' }),
+    recover: stopAddedFleet,
+  },
+  {
+    name: 'admission-rewrites',
+    description: 'a mutating webhook replaces a label of new objects',
+    alerts: ['ReverseTunnelObjectsRewritten'],
+    async inject(installation) {
+      const { controlPlane, namespace } = installation;
+      const webhook = await startMutatingWebhook(controlPlane, namespace, ({ resource }) =>
+        resource === 'reversetunnels'
+          ? [{ op: 'replace', path: '/metadata/labels/reverse-tunnel.io~1tenant', value: 'rewritten' }]
+          : [],
+      );
+      webhooks.set(namespace, webhook);
+      await addFleet(installation, { reporterCluster: 'second' });
+    },
+    async recover(installation) {
+      await webhooks.get(installation.namespace)?.stop();
+      await stopAddedFleet(installation);
+    },
+  },
+  {
+    name: 'policy-required',
+    description: '--require-policy is set and no policy exists',
+    alerts: ['ReverseTunnelRequiredPolicyMissing'],
+    flags: ['--require-policy', 'true'],
+    inject: async () => {},
+    recover: async (installation) => createPolicy(installation, RULE),
   },
   {
     name: 'insecure',

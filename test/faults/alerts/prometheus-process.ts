@@ -38,6 +38,11 @@ export interface QueriedSeries {
 export interface PrometheusProcess {
   /** Returns the result of an instant query. */
   query(expression: string): Promise<readonly QueriedSeries[]>;
+  /** Returns the result of a range query, one sample per scrape. The range is in Unix time in seconds. */
+  queryRange(
+    expression: string,
+    range: { readonly startS: number; readonly endS: number },
+  ): Promise<readonly QueriedSeries[]>;
   stop(): Promise<void>;
 }
 
@@ -104,17 +109,24 @@ export async function startPrometheus(
     await stop();
     throw error;
   }
+  const request = async (
+    endpoint: 'query' | 'query_range',
+    expression: string,
+    parameters: Readonly<Record<string, string>> = {},
+  ): Promise<readonly QueriedSeries[]> => {
+    const search = new URLSearchParams({ query: expression, ...parameters });
+    const response = await fetch(`http://${address}/api/v1/${endpoint}?${search.toString()}`);
+    const body = (await response.json()) as {
+      readonly error?: string;
+      readonly data?: { readonly result: readonly QueriedSeries[] };
+    };
+    if (body.data === undefined) throw new Error(`query ${expression}: ${body.error}`);
+    return body.data.result;
+  };
   return {
-    async query(expression) {
-      const url = `http://${address}/api/v1/query?query=${encodeURIComponent(expression)}`;
-      const body = (await (await fetch(url)).json()) as {
-        readonly status: string;
-        readonly error?: string;
-        readonly data?: { readonly result: readonly QueriedSeries[] };
-      };
-      if (body.data === undefined) throw new Error(`query ${expression}: ${body.error}`);
-      return body.data.result;
-    },
+    query: (expression) => request('query', expression),
+    queryRange: (expression, { startS, endS }) =>
+      request('query_range', expression, { start: `${startS}`, end: `${endS}`, step: `${INTERVAL_S}` }),
     stop,
   };
 }

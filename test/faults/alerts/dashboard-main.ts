@@ -1,0 +1,106 @@
+/**
+ * `npm run dashboard:images -- [FOLDER]`: a real Prometheus scrapes a real operator under churn, without a fault and
+ * during one, and each panel of the chart's dashboard is drawn from its own expressions. Writes
+ * `dashboard-normal.svg` and `dashboard-fault.svg` to FOLDER (default: `docs/images`). Takes about 12 minutes.
+ */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { poll } from '../../support/operator-process.ts';
+import { startWithCrds } from '../../support/start-with-crds.ts';
+import { openStatusLine } from '../real/status-line.ts';
+import {
+  drawDashboard,
+  type DashboardPanel,
+  type PlottedPanel,
+  type PlottedSeries,
+  type TimeRange,
+} from './dashboard-image.ts';
+import { openInstallation } from './installation.ts';
+import { startPrometheus, type PrometheusProcess, type QueriedSeries } from './prometheus-process.ts';
+
+const ROOT = join(import.meta.dirname, '..', '..', '..');
+const DASHBOARD = join(ROOT, 'charts', 'reverse-tunnel-operator', 'files', 'dashboard.json');
+const NAMESPACE = 'tunnels';
+const FLEET = { reporters: 10, tunnels: 1000, churnPerSecond: 5 };
+const NORMAL_MS = 5 * 60_000;
+const FAULT_MS = 2 * 60_000;
+const AFTER_MS = 3 * 60_000;
+/** After the objects exist: the rates of the first minute still contain their creation. */
+const WARM_UP_MS = 90_000;
+const SYNC_DEADLINE_MS = 10 * 60_000;
+
+/** Replaces `{{label}}` as Grafana does. Without a format, the labels themselves are the name. */
+function labelOf({ metric }: QueriedSeries, format: string | undefined): string {
+  if (format === undefined || format === '') return Object.values(metric).join(' ') || 'value';
+  return format.replaceAll(/\{\{\s*(\w+)\s*\}\}/g, (_, label: string) => metric[label] ?? '');
+}
+
+async function plot(
+  prometheus: PrometheusProcess,
+  panel: DashboardPanel,
+  range: TimeRange,
+): Promise<PlottedPanel> {
+  const series: PlottedSeries[] = [];
+  for (const { expr, legendFormat } of panel.targets ?? []) {
+    const query = expr.replaceAll('$namespace', NAMESPACE).replaceAll('$__rate_interval', '1m');
+    for (const queried of await prometheus.queryRange(query, range)) {
+      const samples = (queried.values ?? []).flatMap(([timeS, value]) =>
+        value === 'NaN' ? [] : [[timeS, Number(value)] as const],
+      );
+      if (samples.length > 0) series.push({ label: labelOf(queried, legendFormat), samples });
+    }
+  }
+  return { panel, series };
+}
+
+async function main(): Promise<void> {
+  const folder = process.argv[2] ?? join(ROOT, 'docs', 'images');
+  const { panels } = JSON.parse(await readFile(DASHBOARD, 'utf8')) as { panels: readonly DashboardPanel[] };
+  const { setStatus, print, end } = openStatusLine('dashboard');
+  setStatus('starting the control plane, an operator and Prometheus');
+  const controlPlane = await startWithCrds();
+  try {
+    const installation = await openInstallation(controlPlane, NAMESPACE, [], FLEET);
+    const target = { namespace: NAMESPACE, address: installation.httpAddress };
+    const prometheus = await startPrometheus([target], []);
+    const draw = async (name: string, startS: number): Promise<void> => {
+      const range = { startS, endS: Date.now() / 1000 };
+      const plotted: PlottedPanel[] = [];
+      for (const panel of panels) plotted.push(await plot(prometheus, panel, range));
+      await mkdir(folder, { recursive: true });
+      const path = join(folder, name);
+      await writeFile(path, drawDashboard(plotted, range));
+      const empty = plotted.filter(({ panel, series }) => panel.type !== 'row' && series.length === 0);
+      print(`${path}; without a value: ${empty.map(({ panel }) => panel.title).join(', ') || 'none'}`);
+    };
+    try {
+      setStatus('waiting for the objects');
+      await poll(SYNC_DEADLINE_MS, async () => {
+        const [objects] = await prometheus.query(`max(reverse_tunnel_objects{namespace="${NAMESPACE}"})`);
+        return Number(objects?.value?.[1] ?? 0) >= FLEET.reporters * FLEET.tunnels * 0.99 ? true : undefined;
+      });
+      await delay(WARM_UP_MS);
+      const startS = Date.now() / 1000;
+      setStatus(`normal operation, ${NORMAL_MS / 60_000} min`);
+      await delay(NORMAL_MS);
+      await draw('dashboard-normal.svg', startS);
+      setStatus(`the API server is unreachable, ${FAULT_MS / 60_000} min`);
+      const faultStartS = Date.now() / 1000 - 60;
+      installation.apiProxy.cut();
+      await delay(FAULT_MS);
+      installation.apiProxy.restore();
+      setStatus(`after the fault, ${AFTER_MS / 60_000} min`);
+      await delay(AFTER_MS);
+      await draw('dashboard-fault.svg', faultStartS);
+    } finally {
+      await prometheus.stop();
+      await installation.close();
+    }
+  } finally {
+    end();
+    await controlPlane.stop();
+  }
+}
+
+await main();
