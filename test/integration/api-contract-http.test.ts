@@ -33,6 +33,15 @@ function policy(name: string, rules: unknown): Body {
   };
 }
 
+function expectation(name: string, spec: object): Body {
+  return {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnelExpectation',
+    metadata: { name },
+    spec,
+  };
+}
+
 const VALID_RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
 
 /** Requests in order, with NS in place of the namespace. */
@@ -72,6 +81,17 @@ const SCENARIOS: Readonly<Record<string, readonly RawApiRequest[]>> = {
     post('reversetunnelpolicies', policy('rule', [{ ...VALID_RULE, peers: [{}] }])),
     post('reversetunnels', tunnel('identity')),
     patch('reversetunnels/identity', { spec: { nodeID: 'other', reporter: { id: 'other' } } }),
+  ],
+  'evaluates rules about durations and maps, and sets defaults in the spec': [
+    post('reversetunnelexpectations', expectation('grace', { match: {}, gracePeriod: '169h' })),
+    post('reversetunnelexpectations', expectation('grace', { match: {}, gracePeriod: '1h60m' })),
+    post('reversetunnelexpectations', expectation('both', { match: { nodeID: 'a', nodes: ['b'] } })),
+    post(
+      'reversetunnelexpectations',
+      expectation('label', { match: { selector: { matchLabels: { team: 'a' } } } }),
+    ),
+    post('reversetunnelexpectations', expectation('defaults', { match: { nodeID: 'a' } })),
+    patch('reversetunnelexpectations/defaults/status', { status: { tunnels: 1, missingNodes: ['a'] } }),
   ],
   'prunes unknown fields, or rejects them if the client asks for it': [
     post('reversetunnels', tunnel('pruned', { extra: 1 })),
