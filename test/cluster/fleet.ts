@@ -1,5 +1,4 @@
 /** A fleet of simulated reporters in the network of the node, and what it leaves in the API. */
-import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { killGroup, waitForExit } from '../../control-plane/process-supervisor.ts';
 import { eventually } from '../support/eventually.ts';
@@ -23,8 +22,18 @@ export interface FleetSize {
 /** A running fleet. */
 export interface Fleet {
   readonly size: FleetSize;
+  /** Starts to record disconnects of reporters, as they see them; the result ends the recording. */
+  readonly record: () => DisconnectRecord;
   /** Ends the fleet and waits until its processes have ended. */
   readonly stop: () => Promise<void>;
+}
+
+/** Disconnects since the start of a recording. */
+export interface DisconnectRecord {
+  /** Whether every reporter has a stream that was ACKed. */
+  readonly allConnected: () => boolean;
+  /** The number of reporters that were disconnected, and the longest time until one was connected again. */
+  readonly result: () => { disconnected: number; longestS: number };
 }
 
 /** Starts a fleet that reports to the Service; resolves when every tunnel has an object. */
@@ -43,7 +52,7 @@ export async function startFleet(
     'jsonpath={.spec.clusterIP}',
   );
   const child = tools.start([
-    ...[process.execPath, 'src/main.ts', 'simulate', '--address', `${address}:18000`],
+    ...[process.execPath, 'test/cluster/fleet-process.ts', '--address', `${address}:18000`],
     ...[
       '--reporters',
       String(size.reporters),
@@ -54,9 +63,31 @@ export async function startFleet(
       ...flags,
     ],
   ]);
+  const connected = new Set<string>();
+  let onConnected: ((id: string, afterMs: number) => void) | undefined;
+  if (child.stdout !== null) {
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      const [id = '', state, afterMs] = line.split(' ');
+      if (state === 'disconnected') connected.delete(id);
+      else {
+        connected.add(id);
+        onConnected?.(id, Number(afterMs));
+      }
+    });
+  }
   let output = '';
-  for (const stream of [child.stdout, child.stderr])
-    stream?.setEncoding('utf8').on('data', (text: string) => (output = (output + text).slice(-2000)));
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => (output = (output + text).slice(-2000)));
+  const record = (): DisconnectRecord => {
+    const longestMs = new Map<string, number>();
+    onConnected = (id, afterMs) => longestMs.set(id, Math.max(longestMs.get(id) ?? 0, afterMs));
+    return {
+      allConnected: () => connected.size === size.reporters,
+      result() {
+        onConnected = undefined;
+        return { disconnected: longestMs.size, longestS: Math.max(0, ...longestMs.values()) / 1000 };
+      },
+    };
+  };
   const stop = async (): Promise<void> => {
     killGroup(child);
     await waitForExit(child);
@@ -65,7 +96,7 @@ export async function startFleet(
     await eventually(
       `${size.reporters * size.tunnels} objects`,
       async () => {
-        if (child.exitCode !== null) throw new Error(`simulate has ended: ${output}`);
+        if (child.exitCode !== null) throw new Error(`the fleet has ended: ${output}`);
         // Churn deletes the object of one tunnel and creates that of the next.
         return (await countObjects(tools)) >= size.reporters * size.tunnels - 2 * size.churn;
       },
@@ -76,7 +107,7 @@ export async function startFleet(
     await stop();
     throw error;
   }
-  return { size, stop };
+  return { size, record, stop };
 }
 
 /** Returns the number of ReverseTunnels without transferring them. */
@@ -124,97 +155,44 @@ export async function disrupt(
   isOver: () => Promise<boolean>,
 ): Promise<DisruptionResult> {
   const before = await takeSnapshot(tools);
-  const observer = observeReporters(tools);
-  try {
-    await observer.started;
-    const startedMs = performance.now();
-    await action();
-    let problem = '';
-    await eventually(
-      'the disruption is over',
-      async () => {
-        if (!(await isOver())) return false;
-        const pods = await operatorPods(tools);
-        if (pods.length !== 2 || !pods.every(({ ready }) => ready) || !observer.allConnected()) return false;
-        const { ok, output } = await doctor(tools);
-        problem = output;
-        return ok;
-      },
-      180_000,
-      POLL_MS,
-    ).catch((error: unknown) => {
-      throw new Error(
-        `${String(error)}: ${problem
-          .split('\n')
-          .filter((line) => !line.startsWith('ok'))
-          .join(' | ')
-          .slice(0, 600)}`,
-      );
-    });
-    const recoveredS = (performance.now() - startedMs) / 1000;
-    const after = await takeSnapshot(tools);
-    const unchanged = [...before].filter(([name]) => after.has(name));
-    const rewritten = unchanged.filter(([name, version]) => after.get(name) !== version).length;
-    const expected = fleet.size.reporters * fleet.size.tunnels;
-    if (Math.abs(after.size - expected) > 2 * fleet.size.churn) {
-      throw new Error(`${after.size} objects after the disruption, ${expected} expected`);
-    }
-    const { disconnected, longestS } = observer.result();
-    return {
-      rewritten,
-      note:
-        `${unchanged.length} unchanged objects; ${disconnected} of ${fleet.size.reporters} reporters disconnected, ` +
-        `at most ${longestS.toFixed(1)} s; healthy after ${recoveredS.toFixed(0)} s`,
-    };
-  } finally {
-    await observer.stop();
-  }
-}
-
-interface Observer {
-  readonly started: Promise<void>;
-  readonly allConnected: () => boolean;
-  readonly result: () => { disconnected: number; longestS: number };
-  readonly stop: () => Promise<void>;
-}
-
-/** Watches the condition Connected of all reporters. */
-function observeReporters(tools: ClusterTools): Observer {
-  const template = 'jsonpath={.metadata.name} {.status.conditions[?(@.type=="Connected")].status}{"\\n"}';
-  const child: ChildProcess = tools.start([
-    'kubectl',
-    'get',
-    'reversetunnelreporters',
-    '--namespace',
-    NAMESPACE,
-    '--watch',
-    '--output',
-    template,
-  ]);
-  const sinceMs = new Map<string, number>();
-  const longestMs = new Map<string, number>();
-  const { promise: started, resolve } = Promise.withResolvers<void>();
-  if (child.stdout !== null) {
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      const [name = '', status] = line.split(' ');
-      resolve();
-      if (status !== 'True') {
-        if (!sinceMs.has(name)) sinceMs.set(name, performance.now());
-        return;
-      }
-      const since = sinceMs.get(name);
-      if (since === undefined) return;
-      sinceMs.delete(name);
-      longestMs.set(name, Math.max(longestMs.get(name) ?? 0, performance.now() - since));
-    });
-  }
-  return {
-    started,
-    allConnected: () => sinceMs.size === 0,
-    result: () => ({ disconnected: longestMs.size, longestS: Math.max(0, ...longestMs.values()) / 1000 }),
-    async stop() {
-      killGroup(child);
-      await waitForExit(child);
+  const record = fleet.record();
+  const startedMs = performance.now();
+  await action();
+  let problem = '';
+  await eventually(
+    'the disruption is over',
+    async () => {
+      if (!(await isOver())) return false;
+      const pods = await operatorPods(tools);
+      if (pods.length !== 2 || !pods.every(({ ready }) => ready) || !record.allConnected()) return false;
+      const { ok, output } = await doctor(tools);
+      problem = output;
+      return ok;
     },
+    180_000,
+    POLL_MS,
+  ).catch((error: unknown) => {
+    throw new Error(
+      `${String(error)}: ${problem
+        .split('\n')
+        .filter((line) => !line.startsWith('ok'))
+        .join(' | ')
+        .slice(0, 600)}`,
+    );
+  });
+  const recoveredS = (performance.now() - startedMs) / 1000;
+  const after = await takeSnapshot(tools);
+  const unchanged = [...before].filter(([name]) => after.has(name));
+  const rewritten = unchanged.filter(([name, version]) => after.get(name) !== version).length;
+  const expected = fleet.size.reporters * fleet.size.tunnels;
+  if (Math.abs(after.size - expected) > 2 * fleet.size.churn) {
+    throw new Error(`${after.size} objects after the disruption, ${expected} expected`);
+  }
+  const { disconnected, longestS } = record.result();
+  return {
+    rewritten,
+    note:
+      `${unchanged.length} unchanged objects; ${disconnected} of ${fleet.size.reporters} reporters disconnected, ` +
+      `at most ${longestS.toFixed(1)} s; healthy after ${recoveredS.toFixed(0)} s`,
   };
 }

@@ -129,9 +129,20 @@ export async function runSidecar(
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
     const requests = `http://${await addressOf('envoy-responder')}:8085/`;
     const script = `fetch(process.argv[1], { headers: { 'x-node-id': '${NODE_ID}' } }).then(async (response) => console.log(await response.text()))`;
-    const { stdout, stderr } = await tools.run([process.execPath, '--eval', script, requests]);
-    if (stdout.trim() !== BACKEND_TEXT)
-      throw new Error(`the request through the tunnel returned ${stdout || stderr}`);
+    // kube-proxy programs the Service a moment after the pod is ready.
+    let answer = '';
+    await eventually(
+      'a request through the tunnel is answered',
+      async () => {
+        const { stdout, stderr } = await tools.run([process.execPath, '--eval', script, requests]);
+        answer = stdout.trim() || stderr;
+        return answer === BACKEND_TEXT;
+      },
+      DEADLINE_MS,
+      POLL_MS,
+    ).catch((error: unknown) => {
+      throw new Error(`${String(error)}: ${answer.slice(0, 300)}`);
+    });
     killGroup(initiator);
     await waitForExit(initiator);
     await eventually(
