@@ -33,21 +33,24 @@ const SETTLE_POLL_MS = 200;
  */
 const SILENT_REPORT_INTERVAL = '60s';
 
+/** The number of objects of the raw writer in a tenth of the size. */
+const QUICK_RAW = ['-raw-n', '2000'];
+
 /** What the driver measures: its flags, in full size and in a tenth of it. */
 const SCENARIOS = [
   {
     name: 'cold',
     full: ['-reporters', '100', '-per', '100'],
-    quick: ['-reporters', '100', '-per', '10'],
+    quick: ['-reporters', '100', '-per', '10', ...QUICK_RAW],
     operatorFlags: ['--report-interval', SILENT_REPORT_INTERVAL],
   },
   {
     name: 'resident',
     full: ['-reporters', '500', '-per', '100'],
-    quick: ['-reporters', '50', '-per', '100'],
+    quick: ['-reporters', '50', '-per', '100', '-idle', '15s', '-dur', '10s', ...QUICK_RAW],
     operatorFlags: [],
   },
-  { name: 'big', full: ['-per', '100000'], quick: ['-per', '10000'], operatorFlags: [] },
+  { name: 'big', full: ['-per', '100000'], quick: ['-per', '10000', ...QUICK_RAW], operatorFlags: [] },
 ] as const;
 
 type Scenario = (typeof SCENARIOS)[number];

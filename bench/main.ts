@@ -8,12 +8,15 @@ import { measureCounterpart } from './counterpart.ts';
 import { compareResults, foreignCpuSeconds, formatComparisons } from './counterpart-table.ts';
 import { summarizeRuns, formatTable } from './metric.ts';
 import { commit, machine } from './machine.ts';
+import { measureMemoryCurve } from './memory-curve.ts';
 import { MEASUREMENT_NAMES, runAll } from './measurements.ts';
 import { helpText, parseOptions, type Options } from './options.ts';
 import { profileInitialSync } from './profile.ts';
 import { createProgress } from './progress.ts';
 import { FULL, QUICK } from './scenario.ts';
 
+/** Shown by docs/benchmark.md. */
+const MEMORY_CURVE = new URL('../docs/memory-curve.svg', import.meta.url).pathname;
 const RESULTS = new URL('./results/', import.meta.url).pathname;
 
 process.exitCode = await main(process.argv.slice(2));
@@ -38,6 +41,7 @@ async function main(args: readonly string[]): Promise<number> {
   try {
     const { options } = parsed;
     if (options.counterpart !== undefined) return await compare(options, options.counterpart);
+    if (options.memoryCurve !== undefined) return await drawMemoryCurve(options, options.memoryCurve);
     return options.profile ? await profile(options) : await measure(options);
   } catch (error) {
     process.stderr.write(`bench: ${(error as Error).message}\n`);
@@ -97,6 +101,29 @@ CPU of other processes during one measurement: at most ${foreignCpuSeconds(resul
     );
     process.stdout.write(`written to ${file}\n`);
   }
+  return 0;
+}
+
+async function drawMemoryCurve({ quick, json }: Options, minutes: number): Promise<number> {
+  const progress = createProgress(process.stderr);
+  const { samples, growth, svg } = await measureMemoryCurve(minutes, {
+    scale: quick ? QUICK : FULL,
+    progress: (activity) => progress.update(activity),
+  });
+  progress.end();
+  const file = quick ? `${RESULTS}memory-curve.svg` : MEMORY_CURVE;
+  await mkdir(dirname(file), { recursive: true });
+  await writeFile(file, svg);
+  if (json !== undefined)
+    await writeFile(
+      json,
+      `${JSON.stringify({ commit: commit(), minutes, growth, samples }, undefined, 2)}\n`,
+    );
+  const line = (name: string, { perHour, error }: { perHour: number; error: number }): string =>
+    `${name}: growth ${perHour.toFixed(1)} ± ${error.toFixed(1)} MiB per hour\n`;
+  process.stdout.write(
+    `${line('RSS', growth.residentMiB)}${line('anonymous memory', growth.anonymousMiB)}written to ${file}\n`,
+  );
   return 0;
 }
 

@@ -10,6 +10,8 @@ export interface Options {
   /** 1 to 99. */
   readonly runs: number;
   readonly profile: boolean;
+  /** The minutes of the curve of the memory that is measured instead, 1 to 1440. Default: none. */
+  readonly memoryCurve: number | undefined;
   /** The folder of the counterpart that the operator is compared to, instead of the measurements. Default: none. */
   readonly counterpart: string | undefined;
   /** The file for the JSON. Default: a file in bench/results if the run is complete. */
@@ -34,6 +36,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
         quick: { type: 'boolean', default: false },
         runs: { type: 'string' },
         profile: { type: 'boolean', default: false },
+        'memory-curve': { type: 'string' },
         peer: { type: 'boolean', default: false },
         'peer-folder': { type: 'string' },
         json: { type: 'string' },
@@ -56,6 +59,13 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   ) {
     return { error: '--profile: can be combined only with --quick' };
   }
+  const minutes = values['memory-curve'];
+  if (minutes !== undefined) {
+    if (!/^[1-9]\d{0,3}$/.test(minutes) || Number(minutes) > 1440)
+      return { error: `--memory-curve ${minutes}: must be a whole number of minutes from 1 to 1440` };
+    if (values.only !== undefined || values.runs !== undefined || values.profile || values.peer)
+      return { error: '--memory-curve: can be combined only with --quick and --json' };
+  }
   if (values.peer && (values.only !== undefined || values.profile)) {
     return { error: '--peer: can be combined only with --peer-folder, --quick, --runs and --json' };
   }
@@ -66,6 +76,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
       quick: values.quick,
       runs: Number(runs),
       profile: values.profile,
+      memoryCurve: minutes === undefined ? undefined : Number(minutes),
       counterpart: values.peer ? resolve(values['peer-folder'] ?? COUNTERPART_FOLDER) : undefined,
       json: values.json,
     },
@@ -87,6 +98,8 @@ docs/benchmark.md describes each metric. Requires Linux.
   --json FILE  write the metrics to FILE (default: bench/results/DATE-COMMIT.json for a complete run in full size)
   --profile    instead of measuring, write a CPU profile of the operator during the first full push to
                bench/results, and print where the time is spent
+  --memory-curve MINUTES  instead of measuring, sample the memory of the operator while 10,000 objects change, print its
+               growth and draw docs/memory-curve.svg (with --quick: bench/results/memory-curve.svg)
   --peer       instead of measuring against the baseline, compare the operator with a counterpart in Go, using the
                counterpart's driver; about 15 minutes per run on 2 cores; requires Go
   --peer-folder DIR  the sources of the counterpart (default: ../shared/peer)

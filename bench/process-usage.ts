@@ -23,6 +23,14 @@ export function memoryMiB(pid: number): { readonly resident: number; readonly pe
   return { resident: mib('VmRSS'), peak: mib('VmHWM') };
 }
 
+/** Returns the anonymous memory, in MiB: heaps and stacks, without the files of the program. */
+export function anonymousMiB(pid: number): number {
+  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
+  const kib = /^Anonymous:\s+(\d+) kB/m.exec(rollup)?.[1];
+  if (kib === undefined) throw new Error(`/proc/${pid}/smaps_rollup has no Anonymous`);
+  return Number(kib) / 1024;
+}
+
 /**
  * Returns the client ports of all IPv4 connections to a port of this machine, including connections that were closed
  * within the last minute, which the kernel still lists (TIME_WAIT).

@@ -63,6 +63,12 @@ describe('the build', () => {
     expect(JSON.parse(run(['-e', script]).stdout)).to.deep.equal(['function', ['bundle']]);
   });
 
+  it('writes the code that V8 has compiled once an object has been created for a report', () => {
+    expect(run([program('warm-up.js')])).to.include({ status: 0, stdout: '', stderr: '' });
+    const files = readdirSync(program('compile-cache'), { recursive: true, withFileTypes: true });
+    expect(files.filter((file) => file.isFile())).to.have.length.greaterThan(0);
+  });
+
   it('prints one line under an older Node, which cannot load the other files', () => {
     const script = `Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.0.0' } });`;
     const preload = ['--import', `data:text/javascript,${encodeURIComponent(script)}`];

@@ -48,6 +48,7 @@ const OTHERS_FLAGS = new Set([
     '--only',
     '--quick',
     '--profile',
+    '--memory-curve',
     '--json',
     '--seed',
     '--messages',

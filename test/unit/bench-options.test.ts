@@ -15,6 +15,7 @@ describe('flags of the benchmark', () => {
       quick: false,
       runs: 3,
       profile: false,
+      memoryCurve: undefined,
       counterpart: undefined,
       json: undefined,
     });
@@ -35,8 +36,16 @@ describe('flags of the benchmark', () => {
     expect(options('--peer').counterpart).to.match(/\/shared\/peer$/);
   });
 
+  it('draw the memory for the given minutes with --memory-curve', () => {
+    expect(options('--memory-curve', '60')).to.include({ memoryCurve: 60, counterpart: undefined });
+    expect(options('--memory-curve', '3', '--quick').quick).to.equal(true);
+  });
+
   it('report an unknown flag or an invalid value in one line that quotes it', () => {
     const invalid: [readonly string[], RegExp][] = [
+      [['--memory-curve', '0'], /^--memory-curve 0: must be a whole number of minutes from 1 to 1440$/],
+      [['--memory-curve', '1441'], /^--memory-curve 1441: /],
+      [['--memory-curve', '3', '--peer'], /^--memory-curve: can be combined only with --quick and --json$/],
       [['--only', 'nonsense'], /^--only nonsense: must be one of .*\bidle\b/],
       [['--runs', '0'], /^--runs 0: must be a whole number from 1 to 99$/],
       [['--runs', '1.5'], /^--runs 1\.5: /],
