@@ -43,7 +43,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 2, arbitrary: reconnect },
   { weight: 3, arbitrary: fc.constant<Step>({ do: 'write' }) },
   { weight: 2, arbitrary: fc.nat({ max: 4 }).map((events): Step => ({ do: 'watch', events })) },
-  { weight: 2, arbitrary: fc.constantFrom(10_000, 20_000, 31_000).map((ms): Step => ({ do: 'wait', ms })) },
+  { weight: 5, arbitrary: fc.constantFrom(10_000, 31_000).map((ms): Step => ({ do: 'wait', ms })) },
   { weight: 3, arbitrary: fc.constant<Step>({ do: 'settle' }) },
   { weight: 1, arbitrary: restart },
 );
@@ -210,7 +210,7 @@ describe('the controller, compared to a model', () => {
     );
     const runs = await assertHolds(property, { runs: 1000, file: 'test/unit/model-objects.test.ts' });
     for (const [what, times] of Object.entries(covered))
-      expect(times, what).to.be.at.least(Math.floor(runs / 50));
+      expect(times, what).to.be.at.least(Math.floor(runs / 100));
   });
 
   it('detects a flap after a heartbeat that arrived before the objects were listed', async () => {
