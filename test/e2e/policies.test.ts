@@ -3,7 +3,7 @@ import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
-import { runDoctor } from '../support/cli-process.ts';
+import { runCommand, runDoctor } from '../support/cli-process.ts';
 import {
   createNamespace,
   FIRST_START_TIMEOUT_MS,
@@ -422,12 +422,12 @@ describe('two replicas with a policy', function () {
 describe('operator that is newer than its CRDs', function () {
   this.timeout(FIRST_START_TIMEOUT_MS);
 
-  it('works without the policy CRD, logs this once, and enforces policies once it is installed', async () => {
+  it('works without the optional CRDs, logs this once for each, and serves them once they are installed', async () => {
     const controlPlane = await startWithCrds();
     let fixture: Fixture | undefined;
     try {
-      const crd = 'reversetunnelpolicies.reverse-tunnel.io';
-      expect((await controlPlane.kubectl(['delete', 'crd', crd])).code).to.equal(0);
+      const optional = ['policies', 'expectations'].map((name) => `reversetunnel${name}.reverse-tunnel.io`);
+      expect((await controlPlane.kubectl(['delete', 'crd', ...optional])).code).to.equal(0);
       fixture = await openFixture(controlPlane, 'older-crds');
       await fixture.operator.ready();
       const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
@@ -439,8 +439,36 @@ describe('operator that is newer than its CRDs', function () {
       expect(
         logged.filter(({ resource }) => String(resource).startsWith('reversetunnelpolicies')),
       ).to.have.length(1);
+      const { operator } = fixture;
+      const loggedExpectations = (): string[] | undefined => {
+        const lines = operator.log.filter(({ level }) => level === 'warn' || level === 'error');
+        const about = lines.filter(({ resource }) =>
+          String(resource).startsWith('reversetunnelexpectations'),
+        );
+        return about.length === 0 ? undefined : about.map(({ msg }) => msg);
+      };
+      const line = 'ReverseTunnelExpectation CRD is not installed; expectations are not evaluated';
+      expect(await poll(DEADLINE_MS, loggedExpectations)).to.deep.equal([line]);
+      const { findings } = await runDoctor(['--kubeconfig', fixture.kubeconfigPath, '-n', fixture.namespace]);
+      for (const crd of optional)
+        expect(findings.map(({ status, message }) => `${status} ${message}`)).to.include(
+          `warn ${crd} is not served at v1alpha1 with a status subresource`,
+        );
+      const flags = ['--kubeconfig', controlPlane.kubeconfigPath, '-n', fixture.namespace];
+      const shown = await runCommand(['status', ...flags]);
+      expect([shown.code, shown.stderr]).to.deep.equal([0, '']);
 
       await applyCrds(controlPlane);
+      const path = `${API}/namespaces/${fixture.namespace}/reversetunnelexpectations`;
+      const expectation = {
+        apiVersion: 'reverse-tunnel.io/v1alpha1',
+        kind: 'ReverseTunnelExpectation',
+        metadata: { name: 'edge' },
+        spec: { match: { nodeID: 'a' } },
+      };
+      expect((await controlPlane.request('POST', path, expectation)).status).to.equal(201);
+      await fixture.kubectl('wait', '--for=condition=Ready', 'rte/edge', '--timeout=20s');
+      expect(loggedExpectations()).to.have.length(1);
       await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
       const ms = await fixture.waitForTunnels('a');
       let ended = false;
