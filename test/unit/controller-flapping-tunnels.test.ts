@@ -169,6 +169,23 @@ describe('the status of a reporter with a flapping tunnel', () => {
     harness.stop();
   });
 
+  it('becomes in sync after a reconnect although a delayed write is always pending', async () => {
+    const harness = createMultiReplicaHarness();
+    const a = harness.replica('a');
+    const flapFor = async (seconds: number): Promise<void> => {
+      for (let change = 0; change < seconds; change += 1) {
+        a.report(RESPONDER, change % 2 === 0 ? delta([], ['node-1']) : delta([tunnel('node-1')]));
+        await harness.advance(1000);
+      }
+    };
+    a.connect(RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')));
+    await flapFor(31);
+    a.connect(RESPONDER, fullPush(tunnel('node-2')));
+    await flapFor(5);
+    expect(harness.condition(RESPONDER, 'Synced')).to.equal('True UpToDate');
+    harness.stop();
+  });
+
   it('costs at most one write per 30 s', async () => {
     const harness = createMultiReplicaHarness();
     const a = harness.replica('a');
