@@ -3,7 +3,6 @@ import { chmod, chown, copyFile, mkdir, readdir, readFile, symlink, writeFile } 
 import { join } from 'node:path';
 import { lastLines, run } from '../control-plane/run.ts';
 import { ClusterError } from './errors.ts';
-import type { ProgramOptions } from './programs.ts';
 
 /** The packages of Debian in each base image. */
 export const BASE_PACKAGES = {
@@ -18,12 +17,12 @@ export const BASE_PACKAGES = {
   ],
 } as const;
 
-const NPM_VERSION = '11.19.1';
+export const NPM_VERSION = '11.19.1';
 /** The user of the image, as in the real base image. */
 const NONROOT = 65532;
 
 /** Adds the Node that runs this program, and npm, as `node:24-trixie-slim` has them. */
-export async function addNode(folder: string, { env }: ProgramOptions): Promise<void> {
+export async function addNode(folder: string, env: NodeJS.ProcessEnv): Promise<void> {
   const local = join(folder, 'usr', 'local');
   const modules = join(local, 'lib', 'node_modules');
   for (const path of [join(local, 'bin'), join(modules, 'npm'), join(local, 'etc')])

@@ -112,7 +112,7 @@ export async function createImageBuilder(options: ProgramOptions): Promise<Image
       const folder = await createDisposableFolder(cache, '.base-');
       try {
         await unpackDebian({ ...options, folder: folder.path, packages: BASE_PACKAGES[kind] });
-        if (kind === 'build') await addNode(folder.path, options);
+        if (kind === 'build') await addNode(folder.path, options.env);
         else await addRuntimeFiles(folder.path);
         await execute(['from-folder', image, '/base', ...config], { '/base': folder.path });
       } finally {

@@ -75,8 +75,8 @@ export async function startNode(options: ProgramOptions): Promise<RunningNode> {
   }
   const programs = await resolveNodePrograms(options);
   const pause = await (await createImageBuilder(options)).buildPause(join(programs.cluster, 'pause'));
-  // What a machine that lost its power left there.
-  await rm(folder, { recursive: true, force: true });
+  // What a node left there that was killed together with its supervisor, or with the machine.
+  await stopNode(env);
   for (const path of [folder, join(folder, 'root')]) await mkdir(path, { recursive: true, mode: 0o700 });
   await writeNodeFiles(folder, existsSync('/sys/fs/cgroup/cgroup.controllers'));
   const binds = {

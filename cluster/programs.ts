@@ -10,6 +10,7 @@ import { buildPackages, findGo, goBuildFlags } from '../control-plane/go-build.t
 import type { Progress } from '../control-plane/progress.ts';
 import { resolveBinaries } from '../control-plane/resolve.ts';
 import { lastLines, run } from '../control-plane/run.ts';
+import { BASE_PACKAGES, NPM_VERSION } from './base-folders.ts';
 import { DEBIAN_SUITE, unpackDebian } from './debian.ts';
 import { ClusterError } from './errors.ts';
 
@@ -44,6 +45,9 @@ const PACKAGES = [
 ];
 const HELM_3_VERSION = 'v3.22.0';
 
+/** What decides what the cache contains, beyond the files of the Go module; the base images contain this Node. */
+const PINS = [DEBIAN_SUITE, PACKAGES, HELM_3_VERSION, BASE_PACKAGES, NPM_VERSION, process.version];
+
 /** Where programs come from, and who hears of it. */
 export interface ProgramOptions {
   /** XDG_CACHE_HOME, HOME and PATH are read. */
@@ -66,7 +70,7 @@ export async function clusterCache(env: NodeJS.ProcessEnv): Promise<string> {
   const hash = createHash('sha256');
   for (const file of ['go.mod', 'go.sum', 'coredns/main.go', 'pause/main.go'])
     hash.update(await readFile(join(FOLDER, file)));
-  hash.update(JSON.stringify([DEBIAN_SUITE, PACKAGES, HELM_3_VERSION, await goBuildFlags()]));
+  hash.update(JSON.stringify([PINS, await goBuildFlags()]));
   return join(cacheRoot(env), 'cluster', hash.digest('hex').slice(0, 12));
 }
 

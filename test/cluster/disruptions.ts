@@ -44,7 +44,7 @@ async function drain(tools: ClusterTools, fleet: Fleet): Promise<DisruptionResul
 
 /** Kills containers with SIGKILL, as the kernel does when memory is exhausted. */
 async function kill(tools: ClusterTools, fleet: Fleet, count: number): Promise<DisruptionResult> {
-  const pods = (await operatorPods(tools)).slice(0, count);
+  const pods = (await podsByLoad(tools)).slice(0, count);
   return await disrupt(
     tools,
     fleet,
@@ -58,7 +58,7 @@ async function kill(tools: ClusterTools, fleet: Fleet, count: number): Promise<D
 
 /** Stops a process without ending it: its connections stay open and nothing answers. */
 async function freeze(tools: ClusterTools, fleet: Fleet): Promise<DisruptionResult> {
-  const [pod] = await operatorPods(tools);
+  const [pod] = await podsByLoad(tools);
   if (pod === undefined) throw new Error('no pod');
   const pid = await processOf(pod);
   let frozenMs = 0;
@@ -154,6 +154,15 @@ export async function upgradeFrom(tools: ClusterTools, fleet: Fleet): Promise<Di
     },
     async () => true,
   );
+}
+
+/** Returns the pods, the one that owns most reporters first: a disruption of one without reporters shows nothing. */
+async function podsByLoad(tools: ClusterTools): Promise<readonly OperatorPod[]> {
+  const template = 'jsonpath={.items[*].status.owner.replica}';
+  const reporters = ['get', 'reversetunnelreporters', '--namespace', NAMESPACE, '--output', template];
+  const owners = (await tools.kubectl(...reporters)).split(' ');
+  const load = ({ name }: OperatorPod): number => owners.filter((owner) => owner.startsWith(name)).length;
+  return (await operatorPods(tools)).toSorted((a, b) => load(b) - load(a));
 }
 
 async function restarted(tools: ClusterTools, pods: readonly OperatorPod[]): Promise<boolean> {
