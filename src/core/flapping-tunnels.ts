@@ -8,6 +8,8 @@ const SLOTS_PER_SECOND = 35;
 const SLOT_INTERVAL_MS = 1000 / SLOTS_PER_SECOND;
 /** A write that is not sent this soon after its slot gets another slot, so that missed slots do not add up to a burst. */
 const SLOT_VALID_MS = 1000;
+/** Writes sent within any second, although slots may be used late. */
+const MAX_WRITES_PER_SECOND = 38;
 /** Tunnels whose drops are counted: a bound of a few MiB. While as many went down recently, no others are counted. */
 const MAX_TRACKED_TUNNELS = 20_000;
 const PURGE_INTERVAL_MS = 1000;
@@ -53,6 +55,8 @@ export class FlappingTunnels {
   readonly #reporters = new Map<string, TrackedReporter>();
   #trackedCount = 0;
   #nextSlotMs = Number.NEGATIVE_INFINITY;
+  /** The last writes in slots, oldest first. */
+  readonly #writesMs: number[] = [];
   #purgedMs = Number.NEGATIVE_INFINITY;
 
   /** The number of tunnels whose drops are counted. */
@@ -91,7 +95,7 @@ export class FlappingTunnels {
   /** Records a write for a tunnel. */
   written(key: string, name: string, nowMs: number): void {
     const tunnel = this.#reporters.get(key)?.tunnels.get(name);
-    if (tunnel !== undefined) recordWrite(tunnel, nowMs);
+    if (tunnel !== undefined) this.#recordWrite(tunnel, nowMs);
   }
 
   /**
@@ -107,7 +111,7 @@ export class FlappingTunnels {
   /** Records a status write of a reporter. */
   statusWritten(key: string, nowMs: number): void {
     const reporter = this.#reporters.get(key);
-    if (reporter !== undefined) recordWrite(reporter.status, nowMs);
+    if (reporter !== undefined) this.#recordWrite(reporter.status, nowMs);
   }
 
   /** Returns the flapping tunnels of a reporter; undefined if there are none. */
@@ -189,17 +193,22 @@ export class FlappingTunnels {
       slot.slotMs = Math.max(nowMs, slot.lastWriteMs + WRITE_INTERVAL_MS, this.#nextSlotMs);
       this.#nextSlotMs = slot.slotMs + SLOT_INTERVAL_MS;
     }
-    return Math.max(0, slot.slotMs - nowMs);
+    if (nowMs < slot.slotMs) return slot.slotMs - nowMs;
+    const [firstMs] = this.#writesMs;
+    const isFull = firstMs !== undefined && this.#writesMs.length === MAX_WRITES_PER_SECOND;
+    return isFull ? Math.max(0, firstMs + 1000 - nowMs) : 0;
+  }
+
+  #recordWrite(slot: WriteSlot, nowMs: number): void {
+    if (slot.slotMs !== undefined && this.#writesMs.push(nowMs) > MAX_WRITES_PER_SECOND)
+      this.#writesMs.shift();
+    slot.lastWriteMs = nowMs;
+    slot.slotMs = undefined;
   }
 }
 
 function newSlot(): WriteSlot {
   return { lastWriteMs: Number.NEGATIVE_INFINITY, slotMs: undefined };
-}
-
-function recordWrite(slot: WriteSlot, nowMs: number): void {
-  slot.lastWriteMs = nowMs;
-  slot.slotMs = undefined;
 }
 
 function addDrops(tunnel: TrackedTunnel, count: number, nowMs: number): void {
