@@ -29,6 +29,11 @@ export class HoldInvariant {
     const { cache } = replica.components;
     const key = reporterKey(reporter);
     const known = this.#reported(replica, key);
+    for (const [name, untilMs] of known.heldUntilMs) {
+      if (untilMs > nowMs) continue;
+      known.heldUntilMs.delete(name);
+      known.absent.add(name);
+    }
     const addedNames = added.map(({ name }) => name);
     if (!fullPush) {
       for (const name of new Set([...addedNames, ...removedNames])) {
