@@ -175,7 +175,8 @@ export async function runSidecar(
 }
 
 async function tunnels({ kubectl }: ClusterTools): Promise<readonly string[]> {
-  const selector = `reverse-tunnel.io/node=${NODE_ID}`;
+  // The fleet of the disruptions has a node of the same name, whose object may remain.
+  const selector = `reverse-tunnel.io/node=${NODE_ID},reverse-tunnel.io/cluster=eu-1`;
   const text = await kubectl(
     'get',
     'reversetunnels',
