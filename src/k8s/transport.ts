@@ -135,17 +135,16 @@ export function createTransport(options: TransportOptions): Transport {
   function poolsFor(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
     // A few comparisons per call, by reference because equal `Credentials` keep their identity.
     if (current !== undefined && sameTls(current.credentials, credentials)) return current;
+    // Before the previous pools are closed, because it fails for a certificate and a key that do not match: these were
+    // read during a rotation, and the previous ones may come back.
+    const tls = tlsMaterial(credentials);
+    const calls = createPool(tls, options.connections);
+    const streams = createPool(tls, null);
     if (current !== undefined) {
       closeGracefully(current.calls);
       closeGracefully(current.streams);
     }
-    const tls = tlsMaterial(credentials);
-    current = {
-      credentials,
-      tls,
-      calls: createPool(tls, options.connections),
-      streams: createPool(tls, null),
-    };
+    current = { credentials, tls, calls, streams };
     return current;
   }
 

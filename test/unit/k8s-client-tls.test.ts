@@ -81,6 +81,20 @@ describe('API client over TLS', () => {
     expect((await pods.get('a')).metadata.name).to.equal('a');
   });
 
+  it('serves calls again once a rotation is undone whose certificate and key did not match', async () => {
+    const [first, second] = [authority.issue({ usage: 'client' }), authority.issue({ usage: 'client' })];
+    const good = { ...credentials, ...first };
+    const mismatched = { ...good, key: second.key };
+    credentials = good;
+    const pods = podsOf(`https://127.0.0.1:${await listen(server, '127.0.0.1')}`);
+    expect((await pods.get('a')).metadata.name).to.equal('a');
+    credentials = mismatched;
+    renewed = mismatched;
+    expect((await expectApiError(pods.get('a'))).message).to.contain('key values mismatch');
+    credentials = good;
+    expect((await pods.get('a')).metadata.name).to.equal('a');
+  });
+
   it('sends nothing to a server whose certificate has expired or has another name', async () => {
     for (const [certificate, cause] of [
       [
