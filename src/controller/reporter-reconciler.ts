@@ -175,13 +175,16 @@ export class ReporterReconciler implements Reconciler {
     }
   }
 
-  /** Returns the end of the stream of an owner that has died, which could not record it. */
+  /**
+   * Returns the end of the stream of an owner that has died, which could not record it. One that was shut down counts as
+   * alive while its reporters reconnect: a rollout is not a disconnect.
+   */
   #disconnectOfLostOwner(key: string): ReporterDisconnect[] {
     const { cache, fence, clock } = this.#options;
     const object = cache.get(key);
     if (object === undefined) return [];
     const { owner, connected } = observeReporter(object);
-    if (!connected || owner === undefined || fence.isServing(owner.replica)) return [];
+    if (!connected || owner === undefined || fence.isAlive(owner.replica)) return [];
     const wallMs = clock.wallMs();
     const connectedMs = Date.parse(object.status?.connectedSince ?? '');
     // By the clocks of two replicas.

@@ -24,6 +24,8 @@ const metrics = createMetrics();
 /** The default times of the operator. */
 const UNKNOWN_AFTER_MS = 30_000;
 const EXPIRE_AFTER_MS = 300_000;
+/** How long a released Lease still proves that its holder is alive. */
+const RELEASED_ALIVE_MS = 15_000;
 
 /** A registry in which all replicas are alive. */
 class LiveReplicas extends ReplicaRegistry {
@@ -55,7 +57,11 @@ export interface ReplicaOptions {
 
 /** The environment of all replicas. */
 interface HarnessReplica {
-  readonly state: { readonly stopped: boolean; readonly presumedDead: Set<string> };
+  readonly state: {
+    readonly stopped: boolean;
+    readonly presumedDead: Set<string>;
+    readonly shutDownMs: Map<string, number>;
+  };
   deliver(): number;
   release(): void;
   crash(): void;
@@ -85,6 +91,8 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
       leads: false,
       /** Names of the dead replicas; all others are alive. */
       presumedDead: new Set<string>(),
+      /** When other replicas released their Leases, by name. */
+      shutDownMs: new Map<string, number>(),
       writes: true,
       watchesTunnels: true,
       watchesReporters: true,
@@ -129,8 +137,10 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
     const fence = {
       everHeld: true,
       canWrite: () => state.writes,
-      isAlive: (name: string) => !state.presumedDead.has(name),
-      isServing: (name: string) => !state.presumedDead.has(name),
+      isAlive: (name: string) =>
+        !state.presumedDead.has(name) &&
+        clock.monotonicMs() - (state.shutDownMs.get(name) ?? clock.monotonicMs()) < RELEASED_ALIVE_MS,
+      isServing: (name: string) => !state.presumedDead.has(name) && !state.shutDownMs.has(name),
       addEventHandler() {},
     };
     const ledger = new Ledger({}, removalHold);
@@ -238,6 +248,14 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
         state.stopped = true;
         controllers.stop();
         for (const other of replicas) other.state.presumedDead.add(self);
+      },
+      /** Stops the replica as SIGTERM does: its reporters stay connected, and its Lease is released. */
+      shutDown(): void {
+        for (const { reporter, stream } of registry.entries())
+          if (stream !== undefined) intake.reporterDisconnected(reporter, 'shutdown');
+        state.stopped = true;
+        controllers.stop();
+        for (const other of replicas) other.state.shutDownMs.set(self, clock.monotonicMs());
       },
     };
     replicas.push(instance);

@@ -110,6 +110,17 @@ describe('the recent disconnects of a reporter', () => {
       },
     ],
     [
+      'the reconnect to another replica while its own is replaced in a rollout',
+      async () => {
+        const other = world.replica('b');
+        replica.shutDown();
+        await world.advance(5000);
+        other.connect(RESPONDER, fullPush(T1));
+        await world.advance(20_000);
+        expect(world.owner(RESPONDER)).to.equal('b');
+      },
+    ],
+    [
       'a new stream that replaces the previous one',
       async () => {
         replica.intake.reporterConnected(RESPONDER, PLAIN_ENVOY, ANONYMOUS, true);
