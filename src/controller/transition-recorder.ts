@@ -157,6 +157,7 @@ export class TransitionRecorder {
       held: ledger.tunnel(key, name),
       isDesired: ledger.tunnelState(key, name).state === 'present',
       isComplete: ledger.isComplete(key),
+      isHeld: ledger.isHeld(key, name),
       isOrphan: registry.entry(key)?.isOrphan ?? false,
       hint,
     });

@@ -154,7 +154,9 @@ export class TunnelEnqueuer {
     // All objects of an expired reporter are deleted anyway, at a limited rate.
     else if (registry.phase(key) !== 'expired') {
       this.#enqueueChanged(key, changed, nowMs);
-      if (!ledger.isComplete(key)) this.#enqueueChanged(key, objects.tunnelNames(key), nowMs);
+      // Objects of tunnels that the ledger does not contain: it knows whether they are permitted only with the object.
+      if (!ledger.isComplete(key) || ledger.heldRemovals(key) !== undefined)
+        this.#enqueueChanged(key, objects.tunnelNames(key), nowMs);
     }
   }
 
@@ -208,7 +210,7 @@ export class TunnelEnqueuer {
 
   /** Compares the next names of a scan. Returns true if it is complete. */
   #scanNext({ key, tunnelNames, sinceMs }: ScanJob): boolean {
-    const { ledger, queue, planner, registry, flapping, clock, metrics } = this.#options;
+    const { queue, planner, registry, flapping, clock, metrics } = this.#options;
     const nowMs = clock.monotonicMs();
     const pendingWrites = registry.entry(key)?.pendingWrites;
     let added = 0;
@@ -227,7 +229,7 @@ export class TunnelEnqueuer {
       )
         continue;
       // A tunnel that the policies deny loses its object immediately.
-      const delayMs = ledger.isDenied(key, value) ? 0 : flapping.writeDelayMs(key, value, nowMs);
+      const delayMs = this.#isDenied(key, value) ? 0 : flapping.writeDelayMs(key, value, nowMs);
       if (delayMs > 0) {
         metrics.flappingWritesSuppressed.inc();
         queue.addAfter({ key, name: value, priority: 'normal', sinceMs }, delayMs);
@@ -241,6 +243,14 @@ export class TunnelEnqueuer {
     if (added > 0) pendingWrites?.updateBacklog(queue.pending(key), sinceMs);
     metrics.workqueueAdds.inc({ name: 'tunnels' }, added);
     return isDone;
+  }
+
+  /** Returns true if the policies deny a tunnel that the reporter holds, or whose removal is held. */
+  #isDenied(key: string, tunnelName: string): boolean {
+    const { ledger, objects } = this.#options;
+    if (!ledger.isHeld(key, tunnelName)) return ledger.isDenied(key, tunnelName);
+    const [object] = objects.objects(key, tunnelName);
+    return ledger.tunnelState(key, tunnelName, object?.tunnel).state === 'absent';
   }
 
   #scheduleScan(): void {

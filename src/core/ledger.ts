@@ -132,6 +132,11 @@ export class Ledger {
     return held === undefined || held.size === 0 ? undefined : held;
   }
 
+  /** Returns true while the removal of a tunnel is held. */
+  isHeld(key: string, name: string): boolean {
+    return this.#reporters.get(key)?.held.has(name) === true;
+  }
+
   /** The number of held removals of all reporters. */
   get heldCount(): number {
     return this.#heldCount;

@@ -52,6 +52,8 @@ export interface TransitionContext {
   readonly isDesired: boolean;
   /** True after the first full push of the reporter. */
   readonly isComplete: boolean;
+  /** True while the removal of the tunnel is held. */
+  readonly isHeld: boolean;
   /** True if the reporter object did not exist, so this replica created it to expire the objects. */
   readonly isOrphan: boolean;
   readonly hint: TransitionHint | undefined;
@@ -113,7 +115,7 @@ function reasonOfCreate(hint: TransitionHint | undefined): TransitionReason {
 
 function reasonOfDelete(
   { tunnel }: ObservedTunnel,
-  { held, isDesired, isComplete, hint }: TransitionContext,
+  { held, isDesired, isComplete, isHeld, hint }: TransitionContext,
 ): TransitionReason | undefined {
   if (held !== undefined && isDesired) {
     // The same tunnel twice: the other object was created manually.
@@ -121,8 +123,8 @@ function reasonOfDelete(
   }
   if (held !== undefined || hint === 'PolicyDenied') return 'PolicyDenied';
   if (hint === 'Removed') return 'Removed';
-  // Before the first full push, only a removal or a policy makes a tunnel absent.
-  return isComplete ? 'AbsentFromFullPush' : 'PolicyDenied';
+  // Before the first full push, only a removal or a policy makes a tunnel absent; during a hold, only a policy.
+  return isComplete && !isHeld ? 'AbsentFromFullPush' : 'PolicyDenied';
 }
 
 function up(reason: TransitionReason, tunnel: Tunnel): TunnelTransition {

@@ -1,5 +1,7 @@
 import { expect } from 'chai';
 
+import { parsePolicy } from '../../src/core/policy.ts';
+import { ALLOW_ALL_POLICIES, createPolicySet, type PolicySet } from '../../src/core/policy-set.ts';
 import { MAX_IMMEDIATE_REMOVALS, type RemovalHoldRule } from '../../src/core/removal-hold.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import { reporterKey, type Tunnel } from '../../src/core/tunnel.ts';
@@ -20,6 +22,14 @@ function tunnels(from: number, to: number, overrides: Partial<Tunnel> = {}): Tun
 }
 
 const ALL = tunnels(1, 100);
+
+/** Allows every peer to report tunnels of one tenant. */
+function allowTenant(tenant: string): PolicySet {
+  const { rules = [] } = parsePolicy({
+    rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: [tenant] }],
+  });
+  return createPolicySet(rules);
+}
 
 /** Counts the calls since the last time, by verb. */
 function verbs({ api }: ControllerHarness): Record<string, number> {
@@ -188,6 +198,29 @@ describe('a hold of removals after a restart of the operator', () => {
 
 describe('a hold of removals with several replicas', () => {
   const HELD = tunnels(1, 20);
+
+  it('does not keep objects that a policy denies meanwhile, which are logged as PolicyDenied', async () => {
+    const harness = createMultiReplicaHarness(RULE);
+    const a = harness.replica('a');
+    a.connect(RESPONDER, fullPush(...HELD, ...tunnels(21, 40, { tenantID: 'beta' })));
+    await harness.advance(1000);
+    a.authorizer.onPoliciesChanged(ALLOW_ALL_POLICIES);
+    a.connect(RESPONDER, fullPush());
+    await harness.advance(5000);
+    a.report(RESPONDER, delta([]));
+    harness.transitions.splice(0);
+    a.authorizer.onPoliciesChanged(allowTenant('beta'));
+    await harness.advance(2000);
+    expect(harness.tunnelNames(RESPONDER)).to.have.members(tunnels(21, 40).map(({ name }) => name));
+    expect(harness.transitions.map(({ reason }) => reason)).to.deep.equal(HELD.map(() => 'PolicyDenied'));
+    harness.transitions.splice(0);
+    await harness.advance(30_000);
+    expect(harness.tunnelNames(RESPONDER)).to.deep.equal([]);
+    expect(new Set(harness.transitions.map(({ reason }) => reason))).to.deep.equal(
+      new Set(['AbsentFromFullPush']),
+    );
+    harness.stop();
+  });
 
   it('is shown as the reason of Synced, with the number of objects and the time', async () => {
     const harness = createMultiReplicaHarness(RULE);
