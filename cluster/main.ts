@@ -2,12 +2,13 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { constants } from 'node:os';
 import { ControlPlaneError } from '../control-plane/errors.ts';
 import { createProgress } from '../control-plane/progress.ts';
 import { ClusterError } from './errors.ts';
+import { EXIT_FAILURE, EXIT_USAGE, exitOnSignals, signalExitCode } from './exit.ts';
 import { createImageBuilder, OPERATOR_IMAGE } from './image-builder.ts';
 import { commandIn, findNode, loadImage, nodeFolder, type RunningNode, startNode, stopNode } from './node.ts';
+import type { ProgramOptions } from './programs.ts';
 
 const HELP = `Usage: npm run cluster -- COMMAND
 Runs a real Kubernetes with one node in Linux namespaces of its own. It needs Linux, root, apt and Go 1.26 or later.
@@ -24,11 +25,6 @@ Runs a real Kubernetes with one node in Linux namespaces of its own. It needs Li
 The node has no access to other networks: load images, and use the pull policy Never or IfNotPresent. Programs are kept
 in the cache folder; its logs are in the folder that \`up\` prints.
 `;
-
-const EXIT_FAILURE = 1;
-const EXIT_USAGE = 2;
-/** A shell reports the end by a signal as this plus the number of the signal. */
-const EXIT_SIGNAL = 128;
 
 async function main(args: readonly string[]): Promise<number> {
   const [command, ...rest] = args;
@@ -78,13 +74,9 @@ async function main(args: readonly string[]): Promise<number> {
   }
 }
 
-/** Starts the node; a signal meanwhile ends it. */
-async function up(options: Parameters<typeof startNode>[0]): Promise<void> {
-  const interrupt = (signal: NodeJS.Signals): void => {
-    void stopNode(options.env).finally(() => process.exit(EXIT_SIGNAL + constants.signals[signal]));
-  };
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
-  const node = await startNode(options);
+/** Starts the node; a signal meanwhile ends it, but never one that runs already. */
+async function up(options: ProgramOptions): Promise<void> {
+  const node = await startNode(options, () => exitOnSignals(() => stopNode(options.env)));
   process.stdout.write(`export KUBECONFIG=${node.kubeconfig}\n`);
   options.progress.log(
     `logs are in ${node.logs}; try \`npm run cluster -- exec kubectl get pods -A\`; \`npm run cluster -- down\` ends it`,
@@ -106,7 +98,7 @@ async function execute(node: RunningNode, words: readonly string[], inside: bool
   // The terminal sends Ctrl-C to both; the command decides what it means.
   process.on('SIGINT', () => {}).on('SIGTERM', () => child.kill('SIGTERM'));
   await once(child, 'close');
-  return child.exitCode ?? EXIT_SIGNAL + constants.signals[child.signalCode ?? 'SIGKILL'];
+  return child.exitCode ?? signalExitCode(child.signalCode ?? 'SIGKILL');
 }
 
 try {

@@ -64,17 +64,22 @@ export async function findNode(env: NodeJS.ProcessEnv): Promise<RunningNode | un
 /**
  * Starts the node and returns once it is Ready. The node outlives this process.
  *
+ * @param onStart called once no other node can be confused with this one: from then on, `stopNode` ends this one
  * @throws ClusterError if a node runs already, or if this machine does not allow it; then nothing is left behind
  */
-export async function startNode(options: ProgramOptions): Promise<RunningNode> {
+export async function startNode(
+  options: ProgramOptions,
+  onStart: () => void = () => {},
+): Promise<RunningNode> {
   const { env, progress } = options;
-  await checkMachine(env);
   const folder = nodeFolder(env);
-  if ((await readState(folder)) !== undefined) {
-    throw new ClusterError('a cluster is running; stop it with `npm run cluster -- down`');
-  }
+  await rejectRunningNode(folder);
+  await checkMachine(env);
   const programs = await resolveNodePrograms(options);
   const pause = await (await createImageBuilder(options)).buildPause(join(programs.cluster, 'pause'));
+  // Building the programs takes minutes, in which another process may have started a node.
+  await rejectRunningNode(folder);
+  onStart();
   // What a node left there that was killed together with its supervisor, or with the machine.
   await stopNode(env);
   for (const path of [folder, join(folder, 'root')]) await mkdir(path, { recursive: true, mode: 0o700 });
@@ -240,6 +245,11 @@ async function firstProcess(launcher: number): Promise<number | undefined> {
     await delay(POLL_MS / 10);
   }
   return undefined;
+}
+
+async function rejectRunningNode(folder: string): Promise<void> {
+  if ((await readState(folder)) === undefined) return;
+  throw new ClusterError('a cluster is running; stop it with `npm run cluster -- down`');
 }
 
 async function readState(folder: string): Promise<NodeState | undefined> {

@@ -2,9 +2,9 @@
  * `npm run test:cluster`: the image and the chart in a real cluster. Prints a table of the steps with their times and
  * the number of objects that were rewritten without a reason, and ends with `N passed, N failed`.
  */
-import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { ClusterError } from '../../cluster/errors.ts';
+import { EXIT_FAILURE, EXIT_USAGE, exitOnSignals } from '../../cluster/exit.ts';
 import { createImageBuilder, OPERATOR_IMAGE } from '../../cluster/image-builder.ts';
 import { findNode, loadImage, nodeFolder, startNode, stopNode } from '../../cluster/node.ts';
 import { resolveHelm3 } from '../../cluster/programs.ts';
@@ -23,11 +23,6 @@ Starts a node (see \`npm run cluster -- --help\`), tests the image and the chart
   --keep         leave the node running, and use one that runs
   --help         print this text
 `;
-
-const EXIT_FAILURE = 1;
-const EXIT_USAGE = 2;
-/** A shell reports the end by a signal as this plus the number of the signal. */
-const EXIT_SIGNAL = 128;
 
 interface Options {
   readonly only: readonly string[];
@@ -67,12 +62,14 @@ async function main(): Promise<number> {
   const env = process.env;
   const progress = createProgress(process.stderr, undefined, 'test:cluster');
   const before = await takeFootprint(nodeFolder(env));
-  const interrupt = (signal: NodeJS.Signals): void => {
-    void (options.keep ? Promise.resolve() : stopNode(env)).finally(() =>
-      process.exit(EXIT_SIGNAL + constants.signals[signal]),
-    );
+  /** True once this process has started a node: it never ends another one. */
+  let isStarted = false;
+  const onStart = (): void => {
+    isStarted = true;
+    exitOnSignals(async () => {
+      if (!options.keep) await stopNode(env);
+    });
   };
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
   let passed = 0;
   let failed = 0;
   const print = (name: string, startedMs: number, rewritten: number | undefined, note: string): void => {
@@ -109,7 +106,7 @@ async function main(): Promise<number> {
   process.stdout.write('| step | time | objects rewritten | result |\n| --- | --- | --- | --- |\n');
   const running = options.keep ? await findNode(env) : undefined;
   try {
-    const node = running ?? (await step('node up', async () => await startNode({ env, progress })));
+    const node = running ?? (await step('node up', async () => await startNode({ env, progress }, onStart)));
     if (node === undefined) return EXIT_FAILURE;
     const builder = await createImageBuilder({ env, progress });
     const archive = await step('build the image', async () => await builder.buildOperator('dev'));
@@ -144,7 +141,7 @@ async function main(): Promise<number> {
       await imageFiles.dispose();
     }
   } finally {
-    if (!options.keep) {
+    if (isStarted && !options.keep) {
       await step('node down', async () => await stopNode(env));
       await step('nothing is left behind', async () => {
         const difference = compareFootprints(before, await takeFootprint(nodeFolder(env)));

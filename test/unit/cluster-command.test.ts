@@ -1,7 +1,11 @@
 import { expect } from 'chai';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { nodeFolder } from '../../cluster/node.ts';
+import { clusterCache } from '../../cluster/programs.ts';
 import { run } from '../../control-plane/run.ts';
 import { compareFootprints } from '../cluster/footprint.ts';
 
@@ -53,6 +57,37 @@ describe('npm run cluster', () => {
     expect(result.stderr).to.match(/^cluster: cannot run a node on this machine: .+\n$/);
     expect(result.stderr.trim().split('\n')).to.have.length(1);
   });
+
+  // Nodes need Linux, and so does the identification of their processes.
+  if (process.platform === 'linux') {
+    for (const { command, program, args } of [
+      { command: 'npm run cluster -- up', program: 'cluster/main.ts', args: ['up'] },
+      { command: 'npm run test:cluster', program: 'test/cluster/main.ts', args: [] },
+    ]) {
+      it(`${command} leaves a node alone that another process has started`, async () => {
+        const node = spawn('sleep', ['60'], { stdio: 'ignore' });
+        try {
+          const env = { PATH: process.env['PATH'], HOME: cache, XDG_CACHE_HOME: cache };
+          // Otherwise, the test builds Helm.
+          const helm = join(await clusterCache(env), 'helm-3', 'helm');
+          await mkdir(dirname(helm), { recursive: true });
+          await writeFile(helm, '#!/bin/sh\n', { mode: 0o755 });
+          const stat = await readFile(`/proc/${node.pid}/stat`, 'utf8');
+          const state = { pid: node.pid, started: stat.split(' ')[21], programs: cache };
+          await mkdir(nodeFolder(env), { recursive: true });
+          await writeFile(join(nodeFolder(env), 'state.json'), JSON.stringify(state));
+          const result = await run(process.execPath, [join(ROOT, program), ...args], { cwd: cache, env });
+          expect(result.code).to.equal(1);
+          expect(result.stdout + result.stderr).to.contain('a cluster is running; stop it with');
+          expect(existsSync(nodeFolder(env))).to.equal(true);
+          expect([node.exitCode, node.signalCode]).to.deep.equal([null, null]);
+        } finally {
+          node.kill();
+          await rm(join(cache, 'reverse-tunnel-operator'), { recursive: true, force: true });
+        }
+      });
+    }
+  }
 
   it('ends nothing if no node is running', async () => {
     const result = await cluster(['down']);
