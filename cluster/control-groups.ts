@@ -1,19 +1,34 @@
 /** The control groups of the node, which outlive its namespaces. */
-import { readdir, readFile, rmdir } from 'node:fs/promises';
+import { readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { errorCode } from '../control-plane/errors.ts';
+import { ClusterError } from './errors.ts';
 
 const ATTEMPTS = 100;
 const RETRY_MS = 100;
 
+/** In version 2: the controllers that the groups at the root have. */
+const ROOT_CONTROLLERS = '/sys/fs/cgroup/cgroup.subtree_control';
+
 /**
- * Kills the processes of the groups that a file lists (one folder per line), and removes these groups with all groups
- * below them. Does nothing if the file does not exist.
+ * Undoes what `launch.sh` has listed in a file, one per line: kills the processes of a group, which is a folder, and
+ * removes it with all groups below it; disables a controller at the root (`-cpu`). Does nothing if the file does not
+ * exist.
+ *
+ * @throws ClusterError if a group keeps processes that cannot be killed
  */
 export async function removeGroups(list: string): Promise<void> {
-  const text = await readFile(list, 'utf8').catch(() => '');
-  for (const group of text.split('\n').filter((line) => line !== '')) await removeGroup(group);
+  const lines = (await readFile(list, 'utf8').catch(() => '')).split('\n');
+  for (const group of lines.filter((line) => line.startsWith('/'))) await removeGroup(group);
+  for (const controller of lines.filter((line) => line.startsWith('-'))) {
+    try {
+      await writeFile(ROOT_CONTROLLERS, controller);
+    } catch (error) {
+      // Another group has come to use it, for example that of another node.
+      if (errorCode(error) !== 'EBUSY') throw error;
+    }
+  }
 }
 
 async function removeGroup(group: string): Promise<void> {
@@ -27,7 +42,9 @@ async function removeGroup(group: string): Promise<void> {
     } catch (error) {
       if (errorCode(error) === 'ENOENT') return;
       // A process that has been killed stays in its group until the kernel has released its memory.
-      if (errorCode(error) !== 'EBUSY' || attempt === ATTEMPTS) throw error;
+      if (errorCode(error) !== 'EBUSY') throw error;
+      if (attempt === ATTEMPTS)
+        throw new ClusterError(`cannot remove the control group ${group}: it is in use`);
       await delay(RETRY_MS);
     }
   }
@@ -35,9 +52,11 @@ async function removeGroup(group: string): Promise<void> {
 
 async function killProcesses(group: string): Promise<void> {
   const text = await readFile(join(group, 'cgroup.procs'), 'utf8');
-  for (const line of text.split('\n').filter((pid) => pid !== '')) {
+  for (const pid of text.split('\n').map(Number)) {
+    // 0 is how the kernel shows a process that is not visible here. To `kill`, it is the group of the caller.
+    if (pid === 0) continue;
     try {
-      process.kill(Number(line), 'SIGKILL');
+      process.kill(pid, 'SIGKILL');
     } catch (error) {
       if (errorCode(error) !== 'ESRCH') throw error;
     }

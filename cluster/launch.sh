@@ -1,21 +1,28 @@
 #!/bin/sh
 # Starts the node in control groups and namespaces of its own: launch.sh GROUPS COMMAND [ARGUMENT]...
-# The paths of the groups are written to the file GROUPS, so that they can be removed after the node has ended.
+# The file GROUPS lists what must be undone after the node has ended: the path of each group, and -CONTROLLER for each
+# controller that is enabled at the root for the node.
 set -eu
 groups=$1
 shift
 
 create_group() { # PARENT
-  group=$1/reverse-tunnel-cluster
-  mkdir -p "$group"
+  # Nodes of other cache folders may have groups there as well.
+  group=$(mktemp -d "$1/reverse-tunnel-cluster-XXXXXX")
   echo "$group" >> "$groups"
 }
 
 : > "$groups"
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
   # Version 2. At the root, because only the root may have processes and give its controllers to other groups.
+  enabled=" $(cat /sys/fs/cgroup/cgroup.subtree_control) "
   for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do
-    echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control || echo "no controller $controller" >&2
+    case $enabled in *" $controller "*) continue ;; esac
+    if echo "+$controller" > /sys/fs/cgroup/cgroup.subtree_control; then
+      echo "-$controller" >> "$groups"
+    else
+      echo "no controller $controller" >&2
+    fi
   done
   create_group /sys/fs/cgroup
   echo $$ > "$group/cgroup.procs"

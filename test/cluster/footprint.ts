@@ -24,6 +24,9 @@ const PROGRAMS: ReadonlySet<string> = new Set([
   'buildah',
 ]);
 
+/** The start of the names that `cluster/launch.sh` gives to control groups. */
+const GROUP_PREFIX = 'reverse-tunnel-cluster-';
+
 /** Lines that are the same before and after. */
 export type Footprint = readonly string[];
 
@@ -42,22 +45,19 @@ export async function takeFootprint(nodeFolder: string): Promise<Footprint> {
   for (const pid of (await readdir('/proc')).filter((entry) => /^\d+$/.test(entry))) {
     const groups = await read(`/proc/${pid}/cgroup`);
     const command = (await read(`/proc/${pid}/comm`)).trim();
-    if (groups.includes('/reverse-tunnel-cluster')) lines.push(`process ${pid} ${command}`);
+    if (groups.includes(`/${GROUP_PREFIX}`)) lines.push(`process ${pid} ${command}`);
     else if (PROGRAMS.has(command) && (await read(`/proc/${pid}/cmdline`)).includes('/node/'))
       lines.push(`process ${pid} ${command}`);
   }
   for (const line of (await read('/proc/self/cgroup')).split('\n').filter((line) => line !== '')) {
     const [, controllers = '', path = ''] = line.split(':');
-    for (const parent of ['', path]) {
-      const group = join(
-        '/sys/fs/cgroup',
-        controllers.replace('name=', ''),
-        parent,
-        'reverse-tunnel-cluster',
-      );
-      if (existsSync(group)) lines.push(`control group ${group}`);
+    for (const parent of new Set(['', path])) {
+      const folder = join('/sys/fs/cgroup', controllers.replace('name=', ''), parent);
+      for (const name of await readdir(folder).catch(() => []))
+        if (name.startsWith(GROUP_PREFIX)) lines.push(`control group ${join(folder, name)}`);
     }
   }
+  lines.push(`controllers of groups: ${(await read('/sys/fs/cgroup/cgroup.subtree_control')).trim()}`);
   return lines;
 }
 

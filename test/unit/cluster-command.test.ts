@@ -89,6 +89,21 @@ describe('npm run cluster', () => {
     }
   }
 
+  it('does not end itself for a process of a control group that is not visible', async () => {
+    const group = join(cache, 'group');
+    await mkdir(group);
+    await writeFile(join(group, 'cgroup.procs'), '0\n');
+    await writeFile(join(cache, 'groups'), `${group}\n`);
+    const script = `import { removeGroups } from ${JSON.stringify(join(ROOT, 'cluster', 'control-groups.ts'))};
+      await removeGroups('groups').catch((error) => console.log(error.code));`;
+    const result = await run(process.execPath, ['--input-type=module', '--eval', script], {
+      cwd: cache,
+      env: { PATH: process.env['PATH'] },
+    });
+    // Only in an ordinary folder do the files of a group remain.
+    expect(result).to.include({ code: 0, stdout: 'ENOTEMPTY\n' });
+  });
+
   it('ends nothing if no node is running', async () => {
     const result = await cluster(['down']);
     expect(result.code).to.equal(0);
