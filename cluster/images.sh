@@ -2,10 +2,19 @@
 # Builds images with buildah, in the root file system of the node: images.sh COMMAND [ARGUMENT]...
 set -euo pipefail
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=overlay HOME=/root
+# Those of the machine name folders that do not exist here.
+unset TMPDIR XDG_RUNTIME_DIR XDG_CACHE_HOME REGISTRY_AUTH_FILE
 
-# Commits a container and names the image.
-commit() { # CONTAINER NAME
-  buildah commit --quiet --rm "$1" "$2" > /dev/null
+# The storage outlives this script: remove the container that a command works with, also if it fails.
+container=
+remove_container() {
+  [ -z "$container" ] || buildah rm "$container" > /dev/null || true
+}
+trap remove_container EXIT
+
+# Commits the container and names the image.
+commit() { # NAME
+  buildah commit --quiet "$container" "$1" > /dev/null
 }
 
 case $1 in
@@ -16,14 +25,14 @@ case $1 in
     container=$(buildah from scratch)
     buildah add --quiet "$container" "$folder" / > /dev/null
     [ $# = 0 ] || buildah config "$@" "$container"
-    commit "$container" "$name"
+    commit "$name"
     ;;
   # add NAME BASE FILE TARGET: an image with one more file.
   add)
     container=$(buildah from --pull=never "$3")
     buildah add --quiet --chmod 755 "$container" "$4" "$5" > /dev/null
     buildah config --entrypoint '[]' "$container"
-    commit "$container" "$2"
+    commit "$2"
     ;;
   # build NAME: the Dockerfile in /context, with the network and the certificates of the machine.
   build)
@@ -50,7 +59,6 @@ case $1 in
   extract)
     container=$(buildah from --pull=never "$2")
     cp -a "$(buildah mount "$container")/." "$3"
-    buildah rm "$container" > /dev/null
     ;;
   # prune: removes what no name refers to.
   prune)

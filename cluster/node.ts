@@ -101,7 +101,7 @@ export async function startNode(
       ...Object.entries(binds).map(([target, source]) => `${source}=${target}`),
       ...['--', '/bin/bash', '/node.sh', NODE_ADDRESS],
     ],
-    { cwd: '/', detached: true, stdio: ['ignore', log.fd, log.fd] },
+    { cwd: '/', env: withoutProxies(env), detached: true, stdio: ['ignore', log.fd, log.fd] },
   );
   await log.close();
   const { pid: launcherPid } = launcher;
@@ -165,8 +165,17 @@ export function commandIn(
   return {
     command: 'nsenter',
     args: ['--target', String(node.pid), ...namespaces, '--', ...command],
-    env: { ...process.env, PATH: path, KUBECONFIG: inside ? '/node/admin.kubeconfig' : node.kubeconfig },
+    env: {
+      ...withoutProxies(process.env),
+      PATH: path,
+      KUBECONFIG: inside ? '/node/admin.kubeconfig' : node.kubeconfig,
+    },
   };
+}
+
+/** Returns the environment without HTTP_PROXY and the like: the node has no access to the network of a proxy. */
+function withoutProxies(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !/_proxy$/i.test(name)));
 }
 
 /** Makes an image (OCI archive) available to the pods. @throws ClusterError if containerd rejects it */

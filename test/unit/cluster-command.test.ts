@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { nodeFolder } from '../../cluster/node.ts';
+import { commandIn, nodeFolder } from '../../cluster/node.ts';
 import { clusterCache } from '../../cluster/programs.ts';
 import { run } from '../../control-plane/run.ts';
 import { compareFootprints } from '../cluster/footprint.ts';
@@ -103,6 +103,26 @@ describe('npm run cluster', () => {
     // Only in an ordinary folder do the files of a group remain.
     expect(result).to.include({ code: 0, stdout: 'ENOTEMPTY\n' });
   });
+
+  for (const inside of [false, true]) {
+    it(`runs commands ${inside ? 'inside of' : 'in the network of'} the node without a proxy`, () => {
+      const names = ['HTTP_PROXY', 'HTTPS_PROXY', 'NO_PROXY', 'ALL_PROXY'];
+      const proxies = [...names, ...names.map((name) => name.toLowerCase())];
+      const previous = { ...process.env };
+      for (const name of proxies) process.env[name] = 'http://proxy.test:3128';
+      try {
+        const node = { pid: 1, kubeconfig: '/kubeconfig', programs: '/programs', logs: '/logs' };
+        const { env } = commandIn(node, ['kubectl'], inside);
+        expect(env).to.not.have.any.keys(proxies);
+        expect(env).to.include.keys('PATH', 'KUBECONFIG');
+      } finally {
+        for (const name of proxies) {
+          if (previous[name] === undefined) delete process.env[name];
+          else process.env[name] = previous[name];
+        }
+      }
+    });
+  }
 
   it('ends nothing if no node is running', async () => {
     const result = await cluster(['down']);
