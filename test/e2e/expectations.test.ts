@@ -1,7 +1,7 @@
 /** ReverseTunnelExpectation with a running operator: kubectl, `kubectl rt`, and what the API server rejects. */
 import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
-import { mkdtemp, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
@@ -156,7 +156,6 @@ describe('expectations of a running operator', function () {
     expect(description)
       .to.match(/Missing Nodes:\n\s+node-17/)
       .and.match(/Warning\s+TooFewReporters/);
-    if (process.env['SHOW'] !== undefined) process.stdout.write(description);
 
     first.add('node-17');
     second.add('node-17');
@@ -227,9 +226,14 @@ describe('expectations of a running operator', function () {
     const command = (...args: string[]) => runCommand([...args, ...flags], 'src/kubectl-rt.ts');
     const { code, stdout, stderr } = await command('expect', '--from-current', '--grace-period', '0s');
     expect([code, stderr]).to.deep.equal([0, '']);
-    const file = join(await mkdtemp(join(tmpdir(), 'rt-expect-')), 'expectations.yaml');
-    await writeFile(file, stdout);
-    await fixture.kubectl('apply', '--server-side', '-f', file);
+    const folder = await mkdtemp(join(tmpdir(), 'rt-expect-'));
+    try {
+      const file = join(folder, 'expectations.yaml');
+      await writeFile(file, stdout);
+      await fixture.kubectl('apply', '--server-side', '-f', file);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
     await fixture.waitFor('Ready', 'acme-eu-1');
     reporter.remove('node-51');
     await fixture.waitForReason('acme-eu-1', 'Missing');
@@ -237,7 +241,6 @@ describe('expectations of a running operator', function () {
     expect(status.stdout.split('\n\n')[1]).to.match(
       /^EXPECTATION .*\nacme-eu-1 +unsatisfied +Missing .*node-51$/,
     );
-    if (process.env['SHOW'] !== undefined) process.stdout.write(`${stdout}\n${status.stdout}`);
     const json = await command(
       'expect',
       '--from-current',
