@@ -219,10 +219,14 @@ export class ReporterReconciler implements Reconciler {
     throw rewrittenError(`create ReverseTunnelReporter ${objectName}`, misplaced, REWRITE_RETRY_MS);
   }
 
-  /** Records whether a status write was stored as sent. */
+  /**
+   * Records whether a status write was stored as sent. The recent disconnects are history, which is not written again; a
+   * CRD of an earlier version prunes them.
+   */
   #compareStatus(entry: ReporterEntry, patch: ReporterStatusPatch, stored: ReporterObject): void {
     const { rewrites, clock } = this.#options;
-    const difference = findDifference(patch, stored.status ?? {}, 'status');
+    const compared = { ...patch, recentDisconnects: undefined };
+    const difference = findDifference(compared, stored.status ?? {}, 'status');
     if (difference === undefined) {
       entry.status.rewritten = undefined;
       return;

@@ -378,6 +378,23 @@ describe('a mutating webhook for reporter objects', () => {
     });
   }
 
+  it('that removes or rewrites the recent disconnects, as a CRD without them does, is not a difference', async () => {
+    for (const recentDisconnects of [undefined, []]) {
+      world.reporterApi.admit = (object) => withStatus(object, { recentDisconnects });
+      replica.connect(RESPONDER, fullPush(FIRST));
+      await world.advance(MINUTE_MS);
+      replica.disconnect(RESPONDER);
+      await world.advance(1000);
+      replica.connect(RESPONDER, fullPush(FIRST));
+      await world.advance(MINUTE_MS);
+      expect(world.condition(RESPONDER, 'Synced')).to.equal('True UpToDate');
+      expect(world.events.filter((event) => event.includes('rewritten'))).to.deep.equal([]);
+      writes();
+      await world.advance(20 * MINUTE_MS);
+      expect(writes()).to.deep.equal([]);
+    }
+  });
+
   it('that rewrites the owner lets no object be written, and causes one claim every 5 minutes', async () => {
     world.reporterApi.admit = (object, verb) =>
       verb === 'patchStatus' ? withStatus(object, { owner: { replica: 'x', epoch: 1 } }) : object;
