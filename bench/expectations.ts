@@ -158,6 +158,7 @@ const workers = new Workers({
     leader,
     events: { recordFor() {} },
     clock: systemClock,
+    metrics: { writesRewritten: { inc() {} } },
     log,
   }),
   concurrency: 4,

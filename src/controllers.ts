@@ -365,6 +365,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       leader,
       events: apis.objectEvents,
       clock,
+      metrics,
       log,
     }),
     concurrency: EXPECTATION_CONCURRENCY,

@@ -1,5 +1,5 @@
 import type { Expectation } from '../core/expectation.ts';
-import type { ExpectationSpec } from '../core/expectation-object.ts';
+import type { ExpectationSpec, ExpectationStatusPatch } from '../core/expectation-object.ts';
 import type { ExpectationTally } from '../core/expectation-tally.ts';
 import type { ExpectationState, Progress } from '../core/expectation-status.ts';
 import type { TokenBucket } from '../core/token-bucket.ts';
@@ -7,6 +7,13 @@ import type { TunnelGroup } from '../core/tunnel-groups.ts';
 
 /** How long changed counts wait for further changes before they are written. */
 export const COUNTS_DELAY_MS = 10_000;
+
+/** A status that admission rewrote or the CRD pruned. */
+export interface RewrittenExpectationStatus {
+  readonly status: ExpectationStatusPatch;
+  /** When the same status is written again, monotonic ms. */
+  readonly retryAtMs: number;
+}
 
 /** What the leader knows about one expectation. */
 export interface ExpectationEntry {
@@ -27,6 +34,8 @@ export interface ExpectationEntry {
   reason: string | undefined;
   /** When changed counts are written, monotonic ms; undefined if the status shows them. Set by both. */
   countsDueMs: number | undefined;
+  /** The last written status if it was stored with another value; written by the reconciler. */
+  rewritten: RewrittenExpectationStatus | undefined;
   /** False from an edit until the reconciler has evaluated it. */
   isEvaluated: boolean;
   /** Limits for edits and for writes of this expectation. */

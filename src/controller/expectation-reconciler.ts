@@ -4,10 +4,12 @@ import {
   desiredExpectationStatus,
   evaluate,
   expectationStatusChange,
+  sameExpectationStatus,
   type Evaluation,
   type ExpectationState,
 } from '../core/expectation-status.ts';
 import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
+import { findDifference } from '../core/rewrite.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import { rfc3339 } from '../timestamps.ts';
@@ -15,6 +17,7 @@ import type { ObjectEventRecorder } from './event-recorder.ts';
 import type { ExpectationCache } from './expectation-cache.ts';
 import { COUNTS_DELAY_MS, type ExpectationEntry } from './expectation-entry.ts';
 import type { ExpectationTracker } from './expectation-tracker.ts';
+import { REWRITE_RETRY_MS } from './rewritten-objects.ts';
 import { RETRY_SOON, type Outcome, type Reconciler } from './workers.ts';
 import type { QueueItem } from './workqueue.ts';
 import { isApiFailure, isTerminal, type ApiFailure } from './write-outcome.ts';
@@ -37,6 +40,9 @@ export interface ExpectationReconcilerOptions {
   readonly leader: { readonly isHeld: boolean };
   readonly events: ObjectEventRecorder;
   readonly clock: Clock;
+  readonly metrics: {
+    readonly writesRewritten: { inc(labels: { readonly resource: string; readonly part: string }): void };
+  };
   readonly log: Log;
 }
 
@@ -148,6 +154,15 @@ export class ExpectationReconciler implements Reconciler {
       entry.countsDueMs = undefined;
       return Infinity;
     }
+    const { rewritten } = entry;
+    if (
+      rewritten !== undefined &&
+      nowMs < rewritten.retryAtMs &&
+      sameExpectationStatus(rewritten.status, status)
+    ) {
+      entry.countsDueMs = undefined;
+      return rewritten.retryAtMs - nowMs;
+    }
     const entryWaitMs = delayMs(entry.writes, ENTRY_RATE, nowMs);
     if (change === 'conditions') return entryWaitMs;
     entry.countsDueMs ??= nowMs + COUNTS_DELAY_MS;
@@ -173,9 +188,34 @@ export class ExpectationReconciler implements Reconciler {
       return this.#handleFailure(name, error);
     }
     entry.countsDueMs = undefined;
+    this.#compare(entry, status, written);
     cache.applyWrite(written);
     this.#recordEvent(object, entry, status);
     return WRITTEN;
+  }
+
+  /** Records whether a status was stored as sent: the same one is otherwise not written again for 5 minutes. */
+  #compare(entry: ExpectationEntry, status: ExpectationStatusPatch, stored: ExpectationObject): void {
+    const { clock, metrics, log } = this.#options;
+    const difference = findDifference(status, stored.status ?? {}, 'status');
+    if (difference === undefined) {
+      entry.rewritten = undefined;
+      return;
+    }
+    entry.rewritten = { status, retryAtMs: clock.monotonicMs() + REWRITE_RETRY_MS };
+    metrics.writesRewritten.inc({ resource: 'reversetunnelexpectations', part: 'status' });
+    this.#throttled('rewritten', (suppressed) =>
+      log.warn(
+        {
+          expectation: entry.name,
+          ...difference,
+          retry: 'in 5m',
+          hint: 'a mutating admission webhook or policy matches reversetunnelexpectations/status, or the CRD is older than the operator',
+          ...suppressed,
+        },
+        'the status of a ReverseTunnelExpectation was stored with another value',
+      ),
+    );
   }
 
   #handleFailure(name: string, failure: ApiFailure): Outcome {

@@ -140,6 +140,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
       state: undefined,
       reason: undefined,
       countsDueMs: undefined,
+      rewritten: undefined,
       isEvaluated: false,
       edits: newBucket(),
       writes: newBucket(),

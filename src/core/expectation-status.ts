@@ -177,6 +177,16 @@ export function expectationStatusChange(
   return haveSameCounts ? 'none' : 'counts';
 }
 
+/** Returns true if two patches of a status say the same, whatever their times are. */
+export function sameExpectationStatus(a: ExpectationStatusPatch, b: ExpectationStatusPatch): boolean {
+  return withoutTimes(a) === withoutTimes(b);
+}
+
+function withoutTimes(status: ExpectationStatusPatch): string {
+  const conditions = status.conditions?.map((condition) => ({ ...condition, lastTransitionTime: undefined }));
+  return JSON.stringify({ ...status, since: undefined, conditions });
+}
+
 /** Returns the state that a status shows; undefined before the first evaluation. */
 export function stateOf(status: ExpectationStatus | undefined): ExpectationState | undefined {
   const ready = status?.conditions?.find(({ type }) => type === 'Ready');

@@ -36,6 +36,10 @@ export function createExpectationHarness({ isLeader = true } = {}) {
   const stored = new Map<string, ExpectationObject>();
   const writes: string[] = [];
   const events: (EventMessage & { readonly name: string })[] = [];
+  /** The resource of each write that was stored with another value. */
+  const rewritten: string[] = [];
+  /** What admission stores instead of a written object, or the CRD prunes. */
+  const admission = { admit: (object: ExpectationObject): ExpectationObject => object };
   /** The next writes fail with these errors, in order. */
   const failures: ApiErrorKind[] = [];
   const queue = new Workqueue(clock);
@@ -66,7 +70,7 @@ export function createExpectationHarness({ isLeader = true } = {}) {
           if (object === undefined) throw apiFailure('not_found');
           if (object.metadata.resourceVersion !== resourceVersion) throw apiFailure('conflict');
           writes.push(name);
-          return store(mergePatch(object, { status }) as ExpectationObject);
+          return store(admission.admit(mergePatch(object, { status }) as ExpectationObject));
         },
       },
       cache,
@@ -74,6 +78,7 @@ export function createExpectationHarness({ isLeader = true } = {}) {
       leader,
       events: { recordFor: ({ name }, content) => events.push({ name, ...content }) },
       clock,
+      metrics: { writesRewritten: { inc: ({ resource }) => void rewritten.push(resource) } },
       log,
     }),
     concurrency: 4,
@@ -109,6 +114,8 @@ export function createExpectationHarness({ isLeader = true } = {}) {
     stored,
     writes,
     events,
+    rewritten,
+    admission,
     failures,
 
     /** Creates an expectation, or changes its spec as `kubectl apply` does. */

@@ -2,7 +2,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { EXPECTATIONS_KEY } from '../../src/controller/expectation-tracker.ts';
-import type { ExpectationSpec, MatchSpec } from '../../src/core/expectation-object.ts';
+import type { ExpectationSpec, ExpectationStatus, MatchSpec } from '../../src/core/expectation-object.ts';
 import { labelsFor } from '../../src/core/tunnel-object.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 import { createExpectationHarness, readyText } from '../support/expectation-harness.ts';
@@ -14,6 +14,10 @@ type Harness = ReturnType<typeof createExpectationHarness>;
 const NODE_17 = tunnel('node-17');
 const NODE_18 = tunnel('node-18');
 const IMMEDIATE = { gracePeriod: '0s' };
+
+function without(status: ExpectationStatus, field: keyof ExpectationStatus): ExpectationStatus {
+  return { ...status, [field]: undefined };
+}
 
 describe('an expectation', () => {
   let harness: Harness;
@@ -110,6 +114,41 @@ describe('an expectation', () => {
     await apply({ match: { nodeID: 'node-17' }, ...IMMEDIATE });
     expect([ready(), status()?.tunnels]).to.deep.equal(['True Satisfied', 1]);
   });
+
+  const rewrites: Readonly<Record<string, (status: ExpectationStatus) => object>> = {
+    'removes a count': (before) => without(before, 'tunnels'),
+    'removes the time since when it holds': (before) => without(before, 'since'),
+    'rewrites a count': (before) => ({ ...before, reporters: 7 }),
+    'rewrites the reason of the condition': ({ conditions, ...others }) => ({
+      ...others,
+      conditions: conditions?.map((condition) => ({ ...condition, reason: 'Checked' })),
+    }),
+    'removes the conditions': (before) => without(before, 'conditions'),
+    'removes the whole status': () => ({}),
+  };
+  for (const [what, rewrite] of Object.entries(rewrites)) {
+    it(`is written once every 5 minutes if admission ${what}, and again once its state changes`, async () => {
+      harness.admission.admit = (object) => ({ ...object, status: rewrite(object.status ?? {}) });
+      harness.put(RESPONDER, NODE_17);
+      await apply({ match: { nodeID: 'node-17' }, ...IMMEDIATE });
+      await harness.advance(290_000);
+      expect(harness.writes).to.have.length(1);
+      expect(harness.rewritten).to.deep.equal(['reversetunnelexpectations']);
+      await harness.advance(300_000);
+      expect(harness.writes).to.have.length(2);
+      harness.drop(RESPONDER, NODE_17);
+      await harness.advance(1000);
+      expect(harness.writes, 'the state has changed').to.have.length(3);
+      harness.admission.admit = (object) => object;
+      // Changed counts wait for another 10 s.
+      await harness.advance(311_000);
+      expect(ready()).to.equal('False Missing');
+      expect(status()?.tunnels).to.equal(0);
+      const { length } = harness.writes;
+      await harness.advance(900_000);
+      expect(harness.writes).to.have.length(length);
+    });
+  }
 
   it('writes changed counts once after 10 s, and nothing when they return', async () => {
     harness.put(RESPONDER, NODE_17);
