@@ -20,8 +20,8 @@ import { createCertificateAuthority } from '../test/support/certificates.ts';
 
 const NAMESPACE = 'default';
 const COLLECTION = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${NAMESPACE}/reversetunnels`;
-/** After this time, the build continues with what has been compiled so far. */
-const TIMEOUT_MS = 10_000;
+/** After this time, the build continues with what has been compiled so far. It takes 1 s on an idle machine. */
+const TIMEOUT_MS = 60_000;
 const POLL_INTERVAL_MS = 20;
 const REPORT = {
   node: { id: 'warm-up', cluster: '' },
@@ -45,7 +45,7 @@ async function startApiServer(folder: string) {
   handle('POST', '/api/v1/namespaces', { metadata: { name: NAMESPACE } });
   for (const crd of readProjectCrds())
     handle('POST', '/apis/apiextensions.k8s.io/v1/customresourcedefinitions', crd);
-  const authority = createCertificateAuthority('warm-up', Date.now() + TIMEOUT_MS);
+  const authority = createCertificateAuthority('warm-up', Date.now() + 2 * TIMEOUT_MS);
   const certificate = authority.issue({ addresses: ['127.0.0.1'], usage: 'server' });
   const token = generateToken();
   const server = await startHttpServer({ store, watchCache, ...certificate, token });
@@ -78,8 +78,9 @@ async function main(): Promise<void> {
   ]);
   const reporter = dialReportingService({ address: grpcAddress });
   const deadlineMs = Date.now() + TIMEOUT_MS;
+  const isComplete = (): boolean => apiServer.handle('GET', COLLECTION).includes('tunnelName');
   let isConnected = false;
-  while (!apiServer.handle('GET', COLLECTION).includes('tunnelName') && Date.now() < deadlineMs) {
+  while (!isComplete() && Date.now() < deadlineMs) {
     if (!isConnected) {
       isConnected = true;
       const stream = reporter.openStream({ onResponse() {}, onEnd: () => (isConnected = false) });
@@ -87,6 +88,10 @@ async function main(): Promise<void> {
     }
     await delay(POLL_INTERVAL_MS);
   }
+  if (!isComplete())
+    process.stderr.write(
+      `warm-up: no object within ${TIMEOUT_MS / 1000} s; the compile cache is incomplete\n`,
+    );
   reporter.close();
   process.kill(process.pid, 'SIGTERM');
   const code = await running;

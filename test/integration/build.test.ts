@@ -8,7 +8,7 @@ import { createDisposableFolder, type DisposableFolder } from '../../control-pla
 import { MIN_NODE_VERSION } from '../../src/node-version.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-const SUBCOMMANDS = ['status', 'doctor', 'simulate', 'agent', 'selftest'];
+const SUBCOMMANDS = ['status', 'doctor', 'simulate', 'agent', 'selftest', 'expect'];
 
 describe('the build', () => {
   let folder: DisposableFolder;
@@ -61,6 +61,18 @@ describe('the build', () => {
       const files = Object.keys(require.cache).map((file) => file.split('/node_modules/')[1] ?? 'bundle');
       console.log(JSON.stringify([typeof loaded.runServer, [...new Set(files)]]));`;
     expect(JSON.parse(run(['-e', script]).stdout)).to.deep.equal(['function', ['bundle']]);
+  });
+
+  it('serves reflection, whose packages are not bundled', () => {
+    const script = `
+      const added = [];
+      require(${JSON.stringify(program('reflection.js'))}).addReflection({
+        addService: (service) => added.push(...Object.values(service).map(({ path }) => path)),
+      });
+      console.log(added.join('\\n'));`;
+    const { stdout, stderr } = run(['-e', script]);
+    expect(stderr).to.equal('');
+    expect(stdout.split('\n')).to.include('/grpc.reflection.v1.ServerReflection/ServerReflectionInfo');
   });
 
   it('writes the code that V8 has compiled once an object has been created for a report', () => {
