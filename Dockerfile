@@ -1,6 +1,6 @@
 # Image of the operator: Node and the bundled program, without a shell and npm, for linux/amd64 and linux/arm64.
 #   docker buildx build --platform linux/amd64,linux/arm64 .
-# A platform other than the builder's needs an emulator (QEMU), because the program runs once during the build.
+# Everything runs on the platform of the builder: another one needs no emulator.
 ARG NODE_VERSION=24
 
 # Built on the platform of the builder, because no production dependency has native code.
@@ -25,26 +25,39 @@ RUN find node_modules -type d -name prebuilds -prune -exec rm -rf {} + \
       -name '*.md' ! -iname 'licen[sc]e*' ! -iname 'copying*' ! -iname 'notice*' ! -iname 'copyright*' ! -iname 'authors*' \
     \) -delete
 
-FROM gcr.io/distroless/nodejs${NODE_VERSION}-debian13:nonroot AS program
+# Writes the code that V8 compiles at the start. It is valid for this Node, path and user, for the flags of V8, and for
+# a CPU with the same features; otherwise the program compiles it as it starts.
+FROM --platform=$BUILDPLATFORM gcr.io/distroless/nodejs${NODE_VERSION}-debian13:nonroot AS compiled
 WORKDIR /app
 COPY --from=build /src/package.json ./
 COPY --from=build /src/node_modules node_modules
 COPY --from=build /src/dist dist
 COPY proto proto
 COPY crds crds
+USER 65532:65532
+ENV NODE_ENV=production NODE_COMPILE_CACHE=/tmp/compile-cache
+RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "/app/dist/warm-up.js"]
+
+# Adds that code, unless the image is for another platform, and removes the program that has written it.
+FROM build AS complete
+ARG BUILDPLATFORM
+ARG TARGETPLATFORM
+# Node creates these files for their owner only; the program must be able to read them, but not to write them.
+COPY --from=compiled --chown=0:0 --chmod=0755 /tmp/compile-cache dist/compile-cache
+RUN rm dist/warm-up.js dist/warm-up.js.map \
+ && if [ "$BUILDPLATFORM" != "$TARGETPLATFORM" ]; then rm -r dist/compile-cache; fi
+
+FROM gcr.io/distroless/nodejs${NODE_VERSION}-debian13:nonroot
+WORKDIR /app
+COPY --from=build /src/package.json ./
+COPY --from=build /src/node_modules node_modules
+COPY --from=complete /src/dist dist
+COPY proto proto
+COPY crds crds
 COPY LICENSE ./
 # A numeric user, so that the kubelet can verify runAsNonRoot without /etc/passwd of the image.
 USER 65532:65532
 ENV NODE_ENV=production
-
-# Writes the code that V8 compiles at the start. It is valid for this Node, path and user, and for the flags of V8.
-FROM program AS compiled
-ENV NODE_COMPILE_CACHE=/tmp/compile-cache
-RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "/app/dist/warm-up.js"]
-
-FROM program
-# Node creates these files for their owner only; the program must be able to read them, but not to write them.
-COPY --from=compiled --chown=0:0 --chmod=0755 /tmp/compile-cache dist/compile-cache
 EXPOSE 18000 8080
 # The flags of V8 are those of src/main.ts: less memory after a full push, and no delay after an idle time.
 ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "/app/dist/main.js"]

@@ -1,6 +1,6 @@
 /** Builds `dist`: the programs, and the code that V8 has compiled when they start. */
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { bundle } from './bundle.ts';
 
@@ -15,4 +15,6 @@ if (!process.argv.includes('--without-cache')) {
     stdio: 'inherit',
   });
   process.exitCode = status ?? 1;
+  // It is not a part of the package.
+  for (const name of ['warm-up.js', 'warm-up.js.map']) rmSync(join(OUTPUT, name));
 }

@@ -6,8 +6,9 @@ import { packageFile } from './package-files.ts';
 const FOLDER = join('dist', 'compile-cache');
 
 /**
- * Lets Node load the code that V8 has compiled earlier, which the build writes (`build/`). Without it, for example with
- * another version of Node or as another user, the start takes longer. Must be called before anything large is loaded.
+ * Lets Node load the code that V8 has compiled earlier, which the build writes (`build/`). V8 and Node ignore it under
+ * another version of Node, as another user, or on a CPU with other features; then the start takes 0.39 s instead of
+ * 0.34 s. Must be called before anything large is loaded.
  */
 export function useCompileCache(): void {
   // TypeScript in `src` is for development, where the files change.

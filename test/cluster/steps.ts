@@ -211,6 +211,9 @@ async function checkImage({ imageFiles }: StepContext): Promise<StepResult> {
   for (const file of ['LICENSE', 'package.json', 'dist/main.js', 'crds/reversetunnels.yaml']) {
     if (!files.includes(file)) throw new Error(`missing: ${file}`);
   }
+  if (!files.some((file) => file.startsWith('dist/compile-cache/')))
+    throw new Error('missing: the code that V8 has compiled');
+  if (files.some((file) => file.startsWith('dist/warm-up.'))) throw new Error('a file of the build is left');
   const licenses = files.filter(isLicense).length;
   const sizes = await run('du', ['--summarize', '--bytes', application, imageFiles], {
     cwd: '/',
