@@ -23,6 +23,8 @@ export const EXPECTATIONS_KEY = 'expectations';
 const LEADER_CHECK_INTERVAL_MS = 1000;
 /** Objects that a scan counts per tick of the event loop. */
 const SCANNED_PER_TICK = 4096;
+/** Expectations that a scan queues per tick once its objects are counted. */
+const QUEUED_PER_TICK = 256;
 /** Minimum time between two scans, however many expectations are added or edited. */
 const SCAN_INTERVAL_MS = 1000;
 /** Limits the work for groups with many members, such as 10,000 expectations about one tenant. */
@@ -362,17 +364,29 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
     countSome();
   }
 
+  /** Queues the expectations whose groups have been counted, in batches: ACKs must not wait for thousands of them. */
   #endScan(scanned: readonly CountedGroup[]): void {
-    this.#isScanning = false;
     const entries = new Set<ExpectationEntry>();
     for (const counted of scanned) {
       counted.phase = 'counted';
       for (const { entry } of counted.members) entries.add(entry);
     }
-    for (const entry of entries) {
-      this.#createTally(entry);
-      if (entry.tally !== undefined) this.#enqueue(entry.name);
-    }
-    if (this.#waiting.size > 0) this.#scheduleScan();
+    const term = this.#term;
+    const remaining = entries.values();
+    const queueSome = (): void => {
+      if (term !== this.#term) return;
+      for (let queued = 0; queued < QUEUED_PER_TICK; queued += 1) {
+        const { done, value: entry } = remaining.next();
+        if (done === true) {
+          this.#isScanning = false;
+          if (this.#waiting.size > 0) this.#scheduleScan();
+          return;
+        }
+        this.#createTally(entry);
+        if (entry.tally !== undefined) this.#enqueue(entry.name);
+      }
+      this.#options.clock.setImmediate(queueSome);
+    };
+    queueSome();
   }
 }

@@ -93,6 +93,8 @@ export interface WorkersOptions {
 
 /** While the API server is unavailable, one worker sends a probe at most this often. */
 const PROBE_BACKOFF = { initialMs: 100, maxMs: 2000 };
+/** Reconciliations between two ticks: those that send no request would otherwise all run in one, delaying ACKs. */
+const YIELD_EVERY_ITEMS = 64;
 /** Longest own delay of a held backoff. */
 const MAX_HELD_MS = 10_000;
 
@@ -114,6 +116,8 @@ export class Workers implements WorkqueueEventHandler {
   readonly #options: WorkersOptions;
   #state: 'new' | 'running' | 'stopped' = 'new';
   #busyWorkers = 0;
+  /** Items taken since the last yield. */
+  #takenItems = 0;
   /** Consecutive probes; 0 while working. */
   #probes = 0;
   /** While probing: the next item may be taken. */
@@ -137,8 +141,12 @@ export class Workers implements WorkqueueEventHandler {
   onReady(): void {
     const { queue, concurrency } = this.#options;
     while (this.#isRunning && this.#busyWorkers < concurrency && (this.#probes === 0 || this.#canProbe)) {
+      // Continues on a later tick.
+      if (this.#takenItems === YIELD_EVERY_ITEMS) return;
       const item = queue.take();
       if (item === undefined) return;
+      this.#takenItems += 1;
+      if (this.#takenItems === YIELD_EVERY_ITEMS) this.#continueLater();
       this.#canProbe = false;
       this.#busyWorkers += 1;
       void this.#work(item);
@@ -160,6 +168,13 @@ export class Workers implements WorkqueueEventHandler {
 
   get #isRunning(): boolean {
     return this.#state === 'running';
+  }
+
+  #continueLater(): void {
+    this.#options.clock.setImmediate(() => {
+      this.#takenItems = 0;
+      this.onReady();
+    });
   }
 
   async #work(item: QueueItem): Promise<void> {

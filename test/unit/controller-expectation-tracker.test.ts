@@ -150,6 +150,49 @@ describe('an expectation', () => {
     });
   }
 
+  it('is one of 2,000 that a new leader evaluates a few at a time, so that other callbacks run in between', async () => {
+    for (let index = 0; index < 2000; index += 1)
+      harness.apply(`e-${index}`, { match: { nodeID: `node-${index}` }, ...IMMEDIATE });
+    await harness.advance(60_000);
+    harness.leader.isHeld = false;
+    await harness.advance(1000);
+    harness.leader.isHeld = true;
+    harness.writes.length = 0;
+    const evaluated = (): number =>
+      Object.values(harness.tracker.countStates()).reduce((sum, count) => sum + count);
+    const pending = (): number => harness.queue.pending(EXPECTATIONS_KEY);
+    async function tickUntil(isDone: () => boolean, check: () => void): Promise<void> {
+      do {
+        await new Promise((resolve) => {
+          setImmediate(resolve);
+        });
+        check();
+      } while (!isDone());
+    }
+    harness.clock.advance(1000);
+    let before = pending();
+    expect(before, 'all matches are new to this leader').to.equal(2000);
+    await tickUntil(
+      () => pending() === 0,
+      () => {
+        expect(before - pending()).to.be.at.most(64);
+        before = pending();
+      },
+    );
+    expect(evaluated(), 'nothing is counted yet').to.equal(0);
+    harness.clock.advance(1000);
+    before = 0;
+    await tickUntil(
+      () => evaluated() === 2000,
+      () => {
+        expect(pending(), 'queued after the scan').to.be.below(2000);
+        expect(evaluated() - before).to.be.at.most(64);
+        before = evaluated();
+      },
+    );
+    expect(harness.writes).to.deep.equal([]);
+  });
+
   it('writes changed counts once after 10 s, and nothing when they return', async () => {
     harness.put(RESPONDER, NODE_17);
     await apply({ match: { tenantID: 'acme' } });

@@ -82,6 +82,21 @@ function createScene({ concurrency = 4, random = 1 }: { concurrency?: number; ra
 }
 
 describe('workers', () => {
+  it('let other callbacks run between reconciliations that send no request', async () => {
+    const { queue, workers, looks, answers } = createScene();
+    answers(() => NOTHING_DUE);
+    workers.start();
+    for (let index = 0; index < 1000; index += 1) queue.add('r', `t-${index}`, 0);
+    const perTick: number[] = [];
+    for (let seen = 0; seen < 1000; seen = looks.length) {
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
+      perTick.push(looks.length - seen);
+    }
+    expect(Math.max(...perTick)).to.equal(64);
+  });
+
   const retries: Record<string, [failure: Outcome, priority: QueueItem['priority']]> = {
     'an item without a response at its own priority': [NO_ANSWER, 'high'],
     'a failed item at its own priority': [RETRY, 'high'],
