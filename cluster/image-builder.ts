@@ -100,8 +100,13 @@ export async function createImageBuilder(options: ProgramOptions): Promise<Image
 
   async function save(name: string): Promise<string> {
     const file = join(archives, `${name.replaceAll(/[^a-z0-9.]+/g, '-')}.tar`);
-    await execute(['save', name, `/archives/.partial.tar`], { '/archives': archives });
-    await rename(join(archives, '.partial.tar'), file);
+    const folder = await createDisposableFolder(archives, '.save-');
+    try {
+      await execute(['save', name, '/archives/image.tar'], { '/archives': folder.path });
+      await rename(join(folder.path, 'image.tar'), file);
+    } finally {
+      await folder.dispose();
+    }
     return file;
   }
 

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { basename, delimiter, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { cacheRoot } from '../control-plane/cache.ts';
@@ -20,6 +20,7 @@ const FOLDER = import.meta.dirname;
 const POLL_MS = 100;
 /** The node is Ready after 4 to 9 s; each of its own steps fails after 60 s. */
 const READY_TIMEOUT_MS = 240_000;
+const LAUNCH_TIMEOUT_MS = 30_000;
 const END_TIMEOUT_MS = 30_000;
 /** Needed outside of the node's root file system. */
 const TOOLS = ['unshare', 'nsenter', 'mount', 'umount', 'pivot_root'];
@@ -115,10 +116,13 @@ export async function startNode(
         started: (await startTime(pid)) ?? '',
         programs: programs.controlPlane,
       };
-      await writeFile(join(folder, 'state.json'), JSON.stringify(state));
+      const partial = join(folder, 'state.partial');
+      await writeFile(partial, JSON.stringify(state));
+      await rename(partial, join(folder, 'state.json'));
     }
     await awaitReady(folder, launcherPid, (text) => progress.update(text));
   } catch (error) {
+    launcher.kill('SIGKILL');
     await stopNode(env);
     throw error;
   }
@@ -243,9 +247,19 @@ async function reason(folder: string): Promise<string> {
   return `no message in ${END_TIMEOUT_MS} ms`;
 }
 
-/** Returns the first process of the namespace: the only child of `unshare`, or undefined if that has ended. */
+/**
+ * Returns the first process of the namespace: the only child of `unshare`, or undefined if that has ended.
+ *
+ * @throws ClusterError if there is none in time
+ */
 async function firstProcess(launcher: number): Promise<number | undefined> {
+  const end = performance.now() + LAUNCH_TIMEOUT_MS;
   while (existsSync(`/proc/${launcher}/exe`)) {
+    if (performance.now() > end) {
+      throw new ClusterError(
+        `the node did not start: no process in its namespaces within ${LAUNCH_TIMEOUT_MS / 1000} s`,
+      );
+    }
     const name = await readFile(`/proc/${launcher}/comm`, 'utf8').catch(() => '');
     const children = await readFile(`/proc/${launcher}/task/${launcher}/children`, 'utf8').catch(() => '');
     const child = Number(children.trim().split(' ')[0]);
@@ -261,14 +275,19 @@ async function rejectRunningNode(folder: string): Promise<void> {
   throw new ClusterError('a cluster is running; stop it with `npm run cluster -- down`');
 }
 
+/** Returns undefined if there is no node, and if its state is incomplete, for example after the disk was full. */
 async function readState(folder: string): Promise<NodeState | undefined> {
+  let state: Partial<NodeState> | null;
   try {
-    const state = JSON.parse(await readFile(join(folder, 'state.json'), 'utf8')) as NodeState;
-    return (await startTime(state.pid)) === state.started ? state : undefined;
+    state = JSON.parse(await readFile(join(folder, 'state.json'), 'utf8')) as Partial<NodeState> | null;
   } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
+    if (errorCode(error) === 'ENOENT' || error instanceof SyntaxError) return undefined;
     throw error;
   }
+  const { pid, started, programs } = state ?? {};
+  if (typeof pid !== 'number' || typeof started !== 'string' || typeof programs !== 'string')
+    return undefined;
+  return (await startTime(pid)) === started ? { pid, started, programs } : undefined;
 }
 
 /** Returns when a process has started, in clock ticks since the machine did, or undefined if it has ended. */

@@ -1,5 +1,6 @@
 /** Runs a supervised program until it exits, and collects its output. */
 import { once } from 'node:events';
+import { ControlPlaneError } from './errors.ts';
 import { killGroup, spawnGuarded } from './process-supervisor.ts';
 
 /** The exit code of a shell if the program does not exist. */
@@ -25,7 +26,11 @@ export interface RunOptions {
   readonly onStderrLine?: (line: string) => void;
 }
 
-/** Runs `command` and returns its output and exit code. Rejects only after `timeoutMs`. */
+/**
+ * Runs `command` and returns its output and exit code.
+ *
+ * @throws ControlPlaneError after `timeoutMs`, with the last two lines of stderr
+ */
 export async function run(command: string, args: readonly string[], options: RunOptions): Promise<RunResult> {
   const child = spawnGuarded(command, args, {
     cwd: options.cwd,
@@ -57,8 +62,8 @@ export async function run(command: string, args: readonly string[], options: Run
   await once(child, 'close');
   clearTimeout(timer);
   if (timedOut) {
-    throw new Error(
-      `${command} ${args.join(' ')} did not exit within ${options.timeoutMs} ms: ${stderr.trim()}`,
+    throw new ControlPlaneError(
+      `${command} ${args.join(' ')} did not exit within ${options.timeoutMs} ms: ${lastLines(stderr, 2)}`,
     );
   }
   return { code: child.exitCode ?? undefined, stdout, stderr };

@@ -130,6 +130,16 @@ describe('npm run cluster', () => {
     expect(result.stderr).to.equal('cluster: no node is running\n');
   });
 
+  for (const content of ['', '{"pid":4', 'null', '{}', '{"pid":"4","started":"5"}']) {
+    it(`removes the folder of a node whose state cannot be read: ${content || 'empty'}`, async () => {
+      const folder = nodeFolder({ HOME: cache, XDG_CACHE_HOME: cache });
+      await mkdir(folder, { recursive: true });
+      await writeFile(join(folder, 'state.json'), content);
+      expect(await cluster(['down'])).to.include({ code: 0, stderr: 'cluster: the node has ended\n' });
+      expect(existsSync(folder)).to.equal(false);
+    });
+  }
+
   it('prints its usage', async () => {
     const result = await cluster(['--help']);
     expect(result.code).to.equal(0);
