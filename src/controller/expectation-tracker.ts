@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { expectsSame, parseExpectation, type Match } from '../core/expectation.ts';
+import { expectsSame, type Match } from '../core/expectation.ts';
 import type { ExpectationObject } from '../core/expectation-object.ts';
 import { evaluate, EXPECTATION_STATES, progressAfterEdit, progressFrom } from '../core/expectation-status.ts';
 import type { ExpectationState } from '../core/expectation-status.ts';
@@ -13,6 +13,7 @@ import { runPeriodically } from '../run-periodically.ts';
 import type { ExpectationCache, ExpectationCacheEventHandler } from './expectation-cache.ts';
 import { COUNTS_DELAY_MS } from './expectation-entry.ts';
 import type { CountedGroup, ExpectationEntry, GroupMember } from './expectation-entry.ts';
+import { ExpectationQuota, NOT_PARSED } from './expectation-quota.ts';
 import type { TunnelCache, TunnelCacheEventHandler } from './tunnel-cache.ts';
 import type { Workqueue } from './workqueue.ts';
 
@@ -38,6 +39,8 @@ export interface ExpectationTrackerOptions {
   readonly leader: { readonly isHeld: boolean };
   /** Receives the names of expectations whose result may have changed. */
   readonly queue: Workqueue;
+  /** Limit of the matches of all expectations together. Default: 200,000. */
+  readonly maxMatches?: number;
   readonly clock: Clock;
 }
 
@@ -50,6 +53,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
   readonly #options: ExpectationTrackerOptions;
   readonly #entries = new Map<string, ExpectationEntry>();
   readonly #groups = new Map<string, CountedGroup>();
+  readonly #quota: ExpectationQuota;
   #index: GroupIndex;
   /** The counted group of each group in the index. */
   readonly #byGroup = new Map<TunnelGroup, CountedGroup>();
@@ -68,6 +72,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
   constructor(options: ExpectationTrackerOptions) {
     this.#options = options;
     this.#index = new GroupIndex(options.names);
+    this.#quota = new ExpectationQuota(options.maxMatches);
   }
 
   start(): void {
@@ -135,7 +140,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
       uid,
       spec: object.spec,
       generation: object.metadata.generation,
-      expectation: parseExpectation(object.spec),
+      expectation: NOT_PARSED,
       members: [],
       tally: undefined,
       progress: progressFrom(object),
@@ -148,6 +153,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
       writes: newBucket(),
     };
     this.#entries.set(name, entry);
+    this.#quota.parse(entry);
     this.#join(entry);
     return entry;
   }
@@ -159,7 +165,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
     entry.spec = spec;
     entry.generation = metadata.generation;
     entry.isEvaluated = false;
-    entry.expectation = parseExpectation(spec);
+    this.#quota.parse(entry);
     // The new groups are joined before the old ones are left, so that a group in both stays counted.
     this.#join(entry);
     this.#leave(members);
@@ -170,8 +176,10 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
     const entry = this.#entries.get(name);
     if (entry === undefined) return;
     this.#entries.delete(name);
-    this.#leave(entry.members);
+    this.#quota.forget(entry);
+    const { members } = entry;
     entry.members = [];
+    this.#leave(members);
   }
 
   #checkLeader(): void {
@@ -193,6 +201,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
     this.#cancelScan = undefined;
     this.#isScanning = false;
     this.#index = new GroupIndex(this.#options.names);
+    this.#quota.clear();
     for (const state of [this.#entries, this.#groups, this.#byGroup, this.#waiting, this.#changed])
       state.clear();
     this.#options.queue.forget(EXPECTATIONS_KEY);
@@ -209,16 +218,25 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
     return counted;
   }
 
+  /** Gives the room that others have left to expectations that exceeded the limit. */
+  #readmit(): void {
+    for (let entry = this.#quota.next(); entry !== undefined; entry = this.#quota.next()) {
+      this.#quota.parse(entry);
+      this.#join(entry);
+      this.#enqueue(entry.name);
+    }
+  }
+
   /** Creates the groups of an expectation, or joins existing ones. */
   #join(entry: ExpectationEntry): void {
-    const { matches, paused } = entry.expectation;
     entry.tally = undefined;
-    entry.members = (paused ? [] : matches).map((match, index) => {
+    entry.members = entry.expectation.matches.map((match, index) => {
       const counted = this.#groupFor(match);
       const member = { counted, entry, index };
       counted.members.add(member);
       return member;
     });
+    this.#quota.join(entry.members.length);
     this.#createTally(entry);
   }
 
@@ -235,6 +253,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
 
   /** Leaves groups, and drops those without members. */
   #leave(members: readonly GroupMember[]): void {
+    this.#quota.leave(members.length);
     for (const member of members) {
       const { counted } = member;
       counted.members.delete(member);
@@ -244,6 +263,7 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
       this.#changed.delete(counted);
       if (this.#byGroup.delete(counted.group)) this.#index.remove(counted.group);
     }
+    this.#readmit();
   }
 
   #createTally(entry: ExpectationEntry): void {

@@ -26,7 +26,10 @@ export function readyText(object: ExpectationObject | undefined): string {
  * Evaluation of expectations over objects in memory, in fake time: the cache of tunnels receives watch events, and
  * statuses are written to a store that answers as the API server does.
  */
-export function createExpectationHarness({ isLeader = true } = {}) {
+export function createExpectationHarness({
+  isLeader = true,
+  maxMatches = 200_000,
+}: { isLeader?: boolean; maxMatches?: number } = {}) {
   const clock = new FakeClock();
   clock.advance(60_000);
   const log = pino({ level: 'silent' });
@@ -57,7 +60,15 @@ export function createExpectationHarness({ isLeader = true } = {}) {
     return updated;
   }
 
-  const tracker = new ExpectationTracker({ expectations: cache, tunnels, names, leader, queue, clock });
+  const tracker = new ExpectationTracker({
+    expectations: cache,
+    tunnels,
+    names,
+    leader,
+    queue,
+    maxMatches,
+    clock,
+  });
   const workers = new Workers({
     queue,
     reconciler: new ExpectationReconciler({

@@ -375,6 +375,60 @@ describe('an expectation', () => {
     });
   });
 
+  describe('beyond the limit of all matches', () => {
+    const nodes = (count: number, prefix = 'n'): string[] =>
+      Array.from({ length: count }, (_, index) => `${prefix}-${index}`);
+
+    beforeEach(async () => {
+      harness.stop();
+      harness = createExpectationHarness({ maxMatches: 10 });
+      await harness.advance(1000);
+      await apply({ match: { nodes: nodes(6) }, ...IMMEDIATE }, 'first');
+      // These name the same nodes, which takes memory too.
+      await apply({ match: { nodes: nodes(5) }, ...IMMEDIATE }, 'second');
+    });
+
+    it('is Invalid with the limit in its message, while a smaller one is evaluated', async () => {
+      expect([ready('first'), ready('second')]).to.deep.equal(['False Missing', 'False Invalid']);
+      expect(status('second')?.conditions?.[0]?.message).to.include('at most 10 nodes');
+      await apply({ match: { tenantID: 'acme' }, ...IMMEDIATE }, 'third');
+      expect(ready('third')).to.equal('False Missing');
+      expect(harness.tracker.countStates()).to.include({ invalid: 1, unsatisfied: 2 });
+    });
+
+    const ways: Readonly<Record<string, () => unknown>> = {
+      'another one is deleted': () => harness.delete('first'),
+      'another one is paused': () =>
+        apply({ match: { nodes: nodes(6) }, ...IMMEDIATE, paused: true }, 'first'),
+      'another one names fewer nodes': () => apply({ match: { nodes: nodes(5) }, ...IMMEDIATE }, 'first'),
+      'it names fewer nodes': () => apply({ match: { nodes: nodes(4) }, ...IMMEDIATE }, 'second'),
+    };
+    for (const [what, make] of Object.entries(ways)) {
+      it(`is evaluated once ${what}`, async () => {
+        await make();
+        await harness.advance(5000);
+        expect(ready('second')).to.equal('False Missing');
+        for (const node of nodes(5)) harness.put(RESPONDER, tunnel(node, { nodeID: node }));
+        await harness.advance(1000);
+        expect(ready('second')).to.equal('True Satisfied');
+      });
+    }
+
+    it('is evaluated or Invalid again after edits of any of them', async () => {
+      await apply({ match: { nodes: nodes(10, 'other') }, ...IMMEDIATE }, 'first');
+      expect([ready('first'), ready('second')]).to.deep.equal(['False Missing', 'False Invalid']);
+      await apply({ match: { nodes: nodes(11) }, ...IMMEDIATE }, 'first');
+      await harness.advance(3000);
+      expect([ready('first'), ready('second')]).to.deep.equal(['False Invalid', 'False Missing']);
+      harness.delete('second');
+      await apply({ match: { nodes: nodes(11) }, ...IMMEDIATE, paused: true }, 'first');
+      await harness.advance(3000);
+      expect(ready('first')).to.equal('Unknown Paused');
+      await apply({ match: { nodes: nodes(10) }, ...IMMEDIATE }, 'third');
+      expect(ready('third')).to.equal('False Missing');
+    });
+  });
+
   it('has the result of a naive evaluation after any changes of tunnels and expectations', async function () {
     this.timeout(120_000);
     const checked = await assertHolds(
