@@ -16,6 +16,12 @@ import type { Workqueue } from './workqueue.ts';
 /** Reporters whose transitions are numbered; the least recently used one starts from 1 again. */
 const MAX_NUMBERED_REPORTERS = 10_000;
 
+/**
+ * Hints before the first list, for names that may have no object: a peer may remove any names. Beyond it, what a delta
+ * removes is recorded as absent from the full push.
+ */
+const MAX_EARLY_HINTS = 100_000;
+
 /** A transition that the API server has confirmed. */
 export interface RecordedTransition extends TunnelTransition {
   /** When the response to the write was received, ms since 1970. */
@@ -76,6 +82,9 @@ export class TransitionRecorder {
   /** The last number of each reporter, also of one that this replica does not own any longer. */
   readonly #sequences = new LRUCache<string, number>({ max: MAX_NUMBERED_REPORTERS });
 
+  /** Hints that were given before the first list; 0 from then on. */
+  #earlyHints = 0;
+
   constructor(options: TransitionRecorderOptions) {
     this.#options = options;
   }
@@ -88,11 +97,13 @@ export class TransitionRecorder {
   ): void {
     const { ledger, objects } = this.#options;
     const hints = this.#reporters.get(key)?.hints;
-    if (hints !== undefined && hints.size > 0) for (const name of changed) hints.delete(name);
+    if (hints !== undefined && hints.size > 0)
+      for (const name of changed) if (hints.delete(name) && !objects.hasSynced) this.#earlyHints -= 1;
     if (report.fullPush) return;
     for (const name of report.removedNames) {
-      const isRemoved = ledger.tunnel(key, name) === undefined;
-      if (isRemoved && (!objects.hasSynced || this.#hasObject(key, name))) this.#hint(key, name, 'Removed');
+      if (ledger.tunnel(key, name) !== undefined) continue;
+      if (objects.hasSynced ? this.#hasObject(key, name) : this.#takeEarlyHint(key, name))
+        this.#hint(key, name, 'Removed');
     }
   }
 
@@ -136,6 +147,7 @@ export class TransitionRecorder {
 
   /** Handles a complete list: hints that were given before the objects were known may concern none. */
   onListed(): void {
+    this.#earlyHints = 0;
     for (const [key, { hints }] of this.#reporters)
       for (const [name, hint] of hints)
         if (hint === 'Removed' && !this.#hasObject(key, name)) hints.delete(name);
@@ -143,6 +155,7 @@ export class TransitionRecorder {
 
   /** Handles the removal of a reporter from this replica. */
   onReporterRemoved(key: string): void {
+    if (!this.#options.objects.hasSynced) this.#earlyHints -= this.#reporters.get(key)?.hints.size ?? 0;
     this.#reporters.delete(key);
   }
 
@@ -226,6 +239,14 @@ export class TransitionRecorder {
       endedWithReporter && disconnectedMs !== undefined ? clock.monotonicMs() - disconnectedMs : 0;
     const upMs = wallMs - sinceEndMs - Date.parse(ended.createdAt);
     return upMs < 0 ? undefined : Math.round(upMs);
+  }
+
+  /** Returns false if there are too many hints for names that may have no object. */
+  #takeEarlyHint(key: string, name: string): boolean {
+    if (this.#reporters.get(key)?.hints.has(name) === true) return true;
+    if (this.#earlyHints >= MAX_EARLY_HINTS) return false;
+    this.#earlyHints += 1;
+    return true;
   }
 
   #hasObject(key: string, name: string): boolean {

@@ -8,6 +8,7 @@ import { MAX_IMMEDIATE_REMOVALS, type RemovalHoldRule } from '../../src/core/rem
 import type { Report } from '../../src/core/report.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
+import type { TransitionSink } from '../../src/controller/transition-recorder.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
 import { advanceTime, flushEventLoop } from './fake-time.ts';
@@ -101,6 +102,7 @@ export function createHarness({
   ownership = {},
   serverClock = NO_CLOCK,
   removalHold = DEFAULT_REMOVAL_HOLD,
+  transitionSink,
 }: {
   api?: MemoryTunnelApi;
   reporterApi?: MemoryReporterApi;
@@ -110,6 +112,7 @@ export function createHarness({
   /** The clock of the API server. Default: unknown. */
   serverClock?: { nowMs(): number | undefined };
   removalHold?: RemovalHoldRule;
+  transitionSink?: TransitionSink;
 } = {}) {
   metrics.registry.resetMetrics();
   const logged: Record<string, unknown>[] = [];
@@ -149,6 +152,7 @@ export function createHarness({
       removalHold,
       writeConcurrency: concurrency,
     },
+    transitionSink,
     createOwnership: (self, freshReportAfterMs) => new StubbedOwnership(self, freshReportAfterMs, ownership),
     clock,
     random: () => 0.5,

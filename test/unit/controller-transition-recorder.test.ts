@@ -2,6 +2,8 @@ import { expect } from 'chai';
 import { parsePolicy } from '../../src/core/policy.ts';
 import { ALLOW_ALL_POLICIES, createPolicySet, type PolicySet } from '../../src/core/policy-set.ts';
 import type { Tunnel } from '../../src/core/tunnel.ts';
+import type { RecordedTransition } from '../../src/controller/transition-recorder.ts';
+import { createHarness } from '../support/controller-harness.ts';
 import { apiFailure } from '../support/memory-api.ts';
 import { createMultiReplicaHarness, type MultiReplicaHarness } from '../support/multi-replica-harness.ts';
 import { delta, fullPush, names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
@@ -353,5 +355,33 @@ describe('the tunnel log', () => {
     await connected(T2);
     await world.advance(60_000);
     expect(takeTransitions()).to.deep.equal(['node-1 AbsentFromFullPush Closed']);
+  });
+
+  it('contains Removed for what a delta removed before the first list, up to 100,000 names', async () => {
+    for (const [batches, expected] of [
+      [1, 'Removed'],
+      [100, 'AbsentFromFullPush'],
+    ] as const) {
+      const before = createHarness();
+      await before.start();
+      before.report(RESPONDER, fullPush(T1));
+      await before.settle();
+      before.workers.stop();
+      const reasons: string[] = [];
+      const transitionSink = { write: ({ reason }: RecordedTransition) => void reasons.push(reason) };
+      const harness = createHarness({ api: before.api, transitionSink });
+      harness.report(RESPONDER, fullPush(T1));
+      for (let batch = 0; batch < batches; batch += 1)
+        harness.report(
+          RESPONDER,
+          delta(
+            [],
+            Array.from({ length: 1000 }, (_, index) => `x-${batch}-${index}`),
+          ),
+        );
+      harness.report(RESPONDER, delta([], [T1.name]));
+      await harness.start();
+      expect(reasons).to.deep.equal([expected]);
+    }
   });
 });
