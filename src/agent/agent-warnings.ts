@@ -19,12 +19,14 @@ const SKIP_HINTS: Readonly<Record<SkipReason, string>> = {
   duplicate_name: 'give each initiator a node ID of its own, or enable tenant isolation in Envoy',
 };
 
-/** With these, a line of the lifecycle log completes what the gauge lacks. */
-const COMPLETED_BY_LOG: ReadonlySet<SkipReason> = new Set(['unknown_tenant', 'ambiguous_name']);
 /** Longer than Envoy keeps a line before it writes it, which is 10 s by default (`--file-flush-interval-msec`). */
 const LOG_LINE_TIMEOUT_MS = 15_000;
-const LATE_LINE_HINT =
-  'the lifecycle log does not name it: check that its listener writes the log, or set --default-tenant';
+const LATE_LINE = 'the lifecycle log does not name it: check that its listener writes the log';
+/** For the reasons with which a line of the lifecycle log completes what the gauge lacks: the hint if there is none. */
+const LATE_LINE_HINTS: Readonly<Partial<Record<SkipReason, string>>> = {
+  unknown_tenant: `${LATE_LINE}, or set --default-tenant`,
+  ambiguous_name: `${LATE_LINE}, or avoid ":" in the cluster and node IDs of initiators`,
+};
 
 /** The log lines about what prevents or limits reports: one per cause and minute. */
 export class AgentWarnings {
@@ -81,7 +83,7 @@ export class AgentWarnings {
     const tunnelsByReason = new Map<SkipReason, SkippedTunnel[]>();
     for (const tunnel of skipped) {
       const { gauge, reason } = tunnel;
-      if (this.#followsLog && COMPLETED_BY_LOG.has(reason)) {
+      if (this.#followsLog && LATE_LINE_HINTS[reason] !== undefined) {
         const sinceMs = this.#waitingSinceMs.get(gauge) ?? nowMs;
         waiting.set(gauge, sinceMs);
         if (nowMs - sinceMs < LOG_LINE_TIMEOUT_MS) continue;
@@ -96,7 +98,7 @@ export class AgentWarnings {
 
   #logSkipped(reason: SkipReason, tunnels: readonly SkippedTunnel[]): void {
     const example = sanitize(tunnels[0]?.gauge ?? '', MAX_LOGGED_LENGTH);
-    const hint = this.#followsLog && COMPLETED_BY_LOG.has(reason) ? LATE_LINE_HINT : SKIP_HINTS[reason];
+    const hint = (this.#followsLog ? LATE_LINE_HINTS[reason] : undefined) ?? SKIP_HINTS[reason];
     this.#throttled(`skipped ${reason}`, (suppressed) =>
       this.#log.warn(
         { reason, tunnels: tunnels.length, example, hint, ...suppressed },

@@ -51,7 +51,10 @@ describe('Tunnels that the agent cannot report', () => {
     });
   }
 
-  for (const reason of ['unknown_tenant', 'ambiguous_name'] as const) {
+  for (const [reason, remedy] of [
+    ['unknown_tenant', 'set --default-tenant'],
+    ['ambiguous_name', 'avoid ":" in the cluster and node IDs of initiators'],
+  ] as const) {
     it(`are not logged while their line in the lifecycle log may still arrive (${reason})`, () => {
       const warnings = createWarnings(true);
       expect(poll(warnings, 14, skip(reason))).to.deep.equal([]);
@@ -65,7 +68,9 @@ describe('Tunnels that the agent cannot report', () => {
       const late = skip(reason, 'eu-1:node-18');
       expect(poll(warnings, 10, skip(reason), late)).to.deep.equal([reason]);
       expect(logged[0]).to.include({ tunnels: 1, example: 'eu-1:node-17' });
-      expect(logged[0]?.hint).to.match(/^the lifecycle log does not name it: /);
+      expect(logged[0]?.hint)
+        .to.match(/^the lifecycle log does not name it: /)
+        .and.satisfy((hint: string) => hint.endsWith(`, or ${remedy}`));
     });
   }
 
