@@ -13,8 +13,9 @@ const TRIM_POLLS = 5;
 /** The controls of V8's heap that trimming uses. */
 export interface HeapControl {
   /**
-   * Returns the bytes that the heap has reserved from the machine, in use or not. The young generation, which grows and
-   * shrinks with any small amount of work, has 16 MiB at most (see src/main.ts) and cannot trigger trimming alone.
+   * Returns the bytes that the heap has reserved from the machine, in use or not. The young generation grows and shrinks
+   * with any small amount of work. With the flags in the first line of src/main.ts, it has 16 MiB at most and cannot
+   * trigger trimming alone; with the defaults of Node, it can.
    */
   committedBytes(): number;
   /** Makes V8 return memory as soon as possible, at the cost of more collections. */
