@@ -117,6 +117,8 @@ describe('chart applied with kubectl, on a cluster without its CRDs', () => {
       }
       const complete = await applyAll();
       expect(complete.code, complete.stderr).to.equal(0);
+      // The API server writes the status of a CRD until then.
+      await waitEstablished();
       const before = await versions(input);
       expect([...before.keys()].toSorted()).to.deep.equal(
         objects.map((object) => objectId(object)).toSorted(),

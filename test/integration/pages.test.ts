@@ -22,7 +22,7 @@ const BLOCK_TIMEOUT_MS = 60_000;
 const MAX_CELL_LENGTH = 150;
 /** Inline code that names a source file: a path below the root, or a path below src without its extension. */
 const SOURCE_FILE =
-  /^((?:src|test|bench|control-plane|core|controller|grpc|k8s|http|doctor|status|expect|cli|simulate|agent)\/[a-z0-9/-]+(?:\.test)?(?:\.ts)?)$/;
+  /^((?:src|test|bench|build|cluster|control-plane|core|controller|grpc|k8s|http|doctor|status|expect|cli|simulate|agent)\/[a-z0-9/-]+(?:\.test)?(?:\.(?:ts|sh|mod))?)$/;
 
 /** Flags of other programs that the pages mention outside of commands. */
 const OTHERS_FLAGS = new Set([
