@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { StartedHold } from '../core/apply-report.ts';
 import type { Ledger } from '../core/ledger.ts';
+import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
@@ -35,12 +36,15 @@ export class RemovalHolds {
   readonly #options: RemovalHoldsOptions;
   /** Keys of reporters that may have held removals. */
   readonly #keys = new Set<string>();
+  /** A peer may send such full pushes continuously. */
+  readonly #throttled: LogThrottle;
   #cancelTimer: (() => void) | undefined;
   #timerAtMs = Number.POSITIVE_INFINITY;
   #stopped = false;
 
   constructor(options: RemovalHoldsOptions) {
     this.#options = options;
+    this.#throttled = createLogThrottle(options.clock);
   }
 
   /** Records a hold that the ledger has started. */
@@ -55,9 +59,11 @@ export class RemovalHolds {
     entry.removalsHeldUntil = until;
     entry.status.markDirty();
     metrics.removalHolds.inc();
-    log.warn(
-      { reporter: entry.reporter, held, objects, until },
-      'full push lacks many ReverseTunnel objects; their removal is held',
+    this.#throttled(key, (suppressed) =>
+      log.warn(
+        { reporter: entry.reporter, held, objects, until, ...suppressed },
+        'full push lacks many ReverseTunnel objects; their removal is held',
+      ),
     );
     if (!entry.ownership.isSuperseded) {
       const note = `The last full push lacks ${held} of ${objects} ReverseTunnel objects; they are kept until ${until}`;

@@ -178,6 +178,25 @@ describe('an Envoy that restarts', () => {
   });
 });
 
+describe('holds of removals that start again and again', () => {
+  it('are logged once per minute and reporter', async () => {
+    const world = await withObjects();
+    const held = (): unknown[] =>
+      world.logged.filter(({ msg }) => typeof msg === 'string' && msg.includes('removal is held'));
+    for (let push = 0; push < 20; push += 1) {
+      world.report(RESPONDER, fullPush());
+      await world.advance(1000);
+      world.report(RESPONDER, fullPush(...ALL));
+      await world.advance(1000);
+    }
+    expect(held()).to.have.length(1);
+    await world.advance(60_000);
+    world.report(RESPONDER, fullPush());
+    expect(held()).to.have.length(2);
+    expect(held()[1]).to.include({ suppressed: 19, held: 100 });
+  });
+});
+
 describe('a hold of removals after a restart of the operator', () => {
   it('starts with the first full push, also if that arrives before the objects are listed', async () => {
     for (const isEarly of [true, false]) {
