@@ -46,6 +46,7 @@ export async function openTunnelLog(options: TunnelLogOptions): Promise<TunnelLo
   const throttled = createLogThrottle(clock);
   const bucket = newBucket();
   let dropped = 0;
+  let closed = false;
   let cancelReport: (() => void) | undefined;
   let writer: LineWriter;
   try {
@@ -72,13 +73,14 @@ export async function openTunnelLog(options: TunnelLogOptions): Promise<TunnelLo
     cancelReport = undefined;
     if (dropped === 0) return;
     if (writer.write(droppedLine(options, clock.wallMs(), dropped))) dropped = 0;
-    else cancelReport = clock.setTimer(DROPPED_INTERVAL_MS, reportDropped);
+    else if (!closed) cancelReport = clock.setTimer(DROPPED_INTERVAL_MS, reportDropped);
   }
 
   function drop(outcome: 'rate_limited' | 'buffer_full'): void {
     dropped += 1;
     metrics.tunnelLogLines.inc({ outcome });
-    cancelReport ??= clock.setTimer(DROPPED_INTERVAL_MS, reportDropped);
+    // Nothing can be written once the log is closed, and a timer would keep the process alive.
+    if (!closed) cancelReport ??= clock.setTimer(DROPPED_INTERVAL_MS, reportDropped);
   }
 
   return {
@@ -92,8 +94,8 @@ export async function openTunnelLog(options: TunnelLogOptions): Promise<TunnelLo
       if (!writer.write(transitionLine(options, transition))) drop('buffer_full');
     },
     async close() {
+      closed = true;
       reportDropped();
-      cancelReport?.();
       const lost = await writer.close();
       if (lost > 0) log.warn({ target, lines: lost }, 'lost the last lines of the tunnel log');
     },

@@ -137,4 +137,18 @@ describe('the rate of the tunnel log', () => {
     expect(await lines('written')).to.equal(25_002);
     expect(await lines('buffer_full')).to.equal(0);
   });
+
+  it('leaves no timer behind for lines that follow the end of the log', async () => {
+    for (const count of [1, 20_001]) {
+      const target = join(folder, 'closed.jsonl');
+      const ownClock = new FakeClock();
+      const options = { ...PROCESS, target, clock: ownClock, metrics, log: pino({ level: 'silent' }) };
+      const log = await openTunnelLog(options);
+      await log.close();
+      const before = await lines('buffer_full');
+      for (let index = 0; index < count; index += 1) log.write(transition());
+      expect(ownClock.pendingTimersMs).to.deep.equal([]);
+      expect((await lines('buffer_full')) - before, 'is counted').to.equal(Math.min(count, 20_000));
+    }
+  });
 });
