@@ -102,10 +102,9 @@ export function nextStatusWrite(
   const syncedCondition = before?.conditions?.find(({ type }) => type === 'Synced');
   const wasSynced = syncedCondition?.status === 'True';
   const shownReason = URGENT_REASONS.find((reason) => reason === syncedCondition?.reason);
-  const summary = sources.flapping.summary(entry.key, nowMs);
+  const hasFlapping = sources.flapping.hasFlapping(entry.key, nowMs);
   const showsFlapping = before?.conditions?.some(({ type }) => type === 'Flapping') === true;
-  const reasonChanged =
-    urgentReason(entry, sources) !== shownReason || showsFlapping !== (summary !== undefined);
+  const reasonChanged = urgentReason(entry, sources) !== shownReason || showsFlapping !== hasFlapping;
   const { countsDueMs } = status;
   const pending = sources.queue.pending(entry.key);
   const backlogMs = pendingWrites.updateBacklog(pending, nowMs);
@@ -133,7 +132,7 @@ export function nextStatusWrite(
     return { type: 'wait', atMs: backlogMs === Infinity ? recheckMs : Math.max(backlogMs, recheckMs) };
   }
   if (change === 'counts' && nowMs < countsDueMs) return { type: 'wait', atMs: countsDueMs };
-  if (change === 'counts' && summary !== undefined) {
+  if (change === 'counts' && hasFlapping) {
     const slotMs = sources.flapping.statusDelayMs(entry.key, nowMs);
     if (slotMs > 0) return { type: 'wait', atMs: nowMs + slotMs };
   }

@@ -70,14 +70,14 @@ export class FlappingTunnels {
    * @returns true if tunnels of this reporter flap now and none did before
    */
   record(key: string, drops: ReadonlyMap<string, number>, nowMs: number): boolean {
-    const before = this.#flapping(key, nowMs)?.size ?? 0;
+    const before = this.hasFlapping(key, nowMs);
     for (const [name, count] of drops) {
       const tunnel = this.#track(key, name, nowMs);
       if (tunnel === undefined) continue;
       addDrops(tunnel, count, nowMs);
       if (flaps(tunnel, nowMs)) this.#reporters.get(key)?.flapping.add(name);
     }
-    return before === 0 && (this.#reporters.get(key)?.flapping.size ?? 0) > 0;
+    return !before && (this.#reporters.get(key)?.flapping.size ?? 0) > 0;
   }
 
   /** Returns true while the writes for a tunnel are limited. */
@@ -104,7 +104,7 @@ export class FlappingTunnels {
    */
   statusDelayMs(key: string, nowMs: number): number {
     const reporter = this.#reporters.get(key);
-    if (reporter === undefined || this.#flapping(key, nowMs)?.size === 0) return 0;
+    if (reporter === undefined || !this.hasFlapping(key, nowMs)) return 0;
     return this.#reserve(reporter.status, nowMs);
   }
 
@@ -114,14 +114,32 @@ export class FlappingTunnels {
     if (reporter !== undefined) this.#recordWrite(reporter.status, nowMs);
   }
 
+  /** Returns true if tunnels of a reporter flap. Takes constant time, unlike `summary`. */
+  hasFlapping(key: string, nowMs: number): boolean {
+    const reporter = this.#reporters.get(key);
+    for (const name of reporter?.flapping ?? []) {
+      const tunnel = reporter?.tunnels.get(name);
+      if (tunnel !== undefined && flaps(tunnel, nowMs)) return true;
+      reporter?.flapping.delete(name);
+    }
+    return false;
+  }
+
   /** Returns the flapping tunnels of a reporter; undefined if there are none. */
   summary(key: string, nowMs: number): FlappingSummary | undefined {
     const flapping = this.#flapping(key, nowMs);
     if (flapping === undefined || flapping.size === 0) return undefined;
     const { tunnels } = this.#reporters.get(key) ?? {};
-    const dropsOf = (name: string): number => tunnels?.get(name)?.drops ?? 0;
-    const worst = [...flapping].toSorted((a, b) => dropsOf(b) - dropsOf(a)).slice(0, MAX_NAMED);
-    return { tunnels: flapping.size, worst: worst.toSorted() };
+    const worst: { readonly name: string; readonly drops: number }[] = [];
+    for (const name of flapping) {
+      const drops = tunnels?.get(name)?.drops ?? 0;
+      const isAhead = worst.length < MAX_NAMED || drops > (worst.at(-1)?.drops ?? 0);
+      if (!isAhead) continue;
+      const position = worst.findIndex((other) => other.drops < drops);
+      worst.splice(position < 0 ? worst.length : position, 0, { name, drops });
+      if (worst.length > MAX_NAMED) worst.pop();
+    }
+    return { tunnels: flapping.size, worst: worst.map(({ name }) => name).toSorted() };
   }
 
   /** Returns when the number of a reporter's flapping tunnels changes if none goes down; undefined if there are none. */

@@ -35,6 +35,7 @@ describe('a tunnel', () => {
     it(`${flaps ? 'flaps' : 'does not flap'} with ${what}`, () => {
       const flapping = dropped(timesMs);
       expect(flapping.isFlapping(KEY, 'node-1', atMs)).to.equal(flaps);
+      expect(flapping.hasFlapping(KEY, atMs)).to.equal(flaps);
       expect(flapping.summary(KEY, atMs)?.tunnels).to.equal(flaps ? 1 : undefined);
       expect(flapping.count(atMs)).to.equal(flaps ? 1 : 0);
     });
@@ -79,6 +80,17 @@ describe('the drops in a report', () => {
   }
 });
 
+/** Returns the largest number of the times that lie within a second, wherever it starts. The times must be sorted. */
+function mostInAnySecond(timesMs: readonly number[]): number {
+  let most = 0;
+  let first = 0;
+  for (const [index, timeMs] of timesMs.entries()) {
+    while ((timesMs[first] ?? timeMs) <= timeMs - SECOND) first += 1;
+    most = Math.max(most, index - first + 1);
+  }
+  return most;
+}
+
 describe('the writes of a flapping tunnel', () => {
   it('are not limited before it flaps', () => {
     const flapping = dropped(every(SECOND, 6));
@@ -122,12 +134,7 @@ describe('the writes of a flapping tunnel', () => {
           writes.set(name, [...(writes.get(name) ?? []), nowMs]);
         }
       }
-      const perSecond = new Map<number, number>();
-      for (const atMs of writesMs) {
-        const second = Math.floor(atMs / SECOND);
-        perSecond.set(second, (perSecond.get(second) ?? 0) + 1);
-      }
-      expect(Math.max(...perSecond.values()), String(count)).to.be.at.most(40);
+      expect(mostInAnySecond(writesMs), String(count)).to.be.at.most(40);
       expect(writes.size, 'each tunnel is written').to.equal(count);
       for (const times of writes.values())
         for (const [index, atMs] of times.slice(1).entries())
