@@ -1,6 +1,7 @@
 #!/bin/bash
 # The first process of the node's namespaces: starts Kubernetes and waits. Everything ends with it.
-# /node contains what node.ts and node-files.ts have written; /node/ready appears once the node is Ready, /node/failed if it cannot be.
+# /node contains what node.ts and node-files.ts have written. /node/ready appears once the node is Ready, /node/failed
+# if it cannot be.
 set -u
 cd /node
 mkdir -p logs
