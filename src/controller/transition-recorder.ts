@@ -130,7 +130,8 @@ export class TransitionRecorder {
   onTunnelObjectChanged(key: string, name: string): void {
     const { ledger, objects, queue, registry } = this.#options;
     const entry = registry.entry(key);
-    if (entry === undefined || queue.isActive(key, name)) return;
+    // What is about to be written, at once or after a delay, differs because the tunnel has changed.
+    if (entry === undefined || queue.isActive(key, name) || entry.pendingWrites.isLimited(name)) return;
     const hints = this.#reporters.get(key)?.hints;
     const [object] = objects.objects(key, name);
     const state = ledger.tunnelState(key, name, object?.tunnel);

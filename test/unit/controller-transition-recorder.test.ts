@@ -335,6 +335,21 @@ describe('the tunnel log', () => {
     }
   });
 
+  it('contains the delayed change of a flapping tunnel, also if another client edits its object meanwhile', async () => {
+    await connected(T1);
+    const createdAt = (change: number): string => `2026-11-23T00:00:${10 + change}Z`;
+    for (let change = 0; change < 10; change += 1)
+      await report(delta([{ ...T1, createdAt: createdAt(change) }], ['node-1']));
+    await world.advance(31_000);
+    takeTransitions();
+    await report(delta([{ ...T1, createdAt: createdAt(20) }], ['node-1']));
+    expect(takeTransitions(), 'the write is delayed').to.deep.equal([]);
+    world.tunnelApi.editManually(objectName(T1), { labels: { 'reverse-tunnel.io/node': 'x' } });
+    await world.advance(61_000);
+    expect(world.tunnelApi.stored.get(objectName(T1))?.spec.createdAt).to.equal(createdAt(20));
+    expect(takeTransitions()).to.deep.equal(['node-1 Replaced Connected']);
+  });
+
   it('contains no transition whose write was not executed', async () => {
     await connected(T2);
     takeTransitions();
