@@ -31,7 +31,7 @@ export class FlapRecorder {
     if (entry === undefined || summary === undefined) return;
     entry.status.markDirty();
     log.warn({ reporter: entry.reporter, ...summary }, 'tunnels flap; their writes are limited');
-    events.record(entry.reporter, 'flapping', flappingMessage(summary));
+    if (!entry.ownership.isSuperseded) events.record(entry.reporter, 'flapping', flappingMessage(summary));
   }
 
   /** Handles the removal of a reporter from this replica. */

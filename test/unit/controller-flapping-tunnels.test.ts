@@ -145,6 +145,26 @@ describe('a tunnel that comes and goes', () => {
 });
 
 describe('the status of a reporter with a flapping tunnel', () => {
+  it('is not announced by a replica whose stream is superseded', async () => {
+    const harness = createMultiReplicaHarness();
+    const a = harness.replica('a');
+    const b = harness.replica('b');
+    a.connect(RESPONDER, fullPush(tunnel('node-1')));
+    await harness.advance(1000);
+    b.connect(RESPONDER, fullPush(tunnel('node-1')));
+    await harness.settle();
+    expect(a.registry.entry(KEY)?.ownership.isSuperseded).to.equal(true);
+    for (const replica of [a, b])
+      for (let drop = 0; drop < 8; drop += 1) {
+        replica.report(RESPONDER, delta([tunnel('node-1')]));
+        replica.report(RESPONDER, delta([], ['node-1']));
+      }
+    expect(harness.events.filter((event) => event.includes('flapping'))).to.deep.equal([
+      'b flapping responder-0',
+    ]);
+    harness.stop();
+  });
+
   it('shows it until 10 minutes after its last drops, and is in sync meanwhile', async () => {
     const harness = createMultiReplicaHarness();
     const a = harness.replica('a');
