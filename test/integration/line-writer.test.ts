@@ -142,7 +142,10 @@ describe('a line writer', () => {
         .map((line) => (JSON.parse(line) as { readonly i: number }).i);
     const script = `trap '' XFSZ; ulimit -S -f 10; exec "$0" --input-type=module -e "$@"`;
     for (const how of ['continue', 'rotate']) {
-      execFileSync('bash', ['-c', script, process.execPath, program, path(`limited-${how}`), how]);
+      // Without prlimit the disk would stay full forever.
+      execFileSync('bash', ['-c', script, process.execPath, program, path(`limited-${how}`), how], {
+        timeout: DEADLINE_MS,
+      });
     }
     const all = Array.from({ length: 120 }, (_, index) => index);
     expect(indexes(read('limited-continue'))).to.deep.equal(all);
@@ -210,18 +213,26 @@ describe('a line writer', () => {
 
   it('writes whole lines to a pipe that a stuck reader shares with other writers, and the process still exits', async () => {
     const program = `
-      import { writeSync } from 'node:fs';
+      import { existsSync, writeSync } from 'node:fs';
       import { systemClock } from ${JSON.stringify(new URL('../../src/clock.ts', import.meta.url).href)};
       import { LineWriter } from ${JSON.stringify(new URL('../../src/line-writer.ts', import.meta.url).href)};
       const ignore = () => {};
       const options = { target: 'stdout', clock: systemClock, onWritten: ignore, onFailure: ignore, onRecovery: ignore };
       const writer = await LineWriter.open(options);
       for (let i = 0; i < 2000; i += 1) writer.write(JSON.stringify({ i, text: 'x'.repeat(200) }) + '\\n');
-      setTimeout(() => { writeSync(2, 'exiting'); process.exit(0); }, 300);
+      const exit = () => { writeSync(2, 'exiting'); process.exit(0); };
+      const poll = setInterval(() => {
+        if (!existsSync(process.argv[1])) return;
+        clearInterval(poll);
+        setTimeout(exit, 300);
+      }, 20);
     `;
     // A pipe of a shell, because Node's own pipes are sockets.
-    const script = '"$0" --input-type=module -e "$1" | { read line; echo "$line"; sleep 2; cat; }';
-    const child = spawn('bash', ['-o', 'pipefail', '-c', script, process.execPath, program]);
+    // The process exits some time after its first line was read, when the pipe is full.
+    const script =
+      '"$0" --input-type=module -e "$1" "$2" | { read line; echo "$line"; touch "$2"; sleep 2; cat; }';
+    const parameters = ['-o', 'pipefail', '-c', script, process.execPath, program, path('first-line-read')];
+    const child = spawn('bash', parameters);
     let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
     const code = await new Promise((resolve) => child.on('close', resolve));
