@@ -56,9 +56,9 @@ export function collectReporterStats(
   let rewritten = 0;
   let inConflict = 0;
   let sinceMs = nowMs;
-  for (const { key, ownership, stream, flaps, pendingWrites, status } of entries) {
+  for (const { key, ownership, stream, streamFlaps, pendingWrites, status } of entries) {
     if (ownership.owns) owned += 1;
-    if (flaps.isConflict(nowMs)) inConflict += 1;
+    if (streamFlaps.isConflict(nowMs)) inConflict += 1;
     if (stream !== undefined) {
       byState[ownership.owns ? 'connected' : 'pending'] += 1;
       rejected.invalid += stream.rejected;

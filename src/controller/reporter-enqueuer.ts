@@ -84,7 +84,7 @@ export class ReporterEnqueuer {
       firstRejection: '',
     };
     entry.isOrphan = false;
-    entry.ownership.onStreamOpened(nowMs, replaces ? entry.flaps.claimDelayMs(nowMs) : 0);
+    entry.ownership.onStreamOpened(nowMs, replaces ? entry.streamFlaps.claimDelayMs(nowMs) : 0);
     registry.trackDisconnect(entry);
   }
 
@@ -254,7 +254,7 @@ export class ReporterEnqueuer {
 
   #recordFlap(entry: ReporterEntry): void {
     const { clock, events, log, metrics } = this.#options;
-    if (!entry.flaps.record(clock.monotonicMs())) return;
+    if (!entry.streamFlaps.record(clock.monotonicMs())) return;
     entry.status.markDirty();
     metrics.identityConflicts.inc();
     log.warn(

@@ -26,7 +26,7 @@ export interface ReporterEntry {
   /** Name of the ReverseTunnelReporter object. */
   readonly objectName: string;
   readonly ownership: Ownership;
-  readonly flaps: FlapDetector;
+  readonly streamFlaps: FlapDetector;
   readonly pendingWrites: PendingWrites;
   readonly status: StatusState;
 
@@ -61,7 +61,7 @@ export function createReporterEntry(
     reporter,
     objectName,
     ownership,
-    flaps: new FlapDetector(),
+    streamFlaps: new FlapDetector(),
     pendingWrites: new PendingWrites(),
     status: new StatusState(),
     stream: undefined,

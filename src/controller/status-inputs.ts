@@ -37,7 +37,7 @@ export function collectStatusInputs(
 ): StatusInputs {
   const { stream } = entry;
   const { disconnects } = entry.status;
-  const conflict = entry.flaps.isConflict(nowMs);
+  const conflict = entry.streamFlaps.isConflict(nowMs);
   const flapping = sources.flapping.summary(entry.key, nowMs);
   if (stream === undefined) {
     return {

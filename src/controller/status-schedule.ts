@@ -124,7 +124,7 @@ export function nextStatusWrite(
   const change = statusChange(inputs, before);
   if (change === 'none') {
     // No event announces what changes with the passing of time alone.
-    const conflictEndsMs = entry.flaps.conflictEndsMs(nowMs);
+    const conflictEndsMs = entry.streamFlaps.conflictEndsMs(nowMs);
     const flappingEndsMs = sources.flapping.nextEndMs(entry.key, nowMs);
     status.settle(pending > 0 || conflictEndsMs !== undefined || flappingEndsMs !== undefined);
     const recheckMs = nowMs + COUNTS_INTERVAL_MS;

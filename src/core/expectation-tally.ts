@@ -57,7 +57,7 @@ export class ExpectationTally {
     const group = this.#groups[index];
     if (group === undefined) return;
     const before = this.#states[index] ?? ENOUGH;
-    const after = stateOf(group, this.#expectation);
+    const after = shortfallOf(group, this.#expectation);
     if (after === before) return;
     this.#states[index] = after;
     this.#add(before, -1);
@@ -136,7 +136,7 @@ export class ExpectationTally {
 }
 
 /** Returns how a group falls short, by the connected tunnels alone. */
-function stateOf(group: TunnelGroup, { minTunnels, minReporters }: Expectation): number {
+function shortfallOf(group: TunnelGroup, { minTunnels, minReporters }: Expectation): number {
   const { connected, unknown, connectedReporters, reporters } = group;
   if (connected >= minTunnels && connectedReporters >= minReporters) return ENOUGH;
   const mayBeUnknown = connected + unknown >= minTunnels && reporters >= minReporters ? MAY_BE_UNKNOWN : 0;

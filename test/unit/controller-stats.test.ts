@@ -77,12 +77,13 @@ describe('statistics of the reporters of a replica', () => {
     const reconnected = entry('reconnected', true, { stream: stream() });
     const inConflictAt = (nowMs: number): number =>
       figures([flapping, reconnected], {}, {}, nowMs).inConflict;
-    for (let i = 0; i < 3; i += 1) for (const { flaps } of [flapping, reconnected]) flaps.record(NOW_MS + i);
+    for (let i = 0; i < 3; i += 1)
+      for (const { streamFlaps } of [flapping, reconnected]) streamFlaps.record(NOW_MS + i);
     expect(inConflictAt(NOW_MS + 3)).to.equal(0);
-    flapping.flaps.record(NOW_MS + 3);
+    flapping.streamFlaps.record(NOW_MS + 3);
     expect(inConflictAt(NOW_MS + 3)).to.equal(1);
     // The conflict outlasts the delay before a repeated claim, during which no flap is visible.
-    flapping.flaps.record(NOW_MS + 300_000);
+    flapping.streamFlaps.record(NOW_MS + 300_000);
     expect(inConflictAt(NOW_MS + 899_999)).to.equal(1);
     expect(inConflictAt(NOW_MS + 900_000)).to.equal(0);
   });
