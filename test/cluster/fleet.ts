@@ -8,6 +8,8 @@ import { operatorPods } from './pods.ts';
 
 /** The first full push of the largest fleet takes about 4 minutes. */
 const CONVERGENCE_TIMEOUT_MS = 600_000;
+/** Longer than several report intervals of the fleet. */
+const SETTLE_TIMEOUT_MS = 30_000;
 const POLL_MS = 500;
 
 /** The size of a fleet. */
@@ -181,13 +183,24 @@ export async function disrupt(
     );
   });
   const recoveredS = (performance.now() - startedMs) / 1000;
-  const after = await takeSnapshot(tools);
+  const expected = fleet.size.reporters * fleet.size.tunnels;
+  let after = await takeSnapshot(tools);
+  // Reporters that reconnected together also report together: for a moment, there are the new objects of all of them,
+  // and the old ones that are still to be deleted.
+  await eventually(
+    'objects of exactly the tunnels that are up',
+    async () => {
+      if (Math.abs(after.size - expected) <= 2 * fleet.size.churn) return true;
+      after = await takeSnapshot(tools);
+      return false;
+    },
+    SETTLE_TIMEOUT_MS,
+    POLL_MS,
+  ).catch(() => {
+    throw new Error(`${after.size} objects after the disruption, ${expected} expected`);
+  });
   const unchanged = [...before].filter(([name]) => after.has(name));
   const rewritten = unchanged.filter(([name, version]) => after.get(name) !== version).length;
-  const expected = fleet.size.reporters * fleet.size.tunnels;
-  if (Math.abs(after.size - expected) > 2 * fleet.size.churn) {
-    throw new Error(`${after.size} objects after the disruption, ${expected} expected`);
-  }
   const { disconnected, longestS } = record.result();
   return {
     rewritten,
