@@ -3,13 +3,18 @@ import type { Clock } from '../clock.ts';
 /** Time after which a sample no longer counts is one to two windows: long enough for many samples, too short for drift. */
 const WINDOW_MS = 60_000;
 
+/** A wall clock that gains more than this on the monotonic clock shows that the machine was suspended. */
+const MIN_SUSPENDED_MS = 1000;
+
 /**
  * The clock of the API server, estimated from the `Date` headers of its responses and this process's monotonic clock. It
- * does not depend on the wall clock of this machine, so replicas on machines with different clocks agree.
+ * does not depend on what the wall clock of this machine shows, so replicas on machines with different clocks agree.
  *
  * A response that was received at m and carries the date D, which has a resolution of seconds, proves that the clock of
  * the API server was at D or later at m. The estimate is the latest such bound. It is therefore never ahead of the API
- * server, and at most 1 s plus the latency of the best recent response behind it.
+ * server, and at most 1 s plus the latency of the best recent response behind it. The monotonic clock stands still while a
+ * machine is suspended; until the next response, the wall clock shows for how long. Only a wall clock that is set forward
+ * between two responses makes the estimate run ahead, until the second one.
  */
 export class ServerClock {
   readonly #clock: Clock;
@@ -18,6 +23,8 @@ export class ServerClock {
   /** Time of the API server minus monotonic time: the highest of the current and of the previous window. */
   #offsetMs = Number.NEGATIVE_INFINITY;
   #previousOffsetMs = Number.NEGATIVE_INFINITY;
+  /** Wall clock minus monotonic clock, at the last response. */
+  #wallOffsetMs = Number.POSITIVE_INFINITY;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -31,6 +38,7 @@ export class ServerClock {
     if (Number.isNaN(dateMs)) return;
     this.#lastDate = date;
     const nowMs = this.#clock.monotonicMs();
+    this.#wallOffsetMs = this.#clock.wallMs() - nowMs;
     const ageMs = nowMs - this.#windowStartMs;
     if (ageMs >= WINDOW_MS) {
       this.#previousOffsetMs = ageMs < 2 * WINDOW_MS ? this.#offsetMs : Number.NEGATIVE_INFINITY;
@@ -43,6 +51,9 @@ export class ServerClock {
   /** Returns the time in milliseconds since 1970; undefined before the first response with a date. */
   nowMs(): number | undefined {
     const offsetMs = Math.max(this.#offsetMs, this.#previousOffsetMs);
-    return Number.isFinite(offsetMs) ? offsetMs + this.#clock.monotonicMs() : undefined;
+    if (!Number.isFinite(offsetMs)) return undefined;
+    const monotonicMs = this.#clock.monotonicMs();
+    const gainedMs = this.#clock.wallMs() - monotonicMs - this.#wallOffsetMs;
+    return offsetMs + monotonicMs + (gainedMs > MIN_SUSPENDED_MS ? gainedMs : 0);
   }
 }

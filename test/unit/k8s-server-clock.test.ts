@@ -5,9 +5,23 @@ import { FakeClock } from '../support/fake-clock.ts';
 /** The clock of the API server when the monotonic clock of the replica is at 0. */
 const START_MS = Date.UTC(2026, 10, 28, 12, 0, 0, 250);
 
+/** A clock of a machine that can be suspended: its monotonic clock then stands still, its wall clock does not. */
+class SuspendableClock extends FakeClock {
+  #suspendedMs = 0;
+
+  override wallMs(): number {
+    return super.wallMs() + this.#suspendedMs;
+  }
+
+  /** Time that passes while the machine is suspended; negative: the wall clock is set back. */
+  suspend(ms: number): void {
+    this.#suspendedMs += ms;
+  }
+}
+
 /** A replica's clock and what it knows about an API server whose clock starts at `startMs`. */
 function createWorld(startMs = START_MS) {
-  const clock = new FakeClock(0);
+  const clock = new SuspendableClock(0);
   const serverClock = new ServerClock(clock);
   let offsetMs = startMs;
   return {
@@ -51,6 +65,30 @@ describe('ServerClock', () => {
       expect(behindMs).to.be.at.least(0);
       expect(behindMs).to.be.below(1000);
     }
+  });
+
+  it('follows a suspension of the machine before the next response, and no longer counts it afterwards', () => {
+    const { clock, serverClock, serverMs, step, respond } = createWorld();
+    respond();
+    clock.suspend(36_000);
+    step(36_000);
+    expect(serverMs() - (serverClock.nowMs() ?? 0)).to.equal(250);
+    respond();
+    clock.advance(5000);
+    expect(serverMs() - (serverClock.nowMs() ?? 0)).to.equal(250);
+  });
+
+  it('ignores a wall clock that is set back or drifts, and one that was set forward before a response', () => {
+    const { clock, serverClock, serverMs, respond } = createWorld();
+    respond();
+    for (const ms of [-3_600_000, 900]) {
+      clock.suspend(ms);
+      expect(serverMs() - (serverClock.nowMs() ?? 0)).to.equal(250);
+    }
+    clock.suspend(3_600_000);
+    clock.advance(1000);
+    respond();
+    expect(serverMs() - (serverClock.nowMs() ?? 0)).to.equal(250);
   });
 
   it('becomes more precise with each response that follows the start of a second more closely', () => {
