@@ -210,7 +210,7 @@ export class TunnelEnqueuer {
 
   /** Compares the next names of a scan. Returns true if it is complete. */
   #scanNext({ key, tunnelNames, sinceMs }: ScanJob): boolean {
-    const { queue, planner, registry, flapping, clock, metrics } = this.#options;
+    const { queue, planner, registry, clock, metrics } = this.#options;
     const nowMs = clock.monotonicMs();
     const pendingWrites = registry.entry(key)?.pendingWrites;
     let added = 0;
@@ -228,8 +228,7 @@ export class TunnelEnqueuer {
         pendingWrites?.isBlocked(value) !== true
       )
         continue;
-      // A tunnel that the policies deny loses its object immediately.
-      const delayMs = this.#isDenied(key, value) ? 0 : flapping.writeDelayMs(key, value, nowMs);
+      const delayMs = this.#flappingDelayMs(key, value, nowMs);
       if (delayMs > 0) {
         metrics.flappingWritesSuppressed.inc();
         queue.addAfter({ key, name: value, priority: 'normal', sinceMs }, delayMs);
@@ -245,12 +244,14 @@ export class TunnelEnqueuer {
     return isDone;
   }
 
-  /** Returns true if the policies deny a tunnel that the reporter holds, or whose removal is held. */
-  #isDenied(key: string, tunnelName: string): boolean {
-    const { ledger, objects } = this.#options;
-    if (!ledger.isHeld(key, tunnelName)) return ledger.isDenied(key, tunnelName);
+  /** Returns how long the write for a tunnel must wait because it flaps, in ms. */
+  #flappingDelayMs(key: string, tunnelName: string, nowMs: number): number {
+    const { ledger, objects, flapping } = this.#options;
+    if (!flapping.isFlapping(key, tunnelName, nowMs)) return 0;
     const [object] = objects.objects(key, tunnelName);
-    return ledger.tunnelState(key, tunnelName, object?.tunnel).state === 'absent';
+    // A tunnel that the policies deny loses its object immediately.
+    if (ledger.isDenied(key, tunnelName, object?.tunnel)) return 0;
+    return flapping.writeDelayMs(key, tunnelName, nowMs);
   }
 
   #scheduleScan(): void {

@@ -172,12 +172,13 @@ export class TunnelReconciler implements Reconciler {
   }
 
   /** Returns how long a write must wait because its tunnel flaps, in ms. */
-  #flappingDelayMs({ type }: TunnelAction, { key, name }: QueueItem, nowMs: number): number {
+  #flappingDelayMs(action: TunnelAction, { key, name }: QueueItem, nowMs: number): number {
     const { flapping, ledger, registry, queue } = this.#options;
+    const { type } = action;
     // The objects of a disconnected reporter have a limit of their own.
     if (type === 'expire' || type === 'markUnknown' || type === 'markClosed') return 0;
     // A tunnel that the policies deny loses its object immediately.
-    if (ledger.isDenied(key, name)) return 0;
+    if (ledger.isDenied(key, name, 'object' in action ? action.object.tunnel : undefined)) return 0;
     const delayMs = flapping.writeDelayMs(key, name, nowMs);
     if (delayMs > 0) registry.entry(key)?.pendingWrites.limit(name, queue.pending(key));
     return delayMs;

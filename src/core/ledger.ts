@@ -196,9 +196,16 @@ export class Ledger {
     return this.#reporters.get(key)?.tunnels.size ?? 0;
   }
 
-  /** Returns true if a reporter holds a tunnel that the grant does not permit. */
-  isDenied(key: string, name: string): boolean {
-    return this.#reporters.get(key)?.denied?.has(name) === true;
+  /**
+   * Returns true if the grant does not permit a tunnel that a reporter holds, or whose removal is held.
+   *
+   * @param observed the tunnel of an existing object; without it, a held removal is not recognized as denied
+   */
+  isDenied(key: string, name: string, observed?: Tunnel): boolean {
+    const state = this.#reporters.get(key);
+    if (state === undefined) return false;
+    if (state.denied?.has(name) === true) return true;
+    return observed !== undefined && state.held.has(name) && state.grant.permits?.(observed) === false;
   }
 
   /** Returns the number of held tunnels that the grant does not permit. */

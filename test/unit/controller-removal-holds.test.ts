@@ -218,6 +218,28 @@ describe('a hold of removals after a restart of the operator', () => {
 describe('a hold of removals with several replicas', () => {
   const HELD = tunnels(1, 20);
 
+  it('does not keep the object of a flapping tunnel that a policy denies meanwhile', async () => {
+    const harness = createMultiReplicaHarness(RULE);
+    const a = harness.replica('a');
+    const flapping = tunnel('node-1');
+    a.connect(RESPONDER, fullPush(...HELD));
+    await harness.advance(1000);
+    for (let drops = 0; drops < 7; drops += 1) {
+      a.report(RESPONDER, delta([], [flapping.name]));
+      await harness.advance(100);
+      a.report(RESPONDER, delta([flapping]));
+      await harness.advance(100);
+    }
+    expect(harness.tunnelNames(RESPONDER)).to.include(flapping.name);
+    a.connect(RESPONDER, fullPush());
+    await harness.advance(1000);
+    a.report(RESPONDER, delta([]));
+    a.authorizer.onPoliciesChanged(allowTenant('beta'));
+    await harness.advance(2000);
+    expect(harness.tunnelNames(RESPONDER)).to.deep.equal([]);
+    harness.stop();
+  });
+
   it('does not keep objects that a policy denies meanwhile, which are logged as PolicyDenied', async () => {
     const harness = createMultiReplicaHarness(RULE);
     const a = harness.replica('a');
