@@ -158,7 +158,7 @@ const workers = new Workers({
     leader,
     events: { recordFor() {} },
     clock: systemClock,
-    metrics: { writesRewritten: { inc() {} } },
+    rewrites: { record() {} },
     log,
   }),
   concurrency: 4,

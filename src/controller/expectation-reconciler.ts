@@ -17,6 +17,7 @@ import type { ObjectEventRecorder } from './event-recorder.ts';
 import type { ExpectationCache } from './expectation-cache.ts';
 import { COUNTS_DELAY_MS, type ExpectationEntry } from './expectation-entry.ts';
 import type { ExpectationTracker } from './expectation-tracker.ts';
+import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { REWRITE_RETRY_MS } from './rewritten-objects.ts';
 import { RETRY_SOON, type Outcome, type Reconciler } from './workers.ts';
 import type { QueueItem } from './workqueue.ts';
@@ -40,9 +41,8 @@ export interface ExpectationReconcilerOptions {
   readonly leader: { readonly isHeld: boolean };
   readonly events: ObjectEventRecorder;
   readonly clock: Clock;
-  readonly metrics: {
-    readonly writesRewritten: { inc(labels: { readonly resource: string; readonly part: string }): void };
-  };
+  /** Shared with the reconcilers of tunnels and reporters. */
+  readonly rewrites: Pick<RewriteRecorder, 'record'>;
   readonly log: Log;
 }
 
@@ -196,26 +196,14 @@ export class ExpectationReconciler implements Reconciler {
 
   /** Records whether a status was stored as sent: the same one is otherwise not written again for 5 minutes. */
   #compare(entry: ExpectationEntry, status: ExpectationStatusPatch, stored: ExpectationObject): void {
-    const { clock, metrics, log } = this.#options;
+    const { clock, rewrites } = this.#options;
     const difference = findDifference(status, stored.status ?? {}, 'status');
     if (difference === undefined) {
       entry.rewritten = undefined;
       return;
     }
     entry.rewritten = { status, retryAtMs: clock.monotonicMs() + REWRITE_RETRY_MS };
-    metrics.writesRewritten.inc({ resource: 'reversetunnelexpectations', part: 'status' });
-    this.#throttled('rewritten', (suppressed) =>
-      log.warn(
-        {
-          expectation: entry.name,
-          ...difference,
-          retry: 'in 5m',
-          hint: 'a mutating admission webhook or policy matches reversetunnelexpectations/status, or the CRD is older than the operator',
-          ...suppressed,
-        },
-        'the status of a ReverseTunnelExpectation was stored with another value',
-      ),
-    );
+    rewrites.record('reversetunnelexpectations', difference, { expectation: entry.name, retry: 'in 5m' });
   }
 
   #handleFailure(name: string, failure: ApiFailure): Outcome {

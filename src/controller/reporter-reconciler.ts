@@ -244,7 +244,7 @@ export class ReporterReconciler implements Reconciler {
 
   #recordRewrite({ reporter, objectName }: ReporterEntry, field: RewrittenField, verb: string): void {
     const { rewrites } = this.#options;
-    rewrites.record('reversetunnelreporters', { ...field, reporter, object: objectName, verb });
+    rewrites.record('reversetunnelreporters', field, { reporter, object: objectName, verb });
   }
 
   #recordClaim({ reporter, stream, disconnectReason }: ReporterEntry, { owner, streaming }: Claim): void {

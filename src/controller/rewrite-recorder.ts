@@ -1,7 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { rewrittenMessage } from '../core/reporter-status.ts';
 import { rewrittenPart, type RewrittenField } from '../core/rewrite.ts';
-import type { ReporterId } from '../core/tunnel.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -9,21 +8,21 @@ import type { EventRecorder } from './event-recorder.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import { rewrittenSummary } from './status-inputs.ts';
 
-/** The kind of each resource. */
-const KINDS = {
-  reversetunnels: 'ReverseTunnel',
-  reversetunnelreporters: 'ReverseTunnelReporter',
+/** What is logged about a write of each resource. */
+const RESOURCES = {
+  reversetunnels: {
+    message: 'admission rewrote a ReverseTunnel',
+    hint: 'a mutating admission webhook or policy matches reversetunnels; doctor names them',
+  },
+  reversetunnelreporters: {
+    message: 'admission rewrote a ReverseTunnelReporter',
+    hint: 'a mutating admission webhook or policy matches reversetunnelreporters; doctor names them',
+  },
+  reversetunnelexpectations: {
+    message: 'the status of a ReverseTunnelExpectation was stored with another value',
+    hint: 'a mutating admission webhook or policy matches reversetunnelexpectations/status, or the CRD is older than the operator',
+  },
 } as const;
-
-/** A write that was stored with another value. */
-export interface RecordedWrite extends RewrittenField {
-  readonly reporter: ReporterId;
-  /** The name of the object. */
-  readonly object: string;
-  readonly verb: string;
-  /** When the write is repeated, such as `in 5m`. */
-  readonly retry?: string;
-}
 
 export interface RewriteRecorderOptions {
   readonly events: EventRecorder;
@@ -45,26 +44,21 @@ export class RewriteRecorder {
     this.#throttled = createLogThrottle(options.clock);
   }
 
-  /** Counts and logs a rewritten write. */
-  record(resource: keyof typeof KINDS, write: RecordedWrite): void {
+  /**
+   * Counts and logs a rewritten write.
+   *
+   * @param context fields for the log that name the object, the verb, and when the write is repeated
+   */
+  record(
+    resource: keyof typeof RESOURCES,
+    { field, desired, stored }: RewrittenField,
+    context: object,
+  ): void {
     const { metrics, log } = this.#options;
-    const { reporter, object, verb, field, desired, stored, retry } = write;
+    const { message, hint } = RESOURCES[resource];
     metrics.writesRewritten.inc({ resource, part: rewrittenPart(field) });
     this.#throttled(resource, (suppressed) =>
-      log.warn(
-        {
-          reporter,
-          object,
-          verb,
-          field,
-          desired,
-          stored,
-          ...(retry === undefined ? {} : { retry }),
-          hint: `a mutating admission webhook or policy matches ${resource}; doctor names them`,
-          ...suppressed,
-        },
-        `admission rewrote a ${KINDS[resource]}`,
-      ),
+      log.warn({ ...context, field, desired, stored, hint, ...suppressed }, message),
     );
   }
 

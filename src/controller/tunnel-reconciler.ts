@@ -330,7 +330,7 @@ export class TunnelReconciler implements Reconciler {
       return;
     }
     const { registry, writeAuthorizer, ledger, rewrites } = this.#options;
-    const { parts, field, desired, stored: value } = rewrite;
+    const { parts } = rewrite;
     const { name: objectName, uid } = stored.metadata;
     this.#options.limiter.rewritten(parts);
     const isFirst = writeAuthorizer.writeRewritten(item.key, item.name, {
@@ -339,15 +339,8 @@ export class TunnelReconciler implements Reconciler {
       uid: (parts & ObjectParts.key) === 0 ? uid : undefined,
       tunnel: 'tunnel' in action ? action.tunnel : ledger.tunnel(item.key, item.name),
     });
-    rewrites.record('reversetunnels', {
-      field,
-      desired,
-      stored: value,
-      reporter,
-      object: objectName,
-      verb: VERBS[action.type],
-      retry: 'in 5m',
-    });
+    const verb = VERBS[action.type];
+    rewrites.record('reversetunnels', rewrite, { reporter, object: objectName, verb, retry: 'in 5m' });
     const entry = registry.entry(item.key);
     if (isFirst && entry !== undefined) rewrites.announce(entry);
   }

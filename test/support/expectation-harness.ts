@@ -89,7 +89,7 @@ export function createExpectationHarness({
       leader,
       events: { recordFor: ({ name }, content) => events.push({ name, ...content }) },
       clock,
-      metrics: { writesRewritten: { inc: ({ resource }) => void rewritten.push(resource) } },
+      rewrites: { record: (resource) => void rewritten.push(resource) },
       log,
     }),
     concurrency: 4,
