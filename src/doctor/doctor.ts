@@ -1,10 +1,9 @@
 import { systemClock } from '../clock.ts';
-import { openCluster, type Cluster } from '../cli/cluster.ts';
+import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { EXIT_INTERRUPTED, processTerminal } from '../cli/terminal.ts';
 import { hostPort, nonEmpty } from '../flag-values.ts';
 import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescription } from '../flags.ts';
-import { ConnectionError } from '../k8s/connection.ts';
 import { formatResults } from './check-result.ts';
 import { collectInputs } from './collect.ts';
 import { runChecks } from './run-checks.ts';
@@ -64,16 +63,7 @@ export async function runDoctor(
   const parsed = parseFlags(COMMAND, argv);
   if (!('values' in parsed)) return endWithUsage('doctor', parsed, terminal);
   const { values } = parsed;
-  let cluster: Cluster;
-  try {
-    cluster = await openCluster(values, env, systemClock, terminal, 'doctor');
-  } catch (error) {
-    if (terminal.interrupted.aborted) return EXIT_INTERRUPTED;
-    if (!(error instanceof ConnectionError)) throw error;
-    terminal.err(`doctor: ${error.message}\n`);
-    return EXIT_FAILURE;
-  }
-  try {
+  return await runOnCluster('doctor', values, env, terminal, async (cluster) => {
     const { interrupted } = terminal;
     const options = {
       serviceAccount: values['service-account'],
@@ -96,7 +86,5 @@ export async function runDoctor(
         : formatResults(results),
     );
     return failed ? EXIT_FAILURE : EXIT_OK;
-  } finally {
-    await cluster.close();
-  }
+  });
 }

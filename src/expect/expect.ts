@@ -1,12 +1,10 @@
 import { stringify } from 'yaml';
-import { listAll, openCluster, type Cluster } from '../cli/cluster.ts';
+import { listAll } from '../cli/cluster.ts';
+import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
-import { EXIT_INTERRUPTED, processTerminal } from '../cli/terminal.ts';
-import { systemClock } from '../clock.ts';
+import { processTerminal } from '../cli/terminal.ts';
 import { enumOf, nonEmpty, textMatching } from '../flag-values.ts';
 import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescription } from '../flags.ts';
-import { ApiError } from '../k8s/api-error.ts';
-import { ConnectionError } from '../k8s/connection.ts';
 import { GROUP_VERSION } from '../k8s/resources.ts';
 import { connectedTunnel, currentExpectations } from './current-expectations.ts';
 
@@ -62,9 +60,7 @@ export async function runExpect(
   const { values } = parsed;
   if (!values['from-current'])
     return endWithUsage('expect', { errors: ['--from-current: is required'] }, terminal);
-  let cluster: Cluster | undefined;
-  try {
-    cluster = await openCluster({ ...values, output: 'text' }, env, systemClock, terminal, 'expect');
+  return await runOnCluster('expect', { ...values, output: 'text' }, env, terminal, async (cluster) => {
     const { namespace } = cluster;
     const listed = await listAll(cluster.tunnels, connectedTunnel, terminal.interrupted, values.selector);
     const expectations = currentExpectations(
@@ -82,12 +78,5 @@ export async function runExpect(
         : expectations.map((expectation) => stringify(expectation)).join('---\n'),
     );
     return EXIT_OK;
-  } catch (error) {
-    if (terminal.interrupted.aborted) return EXIT_INTERRUPTED;
-    if (!(error instanceof ConnectionError || error instanceof ApiError)) throw error;
-    terminal.err(`expect: ${error.message}\n`);
-    return EXIT_FAILURE;
-  } finally {
-    await cluster?.close();
-  }
+  });
 }

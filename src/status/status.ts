@@ -1,19 +1,11 @@
 import { systemClock } from '../clock.ts';
-import { listAll, listExpectations, openCluster, type Cluster } from '../cli/cluster.ts';
+import { listAll, listExpectations, type Cluster } from '../cli/cluster.ts';
+import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { replicasFromLeases } from '../cli/replicas.ts';
 import { EXIT_INTERRUPTED, processTerminal, type Terminal } from '../cli/terminal.ts';
 import { numberInRange } from '../flag-values.ts';
-import {
-  EXIT_FAILURE,
-  EXIT_OK,
-  endWithUsage,
-  parseFlags,
-  type CommandDescription,
-  type FlagValues,
-} from '../flags.ts';
-import { ApiError } from '../k8s/api-error.ts';
-import { ConnectionError } from '../k8s/connection.ts';
+import { EXIT_OK, endWithUsage, parseFlags, type CommandDescription, type FlagValues } from '../flags.ts';
 import { LEADER_LEASE } from '../k8s/lease.ts';
 import { watchFleet } from './fleet-watcher.ts';
 import { renderSummary } from './render.ts';
@@ -60,22 +52,15 @@ export async function runStatus(
   const parsed = parseFlags(COMMAND, argv);
   if (!('values' in parsed)) return endWithUsage('status', parsed, terminal);
   const flags = parsed.values;
-  let cluster: Cluster | undefined;
-  try {
-    cluster = await openCluster(flags, env, systemClock, terminal, 'status');
+  const code = await runOnCluster('status', flags, env, terminal, async (cluster) => {
     // This also precedes a watch: an error at the start ends the command, while later errors are retried.
     const snapshot = await fetchSnapshot(cluster, terminal.interrupted);
     if (flags.watch) await watch(cluster, flags, terminal);
     else terminal.out(render(snapshot, cluster, flags));
     return EXIT_OK;
-  } catch (error) {
-    if (terminal.interrupted.aborted) return flags.watch ? EXIT_OK : EXIT_INTERRUPTED;
-    if (!(error instanceof ConnectionError || error instanceof ApiError)) throw error;
-    terminal.err(`status: ${error.message}\n`);
-    return EXIT_FAILURE;
-  } finally {
-    await cluster?.close();
-  }
+  });
+  // A watch has no other end.
+  return flags.watch && code === EXIT_INTERRUPTED ? EXIT_OK : code;
 }
 
 /** Lists all objects concurrently; the lists can be as far apart in time as the longest one takes. Rejects with `ApiError`. */
