@@ -53,11 +53,15 @@ export function lineChart({ title, xLabel, yLabel, lines }: LineChartOptions): s
   ].join('\n')}\n`;
 }
 
+/** Returns the smallest of 1, 2 and 5 times a power of ten that is at least `value`, which must be positive. */
+export function roundUp(value: number): number {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return ([1, 2, 5, 10].find((factor) => factor * power >= value) ?? 10) * power;
+}
+
 /** Returns round values from 0 to at least `max`, at equal distances. */
 function ticksTo(max: number): readonly number[] {
-  const rough = Math.max(max, Number.MIN_VALUE) / INTERVALS;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = ([1, 2, 5, 10].find((factor) => factor * power >= rough) ?? 10) * power;
+  const step = roundUp(Math.max(max, Number.MIN_VALUE) / INTERVALS);
   return Array.from({ length: Math.ceil(max / step) + 1 }, (_, index) =>
     Number((index * step).toPrecision(6)),
   );

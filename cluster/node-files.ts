@@ -1,7 +1,12 @@
 /** The files that the programs of the node read: credentials and configurations. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { generateServiceAccountKeys, generateToken, writeSecret } from '../control-plane/credentials.ts';
+import {
+  generateServiceAccountKeys,
+  generateToken,
+  renderKubeconfig,
+  writeSecret,
+} from '../control-plane/credentials.ts';
 
 /** The address of the node, in a network that only its namespace has. */
 export const NODE_ADDRESS = '10.99.0.1';
@@ -33,10 +38,13 @@ export async function writeNodeFiles(folder: string, cgroup2: boolean): Promise<
   for (const client of CLIENTS) {
     const token = generateToken();
     lines.push(`${token},${client.user},${client.user},${client.groups}\n`);
-    await writeSecret(file(`${client.file}.kubeconfig`), kubeconfig(token, `${INSIDE}/certificates`));
+    await writeSecret(
+      file(`${client.file}.kubeconfig`),
+      kubeconfig(client.user, token, `${INSIDE}/certificates`),
+    );
     // The same for programs outside of the node's root file system.
     if (client.file === 'admin')
-      await writeSecret(file('kubeconfig'), kubeconfig(token, file('certificates')));
+      await writeSecret(file('kubeconfig'), kubeconfig(client.user, token, file('certificates')));
   }
   await writeSecret(file('tokens.csv'), lines.join(''));
   await writeFile(file('cgroup2'), cgroup2 ? 'yes\n' : '');
@@ -53,29 +61,15 @@ export async function writeNodeFiles(folder: string, cgroup2: boolean): Promise<
   for (const name of ['etcd', 'containerd', 'kubelet', 'logs']) await mkdir(file(name));
 }
 
-function kubeconfig(token: string, certificates: string): string {
-  const name = 'cluster';
-  return `${JSON.stringify(
-    {
-      apiVersion: 'v1',
-      kind: 'Config',
-      'current-context': name,
-      clusters: [
-        // The server writes its certificate, which is also the CA, when it starts.
-        {
-          name,
-          cluster: {
-            server: `https://${NODE_ADDRESS}:6443`,
-            'certificate-authority': `${certificates}/apiserver.crt`,
-          },
-        },
-      ],
-      users: [{ name, user: { token } }],
-      contexts: [{ name, context: { cluster: name, user: name } }],
-    },
-    null,
-    2,
-  )}\n`;
+function kubeconfig(user: string, token: string, certificates: string): string {
+  return renderKubeconfig({
+    url: `https://${NODE_ADDRESS}:6443`,
+    // The server writes its certificate, which is also the CA, when it starts.
+    ca: { path: `${certificates}/apiserver.crt` },
+    user,
+    token,
+    namespace: 'default',
+  });
 }
 
 const CONTAINERD = `version = 2

@@ -25,14 +25,14 @@ export function generateServiceAccountKeys(): { readonly privateKey: string; rea
 /** The contents of a kubeconfig. */
 export interface KubeconfigOptions {
   readonly url: string;
-  /** PEM; the only trusted CA. */
-  readonly ca: string;
+  /** The only trusted CA: PEM, or the path of a file that may not exist yet. */
+  readonly ca: string | { readonly path: string };
   readonly user: string;
   readonly token: string;
   readonly namespace: string;
 }
 
-/** Returns a self-contained kubeconfig with one context, as JSON (which is valid YAML). */
+/** Returns a kubeconfig with one context, as JSON (which is valid YAML). */
 export function renderKubeconfig(options: KubeconfigOptions): string {
   const name = 'control-plane';
   return `${JSON.stringify(
@@ -46,7 +46,9 @@ export function renderKubeconfig(options: KubeconfigOptions): string {
           // No insecure-skip-tls-verify: clients under test must verify certificates as in a cluster.
           cluster: {
             server: options.url,
-            'certificate-authority-data': Buffer.from(options.ca).toString('base64'),
+            ...(typeof options.ca === 'string'
+              ? { 'certificate-authority-data': Buffer.from(options.ca).toString('base64') }
+              : { 'certificate-authority': options.ca.path }),
           },
         },
       ],

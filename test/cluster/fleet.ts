@@ -160,27 +160,21 @@ export async function disrupt(
   const record = fleet.record();
   const startedMs = performance.now();
   await action();
-  let problem = '';
+  let problems = '';
   await eventually(
     'the disruption is over',
     async () => {
       if (!(await isOver())) return false;
       const pods = await operatorPods(tools);
       if (pods.length !== 2 || !pods.every(({ ready }) => ready) || !record.allConnected()) return false;
-      const { ok, output } = await doctor(tools);
-      problem = output;
-      return ok;
+      const result = await doctor(tools);
+      ({ problems } = result);
+      return result.ok;
     },
     180_000,
     POLL_MS,
   ).catch((error: unknown) => {
-    throw new Error(
-      `${String(error)}: ${problem
-        .split('\n')
-        .filter((line) => !line.startsWith('ok'))
-        .join(' | ')
-        .slice(0, 600)}`,
-    );
+    throw new Error(`${String(error)}: ${problems}`);
   });
   const recoveredS = (performance.now() - startedMs) / 1000;
   const expected = fleet.size.reporters * fleet.size.tunnels;

@@ -9,6 +9,8 @@ export const DEPLOYMENT = `deployment/${NAMESPACE}`;
 /** The address of the Service in its certificate. */
 export const SERVICE_NAME = `${NAMESPACE}.${NAMESPACE}.svc.cluster.local`;
 const WAIT = ['--wait', '--timeout', '120s'];
+/** Length of the problems that `doctor` found, in the message of a failed step. */
+const MAX_PROBLEMS_LENGTH = 800;
 
 /** Values that select the image that was loaded into the node. */
 export const IMAGE_VALUES = ['--set', 'image.tag=dev', '--set', 'image.pullPolicy=Never'];
@@ -60,8 +62,8 @@ export async function helmTest({ helm, kubectl }: ClusterTools, version: HelmVer
   return log.trim().split('\n').at(-1) ?? '';
 }
 
-/** Runs `doctor` in a pod of the operator; returns its exit code and output. */
-export async function doctor({ run }: ClusterTools): Promise<{ ok: boolean; output: string }> {
+/** Runs `doctor` in a pod of the operator; returns whether it passed, and otherwise what it found, in one line. */
+export async function doctor({ run }: ClusterTools): Promise<{ ok: boolean; problems: string }> {
   const program = ['/nodejs/bin/node', '/app/dist/main.js', 'doctor'];
   const { code, stdout, stderr } = await run([
     'kubectl',
@@ -72,25 +74,29 @@ export async function doctor({ run }: ClusterTools): Promise<{ ok: boolean; outp
     '--',
     ...program,
   ]);
-  return { ok: code === 0, output: (stdout + stderr).trim() };
+  const problems = (stdout + stderr)
+    .trim()
+    .split('\n')
+    .filter((line) => !line.startsWith('ok'))
+    .join(' | ');
+  return { ok: code === 0, problems: problems.slice(0, MAX_PROBLEMS_LENGTH) };
+}
+
+/** Returns the certificate of the `mtls` client and the CA of the operator: the data of a Secret, by key. */
+export async function clientCertificate({ kubectl }: ClusterTools): Promise<(key: string) => Buffer> {
+  const secret = `${NAMESPACE}-client-tls`;
+  const json = await kubectl('get', 'secret', '--namespace', NAMESPACE, secret, '--output', 'json');
+  const { data } = JSON.parse(json) as { data: Record<string, string> };
+  return (key) => Buffer.from(data[key] ?? '', 'base64');
 }
 
 /** Writes the certificate of the `mtls` client and the CA of the operator into files; returns flags of `simulate`. */
 export async function clientFlags(
-  { kubectl }: ClusterTools,
+  tools: ClusterTools,
   folder: string,
   write: (path: string, content: Buffer) => Promise<void>,
 ): Promise<string[]> {
-  const json = await kubectl(
-    'get',
-    'secret',
-    '--namespace',
-    NAMESPACE,
-    `${NAMESPACE}-client-tls`,
-    '--output',
-    'json',
-  );
-  const { data } = JSON.parse(json) as { data: Record<string, string> };
+  const contentOf = await clientCertificate(tools);
   const flags: string[] = ['--tls-server-name', SERVICE_NAME];
   for (const [flag, key] of [
     ['--tls-ca', 'ca.crt'],
@@ -98,7 +104,7 @@ export async function clientFlags(
     ['--tls-key', 'tls.key'],
   ] as const) {
     const path = join(folder, key);
-    await write(path, Buffer.from(data[key] ?? '', 'base64'));
+    await write(path, contentOf(key));
     flags.push(flag, path);
   }
   return flags;

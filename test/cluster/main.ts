@@ -13,7 +13,7 @@ import { createDisposableFolder } from '../../control-plane/process-supervisor.t
 import { createProgress } from '../../control-plane/progress.ts';
 import { createClusterTools } from './cluster-tools.ts';
 import { compareFootprints, takeFootprint } from './footprint.ts';
-import { createContext, createSteps, describeFailure, endSteps, type Step } from './steps.ts';
+import { createContext, createSteps, describeFailure, endFleet, type Step } from './steps.ts';
 
 const HELP = `Usage: npm run test:cluster [-- OPTION...]
 Starts a node (see \`npm run cluster -- --help\`), tests the image and the chart in it, and ends it.
@@ -135,7 +135,7 @@ async function main(): Promise<number> {
         }
       }
     } finally {
-      await endSteps(context);
+      await endFleet(context);
       await dispose();
       await tools.dispose();
       await imageFiles.dispose();

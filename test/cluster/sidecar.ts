@@ -8,7 +8,7 @@ import { loadImage } from '../../cluster/node.ts';
 import { createCertificateAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 import type { ClusterTools } from './cluster-tools.ts';
-import { createRestrictedNamespace, NAMESPACE } from './installation.ts';
+import { clientCertificate, createRestrictedNamespace, NAMESPACE } from './installation.ts';
 
 const EDGE = 'edge';
 const NODE_ID = 'node-17';
@@ -50,18 +50,9 @@ export async function runSidecar(
     'tls.key': await write('server.key', server.key),
     'ca.crt': ca,
   });
-  const json = await tools.kubectl(
-    'get',
-    'secret',
-    '--namespace',
-    NAMESPACE,
-    `${NAMESPACE}-client-tls`,
-    '--output',
-    'json',
-  );
-  const { data } = JSON.parse(json) as { data: Record<string, string> };
+  const contentOf = await clientCertificate(tools);
   const decoded = async (key: string): Promise<string> =>
-    await write(`operator-${key}`, Buffer.from(data[key] ?? '', 'base64').toString());
+    await write(`operator-${key}`, contentOf(key).toString());
   await secret('reverse-tunnel-operator-ca', { 'ca.crt': await decoded('ca.crt') });
   await secret('envoy-responder-reporter', {
     'tls.crt': await decoded('tls.crt'),

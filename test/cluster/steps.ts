@@ -142,24 +142,18 @@ async function move({ tools }: StepContext, version: HelmVersion): Promise<StepR
 }
 
 async function requireHealthy(tools: ClusterTools): Promise<void> {
-  let output = '';
+  let problems = '';
   await eventually(
     'doctor passes',
     async () => {
       const result = await doctor(tools);
-      ({ output } = result);
+      ({ problems } = result);
       return result.ok;
     },
     30_000,
     1000,
   ).catch(() => {
-    throw new Error(
-      `doctor: ${output
-        .split('\n')
-        .filter((line) => !line.startsWith('ok'))
-        .join(' | ')
-        .slice(0, 800)}`,
-    );
+    throw new Error(`doctor: ${problems}`);
   });
 }
 
@@ -175,7 +169,8 @@ async function requireFleet(context: StepContext): Promise<Fleet> {
   return context.fleet;
 }
 
-async function endFleet(context: StepContext): Promise<void> {
+/** Ends the fleet, if one runs. */
+export async function endFleet(context: StepContext): Promise<void> {
   await context.fleet?.stop();
   context.fleet = undefined;
 }
@@ -336,11 +331,6 @@ export async function describeFailure({ tools }: StepContext): Promise<string> {
   ]);
   const kubelet = await readFile(join(tools.node.logs, 'kubelet.log'), 'utf8').catch(() => '');
   return `${stdout.split('\n').slice(-25).join('\n')}\n${kubelet.split('\n').slice(-3).join('\n')}`;
-}
-
-/** Ends what steps may have left running. */
-export async function endSteps(context: StepContext): Promise<void> {
-  await endFleet(context);
 }
 
 /** Creates the context of the steps; `dispose` removes its folder. */

@@ -1,4 +1,5 @@
 /** Draws the panels of the chart's dashboard as one SVG image, as far as Grafana's own look matters for a review. */
+import { roundUp } from '../../../bench/line-chart.ts';
 
 /** The part of a panel of `files/dashboard.json` that is drawn. */
 export interface DashboardPanel {
@@ -101,12 +102,11 @@ export function formatValue(value: number, unit: string | undefined): string {
   }
 }
 
-/** Returns the smallest of 1, 2 and 5 times a power of ten, of the next lower binary prefix for bytes, that is enough. */
+/** Returns a round value for the end of an axis; for bytes, in the binary prefix that they are shown in. */
 function niceCeiling(value: number, unit: string | undefined): number {
   if (value <= 0) return 1;
   const prefix = unit === 'bytes' ? 1024 ** Math.floor(Math.log2(value) / 10) : 1;
-  const power = prefix * 10 ** Math.floor(Math.log10(value / prefix));
-  return ([1, 2, 5, 10].find((factor) => factor * power >= value) ?? 10) * power;
+  return prefix * roundUp(value / prefix);
 }
 
 function thresholdColor(value: number, steps: readonly ThresholdStep[]): string {
