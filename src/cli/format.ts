@@ -12,11 +12,6 @@ export function formatAge(ms: number): string {
   return `${Math.floor(seconds / 86_400)}d`;
 }
 
-/** Formats a count with its noun: `1 tunnel`, `2 tunnels`. */
-export function pluralize(count: number, noun: string, plural = `${noun}s`): string {
-  return `${count} ${count === 1 ? noun : plural}`;
-}
-
 /** Joins the first `limit` names with commas and appends the number of the others: `a, b and 3 more`. */
 export function truncateList(names: readonly string[], limit = 5): string {
   const remaining = names.length - limit;

@@ -6,7 +6,7 @@ import type { ExpectationState } from '../core/expectation-status.ts';
 import { ExpectationTally } from '../core/expectation-tally.ts';
 import type { Names } from '../core/names.ts';
 import { newBucket } from '../core/token-bucket.ts';
-import { GroupIndex, presenceOf, TunnelGroup } from '../core/tunnel-groups.ts';
+import { GroupIndex, presenceOf, TunnelGroup, type Presence } from '../core/tunnel-groups.ts';
 import type { ObservedTunnel } from '../core/tunnel-object.ts';
 import { sameIdentity } from '../core/tunnel.ts';
 import { runPeriodically } from '../run-periodically.ts';
@@ -116,16 +116,8 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
       (before === undefined || after === undefined || sameIdentity(before.tunnel, after.tunnel))
     )
       return;
-    if (before !== undefined && from !== 'absent')
-      for (const group of this.#index.groupsOf(reporterKey, before.tunnel)) {
-        group.add(reporterKey, from, -1);
-        this.#changed.add(this.#counted(group));
-      }
-    if (after !== undefined && to !== 'absent')
-      for (const group of this.#index.groupsOf(reporterKey, after.tunnel)) {
-        group.add(reporterKey, to, 1);
-        this.#changed.add(this.#counted(group));
-      }
+    this.#addToGroups(reporterKey, before, from, -1);
+    this.#addToGroups(reporterKey, after, to, 1);
     this.#scheduleNotify();
   }
 
@@ -180,6 +172,19 @@ export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationC
     const { members } = entry;
     entry.members = [];
     this.#leave(members);
+  }
+
+  #addToGroups(
+    reporterKey: string,
+    object: ObservedTunnel | undefined,
+    presence: Presence,
+    count: 1 | -1,
+  ): void {
+    if (object === undefined || presence === 'absent') return;
+    for (const group of this.#index.groupsOf(reporterKey, object.tunnel)) {
+      group.add(reporterKey, presence, count);
+      this.#changed.add(this.#counted(group));
+    }
   }
 
   #checkLeader(): void {

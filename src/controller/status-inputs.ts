@@ -79,8 +79,9 @@ interface ObjectsDiff {
 }
 
 /**
- * Compares the reported tunnels of a reporter with its objects. Without waiting writes there are none. While writes are skipped, missing objects are only estimated from the
- * totals: all tunnels will be compared anyway, and a comparison of 100,000 tunnels delays every stream.
+ * Compares the reported tunnels of a reporter with its objects, which do not differ unless writes wait. While writes are
+ * skipped, missing objects are only estimated from the totals: all tunnels will be compared anyway, and a comparison of
+ * 100,000 tunnels delays every stream.
  */
 function diffObjects(
   { key, pendingWrites }: ReporterEntry,

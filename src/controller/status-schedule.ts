@@ -1,6 +1,6 @@
 import type { Condition } from '../core/kubernetes.ts';
 import type { ReporterDisconnect, ReporterStatus } from '../core/reporter-object.ts';
-import { statusChange, type StatusInputs } from '../core/reporter-status.ts';
+import { MAX_RECENT_DISCONNECTS, statusChange, type StatusInputs } from '../core/reporter-status.ts';
 import type { RewrittenField } from '../core/rewrite.ts';
 import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
@@ -11,8 +11,6 @@ import { collectStatusInputs, rewrittenSummary, type StatusSources } from './sta
 const COUNTS_INTERVAL_MS = 10_000;
 /** Status writes of one reporter: 5 at once, then one per 2 s, because a user may keep editing the status. */
 const STATUS_WRITE_RATE: Rate = { burst: 5, perSecond: 0.5 };
-/** Ends of streams that are kept until the status is written: as many as a status contains. */
-const MAX_PENDING_DISCONNECTS = 10;
 
 /** The reasons of Synced that are written without waiting for the counts. */
 const URGENT_REASONS = ['WritesRejected', 'RewrittenByAdmission', 'RemovalsHeld'] as const;
@@ -34,14 +32,14 @@ export class StatusState {
   #writtenMs = Number.NEGATIVE_INFINITY;
   #disconnects: readonly ReporterDisconnect[] = [];
 
-  /** Ends of streams that are not written yet, the newest first. */
+  /** Ends of streams that are not written yet, the newest first: at most as many as a status contains. */
   get disconnects(): readonly ReporterDisconnect[] {
     return this.#disconnects;
   }
 
   /** Records the end of a stream, which is written together with the next change of the status. */
   recordDisconnect(disconnect: ReporterDisconnect): void {
-    this.#disconnects = [disconnect, ...this.#disconnects].slice(0, MAX_PENDING_DISCONNECTS);
+    this.#disconnects = [disconnect, ...this.#disconnects].slice(0, MAX_RECENT_DISCONNECTS);
   }
 
   /** True if the status may differ from what it should be. */

@@ -10,16 +10,15 @@ import { sanitize } from './text.ts';
  * - `pending`: it falls short, was not satisfied so far, and its grace period has not ended.
  * - `unknown`: it falls short, but disconnected reporters may hold what is missing.
  */
-export type ExpectationState = 'satisfied' | 'unsatisfied' | 'unknown' | 'pending' | 'paused' | 'invalid';
-
-export const EXPECTATION_STATES: readonly ExpectationState[] = [
+export const EXPECTATION_STATES = [
   'satisfied',
   'unsatisfied',
   'unknown',
   'pending',
   'paused',
   'invalid',
-];
+] as const;
+export type ExpectationState = (typeof EXPECTATION_STATES)[number];
 
 /** What the leader knows about an expectation beyond its object. */
 export interface Progress {

@@ -1,5 +1,5 @@
 import type { Expectation } from './expectation.ts';
-import { quote } from './text.ts';
+import { pluralize, quote } from './text.ts';
 import type { TunnelGroup } from './tunnel-groups.ts';
 
 /**
@@ -90,19 +90,21 @@ export class ExpectationTally {
 
   /** Returns one sentence about what is connected and what is not, for a condition. */
   describe({ tunnels, reporters, unknown }: TallySummary): string {
-    const counted = unknown === 0 ? '' : `; ${plural(unknown, 'tunnel')} Unknown, not counted as connected`;
+    const counted =
+      unknown === 0 ? '' : `; ${pluralize(unknown, 'tunnel')} Unknown, not counted as connected`;
     return `${this.#describeConnected(tunnels, reporters)}${counted}`;
   }
 
   #describeConnected(tunnels: number, reporters: number): string {
     const { nodes, minTunnels, minReporters } = this.#expectation;
     const short = this.#groups.length - this.#count(ENOUGH);
-    if (short === 0) return `${plural(tunnels, 'tunnel')} connected through ${plural(reporters, 'reporter')}`;
-    const expected = `at least ${plural(minTunnels, 'tunnel')} through at least ${plural(minReporters, 'reporter')}`;
+    if (short === 0)
+      return `${pluralize(tunnels, 'tunnel')} connected through ${pluralize(reporters, 'reporter')}`;
+    const expected = `at least ${pluralize(minTunnels, 'tunnel')} through at least ${pluralize(minReporters, 'reporter')}`;
     if (nodes === undefined || nodes.length === 1) {
       const node = nodes?.[0];
       const subject = node === undefined ? '' : `node ${quote(node)}: `;
-      return `${subject}${plural(tunnels, 'tunnel')} connected through ${plural(reporters, 'reporter')}, expected ${expected}`;
+      return `${subject}${pluralize(tunnels, 'tunnel')} connected through ${pluralize(reporters, 'reporter')}, expected ${expected}`;
     }
     const parts = [
       [this.#shortBy(NONE_CONNECTED), 'without a connected tunnel'],
@@ -146,8 +148,4 @@ function shortfallOf(group: TunnelGroup, { minTunnels, minReporters }: Expectati
 
 function isShortBy(state: number | undefined, shortfall: number): boolean {
   return state === shortfall || state === shortfall + MAY_BE_UNKNOWN;
-}
-
-function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }

@@ -68,7 +68,7 @@ export type StatusChange = 'none' | 'counts' | 'conditions';
 /** The spec of a reporter object never changes. */
 const OBSERVED_GENERATION = 1;
 /** Ends of streams that a status keeps, as in the schema of the CRD. */
-const MAX_RECENT_DISCONNECTS = 10;
+export const MAX_RECENT_DISCONNECTS = 10;
 /** The API server accepts up to 4,096. */
 const MAX_MESSAGE_LENGTH = 1000;
 

@@ -108,3 +108,8 @@ export function coversPattern({ matchesAll, exact, prefixes }: TextMatcher, patt
   // Only a prefix can cover a prefix.
   return matchesText({ matchesAll, exact: EMPTY_SET, prefixes }, pattern.slice(0, -1));
 }
+
+/** Formats a count with its noun: `1 tunnel`, `2 tunnels`. */
+export function pluralize(count: number, noun: string, plural = `${noun}s`): string {
+  return `${count} ${count === 1 ? noun : plural}`;
+}

@@ -1,6 +1,7 @@
-import { pluralize, truncateList } from '../cli/format.ts';
+import { truncateList } from '../cli/format.ts';
 import type { DoctorInputs, CrdInfo } from './inputs.ts';
 import { unavailable, type CheckResult } from './check-result.ts';
+import { pluralize } from '../core/text.ts';
 
 /** The first version in which Kubernetes documents that resourceVersions can be compared, as the operator's cache does. */
 const MIN_MINOR_VERSION = 35;

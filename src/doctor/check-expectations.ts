@@ -1,6 +1,7 @@
-import { pluralize, truncateList } from '../cli/format.ts';
+import { truncateList } from '../cli/format.ts';
 import { unavailable, type CheckResult } from './check-result.ts';
 import type { DoctorInputs, ExpectationInfo } from './inputs.ts';
+import { pluralize } from '../core/text.ts';
 
 /**
  * Checks that expectations can be satisfied and are evaluated. An unsatisfied one is a warning: it is about the initiators,

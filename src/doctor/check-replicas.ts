@@ -1,6 +1,7 @@
-import { formatAge, pluralize, truncateList } from '../cli/format.ts';
+import { formatAge, truncateList } from '../cli/format.ts';
 import type { DoctorInputs } from './inputs.ts';
 import { unavailable, type CheckResult } from './check-result.ts';
+import { pluralize } from '../core/text.ts';
 
 /** A Lease is valid for 15 s and renewed every 5 s, so a smaller difference can be due to a late renewal. */
 const CLOCK_TOLERANCE_MS = 15_000;

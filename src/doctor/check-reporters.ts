@@ -1,9 +1,10 @@
 import type { Condition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
-import { formatAge, pluralize, truncateList } from '../cli/format.ts';
+import { formatAge, truncateList } from '../cli/format.ts';
 import { reporterState } from '../cli/reporter-state.ts';
 import type { DoctorInputs } from './inputs.ts';
 import { unavailable, type CheckResult, type CheckStatus } from './check-result.ts';
+import { pluralize } from '../core/text.ts';
 
 /**
  * The objects of a large reporter's first full push take some time to write. A reporter that is not in sync for longer

@@ -1,4 +1,4 @@
-import { formatAge, formatTable, pluralize, truncateList } from '../cli/format.ts';
+import { formatAge, formatTable, truncateList } from '../cli/format.ts';
 import type {
   ExpectationSummary,
   ReplicaSummary,
@@ -6,6 +6,7 @@ import type {
   FleetSummary,
   TenantSummary,
 } from './summary.ts';
+import { pluralize } from '../core/text.ts';
 
 /** Missing nodes that a line names. */
 const MAX_SHOWN_NODES = 3;
