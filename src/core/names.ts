@@ -10,6 +10,12 @@ export interface Names {
    * the same name only if 65 bits of SHA-256 collide, which the writer detects from the existing object.
    */
   tunnelObjectName(reporter: ReporterId, tunnel: Tunnel): string;
+  /**
+   * `metadata.name` of a ReverseTunnelSlice: that of its reporter and tenant in the same form, shortened, and the ordinal.
+   *
+   * @param ordinal a whole number from 0 to 9,999,999
+   */
+  sliceObjectName(reporter: ReporterId, tenantID: string, ordinal: number): string;
   /** `metadata.name` of a ReverseTunnelReporter, in the same form. */
   reporterObjectName(reporter: ReporterId): string;
   /** `metadata.name` of the Lease of one process of the operator, in the same form. */
@@ -25,6 +31,8 @@ const HASH_LENGTH = 13;
 /** Crockford's base 32 in lower case, in which no letter looks like a digit. */
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz';
 const MAX_NAME_LENGTH = 63;
+/** A hyphen and 7 digits. */
+const ORDINAL_LENGTH = 8;
 
 const VALID_LABEL = /^[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
 /** Valid values of this form are hashed, too: otherwise a tenant named like the hash of another would share its label. */
@@ -33,9 +41,9 @@ const LOOKS_HASHED = /--[0-9a-hjkmnp-tv-z]{13}$/;
 /** Creates the naming functions. The digest must never change, because each name depends on it. */
 export function createNames(digest: Digest): Names {
   const hash = (text: string): string => base32(digest(text));
-  const objectName = (readable: string, parts: readonly string[]): string => {
+  const objectName = (readable: string, parts: readonly string[], maxLength = MAX_NAME_LENGTH): string => {
     const valid = readable.toLowerCase().replaceAll(/[^a-z0-9]+/g, '-');
-    const prefix = trimToLimit(valid, MAX_NAME_LENGTH - HASH_LENGTH - 1);
+    const prefix = trimToLimit(valid, maxLength - HASH_LENGTH - 1);
     const suffix = hash(lengthPrefixed(parts));
     return prefix === '' ? suffix : `${prefix}-${suffix}`;
   };
@@ -46,6 +54,10 @@ export function createNames(digest: Digest): Names {
         reporter.id,
         tunnel.name,
       ]),
+    sliceObjectName(reporter, tenantID, ordinal) {
+      const parts = [reporter.cluster, reporter.id, tenantID];
+      return `${objectName(reporter.id, parts, MAX_NAME_LENGTH - ORDINAL_LENGTH)}-${ordinal}`;
+    },
     reporterObjectName: (reporter) => objectName(reporter.id, [reporter.cluster, reporter.id]),
     leaseName: (replica) => objectName(replica, [replica]),
     labelValue(raw) {

@@ -273,7 +273,7 @@ function detectDrift(
 }
 
 /** Returns 0 for the default of the CRD and for what `reportedStatus` writes. */
-function statusDrift(status: TunnelObjectStatus | undefined): Drift {
+export function statusDrift(status: TunnelObjectStatus | undefined): Drift {
   if (hasContent(status, REPORTED)) return 0;
   if (hasContent(status, UNKNOWN)) return Drift.status | Drift.unknown;
   return hasContent(status, CLOSED) ? Drift.status | Drift.closed : Drift.status;

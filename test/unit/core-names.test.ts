@@ -160,6 +160,49 @@ describe('object names', () => {
   });
 });
 
+describe('names of slices', () => {
+  it('are valid, deterministic and end with the ordinal for any text', () => {
+    fc.assert(
+      fc.property(anyReporter, anyText, fc.nat(9_999_999), (reporter, tenantID, ordinal) => {
+        const name = names.sliceObjectName(reporter, tenantID, ordinal);
+        expect(name).to.match(DNS_LABEL);
+        expect(name.endsWith(`-${ordinal}`)).to.equal(true);
+        expect(names.sliceObjectName({ ...reporter }, tenantID, ordinal)).to.equal(name);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it('differ if the reporter, the tenant or the ordinal differs', () => {
+    const keys: [cluster: string, id: string, tenantID: string, ordinal: number][] = [
+      ['a:b', 'c', 't', 0],
+      ['a', 'b:c', 't', 0],
+      ['a', 'b', 'c:t', 0],
+      ['a', 'b', 'c:t', 1],
+      ['', 'a:b', 'ct', 0],
+      ['a:b:c', '', 't', 0],
+      ['', '', '', 0],
+    ];
+    expect(
+      new Set(
+        keys.map(([cluster, id, tenantID, ordinal]) =>
+          names.sliceObjectName({ cluster, id }, tenantID, ordinal),
+        ),
+      ).size,
+    ).to.equal(keys.length);
+  });
+
+  it('never change between releases, because a change would rename every slice', () => {
+    const { cluster } = RESPONDER;
+    expect([
+      names.sliceObjectName(RESPONDER, 'acme', 0),
+      names.sliceObjectName({ cluster, id: 'Responder_0.example.com' }, 'acme', 17),
+      names.sliceObjectName({ cluster: '', id: '日本' }, '', 9_999_999),
+      names.sliceObjectName({ cluster, id: 'x'.repeat(200) }, 'acme', 9_999_999),
+    ]).to.deep.equal(['responder-0-', 'responder-0-example-com-', '', `${'x'.repeat(41)}-`]);
+  });
+});
+
 describe('label values', () => {
   it('are valid and deterministic for any text', () => {
     fc.assert(
