@@ -133,7 +133,7 @@ export class ReporterReconciler implements Reconciler {
   }
 
   async #claim(entry: ReporterEntry, claim: Claim): Promise<ApiFailure | undefined> {
-    const { api, cache, clock, metrics } = this.#options;
+    const { cache, clock, metrics } = this.#options;
     const { ownership, key, objectName } = entry;
     ownership.claimSent(claim);
     try {
@@ -150,7 +150,7 @@ export class ReporterReconciler implements Reconciler {
         owner: claim.owner,
         ...statusPatch(inputs, cache.get(key)?.status, this.#timestamp()),
       };
-      const stored = await api.patchStatus(objectName, resourceVersion, patch);
+      const stored = await this.#patchStatus(entry, resourceVersion, patch);
       cache.upsert(stored);
       const rewrittenOwner = findDifference(claim.owner, stored.status?.owner, 'status.owner');
       // Such a claim confirms nothing: every other replica, and this one, would read another owner.
@@ -161,7 +161,7 @@ export class ReporterReconciler implements Reconciler {
       this.#compareStatus(entry, patch, stored);
       ownership.claimConfirmed(observeReporter(stored), clock.monotonicMs());
       metrics.claims.inc({ outcome: 'ok' });
-      this.#recordStatusWrite(entry, inputs);
+      entry.status.written(inputs, clock.monotonicMs());
       // Reports and object changes since another replica owned the reporter.
       entry.pendingWrites.skip(clock.monotonicMs(), false);
       this.#recordClaim(entry, claim);
@@ -264,24 +264,32 @@ export class ReporterReconciler implements Reconciler {
     known: ReporterObject,
     inputs: StatusInputs,
   ): Promise<ApiFailure | undefined> {
-    const { api, cache } = this.#options;
+    const { cache, clock } = this.#options;
     try {
       const patch = statusPatch(inputs, known.status, this.#timestamp());
-      const stored = await api.patchStatus(entry.objectName, known.metadata.resourceVersion, patch);
+      const stored = await this.#patchStatus(entry, known.metadata.resourceVersion, patch);
       cache.upsert(stored);
       this.#compareStatus(entry, patch, stored);
-      this.#recordStatusWrite(entry, inputs);
+      entry.status.written(inputs, clock.monotonicMs());
       return undefined;
     } catch (error) {
       return handleWriteError(entry, error);
     }
   }
 
-  #recordStatusWrite({ key, status }: ReporterEntry, inputs: StatusInputs): void {
-    const { flapping, clock } = this.#options;
-    const nowMs = clock.monotonicMs();
-    status.written(inputs, nowMs);
-    flapping.statusWritten(key, nowMs);
+  /** Sends a status write, which counts among those of flapping tunnels. */
+  async #patchStatus(
+    { key, objectName }: ReporterEntry,
+    resourceVersion: string,
+    patch: ReporterStatusPatch,
+  ): Promise<ReporterObject> {
+    const { api, flapping, clock } = this.#options;
+    const answered = flapping.startStatusWrite(key, clock.monotonicMs());
+    try {
+      return await api.patchStatus(objectName, resourceVersion, patch);
+    } finally {
+      answered(clock.monotonicMs());
+    }
   }
 
   async #delete(entry: ReporterEntry, { metadata }: ReporterObject): Promise<ApiFailure | undefined> {

@@ -200,7 +200,7 @@ export class TunnelReconciler implements Reconciler {
   ): Promise<Outcome | 'written' | 'refreshed'> {
     const { flapping, clock, metrics, transitions } = this.#options;
     const planned = transitions?.plan(item.key, item.name, action);
-    flapping.written(item.key, item.name, clock.monotonicMs());
+    const answered = flapping.startWrite(item.key, item.name, clock.monotonicMs());
     try {
       const objectName = await this.#write(action, reporter, item);
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: 'ok' });
@@ -212,6 +212,8 @@ export class TunnelReconciler implements Reconciler {
       const isUnknown = error.kind === 'unavailable' || error.kind === 'unexpected_response';
       if (planned !== undefined && isUnknown) transitions?.outcomeUnknown(planned);
       return await this.#handleFailure(error, action, reporter, item);
+    } finally {
+      answered(clock.monotonicMs());
     }
   }
 

@@ -1,15 +1,17 @@
+import { WriteWindow } from './write-window.ts';
+
 /** A tunnel flaps once it has gone down more often than this within the window. */
 const MAX_DROPS = 6;
 const WINDOW_MS = 600_000;
 /** Least time between two writes for a flapping tunnel, and between two writes of the counts of its reporter. */
 const WRITE_INTERVAL_MS = 30_000;
 /** Writes for flapping tunnels, of all reporters together: 1,000 tunnels can be written every 30 s. */
-const SLOTS_PER_SECOND = 35;
+const SLOTS_PER_SECOND = 34;
 const SLOT_INTERVAL_MS = 1000 / SLOTS_PER_SECOND;
 /** A write that is not sent this soon after its slot gets another slot, so that missed slots do not add up to a burst. */
 const SLOT_VALID_MS = 1000;
-/** Writes sent within any second, although slots may be used late. */
-const MAX_WRITES_PER_SECOND = 38;
+/** Writes that the API server handles within any second, although slots may be used late and answers may take long. */
+const MAX_WRITES_PER_SECOND = 36;
 /** Tunnels whose drops are counted: a bound of a few MiB. While as many went down recently, no others are counted. */
 const MAX_TRACKED_TUNNELS = 20_000;
 const PURGE_INTERVAL_MS = 1000;
@@ -48,15 +50,14 @@ interface TrackedReporter {
  * ID that supersede each other are another subject (`core/duplicate-reporter`).
  *
  * A tunnel flaps from its seventh drop within 10 minutes until these are fewer again. For this time, at most one write per
- * 30 s is sent for it, with the latest state, and at most 35 per second for all flapping tunnels. Each write has a slot of
+ * 30 s is sent for it, with the latest state, and at most 34 per second for all flapping tunnels. Each write has a slot of
  * its own, so that tunnels that flap together are not written together.
  */
 export class FlappingTunnels {
   readonly #reporters = new Map<string, TrackedReporter>();
   #trackedCount = 0;
   #nextSlotMs = Number.NEGATIVE_INFINITY;
-  /** The last writes in slots, oldest first. */
-  readonly #writesMs: number[] = [];
+  readonly #window = new WriteWindow(MAX_WRITES_PER_SECOND, 1000);
   #purgedMs = Number.NEGATIVE_INFINITY;
 
   /** The number of tunnels whose drops are counted. */
@@ -92,10 +93,9 @@ export class FlappingTunnels {
     return tunnel !== undefined && flaps(tunnel, nowMs) ? this.#reserve(tunnel, nowMs) : 0;
   }
 
-  /** Records a write for a tunnel. */
-  written(key: string, name: string, nowMs: number): void {
-    const tunnel = this.#reporters.get(key)?.tunnels.get(name);
-    if (tunnel !== undefined) this.#recordWrite(tunnel, nowMs);
+  /** Records that a write for a tunnel is sent. The result must be called with the time of its answer. */
+  startWrite(key: string, name: string, nowMs: number): (answeredMs: number) => void {
+    return this.#start(this.#reporters.get(key)?.tunnels.get(name), nowMs);
   }
 
   /**
@@ -108,10 +108,9 @@ export class FlappingTunnels {
     return this.#reserve(reporter.status, nowMs);
   }
 
-  /** Records a status write of a reporter. */
-  statusWritten(key: string, nowMs: number): void {
-    const reporter = this.#reporters.get(key);
-    if (reporter !== undefined) this.#recordWrite(reporter.status, nowMs);
+  /** Records that the status of a reporter is written. The result must be called with the time of the answer. */
+  startStatusWrite(key: string, nowMs: number): (answeredMs: number) => void {
+    return this.#start(this.#reporters.get(key)?.status, nowMs);
   }
 
   /** Returns true if tunnels of a reporter flap. Takes constant time, unlike `summary`. */
@@ -211,19 +210,20 @@ export class FlappingTunnels {
       slot.slotMs = Math.max(nowMs, slot.lastWriteMs + WRITE_INTERVAL_MS, this.#nextSlotMs);
       this.#nextSlotMs = slot.slotMs + SLOT_INTERVAL_MS;
     }
-    if (nowMs < slot.slotMs) return slot.slotMs - nowMs;
-    const [firstMs] = this.#writesMs;
-    const isFull = firstMs !== undefined && this.#writesMs.length === MAX_WRITES_PER_SECOND;
-    return isFull ? Math.max(0, firstMs + 1000 - nowMs) : 0;
+    return nowMs < slot.slotMs ? slot.slotMs - nowMs : this.#window.delayMs(nowMs);
   }
 
-  #recordWrite(slot: WriteSlot, nowMs: number): void {
-    if (slot.slotMs !== undefined && this.#writesMs.push(nowMs) > MAX_WRITES_PER_SECOND)
-      this.#writesMs.shift();
+  #start(slot: WriteSlot | undefined, nowMs: number): (answeredMs: number) => void {
+    if (slot === undefined) return ignoreAnswer;
+    const isLimited = slot.slotMs !== undefined;
     slot.lastWriteMs = nowMs;
     slot.slotMs = undefined;
+    return isLimited ? this.#window.start() : ignoreAnswer;
   }
 }
+
+/** For writes that are not limited. */
+function ignoreAnswer(): void {}
 
 function newSlot(): WriteSlot {
   return { lastWriteMs: Number.NEGATIVE_INFINITY, slotMs: undefined };
