@@ -59,6 +59,11 @@ const TYPE_NAMES: Readonly<Record<string, string>> = {
   'ReverseTunnelExpectation.spec.match.selector': 'TunnelSelector',
   'ReverseTunnelExpectation.spec.match.selector.matchExpressions[]': 'TunnelSelectorRequirement',
   'ReverseTunnelExpectation.status': 'ReverseTunnelExpectationStatus',
+  'ReverseTunnelSlice.spec': 'ReverseTunnelSliceSpec',
+  'ReverseTunnelSlice.spec.reporter': 'SliceReporter',
+  'ReverseTunnelSlice.spec.tunnels[]': 'SliceTunnel',
+  'ReverseTunnelSlice.status': 'ReverseTunnelSliceStatus',
+  'ReverseTunnelSlice.status.tunnels[]': 'SliceTunnelState',
 };
 
 const CRDS = join(import.meta.dirname, '..', 'crds');

@@ -35,6 +35,7 @@ export const CONFIG_FLAGS = {
   expireAfter: 'expire-after',
   removalHold: 'removal-hold',
   removalHoldThreshold: 'removal-hold-threshold',
+  representation: 'representation',
   onInvalid: 'on-invalid',
   maxMessageSize: 'max-message-size',
   maxTunnelsPerReporter: 'max-tunnels-per-reporter',

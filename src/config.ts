@@ -22,6 +22,7 @@ import {
   type Flags,
   type RawFlags,
 } from './flags.ts';
+import { REPRESENTATIONS, type Representation } from './core/representation.ts';
 import { LOG_LEVELS, type LogLevel } from './log.ts';
 
 /** The configuration of the operator. All values are valid. */
@@ -46,6 +47,8 @@ export interface Config {
   readonly removalHoldMs: number;
   /** 0 to 100: the share of a reporter's objects that a full push must lack for its removals to be held. */
   readonly removalHoldThresholdPercent: number;
+  /** How tunnels are written, unless a policy decides it. */
+  readonly representation: Representation;
   /** Whether an invalid tunnel alone is rejected (`skip`) or the whole report (`nack`). */
   readonly onInvalid: 'skip' | 'nack';
   /** Whether gRPC reflection is served. */
@@ -153,6 +156,13 @@ const SETTINGS = {
     default: '50%',
     read: percentage,
   },
+  representation: {
+    metavar: REPRESENTATIONS.join('|'),
+    description:
+      'one ReverseTunnel per tunnel (objects), or up to 100 tunnels per ReverseTunnelSlice (slices)',
+    default: 'objects',
+    read: enumOf(REPRESENTATIONS),
+  },
   'on-invalid': {
     metavar: 'skip|nack',
     description: 'for a report with an invalid tunnel: reject only that tunnel (skip) or the report (nack)',
@@ -255,7 +265,7 @@ const COMMAND = {
     'reverse-tunnel-operator agent|doctor|selftest|simulate|status --help',
   ],
   description:
-    "Serves Envoy's ReverseTunnelReportingService and maintains one ReverseTunnel object per reported tunnel.",
+    "Serves Envoy's ReverseTunnelReportingService and writes each reported tunnel to the Kubernetes API.",
   flags: {
     ...SETTINGS,
     config: {
@@ -313,6 +323,7 @@ export function readConfig(flags: RawFlags, fileText?: string): { readonly confi
     expireAfterMs: values['expire-after'],
     removalHoldMs: values['removal-hold'],
     removalHoldThresholdPercent: values['removal-hold-threshold'],
+    representation: values.representation,
     onInvalid: values['on-invalid'],
     grpcReflection: values['grpc-reflection'],
     maxMessageSizeBytes: values['max-message-size'],

@@ -113,6 +113,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
       thresholdPercent: config.removalHoldThresholdPercent,
       maxImmediate: MAX_IMMEDIATE_REMOVALS,
     },
+    representation: config.representation,
     writeConcurrency: config.writeConcurrency,
   };
   const tunnelLog =

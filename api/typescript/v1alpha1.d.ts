@@ -267,6 +267,13 @@ export interface PolicyRule {
    * rule without a limit is unlimited.
    */
   readonly limits?: PolicyLimits;
+  /**
+   * How the operator writes the tunnels that this rule allows: objects, one ReverseTunnel per tunnel, or
+   * slices, up to 100 tunnels in one ReverseTunnelSlice. If several rules allow a tunnel, a rule without
+   * representation does not count, and objects takes precedence over slices. Defaults to
+   * --representation. A change rewrites the tunnels; at no moment is a tunnel in neither form.
+   */
+  readonly representation?: 'objects' | 'slices';
 }
 
 /**
@@ -664,4 +671,145 @@ export interface ReverseTunnelStatus {
    * keeps it, Ready is False with reason TunnelClosed.
    */
   readonly conditions: readonly Condition[];
+}
+
+/**
+ * ReverseTunnelSlice is up to 100 reverse tunnels that one reporter (an Envoy that accepts reverse
+ * tunnels) holds for one tenant. With representation slices (--representation or a
+ * ReverseTunnelPolicy), the operator writes each tunnel into a slice instead of a ReverseTunnel object,
+ * which takes far less time and memory of the API server for a large fleet. The entry of a tunnel
+ * exists for as long as the tunnel does, and a slice exists for as long as it has an entry. "kubectl rt
+ * get" prints the tunnels of both forms. The operator owns these objects: manual edits and deletions
+ * are reverted. The name is derived from the reporter and the tenant: it is stable, but do not parse
+ * it. Use the labels reverse-tunnel.io/tenant and /reporter in selectors; a value that is not a valid
+ * label value is shortened and ends in a hash.
+ */
+export interface ReverseTunnelSlice<Metadata = ObjectMeta> {
+  readonly apiVersion: 'reverse-tunnel.io/v1alpha1';
+  readonly kind: 'ReverseTunnelSlice';
+  readonly metadata: Metadata;
+  readonly spec: ReverseTunnelSliceSpec;
+  /** Present on every object that the API server returns. */
+  readonly status: ReverseTunnelSliceStatus;
+}
+
+/** A list of ReverseTunnelSlice objects. */
+export interface ReverseTunnelSliceList<Metadata = ObjectMeta> {
+  readonly apiVersion: 'reverse-tunnel.io/v1alpha1';
+  readonly kind: 'ReverseTunnelSliceList';
+  readonly metadata: ListMeta;
+  readonly items: readonly ReverseTunnelSlice<Metadata>[];
+}
+
+/**
+ * The tunnels as reported. The reporter and the tenant are immutable; the tunnels are the entries that
+ * change.
+ */
+export interface ReverseTunnelSliceSpec {
+  /**
+   * The reporter: the Envoy that accepted the tunnels and reports them. ID and cluster together identify
+   * it. The ReverseTunnelReporter with the same ID and cluster shows whether it is connected.
+   */
+  readonly reporter: SliceReporter;
+  /**
+   * Tenant of the initiators, as reported, never prefixed. 1 to 128 characters; control, line separator
+   * and bidi characters are rejected.
+   */
+  readonly tenantID: string;
+  /**
+   * Number of tunnels in this slice, which the column TUNNELS shows. 1 to 100.
+   */
+  readonly tunnelCount: number;
+  /**
+   * The tunnels in this slice, at most one of each name. 1 to 100. The order has no meaning.
+   */
+  readonly tunnels: readonly SliceTunnel[];
+}
+
+/**
+ * The reporter: the Envoy that accepted the tunnels and reports them. ID and cluster together identify
+ * it. The ReverseTunnelReporter with the same ID and cluster shows whether it is connected.
+ */
+export interface SliceReporter {
+  /**
+   * node.id of the reporter, from its Envoy bootstrap. 1 to 256 characters; control, line separator and
+   * bidi characters are rejected.
+   */
+  readonly id: string;
+  /**
+   * node.cluster of the reporter, from its Envoy bootstrap. Always present; empty if the reporter has
+   * none. The same ID in two clusters identifies two reporters. Up to 256 characters; control, line
+   * separator and bidi characters are rejected.
+   */
+  readonly cluster: string;
+}
+
+/**
+ * One tunnel, with the fields that a ReverseTunnel has in its spec. If a tunnel returns with another
+ * identity under the same name, the entry is replaced.
+ */
+export interface SliceTunnel {
+  /**
+   * Name of the tunnel, given by the reporter and unique within it; spec.tunnelName of a ReverseTunnel. 1
+   * to 512 characters; control, line separator and bidi characters are rejected.
+   */
+  readonly name: string;
+  /**
+   * Cluster of the initiator, as reported: with tenant isolation, Envoy sends "tenant:cluster". 1 to 257
+   * characters (128 per part and the colon); control, line separator and bidi characters are rejected.
+   */
+  readonly clusterID: string;
+  /**
+   * Node ID of the initiator, the Envoy that opened the tunnel, as reported: with tenant isolation, Envoy
+   * sends "tenant:node". 1 to 257 characters (128 per part and the colon); control, line separator and
+   * bidi characters are rejected.
+   */
+  readonly nodeID: string;
+  /**
+   * When the tunnel was created, as reported: RFC 3339 in UTC, by the clock of the initiator from Envoy
+   * 1.39 on. It is not verified and may be in the future. Absent if it is not reported or outside the
+   * years 0001 to 9999.
+   */
+  readonly createdAt?: string;
+}
+
+/**
+ * Whether the tunnels are known to be up. Defaulted by the API server for a new object, so that new
+ * tunnels cost one write; written only when a condition changes.
+ */
+export interface ReverseTunnelSliceStatus {
+  /**
+   * The Ready condition in one word, because field selectors cannot select conditions: Connected (Ready
+   * is True), Unknown (Ready is Unknown) or Closed (Ready is False). It applies to each tunnel of the
+   * slice that status.tunnels does not list. Example: kubectl get rts --field-selector
+   * status.state=Unknown.
+   */
+  readonly state: 'Connected' | 'Unknown' | 'Closed';
+  /**
+   * The tunnels whose state differs from status.state; absent if there are none. At most 100. An entry
+   * whose name is not in spec.tunnels has no meaning.
+   */
+  readonly tunnels?: readonly SliceTunnelState[];
+  /**
+   * Conditions of the slice, at most one of each type. The operator writes Ready: True with reason
+   * Reported, or Unknown with reason ReporterLost once the reporter has been disconnected for
+   * --unknown-after. A slice without tunnels is deleted; if a finalizer of another program keeps it,
+   * Ready is False with reason TunnelClosed.
+   */
+  readonly conditions: readonly Condition[];
+}
+
+/**
+ * The state of one tunnel.
+ */
+export interface SliceTunnelState {
+  /**
+   * Name of the tunnel, as in spec.tunnels. 1 to 512 characters; control, line separator and bidi
+   * characters are rejected.
+   */
+  readonly name: string;
+  /**
+   * State of the tunnel, one of Connected, Unknown, Closed.
+   */
+  readonly state: 'Connected' | 'Unknown' | 'Closed';
 }

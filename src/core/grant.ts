@@ -1,4 +1,5 @@
 import type { Scope } from './policy.ts';
+import type { Representation } from './representation.ts';
 import type { Rate } from './token-bucket.ts';
 import { stripTenantPrefix, type Tunnel } from './tunnel.ts';
 import { coversPattern, matchesText, createTextMatcher, type TextMatcher } from './text.ts';
@@ -11,6 +12,11 @@ export interface Grant {
   readonly tunnels: number;
   /** Rate at which its reports are read; undefined: unlimited. */
   readonly rate: Rate | undefined;
+  /**
+   * Returns how a permitted tunnel is written, undefined if no rule that permits it decides that; undefined itself: no
+   * rule decides it for any tunnel.
+   */
+  readonly representation: ((tunnel: TunnelOrigin) => Representation | undefined) | undefined;
   /** The scopes of the rules that apply; grants with equal fingerprints permit the same. */
   readonly scopes: readonly Scope[];
 }
@@ -22,8 +28,16 @@ export const ALLOW_ALL: Grant = {
   permits: undefined,
   tunnels: Number.POSITIVE_INFINITY,
   rate: undefined,
+  representation: undefined,
   scopes: [
-    { tenants: ['*'], clusters: ['*'], tunnels: undefined, rate: undefined, fingerprint: 'everything' },
+    {
+      tenants: ['*'],
+      clusters: ['*'],
+      tunnels: undefined,
+      rate: undefined,
+      representation: undefined,
+      fingerprint: 'everything',
+    },
   ],
 };
 /** The grant if no rule applies. */
@@ -31,6 +45,7 @@ export const DENY_ALL: Grant = {
   permits: () => false,
   tunnels: Number.POSITIVE_INFINITY,
   rate: undefined,
+  representation: undefined,
   scopes: [],
 };
 
@@ -48,6 +63,7 @@ export function grantFromScopes(scopes: readonly Scope[]): Grant {
     permits: tunnelFilter(scopes),
     tunnels: Math.max(...scopes.map(({ tunnels }) => tunnels ?? Number.POSITIVE_INFINITY)),
     rate: rates.includes(undefined) ? undefined : maxRate(rates.filter((rate) => rate !== undefined)),
+    representation: representationFilter(scopes),
     scopes,
   };
 }
@@ -84,6 +100,23 @@ function maxRate(rates: readonly Rate[]): Rate {
   return {
     perSecond: Math.max(...rates.map(({ perSecond }) => perSecond)),
     burst: Math.max(...rates.map(({ burst }) => burst)),
+  };
+}
+
+/**
+ * Returns the representation of each tunnel. A rule without one does not count. If rules disagree, `objects` takes
+ * precedence, because it is the form that every client of the API can read.
+ */
+function representationFilter(scopes: readonly Scope[]): Grant['representation'] {
+  const withForm = (form: Representation): readonly Scope[] =>
+    scopes.filter(({ representation }) => representation === form);
+  const [objects, slices] = [withForm('objects'), withForm('slices')];
+  if (objects.length === 0 && slices.length === 0) return undefined;
+  const isObject = objects.length === 0 ? () => false : (tunnelFilter(objects) ?? (() => true));
+  const isEntry = slices.length === 0 ? () => false : (tunnelFilter(slices) ?? (() => true));
+  return (tunnel) => {
+    if (isObject(tunnel)) return 'objects';
+    return isEntry(tunnel) ? 'slices' : undefined;
   };
 }
 

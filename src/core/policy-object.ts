@@ -1,4 +1,5 @@
 import { buildCondition, type Condition, type ConditionContent } from './kubernetes.ts';
+import type { Representation } from './representation.ts';
 import { sanitize } from './text.ts';
 
 /** The parts of a ReverseTunnelPolicy that this project reads; `crds/reversetunnelpolicies.yaml` describes each field. */
@@ -27,6 +28,8 @@ export interface RuleSpec {
   /** Default: every cluster. */
   readonly clusters?: readonly string[];
   readonly limits?: LimitsSpec;
+  /** Default: that of another rule that allows the tunnel, otherwise `--representation`. */
+  readonly representation?: Representation;
 }
 
 /** Exactly one of the fields is set. */

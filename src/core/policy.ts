@@ -1,5 +1,6 @@
 import { dnsPatternError, parseSpiffePattern, type PatternError, type SpiffePattern } from './peer.ts';
 import type { LimitsSpec, PeerSpec, PolicySpec, RuleSpec } from './policy-object.ts';
+import { REPRESENTATIONS, type Representation } from './representation.ts';
 import { createTextMatcher, quote, textPatternError, type TextMatcher } from './text.ts';
 import type { Rate } from './token-bucket.ts';
 
@@ -29,7 +30,9 @@ export interface Scope {
   /** Undefined: this rule sets no limit. */
   readonly tunnels: number | undefined;
   readonly rate: Rate | undefined;
-  /** Equal only for scopes that allow the same. */
+  /** How the tunnels are written. Undefined: this rule does not decide it. */
+  readonly representation: Representation | undefined;
+  /** Equal only for scopes that allow the same, in the same representation. */
   readonly fingerprint: string;
 }
 
@@ -111,19 +114,22 @@ function parsePeers(peers: readonly PeerSpec[], reportError: ReportError): PeerM
 }
 
 function parseScope(
-  { tenants = [], clusters = ANY_VALUE, limits = {} }: RuleSpec,
+  { tenants = [], clusters = ANY_VALUE, limits = {}, representation }: RuleSpec,
   reportError: ReportError,
 ): Scope {
   validatePatterns('tenants', tenants, reportError);
   validatePatterns('clusters', clusters, reportError);
   const { tunnels, rate } = parseLimits(limits, reportError);
+  if (representation !== undefined && !REPRESENTATIONS.includes(representation))
+    reportError('representation', `${quote(representation)} must be ${REPRESENTATIONS.join(' or ')}`);
   // Equal patterns in another order have another fingerprint, which only costs a comparison of the objects.
   return {
     tenants,
     clusters,
     tunnels,
     rate,
-    fingerprint: JSON.stringify([tenants, clusters, tunnels, rate]),
+    representation,
+    fingerprint: JSON.stringify([tenants, clusters, tunnels, rate, representation]),
   };
 }
 

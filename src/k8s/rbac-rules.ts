@@ -32,6 +32,12 @@ export const OPERATOR_RBAC_RULES: readonly RbacRule[] = [
   { apiGroups: [API_GROUP], resources: ['reversetunnelexpectations'], verbs: ['list', 'watch'] },
   { apiGroups: [API_GROUP], resources: ['reversetunnelexpectations/status'], verbs: ['patch'] },
   {
+    apiGroups: [API_GROUP],
+    resources: ['reversetunnelslices'],
+    verbs: ['list', 'watch', 'create', 'patch', 'delete'],
+  },
+  { apiGroups: [API_GROUP], resources: ['reversetunnelslices/status'], verbs: ['patch'] },
+  {
     apiGroups: ['coordination.k8s.io'],
     resources: ['leases'],
     verbs: ['get', 'list', 'watch', 'create', 'patch', 'delete'],

@@ -5,7 +5,7 @@
 import { expect } from 'chai';
 import { type EmbeddedApiServer, startEmbeddedApiServer } from '../../embedded-api-server/start.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
-import { TUNNEL_SPEC } from '../support/crd-objects.ts';
+import { SLICE_SPEC, TUNNEL_SPEC } from '../support/crd-objects.ts';
 import { type RawApiRequest, type RawApiTarget, sendRaw } from '../support/raw-api-request.ts';
 
 const TABLE = { accept: 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json' };
@@ -40,6 +40,20 @@ function expectation(name: string, spec: object): Body {
     metadata: { name },
     spec,
   };
+}
+
+function slice(name: string, tunnels: readonly object[], tunnelCount = tunnels.length): Body {
+  return {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnelSlice',
+    metadata: { name },
+    spec: { ...SLICE_SPEC, tunnelCount, tunnels },
+  };
+}
+
+/** Returns entries of a slice. */
+function entries(count: number): object[] {
+  return Array.from({ length: count }, (_, i) => ({ name: `n-${i}`, clusterID: 'eu-1', nodeID: `n-${i}` }));
 }
 
 const VALID_RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
@@ -92,6 +106,22 @@ const SCENARIOS: Readonly<Record<string, readonly RawApiRequest[]>> = {
     ),
     post('reversetunnelexpectations', expectation('defaults', { match: { nodeID: 'a' } })),
     patch('reversetunnelexpectations/defaults/status', { status: { tunnels: 1, missingNodes: ['a'] } }),
+  ],
+  'compares the entries of a slice by name, and their number with the count': [
+    post('reversetunnelslices', slice('full', entries(100))),
+    post('reversetunnelslices', slice('invalid', entries(101))),
+    post('reversetunnelslices', slice('invalid', [])),
+    post('reversetunnelslices', slice('invalid', [...entries(1), ...entries(1)])),
+    post('reversetunnelslices', slice('invalid', entries(2), 3)),
+    post('reversetunnelslices', slice('invalid', [{ name: 'n' }])),
+    patch('reversetunnelslices/full', { spec: { tunnels: entries(2) } }),
+    patch('reversetunnelslices/full', { spec: { tunnelCount: 2, tunnels: entries(2) } }),
+    patch('reversetunnelslices/full', { spec: { tenantID: 'globex' } }),
+    patch('reversetunnelslices/full/status', {
+      status: { tunnels: [{ name: 'n-0', state: 'Unknown' }] },
+    }),
+    patch('reversetunnelslices/full/status', { status: { tunnels: [{ name: 'n-0', state: 'Lost' }] } }),
+    { ...get('reversetunnelslices/full?includeObject=None'), headers: TABLE },
   ],
   'prunes unknown fields, or rejects them if the client asks for it': [
     post('reversetunnels', tunnel('pruned', { extra: 1 })),

@@ -11,6 +11,7 @@ const PAGES = [
   { file: 'reversetunnelreporter.md', resource: 'reversetunnelreporters', short: 'rtr' },
   { file: 'reversetunnelpolicy.md', resource: 'reversetunnelpolicies', short: 'rtp' },
   { file: 'reversetunnelexpectation.md', resource: 'reversetunnelexpectations', short: 'rte' },
+  { file: 'reversetunnelslice.md', resource: 'reversetunnelslices', short: 'rts' },
 ] as const;
 
 describe('pages of docs/spec on a real API server', () => {

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, SLICE_SPEC, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 describe('immutable identities on a real API server', () => {
   const controlPlane = useControlPlane();
@@ -15,6 +15,8 @@ describe('immutable identities on a real API server', () => {
       spec: { id: 'responder-0', cluster: '' },
     });
     expect(reporter.code).to.equal(201);
+    const slice = await space.create('reversetunnelslices', { name: 'slice', spec: SLICE_SPEC });
+    expect(slice.code).to.equal(201);
   });
 
   const changes: [object: string, change: object, message: string][] = [
@@ -35,6 +37,16 @@ describe('immutable identities on a real API server', () => {
     ['rtr/reporter', { id: 'other' }, "a reporter's identity is immutable; differs: id\n"],
     ['rtr/reporter', { cluster: 'other' }, "a reporter's identity is immutable; differs: cluster\n"],
     ['rtr/reporter', { cluster: null }, 'spec.cluster: Required value'],
+    ['rts/slice', { tenantID: 'other' }, 'only tunnels may change; differs: tenantID\n'],
+    ['rts/slice', { reporter: { id: 'other' } }, 'only tunnels may change; differs: reporter.id\n'],
+    ['rts/slice', { reporter: { cluster: '' } }, 'only tunnels may change; differs: reporter.cluster\n'],
+    [
+      'rts/slice',
+      { tenantID: 'other', reporter: { id: 'other' }, tunnelCount: 1, tunnels: SLICE_SPEC.tunnels.slice(1) },
+      'only tunnels may change; differs: tenantID reporter.id\n',
+    ],
+    ['rts/slice', { reporter: null }, 'spec.reporter: Required value'],
+    ['rts/slice', { reporter: { cluster: null } }, 'spec.reporter.cluster: Required value'],
   ];
   for (const [object, change, message] of changes) {
     it(`rejects ${JSON.stringify(change)} on ${object} and names the field`, async () => {

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, SLICE_SPEC, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 const ROW_COLUMNS = ['NAME', 'TENANT', 'CLUSTER', 'NODE', 'REPORTER', 'STATE', 'UP', 'AGE'];
 
@@ -21,6 +21,8 @@ describe('CRDs in kubectl on a real API server', () => {
     expect(code).to.equal(201);
     const spec = { id: 'responder-0', cluster: 'edge' };
     expect((await space.create('reversetunnelreporters', { name: 'responder-0', spec })).code).to.equal(201);
+    const slice = { name: 'responder-0-0', spec: SLICE_SPEC };
+    expect((await space.create('reversetunnelslices', slice)).code).to.equal(201);
   });
 
   /** Returns the output of `kubectl get`, line by line. */
@@ -33,6 +35,7 @@ describe('CRDs in kubectl on a real API server', () => {
     'reversetunnelreporters.reverse-tunnel.io',
     'reversetunnelpolicies.reverse-tunnel.io',
     'reversetunnelexpectations.reverse-tunnel.io',
+    'reversetunnelslices.reverse-tunnel.io',
   ]) {
     it(`${crd} is established with accepted names and without problems`, async () => {
       const condition = '{range .status.conditions[*]}{.type}={.status} {end}';
@@ -107,11 +110,23 @@ describe('CRDs in kubectl on a real API server', () => {
     expect((await space.get('reversetunnelreporters', 'responder-0')).status).to.deep.equal(status);
   });
 
-  it('kubectl get lists both kinds by their category', async () => {
+  it('kubectl get rts prints the columns, and REASON with -o wide', async () => {
+    const columns = ['NAME', 'REPORTER', 'TENANT', 'TUNNELS', 'STATE', 'AGE'];
+    const values = ['responder-0-0', 'responder-0', 'acme', '2', 'Connected'];
+    const [header, line] = await table('rts');
+    expect(cells(header)).to.deep.equal(columns);
+    expect(cells(line).slice(0, 5)).to.deep.equal(values);
+    const [wideHeader, wideLine] = await table('rts', '-o', 'wide');
+    expect(cells(wideHeader)).to.deep.equal([...columns, 'REASON']);
+    expect(cells(wideLine)[6]).to.equal('Reported');
+  });
+
+  it('kubectl get lists all kinds by their category', async () => {
     const names = (await space.kubectl('get', 'reverse-tunnels', '-o', 'name')).trim().split('\n');
     expect(names).to.include.members([
       'reversetunnel.reverse-tunnel.io/node-17',
       'reversetunnelreporter.reverse-tunnel.io/responder-0',
+      'reversetunnelslice.reverse-tunnel.io/responder-0-0',
     ]);
   });
 
@@ -135,6 +150,12 @@ describe('CRDs in kubectl on a real API server', () => {
     'rte.spec.match.selector',
     'rte.spec.match.selector.matchExpressions',
     'rte.status',
+    'rts',
+    'rts.spec',
+    'rts.spec.reporter',
+    'rts.spec.tunnels',
+    'rts.status',
+    'rts.status.tunnels',
   ]) {
     it(`kubectl explain ${path} prints each field with its description`, async () => {
       const printed = words(await space.kubectl('explain', path));
@@ -174,6 +195,7 @@ const FILES: Readonly<Record<string, string>> = {
   rtr: 'reversetunnelreporters',
   rtp: 'reversetunnelpolicies',
   rte: 'reversetunnelexpectations',
+  rts: 'reversetunnelslices',
 };
 
 interface Described {

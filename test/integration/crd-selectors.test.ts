@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, SLICE_SPEC, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 const { reporter } = TUNNEL_SPEC;
 /** Each object differs from `base` only in the field that names it. */
@@ -50,6 +50,13 @@ describe('field selectors on a real API server', () => {
     ] as const) {
       expect((await space.create('reversetunnelreporters', { name, spec })).code, name).to.equal(201);
     }
+    for (const [name, spec] of [
+      ['slice', SLICE_SPEC],
+      ['slice-of-globex', { ...SLICE_SPEC, tenantID: 'globex' }],
+      ['slice-without-cluster', { ...SLICE_SPEC, reporter: { id: 'responder-1', cluster: '' } }],
+    ] as const) {
+      expect((await space.create('reversetunnelslices', { name, spec })).code, name).to.equal(201);
+    }
     const owned = { status: { owner: { replica: 'replica-a-1', epoch: 1 } } };
     await space.kubectl(
       'patch',
@@ -90,6 +97,18 @@ describe('field selectors on a real API server', () => {
   ] as const) {
     it(`ReverseTunnelReporter: ${selector}`, async () => {
       expect(await space.select('reversetunnelreporters', selector)).to.deep.equal(wanted);
+    });
+  }
+
+  for (const [selector, wanted] of [
+    ['spec.tenantID=globex', ['slice-of-globex']],
+    ['spec.reporter.id=responder-1', ['slice-without-cluster']],
+    ['spec.reporter.cluster=edge', ['slice', 'slice-of-globex']],
+    ['status.state=Connected,spec.tenantID=acme', ['slice', 'slice-without-cluster']],
+    ['status.state=Unknown', []],
+  ] as const) {
+    it(`ReverseTunnelSlice: ${selector}`, async () => {
+      expect(await space.select('reversetunnelslices', selector)).to.deep.equal(wanted);
     });
   }
 

@@ -1,14 +1,14 @@
 import { expect } from 'chai';
 
 import { useControlPlane } from '../support/control-plane.ts';
-import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
+import { createCrdNamespace, SLICE_SPEC, TUNNEL_SPEC, type CrdNamespace } from '../support/crd-objects.ts';
 
 /** One code point, two UTF-16 units, four bytes. */
 const EMOJI = '\u{1f600}';
 
 /** A string field of a spec: its path, its minimum and maximum length, and a spec with a value for it. */
 interface TextField {
-  readonly resource: 'reversetunnels' | 'reversetunnelreporters';
+  readonly resource: 'reversetunnels' | 'reversetunnelreporters' | 'reversetunnelslices';
   readonly path: string;
   readonly min: number;
   readonly max: number;
@@ -18,6 +18,18 @@ interface TextField {
 const REPORTER_SPEC = { id: 'responder-0', cluster: 'edge' };
 const ofTunnel = { resource: 'reversetunnels', min: 1 } as const;
 const ofReporter = { resource: 'reversetunnelreporters', max: 256 } as const;
+/** Returns a field of the entry of a slice. */
+function ofEntry(name: 'name' | 'clusterID' | 'nodeID', max: number): TextField {
+  const [entry] = SLICE_SPEC.tunnels;
+  return {
+    resource: 'reversetunnelslices',
+    path: `spec.tunnels[0].${name}`,
+    min: 1,
+    max,
+    specWith: (value) => ({ ...SLICE_SPEC, tunnelCount: 1, tunnels: [{ ...entry, [name]: value }] }),
+  };
+}
+
 const FIELDS: readonly TextField[] = [
   {
     ...ofTunnel,
@@ -48,6 +60,9 @@ const FIELDS: readonly TextField[] = [
   },
   { ...ofReporter, path: 'spec.id', min: 1, specWith: (id) => ({ ...REPORTER_SPEC, id }) },
   { ...ofReporter, path: 'spec.cluster', min: 0, specWith: (cluster) => ({ ...REPORTER_SPEC, cluster }) },
+  ofEntry('name', 512),
+  ofEntry('clusterID', 257),
+  ofEntry('nodeID', 257),
 ];
 
 /** The bounds of each rejected range. */

@@ -24,6 +24,7 @@ export async function applyCrds(controlPlane: ControlPlaneClient): Promise<void>
     'reversetunnelreporters',
     'reversetunnelpolicies',
     'reversetunnelexpectations',
+    'reversetunnelslices',
   ]) {
     while ((await controlPlane.request('GET', `${API_PATH}/${resource}`)).status !== 200) {
       if (performance.now() > deadlineMs)

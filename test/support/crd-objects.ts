@@ -15,6 +15,17 @@ export const TUNNEL_SPEC = {
   createdAt: '2026-11-23T05:00:00.123456Z',
 };
 
+/** The spec of a slice with two tunnels, one of which has every field. */
+export const SLICE_SPEC = {
+  reporter: TUNNEL_SPEC.reporter,
+  tenantID: TUNNEL_SPEC.tenantID,
+  tunnelCount: 2,
+  tunnels: [
+    { name: 'acme:node-17', clusterID: 'eu-1', nodeID: 'node-17', createdAt: TUNNEL_SPEC.createdAt },
+    { name: 'acme:node-18', clusterID: 'eu-1', nodeID: 'node-18' },
+  ],
+} as const;
+
 /** The part of an object that tests read. */
 export interface StoredObject {
   readonly metadata: {
@@ -59,13 +70,18 @@ export interface CrdNamespace {
 
 /** Plural names, as used in paths. */
 export type Resource =
-  'reversetunnels' | 'reversetunnelreporters' | 'reversetunnelpolicies' | 'reversetunnelexpectations';
+  | 'reversetunnels'
+  | 'reversetunnelreporters'
+  | 'reversetunnelpolicies'
+  | 'reversetunnelexpectations'
+  | 'reversetunnelslices';
 
 const KINDS = {
   reversetunnels: 'ReverseTunnel',
   reversetunnelreporters: 'ReverseTunnelReporter',
   reversetunnelpolicies: 'ReverseTunnelPolicy',
   reversetunnelexpectations: 'ReverseTunnelExpectation',
+  reversetunnelslices: 'ReverseTunnelSlice',
 };
 
 /** Creates a namespace on a control plane with the CRDs. It is not deleted; it ends with the control plane. */

@@ -55,6 +55,7 @@ describe('config', () => {
       expireAfterMs: 300_000,
       removalHoldMs: 30_000,
       removalHoldThresholdPercent: 50,
+      representation: 'objects',
       onInvalid: 'skip',
       grpcReflection: false,
       requirePolicy: false,
@@ -97,6 +98,8 @@ describe('config', () => {
     { key: 'removal-hold-threshold', text: '0', in: { removalHoldThresholdPercent: 0 } },
     { key: 'removal-hold-threshold', text: '75%', in: { removalHoldThresholdPercent: 75 } },
     { key: 'removal-hold-threshold', text: '100%', in: { removalHoldThresholdPercent: 100 } },
+    { key: 'representation', text: 'slices', in: { representation: 'slices' } },
+    { key: 'representation', text: 'objects', in: { representation: 'objects' } },
     { key: 'on-invalid', text: 'nack', in: { onInvalid: 'nack' } },
     { key: 'grpc-reflection', text: 'true', in: { grpcReflection: true } },
     { key: 'grpc-reflection', text: 'false', in: { grpcReflection: false } },
@@ -198,6 +201,11 @@ describe('config', () => {
       key: 'removal-hold-threshold',
       texts: ['', '-1', '101', '101%', '50.5%', '0.5', '1e1', '50 %', '%', '050%', 'half'],
       expected: /removal-hold-threshold: ".*" must be a whole percentage from 0% to 100%, such as 50%/,
+    },
+    {
+      key: 'representation',
+      texts: ['', 'Slices', 'object', 'both', 'objects,slices'],
+      expected: /representation: ".*" must be one of objects, slices/,
     },
     { key: 'on-invalid', texts: ['', 'Skip', 'drop', 'skip,nack'], expected: /must be one of skip, nack/ },
     {

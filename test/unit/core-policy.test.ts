@@ -182,6 +182,12 @@ describe('policy errors', () => {
     ['two stars', { clusters: ['a**'] }, /clusters\[0\]: "a\*\*" has a misplaced \*/],
     ['a rule without tenants', { tenants: [] }, /tenants: must not be empty/],
     ['a fractional limit', { limits: { tunnels: 0.5 } }, /limits\.tunnels: 0\.5 must be a whole number/],
+    [
+      'an unknown representation',
+      // From a CRD whose schema was changed.
+      { representation: 'Slices' as 'slices' },
+      /^spec\.rules\[0\]\.representation: "Slices" must be objects or slices$/,
+    ],
     ['a burst without a rate', { limits: { reportsBurst: 3 } }, /limits\.reportsBurst: requires /],
   ] as const satisfies readonly [string, RuleSpec, RegExp][]) {
     it(`name field and value for ${what}`, () => {
@@ -291,6 +297,54 @@ describe('grants of a policy set', () => {
     const limits = (...rules: RuleSpec[]) => createPolicySet(rulesOf(...rules)).grant(ANONYMOUS, RESPONDER);
     expect(limits(few, more)).to.deep.include({ tunnels: 20, rate: { perSecond: 5, burst: 20 } });
     expect(limits(few, EVERY_RULE)).to.deep.include({ tunnels: Infinity, rate: undefined });
+  });
+
+  for (const [what, rules, expected] of [
+    ['undecided without a rule that decides it', [{}], [undefined, undefined]],
+    ['that of the only rule', [{ representation: 'slices' }], ['slices', 'slices']],
+    [
+      'that of the rule for the tenant',
+      [{ tenants: ['acme'], representation: 'slices' }],
+      ['slices', undefined],
+    ],
+    ['not changed by a rule without one', [{ representation: 'slices' }, {}], ['slices', 'slices']],
+    [
+      'objects if rules disagree, in any order',
+      [{ representation: 'slices' }, { tenants: ['acme'], representation: 'objects' }],
+      ['objects', 'slices'],
+    ],
+    [
+      'objects for one tenant of a fleet in slices',
+      [{ tenants: ['acme'], representation: 'objects' }, { representation: 'slices' }],
+      ['objects', 'slices'],
+    ],
+    [
+      'that of the rule for the cluster, without the prefix of the tenant',
+      [
+        { clusters: ['eu-*'], representation: 'slices' },
+        { clusters: ['us-1'], representation: 'objects' },
+      ],
+      ['slices', 'slices'],
+    ],
+  ] as const satisfies readonly [string, readonly Partial<RuleSpec>[], readonly unknown[]][]) {
+    it(`have a representation that is ${what}`, () => {
+      const set = createPolicySet(rulesOf(...rules.map((rule) => Object.assign({}, EVERY_RULE, rule))));
+      const grant = set.grant(ANONYMOUS, RESPONDER);
+      const given = ['acme', 'globex'].map((tenantID) =>
+        grant?.representation?.(tunnelOf(tenantID, `${tenantID}:eu-1`)),
+      );
+      expect(given).to.deep.equal(expected);
+    });
+  }
+
+  it('differ if only the representation does', () => {
+    const grant = (representation?: 'objects' | 'slices') =>
+      grantFromScopes(
+        rulesOf({ ...EVERY_RULE, ...(representation && { representation }) }).map(({ scope }) => scope),
+      );
+    expect(sameGrant(grant('slices'), grant('slices'))).to.equal(true);
+    expect(sameGrant(grant('slices'), grant('objects'))).to.equal(false);
+    expect(sameGrant(grant('slices'), grant())).to.equal(false);
   });
 
   it('are equal for equal rules that were parsed twice', () => {

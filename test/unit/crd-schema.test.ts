@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { readFileSync } from 'node:fs';
 import { parse } from 'yaml';
 
+import { MAX_SLICE_TUNNELS } from '../../src/core/slice-object.ts';
 import { reportedStatus } from '../../src/core/tunnel-object.ts';
 import { findForbiddenCharacter } from '../../src/core/text.ts';
 import { MAX_IDENTITY_PART, MAX_REPORTER_PART, MAX_TUNNEL_NAME } from '../../src/core/report.ts';
@@ -22,7 +23,7 @@ interface Schema {
   readonly items?: Schema;
   readonly 'x-kubernetes-validations'?: readonly {
     readonly rule: string;
-    readonly messageExpression: string;
+    readonly messageExpression?: string;
   }[];
 }
 
@@ -77,6 +78,8 @@ const policies = readVersion('reversetunnelpolicies.yaml');
 const policy = policies.schema.openAPIV3Schema;
 const expectations = readVersion('reversetunnelexpectations.yaml');
 const expectation = expectations.schema.openAPIV3Schema;
+const slices = readVersion('reversetunnelslices.yaml');
+const slice = slices.schema.openAPIV3Schema;
 
 /**
  * RE2, JavaScript, Python and Rust have no escape in common for the last characters, so they are literal. Go's YAML
@@ -90,6 +93,7 @@ describe('CRD schemas', () => {
     ['ReverseTunnelReporter', reporters, 16],
     ['ReverseTunnelPolicy', policies, 256],
     ['ReverseTunnelExpectation', expectations, 1000],
+    ['ReverseTunnelSlice', slices, MAX_SLICE_TUNNELS],
   ] as const) {
     const schema = version.schema.openAPIV3Schema;
 
@@ -138,6 +142,7 @@ describe('CRD schemas', () => {
   for (const [kind, version] of [
     ['ReverseTunnel', rows],
     ['ReverseTunnelReporter', reporters],
+    ['ReverseTunnelSlice', slices],
   ] as const) {
     const schema = version.schema.openAPIV3Schema;
 
@@ -148,12 +153,14 @@ describe('CRD schemas', () => {
           expect(at(schema, jsonPath).type).to.equal('string');
       });
 
-      it('make every spec field except createdAt immutable, and name the field that differs', () => {
+      it('make every spec field immutable except what changes with a tunnel, and name the field that differs', () => {
         const spec = at(schema, '.spec');
         const leaves = [...fields(spec)]
-          .filter(([path, field]) => field.type !== 'object' && path !== '.createdAt')
+          .filter(
+            ([path, field]) => field.type !== 'object' && !/^\.(?:createdAt|tunnel(?:Count|s\b))/.test(path),
+          )
           .map(([path]) => path.slice(1));
-        const rules = spec['x-kubernetes-validations'] ?? [];
+        const rules = (spec['x-kubernetes-validations'] ?? []).filter(({ rule }) => rule.includes('oldSelf'));
         expect(rules).to.have.length(1);
         for (const text of [rules[0]?.rule, rules[0]?.messageExpression]) {
           const compared = [...(text ?? '').matchAll(/self\.([\w.]+) == oldSelf\.\1(?![\w.])/g)];
@@ -186,6 +193,13 @@ describe('CRD schemas', () => {
         [row, '.spec.reporter.cluster'],
         [reporter, '.spec.id'],
         [reporter, '.spec.cluster'],
+        [slice, '.spec.tenantID'],
+        [slice, '.spec.reporter.id'],
+        [slice, '.spec.reporter.cluster'],
+        [slice, '.spec.tunnels[].name'],
+        [slice, '.spec.tunnels[].clusterID'],
+        [slice, '.spec.tunnels[].nodeID'],
+        [slice, '.status.tunnels[].name'],
       ] as const
     ).map(([schema, path]) => [at(schema, path).minLength ?? 0, at(schema, path).maxLength]);
     expect(given).to.deep.equal([
@@ -197,6 +211,13 @@ describe('CRD schemas', () => {
       [0, MAX_REPORTER_PART],
       [1, MAX_REPORTER_PART],
       [0, MAX_REPORTER_PART],
+      [1, MAX_IDENTITY_PART],
+      [1, MAX_REPORTER_PART],
+      [0, MAX_REPORTER_PART],
+      [1, MAX_TUNNEL_NAME],
+      [1, scoped],
+      [1, scoped],
+      [1, MAX_TUNNEL_NAME],
     ]);
     expect(scoped).to.equal(257);
   });
@@ -211,6 +232,9 @@ describe('CRD schemas', () => {
     ]);
     expect(at(row, '.spec.reporter').required).to.have.members(['id', 'cluster']);
     expect(at(reporter, '.spec').required).to.have.members(['id', 'cluster']);
+    expect(at(slice, '.spec').required).to.have.members(['reporter', 'tenantID', 'tunnelCount', 'tunnels']);
+    expect(at(slice, '.spec.reporter').required).to.have.members(['id', 'cluster']);
+    expect(at(slice, '.spec.tunnels[]').required).to.have.members(['name', 'clusterID', 'nodeID']);
     expect(row.required).to.deep.equal(['spec']);
     expect(reporter.required).to.deep.equal(['spec']);
   });
@@ -222,6 +246,10 @@ describe('CRD defaults, which are part of the contract: a change would alter eve
       state: 'Connected',
       conditions: [{ type: 'Ready', status: 'True', reason: 'Reported' }],
     });
+  });
+
+  it('give a new slice the status of a reported tunnel', () => {
+    expect(at(slice, '.status').default).to.deep.equal(at(row, '.status').default);
   });
 
   it('give a new object what the operator would write, except for the time', () => {
@@ -251,7 +279,7 @@ describe('CRD defaults, which are part of the contract: a change would alter eve
   });
 
   it('exist nowhere else, except for the minimums of expectations', () => {
-    for (const schema of [row, reporter, policy]) {
+    for (const schema of [row, reporter, policy, slice]) {
       const defaulted = [...fields(schema)].filter(([, field]) => field.default !== undefined);
       expect(defaulted.map(([path]) => path)).to.deep.equal(['.status']);
     }
@@ -265,9 +293,11 @@ describe('CRD defaults, which are part of the contract: a change would alter eve
     ]);
   });
 
-  it('omit observedGeneration from ReverseTunnels, where a changed createdAt would make kubectl wait time out', () => {
-    const names = [...fields(row)].map(([path]) => path);
-    expect(names.filter((path) => path.includes('observedGeneration'))).to.deep.equal([]);
-    expect(at(row, '.status.conditions[]').required).to.deep.equal(['type', 'status', 'reason']);
+  it('omit observedGeneration from ReverseTunnels and slices, where a changed tunnel would make kubectl wait time out', () => {
+    for (const schema of [row, slice]) {
+      const names = [...fields(schema)].map(([path]) => path);
+      expect(names.filter((path) => path.includes('observedGeneration'))).to.deep.equal([]);
+      expect(at(schema, '.status.conditions[]').required).to.deep.equal(['type', 'status', 'reason']);
+    }
   });
 });

@@ -23,6 +23,8 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&ReverseTunnelReporterList{},
 		&ReverseTunnel{},
 		&ReverseTunnelList{},
+		&ReverseTunnelSlice{},
+		&ReverseTunnelSliceList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
@@ -456,6 +458,11 @@ type PolicyRule struct {
 	// Limits for each of the reporters. If several rules match a reporter, the highest limit applies; a
 	// rule without a limit is unlimited.
 	Limits *PolicyLimits `json:"limits,omitempty"`
+	// How the operator writes the tunnels that this rule allows: objects, one ReverseTunnel per tunnel, or
+	// slices, up to 100 tunnels in one ReverseTunnelSlice. If several rules allow a tunnel, a rule without
+	// representation does not count, and objects takes precedence over slices. Defaults to
+	// --representation. A change rewrites the tunnels; at no moment is a tunnel in neither form.
+	Representation string `json:"representation,omitempty"`
 }
 
 // DeepCopyInto copies the receiver into out.
@@ -1175,6 +1182,257 @@ func (in *ReverseTunnelStatus) DeepCopy() *ReverseTunnelStatus {
 		return nil
 	}
 	out := new(ReverseTunnelStatus)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// ReverseTunnelSlice is up to 100 reverse tunnels that one reporter (an Envoy that accepts reverse
+// tunnels) holds for one tenant. With representation slices (--representation or a
+// ReverseTunnelPolicy), the operator writes each tunnel into a slice instead of a ReverseTunnel object,
+// which takes far less time and memory of the API server for a large fleet. The entry of a tunnel
+// exists for as long as the tunnel does, and a slice exists for as long as it has an entry. "kubectl rt
+// get" prints the tunnels of both forms. The operator owns these objects: manual edits and deletions
+// are reverted. The name is derived from the reporter and the tenant: it is stable, but do not parse
+// it. Use the labels reverse-tunnel.io/tenant and /reporter in selectors; a value that is not a valid
+// label value is shortened and ends in a hash.
+type ReverseTunnelSlice struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec   ReverseTunnelSliceSpec   `json:"spec"`
+	Status ReverseTunnelSliceStatus `json:"status,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelSlice) DeepCopyInto(out *ReverseTunnelSlice) {
+	*out = *in
+	in.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
+	in.Spec.DeepCopyInto(&out.Spec)
+	in.Status.DeepCopyInto(&out.Status)
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelSlice) DeepCopy() *ReverseTunnelSlice {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelSlice)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// DeepCopyObject implements runtime.Object.
+func (in *ReverseTunnelSlice) DeepCopyObject() runtime.Object {
+	if in == nil {
+		return nil
+	}
+	return in.DeepCopy()
+}
+
+// ReverseTunnelSliceList is a list of ReverseTunnelSlice objects.
+type ReverseTunnelSliceList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []ReverseTunnelSlice `json:"items"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelSliceList) DeepCopyInto(out *ReverseTunnelSliceList) {
+	*out = *in
+	in.ListMeta.DeepCopyInto(&out.ListMeta)
+	if in.Items != nil {
+		out.Items = make([]ReverseTunnelSlice, len(in.Items))
+		for i := range in.Items {
+			in.Items[i].DeepCopyInto(&out.Items[i])
+		}
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelSliceList) DeepCopy() *ReverseTunnelSliceList {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelSliceList)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// DeepCopyObject implements runtime.Object.
+func (in *ReverseTunnelSliceList) DeepCopyObject() runtime.Object {
+	if in == nil {
+		return nil
+	}
+	return in.DeepCopy()
+}
+
+// The tunnels as reported. The reporter and the tenant are immutable; the tunnels are the entries that
+// change.
+type ReverseTunnelSliceSpec struct {
+	// The reporter: the Envoy that accepted the tunnels and reports them. ID and cluster together identify
+	// it. The ReverseTunnelReporter with the same ID and cluster shows whether it is connected.
+	Reporter SliceReporter `json:"reporter"`
+	// Tenant of the initiators, as reported, never prefixed. 1 to 128 characters; control, line separator
+	// and bidi characters are rejected.
+	TenantID string `json:"tenantID"`
+	// Number of tunnels in this slice, which the column TUNNELS shows. 1 to 100.
+	TunnelCount int32 `json:"tunnelCount"`
+	// The tunnels in this slice, at most one of each name. 1 to 100. The order has no meaning.
+	Tunnels []SliceTunnel `json:"tunnels"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelSliceSpec) DeepCopyInto(out *ReverseTunnelSliceSpec) {
+	*out = *in
+	in.Reporter.DeepCopyInto(&out.Reporter)
+	if in.Tunnels != nil {
+		out.Tunnels = make([]SliceTunnel, len(in.Tunnels))
+		for i := range in.Tunnels {
+			in.Tunnels[i].DeepCopyInto(&out.Tunnels[i])
+		}
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelSliceSpec) DeepCopy() *ReverseTunnelSliceSpec {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelSliceSpec)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// The reporter: the Envoy that accepted the tunnels and reports them. ID and cluster together identify
+// it. The ReverseTunnelReporter with the same ID and cluster shows whether it is connected.
+type SliceReporter struct {
+	// node.id of the reporter, from its Envoy bootstrap. 1 to 256 characters; control, line separator and
+	// bidi characters are rejected.
+	ID string `json:"id"`
+	// node.cluster of the reporter, from its Envoy bootstrap. Always present; empty if the reporter has
+	// none. The same ID in two clusters identifies two reporters. Up to 256 characters; control, line
+	// separator and bidi characters are rejected.
+	Cluster string `json:"cluster"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *SliceReporter) DeepCopyInto(out *SliceReporter) {
+	*out = *in
+}
+
+// DeepCopy returns a deep copy.
+func (in *SliceReporter) DeepCopy() *SliceReporter {
+	if in == nil {
+		return nil
+	}
+	out := new(SliceReporter)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// One tunnel, with the fields that a ReverseTunnel has in its spec. If a tunnel returns with another
+// identity under the same name, the entry is replaced.
+type SliceTunnel struct {
+	// Name of the tunnel, given by the reporter and unique within it; spec.tunnelName of a ReverseTunnel. 1
+	// to 512 characters; control, line separator and bidi characters are rejected.
+	Name string `json:"name"`
+	// Cluster of the initiator, as reported: with tenant isolation, Envoy sends "tenant:cluster". 1 to 257
+	// characters (128 per part and the colon); control, line separator and bidi characters are rejected.
+	ClusterID string `json:"clusterID"`
+	// Node ID of the initiator, the Envoy that opened the tunnel, as reported: with tenant isolation, Envoy
+	// sends "tenant:node". 1 to 257 characters (128 per part and the colon); control, line separator and
+	// bidi characters are rejected.
+	NodeID string `json:"nodeID"`
+	// When the tunnel was created, as reported: RFC 3339 in UTC, by the clock of the initiator from Envoy
+	// 1.39 on. It is not verified and may be in the future. Absent if it is not reported or outside the
+	// years 0001 to 9999.
+	CreatedAt *metav1.Time `json:"createdAt,omitempty"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *SliceTunnel) DeepCopyInto(out *SliceTunnel) {
+	*out = *in
+	if in.CreatedAt != nil {
+		out.CreatedAt = in.CreatedAt.DeepCopy()
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *SliceTunnel) DeepCopy() *SliceTunnel {
+	if in == nil {
+		return nil
+	}
+	out := new(SliceTunnel)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// Whether the tunnels are known to be up. Defaulted by the API server for a new object, so that new
+// tunnels cost one write; written only when a condition changes.
+type ReverseTunnelSliceStatus struct {
+	// The Ready condition in one word, because field selectors cannot select conditions: Connected (Ready
+	// is True), Unknown (Ready is Unknown) or Closed (Ready is False). It applies to each tunnel of the
+	// slice that status.tunnels does not list. Example: kubectl get rts --field-selector
+	// status.state=Unknown.
+	State string `json:"state"`
+	// The tunnels whose state differs from status.state; absent if there are none. At most 100. An entry
+	// whose name is not in spec.tunnels has no meaning.
+	Tunnels []SliceTunnelState `json:"tunnels,omitempty"`
+	// Conditions of the slice, at most one of each type. The operator writes Ready: True with reason
+	// Reported, or Unknown with reason ReporterLost once the reporter has been disconnected for
+	// --unknown-after. A slice without tunnels is deleted; if a finalizer of another program keeps it,
+	// Ready is False with reason TunnelClosed.
+	Conditions []metav1.Condition `json:"conditions"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *ReverseTunnelSliceStatus) DeepCopyInto(out *ReverseTunnelSliceStatus) {
+	*out = *in
+	if in.Tunnels != nil {
+		out.Tunnels = make([]SliceTunnelState, len(in.Tunnels))
+		for i := range in.Tunnels {
+			in.Tunnels[i].DeepCopyInto(&out.Tunnels[i])
+		}
+	}
+	if in.Conditions != nil {
+		out.Conditions = make([]metav1.Condition, len(in.Conditions))
+		for i := range in.Conditions {
+			in.Conditions[i].DeepCopyInto(&out.Conditions[i])
+		}
+	}
+}
+
+// DeepCopy returns a deep copy.
+func (in *ReverseTunnelSliceStatus) DeepCopy() *ReverseTunnelSliceStatus {
+	if in == nil {
+		return nil
+	}
+	out := new(ReverseTunnelSliceStatus)
+	in.DeepCopyInto(out)
+	return out
+}
+
+// The state of one tunnel.
+type SliceTunnelState struct {
+	// Name of the tunnel, as in spec.tunnels. 1 to 512 characters; control, line separator and bidi
+	// characters are rejected.
+	Name string `json:"name"`
+	// State of the tunnel, one of Connected, Unknown, Closed.
+	State string `json:"state"`
+}
+
+// DeepCopyInto copies the receiver into out.
+func (in *SliceTunnelState) DeepCopyInto(out *SliceTunnelState) {
+	*out = *in
+}
+
+// DeepCopy returns a deep copy.
+func (in *SliceTunnelState) DeepCopy() *SliceTunnelState {
+	if in == nil {
+		return nil
+	}
+	out := new(SliceTunnelState)
 	in.DeepCopyInto(out)
 	return out
 }
