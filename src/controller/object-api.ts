@@ -1,5 +1,12 @@
 import type { ReporterManifest, ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
 import type {
+  ObservedSlice,
+  SliceManifest,
+  SliceObject,
+  SlicePatch,
+  SliceStatusPatch,
+} from '../core/slice-object.ts';
+import type {
   ObservedTunnel,
   TunnelManifest,
   TunnelObject,
@@ -25,6 +32,23 @@ export interface TunnelObjectApi {
   delete(object: ObservedTunnel): Promise<TunnelObject | undefined>;
   /** Reads an object from the API server, not from a cache; undefined if it does not exist. */
   read(name: string): Promise<TunnelObject | undefined>;
+}
+
+/**
+ * Calls on ReverseTunnelSlice objects; `createSliceApi` in `src/k8s/resources.ts` implements them. Each call has its own
+ * timeout and throws an `ApiFailure`.
+ */
+export interface SliceObjectApi {
+  /** Returns the slice as stored. */
+  create(manifest: SliceManifest): Promise<SliceObject>;
+  /** Replaces the entries, with the precondition `slice.resourceVersion`. Returns the slice as stored. */
+  patch(slice: ObservedSlice, change: SlicePatch): Promise<SliceObject>;
+  /** Replaces the whole status, with the same precondition. */
+  patchStatus(slice: ObservedSlice, status: SliceStatusPatch): Promise<SliceObject>;
+  /** As for `TunnelObjectApi`. */
+  delete(slice: ObservedSlice): Promise<SliceObject | undefined>;
+  /** Reads a slice from the API server, not from a cache; undefined if it does not exist. */
+  read(name: string): Promise<SliceObject | undefined>;
 }
 
 /**

@@ -1,6 +1,13 @@
 import type { ExpectationObject, ExpectationStatusPatch } from '../core/expectation-object.ts';
 import type { PolicyObject, PolicyStatus } from '../core/policy-object.ts';
 import type { ReporterManifest, ReporterObject, ReporterStatusPatch } from '../core/reporter-object.ts';
+import type {
+  ObservedSlice,
+  SliceManifest,
+  SliceObject,
+  SlicePatch,
+  SliceStatusPatch,
+} from '../core/slice-object.ts';
 import {
   OMITTED_CREATED_AT,
   type ObservedTunnel,
@@ -63,14 +70,49 @@ export function createTunnelApi(client: ResourceClient<TunnelObject>) {
     delete: (object: ObservedTunnel): Promise<TunnelObject | undefined> =>
       client.delete(object.name, { uid: object.uid, resourceVersion: object.resourceVersion }),
 
-    /** Reads an object with a list, which needs no permission beyond those of the watch. */
-    async read(name: string): Promise<TunnelObject | undefined> {
-      const { items } = await client.list({
-        fieldSelector: `metadata.name=${name}`,
-        timeoutMs: READ_TIMEOUT_MS,
-      });
-      return items[0];
-    },
+    read: (name: string): Promise<TunnelObject | undefined> => readWithList(client, name),
+  };
+}
+
+/** Reads an object with a list, which needs no permission beyond those of the watch. */
+async function readWithList<T>(client: ResourceClient<T>, name: string): Promise<T | undefined> {
+  const { items } = await client.list({
+    fieldSelector: `metadata.name=${name}`,
+    timeoutMs: READ_TIMEOUT_MS,
+  });
+  return items[0];
+}
+
+/** Returns the location of ReverseTunnelSlice objects (`crds/reversetunnelslices.yaml`). */
+export function sliceResource(namespace: string) {
+  return customResource('reversetunnelslices', namespace);
+}
+
+/** Calls on ReverseTunnelSlice objects, with the preconditions of those on ReverseTunnel objects. */
+export function createSliceApi(client: ResourceClient<SliceObject>) {
+  return {
+    create: ({ name, labels, spec }: SliceManifest): Promise<SliceObject> =>
+      client.create({
+        apiVersion: GROUP_VERSION,
+        kind: 'ReverseTunnelSlice',
+        metadata: { name, labels },
+        spec,
+      }),
+
+    /** Replaces the list of entries; a merge patch leaves the metadata of others as it is. */
+    patch: (slice: ObservedSlice, { labels, tunnelCount, tunnels }: SlicePatch): Promise<SliceObject> =>
+      client.patch(slice.name, {
+        metadata: { resourceVersion: slice.resourceVersion, labels },
+        spec: { tunnelCount, tunnels },
+      }),
+
+    patchStatus: (slice: ObservedSlice, status: SliceStatusPatch): Promise<SliceObject> =>
+      client.patchStatus(slice.name, { metadata: { resourceVersion: slice.resourceVersion }, status }),
+
+    delete: (slice: ObservedSlice): Promise<SliceObject | undefined> =>
+      client.delete(slice.name, { uid: slice.uid, resourceVersion: slice.resourceVersion }),
+
+    read: (name: string): Promise<SliceObject | undefined> => readWithList(client, name),
   };
 }
 
