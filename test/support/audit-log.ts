@@ -81,8 +81,24 @@ export interface Write {
  * order of the log.
  */
 export async function listWrites(auditLogPath: string, namespace: string): Promise<Write[]> {
+  return writesOf(await readCompletedEvents(auditLogPath, `"namespace":"${namespace}"`), namespace);
+}
+
+/**
+ * Lists writes like `listWrites`, starting at a position in the log, without waiting for pending requests: a killed API
+ * server never completes them.
+ */
+export async function listWritesSince(
+  auditLogPath: string,
+  namespace: string,
+  fromByte: number,
+): Promise<Write[]> {
+  return writesOf(await readEvents(auditLogPath, `"namespace":"${namespace}"`, fromByte), namespace);
+}
+
+function writesOf(events: readonly AuditEvent[], namespace: string): Write[] {
   const writes: Write[] = [];
-  for (const event of await readCompletedEvents(auditLogPath, `"namespace":"${namespace}"`)) {
+  for (const event of events) {
     const { objectRef, verb, stage, user, responseStatus } = event;
     if (stage !== 'ResponseComplete' || objectRef?.namespace !== namespace) continue;
     if (!['create', 'patch', 'delete'].includes(verb) || (responseStatus?.code ?? 0) >= 300) continue;
@@ -155,10 +171,10 @@ async function readCompletedEvents(auditLogPath: string, text: string): Promise<
 }
 
 /** Searches bytes, because most of the log belongs to other tests and decoding all lines would take seconds. */
-async function readEvents(auditLogPath: string, text: string): Promise<AuditEvent[]> {
+async function readEvents(auditLogPath: string, text: string, start = 0): Promise<AuditEvent[]> {
   const events: AuditEvent[] = [];
   let remainder: Buffer = Buffer.alloc(0);
-  for await (const chunk of createReadStream(auditLogPath, { highWaterMark: CHUNK_BYTES })) {
+  for await (const chunk of createReadStream(auditLogPath, { start, highWaterMark: CHUNK_BYTES })) {
     const bytes = Buffer.concat([remainder, chunk as Buffer]);
     // An incomplete line is kept for the next chunk or the next call.
     const end = bytes.lastIndexOf('\n') + 1;
@@ -166,10 +182,19 @@ async function readEvents(auditLogPath: string, text: string): Promise<AuditEven
     for (let at = lines.indexOf(text); at !== -1;) {
       const to = lines.indexOf('\n', at);
       const line = lines.toString('utf8', lines.lastIndexOf('\n', at) + 1, to);
-      events.push(JSON.parse(line) as AuditEvent);
+      events.push(...parseEvent(line));
       at = lines.indexOf(text, to);
     }
     remainder = bytes.subarray(end);
   }
   return events;
+}
+
+/** Returns nothing for a partial line, which a killed API server may leave. */
+function parseEvent(line: string): AuditEvent[] {
+  try {
+    return [JSON.parse(line) as AuditEvent];
+  } catch {
+    return [];
+  }
 }

@@ -127,19 +127,31 @@ export async function waitForMatch(
   namespace: string,
   deadlineMs: number,
 ): Promise<ObservedTunnelObject[]> {
-  const untilMs = performance.now() + deadlineMs;
+  return (await measureMatch(fleet, request, namespace, deadlineMs)).objects;
+}
+
+/** Like `waitForMatch`, with the time until they matched. The API server may be unavailable in the meantime. */
+export async function measureMatch(
+  fleet: Pick<Fleet, 'expectedTunnels'>,
+  request: AdminRequest,
+  namespace: string,
+  deadlineMs: number,
+): Promise<{ readonly objects: ObservedTunnelObject[]; readonly durationMs: number }> {
+  const startedMs = performance.now();
   for (;;) {
-    // Listing 100,000 objects repeatedly would take most of the API server's time.
-    const isLate = performance.now() > untilMs;
-    if (!isLate && (await countTunnelObjects(request, namespace)) !== expectedCount(fleet)) {
-      await delay(POLL_INTERVAL_MS);
-      continue;
-    }
-    const objects = await listTunnelObjects(request, namespace);
-    const comparison = compareWithExpected(fleet, objects);
-    if (comparison.missing + comparison.extra + comparison.mismatched === 0) return objects;
-    if (isLate) {
-      throw new Error(`objects do not match the fleet after ${deadlineMs} ms: ${JSON.stringify(comparison)}`);
+    const durationMs = performance.now() - startedMs;
+    const isLate = durationMs > deadlineMs;
+    try {
+      // Listing 100,000 objects repeatedly would take most of the API server's time.
+      if (isLate || (await countTunnelObjects(request, namespace)) === expectedCount(fleet)) {
+        const objects = await listTunnelObjects(request, namespace);
+        const comparison = compareWithExpected(fleet, objects);
+        const { missing, extra, mismatched } = comparison;
+        if (missing + extra + mismatched === 0) return { objects, durationMs };
+        if (isLate) throw new Error(JSON.stringify(comparison));
+      }
+    } catch (error) {
+      if (isLate) throw new Error(`objects do not match the fleet after ${deadlineMs} ms`, { cause: error });
     }
     await delay(POLL_INTERVAL_MS);
   }

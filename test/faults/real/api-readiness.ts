@@ -1,11 +1,9 @@
 /** Readiness of the API server. The time that it needs to recover is not a delay of the operator. */
-import { eventually } from '../../support/eventually.ts';
+import { waitUntil } from './convergence.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const CONFIG_MAPS_PATH = '/api/v1/namespaces/default/configmaps';
 const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
-const DEADLINE_MS = 90_000;
-const POLL_INTERVAL_MS = 100;
 
 /**
  * Starts the API server and waits until it serves watches of objects; on a busy machine it reports ready seconds
@@ -20,17 +18,10 @@ export async function startApiServer(fixture: FaultFixture): Promise<void> {
  * Waits until watches are served; until then they are answered 429, because the watch cache is being filled.
  * Resolves up to a second late.
  */
-export async function waitUntilWatchable({
-  controlPlane: { request },
-  namespace,
-}: FaultFixture): Promise<void> {
+export async function waitUntilWatchable({ controlPlane, namespace }: FaultFixture): Promise<void> {
   const path = `${NAMESPACES_PATH}/${namespace}/reversetunnels?watch=1&resourceVersion=0&timeoutSeconds=1`;
-  await eventually(
-    'kube-apiserver serves watches',
-    async () => (await request('GET', path)).status === 200,
-    DEADLINE_MS,
-    POLL_INTERVAL_MS,
-  );
+  const isServed = async (): Promise<boolean> => (await controlPlane.request('GET', path)).status === 200;
+  await waitUntil('kube-apiserver serves watches', isServed, 100);
 }
 
 /** Waits until writes succeed; after an outage of etcd, the API server needs some time to reconnect. */
@@ -39,6 +30,6 @@ export async function waitUntilWritable({ controlPlane: { request } }: FaultFixt
     const { status } = await request('POST', CONFIG_MAPS_PATH, { metadata: { name: 'written' } });
     return status === 201 || status === 409;
   };
-  await eventually('kube-apiserver writes', isWritten, DEADLINE_MS, POLL_INTERVAL_MS);
+  await waitUntil('kube-apiserver writes', isWritten, 100);
   await request('DELETE', `${CONFIG_MAPS_PATH}/written`);
 }

@@ -2,19 +2,16 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { FleetReporter } from '../../../src/simulate/reporter.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
-/** The writes that changes of tunnels must cost, and no more. */
-export interface Changes {
-  readonly create: number;
-  readonly patch: number;
-  readonly delete: number;
-}
+/** The object writes that a number of changes needs: a create, a patch and a delete each. */
+export const WRITES_PER_CHANGE = 3;
 
 /**
- * Replaces `count` tunnels by others and lets `count` tunnels flap, over reporters chosen at random.
+ * Replaces `count` tunnels by others and lets `count` tunnels flap, over reporters chosen at random. Returns the number
+ * of changes of each kind, which is smaller in a small fleet.
  *
  * @param except the name of a tunnel that must not change
  */
-export function applyChanges({ fleet, random }: FaultFixture, count: number, except = ''): Changes {
+export function applyChanges({ fleet, random }: FaultFixture, count: number, except = ''): number {
   const flapped = new Set<string>([except]);
   const choose = (): { readonly reporter: FleetReporter; readonly name: string } => {
     for (;;) {
@@ -38,30 +35,29 @@ export function applyChanges({ fleet, random }: FaultFixture, count: number, exc
     reporter.disconnectTunnel(name);
     reporter.connectTunnel(fleet.newInitiator());
   }
-  return { create: times, patch: times, delete: times };
+  return times;
 }
 
-/**
- * Applies changes every 100 ms for `durationMs`, then waits until all are ACKed. Returns how long the ACKs took
- * after the last change.
- */
+/** Applies changes every 100 ms for `durationMs`. Returns the number of changes of each kind. */
 export async function applyChangesOver(
   fixture: FaultFixture,
   count: number,
   durationMs: number,
-): Promise<{ readonly changes: Changes; readonly ackedMs: number }> {
+): Promise<number> {
   const rounds = Math.max(1, Math.floor(durationMs / 100));
   const startedMs = performance.now();
   let done = 0;
   for (let round = 1; round <= rounds; round += 1) {
     const target = Math.round((count * round) / rounds);
-    done += applyChanges(fixture, target - done).create;
+    done += applyChanges(fixture, target - done);
     await delay(Math.max(0, startedMs + (durationMs * round) / rounds - performance.now()));
   }
-  const changedMs = performance.now();
-  await fixture.fleet.settled();
-  return {
-    changes: { create: done, patch: done, delete: done },
-    ackedMs: performance.now() - changedMs,
-  };
+  return done;
+}
+
+/** Waits until all changes are ACKed. Returns the time in ms. */
+export async function waitForAcks({ fleet }: FaultFixture): Promise<number> {
+  const startedMs = performance.now();
+  await fleet.settled();
+  return performance.now() - startedMs;
 }

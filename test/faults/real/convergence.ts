@@ -1,200 +1,164 @@
 /** Checks of one fault: the state before, the expected state after, and the time to converge. */
-import { open, stat } from 'node:fs/promises';
-import { setTimeout as delay } from 'node:timers/promises';
+import { stat } from 'node:fs/promises';
+import { listWritesSince } from '../../support/audit-log.ts';
 import { eventually } from '../../support/eventually.ts';
-import { conditionText, type RunningReplica } from '../../support/replicas.ts';
 import {
-  countTunnelObjects,
-  compareWithExpected,
   listTunnelObjects,
+  measureMatch,
   type ObservedTunnelObject,
 } from '../../support/expected-objects.ts';
-import type { Metric } from './scenario.ts';
+import { conditionText, type RunningReplica } from '../../support/replicas.ts';
 import type { FaultFixture } from './fault-fixture.ts';
+import type { Metric } from './scenario.ts';
 
-const POLL_INTERVAL_MS = 200;
+/** Longer than any recovery, also on a busy machine. */
+export const DEADLINE_MS = 120_000;
 /** Node prints these lines to stderr when its inspector is enabled; any other line is a crash. */
 const NODE_DEBUGGER_OUTPUT = /^(Debugger (listening|attached|ending)|For help, see|Waiting for the debugger)/;
 
+/** Objects by reporter and tunnel. */
+type ObjectsByKey = ReadonlyMap<string, ObservedTunnelObject>;
+
 /** A state to compare with. */
 export interface Snapshot {
-  /** UID and creationTimestamp of each object, by its key. */
-  readonly objects: ReadonlyMap<string, string>;
-  /** The reporter of each object, by the object's name. */
-  readonly reporterOf: ReadonlyMap<string, string>;
-  /** Size of the audit log. */
+  readonly objects: ObjectsByKey;
   readonly auditBytes: number;
   readonly disconnects: number;
   readonly acks: number;
+  readonly lists: number;
 }
 
 /** The result of a convergence. */
 export interface ConvergenceResult {
-  readonly objects: readonly ObservedTunnelObject[];
+  readonly objects: ObjectsByKey;
   /** Milliseconds since the call of `waitForConvergence`. */
   readonly durationMs: number;
   /** Number of objects that were replaced although their tunnels stayed up. */
   readonly replaced: number;
 }
 
-/** Takes a snapshot of the objects. */
-export async function snapshot(fixture: FaultFixture): Promise<Snapshot> {
-  const rows = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
-  const { size } = await stat(fixture.controlPlane.auditLogPath ?? '');
-  return {
-    objects: identitiesByKey(rows),
-    reporterOf: reportersOf(rows),
-    auditBytes: size,
-    ...streamCounts(fixture),
-  };
+/** Bounds of the effects of a fault. */
+export interface RecoveryBounds {
+  /** Maximum seconds until the objects match. */
+  readonly converged: number;
+  /** Maximum seconds until, in addition, the reporters are in sync. */
+  readonly inSync?: number;
+  /** Maximum number of successful object writes since the snapshot. */
+  readonly writes?: number;
+  /** Whether the writes of two replicas to objects of one reporter must not alternate. */
+  readonly singleWriter?: boolean;
 }
 
-/**
- * Waits until the objects match the fleets' tunnels. Objects of `before` whose tunnel is still up must be
- * unchanged.
- *
- * @throws Error with the first difference at the deadline
- */
+export async function snapshot(fixture: FaultFixture): Promise<Snapshot> {
+  const objects = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
+  const { size } = await stat(fixture.controlPlane.auditLogPath ?? '');
+  return { objects: byKey(objects), auditBytes: size, lists: countLists(fixture), ...streamCounts(fixture) };
+}
+
+/** Returns a snapshot without objects that are deleted by a fault and rightly come back as new ones. */
+export function withoutObjects(before: Snapshot, keys: Iterable<string>): Snapshot {
+  const objects = new Map(before.objects);
+  for (const key of keys) objects.delete(key);
+  return { ...before, objects };
+}
+
+/** Waits until the objects match the fleets' tunnels. @throws Error with the first difference at the deadline */
 export async function waitForConvergence(
   fixture: FaultFixture,
-  before: Snapshot,
-  deadlineMs: number,
+  before: Snapshot | undefined,
+  deadlineMs = DEADLINE_MS,
 ): Promise<ConvergenceResult> {
   const { request } = fixture.controlPlane;
-  const startedMs = performance.now();
-  for (;;) {
-    const tookMs = performance.now() - startedMs;
-    let difference = '';
-    try {
-      let size = 0;
-      for (const tunnels of fixture.expectedTunnels().values()) size += tunnels.size;
-      const count = await countTunnelObjects(request, fixture.namespace);
-      difference = `${count} objects for ${size} tunnels`;
-      if (count === size || tookMs > deadlineMs) {
-        const rows = await listTunnelObjects(request, fixture.namespace);
-        const comparison = compareWithExpected(fixture, rows);
-        if (comparison.missing + comparison.extra + comparison.mismatched === 0) {
-          return { objects: rows, durationMs: tookMs, replaced: countReplaced(before, rows) };
-        }
-        difference = JSON.stringify(comparison);
-      }
-    } catch (error) {
-      // The API server may still be starting.
-      difference = (error as Error).message;
-    }
-    if (tookMs > deadlineMs)
-      throw new Error(`objects do not match after ${seconds(deadlineMs)} s: ${difference}`);
-    await delay(POLL_INTERVAL_MS);
-  }
+  const matched = await measureMatch(fixture, request, fixture.namespace, deadlineMs);
+  const objects = byKey(matched.objects);
+  const replaced = [...objects].filter(([key, { metadata }]) => {
+    const previous = before?.objects.get(key)?.metadata;
+    return (
+      previous !== undefined &&
+      (previous.uid !== metadata.uid || previous.creationTimestamp !== metadata.creationTimestamp)
+    );
+  });
+  return { objects, durationMs: matched.durationMs, replaced: replaced.length };
 }
 
-/** Successful writes by operators: writes of objects by verb, `status` of objects, and writes of reporter objects. */
-export interface WriteCounts {
-  readonly create: number;
-  readonly patch: number;
-  readonly delete: number;
-  readonly status: number;
-  readonly reporters: number;
+/** Waits until the system has recovered, and returns the metrics that have a bound. */
+export async function measureRecovery(
+  fixture: FaultFixture,
+  before: Snapshot,
+  { converged, inSync, writes, singleWriter = false }: RecoveryBounds,
+): Promise<Metric[]> {
+  const after = await waitForConvergence(fixture, before);
+  const servedMs = await waitUntilServed(fixture);
+  const metrics = commonMetrics(fixture, after, converged);
+  if (inSync !== undefined) {
+    const value = (after.durationMs + servedMs) / 1000;
+    metrics.push({ name: 'reporters in sync', value, unit: 's', atMost: inSync });
+  }
+  if (writes !== undefined)
+    metrics.push({ name: 'object writes', value: await countObjectWrites(fixture, before), atMost: writes });
+  if (singleWriter) metrics.push(await interleavingMetric(fixture, before, after));
+  return metrics;
 }
 
-/** Counts the writes since a snapshot, from the audit log. */
-export async function writesSince(fixture: FaultFixture, before: Snapshot): Promise<WriteCounts> {
-  const counts = { create: 0, patch: 0, delete: 0, status: 0, reporters: 0 };
-  for await (const { verb, resource, subresource } of operatorWrites(fixture, before)) {
-    if (resource === 'reversetunnelreporters') counts.reporters += 1;
-    else if (subresource === 'status') counts.status += 1;
-    else counts[verb] += 1;
-  }
-  return counts;
+/** Counts the successful object writes of operators since a snapshot: all, or those with a verb. */
+export async function countObjectWrites(
+  fixture: FaultFixture,
+  before: Snapshot,
+  verb?: 'create' | 'delete',
+): Promise<number> {
+  const writes = await listOperatorWrites(fixture, before);
+  return writes.filter(
+    (write) => write.resource.split('/')[0] === 'reversetunnels' && write.verb === (verb ?? write.verb),
+  ).length;
+}
+
+/** Lists the successful writes of operators since a snapshot. */
+export async function listOperatorWrites(
+  { controlPlane, namespace }: FaultFixture,
+  { auditBytes }: Snapshot,
+): ReturnType<typeof listWritesSince> {
+  const writes = await listWritesSince(controlPlane.auditLogPath ?? '', namespace, auditBytes);
+  return writes.filter(({ account }) => account.startsWith('replica-'));
 }
 
 /** Counts reporters whose objects were written by one replica after another had taken over: two owners at a time. */
-export async function countInterleavedWriters(
+export async function interleavingMetric(
   fixture: FaultFixture,
   before: Snapshot,
   after: ConvergenceResult,
-): Promise<number> {
-  const reporterOf = new Map([...before.reporterOf, ...reportersOf(after.objects)]);
+): Promise<Metric> {
+  const objects = [...before.objects.values(), ...after.objects.values()];
+  const reporterOf = new Map(objects.map(({ metadata, spec }) => [metadata.name, reporterOfSpec(spec)]));
   const writers = new Map<string, string[]>();
   const mixed = new Set<string>();
-  for await (const { resource, name, account } of operatorWrites(fixture, before)) {
+  for (const { resource, name, account } of await listOperatorWrites(fixture, before)) {
     const reporter = reporterOf.get(name);
-    if (resource !== 'reversetunnels' || reporter === undefined) continue;
+    if (resource.split('/')[0] !== 'reversetunnels' || reporter === undefined) continue;
     const known = writers.get(reporter) ?? [];
     writers.set(reporter, known);
     if (known.at(-1) === account) continue;
     if (known.includes(account)) mixed.add(reporter);
     known.push(account);
   }
-  return mixed.size;
-}
-
-interface OperatorWrite {
-  readonly verb: 'create' | 'patch' | 'delete';
-  readonly resource: 'reversetunnels' | 'reversetunnelreporters';
-  readonly subresource: string | undefined;
-  readonly name: string;
-  readonly account: string;
-}
-
-/** Iterates over the successful writes of operators in the order of the audit log. */
-async function* operatorWrites(
-  fixture: FaultFixture,
-  { auditBytes }: Snapshot,
-): AsyncGenerator<OperatorWrite> {
-  const audit = await open(fixture.controlPlane.auditLogPath ?? '');
-  try {
-    for await (const line of audit.readLines({ start: auditBytes })) {
-      if (!line.includes(`"namespace":"${fixture.namespace}"`)) continue;
-      const event = parseLine(line);
-      if (event?.stage !== 'ResponseComplete') continue;
-      const { verb, objectRef, user, responseStatus } = event;
-      if (verb !== 'create' && verb !== 'patch' && verb !== 'delete') continue;
-      const account = /^system:serviceaccount:default:(replica-.+)$/.exec(user.username)?.[1];
-      if (account === undefined || (responseStatus?.code ?? 500) >= 300) continue;
-      const resource = objectRef?.resource;
-      if (resource !== 'reversetunnels' && resource !== 'reversetunnelreporters') continue;
-      yield { verb, resource, subresource: objectRef?.subresource, name: objectRef?.name ?? '', account };
-    }
-  } finally {
-    await audit.close();
-  }
-}
-
-/** Returns the number of object writes. */
-export function objectWriteCount(writes: WriteCounts): number {
-  return writes.create + writes.patch + writes.delete + writes.status;
+  return { name: 'reporters with interleaving writers', value: mixed.size, atMost: 0 };
 }
 
 /** Waits until every tunnel has an object and every reporter is in sync, before the first fault. */
 export async function waitForInitialSync(fixture: FaultFixture, deadlineMs: number): Promise<void> {
   await fixture.fleet.settled();
-  await waitForConvergence(fixture, EMPTY_SNAPSHOT, deadlineMs);
+  await waitForConvergence(fixture, undefined, deadlineMs);
   await waitUntilServed(fixture, deadlineMs);
 }
 
-const EMPTY_SNAPSHOT: Snapshot = {
-  objects: new Map(),
-  reporterOf: new Map(),
-  auditBytes: 0,
-  disconnects: 0,
-  acks: 0,
-};
-
-/**
- * Waits until all reporters are connected, in sync and owned by a running replica. Returns the time in
- * milliseconds.
- */
-export async function waitUntilServed(fixture: FaultFixture, deadlineMs: number): Promise<number> {
+/** Waits until all reporters are connected, in sync and owned by a running replica. Returns the time in ms. */
+export async function waitUntilServed(fixture: FaultFixture, deadlineMs = DEADLINE_MS): Promise<number> {
   const startedMs = performance.now();
   await fixture.replicas.waitUntilServed(fixture.reporterCount(), deadlineMs);
   return performance.now() - startedMs;
 }
 
-/**
- * Waits until all reporters are connected to a running replica that owns them; their objects may still be pending.
- */
-export async function waitUntilOwned(fixture: FaultFixture, deadlineMs: number): Promise<void> {
+/** Waits until all reporters are connected to a running replica that owns them; their objects may still be pending. */
+export async function waitUntilOwned(fixture: FaultFixture): Promise<void> {
   const isOwned = async (): Promise<boolean> => {
     const owners = new Set(fixture.replicas.running.map(({ process: operator }) => operator.replica));
     const observed = await fixture.replicas.reporters();
@@ -204,25 +168,45 @@ export async function waitUntilOwned(fixture: FaultFixture, deadlineMs: number):
     );
     return owned.length === observed.length && observed.length === fixture.reporterCount();
   };
-  await eventually('every reporter is connected and owned', isOwned, deadlineMs, 100);
+  await waitUntil('every reporter is connected and owned', isOwned, 100);
+}
+
+/** Waits for a condition that is checked with calls. Returns the time in ms. */
+export async function waitUntil(
+  what: string,
+  predicate: () => boolean | Promise<boolean>,
+  intervalMs = 200,
+): Promise<number> {
+  const startedMs = performance.now();
+  await eventually(what, predicate, DEADLINE_MS, intervalMs);
+  return performance.now() - startedMs;
 }
 
 /** Counts replicas that exited, printed to stderr, or logged an internal error. */
 export function countCrashes(replicas: readonly RunningReplica[]): number {
-  let count = 0;
-  for (const { process: operator } of replicas) {
+  return replicas.filter(({ process: operator }) => {
     const hasUnexpectedOutput = operator.stderr
       .split('\n')
       .some((line) => line !== '' && !NODE_DEBUGGER_OUTPUT.test(line));
     const hasInternalError = operator.log.some(({ msg }) => msg.startsWith('unexpected error'));
-    if (hasUnexpectedOutput || hasInternalError || !isRunning(operator.pid)) count += 1;
-  }
-  return count;
+    return hasUnexpectedOutput || hasInternalError || !isRunning(operator.pid);
+  }).length;
+}
+
+/** Counts lists of objects by all running replicas. */
+export function countLists({ replicas }: FaultFixture): number {
+  const lines = replicas.running.flatMap(({ process: operator }) => operator.log);
+  return lines.filter(
+    ({ msg, resource }) => msg === 'listed all objects' && String(resource).startsWith('reversetunnels.'),
+  ).length;
 }
 
 /** Returns the ended streams and the ACKs of the first fleet. */
-export function streamCounts(fixture: FaultFixture): { readonly disconnects: number; readonly acks: number } {
-  const { disconnects, acks } = fixture.fleet.statistics();
+export function streamCounts({ fleet }: FaultFixture): {
+  readonly disconnects: number;
+  readonly acks: number;
+} {
+  const { disconnects, acks } = fleet.statistics();
   return { disconnects: Object.values(disconnects).reduce((sum, times) => sum + times, 0), acks };
 }
 
@@ -241,51 +225,15 @@ export function commonMetrics(
 
 /** Returns the key of an object: reporter and tunnel. */
 export function tunnelKeyOf({ spec }: ObservedTunnelObject): string {
-  return JSON.stringify([spec.reporter.cluster, spec.reporter.id, spec.tunnelName]);
+  return JSON.stringify([reporterOfSpec(spec), spec.tunnelName]);
 }
 
-function identitiesByKey(objects: readonly ObservedTunnelObject[]): Map<string, string> {
-  return new Map(
-    objects.map((object) => [
-      tunnelKeyOf(object),
-      `${object.metadata.uid} ${object.metadata.creationTimestamp}`,
-    ]),
-  );
+function reporterOfSpec({ reporter }: ObservedTunnelObject['spec']): string {
+  return JSON.stringify([reporter.cluster, reporter.id]);
 }
 
-function reportersOf(objects: readonly ObservedTunnelObject[]): Map<string, string> {
-  return new Map(
-    objects.map(({ metadata, spec }) => [
-      metadata.name,
-      JSON.stringify([spec.reporter.cluster, spec.reporter.id]),
-    ]),
-  );
-}
-
-function countReplaced(before: Snapshot, objects: readonly ObservedTunnelObject[]): number {
-  let replaced = 0;
-  for (const [key, identity] of identitiesByKey(objects)) {
-    const previous = before.objects.get(key);
-    if (previous !== undefined && previous !== identity) replaced += 1;
-  }
-  return replaced;
-}
-
-interface AuditLine {
-  readonly stage: string;
-  readonly verb: string;
-  readonly user: { readonly username: string };
-  readonly objectRef?: { readonly resource: string; readonly name?: string; readonly subresource?: string };
-  readonly responseStatus?: { readonly code: number };
-}
-
-/** A killed API server may leave a partial line. */
-function parseLine(line: string): AuditLine | undefined {
-  try {
-    return JSON.parse(line) as AuditLine;
-  } catch {
-    return undefined;
-  }
+function byKey(objects: readonly ObservedTunnelObject[]): Map<string, ObservedTunnelObject> {
+  return new Map(objects.map((object) => [tunnelKeyOf(object), object]));
 }
 
 function isRunning(pid: number): boolean {
@@ -294,8 +242,4 @@ function isRunning(pid: number): boolean {
   } catch {
     return false;
   }
-}
-
-function seconds(ms: number): number {
-  return Math.round(ms / 1000);
 }

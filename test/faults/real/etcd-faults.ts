@@ -1,78 +1,68 @@
 /** Faults of etcd: a compaction, and a restore of an older state. */
-import { waitUntilWatchable, startApiServer } from './api-readiness.ts';
-import { applyChanges } from './changes.ts';
-import { backUpEtcd, compactEtcd, restoreEtcd } from './etcd.ts';
-import { deleteObjects, shuffledObjects, withoutObjects } from './manual-edits.ts';
-import { commonMetrics, waitForConvergence, snapshot, tunnelKeyOf, waitUntilServed } from './convergence.ts';
-import { eventually } from '../../support/eventually.ts';
-import type { FaultScenario } from './scenario.ts';
+import { cp, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { requestJson } from '../../../control-plane/https-json.ts';
+import type { ControlPlane } from '../../../control-plane/start.ts';
+import { listTunnelObjects } from '../../support/expected-objects.ts';
+import { startApiServer, waitUntilWatchable } from './api-readiness.ts';
+import { createScenario } from './changes-during-fault.ts';
+import { countLists, tunnelKeyOf, waitForConvergence, waitUntil } from './convergence.ts';
 import type { FaultFixture } from './fault-fixture.ts';
+import { deleteObjects, shuffledObjects } from './manual-edits.ts';
+import type { FaultScenario } from './scenario.ts';
 
-const DEADLINE_MS = 90_000;
 const MANUAL_DELETES = 20;
 
 /** A watch that resumes after a compaction gets 410, and only a list shows what it has missed. */
-export const etcdCompacted: FaultScenario = {
+export const etcdCompacted: FaultScenario = createScenario({
   name: 'etcd-compacted',
   description: 'operators cut off, objects deleted manually, etcd compacted, kube-apiserver restarted: 410',
-  async run(fixture, scale, setStatus) {
-    const before = await snapshot(fixture);
-    const lists = countLists(fixture);
-    setStatus('cut off');
+  changesMs: 0,
+  async inject(fixture) {
     fixture.apiProxy.cut();
     const deleted = (await shuffledObjects(fixture)).slice(0, MANUAL_DELETES);
-    const deletedKeys = deleted.map(({ key }) => key);
+    await deleteObjects(
+      fixture,
+      deleted.map(({ name }) => name),
+    );
+    return deleted.map(({ key }) => key);
+  },
+  async recover(fixture) {
     try {
-      await deleteObjects(
-        fixture,
-        deleted.map(({ name }) => name),
-      );
-      applyChanges(fixture, scale.changes);
       await compactEtcd(fixture.controlPlane);
       await fixture.controlPlane.apiserver.kill();
       await startApiServer(fixture);
     } finally {
       fixture.apiProxy.restore();
     }
-    setStatus('back');
-    await fixture.fleet.settled();
-    const after = await waitForConvergence(fixture, withoutObjects(before, deletedKeys), DEADLINE_MS);
-    await waitUntilServed(fixture, DEADLINE_MS);
-    const { length } = fixture.replicas.running;
-    return [
-      ...commonMetrics(fixture, after, 10),
-      { name: 'relists', value: countLists(fixture) - lists, atLeast: length },
-    ];
   },
-};
+  bounds: { converged: 10 },
+  check: (fixture, { lists }) => [
+    { name: 'relists', value: countLists(fixture) - lists, atLeast: fixture.replicas.running.length },
+  ],
+});
 
 /** Deleted objects are back, others are gone, and resourceVersions repeat. */
-export const etcdRestored: FaultScenario = {
+export const etcdRestored: FaultScenario = createScenario({
   name: 'etcd-restored',
   description: 'etcd restored to a state before the last changes',
-  async run(fixture, scale, setStatus) {
-    setStatus('backing up');
-    await backUpEtcd(fixture.controlPlane);
-    const backup = await snapshot(fixture);
-    applyChanges(fixture, scale.changes);
+  changesMs: 0,
+  inject: ({ controlPlane }) => backUpEtcd(controlPlane),
+  async recover(fixture) {
     await fixture.fleet.settled();
-    await waitForConvergence(fixture, backup, DEADLINE_MS);
+    await waitForConvergence(fixture, undefined);
     // A restore of a backup that is younger than a renewal can go unnoticed (docs/operations.md).
     await waitForLeaseRenewals(fixture);
-    setStatus('restoring');
     await restoreEtcd(fixture.controlPlane);
     await waitUntilWatchable(fixture);
-    const after = await waitForConvergence(fixture, backup, DEADLINE_MS);
-    const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
-    const restored = new Set(backup.objects.keys());
-    const recreated = after.objects.filter((object) => !restored.has(tunnelKeyOf(object))).length;
-    return [
-      ...commonMetrics(fixture, after, 10),
-      { name: 'reporters in sync', value: (after.durationMs + servedMs) / 1000, unit: 's', atMost: 30 },
-      { name: 'objects recreated', value: recreated, atLeast: 1 },
-    ];
   },
-};
+  bounds: { converged: 10, inSync: 30 },
+  async check({ controlPlane, namespace }, { objects }) {
+    const current = await listTunnelObjects(controlPlane.request, namespace);
+    const recreated = current.filter((object) => !objects.has(tunnelKeyOf(object)));
+    return [{ name: 'objects recreated', value: recreated.length, atLeast: 1 }];
+  },
+});
 
 /** Waits until every Lease of a running replica has been renewed since the call. */
 async function waitForLeaseRenewals({ controlPlane, namespace, replicas }: FaultFixture): Promise<void> {
@@ -87,24 +77,40 @@ async function waitForLeaseRenewals({ controlPlane, namespace, replicas }: Fault
     return new Map(held.map(({ metadata, spec }) => [metadata.name, spec.renewTime]));
   };
   const before = await renewTimes();
-  await eventually(
-    'every Lease is renewed',
-    async () => {
-      const now = await renewTimes();
-      return [...before].every(([name, renewTime]) => now.get(name) !== renewTime);
-    },
-    DEADLINE_MS,
-  );
+  await waitUntil('every Lease is renewed', async () => {
+    const now = await renewTimes();
+    return [...before].every(([name, renewTime]) => now.get(name) !== renewTime);
+  });
 }
 
-/** Counts lists of objects by all running replicas. */
-function countLists({ replicas }: FaultFixture): number {
-  return replicas.running.reduce(
-    (sum, { process }) =>
-      sum +
-      process.log.filter(
-        ({ msg, resource }) => msg === 'listed all objects' && String(resource).startsWith('reversetunnels.'),
-      ).length,
-    0,
-  );
+/** Compacts the history, as kube-apiserver does every 5 minutes. */
+async function compactEtcd({ etcdUrl }: ControlPlane): Promise<void> {
+  const post = async (path: string, body: object): Promise<unknown> => {
+    const answer = await requestJson({ method: 'POST', url: etcdUrl + path, body, timeoutMs: 10_000 });
+    if (answer.status !== 200)
+      throw new Error(`etcd ${path}: ${answer.status} ${JSON.stringify(answer.body)}`);
+    return answer.body;
+  };
+  const range = await post('/v3/kv/range', { key: Buffer.from('/registry').toString('base64') });
+  const { revision } = (range as { header: { revision: string } }).header;
+  await post('/v3/kv/compaction', { revision, physical: true });
+}
+
+/** Backs up etcd. It is stopped for a moment, because its files are consistent only then. */
+async function backUpEtcd({ etcd, folder }: ControlPlane): Promise<void> {
+  await etcd.kill('SIGTERM');
+  // Files of an earlier backup would be taken for this one's.
+  await rm(join(folder, 'etcd-backup'), { recursive: true, force: true });
+  await cp(join(folder, 'etcd'), join(folder, 'etcd-backup'), { recursive: true });
+  await etcd.start();
+}
+
+/** Restores the backup while both programs are stopped. Resolves when both serve again. */
+async function restoreEtcd({ apiserver, etcd, folder }: ControlPlane): Promise<void> {
+  await apiserver.kill();
+  await etcd.kill();
+  await rm(join(folder, 'etcd'), { recursive: true });
+  await cp(join(folder, 'etcd-backup'), join(folder, 'etcd'), { recursive: true });
+  await etcd.start();
+  await apiserver.start();
 }

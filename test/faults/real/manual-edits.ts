@@ -1,23 +1,22 @@
 /** Edits and deletions of the operator's objects by an administrator. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../support/eventually.ts';
 import { listTunnelObjects, type ObservedTunnelObject } from '../../support/expected-objects.ts';
 import { applyChanges } from './changes.ts';
 import {
   commonMetrics,
-  waitForConvergence,
+  countObjectWrites,
+  measureRecovery,
   snapshot,
   tunnelKeyOf,
-  objectWriteCount,
+  waitForConvergence,
+  waitUntil,
   waitUntilServed,
-  writesSince,
-  type Snapshot,
+  withoutObjects,
 } from './convergence.ts';
-import type { FaultScenario } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
+import type { FaultScenario } from './scenario.ts';
 
 const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
-const DEADLINE_MS = 90_000;
 /** How long another program keeps reverting what the operator writes. */
 const CONTENTION_MS = 20_000;
 
@@ -48,18 +47,11 @@ export async function deleteObjects(fixture: FaultFixture, names: readonly strin
   await kubectl(fixture, 'delete', 'rt', '--ignore-not-found', '--wait=false', ...names);
 }
 
-/** Returns a snapshot without objects that will be deleted manually, which rightly come back as new objects. */
-export function withoutObjects(before: Snapshot, keys: Iterable<string>): Snapshot {
-  const objects = new Map(before.objects);
-  for (const key of keys) objects.delete(key);
-  return { ...before, objects };
-}
-
 /**
  * Applies every kind of manual edit to the objects. Returns the keys of the deleted objects and the number of
  * edits.
  */
-export async function applyManualEdits(
+async function applyManualEdits(
   fixture: FaultFixture,
 ): Promise<{ readonly deleted: string[]; readonly edits: number }> {
   const names = await shuffledObjects(fixture);
@@ -68,37 +60,18 @@ export async function applyManualEdits(
   const [deleted, relabelled, stripped] = [take(), take(), take()];
   const namesOf = (rows: readonly { readonly name: string }[]): string[] => rows.map(({ name }) => name);
   await deleteObjects(fixture, namesOf(deleted));
-  await kubectl(
-    fixture,
-    'label',
-    '--overwrite',
-    'rt',
-    ...namesOf(relabelled),
-    'reverse-tunnel.io/tenant=mallory',
-  );
-  await kubectl(
-    fixture,
-    'label',
-    'rt',
-    ...namesOf(stripped),
-    'reverse-tunnel.io/node-',
-    'app.kubernetes.io/managed-by-',
-  );
+  const tenant = 'reverse-tunnel.io/tenant=mallory';
+  await kubectl(fixture, 'label', '--overwrite', 'rt', ...namesOf(relabelled), tenant);
+  const removedLabels = ['reverse-tunnel.io/node-', 'app.kubernetes.io/managed-by-'];
+  await kubectl(fixture, 'label', 'rt', ...namesOf(stripped), ...removedLabels);
   const [redated, extraCondition, unready] = names.splice(0, 3).map(({ name }) => name);
-  const merge = ['--type=merge', '-p'];
-  await kubectl(fixture, 'patch', 'rt', String(redated), ...merge, '{"spec":{"createdAt":null}}');
-  const status = ['--subresource=status', ...merge];
-  const manualStatus = { conditions: [{ type: 'Odd', status: 'True', reason: 'ByHand' }] };
-  await kubectl(
-    fixture,
-    'patch',
-    'rt',
-    String(extraCondition),
-    ...status,
-    JSON.stringify({ status: manualStatus }),
-  );
+  const patch = (name: string | undefined, body: object, ...flags: string[]): Promise<string> =>
+    kubectl(fixture, 'patch', 'rt', String(name), ...flags, '--type=merge', '-p', JSON.stringify(body));
+  await patch(redated, { spec: { createdAt: null } });
+  const odd = { conditions: [{ type: 'Odd', status: 'True', reason: 'ByHand' }] };
+  await patch(extraCondition, { status: odd }, '--subresource=status');
   const unknown = { state: 'Unknown', conditions: [{ type: 'Ready', status: 'False', reason: 'ByHand' }] };
-  await kubectl(fixture, 'patch', 'rt', String(unready), ...status, JSON.stringify({ status: unknown }));
+  await patch(unready, { status: unknown }, '--subresource=status');
   const [template] = await listTunnelObjects(fixture.controlPlane.request, fixture.namespace);
   if (template === undefined) throw new Error('there is no object to copy');
   const manual = {
@@ -106,16 +79,13 @@ export async function applyManualEdits(
     metadata: { name: 'made-by-hand' },
     spec: { ...template.spec, tunnelName: 'made-up' },
   };
-  await fixture.controlPlane.request(
-    'POST',
-    `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels`,
-    manual,
-  );
+  const path = `${NAMESPACES_PATH}/${fixture.namespace}/reversetunnels`;
+  await fixture.controlPlane.request('POST', path, manual);
   return { deleted: deleted.map(({ key }) => key), edits: 3 * count + 4 };
 }
 
 /** Deletes reporter objects of connected reporters; their owners recreate them. */
-export async function deleteReporters(fixture: FaultFixture, count: number): Promise<void> {
+async function deleteReporters(fixture: FaultFixture, count: number): Promise<void> {
   const observed = await fixture.replicas.reporters();
   const names = observed.slice(0, count).map(({ metadata }) => metadata.name);
   await kubectl(fixture, 'delete', 'rtr', '--wait=false', '--ignore-not-found', ...names);
@@ -133,15 +103,15 @@ export const manualEdits: FaultScenario = {
     const { deleted, edits } = await applyManualEdits(fixture);
     await deleteReporters(fixture, 3);
     const editedMs = performance.now();
-    const after = await waitForConvergence(fixture, withoutObjects(before, deleted), DEADLINE_MS);
+    const after = await waitForConvergence(fixture, withoutObjects(before, deleted));
     const areLabelsReverted = async (): Promise<boolean> => {
       const now = labelsOf(await listTunnelObjects(fixture.controlPlane.request, fixture.namespace));
       return [...labels].every(([key, text]) => now.get(key) === text);
     };
-    await eventually('all labels are reverted', areLabelsReverted, DEADLINE_MS, 200);
-    await waitUntilServed(fixture, DEADLINE_MS);
+    await waitUntil('all labels are reverted', areLabelsReverted);
+    await waitUntilServed(fixture);
     const recoveredMs = performance.now() - editedMs;
-    const writes = objectWriteCount(await writesSince(fixture, before));
+    const writes = await countObjectWrites(fixture, before);
     return [
       ...commonMetrics(fixture, after, 30),
       { name: 'all reverted', value: recoveredMs / 1000, unit: 's', atMost: 30 },
@@ -167,12 +137,11 @@ export const contendedObject: FaultScenario = {
       if (status === 200) deletions += 1;
       await delay(100);
     }
-    const writes = objectWriteCount(await writesSince(fixture, before));
+    const writes = await countObjectWrites(fixture, before);
     applyChanges(fixture, 10);
     await fixture.fleet.settled();
-    const after = await waitForConvergence(fixture, withoutObjects(before, [target.key]), DEADLINE_MS);
     return [
-      ...commonMetrics(fixture, after, 30),
+      ...(await measureRecovery(fixture, withoutObjects(before, [target.key]), { converged: 30 })),
       { name: 'deletions', value: deletions, atLeast: 3 },
       { name: 'writes of the object', value: writes, atMost: 8 },
     ];

@@ -1,78 +1,106 @@
-/** Crashes of the operator: of one of three replicas, and of the only one at random points. */
+/** Crashes of the operator: of one of several replicas, and of the only one at random points. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../support/eventually.ts';
-import { poll } from '../../support/operator-process.ts';
+import type { Fleet } from '../../../src/simulate/fleet.ts';
 import { countTunnelObjects } from '../../support/expected-objects.ts';
-import { applyChangesOver } from './changes.ts';
+import type { RunningReplica } from '../../support/replicas.ts';
+import { applyChangesOver, waitForAcks, WRITES_PER_CHANGE } from './changes.ts';
 import {
   commonMetrics,
-  waitForConvergence,
   countCrashes,
-  countInterleavedWriters,
-  waitUntilOwned,
+  countObjectWrites,
+  DEADLINE_MS,
+  interleavingMetric,
+  measureRecovery,
   snapshot,
-  objectWriteCount,
+  waitForConvergence,
+  waitUntil,
+  waitUntilOwned,
   waitUntilServed,
-  writesSince,
+  type Snapshot,
 } from './convergence.ts';
-import type { FaultScenario } from './scenario.ts';
 import type { FaultFixture } from './fault-fixture.ts';
+import type { FaultScenario, Scale } from './scenario.ts';
 
-const DEADLINE_MS = 90_000;
 /** Number of kills during one push and during one deletion. */
 const KILLS = 4;
 /** After the first write; writing thousands of objects takes longer. */
 const KILL_WITHIN_MS = 1000;
-const MAX_LEADER_HANDOVER_SECONDS = { SIGKILL: 17, SIGTERM: 2 };
 
-/** Ends the leader of three replicas, which serves a third of the streams, while tunnels change. */
-function createReplicaScenario(how: 'SIGKILL' | 'SIGTERM'): FaultScenario {
+/** A fault of one of several replicas. */
+interface ReplicaFault {
+  readonly name: string;
+  readonly description: string;
+  choose(fixture: FaultFixture): Promise<RunningReplica> | RunningReplica;
+  readonly changesMs: number;
+  inject(fixture: FaultFixture, replica: RunningReplica): Promise<void>;
+  /** Maximum seconds until every reporter is owned by a running replica. */
+  readonly owned: number;
+  /** Maximum seconds until another replica is the leader. Default: the leader does not change. */
+  readonly newLeader?: number;
+  /** After the objects match, before the reporters are in sync. */
+  recover?(fixture: FaultFixture): Promise<unknown>;
+}
+
+/** Injects a fault into one replica while tunnels change. */
+export function createReplicaScenario(fault: ReplicaFault): FaultScenario {
+  const { name, description } = fault;
   return {
-    name: how === 'SIGKILL' ? 'replica-killed' : 'replica-terminated',
-    description: `leader of three replicas ended by ${how}`,
+    name,
+    description,
     async run(fixture, scale, setStatus) {
-      const leader = await fixture.replicas.waitForLeader(DEADLINE_MS);
+      const replica = await fault.choose(fixture);
       const before = await snapshot(fixture);
-      const changing = applyChangesOver(fixture, scale.changes, 10_000);
+      const changing = applyChangesOver(fixture, scale.changes, fault.changesMs);
       await delay(1000);
+      setStatus(replica.account);
       const startedMs = performance.now();
-      setStatus(how);
-      const ended = fixture.replicas.end(leader, how);
-      const leading = waitForAnotherLeader(fixture, leader.process.replica).then(
-        () => performance.now() - startedMs,
-      );
-      await waitUntilOwned(fixture, DEADLINE_MS);
+      const injected = fault.inject(fixture, replica);
+      const leading =
+        fault.newLeader === undefined ? 0 : waitForAnotherLeader(fixture, replica.process.replica);
+      await waitUntilOwned(fixture);
       const ownedMs = performance.now() - startedMs;
-      const [{ changes }, leadingMs] = await Promise.all([changing, leading, ended]);
-      const after = await waitForConvergence(fixture, before, DEADLINE_MS);
-      const writes = await writesSince(fixture, before);
-      await fixture.startReplica();
-      await waitUntilServed(fixture, DEADLINE_MS);
-      const needed = changes.create + changes.patch + changes.delete;
+      const [changes, leadingMs] = await Promise.all([changing, leading, injected]);
+      await waitForAcks(fixture);
+      const after = await waitForConvergence(fixture, before);
+      await fault.recover?.(fixture);
+      await waitUntilServed(fixture);
+      const writes = await countObjectWrites(fixture, before);
       return [
         ...commonMetrics(fixture, after, 10),
-        { name: 'reporters served', value: ownedMs / 1000, unit: 's', atMost: 10 },
-        {
-          name: 'new leader',
-          value: leadingMs / 1000,
-          unit: 's',
-          atMost: MAX_LEADER_HANDOVER_SECONDS[how],
-        },
-        { name: 'object writes', value: objectWriteCount(writes), atMost: needed },
-        {
-          name: 'reporters with interleaving writers',
-          value: await countInterleavedWriters(fixture, before, after),
-          atMost: 0,
-        },
+        { name: 'reporters served', value: ownedMs / 1000, unit: 's', atMost: fault.owned },
+        ...(fault.newLeader === undefined
+          ? []
+          : [{ name: 'new leader', value: leadingMs / 1000, unit: 's', atMost: fault.newLeader }]),
+        { name: 'object writes', value: writes, atMost: WRITES_PER_CHANGE * changes },
+        await interleavingMetric(fixture, before, after),
       ];
     },
   };
 }
 
+/** Ends the leader of three replicas, which serves a third of the streams. */
+const leaderEnded = {
+  choose: ({ replicas }: FaultFixture) => replicas.waitForLeader(DEADLINE_MS),
+  changesMs: 10_000,
+  owned: 10,
+  recover: (fixture: FaultFixture) => fixture.startReplica(),
+};
 /** The other replicas wait for its Lease to expire. */
-export const replicaKilled = createReplicaScenario('SIGKILL');
+export const replicaKilled = createReplicaScenario({
+  ...leaderEnded,
+  name: 'replica-killed',
+  description: 'leader of three replicas ended by SIGKILL',
+  inject: ({ replicas }, leader) => replicas.end(leader, 'SIGKILL'),
+  newLeader: 17,
+});
 /** It releases its Leases. */
-export const replicaTerminated = createReplicaScenario('SIGTERM');
+export const replicaTerminated = createReplicaScenario({
+  ...leaderEnded,
+  name: 'replica-terminated',
+  description: 'leader of three replicas ended by SIGTERM',
+  inject: ({ replicas }, leader) => replicas.end(leader, 'SIGTERM'),
+  newLeader: 2,
+});
 
 /** One of three replicas is stopped for 20 s, longer than its Lease lasts, and continues without knowing it. */
 export const replicaStopped: FaultScenario = {
@@ -86,26 +114,17 @@ export const replicaStopped: FaultScenario = {
     stopped.process.signal('SIGSTOP');
     fixture.replicas.removeFromBalancer(stopped);
     fixture.reporterProxy.halfOpen('clients');
-    const { changes } = await applyChangesOver(fixture, scale.changes, 20_000);
+    const changes = await applyChangesOver(fixture, scale.changes, 20_000);
+    await waitForAcks(fixture);
     stopped.process.signal('SIGCONT');
     setStatus('continued');
-    const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+    const { durationMs } = await waitForConvergence(fixture, before);
     // Its unread reports are older than what others have written by now.
     await delay(5000);
-    const later = await waitForConvergence(fixture, before, DEADLINE_MS);
     fixture.replicas.restoreBalancer();
-    await waitUntilServed(fixture, DEADLINE_MS);
-    const writes = await writesSince(fixture, before);
-    const needed = changes.create + changes.patch + changes.delete;
-    return [
-      ...commonMetrics(fixture, { ...later, durationMs: after.durationMs }, 10),
-      { name: 'object writes', value: objectWriteCount(writes), atMost: needed },
-      {
-        name: 'reporters with interleaving writers',
-        value: await countInterleavedWriters(fixture, before, after),
-        atMost: 0,
-      },
-    ];
+    const writes = WRITES_PER_CHANGE * changes;
+    const metrics = await measureRecovery(fixture, before, { converged: 10, writes, singleWriter: true });
+    return [{ name: 'converged at first', value: durationMs / 1000, unit: 's', atMost: 10 }, ...metrics];
   },
 };
 
@@ -114,79 +133,69 @@ export const killedInPush: FaultScenario = {
   name: 'operator-killed-in-push',
   description: `the only operator killed -9 ${KILLS} times at random points of a full push`,
   async run(fixture, scale, setStatus) {
-    const { request } = fixture.controlPlane;
     const before = await snapshot(fixture);
-    const fleet = await fixture.addFleet({
-      reporters: 1,
-      tunnels: scale.pushedTunnels,
-      reporterCluster: 'pushing',
-    });
-    const total = before.objects.size + scale.pushedTunnels;
-    let midway = 0;
-    let count = before.objects.size;
-    for (let kill = 1; kill <= KILLS && count < total; kill += 1) {
-      await killAtRandom(fixture);
-      count = await countTunnelObjects(request, fixture.namespace);
-      if (count > before.objects.size && count < total) midway += 1;
-      setStatus(
-        `killed ${kill} times, ${count - before.objects.size} of ${scale.pushedTunnels} objects exist`,
-      );
-      await fixture.startReplica();
-    }
+    const fleet = await addFleet(fixture, scale, 'pushing');
+    const midway = await killRepeatedly(fixture, before, scale.pushedTunnels, setStatus);
     await fleet.settled();
-    const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+    const after = await waitForConvergence(fixture, before);
+    const created = await countObjectWrites(fixture, before, 'create');
     return [
       ...commonMetrics(fixture, after, 30),
       { name: 'kills during the writes', value: midway, atLeast: 1 },
-      {
-        name: 'objects created twice',
-        value: (await writesSince(fixture, before)).create - scale.pushedTunnels,
-        atMost: 0,
-      },
+      { name: 'objects created twice', value: created - scale.pushedTunnels, atMost: 0 },
     ];
   },
 };
 
-/**
- * Kills the only operator repeatedly while it deletes stale objects. Must run after `killedInPush`, whose tunnels
- * it removes.
- */
+/** Kills the only operator repeatedly while it deletes stale objects. */
 export const killedInDeletion: FaultScenario = {
   name: 'operator-killed-in-deletion',
   description: `the only operator killed -9 ${KILLS} times at random points of a deletion of stale objects`,
   async run(fixture, scale, setStatus) {
-    const { request } = fixture.controlPlane;
-    const fleet = await fixture.addFleet({
-      reporters: 1,
-      tunnels: scale.pushedTunnels,
-      reporterCluster: 'collected',
-    });
+    const fleet = await addFleet(fixture, scale, 'collected');
     await fleet.settled();
-    const none = await snapshot(fixture);
-    await waitForConvergence(fixture, none, DEADLINE_MS);
+    await waitForConvergence(fixture, undefined);
     const before = await snapshot(fixture);
     const [reporter] = fleet.reporters;
     const names = [...(reporter?.expectedTunnels().keys() ?? [])];
-    const gone = names.slice(0, Math.floor(names.length * 0.9));
-    for (const name of gone) reporter?.disconnectTunnel(name);
-    let midway = 0;
-    let remaining = gone.length;
-    for (let kill = 1; kill <= KILLS && remaining > 0; kill += 1) {
-      await killAtRandom(fixture);
-      remaining =
-        (await countTunnelObjects(request, fixture.namespace)) - (before.objects.size - gone.length);
-      if (remaining > 0 && remaining < gone.length) midway += 1;
-      setStatus(`killed ${kill} times, ${remaining} of ${gone.length} objects still exist`);
-      await fixture.startReplica();
-    }
+    const removed = names.slice(0, Math.floor(names.length * 0.9));
+    for (const name of removed) reporter?.disconnectTunnel(name);
+    const midway = await killRepeatedly(fixture, before, -removed.length, setStatus);
     await fleet.settled();
-    const after = await waitForConvergence(fixture, before, DEADLINE_MS);
+    const after = await waitForConvergence(fixture, before);
     return [
       ...commonMetrics(fixture, after, 30),
       { name: 'kills during the writes', value: midway, atLeast: 1 },
     ];
   },
 };
+
+function addFleet(fixture: FaultFixture, scale: Scale, reporterCluster: string): Promise<Fleet> {
+  return fixture.addFleet({ reporters: 1, tunnels: scale.pushedTunnels, reporterCluster });
+}
+
+/**
+ * Kills and restarts the only operator while it changes the number of objects. Returns how often it was killed when it
+ * had written some of them.
+ */
+async function killRepeatedly(
+  fixture: FaultFixture,
+  { objects }: Snapshot,
+  expectedChange: number,
+  setStatus: (what: string) => void,
+): Promise<number> {
+  let midway = 0;
+  for (let kill = 1; kill <= KILLS; kill += 1) {
+    await killAtRandom(fixture);
+    const count = await countTunnelObjects(fixture.controlPlane.request, fixture.namespace);
+    const done = (count - objects.size) / expectedChange;
+    if (done > 0 && done < 1) midway += 1;
+    setStatus(`killed ${kill} times, ${Math.round(100 * done)} % of the writes are done`);
+    await fixture.startReplica();
+    if (done >= 1) break;
+  }
+  return midway;
+}
 
 /** Kills the only operator some time after its first object write; before that, it lists and claims for seconds. */
 async function killAtRandom(fixture: FaultFixture): Promise<void> {
@@ -194,15 +203,16 @@ async function killAtRandom(fixture: FaultFixture): Promise<void> {
   if (only === undefined) throw new Error('there is no operator to kill');
   const { request } = fixture.controlPlane;
   const before = await countTunnelObjects(request, fixture.namespace);
-  await poll(DEADLINE_MS, async () =>
-    (await countTunnelObjects(request, fixture.namespace)) === before ? undefined : true,
-  );
+  const hasWritten = async (): Promise<boolean> =>
+    (await countTunnelObjects(request, fixture.namespace)) !== before;
+  await waitUntil('the operator writes', hasWritten, 25);
   await delay(fixture.random.below(KILL_WITHIN_MS));
   if (countCrashes([only]) > 0) throw new Error(`the operator crashed: ${only.process.stderr}`);
   await fixture.replicas.end(only, 'SIGKILL');
 }
 
-async function waitForAnotherLeader({ replicas }: FaultFixture, former: string): Promise<void> {
+/** Returns the time in ms. */
+function waitForAnotherLeader({ replicas }: FaultFixture, former: string): Promise<number> {
   const isReplaced = async (): Promise<boolean> => !['', former].includes(await replicas.leader());
-  await eventually('another leader', isReplaced, DEADLINE_MS, 25);
+  return waitUntil('another leader', isReplaced, 25);
 }

@@ -1,15 +1,13 @@
 /** An object that the API server rejects permanently must not delay others and must be visible. */
-import { eventually } from '../../support/eventually.ts';
 import { conditionText } from '../../support/replicas.ts';
 import { compareWithExpected, listTunnelObjects } from '../../support/expected-objects.ts';
 import { acceptCreates, rejectCreates } from '../../support/tunnel-admission.ts';
 import { applyChanges } from './changes.ts';
 import type { Metric, FaultScenario } from './scenario.ts';
-import { countCrashes, waitForConvergence, commonMetrics, snapshot, waitUntilServed } from './convergence.ts';
+import { countCrashes, measureRecovery, snapshot, waitUntil } from './convergence.ts';
 import type { FaultFixture } from './fault-fixture.ts';
 
 const NAMESPACES_PATH = '/apis/reverse-tunnel.io/v1alpha1/namespaces';
-const DEADLINE_MS = 90_000;
 const POLICY_NAME = 'reject-one-object';
 
 /** Rejects creates of objects with this tunnel name with 403 or 422. */
@@ -101,9 +99,7 @@ function createRejectionScenario({ name, description, inject, recover }: Rejecti
         ];
         await recover(fixture);
         setStatus('accepted again');
-        const after = await waitForConvergence(fixture, before, DEADLINE_MS);
-        await waitUntilServed(fixture, DEADLINE_MS);
-        return [...metrics, ...commonMetrics(fixture, after, 60)];
+        return [...metrics, ...(await measureRecovery(fixture, before, { converged: 60 }))];
       } finally {
         await recover(fixture);
       }
@@ -119,13 +115,6 @@ function waitForAllButOne(fixture: FaultFixture): Promise<number> {
     if (missing === 0) throw new Error('the object was not rejected');
     return missing === 1 && extra + mismatched === 0;
   });
-}
-
-/** Waits for a condition, polling the API server every 200 ms. Returns the elapsed milliseconds. */
-async function waitUntil(what: string, predicate: () => Promise<boolean>): Promise<number> {
-  const startedMs = performance.now();
-  await eventually(what, predicate, DEADLINE_MS, 200);
-  return performance.now() - startedMs;
 }
 
 /** By an admission policy, with each of the status codes that a policy can choose. */

@@ -1,20 +1,18 @@
 /** Reporters that disconnect, all at once or without notification. */
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../support/eventually.ts';
 import { conditionText } from '../../support/replicas.ts';
-import { applyChangesOver } from './changes.ts';
+import { createScenario } from './changes-during-fault.ts';
 import {
-  commonMetrics,
-  waitForConvergence,
+  countObjectWrites,
+  listOperatorWrites,
+  measureRecovery,
   snapshot,
-  objectWriteCount,
+  waitUntil,
   waitUntilServed,
-  writesSince,
 } from './convergence.ts';
+import type { FaultProxy } from './fault-proxy.ts';
 import type { FaultScenario } from './scenario.ts';
-import type { FaultFixture } from './fault-fixture.ts';
 
-const DEADLINE_MS = 120_000;
 /** Number of half-open reporters. */
 const SILENT_REPORTERS = 5;
 
@@ -33,36 +31,34 @@ export const reporterHalfOpen: FaultScenario = {
     }
     setStatus('silent');
     const ids = new Set(silent.map(({ id }) => id.id));
-    const shownMs = await waitUntil('disconnected reporters', startedMs, async () => {
+    await waitUntil('disconnected reporters', async () => {
       const observed = await fixture.replicas.reporters();
       const disconnected = observed.filter(
         ({ spec, status }) => ids.has(spec.id) && conditionText(status, 'Connected').startsWith('False'),
       );
       return disconnected.length === SILENT_REPORTERS;
     });
-    const endedMs = await waitUntil('ended streams', startedMs, async () => {
+    const shownMs = performance.now() - startedMs;
+    await waitUntil('ended streams', async () => {
       let open = 0;
       for (const { process } of fixture.replicas.running) {
         open += await process.metric('reverse_tunnel_reporters_connected');
       }
       return open === fixture.reporterCount() - SILENT_REPORTERS;
     });
+    const endedMs = performance.now() - startedMs;
     for (const reporter of silent) reporter.start();
     await fleet.settled();
-    await waitUntilServed(fixture, DEADLINE_MS);
+    await waitUntilServed(fixture);
     setStatus('all half-open and reconnecting');
     for (const reporter of fleet.reporters) reporter.halfOpenConnection();
     // No reporter may count as settled on a connection that it no longer has.
     await delay(500);
     await fleet.settled();
-    await waitUntilServed(fixture, DEADLINE_MS);
-    const after = await waitForConvergence(fixture, before, DEADLINE_MS);
-    const writes = await writesSince(fixture, before);
     return [
-      ...commonMetrics(fixture, after, 10),
+      ...(await measureRecovery(fixture, before, { converged: 10, writes: 0 })),
       { name: 'shown as disconnected', value: shownMs / 1000, unit: 's', atMost: 45 },
       { name: 'stream ended', value: endedMs / 1000, unit: 's', atMost: 45 },
-      { name: 'object writes', value: objectWriteCount(writes), atMost: 0 },
     ];
   },
 };
@@ -78,102 +74,54 @@ export const allReportersDropped: FaultScenario = {
     setStatus('reset');
     const startedMs = performance.now();
     fixture.reporterProxy.reset();
-    await waitUntil('broken connections', startedMs, () => fleet.statistics().connected < total / 2);
-    const ackedMs = await waitUntil(
-      'reconnected reporters',
-      startedMs,
-      () => fleet.statistics().connected === total,
-    );
+    await waitUntil('broken connections', () => fleet.statistics().connected < total / 2, 100);
+    await waitUntil('reconnected reporters', () => fleet.statistics().connected === total, 100);
+    const ackedMs = performance.now() - startedMs;
     await fleet.settled();
     setStatus('all ACKed');
-    const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
-    const after = await waitForConvergence(fixture, before, DEADLINE_MS);
-    const writes = await writesSince(fixture, before);
+    const servedMs = await waitUntilServed(fixture);
+    const writes = Math.floor(before.objects.size / 100);
+    const metrics = await measureRecovery(fixture, before, { converged: 10, writes });
+    const all = await listOperatorWrites(fixture, before);
     return [
-      ...commonMetrics(fixture, after, 10),
+      ...metrics,
       { name: 'all ACKed', value: ackedMs / 1000, unit: 's', atMost: 30 },
       { name: 'reporters in sync after that', value: servedMs / 1000, unit: 's', atMost: 30 },
       {
-        name: 'object writes',
-        value: objectWriteCount(writes),
-        atMost: Math.floor(before.objects.size / 100),
+        name: 'objects deleted',
+        value: await countObjectWrites(fixture, before, 'delete'),
+        atMost: 0,
       },
-      { name: 'objects deleted', value: writes.delete, atMost: 0 },
-      { name: 'reporter object status writes', value: writes.reporters },
+      {
+        name: 'reporter object status writes',
+        value: all.filter(({ resource }) => resource === 'reversetunnelreporters/status').length,
+      },
       { name: 'tunnels', value: before.objects.size },
     ];
   },
 };
 
-/** The network of the reporters fails for 5 s, which must not change any object. */
-function createReporterScenario(
-  name: string,
-  about: string,
-  inject: (fixture: FaultFixture) => Promise<void>,
-): FaultScenario {
-  return {
-    name,
-    description: about,
-    async run(fixture, scale, setStatus) {
-      const before = await snapshot(fixture);
-      setStatus('failing');
-      const changing = applyChangesOver(fixture, scale.changes, 5000);
-      await inject(fixture);
-      const { changes } = await changing;
-      const after = await waitForConvergence(fixture, before, DEADLINE_MS);
-      const servedMs = await waitUntilServed(fixture, DEADLINE_MS);
-      const writes = objectWriteCount(await writesSince(fixture, before));
-      const needed = changes.create + changes.patch + changes.delete;
-      return [
-        ...commonMetrics(fixture, after, 20),
-        { name: 'reporters in sync', value: (after.durationMs + servedMs) / 1000, unit: 's', atMost: 30 },
-        { name: 'object writes', value: writes, atMost: needed },
-      ];
-    },
-  };
-}
-
-/** Each ends within half a minute. */
-export const reporterFaults: readonly FaultScenario[] = [
-  createReporterScenario(
-    'reporters-stalled',
-    'every packet of reporters lost for 5 s',
-    async ({ reporterProxy }) => {
-      reporterProxy.stall();
-      await delay(5000);
-      reporterProxy.restore();
-    },
-  ),
-  createReporterScenario('reporters-cut', 'reporters cut off for 5 s', async ({ reporterProxy }) => {
-    reporterProxy.cut();
-    await delay(5000);
-    reporterProxy.restore();
-  }),
-  createReporterScenario(
+type NetworkFault = readonly [name: string, description: string, inject: (proxy: FaultProxy) => void];
+const NETWORK_FAULTS: readonly NetworkFault[] = [
+  ['reporters-stalled', 'every packet of reporters lost for 5 s', (proxy) => proxy.stall()],
+  ['reporters-cut', 'reporters cut off for 5 s', (proxy) => proxy.cut()],
+  [
     'reporters-half-open',
     'all reporters’ connections half-open, reconnecting at once',
-    ({ reporterProxy }) => {
-      reporterProxy.halfOpen('clients');
-      return Promise.resolve();
-    },
-  ),
-  createReporterScenario(
-    'reporters-bandwidth-limited',
-    '2 kB/s per reporter for 5 s',
-    async ({ reporterProxy }) => {
-      reporterProxy.throttle(2000);
-      await delay(5000);
-      reporterProxy.restore();
-    },
-  ),
+    (proxy) => proxy.halfOpen('clients'),
+  ],
+  ['reporters-bandwidth-limited', '2 kB/s per reporter for 5 s', (proxy) => proxy.throttle(2000)],
 ];
 
-/** Waits for a condition, checked every 100 ms. Returns the milliseconds since `startedMs`. */
-async function waitUntil(
-  what: string,
-  startedMs: number,
-  predicate: () => boolean | Promise<boolean>,
-): Promise<number> {
-  await eventually(what, predicate, DEADLINE_MS, 100);
-  return performance.now() - startedMs;
-}
+/** The network of the reporters fails for 5 s, which must not change any object. */
+export const reporterFaults: readonly FaultScenario[] = NETWORK_FAULTS.map(([name, description, inject]) =>
+  createScenario({
+    name,
+    description,
+    changesMs: 5000,
+    inject: ({ reporterProxy }) => inject(reporterProxy),
+    recover: ({ reporterProxy }) => reporterProxy.restore(),
+    bounds: { converged: 20, inSync: 30 },
+    extraWrites: 0,
+  }),
+);

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { formatMetric, isWithinBounds, type Metric, SOAK } from './scenario.ts';
 import { estimateGrowth, median, type Growth, type Observation } from './growth.ts';
-import { waitForInitialSync, countCrashes, snapshot, objectWriteCount, writesSince } from './convergence.ts';
+import { waitForInitialSync, countCrashes, countObjectWrites, snapshot } from './convergence.ts';
 import { saveLogs, openFaultFixture, type FaultFixture } from './fault-fixture.ts';
 import { openProbe, PROBE_NODE_FLAGS, type ProcessStats } from './process-stats.ts';
 import { shuffledFaults } from './soak-faults.ts';
@@ -106,7 +106,7 @@ async function runSoak(
         abortedReason = `the watched operator crashed: ${watched.process.stderr}`;
         break;
       }
-      const writes = objectWriteCount(await writesSince(fixture, before));
+      const writes = await countObjectWrites(fixture, before);
       const atMs = Math.round(performance.now() - startedMs);
       const entry = { atMs, fault: fault.name, ...outcome, objectWrites: writes, ...(await probe.sample()) };
       entries.push(entry);
