@@ -94,14 +94,19 @@ describe('reports sent to the reporting server over loopback', () => {
     let begun = false;
     world = createHarness({ api, serverClock: MODEL_CLOCK });
 
-    /** Resolves when the server has seen the stream, because of two streams the one opened later is the newer. */
-    async function open(reporter: ReporterNode, connection = SHARED): Promise<Place> {
-      const [client, later] = [connections[connection]?.(), connections[connection]?.()];
-      if (client === undefined || later === undefined) throw new Error(`no connection ${connection}`);
-      // What is sent later on a connection is read later.
-      later.end();
-      expect(await later.ended).to.deep.include({ code: status.OK });
+    /** Opens a stream. The first response shows that the server has seen it. */
+    function open(reporter: ReporterNode, connection = SHARED): Place {
+      const client = connections[connection]?.();
+      if (client === undefined) throw new Error(`no connection ${connection}`);
       return { client, model: model.open(), reporter, nonce: 0n, acks: 0 };
+    }
+
+    /** Resolves when the server has seen the streams of a connection: of two streams, the one opened later is the newer. */
+    async function seenByServer(connection: number): Promise<void> {
+      // What is sent later on a connection is read later.
+      const later = connections[connection]?.();
+      later?.end();
+      expect(await later?.ended).to.deep.include({ code: status.OK });
     }
 
     function fieldsOf(at: Place, { content, node, nonce }: ReportSpec): RequestFields {
@@ -170,11 +175,13 @@ describe('reports sent to the reporting server over loopback', () => {
       const at = places[next.place];
       if (next.do === 'open') {
         if (at !== undefined) await leave(at);
-        places[next.place] = await open(next.reporter, next.ownConnection ? next.place : SHARED);
+        const connection = next.ownConnection ? next.place : SHARED;
+        places[next.place] = open(next.reporter, connection);
+        await seenByServer(connection);
         return;
       }
       if (next.do === 'report') {
-        const on = at?.model.open === true ? at : await open(next.reporter);
+        const on = at?.model.open === true ? at : open(next.reporter);
         places[next.place] = on;
         await answered(on, send(on, next.burst));
         return;
@@ -207,7 +214,7 @@ describe('reports sent to the reporting server over loopback', () => {
 
     /** A report of the older stream may have been read or not; the newer stream's reports count. */
     async function overtake(older: Place, reporter: ReporterNode, content: RequestFields): Promise<Place> {
-      const newer = await open(reporter, SPARE);
+      const newer = open(reporter, SPARE);
       const answers = send(newer, [{ content, node: 'there', nonce: 'next' }]);
       await answered(newer, answers);
       await older.client.ended;
