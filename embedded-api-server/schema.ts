@@ -36,6 +36,8 @@ interface SchemaRule {
   readonly message?: string;
   readonly messageExpression?: string;
   readonly reason?: string;
+  /** The field that a failed rule is reported for, such as `.name`. Default: the one that has the rule. */
+  readonly fieldPath?: string;
 }
 
 interface CompiledRule {
@@ -44,6 +46,7 @@ interface CompiledRule {
   readonly isTransition: boolean;
   readonly message: (variables: Readonly<Record<string, unknown>>) => string;
   readonly reason: string;
+  readonly fieldPath: string;
 }
 
 /** Rules are not evaluated for objects with such errors. */
@@ -216,14 +219,14 @@ export class CompiledSchema {
   }
 
   #evaluate(schema: Schema, value: unknown, before: unknown, path: string, errors: FieldError[]): void {
-    for (const { rule, isTransition, message, reason } of this.#rules.get(schema) ?? []) {
+    for (const { rule, isTransition, message, reason, fieldPath } of this.#rules.get(schema) ?? []) {
       if (isTransition && before === undefined) continue;
       const variables = { self: value, oldSelf: before };
       if (holds(rule, variables)) continue;
       // Objects and lists are not printed.
       const shown = typeof value === 'object' ? '' : `: ${goQuote(value)}`;
       const prefix = reason === 'FieldValueForbidden' ? 'Forbidden' : `Invalid value${shown}`;
-      errors.push({ reason, message: `${prefix}: ${message(variables)}`, field: path });
+      errors.push({ reason, message: `${prefix}: ${message(variables)}`, field: `${path}${fieldPath}` });
     }
     if (Array.isArray(value)) {
       const { items } = schema;
@@ -255,6 +258,7 @@ function compileRule({
   message,
   messageExpression,
   reason = 'FieldValueInvalid',
+  fieldPath = '',
 }: SchemaRule): CompiledRule {
   const expression = messageExpression === undefined ? undefined : compileCel(messageExpression);
   return {
@@ -263,6 +267,7 @@ function compileRule({
     message: (variables) =>
       (expression?.(variables) as string | undefined) ?? message ?? `failed rule: ${rule}`,
     reason,
+    fieldPath,
   };
 }
 
