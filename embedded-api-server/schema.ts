@@ -97,8 +97,7 @@ export class CompiledSchema {
   validate(value: JsonObject, before: JsonObject | undefined): FieldError[] {
     const errors: FieldError[] = [];
     this.#validate(this.root, value, '', errors);
-    if (this.#rules.size > 0 && errors.some(({ reason }) => BLOCKING_REASONS.has(reason)))
-      return [...errors, RULES_NOT_CHECKED];
+    if (this.#blocksRules(errors)) return [...errors, RULES_NOT_CHECKED];
     if (this.#rules.size > 0) this.#evaluate(this.root, value, before, '', errors);
     return errors;
   }
@@ -115,7 +114,11 @@ export class CompiledSchema {
         message: error.message.replace(`: ${error.field} in body`, `: ${name} in body`),
       });
     }
-    return errors;
+    return this.#blocksRules(errors) ? [...errors, RULES_NOT_CHECKED] : errors;
+  }
+
+  #blocksRules(errors: readonly FieldError[]): boolean {
+    return this.#rules.size > 0 && errors.some(({ reason }) => BLOCKING_REASONS.has(reason));
   }
 
   #compile(schema: Schema): void {
