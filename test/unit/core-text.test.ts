@@ -56,6 +56,7 @@ describe('findForbiddenCharacter', () => {
     ...specPatterns('reversetunnels.yaml'),
     ...specPatterns('reversetunnelreporters.yaml'),
     ...specPatterns('reversetunnelpolicies.yaml'),
+    ...specPatterns('reversetunnelslices.yaml'),
   ];
 
   it('agrees with the patterns of the CRDs for every string that a reporter chooses', () => {
