@@ -145,6 +145,32 @@ export function formatComparisons(comparisons: readonly Comparison[]): string {
   ]);
 }
 
+/** Formats the same as a Markdown table, without the ranges of single runs. */
+export function markdownTable(comparisons: readonly Comparison[]): string {
+  const cell = (values: readonly number[], unit: string): string => {
+    const median = formatValue(percentile(values, 50), unit);
+    if (values.length === 1) return median;
+    return `${median} (${formatValue(values[0] ?? 0, '')} … ${formatValue(values.at(-1) ?? 0, '')})`;
+  };
+  const lines = [
+    ['measurement', 'counterpart in Go', 'operator', 'ratio', ''],
+    ...comparisons.map(({ name, unit, counterpart, operator, ratio, verdict }) => [
+      // Indented lines belong to the line above them.
+      name.replace(/^ +/, '– '),
+      cell(counterpart, unit),
+      cell(operator, unit),
+      ratio.toFixed(2),
+      verdict === 'behind' ? '**behind**' : verdict,
+    ]),
+  ];
+  const widths = [0, 1, 2, 3, 4].map((i) => Math.max(3, ...lines.map((line) => (line[i] ?? '').length)));
+  const format = (line: readonly string[]): string =>
+    `| ${widths.map((width, i) => (line[i] ?? '').padEnd(width)).join(' | ')} |`;
+  const [header = [], ...body] = lines;
+  const rule = widths.map((width) => '-'.repeat(width));
+  return [header, rule, ...body].map(format).join('\n');
+}
+
 /** Returns the CPU seconds of other processes during the measurements, at most: large values make them unreliable. */
 export function foreignCpuSeconds(results: readonly DriverResult[]): number {
   return Math.max(0, ...results.map(({ result }) => result['cpu_other'] ?? 0));

@@ -33,6 +33,12 @@ const SETTLE_POLL_MS = 200;
  */
 const SILENT_REPORT_INTERVAL = '60s';
 
+/**
+ * How often one measurement is tried. A busy machine is the usual cause of a failure: the API server ends a watch that is
+ * read too slowly, and the driver then fails with `EOF`.
+ */
+const MAX_ATTEMPTS = 3;
+
 /** The number of objects of the raw writer in a tenth of the size. */
 const QUICK_RAW = ['-raw-n', '2000'];
 
@@ -71,29 +77,70 @@ export interface CounterpartOptions {
   readonly runs: number;
 }
 
+/** The results of all measurements that succeeded, and a line for each that failed. */
+export interface CounterpartResults {
+  readonly results: readonly DriverResult[];
+  readonly failures: readonly string[];
+}
+
 /**
  * Runs each scenario of the driver with the counterpart and with the operator in alternation, each on a control plane of
- * its own, and returns what the driver reported.
+ * its own, and returns what the driver reported. A measurement that fails is repeated; if it keeps failing, the others
+ * continue.
  *
- * @throws Error in one line if the folder or Go is missing, or a build or the driver fails
+ * @throws Error in one line if the folder or Go is missing, or a build fails
  */
 export async function measureCounterpart(
   { folder, quick, runs }: CounterpartOptions,
   progress: Progress,
-): Promise<readonly DriverResult[]> {
+): Promise<CounterpartResults> {
   const binaries = await build(folder, progress);
   const results: DriverResult[] = [];
+  const failures: string[] = [];
   for (let round = 1; round <= runs; round += 1) {
     // The order changes from run to run, so that drift of the machine affects both.
     const pair = round % 2 === 1 ? candidates(binaries) : candidates(binaries).toReversed();
     for (const scenario of SCENARIOS) {
       for (const candidate of pair) {
-        progress.update(`run ${round} of ${runs}, ${scenario.name}: ${candidate.label}`);
-        results.push(...(await drive({ binaries, candidate, scenario, quick, folder })));
+        const title = `run ${round} of ${runs}, ${scenario.name}: ${candidate.label}`;
+        progress.update(title);
+        try {
+          const measure = (): Promise<readonly DriverResult[]> =>
+            drive({ binaries, candidate, scenario, quick, folder });
+          const measured = await withRetries(measure, MAX_ATTEMPTS, (message) =>
+            progress.log(`${title}: ${message}; measuring it again`),
+          );
+          results.push(...measured);
+        } catch (error) {
+          const failure = `${title}: ${(error as Error).message}`;
+          progress.log(failure);
+          failures.push(failure);
+        }
       }
     }
   }
-  return results;
+  return { results, failures };
+}
+
+/**
+ * Returns the result of the first attempt that succeeds.
+ *
+ * @param onRetry called with the message of each error but the last
+ * @throws Error the last error
+ */
+export async function withRetries<T>(
+  attempt: () => Promise<T>,
+  maxAttempts: number,
+  onRetry: (message: string) => void,
+): Promise<T> {
+  for (let count = 1; ; count += 1) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (count >= maxAttempts) throw error;
+      onRetry((error as Error).message);
+    }
+  }
 }
 
 function candidates(binaries: string): Candidate[] {
@@ -171,9 +218,7 @@ async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
       { cwd: folder, env: process.env },
     );
     if (code !== 0) {
-      throw new Error(
-        `drive -scenario ${scenario.name} with the ${candidate.label}: ${lastLines(stdout + stderr, ERROR_LINES)}`,
-      );
+      throw new Error(driverFailure(stdout + stderr));
     }
     const text = await readFile(out, 'utf8');
     return text
@@ -184,6 +229,14 @@ async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
     await controlPlane.stop();
     await ports.release();
   }
+}
+
+/** Describes why the driver failed, from its output. */
+export function driverFailure(output: string): string {
+  const lines = lastLines(output, ERROR_LINES);
+  return /FAILED:.*\bEOF$/m.test(output)
+    ? `the API server ended the watch of the driver, which was read too slowly (is the machine busy?): ${lines}`
+    : `the driver failed: ${lines}`;
 }
 
 /**

@@ -13,10 +13,13 @@ import { MEASUREMENT_NAMES, runAll } from './measurements.ts';
 import { helpText, parseOptions, type Options } from './options.ts';
 import { profileInitialSync } from './profile.ts';
 import { createProgress } from './progress.ts';
+import { publishComparison, type ComparisonFile } from './publish.ts';
 import { FULL, QUICK } from './scenario.ts';
 
 /** Shown by docs/benchmark.md. */
 const MEMORY_CURVE = new URL('../docs/memory-curve.svg', import.meta.url).pathname;
+/** Contains the table of the comparison. */
+const BENCHMARK_PAGE = new URL('../docs/benchmark.md', import.meta.url).pathname;
 const RESULTS = new URL('./results/', import.meta.url).pathname;
 
 process.exitCode = await main(process.argv.slice(2));
@@ -40,6 +43,7 @@ async function main(args: readonly string[]): Promise<number> {
   // No handler for Ctrl-C: the operator, etcd, kube-apiserver and their folders are removed when this process ends.
   try {
     const { options } = parsed;
+    if (options.publish !== undefined) return await publish(options.publish);
     if (options.counterpart !== undefined) return await compare(options, options.counterpart);
     if (options.memoryCurve !== undefined) return await drawMemoryCurve(options, options.memoryCurve);
     return options.profile ? await profile(options) : await measure(options);
@@ -84,23 +88,34 @@ async function compare({ quick, runs, json }: Options, folder: string): Promise<
     : `${RESULTS}peer-${metadata.date.slice(0, 10)}-${metadata.commit}.json`;
   const file = json ?? defaultFile;
   if (file !== undefined) await mkdir(dirname(file), { recursive: true });
-  const results = await measureCounterpart({ folder, quick, runs }, progress);
+  const { results, failures } = await measureCounterpart({ folder, quick, runs }, progress);
   progress.end();
-  const comparisons = compareResults(results);
+  const comparison: ComparisonFile = {
+    ...metadata,
+    quick,
+    runs,
+    foreignCpuSeconds: foreignCpuSeconds(results),
+    comparisons: compareResults(results),
+  };
   const { cores, processor, memoryGiB, node } = metadata.machine;
-  process.stdout.write(`${formatComparisons(comparisons)}
+  process.stdout.write(`${formatComparisons(comparison.comparisons)}
 
 ${runs} run(s) of commit ${metadata.commit}${quick ? ', a tenth of the size' : ''}
 ${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
-CPU of other processes during one measurement: at most ${foreignCpuSeconds(results).toFixed(1)} s
-`);
+CPU of other processes during one measurement: at most ${comparison.foreignCpuSeconds.toFixed(1)} s
+${failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
   if (file !== undefined) {
-    await writeFile(
-      file,
-      `${JSON.stringify({ ...metadata, quick, runs, comparisons, results }, undefined, 2)}\n`,
+    await writeFile(file, `${JSON.stringify({ ...comparison, failures, results }, undefined, 2)}\n`);
+    process.stdout.write(
+      `written to ${file}\nnpm run bench -- --publish ${file} writes the table into docs/benchmark.md\n`,
     );
-    process.stdout.write(`written to ${file}\n`);
   }
+  return failures.length === 0 ? 0 : 1;
+}
+
+async function publish(file: string): Promise<number> {
+  await publishComparison(file, BENCHMARK_PAGE);
+  process.stdout.write(`written to ${BENCHMARK_PAGE}\n`);
   return 0;
 }
 

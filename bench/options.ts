@@ -14,6 +14,8 @@ export interface Options {
   readonly memoryCurve: number | undefined;
   /** The folder of the counterpart that the operator is compared to, instead of the measurements. Default: none. */
   readonly counterpart: string | undefined;
+  /** The JSON of a comparison, whose table is written into docs/benchmark.md instead of measuring. Default: none. */
+  readonly publish: string | undefined;
   /** The file for the JSON. Default: a file in bench/results if the run is complete. */
   readonly json: string | undefined;
 }
@@ -40,6 +42,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
         peer: { type: 'boolean', default: false },
         'peer-folder': { type: 'string' },
         json: { type: 'string' },
+        publish: { type: 'string' },
         help: { type: 'boolean', short: 'h', default: false },
       },
     }));
@@ -69,6 +72,8 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   if (values.peer && (values.only !== undefined || values.profile)) {
     return { error: '--peer: can be combined only with --peer-folder, --quick, --runs and --json' };
   }
+  if (values.publish !== undefined && args.length > (args[0] === '--publish' ? 2 : 1))
+    return { error: '--publish: cannot be combined with other flags' };
   if (values['peer-folder'] !== undefined && !values.peer) return { error: '--peer-folder: requires --peer' };
   return {
     options: {
@@ -78,6 +83,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
       profile: values.profile,
       memoryCurve: minutes === undefined ? undefined : Number(minutes),
       counterpart: values.peer ? resolve(values['peer-folder'] ?? COUNTERPART_FOLDER) : undefined,
+      publish: values.publish === undefined ? undefined : resolve(values.publish),
       json: values.json,
     },
   };
@@ -103,6 +109,7 @@ docs/benchmark.md describes each metric. Requires Linux.
   --peer       instead of measuring against the baseline, compare the operator with a counterpart in Go, using the
                counterpart's driver; about 15 minutes per run on 2 cores; requires Go
   --peer-folder DIR  the sources of the counterpart (default: ../shared/peer)
+  --publish FILE  instead of measuring, write the table of FILE, which --peer has written, into docs/benchmark.md
   --help       print this text
 
 Measurements:

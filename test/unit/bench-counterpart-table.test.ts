@@ -1,5 +1,12 @@
 import { expect } from 'chai';
-import { compareResults, formatComparisons, type DriverResult } from '../../bench/counterpart-table.ts';
+import { driverFailure, withRetries } from '../../bench/counterpart.ts';
+import {
+  compareResults,
+  formatComparisons,
+  markdownTable,
+  type DriverResult,
+} from '../../bench/counterpart-table.ts';
+import { comparisonSection, replaceSection } from '../../bench/publish.ts';
 
 function results(label: DriverResult['label'], key: string, values: readonly number[]): DriverResult[] {
   return values.map((value) => ({ label, scenario: 'cold', result: { [key]: value } }));
@@ -52,5 +59,69 @@ describe('comparison with the counterpart', () => {
     });
     const [comparison] = compareResults([idle('counterpart', 0.6), idle('operator', 0.3)]);
     expect(comparison?.operator).to.deep.equal([1]);
+  });
+
+  it('has a form for Markdown with medians and ranges', () => {
+    const comparisons = compareResults([
+      ...results('counterpart', 'rss_mib', [100, 102]),
+      ...results('operator', 'rss_mib', [150, 160]),
+    ]);
+    const [header, rule, row] = markdownTable(comparisons).split('\n');
+    expect(header).to.match(/^\| measurement +\| counterpart in Go +\| operator +\| ratio \|/);
+    expect(rule).to.match(/^\| -+ \| -+ \| -+ \| -+ \| -+ +\|$/);
+    expect(row).to.match(
+      /^\| – RSS after the creates \| 101 MiB \(100 … 102\) \| 155 MiB \(150 … 160\) \| 1\.53 +\| \*\*behind\*\* +\|$/,
+    );
+  });
+
+  it('replaces what an earlier comparison has written into a page', () => {
+    const section = (rss: number): string =>
+      comparisonSection({
+        date: '2026-11-28T00:00:00Z',
+        commit: 'abc1234',
+        machine: { cores: 2, processor: 'x', memoryGiB: 8, node: 'v24' },
+        quick: false,
+        runs: 1,
+        foreignCpuSeconds: 0.5,
+        comparisons: compareResults([
+          ...results('counterpart', 'rss_mib', [1]),
+          ...results('operator', 'rss_mib', [rss]),
+        ]),
+      });
+    const marks = [
+      '<!-- comparison: written by `npm run bench -- --publish FILE` -->',
+      '<!-- end of the comparison -->',
+    ];
+    const empty = `before\n${marks.join('\n')}\nafter\n`;
+    const page = replaceSection(replaceSection(empty, section(7)), section(9));
+    expect(page)
+      .to.match(/^before\n<!--/)
+      .and.to.match(/-->\nafter\n$/);
+    expect(page).to.contain('Commit abc1234, 2026-11-28').and.to.contain('9 MiB').and.not.to.contain('7 MiB');
+    expect(() => replaceSection('a page without marks', section(7))).to.throw('does not contain');
+  });
+
+  it('repeats a measurement that fails, up to the limit', async () => {
+    const messages: string[] = [];
+    const failing = (failures: number) => {
+      let left = failures;
+      return () => {
+        left -= 1;
+        return left < 0 ? Promise.resolve('measured') : Promise.reject(new Error(`failure ${left}`));
+      };
+    };
+    expect(await withRetries(failing(2), 3, (message) => messages.push(message))).to.equal('measured');
+    expect(messages).to.deep.equal(['failure 1', 'failure 0']);
+    const failure: unknown = await withRetries(failing(3), 3, () => {}).catch((error: unknown) => error);
+    expect(failure).to.include({ message: 'failure 0' });
+  });
+
+  it('explains why the watch of the driver has ended', () => {
+    const ended = driverFailure(
+      '12:00:00 fill\n12:00:09 FAILED: unexpected EOF\n12:00:10 stopped after 0.50 s\n',
+    );
+    expect(ended).to.match(/^the API server ended the watch.*FAILED: unexpected EOF/);
+    const late = driverFailure('12:00:09 FAILED: saw 3 of 9 A events in 1m0s\n');
+    expect(late).to.match(/^the driver failed: .*saw 3 of 9/);
   });
 });

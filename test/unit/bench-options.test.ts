@@ -17,6 +17,7 @@ describe('flags of the benchmark', () => {
       profile: false,
       memoryCurve: undefined,
       counterpart: undefined,
+      publish: undefined,
       json: undefined,
     });
   });
@@ -36,6 +37,11 @@ describe('flags of the benchmark', () => {
     expect(options('--peer').counterpart).to.match(/\/shared\/peer$/);
   });
 
+  it('write the table of a result into the documentation with --publish', () => {
+    expect(options('--publish', '/nowhere/a.json').publish).to.equal('/nowhere/a.json');
+    expect(options('--publish=/nowhere/a.json').publish).to.equal('/nowhere/a.json');
+  });
+
   it('draw the memory for the given minutes with --memory-curve', () => {
     expect(options('--memory-curve', '60')).to.include({ memoryCurve: 60, counterpart: undefined });
     expect(options('--memory-curve', '3', '--quick').quick).to.equal(true);
@@ -51,6 +57,8 @@ describe('flags of the benchmark', () => {
       [['--runs', '1.5'], /^--runs 1\.5: /],
       [['--profile', '--runs', '2'], /^--profile: /],
       [['--peer', '--only', 'idle'], /^--peer: /],
+      [['--publish', 'a.json', '--peer'], /^--publish: cannot be combined with other flags$/],
+      [['--quick', '--publish=a.json'], /^--publish: /],
       [['--peer-folder', '/nowhere'], /^--peer-folder: requires --peer$/],
       [['--nonsense'], /--nonsense/],
       [['word'], /word/],
