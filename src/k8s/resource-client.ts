@@ -160,6 +160,11 @@ export interface ResourceClient<T> {
   delete(name: string, preconditions: Preconditions, options?: CallOptions): Promise<T | undefined>;
 }
 
+/**
+ * Without it, the API server also looks for unknown fields in order to warn about them, which costs it about 5 % of a
+ * create. It drops them in either case.
+ */
+const WRITE_QUERY = '?fieldValidation=Ignore';
 /** Writes take milliseconds. The API server's own limit of 60 s is too long for a worker to wait. */
 const DEFAULT_TIMEOUT_MS = 10_000;
 /** A page of 2,000 objects takes 0.3 s, and ten times as long on a busy API server. */
@@ -232,13 +237,13 @@ export function createResourceClient<T>(
 
     create(object, options) {
       const { name } = (object as { metadata?: { name?: string } }).metadata ?? {};
-      return call<T>('create', collection, name, options, object);
+      return call<T>('create', collection + WRITE_QUERY, name, options, object);
     },
 
-    patch: (name, patch, options) => call<T>('patch', objectPath(name), name, options, patch),
+    patch: (name, patch, options) => call<T>('patch', objectPath(name) + WRITE_QUERY, name, options, patch),
 
     patchStatus: (name, patch, options) =>
-      call<T>('patch', objectPath(name, '/status'), name, options, patch),
+      call<T>('patch', objectPath(name, '/status') + WRITE_QUERY, name, options, patch),
 
     async delete(name, { uid, resourceVersion }, options) {
       const response = await call<T | KubernetesStatus>('delete', objectPath(name), name, options, {

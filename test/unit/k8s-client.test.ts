@@ -99,6 +99,21 @@ describe('API client', () => {
     expect(samples).to.deep.equal([{ verb: 'create', code: '201' }]);
   });
 
+  it('does not let the API server look for unknown fields in what it writes', async () => {
+    const writes = [
+      () => tunnels.create({ metadata: { name: 'a' } }),
+      () => tunnels.patch('a', {}),
+      () => tunnels.patchStatus('a', {}),
+    ];
+    for (const write of writes) {
+      const call = write();
+      const request = await server.next();
+      expect(request.query.get('fieldValidation'), request.method).to.equal('Ignore');
+      request.respond(answers.okResponse('a', '6'));
+      await call;
+    }
+  });
+
   it('patches an object or its status with a merge patch', async () => {
     const patch = { metadata: { resourceVersion: '5' }, spec: { createdAt: null } };
     const onMain = tunnels.patch('a', patch);
