@@ -38,7 +38,6 @@ export async function bundle(outputFolder: string): Promise<void> {
       external: EXTERNAL,
       define: { 'import.meta.url': 'bundleUrl' },
       banner: { js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;" },
-      keepNames: true,
       sourcemap: 'linked',
       sourcesContent: false,
       legalComments: 'none',
