@@ -207,7 +207,9 @@ function decodeTunnel(reader: Reader, index: number, intern: (text: string) => s
   const violation = tunnelViolation(name, identity, () => `added_tunnels[${index}]`);
   if (violation !== undefined || identity === undefined) return violation as Violation;
   const createdAt = seconds === undefined ? undefined : formatCreatedAt(seconds, nanos);
-  return { name, ...identity, createdAt };
+  const { tenantID, clusterID, nodeID } = identity;
+  // Without tenant isolation both are equal; sharing the memory matters with a million tunnels.
+  return { name, tenantID, clusterID, nodeID: nodeID === name ? name : nodeID, createdAt };
 }
 
 function decodeIdentity(
