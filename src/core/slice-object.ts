@@ -91,7 +91,7 @@ export interface ObservedSlice {
   readonly isUnknown: boolean;
   /** Entries with the other state: Connected if `isUnknown`, Unknown if not. */
   readonly exceptions: ReadonlySet<string>;
-  /** See `observeSlice`; never contains `unknown` or `closed`. */
+  /** See `observeSlice`; never contains `unknown`. */
   readonly drift: Drift;
 }
 
@@ -171,6 +171,7 @@ export function sliceReporterKey({ spec: { reporter } }: SliceObject): string {
  * - `labels`: a label is missing or different, or `tunnelCount` is wrong.
  * - `status`: the status is not one that this project writes for these entries.
  * - `terminating`: the slice is being deleted, and no tunnel is added to it.
+ * - `closed`: it is kept by a finalizer, and its status shows that all of its tunnels are gone; `status` is set as well.
  *
  * @param shared returns the tunnel of the reporter whose memory is shared if it equals the entry
  * @param sent the manifest, if the object is the response to its creation: its name and labels are then not derived again
@@ -184,7 +185,7 @@ export function observeSlice(
   const { metadata, spec, status } = object;
   const entries = observeEntries(spec, shared);
   const ordinal = observeOrdinal(names, object, sent);
-  const { isUnknown, exceptions, isCanonical } = observeStatus(entries, status);
+  const observedStatus = observeStatus(entries, status);
   const labels =
     sent !== undefined && sent.name === metadata.name
       ? sent.labels
@@ -199,12 +200,12 @@ export function observeSlice(
     tenantID: spec.tenantID,
     ordinal,
     entries,
-    isUnknown,
-    exceptions,
+    isUnknown: observedStatus.isUnknown,
+    exceptions: observedStatus.exceptions,
     drift:
       (ordinal === undefined ? Drift.name : 0) |
       (labelsMatch ? 0 : Drift.labels) |
-      (isCanonical ? 0 : Drift.status) |
+      observedStatus.drift |
       (metadata.deletionTimestamp === undefined ? 0 : Drift.terminating),
   };
 }
@@ -245,19 +246,23 @@ function observeOrdinal(
 function observeStatus(
   entries: ReadonlyMap<string, Tunnel>,
   status: SliceObjectStatus | undefined,
-): { isUnknown: boolean; exceptions: ReadonlySet<string>; isCanonical: boolean } {
-  const drift = statusDrift(status);
+): { isUnknown: boolean; exceptions: ReadonlySet<string>; drift: Drift } {
   const isUnknown = status?.state === 'Unknown';
-  const isKnownStatus = drift === 0 || (drift & Drift.unknown) !== 0;
+  const drift = statusDrift(status);
   const listed = status?.tunnels ?? [];
-  if (listed.length === 0) return { isUnknown, exceptions: NO_EXCEPTIONS, isCanonical: isKnownStatus };
+  if (listed.length === 0) {
+    const isDesired = (drift & Drift.unknown) !== 0;
+    return { isUnknown, exceptions: NO_EXCEPTIONS, drift: isDesired ? 0 : drift };
+  }
   const exceptions = new Set<string>();
   for (const { name, state } of listed)
     if (entries.has(name) && (state === 'Unknown') !== isUnknown) exceptions.add(name);
+  // Only a Connected slice has exceptions; see `sliceStatus`.
+  const isDesired = drift === 0 && exceptions.size === listed.length;
   return {
     isUnknown,
     exceptions: exceptions.size === 0 ? NO_EXCEPTIONS : exceptions,
-    isCanonical: isKnownStatus && exceptions.size === listed.length && !isUnknown,
+    drift: isDesired ? 0 : Drift.status,
   };
 }
 
@@ -274,11 +279,12 @@ export function observedEntry(slice: ObservedSlice, tunnelName: string): Observe
   const tunnel = slice.entries.get(tunnelName);
   if (tunnel === undefined) return undefined;
   const unknown = isEntryUnknown(slice, tunnelName) ? Drift.status | Drift.unknown : 0;
+  const closed = (slice.drift & Drift.closed) === 0 ? 0 : Drift.status | Drift.closed;
   return {
     name: slice.name,
     uid: slice.uid,
     resourceVersion: slice.resourceVersion,
     tunnel,
-    drift: (slice.drift & Drift.terminating) | unknown,
+    drift: (slice.drift & Drift.terminating) | unknown | closed,
   };
 }

@@ -12,7 +12,7 @@ import {
   type SliceObject,
   type SliceObjectStatus,
 } from '../../src/core/slice-object.ts';
-import { Drift, reportedStatus, unknownStatus } from '../../src/core/tunnel-object.ts';
+import { closedStatus, Drift, reportedStatus, unknownStatus } from '../../src/core/tunnel-object.ts';
 import { reporterKey, type Tunnel } from '../../src/core/tunnel.ts';
 import { names, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
@@ -135,9 +135,17 @@ describe('the drift of a slice', () => {
     ['0 for a status that was written', withStatus(reportedStatus(NOW)), 0],
     ['0 for an Unknown status that was written', withStatus(unknownStatus(NOW)), 0],
     ['0 with an entry that is Unknown', exceptions({ name: 'b', state: 'Unknown' }), 0],
-    ['status with an entry in the state of the slice', exceptions({ name: 'b', state: 'Connected' }), 4],
-    ['status with a state that is not known', exceptions({ name: 'b', state: 'Foo' }), 4],
-    ['status with the state of a missing entry', exceptions({ name: 'gone', state: 'Unknown' }), 4],
+    [
+      'status with an entry in the state of the slice',
+      exceptions({ name: 'b', state: 'Connected' }),
+      Drift.status,
+    ],
+    ['status with a state that is not known', exceptions({ name: 'b', state: 'Foo' }), Drift.status],
+    [
+      'status with the state of a missing entry',
+      exceptions({ name: 'gone', state: 'Unknown' }),
+      Drift.status,
+    ],
     [
       'status if an Unknown slice has exceptions',
       withStatus({ ...unknownStatus(NOW), tunnels: [{ name: 'a', state: 'Connected' }] }),
@@ -150,6 +158,11 @@ describe('the drift of a slice', () => {
     ['name with another name', withName('mine'), Drift.name],
     ['name with an ordinal and another name', withName('mine-0'), Drift.name],
     ['name with a leading zero', withName(metadata.name.replace(/-0$/, '-00')), Drift.name],
+    [
+      'status and closed for a Closed status that was written',
+      withStatus(closedStatus(NOW)),
+      Drift.status | Drift.closed,
+    ],
     [
       'terminating if the slice is being deleted',
       { ...created, metadata: { ...metadata, deletionTimestamp: NOW } },
