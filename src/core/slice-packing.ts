@@ -251,15 +251,12 @@ export class SlicePacking {
     if (owner === slice) {
       if (slice.pending?.delete(tunnelName) !== true) return;
       if (slice.pending.size === 0) slice.pending = undefined;
-      // It is covered here, so it may leave the slices in which it lingers.
-      for (const remaining of this.#remains.get(tunnelName) ?? []) {
-        this.#setRemain(remaining, tunnelName, 'leaving');
-        this.#markDirty(remaining);
-      }
+      this.#leaveOthers(tunnelName);
     } else if (owner !== undefined) {
       const isCovered = owner.observed?.has(tunnelName) === true;
       this.#setRemain(slice, tunnelName, isCovered ? 'leaving' : 'lingering');
-    } else if (slice.canAssign && slice.leaving?.has(tunnelName) !== true) {
+    } else if (!slice.canAssign) this.#setRemain(slice, tunnelName, 'lingering');
+    else if (slice.leaving?.has(tunnelName) !== true) {
       slice.assigned += 1;
       this.#assigned.set(tunnelName, slice);
     }
@@ -315,8 +312,20 @@ export class SlicePacking {
   #assignTo(slice: PackedSlice, tunnelName: string): void {
     slice.assigned += 1;
     this.#assigned.set(tunnelName, slice);
-    if (slice.observed?.has(tunnelName) === true) this.#setRemain(slice, tunnelName, undefined);
-    else (slice.pending ??= new Set()).add(tunnelName);
+    if (slice.observed?.has(tunnelName) !== true) {
+      (slice.pending ??= new Set()).add(tunnelName);
+      return;
+    }
+    this.#setRemain(slice, tunnelName, undefined);
+    this.#leaveOthers(tunnelName);
+  }
+
+  /** Handles that the slice of a tunnel contains it: it may leave those in which it lingers. */
+  #leaveOthers(tunnelName: string): void {
+    for (const slice of this.#remains.get(tunnelName) ?? []) {
+      this.#setRemain(slice, tunnelName, 'leaving');
+      this.#markDirty(slice);
+    }
   }
 
   #unassign(slice: PackedSlice, tunnelName: string, remain: 'lingering' | 'leaving'): void {
