@@ -150,8 +150,8 @@ function desiredEntry(entry: Tunnel, context: SliceContext): Tunnel | undefined 
   return state.state === 'present' && phase !== 'unknown' && isInPlace(tunnel, context) ? tunnel : entry;
 }
 
-function isInPlace(tunnel: Tunnel, { tenantID, placement }: SliceContext): boolean {
-  return tunnel.tenantID === tenantID && placement(tunnel) === 'here';
+function isInPlace(tunnel: Tunnel, context: SliceContext): boolean {
+  return tunnel.tenantID === context.tenantID && context.placement(tunnel) === 'here';
 }
 
 /** Returns the write of the status of a slice whose content is as desired. */
