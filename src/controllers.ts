@@ -1,13 +1,16 @@
 import type { Clock } from './clock.ts';
 import { Authorizer } from './controller/authorizer.ts';
 import { CreationTimes, type CreationTimesOptions } from './controller/creation-times.ts';
+import { Departures } from './controller/departures.ts';
 import { ExpectationCache } from './controller/expectation-cache.ts';
 import { ExpectationReconciler, type ExpectationStatusApi } from './controller/expectation-reconciler.ts';
 import { ExpectationTracker } from './controller/expectation-tracker.ts';
 import { FlapRecorder } from './controller/flap-recorder.ts';
 import { ExpiryController } from './controller/expiry-controller.ts';
+import { ItemReconciler } from './controller/item-reconciler.ts';
 import { LiveReader } from './controller/live-reader.ts';
-import type { ReporterObjectApi, TunnelObjectApi } from './controller/object-api.ts';
+import { MirroredTunnels } from './controller/mirrored-tunnels.ts';
+import type { ReporterObjectApi, SliceObjectApi, TunnelObjectApi } from './controller/object-api.ts';
 import { PolicyCache } from './controller/policy-cache.ts';
 import { PolicyStatusWriter, type PolicyStatusApi } from './controller/policy-status-writer.ts';
 import { Readiness } from './controller/readiness.ts';
@@ -18,10 +21,18 @@ import { ReporterCache } from './controller/reporter-cache.ts';
 import { ReporterEnqueuer } from './controller/reporter-enqueuer.ts';
 import type { EventRecorder, ObjectEventRecorder } from './controller/event-recorder.ts';
 import { ReporterReconciler } from './controller/reporter-reconciler.ts';
+import { Representations } from './controller/representations.ts';
 import { RewriteLimiter } from './controller/rewrite-limiter.ts';
 import { RewriteRecorder } from './controller/rewrite-recorder.ts';
+import { RewrittenSlices } from './controller/rewritten-slices.ts';
 import { ReporterRegistry, type CreateOwnership } from './controller/reporter-registry.ts';
 import type { ControllerSettings } from './controller/settings.ts';
+import { SliceAssignments } from './controller/slice-assignments.ts';
+import { SliceCache } from './controller/slice-cache.ts';
+import { SliceEnqueuer } from './controller/slice-enqueuer.ts';
+import { SliceMerger } from './controller/slice-merger.ts';
+import { SlicePlanner } from './controller/slice-planner.ts';
+import { SliceReconciler } from './controller/slice-reconciler.ts';
 import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
 import { TransitionRecorder, type TransitionSink } from './controller/transition-recorder.ts';
 import { TunnelCache } from './controller/tunnel-cache.ts';
@@ -30,6 +41,7 @@ import { TunnelReconciler } from './controller/tunnel-reconciler.ts';
 import { Workers } from './controller/workers.ts';
 import { Workqueue } from './controller/workqueue.ts';
 import { WriteAuthorizer } from './controller/write-authorizer.ts';
+import { WriteFailures } from './controller/write-failures.ts';
 import type { WriteFence, WriteFenceEventHandler } from './controller/write-fence.ts';
 import { WritePlanner } from './controller/write-planner.ts';
 import { FlappingTunnels } from './core/flapping-tunnels.ts';
@@ -46,6 +58,7 @@ const EXPECTATION_CONCURRENCY = 4;
 /** The objects as last seen, by kind. Reflectors fill them. */
 export interface Caches {
   readonly tunnels: TunnelCache;
+  readonly slices: SliceCache;
   readonly reporters: ReporterCache;
   readonly policies: PolicyCache;
   readonly expectations: ExpectationCache;
@@ -67,6 +80,7 @@ export function createCaches(options: CachesOptions): Caches {
   const { names, ledger, requirePolicy, clock, metrics, log } = options;
   return {
     tunnels: new TunnelCache(names, ledger),
+    slices: new SliceCache(names, ledger),
     reporters: new ReporterCache(names),
     policies: new PolicyCache({ requirePolicy, clock, metrics, log }),
     expectations: new ExpectationCache(),
@@ -77,6 +91,7 @@ export function createCaches(options: CachesOptions): Caches {
 /** The API server as the controllers see it. */
 export interface ControllerApis {
   readonly tunnels: TunnelObjectApi;
+  readonly slices: SliceObjectApi;
   readonly reporters: ReporterObjectApi;
   readonly policies: PolicyStatusApi;
   readonly expectations: ExpectationStatusApi;
@@ -92,6 +107,8 @@ export interface Watches {
   retryNow(): void;
   /** Lists ReverseTunnel objects again. */
   relistTunnels(): void;
+  /** Lists ReverseTunnelSlice objects again. */
+  relistSlices(): void;
   /** Lists all kinds again: etcd was restored. */
   relistAll(): void;
 }
@@ -131,6 +148,8 @@ export interface Controllers {
   readonly readiness: Readiness;
   readonly registry: ReporterRegistry;
   readonly flapping: FlappingTunnels;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
   readonly intake: ReportIntake;
   readonly writeAuthorizer: WriteAuthorizer;
   readonly tunnels: {
@@ -147,7 +166,7 @@ export interface Controllers {
     readonly queue: Workqueue;
     readonly tracker: ExpectationTracker;
   };
-  /** Starts everything that acts on its own. Workers of tunnels start with the first complete list. */
+  /** Starts everything that acts on its own. Workers of tunnels start once both forms are listed. */
   start(): void;
   /** Resolves when everything that was reported is written, except what is delayed. */
   drained(): Promise<void>;
@@ -167,6 +186,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   const authorizer = new Authorizer(clock);
   const readiness = new Readiness({
     objects: caches.tunnels,
+    slices: caches.slices,
     reporters: caches.reporters,
     authorizer,
     fence,
@@ -180,7 +200,26 @@ export function createControllers(options: ControllersOptions): Controllers {
     clock,
   });
   const flapping = new FlappingTunnels();
-  const planner = new WritePlanner(ledger, caches.tunnels, registry);
+  const mirrored = new MirroredTunnels(caches.tunnels, caches.slices);
+  const representations = new Representations({ authorizer, settings });
+  const assignments = new SliceAssignments(names, caches.slices);
+  const departures = new Departures();
+  const slicePlanner = new SlicePlanner({
+    ledger,
+    objects: caches.tunnels,
+    slices: caches.slices,
+    assignments,
+    representations,
+    registry,
+    departures,
+  });
+  const planner = new WritePlanner({
+    ledger,
+    objects: caches.tunnels,
+    registry,
+    representations,
+    slices: slicePlanner,
+  });
   const tunnelQueue = new Workqueue(clock);
   const reporterQueue = new Workqueue(clock);
 
@@ -215,10 +254,25 @@ export function createControllers(options: ControllersOptions): Controllers {
           authorizer,
           clock,
         });
+  const sliceEnqueuer = new SliceEnqueuer({
+    ledger,
+    slices: caches.slices,
+    assignments,
+    planner: slicePlanner,
+    flapping,
+    registry,
+    writeAuthorizer,
+    queue: tunnelQueue,
+    clock,
+    metrics,
+  });
   const tunnelEnqueuer = new TunnelEnqueuer({
     ledger,
     objects: caches.tunnels,
+    mirrored,
     planner,
+    slicePlanner,
+    slices: sliceEnqueuer,
     flapping,
     registry,
     writeAuthorizer,
@@ -229,7 +283,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   });
   const holds = new RemovalHolds({
     ledger,
-    objects: caches.tunnels,
+    mirrored,
     registry,
     reporters: reporterEnqueuer,
     tunnels: tunnelEnqueuer,
@@ -241,7 +295,8 @@ export function createControllers(options: ControllersOptions): Controllers {
   const flaps = new FlapRecorder({ flapping, registry, events, clock, log });
   const intake = new ReportIntake({
     ledger,
-    objects: caches.tunnels,
+    mirrored,
+    assignments,
     authorizer,
     reporters: reporterEnqueuer,
     tunnels: tunnelEnqueuer,
@@ -256,28 +311,67 @@ export function createControllers(options: ControllersOptions): Controllers {
   const limiter = new RewriteLimiter();
   const rewrites = new RewriteRecorder({ events, clock, metrics, log });
   const creationTimes = new CreationTimes({ serverClock, settings, clock, metrics, log });
+  const failures = new WriteFailures({ registry, writeAuthorizer, events, clock, log });
+  const tunnelReconciler = new TunnelReconciler({
+    api: apis.tunnels,
+    ledger,
+    cache: caches.tunnels,
+    planner,
+    slicePlanner,
+    slices: sliceEnqueuer,
+    departures,
+    registry,
+    flapping,
+    creationTimes,
+    writeAuthorizer,
+    failures,
+    names,
+    queue: tunnelQueue,
+    rewrites,
+    limiter,
+    transitions,
+    watches,
+    clock,
+    metrics,
+    log,
+  });
+  const rewrittenSlices = new RewrittenSlices();
+  const sliceReconciler = new SliceReconciler({
+    api: apis.slices,
+    ledger,
+    cache: caches.slices,
+    objects: caches.tunnels,
+    assignments,
+    planner: slicePlanner,
+    slices: sliceEnqueuer,
+    tunnels: tunnelEnqueuer,
+    registry,
+    flapping,
+    departures,
+    creationTimes,
+    writeAuthorizer,
+    failures,
+    rewritten: rewrittenSlices,
+    rewrites,
+    limiter,
+    names,
+    watches,
+    clock,
+    metrics,
+    log,
+  });
+  const merger = new SliceMerger({
+    ledger,
+    assignments,
+    slices: sliceEnqueuer,
+    registry,
+    writeAuthorizer,
+    queue: tunnelQueue,
+    clock,
+  });
   const tunnelWorkers = new Workers({
     queue: tunnelQueue,
-    reconciler: new TunnelReconciler({
-      api: apis.tunnels,
-      ledger,
-      cache: caches.tunnels,
-      planner,
-      registry,
-      flapping,
-      creationTimes,
-      writeAuthorizer,
-      names,
-      queue: tunnelQueue,
-      events,
-      rewrites,
-      limiter,
-      transitions,
-      watches,
-      clock,
-      metrics,
-      log,
-    }),
+    reconciler: new ItemReconciler(tunnelReconciler, sliceReconciler),
     concurrency: settings.writeConcurrency,
     backoff: 'shortened',
     onUnreachable: watches,
@@ -294,8 +388,10 @@ export function createControllers(options: ControllersOptions): Controllers {
       registry,
       reader,
       ledger,
-      objects: caches.tunnels,
+      mirrored,
       planner,
+      slicePlanner,
+      assignments,
       queue: tunnelQueue,
       tunnels: tunnelEnqueuer,
       fence,
@@ -322,7 +418,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     reporters: reporterEnqueuer,
     tunnels: tunnelEnqueuer,
     queue: tunnelQueue,
-    objects: caches.tunnels,
+    mirrored,
     fence,
     settings,
     clock,
@@ -333,7 +429,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     registry,
     reporters: reporterEnqueuer,
     cache: caches.reporters,
-    objects: caches.tunnels,
+    mirrored,
     replicas: caches.replicas,
     fence,
     readiness,
@@ -350,7 +446,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   const expectationQueue = new Workqueue(clock);
   const expectationTracker = new ExpectationTracker({
     expectations: caches.expectations,
-    tunnels: caches.tunnels,
+    tunnels: mirrored,
     names,
     leader,
     queue: expectationQueue,
@@ -378,23 +474,28 @@ export function createControllers(options: ControllersOptions): Controllers {
   });
 
   // Before the workers start.
-  caches.tunnels.addEventHandler(holds);
+  mirrored.addEventHandler(holds);
+  // Before the enqueuer, which compares the slices with what is assigned to them.
+  caches.slices.addEventHandler(sliceEnqueuer);
+  caches.slices.addEventHandler(tunnelEnqueuer);
   if (transitions !== undefined) {
     // Before the enqueuer, which makes the tunnel active.
     caches.tunnels.addEventHandler(transitions);
     registry.addEventHandler(transitions);
   }
   caches.tunnels.addEventHandler(tunnelEnqueuer);
-  caches.tunnels.addEventHandler({ onListed: () => tunnelWorkers.start() });
-  caches.tunnels.addEventHandler(expectationTracker);
+  mirrored.addEventHandler({ onListed: () => tunnelWorkers.start() });
+  mirrored.addEventHandler(expectationTracker);
   caches.expectations.addEventHandler(expectationTracker);
   caches.policies.addEventHandler(authorizer);
   authorizer.addEventHandler(tunnelEnqueuer);
   registry.addEventHandler(tunnelEnqueuer);
+  registry.addEventHandler(sliceEnqueuer);
+  registry.addEventHandler(rewrittenSlices);
   registry.addEventHandler(authorizer);
   registry.addEventHandler(flaps);
   tunnelQueue.addEventHandler(reporterEnqueuer);
-  for (const source of [caches.tunnels, caches.reporters, authorizer, fence]) {
+  for (const source of [caches.tunnels, caches.slices, caches.reporters, authorizer, fence]) {
     source.addEventHandler(reporterEnqueuer);
     source.addEventHandler(readiness);
   }
@@ -404,6 +505,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     readiness,
     registry,
     flapping,
+    mirrored,
     intake,
     writeAuthorizer,
     tunnels: { queue: tunnelQueue, enqueuer: tunnelEnqueuer, workers: tunnelWorkers },
@@ -412,6 +514,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     start() {
       reporterWorkers.start();
       expiry.start();
+      merger.start();
       takeover.start();
       policyStatus.start();
       expectationTracker.start();
@@ -421,6 +524,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       // A stream that has just opened must be claimed first.
       await reporterWorkers.drained();
       await tunnelEnqueuer.drained();
+      sliceEnqueuer.flush();
       await tunnelWorkers.drained();
     },
     stop() {
@@ -428,6 +532,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       reporterWorkers.stop();
       holds.stop();
       expiry.stop();
+      merger.stop();
       takeover.stop();
       policyStatus.stop();
       expectationTracker.stop();

@@ -2,6 +2,7 @@ import type { Clock } from './clock.ts';
 import type { Caches } from './controllers.ts';
 import type { ExpectationObject } from './core/expectation-object.ts';
 import type { PolicyObject } from './core/policy-object.ts';
+import type { SliceObject } from './core/slice-object.ts';
 import type { ReporterObject } from './core/reporter-object.ts';
 import type { TunnelObject } from './core/tunnel-object.ts';
 import { ApiError } from './k8s/api-error.ts';
@@ -9,13 +10,21 @@ import type { ApiClient } from './k8s/client.ts';
 import { leaseResource, type LeaseObject } from './k8s/lease.ts';
 import type { FaultLogger } from './k8s/fault-log.ts';
 import { Reflector, type ReflectorState } from './k8s/reflector.ts';
-import { expectationResource, policyResource, reporterResource, tunnelResource } from './k8s/resources.ts';
+import {
+  expectationResource,
+  policyResource,
+  reporterResource,
+  sliceResource,
+  tunnelResource,
+} from './k8s/resources.ts';
 import type { Log } from './log.ts';
 
 export interface ReflectorsOptions {
   readonly client: ApiClient;
   readonly namespace: string;
   readonly caches: Caches;
+  /** False: slices are not watched. Default true. */
+  readonly watchSlices?: boolean | undefined;
   /** False: policies are not watched. Default true. */
   readonly watchPolicies?: boolean | undefined;
   /** False: expectations are not watched. Default true. */
@@ -28,12 +37,16 @@ export interface ReflectorsOptions {
   readonly log: Log;
 }
 
+/** A slice contains up to 100 tunnels, so a page of slices is as large as one of 10,000 tunnels. */
+const SLICE_PAGE_LIMIT = 100;
+
 /** One reflector per watched kind, each of which fills a cache. */
 export class Reflectors {
   readonly #tunnels: Reflector<TunnelObject>;
   /** ReverseTunnelReporters; after a lost Lease they must be listed again. */
   readonly reporters: Reflector<ReporterObject>;
   readonly #leases: Reflector<LeaseObject>;
+  readonly #slices: Reflector<SliceObject> | undefined;
   readonly #policies: Reflector<PolicyObject> | undefined;
   readonly #expectations: Reflector<ExpectationObject> | undefined;
   readonly #log: Log;
@@ -42,6 +55,7 @@ export class Reflectors {
     client,
     namespace,
     caches,
+    watchSlices = true,
     watchPolicies = true,
     watchExpectations = true,
     tunnelPageLimit,
@@ -64,6 +78,26 @@ export class Reflectors {
       handler: caches.replicas,
       ...common,
     });
+    if (watchSlices) {
+      const source = client.resource<SliceObject>(sliceResource(namespace));
+      const fallback = new OptionalKindHandler({
+        title: source.title,
+        cache: caches.slices,
+        tunnels: this.#tunnels,
+        missing:
+          'ReverseTunnelSlice CRD is not installed; tunnels are represented by ReverseTunnel objects only',
+        forbidden: 'cannot list ReverseTunnelSlices; ReverseTunnel writes are paused until they are listed',
+        log: common.log,
+      });
+      this.#slices = new Reflector<SliceObject>({
+        source,
+        handler: caches.slices,
+        pageLimit: SLICE_PAGE_LIMIT,
+        ...common,
+        log: fallback,
+        onStateChange: (state, error) => fallback.onStateChange(state, error),
+      });
+    }
     if (watchPolicies) {
       const source = client.resource<PolicyObject>(policyResource(namespace));
       const fallback = new OptionalKindHandler({
@@ -113,6 +147,11 @@ export class Reflectors {
     this.#tunnels.relist();
   }
 
+  /** Lists ReverseTunnelSlice objects again. */
+  relistSlices(): void {
+    this.#slices?.relist();
+  }
+
   /**
    * Lists all kinds again, because etcd appears to have been restored from a backup. A watch that started before the
    * restore shows nothing, and continues without an error once the restored store reaches its version.
@@ -133,7 +172,9 @@ export class Reflectors {
   }
 
   #all(): Pick<Reflector<never>, 'run' | 'relist' | 'retryNow'>[] {
-    const optional = [this.#policies, this.#expectations].filter((reflector) => reflector !== undefined);
+    const optional = [this.#slices, this.#policies, this.#expectations].filter(
+      (reflector) => reflector !== undefined,
+    );
     return [this.#tunnels, this.reporters, this.#leases, ...optional];
   }
 }

@@ -8,6 +8,7 @@ import type { Names } from './core/names.ts';
 import type { ExpectationObject } from './core/expectation-object.ts';
 import type { PolicyObject } from './core/policy-object.ts';
 import type { ReporterObject } from './core/reporter-object.ts';
+import type { SliceObject } from './core/slice-object.ts';
 import type { TunnelObject } from './core/tunnel-object.ts';
 import type { ApiClient } from './k8s/client.ts';
 import { leaseResource, type LeaseObject } from './k8s/lease.ts';
@@ -16,11 +17,13 @@ import {
   createExpectationApi,
   createPolicyApi,
   createReporterApi,
+  createSliceApi,
   createTunnelApi,
   eventResource,
   expectationResource,
   policyResource,
   reporterResource,
+  sliceResource,
   tunnelResource,
 } from './k8s/resources.ts';
 import type { Log } from './log.ts';
@@ -40,6 +43,8 @@ export interface ReplicaOptions {
   readonly requirePolicy?: boolean;
   /** Where the transitions of tunnels are recorded. Default: nowhere. */
   readonly transitionSink?: TransitionSink | undefined;
+  /** As in `Reflectors`. */
+  readonly watchSlices?: boolean;
   /** As in `Reflectors`. */
   readonly watchPolicies?: boolean;
   /** As in `Reflectors`. */
@@ -73,6 +78,7 @@ export function createReplica(options: ReplicaOptions): Replica {
     client,
     namespace,
     caches,
+    watchSlices: options.watchSlices,
     watchPolicies: options.watchPolicies,
     watchExpectations: options.watchExpectations,
     tunnelPageLimit: options.tunnelPageLimit,
@@ -109,6 +115,7 @@ export function createReplica(options: ReplicaOptions): Replica {
     watches: reflectors,
     apis: {
       tunnels: createTunnelApi(client.resource<TunnelObject>(tunnelResource(namespace))),
+      slices: createSliceApi(client.resource<SliceObject>(sliceResource(namespace))),
       reporters: createReporterApi(client.resource<ReporterObject>(reporterResource(namespace))),
       policies: createPolicyApi(client.resource<PolicyObject>(policyResource(namespace))),
       expectations: createExpectationApi(client.resource<ExpectationObject>(expectationResource(namespace))),

@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts';
 import type { FlappingTunnels } from '../core/flapping-tunnels.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { Metrics } from '../metrics.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { ExpectationTracker } from './expectation-tracker.ts';
@@ -39,7 +40,7 @@ export interface ReporterStats {
 
 export interface ReporterStatsSources {
   readonly ledger: Pick<Ledger, 'deniedCount'>;
-  readonly objects: Pick<TunnelCache, 'tunnelCount'>;
+  readonly mirrored: Pick<MirroredTunnels, 'hasObjects'>;
   /** The queue of tunnels. */
   readonly queue: Pick<Workqueue, 'pending'>;
 }
@@ -47,7 +48,7 @@ export interface ReporterStatsSources {
 /** Counts in one pass over the reporters, with a few lookups each and none per tunnel. Changes nothing. */
 export function collectReporterStats(
   entries: Iterable<ReporterEntry>,
-  { ledger, objects, queue }: ReporterStatsSources,
+  { ledger, mirrored, queue }: ReporterStatsSources,
   nowMs: number,
 ): ReporterStats {
   const byState = { connected: 0, pending: 0, disconnected: 0, idle: 0 };
@@ -63,7 +64,7 @@ export function collectReporterStats(
       byState[ownership.owns ? 'connected' : 'pending'] += 1;
       rejected.invalid += stream.rejected;
     } else if (ownership.owns) {
-      byState[objects.tunnelCount(key) > 0 ? 'disconnected' : 'idle'] += 1;
+      byState[mirrored.hasObjects(key) ? 'disconnected' : 'idle'] += 1;
     }
     const { rejectedCount, blockedCount, backlogSinceMs } = pendingWrites;
     rejected.rejected += rejectedCount;
@@ -82,6 +83,8 @@ export interface ControllerMetricsOptions {
   readonly registry: ReporterRegistry;
   readonly ledger: Ledger;
   readonly objects: TunnelCache;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
   readonly flapping: FlappingTunnels;
   readonly queues: Readonly<Record<'tunnels' | 'reporters' | 'expectations', Workqueue>>;
   readonly expectations: Pick<ExpectationTracker, 'countStates'>;
@@ -91,14 +94,14 @@ export interface ControllerMetricsOptions {
 
 /** Sets the gauges that are computed for each scrape, because their values change too often. */
 export function updateControllerMetrics(options: ControllerMetricsOptions): void {
-  const { registry, ledger, objects, flapping, queues, expectations, clock, metrics } = options;
-  const sources = { ledger, objects, queue: queues.tunnels };
+  const { registry, ledger, objects, mirrored, flapping, queues, expectations, clock, metrics } = options;
+  const sources = { ledger, mirrored, queue: queues.tunnels };
   const stats = collectReporterStats(registry.entries(), sources, clock.monotonicMs());
   metrics.reportedTunnels.set(ledger.totalTunnelCount());
   metrics.objects.set(objects.size);
   metrics.removalsHeld.set(ledger.heldCount);
   metrics.tunnelsFlapping.set(flapping.count(clock.monotonicMs()));
-  metrics.cacheSynced.set(objects.hasSynced ? 1 : 0);
+  metrics.cacheSynced.set(mirrored.hasSynced ? 1 : 0);
   for (const [name, queue] of Object.entries(queues)) {
     metrics.workqueueDepth.set({ name }, queue.depth);
     metrics.workqueueDelayed.set({ name }, queue.delayedCount);

@@ -14,7 +14,7 @@ import type { ExpectationCache, ExpectationCacheEventHandler } from './expectati
 import { COUNTS_DELAY_MS } from './expectation-entry.ts';
 import type { CountedGroup, ExpectationEntry, GroupMember } from './expectation-entry.ts';
 import { ExpectationQuota, NOT_PARSED } from './expectation-quota.ts';
-import type { TunnelCache, TunnelCacheEventHandler } from './tunnel-cache.ts';
+import type { MirroredTunnels, MirroredTunnelsEventHandler } from './mirrored-tunnels.ts';
 import type { Workqueue } from './workqueue.ts';
 
 /** The key of all expectations in their queue; the name of an item is that of the expectation. */
@@ -33,7 +33,8 @@ const MEMBERS_PER_MS = 10;
 
 export interface ExpectationTrackerOptions {
   readonly expectations: Pick<ExpectationCache, 'hasSynced' | 'names'>;
-  readonly tunnels: Pick<TunnelCache, 'hasSynced' | 'observed'>;
+  /** The tunnels in either form. */
+  readonly tunnels: Pick<MirroredTunnels, 'hasSynced' | 'observed'>;
   readonly names: Pick<Names, 'labelValue'>;
   /** Only the leader keeps counts. */
   readonly leader: { readonly isHeld: boolean };
@@ -49,7 +50,7 @@ export interface ExpectationTrackerOptions {
  * and queues their expectations; nothing is scanned periodically. Only a new match causes one scan of all objects, which
  * all matches that are added within a second share.
  */
-export class ExpectationTracker implements TunnelCacheEventHandler, ExpectationCacheEventHandler {
+export class ExpectationTracker implements MirroredTunnelsEventHandler, ExpectationCacheEventHandler {
   readonly #options: ExpectationTrackerOptions;
   readonly #entries = new Map<string, ExpectationEntry>();
   readonly #groups = new Map<string, CountedGroup>();

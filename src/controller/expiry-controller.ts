@@ -1,10 +1,10 @@
 import type { Clock } from '../clock.ts';
 import { runPeriodically } from '../run-periodically.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { ReporterEnqueuer } from './reporter-enqueuer.ts';
 import type { Disconnection, ReporterEntry } from './reporter-entry.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { ControllerSettings } from './settings.ts';
-import type { TunnelCache } from './tunnel-cache.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 import type { Workqueue } from './workqueue.ts';
 import type { WriteFence } from './write-fence.ts';
@@ -19,9 +19,10 @@ export interface ExpiryControllerOptions {
   readonly registry: ReporterRegistry;
   readonly reporters: ReporterEnqueuer;
   readonly tunnels: TunnelEnqueuer;
-  /** The queue of tunnels. */
+  /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
-  readonly objects: TunnelCache;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
   readonly fence: WriteFence;
   readonly settings: ControllerSettings;
   readonly clock: Clock;
@@ -101,18 +102,18 @@ export class ExpiryController {
 
   /** Queues up to `limit` tunnels of a reporter. Returns their number. */
   #expireBatch(entry: ReporterEntry, disconnection: Disconnection, limit: number): number {
-    const { reporters, tunnels, queue, objects } = this.#options;
+    const { reporters, tunnels, queue, mirrored } = this.#options;
     const { key } = entry;
     let queued = 0;
     while (queued < limit) {
-      const name = disconnection.nextName(objects.tunnelNames(key));
+      const name = disconnection.nextName(tunnels.itemNames(key));
       if (name === undefined) break;
       if (tunnels.enqueue(key, name)) queued += 1;
     }
     if (!disconnection.isScanComplete || queue.pending(key) > 0 || disconnection.phase !== 'expired')
       return queued;
     // Remaining objects were rejected, or appeared late. Without any, the reconciler deletes the reporter object.
-    if (objects.tunnelCount(key) > 0) disconnection.restartScan();
+    if (mirrored.hasObjects(key)) disconnection.restartScan();
     else reporters.enqueue(entry);
     return queued;
   }

@@ -1,5 +1,6 @@
 import type { Authorizer } from './authorizer.ts';
 import type { ReporterCache } from './reporter-cache.ts';
+import type { SliceCache } from './slice-cache.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 
 export interface ReadinessEventHandler {
@@ -9,6 +10,7 @@ export interface ReadinessEventHandler {
 
 export interface ReadinessOptions {
   readonly objects: TunnelCache;
+  readonly slices: SliceCache;
   readonly reporters: ReporterCache;
   readonly authorizer: Authorizer;
   /** True once the replica's Lease has been acquired. */
@@ -31,14 +33,15 @@ export class Readiness {
 
   /** True once all kinds have been listed and the policies evaluated. Before that, no claim is sent. */
   get hasSynced(): boolean {
-    const { objects, reporters, authorizer } = this.#options;
-    return objects.hasSynced && reporters.hasSynced && authorizer.hasReviewed;
+    const { objects, slices, reporters, authorizer } = this.#options;
+    return objects.hasSynced && slices.hasSynced && reporters.hasSynced && authorizer.hasReviewed;
   }
 
   /** Returns why the replica is not ready; undefined if it is. */
   notReady(): string | undefined {
-    const { objects, reporters, authorizer, fence } = this.#options;
+    const { objects, slices, reporters, authorizer, fence } = this.#options;
     if (!objects.hasSynced) return 'ReverseTunnels not listed yet';
+    if (!slices.hasSynced) return 'ReverseTunnelSlices not listed yet';
     if (!reporters.hasSynced) return 'ReverseTunnelReporters not listed yet';
     if (!authorizer.hasReviewed) return 'ReverseTunnelPolicies not listed yet';
     return fence.everHeld ? undefined : 'replica Lease not acquired yet';

@@ -6,9 +6,9 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
 import type { EventRecorder } from './event-recorder.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { ReporterEnqueuer } from './reporter-enqueuer.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
-import type { TunnelCache } from './tunnel-cache.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 
 /** Holds that end within this time of each other are ended together, so that many holds cause few timers. */
@@ -16,7 +16,8 @@ const TIMER_GRANULARITY_MS = 100;
 
 export interface RemovalHoldsOptions {
   readonly ledger: Ledger;
-  readonly objects: TunnelCache;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
   readonly registry: ReporterRegistry;
   readonly reporters: ReporterEnqueuer;
   readonly tunnels: TunnelEnqueuer;
@@ -74,9 +75,9 @@ export class RemovalHolds {
 
   /** Compares the full pushes that arrived before the objects were listed. */
   onListed(): void {
-    const { ledger, objects, registry, clock } = this.#options;
+    const { ledger, mirrored, registry, clock } = this.#options;
     for (const { key } of registry.entries()) {
-      const hold = ledger.holdUncompared(key, objects.priorState(key), clock.monotonicMs());
+      const hold = ledger.holdUncompared(key, mirrored.priorState(key), clock.monotonicMs());
       if (hold !== undefined) this.start(key, hold);
     }
   }

@@ -7,24 +7,28 @@ import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-s
 import { reporterKey, type ReporterId } from '../core/tunnel.ts';
 import type { Authorizer } from './authorizer.ts';
 import type { FlapRecorder } from './flap-recorder.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { RemovalHolds } from './removal-holds.ts';
 import type { ReporterEnqueuer, ReportSummary } from './reporter-enqueuer.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
+import type { SliceAssignments } from './slice-assignments.ts';
+import { sliceItemName } from './slice-item.ts';
 import type { TransitionRecorder } from './transition-recorder.ts';
-import type { TunnelCache } from './tunnel-cache.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 import type { Workqueue } from './workqueue.ts';
 
 export interface ReportIntakeOptions {
   readonly ledger: Ledger;
-  readonly objects: TunnelCache;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
+  readonly assignments: SliceAssignments;
   readonly authorizer: Authorizer;
   readonly reporters: ReporterEnqueuer;
   readonly tunnels: TunnelEnqueuer;
   readonly registry: ReporterRegistry;
   readonly holds: RemovalHolds;
   readonly flaps: FlapRecorder;
-  /** The queue of tunnels. */
+  /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
   readonly clock: Clock;
   /** Undefined: transitions are not recorded. */
@@ -74,12 +78,18 @@ export class ReportIntake {
     report: Report & Pick<ReportSummary, 'rejected'>,
     receivedMs: number,
   ): LimitExceeded | undefined {
-    const { ledger, objects, authorizer, reporters, tunnels, holds, flaps, transitions } = this.#options;
+    const { ledger, mirrored, authorizer, reporters, tunnels, holds, flaps, transitions } = this.#options;
     const exceeded = authorizer.limitExceeded(reporter);
     if (exceeded !== undefined) return exceeded;
     const key = reporterKey(reporter);
     const context = report.fullPush ? this.#objectsContext(key) : undefined;
-    const result = ledger.apply(reporter, report, objects.priorState(key), authorizer.grantFor(key), context);
+    const result = ledger.apply(
+      reporter,
+      report,
+      mirrored.priorState(key),
+      authorizer.grantFor(key),
+      context,
+    );
     if ('limit' in result) return result;
     if (result.drops !== undefined) flaps.record(key, result.drops);
     if (result.hold !== undefined) holds.start(key, result.hold);
@@ -90,12 +100,16 @@ export class ReportIntake {
   }
 
   #objectsContext(key: string): ObjectsContext {
-    const { objects, registry, queue, clock } = this.#options;
+    const { mirrored, assignments, registry, queue, clock } = this.#options;
     return {
       nowMs: clock.monotonicMs(),
-      isListed: objects.hasSynced,
+      isListed: mirrored.hasSynced,
       isOwned: registry.entry(key)?.ownership.hasConfirmedClaim === true,
-      isBeingWritten: (name) => queue.isRunning(key, name),
+      isBeingWritten(name) {
+        const sliceName = assignments.known(key)?.sliceOf(name);
+        const isInSlice = sliceName !== undefined && queue.isRunning(key, sliceItemName(sliceName));
+        return isInSlice || queue.isRunning(key, name);
+      },
     };
   }
 }

@@ -107,10 +107,10 @@ export class ReporterReconciler implements Reconciler {
 
   /** Returns true once the reporter has expired and all of its objects are deleted, until its own object is. */
   #isExpired({ key, disconnection }: ReporterEntry, { metadata }: ReporterObject): boolean {
-    const { objects, queue } = this.#options;
+    const { mirrored, queue } = this.#options;
     return (
       disconnection?.phase === 'expired' &&
-      objects.tunnelCount(key) === 0 &&
+      !mirrored.hasObjects(key) &&
       queue.pending(key) === 0 &&
       // An object that was deleted already disappears when its finalizers are removed.
       metadata.deletionTimestamp === undefined

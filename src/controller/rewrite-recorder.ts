@@ -14,6 +14,10 @@ const RESOURCES = {
     message: 'admission rewrote a ReverseTunnel',
     hint: 'a mutating admission webhook or policy matches reversetunnels; doctor names them',
   },
+  reversetunnelslices: {
+    message: 'admission rewrote a ReverseTunnelSlice',
+    hint: 'a mutating admission webhook or policy matches reversetunnelslices; doctor names them',
+  },
   reversetunnelreporters: {
     message: 'admission rewrote a ReverseTunnelReporter',
     hint: 'a mutating admission webhook or policy matches reversetunnelreporters; doctor names them',

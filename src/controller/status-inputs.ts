@@ -3,20 +3,26 @@ import type { Ledger } from '../core/ledger.ts';
 import { deniedTunnelMessage } from '../core/policy-set.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
 import type { RewrittenObjectsSummary, StatusInputs, SyncStatus } from '../core/reporter-status.ts';
-import { BACKLOG_THRESHOLD_MS } from './pending-writes.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
+import { BACKLOG_THRESHOLD_MS, type PendingWrites } from './pending-writes.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ControllerSettings } from './settings.ts';
-import type { TunnelCache } from './tunnel-cache.ts';
+import type { SliceAssignments } from './slice-assignments.ts';
+import { sliceItemName, sliceNameOf } from './slice-item.ts';
+import type { SlicePlanner } from './slice-planner.ts';
 import type { Workqueue } from './workqueue.ts';
 import type { WritePlanner } from './write-planner.ts';
 
 /** What the status of a reporter is computed from, in addition to its entry. */
 export interface StatusSources {
   readonly ledger: Ledger;
-  readonly objects: TunnelCache;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
   readonly planner: WritePlanner;
-  /** The queue of tunnels. */
+  readonly slicePlanner: SlicePlanner;
+  readonly assignments: SliceAssignments;
+  /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
   readonly settings: ControllerSettings;
   readonly flapping: FlappingTunnels;
@@ -68,13 +74,13 @@ export function collectStatusInputs(
   };
 }
 
-/** The differences between the reported tunnels of a reporter and its objects. */
+/** The differences between the reported tunnels of a reporter and what the API shows. */
 interface ObjectsDiff {
-  /** Tunnels whose objects are not in the desired state, except flapping ones whose next write is delayed. */
+  /** Tunnels that are not shown as they should be, except flapping ones whose next write is delayed. */
   readonly unwritten: number;
   /** Those flapping tunnels. */
   readonly limited: number;
-  /** True if there are objects that must be deleted. */
+  /** True if there are objects or entries that must be removed. */
   readonly extra: boolean;
 }
 
@@ -83,30 +89,59 @@ interface ObjectsDiff {
  * skipped, missing objects are only estimated from the totals: all tunnels will be compared anyway, and a comparison of
  * 100,000 tunnels delays every stream.
  */
-function diffObjects(
-  { key, pendingWrites }: ReporterEntry,
-  { ledger, queue, planner, objects }: StatusSources,
-): ObjectsDiff {
+function diffObjects({ key, pendingWrites }: ReporterEntry, sources: StatusSources): ObjectsDiff {
+  const { ledger, queue, mirrored } = sources;
   const isSkipping = pendingWrites.skippedSinceMs !== undefined;
   const pending = queue.pending(key);
   if (pending === 0 && !isSkipping) return { unwritten: 0, limited: 0, extra: false };
-  const missing = ledger.tunnelCount(key) - ledger.deniedCount(key) - objects.tunnelCount(key);
+  const missing = ledger.tunnelCount(key) - ledger.deniedCount(key) - mirrored.tunnelCount(key);
   if (isSkipping && missing > 0) return { unwritten: missing, limited: 0, extra: false };
-  let limited = 0;
-  for (const name of pendingWrites.limitedNames())
-    if (ledger.tunnel(key, name) !== undefined && planner.needsWrite(key, name)) limited += 1;
+  const limited = countLimited(key, pendingWrites, sources);
   if (pending <= pendingWrites.limitedCount && !isSkipping) return { unwritten: 0, limited, extra: false };
   let unwritten = 0;
   for (const name of ledger.tunnelNames(key)) {
-    if (pendingWrites.isLimited(name) || !planner.needsWrite(key, name)) continue;
+    if (isLimited(key, name, pendingWrites, sources) || !needsWrite(key, name, sources)) continue;
     unwritten += 1;
     if (isSkipping) return { unwritten, limited, extra: false };
   }
   if (unwritten > 0) return { unwritten, limited, extra: false };
-  for (const name of objects.tunnelNames(key))
-    if (!pendingWrites.isLimited(name) && planner.needsWrite(key, name))
+  for (const name of mirrored.tunnelNames(key))
+    if (!isLimited(key, name, pendingWrites, sources) && needsWrite(key, name, sources))
       return { unwritten, limited, extra: true };
   return { unwritten, limited, extra: false };
+}
+
+/** Returns true if a tunnel is not shown as it should be, in the form of an object or in slices. */
+function needsWrite(key: string, name: string, { planner, slicePlanner }: StatusSources): boolean {
+  return planner.needsWrite(key, name) || (slicePlanner.isUsed(key) && slicePlanner.needsWrite(key, name));
+}
+
+/** Returns true if the next write of a tunnel, or of its slice, is delayed because it flaps. */
+function isLimited(
+  key: string,
+  name: string,
+  pendingWrites: PendingWrites,
+  { assignments }: StatusSources,
+): boolean {
+  if (pendingWrites.limitedCount === 0) return false;
+  const sliceName = assignments.known(key)?.sliceOf(name);
+  return (
+    pendingWrites.isLimited(name) ||
+    (sliceName !== undefined && pendingWrites.isLimited(sliceItemName(sliceName)))
+  );
+}
+
+/** Counts the reported tunnels that are not shown as they should be because their next write is delayed. */
+function countLimited(key: string, pendingWrites: PendingWrites, sources: StatusSources): number {
+  const { ledger, slicePlanner } = sources;
+  let count = 0;
+  for (const itemName of pendingWrites.limitedNames()) {
+    const sliceName = sliceNameOf(itemName);
+    const names = sliceName === undefined ? [itemName] : slicePlanner.namesIn(key, sliceName);
+    for (const name of names)
+      if (ledger.tunnel(key, name) !== undefined && needsWrite(key, name, sources)) count += 1;
+  }
+  return count;
 }
 
 function countTunnels(

@@ -2,12 +2,12 @@ import type { Clock } from '../clock.ts';
 import { reporterIdOf } from '../core/reporter-object.ts';
 import { parseReporterKey, type ReporterId } from '../core/tunnel.ts';
 import { runPeriodically } from '../run-periodically.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { Readiness } from './readiness.ts';
 import type { ReplicaRegistry } from './replica-registry.ts';
 import type { ReporterCache } from './reporter-cache.ts';
 import type { ReporterEnqueuer } from './reporter-enqueuer.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
-import type { TunnelCache } from './tunnel-cache.ts';
 import type { WriteFence } from './write-fence.ts';
 
 const SCAN_INTERVAL_MS = 2000;
@@ -26,7 +26,8 @@ export interface TakeoverControllerOptions {
   readonly registry: Pick<ReporterRegistry, 'entry'>;
   readonly reporters: Pick<ReporterEnqueuer, 'takeOver' | 'isActive'>;
   readonly cache: Pick<ReporterCache, 'get' | 'entries'>;
-  readonly objects: Pick<TunnelCache, 'reporterKeys'>;
+  /** The tunnels in either form. */
+  readonly mirrored: Pick<MirroredTunnels, 'reporterKeys'>;
   readonly replicas: Pick<ReplicaRegistry, 'expiredLeases' | 'isAlive'>;
   readonly fence: WriteFence;
   readonly readiness: Pick<Readiness, 'hasSynced'>;
@@ -65,7 +66,7 @@ export class TakeoverController {
   }
 
   #scan(): void {
-    const { self, leader, readiness, fence, cache, objects, replicas, leases } = this.#options;
+    const { self, leader, readiness, fence, cache, mirrored, replicas, leases } = this.#options;
     if (!readiness.hasSynced || !fence.canWrite()) return;
     // If the watch of Leases does not show this replica's renewals, it shows no others, and all replicas would appear dead.
     if (!replicas.isAlive(self)) return;
@@ -81,7 +82,7 @@ export class TakeoverController {
       if (isAbandoned) this.#track(stillAbandoned, key, reporterIdOf(object), false);
     }
     if (isLeader) {
-      for (const key of objects.reporterKeys()) {
+      for (const key of mirrored.reporterKeys()) {
         if (cache.get(key) === undefined) this.#track(stillAbandoned, key, parseReporterKey(key), true);
       }
     }

@@ -98,6 +98,11 @@ export class TunnelCache {
     return objects;
   }
 
+  /** Returns true if a tunnel has an object. */
+  has(key: string, tunnelName: string): boolean {
+    return this.#byReporter.get(key)?.has(tunnelName) === true;
+  }
+
   /** Returns the names of a reporter's tunnels that have an object. */
   tunnelNames(key: string): Iterable<string> {
     return this.#byReporter.get(key)?.keys() ?? [];

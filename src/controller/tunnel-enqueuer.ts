@@ -6,6 +6,10 @@ import type { Ledger } from '../core/ledger.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import { RevertBackoff } from './revert-backoff.ts';
+import type { SliceEnqueuer } from './slice-enqueuer.ts';
+import { sliceItemName, sliceNameOf } from './slice-item.ts';
+import type { SlicePlanner } from './slice-planner.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { TransitionRecorder } from './transition-recorder.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { Workqueue } from './workqueue.ts';
@@ -15,11 +19,15 @@ import type { WritePlanner } from './write-planner.ts';
 export interface TunnelEnqueuerOptions {
   readonly ledger: Ledger;
   readonly objects: TunnelCache;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
   readonly planner: WritePlanner;
+  readonly slicePlanner: SlicePlanner;
+  readonly slices: SliceEnqueuer;
   readonly flapping: FlappingTunnels;
   readonly registry: ReporterRegistry;
   readonly writeAuthorizer: WriteAuthorizer;
-  /** The queue of tunnels. */
+  /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
   /** Undefined: transitions are not recorded. */
   readonly transitions: TransitionRecorder | undefined;
@@ -30,16 +38,20 @@ export interface TunnelEnqueuerOptions {
 /** Names compared per tick of the event loop: about 5 ms, which bounds the delay of the ACKs of other streams. */
 const NAMES_PER_TICK = 4096;
 
+/** A slice counts as this many names. */
+const NAMES_PER_SLICE = 100;
+
 /** Names of one reporter that are still to be compared. */
 interface ScanJob {
   readonly key: string;
+  /** Names of tunnels, or of queue items of slices. */
   readonly tunnelNames: Iterator<string, unknown, undefined>;
   readonly sinceMs: number;
 }
 
 /**
- * Queues the tunnels that need a write, from both directions: a report changed the desired state, or the watch showed a
- * change of an object. The queue contains only names; what to do is decided when a worker takes them.
+ * Queues the tunnels and slices that need a write, from both directions: a report changed the desired state, or the watch
+ * showed a change of an object. The queue contains only names; what to do is decided when a worker takes them.
  *
  * An external change is reverted only while the reporter has a stream here. Without one the ledger may be outdated, and
  * the client that changed the object (another replica that the reporter moved to, an administrator) may know better; the change
@@ -52,7 +64,7 @@ export class TunnelEnqueuer {
   /** Scans of large reports that take more than one tick. */
   readonly #scans: ScanJob[] = [];
   readonly #drainWaiters: (() => void)[] = [];
-  /** By reporter key, the tunnels whose objects were changed while the reporter had no stream. */
+  /** By reporter key, the items whose objects were changed while the reporter had no stream. */
   readonly #deferred = new Map<string, Set<string>>();
 
   constructor(options: TunnelEnqueuerOptions) {
@@ -66,7 +78,7 @@ export class TunnelEnqueuer {
    * @param receivedMs when the report was received, monotonic ms
    */
   enqueueReport(key: string, { changed, becameComplete }: ReportChange, receivedMs: number): void {
-    const { objects, writeAuthorizer } = this.#options;
+    const { mirrored, writeAuthorizer } = this.#options;
     if (!writeAuthorizer.canWrite(key)) {
       // Once this replica may write, all objects of the reporter are compared.
       writeAuthorizer.writeSkipped(key, changed.length > 0);
@@ -74,7 +86,7 @@ export class TunnelEnqueuer {
     }
     this.#enqueueChanged(key, changed, receivedMs);
     // The first full push: existing objects that it does not contain must be deleted.
-    if (becameComplete) this.#enqueueChanged(key, objects.tunnelNames(key), receivedMs);
+    if (becameComplete) this.#enqueueChanged(key, mirrored.tunnelNames(key), receivedMs);
     const deferred = this.#deferred.get(key);
     if (deferred === undefined) return;
     this.#deferred.delete(key);
@@ -86,37 +98,16 @@ export class TunnelEnqueuer {
    * reporter) nothing needs to be written, and the comparison is all that it costs.
    */
   onTunnelObjectChanged(key: string, tunnelName: string): void {
-    const { objects, planner, registry, queue, writeAuthorizer, clock, metrics } = this.#options;
-    if (!writeAuthorizer.canWrite(key)) {
-      // Recorded although nothing is written now: when writing becomes possible, the reporter object may not show yet
-      // which replica changed this one.
-      writeAuthorizer.externalChange(key);
-      writeAuthorizer.writeSkipped(key, false);
-      return;
-    }
-    const isNeeded = planner.needsWrite(key, tunnelName);
-    // While it is being reconciled, the change is probably the reconciler's own write, seen before its response.
-    if (isNeeded || !queue.isRunning(key, tunnelName)) writeAuthorizer.externalChange(key);
-    if (!isNeeded) {
-      // The rejected or rewritten write is no longer needed, which must not be noticed only at the next attempt.
-      if (registry.entry(key)?.pendingWrites.isBlocked(tunnelName) === true)
-        queue.add(key, tunnelName, clock.monotonicMs());
-      return;
-    }
-    // A tunnel that is queued or being reconciled is compared again anyway: nothing was reverted.
-    const isActive = queue.isActive(key, tunnelName);
-    if (!isActive && objects.hasSynced && registry.entry(key)?.stream === undefined) {
-      this.#defer(key, tunnelName);
-      return;
-    }
-    const nowMs = clock.monotonicMs();
-    const waitMs = isActive ? 0 : this.#revertBackoff.nextDelayMs(key, tunnelName);
-    metrics.workqueueAdds.inc({ name: 'tunnels' });
-    if (waitMs > 0) {
-      queue.addAfter({ key, name: tunnelName, priority: 'normal', sinceMs: nowMs }, waitMs);
-      return;
-    }
-    queue.add(key, tunnelName, nowMs);
+    const { slicePlanner, slices, writeAuthorizer, clock } = this.#options;
+    this.#objectChanged(key, tunnelName);
+    // A tunnel whose object has appeared may no longer need its entry.
+    if (slicePlanner.isUsed(key) && writeAuthorizer.canWrite(key))
+      slices.compare(key, tunnelName, clock.monotonicMs());
+  }
+
+  /** Handles a change of a slice that a list or the watch showed, like that of an object. */
+  onSliceChanged(key: string, sliceName: string): void {
+    this.#objectChanged(key, sliceItemName(sliceName));
   }
 
   /**
@@ -124,12 +115,16 @@ export class TunnelEnqueuer {
    * that is being expired are left to `ExpiryController`, which limits the rate.
    */
   resync(key: string, sinceMs: number): void {
-    const { ledger, registry } = this.#options;
+    const { ledger, registry, slicePlanner, slices } = this.#options;
     const phase = registry.phase(key);
     if (phase === 'unknown' || phase === 'expired') return;
     this.#deferred.delete(key);
+    const usesSlices = slicePlanner.isUsed(key);
+    // Another replica may have owned the reporter in the meantime.
+    if (usesSlices) slices.restart(key);
     this.#enqueueChanged(key, ledger.tunnelNames(key), sinceMs);
     this.#enqueueChanged(key, this.#namesNotReported(key), sinceMs);
+    if (usesSlices) this.#enqueueChanged(key, slices.itemNames(key), sinceMs);
     // Writes that are no longer needed.
     this.#enqueueChanged(key, registry.entry(key)?.pendingWrites.blockedNames() ?? [], sinceMs);
   }
@@ -144,7 +139,8 @@ export class TunnelEnqueuer {
 
   /** Handles a change of what a reporter may report: objects are created or deleted without a report. */
   onGrantChanged(key: string, grant: Grant): void {
-    const { ledger, objects, registry, writeAuthorizer, transitions, clock, metrics } = this.#options;
+    const { ledger, mirrored, registry, slicePlanner, writeAuthorizer } = this.#options;
+    const { transitions, clock, metrics } = this.#options;
     const nowMs = clock.monotonicMs();
     const before = ledger.deniedCount(key);
     const changed = ledger.setGrant(key, grant);
@@ -153,10 +149,11 @@ export class TunnelEnqueuer {
     if (!writeAuthorizer.canWrite(key)) writeAuthorizer.writeSkipped(key);
     // All objects of an expired reporter are deleted anyway, at a limited rate.
     else if (registry.phase(key) !== 'expired') {
-      this.#enqueueChanged(key, changed, nowMs);
+      // The grant may also have changed how tunnels are represented.
+      this.#enqueueChanged(key, slicePlanner.isUsed(key) ? ledger.tunnelNames(key) : changed, nowMs);
       // Objects of tunnels that the ledger does not contain: it knows whether they are permitted only with the object.
       if (!ledger.isComplete(key) || ledger.heldRemovals(key) !== undefined)
-        this.#enqueueChanged(key, objects.tunnelNames(key), nowMs);
+        this.#enqueueChanged(key, mirrored.tunnelNames(key), nowMs);
     }
   }
 
@@ -177,27 +174,80 @@ export class TunnelEnqueuer {
     return new Promise((resolve) => this.#drainWaiters.push(resolve));
   }
 
-  /** Queues a tunnel of a disconnected reporter. Returns false if it needs no write, or is queued already. */
-  enqueue(key: string, tunnelName: string): boolean {
-    const { queue, planner, clock, metrics } = this.#options;
-    if (queue.isActive(key, tunnelName) || !planner.needsWrite(key, tunnelName)) return false;
+  /**
+   * Yields what the queue contains for a reporter if all of its objects must be written: the names of tunnels with an
+   * object, and of the items of slices.
+   */
+  *itemNames(key: string): Iterable<string> {
+    const { objects, slices } = this.#options;
+    yield* objects.tunnelNames(key);
+    yield* slices.itemNames(key);
+  }
+
+  /** Queues a tunnel with an object, or a slice. Returns false if it needs no write, or is queued already. */
+  enqueue(key: string, itemName: string): boolean {
+    const { queue, clock, metrics } = this.#options;
+    if (queue.isActive(key, itemName) || !this.#needsWrite(key, itemName)) return false;
     metrics.workqueueAdds.inc({ name: 'tunnels' });
-    queue.add(key, tunnelName, clock.monotonicMs());
+    queue.add(key, itemName, clock.monotonicMs());
     return true;
   }
 
-  /** Yields names with an object that are not reported; those that are reported have been compared. */
+  #needsWrite(key: string, itemName: string): boolean {
+    const { planner, slicePlanner } = this.#options;
+    const sliceName = sliceNameOf(itemName);
+    return sliceName === undefined
+      ? planner.needsWrite(key, itemName)
+      : slicePlanner.sliceNeedsWrite(key, sliceName);
+  }
+
+  /** Queues an item whose object was changed, unless nothing needs to be written. */
+  #objectChanged(key: string, itemName: string): void {
+    const { mirrored, registry, queue, writeAuthorizer, clock, metrics } = this.#options;
+    if (!writeAuthorizer.canWrite(key)) {
+      // Recorded although nothing is written now: when writing becomes possible, the reporter object may not show yet
+      // which replica changed this one.
+      writeAuthorizer.externalChange(key);
+      writeAuthorizer.writeSkipped(key, false);
+      return;
+    }
+    const isNeeded = this.#needsWrite(key, itemName);
+    // While it is being reconciled, the change is probably the reconciler's own write, seen before its response.
+    if (isNeeded || !queue.isRunning(key, itemName)) writeAuthorizer.externalChange(key);
+    if (!isNeeded) {
+      // The rejected or rewritten write is no longer needed, which must not be noticed only at the next attempt.
+      if (registry.entry(key)?.pendingWrites.isBlocked(itemName) === true)
+        queue.add(key, itemName, clock.monotonicMs());
+      return;
+    }
+    // An item that is queued or being reconciled is compared again anyway: nothing was reverted.
+    const isActive = queue.isActive(key, itemName);
+    if (!isActive && mirrored.hasSynced && registry.entry(key)?.stream === undefined) {
+      this.#defer(key, itemName);
+      return;
+    }
+    const nowMs = clock.monotonicMs();
+    const waitMs = isActive ? 0 : this.#revertBackoff.nextDelayMs(key, itemName);
+    metrics.workqueueAdds.inc({ name: 'tunnels' });
+    if (waitMs > 0) {
+      queue.addAfter({ key, name: itemName, priority: 'normal', sinceMs: nowMs }, waitMs);
+      return;
+    }
+    queue.add(key, itemName, nowMs);
+  }
+
+  /** Yields names in either form that are not reported; those that are reported have been compared. */
   *#namesNotReported(key: string): Iterable<string> {
-    const { ledger, objects } = this.#options;
-    for (const name of objects.tunnelNames(key)) {
+    const { ledger, mirrored } = this.#options;
+    for (const name of mirrored.tunnelNames(key)) {
       if (ledger.tunnelState(key, name).state !== 'present') yield name;
     }
   }
 
-  #defer(key: string, tunnelName: string): void {
+  #defer(key: string, itemName: string): void {
     const names = this.#deferred.get(key);
-    if (names === undefined) this.#deferred.set(key, new Set([tunnelName]));
-    else names.add(tunnelName);
+    if (names === undefined) this.#deferred.set(key, new Set([itemName]));
+    else names.add(itemName);
   }
 
   /** Queues those of the names that need a write: the first few thousand at once, the rest on later ticks. */
@@ -210,16 +260,27 @@ export class TunnelEnqueuer {
 
   /** Compares the next names of a scan. Returns true if it is complete. */
   #scanNext({ key, tunnelNames, sinceMs }: ScanJob): boolean {
-    const { queue, planner, registry, clock, metrics } = this.#options;
+    const { queue, planner, slicePlanner, slices, registry, clock, metrics } = this.#options;
     const nowMs = clock.monotonicMs();
     const pendingWrites = registry.entry(key)?.pendingWrites;
+    const usesSlices = slicePlanner.isUsed(key);
     let added = 0;
+    let isSliceAdded = false;
     let isDone = false;
     for (let scanned = 0; scanned < NAMES_PER_TICK; scanned += 1) {
       const { done, value } = tunnelNames.next();
       if (done === true) {
         isDone = true;
         break;
+      }
+      if (usesSlices) {
+        const sliceName = sliceNameOf(value);
+        if (sliceName !== undefined) {
+          scanned += NAMES_PER_SLICE - 1;
+          if (slices.compareSlice(key, sliceName, sinceMs)) isSliceAdded = true;
+          continue;
+        }
+        if (slices.compare(key, value, sinceMs)) isSliceAdded = true;
       }
       // The response that a running reconciliation waits for may change the result of the comparison.
       if (
@@ -238,9 +299,9 @@ export class TunnelEnqueuer {
       queue.add(key, value, sinceMs);
       added += 1;
     }
-    // Here and not only with the next status, which is not evaluated while the API server is unavailable.
-    if (added > 0) pendingWrites?.updateBacklog(queue.pending(key), sinceMs);
     metrics.workqueueAdds.inc({ name: 'tunnels' }, added);
+    // Here and not only with the next status, which is not evaluated while the API server is unavailable.
+    if (added > 0 || isSliceAdded) pendingWrites?.updateBacklog(queue.pending(key), sinceMs);
     return isDone;
   }
 

@@ -10,7 +10,6 @@ import {
   rewriteOfStatus,
   type Rewrite,
 } from '../core/rewrite.ts';
-import { compareResourceVersions } from '../core/kubernetes.ts';
 import {
   closedStatus,
   Drift,
@@ -20,31 +19,29 @@ import {
   reportedStatus,
   tunnelKeyOf,
   unknownStatus,
-  type TunnelKey,
   type TunnelObject,
 } from '../core/tunnel-object.ts';
 import type { ReporterId } from '../core/tunnel.ts';
-import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
 import type { CreationTimes } from './creation-times.ts';
-import type { EventRecorder } from './event-recorder.ts';
+import type { Departures } from './departures.ts';
 import type { TunnelObjectApi } from './object-api.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
 import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
+import type { SliceEnqueuer } from './slice-enqueuer.ts';
+import type { SlicePlanner } from './slice-planner.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { TransitionRecorder } from './transition-recorder.ts';
-import { RETRY_SOON, type Outcome, type Reconciler, type Retry } from './workers.ts';
+import { RETRY_SOON, type Outcome, type Reconciler } from './workers.ts';
 import type { QueueItem, Workqueue } from './workqueue.ts';
 import type { WriteAuthorizer } from './write-authorizer.ts';
-import { isApiFailure, type ApiFailure } from './write-outcome.ts';
+import type { ReconciledItem, WriteFailures, WriteTarget } from './write-failures.ts';
+import { isApiFailure } from './write-outcome.ts';
 import type { WritePlanner } from './write-planner.ts';
-
-/** A used-up quota rejects thousands of writes again and again; one line per 10 s stands for all of them. */
-const REJECTION_LOG_INTERVAL_MS = 10_000;
 
 /** The verb of each action, in metrics and logs. */
 const VERBS = {
@@ -79,9 +76,12 @@ export interface TunnelReconcilerOptions {
   /** Asked before each write. */
   readonly writeAuthorizer: WriteAuthorizer;
   readonly names: Names;
-  /** The queue of tunnels. */
+  /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
-  readonly events: EventRecorder;
+  readonly slicePlanner: SlicePlanner;
+  readonly slices: SliceEnqueuer;
+  readonly departures: Departures;
+  readonly failures: WriteFailures;
   /** Shared with the reconciler of reporters. */
   readonly rewrites: RewriteRecorder;
   /** Shared with the reconciler of reporters. */
@@ -102,11 +102,9 @@ export interface TunnelReconcilerOptions {
  */
 export class TunnelReconciler implements Reconciler {
   readonly #options: TunnelReconcilerOptions;
-  readonly #throttled: LogThrottle;
 
   constructor(options: TunnelReconcilerOptions) {
     this.#options = options;
-    this.#throttled = createLogThrottle(options.clock, REJECTION_LOG_INTERVAL_MS);
   }
 
   describe({ name }: QueueItem): object {
@@ -139,6 +137,7 @@ export class TunnelReconciler implements Reconciler {
           metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
         writeAuthorizer.writeAccepted(item.key, item.name);
         this.#options.transitions?.settled(item.key, item.name);
+        this.#compareEntry(item, nowMs);
         return { kind: 'done', answered: steps > 0 };
       }
       if (steps === MAX_WRITES) return RETRY_SOON;
@@ -152,7 +151,8 @@ export class TunnelReconciler implements Reconciler {
       }
       if (permission === 'verify') {
         const failure = await writeAuthorizer.liveRead(item.key);
-        if (failure !== undefined) return this.#handleReadFailure(failure, reporter, item);
+        if (failure !== undefined)
+          return this.#options.failures.reactToRead(failure, reconciledItem(reporter, item));
         // The read, or an event during it, may have made the write unnecessary, or ended the ownership.
         continue;
       }
@@ -211,10 +211,16 @@ export class TunnelReconciler implements Reconciler {
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: error.kind });
       const isUnknown = error.kind === 'unavailable' || error.kind === 'unexpected_response';
       if (planned !== undefined && isUnknown) transitions?.outcomeUnknown(planned);
-      return await this.#handleFailure(error, action, reporter, item);
+      return await this.#options.failures.react(error, this.#target(action, reporter, item));
     } finally {
       answered(clock.monotonicMs());
     }
+  }
+
+  /** Compares the entry of a tunnel, which is not needed any more once its object is written. */
+  #compareEntry({ key, name }: QueueItem, nowMs: number): void {
+    const { slicePlanner, slices } = this.#options;
+    if (slicePlanner.hasEntry(key, name)) slices.compare(key, name, nowMs);
   }
 
   /**
@@ -224,7 +230,7 @@ export class TunnelReconciler implements Reconciler {
    *   if a finalizer keeps an object whose status must still be set to Closed
    */
   async #write(action: TunnelAction, reporter: ReporterId, item: QueueItem): Promise<string | undefined> {
-    const { api, cache, names, creationTimes, clock } = this.#options;
+    const { api, cache, names, creationTimes, departures, clock } = this.#options;
     switch (action.type) {
       case 'create': {
         const { tunnel } = action;
@@ -266,10 +272,17 @@ export class TunnelReconciler implements Reconciler {
       }
       case 'delete':
       case 'expire': {
-        const remaining = await api.delete(action.object);
-        // With a finalizer the object stays, and keeps its name, until the finalizer is removed.
-        if (remaining === undefined) cache.applyDelete(item.key, item.name, action.object);
-        else cache.applyWrite(remaining);
+        // While the request is in flight, no slice relies on the object.
+        departures.begin(item.key, [item.name]);
+        let remaining: TunnelObject | undefined;
+        try {
+          remaining = await api.delete(action.object);
+          // With a finalizer the object stays, and keeps its name, until the finalizer is removed.
+          if (remaining === undefined) cache.applyDelete(item.key, item.name, action.object);
+          else cache.applyWrite(remaining);
+        } finally {
+          departures.end(item.key, [item.name]);
+        }
         return remaining === undefined || action.type === 'expire' ? action.object.name : undefined;
       }
     }
@@ -355,128 +368,57 @@ export class TunnelReconciler implements Reconciler {
         if (name !== OWN_OBJECT) queue.add(key, name, clock.monotonicMs());
   }
 
-  /** Reacts to a failed write by its kind. */
-  async #handleFailure(
-    failure: ApiFailure,
-    action: TunnelAction,
-    reporter: ReporterId,
-    item: QueueItem,
-  ): Promise<Outcome | 'refreshed'> {
-    switch (failure.kind) {
-      case 'conflict':
-      case 'already_exists':
-        return await this.#refresh(action, reporter, item);
-      case 'not_found':
-        // For a create this does not concern the object: something on the way to the API server responds with 404.
-        if (action.type === 'create') return retry(failure);
-        this.#options.cache.applyDelete(item.key, item.name, action.object);
-        this.#options.transitions?.objectLost(item.key, item.name);
-        this.#options.writeAuthorizer.externalChange(item.key);
-        return 'refreshed';
-      case 'throttled':
-      case 'unavailable':
-        return retry(failure);
-      case 'unexpected_response':
-      case 'unauthorized':
-      case 'no_kind_match':
-      case 'namespace_not_found':
-      case 'terminating':
-        this.#logRejection(reporter, item, VERBS[action.type], failure.message);
-        return retry(failure);
-      case 'cancelled':
-        // Only the shutdown cancels requests; a retry would be cancelled too.
-        return { kind: 'done', answered: false };
-      case 'rejected':
-      case 'expired':
-      case 'resource_version_too_large':
-        this.#logRejection(reporter, item, VERBS[action.type], failure.message);
-        this.#recordRejection(reporter, item, failure.message);
-        return { kind: 'rejected', answer: failure.message };
-    }
-  }
-
-  /** Reacts to a failed live read. A rejection concerns this reporter; other reporters may fare better. */
-  #handleReadFailure(failure: ApiFailure, reporter: ReporterId, item: QueueItem): Outcome {
-    if (failure.kind !== 'rejected') return retry(failure);
-    this.#logRejection(reporter, item, 'get', failure.message);
-    return { kind: 'rejected', answer: failure.message };
-  }
-
-  #logRejection(reporter: ReporterId, item: QueueItem, verb: string, error: string): void {
-    this.#throttled('rejected', (suppressed) =>
-      this.#options.log.warn(
-        { reporter, tunnel: item.name, verb, error, ...suppressed },
-        'ReverseTunnel write rejected; retrying with backoff',
-      ),
-    );
-  }
-
-  /** Records an Event for the first rejected object of a reporter; those that follow at once are rejected alike. */
-  #recordRejection(reporter: ReporterId, { key }: QueueItem, answer: string): void {
-    const { registry, events } = this.#options;
-    if (registry.entry(key)?.pendingWrites.rejectedCount !== 0) return;
-    this.#throttled(`event ${key}`, () => events.record(reporter, 'writesRejected', answer));
-  }
-
-  /** Reads the object of a conflicting write again, and updates the cache. */
-  async #refresh(
-    action: TunnelAction,
-    reporter: ReporterId,
-    item: QueueItem,
-  ): Promise<Outcome | 'refreshed'> {
-    const { api, cache, writeAuthorizer, names, watches } = this.#options;
-    // The writer of the other version may own the reporter by now.
-    writeAuthorizer.externalChange(item.key);
+  /** Describes a write, for the case that it fails. */
+  #target(action: TunnelAction, reporter: ReporterId, item: QueueItem): WriteTarget<TunnelObject> {
+    const { api, cache, names, transitions, watches } = this.#options;
+    const { key, name } = item;
     const objectName =
       action.type === 'create' ? names.tunnelObjectName(reporter, action.tunnel) : action.object.name;
-    const known = cache.objects(item.key, item.name).find(({ name }) => name === objectName);
-    const newest = known?.resourceVersion ?? cache.latestResourceVersion;
-    let object: TunnelObject | undefined;
-    try {
-      object = await api.read(objectName);
-    } catch (error) {
-      if (!isApiFailure(error)) throw error;
-      return retry(error);
-    }
-    // Recorded again: a live read that was answered in the meantime does not cover what this read returned.
-    writeAuthorizer.externalChange(item.key);
-    if (object === undefined) {
-      if (action.type !== 'create') {
-        cache.applyDelete(item.key, item.name, action.object);
-        this.#options.transitions?.objectLost(item.key, item.name);
-      }
-      return 'refreshed';
-    }
-    const tunnelKey = tunnelKeyOf(object);
-    if (tunnelKey.key !== item.key || tunnelKey.tunnelName !== item.name) {
-      return this.#handleNameCollision(objectName, tunnelKey, item);
-    }
-    // A read never returns an older version than the one known when it was sent, unless etcd was restored. The cache
-    // accepts an older version only from a list; without a list this write would conflict forever.
-    if (compareResourceVersions(object.metadata.resourceVersion, newest) < 0) watches.relistTunnels();
-    cache.applyWrite(object);
-    // An object that is being deleted keeps its name until its last finalizer is removed.
-    return object.metadata.deletionTimestamp === undefined ? 'refreshed' : RETRY_SOON;
+    return {
+      ...reconciledItem(reporter, item),
+      verb: VERBS[action.type],
+      isCreate: action.type === 'create',
+      knownVersion() {
+        const known = cache.objects(key, name).find((object) => object.name === objectName);
+        return known?.resourceVersion ?? cache.latestResourceVersion;
+      },
+      read: () => api.read(objectName),
+      stored: (object) => cache.applyWrite(object),
+      gone() {
+        if (action.type === 'create') return;
+        cache.applyDelete(key, name, action.object);
+        transitions?.objectLost(key, name);
+      },
+      collided: (object) => this.#collided(object, item),
+      relist: () => watches.relistTunnels(),
+    };
   }
 
   /**
    * Rejects a tunnel whose object name is taken by the object of another tunnel: 65 bits of two hashes are equal, or the
    * object was created manually. It is not overwritten.
    */
-  #handleNameCollision(objectName: string, tunnelKey: TunnelKey, item: QueueItem): Outcome {
+  #collided(object: TunnelObject, item: QueueItem): Outcome | undefined {
     const { log, metrics } = this.#options;
+    const { key, tunnelName, reporter } = tunnelKeyOf(object);
+    if (key === item.key && tunnelName === item.name) return undefined;
+    const { name: objectName } = object.metadata;
     metrics.tunnelRejections.inc({ reason: 'name_collision' });
     log.error(
       {
         object: objectName,
         tunnel: item.name,
-        conflictingObject: { reporter: tunnelKey.reporter, tunnel: tunnelKey.tunnelName },
+        conflictingObject: { reporter, tunnel: tunnelName },
         hint: 'delete the existing object if it is stale',
       },
       'tunnel rejected: its object name is taken by another tunnel',
     );
     return { kind: 'rejected', answer: `object name ${objectName} is taken by another tunnel` };
   }
+}
+
+function reconciledItem(reporter: ReporterId, item: QueueItem): ReconciledItem {
+  return { item, reporter, kind: 'ReverseTunnel', fields: { tunnel: item.name } };
 }
 
 /** Returns the parts of an existing object that a write corrects, as opposed to those that a report changed. */
@@ -492,8 +434,4 @@ function correctedParts(action: TunnelAction): ObjectParts {
     default:
       return 0;
   }
-}
-
-function retry({ status, retryAfterMs }: ApiFailure): Retry {
-  return { kind: 'retry', blocked: true, unreachable: status === undefined, retryAfterMs };
 }

@@ -1,19 +1,29 @@
-import type { Ledger } from '../core/ledger.ts';
+import type { Ledger, TunnelState } from '../core/ledger.ts';
 import { nextAction, nextDisconnectedAction, type ToleratedParts, type TunnelAction } from '../core/plan.ts';
 import type { ObjectParts } from '../core/rewrite.ts';
+import type { ObservedTunnel } from '../core/tunnel-object.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
+import type { Representations } from './representations.ts';
+import type { SlicePlanner } from './slice-planner.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
+
+export interface WritePlannerOptions {
+  readonly ledger: Ledger;
+  readonly objects: TunnelCache;
+  readonly registry: ReporterRegistry;
+  readonly representations: Representations;
+  readonly slices: SlicePlanner;
+}
+
+const ABSENT: TunnelState = { state: 'absent' };
+const UNKNOWN: TunnelState = { state: 'unknown' };
 
 /** Compares the desired state of tunnels (ledger) with their objects (cache). */
 export class WritePlanner {
-  readonly #ledger: Ledger;
-  readonly #objects: TunnelCache;
-  readonly #reporters: ReporterRegistry;
+  readonly #options: WritePlannerOptions;
 
-  constructor(ledger: Ledger, objects: TunnelCache, reporters: ReporterRegistry) {
-    this.#ledger = ledger;
-    this.#objects = objects;
-    this.#reporters = reporters;
+  constructor(options: WritePlannerOptions) {
+    this.#options = options;
   }
 
   /**
@@ -28,10 +38,11 @@ export class WritePlanner {
     nowMs: number,
     ignored: ObjectParts = 0,
   ): TunnelAction | undefined {
-    const rewritten = this.#reporters.entry(key)?.pendingWrites.rewritten;
+    const { ledger, registry } = this.#options;
+    const rewritten = registry.entry(key)?.pendingWrites.rewritten;
     const isRewritten = rewritten?.has(tunnelName) === true;
     if (!isRewritten && ignored === 0) return this.#nextAction(key, tunnelName, undefined);
-    const desired = this.#ledger.tunnel(key, tunnelName);
+    const desired = ledger.tunnel(key, tunnelName);
     return this.#nextAction(
       key,
       tunnelName,
@@ -49,11 +60,23 @@ export class WritePlanner {
     tunnelName: string,
     tolerated: ToleratedParts | undefined,
   ): TunnelAction | undefined {
-    const objects = this.#objects.objects(key, tunnelName);
-    const state = this.#ledger.tunnelState(key, tunnelName, objects[0]?.tunnel);
-    const phase = this.#reporters.phase(key);
+    const { objects: cache, registry } = this.#options;
+    const objects = cache.objects(key, tunnelName);
+    const state = this.#desiredState(key, tunnelName, objects);
+    const phase = registry.phase(key);
     return phase === undefined
       ? nextAction(state, objects, tolerated)
       : nextDisconnectedAction(state, objects, phase, tolerated);
+  }
+
+  /**
+   * Returns what objects should show about a tunnel. One that is represented in slices is absent once a slice shows it;
+   * until then, nothing is created, and an existing object stays.
+   */
+  #desiredState(key: string, tunnelName: string, objects: readonly ObservedTunnel[]): TunnelState {
+    const { ledger, representations, slices } = this.#options;
+    const state = ledger.tunnelState(key, tunnelName, objects[0]?.tunnel);
+    if (state.state !== 'present' || !representations.usesSlice(key, state.tunnel)) return state;
+    return objects.length > 0 && slices.covers(key, state.tunnel) ? ABSENT : UNKNOWN;
   }
 }

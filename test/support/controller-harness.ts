@@ -6,6 +6,7 @@ import { Ownership, type WritePermission } from '../../src/core/ownership.ts';
 import { ANONYMOUS, type Peer } from '../../src/core/peer.ts';
 import { MAX_IMMEDIATE_REMOVALS, type RemovalHoldRule } from '../../src/core/removal-hold.ts';
 import type { Report } from '../../src/core/report.ts';
+import type { Representation } from '../../src/core/representation.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 import type { TransitionSink } from '../../src/controller/transition-recorder.ts';
@@ -13,7 +14,7 @@ import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
 import { advanceTime, flushEventLoop } from './fake-time.ts';
 import { MemoryReporterApi } from './memory-api.ts';
-import { MemoryTunnelApi } from './memory-api.ts';
+import { MemorySliceApi, MemoryTunnelApi } from './memory-api.ts';
 import { names } from './sample-tunnels.ts';
 
 /** Shared by all harnesses, because each instance would observe garbage collections. */
@@ -96,6 +97,8 @@ const NO_CLOCK = { nowMs: () => undefined };
  */
 export function createHarness({
   api = new MemoryTunnelApi(),
+  sliceApi,
+  representation,
   reporterApi = new MemoryReporterApi(),
   concurrency = 8,
   maxTunnelsPerReporter = 1000,
@@ -105,6 +108,9 @@ export function createHarness({
   transitionSink,
 }: {
   api?: MemoryTunnelApi;
+  /** Default: the API server does not serve slices. */
+  sliceApi?: MemorySliceApi | undefined;
+  representation?: Representation;
   reporterApi?: MemoryReporterApi;
   concurrency?: number;
   maxTunnelsPerReporter?: number;
@@ -127,14 +133,22 @@ export function createHarness({
   const events: string[] = [];
   const caches = createCaches({ names, ledger, clock, metrics, log: pino({ level: 'silent' }) });
   const cache = caches.tunnels;
-  const { authorizer, registry, flapping, intake, writeAuthorizer, tunnels } = createControllers({
+  const sliceCache = caches.slices;
+  if (sliceApi === undefined) sliceCache.onKindMissing();
+  const controllers = createControllers({
     self: 'replica',
     names,
     ledger,
     caches,
-    watches: { retryNow() {}, relistTunnels: () => api.relist(cache), relistAll() {} },
+    watches: {
+      retryNow() {},
+      relistTunnels: () => api.relist(cache),
+      relistSlices: () => sliceApi?.relist(sliceCache),
+      relistAll() {},
+    },
     apis: {
       tunnels: api,
+      slices: sliceApi ?? new MemorySliceApi(),
       reporters: reporterApi,
       policies: { patchStatus: () => Promise.resolve() },
       expectations: { patchStatus: () => Promise.reject(new Error('no expectations are listed')) },
@@ -150,6 +164,7 @@ export function createHarness({
       unknownAfterMs: 30_000,
       expireAfterMs: 300_000,
       removalHold,
+      representation,
       writeConcurrency: concurrency,
     },
     transitionSink,
@@ -159,12 +174,13 @@ export function createHarness({
     metrics,
     log,
   });
+  const { authorizer, registry, flapping, intake, writeAuthorizer, tunnels, mirrored } = controllers;
   const { enqueuer, queue, workers } = tunnels;
 
   /** Lets everything run that can without time passing, including the watch. */
   async function settle(): Promise<void> {
     do await flushEventLoop();
-    while (api.deliver(cache) > 0);
+    while (api.deliver(cache) + (sliceApi?.deliver(sliceCache) ?? 0) > 0);
   }
 
   /** Lets time pass while everything runs, including the watch. */
@@ -174,6 +190,12 @@ export function createHarness({
     api,
     reporterApi,
     cache,
+    sliceCache,
+    mirrored,
+    drained: () => controllers.drained(),
+    /** Starts everything that acts on its own, such as the expiry. */
+    startControllers: () => controllers.start(),
+    resync: (key: string): void => enqueuer.resync(key, clock.monotonicMs()),
     clock,
     authorizer,
     registry,
@@ -195,6 +217,7 @@ export function createHarness({
     /** Lists the objects, which starts the workers. */
     start: async (): Promise<void> => {
       api.relist(cache);
+      sliceApi?.relist(sliceCache);
       await settle();
     },
 

@@ -2,7 +2,7 @@
 import { mergePatch, type ApiServerObject, type JsonObject } from '../../embedded-api-server/objects.ts';
 import { parseApiPath, type ApiRequest } from '../../embedded-api-server/requests.ts';
 import { ApiStore } from '../../embedded-api-server/store.ts';
-import type { ReporterObjectApi, TunnelObjectApi } from '../../src/controller/object-api.ts';
+import type { ReporterObjectApi, SliceObjectApi, TunnelObjectApi } from '../../src/controller/object-api.ts';
 import type { ApiFailure } from '../../src/controller/write-outcome.ts';
 import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
 import type {
@@ -10,6 +10,13 @@ import type {
   ReporterObject,
   ReporterStatusPatch,
 } from '../../src/core/reporter-object.ts';
+import type {
+  ObservedSlice,
+  SliceManifest,
+  SliceObject,
+  SlicePatch,
+  SliceStatusPatch,
+} from '../../src/core/slice-object.ts';
 import {
   OMITTED_CREATED_AT,
   type ObservedTunnel,
@@ -31,8 +38,10 @@ import {
 } from '../../src/k8s/resource-client.ts';
 import {
   createReporterApi,
+  createSliceApi,
   createTunnelApi,
   reporterResource,
+  sliceResource,
   tunnelResource,
 } from '../../src/k8s/resources.ts';
 
@@ -87,6 +96,9 @@ class MemoryApi<T> {
   /** A mutating admission webhook: returns what is stored. It cannot change the status, except with `patchStatus`. */
   admit: ((object: T, verb: AdmittedVerb) => T) | undefined;
 
+  /** Called after each change of an object. */
+  onChange: () => void = () => {};
+
   /** Called for each event when it happens. */
   protected readonly onEvent?: (event: ObjectEvent<T>) => void;
   readonly #resource: string;
@@ -106,6 +118,7 @@ class MemoryApi<T> {
         this.#events.push(event);
         for (const events of this.#watches) events.push(event);
         this.onEvent?.(event);
+        this.onChange();
       },
     });
   }
@@ -225,7 +238,7 @@ class MemoryApi<T> {
   }
 }
 
-/** A call of the API of ReverseTunnels. */
+/** A call of the API of ReverseTunnels or ReverseTunnelSlices. */
 export interface TunnelApiCall {
   readonly verb: 'create' | 'patch' | 'patchStatus' | 'delete' | 'read';
   readonly name: string;
@@ -239,8 +252,8 @@ export interface ManualEdit {
   readonly status?: TunnelObjectStatus | null;
 }
 
-/** ReverseTunnels, with calls that a test can hold, fail or reorder. */
-export class MemoryTunnelApi extends MemoryApi<TunnelObject> implements TunnelObjectApi {
+/** Objects with calls that a test can hold, fail or reorder. */
+class InterceptedApi<T> extends MemoryApi<T> {
   /** Every call, including failed ones. */
   readonly calls: TunnelApiCall[] = [];
   /** Runs before a call is executed; if it throws, the call fails and is not executed. */
@@ -248,14 +261,7 @@ export class MemoryTunnelApi extends MemoryApi<TunnelObject> implements TunnelOb
   /** Runs after a call was executed; if it throws, the call fails nevertheless. */
   after: (call: TunnelApiCall) => void | Promise<void> = () => {};
 
-  readonly #api: TunnelObjectApi;
   #failures: ApiFailure[] = [];
-
-  constructor() {
-    const resource = tunnelResource(NAMESPACE);
-    super(resource);
-    this.#api = createTunnelApi(createResourceClient<TunnelObject>(resourcePath('', resource), this.send));
-  }
 
   /** The number of calls other than reads. */
   get writes(): number {
@@ -267,26 +273,45 @@ export class MemoryTunnelApi extends MemoryApi<TunnelObject> implements TunnelOb
     for (let index = 0; index < times; index += 1) this.#failures.push(failure);
   }
 
+  protected async call<R>(call: TunnelApiCall, act: () => Promise<R>): Promise<R> {
+    this.calls.push(call);
+    const failure = this.#failures.shift();
+    if (failure !== undefined) throw failure;
+    await this.before(call);
+    const answer = await act();
+    await this.after(call);
+    return answer;
+  }
+}
+
+/** ReverseTunnels. */
+export class MemoryTunnelApi extends InterceptedApi<TunnelObject> implements TunnelObjectApi {
+  readonly #api: TunnelObjectApi;
+
+  constructor() {
+    const resource = tunnelResource(NAMESPACE);
+    super(resource);
+    this.#api = createTunnelApi(createResourceClient<TunnelObject>(resourcePath('', resource), this.send));
+  }
+
   create(manifest: TunnelManifest): Promise<TunnelObject> {
-    return this.#call({ verb: 'create', name: manifest.name }, () => this.#api.create(manifest));
+    return this.call({ verb: 'create', name: manifest.name }, () => this.#api.create(manifest));
   }
 
   patch(object: ObservedTunnel, change: TunnelObjectPatch): Promise<TunnelObject> {
-    return this.#call({ verb: 'patch', name: object.name }, () => this.#api.patch(object, change));
+    return this.call({ verb: 'patch', name: object.name }, () => this.#api.patch(object, change));
   }
 
   patchStatus(object: ObservedTunnel, status: TunnelObjectStatus): Promise<TunnelObject> {
-    return this.#call({ verb: 'patchStatus', name: object.name }, () =>
-      this.#api.patchStatus(object, status),
-    );
+    return this.call({ verb: 'patchStatus', name: object.name }, () => this.#api.patchStatus(object, status));
   }
 
   delete(object: ObservedTunnel): Promise<TunnelObject | undefined> {
-    return this.#call({ verb: 'delete', name: object.name }, () => this.#api.delete(object));
+    return this.call({ verb: 'delete', name: object.name }, () => this.#api.delete(object));
   }
 
   read(name: string): Promise<TunnelObject | undefined> {
-    return this.#call({ verb: 'read', name }, () => this.#api.read(name));
+    return this.call({ verb: 'read', name }, () => this.#api.read(name));
   }
 
   /** Creates an object like a user. */
@@ -301,15 +326,46 @@ export class MemoryTunnelApi extends MemoryApi<TunnelObject> implements TunnelOb
     const object = this.manually('PATCH', name, { metadata: { labels, annotations }, spec: { createdAt } });
     return status === undefined ? object : this.manually('PATCH', `${name}/status`, { status });
   }
+}
 
-  async #call<R>(call: TunnelApiCall, act: () => Promise<R>): Promise<R> {
-    this.calls.push(call);
-    const failure = this.#failures.shift();
-    if (failure !== undefined) throw failure;
-    await this.before(call);
-    const answer = await act();
-    await this.after(call);
-    return answer;
+/** ReverseTunnelSlices. */
+export class MemorySliceApi extends InterceptedApi<SliceObject> implements SliceObjectApi {
+  readonly #api: SliceObjectApi;
+
+  constructor() {
+    const resource = sliceResource(NAMESPACE);
+    super(resource);
+    this.#api = createSliceApi(createResourceClient<SliceObject>(resourcePath('', resource), this.send));
+  }
+
+  create(manifest: SliceManifest): Promise<SliceObject> {
+    return this.call({ verb: 'create', name: manifest.name }, () => this.#api.create(manifest));
+  }
+
+  patch(slice: ObservedSlice, change: SlicePatch): Promise<SliceObject> {
+    return this.call({ verb: 'patch', name: slice.name }, () => this.#api.patch(slice, change));
+  }
+
+  patchStatus(slice: ObservedSlice, status: SliceStatusPatch): Promise<SliceObject> {
+    return this.call({ verb: 'patchStatus', name: slice.name }, () => this.#api.patchStatus(slice, status));
+  }
+
+  delete(slice: ObservedSlice): Promise<SliceObject | undefined> {
+    return this.call({ verb: 'delete', name: slice.name }, () => this.#api.delete(slice));
+  }
+
+  read(name: string): Promise<SliceObject | undefined> {
+    return this.call({ verb: 'read', name }, () => this.#api.read(name));
+  }
+
+  /** Creates a slice like a user. */
+  createManually({ spec, ...metadata }: SliceManifest): SliceObject {
+    return this.manually('POST', '', { metadata, spec });
+  }
+
+  /** Sends a merge patch like a user. */
+  editManually(name: string, patch: object): SliceObject {
+    return this.manually('PATCH', name, patch);
   }
 }
 

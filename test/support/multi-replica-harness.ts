@@ -1,6 +1,6 @@
 import { pino } from 'pino';
 
-import type { ReporterObjectApi, TunnelObjectApi } from '../../src/controller/object-api.ts';
+import type { ReporterObjectApi, SliceObjectApi, TunnelObjectApi } from '../../src/controller/object-api.ts';
 import type { CreateOwnership } from '../../src/controller/reporter-registry.ts';
 import type { RecordedTransition } from '../../src/controller/transition-recorder.ts';
 import { ReplicaRegistry } from '../../src/controller/replica-registry.ts';
@@ -9,13 +9,14 @@ import { createCaches, createControllers } from '../../src/controllers.ts';
 import { Ledger } from '../../src/core/ledger.ts';
 import { ANONYMOUS } from '../../src/core/peer.ts';
 import type { Report } from '../../src/core/report.ts';
+import type { Representation } from '../../src/core/representation.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
 import { NO_REMOVAL_HOLD, type RemovalHoldRule } from '../../src/core/removal-hold.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
 import { advanceTime, flushEventLoop } from './fake-time.ts';
 import { MemoryReporterApi } from './memory-api.ts';
-import { MemoryTunnelApi, connectionFailure } from './memory-api.ts';
+import { MemorySliceApi, MemoryTunnelApi, connectionFailure } from './memory-api.ts';
 import { NONE_REJECTED, PLAIN_ENVOY } from './controller-harness.ts';
 import { names } from './sample-tunnels.ts';
 
@@ -53,6 +54,8 @@ export interface ReplicaOptions {
   readonly readsFromCache?: boolean;
   /** Default: 5 s. */
   readonly reportIntervalMs?: number;
+  /** Default: objects. */
+  readonly representation?: Representation;
 }
 
 /** The environment of all replicas. */
@@ -76,6 +79,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
   const clock = new FakeClock();
   clock.advance(60_000);
   const tunnelApi = new MemoryTunnelApi();
+  const sliceApi = new MemorySliceApi();
   const reporterApi = new MemoryReporterApi();
   const replicas: HarnessReplica[] = [];
   /** Executed deletions, as `replica rights name`, with the rights when the request was sent. */
@@ -124,6 +128,13 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
       },
       read: (name) => call(() => tunnelApi.read(name)),
     };
+    const slices: SliceObjectApi = {
+      create: (manifest) => call(() => sliceApi.create(manifest)),
+      patch: (slice, change) => call(() => sliceApi.patch(slice, change)),
+      patchStatus: (slice, status) => call(() => sliceApi.patchStatus(slice, status)),
+      delete: (slice) => call(() => sliceApi.delete(slice)),
+      read: (name) => call(() => sliceApi.read(name)),
+    };
     const api: ReporterObjectApi = {
       create: (manifest) => call(() => reporterApi.create(manifest)),
       patchStatus: (name, version, status) => call(() => reporterApi.patchStatus(name, version, status)),
@@ -159,6 +170,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
       watches: {
         retryNow() {},
         relistTunnels() {},
+        relistSlices() {},
         relistAll() {
           state.relists += 1;
           reporterApi.relist(cache);
@@ -166,6 +178,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
       },
       apis: {
         tunnels: rows,
+        slices,
         reporters: api,
         policies: { patchStatus: () => Promise.resolve() },
         expectations: { patchStatus: () => Promise.reject(new Error('no expectations are listed')) },
@@ -185,6 +198,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
         unknownAfterMs: UNKNOWN_AFTER_MS,
         expireAfterMs: EXPIRE_AFTER_MS,
         removalHold,
+        representation: options.representation,
         writeConcurrency: 8,
       },
       createOwnership: options.createOwnership,
@@ -197,6 +211,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
     const { registry, intake, writeAuthorizer, tunnels, reporters } = controllers;
     caches.policies.onKindMissing();
     const deliverTunnels = tunnelApi.watch(caches.tunnels);
+    const deliverSlices = sliceApi.watch(caches.slices);
     const deliverReporters = reporterApi.watch(cache);
     controllers.start();
 
@@ -221,7 +236,8 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
       deliver: (): number =>
         state.stopped
           ? 0
-          : (state.watchesTunnels ? deliverTunnels() : 0) + (state.watchesReporters ? deliverReporters() : 0),
+          : (state.watchesTunnels ? deliverTunnels() + deliverSlices() : 0) +
+            (state.watchesReporters ? deliverReporters() : 0),
       /** Opens a stream of an Envoy to this replica and sends its first report. */
       connect(reporter: ReporterId, report: Report): void {
         intake.reporterConnected(reporter, PLAIN_ENVOY, ANONYMOUS);
@@ -271,6 +287,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
     clock,
     metrics,
     tunnelApi,
+    sliceApi,
     reporterApi,
     deletions,
     events,

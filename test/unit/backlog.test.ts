@@ -114,8 +114,8 @@ describe('the age of the oldest pending write during an outage of the API server
 
   const ageMs = (): number => {
     const { ledger, queue, registry } = replica;
-    const objects = { tunnelCount: () => 1 };
-    return collectReporterStats(registry.entries(), { ledger, queue, objects }, world.clock.monotonicMs())
+    const mirrored = { hasObjects: () => true };
+    return collectReporterStats(registry.entries(), { ledger, queue, mirrored }, world.clock.monotonicMs())
       .backlogMs;
   };
   const heartbeats = async (seconds: number): Promise<void> => {

@@ -52,7 +52,7 @@ const figures = (
   collectReporterStats(
     entries,
     {
-      objects: { tunnelCount: (key) => ROWS[key] ?? 0 },
+      mirrored: { hasObjects: (key) => (ROWS[key] ?? 0) > 0 },
       queue: { pending: (key) => pending[key] ?? 0 },
       ledger: { deniedCount: (key) => outside[key] ?? 0 },
     },

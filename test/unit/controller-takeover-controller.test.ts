@@ -41,7 +41,7 @@ function createScene() {
       takeOver: ({ id }, orphan) => void inherited.push(orphan ? `${id} orphan` : id),
     },
     cache,
-    objects: { reporterKeys: () => world.orphans },
+    mirrored: { reporterKeys: () => world.orphans },
     replicas: { isAlive: () => world.ownLeaseShows, *expiredLeases() {} },
     fence: {
       canWrite: () => world.mayWrite,

@@ -90,6 +90,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
       removalHold: REMOVAL_HOLD,
       writeConcurrency: WRITE_CONCURRENCY,
     },
+    watchSlices: false,
     watchPolicies: false,
     watchExpectations: false,
     tunnelPageLimit: options.pageLimit,
@@ -100,8 +101,9 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
   });
   const { ledger, caches, leases, controllers } = replica;
   const { intake } = controllers;
-  // The simulation has no policies; test/unit/policy-enforcement.test.ts has.
+  // The simulation has neither policies nor slices; test/unit/policy-enforcement.test.ts has.
   caches.policies.onKindMissing();
+  caches.slices.onKindMissing();
   const service = createReportingService({
     sink: {
       reporterConnected: (reporter, envoy, peer, isReconnect) =>

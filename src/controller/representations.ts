@@ -1,0 +1,31 @@
+import type { Representation } from '../core/representation.ts';
+import type { Tunnel } from '../core/tunnel.ts';
+import type { Authorizer } from './authorizer.ts';
+
+export interface RepresentationsOptions {
+  readonly authorizer: Pick<Authorizer, 'grantFor'>;
+  /** `--representation`. Default: objects. */
+  readonly settings: { readonly representation?: Representation | undefined };
+}
+
+/** How tunnels are represented in the API: by the policy rules that permit them, otherwise by `--representation`. */
+export class Representations {
+  readonly #options: RepresentationsOptions;
+
+  constructor(options: RepresentationsOptions) {
+    this.#options = options;
+  }
+
+  /** Returns false if no tunnel of a reporter is represented in slices. */
+  mayUseSlices(key: string): boolean {
+    const { authorizer, settings } = this.#options;
+    return settings.representation === 'slices' || authorizer.grantFor(key).representation !== undefined;
+  }
+
+  /** Returns true if a tunnel is represented by an entry of a slice, false if it is by an object. */
+  usesSlice(key: string, tunnel: Tunnel): boolean {
+    const { authorizer, settings } = this.#options;
+    const { representation } = authorizer.grantFor(key);
+    return (representation?.(tunnel) ?? settings.representation) === 'slices';
+  }
+}

@@ -1,0 +1,121 @@
+import { expect } from 'chai';
+import { createMultiReplicaHarness } from '../support/multi-replica-harness.ts';
+import { delta, fullPush, OTHER_RESPONDER, RESPONDER } from '../support/sample-tunnels.ts';
+import {
+  BATCH_MS,
+  countVerbs,
+  namesInSlices,
+  sortedNames,
+  storedSlices,
+  tunnelRange,
+} from '../support/slice-world.ts';
+
+const ALL = tunnelRange(1, 150);
+
+type World = ReturnType<typeof createMultiReplicaHarness>;
+type Replica = ReturnType<World['replica']>;
+
+/** Starts a replica to which a reporter is connected, and waits until its slices are written. */
+async function startWithReporter(world: World): Promise<Replica> {
+  const replica = world.replica('a', { representation: 'slices' });
+  replica.state.leads = true;
+  replica.connect(RESPONDER, fullPush(...ALL));
+  await world.advance(BATCH_MS);
+  expect(namesInSlices(world)).to.deep.equal(sortedNames(ALL));
+  countVerbs(world.sliceApi);
+  return replica;
+}
+
+describe('slices and the owner of their reporter', () => {
+  it('are not written after a takeover if the reporter reports the same', async () => {
+    const world = createMultiReplicaHarness();
+    const first = await startWithReporter(world);
+    const second = world.replica('b', { representation: 'slices' });
+    first.crash();
+    second.connect(RESPONDER, fullPush(...ALL));
+    await world.advance(60_000);
+    expect(world.owner(RESPONDER)).to.equal('b');
+    expect(countVerbs(world.sliceApi)).to.deep.equal({});
+  });
+
+  it('are not written after a restart if the reporter reports the same', async () => {
+    const world = createMultiReplicaHarness();
+    const first = await startWithReporter(world);
+    first.shutDown();
+    const second = world.replica('a2', { representation: 'slices' });
+    second.connect(RESPONDER, fullPush(...ALL));
+    await world.advance(60_000);
+    expect(world.owner(RESPONDER)).to.equal('a2');
+    expect(countVerbs(world.sliceApi)).to.deep.equal({});
+  });
+
+  it('lose entries after a takeover only once the stream is confirmed fresh, and get new ones at once', async () => {
+    const world = createMultiReplicaHarness();
+    const first = await startWithReporter(world);
+    const second = world.replica('b', { representation: 'slices' });
+    first.crash();
+    const after = tunnelRange(11, 160);
+    second.connect(RESPONDER, fullPush(...after));
+    await world.advance(BATCH_MS);
+    expect(namesInSlices(world)).to.deep.equal(sortedNames(tunnelRange(1, 160)));
+    await world.advance(5000);
+    second.report(RESPONDER, delta([]));
+    await world.advance(5000);
+    expect(namesInSlices(world)).to.deep.equal(sortedNames(after));
+  });
+
+  it('become Unknown with one write each, and are deleted when the reporter has expired', async () => {
+    const world = createMultiReplicaHarness();
+    const replica = await startWithReporter(world);
+    replica.connect(OTHER_RESPONDER, fullPush(...tunnelRange(1, 3)));
+    await world.advance(BATCH_MS);
+    countVerbs(world.sliceApi);
+    replica.disconnect(RESPONDER);
+    await world.advance(60_000);
+    const states = storedSlices(world).map(({ spec, status }) => [spec.reporter.id, status?.state]);
+    expect(states).to.have.deep.members([
+      [RESPONDER.id, 'Unknown'],
+      [RESPONDER.id, 'Unknown'],
+      [OTHER_RESPONDER.id, 'Connected'],
+    ]);
+    expect(countVerbs(world.sliceApi)).to.deep.equal({ patchStatus: 2 });
+    await world.advance(260_000);
+    expect(storedSlices(world).map(({ spec }) => spec.reporter.id)).to.deep.equal([OTHER_RESPONDER.id]);
+    expect([...world.reporterApi.stored.values()].map(({ spec }) => spec.id)).to.deep.equal([
+      OTHER_RESPONDER.id,
+    ]);
+  });
+
+  it('become Connected again with one write each if the reporter returns', async () => {
+    const world = createMultiReplicaHarness();
+    const replica = await startWithReporter(world);
+    replica.disconnect(RESPONDER);
+    await world.advance(60_000);
+    countVerbs(world.sliceApi);
+    replica.connect(RESPONDER, fullPush(...ALL));
+    await world.advance(1000);
+    expect(storedSlices(world).map(({ status }) => status?.state)).to.deep.equal(['Connected', 'Connected']);
+    expect(countVerbs(world.sliceApi)).to.deep.equal({ patchStatus: 2 });
+  });
+
+  it('are deleted by the leader if no reporter object exists', async () => {
+    const world = createMultiReplicaHarness();
+    const first = await startWithReporter(world);
+    first.crash();
+    for (const name of world.reporterApi.stored.keys()) world.reporterApi.deleteManually(name);
+    const leader = world.replica('b');
+    leader.state.leads = true;
+    await world.advance(120_000);
+    expect(storedSlices(world)).to.be.empty;
+    expect(world.reporterApi.stored.size).to.equal(0);
+  });
+
+  it('are reported as synced, and counted as applied, in the status of the reporter', async () => {
+    const world = createMultiReplicaHarness();
+    await startWithReporter(world);
+    await world.advance(20_000);
+    const [reporter] = [...world.reporterApi.stored.values()];
+    expect(reporter?.status?.tunnels).to.include({ reported: 150, applied: 150, rejected: 0 });
+    expect(world.condition(RESPONDER, 'Synced')).to.equal('True UpToDate');
+  });
+});
