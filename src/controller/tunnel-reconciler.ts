@@ -217,7 +217,7 @@ export class TunnelReconciler implements Reconciler {
     }
   }
 
-  /** Compares the entry of a tunnel, which is not needed any more once its object is written. */
+  /** Compares the entry of a tunnel, which is no longer needed once its object is written. */
   #compareEntry({ key, name }: QueueItem, nowMs: number): void {
     const { slicePlanner, slices } = this.#options;
     if (slicePlanner.hasEntry(key, name)) slices.compare(key, name, nowMs);

@@ -53,7 +53,7 @@ export interface SliceMerge {
  * deleted, or two slices are merged. A new tunnel goes to a slice that is written anyway, otherwise to another one with a
  * place, otherwise to a new one; n tunnels therefore cost at most ceil(n / 100) writes plus one per slice with a place.
  *
- * It must be told about each change of the observed slices, including the results of own writes.
+ * It must be notified of each change of the observed slices, including the results of own writes.
  */
 export class SlicePacking {
   readonly #sliceName: (tenantID: string, ordinal: number) => string;
