@@ -24,7 +24,7 @@ const RESOURCES = {
   },
   reversetunnelexpectations: {
     message: 'the status of a ReverseTunnelExpectation was stored with another value',
-    hint: 'a mutating admission webhook or policy matches reversetunnelexpectations/status, or the CRD is older than the operator',
+    hint: 'a mutating admission webhook or policy matches reversetunnelexpectations/status (doctor names them), or the CRD is older than the operator',
   },
 } as const;
 

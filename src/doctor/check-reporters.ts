@@ -5,6 +5,7 @@ import { reporterState } from '../cli/reporter-state.ts';
 import type { DoctorInputs } from './inputs.ts';
 import { unavailable, type CheckResult, type CheckStatus } from './check-result.ts';
 import { pluralize } from '../core/text.ts';
+import { MIRRORED_KINDS, rewriteRemediation } from './rewrite-remediation.ts';
 
 /**
  * The objects of a large reporter's first full push take some time to write. A reporter that is not in sync for longer
@@ -110,7 +111,12 @@ function checkSynced(reporters: readonly ReporterObject[], inputs: DoctorInputs)
     'the API server rejects ReverseTunnel writes',
     'see the error: a missing permission, a quota (kubectl describe quota), a webhook, or an older CRD',
   );
-  addResult('RewrittenByAdmission', 'fail', 'admission rewrites objects', rewriteRemediation(inputs));
+  addResult(
+    'RewrittenByAdmission',
+    'fail',
+    'admission rewrites objects',
+    rewriteRemediation(inputs, MIRRORED_KINDS),
+  );
   addResult(
     'TunnelsRejected',
     'warn',
@@ -136,19 +142,6 @@ function checkSynced(reporters: readonly ReporterObject[], inputs: DoctorInputs)
     'Envoy sends a full push on each connect; this is another client, or the stream is about to end',
   );
   return results;
-}
-
-/** Names the webhooks and policies that match the operator's objects. */
-function rewriteRemediation({ mutatingAdmission }: DoctorInputs): string {
-  if ('failure' in mutatingAdmission)
-    return `exclude the group reverse-tunnel.io from the webhook or policy (not listed: ${mutatingAdmission.failure})`;
-  if (mutatingAdmission.value.length === 0)
-    return 'no mutating webhook or policy matches reverse-tunnel.io: compare the CRDs, or look for a proxy of the API server';
-  const names = mutatingAdmission.value.map(
-    ({ kind, name, webhook, resources }) =>
-      `${kind} ${name} (${webhook === undefined ? '' : `webhook ${webhook}, `}${resources.join(', ')})`,
-  );
-  return `exclude the group reverse-tunnel.io from what matches it: ${truncateList(names)}`;
 }
 
 /** Fails for identity conflicts: the reports of the two Envoys replace each other, so the objects are unreliable. */

@@ -51,6 +51,10 @@ const RESOURCES = [
   'reversetunnels/status',
   'reversetunnelreporters',
   'reversetunnelreporters/status',
+  'reversetunnelslices',
+  'reversetunnelslices/status',
+  'reversetunnelexpectations',
+  'reversetunnelexpectations/status',
 ] as const;
 const GROUP = 'admissionregistration.k8s.io';
 /** Versions of MutatingAdmissionPolicy, the newest first; an older Kubernetes does not serve v1. */

@@ -463,6 +463,24 @@ describe('doctor checks', () => {
       'warn expectations',
       /1 expectation not evaluated yet: e/,
     ],
+    [
+      'a webhook that may rewrite expectations',
+      {
+        expectations: { value: [{ name: 'e', state: 'satisfied', conditionMessage: '' }] },
+        mutatingAdmission: {
+          value: [
+            {
+              kind: 'MutatingWebhookConfiguration',
+              name: 'gatekeeper',
+              webhook: 'mutation.gatekeeper.sh',
+              resources: ['reversetunnels', 'reversetunnelexpectations/status'],
+            },
+          ],
+        },
+      },
+      'warn expectations',
+      /^admission may rewrite expectations: MutatingWebhookConfiguration gatekeeper \(webhook mutation\.gatekeeper\.sh, reversetunnelexpectations\/status\)$/,
+    ],
   ];
   for (const [problem, inputs, expected, message] of cases) {
     it(`reports ${expected} with a remediation for ${problem}`, () => {
@@ -511,6 +529,17 @@ describe('doctor checks', () => {
       },
     ],
     ['a namespace without expectations', { expectations: { value: [] } }],
+    [
+      'a webhook that matches other kinds than expectations',
+      {
+        expectations: { value: [{ name: 'e', state: 'satisfied', conditionMessage: '' }] },
+        mutatingAdmission: {
+          value: [
+            { kind: 'MutatingAdmissionPolicy', name: 'p', webhook: undefined, resources: ['reversetunnels'] },
+          ],
+        },
+      },
+    ],
     ['accepted policies', { policies: { value: [{ name: 'p', accepted: 'True', conditionMessage: '' }] } }],
   ];
   for (const [state, inputs] of normal) {
@@ -585,6 +614,13 @@ describe('the remediation of rewritten objects', () => {
       'MutatingWebhookConfiguration kyverno (webhook mutate.kyverno.svc, reversetunnels), ' +
         'MutatingAdmissionPolicy add-team (reversetunnels)',
     );
+  });
+
+  it('does not name what matches expectations only', () => {
+    const policy = { kind: 'MutatingAdmissionPolicy', name: 'p', webhook: undefined };
+    expect(
+      remediationOf({ value: [{ ...policy, resources: ['reversetunnelexpectations/status'] }] }),
+    ).to.include('no mutating webhook or policy matches');
   });
 
   it('states why they cannot be named', () => {

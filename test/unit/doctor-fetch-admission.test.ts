@@ -12,8 +12,13 @@ const RULE: AdmissionRule = {
   operations: ['*'],
   resources: ['*/*'],
 };
-const OBJECTS = ['reversetunnels', 'reversetunnelreporters'];
-const STATUSES = ['reversetunnels/status', 'reversetunnelreporters/status'];
+const OBJECTS = [
+  'reversetunnels',
+  'reversetunnelreporters',
+  'reversetunnelslices',
+  'reversetunnelexpectations',
+];
+const STATUSES = OBJECTS.map((name) => `${name}/status`);
 
 describe('the rules of a mutating webhook or policy', () => {
   const table: readonly [description: string, rule: AdmissionRule, resources: readonly string[]][] = [
@@ -34,6 +39,11 @@ describe('the rules of a mutating webhook or policy', () => {
     ['for deletes', { ...RULE, operations: ['DELETE', 'CONNECT'] }, []],
     ['for cluster-scoped objects', { ...RULE, scope: 'Cluster' }, []],
     ['for namespaced objects', { ...RULE, scope: 'Namespaced' }, [...OBJECTS, ...STATUSES]],
+    [
+      'with the status of expectations',
+      { ...RULE, resources: ['reversetunnelexpectations/status'] },
+      ['reversetunnelexpectations/status'],
+    ],
     ['for pods', { ...RULE, resources: ['pods', 'pods/status'] }, []],
     ['without anything', {}, []],
   ];
