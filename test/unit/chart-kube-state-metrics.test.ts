@@ -98,6 +98,10 @@ describe('the configuration of kube-state-metrics', () => {
 
   it('has no series per ReverseTunnel, whose number grows with the fleet', () => {
     const kinds = config.spec.resources.map(({ groupVersionKind }) => groupVersionKind.kind);
-    expect(kinds).to.have.members(['ReverseTunnelReporter', 'ReverseTunnelPolicy']);
+    expect(kinds).to.have.members([
+      'ReverseTunnelReporter',
+      'ReverseTunnelPolicy',
+      'ReverseTunnelExpectation',
+    ]);
   });
 });
