@@ -146,7 +146,7 @@ const COREFILE = `.:53 {
   bind ${NODE_ADDRESS}
   errors
   kubernetes cluster.local in-addr.arpa {
-    kubeconfig ${INSIDE}/admin.kubeconfig cluster
+    kubeconfig ${INSIDE}/admin.kubeconfig
   }
   cache 5
 }
