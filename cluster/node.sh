@@ -15,18 +15,24 @@ fail() {
 }
 
 # Starts a program of the node; its output is the file logs/NAME.log.
+declare -A programs
 start() { # NAME COMMAND...
   local name=$1
   shift
   "$@" > "logs/$name.log" 2>&1 &
+  programs[$name]=$!
 }
 
-# Waits until a command succeeds. The programs run already, so the time of 60 s is only met if one of them failed.
+# Waits until a command succeeds, and fails at once if a program has ended meanwhile. All of them run until the node
+# ends, so the limit is only met if one of them hangs: a busy machine needs much longer than the usual 5 s.
 await() { # WHAT COMMAND...
-  local what=$1 end=$((SECONDS + 60))
+  local what=$1 end=$((SECONDS + 240)) name
   shift
   until "$@" > /dev/null 2>&1; do
-    [ $SECONDS -lt $end ] || fail "$what after 60 s"
+    for name in "${!programs[@]}"; do
+      kill -0 "${programs[$name]}" 2> /dev/null || fail "$what: $name has ended: $(tail -n 1 "logs/$name.log")"
+    done
+    [ $SECONDS -lt $end ] || fail "$what after 240 s"
     sleep 0.1
   done
 }
