@@ -14,7 +14,8 @@ import { removeGroups } from './control-groups.ts';
 import { ClusterError } from './errors.ts';
 import { createImageBuilder } from './image-builder.ts';
 import { NODE_ADDRESS, writeNodeFiles } from './node-files.ts';
-import { type ProgramOptions, resolveNodePrograms } from './programs.ts';
+import { withNodeLock } from './node-lock.ts';
+import { type NodePrograms, type ProgramOptions, resolveNodePrograms } from './programs.ts';
 
 const FOLDER = import.meta.dirname;
 const POLL_MS = 100;
@@ -23,7 +24,7 @@ const READY_TIMEOUT_MS = 600_000;
 const LAUNCH_TIMEOUT_MS = 60_000;
 const END_TIMEOUT_MS = 120_000;
 /** Needed outside of the node's root file system. */
-const TOOLS = ['unshare', 'nsenter', 'mount', 'umount', 'pivot_root'];
+const TOOLS = ['unshare', 'nsenter', 'mount', 'umount', 'pivot_root', 'flock'];
 
 /** A running node. */
 export interface RunningNode {
@@ -47,6 +48,11 @@ interface NodeState {
 /** Returns the folder of the node; it exists while the node runs. */
 export function nodeFolder(env: NodeJS.ProcessEnv): string {
   return join(cacheRoot(env), 'cluster', 'node');
+}
+
+/** The file whose lock a process holds while it starts or ends the node. */
+function lockFile(env: NodeJS.ProcessEnv): string {
+  return `${nodeFolder(env)}.lock`;
 }
 
 /** Returns the running node, or undefined if there is none. */
@@ -78,11 +84,24 @@ export async function startNode(
   await checkMachine(env);
   const programs = await resolveNodePrograms(options);
   const pause = await (await createImageBuilder(options)).buildPause(join(programs.cluster, 'pause'));
-  // Building the programs takes minutes, in which another process may have started a node.
-  await rejectRunningNode(folder);
-  onStart();
+  const onWait = (): void => progress.log('waiting for another process that starts or ends the node');
+  return await withNodeLock(lockFile(env), env, onWait, async () => {
+    // Building the programs takes minutes, in which another process may have started a node.
+    await rejectRunningNode(folder);
+    onStart();
+    return await launchNode(options, programs, pause);
+  });
+}
+
+/** Starts the node while this process holds the lock. */
+async function launchNode(
+  { env, progress }: ProgramOptions,
+  programs: NodePrograms,
+  pause: string,
+): Promise<RunningNode> {
+  const folder = nodeFolder(env);
   // What a node left there that was killed together with its supervisor, or with the machine.
-  await stopNode(env);
+  await removeNode(folder);
   for (const path of [folder, join(folder, 'root')]) await mkdir(path, { recursive: true, mode: 0o700 });
   await writeNodeFiles(folder, existsSync('/sys/fs/cgroup/cgroup.controllers'));
   const binds = {
@@ -123,7 +142,7 @@ export async function startNode(
     await awaitReady(folder, launcherPid, (text) => progress.update(text));
   } catch (error) {
     launcher.kill('SIGKILL');
-    await stopNode(env);
+    await removeNode(folder);
     throw error;
   }
   launcher.unref();
@@ -133,9 +152,19 @@ export async function startNode(
   return node;
 }
 
-/** Ends the node and removes all that it has used. Returns false if there was none. */
+/** Ends the node and removes all that it has used. Waits for a process that is starting it. Returns false if there was none. */
 export async function stopNode(env: NodeJS.ProcessEnv): Promise<boolean> {
   const folder = nodeFolder(env);
+  if (!existsSync(folder)) return false;
+  return await withNodeLock(
+    lockFile(env),
+    env,
+    () => {},
+    async () => await removeNode(folder),
+  );
+}
+
+async function removeNode(folder: string): Promise<boolean> {
   if (!existsSync(folder)) return false;
   const state = await readState(folder);
   if (state !== undefined) {

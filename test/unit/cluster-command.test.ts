@@ -89,6 +89,41 @@ describe('npm run cluster', () => {
     }
   }
 
+  if (process.platform === 'linux') {
+    it('lets one process at a time start or end the node', async () => {
+      const script = `import { withNodeLock } from ${JSON.stringify(join(ROOT, 'cluster', 'node-lock.ts'))};
+        import { mkdir, rmdir } from 'node:fs/promises';
+        import { setTimeout as delay } from 'node:timers/promises';
+        const lock = (action) => withNodeLock(${JSON.stringify(join(cache, 'node.lock'))}, process.env, () => {}, action);
+        await lock(async () => {
+          await mkdir('critical');
+          // A signal may end the node in the process that is starting it.
+          await lock(async () => await delay(100));
+          await rmdir('critical');
+        });`;
+      const start = async () =>
+        await run(process.execPath, ['--input-type=module', '--eval', script], {
+          cwd: cache,
+          env: { PATH: process.env['PATH'] },
+        });
+      const results = await Promise.all([start(), start(), start()]);
+      expect(results.map(({ code, stderr }) => `${code} ${stderr}`)).to.deep.equal(['0 ', '0 ', '0 ']);
+    });
+
+    it('frees the lock of a process that is killed', async () => {
+      const script = `import { withNodeLock } from ${JSON.stringify(join(ROOT, 'cluster', 'node-lock.ts'))};
+        const lock = (action) => withNodeLock(${JSON.stringify(join(cache, 'killed.lock'))}, process.env, () => {}, action);
+        await lock(async () => process.argv[1] === 'kill' ? process.kill(process.pid, 'SIGKILL') : console.log('locked'));`;
+      const start = async (argument: string) =>
+        await run(process.execPath, ['--input-type=module', '--eval', script, argument], {
+          cwd: cache,
+          env: { PATH: process.env['PATH'] },
+        });
+      expect((await start('kill')).code).to.equal(undefined);
+      expect(await start('wait')).to.include({ code: 0, stdout: 'locked\n' });
+    });
+  }
+
   it('does not end itself for a process of a control group that is not visible', async () => {
     const group = join(cache, 'group');
     await mkdir(group);
