@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { findInPath } from '../control-plane/executables.ts';
 import type { Progress } from '../control-plane/progress.ts';
 import { lastLines, run } from '../control-plane/run.ts';
+import { findDebianArchives } from './debian-archives.ts';
 import { ClusterError } from './errors.ts';
 
 /** Pins the versions, except for security updates and point releases of Debian. */
@@ -20,6 +21,7 @@ export interface DebianRequest {
   readonly folder: string;
   /** Names of packages; what they depend on is added. */
   readonly packages: readonly string[];
+  /** PATH, DEBIAN_MIRROR and DEBIAN_SECURITY_MIRROR are read. */
   readonly env: NodeJS.ProcessEnv;
   readonly progress: Progress;
 }
@@ -40,11 +42,11 @@ export async function unpackDebian({ folder, packages, env, progress }: DebianRe
     await mkdir(join(work, state), { recursive: true });
   // An empty list of installed packages: apt adds all dependencies, whatever the machine has.
   await writeFile(join(work, 'status'), '');
+  const archives = await findDebianArchives(env);
   const source = (url: string, suite: string): string => `deb [signed-by=${KEYRING}] ${url} ${suite} main\n`;
   await writeFile(
     join(work, 'sources.list'),
-    source('http://deb.debian.org/debian', DEBIAN_SUITE) +
-      source('http://deb.debian.org/debian-security', `${DEBIAN_SUITE}-security`),
+    source(archives.debian, DEBIAN_SUITE) + source(archives['debian-security'], `${DEBIAN_SUITE}-security`),
   );
   const configuration = {
     'Dir::Etc::SourceList': join(work, 'sources.list'),
@@ -63,11 +65,11 @@ export async function unpackDebian({ folder, packages, env, progress }: DebianRe
   progress.update(`downloading ${packages.length} packages of Debian ${DEBIAN_SUITE} and their dependencies`);
   await apt('update');
   await apt('--download-only', 'install', ...packages);
-  const archives = join(work, 'cache', 'archives');
-  const files = (await readdir(archives)).filter((name) => name.endsWith('.deb')).toSorted();
+  const downloads = join(work, 'cache', 'archives');
+  const files = (await readdir(downloads)).filter((name) => name.endsWith('.deb')).toSorted();
   for (const [index, file] of files.entries()) {
     progress.update(`unpacking packages: ${index + 1} of ${files.length}`);
-    await execute('dpkg-deb', ['--extract', join(archives, file), folder], work, env);
+    await execute('dpkg-deb', ['--extract', join(downloads, file), folder], work, env);
   }
   await mkdir(join(folder, 'etc'), { recursive: true });
   // As the script of base-passwd does.

@@ -22,6 +22,9 @@ Runs a real Kubernetes with one node in Linux namespaces of its own. It needs Li
   down                  end the node and remove everything that it has used
   --help                print this text
 
+Debian's packages come from the archives that apt is configured with, or from DEBIAN_MIRROR and DEBIAN_SECURITY_MIRROR
+(default: http://deb.debian.org/debian and http://deb.debian.org/debian-security).
+
 The node has no access to other networks: load images, and use the pull policy Never or IfNotPresent. Programs are kept
 in the cache folder; its logs are in the folder that \`up\` prints.
 `;
