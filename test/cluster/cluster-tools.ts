@@ -5,7 +5,7 @@ import { lastLines, run, type RunResult } from '../../control-plane/run.ts';
 import { commandIn, type RunningNode } from '../../cluster/node.ts';
 
 /** Longer than any `--timeout` of kubectl and helm in these tests. */
-const COMMAND_TIMEOUT_MS = 400_000;
+const COMMAND_TIMEOUT_MS = 600_000;
 const ERROR_LINES = 6;
 
 /** A major version of Helm. */
@@ -24,12 +24,18 @@ export interface ClusterTools {
   readonly apply: (manifests: string, ...args: readonly string[]) => Promise<void>;
   /** Runs helm and returns its output. @throws Error with the last lines of stderr */
   readonly helm: (version: HelmVersion, ...args: readonly string[]) => Promise<string>;
+  /** Reports the state of a long operation. */
+  readonly update: (text: string) => void;
   /** Removes the files that helm has written. */
   readonly dispose: () => Promise<void>;
 }
 
 /** @param helm3 the path of Helm 3; Helm 4 belongs to the control plane */
-export async function createClusterTools(node: RunningNode, helm3: string): Promise<ClusterTools> {
+export async function createClusterTools(
+  node: RunningNode,
+  helm3: string,
+  update: (text: string) => void,
+): Promise<ClusterTools> {
   const home = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-cluster-');
   const helmEnv = { HELM_CACHE_HOME: home.path, HELM_CONFIG_HOME: home.path, HELM_DATA_HOME: home.path };
   const tools = (words: readonly string[]): ReturnType<typeof commandIn> => {
@@ -63,6 +69,7 @@ export async function createClusterTools(node: RunningNode, helm3: string): Prom
       await succeed(['kubectl', 'apply', '--server-side', '-f', '-', ...args], manifests);
     },
     helm: (version, ...args) => succeed([version === 3 ? helm3 : 'helm', ...args]),
+    update,
     dispose: home.dispose,
   };
 }

@@ -2,15 +2,17 @@
 import { createInterface } from 'node:readline';
 import { killGroup, waitForExit } from '../../control-plane/process-supervisor.ts';
 import { eventually } from '../support/eventually.ts';
+import { approach } from './approach.ts';
 import type { ClusterTools } from './cluster-tools.ts';
 import { doctor, NAMESPACE } from './installation.ts';
 import { operatorPods } from './pods.ts';
 
-/** The first full push of the largest fleet takes about 4 minutes. */
-const CONVERGENCE_TIMEOUT_MS = 600_000;
 /** Longer than several report intervals of the fleet. */
-const SETTLE_TIMEOUT_MS = 30_000;
+const SETTLE_TIMEOUT_MS = 120_000;
+/** Pods that end, start and become ready, on a busy machine. */
+const RECOVERY_TIMEOUT_MS = 300_000;
 const POLL_MS = 500;
+const OBJECTS = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${NAMESPACE}`;
 
 /** The size of a fleet. */
 export interface FleetSize {
@@ -95,16 +97,17 @@ export async function startFleet(
     await waitForExit(child);
   };
   try {
-    await eventually(
-      `${size.reporters * size.tunnels} objects`,
-      async () => {
+    await approach({
+      what: 'objects',
+      target: size.reporters * size.tunnels,
+      // Churn deletes the object of one tunnel and creates that of the next.
+      tolerance: 2 * size.churn,
+      read: async () => await countObjects(tools),
+      check() {
         if (child.exitCode !== null) throw new Error(`the fleet has ended: ${output}`);
-        // Churn deletes the object of one tunnel and creates that of the next.
-        return (await countObjects(tools)) >= size.reporters * size.tunnels - 2 * size.churn;
       },
-      CONVERGENCE_TIMEOUT_MS,
-      POLL_MS,
-    );
+      update: tools.update,
+    });
   } catch (error) {
     await stop();
     throw error;
@@ -112,10 +115,33 @@ export async function startFleet(
   return { size, record, stop };
 }
 
-/** Returns the number of ReverseTunnels without transferring them. */
-export async function countObjects({ kubectl }: ClusterTools): Promise<number> {
-  const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${NAMESPACE}/reversetunnels?limit=1`;
-  const { items, metadata } = JSON.parse(await kubectl('get', '--raw', path)) as {
+/** Deletes the ReverseTunnels and ReverseTunnelReporters. Nothing may create others. */
+export async function deleteObjects(tools: ClusterTools): Promise<void> {
+  for (const plural of ['reversetunnelreporters', 'reversetunnels'])
+    // The whole collection with one request, which ends after 60 s; the API server continues when it is repeated.
+    await approach({
+      what: plural,
+      target: 0,
+      async read() {
+        const left = await count(tools, plural);
+        if (left > 0) await tools.run(['kubectl', 'delete', '--raw', `${OBJECTS}/${plural}`]);
+        return left;
+      },
+      update: tools.update,
+    });
+}
+
+/** Returns the number of ReverseTunnels. */
+export async function countObjects(tools: ClusterTools): Promise<number> {
+  return await count(tools, 'reversetunnels');
+}
+
+/** Returns the number of objects without transferring them; 0 if the kind is not installed. */
+async function count({ run }: ClusterTools, plural: string): Promise<number> {
+  const { code, stdout, stderr } = await run(['kubectl', 'get', '--raw', `${OBJECTS}/${plural}?limit=1`]);
+  if (code !== 0 && stderr.includes('(NotFound)')) return 0;
+  if (code !== 0) throw new Error(`cannot count ${plural}: ${stderr.trim()}`);
+  const { items, metadata } = JSON.parse(stdout) as {
     items: readonly unknown[];
     metadata: { remainingItemCount?: number };
   };
@@ -171,7 +197,7 @@ export async function disrupt(
       ({ problems } = result);
       return result.ok;
     },
-    180_000,
+    RECOVERY_TIMEOUT_MS,
     POLL_MS,
   ).catch((error: unknown) => {
     throw new Error(`${String(error)}: ${problems}`);

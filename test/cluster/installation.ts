@@ -8,7 +8,8 @@ export const NAMESPACE = 'reverse-tunnel-operator';
 export const DEPLOYMENT = `deployment/${NAMESPACE}`;
 /** The address of the Service in its certificate. */
 export const SERVICE_NAME = `${NAMESPACE}.${NAMESPACE}.svc.cluster.local`;
-const WAIT = ['--wait', '--timeout', '120s'];
+const TIMEOUT = ['--timeout', '300s'];
+const WAIT = ['--wait', ...TIMEOUT];
 /** Length of the problems that `doctor` found, in the message of a failed step. */
 const MAX_PROBLEMS_LENGTH = 800;
 
@@ -57,7 +58,7 @@ export async function uninstall({ helm }: ClusterTools, version: HelmVersion): P
 
 /** Runs `helm test` and returns the last line of the pod's log. */
 export async function helmTest({ helm, kubectl }: ClusterTools, version: HelmVersion): Promise<string> {
-  await helm(version, 'test', NAMESPACE, '--namespace', NAMESPACE, '--timeout', '120s');
+  await helm(version, 'test', NAMESPACE, '--namespace', NAMESPACE, ...TIMEOUT);
   const log = await kubectl('logs', '--namespace', NAMESPACE, `pod/${NAMESPACE}-test`);
   return log.trim().split('\n').at(-1) ?? '';
 }

@@ -120,7 +120,7 @@ async function main(): Promise<number> {
       return EXIT_FAILURE;
     const imageFiles = await createDisposableFolder(env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-cluster-');
     await builder.extract(`${OPERATOR_IMAGE}:dev`, imageFiles.path);
-    const tools = await createClusterTools(node, helm3);
+    const tools = await createClusterTools(node, helm3, (text) => progress.update(text));
     const { context, dispose } = await createContext({ tools, builder, imageFiles: imageFiles.path });
     try {
       for (const { name, run } of selectSteps(createSteps(options.objects), options.only)) {

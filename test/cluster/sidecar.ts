@@ -15,7 +15,7 @@ const NODE_ID = 'node-17';
 const BACKEND_PORT = 18_080;
 const BACKEND_TEXT = 'hello from behind the tunnel';
 /** An initiator tries again after 10 to 11 s. */
-const DEADLINE_MS = 90_000;
+const DEADLINE_MS = 180_000;
 const POLL_MS = 500;
 
 /** Deploys the example of one credential, checks it end to end, and removes it. Returns a note. */
@@ -74,7 +74,7 @@ export async function runSidecar(
     EDGE,
     'deployment/envoy-responder',
     '--timeout',
-    '90s',
+    '300s',
   );
   const addressOf = async (service: string): Promise<string> =>
     await tools.kubectl(
@@ -161,7 +161,7 @@ export async function runSidecar(
       killGroup(child);
       await waitForExit(child);
     }
-    await tools.kubectl('delete', 'namespace', EDGE, '--timeout', '120s');
+    await tools.kubectl('delete', 'namespace', EDGE, '--timeout', '300s');
   }
 }
 
