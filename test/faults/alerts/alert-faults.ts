@@ -178,6 +178,34 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     },
   },
   {
+    name: 'tunnels-flapping',
+    description: 'tunnels of a reporter go down and come up again, until they stay up',
+    alerts: ['ReverseTunnelTunnelsFlapping'],
+    inject: async (installation) =>
+      addFleet(installation, { tunnels: 5, flapsPerSecond: 2, reporterCluster: 'second' }),
+    async recover(installation) {
+      await stopAddedFleet(installation);
+      await addFleet(installation, { tunnels: 5, reporterCluster: 'second' });
+    },
+  },
+  {
+    name: 'expected-tunnels-missing',
+    description:
+      'fewer tunnels are connected than an expectation requires, until another reporter holds them',
+    alerts: ['ReverseTunnelExpectationUnsatisfied'],
+    async inject({ controlPlane, namespace }) {
+      const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelexpectations`;
+      const { status } = await controlPlane.request('POST', path, {
+        apiVersion: 'reverse-tunnel.io/v1alpha1',
+        kind: 'ReverseTunnelExpectation',
+        metadata: { name: 'fault' },
+        spec: { match: {}, minTunnels: 5, gracePeriod: '10s' },
+      });
+      if (status !== 201) throw new Error(`create expectation: ${status}`);
+    },
+    recover: async (installation) => addFleet(installation, { reporterCluster: 'second' }),
+  },
+  {
     name: 'policy-required',
     description: '--require-policy is set and no policy exists',
     alerts: ['ReverseTunnelRequiredPolicyMissing'],
