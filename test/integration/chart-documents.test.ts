@@ -24,6 +24,17 @@ const RENDERERS: readonly (readonly [string, readonly string[]])[] = [
     ['--api-versions', 'reverse-tunnel.io/v1alpha1/ReverseTunnelPolicy'],
   ],
   ['for an upgrade', ['--is-upgrade']],
+  ['as Flux does', ['--no-hooks', '--kube-version', '1.35.0']],
+  [
+    'as Argo CD does',
+    [
+      '--include-crds',
+      '--kube-version',
+      '1.37',
+      '--api-versions',
+      'reverse-tunnel.io/v1alpha1/ReverseTunnel',
+    ],
+  ],
 ];
 
 /** Further values with policies. */
