@@ -3,11 +3,13 @@
 # /node contains what node.ts and node-files.ts have written. /node/ready appears once the node is Ready, /node/failed
 # if it cannot be.
 set -u
-cd /node
+cd /node || exit
 mkdir -p logs
 ADDRESS=$1
 export PATH=/opt/control-plane:/opt/cluster:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
-KUBECTL="kubectl --kubeconfig=/node/admin.kubeconfig"
+kubectl() {
+  command kubectl --kubeconfig=/node/admin.kubeconfig "$@"
+}
 
 fail() {
   echo "$*" > failed
@@ -103,8 +105,8 @@ await 'containerd does not answer' ctr version
 for image in /opt/images/*.tar; do
   ctr --namespace k8s.io images import "$image" > logs/import.log 2>&1 || fail "cannot import $image"
 done
-await 'kube-apiserver is not ready' $KUBECTL get --raw /readyz
-await 'kube-apiserver has no namespace default' $KUBECTL get namespace default
+await 'kube-apiserver is not ready' kubectl get --raw /readyz
+await 'kube-apiserver has no namespace default' kubectl get namespace default
 
 start kube-controller-manager kube-controller-manager --kubeconfig=admin.kubeconfig --bind-address=127.0.0.1 \
   --cert-dir=/node/controller-manager --root-ca-file=certificates/apiserver.crt \
@@ -113,12 +115,12 @@ start kube-scheduler kube-scheduler --kubeconfig=scheduler.kubeconfig --authenti
   --authorization-kubeconfig=admin.kubeconfig --bind-address=127.0.0.1 --leader-elect=false
 start kubelet kubelet --config=kubelet.yaml --kubeconfig=kubelet.kubeconfig --hostname-override=node \
   --node-ip="$ADDRESS" --cert-dir=/node/kubelet-certificates
-$KUBECTL create clusterrolebinding kube-proxy --clusterrole=system:node-proxier --user=system:kube-proxy \
+kubectl create clusterrolebinding kube-proxy --clusterrole=system:node-proxier --user=system:kube-proxy \
   > logs/setup.log 2>&1 || fail 'cannot bind the role of kube-proxy'
 start kube-proxy kube-proxy --config=kube-proxy.yaml
 start coredns coredns -conf Corefile
-await 'the node is not registered' $KUBECTL get node node
-await 'the node is not Ready' $KUBECTL wait --for=condition=Ready node/node --timeout=1s
+await 'the node is not registered' kubectl get node node
+await 'the node is not Ready' kubectl wait --for=condition=Ready node/node --timeout=1s
 echo "$SECONDS" > ready
 
 # Reaps processes that lost their parent, until the namespace ends.
