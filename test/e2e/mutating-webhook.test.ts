@@ -126,6 +126,10 @@ describe('a mutating admission webhook', () => {
     this.timeout(3 * DEADLINE_MS);
     replicas = await createReplicas(controlPlane(), 'webhook');
     webhook = await startMutatingWebhook(controlPlane(), replicas.namespace, (request) => {
+      if (request.resource === 'reversetunnelexpectations')
+        return request.subresource === 'status'
+          ? [{ op: 'replace', path: '/status/tunnels', value: 99 }]
+          : [];
       const behavior = BEHAVIORS[reporterIndex(request)];
       const isOperator = request.username.startsWith('system:serviceaccount:');
       return isOperator ? (behavior?.mutate(request) ?? []) : [];
@@ -243,6 +247,27 @@ describe('a mutating admission webhook', () => {
       `MutatingWebhookConfiguration ${webhook.name} (webhook mutate.example.com, reversetunnels`,
     );
     expect(code).to.equal(1);
+  });
+
+  it('that rewrites the status of an expectation is counted, and doctor names it', async () => {
+    const { status } = await controlPlane().request('POST', collection('reversetunnelexpectations'), {
+      apiVersion: 'reverse-tunnel.io/v1alpha1',
+      kind: 'ReverseTunnelExpectation',
+      metadata: { name: 'any' },
+      spec: { match: {} },
+    });
+    expect(status).to.equal(201);
+    const { process } = replicas.running[0] ?? expect.fail('no replica');
+    const rewrites =
+      'reverse_tunnel_writes_rewritten_total{resource="reversetunnelexpectations",part="status"}';
+    await poll(DEADLINE_MS, async () => ((await process.metric(rewrites)) > 0 ? true : undefined));
+    const { findings } = await runDoctor([
+      ...['--kubeconfig', controlPlane().kubeconfigPath, '--namespace', replicas.namespace],
+    ]);
+    const messages = findings.filter(({ check }) => check === 'expectations').map(({ message }) => message);
+    expect(messages.join('\n')).to.include(
+      `admission may rewrite expectations: MutatingWebhookConfiguration ${webhook.name} (webhook mutate.example.com, reversetunnelexpectations, reversetunnelexpectations/status)`,
+    );
   });
 
   it('is not called again for other tunnels of the same reporters', async () => {
