@@ -33,6 +33,7 @@ import { SliceEnqueuer } from './controller/slice-enqueuer.ts';
 import { SliceMerger } from './controller/slice-merger.ts';
 import { SlicePlanner } from './controller/slice-planner.ts';
 import { SliceReconciler } from './controller/slice-reconciler.ts';
+import { SliceTransitionRecorder } from './controller/slice-transitions.ts';
 import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
 import { TransitionRecorder, type TransitionSink } from './controller/transition-recorder.ts';
 import { TunnelCache } from './controller/tunnel-cache.ts';
@@ -201,7 +202,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   });
   const flapping = new FlappingTunnels();
   const mirrored = new MirroredTunnels(caches.tunnels, caches.slices);
-  const representations = new Representations({ authorizer, settings });
+  const representations = new Representations({ slices: caches.slices, authorizer, settings });
   const assignments = new SliceAssignments(names, caches.slices);
   const departures = new Departures();
   const slicePlanner = new SlicePlanner({
@@ -248,7 +249,8 @@ export function createControllers(options: ControllersOptions): Controllers {
       : new TransitionRecorder({
           sink,
           ledger,
-          objects: caches.tunnels,
+          mirrored,
+          assignments,
           registry,
           queue: tunnelQueue,
           authorizer,
@@ -352,6 +354,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     writeAuthorizer,
     failures,
     rewritten: rewrittenSlices,
+    transitions: new SliceTransitionRecorder(transitions, mirrored),
     rewrites,
     limiter,
     names,
@@ -480,7 +483,13 @@ export function createControllers(options: ControllersOptions): Controllers {
   caches.slices.addEventHandler(tunnelEnqueuer);
   if (transitions !== undefined) {
     // Before the enqueuer, which makes the tunnel active.
-    caches.tunnels.addEventHandler(transitions);
+    caches.tunnels.addEventHandler({
+      onTunnelObjectChanged: (key, name) => transitions.onTunnelObjectChanged(key, name),
+    });
+    caches.slices.addEventHandler({
+      onTunnelObserved: (key, before, after) => transitions.onEntryObserved(key, before, after),
+    });
+    mirrored.addEventHandler({ onListed: () => transitions.onListed() });
     registry.addEventHandler(transitions);
   }
   caches.tunnels.addEventHandler(tunnelEnqueuer);

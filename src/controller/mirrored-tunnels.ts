@@ -52,6 +52,14 @@ export class MirroredTunnels {
     for (const name of this.#slices.tunnelNames(key)) if (!this.#objects.has(key, name)) yield name;
   }
 
+  /** Returns the forms of a tunnel: its objects, and its entry in the form of an object. */
+  forms(key: string, name: string): ObservedTunnel[] {
+    const forms = this.#objects.objects(key, name);
+    const entry = this.#slices.tunnel(key, name);
+    if (entry !== undefined) forms.push(entry);
+    return forms;
+  }
+
   /** Returns the number of a reporter's tunnels in either form. */
   tunnelCount(key: string): number {
     const objects = this.#objects.tunnelCount(key);
@@ -87,8 +95,11 @@ export class MirroredTunnels {
     const tunnel = (name: string): Tunnel | undefined =>
       ofObjects.tunnel(name) ?? this.#slices.tunnel(key, name)?.tunnel;
     const names = (): Iterable<string> => this.tunnelNames(key);
+    const size = (): number => this.tunnelCount(key);
     return {
-      size: this.tunnelCount(key),
+      get size() {
+        return size();
+      },
       tunnel,
       *tunnels() {
         for (const name of names()) {

@@ -62,6 +62,7 @@ export class SliceCache {
   #generation = 0;
   #replacing = false;
   #hasSynced = false;
+  #isServed = false;
   #size = 0;
   #sliceCount = 0;
 
@@ -88,6 +89,11 @@ export class SliceCache {
   /** True once a list was complete. */
   get hasSynced(): boolean {
     return this.#hasSynced;
+  }
+
+  /** True once a list was complete: the API server serves the kind. */
+  get isServed(): boolean {
+    return this.#isServed;
   }
 
   /** The newest version that a list or the watch has shown; empty before the first list. */
@@ -207,6 +213,7 @@ export class SliceCache {
       }
     }
     this.#hasSynced = true;
+    this.#isServed = true;
     for (const handler of this.#handlers) handler.onListed?.();
   }
 

@@ -38,6 +38,8 @@ export class SliceEnqueuer {
   /** Slices that wait for more changes, by reporter key. */
   readonly #batches = new Map<string, Set<string>>();
 
+  #isMissing = false;
+
   constructor(options: SliceEnqueuerOptions) {
     this.#options = options;
   }
@@ -71,6 +73,15 @@ export class SliceEnqueuer {
     if (!this.#options.planner.sliceNeedsWrite(key, sliceName)) return false;
     this.#enqueue(key, sliceName, sinceMs);
     return true;
+  }
+
+  /** Handles a complete list. If the kind was installed just now, all tunnels are compared again. */
+  onListed(): void {
+    const { slices, registry, writeAuthorizer } = this.#options;
+    const wasMissing = this.#isMissing;
+    this.#isMissing = !slices.isServed;
+    if (!wasMissing || this.#isMissing) return;
+    for (const { key } of registry.entries()) writeAuthorizer.compareAgain(key);
   }
 
   /** Handles a slice that the cache contains in another state, for whatever reason; undefined if it does not exist. */

@@ -30,6 +30,7 @@ import type { SliceCache } from './slice-cache.ts';
 import type { SliceEnqueuer } from './slice-enqueuer.ts';
 import { sliceNameOf } from './slice-item.ts';
 import type { SlicePlanner } from './slice-planner.ts';
+import type { SliceTransitionRecorder } from './slice-transitions.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 import { RETRY_SOON, type Outcome, type Reconciler } from './workers.ts';
@@ -67,6 +68,7 @@ export interface SliceReconcilerOptions {
   readonly writeAuthorizer: WriteAuthorizer;
   readonly failures: WriteFailures;
   readonly rewritten: RewrittenSlices;
+  readonly transitions: SliceTransitionRecorder;
   /** Shared with the other reconcilers. */
   readonly rewrites: RewriteRecorder;
   /** Shared with the other reconcilers. */
@@ -175,9 +177,10 @@ export class SliceReconciler implements Reconciler {
 
   /** Completes a reconciliation after which nothing needs to be written now. */
   #settle({ item, sliceName }: SliceItem, hasWritten: boolean, isAnswered: boolean, nowMs: number): Outcome {
-    const { planner, registry, rewritten, flapping, writeAuthorizer, metrics } = this.#options;
+    const { planner, registry, rewritten, flapping, transitions, writeAuthorizer, metrics } = this.#options;
     const { key, name } = item;
     this.#compareObjects(key, sliceName);
+    transitions.settled(key, sliceName, planner.namesIn(key, sliceName));
     const retryAtMs = registry.entry(key)?.pendingWrites.rewritten.retryAtMs(name);
     if (retryAtMs !== undefined && nowMs < retryAtMs && planner.sliceNeedsWrite(key, sliceName))
       return { kind: 'requeue', afterMs: retryAtMs - nowMs, answered: hasWritten };
@@ -206,19 +209,22 @@ export class SliceReconciler implements Reconciler {
 
   /** Sends one write. Returns `refreshed` if it failed and the cache was updated with its cause. */
   async #execute(action: SliceAction, slice: SliceItem): Promise<WrittenSlice | Outcome | 'refreshed'> {
-    const { failures, departures, metrics } = this.#options;
+    const { failures, departures, transitions, metrics } = this.#options;
     const answered = this.#startFlappingWrites(action, slice.item.key);
     const scope = departureScope(slice.item.key, slice.sliceName);
     const leaving = leavingNames(action);
+    const planned = transitions.plan(slice.item.key, slice.sliceName, action);
     departures.begin(scope, leaving);
     try {
       const written = await this.#write(action, slice);
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: 'ok' });
+      planned.written();
       return written;
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: error.kind });
       departures.end(scope, leaving);
+      if (error.kind === 'unavailable' || error.kind === 'unexpected_response') planned.outcomeUnknown();
       return await failures.react(error, this.#target(action, slice));
     } finally {
       departures.end(scope, leaving);

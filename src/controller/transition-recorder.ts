@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { Clock } from '../clock.ts';
 import type { Ledger } from '../core/ledger.ts';
 import type { TunnelAction } from '../core/plan.ts';
+import type { ObservedTunnel } from '../core/tunnel-object.ts';
 import {
   isApplied,
   transitionOf,
@@ -9,8 +10,10 @@ import {
   type TunnelTransition,
 } from '../core/tunnel-transition.ts';
 import { parseReporterKey, type ReporterId } from '../core/tunnel.ts';
+import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
-import type { TunnelCache } from './tunnel-cache.ts';
+import type { SliceAssignments } from './slice-assignments.ts';
+import { sliceItemName } from './slice-item.ts';
 import type { Workqueue } from './workqueue.ts';
 
 /** Reporters whose transitions are numbered; the least recently used one starts from 1 again. */
@@ -29,7 +32,7 @@ export interface RecordedTransition extends TunnelTransition {
   /** Counts the transitions of the reporter that this process has recorded, from 1. */
   readonly sequence: number;
   readonly reporter: ReporterId;
-  /** Name of the ReverseTunnel object. */
+  /** Name of the ReverseTunnel object, or of the slice. */
   readonly objectName: string;
   /** How long `ended` was up, in ms; undefined if there is none, or if its `createdAt` is unknown or in the future. */
   readonly upMs: number | undefined;
@@ -53,9 +56,11 @@ export interface PlannedTransition {
 export interface TransitionRecorderOptions {
   readonly sink: TransitionSink;
   readonly ledger: Ledger;
-  readonly objects: TunnelCache;
+  /** The tunnels in either form. */
+  readonly mirrored: MirroredTunnels;
+  readonly assignments: SliceAssignments;
   readonly registry: ReporterRegistry;
-  /** The queue of tunnels. */
+  /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
   /** False until the policies have been evaluated for the first time. */
   readonly authorizer: { readonly hasReviewed: boolean };
@@ -95,14 +100,14 @@ export class TransitionRecorder {
     report: { readonly fullPush: boolean; readonly removedNames: readonly string[] },
     changed: readonly string[],
   ): void {
-    const { ledger, objects } = this.#options;
+    const { ledger, mirrored } = this.#options;
     const hints = this.#reporters.get(key)?.hints;
     if (hints !== undefined && hints.size > 0)
-      for (const name of changed) if (hints.delete(name) && !objects.hasSynced) this.#earlyHints -= 1;
+      for (const name of changed) if (hints.delete(name) && !mirrored.hasSynced) this.#earlyHints -= 1;
     if (report.fullPush) return;
     for (const name of report.removedNames) {
       if (ledger.tunnel(key, name) !== undefined) continue;
-      if (objects.hasSynced ? this.#hasObject(key, name) : this.#takeEarlyHint(key, name))
+      if (mirrored.hasSynced ? this.#hasObject(key, name) : this.#takeEarlyHint(key, name))
         this.#hint(key, name, 'Removed');
     }
   }
@@ -128,22 +133,28 @@ export class TransitionRecorder {
 
   /** Handles a change of an object that a list or the watch showed. */
   onTunnelObjectChanged(key: string, name: string): void {
-    const { ledger, objects, queue, registry } = this.#options;
+    const { ledger, mirrored, registry } = this.#options;
     const entry = registry.entry(key);
     // What is about to be written, at once or after a delay, differs because the tunnel has changed.
-    if (entry === undefined || queue.isActive(key, name) || entry.pendingWrites.isLimited(name)) return;
+    if (entry === undefined || this.#isActive(key, name) || entry.pendingWrites.isLimited(name)) return;
     const hints = this.#reporters.get(key)?.hints;
-    const [object] = objects.objects(key, name);
+    const [object] = mirrored.forms(key, name);
     const state = ledger.tunnelState(key, name, object?.tunnel);
     if (state.state !== 'present') {
       if (object === undefined) hints?.delete(name);
       return;
     }
     // What the first list shows was not changed since the report.
-    if (!objects.hasSynced || !entry.ownership.owns) return;
+    if (!mirrored.hasSynced || !entry.ownership.owns) return;
     if (object === undefined) this.#hint(key, name, 'Recovered');
     else if (object.tunnel.createdAt === state.tunnel.createdAt) hints?.delete(name);
     else this.#hint(key, name, 'Edited');
+  }
+
+  /** Handles the entry of a tunnel in a slice that changed, for whatever reason. */
+  onEntryObserved(key: string, before: ObservedTunnel | undefined, after: ObservedTunnel | undefined): void {
+    const name = (after ?? before)?.tunnel.name;
+    if (name !== undefined) this.onTunnelObjectChanged(key, name);
   }
 
   /** Handles a complete list: hints that were given before the objects were known may concern none. */
@@ -156,7 +167,7 @@ export class TransitionRecorder {
 
   /** Handles the removal of a reporter from this replica. */
   onReporterRemoved(key: string): void {
-    if (!this.#options.objects.hasSynced) this.#earlyHints -= this.#reporters.get(key)?.hints.size ?? 0;
+    if (!this.#options.mirrored.hasSynced) this.#earlyHints -= this.#reporters.get(key)?.hints.size ?? 0;
     this.#reporters.delete(key);
   }
 
@@ -212,7 +223,7 @@ export class TransitionRecorder {
   #confirm(planned: PlannedTransition): void {
     const { key, name, action } = planned;
     this.#reporters.get(key)?.unconfirmed.delete(name);
-    const objects = this.#options.objects.objects(key, name);
+    const objects = this.#options.mirrored.forms(key, name);
     if (!isApplied(action, objects)) return;
     this.#write(planned, action.type === 'create' ? (objects[0]?.name ?? '') : action.object.name);
   }
@@ -250,9 +261,16 @@ export class TransitionRecorder {
     return true;
   }
 
+  /** Returns true if the object or the slice of a tunnel is about to be written. */
+  #isActive(key: string, name: string): boolean {
+    const { queue, assignments } = this.#options;
+    const sliceName = assignments.known(key)?.sliceOf(name);
+    const isInSlice = sliceName !== undefined && queue.isActive(key, sliceItemName(sliceName));
+    return isInSlice || queue.isActive(key, name);
+  }
+
   #hasObject(key: string, name: string): boolean {
-    const { objects, queue } = this.#options;
-    return objects.objects(key, name).length > 0 || queue.isActive(key, name);
+    return this.#options.mirrored.forms(key, name).length > 0 || this.#isActive(key, name);
   }
 
   #hint(key: string, name: string, hint: TransitionHint): void {

@@ -198,8 +198,10 @@ export class TunnelReconciler implements Reconciler {
     reporter: ReporterId,
     item: QueueItem,
   ): Promise<Outcome | 'written' | 'refreshed'> {
-    const { flapping, clock, metrics, transitions } = this.#options;
-    const planned = transitions?.plan(item.key, item.name, action);
+    const { flapping, slicePlanner, clock, metrics, transitions } = this.#options;
+    // A tunnel that a slice shows does not come up with its object.
+    const isMoved = action.type === 'create' && slicePlanner.covers(item.key, action.tunnel);
+    const planned = isMoved ? undefined : transitions?.plan(item.key, item.name, action);
     const answered = flapping.startWrite(item.key, item.name, clock.monotonicMs());
     try {
       const objectName = await this.#write(action, reporter, item);

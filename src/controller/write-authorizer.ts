@@ -85,6 +85,15 @@ export class WriteAuthorizer {
     } else entry.pendingWrites.skip(clock.monotonicMs(), isChange);
   }
 
+  /** Records that all objects of a reporter must be compared again. */
+  compareAgain(key: string): void {
+    const { registry, reporters, clock } = this.#options;
+    const entry = registry.entry(key);
+    if (entry === undefined) return;
+    entry.pendingWrites.skip(clock.monotonicMs(), false);
+    reporters.enqueue(entry);
+  }
+
   /** Records that the API server rejected a write of a tunnel. */
   writeRejected(key: string, tunnelName: string, answer: string): void {
     const { registry, reporters, queue } = this.#options;

@@ -56,6 +56,8 @@ export interface ReplicaOptions {
   readonly reportIntervalMs?: number;
   /** Default: objects. */
   readonly representation?: Representation;
+  /** Whether the API server serves no slices until `installSlices`. Default: false. */
+  readonly withoutSlices?: boolean;
 }
 
 /** The environment of all replicas. */
@@ -211,7 +213,8 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
     const { registry, intake, writeAuthorizer, tunnels, reporters } = controllers;
     caches.policies.onKindMissing();
     const deliverTunnels = tunnelApi.watch(caches.tunnels);
-    const deliverSlices = sliceApi.watch(caches.slices);
+    let deliverSlices = options.withoutSlices === true ? () => 0 : sliceApi.watch(caches.slices);
+    if (options.withoutSlices === true) caches.slices.onKindMissing();
     const deliverReporters = reporterApi.watch(cache);
     controllers.start();
 
@@ -238,6 +241,10 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
           ? 0
           : (state.watchesTunnels ? deliverTunnels() + deliverSlices() : 0) +
             (state.watchesReporters ? deliverReporters() : 0),
+      /** Installs the CRD of slices. */
+      installSlices(): void {
+        deliverSlices = sliceApi.watch(caches.slices);
+      },
       /** Opens a stream of an Envoy to this replica and sends its first report. */
       connect(reporter: ReporterId, report: Report): void {
         intake.reporterConnected(reporter, PLAIN_ENVOY, ANONYMOUS);

@@ -110,6 +110,20 @@ describe('slices and the owner of their reporter', () => {
     expect(world.reporterApi.stored.size).to.equal(0);
   });
 
+  it('do not exist if the API server does not serve them, and replace the objects when it does', async () => {
+    const world = createMultiReplicaHarness();
+    const replica = world.replica('a', { representation: 'slices', withoutSlices: true });
+    replica.connect(RESPONDER, fullPush(...ALL));
+    await world.advance(1000);
+    expect(world.tunnelNames(RESPONDER)).to.deep.equal(sortedNames(ALL));
+    expect(world.sliceApi.calls).to.be.empty;
+    replica.installSlices();
+    await world.advance(5000);
+    expect(namesInSlices(world)).to.deep.equal(sortedNames(ALL));
+    await world.advance(60_000);
+    expect(world.tunnelNames(RESPONDER)).to.be.empty;
+  });
+
   it('are reported as synced, and counted as applied, in the status of the reporter', async () => {
     const world = createMultiReplicaHarness();
     await startWithReporter(world);
