@@ -20,7 +20,11 @@ const MAX_TRACKED_OBJECTS = 10_000;
  */
 export class RevertBackoff {
   readonly #clock: Clock;
-  readonly #reverted = new LRUCache<string, Reverted>({ max: MAX_TRACKED_OBJECTS });
+  /** Limited by size, because `max` allocates memory for that many entries in advance. */
+  readonly #reverted = new LRUCache<string, Reverted>({
+    maxSize: MAX_TRACKED_OBJECTS,
+    sizeCalculation: () => 1,
+  });
 
   constructor(clock: Clock) {
     this.#clock = clock;

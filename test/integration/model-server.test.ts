@@ -7,7 +7,7 @@ import { createHarness, type ControllerHarness } from '../support/controller-har
 import { Model, type ExpectedResponse, type ModelStream } from '../support/model.ts';
 import { createObjectChecker, MODEL_CLOCK } from '../support/model-objects.ts';
 import { MAX_STREAMS, step, type ReporterNode, type ReportSpec, type Step } from '../support/model-steps.ts';
-import { assertHolds } from '../support/property-runs.ts';
+import { assertHolds, PROPERTY_TIMEOUT_MS } from '../support/property-runs.ts';
 import { startTestServer, type TestServer } from '../support/reporting-server.ts';
 import type { TestStream } from '../support/test-stream.ts';
 import type { RequestFields } from '../support/wire.ts';
@@ -275,7 +275,7 @@ describe('reports sent to the reporting server over loopback', () => {
   }
 
   it('get the responses and result in the objects that the model expects, in any order', async function () {
-    this.timeout(1_800_000);
+    this.timeout(PROPERTY_TIMEOUT_MS);
     const property = fc.asyncProperty(
       fc.constantFrom('skip' as const, 'nack' as const),
       fc.array(step, { minLength: 10, maxLength: 40, size: 'max' }),

@@ -1,5 +1,8 @@
 import * as fc from 'fast-check';
 
+/** The timeout of a test that checks a property; none (0) for FC_RUNS sequences, which may take an hour. */
+export const PROPERTY_TIMEOUT_MS = process.env['FC_RUNS'] === undefined ? 600_000 : 0;
+
 /**
  * Checks an asynchronous property FC_RUNS times if that is set, otherwise `runs` times, with the seed FC_SEED or a
  * random one. An error message ends with the command that reproduces the shrunk case.

@@ -10,7 +10,7 @@ import { createHarness } from '../support/controller-harness.ts';
 import { Model, violations, type ModelStream } from '../support/model.ts';
 import { anyContent, anyReporter } from '../support/model-reports.ts';
 import { createdAtOf, createObjectChecker, MODEL_CLOCK } from '../support/model-objects.ts';
-import { assertHolds } from '../support/property-runs.ts';
+import { assertHolds, PROPERTY_TIMEOUT_MS } from '../support/property-runs.ts';
 import { requestBytes, tunnel, type RequestFields } from '../support/wire.ts';
 
 interface SentReport {
@@ -201,7 +201,7 @@ function modelObject(object: TunnelObject) {
 
 describe('the controller, compared to a model', () => {
   it('has the objects of the model after any sequence of reports and restarts, with and without holds of removals', async function () {
-    this.timeout(600_000);
+    this.timeout(PROPERTY_TIMEOUT_MS);
     const property = fc.asyncProperty(
       fc.constantFrom('skip' as const, 'nack' as const),
       fc.array(step, { maxLength: 25, size: 'max' }),

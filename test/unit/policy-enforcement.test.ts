@@ -11,7 +11,7 @@ import { ALLOW_ALL_POLICIES, createPolicySet, type PolicySet } from '../../src/c
 import { reporterKey, type ReporterId, type Tunnel } from '../../src/core/tunnel.ts';
 import { MemoryTunnelApi } from '../support/memory-api.ts';
 import { createHarness } from '../support/controller-harness.ts';
-import { assertHolds } from '../support/property-runs.ts';
+import { assertHolds, PROPERTY_TIMEOUT_MS } from '../support/property-runs.ts';
 import { delta, fullPush, tunnel } from '../support/sample-tunnels.ts';
 
 /** A pattern, and the indexes of the entries that it matches. */
@@ -345,7 +345,7 @@ function text(place: number, { name, tenantID, clusterID, nodeID }: Tunnel): str
 
 describe('objects and policies', () => {
   it('there is an object for each allowed tunnel, and no other, after any order of reports, policy changes, other peers and restarts', async function () {
-    this.timeout(600_000);
+    this.timeout(PROPERTY_TIMEOUT_MS);
     const property = fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 24 }), play);
     const runs = await assertHolds(property, { runs: 1000, file: 'test/unit/policy-enforcement.test.ts' });
     if (runs >= 1000)
