@@ -248,7 +248,7 @@ async function checkMachine(env: NodeJS.ProcessEnv): Promise<void> {
     'private',
     '--',
   ];
-  // An overlay and control groups: what the node needs of the kernel before it can report anything itself.
+  // The node requires an overlay and control groups from the kernel before it can report anything itself.
   const script = `set -e
     mount -t tmpfs tmpfs /mnt; mkdir /mnt/l /mnt/u /mnt/w /mnt/o; mount -t overlay -o lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w overlay /mnt/o
     [ -w /sys/fs/cgroup ] || { echo 'the control groups are read-only' >&2; exit 1; }`;

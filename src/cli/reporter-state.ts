@@ -2,7 +2,7 @@ import type { Condition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 
 /** The state of a reporter, by its conditions. `doctor` and `status` both use it, so they always agree. */
-export interface ReporterState {
+interface ReporterState {
   readonly isConnected: boolean;
   readonly isSynced: boolean;
   /** Another live Envoy reports under the same ID. */

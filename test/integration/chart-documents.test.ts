@@ -15,7 +15,7 @@ import {
   type Helm,
 } from '../support/helm.ts';
 
-/** What renderers add: some drop hooks, some pass the API versions of a cluster. */
+/** Differences between renderers: some drop hooks, some pass the API versions of a cluster. */
 const RENDERERS: readonly (readonly [string, readonly string[]])[] = [
   ['as it is', []],
   ['without hooks', ['--no-hooks']],

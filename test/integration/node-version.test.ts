@@ -28,7 +28,7 @@ describe('entry points under an older Node', () => {
         stripTypeScriptTypes(text).replaceAll(/\.ts'/g, ".mjs'"),
       );
     }
-    // What an entry point loads after the check.
+    // The modules that an entry point loads after the check.
     await writeFile(join(directory, 'operator-command.mjs'), 'export const runOperatorCommand = () => 7;');
     await writeFile(join(directory, 'kubectl-command.mjs'), 'export const runKubectlCommand = () => 7;');
   });

@@ -268,7 +268,7 @@ describe('label values', () => {
           `${target}-`,
           `-${target}`,
         ]) {
-          // The stored form is what counts as the raw value.
+          // Raw values are equal if their stored forms are.
           if (raw.toWellFormed() === victim.toWellFormed()) continue;
           expect(names.labelValue(raw), JSON.stringify([victim, raw])).not.to.equal(target);
         }

@@ -50,7 +50,7 @@ describe('reflector lists', () => {
   });
 
   // The outcome of TestReflectorNotPaginatingNotConsistentReads and
-  // TestReflectorPaginatingNonConsistentReadsIfWatchCacheDisabled: a cached state is never taken for the stored one.
+  // TestReflectorPaginatingNonConsistentReadsIfWatchCacheDisabled: a cached state is never mistaken for the stored one.
   // TestReflectorResyncWithResourceVersion: each list is consistent with the store, instead of never going back.
   it('lists what is stored now instead of what was cached at a version', async () => {
     for (let i = 0; i < 2; i += 1) {
