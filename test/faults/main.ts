@@ -1,77 +1,81 @@
 /**
  * `npm run test:faults`: fault injection. By default it runs `--seeds N` seeded schedules of faults in fake time
  * against an in-memory API server, starting with seed `--seed S`, and shrinks failing schedules. With `--real` it
- * runs the fault table over real processes instead, with flags of its own.
+ * runs the fault table over real processes instead.
  */
-import { parseArgs } from 'node:util';
-import { runFaultsCommand } from './real/command.ts';
+import { enumOf, numberInRange, textMatching } from '../../src/flag-values.ts';
+import { endWithUsage, parseFlags, type CommandDescription } from '../../src/flags.ts';
+import { runFaultTable, scenarioNames } from './real/fault-table.ts';
+import { openStatusLine } from './real/status-line.ts';
 import { runSimulation } from './sim/command.ts';
 
-const HELP = `Usage: npm run test:faults -- [flags]: seeded fault schedules in fake time (docs/simulation-testing.md)
+const COMMAND = {
+  usage: ['npm run test:faults -- [FLAG ...]'],
+  description: 'Runs seeded schedules of faults in fake time (docs/simulation-testing.md).',
+  flags: {
+    seeds: {
+      metavar: 'N',
+      description: 'number of schedules',
+      default: '10000',
+      read: numberInRange(1, 1e9),
+    },
+    seed: {
+      metavar: 'S',
+      description: 'the first seed; with --real: determines the changes and the times of kills',
+      default: '1',
+      read: numberInRange(0, 999_999_999),
+    },
+    api: {
+      metavar: 'API',
+      description: 'memory: an in-memory API server; real: a kube-apiserver, without faults of its store',
+      default: 'memory',
+      read: enumOf(['memory', 'real']),
+    },
+    steps: {
+      metavar: 'I,J',
+      description: 'with --seeds 1: only these faults of the schedule, or none',
+      read: textMatching('^(none|[0-9]+(,[0-9]+)*)$', 'must be indexes with commas, or none'),
+    },
+    trace: { description: 'with --seeds 1: print every event' },
+    real: { description: 'run the fault table over real processes (docs/fault-injection.md)' },
+    only: {
+      metavar: 'NAME',
+      description: 'with --real: a scenario to run; can be repeated',
+      repeatable: true,
+      read: enumOf(scenarioNames()),
+    },
+    percent: {
+      metavar: 'N',
+      description: 'with --real: percentage of the tunnels, 10 to 100, for a busy machine',
+      default: '100',
+      read: numberInRange(10, 100),
+    },
+  },
+  footer: 'Exit code: 0, 1 after a difference, 2 for a usage error.\n',
+} as const satisfies CommandDescription;
 
-  --seeds N        number of schedules; default 10000
-  --seed S         the first seed; default 1
-  --api memory     run against an in-memory API server (default)
-  --api real       run against a real kube-apiserver, started for this, without faults of its store
-  --steps 3,7      with --seeds 1: only these faults of the schedule
-  --trace          with --seeds 1: print every event
-  --real           run the fault table over real processes, with flags of its own (docs/fault-injection.md)
-`;
+const parsed = parseFlags(COMMAND, process.argv.slice(2));
+if (!('values' in parsed)) process.exitCode = endWithUsage('test:faults', parsed);
+else {
+  const { real, seed, seeds, api, steps, trace, only, percent } = parsed.values;
+  const indexes = steps === 'none' ? [] : steps?.split(',').map(Number);
+  const succeeded = real
+    ? await runTable({ only, seed, percent })
+    : await runSimulation({ seeds, seed, steps: indexes, trace, api });
+  process.exitCode = succeeded ? 0 : 1;
+}
 
-const args = process.argv.slice(2);
-const isReal = args.includes('--real');
-process.exitCode = isReal
-  ? await runFaultsCommand(args.filter((arg) => arg !== '--real'))
-  : await runSimulationCommand(args);
-
-async function runSimulationCommand(args: readonly string[]): Promise<number> {
-  const options = {
-    /** Number of schedules. */
-    seeds: { type: 'string', default: '10000' },
-    /** The first seed. */
-    seed: { type: 'string', default: '1' },
-    /** With one seed: only the faults of its schedule with these indexes. */
-    steps: { type: 'string' },
-    /** With one seed: prints every event. */
-    trace: { type: 'boolean', default: false },
-    /** The API server: in memory, or a real one. */
-    api: { type: 'string', default: 'memory' },
-    help: { type: 'boolean', default: false },
-  } as const;
-  let values;
+async function runTable(options: {
+  readonly only: readonly string[];
+  readonly seed: number;
+  readonly percent: number;
+}): Promise<boolean> {
+  const { setStatus, print, end } = openStatusLine('faults');
   try {
-    ({ values } = parseArgs({ args: [...args], options }));
-  } catch (error) {
-    process.stderr.write(`test:faults: ${(error as Error).message.split('. ')[0]}\n`);
-    return 2;
+    const failed = await runFaultTable({ ...options, setStatus, print });
+    print(failed === 0 ? 'all scenarios passed' : `${failed} scenarios failed`);
+    return failed === 0;
+  } finally {
+    end();
   }
-
-  if (values.help) {
-    process.stdout.write(HELP);
-    return 0;
-  }
-  if (values.api !== 'memory' && values.api !== 'real') {
-    process.stderr.write(`test:faults: --api ${values.api}: must be memory or real\n`);
-    return 2;
-  }
-  const invalidFlag = (['seeds', 'seed'] as const).find((flag) => !/^\d{1,9}$/.test(values[flag]));
-  if (invalidFlag !== undefined) {
-    process.stderr.write(`test:faults: --${invalidFlag} ${values[invalidFlag]}: must be a whole number\n`);
-    return 2;
-  }
-  const steps =
-    values.steps === undefined
-      ? undefined
-      : values.steps
-          .split(',')
-          .filter((step) => step !== 'none')
-          .map(Number);
-  const succeeded = await runSimulation({
-    seeds: Number(values.seeds),
-    seed: Number(values.seed),
-    steps,
-    trace: values.trace,
-    api: values.api === 'real' ? 'real' : 'memory',
-  });
-  return succeeded ? 0 : 1;
 }
