@@ -17,9 +17,12 @@ export interface JsonRequest {
   /** PEM of the trusted CA; required for https. */
   readonly ca?: string;
   readonly token?: string;
+  /** A text is sent as it is, anything else as JSON; of a PATCH, it is a merge patch. */
   readonly body?: unknown;
   /** The Accept header. Default: JSON. */
   readonly accept?: string | undefined;
+  /** Further headers, which take precedence. */
+  readonly headers?: Readonly<Record<string, string>>;
   /** For the complete exchange. */
   readonly timeoutMs: number;
 }
@@ -30,10 +33,17 @@ export async function requestJson(request: JsonRequest): Promise<JsonResponse> {
   const timeoutError = new Error(
     `${request.method} ${request.url}: no response within ${request.timeoutMs} ms`,
   );
-  const payload = request.body === undefined ? undefined : JSON.stringify(request.body);
+  const { body } = request;
+  const payload = body === undefined || typeof body === 'string' ? body : JSON.stringify(body);
   const headers: Record<string, string> = { accept: request.accept ?? 'application/json' };
   if (request.token !== undefined) headers['authorization'] = `Bearer ${request.token}`;
-  if (payload !== undefined) headers['content-type'] = 'application/json';
+  if (payload !== undefined) {
+    const isPatch = request.method === 'PATCH';
+    headers['content-type'] = isPatch ? 'application/merge-patch+json' : 'application/json';
+    // Node adds none to a DELETE.
+    headers['content-length'] = String(Buffer.byteLength(payload));
+  }
+  Object.assign(headers, request.headers);
   const options = { method: request.method, headers, agent: false as const, signal };
   // No agent: a kept-alive connection would hide a restart of the server and keep this process alive.
   return new Promise((resolve, reject) => {

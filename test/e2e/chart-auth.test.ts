@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import type { ControlPlane } from '../../control-plane/start.ts';
-import { startLoadBalancer, type LoadBalancer } from '../support/load-balancer.ts';
+import { openFaultProxy, type FaultProxy } from '../faults/real/fault-proxy.ts';
 import { FIRST_START_TIMEOUT_MS, startWithCrds } from '../support/control-plane.ts';
 import { CHART, createHelm, type Helm } from '../support/helm.ts';
 import { startKubelet, type Kubelet } from '../support/kubelet.ts';
@@ -9,7 +9,7 @@ import { concurrent } from '../support/concurrent.ts';
 const DEADLINE_MS = 90_000;
 
 interface Fixture {
-  readonly balancer: LoadBalancer;
+  readonly balancer: FaultProxy;
   /** Starts a kubelet that runs the pods of a namespace. */
   readonly kubelet: (namespace: string) => Promise<Kubelet>;
   readonly close: () => Promise<void>;
@@ -31,7 +31,7 @@ describe('chart with client authentication, on a cluster that enforces restricte
   });
 
   async function open(): Promise<Fixture> {
-    const balancer = await startLoadBalancer();
+    const balancer = await openFaultProxy();
     const kubelets: Kubelet[] = [];
     return {
       balancer,
@@ -41,7 +41,7 @@ describe('chart with client authentication, on a cluster that enforces restricte
           namespace,
           // A DNS name, because the certificate contains no IP addresses.
           service: balancer.address.replace('127.0.0.1', 'localhost'),
-          onEndpoints: (addresses) => balancer.setTargets(addresses),
+          onEndpoints: (addresses) => balancer.setTargets(...addresses),
         });
         kubelets.push(kubelet);
         return kubelet;

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
-import { startLoadBalancer, type LoadBalancer } from '../support/load-balancer.ts';
+import { openFaultProxy, type FaultProxy } from '../faults/real/fault-proxy.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
 import { runDoctor } from '../support/cli-process.ts';
 import { CHART, createHelm, type Helm } from '../support/helm.ts';
@@ -22,7 +22,7 @@ describe('chart from install to uninstall, on a cluster that enforces restricted
   let controlPlane: ControlPlane;
   let helm: Helm;
   let kubelet: Kubelet;
-  let balancer: LoadBalancer;
+  let balancer: FaultProxy;
   let fleet: Fleet;
   /** uid of every object after the install, sorted. */
   let initialUids: string[];
@@ -36,12 +36,12 @@ describe('chart from install to uninstall, on a cluster that enforces restricted
       'pod-security.kubernetes.io/enforce-version': 'latest',
     };
     await controlPlane.request('POST', '/api/v1/namespaces', { metadata: { name: NAMESPACE, labels } });
-    balancer = await startLoadBalancer();
+    balancer = await openFaultProxy();
     kubelet = await startKubelet({
       controlPlane,
       namespace: NAMESPACE,
       service: balancer.address,
-      onEndpoints: (addresses) => balancer.setTargets(addresses),
+      onEndpoints: (addresses) => balancer.setTargets(...addresses),
     });
   });
   after(async () => {

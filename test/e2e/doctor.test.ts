@@ -8,7 +8,7 @@ import { waitForExit } from '../../control-plane/process-supervisor.ts';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
-import { EXPIRED_CERTIFICATE } from '../support/expired-certificate.ts';
+import { createCertificateAuthority } from '../support/certificates.ts';
 import { names } from '../support/sample-tunnels.ts';
 import { conditionOf } from '../support/reporter-objects.ts';
 import { runDoctor, runCommand, type CheckResultJson } from '../support/cli-process.ts';
@@ -117,13 +117,14 @@ describe('doctor on a healthy installation', () => {
     const folder = await mkdtemp(join(tmpdir(), 'doctor-'));
     const expired = join(folder, 'tls.crt');
     const empty = join(folder, 'ca.crt');
-    await writeFile(expired, EXPIRED_CERTIFICATE);
+    const validity = { notBeforeMs: Date.UTC(2024), notAfterMs: Date.UTC(2025) };
+    await writeFile(expired, createCertificateAuthority().issue(validity).cert);
     await writeFile(empty, 'nothing\n');
     const { code, findings } = await runDoctor([...flags, '--tls-cert', expired, '--tls-client-ca', empty]);
     await rm(folder, { recursive: true });
     expect(problems(findings)).to.deep.equal(['fail certificates', 'fail certificates']);
     expect(messagesOf(findings, 'certificates'))
-      .to.include(`--tls-cert ${expired}: CN=rto.example expired`)
+      .to.include(`--tls-cert ${expired}: CN=leaf expired`)
       .and.include('at 2025-01-01T00:00:00Z')
       .and.include(`--tls-client-ca ${empty}: contains no PEM certificate`);
     expect(code).to.equal(1);

@@ -3,17 +3,19 @@
  * must be equal, except for what differs between two runs of the same server.
  */
 import { expect } from 'chai';
+import { type JsonRequest, requestJson } from '../../control-plane/https-json.ts';
 import { type EmbeddedApiServer, startEmbeddedApiServer } from '../../embedded-api-server/start.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { SLICE_SPEC, TUNNEL_SPEC } from '../support/crd-objects.ts';
-import { type RawApiRequest, type RawApiTarget, sendRaw } from '../support/raw-api-request.ts';
 
 const TABLE = { accept: 'application/json;as=Table;v=v1;g=meta.k8s.io,application/json' };
 const GROUP = '/apis/reverse-tunnel.io/v1alpha1';
 /** Times that are long ago in both runs, so that ages are equal. */
 const CREATED_AT = '2020-01-01T00:00:00Z';
+const TIMEOUT_MS = 60_000;
 
 type Body = Readonly<Record<string, unknown>>;
+type Request = Pick<JsonRequest, 'method' | 'body' | 'headers'> & { readonly path: string };
 
 function tunnel(name: string, spec: object = {}, metadata: object = {}): Body {
   return {
@@ -59,7 +61,7 @@ function entries(count: number): object[] {
 const VALID_RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
 
 /** Requests in order, with NS in place of the namespace. */
-const SCENARIOS: Readonly<Record<string, readonly RawApiRequest[]>> = {
+const SCENARIOS: Readonly<Record<string, readonly Request[]>> = {
   'creates an object, and rejects it when it exists': [
     post('reversetunnels', tunnel('once', {}, { labels: { a: '1' }, annotations: { note: 'x' } })),
     post('reversetunnels', tunnel('once')),
@@ -237,16 +239,16 @@ function reporter(name: string): Body {
   };
 }
 
-function get(path: string): RawApiRequest {
+function get(path: string): Request {
   return { method: 'GET', path: `${GROUP}/namespaces/NS/${path}` };
 }
-function post(path: string, body: Body): RawApiRequest {
+function post(path: string, body: Body): Request {
   return { method: 'POST', path: `${GROUP}/namespaces/NS/${path}`, body };
 }
-function patch(path: string, body: Body): RawApiRequest {
+function patch(path: string, body: Body): Request {
   return { method: 'PATCH', path: `${GROUP}/namespaces/NS/${path}`, body };
 }
-function del(path: string, body?: Body): RawApiRequest {
+function del(path: string, body?: Body): Request {
   return {
     method: 'DELETE',
     path: `${GROUP}/namespaces/NS/${path}`,
@@ -289,28 +291,28 @@ function normalize(value: unknown, field = ''): unknown {
 describe('HTTP front of the embedded API server', () => {
   const controlPlane = useControlPlane();
   let embedded: EmbeddedApiServer;
-  let targets: readonly { readonly target: RawApiTarget; readonly namespace: string }[];
+  /** The embedded and the real one: the URL, its CA and a token. */
+  let targets: readonly { readonly url: string; readonly caData: string; readonly token: string }[];
+  let namespace: string;
 
   before(async () => {
     embedded = await startEmbeddedApiServer();
     const { url, caData, adminToken } = controlPlane();
-    const namespace = await createNamespace(controlPlane(), 'contract-http');
+    namespace = await createNamespace(controlPlane(), 'contract-http');
     await embedded.request('POST', '/api/v1/namespaces', { metadata: { name: namespace } });
-    targets = [
-      { target: embedded, namespace },
-      { target: { url, caData, token: adminToken }, namespace },
-    ];
+    targets = [embedded, { url, caData, token: adminToken }];
   });
   after(() => embedded.stop());
 
   for (const [title, requests] of Object.entries(SCENARIOS)) {
     it(`${title}, like a real one`, async () => {
       const [embeddedResponses, realResponses] = await Promise.all(
-        targets.map(async ({ target, namespace }) => {
+        targets.map(async ({ url, caData: ca, token }) => {
           const responses = [];
           for (const request of requests) {
             const path = request.path.replace('NS', namespace);
-            const { status, body } = await sendRaw(target, { ...request, path });
+            const exchange = { ...request, url: url + path, ca, token, timeoutMs: TIMEOUT_MS };
+            const { status, body } = await requestJson(exchange);
             responses.push({ request: `${request.method} ${path}`, status, body: normalize(body) });
           }
           return responses;

@@ -69,7 +69,7 @@ describe('scenarios that last minutes', () => {
     const flags = ['--unknown-after', '5s', '--expire-after', '20s'];
     await startThree(flags);
     const leader = await replicas.waitForLeader(30_000);
-    replicas.balancer.setTargets([leader.process.grpcAddress]);
+    replicas.balancer.setTargets(leader.process.grpcAddress);
     const fleet = await replicas.startFleet({ reporters: 1, tunnels: 100 });
     await waitForObjects(fleet);
     await replicas.waitUntilServed(1, DEADLINE_MS);

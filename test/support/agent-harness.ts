@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { pino } from 'pino';
-import { createAgentMetrics, type AgentMetrics } from '../../src/agent/agent-metrics.ts';
+import { createAgentMetrics } from '../../src/agent/agent-metrics.ts';
 import { Agent, type AgentOptions } from '../../src/agent/agent.ts';
 import { EnvoyAdmin, type AdminAddress } from '../../src/agent/envoy-admin.ts';
 import { systemClock, type Clock } from '../../src/clock.ts';
@@ -38,21 +38,7 @@ export interface AdminResponses {
   readonly stats?: RequestListener;
 }
 
-/** An agent and what it did. */
-export interface AgentHarness extends AsyncDisposable {
-  readonly agent: Agent;
-  readonly metrics: AgentMetrics;
-  readonly reports: readonly ReportMessage[];
-  readonly logged: readonly LoggedLine[];
-  /** Streams to the operator that are open: 0 or 1. */
-  readonly openStreams: number;
-  /** Waits until the operator acknowledges reports. */
-  ready(): Promise<void>;
-  /** Waits for 5 more polls that succeed. */
-  polled(): Promise<void>;
-  /** Waits until the gauge of reported tunnels has this value. */
-  counts(tunnels: number): Promise<void>;
-}
+export type AgentHarness = ReturnType<typeof startAgentHarness>;
 
 interface LoggedLine {
   readonly msg: string;
@@ -123,10 +109,7 @@ export async function startAdmin(
 }
 
 /** Starts an agent that polls every 20 ms and has a default tenant. */
-export function startAgentHarness(
-  address: AdminAddress,
-  overrides: Partial<AgentOptions> = {},
-): AgentHarness {
+export function startAgentHarness(address: AdminAddress, overrides: Partial<AgentOptions> = {}) {
   const reports: ReportMessage[] = [];
   const logged: LoggedLine[] = [];
   const metrics = createAgentMetrics();
@@ -164,11 +147,14 @@ export function startAgentHarness(
     metrics,
     reports,
     logged,
+    /** Streams to the operator that are open: 0 or 1. */
     get openStreams() {
       return openStreams;
     },
-    ready: () => eventually('the agent is ready', () => agent.notReady === undefined),
-    async polled() {
+    /** Waits until the operator acknowledges reports. */
+    ready: (): Promise<void> => eventually('the agent is ready', () => agent.notReady === undefined),
+    /** Waits for 5 more polls that succeed. */
+    async polled(): Promise<void> {
       const polls = async (): Promise<number> => {
         const { values } = await metrics.polls.get();
         return values.find(({ labels }) => labels.outcome === 'ok')?.value ?? 0;
@@ -176,11 +162,12 @@ export function startAgentHarness(
       const before = await polls();
       await eventually('there are 5 more polls', async () => (await polls()) >= before + 5);
     },
-    counts: (tunnels) =>
+    /** Waits until the gauge of reported tunnels has this value. */
+    counts: (tunnels: number): Promise<void> =>
       eventually(
         `${tunnels} tunnels are reported`,
         async () => (await metrics.tunnels.get()).values[0]?.value === tunnels,
       ),
-    [Symbol.asyncDispose]: () => agent.stop(),
+    [Symbol.asyncDispose]: (): Promise<void> => agent.stop(),
   };
 }

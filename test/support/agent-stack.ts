@@ -10,6 +10,7 @@ import { startEnvoy, type EnvoyProcess } from '../../envoy/process.ts';
 import { eventually } from './eventually.ts';
 import { initiatorOf } from './many-tunnels.ts';
 import { OPERATOR_RBAC_RULES, startOperatorProcess, type OperatorProcess } from './operator-process.ts';
+import { conditionText, type ObservedReporter } from './replicas.ts';
 import { createNamespace } from './start-with-crds.ts';
 
 /** Longer than the pause of an initiator whose responder was restarted, on a busy machine. */
@@ -25,44 +26,10 @@ export interface ObservedTunnel {
   };
 }
 
-interface ObservedReporter {
-  readonly status?: {
-    readonly conditions?: readonly {
-      readonly type: string;
-      readonly status: string;
-      readonly reason: string;
-    }[];
-  };
-}
-
 /** The processes of one test. All of them end with it. */
-export interface AgentStack extends AsyncDisposable {
-  readonly namespace: string;
-  /** The lifecycle log of the responder. */
-  readonly lifecycleLog: string;
-  readonly responder: EnvoyProcess;
-  readonly operator: OperatorProcess;
-  /** Starts an initiator with one tunnel per node ID. */
-  startInitiator(...nodes: readonly string[]): Promise<EnvoyProcess>;
-  /** Kills the responder, and starts it again on the same ports. */
-  restartResponder(): Promise<void>;
-  /** Starts another responder with the same node ID, on ports and with an agent of its own. */
-  startTwin(): Promise<void>;
-  /** Kills the operator. */
-  stopOperator(): Promise<void>;
-  /** Starts the operator again, on the same port. */
-  startOperator(): Promise<void>;
-  /** Starts an agent next to the responder that polls every 200 ms. Further flags take precedence. */
-  startAgent(...flags: readonly string[]): Promise<AgentProcess>;
-  tunnels(): Promise<readonly ObservedTunnel[]>;
-  /** Waits until exactly these tunnels have objects. */
-  waitForTunnels(...names: readonly string[]): Promise<readonly ObservedTunnel[]>;
-  /** Waits until a condition of the reporter has a status and, if it is given, a reason. */
-  waitForCondition(type: string, status: 'True' | 'False', reason?: string): Promise<void>;
-}
+export type AgentStack = Awaited<ReturnType<typeof startAgentStack>>;
 
-/** Starts a control plane's operator and a responder. */
-export async function startAgentStack(controlPlane: ControlPlaneClient, envoy: string): Promise<AgentStack> {
+export async function startAgentStack(controlPlane: ControlPlaneClient, envoy: string) {
   const folder = await mkdtemp(join(tmpdir(), 'agent-'));
   const namespace = await createNamespace(controlPlane, 'agent');
   const reserved = await reservePorts(8);
@@ -123,7 +90,8 @@ export async function startAgentStack(controlPlane: ControlPlaneClient, envoy: s
     get operator() {
       return operator;
     },
-    async startInitiator(...nodes) {
+    /** Starts an initiator with one tunnel per node ID. */
+    async startInitiator(...nodes: readonly string[]): Promise<EnvoyProcess> {
       const bootstrap = await substituteExample('envoy-initiator.yaml', {
         ports: { ...ports(reserved.first), '127.0.0.1:9901': 0 },
       });
@@ -131,22 +99,27 @@ export async function startAgentStack(controlPlane: ControlPlaneClient, envoy: s
       started.push(initiator);
       return initiator;
     },
-    async restartResponder() {
+    /** Kills the responder, and starts it again on the same ports. */
+    async restartResponder(): Promise<void> {
       await responder.kill();
       await responder[Symbol.asyncDispose]();
       responder = await startResponder(reserved.first, lifecycleLog);
     },
-    async startTwin() {
+    /** Starts another responder with the same node ID, on ports and with an agent of its own. */
+    async startTwin(): Promise<void> {
       const twin = await startResponder(reserved.first + 4, join(folder, 'twin.log'));
       await runAgent(twin, ['--settle-time', '0', '--default-tenant', 'acme']);
     },
-    stopOperator: () => operator.kill(),
-    async startOperator() {
+    stopOperator: (): Promise<void> => operator.kill(),
+    /** Starts the operator again, on the same port. */
+    async startOperator(): Promise<void> {
       operator = await startOperator(operator.grpcAddress);
     },
-    startAgent: (...flags) => runAgent(responder, flags),
-    tunnels: () => list('reversetunnels'),
-    async waitForTunnels(...names) {
+    /** Starts an agent next to the responder that polls every 200 ms. Further flags take precedence. */
+    startAgent: (...flags: readonly string[]): Promise<AgentProcess> => runAgent(responder, flags),
+    tunnels: () => list<ObservedTunnel>('reversetunnels'),
+    /** Waits until exactly these tunnels have objects. */
+    async waitForTunnels(...names: readonly string[]): Promise<readonly ObservedTunnel[]> {
       const expected = names.toSorted().join();
       let found: readonly ObservedTunnel[] = [];
       await eventually(
@@ -161,19 +134,20 @@ export async function startAgentStack(controlPlane: ControlPlaneClient, envoy: s
       );
       return found;
     },
-    async waitForCondition(type, status, reason) {
+    /** Waits until a condition of the reporter has a status and, if it is given, a reason. */
+    async waitForCondition(type: string, status: 'True' | 'False', reason?: string): Promise<void> {
       await eventually(
         `the condition ${type} is ${status} ${reason ?? ''}`,
         async () => {
           const [reporter] = await list<ObservedReporter>('reversetunnelreporters');
-          const condition = reporter?.status?.conditions?.find((candidate) => candidate.type === type);
-          return condition?.status === status && condition.reason === (reason ?? condition.reason);
+          const text = reporter === undefined ? '' : conditionText(reporter.status, type);
+          return reason === undefined ? text.startsWith(`${status} `) : text === `${status} ${reason}`;
         },
         DEADLINE_MS,
         100,
       );
     },
-    async [Symbol.asyncDispose]() {
+    async [Symbol.asyncDispose](): Promise<void> {
       for (const process of started.toReversed()) await process[Symbol.asyncDispose]();
       await reserved.release();
       await rm(folder, { recursive: true, force: true });

@@ -69,7 +69,6 @@ export async function writeRepeatedly(peer: RawPeer, bytes: Buffer, times: numbe
   for (let i = 0; i < times && (await peer.write(bytes)); i += 1);
 }
 
-/** Repeats bytes in one buffer. */
 export function repeat(count: number, bytes: Buffer): Buffer {
   return Buffer.concat(Array.from({ length: count }, () => bytes));
 }

@@ -7,15 +7,8 @@ const POLL_INTERVAL_MS = 25;
 /** Longer than the API server's timeout of any write. */
 const COMPLETION_TIMEOUT_MS = 90_000;
 
-/** Object writes by verb. */
-export interface TunnelWriteCounts {
-  readonly create: number;
-  readonly patch: number;
-  readonly delete: number;
-  readonly status: number;
-  /** Rejected and conflicting attempts; not included in the other counts. */
-  readonly failed: number;
-}
+/** Object writes by verb. Rejected and conflicting attempts (`failed`) are not included in the other counts. */
+export type TunnelWriteCounts = Record<'create' | 'patch' | 'delete' | 'status' | 'failed', number>;
 
 interface AuditEvent {
   readonly auditID: string;
@@ -53,18 +46,12 @@ export async function countTunnelWrites(auditLogPath: string, namespace: string)
   return counts;
 }
 
-/** Returns the writes between two counts. */
 export function writesBetween(before: TunnelWriteCounts, after: TunnelWriteCounts): TunnelWriteCounts {
-  return {
-    create: after.create - before.create,
-    patch: after.patch - before.patch,
-    delete: after.delete - before.delete,
-    status: after.status - before.status,
-    failed: after.failed - before.failed,
-  };
+  const counts = { ...after };
+  for (const verb of ['create', 'patch', 'delete', 'status', 'failed'] as const) counts[verb] -= before[verb];
+  return counts;
 }
 
-/** A successful write by a ServiceAccount. */
 export interface Write {
   /** When the API server received the write, ms since 1970. */
   readonly atMs: number;
@@ -72,7 +59,6 @@ export interface Write {
   /** For example `reversetunnels` or `reversetunnelreporters/status`. */
   readonly resource: string;
   readonly name: string;
-  /** Name of the ServiceAccount. */
   readonly account: string;
 }
 
@@ -116,7 +102,6 @@ function writesOf(events: readonly AuditEvent[], namespace: string): Write[] {
   return writes;
 }
 
-/** A call by a ServiceAccount. */
 export interface Call {
   /**
    * In RBAC terms: `create tokenreviews.authentication.k8s.io`, `patch reversetunnels/status.reverse-tunnel.io`; or

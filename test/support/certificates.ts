@@ -10,9 +10,7 @@ import { join } from 'node:path';
 export interface CertificateOptions {
   /** URI SANs, encoded byte by byte. */
   readonly uris?: readonly string[];
-  /** DNS SANs. */
   readonly dnsNames?: readonly string[];
-  /** IPv4 SANs. */
   readonly addresses?: readonly string[];
   /** ms since 1970. Default: a minute ago. */
   readonly notBeforeMs?: number;
@@ -22,13 +20,11 @@ export interface CertificateOptions {
   readonly usage?: 'client' | 'server';
 }
 
-/** PEM of a certificate and its key. */
 export interface IssuedCertificate {
   readonly cert: string;
   readonly key: string;
 }
 
-/** A certificate authority. */
 export interface CertificateAuthority {
   /** PEM of the CA certificate. */
   readonly ca: string;

@@ -5,7 +5,6 @@ const ROOT = new URL('../..', import.meta.url).pathname;
 /** A Lease that seems to have expired is observed for 7 s; everything else takes a second. */
 const TIMEOUT_MS = 40_000;
 
-/** The result of a command. */
 export interface CommandResult {
   /** The exit code; -1 when the command was killed after the timeout. */
   readonly code: number;
@@ -13,7 +12,6 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** Runs a command to completion. */
 export function runCommand(
   args: readonly string[],
   program: 'src/main.ts' | 'src/kubectl-rt.ts' = 'src/main.ts',
@@ -32,7 +30,6 @@ export function runCommand(
   });
 }
 
-/** A check result of `doctor -o json`. */
 export interface CheckResultJson {
   readonly check: string;
   readonly status: string;

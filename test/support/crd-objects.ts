@@ -38,7 +38,6 @@ export interface StoredObject {
   readonly status: object;
 }
 
-/** The result of a write. */
 export interface WriteResult {
   readonly code: number;
   /** The resulting object; undefined when the write was rejected. */
@@ -48,25 +47,7 @@ export interface WriteResult {
 }
 
 /** A namespace for the tests of one suite. */
-export interface CrdNamespace {
-  readonly name: string;
-  /** Creates an object with the given or a generated name. With `dryRun`, it is validated but not stored. */
-  create(
-    resource: Resource,
-    body: { name?: string; spec: unknown; status?: unknown },
-    dryRun?: boolean,
-  ): Promise<WriteResult>;
-  get(resource: Resource, name: string): Promise<StoredObject>;
-  /**
-   * Returns the names of the objects that match a field selector, in order; undefined when the API server rejects
-   * the selector.
-   */
-  select(resource: Resource, fieldSelector: string): Promise<readonly string[] | undefined>;
-  /** Runs kubectl in this namespace and returns its stdout; fails when kubectl fails. */
-  kubectl(...args: string[]): Promise<string>;
-  /** Runs kubectl in this namespace and returns its stderr; fails when kubectl succeeds. */
-  kubectlRejected(...args: string[]): Promise<string>;
-}
+export type CrdNamespace = Awaited<ReturnType<typeof createCrdNamespace>>;
 
 /** Plural names, as used in paths. */
 export type Resource =
@@ -85,37 +66,48 @@ const KINDS = {
 };
 
 /** Creates a namespace on a control plane with the CRDs. It is not deleted; it ends with the control plane. */
-export async function createCrdNamespace(plane: ControlPlaneClient): Promise<CrdNamespace> {
+export async function createCrdNamespace(plane: ControlPlaneClient) {
   const name = await createNamespace(plane, 'crd');
   const path = (resource: Resource): string => `${API_PATH}/namespaces/${name}/${resource}`;
   const kubectl = async (args: readonly string[]) => plane.kubectl(['--namespace', name, ...args]);
   return {
     name,
-    async create(resource, { name: objectName, ...content }, dryRun = false) {
+    /** Creates an object with the given or a generated name. With `dryRun`, it is validated but not stored. */
+    async create(
+      resource: Resource,
+      { name: objectName, ...content }: { name?: string; spec: unknown; status?: unknown },
+      dryRun = false,
+    ): Promise<WriteResult> {
       const metadata = objectName === undefined ? { generateName: 'object-' } : { name: objectName };
       const body = { apiVersion: 'reverse-tunnel.io/v1alpha1', kind: KINDS[resource], metadata, ...content };
       return toWriteResult(
         await plane.request('POST', `${path(resource)}${dryRun ? '?dryRun=All' : ''}`, body),
       );
     },
-    async get(resource, objectName) {
+    async get(resource: Resource, objectName: string): Promise<StoredObject> {
       const { status, body } = await plane.request('GET', `${path(resource)}/${objectName}`);
       expect(status, JSON.stringify(body)).to.equal(200);
       return body as StoredObject;
     },
-    async select(resource, fieldSelector) {
+    /**
+     * Returns the names of the objects that match a field selector, in order; undefined when the API server rejects
+     * the selector.
+     */
+    async select(resource: Resource, fieldSelector: string): Promise<readonly string[] | undefined> {
       const query = new URLSearchParams({ fieldSelector });
       const { status, body } = await plane.request('GET', `${path(resource)}?${query.toString()}`);
       if (status === 400) return undefined;
       expect(status, JSON.stringify(body)).to.equal(200);
       return (body as { items: StoredObject[] }).items.map((item) => item.metadata.name);
     },
-    async kubectl(...args) {
+    /** Runs kubectl in this namespace and returns its stdout; fails when kubectl fails. */
+    async kubectl(...args: string[]): Promise<string> {
       const { code, stdout, stderr } = await kubectl(args);
       expect(code, `kubectl ${args.join(' ')}: ${stderr}`).to.equal(0);
       return stdout;
     },
-    async kubectlRejected(...args) {
+    /** Runs kubectl in this namespace and returns its stderr; fails when kubectl succeeds. */
+    async kubectlRejected(...args: string[]): Promise<string> {
       const { code, stdout, stderr } = await kubectl(args);
       expect(code, `kubectl ${args.join(' ')} printed ${stdout}`).to.equal(1);
       return stderr;

@@ -33,7 +33,6 @@ export interface ObservedTunnelObject {
   };
 }
 
-/** Lists all objects of a namespace. */
 export async function listTunnelObjects(
   request: AdminRequest,
   namespace: string,
@@ -77,11 +76,9 @@ export interface Comparison {
   readonly extra: number;
   /** Number of objects whose content differs from their tunnel, or which are not Connected and Ready. */
   readonly mismatched: number;
-  /** The first difference, in words. */
   readonly firstDifference: string | undefined;
 }
 
-/** Compares objects with the tunnels of a fleet. */
 export function compareWithExpected(
   fleet: Pick<Fleet, 'expectedTunnels'>,
   objects: readonly ObservedTunnelObject[],

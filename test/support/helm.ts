@@ -6,7 +6,6 @@ import { createDisposableFolder } from '../../control-plane/process-supervisor.t
 import { resolveBinaries } from '../../control-plane/resolve.ts';
 import { run, type RunResult } from '../../control-plane/run.ts';
 
-/** The chart's folder. */
 export const CHART = join(import.meta.dirname, '..', '..', 'charts', 'reverse-tunnel-operator');
 
 /** Longer than any `--wait` in tests. */
@@ -20,7 +19,6 @@ const COMPANIONS = [
   'cert-manager.io/v1/Certificate',
 ];
 
-/** A rendered object. */
 export interface Manifest {
   readonly apiVersion: string;
   readonly kind: string;

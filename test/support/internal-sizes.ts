@@ -1,6 +1,5 @@
 import { Session } from 'node:inspector';
 
-/** A property as the inspector describes it. */
 interface Property {
   readonly name: string;
   readonly value?: { readonly objectId?: string; readonly subtype?: string; readonly description?: string };

@@ -56,7 +56,6 @@ interface Pod {
   readonly status: Readonly<Record<string, unknown>>;
 }
 
-/** A started pod. */
 export interface PodProcess {
   readonly name: string;
   /** The arguments in the pod's spec. */
@@ -77,7 +76,6 @@ export interface PodProcess {
 export interface Kubelet {
   /** All pods that were ever started, oldest first. */
   readonly pods: readonly PodProcess[];
-  /** Ends all processes. */
   stop(): Promise<void>;
 }
 
@@ -99,7 +97,6 @@ export interface KubeletOptions {
   readonly onEndpoints: (grpcAddresses: readonly string[]) => void;
 }
 
-/** Starts to run the pods of a namespace. */
 export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
   const { controlPlane, namespace, service, onEndpoints } = options;
   const folder = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-kubelet-');

@@ -2,12 +2,10 @@
 import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** The project's folder. */
 export const ROOT = join(import.meta.dirname, '..', '..');
 
 const EXCLUDED_FOLDERS = new Set(['node_modules', 'dist', 'coverage', '.git']);
 
-/** A documentation page. */
 export interface Page {
   /** Relative to the project's folder, for example `docs/faq.md`. */
   readonly path: string;
@@ -16,7 +14,6 @@ export interface Page {
   readonly prose: string;
 }
 
-/** A fenced block. */
 export interface Block {
   readonly page: Page;
   /** Number of the first content line, starting with 1. */
@@ -74,7 +71,6 @@ export function anchorsOf({ prose }: Page): Set<string> {
   );
 }
 
-/** Returns a page's inline code. */
 export function codeOf({ prose }: Page): string[] {
   return Array.from(prose.matchAll(/`([^`\n]+)`/g), ({ 1: code = '' }) => code);
 }

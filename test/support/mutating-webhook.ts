@@ -30,16 +30,7 @@ export interface WebhookObject {
   readonly status?: Readonly<Record<string, unknown>>;
 }
 
-/** A registered webhook. */
-export interface MutatingWebhook {
-  /** Name of the MutatingWebhookConfiguration. */
-  readonly name: string;
-  /** Every request so far, except those of the registration. */
-  readonly requests: readonly AdmissionRequest[];
-  /** Removes the registration. */
-  unregister(): Promise<void>;
-  stop(): Promise<void>;
-}
+export type MutatingWebhook = Awaited<ReturnType<typeof startMutatingWebhook>>;
 
 interface AdmissionReview {
   readonly request: {
@@ -69,7 +60,7 @@ export async function startMutatingWebhook(
   controlPlane: ControlPlaneClient,
   namespace: string,
   mutate: (request: AdmissionRequest) => readonly JsonPatchOperation[],
-): Promise<MutatingWebhook> {
+) {
   const authority = createCertificateAuthority('webhook');
   const { cert, key } = authority.issue({ addresses: ['127.0.0.1'], usage: 'server' });
   const requests: AdmissionRequest[] = [];
@@ -170,10 +161,13 @@ export async function startMutatingWebhook(
     isRegistered = false;
   };
   return {
+    /** Name of the MutatingWebhookConfiguration. */
     name,
+    /** Every request so far, except those of the registration. */
     requests,
+    /** Removes the registration. */
     unregister,
-    async stop() {
+    async stop(): Promise<void> {
       await unregister();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));

@@ -29,36 +29,12 @@ export interface OperatorProcessOptions {
 export type LogLine = Readonly<Record<string, unknown>> & { readonly level: string; readonly msg: string };
 
 /** A running operator, seen from outside. */
-export interface OperatorProcess {
-  /** The addresses that it listens on. */
-  readonly grpcAddress: string;
-  readonly httpAddress: string;
-  /** The name under which it owns reporters. */
-  readonly replica: string;
-  readonly pid: number;
-  /** Log lines so far. */
-  readonly log: readonly LogLine[];
-  /** Output on stderr so far; empty unless it crashes. */
-  readonly stderr: string;
-  /** Resolves when /readyz succeeds. */
-  ready(): Promise<void>;
-  /**
-   * Returns the value of a series, for example `reverse_tunnel_acks_total` or `x_total{kind="full"}`; 0 when it
-   * does not exist.
-   */
-  metric(series: string): Promise<number>;
-  /** Sends a signal, including SIGSTOP and SIGCONT. */
-  signal(signal: NodeJS.Signals): void;
-  /** Sends SIGTERM and returns the exit code. */
-  stop(): Promise<number | null>;
-  /** Sends SIGKILL and waits for the exit. */
-  kill(): Promise<void>;
-}
+export type OperatorProcess = Awaited<ReturnType<typeof startOperatorProcess>>;
 
 /** Starts the operator from source. Resolves when it serves, which may be before it is ready. */
-export async function startOperatorProcess(options: OperatorProcessOptions): Promise<OperatorProcess> {
+export async function startOperatorProcess(options: OperatorProcessOptions) {
   const { nodeFlags = [], main = 'src/main.ts', clockAheadMs = 0 } = options;
-  const run = runOperator(
+  const operator = await startServing(
     [
       ...['--auth', 'insecure', '--kubeconfig', options.kubeconfigPath, '--namespace', options.namespace],
       ...['--grpc-address', '127.0.0.1:0', '--http-address', '127.0.0.1:0'],
@@ -66,50 +42,79 @@ export async function startOperatorProcess(options: OperatorProcessOptions): Pro
     ],
     [...nodeFlags, ...clockShiftFlags(clockAheadMs), main],
   );
-  const { child, log } = run;
-  const serving = await poll(START_DEADLINE_MS, () => {
-    if (child.exitCode !== null || child.signalCode !== null) {
-      throw new Error(`the operator exited with code ${child.exitCode} before it served: ${run.stderr()}`);
-    }
-    return log.find(({ msg }) => msg === 'serving');
-  }).catch((error: unknown) => {
-    killGroup(child);
-    throw error;
-  });
-  const httpAddress = String(serving['httpAddress']);
+  const { child, serving, httpAddress } = operator;
   return {
+    /** The addresses that it listens on. */
     grpcAddress: String(serving['grpcAddress']),
     httpAddress,
+    /** The name under which it owns reporters. */
     replica: String(serving['replica']),
     pid: child.pid ?? 0,
-    log,
+    /** Log lines so far. */
+    log: operator.log,
+    /** Output on stderr so far; empty unless it crashes. */
     get stderr() {
-      return run.stderr();
+      return operator.stderr();
     },
+    /** Resolves when /readyz succeeds. */
     async ready() {
-      await poll(
-        START_DEADLINE_MS,
-        async () => (await fetch(`http://${httpAddress}/readyz`)).ok || undefined,
-      );
+      const isReady = async (): Promise<true | undefined> =>
+        (await fetch(`http://${httpAddress}/readyz`)).ok || undefined;
+      await poll(START_DEADLINE_MS, isReady);
     },
-    async metric(series) {
-      const text = await (await fetch(`http://${httpAddress}/metrics`)).text();
-      const lines = text.split('\n');
+    /**
+     * Returns the value of a series, for example `reverse_tunnel_acks_total` or `x_total{kind="full"}`; 0 when it
+     * does not exist.
+     */
+    async metric(series: string): Promise<number> {
+      const lines = (await operator.metrics()).split('\n');
       const line = lines.find((candidate) => candidate.startsWith(`${series} `));
       if (line === undefined && lines.some((candidate) => candidate.startsWith(`${series}{`)))
         throw new Error(`${series} has labels`);
       return line === undefined ? 0 : Number(line.slice(series.length + 1));
     },
-    signal: (signal) => void child.kill(signal),
-    async stop() {
+    /** Sends a signal, including SIGSTOP and SIGCONT. */
+    signal: (signal: NodeJS.Signals): void => void child.kill(signal),
+    stop: operator.stop,
+    kill: operator.kill,
+  };
+}
+
+/**
+ * Starts a server of the command line, and resolves when it logs the addresses on which it serves.
+ *
+ * @param program flags and program for Node
+ */
+export async function startServing(args: readonly string[], program: readonly string[]) {
+  const run = runProgram(args, program);
+  const { child, log } = run;
+  const kill = async (): Promise<void> => {
+    killGroup(child);
+    await waitForExit(child);
+  };
+  const serving = await poll(START_DEADLINE_MS, () => {
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new Error(`start ${program.at(-1)}: exit code ${child.exitCode}: ${run.stderr()}`);
+    return log.find(({ msg }) => msg === 'serving');
+  }).catch(async (error: unknown) => {
+    await kill();
+    throw error;
+  });
+  const httpAddress = String(serving['httpAddress']);
+  return {
+    ...run,
+    serving,
+    httpAddress,
+    /** Returns the text of /metrics. */
+    metrics: async (): Promise<string> => await (await fetch(`http://${httpAddress}/metrics`)).text(),
+    /** Sends SIGTERM and returns the exit code. */
+    stop: async (): Promise<number | null> => {
       child.kill('SIGTERM');
       await waitForExit(child);
       return child.exitCode;
     },
-    async kill() {
-      killGroup(child);
-      await waitForExit(child);
-    },
+    /** Sends SIGKILL and waits for the exit. */
+    kill,
   };
 }
 
@@ -119,16 +124,14 @@ export async function runOperatorToExit(args: readonly string[]): Promise<{
   readonly stderr: string;
   readonly log: readonly LogLine[];
 }> {
-  const { child, log, stderr } = runOperator(args);
+  const { child, log, stderr } = runProgram(args);
   await waitForExit(child);
   return { code: child.exitCode, stderr: stderr(), log };
 }
 
-function runOperator(
-  args: readonly string[],
-  program: readonly string[] = ['src/main.ts'],
-): { child: ChildProcess; log: LogLine[]; stderr: () => string } {
-  const child = spawnGuarded(process.execPath, [...program, ...args], {
+/** Runs a program of Node with a clean environment. */
+function runProgram(args: readonly string[], program: readonly string[] = ['src/main.ts']) {
+  const child: ChildProcess = spawnGuarded(process.execPath, [...program, ...args], {
     cwd: ROOT,
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'] },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -143,7 +146,7 @@ function runOperator(
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     stderr += text;
   });
-  return { child, log, stderr: () => stderr };
+  return { child, log: log as readonly LogLine[], stderr: () => stderr };
 }
 
 /** Returns Node flags that shift the process's wall clock. */

@@ -104,37 +104,7 @@ export function grpcMessage(bytes: Uint8Array, declared = bytes.length, flag = 0
 }
 
 /** A peer that sends frames as instructed. */
-export interface RawPeer {
-  readonly socket: Socket;
-  /** Writes and waits until the socket accepts more; false when the connection is closed. */
-  write(bytes: Uint8Array): Promise<boolean>;
-  /**
-   * Sends DATA as fast as the server's windows allow, with `frameBytes` of payload per frame (at most 16,384).
-   * Returns false when the connection or the stream was closed before everything was sent.
-   */
-  sendData(streamId: number, payload: Buffer, frameBytes?: number): Promise<boolean>;
-  /** Returns the current send window of a stream. */
-  window(streamId: number): number;
-  /** Subtracts bytes from the windows, for DATA that was written directly. */
-  consumeWindow(streamId: number, bytes: number): void;
-  /**
-   * Waits until the condition holds or the connection is closed. The condition is checked after each received
-   * frame.
-   */
-  waitUntil(holds: () => boolean): Promise<void>;
-  /** Returns the number of received frames of a type. */
-  received(type: number): number;
-  /** The code of the stream's RST_STREAM, once received. */
-  resetCode(streamId: number): number | undefined;
-  /** The code of the server's GOAWAY, once received. */
-  readonly goawayCode: number | undefined;
-  /** Received bytes, up to the first 64 KiB. */
-  readonly firstBytes: Buffer;
-  readonly isClosed: boolean;
-  /** Resolves when the connection is closed by either side. */
-  readonly closed: Promise<void>;
-  destroy(): void;
-}
+export type RawPeer = ReturnType<typeof createRawPeer>;
 
 /** Opens a connection. With `greet`, sends preface and SETTINGS and answers the server's SETTINGS and PING. */
 export async function openRawPeer(address: string, greet = true): Promise<RawPeer> {
@@ -148,7 +118,7 @@ export async function openRawPeer(address: string, greet = true): Promise<RawPee
   return peer;
 }
 
-function createRawPeer(socket: Socket, answers: boolean): RawPeer {
+function createRawPeer(socket: Socket, answers: boolean) {
   const counts = new Map<number, number>();
   const resets = new Map<number, number>();
   const windows = new Map<number, number>();
@@ -222,8 +192,13 @@ function createRawPeer(socket: Socket, answers: boolean): RawPeer {
 
   return {
     socket,
+    /** Writes and waits until the socket accepts more; false when the connection is closed. */
     write,
-    async sendData(streamId, payload, frameBytes = 16_384) {
+    /**
+     * Sends DATA as fast as the server's windows allow, with `frameBytes` of payload per frame (at most 16,384).
+     * Returns false when the connection or the stream was closed before everything was sent.
+     */
+    async sendData(streamId: number, payload: Buffer, frameBytes = 16_384): Promise<boolean> {
       for (let at = 0; at < payload.length;) {
         if (isClosed || resets.has(streamId)) return false;
         const room = Math.min(windowOf(streamId), windowOf(0), payload.length - at);
@@ -237,27 +212,35 @@ function createRawPeer(socket: Socket, answers: boolean): RawPeer {
       }
       return true;
     },
-    window: (streamId) => Math.min(windowOf(streamId), windowOf(0)),
+    /** Returns the current send window of a stream. */
+    window: (streamId: number): number => Math.min(windowOf(streamId), windowOf(0)),
+    /** Subtracts bytes from the windows, for DATA that was written directly. */
     consumeWindow,
-    async waitUntil(holds) {
+    /** Waits until the condition holds or the connection is closed. It is checked after each received frame. */
+    async waitUntil(holds: () => boolean): Promise<void> {
       for (;;) {
         if (isClosed || holds()) return;
         await changed.promise;
       }
     },
-    received: (type) => counts.get(type) ?? 0,
-    resetCode: (streamId) => resets.get(streamId),
+    /** Returns the number of received frames of a type. */
+    received: (type: number): number => counts.get(type) ?? 0,
+    /** The code of the stream's RST_STREAM, once received. */
+    resetCode: (streamId: number): number | undefined => resets.get(streamId),
+    /** The code of the server's GOAWAY, once received. */
     get goawayCode() {
       return goawayCode;
     },
-    get firstBytes() {
+    /** Received bytes, up to the first 64 KiB. */
+    get firstBytes(): Buffer {
       return firstBytes;
     },
     get isClosed() {
       return isClosed;
     },
+    /** Resolves when the connection is closed by either side. */
     closed,
-    destroy: () => void socket.destroy(),
+    destroy: (): void => void socket.destroy(),
   };
 }
 

@@ -21,19 +21,7 @@ interface RecordedStream {
   end(code: number): void;
 }
 
-/** A reporting service that records reports. */
-export interface RecordingServer {
-  /** host:port. */
-  readonly address: string;
-  /** In the order in which they were opened. */
-  readonly streams: readonly RecordedStream[];
-  /** The tunnels of each reporter according to its reports on all streams: reporter ID → tunnel name → tunnel. */
-  readonly held: ReadonlyMap<string, ReadonlyMap<string, ReportedTunnel>>;
-  /** Returns the response to a report; undefined for none. Default: an ACK without an interval. */
-  respond: (report: ReportMessage, stream: RecordedStream) => Partial<ReportResponse> | undefined;
-  /** Closes everything immediately. */
-  stop(): void;
-}
+export type RecordingServer = Awaited<ReturnType<typeof startRecordingServer>>;
 
 /** Returns an ACK; without an interval when `intervalMs` is undefined. */
 export function ack(report: ReportMessage, intervalMs?: number): Partial<ReportResponse> {
@@ -47,11 +35,15 @@ export function ack(report: ReportMessage, intervalMs?: number): Partial<ReportR
 }
 
 /** Starts a server on loopback, on a free port by default. */
-export async function startRecordingServer(port = 0): Promise<RecordingServer> {
+export async function startRecordingServer(port = 0) {
   const server = new Server({ 'grpc.max_receive_message_length': -1 });
   const streams: RecordedStream[] = [];
   const held = new Map<string, Map<string, ReportedTunnel>>();
-  const recording: { respond: RecordingServer['respond'] } = { respond: (report) => ack(report) };
+  const recording = {
+    /** Returns the response to a report; undefined for none. Default: an ACK without an interval. */
+    respond: (report: ReportMessage, _stream: RecordedStream): Partial<ReportResponse> | undefined =>
+      ack(report),
+  };
 
   server.addService(REPORTING_SERVICE, {
     StreamReverseTunnels(call: ServerDuplexStream<Buffer, Partial<ReportResponse>>) {
@@ -92,10 +84,14 @@ export async function startRecordingServer(port = 0): Promise<RecordingServer> {
     });
   });
   return Object.assign(recording, {
+    /** host:port. */
     address: `127.0.0.1:${bound}`,
+    /** In the order in which they were opened. */
     streams,
+    /** The tunnels of each reporter according to its reports on all streams: reporter ID → tunnel name → tunnel. */
     held,
-    stop: () => server.forceShutdown(),
+    /** Closes everything immediately. */
+    stop: (): void => server.forceShutdown(),
   });
 }
 

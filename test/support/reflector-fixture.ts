@@ -1,9 +1,9 @@
-import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
+import { createApiClient } from '../../src/k8s/client.ts';
 import type { ApiObject } from '../../src/k8s/resource-client.ts';
 import { Reflector, type ReflectorHandler, type ReflectorState } from '../../src/k8s/reflector.ts';
 import { eventually } from './eventually.ts';
 import { FakeClock } from './fake-clock.ts';
-import { startScriptedApiServer, type ScriptedApiServer } from './scripted-api-server.ts';
+import { startScriptedApiServer } from './scripted-api-server.ts';
 
 /** A handler that keeps versions by name, like a cache; relists replace them by mark and sweep. */
 export class RecordingHandler implements ReflectorHandler<ApiObject> {
@@ -60,30 +60,10 @@ export class RecordingHandler implements ReflectorHandler<ApiObject> {
 }
 
 /** A reflector with a scripted API server and a fake clock. */
-export interface ReflectorFixture {
-  readonly server: ScriptedApiServer;
-  readonly clock: FakeClock;
-  readonly store: RecordingHandler;
-  readonly client: ApiClient;
-  readonly reflector: Reflector<ApiObject>;
-  /** The states in order; a failure as `broken: <message>`. */
-  readonly states: string[];
-  /** Log lines as `warn <error or message> (<hint>)`. */
-  readonly logged: string[];
-  /** Starts the reflector; `stop` ends it. */
-  run(): void;
-  /** Waits until the last state starts with this. */
-  waitForState(state: ReflectorState): Promise<void>;
-  /** Waits until the store has this content, in the format of `RecordingHandler.toString`. */
-  waitForContent(content: string): Promise<void>;
-  /** After a failure: returns the time until the reflector retries. */
-  backoffMs(): Promise<number>;
-  /** Stops the reflector, waits for its end and closes everything. */
-  stop(): Promise<void>;
-}
+export type ReflectorFixture = Awaited<ReturnType<typeof startReflectorFixture>>;
 
 /** `random` always returns 0.5, so a delay is three quarters of the full backoff. */
-export async function startReflectorFixture(pageLimit?: number): Promise<ReflectorFixture> {
+export async function startReflectorFixture(pageLimit?: number) {
   const server = await startScriptedApiServer();
   const clock = new FakeClock();
   const store = new RecordingHandler();
@@ -126,25 +106,32 @@ export async function startReflectorFixture(pageLimit?: number): Promise<Reflect
     store,
     client,
     reflector,
+    /** The states in order; a failure as `broken: <message>`. */
     states,
+    /** Log lines as `warn <error or message> (<hint>)`. */
     logged,
-    run() {
+    /** Starts the reflector; `stop` ends it. */
+    run(): void {
       running = reflector.run(abort.signal);
     },
+    /** Waits until the last state starts with this. */
     waitForState,
-    async waitForContent(content) {
+    /** Waits until the store has this content, in the format of `RecordingHandler.toString`. */
+    async waitForContent(content: string): Promise<void> {
       await eventually(
         `the store to hold "${content}", not "${String(store)}"`,
         () => store.toString() === content,
       );
     },
-    async backoffMs() {
+    /** After a failure: returns the time until the reflector retries. */
+    async backoffMs(): Promise<number> {
       // No call and no watch is pending then, so the only timer is the backoff.
       await waitForState('broken');
       await eventually('one timer', () => clock.pendingTimersMs.length === 1);
       return clock.pendingTimersMs[0] ?? Number.NaN;
     },
-    async stop() {
+    /** Stops the reflector, waits for its end and closes everything. */
+    async stop(): Promise<void> {
       abort.abort();
       await running;
       await client.close();

@@ -10,7 +10,7 @@ import {
   type FleetOptions,
 } from '../../src/simulate/fleet.ts';
 import { listWrites, type Write } from './audit-log.ts';
-import { startLoadBalancer, type LoadBalancer } from './load-balancer.ts';
+import { openFaultProxy } from '../faults/real/fault-proxy.ts';
 import { createNamespace } from './start-with-crds.ts';
 import {
   OPERATOR_RBAC_RULES,
@@ -52,40 +52,12 @@ export interface RunningReplica {
 }
 
 /** Replicas that serve one namespace behind one load balancer. */
-export interface Replicas {
-  readonly namespace: string;
-  readonly balancer: LoadBalancer;
-  /** The running replicas in the order in which they were started. */
-  readonly running: readonly RunningReplica[];
-  /** Starts a replica and adds it to the load balancer when it is ready. `nodeFlags` are flags of Node. */
-  start(
-    flags?: readonly string[],
-    clockAheadMs?: number,
-    nodeFlags?: readonly string[],
-  ): Promise<RunningReplica>;
-  /** Ends a replica gracefully or immediately. */
-  end(replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void>;
-  /** Stops sending new connections to a replica; open ones stay. */
-  removeFromBalancer(replica: RunningReplica): void;
-  /** Sends new connections to all running replicas again. */
-  restoreBalancer(): void;
-  startFleet(options?: Partial<FleetOptions>, edges?: Partial<FleetDependencies>): Promise<Fleet>;
-  reporters(): Promise<ObservedReporter[]>;
-  /** Waits until every reporter is connected, in sync, and owned by a running replica. */
-  waitUntilServed(reporters: number, deadlineMs: number): Promise<void>;
-  /** Returns the holder of the leader Lease; "" when there is none. */
-  leader(): Promise<string>;
-  /** Waits until a running replica is the leader and returns it. Reporters may be served before there is a leader. */
-  waitForLeader(deadlineMs: number): Promise<RunningReplica>;
-  writes(): Promise<Write[]>;
-  /** Ends fleets, replicas and the load balancer. */
-  stop(): Promise<void>;
-}
+export type Replicas = Awaited<ReturnType<typeof createReplicas>>;
 
 /** Creates a namespace for replicas; none is started. */
-export async function createReplicas(controlPlane: ControlPlaneClient, hint: string): Promise<Replicas> {
+export async function createReplicas(controlPlane: ControlPlaneClient, hint: string) {
   const namespace = await createNamespace(controlPlane, hint);
-  const balancer = await startLoadBalancer();
+  const balancer = await openFaultProxy();
   const running: RunningReplica[] = [];
   const fleets: Fleet[] = [];
   let started = 0;
@@ -95,7 +67,8 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
     if (status !== 200) throw new Error(`GET ${path}: ${status} ${JSON.stringify(body)}`);
     return body as T;
   };
-  const updateBalancer = (): void => balancer.setTargets(running.map(({ process }) => process.grpcAddress));
+  const updateBalancer = (): void =>
+    balancer.setTargets(...running.map(({ process }) => process.grpcAddress));
 
   async function leader(): Promise<string> {
     const path = `/apis/coordination.k8s.io/v1/namespaces/${namespace}/leases/${LEADER_LEASE}`;
@@ -113,8 +86,14 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
   return {
     namespace,
     balancer,
-    running,
-    async start(flags = [], clockAheadMs = 0, nodeFlags = []) {
+    /** The running replicas in the order in which they were started. */
+    running: running as readonly RunningReplica[],
+    /** Starts a replica and adds it to the load balancer when it is ready. `nodeFlags` are flags of Node. */
+    async start(
+      flags: readonly string[] = [],
+      clockAheadMs = 0,
+      nodeFlags: readonly string[] = [],
+    ): Promise<RunningReplica> {
       const account = `replica-${started++}`;
       const { kubeconfigPath } = await controlPlane.kubeconfigFor({
         namespace,
@@ -135,18 +114,23 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
       updateBalancer();
       return replica;
     },
-    async end(replica, how) {
+    /** Ends a replica gracefully or immediately. */
+    async end(replica: RunningReplica, how: 'SIGTERM' | 'SIGKILL'): Promise<void> {
       running.splice(running.indexOf(replica), 1);
       updateBalancer();
       await (how === 'SIGTERM' ? replica.process.stop() : replica.process.kill());
     },
-    removeFromBalancer(replica) {
-      balancer.setTargets(
-        running.filter((candidate) => candidate !== replica).map(({ process }) => process.grpcAddress),
-      );
+    /** Stops sending new connections to a replica; open ones stay. */
+    removeFromBalancer(replica: RunningReplica): void {
+      const others = running.filter((candidate) => candidate !== replica);
+      balancer.setTargets(...others.map(({ process }) => process.grpcAddress));
     },
+    /** Sends new connections to all running replicas again. */
     restoreBalancer: updateBalancer,
-    async startFleet(options = {}, edges = {}) {
+    async startFleet(
+      options: Partial<FleetOptions> = {},
+      edges: Partial<FleetDependencies> = {},
+    ): Promise<Fleet> {
       const fleet = createFleet(
         { address: balancer.address, connectRetryIntervalMs: 1000, ...options },
         edges,
@@ -156,7 +140,8 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
       return fleet;
     },
     reporters,
-    async waitUntilServed(count, deadlineMs) {
+    /** Waits until every reporter is connected, in sync, and owned by a running replica. */
+    async waitUntilServed(count: number, deadlineMs: number): Promise<void> {
       let last = '';
       await poll(deadlineMs, async () => {
         const owners = new Set(running.map(({ process }) => process.replica));
@@ -172,14 +157,17 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
         throw new Error(`not all served: ${last}`, { cause: error });
       });
     },
+    /** Returns the holder of the leader Lease; "" when there is none. */
     leader,
-    waitForLeader: (deadlineMs) =>
+    /** Waits until a running replica is the leader and returns it. Reporters may be served before there is a leader. */
+    waitForLeader: (deadlineMs: number): Promise<RunningReplica> =>
       poll(deadlineMs, async () => {
         const holder = await leader();
         return running.find(({ process }) => process.replica === holder);
       }),
-    writes: () => listWrites(controlPlane.auditLogPath ?? '', namespace),
-    async stop() {
+    writes: (): Promise<Write[]> => listWrites(controlPlane.auditLogPath ?? '', namespace),
+    /** Ends fleets, replicas and the load balancer. */
+    async stop(): Promise<void> {
       await Promise.all(fleets.splice(0).map((fleet) => fleet.stop()));
       // SIGKILL also ends a stopped process.
       await Promise.all(running.splice(0).map(({ process }) => process.kill()));
@@ -189,8 +177,8 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
 }
 
 /** Returns a condition as `status reason`; "" when it does not exist. */
-export function conditionText(status: ObservedReporter['status'], type: string): string {
-  const entry = status.conditions.find((candidate) => candidate.type === type);
+export function conditionText(status: Partial<ObservedReporter['status']> | undefined, type: string): string {
+  const entry = status?.conditions?.find((candidate) => candidate.type === type);
   return entry === undefined ? '' : `${entry.status} ${entry.reason}`;
 }
 

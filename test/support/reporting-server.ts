@@ -10,7 +10,7 @@ import type { Report } from '../../src/core/report.ts';
 import type { ReporterId } from '../../src/core/tunnel.ts';
 import { ReportingServer, type ReportingServerOptions } from '../../src/grpc/reporting-server.ts';
 import type { ReportSink } from '../../src/grpc/session-dependencies.ts';
-import { createMetrics, type Metrics } from '../../src/metrics.ts';
+import { createMetrics } from '../../src/metrics.ts';
 import { dial, openStream, type TestStream } from './test-stream.ts';
 import { requestBytes, type RequestFields } from './wire.ts';
 
@@ -18,46 +18,25 @@ import { requestBytes, type RequestFields } from './wire.ts';
 export interface TestServerOptions
   extends Partial<Omit<ReportingServerOptions, 'sink' | 'log' | 'metrics'>>, Partial<ReportSink> {}
 
+type CountedMetric =
+  | 'connectionsRejected'
+  | 'streamsRejected'
+  | 'nacks'
+  | 'streamsClosed'
+  | 'tunnelRejections'
+  | 'nonceAnomalies'
+  | 'reports';
+
 /** A reporting service on loopback and what it has received. */
-export interface TestServer {
-  readonly server: ReportingServer;
-  readonly address: string;
-  readonly metrics: Metrics;
-  /** In the order in which they were applied. */
-  readonly applied: { readonly reporter: ReporterId; readonly report: Report }[];
-  /** The peer of each stream, in the order of identification. */
-  readonly peers: readonly Peer[];
-  /** Connections and disconnections of reporters, for example `r-0 connected`, in order. */
-  readonly connectionEvents: readonly string[];
-  /** All log entries. */
-  readonly logged: { readonly level: number; readonly msg: string; readonly [key: string]: unknown }[];
-  /** Opens a stream on a connection of its own, plaintext by default, optionally with a token. */
-  open(by?: ChannelCredentials, token?: string): TestStream;
-  /** Returns a function that opens streams on one shared connection. */
-  connection(by?: ChannelCredentials, token?: string): () => TestStream;
-  /** Returns a counter's value for a label value; 0 when nothing was counted. */
-  count(
-    metric:
-      | 'connectionsRejected'
-      | 'streamsRejected'
-      | 'nacks'
-      | 'streamsClosed'
-      | 'tunnelRejections'
-      | 'nonceAnomalies'
-      | 'reports',
-    label: string,
-  ): Promise<number>;
-  /** Closes the connections, and the server if it is still running. */
-  stop(): Promise<void>;
-}
+export type TestServer = Awaited<ReturnType<typeof startTestServer>>;
 
 /** Starts a server with the operator's defaults, unless overridden. */
-export async function startTestServer(options: TestServerOptions = {}): Promise<TestServer> {
+export async function startTestServer(options: TestServerOptions = {}) {
   const { accept, reporterConnected, reporterDisconnected, ...given } = options;
-  const applied: TestServer['applied'] = [];
+  const applied: { readonly reporter: ReporterId; readonly report: Report }[] = [];
   const peers: Peer[] = [];
   const connectionEvents: string[] = [];
-  const logged: TestServer['logged'] = [];
+  const logged: { readonly level: number; readonly msg: string; readonly [key: string]: unknown }[] = [];
   const metrics = createMetrics();
   const clients = new Set<Client>();
   const server = new ReportingServer({
@@ -102,20 +81,28 @@ export async function startTestServer(options: TestServerOptions = {}): Promise<
     server,
     address,
     metrics,
+    /** In the order in which they were applied. */
     applied,
+    /** The peer of each stream, in the order of identification. */
     peers,
+    /** Connections and disconnections of reporters, for example `r-0 connected`, in order. */
     connectionEvents,
+    /** All log entries. */
     logged,
-    open: (by, token) => openStream(connect(by), token),
-    connection(by, token) {
+    /** Opens a stream on a connection of its own, plaintext by default, optionally with a token. */
+    open: (by?: ChannelCredentials, token?: string): TestStream => openStream(connect(by), token),
+    /** Returns a function that opens streams on one shared connection. */
+    connection(by?: ChannelCredentials, token?: string): () => TestStream {
       const client = connect(by);
       return () => openStream(client, token);
     },
-    async count(metric, label) {
+    /** Returns a counter's value for a label value; 0 when nothing was counted. */
+    async count(metric: CountedMetric, label: string): Promise<number> {
       const { values } = await metrics[metric].get();
       return values.find(({ labels }) => Object.values(labels).includes(label))?.value ?? 0;
     },
-    async stop() {
+    /** Closes the connections, and the server if it is still running. */
+    async stop(): Promise<void> {
       for (const client of clients) client.close();
       if (!stopped) await server.close(0);
       stopped = true;

@@ -7,7 +7,6 @@ import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 /** Names as the operator derives them. */
 export const names: Names = createNames((text) => hash('sha256', text, 'buffer'));
 
-/** A reporter. */
 export const RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-0' };
 /** Another reporter of the same cluster. */
 export const OTHER_RESPONDER: ReporterId = { cluster: 'edge', id: 'responder-1' };

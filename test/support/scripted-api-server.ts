@@ -5,60 +5,14 @@ import type { Credentials, CredentialSource } from '../../src/k8s/credentials.ts
 import type { RecordedResponse } from './recorded-responses.ts';
 import { eventually } from './eventually.ts';
 
-/** A request that waits for a response from the test. */
-export interface ScriptedRequest {
-  readonly method: string;
-  readonly path: string;
-  readonly query: URLSearchParams;
-  readonly headers: IncomingMessage['headers'];
-  readonly body: string;
-  respond(answer: RecordedResponse): void;
-  /** Responds with 200 and keeps the body open. */
-  watch(): ScriptedWatch;
-  /** Responds with a status and a body in pieces. */
-  stream(status: number): ScriptedStream;
-  /** Resets the connection without a response. */
-  reset(): void;
-}
-
-/** An unfinished body, seen from the server. */
-export interface ScriptedStream {
-  /** True once the client or the server has closed it. */
-  readonly closed: boolean;
-  /** Resolves when the bytes were accepted or the response was closed. */
-  write(bytes: string | Buffer): Promise<void>;
-}
-
+export type ScriptedRequest = ReturnType<typeof createScriptedRequest>;
 /** An open watch, seen from the server. */
-export interface ScriptedWatch {
-  /** True once the client or the server has closed it. */
-  readonly closed: boolean;
-  /** Sends lines, each terminated by a line feed. */
-  send(...lines: string[]): void;
-  /** Sends bytes unchanged. */
-  sendRaw(bytes: string | Buffer): void;
-  /** Ends the watch, as the API server does after its timeout. */
-  end(): void;
-  /** Resets the connection. */
-  reset(): void;
-}
-
+export type ScriptedWatch = ReturnType<ScriptedRequest['watch']>;
 /** A server that responds only as scripted: the test takes each request and sends the response. */
-export interface ScriptedApiServer {
-  readonly url: URL;
-  /** Number of received requests, whether taken or not. */
-  readonly count: number;
-  /** Number of open connections. */
-  readonly openConnections: number;
-  /** Returns a connection with a fixed token or the given credentials. */
-  connection(credentials?: CredentialSource): Connection;
-  /** Returns the next request that was not taken yet; rejects after 20 s. */
-  next(): Promise<ScriptedRequest>;
-  close(): Promise<void>;
-}
+export type ScriptedApiServer = Awaited<ReturnType<typeof startScriptedApiServer>>;
 
 /** Starts a server on a free loopback port, over plain HTTP. */
-export async function startScriptedApiServer(): Promise<ScriptedApiServer> {
+export async function startScriptedApiServer() {
   const pending: ScriptedRequest[] = [];
   const sockets = new Set<Socket>();
   let count = 0;
@@ -87,24 +41,27 @@ export async function startScriptedApiServer(): Promise<ScriptedApiServer> {
 
   return {
     url,
+    /** Number of received requests, whether taken or not. */
     get count() {
       return count;
     },
     get openConnections() {
       return sockets.size;
     },
-    connection: (credentials = fixedCredentials({ authorization: 'Bearer good' })) => ({
+    /** Returns a connection with a fixed token or the given credentials. */
+    connection: (credentials = fixedCredentials({ authorization: 'Bearer good' })): Connection => ({
       server: url,
       proxyUrl: undefined,
       namespace: 'default',
       source: 'test',
       credentials,
     }),
-    async next() {
+    /** Returns the next request that was not taken yet; rejects after 20 s. */
+    async next(): Promise<ScriptedRequest> {
       await eventually('a request to the scripted API server', () => pending.length > 0);
       return pending.shift() as ScriptedRequest;
     },
-    close() {
+    close(): Promise<void> {
       for (const socket of sockets) socket.destroy();
       return new Promise((resolve) => {
         server.close(() => resolve());
@@ -118,46 +75,52 @@ export function fixedCredentials(credentials: Credentials): CredentialSource {
   return { current: () => credentials, refresh: () => Promise.resolve() };
 }
 
-function createScriptedRequest(
-  request: IncomingMessage,
-  response: ServerResponse,
-  body: string,
-): ScriptedRequest {
+function createScriptedRequest(request: IncomingMessage, response: ServerResponse, body: string) {
   const { pathname, searchParams } = new URL(request.url ?? '', 'http://server');
   let closed = false;
   response.on('close', () => {
     closed = true;
   });
-  const watch: ScriptedWatch = {
-    get closed() {
-      return closed;
-    },
-    send: (...lines) => void response.write(lines.map((line) => `${line}\n`).join('')),
-    sendRaw: (bytes) => void response.write(bytes),
-    end: () => void response.end(),
-    reset: () => void request.socket.resetAndDestroy(),
-  };
+  const reset = (): void => void request.socket.resetAndDestroy();
   return {
     method: request.method ?? '',
     path: pathname,
     query: searchParams,
     headers: request.headers,
     body,
-    respond({ status, headers, body: text }) {
+    respond({ status, headers, body: text }: RecordedResponse): void {
       response.writeHead(status, { ...headers, 'content-length': Buffer.byteLength(text) }).end(text);
     },
+    /** Responds with 200 and keeps the body open. */
     watch() {
       response.writeHead(200, { 'cache-control': 'no-cache, private', 'content-type': 'application/json' });
       response.flushHeaders();
-      return watch;
-    },
-    stream(status) {
-      response.writeHead(status, { 'content-type': 'application/json' });
       return {
+        /** True once the client or the server has closed it. */
         get closed() {
           return closed;
         },
-        write: (bytes) =>
+        /** Sends lines, each terminated by a line feed. */
+        send: (...lines: readonly string[]): void =>
+          void response.write(lines.map((line) => `${line}\n`).join('')),
+        /** Sends bytes unchanged. */
+        sendRaw: (bytes: string | Buffer): void => void response.write(bytes),
+        /** Ends the watch, as the API server does after its timeout. */
+        end: (): void => void response.end(),
+        /** Resets the connection. */
+        reset,
+      };
+    },
+    /** Responds with a status and a body in pieces: an unfinished body, seen from the server. */
+    stream(status: number) {
+      response.writeHead(status, { 'content-type': 'application/json' });
+      return {
+        /** True once the client or the server has closed it. */
+        get closed() {
+          return closed;
+        },
+        /** Resolves when the bytes were accepted or the response was closed. */
+        write: (bytes: string | Buffer): Promise<void> =>
           new Promise((resolve) => {
             response.once('close', resolve);
             response.write(bytes, () => {
@@ -167,6 +130,7 @@ function createScriptedRequest(
           }),
       };
     },
-    reset: () => watch.reset(),
+    /** Resets the connection without a response. */
+    reset,
   };
 }

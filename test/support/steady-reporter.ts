@@ -4,20 +4,10 @@ import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { eventually } from './eventually.ts';
 
 /** A well-behaved reporter during an attack, whose ACK latency shows the effect on others. */
-export interface SteadyReporter extends AsyncDisposable {
-  /** ACK latencies in the order of the reports, ms. */
-  readonly ackMs: readonly number[];
-  /** Why the stream has ended, which must not happen. */
-  readonly endReason: string | undefined;
-  /** Waits for `count` more ACKs; rejects when the stream ends. */
-  waitForAcks(count: number): Promise<void>;
-}
+export type SteadyReporter = Awaited<ReturnType<typeof startSteadyReporter>>;
 
 /** Opens a stream on a connection of its own and waits for the first ACK. */
-export async function startSteadyReporter(
-  address: string,
-  { id = 'steady', pauseMs = 1 } = {},
-): Promise<SteadyReporter> {
+export async function startSteadyReporter(address: string, { id = 'steady', pauseMs = 1 } = {}) {
   const connection = dialReportingService({ address });
   const node = { id, cluster: 'edge' };
   const ackMs: number[] = [];
@@ -49,10 +39,13 @@ export async function startSteadyReporter(
   send();
   await waitForAcks(1);
   return {
+    /** ACK latencies in the order of the reports, ms. */
     ackMs,
+    /** Why the stream has ended, which must not happen. */
     get endReason() {
       return endReason;
     },
+    /** Waits for `count` more ACKs; rejects when the stream ends. */
     waitForAcks,
     async [Symbol.asyncDispose]() {
       closed = true;

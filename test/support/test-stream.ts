@@ -19,28 +19,7 @@ const DEADLINE_MS = 60_000;
 const { StreamReverseTunnels: METHOD } = REPORTING_SERVICE;
 
 /** A stream on which a test sends reports. */
-export interface TestStream {
-  /** Sends a message unchanged. */
-  sendBytes(bytes: Buffer): void;
-  send(fields: RequestFields): void;
-  /** All decoded responses so far; fields that the server left out are missing. */
-  readonly responses: Partial<ReportResponse>[];
-  /**
-   * Returns the next response that was not returned yet; rejects when the stream ends before, and when any response
-   * violates the rules of the service definition.
-   */
-  next(): Promise<Partial<ReportResponse>>;
-  /** The status that ended the stream. */
-  readonly ended: Promise<{ readonly code: number; readonly details: string }>;
-  /** Half-closes the stream. */
-  end(): void;
-  cancel(): void;
-  /** Stops reading responses until `resume`. */
-  pause(): void;
-  resume(): void;
-  /** Number of messages that the connection has not accepted yet, because the server does not read them. */
-  readonly unsent: number;
-}
+export type TestStream = ReturnType<typeof openStream>;
 
 /**
  * Creates a client with a connection of its own, plaintext by default, which is not shared with other clients of
@@ -55,7 +34,7 @@ export function dial(address: string, by: ChannelCredentials = credentials.creat
 }
 
 /** Opens a stream on the client's connection. @param token sent as `authorization: Bearer` */
-export function openStream(client: Client, token?: string): TestStream {
+export function openStream(client: Client, token?: string) {
   const metadata = new Metadata();
   if (token !== undefined) metadata.set('authorization', `Bearer ${token}`);
   const call: ClientDuplexStream<Buffer, Partial<ReportResponse>> = client.makeBidiStreamRequest(
@@ -84,10 +63,16 @@ export function openStream(client: Client, token?: string): TestStream {
     });
   };
   return {
+    /** Sends a message unchanged. */
     sendBytes,
-    send: (fields) => sendBytes(requestBytes(fields)),
+    send: (fields: RequestFields): void => sendBytes(requestBytes(fields)),
+    /** All decoded responses so far; fields that the server left out are missing. */
     responses,
-    async next() {
+    /**
+     * Returns the next response that was not returned yet; rejects when the stream ends before, and when any response
+     * violates the rules of the service definition.
+     */
+    async next(): Promise<Partial<ReportResponse>> {
       await eventually('a response', () => responses.length > nextIndex || final !== undefined, DEADLINE_MS);
       const response = responses[nextIndex];
       const violation = responses.map(responseViolation).find((found) => found !== undefined);
@@ -98,11 +83,15 @@ export function openStream(client: Client, token?: string): TestStream {
       nextIndex += 1;
       return response;
     },
+    /** The status that ended the stream. */
     ended,
-    end: () => call.end(),
-    cancel: () => call.cancel(),
-    pause: () => void call.pause(),
-    resume: () => void call.resume(),
+    /** Half-closes the stream. */
+    end: (): void => void call.end(),
+    cancel: (): void => call.cancel(),
+    /** Stops reading responses until `resume`. */
+    pause: (): void => void call.pause(),
+    resume: (): void => void call.resume(),
+    /** Number of messages that the connection has not accepted yet, because the server does not read them. */
     get unsent() {
       return unsent;
     },

@@ -6,15 +6,10 @@ import type { VictimOptions, VictimState } from './victim.ts';
 const FILE = new URL('victim.ts', import.meta.url).pathname;
 
 /** The reporting service in a process of its own. */
-export interface Victim extends AsyncDisposable {
-  readonly address: string;
-  readonly pid: number;
-  /** Returns the current state. Rejects when the process has ended. */
-  state(): Promise<VictimState>;
-}
+export type Victim = Awaited<ReturnType<typeof startVictim>>;
 
 /** Starts a victim. @param descriptors limit on open files and sockets */
-export async function startVictim(options: VictimOptions = {}, descriptors?: number): Promise<Victim> {
+export async function startVictim(options: VictimOptions = {}, descriptors?: number) {
   const limited = descriptors === undefined ? '' : `ulimit -n ${descriptors} && `;
   const command = `${limited}exec "$0" --expose-gc "$1" "$2"`;
   // The process ends with this one, however this one ends, because the channel to it closes.
@@ -42,7 +37,8 @@ export async function startVictim(options: VictimOptions = {}, descriptors?: num
   return {
     address,
     pid: child.pid ?? 0,
-    async state() {
+    /** Returns the current state. Rejects when the process has ended. */
+    async state(): Promise<VictimState> {
       if (endReason !== undefined) throw new Error(endReason);
       child.send('report your state');
       return nextState();

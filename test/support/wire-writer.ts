@@ -29,7 +29,6 @@ export function lengthDelimited(fieldNumber: number, content: Buffer, padding = 
   );
 }
 
-/** Encodes a string field. */
 export function text(fieldNumber: number, value: string): Buffer {
   return lengthDelimited(fieldNumber, Buffer.from(value));
 }

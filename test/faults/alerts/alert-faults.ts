@@ -2,23 +2,24 @@
 import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
 import { startMutatingWebhook, type MutatingWebhook } from '../../support/mutating-webhook.ts';
 import { acceptCreates, rejectCreates } from '../../support/tunnel-admission.ts';
-import type { Installation } from './installation.ts';
+import type { FaultFixture, FaultFixtureOptions } from '../real/fault-fixture.ts';
 
 export interface AlertFault {
-  /** Also the name of the namespace. */
+  /** Also the beginning of the name of the namespace. */
   readonly name: string;
   readonly description: string;
   /** Alerts that must fire, with `reason` if the alert has that label. Others are reported. */
   readonly alerts: readonly string[];
   readonly flags?: readonly string[];
-  readonly fleet?: Partial<FleetOptions>;
-  inject(installation: Installation): Promise<void>;
-  recover(installation: Installation): Promise<void>;
+  /** Default: one reporter with 3 tunnels. */
+  readonly fleet?: Pick<FaultFixtureOptions, 'reporters' | 'tunnels' | 'churnPerSecond'>;
+  inject(fixture: FaultFixture): Promise<void>;
+  recover(fixture: FaultFixture): Promise<void>;
 }
 
 const RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
 
-async function createPolicy({ controlPlane, namespace }: Installation, rule: object): Promise<void> {
+async function createPolicy({ controlPlane, namespace }: FaultFixture, rule: object): Promise<void> {
   const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies`;
   const { status } = await controlPlane.request('POST', path, {
     apiVersion: 'reverse-tunnel.io/v1alpha1',
@@ -29,15 +30,14 @@ async function createPolicy({ controlPlane, namespace }: Installation, rule: obj
   if (status !== 201) throw new Error(`create policy: ${status}`);
 }
 
-async function deletePolicy({ controlPlane, namespace }: Installation): Promise<void> {
+async function deletePolicy({ controlPlane, namespace }: FaultFixture): Promise<void> {
   const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies/fault`;
   await controlPlane.request('DELETE', path);
 }
 
-/** Replaces the verbs of the operator's permissions on Leases. */
-async function setLeaseVerbs(installation: Installation, verbs: readonly string[]): Promise<void> {
-  const { controlPlane, namespace } = installation;
-  const path = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/roles/operator`;
+async function setLeaseVerbs(fixture: FaultFixture, verbs: readonly string[]): Promise<void> {
+  const { controlPlane, namespace } = fixture;
+  const path = `/apis/rbac.authorization.k8s.io/v1/namespaces/${namespace}/roles/replica-0`;
   const role = (await controlPlane.request('GET', path)).body as { rules: { resources: string[] }[] };
   const rules = role.rules.map((rule) =>
     Object.assign(rule, rule.resources.includes('leases') ? { verbs } : {}),
@@ -48,12 +48,16 @@ async function setLeaseVerbs(installation: Installation, verbs: readonly string[
 /** The fleets that faults have added, by namespace. */
 const added = new Map<string, Fleet>();
 
-async function addFleet(installation: Installation, options: Partial<FleetOptions>): Promise<void> {
-  added.set(installation.namespace, await installation.addFleet(options));
+async function addFleet(fixture: FaultFixture, options: Partial<FleetOptions>): Promise<void> {
+  added.set(fixture.namespace, await fixture.addFleet({ tunnels: 3, ...options }));
 }
 
-async function stopAddedFleet({ namespace }: Installation): Promise<void> {
+async function stopAddedFleet({ namespace }: FaultFixture): Promise<void> {
   await added.get(namespace)?.stop();
+}
+
+async function killOperator({ replicas }: FaultFixture): Promise<void> {
+  for (const replica of [...replicas.running]) await replicas.end(replica, 'SIGKILL');
 }
 
 /** The webhooks that faults have registered, by namespace. */
@@ -66,16 +70,15 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     name: 'operator-killed',
     description: 'the only replica is killed, and started again',
     alerts: ['ReverseTunnelOperatorAbsent'],
-    inject: async ({ operator }) => operator.kill(),
-    recover: async (installation) => installation.startOperator(),
+    inject: killOperator,
+    recover: async (fixture) => void (await fixture.startReplica()),
   },
   {
     name: 'lease-permissions',
     description: 'the permissions on Leases are removed',
     alerts: ['ReverseTunnelReplicaWithoutLease', 'ReverseTunnelNoLeader'],
-    inject: async (installation) => setLeaseVerbs(installation, ['get']),
-    recover: async (installation) =>
-      setLeaseVerbs(installation, ['get', 'list', 'watch', 'create', 'patch', 'delete']),
+    inject: async (fixture) => setLeaseVerbs(fixture, ['get']),
+    recover: async (fixture) => setLeaseVerbs(fixture, ['get', 'list', 'watch', 'create', 'patch', 'delete']),
   },
   {
     name: 'reporters-stopped',
@@ -97,26 +100,23 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     description: 'a third of all requests is answered with 429 or 503 while tunnels change',
     alerts: ['ReverseTunnelApiWritesFailing'],
     fleet: CHURN,
-    async inject({ apiProxy, rejectingProxy }) {
+    async inject({ rejectingProxy, setRejecting }) {
       rejectingProxy.setFaults({ delayMs: 0, rejectedPercent: 33 });
-      apiProxy.setTarget(rejectingProxy.address);
-      apiProxy.reset();
-      await Promise.resolve();
+      await Promise.resolve(setRejecting(true));
     },
-    recover: async ({ rejectingProxy }) =>
-      Promise.resolve(rejectingProxy.setFaults({ delayMs: 0, rejectedPercent: 0 })),
+    recover: async ({ setRejecting }) => Promise.resolve(setRejecting(false)),
   },
   {
     name: 'admission-rejects',
     description: 'an admission policy rejects new objects',
     alerts: ['ReverseTunnelTunnelsRejected{rejected}'],
-    async inject(installation) {
-      await rejectCreates(installation.controlPlane.request, installation.namespace, {
-        expression: `object.metadata.namespace != '${installation.namespace}'`,
+    async inject(fixture) {
+      await rejectCreates(fixture.controlPlane.request, fixture.namespace, {
+        expression: `object.metadata.namespace != '${fixture.namespace}'`,
         message: 'rejected',
         reason: 'Invalid',
       });
-      await addFleet(installation, { reporterCluster: 'second' });
+      await addFleet(fixture, { reporterCluster: 'second' });
     },
     recover: ({ controlPlane, namespace }) => acceptCreates(controlPlane.request, namespace),
   },
@@ -124,7 +124,7 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     name: 'same-identity',
     description: 'a second Envoy reports with the same node.cluster and node.id',
     alerts: ['ReverseTunnelIdentityConflict'],
-    inject: async (installation) => addFleet(installation, {}),
+    inject: async (fixture) => addFleet(fixture, {}),
     recover: stopAddedFleet,
   },
   {
@@ -132,22 +132,21 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     description: 'a reporter reports more tunnels than --max-tunnels-per-reporter',
     alerts: ['ReverseTunnelReportsRejected{over_limit}'],
     flags: ['--max-tunnels-per-reporter', '10'],
-    inject: async (installation) => addFleet(installation, { tunnels: 30, reporterCluster: 'second' }),
+    inject: async (fixture) => addFleet(fixture, { tunnels: 30, reporterCluster: 'second' }),
     recover: stopAddedFleet,
   },
   {
     name: 'peer-not-allowed',
     description: 'a policy does not name the peers of the reporters',
     alerts: ['ReverseTunnelClientsRejected{policy}'],
-    inject: async (installation) =>
-      createPolicy(installation, { ...RULE, peers: [{ dnsName: 'a.example' }] }),
+    inject: async (fixture) => createPolicy(fixture, { ...RULE, peers: [{ dnsName: 'a.example' }] }),
     recover: deletePolicy,
   },
   {
     name: 'invalid-policy',
     description: 'a policy has an invalid pattern',
     alerts: ['ReverseTunnelPolicyNotAccepted'],
-    inject: async (installation) => createPolicy(installation, { ...RULE, tenants: ['a*b'] }),
+    inject: async (fixture) => createPolicy(fixture, { ...RULE, tenants: ['a*b'] }),
     recover: deletePolicy,
   },
   {
@@ -155,26 +154,26 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     description: 'more reporters connect from one address than --max-connections-per-address',
     alerts: ['ReverseTunnelConnectionLimitReached{address_connections}'],
     flags: ['--max-connections-per-address', '5'],
-    inject: async (installation) => addFleet(installation, { reporters: 10, reporterCluster: 'second' }),
+    inject: async (fixture) => addFleet(fixture, { reporters: 10, reporterCluster: 'second' }),
     recover: stopAddedFleet,
   },
   {
     name: 'admission-rewrites',
     description: 'a mutating webhook replaces a label of new objects',
     alerts: ['ReverseTunnelObjectsRewritten'],
-    async inject(installation) {
-      const { controlPlane, namespace } = installation;
+    async inject(fixture) {
+      const { controlPlane, namespace } = fixture;
       const webhook = await startMutatingWebhook(controlPlane, namespace, ({ resource }) =>
         resource === 'reversetunnels'
           ? [{ op: 'replace', path: '/metadata/labels/reverse-tunnel.io~1tenant', value: 'rewritten' }]
           : [],
       );
       webhooks.set(namespace, webhook);
-      await addFleet(installation, { reporterCluster: 'second' });
+      await addFleet(fixture, { reporterCluster: 'second' });
     },
-    async recover(installation) {
-      await webhooks.get(installation.namespace)?.stop();
-      await stopAddedFleet(installation);
+    async recover(fixture) {
+      await webhooks.get(fixture.namespace)?.stop();
+      await stopAddedFleet(fixture);
     },
   },
   {
@@ -211,13 +210,13 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     alerts: ['ReverseTunnelRequiredPolicyMissing'],
     flags: ['--require-policy', 'true'],
     inject: async () => {},
-    recover: async (installation) => createPolicy(installation, RULE),
+    recover: async (fixture) => createPolicy(fixture, RULE),
   },
   {
     name: 'insecure',
     description: 'no fault: authentication is off, as in every run of this table',
     alerts: ['ReverseTunnelInsecure'],
     inject: async () => {},
-    recover: async ({ operator }) => operator.kill(),
+    recover: killOperator,
   },
 ];

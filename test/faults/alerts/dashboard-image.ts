@@ -28,13 +28,11 @@ export interface PlottedSeries {
   readonly samples: readonly (readonly [number, number])[];
 }
 
-/** A panel with the result of its expressions. */
 export interface PlottedPanel {
   readonly panel: DashboardPanel;
   readonly series: readonly PlottedSeries[];
 }
 
-/** Unix times in seconds. */
 export interface TimeRange {
   readonly startS: number;
   readonly endS: number;

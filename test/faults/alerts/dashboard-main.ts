@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { poll } from '../../support/operator-process.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
+import { openFaultFixture } from '../real/fault-fixture.ts';
 import { openStatusLine } from '../real/status-line.ts';
 import {
   drawDashboard,
@@ -16,12 +17,10 @@ import {
   type PlottedSeries,
   type TimeRange,
 } from './dashboard-image.ts';
-import { openInstallation } from './installation.ts';
 import { startPrometheus, type PrometheusProcess, type QueriedSeries } from './prometheus-process.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 const DASHBOARD = join(ROOT, 'charts', 'reverse-tunnel-operator', 'files', 'dashboard.json');
-const NAMESPACE = 'tunnels';
 const FLEET = { reporters: 10, tunnels: 1000, churnPerSecond: 5 };
 const NORMAL_MS = 5 * 60_000;
 const FAULT_MS = 2 * 60_000;
@@ -38,12 +37,13 @@ function labelOf({ metric }: QueriedSeries, format: string | undefined): string 
 
 async function plot(
   prometheus: PrometheusProcess,
+  namespace: string,
   panel: DashboardPanel,
   range: TimeRange,
 ): Promise<PlottedPanel> {
   const series: PlottedSeries[] = [];
   for (const { expr, legendFormat } of panel.targets ?? []) {
-    const query = expr.replaceAll('$namespace', NAMESPACE).replaceAll('$__rate_interval', '1m');
+    const query = expr.replaceAll('$namespace', namespace).replaceAll('$__rate_interval', '1m');
     for (const queried of await prometheus.queryRange(query, range)) {
       // NaN, +Inf and -Inf have no place in a picture.
       const samples = (queried.values ?? [])
@@ -62,13 +62,14 @@ async function main(): Promise<void> {
   setStatus('starting the control plane, an operator and Prometheus');
   const controlPlane = await startWithCrds();
   try {
-    const installation = await openInstallation(controlPlane, NAMESPACE, [], FLEET);
-    const target = { namespace: NAMESPACE, address: installation.httpAddress };
-    const prometheus = await startPrometheus([target], []);
+    const fixture = await openFaultFixture({ ...FLEET, controlPlane, hint: 'tunnels', replicas: 1, seed: 1 });
+    const { namespace, replicas } = fixture;
+    const targets = replicas.running.map(({ process }) => ({ namespace, address: process.httpAddress }));
+    const prometheus = await startPrometheus(targets, []);
     const draw = async (name: string, startS: number): Promise<void> => {
       const range = { startS, endS: Date.now() / 1000 };
       const plotted: PlottedPanel[] = [];
-      for (const panel of panels) plotted.push(await plot(prometheus, panel, range));
+      for (const panel of panels) plotted.push(await plot(prometheus, namespace, panel, range));
       await mkdir(folder, { recursive: true });
       const path = join(folder, name);
       await writeFile(path, drawDashboard(plotted, range));
@@ -78,7 +79,7 @@ async function main(): Promise<void> {
     try {
       setStatus('waiting for the objects');
       await poll(SYNC_DEADLINE_MS, async () => {
-        const [objects] = await prometheus.query(`max(reverse_tunnel_objects{namespace="${NAMESPACE}"})`);
+        const [objects] = await prometheus.query(`max(reverse_tunnel_objects{namespace="${namespace}"})`);
         return Number(objects?.value?.[1] ?? 0) >= FLEET.reporters * FLEET.tunnels * 0.99 ? true : undefined;
       });
       await delay(WARM_UP_MS);
@@ -88,15 +89,15 @@ async function main(): Promise<void> {
       await draw('dashboard-normal.svg', startS);
       setStatus(`the API server is unreachable, ${FAULT_MS / 60_000} min`);
       const faultStartS = Date.now() / 1000 - 60;
-      installation.apiProxy.cut();
+      fixture.apiProxy.cut();
       await delay(FAULT_MS);
-      installation.apiProxy.restore();
+      fixture.apiProxy.restore();
       setStatus(`after the fault, ${AFTER_MS / 60_000} min`);
       await delay(AFTER_MS);
       await draw('dashboard-fault.svg', faultStartS);
     } finally {
       await prometheus.stop();
-      await installation.close();
+      await fixture.close();
     }
   } finally {
     end();

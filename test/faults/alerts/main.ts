@@ -8,11 +8,17 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parse } from 'yaml';
+import { reservePorts } from '../../../control-plane/ports.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
+import { openFaultFixture, type FaultFixture } from '../real/fault-fixture.ts';
 import { openStatusLine } from '../real/status-line.ts';
 import { ALERT_FAULTS, type AlertFault } from './alert-faults.ts';
-import { openInstallation, type Installation } from './installation.ts';
-import { startPrometheus, type AlertTemplate, type PrometheusProcess } from './prometheus-process.ts';
+import {
+  startPrometheus,
+  type AlertTemplate,
+  type PrometheusProcess,
+  type ScrapeTarget,
+} from './prometheus-process.ts';
 
 const FILES = join(import.meta.dirname, '..', '..', '..', 'charts', 'reverse-tunnel-operator', 'files');
 /** Two scrapes and an evaluation before the faults. */
@@ -39,7 +45,6 @@ interface FaultResult {
   readonly passed: boolean;
 }
 
-/** Returns the alerts that fire in an installation. */
 async function firingAlerts(prometheus: PrometheusProcess, namespace: string): Promise<ReadonlySet<string>> {
   const series = await prometheus.query(`ALERTS{installation="${namespace}", alertstate="firing"}`);
   return new Set(
@@ -66,7 +71,7 @@ async function evaluateDashboard(
 
 async function runFault(
   fault: AlertFault,
-  installation: Installation,
+  installation: FaultFixture,
   prometheus: PrometheusProcess,
   expressions: readonly string[],
 ): Promise<FaultResult> {
@@ -117,15 +122,27 @@ async function main(): Promise<number> {
   ];
   const only = process.argv.slice(2);
   const faults = ALERT_FAULTS.filter(({ name }) => only.length === 0 || only.includes(name));
-  const installations: Installation[] = [];
+  const installations: FaultFixture[] = [];
   let prometheus: PrometheusProcess | undefined;
   const controlPlane = await startWithCrds();
+  // An operator that is started again has the same address.
+  const ports = await reservePorts(faults.length);
   try {
-    for (const { name, flags = [], fleet = {} } of faults) {
+    const targets: ScrapeTarget[] = [];
+    for (const [index, { name, flags = [], fleet = { reporters: 1, tunnels: 3 } }] of faults.entries()) {
       setStatus(`starting ${name}`);
-      installations.push(await openInstallation(controlPlane, name, flags, fleet));
+      const address = `127.0.0.1:${ports.first + index}`;
+      const fixture = await openFaultFixture({
+        ...fleet,
+        controlPlane,
+        hint: name,
+        replicas: 1,
+        flags: ['--http-address', address, '--replica-id', name, '--report-interval', '5s', ...flags],
+        seed: 1,
+      });
+      installations.push(fixture);
+      targets.push({ namespace: fixture.namespace, address });
     }
-    const targets = installations.map(({ namespace, httpAddress }) => ({ namespace, address: httpAddress }));
     prometheus = await startPrometheus(targets, alerts);
     setStatus('scraping without faults');
     await delay(SETTLE_MS);
@@ -172,6 +189,7 @@ async function main(): Promise<number> {
     end();
     await prometheus?.stop();
     for (const installation of installations) await installation.close();
+    await ports.release();
     await controlPlane.stop();
   }
 }

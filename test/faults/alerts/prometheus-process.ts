@@ -12,7 +12,6 @@ import { poll } from '../../support/operator-process.ts';
 const INTERVAL_S = 15;
 const START_DEADLINE_MS = 60_000;
 
-/** An operator to scrape. */
 export interface ScrapeTarget {
   /** The label `namespace` of its series. */
   readonly namespace: string;
@@ -34,23 +33,10 @@ export interface QueriedSeries {
   readonly values?: readonly (readonly [number, string])[];
 }
 
-/** A running Prometheus. */
-export interface PrometheusProcess {
-  /** Returns the result of an instant query. */
-  query(expression: string): Promise<readonly QueriedSeries[]>;
-  /** Returns the result of a range query, one sample per scrape. The range is in Unix time in seconds. */
-  queryRange(
-    expression: string,
-    range: { readonly startS: number; readonly endS: number },
-  ): Promise<readonly QueriedSeries[]>;
-  stop(): Promise<void>;
-}
+export type PrometheusProcess = Awaited<ReturnType<typeof startPrometheus>>;
 
 /** Starts Prometheus with one rule group per target; each alert also gets the label `installation`. */
-export async function startPrometheus(
-  targets: readonly ScrapeTarget[],
-  alerts: readonly AlertTemplate[],
-): Promise<PrometheusProcess> {
+export async function startPrometheus(targets: readonly ScrapeTarget[], alerts: readonly AlertTemplate[]) {
   const { prometheus } = await resolvePrometheus();
   const folder = await mkdtemp(join(tmpdir(), 'rt-prometheus-'));
   const ports = await reservePorts(1);
@@ -124,8 +110,9 @@ export async function startPrometheus(
     return body.data.result;
   };
   return {
-    query: (expression) => request('query', expression),
-    queryRange: (expression, { startS, endS }) =>
+    query: (expression: string) => request('query', expression),
+    /** Returns the result of a range query, one sample per scrape. The range is in Unix time in seconds. */
+    queryRange: (expression: string, { startS, endS }: { readonly startS: number; readonly endS: number }) =>
       request('query_range', expression, { start: `${startS}`, end: `${endS}`, step: `${INTERVAL_S}` }),
     stop,
   };

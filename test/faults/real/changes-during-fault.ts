@@ -11,7 +11,6 @@ import {
 import type { FaultFixture } from './fault-fixture.ts';
 import type { FaultScenario, Metric } from './scenario.ts';
 
-/** A fault during which tunnels change. */
 export interface ChangesDuringFault {
   readonly name: string;
   readonly description: string;
@@ -19,7 +18,6 @@ export interface ChangesDuringFault {
   readonly changesMs: number | 'long';
   /** Whether no stream may notice the fault, so that reports are ACKed as usual. */
   readonly isHidden?: boolean;
-  /** Whether all objects are deleted. */
   readonly deletesAll?: boolean;
   /** Returns the keys of the objects that it deletes, if any. */
   inject(fixture: FaultFixture): Promise<readonly string[] | void> | void;

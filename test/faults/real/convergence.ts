@@ -16,7 +16,6 @@ export const DEADLINE_MS = 120_000;
 /** Node prints these lines to stderr when its inspector is enabled; any other line is a crash. */
 const NODE_DEBUGGER_OUTPUT = /^(Debugger (listening|attached|ending)|For help, see|Waiting for the debugger)/;
 
-/** Objects by reporter and tunnel. */
 type ObjectsByKey = ReadonlyMap<string, ObservedTunnelObject>;
 
 /** A state to compare with. */
@@ -28,7 +27,6 @@ export interface Snapshot {
   readonly lists: number;
 }
 
-/** The result of a convergence. */
 export interface ConvergenceResult {
   readonly objects: ObjectsByKey;
   /** Milliseconds since the call of `waitForConvergence`. */
@@ -112,7 +110,6 @@ export async function countObjectWrites(
   ).length;
 }
 
-/** Lists the successful writes of operators since a snapshot. */
 export async function listOperatorWrites(
   { controlPlane, namespace }: FaultFixture,
   { auditBytes }: Snapshot,
@@ -146,6 +143,12 @@ export async function interleavingMetric(
 /** Waits until every tunnel has an object and every reporter is in sync, before the first fault. */
 export async function waitForInitialSync(fixture: FaultFixture, deadlineMs: number): Promise<void> {
   await fixture.fleet.settled();
+  // The interval that a reporter receives with its first ACK applies from its second report on, which follows after
+  // Envoy's own 5 s.
+  await waitUntil('second reports', () => {
+    const { delta, heartbeat } = fixture.fleet.statistics().reports;
+    return delta + heartbeat >= fixture.fleet.reporters.length;
+  });
   await waitForConvergence(fixture, undefined, deadlineMs);
   await waitUntilServed(fixture, deadlineMs);
 }
@@ -193,7 +196,6 @@ export function countCrashes(replicas: readonly RunningReplica[]): number {
   }).length;
 }
 
-/** Counts lists of objects by all running replicas. */
 export function countLists({ replicas }: FaultFixture): number {
   const lines = replicas.running.flatMap(({ process: operator }) => operator.log);
   return lines.filter(
@@ -223,7 +225,6 @@ export function commonMetrics(
   ];
 }
 
-/** Returns the key of an object: reporter and tunnel. */
 export function tunnelKeyOf({ spec }: ObservedTunnelObject): string {
   return JSON.stringify([reporterOfSpec(spec), spec.tunnelName]);
 }

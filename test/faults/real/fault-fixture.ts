@@ -6,74 +6,50 @@ import type { ControlPlane, ControlPlaneClient } from '../../../control-plane/st
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import type { ReportedTunnel } from '../../../src/grpc/report-message.ts';
 import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
-import { seededRandom, type Random } from '../../../src/simulate/random.ts';
-import { poll } from '../../support/operator-process.ts';
+import { seededRandom } from '../../../src/simulate/random.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
-import { createReplicas, type Replicas, type RunningReplica } from '../../support/replicas.ts';
-import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
-import { openRejectingProxy, type RejectingProxy } from './rejecting-proxy.ts';
+import { createReplicas, type RunningReplica } from '../../support/replicas.ts';
+import { openFaultProxy } from './fault-proxy.ts';
+import { openRejectingProxy } from './rejecting-proxy.ts';
 import { tmpdir } from 'node:os';
 
 /** Each link needs two more connections of this process. */
 const MAX_LINKS = 200;
-/** Maximum time until every reporter has reported twice. */
-const SECOND_REPORTS_DEADLINE_MS = 60_000;
 const RBAC_PATH = '/apis/rbac.authorization.k8s.io/v1/namespaces';
 
-/** Size and flags of a fixture. */
 export interface FaultFixtureOptions {
   readonly replicas: number;
   /** Reporters of the first fleet. Up to 200 reporters have a link of their own that can be made half-open. */
   readonly reporters: number;
-  /** Tunnels of each reporter. */
   readonly tunnels: number;
+  /** See `ChurnPlan`. Default: 0. */
+  readonly churnPerSecond?: number;
   /** Needed for the deletion of namespaces and for quotas. */
   readonly controllerManager?: boolean;
   /** Flags of the operator and of Node. */
   readonly flags?: readonly string[];
   readonly nodeFlags?: readonly string[];
   readonly seed: number;
+  /** A control plane that outlives the fixture. Default: one of its own. */
+  readonly controlPlane?: ControlPlane;
+  /** The beginning of the name of the namespace. Default: faults. */
+  readonly hint?: string;
 }
 
-/** A running fixture. */
-export interface FaultFixture {
-  readonly controlPlane: ControlPlane;
-  readonly namespace: string;
-  readonly replicas: Replicas;
-  /** Between the operators and kube-apiserver, or `rejectingProxy`. */
-  readonly apiProxy: FaultProxy;
-  /** Between `apiProxy` and kube-apiserver, when enabled by `setRejecting`. */
-  readonly rejectingProxy: RejectingProxy;
-  /** Between the reporters and the load balancer of the operators. */
-  readonly reporterProxy: FaultProxy;
-  readonly fleet: Fleet;
-  readonly random: Random;
-  /** Routes new connections to the API server through the rejecting proxy, or not, and resets open ones. */
-  setRejecting(through: boolean): void;
-  /** Starts another fleet. */
-  addFleet(options: Partial<FleetOptions>): Promise<Fleet>;
-  startReplica(): Promise<RunningReplica>;
-  /** Returns the tunnels of all fleets. */
-  expectedTunnels(): ReadonlyMap<ReporterId, ReadonlyMap<string, ReportedTunnel>>;
-  reporterCount(): number;
-  /** Grants all replicas their permissions again after the namespace was recreated. */
-  regrantRoles(): Promise<void>;
-  close(): Promise<void>;
-}
+export type FaultFixture = Awaited<ReturnType<typeof openFaultFixture>>;
 
 /** Starts everything; objects may not exist yet when it resolves. */
-export async function openFaultFixture(options: FaultFixtureOptions): Promise<FaultFixture> {
+export async function openFaultFixture(options: FaultFixtureOptions) {
   const random = seededRandom(options.seed);
   const cleanup: (() => Promise<void>)[] = [];
   const close = async (): Promise<void> => {
     for (let cleanUp = cleanup.pop(); cleanUp !== undefined; cleanUp = cleanup.pop()) await cleanUp();
   };
   try {
-    const controlPlane = await startWithCrds({
-      audit: true,
-      controllerManager: options.controllerManager === true,
-    });
-    cleanup.push(() => controlPlane.stop());
+    const controlPlane =
+      options.controlPlane ??
+      (await startWithCrds({ audit: true, controllerManager: options.controllerManager === true }));
+    if (options.controlPlane === undefined) cleanup.push(() => controlPlane.stop());
     const directAddress = new URL(controlPlane.url).host;
     const apiProxy = await openFaultProxy(directAddress);
     cleanup.push(() => apiProxy.close());
@@ -90,17 +66,17 @@ export async function openFaultFixture(options: FaultFixtureOptions): Promise<Fa
         // The account lives in another namespace, so that it survives the deletion of this one, and it connects
         // through the proxy.
         async kubeconfigFor(request) {
-          const { serviceAccount } = request;
+          const { serviceAccount, namespace } = request;
           const account = await controlPlane.kubeconfigFor({ namespace: 'default', serviceAccount });
           await grantRole(controlPlane, request);
           grantedRoles.push(request);
           const text = await readFile(account.kubeconfigPath, 'utf8');
-          const kubeconfigPath = join(controlPlane.folder, `${serviceAccount}.proxied.kubeconfig`);
+          const kubeconfigPath = join(controlPlane.folder, `${namespace}.${serviceAccount}.kubeconfig`);
           await writeFile(kubeconfigPath, text.replaceAll(directAddress, apiProxy.address), { mode: 0o600 });
           return { ...account, kubeconfigPath };
         },
       },
-      'faults',
+      options.hint ?? 'faults',
     );
     cleanup.push(() => replicas.stop());
     const reporterProxy = await openFaultProxy(replicas.balancer.address);
@@ -119,31 +95,34 @@ export async function openFaultFixture(options: FaultFixtureOptions): Promise<Fa
       fleets.push(fleet);
       return fleet;
     };
-    const { reporters, tunnels } = options;
-    const fleet = await addFleet({ reporters, tunnels, faultyLinks: reporters <= MAX_LINKS });
-    // The interval that a reporter receives with its first ACK applies from its second report on, which follows
-    // after Envoy's own 5 s.
-    await poll(SECOND_REPORTS_DEADLINE_MS, () => {
-      const { delta, heartbeat } = fleet.statistics().reports;
-      return Promise.resolve(delta + heartbeat >= reporters ? true : undefined);
+    const { reporters, tunnels, churnPerSecond = 0 } = options;
+    const fleet = await addFleet({
+      ...{ reporters, tunnels, churnPerSecond },
+      faultyLinks: reporters <= MAX_LINKS,
     });
     return {
       controlPlane,
       namespace: replicas.namespace,
       replicas,
+      /** Between the operators and kube-apiserver, or `rejectingProxy`. */
       apiProxy,
+      /** Between `apiProxy` and kube-apiserver, when enabled by `setRejecting`. */
       rejectingProxy,
+      /** Between the reporters and the load balancer of the operators. */
       reporterProxy,
       fleet,
       random,
-      setRejecting(rejecting) {
-        apiProxy.setTarget(rejecting ? rejectingProxy.address : directAddress);
+      /** Routes new connections to the API server through the rejecting proxy, or not, and resets open ones. */
+      setRejecting: (rejecting: boolean): void => {
+        apiProxy.setTargets(rejecting ? rejectingProxy.address : directAddress);
         apiProxy.reset();
       },
       addFleet,
       startReplica,
-      expectedTunnels: () => new Map(fleets.flatMap((one) => [...one.expectedTunnels()])),
-      reporterCount: () => fleets.reduce((sum, one) => sum + one.reporters.length, 0),
+      expectedTunnels: (): ReadonlyMap<ReporterId, ReadonlyMap<string, ReportedTunnel>> =>
+        new Map(fleets.flatMap((one) => [...one.expectedTunnels()])),
+      reporterCount: (): number => fleets.reduce((sum, one) => sum + one.reporters.length, 0),
+      /** Grants all replicas their permissions again after the namespace was recreated. */
       regrantRoles,
       close,
     };

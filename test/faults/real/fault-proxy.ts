@@ -3,30 +3,10 @@ import { abortConnection } from '../../../src/simulate/tcp-proxy.ts';
 
 /**
  * A TCP relay on loopback that can simulate network failures. It is agnostic of the protocol, so it can be placed
- * in front of the API server (TLS passes through) and of the operator.
+ * in front of the API server (TLS passes through) and of the operator. With several targets, it is a load balancer that
+ * behaves like a Service: a connection is assigned to one of them and stays there.
  */
-export interface FaultProxy {
-  /** The address for clients, as host:port. */
-  readonly address: string;
-  /** Sets the destination of new connections, as host:port; open connections stay. */
-  setTarget(address: string): void;
-  /** Resets every connection on both sides; new connections work. */
-  reset(): void;
-  /** Like `reset`, and resets new connections as well. */
-  cut(): void;
-  /**
-   * Loses every packet: nothing passes in either direction, no connection ends, and new connections get no answer.
-   */
-  stall(): void;
-  /** Resets one side of each connection; the other side stays open and is not notified. New connections work. */
-  halfOpen(gone: 'clients' | 'targets'): void;
-  /** Limits each connection to this rate per direction. */
-  throttle(bytesPerSecond: number): void;
-  /** Passes everything again; stalled connections resume. */
-  restore(): void;
-  /** Resets everything and closes all handles. */
-  close(): Promise<void>;
-}
+export type FaultProxy = Awaited<ReturnType<typeof openFaultProxy>>;
 
 type Mode =
   { readonly kind: 'pass' | 'cut' | 'stall' } | { readonly kind: 'slow'; readonly bytesPerMs: number };
@@ -39,9 +19,10 @@ interface Pair {
   halfOpen: boolean;
 }
 
-/** Starts a proxy on a free port of 127.0.0.1. */
-export async function openFaultProxy(target: string): Promise<FaultProxy> {
-  let targetAddress = target;
+/** Starts a proxy on a free port of 127.0.0.1. @param initialTargets as host:port */
+export async function openFaultProxy(...initialTargets: readonly string[]) {
+  let targets = initialTargets;
+  let next = 0;
   let mode: Mode = { kind: 'pass' };
   const pairs = new Set<Pair>();
 
@@ -72,30 +53,43 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
     if (mode.kind === 'stall') from.pause();
   }
 
-  function connectUpstream(pair: Pair): void {
-    const colon = targetAddress.lastIndexOf(':');
-    const far = connect({
-      host: targetAddress.slice(0, colon),
-      port: Number(targetAddress.slice(colon + 1)),
-      noDelay: true,
-    });
-    // An error is always followed by close, and the peers handle it.
-    far.on('error', () => {});
-    pair.upstream = far;
-    forward(pair, pair.client, far);
-    forward(pair, far, pair.client);
-  }
-
-  const server = createServer({ noDelay: true }, (near) => {
-    near.on('error', () => {});
-    if (mode.kind === 'cut') {
-      abortConnection(near);
+  /** A target that does not accept the connection is skipped. */
+  function connectUpstream(pair: Pair, tries = Math.max(2, targets.length)): void {
+    const target = targets[next++ % targets.length];
+    if (target === undefined || tries === 0) {
+      pairs.delete(pair);
+      abortConnection(pair.client);
       return;
     }
-    const pair: Pair = { client: near, upstream: undefined, halfOpen: false };
+    const { hostname: host, port } = new URL(`tcp://${target}`);
+    const upstream = connect({ host, port: Number(port), noDelay: true });
+    let isConnected = false;
+    pair.upstream = upstream;
+    // An error is always followed by close, and the peers handle it.
+    upstream.on('error', () => {});
+    upstream.once('connect', () => {
+      isConnected = true;
+      forward(pair, pair.client, upstream);
+      forward(pair, upstream, pair.client);
+      resumeReading(pair, pair.client);
+    });
+    upstream.once('close', () => {
+      if (!isConnected && pairs.has(pair)) connectUpstream(pair, tries - 1);
+    });
+  }
+
+  const server = createServer({ noDelay: true }, (client) => {
+    client.on('error', () => {});
+    if (mode.kind === 'cut') {
+      abortConnection(client);
+      return;
+    }
+    const pair: Pair = { client, upstream: undefined, halfOpen: false };
     pairs.add(pair);
-    if (mode.kind === 'stall') near.on('close', () => pair.upstream ?? pairs.delete(pair));
-    else connectUpstream(pair);
+    client.on('close', () => {
+      if (!pair.halfOpen && pairs.delete(pair)) pair.upstream?.destroy();
+    });
+    if (mode.kind !== 'stall') connectUpstream(pair);
   });
   // A whole fleet may reconnect at once.
   await new Promise<void>((resolve) => {
@@ -115,31 +109,39 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
     for (const pair of pairs) {
       if (pair.halfOpen) continue;
       if (pair.upstream === undefined) connectUpstream(pair);
-      pair.client.resume();
-      pair.upstream?.resume();
+      else if (!pair.upstream.connecting) {
+        pair.client.resume();
+        pair.upstream.resume();
+      }
     }
   }
 
   return {
+    /** The address for clients, as host:port. */
     address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
-    setTarget(address) {
-      targetAddress = address;
+    /** Sets the destinations of new connections, as host:port; open connections stay. */
+    setTargets(...addresses: readonly string[]): void {
+      targets = addresses;
     },
+    /** Resets every connection on both sides; new connections work. */
     reset,
-    cut() {
+    /** Like `reset`, and resets new connections as well. */
+    cut(): void {
       mode = { kind: 'cut' };
       reset();
     },
-    stall() {
+    /** Loses every packet: nothing passes in either direction, no connection ends, and new ones get no answer. */
+    stall(): void {
       mode = { kind: 'stall' };
       for (const { client, upstream } of pairs) {
         client.pause();
         upstream?.pause();
       }
     },
-    halfOpen(goneSide) {
+    /** Resets one side of each connection; the other side stays open and is not notified. New connections work. */
+    halfOpen(goneSide: 'clients' | 'targets'): void {
       for (const pair of pairs) {
-        if (pair.upstream === undefined || pair.halfOpen) continue;
+        if (pair.upstream === undefined || pair.upstream.connecting || pair.halfOpen) continue;
         const [closedSide, openSide] =
           goneSide === 'clients' ? [pair.client, pair.upstream] : [pair.upstream, pair.client];
         pair.halfOpen = true;
@@ -148,15 +150,18 @@ export async function openFaultProxy(target: string): Promise<FaultProxy> {
         abortConnection(closedSide);
       }
     },
-    throttle(bytesPerSecond) {
+    /** Limits each connection to this rate per direction. */
+    throttle(bytesPerSecond: number): void {
       mode = { kind: 'slow', bytesPerMs: bytesPerSecond / 1000 };
       resumeAll();
     },
-    restore() {
+    /** Passes everything again; stalled connections resume. */
+    restore(): void {
       mode = { kind: 'pass' };
       resumeAll();
     },
-    async close() {
+    /** Resets everything and closes all handles. */
+    async close(): Promise<void> {
       reset();
       await new Promise<void>((resolve) => {
         server.close(() => resolve());

@@ -70,22 +70,17 @@ function scenarioGroups(seed: number): readonly ScenarioGroup[] {
   ];
 }
 
-/** Selection and output of a run. */
 export interface TableOptions {
-  /** Names of scenarios; empty for all. */
   readonly only: readonly string[];
   readonly seed: number;
   /** Percentage of the tunnels of each reporter; the bounds of the table apply to 100. */
   readonly percent: number;
   /** Scale of the faults and changes. Default: the table's. */
   readonly scale?: Scale;
-  /** Receives the current activity. */
   readonly setStatus: (what: string) => void;
-  /** Receives the result line of each scenario. */
   readonly print: (line: string) => void;
 }
 
-/** Returns the names of all scenarios in the order in which they run. */
 export function scenarioNames(): string[] {
   return scenarioGroups(0).flatMap(({ scenarios }) => scenarios.map(({ name }) => name));
 }

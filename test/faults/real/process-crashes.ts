@@ -21,12 +21,10 @@ import {
 import type { FaultFixture } from './fault-fixture.ts';
 import type { FaultScenario, Scale } from './scenario.ts';
 
-/** Number of kills during one push and during one deletion. */
 const KILLS = 4;
 /** After the first write; writing thousands of objects takes longer. */
 const KILL_WITHIN_MS = 1000;
 
-/** A fault of one of several replicas. */
 interface ReplicaFault {
   readonly name: string;
   readonly description: string;

@@ -4,11 +4,9 @@ import { openInspector, type Inspector } from '../../../bench/inspector.ts';
 import { memoryMiB } from '../../../bench/process-usage.ts';
 import type { OperatorProcess } from '../../support/operator-process.ts';
 
-/** Node flags that `openProbe` needs. */
 export const PROBE_NODE_FLAGS = ['--inspect=127.0.0.1:0'];
 const MIB = 1024 * 1024;
 
-/** A sample of an operator's resource usage. */
 export interface ProcessStats {
   /** Used heap after a forced garbage collection, MiB. */
   readonly heapMiB: number;
@@ -27,7 +25,6 @@ export interface ProcessStats {
   readonly objects: number;
 }
 
-/** A probe of an operator's resource usage. */
 export interface Probe {
   sample(): Promise<ProcessStats>;
   close(): void;

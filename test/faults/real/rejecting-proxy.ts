@@ -7,20 +7,9 @@ import type { Random } from '../../../src/simulate/random.ts';
 
 /** Faults of calls, including watches when they are opened. */
 export interface CallFaults {
-  /** Delay of each call. */
   readonly delayMs: number;
   /** Percentage of calls that are rejected, alternately with 429 and 503, with `Retry-After: 1`. */
   readonly rejectedPercent: number;
-}
-
-/** An HTTPS proxy in front of kube-apiserver with its certificate, which counts calls and can reject them. */
-export interface RejectingProxy {
-  /** The address for clients, as host:port. */
-  readonly address: string;
-  setFaults(weather: CallFaults): void;
-  /** Returns the number of object writes and of all calls so far, both including rejected calls. */
-  calls(): { readonly objectWrites: number; readonly all: number; readonly rejected: number };
-  close(): Promise<void>;
 }
 
 const TUNNELS_PATH = /\/reversetunnels(\/|\?|$)/;
@@ -28,11 +17,11 @@ const TOO_MANY_REQUESTS_BODY = 'Too many requests, please try again later.\n';
 const UNAVAILABLE_BODY =
   '{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the server is currently unable to handle the request","reason":"ServiceUnavailable","code":503}\n';
 
-/** Starts a proxy on a free port of 127.0.0.1, initially without faults. */
-export async function openRejectingProxy(
-  controlPlane: ControlPlane,
-  random: Random,
-): Promise<RejectingProxy> {
+/**
+ * Starts an HTTPS proxy in front of kube-apiserver with its certificate, which counts calls and can reject them, on a
+ * free port of 127.0.0.1, initially without faults.
+ */
+export async function openRejectingProxy(controlPlane: ControlPlane, random: Random) {
   const { hostname, port } = new URL(controlPlane.url);
   // kube-apiserver's own certificate: clients that trust it also trust this proxy on another port.
   const keyFile = join(dirname(controlPlane.caFile), 'apiserver.key');
@@ -90,12 +79,14 @@ export async function openRejectingProxy(
   });
 
   return {
+    /** The address for clients, as host:port. */
     address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
-    setFaults(next) {
+    setFaults(next: CallFaults): void {
       faults = next;
     },
+    /** Returns the number of object writes and of all calls so far, both including rejected calls. */
     calls: () => ({ objectWrites, all, rejected }),
-    async close() {
+    async close(): Promise<void> {
       for (const timer of delayed) clearTimeout(timer);
       server.closeAllConnections();
       agent.destroy();

@@ -13,7 +13,6 @@ import {
 import type { FaultProxy } from './fault-proxy.ts';
 import type { FaultScenario } from './scenario.ts';
 
-/** Number of half-open reporters. */
 const SILENT_REPORTERS = 5;
 
 /** Half-open reporters that stay away until they are detected, then all at once that reconnect before. */

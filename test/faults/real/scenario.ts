@@ -48,7 +48,6 @@ export interface Scale {
 /** A fault and its checks. An error that `run` throws is a failure, too. */
 export interface FaultScenario {
   readonly name: string;
-  /** Description of the fault. */
   readonly description: string;
   run(fixture: FaultFixture, sizes: Scale, doing: (what: string) => void): Promise<Metric[]>;
 }

@@ -36,7 +36,6 @@ const replicaEnded = (how: 'SIGTERM' | 'SIGKILL', name: string, description: str
     },
   });
 
-/** All faults of the soak test. */
 export const SOAK_FAULTS: readonly FaultScenario[] = [
   ...apiOutages,
   {

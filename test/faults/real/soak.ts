@@ -21,9 +21,11 @@ const RECOVERY_MS = 120_000;
 const WARM_UP = { share: 0.25, atMostMs: 5 * 60_000 };
 const MAX_HEAP_MIB_PER_HOUR = 2;
 const HOUR_MS = 3_600_000;
+const GROWING_VALUES = ['heapMiB', 'residentMiB', 'descriptors', 'sockets', 'timers'] as const;
+
+type GrowingValue = (typeof GROWING_VALUES)[number];
 const FIXTURE_OPTIONS = { replicas: 3, reporters: 30, tunnels: 50 };
 
-/** The state after one fault. */
 export interface SoakEntry extends ProcessStats {
   readonly atMs: number;
   readonly fault: string;
@@ -41,17 +43,14 @@ export interface SoakReport {
   /** Why the soak ended early, if it did. */
   readonly abortedReason: string | undefined;
   /** Growth per metric after the warm-up, at a constant number of streams. */
-  readonly growth: Readonly<Record<'heapMiB' | 'residentMiB' | 'descriptors' | 'sockets' | 'timers', Growth>>;
+  readonly growth: Readonly<Record<GrowingValue, Growth>>;
   readonly metrics: readonly Metric[];
 }
 
-/** Options of a soak. */
 export interface SoakOptions {
   readonly minutes: number;
   readonly seed: number;
-  /** Receives the current activity. */
   readonly setStatus: (what: string) => void;
-  /** Receives the line of each fault. */
   readonly print: (line: string) => void;
 }
 
@@ -127,25 +126,19 @@ async function runSoak(
 function createReport(run: Pick<SoakReport, 'minutes' | 'seed' | 'entries' | 'abortedReason'>): SoakReport {
   const warmUpMs = Math.min(WARM_UP.share * run.minutes * 60_000, WARM_UP.atMostMs);
   const warm = run.entries.filter(({ atMs }) => atMs > warmUpMs);
-  const growthIn = (what: (entry: SoakEntry) => number): Growth =>
-    estimateGrowth(
-      warm.map((entry): Observation => ({
-        hours: entry.atMs / HOUR_MS,
-        value: what(entry),
-        load: entry.streams,
-      })),
-    );
-  const growth = {
-    heapMiB: growthIn(({ heapMiB }) => heapMiB),
-    residentMiB: growthIn(({ residentMiB }) => residentMiB),
-    descriptors: growthIn(({ descriptors }) => descriptors),
-    sockets: growthIn(({ sockets }) => sockets),
-    timers: growthIn(({ timers }) => timers),
-  };
+  const growth = Object.fromEntries(
+    GROWING_VALUES.map((name) => {
+      const observe = ({ atMs, [name]: value, streams: load }: SoakEntry): Observation => {
+        return { hours: atMs / HOUR_MS, value, load };
+      };
+      return [name, estimateGrowth(warm.map(observe))];
+    }),
+  ) as SoakReport['growth'];
   const third = Math.ceil(warm.length / 3);
   /** Returns the difference between the medians of the last and the first third. */
-  const more = (what: (entry: SoakEntry) => number): number =>
-    median(warm.slice(-third).map(what)) - median(warm.slice(0, third).map(what));
+  const more = (name: GrowingValue): number =>
+    median(warm.slice(-third).map((entry) => entry[name])) -
+    median(warm.slice(0, third).map((entry) => entry[name]));
   const { perHour, error } = growth.heapMiB;
   return {
     ...run,
@@ -162,10 +155,10 @@ function createReport(run: Pick<SoakReport, 'minutes' | 'seed' | 'entries' | 'ab
         unit: 'MiB/h',
         atMost: MAX_HEAP_MIB_PER_HOUR,
       },
-      { name: 'descriptor growth', value: more(({ descriptors }) => descriptors), atMost: 20 },
-      { name: 'socket growth', value: more(({ sockets }) => sockets), atMost: 20 },
-      { name: 'timer growth', value: more(({ timers }) => timers), atMost: 20 },
-      { name: 'RSS growth', value: more(({ residentMiB }) => residentMiB), unit: 'MiB' },
+      { name: 'descriptor growth', value: more('descriptors'), atMost: 20 },
+      { name: 'socket growth', value: more('sockets'), atMost: 20 },
+      { name: 'timer growth', value: more('timers'), atMost: 20 },
+      { name: 'RSS growth', value: more('residentMiB'), unit: 'MiB' },
       {
         name: 'maximum event loop delay',
         value: Math.max(...run.entries.map(({ loopMaxMs }) => loopMaxMs)),
@@ -175,7 +168,6 @@ function createReport(run: Pick<SoakReport, 'minutes' | 'seed' | 'entries' | 'ab
   };
 }
 
-/** Formats one line of the table. */
 export function formatEntry(entry: SoakEntry): string {
   const { atMs, fault, passed: is, line, heapMiB, residentMiB, descriptors, sockets, timers } = entry;
   const at = `${String(Math.floor(atMs / 60_000)).padStart(3)}m${String(Math.floor(atMs / 1000) % 60).padStart(2, '0')}s`;
@@ -186,7 +178,6 @@ export function formatEntry(entry: SoakEntry): string {
   return is ? text : `${text}: ${line}`;
 }
 
-/** Formats the summary for people. */
 export function formatReport(report: SoakReport): string {
   const { minutes, seed, growth, metrics, abortedReason } = report;
   const lines = [

@@ -1,16 +1,13 @@
 import { createProgress } from '../../../bench/progress.ts';
 
-/** The console output of a run that takes minutes. */
 export interface StatusLine {
   /** Shows the current activity on stderr with the elapsed time, until the next call. */
   readonly setStatus: (what: string) => void;
   /** Prints a result line to stdout. */
   readonly print: (line: string) => void;
-  /** Removes the status line and its timer. */
   readonly end: () => void;
 }
 
-/** @param program prefix of each line */
 export function openStatusLine(program: string): StatusLine {
   const progress = createProgress(process.stderr, program);
   let status = 'starting';

@@ -1,3 +1,4 @@
+import TinyQueue from 'tinyqueue';
 import { flushEventLoop } from '../../support/fake-time.ts';
 
 interface ScheduledEvent {
@@ -14,8 +15,7 @@ interface ScheduledEvent {
 export class SimTime {
   /** Milliseconds since the start of the run. */
   nowMs = 0;
-  /** A binary heap, earliest event first. */
-  readonly #heap: ScheduledEvent[] = [];
+  readonly #events = new TinyQueue<ScheduledEvent>([], (a, b) => a.atMs - b.atMs || a.order - b.order);
   #order = 0;
   /** Pending work of a real server; fake time stands still until it is done. */
   readonly #pendingWork = new Set<Promise<unknown>>();
@@ -29,7 +29,7 @@ export class SimTime {
       run,
       cancelled: false,
     };
-    this.#push(event);
+    this.#events.push(event);
     return () => {
       event.cancelled = true;
     };
@@ -45,8 +45,8 @@ export class SimTime {
   async advance(ms: number): Promise<void> {
     const untilMs = this.nowMs + ms;
     await this.#settle();
-    for (let next = this.#heap[0]; next !== undefined && next.atMs <= untilMs; next = this.#heap[0]) {
-      this.#pop();
+    for (let next = this.#events.peek(); next && next.atMs <= untilMs; next = this.#events.peek()) {
+      this.#events.pop();
       if (next.cancelled) continue;
       this.nowMs = next.atMs;
       next.run();
@@ -62,43 +62,4 @@ export class SimTime {
       await flushEventLoop();
     }
   }
-
-  #push(event: ScheduledEvent): void {
-    const heap = this.#heap;
-    let at = heap.push(event) - 1;
-    while (at > 0) {
-      const parent = (at - 1) >> 1;
-      if (!isBefore(heap[at], heap[parent])) break;
-      swap(heap, at, parent);
-      at = parent;
-    }
-  }
-
-  #pop(): void {
-    const heap = this.#heap;
-    const last = heap.pop();
-    if (last === undefined || heap.length === 0) return;
-    heap[0] = last;
-    let at = 0;
-    for (;;) {
-      let smallest = at;
-      for (const child of [2 * at + 1, 2 * at + 2])
-        if (isBefore(heap[child], heap[smallest])) smallest = child;
-      if (smallest === at) return;
-      swap(heap, at, smallest);
-      at = smallest;
-    }
-  }
-}
-
-function isBefore(a: ScheduledEvent | undefined, b: ScheduledEvent | undefined): boolean {
-  if (a === undefined || b === undefined) return false;
-  return a.atMs === b.atMs ? a.order < b.order : a.atMs < b.atMs;
-}
-
-function swap(heap: ScheduledEvent[], a: number, b: number): void {
-  const [first, second] = [heap[a], heap[b]];
-  if (first === undefined || second === undefined) return;
-  heap[a] = second;
-  heap[b] = first;
 }
