@@ -130,7 +130,9 @@ export function* decodeReport(
           skipField(reader, field, reader.len);
       }
       if (addedIndex + removedIndex > maxEntries) {
-        throw new TooManyEntriesError(`report lists more than ${maxEntries} tunnels and names`);
+        throw new TooManyEntriesError(
+          `report lists more than ${maxEntries} tunnels and names; increase --max-tunnels-per-reporter, of which this is twice the value`,
+        );
       }
       if (reader.pos >= yieldAt) {
         yieldAt = reader.pos + YIELD_EVERY_BYTES;

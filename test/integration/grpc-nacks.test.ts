@@ -273,6 +273,8 @@ describe('rejected reports', () => {
 
   describe('over the message size limit', () => {
     const LIMIT = 100_000;
+    const TOO_LARGE =
+      /^report of 1\d{5} bytes exceeds the limit of 100000 bytes; increase --max-message-size \(config.maxMessageSize in the chart\), or distribute the tunnels over more reporters$/;
 
     it('ends its stream with RESOURCE_EXHAUSTED, and keeps other streams of the connection', async () => {
       await serve({ maxMessageSizeBytes: LIMIT });
@@ -286,7 +288,7 @@ describe('rejected reports', () => {
       large.send({ nonce: 2, ...fullPush(2000) });
       const { code, details } = await large.ended;
       expect(code).to.equal(status.RESOURCE_EXHAUSTED);
-      expect(details).to.contain(String(LIMIT));
+      expect(details).to.match(TOO_LARGE);
       expect(large.responses).to.have.length(1);
       neighbor.send({ nonce: 2 });
       expect(await neighbor.next()).to.deep.include({ request_nonce: '2' });
@@ -298,7 +300,7 @@ describe('rejected reports', () => {
       expect(fixture.server.connectedReporters).to.equal(1);
     });
 
-    it('counts the stream as over_limit, and logs the reporter once', async () => {
+    it('counts the stream as over_limit, and logs the reporter and how to fix it once', async () => {
       await serve({ maxMessageSizeBytes: LIMIT });
       const stream = await openIdentified();
       stream.send({ nonce: 2, ...fullPush(2000) });
@@ -307,6 +309,7 @@ describe('rejected reports', () => {
       const warnings = fixture.logged.filter(({ level }) => level >= 40);
       expect(warnings).to.have.length(1);
       expect(warnings[0]?.['reporter']).to.deep.equal({ cluster: 'edge', id: 'r-0' });
+      expect(warnings[0]?.['error']).to.match(TOO_LARGE);
     });
 
     it('accepts a report of exactly the maximum size', async () => {
@@ -332,7 +335,11 @@ describe('rejected reports', () => {
     await serve({ maxTunnelsPerReporter: 10 });
     const stream = await openIdentified();
     stream.send({ nonce: 2, removed_tunnel_names: Array.from({ length: 21 }, () => 'x') });
-    expect(await stream.ended).to.deep.include({ code: status.RESOURCE_EXHAUSTED });
+    const { code, details } = await stream.ended;
+    expect(code).to.equal(status.RESOURCE_EXHAUSTED);
+    expect(details).to.equal(
+      'report lists more than 20 tunnels and names; increase --max-tunnels-per-reporter, of which this is twice the value',
+    );
     expect(fixture.applied).to.have.length(1);
     expect(await fixture.count('streamsClosed', 'over_limit')).to.equal(1);
   });
