@@ -1,7 +1,7 @@
 /** A control plane for one scenario, with the CRDs and ServiceAccounts. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AdminRequest } from '../control-plane/service-account.ts';
-import { startControlPlane } from '../control-plane/start.ts';
+import { startControlPlane, type ControlPlaneOptions } from '../control-plane/start.ts';
 import { applyCrds } from '../test/support/apply-crds.ts';
 import { OPERATOR_RBAC_RULES } from '../test/support/operator-process.ts';
 
@@ -22,6 +22,10 @@ export interface BenchCluster extends AsyncDisposable {
   /** PEM. */
   readonly ca: string;
   readonly adminToken: string;
+  /** Process ID of kube-apiserver. */
+  readonly apiserverPid: number;
+  /** The JSON gateway of etcd. */
+  readonly etcdUrl: string;
   /** Undefined unless the cluster was opened with `audit`. */
   readonly auditLogPath: string | undefined;
   /** Sends a request as the administrator on a new connection. */
@@ -35,10 +39,12 @@ export interface BenchCluster extends AsyncDisposable {
 /**
  * Starts etcd and kube-apiserver. Each scenario starts its own, so that leftovers of others have no effect.
  *
- * @param audit whether the API server logs each request for ReverseTunnels, which is needed to count writes
+ * @param options `audit`: whether the API server logs each request for tunnels, which is needed to count writes
  */
-export async function openBenchCluster({ audit }: { readonly audit: boolean }): Promise<BenchCluster> {
-  const controlPlane = await startControlPlane({ audit });
+export async function openBenchCluster(
+  options: Pick<ControlPlaneOptions, 'audit' | 'etcdFlags'>,
+): Promise<BenchCluster> {
+  const controlPlane = await startControlPlane(options);
   try {
     await applyCrds(controlPlane);
     await delay(SETTLE_MS);
@@ -51,6 +57,8 @@ export async function openBenchCluster({ audit }: { readonly audit: boolean }): 
     url: controlPlane.url,
     ca: controlPlane.caData,
     adminToken: controlPlane.adminToken,
+    apiserverPid: controlPlane.apiserver.pid ?? Number.NaN,
+    etcdUrl: controlPlane.etcdUrl,
     auditLogPath: controlPlane.auditLogPath,
     request,
     async access(namespace) {

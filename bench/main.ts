@@ -7,7 +7,7 @@ import { dirname } from 'node:path';
 import { measureCounterpart } from './counterpart.ts';
 import { compareResults, foreignCpuSeconds, formatComparisons } from './counterpart-table.ts';
 import { summarizeRuns, formatTable } from './metric.ts';
-import { commit, machine } from './machine.ts';
+import { commit, load, machine } from './machine.ts';
 import { measureMemoryCurve } from './memory-curve.ts';
 import { MEASUREMENT_NAMES, runAll } from './measurements.ts';
 import { helpText, parseOptions, type Options } from './options.ts';
@@ -15,6 +15,7 @@ import { profileInitialSync } from './profile.ts';
 import { createProgress } from './progress.ts';
 import { publishComparison, type ComparisonFile } from './publish.ts';
 import { FULL, QUICK } from './scenario.ts';
+import { measureSlices, SLICE_TUNNELS } from './slices.ts';
 
 /** Shown by docs/benchmark.md. */
 const MEMORY_CURVE = new URL('../docs/memory-curve.svg', import.meta.url).pathname;
@@ -45,6 +46,7 @@ async function main(args: readonly string[]): Promise<number> {
     const { options } = parsed;
     if (options.publish !== undefined) return await publish(options.publish);
     if (options.counterpart !== undefined) return await compare(options, options.counterpart);
+    if (options.sliceTunnels !== undefined) return await compareForms(options, options.sliceTunnels);
     if (options.memoryCurve !== undefined) return await drawMemoryCurve(options, options.memoryCurve);
     return options.profile ? await profile(options) : await measure(options);
   } catch (error) {
@@ -116,6 +118,34 @@ ${failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
 async function publish(file: string): Promise<number> {
   await publishComparison(file, BENCHMARK_PAGE);
   process.stdout.write(`written to ${BENCHMARK_PAGE}\n`);
+  return 0;
+}
+
+async function compareForms({ json }: Options, tunnels: number): Promise<number> {
+  const progress = createProgress(process.stderr);
+  const metadata = { date: new Date().toISOString(), commit: commit(), machine: machine() };
+  const isComplete = tunnels === SLICE_TUNNELS;
+  const defaultFile = isComplete
+    ? `${RESULTS}slices-${metadata.date.slice(0, 10)}-${metadata.commit}.json`
+    : undefined;
+  const file = json ?? defaultFile;
+  if (file !== undefined) await mkdir(dirname(file), { recursive: true });
+  const loadBefore = load();
+  const metrics = await measureSlices({ tunnels, progress: (activity) => progress.update(activity) });
+  progress.end();
+  const results = summarizeRuns(metrics);
+  const { cores, processor, memoryGiB, node } = metadata.machine;
+  process.stdout.write(`${formatTable(results, true)}
+
+commit ${metadata.commit}${isComplete ? '' : ', fewer tunnels than the targets apply to'}
+${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
+load average before ${loadBefore}
+`);
+  if (file !== undefined) {
+    const content = { ...metadata, tunnels, load: loadBefore, metrics: results };
+    await writeFile(file, `${JSON.stringify(content, undefined, 2)}\n`);
+    process.stdout.write(`written to ${file}\n`);
+  }
   return 0;
 }
 

@@ -1,4 +1,4 @@
-/** A watch on the ReverseTunnels of a namespace, independent of the operator, which determines all latencies. */
+/** A watch on the tunnels of a namespace, independent of the operator, which determines all latencies. */
 import { Client, type Dispatcher } from 'undici';
 import { createLineSplitter } from '../src/k8s/watch-once.ts';
 import { machineMs } from './machine.ts';
@@ -31,10 +31,14 @@ interface PendingCount {
  * watch that does not keep up with its events, which happens on a busy machine with 2 cores; a new watch then continues
  * after the last event.
  */
-export async function openObjectWatch(cluster: BenchCluster, namespace: string): Promise<ObjectWatch> {
-  const collection = `${API}/namespaces/${namespace}/reversetunnels`;
+export async function openObjectWatch(
+  cluster: BenchCluster,
+  namespace: string,
+  plural: 'reversetunnels' | 'reversetunnelslices' = 'reversetunnels',
+): Promise<ObjectWatch> {
+  const collection = `${API}/namespaces/${namespace}/${plural}`;
   const { status, body } = await cluster.request('GET', `${collection}?limit=1`);
-  if (status !== 200) throw new Error(`list ReverseTunnels in ${namespace}: ${status}`);
+  if (status !== 200) throw new Error(`list ${plural} in ${namespace}: ${status}`);
   const { resourceVersion } = (body as { metadata: { resourceVersion: string } }).metadata;
 
   const client = new Client(cluster.url, { connect: { ca: cluster.ca }, headersTimeout: 0, bodyTimeout: 0 });
@@ -94,7 +98,7 @@ export async function openObjectWatch(cluster: BenchCluster, namespace: string):
       onRequestStart() {},
       onResponseStart(_controller, code) {
         if (code === 200) opened.resolve();
-        else opened.reject(new Error(`watch ReverseTunnels in ${namespace}: ${code}`));
+        else opened.reject(new Error(`watch ${plural} in ${namespace}: ${code}`));
       },
       onResponseData: (_controller, chunk) => handleChunk(chunk),
       onResponseEnd() {

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MEASUREMENT_NAMES, SCENARIOS } from './measurements.ts';
+import { SLICE_TUNNELS } from './slices.ts';
 
 /** The options of the benchmark. */
 export interface Options {
@@ -12,6 +13,8 @@ export interface Options {
   readonly profile: boolean;
   /** The minutes of the curve of the memory that is measured instead, 1 to 1440. Default: none. */
   readonly memoryCurve: number | undefined;
+  /** The number of tunnels in slices that are measured instead, a multiple of 1,000 up to 1,000,000. Default: none. */
+  readonly sliceTunnels: number | undefined;
   /** The folder of the counterpart that the operator is compared to, instead of the measurements. Default: none. */
   readonly counterpart: string | undefined;
   /** The JSON of a comparison, whose table is written into docs/benchmark.md instead of measuring. Default: none. */
@@ -39,6 +42,8 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
         runs: { type: 'string' },
         profile: { type: 'boolean', default: false },
         'memory-curve': { type: 'string' },
+        slices: { type: 'boolean', default: false },
+        tunnels: { type: 'string' },
         peer: { type: 'boolean', default: false },
         'peer-folder': { type: 'string' },
         json: { type: 'string' },
@@ -69,6 +74,14 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
     if (values.only !== undefined || values.runs !== undefined || values.profile || values.peer)
       return { error: '--memory-curve: can be combined only with --quick and --json' };
   }
+  const { slices, tunnels = String(SLICE_TUNNELS) } = values;
+  if (slices && [values.only, values.runs, minutes].some((value) => value !== undefined))
+    return { error: '--slices: can be combined only with --tunnels and --json' };
+  if (slices && (values.peer || values.profile || values.quick))
+    return { error: '--slices: can be combined only with --tunnels and --json' };
+  if (values.tunnels !== undefined && !slices) return { error: '--tunnels: requires --slices' };
+  if (!/^[1-9]\d{0,3}000$/.test(tunnels) || Number(tunnels) > SLICE_TUNNELS)
+    return { error: `--tunnels ${tunnels}: must be a multiple of 1000 from 1000 to ${SLICE_TUNNELS}` };
   if (values.peer && (values.only !== undefined || values.profile)) {
     return { error: '--peer: can be combined only with --peer-folder, --quick, --runs and --json' };
   }
@@ -82,6 +95,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
       runs: Number(runs),
       profile: values.profile,
       memoryCurve: minutes === undefined ? undefined : Number(minutes),
+      sliceTunnels: slices ? Number(tunnels) : undefined,
       counterpart: values.peer ? resolve(values['peer-folder'] ?? COUNTERPART_FOLDER) : undefined,
       publish: values.publish === undefined ? undefined : resolve(values.publish),
       json: values.json,
@@ -106,6 +120,10 @@ docs/benchmark.md describes each metric. Requires Linux.
                bench/results, and print where the time is spent
   --memory-curve MINUTES  instead of measuring, sample the memory of the operator while 10,000 objects change, print its
                growth and draw docs/memory-curve.svg (with --quick: bench/results/memory-curve.svg)
+  --slices     instead of measuring objects, measure a fleet that is mirrored as ReverseTunnelSlices, and a tenth of it
+               in both forms; about 20 minutes on 2 cores
+  --tunnels N  with --slices: the size of the fleet, a multiple of 1000 (default: 1000000; the target of the memory
+               applies only to that)
   --peer       instead of measuring against the baseline, compare the operator with a counterpart in Go, using the
                counterpart's driver; about 15 minutes per run on 2 cores; requires Go
   --peer-folder DIR  the sources of the counterpart (default: ../shared/peer)

@@ -58,8 +58,17 @@ function processDefinition(
   };
 }
 
-/** Returns the definition of a single etcd on loopback, without TLS. */
-export function etcd(context: ProgramContext, clientPort: number, peerPort: number): ProcessDefinition {
+/**
+ * Returns the definition of a single etcd on loopback, without TLS.
+ *
+ * @param flags appended, so that they take precedence
+ */
+export function etcd(
+  context: ProgramContext,
+  clientPort: number,
+  peerPort: number,
+  flags: readonly string[] = [],
+): ProcessDefinition {
   const client = `http://127.0.0.1:${clientPort}`;
   const peer = `http://127.0.0.1:${peerPort}`;
   const args = [
@@ -73,6 +82,7 @@ export function etcd(context: ProgramContext, clientPort: number, peerPort: numb
     // Only a crash of the machine loses data, and the data is temporary; a crash of etcd loses nothing.
     '--unsafe-no-fsync',
     '--log-level=warn',
+    ...flags,
   ];
   // Status 200 from /health means that there is a leader and that a linearizable read works.
   return processDefinition(context, 'etcd', args, async () => {

@@ -40,6 +40,8 @@ export interface ControlPlaneOptions extends ResolveOptions {
   readonly audit?: boolean;
   /** Additional flags of kube-apiserver, such as `--etcd-compaction-interval=30s`; they take precedence. */
   readonly apiserverFlags?: readonly string[];
+  /** Additional flags of etcd, such as `--quota-backend-bytes=8589934592`; they take precedence. */
+  readonly etcdFlags?: readonly string[];
   /** Called when a program exits without being killed. Default: the message is printed on stderr. */
   readonly onUnexpectedExit?: (error: ControlPlaneError) => void;
 }
@@ -150,7 +152,7 @@ async function startPrograms(
     return process;
   };
 
-  const store = await startProcess(createManagedProcess(etcd(context, etcdPort, peerPort)));
+  const store = await startProcess(createManagedProcess(etcd(context, etcdPort, peerPort, options.etcdFlags)));
   const server = await apiserver(context, {
     etcdPort,
     port: apiserverPort,

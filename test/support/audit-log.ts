@@ -30,12 +30,18 @@ interface AuditEvent {
 /**
  * Counts the object writes of a namespace by ServiceAccounts; those of the administrator (a user with kubectl) are
  * not counted.
+ *
+ * @param resource plural of the kind that is counted
  */
-export async function countTunnelWrites(auditLogPath: string, namespace: string): Promise<TunnelWriteCounts> {
+export async function countTunnelWrites(
+  auditLogPath: string,
+  namespace: string,
+  resource: 'reversetunnels' | 'reversetunnelslices' = 'reversetunnels',
+): Promise<TunnelWriteCounts> {
   const counts = { create: 0, patch: 0, delete: 0, status: 0, failed: 0 };
   for (const event of await readCompletedEvents(auditLogPath, `"namespace":"${namespace}"`)) {
     const { objectRef, verb } = event;
-    if (event.stage !== 'ResponseComplete' || objectRef?.resource !== 'reversetunnels') continue;
+    if (event.stage !== 'ResponseComplete' || objectRef?.resource !== resource) continue;
     if (objectRef.namespace !== namespace || !event.user.username.startsWith('system:serviceaccount:'))
       continue;
     if (verb !== 'create' && verb !== 'patch' && verb !== 'delete' && verb !== 'update') continue;

@@ -16,6 +16,7 @@ describe('flags of the benchmark', () => {
       runs: 3,
       profile: false,
       memoryCurve: undefined,
+      sliceTunnels: undefined,
       counterpart: undefined,
       publish: undefined,
       json: undefined,
@@ -30,6 +31,12 @@ describe('flags of the benchmark', () => {
   it('select the measurements given with --only', () => {
     const { selected } = options('--only', 'idle', '--only', 'push');
     expect([...selected]).to.deep.equal(['idle', 'push']);
+  });
+
+  it('measure a million tunnels with --slices unless --tunnels is given', () => {
+    expect(options('--slices').sliceTunnels).to.equal(1_000_000);
+    expect(options('--slices', '--tunnels', '20000').sliceTunnels).to.equal(20_000);
+    expect(options().sliceTunnels).to.equal(undefined);
   });
 
   it('compare the operator with the counterpart in the given folder with --peer', () => {
@@ -51,6 +58,14 @@ describe('flags of the benchmark', () => {
     const invalid: [readonly string[], RegExp][] = [
       [['--memory-curve', '0'], /^--memory-curve 0: must be a whole number of minutes from 1 to 1440$/],
       [['--memory-curve', '1441'], /^--memory-curve 1441: /],
+      [['--slices', '--quick'], /^--slices: can be combined only with --tunnels and --json$/],
+      [['--slices', '--only', 'idle'], /^--slices: /],
+      [
+        ['--slices', '--tunnels', '1500'],
+        /^--tunnels 1500: must be a multiple of 1000 from 1000 to 1000000$/,
+      ],
+      [['--slices', '--tunnels', '2000000'], /^--tunnels 2000000: /],
+      [['--tunnels', '1000'], /^--tunnels: requires --slices$/],
       [['--memory-curve', '3', '--peer'], /^--memory-curve: can be combined only with --quick and --json$/],
       [['--only', 'nonsense'], /^--only nonsense: must be one of .*\bidle\b/],
       [['--runs', '0'], /^--runs 0: must be a whole number from 1 to 99$/],
@@ -80,6 +95,8 @@ describe('flags of the benchmark', () => {
       '--runs',
       '--json',
       '--profile',
+      '--slices',
+      '--tunnels',
       '--peer',
       '--peer-folder',
     ]) {

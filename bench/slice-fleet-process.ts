@@ -1,0 +1,129 @@
+/**
+ * Reporters with up to 1,000,000 tunnels together, in a separate process. Only the serial numbers of the tunnels are in
+ * memory; reports are generated when they are sent.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import type { ReportedTunnel } from '../src/grpc/report-message.ts';
+import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
+import { seededRandom } from '../src/simulate/random.ts';
+import { initiator } from '../src/simulate/tunnel-registry.ts';
+import { serveParent } from './child.ts';
+import { openRawReporter, type RawReporter } from './raw-reporter.ts';
+
+/** Full pushes of all reporters. Times are machine times. */
+export interface PushTimes {
+  readonly firstSentMs: number;
+  readonly lastAckedMs: number;
+  readonly bytes: number;
+}
+
+/** A tunnel that the churn added, and when its report was sent. */
+export type SentTunnel = readonly [name: string, sentMs: number];
+
+export interface SliceFleetCalls {
+  /** Opens a stream per reporter, and sends the full push of each. */
+  start(request: {
+    readonly address: string;
+    readonly reporters: number;
+    /** Of each reporter. */
+    readonly tunnels: number;
+  }): Promise<PushTimes>;
+  /** Ends all streams, and sends the same tunnels on new streams. */
+  reconnect(request: { readonly address: string }): Promise<PushTimes>;
+  /**
+   * Replaces tunnels at random: each reporter reports once per second, half of its changes are removals and half are
+   * added tunnels. Resolves when everything is ACKed.
+   */
+  churn(request: { readonly changesPerSecond: number; readonly seconds: number }): Promise<{
+    readonly added: readonly SentTunnel[];
+    readonly changes: number;
+  }>;
+}
+
+/** Eight digits, which occur in both names of a tunnel, so that 10,000 tunnels have a realistic size of 0.7 MB. */
+const BASE_SERIAL = 10_000_000;
+const REPORT_INTERVAL_MS = 1000;
+const RANDOM_SEED = 1;
+
+interface SliceReporter {
+  readonly id: string;
+  readonly serials: number[];
+  stream: RawReporter;
+}
+
+const reporters: SliceReporter[] = [];
+const createdAtSeconds = Math.floor(Date.now() / 1000);
+let nextSerial = BASE_SERIAL;
+
+function reported(serial: number): ReportedTunnel {
+  const identity = initiator(serial, FLEET_DEFAULTS);
+  return { name: identity.nodeID, ...identity, createdAt: { seconds: createdAtSeconds, nanos: 123_456_000 } };
+}
+
+/** Sends the full pushes of all reporters at once. */
+async function pushAll(): Promise<PushTimes> {
+  const acks = await Promise.all(
+    reporters.map(({ stream, serials }) => stream.send({ fullPush: true, added: serials.map(reported) })),
+  );
+  return {
+    firstSentMs: Math.min(...acks.map(({ sentMs }) => sentMs)),
+    lastAckedMs: Math.max(...acks.map(({ ackedMs }) => ackedMs)),
+    bytes: acks.reduce((sum, { bytes }) => sum + bytes, 0),
+  };
+}
+
+const calls: SliceFleetCalls = {
+  async start({ address, reporters: count, tunnels }) {
+    for (let index = 0; index < count; index += 1) {
+      const id = `responder-${index}`;
+      const serials = Array.from({ length: tunnels }, (_, offset) => nextSerial + offset);
+      nextSerial += tunnels;
+      reporters.push({ id, serials, stream: await openRawReporter(address, id) });
+    }
+    return await pushAll();
+  },
+  async reconnect({ address }) {
+    for (const reporter of reporters) {
+      reporter.stream.close();
+      reporter.stream = await openRawReporter(address, reporter.id);
+    }
+    return await pushAll();
+  },
+  async churn({ changesPerSecond, seconds }) {
+    const random = seededRandom(RANDOM_SEED);
+    const added: SentTunnel[] = [];
+    const acks: Promise<void>[] = [];
+    const rounds = Math.round((seconds * 1000) / REPORT_INTERVAL_MS);
+    const perRound = (changesPerSecond * REPORT_INTERVAL_MS) / 1000 / 2;
+    let changes = 0;
+    const startedMs = performance.now();
+    for (let round = 0; round < rounds; round += 1) {
+      for (const [index, reporter] of reporters.entries()) {
+        const dueMs = startedMs + (round + index / reporters.length) * REPORT_INTERVAL_MS;
+        await delay(Math.max(0, dueMs - performance.now()));
+        const count =
+          Math.floor(((index + 1) * perRound) / reporters.length) -
+          Math.floor((index * perRound) / reporters.length);
+        const removedNames: string[] = [];
+        const arrivals: ReportedTunnel[] = [];
+        for (let change = 0; change < count; change += 1) {
+          const at = random.below(reporter.serials.length);
+          removedNames.push(reported(reporter.serials[at] ?? 0).name);
+          reporter.serials[at] = nextSerial;
+          arrivals.push(reported(nextSerial));
+          nextSerial += 1;
+        }
+        changes += 2 * count;
+        acks.push(
+          reporter.stream.send({ added: arrivals, removedNames }).then(({ sentMs }) => {
+            for (const { name } of arrivals) added.push([name, sentMs]);
+          }),
+        );
+      }
+    }
+    await Promise.all(acks);
+    return { added, changes };
+  },
+};
+
+serveParent<SliceFleetCalls>(calls);
