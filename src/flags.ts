@@ -107,6 +107,8 @@ export function parseArguments(
   for (const option of command.options) {
     const value = values[option.attributeName()];
     if (option.optional && value === true) errors.push(`--${option.name()}: requires a value`);
+    // For `--no-x`, commander has a value `x` that is true unless the flag is given.
+    else if (option.negate) raw[option.name()] = value === false;
     else if (value !== undefined) raw[option.name()] = value;
   }
   return errors.length > 0 ? { errors } : { raw };

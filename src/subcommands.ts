@@ -4,12 +4,13 @@ import { packageVersion } from './package-files.ts';
 export type Subcommand = (argv: readonly string[]) => Promise<number>;
 
 /** Subcommands that inspect a cluster, and that `kubectl rt` therefore offers as well. */
-export const KUBECTL_SUBCOMMANDS: readonly string[] = ['doctor', 'status', 'expect'];
+export const KUBECTL_SUBCOMMANDS: readonly string[] = ['doctor', 'status', 'get', 'expect'];
 
 /** Each subcommand is loaded only when it is used, so that the operator's memory contains none of them. */
 const SUBCOMMANDS: Readonly<Record<string, Subcommand>> = {
   doctor: async (argv) => (await import('./doctor/doctor.ts')).runDoctor(argv),
   status: async (argv) => (await import('./status/status.ts')).runStatus(argv),
+  get: async (argv) => (await import('./get/get.ts')).runGet(argv),
   expect: async (argv) => (await import('./expect/expect.ts')).runExpect(argv),
   simulate: async (argv) => (await import('./simulate/simulate.ts')).runSimulate(argv),
   agent: async (argv) => {

@@ -95,16 +95,22 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Which objects are listed or watched; undefined: all. */
+interface Selection {
+  /** As in `metadata.name=a` or `spec.tenantID=acme`. */
+  readonly fieldSelector?: string | undefined;
+  /** As in `app=a,tier in (b,c)`. */
+  readonly labelSelector?: string | undefined;
+}
+
 /** Selection and paging of a list. */
-export interface ListOptions extends CallOptions {
+export interface ListOptions extends CallOptions, Selection {
   /** Maximum objects per page; absent for a single page. */
   readonly limit?: number;
   /** `continueToken` of the previous page. */
   readonly continueToken?: string;
-  /** As in `metadata.name=a` or `spec.tenantID=acme`. */
-  readonly fieldSelector?: string;
-  /** As in `app=a,tier in (b,c)`. */
-  readonly labelSelector?: string | undefined;
+  /** Lists the objects as of this version of the store; not with `continueToken`, which contains it. Default: now. */
+  readonly atVersion?: string | undefined;
 }
 
 /** A page of a list. */
@@ -116,8 +122,8 @@ export interface ListPage<T> {
   readonly continueToken: string | undefined;
 }
 
-/** Start and duration of a watch. */
-export interface WatchOptions extends CallOptions {
+/** Start, duration and selection of a watch. */
+export interface WatchOptions extends CallOptions, Selection {
   /** The watch delivers changes after this version of a list or an event. */
   readonly resourceVersion: string;
   /** The API server ends the watch after this time. */
@@ -212,13 +218,21 @@ export function createResourceClient<T>(
     get: (name, options) => call<T>('get', objectPath(name), name, options),
 
     async list(options = {}) {
-      const { limit, continueToken, fieldSelector, labelSelector } = options;
-      const query = { limit, continue: continueToken, fieldSelector, labelSelector };
+      const { limit, continueToken, fieldSelector, labelSelector, atVersion } = options;
+      const query = {
+        limit,
+        continue: continueToken,
+        fieldSelector,
+        labelSelector,
+        resourceVersion: atVersion,
+        resourceVersionMatch: atVersion === undefined ? undefined : 'Exact',
+      };
       const response = await call<ListResponse<T>>('list', withQuery(collection, query), undefined, options);
       return toListPage(`list ${title}`, response);
     },
 
-    async watch({ resourceVersion, timeoutSeconds, timeoutMs, signal }, sink) {
+    async watch({ resourceVersion, timeoutSeconds, timeoutMs, signal, ...selection }, sink) {
+      const { fieldSelector, labelSelector } = selection;
       await send({
         verb: 'watch',
         path: withQuery(collection, {
@@ -226,6 +240,8 @@ export function createResourceClient<T>(
           allowWatchBookmarks: true,
           resourceVersion,
           timeoutSeconds,
+          fieldSelector,
+          labelSelector,
         }),
         action: () => `watch ${title}`,
         timeoutMs: timeoutMs ?? DEFAULT_TIMEOUT_MS,

@@ -60,7 +60,7 @@ describe('status', () => {
     expect(code).to.equal(0);
     const other = await runCommand(['serve'], 'src/kubectl-rt.ts');
     expect(other.stderr).to.equal(
-      'kubectl rt: unknown subcommand "serve"; must be one of doctor, status, expect\n',
+      'kubectl rt: unknown subcommand "serve"; must be one of doctor, status, get, expect\n',
     );
     expect(other.code).to.equal(2);
   });

@@ -8,7 +8,7 @@ import { createDisposableFolder, type DisposableFolder } from '../../control-pla
 import { MIN_NODE_VERSION } from '../../src/node-version.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
-const SUBCOMMANDS = ['status', 'doctor', 'simulate', 'agent', 'selftest', 'expect'];
+const SUBCOMMANDS = ['status', 'doctor', 'simulate', 'agent', 'selftest', 'get', 'expect'];
 
 describe('the build', () => {
   let folder: DisposableFolder;

@@ -192,6 +192,7 @@ describe('flags in the documentation', () => {
       ['agent', ['agent']],
       ['doctor', ['doctor']],
       ['status', ['status']],
+      ['get', ['get']],
       ['expect', ['expect']],
     ];
     for (const [name, args] of tools) helps.set(name, (await runCommand([...args, '--help'])).stdout);
@@ -225,7 +226,7 @@ describe('flags in the documentation', () => {
     let checked = 0;
     for (const { page, line } of lines) {
       const command =
-        /(?:kubectl rt|reverse-tunnel-operator) (doctor|status|expect|simulate|agent)\b(.*)/.exec(line) ??
+        /(?:kubectl rt|reverse-tunnel-operator) (doctor|status|get|expect|simulate|agent)\b(.*)/.exec(line) ??
         /npm run (doctor|status|simulate) --(.*)/.exec(line);
       const serve = /(?:npm start --|^\$? ?reverse-tunnel-operator (?=--))(.*)/.exec(line);
       const [name, rest] = command === null ? ['serve', serve?.[1]] : [command[1] ?? '', command[2]];

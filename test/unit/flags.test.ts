@@ -40,6 +40,17 @@ describe('flags', () => {
     });
   });
 
+  it('can begin with "no-"', () => {
+    const command = { ...COMMAND, flags: { 'no-headers': { description: 'omit the header' } } };
+    for (const [argv, isSet] of [
+      [[], false],
+      [['--no-headers'], true],
+      [['--no-headers=true'], true],
+      [['--no-headers=false'], false],
+    ] as const)
+      expect(parseFlags(command, argv)).to.deep.equal({ values: { 'no-headers': isSet } });
+  });
+
   for (const { argv, error } of [
     { argv: ['-o', 'yaml'], error: '--output: "yaml" must be one of text, json' },
     { argv: ['--kubeconfig='], error: '--kubeconfig: "" must not be empty' },

@@ -1,0 +1,203 @@
+/** `rt get` next to `kubectl get reversetunnels` on a real API server. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { expect } from 'chai';
+import { waitForExit } from '../../control-plane/process-supervisor.ts';
+import type { Terminal } from '../../src/cli/terminal.ts';
+import { manifestFor } from '../../src/core/tunnel-object.ts';
+import { runGet } from '../../src/get/get.ts';
+import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import { runCommand, type CommandResult } from '../support/cli-process.ts';
+import { poll } from '../support/operator-process.ts';
+import { names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
+
+const DEADLINE_MS = 30_000;
+const ROOT = new URL('../..', import.meta.url).pathname;
+const API = '/apis/reverse-tunnel.io/v1alpha1';
+
+/** Replaces the ages of the objects, which change between two commands; the gap after an age depends on its length. */
+function withoutAges(table: string): string {
+  return table.replaceAll(/(?<= {3})(?:\d+m)?\d+s(?: +|$)/gm, 'age ').replaceAll(/AGE +/g, 'AGE ');
+}
+
+describe('get', () => {
+  const controlPlane = useControlPlane();
+  let namespace: string;
+  let connection: string[];
+  const children = new Set<ChildProcess>();
+
+  after(() => {
+    for (const child of children) child.kill('SIGKILL');
+  });
+
+  async function write(method: string, path: string, body?: object): Promise<void> {
+    const { status, body: answer } = await controlPlane().request(method, `${API}${path}`, body);
+    expect(status, JSON.stringify(answer)).to.be.lessThan(300);
+  }
+
+  async function createObject(
+    ...args: Parameters<typeof manifestFor> extends [unknown, ...infer R] ? R : never
+  ): Promise<string> {
+    const { name, labels, spec } = manifestFor(names, ...args);
+    await write('POST', `/namespaces/${namespace}/reversetunnels`, {
+      apiVersion: 'reverse-tunnel.io/v1alpha1',
+      kind: 'ReverseTunnel',
+      metadata: { name, labels },
+      spec,
+    });
+    return name;
+  }
+
+  before(async () => {
+    namespace = await createNamespace(controlPlane(), 'get');
+    connection = ['--kubeconfig', controlPlane().kubeconfigPath];
+    for (const name of ['node-2', 'node-1', 'node-3']) await createObject(RESPONDER, tunnel(name));
+    await createObject(OTHER_RESPONDER, tunnel('node-1'));
+    await createObject(
+      OTHER_RESPONDER,
+      tunnel('z:n', { tenantID: 'z', nodeID: 'z:n', createdAt: undefined }),
+    );
+  });
+
+  /** Runs the command in this process, as a process of its own needs a second to start. */
+  async function get(...args: string[]): Promise<CommandResult> {
+    let stdout = '';
+    let stderr = '';
+    const terminal: Terminal = {
+      out: (text) => void (stdout += text),
+      err: (text) => void (stderr += text),
+      canRedraw: false,
+      errColumns: () => undefined,
+      interrupted: new AbortController().signal,
+    };
+    const code = await runGet([...connection, '-n', namespace, ...args], terminal, {});
+    return { code, stdout, stderr };
+  }
+
+  async function kubectl(...args: string[]): Promise<string> {
+    return (await controlPlane().kubectl(['get', 'rt', '-n', namespace, ...args])).stdout;
+  }
+
+  for (const args of [
+    [],
+    ['-o', 'wide'],
+    ['-o', 'name'],
+    ['-o', 'json'],
+    ['--no-headers'],
+    ['-l', 'reverse-tunnel.io/node in (node-1,n),reverse-tunnel.io/tenant!=z'],
+    ['-o', 'json', '-l', 'reverse-tunnel.io/node=absent'],
+  ]) {
+    it(`${args.join(' ')} prints what kubectl prints`, async function () {
+      this.timeout(DEADLINE_MS);
+      const { stdout, code } = await get(...args);
+      expect(withoutAges(stdout)).to.equal(withoutAges(await kubectl(...args)));
+      expect(code).to.equal(0);
+    });
+  }
+
+  it('-o yaml prints the content that kubectl prints', async () => {
+    const { parse } = await import('yaml');
+    expect(parse((await get('-o', 'yaml')).stdout)).to.deep.equal(parse(await kubectl('-o', 'yaml')));
+  });
+
+  it('runs as kubectl rt get', async () => {
+    const { code, stdout } = await runCommand(['get', ...connection, '-n', namespace], 'src/kubectl-rt.ts');
+    expect(withoutAges(stdout)).to.equal(withoutAges(await kubectl()));
+    expect(code).to.equal(0);
+  });
+
+  it('-A prints the tunnels of all namespaces with their namespace', async () => {
+    const { stdout, code } = await get('-A');
+    const lines = stdout.trimEnd().split('\n');
+    expect(lines[0]).to.match(/^NAMESPACE +NAME +TENANT /);
+    expect(lines.filter((line) => line.startsWith(`${namespace} `))).to.have.length(5);
+    expect(code).to.equal(0);
+  });
+
+  for (const [args, tunnelNames] of [
+    [['--tenant', 'z'], ['z:n']],
+    [['--node', 'node-1', '--reporter', 'responder-1'], ['node-1']],
+    [['--node', 'n'], ['z:n']],
+    [['--node', 'z:n'], ['z:n']],
+    [['--cluster', 'eu-1', '--tenant', 'z', '--state', 'Connected'], ['z:n']],
+    [['--state', 'Unknown'], []],
+  ] as const) {
+    it(`${args.join(' ')} prints [${tunnelNames.join(', ')}]`, async () => {
+      const { stdout } = await get(...args, '-o', 'json');
+      const { items } = JSON.parse(stdout) as { items: { spec: { tunnelName: string } }[] };
+      expect(items.map(({ spec }) => spec.tunnelName)).to.deep.equal(tunnelNames);
+    });
+  }
+
+  it('exits with 0 if there are no tunnels, and reports that on stderr', async () => {
+    const empty = await createNamespace(controlPlane(), 'get');
+    const { code, stdout, stderr } = await get('-n', empty);
+    expect(stdout).to.equal('');
+    expect(stderr).to.equal(`No tunnels found in ${empty} namespace.\n`);
+    expect(code).to.equal(0);
+  });
+
+  it('reports a missing permission in one line and exits with 1', async () => {
+    const account = { namespace, serviceAccount: 'unprivileged', rules: [] };
+    const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
+    const { code, stdout, stderr } = await get('--kubeconfig', kubeconfigPath);
+    expect(stderr).to.match(/^get: list reversetunnels\.reverse-tunnel\.io in get-\S+: 403 Forbidden.*\n$/);
+    expect(stdout).to.equal('');
+    expect(code).to.equal(1);
+  });
+
+  for (const [args, message] of [
+    [['-o', 'xml'], 'get: --output: "xml" must be one of , wide, name, json, yaml'],
+    [['-l', 'a in b'], 'get: --selector: "a in b" cannot parse "a in b"; must be a label selector such as'],
+    [['--state', 'up'], 'get: --state: "up" must be one of Connected, Unknown, Closed'],
+    [['node-1'], 'get: too many arguments'],
+  ] as const) {
+    it(`rejects ${args.join(' ')} with one line and exit code 2`, async () => {
+      const { code, stderr } = await get(...args);
+      expect(stderr).to.contain(message);
+      expect(code).to.equal(2);
+    });
+  }
+
+  it('prints each change with -w until it is interrupted', async function () {
+    this.timeout(2 * DEADLINE_MS);
+    const child = spawn(
+      process.execPath,
+      [
+        'src/main.ts',
+        'get',
+        '-w',
+        '--output-watch-events',
+        '-o',
+        'json',
+        ...connection,
+        '-n',
+        namespace,
+        '--node',
+        'w',
+      ],
+      { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    children.add(child);
+    let printed = '';
+    createInterface({ input: child.stdout }).on('line', (line) => {
+      printed += `${line}\n`;
+    });
+    const types = (): string[] =>
+      Array.from(printed.matchAll(/"type": "([A-Z]+)"/g), ([, type = '']) => type);
+    const seen = (...expected: string[]): Promise<true> =>
+      poll(DEADLINE_MS, () => (types().join() === expected.join() ? true : undefined));
+    await poll(DEADLINE_MS, () => (printed.includes('"kind": "List"') ? true : undefined));
+    const name = await createObject(RESPONDER, tunnel('w'));
+    await seen('ADDED');
+    const patch = JSON.stringify({ spec: { createdAt: '2026-11-24T05:00:00Z' } });
+    await controlPlane().kubectl(['patch', 'rt', name, '-n', namespace, '--type=merge', '-p', patch]);
+    await seen('ADDED', 'MODIFIED');
+    await write('DELETE', `/namespaces/${namespace}/reversetunnels/${name}`);
+    await seen('ADDED', 'MODIFIED', 'DELETED');
+    child.kill('SIGINT');
+    await waitForExit(child);
+    expect(child.exitCode).to.equal(0);
+    children.delete(child);
+  });
+});
