@@ -186,15 +186,14 @@ function checkOwners(reporters: readonly ReporterObject[], { replicas }: DoctorI
  */
 export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
   if ('failure' in tunnels) return [unavailable('objects', tunnels)];
-  const { tunnels: count, unknown, returning, orphaned, createdInFuture } = tunnels.value;
+  const { tunnels: count, entries, unknown, returning, orphaned, createdInFuture } = tunnels.value;
   const results: CheckResult[] = [];
   if (unknown > 0) {
     results.push({
       check: 'objects',
       status: 'warn',
-      message: `${unknown} of ${pluralize(count, 'ReverseTunnel')} Unknown, as their reporter is disconnected`,
-      remediation:
-        'list them with kubectl get rt --field-selector status.state=Unknown; they are deleted after --expire-after',
+      message: `${unknown} of ${describeCount(count, entries)} Unknown, as their reporter is disconnected`,
+      remediation: 'list them with kubectl rt get --state Unknown; they are deleted after --expire-after',
     });
   }
   if (orphaned.size > 0) {
@@ -220,14 +219,13 @@ export function checkTunnels({ tunnels }: DoctorInputs): CheckResult[] {
     results.push({
       check: 'objects',
       status: 'ok',
-      message: count === 0 ? 'no ReverseTunnels' : describeObjects(count, returning),
+      message: count === 0 ? 'no ReverseTunnels' : describeObjects(describeCount(count, entries), returning),
     });
   return results;
 }
 
 /** @param returning objects of connected reporters that are about to be set from Unknown to Connected */
-function describeObjects(count: number, returning: number): string {
-  const objects = pluralize(count, 'ReverseTunnel');
+function describeObjects(objects: string, returning: number): string {
   return returning === 0
     ? `${objects}, all Connected`
     : `${objects}, ${returning} about to be set to Connected`;
@@ -294,4 +292,10 @@ function describe(reporter: ReporterObject, condition: Condition | undefined, no
 /** Formats a reporter as `cluster/id`, as log lines do; the cluster of an Envoy may be empty. */
 function reporterName({ spec }: ReporterObject): string {
   return spec.cluster === '' ? spec.id : `${spec.cluster}/${spec.id}`;
+}
+
+/** @param entries how many of them are entries of slices */
+function describeCount(count: number, entries: number): string {
+  const objects = pluralize(count, 'ReverseTunnel');
+  return entries === 0 ? objects : `${objects} (${entries} in slices)`;
 }

@@ -4,7 +4,8 @@ import type { PolicyObject } from '../core/policy-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { OMITTED_CREATED_AT } from '../core/tunnel-object.ts';
 import { reporterKey } from '../core/tunnel.ts';
-import { listAll, type Cluster } from '../cli/cluster.ts';
+import { tunnelsOfSlice } from '../cli/slice-tunnels.ts';
+import { listAll, listSlices, type Cluster } from '../cli/cluster.ts';
 import { reporterState } from '../cli/reporter-state.ts';
 import { isProbablyAlive, replicasFromLeases, type ReplicaList } from '../cli/replicas.ts';
 import { ApiError } from '../k8s/api-error.ts';
@@ -148,15 +149,15 @@ async function listReplicas({ leases }: Cluster, signal: AbortSignal): Promise<R
 }
 
 /**
- * Lists ReverseTunnel objects, then reporter objects. A reporter object is created before its ReverseTunnel objects, so in
- * this order a missing reporter object is really missing. Only the reporter and the state of each ReverseTunnel are kept,
- * as there may be 500,000, and the initiators whose clocks are ahead.
+ * Lists ReverseTunnel objects and slices, then reporter objects. A reporter object is created before its tunnels, so in
+ * this order a missing reporter object is really missing. Only the reporter and the state of each tunnel are kept, as
+ * there may be 1,000,000, and the initiators whose clocks are ahead.
  */
 export async function fetchTunnelsAndReporters(
   cluster: Cluster,
   signal: AbortSignal,
 ): Promise<{ tunnels: TunnelObjectCounts; reporters: ReporterObject[] }> {
-  const tunnelStates = await listAll(
+  const objectStates = await listAll(
     cluster.tunnels,
     ({ metadata, spec, status }) => ({
       reporter: spec.reporter,
@@ -165,12 +166,25 @@ export async function fetchTunnelsAndReporters(
     }),
     signal,
   );
+  // A tunnel in both forms counts as an object and as an entry: each of them can be Unknown or orphaned.
+  const entries = await listSlices(
+    cluster,
+    (slice) =>
+      Array.from(tunnelsOfSlice(slice), ({ status }) => ({
+        reporter: slice.spec.reporter,
+        unknown: status.state === 'Unknown',
+      })),
+    signal,
+  );
+  const entryStates = entries.flat();
   const reporters = await listAll(cluster.reporters, (object) => object, signal);
   const knownReporters = new Set(reporters.map(({ spec }) => reporterKey(spec)));
   const orphaned = new Map<string, number>();
   const createdInFuture = new Map<string, number>();
-  for (const { reporter, aheadNode } of tunnelStates) {
+  for (const { aheadNode } of objectStates)
     if (aheadNode !== undefined) createdInFuture.set(aheadNode, (createdInFuture.get(aheadNode) ?? 0) + 1);
+  const tunnelStates = [...objectStates, ...entryStates];
+  for (const { reporter } of tunnelStates) {
     if (knownReporters.has(reporterKey(reporter))) continue;
     const name = `${reporter.cluster}/${reporter.id}`;
     orphaned.set(name, (orphaned.get(name) ?? 0) + 1);
@@ -180,7 +194,12 @@ export async function fetchTunnelsAndReporters(
   );
   const unknown = tunnelStates.filter((tunnel) => tunnel.unknown);
   const returning = unknown.filter(({ reporter }) => connected.has(reporterKey(reporter))).length;
-  const counts = { tunnels: tunnelStates.length, unknown: unknown.length - returning, returning };
+  const counts = {
+    tunnels: tunnelStates.length,
+    entries: entryStates.length,
+    unknown: unknown.length - returning,
+    returning,
+  };
   return { tunnels: { ...counts, orphaned, createdInFuture }, reporters };
 }
 

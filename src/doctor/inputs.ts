@@ -76,9 +76,12 @@ export interface ReplicaInputs {
   readonly leader: string;
 }
 
-/** Counts of ReverseTunnel objects. */
+/** Counts of ReverseTunnel objects and entries of slices. */
 export interface TunnelObjectCounts {
+  /** Number of objects and entries; a tunnel in both forms counts twice. */
   readonly tunnels: number;
+  /** Number of entries of slices. */
+  readonly entries: number;
   /** Objects that are Unknown, of reporters that are not connected. */
   readonly unknown: number;
   /** Objects that are Unknown although their reporter is connected: the next write sets them to Connected. */

@@ -1,8 +1,16 @@
 import { compareStrings } from '../cli/format.ts';
 import { reporterKey } from '../core/tunnel.ts';
-import type { TunnelObject } from '../core/tunnel-object.ts';
+import { tunnelsOfSlice } from '../cli/slice-tunnels.ts';
+import type { Names } from '../core/names.ts';
+import type { SliceObject } from '../core/slice-object.ts';
+import {
+  labelsFor,
+  type TunnelObject,
+  type TunnelObjectSpec,
+  type TunnelObjectStatus,
+} from '../core/tunnel-object.ts';
 
-/** A tunnel that is connected now. It is small, as there may be 500,000. */
+/** A tunnel that is connected now. It is small, as there may be 1,000,000. */
 export interface ConnectedTunnel {
   readonly tenantID: string;
   readonly clusterID: string;
@@ -13,7 +21,34 @@ export interface ConnectedTunnel {
 
 /** Returns the tunnel of an object; undefined if it is not connected, so that no expectation is derived from it. */
 export function connectedTunnel({ metadata, spec, status }: TunnelObject): ConnectedTunnel | undefined {
-  if (metadata.deletionTimestamp !== undefined || status?.state !== 'Connected') return undefined;
+  return metadata.deletionTimestamp === undefined ? connectedOnly({ spec, status }) : undefined;
+}
+
+/**
+ * Returns the connected tunnels of a slice that have the labels.
+ *
+ * @param matches whether the labels that the object of a tunnel would have are selected
+ */
+export function connectedTunnels(
+  names: Names,
+  slice: SliceObject,
+  matches: (labels: Readonly<Record<string, string>>) => boolean,
+): ConnectedTunnel[] {
+  if (slice.metadata.deletionTimestamp !== undefined) return [];
+  const selected = [...tunnelsOfSlice(slice)].filter(({ spec: { tunnelName: name, ...spec } }) =>
+    matches(labelsFor(names, spec.reporter, { name, ...spec, createdAt: undefined })),
+  );
+  return selected.map(connectedOnly).filter((tunnel) => tunnel !== undefined);
+}
+
+function connectedOnly({
+  spec,
+  status,
+}: {
+  readonly spec: TunnelObjectSpec;
+  readonly status: TunnelObjectStatus | undefined;
+}): ConnectedTunnel | undefined {
+  if (status?.state !== 'Connected') return undefined;
   const { tenantID, clusterID, nodeID, reporter } = spec;
   return { tenantID, clusterID, nodeID, reporter: reporterKey(reporter) };
 }

@@ -1,12 +1,15 @@
+import { hash } from 'node:crypto';
 import { stringify } from 'yaml';
-import { listAll } from '../cli/cluster.ts';
+import { listAll, listSlices } from '../cli/cluster.ts';
 import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
+import { labelSelector } from '../cli/label-selector.ts';
 import { processTerminal } from '../cli/terminal.ts';
-import { enumOf, nonEmpty, textMatching } from '../flag-values.ts';
+import { createNames } from '../core/names.ts';
+import { enumOf, textMatching } from '../flag-values.ts';
 import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescription } from '../flags.ts';
 import { GROUP_VERSION } from '../k8s/resources.ts';
-import { connectedTunnel, currentExpectations } from './current-expectations.ts';
+import { connectedTunnel, connectedTunnels, currentExpectations } from './current-expectations.ts';
 
 const COMMAND = {
   usage: [
@@ -29,9 +32,9 @@ const COMMAND = {
     selector: {
       short: 'l',
       metavar: 'SELECTOR',
-      description: 'label selector of ReverseTunnels, as in kubectl get',
+      description: 'label selector of tunnels, as in kubectl rt get',
       defaultText: 'all',
-      read: nonEmpty,
+      read: labelSelector,
     },
     'grace-period': {
       metavar: 'DURATION',
@@ -62,13 +65,25 @@ export async function runExpect(
     return endWithUsage('expect', { errors: ['--from-current: is required'] }, terminal);
   return await runOnCluster('expect', { ...values, output: 'text' }, env, terminal, async (cluster) => {
     const { namespace } = cluster;
-    const listed = await listAll(cluster.tunnels, connectedTunnel, terminal.interrupted, values.selector);
+    const { selector } = values;
+    const names = createNames((text) => hash('sha256', text, 'buffer'));
+    const listed = await listAll(cluster.tunnels, connectedTunnel, terminal.interrupted, selector?.text);
+    const entries = await listSlices(
+      cluster,
+      (slice) =>
+        connectedTunnels(
+          names,
+          slice,
+          (labels) => selector?.requirements.every(({ isMet }) => isMet(labels)) ?? true,
+        ),
+      terminal.interrupted,
+    );
     const expectations = currentExpectations(
-      listed.filter((tunnel) => tunnel !== undefined),
+      [...listed.filter((tunnel) => tunnel !== undefined), ...entries.flat()],
       { apiVersion: GROUP_VERSION, namespace, gracePeriod: values['grace-period'] },
     );
     if (expectations.length === 0) {
-      const selected = values.selector === undefined ? '' : ` that matches ${values.selector}`;
+      const selected = selector === undefined ? '' : ` that matches ${selector.text}`;
       terminal.err(`expect: no tunnel in namespace ${namespace}${selected} is connected\n`);
       return EXIT_FAILURE;
     }

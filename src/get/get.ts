@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { systemClock } from '../clock.ts';
-import type { Cluster } from '../cli/cluster.ts';
+import { PAGE_LIMIT, SLICE_PAGE_LIMIT, type Cluster } from '../cli/cluster.ts';
 import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { EXIT_INTERRUPTED, processTerminal, type Terminal } from '../cli/terminal.ts';
@@ -8,11 +8,11 @@ import { createNames } from '../core/names.ts';
 import type { SliceObject } from '../core/slice-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { ApiError } from '../k8s/api-error.ts';
-import { enumOf, nonEmpty, type ReadValue } from '../flag-values.ts';
+import { enumOf, nonEmpty } from '../flag-values.ts';
 import { EXIT_OK, endWithUsage, parseFlags, type CommandDescription, type FlagValues } from '../flags.ts';
 import { sliceResource, tunnelResource } from '../k8s/resources.ts';
-import { parseLabelSelector, type SelectorRequirement } from './label-selector.ts';
-import { listTunnels, selecting, OBJECT_PAGE_LIMIT, SLICE_PAGE_LIMIT } from './list-tunnels.ts';
+import { labelSelector } from '../cli/label-selector.ts';
+import { listTunnels, selecting } from './list-tunnels.ts';
 import { listedTunnelsOf, tunnelOfObject, type ListedTunnel } from './listed-tunnel.ts';
 import { outputFormat, OUTPUTS, type OutputFormat, type Output } from './output-format.ts';
 import { tunnelFilter, type TunnelFilter } from './tunnel-filter.ts';
@@ -52,7 +52,7 @@ const COMMAND = {
         'label selector, such as reverse-tunnel.io/tenant=acme; entries of slices have the labels that their objects ' +
         'would have',
       defaultText: 'all',
-      read: selector,
+      read: labelSelector,
     },
     tenant: { metavar: 'ID', description: 'only tunnels of this tenant', read: nonEmpty },
     cluster: {
@@ -73,11 +73,6 @@ const COMMAND = {
 } satisfies CommandDescription;
 
 type GetFlags = FlagValues<(typeof COMMAND)['flags']>;
-
-function selector(text: string): ReturnType<ReadValue<readonly SelectorRequirement[]>> {
-  const parsed = parseLabelSelector(text);
-  return 'error' in parsed ? { expected: parsed.error } : { value: parsed.requirements };
-}
 
 /**
  * Runs the command `get`: prints the tunnels once, or with `--watch` also each change until it is interrupted.
@@ -117,7 +112,7 @@ interface Query {
 
 function createQuery({ client, namespace }: Cluster, flags: GetFlags): Query {
   const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const filter: TunnelFilter = tunnelFilter(names, flags, flags.selector ?? []);
+  const filter: TunnelFilter = tunnelFilter(names, flags, flags.selector?.requirements ?? []);
   const isGlobal = flags['all-namespaces'];
   const { output } = flags;
   const format = outputFormat({
@@ -238,7 +233,7 @@ async function watch(query: Query, terminal: Terminal): Promise<void> {
   const objects = watchTunnels(
     {
       source: query.objects,
-      pageLimit: OBJECT_PAGE_LIMIT,
+      pageLimit: PAGE_LIMIT,
       prefix: OBJECT_PREFIX,
       isOptional: false,
       rowsOf: rowsOfObject,

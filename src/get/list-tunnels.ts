@@ -1,3 +1,4 @@
+import { PAGE_LIMIT, SLICE_PAGE_LIMIT } from '../cli/cluster.ts';
 import type { SliceObject } from '../core/slice-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { ApiError } from '../k8s/api-error.ts';
@@ -13,11 +14,6 @@ import type { ServerSelectors } from './tunnel-filter.ts';
 
 /** The calls on a resource that `listPages` and `Reflector` need. */
 export type TunnelSource<T extends ApiObject> = Pick<ResourceClient<T>, 'list' | 'watch' | 'title'>;
-
-/** As in the operator: a page of 2,000 objects is 2 MB of JSON. */
-export const OBJECT_PAGE_LIMIT = 2_000;
-/** A page of 100 full slices is 2 to 4 MB. */
-export const SLICE_PAGE_LIMIT = 100;
 
 /** Returns the resource restricted to what the selectors select. */
 export function selecting<T extends ApiObject>(
@@ -56,7 +52,7 @@ export async function listTunnels(
   onObject: (object: TunnelObject) => void,
   onSlice: (slice: SliceObject) => void,
 ): Promise<ApiError | undefined> {
-  const version = await listPages(objects, OBJECT_PAGE_LIMIT, signal, (items) => {
+  const version = await listPages(objects, PAGE_LIMIT, signal, (items) => {
     for (const item of items) onObject(item);
   });
   let started = false;

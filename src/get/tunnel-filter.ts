@@ -1,7 +1,7 @@
 import type { Names } from '../core/names.ts';
 import { stripTenantPrefix } from '../core/tunnel.ts';
 import type { ListedTunnel } from './listed-tunnel.ts';
-import type { SelectorRequirement } from './label-selector.ts';
+import type { SelectorRequirement } from '../cli/label-selector.ts';
 
 /** The filters of the command line; undefined matches every tunnel. */
 export interface FilterFlags {

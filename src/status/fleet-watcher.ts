@@ -1,18 +1,18 @@
 import type { Clock } from '../clock.ts';
 import type { ExpectationObject } from '../core/expectation-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
-import type { Cluster } from '../cli/cluster.ts';
+import { SLICE_PAGE_LIMIT, type Cluster } from '../cli/cluster.ts';
 import { replicasFromLeases } from '../cli/replicas.ts';
 import type { ApiObject, ResourceClient } from '../k8s/resource-client.ts';
 import { LEADER_LEASE, type LeaseObject } from '../k8s/lease.ts';
 import { Reflector, type ReflectorHandler } from '../k8s/reflector.ts';
-import { summarizeTunnel, type FleetSnapshot, type TunnelSummary } from './summary.ts';
+import { summarizeSlice, summarizeTunnel, type FleetSnapshot, type TunnelSummary } from './summary.ts';
 
 /** The objects of a fleet, kept up to date by watches. */
 export interface FleetWatcher {
   /** Returns the current state. */
   snapshot(): FleetSnapshot;
-  /** Reports whether all resources but the optional expectations have been listed. */
+  /** Reports whether all resources but the optional ones, slices and expectations, have been listed. */
   hasSynced(): boolean;
   /** Returns why the snapshot may be out of date; undefined while all watches work. */
   staleReason(): string | undefined;
@@ -21,7 +21,7 @@ export interface FleetWatcher {
 }
 
 /**
- * Lists and watches ReverseTunnels, reporters, expectations and Leases until `signal` is aborted.
+ * Lists and watches ReverseTunnels, slices, reporters, expectations and Leases until `signal` is aborted.
  *
  * @param onChange called for every event and every list, so the caller should batch updates
  */
@@ -32,6 +32,7 @@ export function watchFleet(
   onChange: () => void,
 ): FleetWatcher {
   const objects = new Map<string, TunnelSummary>();
+  const slices = new Map<string, readonly TunnelSummary[]>();
   const reporters = new Map<string, ReporterObject>();
   const expectations = new Map<string, ExpectationObject>();
   const leases = new Map<string, LeaseObject>();
@@ -42,19 +43,20 @@ export function watchFleet(
   /**
    * Keeps `cache` in sync with the API server until `signal` is aborted.
    *
-   * @param isOptional the kind may be missing or forbidden; failures are not shown
+   * @param options `isOptional`: the kind may be missing or forbidden, and failures are not shown
    */
   function watchResource<T extends ApiObject, K>(
     source: ResourceClient<T>,
     cache: Map<string, K>,
     project: (object: T) => K,
-    isOptional = false,
+    { isOptional = false, pageLimit }: { readonly isOptional?: boolean; readonly pageLimit?: number } = {},
   ): Promise<void> {
     const reflector = new Reflector<T>({
       source,
       handler: createMapHandler(cache, project, onChange),
       clock,
       random: Math.random,
+      ...(pageLimit === undefined ? {} : { pageLimit }),
       // The output shows broken watches; log lines would break its layout.
       log: { debug: () => {}, info: () => {}, warn: () => {} },
       onStateChange(state, error) {
@@ -70,13 +72,15 @@ export function watchFleet(
 
   const ended = Promise.all([
     watchResource(cluster.tunnels, objects, summarizeTunnel),
+    watchResource(cluster.slices, slices, summarizeSlice, { isOptional: true, pageLimit: SLICE_PAGE_LIMIT }),
     watchResource(cluster.reporters, reporters, (object) => object),
-    watchResource(cluster.expectations, expectations, (object) => object, true),
+    watchResource(cluster.expectations, expectations, (object) => object, { isOptional: true }),
     watchResource(cluster.leases, leases, (object) => object),
   ]);
   return {
     snapshot: () => ({
       objects: objects.values(),
+      slices: slices.values(),
       reporters: reporters.values(),
       expectations: expectations.values(),
       replicas: replicasFromLeases(leases.values(), LEADER_LEASE),

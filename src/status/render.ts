@@ -33,9 +33,10 @@ export function renderSummary(summary: FleetSummary, options: RenderOptions): st
     ...summary.reporters.filter(({ note }) => note === ''),
   ];
   const { nowMs } = options;
+  const hasSlices = summary.totals.entries > 0;
   const open = summary.expectations.filter(({ state }) => state !== 'satisfied' && state !== 'paused');
   return [
-    `${totalsLine(summary)}\nnamespace ${options.namespace} at ${options.server}\n`,
+    `${totalsLine(summary)}\n${formsLine(summary)}namespace ${options.namespace} at ${options.server}\n`,
     ...(open.length === 0
       ? []
       : [
@@ -44,8 +45,8 @@ export function renderSummary(summary: FleetSummary, options: RenderOptions): st
           ),
         ]),
     section('no operator replicas', 'replicas', summary.replicas, 0, REPLICA_HEADER, replicaCells),
-    section('no reporters', 'reporters', reporters, top, REPORTER_HEADER, (reporter) =>
-      reporterCells(reporter, nowMs),
+    section('no reporters', 'reporters', reporters, top, reporterHeader(hasSlices), (reporter) =>
+      reporterCells(reporter, nowMs, hasSlices),
     ),
     section('no tunnels', 'tenants', summary.tenants, top, TENANT_HEADER, tenantCells),
   ].join('\n');
@@ -62,6 +63,17 @@ function totalsLine({ totals }: FleetSummary): string {
       ? []
       : [`${totals.unsatisfied} of ${pluralize(totals.expectations, 'expectation')} unsatisfied`]),
   ].join('; ');
+}
+
+/** Describes how many tunnels each form has, and names those in both; empty if there are no slices. */
+function formsLine({ totals: { objects, entries, inBothForms }, inBothForms: named }: FleetSummary): string {
+  if (entries === 0) return '';
+  const forms = `${objects} in objects, ${entries} in slices`;
+  if (inBothForms === 0) return `${forms}\n`;
+  const names = named.map(({ reporter, tunnel }) => `${tunnel} of ${reporter.cluster}/${reporter.id}`);
+  const shown = truncateList(names.slice(0, MAX_SHOWN_NODES), MAX_SHOWN_NODES);
+  const hiddenCount = inBothForms - Math.min(names.length, MAX_SHOWN_NODES);
+  return `${forms}, ${inBothForms} in both forms: ${shown}${hiddenCount > 0 ? ` and ${hiddenCount} more` : ''}\n`;
 }
 
 /**
@@ -130,20 +142,23 @@ function replicaCells(replica: ReplicaSummary): string[] {
   ];
 }
 
-/** REPORTED and PENDING come from the reporter's status and are up to 10 s old; OBJECTS is counted. */
-const REPORTER_HEADER = [
-  'REPORTER',
-  'CLUSTER',
-  'CONNECTED',
-  'SYNCED',
-  'REPORTED',
-  'OBJECTS',
-  'PENDING',
-  'OWNER',
-  'NOTE',
-];
+/** REPORTED and PENDING come from the reporter's status and are up to 10 s old; OBJECTS and IN SLICES are counted. */
+function reporterHeader(hasSlices: boolean): string[] {
+  return [
+    'REPORTER',
+    'CLUSTER',
+    'CONNECTED',
+    'SYNCED',
+    'REPORTED',
+    'OBJECTS',
+    ...(hasSlices ? ['IN SLICES'] : []),
+    'PENDING',
+    'OWNER',
+    'NOTE',
+  ];
+}
 
-function reporterCells(reporter: ReporterSummary, nowMs: number): string[] {
+function reporterCells(reporter: ReporterSummary, nowMs: number, hasSlices: boolean): string[] {
   const since = reporter.noteSinceMs === undefined ? '' : ` ${formatAge(nowMs - reporter.noteSinceMs)}`;
   const details = reporter.details === '' ? '' : `: ${reporter.details}`;
   return [
@@ -153,13 +168,14 @@ function reporterCells(reporter: ReporterSummary, nowMs: number): string[] {
     reporter.synced,
     String(reporter.reported),
     String(reporter.objects),
+    ...(hasSlices ? [String(reporter.entries)] : []),
     String(reporter.pending),
     reporter.owner,
     reporter.note === '' ? '' : `${reporter.note}${since}${details}`,
   ];
 }
 
-/** Derived from ReverseTunnel objects, as tenants have no objects of their own. */
+/** Derived from tunnels in either form, as tenants have no objects of their own. */
 const TENANT_HEADER = ['TENANT', 'TUNNELS', 'UNKNOWN', 'NODES', 'REPORTERS'];
 
 function tenantCells(tenant: TenantSummary): string[] {

@@ -1,5 +1,5 @@
 import { systemClock } from '../clock.ts';
-import { listAll, listExpectations, type Cluster } from '../cli/cluster.ts';
+import { listAll, listExpectations, listSlices, type Cluster } from '../cli/cluster.ts';
 import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { replicasFromLeases } from '../cli/replicas.ts';
@@ -9,7 +9,7 @@ import { EXIT_OK, endWithUsage, parseFlags, type CommandDescription, type FlagVa
 import { LEADER_LEASE } from '../k8s/lease.ts';
 import { watchFleet } from './fleet-watcher.ts';
 import { renderSummary } from './render.ts';
-import { summarizeTunnel, summarize, type FleetSnapshot } from './summary.ts';
+import { summarizeSlice, summarizeTunnel, summarize, type FleetSnapshot } from './summary.ts';
 
 /** With `--watch`, the output is redrawn at this interval: no more often, and on a terminal also without a change. */
 const REDRAW_INTERVAL_MS = 1000;
@@ -18,7 +18,7 @@ const COMMAND = {
   usage: ['reverse-tunnel-operator status [FLAG ...]', 'kubectl rt status [FLAG ...]'],
   description:
     'Summarizes operator replicas, reporters and tenants, and how many reported tunnels are pending. Expectations ' +
-    'that are not satisfied come first.',
+    'that are not satisfied come first. Tunnels are counted once, whether they are objects or entries of slices.',
   flags: {
     ...COMMON_FLAGS,
     watch: {
@@ -65,14 +65,16 @@ export async function runStatus(
 
 /** Lists all objects concurrently; the lists can be as far apart in time as the longest one takes. Rejects with `ApiError`. */
 async function fetchSnapshot(cluster: Cluster, signal: AbortSignal): Promise<FleetSnapshot> {
-  const [objects, reporters, expectations, leases] = await Promise.all([
+  const [objects, slices, reporters, expectations, leases] = await Promise.all([
     listAll(cluster.tunnels, summarizeTunnel, signal),
+    listSlices(cluster, summarizeSlice, signal),
     listAll(cluster.reporters, (object) => object, signal),
     listExpectations(cluster, signal),
     listAll(cluster.leases, (object) => object, signal),
   ]);
   return {
     objects,
+    slices,
     reporters,
     expectations,
     replicas: replicasFromLeases(leases, LEADER_LEASE),

@@ -2,13 +2,17 @@ import type { ExpectationObject } from '../core/expectation-object.ts';
 import { stateOf, type ExpectationState } from '../core/expectation-status.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
-import { reporterKey } from '../core/tunnel.ts';
+import { parseReporterKey, reporterKey, type ReporterId } from '../core/tunnel.ts';
+import type { SliceObject } from '../core/slice-object.ts';
 import { compareStrings } from '../cli/format.ts';
 import { isProbablyAlive, type ReplicaList } from '../cli/replicas.ts';
 import { reporterState } from '../cli/reporter-state.ts';
+import { tunnelsOfSlice } from '../cli/slice-tunnels.ts';
 
-/** The counted fields of a ReverseTunnel object. It is small, as there may be 500,000. */
+/** The counted fields of a tunnel in either form. It is small, as there may be 1,000,000. */
 export interface TunnelSummary {
+  /** Unique within the reporter. */
+  readonly name: string;
   readonly tenantID: string;
   readonly clusterID: string;
   readonly nodeID: string;
@@ -19,8 +23,9 @@ export interface TunnelSummary {
 }
 
 /** Returns the counted fields of a ReverseTunnel object. */
-export function summarizeTunnel({ spec, status }: TunnelObject): TunnelSummary {
+export function summarizeTunnel({ spec, status }: Pick<TunnelObject, 'spec' | 'status'>): TunnelSummary {
   return {
+    name: spec.tunnelName,
     tenantID: spec.tenantID,
     clusterID: spec.clusterID,
     nodeID: spec.nodeID,
@@ -29,9 +34,17 @@ export function summarizeTunnel({ spec, status }: TunnelObject): TunnelSummary {
   };
 }
 
+/** Returns the counted fields of the entries of a slice, which share the texts that are equal for all of them. */
+export function summarizeSlice(slice: SliceObject): TunnelSummary[] {
+  const reporter = reporterKey(slice.spec.reporter);
+  return Array.from(tunnelsOfSlice(slice), (tunnel) => ({ ...summarizeTunnel(tunnel), reporter }));
+}
+
 /** The objects of a fleet at one point in time, as read from the API server. */
 export interface FleetSnapshot {
   readonly objects: Iterable<TunnelSummary>;
+  /** The entries of each slice. Default: none. */
+  readonly slices?: Iterable<readonly TunnelSummary[]>;
   readonly reporters: Iterable<ReporterObject>;
   /** Default: none. */
   readonly expectations?: Iterable<ExpectationObject>;
@@ -61,6 +74,8 @@ export interface ReporterSummary {
   /** Number of reported tunnels. Like `pending`, it is up to 10 s old. */
   readonly reported: number;
   readonly objects: number;
+  /** Number of tunnels that are entries of slices. */
+  readonly entries: number;
   /** Number of reported tunnels that are neither written nor rejected. */
   readonly pending: number;
   readonly owner: string;
@@ -104,8 +119,15 @@ export interface TenantSummary {
  */
 export interface FleetSummary {
   readonly totals: {
+    /** Each tunnel counts once, whatever its form is. */
     readonly tunnels: number;
     readonly unknown: number;
+    /** Number of ReverseTunnel objects. */
+    readonly objects: number;
+    /** Number of tunnels that are entries of slices. */
+    readonly entries: number;
+    /** Number of tunnels that are objects and entries, as during a migration. */
+    readonly inBothForms: number;
     readonly tenants: number;
     readonly reporters: number;
     readonly connected: number;
@@ -121,13 +143,25 @@ export interface FleetSummary {
   readonly replicas: readonly ReplicaSummary[];
   readonly reporters: readonly ReporterSummary[];
   readonly tenants: readonly TenantSummary[];
+  /** The first tunnels that are objects and entries, at most 100. */
+  readonly inBothForms: readonly TunnelInBothForms[];
 }
+
+/** A tunnel that is an object and an entry of a slice. */
+export interface TunnelInBothForms {
+  readonly reporter: ReporterId;
+  readonly tunnel: string;
+}
+
+/** Maximum of `FleetSummary.inBothForms`. */
+const MAX_NAMED_TUNNELS = 100;
 
 /**
  * Counts the objects of a fleet. ReverseTunnels and reporters come from two lists, which can be slightly apart in time.
  */
 export function summarize({
   objects,
+  slices = [],
   reporters,
   expectations = [],
   replicas,
@@ -136,8 +170,9 @@ export function summarize({
   const expectationSummaries = Array.from(expectations, summarizeExpectation).toSorted(
     (a, b) => STATE_ORDER.indexOf(a.state) - STATE_ORDER.indexOf(b.state) || compareStrings(a.name, b.name),
   );
-  const { tenants, objectCounts, tunnels, unknown } = countTunnels(objects);
-  const reporterSummaries = Array.from(reporters, (reporter) => summarizeReporter(reporter, objectCounts));
+  const counts = countTunnels(objects, slices);
+  const { tenants, tunnels, unknown } = counts;
+  const reporterSummaries = Array.from(reporters, (reporter) => summarizeReporter(reporter, counts));
   reporterSummaries.sort((a, b) => compareStrings(a.cluster, b.cluster) || compareStrings(a.id, b.id));
   const replicaSummaries = replicas.replicas.map((replica): ReplicaSummary => {
     const owned = reporterSummaries.filter(({ owner }) => owner === replica.replica);
@@ -154,6 +189,9 @@ export function summarize({
     totals: {
       tunnels,
       unknown,
+      objects: sum([...counts.objects.values()]),
+      entries: sum([...counts.entries.values()]),
+      inBothForms: counts.inBothForms,
       tenants: tenants.length,
       reporters: reporterSummaries.length,
       connected: reporterSummaries.filter(({ connected }) => connected === 'True').length,
@@ -169,25 +207,41 @@ export function summarize({
     replicas: replicaSummaries,
     reporters: reporterSummaries,
     tenants,
+    inBothForms: counts.namedInBothForms.map(({ reporter, name }) => ({
+      reporter: parseReporterKey(reporter),
+      tunnel: name,
+    })),
   };
 }
 
+/** Counts per reporter, by its key, and of all tunnels. */
+interface TunnelCounts {
+  readonly objects: ReadonlyMap<string, number>;
+  readonly entries: ReadonlyMap<string, number>;
+  readonly inBothForms: number;
+  readonly namedInBothForms: readonly TunnelSummary[];
+  readonly tunnels: number;
+  readonly unknown: number;
+  readonly tenants: readonly TenantSummary[];
+}
+
 /**
- * Counts tunnels in one pass over up to 500,000 objects. Memory use is one counter per reporter and tenant, and one set
- * entry per node. Tenants are sorted by number of tunnels, as the text output is cut off.
+ * Counts up to 1,000,000 tunnels. Memory use is one counter per reporter and tenant, one set entry per node, and if there
+ * are slices, one per tunnel. Tenants are sorted by number of tunnels, as the text output is cut off.
  */
-function countTunnels(objects: Iterable<TunnelSummary>) {
-  const objectCounts = new Map<string, number>();
+function countTunnels(
+  objects: Iterable<TunnelSummary>,
+  slices: Iterable<readonly TunnelSummary[]>,
+): TunnelCounts {
   const counts = new Map<
     string,
     { tunnels: number; unknown: number; nodes: Set<string>; reporters: Set<string> }
   >();
   let tunnels = 0;
   let unknown = 0;
-  for (const tunnel of objects) {
+  function count(tunnel: TunnelSummary): void {
     tunnels += 1;
     if (tunnel.unknown) unknown += 1;
-    objectCounts.set(tunnel.reporter, (objectCounts.get(tunnel.reporter) ?? 0) + 1);
     let tenant = counts.get(tunnel.tenantID);
     if (tenant === undefined) {
       tenant = { tunnels: 0, unknown: 0, nodes: new Set(), reporters: new Set() };
@@ -198,15 +252,64 @@ function countTunnels(objects: Iterable<TunnelSummary>) {
     tenant.nodes.add(reporterKey({ cluster: tunnel.clusterID, id: tunnel.nodeID }));
     tenant.reporters.add(tunnel.reporter);
   }
-  const tenants = Array.from(counts, ([tenant, count]) => ({
+
+  const objectCounts = new Map<string, number>();
+  const objectNames = new TunnelNames();
+  for (const tunnel of objects) {
+    objectCounts.set(tunnel.reporter, (objectCounts.get(tunnel.reporter) ?? 0) + 1);
+    objectNames.add(tunnel);
+    count(tunnel);
+  }
+  const entryNames = new TunnelNames();
+  const namedInBothForms: TunnelSummary[] = [];
+  let inBothForms = 0;
+  for (const entries of slices) {
+    for (const tunnel of entries) {
+      // While slices are merged, a tunnel can be in two of them.
+      if (!entryNames.add(tunnel)) continue;
+      if (objectNames.has(tunnel)) {
+        inBothForms += 1;
+        if (inBothForms <= MAX_NAMED_TUNNELS) namedInBothForms.push(tunnel);
+      } else count(tunnel);
+    }
+  }
+  const tenants = Array.from(counts, ([tenant, tenantCounts]) => ({
     tenant,
-    tunnels: count.tunnels,
-    unknown: count.unknown,
-    nodes: count.nodes.size,
-    reporters: count.reporters.size,
+    tunnels: tenantCounts.tunnels,
+    unknown: tenantCounts.unknown,
+    nodes: tenantCounts.nodes.size,
+    reporters: tenantCounts.reporters.size,
   }));
   tenants.sort((a, b) => b.tunnels - a.tunnels || compareStrings(a.tenant, b.tenant));
-  return { tenants, objectCounts, tunnels, unknown };
+  return {
+    objects: objectCounts,
+    entries: entryNames.sizes(),
+    ...{ inBothForms, namedInBothForms, tunnels, unknown, tenants },
+  };
+}
+
+/** The tunnels of one form, by reporter and name. */
+class TunnelNames {
+  readonly #names = new Map<string, Set<string>>();
+
+  /** Returns false if the tunnel has been added before. */
+  add({ reporter, name }: TunnelSummary): boolean {
+    const names = this.#names.get(reporter);
+    if (names === undefined) {
+      this.#names.set(reporter, new Set([name]));
+      return true;
+    }
+    const sizeBefore = names.size;
+    return names.add(name).size > sizeBefore;
+  }
+
+  has({ reporter, name }: TunnelSummary): boolean {
+    return this.#names.get(reporter)?.has(name) === true;
+  }
+
+  sizes(): Map<string, number> {
+    return new Map(Array.from(this.#names, ([reporter, { size }]) => [reporter, size]));
+  }
 }
 
 /** Reasons of conditions whose messages are shown. */
@@ -215,7 +318,7 @@ const DETAILED_REASONS: ReadonlySet<string> = new Set(['RemovalsHeld', 'TunnelsF
 /** Summarizes the status of a reporter object. Before the first claim, all its conditions are Unknown. */
 function summarizeReporter(
   reporter: ReporterObject,
-  objectCounts: ReadonlyMap<string, number>,
+  { objects, entries }: Pick<TunnelCounts, 'objects' | 'entries'>,
 ): ReporterSummary {
   const { spec, status } = reporter;
   const { failing, hasConflict, pending } = reporterState(reporter);
@@ -228,7 +331,8 @@ function summarizeReporter(
     connected: statusOf('Connected'),
     synced: statusOf('Synced'),
     reported: status?.tunnels?.reported ?? 0,
-    objects: objectCounts.get(reporterKey(spec)) ?? 0,
+    objects: objects.get(reporterKey(spec)) ?? 0,
+    entries: entries.get(reporterKey(spec)) ?? 0,
     pending,
     owner: status?.owner?.replica ?? '',
     note: (hasConflict ? failing?.type : failing?.reason) ?? '',

@@ -24,7 +24,14 @@ const HEALTHY: DoctorInputs = {
   },
   reporters: { value: [reporterObject('responder-0'), reporterObject('responder-1')] },
   tunnels: {
-    value: { tunnels: 6, unknown: 0, returning: 0, orphaned: new Map(), createdInFuture: new Map() },
+    value: {
+      tunnels: 6,
+      entries: 0,
+      unknown: 0,
+      returning: 0,
+      orphaned: new Map(),
+      createdInFuture: new Map(),
+    },
   },
   policies: undefined,
   expectations: undefined,
@@ -198,7 +205,14 @@ describe('doctor checks', () => {
       {
         ...reporters(),
         tunnels: {
-          value: { tunnels: 0, unknown: 0, returning: 0, orphaned: new Map(), createdInFuture: new Map() },
+          value: {
+            tunnels: 0,
+            entries: 0,
+            unknown: 0,
+            returning: 0,
+            orphaned: new Map(),
+            createdInFuture: new Map(),
+          },
         },
       },
       'warn reporters',
@@ -303,11 +317,18 @@ describe('doctor checks', () => {
       'objects of a disconnected reporter',
       {
         tunnels: {
-          value: { tunnels: 6, unknown: 2, returning: 0, orphaned: new Map(), createdInFuture: new Map() },
+          value: {
+            tunnels: 6,
+            entries: 5,
+            unknown: 2,
+            returning: 0,
+            orphaned: new Map(),
+            createdInFuture: new Map(),
+          },
         },
       },
       'warn objects',
-      /2 of 6 ReverseTunnels Unknown/,
+      /2 of 6 ReverseTunnels \(5 in slices\) Unknown/,
     ],
     [
       'orphaned objects',
@@ -315,6 +336,7 @@ describe('doctor checks', () => {
         tunnels: {
           value: {
             tunnels: 6,
+            entries: 0,
             unknown: 0,
             returning: 0,
             orphaned: new Map([['edge/gone', 3]]),
@@ -331,6 +353,7 @@ describe('doctor checks', () => {
         tunnels: {
           value: {
             tunnels: 6,
+            entries: 0,
             unknown: 0,
             returning: 0,
             orphaned: new Map(),

@@ -1,6 +1,9 @@
 import { expect } from 'chai';
+import { sliceManifest } from '../../src/core/slice-object.ts';
+import { names, RESPONDER, tunnel as reported } from '../support/sample-tunnels.ts';
 import {
   connectedTunnel,
+  connectedTunnels,
   currentExpectations,
   type ConnectedTunnel,
 } from '../../src/expect/current-expectations.ts';
@@ -53,6 +56,25 @@ describe('expectations for what is connected now', () => {
         },
       },
     ]);
+  });
+
+  it('count the connected entries of slices, with the labels that their objects would have', () => {
+    const { spec } = sliceManifest(names, RESPONDER, 'acme', 0, [
+      reported('a'),
+      reported('b'),
+      reported('c'),
+    ]);
+    const metadata = { name: 's', uid: 'u', resourceVersion: '1' };
+    const status = { state: 'Connected', tunnels: [{ name: 'b', state: 'Unknown' }] };
+    const slice = { metadata, spec, status };
+    const nodes = (labels: Readonly<Record<string, string>>): boolean =>
+      labels['reverse-tunnel.io/node'] !== 'c' && labels['reverse-tunnel.io/tenant'] === 'acme';
+    expect(connectedTunnels(names, slice, () => true).map(({ nodeID }) => nodeID)).to.deep.equal(['a', 'c']);
+    expect(connectedTunnels(names, slice, nodes)).to.deep.equal([
+      { tenantID: 'acme', clusterID: 'eu-1', nodeID: 'a', reporter: reporterKey(RESPONDER) },
+    ]);
+    const deleted = { ...slice, metadata: { ...metadata, deletionTimestamp: '2026-11-23T05:00:00Z' } };
+    expect(connectedTunnels(names, deleted, () => true)).to.deep.equal([]);
   });
 
   it('list at most 1,000 nodes each, in a stable order', () => {

@@ -5,7 +5,7 @@ import { formatHumanDuration } from '../../embedded-api-server/human-duration.ts
 import { sliceManifest, type SliceObject } from '../../src/core/slice-object.ts';
 import { manifestFor, type TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { Tunnel } from '../../src/core/tunnel.ts';
-import { parseLabelSelector } from '../../src/get/label-selector.ts';
+import { parseLabelSelector } from '../../src/cli/label-selector.ts';
 import { listedTunnelsOf, tunnelOfObject, type ListedTunnel } from '../../src/get/listed-tunnel.ts';
 import { outputFormat, type Output, type OutputOptions } from '../../src/get/output-format.ts';
 import { tunnelFilter, type FilterFlags } from '../../src/get/tunnel-filter.ts';

@@ -3,6 +3,7 @@ import type { ExpectationObject } from '../../src/core/expectation-object.ts';
 import { replicasFromLeases, type LeaseInfo } from '../../src/cli/replicas.ts';
 import { renderSummary } from '../../src/status/render.ts';
 import {
+  summarizeSlice,
   summarizeTunnel,
   summarize,
   type FleetSnapshot,
@@ -26,7 +27,6 @@ function lease(
 
 function tunnel(tenantID: string, nodeID: string, reporter: string, state = 'Connected'): TunnelSummary {
   return summarizeTunnel({
-    metadata: { name: 'x', uid: 'u', resourceVersion: '1' },
     spec: {
       tunnelName: nodeID,
       tenantID,
@@ -72,6 +72,7 @@ describe('summary of the status command', () => {
 
   it('counts totals', () => {
     expect(summary.totals).to.deep.equal({
+      ...{ objects: 4, entries: 0, inBothForms: 0 },
       ...{ tunnels: 4, unknown: 1, tenants: 2, reporters: 2, connected: 1, synced: 1, pending: 0 },
       ...{ replicas: 2, expectations: 0, unsatisfied: 0, alive: 1 },
     });
@@ -82,6 +83,45 @@ describe('summary of the status command', () => {
       { tenant: 'acme', tunnels: 3, unknown: 1, nodes: 2, reporters: 2 },
       { tenant: 'zeta', tunnels: 1, unknown: 0, nodes: 1, reporters: 1 },
     ]);
+  });
+
+  it('counts tunnels in either form once, and names those in both', () => {
+    const entries = ['node-1', 'node-5', 'node-6'].map((name) => tunnel('acme', name, 'responder-0'));
+    // While slices are merged, a tunnel can be in two of them.
+    const slices = [entries, entries.slice(2), [tunnel('acme', 'node-7', 'responder-1', 'Unknown')]];
+    const both = summarize({ ...FLEET, slices });
+    expect(both.totals).to.include({ tunnels: 7, unknown: 2, objects: 4, entries: 4, inBothForms: 1 });
+    expect(both.inBothForms).to.deep.equal([
+      { reporter: { cluster: 'edge', id: 'responder-0' }, tunnel: 'node-1' },
+    ]);
+    expect(both.tenants[0]).to.deep.equal({ tenant: 'acme', tunnels: 6, unknown: 2, nodes: 5, reporters: 2 });
+    expect(both.reporters.map(({ id, objects, entries: count }) => [id, objects, count])).to.deep.equal([
+      ['responder-0', 3, 3],
+      ['responder-1', 1, 1],
+    ]);
+    const lines = renderSummary(both, { namespace: 'n', server: 's', nowMs: NOW_MS, top: 20 }).split('\n');
+    expect(lines[1]).to.equal('4 in objects, 4 in slices, 1 in both forms: node-1 of edge/responder-0');
+    expect(lines.find((line) => line.startsWith('REPORTER'))).to.match(/ OBJECTS +IN SLICES +PENDING/);
+  });
+
+  it('names a few of the tunnels in both forms', () => {
+    const objects = Array.from({ length: 150 }, (_, index) => tunnel('acme', `node-${index}`, 'responder-0'));
+    const both = summarize({ ...FLEET, objects, slices: [objects] });
+    expect(both.totals).to.include({ tunnels: 150, inBothForms: 150 });
+    expect(both.inBothForms).to.have.length(100);
+    expect(renderSummary(both, { namespace: 'n', server: 's', nowMs: NOW_MS, top: 20 })).to.include(
+      '150 in both forms: node-0 of edge/responder-0, node-1 of edge/responder-0, node-2 of edge/responder-0 and 147 more\n',
+    );
+  });
+
+  it('summarizes the entries of a slice with the state of each', () => {
+    const entry = (name: string) => ({ name, clusterID: 'eu-1', nodeID: name });
+    const entries = summarizeSlice({
+      metadata: { name: 's', uid: 'u', resourceVersion: '1' },
+      spec: { reporter: { cluster: 'edge', id: 'r' }, tenantID: 'acme', tunnels: [entry('a'), entry('b')] },
+      status: { state: 'Connected', tunnels: [{ name: 'b', state: 'Unknown' }] },
+    });
+    expect(entries).to.deep.equal([tunnel('acme', 'a', 'r'), tunnel('acme', 'b', 'r', 'Unknown')]);
   });
 
   it('reads replicas from Leases, counts what they own, and ignores the Leases of other programs', () => {

@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { parseLabelSelector } from '../../src/get/label-selector.ts';
+import { parseLabelSelector } from '../../src/cli/label-selector.ts';
 
 function matches(selector: string, labels: Readonly<Record<string, string>>): boolean {
   const parsed = parseLabelSelector(selector);

@@ -13,6 +13,21 @@ export interface SelectorRequirement {
 export type ParsedSelector =
   { readonly requirements: readonly SelectorRequirement[] } | { readonly error: string };
 
+/** A label selector of a command line. */
+export interface LabelSelector {
+  /** As given. */
+  readonly text: string;
+  readonly requirements: readonly SelectorRequirement[];
+}
+
+/** Accepts a label selector. */
+export function labelSelector(
+  text: string,
+): { readonly value: LabelSelector } | { readonly expected: string } {
+  const parsed = parseLabelSelector(text);
+  return 'error' in parsed ? { expected: parsed.error } : { value: { text, ...parsed } };
+}
+
 const VALUE = '(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?';
 const KEY = '(?:[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?';
 const SET = new RegExp(`^(${KEY})\\s+(in|notin)\\s*\\((\\s*${VALUE}\\s*(?:,\\s*${VALUE}\\s*)*)\\)$`);
