@@ -25,7 +25,7 @@ export interface SliceFleetCalls {
   start(request: {
     readonly address: string;
     readonly reporters: number;
-    /** Of each reporter. */
+    /** Number of tunnels of each reporter. */
     readonly tunnels: number;
   }): Promise<PushTimes>;
   /** Ends all streams, and sends the same tunnels on new streams. */

@@ -16,7 +16,7 @@ import { listTunnels, selecting } from './list-tunnels.ts';
 import { listedTunnelsOf, tunnelOfObject, type ListedTunnel } from './listed-tunnel.ts';
 import { outputFormat, OUTPUTS, type OutputFormat, type Output } from './output-format.ts';
 import { tunnelFilter, type TunnelFilter } from './tunnel-filter.ts';
-import { VisibleTunnels, type TunnelRow } from './visible-tunnels.ts';
+import { VisibleTunnels, type TunnelLine } from './visible-tunnels.ts';
 import { OBJECT_PREFIX, SLICE_PREFIX, watchTunnels } from './watch-tunnels.ts';
 
 /** The kubeconfig cluster cannot be replaced, because `--cluster` is a filter. */
@@ -102,8 +102,8 @@ export async function runGet(
 interface Query {
   readonly objects: ReturnType<typeof selecting<TunnelObject>>;
   readonly slices: (atVersion?: string) => ReturnType<typeof selecting<SliceObject>>;
-  readonly rowsOfObject: (object: TunnelObject) => readonly TunnelRow[];
-  readonly rowsOfSlice: (slice: SliceObject) => readonly TunnelRow[];
+  readonly linesOfObject: (object: TunnelObject) => readonly TunnelLine[];
+  readonly linesOfSlice: (slice: SliceObject) => readonly TunnelLine[];
   readonly format: OutputFormat;
   readonly output: Output;
   /** Completes "no tunnels found". */
@@ -123,19 +123,19 @@ function createQuery({ client, namespace }: Cluster, flags: GetFlags): Query {
   });
   const objects = client.resource<TunnelObject>(inScope(tunnelResource(namespace), isGlobal));
   const slices = client.resource<SliceObject>(inScope(sliceResource(namespace), isGlobal));
-  const rowOf = (tunnel: ListedTunnel): TunnelRow => ({
+  const lineOf = (tunnel: ListedTunnel): TunnelLine => ({
     key: `${tunnel.metadata.namespace ?? ''}/${tunnel.metadata.name}`,
     text: format.encode(tunnel),
   });
   return {
     objects: selecting(objects, filter.objects),
     slices: (atVersion) => selecting(slices, filter.slices, atVersion),
-    rowsOfObject(object) {
+    linesOfObject(object) {
       const tunnel = tunnelOfObject(object);
-      return filter.matches(tunnel) ? [rowOf(tunnel)] : [];
+      return filter.matches(tunnel) ? [lineOf(tunnel)] : [];
     },
-    rowsOfSlice: (slice) =>
-      [...listedTunnelsOf(names, slice)].filter((tunnel) => filter.matches(tunnel)).map(rowOf),
+    linesOfSlice: (slice) =>
+      [...listedTunnelsOf(names, slice)].filter((tunnel) => filter.matches(tunnel)).map(lineOf),
     format,
     output,
     place: isGlobal ? '' : ` in ${namespace} namespace`,
@@ -149,12 +149,12 @@ function inScope<R extends { readonly namespace: string }>(
   return isGlobal ? resource : { ...resource, namespace };
 }
 
-/** Separates key, form and text of a row. Control characters occur in no key. */
+/** Separates key, form and text of a tunnel. Control characters occur in no key. */
 const SEPARATOR = '\0';
 
 /** Prints all tunnels in the order of kubectl. Rejects with `ApiError`. */
 async function list(query: Query, terminal: Terminal): Promise<void> {
-  const { rowsOfObject, rowsOfSlice } = query;
+  const { linesOfObject, linesOfSlice } = query;
   // One string per tunnel, because there may be 1,000,000. Sorted, both forms of a tunnel are adjacent, the object first.
   const lines: string[] = [];
   const unavailable = await listTunnels(
@@ -162,10 +162,10 @@ async function list(query: Query, terminal: Terminal): Promise<void> {
     query.slices,
     terminal.interrupted,
     (object) => {
-      for (const { key, text } of rowsOfObject(object)) lines.push([key, 'object', text].join(SEPARATOR));
+      for (const { key, text } of linesOfObject(object)) lines.push([key, 'object', text].join(SEPARATOR));
     },
     (slice) => {
-      for (const { key, text } of rowsOfSlice(slice)) lines.push([key, 'slice', text].join(SEPARATOR));
+      for (const { key, text } of linesOfSlice(slice)) lines.push([key, 'slice', text].join(SEPARATOR));
     },
   );
   if (unavailable !== undefined) warnAboutSlices(terminal, unavailable);
@@ -201,7 +201,7 @@ const FORM_CHANGE_MS = 1000;
 
 /** Prints all tunnels, and then each change until it is interrupted. Rejects with `ApiError`. */
 async function watch(query: Query, terminal: Terminal): Promise<void> {
-  const { format, rowsOfObject, rowsOfSlice } = query;
+  const { format, linesOfObject, linesOfSlice } = query;
   const removed = new Map<string, { readonly text: string; readonly cancel: () => void }>();
   let isListed = false;
 
@@ -236,7 +236,7 @@ async function watch(query: Query, terminal: Terminal): Promise<void> {
       pageLimit: PAGE_LIMIT,
       prefix: OBJECT_PREFIX,
       isOptional: false,
-      rowsOf: rowsOfObject,
+      linesOf: linesOfObject,
     },
     tunnels,
     systemClock,
@@ -249,7 +249,7 @@ async function watch(query: Query, terminal: Terminal): Promise<void> {
       pageLimit: SLICE_PAGE_LIMIT,
       prefix: SLICE_PREFIX,
       isOptional: true,
-      rowsOf: rowsOfSlice,
+      linesOf: linesOfSlice,
     },
     tunnels,
     systemClock,

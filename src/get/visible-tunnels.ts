@@ -1,5 +1,5 @@
 /** A tunnel as shown: the place in the output, and its text. */
-export interface TunnelRow {
+export interface TunnelLine {
   /** Namespace and name, by which kubectl sorts. Equal for both forms of one tunnel. */
   readonly key: string;
   /** See `OutputFormat.encode`. */
@@ -14,7 +14,7 @@ export type VisibleChange = (key: string, before: string | undefined, after: str
  * an object if there is one.
  */
 export class VisibleTunnels {
-  /** The rows of each source, by key. */
+  /** The texts of each source, by key. */
   readonly #sources = new Map<string, ReadonlyMap<string, string>>();
   /** The sources of each tunnel, that which is shown first. */
   readonly #holders = new Map<string, string[]>();
@@ -24,10 +24,10 @@ export class VisibleTunnels {
     this.#onChange = onChange;
   }
 
-  /** Replaces the rows of a source. */
-  set(source: string, isObject: boolean, rows: readonly TunnelRow[]): void {
+  /** Replaces the tunnels of a source. */
+  set(source: string, isObject: boolean, lines: readonly TunnelLine[]): void {
     const before = this.#sources.get(source);
-    const after = new Map(rows.map(({ key, text }) => [key, text]));
+    const after = new Map(lines.map(({ key, text }) => [key, text]));
     const affected = new Map(
       [...(before?.keys() ?? []), ...after.keys()].map((key) => [key, this.text(key)]),
     );

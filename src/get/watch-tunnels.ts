@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts';
 import { Reflector, type ReflectorHandler } from '../k8s/reflector.ts';
 import type { ApiObject } from '../k8s/resource-client.ts';
 import { isUnavailable, type TunnelSource } from './list-tunnels.ts';
-import type { TunnelRow, VisibleTunnels } from './visible-tunnels.ts';
+import type { TunnelLine, VisibleTunnels } from './visible-tunnels.ts';
 
 /** One of the two resources of a watch. */
 export interface WatchedResource<T extends ApiObject> {
@@ -12,7 +12,7 @@ export interface WatchedResource<T extends ApiObject> {
   readonly prefix: string;
   /** Whether the kind may be missing or forbidden. */
   readonly isOptional: boolean;
-  readonly rowsOf: (object: T) => readonly TunnelRow[];
+  readonly linesOf: (object: T) => readonly TunnelLine[];
 }
 
 /**
@@ -23,7 +23,7 @@ export interface WatchedResource<T extends ApiObject> {
  *   with the error of any other; `ended` resolves after `signal` was aborted
  */
 export function watchTunnels<T extends ApiObject>(
-  { source, pageLimit, prefix, isOptional, rowsOf }: WatchedResource<T>,
+  { source, pageLimit, prefix, isOptional, linesOf }: WatchedResource<T>,
   tunnels: VisibleTunnels,
   clock: Clock,
   signal: AbortSignal,
@@ -34,7 +34,7 @@ export function watchTunnels<T extends ApiObject>(
   let isBroken = false;
   const reflector = new Reflector<T>({
     source,
-    handler: handlerFor(tunnels, prefix, rowsOf),
+    handler: handlerFor(tunnels, prefix, linesOf),
     clock,
     random: Math.random,
     pageLimit,
@@ -61,7 +61,7 @@ export function watchTunnels<T extends ApiObject>(
 function handlerFor<T extends ApiObject>(
   tunnels: VisibleTunnels,
   prefix: string,
-  rowsOf: (object: T) => readonly TunnelRow[],
+  linesOf: (object: T) => readonly TunnelLine[],
 ): ReflectorHandler<T> {
   let seen = new Set<string>();
   const isObject = prefix === OBJECT_PREFIX;
@@ -76,7 +76,7 @@ function handlerFor<T extends ApiObject>(
     replaceItem(object) {
       const name = nameOf(object);
       seen.add(name);
-      tunnels.set(name, isObject, rowsOf(object));
+      tunnels.set(name, isObject, linesOf(object));
     },
     replaceEnd() {
       // Objects that are no longer listed were deleted while there was no watch.
@@ -85,7 +85,7 @@ function handlerFor<T extends ApiObject>(
       seen.clear();
     },
     event(type, object) {
-      tunnels.set(nameOf(object), isObject, type === 'DELETED' ? [] : rowsOf(object));
+      tunnels.set(nameOf(object), isObject, type === 'DELETED' ? [] : linesOf(object));
     },
   };
 }
