@@ -2,13 +2,13 @@
  * Reporters with up to 1,000,000 tunnels together, in a separate process. Only the serial numbers of the tunnels are in
  * memory; reports are generated when they are sent.
  */
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as nextTick, setTimeout as delay } from 'node:timers/promises';
 import type { ReportedTunnel } from '../src/grpc/report-message.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 import { seededRandom } from '../src/simulate/random.ts';
 import { initiator } from '../src/simulate/tunnel-registry.ts';
 import { serveParent } from './child.ts';
-import { openRawReporter, type RawReporter } from './raw-reporter.ts';
+import { openRawReporter, type RawReporter, type ReportAck } from './raw-reporter.ts';
 
 /** Full pushes of all reporters. Times are machine times. */
 export interface PushTimes {
@@ -44,11 +44,13 @@ export interface SliceFleetCalls {
 const BASE_SERIAL = 10_000_000;
 const REPORT_INTERVAL_MS = 1000;
 const RANDOM_SEED = 1;
+const MAX_ATTEMPTS = 20;
+const RETRY_MS = 500;
 
 interface SliceReporter {
   readonly id: string;
   readonly serials: number[];
-  stream: RawReporter;
+  stream: RawReporter | undefined;
 }
 
 const reporters: SliceReporter[] = [];
@@ -60,35 +62,48 @@ function reported(serial: number): ReportedTunnel {
   return { name: identity.nodeID, ...identity, createdAt: { seconds: createdAtSeconds, nanos: 123_456_000 } };
 }
 
-/** Sends the full pushes of all reporters at once. */
-async function pushAll(): Promise<PushTimes> {
-  const acks = await Promise.all(
-    reporters.map(({ stream, serials }) => stream.send({ fullPush: true, added: serials.map(reported) })),
-  );
+/** Opens a stream and sends the full push; repeated, as Envoy does, if the stream ends before the ACK. */
+async function pushOne(address: string, reporter: SliceReporter): Promise<ReportAck> {
+  reporter.stream?.close();
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      reporter.stream = await openRawReporter(address, reporter.id);
+      return await reporter.stream.send({ fullPush: true, added: reporter.serials.map(reported) });
+    } catch (error) {
+      if (attempt === MAX_ATTEMPTS) throw error;
+      await delay(RETRY_MS);
+    }
+  }
+}
+
+/**
+ * Sends the full pushes of all reporters, without waiting for the ACKs. Each push is on its way before the next one is
+ * encoded, because a stream without a report times out.
+ */
+async function pushAll(address: string): Promise<PushTimes> {
+  const acks: Promise<ReportAck>[] = [];
+  for (const reporter of reporters) {
+    acks.push(pushOne(address, reporter));
+    await nextTick();
+  }
+  const answered = await Promise.all(acks);
   return {
-    firstSentMs: Math.min(...acks.map(({ sentMs }) => sentMs)),
-    lastAckedMs: Math.max(...acks.map(({ ackedMs }) => ackedMs)),
-    bytes: acks.reduce((sum, { bytes }) => sum + bytes, 0),
+    firstSentMs: Math.min(...answered.map(({ sentMs }) => sentMs)),
+    lastAckedMs: Math.max(...answered.map(({ ackedMs }) => ackedMs)),
+    bytes: answered.reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }
 
 const calls: SliceFleetCalls = {
   async start({ address, reporters: count, tunnels }) {
     for (let index = 0; index < count; index += 1) {
-      const id = `responder-${index}`;
       const serials = Array.from({ length: tunnels }, (_, offset) => nextSerial + offset);
       nextSerial += tunnels;
-      reporters.push({ id, serials, stream: await openRawReporter(address, id) });
+      reporters.push({ id: `responder-${index}`, serials, stream: undefined });
     }
-    return await pushAll();
+    return await pushAll(address);
   },
-  async reconnect({ address }) {
-    for (const reporter of reporters) {
-      reporter.stream.close();
-      reporter.stream = await openRawReporter(address, reporter.id);
-    }
-    return await pushAll();
-  },
+  reconnect: ({ address }) => pushAll(address),
   async churn({ changesPerSecond, seconds }) {
     const random = seededRandom(RANDOM_SEED);
     const added: SentTunnel[] = [];
@@ -114,8 +129,10 @@ const calls: SliceFleetCalls = {
           nextSerial += 1;
         }
         changes += 2 * count;
+        const { stream } = reporter;
+        if (stream === undefined) throw new Error(`${reporter.id} has no stream`);
         acks.push(
-          reporter.stream.send({ added: arrivals, removedNames }).then(({ sentMs }) => {
+          stream.send({ added: arrivals, removedNames }).then(({ sentMs }) => {
             for (const { name } of arrivals) added.push([name, sentMs]);
           }),
         );

@@ -152,7 +152,9 @@ async function startPrograms(
     return process;
   };
 
-  const store = await startProcess(createManagedProcess(etcd(context, etcdPort, peerPort, options.etcdFlags)));
+  const store = await startProcess(
+    createManagedProcess(etcd(context, etcdPort, peerPort, options.etcdFlags)),
+  );
   const server = await apiserver(context, {
     etcdPort,
     port: apiserverPort,

@@ -284,7 +284,11 @@ function countTunnels(
   return {
     objects: objectCounts,
     entries: entryNames.sizes(),
-    ...{ inBothForms, namedInBothForms, tunnels, unknown, tenants },
+    inBothForms,
+    namedInBothForms,
+    tunnels,
+    unknown,
+    tenants,
   };
 }
 
