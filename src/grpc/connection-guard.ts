@@ -1,10 +1,11 @@
 import type { Socket } from 'node:net';
 import { constants, type Http2Session, type ServerHttp2Stream } from 'node:http2';
-import { Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import type { Clock } from '../clock.ts';
 import type { Credential } from './credential.ts';
 import { InboundFrames, type MessageProgress } from './connection-guard-inbound.ts';
 import type { FairQuota } from './fair-quota.ts';
+import { GuardedTransport } from './guarded-transport.ts';
 import { encodeEnhanceYourCalm, OutboundFrames } from './http2-frame.ts';
 import {
   connectionRejectionMessage,
@@ -17,6 +18,11 @@ import {
  * can does not delay the reports of others. A full push of 13 MB, in frames of 16 KiB, takes a few ticks.
  */
 const FRAMES_PER_TICK = 512;
+/**
+ * Work below this is carried over to the next tick, so its limit may be lower by this. Otherwise each heartbeat would
+ * cause another iteration of the event loop, which costs as much as decoding the heartbeat.
+ */
+const CARRIED_FRAMES = FRAMES_PER_TICK / 8;
 /** After this time, the connection to a peer that accepts no more bytes or does not close its side is destroyed. */
 const LINGER_MS = 10_000;
 
@@ -44,8 +50,7 @@ export class ConnectionGuard {
   readonly address: string;
   /** The peer's certificate; undefined if it did not present one. */
   readonly certificate: Credential | undefined;
-  /** The connection for the HTTP/2 server. */
-  readonly duplex: Duplex;
+  readonly #transport: GuardedTransport;
   #session: Http2Session | undefined;
   readonly #socket: Socket;
   readonly #options: ConnectionGuardOptions;
@@ -85,11 +90,16 @@ export class ConnectionGuard {
     options.bufferedBytes.register(this);
     options.openStreams.register(this);
     options.pendingAuthentications.register(this);
-    this.duplex = this.#createDuplex();
-    this.duplex.push(preface);
+    this.#transport = this.#createTransport();
+    this.#transport.push(preface);
     socket.on('data', (chunk) => this.#receive(chunk));
     socket.on('end', () => this.#receiveEnd());
-    socket.on('close', () => this.duplex.destroy());
+    socket.on('close', () => this.#transport.destroy());
+  }
+
+  /** The connection for the HTTP/2 server. */
+  get duplex(): Duplex {
+    return this.#transport;
   }
 
   /** The time since the peer could start HTTP/2, and therefore since it presented its certificate, if any. */
@@ -154,40 +164,28 @@ export class ConnectionGuard {
       );
     }
     this.#socket.destroySoon();
-    this.duplex.destroy();
+    this.#transport.destroy();
   }
 
-  #createDuplex(): Duplex {
+  #createTransport(): GuardedTransport {
     const socket = this.#socket;
-    return new Duplex({
-      read: () => {
+    return new GuardedTransport({
+      onRead: () => {
         this.#wantsData = true;
         this.#forward();
       },
-      write: (chunk: Buffer, _encoding, done) => {
+      onWrite: (chunk, done) => {
         this.#outbound.read(chunk);
         socket.write(chunk, done);
       },
-      writev: (chunks, done) => {
-        socket.cork();
-        for (const [i, { chunk }] of chunks.entries()) {
-          this.#outbound.read(chunk as Buffer);
-          socket.write(chunk as Buffer, i === chunks.length - 1 ? done : undefined);
-        }
-        socket.uncork();
-      },
-      final: (done) => {
+      onEnd: () => {
         // HTTP/2 is done. Further data is discarded, in order to see the peer's end.
         this.#isClosed = true;
         this.#lingerThenDestroy();
         socket.end();
         socket.resume();
-        done();
       },
-      destroy: (error, done) => {
-        this.#onHttp2Closed();
-        done(error);
-      },
+      onDestroy: () => this.#onHttp2Closed(),
     });
   }
 
@@ -209,9 +207,9 @@ export class ConnectionGuard {
     if (this.#pendingChunk !== undefined && this.#inbound.cost < FRAMES_PER_TICK)
       this.#forwardSlices(this.#pendingChunk);
     if (this.#isClosed) return;
-    if (this.#inbound.cost > 0) this.#scheduledTick ??= setImmediate(() => this.#startTick());
+    if (this.#inbound.cost > CARRIED_FRAMES) this.#scheduledTick ??= setImmediate(() => this.#startTick());
     if (this.#pendingChunk !== undefined || !this.#wantsData) this.#socket.pause();
-    else if (this.#hasSocketEnded) this.duplex.push(null);
+    else if (this.#hasSocketEnded) this.#transport.push(null);
     else this.#socket.resume();
   }
 
@@ -259,7 +257,7 @@ export class ConnectionGuard {
   }
 
   #push(chunk: Buffer, from: number, to: number): void {
-    if (from < to && !this.duplex.push(chunk.subarray(from, to))) this.#wantsData = false;
+    if (from < to && !this.#transport.deliver(chunk.subarray(from, to))) this.#wantsData = false;
   }
 
   #lingerThenDestroy(): void {
