@@ -1,9 +1,16 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { subscribe } from 'node:diagnostics_channel';
 import type { Http2Session, IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
-import { ServerInterceptingCall, type Metadata, type ServerInterceptor } from '@grpc/grpc-js';
+import {
+  ServerInterceptingCall,
+  type Metadata,
+  type ServerDuplexStream,
+  type ServerInterceptor,
+} from '@grpc/grpc-js';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { MessageProgress } from './connection-guard-inbound.ts';
+import type { ReportResponse } from './messages.ts';
+import { ReportCall, type MessageGate, type SessionCall } from './report-call.ts';
 
 /**
  * How much a stream, and a connection, may send ahead of what has been read. With HTTP/2's default of 64 KiB, a full
@@ -80,15 +87,13 @@ export function currentConnection(): ConnectionGuard | undefined {
   return connections.getStore()?.deref();
 }
 
-/** The inbound half of a call, which delivers one message at a time. */
-interface MessageGate {
-  /** The delivered message has been processed, so the next one may be delivered. */
-  open(): void;
+/** The inbound half of a call. */
+interface CallGate extends MessageGate {
   /** Returns how far the next message has arrived; undefined if none has begun. */
   progress(): MessageProgress | undefined;
 }
 
-const gates = new WeakMap<Metadata, MessageGate>();
+const gates = new WeakMap<Metadata, CallGate>();
 
 /**
  * Delivers a stream's messages one at a time. grpc-js itself reads up to 16 messages ahead of a paused stream, each up
@@ -98,16 +103,16 @@ export const guardCalls: ServerInterceptor = (method, call) => {
   const connection = connections.getStore()?.deref();
   if (connection === undefined) return new ServerInterceptingCall(call);
   let streamId = 0;
-  let busy = false;
-  let pending: (() => void) | undefined;
-  const gate: MessageGate = {
+  let isBusy = false;
+  const readNext = (): void => call.startRead();
+  const gate: CallGate = {
+    call,
+    reader: undefined,
     open() {
-      if (!busy) return;
-      busy = false;
-      connection.messageDone(streamId);
-      const next = pending;
-      pending = undefined;
-      next?.();
+      if (isBusy) connection.messageDone(streamId);
+      isBusy = false;
+      // Not at once: one packet may contain thousands of reports, each of which would be read within the previous one.
+      queueMicrotask(readNext);
     },
     progress: () => connection.messageProgress(streamId),
   };
@@ -117,30 +122,27 @@ export const guardCalls: ServerInterceptor = (method, call) => {
         onReceiveMetadata(metadata, next) {
           streamId = Number(metadata.get(STREAM_ID)[0]);
           metadata.remove(STREAM_ID);
-          gates.set(metadata, gate);
+          if (method.requestStream) gates.set(metadata, gate);
           next(metadata);
         },
-        onReceiveMessage(message, next) {
-          const deliver = (): void => {
-            busy = method.requestStream;
-            next(message);
-          };
-          if (busy) pending = deliver;
-          else deliver();
+        onReceiveMessage(message: Buffer, next) {
+          isBusy = method.requestStream;
+          if (gate.reader === undefined) next(message);
+          else gate.reader.onMessage(message);
         },
-        onReceiveHalfClose: (next) => next(),
-        onCancel() {
-          pending = undefined;
+        onReceiveHalfClose(next) {
+          if (gate.reader === undefined) next();
+          else gate.reader.onEnd();
         },
       });
     },
   });
 };
 
-/** Delivers the call's next message each time the call is resumed. */
-export function deliverOneByOne(call: NodeJS.EventEmitter & { readonly metadata: Metadata }): void {
-  const gate = gates.get(call.metadata);
-  if (gate !== undefined) call.on('resume', () => gate.open());
+/** Returns the call of a stream of reports, of which nothing has been read. */
+export function openReportCall(stream: ServerDuplexStream<Buffer, ReportResponse>): SessionCall {
+  const gate = gates.get(stream.metadata);
+  return gate === undefined ? stream : new ReportCall(stream, gate).asCall;
 }
 
 /** Returns how far the call's next message has arrived; undefined if none has begun. */

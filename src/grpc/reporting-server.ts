@@ -8,7 +8,7 @@ import {
 } from '@grpc/grpc-js';
 import { errorMessage } from '../error-message.ts';
 import { createLogThrottle } from '../log-throttle.ts';
-import { currentConnection, deliverOneByOne, guardCalls } from './call-guard.ts';
+import { currentConnection, guardCalls, openReportCall } from './call-guard.ts';
 import type { ConnectionGuard } from './connection-guard.ts';
 import type { Credential } from './credential.ts';
 import { DecodeScheduler } from './decode-scheduler.ts';
@@ -178,13 +178,14 @@ export class ReportingServer {
       StreamReverseTunnels: (call: ServerDuplexStream<Buffer, ReportResponse>) => {
         this.#streamsOpened += 1;
         const number = this.#streamsOpened;
-        deliverOneByOne(call);
         const connection = currentConnection();
         const yieldTurn = (): Promise<void> => scheduler.wait(connection ?? call);
         this.#authenticator.authenticate(call, connection, (credential) => {
-          const session = new Session(call, number, credential.peer, { ...sessionOptions, yieldTurn });
+          const reports = openReportCall(call);
+          const session = new Session(reports, number, credential.peer, { ...sessionOptions, yieldTurn });
           this.#sessions.set(session, this.#startDeadlineTimer(session, credential, connection));
           session.reauthorize();
+          reports.resume();
         });
       },
     });

@@ -1,4 +1,4 @@
-import { status, type ServerDuplexStream } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import type { LimitExceeded } from '../core/apply-report.ts';
 import type { Peer } from '../core/peer.ts';
@@ -20,6 +20,7 @@ import {
 } from './decode.ts';
 import { NodeIdentity } from './node-identity.ts';
 import type { DurationMessage, NodeMessage, ReportResponse } from './messages.ts';
+import type { SessionCall } from './report-call.ts';
 import type { ReportPolicy, ReportSink } from './session-dependencies.ts';
 import { recordedStatus } from './status-interceptor.ts';
 import { HeartbeatTimer } from './stream-timeouts.ts';
@@ -81,8 +82,6 @@ export interface SessionOptions {
   readonly metrics: Metrics;
 }
 
-type Call = ServerDuplexStream<Buffer, ReportResponse>;
-
 /**
  * One stream of one reporter. States:
  *
@@ -100,7 +99,7 @@ export class Session {
   readonly number: number;
   /** The authenticated peer that opened the stream. */
   readonly peer: Peer;
-  readonly #call: Call;
+  readonly #call: SessionCall;
   readonly #options: SessionOptions;
   readonly #node: NodeIdentity;
   readonly #heartbeatTimer: HeartbeatTimer;
@@ -112,7 +111,7 @@ export class Session {
   #cancelThrottle: (() => void) | undefined;
 
   /** @param number greater than that of every stream opened before */
-  constructor(call: Call, number: number, peer: Peer, options: SessionOptions) {
+  constructor(call: SessionCall, number: number, peer: Peer, options: SessionOptions) {
     this.number = number;
     this.peer = peer;
     this.#call = call;
@@ -123,7 +122,7 @@ export class Session {
       (details) => this.#onHeartbeatTimeout(details),
       () => messageProgress(call.metadata),
     );
-    call.on('data', (bytes: Buffer) => void this.#read(bytes));
+    call.on('data', (bytes: Buffer) => this.#read(bytes));
     call.on('end', () => this.#finish('client_closed'));
     call.on('cancelled', () => this.#onCancelled());
     // Without a listener, an error on a stream that is already gone would end the process.
@@ -163,12 +162,32 @@ export class Session {
     this.close('policy', status.PERMISSION_DENIED, rejection);
   }
 
-  async #read(bytes: Buffer): Promise<void> {
+  #read(bytes: Buffer): void {
     if (this.#closed) return;
     // No message, and no end of the stream, is delivered until this report is answered.
     this.#call.pause();
-    let receivedMs = this.#options.clock.monotonicMs();
+    const receivedMs = this.#options.clock.monotonicMs();
     this.#heartbeatTimer.reset(receivedMs);
+    const isHeadChecked = this.#identified || !this.#options.policy.hasPolicies;
+    if (bytes.length <= SMALL_REPORT_BYTES && isHeadChecked) this.#readAtOnce(bytes, receivedMs);
+    else void this.#readInTurns(bytes, receivedMs);
+  }
+
+  /** Reads a small report, such as a heartbeat, without a promise. */
+  #readAtOnce(bytes: Buffer, receivedMs: number): void {
+    try {
+      // A report of this size is decoded in one step.
+      const step = decodeReport(bytes, 2 * this.#options.maxTunnelsPerReporter).next();
+      if (step.done === true) this.#handleReport(step.value, receivedMs);
+    } catch (error) {
+      this.#handleError(error);
+    } finally {
+      this.#throttle();
+    }
+  }
+
+  async #readInTurns(bytes: Buffer, arrivedMs: number): Promise<void> {
+    let receivedMs = arrivedMs;
     try {
       if (bytes.length > SMALL_REPORT_BYTES) await this.#options.yieldTurn();
       if (!this.#identified && this.#options.policy.hasPolicies) {

@@ -49,6 +49,16 @@ describe('Session', () => {
     expect(fixture.applied.map(({ reporter }) => reporter.id)).to.deep.equal(['r-0', 'r-0', 'r-0']);
   });
 
+  it('applies thousands of reports that arrive in one frame', async () => {
+    await serve();
+    const peer = await openRawPeer(fixture.address);
+    const heartbeats = Array.from({ length: 6000 }, (_, i) => grpcMessage(requestBytes({ nonce: i + 2 })));
+    await peer.write(openingFrame(1));
+    await peer.sendData(1, Buffer.concat([grpcMessage(firstReport('r-0')), ...heartbeats]));
+    await eventually('all reports are applied', () => fixture.applied.length === 1 + heartbeats.length);
+    peer.destroy();
+  });
+
   it('accepts an empty node.cluster', async () => {
     await serve();
     const stream = fixture.open();
