@@ -11,6 +11,8 @@ const INITIAL_TIMEOUT_MS = 300_000;
 const MAX_CHECK_DELAY_MS = 1000;
 /** The time until the next check in that case: the reports that arrived meanwhile are read first. */
 const RECHECK_MS = 1000;
+/** Rechecks run at multiples of this, so those of all streams wake the process together. */
+const RECHECK_GRID_MS = 1000;
 /** The share by which a stream's maximum age varies, so that streams opened together do not end together. */
 const JITTER = 0.1;
 
@@ -74,7 +76,7 @@ export class HeartbeatTimer {
     this.stop();
     const nowMs = this.#clock.monotonicMs();
     const remainingMs = this.#deadlineMs() - nowMs;
-    if (remainingMs > 0) this.#checkAfter(nowMs, remainingMs);
+    if (remainingMs > 0) this.#checkAfter(nowMs, recheckDelayMs(nowMs, remainingMs));
     else if (dueMs !== undefined && nowMs - dueMs > MAX_CHECK_DELAY_MS) this.#checkAfter(nowMs, RECHECK_MS);
     else this.#onTimeout(`no report within ${Math.round(this.#timeoutMs / 1000)} s`);
   }
@@ -91,6 +93,12 @@ export class HeartbeatTimer {
     const { firstByteMs, lastByteMs } = progress;
     return Math.max(deadlineMs, Math.min(lastByteMs + this.#timeoutMs, firstByteMs + MAX_RECEIVE_MS));
   }
+}
+
+/** Returns the time until the last multiple of the grid before the timeout; less than a grid before, until the timeout. */
+function recheckDelayMs(nowMs: number, remainingMs: number): number {
+  const gridMs = Math.floor((nowMs + remainingMs) / RECHECK_GRID_MS) * RECHECK_GRID_MS;
+  return gridMs > nowMs ? gridMs - nowMs : remainingMs;
 }
 
 /** When and why a stream ends even though its peer behaves. */

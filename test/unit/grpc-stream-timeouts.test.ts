@@ -42,6 +42,23 @@ describe('HeartbeatTimer', () => {
     });
   }
 
+  it('is rechecked together with the timers of other streams as long as reports arrive', () => {
+    timer.stop();
+    const timers = [0, 137, 411].map((offsetMs) => {
+      clock.advance(offsetMs);
+      const other = new HeartbeatTimer(clock, (details) => timeouts.push(details));
+      other.setInterval(5000);
+      return other;
+    });
+    for (let reports = 0; reports < 10; reports += 1) {
+      clock.advance(5000);
+      for (const other of timers) other.reset(clock.monotonicMs());
+    }
+    const wakeUps = new Set(clock.pendingTimersMs);
+    for (const other of timers) other.stop();
+    expect([wakeUps.size, timeouts]).to.deep.equal([1, []]);
+  });
+
   describe('while a report arrives', () => {
     let progress: { firstByteMs: number; lastByteMs: number } | undefined;
 
