@@ -44,6 +44,11 @@ export function createMetrics() {
       'Tunnels in the last report of each reporter that this replica has received reports from.',
     ),
     objects: gauge('reverse_tunnel_objects', 'ReverseTunnel objects in the namespace, as last observed.'),
+    slices: gauge('reverse_tunnel_slices', 'ReverseTunnelSlices in the namespace, as last observed.'),
+    sliceTunnels: gauge(
+      'reverse_tunnel_slice_tunnels',
+      'Tunnels that are entries of ReverseTunnelSlices in the namespace, as last observed.',
+    ),
     reportersConnected: gauge('reverse_tunnel_reporters_connected', 'Reporters with an open stream.'),
     cacheSynced: gauge(
       'reverse_tunnel_cache_synced',

@@ -172,6 +172,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
           registry,
           ledger,
           objects: caches.tunnels,
+          slices: caches.slices,
           mirrored: controllers.mirrored,
           flapping: controllers.flapping,
           queues: {

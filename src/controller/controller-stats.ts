@@ -6,6 +6,7 @@ import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { ExpectationTracker } from './expectation-tracker.ts';
+import type { SliceCache } from './slice-cache.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 import type { Workqueue } from './workqueue.ts';
 
@@ -83,6 +84,7 @@ export interface ControllerMetricsOptions {
   readonly registry: ReporterRegistry;
   readonly ledger: Ledger;
   readonly objects: TunnelCache;
+  readonly slices: Pick<SliceCache, 'size' | 'sliceCount'>;
   /** The tunnels in either form. */
   readonly mirrored: MirroredTunnels;
   readonly flapping: FlappingTunnels;
@@ -94,11 +96,14 @@ export interface ControllerMetricsOptions {
 
 /** Sets the gauges that are computed for each scrape, because their values change too often. */
 export function updateControllerMetrics(options: ControllerMetricsOptions): void {
-  const { registry, ledger, objects, mirrored, flapping, queues, expectations, clock, metrics } = options;
+  const { registry, ledger, objects, slices, mirrored, flapping, queues } = options;
+  const { expectations, clock, metrics } = options;
   const sources = { ledger, mirrored, queue: queues.tunnels };
   const stats = collectReporterStats(registry.entries(), sources, clock.monotonicMs());
   metrics.reportedTunnels.set(ledger.totalTunnelCount());
   metrics.objects.set(objects.size);
+  metrics.slices.set(slices.sliceCount);
+  metrics.sliceTunnels.set(slices.size);
   metrics.removalsHeld.set(ledger.heldCount);
   metrics.tunnelsFlapping.set(flapping.count(clock.monotonicMs()));
   metrics.cacheSynced.set(mirrored.hasSynced ? 1 : 0);

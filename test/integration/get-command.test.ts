@@ -4,6 +4,8 @@ import { createInterface } from 'node:readline';
 import { expect } from 'chai';
 import { waitForExit } from '../../control-plane/process-supervisor.ts';
 import type { Terminal } from '../../src/cli/terminal.ts';
+import { sliceManifest } from '../../src/core/slice-object.ts';
+import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
 import { manifestFor } from '../../src/core/tunnel-object.ts';
 import { runGet } from '../../src/get/get.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
@@ -11,7 +13,7 @@ import { runCommand, type CommandResult } from '../support/cli-process.ts';
 import { poll } from '../support/operator-process.ts';
 import { names, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 const ROOT = new URL('../..', import.meta.url).pathname;
 const API = '/apis/reverse-tunnel.io/v1alpha1';
 
@@ -35,11 +37,9 @@ describe('get', () => {
     expect(status, JSON.stringify(answer)).to.be.lessThan(300);
   }
 
-  async function createObject(
-    ...args: Parameters<typeof manifestFor> extends [unknown, ...infer R] ? R : never
-  ): Promise<string> {
-    const { name, labels, spec } = manifestFor(names, ...args);
-    await write('POST', `/namespaces/${namespace}/reversetunnels`, {
+  async function createObject(inNamespace: string, reporter: ReporterId, reported: Tunnel): Promise<string> {
+    const { name, labels, spec } = manifestFor(names, reporter, reported);
+    await write('POST', `/namespaces/${inNamespace}/reversetunnels`, {
       apiVersion: 'reverse-tunnel.io/v1alpha1',
       kind: 'ReverseTunnel',
       metadata: { name, labels },
@@ -51,9 +51,10 @@ describe('get', () => {
   before(async () => {
     namespace = await createNamespace(controlPlane(), 'get');
     connection = ['--kubeconfig', controlPlane().kubeconfigPath];
-    for (const name of ['node-2', 'node-1', 'node-3']) await createObject(RESPONDER, tunnel(name));
-    await createObject(OTHER_RESPONDER, tunnel('node-1'));
+    for (const name of ['node-2', 'node-1', 'node-3']) await createObject(namespace, RESPONDER, tunnel(name));
+    await createObject(namespace, OTHER_RESPONDER, tunnel('node-1'));
     await createObject(
+      namespace,
       OTHER_RESPONDER,
       tunnel('z:n', { tenantID: 'z', nodeID: 'z:n', createdAt: undefined }),
     );
@@ -98,6 +99,37 @@ describe('get', () => {
   it('-o yaml prints the content that kubectl prints', async () => {
     const { parse } = await import('yaml');
     expect(parse((await get('-o', 'yaml')).stdout)).to.deep.equal(parse(await kubectl('-o', 'yaml')));
+  });
+
+  it('prints objects and entries of slices in one table, and a tunnel in both forms once', async () => {
+    const mixed = await createNamespace(controlPlane(), 'get');
+    const entries = ['node-1', 's-1', 's-2'].map((name) => tunnel(name));
+    const { name, labels, spec } = sliceManifest(names, RESPONDER, 'acme', 0, entries);
+    await write('POST', `/namespaces/${mixed}/reversetunnelslices`, {
+      apiVersion: 'reverse-tunnel.io/v1alpha1',
+      kind: 'ReverseTunnelSlice',
+      metadata: { name, labels },
+      spec,
+    });
+    await createObject(mixed, RESPONDER, tunnel('node-1'));
+    await createObject(mixed, RESPONDER, tunnel('node-2'));
+    const nodes = async (...args: string[]): Promise<string[]> => {
+      const { stdout } = await get('-n', mixed, ...args);
+      return Array.from(stdout.matchAll(/ eu-1 +(\S+) +responder-0 +Connected /g), ([, node = '']) => node);
+    };
+    expect(await nodes()).to.deep.equal(['node-1', 'node-2', 's-1', 's-2']);
+    expect(await nodes('--node', 's-2')).to.deep.equal(['s-2']);
+    expect(await nodes('-l', 'reverse-tunnel.io/node in (s-1,node-2)')).to.deep.equal(['node-2', 's-1']);
+    expect(await nodes('--state', 'Unknown')).to.deep.equal([]);
+    const { items } = JSON.parse((await get('-n', mixed, '-o', 'json')).stdout) as {
+      items: { metadata: { annotations?: Record<string, string> } }[];
+    };
+    expect(items.map(({ metadata }) => metadata.annotations?.['reverse-tunnel.io/slice'])).to.deep.equal([
+      undefined,
+      undefined,
+      name,
+      name,
+    ]);
   });
 
   it('runs as kubectl rt get', async () => {
@@ -188,7 +220,7 @@ describe('get', () => {
     const seen = (...expected: string[]): Promise<true> =>
       poll(DEADLINE_MS, () => (types().join() === expected.join() ? true : undefined));
     await poll(DEADLINE_MS, () => (printed.includes('"kind": "List"') ? true : undefined));
-    const name = await createObject(RESPONDER, tunnel('w'));
+    const name = await createObject(namespace, RESPONDER, tunnel('w'));
     await seen('ADDED');
     const patch = JSON.stringify({ spec: { createdAt: '2026-11-24T05:00:00Z' } });
     await controlPlane().kubectl(['patch', 'rt', name, '-n', namespace, '--type=merge', '-p', patch]);
