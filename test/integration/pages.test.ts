@@ -35,6 +35,7 @@ const OTHERS_FLAGS = new Set([
     '--force-conflicts',
     '--dry-run',
     '--wait',
+    '--for',
   ],
   ...['--take-ownership', '--skip-crds', '--set', '--no-hooks', '--namespaces'],
   ...['--endpoint-reconciler-type', '--service-node', '--service-cluster', '--concurrency'],
