@@ -33,7 +33,7 @@ describe('permissions of the operator', () => {
     await rm(folder, { recursive: true });
   });
 
-  it('match its calls over the lifecycle of objects, reporters and replicas: none is denied and none is unused', async function () {
+  it('match its calls over the lifecycle of objects, slices, reporters and replicas: none is denied and none is unused', async function () {
     this.timeout(4 * DEADLINE_MS);
     const { namespace } = replicas;
     const file = async (name: string, text: string): Promise<string> => {
@@ -89,6 +89,15 @@ describe('permissions of the operator', () => {
     stopping?.start();
     await replicas.waitUntilServed(4, DEADLINE_MS);
     await waitForObjects();
+    // The same for slices: a migration, a changed createdAt, an ended tunnel, and a disconnected reporter.
+    await selectSlices();
+    await waitForSlices(19);
+    const [reconnected, ended] = changing?.expectedTunnels().keys() ?? [];
+    changing?.flap(String(reconnected));
+    changing?.disconnectTunnel(String(ended));
+    await waitForSlices(18);
+    stopping?.stop();
+    await waitForSlices(13);
     for (const replica of [...replicas.running]) await replicas.end(replica, 'SIGTERM');
 
     // Events are sent asynchronously.
@@ -113,6 +122,26 @@ describe('permissions of the operator', () => {
       const { body } = await controlPlane().request('GET', `${path}/everything`);
       const { conditions } = (body as { status: { conditions: { status: string }[] } }).status;
       return conditions[0]?.status === 'True' ? true : undefined;
+    });
+  }
+
+  /** Sets the representation in the policy. */
+  async function selectSlices(): Promise<void> {
+    const patch = [{ op: 'add', path: '/spec/rules/0/representation', value: 'slices' }];
+    const args = ['patch', 'rtp/everything', '--type=json', '-p', JSON.stringify(patch)];
+    const { code, stderr } = await controlPlane().kubectl(['--namespace', replicas.namespace, ...args]);
+    expect(code, stderr).to.equal(0);
+  }
+
+  /** Waits until slices contain that many tunnels and no tunnel has an object. */
+  async function waitForSlices(tunnels: number): Promise<void> {
+    const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${replicas.namespace}/reversetunnelslices`;
+    await poll(DEADLINE_MS, async () => {
+      const { body } = await controlPlane().request('GET', path);
+      const { items } = body as { items: { spec: { tunnelCount: number } }[] };
+      const count = items.reduce((sum, { spec }) => sum + spec.tunnelCount, 0);
+      const objects = await countTunnelObjects(controlPlane().request, replicas.namespace);
+      return count === tunnels && objects === 0 ? true : undefined;
     });
   }
 

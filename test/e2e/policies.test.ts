@@ -426,7 +426,9 @@ describe('operator that is newer than its CRDs', function () {
     const controlPlane = await startWithCrds();
     let fixture: Fixture | undefined;
     try {
-      const optional = ['policies', 'expectations'].map((name) => `reversetunnel${name}.reverse-tunnel.io`);
+      const optional = ['policies', 'expectations', 'slices'].map(
+        (name) => `reversetunnel${name}.reverse-tunnel.io`,
+      );
       expect((await controlPlane.kubectl(['delete', 'crd', ...optional])).code).to.equal(0);
       fixture = await openFixture(controlPlane, 'older-crds');
       await fixture.operator.ready();
@@ -440,15 +442,23 @@ describe('operator that is newer than its CRDs', function () {
         logged.filter(({ resource }) => String(resource).startsWith('reversetunnelpolicies')),
       ).to.have.length(1);
       const { operator } = fixture;
-      const loggedExpectations = (): string[] | undefined => {
+      const loggedAbout = (plural: string): string[] | undefined => {
         const lines = operator.log.filter(({ level }) => level === 'warn' || level === 'error');
-        const about = lines.filter(({ resource }) =>
-          String(resource).startsWith('reversetunnelexpectations'),
-        );
+        const about = lines.filter(({ resource }) => String(resource).startsWith(plural));
         return about.length === 0 ? undefined : about.map(({ msg }) => msg);
       };
-      const line = 'ReverseTunnelExpectation CRD is not installed; expectations are not evaluated';
-      expect(await poll(DEADLINE_MS, loggedExpectations)).to.deep.equal([line]);
+      for (const [plural, line] of [
+        [
+          'reversetunnelexpectations',
+          'ReverseTunnelExpectation CRD is not installed; expectations are not evaluated',
+        ],
+        [
+          'reversetunnelslices',
+          'ReverseTunnelSlice CRD is not installed; tunnels are represented by ReverseTunnel objects only',
+        ],
+      ] as const) {
+        expect(await poll(DEADLINE_MS, () => loggedAbout(plural))).to.deep.equal([line]);
+      }
       const { findings } = await runDoctor(['--kubeconfig', fixture.kubeconfigPath, '-n', fixture.namespace]);
       for (const crd of optional)
         expect(findings.map(({ status, message }) => `${status} ${message}`)).to.include(
@@ -468,12 +478,22 @@ describe('operator that is newer than its CRDs', function () {
       };
       expect((await controlPlane.request('POST', path, expectation)).status).to.equal(201);
       await fixture.kubectl('wait', '--for=condition=Ready', 'rte/edge', '--timeout=20s');
-      expect(loggedExpectations()).to.have.length(1);
+      expect(loggedAbout('reversetunnelexpectations')).to.have.length(1);
       await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
       const ms = await fixture.waitForTunnels('a');
       let ended = false;
       void stream.ended.then(() => (ended = true));
       await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=20s');
+      await fixture.updatePolicy('edge', { ...ALLOW_ALL, tenants: ['acme'], representation: 'slices' });
+      await fixture.kubectl(
+        'wait',
+        '--for=create',
+        'rts',
+        '-l',
+        'reverse-tunnel.io/tenant=acme',
+        '--timeout=60s',
+      );
+      await fixture.waitForTunnels();
       expect(ended).to.equal(false);
       reportMeasurement(`CRD installed and policy created: denied objects gone after ${seconds(ms)}`);
     } finally {
