@@ -37,8 +37,10 @@ export interface ReflectorsOptions {
   readonly log: Log;
 }
 
-/** A slice contains up to 100 tunnels, so a page of slices is as large as one of 10,000 tunnels. */
-const SLICE_PAGE_LIMIT = 100;
+/**
+ * A slice has 16 kB with usual names, and at most the 1.5 MB that etcd accepts: 50 of those fit into one response.
+ */
+const SLICE_PAGE_LIMIT = 50;
 
 /** One reflector per watched kind, each of which fills a cache. */
 export class Reflectors {

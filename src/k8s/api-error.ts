@@ -139,7 +139,9 @@ function kindFromStatus(status: number, body: KubernetesStatus, hasRetryAfter: b
       // An API server that exceeds the deadline it was given also answers 504.
       return isResourceVersionTooLarge(body) ? 'resource_version_too_large' : 'unavailable';
     default:
-      // 500 is not a rejection: etcd without a leader causes it. (An invalid resourceVersion causes it too, but that
+      // The object is larger than etcd accepts, and a repetition cannot help.
+      if (body.message?.includes('etcdserver: request is too large') === true) return 'rejected';
+      // 500 is not a rejection otherwise: etcd without a leader causes it. (An invalid resourceVersion causes it too, but that
       // would be a bug.)
       return status >= 400 && status < 500 ? 'rejected' : 'unavailable';
   }

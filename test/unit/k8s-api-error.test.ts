@@ -92,6 +92,18 @@ describe('API errors', () => {
     });
   });
 
+  it('treats a 500 about an object that etcd does not accept as a rejection, and any other as unavailable', () => {
+    for (const [message, kind] of [
+      ['etcdserver: request is too large', 'rejected'],
+      ['rpc error: code = InvalidArgument desc = etcdserver: request is too large', 'rejected'],
+      ['etcdserver: no leader', 'unavailable'],
+      ['etcdserver: request timed out', 'unavailable'],
+    ] as const) {
+      const status = { kind: 'Status', status: 'Failure', code: 500, message };
+      expect(errorOf(page(500, JSON.stringify(status))), message).to.include({ kind });
+    }
+  });
+
   it('describes action, object and cause in one line', () => {
     expect(errorOf(answers.CONFLICT).message).to.equal(
       'create reversetunnels.reverse-tunnel.io in default a: 409 Conflict: Operation cannot be fulfilled on ' +
