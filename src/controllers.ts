@@ -203,7 +203,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   const flapping = new FlappingTunnels();
   const mirrored = new MirroredTunnels(caches.tunnels, caches.slices);
   const representations = new Representations({ slices: caches.slices, authorizer, settings });
-  const assignments = new SliceAssignments(names, caches.slices);
+  const assignments = new SliceAssignments(names, caches.slices, settings.maxSliceTunnels);
   const departures = new Departures();
   const slicePlanner = new SlicePlanner({
     ledger,

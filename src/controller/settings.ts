@@ -13,6 +13,8 @@ export interface ControllerSettings {
   readonly removalHold: RemovalHoldRule;
   /** `--representation`, which policies override. Default: objects. */
   readonly representation?: Representation | undefined;
+  /** The most tunnels in a slice: 1 to 100. Default: 100; tests use fewer. */
+  readonly maxSliceTunnels?: number | undefined;
   /** `--write-concurrency`: concurrent writes of ReverseTunnel objects. */
   readonly writeConcurrency: number;
 }

@@ -1,4 +1,5 @@
 import type { Names } from '../core/names.ts';
+import { MAX_SLICE_TUNNELS } from '../core/slice-object.ts';
 import { SlicePacking } from '../core/slice-packing.ts';
 import { parseReporterKey } from '../core/tunnel.ts';
 import type { SliceCache } from './slice-cache.ts';
@@ -7,11 +8,14 @@ import type { SliceCache } from './slice-cache.ts';
 export class SliceAssignments {
   readonly #names: Names;
   readonly #slices: SliceCache;
+  /** The most tunnels in a slice. */
+  readonly maxTunnels: number;
   readonly #packings = new Map<string, SlicePacking>();
 
-  constructor(names: Names, slices: SliceCache) {
+  constructor(names: Names, slices: SliceCache, maxTunnels: number = MAX_SLICE_TUNNELS) {
     this.#names = names;
     this.#slices = slices;
+    this.maxTunnels = maxTunnels;
   }
 
   /** Returns the assignments of a reporter, which start from its slices as observed. */
@@ -19,8 +23,9 @@ export class SliceAssignments {
     const known = this.#packings.get(key);
     if (known !== undefined) return known;
     const reporter = parseReporterKey(key);
-    const packing = new SlicePacking((tenantID, ordinal) =>
-      this.#names.sliceObjectName(reporter, tenantID, ordinal),
+    const packing = new SlicePacking(
+      (tenantID, ordinal) => this.#names.sliceObjectName(reporter, tenantID, ordinal),
+      this.maxTunnels,
     );
     packing.adopt(this.#slices.slices(key));
     this.#packings.set(key, packing);

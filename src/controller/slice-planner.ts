@@ -50,6 +50,7 @@ export class SlicePlanner {
     if (tenantID === undefined) return NO_WRITE;
     const context = {
       tenantID,
+      maxTunnels: assignments.maxTunnels,
       phase: registry.phase(key),
       canRemove,
       pending: packing.pending(sliceName),

@@ -1,9 +1,6 @@
 import { MAX_SLICE_TUNNELS, type ObservedSlice } from './slice-object.ts';
 import { Drift } from './tunnel-object.ts';
 
-/** Slices with at most this many tunnels are half-empty. */
-const HALF_EMPTY = MAX_SLICE_TUNNELS / 2;
-
 const NO_ENTRIES: ReadonlyMap<string, unknown> = new Map();
 const NO_NAMES: ReadonlySet<string> = new Set();
 
@@ -57,6 +54,7 @@ export interface SliceMerge {
  */
 export class SlicePacking {
   readonly #sliceName: (tenantID: string, ordinal: number) => string;
+  readonly #maxTunnels: number;
   readonly #slices = new Map<string, PackedSlice>();
   readonly #tenants = new Map<string, TenantSlices>();
   /** By tunnel name. */
@@ -66,9 +64,16 @@ export class SlicePacking {
   /** The slices that must be compared. */
   #changed = new Set<string>();
 
-  /** @param sliceName the name of a slice of the reporter; see `Names.sliceObjectName` */
-  constructor(sliceName: (tenantID: string, ordinal: number) => string) {
+  /**
+   * @param sliceName the name of a slice of the reporter; see `Names.sliceObjectName`
+   * @param maxTunnels the most tunnels in a slice: 1 to 100
+   */
+  constructor(
+    sliceName: (tenantID: string, ordinal: number) => string,
+    maxTunnels: number = MAX_SLICE_TUNNELS,
+  ) {
     this.#sliceName = sliceName;
+    this.#maxTunnels = maxTunnels;
   }
 
   /** Observes all slices of the reporter. A tunnel in two slices is assigned to the one with more tunnels. */
@@ -141,11 +146,8 @@ export class SlicePacking {
    */
   release(tunnelName: string): void {
     const slice = this.#assigned.get(tunnelName);
-    for (const remaining of this.#remains.get(tunnelName) ?? []) {
-      if (remaining.lingering?.has(tunnelName) !== true) continue;
-      this.#setRemain(remaining, tunnelName, 'leaving');
-      this.#markDirty(remaining);
-    }
+    // Also those that it was to leave before, because a hold may have kept it there.
+    this.#leaveOthers(tunnelName);
     if (slice === undefined) return;
     this.#unassign(slice, tunnelName, 'leaving');
     this.#markDirty(slice);
@@ -166,7 +168,7 @@ export class SlicePacking {
   /** Returns true if a slice has no place for another tunnel. */
   isFull(sliceName: string): boolean {
     const slice = this.#slices.get(sliceName);
-    return slice !== undefined && placesOf(slice) >= MAX_SLICE_TUNNELS;
+    return slice !== undefined && placesOf(slice) >= this.#maxTunnels;
   }
 
   /** Returns the tunnels that are assigned to a slice that does not contain them. */
@@ -220,7 +222,7 @@ export class SlicePacking {
       let from: PackedSlice | undefined;
       let to: PackedSlice | undefined;
       for (const slice of open) {
-        if (!isSettled(slice) || slice.assigned > HALF_EMPTY) continue;
+        if (!isSettled(slice) || slice.assigned > this.#maxTunnels / 2) continue;
         if (from === undefined || slice.assigned < from.assigned) {
           to ??= from;
           from = slice;
@@ -286,7 +288,7 @@ export class SlicePacking {
   #returnTo(tunnelName: string, tenantID: string): PackedSlice | undefined {
     let found: PackedSlice | undefined;
     for (const slice of this.#remains.get(tunnelName) ?? []) {
-      if (slice.tenant.tenantID === tenantID && slice.canAssign && placesOf(slice) < MAX_SLICE_TUNNELS) {
+      if (slice.tenant.tenantID === tenantID && slice.canAssign && placesOf(slice) < this.#maxTunnels) {
         found ??= slice;
       }
     }
@@ -394,7 +396,7 @@ export class SlicePacking {
     const { tenant, name, ordinal } = slice;
     // A slice that loses all of its tunnels to another one will be deleted.
     const isMerged = slice.assigned === 0 && slice.lingering !== undefined;
-    const isOpen = slice.canAssign && !isMerged && placesOf(slice) < MAX_SLICE_TUNNELS;
+    const isOpen = slice.canAssign && !isMerged && placesOf(slice) < this.#maxTunnels;
     const isKnown = slice.observed !== undefined || slice.assigned > 0 || !slice.canAssign;
     if (isOpen && isKnown) tenant.open.add(slice);
     else tenant.open.delete(slice);

@@ -38,6 +38,8 @@ export type Placement = 'here' | 'elsewhere' | 'covered';
 /** What the desired content of a slice depends on. */
 export interface SliceContext {
   readonly tenantID: string;
+  /** The most tunnels in a slice. Default: 100. */
+  readonly maxTunnels?: number | undefined;
   /** Undefined while the reporter is connected. */
   readonly phase: DisconnectPhase | undefined;
   /** False while entries must not be removed, after a takeover for example. */
@@ -126,7 +128,7 @@ function desiredContent(slice: ObservedSlice | undefined, context: SliceContext)
   for (const name of context.phase === 'unknown' ? [] : context.pending) {
     const state = context.tunnelState(name, undefined);
     if (state.state !== 'present' || !isInPlace(state.tunnel, context)) continue;
-    if (tunnels.length < MAX_SLICE_TUNNELS) tunnels.push(state.tunnel);
+    if (tunnels.length < (context.maxTunnels ?? MAX_SLICE_TUNNELS)) tunnels.push(state.tunnel);
     else overflow.push(name);
   }
   return {

@@ -99,6 +99,7 @@ export function createHarness({
   api = new MemoryTunnelApi(),
   sliceApi,
   representation,
+  maxSliceTunnels,
   reporterApi = new MemoryReporterApi(),
   concurrency = 8,
   maxTunnelsPerReporter = 1000,
@@ -111,6 +112,8 @@ export function createHarness({
   /** Default: the API server does not serve slices. */
   sliceApi?: MemorySliceApi | undefined;
   representation?: Representation;
+  /** Default: 100. */
+  maxSliceTunnels?: number | undefined;
   reporterApi?: MemoryReporterApi;
   concurrency?: number;
   maxTunnelsPerReporter?: number;
@@ -165,6 +168,7 @@ export function createHarness({
       expireAfterMs: 300_000,
       removalHold,
       representation,
+      maxSliceTunnels,
       writeConcurrency: concurrency,
     },
     transitionSink,

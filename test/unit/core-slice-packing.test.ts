@@ -330,6 +330,19 @@ describe('packing of slices', () => {
     expect(sizes(fixture)).to.deep.equal({ 'a-0': 1 });
   });
 
+  it('removes a tunnel that was moved, held and then removed by name', () => {
+    const fixture = new SliceFixture();
+    fixture.add(['n0']);
+    fixture.settle();
+    fixture.add(['n0'], 'b');
+    fixture.hold(['n0']);
+    settleChecked(fixture);
+    expect(sizes(fixture)).to.deep.equal({ 'a-0': 1 });
+    fixture.remove(['n0']);
+    settleChecked(fixture);
+    expect(sizes(fixture)).to.deep.equal({});
+  });
+
   it('keeps a tunnel in one slice while a write is in flight that removes it from the other one', () => {
     const fixture = new SliceFixture();
     fixture.add(['n0']);
