@@ -3,6 +3,7 @@
  * against an in-memory API server, starting with seed `--seed S`, and shrinks failing schedules. With `--real` it
  * runs the fault table over real processes instead.
  */
+import { REPRESENTATIONS } from '../../src/core/representation.ts';
 import { enumOf, numberInRange, textMatching } from '../../src/flag-values.ts';
 import { endWithUsage, parseFlags, type CommandDescription } from '../../src/flags.ts';
 import { runFaultTable, scenarioNames } from './real/fault-table.ts';
@@ -31,6 +32,12 @@ const COMMAND = {
       default: 'memory',
       read: enumOf(['memory', 'real']),
     },
+    representation: {
+      metavar: 'FORM',
+      description: 'objects, or slices: in many runs with a migration from or to objects',
+      default: 'objects',
+      read: enumOf(REPRESENTATIONS),
+    },
     steps: {
       metavar: 'I,J',
       description: 'with --seeds 1: only these faults of the schedule, or none',
@@ -57,11 +64,11 @@ const COMMAND = {
 const parsed = parseFlags(COMMAND, process.argv.slice(2));
 if (!('values' in parsed)) process.exitCode = endWithUsage('test:faults', parsed);
 else {
-  const { real, seed, seeds, api, steps, trace, only, percent } = parsed.values;
+  const { real, seed, seeds, api, representation, steps, trace, only, percent } = parsed.values;
   const indexes = steps === 'none' ? [] : steps?.split(',').map(Number);
   const succeeded = real
     ? await runTable({ only, seed, percent })
-    : await runSimulation({ seeds, seed, steps: indexes, trace, api });
+    : await runSimulation({ seeds, seed, steps: indexes, trace, api, representation });
   process.exitCode = succeeded ? 0 : 1;
 }
 

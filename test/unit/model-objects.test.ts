@@ -1,12 +1,15 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { NO_REMOVAL_HOLD, type RemovalHoldRule } from '../../src/core/removal-hold.ts';
+import { sliceItemName } from '../../src/controller/slice-item.ts';
+import type { Representation } from '../../src/core/representation.ts';
 import { reporterKey } from '../../src/core/tunnel.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import { decodeReport, type DecodedReport } from '../../src/grpc/decode.ts';
 import { flushEventLoop } from '../support/fake-time.ts';
-import { MemoryTunnelApi } from '../support/memory-api.ts';
-import { createHarness } from '../support/controller-harness.ts';
+import { MemorySliceApi, MemoryTunnelApi } from '../support/memory-api.ts';
+import { objectsOfSlices } from '../support/model-slices.ts';
+import { createHarness, type ControllerHarness } from '../support/controller-harness.ts';
 import { Model, violations, type ModelStream } from '../support/model.ts';
 import { anyContent, anyReporter } from '../support/model-reports.ts';
 import { createdAtOf, createObjectChecker, MODEL_CLOCK } from '../support/model-objects.ts';
@@ -76,24 +79,53 @@ function decode(bytes: Buffer): DecodedReport {
   }
 }
 
+/** What the tunnels are represented by; `alternating`: each restart changes it. */
+type Form = 'objects' | 'slices' | 'alternating';
+
+/** Few, so that the tunnels of a sequence need several slices. */
+const MAX_SLICE_TUNNELS = 3;
+/** Longer than the changes of a slice are collected. */
+const SLICE_BATCH_MS = 250;
+
 /** Applies one sequence to the model and to the parts of the operator, and compares the objects. */
 async function run(
   onInvalid: 'skip' | 'nack',
   steps: readonly Step[],
   removalHold: RemovalHoldRule = NO_REMOVAL_HOLD,
+  form: Form = 'objects',
 ): Promise<void> {
   const api = new MemoryTunnelApi();
+  const sliceApi = form === 'objects' ? undefined : new MemorySliceApi();
+  let representation: Representation = form === 'objects' ? 'objects' : 'slices';
   const model = new Model(onInvalid, removalHold.holdMs);
   const checkObjects = createObjectChecker();
   const streams = new Map<string, ModelStream>();
-  let harness = createHarness({ api, serverClock: MODEL_CLOCK, removalHold });
+  let harness = startOperator();
   await harness.start();
 
+  function startOperator(): ControllerHarness {
+    return createHarness({
+      api,
+      sliceApi,
+      representation,
+      maxSliceTunnels: MAX_SLICE_TUNNELS,
+      serverClock: MODEL_CLOCK,
+      removalHold,
+    });
+  }
+
+  /** Returns the objects, and the entries of slices as objects. */
+  function storedObjects(): TunnelObject[] {
+    return [...api.stored.values(), ...objectsOfSlices(sliceApi?.stored.values() ?? [], form === 'slices')];
+  }
+
   function objectOf(cluster: string, id: string, name: string): 'yes' | 'no' | 'maybe' {
-    if (harness.queue.isRunning(reporterKey({ cluster, id }), name)) return 'maybe';
+    const key = reporterKey({ cluster, id });
+    const items = [name, ...[...(sliceApi?.stored.keys() ?? [])].map((slice) => sliceItemName(slice))];
+    if (items.some((item) => harness.queue.isRunning(key, item))) return 'maybe';
     const isObject = ({ spec }: TunnelObject): boolean =>
       spec.tunnelName === name && spec.reporter.id === id && spec.reporter.cluster === cluster;
-    return [...api.stored.values()].some(isObject) ? 'yes' : 'no';
+    return storedObjects().some(isObject) ? 'yes' : 'no';
   }
 
   function report({ reporter, content }: SentReport): void {
@@ -124,6 +156,12 @@ async function run(
 
   async function settle(): Promise<void> {
     advanceModel(await harness.settleFlapping());
+    // Each of the writes of a migration may follow the one before it after a batch.
+    for (let batch = 0; sliceApi !== undefined && batch < 8; batch += 1) {
+      await harness.advance(SLICE_BATCH_MS);
+      advanceModel(SLICE_BATCH_MS);
+      advanceModel(await harness.settleFlapping());
+    }
   }
 
   function advanceModel(ms: number): void {
@@ -134,7 +172,7 @@ async function run(
 
   async function check(): Promise<void> {
     await settle();
-    const objects = [...api.stored.values()];
+    const objects = storedObjects();
     checkObjects(model.objects, objects, model.held);
     covered.checks += 1;
     covered.objects += objects.length;
@@ -146,15 +184,16 @@ async function run(
       harness.workers.stop();
       // Writes in flight cannot be recalled.
       await flushEventLoop();
-      model.restart([...api.stored.values()].map(modelObject));
+      model.restart(withoutCopies(storedObjects()));
     } else {
       await settle();
       harness.workers.stop();
       // The next process knows nothing of holds: it finds objects like any other.
-      model.restart(model.held.length === 0 ? undefined : [...api.stored.values()].map(modelObject));
+      model.restart(model.held.length === 0 ? undefined : withoutCopies(storedObjects()));
     }
     streams.clear();
-    harness = createHarness({ api, serverClock: MODEL_CLOCK, removalHold });
+    if (form === 'alternating') representation = representation === 'slices' ? 'objects' : 'slices';
+    harness = startOperator();
     for (const sent of early) report(sent);
     model.markListed();
     await harness.start();
@@ -176,6 +215,7 @@ async function run(
         break;
       case 'watch':
         api.deliver(harness.cache, next.events);
+        sliceApi?.deliver(harness.sliceCache, next.events);
         break;
       case 'wait':
         await harness.advance(next.ms);
@@ -191,6 +231,14 @@ async function run(
   }
   await check();
   harness.workers.stop();
+}
+
+/** Returns the tunnels for the model; one that is in both forms during a migration once. */
+function withoutCopies(objects: readonly TunnelObject[]): ReturnType<typeof modelObject>[] {
+  const byTunnel = new Map(
+    objects.map((object) => [JSON.stringify([object.spec.reporter, object.spec.tunnelName]), object]),
+  );
+  return [...byTunnel.values()].map((object) => modelObject(object));
 }
 
 function modelObject(object: TunnelObject) {
@@ -211,6 +259,18 @@ describe('the controller, compared to a model', () => {
     const runs = await assertHolds(property, { runs: 1000, file: 'test/unit/model-objects.test.ts' });
     for (const [what, times] of Object.entries(covered))
       expect(times, what).to.be.at.least(Math.floor(runs / 100));
+  });
+
+  it('has the tunnels of the model in slices, and during migrations in one of both forms', async function () {
+    this.timeout(600_000);
+    const property = fc.asyncProperty(
+      fc.constantFrom('skip' as const, 'nack' as const),
+      fc.array(step, { maxLength: 25, size: 'max' }),
+      fc.constantFrom(EVERY_REMOVAL, NO_REMOVAL_HOLD),
+      fc.constantFrom('slices' as const, 'alternating' as const),
+      run,
+    );
+    await assertHolds(property, { runs: 200, file: 'test/unit/model-objects.test.ts' });
   });
 
   it('detects a flap after a heartbeat that arrived before the objects were listed', async () => {

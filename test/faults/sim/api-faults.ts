@@ -4,7 +4,7 @@ import { createWebhook } from './webhook.ts';
 
 const TUNNELS = 'reversetunnels';
 const REPORTERS = 'reversetunnelreporters';
-const RESOURCES = [TUNNELS, REPORTERS, 'leases'];
+const RESOURCES = [TUNNELS, REPORTERS, 'leases', 'reversetunnelslices'];
 
 /** Injects a fault into the API server and ends it after the fault's duration. */
 function temporarily(
@@ -26,6 +26,12 @@ function injectErrors(error: keyof SimHarness['server']['rates']): FaultInjector
       harness.server.rates[error] = 0;
     },
   );
+}
+
+/** Returns the kind whose CRD is deleted. */
+function pickKind({ harness, fault }: FaultContext): string {
+  if (fault.variant % 2 !== 0) return REPORTERS;
+  return harness.hasSlices && fault.variant % 4 === 0 ? 'reversetunnelslices' : TUNNELS;
 }
 
 /** Faults that change the store itself, which during a run is possible only with the in-memory store. */
@@ -57,7 +63,7 @@ export const apiFaults = {
   ),
   'api-rewrites': temporarily(
     ({ harness, fault }) => {
-      harness.server.admit = createWebhook(fault.variant);
+      harness.server.admit = createWebhook(fault.variant, harness.hasSlices);
     },
     ({ harness }) => {
       harness.server.admit = undefined;
@@ -84,7 +90,7 @@ export const apiFaults = {
   },
   'crd-deleted': (context) => {
     const { harness, fault } = context;
-    const resource = fault.variant % 2 === 0 ? TUNNELS : REPORTERS;
+    const resource = pickKind(context);
     const { memory } = harness.store;
     memory?.setKindState(resource, 'terminating');
     harness.time.after(200, () => memory?.deleteAll(resource));

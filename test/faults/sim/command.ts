@@ -1,3 +1,4 @@
+import type { Representation } from '../../../src/core/representation.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
 import { openRealApi } from './real-api.ts';
 import { createRealServer } from './real-server.ts';
@@ -14,6 +15,8 @@ export interface SimulationOptions {
   readonly trace: boolean;
   /** The API server of the runs; a real one is started and stopped by the command. */
   readonly api: 'memory' | 'real';
+  /** `slices`: the tunnels are in slices, at least for a part of each run. */
+  readonly representation: Representation;
 }
 
 /** Runs seeds in fake time and prints the results. @returns true when no run had a difference */
@@ -30,11 +33,11 @@ export async function runSimulation(options: SimulationOptions): Promise<boolean
 }
 
 async function runWithApi(options: SimulationOptions, openApi: RunOptions['openApi']): Promise<boolean> {
-  const { seed, seeds, steps, trace } = options;
+  const { seed, seeds, steps, trace, representation } = options;
   const print = (line: string): void => void process.stdout.write(`${line}\n`);
   const startedMs = performance.now();
   if (seeds === 1) {
-    const schedule = selectFaults(seed, steps);
+    const schedule = selectFaults(seed, steps, representation);
     const outcome = await runOnce(schedule, { trace: trace ? print : undefined, openApi });
     if (outcome.violations.length > 0)
       print(
@@ -50,6 +53,7 @@ async function runWithApi(options: SimulationOptions, openApi: RunOptions['openA
   }
   const summary = await runSeeds(seed, seeds, {
     ...(openApi === undefined ? {} : { openApi }),
+    representation,
     onFailure: (at, [first]) => print(`seed ${at}: ${first ?? ''}`),
     onSeed(at) {
       if ((at - seed + 1) % (options.api === 'real' ? 50 : 1000) === 0)

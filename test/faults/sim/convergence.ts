@@ -4,6 +4,7 @@ import { manifestFor, OMITTED_CREATED_AT, type TunnelObject } from '../../../src
 import { internalSizes } from '../../support/internal-sizes.ts';
 import { names } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';
+import { checkSliceCaches, checkSlices } from './slice-convergence.ts';
 
 const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 
@@ -11,18 +12,23 @@ const LEADER_LEASE = 'reverse-tunnel-operator-leader';
 export function checkConverged(harness: SimHarness): string[] {
   return [
     ...checkTunnelObjects(harness),
+    ...checkSlices(harness),
+    ...checkSliceCaches(harness),
     ...checkReporterObjects(harness),
     ...checkLeases(harness),
     ...checkReplicas(harness),
   ];
 }
 
-/** Every tunnel of a running reporter has an object, and there are no other objects. */
-function checkTunnelObjects({ envoys, store }: SimHarness): string[] {
+/**
+ * Every tunnel of a running reporter has an object, and there are no other objects. With `--representation slices`, there
+ * are no objects.
+ */
+function checkTunnelObjects({ envoys, store, representation }: SimHarness): string[] {
   const differences: string[] = [];
   const expected = new Map<string, ReturnType<typeof manifestFor>>();
   for (const envoy of envoys) {
-    if (!envoy.isRunning) continue;
+    if (!envoy.isRunning || representation === 'slices') continue;
     for (const { reportedMs: _, createdAt, ...rest } of envoy.tunnels().values()) {
       const tunnel = { ...rest, createdAt: createdAt && formatCreatedAt(createdAt.seconds, createdAt.nanos) };
       const manifest = manifestFor(names, envoy.reporter, tunnel);
@@ -168,12 +174,13 @@ function checkReplicas(harness: SimHarness): string[] {
 export function findLeaks(harness: SimHarness): string[] {
   const leaks: string[] = [];
   for (const { process, components } of harness.replicas()) {
-    const { cache, ledger, controllers } = components;
+    const { cache, slices, ledger, controllers } = components;
     const { queue, enqueuer } = controllers.tunnels;
     const streams = [...controllers.registry.entries()].length;
     const expected: [what: string, of: object, sizes: Record<string, number>][] = [
       ['queue', queue, { '#queues': 0 }],
       ['tunnel cache', cache, { '#pendingOwnWrites': 0 }],
+      ['slice cache', slices, { '#pendingOwnWrites': 0 }],
       ['ledger', ledger, { '#reporters': streams }],
       ['mirror', enqueuer, { '#deferred': 0 }],
     ];

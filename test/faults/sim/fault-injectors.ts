@@ -1,3 +1,4 @@
+import type { SliceObjectSpec } from '../../../src/core/slice-object.ts';
 import { manifestFor } from '../../../src/core/tunnel-object.ts';
 import type { Backup } from '../../../embedded-api-server/store.ts';
 import { apiFaults } from './api-faults.ts';
@@ -22,7 +23,9 @@ export type FaultInjector = (scene: FaultContext) => void;
 const MAX_RETURN_MS = 18_000;
 const TUNNELS = 'reversetunnels';
 const REPORTERS = 'reversetunnelreporters';
+const SLICES = 'reversetunnelslices';
 const RESOURCES = [TUNNELS, REPORTERS, 'leases'];
+const RESOURCES_WITH_SLICES = [...RESOURCES, SLICES];
 
 function pickEnvoy({ harness, fault }: FaultContext): SimEnvoy | undefined {
   const up = harness.envoys.filter(({ isRunning }) => isRunning);
@@ -40,6 +43,11 @@ function pickReplica({ harness, fault }: FaultContext): ReplicaProcess | undefin
 
 function pickTunnelName({ fault }: FaultContext): string {
   return `node-${fault.variant % 8}`;
+}
+
+function pickResource({ harness, fault }: FaultContext): string {
+  const resources = harness.hasSlices ? RESOURCES_WITH_SLICES : RESOURCES;
+  return resources[fault.variant % resources.length] ?? TUNNELS;
 }
 
 function stopReplica(suspended: boolean): FaultInjector {
@@ -201,15 +209,15 @@ export const FAULT_INJECTORS: Readonly<Record<FaultKind, FaultInjector>> = {
   },
   'watch-lag': (context) => {
     const replica = pickReplica(context);
-    const resource = RESOURCES[context.fault.variant % RESOURCES.length] ?? TUNNELS;
+    const resource = pickResource(context);
     replica?.link.lagMs.set(resource, Math.min(context.fault.durationMs, 15_000));
     context.harness.time.after(context.fault.durationMs, () => replica?.link.lagMs.delete(resource));
   },
   'watch-half-open': (context) => {
-    pickReplica(context)?.link.breakWatches('half-open', RESOURCES[context.fault.variant % RESOURCES.length]);
+    pickReplica(context)?.link.breakWatches('half-open', pickResource(context));
   },
   'watch-reset': (context) => {
-    pickReplica(context)?.link.breakWatches('reset', RESOURCES[context.fault.variant % RESOURCES.length]);
+    pickReplica(context)?.link.breakWatches('reset', pickResource(context));
   },
 };
 
@@ -222,7 +230,7 @@ export async function recover(harness: SimHarness): Promise<void> {
   server.extraLatencyMs = 0;
   server.admit = undefined;
   Object.assign(server.rates, { throttled: 0, unavailable: 0, brokenBefore: 0, brokenAfter: 0 });
-  for (const resource of [TUNNELS, REPORTERS]) {
+  for (const resource of [TUNNELS, REPORTERS, SLICES]) {
     if (store.memory === undefined || store.memory.kindState(resource) === 'served') continue;
     store.memory.setKindState(resource, 'served');
     server.clearWatchCache();
@@ -237,9 +245,11 @@ export async function recover(harness: SimHarness): Promise<void> {
       running.link.maxLatencyMs = 3;
       running.link.lagMs.clear();
     }
+    if (running !== undefined && running.representation !== harness.representation)
+      harness.killReplica(slot, 'reset');
     harness.startReplica(slot);
   }
-  for (const resource of [TUNNELS, REPORTERS]) {
+  for (const resource of [TUNNELS, REPORTERS, SLICES]) {
     for (const { metadata } of [...store.objects(resource)]) {
       if (metadata.finalizers !== undefined) {
         harness.manualEdit('PATCH', resource, metadata.name, { metadata: { finalizers: [] } });
@@ -261,5 +271,11 @@ function deleteForeignObjects({ store, manualEdit }: SimHarness): void {
     const tunnel = { ...rest, name: tunnelName, createdAt: undefined };
     if (names.tunnelObjectName(reporter, tunnel) !== metadata.name)
       manualEdit('DELETE', TUNNELS, metadata.name);
+  }
+  for (const { metadata, spec } of [...store.objects(SLICES)]) {
+    const { reporter, tenantID } = spec as unknown as SliceObjectSpec;
+    const ordinal = Number(/\d+$/.exec(metadata.name)?.[0] ?? 0);
+    if (names.sliceObjectName(reporter, tenantID, ordinal) !== metadata.name)
+      manualEdit('DELETE', SLICES, metadata.name);
   }
 }

@@ -3,6 +3,7 @@ import { SimApiServer } from './api-server.ts';
 import type { ApiServerObject } from '../../../embedded-api-server/objects.ts';
 import type { ApiResponse } from '../../../embedded-api-server/responses.ts';
 import type { ApiChange } from '../../../embedded-api-server/watch-cache.ts';
+import type { Representation } from '../../../src/core/representation.ts';
 import type { Schedule } from './schedule.ts';
 import { createPrng, type Prng } from './prng.ts';
 import { createSimEnvoy, type SimEnvoy } from './sim-envoy.ts';
@@ -15,6 +16,9 @@ import { MemoryApi, type SimApi } from './sim-api.ts';
 
 /** The tenants of the simulated tunnels. */
 export const TENANTS = ['acme', 'beta'] as const;
+
+/** A terminated replica exits within 10 s. */
+const ROLLOUT_INTERVAL_MS = 11_000;
 
 /** A slot in which replica processes run, one after the other. */
 export interface Slot {
@@ -32,6 +36,12 @@ export interface SimHarness {
   readonly server: SimApiServer;
   readonly slots: readonly Slot[];
   readonly envoys: SimEnvoy[];
+  /** `--representation` of the replicas that are started from now on. */
+  readonly representation: Representation;
+  /** True if the API server serves slices. */
+  readonly hasSlices: boolean;
+  /** Restarts the replicas one after the other with another `--representation`. */
+  changeRepresentation(representation: Representation): void;
   /** Returns the wall clock of the API server, in ms since 1970. */
   serverWallMs(): number;
   /** Envoys that are stopped and will be restarted. */
@@ -79,6 +89,8 @@ export async function createSimHarness(
   const wallClock = new SimProcess('wall', time);
   const streams = new Set<SimStream>();
   const writes = new Map<string, number>();
+  const hasSlices = schedule.representations !== undefined;
+  let representation = schedule.representations?.[0]?.representation ?? 'objects';
 
   const traceLine = (line: () => string): void => trace?.(`${(time.nowMs / 1000).toFixed(3)} ${line()}`);
   const inMemory = (): SimApi =>
@@ -111,6 +123,15 @@ export async function createSimHarness(
     server,
     slots,
     envoys,
+    get representation() {
+      return representation;
+    },
+    hasSlices,
+    changeRepresentation(changed) {
+      representation = changed;
+      traceLine(() => `rolls out --representation ${changed}`);
+      for (const slot of slots) time.after(ROLLOUT_INTERVAL_MS * slot.index, () => restartReplica(slot));
+    },
     serverWallMs: () => wallClock.wallMs(),
     stoppedEnvoys: new Set(),
     writes,
@@ -140,6 +161,8 @@ export async function createSimHarness(
         namespace: store.namespace,
         link,
         prng,
+        representation,
+        hasSlices,
         beforeReport: (reporter, report) => invariants.beforeReport(reporter, report, process),
         onReport: (reporter) => invariants.onReport(reporter, process),
         log: trace === undefined ? undefined : (line) => traceLine(() => `  ${process.name} ${line.trim()}`),
@@ -199,6 +222,16 @@ export async function createSimHarness(
     for (const old of streams) if (!old.isLive) streams.delete(old);
     streams.add(stream);
     return stream;
+  }
+
+  /** Terminates a replica, and starts the next one when it has exited, or after 10 s. */
+  function restartReplica(slot: Slot): void {
+    const { running } = slot;
+    harness.terminateReplica(slot);
+    time.after(ROLLOUT_INTERVAL_MS, () => {
+      if (slot.running === running) harness.killReplica(slot, 'reset');
+      harness.startReplica(slot);
+    });
   }
 
   function endProcess({ process, link }: ReplicaProcess, how: 'reset' | 'silent'): void {

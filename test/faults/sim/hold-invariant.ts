@@ -26,8 +26,10 @@ export class HoldInvariant {
     { fullPush, added, removedNames }: Report,
     nowMs: number,
   ): void {
-    const { cache } = replica.components;
+    const { cache, slices, ledger } = replica.components;
     const key = reporterKey(reporter);
+    // A process that serves the reporter no longer, and does not own it, forgets its holds.
+    if (ledger.reporter(key) === undefined) this.#byProcess.get(replica)?.delete(key);
     const known = this.#reported(replica, key);
     for (const [name, untilMs] of known.heldUntilMs) {
       if (untilMs > nowMs) continue;
@@ -50,7 +52,7 @@ export class HoldInvariant {
       return;
     }
     for (const name of addedNames) known.heldUntilMs.delete(name);
-    const objects = [...cache.tunnelNames(key)];
+    const objects = [...new Set([...cache.tunnelNames(key), ...slices.tunnelNames(key)])];
     const lacking = objects.filter(
       (name) =>
         !addedNames.includes(name) &&
@@ -60,6 +62,7 @@ export class HoldInvariant {
     const { holdMs, thresholdPercent, maxImmediate } = REMOVAL_HOLD;
     const isHeld =
       cache.hasSynced &&
+      slices.hasSynced &&
       lacking.length > maxImmediate &&
       lacking.length / objects.length > thresholdPercent / 100;
     for (const name of lacking) {

@@ -9,6 +9,7 @@ import { FlapInvariant } from './flap-invariant.ts';
 import { HoldInvariant } from './hold-invariant.ts';
 import { EXPIRE_AFTER_MS, names, type ReplicaProcess } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';
+import { ShownTunnels, type HiddenTunnel } from './shown-tunnels.ts';
 
 /** Objects whose reporter object is missing expire after a minute. */
 const ORPHAN_EXPIRE_AFTER_MS = 60_000;
@@ -54,7 +55,7 @@ interface ServiceRecord {
  * - No replica writes a creation time that is in the future, or omits one that is in the past, whatever its clock is.
  * - A process writes only objects of reporters that it has claimed, and stops soon after it lost the claim.
  * - No replica deletes the object of a tunnel that has been up since before the object was created, unless the
- * reporter was unserved for `expireAfter`.
+ * reporter was unserved for `expireAfter`. With slices: no replica hides such a tunnel, which is shown in either form.
  * - No replica deletes an object whose removal is held.
  * - No replica writes the objects of a flapping tunnel more often than every 30 s.
  */
@@ -70,6 +71,7 @@ export function createInvariants(harness: SimHarness): Invariants {
   const owners = new Map<string, Map<string, number>>();
   const current = new Map<string, string | undefined>();
   const createdMs = new Map<string, number>();
+  const shown = new ShownTunnels(harness.store);
 
   function violation(text: string): void {
     violations.push(`${(harness.time.nowMs / 1000).toFixed(3)} s: ${text}`);
@@ -120,6 +122,22 @@ export function createInvariants(harness: SimHarness): Invariants {
     );
   }
 
+  function onTunnelHidden({ key, tunnelName, tenantID, shownMs }: HiddenTunnel, actor: string): void {
+    if (actor === 'kubectl' || actor === 'server' || duplicates.has(key)) return;
+    const tunnel = harness.envoys
+      .find((candidate) => candidate.key === key)
+      ?.tunnels()
+      .get(tunnelName);
+    const { lastSentMs = Number.NEGATIVE_INFINITY, returnedMs = Number.NEGATIVE_INFINITY } =
+      served.get(key) ?? {};
+    if (tunnel?.reportedMs === undefined || tunnel.reportedMs > Math.min(shownMs, lastSentMs)) return;
+    if (tunnel.tenantID !== tenantID) return;
+    if (unservedMs(key) >= limitMs(key) || harness.time.nowMs - returnedMs < MAX_DELETE_DELAY_MS) return;
+    violation(
+      `${actor} hides tunnel ${tunnelName} of ${key}, which has been up since ${((tunnel.reportedMs ?? 0) / 1000).toFixed(1)} s`,
+    );
+  }
+
   function onObjectWritten({ object, before, actor }: ApiChange): void {
     if (actor === 'kubectl' || actor === 'server') return;
     const { metadata, spec } = object as unknown as TunnelObject;
@@ -153,6 +171,19 @@ export function createInvariants(harness: SimHarness): Invariants {
       violation(`${process.name} deletes ${tunnelName}, whose removal is held for another ${remainingMs} ms`);
   }
 
+  /** Checks that a write hides no tunnel whose removal is held. */
+  function checkHiddenHolds(
+    process: SimProcess,
+    key: string,
+    { verb, resource, name, body }: SentCall,
+  ): void {
+    const current = name === undefined ? undefined : harness.store.get(resource, name);
+    if (name === undefined || current === undefined || (verb !== 'delete' && verb !== 'patch')) return;
+    const { spec = {} } = verb === 'patch' ? (JSON.parse(body ?? '{}') as { spec?: object }) : {};
+    const after = verb === 'delete' ? undefined : { ...current, spec: { ...current.spec, ...spec } };
+    for (const tunnelName of shown.hiddenBy(resource, name, after)) checkHold(process, key, tunnelName);
+  }
+
   function checkFlaps(process: SimProcess, key: string, tunnelName: string): void {
     const elapsedMs = flaps.onWrite(process, key, tunnelName, process.monotonicMs());
     // The objects of a disconnected reporter have a limit of their own, and a misplaced object is deleted at once.
@@ -183,7 +214,7 @@ export function createInvariants(harness: SimHarness): Invariants {
       if ((verb !== 'create' && sentVersion === undefined) || (verb === 'delete' && uid === undefined)) {
         violation(`${process.name} sends ${verb} of ${resource} ${name} without preconditions`);
       }
-      if (resource !== 'reversetunnels') return;
+      if (resource !== 'reversetunnels' && resource !== 'reversetunnelslices') return;
       const object = (name === undefined ? JSON.parse(body ?? '{}') : harness.store.get(resource, name)) as
         Pick<TunnelObject, 'metadata' | 'spec'> | undefined;
       // The API server rejects a write with another version, regardless of the sender.
@@ -196,6 +227,10 @@ export function createInvariants(harness: SimHarness): Invariants {
       else if (harness.time.nowMs - Math.max(lastMs, process.resumedAtMs) > MAX_STALE_OWNER_MS) {
         violation(`${process.name} sends ${verb} of an object of ${key} long after it lost the claim`);
       }
+      if (harness.hasSlices) {
+        checkHiddenHolds(process, key, { verb, resource, name, body });
+        return;
+      }
       if (verb === 'delete') checkHold(process, key, object.spec.tunnelName);
       checkFlaps(process, key, object.spec.tunnelName);
     },
@@ -207,6 +242,11 @@ export function createInvariants(harness: SimHarness): Invariants {
     onChange(change) {
       const { resource, type, object } = change;
       if (resource === 'reversetunnelreporters') onReporterChange(change);
+      if (harness.hasSlices && (resource === 'reversetunnels' || resource === 'reversetunnelslices')) {
+        for (const tunnel of shown.onChange(change, harness.time.nowMs)) onTunnelHidden(tunnel, change.actor);
+        if (resource === 'reversetunnels' && type !== 'DELETED') onObjectWritten(change);
+        return;
+      }
       if (resource !== 'reversetunnels') return;
       if (type === 'ADDED') createdMs.set(object.metadata.uid, harness.time.nowMs);
       if (type === 'DELETED') onObjectDeleted(change);

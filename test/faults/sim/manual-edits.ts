@@ -1,26 +1,36 @@
 import type { ApiServerObject } from '../../../embedded-api-server/objects.ts';
+import type { SliceEntry, SliceObjectSpec } from '../../../src/core/slice-object.ts';
 import type { FaultInjector, FaultContext } from './fault-injectors.ts';
 import { names } from './replica-process.ts';
 
 const TUNNELS = 'reversetunnels';
 const REPORTERS = 'reversetunnelreporters';
+const SLICES = 'reversetunnelslices';
 
 function pickObject({ harness, fault }: FaultContext, resource: string): ApiServerObject | undefined {
   const all = [...harness.store.objects(resource)];
   return all[fault.pick % Math.max(1, all.length)];
 }
 
-function deleteInjector(resource: string): FaultInjector {
+/** Returns the kind of the objects that show tunnels; slices in two of three cases, if there are any. */
+function tunnelResource({ harness, fault }: FaultContext): string {
+  const hasSlices = harness.hasSlices && [...harness.store.objects(SLICES)].length > 0;
+  return hasSlices && fault.pick % 3 !== 0 ? SLICES : TUNNELS;
+}
+
+function deleteInjector(resourceOf: (context: FaultContext) => string): FaultInjector {
   return (context) => {
+    const resource = resourceOf(context);
     const object = pickObject(context, resource);
     if (object !== undefined) context.harness.manualEdit('DELETE', resource, object.metadata.name);
   };
 }
 
 /** Adds a finalizer and, in half of the cases, deletes the object, which then waits for the finalizer. */
-function finalizerInjector(resource: string): FaultInjector {
+function finalizerInjector(resourceOf: (context: FaultContext) => string): FaultInjector {
   return (context) => {
     const { harness, fault } = context;
+    const resource = resourceOf(context);
     const object = pickObject(context, resource);
     if (object === undefined) return;
     const { name } = object.metadata;
@@ -63,14 +73,68 @@ const LEASE_EDITS: readonly object[] = [
   { spec: { leaseDurationSeconds: 31_536_000 } },
 ];
 
+/** Edits a slice: its labels, its status, or its entries. */
+function editSlice(context: FaultContext): void {
+  const { harness, fault } = context;
+  const object = pickObject(context, SLICES);
+  if (object === undefined) return;
+  const { name } = object.metadata;
+  const { tunnels = [] } = object.spec as unknown as SliceObjectSpec;
+  const [first, ...others] = tunnels;
+  const patch = (changed: readonly (SliceEntry | undefined)[]): object => ({
+    spec: { tunnels: changed, tunnelCount: changed.length },
+  });
+  const manual = { name: 'manual', clusterID: 'eu-1', nodeID: 'manual' };
+  const edits: readonly object[] = [
+    { metadata: { labels: { 'reverse-tunnel.io/tenant': 'mine' } } },
+    patch(others.length === 0 ? [manual] : others),
+    patch([...others, { ...first, clusterID: 'mine' } as SliceEntry]),
+    patch([...tunnels, manual]),
+    patch([...tunnels, { name: `node-${fault.variant % 8}`, clusterID: 'eu-1', nodeID: 'manual' }]),
+  ];
+  const edit = edits[fault.variant % (edits.length + TUNNEL_STATUS_EDITS.length)];
+  if (edit !== undefined) harness.manualEdit('PATCH', SLICES, name, edit);
+  else {
+    const status = TUNNEL_STATUS_EDITS[fault.variant % TUNNEL_STATUS_EDITS.length] ?? {};
+    harness.manualEdit('PATCH', SLICES, `${name}/status`, status);
+  }
+}
+
+/** Creates a slice of another reporter or tenant under the name of one of an Envoy's slices. */
+function takeSliceName({ harness, fault }: FaultContext): void {
+  const envoy = harness.envoys[fault.pick % harness.envoys.length];
+  if (envoy === undefined) return;
+  const name = names.sliceObjectName(envoy.reporter, 'acme', fault.variant % 2);
+  const reporter = fault.variant % 5 === 0 ? { id: 'manual', cluster: '' } : envoy.reporter;
+  harness.manualEdit('POST', SLICES, name, {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnelSlice',
+    metadata: { name },
+    spec: {
+      reporter,
+      tenantID: 'manual',
+      tunnelCount: 1,
+      tunnels: [{ name: 'manual', clusterID: 'eu-1', nodeID: 'manual' }],
+    },
+  });
+  harness.time.after(fault.durationMs, () => {
+    if (harness.store.get(SLICES, name)?.spec['tenantID'] === 'manual')
+      harness.manualEdit('DELETE', SLICES, name);
+  });
+}
+
 /** Edits by a user with kubectl. */
 export const manualEditFaults = {
-  'kubectl-deletes-object': deleteInjector(TUNNELS),
-  'kubectl-deletes-reporter': deleteInjector(REPORTERS),
-  'kubectl-deletes-lease': deleteInjector('leases'),
-  'kubectl-holds-object': finalizerInjector(TUNNELS),
-  'kubectl-holds-reporter': finalizerInjector(REPORTERS),
+  'kubectl-deletes-object': deleteInjector(tunnelResource),
+  'kubectl-deletes-reporter': deleteInjector(() => REPORTERS),
+  'kubectl-deletes-lease': deleteInjector(() => 'leases'),
+  'kubectl-holds-object': finalizerInjector(tunnelResource),
+  'kubectl-holds-reporter': finalizerInjector(() => REPORTERS),
   'kubectl-edits-object': (context) => {
+    if (tunnelResource(context) === SLICES) {
+      editSlice(context);
+      return;
+    }
     const object = pickObject(context, TUNNELS);
     const { fault, harness } = context;
     if (object === undefined) return;
@@ -99,6 +163,10 @@ export const manualEditFaults = {
   },
   'kubectl-takes-name': (context) => {
     const { harness, fault } = context;
+    if (harness.hasSlices && fault.variant % 3 !== 0) {
+      takeSliceName(context);
+      return;
+    }
     const envoy = harness.envoys[fault.pick % harness.envoys.length];
     if (envoy === undefined) return;
     const nodeID = `node-${fault.variant % 8}`;

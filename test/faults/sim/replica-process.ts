@@ -1,10 +1,12 @@
 import { hash } from 'node:crypto';
 import { pino } from 'pino';
+import type { SliceCache } from '../../../src/controller/slice-cache.ts';
 import type { TunnelCache } from '../../../src/controller/tunnel-cache.ts';
 import type { Controllers } from '../../../src/controllers.ts';
 import type { Ledger } from '../../../src/core/ledger.ts';
 import { createNames } from '../../../src/core/names.ts';
 import type { Report } from '../../../src/core/report.ts';
+import type { Representation } from '../../../src/core/representation.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import type { Log } from '../../../src/log.ts';
 import { createMetrics } from '../../../src/metrics.ts';
@@ -23,6 +25,8 @@ export const UNKNOWN_AFTER_MS = 20_000;
 export const EXPIRE_AFTER_MS = 120_000;
 /** `--removal-hold`, and a threshold that the few tunnels of a simulated reporter reach. */
 export const REMOVAL_HOLD = { holdMs: 15_000, thresholdPercent: 50, maxImmediate: 1 };
+/** Few, so that the tunnels of a simulated reporter need several slices. */
+export const MAX_SLICE_TUNNELS = 3;
 const WRITE_CONCURRENCY = 8;
 const FLUSH_TIMEOUT_MS = 5000;
 
@@ -42,10 +46,13 @@ export interface ReplicaProcess {
   readonly process: SimProcess;
   readonly link: ApiLink;
   readonly service: ReportingService;
+  /** `--representation`. */
+  readonly representation: Representation;
   /** Internals for the checks only. */
   readonly components: {
     readonly ledger: Ledger;
     readonly cache: TunnelCache;
+    readonly slices: SliceCache;
     readonly controllers: Controllers;
   };
   /** Terminates as `stop` of `src/operator.ts` does; calls `exited` when the process may exit. */
@@ -58,6 +65,10 @@ export interface ReplicaProcessOptions {
   readonly namespace: string;
   readonly link: ApiLink;
   readonly prng: Prng;
+  /** `--representation`. */
+  readonly representation: Representation;
+  /** False: the API server does not serve slices. */
+  readonly hasSlices: boolean;
   /** Called for each report before it is applied. */
   readonly beforeReport: (reporter: ReporterId, report: Report) => void;
   /** Called for each report that was applied. */
@@ -88,9 +99,11 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
       unknownAfterMs: UNKNOWN_AFTER_MS,
       expireAfterMs: EXPIRE_AFTER_MS,
       removalHold: REMOVAL_HOLD,
+      representation: options.representation,
+      maxSliceTunnels: MAX_SLICE_TUNNELS,
       writeConcurrency: WRITE_CONCURRENCY,
     },
-    watchSlices: false,
+    watchSlices: options.hasSlices,
     watchPolicies: false,
     watchExpectations: false,
     tunnelPageLimit: options.pageLimit,
@@ -101,9 +114,9 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
   });
   const { ledger, caches, leases, controllers } = replica;
   const { intake } = controllers;
-  // The simulation has neither policies nor slices; test/unit/policy-enforcement.test.ts has.
+  // The simulation has no policies; test/unit/policy-enforcement.test.ts has.
   caches.policies.onKindMissing();
-  caches.slices.onKindMissing();
+  if (!options.hasSlices) caches.slices.onKindMissing();
   const service = createReportingService({
     sink: {
       reporterConnected: (reporter, envoy, peer, isReconnect) =>
@@ -145,7 +158,8 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
     process,
     link,
     service,
-    components: { ledger, cache: caches.tunnels, controllers },
+    representation: options.representation,
+    components: { ledger, cache: caches.tunnels, slices: caches.slices, controllers },
     terminate: (exited) => void terminate().then(exited),
   };
 }

@@ -1,4 +1,5 @@
-import { generateSchedule, type Schedule, formatFault } from './schedule.ts';
+import type { Representation } from '../../../src/core/representation.ts';
+import { generateRepresentations, generateSchedule, type Schedule, formatFault } from './schedule.ts';
 import { simulate, type Outcome, type RunOptions } from './simulate.ts';
 import { STORE_FAULTS } from './api-faults.ts';
 import type { OpenApi } from './harness.ts';
@@ -24,9 +25,21 @@ export interface RunSummary {
 /** Maximum number of runs for shrinking one failing schedule. */
 const MAX_SHRINK_RUNS = 80;
 
-/** Returns a seed's schedule with some of its faults. */
-export function selectFaults(seed: number, keptFaults: readonly number[] | undefined): Schedule {
+/** Returns the schedule of a seed; with `slices`, the tunnels are in slices, at least for a part of the time. */
+export function scheduleOf(seed: number, representation: Representation = 'objects'): Schedule {
   const schedule = generateSchedule(seed);
+  return representation === 'objects'
+    ? schedule
+    : { ...schedule, representations: generateRepresentations(seed) };
+}
+
+/** Returns a seed's schedule with some of its faults. */
+export function selectFaults(
+  seed: number,
+  keptFaults: readonly number[] | undefined,
+  representation?: Representation,
+): Schedule {
+  const schedule = scheduleOf(seed, representation);
   if (keptFaults === undefined) return schedule;
   return { ...schedule, faults: schedule.faults.filter((_, index) => keptFaults.includes(index)) };
 }
@@ -40,11 +53,13 @@ export async function runSeeds(
   count: number,
   {
     maxFailures = 5,
+    representation,
     openApi,
     onSeed,
     onFailure,
   }: {
     maxFailures?: number;
+    representation?: Representation | undefined;
     openApi?: RunOptions['openApi'];
     onSeed?: (seed: number) => void;
     /** Called for a failing seed before it is shrunk, which takes a while. */
@@ -54,14 +69,14 @@ export async function runSeeds(
   const failures: SeedFailure[] = [];
   let [seeds, requests, passedMs, slowestConvergedMs] = [0, 0, 0, 0];
   for (let seed = first; seed < first + count && failures.length < maxFailures; seed += 1) {
-    const outcome = await runOnce(generateSchedule(seed), { openApi });
+    const outcome = await runOnce(scheduleOf(seed, representation), { openApi });
     seeds += 1;
     requests += outcome.requests;
     passedMs += outcome.passedMs;
     slowestConvergedMs = Math.max(slowestConvergedMs, outcome.convergedMs);
     if (outcome.violations.length > 0) {
       onFailure?.(seed, outcome.violations);
-      failures.push(await shrink(seed, outcome, { openApi }));
+      failures.push(await shrink(seed, outcome, { openApi }, representation));
     }
     onSeed?.(seed);
   }
@@ -93,7 +108,12 @@ export async function runOnce(schedule: Schedule, options: RunOptions = {}): Pro
 }
 
 /** Removes faults, half of them at first, as long as the run still fails. */
-async function shrink(seed: number, original: Outcome, options: RunOptions): Promise<SeedFailure> {
+async function shrink(
+  seed: number,
+  original: Outcome,
+  options: RunOptions,
+  representation: Representation | undefined,
+): Promise<SeedFailure> {
   let keptFaults = generateSchedule(seed).faults.map((_, index) => index);
   let outcome = original;
   let runs = 0;
@@ -101,12 +121,12 @@ async function shrink(seed: number, original: Outcome, options: RunOptions): Pro
     for (let from = 0; from < keptFaults.length && runs < MAX_SHRINK_RUNS;) {
       const fewer = [...keptFaults.slice(0, from), ...keptFaults.slice(from + size)];
       runs += 1;
-      const retried = await runOnce(selectFaults(seed, fewer), options);
+      const retried = await runOnce(selectFaults(seed, fewer, representation), options);
       if (retried.violations.length > 0) [keptFaults, outcome] = [fewer, retried];
       else from += size;
     }
   }
-  return { schedule: selectFaults(seed, keptFaults), keptFaults, outcome };
+  return { schedule: selectFaults(seed, keptFaults, representation), keptFaults, outcome };
 }
 
 /** Formats a failure: the faults, the violations, and the command that reproduces it. */
@@ -114,12 +134,14 @@ export function formatFailure(
   { schedule, keptFaults, outcome }: SeedFailure,
   api: 'memory' | 'real' = 'memory',
 ): string {
-  const { seed, replicas, reporters, tunnels, faults } = schedule;
+  const { seed, replicas, reporters, tunnels, faults, representations } = schedule;
+  const flags = `${representations === undefined ? '' : ' --representation slices'}${api === 'real' ? ' --api real' : ''}`;
   return [
     `seed ${seed}: ${replicas} replicas, ${reporters} reporters of ${tunnels} tunnels`,
     ...faults.map((fault) => `  ${formatFault(fault)}`),
+    ...(representations ?? []).map(({ atMs, representation }) => `  ${atMs / 1000} s ${representation}`),
     ...outcome.violations.slice(0, 8).map((violation) => `  -> ${violation}`),
-    `reproduce: npm run test:faults -- --seeds 1 --seed ${seed} --steps ${keptFaults.length === 0 ? 'none' : keptFaults.join(',')}${api === 'real' ? ' --api real' : ''} --trace`,
+    `reproduce: npm run test:faults -- --seeds 1 --seed ${seed} --steps ${keptFaults.length === 0 ? 'none' : keptFaults.join(',')}${flags} --trace`,
   ].join('\n');
 }
 

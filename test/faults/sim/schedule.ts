@@ -1,3 +1,4 @@
+import type { Representation } from '../../../src/core/representation.ts';
 import { createPrng, type Prng } from './prng.ts';
 
 /** A fault at a time. `durationMs` is its duration; `pick` and `variant` select its target and its details. */
@@ -78,6 +79,14 @@ export interface Schedule {
   readonly tunnels: number;
   /** In chronological order. */
   readonly faults: readonly ScheduledFault[];
+  /** `--representation` from each of the times on, the first of which is 0. Undefined: objects, and there are no slices. */
+  readonly representations?: readonly ScheduledRepresentation[] | undefined;
+}
+
+/** A change of `--representation`, for which the replicas are restarted one after the other. */
+export interface ScheduledRepresentation {
+  readonly atMs: number;
+  readonly representation: Representation;
 }
 
 const MAX_SPAN_MS = 180_000;
@@ -119,6 +128,22 @@ export function generateSchedule(seed: number): Schedule {
     tunnels: prng.between(0, 5),
     faults: faults.toSorted((a, b) => a.atMs - b.atMs),
   };
+}
+
+/** Generates the representations of a seed: slices from the beginning, or a migration while faults happen. */
+export function generateRepresentations(seed: number): ScheduledRepresentation[] {
+  const prng = createPrng(seed ^ 0x51ce);
+  const sequences: readonly (readonly Representation[])[] = [
+    ['slices'],
+    ['objects', 'slices'],
+    ['slices', 'objects'],
+    ['slices', 'objects', 'slices'],
+  ];
+  let atMs = 0;
+  return (prng.pick(sequences) ?? []).map((representation, index) => {
+    if (index > 0) atMs += prng.between(5, 60) * 1000;
+    return { atMs, representation };
+  });
 }
 
 /** Some faults are short, some outlast a Lease, and a few outlast `expireAfter`. */

@@ -44,6 +44,10 @@ export async function simulate(schedule: Schedule, options: RunOptions = {}): Pr
     });
   }
   let lastMs = 0;
+  for (const { atMs, representation } of schedule.representations?.slice(1) ?? []) {
+    lastMs = Math.max(lastMs, atMs + 30_000);
+    time.after(atMs, () => harness.changeRepresentation(representation));
+  }
   for (const fault of schedule.faults) {
     lastMs = Math.max(lastMs, fault.atMs);
     time.after(fault.atMs, () => {
@@ -110,6 +114,8 @@ async function checkQuiescent(harness: SimHarness): Promise<string[]> {
   const violations = checkConverged(harness).map((text) => `no longer converged: ${text}`);
   const tunnelWrites = harness.writes.get('reversetunnels') ?? 0;
   const reporterWrites = harness.writes.get('reversetunnelreporters') ?? 0;
+  const sliceWrites = harness.writes.get('reversetunnelslices') ?? 0;
+  if (sliceWrites > 0) violations.push(`${sliceWrites} slice writes after convergence`);
   if (tunnelWrites > 0) violations.push(`${tunnelWrites} object writes after convergence`);
   if (reporterWrites > 0 && !hasConflicts)
     violations.push(`${reporterWrites} reporter object writes after convergence`);

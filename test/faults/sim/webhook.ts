@@ -2,13 +2,15 @@ import type { ApiRequest } from '../../../embedded-api-server/requests.ts';
 
 type Json = Record<string, unknown>;
 
-/** What a mutating admission webhook does to the body of a request, by variant of the fault. */
-const MUTATIONS: readonly {
+interface Mutation {
   readonly resource: string;
   readonly status: boolean;
   readonly methods: readonly ApiRequest['method'][];
   readonly mutate: (body: Json) => Json;
-}[] = [
+}
+
+/** What a mutating admission webhook does to the body of a request, by variant of the fault. */
+const MUTATIONS: readonly Mutation[] = [
   { resource: 'reversetunnels', status: false, methods: ['POST', 'PATCH'], mutate: relabel },
   { resource: 'reversetunnels', status: false, methods: ['PATCH'], mutate: relabel },
   {
@@ -37,15 +39,37 @@ const MUTATIONS: readonly {
   },
 ];
 
+/** The same for slices. */
+const SLICE_MUTATIONS: readonly Mutation[] = [
+  { resource: 'reversetunnelslices', status: false, methods: ['POST', 'PATCH'], mutate: relabel },
+  { resource: 'reversetunnelslices', status: false, methods: ['POST', 'PATCH'], mutate: rewriteEntry },
+  {
+    resource: 'reversetunnelslices',
+    status: false,
+    methods: ['POST'],
+    mutate: (body) => merge(body, 'spec', { tenantID: 'rewritten' }),
+  },
+  {
+    resource: 'reversetunnelslices',
+    status: true,
+    methods: ['PATCH'],
+    mutate: (body) => merge(body, 'status', { state: 'Unknown' }),
+  },
+];
+
 /** The number of variants. */
 export const WEBHOOK_MUTATIONS = MUTATIONS.length;
 
 /**
  * Returns a mutating admission webhook. It rewrites what processes send before the API server stores it, and sees
  * neither manual edits nor reads.
+ *
+ * @param hasSlices two of three variants rewrite slices
  */
-export function createWebhook(variant: number): (request: ApiRequest) => ApiRequest {
-  const { resource, status, methods, mutate } = MUTATIONS[variant % MUTATIONS.length] ?? {};
+export function createWebhook(variant: number, hasSlices = false): (request: ApiRequest) => ApiRequest {
+  const isOfSlices = hasSlices && variant % 3 !== 0;
+  const mutations = isOfSlices ? SLICE_MUTATIONS : MUTATIONS;
+  const { resource, status, methods, mutate } = mutations[variant % mutations.length] ?? {};
   return (request) => {
     const [path = ''] = request.path.split('?');
     const isStatus = path.endsWith('/status');
@@ -55,6 +79,15 @@ export function createWebhook(variant: number): (request: ApiRequest) => ApiRequ
     const body = JSON.parse(request.body ?? '{}') as Json;
     return { ...request, body: JSON.stringify(mutate(body)) };
   };
+}
+
+/** Changes the cluster of the first tunnel. */
+function rewriteEntry(body: Json): Json {
+  const { tunnels = [] } = (body['spec'] ?? {}) as { tunnels?: readonly Json[] };
+  const [first, ...others] = tunnels;
+  return first === undefined
+    ? body
+    : merge(body, 'spec', { tunnels: [{ ...first, clusterID: 'rewritten' }, ...others] });
 }
 
 function relabel(body: Json): Json {
