@@ -5,7 +5,7 @@ import type { TunnelObjectSpec } from '../../../src/core/tunnel-object.ts';
 import { reporterKey } from '../../../src/core/tunnel.ts';
 import type { SimApi } from './sim-api.ts';
 
-/** A tunnel that no object and no slice shows any more. */
+/** A tunnel that no object and no slice shows any longer. */
 export interface HiddenTunnel {
   readonly key: string;
   readonly tunnelName: string;
@@ -25,7 +25,7 @@ export class ShownTunnels {
     this.#store = store;
   }
 
-  /** Records a change of an object or a slice. Returns the tunnels that nothing shows any more. */
+  /** Records a change of an object or a slice. Returns the tunnels that nothing shows any longer. */
   onChange({ resource, type, object, before }: ApiChange, nowMs: number): HiddenTunnel[] {
     const after = type === 'DELETED' ? undefined : object;
     const shown = after === undefined ? [] : tunnelsIn(resource, after);
