@@ -62,7 +62,7 @@ export class SliceCache {
   #generation = 0;
   #replacing = false;
   #hasSynced = false;
-  #isServed = false;
+  #isServed = true;
   #size = 0;
   #sliceCount = 0;
 
@@ -91,7 +91,7 @@ export class SliceCache {
     return this.#hasSynced;
   }
 
-  /** True once a list was complete: the API server serves the kind. */
+  /** False while the API server does not serve the kind; true before it has been listed. */
   get isServed(): boolean {
     return this.#isServed;
   }
@@ -221,6 +221,7 @@ export class SliceCache {
   onKindMissing(): void {
     if (this.#hasSynced) return;
     this.#hasSynced = true;
+    this.#isServed = false;
     for (const handler of this.#handlers) handler.onListed?.();
   }
 

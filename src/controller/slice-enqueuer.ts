@@ -75,12 +75,12 @@ export class SliceEnqueuer {
     return true;
   }
 
-  /** Handles a complete list. If the kind was installed just now, all tunnels are compared again. */
+  /** Handles a complete list. If it shows that the kind is installed or missing, all tunnels are compared again. */
   onListed(): void {
     const { slices, registry, writeAuthorizer } = this.#options;
     const wasMissing = this.#isMissing;
     this.#isMissing = !slices.isServed;
-    if (!wasMissing || this.#isMissing) return;
+    if (wasMissing === this.#isMissing) return;
     for (const { key } of registry.entries()) writeAuthorizer.compareAgain(key);
   }
 

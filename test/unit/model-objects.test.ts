@@ -273,6 +273,12 @@ describe('the controller, compared to a model', () => {
     await assertHolds(property, { runs: 200, file: 'test/unit/model-objects.test.ts' });
   });
 
+  it('has a tunnel in a slice that was reported before the slices were listed', async () => {
+    const reporter = { cluster: '', id: 'responder-0' };
+    const early = [{ reporter, content: { added_tunnels: [tunnel('node-1')] } }];
+    await run('skip', [{ do: 'restart', early }], NO_REMOVAL_HOLD, 'slices');
+  });
+
   it('detects a flap after a heartbeat that arrived before the objects were listed', async () => {
     const reporter = { cluster: 'edge', id: 'responder-0' };
     const at = (seconds: number): SentReport => ({
