@@ -254,6 +254,7 @@ describe('the controller, compared to a model', () => {
       fc.constantFrom('skip' as const, 'nack' as const),
       fc.array(step, { maxLength: 25, size: 'max' }),
       fc.constantFrom(EVERY_REMOVAL, NO_REMOVAL_HOLD),
+      fc.constant('objects' as const),
       run,
     );
     const runs = await assertHolds(property, { runs: 1000, file: 'test/unit/model-objects.test.ts' });
@@ -262,7 +263,7 @@ describe('the controller, compared to a model', () => {
   });
 
   it('has the tunnels of the model in slices, and during migrations in one of both forms', async function () {
-    this.timeout(600_000);
+    this.timeout(PROPERTY_TIMEOUT_MS);
     const property = fc.asyncProperty(
       fc.constantFrom('skip' as const, 'nack' as const),
       fc.array(step, { maxLength: 25, size: 'max' }),
