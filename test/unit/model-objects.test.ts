@@ -157,7 +157,8 @@ async function run(
   async function settle(): Promise<void> {
     advanceModel(await harness.settleFlapping());
     // Each of the writes of a migration may follow the one before it after a batch.
-    for (let batch = 0; sliceApi !== undefined && batch < 8; batch += 1) {
+    if (sliceApi === undefined) return;
+    for (let batch = 0; batch < 8; batch += 1) {
       await harness.advance(SLICE_BATCH_MS);
       advanceModel(SLICE_BATCH_MS);
       advanceModel(await harness.settleFlapping());
