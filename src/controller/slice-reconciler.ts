@@ -390,13 +390,13 @@ function isOther(object: SliceObject, { item }: SliceItem, tenantID: string): bo
   return sliceReporterKey(object) !== item.key || object.spec.tenantID !== tenantID;
 }
 
-function leavingNames(action: SliceAction): Iterable<string> {
+function leavingNames(action: SliceAction): readonly string[] {
   switch (action.type) {
     case 'patch':
       return action.removed;
     case 'delete':
     case 'expire':
-      return action.slice.entries.keys();
+      return [...action.slice.entries.keys()];
     default:
       return [];
   }

@@ -281,6 +281,27 @@ describe('the controller, compared to a model', () => {
     await run('skip', [{ do: 'restart', early }], NO_REMOVAL_HOLD, 'slices');
   });
 
+  it('has a tunnel once if its tenant changes and changes back', async () => {
+    const reporter = { cluster: '', id: 'responder-0' };
+    const reportOf = (tenant: string): Step => ({
+      do: 'report',
+      reporter,
+      content: {
+        added_tunnels: [
+          { name: 'node-1', identity: { tenant_id: tenant, cluster_id: 'eu-1', node_id: 'node-1' } },
+        ],
+      },
+    });
+    const steps: Step[] = [
+      reportOf('acme'),
+      { do: 'settle' },
+      reportOf('beta'),
+      { do: 'settle' },
+      reportOf('acme'),
+    ];
+    await run('skip', steps, NO_REMOVAL_HOLD, 'slices');
+  });
+
   it('detects a flap after a heartbeat that arrived before the objects were listed', async () => {
     const reporter = { cluster: 'edge', id: 'responder-0' };
     const at = (seconds: number): SentReport => ({
