@@ -26,7 +26,7 @@ export const EXPIRE_AFTER_MS = 120_000;
 /** `--removal-hold`, and a threshold that the few tunnels of a simulated reporter reach. */
 export const REMOVAL_HOLD = { holdMs: 15_000, thresholdPercent: 50, maxImmediate: 1 };
 /** Few, so that the tunnels of a simulated reporter need several slices. */
-export const MAX_SLICE_TUNNELS = 3;
+export const MAX_SLICE_TUNNELS = 2;
 const WRITE_CONCURRENCY = 8;
 const FLUSH_TIMEOUT_MS = 5000;
 
