@@ -91,7 +91,9 @@ export class SliceEnqueuer {
     if (packing === undefined) return;
     if (after === undefined) packing.observeDeleted(sliceName);
     else this.#compareAll(key, packing.observe(after));
-    for (const changed of packing.takeChanged()) this.#enqueue(key, changed, clock.monotonicMs());
+    // The slice itself is compared by whoever observed it: a reconciliation, or `TunnelEnqueuer.onSliceChanged`.
+    for (const changed of packing.takeChanged())
+      if (changed !== sliceName) this.#enqueue(key, changed, clock.monotonicMs());
   }
 
   /** Assigns the tunnels of a slice to others, because its name is taken by an object that must not be overwritten. */
@@ -120,15 +122,22 @@ export class SliceEnqueuer {
 
   /** Records that a slice is reconciled: changes from now on belong to the next batch. */
   taken(key: string, sliceName: string): void {
-    const { assignments, planner, registry } = this.#options;
+    const { registry } = this.#options;
     registry.entry(key)?.pendingWrites.endLimit(sliceItemName(sliceName));
     const batch = this.#batches.get(key);
     if (batch?.delete(sliceName) === true && batch.size === 0) this.#batches.delete(key);
+    this.releaseMissing(key, sliceName);
+  }
+
+  /** Frees the places of tunnels that a slice, which is being reconciled, neither contains nor should contain. */
+  releaseMissing(key: string, sliceName: string): void {
+    const { assignments, planner, clock } = this.#options;
     const packing = assignments.packing(key);
-    // What vanished again before it was written needs no place.
     for (const name of packing.pending(sliceName))
       if (planner.desired(key, name) === undefined) packing.release(name);
     packing.writing(sliceName);
+    for (const changed of packing.takeChanged())
+      if (changed !== sliceName) this.#enqueue(key, changed, clock.monotonicMs());
   }
 
   /** Ends the wait for more changes. */

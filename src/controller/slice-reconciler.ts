@@ -177,8 +177,10 @@ export class SliceReconciler implements Reconciler {
 
   /** Completes a reconciliation after which nothing needs to be written now. */
   #settle({ item, sliceName }: SliceItem, hasWritten: boolean, isAnswered: boolean, nowMs: number): Outcome {
-    const { planner, registry, rewritten, flapping, transitions, writeAuthorizer, metrics } = this.#options;
+    const { planner, slices, registry, rewritten, flapping, transitions } = this.#options;
+    const { writeAuthorizer, metrics } = this.#options;
     const { key, name } = item;
+    slices.releaseMissing(key, sliceName);
     this.#compareObjects(key, sliceName);
     transitions.settled(key, sliceName, planner.namesIn(key, sliceName));
     const retryAtMs = registry.entry(key)?.pendingWrites.rewritten.retryAtMs(name);

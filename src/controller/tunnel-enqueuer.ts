@@ -278,6 +278,7 @@ export class TunnelEnqueuer {
         if (sliceName !== undefined) {
           scanned += NAMES_PER_SLICE - 1;
           if (slices.compareSlice(key, sliceName, sinceMs)) isSliceAdded = true;
+          else if (pendingWrites?.isBlocked(value) === true) queue.add(key, value, sinceMs);
           continue;
         }
         if (slices.compare(key, value, sinceMs)) isSliceAdded = true;

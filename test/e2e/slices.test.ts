@@ -151,6 +151,17 @@ describe('tunnels in slices', () => {
     expect(await sliceWrites()).to.equal(written);
     expect(await shown('reversetunnelslices')).to.deep.equal(names);
 
+    const [changed] = fleet.reporters;
+    const [lost = ''] = changed?.expectedTunnels().keys() ?? [];
+    expect(changed?.disconnectTunnel(lost)).to.equal(true);
+    names.splice(names.indexOf(`${changed?.id.id ?? ''}/${lost}`), 1);
+    await poll(STEP_MS, async () => {
+      const all = await shown('reversetunnelslices');
+      return all.length === names.length ? true : undefined;
+    });
+    expect(await shown('reversetunnelslices')).to.deep.equal(names);
+    expect(await sliceWrites()).to.equal(written + 1);
+
     const [slice] = (await list('reversetunnelslices')).items;
     const path = `${API}/namespaces/${replicas.namespace}/reversetunnelslices/${slice?.metadata.name ?? ''}`;
     await controlPlane().request('DELETE', path);
@@ -158,7 +169,7 @@ describe('tunnels in slices', () => {
       const all = await shown('reversetunnelslices');
       return all.length === names.length ? true : undefined;
     });
-    expect(await sliceWrites()).to.equal(written + 1);
+    expect(await sliceWrites()).to.equal(written + 2);
     const [edited, ...others] = slice?.spec.tunnels ?? [];
     const tunnels = [{ ...edited, nodeID: 'edited' }, ...others];
     const { code, stderr } = await controlPlane().kubectl([
@@ -166,7 +177,7 @@ describe('tunnels in slices', () => {
       ...['-p', JSON.stringify({ spec: { tunnels } })],
     ]);
     expect(code, stderr).to.equal(0);
-    await poll(STEP_MS, async () => ((await sliceWrites()) === written + 2 ? true : undefined));
+    await poll(STEP_MS, async () => ((await sliceWrites()) === written + 3 ? true : undefined));
     const { items } = await list('reversetunnelslices');
     expect(items.flatMap(({ spec }) => spec.tunnels ?? []).map(({ nodeID }) => nodeID)).to.not.include(
       'edited',

@@ -361,3 +361,49 @@ describe('an operator that represents tunnels by objects', () => {
     expect(countVerbs(world.api)).to.deep.equal({ create: 20, delete: 1 });
   });
 });
+
+describe('slices with manual edits', () => {
+  it('use the place of a tunnel that was added manually', async () => {
+    const world = await startWithSlices();
+    world.report(RESPONDER, fullPush(...tunnelRange(1, 99)));
+    await world.advance(BATCH_MS);
+    const [slice] = storedSlices(world);
+    const tunnels = [...(slice?.spec.tunnels ?? []), { name: 'manual', clusterID: 'c', nodeID: 'n' }];
+    world.sliceApi.editManually(slice?.metadata.name ?? '', { spec: { tunnels, tunnelCount: 100 } });
+    await world.advance(BATCH_MS);
+    expect(namesInSlices(world)).to.deep.equal(sortedNames(tunnelRange(1, 99)));
+    world.report(RESPONDER, delta(tunnelRange(100, 100)));
+    await world.advance(BATCH_MS);
+    expect(storedSlices(world).map(({ spec }) => spec.tunnelCount)).to.deep.equal([100]);
+  });
+
+  it('are reverted ever more slowly while another client keeps editing them', async () => {
+    const world = await startWithSlices();
+    world.report(RESPONDER, fullPush(...tunnelRange(1, 10)));
+    await world.advance(BATCH_MS);
+    const name = storedSlices(world)[0]?.metadata.name ?? '';
+    countVerbs(world.sliceApi);
+    for (let second = 0; second < 120; second += 1) {
+      const tunnels = [{ name: 'manual', clusterID: 'c', nodeID: 'n' }];
+      world.sliceApi.editManually(name, { spec: { tunnels, tunnelCount: 1 } });
+      await world.advance(1000);
+    }
+    expect(world.sliceApi.writes).to.be.within(3, 12);
+  });
+
+  it('are not created twice if a slice with another name shows the tunnels', async () => {
+    const world = await startWithSlices();
+    world.report(RESPONDER, fullPush(...tunnelRange(1, 10)));
+    await world.advance(BATCH_MS);
+    const [slice] = storedSlices(world);
+    if (slice === undefined) throw new Error('no slice');
+    const { reporter, tenantID, tunnelCount = 0, tunnels = [] } = slice.spec;
+    world.sliceApi.createManually({
+      name: 'copy',
+      labels: {},
+      spec: { reporter, tenantID, tunnelCount, tunnels },
+    });
+    await world.advance(10_000);
+    expect(storedSlices(world).map(({ metadata }) => metadata.name)).to.deep.equal([slice.metadata.name]);
+  });
+});
