@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import type { FlappingTunnels } from '../core/flapping-tunnels.ts';
 import type { Ledger } from '../core/ledger.ts';
-import type { ObservedSlice } from '../core/slice-object.ts';
+import { isEntryUnknown, type ObservedSlice } from '../core/slice-object.ts';
 import { sameTunnel } from '../core/tunnel.ts';
 import type { Metrics } from '../metrics.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
@@ -38,6 +38,8 @@ export class SliceEnqueuer {
   /** Slices that wait for more changes, by reporter key. */
   readonly #batches = new Map<string, Set<string>>();
 
+  /** The claim in which the assignments of a reporter were made, by key. */
+  readonly #epochs = new Map<string, number>();
   #isMissing = false;
 
   constructor(options: SliceEnqueuerOptions) {
@@ -52,8 +54,10 @@ export class SliceEnqueuer {
     let isQueued = false;
     if (desired !== undefined) {
       const sliceName = packing.assign(tunnelName, desired.tenantID);
-      const entry = slices.slice(key, sliceName)?.entries.get(tunnelName);
-      if (entry !== undefined && !sameTunnel(entry, desired))
+      const slice = slices.slice(key, sliceName);
+      const entry = slice?.entries.get(tunnelName);
+      const isUnknown = slice !== undefined && isEntryUnknown(slice, tunnelName);
+      if (entry !== undefined && (isUnknown || !sameTunnel(entry, desired)))
         isQueued = this.#enqueueFor(key, sliceName, tunnelName, sinceMs, false);
     } else if (!planner.hasEntry(key, tunnelName)) {
       packing.release(tunnelName);
@@ -91,7 +95,7 @@ export class SliceEnqueuer {
     if (packing === undefined) return;
     if (after === undefined) packing.observeDeleted(sliceName);
     else this.#compareAll(key, packing.observe(after));
-    // The slice itself is compared by whoever observed it: a reconciliation, or `TunnelEnqueuer.onSliceChanged`.
+    // The slice itself is compared by the reconciliation that wrote it, or by `TunnelEnqueuer.onSliceChanged`.
     for (const changed of packing.takeChanged())
       if (changed !== sliceName) this.#enqueue(key, changed, clock.monotonicMs());
   }
@@ -120,24 +124,35 @@ export class SliceEnqueuer {
     return true;
   }
 
-  /** Records that a slice is reconciled: changes from now on belong to the next batch. */
-  taken(key: string, sliceName: string): void {
+  /**
+   * Records that a slice is reconciled: changes from now on belong to the next batch.
+   *
+   * @returns as `releaseMissing`
+   */
+  taken(key: string, sliceName: string): string[] {
     const { registry } = this.#options;
     registry.entry(key)?.pendingWrites.endLimit(sliceItemName(sliceName));
     const batch = this.#batches.get(key);
     if (batch?.delete(sliceName) === true && batch.size === 0) this.#batches.delete(key);
-    this.releaseMissing(key, sliceName);
+    return this.releaseMissing(key, sliceName);
   }
 
-  /** Frees the places of tunnels that a slice, which is being reconciled, neither contains nor should contain. */
-  releaseMissing(key: string, sliceName: string): void {
+  /**
+   * Frees the places of tunnels that a slice, which is being reconciled, neither contains nor should contain.
+   *
+   * @returns their names; they may need an object instead
+   */
+  releaseMissing(key: string, sliceName: string): string[] {
     const { assignments, planner, clock } = this.#options;
     const packing = assignments.packing(key);
-    for (const name of packing.pending(sliceName))
-      if (planner.desired(key, name) === undefined) packing.release(name);
+    const released = [...packing.pending(sliceName)].filter(
+      (name) => planner.desired(key, name) === undefined,
+    );
+    for (const name of released) packing.release(name);
     packing.writing(sliceName);
     for (const changed of packing.takeChanged())
       if (changed !== sliceName) this.#enqueue(key, changed, clock.monotonicMs());
+    return released;
   }
 
   /** Ends the wait for more changes. */
@@ -153,14 +168,19 @@ export class SliceEnqueuer {
     for (const { name } of this.#options.slices.slices(key)) yield sliceItemName(name);
   }
 
-  /** Makes the assignments of a reporter start from its slices as observed. */
-  restart(key: string): void {
-    this.#options.assignments.forget(key);
+  /** Makes the assignments of a reporter start from its slices as observed, if this replica has claimed it again. */
+  restartIfReclaimed(key: string): void {
+    const { assignments, registry } = this.#options;
+    const epoch = registry.entry(key)?.ownership.owner?.epoch;
+    if (this.#epochs.get(key) === epoch) return;
+    if (epoch !== undefined) this.#epochs.set(key, epoch);
+    assignments.forget(key);
   }
 
   /** Handles the removal of a reporter from this replica. */
   onReporterRemoved(key: string): void {
     this.#batches.delete(key);
+    this.#epochs.delete(key);
     this.#options.assignments.forget(key);
   }
 
@@ -203,7 +223,7 @@ export class SliceEnqueuer {
       queue.add(key, name, sinceMs);
       return;
     }
-    queue.addAfter({ key, name, priority: 'normal', sinceMs }, BATCH_MS);
+    queue.collect({ key, name, priority: 'normal', sinceMs }, BATCH_MS);
     const batch = this.#batches.get(key);
     if (batch === undefined) this.#batches.set(key, new Set([sliceName]));
     else batch.add(sliceName);

@@ -1,5 +1,5 @@
 import type { Ledger, TunnelState } from '../core/ledger.ts';
-import type { ObservedSlice } from '../core/slice-object.ts';
+import { isEntryUnknown, type ObservedSlice } from '../core/slice-object.ts';
 import { planSlice, type Placement, type SliceParts, type SlicePlan } from '../core/slice-plan.ts';
 import { Drift } from '../core/tunnel-object.ts';
 import { sameIdentity, sameTunnel, type Tunnel } from '../core/tunnel.ts';
@@ -20,6 +20,9 @@ export interface SlicePlannerOptions {
   readonly departures: Departures;
 }
 
+/** A slice that a finalizer keeps, and whose status shows that its tunnels have closed. */
+const DELETED = Drift.terminating | Drift.closed;
+
 const NO_WRITE: SlicePlan = { action: undefined, overflow: [] };
 
 /** Compares the desired state of slices (ledger, assignments) with the slices (cache). */
@@ -30,10 +33,11 @@ export class SlicePlanner {
     this.#options = options;
   }
 
-  /** Returns true if a reporter has slices, or tunnels that are represented in slices. */
+  /** Returns true if a reporter has slices, or tunnels that are represented in slices now or were so before. */
   isUsed(key: string): boolean {
-    const { slices, representations } = this.#options;
-    return slices.sliceCountOf(key) > 0 || representations.mayUseSlices(key);
+    const { slices, assignments, representations } = this.#options;
+    const wasUsed = slices.sliceCountOf(key) > 0 || assignments.known(key) !== undefined;
+    return wasUsed || representations.mayUseSlices(key);
   }
 
   /**
@@ -79,14 +83,18 @@ export class SlicePlanner {
     const desired = this.desired(key, tunnelName);
     const assigned = assignments.known(key)?.sliceOf(tunnelName);
     if (desired !== undefined) {
-      const isShown = shown.some(({ name, entries }) => {
-        const entry = entries.get(tunnelName);
-        return entry !== undefined && (assigned ?? name) === name && sameTunnel(entry, desired);
+      const isShown = shown.some((slice) => {
+        const entry = slice.entries.get(tunnelName);
+        const isHere = entry !== undefined && (assigned ?? slice.name) === slice.name;
+        return isHere && sameTunnel(entry, desired) && !isEntryUnknown(slice, tunnelName);
       });
       if (!isShown) return true;
     }
     return shown.some(
-      ({ name }) => (desired === undefined || name !== assigned) && this.mayLeave(key, name, tunnelName),
+      ({ name, drift }) =>
+        (desired === undefined || name !== assigned) &&
+        (drift & DELETED) !== DELETED &&
+        this.mayLeave(key, name, tunnelName),
     );
   }
 

@@ -12,7 +12,7 @@ import {
   type SliceObject,
 } from '../core/slice-object.ts';
 import type { SliceAction, SliceParts } from '../core/slice-plan.ts';
-import { findDifference } from '../core/rewrite.ts';
+import { findDifference, type RewrittenField } from '../core/rewrite.ts';
 import { closedStatus } from '../core/tunnel-object.ts';
 import type { ReporterId, Tunnel } from '../core/tunnel.ts';
 import type { Log } from '../log.ts';
@@ -123,7 +123,7 @@ export class SliceReconciler implements Reconciler {
     const sliceName = sliceNameOf(item.name);
     if (reporter === undefined || sliceName === undefined) return { kind: 'done', answered: false };
     const slice = { item, reporter, sliceName };
-    slices.taken(item.key, sliceName);
+    this.#compareReleased(item.key, slices.taken(item.key, sliceName));
     let canRemove = writeAuthorizer.authorize(item.key, 'delete') !== 'deny';
     // Additions and updates are written now, and removals once they are allowed.
     if (!canRemove && planner.needsRemoval(item.key, sliceName)) writeAuthorizer.writeSkipped(item.key);
@@ -134,7 +134,10 @@ export class SliceReconciler implements Reconciler {
       if (action === undefined) return this.#settle(slice, last !== undefined, steps > 0, nowMs);
       if (steps === MAX_WRITES) return RETRY_SOON;
       if (last !== undefined && sameWrite(last.action, action)) {
-        this.#recordRewrite(last, slice);
+        const field = rewrittenField(last);
+        // Another client undid the write at once.
+        if (field === undefined) return RETRY_SOON;
+        this.#recordRewrite(last, field, slice);
         continue;
       }
       const isRemoval = action.type === 'patch' && action.removed.length > 0;
@@ -180,7 +183,7 @@ export class SliceReconciler implements Reconciler {
     const { planner, slices, registry, rewritten, flapping, transitions } = this.#options;
     const { writeAuthorizer, metrics } = this.#options;
     const { key, name } = item;
-    slices.releaseMissing(key, sliceName);
+    this.#compareReleased(key, slices.releaseMissing(key, sliceName));
     this.#compareObjects(key, sliceName);
     transitions.settled(key, sliceName, planner.namesIn(key, sliceName));
     const retryAtMs = registry.entry(key)?.pendingWrites.rewritten.retryAtMs(name);
@@ -191,6 +194,11 @@ export class SliceReconciler implements Reconciler {
       metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
     writeAuthorizer.writeAccepted(key, name);
     return { kind: 'done', answered: isAnswered };
+  }
+
+  /** Queues tunnels that slices no longer have to show, which may need an object instead. */
+  #compareReleased(key: string, released: readonly string[]): void {
+    for (const name of released) this.#options.tunnels.enqueue(key, name);
   }
 
   /** Queues the objects of tunnels that the slice shows, which they may not need any longer. */
@@ -326,11 +334,12 @@ export class SliceReconciler implements Reconciler {
   }
 
   /** Records a write that was stored with other values than those sent. */
-  #recordRewrite({ action, sent, stored }: WrittenSlice, { item, reporter, sliceName }: SliceItem): void {
+  #recordRewrite(
+    { action, stored }: WrittenSlice,
+    field: RewrittenField,
+    { item, reporter, sliceName }: SliceItem,
+  ): void {
     const { registry, rewritten, rewrites, writeAuthorizer } = this.#options;
-    const difference = findDifference(sent, stored ?? {}, '');
-    const field =
-      difference === undefined ? UNKNOWN_FIELD : { ...difference, field: difference.field.slice(1) };
     rewritten.record(item, action);
     const isFirst = writeAuthorizer.writeRewritten(item.key, item.name, {
       ...field,
@@ -385,7 +394,17 @@ export class SliceReconciler implements Reconciler {
 }
 
 const NO_IDENTITY = { tenantID: '', ordinal: 0 };
-const UNKNOWN_FIELD = { field: 'spec', desired: '(unknown)', stored: '(unknown)' };
+
+/** Returns the first field of a slice that was stored with another value than the one that was sent. */
+function rewrittenField({ sent, stored }: WrittenSlice): RewrittenField | undefined {
+  if (stored === undefined) return undefined;
+  const difference = findDifference(sent, stored, '');
+  if (difference !== undefined) return { ...difference, field: difference.field.slice(1) };
+  // An optional field that was added to an entry.
+  const added =
+    'spec' in sent ? findDifference({ tunnels: stored.spec.tunnels }, sent.spec, 'spec') : undefined;
+  return added && { field: added.field, desired: added.stored, stored: added.desired };
+}
 
 /** Returns true if an object is not a slice of the reporter and the tenant. */
 function isOther(object: SliceObject, { item }: SliceItem, tenantID: string): boolean {

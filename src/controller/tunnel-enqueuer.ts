@@ -121,7 +121,7 @@ export class TunnelEnqueuer {
     this.#deferred.delete(key);
     const usesSlices = slicePlanner.isUsed(key);
     // Another replica may have owned the reporter in the meantime.
-    if (usesSlices) slices.restart(key);
+    if (usesSlices) slices.restartIfReclaimed(key);
     this.#enqueueChanged(key, ledger.tunnelNames(key), sinceMs);
     this.#enqueueChanged(key, this.#namesNotReported(key), sinceMs);
     if (usesSlices) this.#enqueueChanged(key, slices.itemNames(key), sinceMs);

@@ -22,7 +22,7 @@ export type Priority = 'high' | 'normal';
 export interface WorkqueueEventHandler {
   /** Items became ready. Called on a later tick than `add`, once for all items added until then. */
   onReady?(): void;
-  /** The last item of a reporter was completed, and no item of the reporter is delayed. */
+  /** The last item of a reporter was completed, and no item of the reporter is delayed, except by `collect`. */
   onEmptied?(key: string): void;
 }
 
@@ -36,6 +36,8 @@ interface ReporterQueue {
   /** Names being reconciled, with what was added since the start of the reconciliation, if anything. */
   readonly running: Map<string, Addition | undefined>;
   readonly delayed: Map<string, Delay>;
+  /** The number of `delayed` names that only wait for more changes. */
+  collecting: number;
   /** Consecutive failures by name. */
   readonly failures: Map<string, number>;
   /** The rotations that contain the reporter. */
@@ -56,6 +58,8 @@ interface Delay {
   addition: Addition;
   /** True for a backoff, which later changes do not cut short. */
   readonly isHeld: boolean;
+  /** True if the name only waits for more changes. */
+  readonly isCollecting: boolean;
 }
 
 /** Reporters with waiting items, in the order of their turns from index `next` on. */
@@ -114,10 +118,10 @@ export class Workqueue {
     return this.#depth === 0 && this.#runningCount === 0;
   }
 
-  /** Returns the number of a reporter's items that wait, are delayed or are being reconciled. */
+  /** Returns the number of a reporter's items that wait, are delayed or are being reconciled, without `collect`. */
   pending(key: string): number {
     const queue = this.#queues.get(key);
-    return queue === undefined ? 0 : queue.waiting.size + queue.running.size + queue.delayed.size;
+    return queue === undefined ? 0 : pendingIn(queue);
   }
 
   /** Returns true while an item is being reconciled: a change of its object may be the result of that. */
@@ -150,6 +154,14 @@ export class Workqueue {
   /** Queues an item after `delayMs`, unless it waits already or is delayed for less. A later `add` overtakes the delay. */
   addAfter(item: QueueItem, delayMs: number): void {
     this.#delay(item, delayMs, false);
+  }
+
+  /**
+   * Queues an item like `addAfter`, to collect more changes of it. Until then it is not pending: a reporter whose items
+   * change all the time is not behind.
+   */
+  collect(item: QueueItem, delayMs: number): void {
+    this.#delay(item, delayMs, false, true);
   }
 
   /** Queues an item after `delayMs`. A later `add` does not overtake the delay. */
@@ -187,7 +199,7 @@ export class Workqueue {
       else this.#enqueue(queue, item.name, addition);
     }
     this.#removeIfUnused(queue);
-    if (queue.waiting.size + queue.running.size + queue.delayed.size > 0) return;
+    if (pendingIn(queue) > 0) return;
     for (const handler of this.#handlers) handler.onEmptied?.(queue.key);
   }
 
@@ -208,7 +220,7 @@ export class Workqueue {
     this.#timerAtMs = Number.POSITIVE_INFINITY;
   }
 
-  #delay(item: QueueItem, delayMs: number, isHeld: boolean): void {
+  #delay(item: QueueItem, delayMs: number, isHeld: boolean, isCollecting = false): void {
     const queue = this.#queueFor(item.key);
     const { name, sinceMs, priority } = item;
     const atMs = this.#clock.monotonicMs() + delayMs;
@@ -216,8 +228,10 @@ export class Workqueue {
     if (queue.waiting.has(name)) return;
     if (existing !== undefined && !isHeld && existing.atMs <= atMs) return;
     const addition = { sinceMs: Math.min(sinceMs, existing?.addition.sinceMs ?? sinceMs), priority };
-    const delay = { queue, name, atMs, addition, isHeld };
+    const delay = { queue, name, atMs, addition, isHeld, isCollecting };
     if (existing === undefined) this.#delayedCount += 1;
+    else if (existing.isCollecting) queue.collecting -= 1;
+    if (isCollecting) queue.collecting += 1;
     queue.delayed.set(name, delay);
     this.#delays.push(delay);
     // Changes that keep overtaking a long delay would otherwise pile up until it ends.
@@ -293,6 +307,7 @@ export class Workqueue {
         iterator: undefined,
         running: new Map(),
         delayed: new Map(),
+        collecting: 0,
         failures: new Map(),
         scheduled: { high: false, normal: false },
       };
@@ -308,6 +323,7 @@ export class Workqueue {
   }
 
   #endDelay(queue: ReporterQueue, name: string): void {
+    if (queue.delayed.get(name)?.isCollecting === true) queue.collecting -= 1;
     queue.delayed.delete(name);
     this.#delayedCount -= 1;
   }
@@ -351,6 +367,10 @@ export class Workqueue {
   #notifyReady(): void {
     for (const handler of this.#handlers) handler.onReady?.();
   }
+}
+
+function pendingIn({ waiting, running, delayed, collecting }: ReporterQueue): number {
+  return waiting.size + running.size + delayed.size - collecting;
 }
 
 function merge(addition: Addition, previous: Addition | undefined): Addition {

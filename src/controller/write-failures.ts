@@ -80,23 +80,37 @@ export class WriteFailures {
       case 'throttled':
       case 'unavailable':
         return retry(failure);
+      case 'no_kind_match':
+      case 'terminating':
+        // An API server without slices still accepts objects, which must not wait for them.
+        return target.kind === 'ReverseTunnelSlice'
+          ? this.#reject(failure, target)
+          : this.#block(failure, target);
       case 'unexpected_response':
       case 'unauthorized':
-      case 'no_kind_match':
       case 'namespace_not_found':
-      case 'terminating':
-        this.#logRejection(target, target.verb, failure.message);
-        return retry(failure);
+        return this.#block(failure, target);
       case 'cancelled':
         // Only the shutdown cancels requests; a retry would be cancelled too.
         return { kind: 'done', answered: false };
       case 'rejected':
       case 'expired':
       case 'resource_version_too_large':
-        this.#logRejection(target, target.verb, failure.message);
-        this.#recordRejection(target, failure.message);
-        return { kind: 'rejected', answer: failure.message };
+        return this.#reject(failure, target);
     }
+  }
+
+  /** The write fails until something changes on the server, and others probably do, too. */
+  #block<T>(failure: ApiFailure, target: WriteTarget<T>): Outcome {
+    this.#logRejection(target, target.verb, failure.message);
+    return retry(failure);
+  }
+
+  /** The write fails until something changes on the server. */
+  #reject<T>({ message }: ApiFailure, target: WriteTarget<T>): Outcome {
+    this.#logRejection(target, target.verb, message);
+    this.#recordRejection(target, message);
+    return { kind: 'rejected', answer: message };
   }
 
   /** Reacts to a failed live read. A rejection concerns this reporter; other reporters may fare better. */

@@ -1,7 +1,7 @@
 import type { Ledger, TunnelState } from '../core/ledger.ts';
 import { nextAction, nextDisconnectedAction, type ToleratedParts, type TunnelAction } from '../core/plan.ts';
 import type { ObjectParts } from '../core/rewrite.ts';
-import type { ObservedTunnel } from '../core/tunnel-object.ts';
+import { Drift, type ObservedTunnel } from '../core/tunnel-object.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { Representations } from './representations.ts';
 import type { SlicePlanner } from './slice-planner.ts';
@@ -71,12 +71,13 @@ export class WritePlanner {
 
   /**
    * Returns what objects should show about a tunnel. One that is represented in slices is absent once a slice shows it;
-   * until then, nothing is created, and an existing object stays.
+   * until then, nothing is created, and an existing object is kept up to date.
    */
   #desiredState(key: string, tunnelName: string, objects: readonly ObservedTunnel[]): TunnelState {
     const { ledger, representations, slices } = this.#options;
     const state = ledger.tunnelState(key, tunnelName, objects[0]?.tunnel);
     if (state.state !== 'present' || !representations.usesSlice(key, state.tunnel)) return state;
-    return objects.length > 0 && slices.covers(key, state.tunnel) ? ABSENT : UNKNOWN;
+    if (objects.every(({ drift }) => (drift & Drift.terminating) !== 0)) return UNKNOWN;
+    return slices.covers(key, state.tunnel) ? ABSENT : state;
   }
 }

@@ -4,7 +4,7 @@ import type { Representation } from '../../src/core/representation.ts';
 import type { Tunnel } from '../../src/core/tunnel.ts';
 import { apiFailure, connectionFailure } from '../support/memory-api.ts';
 import { assertHolds } from '../support/property-runs.ts';
-import { delta, fullPush, RESPONDER } from '../support/sample-tunnels.ts';
+import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 import {
   BATCH_MS,
   collectGaps,
@@ -66,6 +66,31 @@ describe('a change of the representation', () => {
     expect(namesInObjects(world)).to.be.empty;
     expect(namesInSlices(world)).to.deep.equal(sortedNames(ALL));
     expect(gaps).to.be.empty;
+  });
+
+  it('back to objects before the first slice is written creates the objects', async () => {
+    const world = await startWithSlices({ representation: 'objects' });
+    world.authorizer.onPoliciesChanged(representAllAs('slices'));
+    world.report(RESPONDER, fullPush(...ALL.slice(0, 20)));
+    await world.settle();
+    world.authorizer.onPoliciesChanged(representAllAs('objects'));
+    await world.advance(1000);
+    expect(namesInObjects(world)).to.deep.equal(sortedNames(ALL.slice(0, 20)));
+    expect(world.sliceApi.writes).to.equal(0);
+  });
+
+  it('keeps the objects up to date as long as slices are rejected, and delays no other write', async () => {
+    const world = await startAs('objects');
+    world.sliceApi.before = () => {
+      throw apiFailure('no_kind_match');
+    };
+    world.authorizer.onPoliciesChanged(representAllAs('slices'));
+    await world.advance(1000);
+    world.report(RESPONDER, delta([tunnel('node-1', { createdAt: '2026-11-23T08:00:00Z' })]));
+    world.report(RESPONDER, delta([], ['node-2']));
+    await world.advance(1000);
+    expect(world.object(RESPONDER, tunnel('node-1'))?.spec.createdAt).to.equal('2026-11-23T08:00:00Z');
+    expect(namesInObjects(world)).to.deep.equal(sortedNames(ALL.filter(({ name }) => name !== 'node-2')));
   });
 
   it('counts a tunnel once while it is in both forms', async () => {
@@ -151,7 +176,7 @@ describe('any sequence of changes of the representation, reports and failures', 
           for (const name of shown) if (reported.has(name)) visible.add(name);
         };
         const report = (after: readonly Tunnel[], send: () => void): void => {
-          reported = new Map(after.map((tunnel) => [tunnel.name, tunnel]));
+          reported = new Map(after.map((held) => [held.name, held]));
           for (const name of visible) if (!reported.has(name)) visible.delete(name);
           send();
         };

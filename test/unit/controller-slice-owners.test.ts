@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { createMultiReplicaHarness } from '../support/multi-replica-harness.ts';
-import { delta, fullPush, OTHER_RESPONDER, RESPONDER } from '../support/sample-tunnels.ts';
+import { delta, fullPush, OTHER_RESPONDER, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 import {
   BATCH_MS,
   countVerbs,
@@ -122,6 +122,42 @@ describe('slices and the owner of their reporter', () => {
     expect(namesInSlices(world)).to.deep.equal(sortedNames(ALL));
     await world.advance(60_000);
     expect(world.tunnelNames(RESPONDER)).to.be.empty;
+  });
+
+  it('keep the reporter synced while changes arrive all the time', async () => {
+    const world = createMultiReplicaHarness();
+    const replica = world.replica('a', { representation: 'slices' });
+    const all = Array.from({ length: 50 }, (_, index) =>
+      tunnel(`node-${index}`, { tenantID: `tenant-${index}` }),
+    );
+    replica.connect(RESPONDER, fullPush(...all));
+    await world.advance(20_000);
+    expect(world.condition(RESPONDER, 'Synced')).to.equal('True UpToDate');
+    const conditions = new Set<string>();
+    for (let change = 0; change < 600; change += 1) {
+      const { name, tenantID } = all[change % all.length] ?? tunnel('none');
+      const createdAt = new Date(Date.parse('2026-11-23T07:00:00Z') + change * 1000).toISOString();
+      replica.report(RESPONDER, delta([tunnel(name, { tenantID, createdAt })]));
+      await world.advance(50);
+      conditions.add(world.condition(RESPONDER, 'Synced'));
+    }
+    expect([...conditions]).to.deep.equal(['True UpToDate']);
+  });
+
+  it('show a held tunnel as Connected again when it returns after its reporter', async () => {
+    const world = createMultiReplicaHarness({ holdMs: 30_000, thresholdPercent: 50, maxImmediate: 10 });
+    const replica = await startWithReporter(world);
+    replica.disconnect(RESPONDER);
+    await world.advance(60_000);
+    replica.connect(RESPONDER, fullPush(...ALL.slice(0, 20)));
+    await world.advance(5000);
+    replica.report(RESPONDER, delta(ALL.slice(20)));
+    await world.advance(1000);
+    const states = storedSlices(world).map(({ status }) => [status?.state, status?.tunnels]);
+    expect(states).to.deep.equal([
+      ['Connected', undefined],
+      ['Connected', undefined],
+    ]);
   });
 
   it('are reported as synced, and counted as applied, in the status of the reporter', async () => {

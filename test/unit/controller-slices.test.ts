@@ -328,12 +328,24 @@ describe('an admission webhook that rewrites slices', () => {
         return { ...object, spec: { ...object.spec, tunnels: rest, tunnelCount: rest.length } };
       },
     ],
+    [
+      'an entry without a creation time',
+      (object) => {
+        const entries = (object.spec.tunnels ?? []).map(({ name, clusterID, nodeID }) => ({
+          name,
+          clusterID,
+          nodeID,
+          createdAt: '2026-11-23T07:00:00Z',
+        }));
+        return { ...object, spec: { ...object.spec, tunnels: entries } };
+      },
+    ],
   ];
   for (const [title, admit] of rewrites) {
     it(`is reported, and the write is repeated only every 5 minutes: ${title}`, async () => {
       const world = await startWithSlices();
       world.sliceApi.admit = admit;
-      world.report(RESPONDER, fullPush(...tunnelRange(1, 20)));
+      world.report(RESPONDER, fullPush(...tunnelRange(1, 20, { createdAt: undefined })));
       await world.advance(240_000);
       expect(world.sliceApi.writes).to.be.within(1, 3);
       expect(world.registry.entry(KEY)?.pendingWrites.rewritten.size).to.equal(1);
