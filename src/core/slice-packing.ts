@@ -32,10 +32,10 @@ interface TenantSlices {
   readonly ordinals: Set<number>;
   /** No lower ordinal is free. */
   lowestFree: number;
-  /** Slices to which a tunnel can be assigned. */
-  readonly open: Set<PackedSlice>;
+  /** Slices to which a tunnel can be assigned. Undefined: none, because a reporter may have many tenants. */
+  open: Set<PackedSlice> | undefined;
   /** The dirty ones of `open`. */
-  readonly dirty: Set<PackedSlice>;
+  dirty: Set<PackedSlice> | undefined;
 }
 
 /** Two half-empty slices that can become one. */
@@ -218,7 +218,7 @@ export class SlicePacking {
    * most. Undefined if there are none that are completely written.
    */
   planMerge(): SliceMerge | undefined {
-    for (const { open } of this.#tenants.values()) {
+    for (const { open = [] } of this.#tenants.values()) {
       let from: PackedSlice | undefined;
       let to: PackedSlice | undefined;
       for (const slice of open) {
@@ -303,8 +303,7 @@ export class SlicePacking {
 
   #choose(tenantID: string): PackedSlice {
     const tenant = this.#tenant(tenantID);
-    for (const slice of tenant.dirty) return slice;
-    for (const slice of tenant.open) return slice;
+    for (const slice of tenant.dirty ?? tenant.open ?? []) return slice;
     let ordinal = tenant.lowestFree;
     while (tenant.ordinals.has(ordinal)) ordinal += 1;
     tenant.lowestFree = ordinal;
@@ -348,8 +347,8 @@ export class SlicePacking {
   /** Sets how a tunnel that is assigned to no slice, or to another one, remains in a slice; undefined if it does not. */
   #setRemain(slice: PackedSlice, tunnelName: string, remain: 'lingering' | 'leaving' | undefined): void {
     if (remain === undefined && slice.lingering === undefined && slice.leaving === undefined) return;
-    slice.lingering = withName(slice.lingering, tunnelName, remain === 'lingering');
-    slice.leaving = withName(slice.leaving, tunnelName, remain === 'leaving');
+    slice.lingering = withMember(slice.lingering, tunnelName, remain === 'lingering');
+    slice.leaving = withMember(slice.leaving, tunnelName, remain === 'leaving');
     const slices = this.#remains.get(tunnelName);
     if (remain !== undefined) {
       if (slices === undefined) this.#remains.set(tunnelName, new Set([slice]));
@@ -379,7 +378,7 @@ export class SlicePacking {
   #tenant(tenantID: string): TenantSlices {
     let tenant = this.#tenants.get(tenantID);
     if (tenant === undefined) {
-      tenant = { tenantID, ordinals: new Set(), lowestFree: 0, open: new Set(), dirty: new Set() };
+      tenant = { tenantID, ordinals: new Set(), lowestFree: 0, open: undefined, dirty: undefined };
       this.#tenants.set(tenantID, tenant);
     }
     return tenant;
@@ -398,10 +397,8 @@ export class SlicePacking {
     const isMerged = slice.assigned === 0 && slice.lingering !== undefined;
     const isOpen = slice.canAssign && !isMerged && placesOf(slice) < this.#maxTunnels;
     const isKnown = slice.observed !== undefined || slice.assigned > 0 || !slice.canAssign;
-    if (isOpen && isKnown) tenant.open.add(slice);
-    else tenant.open.delete(slice);
-    if (isOpen && isKnown && slice.isDirty) tenant.dirty.add(slice);
-    else tenant.dirty.delete(slice);
+    tenant.open = withMember(tenant.open, slice, isOpen && isKnown);
+    tenant.dirty = withMember(tenant.dirty, slice, isOpen && isKnown && slice.isDirty);
     if (isKnown) return;
     this.#slices.delete(name);
     if (ordinal !== undefined) {
@@ -424,9 +421,9 @@ function isSettled({ observed, assigned, isDirty, pending, lingering, leaving }:
   return pending === undefined && lingering === undefined && leaving === undefined;
 }
 
-/** Returns the set with or without a name; undefined if it is empty. */
-function withName(names: Set<string> | undefined, name: string, isIn: boolean): Set<string> | undefined {
-  if (isIn) return (names ?? new Set()).add(name);
-  if (names?.delete(name) === true && names.size === 0) return undefined;
-  return names;
+/** Returns the set with or without a member; undefined if it is empty. */
+function withMember<T>(members: Set<T> | undefined, member: T, isIn: boolean): Set<T> | undefined {
+  if (isIn) return (members ?? new Set()).add(member);
+  if (members?.delete(member) === true && members.size === 0) return undefined;
+  return members;
 }

@@ -7,10 +7,8 @@ const MAX_AHEAD_MS = 1000;
 /**
  * Returns the entries of slices as objects, for the comparison with the model. A slice shows a creation time that is in the
  * future, so it counts as omitted here.
- *
- * @param isStable a tunnel must stay in its slice; otherwise all have the same name and uid
  */
-export function objectsOfSlices(slices: Iterable<SliceObject>, isStable: boolean): TunnelObject[] {
+export function objectsOfSlices(slices: Iterable<SliceObject>): TunnelObject[] {
   const objects: TunnelObject[] = [];
   for (const { metadata, spec, status } of slices) {
     const { reporter, tenantID, tunnels = [] } = spec;
@@ -19,8 +17,8 @@ export function objectsOfSlices(slices: Iterable<SliceObject>, isStable: boolean
       const isAhead = createdAt !== undefined && Date.parse(createdAt) > MODEL_CLOCK.nowMs() + MAX_AHEAD_MS;
       objects.push({
         metadata: {
-          name: isStable ? metadata.name : 'slice',
-          uid: isStable ? metadata.uid : 'slice',
+          name: metadata.name,
+          uid: metadata.uid,
           resourceVersion: metadata.resourceVersion,
           ...(isAhead ? { annotations: { [OMITTED_CREATED_AT]: createdAt } } : {}),
         },

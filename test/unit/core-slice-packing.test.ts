@@ -343,6 +343,18 @@ describe('packing of slices', () => {
     expect(sizes(fixture)).to.deep.equal({});
   });
 
+  it('compares a slice again if a tunnel is released that stayed in it after its first release', () => {
+    const fixture = new SliceFixture();
+    fixture.add(['n0', 'n1']);
+    fixture.settle();
+    const { packing } = fixture;
+    for (let release = 0; release < 2; release += 1) {
+      packing.release('n0');
+      expect([...packing.takeChanged()], `release ${release}`).to.deep.equal(['a-0']);
+      packing.writing('a-0');
+    }
+  });
+
   it('keeps a tunnel in one slice while a write is in flight that removes it from the other one', () => {
     const fixture = new SliceFixture();
     fixture.add(['n0']);
