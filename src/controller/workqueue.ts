@@ -124,6 +124,15 @@ export class Workqueue {
     return queue === undefined ? 0 : pendingIn(queue);
   }
 
+  /** Yields the names of a reporter's items that wait, are delayed or are being reconciled; some of them twice. */
+  *pendingNames(key: string): Iterable<string> {
+    const queue = this.#queues.get(key);
+    if (queue === undefined) return;
+    yield* queue.waiting.keys();
+    yield* queue.running.keys();
+    yield* queue.delayed.keys();
+  }
+
   /** Returns true while an item is being reconciled: a change of its object may be the result of that. */
   isRunning(key: string, name: string): boolean {
     return this.#queues.get(key)?.running.has(name) ?? false;

@@ -40,6 +40,19 @@ describe('a key in the workqueue', () => {
     expect(queue.depth).to.equal(0);
   });
 
+  it('is pending while it waits, is delayed or is being reconciled', () => {
+    const { queue } = createQueue();
+    queue.add('r', 'running', 0);
+    const item = take(queue);
+    queue.add('r', 'waiting', 0);
+    queue.addAfter({ key: 'r', name: 'delayed', priority: 'normal', sinceMs: 0 }, 1000);
+    queue.add('s', 'other', 0);
+    expect([...queue.pendingNames('r')].toSorted()).to.deep.equal(['delayed', 'running', 'waiting']);
+    queue.done(item);
+    expect([...queue.pendingNames('r')].toSorted()).to.deep.equal(['delayed', 'waiting']);
+    expect([...queue.pendingNames('unknown')]).to.be.empty;
+  });
+
   it('has one worker at a time, and is reconciled again once if it changed meanwhile', () => {
     const { queue } = createQueue();
     queue.add('r', 't', 0);
