@@ -23,12 +23,14 @@ export interface SliceMergerOptions {
 }
 
 /**
- * Merges half-empty slices of connected reporters for which nothing waits to be written: at most one pair of each
- * reporter per 10 s, and at most 10 pairs in total.
+ * Merges half-empty slices of connected reporters for which no write waits for a worker: at most one pair of each
+ * reporter per 10 s, and at most 10 pairs in total. The next round continues with the next reporter.
  */
 export class SliceMerger {
   readonly #options: SliceMergerOptions;
   #stop: (() => void) | undefined;
+  /** The reporter of the last merge. */
+  #last: string | undefined;
 
   constructor(options: SliceMergerOptions) {
     this.#options = options;
@@ -43,18 +45,29 @@ export class SliceMerger {
   }
 
   #mergeSome(): void {
-    const { assignments, slices } = this.#options;
+    const { slices } = this.#options;
     let merges = 0;
-    for (const key of assignments.keys()) {
+    for (const key of this.#keys()) {
       if (merges === MERGES_PER_INTERVAL) return;
-      if (this.#isIdle(key) && slices.mergeNext(key)) merges += 1;
+      if (!this.#isIdle(key) || !slices.mergeNext(key)) continue;
+      merges += 1;
+      this.#last = key;
     }
+  }
+
+  /** Returns the reporters in the order of their turns. */
+  #keys(): string[] {
+    const keys = [...this.#options.assignments.keys()];
+    const next = this.#last === undefined ? 0 : keys.indexOf(this.#last) + 1;
+    return [...keys.slice(next), ...keys.slice(0, next)];
   }
 
   #isIdle(key: string): boolean {
     const { ledger, registry, writeAuthorizer, queue } = this.#options;
-    const isConnected = registry.entry(key)?.stream !== undefined;
+    const entry = registry.entry(key);
     const isStable = ledger.isComplete(key) && ledger.heldRemovals(key) === undefined;
-    return isConnected && isStable && queue.pending(key) === 0 && writeAuthorizer.canWrite(key);
+    if (entry?.stream === undefined || !isStable || !writeAuthorizer.canWrite(key)) return false;
+    // Writes that the API server rejects, or that wait because a tunnel flaps, may wait for hours.
+    return queue.pending(key) <= entry.pendingWrites.blockedCount;
   }
 }

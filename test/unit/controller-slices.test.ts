@@ -1,6 +1,6 @@
 import { expect } from 'chai';
 import { MAX_SLICE_TUNNELS, type SliceObject } from '../../src/core/slice-object.ts';
-import { reporterKey } from '../../src/core/tunnel.ts';
+import { reporterKey, type ReporterId } from '../../src/core/tunnel.ts';
 import { apiFailure, connectionFailure, type MemorySliceApi } from '../support/memory-api.ts';
 import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 import {
@@ -206,6 +206,42 @@ describe('slices of tunnels that change', () => {
     await world.advance(30_000);
     expect(storedSlices(world).map(({ spec }) => spec.tunnelCount)).to.deep.equal([50]);
     expect(countVerbs(world.sliceApi)).to.deep.equal({ patch: 1, delete: 1 });
+  });
+
+  it('are merged for each reporter in its turn, however many slices others have', async () => {
+    const world = await startWithSlices();
+    const reporters = Array.from({ length: 11 }, (_, index) => ({ ...RESPONDER, id: `responder-${index}` }));
+    const tenants = ['acme', 'globex'].map((tenantID) =>
+      Array.from({ length: 101 }, (_, index) => tunnel(`${tenantID}-node-${index}`, { tenantID })),
+    );
+    for (const reporter of reporters) {
+      world.report(reporter, fullPush(...tenants.flat()));
+      await world.advance(BATCH_MS);
+      world.report(reporter, delta([], sortedNames(tenants.flatMap((of) => of.slice(0, 95)))));
+      await world.advance(BATCH_MS);
+    }
+    const slicesOf = (reporter: ReporterId): number => world.sliceCache.sliceCountOf(reporterKey(reporter));
+    expect(new Set(reporters.map(slicesOf))).to.deep.equal(new Set([4]));
+    world.startControllers();
+    await world.advance(25_000);
+    for (const reporter of reporters) expect(slicesOf(reporter), reporter.id).to.be.below(4);
+  });
+
+  it('are merged although a write for another tunnel of the reporter is rejected', async () => {
+    const world = await withTunnels(200);
+    world.report(RESPONDER, delta([], sortedNames(tunnelRange(1, 60))));
+    await world.advance(BATCH_MS);
+    world.report(RESPONDER, delta([], sortedNames(tunnelRange(101, 160))));
+    await world.advance(BATCH_MS);
+    world.sliceApi.before = ({ verb }) => {
+      if (verb === 'create') throw apiFailure('rejected');
+    };
+    world.report(RESPONDER, delta([tunnel('node-globex', { tenantID: 'globex' })]));
+    await world.advance(BATCH_MS);
+    expect(storedSlices(world)).to.have.lengthOf(2);
+    world.startControllers();
+    await world.advance(25_000);
+    expect(storedSlices(world).map(({ spec }) => spec.tunnelCount)).to.deep.equal([80]);
   });
 
   it('keep the entries of a held removal, and lose them when the hold ends', async () => {
