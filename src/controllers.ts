@@ -338,6 +338,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     log,
   });
   const rewrittenSlices = new RewrittenSlices();
+  const sliceTransitions = new SliceTransitionRecorder(transitions, mirrored);
   const sliceReconciler = new SliceReconciler({
     api: apis.slices,
     ledger,
@@ -354,7 +355,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     writeAuthorizer,
     failures,
     rewritten: rewrittenSlices,
-    transitions: new SliceTransitionRecorder(transitions, mirrored),
+    transitions: sliceTransitions,
     rewrites,
     limiter,
     names,
@@ -501,6 +502,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   registry.addEventHandler(tunnelEnqueuer);
   registry.addEventHandler(sliceEnqueuer);
   registry.addEventHandler(rewrittenSlices);
+  registry.addEventHandler(sliceTransitions);
   registry.addEventHandler(authorizer);
   registry.addEventHandler(flaps);
   tunnelQueue.addEventHandler(reporterEnqueuer);

@@ -2,7 +2,6 @@ import type { TunnelAction } from '../core/plan.ts';
 import type { SliceAction } from '../core/slice-plan.ts';
 import { entryChanges } from '../core/slice-transition.ts';
 import { Drift } from '../core/tunnel-object.ts';
-import { departureScope } from './departures.ts';
 import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { PlannedTransition, TransitionRecorder } from './transition-recorder.ts';
 
@@ -28,8 +27,8 @@ const NO_TRANSITIONS: SliceTransitions = { written() {}, outcomeUnknown() {} };
 export class SliceTransitionRecorder {
   readonly #recorder: TransitionRecorder | undefined;
   readonly #mirrored: MirroredTunnels;
-  /** Tunnels in writes whose response was lost, by reporter key and slice. */
-  readonly #lost = new Map<string, string[]>();
+  /** Tunnels in writes whose response was lost, by reporter key, then by slice. */
+  readonly #lost = new Map<string, Map<string, string[]>>();
 
   /** @param recorder undefined: transitions are not recorded */
   constructor(recorder: TransitionRecorder | undefined, mirrored: MirroredTunnels) {
@@ -51,8 +50,10 @@ export class SliceTransitionRecorder {
       outcomeUnknown: () => {
         for (const { transition } of planned)
           if (transition !== undefined) recorder.outcomeUnknown(transition);
-        this.#lost.set(
-          departureScope(key, sliceName),
+        const ofReporter = this.#lost.get(key) ?? new Map<string, string[]>();
+        this.#lost.set(key, ofReporter);
+        ofReporter.set(
+          sliceName,
           planned.map(({ name }) => name),
         );
       },
@@ -63,9 +64,14 @@ export class SliceTransitionRecorder {
   settled(key: string, sliceName: string, tunnelNames: Iterable<string>): void {
     const recorder = this.#recorder;
     if (recorder === undefined) return;
-    const scope = departureScope(key, sliceName);
-    for (const name of [...tunnelNames, ...(this.#lost.get(scope) ?? [])]) recorder.settled(key, name);
-    this.#lost.delete(scope);
+    const ofReporter = this.#lost.get(key);
+    for (const name of [...tunnelNames, ...(ofReporter?.get(sliceName) ?? [])]) recorder.settled(key, name);
+    if (ofReporter?.delete(sliceName) === true && ofReporter.size === 0) this.#lost.delete(key);
+  }
+
+  /** Handles the removal of a reporter from this replica. */
+  onReporterRemoved(key: string): void {
+    this.#lost.delete(key);
   }
 
   #written(

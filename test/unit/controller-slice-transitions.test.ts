@@ -1,5 +1,8 @@
 import { expect } from 'chai';
-import type { RecordedTransition } from '../../src/controller/transition-recorder.ts';
+import type { MirroredTunnels } from '../../src/controller/mirrored-tunnels.ts';
+import { SliceTransitionRecorder } from '../../src/controller/slice-transitions.ts';
+import type { RecordedTransition, TransitionRecorder } from '../../src/controller/transition-recorder.ts';
+import { reporterKey } from '../../src/core/tunnel.ts';
 import { connectionFailure } from '../support/memory-api.ts';
 import { delta, fullPush, RESPONDER, tunnel } from '../support/sample-tunnels.ts';
 import {
@@ -94,4 +97,36 @@ describe('the tunnel log of tunnels in slices', () => {
       expect(world.takeLog()).to.deep.equal(log);
     });
   }
+});
+
+describe('the transitions of a slice whose response was lost', () => {
+  const key = reporterKey(RESPONDER);
+  const create = { type: 'create', tunnels: [tunnel('node-1')] } as const;
+
+  function createRecorder(): { readonly recorder: SliceTransitionRecorder; readonly settled: string[] } {
+    const settled: string[] = [];
+    const transitions = {
+      plan: () => undefined,
+      outcomeUnknown() {},
+      settled: (_key: string, name: string) => void settled.push(name),
+    } as unknown as TransitionRecorder;
+    const mirrored = { forms: () => [] } as unknown as MirroredTunnels;
+    return { recorder: new SliceTransitionRecorder(transitions, mirrored), settled };
+  }
+
+  it('are settled once the slice is compared again', () => {
+    const { recorder, settled } = createRecorder();
+    recorder.plan(key, 'slice', create).outcomeUnknown();
+    recorder.settled(key, 'slice', []);
+    recorder.settled(key, 'slice', []);
+    expect(settled).to.deep.equal(['node-1']);
+  });
+
+  it('are forgotten with the reporter', () => {
+    const { recorder, settled } = createRecorder();
+    recorder.plan(key, 'slice', create).outcomeUnknown();
+    recorder.onReporterRemoved(key);
+    recorder.settled(key, 'slice', []);
+    expect(settled).to.be.empty;
+  });
 });
