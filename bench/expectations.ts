@@ -9,6 +9,8 @@ import { systemClock } from '../src/clock.ts';
 import { ExpectationCache } from '../src/controller/expectation-cache.ts';
 import { ExpectationReconciler } from '../src/controller/expectation-reconciler.ts';
 import { ExpectationTracker } from '../src/controller/expectation-tracker.ts';
+import { MirroredTunnels } from '../src/controller/mirrored-tunnels.ts';
+import { SliceCache } from '../src/controller/slice-cache.ts';
 import { TunnelCache } from '../src/controller/tunnel-cache.ts';
 import { Workers } from '../src/controller/workers.ts';
 import { Workqueue } from '../src/controller/workqueue.ts';
@@ -138,7 +140,17 @@ const heapBefore = heapMiB();
 const counter = { writes: 0 };
 const queue = new Workqueue(systemClock);
 const leader = { isHeld: true };
-const tracker = new ExpectationTracker({ expectations, tunnels, names, leader, queue, clock: systemClock });
+const slices = new SliceCache(names, { tunnel: () => undefined });
+slices.onKindMissing();
+const mirrored = new MirroredTunnels(tunnels, slices);
+const tracker = new ExpectationTracker({
+  expectations,
+  tunnels: mirrored,
+  names,
+  leader,
+  queue,
+  clock: systemClock,
+});
 const log = pino({ level: 'warn' });
 const workers = new Workers({
   queue,
@@ -169,7 +181,7 @@ const workers = new Workers({
   random: () => 0.5,
   log,
 });
-tunnels.addEventHandler(tracker);
+mirrored.addEventHandler(tracker);
 expectations.addEventHandler(tracker);
 expectations.replaceBegin();
 for (let index = 0; index < EXPECTATIONS; index += 1) {

@@ -34,7 +34,7 @@ const MEMBERS_PER_MS = 10;
 export interface ExpectationTrackerOptions {
   readonly expectations: Pick<ExpectationCache, 'hasSynced' | 'names'>;
   /** The tunnels in either form. */
-  readonly tunnels: Pick<MirroredTunnels, 'hasSynced' | 'observed'>;
+  readonly tunnels: Pick<MirroredTunnels, 'hasSynced' | 'snapshot'>;
   readonly names: Pick<Names, 'labelValue'>;
   /** Only the leader keeps counts. */
   readonly leader: { readonly isHeld: boolean };
@@ -349,8 +349,8 @@ export class ExpectationTracker implements MirroredTunnelsEventHandler, Expectat
   }
 
   /**
-   * Counts the tunnels of the waiting groups. The objects are copied at the start, and changes from then on are applied
-   * in addition, so the result is exact although the scan takes many ticks.
+   * Counts the tunnels of the waiting groups. The scan reads them as they were at its start, and changes from then on are
+   * applied in addition, so the result is exact although the scan takes many ticks.
    */
   #scan(): void {
     const { clock, tunnels, names } = this.#options;
@@ -365,27 +365,22 @@ export class ExpectationTracker implements MirroredTunnelsEventHandler, Expectat
       this.#index.insert(counted.group);
       this.#byGroup.set(counted.group, counted);
     }
-    const keys: string[] = [];
-    const objects: ObservedTunnel[] = [];
-    for (const [key, object] of tunnels.observed()) {
-      keys.push(key);
-      objects.push(object);
-    }
+    const remaining = tunnels.snapshot()[Symbol.iterator]();
     const term = this.#term;
-    let next = 0;
     const countSome = (): void => {
       if (term !== this.#term) return;
-      const end = Math.min(next + SCANNED_PER_TICK, objects.length);
-      for (; next < end; next += 1) {
-        const key = keys[next];
-        const object = objects[next];
-        if (key === undefined || object === undefined) continue;
+      for (let count = 0; count < SCANNED_PER_TICK; count += 1) {
+        const { done, value } = remaining.next();
+        if (done === true) {
+          this.#endScan(scanned);
+          return;
+        }
+        const [key, object] = value;
         const presence = presenceOf(object);
         if (presence === 'absent') continue;
         for (const group of index.groupsOf(key, object.tunnel)) group.add(key, presence, 1);
       }
-      if (next < objects.length) clock.setImmediate(countSome);
-      else this.#endScan(scanned);
+      clock.setImmediate(countSome);
     };
     countSome();
   }

@@ -1,13 +1,14 @@
 import type { PriorState } from '../core/apply-report.ts';
-import type { ObservedTunnel } from '../core/tunnel-object.ts';
+import { Drift, type ObservedTunnel } from '../core/tunnel-object.ts';
 import type { Tunnel } from '../core/tunnel.ts';
 import type { SliceCache } from './slice-cache.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
+import { snapshotTunnels, type FormSelector } from './tunnel-snapshot.ts';
 
 export interface MirroredTunnelsEventHandler {
   /**
    * The caches show another state of a tunnel, for whatever reason; undefined where no form of it exists. While a tunnel
-   * exists in both forms, its object counts.
+   * exists in both forms, its object counts, unless only the object is being deleted.
    */
   onTunnelObserved?(key: string, before: ObservedTunnel | undefined, after: ObservedTunnel | undefined): void;
   /** A list of one form is complete, and the other form has been listed, too. */
@@ -18,7 +19,7 @@ export interface MirroredTunnelsEventHandler {
  * The tunnels that the API shows, in either form: as a ReverseTunnel object or as an entry of a ReverseTunnelSlice. A
  * reporter without slices costs one lookup more than the cache of objects.
  */
-export class MirroredTunnels {
+export class MirroredTunnels implements FormSelector {
   readonly #objects: TunnelCache;
   readonly #slices: SliceCache;
   readonly #handlers: MirroredTunnelsEventHandler[] = [];
@@ -52,12 +53,19 @@ export class MirroredTunnels {
     for (const name of this.#slices.tunnelNames(key)) if (!this.#objects.has(key, name)) yield name;
   }
 
-  /** Returns the forms of a tunnel: its objects, and its entry in the form of an object. */
+  /** Returns the forms of a tunnel: its objects, and its entry in the form of an object; first the one that counts. */
   forms(key: string, name: string): ObservedTunnel[] {
-    const forms = this.#objects.objects(key, name);
+    const objects = this.#objects.objects(key, name);
     const entry = this.#slices.tunnel(key, name);
-    if (entry !== undefined) forms.push(entry);
-    return forms;
+    if (entry === undefined) return objects;
+    return countsBefore(entry, objects) ? [entry, ...objects] : [...objects, entry];
+  }
+
+  /** Returns true if a tunnel has an entry that counts, and its objects do not. */
+  entryCounts(key: string, name: string): boolean {
+    const entry = this.#slices.tunnel(key, name);
+    if (entry === undefined) return false;
+    return !this.#objects.has(key, name) || countsBefore(entry, this.#objects.objects(key, name));
   }
 
   /** Returns the number of a reporter's tunnels in either form. */
@@ -81,11 +89,9 @@ export class MirroredTunnels {
     for (const key of this.#slices.reporterKeys()) if (this.#objects.tunnelCount(key) === 0) yield key;
   }
 
-  /** Returns all tunnels in either form with the keys of their reporters. */
-  *observed(): Iterable<[key: string, tunnel: ObservedTunnel]> {
-    yield* this.#objects.observed();
-    for (const [key, entry] of this.#slices.observed())
-      if (!this.#objects.has(key, entry.tunnel.name)) yield [key, entry];
+  /** Returns all tunnels in either form as of now, with the keys of their reporters; see `snapshotTunnels`. */
+  snapshot(): Iterable<[key: string, tunnel: ObservedTunnel]> {
+    return snapshotTunnels(this.#objects, this.#slices, this);
   }
 
   /** Returns the tunnels of a reporter, from which the ledger starts without a full push. */
@@ -93,7 +99,7 @@ export class MirroredTunnels {
     const ofObjects = this.#objects.priorState(key);
     if (!this.#hasSlices(key)) return ofObjects;
     const tunnel = (name: string): Tunnel | undefined =>
-      ofObjects.tunnel(name) ?? this.#slices.tunnel(key, name)?.tunnel;
+      this.entryCounts(key, name) ? this.#slices.tunnel(key, name)?.tunnel : ofObjects.tunnel(name);
     const names = (): Iterable<string> => this.tunnelNames(key);
     const size = (): number => this.tunnelCount(key);
     return {
@@ -117,19 +123,28 @@ export class MirroredTunnels {
       this.#notify(key, before, after);
       return;
     }
-    // The first object of a tunnel replaces its entry as what counts, and the entry replaces the last object.
-    const others = this.#objects.objects(key, name).length - (after === undefined ? 0 : 1);
-    const isOnly = others === 0;
-    this.#notify(key, before ?? (isOnly ? entry : undefined), after ?? (isOnly ? entry : undefined));
+    const others = this.#objects.objects(key, name).filter((object) => object.name !== after?.name);
+    this.#notifyForms(key, countedForms([before, ...others], entry), countedForms([after, ...others], entry));
   }
 
   #entryObserved(key: string, before: ObservedTunnel | undefined, after: ObservedTunnel | undefined): void {
     const name = (after ?? before)?.tunnel.name ?? '';
-    if (!this.#objects.has(key, name)) this.#notify(key, before, after);
+    if (!this.#objects.has(key, name)) {
+      this.#notify(key, before, after);
+      return;
+    }
+    const objects = this.#objects.objects(key, name);
+    this.#notifyForms(key, countedForms(objects, before), countedForms(objects, after));
   }
 
   #hasSlices(key: string): boolean {
     return this.#slices.sliceCountOf(key) > 0;
+  }
+
+  /** Reports which forms of a tunnel counted before, and which count now. */
+  #notifyForms(key: string, before: readonly Form[], after: readonly Form[]): void {
+    for (let index = 0; index < Math.max(before.length, after.length); index += 1)
+      if (before[index] !== after[index]) this.#notify(key, before[index], after[index]);
   }
 
   #notify(key: string, before: ObservedTunnel | undefined, after: ObservedTunnel | undefined): void {
@@ -140,4 +155,23 @@ export class MirroredTunnels {
     if (!this.hasSynced) return;
     for (const handler of this.#handlers) handler.onListed?.();
   }
+}
+
+/** A form of a tunnel; undefined if it does not exist. */
+type Form = ObservedTunnel | undefined;
+
+/** Returns the forms of a tunnel that count: its objects, or its entry. */
+function countedForms(objects: readonly Form[], entry: Form): readonly Form[] {
+  if (entry === undefined) return objects;
+  const existing = objects.filter((object) => object !== undefined);
+  return countsBefore(entry, existing) ? [entry] : objects;
+}
+
+/** Returns true if an entry counts: the tunnel has no objects, or only the objects are being deleted. */
+function countsBefore(entry: ObservedTunnel, objects: readonly ObservedTunnel[]): boolean {
+  return objects.length === 0 || (!isTerminating(entry) && objects.every((object) => isTerminating(object)));
+}
+
+function isTerminating({ drift }: ObservedTunnel): boolean {
+  return (drift & Drift.terminating) !== 0;
 }

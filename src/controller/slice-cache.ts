@@ -136,16 +136,6 @@ export class SliceCache {
     return this.#byReporter.get(key)?.byName.size ?? 0;
   }
 
-  /** Returns all tunnels in slices with the keys of their reporters. */
-  *observed(): Generator<[key: string, tunnel: ObservedTunnel]> {
-    for (const [key, { byTunnel }] of this.#byReporter) {
-      for (const [name, found] of byTunnel) {
-        const tunnel = viewOf(found, name);
-        if (tunnel !== undefined) yield [key, tunnel];
-      }
-    }
-  }
-
   /** Returns the keys of reporters that have slices. */
   reporterKeys(): Iterable<string> {
     return this.#byReporter.keys();

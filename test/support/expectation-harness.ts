@@ -4,6 +4,8 @@ import type { EventMessage } from '../../src/controller/event-recorder.ts';
 import { ExpectationCache } from '../../src/controller/expectation-cache.ts';
 import { ExpectationReconciler } from '../../src/controller/expectation-reconciler.ts';
 import { ExpectationTracker } from '../../src/controller/expectation-tracker.ts';
+import { MirroredTunnels } from '../../src/controller/mirrored-tunnels.ts';
+import { SliceCache } from '../../src/controller/slice-cache.ts';
 import { TunnelCache } from '../../src/controller/tunnel-cache.ts';
 import { Workers } from '../../src/controller/workers.ts';
 import { Workqueue } from '../../src/controller/workqueue.ts';
@@ -34,6 +36,8 @@ export function createExpectationHarness({
   clock.advance(60_000);
   const log = pino({ level: 'silent' });
   const tunnels = new TunnelCache(names, { tunnel: () => undefined });
+  const slices = new SliceCache(names, { tunnel: () => undefined });
+  const mirrored = new MirroredTunnels(tunnels, slices);
   const cache = new ExpectationCache();
   const leader = { isHeld: isLeader };
   const stored = new Map<string, ExpectationObject>();
@@ -62,7 +66,7 @@ export function createExpectationHarness({
 
   const tracker = new ExpectationTracker({
     expectations: cache,
-    tunnels,
+    tunnels: mirrored,
     names,
     leader,
     queue,
@@ -100,10 +104,11 @@ export function createExpectationHarness({
     random: () => 0.5,
     log,
   });
-  tunnels.addEventHandler(tracker);
+  mirrored.addEventHandler(tracker);
   cache.addEventHandler(tracker);
   tunnels.replaceBegin();
   tunnels.replaceEnd(nextVersion());
+  slices.onKindMissing();
   cache.replaceBegin();
   cache.replaceEnd();
   tracker.start();
@@ -118,6 +123,7 @@ export function createExpectationHarness({
   return {
     clock,
     tunnels,
+    slices,
     cache,
     leader,
     tracker,

@@ -97,7 +97,7 @@ describe('a change of the representation', () => {
     const world = await startAs('objects');
     const counts: number[] = [];
     const observe = (): void => {
-      const names = [...world.mirrored.observed()].map(([, { tunnel }]) => tunnel.name);
+      const names = [...world.mirrored.snapshot()].map(([, { tunnel }]) => tunnel.name);
       counts.push(names.length, new Set(names).size);
     };
     let observed = ALL.length;
