@@ -45,8 +45,15 @@ export class SlicePlanner {
    *
    * @param canRemove false: no entry leaves the slice
    * @param ignored parts whose differences are not written now
+   * @param canAdd false: no entry is added
    */
-  plan(key: string, sliceName: string, canRemove: boolean, ignored: SliceParts = 0): SlicePlan {
+  plan(
+    key: string,
+    sliceName: string,
+    canRemove: boolean,
+    ignored: SliceParts = 0,
+    canAdd = true,
+  ): SlicePlan {
     const { ledger, slices, assignments, registry } = this.#options;
     const observed = slices.slice(key, sliceName);
     const packing = assignments.packing(key);
@@ -57,7 +64,7 @@ export class SlicePlanner {
       maxTunnels: assignments.maxTunnels,
       phase: registry.phase(key),
       canRemove,
-      pending: packing.pending(sliceName),
+      pending: canAdd ? packing.pending(sliceName) : [],
       tunnelState: (name: string, entry: Tunnel | undefined): TunnelState =>
         ledger.tunnelState(key, name, entry),
       placement: (tunnel: Tunnel): Placement => this.#placement(key, sliceName, tunnel),

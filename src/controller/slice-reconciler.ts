@@ -128,9 +128,12 @@ export class SliceReconciler implements Reconciler {
     // Additions and updates are written now, and removals once they are allowed.
     if (!canRemove && planner.needsRemoval(item.key, sliceName)) writeAuthorizer.writeSkipped(item.key);
     let last: WrittenSlice | undefined;
+    /** The rejection of a write that added entries: entries that must leave do so nevertheless. */
+    let rejection: Outcome | undefined;
     for (let steps = 0; ; steps += 1) {
       const nowMs = clock.monotonicMs();
-      const action = this.#nextAction(slice, canRemove, nowMs);
+      const action = this.#nextAction(slice, canRemove, rejection === undefined, nowMs);
+      if (action === undefined && rejection !== undefined) return rejection;
       if (action === undefined) return this.#settle(slice, last !== undefined, steps > 0, nowMs);
       if (steps === MAX_WRITES) return RETRY_SOON;
       if (last !== undefined && sameWrite(last.action, action)) {
@@ -158,18 +161,28 @@ export class SliceReconciler implements Reconciler {
       if (waitMs > 0) return { kind: 'requeue', afterMs: waitMs, answered: last !== undefined };
       const outcome = await this.#execute(action, slice);
       if (outcome === 'refreshed') continue;
-      if ('kind' in outcome) return outcome;
-      last = outcome;
+      if (!('kind' in outcome)) {
+        last = outcome;
+        continue;
+      }
+      const isMixed = isRemoval && action.tunnels.some(({ name }) => !action.slice.entries.has(name));
+      if (outcome.kind !== 'rejected' || !isMixed || rejection !== undefined) return rejection ?? outcome;
+      rejection = outcome;
     }
   }
 
   /** Returns the next write, except those that admission would rewrite again. */
-  #nextAction({ item, sliceName }: SliceItem, canRemove: boolean, nowMs: number): SliceAction | undefined {
+  #nextAction(
+    { item, sliceName }: SliceItem,
+    canRemove: boolean,
+    canAdd: boolean,
+    nowMs: number,
+  ): SliceAction | undefined {
     const { planner, slices, rewritten, registry } = this.#options;
     const retryAtMs = registry.entry(item.key)?.pendingWrites.rewritten.retryAtMs(item.name) ?? nowMs;
     let ignored: SliceParts = 0;
     for (;;) {
-      const { action, overflow } = planner.plan(item.key, sliceName, canRemove, ignored);
+      const { action, overflow } = planner.plan(item.key, sliceName, canRemove, ignored, canAdd);
       if (overflow.length > 0) slices.reassign(item.key, sliceName, overflow);
       const part = action === undefined || nowMs >= retryAtMs ? 0 : rewritten.repeatedPart(item, action);
       if (part === 0) return action;

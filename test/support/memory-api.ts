@@ -330,6 +330,9 @@ export class MemoryTunnelApi extends InterceptedApi<TunnelObject> implements Tun
 
 /** ReverseTunnelSlices. */
 export class MemorySliceApi extends InterceptedApi<SliceObject> implements SliceObjectApi {
+  /** A validating admission webhook: returns true to reject a patch. */
+  reject: (change: SlicePatch) => boolean = () => false;
+
   readonly #api: SliceObjectApi;
 
   constructor() {
@@ -343,7 +346,10 @@ export class MemorySliceApi extends InterceptedApi<SliceObject> implements Slice
   }
 
   patch(slice: ObservedSlice, change: SlicePatch): Promise<SliceObject> {
-    return this.call({ verb: 'patch', name: slice.name }, () => this.#api.patch(slice, change));
+    return this.call({ verb: 'patch', name: slice.name }, () => {
+      if (this.reject(change)) throw apiFailure('rejected');
+      return this.#api.patch(slice, change);
+    });
   }
 
   patchStatus(slice: ObservedSlice, status: SliceStatusPatch): Promise<SliceObject> {
