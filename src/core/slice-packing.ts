@@ -129,7 +129,11 @@ export class SlicePacking {
   /** Assigns a tunnel that must be in a slice, and returns the name of that slice. It stays where it is if it can. */
   assign(tunnelName: string, tenantID: string): string {
     const current = this.#assigned.get(tunnelName);
-    if (current?.tenant.tenantID === tenantID) return current.name;
+    if (current?.tenant.tenantID === tenantID) {
+      // The slice may have been compared already, when it could not be written.
+      if (current.pending?.has(tunnelName) === true) this.#changed.add(current.name);
+      return current.name;
+    }
     if (current !== undefined) {
       this.#unassign(current, tunnelName, 'lingering');
       this.#update(current);

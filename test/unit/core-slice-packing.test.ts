@@ -355,6 +355,15 @@ describe('packing of slices', () => {
     }
   });
 
+  it('compares a slice again if a tunnel that it lacks is assigned to it again', () => {
+    const { packing } = new SliceFixture();
+    for (let assignment = 0; assignment < 2; assignment += 1) {
+      packing.assign('n0', 'a');
+      expect([...packing.takeChanged()], `assignment ${assignment}`).to.deep.equal(['a-0']);
+      packing.writing('a-0');
+    }
+  });
+
   it('keeps a tunnel in one slice while a write is in flight that removes it from the other one', () => {
     const fixture = new SliceFixture();
     fixture.add(['n0']);

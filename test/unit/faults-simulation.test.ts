@@ -43,6 +43,15 @@ const REGRESSIONS: readonly (Schedule & { readonly cause: string })[] = [
       { atMs: 106_217, kind: 'etcd-restored', pick: 3, variant: 23, durationMs: 887 },
     ],
   },
+  {
+    cause: 'slices that were deleted with the namespace were not created again',
+    seed: 2111,
+    replicas: 1,
+    reporters: 3,
+    tunnels: 5,
+    representations: [{ atMs: 0, representation: 'slices' }],
+    faults: [{ atMs: 108_617, kind: 'namespace-deleted', pick: 60, variant: 10, durationMs: 8100 }],
+  },
 ];
 
 describe('simulation of the whole operator in fake time', () => {
