@@ -39,7 +39,7 @@ export class SliceEnqueuer {
   readonly #batches = new Map<string, Set<string>>();
 
   /** The claim in which the assignments of a reporter were made, by key. */
-  readonly #epochs = new Map<string, number>();
+  readonly #claims = new Map<string, string>();
   #isMissing = false;
 
   constructor(options: SliceEnqueuerOptions) {
@@ -57,7 +57,7 @@ export class SliceEnqueuer {
       const slice = slices.slice(key, sliceName);
       const entry = slice?.entries.get(tunnelName);
       const isUnknown = slice !== undefined && isEntryUnknown(slice, tunnelName);
-      if (entry !== undefined && (isUnknown || !sameTunnel(entry, desired)))
+      if (entry === undefined || isUnknown || !sameTunnel(entry, desired))
         isQueued = this.#enqueueFor(key, sliceName, tunnelName, sinceMs, false);
     } else if (!planner.hasEntry(key, tunnelName)) {
       packing.release(tunnelName);
@@ -171,16 +171,18 @@ export class SliceEnqueuer {
   /** Makes the assignments of a reporter start from its slices as observed, if this replica has claimed it again. */
   restartIfReclaimed(key: string): void {
     const { assignments, registry } = this.#options;
-    const epoch = registry.entry(key)?.ownership.owner?.epoch;
-    if (this.#epochs.get(key) === epoch) return;
-    if (epoch !== undefined) this.#epochs.set(key, epoch);
+    const ownership = registry.entry(key)?.ownership;
+    // Epochs start again with a new reporter object.
+    const claim = `${ownership?.observed?.uid} ${ownership?.owner?.epoch}`;
+    if (this.#claims.get(key) === claim) return;
+    this.#claims.set(key, claim);
     assignments.forget(key);
   }
 
   /** Handles the removal of a reporter from this replica. */
   onReporterRemoved(key: string): void {
     this.#batches.delete(key);
-    this.#epochs.delete(key);
+    this.#claims.delete(key);
     this.#options.assignments.forget(key);
   }
 

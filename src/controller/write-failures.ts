@@ -81,7 +81,6 @@ export class WriteFailures {
       case 'unavailable':
         return retry(failure);
       case 'no_kind_match':
-      case 'terminating':
         // An API server without slices still accepts objects, which must not wait for them.
         return target.kind === 'ReverseTunnelSlice'
           ? this.#reject(failure, target)
@@ -89,6 +88,7 @@ export class WriteFailures {
       case 'unexpected_response':
       case 'unauthorized':
       case 'namespace_not_found':
+      case 'terminating':
         return this.#block(failure, target);
       case 'cancelled':
         // Only the shutdown cancels requests; a retry would be cancelled too.

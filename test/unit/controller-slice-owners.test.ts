@@ -124,6 +124,21 @@ describe('slices and the owner of their reporter', () => {
     expect(world.tunnelNames(RESPONDER)).to.be.empty;
   });
 
+  it('are created again if they were deleted while the replica was fenced', async () => {
+    const world = createMultiReplicaHarness();
+    const replica = await startWithReporter(world);
+    replica.state.writes = false;
+    for (const api of [world.sliceApi, world.reporterApi])
+      for (const name of api.stored.keys()) api.deleteManually(name);
+    await world.advance(1000);
+    replica.state.writes = true;
+    replica.report(RESPONDER, delta([]));
+    await world.advance(5000);
+    replica.report(RESPONDER, delta([]));
+    await world.advance(5000);
+    expect(namesInSlices(world)).to.deep.equal(sortedNames(ALL));
+  });
+
   it('keep the reporter synced while changes arrive all the time', async () => {
     const world = createMultiReplicaHarness();
     const replica = world.replica('a', { representation: 'slices' });
