@@ -503,6 +503,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   registry.addEventHandler(sliceEnqueuer);
   registry.addEventHandler(rewrittenSlices);
   registry.addEventHandler(sliceTransitions);
+  registry.addEventHandler(departures);
   registry.addEventHandler(authorizer);
   registry.addEventHandler(flaps);
   tunnelQueue.addEventHandler(reporterEnqueuer);

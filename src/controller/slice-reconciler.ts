@@ -19,7 +19,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
 import type { CreationTimes } from './creation-times.ts';
-import { departureScope, type Departures } from './departures.ts';
+import { departureScope, LOST_REMOVAL_MS, type Departures } from './departures.ts';
 import type { SliceObjectApi } from './object-api.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
@@ -194,9 +194,11 @@ export class SliceReconciler implements Reconciler {
   /** Completes a reconciliation after which nothing needs to be written now. */
   #settle({ item, sliceName }: SliceItem, hasWritten: boolean, isAnswered: boolean, nowMs: number): Outcome {
     const { planner, slices, registry, rewritten, flapping, transitions } = this.#options;
-    const { writeAuthorizer, metrics } = this.#options;
+    const { cache, departures, writeAuthorizer, metrics } = this.#options;
     const { key, name } = item;
     this.#compareReleased(key, slices.releaseMissing(key, sliceName));
+    const version = cache.slice(key, sliceName)?.resourceVersion;
+    const lostMs = departures.lostDelayMs(item, version, nowMs);
     this.#compareObjects(key, sliceName);
     transitions.settled(key, sliceName, planner.namesIn(key, sliceName));
     const retryAtMs = registry.entry(key)?.pendingWrites.rewritten.retryAtMs(name);
@@ -206,6 +208,7 @@ export class SliceReconciler implements Reconciler {
     if (hasWritten && !flapping.hasFlapping(key, nowMs))
       metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
     writeAuthorizer.writeAccepted(key, name);
+    if (lostMs > 0) return { kind: 'requeue', afterMs: lostMs, answered: isAnswered };
     return { kind: 'done', answered: isAnswered };
   }
 
@@ -232,10 +235,10 @@ export class SliceReconciler implements Reconciler {
 
   /** Sends one write. Returns `refreshed` if it failed and the cache was updated with its cause. */
   async #execute(action: SliceAction, slice: SliceItem): Promise<WrittenSlice | Outcome | 'refreshed'> {
-    const { failures, departures, transitions, metrics } = this.#options;
+    const { failures, departures, transitions, clock, metrics } = this.#options;
     const answered = this.#startFlappingWrites(action, slice.item.key);
     const scope = departureScope(slice.item.key, slice.sliceName);
-    const leaving = leavingNames(action);
+    let leaving = leavingNames(action);
     const planned = transitions.plan(slice.item.key, slice.sliceName, action);
     departures.begin(scope, leaving);
     try {
@@ -246,8 +249,16 @@ export class SliceReconciler implements Reconciler {
     } catch (error) {
       if (!isApiFailure(error)) throw error;
       metrics.apiWrites.inc({ verb: VERBS[action.type], outcome: error.kind });
+      const isLost = error.kind === 'unavailable' || error.kind === 'unexpected_response';
+      if (isLost) planned.outcomeUnknown();
+      if (isLost && 'slice' in action) {
+        const { resourceVersion: version } = action.slice;
+        const endsMs = clock.monotonicMs() + LOST_REMOVAL_MS;
+        const names = [...leaving];
+        if (names.length > 0) departures.lost(slice.item, { scope, names, version, endsMs });
+        leaving = [];
+      }
       departures.end(scope, leaving);
-      if (error.kind === 'unavailable' || error.kind === 'unexpected_response') planned.outcomeUnknown();
       return await failures.react(error, this.#target(action, slice));
     } finally {
       departures.end(scope, leaving);

@@ -26,7 +26,7 @@ import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
 import { rfc3339 } from '../timestamps.ts';
 import type { CreationTimes } from './creation-times.ts';
-import type { Departures } from './departures.ts';
+import { LOST_REMOVAL_MS, type Departures } from './departures.ts';
 import type { TunnelObjectApi } from './object-api.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
@@ -117,6 +117,7 @@ export class TunnelReconciler implements Reconciler {
 
   async reconcile(item: QueueItem): Promise<Outcome> {
     const { ledger, planner, registry, writeAuthorizer, flapping, clock, metrics } = this.#options;
+    const { cache, departures } = this.#options;
     const entry = registry.entry(item.key);
     const reporter = ledger.reporter(item.key) ?? entry?.reporter;
     if (reporter === undefined) return { kind: 'done', answered: false };
@@ -137,7 +138,10 @@ export class TunnelReconciler implements Reconciler {
           metrics.syncLagSeconds.observe((nowMs - item.sinceMs) / 1000);
         writeAuthorizer.writeAccepted(item.key, item.name);
         this.#options.transitions?.settled(item.key, item.name);
+        const [object] = cache.objects(item.key, item.name);
+        const lostMs = departures.lostDelayMs(item, object?.resourceVersion, nowMs);
         this.#compareEntry(item, nowMs);
+        if (lostMs > 0) return { kind: 'requeue', afterMs: lostMs, answered: steps > 0 };
         return { kind: 'done', answered: steps > 0 };
       }
       if (steps === MAX_WRITES) return RETRY_SOON;
@@ -276,18 +280,31 @@ export class TunnelReconciler implements Reconciler {
       case 'expire': {
         // While the request is in flight, no slice relies on the object.
         departures.begin(item.key, [item.name]);
+        let isLost = false;
         let remaining: TunnelObject | undefined;
         try {
           remaining = await api.delete(action.object);
           // With a finalizer the object stays, and keeps its name, until the finalizer is removed.
           if (remaining === undefined) cache.applyDelete(item.key, item.name, action.object);
           else cache.applyWrite(remaining);
+        } catch (error) {
+          isLost =
+            isApiFailure(error) && (error.kind === 'unavailable' || error.kind === 'unexpected_response');
+          throw error;
         } finally {
-          departures.end(item.key, [item.name]);
+          if (isLost) this.#removalLost(item, action.object.resourceVersion);
+          else departures.end(item.key, [item.name]);
         }
         return remaining === undefined || action.type === 'expire' ? action.object.name : undefined;
       }
     }
+  }
+
+  /** Records a delete without a response, which may still take effect. */
+  #removalLost(item: QueueItem, version: string): void {
+    const { departures, clock } = this.#options;
+    const endsMs = clock.monotonicMs() + LOST_REMOVAL_MS;
+    departures.lost(item, { scope: item.key, names: [item.name], version, endsMs });
   }
 
   /**

@@ -93,6 +93,42 @@ describe('a change of the representation', () => {
     expect(namesInObjects(world)).to.deep.equal(sortedNames(ALL.filter(({ name }) => name !== 'node-2')));
   });
 
+  it('keeps the other form while a removal without a response may still take effect', async () => {
+    const world = await startAs('objects');
+    const gaps = collectGaps(world, () => ALL);
+    const delayed: string[] = [];
+    world.api.before = ({ verb, name }) => {
+      if (verb !== 'delete' || delayed.length > 0) return;
+      delayed.push(name);
+      world.authorizer.onPoliciesChanged(representAllAs('objects'));
+      throw connectionFailure();
+    };
+    world.authorizer.onPoliciesChanged(representAllAs('slices'));
+    await world.advance(30_000);
+    expect(delayed).to.have.lengthOf(1);
+    for (const name of delayed) world.api.deleteManually(name);
+    await world.advance(90_000);
+    expect(gaps).to.be.empty;
+    expect(namesInObjects(world)).to.deep.equal(sortedNames(ALL));
+    expect(namesInSlices(world)).to.be.empty;
+  });
+
+  it('removes the other form once a removal without a response can no longer take effect', async () => {
+    const world = await startAs('slices');
+    let isLost = false;
+    world.sliceApi.before = ({ verb }) => {
+      if (isLost || (verb !== 'delete' && verb !== 'patch')) return;
+      isLost = true;
+      world.authorizer.onPoliciesChanged(representAllAs('slices'));
+      throw connectionFailure();
+    };
+    world.authorizer.onPoliciesChanged(representAllAs('objects'));
+    await world.advance(90_000);
+    expect(isLost).to.equal(true);
+    expect(namesInSlices(world)).to.deep.equal(sortedNames(ALL));
+    expect(namesInObjects(world)).to.be.empty;
+  });
+
   it('counts a tunnel once while it is in both forms', async () => {
     const world = await startAs('objects');
     const counts: number[] = [];
