@@ -6,7 +6,6 @@ import {
 } from '../core/tunnel-object.ts';
 import type { Names } from '../core/names.ts';
 import type { SliceObject } from '../core/slice-object.ts';
-import { reporterKey } from '../core/tunnel.ts';
 import { GROUP_VERSION } from '../k8s/resources.ts';
 import { tunnelsOfSlice } from '../cli/slice-tunnels.ts';
 
@@ -31,7 +30,7 @@ export interface ListedTunnel {
 }
 
 /** The annotation of a tunnel that is an entry of a slice: the name of the slice. */
-export const SLICE_ANNOTATION = 'reverse-tunnel.io/slice';
+const SLICE_ANNOTATION = 'reverse-tunnel.io/slice';
 
 /** Returns the tunnel of an object. */
 export function tunnelOfObject(object: TunnelObject): ListedTunnel {
@@ -73,10 +72,4 @@ export function* listedTunnelsOf(names: Names, slice: SliceObject): Generator<Li
       status,
     };
   }
-}
-
-/** Returns a text that is equal for both forms of one tunnel, and different for different tunnels. */
-export function tunnelIdentity({ metadata, spec }: ListedTunnel): string {
-  // Control characters occur in neither part.
-  return `${metadata.namespace ?? ''}\0${reporterKey(spec.reporter)}\0${spec.tunnelName}`;
 }
