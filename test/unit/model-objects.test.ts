@@ -257,8 +257,11 @@ function withoutIdentity(object: TunnelObject): TunnelObject {
 
 /** Returns the tunnels for the model; one that is in both forms during a migration once. */
 function withoutCopies(objects: readonly TunnelObject[]): ReturnType<typeof modelObject>[] {
+  // The first one counts, which is the object.
   const byTunnel = new Map(
-    objects.map((object) => [JSON.stringify([object.spec.reporter, object.spec.tunnelName]), object]),
+    objects
+      .toReversed()
+      .map((object) => [JSON.stringify([object.spec.reporter, object.spec.tunnelName]), object]),
   );
   return [...byTunnel.values()].map((object) => modelObject(object));
 }
