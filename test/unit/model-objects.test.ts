@@ -117,18 +117,17 @@ async function run(
   /** Returns the objects, and the entries of slices as objects. */
   function storedObjects(): TunnelObject[] {
     const objects = [...api.stored.values(), ...objectsOfSlices(sliceApi?.stored.values() ?? [])];
-    if (form !== 'alternating') return objects;
+    if (form === 'objects') return objects;
     const shown = new Set<string>();
-    // With each change of the form, a tunnel gets another object or slice. After a crash it may have both forms until its
-    // reporter reports it again.
-    return objects
-      .filter(({ spec: { reporter, tunnelName } }) => {
-        const key = reporterKey(reporter);
-        const isCopy = shown.has(`${key} ${tunnelName}`);
-        shown.add(`${key} ${tunnelName}`);
-        return !isCopy || harness.ledger.tunnelState(key, tunnelName).state !== 'unknown';
-      })
-      .map((object) => withoutIdentity(object));
+    // After a crash, a tunnel may be shown twice until its reporter reports it again.
+    const single = objects.filter(({ spec: { reporter, tunnelName } }) => {
+      const key = reporterKey(reporter);
+      const isCopy = shown.has(`${key} ${tunnelName}`);
+      shown.add(`${key} ${tunnelName}`);
+      return !isCopy || harness.ledger.tunnelState(key, tunnelName).state !== 'unknown';
+    });
+    // With each change of the form, a tunnel gets another object or slice.
+    return form === 'alternating' ? single.map((object) => withoutIdentity(object)) : single;
   }
 
   function objectOf(cluster: string, id: string, name: string): 'yes' | 'no' | 'maybe' {
