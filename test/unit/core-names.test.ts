@@ -199,7 +199,12 @@ describe('names of slices', () => {
       names.sliceObjectName({ cluster, id: 'Responder_0.example.com' }, 'acme', 17),
       names.sliceObjectName({ cluster: '', id: '日本' }, '', 9_999_999),
       names.sliceObjectName({ cluster, id: 'x'.repeat(200) }, 'acme', 9_999_999),
-    ]).to.deep.equal(['responder-0-', 'responder-0-example-com-', '', `${'x'.repeat(41)}-`]);
+    ]).to.deep.equal([
+      'responder-0-ayx2z037vgxkz-0',
+      'responder-0-example-com-xb7rkd4y8gqxz-17',
+      'a6ahxvpkm8n95-9999999',
+      `${'x'.repeat(41)}-zv6w0s9eewav6-9999999`,
+    ]);
   });
 });
 
