@@ -15,11 +15,16 @@ const MAX_AHEAD_MS = 1000;
  * when its reporter connected.
  */
 const MIN_MAX_AGE_MS = 15_000;
+/** A replica that did not renew its Lease for this long writes nothing, so a response has usually arrived by then. */
+const MAX_UNDECIDED_MS = 10_000;
 const LOG_INTERVAL_MS = 10_000;
 
 export interface CreationTimesOptions {
-  /** The clock of the API server, in ms since 1970, never ahead; undefined before its first response. */
-  readonly serverClock: { nowMs(): number | undefined };
+  /**
+   * The clock of the API server. `nowMs`: ms since 1970; undefined before its first response. `maxAheadMs`: by how much
+   * that may be ahead until the next response, in ms; 0 in general.
+   */
+  readonly serverClock: { nowMs(): number | undefined; maxAheadMs(): number };
   /** `--report-interval`. */
   readonly settings: { readonly reportIntervalMs: number };
   readonly clock: Clock;
@@ -49,6 +54,22 @@ export class CreationTimes {
     const nowMs = this.#options.serverClock.nowMs();
     // Without a response of the API server nothing can be written either; a proxy may remove its dates.
     return nowMs !== undefined && Date.parse(createdAt) > nowMs + MAX_AHEAD_MS;
+  }
+
+  /**
+   * Returns true if only the next response of the API server shows whether `createdAt` must be omitted: it is in the
+   * future, unless this machine was suspended. The write must then wait, but not forever: a proxy may remove later dates.
+   *
+   * @param receivedMs when the report was received, monotonic ms
+   */
+  isUndecided({ createdAt }: Tunnel, receivedMs: number): boolean {
+    const { serverClock, clock } = this.#options;
+    const maxAheadMs = serverClock.maxAheadMs();
+    if (maxAheadMs === 0 || createdAt === undefined) return false;
+    const nowMs = serverClock.nowMs();
+    if (nowMs === undefined || clock.monotonicMs() - receivedMs >= MAX_UNDECIDED_MS) return false;
+    const aheadMs = Date.parse(createdAt) - nowMs;
+    return aheadMs <= MAX_AHEAD_MS && aheadMs + maxAheadMs > MAX_AHEAD_MS;
   }
 
   /**

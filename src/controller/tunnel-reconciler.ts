@@ -60,6 +60,9 @@ const VERBS = {
  */
 const MAX_WRITES = 4;
 
+/** Delay of a write that waits for a date of the API server; responses arrive every few seconds. */
+const UNDECIDED_DELAY_MS = 500;
+
 /** Writes that make an object absent. */
 const DELETES: ReadonlySet<TunnelAction['type']> = new Set(['delete', 'expire']);
 
@@ -160,6 +163,10 @@ export class TunnelReconciler implements Reconciler {
         // The read, or an event during it, may have made the write unnecessary, or ended the ownership.
         continue;
       }
+      const isUndecided =
+        (action.type === 'create' || action.type === 'patch') &&
+        this.#options.creationTimes.isUndecided(action.tunnel, item.sinceMs);
+      if (isUndecided) return { kind: 'requeue', afterMs: UNDECIDED_DELAY_MS, answered: written > 0 };
       const delayMs = isAttempt ? 0 : this.#attemptDelayMs(action, item, waitingParts, nowMs);
       if (delayMs > 0) {
         waitMs = delayMs;

@@ -63,7 +63,7 @@ export interface ApiClient {
   /** Connections opened since the start, including those of watches. With TLS, each is one handshake. */
   connectionsOpened(): number;
   /** The clock of the API server. */
-  readonly serverClock: Pick<ServerClock, 'nowMs'>;
+  readonly serverClock: Pick<ServerClock, 'nowMs' | 'maxAheadMs'>;
   /**
    * Ends all calls and watches with kind `cancelled` and closes all connections. Later calls fail in the same way.
    */

@@ -14,7 +14,7 @@ const MIN_SUSPENDED_MS = 1000;
  * the API server was at D or later at m. The estimate is the latest such bound. It is therefore never ahead of the API
  * server, and at most 1 s plus the latency of the best recent response behind it. The monotonic clock stands still while a
  * machine is suspended; until the next response, the wall clock shows for how long. Only a wall clock that is set forward
- * between two responses makes the estimate run ahead, until the second one.
+ * between two responses makes the estimate run ahead, until the second one; `maxAheadMs` returns by how much.
  */
 export class ServerClock {
   readonly #clock: Clock;
@@ -52,8 +52,15 @@ export class ServerClock {
   nowMs(): number | undefined {
     const offsetMs = Math.max(this.#offsetMs, this.#previousOffsetMs);
     if (!Number.isFinite(offsetMs)) return undefined;
-    const monotonicMs = this.#clock.monotonicMs();
-    const gainedMs = this.#clock.wallMs() - monotonicMs - this.#wallOffsetMs;
-    return offsetMs + monotonicMs + (gainedMs > MIN_SUSPENDED_MS ? gainedMs : 0);
+    return offsetMs + this.#clock.monotonicMs() + this.maxAheadMs();
+  }
+
+  /**
+   * Returns by how much `nowMs` may be ahead, in ms: what the wall clock has gained since the last response, because the
+   * machine was suspended or because the wall clock was set forward. 0 in general, and after the next response.
+   */
+  maxAheadMs(): number {
+    const gainedMs = this.#clock.wallMs() - this.#clock.monotonicMs() - this.#wallOffsetMs;
+    return gainedMs > MIN_SUSPENDED_MS ? gainedMs : 0;
   }
 }

@@ -9,6 +9,7 @@ import type { Report } from '../../src/core/report.ts';
 import type { Representation } from '../../src/core/representation.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
+import type { CreationTimesOptions } from '../../src/controller/creation-times.ts';
 import type { TransitionSink } from '../../src/controller/transition-recorder.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { FakeClock } from './fake-clock.ts';
@@ -89,7 +90,7 @@ class StubbedOwnership extends Ownership {
 }
 
 const FLAPPING_SETTLE_MS = 90_000;
-const NO_CLOCK = { nowMs: () => undefined };
+const NO_CLOCK = { nowMs: () => undefined, maxAheadMs: () => 0 };
 
 /**
  * The controllers as the operator builds them, over objects in memory, in fake time. Reporter objects are never listed,
@@ -119,7 +120,7 @@ export function createHarness({
   maxTunnelsPerReporter?: number;
   ownership?: OwnershipStub;
   /** The clock of the API server. Default: unknown. */
-  serverClock?: { nowMs(): number | undefined };
+  serverClock?: CreationTimesOptions['serverClock'];
   removalHold?: RemovalHoldRule;
   transitionSink?: TransitionSink;
 } = {}) {

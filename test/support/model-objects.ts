@@ -3,7 +3,7 @@ import type { TunnelObject } from '../../src/core/tunnel-object.ts';
 import type { HeldObject, ModelObject } from './model.ts';
 
 /** The clock of the API server in the tests of the model: after most of the reported times, and before the others. */
-export const MODEL_CLOCK = { nowMs: () => Date.UTC(2100, 0, 1) };
+export const MODEL_CLOCK = { nowMs: () => Date.UTC(2100, 0, 1), maxAheadMs: () => 0 };
 const MAX_AHEAD_MS = 1000;
 const OMITTED_CREATED_AT = 'reverse-tunnel.io/omitted-created-at';
 

@@ -187,7 +187,7 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
         leases: { delete: () => Promise.resolve() },
         events: { record: (reporter, kind) => events.push(`${self} ${kind} ${reporter.id}`) },
         objectEvents: { recordFor() {} },
-        serverClock: { nowMs: () => undefined },
+        serverClock: { nowMs: () => undefined, maxAheadMs: () => 0 },
       },
       fence,
       leader: {

@@ -15,7 +15,7 @@ function tunnelCreatedAt(createdMs: number): Tunnel {
 
 /** A replica that lists what is stored, and an API server whose clock stands still at `serverMs`. */
 async function startReplica(serverMs: number | undefined, api = new MemoryTunnelApi()) {
-  const harness = createHarness({ api, serverClock: { nowMs: () => serverMs } });
+  const harness = createHarness({ api, serverClock: { nowMs: () => serverMs, maxAheadMs: () => 0 } });
   await harness.start();
   return harness;
 }
@@ -86,6 +86,46 @@ describe('a created_at', () => {
     const harness = await startReplica(undefined);
     const reported = tunnelCreatedAt(NOW_MS + HOUR_MS);
     await report(harness, fullPush(reported));
+    expect(shown(harness)).to.deep.equal([reported.createdAt, undefined]);
+  });
+
+  // Suspended for an hour or set forward by an hour: the wall clock has gained as much since the last response.
+  for (const { event, aheadMs, isOmitted, waits } of [
+    { event: 'whose clock was set forward', aheadMs: 1000, isOmitted: false, waits: false },
+    { event: 'whose clock was set forward', aheadMs: 1001, isOmitted: true, waits: true },
+    { event: 'whose clock was set forward', aheadMs: HOUR_MS + 1000, isOmitted: true, waits: true },
+    { event: 'whose clock was set forward', aheadMs: HOUR_MS + 1001, isOmitted: true, waits: false },
+    { event: 'that was suspended', aheadMs: 1000, isOmitted: false, waits: false },
+    { event: 'that was suspended', aheadMs: 1001, isOmitted: false, waits: true },
+    { event: 'that was suspended', aheadMs: HOUR_MS + 1000, isOmitted: false, waits: true },
+    { event: 'that was suspended', aheadMs: HOUR_MS + 1001, isOmitted: true, waits: false },
+  ]) {
+    const decision = isOmitted ? 'omitted' : 'kept';
+    const when = waits ? 'after the next response' : 'at once';
+    it(`${aheadMs} ms after the last response is ${decision} ${when} on a machine ${event}`, async () => {
+      let current = { nowMs: NOW_MS + HOUR_MS, maxAheadMs: HOUR_MS };
+      const serverClock = { nowMs: () => current.nowMs, maxAheadMs: () => current.maxAheadMs };
+      const harness = createHarness({ serverClock });
+      await harness.start();
+      const reported = tunnelCreatedAt(NOW_MS + aheadMs);
+      const expected = isOmitted ? [undefined, reported.createdAt] : [reported.createdAt, undefined];
+      expect(await report(harness, fullPush(reported))).to.deep.equal(waits ? [] : ['create']);
+      current = { nowMs: NOW_MS + (event === 'that was suspended' ? HOUR_MS : 0), maxAheadMs: 0 };
+      await harness.advance(500);
+      expect(shown(harness)).to.deep.equal(expected);
+      expect(harness.api.calls.map(({ verb }) => verb)).to.deep.equal(['create']);
+    });
+  }
+
+  it('is decided after 10 s if no response has a date any longer after the wall clock has gained an hour', async () => {
+    const serverClock = { nowMs: () => NOW_MS + HOUR_MS, maxAheadMs: () => HOUR_MS };
+    const harness = createHarness({ serverClock });
+    await harness.start();
+    const reported = tunnelCreatedAt(NOW_MS + HOUR_MS);
+    await report(harness, fullPush(reported));
+    await harness.advance(9999);
+    expect(shown(harness)).to.deep.equal([undefined, undefined]);
+    await harness.advance(1);
     expect(shown(harness)).to.deep.equal([reported.createdAt, undefined]);
   });
 

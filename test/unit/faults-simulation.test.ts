@@ -52,6 +52,18 @@ const REGRESSIONS: readonly (Schedule & { readonly cause: string })[] = [
     representations: [{ atMs: 0, representation: 'slices' }],
     faults: [{ atMs: 108_617, kind: 'namespace-deleted', pick: 60, variant: 10, durationMs: 8100 }],
   },
+  {
+    cause:
+      'a creation time in the future was written, because the wall clock of the replica was set forward between two responses',
+    seed: 2672,
+    replicas: 1,
+    reporters: 1,
+    tunnels: 1,
+    faults: [
+      { atMs: 24_500, kind: 'tunnel-up', pick: 0, variant: 1, durationMs: 0 },
+      { atMs: 24_700, kind: 'replica-wall-jump', pick: 0, variant: 99, durationMs: 0 },
+    ],
+  },
 ];
 
 describe('simulation of the whole operator in fake time', () => {

@@ -78,6 +78,24 @@ describe('ServerClock', () => {
     expect(serverMs() - (serverClock.nowMs() ?? 0)).to.equal(250);
   });
 
+  it('returns by how much it may be ahead from when the wall clock gains time to the next response', () => {
+    const { clock, serverClock, serverMs, respond } = createWorld();
+    expect(serverClock.maxAheadMs()).to.equal(0);
+    clock.suspend(3_600_000);
+    expect(serverClock.maxAheadMs(), 'before the first response').to.equal(0);
+    respond();
+    clock.suspend(1000);
+    expect(serverClock.maxAheadMs(), 'a drift').to.equal(0);
+    clock.suspend(3_600_000);
+    clock.advance(1000);
+    expect(serverClock.maxAheadMs()).to.equal(3_601_000);
+    expect((serverClock.nowMs() ?? 0) - serverMs()).to.equal(3_601_000 - 250);
+    respond();
+    expect(serverClock.maxAheadMs()).to.equal(0);
+    clock.suspend(-3_600_000);
+    expect(serverClock.maxAheadMs(), 'set back').to.equal(0);
+  });
+
   it('ignores a wall clock that is set back or drifts, and one that was set forward before a response', () => {
     const { clock, serverClock, serverMs, respond } = createWorld();
     respond();
