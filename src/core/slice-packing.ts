@@ -255,8 +255,8 @@ export class SlicePacking {
   #observeEntry(slice: PackedSlice, tunnelName: string): void {
     const owner = this.#assigned.get(tunnelName);
     if (owner === slice) {
-      if (slice.pending?.delete(tunnelName) !== true) return;
-      if (slice.pending.size === 0) slice.pending = undefined;
+      if (slice.pending?.delete(tunnelName) === true && slice.pending.size === 0) slice.pending = undefined;
+      // Also if it was here before: it may have got the identity without which it had to stay elsewhere.
       this.#leaveOthers(tunnelName);
     } else if (owner !== undefined) {
       const isCovered = owner.observed?.has(tunnelName) === true;

@@ -325,6 +325,30 @@ describe('the controller, compared to a model', () => {
     await run('skip', steps, NO_REMOVAL_HOLD, 'slices');
   });
 
+  it('has a tunnel once if it returns to its tenant with another node while it is being moved', async () => {
+    const reporter = { cluster: 'core', id: 'responder-0' };
+    const reported = (name: string, tenant: string, node: string) => ({
+      name,
+      identity: { tenant_id: tenant, cluster_id: 'eu-1', node_id: node },
+    });
+    const steps: Step[] = [
+      {
+        do: 'report',
+        reporter,
+        content: {
+          full_push: true,
+          added_tunnels: [reported('node-2', 'beta', 'node-2'), reported('node-1', 'acme', 'node-1')],
+        },
+      },
+      {
+        do: 'restart',
+        early: [{ reporter, content: { added_tunnels: [reported('node-1', 'beta', 'node-1')] } }],
+      },
+      { do: 'reconnect', reporter, content: { added_tunnels: [reported('node-1', 'acme', 'node-3')] } },
+    ];
+    await run('skip', steps, NO_REMOVAL_HOLD, 'slices');
+  });
+
   it('detects a flap after a heartbeat that arrived before the objects were listed', async () => {
     const reporter = { cluster: 'edge', id: 'responder-0' };
     const at = (seconds: number): SentReport => ({
