@@ -1,5 +1,4 @@
 import type { PriorState } from '../core/apply-report.ts';
-import { compareResourceVersions } from '../core/kubernetes.ts';
 import type { Names } from '../core/names.ts';
 import {
   observedEntry,
@@ -11,14 +10,11 @@ import {
 } from '../core/slice-object.ts';
 import { Drift, type ObservedTunnel } from '../core/tunnel-object.ts';
 import { sameTunnel, type Tunnel } from '../core/tunnel.ts';
+import { CacheProgress, type Stamp } from './cache-progress.ts';
 import type { TunnelSource } from './tunnel-cache.ts';
 
-interface CacheEntry {
+interface CacheEntry extends Stamp {
   slice: ObservedSlice;
-  /** The number of the list after whose start the slice was last set: by that list, an event or an own write. */
-  generation: number;
-  /** The number of the last list that contained the slice. */
-  listed: number;
 }
 
 /** The slices of one reporter. */
@@ -27,9 +23,6 @@ interface ReporterSlices {
   /** By tunnel name; a list only while a tunnel is in several slices. */
   readonly byTunnel: Map<string, CacheEntry | readonly CacheEntry[]>;
 }
-
-/** Own writes and deletes that the watch has not shown yet; see `TunnelCache`. */
-const MAX_PENDING_OWN_WRITES = 20_000;
 
 export interface SliceCacheEventHandler {
   /** A list or the watch showed a change of a slice, which another client may have made. */
@@ -54,13 +47,7 @@ export class SliceCache {
   readonly #ledger: TunnelSource;
   readonly #handlers: SliceCacheEventHandler[] = [];
   readonly #byReporter = new Map<string, ReporterSlices>();
-  /** Uids of slices whose deletion was answered, but was not shown by the watch yet. */
-  readonly #deletedUids = new Set<string>();
-  /** Versions from responses to own writes and reads that the watch has not shown yet. */
-  readonly #pendingOwnWrites = new Set<string>();
-  #latestResourceVersion = '';
-  #generation = 0;
-  #replacing = false;
+  readonly #progress = new CacheProgress();
   #hasSynced = false;
   #isServed = true;
   #size = 0;
@@ -98,7 +85,7 @@ export class SliceCache {
 
   /** The newest version that a list or the watch has shown; empty before the first list. */
   get latestResourceVersion(): string {
-    return this.#latestResourceVersion;
+    return this.#progress.latestResourceVersion;
   }
 
   slice(key: string, sliceName: string): ObservedSlice | undefined {
@@ -158,46 +145,36 @@ export class SliceCache {
 
   /** Starts a list. The known slices stay until it is complete. */
   replaceBegin(): void {
-    this.#generation += 1;
-    this.#replacing = true;
-    // The list is read after these deletions were answered, so it does not contain the slices.
-    this.#deletedUids.clear();
-    this.#pendingOwnWrites.clear();
-    this.#latestResourceVersion = '';
+    this.#progress.beginList();
   }
 
   /** Adds a slice of the list, whatever version is known, unless an own write since the start of the list is newer. */
   replaceItem(object: SliceObject): void {
     const { uid, name, resourceVersion } = object.metadata;
-    this.#advanceVersion(resourceVersion);
-    if (this.#deletedUids.has(uid)) return;
+    this.#progress.advance(resourceVersion);
+    if (this.#progress.isDeleted(uid)) return;
     const key = sliceReporterKey(object);
     const known = this.#entry(key, name);
     if (
-      known?.generation === this.#generation &&
-      compareResourceVersions(known.slice.resourceVersion, resourceVersion) >= 0
+      known !== undefined &&
+      this.#progress.isAheadOfItem(known, known.slice.resourceVersion, resourceVersion)
     ) {
-      known.listed = this.#generation;
+      known.listed = this.#progress.generation;
       return;
     }
     const before = known?.slice;
     const entry = this.#put(key, object);
-    entry.listed = this.#generation;
+    entry.listed = this.#progress.generation;
     // After a restore of etcd, the content may differ at the same version.
     if (before === undefined || !sameSlice(before, entry.slice)) this.#notify(key, name);
   }
 
   /** Completes a list; see `TunnelCache.replaceEnd`. */
   replaceEnd(version: string): void {
-    this.#replacing = false;
-    this.#advanceVersion(version);
-    for (const ownVersion of this.#pendingOwnWrites)
-      if (compareResourceVersions(ownVersion, version) <= 0) this.#pendingOwnWrites.delete(ownVersion);
+    this.#progress.endList(version);
     for (const [key, { byName }] of this.#byReporter) {
-      for (const [name, { slice, generation, listed }] of byName) {
-        const isNewerThanList =
-          generation === this.#generation && compareResourceVersions(slice.resourceVersion, version) > 0;
-        if (isNewerThanList || listed === this.#generation) continue;
+      for (const [name, entry] of byName) {
+        if (!this.#progress.isGone(entry, entry.slice.resourceVersion, version)) continue;
         this.#remove(key, name);
         this.#notify(key, name);
       }
@@ -218,18 +195,17 @@ export class SliceCache {
   /** Applies a watch event. */
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: SliceObject): void {
     const { uid, name, resourceVersion } = object.metadata;
-    this.#advanceVersion(resourceVersion);
-    this.#pendingOwnWrites.delete(resourceVersion);
+    this.#progress.observe(resourceVersion);
     const key = sliceReporterKey(object);
     const known = this.slice(key, name);
     if (type === 'DELETED') {
-      this.#deletedUids.delete(uid);
+      this.#progress.observeDeletion(uid);
       // The deleted slice is a predecessor of the known one, which came from the response to its creation.
       if (known?.uid !== uid) return;
       this.#remove(key, name);
     } else {
-      if (this.#deletedUids.has(uid)) return;
-      if (known !== undefined && compareResourceVersions(known.resourceVersion, resourceVersion) >= 0) return;
+      if (this.#progress.isDeleted(uid)) return;
+      if (known !== undefined && this.#progress.isOutdated(resourceVersion, known.resourceVersion)) return;
       this.#put(key, object);
     }
     this.#notify(key, name);
@@ -237,9 +213,7 @@ export class SliceCache {
 
   /** Returns true if a watch event of this version shows an own write; see `TunnelCache.acknowledgeOwnWrite`. */
   acknowledgeOwnWrite(resourceVersion: string): boolean {
-    if (!this.#pendingOwnWrites.delete(resourceVersion)) return false;
-    this.#advanceVersion(resourceVersion);
-    return true;
+    return this.#progress.acknowledgeOwnWrite(resourceVersion);
   }
 
   /**
@@ -250,31 +224,21 @@ export class SliceCache {
   applyWrite(object: SliceObject, sent?: SliceManifest): void {
     const { uid, name, resourceVersion } = object.metadata;
     const key = sliceReporterKey(object);
-    if (this.#deletedUids.has(uid)) return;
-    // The watch may have been faster; see `TunnelCache.applyWrite`.
-    const newest = this.slice(key, name)?.resourceVersion ?? this.#latestResourceVersion;
-    if (compareResourceVersions(newest, resourceVersion) >= 0) return;
+    if (this.#progress.isDeleted(uid)) return;
+    if (this.#progress.isOutdated(resourceVersion, this.slice(key, name)?.resourceVersion)) return;
     this.#put(key, object, sent);
-    if (compareResourceVersions(resourceVersion, this.#latestResourceVersion) > 0)
-      addBounded(this.#pendingOwnWrites, resourceVersion);
+    this.#progress.addOwnWrite(resourceVersion);
   }
 
   /** Applies a response that a slice was deleted, or does not exist. */
   applyDelete({ key, name, uid }: ObservedSlice): void {
     const isKnown = this.slice(key, name)?.uid === uid;
-    // An unknown slice means that the watch was faster, and there is nothing to remember.
-    if (!isKnown && !this.#replacing) return;
-    addBounded(this.#deletedUids, uid);
+    this.#progress.addDeletion(uid, isKnown);
     if (isKnown) this.#remove(key, name);
   }
 
   #notify(key: string, sliceName: string): void {
     for (const handler of this.#handlers) handler.onSliceChanged?.(key, sliceName);
-  }
-
-  #advanceVersion(version: string): void {
-    if (compareResourceVersions(version, this.#latestResourceVersion) > 0)
-      this.#latestResourceVersion = version;
   }
 
   #entry(key: string, name: string): CacheEntry | undefined {
@@ -297,7 +261,7 @@ export class SliceCache {
     }
     const entry = known ?? { slice: { ...slice, entries: new Map() }, generation: 0, listed: 0 };
     slices.byName.set(name, entry);
-    entry.generation = this.#generation;
+    entry.generation = this.#progress.generation;
     if (known === undefined) this.#sliceCount += 1;
     this.#replaceEntries(key, slices, entry, slice);
     return entry;
@@ -389,12 +353,4 @@ function removeFrom(byTunnel: ReporterSlices['byTunnel'], name: string, entry: C
   const [first, ...more] = others;
   if (first === undefined) byTunnel.delete(name);
   else byTunnel.set(name, more.length === 0 ? first : others);
-}
-
-/** Adds a value, and removes the oldest one if there are too many. */
-function addBounded(values: Set<string>, value: string): void {
-  values.add(value);
-  if (values.size <= MAX_PENDING_OWN_WRITES) return;
-  const [oldest] = values;
-  if (oldest !== undefined) values.delete(oldest);
 }

@@ -1,6 +1,5 @@
 import type { PriorState } from '../core/apply-report.ts';
 import type { Names } from '../core/names.ts';
-import { compareResourceVersions } from '../core/kubernetes.ts';
 import {
   observeTunnel,
   tunnelKeyOf,
@@ -10,22 +9,13 @@ import {
   type TunnelKey,
 } from '../core/tunnel-object.ts';
 import { sameTunnel, type Tunnel } from '../core/tunnel.ts';
+import { CacheProgress, type Stamp } from './cache-progress.ts';
 
-interface CacheEntry {
+interface CacheEntry extends Stamp {
   observed: ObservedTunnel;
-  /** The number of the list after whose start the object was last set: by that list, an event or an own write. */
-  generation: number;
-  /** The number of the last list that contained the object. */
-  listed: number;
   /** Another object with the same reporter and tunnel name, created manually. */
   next: CacheEntry | undefined;
 }
-
-/**
- * Own writes and deletes that the watch has not shown yet. It usually shows them within moments, but not while it is
- * forbidden or its events are invalid; the bound limits the memory. Forgetting one costs the comparison of an event.
- */
-const MAX_PENDING_OWN_WRITES = 20_000;
 
 export interface TunnelCacheEventHandler {
   /** A list or the watch showed a change of a tunnel's objects, which another client may have made. */
@@ -53,14 +43,7 @@ export class TunnelCache {
   readonly #ledger: TunnelSource;
   readonly #handlers: TunnelCacheEventHandler[] = [];
   readonly #byReporter = new Map<string, Map<string, CacheEntry>>();
-  /** Uids of objects whose deletion was answered, but was not shown by the watch yet. */
-  readonly #deletedUids = new Set<string>();
-  /** Versions from responses to own writes and reads that the watch has not shown yet. */
-  readonly #pendingOwnWrites = new Set<string>();
-  /** The newest version that a list or the watch has shown; they will not show older ones. */
-  #latestResourceVersion = '';
-  #generation = 0;
-  #replacing = false;
+  readonly #progress = new CacheProgress();
   #hasSynced = false;
   #size = 0;
 
@@ -86,7 +69,7 @@ export class TunnelCache {
 
   /** The newest version that a list or the watch has shown; empty before the first list. */
   get latestResourceVersion(): string {
-    return this.#latestResourceVersion;
+    return this.#progress.latestResourceVersion;
   }
 
   /** Returns the objects of a tunnel: at most one, unless one was created manually. */
@@ -142,31 +125,26 @@ export class TunnelCache {
 
   /** Starts a list. The known objects stay until it is complete. */
   replaceBegin(): void {
-    this.#generation += 1;
-    this.#replacing = true;
-    // The list is read after these deletions were answered, so it does not contain the objects.
-    this.#deletedUids.clear();
-    this.#pendingOwnWrites.clear();
-    this.#latestResourceVersion = '';
+    this.#progress.beginList();
   }
 
   /** Adds an object of the list, whatever version is known, unless an own write since the start of the list is newer. */
   replaceItem(object: TunnelObject): void {
     const { uid, name, resourceVersion } = object.metadata;
-    this.#advanceVersion(resourceVersion);
-    if (this.#deletedUids.has(uid)) return;
+    this.#progress.advance(resourceVersion);
+    if (this.#progress.isDeleted(uid)) return;
     const tunnelKey = tunnelKeyOf(object);
     const known = this.#entry(tunnelKey, name);
     const before = known?.observed;
     if (
-      known?.generation === this.#generation &&
-      compareResourceVersions(known.observed.resourceVersion, resourceVersion) >= 0
+      known !== undefined &&
+      this.#progress.isAheadOfItem(known, known.observed.resourceVersion, resourceVersion)
     ) {
-      known.listed = this.#generation;
+      known.listed = this.#progress.generation;
       return;
     }
     const entry = this.#put(tunnelKey, object);
-    entry.listed = this.#generation;
+    entry.listed = this.#progress.generation;
     // After a restore of etcd, labels and status may differ at the same version; the spec is immutable per uid.
     const { drift } = entry.observed;
     if (before?.uid !== uid || before.resourceVersion !== resourceVersion || before.drift !== drift) {
@@ -177,22 +155,14 @@ export class TunnelCache {
   /**
    * Completes a list: removes objects that it did not contain, except those that were written after it was read.
    *
-   * @param version the resourceVersion of the list. An object that was written after the list began, but is not newer than
-   *   the list, was deleted by another client before the list was read
+   * @param version the resourceVersion of the list
    */
   replaceEnd(version: string): void {
-    this.#replacing = false;
-    this.#advanceVersion(version);
-    // The watch continues from the list and shows nothing older.
-    for (const ownVersion of this.#pendingOwnWrites)
-      if (compareResourceVersions(ownVersion, version) <= 0) this.#pendingOwnWrites.delete(ownVersion);
+    this.#progress.endList(version);
     for (const [key, ofReporter] of this.#byReporter) {
       for (const [tunnelName, first] of ofReporter) {
         for (let entry: CacheEntry | undefined = first; entry !== undefined; entry = entry.next) {
-          const isNewerThanList =
-            entry.generation === this.#generation &&
-            compareResourceVersions(entry.observed.resourceVersion, version) > 0;
-          if (isNewerThanList || entry.listed === this.#generation) continue;
+          if (!this.#progress.isGone(entry, entry.observed.resourceVersion, version)) continue;
           this.#remove(key, tunnelName, entry.observed.name);
           this.#notify(key, tunnelName);
         }
@@ -205,18 +175,17 @@ export class TunnelCache {
   /** Applies a watch event. */
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: TunnelObject): void {
     const { uid, name, resourceVersion } = object.metadata;
-    this.#advanceVersion(resourceVersion);
-    this.#pendingOwnWrites.delete(resourceVersion);
+    this.#progress.observe(resourceVersion);
     const tunnelKey = tunnelKeyOf(object);
     const known = this.#entry(tunnelKey, name)?.observed;
     if (type === 'DELETED') {
-      this.#deletedUids.delete(uid);
+      this.#progress.observeDeletion(uid);
       // The deleted object is a predecessor of the known one, which came from the response to its creation.
       if (known?.uid !== uid) return;
       this.#remove(tunnelKey.key, tunnelKey.tunnelName, name);
     } else {
-      if (this.#deletedUids.has(uid)) return;
-      if (known !== undefined && compareResourceVersions(known.resourceVersion, resourceVersion) >= 0) return;
+      if (this.#progress.isDeleted(uid)) return;
+      if (known !== undefined && this.#progress.isOutdated(resourceVersion, known.resourceVersion)) return;
       this.#put(tunnelKey, object);
     }
     this.#notify(tunnelKey.key, tunnelKey.tunnelName);
@@ -227,9 +196,7 @@ export class TunnelCache {
    * event need not be parsed. Must be called once per version.
    */
   acknowledgeOwnWrite(resourceVersion: string): boolean {
-    if (!this.#pendingOwnWrites.delete(resourceVersion)) return false;
-    this.#advanceVersion(resourceVersion);
-    return true;
+    return this.#progress.acknowledgeOwnWrite(resourceVersion);
   }
 
   /**
@@ -238,26 +205,20 @@ export class TunnelCache {
    * @param sent the manifest that was created
    */
   applyWrite(object: TunnelObject, sent?: TunnelManifest): void {
+    const { uid, name, resourceVersion } = object.metadata;
     const tunnelKey = tunnelKeyOf(object);
-    const known = this.#entry(tunnelKey, object.metadata.name)?.observed;
-    if (this.#deletedUids.has(object.metadata.uid)) return;
-    // The watch may have been faster, and may have shown a later change by another client. If it is past this version and
-    // the object does not exist, that change was its deletion.
-    const newest = known?.resourceVersion ?? this.#latestResourceVersion;
-    if (compareResourceVersions(newest, object.metadata.resourceVersion) >= 0) return;
+    const known = this.#entry(tunnelKey, name)?.observed;
+    if (this.#progress.isDeleted(uid)) return;
+    if (this.#progress.isOutdated(resourceVersion, known?.resourceVersion)) return;
     this.#put(tunnelKey, object, sent);
-    if (compareResourceVersions(object.metadata.resourceVersion, this.#latestResourceVersion) > 0) {
-      addBounded(this.#pendingOwnWrites, object.metadata.resourceVersion);
-    }
+    this.#progress.addOwnWrite(resourceVersion);
   }
 
   /** Applies a response that an object was deleted, or does not exist. */
   applyDelete(key: string, tunnelName: string, object: ObservedTunnel): void {
     let entry = this.#byReporter.get(key)?.get(tunnelName);
     while (entry !== undefined && entry.observed.uid !== object.uid) entry = entry.next;
-    // An unknown object means that the watch was faster, and there is nothing to remember.
-    if (entry === undefined && !this.#replacing) return;
-    addBounded(this.#deletedUids, object.uid);
+    this.#progress.addDeletion(object.uid, entry !== undefined);
     if (entry !== undefined) this.#remove(key, tunnelName, object.name);
   }
 
@@ -267,11 +228,6 @@ export class TunnelCache {
 
   #notifyObserved(key: string, before: ObservedTunnel | undefined, after: ObservedTunnel | undefined): void {
     for (const handler of this.#handlers) handler.onTunnelObserved?.(key, before, after);
-  }
-
-  #advanceVersion(version: string): void {
-    if (compareResourceVersions(version, this.#latestResourceVersion) > 0)
-      this.#latestResourceVersion = version;
   }
 
   #entry(tunnelKey: TunnelKey, name: string): CacheEntry | undefined {
@@ -292,7 +248,7 @@ export class TunnelCache {
     if (known !== undefined) {
       const before = known.observed;
       known.observed = observed;
-      known.generation = this.#generation;
+      known.generation = this.#progress.generation;
       this.#notifyObserved(key, before, observed);
       return known;
     }
@@ -302,7 +258,7 @@ export class TunnelCache {
       this.#byReporter.set(key, ofReporter);
     }
     const next = ofReporter.get(observed.tunnel.name);
-    const entry = { observed, generation: this.#generation, listed: 0, next };
+    const entry = { observed, generation: this.#progress.generation, listed: 0, next };
     ofReporter.set(observed.tunnel.name, entry);
     this.#size += 1;
     this.#notifyObserved(key, undefined, observed);
@@ -322,12 +278,4 @@ export class TunnelCache {
     if (ofReporter.size === 0) this.#byReporter.delete(key);
     this.#notifyObserved(key, entry.observed, undefined);
   }
-}
-
-/** Adds a value, and removes the oldest one if there are too many. */
-function addBounded(values: Set<string>, value: string): void {
-  values.add(value);
-  if (values.size <= MAX_PENDING_OWN_WRITES) return;
-  const [oldest] = values;
-  if (oldest !== undefined) values.delete(oldest);
 }

@@ -8,8 +8,10 @@ interface Property {
 /**
  * Returns the size of each private `Map` and `Set` of an object by field, to find leaks without an accessor in the
  * code under test. It uses the engine's inspector and takes a fraction of a millisecond.
+ *
+ * @param part the private field with the object whose sizes are returned; undefined: those of `object` itself
  */
-export function internalSizes(object: object): Record<string, number> {
+export function internalSizes(object: object, part?: string): Record<string, number> {
   const session = new Session();
   session.connect();
   try {
@@ -17,10 +19,14 @@ export function internalSizes(object: object): Record<string, number> {
     Object.assign(globalThis, { lookedInto: object });
     const evaluated = post(session, 'Runtime.evaluate', { expression: 'globalThis.lookedInto' });
     const { objectId } = (evaluated as { result: { objectId: string } }).result;
-    const properties = post(session, 'Runtime.getProperties', { objectId, ownProperties: true });
-    const { privateProperties = [] } = properties as { privateProperties?: Property[] };
     const sizes: Record<string, number> = {};
-    for (const { name, value } of privateProperties) {
+    let properties = privateProperties(session, objectId);
+    if (part !== undefined) {
+      const found = properties.find(({ name }) => name === part)?.value?.objectId;
+      if (found === undefined) throw new Error(`there is no private field ${part} with an object`);
+      properties = privateProperties(session, found);
+    }
+    for (const { name, value } of properties) {
       if (value?.subtype !== 'map' && value?.subtype !== 'set') continue;
       sizes[name] = Number(/\((\d+)\)/.exec(value.description ?? '')?.[1] ?? Number.NaN);
     }
@@ -29,6 +35,11 @@ export function internalSizes(object: object): Record<string, number> {
     Reflect.deleteProperty(globalThis, 'lookedInto');
     session.disconnect();
   }
+}
+
+function privateProperties(session: Session, objectId: string): readonly Property[] {
+  const properties = post(session, 'Runtime.getProperties', { objectId, ownProperties: true });
+  return (properties as { privateProperties?: Property[] }).privateProperties ?? [];
 }
 
 /** Within a process, the response is available when the call returns. */

@@ -177,15 +177,14 @@ export function findLeaks(harness: SimHarness): string[] {
     const { cache, slices, ledger, controllers } = components;
     const { queue, enqueuer } = controllers.tunnels;
     const streams = [...controllers.registry.entries()].length;
-    const expected: [what: string, of: object, sizes: Record<string, number>][] = [
-      ['queue', queue, { '#queues': 0 }],
-      ['tunnel cache', cache, { '#pendingOwnWrites': 0 }],
-      ['slice cache', slices, { '#pendingOwnWrites': 0 }],
-      ['ledger', ledger, { '#reporters': streams }],
-      ['mirror', enqueuer, { '#deferred': 0 }],
+    const expected: [what: string, actual: Record<string, number>, sizes: Record<string, number>][] = [
+      ['queue', internalSizes(queue), { '#queues': 0 }],
+      ['tunnel cache', internalSizes(cache, '#progress'), { '#pendingOwnWrites': 0 }],
+      ['slice cache', internalSizes(slices, '#progress'), { '#pendingOwnWrites': 0 }],
+      ['ledger', internalSizes(ledger), { '#reporters': streams }],
+      ['mirror', internalSizes(enqueuer), { '#deferred': 0 }],
     ];
-    for (const [what, owner, sizes] of expected) {
-      const actual = internalSizes(owner);
+    for (const [what, actual, sizes] of expected) {
       for (const [field, size] of Object.entries(sizes)) {
         if (actual[field] !== size)
           leaks.push(`${process.name}: ${what} ${field} holds ${actual[field]}, not ${size}`);
