@@ -187,16 +187,6 @@ export class SlicePacking {
     return { tenantID: slice.tenant.tenantID, ordinal: slice.ordinal };
   }
 
-  /** Returns the names of the slices that exist or will be created. */
-  sliceNames(): Iterable<string> {
-    return this.#slices.keys();
-  }
-
-  /** Returns the number of assigned tunnels. */
-  get size(): number {
-    return this.#assigned.size;
-  }
-
   /** Records that a slice is being compared and written: what is assigned to it later costs another write. */
   writing(sliceName: string): void {
     const slice = this.#slices.get(sliceName);
