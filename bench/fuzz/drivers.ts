@@ -24,7 +24,7 @@ export type CreateCaseDriver = (address: string, corpus: Corpus, seed: number) =
 /** A missing response, or a connection that stays open, counts as a hang after this time. */
 const HANG_TIMEOUT_MS = 30_000;
 /** How long a lingering client waits for a response before it sends FIN. */
-const LINGER_MS = 50;
+const LINGER_MS = 400;
 /** The frames that count as a response. */
 const RESPONSE_FRAMES = [FRAME.data, FRAME.headers, FRAME.rstStream, FRAME.goaway];
 /** The valid statuses of a stream. `ABORTED` means that the same reporter has opened another stream meanwhile. */
@@ -103,7 +103,7 @@ export const createSequenceDriver: CreateCaseDriver = (address, corpus, seed) =>
     }
     if (end === 'linger') {
       const responded = peer.waitUntil(() => RESPONSE_FRAMES.some((type) => peer.received(type) > 0));
-      await Promise.race([responded, delay(LINGER_MS)]);
+      await Promise.race([responded, peer.closed, delay(LINGER_MS)]);
     }
     if (end === 'rst') peer.socket.resetAndDestroy();
     else peer.socket.end();

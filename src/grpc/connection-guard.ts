@@ -63,6 +63,12 @@ export class ConnectionGuard {
   #hasSocketEnded = false;
   #wantsData = false;
   #scheduledTick: NodeJS.Immediate | undefined;
+  /**
+   * The peer sends nothing more. HTTP/2 may still respond in this iteration of the event loop. It is not informed of the
+   * end: Node would shut down its side, and abort the process if a stream is reset before that is done
+   * (nodejs/node#49400 describes such a race).
+   */
+  #scheduledClose: NodeJS.Immediate | undefined;
   /** The stream whose DATA the last slice ends with; 0: it ends with another frame. */
   #dataStreamId = 0;
   #cancelLinger: (() => void) | undefined;
@@ -209,7 +215,7 @@ export class ConnectionGuard {
     if (this.#isClosed) return;
     if (this.#inbound.cost > CARRIED_FRAMES) this.#scheduledTick ??= setImmediate(() => this.#startTick());
     if (this.#pendingChunk !== undefined || !this.#wantsData) this.#socket.pause();
-    else if (this.#hasSocketEnded) this.#transport.push(null);
+    else if (this.#hasSocketEnded) this.#scheduledClose ??= setImmediate(() => this.#transport.destroy());
     else this.#socket.resume();
   }
 
@@ -268,6 +274,7 @@ export class ConnectionGuard {
   /** Releases the quotas when HTTP/2 has closed the connection. */
   #onHttp2Closed(): void {
     if (this.#scheduledTick !== undefined) clearImmediate(this.#scheduledTick);
+    if (this.#scheduledClose !== undefined) clearImmediate(this.#scheduledClose);
     this.#pendingChunk = undefined;
     this.#options.bufferedBytes.release(this);
     this.#options.openStreams.release(this);

@@ -170,7 +170,7 @@ describe("The agent and Envoy's admin interface", () => {
   for (const [what, { responses, reason, overrides }] of Object.entries(rejected)) {
     it(`reports nothing and gives the reason if ${what}`, async () => {
       await using admin = await startAdmin(adminInterface(responses));
-      await using harness = startAgentHarness(admin.address, overrides);
+      await using harness = startAgentHarness(admin.address, overrides, 500);
       await waitForReason(harness, reason);
     });
   }

@@ -108,8 +108,16 @@ export async function startAdmin(
   };
 }
 
-/** Starts an agent that polls every 20 ms and has a default tenant. */
-export function startAgentHarness(address: AdminAddress, overrides: Partial<AgentOptions> = {}) {
+/**
+ * Starts an agent that polls every 20 ms and has a default tenant.
+ *
+ * @param requestTimeoutMs more than a request takes on a busy machine, unless the test is about the timeout
+ */
+export function startAgentHarness(
+  address: AdminAddress,
+  overrides: Partial<AgentOptions> = {},
+  requestTimeoutMs = 10_000,
+) {
   const reports: ReportMessage[] = [];
   const logged: LoggedLine[] = [];
   const metrics = createAgentMetrics();
@@ -119,7 +127,7 @@ export function startAgentHarness(address: AdminAddress, overrides: Partial<Agen
     settleTimeMs: 0,
     lifecycleLog: undefined,
     defaultTenant: 'acme',
-    admin: new EnvoyAdmin(address, 500),
+    admin: new EnvoyAdmin(address, requestTimeoutMs),
     connection: {
       openStream(handlers) {
         openStreams += 1;
