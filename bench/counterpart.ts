@@ -21,8 +21,11 @@ const PACKAGES = { peer: '.', drive: './drive', rawwrite: '../rawwrite' } as con
 const ERROR_LINES = 6;
 /** The gRPC, HTTP and metrics ports of one operator. */
 const PORTS_PER_OPERATOR = 3;
-/** How long the driver waits at most for other processes to be quiet before it measures. */
-const QUIET_WAIT = '60s';
+/**
+ * How long the driver waits at most for other processes to be quiet before each measurement. It counts time that a CPU
+ * waits for a disk as theirs, so on some machines it always waits this long.
+ */
+const QUIET_WAIT = '10s';
 const SETTLE_SECONDS = 3;
 const SETTLE_POLL_MS = 200;
 
