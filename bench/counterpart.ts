@@ -37,8 +37,8 @@ const SETTLE_POLL_MS = 200;
 const SILENT_REPORT_INTERVAL = '60s';
 
 /**
- * How often one measurement is tried. A busy machine is the usual cause of a failure: the API server ends a watch that is
- * read too slowly, and the driver then fails with `EOF`.
+ * How often one measurement is tried. A slow machine is the usual cause of a failure: the API server ends a watch whose
+ * events it cannot pass on within about 100 ms, and the driver then fails with `EOF`.
  */
 const MAX_ATTEMPTS = 3;
 
@@ -238,7 +238,7 @@ async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
 export function driverFailure(output: string): string {
   const lines = lastLines(output, ERROR_LINES);
   return /FAILED:.*\bEOF$/m.test(output)
-    ? `the API server ended the watch of the driver, which was read too slowly (is the machine busy?): ${lines}`
+    ? `the API server ended the watch of the driver, because it was too busy to pass the events on: ${lines}`
     : `the driver failed: ${lines}`;
 }
 
