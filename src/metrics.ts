@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { replaceEventLoopMetrics, UNUSED_MONITOR_INTERVAL_MS } from './event-loop-metrics.ts';
 
 /** Seconds: from an ACK (milliseconds) and the objects of a first full push (seconds) to a backlog of minutes. */
 const DURATION_BUCKETS = [
@@ -204,5 +205,6 @@ export function createMetrics() {
 
 /** Adds metrics of the process: CPU, memory, event loop. Their observers are never removed. */
 export function addProcessMetrics({ registry }: Metrics): void {
-  collectDefaultMetrics({ register: registry });
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: UNUSED_MONITOR_INTERVAL_MS });
+  replaceEventLoopMetrics(registry);
 }
