@@ -84,7 +84,7 @@ export class TunnelEnqueuer {
       writeAuthorizer.writeSkipped(key, changed.length > 0);
       return;
     }
-    this.#enqueueChanged(key, changed, receivedMs);
+    if (changed.length > 0) this.#enqueueChanged(key, changed, receivedMs);
     // The first full push: existing objects that it does not contain must be deleted.
     if (becameComplete) this.#enqueueChanged(key, mirrored.tunnelNames(key), receivedMs);
     const deferred = this.#deferred.get(key);

@@ -266,6 +266,8 @@ export function applyDelta(
   prior: PriorState,
   limits: Limits,
 ): ReportChange | LimitExceeded {
+  if (report.added.length === 0 && report.removedNames.length === 0)
+    return { changed: fitLimits(state, limits), becameComplete: false };
   const { permits, tunnels } = state.grant;
   const limit = Math.min(limits.perReporter, tunnels);
   const balance = new Map<string, number>();
@@ -342,12 +344,17 @@ export function applyDelta(
     if (tunnel !== undefined && permits?.(tunnel) === false) (state.denied ??= new Set()).add(name);
     else state.denied?.delete(name);
   }
+  for (const name of fitLimits(state, limits)) changed.push(name);
+  return { changed, becameComplete: false, ...(drops.size > 0 ? { drops } : {}) };
+}
+
+/** Forgets removed names and ends holds that exceed the limits. Returns the names that are no longer held. */
+function fitLimits(state: ReporterState, limits: Limits): string[] {
   const remaining = Math.max(0, limits.globalLimit - limits.usedByOthers - state.tunnels.size);
   const maxRemoved = Math.min(limits.perReporter, remaining);
   evictOldest(maxRemoved, state.removed);
   evictOldest(maxRemoved, state.uncompared);
-  for (const name of fitHeld(state, limits)) changed.push(name);
-  return { changed, becameComplete: false, ...(drops.size > 0 ? { drops } : {}) };
+  return fitHeld(state, limits);
 }
 
 /** Forgets the names that were removed first: their objects have been deleted, so they are no longer needed. */

@@ -75,11 +75,11 @@ export class Ledger {
     grant: Grant = ALLOW_ALL,
     context?: ObjectsContext,
   ): ReportChange | LimitExceeded {
-    const isNew = !this.#reporters.has(reporterKey(reporter));
-    const state = this.#stateFor(reporter, report.fullPush ? undefined : prior, grant);
+    const known = this.#reporters.get(reporterKey(reporter));
+    const state = known ?? this.#createState(reporter, report.fullPush ? undefined : prior, grant);
     state.grant = grant;
     // Existing objects that the grant does not permit must be deleted, although the report need not name them.
-    const denied = isNew ? [...(state.denied ?? [])] : [];
+    const denied = known === undefined ? [...(state.denied ?? [])] : [];
     const limits = this.#limitsFor(state);
     this.#subtract(state);
     const change = report.fullPush
@@ -251,24 +251,20 @@ export class Ledger {
     return total;
   }
 
-  #stateFor(reporter: ReporterId, prior: PriorState | undefined, grant: Grant): ReporterState {
-    const key = reporterKey(reporter);
-    let state = this.#reporters.get(key);
-    if (state === undefined) {
-      state = {
-        reporter,
-        tunnels: new Map(),
-        removed: new Set(),
-        denied: undefined,
-        held: new HeldRemovals(),
-        uncompared: undefined,
-        grant,
-      };
-      for (const tunnel of prior?.tunnels() ?? []) state.tunnels.set(tunnel.name, tunnel);
-      state.denied = deniedTunnels(state.tunnels, grant);
-      this.#add(state);
-      this.#reporters.set(key, state);
-    }
+  #createState(reporter: ReporterId, prior: PriorState | undefined, grant: Grant): ReporterState {
+    const state: ReporterState = {
+      reporter,
+      tunnels: new Map(),
+      removed: new Set(),
+      denied: undefined,
+      held: new HeldRemovals(),
+      uncompared: undefined,
+      grant,
+    };
+    for (const tunnel of prior?.tunnels() ?? []) state.tunnels.set(tunnel.name, tunnel);
+    state.denied = deniedTunnels(state.tunnels, grant);
+    this.#add(state);
+    this.#reporters.set(reporterKey(reporter), state);
     return state;
   }
 
