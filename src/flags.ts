@@ -1,5 +1,5 @@
 /** The command lines of all commands: a declarative description of flags on top of commander. */
-import { Command, CommanderError, Option } from 'commander';
+import { Argument, Command, CommanderError, Option } from 'commander';
 import type { ReadValue, ValueRange } from './flag-values.ts';
 
 /** Exit codes of all commands. */
@@ -44,6 +44,8 @@ export interface CommandDescription<F extends Flags = Flags> {
   /** One line per form, starting with the name of the program. */
   readonly usage: readonly string[];
   readonly description: string;
+  /** What may follow the flags or be between them, any number of times. Default: nothing. */
+  readonly operand?: { readonly metavar: string; readonly description: string };
   readonly flags: F;
   /** Printed below the flags: notations and exit codes. */
   readonly footer: string;
@@ -77,9 +79,14 @@ export interface FlagErrors {
 export function parseFlags<F extends Flags>(
   command: CommandDescription<F>,
   argv: readonly string[],
-): { readonly values: FlagValues<F> } | { readonly help: string } | FlagErrors {
+):
+  | { readonly values: FlagValues<F>; readonly operands: readonly string[] }
+  | { readonly help: string }
+  | FlagErrors {
   const parsed = parseArguments(command, argv);
-  return 'raw' in parsed ? readFlags(command.flags, parsed.raw) : parsed;
+  if (!('raw' in parsed)) return parsed;
+  const read = readFlags(command.flags, parsed.raw);
+  return 'values' in read ? { ...read, operands: parsed.operands } : read;
 }
 
 /**
@@ -90,7 +97,7 @@ export function parseFlags<F extends Flags>(
 export function parseArguments(
   description: CommandDescription,
   argv: readonly string[],
-): { readonly raw: RawFlags } | { readonly help: string } | FlagErrors {
+): { readonly raw: RawFlags; readonly operands: readonly string[] } | { readonly help: string } | FlagErrors {
   let help = '';
   const command = createCommand(description, (text) => (help += text));
   try {
@@ -111,7 +118,7 @@ export function parseArguments(
     else if (option.negate) raw[option.name()] = value === false;
     else if (value !== undefined) raw[option.name()] = value;
   }
-  return errors.length > 0 ? { errors } : { raw };
+  return errors.length > 0 ? { errors } : { raw, operands: command.args };
 }
 
 /**
@@ -217,7 +224,7 @@ function stringify(value: unknown): string {
 }
 
 function createCommand(description: CommandDescription, writeHelp: (text: string) => void): Command {
-  const { usage, flags, footer } = description;
+  const { usage, operand, flags, footer } = description;
   const command = new Command()
     .description(description.description)
     .helpOption('-h, --help', 'print this help')
@@ -234,6 +241,8 @@ function createCommand(description: CommandDescription, writeHelp: (text: string
         return `  ${term}\n${indent}${wrapped.replaceAll('\n', `\n${indent}`)}`;
       },
     });
+  if (operand !== undefined)
+    command.addArgument(new Argument(`[${operand.metavar}...]`, operand.description));
   for (const [name, flag] of Object.entries(flags)) {
     const short = flag.short === undefined ? '' : `-${flag.short}, `;
     // "[value]" and not "<value>": commander would otherwise take a flag that follows for the value.

@@ -1,10 +1,10 @@
 import { hash } from 'node:crypto';
-import { stringify } from 'yaml';
 import { listAll, listSlices } from '../cli/cluster.ts';
 import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
 import { labelSelector } from '../cli/label-selector.ts';
 import { processTerminal } from '../cli/terminal.ts';
+import { yamlText } from '../cli/yaml-text.ts';
 import { createNames } from '../core/names.ts';
 import { enumOf, textMatching } from '../flag-values.ts';
 import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescription } from '../flags.ts';
@@ -90,7 +90,7 @@ export async function runExpect(
     terminal.out(
       values.output === 'json'
         ? `${JSON.stringify({ apiVersion: 'v1', kind: 'List', items: expectations }, undefined, 2)}\n`
-        : expectations.map((expectation) => stringify(expectation)).join('---\n'),
+        : expectations.map((expectation) => yamlText(expectation)).join('---\n'),
     );
     return EXIT_OK;
   });

@@ -1,32 +1,37 @@
-import { hash } from 'node:crypto';
 import { systemClock } from '../clock.ts';
-import { PAGE_LIMIT, SLICE_PAGE_LIMIT, type Cluster } from '../cli/cluster.ts';
 import { runOnCluster } from '../cli/cluster-command.ts';
 import { COMMON_FLAGS, CONNECTION_FLAGS } from '../cli/kubectl-flags.ts';
-import { EXIT_INTERRUPTED, processTerminal, type Terminal } from '../cli/terminal.ts';
-import { createNames } from '../core/names.ts';
-import type { SliceObject } from '../core/slice-object.ts';
-import type { TunnelObject } from '../core/tunnel-object.ts';
-import { ApiError } from '../k8s/api-error.ts';
-import { enumOf, nonEmpty } from '../flag-values.ts';
-import { EXIT_OK, endWithUsage, parseFlags, type CommandDescription, type FlagValues } from '../flags.ts';
-import { sliceResource, tunnelResource } from '../k8s/resources.ts';
 import { labelSelector } from '../cli/label-selector.ts';
-import { listTunnels, selecting } from './list-tunnels.ts';
-import { listedTunnelsOf, tunnelOfObject, type ListedTunnel } from './listed-tunnel.ts';
-import { outputFormat, OUTPUTS, type OutputFormat, type Output } from './output-format.ts';
-import { tunnelFilter, type TunnelFilter } from './tunnel-filter.ts';
-import { VisibleTunnels, type TunnelLine } from './visible-tunnels.ts';
-import { OBJECT_PREFIX, SLICE_PREFIX, watchTunnels } from './watch-tunnels.ts';
+import { EXIT_INTERRUPTED, processTerminal, type Terminal } from '../cli/terminal.ts';
+import { enumOf, nonEmpty } from '../flag-values.ts';
+import {
+  EXIT_FAILURE,
+  EXIT_OK,
+  endWithUsage,
+  parseFlags,
+  type CommandDescription,
+  type FlagValues,
+} from '../flags.ts';
+import { listTunnels } from './list-tunnels.ts';
+import { OUTPUTS } from './output-format.ts';
+import { printChanges } from './print-changes.ts';
+import { readTunnelNames } from './tunnel-names.ts';
+import { createTunnelQuery, printTexts, warnAboutSlices, type TunnelQuery } from './tunnel-query.ts';
 
 /** The kubeconfig cluster cannot be replaced, because `--cluster` is a filter. */
 const { cluster: _cluster, ...OTHER_CONNECTION_FLAGS } = CONNECTION_FLAGS;
 
 const COMMAND = {
-  usage: ['reverse-tunnel-operator get [FLAG ...]', 'kubectl rt get [FLAG ...]'],
+  usage: ['reverse-tunnel-operator get [NAME ...] [FLAG ...]', 'kubectl rt get [NAME ...] [FLAG ...]'],
   description:
     'Prints tunnels as kubectl get reversetunnels does, whether they are ReverseTunnel objects or entries of ' +
     'ReverseTunnelSlices. A tunnel in both is printed once. The AGE of an entry is that of its slice.',
+  operand: {
+    metavar: 'NAME',
+    description:
+      'name of a tunnel as in the column NAME, or reversetunnel/NAME; with -w, at most one; not with -A or with flags ' +
+      'that select tunnels (default: all tunnels)',
+  },
   flags: {
     kubeconfig: COMMON_FLAGS.kubeconfig,
     context: COMMON_FLAGS.context,
@@ -44,6 +49,7 @@ const COMMAND = {
     'output-watch-events': {
       description: 'with -w, print the type of each change: ADDED, MODIFIED or DELETED',
     },
+    'ignore-not-found': { description: 'do not fail if a named tunnel does not exist' },
     'no-headers': { description: 'print a table without its header' },
     selector: {
       short: 'l',
@@ -69,7 +75,8 @@ const COMMAND = {
     },
     ...OTHER_CONNECTION_FLAGS,
   },
-  footer: 'Exit codes: 0 success; 1 failure; 2 invalid flag or value; 130 interrupted.\n',
+  footer:
+    'Exit codes: 0 success; 1 failure, or a named tunnel does not exist; 2 invalid flag or value; 130 interrupted.\n',
 } satisfies CommandDescription;
 
 type GetFlags = FlagValues<(typeof COMMAND)['flags']>;
@@ -87,73 +94,79 @@ export async function runGet(
 ): Promise<number> {
   const parsed = parseFlags(COMMAND, argv);
   if (!('values' in parsed)) return endWithUsage('get', parsed, terminal);
-  const { values } = parsed;
+  const { values, operands } = parsed;
+  const named = readTunnelNames(operands);
+  const errors = 'errors' in named ? named.errors : combinationErrors(values, named.names);
+  if (!('names' in named) || errors.length > 0) return endWithUsage('get', { errors }, terminal);
+  const { names } = named;
   const connection = { ...values, cluster: undefined, output: 'text' } as const;
   const code = await runOnCluster('get', connection, env, terminal, async (cluster) => {
-    const query = createQuery(cluster, values);
-    await (values.watch ? watch : list)(query, terminal);
+    const query = createTunnelQuery(cluster, {
+      ...values,
+      // Several names cannot be watched, and are read one by one.
+      name: names[0],
+      requirements: values.selector?.requirements ?? [],
+    });
+    if (names.length > 0) {
+      const isComplete = await printNamed(query, names, values, terminal);
+      if (!isComplete) return values['ignore-not-found'] ? EXIT_OK : EXIT_FAILURE;
+      if (!values.watch) return EXIT_OK;
+    }
+    await (values.watch ? printChanges : list)(query, terminal);
     return EXIT_OK;
   });
   // A watch has no other end.
   return values.watch && code === EXIT_INTERRUPTED ? EXIT_OK : code;
 }
 
-/** What is read, and how it is shown. */
-interface Query {
-  readonly objects: ReturnType<typeof selecting<TunnelObject>>;
-  readonly slices: (atVersion?: string) => ReturnType<typeof selecting<SliceObject>>;
-  readonly linesOfObject: (object: TunnelObject) => readonly TunnelLine[];
-  readonly linesOfSlice: (slice: SliceObject) => readonly TunnelLine[];
-  readonly format: OutputFormat;
-  readonly output: Output;
-  /** Completes "no tunnels found". */
-  readonly place: string;
+/** Rejects what `kubectl get` rejects, in its words. */
+function combinationErrors(flags: GetFlags, names: readonly string[]): string[] {
+  if (names.length === 0) return [];
+  const { tenant, cluster, node, reporter, state, selector } = flags;
+  const isSelecting = [tenant, cluster, node, reporter, state].some((value) => value !== undefined);
+  if (isSelecting || (selector?.requirements.length ?? 0) > 0)
+    return ['name cannot be provided when a selector is specified'];
+  if (flags['all-namespaces']) return ['a resource cannot be retrieved by name across all namespaces'];
+  if (flags.watch && names.length > 1)
+    return ['you may only watch a single resource or type of resource at a time'];
+  return [];
 }
 
-function createQuery({ client, namespace }: Cluster, flags: GetFlags): Query {
-  const names = createNames((text) => hash('sha256', text, 'buffer'));
-  const filter: TunnelFilter = tunnelFilter(names, flags, flags.selector?.requirements ?? []);
-  const isGlobal = flags['all-namespaces'];
-  const { output } = flags;
-  const format = outputFormat({
-    output,
-    hasHeader: !flags['no-headers'],
-    hasNamespace: isGlobal,
-    hasEvents: flags.watch && flags['output-watch-events'],
-  });
-  const objects = client.resource<TunnelObject>(inScope(tunnelResource(namespace), isGlobal));
-  const slices = client.resource<SliceObject>(inScope(sliceResource(namespace), isGlobal));
-  const lineOf = (tunnel: ListedTunnel): TunnelLine => ({
-    key: `${tunnel.metadata.namespace ?? ''}/${tunnel.metadata.name}`,
-    text: format.encode(tunnel),
-  });
-  return {
-    objects: selecting(objects, filter.objects),
-    slices: (atVersion) => selecting(slices, filter.slices, atVersion),
-    linesOfObject(object) {
-      const tunnel = tunnelOfObject(object);
-      return filter.matches(tunnel) ? [lineOf(tunnel)] : [];
-    },
-    linesOfSlice: (slice) =>
-      [...listedTunnelsOf(names, slice)].filter((tunnel) => filter.matches(tunnel)).map(lineOf),
-    format,
-    output,
-    place: isGlobal ? '' : ` in ${namespace} namespace`,
-  };
-}
-
-function inScope<R extends { readonly namespace: string }>(
-  { namespace, ...resource }: R,
-  isGlobal: boolean,
-): Omit<R, 'namespace'> & { readonly namespace?: string } {
-  return isGlobal ? resource : { ...resource, namespace };
+/**
+ * Prints the tunnels with these names in the given order, and an error for each that does not exist. Prints only the
+ * errors if the tunnel is watched. Rejects with `ApiError`.
+ *
+ * @returns true if all of them exist
+ */
+async function printNamed(
+  { format, readNamed }: TunnelQuery,
+  names: readonly string[],
+  flags: GetFlags,
+  terminal: Terminal,
+): Promise<boolean> {
+  const { found, unavailable } = await readNamed(names, terminal.interrupted);
+  if (unavailable !== undefined) warnAboutSlices(terminal, unavailable);
+  const isIgnored = flags['ignore-not-found'];
+  const texts = names.flatMap((name) => found.get(name) ?? []);
+  const nowMs = systemClock.wallMs();
+  const out = (text: string): void => terminal.out(text);
+  if (!flags.watch) {
+    if (names.length > 1 && (texts.length > 0 || !isIgnored)) format.print(texts, nowMs, out);
+    else for (const text of texts) format.printSingle(text, nowMs, out);
+  }
+  const missing = names.filter((name) => !found.has(name));
+  for (const name of isIgnored ? [] : missing)
+    terminal.err(
+      `Error from server (NotFound): reversetunnels.reverse-tunnel.io ${JSON.stringify(name)} not found\n`,
+    );
+  return missing.length === 0;
 }
 
 /** Separates key, form and text of a tunnel. Control characters occur in no key. */
 const SEPARATOR = '\0';
 
 /** Prints all tunnels in the order of kubectl. Rejects with `ApiError`. */
-async function list(query: Query, terminal: Terminal): Promise<void> {
+async function list(query: TunnelQuery, terminal: Terminal): Promise<void> {
   const { linesOfObject, linesOfSlice } = query;
   // One string per tunnel, because there may be 1,000,000. Sorted, both forms of a tunnel are adjacent, the object first.
   const lines: string[] = [];
@@ -181,93 +194,5 @@ async function list(query: Query, terminal: Terminal): Promise<void> {
     count += 1;
   }
   lines.length = count;
-  printList(query, lines, terminal);
-}
-
-function printList({ format, output, place }: Query, texts: readonly string[], terminal: Terminal): void {
-  if (texts.length === 0 && (output === '' || output === 'wide')) terminal.err(`No tunnels found${place}.\n`);
-  else format.print(texts, systemClock.wallMs(), (text) => terminal.out(text));
-}
-
-function warnAboutSlices(terminal: Terminal, error: Error): void {
-  terminal.err(`get: ${error.message}; only objects are shown\n`);
-}
-
-/**
- * How long a removed tunnel is remembered: a tunnel that changes its form leaves the one watch before it appears in the
- * other one, as their events have no common order.
- */
-const FORM_CHANGE_MS = 1000;
-
-/** Prints all tunnels, and then each change until it is interrupted. Rejects with `ApiError`. */
-async function watch(query: Query, terminal: Terminal): Promise<void> {
-  const { format, linesOfObject, linesOfSlice } = query;
-  const removed = new Map<string, { readonly text: string; readonly cancel: () => void }>();
-  let isListed = false;
-
-  function print(type: 'ADDED' | 'MODIFIED' | 'DELETED', text: string): void {
-    format.printChange(type, text, systemClock.wallMs(), (line) => terminal.out(line));
-  }
-
-  const tunnels = new VisibleTunnels((key, before, after) => {
-    if (!isListed) return;
-    const left = removed.get(key);
-    left?.cancel();
-    removed.delete(key);
-    const shown = before ?? left?.text;
-    if (after === undefined) {
-      const text = before ?? '';
-      const cancel = systemClock.setTimer(FORM_CHANGE_MS, () => {
-        removed.delete(key);
-        print('DELETED', text);
-      });
-      removed.set(key, { text, cancel });
-    } else if (shown === undefined) print('ADDED', after);
-    else if (!format.isSame(shown, after)) print('MODIFIED', after);
-  });
-
-  // A failure of one list ends the other watch as well.
-  const failure = new AbortController();
-  const signal = AbortSignal.any([terminal.interrupted, failure.signal]);
-  const onBroken = (error: Error): void => terminal.err(`get: ${error.message}; retrying\n`);
-  const objects = watchTunnels(
-    {
-      source: query.objects,
-      pageLimit: PAGE_LIMIT,
-      prefix: OBJECT_PREFIX,
-      isOptional: false,
-      linesOf: linesOfObject,
-    },
-    tunnels,
-    systemClock,
-    signal,
-    onBroken,
-  );
-  const slices = watchTunnels(
-    {
-      source: query.slices(),
-      pageLimit: SLICE_PAGE_LIMIT,
-      prefix: SLICE_PREFIX,
-      isOptional: true,
-      linesOf: linesOfSlice,
-    },
-    tunnels,
-    systemClock,
-    signal,
-    onBroken,
-  );
-  const ended = Promise.all([objects.ended, slices.ended]);
-  try {
-    const listed = Promise.all([objects.listed, slices.listed]);
-    const errors = await Promise.race([listed, ended.then(() => undefined)]);
-    if (errors === undefined) return;
-    for (const error of errors)
-      if (error instanceof ApiError && error.kind !== 'no_kind_match') warnAboutSlices(terminal, error);
-    printList(query, tunnels.sorted(), terminal);
-    isListed = true;
-    await ended;
-  } finally {
-    failure.abort();
-    for (const { cancel } of removed.values()) cancel();
-  }
+  printTexts(query, lines, terminal);
 }

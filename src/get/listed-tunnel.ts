@@ -47,8 +47,14 @@ export function tunnelOfObject(object: TunnelObject): ListedTunnel {
 /**
  * Yields the tunnels of a slice with the name and the labels that the object of the tunnel has, or would have. The
  * creation timestamp is that of the slice, as entries have none.
+ *
+ * @param isWanted returns true for the names of tunnels to yield; default: all
  */
-export function* listedTunnelsOf(names: Names, slice: SliceObject): Generator<ListedTunnel> {
+export function* listedTunnelsOf(
+  names: Names,
+  slice: SliceObject,
+  isWanted: (objectName: string) => boolean = () => true,
+): Generator<ListedTunnel> {
   const { name, namespace, creationTimestamp }: ListedMetadata = slice.metadata;
   for (const { spec, status } of tunnelsOfSlice(slice)) {
     const tunnel = {
@@ -58,6 +64,8 @@ export function* listedTunnelsOf(names: Names, slice: SliceObject): Generator<Li
       nodeID: spec.nodeID,
       createdAt: spec.createdAt,
     };
+    const objectName = names.tunnelObjectName(spec.reporter, tunnel);
+    if (!isWanted(objectName)) continue;
     yield {
       apiVersion: GROUP_VERSION,
       kind: 'ReverseTunnel',
@@ -65,7 +73,7 @@ export function* listedTunnelsOf(names: Names, slice: SliceObject): Generator<Li
         annotations: { [SLICE_ANNOTATION]: name },
         ...(creationTimestamp === undefined ? {} : { creationTimestamp }),
         labels: labelsFor(names, spec.reporter, tunnel),
-        name: names.tunnelObjectName(spec.reporter, tunnel),
+        name: objectName,
         ...(namespace === undefined ? {} : { namespace }),
       },
       spec,

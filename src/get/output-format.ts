@@ -1,5 +1,5 @@
-import { stringify } from 'yaml';
 import { humanDuration } from '../cli/human-duration.ts';
+import { yamlText } from '../cli/yaml-text.ts';
 import type { ListedTunnel } from './listed-tunnel.ts';
 
 /** The values of `--output`. Empty: a table. */
@@ -16,6 +16,8 @@ export interface OutputOptions {
   readonly hasHeader: boolean;
   /** Whether a table shows the namespace. */
   readonly hasNamespace: boolean;
+  /** Whether changes follow the list. */
+  readonly isWatch: boolean;
   /** Whether a change is printed with its type. */
   readonly hasEvents: boolean;
 }
@@ -29,8 +31,10 @@ export interface OutputFormat {
   readonly encode: (tunnel: ListedTunnel) => string;
   /** Returns true if both texts, which are of the same tunnel, differ at most in when it was created in the API. */
   isSame(a: string, b: string): boolean;
-  /** Prints a list. */
+  /** Prints a list; in a watch, one document per tunnel. */
   print(texts: readonly string[], nowMs: number, out: (text: string) => void): void;
+  /** Prints a tunnel that was requested by its name: a document that is not a list. */
+  printSingle(text: string, nowMs: number, out: (text: string) => void): void;
   /** Prints one line or document of a watch. `type` is shown only if the options demand it. */
   printChange(type: ChangeType, text: string, nowMs: number, out: (text: string) => void): void;
 }
@@ -45,7 +49,7 @@ export function outputFormat(options: OutputOptions): OutputFormat {
       return nameFormat();
     case 'json':
     case 'yaml':
-      return documentFormat(options.output, options.hasEvents);
+      return documentFormat(options.output, options);
   }
 }
 
@@ -126,6 +130,16 @@ function tableFormat({ output, hasHeader, hasNamespace, hasEvents }: OutputOptio
     add(line(typeColumn, header));
   }
 
+  function print(texts: readonly string[], nowMs: number, out: (text: string) => void): void {
+    if (texts.length === 0) return;
+    const writer = blockWriter(out);
+    if (!headerPrinted) measure(header);
+    for (const text of texts) measure(cellsOf(text, nowMs));
+    printHeader(writer.add);
+    for (const text of texts) writer.add(line(hasEvents ? ['ADDED'] : [], cellsOf(text, nowMs)));
+    writer.end();
+  }
+
   return {
     encode({ metadata, spec, status }) {
       const state = status?.state ?? '';
@@ -144,15 +158,8 @@ function tableFormat({ output, hasHeader, hasNamespace, hasEvents }: OutputOptio
       ].join(SEPARATOR);
     },
     isSame: (a, b) => a.slice(0, a.lastIndexOf(SEPARATOR)) === b.slice(0, b.lastIndexOf(SEPARATOR)),
-    print(texts, nowMs, out) {
-      if (texts.length === 0) return;
-      const writer = blockWriter(out);
-      if (!headerPrinted) measure(header);
-      for (const text of texts) measure(cellsOf(text, nowMs));
-      printHeader(writer.add);
-      for (const text of texts) writer.add(line(hasEvents ? ['ADDED'] : [], cellsOf(text, nowMs)));
-      writer.end();
-    },
+    print,
+    printSingle: (text, nowMs, out) => print([text], nowMs, out),
     printChange(type, text, nowMs, out) {
       const cells = cellsOf(text, nowMs);
       if (!headerPrinted) measure(header);
@@ -193,29 +200,39 @@ function nameFormat(): OutputFormat {
       for (const text of texts) writer.add(`${text}\n`);
       writer.end();
     },
+    printSingle: (text, _nowMs, out) => out(`${text}\n`),
     printChange: (_type, text, _nowMs, out) => out(`${text}\n`),
   };
 }
 
 const JSON_INDENT = 4;
 
-/** Prints a `List` as kubectl does, item by item; a watch prints one document per change. */
-function documentFormat(output: 'json' | 'yaml', hasEvents: boolean): OutputFormat {
+/** Prints a `List` as kubectl does, item by item; a watch prints one document per tunnel and per change. */
+function documentFormat(
+  output: 'json' | 'yaml',
+  { isWatch, hasEvents }: Pick<OutputOptions, 'isWatch' | 'hasEvents'>,
+): OutputFormat {
   const isJson = output === 'json';
+  let hasPrinted = false;
   function documentOf(type: ChangeType, text: string): string {
     const object: unknown = JSON.parse(text);
     const content = hasEvents ? { type, object } : object;
-    return isJson ? `${JSON.stringify(content, undefined, JSON_INDENT)}\n` : `---\n${stringify(content)}`;
+    if (isJson) return `${JSON.stringify(content, undefined, JSON_INDENT)}\n`;
+    const separator = hasPrinted ? '---\n' : '';
+    hasPrinted = true;
+    return separator + yamlText(content);
   }
   return {
     encode: (tunnel) => JSON.stringify(tunnel),
     isSame: (a, b) => a === b,
     print(texts, _nowMs, out) {
       const writer = blockWriter(out);
-      if (isJson) printJsonList(texts, writer.add);
+      if (isWatch) for (const text of texts) writer.add(documentOf('ADDED', text));
+      else if (isJson) printJsonList(texts, writer.add);
       else printYamlList(texts, writer.add);
       writer.end();
     },
+    printSingle: (text, _nowMs, out) => out(documentOf('ADDED', text)),
     printChange: (type, text, _nowMs, out) => out(documentOf(type, text)),
   };
 }
@@ -233,7 +250,7 @@ function printJsonList(texts: readonly string[], add: (text: string) => void): v
 function printYamlList(texts: readonly string[], add: (text: string) => void): void {
   add(`apiVersion: v1\nitems:${texts.length === 0 ? ' []' : ''}\n`);
   for (const text of texts) {
-    const item = stringify(JSON.parse(text)).trimEnd();
+    const item = yamlText(JSON.parse(text)).trimEnd();
     add(`- ${item.replaceAll('\n', '\n  ')}\n`);
   }
   add('kind: List\nmetadata:\n  resourceVersion: ""\n');

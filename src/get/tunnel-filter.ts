@@ -5,6 +5,8 @@ import type { SelectorRequirement } from '../cli/label-selector.ts';
 
 /** The filters of the command line; undefined matches every tunnel. */
 export interface FilterFlags {
+  /** The name of the object that the tunnel has or would have. */
+  readonly name?: string | undefined;
   readonly tenant: string | undefined;
   /** The cluster or node ID as reported, or without the prefix that Envoy adds under tenant isolation. */
   readonly cluster: string | undefined;
@@ -25,6 +27,7 @@ export interface TunnelFilter {
   /** What the API server selects. It may select more than `matches`. */
   readonly objects: ServerSelectors;
   readonly slices: ServerSelectors;
+  readonly matchesName: (objectName: string) => boolean;
   matches(tunnel: ListedTunnel): boolean;
 }
 
@@ -38,13 +41,14 @@ const SLICE_LABELS: ReadonlySet<string> = new Set([
 /** Returns the filter for the flags and the label selector, all of which must match. */
 export function tunnelFilter(
   names: Names,
-  { tenant, cluster, node, reporter, state }: FilterFlags,
+  { name, tenant, cluster, node, reporter, state }: FilterFlags,
   requirements: readonly SelectorRequirement[],
 ): TunnelFilter {
   const fields = [
     ...fieldRequirement('spec.tenantID', tenant),
     ...fieldRequirement('spec.reporter.id', reporter),
   ];
+  const matchesName = (objectName: string): boolean => name === undefined || objectName === name;
   return {
     objects: {
       labelSelector: joined([
@@ -52,15 +56,21 @@ export function tunnelFilter(
         ...labelRequirement(names, 'reverse-tunnel.io/cluster', cluster),
         ...labelRequirement(names, 'reverse-tunnel.io/node', node),
       ]),
-      fieldSelector: joined([...fields, ...fieldRequirement('status.state', state)]),
+      fieldSelector: joined([
+        ...fieldRequirement('metadata.name', name),
+        ...fields,
+        ...fieldRequirement('status.state', state),
+      ]),
     },
     slices: {
       labelSelector: joined(requirements.filter(({ key }) => SLICE_LABELS.has(key)).map(({ text }) => text)),
       fieldSelector: joined(fields),
     },
+    matchesName,
     matches({ metadata, spec, status }) {
       const labels = metadata.labels ?? {};
       return (
+        matchesName(metadata.name) &&
         (tenant === undefined || spec.tenantID === tenant) &&
         isIdentifier(spec.tenantID, spec.clusterID, cluster) &&
         isIdentifier(spec.tenantID, spec.nodeID, node) &&

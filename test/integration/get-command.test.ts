@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { expect } from 'chai';
 import { waitForExit } from '../../control-plane/process-supervisor.ts';
+import type { RunResult } from '../../control-plane/run.ts';
 import type { Terminal } from '../../src/cli/terminal.ts';
 import { sliceManifest } from '../../src/core/slice-object.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
@@ -60,23 +61,37 @@ describe('get', () => {
     );
   });
 
-  /** Runs the command in this process, as a process of its own needs a second to start. */
-  async function get(...args: string[]): Promise<CommandResult> {
+  /** Starts the command in this process, as a process of its own needs a second to start. */
+  function start(...args: string[]) {
     let stdout = '';
     let stderr = '';
+    const interrupted = new AbortController();
     const terminal: Terminal = {
       out: (text) => void (stdout += text),
       err: (text) => void (stderr += text),
       canRedraw: false,
       errColumns: () => undefined,
-      interrupted: new AbortController().signal,
+      interrupted: interrupted.signal,
     };
-    const code = await runGet([...connection, '-n', namespace, ...args], terminal, {});
-    return { code, stdout, stderr };
+    return {
+      stdout: () => stdout,
+      stderr: () => stderr,
+      interrupt: () => interrupted.abort(),
+      ended: runGet([...connection, '-n', namespace, ...args], terminal, {}),
+    };
   }
 
+  async function get(...args: string[]): Promise<CommandResult> {
+    const { ended, stdout, stderr } = start(...args);
+    const code = await ended;
+    return { code, stdout: stdout(), stderr: stderr() };
+  }
+
+  const runKubectl = (...args: string[]): Promise<RunResult> =>
+    controlPlane().kubectl(['get', 'rt', '-n', namespace, ...args]);
+
   async function kubectl(...args: string[]): Promise<string> {
-    return (await controlPlane().kubectl(['get', 'rt', '-n', namespace, ...args])).stdout;
+    return (await runKubectl(...args)).stdout;
   }
 
   for (const args of [
@@ -101,16 +116,85 @@ describe('get', () => {
     expect(parse((await get('-o', 'yaml')).stdout)).to.deep.equal(parse(await kubectl('-o', 'yaml')));
   });
 
-  it('prints objects and entries of slices in one table, and a tunnel in both forms once', async () => {
-    const mixed = await createNamespace(controlPlane(), 'get');
-    const entries = ['node-1', 's-1', 's-2'].map((name) => tunnel(name));
+  const nameOf = (tunnelName: string, reporter = RESPONDER): string =>
+    names.tunnelObjectName(reporter, tunnel(tunnelName));
+
+  for (const args of [
+    [nameOf('node-2')],
+    [nameOf('node-3'), nameOf('node-1'), nameOf('node-3')],
+    ['node-2', nameOf('node-2'), 'absent'],
+    ['absent', '-o', 'wide'],
+    ['absent', '-o', 'json'],
+    [nameOf('node-1'), '-o', 'json'],
+    [nameOf('node-1'), 'absent', '-o', 'json'],
+    ['absent', 'missing', '-o', 'json'],
+    [nameOf('node-1'), 'absent', '-o', 'name'],
+    [nameOf('node-1'), nameOf('node-2'), '--no-headers'],
+    [`reversetunnel.reverse-tunnel.io/${nameOf('node-1')}`, `rt/${nameOf('node-2')}`, '-o', 'name'],
+    ['absent', '--ignore-not-found', '-o', 'json'],
+    ['absent', nameOf('node-1'), '--ignore-not-found', '-o', 'json'],
+    ['absent', 'missing', '--ignore-not-found'],
+    ['Not_A_Name', nameOf('node-1')],
+    ['absent', '-w'],
+  ]) {
+    it(`${args.join(' ')} prints and exits as kubectl does`, async function () {
+      this.timeout(DEADLINE_MS);
+      // kubectl expects no type next to TYPE/NAME.
+      const isTyped = args[0]?.includes('/') === true;
+      const expected = isTyped
+        ? await controlPlane().kubectl(['get', '-n', namespace, ...args])
+        : await runKubectl(...args);
+      const { stdout, stderr, code } = await get(...args);
+      expect(withoutAges(stdout)).to.equal(withoutAges(expected.stdout));
+      expect(stderr).to.equal(expected.stderr);
+      expect(code).to.equal(expected.code);
+    });
+  }
+
+  it('prints a named tunnel in YAML as a document of its own', async () => {
+    const { parse } = await import('yaml');
+    const args = [nameOf('node-1'), '-o', 'yaml'];
+    expect(parse((await get(...args)).stdout)).to.deep.equal(parse(await kubectl(...args)));
+  });
+
+  async function createSlice(inNamespace: string, tunnelNames: readonly string[]): Promise<string> {
+    const entries = tunnelNames.map((name) => tunnel(name));
     const { name, labels, spec } = sliceManifest(names, RESPONDER, 'acme', 0, entries);
-    await write('POST', `/namespaces/${mixed}/reversetunnelslices`, {
+    await write('POST', `/namespaces/${inNamespace}/reversetunnelslices`, {
       apiVersion: 'reverse-tunnel.io/v1alpha1',
       kind: 'ReverseTunnelSlice',
       metadata: { name, labels },
       spec,
     });
+    return name;
+  }
+
+  it('prints a named entry of a slice, and each change of it with -w', async function () {
+    this.timeout(DEADLINE_MS);
+    const sliced = await createNamespace(controlPlane(), 'get');
+    const slice = await createSlice(sliced, ['s-1', 's-2']);
+    const name = nameOf('s-2');
+    const { stdout, stderr, code } = await get('-n', sliced, name, 'absent', '-o', 'name');
+    expect(stdout).to.equal(`reversetunnel.reverse-tunnel.io/${name}\n`);
+    expect(stderr).to.match(/^Error from server \(NotFound\): \S+ "absent" not found\n$/);
+    expect(code).to.equal(1);
+    const watched = start('-n', sliced, name, '-w', '-o', 'json', '--output-watch-events');
+    const types = (): string =>
+      Array.from(watched.stdout().matchAll(/"type": "([A-Z]+)"/g), ([, type = '']) => type).join();
+    await poll(DEADLINE_MS, () => (types() === 'ADDED' ? true : undefined));
+    expect(JSON.parse(watched.stdout())).to.nested.include({
+      'object.metadata.name': name,
+      'object.spec.tunnelName': 's-2',
+    });
+    await write('DELETE', `/namespaces/${sliced}/reversetunnelslices/${slice}`);
+    await poll(DEADLINE_MS, () => (types() === 'ADDED,DELETED' ? true : undefined));
+    watched.interrupt();
+    expect(await watched.ended).to.equal(0);
+  });
+
+  it('prints objects and entries of slices in one table, and a tunnel in both forms once', async () => {
+    const mixed = await createNamespace(controlPlane(), 'get');
+    const name = await createSlice(mixed, ['node-1', 's-1', 's-2']);
     await createObject(mixed, RESPONDER, tunnel('node-1'));
     await createObject(mixed, RESPONDER, tunnel('node-2'));
     const nodes = async (...args: string[]): Promise<string[]> => {
@@ -182,7 +266,8 @@ describe('get', () => {
     [['-o', 'xml'], 'get: --output: "xml" must be one of , wide, name, json, yaml'],
     [['-l', 'a in b'], 'get: --selector: "a in b" cannot parse "a in b"; must be a label selector such as'],
     [['--state', 'up'], 'get: --state: "up" must be one of Connected, Unknown, Closed'],
-    [['node-1'], 'get: too many arguments'],
+    [['pods/a'], 'get: "pods/a" must be the name of a tunnel, or reversetunnel/NAME'],
+    [['a', '--node', 'n'], 'get: name cannot be provided when a selector is specified'],
   ] as const) {
     it(`rejects ${args.join(' ')} with one line and exit code 2`, async () => {
       const { code, stderr } = await get(...args);
@@ -191,8 +276,24 @@ describe('get', () => {
     });
   }
 
+  for (const args of [
+    ['a', '-l', 'b=c'],
+    ['a', '-A'],
+    [nameOf('node-1'), nameOf('node-2'), '-w'],
+  ]) {
+    it(`rejects ${args.join(' ')} in the words of kubectl`, async () => {
+      const expected = await runKubectl(...args);
+      const { code, stdout, stderr } = await get(...args);
+      expect(expected.code).to.equal(1);
+      expect(code).to.equal(2);
+      expect(stdout).to.equal('');
+      expect(`error: ${stderr.split('\n')[0]?.replace('get: ', '')}`).to.equal(expected.stderr.trimEnd());
+    });
+  }
+
   it('prints each change with -w until it is interrupted', async function () {
     this.timeout(2 * DEADLINE_MS);
+    const name = await createObject(namespace, RESPONDER, tunnel('w'));
     const child = spawn(
       process.execPath,
       [
@@ -219,8 +320,6 @@ describe('get', () => {
       Array.from(printed.matchAll(/"type": "([A-Z]+)"/g), ([, type = '']) => type);
     const seen = (...expected: string[]): Promise<true> =>
       poll(DEADLINE_MS, () => (types().join() === expected.join() ? true : undefined));
-    await poll(DEADLINE_MS, () => (printed.includes('"kind": "List"') ? true : undefined));
-    const name = await createObject(namespace, RESPONDER, tunnel('w'));
     await seen('ADDED');
     const patch = JSON.stringify({ spec: { createdAt: '2026-11-24T05:00:00Z' } });
     await controlPlane().kubectl(['patch', 'rt', name, '-n', namespace, '--type=merge', '-p', patch]);

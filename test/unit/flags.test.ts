@@ -30,6 +30,7 @@ describe('flags', () => {
   it('have defaults', () => {
     expect(parseFlags(COMMAND, [])).to.deep.equal({
       values: { kubeconfig: undefined, output: 'text', top: 20, 'http-address': [], watch: false },
+      operands: [],
     });
   });
 
@@ -37,7 +38,15 @@ describe('flags', () => {
     const argv = ['--kubeconfig=k', '-o', 'json', '-w', '--top', '5', '--http-address', 'a:1'];
     expect(parseFlags(COMMAND, [...argv, '--http-address=b:2', '--top=7'])).to.deep.equal({
       values: { kubeconfig: 'k', output: 'json', top: 7, 'http-address': ['a:1', 'b:2'], watch: true },
+      operands: [],
     });
+  });
+
+  it('can be mixed with the operands of a command that has some', () => {
+    const command = { ...COMMAND, operand: { metavar: 'NAME', description: 'what is checked' } };
+    const parsed = parseFlags(command, ['a', '-w', 'b', '--top', '5', 'c', '--', '-d']);
+    expect('operands' in parsed ? parsed.operands : parsed).to.deep.equal(['a', 'b', 'c', '-d']);
+    expect(formatHelp(command)).to.include('  NAME\n        what is checked\n');
   });
 
   it('can begin with "no-"', () => {
@@ -48,7 +57,7 @@ describe('flags', () => {
       [['--no-headers=true'], true],
       [['--no-headers=false'], false],
     ] as const)
-      expect(parseFlags(command, argv)).to.deep.equal({ values: { 'no-headers': isSet } });
+      expect(parseFlags(command, argv)).to.deep.equal({ values: { 'no-headers': isSet }, operands: [] });
   });
 
   for (const { argv, error } of [

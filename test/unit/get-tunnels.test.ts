@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { parse } from 'yaml';
+import { parse, parseAllDocuments } from 'yaml';
 import { humanDuration } from '../../src/cli/human-duration.ts';
 import { formatHumanDuration } from '../../embedded-api-server/human-duration.ts';
 import { sliceManifest, type SliceObject } from '../../src/core/slice-object.ts';
@@ -41,7 +41,10 @@ function entries(...args: Parameters<typeof slice>): ListedTunnel[] {
   return [...listedTunnelsOf(names, slice(...args))];
 }
 
-const OPTIONS: OutputOptions = { output: '', hasHeader: true, hasNamespace: false, hasEvents: false };
+const OPTIONS: OutputOptions = {
+  ...{ output: '', hasHeader: true, hasNamespace: false },
+  ...{ isWatch: false, hasEvents: false },
+};
 
 /** Prints tunnels as `rt get` does. */
 function print(tunnels: readonly ListedTunnel[], options: Partial<OutputOptions> = {}): string {
@@ -176,16 +179,44 @@ describe('documents of rt get', () => {
     expect(print(listed(), { output: 'json' })).to.equal(`${JSON.stringify(content, undefined, 4)}\n`);
   });
 
+  it('quote in YAML what a parser of version 1.1 would not read as text', () => {
+    const [entry] = entries([tunnel('no', { createdAt: '2026-11-23T05:00:00Z' })]);
+    if (entry === undefined) throw new Error('no tunnel');
+    const printed = print([entry], { output: 'yaml' });
+    expect(printed).to.include('tunnelName: "no"').and.include('createdAt: "2026-11-23T05:00:00Z"');
+    const { items } = parse(printed, { version: '1.1' }) as { items: unknown[] };
+    expect(items).to.deep.equal([JSON.parse(JSON.stringify(entry))]);
+  });
+
   it('are an empty List if there are no tunnels', () => {
     const content = { apiVersion: 'v1', items: [], kind: 'List', metadata: { resourceVersion: '' } };
     expect(print([], { output: 'json' })).to.equal(`${JSON.stringify(content, undefined, 4)}\n`);
     expect(parse(print([], { output: 'yaml' }))).to.deep.equal(content);
   });
 
+  it('are not a List for a tunnel that was requested by its name', () => {
+    const [first] = listed();
+    if (first === undefined) throw new Error('no tunnel');
+    for (const output of ['json', 'yaml'] as const) {
+      const format = outputFormat({ ...OPTIONS, output });
+      let printed = '';
+      format.printSingle(format.encode(first), NOW_MS, (text) => (printed += text));
+      expect(parse(printed)).to.deep.equal(JSON.parse(JSON.stringify(first)));
+    }
+  });
+
+  it('are one per tunnel in a watch, separated as a stream', () => {
+    const plain = JSON.parse(JSON.stringify(listed())) as unknown[];
+    const yaml = parseAllDocuments(print(listed(), { output: 'yaml', isWatch: true }));
+    expect(yaml.map((document): unknown => document.toJS())).to.deep.equal(plain);
+    const json = plain.map((object) => `${JSON.stringify(object, undefined, 4)}\n`);
+    expect(print(listed(), { output: 'json', isWatch: true })).to.equal(json.join(''));
+  });
+
   it('are one per change in a watch, with the type only if it is requested', () => {
     const [first] = listed();
     for (const hasEvents of [false, true]) {
-      const format = outputFormat({ ...OPTIONS, output: 'json', hasEvents });
+      const format = outputFormat({ ...OPTIONS, output: 'json', isWatch: true, hasEvents });
       let printed = '';
       if (first === undefined) throw new Error('no tunnel');
       format.printChange('DELETED', format.encode(first), NOW_MS, (text) => (printed += text));
@@ -223,6 +254,8 @@ describe('filters of rt get', () => {
     [{ node: 'node-1', cluster: 'eu-2' }, '', []],
     [{ reporter: 'responder-0', state: 'Unknown' }, '', ['node-1']],
     [{ reporter: 'responder-1' }, '', []],
+    [{ name: names.tunnelObjectName(RESPONDER, tunnel('node-1')) }, '', ['node-1']],
+    [{ name: 'node-1' }, '', []],
     [{}, 'reverse-tunnel.io/node=node-2', ['acme:node-2']],
     [{}, 'reverse-tunnel.io/cluster=eu-1,reverse-tunnel.io/tenant=acme', ['node-1', 'acme:node-2']],
     [
@@ -252,6 +285,12 @@ describe('filters of rt get', () => {
     );
     expect(slices.fieldSelector).to.equal(String.raw`spec.tenantID=a\,b\=c,spec.reporter.id=r`);
     expect(slices.labelSelector).to.equal('reverse-tunnel.io/tenant=acme');
+  });
+
+  it('select one object on the API server by its name, and slices not at all', () => {
+    const { objects, slices } = tunnelFilter(names, { ...NO_FILTER, name: 'node-1-6gxnr43zv7b42' }, []);
+    expect(objects.fieldSelector).to.equal('metadata.name=node-1-6gxnr43zv7b42');
+    expect(slices.fieldSelector).to.equal(undefined);
   });
 
   it('select everything on the API server if there are none', () => {
