@@ -4,7 +4,13 @@ import { build, type Plugin } from 'esbuild';
 
 const ROOT = join(import.meta.dirname, '..');
 /** The programs: those in package.json, and one that the operator runs. */
-const PROGRAMS = ['src/main.ts', 'src/kubectl-rt.ts', 'src/k8s/oidc-process.ts', 'build/warm-up.ts'];
+const PROGRAMS = [
+  'src/main.ts',
+  'src/kubectl-rt.ts',
+  'src/kubectl-complete-rt.ts',
+  'src/k8s/oidc-process.ts',
+  'build/warm-up.ts',
+];
 /**
  * Packages that are loaded from node_modules at run time: each is used rarely, and the first two find files next to
  * themselves. The last one alone would have 16 MB.

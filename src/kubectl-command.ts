@@ -7,6 +7,7 @@ import { packageVersion } from './package-files.ts';
 const HELP = `Usage: kubectl rt ${KUBECTL_SUBCOMMANDS.join('|')} [FLAG ...]
 
 Inspects an installation of the reverse tunnel operator. Run kubectl rt COMMAND --help for the flags of a command.
+kubectl rt get NAME prints a tunnel by its name. The completion of kubectl completes commands, flags and names.
 `;
 
 /**

@@ -8,7 +8,8 @@ import { formatResults } from './check-result.ts';
 import { collectInputs } from './collect.ts';
 import { runChecks } from './run-checks.ts';
 
-const COMMAND = {
+/** The command line, also for its completion. */
+export const COMMAND = {
   usage: ['reverse-tunnel-operator doctor [FLAG ...]', 'kubectl rt doctor [FLAG ...]'],
   description:
     'Checks the API server, CRDs, permissions, replicas, certificates, reporters, ReverseTunnel objects and policies. ' +

@@ -11,7 +11,8 @@ import { EXIT_FAILURE, EXIT_OK, endWithUsage, parseFlags, type CommandDescriptio
 import { GROUP_VERSION } from '../k8s/resources.ts';
 import { connectedTunnel, connectedTunnels, currentExpectations } from './current-expectations.ts';
 
-const COMMAND = {
+/** The command line, also for its completion. */
+export const COMMAND = {
   usage: [
     'reverse-tunnel-operator expect --from-current [FLAG ...]',
     'kubectl rt expect --from-current [FLAG ...]',

@@ -21,7 +21,8 @@ import { createTunnelQuery, printTexts, warnAboutSlices, type TunnelQuery } from
 /** The kubeconfig cluster cannot be replaced, because `--cluster` is a filter. */
 const { cluster: _cluster, ...OTHER_CONNECTION_FLAGS } = CONNECTION_FLAGS;
 
-const COMMAND = {
+/** The command line, also for its completion. */
+export const COMMAND = {
   usage: ['reverse-tunnel-operator get [NAME ...] [FLAG ...]', 'kubectl rt get [NAME ...] [FLAG ...]'],
   description:
     'Prints tunnels as kubectl get reversetunnels does, whether they are ReverseTunnel objects or entries of ' +

@@ -14,7 +14,8 @@ import { summarizeSlice, summarizeTunnel, summarize, type FleetSnapshot } from '
 /** With `--watch`, the output is redrawn at this interval: no more often, and on a terminal also without a change. */
 const REDRAW_INTERVAL_MS = 1000;
 
-const COMMAND = {
+/** The command line, also for its completion. */
+export const COMMAND = {
   usage: ['reverse-tunnel-operator status [FLAG ...]', 'kubectl rt status [FLAG ...]'],
   description:
     'Summarizes operator replicas, reporters and tenants, and how many reported tunnels are pending. Expectations ' +

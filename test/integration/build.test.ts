@@ -92,7 +92,13 @@ describe('the build', () => {
 
   it('has a source map for each program, which names the sources', () => {
     const files = readdirSync(join(folder.path, 'dist')).filter((file) => file.endsWith('.js'));
-    expect(files).to.include.members(['main.js', 'kubectl-rt.js', 'oidc-process.js', 'server-command.js']);
+    expect(files).to.include.members([
+      'main.js',
+      'kubectl-rt.js',
+      'kubectl-complete-rt.js',
+      'oidc-process.js',
+      'server-command.js',
+    ]);
     for (const file of files) {
       const { sources } = JSON.parse(readFileSync(program(`${file}.map`), 'utf8')) as { sources: string[] };
       expect(sources.join('\n'), file).to.match(/\/(src|build)\//);

@@ -1,9 +1,12 @@
 /** `rt get` next to `kubectl get reversetunnels` on a real API server. */
 import { spawn, type ChildProcess } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { expect } from 'chai';
 import { waitForExit } from '../../control-plane/process-supervisor.ts';
-import type { RunResult } from '../../control-plane/run.ts';
+import { run, type RunResult } from '../../control-plane/run.ts';
 import type { Terminal } from '../../src/cli/terminal.ts';
 import { sliceManifest } from '../../src/core/slice-object.ts';
 import type { ReporterId, Tunnel } from '../../src/core/tunnel.ts';
@@ -214,6 +217,54 @@ describe('get', () => {
       name,
       name,
     ]);
+  });
+
+  it('is completed by kubectl: names in either form, and flags', async function () {
+    this.timeout(DEADLINE_MS);
+    const sliced = await createNamespace(controlPlane(), 'get');
+    await createSlice(sliced, ['s-1', 's-2']);
+    await createObject(sliced, RESPONDER, tunnel('s-3'));
+    await createObject(sliced, RESPONDER, tunnel('node-1'));
+    const folder = await mkdtemp(join(tmpdir(), 'completion-'));
+    try {
+      for (const [name, program] of [
+        ['kubectl-rt', 'kubectl-rt.ts'],
+        ['kubectl_complete-rt', 'kubectl-complete-rt.ts'],
+      ] as const) {
+        const script = `#!/bin/sh\nexec '${process.execPath}' '${join(ROOT, 'src', program)}' "$@"\n`;
+        await writeFile(join(folder, name), script, { mode: 0o755 });
+      }
+      const env = {
+        PATH: `${folder}:${process.env['PATH'] ?? ''}`,
+        HOME: folder,
+        KUBECONFIG: controlPlane().kubeconfigPath,
+      };
+      const complete = async (...words: string[]): Promise<string[]> => {
+        const { stdout } = await run(
+          join(controlPlane().binaries, 'kubectl'),
+          ['__complete', 'rt', ...words],
+          {
+            cwd: folder,
+            env,
+          },
+        );
+        return stdout.trimEnd().split('\n');
+      };
+      const get = ['get', '-n', sliced];
+      const expected = ['s-1', 's-2', 's-3'].map((name) => nameOf(name));
+      expect(await complete(...get, 's-')).to.deep.equal([...expected, ':4']);
+      expect(await complete(...get, expected[0] ?? '', '')).to.deep.equal([
+        nameOf('node-1'),
+        ...expected.slice(1),
+        ':4',
+      ]);
+      expect(await complete(...get, '--ignore')).to.deep.equal([
+        '--ignore-not-found\tdo not fail if a named tunnel does not exist',
+        ':4',
+      ]);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
   });
 
   it('runs as kubectl rt get', async () => {

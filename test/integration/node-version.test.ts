@@ -14,6 +14,7 @@ const SYSTEM_NODE = '/usr/bin/node';
 const PROGRAMS = [
   ['main', 'reverse-tunnel-operator', ['--help']],
   ['kubectl-rt', 'kubectl rt', ['status']],
+  ['kubectl-complete-rt', 'kubectl rt', ['get', '']],
 ] as const;
 
 describe('entry points under an older Node', () => {
@@ -21,7 +22,7 @@ describe('entry points under an older Node', () => {
 
   before('compiles the entry points, which an older Node cannot read as TypeScript', async () => {
     directory = await mkdtemp(join(tmpdir(), 'node-version-'));
-    for (const name of ['main', 'kubectl-rt', 'node-version']) {
+    for (const name of ['main', 'kubectl-rt', 'kubectl-complete-rt', 'node-version']) {
       const text = readFileSync(join(ROOT, 'src', `${name}.ts`), 'utf8');
       await writeFile(
         join(directory, `${name}.mjs`),
@@ -31,6 +32,10 @@ describe('entry points under an older Node', () => {
     // The modules that an entry point loads after the check.
     await writeFile(join(directory, 'operator-command.mjs'), 'export const runOperatorCommand = () => 7;');
     await writeFile(join(directory, 'kubectl-command.mjs'), 'export const runKubectlCommand = () => 7;');
+    await writeFile(
+      join(directory, 'completion.mjs'),
+      'export const runCompletion = () => (process.exitCode = 7);',
+    );
   });
 
   after(() => rm(directory, { recursive: true }));
