@@ -361,7 +361,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     names,
     watches,
     clock,
-    metrics,
+    metrics: { ...metrics, apiWrites: metrics.sliceWrites },
     log,
   });
   const merger = new SliceMerger({

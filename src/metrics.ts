@@ -26,6 +26,11 @@ export function createMetrics() {
     new Gauge({ name, help, labelNames, registers });
   const seconds = (name: string, help: string) =>
     new Histogram({ name, help, buckets: DURATION_BUCKETS, registers });
+  const apiWrites = counter(
+    'reverse_tunnel_api_writes_total',
+    'Writes of ReverseTunnels and ReverseTunnelSlices sent to the API server.',
+    ['resource', 'verb', 'outcome'],
+  );
   const workqueueAdds = counter(
     'workqueue_adds_total',
     'Keys added to the queue by a report or an object change, including duplicates.',
@@ -53,14 +58,14 @@ export function createMetrics() {
     reportersConnected: gauge('reverse_tunnel_reporters_connected', 'Reporters with an open stream.'),
     cacheSynced: gauge(
       'reverse_tunnel_cache_synced',
-      '1 once the initial list of ReverseTunnel objects has completed, otherwise 0.',
+      '1 once the initial lists of ReverseTunnel objects and slices have completed, otherwise 0.',
     ),
     reports: counter('reverse_tunnel_reports_total', 'Reports accepted.', ['kind']),
     acks: counter('reverse_tunnel_acks_total', 'Reports acknowledged.', []),
     nacks: counter('reverse_tunnel_nacks_total', 'Reports rejected.', ['reason']),
     tunnelRejections: counter(
       'reverse_tunnel_tunnel_rejections_total',
-      'Tunnels rejected, so that no ReverseTunnel object is written for them.',
+      'Tunnels rejected, so that neither a ReverseTunnel object nor an entry of a slice is written for them.',
       ['reason'],
     ),
     createdAtOmitted: counter(
@@ -107,16 +112,15 @@ export function createMetrics() {
     ),
     syncLagSeconds: seconds(
       'reverse_tunnel_sync_lag_seconds',
-      'Time from receiving a report, or observing drift, to writing the ReverseTunnel object.',
+      'Time from receiving a report, or observing drift, to writing the ReverseTunnel object or slice.',
     ),
     upToObjectSeconds: seconds(
       'reverse_tunnel_up_to_object_seconds',
-      'Time from the reported created_at of a tunnel to writing its ReverseTunnel object, if that time is plausible.',
+      'Time from the reported created_at of a tunnel to writing its ReverseTunnel object or slice, if that time is plausible.',
     ),
-    apiWrites: counter('reverse_tunnel_api_writes_total', 'ReverseTunnel writes sent to the API server.', [
-      'verb',
-      'outcome',
-    ]),
+    apiWrites: writesOf(apiWrites, 'reversetunnels'),
+    /** The controller of slices gets it in the place of `apiWrites`. */
+    sliceWrites: writesOf(apiWrites, 'reversetunnelslices'),
     workqueueDepth: gauge('workqueue_depth', 'Keys waiting for a worker.', ['name']),
     workqueueDelayed: gauge('reverse_tunnel_workqueue_delayed', 'Keys delayed by backoff or rate limiting.', [
       'name',
@@ -141,13 +145,13 @@ export function createMetrics() {
     }),
     tunnelsRejected: new Gauge({
       name: 'reverse_tunnel_tunnels_rejected',
-      help: 'Tunnels currently held by reporters connected to this replica for which there is no ReverseTunnel object.',
+      help: 'Tunnels currently held by reporters connected to this replica that are neither an object nor an entry of a slice.',
       labelNames: ['reason'],
       registers,
     }),
     objectsRewritten: gauge(
       'reverse_tunnel_objects_rewritten',
-      'Objects, reporter objects included, that admission stores with other values than this replica writes.',
+      'Objects, slices and reporter objects that admission stores with other values than this replica writes.',
     ),
     writesRewritten: counter(
       'reverse_tunnel_writes_rewritten_total',
@@ -165,20 +169,20 @@ export function createMetrics() {
     ),
     removalsHeld: gauge(
       'reverse_tunnel_removals_held',
-      'ReverseTunnel objects that the last full push of a reporter lacks and that are kept for --removal-hold.',
+      'Tunnels in either form that the last full push of a reporter lacks and that are kept for --removal-hold.',
     ),
     removalHolds: counter(
       'reverse_tunnel_removal_holds_total',
-      'Full pushes that lacked so many ReverseTunnel objects that the removals were held.',
+      'Full pushes that lacked so many tunnels that the removals were held.',
       [],
     ),
     oldestPendingWriteSeconds: gauge(
       'reverse_tunnel_oldest_pending_write_seconds',
-      'Longest time for which a reporter has continuously had pending ReverseTunnel writes.',
+      'Longest time for which a reporter has continuously had pending writes of objects or slices.',
     ),
     reportersOwned: gauge(
       'reverse_tunnel_reporters_owned',
-      'Reporters whose ReverseTunnel objects this replica writes.',
+      'Reporters whose ReverseTunnel objects and slices this replica writes.',
     ),
     leaseHeld: gauge(
       'reverse_tunnel_lease_held',
@@ -200,6 +204,17 @@ export function createMetrics() {
       'method',
       'code',
     ]),
+  };
+}
+
+/** Counts the writes of one resource. */
+function writesOf(
+  counter: Counter<'resource' | 'verb' | 'outcome'>,
+  resource: 'reversetunnels' | 'reversetunnelslices',
+) {
+  return {
+    inc: ({ verb, outcome }: { readonly verb: string; readonly outcome: string }): void =>
+      counter.inc({ resource, verb, outcome }),
   };
 }
 

@@ -107,7 +107,7 @@ const CASES: readonly AlertCase[] = [
       'reverse_tunnel_oldest_pending_write_seconds{pod="a"}': gauge(59, 90),
       'reverse_tunnel_oldest_pending_write_seconds{pod="b"}': gauge(0, 0),
     },
-    summary: 'ReverseTunnel writes have been pending for 1m 30s.',
+    summary: 'Writes of tunnels have been pending for 1m 30s.',
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
@@ -119,7 +119,7 @@ const CASES: readonly AlertCase[] = [
       'reverse_tunnel_tunnels_rejected{pod="a", reason="policy"}': gauge(9, 9),
     },
     labels: { reason: 'invalid' },
-    summary: '7 reported tunnels are rejected (invalid).',
+    summary: '7 reported tunnels or slices are rejected (invalid).',
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
@@ -129,7 +129,7 @@ const CASES: readonly AlertCase[] = [
       'reverse_tunnel_objects_rewritten{pod="a"}': gauge(0, 3),
       'reverse_tunnel_objects_rewritten{pod="b"}': gauge(0, 1),
     },
-    summary: '4 ReverseTunnel objects are rewritten by a mutating admission webhook or policy.',
+    summary: '4 objects are rewritten by a mutating admission webhook or policy.',
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
@@ -139,19 +139,26 @@ const CASES: readonly AlertCase[] = [
       'reverse_tunnel_tunnels_flapping{pod="a"}': gauge(0, 5),
       'reverse_tunnel_tunnels_flapping{pod="b"}': gauge(0, 2),
     },
-    summary: '7 tunnels come and go; their objects are written at most every 30 s.',
+    summary: '7 tunnels come and go; they are written at most every 30 s.',
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
     alert: 'ReverseTunnelApiWritesFailing',
-    when: 'a tenth of the writes is throttled, while rejected writes and conflicts do not count',
+    when: 'a tenth of the writes of slices is throttled, while those of objects succeed, and rejected writes and conflicts do not count',
     series: {
-      'reverse_tunnel_api_writes_total{verb="create", outcome="ok"}': constantEvents(70),
-      'reverse_tunnel_api_writes_total{verb="create", outcome="rejected"}': constantEvents(10),
-      'reverse_tunnel_api_writes_total{verb="patch", outcome="conflict"}': constantEvents(10),
-      'reverse_tunnel_api_writes_total{verb="create", outcome="throttled"}': events(10),
+      'reverse_tunnel_api_writes_total{resource="reversetunnels", verb="create", outcome="ok"}':
+        constantEvents(1000),
+      'reverse_tunnel_api_writes_total{resource="reversetunnelslices", verb="create", outcome="ok"}':
+        constantEvents(70),
+      'reverse_tunnel_api_writes_total{resource="reversetunnelslices", verb="create", outcome="rejected"}':
+        constantEvents(10),
+      'reverse_tunnel_api_writes_total{resource="reversetunnelslices", verb="patch", outcome="conflict"}':
+        constantEvents(10),
+      'reverse_tunnel_api_writes_total{resource="reversetunnelslices", verb="patch", outcome="throttled"}':
+        events(10),
     },
-    summary: '10% of ReverseTunnel writes fail.',
+    labels: { resource: 'reversetunnelslices' },
+    summary: '10% of the writes of reversetunnelslices fail.',
     // The share in the last 5 minutes, which the summary contains, grows until then.
     detectedS: 300 + STEP_S,
     resolvesS: RATE_RESOLVES_S,

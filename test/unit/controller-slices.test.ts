@@ -26,6 +26,9 @@ describe('the slices of a reporter', () => {
     await world.advance(BATCH_MS);
     expect(namesInSlices(world)).to.deep.equal(sortedNames(all));
     expect(countVerbs(world.sliceApi)).to.deep.equal({ create: 3 });
+    expect(
+      await world.metrics.registry.getSingleMetricAsString('reverse_tunnel_api_writes_total'),
+    ).to.include('{resource="reversetunnelslices",verb="create",outcome="ok"} 3');
     expect(world.api.stored.size).to.equal(0);
     expect(storedSlices(world).map(({ spec }) => spec.tunnelCount)).to.have.members([
       MAX_SLICE_TUNNELS,

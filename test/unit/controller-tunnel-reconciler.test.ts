@@ -489,10 +489,10 @@ describe('a rejected write', () => {
     world.api.failNext(apiFailure('rejected'));
     world.report(RESPONDER, fullPush(T1));
     await world.advance(60_000);
-    const { values } = await world.metrics.apiWrites.get();
-    expect(values.map(({ labels, value }) => [labels.verb, labels.outcome, value])).to.deep.equal([
-      ['create', 'rejected', 1],
-      ['create', 'ok', 1],
+    const text = await world.metrics.registry.getSingleMetricAsString('reverse_tunnel_api_writes_total');
+    expect(text.split('\n').filter((line) => /^[^#]/.test(line))).to.deep.equal([
+      'reverse_tunnel_api_writes_total{resource="reversetunnels",verb="create",outcome="rejected"} 1',
+      'reverse_tunnel_api_writes_total{resource="reversetunnels",verb="create",outcome="ok"} 1',
     ]);
   });
 });

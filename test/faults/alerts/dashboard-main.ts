@@ -6,6 +6,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { ControlPlaneClient } from '../../../control-plane/start.ts';
 import { poll } from '../../support/operator-process.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
 import { openFaultFixture } from '../real/fault-fixture.ts';
@@ -55,6 +56,24 @@ async function plot(
   return { panel, series };
 }
 
+/** Puts half of the tenants into slices. */
+async function setRepresentations(controlPlane: ControlPlaneClient, namespace: string): Promise<void> {
+  const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies`;
+  const rule = { peers: [{ any: true }], reporters: { ids: ['*'] } };
+  const { status } = await controlPlane.request('POST', path, {
+    apiVersion: 'reverse-tunnel.io/v1alpha1',
+    kind: 'ReverseTunnelPolicy',
+    metadata: { name: 'forms' },
+    spec: {
+      rules: [
+        { ...rule, tenants: ['*'] },
+        { ...rule, tenants: ['tenant-0', 'tenant-1'], representation: 'slices' },
+      ],
+    },
+  });
+  if (status !== 201) throw new Error(`create policy: ${status}`);
+}
+
 async function main(): Promise<void> {
   const folder = process.argv[2] ?? join(ROOT, 'docs', 'images');
   const { panels } = JSON.parse(await readFile(DASHBOARD, 'utf8')) as { panels: readonly DashboardPanel[] };
@@ -64,6 +83,7 @@ async function main(): Promise<void> {
   try {
     const fixture = await openFaultFixture({ ...FLEET, controlPlane, hint: 'tunnels', replicas: 1, seed: 1 });
     const { namespace, replicas } = fixture;
+    await setRepresentations(controlPlane, namespace);
     const targets = replicas.running.map(({ process }) => ({ namespace, address: process.httpAddress }));
     const prometheus = await startPrometheus(targets, []);
     const draw = async (name: string, startS: number): Promise<void> => {
@@ -79,8 +99,11 @@ async function main(): Promise<void> {
     try {
       setStatus('waiting for the objects');
       await poll(SYNC_DEADLINE_MS, async () => {
-        const [objects] = await prometheus.query(`max(reverse_tunnel_objects{namespace="${namespace}"})`);
-        return Number(objects?.value?.[1] ?? 0) >= FLEET.reporters * FLEET.tunnels * 0.99 ? true : undefined;
+        const all = ['reverse_tunnel_objects', 'reverse_tunnel_slice_tunnels'].map(
+          (metric) => `max(${metric}{namespace="${namespace}"})`,
+        );
+        const [tunnels] = await prometheus.query(all.join(' + '));
+        return Number(tunnels?.value?.[1] ?? 0) >= FLEET.reporters * FLEET.tunnels * 0.99 ? true : undefined;
       });
       await delay(WARM_UP_MS);
       const startS = Date.now() / 1000;

@@ -8,7 +8,7 @@ import { killGroup, spawnGuarded, waitForExit } from '../../../control-plane/pro
 import { resolvePrometheus } from '../../../prometheus/resolve.ts';
 import { poll } from '../../support/operator-process.ts';
 
-/** Between two scrapes and two evaluations: the default of the Prometheus operator is 30 s. */
+/** Default between two scrapes and two evaluations: the default of the Prometheus operator is 30 s. */
 const INTERVAL_S = 15;
 const START_DEADLINE_MS = 60_000;
 
@@ -35,17 +35,29 @@ export interface QueriedSeries {
 
 export type PrometheusProcess = Awaited<ReturnType<typeof startPrometheus>>;
 
-/** Starts Prometheus with one rule group per target; each alert also gets the label `installation`. */
-export async function startPrometheus(targets: readonly ScrapeTarget[], alerts: readonly AlertTemplate[]) {
+/**
+ * Starts Prometheus with one rule group per target; each alert also gets the label `installation`.
+ *
+ * @param intervalS seconds between two scrapes, evaluations, and samples of a range query
+ */
+export async function startPrometheus(
+  targets: readonly ScrapeTarget[],
+  alerts: readonly AlertTemplate[],
+  intervalS = INTERVAL_S,
+) {
   const { prometheus } = await resolvePrometheus();
   const folder = await mkdtemp(join(tmpdir(), 'rt-prometheus-'));
   const ports = await reservePorts(1);
   const address = `127.0.0.1:${ports.first}`;
-  const interval = `${INTERVAL_S}s`;
+  const interval = `${intervalS}s`;
   await writeFile(
     join(folder, 'prometheus.yaml'),
     stringify({
-      global: { scrape_interval: interval, scrape_timeout: '10s', evaluation_interval: interval },
+      global: {
+        scrape_interval: interval,
+        scrape_timeout: `${Math.min(intervalS, 10)}s`,
+        evaluation_interval: interval,
+      },
       rule_files: ['rules.yaml'],
       scrape_configs: [
         {
@@ -113,7 +125,7 @@ export async function startPrometheus(targets: readonly ScrapeTarget[], alerts: 
     query: (expression: string) => request('query', expression),
     /** Returns the result of a range query, one sample per scrape. The range is in Unix time in seconds. */
     queryRange: (expression: string, { startS, endS }: { readonly startS: number; readonly endS: number }) =>
-      request('query_range', expression, { start: `${startS}`, end: `${endS}`, step: `${INTERVAL_S}` }),
+      request('query_range', expression, { start: `${startS}`, end: `${endS}`, step: `${intervalS}` }),
     stop,
   };
 }
