@@ -8,7 +8,7 @@ import {
   adminInterface,
   GAUGES,
   gaugesOf,
-  HASTY_CLOCK,
+  PATIENT_CLOCK,
   SERVER_INFO,
   startAdmin,
   startAgentHarness,
@@ -159,7 +159,7 @@ describe('The stream of the agent', () => {
         })(request, response),
       );
       await using harness = startAgentHarness(admin.address, {
-        clock: { ...HASTY_CLOCK, wallMs },
+        clock: { ...PATIENT_CLOCK, wallMs },
         settleTimeMs: 10_000,
       });
       await harness.ready();

@@ -10,9 +10,15 @@ import { systemClock, type Clock } from '../../src/clock.ts';
 import type { ReportMessage } from '../../src/grpc/report-message.ts';
 import { eventually } from './eventually.ts';
 
+/** The Envoy was started an hour before the tests. */
+const ENVOY_STARTED_MS = Date.now() - 3_600_000;
+
 export const SERVER_INFO = {
   version: '9e55809337/1.40.0/Clean/RELEASE/BoringSSL',
-  uptime_current_epoch: '3600s',
+  /** Advances like that of an Envoy: the same uptime seconds later is that of a process that was started later. */
+  get uptime_current_epoch() {
+    return `${Math.floor((Date.now() - ENVOY_STARTED_MS) / 1000)}s`;
+  },
   command_line_options: { restart_epoch: 0 },
   node: { id: 'responder-0', cluster: 'edge' },
 };
@@ -23,10 +29,16 @@ export const EXTENSION = {
 /** The gauges of one tunnel, of node-17. */
 export const GAUGES = gaugesOf('eu-1:node-17');
 
-/** Sends the second report of a stream as early as the others, whose interval the operator sets. */
-export const HASTY_CLOCK: Clock = {
+/** Longer than a request or a poll takes on a busy machine. */
+const PATIENCE_MS = 60_000;
+/** The timeouts of a poll, by its interval: a machine that stops this process for a second would exceed them. */
+const POLL_TIMEOUTS_MS: readonly number[] = [1000, 5000];
+
+/** A clock for tests that are not about the timeout of a poll. */
+export const PATIENT_CLOCK: Clock = {
   ...systemClock,
-  setTimer: (delayMs, callback) => systemClock.setTimer(delayMs === 5000 ? 25 : delayMs, callback),
+  setTimer: (delayMs, callback) =>
+    systemClock.setTimer(POLL_TIMEOUTS_MS.includes(delayMs) ? PATIENCE_MS : delayMs, callback),
 };
 
 /** What the admin interface of an Envoy returns. */
@@ -108,15 +120,11 @@ export async function startAdmin(
   };
 }
 
-/**
- * Starts an agent that polls every 20 ms and has a default tenant.
- *
- * @param requestTimeoutMs more than a request takes on a busy machine, unless the test is about the timeout
- */
+/** Starts an agent that polls every 20 ms and has a default tenant. Only the given timeouts are ever reached. */
 export function startAgentHarness(
   address: AdminAddress,
   overrides: Partial<AgentOptions> = {},
-  requestTimeoutMs = 10_000,
+  requestTimeoutMs = PATIENCE_MS,
 ) {
   const reports: ReportMessage[] = [];
   const logged: LoggedLine[] = [];
@@ -134,8 +142,8 @@ export function startAgentHarness(
         return {
           send(report) {
             reports.push(report);
-            const response = { requestNonce: report.nonce, reportIntervalMs: 25, error: undefined };
-            queueMicrotask(() => handlers.onResponse(response));
+            // At once, so that the interval applies to the second report.
+            handlers.onResponse({ requestNonce: report.nonce, reportIntervalMs: 25, error: undefined });
           },
           reset: () => void (openStreams -= 1),
         };
@@ -143,7 +151,7 @@ export function startAgentHarness(
       reset() {},
       close() {},
     },
-    clock: HASTY_CLOCK,
+    clock: PATIENT_CLOCK,
     random: () => 0.5,
     metrics,
     log: pino({ base: null }, { write: (line) => void logged.push(JSON.parse(line) as LoggedLine) }),
