@@ -9,6 +9,7 @@ import {
   type OperatorProcess,
 } from '../support/operator-process.ts';
 import { waitForMatch } from '../support/expected-objects.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 
 const DEADLINE_MS = 60_000;
 
@@ -45,6 +46,7 @@ describe('operator with an API server that is down, forbids access, or lacks the
       reporters: 5,
       tunnels: 20,
       connectRetryIntervalMs: 200,
+      maxRetries: PATIENT_MAX_RETRIES,
     });
     await fleet.start();
     return { operator, fleet };

@@ -18,6 +18,7 @@ import {
   type OperatorProcess,
 } from '../support/operator-process.ts';
 import { concurrent } from '../support/concurrent.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 import { reportMeasurement } from '../support/report-measurement.ts';
 import { serverMaterial } from '../support/tls-fixtures.ts';
 import { waitForMatch } from '../support/expected-objects.ts';
@@ -86,7 +87,7 @@ async function openFixture(controlPlane: ControlPlaneClient) {
       });
       if (identity === undefined) throw new Error('the files were given');
       const fleet = createFleet(
-        { connectRetryIntervalMs: 200, ...options },
+        { connectRetryIntervalMs: 200, maxRetries: PATIENT_MAX_RETRIES, ...options },
         { dial: (address) => dialReportingService({ address, identity }) },
       );
       fleets.push(fleet);
@@ -202,7 +203,7 @@ describe('mutual TLS, end to end', () => {
           '--reporters',
           '3',
           '--duration',
-          '5s',
+          '10s',
         ],
         ...flagsOf('tls-', { ca: 'ca.crt', cert: 'peer.crt', key: 'peer.key' }),
       ],

@@ -5,6 +5,7 @@ import { expect } from 'chai';
 import { createFleet } from '../../src/simulate/fleet.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { OPERATOR_RBAC_RULES, poll, startOperatorProcess } from '../support/operator-process.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 
 const DEADLINE_MS = 30_000;
 
@@ -20,7 +21,11 @@ describe('configuration file that changes at runtime', () => {
     const file = join(folder, 'config.yaml');
     await writeFile(file, 'report-interval: 1s\n');
     const operator = await startOperatorProcess({ kubeconfigPath, namespace, flags: ['--config', file] });
-    const fleet = createFleet({ address: operator.grpcAddress, tunnels: 1 });
+    const fleet = createFleet({
+      address: operator.grpcAddress,
+      tunnels: 1,
+      maxRetries: PATIENT_MAX_RETRIES,
+    });
     try {
       await fleet.start();
       await fleet.settled();

@@ -21,11 +21,13 @@ import {
   type OperatorProcess,
 } from '../support/operator-process.ts';
 import { waitForMatch, type ObservedTunnelObject } from '../support/expected-objects.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 
-/** Envoy's test uses the same value for both, and 3 retries. */
+/** Envoy's test uses the same value for both. Its 3 retries are 2 s, which a busy machine may exceed. */
 const INTERVAL_MS = 500;
-const MAX_RETRIES = 3;
-const DEADLINE_MS = 30_000;
+/** As in Envoy's test, before the server starts. */
+const EARLY_ATTEMPTS = 5;
+const DEADLINE_MS = 60_000;
 
 function initiator(nodeID: string): TunnelIdentity {
   return { tenantID: 'acme', clusterID: 'downstream', nodeID };
@@ -49,16 +51,7 @@ describe("Envoy's integration cases", () => {
     const ports = await reservePorts(1);
     release = ports.release;
     address = `127.0.0.1:${ports.first}`;
-    fleet = createFleet({
-      address,
-      tunnels: 0,
-      intervalMs: INTERVAL_MS,
-      connectRetryIntervalMs: INTERVAL_MS,
-      maxRetries: MAX_RETRIES,
-    });
-    const [reporter] = fleet.reporters;
-    if (reporter === undefined) throw new Error('the fleet has no reporter');
-    envoy = reporter;
+    useReporter(INTERVAL_MS);
   });
 
   afterEach(async () => {
@@ -66,6 +59,20 @@ describe("Envoy's integration cases", () => {
     await Promise.all(operators.splice(0).map((operator) => operator.kill()));
     await release();
   });
+
+  /** Creates the reporter. @param intervalMs its own interval, until the server sends one */
+  function useReporter(intervalMs: number): void {
+    fleet = createFleet({
+      address,
+      tunnels: 0,
+      intervalMs,
+      connectRetryIntervalMs: INTERVAL_MS,
+      maxRetries: PATIENT_MAX_RETRIES,
+    });
+    const [reporter] = fleet.reporters;
+    if (reporter === undefined) throw new Error('the fleet has no reporter');
+    envoy = reporter;
+  }
 
   async function startOperator(reportInterval = `${INTERVAL_MS}ms`): Promise<OperatorProcess> {
     const flags = ['--grpc-address', address, '--report-interval', reportInterval];
@@ -158,7 +165,7 @@ describe("Envoy's integration cases", () => {
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
     envoy.connectTunnel(initiator('node-2'));
-    await poll(DEADLINE_MS, () => (fleet.statistics().attempts >= MAX_RETRIES + 2 ? true : undefined));
+    await poll(DEADLINE_MS, () => (fleet.statistics().attempts >= EARLY_ATTEMPTS ? true : undefined));
     expect(fleet.statistics().connects).to.equal(0);
     await startOperator();
     await waitForTunnels('node-1', 'node-2');
@@ -168,14 +175,17 @@ describe("Envoy's integration cases", () => {
   });
 
   it('ServerSentTime: the client uses the interval that the server sent', async () => {
+    useReporter(INTERVAL_MS / 5);
     await fleet.start();
     const slow = await startOperator();
     expect(await msForHeartbeats(slow, 4)).to.be.at.least(3 * INTERVAL_MS);
+    await fleet.stop();
     await slow.stop();
-    // Twenty reports take 10 s at the client's own interval, which it uses until the first ACK, and 2 s at this
-    // one.
+    // It uses its own interval for its second report; at that interval, 20 more would exceed the deadline.
+    useReporter(DEADLINE_MS / 12);
+    await fleet.start();
     const quick = await startOperator(`${INTERVAL_MS / 5}ms`);
-    expect(await msForHeartbeats(quick, 20)).to.be.below(16 * INTERVAL_MS);
+    await msForHeartbeats(quick, 20);
     expect(fleet.statistics()).to.deep.include({ outOfOrderAcks: 0, nacks: 0 });
   });
 
@@ -223,7 +233,7 @@ describe("Envoy's integration cases", () => {
   });
 });
 
-/** Measures the time for this many heartbeats, starting with the first one. */
+/** Waits for this many heartbeats after the first one. Returns the time in ms. */
 async function msForHeartbeats(operator: OperatorProcess, times: number): Promise<number> {
   const heartbeats = (): Promise<number> => operator.metric('reverse_tunnel_reports_total{kind="heartbeat"}');
   const atLeast = (min: number): Promise<number> =>

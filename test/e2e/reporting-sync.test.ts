@@ -10,6 +10,7 @@ import {
   type OperatorProcess,
 } from '../support/operator-process.ts';
 import { openFaultProxy } from '../faults/real/fault-proxy.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 import {
   countTunnelObjects,
   compareWithExpected,
@@ -46,7 +47,11 @@ describe('objects in sync with reports, end to end', () => {
   }
 
   async function startFleet(options: Partial<FleetOptions> & { address: string }): Promise<Fleet> {
-    const fleet = createFleet({ connectRetryIntervalMs: 200, ...options });
+    const fleet = createFleet({
+      connectRetryIntervalMs: 200,
+      maxRetries: PATIENT_MAX_RETRIES,
+      ...options,
+    });
     running.fleets.push(fleet);
     await fleet.start();
     return fleet;
@@ -207,7 +212,7 @@ describe('objects in sync with reports, end to end', () => {
       await writeFile(kubeconfigPath, text.replaceAll(direct, apiProxy.address));
       const operator = await startOperator();
       apiProxy.stall();
-      const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 40 });
+      const fleet = await startFleet({ address: operator.grpcAddress, reporters: 5, tunnels: 10 });
       await fleet.settled();
       expect(await countTunnelObjects(controlPlane().request, namespace)).to.equal(0);
       const stopped = operator.stop();
@@ -218,7 +223,7 @@ describe('objects in sync with reports, end to end', () => {
       expect(
         compareWithExpected(fleet, await listTunnelObjects(controlPlane().request, namespace)),
       ).to.deep.include({
-        objects: 200,
+        objects: 50,
         missing: 0,
         extra: 0,
         mismatched: 0,

@@ -4,6 +4,7 @@ import { countTunnelWrites } from '../support/audit-log.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { waitForMatch } from '../support/expected-objects.ts';
 import { OPERATOR_RBAC_RULES, poll, startOperatorProcess } from '../support/operator-process.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 
 const DEADLINE_MS = 120_000;
 
@@ -20,6 +21,7 @@ describe('objects under churn', () => {
     const fleet = createFleet({
       address: operator.grpcAddress,
       connectRetryIntervalMs: 200,
+      maxRetries: PATIENT_MAX_RETRIES,
       reporters: 20,
       tunnels: 250,
       tenants: 5,

@@ -47,16 +47,14 @@ describe('three replicas with 10,000 tunnels', () => {
     const killed = await replicas.waitForLeader(30_000);
     const startMs = performance.now();
     await replicas.end(killed, 'SIGKILL');
-    await replicas.waitUntilServed(100, DEADLINE_MS);
-    const servedMs = performance.now() - startMs;
-    await replicas.waitForLeader(60_000);
-    const leadingMs = performance.now() - startMs;
-    reportMeasurement(
-      `served again after ${Math.round(servedMs)} ms, new leader after ${Math.round(leadingMs)} ms`,
-    );
-    // Well before the Lease of the killed replica expires: reporters were served by reconnecting, not by the
-    // leader's takeover.
-    expect(servedMs, 'until all are served').to.be.lessThan(10_000);
+    const passedMs = (): number => Math.round(performance.now() - startMs);
+    const [servedMs, leadingMs] = await Promise.all([
+      replicas.waitUntilServed(100, DEADLINE_MS).then(passedMs),
+      replicas.waitForLeader(60_000).then(passedMs),
+    ]);
+    reportMeasurement(`served again after ${servedMs} ms, new leader after ${leadingMs} ms`);
+    // Only a leader takes over reporters, so they were served by reconnecting.
+    expect(servedMs).to.be.lessThan(leadingMs);
     expect(await objectWritesSince(count)).to.deep.equal(NONE);
     expect(countUnchanged(before, await listObjects())).to.equal(10_000);
 

@@ -7,6 +7,7 @@ import {
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 import { reportMeasurement } from '../support/report-measurement.ts';
 import { waitForMatch } from '../support/expected-objects.ts';
 
@@ -17,9 +18,9 @@ const SECONDS = Number(RELEASE_SECONDS ?? 10);
 const INTERVAL_MS = 25;
 /**
  * A release is tested with Envoy's default, with which a client drops a server that is silent for 150 ms. A shared
- * machine can stop any process for that long, so other runs allow a second.
+ * machine can stop any process for that long, so other runs allow 5 s.
  */
-const MAX_RETRIES = RELEASE_SECONDS === undefined ? 40 : 5;
+const MAX_RETRIES = RELEASE_SECONDS === undefined ? PATIENT_MAX_RETRIES : 5;
 const REPORTERS = 10;
 const DEADLINE_MS = 60_000;
 

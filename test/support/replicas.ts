@@ -20,6 +20,7 @@ import {
   type OperatorProcess,
 } from './operator-process.ts';
 import type { ObservedTunnelObject } from './expected-objects.ts';
+import { PATIENT_MAX_RETRIES } from './patient-fleet.ts';
 
 const API_PATH = '/apis/reverse-tunnel.io/v1alpha1';
 const LEADER_LEASE = 'reverse-tunnel-operator-leader';
@@ -132,7 +133,12 @@ export async function createReplicas(controlPlane: ControlPlaneClient, hint: str
       edges: Partial<FleetDependencies> = {},
     ): Promise<Fleet> {
       const fleet = createFleet(
-        { address: balancer.address, connectRetryIntervalMs: 1000, ...options },
+        {
+          address: balancer.address,
+          connectRetryIntervalMs: 1000,
+          maxRetries: PATIENT_MAX_RETRIES,
+          ...options,
+        },
         edges,
       );
       fleets.push(fleet);

@@ -5,7 +5,7 @@ import type { ServiceAccountRequest } from '../../../control-plane/service-accou
 import type { ControlPlane, ControlPlaneClient } from '../../../control-plane/start.ts';
 import type { ReporterId } from '../../../src/core/tunnel.ts';
 import type { ReportedTunnel } from '../../../src/grpc/report-message.ts';
-import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
+import { FLEET_DEFAULTS, type Fleet, type FleetOptions } from '../../../src/simulate/fleet.ts';
 import { seededRandom } from '../../../src/simulate/random.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
 import { createReplicas, type RunningReplica } from '../../support/replicas.ts';
@@ -24,6 +24,8 @@ export interface FaultFixtureOptions {
   readonly tunnels: number;
   /** See `ChurnPlan`. Default: 0. */
   readonly churnPerSecond?: number;
+  /** See `FleetOptions`. Default: Envoy's. */
+  readonly maxRetries?: number;
   /** Needed for the deletion of namespaces and for quotas. */
   readonly controllerManager?: boolean;
   /** Flags of the operator and of Node. */
@@ -90,6 +92,7 @@ export async function openFaultFixture(options: FaultFixtureOptions) {
       const fleet = await replicas.startFleet({
         address: reporterProxy.address,
         seed: options.seed,
+        maxRetries: options.maxRetries ?? FLEET_DEFAULTS.maxRetries,
         ...fleetOptions,
       });
       fleets.push(fleet);
