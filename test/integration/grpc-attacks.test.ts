@@ -20,8 +20,10 @@ describe('the reporting server under attack', function () {
   let victim: Victim;
   let steady: SteadyReporter;
   let baseline: VictimState;
+  let startedMs: number;
 
   before(async () => {
+    startedMs = performance.now();
     // Longer than this process may be suspended on a busy machine, so that a valid handshake is in time.
     victim = await startVictim({ limits: { handshakeTimeoutMs: 1000 } });
     steady = await startSteadyReporter(victim.address);
@@ -63,7 +65,8 @@ describe('the reporting server under attack', function () {
       const { rejectionLogs, rejected } = await victim.state();
       const reasons = rejectionLogs.map(({ reason }) => reason);
       expect(reasons.toSorted()).to.include.members(Object.keys(rejected));
-      expect(rejectionLogs.length).to.be.at.most(3 * Object.keys(rejected).length);
+      const minutes = 1 + Math.ceil((performance.now() - startedMs) / 60_000);
+      expect(rejectionLogs.length).to.be.at.most(minutes * Object.keys(rejected).length);
     });
   });
 

@@ -6,6 +6,7 @@ import { expect } from 'chai';
 import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
 import { createCertificateAuthority } from '../support/certificates.ts';
 import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { PREFACE } from '../support/raw-http2.ts';
 import { startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { serverMaterial } from '../support/tls-fixtures.ts';
@@ -91,12 +92,22 @@ describe('clients that do not speak gRPC', () => {
   }
 
   it('are described if they stop in the middle of what could be the preface', async () => {
-    const server = await startTestServer({ limits: { handshakeTimeoutMs: 500 } });
+    const clock = new FakeClock();
+    const server = await startTestServer({ clock });
     const { hostname, port } = new URL(`tcp://${server.address}`);
-    const socket = connectTcp(Number(port), hostname);
-    socket.on('error', () => undefined);
-    socket.resume();
-    socket.write('PUT');
+    const open = async (): Promise<Socket> => {
+      const socket = connectTcp(Number(port), hostname);
+      socket.on('error', () => undefined);
+      socket.resume();
+      await once(socket, 'connect');
+      return socket;
+    };
+    const [socket, later] = [await open(), await open()];
+    await new Promise((resolve) => socket.write('PUT', resolve));
+    // The server has read what was sent before when it responds to this.
+    later.write(sent['HTTP/1']);
+    await once(later, 'close');
+    clock.advance(10_000);
     await once(socket, 'close');
     await eventually(
       'the log line',

@@ -13,6 +13,7 @@ import { createCertificateAuthority } from '../support/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';
+import { FakeClock } from '../support/fake-clock.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { startScriptedApiServer } from '../support/scripted-api-server.ts';
 import { peerCredentials, serverMaterial } from '../support/tls-fixtures.ts';
@@ -199,12 +200,19 @@ describe('a ServiceAccount token on the reporting port', () => {
     expect({ decoded, reviews }).to.deep.equal({ decoded: 0, reviews: 1 });
   });
 
-  it('closes its stream when it expires', async function () {
-    this.timeout(DEADLINE_MS);
-    await serve();
-    const stream = fixture.open(peerCredentials(ours), await signed({ exp: 6 }));
+  it('closes its stream at exactly its expiry', async () => {
+    const token = await newToken('envoy');
+    const { exp } = claimsOf(token) as { exp: number };
+    // It expires by the clock of the server only.
+    const clock = new FakeClock(exp * 1000 - 10_000);
+    await serve('token', clock);
+    const stream = fixture.open(peerCredentials(ours), token);
     stream.sendBytes(firstReport('r-0'));
     await stream.next();
+    clock.advance(9_999);
+    stream.send({ nonce: 2 });
+    await stream.next();
+    clock.advance(1);
     expect(await stream.ended).to.deep.equal({
       code: status.UNAVAILABLE,
       details: 'credential expired; reconnect with a new one',
@@ -231,8 +239,8 @@ describe('a ServiceAccount token on the reporting port', () => {
   /** Returns a token signed with the API server's key, with its claims except for `exp`, in seconds from now. */
   async function signed(change: { readonly exp: number }): Promise<string> {
     const real = await newToken('envoy');
-    const [head = '', payload = ''] = real.split('.');
-    const claims = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Record<string, unknown>;
+    const [head = ''] = real.split('.');
+    const claims = claimsOf(real);
     const exp = Math.floor(Date.now() / 1000) + change.exp;
     const body = Buffer.from(JSON.stringify({ ...claims, exp, iat: exp - 3600, nbf: exp - 3600 }));
     const text = `${head}.${body.toString('base64url')}`;
@@ -321,11 +329,15 @@ function keyFileOf({ folder }: ControlPlaneClient): string {
   return join(folder, 'service-account.key');
 }
 
+function claimsOf(token: string): Record<string, unknown> {
+  const [, payload = ''] = token.split('.');
+  return JSON.parse(Buffer.from(payload, 'base64url').toString()) as Record<string, unknown>;
+}
+
 /** Returns the token with an audience that the API server has not signed. */
 function forged(token: string): string {
-  const [head = '', payload = '', signature = ''] = token.split('.');
-  const claims = JSON.parse(Buffer.from(payload, 'base64url').toString()) as Record<string, unknown>;
-  const body = Buffer.from(JSON.stringify({ ...claims, aud: [AUDIENCE] })).toString('base64url');
+  const [head = '', , signature = ''] = token.split('.');
+  const body = Buffer.from(JSON.stringify({ ...claimsOf(token), aud: [AUDIENCE] })).toString('base64url');
   return `${head}.${body}.${signature}`;
 }
 
