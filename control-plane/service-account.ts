@@ -7,7 +7,7 @@ import { getString, getPath } from './get-path.ts';
 /** Longer than any test or demo. */
 const TOKEN_SECONDS = 8 * 60 * 60;
 /** The authorizer usually takes a few milliseconds. */
-const PERMISSIONS_DEADLINE_MS = 30_000;
+const PERMISSIONS_DEADLINE_MS = 60_000;
 const PERMISSIONS_POLL_MS = 10;
 
 /** A rule of an RBAC Role. */

@@ -26,7 +26,7 @@ describe('The agent next to a standard Envoy', function () {
     expect(object?.spec).to.include({ tenantID: 'acme', clusterID: 'eu-1' });
     const createdMs = Date.parse(object?.spec.createdAt ?? '');
     const ageMs = Date.parse(object?.metadata.creationTimestamp ?? '') - createdMs;
-    expect(ageMs, 'from tunnel up to object created').to.be.within(-1000, 30_000);
+    expect(ageMs, 'from tunnel up to object created').to.be.within(-1000, 60_000);
     await eventually('the agent is ready', async () => (await agent.readiness()) === 'ok');
     await first.kill();
     await stack.waitForTunnels('node-18');

@@ -180,7 +180,7 @@ describe('hostile environments', function () {
             resolve(response.statusCode ?? 0);
           },
         );
-        request.setTimeout(5_000, () => request.destroy(new Error('no response')));
+        request.setTimeout(TIMEOUT_MS / 2, () => request.destroy(new Error('no response')));
         request.on('error', reject);
       });
     }
@@ -209,9 +209,13 @@ describe('hostile environments', function () {
         expect(operator.log().find(({ reason }) => reason === 'connections')).to.include({
           error: 'connection limit reached',
         });
-        await poll(TIMEOUT_MS, () =>
-          sockets.filter((socket) => !socket.closed).length === 32 ? true : undefined,
-        );
+        // Counted, because the other 32 are closed as well once they have been silent for 10 s.
+        const rejected = 'reverse_tunnel_connections_rejected_total{reason="connections"} 368';
+        await poll(TIMEOUT_MS, async () => {
+          const metrics = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
+          return metrics.split('\n').includes(rejected) ? true : undefined;
+        });
+        await poll(TIMEOUT_MS, () => (sockets.filter(({ closed }) => closed).length >= 368 ? true : undefined));
       } finally {
         for (const socket of sockets) socket.destroy();
         expect(await operator.stop()).to.equal(0);

@@ -75,17 +75,32 @@ describe('tunnels in slices', () => {
       .map((line) => JSON.parse(line) as MirrorEvent);
   }
 
+  /** Returns the events of both forms in the order of the versions, up to the current objects, which are all newer. */
+  async function completeHistory(sinceVersion: string): Promise<MirrorEvent[]> {
+    const forms = ['reversetunnels', 'reversetunnelslices'] as const;
+    const current: string[] = [];
+    for (const form of forms) current.push(...(await list(form)).items.map(({ metadata }) => metadata.uid));
+    // A watch of a second may end before the API server has sent everything.
+    return await poll(STEP_MS, async () => {
+      const events: MirrorEvent[] = [];
+      for (const form of forms) events.push(...(await history(form, sinceVersion)));
+      const added = new Set<string>();
+      for (const { type, object } of events) {
+        if (type === 'DELETED') added.delete(object.metadata.uid);
+        else added.add(object.metadata.uid);
+      }
+      if (!current.every((uid) => added.has(uid)) || added.size !== current.length) return undefined;
+      return events.toSorted(
+        (a, b) => Number(a.object.metadata.resourceVersion) - Number(b.object.metadata.resourceVersion),
+      );
+    });
+  }
+
   /** Replays the watches of both forms in the order of the versions. Returns tunnels that were in neither form. */
   async function gapsSince(sinceVersion: string, before: readonly MirrorObject[]): Promise<string[]> {
     const objects = new Map(before.map((object) => [object.metadata.uid, object]));
     const expected = new Set(before.flatMap((object) => tunnelsOf(object)));
-    const events = [
-      ...(await history('reversetunnels', sinceVersion)),
-      ...(await history('reversetunnelslices', sinceVersion)),
-    ].toSorted(
-      (a, b) => Number(a.object.metadata.resourceVersion) - Number(b.object.metadata.resourceVersion),
-    );
-    expect(events.length).to.be.greaterThan(0);
+    const events = await completeHistory(sinceVersion);
     const gaps = new Set<string>();
     for (const { type, object } of events) {
       if (type === 'DELETED') objects.delete(object.metadata.uid);

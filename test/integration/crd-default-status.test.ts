@@ -43,7 +43,7 @@ describe('default status on a real API server', () => {
 
     it('lets kubectl wait for Ready return immediately, also after a change of createdAt', async () => {
       await createTunnel('wait');
-      const wait = ['wait', '--for=condition=Ready', 'rt/wait', '--timeout=10s'];
+      const wait = ['wait', '--for=condition=Ready', 'rt/wait', '--timeout=60s'];
       expect(await space.kubectl(...wait)).to.contain('condition met');
       await space.kubectl(
         'patch',

@@ -39,7 +39,7 @@ const COMMANDS: readonly (readonly [string] | readonly [string, string])[] = [
   ['get reverse-tunnels,leases'],
   ['get rt missing'],
   ['describe rt a'],
-  ['wait --for=condition=Ready rt --all --timeout=20s'],
+  ['wait --for=condition=Ready rt --all --timeout=60s'],
   ['label rt a team=z --overwrite'],
   ['patch rt a --type=merge -p {"spec":{"nodeID":"other"}}'],
   ['patch rt a --subresource=status --type=merge -p {"status":{"state":"Unknown"}}'],

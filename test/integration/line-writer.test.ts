@@ -228,11 +228,12 @@ describe('a line writer', () => {
       }, 20);
     `;
     // A pipe of a shell, because Node's own pipes are sockets.
-    // The process exits some time after its first line was read, when the pipe is full.
-    const script =
-      '"$0" --input-type=module -e "$1" "$2" | { read line; echo "$line"; touch "$2"; sleep 2; cat; }';
-    const parameters = ['-o', 'pipefail', '-c', script, process.execPath, program, path('first-line-read')];
-    const child = spawn('bash', parameters);
+    // The process exits some time after its first line was read, when the pipe is full; the reader continues after that.
+    const script = `
+      { "$0" --input-type=module -e "$1" "$2"; code=$?; touch "$3"; exit "$code"; } |
+        { read line; echo "$line"; touch "$2"; for i in {1..600}; do [ -e "$3" ] && break; sleep 0.1; done; cat; }`;
+    const files = [path('first-line-read'), path('exited')];
+    const child = spawn('bash', ['-o', 'pipefail', '-c', script, process.execPath, program, ...files]);
     let output = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
     const code = await new Promise((resolve) => child.on('close', resolve));

@@ -278,7 +278,7 @@ describe('commands in the documentation, on a real API server', () => {
     // Objects are created after their reporter objects, and kubectl does not wait for objects that do not exist
     // yet.
     await waitForMatch(fleet, plane.request, NAMESPACE, BLOCK_TIMEOUT_MS / 2);
-    const wait = ['wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=30s', '-n', NAMESPACE];
+    const wait = ['wait', '--for=condition=Ready', 'rtr', '--all', '--timeout=60s', '-n', NAMESPACE];
     const { code, stderr } = await plane.kubectl(wait);
     expect(code, stderr).to.equal(0);
   });

@@ -108,8 +108,8 @@ describe('reporter fleet over gRPC', () => {
     const server = await serve();
     server.respond = (report) => ack(report, report.nonce === 1n ? 25 : undefined);
     await start(server.address, { reporters: 1, intervalMs: 2000 });
-    // At the configured interval of 2 s, eleven more reports would take 22 s and exceed the timeout.
-    await eventually('the twelfth report', () => (server.streams[0]?.reports.length ?? 0) >= 12);
+    // At the configured interval of 2 s, forty more reports would take 80 s and exceed the timeout.
+    await eventually('the 41st report', () => (server.streams[0]?.reports.length ?? 0) > 40);
     expect(server.streams).to.have.length(1);
   });
 
@@ -247,7 +247,7 @@ describe('reporter fleet over gRPC', () => {
     await eventually('every reporter has reported twenty times', () => fleet.statistics().acks > 200);
     for (const reporter of fleet.reporters.slice(0, 5)) reporter.resetConnection();
     await eventually('five have come back', () => fleet.statistics().connects === 15);
-    await eventually('some hundred reports more', () => fleet.statistics().acks > 500, 20_000);
+    await eventually('some hundred reports more', () => fleet.statistics().acks > 500);
     fleet.pauseChurn();
     await expectEqual(fleet, server);
     const inBothLists = server.streams
@@ -267,7 +267,7 @@ describe('reporter fleet over gRPC', () => {
       flapsPerSecond: 200,
       tenantIsolation: true,
     });
-    await eventually('some hundred reports', () => fleet.statistics().acks > 300, 20_000);
+    await eventually('some hundred reports', () => fleet.statistics().acks > 300);
     fleet.pauseChurn();
     await fleet.settled();
     expect(fleet.statistics()).to.deep.include({ connected: 5, attempts: 5, outOfOrderAcks: 0, nacks: 0 });

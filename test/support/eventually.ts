@@ -6,10 +6,10 @@ import { setImmediate, setTimeout as delay } from 'node:timers/promises';
  */
 const EAGER_POLL_MS = 100;
 /** Only reached when the condition never becomes true, even on a busy machine. */
-const DEADLINE_MS = 20_000;
+const DEADLINE_MS = 60_000;
 
 /**
- * Waits until `predicate` returns true because of something real (a socket, a process). Rejects after `timeoutMs` (20 s by default) with `what`.
+ * Waits until `predicate` returns true because of something real (a socket, a process). Rejects after `timeoutMs` (a minute by default) with `what`.
  *
  * @param intervalMs between two calls; more than the default of 5 where a call is expensive
  */

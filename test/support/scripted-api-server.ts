@@ -56,7 +56,7 @@ export async function startScriptedApiServer() {
       source: 'test',
       credentials,
     }),
-    /** Returns the next request that was not taken yet; rejects after 20 s. */
+    /** Returns the next request that was not taken yet; rejects after a minute. */
     async next(): Promise<ScriptedRequest> {
       await eventually('a request to the scripted API server', () => pending.length > 0);
       return pending.shift() as ScriptedRequest;

@@ -147,9 +147,9 @@ describe('API client over TLS', () => {
       const pods = podsOf('https://127.0.0.1:6443', `http://127.0.0.1:${proxyPort}`);
       // Both connections of the pool, and one call that waits for a connection.
       const calls = await Promise.all(
-        ['a', 'b', 'c'].map((name) => expectApiError(pods.get(name, { timeoutMs: 500 }))),
+        ['a', 'b', 'c'].map((name) => expectApiError(pods.get(name, { timeoutMs: 2000 }))),
       );
-      expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no response within 0.5 s`);
+      expect(calls.map(({ message }) => message)).to.include(`${GET_A}: no response within 2 s`);
       expect(taken).to.have.length(2);
       const open = (): Promise<number> =>
         new Promise((resolve) => {
