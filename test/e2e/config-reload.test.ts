@@ -7,7 +7,7 @@ import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { OPERATOR_RBAC_RULES, poll, startOperatorProcess } from '../support/operator-process.ts';
 import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 
 describe('configuration file that changes at runtime', () => {
   const controlPlane = useControlPlane();

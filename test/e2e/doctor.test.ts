@@ -7,7 +7,7 @@ import { expect } from 'chai';
 import { waitForExit } from '../../control-plane/process-supervisor.ts';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
-import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import { createNamespace, FIRST_START_TIMEOUT_MS, useControlPlane } from '../support/control-plane.ts';
 import { createCertificateAuthority } from '../support/certificates.ts';
 import { names } from '../support/sample-tunnels.ts';
 import { conditionOf } from '../support/reporter-objects.ts';
@@ -294,7 +294,7 @@ describe('doctor and the installed CRDs', () => {
   let plane: ControlPlane;
   let flags: string[];
   before(async function () {
-    this.timeout(DEADLINE_MS);
+    this.timeout(FIRST_START_TIMEOUT_MS);
     plane = await startControlPlane();
     flags = ['--kubeconfig', plane.kubeconfigPath, '--namespace', 'default'];
   });

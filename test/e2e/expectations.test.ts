@@ -13,7 +13,7 @@ import { reportMeasurement } from '../support/report-measurement.ts';
 import { dial, openStream } from '../support/test-stream.ts';
 import { tunnel, type TunnelFields } from '../support/wire.ts';
 
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 const HEARTBEAT_MS = 100;
 const API = '/apis/reverse-tunnel.io/v1alpha1';
 /** Drops of a tunnel whose time to Ready=False is measured. */

@@ -15,7 +15,7 @@ import { dial, openStream, type TestStream } from '../support/test-stream.ts';
 import { listTunnelObjects } from '../support/expected-objects.ts';
 import { fullPush, requestBytes, tunnel, type RequestFields, type TunnelFields } from '../support/wire.ts';
 
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 /** gRPC status codes. */
 const OK = 0;
 const INVALID_ARGUMENT = 3;

@@ -19,7 +19,7 @@ describe('three replicas behind a load balancer', () => {
   it('releases the leader Lease on SIGTERM, so that another replica leads long before it would expire', async function () {
     this.timeout(DEADLINE_MS);
     for (let i = 0; i < 3; i += 1) await replicas.start();
-    const leader = await replicas.waitForLeader(30_000);
+    const leader = await replicas.waitForLeader(60_000);
     const startMs = performance.now();
     const ended = replicas.end(leader, 'SIGTERM');
     await poll(30_000, async () => {

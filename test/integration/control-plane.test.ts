@@ -17,7 +17,7 @@ import { getString, getPath } from '../../control-plane/get-path.ts';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'control-plane', 'main.ts');
 /** The namespace controller takes 5 s for a namespace, and longer on a busy machine. */
-const POLL_DEADLINE_MS = 30_000;
+const POLL_DEADLINE_MS = 60_000;
 const START = join(import.meta.dirname, '..', '..', 'control-plane', 'start.ts');
 
 /** Returns the command lines of processes that contain `text`, except for zombies, which have exited. */

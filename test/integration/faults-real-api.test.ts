@@ -38,7 +38,7 @@ describe('simulation of the whole operator in fake time with a real API server',
   }
 
   it('converges after any faults with the same trace as with the in-memory API server', async function () {
-    this.timeout(120_000);
+    this.timeout(300_000);
     const { failures, requests } = await runSeeds(1, SEEDS, {
       maxFailures: 1,
       openApi: (changed, failed) => openRealApi(server, changed, failed),
@@ -49,7 +49,7 @@ describe('simulation of the whole operator in fake time with a real API server',
   });
 
   it('also does so when its namespace is deleted and recreated', async function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     const { violations } = await runOnce(NAMESPACE_GONE, {
       openApi: (changed, failed) => openRealApi(server, changed, failed),
     });
@@ -57,7 +57,7 @@ describe('simulation of the whole operator in fake time with a real API server',
   });
 
   it('detects a difference between a real API server and the in-memory one', async function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     let refused = 0;
     const other: RealServer = {
       ...server,

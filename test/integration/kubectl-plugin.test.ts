@@ -194,7 +194,7 @@ cat "${directory}/output"
   /** Runs both clients. `prepare` returns the input; a kubeconfig that it does not name is `$HOME/.kube/config`. */
   function compare(title: string, prepare: () => Case | Promise<Case>): void {
     it(title, async function () {
-      this.timeout(60_000);
+      this.timeout(120_000);
       const { args = [], env: extra = {}, rejected, check } = await prepare();
       const env = { PATH: process.env['PATH'] ?? '', HOME: directory, ...extra };
       const expected = await runKubectl(args, env);
@@ -766,7 +766,7 @@ cat "${directory}/output"
     });
 
     it('asks for a user name and a password on the terminal, without an echo of the password', async function () {
-      this.timeout(60_000);
+      this.timeout(120_000);
       const args = ['--kubeconfig', await write('k', config({}))];
       const expected = await onTerminal(create(...args), env(), ['alice', 'geheim']);
       const actual = await onTerminal(rt(...args), env(), ['alice', 'geheim']);
@@ -777,7 +777,7 @@ cat "${directory}/output"
     });
 
     it('lets an exec plugin print a code and wait for input on the terminal', async function () {
-      this.timeout(60_000);
+      this.timeout(120_000);
       await write(
         'plugin.sh',
         `printf '%s\n' "$KUBERNETES_EXEC_INFO" >> "${directory}/inputs"
@@ -797,7 +797,7 @@ echo '${credential({ token: 'TOKEN' })}' | sed "s/TOKEN/$answer/"
     });
 
     it('trusts the CAs of the system where no CA is given', async function () {
-      this.timeout(60_000);
+      this.timeout(120_000);
       const args = [
         '--kubeconfig',
         await write('k', config({ token: 't' }, { 'certificate-authority': '' })),
@@ -813,7 +813,7 @@ echo '${credential({ token: 'TOKEN' })}' | sed "s/TOKEN/$answer/"
     });
 
     it('writes one line and no stack trace for a SOCKS proxy and for a plugin that fails', async function () {
-      this.timeout(60_000);
+      this.timeout(120_000);
       const failing = plugin({ args: ['-c', 'echo "login expired" >&2; exit 1'] });
       const screen = await onTerminal(rt('--kubeconfig', await write('k', config(failing))), env(), []);
       expect(screen.stderr.split(/\r?\n/)).to.deep.equal([

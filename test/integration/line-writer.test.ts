@@ -20,7 +20,7 @@ import { errorMessage } from '../../src/error-message.ts';
 import { LineWriter } from '../../src/line-writer.ts';
 import { eventually } from '../support/eventually.ts';
 
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 
 describe('a line writer', () => {
   let folder: { readonly path: string; dispose(): Promise<void> };

@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import { createFleet, type Fleet, type FleetOptions } from '../../src/simulate/fleet.ts';
 import { eventually } from '../support/eventually.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 import { ack, startRecordingServer, type RecordingServer } from '../support/recording-server.ts';
 import { startTestServer } from '../support/reporting-server.ts';
 
@@ -21,6 +22,7 @@ describe('reporter fleet over gRPC', () => {
       address,
       intervalMs: INTERVAL_MS,
       connectRetryIntervalMs: RETRY_MS,
+      maxRetries: PATIENT_MAX_RETRIES,
       reporters: 2,
       tunnels: 10,
       ...options,

@@ -18,7 +18,7 @@ import { firstReport, startTestServer, type TestServer } from '../support/report
 import { startScriptedApiServer } from '../support/scripted-api-server.ts';
 import { peerCredentials, serverMaterial } from '../support/tls-fixtures.ts';
 
-const DEADLINE_MS = 30_000;
+const DEADLINE_MS = 60_000;
 const AUDIENCE = 'reverse-tunnel-operator';
 /** The minimum that the API server accepts. */
 const TOKEN_SECONDS = 600;

@@ -3,6 +3,7 @@ import { createFleet } from '../../src/simulate/fleet.ts';
 import { countTunnelWrites } from '../support/audit-log.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { waitForMatch } from '../support/expected-objects.ts';
+import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 import { OPERATOR_RBAC_RULES, startOperatorProcess } from '../support/operator-process.ts';
 
 const TUNNELS = 20_000;
@@ -21,7 +22,11 @@ describe('large report', () => {
     const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
     const operator = await startOperatorProcess({ kubeconfigPath, namespace });
-    const fleet = createFleet({ address: operator.grpcAddress, tunnels: 0 });
+    const fleet = createFleet({
+      address: operator.grpcAddress,
+      tunnels: 0,
+      maxRetries: PATIENT_MAX_RETRIES,
+    });
     try {
       await operator.ready();
       const node = 'x'.repeat(100);

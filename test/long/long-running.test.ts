@@ -68,7 +68,7 @@ describe('scenarios that last minutes', () => {
     const { replicas, startThree, waitForObjects, listObjects } = fixture;
     const flags = ['--unknown-after', '5s', '--expire-after', '20s'];
     await startThree(flags);
-    const leader = await replicas.waitForLeader(30_000);
+    const leader = await replicas.waitForLeader(60_000);
     replicas.balancer.setTargets(leader.process.grpcAddress);
     const fleet = await replicas.startFleet({ reporters: 1, tunnels: 100 });
     await waitForObjects(fleet);
@@ -218,7 +218,7 @@ describe('scenarios that last minutes', () => {
     const fleet = await replicas.startFleet({ reporters: 10, tunnels: 20 });
     const before = await waitForObjects(fleet);
     await replicas.waitUntilServed(10, DEADLINE_MS);
-    await replicas.waitForLeader(30_000);
+    await replicas.waitForLeader(60_000);
     await editLease(await leaseOf(one), FOREIGN_LEASE);
     await kubectl('delete', 'lease', await leaseOf(two));
     await editLease('reverse-tunnel-operator-leader', FOREIGN_LEASE);

@@ -44,7 +44,7 @@ describe('three replicas with 10,000 tunnels', () => {
     await replicas.waitUntilServed(100, DEADLINE_MS);
     const count = (await replicas.writes()).length;
 
-    const killed = await replicas.waitForLeader(30_000);
+    const killed = await replicas.waitForLeader(60_000);
     const startMs = performance.now();
     await replicas.end(killed, 'SIGKILL');
     const passedMs = (): number => Math.round(performance.now() - startMs);

@@ -164,7 +164,7 @@ function named(name: string, act: Step): Step {
 
 describe('packing of slices', () => {
   it('shows exactly what is reported after any changes, and no write hides a tunnel', function () {
-    this.timeout(60_000);
+    this.timeout(180_000);
     fc.assert(
       fc.property(fc.array(step, { maxLength: 25 }), (steps) => {
         const fixture = new SliceFixture();

@@ -66,6 +66,6 @@ describe('line splitter of a watch', () => {
     for (let i = 0; i < 524_288; i += 1) take(piece);
     take(Buffer.from('\n'));
     expect(length).to.equal(32 << 20);
-    expect(performance.now() - startedMs).to.be.below(10_000);
+    expect(performance.now() - startedMs).to.be.below(60_000);
   });
 });
