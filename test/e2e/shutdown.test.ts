@@ -2,6 +2,7 @@ import { expect } from 'chai';
 import { setTimeout as delay } from 'node:timers/promises';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import type { ReportStream } from '../../src/grpc/report-message.ts';
+import { concurrent } from '../support/concurrent.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {
   OPERATOR_RBAC_RULES,
@@ -14,12 +15,21 @@ const SHUTDOWN_LIMIT_MS = 10_000;
 
 describe('The shutdown of the operator', () => {
   const controlPlane = useControlPlane();
-  let operator: OperatorProcess | undefined;
-
-  afterEach(async () => {
-    await operator?.kill();
-    operator = undefined;
+  // A shutdown may take as long as its limit, in which the operator waits.
+  const it = concurrent({
+    timeoutMs: 20 * SHUTDOWN_LIMIT_MS,
+    open: startOperator,
+    close: (operator) => operator.kill(),
   });
+
+  async function startOperator(): Promise<OperatorProcess> {
+    const namespace = await createNamespace(controlPlane(), 'shutdown');
+    const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
+    const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
+    const operator = await startOperatorProcess({ kubeconfigPath, namespace });
+    await operator.ready();
+    return operator;
+  }
 
   async function openStream(address: string, index: number) {
     const connection = dialReportingService({ address });
@@ -33,14 +43,8 @@ describe('The shutdown of the operator', () => {
   }
 
   for (const pauseMs of [0, 1, 2, 5]) {
-    it(`ends with code 0 if clients cancel their streams and close ${pauseMs} ms before`, async () => {
-      const namespace = await createNamespace(controlPlane(), 'shutdown');
-      const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
-      const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
-      operator = await startOperatorProcess({ kubeconfigPath, namespace });
-      await operator.ready();
-      const { grpcAddress } = operator;
-      const open = await Promise.all([0, 1, 2].map((index) => openStream(grpcAddress, index)));
+    it(`ends with code 0 if clients cancel their streams and close ${pauseMs} ms before`, async (operator) => {
+      const open = await Promise.all([0, 1, 2].map((index) => openStream(operator.grpcAddress, index)));
       for (const { connection, stream } of open) {
         stream?.reset();
         connection.close();
