@@ -10,9 +10,9 @@
 import { expect } from 'chai';
 import { reservePorts } from '../../control-plane/ports.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
-import type { FleetReporter } from '../../src/simulate/reporter.ts';
 import type { TunnelIdentity } from '../../src/simulate/tunnel-registry.ts';
 import { countTunnelWrites, type TunnelWriteCounts } from '../support/audit-log.ts';
+import { concurrent } from '../support/concurrent.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {
   OPERATOR_RBAC_RULES,
@@ -35,66 +35,71 @@ function initiator(nodeID: string): TunnelIdentity {
 
 describe("Envoy's integration cases", () => {
   const controlPlane = useControlPlane();
-  let namespace: string;
-  let kubeconfigPath: string;
-  let address: string;
-  let release: () => Promise<void>;
-  let fleet: Fleet;
-  let envoy: FleetReporter;
-  const operators: OperatorProcess[] = [];
+  // All of them mostly wait for reports.
+  const it = concurrent({
+    timeoutMs: 8 * DEADLINE_MS,
+    open: openFixture,
+    close: (fixture) => fixture.close(),
+  });
 
-  beforeEach(async () => {
-    namespace = await createNamespace(controlPlane(), 'envoy-cases');
+  async function openFixture() {
+    const namespace = await createNamespace(controlPlane(), 'envoy-cases');
     const account = { namespace, serviceAccount: 'operator', rules: OPERATOR_RBAC_RULES };
-    ({ kubeconfigPath } = await controlPlane().kubeconfigFor(account));
+    const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
     // Reserved before the server starts, because the reporter may start first.
     const ports = await reservePorts(1);
-    release = ports.release;
-    address = `127.0.0.1:${ports.first}`;
-    useReporter(INTERVAL_MS);
-  });
+    const address = `127.0.0.1:${ports.first}`;
+    const operators: OperatorProcess[] = [];
+    const fleets: Fleet[] = [];
 
-  afterEach(async () => {
-    await fleet.stop();
-    await Promise.all(operators.splice(0).map((operator) => operator.kill()));
-    await release();
-  });
+    /** Creates a fleet of one reporter. @param intervalMs its own interval, until the server sends one */
+    function createReporter(intervalMs: number): Fleet {
+      const created = createFleet({
+        address,
+        tunnels: 0,
+        intervalMs,
+        connectRetryIntervalMs: INTERVAL_MS,
+        maxRetries: PATIENT_MAX_RETRIES,
+      });
+      fleets.push(created);
+      return created;
+    }
 
-  /** Creates the reporter. @param intervalMs its own interval, until the server sends one */
-  function useReporter(intervalMs: number): void {
-    fleet = createFleet({
-      address,
-      tunnels: 0,
-      intervalMs,
-      connectRetryIntervalMs: INTERVAL_MS,
-      maxRetries: PATIENT_MAX_RETRIES,
-    });
-    const [reporter] = fleet.reporters;
-    if (reporter === undefined) throw new Error('the fleet has no reporter');
-    envoy = reporter;
+    const fleet = createReporter(INTERVAL_MS);
+    const [envoy] = fleet.reporters;
+    if (envoy === undefined) throw new Error('the fleet has no reporter');
+    return {
+      fleet,
+      envoy,
+      createReporter,
+      async startOperator(reportInterval = `${INTERVAL_MS}ms`): Promise<OperatorProcess> {
+        const flags = ['--grpc-address', address, '--report-interval', reportInterval];
+        const operator = await startOperatorProcess({ kubeconfigPath, namespace, flags });
+        operators.push(operator);
+        await operator.ready();
+        return operator;
+      },
+      /** Waits until the objects match the reporter's tunnels, which must be the named ones. */
+      async waitForTunnels(...names: string[]): Promise<ObservedTunnelObject[]> {
+        const objects = await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
+        expect(objects.map(({ spec }) => spec.tunnelName).toSorted()).to.deep.equal(names.toSorted());
+        return objects;
+      },
+      writes: (): Promise<TunnelWriteCounts> =>
+        countTunnelWrites(controlPlane().auditLogPath ?? '', namespace),
+      async close(): Promise<void> {
+        await Promise.all(fleets.map((started) => started.stop()));
+        await Promise.all(operators.map((operator) => operator.kill()));
+        await ports.release();
+      },
+    };
   }
 
-  async function startOperator(reportInterval = `${INTERVAL_MS}ms`): Promise<OperatorProcess> {
-    const flags = ['--grpc-address', address, '--report-interval', reportInterval];
-    const operator = await startOperatorProcess({ kubeconfigPath, namespace, flags });
-    operators.push(operator);
-    await operator.ready();
-    return operator;
-  }
-
-  /** Waits until the objects match the reporter's tunnels, which must be the named ones. */
-  async function waitForTunnels(...names: string[]): Promise<ObservedTunnelObject[]> {
-    const objects = await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
-    expect(objects.map(({ spec }) => spec.tunnelName).toSorted()).to.deep.equal(names.toSorted());
-    return objects;
-  }
-
-  const writes = (): Promise<TunnelWriteCounts> =>
-    countTunnelWrites(controlPlane().auditLogPath ?? '', namespace);
   const uids = (objects: readonly ObservedTunnelObject[]): string[] =>
     objects.map(({ metadata }) => metadata.uid).toSorted();
 
-  it('HappyPath: creates and deletes objects for the tunnels of one stream', async () => {
+  it('HappyPath: creates and deletes objects for the tunnels of one stream', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels, writes } = fixture;
     await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
@@ -107,7 +112,8 @@ describe("Envoy's integration cases", () => {
     expect(fleet.statistics()).to.deep.include({ attempts: 1, outOfOrderAcks: 0, nacks: 0 });
   });
 
-  it('TenantIsolation: keeps scoped IDs in the spec and strips the tenant prefix from labels', async () => {
+  it('TenantIsolation: keeps scoped IDs in the spec and strips the tenant prefix from labels', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels } = fixture;
     await fleet.start();
     await startOperator();
     for (const node of ['node-1', 'node-2']) {
@@ -125,7 +131,8 @@ describe("Envoy's integration cases", () => {
     await waitForTunnels();
   });
 
-  it('ServerReconnect: leaves every object unchanged after the full push to a new server', async () => {
+  it('ServerReconnect: leaves every object unchanged after the full push to a new server', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels, writes } = fixture;
     const first = await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
@@ -145,7 +152,8 @@ describe("Envoy's integration cases", () => {
     await waitForTunnels();
   });
 
-  it('EventsWhenServerIsDead: applies changes that happened while the server was down', async () => {
+  it('EventsWhenServerIsDead: applies changes that happened while the server was down', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels } = fixture;
     const first = await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
@@ -161,7 +169,8 @@ describe("Envoy's integration cases", () => {
     await waitForTunnels();
   });
 
-  it('ServerDead, ServerLate: receives the tunnels of a client that kept retrying before the server started', async () => {
+  it('ServerDead, ServerLate: receives the tunnels of a client that kept retrying before the server started', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels } = fixture;
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));
     envoy.connectTunnel(initiator('node-2'));
@@ -174,23 +183,24 @@ describe("Envoy's integration cases", () => {
     await waitForTunnels();
   });
 
-  it('ServerSentTime: the client uses the interval that the server sent', async () => {
-    useReporter(INTERVAL_MS / 5);
-    await fleet.start();
+  it('ServerSentTime: the client uses the interval that the server sent', async (fixture) => {
+    const { createReporter, startOperator } = fixture;
+    const hasty = createReporter(INTERVAL_MS / 5);
+    await hasty.start();
     const slow = await startOperator();
     expect(await msForHeartbeats(slow, 4)).to.be.at.least(3 * INTERVAL_MS);
-    await fleet.stop();
+    await hasty.stop();
     await slow.stop();
     // It uses its own interval for its second report; at that interval, 20 more would exceed the deadline.
-    useReporter(DEADLINE_MS / 12);
-    await fleet.start();
+    const slack = createReporter(DEADLINE_MS / 12);
+    await slack.start();
     const quick = await startOperator(`${INTERVAL_MS / 5}ms`);
     await msForHeartbeats(quick, 20);
-    expect(fleet.statistics()).to.deep.include({ outOfOrderAcks: 0, nacks: 0 });
+    expect(slack.statistics()).to.deep.include({ outOfOrderAcks: 0, nacks: 0 });
   });
 
-  it('LoadTest: creates and deletes 1,000 objects', async function () {
-    this.timeout(4 * DEADLINE_MS);
+  it('LoadTest: creates and deletes 1,000 objects', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels, writes } = fixture;
     await startOperator();
     await fleet.start();
     const nodes = Array.from({ length: 1000 }, (_, index) => `node-${index}`);
@@ -201,7 +211,8 @@ describe("Envoy's integration cases", () => {
     expect(await writes()).to.deep.equal({ create: 1000, patch: 0, delete: 1000, status: 0, failed: 0 });
   });
 
-  it('ManyTunnelsSingleListenerDrain: keeps one object for 100 connections of a node until the last one ends', async () => {
+  it('ManyTunnelsSingleListenerDrain: keeps one object for 100 connections of a node until the last one ends', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels, writes } = fixture;
     const operator = await startOperator();
     await fleet.start();
     for (let index = 0; index < 100; index += 1) envoy.connectTunnel(initiator('node-1'));
@@ -214,7 +225,8 @@ describe("Envoy's integration cases", () => {
     expect(await writes()).to.deep.equal({ create: 1, patch: 0, delete: 1, status: 0, failed: 0 });
   });
 
-  it('ListenerDrainMaxDuration: keeps the object when one connection replaces another', async () => {
+  it('ListenerDrainMaxDuration: keeps the object when one connection replaces another', async (fixture) => {
+    const { fleet, envoy, startOperator, waitForTunnels, writes } = fixture;
     const operator = await startOperator();
     await fleet.start();
     envoy.connectTunnel(initiator('node-1'));

@@ -1,5 +1,6 @@
 /** CLI commands as users run them, in processes of their own. */
 import { execFile } from 'node:child_process';
+import { COMPILE_CACHE } from './compile-cache.ts';
 
 const ROOT = new URL('../..', import.meta.url).pathname;
 /** A Lease that seems to have expired is observed for 7 s; everything else takes a second, or longer on a busy machine. */
@@ -17,7 +18,7 @@ export function runCommand(
   program: 'src/main.ts' | 'src/kubectl-rt.ts' = 'src/main.ts',
 ): Promise<CommandResult> {
   return new Promise((resolve) => {
-    const env = { PATH: process.env['PATH'], HOME: '/nowhere' };
+    const env = { PATH: process.env['PATH'], HOME: '/nowhere', ...COMPILE_CACHE };
     execFile(
       process.execPath,
       [program, ...args],

@@ -20,6 +20,7 @@ import {
   spawnGuarded,
 } from '../../control-plane/process-supervisor.ts';
 import type { ControlPlane } from '../../control-plane/start.ts';
+import { COMPILE_CACHE } from './compile-cache.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** The image's ENTRYPOINT, from source. */
@@ -130,6 +131,7 @@ export async function startKubelet(options: KubeletOptions): Promise<Kubelet> {
         cwd: home,
         env: {
           ...Object.fromEntries((container.env ?? []).map(({ name: key, value }) => [key, value])),
+          ...COMPILE_CACHE,
           PATH: process.env['PATH'],
           KUBECONFIG: kubeconfig,
         },

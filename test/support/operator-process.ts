@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { waitForExit, killGroup, spawnGuarded } from '../../control-plane/process-supervisor.ts';
+import { COMPILE_CACHE } from './compile-cache.ts';
 
 export { OPERATOR_RBAC_RULES, TOKEN_RBAC_RULES } from '../../src/k8s/rbac-rules.ts';
 
@@ -133,7 +134,7 @@ export async function runOperatorToExit(args: readonly string[]): Promise<{
 function runProgram(args: readonly string[], program: readonly string[] = ['src/main.ts']) {
   const child: ChildProcess = spawnGuarded(process.execPath, [...program, ...args], {
     cwd: ROOT,
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'] },
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...COMPILE_CACHE },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const log: LogLine[] = [];
