@@ -10,6 +10,8 @@ import { ControlPlaneError } from './errors.ts';
  */
 const MIN_PORT = 20_000;
 const MAX_PORT_EXCLUSIVE = 32_768;
+/** A marker and up to 63 ports: blocks of one size cannot overlap, whatever is reserved in them. */
+const BLOCK_PORTS = 64;
 const MAX_ATTEMPTS = 200;
 
 /** Consecutive ports on 127.0.0.1 that were free when they were reserved. */
@@ -20,13 +22,13 @@ export interface ReservedPorts {
 }
 
 /**
- * Reserves `count` consecutive ports. The port before them stays open as a marker for other control planes: the marker
- * is tried before the ports, so two control planes never get the same block.
+ * Reserves `count` consecutive ports, at most 63. The port before them stays open as a marker for others: the marker is
+ * tried before the ports, so a port is never taken while its process is restarted.
  */
 export async function reservePorts(count: number): Promise<ReservedPorts> {
-  const block = count + 1;
+  const blocks = Math.floor((MAX_PORT_EXCLUSIVE - MIN_PORT) / BLOCK_PORTS);
   for (let attempt = 0; attempt < MAX_ATTEMPTS; attempt += 1) {
-    const markerPort = MIN_PORT + block * randomInt(Math.floor((MAX_PORT_EXCLUSIVE - MIN_PORT) / block));
+    const markerPort = MIN_PORT + BLOCK_PORTS * randomInt(blocks);
     const marker = await listen(markerPort);
     if (marker === undefined) continue;
     if (await areAllFree(markerPort + 1, count))
@@ -34,7 +36,7 @@ export async function reservePorts(count: number): Promise<ReservedPorts> {
     await close(marker);
   }
   throw new ControlPlaneError(
-    `cannot reserve ${block} consecutive ports on 127.0.0.1 between ${MIN_PORT} and ${MAX_PORT_EXCLUSIVE - 1}: none free in ${MAX_ATTEMPTS} attempts`,
+    `cannot reserve ${count} consecutive ports on 127.0.0.1 between ${MIN_PORT} and ${MAX_PORT_EXCLUSIVE - 1}: none free in ${MAX_ATTEMPTS} attempts`,
   );
 }
 
