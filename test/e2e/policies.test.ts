@@ -4,6 +4,7 @@ import { expect } from 'chai';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
 import { runCommand, runDoctor } from '../support/cli-process.ts';
+import { concurrent } from '../support/concurrent.ts';
 import {
   createNamespace,
   FIRST_START_TIMEOUT_MS,
@@ -120,18 +121,37 @@ function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(2)} s`;
 }
 
-describe('reporting with policies', function () {
-  this.timeout(4 * DEADLINE_MS);
+describe('reporting with policies', () => {
   const controlPlane = useControlPlane();
-  let fixture: Fixture;
-  const start = async (hint: string, flags?: string[]): Promise<void> => {
-    fixture = await openFixture(controlPlane(), hint, OPERATOR_RBAC_RULES, flags);
-    await fixture.operator.ready();
-  };
-  afterEach(() => fixture.stop());
+  // All of them mostly wait, for an operator or for its effects.
+  const it = concurrent({
+    timeoutMs: 6 * DEADLINE_MS,
+    open: () => Promise.resolve(createScope()),
+    close: ({ fixtures }) => Promise.all(fixtures.map((fixture) => fixture.stop())),
+  });
 
-  it('allows everything without a policy and denies by default with one', async () => {
-    await start('deny-by-default');
+  /** Returns what starts the operators of one scenario. */
+  function createScope() {
+    const fixtures: Fixture[] = [];
+    const open = async (hint: string, rules = OPERATOR_RBAC_RULES, flags?: string[]): Promise<Fixture> => {
+      const fixture = await openFixture(controlPlane(), hint, rules, flags);
+      fixtures.push(fixture);
+      return fixture;
+    };
+    return {
+      fixtures,
+      open,
+      /** Starts an operator with all permissions. Resolves when it is ready. */
+      async start(hint: string, flags?: string[]): Promise<Fixture> {
+        const fixture = await open(hint, OPERATOR_RBAC_RULES, flags);
+        await fixture.operator.ready();
+        return fixture;
+      },
+    };
+  }
+
+  it('allows everything without a policy and denies by default with one', async ({ start }, report) => {
+    const fixture = await start('deny-by-default');
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
     await fixture.waitForTunnels('a');
     // Objects of a stream that is not confirmed fresh are kept until `--expire-after`.
@@ -160,13 +180,13 @@ describe('reporting with policies', function () {
       return await again.next().catch(() => undefined);
     });
     await fixture.waitForTunnels('a');
-    reportMeasurement(
+    report(
       `policy created: stream and object gone after ${seconds(goneMs)}; deleted: back after ${seconds(performance.now() - backMs)}`,
     );
   });
 
-  it('rejects every client with --require-policy until a policy exists, and again when the last one is deleted', async () => {
-    await start('required', ['--require-policy', 'true']);
+  it('rejects every client with --require-policy until a policy exists, and again when the last one is deleted', async ({ start }) => {
+    const fixture = await start('required', ['--require-policy', 'true']);
     const rejected = async (): Promise<void> => {
       const { code, details } = await fixture.report('r-0', tunnelOf('acme', 'a')).ended;
       expect(code).to.equal(PERMISSION_DENIED);
@@ -195,8 +215,8 @@ describe('reporting with policies', function () {
     await rejected();
   });
 
-  it('denies all reports while the only policy is invalid, and explains the errors in its status', async () => {
-    await start('invalid');
+  it('denies all reports while the only policy is invalid, and explains the errors in its status', async ({ start }, report) => {
+    const fixture = await start('invalid');
     await fixture.createPolicy(
       'invalid-policy',
       { ...ALLOW_ALL, peers: [{ spiffeID: 'spiffe://*.example.org/sa' }, ...ANY_PEER] },
@@ -222,14 +242,14 @@ describe('reporting with policies', function () {
         ?.split(/\s{2,}/)
         .slice(0, 3),
     ).to.deep.equal(['invalid-policy', 'True', '2']);
-    reportMeasurement(table.trimEnd());
+    report(table.trimEnd());
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
     await stream.next();
     await fixture.waitForTunnels('a');
   });
 
-  it("rejects an allowed peer with another reporter's ID by a NACK, without creating objects", async () => {
-    await start('other-id');
+  it("rejects an allowed peer with another reporter's ID by a NACK, without creating objects", async ({ start }) => {
+    const fixture = await start('other-id');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, reporters: { ids: ['r-*'], clusters: ['edge'] } });
     await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
     const mine = fixture.report('r-0', tunnelOf('acme', 'a'));
@@ -243,8 +263,8 @@ describe('reporting with policies', function () {
     expect(await fixture.reporter('s-0')).to.equal(undefined);
   });
 
-  it("rejects another tenant's tunnels, shows them in the status, and applies policy changes to the open stream", async () => {
-    await start('set-aside');
+  it("rejects another tenant's tunnels, shows them in the status, and applies policy changes to the open stream", async ({ start }, report) => {
+    const fixture = await start('set-aside');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
     await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
     const stream = fixture.report(
@@ -277,13 +297,13 @@ describe('reporting with policies', function () {
     await fixture.updatePolicy('edge', { ...ALLOW_ALL, tenants: ['globex'] });
     const deletedMs = await fixture.waitForTunnels('b', 'c');
     expect(ended).to.equal(false);
-    reportMeasurement(
+    report(
       `allowed: objects created after ${seconds(createdMs)}; denied: deleted after ${seconds(deletedMs)}; same stream`,
     );
   });
 
-  it('rejects the whole report with --on-invalid nack when a tunnel is not allowed', async () => {
-    await start('nack', ['--on-invalid', 'nack']);
+  it('rejects the whole report with --on-invalid nack when a tunnel is not allowed', async ({ start }) => {
+    const fixture = await start('nack', ['--on-invalid', 'nack']);
     await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
     await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
@@ -292,8 +312,8 @@ describe('reporting with policies', function () {
     await fixture.waitForTunnels();
   });
 
-  it('answers RESOURCE_EXHAUSTED above the tunnel limit of a policy and keeps the existing objects', async () => {
-    await start('limit');
+  it('answers RESOURCE_EXHAUSTED above the tunnel limit of a policy and keeps the existing objects', async ({ start }) => {
+    const fixture = await start('limit');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, limits: { tunnels: 2 } });
     await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('acme', 'b'));
@@ -304,8 +324,8 @@ describe('reporting with policies', function () {
     await fixture.waitForTunnels('a', 'b');
   });
 
-  it('writes no objects on a restart with policies and keeps those of reporters that have not reconnected', async () => {
-    await start('restart');
+  it('writes no objects on a restart with policies and keeps those of reporters that have not reconnected', async ({ start }) => {
+    const fixture = await start('restart');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
     const first = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
     const second = fixture.report('r-1', tunnelOf('acme', 'c'));
@@ -338,9 +358,9 @@ describe('reporting with policies', function () {
     }
   });
 
-  it('is not ready and writes no objects while policies cannot be listed, and logs a remedy', async () => {
+  it('is not ready and writes no objects while policies cannot be listed, and logs a remedy', async ({ open }) => {
     const rules = OPERATOR_RBAC_RULES.filter(({ resources }) => !resources.includes('reversetunnelpolicies'));
-    fixture = await openFixture(controlPlane(), 'no-right', rules);
+    const fixture = await open('no-right', rules);
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
     expect((await stream.next()).error_detail ?? undefined, 'ACKed meanwhile').to.equal(undefined);
     await poll(DEADLINE_MS, () =>
