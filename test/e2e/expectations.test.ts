@@ -129,23 +129,29 @@ describe('expectations of a running operator', function () {
   });
   after(() => fixture.stop());
 
-  interface ExpectationStatus {
-    readonly tunnels: number;
-    readonly unknown: number;
-    readonly conditions: readonly { readonly status: string; readonly message: string }[];
+  interface Expectation {
+    readonly metadata: { readonly resourceVersion: string };
+    readonly status: {
+      readonly tunnels: number;
+      readonly unknown: number;
+      readonly conditions: readonly { readonly status: string; readonly message: string }[];
+    };
   }
 
+  const versionOf = (name: string): Promise<string> =>
+    fixture.kubectl('get', 'rte', name, '-o', 'jsonpath={.metadata.resourceVersion}');
+
   /** Returns each status of an expectation since a version, up to the current one. */
-  async function statusesSince(name: string, version: string): Promise<ExpectationStatus[]> {
+  async function statusesSince(name: string, version: string): Promise<Expectation['status'][]> {
+    const current = await versionOf(name);
     const path = `${API}/namespaces/${fixture.namespace}/reversetunnelexpectations`;
-    const current = await fixture.kubectl('get', 'rte', name, '-o', 'jsonpath={.metadata.resourceVersion}');
     const query = `watch=true&timeoutSeconds=1&fieldSelector=metadata.name%3D${name}&resourceVersion=${version}`;
     // A watch of a second may end before the API server has sent everything.
     return await poll(DEADLINE_MS, async () => {
       const lines = (await fixture.kubectl('get', '--raw', `${path}?${query}`)).split('\n');
       const objects = lines
         .filter((line) => line !== '')
-        .map((line) => (JSON.parse(line) as { object: { metadata: { resourceVersion: string }; status: ExpectationStatus } }).object);
+        .map((line) => (JSON.parse(line) as { readonly object: Expectation }).object);
       const isComplete = objects.at(-1)?.metadata.resourceVersion === current;
       return isComplete ? objects.map(({ status }) => status) : undefined;
     });
@@ -192,7 +198,7 @@ describe('expectations of a running operator', function () {
     const reporter = fixture.connect('responder-2', 'node-30');
     expect(await fixture.apply('unknown', { match: { nodeID: 'node-30' }, gracePeriod: '0s' })).to.equal(201);
     await fixture.waitFor('Ready', 'unknown');
-    const version = await fixture.kubectl('get', 'rte', 'unknown', '-o', 'jsonpath={.metadata.resourceVersion}');
+    const version = await versionOf('unknown');
     reporter.disconnect();
     await fixture.waitForReason('unknown', 'Missing');
     // It was Unknown for 2 s, in which a busy machine may not even start kubectl.
