@@ -331,7 +331,8 @@ describe('Session', () => {
         lastCount = fixture.applied.length;
         return stablePolls > 100;
       },
-      20_000,
+      60_000,
+      5,
     );
     expect(fixture.applied.length).to.be.lessThan(count / 2);
     stream.resume();
