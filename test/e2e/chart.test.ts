@@ -123,8 +123,11 @@ describe('chart from install to uninstall, on a cluster that enforces restricted
     ]);
     const failed = findings.filter(({ status }) => status === 'fail' || status === 'warn');
     // On a busy machine, the API server takes longer than the 250 ms that doctor tolerates.
-    const isSlowApi = ({ check, status }: (typeof failed)[number]): boolean => check === 'api' && status === 'warn';
-    expect(failed.filter((finding) => finding.check !== 'permissions' && !isSlowApi(finding))).to.deep.equal([]);
+    const isSlowApi = ({ check, status }: (typeof failed)[number]): boolean =>
+      check === 'api' && status === 'warn';
+    expect(failed.filter((finding) => finding.check !== 'permissions' && !isSlowApi(finding))).to.deep.equal(
+      [],
+    );
     const reporters = await controlPlane.kubectl([
       ...['get', 'reversetunnelreporters', '--namespace', NAMESPACE, '-o', 'jsonpath={.items[*].spec.id}'],
     ]);

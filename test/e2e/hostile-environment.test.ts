@@ -215,7 +215,9 @@ describe('hostile environments', function () {
           const metrics = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
           return metrics.split('\n').includes(rejected) ? true : undefined;
         });
-        await poll(TIMEOUT_MS, () => (sockets.filter(({ closed }) => closed).length >= 368 ? true : undefined));
+        await poll(TIMEOUT_MS, () =>
+          sockets.filter(({ closed }) => closed).length >= 368 ? true : undefined,
+        );
       } finally {
         for (const socket of sockets) socket.destroy();
         expect(await operator.stop()).to.equal(0);

@@ -185,7 +185,9 @@ describe('reporting with policies', () => {
     );
   });
 
-  it('rejects every client with --require-policy until a policy exists, and again when the last one is deleted', async ({ start }) => {
+  it('rejects every client with --require-policy until a policy exists, and again when the last one is deleted', async ({
+    start,
+  }) => {
     const fixture = await start('required', ['--require-policy', 'true']);
     const rejected = async (): Promise<void> => {
       const { code, details } = await fixture.report('r-0', tunnelOf('acme', 'a')).ended;
@@ -215,7 +217,9 @@ describe('reporting with policies', () => {
     await rejected();
   });
 
-  it('denies all reports while the only policy is invalid, and explains the errors in its status', async ({ start }, report) => {
+  it('denies all reports while the only policy is invalid, and explains the errors in its status', async ({
+    start,
+  }, report) => {
     const fixture = await start('invalid');
     await fixture.createPolicy(
       'invalid-policy',
@@ -248,7 +252,9 @@ describe('reporting with policies', () => {
     await fixture.waitForTunnels('a');
   });
 
-  it("rejects an allowed peer with another reporter's ID by a NACK, without creating objects", async ({ start }) => {
+  it("rejects an allowed peer with another reporter's ID by a NACK, without creating objects", async ({
+    start,
+  }) => {
     const fixture = await start('other-id');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, reporters: { ids: ['r-*'], clusters: ['edge'] } });
     await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
@@ -263,7 +269,9 @@ describe('reporting with policies', () => {
     expect(await fixture.reporter('s-0')).to.equal(undefined);
   });
 
-  it("rejects another tenant's tunnels, shows them in the status, and applies policy changes to the open stream", async ({ start }, report) => {
+  it("rejects another tenant's tunnels, shows them in the status, and applies policy changes to the open stream", async ({
+    start,
+  }, report) => {
     const fixture = await start('set-aside');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
     await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
@@ -312,7 +320,9 @@ describe('reporting with policies', () => {
     await fixture.waitForTunnels();
   });
 
-  it('answers RESOURCE_EXHAUSTED above the tunnel limit of a policy and keeps the existing objects', async ({ start }) => {
+  it('answers RESOURCE_EXHAUSTED above the tunnel limit of a policy and keeps the existing objects', async ({
+    start,
+  }) => {
     const fixture = await start('limit');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, limits: { tunnels: 2 } });
     await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
@@ -324,7 +334,9 @@ describe('reporting with policies', () => {
     await fixture.waitForTunnels('a', 'b');
   });
 
-  it('writes no objects on a restart with policies and keeps those of reporters that have not reconnected', async ({ start }) => {
+  it('writes no objects on a restart with policies and keeps those of reporters that have not reconnected', async ({
+    start,
+  }) => {
     const fixture = await start('restart');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
     const first = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
@@ -358,7 +370,9 @@ describe('reporting with policies', () => {
     }
   });
 
-  it('is not ready and writes no objects while policies cannot be listed, and logs a remedy', async ({ open }) => {
+  it('is not ready and writes no objects while policies cannot be listed, and logs a remedy', async ({
+    open,
+  }) => {
     const rules = OPERATOR_RBAC_RULES.filter(({ resources }) => !resources.includes('reversetunnelpolicies'));
     const fixture = await open('no-right', rules);
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'));

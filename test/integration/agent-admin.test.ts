@@ -25,12 +25,15 @@ async function waitForReason({ agent, logged, reports }: AgentHarness, pattern: 
 
 describe("The agent and Envoy's admin interface", () => {
   const rejected: Readonly<
-    Record<string, {
+    Record<
+      string,
+      {
         readonly responses: AdminResponses;
         readonly reason: RegExp;
         readonly overrides?: Partial<AgentOptions>;
         readonly requestTimeoutMs?: number;
-      }>
+      }
+    >
   > = {
     'the interface forbids access': {
       responses: { stats: (_, response) => response.writeHead(403).end('RBAC: access denied') },

@@ -115,7 +115,13 @@ describe('patterns of the CRDs and of the values of the chart', () => {
   ): Promise<string[][]> {
     const { code, stdout, stderr } = await run(command, args, {
       cwd: folder,
-      env: { ...process.env, PATTERNS: JSON.stringify(patterns), GOWORK: 'off', CGO_ENABLED: '0', PYTHONUTF8: '1' },
+      env: {
+        ...process.env,
+        PATTERNS: JSON.stringify(patterns),
+        GOWORK: 'off',
+        CGO_ENABLED: '0',
+        PYTHONUTF8: '1',
+      },
       input: JSON.stringify(given),
       timeoutMs: TIMEOUT_MS,
     });
@@ -141,7 +147,9 @@ describe('patterns of the CRDs and of the values of the chart', () => {
     const program = join(folder, 'main.go');
     await writeFile(program, GO_PROGRAM);
     // The flags of the control plane, whose packages are in the build cache of Go.
-    expect(await matchesBy('go', ['run', '-trimpath', program], texts)).to.deep.equal(matchesByJavaScript('u', texts));
+    expect(await matchesBy('go', ['run', '-trimpath', program], texts)).to.deep.equal(
+      matchesByJavaScript('u', texts),
+    );
   });
 
   it('match the same texts in Python', async () => {

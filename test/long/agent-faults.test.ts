@@ -100,7 +100,9 @@ describe('The agent and faults around a standard Envoy', function () {
     expect(objects.map(({ spec }) => spec.tenantID)).to.deep.equal(['acme', 'acme', 'acme']);
     expect(objects.every(({ spec }) => spec.createdAt !== undefined)).to.equal(true);
     // A busy machine may stop Envoy for longer than the timeout of a poll, which is a second.
-    const unexpected = agent.log.filter(({ level, msg }) => level !== 'info' && !msg.startsWith('failed to poll'));
+    const unexpected = agent.log.filter(
+      ({ level, msg }) => level !== 'info' && !msg.startsWith('failed to poll'),
+    );
     expect(unexpected).to.deep.equal([]);
     expect(await deletions(stack)).to.equal(1);
   });

@@ -13,7 +13,13 @@ function reader(...values: readonly (number | Error)[]): () => Promise<number> {
 }
 
 const STALL_TIMEOUT_MS = 200;
-const OPTIONS = { what: 'objects', target: 10, update: () => {}, pollMs: 20, stallTimeoutMs: STALL_TIMEOUT_MS };
+const OPTIONS = {
+  what: 'objects',
+  target: 10,
+  update: () => {},
+  pollMs: 20,
+  stallTimeoutMs: STALL_TIMEOUT_MS,
+};
 
 describe('waiting for a number', () => {
   const reached: readonly [description: string, tolerance: number, values: readonly (number | Error)[]][] = [
