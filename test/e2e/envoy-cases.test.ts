@@ -72,7 +72,7 @@ describe("Envoy's integration cases", () => {
       fleet,
       envoy,
       createReporter,
-      async startOperator(reportInterval = `${INTERVAL_MS}ms`): Promise<OperatorProcess> {
+      startOperator: async (reportInterval = `${INTERVAL_MS}ms`): Promise<OperatorProcess> => {
         const flags = ['--grpc-address', address, '--report-interval', reportInterval];
         const operator = await startOperatorProcess({ kubeconfigPath, namespace, flags });
         operators.push(operator);
@@ -80,7 +80,7 @@ describe("Envoy's integration cases", () => {
         return operator;
       },
       /** Waits until the objects match the reporter's tunnels, which must be the named ones. */
-      async waitForTunnels(...names: string[]): Promise<ObservedTunnelObject[]> {
+      waitForTunnels: async (...names: string[]): Promise<ObservedTunnelObject[]> => {
         const objects = await waitForMatch(fleet, controlPlane().request, namespace, DEADLINE_MS);
         expect(objects.map(({ spec }) => spec.tunnelName).toSorted()).to.deep.equal(names.toSorted());
         return objects;

@@ -142,7 +142,7 @@ describe('reporting with policies', () => {
       fixtures,
       open,
       /** Starts an operator with all permissions. Resolves when it is ready. */
-      async start(hint: string, flags?: string[]): Promise<Fixture> {
+      start: async (hint: string, flags?: string[]): Promise<Fixture> => {
         const fixture = await open(hint, OPERATOR_RBAC_RULES, flags);
         await fixture.operator.ready();
         return fixture;

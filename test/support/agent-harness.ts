@@ -32,13 +32,13 @@ export const GAUGES = gaugesOf('eu-1:node-17');
 /** Longer than a request or a poll takes on a busy machine. */
 const PATIENCE_MS = 60_000;
 /** The timeouts of a poll, by its interval: a machine that stops this process for a second would exceed them. */
-const POLL_TIMEOUTS_MS: readonly number[] = [1000, 5000];
+const POLL_TIMEOUTS_MS: ReadonlySet<number> = new Set([1000, 5000]);
 
 /** A clock for tests that are not about the timeout of a poll. */
 export const PATIENT_CLOCK: Clock = {
   ...systemClock,
   setTimer: (delayMs, callback) =>
-    systemClock.setTimer(POLL_TIMEOUTS_MS.includes(delayMs) ? PATIENCE_MS : delayMs, callback),
+    systemClock.setTimer(POLL_TIMEOUTS_MS.has(delayMs) ? PATIENCE_MS : delayMs, callback),
 };
 
 /** What the admin interface of an Envoy returns. */
