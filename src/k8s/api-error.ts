@@ -38,6 +38,13 @@ export class ApiError extends Error {
   }
 }
 
+/** A response that exceeds what is read of one; fewer objects per page fit. */
+export class ResponseTooLargeError extends ApiError {
+  constructor(message: string) {
+    super('unexpected_response', message);
+  }
+}
+
 /** The part of an HTTP response that describes a failure. */
 export interface FailedResponse {
   readonly status: number;
@@ -86,6 +93,7 @@ export function errorFromStatus(
  * the action as a prefix.
  */
 export function errorFromTransport(action: string, cause: unknown): ApiError {
+  if (cause instanceof ResponseTooLargeError) return new ResponseTooLargeError(`${action}: ${cause.message}`);
   if (cause instanceof ApiError) return new ApiError(cause.kind, `${action}: ${cause.message}`);
   // Node.js appends the advice to use the system CA. It is wrong here: public authorities must not be trusted with an
   // API server.

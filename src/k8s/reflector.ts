@@ -1,7 +1,7 @@
 import { backoffDelayMs, type Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import { errorMessage } from '../error-message.ts';
-import { ApiError } from './api-error.ts';
+import { ApiError, ResponseTooLargeError } from './api-error.ts';
 import { createFaultLog, type FaultLog, type FaultLogger } from './fault-log.ts';
 import type { ApiObject, ResourceClient, ListPage } from './resource-client.ts';
 import {
@@ -25,7 +25,10 @@ const SHORT_WATCH_MS = 1_000;
 const STABLE_WATCH_MS = 5_000;
 /** Consecutive watches that may fail with 500 before a relist. */
 const MAX_INTERNAL_ERRORS = 5;
-/** Limit for the doubling of expired pages: 32,000 objects by default, which still fit into one response. */
+/**
+ * Limit for the doubling of expired pages: 32,000 objects by default, which still fit into one response. Pages of larger
+ * objects may grow until one does not fit.
+ */
 const MAX_PAGE_GROWTH = 16;
 /** Minimum interval between attempts that `retryNow` triggers. */
 const MIN_RETRY_MS = 1_000;
@@ -85,6 +88,8 @@ export class Reflector<T extends ApiObject> {
   /** True if `relist` was called during a list, which may show the state before that call. */
   #relistRequested = false;
   #pageLimit: number;
+  /** Larger pages did not fit into a response. */
+  #fittingLimit = Number.POSITIVE_INFINITY;
   /** Consecutive failed attempts. */
   #failures = 0;
   #internalErrors = 0;
@@ -98,7 +103,7 @@ export class Reflector<T extends ApiObject> {
 
   constructor(options: ReflectorOptions<T>) {
     this.#options = options;
-    this.#pageLimit = options.pageLimit ?? DEFAULT_PAGE_LIMIT;
+    this.#pageLimit = this.#usualLimit;
     this.#faultLog = createFaultLog({
       fields: { resource: options.source.title },
       failed: 'list or watch failed; retrying',
@@ -176,20 +181,35 @@ export class Reflector<T extends ApiObject> {
       handler.replaceEnd(version);
       this.#resourceVersion = this.#relistRequested ? undefined : version;
     } catch (error) {
-      // The version was compacted between two pages; with fewer pages, the list eventually succeeds.
-      if (error instanceof ApiError && error.kind === 'expired') {
-        const maxLimit = (this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT) * MAX_PAGE_GROWTH;
-        this.#pageLimit = Math.min(this.#pageLimit * 2, maxLimit);
-      }
+      this.#adaptPageLimit(error);
       return signal.aborted ? 0 : this.#onFailure(error);
     }
-    this.#pageLimit = this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT;
+    this.#pageLimit = this.#usualLimit;
     this.#synced = true;
     this.#setState('synced');
     const durationMs = Math.round(clock.monotonicMs() - startedMs);
     const level = this.#idleWatches === 1 ? 'debug' : 'info';
     log[level]({ resource: source.title, count, durationMs }, 'listed all objects');
     return 0;
+  }
+
+  /** Objects per page while nothing has failed. */
+  get #usualLimit(): number {
+    return Math.min(this.#options.pageLimit ?? DEFAULT_PAGE_LIMIT, this.#fittingLimit);
+  }
+
+  #adaptPageLimit(error: unknown): void {
+    if (error instanceof ResponseTooLargeError) {
+      this.#fittingLimit = Math.max(1, Math.floor(this.#pageLimit / 2));
+      this.#pageLimit = this.#fittingLimit;
+    } else if (error instanceof ApiError && error.kind === 'expired') {
+      // The version was compacted between two pages; with fewer pages, the list eventually succeeds.
+      const maxLimit = Math.min(this.#usualLimit * MAX_PAGE_GROWTH, this.#fittingLimit);
+      this.#pageLimit = Math.min(this.#pageLimit * 2, maxLimit);
+    } else {
+      // A page that has grown may have taken too long.
+      this.#pageLimit = this.#usualLimit;
+    }
   }
 
   /** Watches until the watch ends and returns the delay before the next step. */

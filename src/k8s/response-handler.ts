@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../clock.ts';
-import { ApiError } from './api-error.ts';
+import { ApiError, ResponseTooLargeError } from './api-error.ts';
 
 /** An HTTP request. */
 export interface HttpRequest {
@@ -125,9 +125,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     const isSuccess = this.#status >= 200 && this.#status <= 299;
     if (this.#bytes <= (isSuccess ? MAX_RESPONSE_BYTES : MAX_ERROR_RESPONSE_BYTES)) return;
     if (isSuccess) {
-      this.#fail(
-        new ApiError('unexpected_response', `response exceeds ${MAX_RESPONSE_BYTES / 1024 / 1024} MiB`),
-      );
+      this.#fail(new ResponseTooLargeError(`response exceeds ${MAX_RESPONSE_BYTES / 1024 / 1024} MiB`));
       return;
     }
     this.#finish();

@@ -3,6 +3,8 @@ import { expect } from 'chai';
 import * as answers from '../support/recorded-responses.ts';
 import { startReflectorFixture, type ReflectorFixture } from '../support/reflector-fixture.ts';
 
+const MIB = 'x'.repeat(1024 * 1024);
+
 describe('reflector lists', () => {
   let f: ReflectorFixture;
 
@@ -129,6 +131,43 @@ describe('reflector lists', () => {
     (await f.server.next()).watch().send(answers.watchLines.expired);
     f.clock.advance(await f.backoffMs());
     expect((await f.server.next()).query.get('limit'), 'afterwards').to.equal('4');
+  });
+
+  it('lists smaller pages from then on if a page does not fit into a response', async () => {
+    (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
+    const tooLarge = await f.server.next();
+    expect(tooLarge.query.get('limit')).to.equal('8');
+    const answer = tooLarge.stream(200);
+    while (!answer.closed) await answer.write(MIB);
+    f.clock.advance(await f.backoffMs());
+    const fitting = await f.server.next();
+    expect(fitting.query.get('limit')).to.equal('4');
+    fitting.respond(answers.CONTINUE_EXPIRED);
+    f.clock.advance(await f.backoffMs());
+    const last = await f.server.next();
+    expect(last.query.get('limit'), 'no more than what fits').to.equal('4');
+    last.respond(answers.listResponse('300', [answers.tunnelObject('a', '1')]));
+    await f.waitForContent('a=1');
+  });
+
+  it('lists smaller pages than usual if those do not fit into a response', async () => {
+    const answer = (await f.server.next()).stream(200);
+    while (!answer.closed) await answer.write(MIB);
+    f.clock.advance(await f.backoffMs());
+    const smaller = await f.server.next();
+    expect(smaller.query.get('limit')).to.equal('2');
+    smaller.respond(answers.listResponse('200', [answers.tunnelObject('a', '1')]));
+    (await f.server.next()).watch().send(answers.watchLines.expired);
+    expect((await f.server.next()).query.get('limit'), 'in the next list').to.equal('2');
+  });
+
+  it('lists pages of the usual size if one that has grown gets no response', async () => {
+    (await f.server.next()).respond(answers.CONTINUE_EXPIRED);
+    const grown = await f.server.next();
+    expect(grown.query.get('limit')).to.equal('8');
+    grown.reset();
+    f.clock.advance(await f.backoffMs());
+    expect((await f.server.next()).query.get('limit')).to.equal('4');
   });
 
   it('fails instead of listing forever if a proxy answers each page with the same one', async () => {
