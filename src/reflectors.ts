@@ -212,9 +212,12 @@ class OptionalKindHandler implements FaultLogger {
 
   onStateChange(state: ReflectorState, error: Error | undefined): void {
     if (state === 'synced') this.#isMissing = false;
-    if (state !== 'broken' || !(error instanceof ApiError) || this.#options.cache.hasSynced) return;
-    if (error.kind === 'no_kind_match') this.#handleMissing();
-    else if (error.kind === 'rejected') this.#handleForbidden();
+    if (state !== 'broken' || !(error instanceof ApiError)) return;
+    const { cache } = this.#options;
+    if (error.kind === 'no_kind_match') {
+      if (cache.hasSynced) cache.onKindMissing?.();
+      else this.#handleMissing();
+    } else if (error.kind === 'rejected' && !cache.hasSynced) this.#handleForbidden();
   }
 
   debug(fields: object, message: string): void {

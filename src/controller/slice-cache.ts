@@ -50,6 +50,8 @@ export class SliceCache {
   readonly #progress = new CacheProgress();
   #hasSynced = false;
   #isServed = true;
+  #isMissing = false;
+  #installations = 0;
   #size = 0;
   #sliceCount = 0;
 
@@ -78,9 +80,14 @@ export class SliceCache {
     return this.#hasSynced;
   }
 
-  /** False while the API server does not serve the kind; true before it has been listed. */
+  /** False until a list is complete if the API server does not serve the kind; true before it has been listed. */
   get isServed(): boolean {
     return this.#isServed;
+  }
+
+  /** How often the kind was found to be installed after it was missing, or the reverse. */
+  get installations(): number {
+    return this.#installations;
   }
 
   /** The newest version that a list or the watch has shown; empty before the first list. */
@@ -181,11 +188,16 @@ export class SliceCache {
     }
     this.#hasSynced = true;
     this.#isServed = true;
+    this.#setMissing(false);
     for (const handler of this.#handlers) handler.onListed?.();
   }
 
-  /** Handles an API server that serves ReverseTunnels and no slices: there are none. */
+  /**
+   * Handles an API server that serves ReverseTunnels and no slices: there are none. If it served them before, they are still
+   * used: it would cost one object per tunnel to do without them for as long as the CRD is being replaced.
+   */
   onKindMissing(): void {
+    this.#setMissing(true);
     if (this.#hasSynced) return;
     this.#hasSynced = true;
     this.#isServed = false;
@@ -235,6 +247,12 @@ export class SliceCache {
     const isKnown = this.slice(key, name)?.uid === uid;
     this.#progress.addDeletion(uid, isKnown);
     if (isKnown) this.#remove(key, name);
+  }
+
+  #setMissing(isMissing: boolean): void {
+    if (this.#isMissing === isMissing) return;
+    this.#isMissing = isMissing;
+    this.#installations += 1;
   }
 
   #notify(key: string, sliceName: string): void {

@@ -37,10 +37,10 @@ export class SliceEnqueuer {
   readonly #options: SliceEnqueuerOptions;
   /** Slices that wait for more changes, by reporter key. */
   readonly #batches = new Map<string, Set<string>>();
-
   /** The claim in which the assignments of a reporter were made, by key. */
   readonly #claims = new Map<string, string>();
-  #isMissing = false;
+  /** That of the cache when all tunnels were last compared. */
+  #installations = 0;
 
   constructor(options: SliceEnqueuerOptions) {
     this.#options = options;
@@ -79,12 +79,14 @@ export class SliceEnqueuer {
     return true;
   }
 
-  /** Handles a complete list. If it shows that the kind is installed or missing, all tunnels are compared again. */
+  /**
+   * Handles a complete list. If it shows that the kind was installed, or is missing, all tunnels are compared again, those
+   * included whose writes were rejected in the meantime.
+   */
   onListed(): void {
     const { slices, registry, writeAuthorizer } = this.#options;
-    const wasMissing = this.#isMissing;
-    this.#isMissing = !slices.isServed;
-    if (wasMissing === this.#isMissing) return;
+    if (this.#installations === slices.installations) return;
+    this.#installations = slices.installations;
     for (const { key } of registry.entries()) writeAuthorizer.compareAgain(key);
   }
 

@@ -12,9 +12,10 @@
  * - `throttled`: too many requests, or not ready yet (429, 503 with Retry-After).
  * - `rejected`: the same request fails until the request or the cluster changes (400, 403, 405, 413, 422 …).
  * - `unauthorized`: the credentials were rejected even after they were reloaded (401), or could not be obtained.
- * - `no_kind_match`: the API server does not know the resource (404 in plain text); the CRD is not installed.
+ * - `no_kind_match`: the API server does not know the resource (404 in plain text); the CRD is not installed, or is being
+ *   deleted.
  * - `namespace_not_found`: the namespace does not exist (404).
- * - `terminating`: the namespace or the CRD is being deleted; nothing can be created in it.
+ * - `terminating`: the namespace is being deleted; nothing can be created in it.
  * - `unavailable`: no response, or the API server failed (no connection, reset, timeout, 5xx); the request may have been executed.
  * - `unexpected_response`: the response does not come from an API server but from a proxy or a login page, for example.
  * - `cancelled`: the caller's signal was aborted, or the client was closed.

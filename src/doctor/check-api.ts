@@ -77,7 +77,7 @@ export function checkCrds({ crds }: DoctorInputs): CheckResult[] {
 }
 
 /**
- * Checks one CRD. A missing CRD fails the check if the operator requires it; those of policies and expectations are optional. A difference
+ * Checks one CRD. A missing CRD fails the check if the operator requires it; those of policies, expectations and slices are optional. A difference
  * fails the check if it breaks the contract: without the default, objects are created without a status, and without the
  * selectable fields, field selectors are rejected. Other differences are warnings, as CRDs are upgraded before the operator.
  */

@@ -127,7 +127,10 @@ function kindFromStatus(status: number, body: KubernetesStatus, hasRetryAfter: b
     case 401:
       return 'unauthorized';
     case 403:
-      return isTerminating(body) ? 'terminating' : 'rejected';
+      // What can no longer be created will soon not be served at all.
+      if (body.message?.includes('custom resource definition is terminating') === true)
+        return 'no_kind_match';
+      return isNamespaceTerminating(body) ? 'terminating' : 'rejected';
     case 404:
       // The namespace, the object, or (without a name) the resource was not found. Aggregated API servers report the
       // last one this way.
@@ -170,9 +173,8 @@ function kindFromPlainResponse(response: FailedResponse, hasRetryAfter: boolean)
   return 'unexpected_response';
 }
 
-function isTerminating(body: KubernetesStatus): boolean {
-  if (body.details?.causes?.some((cause) => cause.reason === 'NamespaceTerminating') === true) return true;
-  return body.message?.includes('custom resource definition is terminating') === true;
+function isNamespaceTerminating(body: KubernetesStatus): boolean {
+  return body.details?.causes?.some((cause) => cause.reason === 'NamespaceTerminating') === true;
 }
 
 /** Recognizes the three forms that API servers have used (client-go's `isTooLargeResourceVersionError`). */

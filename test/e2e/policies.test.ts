@@ -453,7 +453,7 @@ describe('two replicas with a policy', function () {
 describe('operator that is newer than its CRDs', function () {
   this.timeout(FIRST_START_TIMEOUT_MS);
 
-  it('works without the optional CRDs, logs this once for each, and serves them once they are installed', async () => {
+  it('works without the optional CRDs, logs each once, and serves them once they are installed, or installed again', async () => {
     const controlPlane = await startWithCrds();
     let fixture: Fixture | undefined;
     try {
@@ -525,6 +525,22 @@ describe('operator that is newer than its CRDs', function () {
         '--timeout=60s',
       );
       await fixture.waitForTunnels();
+
+      const isSynced = (reason: string): string =>
+        `--for=jsonpath={.status.conditions[?(@.type=="Synced")].reason}=${reason}`;
+      const slices = 'reversetunnelslices.reverse-tunnel.io';
+      expect((await controlPlane.kubectl(['delete', 'crd', slices])).code).to.equal(0);
+      await fixture.kubectl('wait', isSynced('WritesRejected'), 'rtr', '--all', '--timeout=20s');
+      await applyCrds(controlPlane);
+      await fixture.kubectl(
+        'wait',
+        '--for=create',
+        'rts',
+        '-l',
+        'reverse-tunnel.io/tenant=acme',
+        '--timeout=20s',
+      );
+      await fixture.kubectl('wait', isSynced('TunnelsRejected'), 'rtr', '--all', '--timeout=20s');
       expect(ended).to.equal(false);
       reportMeasurement(`CRD installed and policy created: denied objects gone after ${seconds(ms)}`);
     } finally {

@@ -163,6 +163,17 @@ class MemoryApi<T> {
     return { items: [...this.stored.values()], version: String(this.#store.version) };
   }
 
+  /** Deletes the CRD, and with it all objects. Every request fails until `install`. */
+  uninstall(): void {
+    this.#store.deleteAll(this.#resource);
+    this.#store.setKindState(this.#resource, 'missing');
+  }
+
+  /** Creates the CRD again. */
+  install(): void {
+    this.#store.setKindState(this.#resource, 'served');
+  }
+
   /** Lists everything into `sink`. The watch continues after the list. */
   relist(sink: ObjectSink<T>): void {
     this.#events = [];

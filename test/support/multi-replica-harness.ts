@@ -241,9 +241,14 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
           ? 0
           : (state.watchesTunnels ? deliverTunnels() + deliverSlices() : 0) +
             (state.watchesReporters ? deliverReporters() : 0),
-      /** Installs the CRD of slices. */
+      /** The list of slices succeeds: their CRD is installed. */
       installSlices(): void {
         deliverSlices = sliceApi.watch(caches.slices);
+      },
+      /** The watch of slices ends, and their list fails: the CRD is deleted. */
+      uninstallSlices(): void {
+        deliverSlices = () => 0;
+        caches.slices.onKindMissing();
       },
       /** Opens a stream of an Envoy to this replica and sends its first report. */
       connect(reporter: ReporterId, report: Report): void {

@@ -124,6 +124,48 @@ describe('slices and the owner of their reporter', () => {
     expect(world.tunnelNames(RESPONDER)).to.be.empty;
   });
 
+  for (const [title, missingMs] of [
+    ['at once', 1000],
+    ['for long', 900_000],
+  ] as const) {
+    it(`are created again when their CRD is, and tell that they are not until then: missing ${title}`, async () => {
+      const world = createMultiReplicaHarness();
+      const replica = await startWithReporter(world);
+      world.sliceApi.uninstall();
+      await world.advance(BATCH_MS);
+      replica.uninstallSlices();
+      replica.report(RESPONDER, delta(tunnelRange(151, 160), ['node-1']));
+      await world.advance(missingMs);
+      expect(world.condition(RESPONDER, 'Synced')).to.equal('False WritesRejected');
+      expect(world.tunnelNames(RESPONDER), 'no objects instead').to.be.empty;
+      world.sliceApi.install();
+      replica.installSlices();
+      await world.advance(2000);
+      expect(namesInSlices(world)).to.deep.equal(sortedNames(tunnelRange(2, 160)));
+      await world.advance(30_000);
+      expect(world.condition(RESPONDER, 'Synced')).to.equal('True UpToDate');
+    });
+  }
+
+  it('are created again if their CRD was missing at first, installed, deleted and created again', async () => {
+    const world = createMultiReplicaHarness();
+    world.sliceApi.uninstall();
+    const replica = world.replica('a', { representation: 'slices', withoutSlices: true });
+    replica.connect(RESPONDER, fullPush(...ALL));
+    await world.advance(1000);
+    for (let time = 0; time < 2; time += 1) {
+      world.sliceApi.install();
+      replica.installSlices();
+      await world.advance(60_000);
+      expect(namesInSlices(world), `installation ${time}`).to.deep.equal(sortedNames(ALL));
+      expect(world.tunnelNames(RESPONDER)).to.be.empty;
+      world.sliceApi.uninstall();
+      await world.advance(BATCH_MS);
+      replica.uninstallSlices();
+      await world.advance(300_000);
+    }
+  });
+
   it('are created again if they were deleted while the replica was fenced', async () => {
     const world = createMultiReplicaHarness();
     const replica = await startWithReporter(world);

@@ -29,7 +29,7 @@ describe('API errors', () => {
     ['a missing object', answers.NOT_FOUND, 'not_found'],
     ['a missing namespace', answers.NAMESPACE_MISSING, 'namespace_not_found'],
     ['a terminating namespace', answers.NAMESPACE_TERMINATING, 'terminating'],
-    ['a terminating CRD', answers.CRD_TERMINATING, 'terminating'],
+    ['a terminating CRD', answers.CRD_TERMINATING, 'no_kind_match'],
     ['a missing CRD', answers.CRD_MISSING, 'no_kind_match'],
     ['a missing permission', answers.FORBIDDEN, 'rejected'],
     ['an invalid object', answers.INVALID, 'rejected'],
