@@ -14,6 +14,7 @@ import type { ReporterObjectApi, SliceObjectApi, TunnelObjectApi } from './contr
 import { PolicyCache } from './controller/policy-cache.ts';
 import { PolicyStatusWriter, type PolicyStatusApi } from './controller/policy-status-writer.ts';
 import { Readiness } from './controller/readiness.ts';
+import { RejectedEntries } from './controller/rejected-entries.ts';
 import { RemovalHolds } from './controller/removal-holds.ts';
 import { ReplicaRegistry } from './controller/replica-registry.ts';
 import { ReportIntake } from './controller/report-intake.ts';
@@ -34,6 +35,7 @@ import { SliceMerger } from './controller/slice-merger.ts';
 import { SlicePlanner } from './controller/slice-planner.ts';
 import { SliceReconciler } from './controller/slice-reconciler.ts';
 import { SliceTransitionRecorder } from './controller/slice-transitions.ts';
+import { SliceWriter } from './controller/slice-writer.ts';
 import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
 import { TransitionRecorder, type TransitionSink } from './controller/transition-recorder.ts';
 import { TunnelCache } from './controller/tunnel-cache.ts';
@@ -202,11 +204,10 @@ export function createControllers(options: ControllersOptions): Controllers {
   });
   const flapping = new FlappingTunnels();
   const mirrored = new MirroredTunnels(caches.tunnels, caches.slices);
-  const representations = new Representations({ slices: caches.slices, authorizer, settings });
+  const representations = new Representations({ ledger, slices: caches.slices, authorizer, settings });
   const assignments = new SliceAssignments(names, caches.slices, settings.maxSliceTunnels);
   const departures = new Departures();
   const slicePlanner = new SlicePlanner({
-    ledger,
     objects: caches.tunnels,
     slices: caches.slices,
     assignments,
@@ -314,6 +315,17 @@ export function createControllers(options: ControllersOptions): Controllers {
   const rewrites = new RewriteRecorder({ events, clock, metrics, log });
   const creationTimes = new CreationTimes({ serverClock, settings, clock, metrics, log });
   const failures = new WriteFailures({ registry, writeAuthorizer, events, clock, log });
+  const rejectedEntries = new RejectedEntries({
+    cache: caches.slices,
+    assignments,
+    planner: slicePlanner,
+    slices: sliceEnqueuer,
+    registry,
+    writeAuthorizer,
+    queue: tunnelQueue,
+    clock,
+    log,
+  });
   const tunnelReconciler = new TunnelReconciler({
     api: apis.tunnels,
     ledger,
@@ -322,6 +334,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     slicePlanner,
     slices: sliceEnqueuer,
     departures,
+    rejected: rejectedEntries,
     registry,
     flapping,
     creationTimes,
@@ -339,30 +352,42 @@ export function createControllers(options: ControllersOptions): Controllers {
   });
   const rewrittenSlices = new RewrittenSlices();
   const sliceTransitions = new SliceTransitionRecorder(transitions, mirrored);
-  const sliceReconciler = new SliceReconciler({
+  const sliceWriter = new SliceWriter({
     api: apis.slices,
+    cache: caches.slices,
+    assignments,
+    slices: sliceEnqueuer,
+    flapping,
+    departures,
+    failures,
+    transitions: sliceTransitions,
+    creationTimes,
+    names,
+    watches,
+    clock,
+    metrics: { ...metrics, apiWrites: metrics.sliceWrites },
+    log,
+  });
+  const sliceReconciler = new SliceReconciler({
+    writer: sliceWriter,
     ledger,
     cache: caches.slices,
     objects: caches.tunnels,
-    assignments,
     planner: slicePlanner,
     slices: sliceEnqueuer,
     tunnels: tunnelEnqueuer,
     registry,
     flapping,
     departures,
-    creationTimes,
     writeAuthorizer,
     failures,
+    rejected: rejectedEntries,
     rewritten: rewrittenSlices,
     transitions: sliceTransitions,
     rewrites,
     limiter,
-    names,
-    watches,
     clock,
-    metrics: { ...metrics, apiWrites: metrics.sliceWrites },
-    log,
+    metrics,
   });
   const merger = new SliceMerger({
     ledger,
@@ -502,6 +527,7 @@ export function createControllers(options: ControllersOptions): Controllers {
   registry.addEventHandler(tunnelEnqueuer);
   registry.addEventHandler(sliceEnqueuer);
   registry.addEventHandler(rewrittenSlices);
+  registry.addEventHandler(rejectedEntries);
   registry.addEventHandler(sliceTransitions);
   registry.addEventHandler(departures);
   registry.addEventHandler(authorizer);
@@ -527,6 +553,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       reporterWorkers.start();
       expiry.start();
       merger.start();
+      rejectedEntries.start();
       takeover.start();
       policyStatus.start();
       expectationTracker.start();
@@ -545,6 +572,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       holds.stop();
       expiry.stop();
       merger.stop();
+      rejectedEntries.stop();
       takeover.stop();
       policyStatus.stop();
       expectationTracker.stop();

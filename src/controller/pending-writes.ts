@@ -12,8 +12,10 @@ export class PendingWrites {
   #skippedChangeSinceMs: number | undefined;
   #deletionsDeferred = false;
   #backlogSinceMs: number | undefined;
-  /** Undefined while no write is rejected. */
-  #rejected: Set<string> | undefined;
+  /** The number of tunnels by item whose write is rejected; undefined while there are none. */
+  #rejected: Map<string, number> | undefined;
+  /** The sum of `#rejected`. */
+  #rejectedCount = 0;
   #lastRejection = '';
   /** Flapping tunnels whose next write is delayed; undefined while there are none. */
   #limited: Set<string> | undefined;
@@ -48,7 +50,7 @@ export class PendingWrites {
 
   /** The number of tunnels whose writes the API server rejects. */
   get rejectedCount(): number {
-    return this.#rejected?.size ?? 0;
+    return this.#rejectedCount;
   }
 
   /** The number of flapping tunnels whose next write is delayed. */
@@ -56,9 +58,9 @@ export class PendingWrites {
     return this.#limited?.size ?? 0;
   }
 
-  /** The number of tunnels that wait for something else than a worker: rejected, rewritten or limited. */
+  /** The number of items that wait for something else than a worker: rejected, rewritten or limited. */
   get blockedCount(): number {
-    return this.rejectedCount + this.rewritten.size + this.limitedCount;
+    return (this.#rejected?.size ?? 0) + this.rewritten.size + this.limitedCount;
   }
 
   /** Returns true while the next write of a flapping tunnel is delayed. */
@@ -92,7 +94,7 @@ export class PendingWrites {
 
   /** Returns the tunnels that wait for a change on the server. */
   blockedNames(): string[] {
-    return [...(this.#rejected ?? []), ...this.rewritten.names()];
+    return [...(this.#rejected?.keys() ?? []), ...this.rewritten.names()];
   }
 
   /** The latest rejection, for the status; empty before the first. */
@@ -140,13 +142,16 @@ export class PendingWrites {
   /**
    * Records a rejection.
    *
+   * @param itemName a tunnel, or the queue item of a slice
    * @param waiting writes that wait, this one included
+   * @param tunnels the number of tunnels that the write concerns
    * @returns true if no other write of the reporter was rejected
    */
-  reject(tunnelName: string, answer: string, waiting: number): boolean {
+  reject(itemName: string, answer: string, waiting: number, tunnels = 1): boolean {
     const isFirst = this.#rejected === undefined;
-    this.#rejected ??= new Set();
-    this.#rejected.add(tunnelName);
+    this.#rejected ??= new Map();
+    this.#rejectedCount += tunnels - (this.#rejected.get(itemName) ?? 0);
+    this.#rejected.set(itemName, tunnels);
     this.#lastRejection = answer;
     this.#endBacklogIfOnlyBlocked(waiting);
     return isFirst;
@@ -172,6 +177,7 @@ export class PendingWrites {
    */
   accept(tunnelName: string, waiting: number, isCompared = true): void {
     if (this.blockedCount === 0) return;
+    this.#rejectedCount -= this.#rejected?.get(tunnelName) ?? 0;
     this.#rejected?.delete(tunnelName);
     if (isCompared) this.rewritten.remove(tunnelName);
     this.#endBacklogIfOnlyBlocked(waiting);

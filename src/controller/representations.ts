@@ -1,13 +1,22 @@
+import type { Ledger, TunnelState } from '../core/ledger.ts';
 import type { Representation } from '../core/representation.ts';
 import type { Tunnel } from '../core/tunnel.ts';
 import type { Authorizer } from './authorizer.ts';
 import type { SliceCache } from './slice-cache.ts';
 
 export interface RepresentationsOptions {
+  readonly ledger: Pick<Ledger, 'tunnelState'>;
   readonly slices: Pick<SliceCache, 'isServed'>;
   readonly authorizer: Pick<Authorizer, 'grantFor'>;
   /** `--representation`. Default: objects. */
   readonly settings: { readonly representation?: Representation | undefined };
+}
+
+/** What must be shown about a tunnel. */
+export interface DesiredTunnel {
+  readonly state: TunnelState;
+  /** True if the tunnel, as reported or otherwise as shown, must be an entry of a slice, false if it must be an object. */
+  readonly usesSlice: boolean;
 }
 
 /**
@@ -28,8 +37,19 @@ export class Representations {
     return settings.representation === 'slices' || authorizer.grantFor(key).representation !== undefined;
   }
 
-  /** Returns true if a tunnel is represented by an entry of a slice, false if it is by an object. */
-  usesSlice(key: string, tunnel: Tunnel): boolean {
+  /**
+   * Returns what must be shown about a tunnel, and in which form.
+   *
+   * @param observed the tunnel as it is shown; undefined if it is not
+   */
+  desired(key: string, tunnelName: string, observed: Tunnel | undefined): DesiredTunnel {
+    const state = this.#options.ledger.tunnelState(key, tunnelName, observed);
+    if (state.state === 'absent') return { state, usesSlice: false };
+    const tunnel = state.state === 'present' ? state.tunnel : observed;
+    return { state, usesSlice: tunnel !== undefined && this.#usesSlice(key, tunnel) };
+  }
+
+  #usesSlice(key: string, tunnel: Tunnel): boolean {
     const { slices, authorizer, settings } = this.#options;
     if (!slices.isServed) return false;
     const { representation } = authorizer.grantFor(key);

@@ -8,7 +8,7 @@ import type { ReporterRegistry } from './reporter-registry.ts';
 import type { SliceAssignments } from './slice-assignments.ts';
 import type { SliceCache } from './slice-cache.ts';
 import { sliceItemName } from './slice-item.ts';
-import type { SlicePlanner } from './slice-planner.ts';
+import { entryOf, type SlicePlanner } from './slice-planner.ts';
 import type { Workqueue } from './workqueue.ts';
 import type { WriteAuthorizer } from './write-authorizer.ts';
 
@@ -50,7 +50,8 @@ export class SliceEnqueuer {
   compare(key: string, tunnelName: string, sinceMs: number): boolean {
     const { slices, assignments, planner, writeAuthorizer } = this.#options;
     const packing = assignments.packing(key);
-    const desired = planner.desired(key, tunnelName);
+    const state = planner.desired(key, tunnelName);
+    const desired = entryOf(state);
     let isQueued = false;
     if (desired !== undefined) {
       const sliceName = packing.assign(tunnelName, desired.tenantID);
@@ -61,7 +62,7 @@ export class SliceEnqueuer {
         isQueued = this.#enqueueFor(key, sliceName, tunnelName, sinceMs, false);
     } else if (!planner.hasEntry(key, tunnelName)) {
       packing.release(tunnelName);
-    } else if (this.#mayLeave(key, tunnelName)) {
+    } else if (planner.mayLeave(key, tunnelName, state)) {
       if (writeAuthorizer.authorize(key, 'delete') === 'deny') writeAuthorizer.writeSkipped(key);
       else packing.release(tunnelName);
     }
@@ -115,6 +116,15 @@ export class SliceEnqueuer {
     for (const changed of packing.takeChanged()) this.#enqueue(key, changed, clock.monotonicMs());
   }
 
+  /** Assigns rejected tunnels to other slices; see `SlicePacking.moveElsewhere`. */
+  moveElsewhere(key: string, sliceName: string, tunnelNames: readonly string[], canOpen: boolean): string[] {
+    const { assignments, clock } = this.#options;
+    const packing = assignments.packing(key);
+    const moved = packing.moveElsewhere(sliceName, tunnelNames, canOpen);
+    for (const changed of packing.takeChanged()) this.#enqueue(key, changed, clock.monotonicMs());
+    return moved;
+  }
+
   /** Merges two half-empty slices of a reporter. Returns false if it has none. */
   mergeNext(key: string): boolean {
     const { assignments, clock } = this.#options;
@@ -148,7 +158,7 @@ export class SliceEnqueuer {
     const { assignments, planner, clock } = this.#options;
     const packing = assignments.packing(key);
     const released = [...packing.pending(sliceName)].filter(
-      (name) => planner.desired(key, name) === undefined,
+      (name) => entryOf(planner.desired(key, name)) === undefined,
     );
     for (const name of released) packing.release(name);
     packing.writing(sliceName);
@@ -191,11 +201,6 @@ export class SliceEnqueuer {
   #compareAll(key: string, tunnelNames: readonly string[]): void {
     const { clock } = this.#options;
     for (const name of tunnelNames) this.compare(key, name, clock.monotonicMs());
-  }
-
-  #mayLeave(key: string, tunnelName: string): boolean {
-    const { slices, planner } = this.#options;
-    return slices.slicesOf(key, tunnelName).some(({ name }) => planner.mayLeave(key, name, tunnelName));
   }
 
   /** Queues a slice because a tunnel has changed, with a delay if the tunnel flaps. */

@@ -1,17 +1,21 @@
-import type { Ledger, TunnelState } from '../core/ledger.ts';
 import { isEntryUnknown, type ObservedSlice } from '../core/slice-object.ts';
-import { planSlice, type Placement, type SliceParts, type SlicePlan } from '../core/slice-plan.ts';
+import {
+  planSlice,
+  type DesiredEntry,
+  type Placement,
+  type SliceParts,
+  type SlicePlan,
+} from '../core/slice-plan.ts';
 import { Drift } from '../core/tunnel-object.ts';
 import { sameIdentity, sameTunnel, type Tunnel } from '../core/tunnel.ts';
 import { departureScope, type Departures } from './departures.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
-import type { Representations } from './representations.ts';
+import type { DesiredTunnel, Representations } from './representations.ts';
 import type { SliceAssignments } from './slice-assignments.ts';
 import type { SliceCache } from './slice-cache.ts';
 import type { TunnelCache } from './tunnel-cache.ts';
 
 export interface SlicePlannerOptions {
-  readonly ledger: Ledger;
   readonly objects: TunnelCache;
   readonly slices: SliceCache;
   readonly assignments: SliceAssignments;
@@ -45,16 +49,16 @@ export class SlicePlanner {
    *
    * @param canRemove false: no entry leaves the slice
    * @param ignored parts whose differences are not written now
-   * @param canAdd false: no entry is added
+   * @param mayChange returns false for entries that do not change now
    */
   plan(
     key: string,
     sliceName: string,
     canRemove: boolean,
     ignored: SliceParts = 0,
-    canAdd = true,
+    mayChange?: (tunnelName: string) => boolean,
   ): SlicePlan {
-    const { ledger, slices, assignments, registry } = this.#options;
+    const { slices, assignments, registry } = this.#options;
     const observed = slices.slice(key, sliceName);
     const packing = assignments.packing(key);
     const tenantID = observed?.tenantID ?? packing.identity(sliceName)?.tenantID;
@@ -64,10 +68,10 @@ export class SlicePlanner {
       maxTunnels: assignments.maxTunnels,
       phase: registry.phase(key),
       canRemove,
-      pending: canAdd ? packing.pending(sliceName) : [],
-      tunnelState: (name: string, entry: Tunnel | undefined): TunnelState =>
-        ledger.tunnelState(key, name, entry),
-      placement: (tunnel: Tunnel): Placement => this.#placement(key, sliceName, tunnel),
+      pending: packing.pending(sliceName),
+      mayChange,
+      desired: (name: string, entry: Tunnel | undefined): DesiredEntry =>
+        this.#desiredIn(key, sliceName, name, entry),
     };
     return planSlice(observed, context, ignored);
   }
@@ -88,31 +92,28 @@ export class SlicePlanner {
     const { slices, assignments } = this.#options;
     const shown = slices.slicesOf(key, tunnelName);
     const desired = this.desired(key, tunnelName);
+    const tunnel = entryOf(desired);
     const assigned = assignments.known(key)?.sliceOf(tunnelName);
-    if (desired !== undefined) {
+    if (tunnel !== undefined) {
       const isShown = shown.some((slice) => {
         const entry = slice.entries.get(tunnelName);
         const isHere = entry !== undefined && (assigned ?? slice.name) === slice.name;
-        return isHere && sameTunnel(entry, desired) && !isEntryUnknown(slice, tunnelName);
+        return isHere && sameTunnel(entry, tunnel) && !isEntryUnknown(slice, tunnelName);
       });
       if (!isShown) return true;
     }
     return shown.some(
-      ({ name, drift }) =>
-        (desired === undefined || name !== assigned) &&
-        (drift & DELETED) !== DELETED &&
-        this.mayLeave(key, name, tunnelName),
+      (slice) =>
+        (tunnel === undefined || slice.name !== assigned) &&
+        (slice.drift & DELETED) !== DELETED &&
+        this.#mayLeave(key, slice, tunnelName, desired),
     );
   }
 
-  /** Returns the tunnel that slices should show under a name; undefined if they should not show one. */
-  desired(key: string, tunnelName: string): Tunnel | undefined {
-    const { ledger, slices, representations } = this.#options;
-    const observed = slices.tunnel(key, tunnelName)?.tunnel;
-    const state = ledger.tunnelState(key, tunnelName, observed);
-    return state.state === 'present' && representations.usesSlice(key, state.tunnel)
-      ? state.tunnel
-      : undefined;
+  /** Returns what must be shown about a tunnel; see `entryOf`. */
+  desired(key: string, tunnelName: string): DesiredTunnel {
+    const { slices, representations } = this.#options;
+    return representations.desired(key, tunnelName, slices.tunnel(key, tunnelName)?.tunnel);
   }
 
   /** Returns true if a slice shows a tunnel, so that its object is not needed. */
@@ -132,21 +133,41 @@ export class SlicePlanner {
     return [...shown, ...(assignments.known(key)?.pending(sliceName) ?? [])];
   }
 
-  /** Returns true if the entry of a tunnel in a slice is not needed there. */
-  mayLeave(key: string, sliceName: string, tunnelName: string): boolean {
-    const { ledger, slices } = this.#options;
-    const entry = slices.slice(key, sliceName)?.entries.get(tunnelName);
-    if (entry === undefined) return false;
-    const state = ledger.tunnelState(key, tunnelName, entry);
-    if (state.state === 'absent') return true;
-    const tunnel = state.state === 'present' ? state.tunnel : entry;
-    return this.#placement(key, sliceName, tunnel) === 'covered';
+  /**
+   * Returns true if a slice contains a tunnel that is not needed there.
+   *
+   * @param desired as `desired` returns it
+   */
+  mayLeave(key: string, tunnelName: string, desired: DesiredTunnel): boolean {
+    return this.#options.slices
+      .slicesOf(key, tunnelName)
+      .some((slice) => this.#mayLeave(key, slice, tunnelName, desired));
   }
 
-  #placement(key: string, sliceName: string, tunnel: Tunnel): Placement {
-    const { slices, assignments, representations } = this.#options;
-    if (!representations.usesSlice(key, tunnel))
-      return this.#hasObject(key, tunnel) ? 'covered' : 'elsewhere';
+  #mayLeave(key: string, slice: ObservedSlice, tunnelName: string, desired: DesiredTunnel): boolean {
+    const entry = slice.entries.get(tunnelName);
+    if (entry === undefined) return false;
+    // What is not reported is decided by the entry.
+    const { state, placement } =
+      desired.state.state === 'present'
+        ? {
+            state: desired.state,
+            placement: this.#placement(key, slice.name, desired.state.tunnel, desired.usesSlice),
+          }
+        : this.#desiredIn(key, slice.name, tunnelName, entry);
+    return state.state === 'absent' || placement === 'covered';
+  }
+
+  #desiredIn(key: string, sliceName: string, tunnelName: string, entry: Tunnel | undefined): DesiredEntry {
+    const { state, usesSlice } = this.#options.representations.desired(key, tunnelName, entry);
+    const tunnel = state.state === 'present' ? state.tunnel : entry;
+    if (state.state === 'absent' || tunnel === undefined) return { state, placement: 'elsewhere' };
+    return { state, placement: this.#placement(key, sliceName, tunnel, usesSlice) };
+  }
+
+  #placement(key: string, sliceName: string, tunnel: Tunnel, usesSlice: boolean): Placement {
+    const { slices, assignments } = this.#options;
+    if (!usesSlice) return this.#hasObject(key, tunnel) ? 'covered' : 'elsewhere';
     const assigned = assignments.known(key)?.sliceOf(tunnel.name);
     if (assigned === sliceName) return 'here';
     const other = assigned === undefined ? undefined : slices.slice(key, assigned);
@@ -171,4 +192,9 @@ export class SlicePlanner {
       !this.#options.departures.has(departureScope(key, slice.name), tunnel.name)
     );
   }
+}
+
+/** Returns the tunnel that slices must show; undefined if they must not show one. */
+export function entryOf({ state, usesSlice }: DesiredTunnel): Tunnel | undefined {
+  return usesSlice && state.state === 'present' ? state.tunnel : undefined;
 }

@@ -28,6 +28,7 @@ import { rfc3339 } from '../timestamps.ts';
 import type { CreationTimes } from './creation-times.ts';
 import { LOST_REMOVAL_MS, type Departures } from './departures.ts';
 import type { TunnelObjectApi } from './object-api.ts';
+import type { RejectedEntries } from './rejected-entries.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
 import type { RewriteRecorder } from './rewrite-recorder.ts';
@@ -84,6 +85,7 @@ export interface TunnelReconcilerOptions {
   readonly slicePlanner: SlicePlanner;
   readonly slices: SliceEnqueuer;
   readonly departures: Departures;
+  readonly rejected: RejectedEntries;
   readonly failures: WriteFailures;
   /** Shared with the reconciler of reporters. */
   readonly rewrites: RewriteRecorder;
@@ -135,6 +137,8 @@ export class TunnelReconciler implements Reconciler {
       const nowMs = clock.monotonicMs();
       const action = planner.nextWrite(item.key, item.name, nowMs, waitingParts);
       if (action === undefined) {
+        const rejected = this.#options.rejected.reconcile(item);
+        if (rejected !== undefined) return rejected;
         if (waitMs === 0) waitMs = this.#retryDelayMs(item, nowMs);
         if (waitMs > 0) return { kind: 'requeue', afterMs: waitMs, answered: written > 0 };
         if (written > 0 && !flapping.isFlapping(item.key, item.name, nowMs))

@@ -94,13 +94,19 @@ export class WriteAuthorizer {
     reporters.enqueue(entry);
   }
 
-  /** Records that the API server rejected a write of a tunnel. */
-  writeRejected(key: string, tunnelName: string, answer: string): void {
+  /**
+   * Records that the API server rejected a write.
+   *
+   * @param itemName a tunnel, or the queue item of a slice
+   * @param tunnels the number of tunnels that the write concerns
+   */
+  writeRejected(key: string, itemName: string, answer: string, tunnels = 1): void {
     const { registry, reporters, queue } = this.#options;
     const entry = registry.entry(key);
     if (entry === undefined) return;
     entry.status.markDirty();
-    if (entry.pendingWrites.reject(tunnelName, answer, queue.pending(key))) reporters.enqueue(entry);
+    const isFirst = entry.pendingWrites.reject(itemName, answer, queue.pending(key), tunnels);
+    if (isFirst) reporters.enqueue(entry);
   }
 
   /** Records a write that admission rewrote. Returns true if no other object of the reporter is rewritten. */

@@ -74,9 +74,9 @@ export class WritePlanner {
    * until then, nothing is created, and an existing object is kept up to date.
    */
   #desiredState(key: string, tunnelName: string, objects: readonly ObservedTunnel[]): TunnelState {
-    const { ledger, representations, slices } = this.#options;
-    const state = ledger.tunnelState(key, tunnelName, objects[0]?.tunnel);
-    if (state.state !== 'present' || !representations.usesSlice(key, state.tunnel)) return state;
+    const { representations, slices } = this.#options;
+    const { state, usesSlice } = representations.desired(key, tunnelName, objects[0]?.tunnel);
+    if (state.state !== 'present' || !usesSlice) return state;
     if (objects.every(({ drift }) => (drift & Drift.terminating) !== 0)) return UNKNOWN;
     return slices.covers(key, state.tunnel) ? ABSENT : state;
   }

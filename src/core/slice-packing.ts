@@ -1,49 +1,18 @@
+import {
+  existingOpenSlice,
+  openSlice,
+  placesOf,
+  planMergeOf,
+  withMember,
+  type PackedSlice,
+  type SliceMerge,
+  type TenantSlices,
+} from './packed-slice.ts';
 import { MAX_SLICE_TUNNELS, type ObservedSlice } from './slice-object.ts';
 import { Drift } from './tunnel-object.ts';
 
 const NO_ENTRIES: ReadonlyMap<string, unknown> = new Map();
 const NO_NAMES: ReadonlySet<string> = new Set();
-
-/** A slice of the reporter: one that exists, or one that will be created for the tunnels that are assigned to it. */
-interface PackedSlice {
-  readonly name: string;
-  readonly tenant: TenantSlices;
-  /** Undefined if the name is not derived: nothing is assigned to such a slice. */
-  readonly ordinal: number | undefined;
-  /** As last observed; undefined if it does not exist. */
-  observed: ReadonlyMap<string, unknown> | undefined;
-  /** False while it is being deleted, and if its name is taken by an object of another reporter. */
-  canAssign: boolean;
-  /** True from a change of what it must contain until it is written. */
-  isDirty: boolean;
-  /** The number of tunnels that are assigned to it. */
-  assigned: number;
-  /** Assigned tunnels that are not in it. Undefined: none; the same for the following. */
-  pending: Set<string> | undefined;
-  /** Tunnels in it that are assigned to another slice, which does not contain them yet. They need a place until then. */
-  lingering: Set<string> | undefined;
-  /** Tunnels in it that leave it with its next write, and whose places are free. */
-  leaving: Set<string> | undefined;
-}
-
-/** The slices of one tenant. */
-interface TenantSlices {
-  readonly tenantID: string;
-  readonly ordinals: Set<number>;
-  /** No lower ordinal is free. */
-  lowestFree: number;
-  /** Slices to which a tunnel can be assigned. Undefined: none, because a reporter may have many tenants. */
-  open: Set<PackedSlice> | undefined;
-  /** The dirty ones of `open`. */
-  dirty: Set<PackedSlice> | undefined;
-}
-
-/** Two half-empty slices that can become one. */
-export interface SliceMerge {
-  /** The slice that becomes empty. */
-  readonly from: string;
-  readonly to: string;
-}
 
 /**
  * Assigns the tunnels of one reporter to slices. A tunnel stays in its slice, unless its tenant changes, the slice is
@@ -61,6 +30,8 @@ export class SlicePacking {
   readonly #assigned = new Map<string, PackedSlice>();
   /** By tunnel name, the slices in which it lingers or which it leaves; a tunnel is rarely in more than one. */
   readonly #remains = new Map<string, Set<PackedSlice>>();
+  /** Tenants with several open slices, one of which has changed since they were last found to have nothing to merge. */
+  readonly #mergeable = new Set<TenantSlices>();
   /** The slices that must be compared. */
   #changed = new Set<string>();
 
@@ -207,22 +178,54 @@ export class SlicePacking {
       if (!this.#assigned.has(tunnelName)) this.assign(tunnelName, slice.tenant.tenantID);
   }
 
+  /** Assigns no more tunnels to a slice, until `reopen`: the API server rejects what other slices accept. */
+  close(sliceName: string): void {
+    this.#setClosed(sliceName, true);
+  }
+
+  /** Ends `close`. */
+  reopen(sliceName: string): void {
+    this.#setClosed(sliceName, false);
+  }
+
+  /**
+   * Assigns tunnels to other slices, because the API server rejects them in the slice that they are assigned to.
+   *
+   * @param canOpen true: to slices that do not exist yet, if no other slice has a place
+   * @returns the names of the tunnels that are assigned to another slice now
+   */
+  moveElsewhere(sliceName: string, tunnelNames: Iterable<string>, canOpen: boolean): string[] {
+    const slice = this.#slices.get(sliceName);
+    if (slice === undefined) return [];
+    const { isClosed, tenant } = slice;
+    slice.isClosed = true;
+    this.#update(slice);
+    const moved: string[] = [];
+    for (const tunnelName of tunnelNames) {
+      if (slice.pending?.has(tunnelName) !== true) continue;
+      const other = this.#returnTo(tunnelName, tenant.tenantID) ?? existingOpenSlice(tenant);
+      const target = other ?? (canOpen ? this.#choose(tenant.tenantID) : undefined);
+      if (target === undefined) continue;
+      this.#unassign(slice, tunnelName, 'leaving');
+      this.#assignTo(target, tunnelName);
+      this.#markDirty(target);
+      moved.push(tunnelName);
+    }
+    slice.isClosed = isClosed;
+    this.#update(slice);
+    return moved;
+  }
+
   /**
    * Returns two half-empty slices of a tenant that can be merged: the one with the fewest tunnels into the one with the
    * most. Undefined if there are none that are completely written.
    */
   planMerge(): SliceMerge | undefined {
-    for (const { open = [] } of this.#tenants.values()) {
-      let from: PackedSlice | undefined;
-      let to: PackedSlice | undefined;
-      for (const slice of open) {
-        if (!isSettled(slice) || slice.assigned > this.#maxTunnels / 2) continue;
-        if (from === undefined || slice.assigned < from.assigned) {
-          to ??= from;
-          from = slice;
-        } else if (to === undefined || slice.assigned > to.assigned) to = slice;
-      }
-      if (from !== undefined && to !== undefined) return { from: from.name, to: to.name };
+    for (const tenant of this.#mergeable) {
+      const merge = planMergeOf(tenant, this.#maxTunnels);
+      if (merge !== undefined) return merge;
+      // Until one of its slices changes.
+      this.#mergeable.delete(tenant);
     }
     return undefined;
   }
@@ -297,11 +300,19 @@ export class SlicePacking {
 
   #choose(tenantID: string): PackedSlice {
     const tenant = this.#tenant(tenantID);
-    for (const slice of tenant.dirty ?? tenant.open ?? []) return slice;
+    const open = openSlice(tenant);
+    if (open !== undefined) return open;
     let ordinal = tenant.lowestFree;
     while (tenant.ordinals.has(ordinal)) ordinal += 1;
     tenant.lowestFree = ordinal;
     return this.#add(this.#sliceName(tenantID, ordinal), tenantID, ordinal);
+  }
+
+  #setClosed(sliceName: string, isClosed: boolean): void {
+    const slice = this.#slices.get(sliceName);
+    if (slice === undefined) return;
+    slice.isClosed = isClosed;
+    this.#update(slice);
   }
 
   #assignTo(slice: PackedSlice, tunnelName: string): void {
@@ -359,6 +370,7 @@ export class SlicePacking {
       ordinal,
       observed: undefined,
       canAssign: ordinal !== undefined,
+      isClosed: false,
       isDirty: false,
       assigned: 0,
       pending: undefined,
@@ -389,10 +401,13 @@ export class SlicePacking {
     const { tenant, name, ordinal } = slice;
     // A slice that loses all of its tunnels to another one will be deleted.
     const isMerged = slice.assigned === 0 && slice.lingering !== undefined;
-    const isOpen = slice.canAssign && !isMerged && placesOf(slice) < this.#maxTunnels;
+    const canAssign = slice.canAssign && !slice.isClosed;
+    const isOpen = canAssign && !isMerged && placesOf(slice) < this.#maxTunnels;
     const isKnown = slice.observed !== undefined || slice.assigned > 0 || !slice.canAssign;
     tenant.open = withMember(tenant.open, slice, isOpen && isKnown);
     tenant.dirty = withMember(tenant.dirty, slice, isOpen && isKnown && slice.isDirty);
+    if ((tenant.open?.size ?? 0) > 1) this.#mergeable.add(tenant);
+    else this.#mergeable.delete(tenant);
     if (isKnown) return;
     this.#slices.delete(name);
     if (ordinal !== undefined) {
@@ -402,22 +417,4 @@ export class SlicePacking {
     if (tenant.ordinals.size === 0 && this.#tenants.get(tenant.tenantID) === tenant)
       this.#tenants.delete(tenant.tenantID);
   }
-}
-
-/** Returns the number of places that are not free. */
-function placesOf({ assigned, lingering }: PackedSlice): number {
-  return assigned + (lingering?.size ?? 0);
-}
-
-/** Returns true if a slice exists with exactly what is assigned to it. */
-function isSettled({ observed, assigned, isDirty, pending, lingering, leaving }: PackedSlice): boolean {
-  if (observed === undefined || assigned === 0 || isDirty) return false;
-  return pending === undefined && lingering === undefined && leaving === undefined;
-}
-
-/** Returns the set with or without a member; undefined if it is empty. */
-function withMember<T>(members: Set<T> | undefined, member: T, isIn: boolean): Set<T> | undefined {
-  if (isIn) return (members ?? new Set()).add(member);
-  if (members?.delete(member) === true && members.size === 0) return undefined;
-  return members;
 }

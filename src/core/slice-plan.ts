@@ -46,10 +46,17 @@ export interface SliceContext {
   readonly canRemove: boolean;
   /** Tunnels that are assigned to the slice, but are not in it. */
   readonly pending: Iterable<string>;
+  /** Returns false for entries that are neither added, changed nor removed now. Default: true for all. */
+  readonly mayChange?: ((tunnelName: string) => boolean) | undefined;
   /** @param observed the entry in the slice; undefined if it is not in it */
-  tunnelState(tunnelName: string, observed: Tunnel | undefined): TunnelState;
-  /** @param tunnel as reported; the entry in the slice if it is not reported */
-  placement(tunnel: Tunnel): Placement;
+  desired(tunnelName: string, observed: Tunnel | undefined): DesiredEntry;
+}
+
+/** What a slice must show about a tunnel. */
+export interface DesiredEntry {
+  readonly state: TunnelState;
+  /** Where the tunnel must be as it is reported, or as the entry shows it if it is not reported. */
+  readonly placement: Placement;
 }
 
 /** Parts of a slice whose differences are not written now, because an admission webhook rewrites them, as a set of bits. */
@@ -103,6 +110,38 @@ export function planSlice(
   return { action, overflow };
 }
 
+/** The entries that a write changes, by name. */
+export interface SliceChanges {
+  /** Entries that leave the slice, or become another tunnel. */
+  readonly removed: readonly string[];
+  /** Entries that are added, or that change otherwise. */
+  readonly others: readonly string[];
+}
+
+/** Returns which entries a write changes; none if it writes the status, or deletes the slice of an expired reporter. */
+export function sliceChanges(action: SliceAction): SliceChanges {
+  switch (action.type) {
+    case 'create':
+      return { removed: [], others: action.tunnels.map(({ name }) => name) };
+    case 'patch': {
+      const removed = new Set(action.removed);
+      const others: string[] = [];
+      for (const tunnel of action.tunnels) {
+        const entry = action.slice.entries.get(tunnel.name);
+        if (removed.has(tunnel.name) || (entry !== undefined && sameTunnel(entry, tunnel))) continue;
+        others.push(tunnel.name);
+      }
+      return { removed: action.removed, others };
+    }
+    case 'delete':
+      return { removed: [...action.slice.entries.keys()], others: [] };
+    case 'patchStatus':
+    case 'markClosed':
+    case 'expire':
+      return { removed: [], others: [] };
+  }
+}
+
 interface DesiredContent {
   readonly tunnels: readonly Tunnel[];
   readonly removed: readonly string[];
@@ -115,8 +154,11 @@ function desiredContent(slice: ObservedSlice | undefined, context: SliceContext)
   const tunnels: Tunnel[] = [];
   const removed: string[] = [];
   let isChanged = false;
+  const { mayChange } = context;
   for (const entry of slice?.entries.values() ?? []) {
-    const kept = desiredEntry(entry, context);
+    const desired = desiredEntry(entry, context);
+    const isFixed = desired !== entry && mayChange?.(entry.name) === false;
+    const kept = isFixed ? entry : desired;
     if (kept === undefined || !sameIdentity(kept, entry)) removed.push(entry.name);
     if (kept === undefined) continue;
     tunnels.push(kept);
@@ -126,8 +168,9 @@ function desiredContent(slice: ObservedSlice | undefined, context: SliceContext)
   const overflow: string[] = [];
   // Nothing is added once the state of the tunnels is unknown.
   for (const name of context.phase === 'unknown' ? [] : context.pending) {
-    const state = context.tunnelState(name, undefined);
-    if (state.state !== 'present' || !isInPlace(state.tunnel, context)) continue;
+    if (mayChange?.(name) === false) continue;
+    const { state, placement } = context.desired(name, undefined);
+    if (state.state !== 'present' || !isInPlace(state.tunnel, placement, context)) continue;
     if (tunnels.length < (context.maxTunnels ?? MAX_SLICE_TUNNELS)) tunnels.push(state.tunnel);
     else overflow.push(name);
   }
@@ -142,18 +185,18 @@ function desiredContent(slice: ObservedSlice | undefined, context: SliceContext)
 /** Returns what an entry must be; undefined if it must leave. */
 function desiredEntry(entry: Tunnel, context: SliceContext): Tunnel | undefined {
   const { phase, canRemove } = context;
-  const state = context.tunnelState(entry.name, entry);
+  const { state, placement } = context.desired(entry.name, entry);
   if (state.state === 'absent') return canRemove ? undefined : entry;
   const tunnel = state.state === 'present' ? state.tunnel : entry;
-  const placement = context.placement(tunnel);
   if (placement === 'covered') return canRemove ? undefined : entry;
   // As for an object: another tunnel under the same name waits until the old one may be removed.
   if (!canRemove && !sameIdentity(tunnel, entry)) return entry;
-  return state.state === 'present' && phase !== 'unknown' && isInPlace(tunnel, context) ? tunnel : entry;
+  const isPresent = state.state === 'present' && phase !== 'unknown';
+  return isPresent && isInPlace(tunnel, placement, context) ? tunnel : entry;
 }
 
-function isInPlace(tunnel: Tunnel, context: SliceContext): boolean {
-  return tunnel.tenantID === context.tenantID && context.placement(tunnel) === 'here';
+function isInPlace({ tenantID }: Tunnel, placement: Placement, context: SliceContext): boolean {
+  return tenantID === context.tenantID && placement === 'here';
 }
 
 /** Returns the write of the status of a slice whose content is as desired. */
@@ -164,7 +207,7 @@ function nextStatusAction(slice: ObservedSlice, context: SliceContext): SliceAct
     const isUnknown = isEntryUnknown(slice, entry.name);
     const mustBeUnknown =
       context.phase === 'unknown' ||
-      (isUnknown && context.tunnelState(entry.name, entry).state !== 'present');
+      (isUnknown && context.desired(entry.name, entry).state.state !== 'present');
     if (mustBeUnknown) unknown.add(entry.name);
     if (mustBeUnknown !== isUnknown) isChanged = true;
   }

@@ -341,8 +341,8 @@ export class MemoryTunnelApi extends InterceptedApi<TunnelObject> implements Tun
 
 /** ReverseTunnelSlices. */
 export class MemorySliceApi extends InterceptedApi<SliceObject> implements SliceObjectApi {
-  /** A validating admission webhook: returns true to reject a patch. */
-  reject: (change: SlicePatch) => boolean = () => false;
+  /** A validating admission webhook: returns true to reject a create or a patch of a slice. */
+  reject: (change: SlicePatch, sliceName: string) => boolean = () => false;
 
   readonly #api: SliceObjectApi;
 
@@ -353,12 +353,16 @@ export class MemorySliceApi extends InterceptedApi<SliceObject> implements Slice
   }
 
   create(manifest: SliceManifest): Promise<SliceObject> {
-    return this.call({ verb: 'create', name: manifest.name }, () => this.#api.create(manifest));
+    return this.call({ verb: 'create', name: manifest.name }, () => {
+      const { name, labels, spec } = manifest;
+      if (this.reject({ labels, ...spec }, name)) throw apiFailure('rejected');
+      return this.#api.create(manifest);
+    });
   }
 
   patch(slice: ObservedSlice, change: SlicePatch): Promise<SliceObject> {
     return this.call({ verb: 'patch', name: slice.name }, () => {
-      if (this.reject(change)) throw apiFailure('rejected');
+      if (this.reject(change, slice.name)) throw apiFailure('rejected');
       return this.#api.patch(slice, change);
     });
   }

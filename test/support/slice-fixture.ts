@@ -3,7 +3,7 @@ import type { DisconnectPhase } from '../../src/core/grace-timer.ts';
 import type { TunnelState } from '../../src/core/ledger.ts';
 import type { ObservedSlice } from '../../src/core/slice-object.ts';
 import { SlicePacking } from '../../src/core/slice-packing.ts';
-import { planSlice, type Placement, type SliceAction } from '../../src/core/slice-plan.ts';
+import { planSlice, type DesiredEntry, type Placement, type SliceAction } from '../../src/core/slice-plan.ts';
 import { Drift } from '../../src/core/tunnel-object.ts';
 import { sameIdentity, type Tunnel } from '../../src/core/tunnel.ts';
 import { tunnel } from './sample-tunnels.ts';
@@ -30,7 +30,10 @@ export class SliceFixture {
   packing = this.#createPacking();
   /** Writes that were planned and are not executed yet, by slice. */
   readonly inFlight = new Map<string, SliceWrite>();
+  /** Tunnels that lost an entry by a manual edit while a write was in flight, which may remove the only other one. */
+  readonly lostManually = new Set<string>();
   readonly #queue = new Set<string>();
+  readonly #closed = new Set<string>();
   #version = 0;
 
   /** Reports tunnels of a tenant. */
@@ -79,6 +82,7 @@ export class SliceFixture {
     this.packing = this.#createPacking();
     this.packing.adopt(this.stored.values());
     this.#queue.clear();
+    this.#closed.clear();
     this.inFlight.clear();
     this.resync();
   }
@@ -104,8 +108,7 @@ export class SliceFixture {
         phase: this.phase,
         canRemove: this.canRemove,
         pending: this.packing.pending(sliceName),
-        tunnelState: (name) => this.#tunnelState(name),
-        placement: (of) => this.#placement(sliceName, of),
+        desired: (name, entry) => this.#desired(sliceName, name, entry),
       });
       if (overflow.length > 0) this.packing.reassign(sliceName, overflow);
       this.#takeChanged();
@@ -122,6 +125,7 @@ export class SliceFixture {
   execute(write: SliceWrite): void {
     const { sliceName, action } = write;
     this.inFlight.delete(sliceName);
+    if (this.inFlight.size === 0) this.lostManually.clear();
     this.writes.push(write);
     const known = this.stored.get(sliceName);
     if (action.type === 'create' && known === undefined) {
@@ -142,6 +146,27 @@ export class SliceFixture {
       this.store({ ...known, drift: known.drift | Drift.closed | Drift.status });
     } else this.discard(sliceName);
     this.#queue.add(sliceName);
+  }
+
+  /** Rejects a planned write: what it was to add goes to other slices, and so do new tunnels. */
+  reject({ sliceName }: SliceWrite): void {
+    this.inFlight.delete(sliceName);
+    this.packing.close(sliceName);
+    this.#closed.add(sliceName);
+    this.moveElsewhere(sliceName, this.stored.has(sliceName));
+    this.#queue.add(sliceName);
+  }
+
+  /** Assigns the tunnels to other slices that a slice does not contain yet. */
+  moveElsewhere(sliceName: string, canOpen: boolean): void {
+    this.packing.moveElsewhere(sliceName, [...this.packing.pending(sliceName)], canOpen);
+    this.#takeChanged();
+  }
+
+  /** Assigns tunnels to rejected slices again. */
+  reopen(): void {
+    for (const sliceName of this.#closed) this.packing.reopen(sliceName);
+    this.#closed.clear();
   }
 
   /** Writes until nothing differs. Returns the number of writes. */
@@ -170,6 +195,14 @@ export class SliceFixture {
     this.stored.delete(sliceName);
     this.packing.observeDeleted(sliceName);
     this.#afterObserved(sliceName, [], before, undefined);
+  }
+
+  /** Replaces the entries of a slice, or deletes it, like a user. */
+  editManually(slice: ObservedSlice, entries: ReadonlyMap<string, Tunnel> | undefined): void {
+    for (const name of slice.entries.keys())
+      if (this.inFlight.size > 0 && entries?.has(name) !== true) this.lostManually.add(name);
+    if (entries === undefined) this.discard(slice.name);
+    else this.store({ ...slice, entries });
   }
 
   /** Returns the names of the slices that contain a tunnel. */
@@ -228,6 +261,12 @@ export class SliceFixture {
     const reported = this.reported.get(name);
     if (reported !== undefined) return { state: 'present', tunnel: reported };
     return { state: this.held.has(name) ? 'held' : 'absent' };
+  }
+
+  #desired(sliceName: string, name: string, entry: Tunnel | undefined): DesiredEntry {
+    const state = this.#tunnelState(name);
+    const of = state.state === 'present' ? state.tunnel : entry;
+    return { state, placement: of === undefined ? 'elsewhere' : this.#placement(sliceName, of) };
   }
 
   #placement(sliceName: string, of: Tunnel): Placement {

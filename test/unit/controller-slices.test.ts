@@ -318,17 +318,6 @@ describe('a write of a slice that fails', () => {
     });
   }
 
-  it('removes entries although the API server rejects an entry that is added', async () => {
-    const world = await startWithSlices();
-    world.report(RESPONDER, fullPush(...tunnelRange(1, 20)));
-    await world.advance(BATCH_MS);
-    world.sliceApi.reject = (patch) => JSON.stringify(patch).includes('node-21');
-    world.report(RESPONDER, delta([tunnel('node-21')], ['node-1']));
-    await world.advance(1000);
-    expect(namesInSlices(world)).to.deep.equal(sortedNames(tunnelRange(2, 20)));
-    expect(world.registry.entry(KEY)?.pendingWrites.rejectedCount).to.equal(1);
-  });
-
   it('uses another slice if the name belongs to another reporter', async () => {
     const world = await startWithSlices();
     const first = await startWithSlices();

@@ -55,7 +55,10 @@ function expectSettled({ stored, reported, held }: SliceFixture): void {
 function executeChecked(fixture: SliceFixture, write: SliceWrite): void {
   const before = fixture.stored.get(write.sliceName)?.entries.keys() ?? [];
   const kept = [...before].filter(
-    (name) => !write.down.has(name) && (fixture.reported.has(name) || fixture.held.has(name)),
+    (name) =>
+      !write.down.has(name) &&
+      !fixture.lostManually.has(name) &&
+      (fixture.reported.has(name) || fixture.held.has(name)),
   );
   fixture.execute(write);
   for (const name of kept) if (fixture.slicesOf(name).length === 0) expect.fail(`${name} was hidden`);
@@ -66,6 +69,16 @@ function executeChecked(fixture: SliceFixture, write: SliceWrite): void {
 function executeNext(fixture: SliceFixture, index = 0): void {
   const write = [...fixture.inFlight.values()][index % Math.max(1, fixture.inFlight.size)];
   if (write !== undefined) executeChecked(fixture, write);
+}
+
+function rejectNext(fixture: SliceFixture, index: number): void {
+  const write = [...fixture.inFlight.values()][index % Math.max(1, fixture.inFlight.size)];
+  if (write !== undefined) fixture.reject(write);
+}
+
+function moveNext(fixture: SliceFixture, index: number, canOpen: boolean): void {
+  const sliceName = pickSlice(fixture, index);
+  if (sliceName !== undefined) fixture.moveElsewhere(sliceName, canOpen);
 }
 
 function settleChecked(fixture: SliceFixture): void {
@@ -117,6 +130,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 6, arbitrary: fc.constant(named('plan', (x: SliceFixture) => void x.plan())) },
   { weight: 6, arbitrary: pick.map((i): Step => named(`write ${i}`, (x) => executeNext(x, i))) },
   { weight: 3, arbitrary: fc.constant(named('settle', settleChecked)) },
+  { weight: 2, arbitrary: pick.map((i): Step => named(`reject ${i}`, (x) => rejectNext(x, i))) },
+  { weight: 1, arbitrary: fc.constant(named('reopen', (x: SliceFixture) => x.reopen())) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(pick, fc.boolean())
+      .map(([i, canOpen]): Step => named(`elsewhere ${i} ${canOpen}`, (x) => moveNext(x, i, canOpen))),
+  },
   { weight: 2, arbitrary: fc.constant(named('merge', (x: SliceFixture) => void x.merge())) },
   { weight: 1, arbitrary: fc.constant(named('restart', (x: SliceFixture) => x.restart())) },
   {
@@ -127,8 +148,8 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     weight: 1,
     arbitrary: pick.map((i): Step =>
       named(`delete ${i}`, (x) => {
-        const name = pickSlice(x, i);
-        if (name !== undefined) x.discard(name);
+        const slice = x.stored.get(pickSlice(x, i) ?? '');
+        if (slice !== undefined) x.editManually(slice, undefined);
       }),
     ),
   },
@@ -152,7 +173,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
           if (entries.size < MAX_SLICE_TUNNELS)
             entries.set(name, x.reported.get(name) ?? tunnel(name, { tenantID: t }));
         }
-        x.store({ ...slice, entries });
+        x.editManually(slice, entries);
       }),
     ),
   },
@@ -175,8 +196,11 @@ describe('packing of slices', () => {
         expect(fixture.settle(), 'writes without a change').to.equal(0);
         fixture.restart();
         expect(fixture.settle(), 'writes after a restart').to.equal(0);
+        fixture.reopen();
         while (fixture.merge()) settleChecked(fixture);
         expectSettled(fixture);
+        fixture.restart();
+        expect(fixture.merge(), 'a merge that was not found before').to.equal(false);
       }),
       { numRuns: Number(process.env.FC_RUNS ?? 300) },
     );
@@ -280,6 +304,42 @@ describe('packing of slices', () => {
     ]);
     expect(sizes(fixture)).to.deep.equal({ 'a-0': 60, 'a-2': 100, 'b-0': 10 });
     expect(fixture.merge(), 'nothing else to merge').to.equal(false);
+  });
+
+  it('merges slices that become half-empty after there was nothing to merge', () => {
+    const fixture = new SliceFixture();
+    fixture.add(range(0, 200));
+    fixture.add(range(1000, 200), 'b');
+    fixture.settle();
+    fixture.remove([...range(0, 40), ...range(100, 40), ...range(1000, 40), ...range(1100, 40)]);
+    fixture.settle();
+    expect(fixture.merge(), 'slices of 60').to.equal(false);
+    fixture.remove([...range(1040, 20), ...range(1140, 20)]);
+    fixture.settle();
+    expect(fixture.merge()).to.equal(true);
+    settleChecked(fixture);
+    expect(sizes(fixture)).to.deep.equal({ 'a-0': 60, 'a-1': 60, 'b-1': 80 });
+  });
+
+  it('assigns tunnels to other slices than the one that rejects them', () => {
+    const fixture = new SliceFixture();
+    fixture.add(range(0, 150));
+    fixture.settle();
+    fixture.remove(range(0, 30));
+    fixture.settle();
+    fixture.add(range(200, 20));
+    for (let write = fixture.plan(); write !== undefined; write = fixture.plan()) {
+      if (write.sliceName === 'a-1') fixture.reject(write);
+      else fixture.execute(write);
+    }
+    expect(sizes(fixture)).to.deep.equal({ 'a-0': 90, 'a-1': 50 });
+    fixture.add(range(300, 40));
+    fixture.settle();
+    expect(sizes(fixture), 'while the slice is closed').to.deep.equal({ 'a-0': 100, 'a-1': 50, 'a-2': 30 });
+    fixture.reopen();
+    fixture.add(range(400, 120));
+    fixture.settle();
+    expect(sizes(fixture)).to.deep.equal({ 'a-0': 100, 'a-1': 100, 'a-2': 100 });
   });
 
   it('assigns a tunnel in two slices to the one with more tunnels', () => {
