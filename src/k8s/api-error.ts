@@ -74,10 +74,12 @@ export function errorFromResponse(action: string, response: FailedResponse): Api
 /** Returns the error for a `Status`, from a response or from a watch's ERROR event. */
 export function errorFromStatus(
   action: string,
-  body: KubernetesStatus,
-  status: number = body.code ?? 0,
+  received: KubernetesStatus,
+  httpStatus?: number,
   retryAfter?: string,
 ): ApiError {
+  const body = withValidFields(received);
+  const status = httpStatus ?? body.code ?? 0;
   const seconds = parseRetryAfter(retryAfter) ?? body.details?.retryAfterSeconds;
   const kind = kindFromStatus(status, body, seconds !== undefined);
   const statusText = body.reason === undefined ? String(status) : `${status} ${body.reason}`;
@@ -272,6 +274,45 @@ export interface KubernetesStatus {
       readonly field?: string;
     }[];
   };
+}
+
+/**
+ * Omits the fields that do not have the type of the API. Whatever is in front of an API server may send a `Status` of its
+ * own, and a delay that is not a number would become no delay at all.
+ */
+function withValidFields({ kind, code, reason, message, details }: KubernetesStatus): KubernetesStatus {
+  const given: Fields = isObject(details) ? details : {};
+  const causes: readonly unknown[] = Array.isArray(given['causes']) ? given['causes'] : [];
+  const { retryAfterSeconds } = given;
+  return {
+    kind,
+    ...(typeof code === 'number' ? { code } : {}),
+    ...textsOf({ reason, message }, 'reason', 'message'),
+    details: {
+      ...textsOf(given, 'name', 'kind'),
+      ...(typeof retryAfterSeconds === 'number' ? { retryAfterSeconds } : {}),
+      causes: causes.filter(isObject).map((cause) => textsOf(cause, 'reason', 'message', 'field')),
+    },
+  };
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** Returns those of the named fields that are texts. */
+function textsOf<Name extends string>(
+  fields: Fields,
+  ...names: readonly Name[]
+): { [name in Name]?: string } {
+  const texts: { [name in Name]?: string } = {};
+  for (const name of names) {
+    const text = fields[name];
+    if (typeof text === 'string') texts[name] = text;
+  }
+  return texts;
+}
+
+function isObject(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null;
 }
 
 /** Reports whether a parsed response is a `Status` instead of the requested object. */

@@ -1,7 +1,14 @@
 import { createSecureContext } from 'node:tls';
 import { expect } from 'chai';
 import { errorMessage } from '../../src/error-message.ts';
-import { ApiError, errorFromResponse, errorFromTransport, isTrustFailure } from '../../src/k8s/api-error.ts';
+import {
+  ApiError,
+  errorFromResponse,
+  errorFromStatus,
+  errorFromTransport,
+  isTrustFailure,
+  type KubernetesStatus,
+} from '../../src/k8s/api-error.ts';
 import type { ApiErrorKind } from '../../src/core/kubernetes.ts';
 import * as answers from '../support/recorded-responses.ts';
 import type { RecordedResponse } from '../support/recorded-responses.ts';
@@ -68,6 +75,40 @@ describe('API errors', () => {
     for (const nonsense of ['Wed, 21 Oct 2026 07:28:00 GMT', '-1', '1.5', '', '99999999999']) {
       expect(errorOf(page(429, '', { 'retry-after': nonsense })).retryAfterMs, nonsense).to.equal(undefined);
     }
+  });
+
+  const malformed: Readonly<Record<string, object>> = {
+    'a delay that is not a number': { details: { retryAfterSeconds: 'soon' } },
+    'a delay that is an object': { details: { retryAfterSeconds: {} } },
+    'a message that is a number': { message: 5 },
+    'a message that cannot be converted to text': { message: { toString: null } },
+    'a reason that is an object': { reason: { toString: null } },
+    'a code that is text': { code: '429' },
+    'causes that are not a list': { details: { causes: 5 } },
+    'causes that are an object': { details: { causes: {} } },
+    'a cause that is null': { details: { causes: [null, 5, 'text'] } },
+    'a cause whose fields are numbers': { details: { causes: [{ reason: 1, message: 2, field: 3 }] } },
+    'details that are null': { details: null },
+    'details that are text': { details: 'text' },
+  };
+  for (const [what, fields] of Object.entries(malformed)) {
+    it(`ignores ${what} in a Status`, () => {
+      for (const code of [403, 404, 409, 422, 429, 500, 503, 504]) {
+        const received = { kind: 'Status', code, ...fields };
+        const { kind } = errorOf(page(code, '{"kind":"Status"}'));
+        expect(errorOf(page(code, JSON.stringify(received)))).to.include({
+          kind,
+          status: code,
+          reason: undefined,
+          retryAfterMs: undefined,
+        });
+      }
+    });
+  }
+
+  it('has the status 0 for an ERROR event whose code is not a number', () => {
+    const received = { kind: 'Status', code: '410' } as unknown as KubernetesStatus;
+    expect(errorFromStatus('watch', received)).to.include({ status: 0, kind: 'unavailable' });
   });
 
   it('distinguishes responses of a proxy from those of the API server', () => {
