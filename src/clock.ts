@@ -14,12 +14,18 @@ export interface Clock {
   setImmediate(callback: () => void): void;
 }
 
-/** The machine's clock. Its timers keep the process alive until they fire or are cancelled. */
+/** Node's limit, 24.8 days: it calls a timer with a longer delay back at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+/**
+ * The machine's clock. Its timers keep the process alive until they fire or are cancelled. A delay of more than 24.8 days
+ * is shortened to that.
+ */
 export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
   wallMs: () => Date.now(),
   setTimer(delayMs, callback) {
-    const timer = setTimeout(callback, delayMs);
+    const timer = setTimeout(callback, Math.min(delayMs, MAX_TIMER_MS));
     return () => clearTimeout(timer);
   },
   setImmediate(callback) {

@@ -166,6 +166,10 @@ export class EnvoyAdmin {
       if (isStale) reject(new StaleConnectionError(`${title}: ${errorMessage(error)}`));
       else fail(errorMessage(error));
     });
+    // Without an error and without a response: the server has switched to another protocol (101).
+    call.on('close', () => {
+      if (!responded) fail('connection closed without a response');
+    });
     call.end();
     return promise.finally(() => clearTimeout(timer));
   }

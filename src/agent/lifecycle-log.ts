@@ -47,7 +47,7 @@ export function parseLifecycleLine(line: string): LifecycleEvent | undefined | {
     return { error: 'no field lifecycle.cluster_id or lifecycle.node_id' };
   }
   const [worker, fd] = [propertyOf(lifecycle, 'worker'), propertyOf(lifecycle, 'fd')];
-  if (worker === undefined || fd === undefined) return { error: 'no field lifecycle.worker or lifecycle.fd' };
+  if (!isScalar(worker) || !isScalar(fd)) return { error: 'no field lifecycle.worker or lifecycle.fd' };
   return {
     type: event === 'tunnel_setup' ? 'setup' : 'closed',
     tenantID: typeof tenantID === 'string' ? tenantID : '',
@@ -59,6 +59,7 @@ export function parseLifecycleLine(line: string): LifecycleEvent | undefined | {
 }
 
 function parseTime(value: unknown): LifecycleTime | undefined {
+  if (!isScalar(value)) return undefined;
   const text = String(value);
   const unix = UNIX_TIME.exec(text);
   if (unix !== null) return { seconds: Number(unix[1]), nanos: nanosOf(unix[2]) };
@@ -70,6 +71,11 @@ function parseTime(value: unknown): LifecycleTime | undefined {
 /** Returns the digits after the decimal point as nanoseconds, truncated to microseconds. */
 function nanosOf(fraction = ''): number {
   return Number(fraction.slice(0, 6).padEnd(6, '0')) * 1000;
+}
+
+/** Neither an object nor an array: their conversion to text may fail. */
+function isScalar(value: unknown): boolean {
+  return value === null || !['object', 'undefined'].includes(typeof value);
 }
 
 function propertyOf(value: unknown, key: string): unknown {

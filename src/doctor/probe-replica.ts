@@ -42,6 +42,8 @@ function httpGet(address: string, path: string): Promise<{ status: number; text:
     });
     request.setTimeout(TIMEOUT_MS, () => request.destroy(timeoutError()));
     request.on('error', reject);
+    // Without an error and without a response: the server has switched to another protocol (101).
+    request.on('close', () => reject(new Error('connection closed without a response')));
   });
 }
 

@@ -1,5 +1,6 @@
 import { Client, Metadata, connectivityState, credentials, status } from '@grpc/grpc-js';
 import type { ChannelOptions, ClientDuplexStream } from '@grpc/grpc-js';
+import { errorMessage } from '../error-message.ts';
 import { encodeReport } from './encode.ts';
 import type { ReportResponse } from './messages.ts';
 import type { ReportMessage, ReportStream, ResponseMessage, StreamHandlers } from './report-message.ts';
@@ -75,25 +76,36 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
     if (client?.getChannel().getConnectivityState(false) !== connectivityState.READY) closeClient();
   }
 
+  /** @throws Error if the files of the identity cannot be used */
+  function startCall(): ClientDuplexStream<ReportMessage, ResponseMessage> {
+    client ??= new Client(
+      options.address,
+      identity?.credentials(options.address) ?? credentials.createInsecure(),
+      {
+        ...CHANNEL_OPTIONS,
+        'grpc.keepalive_time_ms': keepalive.intervalMs,
+        'grpc.keepalive_timeout_ms': keepalive.timeoutMs,
+        ...identity?.channelOptions(options.address),
+      },
+    );
+    const metadata = identity?.metadata() ?? new Metadata();
+    return client.makeBidiStreamRequest<ReportMessage, ResponseMessage>(
+      method.path,
+      encodeReport,
+      decode,
+      metadata,
+    );
+  }
+
   return {
     openStream(handlers) {
-      client ??= new Client(
-        options.address,
-        identity?.credentials(options.address) ?? credentials.createInsecure(),
-        {
-          ...CHANNEL_OPTIONS,
-          'grpc.keepalive_time_ms': keepalive.intervalMs,
-          'grpc.keepalive_timeout_ms': keepalive.timeoutMs,
-          ...identity?.channelOptions(options.address),
-        },
-      );
-      const metadata = identity?.metadata() ?? new Metadata();
-      const call = client.makeBidiStreamRequest<ReportMessage, ResponseMessage>(
-        method.path,
-        encodeReport,
-        decode,
-        metadata,
-      );
+      let call: ClientDuplexStream<ReportMessage, ResponseMessage>;
+      try {
+        call = startCall();
+      } catch (error) {
+        // A certificate and a key that were read while they were replaced may not match. The next stream reads them again.
+        return failedStream(handlers, errorMessage(error));
+      }
       const openCall: OpenCall = {
         call,
         end(code, message) {
@@ -135,6 +147,12 @@ export function dialReportingService(options: ReportingConnectionOptions): Repor
 interface OpenCall {
   readonly call: ClientDuplexStream<ReportMessage, ResponseMessage>;
   end(code: number | undefined, message: string): void;
+}
+
+/** Returns a stream that ends at once, because no call could be started. */
+function failedStream(handlers: StreamHandlers, message: string): ReportStream {
+  const timer = setImmediate(() => handlers.onEnd({ code: status.UNAVAILABLE, message }));
+  return { send() {}, reset: () => clearImmediate(timer) };
 }
 
 function toResponse(wire: Partial<ReportResponse>): ResponseMessage {

@@ -115,6 +115,15 @@ describe("The agent and Envoy's admin interface", () => {
       responses: { stats: (_, response) => void response.socket?.destroy() },
       reason: /^GET \/stats: (socket hang up|read ECONNRESET)/,
     },
+    'a response switches to another protocol': {
+      responses: {
+        stats: (_, response) =>
+          void response.socket?.write(
+            'HTTP/1.1 101 Switching Protocols\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n',
+          ),
+      },
+      reason: /^GET \/stats: connection closed without a response$/,
+    },
     'the interface has no configuration dump': {
       responses: { configDump: (_, response) => response.writeHead(404).end('invalid path') },
       reason: /^GET \/config_dump: 404 "invalid path"$/,

@@ -196,4 +196,12 @@ describe('doctor probes of a replica', () => {
     const { endpoint } = await probeHttp(await listen(server));
     expect(endpoint.failure).to.equal('503 not ready: the Lease is not held');
   });
+
+  it('fails for an HTTP port that switches to another protocol', async () => {
+    const server = createHttpServer(({ socket }) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n');
+    });
+    const { endpoint } = await probeHttp(await listen(server));
+    expect(endpoint.failure).to.equal('connection closed without a response');
+  });
 });

@@ -57,6 +57,13 @@ describe('A line of the lifecycle log', () => {
     });
   });
 
+  for (const time of ['{"toString":null}', '{}', '[]', '["1795864794"]', 'null', 'true', '1e999']) {
+    it(`has no time if that is the JSON value ${time}`, () => {
+      const line = `{"time":${time},"lifecycle":${JSON.stringify(lifecycle)}}`;
+      expect(parseLifecycleLine(line)).to.have.property('time').that.equals(undefined);
+    });
+  }
+
   it('is ignored for other events', () => {
     expect(parseLifecycleLine(JSON.stringify({ lifecycle: { ...lifecycle, event: 'ping' } }))).to.equal(
       undefined,
@@ -84,7 +91,15 @@ describe('A line of the lifecycle log', () => {
     '[2026-11-28T11:19:54.082Z] "- - -" 0 - 0 0 0 - "-" "-" "-" "-" "-"',
     JSON.stringify({ lifecycle: { ...lifecycle, node_id: 17 } }),
     JSON.stringify({ lifecycle: { ...lifecycle, cluster_id: ['eu-1'] } }),
+    JSON.stringify({ lifecycle: { ...lifecycle, worker: {} } }),
+    JSON.stringify({ lifecycle: { ...lifecycle, fd: [33] } }),
   ];
+  it('is rejected if it nests more deeply than it could be written again', () => {
+    const nested = '['.repeat(30_000) + ']'.repeat(30_000);
+    const line = JSON.stringify({ lifecycle: { ...lifecycle, fd: 'nested' } }).replace('"nested"', nested);
+    expect(parseLifecycleLine(line)).to.have.property('error');
+  });
+
   for (const line of rejected) {
     it(`is rejected if it is ${JSON.stringify(line)}`, () => {
       expect(parseLifecycleLine(line)).to.have.property('error');
