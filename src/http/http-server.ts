@@ -31,6 +31,14 @@ export interface HttpServer {
  * @throws HttpListenError if the address is in use, not local, or invalid
  */
 export async function startHttpServer(address: string, sources: HttpSources): Promise<HttpServer> {
+  let pendingMetrics: ReturnType<HttpSources['metrics']> | undefined;
+  /** Requests that arrive during a collection share its result: one packet may contain a thousand of them. */
+  const collectMetrics: HttpSources['metrics'] = () => {
+    pendingMetrics ??= sources.metrics().finally(() => {
+      pendingMetrics = undefined;
+    });
+    return pendingMetrics;
+  };
   const server = createServer((request, response) => {
     const respond = (code: number, text: string, contentType = 'text/plain; charset=utf-8'): void => {
       response.writeHead(code, { 'content-type': contentType, 'x-content-type-options': 'nosniff' });
@@ -51,7 +59,7 @@ export async function startHttpServer(address: string, sources: HttpSources): Pr
         break;
       }
       case '/metrics':
-        sources.metrics().then(
+        collectMetrics().then(
           ({ contentType, text }) => respond(200, text, contentType),
           () => respond(500, 'failed to collect metrics\n'),
         );

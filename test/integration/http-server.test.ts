@@ -104,6 +104,28 @@ describe('startHttpServer', () => {
     expect(await send(server, '/livez')).to.deep.include({ code: 200 });
   });
 
+  it('collects the metrics once for all requests of one packet, and again for the next', async () => {
+    let collections = 0;
+    await serve(undefined, {
+      metrics: () => {
+        collections += 1;
+        return sources.metrics();
+      },
+    });
+    const { hostname, port } = new URL(`http://${server.address}`);
+    const socket = connect(Number(port), hostname);
+    for (const expected of [1, 2]) {
+      socket.write('GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(100));
+      let received = '';
+      for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
+        received += String(chunk);
+        if (received.split('HTTP/1.1 200 OK').length > 100) break;
+      }
+      expect(collections).to.equal(expected);
+    }
+    socket.destroy();
+  });
+
   for (const path of [
     '/',
     '/health',
