@@ -29,6 +29,25 @@ const connections = new AsyncLocalStorage<WeakRef<ConnectionGuard>>();
 const STREAM_ID = 'reverse-tunnel-stream-id';
 
 /**
+ * The headers that grpc-js and this server use. All others are removed: grpc-js would copy them into the metadata that it
+ * keeps as long as the stream is open, and 100 bytes on the wire can refer to 64 KB of headers of an earlier stream.
+ */
+const USED_HEADERS: ReadonlySet<string> = new Set([
+  ':method',
+  ':scheme',
+  ':authority',
+  ':path',
+  'content-type',
+  'grpc-timeout',
+  'grpc-encoding',
+  'authorization',
+]);
+/** No path of a service is longer. grpc-js repeats an unknown one in its response. */
+const MAX_PATH_LENGTH = 256;
+/** A number of 8 digits and a unit. grpc-js repeats an invalid one in its response, where a byte becomes up to 6. */
+const MAX_TIMEOUT_LENGTH = 16;
+
+/**
  * Prepares each stream before grpc-js sees it: the event's `headers` is the object that grpc-js reads a tick later.
  *
  * grpc-js decompresses gzip and deflate up to the maximum message size, so 255 kB on the wire can become 64 MB in
@@ -42,11 +61,20 @@ subscribe('http2.server.stream.created', (message) => {
   if (stream.session !== undefined) widenWindows(stream.session);
   connection.onStreamOpened(stream);
   guardResponse(stream);
+  limitHeaders(headers);
   headers[STREAM_ID] = String(stream.id);
   const encoding = headers['grpc-encoding'];
   if (encoding !== undefined && encoding !== 'identity')
     headers['grpc-encoding'] = 'any; only identity is supported';
 });
+
+/** Removes what is not used, and shortens what a response would repeat. */
+function limitHeaders(headers: IncomingHttpHeaders): void {
+  for (const name of Object.keys(headers)) if (!USED_HEADERS.has(name)) delete headers[name];
+  const { ':path': path, 'grpc-timeout': timeout } = headers;
+  if (path !== undefined && path.length > MAX_PATH_LENGTH) headers[':path'] = path.slice(0, MAX_PATH_LENGTH);
+  if (timeout !== undefined && timeout.length > MAX_TIMEOUT_LENGTH) headers['grpc-timeout'] = 'too long';
+}
 
 /**
  * Widens the flow-control windows of a connection when its first stream is opened: grpc-js, which owns the HTTP/2

@@ -15,7 +15,17 @@ import { expect } from 'chai';
 import { REPORTING_SERVICE } from '../../src/grpc/reporting-service.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { END_HEADERS, FRAME, frame, grpcMessage, openingFrame, openRawPeer } from '../support/raw-http2.ts';
+import { heapBytes } from '../support/heap.ts';
+import {
+  END_HEADERS,
+  FRAME,
+  frame,
+  grpcMessage,
+  headerBlock,
+  openingFrame,
+  openRawPeer,
+  requestFields,
+} from '../support/raw-http2.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';
 import { fullPush, requestBytes } from '../support/wire.ts';
 
@@ -272,6 +282,41 @@ describe('the reporting port', () => {
       expect((await headers)['grpc-accept-encoding'], path).to.equal('identity');
     }
     session.destroy();
+  });
+
+  for (const [name, value] of [
+    [':path', `/${'x'.repeat(15_000)}`],
+    ['grpc-timeout', '\u00ff'.repeat(15_000)],
+  ] as const) {
+    it(`does not repeat a ${name} of 15 kB in its response`, async () => {
+      fixture = await startTestServer();
+      const peer = await openRawPeer(fixture.address);
+      await peer.write(openingFrame(1, { [name]: value }));
+      await peer.waitUntil(() => peer.received(FRAME.headers) + peer.received(FRAME.rstStream) > 0);
+      expect(peer.received(FRAME.headers)).to.equal(1);
+      expect(peer.firstBytes.length).to.be.below(1000);
+      peer.destroy();
+    });
+  }
+
+  it('does not keep headers that are not used, of which compressed ones inflate', async () => {
+    fixture = await startTestServer();
+    const peer = await openRawPeer(fixture.address);
+    const block = headerBlock(requestFields());
+    // Adds a field to the dynamic table of HPACK (RFC 7541, 6.2.1), to which the other streams refer 15 times.
+    const added = Buffer.concat([Buffer.from([0x40]), headerBlock([['x', 'x'.repeat(3900)]]).subarray(1)]);
+    const references = Buffer.alloc(15, 0x80 | 62);
+    await peer.write(frame(FRAME.headers, END_HEADERS, 1, Buffer.concat([block, added])));
+    const before = heapBytes();
+    for (let id = 3; id < 400; id += 2)
+      await peer.write(frame(FRAME.headers, END_HEADERS, id, Buffer.concat([block, references])));
+    // Answered once the streams are open.
+    await peer.write(frame(FRAME.ping, 0, 0, Buffer.alloc(8)));
+    await peer.waitUntil(() => peer.received(FRAME.ping) > 0);
+    // 12 MB of headers were referred to.
+    expect(heapBytes() - before).to.be.below(6_000_000);
+    expect(peer.received(FRAME.rstStream)).to.equal(0);
+    peer.destroy();
   });
 
   it('rejects a compressed report with UNIMPLEMENTED, and serves the next stream', async () => {
