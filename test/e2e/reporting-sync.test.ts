@@ -19,8 +19,8 @@ import {
   type ObservedTunnelObject,
 } from '../support/expected-objects.ts';
 
-/** Generous: even a machine that compiles at the same time writes 100 objects per second. */
-const DEADLINE_MS = 120_000;
+/** Generous: 5,000 objects took 2 minutes on 2 cores that were shared with 40 other processes. */
+const DEADLINE_MS = 300_000;
 
 describe('objects in sync with reports, end to end', () => {
   const controlPlane = useControlPlane();

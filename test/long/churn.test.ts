@@ -6,7 +6,7 @@ import { waitForMatch } from '../support/expected-objects.ts';
 import { OPERATOR_RBAC_RULES, poll, startOperatorProcess } from '../support/operator-process.ts';
 import { PATIENT_MAX_RETRIES } from '../support/patient-fleet.ts';
 
-const DEADLINE_MS = 120_000;
+const DEADLINE_MS = 300_000;
 
 describe('objects under churn', () => {
   const controlPlane = useControlPlane();

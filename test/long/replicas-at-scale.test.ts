@@ -5,7 +5,7 @@ import { createReplicas, countUnchanged, type Replicas } from '../support/replic
 import { reportMeasurement } from '../support/report-measurement.ts';
 import { listTunnelObjects, waitForMatch, type ObservedTunnelObject } from '../support/expected-objects.ts';
 
-const DEADLINE_MS = 120_000;
+const DEADLINE_MS = 300_000;
 
 /** One fleet, because the creation of its objects takes most of the time. The second test continues from the first. */
 describe('three replicas with 10,000 tunnels', () => {
