@@ -152,7 +152,7 @@ describe('alerts and dashboard with slices', () => {
     this.timeout(2 * DEADLINE_MS);
     const fired = await poll(DEADLINE_MS, async () => {
       const values = await conditionOf('ReverseTunnelTunnelsRejected', forbidden);
-      return values.length > 0 && values.every((value) => value === FLEET.tenants) ? values : undefined;
+      return values.length > 0 && values.every((value) => value === FLEET.tunnels) ? values : undefined;
     });
     expect(fired).to.have.lengthOf(1);
     const writes = 'reverse_tunnel_api_writes_total{namespace="$namespace", resource="reversetunnelslices"}';

@@ -119,7 +119,7 @@ const CASES: readonly AlertCase[] = [
       'reverse_tunnel_tunnels_rejected{pod="a", reason="policy"}': gauge(9, 9),
     },
     labels: { reason: 'invalid' },
-    summary: '7 reported tunnels or slices are rejected (invalid).',
+    summary: '7 reported tunnels are rejected (invalid).',
     resolvesS: GAUGE_RESOLVES_S,
   },
   {
