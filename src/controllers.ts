@@ -365,7 +365,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     names,
     watches,
     clock,
-    metrics: { ...metrics, apiWrites: metrics.sliceWrites },
+    metrics,
     log,
   });
   const sliceReconciler = new SliceReconciler({

@@ -119,7 +119,6 @@ export function createMetrics() {
       'Time from the reported created_at of a tunnel to writing its ReverseTunnel object or slice, if that time is plausible.',
     ),
     apiWrites: writesOf(apiWrites, 'reversetunnels'),
-    /** The controller of slices gets it in the place of `apiWrites`. */
     sliceWrites: writesOf(apiWrites, 'reversetunnelslices'),
     workqueueDepth: gauge('workqueue_depth', 'Keys waiting for a worker.', ['name']),
     workqueueDelayed: gauge('reverse_tunnel_workqueue_delayed', 'Keys delayed by backoff or rate limiting.', [

@@ -98,12 +98,12 @@ export class SliceWriter {
     departures.begin(scope, leaving);
     try {
       const written = await this.#send(action, slice);
-      metrics.apiWrites.inc({ verb: SLICE_VERBS[action.type], outcome: 'ok' });
+      metrics.sliceWrites.inc({ verb: SLICE_VERBS[action.type], outcome: 'ok' });
       planned.written();
       return written;
     } catch (error) {
       if (!isApiFailure(error)) throw error;
-      metrics.apiWrites.inc({ verb: SLICE_VERBS[action.type], outcome: error.kind });
+      metrics.sliceWrites.inc({ verb: SLICE_VERBS[action.type], outcome: error.kind });
       const isLost = error.kind === 'unavailable' || error.kind === 'unexpected_response';
       if (isLost) planned.outcomeUnknown();
       if (isLost && 'slice' in action) {
@@ -178,10 +178,10 @@ export class SliceWriter {
     const { api, names, metrics } = this.#options;
     try {
       await api.delete(observeSlice(names, stored, () => undefined));
-      metrics.apiWrites.inc({ verb: 'delete', outcome: 'ok' });
+      metrics.sliceWrites.inc({ verb: 'delete', outcome: 'ok' });
     } catch (error) {
       if (!isApiFailure(error)) throw error;
-      metrics.apiWrites.inc({ verb: 'delete', outcome: error.kind });
+      metrics.sliceWrites.inc({ verb: 'delete', outcome: error.kind });
     }
   }
 
