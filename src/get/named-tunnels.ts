@@ -4,7 +4,7 @@ import type { SliceObject } from '../core/slice-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { ApiError } from '../k8s/api-error.ts';
 import { listPages } from '../k8s/reflector.ts';
-import type { ResourceClient } from '../k8s/resource-client.ts';
+import { getIfExists, type ResourceClient } from '../k8s/resource-client.ts';
 import { isUnavailable } from './list-tunnels.ts';
 import { listedTunnelsOf, tunnelOfObject, type ListedTunnel } from './listed-tunnel.ts';
 
@@ -53,7 +53,7 @@ export async function readNamedTunnels<T>(
     const remaining = [...missing].values();
     const readRemaining = async (): Promise<void> => {
       for (const name of remaining) {
-        const object = await getOrUndefined(objects, name, signal);
+        const object = await getIfExists(objects, name, { signal });
         if (object !== undefined) add(name, tunnelOfObject(object));
       }
     };
@@ -83,17 +83,4 @@ export async function readNamedTunnels<T>(
   // A tunnel that got its object and lost its entry meanwhile was in neither read.
   await readObjects();
   return { found, unavailable };
-}
-
-async function getOrUndefined<T>(
-  client: Pick<ResourceClient<T>, 'get'>,
-  name: string,
-  signal: AbortSignal,
-): Promise<T | undefined> {
-  try {
-    return await client.get(name, { signal });
-  } catch (error) {
-    if (error instanceof ApiError && error.kind === 'not_found') return undefined;
-    throw error;
-  }
 }

@@ -272,6 +272,20 @@ export function createResourceClient<T>(
   };
 }
 
+/** Reads one object. Resolves with undefined if it does not exist; rejects with `ApiError` for any other failure. */
+export async function getIfExists<T>(
+  client: Pick<ResourceClient<T>, 'get'>,
+  name: string,
+  options?: CallOptions,
+): Promise<T | undefined> {
+  try {
+    return await client.get(name, options);
+  } catch (error) {
+    if (error instanceof ApiError && error.kind === 'not_found') return undefined;
+    throw error;
+  }
+}
+
 /** Sends a GET for a path that is not a resource. Rejects with `ApiError`. */
 export async function getRaw<T>(path: string, send: (call: Call) => Promise<string>): Promise<T> {
   const action = (): string => `get ${path}`;

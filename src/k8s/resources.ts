@@ -17,8 +17,7 @@ import {
   type TunnelObjectStatus,
 } from '../core/tunnel-object.ts';
 import { rfc3339Micro } from '../timestamps.ts';
-import { ApiError } from './api-error.ts';
-import type { ResourceClient } from './resource-client.ts';
+import { getIfExists, type ResourceClient } from './resource-client.ts';
 
 /** API group and version of the kinds in `crds/`. */
 export const API_GROUP = 'reverse-tunnel.io';
@@ -136,14 +135,7 @@ export function createReporterApi(client: ResourceClient<ReporterObject>) {
     /**
      * Reads with a GET, which the API server answers from etcd's quorum: the result is not older than the request.
      */
-    async read(name: string): Promise<ReporterObject | undefined> {
-      try {
-        return await client.get(name);
-      } catch (error) {
-        if (error instanceof ApiError && error.kind === 'not_found') return undefined;
-        throw error;
-      }
-    },
+    read: (name: string): Promise<ReporterObject | undefined> => getIfExists(client, name),
 
     delete: (name: string, uid: string, resourceVersion: string): Promise<ReporterObject | undefined> =>
       client.delete(name, { uid, resourceVersion }),

@@ -516,14 +516,8 @@ describe('operator that is newer than its CRDs', function () {
       void stream.ended.then(() => (ended = true));
       await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
       await fixture.updatePolicy('edge', { ...ALLOW_ALL, tenants: ['acme'], representation: 'slices' });
-      await fixture.kubectl(
-        'wait',
-        '--for=create',
-        'rts',
-        '-l',
-        'reverse-tunnel.io/tenant=acme',
-        '--timeout=60s',
-      );
+      const sliceExists = ['--for=create', 'rts', '-l', 'reverse-tunnel.io/tenant=acme'];
+      await fixture.kubectl('wait', ...sliceExists, '--timeout=60s');
       await fixture.waitForTunnels();
 
       const isSynced = (reason: string): string =>
@@ -532,14 +526,7 @@ describe('operator that is newer than its CRDs', function () {
       expect((await controlPlane.kubectl(['delete', 'crd', slices])).code).to.equal(0);
       await fixture.kubectl('wait', isSynced('WritesRejected'), 'rtr', '--all', '--timeout=20s');
       await applyCrds(controlPlane);
-      await fixture.kubectl(
-        'wait',
-        '--for=create',
-        'rts',
-        '-l',
-        'reverse-tunnel.io/tenant=acme',
-        '--timeout=20s',
-      );
+      await fixture.kubectl('wait', ...sliceExists, '--timeout=20s');
       await fixture.kubectl('wait', isSynced('TunnelsRejected'), 'rtr', '--all', '--timeout=20s');
       expect(ended).to.equal(false);
       reportMeasurement(`CRD installed and policy created: denied objects gone after ${seconds(ms)}`);
