@@ -67,7 +67,10 @@ export interface BaselineLoop extends AsyncDisposable {
  * operator's. Bodies are encoded before the measurement, responses are read and discarded, and there is no watch. The
  * loop is warmed up when this resolves.
  */
-export async function openBaselineLoop(cluster: BenchCluster, access: Access): Promise<BaselineLoop> {
+export async function openBaselineLoop(
+  cluster: Pick<BenchCluster, 'url' | 'ca'>,
+  access: Pick<Access, 'namespace' | 'token'>,
+): Promise<BaselineLoop> {
   const pool = new Pool(cluster.url, {
     connections: IN_FLIGHT,
     connect: { ca: cluster.ca },

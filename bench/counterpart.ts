@@ -12,6 +12,7 @@ import { reservePorts } from '../control-plane/ports.ts';
 import { COMMAND_NOT_FOUND, lastLines, run } from '../control-plane/run.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/start.ts';
 import { applyCrds } from '../test/support/apply-crds.ts';
+import { baselineObjects, openBaselineLoop } from './baseline.ts';
 import type { DriverResult } from './counterpart-table.ts';
 import { operatorCommand } from './operator.ts';
 import type { Progress } from './progress.ts';
@@ -32,15 +33,30 @@ const SETTLE_POLL_MS = 200;
 /**
  * The operator's report interval in scenarios in which the driver's reporters send a full push and then nothing until the
  * objects are written. The operator ends a stream after three intervals without a report, which are 15 s by default: a
- * busy machine takes longer to write 10,000 objects.
+ * busy machine takes longer to write 10,000 objects or to delete 100,000.
  */
-const SILENT_REPORT_INTERVAL = '60s';
+const SILENT_REPORT_INTERVAL = '5m';
+
+/**
+ * The driver removes all tunnels with empty full pushes. The operator would mark them and delete them 30 s later; the
+ * counterpart deletes them immediately.
+ */
+const DELETE_IMMEDIATELY = ['--removal-hold', '0'];
 
 /**
  * How often one measurement is tried. A slow machine is the usual cause of a failure: the API server ends a watch whose
  * events it cannot pass on within about 100 ms, and the driver then fails with `EOF`.
  */
 const MAX_ATTEMPTS = 3;
+
+/**
+ * So many objects are created and deleted before the driver watches the operator's kind. The API server buffers 1/75 of
+ * its watch cache for each new watch, at least 10 and at most 100 events, and the watch cache grows with the events that
+ * it has seen. The raw writer writes objects of the counterpart's kind, so only the driver's watch of the operator's
+ * kind would have a buffer of 10. These objects are enough for 100 (watch_cache_history.go of k8s.io/apiserver).
+ */
+const WATCH_CACHE_OBJECTS = 3_500;
+const WATCH_CACHE_NAMESPACE = 'watch-cache';
 
 /** The number of objects of the raw writer in a tenth of the size. */
 const QUICK_RAW = ['-raw-n', '2000'];
@@ -51,15 +67,20 @@ const SCENARIOS = [
     name: 'cold',
     full: ['-reporters', '100', '-per', '100'],
     quick: ['-reporters', '100', '-per', '10', ...QUICK_RAW],
-    operatorFlags: ['--report-interval', SILENT_REPORT_INTERVAL],
+    operatorFlags: ['--report-interval', SILENT_REPORT_INTERVAL, ...DELETE_IMMEDIATELY],
   },
   {
     name: 'resident',
     full: ['-reporters', '500', '-per', '100'],
     quick: ['-reporters', '50', '-per', '100', '-idle', '15s', '-dur', '10s', ...QUICK_RAW],
-    operatorFlags: [],
+    operatorFlags: DELETE_IMMEDIATELY,
   },
-  { name: 'big', full: ['-per', '100000'], quick: ['-per', '10000', ...QUICK_RAW], operatorFlags: [] },
+  {
+    name: 'big',
+    full: ['-per', '100000'],
+    quick: ['-per', '10000', ...QUICK_RAW],
+    operatorFlags: ['--report-interval', SILENT_REPORT_INTERVAL, ...DELETE_IMMEDIATELY],
+  },
 ] as const;
 
 type Scenario = (typeof SCENARIOS)[number];
@@ -203,6 +224,7 @@ async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
     await request('POST', '/api/v1/namespaces', { metadata: { name: candidate.namespace } });
     for (const group of ['reverse-tunnel.io', 'bench.test'])
       await watchesStayOpen(controlPlane, `/apis/${group}/v1alpha1/reversetunnels`);
+    await growWatchCache(controlPlane);
     const out = join(controlPlane.folder, 'results.jsonl');
     // The driver reads the CPU time of both programs from these files.
     await writeFile(join(controlPlane.folder, 'api.pid'), String(controlPlane.apiserver.pid));
@@ -252,6 +274,16 @@ async function watchesStayOpen({ request }: ControlPlane, path: string): Promise
     if (performance.now() - startMs >= SETTLE_SECONDS * 1000) return;
     await delay(SETTLE_POLL_MS);
   }
+}
+
+/** Creates and deletes objects of the operator's kind, so that new watches of both kinds have buffers of the same size. */
+async function growWatchCache({ url, caData, adminToken, request }: ControlPlane): Promise<void> {
+  await request('POST', '/api/v1/namespaces', { metadata: { name: WATCH_CACHE_NAMESPACE } });
+  const access = { namespace: WATCH_CACHE_NAMESPACE, token: adminToken };
+  await using loop = await openBaselineLoop({ url, ca: caData }, access);
+  const objects = baselineObjects(0, WATCH_CACHE_OBJECTS);
+  await loop.create(objects);
+  await loop.delete(objects);
 }
 
 /** Builds the programs into the user's cache and returns their folder. Takes minutes with an empty build cache of Go. */
