@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 
 /**
- * Files of the runtime, listening sockets, watches, and connections of probes and scrapes. Measured: 45 without any
- * reporter.
+ * Files of the runtime, listening sockets and watches, of which 45 were measured without any reporter, and 32 connections
+ * of probes and scrapes.
  */
-const RESERVED_FILES = 64;
+const RESERVED_FILES = 80;
 
 /**
  * Returns the maximum number of open files of this process; undefined if it is unlimited or unknown, as outside of

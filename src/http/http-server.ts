@@ -1,6 +1,28 @@
-import { createServer, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type Server, type ServerOptions } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import { parseHostPort } from '../host-port.ts';
+import { ConnectionLimiter } from './connection-limiter.ts';
+
+/** Maximum number of open connections, which must fit into `RESERVED_FILES` in `src/open-files.ts`. */
+const MAX_CONNECTIONS = 32;
+/** Maximum number of responses of one connection that are not sent yet. Probes and Prometheus wait for each response. */
+const MAX_PENDING_RESPONSES = 16;
+/** Node's default, stated because an option of Node can raise it. Enough for the headers that proxies add. */
+const MAX_HEADER_BYTES = 16 * 1024;
+/** How often Node checks connections for an expired deadline. */
+const DEADLINE_CHECK_INTERVAL_MS = 1000;
+
+/** Time limits of each connection. A request has no body, and arrives within milliseconds. */
+export interface HttpTimeouts {
+  /** Deadline for the first request since the connection was opened, and for the end of a request since its start. */
+  readonly requestMs: number;
+  /** Time without progress in sending a response. */
+  readonly stalledMs: number;
+  /** Time between two requests. */
+  readonly keepAliveMs: number;
+}
+
+const DEFAULT_TIMEOUTS: HttpTimeouts = { requestMs: 10_000, stalledMs: 10_000, keepAliveMs: 5000 };
 
 /** The sources of the responses. Declared here, provided by the composition root. */
 export interface HttpSources {
@@ -25,12 +47,17 @@ export interface HttpServer {
 
 /**
  * Serves /livez (200 while the process responds at all), /readyz (200 once reports can be mirrored, otherwise 503 with
- * the reason) and /metrics.
+ * the reason) and /metrics. Clients are not authenticated, so the number of connections, what each of them may buffer, and
+ * the time that it may take are limited.
  *
  * @param address `host:port`; port 0 selects a free port
  * @throws HttpListenError if the address is in use, not local, or invalid
  */
-export async function startHttpServer(address: string, sources: HttpSources): Promise<HttpServer> {
+export async function startHttpServer(
+  address: string,
+  sources: HttpSources,
+  timeouts: HttpTimeouts = DEFAULT_TIMEOUTS,
+): Promise<HttpServer> {
   let pendingMetrics: ReturnType<HttpSources['metrics']> | undefined;
   /** Requests that arrive during a collection share its result: one packet may contain a thousand of them. */
   const collectMetrics: HttpSources['metrics'] = () => {
@@ -39,7 +66,23 @@ export async function startHttpServer(address: string, sources: HttpSources): Pr
     });
     return pendingMetrics;
   };
-  const server = createServer((request, response) => {
+  const options: ServerOptions = {
+    maxHeaderSize: MAX_HEADER_BYTES,
+    headersTimeout: timeouts.requestMs,
+    requestTimeout: timeouts.requestMs,
+    keepAliveTimeout: timeouts.keepAliveMs,
+    connectionsCheckingInterval: Math.min(DEADLINE_CHECK_INTERVAL_MS, timeouts.requestMs),
+  };
+  const pendingResponses = new WeakMap<Socket, number>();
+  const server = createServer(options, (request, response) => {
+    const { socket } = request;
+    const pending = (pendingResponses.get(socket) ?? 0) + 1;
+    if (pending > MAX_PENDING_RESPONSES) {
+      socket.destroy();
+      return;
+    }
+    pendingResponses.set(socket, pending);
+    response.once('close', () => pendingResponses.set(socket, (pendingResponses.get(socket) ?? 1) - 1));
     const respond = (code: number, text: string, contentType = 'text/plain; charset=utf-8'): void => {
       response.writeHead(code, { 'content-type': contentType, 'x-content-type-options': 'nosniff' });
       response.end(request.method === 'HEAD' ? undefined : text);
@@ -68,6 +111,9 @@ export async function startHttpServer(address: string, sources: HttpSources): Pr
         respond(404, 'not found; paths are /livez, /readyz and /metrics\n');
     }
   });
+  server.timeout = timeouts.stalledMs;
+  const limiter = new ConnectionLimiter(MAX_CONNECTIONS);
+  server.on('connection', (socket) => limiter.add(socket));
   await listen(server, address);
   const { port } = server.address() as AddressInfo;
   return {

@@ -205,18 +205,18 @@ describe('hostile environments', function () {
         const warning = operator
           .log()
           .find(({ msg }) => String(msg).startsWith('the limit of open files is low'));
-        expect(warning).to.include({ openFiles: 128, maxConnections: 32, maxApiConnections: 32 });
+        expect(warning).to.include({ openFiles: 128, maxConnections: 24, maxApiConnections: 24 });
         expect(operator.log().find(({ reason }) => reason === 'connections')).to.include({
           error: 'connection limit reached',
         });
-        // Counted, because the other 32 are closed as well once they have been silent for 10 s.
-        const rejected = 'reverse_tunnel_connections_rejected_total{reason="connections"} 368';
+        // Counted, because the other 24 are closed as well once they have been silent for 10 s.
+        const rejected = 'reverse_tunnel_connections_rejected_total{reason="connections"} 376';
         await poll(TIMEOUT_MS, async () => {
           const metrics = await (await fetch(`http://127.0.0.1:${httpPort}/metrics`)).text();
           return metrics.split('\n').includes(rejected) ? true : undefined;
         });
         await poll(TIMEOUT_MS, () =>
-          sockets.filter(({ closed }) => closed).length >= 368 ? true : undefined,
+          sockets.filter(({ closed }) => closed).length >= 376 ? true : undefined,
         );
       } finally {
         for (const socket of sockets) socket.destroy();

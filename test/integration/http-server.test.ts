@@ -1,12 +1,14 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
 import { request, type IncomingMessage } from 'node:http';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { expect } from 'chai';
 import {
   HttpListenError,
   startHttpServer,
   type HttpServer,
   type HttpSources,
+  type HttpTimeouts,
 } from '../../src/http/http-server.ts';
 import { createMetrics } from '../../src/metrics.ts';
 
@@ -27,6 +29,17 @@ async function send(server: HttpServer, path: string, method = 'GET'): Promise<R
   return { code: response.statusCode, headers: response.headers, body };
 }
 
+/** Resolves with the server's end of the next connection. */
+function nextAcceptedSocket(): Promise<Socket> {
+  return new Promise((resolve) => {
+    const onSocket = (message: unknown): void => {
+      unsubscribe('net.server.socket', onSocket);
+      resolve((message as { readonly socket: Socket }).socket);
+    };
+    subscribe('net.server.socket', onSocket);
+  });
+}
+
 describe('startHttpServer', () => {
   let notReadyReason: string | undefined;
   let server: HttpServer;
@@ -38,8 +51,21 @@ describe('startHttpServer', () => {
       text: await metrics.registry.metrics(),
     }),
   };
-  const serve = async (address = '127.0.0.1:0', given: Partial<HttpSources> = {}): Promise<void> => {
-    server = await startHttpServer(address, { ...sources, ...given });
+  const serve = async (
+    address = '127.0.0.1:0',
+    given: Partial<HttpSources> = {},
+    timeouts?: HttpTimeouts,
+  ): Promise<void> => {
+    server = await startHttpServer(address, { ...sources, ...given }, timeouts);
+  };
+  /** Opens a connection, and returns it with the promise of its end. */
+  const open = async (localAddress = '127.0.0.1'): Promise<{ socket: Socket; closed: Promise<unknown> }> => {
+    const { hostname, port } = new URL(`http://${server.address}`);
+    const socket = connect({ host: hostname, port: Number(port), localAddress });
+    socket.on('error', () => {});
+    const closed = new Promise((resolve) => socket.once('close', resolve));
+    await once(socket, 'connect');
+    return { socket, closed };
   };
 
   beforeEach(() => {
@@ -115,11 +141,11 @@ describe('startHttpServer', () => {
     const { hostname, port } = new URL(`http://${server.address}`);
     const socket = connect(Number(port), hostname);
     for (const expected of [1, 2]) {
-      socket.write('GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(100));
+      socket.write('GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(16));
       let received = '';
       for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
         received += String(chunk);
-        if (received.split('HTTP/1.1 200 OK').length > 100) break;
+        if (received.split('HTTP/1.1 200 OK').length > 16) break;
       }
       expect(collections).to.equal(expected);
     }
@@ -171,6 +197,84 @@ describe('startHttpServer', () => {
     socket.resume();
     await once(socket, 'close');
     expect(await send(server, '/livez')).to.deep.include({ code: 200 });
+  });
+
+  it('answers probes while a client holds any number of connections, which are closed from the oldest on', async () => {
+    await serve();
+    const probe = await open();
+    const held: Socket[] = [];
+    // Other tools of the machine, and kubelets, have other addresses than the client.
+    for (let count = 0; count < 200; count += 1) {
+      const { socket } = await open('127.0.0.2');
+      socket.resume();
+      held.push(socket);
+      if (count % 50 === 0) expect(await send(server, '/livez')).to.deep.include({ code: 200 });
+    }
+    const [first] = held;
+    if (first !== undefined && !first.closed) await once(first, 'close');
+    probe.socket.write('GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n');
+    const [answer] = (await once(probe.socket, 'data')) as [Buffer];
+    expect(String(answer)).to.match(/^HTTP\/1\.1 200 OK/);
+    expect(held.at(-1)?.destroyed).to.equal(false);
+    for (const socket of [probe.socket, ...held]) socket.destroy();
+  });
+
+  for (const { what, bytes } of [
+    { what: 'no bytes', bytes: '' },
+    { what: 'half a request line', bytes: 'GET /li' },
+    { what: 'headers without an end', bytes: 'GET /livez HTTP/1.1\r\nHost: a\r\nx' },
+    { what: 'half a body', bytes: 'POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx' },
+    { what: 'one request and half of the next', bytes: 'GET /livez HTTP/1.1\r\nHost: a\r\n\r\nGET /' },
+  ]) {
+    it(`closes a connection with ${what} at its deadline`, async () => {
+      await serve(undefined, {}, { requestMs: 50, stalledMs: 600_000, keepAliveMs: 600_000 });
+      const { socket, closed } = await open();
+      socket.resume();
+      if (bytes !== '') socket.write(bytes);
+      await closed;
+    });
+  }
+
+  it('closes an idle connection between two requests', async () => {
+    await serve(undefined, {}, { requestMs: 600_000, stalledMs: 600_000, keepAliveMs: 1 });
+    const { socket, closed } = await open();
+    socket.resume();
+    socket.write('GET /livez HTTP/1.1\r\nHost: a\r\n\r\n');
+    await closed;
+  });
+
+  it('closes a connection whose client does not read the response', async () => {
+    const text = 'x'.repeat(32 * 1024 * 1024);
+    await serve(
+      undefined,
+      { metrics: () => Promise.resolve({ contentType: 'text/plain', text }) },
+      { requestMs: 600_000, stalledMs: 200, keepAliveMs: 600_000 },
+    );
+    const accepted = nextAcceptedSocket();
+    const { socket } = await open();
+    socket.pause();
+    const closed = once(await accepted, 'close');
+    socket.write('GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n');
+    await closed;
+    socket.destroy();
+  });
+
+  it('closes a connection that requests responses faster than it reads them', async () => {
+    await serve();
+    const { socket, closed } = await open();
+    socket.write('GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(1000));
+    socket.resume();
+    await closed;
+    expect(await send(server, '/livez')).to.deep.include({ code: 200 });
+  });
+
+  it('rejects headers of more than 16 KiB', async () => {
+    await serve();
+    const { socket, closed } = await open();
+    socket.write(`GET /livez HTTP/1.1\r\nhost: a\r\nx: ${'x'.repeat(17_000)}\r\n\r\n`);
+    const [answer] = (await once(socket, 'data')) as [Buffer];
+    expect(String(answer)).to.match(/^HTTP\/1\.1 431 /);
+    await closed;
   });
 
   it('closes open connections, idle or with a partial request, and frees the port', async () => {
