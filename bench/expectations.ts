@@ -143,6 +143,7 @@ const leader = { isHeld: true };
 const slices = new SliceCache(names, { tunnel: () => undefined });
 slices.onKindMissing();
 const mirrored = new MirroredTunnels(tunnels, slices);
+const log = pino({ level: 'warn' });
 const tracker = new ExpectationTracker({
   expectations,
   tunnels: mirrored,
@@ -150,8 +151,8 @@ const tracker = new ExpectationTracker({
   leader,
   queue,
   clock: systemClock,
+  log,
 });
-const log = pino({ level: 'warn' });
 const workers = new Workers({
   queue,
   reconciler: new ExpectationReconciler({

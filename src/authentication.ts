@@ -51,6 +51,7 @@ export async function createAuthentication(
     watchFiles: () =>
       watchFiles(paths, contents, {
         clock,
+        log,
         onChange(newContents) {
           try {
             tls.replace(newContents);

@@ -397,6 +397,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     writeAuthorizer,
     queue: tunnelQueue,
     clock,
+    log,
   });
   const tunnelWorkers = new Workers({
     queue: tunnelQueue,
@@ -451,6 +452,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     fence,
     settings,
     clock,
+    log,
   });
   const takeover = new TakeoverController({
     self,
@@ -464,6 +466,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     readiness,
     leases: apis.leases,
     clock,
+    log,
   });
   const policyStatus = new PolicyStatusWriter({
     api: apis.policies,
@@ -480,6 +483,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     leader,
     queue: expectationQueue,
     clock,
+    log,
   });
   const expectationWorkers = new Workers({
     queue: expectationQueue,

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { Clock } from './clock.ts';
 import { errorMessage } from './error-message.ts';
+import type { Log } from './log.ts';
 import { runPeriodically } from './run-periodically.ts';
 
 /** Adds little to the minute that a kubelet takes to update a mounted ConfigMap or Secret, and small files are cheap to read. */
@@ -13,6 +14,7 @@ export interface FileWatcherOptions<T> {
   readonly clock: Clock;
   /** Called with the contents of all files when at least one has changed. */
   readonly onChange: (contents: T) => void;
+  readonly log: Log;
   /** Called once when the files can no longer be read; until they can, they count as unchanged. */
   readonly onError?: (error: FileReadError) => void;
 }
@@ -45,12 +47,12 @@ export async function readFiles<T extends FileSet<T>>(paths: T): Promise<T> {
 export function watchFiles<T extends FileSet<T>>(
   paths: T,
   contents: T,
-  { clock, onChange, onError }: FileWatcherOptions<T>,
+  { clock, log, onChange, onError }: FileWatcherOptions<T>,
 ): () => void {
   let lastContents = contents;
   let isReadable = true;
   let isStopped = false;
-  const stopPolling = runPeriodically(clock, POLL_INTERVAL_MS, async () => {
+  const poll = async (): Promise<void> => {
     let currentContents: T;
     try {
       currentContents = await readFiles(paths);
@@ -63,6 +65,11 @@ export function watchFiles<T extends FileSet<T>>(
     if (isStopped || areEqual(currentContents, lastContents)) return;
     lastContents = currentContents;
     onChange(currentContents);
+  };
+  const stopPolling = runPeriodically(clock, log, {
+    name: 'check files for changes',
+    intervalMs: POLL_INTERVAL_MS,
+    run: poll,
   });
   return () => {
     isStopped = true;

@@ -1,5 +1,6 @@
 import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8';
 import type { Clock } from './clock.ts';
+import type { Log } from './log.ts';
 import { runPeriodically } from './run-periodically.ts';
 
 const POLL_INTERVAL_MS = 2000;
@@ -39,6 +40,7 @@ export interface HeapTrimmerOptions {
   /** Returns true while no writes are pending. */
   readonly isIdle: () => boolean;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 /**
@@ -52,7 +54,7 @@ export interface HeapTrimmerOptions {
  *
  * @returns a function that stops trimming and restores V8's default
  */
-export function startHeapTrimmer({ heap, isIdle, clock }: HeapTrimmerOptions): () => void {
+export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOptions): () => void {
   let baselineBytes = heap.committedBytes();
   let wasIdle = false;
   let pollsLeft = 0;
@@ -71,7 +73,11 @@ export function startHeapTrimmer({ heap, isIdle, clock }: HeapTrimmerOptions): (
     wasIdle = idle;
   }
 
-  const stopPolling = runPeriodically(clock, POLL_INTERVAL_MS, poll);
+  const stopPolling = runPeriodically(clock, log, {
+    name: 'return unused memory',
+    intervalMs: POLL_INTERVAL_MS,
+    run: poll,
+  });
   return () => {
     stopPolling();
     if (pollsLeft > 0) heap.setMemorySaver(false);

@@ -191,7 +191,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   );
   const grpcAddress = await wrapStartError(grpc.listen(), http);
   const stopWatching = authentication.watchFiles();
-  const stopHeapTrimmer = startHeapTrimmer({ heap: v8Heap, isIdle: () => tunnels.queue.idle, clock });
+  const stopHeapTrimmer = startHeapTrimmer({ heap: v8Heap, isIdle: () => tunnels.queue.idle, clock, log });
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();

@@ -66,6 +66,7 @@ async function serve(
           { config: file.text },
           {
             clock: systemClock,
+            log,
             onChange(contents) {
               const result = readConfig(flags, contents.config);
               if ('config' in result) operator.reconfigure(result.config);

@@ -9,6 +9,7 @@ import { newBucket } from '../core/token-bucket.ts';
 import { GroupIndex, presenceOf, TunnelGroup, type Presence } from '../core/tunnel-groups.ts';
 import type { ObservedTunnel } from '../core/tunnel-object.ts';
 import { sameIdentity } from '../core/tunnel.ts';
+import type { Log } from '../log.ts';
 import { runPeriodically } from '../run-periodically.ts';
 import type { ExpectationCache, ExpectationCacheEventHandler } from './expectation-cache.ts';
 import { COUNTS_DELAY_MS } from './expectation-entry.ts';
@@ -43,6 +44,7 @@ export interface ExpectationTrackerOptions {
   /** Limit of the matches of all expectations together. Default: 200,000. */
   readonly maxMatches?: number;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 /**
@@ -77,8 +79,12 @@ export class ExpectationTracker implements MirroredTunnelsEventHandler, Expectat
   }
 
   start(): void {
-    const { clock } = this.#options;
-    this.#stopPolling = runPeriodically(clock, LEADER_CHECK_INTERVAL_MS, () => this.#checkLeader());
+    const { clock, log } = this.#options;
+    this.#stopPolling = runPeriodically(clock, log, {
+      name: 'check whether this replica evaluates expectations',
+      intervalMs: LEADER_CHECK_INTERVAL_MS,
+      run: () => this.#checkLeader(),
+    });
   }
 
   /** Ends all timers, and forgets everything. */

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
 import { runPeriodically } from '../run-periodically.ts';
 import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { ReporterEnqueuer } from './reporter-enqueuer.ts';
@@ -26,6 +27,7 @@ export interface ExpiryControllerOptions {
   readonly fence: WriteFence;
   readonly settings: ControllerSettings;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 interface ExpiryCandidate {
@@ -53,7 +55,12 @@ export class ExpiryController {
   }
 
   start(): void {
-    this.#stopTicking = runPeriodically(this.#options.clock, TICK_INTERVAL_MS, () => this.#tick());
+    const { clock, log } = this.#options;
+    this.#stopTicking = runPeriodically(clock, log, {
+      name: 'queue the tunnels of disconnected reporters',
+      intervalMs: TICK_INTERVAL_MS,
+      run: () => this.#tick(),
+    });
   }
 
   stop(): void {

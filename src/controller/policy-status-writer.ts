@@ -41,7 +41,12 @@ export class PolicyStatusWriter {
   }
 
   start(): void {
-    this.#stopPolling = runPeriodically(this.#options.clock, POLL_INTERVAL_MS, () => this.#poll());
+    const { clock, log } = this.#options;
+    this.#stopPolling = runPeriodically(clock, log, {
+      name: 'write the status of policies',
+      intervalMs: POLL_INTERVAL_MS,
+      run: () => this.#poll(),
+    });
   }
 
   stop(): void {

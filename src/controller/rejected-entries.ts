@@ -78,7 +78,12 @@ export class RejectedEntries {
   }
 
   start(): void {
-    this.#stop = runPeriodically(this.#options.clock, CLEANUP_INTERVAL_MS, () => this.#cleanUp());
+    const { clock, log } = this.#options;
+    this.#stop = runPeriodically(clock, log, {
+      name: 'clean up rejected entries',
+      intervalMs: CLEANUP_INTERVAL_MS,
+      run: () => this.#cleanUp(),
+    });
   }
 
   stop(): void {

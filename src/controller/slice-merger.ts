@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { Ledger } from '../core/ledger.ts';
+import type { Log } from '../log.ts';
 import { runPeriodically } from '../run-periodically.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { SliceAssignments } from './slice-assignments.ts';
@@ -20,6 +21,7 @@ export interface SliceMergerOptions {
   /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 /**
@@ -37,7 +39,12 @@ export class SliceMerger {
   }
 
   start(): void {
-    this.#stop = runPeriodically(this.#options.clock, INTERVAL_MS, () => this.#mergeSome());
+    const { clock, log } = this.#options;
+    this.#stop = runPeriodically(clock, log, {
+      name: 'merge half-empty slices',
+      intervalMs: INTERVAL_MS,
+      run: () => this.#mergeSome(),
+    });
   }
 
   stop(): void {

@@ -1,6 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { reporterIdOf } from '../core/reporter-object.ts';
 import { parseReporterKey, type ReporterId } from '../core/tunnel.ts';
+import type { Log } from '../log.ts';
 import { runPeriodically } from '../run-periodically.ts';
 import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { Readiness } from './readiness.ts';
@@ -39,6 +40,7 @@ export interface TakeoverControllerOptions {
     ): Promise<unknown>;
   };
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 /**
@@ -58,7 +60,12 @@ export class TakeoverController {
   }
 
   start(): void {
-    this.#stopScanning = runPeriodically(this.#options.clock, SCAN_INTERVAL_MS, () => this.#scan());
+    const { clock, log } = this.#options;
+    this.#stopScanning = runPeriodically(clock, log, {
+      name: 'scan for abandoned reporters',
+      intervalMs: SCAN_INTERVAL_MS,
+      run: () => this.#scan(),
+    });
   }
 
   stop(): void {

@@ -72,6 +72,7 @@ export function createExpectationHarness({
     queue,
     maxMatches,
     clock,
+    log,
   });
   const workers = new Workers({
     queue,

@@ -1,4 +1,5 @@
 import { expect } from 'chai';
+import { pino } from 'pino';
 import { TakeoverController } from '../../src/controller/takeover-controller.ts';
 import { ReporterCache } from '../../src/controller/reporter-cache.ts';
 import type { ReporterObject } from '../../src/core/reporter-object.ts';
@@ -51,6 +52,7 @@ function createScene() {
     readiness: { hasSynced: true },
     leases: { delete: () => Promise.resolve() },
     clock,
+    log: pino({ level: 'silent' }),
   });
   inheritance.start();
   return { clock, world, inherited, stop: () => inheritance.stop() };

@@ -2,6 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { getHeapSpaceStatistics } from 'node:v8';
 import { expect } from 'chai';
+import { pino } from 'pino';
 import { startHeapTrimmer, v8Heap } from '../../src/heap-trimmer.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
@@ -28,6 +29,7 @@ describe('heap trimmer', () => {
       },
       isIdle: () => isIdle,
       clock,
+      log: pino({ level: 'silent' }),
     });
   });
 
