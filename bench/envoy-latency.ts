@@ -16,6 +16,7 @@ import type { ControlPlane } from '../control-plane/start.ts';
 import { substituteExample } from '../envoy/bootstrap.ts';
 import { startEnvoy, type EnvoyProcess } from '../envoy/process.ts';
 import { resolveEnvoys, type ResolvedEnvoy } from '../envoy/resolve.ts';
+import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
 import { createFleet } from '../src/simulate/fleet.ts';
 import { startAgent } from '../test/support/agent-process.ts';
 import { writeEnvoyCertificates } from '../test/support/certificates.ts';
@@ -32,7 +33,17 @@ const TRANSPORTS = [
   { name: 'mTLS', responder: 'envoy-responder-mtls.yaml', initiator: 'envoy-initiator-mtls.yaml' },
 ];
 
-await main();
+const COMMAND = {
+  usage: ['npm run bench:envoy'],
+  description:
+    'Measures the time from the start and the end of a tunnel of an Envoy to its object. Takes minutes.',
+  flags: {},
+  footer: 'Exit code: 0, 1 on a failure, 2 for a usage error.\n',
+} as const satisfies CommandDescription;
+
+const parsed = parseFlags(COMMAND, process.argv.slice(2));
+if ('values' in parsed) await main();
+else process.exitCode = endWithUsage('bench:envoy', parsed);
 
 async function main(): Promise<void> {
   const envoys = await resolveEnvoys();

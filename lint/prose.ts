@@ -5,6 +5,7 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
 import { ALLOWED_TEXTS, PROSE_RULES } from './prose-rules.ts';
 import type { AllowedText, ProseRule } from './prose-rules.ts';
 import { paragraphSegments, typescriptSegments } from './text-segments.ts';
@@ -17,6 +18,13 @@ export interface ProseFinding {
   readonly words: string;
   readonly suggestion: string;
 }
+
+const COMMAND = {
+  usage: ['npm run lint:prose'],
+  description: 'Reports words and phrases that lint/prose-rules.ts avoids.',
+  flags: {},
+  footer: 'Exit code: 0, 1 for findings, 2 for a usage error.\n',
+} as const satisfies CommandDescription;
 
 const CHECKED_FILES = /\.(?:ts|md|ya?ml|tpl|txt|json)$|(?:^|\/)Dockerfile$|^\.ci\//;
 /** Texts of others, recorded output, and the list of the words itself. */
@@ -117,4 +125,7 @@ function main(): number {
   return findings.length + unused.length === 0 ? 0 : 1;
 }
 
-if (import.meta.main) process.exitCode = main();
+if (import.meta.main) {
+  const parsed = parseFlags(COMMAND, process.argv.slice(2));
+  process.exitCode = 'values' in parsed ? main() : endWithUsage('lint:prose', parsed);
+}

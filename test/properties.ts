@@ -3,31 +3,49 @@
  * than an ordinary test run and from one seed that is printed. Runs in several processes.
  */
 import { spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
-import { parseArgs } from 'node:util';
+import { numberInRange } from '../src/flag-values.ts';
+import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
 
 const UNIT_FILES = ['test/unit/model-objects.test.ts', 'test/unit/policy-enforcement.test.ts'];
 const SERVER_FILE = 'test/integration/model-server.test.ts';
 /** The sequences over sockets take by far the longest. The number is fixed, so that a seed means the same everywhere. */
 const SERVER_PROCESSES = 4;
-const SEEDS = 2 ** 31;
+const MAX_SEED = 2 ** 31 - 1;
 
-const { values } = parseArgs({
-  options: {
-    /** Number of sequences per property. */
-    runs: { type: 'string', default: '10000' },
-    /** An integer. The same seed gives the same sequences. */
-    seed: { type: 'string', default: String(Math.floor(Math.random() * SEEDS)) },
+const COMMAND = {
+  usage: ['npm run properties [-- FLAG ...]'],
+  description:
+    'Compares the operator with a reference model, for random sequences of reports and policies. Takes minutes.',
+  flags: {
+    runs: {
+      metavar: 'N',
+      description: 'sequences per property',
+      default: '10000',
+      read: numberInRange(1, 1_000_000_000),
+    },
+    seed: {
+      metavar: 'N',
+      description: 'the same seed gives the same sequences',
+      defaultText: 'random',
+      read: numberInRange(0, MAX_SEED),
+    },
   },
-});
-const errors = Object.entries(values).filter(([, value]) => !/^-?\d{1,10}$/.test(value));
-for (const [flag, value] of errors) {
-  process.stderr.write(`properties: --${flag} ${value}: must be a whole number\n`);
-}
-process.exitCode = errors.length > 0 ? 2 : await run(Number(values.runs), Number(values.seed));
+  footer: 'Exit code: 0, 1 or more when a property does not hold, 2 for a usage error.\n',
+} as const satisfies CommandDescription;
 
-async function run(runs: number, seed: number): Promise<number> {
+const parsed = parseFlags(COMMAND, process.argv.slice(2));
+process.exitCode = 'values' in parsed ? await run(parsed.values) : endWithUsage('properties', parsed);
+
+async function run({
+  runs,
+  seed = randomInt(MAX_SEED),
+}: {
+  readonly runs: number;
+  readonly seed: number | undefined;
+}): Promise<number> {
   process.stdout.write(`${runs} sequences per property, seed ${seed}\n`);
   const perProcess = Math.ceil(runs / SERVER_PROCESSES);
   const codes = await Promise.all([

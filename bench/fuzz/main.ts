@@ -165,7 +165,7 @@ function parsePlan(): Plan | number {
     const frames = { seed, from: 0, to: parseWholeNumber('frames', values.frames ?? '100000') };
     return { messages, frames, isSingleCase: false };
   } catch (error) {
-    process.stderr.write(`${(error as Error).message}\n${HELP}`);
+    process.stderr.write(`fuzz: ${(error as Error).message.split('. ')[0]}; see --help for all flags\n`);
     return EXIT_USAGE;
   }
 }

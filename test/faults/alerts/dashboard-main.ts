@@ -7,6 +7,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ControlPlaneClient } from '../../../control-plane/start.ts';
+import { endWithUsage, parseFlags, type CommandDescription } from '../../../src/flags.ts';
 import { poll } from '../../support/operator-process.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
 import { openFaultFixture } from '../real/fault-fixture.ts';
@@ -22,6 +23,14 @@ import { startPrometheus, type PrometheusProcess, type QueriedSeries } from './p
 
 const ROOT = join(import.meta.dirname, '..', '..', '..');
 const DASHBOARD = join(ROOT, 'charts', 'reverse-tunnel-operator', 'files', 'dashboard.json');
+const COMMAND = {
+  usage: ['npm run dashboard:images [-- FOLDER]'],
+  description: 'Draws the panels of the dashboard with a real Prometheus. Takes about 13 minutes.',
+  operand: { metavar: 'FOLDER', description: 'where the images are written (default: docs/images)' },
+  flags: {},
+  footer: 'Exit code: 0, 1 on a failure, 2 for a usage error.\n',
+} as const satisfies CommandDescription;
+
 const FLEET = { reporters: 10, tunnels: 1000, churnPerSecond: 5 };
 const NORMAL_MS = 5 * 60_000;
 const FAULT_MS = 2 * 60_000;
@@ -74,8 +83,7 @@ async function setRepresentations(controlPlane: ControlPlaneClient, namespace: s
   if (status !== 201) throw new Error(`create policy: ${status}`);
 }
 
-async function main(): Promise<void> {
-  const folder = process.argv[2] ?? join(ROOT, 'docs', 'images');
+async function main(folder: string): Promise<void> {
   const { panels } = JSON.parse(await readFile(DASHBOARD, 'utf8')) as { panels: readonly DashboardPanel[] };
   const { setStatus, print, end } = openStatusLine('dashboard');
   setStatus('starting the control plane, an operator and Prometheus');
@@ -128,4 +136,8 @@ async function main(): Promise<void> {
   }
 }
 
-await main();
+const parsed = parseFlags(COMMAND, process.argv.slice(2));
+if (!('values' in parsed)) process.exitCode = endWithUsage('dashboard:images', parsed);
+else if (parsed.operands.length > 1)
+  process.exitCode = endWithUsage('dashboard:images', { errors: ['more than one FOLDER'] });
+else await main(parsed.operands[0] ?? join(ROOT, 'docs', 'images'));

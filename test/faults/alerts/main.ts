@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parse } from 'yaml';
 import { reservePorts } from '../../../control-plane/ports.ts';
+import { endWithUsage, parseFlags, type CommandDescription } from '../../../src/flags.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
 import { openFaultFixture, type FaultFixture } from '../real/fault-fixture.ts';
 import { openStatusLine } from '../real/status-line.ts';
@@ -28,6 +29,15 @@ const FIRING_DEADLINE_MS = 18 * 60_000;
 /** A conflict ends 10 minutes after the last change. */
 const SILENT_DEADLINE_MS = 14 * 60_000;
 const POLL_INTERVAL_MS = 5000;
+const FAULT_NAMES = ALERT_FAULTS.map(({ name }) => name);
+
+const COMMAND = {
+  usage: ['npm run test:alerts [-- FAULT ...]'],
+  description: 'Runs the alerts with a real Prometheus during faults. Takes about 25 minutes.',
+  operand: { metavar: 'FAULT', description: `run only these faults, of ${FAULT_NAMES.join(', ')}` },
+  flags: {},
+  footer: 'Exit code: 0, 1 when an alert did not fire or stayed, 2 for a usage error.\n',
+} as const satisfies CommandDescription;
 
 interface AlertTimes {
   /** Seconds from the fault until firing, as an evaluation shows it. */
@@ -111,7 +121,7 @@ async function runFault(
   return { fault, alerts, evaluated, passed };
 }
 
-async function main(): Promise<number> {
+async function main(only: readonly string[]): Promise<number> {
   const { setStatus, print, end } = openStatusLine('alerts');
   const { alerts } = parse(await readFile(join(FILES, 'alerts.yaml'), 'utf8')) as { alerts: AlertTemplate[] };
   const dashboard = JSON.parse(await readFile(join(FILES, 'dashboard.json'), 'utf8')) as {
@@ -120,7 +130,6 @@ async function main(): Promise<number> {
   const expressions = [
     ...new Set(dashboard.panels.flatMap(({ targets = [] }) => targets.map(({ expr }) => expr))),
   ];
-  const only = process.argv.slice(2);
   const faults = ALERT_FAULTS.filter(({ name }) => only.length === 0 || only.includes(name));
   const installations: FaultFixture[] = [];
   let prometheus: PrometheusProcess | undefined;
@@ -194,4 +203,11 @@ async function main(): Promise<number> {
   }
 }
 
-process.exitCode = await main();
+const parsed = parseFlags(COMMAND, process.argv.slice(2));
+process.exitCode = 'values' in parsed ? await runNamed(parsed.operands) : endWithUsage('test:alerts', parsed);
+
+async function runNamed(names: readonly string[]): Promise<number> {
+  const unknown = names.filter((name) => !FAULT_NAMES.includes(name));
+  const errors = unknown.map((name) => `unknown fault ${name}: must be one of ${FAULT_NAMES.join(', ')}`);
+  return errors.length > 0 ? endWithUsage('test:alerts', { errors }) : await main(names);
+}
