@@ -61,6 +61,7 @@ const OTHERS_FLAGS = new Set([
     '--expose-gc',
     '--max-semi-space-size',
     '--no-flush-bytecode',
+    '--liftoff-only',
     '--always-sparkplug',
     '--invocation-count-for-maglev',
     '--no-parallel-scavenge',

@@ -24,7 +24,10 @@ import { COMPILE_CACHE } from './compile-cache.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** The image's ENTRYPOINT, from source. */
-const ENTRYPOINT = ['--max-semi-space-size=8', '--no-flush-bytecode', join(ROOT, 'src', 'main.ts')];
+const ENTRYPOINT = [
+  ...['--max-semi-space-size=8', '--no-flush-bytecode', '--liftoff-only'],
+  join(ROOT, 'src', 'main.ts'),
+];
 const SYNC_INTERVAL_MS = 250;
 
 interface Probe {

@@ -1,0 +1,50 @@
+/** The flags of V8 with which the operator is started: see docs/decisions/0017-v8-flags.md and 0019-native-memory.md. */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { expect } from 'chai';
+
+const ROOT = new URL('../../', import.meta.url);
+
+/** Returns the flags in the first line of the program, which apply when it is started by its name. */
+function programFlags(): readonly string[] {
+  const [first = ''] = readFileSync(new URL('src/main.ts', ROOT), 'utf8').split('\n', 1);
+  return first.split(' ').filter((word) => word.startsWith('--'));
+}
+
+describe('flags of the program', () => {
+  const flags = programFlags();
+
+  it('are those of the image and of the program that compiles its code', () => {
+    const commands = readFileSync(new URL('Dockerfile', ROOT), 'utf8').matchAll(
+      /^(?:RUN|ENTRYPOINT) (\["\/nodejs\/bin\/node".*\])$/gm,
+    );
+    const words = [...commands].map(([, command = '']) => JSON.parse(command) as string[]);
+    expect(words.map((command) => command.slice(1, -1))).to.deep.equal([flags, flags]);
+  });
+
+  it('are accepted by Node without output', () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', '0'], {
+      encoding: 'utf8',
+    });
+    expect({ status, stdout, stderr }).to.deep.equal({ status: 0, stdout: '', stderr: '' });
+  });
+
+  it('keep V8 from optimizing WebAssembly, however often it runs', () => {
+    // One function, which counts its argument down to 0. By default, V8 optimizes it after some milliseconds.
+    const script = `
+      const module = [
+        ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 6, 1, 96, 1, 127, 1, 127, 3, 2, 1, 0, 7, 5, 1, 1, 102, 0, 0],
+        ...[10, 18, 1, 16, 0, 3, 64, 32, 0, 65, 1, 107, 34, 0, 13, 0, 11, 32, 0, 11],
+      ];
+      const { f } = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(module))).exports;
+      const endMs = performance.now() + 300;
+      while (!%IsTurboFanFunction(f) && performance.now() < endMs) f(100_000);
+      console.log(%IsTurboFanFunction(f));`;
+    const { stdout, stderr } = spawnSync(
+      process.execPath,
+      [...flags, '--allow-natives-syntax', '-e', script],
+      { encoding: 'utf8' },
+    );
+    expect({ stdout, stderr }).to.deep.equal({ stdout: 'false\n', stderr: '' });
+  });
+});
