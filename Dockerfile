@@ -25,8 +25,8 @@ RUN find node_modules -type d -name prebuilds -prune -exec rm -rf {} + \
       -name '*.md' ! -iname 'licen[sc]e*' ! -iname 'copying*' ! -iname 'notice*' ! -iname 'copyright*' ! -iname 'authors*' \
     \) -delete
 
-# Writes the code that V8 compiles at the start. It is valid for this Node, path and user, for the flags of V8, and for
-# a CPU with the same features; otherwise the program compiles it as it starts.
+# Writes the code that V8 compiles at the start and for the first reports. It is valid for this Node, under the flags of
+# V8; otherwise the program compiles it when it is used.
 FROM --platform=$BUILDPLATFORM gcr.io/distroless/nodejs${NODE_VERSION}-debian13:nonroot AS compiled
 WORKDIR /app
 COPY --from=build /src/package.json ./
@@ -35,14 +35,14 @@ COPY --from=build /src/dist dist
 COPY proto proto
 COPY crds crds
 USER 65532:65532
-ENV NODE_ENV=production NODE_COMPILE_CACHE=/tmp/compile-cache
-RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "--liftoff-only", "/app/dist/warm-up.js"]
+ENV NODE_ENV=production
+RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "--liftoff-only", "/app/dist/warm-up.js", "/tmp/compile-cache"]
 
 # Adds that code, unless the image is for another platform, and removes the program that has written it.
 FROM build AS complete
 ARG BUILDPLATFORM
 ARG TARGETPLATFORM
-# Node creates these files for their owner only; the program must be able to read them, but not to write them.
+# The program must be able to read these files, but not to write them.
 COPY --from=compiled --chown=0:0 --chmod=0755 /tmp/compile-cache dist/compile-cache
 RUN rm dist/warm-up.js dist/warm-up.js.map \
  && if [ "$BUILDPLATFORM" != "$TARGETPLATFORM" ]; then rm -r dist/compile-cache; fi

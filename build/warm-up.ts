@@ -1,9 +1,11 @@
 /**
- * Runs the operator until it has created an object for a report, so that Node writes the code that V8 has compiled for
- * that when this process ends: see `src/compile-cache.ts`. The API server is in this process.
+ * Runs the operator until it has written what a few reports have changed, and writes the code that V8 has compiled for
+ * that: see `src/code-cache.ts`. The API server is in this process.
+ *
+ *   node warm-up.js [FOLDER]   FOLDER: default `dist/compile-cache`
  */
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,8 +16,12 @@ import { readProjectCrds } from '../embedded-api-server/kinds.ts';
 import type { ApiRequest } from '../embedded-api-server/requests.ts';
 import { ApiStore } from '../embedded-api-server/store.ts';
 import { WatchCache } from '../embedded-api-server/watch-cache.ts';
-import { useCompileCache } from '../src/compile-cache.ts';
+import { loadBundle } from '../src/code-cache.ts';
+import { compileCacheFolder } from '../src/compile-cache.ts';
+import type { ReportMessage, ReportStream } from '../src/grpc/report-message.ts';
 import { dialReportingService } from '../src/grpc/reporting-client.ts';
+import { packageFile } from '../src/package-files.ts';
+import type * as Server from '../src/server-command.ts';
 import { createCertificateAuthority } from '../test/support/certificates.ts';
 
 const NAMESPACE = 'default';
@@ -23,13 +29,24 @@ const COLLECTION = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${NAMESPACE}/rev
 /** After this time, the build continues with what has been compiled so far. It takes 1 s on an idle machine. */
 const TIMEOUT_MS = 60_000;
 const POLL_INTERVAL_MS = 20;
-const REPORT = {
-  node: { id: 'warm-up', cluster: '' },
-  added: [{ name: 'a', tenantID: 'a', clusterID: 'a', nodeID: 'a', createdAt: undefined }],
-  removedNames: [],
-  fullPush: true,
-  nonce: 1n,
-};
+/** Enough for a report that is not decoded at once, and for several requests at the same time. */
+const TUNNELS = Array.from({ length: 40 }, (_, index) => ({
+  name: `tunnel-${index}`,
+  tenantID: 'tenant',
+  clusterID: 'cluster',
+  nodeID: `tunnel-${index}`,
+  createdAt: { seconds: 1_700_000_000 + index, nanos: index },
+}));
+/** The reports of one stream: a full push, a heartbeat, changes of one tunnel each, and a full push without tunnels. */
+const REPORTS = [
+  { added: TUNNELS.slice(1), fullPush: true },
+  {},
+  { added: TUNNELS.slice(0, 1) },
+  { removedNames: ['tunnel-0'] },
+  { fullPush: true },
+];
+/** The number of objects after each report. */
+const OBJECTS = [39, 39, 40, 39, 0];
 
 /** Starts the API server; `handle` sends it a request without a connection. */
 async function startApiServer(folder: string) {
@@ -63,39 +80,52 @@ async function freeAddress(): Promise<string> {
   return `127.0.0.1:${port}`;
 }
 
+function reportMessage(index: number, report: Partial<ReportMessage>): ReportMessage {
+  const node = { id: 'warm-up', cluster: '' };
+  return { node, added: [], removedNames: [], fullPush: false, nonce: BigInt(index + 1), ...report };
+}
+
 async function main(): Promise<void> {
-  useCompileCache();
+  const cacheFolder = process.argv[2] ?? compileCacheFolder();
+  const server = loadBundle(packageFile('dist/server-command.js'), cacheFolder);
+  const { runServer } = server.exports as typeof Server;
   const folder = mkdtempSync(join(tmpdir(), 'reverse-tunnel-warm-up-'));
   const apiServer = await startApiServer(folder);
   const [grpcAddress, httpAddress] = [await freeAddress(), await freeAddress()];
-  const { runServer } = await import('../src/server-command.ts');
   const running = runServer([
     '--auth=insecure',
     '--log-level=error',
+    '--removal-hold=0',
     `--kubeconfig=${apiServer.kubeconfigPath}`,
     `--grpc-address=${grpcAddress}`,
     `--http-address=${httpAddress}`,
   ]);
   const reporter = dialReportingService({ address: grpcAddress });
   const deadlineMs = Date.now() + TIMEOUT_MS;
-  const isComplete = (): boolean => apiServer.handle('GET', COLLECTION).includes('tunnelName');
-  let isConnected = false;
-  while (!isComplete() && Date.now() < deadlineMs) {
-    if (!isConnected) {
-      isConnected = true;
-      const stream = reporter.openStream({ onResponse() {}, onEnd: () => (isConnected = false) });
-      stream.send(REPORT);
+  const countObjects = (): number =>
+    (JSON.parse(apiServer.handle('GET', COLLECTION)) as { items: unknown[] }).items.length;
+  let stream: ReportStream | undefined;
+  for (const [index, report] of REPORTS.entries()) {
+    stream?.send(reportMessage(index, report));
+    while (countObjects() !== OBJECTS[index] && Date.now() < deadlineMs) {
+      // The server does not listen yet, or has ended the stream.
+      if (stream === undefined) {
+        stream = reporter.openStream({ onResponse() {}, onEnd: () => (stream = undefined) });
+        stream.send(reportMessage(index, report));
+      }
+      await delay(POLL_INTERVAL_MS);
     }
-    await delay(POLL_INTERVAL_MS);
   }
-  if (!isComplete())
+  if (Date.now() >= deadlineMs)
     process.stderr.write(
-      `warm-up: no object within ${TIMEOUT_MS / 1000} s; the compile cache is incomplete\n`,
+      `warm-up: not complete within ${TIMEOUT_MS / 1000} s; the compile cache may be incomplete\n`,
     );
   reporter.close();
   process.kill(process.pid, 'SIGTERM');
   const code = await running;
   await apiServer.close();
+  mkdirSync(cacheFolder, { recursive: true });
+  writeFileSync(join(cacheFolder, server.cacheName), server.compiledCode());
   rmSync(folder, { recursive: true });
   process.exit(code);
 }

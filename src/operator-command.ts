@@ -1,5 +1,8 @@
-import { useCompileCache } from './compile-cache.ts';
+import { loadBundle } from './code-cache.ts';
+import { compileCacheFolder, useCompileCache } from './compile-cache.ts';
 import { handleOutputErrors } from './output-errors.ts';
+import { packageFile } from './package-files.ts';
+import type * as Server from './server-command.ts';
 import { findSubcommand } from './subcommands.ts';
 
 /**
@@ -12,7 +15,14 @@ export async function runOperatorCommand(argv: readonly string[]): Promise<numbe
   handleOutputErrors('reverse-tunnel-operator');
   const subcommand = findSubcommand(argv[0]);
   if (subcommand !== undefined) return await subcommand(argv.slice(1));
-  // Loaded only when it is used: an agent next to each Envoy must not hold the operator in memory.
-  const { runServer } = await import('./server-command.ts');
+  const { runServer } = await importServer();
   return await runServer(argv);
+}
+
+/** Loads the server only when it is used: an agent next to each Envoy must not hold the operator in memory. */
+async function importServer(): Promise<typeof Server> {
+  // Source maps apply only to modules that Node itself has loaded.
+  const isBundle = import.meta.url.endsWith('.js') && !process.sourceMapsEnabled;
+  if (!isBundle) return await import('./server-command.ts');
+  return loadBundle(packageFile('dist/server-command.js'), compileCacheFolder()).exports as typeof Server;
 }

@@ -75,10 +75,41 @@ describe('the build', () => {
     expect(stdout.split('\n')).to.include('/grpc.reflection.v1.ServerReflection/ServerReflectionInfo');
   });
 
-  it('writes the code that V8 has compiled once an object has been created for a report', () => {
-    expect(run([program('warm-up.js')])).to.include({ status: 0, stdout: '', stderr: '' });
-    const files = readdirSync(program('compile-cache'), { recursive: true, withFileTypes: true });
-    expect(files.filter((file) => file.isFile())).to.have.length.greaterThan(0);
+  describe('with the code that V8 has compiled', () => {
+    interface Loaded {
+      readonly type: string;
+      readonly isCached: boolean;
+      readonly codeBytes: number;
+    }
+
+    /** Starts Node and loads the server, with the code in `folder`. */
+    function load(folder: string, flags: readonly string[] = []): Loaded {
+      const [loader, server, cache] = [join(ROOT, 'src/code-cache.ts'), program('server-command.js'), folder];
+      const script = `
+        import { loadBundle } from ${JSON.stringify(loader)};
+        const loaded = loadBundle(${JSON.stringify(server)}, ${JSON.stringify(cache)});
+        const type = typeof loaded.exports.runServer;
+        const codeBytes = loaded.compiledCode().length;
+        console.log(JSON.stringify({ type, isCached: loaded.isCached, codeBytes }));`;
+      return JSON.parse(run([...flags, '--input-type=module', '-e', script]).stdout) as Loaded;
+    }
+
+    before(() => {
+      expect(run([program('warm-up.js')])).to.include({ status: 0, stdout: '', stderr: '' });
+    });
+
+    it('contains the functions that are compiled only when they are called', () => {
+      const withCode = load(program('compile-cache'));
+      const without = load(join(folder.path, 'none'));
+      expect(withCode).to.include({ type: 'function', isCached: true });
+      expect(without).to.include({ type: 'function', isCached: false });
+      expect(withCode.codeBytes).to.be.greaterThan(1.5 * without.codeBytes);
+    });
+
+    it('loads the server without that code under other flags of V8', () => {
+      const loaded = load(program('compile-cache'), ['--no-opt']);
+      expect(loaded).to.include({ type: 'function', isCached: false });
+    });
   });
 
   it('prints one line under an older Node, which cannot load the other files', () => {
