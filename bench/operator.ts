@@ -50,7 +50,7 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
     ],
     {
       cwd: ROOT,
-      env: { PATH: process.env['PATH'], HOME: process.env['HOME'] },
+      env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...operatorEnvironment() },
       stdio: ['ignore', 'pipe', 'pipe'],
     },
   );
@@ -122,8 +122,18 @@ export function operatorCommand(nodeFlags: readonly string[] = []): readonly str
   return [process.execPath, ...shebangNodeFlags(), ...nodeFlags, `${ROOT}${MAIN}`];
 }
 
-/** Returns the Node flags in the shebang line of the operator, which apply when it is started by its name. */
+/** Returns the environment variables that the operator is started with, in addition to those of the machine. */
+export function operatorEnvironment(): Readonly<Record<string, string>> {
+  const assignments = shebangWords().filter((word) => /^\w+=/.test(word));
+  return Object.fromEntries(assignments.map((word) => word.split('=', 2)));
+}
+
 function shebangNodeFlags(): string[] {
+  return shebangWords().filter((word) => word.startsWith('--'));
+}
+
+/** Returns the words of the shebang line of the operator, which apply when it is started by its name. */
+function shebangWords(): string[] {
   const [first = ''] = readFileSync(`${ROOT}${MAIN}`, 'utf8').split('\n', 1);
-  return first.split(' ').filter((word) => word.startsWith('--'));
+  return first.split(' ');
 }

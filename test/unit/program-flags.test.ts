@@ -1,25 +1,34 @@
-/** The flags of V8 with which the operator is started: see docs/decisions/0017-v8-flags.md and 0019-native-memory.md. */
+/** How the operator is started: see docs/decisions/0017-v8-flags.md and docs/decisions/0019-native-memory.md. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { expect } from 'chai';
 
 const ROOT = new URL('../../', import.meta.url);
 
-/** Returns the flags in the first line of the program, which apply when it is started by its name. */
-function programFlags(): readonly string[] {
+/** Returns the words of the first line of the program, which apply when it is started by its name. */
+function firstLine(): readonly string[] {
   const [first = ''] = readFileSync(new URL('src/main.ts', ROOT), 'utf8').split('\n', 1);
-  return first.split(' ').filter((word) => word.startsWith('--'));
+  return first.split(' ');
 }
 
 describe('flags of the program', () => {
-  const flags = programFlags();
+  const flags = firstLine().filter((word) => word.startsWith('--'));
+  const variables = firstLine().filter((word) => word.includes('=') && !word.startsWith('--'));
 
   it('are those of the image and of the program that compiles its code', () => {
     const commands = readFileSync(new URL('Dockerfile', ROOT), 'utf8').matchAll(
       /^(?:RUN|ENTRYPOINT) (\["\/nodejs\/bin\/node".*\])$/gm,
     );
     const words = [...commands].map(([, command = '']) => JSON.parse(command) as string[]);
-    expect(words.map((command) => command.slice(1, -1))).to.deep.equal([flags, flags]);
+    const usedFlags = words.map((command) => command.filter((word) => word.startsWith('--')));
+    expect(usedFlags).to.deep.equal([flags, flags]);
+  });
+
+  it('come with the variables of glibc that the image sets', () => {
+    const stages = readFileSync(new URL('Dockerfile', ROOT), 'utf8').split(/^FROM /m);
+    const words = /^ENV (.*)$/m.exec(stages.at(-1) ?? '')?.[1]?.split(' ');
+    expect(words).to.deep.equal(['NODE_ENV=production', ...variables]);
+    expect(variables).to.have.length(2);
   });
 
   it('are accepted by Node without output', () => {
