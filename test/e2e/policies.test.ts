@@ -25,6 +25,8 @@ import { tunnel, type TunnelFields } from '../support/wire.ts';
 
 /** Policy changes take effect within a second; nothing else would have the same effect within this time. */
 const DEADLINE_MS = 60_000;
+/** The same limit for kubectl. */
+const WAIT_TIMEOUT = `--timeout=${DEADLINE_MS / 1000}s`;
 const HEARTBEAT_MS = 100;
 const PERMISSION_DENIED = 7;
 const API = '/apis/reverse-tunnel.io/v1alpha1';
@@ -207,7 +209,7 @@ describe('reporting with policies', () => {
     );
 
     await fixture.createPolicy('edge', ALLOW_ALL);
-    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT);
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'));
     await fixture.waitForTunnels('a');
     expect(await fixture.operator.metric('reverse_tunnel_required_policy_missing')).to.equal(0);
@@ -226,7 +228,7 @@ describe('reporting with policies', () => {
       { ...ALLOW_ALL, peers: [{ spiffeID: 'spiffe://*.example.org/sa' }, ...ANY_PEER] },
       { ...ALLOW_ALL, tenants: ['ac*me'] },
     );
-    await fixture.kubectl('wait', '--for=condition=Accepted=False', 'rtp/invalid-policy', '--timeout=60s');
+    await fixture.kubectl('wait', '--for=condition=Accepted=False', 'rtp/invalid-policy', WAIT_TIMEOUT);
     expect((await fixture.report('r-0', tunnelOf('acme', 'a')).ended).code).to.equal(PERMISSION_DENIED);
     const [header = '', line = ''] = (await fixture.kubectl('get', 'rtp', '-o', 'wide')).split('\n');
     expect(header.trimEnd().split(/\s{2,}/)).to.deep.equal(['NAME', 'ACCEPTED', 'RULES', 'AGE', 'MESSAGE']);
@@ -238,7 +240,7 @@ describe('reporting with policies', () => {
       )
       .and.include('spec.rules[1].tenants[0]: "ac*me" has a misplaced *');
     await fixture.updatePolicy('invalid-policy', ALLOW_ALL, { ...ALLOW_ALL, tenants: ['acme*'] });
-    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/invalid-policy', '--timeout=60s');
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/invalid-policy', WAIT_TIMEOUT);
     const table = await fixture.kubectl('get', 'rtp');
     expect(
       table
@@ -257,7 +259,7 @@ describe('reporting with policies', () => {
   }) => {
     const fixture = await start('other-id');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, reporters: { ids: ['r-*'], clusters: ['edge'] } });
-    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT);
     const mine = fixture.report('r-0', tunnelOf('acme', 'a'));
     await mine.next();
     const other = fixture.report('s-0', tunnelOf('acme', 'b'));
@@ -274,7 +276,7 @@ describe('reporting with policies', () => {
   }, report) => {
     const fixture = await start('set-aside');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
-    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT);
     const stream = fixture.report(
       'r-0',
       tunnelOf('acme', 'a'),
@@ -313,7 +315,7 @@ describe('reporting with policies', () => {
   it('rejects the whole report with --on-invalid nack when a tunnel is not allowed', async ({ start }) => {
     const fixture = await start('nack', ['--on-invalid', 'nack']);
     await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
-    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT);
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
     expect((await stream.next()).error_detail?.message).to.match(/^tunnel "b": tenant "globex"/);
     await stream.ended;
@@ -325,7 +327,7 @@ describe('reporting with policies', () => {
   }) => {
     const fixture = await start('limit');
     await fixture.createPolicy('edge', { ...ALLOW_ALL, limits: { tunnels: 2 } });
-    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
+    await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT);
     const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('acme', 'b'));
     await fixture.waitForTunnels('a', 'b');
     stream.send({ nonce: 1000, added_tunnels: [tunnelOf('acme', 'c')] });
@@ -417,7 +419,7 @@ describe('two replicas with a policy', function () {
         spec: { rules: [{ ...ALLOW_ALL, tenants: ['acme'] }] },
       };
       expect((await controlPlane().request('POST', path, body)).status).to.equal(201);
-      const wait = ['wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s'];
+      const wait = ['wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT];
       expect((await controlPlane().kubectl(['-n', replicas.namespace, ...wait])).code).to.equal(0);
       for (const [index, { process }] of both.entries()) {
         await poll(DEADLINE_MS, async () =>
@@ -508,26 +510,26 @@ describe('operator that is newer than its CRDs', function () {
         spec: { match: { nodeID: 'a' } },
       };
       expect((await controlPlane.request('POST', path, expectation)).status).to.equal(201);
-      await fixture.kubectl('wait', '--for=condition=Ready', 'rte/edge', '--timeout=60s');
+      await fixture.kubectl('wait', '--for=condition=Ready', 'rte/edge', WAIT_TIMEOUT);
       expect(loggedAbout('reversetunnelexpectations')).to.have.length(1);
       await fixture.createPolicy('edge', { ...ALLOW_ALL, tenants: ['acme'] });
       const ms = await fixture.waitForTunnels('a');
       let ended = false;
       void stream.ended.then(() => (ended = true));
-      await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', '--timeout=60s');
+      await fixture.kubectl('wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT);
       await fixture.updatePolicy('edge', { ...ALLOW_ALL, tenants: ['acme'], representation: 'slices' });
       const sliceExists = ['--for=create', 'rts', '-l', 'reverse-tunnel.io/tenant=acme'];
-      await fixture.kubectl('wait', ...sliceExists, '--timeout=60s');
+      await fixture.kubectl('wait', ...sliceExists, WAIT_TIMEOUT);
       await fixture.waitForTunnels();
 
       const isSynced = (reason: string): string =>
         `--for=jsonpath={.status.conditions[?(@.type=="Synced")].reason}=${reason}`;
       const slices = 'reversetunnelslices.reverse-tunnel.io';
       expect((await controlPlane.kubectl(['delete', 'crd', slices])).code).to.equal(0);
-      await fixture.kubectl('wait', isSynced('WritesRejected'), 'rtr', '--all', '--timeout=20s');
+      await fixture.kubectl('wait', isSynced('WritesRejected'), 'rtr', '--all', WAIT_TIMEOUT);
       await applyCrds(controlPlane);
-      await fixture.kubectl('wait', ...sliceExists, '--timeout=20s');
-      await fixture.kubectl('wait', isSynced('TunnelsRejected'), 'rtr', '--all', '--timeout=20s');
+      await fixture.kubectl('wait', ...sliceExists, WAIT_TIMEOUT);
+      await fixture.kubectl('wait', isSynced('TunnelsRejected'), 'rtr', '--all', WAIT_TIMEOUT);
       expect(ended).to.equal(false);
       reportMeasurement(`CRD installed and policy created: denied objects gone after ${seconds(ms)}`);
     } finally {
