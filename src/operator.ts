@@ -199,20 +199,19 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
 
   /** Ends the streams and writes what they reported. Returns false if that takes too long. */
   async function flush(): Promise<{ readonly closed: boolean; readonly flushed: boolean }> {
-    const closed = await grpc.close(DRAIN_TIMEOUT_MS);
-    if (!closed) logSkipped('close the reporting service');
+    const closed = await closeWithin(
+      'close the reporting service',
+      grpc.close(DRAIN_TIMEOUT_MS),
+      DRAIN_TIMEOUT_MS + CLOSE_TIMEOUT_MS,
+    );
     return { closed, flushed: await resolvesWithin(controllers.drained(), FLUSH_TIMEOUT_MS, clock) };
   }
 
   /** Runs a step of the shutdown. Returns false if it exceeds its limit. */
   async function closeWithin(step: string, work: Promise<unknown>, limitMs: number): Promise<boolean> {
     const closed = await resolvesWithin(work, limitMs, clock);
-    if (!closed) logSkipped(step);
+    if (!closed) log.warn({ step }, 'a step of the shutdown exceeded its time limit and is skipped');
     return closed;
-  }
-
-  function logSkipped(step: string): void {
-    log.warn({ step }, 'a step of the shutdown exceeded its time limit and is skipped');
   }
 
   return {
