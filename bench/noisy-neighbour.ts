@@ -16,7 +16,8 @@ import { startOperator, type Operator } from './operator.ts';
 import { openRawReporter, reportedTunnels, type RawReporter } from './raw-reporter.ts';
 import { openObjectWatch, type ObjectWatch } from './object-watch.ts';
 import { defineScenario, type BenchContext } from './scenario.ts';
-import { API, openBenchCluster, type Access, type BenchCluster } from './cluster.ts';
+import { createPolicy } from '../test/support/create-policy.ts';
+import { openBenchCluster } from './cluster.ts';
 
 /** Each sends one report per second, which adds a tunnel and removes one. */
 const NEIGHBOURS = 20;
@@ -60,17 +61,15 @@ export const noisyNeighbour = defineScenario<Fixture>(
     context.progress('starting');
     const cluster = cleanup.use(await openBenchCluster({ audit: false }));
     const access = await cluster.access('mirror');
-    await createPolicy(cluster, access, 'neighbours', {
-      reporters: { ids: ['neighbour-*'] },
-      tenants: ['*'],
-    });
-    const rule = { reporters: { ids: ['noisy'] }, tenants: [NOISY_TENANT] };
-    await createPolicy(cluster, access, 'noisy', rule);
-    await createPolicy(cluster, access, 'noisy-limited', {
-      ...rule,
-      reporters: { ids: ['noisy-limited'] },
-      limits: { reportsPerSecond: LIMITED_RATE },
-    });
+    const peers = [{ any: true }];
+    await createPolicy(cluster, access.namespace, 'neighbours', [
+      { peers, reporters: { ids: ['neighbour-*'] }, tenants: ['*'] },
+    ]);
+    const rule = { peers, reporters: { ids: ['noisy'] }, tenants: [NOISY_TENANT] };
+    await createPolicy(cluster, access.namespace, 'noisy', [rule]);
+    await createPolicy(cluster, access.namespace, 'noisy-limited', [
+      { ...rule, reporters: { ids: ['noisy-limited'] }, limits: { reportsPerSecond: LIMITED_RATE } },
+    ]);
     const operator = cleanup.use(await startOperator({ access, flags: FLAGS }));
     await operator.ready();
     const watch = cleanup.use(await openObjectWatch(cluster, access.namespace));
@@ -239,23 +238,4 @@ function runAtInterval(intervalMs: number, act: (index: number) => void): () => 
     for (; startedMs + index * intervalMs <= machineMs(); index += 1) act(index);
   }, intervalMs);
   return () => clearInterval(timer);
-}
-
-async function createPolicy(
-  cluster: BenchCluster,
-  { namespace }: Access,
-  name: string,
-  rule: object,
-): Promise<void> {
-  const { status, body } = await cluster.request('POST', policiesPath(namespace), {
-    apiVersion: 'reverse-tunnel.io/v1alpha1',
-    kind: 'ReverseTunnelPolicy',
-    metadata: { name },
-    spec: { rules: [{ peers: [{ any: true }], ...rule }] },
-  });
-  if (status !== 201) throw new Error(`create policy ${name}: ${status} ${JSON.stringify(body)}`);
-}
-
-function policiesPath(namespace: string): string {
-  return `${API}/namespaces/${namespace}/reversetunnelpolicies`;
 }

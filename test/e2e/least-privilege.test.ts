@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect } from 'chai';
+import { createPolicy } from '../support/create-policy.ts';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { listCalls } from '../support/audit-log.ts';
@@ -70,7 +71,7 @@ describe('permissions of the operator', () => {
     const fleet = await replicas.startFleet({ reporters: 4, tunnels: 5 }, dependencies);
     await waitForObjects();
     await replicas.waitUntilServed(4, DEADLINE_MS);
-    await createPolicy();
+    await createAcceptedPolicy();
     await createExpectation();
     // A changed createdAt causes a PATCH, an ended tunnel a DELETE.
     const [changing, stopping] = fleet.reporters;
@@ -109,15 +110,11 @@ describe('permissions of the operator', () => {
   });
 
   /** Creates a policy and waits until the operator has accepted it. */
-  async function createPolicy(): Promise<void> {
-    const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${replicas.namespace}/reversetunnelpolicies`;
-    const { status } = await controlPlane().request('POST', path, {
-      apiVersion: 'reverse-tunnel.io/v1alpha1',
-      kind: 'ReverseTunnelPolicy',
-      metadata: { name: 'everything' },
-      spec: { rules: [{ peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] }] },
-    });
-    expect(status).to.equal(201);
+  async function createAcceptedPolicy(): Promise<void> {
+    const { namespace } = replicas;
+    const rule = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
+    await createPolicy(controlPlane(), namespace, 'everything', [rule]);
+    const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies`;
     await poll(DEADLINE_MS, async () => {
       const { body } = await controlPlane().request('GET', `${path}/everything`);
       const { conditions } = (body as { status: { conditions: { status: string }[] } }).status;

@@ -6,6 +6,7 @@ import { parse } from 'yaml';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import { startPrometheus, type PrometheusProcess } from '../faults/alerts/prometheus-process.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
+import { createPolicy } from '../support/create-policy.ts';
 import { CHART } from '../support/helm.ts';
 import {
   OPERATOR_RBAC_RULES,
@@ -17,7 +18,6 @@ import {
 const DEADLINE_MS = 60_000;
 const INTERVAL_S = 1;
 const FLEET = { reporters: 2, tunnels: 40, tenants: 2 };
-const API = '/apis/reverse-tunnel.io/v1alpha1';
 
 const files = join(CHART, 'files');
 const { alerts } = parse(readFileSync(join(files, 'alerts.yaml'), 'utf8')) as {
@@ -49,22 +49,10 @@ describe('alerts and dashboard with slices', () => {
     const account = { namespace, serviceAccount: 'operator', rules };
     const { kubeconfigPath } = await controlPlane().kubeconfigFor(account);
     const rule = { peers: [{ any: true }], tenants: ['*'] };
-    const { status } = await controlPlane().request(
-      'POST',
-      `${API}/namespaces/${namespace}/reversetunnelpolicies`,
-      {
-        apiVersion: 'reverse-tunnel.io/v1alpha1',
-        kind: 'ReverseTunnelPolicy',
-        metadata: { name: 'forms' },
-        spec: {
-          rules: [
-            { ...rule, reporters: { ids: ['responder-0'] }, representation: 'slices' },
-            { ...rule, reporters: { ids: ['responder-1'] }, representation: 'objects' },
-          ],
-        },
-      },
-    );
-    expect(status).to.equal(201);
+    await createPolicy(controlPlane(), namespace, 'forms', [
+      { ...rule, reporters: { ids: ['responder-0'] }, representation: 'slices' },
+      { ...rule, reporters: { ids: ['responder-1'] }, representation: 'objects' },
+    ]);
     const operator = await startOperatorProcess({ kubeconfigPath, namespace });
     await operator.ready();
     const fleet = createFleet({ address: operator.grpcAddress, ...FLEET });

@@ -17,6 +17,7 @@ import {
   startOperatorProcess,
   type OperatorProcess,
 } from '../support/operator-process.ts';
+import { createPolicy } from '../support/create-policy.ts';
 import { conditionText, createReplicas, type ObservedReporter } from '../support/replicas.ts';
 import { reportMeasurement } from '../support/report-measurement.ts';
 import { dial, openStream, type TestStream } from '../support/test-stream.ts';
@@ -68,16 +69,8 @@ async function openFixture(
     kubeconfigPath,
     operator,
     kubectl,
-    async createPolicy(name: string, ...rules: object[]): Promise<void> {
-      const body = {
-        apiVersion: 'reverse-tunnel.io/v1alpha1',
-        kind: 'ReverseTunnelPolicy',
-        metadata: { name },
-        spec: { rules },
-      };
-      const answer = await controlPlane.request('POST', `${path}/reversetunnelpolicies`, body);
-      expect(answer.status, JSON.stringify(answer.body)).to.equal(201);
-    },
+    createPolicy: (name: string, ...rules: object[]): Promise<void> =>
+      createPolicy(controlPlane, namespace, name, rules),
     updatePolicy: (name: string, ...rules: object[]): Promise<string> =>
       kubectl('patch', 'rtp', name, '--type=merge', '-p', JSON.stringify({ spec: { rules } })),
     deletePolicy: (name: string): Promise<string> => kubectl('delete', 'rtp', name),
@@ -411,14 +404,7 @@ describe('two replicas with a policy', function () {
     try {
       const both = [await replicas.start(), await replicas.start()];
       await replicas.waitForLeader(DEADLINE_MS);
-      const path = `${API}/namespaces/${replicas.namespace}/reversetunnelpolicies`;
-      const body = {
-        apiVersion: 'reverse-tunnel.io/v1alpha1',
-        kind: 'ReverseTunnelPolicy',
-        metadata: { name: 'edge' },
-        spec: { rules: [{ ...ALLOW_ALL, tenants: ['acme'] }] },
-      };
-      expect((await controlPlane().request('POST', path, body)).status).to.equal(201);
+      await createPolicy(controlPlane(), replicas.namespace, 'edge', [{ ...ALLOW_ALL, tenants: ['acme'] }]);
       const wait = ['wait', '--for=condition=Accepted', 'rtp/edge', WAIT_TIMEOUT];
       expect((await controlPlane().kubectl(['-n', replicas.namespace, ...wait])).code).to.equal(0);
       for (const [index, { process }] of both.entries()) {

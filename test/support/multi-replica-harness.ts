@@ -332,5 +332,5 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
   };
 }
 
-/** As `createReplicasWorld` gives it. */
+/** The replicas of one test and what they share. */
 export type MultiReplicaHarness = ReturnType<typeof createMultiReplicaHarness>;

@@ -1,5 +1,6 @@
 /** Faults, each with the alerts that must fire while it lasts. */
 import type { Fleet, FleetOptions } from '../../../src/simulate/fleet.ts';
+import { createPolicy } from '../../support/create-policy.ts';
 import { startMutatingWebhook, type MutatingWebhook } from '../../support/mutating-webhook.ts';
 import { acceptCreates, rejectCreates } from '../../support/tunnel-admission.ts';
 import type { FaultFixture, FaultFixtureOptions } from '../real/fault-fixture.ts';
@@ -19,15 +20,8 @@ export interface AlertFault {
 
 const RULE = { peers: [{ any: true }], reporters: { ids: ['*'] }, tenants: ['*'] };
 
-async function createPolicy({ controlPlane, namespace }: FaultFixture, rule: object): Promise<void> {
-  const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies`;
-  const { status } = await controlPlane.request('POST', path, {
-    apiVersion: 'reverse-tunnel.io/v1alpha1',
-    kind: 'ReverseTunnelPolicy',
-    metadata: { name: 'fault' },
-    spec: { rules: [rule] },
-  });
-  if (status !== 201) throw new Error(`create policy: ${status}`);
+function addPolicy({ controlPlane, namespace }: FaultFixture, rule: object): Promise<void> {
+  return createPolicy(controlPlane, namespace, 'fault', [rule]);
 }
 
 async function deletePolicy({ controlPlane, namespace }: FaultFixture): Promise<void> {
@@ -139,14 +133,14 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     name: 'peer-not-allowed',
     description: 'a policy does not name the peers of the reporters',
     alerts: ['ReverseTunnelClientsRejected{policy}'],
-    inject: async (fixture) => createPolicy(fixture, { ...RULE, peers: [{ dnsName: 'a.example' }] }),
+    inject: (fixture) => addPolicy(fixture, { ...RULE, peers: [{ dnsName: 'a.example' }] }),
     recover: deletePolicy,
   },
   {
     name: 'invalid-policy',
     description: 'a policy has an invalid pattern',
     alerts: ['ReverseTunnelPolicyNotAccepted'],
-    inject: async (fixture) => createPolicy(fixture, { ...RULE, tenants: ['a*b'] }),
+    inject: (fixture) => addPolicy(fixture, { ...RULE, tenants: ['a*b'] }),
     recover: deletePolicy,
   },
   {
@@ -210,7 +204,7 @@ export const ALERT_FAULTS: readonly AlertFault[] = [
     alerts: ['ReverseTunnelRequiredPolicyMissing'],
     flags: ['--require-policy', 'true'],
     inject: async () => {},
-    recover: async (fixture) => createPolicy(fixture, RULE),
+    recover: (fixture) => addPolicy(fixture, RULE),
   },
   {
     name: 'insecure',

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { ControlPlaneClient } from '../../../control-plane/start.ts';
 import { endWithUsage, parseFlags, type CommandDescription } from '../../../src/flags.ts';
+import { createPolicy } from '../../support/create-policy.ts';
 import { poll } from '../../support/operator-process.ts';
 import { startWithCrds } from '../../support/start-with-crds.ts';
 import { openFaultFixture } from '../real/fault-fixture.ts';
@@ -67,20 +68,11 @@ async function plot(
 
 /** Puts half of the tenants into slices. */
 async function setRepresentations(controlPlane: ControlPlaneClient, namespace: string): Promise<void> {
-  const path = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${namespace}/reversetunnelpolicies`;
   const rule = { peers: [{ any: true }], reporters: { ids: ['*'] } };
-  const { status } = await controlPlane.request('POST', path, {
-    apiVersion: 'reverse-tunnel.io/v1alpha1',
-    kind: 'ReverseTunnelPolicy',
-    metadata: { name: 'forms' },
-    spec: {
-      rules: [
-        { ...rule, tenants: ['*'] },
-        { ...rule, tenants: ['tenant-0', 'tenant-1'], representation: 'slices' },
-      ],
-    },
-  });
-  if (status !== 201) throw new Error(`create policy: ${status}`);
+  await createPolicy(controlPlane, namespace, 'forms', [
+    { ...rule, tenants: ['*'] },
+    { ...rule, tenants: ['tenant-0', 'tenant-1'], representation: 'slices' },
+  ]);
 }
 
 async function main(folder: string): Promise<void> {

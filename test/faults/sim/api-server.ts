@@ -77,10 +77,6 @@ export class SimApiServer {
     this.#watchCache = new WatchCache(backend.version);
   }
 
-  get watchCount(): number {
-    return this.#watchCache.watches.size;
-  }
-
   /** Sends a change to the watches and adds it to the watch cache. */
   onChange(change: ApiChange): void {
     if (this.backend.watch === undefined) this.#watchCache.onChange(change);
