@@ -19,7 +19,7 @@ import { resolveEnvoys, type ResolvedEnvoy } from '../envoy/resolve.ts';
 import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
 import { createFleet } from '../src/simulate/fleet.ts';
 import { startAgent } from '../test/support/agent-process.ts';
-import { writeEnvoyCertificates } from '../test/support/certificates.ts';
+import { writeEnvoyCertificates } from '../envoy/example-certificates.ts';
 import { startOperatorProcess } from '../test/support/operator-process.ts';
 import { startWithCrds } from '../test/support/start-with-crds.ts';
 

@@ -22,7 +22,7 @@ import type { ReportMessage, ReportStream } from '../src/grpc/report-message.ts'
 import { dialReportingService } from '../src/grpc/reporting-client.ts';
 import { packageFile } from '../src/package-files.ts';
 import type * as Server from '../src/server-command.ts';
-import { createCertificateAuthority } from '../test/support/certificates.ts';
+import { createCertificateAuthority } from '../control-plane/certificates.ts';
 
 const NAMESPACE = 'default';
 const COLLECTION = `/apis/reverse-tunnel.io/v1alpha1/namespaces/${NAMESPACE}/reversetunnels`;

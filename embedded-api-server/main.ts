@@ -1,17 +1,26 @@
 /** `npm run embedded-api-server`: runs the embedded API server until Ctrl-C. */
-import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
+import { parseArgs } from 'node:util';
 import { EMBEDDED_DESCRIPTION, startEmbeddedApiServer } from './start.ts';
 
-const COMMAND = {
-  usage: ['npm run embedded-api-server'],
-  description: 'Runs an API server in memory until Ctrl-C, and prints its KUBECONFIG.',
-  flags: {},
-  footer: 'Exit code: 0, 1 on a failure, 2 for a usage error.\n',
-} as const satisfies CommandDescription;
+const HELP = `Usage: npm run embedded-api-server
+Runs an API server in memory until Ctrl-C, and prints its KUBECONFIG.
+`;
+const EXIT_USAGE = 2;
 
-const parsed = parseFlags(COMMAND, process.argv.slice(2));
-if ('values' in parsed) await serve();
-else process.exitCode = endWithUsage('embedded-api-server', parsed);
+process.exitCode = await main();
+
+async function main(): Promise<number> {
+  let help: boolean;
+  try {
+    ({ help } = parseArgs({ options: { help: { type: 'boolean', default: false } } }).values);
+  } catch (error) {
+    process.stderr.write(`embedded-api-server: ${(error as Error).message.split('. ')[0]}; see --help\n`);
+    return EXIT_USAGE;
+  }
+  if (help) process.stdout.write(HELP);
+  else await serve();
+  return 0;
+}
 
 async function serve(): Promise<void> {
   process.stderr.write(`${EMBEDDED_DESCRIPTION}; a real one: npm run control-plane\n`);

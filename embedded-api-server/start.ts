@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { generateToken, renderKubeconfig, writeSecret } from '../control-plane/credentials.ts';
 import { type JsonResponse, requestJson } from '../control-plane/https-json.ts';
 import { createDisposableFolder } from '../control-plane/process-supervisor.ts';
-import { createCertificateAuthority } from '../test/support/certificates.ts';
+import { createCertificateAuthority } from '../control-plane/certificates.ts';
 import { startHttpServer } from './http-server.ts';
 import { readProjectCrds } from './kinds.ts';
 import { ApiStore } from './store.ts';

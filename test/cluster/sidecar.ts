@@ -5,7 +5,7 @@ import { killGroup, waitForExit } from '../../control-plane/process-supervisor.t
 import { resolveEnvoys } from '../../envoy/resolve.ts';
 import type { ImageBuilder } from '../../cluster/image-builder.ts';
 import { loadImage } from '../../cluster/node.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 import type { ClusterTools } from './cluster-tools.ts';
 import { clientCertificate, createRestrictedNamespace, NAMESPACE } from './installation.ts';

@@ -8,7 +8,7 @@ import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { createFleet, type Fleet, type FleetOptions } from '../../src/simulate/fleet.ts';
 import { countTunnelWrites, writesBetween, listWrites } from '../support/audit-log.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import {
   OPERATOR_RBAC_RULES,

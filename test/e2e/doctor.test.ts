@@ -8,7 +8,7 @@ import { waitForExit } from '../../control-plane/process-supervisor.ts';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import { applyCrds } from '../support/apply-crds.ts';
 import { createNamespace, FIRST_START_TIMEOUT_MS, useControlPlane } from '../support/control-plane.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { names } from '../support/sample-tunnels.ts';
 import { conditionOf } from '../support/reporter-objects.ts';
 import { runDoctor, runCommand, type CheckResultJson } from '../support/cli-process.ts';

@@ -6,7 +6,7 @@ import { createPolicy } from '../support/create-policy.ts';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { listCalls } from '../support/audit-log.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { useControlPlane } from '../support/control-plane.ts';
 import { OPERATOR_RBAC_RULES, poll, TOKEN_RBAC_RULES } from '../support/operator-process.ts';
 import { createReplicas, type Replicas } from '../support/replicas.ts';

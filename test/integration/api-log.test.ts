@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { stringify } from 'yaml';
 import * as answers from '../support/recorded-responses.ts';
-import { createCertificateAuthority, type CertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority, type CertificateAuthority } from '../../control-plane/certificates.ts';
 import {
   startOperatorProcess,
   poll,

@@ -9,7 +9,7 @@ import { reservePorts, type ReservedPorts } from '../../control-plane/ports.ts';
 import { substituteExample, validateBootstrap } from '../../envoy/bootstrap.ts';
 import { startEnvoy } from '../../envoy/process.ts';
 import { resolveEnvoys, type ResolvedEnvoy } from '../../envoy/resolve.ts';
-import { writeEnvoyCertificates } from '../support/certificates.ts';
+import { writeEnvoyCertificates } from '../../envoy/example-certificates.ts';
 import { eventually } from '../support/eventually.ts';
 
 /** Keepalive finds a hung initiator within 8 to 9 s. */

@@ -1,7 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 import { firstReport, startTestServer, type TestServer } from '../support/reporting-server.ts';

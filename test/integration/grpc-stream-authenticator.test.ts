@@ -2,7 +2,7 @@ import { status } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
 import type { TokenReview } from '../../src/grpc/token-authenticator.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';

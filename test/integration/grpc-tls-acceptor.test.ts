@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import { systemClock } from '../../src/clock.ts';
 import { findForbiddenCharacter } from '../../src/core/text.ts';
 import { TlsAcceptor, TlsMaterialError } from '../../src/grpc/tls-acceptor.ts';
-import { createCertificateAuthority, type CertificateOptions } from '../support/certificates.ts';
+import { createCertificateAuthority, type CertificateOptions } from '../../control-plane/certificates.ts';
 import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';
 import { FakeClock } from '../support/fake-clock.ts';

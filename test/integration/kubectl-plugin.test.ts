@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { expect } from 'chai';
 import { resolveBinaries } from '../../control-plane/resolve.ts';
 import { runStatus } from '../../src/status/status.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
 import {
   startHttpProxy,

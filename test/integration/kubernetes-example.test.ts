@@ -8,7 +8,7 @@ import { substituteBootstrap, substituteExample, validateBootstrap } from '../..
 import { startEnvoy } from '../../envoy/process.ts';
 import { resolveEnvoys, type ResolvedEnvoy } from '../../envoy/resolve.ts';
 import { startAgent } from '../support/agent-process.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { eventually } from '../support/eventually.ts';
 import { OPERATOR_RBAC_RULES, startOperatorProcess, TOKEN_RBAC_RULES } from '../support/operator-process.ts';

@@ -11,7 +11,7 @@ import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
 import { dialReportingService } from '../../src/grpc/reporting-client.ts';
 import { createApiClient } from '../../src/k8s/client.ts';
 import type { ApiObject } from '../../src/k8s/resource-client.ts';
-import { createCertificateAuthority, type IssuedCertificate } from '../support/certificates.ts';
+import { createCertificateAuthority, type IssuedCertificate } from '../../control-plane/certificates.ts';
 import { peerCredentials } from '../support/tls-fixtures.ts';
 import { startTestServer } from '../support/reporting-server.ts';
 import { fullPush } from '../support/wire.ts';

@@ -9,7 +9,7 @@ import { TlsAcceptor } from '../../src/grpc/tls-acceptor.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import { reviewToken, TOKEN_REVIEW_RESOURCE, type TokenReviewObject } from '../../src/k8s/token-review.ts';
 import { resolveConnection } from '../../src/k8s/connection.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
 import { onDecodeStart } from '../support/on-decode-start.ts';
 import { eventually } from '../support/eventually.ts';

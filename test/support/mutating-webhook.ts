@@ -2,7 +2,7 @@
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
-import { createCertificateAuthority } from './certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { poll } from './operator-process.ts';
 
 /** An operation of a JSON patch. */

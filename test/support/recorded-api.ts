@@ -3,7 +3,7 @@ import { createServer as createHttpServer, type IncomingMessage, type RequestLis
 import { createServer as createHttpsServer } from 'node:https';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, TLSSocket } from 'node:tls';
-import type { CertificateAuthority } from './certificates.ts';
+import type { CertificateAuthority } from '../../control-plane/certificates.ts';
 
 /** What one request shows about its client. */
 export interface RecordedRequest {

@@ -2,7 +2,7 @@
 import { credentials, type ChannelCredentials } from '@grpc/grpc-js';
 import type { TlsMaterial } from '../../src/grpc/tls-acceptor.ts';
 import { tlsServerName } from '../../src/grpc/tls-server-name.ts';
-import type { CertificateAuthority, IssuedCertificate } from './certificates.ts';
+import type { CertificateAuthority, IssuedCertificate } from '../../control-plane/certificates.ts';
 
 const LOOPBACK = '127.0.0.1';
 

@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto';
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { parseSubjectAltNames } from '../../src/grpc/credential.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 
 /** Bytes that an IA5String may contain, and bytes that it must not contain. */
 const bytes = fc

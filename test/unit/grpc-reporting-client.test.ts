@@ -6,7 +6,7 @@ import { expect } from 'chai';
 import type { StreamStatus } from '../../src/grpc/report-message.ts';
 import { reporterIdentity } from '../../src/grpc/reporter-identity.ts';
 import { dialReportingService, type ReportingConnection } from '../../src/grpc/reporting-client.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 
 describe('A connection to the reporting service', () => {
   const authority = createCertificateAuthority('ours');

@@ -6,7 +6,7 @@ import { systemClock } from '../../src/clock.ts';
 import type { ApiObject, ResourceClient } from '../../src/k8s/resource-client.ts';
 import { createApiClient, type ApiClient } from '../../src/k8s/client.ts';
 import type { Credentials } from '../../src/k8s/credentials.ts';
-import { createCertificateAuthority } from '../support/certificates.ts';
+import { createCertificateAuthority } from '../../control-plane/certificates.ts';
 import { expectApiError } from '../support/expect-api-error.ts';
 import { eventually } from '../support/eventually.ts';
 import * as answers from '../support/recorded-responses.ts';

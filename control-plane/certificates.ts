@@ -1,10 +1,8 @@
 /**
- * Certificates for tests, including ones that no real authority would issue: any names, any validity. They are
- * encoded here (X.509, RFC 5280) because Node can parse certificates but not create them.
+ * Certificates for servers on this machine and for tests, including ones that no real authority would issue: any names,
+ * any validity. They are encoded here (X.509, RFC 5280) because Node can parse certificates but not create them.
  */
 import { generateKeyPairSync, randomBytes, sign, type KeyObject } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
 
 /** Content of a certificate. Default: valid for an hour, without names. */
 export interface CertificateOptions {
@@ -168,20 +166,4 @@ function tlv(tag: number, value: Buffer): Buffer {
         ? [tag, 0x81, length]
         : [tag, 0x82, length >> 8, length & 0xff];
   return Buffer.concat([Buffer.from(head), value]);
-}
-
-/** Writes the certificates that the examples of `examples/` name, and returns the file for each of their paths. */
-export async function writeEnvoyCertificates(folder: string): Promise<Record<string, string>> {
-  const authority = createCertificateAuthority();
-  const { cert, key } = authority.issue({
-    dnsNames: ['responder.example.com'],
-    uris: ['spiffe://example.com/envoy/responder-0'],
-  });
-  const files: Record<string, string> = {};
-  for (const [name, text] of Object.entries({ 'tls.crt': cert, 'tls.key': key, 'ca.crt': authority.ca })) {
-    const path = join(folder, name);
-    await writeFile(path, text);
-    for (const use of ['tunnels', 'reporter']) files[`/etc/envoy/${use}/${name}`] = path;
-  }
-  return files;
 }
