@@ -62,6 +62,7 @@ const OTHERS_FLAGS = new Set([
     '--max-semi-space-size',
     '--no-flush-bytecode',
     '--liftoff-only',
+    ...['--v8-pool-size', '--optimize-for-size', '--no-opt'],
     '--always-sparkplug',
     '--invocation-count-for-maglev',
     '--no-parallel-scavenge',
@@ -210,7 +211,7 @@ describe('flags in the documentation', () => {
   it('exist when mentioned outside of commands', () => {
     for (const page of ALL) {
       for (const code of codeOf(page)) {
-        const flag = /^--[a-z][a-z-]*/.exec(code)?.[0];
+        const flag = /^--[a-z][a-z\d-]*/.exec(code)?.[0];
         if (flag === undefined || OTHERS_FLAGS.has(flag)) continue;
         const known = [...helps.values()].some((help) => has(help, flag));
         expect(known, `${code} of ${page.path}`).to.equal(true);
