@@ -14,8 +14,7 @@ COPY src src
 # What the build needs in addition: see build/warm-up.ts.
 COPY build build
 COPY embedded-api-server embedded-api-server
-COPY control-plane/credentials.ts control-plane/
-COPY test/support/certificates.ts test/support/
+COPY control-plane/certificates.ts control-plane/credentials.ts control-plane/
 RUN node build/main.ts --without-cache \
  && npm ci --ignore-scripts --omit=dev
 # Removes what Node does not load: documentation except licenses, source maps, TypeScript, and binaries for other runtimes.
