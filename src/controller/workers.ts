@@ -95,6 +95,8 @@ export interface WorkersOptions {
 const PROBE_BACKOFF = { initialMs: 100, maxMs: 2000 };
 /** Reconciliations between two ticks: those that send no request would otherwise all run in one, delaying ACKs. */
 const YIELD_EVERY_ITEMS = 64;
+/** Or after this time: right after the start, before V8 has optimized anything, 64 reconciliations take 100 ms. */
+const YIELD_EVERY_MS = 2;
 /** Longest own delay of a held backoff. */
 const MAX_HELD_MS = 10_000;
 
@@ -118,6 +120,7 @@ export class Workers implements WorkqueueEventHandler {
   #busyWorkers = 0;
   /** Items taken since the last yield. */
   #takenItems = 0;
+  #isContinuing = false;
   /** Consecutive probes; 0 while working. */
   #probes = 0;
   /** While probing: the next item may be taken. */
@@ -139,14 +142,21 @@ export class Workers implements WorkqueueEventHandler {
 
   /** Gives waiting items to free workers. */
   onReady(): void {
-    const { queue, concurrency } = this.#options;
+    const { queue, concurrency, clock } = this.#options;
+    const startMs = clock.monotonicMs();
+    let isFirst = true;
     while (this.#isRunning && this.#busyWorkers < concurrency && (this.#probes === 0 || this.#canProbe)) {
-      // Continues on a later tick.
-      if (this.#takenItems === YIELD_EVERY_ITEMS) return;
+      if (
+        this.#takenItems === YIELD_EVERY_ITEMS ||
+        (!isFirst && clock.monotonicMs() - startMs >= YIELD_EVERY_MS)
+      ) {
+        this.#continueLater();
+        return;
+      }
       const item = queue.take();
       if (item === undefined) return;
+      isFirst = false;
       this.#takenItems += 1;
-      if (this.#takenItems === YIELD_EVERY_ITEMS) this.#continueLater();
       this.#canProbe = false;
       this.#busyWorkers += 1;
       void this.#work(item);
@@ -171,7 +181,10 @@ export class Workers implements WorkqueueEventHandler {
   }
 
   #continueLater(): void {
+    if (this.#isContinuing) return;
+    this.#isContinuing = true;
     this.#options.clock.setImmediate(() => {
+      this.#isContinuing = false;
       this.#takenItems = 0;
       this.onReady();
     });

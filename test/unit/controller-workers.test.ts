@@ -97,6 +97,24 @@ describe('workers', () => {
     expect(Math.max(...perTick)).to.equal(64);
   });
 
+  it('let other callbacks run after 2 ms of reconciliations that send requests', async () => {
+    const { clock, queue, workers, looks, answers } = createScene({ concurrency: 10 });
+    answers(() => {
+      clock.advance(1);
+      return undefined;
+    });
+    workers.start();
+    for (let index = 0; index < 10; index += 1) queue.add('r', `t-${index}`, 0);
+    const perTick: number[] = [];
+    for (let seen = 0; seen < 10; seen = looks.length) {
+      await new Promise((resolve) => {
+        setImmediate(resolve);
+      });
+      perTick.push(looks.length - seen);
+    }
+    expect(Math.max(...perTick)).to.equal(2);
+  });
+
   const retries: Record<string, [failure: Outcome, priority: QueueItem['priority']]> = {
     'an item without a response at its own priority': [NO_ANSWER, 'high'],
     'a failed item at its own priority': [RETRY, 'high'],
