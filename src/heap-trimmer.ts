@@ -10,6 +10,8 @@ const MIN_GROWTH_BYTES = 24 * 1024 * 1024;
 const REDUCER_DELAY_MS = 2000;
 /** 10 s: enough for V8 to start, to mark 100,000 objects between other work, and to return the free memory. */
 const TRIM_POLLS = 5;
+/** How often trimming is tried after one burst. V8 sometimes keeps most of the memory the first time. */
+const MAX_ATTEMPTS = 3;
 
 /** The controls of V8's heap that trimming uses. */
 export interface HeapControl {
@@ -19,6 +21,8 @@ export interface HeapControl {
    * trigger trimming alone; with the defaults of Node, it can.
    */
   committedBytes(): number;
+  /** Returns the bytes of objects in the heap, including those that are no longer referenced. */
+  usedBytes(): number;
   /** Makes V8 return memory as soon as possible, at the cost of more collections. */
   setMemorySaver(on: boolean): void;
 }
@@ -27,6 +31,9 @@ export interface HeapControl {
 export const v8Heap: HeapControl = {
   committedBytes() {
     return getHeapSpaceStatistics().reduce((sum, { space_size: bytes }) => sum + bytes, 0);
+  },
+  usedBytes() {
+    return getHeapSpaceStatistics().reduce((sum, { space_used_size: bytes }) => sum + bytes, 0);
   },
   setMemorySaver(on) {
     setFlagsFromString(`--gc-memory-reducer-start-delay-ms=${REDUCER_DELAY_MS}`);
@@ -50,7 +57,7 @@ export interface HeapTrimmerOptions {
  *
  * Once the heap has grown by 24 MiB and two consecutive polls found the operator idle, the memory saver of V8 is
  * enabled for 10 s or until there is work. V8 marks in small steps during that time; the last step pauses the process
- * for about 70 ms with 50,000 objects.
+ * for about 70 ms with 50,000 objects. While 24 MiB or more are neither used nor returned, this is repeated twice.
  *
  * @returns a function that stops trimming and restores V8's default
  */
@@ -58,14 +65,25 @@ export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOption
   let baselineBytes = heap.committedBytes();
   let wasIdle = false;
   let pollsLeft = 0;
+  let attempts = 0;
+
+  function keepsFreeMemory(): boolean {
+    return heap.committedBytes() - heap.usedBytes() >= MIN_GROWTH_BYTES;
+  }
 
   function poll(): void {
     const idle = isIdle();
     if (pollsLeft > 0) {
       pollsLeft = idle ? pollsLeft - 1 : 0;
-      if (pollsLeft === 0) heap.setMemorySaver(false);
-      // If work interrupted the trimming, the memory is still to be returned: the baseline stays.
-      if (idle) baselineBytes = heap.committedBytes();
+      if (pollsLeft === 0) {
+        heap.setMemorySaver(false);
+        attempts = idle ? attempts + 1 : 0;
+      }
+      // If work interrupted the trimming, or V8 kept the memory, it is still to be returned: the baseline stays.
+      if (idle && (attempts === MAX_ATTEMPTS || !keepsFreeMemory())) {
+        baselineBytes = heap.committedBytes();
+        if (pollsLeft === 0) attempts = 0;
+      }
     } else if (idle && wasIdle && heap.committedBytes() - baselineBytes >= MIN_GROWTH_BYTES) {
       heap.setMemorySaver(true);
       pollsLeft = TRIM_POLLS;

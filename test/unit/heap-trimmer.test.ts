@@ -11,6 +11,7 @@ const MIB = 1024 * 1024;
 describe('heap trimmer', () => {
   let clock: FakeClock;
   let committedMiB: number;
+  let freeMiB: number;
   let isIdle: boolean;
   let savesMemory: boolean;
   let stop: () => void;
@@ -18,11 +19,13 @@ describe('heap trimmer', () => {
   beforeEach(() => {
     clock = new FakeClock();
     committedMiB = 35;
+    freeMiB = 0;
     isIdle = true;
     savesMemory = false;
     stop = startHeapTrimmer({
       heap: {
         committedBytes: () => committedMiB * MIB,
+        usedBytes: () => (committedMiB - freeMiB) * MIB,
         setMemorySaver(on) {
           savesMemory = on;
         },
@@ -54,6 +57,36 @@ describe('heap trimmer', () => {
     committedMiB = 60 + 24;
     clock.advance(4000);
     expect(savesMemory, 'next burst').to.equal(true);
+  });
+
+  it('tries three times while V8 keeps memory that is not used', () => {
+    committedMiB = 140;
+    freeMiB = 80;
+    clock.advance(4000);
+    let enabledPolls = 0;
+    for (let poll = 0; poll < 100; poll += 1) {
+      if (savesMemory) enabledPolls += 1;
+      clock.advance(2000);
+    }
+    expect(enabledPolls).to.equal(3 * 5);
+    committedMiB += 24;
+    clock.advance(2000);
+    expect(savesMemory, 'next burst').to.equal(true);
+  });
+
+  it('is not tried again once V8 has returned the memory', () => {
+    committedMiB = 140;
+    freeMiB = 80;
+    clock.advance(14_000);
+    expect(savesMemory, 'first attempt').to.equal(false);
+    clock.advance(2000);
+    expect(savesMemory, 'second attempt').to.equal(true);
+    committedMiB = 60;
+    freeMiB = 10;
+    clock.advance(10_000);
+    expect(savesMemory).to.equal(false);
+    clock.advance(60_000);
+    expect(savesMemory).to.equal(false);
   });
 
   it('does not try again if no memory could be returned', () => {
@@ -92,6 +125,7 @@ describe('heap trimmer', () => {
   it('counts the young generation, which has less than the minimum growth under the flags of the program', () => {
     const total = getHeapSpaceStatistics().reduce((sum, { space_size: bytes }) => sum + bytes, 0);
     expect(v8Heap.committedBytes()).to.be.closeTo(total, MIB);
+    expect(v8Heap.usedBytes()).to.be.greaterThan(MIB).and.lessThan(v8Heap.committedBytes());
     const source = readFileSync(new URL('../../src/main.ts', import.meta.url), 'utf8');
     const semiSpaceMiB = Number(/--max-semi-space-size=(\d+)/.exec(source)?.[1]);
     // Two semi-spaces; an idle process that fills them must not be trimmed again and again.
