@@ -80,9 +80,9 @@ async function freeAddress(): Promise<string> {
   return `127.0.0.1:${port}`;
 }
 
-function reportMessage(index: number, report: Partial<ReportMessage>): ReportMessage {
+function reportMessage(nonce: bigint, report: Partial<ReportMessage>): ReportMessage {
   const node = { id: 'warm-up', cluster: '' };
-  return { node, added: [], removedNames: [], fullPush: false, nonce: BigInt(index + 1), ...report };
+  return { node, added: [], removedNames: [], fullPush: false, nonce, ...report };
 }
 
 async function main(): Promise<void> {
@@ -96,6 +96,7 @@ async function main(): Promise<void> {
     '--auth=insecure',
     '--log-level=error',
     '--removal-hold=0',
+    '--report-interval=100ms',
     `--kubeconfig=${apiServer.kubeconfigPath}`,
     `--grpc-address=${grpcAddress}`,
     `--http-address=${httpAddress}`,
@@ -105,14 +106,18 @@ async function main(): Promise<void> {
   const countObjects = (): number =>
     (JSON.parse(apiServer.handle('GET', COLLECTION)) as { items: unknown[] }).items.length;
   let stream: ReportStream | undefined;
+  let nonce = 0n;
+  const send = (report: Partial<ReportMessage>): void => stream?.send(reportMessage((nonce += 1n), report));
   for (const [index, report] of REPORTS.entries()) {
-    stream?.send(reportMessage(index, report));
+    send(report);
     while (countObjects() !== OBJECTS[index] && Date.now() < deadlineMs) {
       // The server does not listen yet, or has ended the stream.
       if (stream === undefined) {
         stream = reporter.openStream({ onResponse() {}, onEnd: () => (stream = undefined) });
-        stream.send(reportMessage(index, report));
+        send(report);
       }
+      // Removals wait for a report that is a while younger than the claim.
+      else send({});
       await delay(POLL_INTERVAL_MS);
     }
   }
