@@ -49,8 +49,8 @@ export class TooManyEntriesError extends Error {
 const MAX_SAMPLE_VIOLATIONS = 5;
 /**
  * About 300 tunnels or 0.5 ms of work (2 ms if each field has 2 bytes), and several times that before V8 has optimized
- * it, which bounds how long the ACK of a small report on another stream waits. Counted in bytes because every field costs time, even an unknown one or a name that
- * exceeds its limit.
+ * it, which bounds how long the ACK of a small report on another stream waits. Counted in bytes because every field costs
+ * time, even an unknown one or a name that exceeds its limit.
  */
 const YIELD_EVERY_BYTES = 32 * 1024;
 /** Some 0.5 ms, for fields that are only skipped. */
