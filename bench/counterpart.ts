@@ -112,11 +112,13 @@ export interface CounterpartResults {
  * its own, and returns what the driver reported. A measurement that fails is repeated; if it keeps failing, the others
  * continue.
  *
+ * @param onMeasured called after each measurement with the results of all until then
  * @throws Error in one line if the folder or Go is missing, or a build fails
  */
 export async function measureCounterpart(
   { folder, quick, runs }: CounterpartOptions,
   progress: Progress,
+  onMeasured: (results: CounterpartResults) => Promise<void>,
 ): Promise<CounterpartResults> {
   const binaries = await build(folder, progress);
   const results: DriverResult[] = [];
@@ -140,6 +142,7 @@ export async function measureCounterpart(
           progress.log(failure);
           failures.push(failure);
         }
+        await onMeasured({ results, failures });
       }
     }
   }

@@ -4,8 +4,13 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { measureCounterpart } from './counterpart.ts';
-import { compareResults, foreignCpuSeconds, formatComparisons } from './counterpart-table.ts';
+import { measureCounterpart, type CounterpartResults } from './counterpart.ts';
+import {
+  compareResults,
+  foreignCpuSeconds,
+  formatComparisons,
+  type DriverResult,
+} from './counterpart-table.ts';
 import { summarizeRuns, formatTable } from './metric.ts';
 import { commit, load, machine } from './machine.ts';
 import { measureMemoryCurve } from './memory-curve.ts';
@@ -90,15 +95,23 @@ async function compare({ quick, runs, json }: Options, folder: string): Promise<
     : `${RESULTS}peer-${metadata.date.slice(0, 10)}-${metadata.commit}.json`;
   const file = json ?? defaultFile;
   if (file !== undefined) await mkdir(dirname(file), { recursive: true });
-  const { results, failures } = await measureCounterpart({ folder, quick, runs }, progress);
-  progress.end();
-  const comparison: ComparisonFile = {
+  const comparisonOf = (results: readonly DriverResult[]): ComparisonFile => ({
     ...metadata,
     quick,
     runs,
     foreignCpuSeconds: foreignCpuSeconds(results),
     comparisons: compareResults(results),
-  };
+  });
+  // After each measurement, because all of them take hours on a slow machine.
+  async function save({ results, failures }: CounterpartResults): Promise<void> {
+    if (file === undefined) return;
+    const content = { ...comparisonOf(results), failures, results };
+    await writeFile(file, `${JSON.stringify(content, undefined, 2)}\n`);
+  }
+
+  const { results, failures } = await measureCounterpart({ folder, quick, runs }, progress, save);
+  progress.end();
+  const comparison = comparisonOf(results);
   const { cores, processor, memoryGiB, node } = metadata.machine;
   process.stdout.write(`${formatComparisons(comparison.comparisons)}
 
@@ -107,7 +120,6 @@ ${cores} cores (${processor}), ${memoryGiB} GiB, Node ${node}
 CPU of other processes during one measurement: at most ${comparison.foreignCpuSeconds.toFixed(1)} s
 ${failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
   if (file !== undefined) {
-    await writeFile(file, `${JSON.stringify({ ...comparison, failures, results }, undefined, 2)}\n`);
     process.stdout.write(
       `written to ${file}\nnpm run bench -- --publish ${file} writes the table into docs/benchmark.md\n`,
     );

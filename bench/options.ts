@@ -125,7 +125,7 @@ docs/benchmark.md describes each metric. Requires Linux.
   --tunnels N  with --slices: the size of the fleet, a multiple of 1000 (default: 1000000; the target of the memory
                applies only to that)
   --peer       instead of measuring against the baseline, compare the operator with a counterpart in Go, using the
-               counterpart's driver; about 15 minutes per run on 2 cores; requires Go
+               counterpart's driver; 20 to 60 minutes per run on 2 cores; requires Go
   --peer-folder DIR  the sources of the counterpart (default: ../shared/peer)
   --publish FILE  instead of measuring, write the table of FILE, which --peer has written, into docs/benchmark.md
   --help       print this text
