@@ -18,22 +18,47 @@ describe('DecodeScheduler', () => {
     expect(order).to.have.length(33);
   });
 
-  it('runs one step per tick of the event loop, so that other work runs in between', async () => {
-    const scheduler = new DecodeScheduler();
-    let steps = 0;
-    const connection = {};
+  it('runs steps for 5 ms per tick of the event loop, so that other work runs in between', async () => {
+    let nowMs = 0;
+    const scheduler = new DecodeScheduler(() => nowMs);
+    const stepsByTick: number[] = [];
+    const steps: number[] = [];
     const all = Promise.all(
-      Array.from({ length: 5 }, async () => {
-        await scheduler.wait(connection);
-        steps += 1;
+      Array.from({ length: 10 }, async () => {
+        await scheduler.wait({});
+        steps.push(nowMs);
+        nowMs += 1.25;
       }),
     );
-    expect(steps).to.equal(0);
-    for (let tick = 1; tick <= 3; tick += 1) {
+    expect(steps).to.have.length(0);
+    while (steps.length < 10) {
+      const before = steps.length;
       await setImmediate();
-      expect(steps).to.be.at.most(tick + 1);
+      stepsByTick.push(steps.length - before);
     }
     await all;
-    expect(steps).to.equal(5);
+    expect(stepsByTick.filter((count) => count > 0)).to.deep.equal([4, 4, 2]);
+  });
+
+  it('runs one step of more than 5 ms per tick', async () => {
+    let nowMs = 0;
+    const scheduler = new DecodeScheduler(() => nowMs);
+    const steps: number[] = [];
+    const work = async (): Promise<void> => {
+      for (let step = 0; step < 3; step += 1) {
+        await scheduler.wait({});
+        steps.push(nowMs);
+        nowMs += 6;
+      }
+    };
+    const all = Promise.all([work(), work()]);
+    const stepsByTick: number[] = [];
+    while (steps.length < 6) {
+      const before = steps.length;
+      await setImmediate();
+      stepsByTick.push(steps.length - before);
+    }
+    await all;
+    expect(Math.max(...stepsByTick)).to.equal(1);
   });
 });
