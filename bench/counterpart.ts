@@ -14,7 +14,7 @@ import { startControlPlane, type ControlPlane } from '../control-plane/start.ts'
 import { applyCrds } from '../test/support/apply-crds.ts';
 import { baselineObjects, openBaselineLoop } from './baseline.ts';
 import type { DriverResult } from './counterpart-table.ts';
-import { operatorCommand, operatorEnvironment } from './operator.ts';
+import { operatorCommand, operatorVariables } from './operator.ts';
 import type { Progress } from './progress.ts';
 
 /** The programs that are built from the counterpart's folder, and the folder of each package. */
@@ -190,7 +190,6 @@ function candidates(binaries: string): Candidate[] {
       flags(port, { kubeconfigPath }, { operatorFlags }) {
         const address = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
         const access = `--auth insecure --kubeconfig ${kubeconfigPath} --namespace operator`;
-        const variables = Object.entries(operatorEnvironment()).map(([name, value]) => `${name}=${value}`);
         const label = String.raw`.metadata.labels.reverse-tunnel\.io/`;
         const identity = ['tenant', 'cluster', 'node'].flatMap((name) => [
           `${name}=.spec.${name}ID`,
@@ -199,7 +198,9 @@ function candidates(binaries: string): Candidate[] {
         return [
           ...[
             '-op-cmd',
-            ['env', ...variables, ...operatorCommand(), access, address, ...operatorFlags].join(' '),
+            ['env', ...operatorVariables(), ...operatorCommand(), access, address, ...operatorFlags].join(
+              ' ',
+            ),
           ],
           ...['-metrics-url', `http://127.0.0.1:${port + 1}/metrics`],
           ...['-gvr', 'reverse-tunnel.io/v1alpha1/reversetunnels', '-name-path', '.spec.tunnelName'],

@@ -1,7 +1,8 @@
 /** The operator as users run it: compiled, as a separate process, with the token and permissions of a ServiceAccount. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
+import { readShebang } from '../build/shebang.ts';
 import { waitForExit, killGroup, spawnGuarded } from '../control-plane/process-supervisor.ts';
 import { machineMs } from './machine.ts';
 import type { Access } from './cluster.ts';
@@ -50,7 +51,11 @@ export async function startOperator({ access, flags, nodeFlags }: OperatorOption
     ],
     {
       cwd: ROOT,
-      env: { PATH: process.env['PATH'], HOME: process.env['HOME'], ...operatorEnvironment() },
+      env: {
+        PATH: process.env['PATH'],
+        HOME: process.env['HOME'],
+        ...Object.fromEntries(operatorVariables().map((variable) => variable.split('=', 2))),
+      },
       stdio: ['ignore', 'pipe', 'pipe'],
     },
   );
@@ -119,21 +124,10 @@ function errorLine(text: string): string {
  */
 export function operatorCommand(nodeFlags: readonly string[] = []): readonly string[] {
   if (!existsSync(`${ROOT}${MAIN}`)) throw new Error(`${MAIN} does not exist: run \`npm run build\` first`);
-  return [process.execPath, ...shebangNodeFlags(), ...nodeFlags, `${ROOT}${MAIN}`];
+  return [process.execPath, ...readShebang(`${ROOT}${MAIN}`).nodeFlags, ...nodeFlags, `${ROOT}${MAIN}`];
 }
 
-/** Returns the environment variables that the operator is started with, in addition to those of the machine. */
-export function operatorEnvironment(): Readonly<Record<string, string>> {
-  const assignments = shebangWords().filter((word) => /^\w+=/.test(word));
-  return Object.fromEntries(assignments.map((word) => word.split('=', 2)));
-}
-
-function shebangNodeFlags(): string[] {
-  return shebangWords().filter((word) => word.startsWith('--'));
-}
-
-/** Returns the words of the shebang line of the operator, which apply when it is started by its name. */
-function shebangWords(): string[] {
-  const [first = ''] = readFileSync(`${ROOT}${MAIN}`, 'utf8').split('\n', 1);
-  return first.split(' ');
+/** Returns the environment variables that the operator is started with, in addition to those of the machine, as `NAME=value`. */
+export function operatorVariables(): readonly string[] {
+  return readShebang(`${ROOT}${MAIN}`).variables;
 }

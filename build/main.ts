@@ -1,9 +1,10 @@
 /** Builds `dist`: the programs, and the code that V8 has compiled when they start. */
 import { spawnSync } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
 import { bundle } from './bundle.ts';
+import { readShebang } from './shebang.ts';
 
 const OUTPUT = join(import.meta.dirname, '..', 'dist');
 
@@ -22,9 +23,8 @@ async function build(withCache: boolean): Promise<number> {
   await bundle(OUTPUT);
   if (!withCache) return 0;
   // V8 accepts compiled code only under the flags that it was compiled with.
-  const [shebang = ''] = readFileSync(join(OUTPUT, 'main.js'), 'utf8').split('\n', 1);
-  const flags = shebang.split(' ').filter((word) => word.startsWith('--'));
-  const { status } = spawnSync(process.execPath, [...flags, join(OUTPUT, 'warm-up.js')], {
+  const { nodeFlags } = readShebang(join(OUTPUT, 'main.js'));
+  const { status } = spawnSync(process.execPath, [...nodeFlags, join(OUTPUT, 'warm-up.js')], {
     stdio: 'inherit',
   });
   // It is not a part of the package.

@@ -1,19 +1,14 @@
 /** How the operator is started: see docs/decisions/0017-v8-flags.md and docs/decisions/0019-native-memory.md. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { expect } from 'chai';
+import { readShebang } from '../../build/shebang.ts';
 
 const ROOT = new URL('../../', import.meta.url);
 
-/** Returns the words of the first line of the program, which apply when it is started by its name. */
-function firstLine(): readonly string[] {
-  const [first = ''] = readFileSync(new URL('src/main.ts', ROOT), 'utf8').split('\n', 1);
-  return first.split(' ');
-}
-
 describe('flags of the program', () => {
-  const flags = firstLine().filter((word) => word.startsWith('--'));
-  const variables = firstLine().filter((word) => word.includes('=') && !word.startsWith('--'));
+  const { nodeFlags: flags, variables } = readShebang(fileURLToPath(new URL('src/main.ts', ROOT)));
 
   it('are those of the image and of the program that compiles its code', () => {
     const commands = readFileSync(new URL('Dockerfile', ROOT), 'utf8').matchAll(
