@@ -160,7 +160,17 @@ export class Reflectors {
    */
   relistAll(): void {
     this.#log.warn('etcd appears to have been restored; relisting all resources');
-    for (const reflector of this.#all()) reflector.relist();
+    this.#relistAll();
+  }
+
+  /**
+   * Lists all kinds again after this process was stopped and continued. Its watches received events of that time, but its
+   * Lease was not renewed, so the Lease does not show whether etcd was restored from a backup in between.
+   */
+  onPaused(pausedMs: number): void {
+    const seconds = Math.round(pausedMs / 1000);
+    this.#log.warn({ seconds }, 'this process was stopped and continued; relisting all resources');
+    this.#relistAll();
   }
 
   /** Handles a Lease that went back in time. Leases are written every 5 s, so they show a restore first. */
@@ -171,6 +181,10 @@ export class Reflectors {
   /** Retries failed lists and watches soon, and checks whether open watches are alive. */
   retryNow(): void {
     for (const reflector of this.#all()) reflector.retryNow();
+  }
+
+  #relistAll(): void {
+    for (const reflector of this.#all()) reflector.relist();
   }
 
   #all(): Pick<Reflector<never>, 'run' | 'relist' | 'retryNow'>[] {

@@ -28,6 +28,7 @@ import {
 } from './k8s/resources.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
+import { detectPauses } from './pause-detector.ts';
 import { Reflectors } from './reflectors.ts';
 import { createReplicaLeases, type ReplicaLeases } from './replica-leases.ts';
 
@@ -140,6 +141,8 @@ export function createReplica(options: ReplicaOptions): Replica {
     controllers,
     run(signal) {
       const reflecting = reflectors.run(signal);
+      const stopDetecting = detectPauses(clock, log, (pausedMs) => reflectors.onPaused(pausedMs));
+      signal.addEventListener('abort', stopDetecting, { once: true });
       leases.own.start();
       leases.leader.start();
       controllers.start();

@@ -42,6 +42,21 @@ const REGRESSIONS: readonly (Schedule & { readonly cause: string })[] = [
     ],
   },
   {
+    cause:
+      'a replica that was stopped while etcd was restored continued from events of the former history, and kept objects that no longer exist',
+    seed: 6987,
+    replicas: 3,
+    reporters: 1,
+    tunnels: 3,
+    faults: [
+      { atMs: 7746, kind: 'replica-stop', pick: 15, variant: 66, durationMs: 54_657 },
+      { atMs: 10_123, kind: 'tunnel-storm', pick: 27, variant: 22, durationMs: 1165 },
+      { atMs: 15_214, kind: 'kubectl-holds-object', pick: 27, variant: 3, durationMs: 16_250 },
+      { atMs: 27_169, kind: 'etcd-restored', pick: 50, variant: 13, durationMs: 32_699 },
+      { atMs: 34_371, kind: 'tunnel-down', pick: 58, variant: 33, durationMs: 3158 },
+    ],
+  },
+  {
     cause: 'slices that were deleted with the namespace were not created again',
     seed: 2111,
     replicas: 1,
