@@ -301,11 +301,11 @@ function reviewConnections({ auth }: Config): number {
 
 /** Returns false if `work` does not resolve within `limitMs`; it is not cancelled. */
 async function resolvesWithin(work: Promise<unknown>, limitMs: number, clock: Clock): Promise<boolean> {
-  const timeout = Promise.withResolvers<boolean>();
-  const cancel = clock.setTimer(limitMs, () => timeout.resolve(false));
-  const inTime = await Promise.race([work.then(() => true), timeout.promise]);
+  const timeout = Promise.withResolvers<'timeout'>();
+  const cancel = clock.setTimer(limitMs, () => timeout.resolve('timeout'));
+  const first = await Promise.race([work, timeout.promise]);
   cancel();
-  return inTime;
+  return first !== 'timeout';
 }
 
 /** Converts errors that an administrator can fix into a StartError, after closing `running`. */

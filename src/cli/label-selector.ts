@@ -13,8 +13,8 @@ export interface SelectorRequirement {
 export type ParsedSelector =
   { readonly requirements: readonly SelectorRequirement[] } | { readonly error: string };
 
-/** A label selector of a command line. */
-export interface LabelSelector {
+/** A label selector that was given as a flag. */
+export interface SelectorFlag {
   /** As given. */
   readonly text: string;
   readonly requirements: readonly SelectorRequirement[];
@@ -23,7 +23,7 @@ export interface LabelSelector {
 /** Accepts a label selector. */
 export function labelSelector(
   text: string,
-): { readonly value: LabelSelector } | { readonly expected: string } {
+): { readonly value: SelectorFlag } | { readonly expected: string } {
   const parsed = parseLabelSelector(text);
   return 'error' in parsed ? { expected: parsed.error } : { value: { text, ...parsed } };
 }

@@ -13,14 +13,14 @@ import type {
 import type { ServerSelectors } from './tunnel-filter.ts';
 
 /** The calls on a resource that `listPages` and `Reflector` need. */
-export type TunnelSource<T extends ApiObject> = Pick<ResourceClient<T>, 'list' | 'watch' | 'title'>;
+export type ListerWatcher<T extends ApiObject> = Pick<ResourceClient<T>, 'list' | 'watch' | 'title'>;
 
 /** Returns the resource restricted to what the selectors select. */
 export function selecting<T extends ApiObject>(
-  resource: TunnelSource<T>,
+  resource: ListerWatcher<T>,
   selectors: ServerSelectors,
   atVersion?: string,
-): TunnelSource<T> {
+): ListerWatcher<T> {
   return {
     title: resource.title,
     list: (options: ListOptions = {}) =>
@@ -46,8 +46,8 @@ export function isUnavailable(error: unknown): error is ApiError {
  * @returns why the slices cannot be listed; undefined if they were, or if the kind is not installed
  */
 export async function listTunnels(
-  objects: TunnelSource<TunnelObject>,
-  slices: (atVersion: string | undefined) => TunnelSource<SliceObject>,
+  objects: ListerWatcher<TunnelObject>,
+  slices: (atVersion: string | undefined) => ListerWatcher<SliceObject>,
   signal: AbortSignal,
   onObject: (object: TunnelObject) => void,
   onSlice: (slice: SliceObject) => void,

@@ -7,7 +7,7 @@ import { createNames } from '../core/names.ts';
 import type { SliceObject } from '../core/slice-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { sliceResource, tunnelResource } from '../k8s/resources.ts';
-import { selecting, type TunnelSource } from './list-tunnels.ts';
+import { selecting, type ListerWatcher } from './list-tunnels.ts';
 import { listedTunnelsOf, tunnelOfObject, type ListedTunnel } from './listed-tunnel.ts';
 import { readNamedTunnels, type NamedTunnels } from './named-tunnels.ts';
 import { outputFormat, type Output, type OutputFormat } from './output-format.ts';
@@ -27,8 +27,8 @@ export interface QueryFlags extends FilterFlags {
 
 /** What is read, and how it is shown. */
 export interface TunnelQuery {
-  readonly objects: TunnelSource<TunnelObject>;
-  readonly slices: (atVersion?: string) => TunnelSource<SliceObject>;
+  readonly objects: ListerWatcher<TunnelObject>;
+  readonly slices: (atVersion?: string) => ListerWatcher<SliceObject>;
   readonly linesOfObject: (object: TunnelObject) => readonly TunnelLine[];
   readonly linesOfSlice: (slice: SliceObject) => readonly TunnelLine[];
   /** Reads tunnels by their names; returns their texts. Filters do not apply. */

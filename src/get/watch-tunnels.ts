@@ -1,12 +1,12 @@
 import type { Clock } from '../clock.ts';
 import { Reflector, type ReflectorHandler } from '../k8s/reflector.ts';
 import type { ApiObject } from '../k8s/resource-client.ts';
-import { isUnavailable, type TunnelSource } from './list-tunnels.ts';
+import { isUnavailable, type ListerWatcher } from './list-tunnels.ts';
 import type { TunnelLine, VisibleTunnels } from './visible-tunnels.ts';
 
 /** One of the two resources of a watch. */
 export interface WatchedResource<T extends ApiObject> {
-  readonly source: TunnelSource<T>;
+  readonly source: ListerWatcher<T>;
   readonly pageLimit: number;
   /** Distinguishes the sources of both resources. */
   readonly prefix: string;

@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import type { SliceObject } from '../../src/core/slice-object.ts';
 import type { TunnelObject } from '../../src/core/tunnel-object.ts';
-import { listTunnels, selecting, type TunnelSource } from '../../src/get/list-tunnels.ts';
+import { listTunnels, selecting, type ListerWatcher } from '../../src/get/list-tunnels.ts';
 import { ApiError } from '../../src/k8s/api-error.ts';
 import type { ListOptions } from '../../src/k8s/resource-client.ts';
 
@@ -12,7 +12,7 @@ const NO_SELECTORS = { labelSelector: undefined, fieldSelector: undefined };
 function source<T>(
   answer: (options: ListOptions) => T[] | ApiError,
   requests: ListOptions[] = [],
-): TunnelSource<T & { metadata: TunnelObject['metadata'] }> {
+): ListerWatcher<T & { metadata: TunnelObject['metadata'] }> {
   return {
     title: 'test',
     async list(options = {}) {
