@@ -1,7 +1,8 @@
 #!/usr/bin/env -S MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072 node --max-semi-space-size=8 --no-flush-bytecode --liftoff-only
 // Without the first flag, V8 lets the young generation grow to 128 MiB while much is alive, as in a full push, and keeps
 // it; without the second one, it compiles code again that was not used for a while (docs/decisions/0017-v8-flags.md).
-// Without the third one, it optimizes the HTTP parser of undici, and the memory that this needs is never returned.
+// Without the third one, it optimizes the HTTP parser of undici, through which requests to a proxy are sent, and the
+// memory that this needs is never returned.
 // Without the variables, glibc keeps more of what was freed (docs/decisions/0019-native-memory.md).
 // Everything else is imported after the check: an older Node cannot load it, and fails with a stack trace.
 import { checkNodeVersion } from './node-version.ts';

@@ -102,10 +102,13 @@ export function errorFromTransport(action: string, cause: unknown): ApiError {
   const detail = isTrustFailure(cause)
     ? `TLS: ${errorMessage(cause).replace(/; if the root CA is installed locally[^(]*/, ' ')}`
     : errorMessage(cause);
-  // undici validates the headers before it sends anything, and only the credentials among them come from outside.
-  const kind = errorCode(cause) === 'UND_ERR_INVALID_ARG' ? 'unauthorized' : 'unavailable';
+  // The headers are validated before anything is sent, and only the credentials among them come from outside.
+  const kind = INVALID_HEADER.has(errorCode(cause) ?? '') ? 'unauthorized' : 'unavailable';
   return new ApiError(kind, `${action}: ${detail}`, { cause });
 }
+
+/** Codes of Node.js; through a proxy, the one of undici. */
+const INVALID_HEADER = new Set(['ERR_INVALID_CHAR', 'UND_ERR_INVALID_ARG']);
 
 /**
  * Reports whether TLS failed because the server's certificate is not trusted or the client's is not accepted. Reading

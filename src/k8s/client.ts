@@ -91,7 +91,7 @@ export function createApiClient(options: ApiClientOptions): ApiClient {
 
   function headers(current: Credentials): Headers {
     if (cachedHeaders?.credentials !== current) {
-      // Built once per credentials; only undici checks them for invalid characters.
+      // Built once per credentials, because the pool encodes each array once.
       cachedHeaders = { credentials: current, headers: createHeaders(options.userAgent, current) };
     }
     return cachedHeaders.headers;
@@ -239,7 +239,7 @@ function withServerTimeout(path: string, timeoutMs: number): string {
   return `${path}${path.includes('?') ? '&' : '?'}timeout=${serverMs}ms`;
 }
 
-/** Headers per method, as arrays because undici takes these without another copy. */
+/** Headers per method: names and values, alternating. */
 type Headers = Record<(typeof HTTP_METHODS)[Verb], string[]>;
 
 function createHeaders(userAgent: string, credentials: Credentials): Headers {

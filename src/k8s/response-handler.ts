@@ -1,6 +1,7 @@
-import type { Dispatcher } from 'undici';
 import type { Clock } from '../clock.ts';
 import { ApiError, ResponseTooLargeError } from './api-error.ts';
+import type { HttpHandler, RequestController } from './http-connection.ts';
+import type { ResponseHeaders } from './http-response-parser.ts';
 
 /** An HTTP request. */
 export interface HttpRequest {
@@ -46,17 +47,14 @@ export class StreamReaderError extends Error {
   override readonly name = 'StreamReaderError';
 }
 
-/**
- * undici's handler for one request and its response. It is created per call, so it allocates little and parses
- * nothing.
- */
-export class ResponseHandler implements Dispatcher.DispatchHandler {
+/** Handles one request and its response. It is created per call, so it allocates little and parses nothing. */
+export class ResponseHandler implements HttpHandler {
   readonly response: Promise<HttpResponse>;
   readonly #request: HttpRequest;
   readonly #cancelDeadline: () => void;
   #resolve!: (answer: HttpResponse) => void;
   #reject!: (error: unknown) => void;
-  #controller: Dispatcher.DispatchController | undefined;
+  #controller: RequestController | undefined;
   /** Set once the result is decided; later callbacks change nothing. */
   #settled: { failure?: Error } | undefined;
   #status = 0;
@@ -83,17 +81,17 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     else signal?.addEventListener('abort', this.#onAbort);
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
+  get isSettled(): boolean {
+    return this.#settled !== undefined;
+  }
+
+  onRequestStart(controller: RequestController): void {
     this.#controller = controller;
     // It failed while it waited for a connection and must not be sent anymore.
     if (this.#settled !== undefined) controller.abort(this.#settled.failure ?? new Error('request aborted'));
   }
 
-  onResponseStart(
-    _controller: Dispatcher.DispatchController,
-    status: number,
-    headers: Record<string, string | string[] | undefined>,
-  ): void {
+  onResponseStart(_controller: RequestController, status: number, headers: ResponseHeaders): void {
     this.#status = status;
     const retryAfter = headers['retry-after'];
     this.#retryAfter = typeof retryAfter === 'string' ? retryAfter : undefined;
@@ -107,7 +105,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     this.#runGuarded(() => this.#request.onOpen?.());
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(_controller: RequestController, chunk: Buffer): void {
     if (this.#settled !== undefined) return;
     const { onChunk } = this.#request;
     if (this.#streaming) this.#runGuarded(() => onChunk?.(chunk));
@@ -148,7 +146,7 @@ export class ResponseHandler implements Dispatcher.DispatchHandler {
     });
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController | null, error: Error): void {
+  onResponseError(_controller: RequestController | null, error: Error): void {
     this.#fail(error);
   }
 

@@ -1,16 +1,14 @@
 import { createRequire } from 'node:module';
 import { createSecureContext, type SecureContextOptions, type SecureContext } from 'node:tls';
-import type { Dispatcher, Pool as PoolType } from 'undici';
-import Pool from 'undici/lib/dispatcher/pool.js';
 import type { Clock } from '../clock.ts';
 import { trustOptions } from '../tls-trust.ts';
 import type { Credentials } from './credentials.ts';
+import { HttpPool, type EncodableRequest } from './http-pool.ts';
 import { ResponseHandler, type HttpResponse, type HttpRequest } from './response-handler.ts';
 
-/** Below the 90 s after which kube-apiserver closes an idle connection, so that a request never races with that. */
-const IDLE_CONNECTION_MS = 60_000;
-/** Limit for TCP and TLS handshakes; the request's own deadline applies as well. */
-const CONNECT_TIMEOUT_MS = 10_000;
+/** Through a proxy; the same times as in `HttpPool`. */
+const PROXY_IDLE_CONNECTION_MS = 60_000;
+const PROXY_CONNECT_TIMEOUT_MS = 10_000;
 
 /** Spares an API server that is merely slow a new set of handshakes at each timeout. */
 const MIN_RECYCLE_INTERVAL_MS = 10_000;
@@ -28,10 +26,19 @@ export interface TransportOptions {
   readonly clock: Clock;
 }
 
+/** Connections of one kind, with one set of TLS options. */
+interface RequestPool {
+  dispatch(request: EncodableRequest, handler: ResponseHandler): void;
+  /** Accepts no more requests. Resolves when those that were accepted have ended. */
+  close(): Promise<void>;
+  /** Fails all requests and closes all connections. */
+  destroy(): Promise<void>;
+}
+
 /** Kept-alive HTTP/1.1 connections to one server. */
 export interface Transport {
   /**
-   * Sends one request. Rejects without a complete response: with the cause from undici or TLS, or with `ApiError`.
+   * Sends one request. Rejects without a complete response: with the cause, or with `ApiError`.
    */
   send(request: HttpRequest, credentials: Credentials): Promise<HttpResponse>;
   /** Connections opened since the start, including those of streams. */
@@ -47,70 +54,69 @@ export interface Transport {
  */
 export function createTransport(options: TransportOptions): Transport {
   const { server, clock } = options;
-  const openPools = new Set<Dispatcher>();
+  const openPools = new Set<RequestPool>();
   let connectionCount = 0;
   let lastRecycledMs = Number.NEGATIVE_INFINITY;
   let current:
-    { credentials: Credentials; tls: TlsMaterial; calls: Dispatcher; streams: Dispatcher } | undefined;
+    { credentials: Credentials; tls: TlsMaterial; calls: RequestPool; streams: RequestPool } | undefined;
 
-  function countConnections(pool: PoolType): PoolType {
-    return pool.on('connect', () => {
-      connectionCount += 1;
-    });
+  function onConnect(): void {
+    connectionCount += 1;
   }
 
   /** @param connections maximum; null for unlimited */
-  function createPool(tls: TlsMaterial, connections: number | null): Dispatcher {
-    const poolOptions: PoolType.Options = {
-      connections,
-      pipelining: 1,
-      // Measured: HTTP/2 is not faster, and one slow stream would block the others' flow-control window.
-      allowH2: false,
-      keepAliveTimeout: IDLE_CONNECTION_MS,
-      keepAliveMaxTimeout: IDLE_CONNECTION_MS,
-      // One timer per request enforces the caller's deadline; undici's own would add two more.
-      headersTimeout: 0,
-      bodyTimeout: 0,
-    };
+  function createPool(tls: TlsMaterial, connections: number | null): RequestPool {
     const pool =
       options.proxyUrl === undefined
-        ? countConnections(
-            new Pool(server.origin, {
-              ...poolOptions,
-              connect: {
-                ...(server.protocol === 'https:' && shareContext(tls)),
-                timeout: CONNECT_TIMEOUT_MS,
-              },
-            }),
-          )
-        : createProxyPool(options.proxyUrl, tls, poolOptions);
+        ? new HttpPool({
+            server,
+            tls: server.protocol === 'https:' ? shareContext(tls) : {},
+            connections: connections ?? Number.POSITIVE_INFINITY,
+            onConnect,
+          })
+        : createProxyPool(options.proxyUrl, tls, connections);
     openPools.add(pool);
     return pool;
   }
 
-  function createProxyPool(uri: string, tls: TlsMaterial, poolOptions: PoolType.Options): Dispatcher {
-    // The proxy agent needs all of undici, which is loaded only here because few installations use a proxy. Its pools
-    // must be of the same copy of undici: in a bundle, the one imported above is another.
-    const { ProxyAgent, Pool: ProxyPool }: typeof import('undici') = require('undici');
+  function createProxyPool(uri: string, tls: TlsMaterial, connections: number | null): RequestPool {
+    // Loaded only here, because few installations use a proxy.
+    const { ProxyAgent, Pool }: typeof import('undici') = require('undici');
     if (new URL(uri).protocol === 'socks5:') silenceExperimentalWarnings();
-    return new ProxyAgent({
-      ...poolOptions,
+    const agent = new ProxyAgent({
+      connections,
+      pipelining: 1,
+      allowH2: false,
+      keepAliveTimeout: PROXY_IDLE_CONNECTION_MS,
+      keepAliveMaxTimeout: PROXY_IDLE_CONNECTION_MS,
+      // One timer per request enforces the caller's deadline; undici's own would add two more.
+      headersTimeout: 0,
+      bodyTimeout: 0,
       uri,
-      requestTls: { ...tls, timeout: CONNECT_TIMEOUT_MS },
+      requestTls: { ...tls, timeout: PROXY_CONNECT_TIMEOUT_MS },
       // As in Go, the CAs of the cluster also verify an https proxy. The name is the proxy's own.
       ...(new URL(uri).protocol === 'https:'
         ? { proxyTls: { ...tls, servername: new URL(uri).hostname } }
         : {}),
       proxyTunnel: server.protocol === 'https:',
-      factory: (origin, inner) => countConnections(new ProxyPool(origin, inner)),
+      factory: (origin, inner) => new Pool(origin, inner).on('connect', onConnect),
       // Otherwise a proxy that accepts CONNECT and never answers would occupy a connection of the pool for five
       // minutes.
-      clientFactory: (proxy, inner) => new ProxyPool(proxy, { ...inner, headersTimeout: CONNECT_TIMEOUT_MS }),
-      connectTimeout: CONNECT_TIMEOUT_MS,
+      clientFactory: (proxy, inner) =>
+        new Pool(proxy, { ...inner, headersTimeout: PROXY_CONNECT_TIMEOUT_MS }),
+      connectTimeout: PROXY_CONNECT_TIMEOUT_MS,
     });
+    return {
+      dispatch(request, handler) {
+        // Without `reset`, undici closes the connection after a DELETE with a body: one TLS handshake per delete.
+        agent.dispatch({ ...request, origin: server.origin, reset: false }, handler);
+      },
+      close: () => agent.close(),
+      destroy: () => agent.destroy(),
+    };
   }
 
-  function closeGracefully(pool: Dispatcher): void {
+  function closeGracefully(pool: RequestPool): void {
     // Waits for pending requests, including the end of a watch; `close` destroys the pools that are still open.
     pool.close().then(
       () => openPools.delete(pool),
@@ -123,7 +129,7 @@ export function createTransport(options: TransportOptions): Transport {
    * its state. The idle connections next to it would then be half-open too, and each would cost another call its
    * deadline.
    */
-  function recyclePool(calls: Dispatcher): void {
+  function recyclePool(calls: RequestPool): void {
     const nowMs = clock.monotonicMs();
     if (current === undefined || current.calls !== calls) return;
     if (nowMs < lastRecycledMs + MIN_RECYCLE_INTERVAL_MS) return;
@@ -132,7 +138,7 @@ export function createTransport(options: TransportOptions): Transport {
     current = { ...current, calls: createPool(current.tls, options.connections) };
   }
 
-  function poolsFor(credentials: Credentials): { calls: Dispatcher; streams: Dispatcher } {
+  function poolsFor(credentials: Credentials): { calls: RequestPool; streams: RequestPool } {
     // A few comparisons per call, by reference because equal `Credentials` keep their identity.
     if (current !== undefined && sameTls(current.credentials, credentials)) return current;
     // Before the previous pools are closed, because it fails for a certificate and a key that do not match: these were
@@ -152,18 +158,9 @@ export function createTransport(options: TransportOptions): Transport {
     send(request, credentials) {
       const { calls, streams } = poolsFor(credentials);
       const handler = new ResponseHandler(request, clock, () => recyclePool(calls));
-      (request.onChunk === undefined ? calls : streams).dispatch(
-        {
-          origin: server.origin,
-          method: request.method,
-          path: request.path,
-          headers: request.headers,
-          body: request.body ?? null,
-          // Without this, undici closes the connection after a DELETE with a body: one TLS handshake per delete.
-          reset: false,
-        },
-        handler,
-      );
+      const { method, path, headers, body = null } = request;
+      const pool = request.onChunk === undefined ? calls : streams;
+      pool.dispatch({ method, path, headers, body }, handler);
       return handler.response;
     },
 

@@ -193,7 +193,9 @@ describe('API client with bad input', () => {
     current = () => ({ authorization: 'Bearer se\ncret' });
     const error = await expectApiError(tunnels.get('a'));
     expect(error.kind).to.equal('unauthorized');
-    expect(error.message).to.equal(`${GET_A}: invalid authorization header (UND_ERR_INVALID_ARG)`);
+    expect(error.message).to.equal(
+      `${GET_A}: Invalid character in header content ["authorization"] (ERR_INVALID_CHAR)`,
+    );
     expect(server.count).to.equal(0);
   });
 });
