@@ -49,7 +49,7 @@ async function main(args: readonly string[]): Promise<number> {
   // No handler for Ctrl-C: the operator, etcd, kube-apiserver and their folders are removed when this process ends.
   try {
     const { options } = parsed;
-    if (options.publish !== undefined) return await publish(options.publish);
+    if (options.publish.length > 0) return await publish(options.publish);
     if (options.counterpart !== undefined) return await compare(options, options.counterpart);
     if (options.sliceTunnels !== undefined) return await compareForms(options, options.sliceTunnels);
     if (options.memoryCurve !== undefined) return await drawMemoryCurve(options, options.memoryCurve);
@@ -101,11 +101,12 @@ async function compare({ quick, runs, json }: Options, folder: string): Promise<
     runs,
     foreignCpuSeconds: foreignCpuSeconds(results),
     comparisons: compareResults(results),
+    results,
   });
   // After each measurement, because all of them take hours on a slow machine.
   async function save({ results, failures }: CounterpartResults): Promise<void> {
     if (file === undefined) return;
-    const content = { ...comparisonOf(results), failures, results };
+    const content = { ...comparisonOf(results), failures };
     await writeFile(file, `${JSON.stringify(content, undefined, 2)}\n`);
   }
 
@@ -127,8 +128,8 @@ ${failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
   return failures.length === 0 ? 0 : 1;
 }
 
-async function publish(file: string): Promise<number> {
-  await publishComparison(file, BENCHMARK_PAGE);
+async function publish(files: readonly string[]): Promise<number> {
+  await publishComparison(files, BENCHMARK_PAGE);
   process.stdout.write(`written to ${BENCHMARK_PAGE}\n`);
   return 0;
 }

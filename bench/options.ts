@@ -17,8 +17,8 @@ export interface Options {
   readonly sliceTunnels: number | undefined;
   /** The folder of the counterpart that the operator is compared to, instead of the measurements. Default: none. */
   readonly counterpart: string | undefined;
-  /** The JSON of a comparison, whose table is written into docs/benchmark.md instead of measuring. Default: none. */
-  readonly publish: string | undefined;
+  /** The JSON of comparisons, whose table is written into docs/benchmark.md instead of measuring. Default: none. */
+  readonly publish: readonly string[];
   /** The file for the JSON. Default: a file in bench/results if the run is complete. */
   readonly json: string | undefined;
 }
@@ -47,7 +47,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
         peer: { type: 'boolean', default: false },
         'peer-folder': { type: 'string' },
         json: { type: 'string' },
-        publish: { type: 'string' },
+        publish: { type: 'string', multiple: true, default: [] },
         help: { type: 'boolean', short: 'h', default: false },
       },
     }));
@@ -85,7 +85,10 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   if (values.peer && (values.only !== undefined || values.profile)) {
     return { error: '--peer: can be combined only with --peer-folder, --quick, --runs and --json' };
   }
-  if (values.publish !== undefined && args.length > (args[0] === '--publish' ? 2 : 1))
+  const others = [values.only, values.runs, minutes, values.tunnels, values['peer-folder'], values.json];
+  const isCombined =
+    values.quick || values.profile || slices || values.peer || others.some((value) => value !== undefined);
+  if (values.publish.length > 0 && isCombined)
     return { error: '--publish: cannot be combined with other flags' };
   if (values['peer-folder'] !== undefined && !values.peer) return { error: '--peer-folder: requires --peer' };
   return {
@@ -97,7 +100,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
       memoryCurve: minutes === undefined ? undefined : Number(minutes),
       sliceTunnels: slices ? Number(tunnels) : undefined,
       counterpart: values.peer ? resolve(values['peer-folder'] ?? COUNTERPART_FOLDER) : undefined,
-      publish: values.publish === undefined ? undefined : resolve(values.publish),
+      publish: values.publish.map((file) => resolve(file)),
       json: values.json,
     },
   };
@@ -127,7 +130,8 @@ docs/benchmark.md describes each metric. Requires Linux.
   --peer       instead of measuring against the baseline, compare the operator with a counterpart in Go, using the
                counterpart's driver; 20 to 60 minutes per run on 2 cores; requires Go
   --peer-folder DIR  the sources of the counterpart (default: ../shared/peer)
-  --publish FILE  instead of measuring, write the table of FILE, which --peer has written, into docs/benchmark.md
+  --publish FILE  instead of measuring, write the table of FILE, which --peer has written, into docs/benchmark.md; can be
+               repeated to combine the runs of several files, for example of several nights
   --help       print this text
 
 Measurements:

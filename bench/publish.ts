@@ -1,7 +1,13 @@
 /** Writes the table of a comparison into the documentation. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { format, resolveConfig } from 'prettier';
-import { markdownTable, type Comparison } from './counterpart-table.ts';
+import {
+  compareResults,
+  foreignCpuSeconds,
+  markdownTable,
+  type Comparison,
+  type DriverResult,
+} from './counterpart-table.ts';
 import type { machine } from './machine.ts';
 
 /** The file that `npm run bench -- --peer` writes. */
@@ -15,18 +21,38 @@ export interface ComparisonFile {
   /** At most, during one measurement. */
   readonly foreignCpuSeconds: number;
   readonly comparisons: readonly Comparison[];
+  /** What the driver reported. */
+  readonly results: readonly DriverResult[];
 }
 
 const BEGIN = '<!-- comparison: written by `npm run bench -- --publish FILE` -->';
 const END = '<!-- end of the comparison -->';
 
-/** Formats the comparison for a page, with how it was measured. */
-export function comparisonSection(file: ComparisonFile): string {
-  const { date, commit, machine: host, quick, runs, foreignCpuSeconds, comparisons } = file;
+/**
+ * Formats comparisons for a page as one table over all their runs, with how they were measured.
+ *
+ * @param files at least one
+ * @throws Error in one line if they were not measured in the same size on the same kind of machine
+ */
+export function comparisonSection(files: readonly ComparisonFile[]): string {
+  const [first, ...others] = files;
+  if (first === undefined) throw new Error('there is no comparison');
+  const { machine: host, quick } = first;
+  for (const other of others) {
+    if (other.quick !== quick)
+      throw new Error(`${other.commit}: measured in another size than ${first.commit}`);
+    if (JSON.stringify(other.machine) !== JSON.stringify(host))
+      throw new Error(`${other.commit}: measured on another machine than ${first.commit}`);
+  }
+  const results = files.flatMap((file) => file.results);
+  const comparisons = compareResults(results);
+  // A file that was interrupted contains fewer runs than were planned.
+  const runs = Math.max(0, ...comparisons.map(({ operator }) => operator.length));
+  const origins = [...new Set(files.map(({ commit, date }) => `${commit} (${date.slice(0, 10)})`))];
   const size = quick ? ', **a tenth of the size**' : '';
-  return `Commit ${commit}, ${date.slice(0, 10)}, ${runs} run(s)${size}: median, and minimum … maximum.
+  return `Commit ${origins.join(', ')}; ${runs} run(s)${size}: median, and minimum … maximum.
 ${host.cores} cores (${host.processor}), ${host.memoryGiB} GiB, Node ${host.node}; other processes used at most
-${foreignCpuSeconds.toFixed(1)} s of CPU during one measurement.
+${foreignCpuSeconds(results).toFixed(1)} s of CPU during one measurement.
 
 ${markdownTable(comparisons)}`;
 }
@@ -43,11 +69,13 @@ export function replaceSection(page: string, section: string): string {
   return `${page.slice(0, begin)}${BEGIN}\n\n${section}\n\n${page.slice(end)}`;
 }
 
-/** Writes the comparison in `resultFile` into the page. */
-export async function publishComparison(resultFile: string, pageFile: string): Promise<void> {
-  const file = JSON.parse(await readFile(resultFile, 'utf8')) as ComparisonFile;
+/** Writes the table of the comparisons in `resultFiles` into the page. */
+export async function publishComparison(resultFiles: readonly string[], pageFile: string): Promise<void> {
+  const files = await Promise.all(
+    resultFiles.map(async (name) => JSON.parse(await readFile(name, 'utf8')) as ComparisonFile),
+  );
   const page = await readFile(pageFile, 'utf8');
-  const replaced = replaceSection(page, comparisonSection(file));
+  const replaced = replaceSection(page, comparisonSection(files));
   const config = await resolveConfig(pageFile);
   await writeFile(pageFile, await format(replaced, { ...config, filepath: pageFile }));
 }

@@ -6,7 +6,7 @@ import {
   markdownTable,
   type DriverResult,
 } from '../../bench/counterpart-table.ts';
-import { comparisonSection, replaceSection } from '../../bench/publish.ts';
+import { comparisonSection, replaceSection, type ComparisonFile } from '../../bench/publish.ts';
 
 function results(label: DriverResult['label'], key: string, values: readonly number[]): DriverResult[] {
   return values.map((value) => ({ label, scenario: 'cold', result: { [key]: value } }));
@@ -18,6 +18,23 @@ function verdict(key: string, counterpart: readonly number[], operator: readonly
     ...results('operator', key, operator),
   ]);
   return comparison?.verdict;
+}
+
+function file(commit: string, counterpart: readonly number[], operator: readonly number[]): ComparisonFile {
+  const measured = [
+    ...results('counterpart', 'rss_mib', counterpart),
+    ...results('operator', 'rss_mib', operator),
+  ];
+  return {
+    date: '2026-11-28T00:00:00Z',
+    commit,
+    machine: { cores: 2, processor: 'x', memoryGiB: 8, node: 'v24' },
+    quick: false,
+    runs: operator.length,
+    foreignCpuSeconds: 0.5,
+    comparisons: compareResults(measured),
+    results: measured,
+  };
 }
 
 describe('comparison with the counterpart', () => {
@@ -75,19 +92,7 @@ describe('comparison with the counterpart', () => {
   });
 
   it('replaces what an earlier comparison has written into a page', () => {
-    const section = (rss: number): string =>
-      comparisonSection({
-        date: '2026-11-28T00:00:00Z',
-        commit: 'abc1234',
-        machine: { cores: 2, processor: 'x', memoryGiB: 8, node: 'v24' },
-        quick: false,
-        runs: 1,
-        foreignCpuSeconds: 0.5,
-        comparisons: compareResults([
-          ...results('counterpart', 'rss_mib', [1]),
-          ...results('operator', 'rss_mib', [rss]),
-        ]),
-      });
+    const section = (rss: number): string => comparisonSection([file('abc1234', [1], [rss])]);
     const marks = [
       '<!-- comparison: written by `npm run bench -- --publish FILE` -->',
       '<!-- end of the comparison -->',
@@ -97,8 +102,29 @@ describe('comparison with the counterpart', () => {
     expect(page)
       .to.match(/^before\n<!--/)
       .and.to.match(/-->\nafter\n$/);
-    expect(page).to.contain('Commit abc1234, 2026-11-28').and.to.contain('9 MiB').and.not.to.contain('7 MiB');
+    expect(page)
+      .to.contain('Commit abc1234 (2026-11-28); 1 run(s)')
+      .and.to.contain('9 MiB')
+      .and.not.to.contain('7 MiB');
     expect(() => replaceSection('a page without marks', section(7))).to.throw('does not contain');
+  });
+
+  it('combines the runs of several files', () => {
+    const section = comparisonSection([file('aaa', [1, 3], [10, 30]), file('bbb', [2], [20])]);
+    expect(section).to.contain('Commit aaa (2026-11-28), bbb (2026-11-28); 3 run(s): median');
+    expect(section).to.contain('| 2 MiB (1 … 3)').and.to.contain('| 20 MiB (10 … 30)');
+  });
+
+  it('combines only files of the same size and machine', () => {
+    const first = file('aaa', [1], [2]);
+    const second = file('bbb', [1], [2]);
+    expect(() => comparisonSection([first, { ...second, quick: true }])).to.throw(
+      'bbb: measured in another size than aaa',
+    );
+    const machine = { ...second.machine, cores: 8 };
+    expect(() => comparisonSection([first, { ...second, machine }])).to.throw(
+      'bbb: measured on another machine than aaa',
+    );
   });
 
   it('repeats a measurement that fails, up to the limit', async () => {

@@ -18,7 +18,7 @@ describe('flags of the benchmark', () => {
       memoryCurve: undefined,
       sliceTunnels: undefined,
       counterpart: undefined,
-      publish: undefined,
+      publish: [],
       json: undefined,
     });
   });
@@ -45,8 +45,11 @@ describe('flags of the benchmark', () => {
   });
 
   it('write the table of a result into the documentation with --publish', () => {
-    expect(options('--publish', '/nowhere/a.json').publish).to.equal('/nowhere/a.json');
-    expect(options('--publish=/nowhere/a.json').publish).to.equal('/nowhere/a.json');
+    expect(options('--publish', '/nowhere/a.json').publish).to.deep.equal(['/nowhere/a.json']);
+    expect(options('--publish=/nowhere/a.json', '--publish', '/b.json').publish).to.deep.equal([
+      '/nowhere/a.json',
+      '/b.json',
+    ]);
   });
 
   it('draw the memory for the given minutes with --memory-curve', () => {
