@@ -97,6 +97,17 @@ export class CacheProgress {
     return true;
   }
 
+  /**
+   * Returns true if a watch event shows a deletion that was answered already: the cache does not contain the object.
+   *
+   * @param version the version of the deletion
+   */
+  acknowledgeOwnDeletion(uid: string, version: string): boolean {
+    if (!this.#deletedUids.delete(uid)) return false;
+    this.advance(version);
+    return true;
+  }
+
   /** Returns true if the deletion of an object was answered, and not shown by the watch yet. */
   isDeleted(uid: string): boolean {
     return this.#deletedUids.has(uid);

@@ -199,6 +199,11 @@ export class TunnelCache {
     return this.#progress.acknowledgeOwnWrite(resourceVersion);
   }
 
+  /** Returns true if a watch event shows a deletion whose response was applied already, as with `acknowledgeOwnWrite`. */
+  acknowledgeOwnDeletion(uid: string, resourceVersion: string): boolean {
+    return this.#progress.acknowledgeOwnDeletion(uid, resourceVersion);
+  }
+
   /**
    * Applies the response to an own create or patch.
    *

@@ -26,6 +26,11 @@ export interface WatchHandler<T> {
    * the response to its own write. The event is then skipped, which halves the cost of reading one's own writes.
    */
   acknowledgeOwnWrite?(resourceVersion: string): boolean;
+  /**
+   * The same for a deletion, whose response contains the object's uid and no version. `resourceVersion` is the version of
+   * the deletion.
+   */
+  acknowledgeOwnDeletion?(uid: string, resourceVersion: string): boolean;
 }
 
 /** What a watch needs from its environment. */
@@ -122,8 +127,8 @@ export function watchOnce<T extends ApiObject>(
   }
 
   function processLine(line: string): void {
-    const ownVersion = handler.acknowledgeOwnWrite === undefined ? undefined : versionFromChange(line);
-    if (ownVersion !== undefined && handler.acknowledgeOwnWrite?.(ownVersion) === true) {
+    const ownVersion = versionOfOwnWrite(handler, line);
+    if (ownVersion !== undefined) {
       advance(ownVersion, 'own write');
       return;
     }
@@ -260,16 +265,26 @@ function malformedWatch(action: string, what: string, cause?: unknown): ApiError
   return new ApiError('unexpected_response', `${action}: ${what}`, { cause });
 }
 
-const CHANGE_EVENT = /^\{"type":"(?:ADDED|MODIFIED)"/;
+const EVENT_TYPE = /^\{"type":"(ADDED|MODIFIED|DELETED)"/;
 /** Fields are in alphabetical order, so these two adjacent fields belong to metadata, and spec follows it. */
-const VERSION_AND_UID = /"resourceVersion":"(\d+)","uid":"[^"]+"\},"spec"/;
+const VERSION_AND_UID = /"resourceVersion":"(\d+)","uid":"([^"]+)"\},"spec"/;
 
 /**
- * Returns the version of an added or changed object without parsing the whole event; undefined if that requires
- * parsing.
+ * Returns the version of an event if its handler knows it from the response to its own write; undefined if the event must
+ * be parsed.
  */
-function versionFromChange(line: string): string | undefined {
-  return CHANGE_EVENT.test(line) ? VERSION_AND_UID.exec(line)?.[1] : undefined;
+function versionOfOwnWrite<T>(handler: WatchHandler<T>, line: string): string | undefined {
+  if (handler.acknowledgeOwnWrite === undefined && handler.acknowledgeOwnDeletion === undefined)
+    return undefined;
+  const type = EVENT_TYPE.exec(line)?.[1];
+  if (type === undefined) return undefined;
+  const [, version, uid] = VERSION_AND_UID.exec(line) ?? [];
+  if (version === undefined || uid === undefined) return undefined;
+  const isKnown =
+    type === 'DELETED'
+      ? handler.acknowledgeOwnDeletion?.(uid, version)
+      : handler.acknowledgeOwnWrite?.(version);
+  return isKnown === true ? version : undefined;
 }
 
 /** Block kept between lines; a larger one, allocated for a huge line, is released after it. */

@@ -82,6 +82,7 @@ export interface ObjectSink<T> {
   replaceEnd(version: string): void;
   event(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: T): void;
   acknowledgeOwnWrite?(resourceVersion: string): boolean;
+  acknowledgeOwnDeletion?(uid: string, resourceVersion: string): boolean;
 }
 
 interface ObjectEvent<T> {
@@ -138,9 +139,12 @@ class MemoryApi<T> {
   deliver(sink: ObjectSink<T>, maxEvents = Number.POSITIVE_INFINITY): number {
     const delivered = this.#events.splice(0, Math.min(maxEvents, this.#events.length));
     for (const { type, object } of delivered) {
-      const { resourceVersion } = (object as unknown as ApiServerObject).metadata;
-      const isKnown = type !== 'DELETED' && sink.acknowledgeOwnWrite?.(resourceVersion) === true;
-      if (!isKnown) sink.event(type, object);
+      const { uid, resourceVersion } = (object as unknown as ApiServerObject).metadata;
+      const isKnown =
+        type === 'DELETED'
+          ? sink.acknowledgeOwnDeletion?.(uid, resourceVersion)
+          : sink.acknowledgeOwnWrite?.(resourceVersion);
+      if (isKnown !== true) sink.event(type, object);
     }
     return delivered.length;
   }

@@ -14,6 +14,8 @@ export class RecordingHandler implements ReflectorHandler<ApiObject> {
   failOn: string | undefined;
   /** Versions of own writes, which need no event. */
   readonly ownWrites = new Set<string>();
+  /** The uid and the version of each own deletion. */
+  readonly ownDeletions = new Set<string>();
   #listed: Set<string> | undefined;
 
   replaceBegin(): void {
@@ -40,6 +42,10 @@ export class RecordingHandler implements ReflectorHandler<ApiObject> {
 
   acknowledgeOwnWrite(resourceVersion: string): boolean {
     return this.ownWrites.delete(resourceVersion);
+  }
+
+  acknowledgeOwnDeletion(uid: string, resourceVersion: string): boolean {
+    return this.ownDeletions.delete(`${uid} ${resourceVersion}`);
   }
 
   /** Returns `a=5 b=7`, sorted by name. */

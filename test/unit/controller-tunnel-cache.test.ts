@@ -132,6 +132,22 @@ describe('a tunnel cache that follows the watch', () => {
     expect(cache.acknowledgeOwnWrite(third.metadata.resourceVersion)).to.equal(false);
   });
 
+  it('recognizes the event of an own deletion once, and no other deletion', () => {
+    const { api, cache, make, only } = createScene();
+    const made = make(T1);
+    cache.applyWrite(made);
+    const { uid } = made.metadata;
+    expect(cache.acknowledgeOwnDeletion(uid, '900'), 'not deleted').to.equal(false);
+    const observed = only(T1);
+    api.deliver(cache);
+    cache.applyDelete(KEY, T1.name, observed);
+    expect(cache.acknowledgeOwnDeletion('another', '901')).to.equal(false);
+    expect(cache.acknowledgeOwnDeletion(uid, '902')).to.equal(true);
+    expect(cache.latestResourceVersion).to.equal('902');
+    expect(cache.acknowledgeOwnDeletion(uid, '902')).to.equal(false);
+    expect(internalSizes(cache, '#progress')).to.include({ '#deletedUids': 0 });
+  });
+
   it('detects that an own write was changed by admission', () => {
     const { cache, make, only } = createScene();
     const sent = manifestFor(names, RESPONDER, T1);

@@ -80,6 +80,23 @@ describe('reflector watches', () => {
     expect(version).to.equal('15');
   });
 
+  it('skips the event of an own deletion and continues from its version', async () => {
+    f.store.ownDeletions.add('uid-b 13');
+    watch.send(
+      watchLines.event('DELETED', tunnelObject('a', '12')),
+      watchLines.event('DELETED', tunnelObject('b', '13')),
+      watchLines.event('ADDED', tunnelObject('c', '14')),
+    );
+    await f.waitForContent('c=14');
+    expect(f.store.calls.slice(3)).to.deep.equal(['DELETED a 12', 'ADDED c 14']);
+    f.store.ownDeletions.add('uid-c 15');
+    watch.send(watchLines.event('DELETED', tunnelObject('c', '15')));
+    await eventually('the own deletion to be skipped', () => f.store.ownDeletions.size === 0);
+    watch.end();
+    const [version] = await nextWatch();
+    expect(version).to.equal('15');
+  });
+
   it('does not confuse a label of the same name with the version', async () => {
     f.store.ownWrites.add('77');
     const labelled = tunnelObject('a', '11').replace(
