@@ -11,6 +11,11 @@ export function errorMessage(error: unknown): string {
   return code === undefined || message.includes(code) ? message : `${message} (${code})`;
 }
 
+/** Returns anything thrown as an Error: itself if it is one. */
+export function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(errorMessage(error));
+}
+
 /** Returns the code of a system or library error, such as `ECONNREFUSED`; undefined if there is none. */
 export function errorCode(error: unknown): string | undefined {
   if (typeof error !== 'object' || error === null || !('code' in error)) return undefined;

@@ -1,9 +1,10 @@
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type ConnectionOptions } from 'node:tls';
+import { asError } from '../error-message.ts';
 import { HttpResponseParser, type HttpResponseSink, type ResponseHeaders } from './http-response-parser.ts';
 
 /** Limit for the TCP and TLS handshakes. */
-const CONNECT_TIMEOUT_MS = 10_000;
+export const CONNECT_TIMEOUT_MS = 10_000;
 /** Idle time after which the kernel begins to ask whether the peer still exists, for a watch that is silent. */
 const TCP_KEEPALIVE_MS = 60_000;
 
@@ -167,7 +168,7 @@ export class HttpConnection implements HttpResponseSink, RequestController {
     try {
       parser.execute(chunk);
     } catch (error) {
-      this.#close(error instanceof Error ? error : new Error(String(error)));
+      this.#close(asError(error));
       return;
     }
     if (!parser.isDone || this.#isClosed) return;

@@ -1,4 +1,5 @@
 import { validateHeaderName, validateHeaderValue } from 'node:http';
+import { asError } from '../error-message.ts';
 import {
   HttpConnection,
   type HttpConnectionEventHandler,
@@ -77,7 +78,7 @@ export class HttpPool implements HttpConnectionEventHandler {
     try {
       encoded = this.#encode(request);
     } catch (error) {
-      handler.onResponseError(null, error instanceof Error ? error : new Error(String(error)));
+      handler.onResponseError(null, asError(error));
       return;
     }
     if (handler.isSettled) return;

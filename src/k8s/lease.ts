@@ -2,7 +2,7 @@ import type { Clock } from '../clock.ts';
 import { MANAGED_BY_LABELS } from '../core/names.ts';
 import { compareResourceVersions } from '../core/kubernetes.ts';
 import { findDifference } from '../core/rewrite.ts';
-import { errorMessage } from '../error-message.ts';
+import { asError } from '../error-message.ts';
 import { rfc3339Micro } from '../timestamps.ts';
 import { ApiError } from './api-error.ts';
 import type { ApiObject, ResourceClient } from './resource-client.ts';
@@ -192,7 +192,7 @@ export class Lease {
         await client.patch(name, { metadata: { resourceVersion }, spec }, { timeoutMs: RELEASE_TIMEOUT_MS });
       }
     } catch (error) {
-      this.#notifyResult(error instanceof Error ? error : new Error(errorMessage(error)));
+      this.#notifyResult(asError(error));
     }
   }
 
@@ -214,7 +214,7 @@ export class Lease {
     try {
       delayMs = (await this.#acquireOrRenew()) ? RENEW_INTERVAL_MS : this.#retryDelayMs();
     } catch (error) {
-      this.#notifyResult(error instanceof Error ? error : new Error(errorMessage(error)));
+      this.#notifyResult(asError(error));
       delayMs = RETRY_INTERVAL_MS * (1 + random() / 5);
     }
     this.#attemptInProgress = undefined;

@@ -1,6 +1,6 @@
 import { backoffDelayMs, type Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
-import { errorMessage } from '../error-message.ts';
+import { asError, errorMessage } from '../error-message.ts';
 import { ApiError, ResponseTooLargeError } from './api-error.ts';
 import { createFaultLog, type FaultLog, type FaultLogger } from './fault-log.ts';
 import type { ApiObject, ResourceClient, ListPage } from './resource-client.ts';
@@ -264,7 +264,7 @@ export class Reflector<T extends ApiObject> {
       );
       return 0;
     }
-    const failure = error instanceof Error ? error : new Error(errorMessage(error));
+    const failure = asError(error);
     const ownDelayMs = backoffDelayMs(BACKOFF, this.#failures, random());
     const retryAfterMs = failure instanceof ApiError ? failure.retryAfterMs : undefined;
     // The server's own delay takes precedence. It is never shortened, and jitter keeps replicas from retrying

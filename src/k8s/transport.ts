@@ -3,12 +3,12 @@ import { createSecureContext, type SecureContextOptions, type SecureContext } fr
 import type { Clock } from '../clock.ts';
 import { trustOptions } from '../tls-trust.ts';
 import type { Credentials } from './credentials.ts';
+import { CONNECT_TIMEOUT_MS } from './http-connection.ts';
 import { HttpPool, type EncodableRequest } from './http-pool.ts';
 import { ResponseHandler, type HttpResponse, type HttpRequest } from './response-handler.ts';
 
-/** Through a proxy; the same times as in `HttpPool`. */
+/** Through a proxy; `HttpPool` has the same limit. */
 const PROXY_IDLE_CONNECTION_MS = 60_000;
-const PROXY_CONNECT_TIMEOUT_MS = 10_000;
 
 /** Spares an API server that is merely slow a new set of handshakes at each timeout. */
 const MIN_RECYCLE_INTERVAL_MS = 10_000;
@@ -93,7 +93,7 @@ export function createTransport(options: TransportOptions): Transport {
       headersTimeout: 0,
       bodyTimeout: 0,
       uri,
-      requestTls: { ...tls, timeout: PROXY_CONNECT_TIMEOUT_MS },
+      requestTls: { ...tls, timeout: CONNECT_TIMEOUT_MS },
       // As in Go, the CAs of the cluster also verify an https proxy. The name is the proxy's own.
       ...(new URL(uri).protocol === 'https:'
         ? { proxyTls: { ...tls, servername: new URL(uri).hostname } }
@@ -102,9 +102,8 @@ export function createTransport(options: TransportOptions): Transport {
       factory: (origin, inner) => new Pool(origin, inner).on('connect', onConnect),
       // Otherwise a proxy that accepts CONNECT and never answers would occupy a connection of the pool for five
       // minutes.
-      clientFactory: (proxy, inner) =>
-        new Pool(proxy, { ...inner, headersTimeout: PROXY_CONNECT_TIMEOUT_MS }),
-      connectTimeout: PROXY_CONNECT_TIMEOUT_MS,
+      clientFactory: (proxy, inner) => new Pool(proxy, { ...inner, headersTimeout: CONNECT_TIMEOUT_MS }),
+      connectTimeout: CONNECT_TIMEOUT_MS,
     });
     return {
       dispatch(request, handler) {

@@ -1,6 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { compareResourceVersions } from '../core/kubernetes.ts';
-import { errorMessage } from '../error-message.ts';
+import { asError, errorMessage } from '../error-message.ts';
 import { ApiError, errorFromStatus, isKubernetesStatus, type KubernetesStatus } from './api-error.ts';
 import type { ApiObject, ResourceClient } from './resource-client.ts';
 
@@ -188,7 +188,7 @@ export function watchOnce<T extends ApiObject>(
       if (remainder !== '')
         throw malformedWatch(action, `response ended within a line: ${remainder.slice(0, 80)}`);
     } catch (error) {
-      failure = error instanceof Error ? error : new Error(errorMessage(error));
+      failure = asError(error);
       if (error instanceof LineTooLongError) failure = malformedWatch(action, error.message, error);
     } finally {
       cancelIdleTimer();
