@@ -14,7 +14,9 @@ const SLOT_VALID_MS = 1000;
 const MAX_WRITES_PER_SECOND = 36;
 /** Tunnels whose drops are counted: a bound of a few MiB. While as many went down recently, no others are counted. */
 const MAX_TRACKED_TUNNELS = 20_000;
-const PURGE_INTERVAL_MS = 1000;
+/** Tunnels that have not gone down for 10 minutes are forgotten this often, or each second while the bound is reached. */
+const PURGE_INTERVAL_MS = 60_000;
+const URGENT_PURGE_INTERVAL_MS = 1000;
 /** Tunnels that the status names. */
 const MAX_NAMED = 5;
 
@@ -32,8 +34,8 @@ interface WriteSlot {
 }
 
 interface TrackedTunnel extends WriteSlot {
-  /** The last drops, oldest first: as many as decide whether the tunnel flaps. */
-  recentMs: number[];
+  /** The last drops, oldest first: as many as decide whether the tunnel flaps. Replaced, as most tunnels have only one. */
+  recentMs: readonly number[];
   /** All drops without a pause of 10 minutes. */
   drops: number;
 }
@@ -71,6 +73,7 @@ export class FlappingTunnels {
    * @returns true if tunnels of this reporter flap now and none did before
    */
   record(key: string, drops: ReadonlyMap<string, number>, nowMs: number): boolean {
+    if (drops.size > 0) this.#purge(nowMs, PURGE_INTERVAL_MS);
     const before = this.hasFlapping(key, nowMs);
     for (const [name, count] of drops) {
       const tunnel = this.#track(key, name, nowMs);
@@ -153,6 +156,7 @@ export class FlappingTunnels {
 
   /** Returns the number of flapping tunnels of all reporters. */
   count(nowMs: number): number {
+    this.#purge(nowMs, PURGE_INTERVAL_MS);
     let count = 0;
     for (const key of this.#reporters.keys()) count += this.#flapping(key, nowMs)?.size ?? 0;
     return count;
@@ -178,22 +182,22 @@ export class FlappingTunnels {
   #track(key: string, name: string, nowMs: number): TrackedTunnel | undefined {
     const known = this.#reporters.get(key)?.tunnels.get(name);
     if (known !== undefined) return known;
-    if (this.#trackedCount >= MAX_TRACKED_TUNNELS) this.#purge(nowMs);
+    if (this.#trackedCount >= MAX_TRACKED_TUNNELS) this.#purge(nowMs, URGENT_PURGE_INTERVAL_MS);
     if (this.#trackedCount >= MAX_TRACKED_TUNNELS) return undefined;
     let reporter = this.#reporters.get(key);
     if (reporter === undefined) {
       reporter = { tunnels: new Map(), flapping: new Set(), status: newSlot() };
       this.#reporters.set(key, reporter);
     }
-    const tunnel = { ...newSlot(), recentMs: [], drops: 0 };
+    const tunnel = { lastWriteMs: Number.NEGATIVE_INFINITY, slotMs: undefined, recentMs: [], drops: 0 };
     reporter.tunnels.set(name, tunnel);
     this.#trackedCount += 1;
     return tunnel;
   }
 
-  /** Forgets the tunnels that have not gone down for 10 minutes. */
-  #purge(nowMs: number): void {
-    if (nowMs - this.#purgedMs < PURGE_INTERVAL_MS) return;
+  /** Forgets the tunnels that have not gone down for 10 minutes, unless that was done less than `intervalMs` ago. */
+  #purge(nowMs: number, intervalMs: number): void {
+    if (nowMs - this.#purgedMs < intervalMs) return;
     this.#purgedMs = nowMs;
     for (const [key, { tunnels }] of this.#reporters) {
       for (const [name, { recentMs }] of tunnels) {
@@ -233,8 +237,8 @@ function addDrops(tunnel: TrackedTunnel, count: number, nowMs: number): void {
   const { recentMs } = tunnel;
   if (nowMs - (recentMs.at(-1) ?? nowMs) >= WINDOW_MS) tunnel.drops = 0;
   tunnel.drops += count;
-  for (let added = 0; added < Math.min(count, MAX_DROPS + 1); added += 1) recentMs.push(nowMs);
-  recentMs.splice(0, recentMs.length - (MAX_DROPS + 1));
+  const added = Array.from({ length: Math.min(count, MAX_DROPS + 1) }, () => nowMs);
+  tunnel.recentMs = [...recentMs, ...added].slice(-(MAX_DROPS + 1));
 }
 
 function flaps({ recentMs }: TrackedTunnel, nowMs: number): boolean {

@@ -243,6 +243,15 @@ describe('the memory of flapping tunnels', () => {
     expect(flapping.isFlapping(KEY, 'node-19999', 10 * SECOND)).to.equal(true);
   });
 
+  it('is freed after 10 minutes without a drop, long before the bound is reached', () => {
+    const flapping = new FlappingTunnels();
+    for (let minute = 0; minute < 60; minute += 1)
+      flapping.record(KEY, drops(100 * minute, 100 * minute + 100), minute * MINUTE);
+    expect(flapping.trackedCount).to.equal(1000);
+    expect(flapping.count(2 * 60 * MINUTE)).to.equal(0);
+    expect(flapping.trackedCount, 'as nothing more goes down').to.equal(0);
+  });
+
   it('is freed for others after 10 minutes without a drop, and with the reporter', () => {
     const flapping = new FlappingTunnels();
     flapping.record(KEY, drops(0, 20_000), 0);
