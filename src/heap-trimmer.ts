@@ -6,6 +6,12 @@ import { runPeriodically } from './run-periodically.ts';
 const POLL_INTERVAL_MS = 2000;
 /** Minimum growth of the heap since the baseline, so that the memory returned is worth the pause. */
 const MIN_GROWTH_BYTES = 24 * 1024 * 1024;
+/**
+ * A permanent trickle of changes leaves garbage that V8 would keep for hours: with this much growth, the heap is trimmed
+ * this long after the last time.
+ */
+const MIN_SLOW_GROWTH_BYTES = 8 * 1024 * 1024;
+const SLOW_TRIM_INTERVAL_MS = 600_000;
 /** Interval at which V8 considers a collection that returns memory; V8's own default is 8 s. */
 const REDUCER_DELAY_MS = 2000;
 /** 10 s: enough for V8 to start, to mark 100,000 objects between other work, and to return the free memory. */
@@ -18,7 +24,7 @@ export interface HeapControl {
   /**
    * Returns the bytes that the heap has reserved from the machine, in use or not. The young generation grows and shrinks
    * with any small amount of work. With the flags in the first line of src/main.ts, it has 16 MiB at most and cannot
-   * trigger trimming alone; with the defaults of Node, it can.
+   * trigger trimming alone, except every 10 minutes; with the defaults of Node, it can.
    */
   committedBytes(): number;
   /** Returns the bytes of objects in the heap, including those that are no longer referenced. */
@@ -55,20 +61,27 @@ export interface HeapTrimmerOptions {
  * allocates almost nothing, which a process with the heartbeats of hundreds of reporters never is: without trimming,
  * the 100 MiB that 50,000 new objects need temporarily are never returned.
  *
- * Once the heap has grown by 24 MiB and two consecutive polls found the operator idle, the memory saver of V8 is
- * enabled for 10 s or until there is work. V8 marks in small steps during that time; the last step pauses the process
+ * Once the heap has grown by 24 MiB, or by 8 MiB 10 minutes after it was last trimmed, and two consecutive polls found
+ * the operator idle, the memory saver of V8 is enabled for 10 s or until there is work. V8 marks in small steps during that time; the last step pauses the process
  * for about 70 ms with 50,000 objects. While 24 MiB or more are neither used nor returned, this is repeated twice.
  *
  * @returns a function that stops trimming and restores V8's default
  */
 export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOptions): () => void {
   let baselineBytes = heap.committedBytes();
+  let trimmedMs = clock.monotonicMs();
   let wasIdle = false;
   let pollsLeft = 0;
   let attempts = 0;
 
   function keepsFreeMemory(): boolean {
     return heap.committedBytes() - heap.usedBytes() >= MIN_GROWTH_BYTES;
+  }
+
+  function hasGrown(): boolean {
+    const growthBytes = heap.committedBytes() - baselineBytes;
+    const isSlow = clock.monotonicMs() - trimmedMs >= SLOW_TRIM_INTERVAL_MS;
+    return growthBytes >= (isSlow ? MIN_SLOW_GROWTH_BYTES : MIN_GROWTH_BYTES);
   }
 
   function poll(): void {
@@ -82,9 +95,10 @@ export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOption
       // If work interrupted the trimming, or V8 kept the memory, it is still to be returned: the baseline stays.
       if (idle && (attempts === MAX_ATTEMPTS || !keepsFreeMemory())) {
         baselineBytes = heap.committedBytes();
+        trimmedMs = clock.monotonicMs();
         if (pollsLeft === 0) attempts = 0;
       }
-    } else if (idle && wasIdle && heap.committedBytes() - baselineBytes >= MIN_GROWTH_BYTES) {
+    } else if (idle && wasIdle && hasGrown()) {
       heap.setMemorySaver(true);
       pollsLeft = TRIM_POLLS;
     }

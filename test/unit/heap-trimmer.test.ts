@@ -102,6 +102,23 @@ describe('heap trimmer', () => {
     expect(enabledPolls).to.equal(0);
   });
 
+  it('is enabled with less growth 10 minutes after the heap was last trimmed', () => {
+    committedMiB = 140;
+    clock.advance(4000);
+    committedMiB = 60;
+    clock.advance(10_000);
+    committedMiB = 60 + 8;
+    clock.advance(10 * 60_000 - 2000);
+    expect(savesMemory, 'too early').to.equal(false);
+    clock.advance(2000);
+    expect(savesMemory).to.equal(true);
+    committedMiB = 60;
+    clock.advance(10_000);
+    committedMiB = 60 + 7;
+    clock.advance(60 * 60_000);
+    expect(savesMemory, 'too little to be worth a pause').to.equal(false);
+  });
+
   it('disables the memory saver when work arrives and enables it again afterwards', () => {
     committedMiB = 140;
     clock.advance(4000);
