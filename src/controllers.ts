@@ -17,6 +17,7 @@ import { Readiness } from './controller/readiness.ts';
 import { RejectedEntries } from './controller/rejected-entries.ts';
 import { RemovalHolds } from './controller/removal-holds.ts';
 import { ReplicaRegistry } from './controller/replica-registry.ts';
+import { ReportBurst } from './controller/report-burst.ts';
 import { ReportIntake } from './controller/report-intake.ts';
 import { ReporterCache } from './controller/reporter-cache.ts';
 import { ReporterEnqueuer } from './controller/reporter-enqueuer.ts';
@@ -153,6 +154,7 @@ export interface Controllers {
   readonly flapping: FlappingTunnels;
   /** The tunnels in either form. */
   readonly mirrored: MirroredTunnels;
+  readonly burst: ReportBurst;
   readonly intake: ReportIntake;
   readonly writeAuthorizer: WriteAuthorizer;
   readonly tunnels: {
@@ -296,6 +298,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     log,
   });
   const flaps = new FlapRecorder({ flapping, registry, events, clock, log });
+  const burst = new ReportBurst();
   const intake = new ReportIntake({
     ledger,
     mirrored,
@@ -306,6 +309,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     registry,
     holds,
     flaps,
+    burst,
     queue: tunnelQueue,
     clock,
     transitions,
@@ -404,6 +408,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     reconciler: new ItemReconciler(tunnelReconciler, sliceReconciler),
     concurrency: settings.writeConcurrency,
     backoff: 'shortened',
+    burst,
     onUnreachable: watches,
     retryCounter: metrics.workqueueRetries.labels({ name: 'tunnels' }),
     clock,
@@ -437,6 +442,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     }),
     concurrency: REPORTER_CONCURRENCY,
     backoff: 'held',
+    burst,
     onUnreachable: watches,
     retryCounter: metrics.workqueueRetries.labels({ name: 'reporters' }),
     clock,
@@ -548,6 +554,7 @@ export function createControllers(options: ControllersOptions): Controllers {
     registry,
     flapping,
     mirrored,
+    burst,
     intake,
     writeAuthorizer,
     tunnels: { queue: tunnelQueue, enqueuer: tunnelEnqueuer, workers: tunnelWorkers },

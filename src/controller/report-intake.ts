@@ -9,6 +9,7 @@ import type { Authorizer } from './authorizer.ts';
 import type { FlapRecorder } from './flap-recorder.ts';
 import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import type { RemovalHolds } from './removal-holds.ts';
+import type { ReportBurst } from './report-burst.ts';
 import type { ReporterEnqueuer, ReportSummary } from './reporter-enqueuer.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { SliceAssignments } from './slice-assignments.ts';
@@ -28,6 +29,7 @@ export interface ReportIntakeOptions {
   readonly registry: ReporterRegistry;
   readonly holds: RemovalHolds;
   readonly flaps: FlapRecorder;
+  readonly burst: ReportBurst;
   /** The queue of tunnels and slices. */
   readonly queue: Workqueue;
   readonly clock: Clock;
@@ -78,7 +80,8 @@ export class ReportIntake {
     report: Report & Pick<ReportSummary, 'rejected'>,
     receivedMs: number,
   ): LimitExceeded | undefined {
-    const { ledger, mirrored, authorizer, reporters, tunnels, holds, flaps, transitions } = this.#options;
+    const { ledger, mirrored, authorizer, reporters, tunnels, holds, flaps, burst, clock, transitions } =
+      this.#options;
     const exceeded = authorizer.limitExceeded(reporter);
     if (exceeded !== undefined) return exceeded;
     const key = reporterKey(reporter);
@@ -96,6 +99,7 @@ export class ReportIntake {
     transitions?.reportApplied(key, report, result.changed);
     reporters.reportReceived(key, report, result.changed.length > 0 || result.becameComplete);
     tunnels.enqueueReport(key, result, receivedMs);
+    burst.reportRead(result.changed.length, clock.monotonicMs());
     return undefined;
   }
 

@@ -81,6 +81,8 @@ export interface WorkersOptions {
    * - `held`: it waits for the end of the backoff, which is at most 10 s or what the API server asks for.
    */
   readonly backoff: 'shortened' | 'held';
+  /** How long items wait for the other reports of a burst. Default: not at all. */
+  readonly burst?: { delayMs(nowMs: number): number };
   /** Called after each request without a response. */
   readonly onUnreachable: { retryNow(): void };
   readonly clock: Clock;
@@ -118,6 +120,7 @@ export class Workers implements WorkqueueEventHandler {
   readonly #options: WorkersOptions;
   #state: 'new' | 'running' | 'stopped' = 'new';
   #busyWorkers = 0;
+  #cancelBurstTimer: (() => void) | undefined;
   /** Items taken since the last yield. */
   #takenItems = 0;
   #isContinuing = false;
@@ -144,6 +147,7 @@ export class Workers implements WorkqueueEventHandler {
   onReady(): void {
     const { queue, concurrency, clock } = this.#options;
     const startMs = clock.monotonicMs();
+    if (!this.#isRunning || this.#awaitsBurst(startMs)) return;
     let isFirst = true;
     while (this.#isRunning && this.#busyWorkers < concurrency && (this.#probes === 0 || this.#canProbe)) {
       if (
@@ -172,12 +176,25 @@ export class Workers implements WorkqueueEventHandler {
   /** Takes no more items. Reconciliations in progress end by themselves. */
   stop(): void {
     this.#state = 'stopped';
+    this.#cancelBurstTimer?.();
+    this.#cancelBurstTimer = undefined;
     this.#stopProbing();
     this.#options.queue.close();
   }
 
   get #isRunning(): boolean {
     return this.#state === 'running';
+  }
+
+  /** Returns true if items wait for the end of a burst, and takes them then. */
+  #awaitsBurst(nowMs: number): boolean {
+    const delayMs = this.#options.burst?.delayMs(nowMs) ?? 0;
+    if (delayMs === 0 || this.#options.queue.depth === 0) return false;
+    this.#cancelBurstTimer ??= this.#options.clock.setTimer(delayMs, () => {
+      this.#cancelBurstTimer = undefined;
+      this.onReady();
+    });
+    return true;
   }
 
   #continueLater(): void {

@@ -179,12 +179,22 @@ export function createHarness({
     metrics,
     log,
   });
-  const { authorizer, registry, flapping, intake, writeAuthorizer, tunnels, mirrored } = controllers;
+  const { authorizer, registry, flapping, burst, intake, writeAuthorizer, tunnels, mirrored } = controllers;
   const { enqueuer, queue, workers } = tunnels;
 
-  /** Lets everything run that can without time passing, including the watch. */
+  /** Lets everything run that can without time passing, except for the end of a burst of reports. */
+  async function run(): Promise<void> {
+    await flushEventLoop();
+    for (;;) {
+      const delayMs = burst.delayMs(clock.monotonicMs());
+      if (delayMs === 0) return;
+      await advanceTime(clock, delayMs);
+    }
+  }
+
+  /** As `run`, including the watch. */
   async function settle(): Promise<void> {
-    do await flushEventLoop();
+    do await run();
     while (api.deliver(cache) + (sliceApi?.deliver(sliceCache) ?? 0) > 0);
   }
 
@@ -216,8 +226,8 @@ export function createHarness({
     workers,
     settle,
 
-    /** Lets everything run that can without time passing, while the watch delivers nothing. */
-    settleUnwatched: flushEventLoop,
+    /** As `settle`, while the watch delivers nothing. */
+    settleUnwatched: run,
 
     /** Lists the objects, which starts the workers. */
     start: async (): Promise<void> => {

@@ -538,10 +538,11 @@ describe('a full push of more tunnels than one batch', () => {
     // In this batch: a part of the large push, and the complete small one.
     expect(world.queue.depth).to.be.below(9000);
     expect(world.queue.isActive(reporterKey(OTHER_RESPONDER), T1.name)).to.equal(true);
-    await world.settle();
+    await flushEventLoop();
     expect(looked).to.equal(false);
     await world.advance(10);
     expect(looked).to.equal(true);
+    await world.advance(1000);
     expect(rowsOf(world, RESPONDER)).to.have.length(9000);
     await world.enqueuer.drained();
   });
