@@ -71,6 +71,11 @@ export class ApiStore {
   readonly #now: () => string;
   readonly #createUid: () => string;
   #objects = new Map<string, Map<string, StoredObject>>();
+  /**
+   * Objects that were not written since they were created. A create stores no status, and reads add its defaults; so the
+   * first write that follows changes what is stored, even if it changes nothing else.
+   */
+  readonly #withoutStoredStatus = new WeakSet<ApiServerObject>();
   #version = 95;
   #uids = 0;
   readonly #pages = new ListPages();
@@ -289,7 +294,11 @@ export class ApiStore {
     }
     const rejection = this.#onCreate(write, checked.object);
     if (rejection !== undefined) return rejection;
-    return { ...responses.ok(this.#put('ADDED', write, checked.object)), status: 201 };
+    const text = this.#put('ADDED', write, checked.object);
+    const created = this.get(kind.plural, name, namespace);
+    if (kind.isCustom && kind.hasStatus && created?.status !== undefined)
+      this.#withoutStoredStatus.add(created);
+    return { ...responses.ok(text), status: 201 };
   }
 
   /** Executes a PUT, which replaces the object, or a merge patch. */
@@ -312,7 +321,8 @@ export class ApiStore {
     const checked = checkObject(write, content, before);
     if (!('object' in checked)) return checked;
     const { object } = checked;
-    if (isDeepStrictEqual(object, before)) return responses.ok(this.#text(kind, before));
+    if (isDeepStrictEqual(object, before) && !this.#withoutStoredStatus.has(before))
+      return responses.ok(this.#text(kind, before));
     const after = incrementGeneration(object, before);
     const { deletionTimestamp, finalizers = [] } = after.metadata;
     if (deletionTimestamp === undefined || finalizers.length > 0) {

@@ -153,6 +153,17 @@ describe('contract of the API server', () => {
         expect(await errorKind(tunnels.patch('missing', same))).to.equal('404 not_found');
       });
 
+      it('stores the defaults of a status with the first patch, even if that changes nothing else', async () => {
+        const created = await createTunnel('defaulted');
+        const patch = () =>
+          server.settle(tunnels.patch('defaulted', { spec: { nodeID: created.spec.nodeID } }));
+        const first = await patch();
+        expect({ ...first, metadata: undefined }).to.deep.equal({ ...created, metadata: undefined });
+        const versions = [created, first, await patch()].map(({ metadata }) => metadata.resourceVersion);
+        expect(versions).to.deep.equal([versions[0], versions[1], versions[1]]);
+        expect(Number(versions[1])).to.be.greaterThan(Number(versions[0]));
+      });
+
       it('removes an annotation by a merge patch, and leaves an object without it unchanged', async () => {
         await createTunnel('annotated');
         const annotate = (value: string | null) =>
