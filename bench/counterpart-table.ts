@@ -3,7 +3,7 @@ import { formatColumns, formatValue, percentile } from './metric.ts';
 
 /** One line of the driver's results. */
 export interface DriverResult {
-  readonly label: 'counterpart' | 'operator';
+  readonly label: 'counterpart' | 'operator' | 'minimal';
   /** The scenario, or its part: cold, fill, idle, latency, restart, idle-after-restart, drain, big. */
   readonly scenario: string;
   readonly result: Readonly<Record<string, number>>;
@@ -90,6 +90,8 @@ export interface Comparison {
   /** Ascending, one value per run. */
   readonly counterpart: readonly number[];
   readonly operator: readonly number[];
+  /** Ascending, one value per run; empty if the minimal program was not measured. */
+  readonly minimal: readonly number[];
   /** The median of the operator, divided by the median of the counterpart. */
   readonly ratio: number;
   /** `even` if the ranges of both overlap. */
@@ -102,11 +104,12 @@ export function compareResults(results: readonly DriverResult[]): Comparison[] {
     const { name, unit, better } = definition;
     const counterpart = valuesOf('counterpart', definition, results);
     const operator = valuesOf('operator', definition, results);
+    const minimal = valuesOf('minimal', definition, results);
     if (counterpart.length === 0 || operator.length === 0) return [];
     const ratio = percentile(operator, 50) / percentile(counterpart, 50);
     const [low, high] = better === 'lower' ? [operator, counterpart] : [counterpart, operator];
     const verdict = isBelow(low, high) ? 'ahead' : isBelow(high, low) ? 'behind' : 'even';
-    return [{ name, unit, counterpart, operator, ratio, verdict }];
+    return [{ name, unit, counterpart, operator, minimal, ratio, verdict }];
   });
 }
 
@@ -129,11 +132,15 @@ function isBelow(low: readonly number[], high: readonly number[]): boolean {
 
 /** Formats a table with the medians, their ratio, the verdict and the ranges of all runs. */
 export function formatComparisons(comparisons: readonly Comparison[]): string {
+  const hasMinimal = comparisons.some(({ minimal }) => minimal.length > 0);
   const range = (values: readonly number[]): string =>
     values.length === 1 ? '' : `${formatValue(values[0] ?? 0, '')} … ${formatValue(values.at(-1) ?? 0, '')}`;
   return formatColumns([
-    ['', 'counterpart', 'operator', 'ratio', '', 'counterpart, min … max', 'operator, min … max'],
-    ...comparisons.map(({ name, unit, counterpart, operator, ratio, verdict }) => [
+    [
+      ...['', 'counterpart', 'operator', 'ratio', '', 'counterpart, min … max', 'operator, min … max'],
+      ...(hasMinimal ? ['minimal program'] : []),
+    ],
+    ...comparisons.map(({ name, unit, counterpart, operator, minimal, ratio, verdict }) => [
       name,
       formatValue(percentile(counterpart, 50), unit),
       formatValue(percentile(operator, 50), unit),
@@ -141,32 +148,35 @@ export function formatComparisons(comparisons: readonly Comparison[]): string {
       verdict,
       range(counterpart),
       range(operator),
+      ...(minimal.length === 0 ? [] : [formatValue(percentile(minimal, 50), unit)]),
     ]),
   ]);
 }
 
 /** Formats the same as a Markdown table, without the ranges of single runs. */
 export function markdownTable(comparisons: readonly Comparison[]): string {
+  const hasMinimal = comparisons.some(({ minimal }) => minimal.length > 0);
   const cell = (values: readonly number[], unit: string): string => {
     const median = formatValue(percentile(values, 50), unit);
     if (values.length === 1) return median;
     return `${median} (${formatValue(values[0] ?? 0, '')} … ${formatValue(values.at(-1) ?? 0, '')})`;
   };
   const lines = [
-    ['measurement', 'counterpart in Go', 'operator', 'ratio', ''],
-    ...comparisons.map(({ name, unit, counterpart, operator, ratio, verdict }) => [
+    ['measurement', 'counterpart in Go', 'operator', 'ratio', '', ...(hasMinimal ? ['minimal program'] : [])],
+    ...comparisons.map(({ name, unit, counterpart, operator, minimal, ratio, verdict }) => [
       // Indented lines belong to the line above them.
       name.replace(/^ +/, '– '),
       cell(counterpart, unit),
       cell(operator, unit),
       ratio.toFixed(2),
       verdict === 'behind' ? '**behind**' : verdict,
+      ...(hasMinimal ? [minimal.length === 0 ? '' : cell(minimal, unit)] : []),
     ]),
   ];
-  const widths = [0, 1, 2, 3, 4].map((i) => Math.max(3, ...lines.map((line) => (line[i] ?? '').length)));
+  const [header = [], ...body] = lines;
+  const widths = header.map((_, i) => Math.max(3, ...lines.map((line) => (line[i] ?? '').length)));
   const format = (line: readonly string[]): string =>
     `| ${widths.map((width, i) => (line[i] ?? '').padEnd(width)).join(' | ')} |`;
-  const [header = [], ...body] = lines;
   const rule = widths.map((width) => '-'.repeat(width));
   return [header, rule, ...body].map(format).join('\n');
 }

@@ -8,6 +8,7 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { cacheRoot } from '../control-plane/cache.ts';
+import { bundle } from '../build/bundle.ts';
 import { reservePorts } from '../control-plane/ports.ts';
 import { COMMAND_NOT_FOUND, lastLines, run } from '../control-plane/run.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/start.ts';
@@ -27,6 +28,7 @@ const PORTS_PER_OPERATOR = 3;
  * waits for a disk as theirs, so on some machines it always waits this long.
  */
 const QUIET_WAIT = '10s';
+const MINIMAL_PROGRAM = new URL('./minimal-program.ts', import.meta.url).pathname;
 const SETTLE_SECONDS = 3;
 const SETTLE_POLL_MS = 200;
 
@@ -35,7 +37,7 @@ const SETTLE_POLL_MS = 200;
  * objects are written. The operator ends a stream after three intervals without a report, which are 15 s by default: a
  * busy machine takes longer to write 10,000 objects or to delete 100,000.
  */
-const SILENT_REPORT_INTERVAL = '5m';
+const SILENT_REPORT_MINUTES = 5;
 
 /**
  * The driver removes all tunnels with empty full pushes. The operator would mark them and delete them 30 s later; the
@@ -67,27 +69,30 @@ const SCENARIOS = [
     name: 'cold',
     full: ['-reporters', '100', '-per', '100'],
     quick: ['-reporters', '100', '-per', '10', ...QUICK_RAW],
-    operatorFlags: ['--report-interval', SILENT_REPORT_INTERVAL, ...DELETE_IMMEDIATELY],
+    operatorFlags: ['--report-interval', `${SILENT_REPORT_MINUTES}m`, ...DELETE_IMMEDIATELY],
+    minimalFlags: ['--report-interval-s', String(60 * SILENT_REPORT_MINUTES)],
   },
   {
     name: 'resident',
     full: ['-reporters', '500', '-per', '100'],
     quick: ['-reporters', '50', '-per', '100', '-idle', '15s', '-dur', '10s', ...QUICK_RAW],
     operatorFlags: DELETE_IMMEDIATELY,
+    minimalFlags: [],
   },
   {
     name: 'big',
     full: ['-per', '100000'],
     quick: ['-per', '10000', ...QUICK_RAW],
-    operatorFlags: ['--report-interval', SILENT_REPORT_INTERVAL, ...DELETE_IMMEDIATELY],
+    operatorFlags: ['--report-interval', `${SILENT_REPORT_MINUTES}m`, ...DELETE_IMMEDIATELY],
+    minimalFlags: ['--report-interval-s', String(60 * SILENT_REPORT_MINUTES)],
   },
 ] as const;
 
 type Scenario = (typeof SCENARIOS)[number];
 
-/** One of the two operators that are compared. */
+/** One of the programs that are measured. */
 interface Candidate {
-  readonly label: 'counterpart' | 'operator';
+  readonly label: DriverResult['label'];
   readonly namespace: string;
   /** The command that starts it, and the flags that tell the driver where it serves and how it stores a tunnel. */
   flags(port: number, controlPlane: ControlPlane, scenario: Scenario): readonly string[];
@@ -99,6 +104,8 @@ export interface CounterpartOptions {
   readonly quick: boolean;
   /** In each, all scenarios run with the counterpart and with the operator. */
   readonly runs: number;
+  /** Whether the minimal program is measured, too. */
+  readonly minimal: boolean;
 }
 
 /** The results of all measurements that succeeded, and a line for each that failed. */
@@ -116,27 +123,28 @@ export interface CounterpartResults {
  * @throws Error in one line if the folder or Go is missing, or a build fails
  */
 export async function measureCounterpart(
-  { folder, quick, runs }: CounterpartOptions,
+  { folder, quick, runs, minimal }: CounterpartOptions,
   progress: Progress,
   onMeasured: (results: CounterpartResults) => Promise<void>,
 ): Promise<CounterpartResults> {
   const binaries = await build(folder, progress);
+  const measured = [counterpart(binaries), OPERATOR, ...(minimal ? [await buildMinimal(binaries)] : [])];
   const results: DriverResult[] = [];
   const failures: string[] = [];
   for (let round = 1; round <= runs; round += 1) {
     // The order changes from run to run, so that drift of the machine affects both.
-    const pair = round % 2 === 1 ? candidates(binaries) : candidates(binaries).toReversed();
+    const ordered = round % 2 === 1 ? measured : measured.toReversed();
     for (const scenario of SCENARIOS) {
-      for (const candidate of pair) {
+      for (const candidate of ordered) {
         const title = `run ${round} of ${runs}, ${scenario.name}: ${candidate.label}`;
         progress.update(title);
         try {
           const measure = (): Promise<readonly DriverResult[]> =>
             drive({ binaries, candidate, scenario, quick, folder });
-          const measured = await withRetries(measure, MAX_ATTEMPTS, (message) =>
+          const lines = await withRetries(measure, MAX_ATTEMPTS, (message) =>
             progress.log(`${title}: ${message}; measuring it again`),
           );
-          results.push(...measured);
+          results.push(...lines);
         } catch (error) {
           const failure = `${title}: ${(error as Error).message}`;
           progress.log(failure);
@@ -170,46 +178,65 @@ export async function withRetries<T>(
   }
 }
 
-function candidates(binaries: string): Candidate[] {
-  return [
-    {
-      label: 'counterpart',
-      namespace: 'counterpart',
-      flags(port, { kubeconfigPath }) {
-        const command = [
-          `${join(binaries, 'peer')} -kubeconfig ${kubeconfigPath} -namespace counterpart`,
-          `-grpc-bind-address 127.0.0.1:${port} -health-probe-bind-address 127.0.0.1:${port + 1}`,
-          `-metrics-bind-address 127.0.0.1:${port + 2}`,
-        ];
-        return ['-op-cmd', command.join(' '), '-metrics-url', `http://127.0.0.1:${port + 2}/metrics`];
-      },
+function counterpart(binaries: string): Candidate {
+  return {
+    label: 'counterpart',
+    namespace: 'counterpart',
+    flags(port, { kubeconfigPath }) {
+      const command = [
+        `${join(binaries, 'peer')} -kubeconfig ${kubeconfigPath} -namespace counterpart`,
+        `-grpc-bind-address 127.0.0.1:${port} -health-probe-bind-address 127.0.0.1:${port + 1}`,
+        `-metrics-bind-address 127.0.0.1:${port + 2}`,
+      ];
+      return ['-op-cmd', command.join(' '), '-metrics-url', `http://127.0.0.1:${port + 2}/metrics`];
     },
-    {
-      label: 'operator',
-      namespace: 'operator',
-      flags(port, { kubeconfigPath }, { operatorFlags }) {
-        const address = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
-        const access = `--auth insecure --kubeconfig ${kubeconfigPath} --namespace operator`;
-        const label = String.raw`.metadata.labels.reverse-tunnel\.io/`;
-        const identity = ['tenant', 'cluster', 'node'].flatMap((name) => [
-          `${name}=.spec.${name}ID`,
-          `${name}=${label}${name}`,
-        ]);
-        return [
-          ...[
-            '-op-cmd',
-            ['env', ...operatorVariables(), ...operatorCommand(), access, address, ...operatorFlags].join(
-              ' ',
-            ),
-          ],
-          ...['-metrics-url', `http://127.0.0.1:${port + 1}/metrics`],
-          ...['-gvr', 'reverse-tunnel.io/v1alpha1/reversetunnels', '-name-path', '.spec.tunnelName'],
-          ...['-reporter-path', '.spec.reporter.id', '-created-path', '.spec.createdAt'],
-          ...['-fields', [...identity, `reporter=${label}reporter`].join(',')],
-        ];
-      },
+  };
+}
+
+const LABEL = String.raw`.metadata.labels.reverse-tunnel\.io/`;
+const IDENTITY_FIELDS = ['tenant', 'cluster', 'node'].flatMap((name) => [
+  `${name}=.spec.${name}ID`,
+  `${name}=${LABEL}${name}`,
+]);
+/** Where the driver finds a tunnel in a ReverseTunnel object. */
+const OBJECT_FLAGS = [
+  ...['-gvr', 'reverse-tunnel.io/v1alpha1/reversetunnels', '-name-path', '.spec.tunnelName'],
+  ...['-reporter-path', '.spec.reporter.id', '-created-path', '.spec.createdAt'],
+  ...['-fields', [...IDENTITY_FIELDS, `reporter=${LABEL}reporter`].join(',')],
+];
+
+const OPERATOR: Candidate = {
+  label: 'operator',
+  namespace: 'operator',
+  flags(port, { kubeconfigPath }, { operatorFlags }) {
+    const address = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
+    const access = `--auth insecure --kubeconfig ${kubeconfigPath} --namespace operator`;
+    const command = ['env', ...operatorVariables(), ...operatorCommand(), access, address, ...operatorFlags];
+    return [
+      ...['-op-cmd', command.join(' '), '-metrics-url', `http://127.0.0.1:${port + 1}/metrics`],
+      ...OBJECT_FLAGS,
+    ];
+  },
+};
+
+/** Bundles the minimal program like the operator. */
+async function buildMinimal(binaries: string): Promise<Candidate> {
+  const folder = join(binaries, 'minimal');
+  await bundle([MINIMAL_PROGRAM], folder);
+  const [node = '', ...nodeFlags] = operatorCommand().slice(0, -1);
+  const variables = [...operatorVariables(), `NODE_COMPILE_CACHE=${join(folder, 'compile-cache')}`];
+  const program = ['env', ...variables, node, ...nodeFlags, join(folder, 'minimal-program.js')];
+  // Without flags, it only writes the code that V8 has compiled.
+  await run('env', [...program.slice(1)], { cwd: folder, env: process.env });
+  return {
+    label: 'minimal',
+    namespace: 'operator',
+    flags(port, { kubeconfigPath }, { minimalFlags }) {
+      const address = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
+      const access = `--kubeconfig ${kubeconfigPath} --namespace operator`;
+      return ['-op-cmd', [...program, access, address, ...minimalFlags].join(' '), ...OBJECT_FLAGS];
     },
-  ];
+  };
 }
 
 interface DriverRun {

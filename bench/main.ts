@@ -87,7 +87,7 @@ ${runResults.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
   return runResults.failures.length === 0 ? 0 : 1;
 }
 
-async function compare({ quick, runs, json }: Options, folder: string): Promise<number> {
+async function compare({ quick, runs, minimal, json }: Options, folder: string): Promise<number> {
   const progress = createProgress(process.stderr);
   const metadata = { date: new Date().toISOString(), commit: commit(), machine: machine() };
   const defaultFile = quick
@@ -110,7 +110,7 @@ async function compare({ quick, runs, json }: Options, folder: string): Promise<
     await writeFile(file, `${JSON.stringify(content, undefined, 2)}\n`);
   }
 
-  const { results, failures } = await measureCounterpart({ folder, quick, runs }, progress, save);
+  const { results, failures } = await measureCounterpart({ folder, quick, runs, minimal }, progress, save);
   progress.end();
   const comparison = comparisonOf(results);
   const { cores, processor, memoryGiB, node } = metadata.machine;

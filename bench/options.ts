@@ -17,6 +17,8 @@ export interface Options {
   readonly sliceTunnels: number | undefined;
   /** The folder of the counterpart that the operator is compared to, instead of the measurements. Default: none. */
   readonly counterpart: string | undefined;
+  /** Whether the minimal program is compared as well. */
+  readonly minimal: boolean;
   /** The JSON of comparisons, whose table is written into docs/benchmark.md instead of measuring. Default: none. */
   readonly publish: readonly string[];
   /** The file for the JSON. Default: a file in bench/results if the run is complete. */
@@ -46,6 +48,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
         tunnels: { type: 'string' },
         peer: { type: 'boolean', default: false },
         'peer-folder': { type: 'string' },
+        minimal: { type: 'boolean', default: false },
         json: { type: 'string' },
         publish: { type: 'string', multiple: true, default: [] },
         help: { type: 'boolean', short: 'h', default: false },
@@ -83,14 +86,22 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   if (!/^[1-9]\d{0,3}000$/.test(tunnels) || Number(tunnels) > SLICE_TUNNELS)
     return { error: `--tunnels ${tunnels}: must be a multiple of 1000 from 1000 to ${SLICE_TUNNELS}` };
   if (values.peer && (values.only !== undefined || values.profile)) {
-    return { error: '--peer: can be combined only with --peer-folder, --quick, --runs and --json' };
+    return {
+      error: '--peer: can be combined only with --peer-folder, --minimal, --quick, --runs and --json',
+    };
   }
   const others = [values.only, values.runs, minutes, values.tunnels, values['peer-folder'], values.json];
   const isCombined =
-    values.quick || values.profile || slices || values.peer || others.some((value) => value !== undefined);
+    values.quick ||
+    values.profile ||
+    slices ||
+    values.peer ||
+    values.minimal ||
+    others.some((value) => value !== undefined);
   if (values.publish.length > 0 && isCombined)
     return { error: '--publish: cannot be combined with other flags' };
   if (values['peer-folder'] !== undefined && !values.peer) return { error: '--peer-folder: requires --peer' };
+  if (values.minimal && !values.peer) return { error: '--minimal: requires --peer' };
   return {
     options: {
       selected: new Set(values.only ?? MEASUREMENT_NAMES),
@@ -100,6 +111,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
       memoryCurve: minutes === undefined ? undefined : Number(minutes),
       sliceTunnels: slices ? Number(tunnels) : undefined,
       counterpart: values.peer ? resolve(values['peer-folder'] ?? COUNTERPART_FOLDER) : undefined,
+      minimal: values.minimal,
       publish: values.publish.map((file) => resolve(file)),
       json: values.json,
     },
@@ -130,6 +142,8 @@ docs/benchmark.md describes each metric. Requires Linux.
   --peer       instead of measuring against the baseline, compare the operator with a counterpart in Go, using the
                counterpart's driver; 20 to 60 minutes per run on 2 cores; requires Go
   --peer-folder DIR  the sources of the counterpart (default: ../shared/peer)
+  --minimal    with --peer: also measure a program that only ACKs reports and sends the writes, which shows what Node
+               itself needs
   --publish FILE  instead of measuring, write the table of FILE, which --peer has written, into docs/benchmark.md; can be
                repeated to combine the runs of several files, for example of several nights
   --help       print this text

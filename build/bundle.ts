@@ -1,10 +1,10 @@
 import { rm, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { build, type Plugin } from 'esbuild';
 
 const ROOT = join(import.meta.dirname, '..');
-/** The programs: those in package.json, and one that the operator runs. */
-const PROGRAMS = [
+/** The programs of the package: those in package.json, one that the operator runs, and one that the build runs. */
+export const PROGRAMS = [
   'src/main.ts',
   'src/kubectl-rt.ts',
   'src/kubectl-complete-rt.ts',
@@ -20,15 +20,17 @@ const EXTERNAL = ['@grpc/proto-loader', '@grpc/reflection', '@kubernetes/client-
 const TARGET = 'node24.14';
 
 /**
- * Bundles the programs into `dist`, with the libraries that they use. Every module that is imported dynamically becomes
+ * Bundles programs into a folder, which is emptied first, with the libraries that they use. Every module that is imported dynamically becomes
  * a file of its own, so that it is loaded only when it is used.
  *
  * CommonJS, because each ES module that imports `node:http` makes Node load its implementation of `fetch`.
+ *
+ * @param programs absolute, or relative to the root of the repository
  */
-export async function bundle(outputFolder: string): Promise<void> {
+export async function bundle(programs: readonly string[], outputFolder: string): Promise<void> {
   await rm(outputFolder, { recursive: true, force: true });
   const built = new Set<string>();
-  let entries = new Set(PROGRAMS.map((program) => join(ROOT, program)));
+  let entries = new Set(programs.map((program) => resolve(ROOT, program)));
   while (entries.size > 0) {
     const found = new Set<string>();
     await build({

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
-import { bundle } from './bundle.ts';
+import { bundle, PROGRAMS } from './bundle.ts';
 import { readShebang } from './shebang.ts';
 
 const OUTPUT = join(import.meta.dirname, '..', 'dist');
@@ -20,7 +20,7 @@ process.exitCode =
   'values' in parsed ? await build(!parsed.values['without-cache']) : endWithUsage('build', parsed);
 
 async function build(withCache: boolean): Promise<number> {
-  await bundle(OUTPUT);
+  await bundle(PROGRAMS, OUTPUT);
   if (!withCache) return 0;
   // V8 accepts compiled code only under the flags that it was compiled with.
   const { nodeFlags } = readShebang(join(OUTPUT, 'main.js'));

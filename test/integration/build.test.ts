@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect } from 'chai';
-import { bundle } from '../../build/bundle.ts';
+import { bundle, PROGRAMS } from '../../build/bundle.ts';
 import { createDisposableFolder, type DisposableFolder } from '../../control-plane/process-supervisor.ts';
 import { MIN_NODE_VERSION } from '../../src/node-version.ts';
 
@@ -17,7 +17,7 @@ describe('the build', () => {
     folder = await createDisposableFolder(process.env['TMPDIR'] ?? '/tmp', 'reverse-tunnel-build-');
     for (const name of ['package.json', 'proto', 'crds', 'node_modules'])
       symlinkSync(join(ROOT, name), join(folder.path, name));
-    await bundle(join(folder.path, 'dist'));
+    await bundle(PROGRAMS, join(folder.path, 'dist'));
   });
 
   after(() => folder.dispose());

@@ -70,6 +70,7 @@ const OTHERS_FLAGS = new Set([
     '--memory-saver-mode',
   ],
   '--gc-memory-reducer-start-delay-ms',
+  '--incremental-marking-soft-trigger',
 ]);
 
 const ALL = pages();

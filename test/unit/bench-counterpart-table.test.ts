@@ -91,6 +91,22 @@ describe('comparison with the counterpart', () => {
     );
   });
 
+  it('has a column for the minimal program only if it was measured', () => {
+    const compared = [...results('counterpart', 'rss_mib', [100]), ...results('operator', 'rss_mib', [150])];
+    const comparisons = compareResults([
+      ...compared,
+      ...results('minimal', 'rss_mib', [120, 130]),
+      ...results('counterpart', 'last_ack_ms', [20]),
+      ...results('operator', 'last_ack_ms', [30]),
+    ]);
+    const [header, , lastAck, rss] = markdownTable(comparisons).split('\n');
+    expect(header).to.match(/\| minimal program +\|$/);
+    expect(lastAck).to.match(/\| +\|$/);
+    expect(rss).to.match(/\| 125 MiB \(120 … 130\) \|$/);
+    expect(formatComparisons(comparisons)).to.match(/minimal program\n(.*\n)*.*RSS after .* 125 MiB/);
+    expect(markdownTable(compareResults(compared))).not.to.contain('minimal');
+  });
+
   it('replaces what an earlier comparison has written into a page', () => {
     const section = (rss: number): string => comparisonSection([file('abc1234', [1], [rss])]);
     const marks = [

@@ -18,6 +18,7 @@ describe('flags of the benchmark', () => {
       memoryCurve: undefined,
       sliceTunnels: undefined,
       counterpart: undefined,
+      minimal: false,
       publish: [],
       json: undefined,
     });
@@ -42,6 +43,7 @@ describe('flags of the benchmark', () => {
   it('compare the operator with the counterpart in the given folder with --peer', () => {
     expect(options('--peer', '--peer-folder', '/nowhere').counterpart).to.equal('/nowhere');
     expect(options('--peer').counterpart).to.match(/\/shared\/peer$/);
+    expect(options('--peer', '--minimal').minimal).to.equal(true);
   });
 
   it('write the table of a result into the documentation with --publish', () => {
@@ -78,6 +80,8 @@ describe('flags of the benchmark', () => {
       [['--publish', 'a.json', '--peer'], /^--publish: cannot be combined with other flags$/],
       [['--quick', '--publish=a.json'], /^--publish: /],
       [['--peer-folder', '/nowhere'], /^--peer-folder: requires --peer$/],
+      [['--minimal'], /^--minimal: requires --peer$/],
+      [['--publish', 'a.json', '--minimal'], /^--publish: cannot be combined with other flags$/],
       [['--nonsense'], /--nonsense/],
       [['word'], /word/],
     ];
@@ -102,6 +106,7 @@ describe('flags of the benchmark', () => {
       '--tunnels',
       '--peer',
       '--peer-folder',
+      '--minimal',
     ]) {
       expect(helpText()).to.include(`  ${name} `);
     }
