@@ -7,10 +7,10 @@ const POLL_INTERVAL_MS = 2000;
 /** Minimum growth of the heap since the baseline, so that the memory returned is worth the pause. */
 const MIN_GROWTH_BYTES = 24 * 1024 * 1024;
 /**
- * A permanent trickle of changes leaves garbage that V8 would let grow for hours: with this much growth, the heap is
- * trimmed this long after the last time. It is also the longest time between two collections in Go.
+ * A permanent trickle of changes leaves garbage in the old generation that V8 would let grow for hours: with this much
+ * growth, the heap is trimmed this long after the last time. It is also the longest time between two collections in Go.
  */
-const MIN_SLOW_GROWTH_BYTES = 8 * 1024 * 1024;
+const MIN_OLD_GROWTH_BYTES = 4 * 1024 * 1024;
 const SLOW_TRIM_INTERVAL_MS = 120_000;
 /** Interval at which V8 considers a collection that returns memory; V8's own default is 8 s. */
 const REDUCER_DELAY_MS = 2000;
@@ -29,11 +29,13 @@ export interface HeapControl {
   /**
    * Returns the bytes that the heap has reserved from the machine, in use or not. The young generation grows and shrinks
    * with any small amount of work. With the flags in the first line of src/main.ts, it has 16 MiB at most and cannot
-   * trigger trimming alone, except every 2 minutes; with the defaults of Node, it can.
+   * trigger trimming alone; with the defaults of Node, it can.
    */
   committedBytes(): number;
   /** Returns the bytes of objects in the heap, including those that are no longer referenced. */
   usedBytes(): number;
+  /** Returns the part of `usedBytes` outside of the young generation, which only a complete collection can decrease. */
+  oldBytes(): number;
   /** Makes V8 return memory as soon as possible, at the cost of more collections. */
   setMemorySaver(on: boolean): void;
 }
@@ -42,6 +44,7 @@ export interface HeapControl {
 export const v8Heap: HeapControl = {
   committedBytes: () => sumOverSpaces('space_size'),
   usedBytes: () => sumOverSpaces('space_used_size'),
+  oldBytes: () => sumOverSpaces('space_used_size', (name) => !name.startsWith('new_')),
   setMemorySaver(on) {
     setFlagsFromString(`--gc-memory-reducer-start-delay-ms=${REDUCER_DELAY_MS}`);
     // The collector reads the flags at each decision. Only set while idle: under load they cost 25 % more CPU per object.
@@ -50,8 +53,13 @@ export const v8Heap: HeapControl = {
   },
 };
 
-function sumOverSpaces(field: 'space_size' | 'space_used_size'): number {
-  return getHeapSpaceStatistics().reduce((sum, space) => sum + space[field], 0);
+function sumOverSpaces(
+  field: 'space_size' | 'space_used_size',
+  includes: (name: string) => boolean = () => true,
+): number {
+  return getHeapSpaceStatistics()
+    .filter((space) => includes(space.space_name))
+    .reduce((sum, space) => sum + space[field], 0);
 }
 
 export interface HeapTrimmerOptions {
@@ -67,15 +75,16 @@ export interface HeapTrimmerOptions {
  * allocates almost nothing, which a process with the heartbeats of hundreds of reporters never is: without trimming,
  * the 100 MiB that 50,000 new objects need temporarily are never returned.
  *
- * Once the heap has grown by 24 MiB, or by 8 MiB 2 minutes after it was last trimmed, and two consecutive polls found
- * the operator idle, the memory saver of V8 is enabled for 10 s or until there is work. V8 marks in small steps during
- * that time; the last step pauses the process for about 70 ms with 50,000 objects. While 24 MiB or more are neither used
- * nor returned, this is repeated twice.
+ * Once the heap has grown by 24 MiB, or its old generation by 4 MiB 2 minutes after it was last trimmed, and two
+ * consecutive polls found the operator idle, the memory saver of V8 is enabled for 10 s or until there is work. V8 marks
+ * in small steps during that time; the last step pauses the process for about 70 ms with 50,000 objects. While 24 MiB or
+ * more are neither used nor returned, this is repeated twice.
  *
  * @returns a function that stops trimming and restores V8's default
  */
 export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOptions): () => void {
   let baselineBytes = heap.committedBytes();
+  let oldBaselineBytes = heap.oldBytes();
   let trimmedMs = clock.monotonicMs();
   let wasIdle = false;
   let pollsLeft = 0;
@@ -86,9 +95,9 @@ export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOption
   }
 
   function hasGrown(): boolean {
-    const growthBytes = heap.committedBytes() - baselineBytes;
+    if (heap.committedBytes() - baselineBytes >= MIN_GROWTH_BYTES) return true;
     const isSlow = clock.monotonicMs() - trimmedMs >= SLOW_TRIM_INTERVAL_MS;
-    return growthBytes >= (isSlow ? MIN_SLOW_GROWTH_BYTES : MIN_GROWTH_BYTES);
+    return isSlow && heap.oldBytes() - oldBaselineBytes >= MIN_OLD_GROWTH_BYTES;
   }
 
   function poll(): void {
@@ -102,6 +111,7 @@ export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOption
       // If work interrupted the trimming, or V8 kept the memory, it is still to be returned: the baseline stays.
       if (idle && (attempts === MAX_ATTEMPTS || !keepsFreeMemory())) {
         baselineBytes = heap.committedBytes();
+        oldBaselineBytes = heap.oldBytes();
         trimmedMs = clock.monotonicMs();
         if (pollsLeft === 0) attempts = 0;
       }

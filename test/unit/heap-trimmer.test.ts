@@ -13,6 +13,7 @@ describe('heap trimmer', () => {
   let clock: FakeClock;
   let committedMiB: number;
   let freeMiB: number;
+  let youngMiB: number;
   let isIdle: boolean;
   let savesMemory: boolean;
   let stop: () => void;
@@ -21,12 +22,14 @@ describe('heap trimmer', () => {
     clock = new FakeClock();
     committedMiB = 35;
     freeMiB = 0;
+    youngMiB = 0;
     isIdle = true;
     savesMemory = false;
     stop = startHeapTrimmer({
       heap: {
         committedBytes: () => committedMiB * MIB,
         usedBytes: () => (committedMiB - freeMiB) * MIB,
+        oldBytes: () => (committedMiB - freeMiB - youngMiB) * MIB,
         setMemorySaver(on) {
           savesMemory = on;
         },
@@ -103,21 +106,31 @@ describe('heap trimmer', () => {
     expect(enabledPolls).to.equal(0);
   });
 
-  it('is enabled with less growth 2 minutes after the heap was last trimmed', () => {
+  it('is enabled if the old generation has grown less 2 minutes after the heap was last trimmed', () => {
     committedMiB = 140;
     clock.advance(4000);
     committedMiB = 60;
     clock.advance(10_000);
-    committedMiB = 60 + 8;
+    committedMiB = 60 + 4;
     clock.advance(2 * 60_000 - 2000);
     expect(savesMemory, 'too early').to.equal(false);
     clock.advance(2000);
     expect(savesMemory).to.equal(true);
     committedMiB = 60;
     clock.advance(10_000);
-    committedMiB = 60 + 7;
+    committedMiB = 60 + 3;
     clock.advance(60 * 60_000);
     expect(savesMemory, 'too little to be worth a pause').to.equal(false);
+    committedMiB = 60 + 23;
+    youngMiB = 20;
+    clock.advance(60 * 60_000);
+    expect(savesMemory, 'mostly in the young generation').to.equal(false);
+    // The garbage that V8 has collected by itself may have left free memory, which new objects use first.
+    committedMiB = 60 + 23;
+    youngMiB = 12;
+    freeMiB = 7;
+    clock.advance(4000);
+    expect(savesMemory).to.equal(true);
   });
 
   it('disables the memory saver when work arrives and enables it again afterwards', () => {
@@ -144,6 +157,7 @@ describe('heap trimmer', () => {
     const total = getHeapSpaceStatistics().reduce((sum, { space_size: bytes }) => sum + bytes, 0);
     expect(v8Heap.committedBytes()).to.be.closeTo(total, MIB);
     expect(v8Heap.usedBytes()).to.be.greaterThan(MIB).and.lessThan(v8Heap.committedBytes());
+    expect(v8Heap.oldBytes()).to.be.greaterThan(MIB).and.lessThan(v8Heap.usedBytes());
     const source = readFileSync(new URL('../../src/main.ts', import.meta.url), 'utf8');
     const semiSpaceMiB = Number(/--max-semi-space-size=(\d+)/.exec(source)?.[1]);
     // Two semi-spaces; an idle process that fills them must not be trimmed again and again.
