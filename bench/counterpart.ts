@@ -90,6 +90,9 @@ const SCENARIOS = [
 
 type Scenario = (typeof SCENARIOS)[number];
 
+/** The names of the driver's scenarios. */
+export const DRIVER_SCENARIOS: readonly string[] = SCENARIOS.map(({ name }) => name);
+
 /** One of the programs that are measured. */
 interface Candidate {
   readonly label: DriverResult['label'];
@@ -102,7 +105,9 @@ export interface CounterpartOptions {
   /** The folder of the counterpart: a Go module with the operator and its driver in `drive/`. */
   readonly folder: string;
   readonly quick: boolean;
-  /** In each, all scenarios run with the counterpart and with the operator. */
+  /** The names of the scenarios to run. */
+  readonly scenarios: ReadonlySet<string>;
+  /** In each, the scenarios run with the counterpart and with the operator. */
   readonly runs: number;
   /** Whether the minimal program is measured, too. */
   readonly minimal: boolean;
@@ -123,7 +128,7 @@ export interface CounterpartResults {
  * @throws Error in one line if the folder or Go is missing, or a build fails
  */
 export async function measureCounterpart(
-  { folder, quick, runs, minimal }: CounterpartOptions,
+  { folder, quick, scenarios, runs, minimal }: CounterpartOptions,
   progress: Progress,
   onMeasured: (results: CounterpartResults) => Promise<void>,
 ): Promise<CounterpartResults> {
@@ -134,7 +139,7 @@ export async function measureCounterpart(
   for (let round = 1; round <= runs; round += 1) {
     // The order changes from run to run, so that drift of the machine affects both.
     const ordered = round % 2 === 1 ? measured : measured.toReversed();
-    for (const scenario of SCENARIOS) {
+    for (const scenario of SCENARIOS.filter(({ name }) => scenarios.has(name))) {
       for (const candidate of ordered) {
         const title = `run ${round} of ${runs}, ${scenario.name}: ${candidate.label}`;
         progress.update(title);

@@ -4,7 +4,7 @@
  */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { measureCounterpart, type CounterpartResults } from './counterpart.ts';
+import { DRIVER_SCENARIOS, measureCounterpart, type CounterpartResults } from './counterpart.ts';
 import {
   compareResults,
   foreignCpuSeconds,
@@ -87,12 +87,16 @@ ${runResults.failures.map((failure) => `FAILED ${failure}\n`).join('')}`);
   return runResults.failures.length === 0 ? 0 : 1;
 }
 
-async function compare({ quick, runs, minimal, json }: Options, folder: string): Promise<number> {
+async function compare(
+  { selected: scenarios, quick, runs, minimal, json }: Options,
+  folder: string,
+): Promise<number> {
   const progress = createProgress(process.stderr);
   const metadata = { date: new Date().toISOString(), commit: commit(), machine: machine() };
-  const defaultFile = quick
-    ? undefined
-    : `${RESULTS}peer-${metadata.date.slice(0, 10)}-${metadata.commit}.json`;
+  const defaultFile =
+    quick || scenarios.size < DRIVER_SCENARIOS.length
+      ? undefined
+      : `${RESULTS}peer-${metadata.date.slice(0, 10)}-${metadata.commit}.json`;
   const file = json ?? defaultFile;
   if (file !== undefined) await mkdir(dirname(file), { recursive: true });
   const comparisonOf = (results: readonly DriverResult[]): ComparisonFile => ({
@@ -110,7 +114,11 @@ async function compare({ quick, runs, minimal, json }: Options, folder: string):
     await writeFile(file, `${JSON.stringify(content, undefined, 2)}\n`);
   }
 
-  const { results, failures } = await measureCounterpart({ folder, quick, runs, minimal }, progress, save);
+  const { results, failures } = await measureCounterpart(
+    { folder, quick, scenarios, runs, minimal },
+    progress,
+    save,
+  );
   progress.end();
   const comparison = comparisonOf(results);
   const { cores, processor, memoryGiB, node } = metadata.machine;

@@ -1,11 +1,12 @@
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { DRIVER_SCENARIOS } from './counterpart.ts';
 import { MEASUREMENT_NAMES, SCENARIOS } from './measurements.ts';
 import { SLICE_TUNNELS } from './slices.ts';
 
 /** The options of the benchmark. */
 export interface Options {
-  /** Names of measurements. Default: all. */
+  /** Names of measurements or, to compare with the counterpart, of the driver's scenarios. Default: all. */
   readonly selected: ReadonlySet<string>;
   readonly quick: boolean;
   /** 1 to 99. */
@@ -58,10 +59,9 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
     return { error: (error as Error).message.split('. ')[0] ?? '' };
   }
   if (values.help) return { help: true };
-  const unknown = values.only?.find((name) => !MEASUREMENT_NAMES.includes(name));
-  if (unknown !== undefined) {
-    return { error: `--only ${unknown}: must be one of ${MEASUREMENT_NAMES.join(', ')}` };
-  }
+  const names = values.peer ? DRIVER_SCENARIOS : MEASUREMENT_NAMES;
+  const unknown = values.only?.find((name) => !names.includes(name));
+  if (unknown !== undefined) return { error: `--only ${unknown}: must be one of ${names.join(', ')}` };
   const runs = values.runs ?? (values.quick ? '1' : '3');
   if (!/^[1-9]\d?$/.test(runs)) return { error: `--runs ${runs}: must be a whole number from 1 to 99` };
   if (
@@ -85,9 +85,9 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   if (values.tunnels !== undefined && !slices) return { error: '--tunnels: requires --slices' };
   if (!/^[1-9]\d{0,3}000$/.test(tunnels) || Number(tunnels) > SLICE_TUNNELS)
     return { error: `--tunnels ${tunnels}: must be a multiple of 1000 from 1000 to ${SLICE_TUNNELS}` };
-  if (values.peer && (values.only !== undefined || values.profile)) {
+  if (values.peer && values.profile) {
     return {
-      error: '--peer: can be combined only with --peer-folder, --minimal, --quick, --runs and --json',
+      error: '--peer: can be combined only with --peer-folder, --minimal, --only, --quick, --runs and --json',
     };
   }
   const others = [values.only, values.runs, minutes, values.tunnels, values['peer-folder'], values.json];
@@ -104,7 +104,7 @@ export function parseOptions(args: readonly string[]): ParsedOptions {
   if (values.minimal && !values.peer) return { error: '--minimal: requires --peer' };
   return {
     options: {
-      selected: new Set(values.only ?? MEASUREMENT_NAMES),
+      selected: new Set(values.only ?? names),
       quick: values.quick,
       runs: Number(runs),
       profile: values.profile,
@@ -127,7 +127,7 @@ Measures the compiled operator on this machine, with etcd, kube-apiserver and re
 compares it to a baseline loop that sends the same requests directly. A run takes about 10 minutes on 2 cores.
 docs/benchmark.md describes each metric. Requires Linux.
 
-  --only NAME  run only this measurement; can be repeated
+  --only NAME  run only this measurement or, with --peer, this scenario (cold, resident, big); can be repeated
   --quick      run at a tenth of the size, to try the benchmark itself; the targets do not apply
   --runs N     number of runs (default: 3, or 1 with --quick)
   --json FILE  write the metrics to FILE (default: bench/results/DATE-COMMIT.json for a complete run in full size)

@@ -44,6 +44,8 @@ describe('flags of the benchmark', () => {
     expect(options('--peer', '--peer-folder', '/nowhere').counterpart).to.equal('/nowhere');
     expect(options('--peer').counterpart).to.match(/\/shared\/peer$/);
     expect(options('--peer', '--minimal').minimal).to.equal(true);
+    expect(options('--peer').selected).to.deep.equal(new Set(['cold', 'resident', 'big']));
+    expect(options('--peer', '--only', 'cold').selected).to.deep.equal(new Set(['cold']));
   });
 
   it('write the table of a result into the documentation with --publish', () => {
@@ -76,7 +78,8 @@ describe('flags of the benchmark', () => {
       [['--runs', '0'], /^--runs 0: must be a whole number from 1 to 99$/],
       [['--runs', '1.5'], /^--runs 1\.5: /],
       [['--profile', '--runs', '2'], /^--profile: /],
-      [['--peer', '--only', 'idle'], /^--peer: /],
+      [['--peer', '--only', 'idle'], /^--only idle: must be one of cold, resident, big$/],
+      [['--only', 'cold'], /^--only cold: must be one of /],
       [['--publish', 'a.json', '--peer'], /^--publish: cannot be combined with other flags$/],
       [['--quick', '--publish=a.json'], /^--publish: /],
       [['--peer-folder', '/nowhere'], /^--peer-folder: requires --peer$/],
