@@ -1,6 +1,7 @@
 import { expect } from 'chai';
 import type { ControlPlane } from '../../control-plane/start.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
+import { deleteCrds } from '../support/delete-crds.ts';
 import { createNamespace, FIRST_START_TIMEOUT_MS, startWithCrds } from '../support/control-plane.ts';
 import {
   OPERATOR_RBAC_RULES,
@@ -118,7 +119,7 @@ describe('operator with an API server that is down, forbids access, or lacks the
     this.timeout(3 * DEADLINE_MS);
     const crds = ['reversetunnels.reverse-tunnel.io', 'reversetunnelreporters.reverse-tunnel.io'];
     const kubeconfigPath = await kubeconfigWithPermissions();
-    expect((await controlPlane.kubectl(['delete', 'crd', ...crds])).code).to.equal(0);
+    await deleteCrds(controlPlane, crds);
     const started = await start(kubeconfigPath);
     await waitForLog(started.operator, 'kubectl apply -f crds/');
     expect((await controlPlane.kubectl(['apply', '-f', 'crds/'])).code).to.equal(0);

@@ -2,6 +2,7 @@
 import type { Client } from '@grpc/grpc-js';
 import { expect } from 'chai';
 import type { ControlPlaneClient } from '../../control-plane/start.ts';
+import { deleteCrds } from '../support/delete-crds.ts';
 import { applyCrds } from '../support/apply-crds.ts';
 import { runCommand, runDoctor } from '../support/cli-process.ts';
 import { concurrent } from '../support/concurrent.ts';
@@ -448,7 +449,7 @@ describe('operator that is newer than its CRDs', function () {
       const optional = ['policies', 'expectations', 'slices'].map(
         (name) => `reversetunnel${name}.reverse-tunnel.io`,
       );
-      expect((await controlPlane.kubectl(['delete', 'crd', ...optional])).code).to.equal(0);
+      await deleteCrds(controlPlane, optional);
       fixture = await openFixture(controlPlane, 'older-crds');
       await fixture.operator.ready();
       const stream = fixture.report('r-0', tunnelOf('acme', 'a'), tunnelOf('globex', 'b'));
@@ -511,7 +512,7 @@ describe('operator that is newer than its CRDs', function () {
       const isSynced = (reason: string): string =>
         `--for=jsonpath={.status.conditions[?(@.type=="Synced")].reason}=${reason}`;
       const slices = 'reversetunnelslices.reverse-tunnel.io';
-      expect((await controlPlane.kubectl(['delete', 'crd', slices])).code).to.equal(0);
+      await deleteCrds(controlPlane, [slices]);
       await fixture.kubectl('wait', isSynced('WritesRejected'), 'rtr', '--all', WAIT_TIMEOUT);
       await applyCrds(controlPlane);
       await fixture.kubectl('wait', ...sliceExists, WAIT_TIMEOUT);

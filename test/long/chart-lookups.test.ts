@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { startControlPlane, type ControlPlane } from '../../control-plane/start.ts';
 import type { RunResult } from '../../control-plane/run.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
+import { deleteCrds } from '../support/delete-crds.ts';
 import {
   CHART,
   createHelm,
@@ -17,6 +18,7 @@ import { poll } from '../support/operator-process.ts';
 import { reportMeasurement } from '../support/report-measurement.ts';
 
 const CRDS = readdirSync(join(import.meta.dirname, '..', '..', 'crds'));
+const CRD_NAMES = CRDS.map((file) => file.replace('.yaml', '.reverse-tunnel.io'));
 const STEP_TIMEOUT_MS = 90_000;
 const POLICIES = '/apis/reverse-tunnel.io/v1alpha1/namespaces/edge/reversetunnelpolicies';
 const DEPLOYMENTS = '/apis/apps/v1/namespaces/edge/deployments';
@@ -78,8 +80,10 @@ describe('chart in a cluster with existing objects', () => {
     for (const { kind } of items) byKind[kind] = (byKind[kind] ?? 0) + 1;
     reportMeasurement(JSON.stringify(byKind));
     expect(byKind['ReverseTunnelPolicy']).to.equal(2);
-    const deleted = await controlPlane.kubectl(['delete', '-f', '-', '--ignore-not-found'], { input: text });
+    const remove = ['delete', '-f', '-', '--ignore-not-found', '--wait=false'];
+    const deleted = await controlPlane.kubectl(remove, { input: text });
     expect(deleted.code, deleted.stderr).to.equal(0);
+    await deleteCrds(controlPlane, CRD_NAMES);
   });
 
   it('installs policies in two steps, rejects every client in between, and keeps them without hooks', async function () {
