@@ -7,8 +7,8 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { cacheRoot } from '../control-plane/cache.ts';
 import { bundle } from '../build/bundle.ts';
+import { cacheRoot } from '../control-plane/cache.ts';
 import { reservePorts } from '../control-plane/ports.ts';
 import { COMMAND_NOT_FOUND, lastLines, run } from '../control-plane/run.ts';
 import { startControlPlane, type ControlPlane } from '../control-plane/start.ts';
@@ -37,13 +37,13 @@ const SETTLE_POLL_MS = 200;
  * objects are written. The operator ends a stream after three intervals without a report, which are 15 s by default: a
  * busy machine takes longer to write 10,000 objects or to delete 100,000.
  */
-const SILENT_REPORT_MINUTES = 5;
+const SILENT_REPORT_SECONDS = 300;
 
 /**
  * The driver removes all tunnels with empty full pushes. The operator would mark them and delete them 30 s later; the
  * counterpart deletes them immediately.
  */
-const DELETE_IMMEDIATELY = ['--removal-hold', '0'];
+const DELETE_IMMEDIATELY = '--removal-hold 0';
 
 /**
  * How often one measurement is tried. A slow machine is the usual cause of a failure: the API server ends a watch whose
@@ -69,22 +69,19 @@ const SCENARIOS = [
     name: 'cold',
     full: ['-reporters', '100', '-per', '100'],
     quick: ['-reporters', '100', '-per', '10', ...QUICK_RAW],
-    operatorFlags: ['--report-interval', `${SILENT_REPORT_MINUTES}m`, ...DELETE_IMMEDIATELY],
-    minimalFlags: ['--report-interval-s', String(60 * SILENT_REPORT_MINUTES)],
+    reportIntervalSeconds: SILENT_REPORT_SECONDS,
   },
   {
     name: 'resident',
     full: ['-reporters', '500', '-per', '100'],
     quick: ['-reporters', '50', '-per', '100', '-idle', '15s', '-dur', '10s', ...QUICK_RAW],
-    operatorFlags: DELETE_IMMEDIATELY,
-    minimalFlags: [],
+    reportIntervalSeconds: 5,
   },
   {
     name: 'big',
     full: ['-per', '100000'],
     quick: ['-per', '10000', ...QUICK_RAW],
-    operatorFlags: ['--report-interval', `${SILENT_REPORT_MINUTES}m`, ...DELETE_IMMEDIATELY],
-    minimalFlags: ['--report-interval-s', String(60 * SILENT_REPORT_MINUTES)],
+    reportIntervalSeconds: SILENT_REPORT_SECONDS,
   },
 ] as const;
 
@@ -210,13 +207,20 @@ const OBJECT_FLAGS = [
   ...['-fields', [...IDENTITY_FIELDS, `reporter=${LABEL}reporter`].join(',')],
 ];
 
+/** The flags of the operator and of the minimal program that have the same names. */
+function commonFlags(port: number, { kubeconfigPath }: ControlPlane): string {
+  const addresses = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
+  return `--kubeconfig ${kubeconfigPath} --namespace operator ${addresses}`;
+}
+
 const OPERATOR: Candidate = {
   label: 'operator',
   namespace: 'operator',
-  flags(port, { kubeconfigPath }, { operatorFlags }) {
-    const address = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
-    const access = `--auth insecure --kubeconfig ${kubeconfigPath} --namespace operator`;
-    const command = ['env', ...operatorVariables(), ...operatorCommand(), access, address, ...operatorFlags];
+  flags(port, controlPlane, { reportIntervalSeconds }) {
+    const command = [
+      ...['env', ...operatorVariables(), ...operatorCommand(), commonFlags(port, controlPlane)],
+      ...['--auth insecure', `--report-interval ${reportIntervalSeconds}s`, DELETE_IMMEDIATELY],
+    ];
     return [
       ...['-op-cmd', command.join(' '), '-metrics-url', `http://127.0.0.1:${port + 1}/metrics`],
       ...OBJECT_FLAGS,
@@ -232,14 +236,14 @@ async function buildMinimal(binaries: string): Promise<Candidate> {
   const variables = [...operatorVariables(), `NODE_COMPILE_CACHE=${join(folder, 'compile-cache')}`];
   const program = ['env', ...variables, node, ...nodeFlags, join(folder, 'minimal-program.js')];
   // Without flags, it only writes the code that V8 has compiled.
-  await run('env', [...program.slice(1)], { cwd: folder, env: process.env });
+  await run('env', program.slice(1), { cwd: folder, env: process.env });
   return {
     label: 'minimal',
     namespace: 'operator',
-    flags(port, { kubeconfigPath }, { minimalFlags }) {
-      const address = `--grpc-address 127.0.0.1:${port} --http-address 127.0.0.1:${port + 1}`;
-      const access = `--kubeconfig ${kubeconfigPath} --namespace operator`;
-      return ['-op-cmd', [...program, access, address, ...minimalFlags].join(' '), ...OBJECT_FLAGS];
+    flags(port, controlPlane, { reportIntervalSeconds }) {
+      const interval = `--report-interval-s ${reportIntervalSeconds}`;
+      const command = [...program, commonFlags(port, controlPlane), interval];
+      return ['-op-cmd', command.join(' '), ...OBJECT_FLAGS];
     },
   };
 }

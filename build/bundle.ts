@@ -20,8 +20,8 @@ const EXTERNAL = ['@grpc/proto-loader', '@grpc/reflection', '@kubernetes/client-
 const TARGET = 'node24.14';
 
 /**
- * Bundles programs into a folder, which is emptied first, with the libraries that they use. Every module that is imported dynamically becomes
- * a file of its own, so that it is loaded only when it is used.
+ * Bundles programs into a folder, which is emptied first, with the libraries that they use. Every module that is imported
+ * dynamically becomes a file of its own, so that it is loaded only when it is used.
  *
  * CommonJS, because each ES module that imports `node:http` makes Node load its implementation of `fetch`.
  *
