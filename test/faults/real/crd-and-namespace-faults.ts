@@ -1,6 +1,7 @@
 /** Deletion and recreation of CRDs and of the namespace. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { applyCrds } from '../../support/apply-crds.ts';
+import { deleteCrds } from '../../support/delete-crds.ts';
 import { createScenario, type ChangesDuringFault } from './changes-during-fault.ts';
 import { waitUntil } from './convergence.ts';
 import { kubectl } from './manual-edits.ts';
@@ -23,7 +24,7 @@ function createCrdScenario(name: string, description: string, crds: readonly str
     name,
     description,
     changesMs: 3000,
-    inject: async (fixture) => void (await kubectl(fixture, 'delete', 'crd', ...crds, '--timeout=60s')),
+    inject: ({ controlPlane }) => deleteCrds(controlPlane, crds),
     recover: ({ controlPlane }) => applyCrds(controlPlane),
   });
 }
