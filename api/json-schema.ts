@@ -48,6 +48,8 @@ export function jsonSchema({ group, version, kind, schema }: Kind): string {
     properties: {
       apiVersion: { ...apiVersion, enum: [`${group}/${version}`] },
       kind: { ...kindField, enum: [kind] },
+      // The CRD has no schema for it.
+      metadata: { type: 'object' },
       ...properties,
     },
   };

@@ -115,7 +115,7 @@ export function nestedTypes({ kind, schema }: Kind): Generator<NestedType> {
 
 function* typesBelow(schema: Schema, path: string): Generator<NestedType> {
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
-    if (isConditions(name, property) || isMap(property) || name === 'metadata') continue;
+    if (isConditions(name, property) || isMap(property)) continue;
     const isList = property.type === 'array';
     const element = isList ? property.items : property;
     if (element?.type !== 'object') continue;

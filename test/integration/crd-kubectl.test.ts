@@ -7,6 +7,15 @@ import { createCrdNamespace, SLICE_SPEC, TUNNEL_SPEC, type CrdNamespace } from '
 
 const ROW_COLUMNS = ['NAME', 'TENANT', 'CLUSTER', 'NODE', 'REPORTER', 'STATE', 'UP', 'AGE'];
 
+/** The file of each kind, by its short name. */
+const FILES: Readonly<Record<string, string>> = {
+  rt: 'reversetunnels',
+  rtr: 'reversetunnelreporters',
+  rtp: 'reversetunnelpolicies',
+  rte: 'reversetunnelexpectations',
+  rts: 'reversetunnelslices',
+};
+
 /** Splits a line of kubectl output into cells, which are at least two spaces apart. */
 function cells(line: string | undefined): string[] {
   return (line ?? '').trimEnd().split(/\s{2,}/);
@@ -166,6 +175,14 @@ describe('CRDs in kubectl on a real API server', () => {
     });
   }
 
+  for (const short of Object.keys(FILES)) {
+    it(`kubectl explain ${short}.metadata prints the fields of Kubernetes`, async () => {
+      const printed = await space.kubectl('explain', `${short}.metadata`);
+      expect(printed).to.match(/^FIELD: metadata <ObjectMeta>$/m);
+      expect(printed).to.match(/^ {2}finalizers\t<\[\]string>$/m);
+    });
+  }
+
   it('kubectl explain --recursive prints the whole spec of rt', async () => {
     const printed = await space.kubectl('explain', 'rt.spec', '--recursive');
     const fields = [...printed.matchAll(/^ +(\w+)\t<(\w+)>(?: (-required-))?$/gm)].map((match) =>
@@ -189,15 +206,6 @@ function words(text: string): string {
   return text.split(/\s+/).join(' ').trim();
 }
 
-/** The file of each kind, by its short name. */
-const FILES: Readonly<Record<string, string>> = {
-  rt: 'reversetunnels',
-  rtr: 'reversetunnelreporters',
-  rtp: 'reversetunnelpolicies',
-  rte: 'reversetunnelexpectations',
-  rts: 'reversetunnelslices',
-};
-
 interface Described {
   readonly description: string;
   readonly properties?: Readonly<Record<string, Described>>;
@@ -220,7 +228,7 @@ function described(path: string): { own: string; fields: Record<string, string> 
   const fields: Record<string, string> = {};
   for (const [name, property] of Object.entries(schema.properties ?? {})) {
     // The API server inserts its own descriptions there.
-    if (!['apiVersion', 'kind', 'metadata'].includes(name)) fields[name] = property.description;
+    if (!['apiVersion', 'kind'].includes(name)) fields[name] = property.description;
   }
   return { own: schema.description, fields };
 }
