@@ -3,11 +3,12 @@ import type { ReporterDisconnect, ReporterStatus } from '../core/reporter-object
 import { MAX_RECENT_DISCONNECTS, statusChange, type StatusInputs } from '../core/reporter-status.ts';
 import type { RewrittenField } from '../core/rewrite.ts';
 import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
+import type { CountsLimiter } from './counts-limiter.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
 import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
 
-/** A status in which only counts changed is written at most this often. */
+/** A status in which only counts changed is written at most this often; `CountsLimiter` may delay it further. */
 const COUNTS_INTERVAL_MS = 10_000;
 /** Status writes of one reporter: 5 at once, then one per 2 s, because a user may keep editing the status. */
 const STATUS_WRITE_RATE: Rate = { burst: 5, perSecond: 0.5 };
@@ -30,6 +31,8 @@ export class StatusState {
   /** Defined if admission rewrote the last write. Written by `ReporterReconciler`. */
   rewritten: RewrittenStatus | undefined;
   #writtenMs = Number.NEGATIVE_INFINITY;
+  /** The time that is reserved for a write of changed counts. */
+  #countsSlotMs: number | undefined;
   #disconnects: readonly ReporterDisconnect[] = [];
 
   /** Ends of streams that are not written yet, the newest first: at most as many as a status contains. */
@@ -47,9 +50,11 @@ export class StatusState {
     return this.#isDirty;
   }
 
-  /** When changed counts may be written, monotonic ms. */
-  get countsDueMs(): number {
-    return this.#writtenMs + COUNTS_INTERVAL_MS;
+  /** Returns when changed counts may be written, monotonic ms. Reserves that time once the interval has passed. */
+  countsDueMs(limiter: CountsLimiter, nowMs: number): number {
+    const intervalEndsMs = this.#writtenMs + COUNTS_INTERVAL_MS;
+    if (nowMs < intervalEndsMs) return intervalEndsMs;
+    return (this.#countsSlotMs ??= limiter.reserve(nowMs));
   }
 
   /** Records that something changed that the status may report. */
@@ -60,11 +65,13 @@ export class StatusState {
   /** Records that the status is up to date, or that it will only change with the passing of time. */
   settle(stillChanges: boolean): void {
     this.#isDirty = stillChanges;
+    this.#countsSlotMs = undefined;
   }
 
   /** Records a write. Events during the write leave the state dirty, and `statusChange` decides about them. */
   written(inputs: StatusInputs, nowMs: number): void {
     this.#writtenMs = nowMs;
+    this.#countsSlotMs = undefined;
     this.#disconnects = this.#disconnects.filter((disconnect) => !inputs.disconnects.includes(disconnect));
     const { synced, conflict, flapping } = inputs;
     if (synced.reason !== 'UpToDate' || conflict || flapping !== undefined) this.#isDirty = true;
@@ -103,12 +110,13 @@ export function nextStatusWrite(
   const hasFlapping = sources.flapping.hasFlapping(entry.key, nowMs);
   const showsFlapping = before?.conditions?.some(({ type }) => type === 'Flapping') === true;
   const reasonChanged = urgentReason(entry, sources) !== shownReason || showsFlapping !== hasFlapping;
-  const { countsDueMs } = status;
   const pending = sources.queue.pending(entry.key);
   const backlogMs = pendingWrites.updateBacklog(pending, nowMs);
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
   if (pending > 0 && entry.stream !== undefined && !reasonChanged) {
-    const nextMs = wasSynced && nowMs < backlogMs ? Math.min(backlogMs, countsDueMs) : countsDueMs;
+    // The end of the writes is an event, and counts from before it would need a second write.
+    const isBrief = wasSynced && backlogMs !== Infinity && nowMs < backlogMs;
+    const nextMs = isBrief ? backlogMs : status.countsDueMs(sources.countsLimiter, nowMs);
     if (nowMs < nextMs) return { type: 'wait', atMs: nextMs };
   }
   const inputs = collectStatusInputs(entry, sources, nowMs, wasSynced);
@@ -129,7 +137,10 @@ export function nextStatusWrite(
     if (pending === 0) return { type: 'wait', atMs: earlier(conflictEndsMs, flappingEndsMs) };
     return { type: 'wait', atMs: backlogMs === Infinity ? recheckMs : Math.max(backlogMs, recheckMs) };
   }
-  if (change === 'counts' && nowMs < countsDueMs) return { type: 'wait', atMs: countsDueMs };
+  if (change === 'counts') {
+    const countsDueMs = status.countsDueMs(sources.countsLimiter, nowMs);
+    if (nowMs < countsDueMs) return { type: 'wait', atMs: countsDueMs };
+  }
   if (change === 'counts' && hasFlapping) {
     const slotMs = sources.flapping.statusDelayMs(entry.key, nowMs);
     if (slotMs > 0) return { type: 'wait', atMs: nowMs + slotMs };

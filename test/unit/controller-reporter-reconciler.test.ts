@@ -83,6 +83,42 @@ describe('calls for a reporter', () => {
     expect(world.events).to.deep.equal(['a connected responder-0', 'a disconnected responder-0']);
   });
 
+  it('write changed counts once, when the objects have been written', async () => {
+    replica.connect(RESPONDER, fullPush(T1));
+    await world.advance(20_000);
+    calls.length = 0;
+    replica.report(RESPONDER, delta([tunnel('node-2')]));
+    await world.advance(1000);
+    const status = world.reporterApi.stored.get(NAME)?.status;
+    expect(status?.tunnels).to.deep.equal({ reported: 2, applied: 2, rejected: 0 });
+    await world.advance(60_000);
+    expect(calls).to.deep.equal([`patchStatus ${NAME}`]);
+  });
+
+  it('write the counts of many reporters one after the other, 5 per second after the first 20', async () => {
+    const reporters = Array.from({ length: 100 }, (_, index) => ({ cluster: 'edge', id: `one-of-${index}` }));
+    for (const reporter of reporters) replica.connect(reporter, fullPush(T1));
+    await world.advance(20_000);
+    calls.length = 0;
+    const written = (): number => calls.filter((call) => call.startsWith('patchStatus ')).length;
+    for (const reporter of reporters) replica.report(reporter, delta([tunnel('node-2')]));
+    const perSecond: number[] = [];
+    while (perSecond.length < 20) {
+      const before = written();
+      await world.advance(1000);
+      perSecond.push(written() - before);
+    }
+    const [first, ...later] = perSecond;
+    expect(first, 'the first 20, and those of the first second').to.be.within(20, 25);
+    expect(Math.max(...later)).to.equal(5);
+    await world.advance(60_000);
+    expect(written(), 'one per reporter').to.equal(100);
+    for (const { id, cluster } of reporters) {
+      const status = world.reporterApi.stored.get(names.reporterObjectName({ id, cluster }))?.status;
+      expect(status?.tunnels?.applied).to.equal(2);
+    }
+  });
+
   it('are rare while a foreign object has that name', async () => {
     await world.reporterApi.create(reporterManifest(NAME, OTHER_RESPONDER));
     await world.settle();

@@ -1,0 +1,106 @@
+import { expect } from 'chai';
+
+import { useControlPlane } from '../support/control-plane.ts';
+import { createCrdNamespace, TUNNEL_SPEC, type CrdNamespace, type Resource } from '../support/crd-objects.ts';
+
+const TIME = '2026-11-23T05:00:00Z';
+
+/** Returns a complete condition. */
+function condition(type: string): object {
+  return { type, status: 'True', reason: 'Reported', message: '', lastTransitionTime: TIME };
+}
+
+const REPORTER_STATUS = {
+  owner: { replica: 'operator-0-abcd', epoch: 1 },
+  lastFullPush: { time: TIME, tunnels: 2 },
+  tunnels: { reported: 2, applied: 2, rejected: 0 },
+  locality: { region: 'eu-central-1', zone: 'a' },
+  conditions: [condition('Connected'), condition('Synced'), condition('Ready')],
+};
+
+describe('managed fields on a real API server', () => {
+  const controlPlane = useControlPlane();
+  let space: CrdNamespace;
+  before(async () => {
+    space = await createCrdNamespace(controlPlane());
+  });
+
+  async function patchStatus(object: string, status: object): Promise<void> {
+    const patch = JSON.stringify({ status });
+    await space.kubectl('patch', object, '--subresource=status', '--type=merge', '-p', patch);
+  }
+
+  /** Returns the fields of an object that have managers: of the object itself, and of its status. */
+  async function managedFields(resource: Resource, name: string): Promise<object> {
+    const { metadata } = await space.get(resource, name);
+    return Object.assign({}, ...metadata.managedFields.map(({ fieldsV1 }) => fieldsV1)) as object;
+  }
+
+  it('contain what the operator writes of a ReverseTunnel as a whole', async () => {
+    await space.create('reversetunnels', { name: 'tunnel', spec: TUNNEL_SPEC });
+    await patchStatus('rt/tunnel', {
+      state: 'Unknown',
+      conditions: [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }],
+    });
+    expect(await managedFields('reversetunnels', 'tunnel')).to.deep.equal({
+      'f:spec': {},
+      'f:status': { 'f:state': {}, 'f:conditions': { 'k:{"type":"Ready"}': {} } },
+    });
+  });
+
+  it('contain what the operator writes of a ReverseTunnelReporter as a whole', async () => {
+    await space.create('reversetunnelreporters', {
+      name: 'reporter',
+      spec: { id: 'responder-0', cluster: '' },
+    });
+    await patchStatus('rtr/reporter', REPORTER_STATUS);
+    expect(await managedFields('reversetunnelreporters', 'reporter')).to.deep.equal({
+      'f:spec': {},
+      'f:status': {
+        'f:owner': {},
+        'f:lastFullPush': {},
+        'f:tunnels': {},
+        'f:locality': {},
+        'f:conditions': {
+          'k:{"type":"Connected"}': {},
+          'k:{"type":"Synced"}': {},
+          'k:{"type":"Ready"}': {},
+        },
+      },
+    });
+  });
+
+  it('let another program add a condition with server-side apply', async () => {
+    await space.create('reversetunnelreporters', { name: 'shared', spec: { id: 'shared', cluster: '' } });
+    await patchStatus('rtr/shared', REPORTER_STATUS);
+    const { code, stderr } = await controlPlane().kubectl(
+      [
+        '--namespace',
+        space.name,
+        'apply',
+        '--server-side',
+        '--subresource=status',
+        '--field-manager=other',
+        '-f',
+        '-',
+      ],
+      {
+        input: JSON.stringify({
+          apiVersion: 'reverse-tunnel.io/v1alpha1',
+          kind: 'ReverseTunnelReporter',
+          metadata: { name: 'shared' },
+          status: { conditions: [condition('example.com/Audited')] },
+        }),
+      },
+    );
+    expect(code, stderr).to.equal(0);
+    const { status } = await space.get('reversetunnelreporters', 'shared');
+    const { conditions } = status as { conditions: readonly { readonly type: string }[] };
+    expect(conditions.map(({ type }) => type)).to.deep.equal([
+      'Connected',
+      'Synced',
+      'Ready',
+      'example.com/Audited',
+    ]);
+  });
+});
