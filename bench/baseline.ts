@@ -6,6 +6,7 @@ import { hash } from 'node:crypto';
 import { formatCreatedAt } from '../src/core/tunnel.ts';
 import { createNames } from '../src/core/names.ts';
 import { manifestFor } from '../src/core/tunnel-object.ts';
+import { tunnelBody } from '../src/k8s/resources.ts';
 import { initiator } from '../src/simulate/tunnel-registry.ts';
 import { FLEET_DEFAULTS } from '../src/simulate/fleet.ts';
 import { Pool, Client } from 'undici';
@@ -33,18 +34,8 @@ export function baselineObjects(from: number, count: number): BaselineObject[] {
   const createdAt = formatCreatedAt(Math.floor(Date.now() / 1000), 123_456_000);
   return Array.from({ length: count }, (_, index) => {
     const identity = initiator(from + index, FLEET_DEFAULTS);
-    const { name, labels, spec } = manifestFor(NAMES, reporter, {
-      name: identity.nodeID,
-      ...identity,
-      createdAt,
-    });
-    const object = {
-      apiVersion: 'reverse-tunnel.io/v1alpha1',
-      kind: 'ReverseTunnel',
-      metadata: { name, labels },
-      spec,
-    };
-    return { name, body: JSON.stringify(object) };
+    const manifest = manifestFor(NAMES, reporter, { name: identity.nodeID, ...identity, createdAt });
+    return { name: manifest.name, body: JSON.stringify(tunnelBody(manifest)) };
   });
 }
 

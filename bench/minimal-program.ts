@@ -20,6 +20,7 @@ import { decodeReport, type DecodedReport } from '../src/grpc/decode.ts';
 import type { ReportResponse } from '../src/grpc/messages.ts';
 import { REPORTING_SERVICE } from '../src/grpc/reporting-service.ts';
 import { resolveConnection } from '../src/k8s/connection.ts';
+import { tunnelBody } from '../src/k8s/resources.ts';
 import { createTransport } from '../src/k8s/transport.ts';
 
 /** The default of the operator's `--write-concurrency`. */
@@ -148,15 +149,9 @@ function* applyReport(
     if (turn % TUNNELS_PER_TURN === 0) yield;
     removed.delete(tunnel.name);
     if (known.has(tunnel.name)) continue;
-    const { name, labels, spec } = manifestFor(names, reporter, tunnel);
-    known.set(tunnel.name, name);
-    const object = {
-      apiVersion: 'reverse-tunnel.io/v1alpha1',
-      kind: 'ReverseTunnel',
-      metadata: { name, labels },
-      spec,
-    };
-    client.queue({ method: 'POST', path: client.collection, body: JSON.stringify(object) });
+    const manifest = manifestFor(names, reporter, tunnel);
+    known.set(tunnel.name, manifest.name);
+    client.queue({ method: 'POST', path: client.collection, body: JSON.stringify(tunnelBody(manifest)) });
   }
   for (const tunnelName of removed) {
     const name = known.get(tunnelName);

@@ -39,19 +39,19 @@ export function tunnelResource(namespace: string) {
   return customResource('reversetunnels', namespace);
 }
 
+/** Returns the body of the request that creates a ReverseTunnel. */
+export function tunnelBody({ name, labels, annotations, spec }: TunnelManifest): object {
+  const metadata = annotations === undefined ? { name, labels } : { name, labels, annotations };
+  return { apiVersion: GROUP_VERSION, kind: 'ReverseTunnel', metadata, spec };
+}
+
 /**
  * Calls on ReverseTunnel objects. The only precondition of a patch is the resourceVersion: /status ignores a uid, and
  * the main resource rejects it. A delete has both as preconditions.
  */
 export function createTunnelApi(client: ResourceClient<TunnelObject>) {
   return {
-    create: ({ name, labels, annotations, spec }: TunnelManifest): Promise<TunnelObject> =>
-      client.create({
-        apiVersion: GROUP_VERSION,
-        kind: 'ReverseTunnel',
-        metadata: annotations === undefined ? { name, labels } : { name, labels, annotations },
-        spec,
-      }),
+    create: (manifest: TunnelManifest): Promise<TunnelObject> => client.create(tunnelBody(manifest)),
 
     patch: (object: ObservedTunnel, change: TunnelObjectPatch): Promise<TunnelObject> =>
       client.patch(object.name, {
