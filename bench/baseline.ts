@@ -3,7 +3,7 @@
  * that only reads pages.
  */
 import { hash } from 'node:crypto';
-import { formatCreatedAt } from '../src/core/tunnel.ts';
+import { formatCreatedAt } from '../src/grpc/created-at.ts';
 import { createNames } from '../src/core/names.ts';
 import { manifestFor } from '../src/core/tunnel-object.ts';
 import { tunnelBody } from '../src/k8s/resources.ts';

@@ -19,7 +19,7 @@ export interface Tunnel {
   readonly clusterID: string;
   readonly nodeID: string;
   /**
-   * As reported, by the clock of the initiator: canonical RFC 3339 text in UTC (see `formatCreatedAt`); undefined if not
+   * As reported, by the clock of the initiator: canonical RFC 3339 text in UTC (see `grpc/created-at`); undefined if not
    * reported or not representable.
    */
   readonly createdAt: string | undefined;
@@ -60,36 +60,4 @@ export function stripTenantPrefix(tenantID: string, value: string): string {
     value.startsWith(tenantID)
     ? value.slice(prefixLength)
     : value;
-}
-
-/** 0001-01-01T00:00:00Z, the minimum of google.protobuf.Timestamp, in seconds since 1970. */
-const MIN_SECONDS = -62_135_596_800;
-/** 9999-12-31T23:59:59Z, the maximum of google.protobuf.Timestamp. */
-const MAX_SECONDS = 253_402_300_799;
-
-/**
- * Formats `created_at` in the canonical form: RFC 3339 in UTC with 0, 3, 6 or 9 fraction digits, the fewest that
- * represent `nanos` (as in protobuf's JSON mapping). The API server stores `format: date-time` exactly as sent and
- * compares it as text, so equal times must have equal texts. It also rejects years outside 0000 to 9999, so a time that
- * it would reject is omitted.
- *
- * @param seconds since 1970, whole; may be negative
- * @param nanos 0 to 999,999,999, counted forward from `seconds`
- * @returns undefined if either is out of the range of google.protobuf.Timestamp
- */
-export function formatCreatedAt(seconds: number, nanos: number): string | undefined {
-  if (!(seconds >= MIN_SECONDS && seconds <= MAX_SECONDS && nanos >= 0 && nanos <= 999_999_999)) {
-    return undefined;
-  }
-  // oxlint-disable-next-line no-restricted-globals -- formats a given time; does not read the clock
-  const wholeSeconds = new Date(seconds * 1000).toISOString().slice(0, 19);
-  return `${wholeSeconds}${formatFraction(nanos)}Z`;
-}
-
-function formatFraction(nanos: number): string {
-  if (nanos === 0) return '';
-  const nineDigits = String(nanos).padStart(9, '0');
-  if (nanos % 1_000_000 === 0) return `.${nineDigits.slice(0, 3)}`;
-  if (nanos % 1000 === 0) return `.${nineDigits.slice(0, 6)}`;
-  return `.${nineDigits}`;
 }

@@ -8,7 +8,8 @@ import {
   type Violation,
   type ViolationReason,
 } from '../core/report.ts';
-import { formatCreatedAt, type Tunnel } from '../core/tunnel.ts';
+import { formatCreatedAt } from './created-at.ts';
+import { type Tunnel } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
 import {
   asBigInt,

@@ -1,4 +1,5 @@
-import { formatCreatedAt, reporterKey } from '../../../src/core/tunnel.ts';
+import { formatCreatedAt } from '../../../src/grpc/created-at.ts';
+import { reporterKey } from '../../../src/core/tunnel.ts';
 import type { ReporterObject } from '../../../src/core/reporter-object.ts';
 import { manifestFor, OMITTED_CREATED_AT, type TunnelObject } from '../../../src/core/tunnel-object.ts';
 import { internalSizes } from '../../support/internal-sizes.ts';

@@ -1,6 +1,7 @@
 import type { SliceObject } from '../../../src/core/slice-object.ts';
 import { observeSlice } from '../../../src/core/slice-object.ts';
-import { formatCreatedAt, reporterKey, sameTunnel, type Tunnel } from '../../../src/core/tunnel.ts';
+import { formatCreatedAt } from '../../../src/grpc/created-at.ts';
+import { reporterKey, sameTunnel, type Tunnel } from '../../../src/core/tunnel.ts';
 import { MAX_SLICE_TUNNELS, names } from './replica-process.ts';
 import type { SimHarness } from './harness.ts';
 

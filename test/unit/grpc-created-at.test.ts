@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 
-import { formatCreatedAt } from '../../src/core/tunnel.ts';
+import { formatCreatedAt } from '../../src/grpc/created-at.ts';
 
 const YEAR_1 = -62_135_596_800;
 const YEAR_9999_END = 253_402_300_799;
@@ -58,6 +58,19 @@ describe('formatCreatedAt', () => {
     fc.assert(
       fc.property(anySeconds, anyNanos, (seconds, nanos) => {
         expect(parseTime(formatCreatedAt(seconds, nanos) ?? '')).to.deep.equal([seconds, nanos]);
+      }),
+    );
+  });
+
+  it('formats times of the same day and of other days in any order', () => {
+    const daysAndSeconds = fc.tuple(fc.integer({ min: -3, max: 3 }), fc.integer({ min: 0, max: 86_399 }));
+    fc.assert(
+      fc.property(fc.array(daysAndSeconds), (times) => {
+        for (const [day, second] of times) {
+          const seconds = day * 86_400 + second;
+          const expected = new Date(seconds * 1000).toISOString().replace('.000Z', 'Z');
+          expect(formatCreatedAt(seconds, 0)).to.equal(expected);
+        }
       }),
     );
   });
