@@ -1,6 +1,5 @@
 import type { Clock } from './clock.ts';
 import { Authorizer } from './controller/authorizer.ts';
-import { CountsLimiter } from './controller/counts-limiter.ts';
 import { CreationTimes, type CreationTimesOptions } from './controller/creation-times.ts';
 import { Departures } from './controller/departures.ts';
 import { ExpectationCache } from './controller/expectation-cache.ts';
@@ -435,7 +434,6 @@ export function createControllers(options: ControllersOptions): Controllers {
       settings,
       flapping,
       limiter,
-      countsLimiter: new CountsLimiter(),
       events,
       rewrites,
       clock,

@@ -419,7 +419,8 @@ export interface ReverseTunnelReporterSpec {
 
 /**
  * Owner of the reporter, its tunnels and the sync state. Written when a condition changes, and at most
- * every 10 seconds for changed counts; a heartbeat writes nothing.
+ * every 10 seconds for changed counts, or less often if there are many reporters; a heartbeat writes
+ * nothing.
  */
 export interface ReverseTunnelReporterStatus {
   /**
@@ -439,7 +440,7 @@ export interface ReverseTunnelReporterStatus {
   readonly lastFullPush?: FullPush;
   /**
    * Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
-   * written. Up to 10 seconds old.
+   * written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
    */
   readonly tunnels?: TunnelCounts;
   /**
@@ -509,7 +510,7 @@ export interface FullPush {
 
 /**
  * Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
- * written. Up to 10 seconds old.
+ * written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
  */
 export interface TunnelCounts {
   /**

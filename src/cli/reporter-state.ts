@@ -7,7 +7,7 @@ interface ReporterState {
   readonly isSynced: boolean;
   /** Another live Envoy reports under the same ID. */
   readonly hasConflict: boolean;
-  /** Number of reported tunnels that are neither written nor rejected, up to 10 s old. Zero without a stream. */
+  /** Number of reported tunnels that are neither written nor rejected; can be 10 s old or more. Zero without a stream. */
   readonly pending: number;
   /** The condition that explains why the reporter is unhealthy; undefined if it is healthy or has no conditions. */
   readonly failing: Condition | undefined;

@@ -48,6 +48,11 @@ export class ReporterRegistry {
     this.#handlers.push(handler);
   }
 
+  /** The number of reporters. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
   entries(): Iterable<ReporterEntry> {
     return this.#entries.values();
   }

@@ -3,7 +3,6 @@ import type { Ledger } from '../core/ledger.ts';
 import { deniedTunnelMessage } from '../core/policy-set.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
 import type { RewrittenObjectsSummary, StatusInputs, SyncStatus } from '../core/reporter-status.ts';
-import type { CountsLimiter } from './counts-limiter.ts';
 import type { MirroredTunnels } from './mirrored-tunnels.ts';
 import { BACKLOG_THRESHOLD_MS, type PendingWrites } from './pending-writes.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
@@ -29,7 +28,6 @@ export interface StatusSources {
   readonly flapping: FlappingTunnels;
   /** Limits the attempts to write what admission rewrites. */
   readonly limiter: RewriteLimiter;
-  readonly countsLimiter: CountsLimiter;
 }
 
 /**

@@ -3,13 +3,21 @@ import type { ReporterDisconnect, ReporterStatus } from '../core/reporter-object
 import { MAX_RECENT_DISCONNECTS, statusChange, type StatusInputs } from '../core/reporter-status.ts';
 import type { RewrittenField } from '../core/rewrite.ts';
 import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
-import type { CountsLimiter } from './counts-limiter.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
+import type { ReporterRegistry } from './reporter-registry.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
 import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
 
-/** A status in which only counts changed is written at most this often; `CountsLimiter` may delay it further. */
-const COUNTS_INTERVAL_MS = 10_000;
+/**
+ * A status in which only counts changed is written at most this often per reporter of this replica: 200 ms for each of
+ * them, so that 50 to 600 reporters cause at most 5 of these writes per second. Each costs the API server as much as two
+ * objects, and those of 500 reporters that are filled at the same time would take the time of 1,000 objects every 10 s.
+ */
+const COUNTS_INTERVAL_PER_REPORTER_MS = 200;
+const MIN_COUNTS_INTERVAL_MS = 10_000;
+const MAX_COUNTS_INTERVAL_MS = 120_000;
+/** While writes wait, the tunnels of a reporter are compared with its objects at most this often. */
+const COMPARE_INTERVAL_MS = 10_000;
 /** Status writes of one reporter: 5 at once, then one per 2 s, because a user may keep editing the status. */
 const STATUS_WRITE_RATE: Rate = { burst: 5, perSecond: 0.5 };
 
@@ -31,8 +39,7 @@ export class StatusState {
   /** Defined if admission rewrote the last write. Written by `ReporterReconciler`. */
   rewritten: RewrittenStatus | undefined;
   #writtenMs = Number.NEGATIVE_INFINITY;
-  /** The time that is reserved for a write of changed counts. */
-  #countsSlotMs: number | undefined;
+  #comparedMs = Number.NEGATIVE_INFINITY;
   #disconnects: readonly ReporterDisconnect[] = [];
 
   /** Ends of streams that are not written yet, the newest first: at most as many as a status contains. */
@@ -50,11 +57,20 @@ export class StatusState {
     return this.#isDirty;
   }
 
-  /** Returns when changed counts may be written, monotonic ms. Reserves that time once the interval has passed. */
-  countsDueMs(limiter: CountsLimiter, nowMs: number): number {
-    const intervalEndsMs = this.#writtenMs + COUNTS_INTERVAL_MS;
-    if (nowMs < intervalEndsMs) return intervalEndsMs;
-    return (this.#countsSlotMs ??= limiter.reserve(nowMs));
+  /** Returns when changed counts may be written, monotonic ms. */
+  countsDueMs(reporterCount: number): number {
+    const intervalMs = reporterCount * COUNTS_INTERVAL_PER_REPORTER_MS;
+    return this.#writtenMs + Math.min(Math.max(intervalMs, MIN_COUNTS_INTERVAL_MS), MAX_COUNTS_INTERVAL_MS);
+  }
+
+  /** When the tunnels may be compared with the objects while writes wait, monotonic ms. */
+  get compareDueMs(): number {
+    return Math.max(this.#writtenMs, this.#comparedMs) + COMPARE_INTERVAL_MS;
+  }
+
+  /** Records such a comparison. */
+  compared(nowMs: number): void {
+    this.#comparedMs = nowMs;
   }
 
   /** Records that something changed that the status may report. */
@@ -65,13 +81,11 @@ export class StatusState {
   /** Records that the status is up to date, or that it will only change with the passing of time. */
   settle(stillChanges: boolean): void {
     this.#isDirty = stillChanges;
-    this.#countsSlotMs = undefined;
   }
 
   /** Records a write. Events during the write leave the state dirty, and `statusChange` decides about them. */
   written(inputs: StatusInputs, nowMs: number): void {
     this.#writtenMs = nowMs;
-    this.#countsSlotMs = undefined;
     this.#disconnects = this.#disconnects.filter((disconnect) => !inputs.disconnects.includes(disconnect));
     const { synced, conflict, flapping } = inputs;
     if (synced.reason !== 'UpToDate' || conflict || flapping !== undefined) this.#isDirty = true;
@@ -91,6 +105,11 @@ export type StatusAction =
   /** Evaluate again at `atMs`; undefined: after the next event. */
   | { readonly type: 'wait'; readonly atMs: number | undefined };
 
+/** What the decision depends on, in addition to the entry and the status. */
+export interface StatusScheduleSources extends StatusSources {
+  readonly registry: Pick<ReporterRegistry, 'size'>;
+}
+
 /**
  * Decides whether the status of a reporter must be written: immediately if its meaning changed, with a delay if only
  * counts changed. Takes a write that it returns from the reporter's rate.
@@ -100,7 +119,7 @@ export type StatusAction =
 export function nextStatusWrite(
   entry: ReporterEntry,
   before: ReporterStatus | undefined,
-  sources: StatusSources,
+  sources: StatusScheduleSources,
   nowMs: number,
 ): StatusAction {
   const { status, pendingWrites } = entry;
@@ -114,11 +133,16 @@ export function nextStatusWrite(
   const backlogMs = pendingWrites.updateBacklog(pending, nowMs);
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
   if (pending > 0 && entry.stream !== undefined && !reasonChanged) {
-    // The end of the writes is an event, and counts from before it would need a second write.
-    const isBrief = wasSynced && backlogMs !== Infinity && nowMs < backlogMs;
-    const nextMs = isBrief ? backlogMs : status.countsDueMs(sources.countsLimiter, nowMs);
+    // The end of all writes is an event, and counts from before it would need a second write.
+    const isBrief = wasSynced && pendingWrites.blockedCount === 0 && nowMs < backlogMs;
+    const nextMs = isBrief
+      ? backlogMs
+      : wasSynced
+        ? compareMs(status, backlogMs, nowMs)
+        : status.compareDueMs;
     if (nowMs < nextMs) return { type: 'wait', atMs: nextMs };
   }
+  if (pending > 0) status.compared(nowMs);
   const inputs = collectStatusInputs(entry, sources, nowMs, wasSynced);
   const { rewritten } = status;
   if (rewritten !== undefined && statusChange(inputs, rewritten) !== 'conditions') {
@@ -128,18 +152,20 @@ export function nextStatusWrite(
     return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
   }
   const change = statusChange(inputs, before);
+  // No event announces what changes with the passing of time alone.
+  const conflictEndsMs = entry.streamFlaps.conflictEndsMs(nowMs);
+  const flappingEndsMs = sources.flapping.nextEndMs(entry.key, nowMs);
   if (change === 'none') {
-    // No event announces what changes with the passing of time alone.
-    const conflictEndsMs = entry.streamFlaps.conflictEndsMs(nowMs);
-    const flappingEndsMs = sources.flapping.nextEndMs(entry.key, nowMs);
     status.settle(pending > 0 || conflictEndsMs !== undefined || flappingEndsMs !== undefined);
-    const recheckMs = nowMs + COUNTS_INTERVAL_MS;
+    const recheckMs = nowMs + COMPARE_INTERVAL_MS;
     if (pending === 0) return { type: 'wait', atMs: earlier(conflictEndsMs, flappingEndsMs) };
     return { type: 'wait', atMs: backlogMs === Infinity ? recheckMs : Math.max(backlogMs, recheckMs) };
   }
-  if (change === 'counts') {
-    const countsDueMs = status.countsDueMs(sources.countsLimiter, nowMs);
-    if (nowMs < countsDueMs) return { type: 'wait', atMs: countsDueMs };
+  const countsDueMs = status.countsDueMs(sources.registry.size);
+  if (change === 'counts' && nowMs < countsDueMs) {
+    const endMs = earlier(conflictEndsMs, flappingEndsMs) ?? Infinity;
+    const recheckMs = pending > 0 ? compareMs(status, backlogMs, nowMs) : Infinity;
+    return { type: 'wait', atMs: Math.min(countsDueMs, endMs, recheckMs) };
   }
   if (change === 'counts' && hasFlapping) {
     const slotMs = sources.flapping.statusDelayMs(entry.key, nowMs);
@@ -147,6 +173,11 @@ export function nextStatusWrite(
   }
   const waitMs = status.tryTake(nowMs);
   return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
+}
+
+/** Returns when the tunnels must be compared again while writes wait: at the latest when these have waited for long. */
+function compareMs({ compareDueMs }: StatusState, backlogMs: number, nowMs: number): number {
+  return nowMs < backlogMs ? Math.min(backlogMs, compareDueMs) : compareDueMs;
 }
 
 /** Returns the earlier of two times that may be undefined. */

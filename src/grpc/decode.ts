@@ -9,7 +9,7 @@ import {
   type ViolationReason,
 } from '../core/report.ts';
 import { formatCreatedAt } from './created-at.ts';
-import { type Tunnel } from '../core/tunnel.ts';
+import type { Tunnel } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
 import {
   asBigInt,

@@ -71,7 +71,7 @@ export interface ReporterSummary {
   readonly cluster: string;
   readonly connected: string;
   readonly synced: string;
-  /** Number of reported tunnels. Like `pending`, it is up to 10 s old. */
+  /** Number of reported tunnels. Like `pending`, it can be 10 s old or more. */
   readonly reported: number;
   readonly objects: number;
   /** Number of tunnels that are entries of slices. */

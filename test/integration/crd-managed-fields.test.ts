@@ -30,10 +30,10 @@ describe('managed fields on a real API server', () => {
     await space.kubectl('patch', object, '--subresource=status', '--type=merge', '-p', patch);
   }
 
-  /** Returns the fields of an object that have managers: of the object itself, and of its status. */
-  async function managedFields(resource: Resource, name: string): Promise<object> {
+  /** Returns the managed fields of an object itself, and those of its status. */
+  async function managedFields(resource: Resource, name: string): Promise<object[]> {
     const { metadata } = await space.get(resource, name);
-    return Object.assign({}, ...metadata.managedFields.map(({ fieldsV1 }) => fieldsV1)) as object;
+    return metadata.managedFields.map(({ fieldsV1 }) => fieldsV1);
   }
 
   it('contain what the operator writes of a ReverseTunnel as a whole', async () => {
@@ -42,10 +42,10 @@ describe('managed fields on a real API server', () => {
       state: 'Unknown',
       conditions: [{ type: 'Ready', status: 'Unknown', reason: 'ReporterLost' }],
     });
-    expect(await managedFields('reversetunnels', 'tunnel')).to.deep.equal({
-      'f:spec': {},
-      'f:status': { 'f:state': {}, 'f:conditions': { 'k:{"type":"Ready"}': {} } },
-    });
+    expect(await managedFields('reversetunnels', 'tunnel')).to.have.deep.members([
+      { 'f:spec': {} },
+      { 'f:status': {} },
+    ]);
   });
 
   it('contain what the operator writes of a ReverseTunnelReporter as a whole', async () => {
@@ -54,53 +54,9 @@ describe('managed fields on a real API server', () => {
       spec: { id: 'responder-0', cluster: '' },
     });
     await patchStatus('rtr/reporter', REPORTER_STATUS);
-    expect(await managedFields('reversetunnelreporters', 'reporter')).to.deep.equal({
-      'f:spec': {},
-      'f:status': {
-        'f:owner': {},
-        'f:lastFullPush': {},
-        'f:tunnels': {},
-        'f:locality': {},
-        'f:conditions': {
-          'k:{"type":"Connected"}': {},
-          'k:{"type":"Synced"}': {},
-          'k:{"type":"Ready"}': {},
-        },
-      },
-    });
-  });
-
-  it('let another program add a condition with server-side apply', async () => {
-    await space.create('reversetunnelreporters', { name: 'shared', spec: { id: 'shared', cluster: '' } });
-    await patchStatus('rtr/shared', REPORTER_STATUS);
-    const { code, stderr } = await controlPlane().kubectl(
-      [
-        '--namespace',
-        space.name,
-        'apply',
-        '--server-side',
-        '--subresource=status',
-        '--field-manager=other',
-        '-f',
-        '-',
-      ],
-      {
-        input: JSON.stringify({
-          apiVersion: 'reverse-tunnel.io/v1alpha1',
-          kind: 'ReverseTunnelReporter',
-          metadata: { name: 'shared' },
-          status: { conditions: [condition('example.com/Audited')] },
-        }),
-      },
-    );
-    expect(code, stderr).to.equal(0);
-    const { status } = await space.get('reversetunnelreporters', 'shared');
-    const { conditions } = status as { conditions: readonly { readonly type: string }[] };
-    expect(conditions.map(({ type }) => type)).to.deep.equal([
-      'Connected',
-      'Synced',
-      'Ready',
-      'example.com/Audited',
+    expect(await managedFields('reversetunnelreporters', 'reporter')).to.have.deep.members([
+      { 'f:spec': {} },
+      { 'f:status': {} },
     ]);
   });
 });

@@ -112,6 +112,17 @@ describe('CRD schemas', () => {
         expect(schema.properties).to.not.have.property('metadata');
       });
 
+      it('are atomic where the operator owns all fields, which keeps managed fields small', () => {
+        const MAP_TYPE = 'x-kubernetes-map-type';
+        expect(schema.properties?.['status']).to.have.property(MAP_TYPE, 'atomic');
+        const { spec } = schema.properties ?? {};
+        if (kind === 'ReverseTunnelSlice')
+          expect(spec?.properties?.['reporter']).to.have.property(MAP_TYPE, 'atomic');
+        else if (kind === 'ReverseTunnelPolicy' || kind === 'ReverseTunnelExpectation')
+          expect(spec).to.not.have.property(MAP_TYPE);
+        else expect(spec).to.have.property(MAP_TYPE, 'atomic');
+      });
+
       it('bound every string and every list', () => {
         for (const [path, field] of fields(schema)) {
           if (path === '.apiVersion' || path === '.kind') continue;

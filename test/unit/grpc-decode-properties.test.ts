@@ -1,7 +1,7 @@
 import { expect } from 'chai';
 import * as fc from 'fast-check';
 import { formatCreatedAt } from '../../src/grpc/created-at.ts';
-import { type Tunnel } from '../../src/core/tunnel.ts';
+import type { Tunnel } from '../../src/core/tunnel.ts';
 import { MAX_TUNNEL_NAME, textViolation, tunnelViolation } from '../../src/core/report.ts';
 import { decodeReport, MalformedReportError, type DecodedReport } from '../../src/grpc/decode.ts';
 import { group, int64, concat, lengthDelimited, varint } from '../support/wire-writer.ts';

@@ -780,7 +780,8 @@ func (in *ReverseTunnelReporterSpec) DeepCopy() *ReverseTunnelReporterSpec {
 }
 
 // Owner of the reporter, its tunnels and the sync state. Written when a condition changes, and at most
-// every 10 seconds for changed counts; a heartbeat writes nothing.
+// every 10 seconds for changed counts, or less often if there are many reporters; a heartbeat writes
+// nothing.
 type ReverseTunnelReporterStatus struct {
 	// The one replica of the operator that may write this reporter's ReverseTunnels. Absent until the first
 	// claim. For use by the operator only: a replica that reads anything but its own last claim here stops
@@ -792,7 +793,7 @@ type ReverseTunnelReporterStatus struct {
 	// The last report that listed all tunnels of the reporter. Envoy sends one on each connect.
 	LastFullPush *FullPush `json:"lastFullPush,omitempty"`
 	// Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
-	// written. Up to 10 seconds old.
+	// written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
 	Tunnels *TunnelCounts `json:"tunnels,omitempty"`
 	// Report interval in seconds that the operator sent to the reporter: 0.025 to 3600.
 	ReportIntervalSeconds *float64 `json:"reportIntervalSeconds,omitempty"`
@@ -917,7 +918,7 @@ func (in *FullPush) DeepCopy() *FullPush {
 }
 
 // Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
-// written. Up to 10 seconds old.
+// written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
 type TunnelCounts struct {
 	// Tunnels that the reporter currently reports, including rejected ones.
 	Reported int64 `json:"reported"`
