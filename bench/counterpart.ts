@@ -133,6 +133,10 @@ export async function measureCounterpart(
   const measured = [counterpart(binaries), OPERATOR, ...(minimal ? [await buildMinimal(binaries)] : [])];
   const results: DriverResult[] = [];
   const failures: string[] = [];
+  function fail(failure: string): void {
+    progress.log(failure);
+    failures.push(failure);
+  }
   for (let round = 1; round <= runs; round += 1) {
     // The order changes from run to run, so that drift of the machine affects both.
     const ordered = round % 2 === 1 ? measured : measured.toReversed();
@@ -141,16 +145,14 @@ export async function measureCounterpart(
         const title = `run ${round} of ${runs}, ${scenario.name}: ${candidate.label}`;
         progress.update(title);
         try {
-          const measure = (): Promise<readonly DriverResult[]> =>
-            drive({ binaries, candidate, scenario, quick, folder });
-          const lines = await withRetries(measure, MAX_ATTEMPTS, (message) =>
+          const measure = (): Promise<Measured> => drive({ binaries, candidate, scenario, quick, folder });
+          const { lines, failure } = await withRetries(measure, MAX_ATTEMPTS, (message) =>
             progress.log(`${title}: ${message}; measuring it again`),
           );
           results.push(...lines);
+          if (failure !== undefined) fail(`${title}: ${failure}`);
         } catch (error) {
-          const failure = `${title}: ${(error as Error).message}`;
-          progress.log(failure);
-          failures.push(failure);
+          fail(`${title}: ${(error as Error).message}`);
         }
         await onMeasured({ results, failures });
       }
@@ -256,8 +258,19 @@ interface DriverRun {
   readonly quick: boolean;
 }
 
-/** Runs one scenario of the driver with one operator, on a fresh control plane. */
-async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
+/** What a run of the driver has measured. */
+interface Measured {
+  readonly lines: readonly DriverResult[];
+  /** Why it ended before its last measurement; undefined if it did not. */
+  readonly failure?: string | undefined;
+}
+
+/**
+ * Runs one scenario of the driver with one operator, on a fresh control plane.
+ *
+ * @throws Error if it failed before its first measurement
+ */
+async function drive(options: DriverRun): Promise<Measured> {
   const { binaries, folder, candidate, scenario, quick } = options;
   const controlPlane = await startControlPlane();
   const ports = await reservePorts(PORTS_PER_OPERATOR);
@@ -286,14 +299,15 @@ async function drive(options: DriverRun): Promise<readonly DriverResult[]> {
       ],
       { cwd: folder, env: process.env },
     );
-    if (code !== 0) {
-      throw new Error(driverFailure(stdout + stderr));
-    }
-    const text = await readFile(out, 'utf8');
-    return text
-      .trim()
+    const text = existsSync(out) ? await readFile(out, 'utf8') : '';
+    const lines = text
       .split('\n')
+      .filter((line) => line !== '')
       .map((line) => JSON.parse(line) as DriverResult);
+    if (code === 0) return { lines };
+    const failure = driverFailure(stdout + stderr);
+    if (lines.length === 0) throw new Error(failure);
+    return { lines, failure };
   } finally {
     await controlPlane.stop();
     await ports.release();
