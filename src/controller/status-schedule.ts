@@ -9,9 +9,10 @@ import { OWN_OBJECT } from './rewritten-objects.ts';
 import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
 
 /**
- * A status in which only counts changed is written at most this often per reporter of this replica: 200 ms for each of
- * them, so that 50 to 600 reporters cause at most 5 of these writes per second. Each costs the API server as much as two
- * objects, and those of 500 reporters that are filled at the same time would take the time of 1,000 objects every 10 s.
+ * A status in which only counts or messages changed is written at most once per 200 ms times the number of reporters of
+ * this replica, so that 50 to 600 reporters cause 5 of these writes per second on average. Each costs the API server as
+ * much as two objects: those of 500 reporters that are filled at the same time would take the time of 1,000 objects every
+ * 10 s.
  */
 const COUNTS_INTERVAL_PER_REPORTER_MS = 200;
 const MIN_COUNTS_INTERVAL_MS = 10_000;
@@ -63,12 +64,17 @@ export class StatusState {
     return this.#writtenMs + Math.min(Math.max(intervalMs, MIN_COUNTS_INTERVAL_MS), MAX_COUNTS_INTERVAL_MS);
   }
 
-  /** When the tunnels may be compared with the objects while writes wait, monotonic ms. */
-  get compareDueMs(): number {
-    return Math.max(this.#writtenMs, this.#comparedMs) + COMPARE_INTERVAL_MS;
+  /**
+   * Returns when the tunnels are compared with the objects next while writes wait, monotonic ms.
+   *
+   * @param backlogMs when the writes have waited for long, after which they are compared once without a delay
+   */
+  compareDueMs(backlogMs: number): number {
+    const intervalEndsMs = Math.max(this.#writtenMs, this.#comparedMs) + COMPARE_INTERVAL_MS;
+    return this.#comparedMs < backlogMs ? Math.min(backlogMs, intervalEndsMs) : intervalEndsMs;
   }
 
-  /** Records such a comparison. */
+  /** Records a comparison after which no write is due. */
   compared(nowMs: number): void {
     this.#comparedMs = nowMs;
   }
@@ -135,14 +141,9 @@ export function nextStatusWrite(
   if (pending > 0 && entry.stream !== undefined && !reasonChanged) {
     // The end of all writes is an event, and counts from before it would need a second write.
     const isBrief = wasSynced && pendingWrites.blockedCount === 0 && nowMs < backlogMs;
-    const nextMs = isBrief
-      ? backlogMs
-      : wasSynced
-        ? compareMs(status, backlogMs, nowMs)
-        : status.compareDueMs;
+    const nextMs = isBrief ? backlogMs : status.compareDueMs(wasSynced ? backlogMs : Infinity);
     if (nowMs < nextMs) return { type: 'wait', atMs: nextMs };
   }
-  if (pending > 0) status.compared(nowMs);
   const inputs = collectStatusInputs(entry, sources, nowMs, wasSynced);
   const { rewritten } = status;
   if (rewritten !== undefined && statusChange(inputs, rewritten) !== 'conditions') {
@@ -155,29 +156,28 @@ export function nextStatusWrite(
   // No event announces what changes with the passing of time alone.
   const conflictEndsMs = entry.streamFlaps.conflictEndsMs(nowMs);
   const flappingEndsMs = sources.flapping.nextEndMs(entry.key, nowMs);
+  const endMs = earlier(conflictEndsMs, flappingEndsMs);
   if (change === 'none') {
-    status.settle(pending > 0 || conflictEndsMs !== undefined || flappingEndsMs !== undefined);
-    const recheckMs = nowMs + COMPARE_INTERVAL_MS;
-    if (pending === 0) return { type: 'wait', atMs: earlier(conflictEndsMs, flappingEndsMs) };
-    return { type: 'wait', atMs: backlogMs === Infinity ? recheckMs : Math.max(backlogMs, recheckMs) };
+    status.settle(pending > 0 || endMs !== undefined);
+    if (pending === 0) return { type: 'wait', atMs: endMs };
+    status.compared(nowMs);
+    return { type: 'wait', atMs: status.compareDueMs(backlogMs) };
   }
-  const countsDueMs = status.countsDueMs(sources.registry.size);
-  if (change === 'counts' && nowMs < countsDueMs) {
-    const endMs = earlier(conflictEndsMs, flappingEndsMs) ?? Infinity;
-    const recheckMs = pending > 0 ? compareMs(status, backlogMs, nowMs) : Infinity;
-    return { type: 'wait', atMs: Math.min(countsDueMs, endMs, recheckMs) };
-  }
-  if (change === 'counts' && hasFlapping) {
-    const slotMs = sources.flapping.statusDelayMs(entry.key, nowMs);
-    if (slotMs > 0) return { type: 'wait', atMs: nowMs + slotMs };
+  if (change === 'counts') {
+    const countsDueMs = status.countsDueMs(sources.registry.size);
+    if (nowMs < countsDueMs) {
+      if (pending > 0) status.compared(nowMs);
+      const compareMs = pending > 0 ? status.compareDueMs(backlogMs) : Infinity;
+      return { type: 'wait', atMs: Math.min(countsDueMs, compareMs, endMs ?? Infinity) };
+    }
+    const slotMs = hasFlapping ? sources.flapping.statusDelayMs(entry.key, nowMs) : 0;
+    if (slotMs > 0) {
+      const thresholdMs = nowMs < backlogMs ? backlogMs : Infinity;
+      return { type: 'wait', atMs: Math.min(nowMs + slotMs, thresholdMs, endMs ?? Infinity) };
+    }
   }
   const waitMs = status.tryTake(nowMs);
   return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
-}
-
-/** Returns when the tunnels must be compared again while writes wait: at the latest when these have waited for long. */
-function compareMs({ compareDueMs }: StatusState, backlogMs: number, nowMs: number): number {
-  return nowMs < backlogMs ? Math.min(backlogMs, compareDueMs) : compareDueMs;
 }
 
 /** Returns the earlier of two times that may be undefined. */

@@ -141,19 +141,51 @@ describe('calls for a reporter', () => {
     expect(world.condition(RESPONDER, 'Flapping')).to.equal('True TunnelsFlapping');
   });
 
-  it('report writes that wait for long after 10 s, whatever the number of reporters', async () => {
-    const reporters = Array.from({ length: 100 }, (_, index) => ({ cluster: 'edge', id: `one-of-${index}` }));
+  it('report writes that wait for long after 10 s, also if the first status write is rejected', async () => {
+    const reporters = Array.from({ length: 600 }, (_, index) => ({ cluster: 'edge', id: `one-of-${index}` }));
     for (const reporter of reporters) replica.connect(reporter, fullPush(T1));
-    await world.advance(30_000);
+    await world.advance(3000);
     world.tunnelApi.create = () => new Promise(() => undefined);
     for (const reporter of reporters) replica.report(reporter, delta([tunnel('node-2')]));
     await world.advance(9000);
     const inSync = (): number =>
       reporters.filter((reporter) => world.condition(reporter, 'Synced') === 'True UpToDate').length;
-    expect(inSync()).to.equal(100);
-    await world.advance(2000);
+    expect(inSync()).to.equal(600);
+    const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
+    const rejected = new Set<string>();
+    world.reporterApi.patchStatus = async (...request) => {
+      const [name] = request;
+      if (rejected.has(name)) return await patchStatus(...request);
+      rejected.add(name);
+      throw apiFailure('conflict');
+    };
+    await world.advance(3000);
+    expect(rejected.size).to.equal(600);
     expect(inSync()).to.equal(0);
   });
+
+  for (const phaseS of [1, 4, 7]) {
+    it(`report such writes of a reporter with a flapping tunnel as well, ${phaseS} s after its status`, async () => {
+      replica.connect(RESPONDER, fullPush(T1));
+      const flapping = tunnel('flapping');
+      for (let drop = 0; drop < 8; drop += 1) {
+        replica.report(RESPONDER, delta([flapping]));
+        await world.advance(3000);
+        replica.report(RESPONDER, delta([], ['flapping']));
+        await world.advance(3000);
+      }
+      const before = calls.length;
+      // Its write waits for its slot from now on, and other counts change.
+      replica.report(RESPONDER, delta([flapping, tunnel('node-2')]));
+      while (calls.length === before) await world.advance(100);
+      await world.advance(phaseS * 1000);
+      expect(world.condition(RESPONDER, 'Synced')).to.equal('True UpToDate');
+      world.tunnelApi.create = () => new Promise(() => undefined);
+      replica.report(RESPONDER, delta([tunnel('node-3')]));
+      await world.advance(12_000);
+      expect(world.condition(RESPONDER, 'Synced')).to.equal('False SyncInProgress');
+    });
+  }
 
   it('are rare while a foreign object has that name', async () => {
     await world.reporterApi.create(reporterManifest(NAME, OTHER_RESPONDER));

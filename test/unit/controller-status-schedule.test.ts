@@ -1,0 +1,51 @@
+import { expect } from 'chai';
+import type { StatusInputs } from '../../src/core/reporter-status.ts';
+import { StatusState } from '../../src/controller/status-schedule.ts';
+
+const INPUTS: StatusInputs = {
+  connected: 'StreamOpen',
+  synced: { reason: 'UpToDate' },
+  conflict: false,
+  flapping: undefined,
+  connectedSince: undefined,
+  lastFullPush: undefined,
+  tunnels: undefined,
+  reportIntervalSeconds: undefined,
+  envoy: undefined,
+  disconnects: [],
+};
+const WRITTEN_MS = 5000;
+
+describe('the interval between writes of changed counts', () => {
+  for (const [reporters, intervalS] of [
+    [1, 10],
+    [50, 10],
+    [100, 20],
+    [600, 120],
+    [10_000, 120],
+  ] as const) {
+    it(`is ${intervalS} s with ${reporters} reporters`, () => {
+      const state = new StatusState();
+      state.written(INPUTS, WRITTEN_MS);
+      expect(state.countsDueMs(reporters)).to.equal(WRITTEN_MS + intervalS * 1000);
+    });
+  }
+});
+
+describe('the time of the next comparison while writes wait', () => {
+  it('is 10 s after the last write or comparison', () => {
+    const state = new StatusState();
+    state.written(INPUTS, WRITTEN_MS);
+    expect(state.compareDueMs(Infinity)).to.equal(WRITTEN_MS + 10_000);
+    state.compared(WRITTEN_MS + 3000);
+    expect(state.compareDueMs(Infinity)).to.equal(WRITTEN_MS + 13_000);
+  });
+
+  it('is earlier if the writes will have waited for long before that, but only once', () => {
+    const state = new StatusState();
+    state.written(INPUTS, WRITTEN_MS);
+    expect(state.compareDueMs(WRITTEN_MS + 4000)).to.equal(WRITTEN_MS + 4000);
+    state.compared(WRITTEN_MS + 4000);
+    expect(state.compareDueMs(WRITTEN_MS + 4000)).to.equal(WRITTEN_MS + 14_000);
+  });
+});
