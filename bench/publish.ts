@@ -46,11 +46,13 @@ export function comparisonSection(files: readonly ComparisonFile[]): string {
   }
   const results = files.flatMap((file) => file.results);
   const comparisons = compareResults(results);
-  // A file that was interrupted contains fewer runs than were planned.
-  const runs = Math.max(0, ...comparisons.map(({ operator }) => operator.length));
+  // Not the planned numbers: a run may have been interrupted, and each file may contain other scenarios.
+  const counts = comparisons.map(({ operator }) => operator.length);
+  const [least, most] = counts.length === 0 ? [0, 0] : [Math.min(...counts), Math.max(...counts)];
+  const runs = least === most ? `${most} run(s)` : `${least} to ${most} runs`;
   const origins = [...new Set(files.map(({ commit, date }) => `${commit} (${date.slice(0, 10)})`))];
   const size = quick ? ', **a tenth of the size**' : '';
-  return `Commit ${origins.join(', ')}; ${runs} run(s)${size}: median, and minimum … maximum.
+  return `Commit ${origins.join(', ')}; ${runs}${size}: median, and minimum … maximum.
 ${host.cores} cores (${host.processor}), ${host.memoryGiB} GiB, Node ${host.node}; other processes used at most
 ${foreignCpuSeconds(results).toFixed(1)} s of CPU during one measurement.
 

@@ -125,6 +125,16 @@ describe('comparison with the counterpart', () => {
     expect(() => replaceSection('a page without marks', section(7))).to.throw('does not contain');
   });
 
+  it('names the least and the greatest number of runs if the scenarios differ', () => {
+    const big: DriverResult[] = (['counterpart', 'operator'] as const).map((label) => ({
+      label,
+      scenario: 'big',
+      result: { ack_ms: 30 },
+    }));
+    const other = { ...file('aaa', [], []), results: big };
+    expect(comparisonSection([file('aaa', [1, 2, 3], [4, 5, 6]), other])).to.contain('; 1 to 3 runs: median');
+  });
+
   it('combines the runs of several files', () => {
     const section = comparisonSection([file('aaa', [1, 3], [10, 30]), file('bbb', [2], [20])]);
     expect(section).to.contain('Commit aaa (2026-11-28), bbb (2026-11-28); 3 run(s): median');
