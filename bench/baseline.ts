@@ -39,7 +39,7 @@ export function baselineObjects(from: number, count: number): BaselineObject[] {
   });
 }
 
-/** Keeps an API server busy; the operator has 32 by default, so that the API server can serve others. */
+/** The default of the operator's `--write-concurrency`. */
 const IN_FLIGHT = 64;
 /** Longer than any pause between two phases, so that only the warm-up includes TLS handshakes. */
 const KEEP_ALIVE_MS = 600_000;

@@ -15,7 +15,7 @@ const TIMEOUT_MS = 200_000;
 /** From the last watch event until CPU is read, because the operator is still reading its own watch. */
 const SETTLE_MS = 500;
 /** The connection pool of the operator: the default of `--write-concurrency`, and 24 for claims, Leases and Events. */
-const MAX_CONNECTIONS = 32 + 24;
+const MAX_CONNECTIONS = 64 + 24;
 
 interface Fixture {
   readonly baseline: BaselineLoop;

@@ -24,7 +24,7 @@ import { tunnelBody } from '../src/k8s/resources.ts';
 import { createTransport } from '../src/k8s/transport.ts';
 
 /** The default of the operator's `--write-concurrency`. */
-const IN_FLIGHT = 32;
+const IN_FLIGHT = 64;
 const PAGE_LIMIT = 2000;
 const REQUEST_TIMEOUT_MS = 60_000;
 const TUNNELS_PER_TURN = 64;
@@ -50,7 +50,7 @@ interface Write {
 /** Resolves with the body of the response. Rejects unless the status is 2xx. */
 type Send = (request: Write | { readonly method: 'GET'; readonly path: string }) => Promise<string>;
 
-/** Sends requests for the objects of one namespace: writes in the order in which they were queued, 32 at a time. */
+/** Sends requests for the objects of one namespace: writes in the order in which they were queued, 64 at a time. */
 class ObjectClient {
   readonly collection: string;
   readonly #send: Send;

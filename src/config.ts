@@ -196,7 +196,7 @@ const SETTINGS = {
   'write-concurrency': {
     metavar: 'N',
     description: 'maximum number of concurrent API writes',
-    default: '32',
+    default: '64',
     read: numberInRange(1, 1024),
   },
   auth: {

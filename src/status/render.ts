@@ -142,7 +142,7 @@ function replicaCells(replica: ReplicaSummary): string[] {
   ];
 }
 
-/** REPORTED and PENDING come from the reporter's status and are 10 s old or more; OBJECTS and IN SLICES are counted. */
+/** REPORTED and PENDING come from the reporter's status and can be 10 s old or more; OBJECTS and IN SLICES are counted. */
 function reporterHeader(hasSlices: boolean): string[] {
   return [
     'REPORTER',

@@ -62,7 +62,7 @@ describe('config', () => {
       maxMessageSizeBytes: 64 * 1024 * 1024,
       maxTunnelsPerReporter: 500_000,
       maxConnectionsPerAddress: 2000,
-      writeConcurrency: 32,
+      writeConcurrency: 64,
       auth: 'insecure',
       tlsCert: undefined,
       tlsKey: undefined,
