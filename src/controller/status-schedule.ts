@@ -33,6 +33,9 @@ export interface RewrittenStatus extends RewrittenField {
   readonly retryAtMs: number;
 }
 
+/** What a status that was written contained, as far as the next one depends on it. */
+type WrittenInputs = Pick<StatusInputs, 'synced' | 'conflict' | 'flapping' | 'disconnects'>;
+
 /** The state of a reporter's status writes. */
 export class StatusState {
   readonly #bucket = newBucket();
@@ -90,7 +93,7 @@ export class StatusState {
   }
 
   /** Records a write. Events during the write leave the state dirty, and `statusChange` decides about them. */
-  written(inputs: StatusInputs, nowMs: number): void {
+  written(inputs: WrittenInputs, nowMs: number): void {
     this.#writtenMs = nowMs;
     this.#disconnects = this.#disconnects.filter((disconnect) => !inputs.disconnects.includes(disconnect));
     const { synced, conflict, flapping } = inputs;

@@ -8,9 +8,9 @@ import {
   type Violation,
   type ViolationReason,
 } from '../core/report.ts';
-import { formatCreatedAt } from './created-at.ts';
 import type { Tunnel } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
+import { formatCreatedAt } from './created-at.ts';
 import {
   asBigInt,
   asNumber,

@@ -6,7 +6,7 @@ import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
 import { openFaultProxy, type FaultProxy } from '../faults/real/fault-proxy.ts';
 import { FIRST_START_TIMEOUT_MS } from '../support/control-plane.ts';
 import { runDoctor } from '../support/cli-process.ts';
-import { deleteCrds } from '../support/delete-crds.ts';
+import { CRD_NAMES, deleteCrds } from '../support/delete-crds.ts';
 import { CHART, createHelm, type Helm } from '../support/helm.ts';
 import { startKubelet, type Kubelet, type PodProcess } from '../support/kubelet.ts';
 import { poll } from '../support/operator-process.ts';
@@ -168,12 +168,8 @@ describe('chart from install to uninstall, on a cluster that enforces restricted
 
   it('install over CRDs from kubectl apply fails without the documented flags and adopts them with these flags', async function () {
     this.timeout(3 * DEADLINE_MS);
-    const files = readdirSync(CRDS);
-    await deleteCrds(
-      controlPlane,
-      files.map((file) => file.replace('.yaml', '.reverse-tunnel.io')),
-    );
-    const older = files
+    await deleteCrds(controlPlane, CRD_NAMES);
+    const older = readdirSync(CRDS)
       .map((file) => readFileSync(join(CRDS, file), 'utf8'))
       .map((text) => text.replace('Time since this object was created.', 'Its age.'))
       .join('\n---\n');

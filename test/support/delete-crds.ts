@@ -1,7 +1,14 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
 import type { ControlPlane } from '../../control-plane/start.ts';
 import { poll } from './operator-process.ts';
 
 const TIMEOUT_MS = 90_000;
+
+/** The names of all CRDs of `crds/`. */
+export const CRD_NAMES: readonly string[] = readdirSync(join(import.meta.dirname, '..', '..', 'crds')).map(
+  (file) => file.replace('.yaml', '.reverse-tunnel.io'),
+);
 
 /**
  * Deletes CRDs; resolves when they are gone. kube-apiserver 1.37 may find that "storage is (re)initializing" when a CRD is

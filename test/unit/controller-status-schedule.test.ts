@@ -1,19 +1,12 @@
 import { expect } from 'chai';
-import type { StatusInputs } from '../../src/core/reporter-status.ts';
 import { StatusState } from '../../src/controller/status-schedule.ts';
 
-const INPUTS: StatusInputs = {
-  connected: 'StreamOpen',
+const INPUTS = {
   synced: { reason: 'UpToDate' },
   conflict: false,
   flapping: undefined,
-  connectedSince: undefined,
-  lastFullPush: undefined,
-  tunnels: undefined,
-  reportIntervalSeconds: undefined,
-  envoy: undefined,
   disconnects: [],
-};
+} as const;
 const WRITTEN_MS = 5000;
 
 describe('the interval between writes of changed counts', () => {
