@@ -52,13 +52,20 @@ const DELETE_IMMEDIATELY = '--removal-hold 0';
 const MAX_ATTEMPTS = 3;
 
 /**
- * So many objects are created and deleted before the driver watches the operator's kind. The API server buffers 1/75 of
- * its watch cache for each new watch, at least 10 and at most 100 events, and the watch cache grows with the events that
- * it has seen. The raw writer writes objects of the counterpart's kind, so only the driver's watch of the operator's
- * kind would have a buffer of 10. These objects are enough for 100 (watch_cache_history.go of k8s.io/apiserver).
+ * So many objects are created and deleted before the driver watches a kind. The API server buffers 1/75 of its watch cache
+ * for each new watch, at least 10 and at most 100 events, and the watch cache grows and shrinks with the events of the
+ * last 75 s. These objects are enough for 100 (watch_cache_history.go of k8s.io/apiserver).
  */
 const WATCH_CACHE_OBJECTS = 3_500;
 const WATCH_CACHE_NAMESPACE = 'watch-cache';
+const WATCH_CACHE_WRITES_IN_FLIGHT = 64;
+
+/**
+ * The result after which they are created and deleted again: single changes come before it, which shrink the watch cache,
+ * and the driver is silent for 10 s after it. Its next watch is the one of all deletes.
+ */
+const RESULT_BEFORE_SILENCE = 'restart';
+const RESULT_POLL_MS = 200;
 
 /** The number of objects of the raw writer in a tenth of the size. */
 const QUICK_RAW = ['-raw-n', '2000'];
@@ -96,6 +103,8 @@ interface Candidate {
   readonly namespace: string;
   /** The command that starts it, and the flags that tell the driver where it serves and how it stores a tunnel. */
   flags(port: number, controlPlane: ControlPlane, scenario: Scenario): readonly string[];
+  /** Creates and deletes objects of its kind in another namespace, so that new watches have large buffers. */
+  growWatchCache(controlPlane: ControlPlane): Promise<void>;
 }
 
 export interface CounterpartOptions {
@@ -194,6 +203,18 @@ function counterpart(binaries: string): Candidate {
       ];
       return ['-op-cmd', command.join(' '), '-metrics-url', `http://127.0.0.1:${port + 2}/metrics`];
     },
+    async growWatchCache({ kubeconfigPath }) {
+      const size = ['-n', String(WATCH_CACHE_OBJECTS), '-c', String(WATCH_CACHE_WRITES_IN_FLIGHT)];
+      const args = ['-kubeconfig', kubeconfigPath, '-ns', WATCH_CACHE_NAMESPACE, ...size];
+      for (const mode of ['create', 'delete']) {
+        const writer = join(binaries, 'rawwrite');
+        const { code, stderr } = await run(writer, [...args, '-mode', mode], {
+          cwd: binaries,
+          env: process.env,
+        });
+        if (code !== 0) throw new Error(`the raw writer failed: ${lastLines(stderr, ERROR_LINES)}`);
+      }
+    },
   };
 }
 
@@ -228,6 +249,7 @@ const OPERATOR: Candidate = {
       ...OBJECT_FLAGS,
     ];
   },
+  growWatchCache: writeTunnelObjects,
 };
 
 /** Bundles the minimal program like the operator. */
@@ -247,6 +269,7 @@ async function buildMinimal(binaries: string): Promise<Candidate> {
       const command = [...program, commonFlags(port, controlPlane), interval];
       return ['-op-cmd', command.join(' '), ...OBJECT_FLAGS];
     },
+    growWatchCache: writeTunnelObjects,
   };
 }
 
@@ -278,16 +301,17 @@ async function drive(options: DriverRun): Promise<Measured> {
     await applyCrds(controlPlane);
     await controlPlane.kubectl(['apply', '-f', join(folder, 'crd.yaml')]);
     const { request } = controlPlane;
-    await request('POST', '/api/v1/namespaces', { metadata: { name: candidate.namespace } });
+    for (const name of [candidate.namespace, WATCH_CACHE_NAMESPACE])
+      await request('POST', '/api/v1/namespaces', { metadata: { name } });
     for (const group of ['reverse-tunnel.io', 'bench.test'])
       await watchesStayOpen(controlPlane, `/apis/${group}/v1alpha1/reversetunnels`);
-    await growWatchCache(controlPlane);
+    await candidate.growWatchCache(controlPlane);
     const out = join(controlPlane.folder, 'results.jsonl');
     // The driver reads the CPU time of both programs from these files.
     await writeFile(join(controlPlane.folder, 'api.pid'), String(controlPlane.apiserver.pid));
     await writeFile(join(controlPlane.folder, 'etcd.pid'), String(controlPlane.etcd.pid));
     const log = join(controlPlane.folder, 'operator.log');
-    const { code, stdout, stderr } = await run(
+    const driver = run(
       join(binaries, 'drive'),
       [
         ...['-label', candidate.label, '-out', out, '-rounds', '1', '-quiet-wait', QUIET_WAIT],
@@ -299,11 +323,9 @@ async function drive(options: DriverRun): Promise<Measured> {
       ],
       { cwd: folder, env: process.env },
     );
-    const text = existsSync(out) ? await readFile(out, 'utf8') : '';
-    const lines = text
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as DriverResult);
+    if (await hasReported(out, RESULT_BEFORE_SILENCE, driver)) await candidate.growWatchCache(controlPlane);
+    const { code, stdout, stderr } = await driver;
+    const lines = await readResults(out);
     if (code === 0) return { lines };
     const failure = driverFailure(stdout + stderr);
     if (lines.length === 0) throw new Error(failure);
@@ -334,14 +356,30 @@ async function watchesStayOpen({ request }: ControlPlane, path: string): Promise
   }
 }
 
-/** Creates and deletes objects of the operator's kind, so that new watches of both kinds have buffers of the same size. */
-async function growWatchCache({ url, caData, adminToken, request }: ControlPlane): Promise<void> {
-  await request('POST', '/api/v1/namespaces', { metadata: { name: WATCH_CACHE_NAMESPACE } });
+/** Creates and deletes objects of the operator's kind in a namespace of their own. */
+async function writeTunnelObjects({ url, caData, adminToken }: ControlPlane): Promise<void> {
   const access = { namespace: WATCH_CACHE_NAMESPACE, token: adminToken };
   await using loop = await openBaselineLoop({ url, ca: caData }, access);
   const objects = baselineObjects(0, WATCH_CACHE_OBJECTS);
   await loop.create(objects);
   await loop.delete(objects);
+}
+
+/** Resolves with true when the driver has reported a result of this name, or with false when it has ended without one. */
+async function hasReported(out: string, name: string, driver: Promise<unknown>): Promise<boolean> {
+  const ended = driver.then(() => true);
+  for (;;) {
+    if ((await readResults(out)).some(({ scenario }) => scenario === name)) return true;
+    if (await Promise.race([ended, delay(RESULT_POLL_MS, false)])) return false;
+  }
+}
+
+/** Returns what the driver has reported until now, in order. */
+async function readResults(out: string): Promise<readonly DriverResult[]> {
+  const text = existsSync(out) ? await readFile(out, 'utf8') : '';
+  // The driver may be writing the last line.
+  const lines = text.split('\n').slice(0, -1);
+  return lines.map((line) => JSON.parse(line) as DriverResult);
 }
 
 /** Builds the programs into the user's cache and returns their folder. Takes minutes with an empty build cache of Go. */
