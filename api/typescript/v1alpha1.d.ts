@@ -440,7 +440,7 @@ export interface ReverseTunnelReporterStatus {
   readonly lastFullPush?: FullPush;
   /**
    * Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
-   * written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
+   * written. Up to 20 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
    */
   readonly tunnels?: TunnelCounts;
   /**
@@ -510,7 +510,7 @@ export interface FullPush {
 
 /**
  * Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
- * written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
+ * written. Up to 20 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
  */
 export interface TunnelCounts {
   /**

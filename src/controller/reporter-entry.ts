@@ -4,7 +4,7 @@ import type { Ownership } from '../core/ownership.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
 import type { ReporterId } from '../core/tunnel.ts';
 import { PendingWrites } from './pending-writes.ts';
-import { StatusState } from './status-schedule.ts';
+import { StatusState } from './status-state.ts';
 
 /** The stream that a reporter has on this replica. */
 export interface StreamInfo {

@@ -793,7 +793,7 @@ type ReverseTunnelReporterStatus struct {
 	// The last report that listed all tunnels of the reporter. Envoy sends one on each connect.
 	LastFullPush *FullPush `json:"lastFullPush,omitempty"`
 	// Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
-	// written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
+	// written. Up to 20 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
 	Tunnels *TunnelCounts `json:"tunnels,omitempty"`
 	// Report interval in seconds that the operator sent to the reporter: 0.025 to 3600.
 	ReportIntervalSeconds *float64 `json:"reportIntervalSeconds,omitempty"`
@@ -918,7 +918,7 @@ func (in *FullPush) DeepCopy() *FullPush {
 }
 
 // Tunnel counts. reported = applied + rejected once Synced is True; they differ while objects are being
-// written. Up to 10 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
+// written. Up to 20 seconds old, or up to 2 minutes if a replica has hundreds of reporters.
 type TunnelCounts struct {
 	// Tunnels that the reporter currently reports, including rejected ones.
 	Reported int64 `json:"reported"`

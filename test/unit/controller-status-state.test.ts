@@ -1,5 +1,5 @@
 import { expect } from 'chai';
-import { StatusState } from '../../src/controller/status-schedule.ts';
+import { StatusState } from '../../src/controller/status-state.ts';
 
 const INPUTS = {
   synced: { reason: 'UpToDate' },
