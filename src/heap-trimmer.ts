@@ -24,6 +24,12 @@ const TRIM_POLLS = 5;
 /** How often trimming is tried after one burst. V8 sometimes keeps most of the memory the first time. */
 const MAX_ATTEMPTS = 3;
 
+/**
+ * More bytes of reports than this between two polls are work: those of some 2,000 tunnels. A fleet of 5,000 reporters
+ * whose streams end once per hour needs less for its full pushes.
+ */
+const MAX_IDLE_REPORT_BYTES = 256 * 1024;
+
 /** The controls of V8's heap that trimming uses. */
 export interface HeapControl {
   /**
@@ -79,56 +85,101 @@ export interface HeapTrimmerOptions {
  * consecutive polls found the operator idle, the memory saver of V8 is enabled for 10 s or until there is work. V8 marks
  * in small steps during that time; the last step pauses the process for about 70 ms with 50,000 objects. While 24 MiB or
  * more are neither used nor returned, this is repeated twice.
- *
- * @returns a function that stops trimming and restores V8's default
  */
-export function startHeapTrimmer({ heap, isIdle, clock, log }: HeapTrimmerOptions): () => void {
-  let baselineBytes = heap.committedBytes();
-  let oldBaselineBytes = heap.oldBytes();
-  let trimmedMs = clock.monotonicMs();
-  let wasIdle = false;
-  let pollsLeft = 0;
-  let attempts = 0;
+export class HeapTrimmer {
+  readonly #options: HeapTrimmerOptions;
+  #baselineBytes = 0;
+  #oldBaselineBytes = 0;
+  #trimmedMs = 0;
+  #wasIdle = false;
+  #pollsLeft = 0;
+  #attempts = 0;
+  /** Of reports since the last poll. */
+  #reportBytes = 0;
+  #stopPolling: (() => void) | undefined;
 
-  function keepsFreeMemory(): boolean {
+  constructor(options: HeapTrimmerOptions) {
+    this.#options = options;
+  }
+
+  /** Starts to compare the heap with what it is now. */
+  start(): void {
+    const { clock, log } = this.#options;
+    this.#setBaseline();
+    this.#stopPolling = runPeriodically(clock, log, {
+      name: 'return unused memory',
+      intervalMs: POLL_INTERVAL_MS,
+      run: () => this.#poll(),
+    });
+  }
+
+  /** Stops trimming, and restores V8's default. */
+  stop(): void {
+    this.#stopPolling?.();
+    if (this.#pollsLeft > 0) this.#interrupt();
+  }
+
+  /**
+   * Records that a report is about to be decoded. Many bytes end the trimming at once, because V8 would collect again and
+   * again while they are decoded.
+   */
+  reportArrived(bytes: number): void {
+    this.#reportBytes += bytes;
+    if (this.#pollsLeft > 0 && this.#isReading()) this.#interrupt();
+  }
+
+  #poll(): void {
+    const { heap } = this.#options;
+    const idle = this.#options.isIdle() && !this.#isReading();
+    this.#reportBytes = 0;
+    if (this.#pollsLeft > 0 && !idle) {
+      this.#interrupt();
+    } else if (this.#pollsLeft > 0) {
+      this.#pollsLeft -= 1;
+      if (this.#pollsLeft === 0) {
+        heap.setMemorySaver(false);
+        this.#attempts += 1;
+      }
+      // If V8 kept the memory, it is still to be returned: the baseline stays.
+      if (this.#attempts === MAX_ATTEMPTS || !this.#keepsFreeMemory()) {
+        this.#setBaseline();
+        if (this.#pollsLeft === 0) this.#attempts = 0;
+      }
+    } else if (idle && this.#wasIdle && this.#hasGrown()) {
+      heap.setMemorySaver(true);
+      this.#pollsLeft = TRIM_POLLS;
+    }
+    this.#wasIdle = idle;
+  }
+
+  /** Ends the memory saver because of work. The baseline stays: the memory is still to be returned. */
+  #interrupt(): void {
+    this.#options.heap.setMemorySaver(false);
+    this.#pollsLeft = 0;
+    this.#attempts = 0;
+    this.#wasIdle = false;
+  }
+
+  #setBaseline(): void {
+    const { heap, clock } = this.#options;
+    this.#baselineBytes = heap.committedBytes();
+    this.#oldBaselineBytes = heap.oldBytes();
+    this.#trimmedMs = clock.monotonicMs();
+  }
+
+  #isReading(): boolean {
+    return this.#reportBytes >= MAX_IDLE_REPORT_BYTES;
+  }
+
+  #keepsFreeMemory(): boolean {
+    const { heap } = this.#options;
     return heap.committedBytes() - heap.usedBytes() >= MIN_GROWTH_BYTES;
   }
 
-  function hasGrown(): boolean {
-    if (heap.committedBytes() - baselineBytes >= MIN_GROWTH_BYTES) return true;
-    const isSlow = clock.monotonicMs() - trimmedMs >= SLOW_TRIM_INTERVAL_MS;
-    return isSlow && heap.oldBytes() - oldBaselineBytes >= MIN_OLD_GROWTH_BYTES;
+  #hasGrown(): boolean {
+    const { heap, clock } = this.#options;
+    if (heap.committedBytes() - this.#baselineBytes >= MIN_GROWTH_BYTES) return true;
+    const isSlow = clock.monotonicMs() - this.#trimmedMs >= SLOW_TRIM_INTERVAL_MS;
+    return isSlow && heap.oldBytes() - this.#oldBaselineBytes >= MIN_OLD_GROWTH_BYTES;
   }
-
-  function poll(): void {
-    const idle = isIdle();
-    if (pollsLeft > 0) {
-      pollsLeft = idle ? pollsLeft - 1 : 0;
-      if (pollsLeft === 0) {
-        heap.setMemorySaver(false);
-        attempts = idle ? attempts + 1 : 0;
-      }
-      // If work interrupted the trimming, or V8 kept the memory, it is still to be returned: the baseline stays.
-      if (idle && (attempts === MAX_ATTEMPTS || !keepsFreeMemory())) {
-        baselineBytes = heap.committedBytes();
-        oldBaselineBytes = heap.oldBytes();
-        trimmedMs = clock.monotonicMs();
-        if (pollsLeft === 0) attempts = 0;
-      }
-    } else if (idle && wasIdle && hasGrown()) {
-      heap.setMemorySaver(true);
-      pollsLeft = TRIM_POLLS;
-    }
-    wasIdle = idle;
-  }
-
-  const stopPolling = runPeriodically(clock, log, {
-    name: 'return unused memory',
-    intervalMs: POLL_INTERVAL_MS,
-    run: poll,
-  });
-  return () => {
-    stopPolling();
-    if (pollsLeft > 0) heap.setMemorySaver(false);
-  };
 }

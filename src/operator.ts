@@ -11,7 +11,7 @@ import { FileReadError } from './file-watcher.ts';
 import { ListenError, MAX_CONNECTIONS, ReportingServer } from './grpc/reporting-server.ts';
 import { TlsMaterialError } from './grpc/tls-acceptor.ts';
 import { MAX_CONCURRENT_REVIEWS } from './grpc/token-authenticator.ts';
-import { startHeapTrimmer, v8Heap } from './heap-trimmer.ts';
+import { HeapTrimmer, v8Heap } from './heap-trimmer.ts';
 import { HttpListenError, startHttpServer, type HttpServer } from './http/http-server.ts';
 import { createApiClient } from './k8s/client.ts';
 import { ConnectionError, describeServer, resolveConnection } from './k8s/connection.ts';
@@ -142,6 +142,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   const { ledger, caches, leases, controllers } = replica;
   const { authorizer, readiness, registry, intake, tunnels, reporters, expectations } = controllers;
 
+  const heapTrimmer = new HeapTrimmer({ heap: v8Heap, isIdle: () => tunnels.queue.idle, clock, log });
   const grpc = new ReportingServer({
     address: config.grpcAddress,
     maxMessageSizeBytes: config.maxMessageSizeBytes,
@@ -155,6 +156,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
     maxStreamAgeMs: config.maxStreamAgeMs,
     sink: intake,
     policy: authorizer,
+    onLargeReport: (bytes) => heapTrimmer.reportArrived(bytes),
     clock,
     random,
     log,
@@ -191,7 +193,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
   );
   const grpcAddress = await wrapStartError(grpc.listen(), http);
   const stopWatching = authentication.watchFiles();
-  const stopHeapTrimmer = startHeapTrimmer({ heap: v8Heap, isIdle: () => tunnels.queue.idle, clock, log });
+  heapTrimmer.start();
   log.info({ grpcAddress, httpAddress: http.address, replica: self }, 'serving');
 
   const ended = new AbortController();
@@ -229,7 +231,7 @@ export async function startOperator(config: Config, deps: OperatorDependencies):
       stopping = true;
       log.info('stopping');
       stopWatching();
-      stopHeapTrimmer();
+      heapTrimmer.stop();
       // Another replica may lead at once; nothing that remains to be done here depends on it.
       const [{ closed, flushed }] = await Promise.all([
         flush(),

@@ -62,6 +62,8 @@ export interface SessionOptions {
    */
   readonly onIdentified: (session: Session) => void;
   readonly onClosed: (session: Session, reason: CloseReason) => void;
+  /** Called with the size of each report of more than 2 KiB before it is decoded. */
+  readonly onLargeReport: (bytes: number) => void;
   /** Resolves when this stream may process a large report: never in the same tick of the event loop. */
   readonly yieldTurn: () => Promise<void>;
   /** The current report interval, 25 ms to 3600 s: sent with a stream's first ACK, and with the next ACK after a change. */
@@ -189,7 +191,10 @@ export class Session {
   async #readInTurns(bytes: Buffer, arrivedMs: number): Promise<void> {
     let receivedMs = arrivedMs;
     try {
-      if (bytes.length > SMALL_REPORT_BYTES) await this.#options.yieldTurn();
+      if (bytes.length > SMALL_REPORT_BYTES) {
+        this.#options.onLargeReport(bytes.length);
+        await this.#options.yieldTurn();
+      }
       if (!this.#identified && this.#options.policy.hasPolicies) {
         if (await this.#isDenied(bytes)) return;
         if (await this.#awaitRate()) receivedMs = this.#options.clock.monotonicMs();

@@ -59,6 +59,23 @@ describe('Session', () => {
     peer.destroy();
   });
 
+  it('announces reports of more than 2 KiB before they are decoded', async () => {
+    const announced: number[] = [];
+    await serve({
+      onLargeReport: (bytes) => {
+        expect(fixture.applied, 'reports applied before').to.have.length(announced.length + 1);
+        announced.push(bytes);
+      },
+    });
+    const stream = fixture.open();
+    stream.sendBytes(firstReport('r-0', { ...fullPush(3), nonce: 1 }));
+    await stream.next();
+    const large = requestBytes({ ...fullPush(1000), nonce: 2 });
+    stream.sendBytes(large);
+    await stream.next();
+    expect(announced).to.deep.equal([large.length]);
+  });
+
   it('accepts an empty node.cluster', async () => {
     await serve();
     const stream = fixture.open();

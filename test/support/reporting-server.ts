@@ -50,6 +50,7 @@ export async function startTestServer(options: TestServerOptions = {}) {
     maxStreamAgeMs: 3_600_000,
     random: Math.random,
     clock: systemClock,
+    onLargeReport: () => undefined,
     ...given,
     metrics,
     log: pino({ level: 'trace', base: null }, { write: (line) => logged.push(JSON.parse(line)) }),

@@ -41,6 +41,7 @@ const server = new ReportingServer({
   random: Math.random,
   // Reports are discarded, so that only the server buffers anything.
   sink: { reporterConnected() {}, reporterDisconnected() {}, accept: () => undefined },
+  onLargeReport: () => undefined,
   clock: systemClock,
   metrics,
   log: pino({ base: null }, { write: recordLogLine }),

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { getHeapSpaceStatistics } from 'node:v8';
 import { expect } from 'chai';
 import { pino } from 'pino';
-import { startHeapTrimmer, v8Heap } from '../../src/heap-trimmer.ts';
+import { HeapTrimmer, v8Heap } from '../../src/heap-trimmer.ts';
 import { FakeClock } from '../support/fake-clock.ts';
 
 const MIB = 1024 * 1024;
@@ -15,7 +15,7 @@ describe('heap trimmer', () => {
   let youngMiB: number;
   let isIdle: boolean;
   let savesMemory: boolean;
-  let stop: () => void;
+  let trimmer: HeapTrimmer;
 
   beforeEach(() => {
     clock = new FakeClock();
@@ -24,7 +24,7 @@ describe('heap trimmer', () => {
     youngMiB = 0;
     isIdle = true;
     savesMemory = false;
-    stop = startHeapTrimmer({
+    trimmer = new HeapTrimmer({
       heap: {
         committedBytes: () => committedMiB * MIB,
         usedBytes: () => (committedMiB - freeMiB) * MIB,
@@ -37,6 +37,7 @@ describe('heap trimmer', () => {
       clock,
       log: pino({ level: 'silent' }),
     });
+    trimmer.start();
   });
 
   it('enables the memory saver for 10 s after a burst and two idle polls', () => {
@@ -144,10 +145,25 @@ describe('heap trimmer', () => {
     expect(savesMemory).to.equal(true);
   });
 
+  it('disables the memory saver when a large report arrives, and enables it again after two idle polls', () => {
+    committedMiB = 140;
+    clock.advance(4000);
+    trimmer.reportArrived(10 * 1024);
+    expect(savesMemory, 'full pushes of single reporters').to.equal(true);
+    trimmer.reportArrived(250 * 1024);
+    expect(savesMemory).to.equal(false);
+    clock.advance(2000);
+    trimmer.reportArrived(300 * 1024);
+    clock.advance(4000);
+    expect(savesMemory, 'reports still arrive').to.equal(false);
+    clock.advance(2000);
+    expect(savesMemory).to.equal(true);
+  });
+
   it('restores the default and leaves no timer when it is stopped', () => {
     committedMiB = 140;
     clock.advance(4000);
-    stop();
+    trimmer.stop();
     expect(savesMemory).to.equal(false);
     expect(clock.pendingTimersMs).to.deep.equal([]);
   });

@@ -22,7 +22,10 @@ export interface ReportingService {
  * stays open, as in `src/grpc/stream-registry.ts`, which needs sockets.
  */
 export function createReportingService(
-  options: Omit<SessionOptions, 'decodeNode' | 'onIdentified' | 'onClosed' | 'yieldTurn' | 'sink'> & {
+  options: Omit<
+    SessionOptions,
+    'decodeNode' | 'onIdentified' | 'onClosed' | 'onLargeReport' | 'yieldTurn' | 'sink'
+  > & {
     readonly sink: ReportSink;
   },
 ): ReportingService {
@@ -72,6 +75,7 @@ export function createReportingService(
                 : 'StreamEnded',
           );
         },
+        onLargeReport: () => undefined,
         yieldTurn: () => Promise.resolve(),
       });
       open.add(session);
