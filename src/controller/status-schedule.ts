@@ -62,11 +62,11 @@ export function nextStatusWrite(
 /** The writes of a reporter that wait. */
 interface Backlog {
   readonly pending: number;
-  /** When they have waited for so long that the status reports it, monotonic ms; Infinity if none waits for a worker. */
+  /** When they will have waited long enough for the status to report it, monotonic ms; Infinity if none waits for a worker. */
   readonly dueMs: number;
 }
 
-/** Returns true if the status shows another reason to look at the reporter than there is. */
+/** Returns true if the status shows other urgent reasons, or flapping, than there are. */
 function showsOtherReason(
   entry: ReporterEntry,
   before: ReporterStatus | undefined,
