@@ -15,6 +15,7 @@ describe('heap trimmer', () => {
   let youngMiB: number;
   let isIdle: boolean;
   let savesMemory: boolean;
+  let limitsGrowth: boolean;
   let trimmer: HeapTrimmer;
 
   beforeEach(() => {
@@ -24,11 +25,15 @@ describe('heap trimmer', () => {
     youngMiB = 0;
     isIdle = true;
     savesMemory = false;
+    limitsGrowth = false;
     trimmer = new HeapTrimmer({
       heap: {
         committedBytes: () => committedMiB * MIB,
         usedBytes: () => (committedMiB - freeMiB) * MIB,
         oldBytes: () => (committedMiB - freeMiB - youngMiB) * MIB,
+        limitGrowth() {
+          limitsGrowth = true;
+        },
         setMemorySaver(on) {
           savesMemory = on;
         },
@@ -212,9 +217,49 @@ describe('heap trimmer', () => {
     expect((JSON.parse(stdout) as { freedMiB: number }).freedMiB).to.be.at.least(4);
   }).timeout(60_000);
 
+  it('limits the growth of the heap from the start', () => {
+    expect(limitsGrowth).to.equal(true);
+  });
+
+  for (const when of ['after it was filled', 'after trimming']) {
+    it(`makes V8 collect when the heap has grown by 40 % ${when}, not before and not much later`, () => {
+      const module = new URL('../../src/heap-trimmer.ts', import.meta.url).href;
+      const script = `
+        import { v8Heap } from '${module}';
+        import { constants, PerformanceObserver } from 'node:perf_hooks';
+        v8Heap.limitGrowth();
+        const live = Array.from({ length: 2_000_000 }, (_, index) => ({ index }));
+        v8Heap.setMemorySaver(${when === 'after trimming'});
+        gc();
+        v8Heap.setMemorySaver(false);
+        const before = v8Heap.oldBytes();
+        const observer = new PerformanceObserver((list) => {
+          if (!list.getEntries().some(({ detail }) => detail.kind === constants.NODE_PERFORMANCE_GC_MAJOR)) return;
+          clearInterval(timer);
+          observer.disconnect();
+          console.log(JSON.stringify({ growth: peak / before, live: live.length }));
+        });
+        observer.observe({ entryTypes: ['gc'] });
+        // Objects that live until they have reached the old generation, where they become garbage.
+        const recent = [];
+        let peak = 0;
+        const timer = setInterval(() => {
+          recent.push(Array.from({ length: 10_000 }, (_, index) => ({ index })));
+          if (recent.length > 20) recent.shift();
+          peak = Math.max(peak, v8Heap.oldBytes());
+        }, 2);`;
+      const flags = ['--expose-gc', '--max-semi-space-size=8', '--input-type=module'];
+      const { stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', script], { encoding: 'utf8' });
+      expect(stderr).to.equal('');
+      const { growth } = JSON.parse(stdout) as { growth: number };
+      // V8 marks while the program allocates.
+      expect(growth).to.be.greaterThan(1.35).and.lessThan(1.8);
+    }).timeout(60_000);
+  }
+
   it('uses flags that this V8 accepts without output', () => {
     const module = new URL('../../src/heap-trimmer.ts', import.meta.url).href;
-    const script = `import { v8Heap } from '${module}'; v8Heap.setMemorySaver(true); v8Heap.setMemorySaver(false);`;
+    const script = `import { v8Heap } from '${module}'; v8Heap.limitGrowth(); v8Heap.setMemorySaver(true); v8Heap.setMemorySaver(false);`;
     const { status, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', script]);
     expect(String(stdout) + String(stderr)).to.equal('');
     expect(status).to.equal(0);
