@@ -1,5 +1,6 @@
 import type { Clock } from './clock.ts';
 import { Authorizer } from './controller/authorizer.ts';
+import { BacklogReports } from './controller/backlog-reports.ts';
 import { CreationTimes, type CreationTimesOptions } from './controller/creation-times.ts';
 import { Departures } from './controller/departures.ts';
 import { ExpectationCache } from './controller/expectation-cache.ts';
@@ -434,6 +435,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       settings,
       flapping,
       limiter,
+      backlogReports: new BacklogReports(),
       events,
       rewrites,
       clock,

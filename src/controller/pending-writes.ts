@@ -1,7 +1,7 @@
 import { RewrittenObjects, type RewrittenWrite } from './rewritten-objects.ts';
 
 /** Changes that wait for longer than this are reported as a backlog. */
-export const BACKLOG_THRESHOLD_MS = 10_000;
+const BACKLOG_THRESHOLD_MS = 10_000;
 
 /**
  * The writes of one reporter's objects that are outstanding: skipped while this replica did not own the reporter,
@@ -12,6 +12,8 @@ export class PendingWrites {
   #skippedChangeSinceMs: number | undefined;
   #deletionsDeferred = false;
   #backlogSinceMs: number | undefined;
+  /** When the status reports the backlog, monotonic ms; undefined until it is old enough. */
+  #backlogReportMs: number | undefined;
   /** The number of tunnels by item whose write is rejected; undefined while there are none. */
   #rejected: Map<string, number> | undefined;
   /** The sum of `#rejected`. */
@@ -137,6 +139,7 @@ export class PendingWrites {
   /** Records that no write waits. */
   endBacklog(): void {
     this.#backlogSinceMs = undefined;
+    this.#backlogReportMs = undefined;
   }
 
   /**
@@ -184,15 +187,32 @@ export class PendingWrites {
     if (this.#rejected?.size === 0) this.#rejected = undefined;
   }
 
-  /** Starts or ends the backlog by the number of waiting writes. Returns when it is reported; Infinity without one. */
+  /**
+   * Starts or ends the backlog by the number of waiting writes. Returns when it is old enough for the status, or, once that
+   * is known, when the status reports it, monotonic ms; Infinity without one.
+   */
   updateBacklog(waiting: number, nowMs: number): number {
     this.#endBacklogIfOnlyBlocked(waiting);
     if (waiting <= this.blockedCount) return Number.POSITIVE_INFINITY;
     this.#backlogSinceMs ??= nowMs;
-    return this.#backlogSinceMs + BACKLOG_THRESHOLD_MS;
+    return this.#backlogReportMs ?? this.#backlogSinceMs + BACKLOG_THRESHOLD_MS;
+  }
+
+  /**
+   * Sets when the status reports the backlog, which is old enough, unless that is set. Returns that time.
+   *
+   * @param reserve called if it is not set
+   */
+  scheduleBacklogReport(reserve: () => number): number {
+    return (this.#backlogReportMs ??= reserve());
+  }
+
+  /** Returns true if the status reports the backlog. */
+  isBacklogReported(nowMs: number): boolean {
+    return this.#backlogReportMs !== undefined && nowMs >= this.#backlogReportMs;
   }
 
   #endBacklogIfOnlyBlocked(waiting: number): void {
-    if (waiting <= this.blockedCount) this.#backlogSinceMs = undefined;
+    if (waiting <= this.blockedCount) this.endBacklog();
   }
 }

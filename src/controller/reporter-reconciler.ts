@@ -22,8 +22,8 @@ import type { EventRecorder } from './event-recorder.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { REWRITE_RETRY_MS } from './rewritten-objects.ts';
-import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
-import { nextStatusWrite } from './status-schedule.ts';
+import { collectStatusInputs, rewrittenSummary } from './status-inputs.ts';
+import { nextStatusWrite, type StatusScheduleSources } from './status-schedule.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 import type { Outcome, Reconciler } from './workers.ts';
 import type { QueueItem } from './workqueue.ts';
@@ -42,7 +42,7 @@ const IMMEDIATE_RACE_RETRIES = 2;
 /** A used-up quota rejects many writes again and again; one line per 10 s stands for all of them. */
 const REJECTION_LOG_INTERVAL_MS = 10_000;
 
-export interface ReporterReconcilerOptions extends StatusSources {
+export interface ReporterReconcilerOptions extends StatusScheduleSources {
   readonly api: ReporterObjectApi;
   readonly cache: ReporterCache;
   readonly registry: ReporterRegistry;

@@ -4,7 +4,7 @@ import { deniedTunnelMessage } from '../core/policy-set.ts';
 import type { TunnelCounts } from '../core/reporter-object.ts';
 import type { RewrittenObjectsSummary, StatusInputs, SyncStatus } from '../core/reporter-status.ts';
 import type { MirroredTunnels } from './mirrored-tunnels.ts';
-import { BACKLOG_THRESHOLD_MS, type PendingWrites } from './pending-writes.ts';
+import type { PendingWrites } from './pending-writes.ts';
 import type { RewriteLimiter } from './rewrite-limiter.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ControllerSettings } from './settings.ts';
@@ -194,7 +194,7 @@ function syncStatus(
   isSynced: boolean,
 ): SyncStatus {
   const { key, stream, pendingWrites } = entry;
-  const { rejectedCount, lastRejection, backlogSinceMs, deletionsDeferred } = pendingWrites;
+  const { rejectedCount, lastRejection, deletionsDeferred } = pendingWrites;
   if (rejectedCount > 0) {
     return { reason: 'WritesRejected', objects: rejectedCount, answer: lastRejection };
   }
@@ -206,9 +206,8 @@ function syncStatus(
     return { reason: 'RemovalsHeld', objects: held.size, until: entry.removalsHeldUntil };
   // The condition Flapping reports the writes for flapping tunnels, which would otherwise make this one flap as well.
   const isPending = hasDiff || queue.pending(key) > pendingWrites.limitedCount || deletionsDeferred;
-  const isOld = backlogSinceMs !== undefined && nowMs - backlogSinceMs >= BACKLOG_THRESHOLD_MS;
   // Becomes Synced=True only without waiting writes, and Synced=False only if writes have waited for long.
-  if (isPending && (isOld || !isSynced)) return { reason: 'SyncInProgress' };
+  if (isPending && (!isSynced || pendingWrites.isBacklogReported(nowMs))) return { reason: 'SyncInProgress' };
   const denied = ledger.firstDenied(key);
   const tunnels = (stream?.rejected ?? 0) + ledger.deniedCount(key);
   if (stream !== undefined && tunnels > 0) {

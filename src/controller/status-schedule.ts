@@ -1,5 +1,6 @@
 import type { ReporterStatus } from '../core/reporter-object.ts';
 import { statusChange, type StatusInputs } from '../core/reporter-status.ts';
+import type { BacklogReports } from './backlog-reports.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
@@ -17,6 +18,7 @@ export type StatusAction =
 /** What the decision depends on, in addition to the entry and the status. */
 export interface StatusScheduleSources extends StatusSources {
   readonly registry: Pick<ReporterRegistry, 'size'>;
+  readonly backlogReports: BacklogReports;
 }
 
 /**
@@ -33,9 +35,9 @@ export function nextStatusWrite(
 ): StatusAction {
   const { status } = entry;
   const pending = sources.queue.pending(entry.key);
-  const backlog = { pending, dueMs: entry.pendingWrites.updateBacklog(pending, nowMs) };
   const synced = before?.conditions?.find(({ type }) => type === 'Synced');
   const wasSynced = synced?.status === 'True';
+  const backlog = { pending, dueMs: backlogDueMs(entry, pending, wasSynced, sources, nowMs) };
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
   if (pending > 0 && entry.stream !== undefined && !showsOtherReason(entry, before, sources, nowMs)) {
     const compareMs = comparisonMs(entry, wasSynced, backlog, nowMs);
@@ -62,8 +64,22 @@ export function nextStatusWrite(
 /** The writes of a reporter that wait. */
 interface Backlog {
   readonly pending: number;
-  /** When they will have waited long enough for the status to report it, monotonic ms; Infinity if none waits for a worker. */
+  /** When the status reports that they have waited for long, monotonic ms; Infinity if none waits for a worker. */
   readonly dueMs: number;
+}
+
+/** Returns when the status reports that writes have waited for long, monotonic ms; Infinity if none waits for a worker. */
+function backlogDueMs(
+  { pendingWrites }: ReporterEntry,
+  pending: number,
+  wasSynced: boolean,
+  { backlogReports, registry }: StatusScheduleSources,
+  nowMs: number,
+): number {
+  const dueMs = pendingWrites.updateBacklog(pending, nowMs);
+  // A status that is not Synced=True does not change, so it needs no time of its own.
+  if (nowMs < dueMs || !wasSynced) return dueMs;
+  return pendingWrites.scheduleBacklogReport(() => backlogReports.reserve(registry.size, nowMs));
 }
 
 /** Returns true if the status shows other urgent reasons, or flapping, than there are. */

@@ -142,7 +142,7 @@ describe('calls for a reporter', () => {
   });
 
   it('report writes that wait for long after 10 s, also if the first status write is rejected', async () => {
-    const reporters = Array.from({ length: 600 }, (_, index) => ({ cluster: 'edge', id: `one-of-${index}` }));
+    const reporters = Array.from({ length: 50 }, (_, index) => ({ cluster: 'edge', id: `one-of-${index}` }));
     for (const reporter of reporters) replica.connect(reporter, fullPush(T1));
     await world.advance(3000);
     world.tunnelApi.create = () => new Promise(() => undefined);
@@ -150,7 +150,7 @@ describe('calls for a reporter', () => {
     await world.advance(9000);
     const inSync = (): number =>
       reporters.filter((reporter) => world.condition(reporter, 'Synced') === 'True UpToDate').length;
-    expect(inSync()).to.equal(600);
+    expect(inSync()).to.equal(50);
     const patchStatus = world.reporterApi.patchStatus.bind(world.reporterApi);
     const rejected = new Set<string>();
     world.reporterApi.patchStatus = async (...request) => {
@@ -160,8 +160,42 @@ describe('calls for a reporter', () => {
       throw apiFailure('conflict');
     };
     await world.advance(3000);
-    expect(rejected.size).to.equal(600);
+    expect(rejected.size).to.equal(50);
     expect(inSync()).to.equal(0);
+  });
+
+  it('report the writes of at most 50 reporters that wait for long at once, then of 2 per second', async () => {
+    const reporters = Array.from({ length: 150 }, (_, index) => ({ cluster: 'edge', id: `one-of-${index}` }));
+    for (const reporter of reporters) replica.connect(reporter, fullPush(T1));
+    await world.advance(30_000);
+    calls.length = 0;
+    let answer = (): void => undefined;
+    const create = world.tunnelApi.create.bind(world.tunnelApi);
+    const isAnswered = new Promise<void>((resolve) => (answer = resolve));
+    world.tunnelApi.create = async (...request) => {
+      await isAnswered;
+      return await create(...request);
+    };
+    for (const reporter of reporters) replica.report(reporter, delta([tunnel('node-2')]));
+    const late = (): number =>
+      reporters.filter((reporter) => world.condition(reporter, 'Synced') === 'False SyncInProgress').length;
+    await world.advance(9900);
+    expect(late()).to.equal(0);
+    await world.advance(200);
+    expect(late()).to.equal(50);
+    await world.advance(20_000);
+    expect(late()).to.equal(90);
+    expect(calls).to.have.lengthOf(90);
+    answer();
+    await world.advance(1000);
+    expect(late(), 'when the objects have been written').to.equal(0);
+    await world.advance(60_000);
+    // Those that are in sync again, and the counts of the others.
+    expect(calls).to.have.lengthOf(90 + 150);
+    world.tunnelApi.create = () => new Promise(() => undefined);
+    for (const reporter of reporters) replica.report(reporter, delta([tunnel('node-3')]));
+    await world.advance(62_000);
+    expect(late()).to.equal(150);
   });
 
   for (const phaseS of [1, 4, 7]) {
