@@ -1,4 +1,4 @@
-import type { Condition } from '../core/kubernetes.ts';
+import { findCondition, type Condition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 
 /** The state of a reporter, by its conditions. `doctor` and `status` both use it, so they always agree. */
@@ -15,8 +15,7 @@ interface ReporterState {
 
 /** Returns the state of a reporter. Before the first claim, all its conditions are Unknown. */
 export function reporterState({ status }: ReporterObject): ReporterState {
-  const find = (type: string): Condition | undefined =>
-    status?.conditions?.find((condition) => condition.type === type);
+  const find = (type: string): Condition | undefined => findCondition(status?.conditions, type);
   const [connected, synced, conflict] = [find('Connected'), find('Synced'), find('IdentityConflict')];
   const hasConflict = conflict?.status === 'True';
   const flapping = find('Flapping');

@@ -8,6 +8,7 @@ import {
   type Evaluation,
   type ExpectationState,
 } from '../core/expectation-status.ts';
+import { findCondition } from '../core/kubernetes.ts';
 import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
 import { findDifference } from '../core/rewrite.ts';
 import { createLogThrottle, type LogThrottle } from '../log-throttle.ts';
@@ -229,7 +230,7 @@ export class ExpectationReconciler implements Reconciler {
     status: ExpectationStatusPatch,
   ): void {
     const ready = status.conditions?.[0];
-    const previous = before?.conditions?.find(({ type }) => type === 'Ready');
+    const previous = findCondition(before?.conditions, 'Ready');
     if (ready === undefined || state === undefined || state === 'pending' || state === 'paused') return;
     if (previous?.status === ready.status && previous.reason === ready.reason) return;
     const { name, uid } = metadata;

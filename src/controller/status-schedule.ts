@@ -1,3 +1,4 @@
+import { findCondition } from '../core/kubernetes.ts';
 import type { ReporterStatus } from '../core/reporter-object.ts';
 import { statusChange, type StatusInputs } from '../core/reporter-status.ts';
 import type { BacklogReports } from './backlog-reports.ts';
@@ -35,7 +36,7 @@ export function nextStatusWrite(
 ): StatusAction {
   const { status } = entry;
   const pending = sources.queue.pending(entry.key);
-  const synced = before?.conditions?.find(({ type }) => type === 'Synced');
+  const synced = findCondition(before?.conditions, 'Synced');
   const wasSynced = synced?.status === 'True';
   const backlog = { pending, dueMs: backlogDueMs(entry, pending, wasSynced, sources, nowMs) };
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
@@ -89,7 +90,7 @@ function showsOtherReason(
   sources: StatusScheduleSources,
   nowMs: number,
 ): boolean {
-  const synced = before?.conditions?.find(({ type }) => type === 'Synced');
+  const synced = findCondition(before?.conditions, 'Synced');
   const shown = URGENT_REASONS.find((reason) => reason === synced?.reason);
   const showsFlapping = before?.conditions?.some(({ type }) => type === 'Flapping') === true;
   return (

@@ -1,7 +1,7 @@
 import type { Expectation } from './expectation.ts';
 import type { ExpectationObject, ExpectationStatus, ExpectationStatusPatch } from './expectation-object.ts';
 import type { Finding, TallySummary } from './expectation-tally.ts';
-import { buildCondition, type Condition, type ConditionContent } from './kubernetes.ts';
+import { buildCondition, findCondition, type Condition, type ConditionContent } from './kubernetes.ts';
 import { sanitize } from './text.ts';
 
 /**
@@ -188,7 +188,7 @@ function withoutTimes(status: ExpectationStatusPatch): string {
 
 /** Returns the state that a status shows; undefined before the first evaluation. */
 export function stateOf(status: ExpectationStatus | undefined): ExpectationState | undefined {
-  const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+  const ready = findCondition(status?.conditions, 'Ready');
   if (ready === undefined) return undefined;
   if (ready.status === 'True') return 'satisfied';
   if (ready.status === 'False') return ready.reason === 'Invalid' ? 'invalid' : 'unsatisfied';

@@ -50,6 +50,14 @@ export interface Condition {
 /** The content of a condition, without its transition time and generation. */
 export type ConditionContent = Omit<Condition, 'lastTransitionTime' | 'observedGeneration'>;
 
+/** Returns the condition of a type, of which there is at most one. */
+export function findCondition<C extends { readonly type: string }>(
+  conditions: readonly C[] | undefined,
+  type: string,
+): C | undefined {
+  return conditions?.find((condition) => condition.type === type);
+}
+
 /**
  * Builds a condition. The transition time is kept if the status does not change.
  *
@@ -62,7 +70,7 @@ export function buildCondition(
   now: string,
   observedGeneration: number,
 ): Condition {
-  const previous = conditions?.find(({ type }) => type === content.type);
+  const previous = findCondition(conditions, content.type);
   const lastTransitionTime = previous?.status === content.status ? previous.lastTransitionTime : now;
   return { ...content, lastTransitionTime, observedGeneration };
 }

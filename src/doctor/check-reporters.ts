@@ -1,4 +1,4 @@
-import type { Condition } from '../core/kubernetes.ts';
+import { findCondition, type Condition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { formatAge, truncateList } from '../cli/format.ts';
 import { reporterState } from '../cli/reporter-state.ts';
@@ -51,7 +51,7 @@ function describeSync(reporters: readonly ReporterObject[]): string {
 /** Returns one result for all reporters whose condition Connected is not True; it is Unknown until the first claim. */
 function checkConnected(reporters: readonly ReporterObject[], nowMs: number): CheckResult[] {
   const disconnected = reporters.flatMap((reporter) => {
-    const connected = findCondition(reporter, 'Connected');
+    const connected = findCondition(reporter.status?.conditions, 'Connected');
     return reporterState(reporter).isConnected ? [] : [describe(reporter, connected, nowMs)];
   });
   if (disconnected.length === 0) return [];
@@ -85,7 +85,7 @@ function checkSynced(reporters: readonly ReporterObject[], inputs: DoctorInputs)
     const recent: string[] = [];
     const lasting: string[] = [];
     for (const reporter of reporters) {
-      const synced = findCondition(reporter, 'Synced');
+      const synced = findCondition(reporter.status?.conditions, 'Synced');
       if (synced === undefined || synced.status === 'True' || synced.reason !== reason) continue;
       const isLasting = nowMs - Date.parse(synced.lastTransitionTime) >= SLOW_SYNC_MS;
       const suffix = synced.message === '' ? '' : `: ${synced.message}`;
@@ -272,11 +272,6 @@ export function checkPolicies({ policies, replicas, namespace }: DoctorInputs): 
       ? 'no ReverseTunnelPolicy: every client that passes --auth may report'
       : `${pluralize(count, 'policy', 'policies')} accepted`;
   return [{ check: 'policies', status: 'ok', message }];
-}
-
-/** Returns undefined if the object has no status, or was written by a version without this condition. */
-function findCondition(reporter: ReporterObject, type: string): Condition | undefined {
-  return reporter.status?.conditions?.find((candidate) => candidate.type === type);
 }
 
 /** Formats a reporter with the reason of a condition: `edge/responder-0 (HeartbeatTimeout for 4m)`. */

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { stateOf } from '../core/expectation-status.ts';
+import { findCondition } from '../core/kubernetes.ts';
 import type { PolicyObject } from '../core/policy-object.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import { OMITTED_CREATED_AT } from '../core/tunnel-object.ts';
@@ -211,7 +212,7 @@ export async function fetchExpectations(
   return await listAll(
     expectations,
     ({ metadata, status }) => {
-      const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+      const ready = findCondition(status?.conditions, 'Ready');
       return { name: metadata.name, state: stateOf(status), conditionMessage: ready?.message ?? '' };
     },
     signal,
@@ -227,7 +228,7 @@ export async function fetchPolicies(
   return await listAll(
     policies,
     ({ metadata, status }) => {
-      const accepted = status?.conditions?.find(({ type }) => type === 'Accepted');
+      const accepted = findCondition(status?.conditions, 'Accepted');
       return { name: metadata.name, accepted: accepted?.status, conditionMessage: accepted?.message ?? '' };
     },
     signal,

@@ -1,5 +1,6 @@
 import { humanDuration } from '../cli/human-duration.ts';
 import { yamlText } from '../cli/yaml-text.ts';
+import { findCondition } from '../core/kubernetes.ts';
 import type { ListedTunnel } from './listed-tunnel.ts';
 
 /** The values of `--output`. Empty: a table. */
@@ -143,7 +144,7 @@ function tableFormat({ output, hasHeader, hasNamespace, hasEvents }: OutputOptio
   return {
     encode({ metadata, spec, status }) {
       const state = status?.state ?? '';
-      const reason = status?.conditions?.find(({ type }) => type === 'Ready')?.reason ?? '';
+      const reason = findCondition(status?.conditions, 'Ready')?.reason ?? '';
       return [
         ...(hasNamespace ? [metadata.namespace ?? ''] : []),
         metadata.name,

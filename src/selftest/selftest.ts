@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { COMMON_FLAGS } from '../cli/kubectl-flags.ts';
 import { systemClock } from '../clock.ts';
+import { findCondition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { errorMessage } from '../error-message.ts';
@@ -207,7 +208,7 @@ async function reportAndVerify(
           : `no ACK from ${address}: ${lastError}`,
       findObject,
     );
-    const ready = object.status?.conditions?.find(({ type }) => type === 'Ready');
+    const ready = findCondition(object.status?.conditions, 'Ready');
     logProgress(`ReverseTunnel ${namespace}/${object.metadata.name} exists, Ready=${ready?.status}`);
     client.receive({ connections: [], disconnections: [tunnel.name] });
     await waitFor(
@@ -235,7 +236,7 @@ async function deleteReporterObject(reporter: string, api: ApiClient, namespace:
       });
       const [object] = items;
       if (object === undefined) return;
-      const connected = object.status?.conditions?.find(({ type }) => type === 'Connected');
+      const connected = findCondition(object.status?.conditions, 'Connected');
       if (connected?.status === 'False' && (await wasDeleted(reporters, object))) return;
       if (performance.now() - startedMs > DISCONNECT_TIMEOUT_MS) throw new Error('it is still connected');
       await delay(POLL_INTERVAL_MS);

@@ -1,5 +1,6 @@
 import type { ExpectationObject } from '../core/expectation-object.ts';
 import { stateOf, type ExpectationState } from '../core/expectation-status.ts';
+import { findCondition } from '../core/kubernetes.ts';
 import type { ReporterObject } from '../core/reporter-object.ts';
 import type { TunnelObject } from '../core/tunnel-object.ts';
 import { parseReporterKey, reporterKey, type ReporterId } from '../core/tunnel.ts';
@@ -326,8 +327,7 @@ function summarizeReporter(
 ): ReporterSummary {
   const { spec, status } = reporter;
   const { failing, hasConflict, pending } = reporterState(reporter);
-  const statusOf = (type: string): string =>
-    status?.conditions?.find((condition) => condition.type === type)?.status ?? 'Unknown';
+  const statusOf = (type: string): string => findCondition(status?.conditions, type)?.status ?? 'Unknown';
   const sinceMs = Date.parse(failing?.lastTransitionTime ?? '');
   return {
     id: spec.id,
@@ -357,7 +357,7 @@ const STATE_ORDER: readonly ExpectationState[] = [
 ];
 
 function summarizeExpectation({ metadata, status }: ExpectationObject): ExpectationSummary {
-  const ready = status?.conditions?.find(({ type }) => type === 'Ready');
+  const ready = findCondition(status?.conditions, 'Ready');
   const sinceMs = Date.parse(status?.since ?? '');
   return {
     name: metadata.name,
