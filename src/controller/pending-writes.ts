@@ -187,19 +187,16 @@ export class PendingWrites {
     if (this.#rejected?.size === 0) this.#rejected = undefined;
   }
 
-  /**
-   * Starts or ends the backlog by the number of waiting writes. Returns when it is old enough for the status, or, once that
-   * is known, when the status reports it, monotonic ms; Infinity without one.
-   */
+  /** Starts or ends the backlog by the number of waiting writes. Returns when it is old, monotonic ms; Infinity without one. */
   updateBacklog(waiting: number, nowMs: number): number {
     this.#endBacklogIfOnlyBlocked(waiting);
     if (waiting <= this.blockedCount) return Number.POSITIVE_INFINITY;
     this.#backlogSinceMs ??= nowMs;
-    return this.#backlogReportMs ?? this.#backlogSinceMs + BACKLOG_THRESHOLD_MS;
+    return this.#backlogSinceMs + BACKLOG_THRESHOLD_MS;
   }
 
   /**
-   * Sets when the status reports the backlog, which is old enough, unless that is set. Returns that time.
+   * Sets when the status reports the backlog, which is old, unless that is set. Returns that time.
    *
    * @param reserve called if it is not set
    */

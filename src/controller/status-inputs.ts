@@ -33,13 +33,13 @@ export interface StatusSources {
 /**
  * Returns what the status of a reporter should report now.
  *
- * @param isSynced true if the status reports `Synced=True` now
+ * @param isSettled true if the status reports now that no object waits to be written
  */
 export function collectStatusInputs(
   entry: ReporterEntry,
   sources: StatusSources,
   nowMs: number,
-  isSynced: boolean,
+  isSettled: boolean,
 ): StatusInputs {
   const { stream } = entry;
   const { disconnects } = entry.status;
@@ -62,7 +62,7 @@ export function collectStatusInputs(
   const { unwritten, limited, extra } = diffObjects(entry, sources);
   return {
     connected: 'StreamOpen',
-    synced: syncStatus(entry, sources, nowMs, unwritten > 0 || extra, isSynced),
+    synced: syncStatus(entry, sources, nowMs, unwritten > 0 || extra, isSettled),
     conflict,
     flapping,
     connectedSince: stream.connectedSince,
@@ -191,7 +191,7 @@ function syncStatus(
   { ledger, queue }: StatusSources,
   nowMs: number,
   hasDiff: boolean,
-  isSynced: boolean,
+  isSettled: boolean,
 ): SyncStatus {
   const { key, stream, pendingWrites } = entry;
   const { rejectedCount, lastRejection, deletionsDeferred } = pendingWrites;
@@ -206,8 +206,9 @@ function syncStatus(
     return { reason: 'RemovalsHeld', objects: held.size, until: entry.removalsHeldUntil };
   // The condition Flapping reports the writes for flapping tunnels, which would otherwise make this one flap as well.
   const isPending = hasDiff || queue.pending(key) > pendingWrites.limitedCount || deletionsDeferred;
-  // Becomes Synced=True only without waiting writes, and Synced=False only if writes have waited for long.
-  if (isPending && (!isSynced || pendingWrites.isBacklogReported(nowMs))) return { reason: 'SyncInProgress' };
+  // Becomes settled only without waiting writes, and is so until writes have waited for long.
+  if (isPending && (!isSettled || pendingWrites.isBacklogReported(nowMs)))
+    return { reason: 'SyncInProgress' };
   const denied = ledger.firstDenied(key);
   const tunnels = (stream?.rejected ?? 0) + ledger.deniedCount(key);
   if (stream !== undefined && tunnels > 0) {

@@ -36,15 +36,14 @@ export function nextStatusWrite(
 ): StatusAction {
   const { status } = entry;
   const pending = sources.queue.pending(entry.key);
-  const synced = findCondition(before?.conditions, 'Synced');
-  const wasSynced = synced?.status === 'True';
-  const backlog = { pending, dueMs: backlogDueMs(entry, pending, wasSynced, sources, nowMs) };
+  const wasSettled = isSettled(before);
+  const backlog = updateBacklog(entry, pending, wasSettled, sources, nowMs);
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
   if (pending > 0 && entry.stream !== undefined && !showsOtherReason(entry, before, sources, nowMs)) {
-    const compareMs = comparisonMs(entry, wasSynced, backlog, nowMs);
+    const compareMs = comparisonMs(entry, wasSettled, backlog, nowMs);
     if (nowMs < compareMs) return { type: 'wait', atMs: compareMs };
   }
-  const inputs = collectStatusInputs(entry, sources, nowMs, wasSynced);
+  const inputs = collectStatusInputs(entry, sources, nowMs, wasSettled);
   const { rewritten } = status;
   if (rewritten !== undefined && statusChange(inputs, rewritten) !== 'conditions') {
     // Even if nothing differs: only the response to a write shows whether it is rewritten.
@@ -65,22 +64,33 @@ export function nextStatusWrite(
 /** The writes of a reporter that wait. */
 interface Backlog {
   readonly pending: number;
-  /** When the status reports that they have waited for long, monotonic ms; Infinity if none waits for a worker. */
-  readonly dueMs: number;
+  /** When they have waited for long, monotonic ms; Infinity if none waits for a worker. */
+  readonly oldMs: number;
+  /** When the status reports that, monotonic ms: `oldMs` or later; Infinity if none waits for a worker. */
+  readonly reportMs: number;
 }
 
-/** Returns when the status reports that writes have waited for long, monotonic ms; Infinity if none waits for a worker. */
-function backlogDueMs(
+/** Starts or ends the backlog, and reserves a time for its report once it is old. */
+function updateBacklog(
   { pendingWrites }: ReporterEntry,
   pending: number,
-  wasSynced: boolean,
+  wasSettled: boolean,
   { backlogReports, registry }: StatusScheduleSources,
   nowMs: number,
-): number {
-  const dueMs = pendingWrites.updateBacklog(pending, nowMs);
-  // A status that is not Synced=True does not change, so it needs no time of its own.
-  if (nowMs < dueMs || !wasSynced) return dueMs;
-  return pendingWrites.scheduleBacklogReport(() => backlogReports.reserve(registry.size, nowMs));
+): Backlog {
+  const oldMs = pendingWrites.updateBacklog(pending, nowMs);
+  // A status that reports waiting writes already needs no time for it.
+  const reportMs =
+    wasSettled && nowMs >= oldMs
+      ? pendingWrites.scheduleBacklogReport(() => backlogReports.reserve(registry.size, nowMs))
+      : oldMs;
+  return { pending, oldMs, reportMs };
+}
+
+/** Returns true if the status reports that no object waits to be written. */
+function isSettled(status: ReporterStatus | undefined): boolean {
+  const synced = findCondition(status?.conditions, 'Synced');
+  return synced?.status === 'True' || synced?.reason === 'TunnelsRejected';
 }
 
 /** Returns true if the status shows other urgent reasons, or flapping, than there are. */
@@ -101,20 +111,20 @@ function showsOtherReason(
 /** Returns when the tunnels of a reporter with pending writes are compared with its objects, monotonic ms. */
 function comparisonMs(
   { status, pendingWrites }: ReporterEntry,
-  wasSynced: boolean,
+  wasSettled: boolean,
   backlog: Backlog,
   nowMs: number,
 ): number {
   // The end of all writes is an event, and counts from before it would need a second write.
-  const isBrief = wasSynced && pendingWrites.blockedCount === 0 && nowMs < backlog.dueMs;
-  return isBrief ? backlog.dueMs : status.compareDueMs(wasSynced ? backlog.dueMs : Infinity);
+  const isBrief = wasSettled && pendingWrites.blockedCount === 0 && nowMs < backlog.oldMs;
+  return isBrief ? backlog.oldMs : status.compareDueMs(wasSettled ? backlog.reportMs : Infinity);
 }
 
 /** Records that nothing differs. Returns when that may change without an event, monotonic ms; undefined: never. */
 function unchangedUntilMs(
   entry: ReporterEntry,
   sources: StatusScheduleSources,
-  { pending, dueMs }: Backlog,
+  { pending, reportMs }: Backlog,
   nowMs: number,
 ): number | undefined {
   const { status } = entry;
@@ -122,27 +132,29 @@ function unchangedUntilMs(
   status.settle(pending > 0 || endMs !== undefined);
   if (pending === 0) return endMs;
   status.compared(nowMs);
-  return status.compareDueMs(dueMs);
+  return status.compareDueMs(reportMs);
 }
 
 /** Returns when a status of which only counts changed is written, or considered again; `nowMs` or earlier: now. */
 function countsMs(
   entry: ReporterEntry,
   sources: StatusScheduleSources,
-  { pending, dueMs }: Backlog,
+  { pending, oldMs, reportMs }: Backlog,
   nowMs: number,
 ): number {
   const { status, key } = entry;
   const endMs = nextEndMs(entry, sources, nowMs) ?? Infinity;
-  const countsDueMs = status.countsDueMs(sources.registry.size);
-  if (nowMs < countsDueMs) {
+  // The report of the backlog will contain the counts.
+  const waitsForReport = oldMs <= nowMs && nowMs < reportMs;
+  const dueMs = waitsForReport ? reportMs : status.countsDueMs(sources.registry.size);
+  if (nowMs < dueMs) {
     if (pending > 0) status.compared(nowMs);
-    const compareMs = pending > 0 ? status.compareDueMs(dueMs) : Infinity;
-    return Math.min(countsDueMs, compareMs, endMs);
+    const compareMs = pending > 0 ? status.compareDueMs(reportMs) : Infinity;
+    return Math.min(dueMs, compareMs, endMs);
   }
   const slotMs = sources.flapping.statusDelayMs(key, nowMs);
   if (slotMs === 0) return nowMs;
-  return Math.min(nowMs + slotMs, nowMs < dueMs ? dueMs : Infinity, endMs);
+  return Math.min(nowMs + slotMs, nowMs < reportMs ? reportMs : Infinity, endMs);
 }
 
 /** Returns when a conflict or the flapping of a tunnel ends, which no event announces. */

@@ -1,6 +1,7 @@
 import { pino } from 'pino';
 
 import type { ReporterObjectApi, SliceObjectApi, TunnelObjectApi } from '../../src/controller/object-api.ts';
+import type { ReportSummary } from '../../src/controller/reporter-enqueuer.ts';
 import type { CreateOwnership } from '../../src/controller/reporter-registry.ts';
 import type { RecordedTransition } from '../../src/controller/transition-recorder.ts';
 import { ReplicaRegistry } from '../../src/controller/replica-registry.ts';
@@ -251,12 +252,20 @@ export function createMultiReplicaHarness(removalHold: RemovalHoldRule = NO_REMO
         caches.slices.onKindMissing();
       },
       /** Opens a stream of an Envoy to this replica and sends its first report. */
-      connect(reporter: ReporterId, report: Report): void {
+      connect(
+        reporter: ReporterId,
+        report: Report,
+        rejected: ReportSummary['rejected'] = NONE_REJECTED.rejected,
+      ): void {
         intake.reporterConnected(reporter, PLAIN_ENVOY, ANONYMOUS);
-        instance.report(reporter, report);
+        instance.report(reporter, report, rejected);
       },
-      report(reporter: ReporterId, report: Report): void {
-        intake.accept(reporter, { ...report, ...NONE_REJECTED }, clock.monotonicMs());
+      report(
+        reporter: ReporterId,
+        report: Report,
+        rejected: ReportSummary['rejected'] = NONE_REJECTED.rejected,
+      ): void {
+        intake.accept(reporter, { ...report, rejected }, clock.monotonicMs());
       },
       disconnect: (reporter: ReporterId): void => intake.reporterDisconnected(reporter, 'StreamEnded'),
       /** Holds the calls of this replica from now on. */

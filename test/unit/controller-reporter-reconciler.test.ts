@@ -95,6 +95,27 @@ describe('calls for a reporter', () => {
     expect(calls).to.deep.equal([`patchStatus ${NAME}`]);
   });
 
+  it('write the status once per change also while rejected tunnels keep the reporter from being in sync', async () => {
+    const rejected = { count: 1, first: [{ message: 'name: empty' }] };
+    const condition = (): string | undefined => world.condition(RESPONDER, 'Synced');
+    replica.connect(RESPONDER, fullPush(T1), rejected);
+    await world.advance(20_000);
+    expect(condition()).to.equal('False TunnelsRejected');
+    calls.length = 0;
+    for (let change = 1; change <= 3; change += 1) {
+      replica.report(RESPONDER, delta([tunnel(`added-${change}`)]));
+      await world.advance(20_000);
+      expect(condition()).to.equal('False TunnelsRejected');
+      expect(calls).to.have.lengthOf(change);
+    }
+    world.tunnelApi.create = () => new Promise(() => undefined);
+    replica.report(RESPONDER, delta([tunnel('late')]));
+    await world.advance(9000);
+    expect(condition()).to.equal('False TunnelsRejected');
+    await world.advance(3000);
+    expect(condition(), 'once the write has waited for long').to.equal('False SyncInProgress');
+  });
+
   it('write counts that keep changing every 10 s, and every 20 s with 100 reporters', async () => {
     for (const [reporterCount, intervalS] of [
       [10, 10],
@@ -186,12 +207,21 @@ describe('calls for a reporter', () => {
     await world.advance(20_000);
     expect(late()).to.equal(90);
     expect(calls).to.have.lengthOf(90);
+    const waiting = reporters.findLast((reporter) => world.condition(reporter, 'Synced') === 'True UpToDate');
+    if (waiting === undefined) throw new Error('none waits');
+    replica.report(waiting, delta([]), { count: 1, first: [{ message: 'name: empty' }] });
+    await world.advance(10_000);
+    expect(world.condition(waiting, 'Synced'), 'another reason').to.equal('False TunnelsRejected');
+    replica.report(waiting, fullPush(T1, tunnel('node-2')));
+    calls.length = 0;
+    const lateBefore = late();
     answer();
     await world.advance(1000);
     expect(late(), 'when the objects have been written').to.equal(0);
     await world.advance(60_000);
     // Those that are in sync again, and the counts of the others.
-    expect(calls).to.have.lengthOf(90 + 150);
+    expect(lateBefore).to.be.within(100, 120);
+    expect(calls).to.have.lengthOf(150);
     world.tunnelApi.create = () => new Promise(() => undefined);
     for (const reporter of reporters) replica.report(reporter, delta([tunnel('node-3')]));
     await world.advance(62_000);
