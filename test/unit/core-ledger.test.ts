@@ -172,16 +172,36 @@ describe('ledger', () => {
 });
 
 describe('full push', () => {
-  it('keeps the existing memory if it is repeated with equal tunnels', () => {
+  for (const order of ['the same', 'another']) {
+    it(`keeps the existing memory if it is repeated with equal tunnels in ${order} order`, () => {
+      const ledger = new Ledger();
+      const first = [tunnel('node-1'), tunnel('node-2', { createdAt: undefined })];
+      apply(ledger, RESPONDER, fullPush(...first), NO_OBJECTS);
+      const copies = first.map(copy);
+      const repeated = order === 'the same' ? copies : copies.toReversed();
+      const again = apply(ledger, RESPONDER, fullPush(...repeated), NO_OBJECTS);
+      expect(again).to.deep.equal({ changed: [], becameComplete: false });
+      for (const each of first) {
+        const known = ledger.tunnelState(KEY, each.name);
+        expect(known.state === 'present' && known.tunnel === each, each.name).to.equal(true);
+      }
+    });
+  }
+
+  it('replaces a tunnel by one of another name with the same content', () => {
     const ledger = new Ledger();
-    const first = [tunnel('node-1'), tunnel('node-2', { createdAt: undefined })];
-    apply(ledger, RESPONDER, fullPush(...first), NO_OBJECTS);
-    const again = apply(ledger, RESPONDER, fullPush(...first.map(copy)), NO_OBJECTS);
-    expect(again).to.deep.equal({ changed: [], becameComplete: false });
-    for (const each of first) {
-      const known = ledger.tunnelState(KEY, each.name);
-      expect(known.state === 'present' && known.tunnel === each, each.name).to.equal(true);
-    }
+    apply(ledger, RESPONDER, fullPush(tunnel('node-1', { nodeID: 'a' }), tunnel('node-2')), NO_OBJECTS);
+    const renamed = fullPush(tunnel('node-3', { nodeID: 'a' }), tunnel('node-2'));
+    expect(apply(ledger, RESPONDER, renamed, NO_OBJECTS).changed).to.deep.equal(['node-3', 'node-1']);
+    expect(ledger.tunnelState(KEY, 'node-1').state).to.equal('absent');
+  });
+
+  it('removes a tunnel if it lists another one twice', () => {
+    const ledger = new Ledger();
+    apply(ledger, RESPONDER, fullPush(tunnel('node-1'), tunnel('node-2')), NO_OBJECTS);
+    const repeated = fullPush(tunnel('node-1'), tunnel('node-1'));
+    expect(apply(ledger, RESPONDER, repeated, NO_OBJECTS).changed).to.deep.equal(['node-2']);
+    expect(ledger.tunnelState(KEY, 'node-2').state).to.equal('absent');
   });
 
   it('shares the memory of equal existing objects', () => {
