@@ -162,6 +162,7 @@ function compareTunnels(before: ReadonlyMap<string, Tunnel>, after: ReadonlyMap<
   const changed: string[] = [];
   const drops = new Map<string, number>();
   if (before === after) return { changed, firstRemoved: 0, drops };
+  if (before.size === 0) return { changed: [...after.keys()], firstRemoved: after.size, drops };
   for (const [name, tunnel] of after) {
     const known = before.get(name);
     if (known === tunnel) continue;
