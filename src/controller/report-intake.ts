@@ -4,7 +4,7 @@ import type { Ledger } from '../core/ledger.ts';
 import type { Peer } from '../core/peer.ts';
 import type { Report } from '../core/report.ts';
 import type { EnvoyMetadata, ReporterDisconnectReason } from '../core/reporter-status.ts';
-import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
 import type { Authorizer } from './authorizer.ts';
 import type { FlapRecorder } from './flap-recorder.ts';
 import type { MirroredTunnels } from './mirrored-tunnels.ts';
@@ -66,6 +66,11 @@ export class ReportIntake {
    */
   reporterDisconnected(reporter: ReporterId, reason: ReporterDisconnectReason | 'shutdown'): void {
     if (reason !== 'shutdown') this.#options.reporters.streamClosed(reporter, reason);
+  }
+
+  /** Returns the tunnels that a reporter has reported and still holds, in the order in which they became known. */
+  knownTunnels(reporter: ReporterId): Iterable<Tunnel> {
+    return this.#options.ledger.tunnels(reporterKey(reporter));
   }
 
   /**

@@ -191,6 +191,11 @@ export class Ledger {
     if (state.removed !== undefined) yield* state.removed;
   }
 
+  /** Returns the tunnels that a reporter holds, in the order in which they became known. */
+  tunnels(key: string): Iterable<Tunnel> {
+    return this.#reporters.get(key)?.tunnels.values() ?? [];
+  }
+
   /** Returns the number of tunnels that a reporter holds. */
   tunnelCount(key: string): number {
     return this.#reporters.get(key)?.tunnels.size ?? 0;

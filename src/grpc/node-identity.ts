@@ -73,6 +73,17 @@ export class NodeIdentity {
     };
   }
 
+  /** Returns the reporter that the `node` of a report probably identifies, without checking it; undefined if it cannot. */
+  guess(nodeBytes: Uint8Array | undefined): ReporterId | undefined {
+    if (this.#reporter !== undefined || nodeBytes === undefined) return this.#reporter;
+    try {
+      const { id = '', cluster = '' } = this.#decodeNode(nodeBytes);
+      return { id, cluster };
+    } catch {
+      return undefined;
+    }
+  }
+
   #decode(bytes: Uint8Array): NodeMessage {
     try {
       return this.#decodeNode(bytes);

@@ -19,6 +19,11 @@ export interface ReportSink {
   /** A reporter no longer has a stream here. */
   reporterDisconnected(reporter: ReporterId, reason: LocalDisconnectReason): void;
   /**
+   * Returns the tunnels that a reporter has reported, in the order in which it probably lists them in a full push: equal
+   * ones are then not created again. Empty is always correct.
+   */
+  knownTunnels(reporter: ReporterId): Iterable<Tunnel>;
+  /**
    * Applies a report in memory, synchronously. The report is ACKed when this returns; requests to the API server are
    * sent on a later tick.
    *

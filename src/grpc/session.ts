@@ -5,7 +5,7 @@ import type { Peer } from '../core/peer.ts';
 import type { RejectedTunnels, Violation } from '../core/report.ts';
 import type { EnvoyMetadata } from '../core/reporter-status.ts';
 import { quote } from '../core/text.ts';
-import { reporterKey, type ReporterId } from '../core/tunnel.ts';
+import { reporterKey, type ReporterId, type Tunnel } from '../core/tunnel.ts';
 import type { LogThrottle } from '../log-throttle.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../metrics.ts';
@@ -201,7 +201,7 @@ export class Session {
         if (this.#closed) return;
       }
       const decoded = await runCooperatively(
-        decodeReport(bytes, 2 * this.#options.maxTunnelsPerReporter),
+        decodeReport(bytes, 2 * this.#options.maxTunnelsPerReporter, (node) => this.#knownTunnels(node)),
         this.#options.yieldTurn,
         () => this.#closed,
       );
@@ -212,6 +212,11 @@ export class Session {
     } finally {
       this.#throttle();
     }
+  }
+
+  #knownTunnels(node: Uint8Array | undefined): Iterable<Tunnel> {
+    const reporter = this.#node.guess(node);
+    return reporter === undefined ? [] : this.#options.sink.knownTunnels(reporter);
   }
 
   /** Authorizes the first report before its tunnels are decoded; true if the report has already been answered. */

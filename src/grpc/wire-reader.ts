@@ -23,12 +23,29 @@ export function assertAtEnd(reader: Reader, end: number): void {
   if (reader.pos !== end) throw new RangeError(`message ends at byte ${reader.pos}, declared end is ${end}`);
 }
 
-/** Reads a string; bytes that are not UTF-8 become U+FFFD, so the result is always well-formed. */
-export function readString(reader: Reader, limit: number): string {
+/**
+ * Reads a string; bytes that are not UTF-8 become U+FFFD, so the result is always well-formed.
+ *
+ * @param likely what the string probably is. If it is, and is ASCII, it is returned, and no memory is allocated
+ */
+export function readString(reader: Reader, limit: number, likely?: string): string {
   const end = readFieldEnd(reader, limit);
   const start = reader.pos;
   reader.pos = end;
-  return (reader.buf as Buffer).toString('utf8', start, end);
+  const bytes = reader.buf as Buffer;
+  return likely !== undefined && isAsciiText(bytes, start, end, likely)
+    ? likely
+    : bytes.toString('utf8', start, end);
+}
+
+/** Returns true if the bytes are this text and ASCII. */
+function isAsciiText(bytes: Buffer, start: number, end: number, text: string): boolean {
+  if (text.length !== end - start) return false;
+  for (let index = 0; index < text.length; index += 1) {
+    const code = text.charCodeAt(index);
+    if (code > 0x7f || bytes[start + index] !== code) return false;
+  }
+  return true;
 }
 
 /** Reads bytes as a view into the message. */

@@ -37,6 +37,22 @@ describe('Session', () => {
     expect(fixture.server.connectedReporters).to.equal(1);
   });
 
+  it('keeps the tunnels in memory that a reporter reports again when it reconnects', async () => {
+    await serve();
+    const before = fullPush(500);
+    const after = { ...before, added_tunnels: before.added_tunnels?.toSpliced(400, 1) ?? [] };
+    for (const report of [before, after]) {
+      const stream = fixture.open();
+      stream.sendBytes(firstReport('r-0', { ...report, nonce: 1 }));
+      await stream.next();
+    }
+    const [first = [], second = []] = fixture.applied.map(({ report }) => report.added);
+    expect(second.map(({ name }) => name)).to.deep.equal(
+      first.map(({ name }) => name).filter((name) => name !== 'tunnel-400'),
+    );
+    expect(second.slice(0, 400).every((tunnel, index) => tunnel === first[index])).to.equal(true);
+  });
+
   it('requires node in the first report only', async () => {
     await serve();
     const stream = fixture.open();

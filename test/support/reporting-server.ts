@@ -64,6 +64,8 @@ export async function startTestServer(options: TestServerOptions = {}) {
         reporterDisconnected?.(reporter, why);
         connectionEvents.push(`${reporter.id} disconnected`);
       },
+      // Those of the last report.
+      knownTunnels: ({ id }) => applied.findLast(({ reporter }) => reporter.id === id)?.report.added ?? [],
       accept(reporter, report, receivedMs) {
         const limitExceeded = accept?.(reporter, report, receivedMs);
         if (limitExceeded === undefined) applied.push({ reporter, report });

@@ -40,7 +40,12 @@ const server = new ReportingServer({
   maxStreamAgeMs: 3_600_000,
   random: Math.random,
   // Reports are discarded, so that only the server buffers anything.
-  sink: { reporterConnected() {}, reporterDisconnected() {}, accept: () => undefined },
+  sink: {
+    reporterConnected() {},
+    reporterDisconnected() {},
+    knownTunnels: () => [],
+    accept: () => undefined,
+  },
   onLargeReport: () => undefined,
   clock: systemClock,
   metrics,

@@ -9,8 +9,8 @@ import { requestBytes, requestOf, type RequestFields, type TunnelFields } from '
 
 const RUNS = 2000;
 
-function decode(bytes: Buffer): DecodedReport {
-  const work = decodeReport(bytes);
+function decode(bytes: Buffer, known: Iterable<Tunnel> = []): DecodedReport {
+  const work = decodeReport(bytes, undefined, () => known);
   for (;;) {
     const step = work.next();
     if (step.done === true) return step.value;
@@ -112,6 +112,43 @@ describe('decodeReport compared with protobufjs', () => {
       { numRuns: RUNS },
     );
   });
+});
+
+describe('decodeReport with known tunnels', () => {
+  const part = fc.constantFrom('', 'a', 'b', 'acme', 'ä', 'é'.normalize('NFD'), '\u00ff', '日本', '\u007f');
+  const tunnelFields = fc
+    .record({
+      name: part,
+      identity: optional(fc.record({ tenant_id: part, cluster_id: part, node_id: part })),
+      created_at: optional(fc.record({ seconds: fc.constantFrom('0', '1'), nanos: fc.constantFrom(0, 5) })),
+    })
+    .map(defined);
+  const reports = fc.array(fc.tuple(tunnelFields, fc.boolean(), tunnelFields), { maxLength: 12 });
+
+  it('returns the same, and the known tunnels for as long as the report lists them', () => {
+    fc.assert(
+      fc.property(reports, (pairs) => {
+        const report = requestBytes({ added_tunnels: pairs.map(([reported]) => reported) });
+        const before = pairs.map(([reported, isChanged, other]) => (isChanged ? other : reported));
+        const known = decode(requestBytes({ added_tunnels: before })).added;
+        const { added, rejected } = decode(report, known);
+        const plain = decode(report);
+        expect(added).to.deep.equal(plain.added);
+        expect(rejected).to.deep.equal(plain.rejected);
+        if (rejected.count > 0) return;
+        let index = 0;
+        while (index < Math.min(added.length, known.length) && sameText(plain.added[index], known[index])) {
+          expect(added[index] === known[index], `tunnel ${index}`).to.equal(true);
+          index += 1;
+        }
+      }),
+      { numRuns: RUNS },
+    );
+  });
+
+  function sameText(a: Tunnel | undefined, b: Tunnel | undefined): boolean {
+    return JSON.stringify(a) === JSON.stringify(b);
+  }
 });
 
 /** The encoding of a field, and its value. */

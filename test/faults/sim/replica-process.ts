@@ -122,6 +122,7 @@ export function startReplicaProcess(options: ReplicaProcessOptions): ReplicaProc
       reporterConnected: (reporter, envoy, peer, isReconnect) =>
         intake.reporterConnected(reporter, envoy, peer, isReconnect),
       reporterDisconnected: (reporter, reason) => intake.reporterDisconnected(reporter, reason),
+      knownTunnels: (reporter) => intake.knownTunnels(reporter),
       accept(reporter, report, receivedMs) {
         options.beforeReport(reporter, report);
         const exceeded = intake.accept(reporter, report, receivedMs);
