@@ -35,7 +35,7 @@ COPY proto proto
 COPY crds crds
 USER 65532:65532
 ENV NODE_ENV=production
-RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "--liftoff-only", "/app/dist/warm-up.js", "/tmp/compile-cache"]
+RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "--liftoff-only", "--heap-growing-percent=40", "/app/dist/warm-up.js", "/tmp/compile-cache"]
 
 # Adds that code, unless the image is for another platform, and removes the program that has written it.
 FROM build AS complete
@@ -59,4 +59,4 @@ USER 65532:65532
 ENV NODE_ENV=production MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072
 EXPOSE 18000 8080
 # The variables of glibc and the flags of V8 are those of src/main.ts: less memory, and no delay after an idle time.
-ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "--liftoff-only", "/app/dist/main.js"]
+ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=8", "--no-flush-bytecode", "--liftoff-only", "--heap-growing-percent=40", "/app/dist/main.js"]

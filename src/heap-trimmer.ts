@@ -19,12 +19,6 @@ const REDUCER_DELAY_MS = 2000;
  * is all of it. V8 considers returning memory only after a collection, which slow growth may not cause for hours.
  */
 const MARKING_TRIGGER_PERCENT = 5;
-/**
- * How far the heap may grow beyond what a collection has found in use before the next complete one. V8 alone allows up
- * to 300 %, which decides the peak of a burst, and 10 % after the memory saver, so that a few changes per second then
- * cause a collection, and its pauses, several times per minute.
- */
-const GROWTH_PERCENT = 40;
 /** 10 s: enough for V8 to start, to mark 100,000 objects between other work, and to return the free memory. */
 const TRIM_POLLS = 5;
 /** How often trimming is tried after one burst. V8 sometimes keeps most of the memory the first time. */
@@ -48,8 +42,6 @@ export interface HeapControl {
   usedBytes(): number;
   /** Returns the part of `usedBytes` outside of the young generation, which only a complete collection can decrease. */
   oldBytes(): number;
-  /** Makes V8 start a complete collection whenever the heap has grown by 40 % since the last one. */
-  limitGrowth(): void;
   /** Makes V8 return memory as soon as possible, at the cost of more collections. */
   setMemorySaver(on: boolean): void;
 }
@@ -59,9 +51,6 @@ export const v8Heap: HeapControl = {
   committedBytes: () => sumOverSpaces('space_size'),
   usedBytes: () => sumOverSpaces('space_used_size'),
   oldBytes: () => sumOverSpaces('space_used_size', (name) => !name.startsWith('new_')),
-  limitGrowth() {
-    setFlagsFromString(`--heap-growing-percent=${GROWTH_PERCENT}`);
-  },
   setMemorySaver(on) {
     setFlagsFromString(`--gc-memory-reducer-start-delay-ms=${REDUCER_DELAY_MS}`);
     // Only set while idle: under load they cost 25 % more CPU per object.
@@ -113,10 +102,9 @@ export class HeapTrimmer {
     this.#options = options;
   }
 
-  /** Limits the growth of the heap, and starts to compare the heap with what it is now. */
+  /** Starts to compare the heap with what it is now. */
   start(): void {
-    const { heap, clock, log } = this.#options;
-    heap.limitGrowth();
+    const { clock, log } = this.#options;
     this.#setBaseline();
     this.#stopPolling = runPeriodically(clock, log, {
       name: 'return unused memory',

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072 node --max-semi-space-size=8 --no-flush-bytecode --liftoff-only
+#!/usr/bin/env -S MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072 node --max-semi-space-size=8 --no-flush-bytecode --liftoff-only --heap-growing-percent=40
 // Without the first flag, V8 lets the young generation grow to 128 MiB while much is alive, as in a full push, and keeps
 // it; without the second one, it compiles code again that was not used for a while (docs/decisions/0017-v8-flags.md).
 // Without the third one, it optimizes the HTTP parser of undici, through which requests to a proxy are sent, and the

@@ -20,14 +20,12 @@ import {
   spawnGuarded,
 } from '../../control-plane/process-supervisor.ts';
 import type { ControlPlane } from '../../control-plane/start.ts';
+import { readShebang } from '../../build/shebang.ts';
 import { COMPILE_CACHE } from './compile-cache.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 /** The image's ENTRYPOINT, from source. */
-const ENTRYPOINT = [
-  ...['--max-semi-space-size=8', '--no-flush-bytecode', '--liftoff-only'],
-  join(ROOT, 'src', 'main.ts'),
-];
+const ENTRYPOINT = [...readShebang(join(ROOT, 'src', 'main.ts')).nodeFlags, join(ROOT, 'src', 'main.ts')];
 const SYNC_INTERVAL_MS = 250;
 
 interface Probe {
