@@ -68,7 +68,7 @@ export class ReportIntake {
     if (reason !== 'shutdown') this.#options.reporters.streamClosed(reporter, reason);
   }
 
-  /** Returns the tunnels that a reporter has reported and still holds, in the order in which they became known. */
+  /** Returns the tunnels that a reporter holds, in the order in which they became known; see `Ledger.tunnels`. */
   knownTunnels(reporter: ReporterId): Iterable<Tunnel> {
     return this.#options.ledger.tunnels(reporterKey(reporter));
   }

@@ -191,9 +191,13 @@ export class Ledger {
     if (state.removed !== undefined) yield* state.removed;
   }
 
-  /** Returns the tunnels that a reporter holds, in the order in which they became known. */
+  /**
+   * Returns the tunnels that a reporter holds, in the order in which they became known; none if the grant does not permit
+   * all of them, because another peer that takes over must not learn about those.
+   */
   tunnels(key: string): Iterable<Tunnel> {
-    return this.#reporters.get(key)?.tunnels.values() ?? [];
+    const state = this.#reporters.get(key);
+    return state === undefined || (state.denied?.size ?? 0) > 0 ? [] : state.tunnels.values();
   }
 
   /** Returns the number of tunnels that a reporter holds. */

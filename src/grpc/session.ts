@@ -215,8 +215,10 @@ export class Session {
   }
 
   #knownTunnels(node: Uint8Array | undefined): Iterable<Tunnel> {
-    const reporter = this.#node.guess(node);
-    return reporter === undefined ? [] : this.#options.sink.knownTunnels(reporter);
+    const { policy, sink } = this.#options;
+    // With policies, the reporter of a first report has been authorized before.
+    const reporter = policy.hasPolicies ? this.reporter : this.#node.guess(node);
+    return reporter === undefined ? [] : sink.knownTunnels(reporter);
   }
 
   /** Authorizes the first report before its tunnels are decoded; true if the report has already been answered. */

@@ -27,8 +27,8 @@ interface ComparedReport {
   readonly rejectedCount: number;
 }
 
-function read(bytes: Buffer): ComparedReport {
-  const { node, rejected, ...rest } = decode(bytes);
+function read(bytes: Buffer, known?: Iterable<Tunnel>): ComparedReport {
+  const { node, rejected, ...rest } = decode(bytes, known);
   return { ...rest, node: node && Buffer.from(node), rejectedCount: rejected.count };
 }
 
@@ -269,7 +269,10 @@ describe('decodeReport with adversarial encodings', () => {
   it('uses the last of several equal fields, merges messages, and skips unknown fields', () => {
     fc.assert(
       fc.property(request, (fields) => {
-        expect(read(concat(...fields.map(({ bytes }) => bytes)))).to.deep.equal(expectedReport(fields));
+        const bytes = concat(...fields.map((field) => field.bytes));
+        expect(read(bytes)).to.deep.equal(expectedReport(fields));
+        const known = decode(bytes).added;
+        expect(read(bytes, known), 'with known tunnels').to.deep.equal(expectedReport(fields));
       }),
       { numRuns: RUNS },
     );
