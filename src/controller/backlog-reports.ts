@@ -1,25 +1,31 @@
-/** So many backlogs are reported without a delay, as soon as they are old enough. */
-const BURST = 50;
-const INTERVAL_MS = 500;
-/** The longest delay, however many reporters wait. */
-const MAX_DELAY_MS = 300_000;
+import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
+
+const MIN_RATE: Rate = { burst: 50, perSecond: 2 };
+/** All backlogs are reported within this time, however many reporters there are. */
+const MAX_DELAY_SECONDS = 300;
+/** The interval at which a waiting report is tried again; the reports of this time are possible at once. */
+const RETRY_SECONDS = 10;
 
 /**
- * Spreads the status writes that report a backlog: 50 at once, then 2 per second, and faster if there are more than 600
+ * Limits the status writes that report a backlog: 50 at once, then 2 per second, and more if there are more than 600
  * reporters. When the objects of many reporters change at the same time, they all wait until the last ones are written,
  * and two status writes of each, which cost the API server as much as five objects, would make all of them wait longer.
- *
- * Each backlog gets a time of its own, so that waiting ones are not evaluated repeatedly.
  */
 export class BacklogReports {
-  #nextMs = Number.NEGATIVE_INFINITY;
+  readonly #bucket = newBucket();
 
-  /** Returns when a backlog that is old enough now is reported, monotonic ms: `nowMs` or later. */
-  reserve(reporterCount: number, nowMs: number): number {
-    const intervalMs = Math.min(INTERVAL_MS, MAX_DELAY_MS / reporterCount);
-    const earliestMs = nowMs - (BURST - 1) * intervalMs;
-    const slotMs = Math.min(Math.max(this.#nextMs, earliestMs), nowMs + MAX_DELAY_MS);
-    this.#nextMs = slotMs + intervalMs;
-    return Math.max(slotMs, nowMs);
+  /** Returns true if a backlog may be reported now. */
+  isAllowed(reporterCount: number, nowMs: number): boolean {
+    return delayMs(this.#bucket, rateFor(reporterCount), nowMs) === 0;
   }
+
+  /** Records a report. */
+  report(reporterCount: number, nowMs: number): void {
+    take(this.#bucket, rateFor(reporterCount), nowMs);
+  }
+}
+
+function rateFor(reporterCount: number): Rate {
+  const perSecond = Math.max(MIN_RATE.perSecond, reporterCount / MAX_DELAY_SECONDS);
+  return { burst: Math.max(MIN_RATE.burst, perSecond * RETRY_SECONDS), perSecond };
 }

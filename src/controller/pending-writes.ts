@@ -12,8 +12,8 @@ export class PendingWrites {
   #skippedChangeSinceMs: number | undefined;
   #deletionsDeferred = false;
   #backlogSinceMs: number | undefined;
-  /** When the status reports the backlog, monotonic ms; undefined until it is old enough. */
-  #backlogReportMs: number | undefined;
+  /** True once the status may report the backlog, until it ends. */
+  mayReportBacklog = false;
   /** The number of tunnels by item whose write is rejected; undefined while there are none. */
   #rejected: Map<string, number> | undefined;
   /** The sum of `#rejected`. */
@@ -139,7 +139,7 @@ export class PendingWrites {
   /** Records that no write waits. */
   endBacklog(): void {
     this.#backlogSinceMs = undefined;
-    this.#backlogReportMs = undefined;
+    this.mayReportBacklog = false;
   }
 
   /**
@@ -193,20 +193,6 @@ export class PendingWrites {
     if (waiting <= this.blockedCount) return Number.POSITIVE_INFINITY;
     this.#backlogSinceMs ??= nowMs;
     return this.#backlogSinceMs + BACKLOG_THRESHOLD_MS;
-  }
-
-  /**
-   * Sets when the status reports the backlog, which is old, unless that is set. Returns that time.
-   *
-   * @param reserve called if it is not set
-   */
-  scheduleBacklogReport(reserve: () => number): number {
-    return (this.#backlogReportMs ??= reserve());
-  }
-
-  /** Returns true if the status reports the backlog. */
-  isBacklogReported(nowMs: number): boolean {
-    return this.#backlogReportMs !== undefined && nowMs >= this.#backlogReportMs;
   }
 
   #endBacklogIfOnlyBlocked(waiting: number): void {

@@ -22,7 +22,7 @@ import type { EventRecorder } from './event-recorder.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import type { RewriteRecorder } from './rewrite-recorder.ts';
 import { REWRITE_RETRY_MS } from './rewritten-objects.ts';
-import { collectStatusInputs, rewrittenSummary } from './status-inputs.ts';
+import { collectStatusInputs, NOTHING_SHOWN, rewrittenSummary } from './status-inputs.ts';
 import { nextStatusWrite, type StatusScheduleSources } from './status-schedule.ts';
 import type { TunnelEnqueuer } from './tunnel-enqueuer.ts';
 import type { Outcome, Reconciler } from './workers.ts';
@@ -143,7 +143,7 @@ export class ReporterReconciler implements Reconciler {
         cache.upsert(created);
         ({ resourceVersion } = created.metadata);
       }
-      const collected = collectStatusInputs(entry, this.#options, clock.monotonicMs(), false);
+      const collected = collectStatusInputs(entry, this.#options, clock.monotonicMs(), NOTHING_SHOWN);
       const disconnects = [...this.#disconnectOfLostOwner(key), ...collected.disconnects];
       const inputs = { ...collected, disconnects };
       const patch = {

@@ -30,16 +30,23 @@ export interface StatusSources {
   readonly limiter: RewriteLimiter;
 }
 
-/**
- * Returns what the status of a reporter should report now.
- *
- * @param isSettled true if the status reports now that no object waits to be written
- */
+/** What the status shows now, as far as what it should report depends on that. */
+export interface ShownSync {
+  /** The reason of Synced if it implies that no object waits to be written. */
+  readonly settled: 'UpToDate' | 'TunnelsRejected' | undefined;
+  /** True if a settled status may report now that objects have waited for long. */
+  readonly reportsBacklog: boolean;
+}
+
+/** For a status that this owner has not written yet. */
+export const NOTHING_SHOWN: ShownSync = { settled: undefined, reportsBacklog: true };
+
+/** Returns what the status of a reporter should report now. */
 export function collectStatusInputs(
   entry: ReporterEntry,
   sources: StatusSources,
   nowMs: number,
-  isSettled: boolean,
+  shown: ShownSync,
 ): StatusInputs {
   const { stream } = entry;
   const { disconnects } = entry.status;
@@ -62,7 +69,7 @@ export function collectStatusInputs(
   const { unwritten, limited, extra } = diffObjects(entry, sources);
   return {
     connected: 'StreamOpen',
-    synced: syncStatus(entry, sources, nowMs, unwritten > 0 || extra, isSettled),
+    synced: syncStatus(entry, sources, unwritten > 0 || extra, shown),
     conflict,
     flapping,
     connectedSince: stream.connectedSince,
@@ -189,9 +196,8 @@ export function rewrittenSummary({
 function syncStatus(
   entry: ReporterEntry,
   { ledger, queue }: StatusSources,
-  nowMs: number,
   hasDiff: boolean,
-  isSettled: boolean,
+  { settled, reportsBacklog }: ShownSync,
 ): SyncStatus {
   const { key, stream, pendingWrites } = entry;
   const { rejectedCount, lastRejection, deletionsDeferred } = pendingWrites;
@@ -207,8 +213,7 @@ function syncStatus(
   // The condition Flapping reports the writes for flapping tunnels, which would otherwise make this one flap as well.
   const isPending = hasDiff || queue.pending(key) > pendingWrites.limitedCount || deletionsDeferred;
   // Becomes settled only without waiting writes, and is so until writes have waited for long.
-  if (isPending && (!isSettled || pendingWrites.isBacklogReported(nowMs)))
-    return { reason: 'SyncInProgress' };
+  if (isPending && (settled === undefined || reportsBacklog)) return { reason: 'SyncInProgress' };
   const denied = ledger.firstDenied(key);
   const tunnels = (stream?.rejected ?? 0) + ledger.deniedCount(key);
   if (stream !== undefined && tunnels > 0) {
@@ -217,5 +222,5 @@ function syncStatus(
       stream.rejected === 0 && denied !== undefined ? deniedTunnelMessage(denied) : stream.firstRejection;
     return { reason: 'TunnelsRejected', tunnels, first };
   }
-  return { reason: 'UpToDate' };
+  return { reason: isPending && settled !== 'UpToDate' ? 'SyncInProgress' : 'UpToDate' };
 }

@@ -5,7 +5,12 @@ import type { BacklogReports } from './backlog-reports.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
-import { collectStatusInputs, rewrittenSummary, type StatusSources } from './status-inputs.ts';
+import {
+  collectStatusInputs,
+  rewrittenSummary,
+  type ShownSync,
+  type StatusSources,
+} from './status-inputs.ts';
 
 /** The reasons of Synced that are written without waiting for the counts. */
 const URGENT_REASONS = ['WritesRejected', 'RewrittenByAdmission', 'RemovalsHeld'] as const;
@@ -34,16 +39,22 @@ export function nextStatusWrite(
   sources: StatusScheduleSources,
   nowMs: number,
 ): StatusAction {
-  const { status } = entry;
+  const { status, pendingWrites } = entry;
+  const { backlogReports, registry } = sources;
   const pending = sources.queue.pending(entry.key);
-  const wasSettled = isSettled(before);
-  const backlog = updateBacklog(entry, pending, wasSettled, sources, nowMs);
+  const settled = settledReason(before);
+  const wasSettled = settled !== undefined;
+  const oldMs = pendingWrites.updateBacklog(pending, nowMs);
+  const reportsBacklog =
+    nowMs >= oldMs && (pendingWrites.mayReportBacklog || backlogReports.isAllowed(registry.size, nowMs));
+  const waitsForReport = wasSettled && nowMs >= oldMs && !reportsBacklog;
+  const backlog = { pending, oldMs, waitsForReport };
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
   if (pending > 0 && entry.stream !== undefined && !showsOtherReason(entry, before, sources, nowMs)) {
     const compareMs = comparisonMs(entry, wasSettled, backlog, nowMs);
     if (nowMs < compareMs) return { type: 'wait', atMs: compareMs };
   }
-  const inputs = collectStatusInputs(entry, sources, nowMs, wasSettled);
+  const inputs = collectStatusInputs(entry, sources, nowMs, { settled, reportsBacklog });
   const { rewritten } = status;
   if (rewritten !== undefined && statusChange(inputs, rewritten) !== 'conditions') {
     // Even if nothing differs: only the response to a write shows whether it is rewritten.
@@ -58,7 +69,13 @@ export function nextStatusWrite(
     if (nowMs < atMs) return { type: 'wait', atMs };
   }
   const waitMs = status.tryTake(nowMs);
-  return waitMs > 0 ? { type: 'wait', atMs: nowMs + waitMs } : { type: 'write', inputs };
+  if (waitMs > 0) return { type: 'wait', atMs: nowMs + waitMs };
+  if (wasSettled && inputs.synced.reason === 'SyncInProgress' && !pendingWrites.mayReportBacklog) {
+    backlogReports.report(registry.size, nowMs);
+    // If the write fails, it is repeated without another delay.
+    pendingWrites.mayReportBacklog = true;
+  }
+  return { type: 'write', inputs };
 }
 
 /** The writes of a reporter that wait. */
@@ -66,31 +83,15 @@ interface Backlog {
   readonly pending: number;
   /** When they have waited for long, monotonic ms; Infinity if none waits for a worker. */
   readonly oldMs: number;
-  /** When the status reports that, monotonic ms: `oldMs` or later; Infinity if none waits for a worker. */
-  readonly reportMs: number;
+  /** True if they have waited for long, and the status may not report that yet. */
+  readonly waitsForReport: boolean;
 }
 
-/** Starts or ends the backlog, and reserves a time for its report once it is old. */
-function updateBacklog(
-  { pendingWrites }: ReporterEntry,
-  pending: number,
-  wasSettled: boolean,
-  { backlogReports, registry }: StatusScheduleSources,
-  nowMs: number,
-): Backlog {
-  const oldMs = pendingWrites.updateBacklog(pending, nowMs);
-  // A status that reports waiting writes already needs no time for it.
-  const reportMs =
-    wasSettled && nowMs >= oldMs
-      ? pendingWrites.scheduleBacklogReport(() => backlogReports.reserve(registry.size, nowMs))
-      : oldMs;
-  return { pending, oldMs, reportMs };
-}
-
-/** Returns true if the status reports that no object waits to be written. */
-function isSettled(status: ReporterStatus | undefined): boolean {
+/** Returns the reason of Synced if it implies that no object waits to be written. */
+function settledReason(status: ReporterStatus | undefined): ShownSync['settled'] {
   const synced = findCondition(status?.conditions, 'Synced');
-  return synced?.status === 'True' || synced?.reason === 'TunnelsRejected';
+  if (synced?.status === 'True') return 'UpToDate';
+  return synced?.reason === 'TunnelsRejected' ? 'TunnelsRejected' : undefined;
 }
 
 /** Returns true if the status shows other urgent reasons, or flapping, than there are. */
@@ -117,14 +118,14 @@ function comparisonMs(
 ): number {
   // The end of all writes is an event, and counts from before it would need a second write.
   const isBrief = wasSettled && pendingWrites.blockedCount === 0 && nowMs < backlog.oldMs;
-  return isBrief ? backlog.oldMs : status.compareDueMs(wasSettled ? backlog.reportMs : Infinity);
+  return isBrief ? backlog.oldMs : status.compareDueMs(wasSettled ? backlog.oldMs : Infinity);
 }
 
 /** Records that nothing differs. Returns when that may change without an event, monotonic ms; undefined: never. */
 function unchangedUntilMs(
   entry: ReporterEntry,
   sources: StatusScheduleSources,
-  { pending, reportMs }: Backlog,
+  { pending, oldMs }: Backlog,
   nowMs: number,
 ): number | undefined {
   const { status } = entry;
@@ -132,29 +133,28 @@ function unchangedUntilMs(
   status.settle(pending > 0 || endMs !== undefined);
   if (pending === 0) return endMs;
   status.compared(nowMs);
-  return status.compareDueMs(reportMs);
+  return status.compareDueMs(oldMs);
 }
 
 /** Returns when a status of which only counts changed is written, or considered again; `nowMs` or earlier: now. */
 function countsMs(
   entry: ReporterEntry,
   sources: StatusScheduleSources,
-  { pending, oldMs, reportMs }: Backlog,
+  { pending, oldMs, waitsForReport }: Backlog,
   nowMs: number,
 ): number {
   const { status, key } = entry;
   const endMs = nextEndMs(entry, sources, nowMs) ?? Infinity;
   // The report of the backlog will contain the counts.
-  const waitsForReport = oldMs <= nowMs && nowMs < reportMs;
-  const dueMs = waitsForReport ? reportMs : status.countsDueMs(sources.registry.size);
+  const dueMs = waitsForReport ? Infinity : status.countsDueMs(sources.registry.size);
   if (nowMs < dueMs) {
     if (pending > 0) status.compared(nowMs);
-    const compareMs = pending > 0 ? status.compareDueMs(reportMs) : Infinity;
+    const compareMs = pending > 0 ? status.compareDueMs(oldMs) : Infinity;
     return Math.min(dueMs, compareMs, endMs);
   }
   const slotMs = sources.flapping.statusDelayMs(key, nowMs);
   if (slotMs === 0) return nowMs;
-  return Math.min(nowMs + slotMs, nowMs < reportMs ? reportMs : Infinity, endMs);
+  return Math.min(nowMs + slotMs, nowMs < oldMs ? oldMs : Infinity, endMs);
 }
 
 /** Returns when a conflict or the flapping of a tunnel ends, which no event announces. */
