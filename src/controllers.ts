@@ -1,6 +1,5 @@
 import type { Clock } from './clock.ts';
 import { Authorizer } from './controller/authorizer.ts';
-import { BacklogReports } from './controller/backlog-reports.ts';
 import { CreationTimes, type CreationTimesOptions } from './controller/creation-times.ts';
 import { Departures } from './controller/departures.ts';
 import { ExpectationCache } from './controller/expectation-cache.ts';
@@ -38,6 +37,7 @@ import { SlicePlanner } from './controller/slice-planner.ts';
 import { SliceReconciler } from './controller/slice-reconciler.ts';
 import { SliceTransitionRecorder } from './controller/slice-transitions.ts';
 import { SliceWriter } from './controller/slice-writer.ts';
+import { StatusBudget } from './controller/status-budget.ts';
 import { TakeoverController, type TakeoverControllerOptions } from './controller/takeover-controller.ts';
 import { TransitionRecorder, type TransitionSink } from './controller/transition-recorder.ts';
 import { TunnelCache } from './controller/tunnel-cache.ts';
@@ -435,7 +435,7 @@ export function createControllers(options: ControllersOptions): Controllers {
       settings,
       flapping,
       limiter,
-      backlogReports: new BacklogReports(),
+      statusBudget: new StatusBudget(),
       events,
       rewrites,
       clock,

@@ -1,10 +1,10 @@
 import { findCondition } from '../core/kubernetes.ts';
 import type { ReporterStatus } from '../core/reporter-object.ts';
 import { statusChange, type StatusInputs } from '../core/reporter-status.ts';
-import type { BacklogReports } from './backlog-reports.ts';
 import type { ReporterEntry } from './reporter-entry.ts';
 import type { ReporterRegistry } from './reporter-registry.ts';
 import { OWN_OBJECT } from './rewritten-objects.ts';
+import { STATUS_RETRY_MS, type StatusBudget } from './status-budget.ts';
 import {
   collectStatusInputs,
   rewrittenSummary,
@@ -24,12 +24,12 @@ export type StatusAction =
 /** What the decision depends on, in addition to the entry and the status. */
 export interface StatusScheduleSources extends StatusSources {
   readonly registry: Pick<ReporterRegistry, 'size'>;
-  readonly backlogReports: BacklogReports;
+  readonly statusBudget: StatusBudget;
 }
 
 /**
  * Decides whether the status of a reporter must be written: immediately if its meaning changed, with a delay if only
- * counts changed. Takes a write that it returns from the reporter's rate.
+ * counts changed. Takes a write that it returns from the reporter's rate, and from the budget if it could have waited.
  *
  * @param before the status as last seen
  */
@@ -40,15 +40,14 @@ export function nextStatusWrite(
   nowMs: number,
 ): StatusAction {
   const { status, pendingWrites } = entry;
-  const { backlogReports, registry } = sources;
   const pending = sources.queue.pending(entry.key);
   const settled = settledReason(before);
   const wasSettled = settled !== undefined;
   const oldMs = pendingWrites.updateBacklog(pending, nowMs);
-  const reportsBacklog =
-    nowMs >= oldMs && (pendingWrites.mayReportBacklog || backlogReports.isAllowed(registry.size, nowMs));
+  const hasBudget = sources.statusBudget.isAvailable(sources.registry.size, nowMs);
+  const reportsBacklog = nowMs >= oldMs && (pendingWrites.mayReportBacklog || hasBudget);
   const waitsForReport = wasSettled && nowMs >= oldMs && !reportsBacklog;
-  const backlog = { pending, oldMs, waitsForReport };
+  const backlog = { pending, oldMs, waitsForReport, hasBudget };
   // With pending writes, even rejected ones, counting takes a comparison of each tunnel: not for every change.
   if (pending > 0 && entry.stream !== undefined && !showsOtherReason(entry, before, sources, nowMs)) {
     const compareMs = comparisonMs(entry, wasSettled, backlog, nowMs);
@@ -70,11 +69,11 @@ export function nextStatusWrite(
   }
   const waitMs = status.tryTake(nowMs);
   if (waitMs > 0) return { type: 'wait', atMs: nowMs + waitMs };
-  if (wasSettled && inputs.synced.reason === 'SyncInProgress' && !pendingWrites.mayReportBacklog) {
-    backlogReports.report(registry.size, nowMs);
-    // If the write fails, it is repeated without another delay.
-    pendingWrites.mayReportBacklog = true;
-  }
+  const isReport = wasSettled && inputs.synced.reason === 'SyncInProgress';
+  if (change === 'counts' || (isReport && !pendingWrites.mayReportBacklog))
+    sources.statusBudget.take(sources.registry.size, nowMs);
+  // If the write fails, it is repeated without another delay.
+  if (isReport) pendingWrites.mayReportBacklog = true;
   return { type: 'write', inputs };
 }
 
@@ -85,6 +84,8 @@ interface Backlog {
   readonly oldMs: number;
   /** True if they have waited for long, and the status may not report that yet. */
   readonly waitsForReport: boolean;
+  /** True if the status may be written although that could wait. */
+  readonly hasBudget: boolean;
 }
 
 /** Returns the reason of Synced if it implies that no object waits to be written. */
@@ -140,13 +141,15 @@ function unchangedUntilMs(
 function countsMs(
   entry: ReporterEntry,
   sources: StatusScheduleSources,
-  { pending, oldMs, waitsForReport }: Backlog,
+  { pending, oldMs, waitsForReport, hasBudget }: Backlog,
   nowMs: number,
 ): number {
   const { status, key } = entry;
   const endMs = nextEndMs(entry, sources, nowMs) ?? Infinity;
   // The report of the backlog will contain the counts.
-  const dueMs = waitsForReport ? Infinity : status.countsDueMs(sources.registry.size);
+  const dueMs = waitsForReport
+    ? Infinity
+    : Math.max(status.countsDueMs, hasBudget ? nowMs : nowMs + STATUS_RETRY_MS);
   if (nowMs < dueMs) {
     if (pending > 0) status.compared(nowMs);
     const compareMs = pending > 0 ? status.compareDueMs(oldMs) : Infinity;

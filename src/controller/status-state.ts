@@ -4,15 +4,8 @@ import { MAX_RECENT_DISCONNECTS, type StatusInputs } from '../core/reporter-stat
 import type { RewrittenField } from '../core/rewrite.ts';
 import { delayMs, newBucket, take, type Rate } from '../core/token-bucket.ts';
 
-/**
- * A status in which only counts or messages changed is written at most once per 200 ms times the number of reporters of
- * this replica, so that 50 to 600 reporters cause 5 of these writes per second on average. Each costs the API server as
- * much as two objects: those of 500 reporters that are filled at the same time would take the time of 1,000 objects every
- * 10 s.
- */
-const COUNTS_INTERVAL_PER_REPORTER_MS = 200;
-const MIN_COUNTS_INTERVAL_MS = 10_000;
-const MAX_COUNTS_INTERVAL_MS = 120_000;
+/** A status in which only counts or messages changed is written at most this often. */
+const COUNTS_INTERVAL_MS = 10_000;
 /** While writes wait, the tunnels of a reporter are compared with its objects at most this often. */
 const COMPARE_INTERVAL_MS = 10_000;
 /** Status writes of one reporter: 5 at once, then one per 2 s, because a user may keep editing the status. */
@@ -54,10 +47,9 @@ export class StatusState {
     return this.#isDirty;
   }
 
-  /** Returns when changed counts may be written, monotonic ms. */
-  countsDueMs(reporterCount: number): number {
-    const intervalMs = reporterCount * COUNTS_INTERVAL_PER_REPORTER_MS;
-    return this.#writtenMs + Math.min(Math.max(intervalMs, MIN_COUNTS_INTERVAL_MS), MAX_COUNTS_INTERVAL_MS);
+  /** When changed counts may be written, monotonic ms. */
+  get countsDueMs(): number {
+    return this.#writtenMs + COUNTS_INTERVAL_MS;
   }
 
   /**
