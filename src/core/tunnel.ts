@@ -37,8 +37,11 @@ export function parseReporterKey(key: string): ReporterId {
   return { cluster: key.slice(colon + 1, idStart), id: key.slice(idStart) };
 }
 
+/** What identifies the initiator of a tunnel. */
+type TunnelIdentity = Pick<Tunnel, 'tenantID' | 'clusterID' | 'nodeID'>;
+
 /** Returns true if both name the same initiator; `createdAt` is not part of the identity. */
-export function sameIdentity(a: Tunnel, b: Tunnel): boolean {
+export function sameIdentity(a: TunnelIdentity, b: TunnelIdentity): boolean {
   return a.tenantID === b.tenantID && a.clusterID === b.clusterID && a.nodeID === b.nodeID;
 }
 

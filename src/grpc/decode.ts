@@ -8,7 +8,7 @@ import {
   type Violation,
   type ViolationReason,
 } from '../core/report.ts';
-import type { Tunnel } from '../core/tunnel.ts';
+import { sameIdentity, type Tunnel } from '../core/tunnel.ts';
 import { errorMessage } from '../error-message.ts';
 import { formatCreatedAt } from './created-at.ts';
 import {
@@ -230,15 +230,9 @@ function decodeTunnel(
   const violation = tunnelViolation(name, identity, () => `added_tunnels[${index}]`);
   if (violation !== undefined || identity === undefined) return violation as Violation;
   const createdAt = seconds === undefined ? undefined : formatCreatedAt(seconds, nanos);
-  const { tenantID, clusterID, nodeID } = identity;
-  if (
-    likely?.name === name &&
-    likely.createdAt === createdAt &&
-    likely.nodeID === nodeID &&
-    likely.clusterID === clusterID &&
-    likely.tenantID === tenantID
-  )
+  if (likely?.name === name && likely.createdAt === createdAt && sameIdentity(likely, identity))
     return likely;
+  const { tenantID, clusterID, nodeID } = identity;
   // Without tenant isolation both are equal; sharing the memory matters with a million tunnels.
   return { name, tenantID, clusterID, nodeID: nodeID === name ? name : nodeID, createdAt };
 }

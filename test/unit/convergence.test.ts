@@ -182,7 +182,7 @@ function deleteViolation(
   const isCurrent =
     tunnelState.state === 'present' &&
     name === names.tunnelObjectName(spec.reporter, tunnelState.tunnel) &&
-    sameIdentity(tunnelState.tunnel, { ...spec, name: spec.tunnelName, createdAt: undefined });
+    sameIdentity(tunnelState.tunnel, spec);
   return tunnelState.state === 'unknown' || isCurrent
     ? `delete ${name}, which is ${tunnelState.state}`
     : undefined;
