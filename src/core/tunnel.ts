@@ -37,8 +37,8 @@ export function parseReporterKey(key: string): ReporterId {
   return { cluster: key.slice(colon + 1, idStart), id: key.slice(idStart) };
 }
 
-/** What identifies the initiator of a tunnel. */
-type TunnelIdentity = Pick<Tunnel, 'tenantID' | 'clusterID' | 'nodeID'>;
+/** The initiator of a tunnel. Envoy names the tunnel after `nodeID`, with the tenant prefix under tenant isolation. */
+export type TunnelIdentity = Pick<Tunnel, 'tenantID' | 'clusterID' | 'nodeID'>;
 
 /** Returns true if both name the same initiator; `createdAt` is not part of the identity. */
 export function sameIdentity(a: TunnelIdentity, b: TunnelIdentity): boolean {

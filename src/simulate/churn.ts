@@ -1,6 +1,6 @@
+import type { TunnelIdentity } from '../core/tunnel.ts';
 import type { Random } from './random.ts';
 import type { FleetReporter } from './reporter.ts';
-import type { TunnelIdentity } from './tunnel-registry.ts';
 
 /** The rate of changes, for the whole fleet. */
 export interface ChurnPlan {

@@ -1,5 +1,5 @@
 import { systemClock, type Clock } from '../clock.ts';
-import type { ReporterId } from '../core/tunnel.ts';
+import type { ReporterId, TunnelIdentity } from '../core/tunnel.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import { dialReportingService, type ReportingConnection } from '../grpc/reporting-client.ts';
 import { createChurn, createLiveTunnels } from './churn.ts';
@@ -12,7 +12,7 @@ import {
   type ReporterTransport,
 } from './reporter-transport.ts';
 import { createFleetReporter, type FleetReporter } from './reporter.ts';
-import { initiator, type TunnelIdentity } from './tunnel-registry.ts';
+import { initiator } from './tunnel-registry.ts';
 
 /** The options of a fleet; see `FLEET_DEFAULTS` for the defaults. */
 export interface FleetOptions {

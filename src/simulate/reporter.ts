@@ -1,4 +1,4 @@
-import type { ReporterId } from '../core/tunnel.ts';
+import type { ReporterId, TunnelIdentity } from '../core/tunnel.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import type { Clock } from '../clock.ts';
 import {
@@ -8,7 +8,7 @@ import {
   type EnvoyClientConfig,
 } from './envoy-client.ts';
 import type { ReporterTransport } from './reporter-transport.ts';
-import { createTunnelRegistry, type TunnelIdentity } from './tunnel-registry.ts';
+import { createTunnelRegistry } from './tunnel-registry.ts';
 
 /** A simulated reporting Envoy: its tunnels, and the client that reports them. */
 export interface FleetReporter {

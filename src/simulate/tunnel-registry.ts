@@ -1,12 +1,6 @@
+import type { TunnelIdentity } from '../core/tunnel.ts';
 import type { ReportedTunnel } from '../grpc/report-message.ts';
 import type { TunnelUpdates } from './envoy-client.ts';
-
-/** The initiator of a tunnel. Envoy names the tunnel after `nodeID`, with the tenant prefix under tenant isolation. */
-export interface TunnelIdentity {
-  readonly tenantID: string;
-  readonly clusterID: string;
-  readonly nodeID: string;
-}
 
 /** How the simulated initiators are spread over tenants and clusters. */
 export interface InitiatorPlan {

@@ -9,8 +9,8 @@
  */
 import { expect } from 'chai';
 import { reservePorts } from '../../control-plane/ports.ts';
+import type { TunnelIdentity } from '../../src/core/tunnel.ts';
 import { createFleet, type Fleet } from '../../src/simulate/fleet.ts';
-import type { TunnelIdentity } from '../../src/simulate/tunnel-registry.ts';
 import { countTunnelWrites, type TunnelWriteCounts } from '../support/audit-log.ts';
 import { concurrent } from '../support/concurrent.ts';
 import { createNamespace, useControlPlane } from '../support/control-plane.ts';
