@@ -15,7 +15,7 @@ import { reservePorts } from '../control-plane/ports.ts';
 import type { ControlPlane } from '../control-plane/start.ts';
 import { substituteExample } from '../envoy/bootstrap.ts';
 import { startEnvoy, type EnvoyProcess } from '../envoy/process.ts';
-import { resolveEnvoys, type ResolvedEnvoy } from '../envoy/resolve.ts';
+import { canEncryptRequests, resolveEnvoys, type ResolvedEnvoy } from '../envoy/resolve.ts';
 import { endWithUsage, parseFlags, type CommandDescription } from '../src/flags.ts';
 import { createFleet } from '../src/simulate/fleet.ts';
 import { startAgent } from '../test/support/agent-process.ts';
@@ -90,6 +90,7 @@ async function measureAgent(
     },
     files: { ...(await writeEnvoyCertificates(folder)), '/var/log/envoy/tunnels.log': log },
     withoutReporter: true,
+    withoutRequestTls: !canEncryptRequests(envoy),
   };
   const standard = parse(await substituteExample('envoy-responder-standard.yaml', options)) as Bootstrap;
   const responder = parse(await substituteExample(transport.responder, options)) as Bootstrap;

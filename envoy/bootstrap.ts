@@ -17,6 +17,8 @@ export interface BootstrapSubstitutions {
   readonly files?: Readonly<Record<string, string>>;
   /** Removes `reporter_config`, which only a contrib build knows. */
   readonly withoutReporter?: boolean;
+  /** Removes the TLS for the requests in a tunnel, which Envoy 1.39 does not support. */
+  readonly withoutRequestTls?: boolean;
   /** Replaces the identity of an initiator: `node` and the address `rc://NODE:CLUSTER:TENANT@…`. */
   readonly initiator?: InitiatorIdentity;
 }
@@ -40,8 +42,36 @@ export function substituteBootstrap(text: string, options: BootstrapSubstitution
     const { node, cluster } = options.initiator;
     (bootstrap as { node: object }).node = { id: node, cluster };
   }
+  if (options.withoutRequestTls === true) removeRequestTls(bootstrap as TunnelBootstrap);
   substitute(bootstrap, options);
   return stringify(bootstrap, { aliasDuplicateObjects: false });
+}
+
+/** The part of a bootstrap in which the TLS for the requests in a tunnel is configured. */
+interface TunnelBootstrap {
+  readonly static_resources: {
+    readonly clusters: readonly (NamedObject & TransportSocketOwner)[];
+    readonly listeners: readonly (NamedObject & {
+      readonly filter_chains: readonly TransportSocketOwner[];
+    })[];
+  };
+}
+
+interface NamedObject {
+  readonly name: string;
+}
+
+interface TransportSocketOwner {
+  transport_socket?: unknown;
+}
+
+/** @param bootstrap that of a responder, with a cluster `tunnels`, or of an initiator, with a listener `tunnel` */
+function removeRequestTls({ static_resources: { clusters, listeners } }: TunnelBootstrap): void {
+  const owners = [
+    ...clusters.filter(({ name }) => name === 'tunnels'),
+    ...listeners.filter(({ name }) => name === 'tunnel').flatMap((listener) => listener.filter_chains),
+  ];
+  for (const owner of owners) delete owner.transport_socket;
 }
 
 function substitute(value: unknown, options: BootstrapSubstitutions): void {

@@ -22,3 +22,6 @@ export const ENVOY_RELEASES: readonly EnvoyRelease[] = [
 
 /** The first minor version of Envoy with the reporting client and the hidden tunnel gauges. */
 export const MIN_ENVOY_VERSION = '1.39';
+
+/** The first minor version whose pings leave TLS in a tunnel intact (envoyproxy/envoy#46258). */
+export const MIN_ENCRYPTING_ENVOY_VERSION = '1.40';

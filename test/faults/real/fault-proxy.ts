@@ -24,6 +24,7 @@ export async function openFaultProxy(...initialTargets: readonly string[]) {
   let targets = initialTargets;
   let next = 0;
   let mode: Mode = { kind: 'pass' };
+  let onData: ((chunk: Buffer) => void) | undefined;
   const pairs = new Set<Pair>();
 
   function resumeReading(pair: Pair, from: Socket): void {
@@ -32,7 +33,8 @@ export async function openFaultProxy(...initialTargets: readonly string[]) {
 
   function forward(pair: Pair, from: Socket, destination: Socket): void {
     let resumeTimer: NodeJS.Timeout | undefined;
-    from.on('data', (chunk) => {
+    from.on('data', (chunk: Buffer) => {
+      onData?.(chunk);
       const hasRoom = destination.write(chunk);
       if (mode.kind === 'slow') {
         from.pause();
@@ -122,6 +124,10 @@ export async function openFaultProxy(...initialTargets: readonly string[]) {
     /** Sets the destinations of new connections, as host:port; open connections stay. */
     setTargets(...addresses: readonly string[]): void {
       targets = addresses;
+    },
+    /** Calls `listener` with everything that passes from now on, in both directions. */
+    eavesdrop(listener: (chunk: Buffer) => void): void {
+      onData = listener;
     },
     /** Resets every connection on both sides; new connections work. */
     reset,
