@@ -81,7 +81,7 @@ export interface HeapTrimmerOptions {
  * allocates almost nothing, which a process with the heartbeats of hundreds of reporters never is: without trimming,
  * the 100 MiB that 50,000 new objects need temporarily are never returned.
  *
- * Once the heap has grown by 24 MiB, or its old generation by 4 MiB 2 minutes after it was last trimmed, and two
+ * Once the heap has grown by 24 MiB, or by 4 MiB in its old generation and was not trimmed for 2 minutes, and two
  * consecutive polls found the operator idle, the memory saver of V8 is enabled for 10 s or until there is work. V8 marks
  * in small steps during that time; the last step pauses the process for about 70 ms with 50,000 objects. While 24 MiB or
  * more are neither used nor returned, this is repeated twice.
@@ -90,6 +90,8 @@ export class HeapTrimmer {
   readonly #options: HeapTrimmerOptions;
   #baselineBytes = 0;
   #oldBaselineBytes = 0;
+  /** Highest size of the old generation since the baseline. V8's own collections decrease it without returning memory. */
+  #oldPeakBytes = 0;
   #trimmedMs = 0;
   #wasIdle = false;
   #pollsLeft = 0;
@@ -132,6 +134,7 @@ export class HeapTrimmer {
     const { heap } = this.#options;
     const idle = this.#options.isIdle() && !this.#isReading();
     this.#reportBytes = 0;
+    this.#oldPeakBytes = Math.max(this.#oldPeakBytes, heap.oldBytes());
     if (this.#pollsLeft > 0 && !idle) {
       this.#interrupt();
     } else if (this.#pollsLeft > 0) {
@@ -164,6 +167,7 @@ export class HeapTrimmer {
     const { heap, clock } = this.#options;
     this.#baselineBytes = heap.committedBytes();
     this.#oldBaselineBytes = heap.oldBytes();
+    this.#oldPeakBytes = this.#oldBaselineBytes;
     this.#trimmedMs = clock.monotonicMs();
   }
 
@@ -180,6 +184,6 @@ export class HeapTrimmer {
     const { heap, clock } = this.#options;
     if (heap.committedBytes() - this.#baselineBytes >= MIN_GROWTH_BYTES) return true;
     const isSlow = clock.monotonicMs() - this.#trimmedMs >= SLOW_TRIM_INTERVAL_MS;
-    return isSlow && heap.oldBytes() - this.#oldBaselineBytes >= MIN_OLD_GROWTH_BYTES;
+    return isSlow && this.#oldPeakBytes - this.#oldBaselineBytes >= MIN_OLD_GROWTH_BYTES;
   }
 }

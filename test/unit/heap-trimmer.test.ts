@@ -136,6 +136,23 @@ describe('heap trimmer', () => {
     expect(savesMemory).to.equal(true);
   });
 
+  it('is enabled even if V8 has meanwhile collected by itself, which returns no memory', () => {
+    committedMiB = 140;
+    clock.advance(4000);
+    committedMiB = 60;
+    clock.advance(10_000);
+    committedMiB = 60 + 7;
+    clock.advance(2000);
+    freeMiB = 7;
+    clock.advance(2 * 60_000 - 2000);
+    expect(savesMemory).to.equal(true);
+    committedMiB = 60;
+    freeMiB = 0;
+    clock.advance(10_000);
+    clock.advance(60 * 60_000);
+    expect(savesMemory, 'nothing to return').to.equal(false);
+  });
+
   it('disables the memory saver when work arrives and enables it again afterwards', () => {
     committedMiB = 140;
     clock.advance(4000);
