@@ -187,9 +187,10 @@ async function drawMemoryCurve({ quick, json }: Options, minutes: number): Promi
     );
   const line = (name: string, { perHour, error }: { perHour: number; error: number }): string =>
     `${name}: growth ${perHour.toFixed(1)} ± ${error.toFixed(1)} MiB per hour\n`;
-  process.stdout.write(
-    `${line('RSS', growth.residentMiB)}${line('anonymous memory', growth.anonymousMiB)}written to ${file}\n`,
-  );
+  process.stdout.write(line('RSS', growth.residentMiB));
+  process.stdout.write(line('anonymous memory', growth.anonymousMiB));
+  process.stdout.write(line('of it, glibc', growth.glibcMiB));
+  process.stdout.write(`written to ${file}\n`);
   return 0;
 }
 

@@ -25,12 +25,16 @@ export interface MemorySample {
   readonly residentMiB: number;
   /** In MiB; a pod is charged for this, and for the files that no other pod has read. */
   readonly anonymousMiB: number;
+  /** In MiB: the part of the anonymous memory in which native code, such as TLS, allocates with glibc. */
+  readonly glibcMiB: number;
 }
+
+type Part = 'residentMiB' | 'anonymousMiB' | 'glibcMiB';
 
 export interface MemoryCurve {
   readonly samples: readonly MemorySample[];
   /** MiB per hour after the warm-up, with its standard error. */
-  readonly growth: Readonly<Record<'residentMiB' | 'anonymousMiB', { perHour: number; error: number }>>;
+  readonly growth: Readonly<Record<Part, { perHour: number; error: number }>>;
   readonly svg: string;
 }
 
@@ -59,31 +63,41 @@ export async function measureMemoryCurve(
   for (let nextMs = startMs; nextMs <= startMs + minutes * MINUTE_MS; nextMs += SAMPLE_INTERVAL_MS) {
     await delay(Math.max(0, nextMs - performance.now()));
     const { pid } = operator;
+    const { all, brk } = anonymousMiB(pid);
     samples.push({
       minutes: (performance.now() - startMs) / MINUTE_MS,
       residentMiB: memoryMiB(pid).resident,
-      anonymousMiB: anonymousMiB(pid),
+      anonymousMiB: all,
+      glibcMiB: brk,
     });
     progress(`${samples.at(-1)?.minutes.toFixed(1)} of ${minutes} minutes`);
     const changes = (CHANGES_PER_SECOND * SAMPLE_INTERVAL_MS) / 1000;
     await fleet.ask('change', { added: changes, removed: changes, flapped: changes });
   }
   const warm = samples.filter((sample) => sample.minutes >= WARM_UP_SHARE * minutes);
-  const growthIn = (key: 'residentMiB' | 'anonymousMiB') =>
+  const growthIn = (key: Part) =>
     estimateGrowth(warm.map((sample) => ({ hours: sample.minutes / 60, value: sample[key], load: 1 })));
-  const line = (name: string, color: string, key: 'residentMiB' | 'anonymousMiB') => ({
+  const line = (name: string, color: string, key: Part) => ({
     name,
     color,
     points: samples.map((sample) => ({ x: sample.minutes, y: sample[key] })),
   });
   return {
     samples,
-    growth: { residentMiB: growthIn('residentMiB'), anonymousMiB: growthIn('anonymousMiB') },
+    growth: {
+      residentMiB: growthIn('residentMiB'),
+      anonymousMiB: growthIn('anonymousMiB'),
+      glibcMiB: growthIn('glibcMiB'),
+    },
     svg: lineChart({
       title: `Memory for ${minutes} minutes with ${objects} objects, of which 10 per second change`,
       xLabel: 'minutes',
       yLabel: 'MiB',
-      lines: [line('RSS', '#1f6feb', 'residentMiB'), line('anonymous memory', '#bf5b04', 'anonymousMiB')],
+      lines: [
+        line('RSS', '#1f6feb', 'residentMiB'),
+        line('anonymous memory', '#bf5b04', 'anonymousMiB'),
+        line('of it, glibc', '#1a7f37', 'glibcMiB'),
+      ],
     }),
   };
 }

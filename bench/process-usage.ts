@@ -23,12 +23,20 @@ export function memoryMiB(pid: number): { readonly resident: number; readonly pe
   return { resident: mib('VmRSS'), peak: mib('VmHWM') };
 }
 
-/** Returns the anonymous memory, in MiB: heaps and stacks, without the files of the program. */
-export function anonymousMiB(pid: number): number {
-  const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
-  const kib = /^Anonymous:\s+(\d+) kB/m.exec(rollup)?.[1];
-  if (kib === undefined) throw new Error(`/proc/${pid}/smaps_rollup has no Anonymous`);
-  return Number(kib) / 1024;
+/**
+ * Returns the anonymous memory, in MiB: heaps and stacks, without the files of the program. `brk` is the part of it that
+ * grows with brk(2), from which glibc allocates; V8 maps its own pages.
+ */
+export function anonymousMiB(pid: number): { readonly all: number; readonly brk: number } {
+  let all = 0;
+  let brk = 0;
+  for (const mapping of readFileSync(`/proc/${pid}/smaps`, 'utf8').split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)) {
+    const kib = /^Anonymous:\s+(\d+) kB/m.exec(mapping)?.[1];
+    if (kib === undefined) throw new Error(`a mapping in /proc/${pid}/smaps has no Anonymous`);
+    all += Number(kib) / 1024;
+    if (/^.*\[heap\]$/m.test(mapping)) brk += Number(kib) / 1024;
+  }
+  return { all, brk };
 }
 
 /**
