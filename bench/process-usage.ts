@@ -34,7 +34,7 @@ export function anonymousMiB(pid: number): { readonly all: number; readonly brk:
     const kib = /^Anonymous:\s+(\d+) kB/m.exec(mapping)?.[1];
     if (kib === undefined) throw new Error(`a mapping in /proc/${pid}/smaps has no Anonymous`);
     all += Number(kib) / 1024;
-    if (/^.*\[heap\]$/m.test(mapping)) brk += Number(kib) / 1024;
+    if (/\[heap\]$/m.test(mapping)) brk += Number(kib) / 1024;
   }
   return { all, brk };
 }

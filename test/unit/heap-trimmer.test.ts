@@ -43,6 +43,14 @@ describe('heap trimmer', () => {
     trimmer.start();
   });
 
+  /** Lets the heap grow by a burst, and V8 return everything above `mib` while the memory saver is enabled. */
+  function growAndTrimTo(mib: number): void {
+    committedMiB = 140;
+    clock.advance(4000);
+    committedMiB = mib;
+    clock.advance(10_000);
+  }
+
   it('enables the memory saver for 10 s after a burst and two idle polls', () => {
     isIdle = false;
     committedMiB = 140;
@@ -110,10 +118,7 @@ describe('heap trimmer', () => {
   });
 
   it('is enabled if the old generation has grown less 2 minutes after the heap was last trimmed', () => {
-    committedMiB = 140;
-    clock.advance(4000);
-    committedMiB = 60;
-    clock.advance(10_000);
+    growAndTrimTo(60);
     committedMiB = 60 + 4;
     clock.advance(2 * 60_000 - 2000);
     expect(savesMemory, 'too early').to.equal(false);
@@ -137,10 +142,7 @@ describe('heap trimmer', () => {
   });
 
   it('is enabled even if V8 has meanwhile collected by itself, which returns no memory', () => {
-    committedMiB = 140;
-    clock.advance(4000);
-    committedMiB = 60;
-    clock.advance(10_000);
+    growAndTrimTo(60);
     committedMiB = 60 + 7;
     clock.advance(2000);
     freeMiB = 7;
